@@ -1,0 +1,12 @@
+// Package ballast brings the load balancer, its Caddyfile syntax and everything else of Ballast into a
+// Caddy build:
+//
+//	xcaddy build --with github.com/ballastlb/ballast
+//
+// It holds nothing but the imports that register the modules.
+package ballast
+
+import (
+	_ "github.com/ballastlb/ballast/caddyfile"
+	_ "github.com/ballastlb/ballast/lbmodule"
+)
