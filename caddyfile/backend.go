@@ -1,0 +1,103 @@
+package caddyfile
+
+import (
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule"
+)
+
+// parseBackend parses a backend with properties. Its address goes to reverse_proxy as one more upstream, which
+// sees to it that all backends have the same scheme and that the transport fits; takeBackends takes it back.
+func (p *directiveParser) parseBackend() error {
+	d := p.d
+	word := d.Token()
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	address := d.Token()
+	upstreams, err := parseUpstreams(address)
+	if err != nil {
+		return err
+	}
+	if len(upstreams) != 1 {
+		return d.Errf("backend %s: must be one socket, not a range of %d ports", address.Text, len(upstreams))
+	}
+	for _, b := range p.h.Backends {
+		if b.Address == upstreams[0].Dial {
+			return d.Errf("backend %s: given twice", b.Address)
+		}
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	b := &lbmodule.Backend{Address: upstreams[0].Dial}
+	if err := parseProperties(d, b); err != nil {
+		return err
+	}
+	p.h.Backends = append(p.h.Backends, b)
+	word.Text = "to"
+	p.stock = append(p.stock, word, address)
+	p.isOwn = append(p.isOwn, true)
+	return nil
+}
+
+// parseProperties parses the block of a backend.
+func parseProperties(d *caddyfile.Dispenser, b *lbmodule.Backend) error {
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		word := d.Val()
+		if seen[word] {
+			return d.Errf("backend %s: %s: given twice", b.Address, word)
+		}
+		seen[word] = true
+		switch word {
+		case "name":
+			if !d.AllArgs(&b.Name) {
+				return d.ArgErr()
+			}
+		case "weight":
+			weight, err := intArg(d, word)
+			if err != nil {
+				return err
+			}
+			b.Weight = &weight
+		case "max_requests":
+			limit, err := intArg(d, word)
+			if err != nil {
+				return err
+			}
+			if limit < 1 {
+				return d.Errf("backend %s: max_requests %d: must be at least 1; leave it out for no bound", b.Address, limit)
+			}
+			b.MaxRequests = limit
+		case "backup":
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			b.Backup = true
+		case "zone":
+			if !d.AllArgs(&b.Zone) {
+				return d.ArgErr()
+			}
+		default:
+			return d.Errf("backend %s: unrecognized property %s", b.Address, word)
+		}
+		if err := b.Validate(); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	return nil
+}
+
+// takeBackends takes the backends with properties out of reverse_proxy's upstreams, where each of them has
+// its address as that parser understood it.
+func (p *directiveParser) takeBackends() {
+	var upstreams reverseproxy.UpstreamPool
+	for i, u := range p.h.Upstreams {
+		if !p.isOwn[i] {
+			upstreams = append(upstreams, u)
+		}
+	}
+	p.h.Upstreams = upstreams
+}

@@ -1,0 +1,146 @@
+package lbmodule
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// pools holds the state of all pools, over config reloads.
+var pools pool.Registry
+
+// App coordinates the load balancers of one config. It has no settings and need not be configured: the first
+// load balancer of a config brings it in.
+//
+// It is the commit hook. Provisioning happens for `caddy validate` and for configs that are then rejected, too,
+// so nothing that acts on its own is started there; Start means that this config serves from now on.
+type App struct {
+	ctx caddy.Context
+
+	mu      sync.Mutex // guards the fields below; handlers are provisioned one by one, the admin API may look on
+	joined  []joinedPool
+	sources []*dynamicSource
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// joinedPool is a pool of this config.
+type joinedPool struct {
+	pool     *pool.Pool
+	explicit bool   // the user named it
+	settings string // what handlers that share it must agree on
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "load_balancer",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// loadApp returns the App of the config that ctx belongs to.
+func loadApp(ctx caddy.Context) (*App, error) {
+	app, err := ctx.App("load_balancer")
+	if err != nil {
+		return nil, fmt.Errorf("getting load_balancer app: %v", err)
+	}
+	return app.(*App), nil
+}
+
+// Provision sets a up.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	return nil
+}
+
+// join returns the pool of a handler with these settings. With an explicit name that is the pool of that name;
+// without one it is the pool of a handler with equal settings, or a new one under the derived name, numbered
+// if that is taken.
+func (a *App) join(explicit, derived, settings string) (*pool.Pool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name := explicit
+	if explicit == "" {
+		name = derived
+	}
+	for n := 2; ; n++ {
+		have, ok := a.find(name)
+		switch {
+		case !ok:
+			j := joinedPool{pool: pools.Acquire(name), explicit: explicit != "", settings: settings}
+			a.joined = append(a.joined, j)
+			return j.pool, nil
+		case have.settings == settings && have.explicit == (explicit != ""):
+			return have.pool, nil
+		case explicit != "":
+			return nil, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
+		}
+		// The loop ends: every turn but the last finds another pool of the config.
+		name = fmt.Sprintf("%s-%d", derived, n)
+	}
+}
+
+func (a *App) find(name string) (joinedPool, bool) {
+	for _, j := range a.joined {
+		if j.pool.Name() == name {
+			return j, true
+		}
+	}
+	return joinedPool{}, false
+}
+
+// poll has source asked for its backends for as long as a's config serves.
+func (a *App) poll(source *dynamicSource) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sources = append(a.sources, source)
+}
+
+// Start begins to serve this config.
+func (a *App) Start() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ctx, cancel := context.WithCancel(a.ctx.Context)
+	a.stop = cancel
+	for _, source := range a.sources {
+		a.done.Go(func() { source.poll(ctx) })
+	}
+	return nil
+}
+
+// Stop ends what Start began.
+func (a *App) Stop() error {
+	if a.stop != nil {
+		a.stop()
+	}
+	a.done.Wait()
+	return nil
+}
+
+// Cleanup gives up the pools that this config's handlers joined.
+func (a *App) Cleanup() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, j := range a.joined {
+		pools.Release(j.pool)
+	}
+	a.joined = nil
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,92 @@
+package lbmodule
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+// Backend is a backend with properties.
+type Backend struct {
+	// The [network address](/docs/conventions#network-addresses) to dial: one socket, no port range.
+	// Required. Placeholders may be used; the backend is balanced and counted as one, whatever they stand for.
+	Address string `json:"address,omitempty"`
+
+	// The name the backend is shown under. Unique in its pool; the rules are those of the pool's name.
+	// Default: the address.
+	Name string `json:"name,omitempty"`
+
+	// The share of requests relative to the other backends, 0 to 65535. With 0 the backend is given no new
+	// requests. Default: 1.
+	Weight *int `json:"weight,omitempty"`
+
+	// The number of requests that the backend may be serving at a time. It is exact: a slot is reserved
+	// when the backend is selected. Default: no bound.
+	MaxRequests int `json:"max_requests,omitempty"`
+
+	// Whether the backend is used only while no other one is usable. Default: false.
+	Backup bool `json:"backup,omitempty"`
+
+	// The zone the backend is in: a label. Default: none.
+	Zone string `json:"zone,omitempty"`
+}
+
+// Validate checks the backend's own settings.
+func (b *Backend) Validate() error {
+	if b.Address == "" {
+		return fmt.Errorf("backend: address: missing; it must be a host:port or a unix socket")
+	}
+	if err := validateAddress(b.Address); err != nil {
+		return fmt.Errorf("backend %s: address: %w", b.Address, err)
+	}
+	if b.Name != "" {
+		if err := ValidateName(b.Name); err != nil {
+			return fmt.Errorf("backend %s: name %q: %w", b.Address, b.Name, err)
+		}
+	}
+	if b.Zone != "" {
+		if err := ValidateName(b.Zone); err != nil {
+			return fmt.Errorf("backend %s: zone %q: %w", b.Address, b.Zone, err)
+		}
+	}
+	if b.Weight != nil {
+		if err := validateWeight(*b.Weight); err != nil {
+			return fmt.Errorf("backend %s: %w", b.Address, err)
+		}
+	}
+	if b.MaxRequests < 0 {
+		return fmt.Errorf("backend %s: max_requests %d: must not be negative", b.Address, b.MaxRequests)
+	}
+	return nil
+}
+
+func validateWeight(weight int) error {
+	if weight < 0 || weight > balance.MaxWeight {
+		return fmt.Errorf("weight %d: must be from 0 to %d", weight, balance.MaxWeight)
+	}
+	return nil
+}
+
+// validateAddress checks a dial address, as far as it does not depend on the request.
+func validateAddress(address string) error {
+	if strings.Contains(address, "{") {
+		return nil
+	}
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil {
+		return fmt.Errorf("must be a network address: %w", err)
+	}
+	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() {
+		return nil
+	}
+	if n := parsed.PortRangeSize(); n != 1 {
+		return fmt.Errorf("must be one socket, not a range of %d ports", n)
+	}
+	if parsed.StartPort == 0 {
+		return fmt.Errorf("must have a port")
+	}
+	return nil
+}

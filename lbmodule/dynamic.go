@@ -1,0 +1,182 @@
+package lbmodule
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+const (
+	// pollInterval is how often a polled source is asked. Sources look up names at their own `refresh` and
+	// answer from a cache in between.
+	pollInterval = time.Second
+	// pollTimeout bounds one look-up.
+	pollTimeout = 10 * time.Second
+)
+
+// dynamicSource balances over the backends that an upstream source names.
+//
+// Caddy's own sources (a, srv, and multi of those) that use no placeholders of the request are polled: a
+// request finds the backends there, and never waits for a name to be looked up, nor is an answer that
+// was good thrown away because the next look-up fails. Any other source is asked for each attempt.
+type dynamicSource struct {
+	h      *Handler
+	source reverseproxy.UpstreamSource
+	polled bool
+
+	current atomic.Pointer[memberSet] // of a polled source; nil until it has answered
+	hurry   chan struct{}             // asks the poller to have names looked up anew
+	turn    atomic.Uint64             // how often a polled source has been asked
+	asking  sync.Mutex                // held while a polled source is asked
+	lastErr error                     // of the last turn; guarded by asking
+	failing atomic.Bool               // the last answer was an error
+
+	sets memberSets
+}
+
+// loadDynamicSource loads the dynamic source, if there is one. It is taken from reverse_proxy, which would
+// ask it at every attempt and go through a global lock for every backend it names.
+func (h *Handler) loadDynamicSource(ctx caddy.Context, app *App) error {
+	if h.DynamicUpstreamsRaw == nil {
+		return nil
+	}
+	polled := canPoll(h.DynamicUpstreamsRaw)
+	loaded, err := ctx.LoadModule(h, "DynamicUpstreamsRaw")
+	if err != nil {
+		return fmt.Errorf("dynamic_upstreams: %w", err)
+	}
+	source, ok := loaded.(reverseproxy.UpstreamSource)
+	if !ok {
+		return fmt.Errorf("dynamic_upstreams: %T is not a source of upstreams", loaded)
+	}
+	h.dynamic = &dynamicSource{h: h, source: source, polled: polled, hurry: make(chan struct{}, 1)}
+	if polled {
+		app.poll(h.dynamic)
+	}
+	return nil
+}
+
+// members returns the backends for r; retry tells that an attempt on one of them has failed.
+func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error) {
+	if d.polled {
+		if set := d.current.Load(); set != nil {
+			if retry {
+				d.hurryUp()
+			}
+			return set, nil
+		}
+		// The poller has not had its first answer yet.
+		return d.refresh(r.Context(), false)
+	}
+	if retry {
+		d.reset(r)
+	}
+	upstreams, err := d.source.GetUpstreams(r)
+	d.note(err)
+	if err != nil {
+		return nil, fmt.Errorf("getting dynamic upstreams: %w", err)
+	}
+	return d.sets.of(d.h, upstreams), nil
+}
+
+// poll keeps the backends of a polled source up to date until ctx ends.
+func (d *dynamicSource) poll(ctx context.Context) {
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	hurried := false
+	for {
+		// An error is noted there; the backends known so far stay.
+		_, _ = d.refresh(ctx, hurried)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			select {
+			case <-d.hurry:
+				hurried = true
+			default:
+				hurried = false
+			}
+		}
+	}
+}
+
+// hurryUp has the poller make the source look up its names anew at its next turn.
+func (d *dynamicSource) hurryUp() {
+	select {
+	case d.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// refresh asks a polled source and makes its answer the current one. With anew the source is made to forget
+// what it has cached.
+func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*memberSet, error) {
+	turn := d.turn.Load()
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	if d.turn.Load() == turn {
+		d.lastErr = d.ask(ctx, anew)
+		d.turn.Add(1)
+	}
+	// Whoever waited for the lock takes the answer of the one before: a name server that does not answer
+	// must not be waited for by one request after the other.
+	return d.current.Load(), d.lastErr
+}
+
+// ask is called with d.asking held.
+func (d *dynamicSource) ask(ctx context.Context, anew bool) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	r, err := syntheticRequest(ctx)
+	if err != nil {
+		return err
+	}
+	if anew {
+		d.reset(r)
+	}
+	upstreams, err := d.source.GetUpstreams(r)
+	d.note(err)
+	if err != nil {
+		return fmt.Errorf("getting dynamic upstreams: %w", err)
+	}
+	d.current.Store(d.sets.of(d.h, upstreams))
+	return nil
+}
+
+// reset has a source that caches forget what it has cached for r.
+func (d *dynamicSource) reset(r *http.Request) {
+	if c, ok := d.source.(reverseproxy.CachingUpstreamSource); ok {
+		if err := c.ResetCache(r); err != nil {
+			d.h.logger.Error("failed clearing cache of dynamic upstreams", zap.String("pool", d.h.pool.Name()), zap.Error(err))
+		}
+	}
+}
+
+// note logs when the source begins to fail, and when it answers again.
+func (d *dynamicSource) note(err error) {
+	if failing := err != nil; d.failing.Swap(failing) != failing {
+		if failing {
+			d.h.logger.Error("failed getting dynamic upstreams", zap.String("pool", d.h.pool.Name()), zap.Error(err))
+		} else {
+			d.h.logger.Info("getting dynamic upstreams again", zap.String("pool", d.h.pool.Name()))
+		}
+	}
+}
+
+// syntheticRequest is the request that a polled source is asked with. Sources expand placeholders, so it
+// carries a replacer and variables.
+func syntheticRequest(ctx context.Context) (*http.Request, error) {
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, make(map[string]any))
+	return http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+}

@@ -1,0 +1,172 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// maxSets bounds the lists of backends that are remembered for a source whose answer depends on the request.
+const maxSets = 128
+
+// memberSets finds the memberSet of a list of upstreams that was seen before, so that the policy goes on where
+// it was: a round robin that began anew at each request would send all of them to one backend.
+type memberSets struct {
+	mu     sync.Mutex
+	known  []knownSet                    // the most recently used first
+	hosts  map[string]*reverseproxy.Host // by address; they hold what passive checks count
+	closed bool
+}
+
+type knownSet struct {
+	hash uint64
+	list []string // addresses, in the order of the source
+	set  *memberSet
+}
+
+var listSeed = maphash.MakeSeed()
+
+// of returns the set of these upstreams.
+func (s *memberSets) of(h *Handler, upstreams []*reverseproxy.Upstream) *memberSet {
+	var hash maphash.Hash
+	hash.SetSeed(listSeed)
+	for _, u := range upstreams {
+		_, _ = hash.WriteString(u.Dial)
+		_ = hash.WriteByte(0)
+	}
+	sum := hash.Sum64()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.IndexFunc(s.known, func(k knownSet) bool {
+		return k.hash == sum && slices.EqualFunc(k.list, upstreams, func(a string, u *reverseproxy.Upstream) bool { return a == u.Dial })
+	})
+	if at >= 0 {
+		k := s.known[at]
+		copy(s.known[1:at+1], s.known[:at])
+		s.known[0] = k
+		return k.set
+	}
+	k := knownSet{hash: sum, set: s.open(h, upstreams)}
+	for _, u := range upstreams {
+		k.list = append(k.list, u.Dial)
+	}
+	if s.closed {
+		// The config is being unloaded; the request is served, nothing is remembered.
+		k.set.view.Close()
+		return k.set
+	}
+	s.known = slices.Insert(s.known, 0, k)
+	if len(s.known) > maxSets {
+		s.known[maxSets].set.view.Close()
+		s.known = s.known[:maxSets:maxSets]
+	}
+	s.forgetHosts()
+	return k.set
+}
+
+// open makes the set of these upstreams; one that is named twice gets both shares.
+func (s *memberSets) open(h *Handler, upstreams []*reverseproxy.Upstream) *memberSet {
+	var backends []pool.Backend
+	var own reverseproxy.UpstreamPool
+	at := make(map[string]int, len(upstreams))
+	weights, _ := h.policy.(*WeightedRoundRobin)
+	for position, u := range upstreams {
+		weight := 1
+		if weights != nil {
+			weight = weights.weight(position)
+		}
+		if i, twice := at[u.Dial]; twice {
+			backends[i].Weight = min(backends[i].Weight+weight, balance.MaxWeight)
+			continue
+		}
+		at[u.Dial] = len(backends)
+		limit := h.limit(u.MaxRequests)
+		backends = append(backends, pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit})
+		own = append(own, &reverseproxy.Upstream{Host: s.host(u.Dial), Dial: u.Dial, MaxRequests: limit})
+	}
+	return newMemberSet(h.pool, backends, own, h.policy, h.dynamicFitness())
+}
+
+func (s *memberSets) host(address string) *reverseproxy.Host {
+	host := s.hosts[address]
+	if host == nil {
+		if s.hosts == nil {
+			s.hosts = make(map[string]*reverseproxy.Host)
+		}
+		host = new(reverseproxy.Host)
+		s.hosts[address] = host
+	}
+	return host
+}
+
+// forgetHosts drops the hosts that no set knows any more.
+func (s *memberSets) forgetHosts() {
+	named := make(map[string]bool, len(s.hosts))
+	for _, k := range s.known {
+		for _, address := range k.list {
+			named[address] = true
+		}
+	}
+	for address := range s.hosts {
+		if !named[address] {
+			delete(s.hosts, address)
+		}
+	}
+}
+
+// close gives up all sets.
+func (s *memberSets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.known {
+		k.set.view.Close()
+	}
+	s.known, s.closed = nil, true
+}
+
+// canPoll tells whether the source of that config answers the same whatever the request: it is known for that,
+// and has no placeholders but those of the environment.
+func canPoll(raw json.RawMessage) bool {
+	var source struct {
+		Source  string            `json:"source"`
+		Sources []json.RawMessage `json:"sources"`
+	}
+	if json.Unmarshal(raw, &source) != nil {
+		return false
+	}
+	switch source.Source {
+	case "a", "srv":
+		var settings any
+		return json.Unmarshal(raw, &settings) == nil && !hasPlaceholder(settings, caddy.NewReplacer())
+	case "multi":
+		return !slices.ContainsFunc(source.Sources, func(s json.RawMessage) bool { return !canPoll(s) })
+	default:
+		return false
+	}
+}
+
+// hasPlaceholder tells whether a string in the JSON value holds a placeholder that the environment does not fill.
+func hasPlaceholder(value any, environment *caddy.Replacer) bool {
+	switch v := value.(type) {
+	case string:
+		return strings.Contains(environment.ReplaceKnown(v, ""), "{")
+	case []any:
+		return slices.ContainsFunc(v, func(e any) bool { return hasPlaceholder(e, environment) })
+	case map[string]any:
+		for _, e := range v {
+			if hasPlaceholder(e, environment) {
+				return true
+			}
+		}
+	}
+	return false
+}

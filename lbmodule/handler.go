@@ -1,0 +1,189 @@
+package lbmodule
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler is a load-balancing reverse proxy. It takes every setting of `http.handlers.reverse_proxy`, with
+// its meaning, and adds backends with properties: weights, exact caps, backups.
+//
+// The selection policy (`load_balancing.selection_policy`) defaults to `lb_least_conn`. The stock policies
+// `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of
+// that name; any other policy is given the backends that are eligible.
+//
+// The placeholders are those of `http.handlers.reverse_proxy`.
+type Handler struct {
+	reverseproxy.Handler
+
+	// The name of the pool, by which its state is kept over config reloads. Handlers of equal settings may
+	// share a name; they share the pool then. Letters, digits and `._:/@[]~+-`, at most 128 bytes.
+	// Default: the address of the first backend.
+	Name string `json:"name,omitempty"`
+
+	// Backends with properties. They follow those in `upstreams`.
+	Backends []*Backend `json:"backends,omitempty"`
+
+	Settings
+
+	logger  *zap.Logger
+	pool    *pool.Pool
+	policy  reverseproxy.Selector
+	static  *memberSet     // upstreams and backends; nil when there are none
+	dynamic *dynamicSource // nil without dynamic_upstreams
+
+	// stockReady tells that reverse_proxy's part was provisioned and is to be cleaned up.
+	stockReady bool
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.load_balancer",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets h up. It starts nothing of its own: see [App].
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if err := h.Check(); err != nil {
+		return err
+	}
+	app, err := loadApp(ctx)
+	if err != nil {
+		return err
+	}
+	derivedName := h.derivedName()
+	settings, err := h.PoolSettings()
+	if err != nil {
+		return err
+	}
+	roster, err := h.makeRoster()
+	if err != nil {
+		return err
+	}
+	h.Upstreams = roster.upstreams
+	if err := h.loadPolicy(ctx); err != nil {
+		return err
+	}
+	if err := h.setWeights(roster); err != nil {
+		return err
+	}
+	if h.pool, err = app.join(h.Name, derivedName, settings); err != nil {
+		return err
+	}
+	h.warn(roster)
+	if err := h.loadDynamicSource(ctx, app); err != nil {
+		return err
+	}
+	if err := h.provisionStock(ctx); err != nil {
+		return err
+	}
+	if len(roster.backends) > 0 {
+		h.static = newMemberSet(h.pool, roster.backends, roster.upstreams, h.policy, h.staticFitness())
+	}
+	return nil
+}
+
+// provisionStock sets up reverse_proxy's part, with our selector and transport in the places of its own.
+func (h *Handler) provisionStock(ctx caddy.Context) error {
+	raw, err := wrapTransport(h.TransportRaw)
+	if err != nil {
+		return err
+	}
+	h.TransportRaw = raw
+	h.LoadBalancing.SelectionPolicy = selector{}
+	// Without the events app its Provision returns before there is anything that its Cleanup could clean up.
+	if _, err := ctx.App("events"); err != nil {
+		return fmt.Errorf("getting events app: %v", err)
+	}
+	h.stockReady = true
+	return h.Handler.Provision(ctx)
+}
+
+// Cleanup releases what Provision acquired, also when Provision failed half way.
+func (h *Handler) Cleanup() error {
+	if h.static != nil {
+		h.static.view.Close()
+	}
+	if h.dynamic != nil {
+		h.dynamic.sets.close()
+	}
+	if !h.stockReady {
+		return nil
+	}
+	h.stockReady = false
+	// reverse_proxy gives up a host for each upstream of the config; one it never acquired would be taken
+	// from the config that is still running.
+	acquired := h.Upstreams[:0:0]
+	for _, u := range h.Upstreams {
+		if u.Host != nil {
+			acquired = append(acquired, u)
+		}
+	}
+	h.Upstreams = acquired
+	return h.Handler.Cleanup()
+}
+
+// ServeHTTP proxies the request to a backend of the pool.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	q := &request{h: h}
+	if err := h.refusal(); err != nil {
+		return unavailable(w, err)
+	}
+	caddyhttp.SetVar(r.Context(), requestVar, q)
+	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
+	defer q.end()
+	err := h.Handler.ServeHTTP(w, r, next)
+	if err != nil && q.refused != nil {
+		return unavailable(w, q.refused)
+	}
+	return err
+}
+
+// refusal tells why no request can be served now, when that is known without looking at the request and
+// waiting was not asked for: reverse_proxy may read a whole body before it asks for a backend.
+func (h *Handler) refusal() error {
+	if h.dynamic != nil || h.waits() {
+		return nil
+	}
+	if h.static == nil || h.static.empty() {
+		return pool.ErrNone
+	}
+	return nil
+}
+
+// waits tells whether a request may wait for a backend to come back.
+func (h *Handler) waits() bool {
+	return h.LoadBalancing.TryDuration > 0 || h.LoadBalancing.Retries > 0
+}
+
+// unavailable is the answer to a request that found no backend. Clients are asked to come back at different
+// moments, so that they do not return as a herd.
+func unavailable(w http.ResponseWriter, err error) error {
+	const maxRetryAfter = 5 // seconds
+	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(maxRetryAfter)))
+	return caddyhttp.Error(http.StatusServiceUnavailable, err)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,30 @@
+package lbmodule
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(First))
+}
+
+// First selects the first backend, in the order of the config, that is usable and has a free slot.
+type First struct {
+	// Select, for a plain reverse_proxy, is Caddy's own.
+	reverseproxy.FirstSelection
+}
+
+// CaddyModule returns the Caddy module information.
+func (*First) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_first",
+		New: func() caddy.Module { return new(First) },
+	}
+}
+
+func (*First) balancePolicy() balance.Policy { return balance.First{} }
+
+var _ balancer = (*First)(nil)

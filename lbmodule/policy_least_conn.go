@@ -1,0 +1,33 @@
+package lbmodule
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(LeastConn))
+}
+
+// LeastConn selects the backend with the fewest requests in flight in relation to its weight; among equals it
+// chooses at random, by weight. In a load balancer that is exact: every choice sees all requests in flight,
+// at a cost that grows with the logarithm of the number of backends. A plain `reverse_proxy` tells nobody when
+// a request ends, so there all backends are looked at each time, and weights are not known.
+type LeastConn struct {
+	// Select, for a plain reverse_proxy, is Caddy's own.
+	reverseproxy.LeastConnSelection
+}
+
+// CaddyModule returns the Caddy module information.
+func (*LeastConn) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_least_conn",
+		New: func() caddy.Module { return new(LeastConn) },
+	}
+}
+
+func (*LeastConn) balancePolicy() balance.Policy { return balance.LeastConn{} }
+
+var _ balancer = (*LeastConn)(nil)

@@ -1,0 +1,30 @@
+package lbmodule
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(Random))
+}
+
+// Random selects a backend at random, in a load balancer by weight. A plain `reverse_proxy` knows no weights.
+type Random struct {
+	// Select, for a plain reverse_proxy, is Caddy's own.
+	reverseproxy.RandomSelection
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Random) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_random",
+		New: func() caddy.Module { return new(Random) },
+	}
+}
+
+func (*Random) balancePolicy() balance.Policy { return balance.Random{} }
+
+var _ balancer = (*Random)(nil)

@@ -1,0 +1,99 @@
+package lbmodule
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(WeightedRoundRobin))
+}
+
+// WeightedRoundRobin selects the backends in turn, each as often as its weight says, spread as evenly as the
+// weights allow: with weights 5, 3 and 2 each hundred requests are shared 50, 30 and 20, and never go to
+// one backend three times in a row. Without a backend the others keep the ratio of their weights.
+type WeightedRoundRobin struct {
+	// The weights of the backends, by position; 0 to 65535 each. In a load balancer there must be one for each
+	// backend, unless the backends come from a dynamic source: backends without a weight are not used there.
+	// Default: the weights of the backends; in a plain `reverse_proxy`, all equal.
+	Weights []int `json:"weights,omitempty"`
+
+	turns balance.Scan // for a plain reverse_proxy
+}
+
+// CaddyModule returns the Caddy module information.
+func (*WeightedRoundRobin) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_weighted_round_robin",
+		New: func() caddy.Module { return new(WeightedRoundRobin) },
+	}
+}
+
+// Validate checks the weights.
+func (p *WeightedRoundRobin) Validate() error {
+	for _, weight := range p.Weights {
+		if err := validateWeight(weight); err != nil {
+			return fmt.Errorf("weighted_round_robin: %w", err)
+		}
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the policy from Caddyfile tokens. Syntax:
+//
+//	lb_policy lb_weighted_round_robin [<weights...>]
+func (p *WeightedRoundRobin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the policy's name
+	for d.NextArg() {
+		weight, err := strconv.Atoi(caddy.NewReplacer().ReplaceKnown(d.Val(), ""))
+		if err != nil {
+			return d.Errf("weight %q: must be a number", d.Val())
+		}
+		if err := validateWeight(weight); err != nil {
+			return d.WrapErr(err)
+		}
+		p.Weights = append(p.Weights, weight)
+	}
+	return nil
+}
+
+// Select chooses an upstream for a plain reverse_proxy, which knows weights by position only.
+func (p *WeightedRoundRobin) Select(upstreams reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
+	i := p.turns.Pick(len(upstreams), func(i int) int {
+		if !upstreams[i].Available() {
+			return 0
+		}
+		return p.weight(i)
+	})
+	if i < 0 {
+		return nil
+	}
+	return upstreams[i]
+}
+
+// weight is the weight of the backend at position i.
+func (p *WeightedRoundRobin) weight(i int) int {
+	switch {
+	case len(p.Weights) == 0:
+		return 1
+	case i < len(p.Weights):
+		return p.Weights[i]
+	default:
+		return 0
+	}
+}
+
+func (*WeightedRoundRobin) balancePolicy() balance.Policy { return balance.Smooth{} }
+
+var (
+	_ balancer              = (*WeightedRoundRobin)(nil)
+	_ caddy.Validator       = (*WeightedRoundRobin)(nil)
+	_ caddyfile.Unmarshaler = (*WeightedRoundRobin)(nil)
+)

@@ -1,0 +1,133 @@
+package lbmodule
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// roster is the list of a handler's backends, those in `upstreams` and those in `backends` together.
+type roster struct {
+	backends  []pool.Backend
+	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
+
+	// positions maps the order in which backends were given to an index of the lists above. It is longer
+	// than they are when an upstream was given twice.
+	positions []int
+	byAddress map[string]int
+}
+
+// makeRoster merges the handler's backends. Upstreams given twice become one, with the weights of both.
+func (h *Handler) makeRoster() (*roster, error) {
+	r := &roster{byAddress: make(map[string]int)}
+	// What the environment fills in is the same for every request; filled in here, the address can be checked.
+	environment := caddy.NewReplacer()
+	for _, u := range h.Upstreams {
+		u.Dial = environment.ReplaceKnown(u.Dial, "")
+		if err := validateAddress(u.Dial); err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", u.Dial, err)
+		}
+		if u.MaxRequests < 0 {
+			return nil, fmt.Errorf("upstream %s: max_requests %d: must not be negative", u.Dial, u.MaxRequests)
+		}
+		u.MaxRequests = h.limit(u.MaxRequests)
+		if at, twice := r.byAddress[u.Dial]; twice {
+			h.logger.Warn("upstream given more than once; its weights are added", zap.String("upstream", u.Dial))
+			r.repeat(at, u)
+			continue
+		}
+		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests}, u)
+	}
+	for _, b := range h.Backends {
+		address := environment.ReplaceKnown(b.Address, "")
+		if err := validateAddress(address); err != nil {
+			return nil, fmt.Errorf("backend %s: address: %w", address, err)
+		}
+		if _, twice := r.byAddress[address]; twice {
+			return nil, fmt.Errorf("backend %s: address: given more than once; weight and other properties belong to one place", address)
+		}
+		weight := 1
+		if b.Weight != nil {
+			weight = *b.Weight
+		}
+		limit := h.limit(b.MaxRequests)
+		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: b.Backup},
+			&reverseproxy.Upstream{Dial: address, MaxRequests: limit})
+	}
+	return r, nil
+}
+
+func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream) {
+	r.byAddress[b.Address] = len(r.backends)
+	r.positions = append(r.positions, len(r.backends))
+	r.backends = append(r.backends, b)
+	r.upstreams = append(r.upstreams, u)
+}
+
+// repeat merges another mention of the backend at index at. As in reverse_proxy, one mention without a cap
+// lets every request through.
+func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
+	r.positions = append(r.positions, at)
+	b := &r.backends[at]
+	b.Weight++
+	if b.MaxRequests == 0 || u.MaxRequests == 0 {
+		b.MaxRequests = 0
+	} else {
+		b.MaxRequests = max(b.MaxRequests, u.MaxRequests)
+	}
+	r.upstreams[at].MaxRequests = b.MaxRequests
+}
+
+// limit is the cap of a backend that asks for own. As in reverse_proxy, unhealthy_request_count stands in where
+// a backend has none.
+func (h *Handler) limit(own int) int {
+	if own == 0 && h.HealthChecks != nil && h.HealthChecks.Passive != nil {
+		return h.HealthChecks.Passive.UnhealthyRequestCount
+	}
+	return own
+}
+
+// setWeights gives the backends the weights that the policy lists by position, if it lists any.
+func (h *Handler) setWeights(r *roster) error {
+	p, ok := h.policy.(*WeightedRoundRobin)
+	if !ok || len(p.Weights) == 0 {
+		return nil
+	}
+	for _, b := range h.Backends {
+		if b.Weight != nil {
+			return fmt.Errorf("backend %s: weight %d: weighted_round_robin lists weights, too; give them in one place", b.Address, *b.Weight)
+		}
+	}
+	// Backends that a dynamic source will name cannot be counted.
+	if h.DynamicUpstreamsRaw == nil && len(p.Weights) != len(r.positions) {
+		return fmt.Errorf("weighted_round_robin: %d weights for %d backends: there must be one for each", len(p.Weights), len(r.positions))
+	}
+	for i := range r.backends {
+		r.backends[i].Weight = 0
+	}
+	for k, at := range r.positions {
+		r.backends[at].Weight = min(r.backends[at].Weight+p.weight(k), balance.MaxWeight)
+	}
+	return nil
+}
+
+// warn logs settings that work but hurt.
+func (h *Handler) warn(r *roster) {
+	weight, unequal := 0, false
+	for _, b := range r.backends {
+		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
+		weight = max(weight, b.Weight)
+	}
+	if len(r.backends) > 0 && weight == 0 {
+		h.logger.Warn("all weights are zero: no backend will be used", zap.String("pool", h.pool.Name()))
+	}
+	if unequal && !usesWeights(h.policy) {
+		h.logger.Warn("the selection policy does not look at weights", zap.String("pool", h.pool.Name()))
+	}
+}

@@ -1,0 +1,142 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+func init() {
+	caddy.RegisterModule(new(attemptTransport))
+}
+
+const transportNamespace = "http.reverse_proxy.transport"
+
+// attemptTransport is the transport that a load balancer puts around the configured one, to see how each
+// attempt ends. It is a module, and not set in place after provisioning, because reverse_proxy takes a
+// transport's buffer sizes and header operations while it loads it, and its health checker may use it at once.
+type attemptTransport struct {
+	// The transport that does the work. Default: `http`.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	next http.RoundTripper
+}
+
+// CaddyModule returns the Caddy module information.
+func (*attemptTransport) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  transportNamespace + ".load_balancer",
+		New: func() caddy.Module { return new(attemptTransport) },
+	}
+}
+
+// wrapTransport returns the config of an attemptTransport around the transport of that config.
+func wrapTransport(raw json.RawMessage) (json.RawMessage, error) {
+	wrapped, err := json.Marshal(map[string]any{"protocol": "load_balancer", "transport": raw})
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	return wrapped, nil
+}
+
+// Provision loads the transport that does the work.
+func (t *attemptTransport) Provision(ctx caddy.Context) error {
+	if t.TransportRaw == nil || string(t.TransportRaw) == "null" {
+		t.TransportRaw = caddyconfig.JSON(map[string]string{"protocol": "http"}, nil)
+	}
+	loaded, err := ctx.LoadModule(t, "TransportRaw")
+	if err != nil {
+		return err
+	}
+	next, ok := loaded.(http.RoundTripper)
+	if !ok {
+		return fmt.Errorf("%T is not a transport", loaded)
+	}
+	t.next = next
+	return nil
+}
+
+// RoundTrip makes one attempt and tells the request it belongs to how it ended. Health checks belong to none.
+func (t *attemptTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	q, ok := caddyhttp.GetVar(r.Context(), requestVar).(*request)
+	if !ok {
+		return t.next.RoundTrip(r)
+	}
+	start := time.Now()
+	res, err := t.next.RoundTrip(r)
+	q.attempted(r.Context(), res, err, time.Since(start))
+	return res, err
+}
+
+// What follows are the optional interfaces of reverse_proxy. Where the transport has none of them, the answer
+// is the one that reverse_proxy assumes then.
+
+func (t *attemptTransport) DefaultBufferSizes() (request, response int64) {
+	if b, ok := t.next.(reverseproxy.BufferedTransport); ok {
+		return b.DefaultBufferSizes()
+	}
+	return 0, 0
+}
+
+func (t *attemptTransport) RequestHeaderOps() *headers.HeaderOps {
+	if o, ok := t.next.(reverseproxy.RequestHeaderOpsTransport); ok {
+		return o.RequestHeaderOps()
+	}
+	return nil
+}
+
+func (t *attemptTransport) ProxyProtocolEnabled() bool {
+	p, ok := t.next.(reverseproxy.ProxyProtocolTransport)
+	return ok && p.ProxyProtocolEnabled()
+}
+
+func (t *attemptTransport) RequiresContentLength() bool {
+	c, ok := t.next.(reverseproxy.ContentLengthRequiredTransport)
+	return ok && c.RequiresContentLength()
+}
+
+func (t *attemptTransport) OverrideHealthCheckScheme(base *url.URL, port string) {
+	if o, ok := t.next.(reverseproxy.HealthCheckSchemeOverriderTransport); ok {
+		o.OverrideHealthCheckScheme(base, port)
+	}
+}
+
+func (t *attemptTransport) TLSEnabled() bool {
+	s, ok := t.next.(reverseproxy.TLSTransport)
+	return ok && s.TLSEnabled()
+}
+
+func (t *attemptTransport) EnableTLS(base *reverseproxy.TLSConfig) error {
+	if s, ok := t.next.(reverseproxy.TLSTransport); ok {
+		return s.EnableTLS(base)
+	}
+	return fmt.Errorf("%T does not support TLS", t.next)
+}
+
+func (t *attemptTransport) EnableH2C() error {
+	if h, ok := t.next.(reverseproxy.H2CTransport); ok {
+		return h.EnableH2C()
+	}
+	return fmt.Errorf("%T does not support h2c", t.next)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner                                = (*attemptTransport)(nil)
+	_ http.RoundTripper                                = (*attemptTransport)(nil)
+	_ reverseproxy.BufferedTransport                   = (*attemptTransport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*attemptTransport)(nil)
+	_ reverseproxy.ProxyProtocolTransport              = (*attemptTransport)(nil)
+	_ reverseproxy.ContentLengthRequiredTransport      = (*attemptTransport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*attemptTransport)(nil)
+	_ reverseproxy.TLSTransport                        = (*attemptTransport)(nil)
+	_ reverseproxy.H2CTransport                        = (*attemptTransport)(nil)
+)

@@ -1,0 +1,52 @@
+package lbmodule
+
+import "fmt"
+
+// Check checks what can be known without loading other modules. Provision does so first of all; it is no
+// Validate method because Caddy would call that after everything has been set up.
+func (h *Handler) Check() error {
+	if h.Name != "" {
+		if err := ValidateName(h.Name); err != nil {
+			return fmt.Errorf("name %q: %w", h.Name, err)
+		}
+	}
+	if len(h.Upstreams) == 0 && len(h.Backends) == 0 && h.DynamicUpstreamsRaw == nil {
+		return fmt.Errorf("upstreams: none given; a load balancer needs at least one backend")
+	}
+	for i, b := range h.Backends {
+		if b == nil {
+			return fmt.Errorf("backends: position %d is null", i)
+		}
+		if err := b.Validate(); err != nil {
+			return err
+		}
+	}
+	if err := h.uniqueBackends(); err != nil {
+		return err
+	}
+	if err := h.Settings.Validate(); err != nil {
+		return err
+	}
+	return h.ConflictsWith(&h.Handler)
+}
+
+// uniqueBackends checks that no two backends go by the same address or name.
+func (h *Handler) uniqueBackends() error {
+	taken := make(map[string]string) // name or address -> the address of its owner
+	seen := make(map[string]bool)
+	for _, b := range h.Backends {
+		if seen[b.Address] {
+			return fmt.Errorf("backend %s: given twice", b.Address)
+		}
+		seen[b.Address] = true
+		name := b.Name
+		if name == "" {
+			name = b.Address
+		}
+		if owner, ok := taken[name]; ok {
+			return fmt.Errorf("backend %s: name %s: stands for backend %s already", b.Address, name, owner)
+		}
+		taken[name] = b.Address
+	}
+	return nil
+}
