@@ -1,6 +1,8 @@
 package caddyfile
 
 import (
+	"fmt"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -23,19 +25,18 @@ func (p *directiveParser) parseBackend() error {
 	if len(upstreams) != 1 {
 		return d.Errf("backend %s: must be one socket, not a range of %d ports", address.Text, len(upstreams))
 	}
-	for _, b := range p.h.Backends {
-		if b.Address == upstreams[0].Dial {
-			return d.Errf("backend %s: given twice", b.Address)
-		}
-	}
 	if d.NextArg() {
 		return d.ArgErr()
 	}
 	b := &lbmodule.Backend{Address: upstreams[0].Dial}
+	line := d.Line()
 	if err := parseProperties(d, b); err != nil {
 		return err
 	}
 	p.h.Backends = append(p.h.Backends, b)
+	if err := lbmodule.CheckUnique(p.h.Backends); err != nil {
+		return fmt.Errorf("%w, at %s:%d", err, d.File(), line)
+	}
 	word.Text = "to"
 	p.stock = append(p.stock, word, address)
 	p.isOwn = append(p.isOwn, true)
@@ -92,12 +93,20 @@ func parseProperties(d *caddyfile.Dispenser, b *lbmodule.Backend) error {
 
 // takeBackends takes the backends with properties out of reverse_proxy's upstreams, where each of them has
 // its address as that parser understood it.
-func (p *directiveParser) takeBackends() {
+func (p *directiveParser) takeBackends() error {
 	var upstreams reverseproxy.UpstreamPool
 	for i, u := range p.h.Upstreams {
-		if !p.isOwn[i] {
-			upstreams = append(upstreams, u)
+		if p.isOwn[i] {
+			continue
+		}
+		upstreams = append(upstreams, u)
+		for _, b := range p.h.Backends {
+			if b.Address == u.Dial {
+				return fmt.Errorf("backend %s: is an upstream already; weight and other properties belong to one place, at %s:%d",
+					b.Address, p.stock[0].File, p.stock[0].Line)
+			}
 		}
 	}
 	p.h.Upstreams = upstreams
+	return nil
 }

@@ -74,7 +74,9 @@ func (p *directiveParser) parse() error {
 	if err := p.h.Handler.UnmarshalCaddyfile(caddyfile.NewDispenser(p.stock)); err != nil {
 		return err
 	}
-	p.takeBackends()
+	if err := p.takeBackends(); err != nil {
+		return err
+	}
 	if p.policy != nil {
 		if err := p.setPolicy(); err != nil {
 			return err

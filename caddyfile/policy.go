@@ -73,6 +73,11 @@ func (p *directiveParser) setPolicy() error {
 // orderWeights brings weights given by position from the order of the Caddyfile, where backends with and without
 // properties may alternate, into that of the JSON, where those with properties come last.
 func (p *directiveParser) orderWeights(w *lbmodule.WeightedRoundRobin) error {
+	for _, b := range p.h.Backends {
+		if b.Weight != nil {
+			return fmt.Errorf("lb_policy weighted_round_robin: backend %s has a weight, too; give weights in one place", b.Address)
+		}
+	}
 	if p.h.DynamicUpstreamsRaw != nil {
 		return nil
 	}

@@ -15,8 +15,8 @@ const maxNameLength = 128
 // and pages; what could mean something there is refused here once. Every address without placeholders
 // is a legal name.
 func ValidateName(s string) error {
-	if len(s) > maxNameLength {
-		return fmt.Errorf("must be at most %d bytes", maxNameLength)
+	if s == "" || len(s) > maxNameLength {
+		return fmt.Errorf("must have 1 to %d bytes", maxNameLength)
 	}
 	for _, c := range s {
 		switch {

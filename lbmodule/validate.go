@@ -21,7 +21,7 @@ func (h *Handler) Check() error {
 			return err
 		}
 	}
-	if err := h.uniqueBackends(); err != nil {
+	if err := CheckUnique(h.Backends); err != nil {
 		return err
 	}
 	if err := h.Settings.Validate(); err != nil {
@@ -30,23 +30,23 @@ func (h *Handler) Check() error {
 	return h.ConflictsWith(&h.Handler)
 }
 
-// uniqueBackends checks that no two backends go by the same address or name.
-func (h *Handler) uniqueBackends() error {
-	taken := make(map[string]string) // name or address -> the address of its owner
-	seen := make(map[string]bool)
-	for _, b := range h.Backends {
-		if seen[b.Address] {
+// CheckUnique checks that no two backends go by the same address or name.
+func CheckUnique(backends []*Backend) error {
+	addresses := make(map[string]bool)
+	names := make(map[string]string) // to the address of the one that has it
+	for _, b := range backends {
+		if addresses[b.Address] {
 			return fmt.Errorf("backend %s: given twice", b.Address)
 		}
-		seen[b.Address] = true
+		addresses[b.Address] = true
 		name := b.Name
 		if name == "" {
 			name = b.Address
 		}
-		if owner, ok := taken[name]; ok {
+		if owner, taken := names[name]; taken {
 			return fmt.Errorf("backend %s: name %s: stands for backend %s already", b.Address, name, owner)
 		}
-		taken[name] = b.Address
+		names[name] = b.Address
 	}
 	return nil
 }
