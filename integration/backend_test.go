@@ -1,0 +1,90 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// backend is a real HTTP server (HTTP/1.1 and h2c) that a test puts behind the load balancer. It answers with its
+// address, unless the test says otherwise.
+type backend struct {
+	addr    string
+	server  *http.Server
+	handler atomic.Pointer[http.HandlerFunc]
+
+	requests    atomic.Int64
+	inFlight    atomic.Int64
+	maxInFlight atomic.Int64
+}
+
+func startBackend(t *testing.T) *backend {
+	t.Helper()
+	return startBackendAt(t, "tcp", "127.0.0.1:0")
+}
+
+func startBackendAt(t *testing.T, network, address string) *backend {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{addr: l.Addr().String()}
+	b.server = &http.Server{Handler: b, Protocols: new(http.Protocols)}
+	b.server.Protocols.SetHTTP1(true)
+	b.server.Protocols.SetUnencryptedHTTP2(true)
+	go func() { _ = b.server.Serve(l) }()
+	t.Cleanup(b.kill)
+	return b
+}
+
+// startBackends starts n of them and returns them with their addresses as arguments of a directive.
+func startBackends(t *testing.T, n int) ([]*backend, string) {
+	t.Helper()
+	backends := make([]*backend, n)
+	addresses := make([]string, n)
+	for i := range backends {
+		backends[i] = startBackend(t)
+		addresses[i] = backends[i].addr
+	}
+	return backends, strings.Join(addresses, " ")
+}
+
+// handle sets what the backend does from now on.
+func (b *backend) handle(f http.HandlerFunc) { b.handler.Store(&f) }
+
+// kill closes the server and its connections at once.
+func (b *backend) kill() { _ = b.server.Close() }
+
+func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.requests.Add(1)
+	n := b.inFlight.Add(1)
+	defer b.inFlight.Add(-1)
+	for { // bound: each turn but the last, somebody else has raised the maximum
+		highest := b.maxInFlight.Load()
+		if n <= highest || b.maxInFlight.CompareAndSwap(highest, n) {
+			break
+		}
+	}
+	if f := b.handler.Load(); f != nil {
+		(*f)(w, r)
+		return
+	}
+	w.Header().Set("X-Backend", b.addr)
+	fmt.Fprint(w, b.addr)
+}
+
+// counts maps each backend to the number of requests it got.
+func counts(backends []*backend) []int64 {
+	n := make([]int64, len(backends))
+	for i, b := range backends {
+		n[i] = b.requests.Load()
+	}
+	return n
+}
+
+func discard(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }

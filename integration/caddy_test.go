@@ -1,0 +1,221 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// caddyBinary is Caddy with this tree's Ballast.
+var caddyBinary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "ballast-integration")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		caddyBinary = filepath.Join(dir, "caddy")
+		build := exec.Command("go", "build", "-o", caddyBinary, "github.com/ballastlb/ballast/cmd/caddy")
+		build.Stdout, build.Stderr = os.Stdout, os.Stderr
+		if err := build.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "building caddy:", err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// caddy is a running Caddy.
+type caddy struct {
+	t     *testing.T
+	site  string // host:port of the site
+	admin string // host:port of the admin API
+	cmd   *exec.Cmd
+	log   *lockedBuffer
+	ended chan struct{}
+}
+
+// startCaddy runs Caddy with a site whose body is given in Caddyfile syntax and waits until it serves. SITE in it
+// stands for the site's address, ADMIN for that of the admin API.
+func startCaddy(t *testing.T, site string) *caddy {
+	t.Helper()
+	return startCaddyConfig(t, siteConfig(site))
+}
+
+// siteConfig is a Caddyfile with one plain HTTP site.
+func siteConfig(site string) string {
+	return "{\n\tadmin ADMIN\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n\nhttp://SITE {\n" + site + "\n}\n"
+}
+
+// startCaddyConfig runs Caddy with a whole Caddyfile.
+func startCaddyConfig(t *testing.T, config string) *caddy {
+	t.Helper()
+	c := &caddy{t: t, site: freeAddress(t), admin: freeAddress(t), log: new(lockedBuffer), ended: make(chan struct{})}
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(c.fill(config)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.cmd = exec.Command(caddyBinary, "run", "--config", file, "--adapter", "caddyfile")
+	c.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = c.cmd.Wait()
+		close(c.ended)
+	}()
+	t.Cleanup(func() {
+		c.stop()
+		if t.Failed() {
+			t.Logf("caddy's log:\n%s", c.log)
+		}
+	})
+	waitFor(t, "caddy to serve", func() bool {
+		select {
+		case <-c.ended:
+			t.Fatalf("caddy ended:\n%s", c.log)
+		default:
+		}
+		return canConnect(c.admin) && canConnect(c.site)
+	})
+	return c
+}
+
+func (c *caddy) fill(config string) string {
+	return strings.NewReplacer("SITE", c.site, "ADMIN", c.admin).Replace(config)
+}
+
+func (c *caddy) stop() {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.ended:
+	case <-time.After(15 * time.Second):
+		_ = c.cmd.Process.Kill()
+		<-c.ended
+		c.t.Error("caddy did not stop within 15 s of SIGTERM")
+	}
+}
+
+// reload loads another Caddyfile and returns the admin API's answer: nil for success.
+func (c *caddy) reload(config string) error {
+	r, err := http.NewRequest(http.MethodPost, "http://"+c.admin+"/load", strings.NewReader(c.fill(config)))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "text/caddyfile")
+	// The admin server is replaced by a reload: its connections are not to be kept.
+	r.Close = true
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d: %s", res.StatusCode, text)
+	}
+	return nil
+}
+
+func (c *caddy) url(path string) string { return "http://" + c.site + path }
+
+// get fetches a path of the site and returns status, header and body.
+func (c *caddy) get(path string) (int, http.Header, string) {
+	c.t.Helper()
+	res, err := client.Get(c.url(path))
+	if err != nil {
+		c.t.Fatalf("GET %s: %v", path, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatalf("GET %s: reading answer: %v", path, err)
+	}
+	return res.StatusCode, res.Header, string(body)
+}
+
+// client is what tests ask with where nothing else matters.
+var client = &http.Client{Timeout: 30 * time.Second}
+
+// runCaddy runs a Caddy command on a Caddyfile and returns what it printed.
+func runCaddy(t *testing.T, config string, command ...string) (string, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, caddyBinary, append(command, "--config", file, "--adapter", "caddyfile")...)
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// freeAddress returns an address on which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func canConnect(address string) bool {
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// waitFor polls until done, 20 s at most.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 20 s for %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// lockedBuffer is a bytes.Buffer for two goroutines.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,3 @@
+// Package integration tests Ballast as its users run it: the built binary, real backends, real connections. It is
+// the only package that starts servers. Ports come from the kernel, waiting is polling with a deadline.
+package integration
