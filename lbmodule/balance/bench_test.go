@@ -1,0 +1,102 @@
+package balance
+
+import (
+	"fmt"
+	"testing"
+)
+
+// mixed returns n members with different weights, except for policies that need equal ones to be what they are.
+func mixed(policy Policy, n, limit int) []Member {
+	members := weighted(same(n, 1)...)
+	for i := range members {
+		members[i].Cap = limit
+		if policy != (RoundRobin{}) {
+			members[i].Weight = 1 + i%7
+		}
+	}
+	return members
+}
+
+// benchmark runs a pick and the release that belongs to it as one operation.
+func benchmark(b *testing.B, run func(b *testing.B, p Picker, members []Member)) {
+	for _, limit := range []int{0, 64} {
+		for _, policy := range policies {
+			for _, n := range []int{3, 100, 10_000} {
+				title := fmt.Sprintf("%s/%d", name(policy), n)
+				if limit > 0 {
+					title += "/capped"
+				}
+				b.Run(title, func(b *testing.B) {
+					members := mixed(policy, n, limit)
+					p := policy.Build(members, nil, nil)
+					b.ReportAllocs()
+					b.ResetTimer()
+					run(b, p, members)
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkPick(b *testing.B) {
+	benchmark(b, func(b *testing.B, p Picker, members []Member) {
+		for b.Loop() {
+			release(p, members, p.Pick(nil))
+		}
+	})
+}
+
+func BenchmarkPickParallel(b *testing.B) {
+	benchmark(b, func(b *testing.B, p Picker, members []Member) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				release(p, members, p.Pick(nil))
+			}
+		})
+	})
+}
+
+// BenchmarkPickBusy keeps requests in flight, so that least connections has no easy ties.
+func BenchmarkPickBusy(b *testing.B) {
+	for _, n := range []int{3, 100, 10_000} {
+		b.Run(fmt.Sprintf("LeastConn/%d", n), func(b *testing.B) {
+			members := mixed(LeastConn{}, n, 0)
+			p := LeastConn{}.Build(members, nil, nil)
+			held := make([]int, 3*n)
+			for k := range held {
+				held[k] = p.Pick(nil)
+			}
+			b.ReportAllocs()
+			k := 0
+			for b.Loop() {
+				release(p, members, held[k])
+				held[k] = p.Pick(nil)
+				if k++; k == len(held) {
+					k = 0
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkBuild(b *testing.B) {
+	for _, policy := range policies {
+		b.Run(fmt.Sprintf("%s/10000", name(policy)), func(b *testing.B) {
+			members := mixed(policy, 10_000, 64)
+			p := policy.Build(members, nil, nil)
+			index := identity(len(members))
+			for b.Loop() {
+				policy.Build(members, p, index)
+			}
+		})
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	s := new(Scan)
+	weights := []int{5, 3, 2}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Pick(len(weights), func(i int) int { return weights[i] })
+	}
+}

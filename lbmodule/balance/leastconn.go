@@ -1,0 +1,105 @@
+package balance
+
+import (
+	"math/rand/v2"
+	"sync"
+)
+
+// LeastConn picks the member with the least load for its weight, load/weight: the weighted least connections of
+// LVS (ip_vs_wlc). Among equals it draws in proportion to the weights, so that an idle pool follows them too and
+// several balancers do not all begin with the same member.
+//
+// It is exact under concurrency: members are kept in order under a short lock, so every decision sees all
+// reservations made before it, and all other changes of load whose Changed has returned. Both cost O(log n).
+type LeastConn struct{}
+
+// Build implements [Policy].
+func (LeastConn) Build(members []Member, _ Picker, _ []int) Picker {
+	l := &leastConn{members: members, tree: newTree(len(members))}
+	l.Sync()
+	return l
+}
+
+// leastConn is the picker of LeastConn.
+type leastConn struct {
+	members []Member
+
+	mu   sync.Mutex // guards tree
+	tree tree       // ordered by load/weight
+}
+
+// Pick implements [Picker].
+func (l *leastConn) Pick(tried []int) int {
+	l.mu.Lock()
+	for _, i := range tried {
+		if i >= 0 && i < len(l.members) {
+			l.tree.set(i, never, 0)
+		}
+	}
+	picked := l.pickLocked()
+	for _, i := range tried {
+		if i >= 0 && i < len(l.members) {
+			l.refresh(i)
+		}
+	}
+	l.mu.Unlock()
+	return picked
+}
+
+// pickLocked picks among the members that are in the tree. The caller holds mu.
+func (l *leastConn) pickLocked() int {
+	// Bound: a member that turns out to be full leaves the tree, and none comes in while mu is held.
+	for {
+		best := l.tree.best()
+		if best.key == never {
+			return -1
+		}
+		i := l.tree.find(rand.Uint64N(best.tied))
+		load, ok := l.members[i].reserve()
+		l.place(i, load)
+		if ok {
+			return i
+		}
+	}
+}
+
+// Changed implements [Picker].
+func (l *leastConn) Changed(i int) {
+	l.mu.Lock()
+	l.refresh(i)
+	l.mu.Unlock()
+}
+
+// Sync implements [Picker].
+func (l *leastConn) Sync() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tree.setAll(func(i int) (key, w uint64) { return l.members[i].rank(l.members[i].Load.Load()) })
+}
+
+// refresh puts member i where its load belongs now. The caller holds mu, so the last one to come reads the latest.
+func (l *leastConn) refresh(i int) {
+	l.place(i, l.members[i].Load.Load())
+}
+
+// place puts member i where load belongs. The caller holds mu.
+func (l *leastConn) place(i int, load int64) {
+	key, w := l.members[i].rank(load)
+	l.tree.set(i, key, w)
+}
+
+// rank returns the key of a member with that load, and its weight.
+func (m *Member) rank(load int64) (key, w uint64) {
+	w = uint64(m.weight())
+	if w == 0 || m.Cap > 0 && load >= int64(m.Cap) {
+		return never, 0
+	}
+	return ratio(load, w), w
+}
+
+// ratio returns load/w so that any two are in the order of the fractions, and equal only if these are: different
+// fractions with denominators of at most MaxWeight differ by 1/MaxWeight² at least, which is more than 1/unit. So
+// it does what multiplying crosswise would, in one number. Loads of 2³¹ and more count as 2³¹-1.
+func ratio(load int64, w uint64) uint64 {
+	return uint64(min(max(load, 0), 1<<31-1)) * unit / w
+}

@@ -1,0 +1,95 @@
+package balance
+
+import "math/rand/v2"
+
+// redraws is how many draws a pick makes before it goes to the free set.
+const redraws = 4
+
+// Random picks at random, in proportion to the weights, in constant time: the alias method of Walker (1974), its
+// table built as in Vose, "A linear algorithm for generating random numbers with a given distribution" (IEEE
+// Transactions on Software Engineering 17(9), 1991), with integers only, so that the shares are exact.
+//
+// A pick that draws a full or tried member draws again, up to four times in all, and then takes the first free
+// member from a place drawn evenly. That keeps it constant when nearly everybody is full, and favours members that
+// stand behind full ones a little then.
+type Random struct{}
+
+// Build implements [Policy].
+func (Random) Build(members []Member, _ Picker, _ []int) Picker {
+	r := new(random)
+	r.init(members)
+	r.columns, r.total = aliasTable(r.members)
+	return r
+}
+
+// random is the picker of Random.
+type random struct {
+	slots
+	columns []column // one for each position
+	total   uint64   // sum of the weights: the height of each column
+}
+
+// column is a column of the alias table. All are equally likely; below keep it stands for its own position.
+type column struct {
+	keep  uint64
+	alias int
+}
+
+// Pick implements [Picker].
+func (r *random) Pick(tried []int) int {
+	n := len(r.columns)
+	if n == 0 {
+		return -1
+	}
+	for range redraws {
+		p := rand.IntN(n)
+		if c := &r.columns[p]; rand.Uint64N(r.total) >= c.keep {
+			p = c.alias
+		}
+		if !excluded(tried, r.index[p]) && r.at(p) {
+			return r.index[p]
+		}
+	}
+	p := r.from(rand.IntN(n), tried)
+	if p < 0 {
+		return -1
+	}
+	return r.index[p]
+}
+
+// aliasTable cuts n members' weights, each n times, into n columns as high as the sum of the weights, with parts of
+// at most two members in each.
+func aliasTable(members []Member) (columns []column, total uint64) {
+	n := len(members)
+	columns = make([]column, n)
+	rest := make([]uint64, n) // what of a member is not yet in a column
+	for i := range members {
+		w := uint64(members[i].weight())
+		total += w
+		rest[i] = w * uint64(n)
+	}
+	var low, high []int // members with less than a column, and with one or more
+	for i := range rest {
+		if rest[i] < total {
+			low = append(low, i)
+		} else {
+			high = append(high, i)
+		}
+	}
+	// Bound: each turn finishes one of low, n in all. Integers leave no remainder: as long as somebody has less
+	// than a column, somebody has more.
+	for len(low) > 0 {
+		l, h := low[len(low)-1], high[len(high)-1]
+		low = low[:len(low)-1]
+		columns[l] = column{keep: rest[l], alias: h}
+		rest[h] -= total - rest[l]
+		if rest[h] < total {
+			high = high[:len(high)-1]
+			low = append(low, h)
+		}
+	}
+	for _, h := range high {
+		columns[h] = column{keep: total}
+	}
+	return columns, total
+}

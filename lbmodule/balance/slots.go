@@ -1,0 +1,159 @@
+package balance
+
+import "sync"
+
+// optimism is how often a pick is tried without the lock before it is done with it. More than one try fails only
+// while others fill members at the same moment.
+const optimism = 4
+
+// slots reserves slots for the policies that choose a place and, if that is taken, go on to the next free one. It
+// knows the members with a weight by their position among each other, so that those without do not disturb a
+// rotation. Embedded in a picker, it provides Changed and Sync.
+//
+// The free members are kept in a bitmap, so that full ones are stepped over without being looked at. The bitmap is
+// a hint and the compare-and-swap on Load the truth, but the hint never hides a free member for good: whoever
+// takes a bit away reads the load again afterwards, and whoever changes a load reads the bit afterwards. One of
+// them sees what the other did.
+type slots struct {
+	members []Member // those with a weight, by position
+	index   []int    // of the member at a position
+	pos     []int32  // of the member with an index; -1 for those without a weight
+
+	// mu guards changes of free. It is taken when a member becomes full or free, and by a pick that found nobody.
+	mu   sync.Mutex
+	free *bitmap // positions; nil if no member has a cap, and then nothing of the above costs anything
+}
+
+// init fills s, which is the zero value.
+func (s *slots) init(members []Member) {
+	s.pos = make([]int32, len(members))
+	s.members = make([]Member, 0, len(members))
+	s.index = make([]int, 0, len(members))
+	caps := false
+	for i, m := range members {
+		s.pos[i] = -1
+		if m.weight() == 0 {
+			continue
+		}
+		s.pos[i] = int32(len(s.members))
+		s.members = append(s.members, m)
+		s.index = append(s.index, i)
+		caps = caps || m.Cap > 0
+	}
+	if caps {
+		s.free = newBitmap(len(s.members))
+		s.Sync()
+	}
+}
+
+// Changed implements [Picker]. It takes the lock only if the member became full or free.
+func (s *slots) Changed(i int) {
+	if s.free == nil || s.pos[i] < 0 {
+		return
+	}
+	p := int(s.pos[i])
+	if s.stale(p) {
+		s.mu.Lock()
+		s.refresh(p)
+		s.mu.Unlock()
+	}
+}
+
+// Sync implements [Picker].
+func (s *slots) Sync() {
+	if s.free == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.members {
+		if s.stale(p) {
+			s.refresh(p)
+		}
+	}
+}
+
+// stale reports whether the bit of position p is wrong. The bit is read before the load; see refresh.
+func (s *slots) stale(p int) bool {
+	return s.free.has(p) == s.members[p].full()
+}
+
+// refresh corrects the bit of position p. The load is read after the bit is gone: a slot given back before that is
+// seen here, one given back later finds no bit and comes for the lock. The caller holds mu.
+func (s *slots) refresh(p int) {
+	s.free.remove(p)
+	if !s.members[p].full() {
+		s.free.add(p)
+	}
+}
+
+// at reserves a slot at position p and reports whether there was one.
+func (s *slots) at(p int) bool {
+	m := &s.members[p]
+	load, ok := m.reserve()
+	if ok && m.Cap > 0 && load >= int64(m.Cap) {
+		s.mu.Lock()
+		s.refresh(p)
+		s.mu.Unlock()
+	}
+	return ok
+}
+
+// from reserves a slot at the first free position from start on, going round once, whose member is not in tried.
+// It returns the position, or -1.
+func (s *slots) from(start int, tried []int) int {
+	n := len(s.members)
+	p := start
+	if s.free == nil {
+		// Bound: only members in tried are refused, so one of the first len(tried)+1 is taken, unless that is all.
+		for range min(n, len(tried)+1) {
+			if !excluded(tried, s.index[p]) {
+				s.members[p].Load.Add(1)
+				return p
+			}
+			if p++; p == n {
+				p = 0
+			}
+		}
+		return -1
+	}
+	for range optimism + len(tried) {
+		q := s.free.next(p)
+		if q < 0 {
+			if q = s.free.next(0); q < 0 {
+				break
+			}
+		}
+		if !excluded(tried, s.index[q]) && s.at(q) {
+			return q
+		}
+		p = q + 1 // next copes with n
+	}
+	return s.fromLocked(start, tried)
+}
+
+// fromLocked is from under the lock, where no bit appears: a member given back meanwhile is free when its Changed
+// has returned, which is after this. So -1 means that at the end nobody was free.
+func (s *slots) fromLocked(start int, tried []int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, part := range [2][2]int{{start, len(s.members)}, {0, start}} {
+		// Bound: p rises.
+		for p := s.free.next(part[0]); p >= 0 && p < part[1]; p = s.free.next(p + 1) {
+			if excluded(tried, s.index[p]) {
+				continue
+			}
+			// As in refresh: first the bit, then the load.
+			s.free.remove(p)
+			load, ok := s.members[p].reserve()
+			if !ok {
+				continue
+			}
+			if c := s.members[p].Cap; c <= 0 || load < int64(c) {
+				s.free.add(p)
+			}
+			return p
+		}
+	}
+	return -1
+}
