@@ -1,0 +1,43 @@
+# Ballast. `make help` lists what there is.
+LINT = go tool -modfile=tools/go.mod golangci-lint
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check bench load fuzz xcaddy clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build Caddy with Ballast: bin/caddy
+	go build -trimpath -o bin/caddy ./cmd/caddy
+
+run: ## build, then start three example backends and the balancer
+	go run ./examples/run
+
+test: ## run all tests; installs what they need where apt-get may be used
+	@./.ci/deps
+	go test -race ./...
+
+check: ## formatting, vet, linters, layering
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
+	go vet ./...
+	$(LINT) run ./...
+	go test -run 'TestLayering|TestFileSizes' .
+
+bench: ## measure side by side with reverse_proxy, HAProxy and nginx
+	go run ./bench
+
+load: ## put an open-loop load on the running demo
+	go run ./bench/load
+
+fuzz: ## fuzz every target for FUZZTIME (1m)
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} $$package || exit 1; \
+		done; \
+	done
+
+xcaddy: ## build with xcaddy, as users do: bin/caddy-xcaddy
+	./xcaddy.sh
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Builds Caddy with this working tree's Ballast the way xcaddy does it for users: into bin/caddy-xcaddy, or the file
+# given as the first argument.
+set -euo pipefail
+cd "$(dirname "$0")"
+output=${1:-bin/caddy-xcaddy}
+mkdir -p "$(dirname "$output")"
+caddy=$(go list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
+# The version after @ is never looked up, because the module is replaced; without one xcaddy would ask for a list of
+# versions, which a module that has not been published does not have.
+go tool -modfile=tools/go.mod xcaddy build "$caddy" \
+	--with "github.com/ballastlb/ballast@v0.0.0=$PWD" \
+	--output "$output"
+echo "built $output"
