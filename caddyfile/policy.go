@@ -92,6 +92,6 @@ func (p *directiveParser) orderWeights(w *lbmodule.WeightedRoundRobin) error {
 			plain = append(plain, weight)
 		}
 	}
-	w.Weights = append(plain, own...)
+	w.Weights = slices.Concat(plain, own)
 	return nil
 }

@@ -17,7 +17,6 @@ type load struct {
 	wg              sync.WaitGroup
 	served, failed  atomic.Int64
 	firstFailure    atomic.Pointer[string]
-	perBackend      sync.Map // address -> *atomic.Int64
 	disconnectsOnly atomic.Int64
 }
 

@@ -52,7 +52,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func loadApp(ctx caddy.Context) (*App, error) {
 	app, err := ctx.App("load_balancer")
 	if err != nil {
-		return nil, fmt.Errorf("getting load_balancer app: %v", err)
+		return nil, fmt.Errorf("getting load_balancer app: %w", err)
 	}
 	return app.(*App), nil
 }

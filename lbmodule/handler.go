@@ -110,7 +110,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	h.LoadBalancing.SelectionPolicy = selector{}
 	// Without the events app its Provision returns before there is anything that its Cleanup could clean up.
 	if _, err := ctx.App("events"); err != nil {
-		return fmt.Errorf("getting events app: %v", err)
+		return fmt.Errorf("getting events app: %w", err)
 	}
 	h.stockReady = true
 	return h.Handler.Provision(ctx)

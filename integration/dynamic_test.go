@@ -1,0 +1,240 @@
+package integration
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// nameServer is a real DNS server whose one name stands for what the test says.
+type nameServer struct {
+	addr string
+
+	mu      sync.Mutex
+	ips     []string // for A
+	ports   []string // for SRV, at app.example.test
+	failing bool
+}
+
+func startNameServer(t *testing.T) *nameServer {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &nameServer{addr: conn.LocalAddr().String()}
+	server := &dns.Server{PacketConn: conn, Handler: s}
+	go func() { _ = server.ActivateAndServe() }()
+	t.Cleanup(func() { _ = server.Shutdown() })
+	return s
+}
+
+func (s *nameServer) set(failing bool, ips, ports []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing, s.ips, s.ports = failing, ips, ports
+}
+
+func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer := new(dns.Msg)
+	answer.SetReply(q)
+	if s.failing {
+		answer.Rcode = dns.RcodeServerFailure
+		_ = w.WriteMsg(answer)
+		return
+	}
+	header := dns.RR_Header{Name: q.Question[0].Name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET, Ttl: 1}
+	switch q.Question[0].Qtype {
+	case dns.TypeA:
+		for _, ip := range s.ips {
+			answer.Answer = append(answer.Answer, &dns.A{Hdr: header, A: net.ParseIP(ip)})
+		}
+	case dns.TypeSRV:
+		for _, port := range s.ports {
+			n, _ := strconv.ParseUint(port, 10, 16)
+			answer.Answer = append(answer.Answer, &dns.SRV{Hdr: header, Target: "app.example.test.", Port: uint16(n), Weight: 1})
+		}
+	}
+	_ = w.WriteMsg(answer)
+}
+
+// startOnOnePort starts backends on several loopback addresses with the same port, as A records have them.
+func startOnOnePort(t *testing.T, hosts ...string) ([]*backend, string) {
+	t.Helper()
+	first := startBackendAt(t, "tcp", hosts[0]+":0")
+	_, port, err := net.SplitHostPort(first.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backends := []*backend{first}
+	for _, host := range hosts[1:] {
+		backends = append(backends, startBackendAt(t, "tcp", net.JoinHostPort(host, port)))
+	}
+	return backends, port
+}
+
+// answers asks n times and returns who answered, sorted.
+func (c *caddy) answers(n int) string {
+	c.t.Helper()
+	var seen []string
+	for range n {
+		status, _, body := c.get("/")
+		if status != http.StatusOK {
+			body = strconv.Itoa(status)
+		}
+		seen = append(seen, body)
+	}
+	slices.Sort(seen)
+	return strings.Join(slices.Compact(seen), " ")
+}
+
+func TestDynamicA(t *testing.T) {
+	names := startNameServer(t)
+	hosts := []string{"127.0.1.1", "127.0.1.2", "127.0.1.3"}
+	backends, port := startOnOnePort(t, hosts...)
+	all := []string{backends[0].addr, backends[1].addr, backends[2].addr}
+	names.set(false, hosts[:2], nil)
+	c := startCaddy(t, `load_balancer {
+		name dyn
+		dynamic a app.example.test `+port+` {
+			refresh 100ms
+			resolvers `+names.addr+`
+			versions ipv4
+		}
+		lb_policy round_robin
+	}`)
+	if got, want := c.answers(20), strings.Join(all[:2], " "); got != want {
+		t.Fatalf("answers from %s, want %s", got, want)
+	}
+	names.set(false, hosts, nil)
+	waitFor(t, "the third backend to be found", func() bool { return c.answers(20) == strings.Join(all, " ") })
+	before := counts(backends)
+	for range 30 {
+		c.get("/")
+	}
+	for i, n := range counts(backends) {
+		if got := n - before[i]; got < 9 || got > 11 { // a look-up in between may restart the rotation
+			t.Errorf("backend %d got %d of 30", i, got)
+		}
+	}
+	// A name server that fails takes nobody away; one that says there is nobody does.
+	names.set(true, nil, nil)
+	waitFor(t, "the failure to be noticed", func() bool { return strings.Contains(c.log.String(), "failed getting dynamic upstreams") })
+	if got := c.answers(20); got != strings.Join(all, " ") {
+		t.Errorf("answers from %s while the name server fails, want from all that were known", got)
+	}
+	names.set(false, hosts[2:], nil)
+	waitFor(t, "two backends to be gone", func() bool { return c.answers(10) == all[2] })
+	if !strings.Contains(c.log.String(), "getting dynamic upstreams again") {
+		t.Error("the log does not say that the name server answers again")
+	}
+}
+
+// TestDynamicNobody: no backend, and no panic, when the source has none from the start.
+func TestDynamicNobody(t *testing.T) {
+	for _, failing := range []bool{false, true} {
+		names := startNameServer(t)
+		names.set(failing, nil, nil)
+		c := startCaddy(t, "load_balancer {\n dynamic a app.example.test 80 {\n refresh 100ms\n resolvers "+names.addr+"\n }\n}")
+		for range 3 {
+			if status, header, _ := c.get("/"); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+				t.Errorf("failing %v: status %d, Retry-After %q; want 503 and when to come back", failing, status, header.Get("Retry-After"))
+			}
+		}
+	}
+}
+
+// TestDynamicFallback: backends of the config stand in for a source that cannot answer.
+func TestDynamicFallback(t *testing.T) {
+	names := startNameServer(t)
+	names.set(true, nil, nil)
+	b := startBackend(t)
+	c := startCaddy(t, "load_balancer "+b.addr+" {\n dynamic a app.example.test 80 {\n resolvers "+names.addr+"\n }\n}")
+	if got := c.answers(3); got != b.addr {
+		t.Errorf("answers from %s, want the backend of the config", got)
+	}
+}
+
+func TestDynamicMulti(t *testing.T) {
+	names := startNameServer(t)
+	backends, _ := startBackends(t, 2)
+	var ports []string
+	for _, b := range backends {
+		_, port, _ := net.SplitHostPort(b.addr)
+		ports = append(ports, port)
+	}
+	names.set(false, []string{"127.0.0.1"}, ports[:1])
+	c := startCaddy(t, `load_balancer {
+		dynamic multi {
+			srv srv.example.test {
+				resolvers `+names.addr+`
+			}
+			a app.example.test `+ports[1]+` {
+				resolvers `+names.addr+`
+				versions ipv4
+			}
+		}
+		lb_policy round_robin
+		transport http {
+			resolvers `+names.addr+`
+		}
+	}`)
+	c.answers(20)
+	if got := counts(backends); got[0] != 10 || got[1] != 10 {
+		t.Errorf("shares = %v, want 10 for the SRV record's backend and 10 for the A record's", got)
+	}
+}
+
+// TestDynamicPerRequest: a source that depends on the request is asked for each, and policies go on where they
+// were for each of its answers.
+func TestDynamicPerRequest(t *testing.T) {
+	names := startNameServer(t)
+	hosts := []string{"127.0.1.5", "127.0.1.6"}
+	backends, port := startOnOnePort(t, hosts...)
+	names.set(false, hosts, nil)
+	c := startCaddy(t, `load_balancer {
+		dynamic a {http.request.header.X-App}.example.test `+port+` {
+			resolvers `+names.addr+`
+			versions ipv4
+		}
+		lb_policy round_robin
+		lb_retries 1
+	}`)
+	ask := func() int {
+		r, err := http.NewRequest(http.MethodGet, c.url("/"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-App", "one")
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	for range 20 {
+		if status := ask(); status != http.StatusOK {
+			t.Fatalf("status %d", status)
+		}
+	}
+	for i, n := range counts(backends) {
+		if n != 10 {
+			t.Errorf("backend %d got %d of 20, want 10", i, n)
+		}
+	}
+	backends[0].kill()
+	for range 10 {
+		if status := ask(); status != http.StatusOK {
+			t.Errorf("status %d with one of two backends gone and one retry", status)
+		}
+	}
+}
