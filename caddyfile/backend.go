@@ -45,50 +45,16 @@ func (p *directiveParser) parseBackend() error {
 
 // parseProperties parses the block of a backend.
 func parseProperties(d *caddyfile.Dispenser, b *lbmodule.Backend) error {
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		word := d.Val()
-		if seen[word] {
-			return d.Errf("backend %s: %s: given twice", b.Address, word)
-		}
-		seen[word] = true
-		switch word {
-		case "name":
-			if !d.AllArgs(&b.Name) {
-				return d.ArgErr()
-			}
-		case "weight":
-			weight, err := intArg(d, word)
-			if err != nil {
-				return err
-			}
-			b.Weight = &weight
-		case "max_requests":
-			limit, err := intArg(d, word)
-			if err != nil {
-				return err
-			}
-			if limit < 1 {
-				return d.Errf("backend %s: max_requests %d: must be at least 1; leave it out for no bound", b.Address, limit)
-			}
-			b.MaxRequests = limit
-		case "backup":
-			if d.NextArg() {
-				return d.ArgErr()
-			}
-			b.Backup = true
-		case "zone":
-			if !d.AllArgs(&b.Zone) {
-				return d.ArgErr()
-			}
-		default:
-			return d.Errf("backend %s: unrecognized property %s", b.Address, word)
-		}
-		if err := b.Validate(); err != nil {
-			return d.WrapErr(err)
-		}
-	}
-	return nil
+	return words{
+		"name": intoString(&b.Name),
+		"weight": func(d *caddyfile.Dispenser) error {
+			b.Weight = new(int)
+			return intoInt(b.Weight, 0)(d)
+		},
+		"max_requests": intoInt(&b.MaxRequests, 1),
+		"backup":       flag(&b.Backup),
+		"zone":         intoString(&b.Zone),
+	}.parse(d, "backend "+b.Address, b.Validate)
 }
 
 // takeBackends takes the backends with properties out of reverse_proxy's upstreams, where each of them has

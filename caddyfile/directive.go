@@ -118,8 +118,8 @@ func (p *directiveParser) parseWord() error {
 		if err := p.once(word); err != nil {
 			return err
 		}
-		if !d.AllArgs(&p.h.Name) {
-			return d.ArgErr()
+		if err := intoString(&p.h.Name)(d); err != nil {
+			return err
 		}
 		if err := lbmodule.ValidateName(p.h.Name); err != nil {
 			return d.Errf("name %q: %v", p.h.Name, err)
@@ -137,9 +137,17 @@ func (p *directiveParser) parseWord() error {
 	case "to":
 		return p.parseTo()
 	default:
-		known, err := parseSetting(d, &p.h.Settings)
-		if known || err != nil {
-			return err
+		if parse, ours := settingParsers[word]; ours {
+			if err := p.once(word); err != nil {
+				return err
+			}
+			if err := parse(d, &p.h.Settings); err != nil {
+				return err
+			}
+			if err := p.h.Settings.Check(); err != nil {
+				return d.WrapErr(err)
+			}
+			return nil
 		}
 		p.stock = append(p.stock, d.NextSegment()...)
 		return nil

@@ -24,7 +24,7 @@ func (h *Handler) Check() error {
 	if err := CheckUnique(h.Backends); err != nil {
 		return err
 	}
-	if err := h.Settings.Validate(); err != nil {
+	if err := h.Settings.Check(); err != nil {
 		return err
 	}
 	return h.ConflictsWith(&h.Handler)

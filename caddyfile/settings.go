@@ -1,0 +1,120 @@
+package caddyfile
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/ballastlb/ballast/lbmodule"
+)
+
+// settingParsers parse the words of lbmodule.Settings.
+var settingParsers = map[string]func(*caddyfile.Dispenser, *lbmodule.Settings) error{
+	"slow_start":      parseSlowStart,
+	"panic_threshold": parsePanicThreshold,
+	"queue":           parseQueue,
+	"hedge":           parseHedge,
+	"prefer_zone":     parsePreferZone,
+	"drain_timeout":   parseDrainTimeout,
+	"debug_header":    parseDebugHeader,
+	"health_check":    parseHealthCheck,
+	"breaker":         parseBreaker,
+	"retry":           parseRetry,
+}
+
+// isOff tells whether `off` is the one argument of the word that d stands on. If it is not, d stands there still.
+func isOff(d *caddyfile.Dispenser) (bool, error) {
+	if !d.NextArg() {
+		return false, nil
+	}
+	if d.Val() != "off" {
+		d.Prev()
+		return false, nil
+	}
+	if d.NextArg() {
+		return false, d.ArgErr()
+	}
+	return true, nil
+}
+
+func parseSlowStart(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	s.SlowStart = new(lbmodule.SlowStart)
+	off, err := isOff(d)
+	if off || err != nil {
+		s.SlowStart.Disabled = off
+		return err
+	}
+	return intoDuration(&s.SlowStart.Window)(d)
+}
+
+func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	values, err := args(d, 1)
+	if err != nil {
+		return err
+	}
+	s.PanicThreshold, err = ratio(d, "panic_threshold", values[0])
+	return err
+}
+
+func parseQueue(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	s.Queue = new(lbmodule.Queue)
+	off, err := isOff(d)
+	if off || err != nil {
+		s.Queue.Disabled = off
+		return err
+	}
+	values, err := args(d, 2)
+	if err != nil {
+		return err
+	}
+	if s.Queue.Size, err = strconv.Atoi(values[0]); err != nil {
+		return d.Errf("queue %s: must be a whole number", values[0])
+	}
+	s.Queue.Timeout, err = duration(d, "queue", values[1])
+	return err
+}
+
+func parseHedge(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	s.Hedge = new(lbmodule.Hedge)
+	off, err := isOff(d)
+	if off || err != nil {
+		s.Hedge.Disabled = off
+		return err
+	}
+	values, err := args(d, 2)
+	if err != nil {
+		return err
+	}
+	if s.Hedge.Percentile, err = ratio(d, "hedge", values[0]); err != nil {
+		return err
+	}
+	s.Hedge.MaxExtra, err = ratio(d, "hedge", values[1])
+	return err
+}
+
+func parsePreferZone(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	return intoString(&s.PreferZone)(d)
+}
+
+func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	off, err := isOff(d)
+	if off || err != nil {
+		return err // never is what it is without being set
+	}
+	return intoDuration(&s.DrainTimeout)(d)
+}
+
+func parseDebugHeader(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	s.DebugHeader = new(lbmodule.DebugHeader)
+	off, err := isOff(d)
+	if off || err != nil {
+		s.DebugHeader.Disabled = off
+		return err
+	}
+	values := d.RemainingArgs()
+	if len(values) < 2 {
+		return d.ArgErr()
+	}
+	s.DebugHeader.Name, s.DebugHeader.Ranges = values[0], values[1:]
+	return nil
+}

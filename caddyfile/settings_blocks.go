@@ -1,0 +1,154 @@
+package caddyfile
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/ballastlb/ballast/lbmodule"
+)
+
+// block parses the block of a setting, or that it is off.
+func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words) error {
+	name := d.Val()
+	var err error
+	if *off, err = isOff(d); *off || err != nil {
+		return err
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return w.parse(d, name, s.Check)
+}
+
+func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	c := new(lbmodule.HealthCheck)
+	s.HealthCheck = c
+	// probe is for the words that say how to check: one of them.
+	probe := func(least, most int, take func(args []string)) func(*caddyfile.Dispenser) error {
+		return func(d *caddyfile.Dispenser) error {
+			if c.Type != "" {
+				return d.Errf("health_check: %s: there is %s already; a backend has one check", d.Val(), c.Type)
+			}
+			c.Type = d.Val()
+			values := d.RemainingArgs()
+			if len(values) < least || len(values) > most {
+				return d.ArgErr()
+			}
+			take(values)
+			return nil
+		}
+	}
+	const any = 1 << 10
+	return block(d, &c.Disabled, s, words{
+		"http":          probe(1, any, func(a []string) { c.URI, c.Status = a[0], a[1:] }),
+		"tcp":           probe(0, 0, func([]string) {}),
+		"tls":           probe(0, 0, func([]string) {}),
+		"grpc":          probe(0, 1, func(a []string) { c.Service = append(a, "")[0] }),
+		"interval":      intoDuration(&c.Interval),
+		"fast_interval": intoDuration(&c.FastInterval),
+		"timeout":       intoDuration(&c.Timeout),
+		"rise":          intoInt(&c.Rise, 1),
+		"fall":          intoInt(&c.Fall, 1),
+		"initial":       intoString(&c.Initial),
+	})
+}
+
+func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	b := new(lbmodule.Breaker)
+	s.Breaker = b
+	return block(d, &b.Disabled, s, words{
+		"consecutive_failures": intoInt(&b.ConsecutiveFailures, 1),
+		"failure_ratio":        intoRatio(&b.FailureRatio),
+		"slow_ratio": func(d *caddyfile.Dispenser) error {
+			if off, err := isOff(d); off || err != nil {
+				return err
+			}
+			values, err := args(d, 2)
+			if err != nil {
+				return err
+			}
+			b.SlowRatio = new(lbmodule.SlowRatio)
+			if b.SlowRatio.Ratio, err = ratio(d, "slow_ratio", values[0]); err != nil {
+				return err
+			}
+			b.SlowRatio.Latency, err = duration(d, "slow_ratio", values[1])
+			return err
+		},
+		"window":       intoDuration(&b.Window),
+		"min_requests": intoInt(&b.MinRequests, 1),
+		"open": func(d *caddyfile.Dispenser) error {
+			values, err := args(d, 2)
+			if err != nil {
+				return err
+			}
+			b.Open = new(lbmodule.OpenTime)
+			if b.Open.First, err = duration(d, "open", values[0]); err != nil {
+				return err
+			}
+			b.Open.Max, err = duration(d, "open", values[1])
+			return err
+		},
+		"probes": intoInt(&b.Probes, 1),
+		"failure_status": func(d *caddyfile.Dispenser) error {
+			values := d.RemainingArgs()
+			if len(values) == 0 {
+				return d.ArgErr()
+			}
+			for _, v := range values {
+				status, err := strconv.Atoi(v)
+				if err != nil {
+					return d.Errf("failure_status %s: must be a status from 100 to 599", v)
+				}
+				b.FailureStatus = append(b.FailureStatus, status)
+			}
+			return nil
+		},
+		"max_ejected": intoRatio(&b.MaxEjected),
+		"dry_run":     flag(&b.DryRun),
+	})
+}
+
+func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	r := new(lbmodule.Retry)
+	s.Retry = r
+	return block(d, &r.Disabled, s, words{
+		"attempts": intoInt(&r.Attempts, 1),
+		"on": func(d *caddyfile.Dispenser) error {
+			if r.On = d.RemainingArgs(); len(r.On) == 0 {
+				return d.ArgErr()
+			}
+			return nil
+		},
+		"backoff": func(d *caddyfile.Dispenser) error {
+			values, err := args(d, 2)
+			if err != nil {
+				return err
+			}
+			r.Backoff = new(lbmodule.Backoff)
+			if r.Backoff.Base, err = duration(d, "backoff", values[0]); err != nil {
+				return err
+			}
+			r.Backoff.Max, err = duration(d, "backoff", values[1])
+			return err
+		},
+		"budget": func(d *caddyfile.Dispenser) error {
+			values, err := args(d, 2)
+			if err != nil {
+				return err
+			}
+			r.Budget = new(lbmodule.RetryBudget)
+			if r.Budget.Ratio, err = ratio(d, "budget", values[0]); err != nil {
+				return err
+			}
+			r.Budget.PerSecond, err = strconv.ParseFloat(values[1], 64)
+			if err != nil || !(r.Budget.PerSecond >= 0) {
+				return d.Errf("budget %s: must be a number of retries per second", values[1])
+			}
+			return nil
+		},
+		"try_timeout":    intoDuration(&r.TryTimeout),
+		"non_idempotent": flag(&r.NonIdempotent),
+		"body_limit":     intoSize(&r.BodyLimit),
+	})
+}

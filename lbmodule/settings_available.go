@@ -1,0 +1,94 @@
+package lbmodule
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// The defaults of the settings. A setting that is left out has the value here.
+var (
+	defaultSlowStart = SlowStart{Window: caddy.Duration(10 * time.Second)}
+	defaultBreaker   = Breaker{
+		ConsecutiveFailures: 5,
+		FailureRatio:        0.5,
+		Window:              caddy.Duration(10 * time.Second),
+		MinRequests:         20,
+		Open:                &OpenTime{First: caddy.Duration(5 * time.Second), Max: caddy.Duration(time.Minute)},
+		Probes:              3,
+		FailureStatus:       []int{502, 503, 504},
+		MaxEjected:          0.5,
+	}
+	defaultRetry = Retry{
+		Attempts:   2,
+		On:         []string{"connect", "reset", "timeout", "502", "503", "504"},
+		Backoff:    &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
+		Budget:     &RetryBudget{Ratio: 0.2, PerSecond: 10},
+		TryTimeout: caddy.Duration(time.Minute),
+		BodyLimit:  64 << 10,
+	}
+)
+
+// available refuses settings whose machinery is not part of this version, unless they switch it off or set
+// its defaults. A line goes when its machinery comes.
+func (s *Settings) available() error {
+	return first(
+		promises("slow_start", s.SlowStart, defaultSlowStart, "leave it out, or write \"slow_start off\""),
+		promises("breaker", s.Breaker, defaultBreaker, "leave it out, or write \"breaker off\"; fail_duration and max_fails are there"),
+		promises("retry", s.Retry, defaultRetry, "leave it out, or write \"retry off\"; lb_retries and lb_try_duration are there"),
+		promises("queue", s.Queue, Queue{}, "leave it out, or write \"queue off\"; lb_try_duration lets requests wait"),
+		promises("hedge", s.Hedge, Hedge{}, "leave it out, or write \"hedge off\""),
+		promises("debug_header", s.DebugHeader, DebugHeader{}, "leave it out, or write \"debug_header off\""),
+		promises("health_check", s.HealthCheck, HealthCheck{}, "leave it out, or write \"health_check off\"; health_uri and the like are there"),
+		promisesValue("panic_threshold", s.PanicThreshold, percent(s.PanicThreshold)),
+		promisesValue("prefer_zone", s.PreferZone, s.PreferZone),
+		promisesValue("drain_timeout", s.DrainTimeout, display(s.DrainTimeout)),
+	)
+}
+
+// promises returns an error if the setting is on and one of its fields is neither left out nor the default.
+func promises[T any](word string, setting *T, defaults T, instead string) error {
+	if setting == nil {
+		return nil
+	}
+	value, standard := reflect.ValueOf(*setting), reflect.ValueOf(defaults)
+	if value.FieldByName("Disabled").Bool() {
+		return nil
+	}
+	for i := range value.NumField() {
+		if value.Field(i).IsZero() || reflect.DeepEqual(value.Field(i).Interface(), standard.Field(i).Interface()) {
+			continue
+		}
+		field, _, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")
+		what := strings.TrimSpace(fmt.Sprint(field, " ", display(value.Field(i).Interface())))
+		return fmt.Errorf("%s: %s: not part of this version; %s", word, what, instead)
+	}
+	return nil
+}
+
+func promisesValue[T comparable](word string, value T, shown any) error {
+	var none T
+	if value == none {
+		return nil
+	}
+	return fmt.Errorf("%s: %v: not part of this version; leave it out", word, shown)
+}
+
+// display makes a value readable: durations with units, and what pointers point to.
+func display(value any) any {
+	if d, ok := value.(caddy.Duration); ok {
+		return time.Duration(d)
+	}
+	v := reflect.ValueOf(value)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return value
+	}
+	var parts []string
+	for i := range v.Elem().NumField() {
+		parts = append(parts, fmt.Sprint(display(v.Elem().Field(i).Interface())))
+	}
+	return strings.Join(parts, " ")
+}

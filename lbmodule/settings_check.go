@@ -1,0 +1,212 @@
+package lbmodule
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
+)
+
+// Check checks the range of every setting, and that this version can keep what it promises.
+func (s *Settings) Check() error {
+	for _, check := range []func() error{
+		s.checkScalars, s.SlowStart.check, s.Queue.check, s.Hedge.check, s.DebugHeader.check, s.HealthCheck.check,
+		s.Breaker.check, s.Retry.check, s.available,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Settings) checkScalars() error {
+	if s.PreferZone != "" {
+		if err := ValidateName(s.PreferZone); err != nil {
+			return fmt.Errorf("prefer_zone %q: %w", s.PreferZone, err)
+		}
+	}
+	return first(
+		ratio("panic_threshold", s.PanicThreshold),
+		atLeast("drain_timeout", s.DrainTimeout, 0),
+	)
+}
+
+func (s *SlowStart) check() error {
+	if s == nil || s.Disabled {
+		return nil
+	}
+	return positive("slow_start", s.Window)
+}
+
+func (q *Queue) check() error {
+	if q == nil || q.Disabled {
+		return nil
+	}
+	return first(
+		atLeast("queue: size", q.Size, 1),
+		positive("queue: timeout", q.Timeout),
+	)
+}
+
+func (h *Hedge) check() error {
+	if h == nil || h.Disabled {
+		return nil
+	}
+	if h.Percentile <= 0 || h.Percentile >= 1 {
+		return fmt.Errorf("hedge: percentile %s: must be between 0%% and 100%%", percent(h.Percentile))
+	}
+	return ratio("hedge: max_extra", h.MaxExtra)
+}
+
+func (h *DebugHeader) check() error {
+	if h == nil || h.Disabled {
+		return nil
+	}
+	if !httpguts.ValidHeaderFieldName(h.Name) {
+		return fmt.Errorf("debug_header %q: must be the name of a header field", h.Name)
+	}
+	if len(h.Ranges) == 0 {
+		return fmt.Errorf("debug_header %s: must be followed by the ranges of clients that may see it", h.Name)
+	}
+	for _, r := range h.Ranges {
+		if _, err := netip.ParsePrefix(r); err == nil {
+			continue
+		}
+		if _, err := netip.ParseAddr(r); err != nil {
+			return fmt.Errorf("debug_header %s: range %q: must be an address or a CIDR range", h.Name, r)
+		}
+	}
+	return nil
+}
+
+func (c *HealthCheck) check() error {
+	if c == nil || c.Disabled {
+		return nil
+	}
+	if !slices.Contains([]string{"", "http", "tcp", "tls", "grpc"}, c.Type) {
+		return fmt.Errorf("health_check: type %s: must be http, tcp, tls or grpc", c.Type)
+	}
+	if !slices.Contains([]string{"", "check", "up", "down"}, c.Initial) {
+		return fmt.Errorf("health_check: initial %s: must be check, up or down", c.Initial)
+	}
+	for _, status := range c.Status {
+		if class, ok := strings.CutSuffix(status, "xx"); ok && len(class) == 1 && class >= "1" && class <= "5" {
+			continue
+		}
+		if err := statusCode("health_check: status", status); err != nil {
+			return err
+		}
+	}
+	return first(
+		atLeast("health_check: interval", c.Interval, 0),
+		atLeast("health_check: fast_interval", c.FastInterval, 0),
+		atLeast("health_check: timeout", c.Timeout, 0),
+		atLeast("health_check: rise", c.Rise, 0),
+		atLeast("health_check: fall", c.Fall, 0),
+	)
+}
+
+func (b *Breaker) check() error {
+	if b == nil || b.Disabled {
+		return nil
+	}
+	for _, status := range b.FailureStatus {
+		if err := statusCode("breaker: failure_status", strconv.Itoa(status)); err != nil {
+			return err
+		}
+	}
+	if s := b.SlowRatio; s != nil {
+		if err := first(ratio("breaker: slow_ratio", s.Ratio), positive("breaker: slow_ratio", s.Latency)); err != nil {
+			return err
+		}
+	}
+	if o := b.Open; o != nil {
+		if err := first(positive("breaker: open", o.First), atLeast("breaker: open: second value", o.Max, o.First)); err != nil {
+			return err
+		}
+	}
+	return first(
+		atLeast("breaker: consecutive_failures", b.ConsecutiveFailures, 0),
+		ratio("breaker: failure_ratio", b.FailureRatio),
+		atLeast("breaker: window", b.Window, 0),
+		atLeast("breaker: min_requests", b.MinRequests, 0),
+		atLeast("breaker: probes", b.Probes, 0),
+		ratio("breaker: max_ejected", b.MaxEjected),
+	)
+}
+
+func (r *Retry) check() error {
+	if r == nil || r.Disabled {
+		return nil
+	}
+	for _, on := range r.On {
+		if slices.Contains([]string{"connect", "reset", "timeout"}, on) {
+			continue
+		}
+		if statusCode("", on) != nil {
+			return fmt.Errorf("retry: on %s: must be connect, reset, timeout or a status from 100 to 599", on)
+		}
+	}
+	if b := r.Backoff; b != nil {
+		if err := first(positive("retry: backoff", b.Base), atLeast("retry: backoff: second value", b.Max, b.Base)); err != nil {
+			return err
+		}
+	}
+	if b := r.Budget; b != nil {
+		if err := first(ratio("retry: budget", b.Ratio), atLeast("retry: budget: second value", b.PerSecond, 0)); err != nil {
+			return err
+		}
+	}
+	return first(
+		atLeast("retry: attempts", r.Attempts, 0),
+		atLeast("retry: try_timeout", r.TryTimeout, 0),
+		atLeast("retry: body_limit", r.BodyLimit, 0),
+	)
+}
+
+// first returns the first error there is.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ratio(field string, value float64) error {
+	if value < 0 || value > 1 {
+		return fmt.Errorf("%s %s: must be from 0%% to 100%%", field, percent(value))
+	}
+	return nil
+}
+
+func percent(ratio float64) string {
+	return strconv.FormatFloat(ratio*100, 'f', -1, 64) + "%"
+}
+
+func positive(field string, value caddy.Duration) error {
+	if value <= 0 {
+		return fmt.Errorf("%s %v: must be more than 0", field, display(value))
+	}
+	return nil
+}
+
+func atLeast[T int | int64 | float64 | caddy.Duration](field string, value, least T) error {
+	if value < least {
+		return fmt.Errorf("%s %v: must be at least %v", field, display(value), display(least))
+	}
+	return nil
+}
+
+func statusCode(field, value string) error {
+	if code, err := strconv.Atoi(value); err != nil || code < 100 || code > 599 {
+		return fmt.Errorf("%s %s: must be a status from 100 to 599", field, value)
+	}
+	return nil
+}
