@@ -49,8 +49,7 @@ type caddy struct {
 	ended chan struct{}
 }
 
-// startCaddy runs Caddy with a site whose body is given in Caddyfile syntax and waits until it serves. SITE in it
-// stands for the site's address, ADMIN for that of the admin API.
+// startCaddy runs Caddy with a site whose body is given in Caddyfile syntax and waits until it serves.
 func startCaddy(t *testing.T, site string) *caddy {
 	t.Helper()
 	return startCaddyConfig(t, siteConfig(site))
@@ -58,11 +57,12 @@ func startCaddy(t *testing.T, site string) *caddy {
 
 // siteConfig is a Caddyfile with one plain HTTP site.
 func siteConfig(site string) string {
-	return "{\n\tadmin ADMIN\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n\nhttp://SITE {\n" + site + "\n}\n"
+	return "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n\nhttp://SITE_ADDRESS {\n" + site + "\n}\n"
 }
 
-// startCaddyConfig runs Caddy with a whole Caddyfile.
-func startCaddyConfig(t *testing.T, config string) *caddy {
+// startCaddyConfig runs Caddy with a whole Caddyfile. SITE_ADDRESS and ADMIN_ADDRESS are filled in there and in the variables that are
+// added to the environment.
+func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
 	c := &caddy{t: t, site: freeAddress(t), admin: freeAddress(t), log: new(lockedBuffer), ended: make(chan struct{})}
 	file := filepath.Join(t.TempDir(), "Caddyfile")
@@ -71,6 +71,9 @@ func startCaddyConfig(t *testing.T, config string) *caddy {
 	}
 	c.cmd = exec.Command(caddyBinary, "run", "--config", file, "--adapter", "caddyfile")
 	c.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
+	for _, variable := range environment {
+		c.cmd.Env = append(c.cmd.Env, c.fill(variable))
+	}
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -97,7 +100,7 @@ func startCaddyConfig(t *testing.T, config string) *caddy {
 }
 
 func (c *caddy) fill(config string) string {
-	return strings.NewReplacer("SITE", c.site, "ADMIN", c.admin).Replace(config)
+	return strings.NewReplacer("SITE_ADDRESS", c.site, "ADMIN_ADDRESS", c.admin).Replace(config)
 }
 
 func (c *caddy) stop() {

@@ -172,7 +172,7 @@ func TestRejectedReload(t *testing.T) {
 	l := startLoad(c.url("/"), 4)
 	wrong := []struct{ name, config string }{
 		{"unknown word", siteConfig("load_balancer " + addresses + " {\n nonsense\n}")},
-		{"fails in provisioning, after the load balancer was set up", siteConfig(site) + "\nhttp://SITE {\n load_balancer " + addresses + " {\n transport http {\n tls_trust_pool file /nonexistent.pem\n }\n }\n}\n"},
+		{"fails in provisioning, after the load balancer was set up", siteConfig(site) + "\nhttp://SITE_ADDRESS {\n load_balancer " + addresses + " {\n transport http {\n tls_trust_pool file /nonexistent.pem\n }\n }\n}\n"},
 		{"weights that do not fit", siteConfig("load_balancer " + addresses + " {\n name web\n lb_policy weighted_round_robin 0\n}")},
 		{"fails in starting, for the port is taken", siteConfig(site) + "\nhttp://" + taken.addr + " {\n load_balancer " + addresses + " {\n name web2\n }\n}\n"},
 	}

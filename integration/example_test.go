@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestExampleConfig tries what Caddyfile.example promises.
+func TestExampleConfig(t *testing.T) {
+	config, err := os.ReadFile("../Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	backends, _ := startBackends(t, 3)
+	c := startCaddyConfig(t, string(config), "BALLAST_LISTEN=SITE_ADDRESS", "BALLAST_ADMIN=ADMIN_ADDRESS", "CORS_ORIGIN=https://good.example",
+		"BACKEND_1="+backends[0].addr, "BACKEND_2="+backends[1].addr, "BACKEND_3="+backends[2].addr)
+	ask := func(method, origin string, body io.Reader, header ...string) *http.Response {
+		t.Helper()
+		r, err := http.NewRequest(method, c.url("/"), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if origin != "" {
+			r.Header.Set("Origin", origin)
+		}
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = discard(res.Body)
+		res.Body.Close()
+		return res
+	}
+	expect := func(name string, res *http.Response, status int, header ...string) {
+		t.Helper()
+		if res.StatusCode != status {
+			t.Errorf("%s: status %d, want %d", name, res.StatusCode, status)
+		}
+		for i := 0; i < len(header); i += 2 {
+			if got := strings.Join(res.Header.Values(header[i]), ", "); got != header[i+1] {
+				t.Errorf("%s: %s = %q, want %q", name, header[i], got, header[i+1])
+			}
+		}
+	}
+	const preflight = "Access-Control-Request-Method"
+	security := []string{"X-Content-Type-Options", "nosniff", "X-Frame-Options", "DENY", "Vary", "Origin"}
+	expect("plain", ask("GET", "", nil), 200, append(security, "Access-Control-Allow-Origin", "")...)
+	expect("allowed origin", ask("GET", "https://good.example", nil), 200, append(security, "Access-Control-Allow-Origin", "https://good.example")...)
+	expect("other origin", ask("GET", "https://evil.example", nil), 200, append(security, "Access-Control-Allow-Origin", "")...)
+	expect("preflight", ask("OPTIONS", "https://good.example", nil, preflight, "PUT"), 204,
+		append(security, "Access-Control-Allow-Origin", "https://good.example", "Access-Control-Max-Age", "600")...)
+	expect("preflight of another origin", ask("OPTIONS", "https://evil.example", nil, preflight, "PUT"), 200, "Access-Control-Allow-Methods", "")
+	expect("body too large", ask("POST", "", bytes.NewReader(make([]byte, 11<<20))), 413, security[:4]...)
+	expect("header too large", ask("GET", "", nil, "X-Large", strings.Repeat("a", 64<<10)), 431)
+
+	backends[0].kill()
+	backends[1].kill()
+	for range 20 {
+		expect("two of three backends gone", ask("GET", "", nil), 200)
+	}
+	waitFor(t, "an access log in JSON", func() bool {
+		for line := range strings.Lines(c.log.String()) {
+			var entry struct {
+				Logger string `json:"logger"`
+				Status int    `json:"status"`
+			}
+			if json.Unmarshal([]byte(line), &entry) == nil && strings.HasPrefix(entry.Logger, "http.log.access") && entry.Status == 413 {
+				return true
+			}
+		}
+		return false
+	})
+}
