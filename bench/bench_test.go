@@ -1,0 +1,56 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+func TestParseWrk(t *testing.T) {
+	const good = `Running 4s test @ http://127.0.0.1:1/1k
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.90ms  511.62us  17.48ms   77.63%
+    Req/Sec    33.60k     1.38k   35.78k    78.05%
+  Latency Distribution
+     50%    1.83ms
+     75%    2.08ms
+     90%    2.42ms
+     99%  950.00us
+  137005 requests in 4.10s, 160.35MB read
+  Socket errors: connect 1, read 2, write 3, timeout 4
+  Non-2xx or 3xx responses: 5
+Requests/sec:  33418.47
+Transfer/sec:     39.11MB
+`
+	got, err := parseWrk(good)
+	want := sample{requests: 137005, errors: 15, rate: 33418.47, p50: 1830 * time.Microsecond, p99: 950 * time.Microsecond}
+	if err != nil || got != want {
+		t.Errorf("parseWrk = %+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", "unable to connect", "0 requests in 4s\nRequests/sec: 0.00\n"} {
+		if got, err := parseWrk(bad); err == nil {
+			t.Errorf("parseWrk(%q) = %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	got, err := parseStat("4242 (a (b) c) S 17 1 1 0 -1 4194304 1 2 3 4 150 50 7 8 20 0 2 0 99 1000000 256 18446744073709551615 1")
+	if err != nil || got.pid != 4242 || got.parent != 17 || got.cpu != 2*time.Second || got.memory == 0 {
+		t.Errorf("parseStat = %+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "1 (a) S 2", "x (a) S 17 1 1 0 -1 4194304 1 2 3 4 150 50 7 8 20 0 2 0 99 1000000 256 1 1"} {
+		if got, err := parseStat(bad); err == nil {
+			t.Errorf("parseStat(%q) = %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	if got := median([]float64{3, 1, 2}); got != 2 {
+		t.Errorf("median of three = %v", got)
+	}
+	if got := median([]float64{4, 1, 2, 3}); got != 2.5 {
+		t.Errorf("median of four = %v", got)
+	}
+}

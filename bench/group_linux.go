@@ -1,0 +1,8 @@
+package main
+
+import "syscall"
+
+// ownGroup keeps Ctrl-C from reaching the processes before the last figures are read, and ends them with this one.
+func ownGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+}

@@ -1,0 +1,178 @@
+// Package openloop sends requests at a constant rate, whatever the answers do. Latency is measured from the moment a
+// request was due, not from when it could be sent: a server that stalls for a second shows as a second of latency for
+// all requests that were due then, and not as a single slow one (what Gil Tene named coordinated omission).
+package openloop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Options say what to send. The zero value of a field stands for its default.
+type Options struct {
+	URL      string
+	Method   string        // default GET
+	Header   http.Header   // of each request
+	Rate     int           // requests per second, 1 to 100000. Default: 500
+	Duration time.Duration // default 10 s
+	Timeout  time.Duration // of a request. Default: 5 s
+
+	// Connections bounds the requests in flight. One that is due beyond it waits, and its latency with it.
+	// Default: 1000.
+	Connections int
+}
+
+// Summary is what came back.
+type Summary struct {
+	Sent      int
+	Statuses  map[int]int    // answers by status
+	Errors    map[string]int // requests without an answer, by kind
+	Backends  map[string]int // answers by their header field X-Backend
+	latencies []time.Duration
+}
+
+// Failed is the number of requests that got no answer, or one with a status of 500 and more.
+func (s *Summary) Failed() int {
+	failed := 0
+	for status, n := range s.Statuses {
+		if status >= 500 {
+			failed += n
+		}
+	}
+	for _, n := range s.Errors {
+		failed += n
+	}
+	return failed
+}
+
+// Quantile is the latency that a share of q of all requests did not exceed.
+func (s *Summary) Quantile(q float64) time.Duration {
+	if len(s.latencies) == 0 {
+		return 0
+	}
+	return s.latencies[min(int(q*float64(len(s.latencies))), len(s.latencies)-1)]
+}
+
+func (o *Options) setDefaults() error {
+	if o.Method == "" {
+		o.Method = http.MethodGet
+	}
+	if o.Rate == 0 {
+		o.Rate = 500
+	}
+	if o.Rate < 1 || o.Rate > 100000 {
+		return fmt.Errorf("rate %d: must be from 1 to 100000", o.Rate)
+	}
+	if o.Duration == 0 {
+		o.Duration = 10 * time.Second
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	if o.Connections == 0 {
+		o.Connections = 1000
+	}
+	return nil
+}
+
+// Run sends Rate x Duration requests and waits for their ends. It returns early, with what it has, when ctx ends.
+func Run(ctx context.Context, o Options) (*Summary, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	if _, err := http.NewRequest(o.Method, o.URL, nil); err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: o.Connections, DialContext: (&net.Dialer{}).DialContext}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+
+	s := &Summary{Statuses: make(map[int]int), Errors: make(map[string]int), Backends: make(map[string]int)}
+	var mu sync.Mutex // guards s
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, o.Connections)
+	start := time.Now()
+	total := int(float64(o.Rate) * o.Duration.Seconds())
+	for i := range total {
+		due := start.Add(time.Duration(i) * time.Second / time.Duration(o.Rate))
+		if wait := time.Until(due); wait > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case slots <- struct{}{}:
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		s.Sent++
+		wg.Go(func() {
+			defer func() { <-slots }()
+			status, backend, err := send(ctx, client, &o)
+			took := time.Since(due)
+			mu.Lock()
+			defer mu.Unlock()
+			s.latencies = append(s.latencies, took)
+			if err != nil {
+				s.Errors[kind(err)]++
+				return
+			}
+			s.Statuses[status]++
+			if backend != "" {
+				s.Backends[backend]++
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(s.latencies)
+	return s, nil
+}
+
+// send sends one request and reads its answer.
+func send(ctx context.Context, client *http.Client, o *Options) (status int, backend string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, o.Method, o.URL, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	for field, values := range o.Header {
+		r.Header[field] = values
+	}
+	res, err := client.Do(r)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		return 0, "", fmt.Errorf("body: %w", err)
+	}
+	return res.StatusCode, res.Header.Get("X-Backend"), nil
+}
+
+// kind names an error without what differs from request to request.
+func kind(err error) string {
+	var dial *net.OpError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return "connect"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &dial):
+		return "connection broken"
+	default:
+		return "other"
+	}
+}
