@@ -118,7 +118,6 @@ func pick(t *testing.T, p Picker, members []Member, tried []int) int {
 }
 
 func TestEdges(t *testing.T) {
-	huge := same(200_000, 1)
 	for _, policy := range policies {
 		t.Run(name(policy), func(t *testing.T) {
 			for _, test := range []struct {
@@ -148,10 +147,7 @@ func TestEdges(t *testing.T) {
 					t.Errorf("weights %v, tried %v: picked %d, want %d", test.members, test.tried, got, test.want)
 				}
 			}
-			members := weighted(huge...)
-			for i := range members {
-				members[i].Cap = 1
-			}
+			members := capped(same(200_000, 1)...)
 			p := policy.Build(members, nil, nil)
 			for range members {
 				if p.Pick(nil) < 0 {
@@ -228,7 +224,6 @@ func TestRandomly(t *testing.T) {
 			for range 300 {
 				members := randomMembers(r)
 				p := policy.Build(members, nil, nil)
-				var prev Picker
 				var held []int
 				for range 100 {
 					switch r.IntN(8) {
@@ -239,8 +234,7 @@ func TestRandomly(t *testing.T) {
 							held = slices.Delete(held, k, k+1)
 						}
 					case 2:
-						prev, p = p, policies[r.IntN(len(policies))].Build(members, p, identity(len(members)))
-						_ = prev
+						p = policies[r.IntN(len(policies))].Build(members, p, identity(len(members)))
 						p = policy.Build(members, p, identity(len(members)))
 					default:
 						if i := pick(t, p, members, randomTried(r, len(members))); i >= 0 {
