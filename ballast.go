@@ -7,6 +7,7 @@
 package ballast
 
 import (
+	// Each registers its Caddy modules and directives when it is initialized.
 	_ "github.com/ballastlb/ballast/caddyfile"
 	_ "github.com/ballastlb/ballast/lbmodule"
 )

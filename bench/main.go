@@ -29,8 +29,9 @@ func main() {
 		o.rounds, o.duration, *only = 2, 2*time.Second, "get1k"
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o, strings.Split(*only, ",")); err != nil {
+	err := run(ctx, o, strings.Split(*only, ","))
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

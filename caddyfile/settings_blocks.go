@@ -39,9 +39,9 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 			return nil
 		}
 	}
-	const any = 1 << 10
+	const unbounded = 1 << 10
 	return block(d, &c.Disabled, s, words{
-		"http":          probe(1, any, func(a []string) { c.URI, c.Status = a[0], a[1:] }),
+		"http":          probe(1, unbounded, func(a []string) { c.URI, c.Status = a[0], a[1:] }),
 		"tcp":           probe(0, 0, func([]string) {}),
 		"tls":           probe(0, 0, func([]string) {}),
 		"grpc":          probe(0, 1, func(a []string) { c.Service = append(a, "")[0] }),

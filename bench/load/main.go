@@ -39,8 +39,8 @@ func main() {
 	mostFailed := flag.Int("max-failed", -1, "exit with 1 when more requests fail; -1 for never")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	failed, err := run(ctx, o)
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)

@@ -24,8 +24,9 @@ func main() {
 	first := flag.Int("backends", 9001, "port of the first of the three backends")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *listen, *admin, *first); err != nil && !errors.Is(err, context.Canceled) {
+	err := run(ctx, *listen, *admin, *first)
+	stop()
+	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "run:", err)
 		os.Exit(1)
 	}
@@ -185,11 +186,19 @@ func firstEnded(children []*child) error {
 	for _, c := range children {
 		select {
 		case <-c.ended:
-			return fmt.Errorf("%s ended: %v", c.name, c.err)
+			return fmt.Errorf("%s ended: %w", c.name, c.ending())
 		default:
 		}
 	}
 	return nil
+}
+
+// ending tells how a child that has ended did so; that it ended at all is an error.
+func (c *child) ending() error {
+	if c.err == nil {
+		return errors.New("exit status 0")
+	}
+	return c.err
 }
 
 // stopAll stops the children, the balancer before its backends, and kills those that do not stop.
