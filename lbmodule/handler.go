@@ -128,15 +128,11 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.stockReady = false
-	// reverse_proxy gives up a host for each upstream of the config; one it never acquired would be taken
-	// from the config that is still running.
-	acquired := h.Upstreams[:0:0]
-	for _, u := range h.Upstreams {
-		if u.Host != nil {
-			acquired = append(acquired, u)
-		}
+	// reverse_proxy gives up a host for each upstream of the config; those it never acquired would be taken from
+	// the config that is still running. It acquires all or none, and once it has, goroutines of its own read the list.
+	if len(h.Upstreams) > 0 && h.Upstreams[0].Host == nil {
+		h.Upstreams = nil
 	}
-	h.Upstreams = acquired
 	return h.Handler.Cleanup()
 }
 

@@ -1,0 +1,180 @@
+package lbmodule
+
+import (
+	"errors"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+const twoBackends = `{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`
+
+func TestPoolNames(t *testing.T) {
+	c := newConfig(t)
+	first := c.mustLoad(twoBackends)
+	if got := first.pool.Name(); got != "a:1" {
+		t.Errorf("derived name %s, want that of the first backend", got)
+	}
+	if again := c.mustLoad(twoBackends); again.pool != first.pool {
+		t.Error("handlers of equal settings do not share their pool")
+	}
+	if other := c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); other.pool == first.pool || other.pool.Name() != "a:1-2" {
+		t.Errorf("other settings, pool %s; want a:1-2", other.pool.Name())
+	}
+	if third := c.mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "c:1"}]}`); third.pool.Name() != "a:1-3" {
+		t.Errorf("other settings, pool %s; want a:1-3", third.pool.Name())
+	}
+	named := c.mustLoad(`{"name": "web", "upstreams": [{"dial": "a:1"}]}`)
+	if got := named.pool.Name(); got != "web" {
+		t.Errorf("pool %s, want web", got)
+	}
+	if again := c.mustLoad(`{"name": "web", "upstreams": [{"dial": "a:1"}]}`); again.pool != named.pool {
+		t.Error("handlers of one name and equal settings do not share their pool")
+	}
+	_, err := c.load(`{"name": "web", "upstreams": [{"dial": "b:1"}]}`)
+	expectError(t, err, "name web: the name stands for a pool with other settings already")
+}
+
+// A name that a handler was given is not taken by one that has its name derived, and the other way round.
+func TestGivenAndDerivedNames(t *testing.T) {
+	c := newConfig(t)
+	c.mustLoad(`{"name": "a:1", "upstreams": [{"dial": "a:1"}]}`)
+	if derived := c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); derived.pool.Name() != "a:1-2" {
+		t.Errorf("pool %s, want a:1-2", derived.pool.Name())
+	}
+	c = newConfig(t)
+	c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
+	_, err := c.load(`{"name": "a:1", "upstreams": [{"dial": "a:1"}]}`)
+	expectError(t, err, "name a:1: the name stands for a pool")
+}
+
+func TestDynamicPoolNames(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{"source": "a", "name": "app.internal", "port": "80"}`:                     "a:app.internal:80",
+		`{"source": "srv", "name": "x.org", "service": "http", "proto": "tcp"}`:     "srv:_http._tcp.x.org",
+		`{"source": "a", "name": "{http.request.host}"}`:                            "dynamic:",
+		`{"source": "multi", "sources": [{"source": "a", "name": "app.internal"}]}`: "dynamic:",
+	} {
+		if got := dynamicName([]byte(raw)); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", raw, got, want)
+		}
+	}
+}
+
+// State is carried from one config to the next, and a rejected config takes nothing with it.
+func TestReload(t *testing.T) {
+	const settings = `{"name": "reload", "backends": [{"address": "a:1", "max_requests": 1}]}`
+	old := newConfig(t)
+	before := old.mustLoad(settings)
+	r := newRequest(t)
+	held := &request{h: before}
+	if held.next(r, httptest.NewRecorder()) == nil {
+		t.Fatal(held.refused)
+	}
+
+	rejected := newConfig(t)
+	rejected.mustLoad(settings)
+	if _, err := rejected.load(`{"upstreams": [{"dial": "a:1"}], "transport": {"protocol": "smoke"}}`); err == nil {
+		t.Fatal("a wrong config was accepted")
+	}
+	rejected.cancel()
+
+	next := newConfig(t)
+	after := next.mustLoad(settings)
+	if after.pool != before.pool {
+		t.Error("the new config has another pool")
+	}
+	old.cancel()
+	q := &request{h: after}
+	if u := q.next(r, httptest.NewRecorder()); u != nil || !errors.Is(q.refused, pool.ErrFull) {
+		t.Errorf("got %v, %v; want the slot still to be taken", u, q.refused)
+	}
+	held.end()
+	if u := q.next(r, httptest.NewRecorder()); u == nil {
+		t.Errorf("no backend after the old config's request ended: %v", q.refused)
+	}
+	q.end()
+	next.cancel()
+	if poolExists("reload") {
+		t.Error("the pool is still there after the last config that used it")
+	}
+}
+
+func TestRejectedConfigReleasesPools(t *testing.T) {
+	c := newConfig(t)
+	for _, wrong := range []string{
+		`{"name": "rejected", "upstreams": [{"dial": "a:1"}], "transport": {"protocol": "smoke"}}`,
+		`{"name": "rejected", "upstreams": [{"dial": "a:1"}], "dynamic_upstreams": {"source": "smoke"}}`,
+		`{"name": "rejected", "upstreams": [{"dial": "a:1"}], "circuit_breaker": {"type": "smoke"}}`,
+		`{"name": "rejected", "upstreams": [{"dial": "a:1"}], "trusted_proxies": ["nowhere"]}`,
+	} {
+		if _, err := c.load(wrong); err == nil {
+			t.Errorf("accepted: %s", wrong)
+		}
+	}
+	c.cancel()
+	if poolExists("rejected") {
+		t.Error("the pool is still there")
+	}
+}
+
+func TestCleanupTwice(t *testing.T) {
+	c := newConfig(t)
+	h := c.mustLoad(`{"name": "twice", "upstreams": [{"dial": "a:1"}]}`)
+	other := newConfig(t)
+	other.mustLoad(`{"name": "twice", "upstreams": [{"dial": "a:1"}]}`)
+	for range 2 {
+		if err := h.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		if err := c.app().Cleanup(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !poolExists("twice") {
+		t.Error("the other config's pool is gone")
+	}
+}
+
+// Nothing starts before Start, and Stop ends it.
+func TestStartAndStop(t *testing.T) {
+	c := newConfig(t)
+	h := c.mustLoad(`{"dynamic_upstreams": {"source": "multi", "sources": []}}`)
+	if h.dynamic.current.Load() != nil {
+		t.Error("the source was asked before the config serves")
+	}
+	app := c.app()
+	if err := app.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Stop(); err != nil {
+		t.Errorf("stopping again: %v", err)
+	}
+}
+
+func TestNobodyUsable(t *testing.T) {
+	for name, settings := range map[string]string{
+		"all weights zero":     `{"backends": [{"address": "a:1", "weight": 0}]}`,
+		"empty dynamic source": `{"dynamic_upstreams": {"source": "multi", "sources": []}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newConfig(t).mustLoad(settings)
+			w := httptest.NewRecorder()
+			err := h.ServeHTTP(w, newRequest(t), nil)
+			var answer caddyhttp.HandlerError
+			if !errors.As(err, &answer) || answer.StatusCode != 503 {
+				t.Fatalf("got %v, want a 503", err)
+			}
+			if w.Header().Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+		})
+	}
+}

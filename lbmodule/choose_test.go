@@ -1,0 +1,163 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+func TestClassify(t *testing.T) {
+	live := t.Context()
+	gone, cancel := context.WithCancel(live)
+	cancel()
+	late, cancelLate := context.WithTimeout(live, 0)
+	defer cancelLate()
+	dial := &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	for name, test := range map[string]struct {
+		ctx    context.Context
+		status int
+		err    error
+		want   pool.Outcome
+	}{
+		"200":                      {live, 200, nil, pool.Success},
+		"101":                      {live, 101, nil, pool.Success},
+		"404":                      {live, 404, nil, pool.Success},
+		"429":                      {live, 429, nil, pool.Success},
+		"500":                      {live, 500, nil, pool.Success},
+		"502":                      {live, 502, nil, pool.Failure},
+		"503":                      {live, 503, nil, pool.Failure},
+		"504":                      {live, 504, nil, pool.Failure},
+		"refused":                  {live, 0, dial, pool.Failure},
+		"dial error":               {live, 0, reverseproxy.NewDialError(dial), pool.Failure},
+		"reset":                    {live, 0, fmt.Errorf("read: %w", syscall.ECONNRESET), pool.Failure},
+		"end of connection":        {live, 0, io.ErrUnexpectedEOF, pool.Failure},
+		"malformed":                {live, 0, errors.New("net/http: HTTP/1.x transport connection broken: malformed HTTP response"), pool.Failure},
+		"client went away":         {gone, 0, context.Canceled, pool.Ignored},
+		"client went away, reset":  {gone, 0, fmt.Errorf("write: %w", syscall.EPIPE), pool.Ignored},
+		"timeout of the attempt":   {late, 0, context.DeadlineExceeded, pool.Failure},
+		"no descriptors":           {live, 0, fmt.Errorf("dial: %w", syscall.EMFILE), pool.Ignored},
+		"no descriptors in system": {live, 0, fmt.Errorf("dial: %w", syscall.ENFILE), pool.Ignored},
+	} {
+		if got := classify(test.ctx, test.status, test.err); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+func TestCanPoll(t *testing.T) {
+	t.Setenv("BALLAST_TEST_NAME", "app.internal")
+	for raw, want := range map[string]bool{
+		`{"source": "a", "name": "app.internal", "port": "80"}`:                                   true,
+		`{"source": "a", "name": "{env.BALLAST_TEST_NAME}"}`:                                      true,
+		`{"source": "a", "name": "{http.request.host}"}`:                                          false,
+		`{"source": "srv", "name": "app.internal"}`:                                               true,
+		`{"source": "srv", "name": "app.internal", "resolver": {"addresses": ["{http.vars.x}"]}}`: false,
+		`{"source": "multi", "sources": [{"source": "a", "name": "x"}]}`:                          true,
+		`{"source": "multi", "sources": [{"source": "a", "name": "x"}, {"source": "other"}]}`:     false,
+		`{"source": "other"}`: false,
+		`7`:                   false,
+	} {
+		if got := canPoll([]byte(raw)); got != want {
+			t.Errorf("%s: %v, want %v", raw, got, want)
+		}
+	}
+}
+
+func TestValidateName(t *testing.T) {
+	for _, name := range []string{"web", "10.0.0.1:80", "[::1]:80", "unix//run/app.sock", "a/b", "x-1_2~@+", "a:app.internal:80"} {
+		if err := ValidateName(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", "a b", "<script>", "é", "a\x00", "{x}", "a%b", "a?b", fmt.Sprintf("%129d", 1)} {
+		if ValidateName(name) == nil {
+			t.Errorf("%q is accepted", name)
+		}
+	}
+}
+
+// A retry goes to another backend, as long as there is one.
+func TestRetryGoesElsewhere(t *testing.T) {
+	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "random_choose", "ip_hash"} {
+		t.Run(policy, func(t *testing.T) {
+			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
+				"load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)
+			for range 20 {
+				r := newRequest(t)
+				q := &request{h: h}
+				seen := make(map[string]bool)
+				for range 3 {
+					u := q.next(r, httptest.NewRecorder())
+					if u == nil {
+						t.Fatal(q.refused)
+					}
+					seen[u.Dial] = true
+				}
+				if len(seen) != 3 {
+					t.Fatalf("three attempts went to %v", seen)
+				}
+				if u := q.next(r, httptest.NewRecorder()); u == nil {
+					t.Fatalf("a fourth attempt found nobody: %v", q.refused)
+				}
+				q.end()
+			}
+			for _, m := range h.pool.Members() {
+				if n := m.InFlight(); n != 0 {
+					t.Errorf("%s has %d requests in flight after all have ended", m.Address(), n)
+				}
+			}
+		})
+	}
+}
+
+// Caps hold with policies that are not ours, too.
+func TestCapWithStockPolicy(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}, {"address": "b:1", "max_requests": 2}],
+		"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`)
+	var held []*request
+	for range 3 {
+		q := &request{h: h}
+		if q.next(newRequest(t), httptest.NewRecorder()) == nil {
+			t.Fatalf("request %d: %v", len(held)+1, q.refused)
+		}
+		held = append(held, q)
+	}
+	q := &request{h: h}
+	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nil || !errors.Is(q.refused, pool.ErrFull) {
+		t.Errorf("got %v, %v; want all to be full", u, q.refused)
+	}
+	for _, q := range held {
+		q.end()
+	}
+}
+
+// A selection policy of another plugin may answer with an upstream of its own making, or with none.
+type oddPolicy struct{ answer *reverseproxy.Upstream }
+
+func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.ResponseWriter) *reverseproxy.Upstream {
+	return p.answer
+}
+
+func TestOddPolicies(t *testing.T) {
+	h := newConfig(t).mustLoad(twoBackends)
+	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], oddPolicy{}, nil)
+	defer set.view.Close()
+	if _, _, err := set.acquire(oddPolicy{}, nil, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
+		t.Errorf("a policy that chooses nobody: %v", err)
+	}
+	own := &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "elsewhere:1"}
+	u, lease, err := set.acquire(oddPolicy{own}, nil, newRequest(t), nil)
+	if u != own || lease.Held() || err != nil {
+		t.Errorf("a policy with an upstream of its own: %v, %v, %v", u, lease.Held(), err)
+	}
+}

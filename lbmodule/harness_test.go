@@ -1,0 +1,141 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	_ "github.com/caddyserver/caddy/v2/modules/caddyevents"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+	_ "github.com/caddyserver/caddy/v2/modules/logging"
+)
+
+// config is a Caddy config under test: handlers are provisioned in it one by one, as the http app does.
+type config struct {
+	t      *testing.T
+	ctx    caddy.Context
+	cancel func()
+	log    string // file
+}
+
+func newConfig(t *testing.T) *config {
+	t.Helper()
+	// The directory of t.TempDir has the test's name in it, and Caddy would see placeholders there.
+	dir, err := os.MkdirTemp("", "ballast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := &config{t: t, log: filepath.Join(dir, "log")}
+	writer, err := json.Marshal(map[string]string{"output": "file", "filename": c.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage, err := json.Marshal(map[string]string{"module": "file_system", "root": dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err := caddy.ProvisionContext(&caddy.Config{
+		StorageRaw: storage,
+		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{
+			"default": {BaseLog: caddy.BaseLog{WriterRaw: writer, EncoderRaw: json.RawMessage(`{"format": "json"}`)}},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cancel func()
+	c.ctx, cancel = caddy.NewContext(parent)
+	c.cancel = func() { cancel() }
+	t.Cleanup(c.cancel)
+	return c
+}
+
+// load provisions a load balancer.
+func (c *config) load(settings string) (*Handler, error) {
+	loaded, err := c.ctx.LoadModuleByID("http.handlers.load_balancer", json.RawMessage(settings))
+	if err != nil {
+		return nil, err
+	}
+	return loaded.(*Handler), nil
+}
+
+// mustLoad provisions a load balancer whose config is right.
+func (c *config) mustLoad(settings string) *Handler {
+	c.t.Helper()
+	h, err := c.load(settings)
+	if err != nil {
+		c.t.Fatalf("%s: %v", settings, err)
+	}
+	return h
+}
+
+// app is the app that the handlers brought in.
+func (c *config) app() *App {
+	c.t.Helper()
+	app, err := loadApp(c.ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return app
+}
+
+// logged returns what the config's modules have logged.
+func (c *config) logged() string {
+	c.t.Helper()
+	text, err := os.ReadFile(c.log)
+	if err != nil && !os.IsNotExist(err) {
+		c.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// poolExists tells whether the pool of that name has members, and so a config that uses it.
+func poolExists(name string) bool {
+	p := pools.Acquire(name)
+	defer pools.Release(p)
+	return len(p.Members()) > 0
+}
+
+// newRequest is a request as Caddy hands it to a handler.
+func newRequest(t *testing.T) *http.Request {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://example.com/", nil)
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
+}
+
+// shares counts where n requests are sent that end at once.
+func shares(t *testing.T, h *Handler, n int) map[string]int {
+	t.Helper()
+	counts := make(map[string]int)
+	for range n {
+		r := newRequest(t)
+		q := &request{h: h}
+		u := q.next(r, httptest.NewRecorder())
+		if u == nil {
+			t.Fatalf("no backend: %v", q.refused)
+		}
+		counts[u.Dial]++
+		q.end()
+	}
+	return counts
+}
+
+func expectError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("accepted; want an error with %q", parts)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q lacks %q", err, part)
+		}
+	}
+}

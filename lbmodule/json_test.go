@@ -1,0 +1,241 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func TestBadJSONIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		settings string
+		want     []string
+	}{
+		"nobody":                {`{}`, []string{"upstreams: none given"}},
+		"unknown key":           {`{"upstreams": [{"dial": "a:1"}], "brakers": {}}`, []string{"brakers"}},
+		"null backend":          {`{"backends": [null]}`, []string{"backends: position 0 is null"}},
+		"no address":            {`{"backends": [{"name": "a"}]}`, []string{"backend: address: missing"}},
+		"no port":               {`{"backends": [{"address": "a"}]}`, []string{"backend a: address: must have a port"}},
+		"port range":            {`{"backends": [{"address": "a:1-3"}]}`, []string{"backend a:1-3: address: must be one socket, not a range of 3 ports"}},
+		"upstream port range":   {`{"upstreams": [{"dial": "a:1-3"}]}`, []string{"upstream a:1-3", "one socket"}},
+		"weight":                {`{"backends": [{"address": "a:1", "weight": 65536}]}`, []string{"backend a:1: weight 65536: must be from 0 to 65535"}},
+		"negative weight":       {`{"backends": [{"address": "a:1", "weight": -1}]}`, []string{"backend a:1: weight -1"}},
+		"max_requests":          {`{"backends": [{"address": "a:1", "max_requests": -1}]}`, []string{"backend a:1: max_requests -1: must not be negative"}},
+		"upstream max_requests": {`{"upstreams": [{"dial": "a:1", "max_requests": -1}]}`, []string{"upstream a:1: max_requests -1: must not be negative"}},
+		"address twice":         {`{"backends": [{"address": "a:1"}, {"address": "a:1"}]}`, []string{"backend a:1: given twice"}},
+		"name twice":            {`{"backends": [{"address": "a:1", "name": "x"}, {"address": "b:1", "name": "x"}]}`, []string{"backend b:1: name x: stands for backend a:1 already"}},
+		"upstream and backend":  {`{"upstreams": [{"dial": "a:1"}], "backends": [{"address": "a:1"}]}`, []string{"backend a:1: address: given more than once"}},
+		"pool name":             {`{"name": "a b", "upstreams": [{"dial": "a:1"}]}`, []string{`name "a b": must be of letters`}},
+		"backend name":          {`{"backends": [{"address": "a:1", "name": "<b>"}]}`, []string{`backend a:1: name "<b>": must be of letters`}},
+		"zone":                  {`{"backends": [{"address": "a:1", "zone": "x y"}]}`, []string{`backend a:1: zone "x y"`}},
+		"policy":                {`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "best"}}}`, []string{"selection_policy best", "unknown module"}},
+		"policy without name":   {`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {}}}`, []string{"selection_policy: policy: must be the name"}},
+		"policy not an object":  {`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": 7}}`, []string{"selection_policy"}},
+		"policy settings":       {`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "random", "choose": 3}}}`, []string{"choose"}},
+		"weights by position": {
+			`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [1, 2]}}}`,
+			[]string{"weighted_round_robin: 2 weights for 1 backends"},
+		},
+		"weight by position": {
+			`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [70000]}}}`,
+			[]string{"weighted_round_robin: weight 70000: must be from 0 to 65535"},
+		},
+		"weights in two places": {
+			`{"backends": [{"address": "a:1", "weight": 2}], "load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [1]}}}`,
+			[]string{"backend a:1: weight 2: weighted_round_robin lists weights, too"},
+		},
+		"dynamic source":    {`{"dynamic_upstreams": {"source": "carrier_pigeon"}}`, []string{"dynamic_upstreams", "unknown module"}},
+		"transport":         {`{"upstreams": [{"dial": "a:1"}], "transport": {"protocol": "smoke"}}`, []string{"unknown module"}},
+		"transport setting": {`{"upstreams": [{"dial": "a:1"}], "transport": {"protocol": "http", "speed": 1}}`, []string{"speed"}},
+		"two checks": {
+			`{"upstreams": [{"dial": "a:1"}], "health_checks": {"active": {"uri": "/"}}, "health_check": {"disabled": true}}`,
+			[]string{"health_check", "health_uri"},
+		},
+		"two retries": {
+			`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retries": 2}, "retry": {"disabled": true}}`,
+			[]string{"retry", "lb_retries"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newConfig(t).load(test.settings)
+			expectError(t, err, test.want...)
+		})
+	}
+}
+
+// Settings whose machinery is not part of this version are refused where they would promise something, and
+// accepted where they are off or at their defaults.
+func TestSettingsToCome(t *testing.T) {
+	for setting, want := range map[string]string{
+		`"slow_start": {"disabled": true}`: "",
+		`"slow_start": "10s"`:              "",
+		`"slow_start": 10000000000`:        "",
+		`"slow_start": {"off": true}`:      "slow_start",
+		`"slow_start": "20s"`:              "slow_start",
+		`"slow_start": "-1s"`:              "slow_start",
+		`"breaker": {"disabled": true}`:    "",
+		`"breaker": {}`:                    "",
+		`"breaker": {"failure_ratio": 0.5, "open": {"first": "5s", "max": 60000000000}}`: "",
+		`"breaker": {"failure_ratio": 0.6}`:                                              "breaker",
+		`"breaker": {"failure_ratio": 60}`:                                               "must be from 0% to 100%",
+		`"breaker": {"failure_status": [99]}`:                                            "must be a status",
+		`"breaker": {"dry_run": true}`:                                                   "breaker: dry_run",
+		`"retry": {"disabled": true}`:                                                    "",
+		`"retry": {"attempts": 2}`:                                                       "",
+		`"retry": {"attempts": 3}`:                                                       "retry: attempts 3: not part of this version",
+		`"retry": {"on": ["monday"]}`:                                                    "must be connect, reset, timeout",
+		`"queue": {"disabled": true}`:                                                    "",
+		`"queue": {"size": 10, "timeout": "1s"}`:                                         "queue: size 10: not part of this version",
+		`"queue": {"size": 0, "timeout": "1s"}`:                                          "must be at least 1",
+		`"hedge": {"disabled": true}`:                                                    "",
+		`"hedge": {"percentile": 0.95, "max_extra": 0.02}`:                               "hedge",
+		`"hedge": {"percentile": 95}`:                                                    "must be between 0% and 100%",
+		`"panic_threshold": 0`:                                                           "",
+		`"panic_threshold": 0.3`:                                                         "panic_threshold: 30%: not part of this version",
+		`"panic_threshold": 2`:                                                           "must be from 0% to 100%",
+		`"prefer_zone": ""`:                                                              "",
+		`"prefer_zone": "eu-1"`:                                                          "prefer_zone: eu-1",
+		`"drain_timeout": "5m"`:                                                          "drain_timeout: 5m0s",
+		`"debug_header": {"disabled": true}`:                                             "",
+		`"debug_header": {"name": "X-Balance", "ranges": ["10.0.0.0/8"]}`:                "debug_header",
+		`"debug_header": {"name": "X-Balance", "ranges": ["everybody"]}`:                 "must be an address or a CIDR range",
+		`"health_check": {"disabled": true}`:                                             "",
+		`"health_check": {"type": "http", "uri": "/"}`:                                   "health_check",
+		`"health_check": {"type": "icmp"}`:                                               "must be http, tcp, tls or grpc",
+	} {
+		t.Run(setting, func(t *testing.T) {
+			_, err := newConfig(t).load(`{"upstreams": [{"dial": "a:1"}], ` + setting + `}`)
+			if want != "" {
+				expectError(t, err, want)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestSlowStartJSON(t *testing.T) {
+	for text, want := range map[string]SlowStart{
+		`{"disabled":true}`: {Disabled: true},
+		`"10s"`:             {Window: caddy.Duration(10 * time.Second)},
+		`5000000000`:        {Window: caddy.Duration(5 * time.Second)},
+	} {
+		var got SlowStart
+		if err := json.Unmarshal([]byte(text), &got); err != nil || got != want {
+			t.Errorf("%s: got %+v, %v; want %+v", text, got, err, want)
+		}
+		written, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again SlowStart
+		if err := json.Unmarshal(written, &again); err != nil || again != want {
+			t.Errorf("%s is written as %s, which reads as %+v, %v", text, written, again, err)
+		}
+	}
+}
+
+// A JSON config of reverse_proxy works with the one word changed, and stock policies are served by ours.
+func TestPolicies(t *testing.T) {
+	for stock, want := range map[string]string{
+		`{"policy": "round_robin"}`:                              `lb_round_robin`,
+		`{"policy": "weighted_round_robin", "weights": [1, 2]}`:  `lb_weighted_round_robin`,
+		`{"policy": "least_conn"}`:                               `lb_least_conn`,
+		`{"policy": "random"}`:                                   `lb_random`,
+		`{"policy": "first"}`:                                    `lb_first`,
+		`{"policy": "lb_first"}`:                                 `lb_first`,
+		`{"policy": "random_choose", "choose": 2}`:               `random_choose`,
+		`{"policy": "ip_hash"}`:                                  `ip_hash`,
+		`{"policy": "header", "field": "X-User"}`:                `header`,
+		`{"policy": "cookie", "name": "lb", "secret": "s3cret"}`: `cookie`,
+	} {
+		t.Run(stock, func(t *testing.T) {
+			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "load_balancing": {"selection_policy": ` + stock + `}}`)
+			if got := string(h.policy.(caddy.Module).CaddyModule().ID); got != policyNamespace+"."+want {
+				t.Errorf("served by %s, want %s", got, want)
+			}
+			if got := shares(t, h, 10); got["a:1"]+got["b:1"] != 10 {
+				t.Errorf("shares = %v", got)
+			}
+		})
+	}
+	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
+	if _, ok := h.policy.(*LeastConn); !ok {
+		t.Errorf("the default policy is %T, want least connections", h.policy)
+	}
+}
+
+func TestWeights(t *testing.T) {
+	for name, test := range map[string]struct {
+		settings string
+		n        int
+		want     map[string]int
+	}{
+		"by position": {
+			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
+			  "load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [5, 3, 2]}}}`,
+			100, map[string]int{"a:1": 50, "b:1": 30, "c:1": 20},
+		},
+		"on backends": {
+			`{"upstreams": [{"dial": "c:1"}], "backends": [{"address": "a:1", "weight": 3}, {"address": "b:1", "weight": 0}],
+			  "load_balancing": {"selection_policy": {"policy": "weighted_round_robin"}}}`,
+			100, map[string]int{"a:1": 75, "c:1": 25},
+		},
+		"round robin with weights": {
+			`{"backends": [{"address": "a:1", "weight": 3}, {"address": "b:1"}],
+			  "load_balancing": {"selection_policy": {"policy": "round_robin"}}}`,
+			100, map[string]int{"a:1": 75, "b:1": 25},
+		},
+		"an upstream given twice": {
+			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "round_robin"}}}`,
+			99, map[string]int{"a:1": 66, "b:1": 33},
+		},
+		"an upstream given twice, weights by position": {
+			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "a:1"}],
+			  "load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [1, 2, 5]}}}`,
+			80, map[string]int{"a:1": 60, "b:1": 20},
+		},
+		"backup": {
+			`{"backends": [{"address": "a:1"}, {"address": "b:1", "backup": true}]}`,
+			10, map[string]int{"a:1": 10},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := shares(t, newConfig(t).mustLoad(test.settings), test.n)
+			for address, want := range test.want {
+				if got[address] != want {
+					t.Errorf("shares = %v, want %v", got, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for name, test := range map[string]struct{ settings, want string }{
+		"twice":   {`{"upstreams": [{"dial": "a:1"}, {"dial": "a:1"}]}`, "upstream given more than once"},
+		"zero":    {`{"backends": [{"address": "a:1", "weight": 0}]}`, "all weights are zero"},
+		"unused":  {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`, "does not look at weights"},
+		"nothing": {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}]}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newConfig(t)
+			c.mustLoad(test.settings)
+			var warnings []string
+			for line := range strings.Lines(c.logged()) {
+				if strings.Contains(line, `"level":"warn"`) {
+					warnings = append(warnings, line)
+				}
+			}
+			switch {
+			case test.want == "" && len(warnings) > 0:
+				t.Errorf("warned: %v", warnings)
+			case test.want != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], test.want)):
+				t.Errorf("warnings = %v, want one with %q", warnings, test.want)
+			}
+		})
+	}
+}
