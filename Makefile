@@ -8,10 +8,10 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build Caddy with Ballast: bin/caddy
-	go build -trimpath -o bin/caddy ./cmd/caddy
+	go build -o bin/caddy ./cmd/caddy
 
-run: ## build, then start three example backends and the balancer
-	go run ./examples/run
+run: ## build, then start three example backends and the balancer; options in ARGS
+	go run ./examples/run $(ARGS)
 
 test: ## run all tests; installs what they need where apt-get may be used
 	@./.ci/deps
@@ -23,11 +23,11 @@ check: ## formatting, vet, linters, layering
 	$(LINT) run ./...
 	go test -run 'TestLayering|TestFileSizes' .
 
-bench: ## measure side by side with reverse_proxy, HAProxy and nginx
-	go run ./bench
+bench: ## measure side by side with reverse_proxy, HAProxy and nginx; options in ARGS
+	go run ./bench $(ARGS)
 
-load: ## put an open-loop load on the running demo
-	go run ./bench/load
+load: ## put an open-loop load on the running demo; options in ARGS
+	go run ./bench/load $(ARGS)
 
 fuzz: ## fuzz every target for FUZZTIME (1m)
 	@for package in $$(go list ./...); do \
