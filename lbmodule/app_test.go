@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -169,7 +170,7 @@ func TestNobodyUsable(t *testing.T) {
 			w := httptest.NewRecorder()
 			err := h.ServeHTTP(w, newRequest(t), nil)
 			var answer caddyhttp.HandlerError
-			if !errors.As(err, &answer) || answer.StatusCode != 503 {
+			if !errors.As(err, &answer) || answer.StatusCode != http.StatusServiceUnavailable {
 				t.Fatalf("got %v, want a 503", err)
 			}
 			if w.Header().Get("Retry-After") == "" {
