@@ -1,0 +1,292 @@
+package healthcheck
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Prober makes one probe. It returns a code, 0 if there is none, and why the probe failed. It must return when ctx
+// is done.
+type Prober interface {
+	Probe(ctx context.Context) (code int, err error)
+}
+
+// Check is what to probe and how often.
+type Check struct {
+	// Key identifies the check: checks of equal keys probe the same backend in the same way, and are made once.
+	Key string
+	// Prober makes the probes. Of several under one key the latest does.
+	Prober Prober
+
+	Interval     time.Duration // from the start of one probe to the start of the next, while nothing changes
+	FastInterval time.Duration // while a change is pending; at most Interval
+	Timeout      time.Duration // of one probe
+}
+
+// Observer is told the results of a check and returns what it makes of them. Observers are compared: watching one
+// check with equal observers is watching it once. Observe is called by one goroutine at a time.
+type Observer interface {
+	Observe(Result) State
+	// State is what Observe returned last.
+	State() State
+}
+
+const (
+	// jitter is the share of an interval by which probes are moved at random, so that checks that were set up
+	// together, here or on another machine, do not stay together.
+	jitter = 0.1
+	// growth is by how much the interval grows with every failed probe of a backend that is down, up to maxGrowth.
+	growth    = 1.25
+	maxGrowth = 6
+	// firstGap is kept between the first probes of new checks, so that a large pool does not start with a burst.
+	firstGap = time.Millisecond
+	// golden spreads any number of checks evenly over their interval: the fractional parts of its multiples leave
+	// no gap much larger than another (three-distance theorem).
+	golden = 0.6180339887498949
+)
+
+// Checker makes checks, one goroutine for each that is watched. The zero Checker is ready for use.
+type Checker struct {
+	mu        sync.Mutex
+	targets   map[string]*target
+	created   uint64    // targets so far
+	lastFirst time.Time // when the last of the first probes is due
+}
+
+// target is a check that is being made.
+type target struct {
+	phase float64       // where in the interval its probes are, 0 to 1
+	stop  func()        // ends run
+	wake  chan struct{} // has run look at what is due anew
+
+	mu        sync.Mutex // guards what follows
+	check     Check
+	observers map[Observer]int // how often each watches
+}
+
+// Watch has o told the results of c until the returned function is called, which may be done more than once. The
+// probes begin at once if o has no state yet.
+func (c *Checker) Watch(check Check, o Observer) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.targets[check.Key]
+	if t == nil {
+		t = c.open(check)
+	}
+	t.mu.Lock()
+	t.check = check
+	if t.observers[o]++; t.observers[o] == 1 && o.State().Status == Unknown {
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	}
+	t.mu.Unlock()
+	return sync.OnceFunc(func() { c.unwatch(check.Key, t, o) })
+}
+
+// Checks is the number of checks being made.
+func (c *Checker) Checks() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.targets)
+}
+
+// open starts a target. It is called with c.mu held.
+func (c *Checker) open(check Check) *target {
+	ctx, cancel := context.WithCancel(context.Background())
+	_, phase := math.Modf(float64(c.created) * golden)
+	c.created++
+	now := time.Now()
+	first := c.lastFirst.Add(firstGap)
+	if first.Before(now) {
+		first = now
+	}
+	c.lastFirst = first
+	t := &target{phase: phase, stop: cancel, wake: make(chan struct{}, 1), check: check, observers: make(map[Observer]int)}
+	if c.targets == nil {
+		c.targets = make(map[string]*target)
+	}
+	c.targets[check.Key] = t
+	go t.run(ctx, first)
+	return t
+}
+
+func (c *Checker) unwatch(key string, t *target, o Observer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.observers[o]--; t.observers[o] == 0 {
+		delete(t.observers, o)
+	}
+	if len(t.observers) == 0 && c.targets[key] == t {
+		delete(c.targets, key)
+		t.stop()
+	}
+}
+
+// run makes the probes, the first one at the time given or, when all observers know the backend's state
+// already, when its turn comes.
+func (t *target) run(ctx context.Context, first time.Time) {
+	p := pacer{phase: t.phase}
+	due := first
+	if t.known() {
+		due = p.next(t.current(), first, t.observed(), 0)
+	}
+	timer := time.NewTimer(time.Until(due))
+	defer timer.Stop()
+	failures := 0 // in a row
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.wake:
+			if t.known() || time.Until(due) <= 0 {
+				continue
+			}
+			if now := time.Now(); first.After(now) {
+				due = first
+			} else {
+				due = now
+			}
+			timer.Reset(time.Until(due))
+			continue
+		case <-timer.C:
+		}
+		check := t.current()
+		r := probe(ctx, check)
+		if ctx.Err() != nil {
+			return
+		}
+		failures++
+		if r.OK() {
+			failures = 0
+		}
+		due = p.next(check, r.Time, t.tell(r), failures)
+		timer.Reset(time.Until(due))
+	}
+}
+
+// probe makes one probe. A prober that panics has failed.
+func probe(ctx context.Context, c Check) (r Result) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	var conn connecting
+	ctx = httptrace.WithClientTrace(ctx, conn.trace())
+	r.Time = time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			r.Err = fmt.Errorf("probe panicked: %v", p)
+		}
+		r.Took = time.Since(r.Time)
+		r.Refused = r.Err != nil && conn.failed()
+	}()
+	r.Code, r.Err = c.Prober.Probe(ctx)
+	return r
+}
+
+// connecting follows how a probe connects. The errors do not tell: a timeout while connecting looks like one while
+// waiting for the answer. It is written to by goroutines that may outlive the probe.
+type connecting struct{ tried, done atomic.Bool }
+
+func (c *connecting) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		DNSStart:     func(httptrace.DNSStartInfo) { c.tried.Store(true) },
+		ConnectStart: func(_, _ string) { c.tried.Store(true) },
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil {
+				c.done.Store(true)
+			}
+		},
+		GotConn: func(httptrace.GotConnInfo) { c.done.Store(true) },
+	}
+}
+
+// failed tells that there was an attempt to connect, and no connection.
+func (c *connecting) failed() bool { return c.tried.Load() && !c.done.Load() }
+
+func (t *target) current() Check {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.check
+}
+
+func (t *target) watchers() []Observer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]Observer, 0, len(t.observers))
+	for o := range t.observers {
+		all = append(all, o)
+	}
+	return all
+}
+
+// tell tells all observers, with no lock held, and returns what they make of it.
+func (t *target) tell(r Result) []State {
+	var states []State
+	for _, o := range t.watchers() {
+		states = append(states, o.Observe(r))
+	}
+	return states
+}
+
+func (t *target) observed() []State {
+	var states []State
+	for _, o := range t.watchers() {
+		states = append(states, o.State())
+	}
+	return states
+}
+
+// known tells whether no observer waits for a first result.
+func (t *target) known() bool {
+	for _, s := range t.observed() {
+		if s.Status == Unknown {
+			return false
+		}
+	}
+	return true
+}
+
+// pacer decides when probes are due.
+type pacer struct {
+	phase float64
+	grid  time.Time // the last turn on the grid of the regular interval
+}
+
+// next returns when the probe after the one that began at start is due. A change that is pending for any observer
+// makes it hurry; a backend that is down for all of them is probed less and less often.
+func (p *pacer) next(c Check, start time.Time, states []State, failures int) time.Time {
+	down := len(states) > 0
+	for _, s := range states {
+		if s.Pending() {
+			return start.Add(shorten(c.FastInterval))
+		}
+		down = down && s.Status == Down
+	}
+	if down && failures > 0 {
+		factor := min(math.Pow(growth, float64(failures-1)), maxGrowth)
+		return start.Add(shorten(time.Duration(float64(c.Interval) * factor)))
+	}
+	// The turns of a check are at fixed distances, and each probe a little after its turn: over any time there are
+	// as many probes as intervals, and checks that are spread stay spread. Turns that were missed are skipped: a
+	// machine that wakes up has nothing to catch up with.
+	if p.grid.IsZero() {
+		p.grid = start.Add(-time.Duration((1 - p.phase) * float64(c.Interval)))
+	}
+	missed := start.Sub(p.grid) / c.Interval
+	p.grid = p.grid.Add((missed + 1) * c.Interval)
+	return p.grid.Add(time.Duration(rand.Float64() * jitter * float64(c.Interval)))
+}
+
+// shorten takes up to a tenth off d, at random.
+func shorten(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Float64()*jitter*float64(d))
+}

@@ -1,0 +1,87 @@
+package healthcheck
+
+import "time"
+
+// windowBuckets is how finely a Window forgets: a tenth of its span at a time.
+const windowBuckets = 10
+
+// Window counts requests and those of them that failed over the last while. It forgets by tenths of its span, so a
+// failure is remembered for the span and up to a tenth longer. The zero Window has no span and counts nothing. It
+// is not safe for concurrent use.
+type Window struct {
+	width   time.Duration // of a bucket
+	origin  time.Time
+	newest  int64 // number of the newest bucket, counted from origin
+	buckets [windowBuckets + 1]windowBucket
+}
+
+type windowBucket struct{ requests, failures uint32 }
+
+// NewWindow returns a window that spans the last d, at least a microsecond, as of now.
+func NewWindow(d time.Duration, now time.Time) Window {
+	return Window{width: max(d, time.Microsecond) / windowBuckets, origin: now}
+}
+
+// Span is the time that the window remembers.
+func (w *Window) Span() time.Duration { return w.width * windowBuckets }
+
+// Add counts a request that ended now.
+func (w *Window) Add(failed bool, now time.Time) {
+	if w.width == 0 {
+		return
+	}
+	w.advance(now)
+	b := &w.buckets[w.newest%int64(len(w.buckets))]
+	b.requests++
+	if failed {
+		b.failures++
+	}
+}
+
+// Counts returns what the window remembers.
+func (w *Window) Counts(now time.Time) (requests, failures int) {
+	if w.width == 0 {
+		return 0, 0
+	}
+	w.advance(now)
+	for _, b := range w.buckets {
+		requests += int(b.requests)
+		failures += int(b.failures)
+	}
+	return requests, failures
+}
+
+// NextExpiry returns when the oldest of what is remembered will be forgotten, the zero time if there is nothing.
+func (w *Window) NextExpiry(now time.Time) time.Time {
+	if w.width == 0 {
+		return time.Time{}
+	}
+	w.advance(now)
+	for n := max(w.newest-windowBuckets, 0); n <= w.newest; n++ {
+		if w.buckets[n%int64(len(w.buckets))].requests > 0 {
+			return w.origin.Add(time.Duration(n+int64(len(w.buckets))) * w.width)
+		}
+	}
+	return time.Time{}
+}
+
+// advance forgets what is too old. A time before the newest bucket's counts as in it.
+func (w *Window) advance(now time.Time) {
+	n := int64(now.Sub(w.origin) / w.width)
+	if n <= w.newest {
+		return
+	}
+	// Bound: no bucket is cleared twice.
+	for i := range min(n-w.newest, int64(len(w.buckets))) {
+		w.buckets[(n-i)%int64(len(w.buckets))] = windowBucket{}
+	}
+	w.newest = n
+}
+
+// Resized returns a window of another span that remembers as much, as if it had happened just now.
+func (w *Window) Resized(d time.Duration, now time.Time) Window {
+	next := NewWindow(d, now)
+	requests, failures := w.Counts(now)
+	next.buckets[0] = windowBucket{uint32(requests), uint32(failures)}
+	return next
+}
