@@ -2,6 +2,7 @@ package caddyfile
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -136,6 +137,8 @@ func (p *directiveParser) parseWord() error {
 		return err
 	case "to":
 		return p.parseTo()
+	case "max_fails":
+		return p.parseMaxFails()
 	default:
 		if parse, ours := settingParsers[word]; ours {
 			if err := p.once(word); err != nil {
@@ -152,6 +155,18 @@ func (p *directiveParser) parseWord() error {
 		p.stock = append(p.stock, d.NextSegment()...)
 		return nil
 	}
+}
+
+// parseMaxFails parses `max_fails <percentage>`. A number is for reverse_proxy.
+func (p *directiveParser) parseMaxFails() error {
+	segment := p.d.NextSegment()
+	if len(segment) != 2 || !strings.HasSuffix(segment[1].Text, "%") {
+		p.stock = append(p.stock, segment...)
+		return nil
+	}
+	d := caddyfile.NewDispenser(segment)
+	d.Next()
+	return intoRatio(&p.h.MaxFailRatio)(d)
 }
 
 // once refuses a word that has been given before.

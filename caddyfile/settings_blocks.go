@@ -1,15 +1,17 @@
 package caddyfile
 
 import (
+	"net/http"
 	"strconv"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/ballastlb/ballast/lbmodule"
 )
 
-// block parses the block of a setting, or that it is off.
-func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words) error {
+// block parses the block of a setting, or that it is off. Words may be given once, but for those in repeatable.
+func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, repeatable ...string) error {
 	name := d.Val()
 	var err error
 	if *off, err = isOff(d); *off || err != nil {
@@ -18,9 +20,32 @@ func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words) err
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return w.parse(d, name, s.Check)
+	return w.parse(d, name, s.Check, repeatable...)
 }
 
+// parseHealthCheck parses a block of
+//
+//	health_check {
+//	    http <uri> [<status...>] | tcp | tls | grpc [<service>]
+//	    interval      <duration>
+//	    fast_interval <duration>
+//	    timeout       <duration>
+//	    rise          <number>
+//	    fall          <number>
+//	    initial       check|up|down
+//
+//	    port          <number>
+//	    upstream      <address>
+//	    transport     <name> { ... }
+//
+//	    # of http
+//	    method        <method>
+//	    header        <field> <value>     # may be repeated
+//	    body          <text>
+//	    expect_body   <regexp>
+//	    max_size      <size>
+//	    follow_redirects
+//	}
 func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	c := new(lbmodule.HealthCheck)
 	s.HealthCheck = c
@@ -51,7 +76,39 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		"rise":          intoInt(&c.Rise, 1),
 		"fall":          intoInt(&c.Fall, 1),
 		"initial":       intoString(&c.Initial),
-	})
+
+		"port":     intoInt(&c.Port, 1),
+		"upstream": intoString(&c.Upstream),
+		"transport": func(d *caddyfile.Dispenser) error {
+			if !d.NextArg() {
+				return d.ArgErr()
+			}
+			name := d.Val()
+			unmarshaled, err := caddyfile.UnmarshalModule(d, "http.reverse_proxy.transport."+name)
+			if err != nil {
+				return err
+			}
+			c.TransportRaw = caddyconfig.JSONModuleObject(unmarshaled, "protocol", name, nil)
+			return nil
+		},
+
+		"method": intoString(&c.Method),
+		"header": func(d *caddyfile.Dispenser) error {
+			values := d.RemainingArgs()
+			if len(values) != 2 {
+				return d.ArgErr()
+			}
+			if c.Headers == nil {
+				c.Headers = make(http.Header)
+			}
+			c.Headers.Add(values[0], values[1])
+			return nil
+		},
+		"body":             intoString(&c.Body),
+		"expect_body":      intoString(&c.ExpectBody),
+		"max_size":         intoSize(&c.MaxSize),
+		"follow_redirects": flag(&c.FollowRedirects),
+	}, "header")
 }
 
 func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {

@@ -1,6 +1,7 @@
 package caddyfile
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +28,7 @@ func args(d *caddyfile.Dispenser, n int) ([]string, error) {
 type words map[string]func(d *caddyfile.Dispenser) error
 
 // parse parses the block that opens behind d. check is called after each word, while its line is known.
-func (w words) parse(d *caddyfile.Dispenser, block string, check func() error) error {
+func (w words) parse(d *caddyfile.Dispenser, block string, check func() error, repeatable ...string) error {
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		word := d.Val()
@@ -35,7 +36,7 @@ func (w words) parse(d *caddyfile.Dispenser, block string, check func() error) e
 		if !known {
 			return d.Errf("%s: unrecognized setting %s", block, word)
 		}
-		if seen[word] {
+		if seen[word] && !slices.Contains(repeatable, word) {
 			return d.Errf("%s: %s: given twice", block, word)
 		}
 		seen[word] = true

@@ -46,6 +46,8 @@ const (
 	maxGrowth = 6
 	// firstGap is kept between the first probes of new checks, so that a large pool does not start with a burst.
 	firstGap = time.Millisecond
+	// lateness is how late a timer may be without anything being wrong.
+	lateness = 500 * time.Millisecond
 	// golden spreads any number of checks evenly over their interval: the fractional parts of its multiples leave
 	// no gap much larger than another (three-distance theorem).
 	golden = 0.6180339887498949
@@ -143,6 +145,7 @@ func (t *target) run(ctx context.Context, first time.Time) {
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	failures := 0 // in a row
+	overslept := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -161,6 +164,15 @@ func (t *target) run(ctx context.Context, first time.Time) {
 		case <-timer.C:
 		}
 		check := t.current()
+		// A process that was stopped for a while finds all its timers due. Each check waits for its next turn then;
+		// but if it is late again, it is just that there is too much to do.
+		if late := time.Since(due); !overslept && late > time.Duration(jitter*float64(check.Interval)) && late > lateness {
+			overslept = true
+			due = p.next(check, time.Now(), nil, 0)
+			timer.Reset(time.Until(due))
+			continue
+		}
+		overslept = false
 		r := probe(ctx, check)
 		if ctx.Err() != nil {
 			return
@@ -170,6 +182,9 @@ func (t *target) run(ctx context.Context, first time.Time) {
 			failures = 0
 		}
 		due = p.next(check, r.Time, t.tell(r), failures)
+		if now := time.Now(); due.Before(now) {
+			due = now // the probe took that long
+		}
 		timer.Reset(time.Until(due))
 	}
 }

@@ -157,7 +157,7 @@ func TestSlowProbes(t *testing.T) {
 				t.Errorf("gap of %v", gap)
 			}
 		}
-		if n := len(probes); n > 25 {
+		if n := len(probes); n > 5*60/12+1 {
 			t.Errorf("%d probes in 5 minutes", n)
 		}
 	})
@@ -292,4 +292,32 @@ func TestTakeover(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+// A process that was stopped for a while has no burst of probes when it goes on.
+func TestWakingUp(t *testing.T) {
+	late := Check{Key: "a", Interval: 5 * time.Second, FastInterval: time.Second, Timeout: time.Second}
+	var p pacer
+	start := time.Now()
+	due := p.next(late, start, []State{{Status: Up}}, 0)
+	woke := start.Add(time.Hour)
+	next := p.next(late, woke, nil, 0)
+	if next.Before(woke) || next.After(woke.Add(5500*time.Millisecond)) {
+		t.Errorf("due %v after waking up, want within an interval", next.Sub(woke))
+	}
+	if due.Sub(start) > 5500*time.Millisecond {
+		t.Errorf("first due after %v", due.Sub(start))
+	}
+	// Fifty that wake together are spread over the interval.
+	var slots [5]int
+	for i := range 50 {
+		p := pacer{phase: float64(i) / 50}
+		p.next(late, start, []State{{Status: Up}}, 0)
+		slots[min(int(p.next(late, woke, nil, 0).Sub(woke)/time.Second), 4)]++
+	}
+	for i, n := range slots {
+		if n < 5 || n > 16 {
+			t.Errorf("%d probes in second %d, want about 10 (%v)", n, i, slots)
+		}
+	}
 }

@@ -262,9 +262,11 @@ func TestPassiveHealthChecks(t *testing.T) {
 // TestNobodyIsUsable: an outage is answered at once and asks clients to come back later.
 func TestNobodyIsUsable(t *testing.T) {
 	b := startBackend(t)
+	nobody := freeAddress(t)
 	sites := map[string]string{
-		"weight 0": "load_balancer {\n backend " + b.addr + " {\n weight 0\n }\n}",
-		"all down": "load_balancer " + b.addr + " {\n health_uri /healthz\n health_interval 50ms\n health_status 299\n}",
+		"weight 0":        "load_balancer {\n backend " + b.addr + " {\n weight 0\n }\n}",
+		"all dead":        "load_balancer " + nobody + " {\n health_uri /healthz\n health_interval 50ms\n}",
+		"all dead by tcp": "load_balancer " + nobody + " {\n health_check {\n tcp\n interval 50ms\n }\n}",
 	}
 	for name, site := range sites {
 		t.Run(name, func(t *testing.T) {

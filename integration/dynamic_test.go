@@ -110,6 +110,7 @@ func TestDynamicA(t *testing.T) {
 			versions ipv4
 		}
 		lb_policy round_robin
+		slow_start off
 	}`)
 	if got, want := c.answers(20), strings.Join(all[:2], " "); got != want {
 		t.Fatalf("answers from %s, want %s", got, want)

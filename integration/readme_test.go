@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -180,26 +181,22 @@ func inTree(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// freePorts returns the first of n ports in a row on which nobody listens.
+// freePorts returns the first of n ports in a row on which nobody listens, below those that connections are given.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {
-		_, text, err := net.SplitHostPort(freeAddress(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		port, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		port := 20000 + rand.IntN(10000)
 		free := true
-		for i := 1; i < n && free; i++ {
-			free = !canConnect(net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i)))
+		for i := range n {
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i)))
+			if free = free && err == nil; err == nil {
+				l.Close()
+			}
 		}
-		if free && port+n <= 65536 {
+		if free {
 			return port
 		}
 	}
-	t.Fatal("no ports")
+	t.Fatal("no free ports")
 	return 0
 }

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -25,9 +28,17 @@ var pools pool.Registry
 type App struct {
 	ctx caddy.Context
 
-	mu      sync.Mutex // guards the fields below; handlers are provisioned one by one, the admin API may look on
-	joined  []joinedPool
-	sources []*dynamicSource
+	logger *zap.Logger
+	events *caddyevents.App
+
+	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may come already
+	joined   []joinedPool
+	handlers []*Handler
+	names    map[[2]string]string // of backends, by pool and address
+
+	wanted []string // names that pools must have
+
+	quiet []func() // end that events are reported
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -60,7 +71,14 @@ func loadApp(ctx caddy.Context) (*App, error) {
 // Provision sets a up.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
-	return nil
+	a.logger = ctx.Logger()
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("getting events app: %w", err)
+	}
+	a.events = events.(*caddyevents.App)
+	a.names = make(map[[2]string]string)
+	return a.registerMetrics()
 }
 
 // join returns the pool of a handler with these settings. With an explicit name that is the pool of that name;
@@ -99,21 +117,36 @@ func (a *App) find(name string) (joinedPool, bool) {
 	return joinedPool{}, false
 }
 
-// poll has source asked for its backends for as long as a's config serves.
-func (a *App) poll(source *dynamicSource) {
+// add makes h one of the handlers that are started and stopped with the config.
+func (a *App) add(h *Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.sources = append(a.sources, source)
+	a.handlers = append(a.handlers, h)
+	for _, b := range h.Backends {
+		if b.Name != "" {
+			a.names[[2]string{h.pool.Name(), b.Address}] = b.Name
+		}
+	}
 }
 
 // Start begins to serve this config.
 func (a *App) Start() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.checkWanted(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(a.ctx.Context)
 	a.stop = cancel
-	for _, source := range a.sources {
-		a.done.Go(func() { source.poll(ctx) })
+	serving.add(a)
+	for _, j := range a.joined {
+		a.quiet = append(a.quiet, j.pool.Notify(a.report))
+	}
+	for _, h := range a.handlers {
+		h.start()
+		if h.dynamic != nil && h.dynamic.polled {
+			a.done.Go(func() { h.dynamic.poll(ctx) })
+		}
 	}
 	return nil
 }
@@ -124,6 +157,16 @@ func (a *App) Stop() error {
 		a.stop()
 	}
 	a.done.Wait()
+	serving.remove(a)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, quiet := range a.quiet {
+		quiet()
+	}
+	a.quiet = nil
+	for _, h := range a.handlers {
+		h.stop()
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -29,6 +30,8 @@ type request struct {
 	refused  error // why the last choice yielded nobody; nil if it yielded somebody
 	dynamic  bool  // set came from a dynamic source
 
+	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
+
 	triedSpace [4]int // room for most tried lists
 }
 
@@ -50,14 +53,48 @@ func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Ups
 		return nil
 	}
 	q.enter(set, dynamic)
-	var u *reverseproxy.Upstream
-	u, q.lease, q.refused = set.acquire(q.h.policy, q.tried, r, w)
-	if q.refused != nil {
+	if q.h.CB != nil && !q.h.CB.OK() {
+		q.refused = pool.ErrNone
 		return nil
+	}
+	var u *reverseproxy.Upstream
+	// The loop ends: awaitCheck waits for a second in all.
+	for {
+		u, q.lease, q.refused = set.acquire(q.h.policy, q.tried, r, w)
+		if q.refused == nil {
+			break
+		}
+		if !errors.Is(q.refused, pool.ErrHeld) || !q.awaitCheck(r.Context(), set) {
+			return nil
+		}
 	}
 	q.attempts++
 	q.outcome = pool.Ignored // until the transport has been reached
 	return u
+}
+
+// maxHeld is how long a request waits at most while no backend has been checked yet.
+const maxHeld = time.Second
+
+// awaitCheck waits until another choice may succeed where all that could be chosen wait for their first probe. It
+// returns false when the request has waited long enough, or its client is gone.
+func (q *request) awaitCheck(ctx context.Context, set *memberSet) bool {
+	if q.heldUntil.IsZero() {
+		q.heldUntil = time.Now().Add(maxHeld)
+	}
+	snapshot := set.view.Snapshot()
+	if len(snapshot.Eligible()) > 0 {
+		return true
+	}
+	timer := time.NewTimer(time.Until(q.heldUntil))
+	defer timer.Stop()
+	select {
+	case <-snapshot.Replaced():
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // enter makes set the one that the request chooses from.
@@ -89,6 +126,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		status = res.StatusCode
 	}
 	q.outcome = classify(ctx, status, err)
+	q.observe(ctx, res, err, took)
 	// reverse_proxy itself tells a circuit breaker about upstreams of the config only.
 	if q.dynamic && q.h.CB != nil && err == nil {
 		q.h.CB.RecordMetric(status, took)

@@ -150,7 +150,7 @@ func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.Respons
 
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
-	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], oddPolicy{}, nil)
+	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], pool.Settings{})
 	defer set.view.Close()
 	if _, _, err := set.acquire(oddPolicy{}, nil, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)

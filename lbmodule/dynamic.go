@@ -45,7 +45,7 @@ type dynamicSource struct {
 
 // loadDynamicSource loads the dynamic source, if there is one. It is taken from reverse_proxy, which would
 // ask it at every attempt and go through a global lock for every backend it names.
-func (h *Handler) loadDynamicSource(ctx caddy.Context, app *App) error {
+func (h *Handler) loadDynamicSource(ctx caddy.Context) error {
 	if h.DynamicUpstreamsRaw == nil {
 		return nil
 	}
@@ -59,9 +59,6 @@ func (h *Handler) loadDynamicSource(ctx caddy.Context, app *App) error {
 		return fmt.Errorf("dynamic_upstreams: %T is not a source of upstreams", loaded)
 	}
 	h.dynamic = &dynamicSource{h: h, source: source, polled: polled, hurry: make(chan struct{}, 1)}
-	if polled {
-		app.poll(h.dynamic)
-	}
 	return nil
 }
 
@@ -150,6 +147,7 @@ func (d *dynamicSource) ask(ctx context.Context, anew bool) error {
 		return fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
 	d.current.Store(d.sets.of(d.h, upstreams))
+	d.h.watchingDynamic.follow(d.h, d.current.Load())
 	return nil
 }
 

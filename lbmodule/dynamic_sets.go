@@ -93,7 +93,7 @@ func (s *memberSets) open(h *Handler, upstreams []*reverseproxy.Upstream) *membe
 		backends = append(backends, pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit})
 		own = append(own, &reverseproxy.Upstream{Host: s.host(u.Dial), Dial: u.Dial, MaxRequests: limit})
 	}
-	return newMemberSet(h.pool, backends, own, h.policy, h.dynamicFitness())
+	return newMemberSet(h.pool, backends, own, h.poolSettings(h.dynamic.polled))
 }
 
 func (s *memberSets) host(address string) *reverseproxy.Host {

@@ -43,8 +43,13 @@ type Handler struct {
 	logger  *zap.Logger
 	pool    *pool.Pool
 	policy  reverseproxy.Selector
+	active  *HealthCheck // with its defaults; nil for none
+	passive passive
+	probing *probing       // of active; nil for none
 	static  *memberSet     // upstreams and backends; nil when there are none
 	dynamic *dynamicSource // nil without dynamic_upstreams
+
+	watchingStatic, watchingDynamic watching
 
 	// stockReady tells that reverse_proxy's part was provisioned and is to be cleaned up.
 	stockReady bool
@@ -78,6 +83,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.Upstreams = roster.upstreams
+	h.takeHealthChecks()
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
 	}
@@ -87,22 +93,47 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.pool, err = app.join(h.Name, derivedName, settings); err != nil {
 		return err
 	}
+	app.add(h)
 	h.warn(roster)
-	if err := h.loadDynamicSource(ctx, app); err != nil {
+	if err := h.loadDynamicSource(ctx); err != nil {
 		return err
 	}
 	if err := h.provisionStock(ctx); err != nil {
 		return err
 	}
 	if len(roster.backends) > 0 {
-		h.static = newMemberSet(h.pool, roster.backends, roster.upstreams, h.policy, h.staticFitness())
+		h.static = newMemberSet(h.pool, roster.backends, roster.upstreams, h.poolSettings(true))
+		h.watchingStatic.follow(h, h.static)
 	}
 	return nil
 }
 
+// takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours.
+func (h *Handler) takeHealthChecks() {
+	h.active = h.HealthCheck.withDefaults()
+	if stock := fromStock(h.HealthChecks); stock != nil {
+		h.active = stock.withDefaults()
+	}
+	h.passive = h.loadPassive()
+	h.HealthChecks = nil
+}
+
+// start begins what a handler does beside serving requests.
+func (h *Handler) start() {
+	h.watchingStatic.start(h)
+	h.watchingDynamic.start(h)
+}
+
+// stop ends what start began.
+func (h *Handler) stop() {
+	h.watchingStatic.stop()
+	h.watchingDynamic.stop()
+}
+
 // provisionStock sets up reverse_proxy's part, with our selector and transport in the places of its own.
 func (h *Handler) provisionStock(ctx caddy.Context) error {
-	raw, err := wrapTransport(h.TransportRaw)
+	original := h.TransportRaw
+	raw, err := wrapTransport(original)
 	if err != nil {
 		return err
 	}
@@ -113,11 +144,15 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 		return fmt.Errorf("getting events app: %w", err)
 	}
 	h.stockReady = true
-	return h.Handler.Provision(ctx)
+	if err := h.Handler.Provision(ctx); err != nil {
+		return err
+	}
+	return h.loadProbing(ctx, h.Transport.(*attemptTransport).next, original)
 }
 
 // Cleanup releases what Provision acquired, also when Provision failed half way.
 func (h *Handler) Cleanup() error {
+	h.stop()
 	if h.static != nil {
 		h.static.view.Close()
 	}
@@ -158,7 +193,7 @@ func (h *Handler) refusal() error {
 	if h.dynamic != nil || h.waits() {
 		return nil
 	}
-	if h.static == nil || h.static.empty() {
+	if h.static == nil || h.static.hopeless() {
 		return pool.ErrNone
 	}
 	return nil

@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -42,7 +43,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 			r.repeat(at, u)
 			continue
 		}
-		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests}, u)
+		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: isTemplate(u.Dial)}, u)
 	}
 	for _, b := range h.Backends {
 		address := environment.ReplaceKnown(b.Address, "")
@@ -57,7 +58,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 			weight = *b.Weight
 		}
 		limit := h.limit(b.MaxRequests)
-		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: b.Backup},
+		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: b.Backup, Unchecked: isTemplate(address)},
 			&reverseproxy.Upstream{Dial: address, MaxRequests: limit})
 	}
 	return r, nil
@@ -126,6 +127,19 @@ func (h *Handler) warn(r *roster) {
 	}
 	if len(r.backends) > 0 && weight == 0 {
 		h.logger.Warn("all weights are zero: no backend will be used", zap.String("pool", h.pool.Name()))
+	}
+	if c := h.active; c != nil {
+		if c.Timeout >= c.Interval {
+			h.logger.Warn("health check timeout is not below its interval: a slow answer delays the next probe",
+				zap.String("pool", h.pool.Name()), zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
+		}
+		if len(r.backends) == 1 && h.DynamicUpstreamsRaw == nil {
+			h.logger.Warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached",
+				zap.String("pool", h.pool.Name()))
+		}
+		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
+			h.logger.Warn("backends of this dynamic source depend on the request and are not checked actively", zap.String("pool", h.pool.Name()))
+		}
 	}
 	if unequal && !usesWeights(h.policy) {
 		h.logger.Warn("the selection policy does not look at weights", zap.String("pool", h.pool.Name()))

@@ -8,15 +8,16 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// Settings are what a load balancer can be told beyond the settings of `reverse_proxy`. In this version their
-// machinery is not there yet: each may be switched off or set to its default, and is refused otherwise.
+// Settings are what a load balancer can be told beyond the settings of `reverse_proxy`. The machinery of some is not
+// there yet: those may be switched off or set to their default, and are refused otherwise.
 type Settings struct {
-	// How long a backend is ramped up after it joined or recovered: a duration, or `{"disabled": true}`.
+	// For how long a backend is ramped up after it joined the pool or recovered: its share rises from 10 % to 100 %
+	// over this time. A duration, or `{"disabled": true}`. A pool that is new as a whole is not ramped up.
 	// Default: 10s.
 	SlowStart *SlowStart `json:"slow_start,omitempty"`
 
-	// The share of usable backends, 0 to 1, below which all that are not dead are used.
-	// Default: 0, when nobody is usable.
+	// The share of usable backends, 0 to 1, below which all are used that are not dead, whatever checks say of them.
+	// A backend is dead while no connection to it can be made. Default: 0, when nobody is usable.
 	PanicThreshold float64 `json:"panic_threshold,omitempty"`
 
 	// Lets requests wait for a free slot. Default: off.
@@ -34,8 +35,13 @@ type Settings struct {
 	// A response header that explains the choice. Default: off.
 	DebugHeader *DebugHeader `json:"debug_header,omitempty"`
 
-	// Active health checks. Default: none.
+	// Active health checks, unless `health_checks.active` asks for them. Default: none.
 	HealthCheck *HealthCheck `json:"health_check,omitempty"`
+
+	// The share of failed requests, 0 to 1, from which on passive checks take a backend for unfit, beside
+	// `health_checks.passive.max_fails` or instead of it. It counts over `fail_duration`, from 20 requests on.
+	// Default: none.
+	MaxFailRatio float64 `json:"max_fail_ratio,omitempty"`
 
 	// The circuit breaker of each backend. Default: on, with the defaults of its settings.
 	Breaker *Breaker `json:"breaker,omitempty"`
@@ -92,21 +98,6 @@ type DebugHeader struct {
 	Disabled bool     `json:"disabled,omitempty"`
 	Name     string   `json:"name,omitempty"`   // of the response header
 	Ranges   []string `json:"ranges,omitempty"` // clients that are given it: addresses or CIDR ranges
-}
-
-// HealthCheck is an active health check.
-type HealthCheck struct {
-	Disabled     bool           `json:"disabled,omitempty"`
-	Type         string         `json:"type,omitempty"`          // http, tcp, tls or grpc
-	URI          string         `json:"uri,omitempty"`           // of http
-	Status       []string       `json:"status,omitempty"`        // of http: codes or classes such as 2xx
-	Service      string         `json:"service,omitempty"`       // of grpc
-	Interval     caddy.Duration `json:"interval,omitempty"`      // Default: 5s.
-	FastInterval caddy.Duration `json:"fast_interval,omitempty"` // while a change is pending. Default: 1s.
-	Timeout      caddy.Duration `json:"timeout,omitempty"`       // Default: 2s.
-	Rise         int            `json:"rise,omitempty"`          // consecutive successes. Default: 2.
-	Fall         int            `json:"fall,omitempty"`          // consecutive failures. Default: 3.
-	Initial      string         `json:"initial,omitempty"`       // check, up or down. Default: check.
 }
 
 // Breaker is the circuit breaker of each backend. Settings that are left out have their defaults.

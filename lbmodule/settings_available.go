@@ -11,8 +11,7 @@ import (
 
 // The defaults of the settings. A setting that is left out has the value here.
 var (
-	defaultSlowStart = SlowStart{Window: caddy.Duration(10 * time.Second)}
-	defaultBreaker   = Breaker{
+	defaultBreaker = Breaker{
 		ConsecutiveFailures: 5,
 		FailureRatio:        0.5,
 		Window:              caddy.Duration(10 * time.Second),
@@ -36,14 +35,11 @@ var (
 // its defaults. A line goes when its machinery comes.
 func (s *Settings) available() error {
 	return first(
-		promises("slow_start", s.SlowStart, defaultSlowStart, "leave it out, or write \"slow_start off\""),
 		promises("breaker", s.Breaker, defaultBreaker, "leave it out, or write \"breaker off\"; fail_duration and max_fails are there"),
 		promises("retry", s.Retry, defaultRetry, "leave it out, or write \"retry off\"; lb_retries and lb_try_duration are there"),
 		promises("queue", s.Queue, Queue{}, "leave it out, or write \"queue off\"; lb_try_duration lets requests wait"),
 		promises("hedge", s.Hedge, Hedge{}, "leave it out, or write \"hedge off\""),
 		promises("debug_header", s.DebugHeader, DebugHeader{}, "leave it out, or write \"debug_header off\""),
-		promises("health_check", s.HealthCheck, HealthCheck{}, "leave it out, or write \"health_check off\"; health_uri and the like are there"),
-		promisesValue("panic_threshold", s.PanicThreshold, percent(s.PanicThreshold)),
 		promisesValue("prefer_zone", s.PreferZone, s.PreferZone),
 		promisesValue("drain_timeout", s.DrainTimeout, display(s.DrainTimeout)),
 	)

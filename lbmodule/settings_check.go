@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
@@ -32,6 +31,7 @@ func (s *Settings) checkScalars() error {
 	}
 	return first(
 		ratio("panic_threshold", s.PanicThreshold),
+		ratio("max_fails", s.MaxFailRatio),
 		atLeast("drain_timeout", s.DrainTimeout, 0),
 	)
 }
@@ -82,33 +82,6 @@ func (h *DebugHeader) check() error {
 		}
 	}
 	return nil
-}
-
-func (c *HealthCheck) check() error {
-	if c == nil || c.Disabled {
-		return nil
-	}
-	if !slices.Contains([]string{"", "http", "tcp", "tls", "grpc"}, c.Type) {
-		return fmt.Errorf("health_check: type %s: must be http, tcp, tls or grpc", c.Type)
-	}
-	if !slices.Contains([]string{"", "check", "up", "down"}, c.Initial) {
-		return fmt.Errorf("health_check: initial %s: must be check, up or down", c.Initial)
-	}
-	for _, status := range c.Status {
-		if class, ok := strings.CutSuffix(status, "xx"); ok && len(class) == 1 && class >= "1" && class <= "5" {
-			continue
-		}
-		if err := statusCode("health_check: status", status); err != nil {
-			return err
-		}
-	}
-	return first(
-		atLeast("health_check: interval", c.Interval, 0),
-		atLeast("health_check: fast_interval", c.FastInterval, 0),
-		atLeast("health_check: timeout", c.Timeout, 0),
-		atLeast("health_check: rise", c.Rise, 0),
-		atLeast("health_check: fall", c.Fall, 0),
-	)
 }
 
 func (b *Breaker) check() error {

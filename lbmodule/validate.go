@@ -27,7 +27,32 @@ func (h *Handler) Check() error {
 	if err := h.Settings.Check(); err != nil {
 		return err
 	}
-	return h.ConflictsWith(&h.Handler)
+	if err := h.ConflictsWith(&h.Handler); err != nil {
+		return err
+	}
+	if h.MaxFailRatio > 0 && (h.HealthChecks == nil || h.HealthChecks.Passive == nil || h.HealthChecks.Passive.FailDuration <= 0) {
+		return fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio))
+	}
+	if err := h.HealthCheck.checkTransport(h.TransportRaw); err != nil {
+		return err
+	}
+	return h.checkStock()
+}
+
+// checkStock checks reverse_proxy's own health checks as reverse_proxy does, and that they can be made.
+func (h *Handler) checkStock() error {
+	if h.HealthChecks == nil {
+		return nil
+	}
+	if p := h.HealthChecks.Passive; p != nil {
+		if err := first(
+			atLeast("fail_duration", p.FailDuration, 0), atLeast("max_fails", p.MaxFails, 0),
+			atLeast("unhealthy_request_count", p.UnhealthyRequestCount, 0), atLeast("unhealthy_latency", p.UnhealthyLatency, 0),
+		); err != nil {
+			return err
+		}
+	}
+	return fromStock(h.HealthChecks).check()
 }
 
 // CheckUnique checks that no two backends go by the same address or name.

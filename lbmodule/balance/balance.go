@@ -17,6 +17,7 @@
 package balance
 
 import (
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 )
@@ -31,6 +32,11 @@ type Member struct {
 
 	// Cap is the exact bound of Load. 0 means none.
 	Cap int
+
+	// Warmth is the share of its full weight that Weight stands for while the member is ramped up, between 0 and 1.
+	// Policies that go by weights need not look at it; those that would send an idle member every request in spite
+	// of its weight let it pass with this probability only. 0 and 1 mean that it is not ramped up.
+	Warmth float64
 
 	// Load counts the requests in flight. It is shared with the other pickers over the same member (there are two
 	// while a configuration is replaced): Pick adds 1, the owner takes 1 away when the request is done.
@@ -70,6 +76,14 @@ type Policy interface {
 func (m *Member) weight() int {
 	return min(max(m.Weight, 0), MaxWeight)
 }
+
+// cold decides by chance whether a member that is ramped up is to be passed over this time.
+func (m *Member) cold() bool {
+	return m.Warmth > 0 && m.Warmth < 1 && rand.Float64() >= m.Warmth
+}
+
+// warmUp is how many members that are ramped up a pick passes over at most.
+const warmUp = 4
 
 // full reports whether there is no slot left.
 func (m *Member) full() bool {

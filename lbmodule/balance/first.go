@@ -1,26 +1,53 @@
 package balance
 
+import "slices"
+
 // First picks the first member, in order, that has a free slot: the next one gets only what does not fit. Without
-// caps it is a primary with spares, as Caddy's and HAProxy's "first". Weights do not matter, but for 0.
+// caps it is a primary with spares, as Caddy's and HAProxy's "first". Weights do not matter, but for 0. A member that
+// is ramped up is passed over by chance, if another one is free.
 type First struct{}
 
 // Build implements [Policy].
 func (First) Build(members []Member, _ Picker, _ []int) Picker {
 	f := new(first)
 	f.init(members)
+	for i := range members {
+		if w := members[i].Warmth; f.pos[i] >= 0 && w > 0 && w < 1 && len(f.ramped) < warmUp {
+			f.ramped = append(f.ramped, i)
+		}
+	}
 	return f
 }
 
 // first is the picker of First.
 type first struct {
 	slots
+	ramped []int // the first of the members that are ramped up
 }
 
 // Pick implements [Picker].
 func (f *first) Pick(tried []int) int {
-	p := f.from(0, tried)
+	p := -1
+	if len(f.ramped) > 0 {
+		p = f.from(0, f.passOver(tried))
+	}
+	if p < 0 {
+		p = f.from(0, tried)
+	}
 	if p < 0 {
 		return -1
 	}
 	return f.index[p]
+}
+
+// passOver returns tried and those members that are ramped up and not to be picked this time. It allocates when
+// there are any, which is for a short while.
+func (f *first) passOver(tried []int) []int {
+	all := slices.Clip(tried)
+	for _, i := range f.ramped {
+		if f.slots.members[f.pos[i]].cold() {
+			all = append(all, i)
+		}
+	}
+	return all
 }

@@ -9,6 +9,9 @@ import (
 // LVS (ip_vs_wlc). Among equals it draws in proportion to the weights, so that an idle pool follows them too and
 // several balancers do not all begin with the same member.
 //
+// A member that is ramped up would be the least loaded whenever it has nothing to do, however small its weight: it is
+// passed over by chance, and taken all the same when nobody else is free.
+//
 // It is exact under concurrency: members are kept in order under a short lock, so every decision sees all
 // reservations made before it, and all other changes of load whose Changed has returned. Both cost O(log n).
 type LeastConn struct{}
@@ -48,19 +51,47 @@ func (l *leastConn) Pick(tried []int) int {
 
 // pickLocked picks among the members that are in the tree. The caller holds mu.
 func (l *leastConn) pickLocked() int {
-	// Bound: a member that turns out to be full leaves the tree, and none comes in while mu is held.
-	for {
-		best := l.tree.best()
-		if best.key == never {
-			return -1
+	var buf [warmUp]int
+	passed := buf[:0]
+	picked := -1
+	// Bound: a member that turns out to be full, or is passed over, leaves the tree, and none comes in while mu is held.
+	for picked < 0 {
+		i := l.least()
+		if i < 0 {
+			break
 		}
-		i := l.tree.find(rand.Uint64N(best.tied))
-		load, ok := l.members[i].reserve()
-		l.place(i, load)
-		if ok {
-			return i
+		if len(passed) < warmUp && l.members[i].cold() {
+			l.tree.set(i, never, 0)
+			passed = append(passed, i)
+			continue
+		}
+		if l.reserve(i) {
+			picked = i
 		}
 	}
+	for _, i := range passed {
+		l.refresh(i)
+		if picked < 0 && l.reserve(i) {
+			picked = i
+		}
+	}
+	return picked
+}
+
+// least draws one of the members with the least load, -1 if there is none. The caller holds mu.
+func (l *leastConn) least() int {
+	best := l.tree.best()
+	if best.key == never {
+		return -1
+	}
+	return l.tree.find(rand.Uint64N(best.tied))
+}
+
+// reserve takes a slot on member i and puts it where its load belongs then. The caller holds mu.
+func (l *leastConn) reserve(i int) bool {
+	load, ok := l.members[i].reserve()
+	l.place(i, load)
+	return ok
 }
 
 // Changed implements [Picker].
@@ -88,13 +119,18 @@ func (l *leastConn) place(i int, load int64) {
 	l.tree.set(i, key, w)
 }
 
-// rank returns the key of a member with that load, and its weight.
+// rank returns the key of a member with that load, and its weight among equals. That one is its full weight also
+// while it is ramped up: being passed over by chance is what keeps it down then.
 func (m *Member) rank(load int64) (key, w uint64) {
 	w = uint64(m.weight())
 	if w == 0 || m.Cap > 0 && load >= int64(m.Cap) {
 		return never, 0
 	}
-	return ratio(load, w), w
+	key = ratio(load, w)
+	if m.Warmth > 0 && m.Warmth < 1 {
+		w = max(uint64(float64(w)/m.Warmth), 1)
+	}
+	return key, w
 }
 
 // ratio returns load/w so that any two are in the order of the fractions, and equal only if these are: different

@@ -2,7 +2,9 @@ package pool
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Outcome is how the request of a lease ended, as far as its member is concerned.
@@ -21,6 +23,7 @@ const (
 // is safe for concurrent use.
 type Member struct {
 	address string
+	pool    *Pool
 
 	// load counts the requests in flight. Pickers raise it when they reserve a slot, a lease lowers it.
 	load atomic.Int64
@@ -35,7 +38,13 @@ type Member struct {
 	// guards the replacement.
 	watchers atomic.Pointer[[]watcher]
 
-	refs int // views that hold the member; guarded by Pool.mu
+	refused atomic.Int32 // connections that failed in a row
+
+	mu     sync.Mutex // guards vitals; nothing else is locked while it is held
+	vitals vitals
+
+	refs int       // views that hold the member; guarded by Pool.mu
+	left time.Time // when the last of them gave it up; guarded by Pool.mu
 }
 
 // watcher is a member's place in a view.
@@ -80,6 +89,17 @@ func (m *Member) changed(from *View) {
 		if w.view != from {
 			w.view.snap.Load().changed(w.index)
 		}
+	}
+}
+
+// refresh has the views of m look at it anew.
+func (m *Member) refresh(now time.Time) {
+	watchers := m.watchers.Load()
+	if watchers == nil {
+		return
+	}
+	for _, w := range *watchers {
+		w.view.Refresh(now)
 	}
 }
 

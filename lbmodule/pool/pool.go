@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
@@ -13,20 +15,34 @@ import (
 type Pool struct {
 	name string
 
+	panicking atomic.Bool // as reported last
+
+	listening sync.Mutex // guards listeners
+	listeners []*listener
+
 	mu      sync.Mutex // guards members, their refs and the replacement of their watchers
 	members map[string]*Member
 }
 
+const (
+	// retention is for how long a member that nobody holds keeps its state: name servers drop and return names.
+	retention = time.Minute
+	// maxRetained bounds how many of them a pool keeps.
+	maxRetained = 1024
+)
+
 // Name is the pool's name.
 func (p *Pool) Name() string { return p.name }
 
-// Members returns the pool's members, sorted by address.
+// Members returns the members that views hold, sorted by address.
 func (p *Pool) Members() []*Member {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := make([]*Member, 0, len(p.members))
 	for _, m := range p.members {
-		all = append(all, m)
+		if m.refs > 0 {
+			all = append(all, m)
+		}
 	}
 	slices.SortFunc(all, func(a, b *Member) int { return strings.Compare(a.address, b.address) })
 	return all
@@ -38,50 +54,110 @@ type Backend struct {
 	Weight      int  // 0..balance.MaxWeight; 0 takes no new requests
 	MaxRequests int  // exact bound of requests in flight, counted over all views of the pool; 0 = none
 	Backup      bool // used while no other backend is eligible
+	Unchecked   bool // the address stands for several backends, depending on the request: checks do not apply
 }
 
-// Open makes a view of the pool with these backends, whose addresses must differ. Without a policy the view
-// does not choose by itself: see [View.AcquireMember]. The view is to be closed when its config goes.
-func (p *Pool) Open(backends []Backend, policy balance.Policy) *View {
+// Initial is how a member with an active check is treated before its first probe has ended.
+type Initial uint8
+
+const (
+	// HoldUntilChecked gives it no requests.
+	HoldUntilChecked Initial = iota
+	// StartUp takes it for healthy.
+	StartUp
+	// StartDown takes it for unhealthy.
+	StartDown
+)
+
+// Passive are checks that watch the requests. The zero Passive does not.
+type Passive struct {
+	Span        time.Duration // for how long a failure is remembered
+	MaxFails    int           // so many failures make a member unfit; 0 for any number
+	MaxRatio    float64       // or this share of its requests; 0 for any share
+	MinRequests int           // before the share counts
+}
+
+// Settings are what a view goes by.
+type Settings struct {
+	// Policy chooses. Without one the caller does: see [View.AcquireMember].
+	Policy balance.Policy
+
+	Checked bool    // an active check watches the members
+	Initial Initial // what they are before it has
+	Passive Passive
+
+	// SlowStart is for how long a member is ramped up after it joined the pool or recovered; 0 for not at all.
+	SlowStart time.Duration
+
+	// PanicThreshold is the usable share of the members below which all are used that are not dead. At 0 that is
+	// so when nobody is usable.
+	PanicThreshold float64
+}
+
+// Open makes a view of the pool with these backends, whose addresses must differ. The view is to be closed when
+// its config goes.
+func (p *Pool) Open(backends []Backend, settings Settings) *View {
 	v := &View{
 		pool:     p,
-		policy:   policy,
+		settings: settings,
 		backends: slices.Clone(backends),
 		members:  make([]*Member, len(backends)),
-		reasons:  make([]Reason, len(backends)),
 	}
+	now := time.Now()
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.sweep(now)
+	// Members of a pool that is new as a whole need no slow start: nobody else could take their share.
+	late := len(p.members) > 0
 	for i, b := range v.backends {
 		m := p.members[b.Address]
 		if m == nil {
-			m = &Member{address: b.Address}
+			m = &Member{address: b.Address, pool: p, vitals: vitals{cold: late}}
 			p.members[b.Address] = m
 		}
 		m.refs++
 		v.members[i] = m
 	}
 	// The snapshot must be there before a member tells of its changes, and synchronised after all of them do.
-	v.snap.Store(v.build(nil))
+	v.Refresh(now)
 	for i, m := range v.members {
 		m.watch(v, i)
 	}
+	p.mu.Unlock()
+	v.Refresh(now)
 	v.snap.Load().sync()
 	return v
 }
 
 // close takes v's hold from its members.
 func (p *Pool) close(v *View) {
+	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range v.members {
 		m.unwatch(v)
-		m.refs--
+		if m.refs--; m.refs == 0 {
+			m.left = now
+		}
 	}
-	// A member with requests on it is kept for now: should its address come back, its cap has to count them.
+	p.sweep(now)
+}
+
+// sweep forgets members that nobody has held for a while. One with requests on it stays: should its address come
+// back, its cap has to count them. It is called with p.mu held.
+func (p *Pool) sweep(now time.Time) {
+	retained := 0
+	for _, m := range p.members {
+		if m.refs == 0 {
+			retained++
+		}
+	}
 	for address, m := range p.members {
-		if m.refs == 0 && m.load.Load() == 0 {
+		if m.refs > 0 || m.load.Load() > 0 {
+			continue
+		}
+		if now.Sub(m.left) >= retention || retained > maxRetained {
 			delete(p.members, address)
+			retained--
 		}
 	}
 }

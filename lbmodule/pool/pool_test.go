@@ -7,13 +7,33 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
 func newPool() *Pool {
 	var r Registry
 	return r.Acquire("test")
+}
+
+// checked are the settings of a view whose members are up until a check says otherwise.
+func checked(policy balance.Policy) Settings {
+	return Settings{Policy: policy, Checked: true, Initial: StartUp}
+}
+
+var errProbe = errors.New("connection refused")
+
+// mark has a check find those members dead for which down(i) holds, and the others healthy.
+func mark(v *View, down func(i int) bool) {
+	for i := range v.Len() {
+		r := healthcheck.Result{Time: time.Now()}
+		if down(i) {
+			r.Err, r.Refused = errProbe, true
+		}
+		Observer{v.Member(i), healthcheck.Thresholds{}}.Observe(r)
+	}
 }
 
 func backends(n int) []Backend {
@@ -49,15 +69,15 @@ func shares(t *testing.T, v *View, n int) []int {
 func TestSharesFollowWeights(t *testing.T) {
 	list := backends(3)
 	list[0].Weight, list[1].Weight, list[2].Weight = 5, 3, 2
-	v := newPool().Open(list, balance.Smooth{})
+	v := newPool().Open(list, checked(balance.Smooth{}))
 	if got := shares(t, v, 100); !slices.Equal(got, []int{50, 30, 20}) {
 		t.Errorf("shares = %v, want 50 30 20", got)
 	}
-	v.Mark(Down, func(i int) bool { return i == 1 })
+	mark(v, func(i int) bool { return i == 1 })
 	if got := shares(t, v, 70); !slices.Equal(got, []int{50, 0, 20}) {
 		t.Errorf("shares without the second = %v, want 50 0 20", got)
 	}
-	v.Mark(Down, func(int) bool { return false })
+	mark(v, func(int) bool { return false })
 	if got := shares(t, v, 100); !slices.Equal(got, []int{50, 30, 20}) {
 		t.Errorf("shares with all again = %v, want 50 30 20", got)
 	}
@@ -68,10 +88,10 @@ func TestSharesFollowWeights(t *testing.T) {
 func TestFrequentMarksDoNotStarve(t *testing.T) {
 	list := backends(4)
 	for _, policy := range []balance.Policy{balance.RoundRobin{}, balance.Smooth{}} {
-		v := newPool().Open(list, policy)
+		v := newPool().Open(list, checked(policy))
 		var got [4]int
 		for turn := range 300 {
-			v.Mark(Down, func(i int) bool { return i == 3 && turn%2 == 0 })
+			mark(v, func(i int) bool { return i == 3 && turn%2 == 0 })
 			for i, n := range shares(t, v, 10) {
 				got[i] += n
 			}
@@ -89,7 +109,7 @@ func TestEligibility(t *testing.T) {
 	list := backends(4)
 	list[2].Weight = 0
 	list[3].Backup = true
-	v := newPool().Open(list, balance.RoundRobin{})
+	v := newPool().Open(list, checked(balance.RoundRobin{}))
 	steps := []struct {
 		down     []int
 		eligible []int
@@ -103,12 +123,9 @@ func TestEligibility(t *testing.T) {
 		{nil, []int{0, 1}, nil},
 	}
 	for _, s := range steps {
-		v.Mark(Down, func(i int) bool { return slices.Contains(s.down, i) })
+		mark(v, func(i int) bool { return slices.Contains(s.down, i) })
 		if got := v.Snapshot().Eligible(); !slices.Equal(got, s.eligible) {
 			t.Errorf("down %v: eligible = %v, want %v", s.down, got, s.eligible)
-		}
-		if got := v.Marked(Down); !slices.Equal(got, s.down) {
-			t.Errorf("marked = %v, want %v", got, s.down)
 		}
 		l, err := v.Acquire(nil)
 		if !errors.Is(err, s.err) {
@@ -119,8 +136,9 @@ func TestEligibility(t *testing.T) {
 		}
 		l.Release(Success)
 	}
-	if v.Mark(Down, func(int) bool { return false }) {
-		t.Error("Mark reports a change where there was none")
+	before := v.Snapshot()
+	if mark(v, func(int) bool { return false }); v.Snapshot() != before {
+		t.Error("there is another snapshot though nothing changed")
 	}
 }
 
@@ -128,7 +146,7 @@ func TestTried(t *testing.T) {
 	list := backends(4)
 	list[3].Backup = true
 	for _, policy := range []balance.Policy{balance.RoundRobin{}, balance.Smooth{}, balance.LeastConn{}, balance.Random{}, balance.First{}} {
-		v := newPool().Open(list, policy)
+		v := newPool().Open(list, checked(policy))
 		for range 20 {
 			var tried []int
 			for range list {
@@ -155,7 +173,7 @@ func TestMaxRequests(t *testing.T) {
 	list := backends(2)
 	list[0].MaxRequests, list[1].MaxRequests = 2, 1
 	for _, policy := range []balance.Policy{balance.RoundRobin{}, balance.Smooth{}, balance.LeastConn{}, balance.Random{}, balance.First{}} {
-		v := newPool().Open(list, policy)
+		v := newPool().Open(list, checked(policy))
 		var held []Lease
 		for range 3 {
 			held = append(held, take(t, v))
@@ -180,7 +198,7 @@ func TestFullIsNotUnusable(t *testing.T) {
 	list := backends(2)
 	list[0].MaxRequests = 1
 	list[1].Backup = true
-	v := newPool().Open(list, balance.LeastConn{})
+	v := newPool().Open(list, checked(balance.LeastConn{}))
 	held := take(t, v)
 	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
 		t.Errorf("Acquire with a full primary: %v, want ErrFull", err)
@@ -190,7 +208,7 @@ func TestFullIsNotUnusable(t *testing.T) {
 
 func TestLease(t *testing.T) {
 	p := newPool()
-	v := p.Open(backends(1), balance.LeastConn{})
+	v := p.Open(backends(1), checked(balance.LeastConn{}))
 	m := p.Members()[0]
 
 	l := take(t, v)
@@ -227,7 +245,7 @@ func TestReload(t *testing.T) {
 	p := r.Acquire("web")
 	list := backends(2)
 	list[0].MaxRequests = 2
-	before := p.Open(list, balance.LeastConn{})
+	before := p.Open(list, checked(balance.LeastConn{}))
 	old := take(t, before) // on either
 	old.Release(Failure)
 
@@ -236,7 +254,7 @@ func TestReload(t *testing.T) {
 		t.Fatal("the same name is another pool")
 	}
 	list = append(list, Backend{Address: "10.0.0.9:80", Weight: 1})
-	after := p.Open(list[:1], balance.LeastConn{})
+	after := p.Open(list[:1], checked(balance.LeastConn{}))
 	l1 := take(t, after)
 	if _, err := after.Acquire(nil); !errors.Is(err, ErrFull) {
 		t.Errorf("the cap does not count requests of the other config: %v", err)
@@ -266,10 +284,10 @@ func TestAddressWithRequestsComesBack(t *testing.T) {
 	p := newPool()
 	list := backends(1)
 	list[0].MaxRequests = 1
-	v := p.Open(list, balance.RoundRobin{})
+	v := p.Open(list, checked(balance.RoundRobin{}))
 	l := take(t, v)
 	v.Close()
-	v = p.Open(list, balance.RoundRobin{})
+	v = p.Open(list, checked(balance.RoundRobin{}))
 	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
 		t.Errorf("Acquire: %v, want ErrFull", err)
 	}
@@ -288,7 +306,7 @@ func TestConcurrent(t *testing.T) {
 			for i := range list {
 				list[i].MaxRequests = i + 1
 			}
-			views := []*View{p.Open(list, policy), p.Open(list[1:], policy)}
+			views := []*View{p.Open(list, checked(policy)), p.Open(list[1:], checked(policy))}
 			var wg sync.WaitGroup
 			for g := range 8 {
 				wg.Go(func() {
@@ -313,10 +331,10 @@ func TestConcurrent(t *testing.T) {
 			}
 			wg.Go(func() {
 				for turn := range 300 {
-					views[turn%2].Mark(Down, func(i int) bool { return (i+turn)%3 == 0 })
+					mark(views[turn%2], func(i int) bool { return (i+turn)%3 == 0 })
 				}
 				for _, v := range views {
-					v.Mark(Down, func(int) bool { return false })
+					mark(v, func(int) bool { return false })
 				}
 			})
 			wg.Wait()
@@ -343,7 +361,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func TestNobody(t *testing.T) {
-	v := newPool().Open(nil, balance.LeastConn{})
+	v := newPool().Open(nil, checked(balance.LeastConn{}))
 	if _, err := v.Acquire(nil); !errors.Is(err, ErrNone) {
 		t.Errorf("Acquire on an empty pool: %v, want ErrNone", err)
 	}
@@ -359,7 +377,7 @@ func BenchmarkAcquire(b *testing.B) {
 				for i := range list {
 					list[i].Address = fmt.Sprint(i)
 				}
-				v := newPool().Open(list, policy)
+				v := newPool().Open(list, checked(policy))
 				b.ReportAllocs()
 				for b.Loop() {
 					l, _ := v.Acquire(nil)

@@ -1,6 +1,10 @@
 package pool
 
-import "github.com/ballastlb/ballast/lbmodule/balance"
+import (
+	"slices"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
 
 // The tiers of a snapshot, in the order of their use.
 const (
@@ -15,11 +19,55 @@ type Snapshot struct {
 	tiers [tierCount]tier
 	first int     // the first tier that is not empty; tierCount when all are
 	at    []place // where the view's backend i stands
+
+	usable    int  // members that are usable
+	total     int  // members that could be: those with a weight
+	held      bool // some of them wait for their first probe
+	panicking bool // members are eligible that are not usable
+
+	replaced chan struct{} // closed when another snapshot is in force
+}
+
+// Usable is how many members are usable, and of how many.
+func (s *Snapshot) Usable() (usable, total int) { return s.usable, s.total }
+
+// Panicking tells whether too few members are usable, so that all are eligible that are not dead.
+func (s *Snapshot) Panicking() bool { return s.panicking }
+
+// Held tells whether a member waits for its first probe.
+func (s *Snapshot) Held() bool { return s.held }
+
+// Replaced is closed when another snapshot is in force.
+func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }
+
+// like tells whether other has the same members in the same places, with the same weights.
+func (s *Snapshot) like(other *Snapshot) bool {
+	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held || s.panicking != other.panicking {
+		return false
+	}
+	for t := range s.tiers {
+		if !slices.Equal(s.tiers[t].members, other.tiers[t].members) || !slices.Equal(s.tiers[t].warmth, other.tiers[t].warmth) {
+			return false
+		}
+	}
+	return true
+}
+
+// Has tells whether the member at position i may be picked.
+func (s *Snapshot) Has(i int) bool { return s.at[i] != nowhere }
+
+// Warmth is the share of its weight that the member at position i is to get, 1 if it is not being ramped up.
+func (s *Snapshot) Warmth(i int) float64 {
+	if at := s.at[i]; at != nowhere {
+		return s.tiers[at.tier].warmth[at.index]
+	}
+	return 1
 }
 
 // tier is a set of members of which any is as good as the other, but for the policy.
 type tier struct {
 	members []int          // positions in the view, ascending
+	warmth  []float64      // of each, relative to the warmest
 	picker  balance.Picker // picks an index of members; nil without a policy
 }
 
@@ -39,6 +87,18 @@ func (s *Snapshot) Eligible() []int {
 		return nil
 	}
 	return s.tiers[s.first].members
+}
+
+// normalize makes the warmth of members relative to the warmest: those that are ramped up together need not wait for
+// anybody.
+func (t *tier) normalize() {
+	if len(t.warmth) == 0 {
+		return
+	}
+	warmest := slices.Max(t.warmth)
+	for k := range t.warmth {
+		t.warmth[k] /= warmest
+	}
 }
 
 func (t *tier) pick(tried []int) int {

@@ -5,22 +5,16 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
-)
-
-// Reason is why a member must not be given new requests; several may hold at once. What watches members
-// (health checks, breakers, operators) owns one Reason each and marks it with [View.Mark].
-type Reason uint8
-
-const (
-	// Down means that health checks, active or passive, found the member unfit.
-	Down Reason = 1 << iota
 )
 
 var (
 	// ErrNone is returned when no member is eligible.
 	ErrNone = errors.New("no backend is usable")
+	// ErrHeld is returned when no member is eligible, but some wait for their first probe.
+	ErrHeld = errors.New("no backend has been checked yet")
 	// ErrFull is returned when members are eligible but all of them are at their max_requests.
 	ErrFull = errors.New("all usable backends are at max_requests")
 )
@@ -29,15 +23,15 @@ var (
 // for concurrent use.
 type View struct {
 	pool     *Pool
-	policy   balance.Policy // nil: the caller chooses
+	settings Settings
 	backends []Backend
 	members  []*Member // by position in backends
 
 	snap atomic.Pointer[Snapshot]
 
-	mu      sync.Mutex // guards reasons and the replacement of snap
-	reasons []Reason
-	closed  sync.Once
+	mu     sync.Mutex  // guards the replacement of snap and what follows
+	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
+	closed bool
 }
 
 // Pool is the pool that v shows.
@@ -55,7 +49,17 @@ func (v *View) Snapshot() *Snapshot { return v.snap.Load() }
 // Close gives up the view's hold on its members. Leases it granted stay good, and a request that still uses
 // the view is served.
 func (v *View) Close() {
-	v.closed.Do(func() { v.pool.close(v) })
+	v.mu.Lock()
+	if v.closed {
+		v.mu.Unlock()
+		return
+	}
+	v.closed = true
+	if v.timer != nil {
+		v.timer.Stop()
+	}
+	v.mu.Unlock()
+	v.pool.close(v)
 }
 
 // Acquire picks a member by the view's policy and reserves a slot on it. tried are the positions of members
@@ -64,6 +68,9 @@ func (v *View) Close() {
 func (v *View) Acquire(tried []int) (Lease, error) {
 	s := v.snap.Load()
 	if s.first == len(s.tiers) {
+		if s.held {
+			return Lease{}, ErrHeld
+		}
 		return Lease{}, ErrNone
 	}
 	if len(tried) > 0 {
@@ -100,70 +107,133 @@ func (v *View) granted(i int) Lease {
 	return Lease{member: m, index: i, generation: m.generation.Load()}
 }
 
-// Mark sets, for every member, whether reason r holds: the member at position i is marked when marked(i)
-// says so. If that changes anything a new snapshot is in force when Mark returns true.
-func (v *View) Mark(r Reason, marked func(i int) bool) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	changed := false
-	for i, old := range v.reasons {
-		now := old &^ r
-		if marked(i) {
-			now |= r
-		}
-		changed = changed || now != old
-		v.reasons[i] = now
-	}
-	if !changed {
-		return false
-	}
-	s := v.build(v.snap.Load())
-	v.snap.Store(s)
-	// Loads that changed while the snapshot was built were told to its predecessor.
-	s.sync()
-	return true
-}
+// Member returns the member at position i.
+func (v *View) Member(i int) *Member { return v.members[i] }
 
-// Marked returns the positions of the members marked with r.
-func (v *View) Marked(r Reason) []int {
+// Refresh looks at the members anew and makes the snapshot that follows from how they are now.
+func (v *View) Refresh(now time.Time) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	var marked []int
-	for i, have := range v.reasons {
-		if have&r != 0 {
-			marked = append(marked, i)
+	if v.closed {
+		v.mu.Unlock()
+		return
+	}
+	old := v.snap.Load()
+	next, events, due := v.build(old, now)
+	if !next.like(old) {
+		v.snap.Store(next)
+		// Loads that changed while the snapshot was built were told to its predecessor.
+		next.sync()
+		if old != nil {
+			close(old.replaced)
 		}
 	}
-	return marked
+	v.arm(due, now)
+	v.mu.Unlock()
+	for _, e := range events {
+		v.pool.report(e)
+	}
 }
 
-// build makes the snapshot of the members that are eligible now; old is the one it is to replace, nil at
-// first. It is called with v.mu held, or before v is shared.
-func (v *View) build(old *Snapshot) *Snapshot {
-	s := &Snapshot{at: make([]place, len(v.backends))}
+// arm has Refresh called when it is due. The caller holds v.mu.
+func (v *View) arm(due, now time.Time) {
+	switch {
+	case due.IsZero():
+		if v.timer != nil {
+			v.timer.Stop()
+		}
+	case v.timer == nil:
+		v.timer = time.AfterFunc(due.Sub(now), func() { v.Refresh(time.Now()) })
+	default:
+		v.timer.Reset(due.Sub(now))
+	}
+}
+
+// build makes the snapshot of the members that are eligible now; old is the one it is to replace, nil at first.
+// due is when to build again, zero if nothing will change by itself. The caller holds v.mu.
+func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event, due time.Time) {
+	s = &Snapshot{at: make([]place, len(v.backends)), replaced: make(chan struct{})}
+	conditions := make([]condition, len(v.backends))
 	for i, b := range v.backends {
-		s.at[i] = nowhere
-		if b.Weight == 0 || v.reasons[i] != 0 {
+		c, flipped := v.members[i].examine(&v.settings, now)
+		if b.Unchecked {
+			c = condition{warmth: 1}
+		} else if flipped {
+			e := Event{Kind: BackendUp, Pool: v.pool.name, Backend: b.Address, Reason: ReasonPassive}
+			if c.down {
+				e.Kind = BackendDown
+			}
+			events = append(events, e)
+		}
+		conditions[i] = c
+		if !c.next.IsZero() && (due.IsZero() || c.next.Before(due)) {
+			due = c.next
+		}
+		if b.Weight == 0 {
 			continue
 		}
-		t := primary
-		if b.Backup {
-			t = backup
+		s.total++
+		s.held = s.held || c.held
+		if c.usable() {
+			s.usable++
 		}
-		s.at[i] = place{tier: t, index: int32(len(s.tiers[t].members))}
-		s.tiers[t].members = append(s.tiers[t].members, i)
+	}
+	s.panicking = v.panics(s, conditions)
+	v.place(s, conditions)
+	if v.settings.Policy != nil {
+		for t := range s.tiers {
+			v.buildPicker(s, old, t)
+		}
+	}
+	if v.pool.panicking.Swap(s.panicking) != s.panicking {
+		e := Event{Kind: PanicEnded, Pool: v.pool.name, Usable: s.usable, Total: s.total}
+		if s.panicking {
+			e.Kind = PanicBegan
+		}
+		events = append(events, e)
+	}
+	return s, events, due
+}
+
+// panics tells whether so few members are usable that those must be used that are not, and whether there are any.
+// Held members are not counted: they are not known to be unfit.
+func (v *View) panics(s *Snapshot, conditions []condition) bool {
+	known, resort := 0, false
+	for i, c := range conditions {
+		if v.backends[i].Weight == 0 || c.held {
+			continue
+		}
+		known++
+		resort = resort || c.down && c.lastResort(s.held)
+	}
+	few := s.usable == 0 || float64(s.usable) < v.settings.PanicThreshold*float64(known)
+	return few && resort
+}
+
+// place puts the members that are eligible into their tiers.
+func (v *View) place(s *Snapshot, conditions []condition) {
+	for i, b := range v.backends {
+		s.at[i] = nowhere
+		c := &conditions[i]
+		eligible := c.usable() || s.panicking && c.lastResort(s.held)
+		if b.Weight == 0 || !eligible {
+			continue
+		}
+		n := primary
+		if b.Backup {
+			n = backup
+		}
+		t := &s.tiers[n]
+		s.at[i] = place{tier: n, index: int32(len(t.members))}
+		t.members = append(t.members, i)
+		t.warmth = append(t.warmth, c.warmth)
+	}
+	for t := range s.tiers {
+		s.tiers[t].normalize()
 	}
 	s.first = slices.IndexFunc(s.tiers[:], func(t tier) bool { return len(t.members) > 0 })
 	if s.first < 0 {
 		s.first = len(s.tiers)
 	}
-	if v.policy == nil {
-		return s
-	}
-	for t := range s.tiers {
-		v.buildPicker(s, old, t)
-	}
-	return s
 }
 
 // buildPicker gives tier t of s its picker, which carries on where that of old was.
@@ -175,13 +245,28 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 	if old != nil {
 		prev = old.tiers[t].picker
 	}
+	scale := v.scale(tier)
 	for k, i := range tier.members {
 		b := v.backends[i]
-		members[k] = balance.Member{Weight: b.Weight, Cap: b.MaxRequests, Load: &v.members[i].load}
+		weight := max(int(float64(b.Weight*scale)*tier.warmth[k]+0.5), 1)
+		members[k] = balance.Member{Weight: weight, Cap: b.MaxRequests, Load: &v.members[i].load, Warmth: tier.warmth[k]}
 		before[k] = -1
 		if old != nil && old.at[i].tier == int8(t) {
 			before[k] = int(old.at[i].index)
 		}
 	}
-	tier.picker = v.policy.Build(members, prev, before)
+	tier.picker = v.settings.Policy.Build(members, prev, before)
+}
+
+// scale is what weights are multiplied by, so that a share of a small one is still a whole number: a hundred while
+// a member is ramped up, less where the largest weight would become too large.
+func (v *View) scale(t *tier) int {
+	if !slices.ContainsFunc(t.warmth, func(w float64) bool { return w < 1 }) {
+		return 1
+	}
+	largest := 1
+	for _, i := range t.members {
+		largest = max(largest, v.backends[i].Weight)
+	}
+	return min(max(balance.MaxWeight/largest, 1), 100)
 }

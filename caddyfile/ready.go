@@ -1,0 +1,29 @@
+package caddyfile
+
+import (
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("load_balancer_ready", parseReady)
+	httpcaddyfile.RegisterDirectiveOrder("load_balancer_ready", httpcaddyfile.Before, "respond")
+}
+
+// parseReady sets up the handler from Caddyfile tokens:
+//
+//	load_balancer_ready [<matcher>] [<pools...>]
+func parseReady(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	d := helper.Dispenser
+	d.Next() // the directive's name
+	r := &lbmodule.Ready{Pools: d.RemainingArgs()}
+	if d.NextBlock(0) {
+		return nil, d.Errf("load_balancer_ready: unrecognized setting %s", d.Val())
+	}
+	if err := r.Check(); err != nil {
+		return nil, d.WrapErr(err)
+	}
+	return r, nil
+}

@@ -1,0 +1,274 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/ballastlb/ballast/healthcheck"
+)
+
+// HealthCheck is an active health check. Each backend is probed by one probe at a time, at moments of its own, over
+// the transport that requests take. A backend that is down is probed less and less often, down to a sixth.
+// Backends whose address depends on the request are not checked.
+type HealthCheck struct {
+	// Whether there is no check.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// What a probe is: `http` (a request), `tcp` (a connection), `tls` (a handshake) or `grpc` (a call of
+	// grpc.health.v1.Health/Check). Default: http.
+	Type string `json:"type,omitempty"`
+
+	// Path and query of the request. Default: /.
+	URI string `json:"uri,omitempty"`
+
+	// The status that is expected: codes or classes such as 2xx. Default: 2xx.
+	Status []string `json:"status,omitempty"`
+
+	// The method of the request. Default: GET.
+	Method string `json:"method,omitempty"`
+
+	// Header fields of the request. Placeholders may be used, {http.reverse_proxy.active.target_upstream} for the
+	// backend's address among them. `Host` sets the host. Default: none.
+	Headers http.Header `json:"headers,omitempty"`
+
+	// The body of the request. Default: none.
+	Body string `json:"body,omitempty"`
+
+	// A regular expression that the body of the answer must match. Default: none.
+	ExpectBody string `json:"expect_body,omitempty"`
+
+	// How many bytes of the answer's body are looked at. Default: 1 MiB.
+	MaxSize int64 `json:"max_size,omitempty"`
+
+	// Whether redirects are followed. Default: false, a redirect is an answer like others.
+	FollowRedirects bool `json:"follow_redirects,omitempty"`
+
+	// The service that a gRPC check asks for. Default: the server as a whole.
+	Service string `json:"service,omitempty"`
+
+	// The port to probe, where it is not the backend's. Default: the backend's.
+	Port int `json:"port,omitempty"`
+
+	// The address to probe for all backends, where it is not the backend's own: something that knows how
+	// they are. It wins over port. Default: the backend's address.
+	Upstream string `json:"upstream,omitempty"`
+
+	// The transport of the probes, where it is not that of requests. Default: that of requests.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	// From one probe to the next. Default: 5s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+
+	// The same while a change is pending, at most interval. Default: 1s.
+	FastInterval caddy.Duration `json:"fast_interval,omitempty"`
+
+	// Of one probe, from its start to its verdict. Default: 2s, at most 80 % of interval.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How many probes in a row must pass until a backend that is down is up. Default: 2.
+	Rise int `json:"rise,omitempty"`
+
+	// How many probes in a row must fail until a backend that is up is down. Default: 3.
+	Fall int `json:"fall,omitempty"`
+
+	// What a backend is before its first probe has ended, which decides alone: `check` (it gets no requests), `up`
+	// or `down`. While nobody has been probed, requests wait for a second at most. Default: check.
+	Initial string `json:"initial,omitempty"`
+}
+
+// fromStock returns the check that reverse_proxy's settings ask for, with reverse_proxy's defaults; nil for none.
+func fromStock(checks *reverseproxy.HealthChecks) *HealthCheck {
+	if checks == nil || checks.Active == nil || !checks.Active.IsEnabled() {
+		return nil
+	}
+	a := checks.Active
+	c := &HealthCheck{
+		URI: a.URI, Method: a.Method, Headers: a.Headers, Body: a.Body, ExpectBody: a.ExpectBody, MaxSize: a.MaxSize,
+		FollowRedirects: a.FollowRedirects, Port: a.Port, Upstream: a.Upstream,
+		Interval: a.Interval, Timeout: a.Timeout, Rise: max(a.Passes, 1), Fall: max(a.Fails, 1),
+	}
+	if c.URI == "" {
+		c.URI = a.Path //nolint:staticcheck // configs that have it still work with reverse_proxy
+	}
+	switch status := a.ExpectStatus; {
+	case status >= 100:
+		c.Status = []string{strconv.Itoa(status)}
+	case status > 0:
+		c.Status = []string{strconv.Itoa(status) + "xx"}
+	}
+	if c.Interval == 0 {
+		c.Interval = caddy.Duration(30 * time.Second)
+	}
+	if c.Timeout == 0 {
+		c.Timeout = min(caddy.Duration(5*time.Second), c.Interval*4/5)
+	}
+	return c
+}
+
+// withDefaults returns the check with everything filled in that it leaves open; nil if there is none.
+func (c *HealthCheck) withDefaults() *HealthCheck {
+	if c == nil || c.Disabled {
+		return nil
+	}
+	filled := *c
+	fill := func(field *caddy.Duration, standard time.Duration) {
+		if *field == 0 {
+			*field = caddy.Duration(standard)
+		}
+	}
+	fill(&filled.Interval, 5*time.Second)
+	fill(&filled.FastInterval, time.Second)
+	filled.FastInterval = min(filled.FastInterval, filled.Interval)
+	fill(&filled.Timeout, min(2*time.Second, time.Duration(filled.Interval)*4/5))
+	if filled.Type == "" {
+		filled.Type = "http"
+	}
+	if filled.URI == "" {
+		filled.URI = "/"
+	}
+	if filled.Method == "" {
+		filled.Method = http.MethodGet
+	}
+	if filled.Rise == 0 {
+		filled.Rise = 2
+	}
+	if filled.Fall == 0 {
+		filled.Fall = 3
+	}
+	if filled.Initial == "" {
+		filled.Initial = "check"
+	}
+	return &filled
+}
+
+func (c *HealthCheck) thresholds() healthcheck.Thresholds {
+	return healthcheck.Thresholds{Rise: c.Rise, Fall: c.Fall}
+}
+
+// key tells checks apart that are made in different ways or at different times, for a backend with this address and
+// that transport. What is made of the results does not count.
+func (c *HealthCheck) key(address string, transport json.RawMessage) string {
+	same := *c
+	same.Rise, same.Fall, same.Initial = 0, 0, ""
+	if same.TransportRaw == nil {
+		same.TransportRaw = transport
+	}
+	key, err := json.Marshal(struct {
+		Address string
+		Check   HealthCheck
+	}{address, same})
+	if err != nil {
+		// Raw JSON that was read before can be written.
+		panic(err)
+	}
+	return string(key)
+}
+
+func (c *HealthCheck) check() error {
+	if c == nil || c.Disabled {
+		return nil
+	}
+	if !slices.Contains([]string{"", "http", "tcp", "tls", "grpc"}, c.Type) {
+		return fmt.Errorf("health_check: type %s: must be http, tcp, tls or grpc", c.Type)
+	}
+	if !slices.Contains([]string{"", "check", "up", "down"}, c.Initial) {
+		return fmt.Errorf("health_check: initial %s: must be check, up or down", c.Initial)
+	}
+	for _, status := range c.Status {
+		if _, err := statusRange(status); err != nil {
+			return fmt.Errorf("health_check: status %s: %w", status, err)
+		}
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		return fmt.Errorf("health_check: port %d: must be from 1 to 65535", c.Port)
+	}
+	if c.Upstream != "" {
+		if err := validateAddress(c.Upstream); err != nil {
+			return fmt.Errorf("health_check: upstream %s: %w", c.Upstream, err)
+		}
+	}
+	return first(
+		c.checkRequest(),
+		atLeast("health_check: interval", c.Interval, 0),
+		atLeast("health_check: fast_interval", c.FastInterval, 0),
+		atLeast("health_check: timeout", c.Timeout, 0),
+		atLeast("health_check: rise", c.Rise, 0),
+		atLeast("health_check: fall", c.Fall, 0),
+		atLeast("health_check: max_size", c.MaxSize, 0),
+	)
+}
+
+// checkRequest checks what makes the request of an HTTP check.
+func (c *HealthCheck) checkRequest() error {
+	if u, err := url.Parse(c.URI); err != nil || u.Host != "" {
+		return fmt.Errorf("health_check: uri %s: must be a path, with a query or without", c.URI)
+	}
+	if c.Method != "" && !httpguts.ValidHeaderFieldName(c.Method) {
+		return fmt.Errorf("health_check: method %q: must be an HTTP method", c.Method)
+	}
+	for name := range c.Headers {
+		if !strings.Contains(name, "{") && !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("health_check: header %q: must be the name of a header field", name)
+		}
+	}
+	if _, err := regexp.Compile(c.ExpectBody); err != nil {
+		return fmt.Errorf("health_check: expect_body %q: must be a regular expression: %w", c.ExpectBody, err)
+	}
+	return nil
+}
+
+// statusRange reads a status code or a class such as 2xx.
+func statusRange(status string) (healthcheck.StatusRange, error) {
+	if class, ok := strings.CutSuffix(status, "xx"); ok && len(class) == 1 && class >= "1" && class <= "5" {
+		first := int(class[0]-'0') * 100
+		return healthcheck.StatusRange{First: first, Last: first + 99}, nil
+	}
+	code, err := strconv.Atoi(status)
+	if err != nil || code < 100 || code > 599 {
+		return healthcheck.StatusRange{}, fmt.Errorf("must be a status from 100 to 599 or a class such as 2xx")
+	}
+	return healthcheck.StatusRange{First: code, Last: code}, nil
+}
+
+// checkTransport checks that a gRPC check can be made over a transport of that config.
+func (c *HealthCheck) checkTransport(transport json.RawMessage) error {
+	if c == nil || c.Disabled || c.Type != "grpc" {
+		return nil
+	}
+	if c.TransportRaw != nil {
+		transport = c.TransportRaw
+	}
+	var t struct {
+		Protocol string          `json:"protocol"`
+		Versions []string        `json:"versions"`
+		TLS      json.RawMessage `json:"tls"`
+	}
+	if len(transport) > 0 && json.Unmarshal(transport, &t) != nil {
+		return nil // loading it will tell what is wrong
+	}
+	if t.Protocol != "" && t.Protocol != "http" {
+		return nil // it may speak whatever it likes
+	}
+	if len(t.Versions) == 0 {
+		t.Versions = []string{"1.1", "2"}
+	}
+	needed := "h2c"
+	if t.TLS != nil {
+		needed = "2"
+	}
+	if slices.Contains(t.Versions, needed) || slices.Contains(t.Versions, "3") || slices.Contains(t.Versions, "h2c") {
+		return nil
+	}
+	return fmt.Errorf("health_check: grpc: the transport speaks HTTP/1 only; it must have tls, or versions with h2c")
+}

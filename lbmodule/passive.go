@@ -1,0 +1,105 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// minRatioRequests is how many requests a share of failed ones must be of to mean anything.
+const minRatioRequests = 20
+
+// passive are reverse_proxy's passive checks. They are kept by ours, which count in buckets of time; there it would
+// be a goroutine for each failure.
+type passive struct {
+	settings pool.Passive
+	status   []int
+	latency  time.Duration
+}
+
+// loadPassive takes the passive checks out of reverse_proxy's settings.
+func (h *Handler) loadPassive() passive {
+	if h.HealthChecks == nil || h.HealthChecks.Passive == nil {
+		return passive{}
+	}
+	stock := h.HealthChecks.Passive
+	p := passive{
+		settings: pool.Passive{
+			Span: time.Duration(stock.FailDuration), MaxFails: stock.MaxFails,
+			MaxRatio: h.MaxFailRatio, MinRequests: minRatioRequests,
+		},
+		status:  stock.UnhealthyStatus,
+		latency: time.Duration(stock.UnhealthyLatency),
+	}
+	if p.settings.MaxFails == 0 && p.settings.MaxRatio == 0 {
+		p.settings.MaxFails = 1
+	}
+	return p
+}
+
+// failed tells whether an attempt counts as failed for the passive checks.
+func (p *passive) failed(res *http.Response, err error, took time.Duration) bool {
+	if err != nil {
+		return true
+	}
+	return p.latency > 0 && took >= p.latency ||
+		slices.ContainsFunc(p.status, func(status int) bool { return caddyhttp.StatusCodeMatches(res.StatusCode, status) })
+}
+
+// observe tells the member of the current attempt how that ended, as far as its health is concerned.
+func (q *request) observe(ctx context.Context, res *http.Response, err error, took time.Duration) {
+	if !q.lease.Held() || q.outcome == pool.Ignored {
+		return
+	}
+	now := time.Now()
+	q.lease.Member().Connected(!isDialError(err), now)
+	if p := &q.h.passive; p.settings.Span > 0 && ctx.Err() == nil {
+		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
+	}
+}
+
+func isDialError(err error) bool {
+	var dial reverseproxy.DialError
+	return err != nil && errors.As(err, &dial)
+}
+
+// poolSettings are the settings of the handler's views of its pool. With probed the members are those that the
+// active check watches.
+func (h *Handler) poolSettings(probed bool) pool.Settings {
+	s := pool.Settings{
+		Passive:        h.passive.settings,
+		SlowStart:      h.SlowStart.window(),
+		PanicThreshold: h.PanicThreshold,
+	}
+	if b, ok := h.policy.(balancer); ok {
+		s.Policy = b.balancePolicy()
+	}
+	if probed && h.active != nil {
+		s.Checked = true
+		s.Initial = map[string]pool.Initial{"check": pool.HoldUntilChecked, "up": pool.StartUp, "down": pool.StartDown}[h.active.Initial]
+	}
+	return s
+}
+
+// defaultSlowStart is the window of a slow start that nothing is said about.
+const defaultSlowStart = caddy.Duration(10 * time.Second)
+
+// window is the length of the slow start, 0 if it is off.
+func (s *SlowStart) window() time.Duration {
+	switch {
+	case s == nil:
+		return time.Duration(defaultSlowStart)
+	case s.Disabled:
+		return 0
+	default:
+		return time.Duration(s.Window)
+	}
+}

@@ -1,0 +1,195 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/ballastlb/ballast/healthcheck"
+)
+
+// deadAfter is how many connections in a row must fail until a member is dead.
+const deadAfter = 5
+
+const (
+	// coldest is the share of its weight that a member is given when its slow start begins.
+	coldest = 0.1
+	// rampSteps is in how many steps the share rises, and rampStep the least time between two.
+	rampSteps = 20
+	rampStep  = 50 * time.Millisecond
+)
+
+// vitals are what is known of a member's health. They belong to the member and are the same for all views; what
+// follows from them depends on the settings of the view.
+type vitals struct {
+	state   healthcheck.State
+	last    healthcheck.Result // of the active check; the zero Result if there was none
+	passive healthcheck.Window
+	failing bool      // passive checks found the member unfit
+	usable  bool      // so when last looked at
+	proven  bool      // it has been usable
+	cold    bool      // it has to be ramped up when it becomes usable
+	ramp    time.Time // when the last ramp began; zero if there was none
+	since   time.Time // when the member became what it is, usable or not
+}
+
+// condition is what a view makes of a member's vitals.
+type condition struct {
+	held   bool      // it waits for its first probe
+	down   bool      // checks found it unfit
+	dead   bool      // and no connection can be made, so that trying makes no sense
+	proven bool      // it has been usable
+	warmth float64   // share of its weight it is to get, up to 1
+	next   time.Time // when this will be another without anything happening; zero if it will not
+}
+
+func (c *condition) usable() bool { return !c.held && !c.down }
+
+// lastResort tells whether the member may be used in a panic. One that has failed its first check never worked, as far
+// as is known: while others still wait for theirs, these are waited for instead.
+func (c *condition) lastResort(othersHeld bool) bool {
+	return !c.held && !c.dead && (c.proven || !othersHeld)
+}
+
+// examine tells what the settings of a view make of m, and whether that turned passive checks over.
+func (m *Member) examine(s *Settings, now time.Time) (c condition, flipped bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := &m.vitals
+	var down bool
+	if s.Checked {
+		unknown := h.state.Status == healthcheck.Unknown
+		c.held = unknown && s.Initial == HoldUntilChecked
+		down = h.state.Status == healthcheck.Down || unknown && s.Initial == StartDown
+	}
+	flipped = m.judgePassive(&s.Passive, now)
+	if h.failing {
+		c.next = h.passive.NextExpiry(now)
+	}
+	c.down = down || h.failing
+	c.dead = c.down && (m.refused.Load() >= deadAfter || down && h.last.Refused)
+	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
+		if usable && h.cold {
+			h.ramp, h.cold = now, false
+		}
+		h.usable, h.since = usable, now
+	}
+	h.proven = h.proven || h.usable
+	c.proven = h.proven
+	h.cold = h.cold || c.down
+	c.warmth = 1
+	if age := now.Sub(h.ramp); !h.ramp.IsZero() && age < s.SlowStart {
+		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(s.SlowStart)
+		if step := now.Add(max(s.SlowStart/rampSteps, rampStep)); c.next.IsZero() || step.Before(c.next) {
+			c.next = step
+		}
+	}
+	return c, flipped
+}
+
+// judgePassive applies the passive checks and reports whether their verdict is another. It is called with m.mu held.
+func (m *Member) judgePassive(p *Passive, now time.Time) (flipped bool) {
+	h := &m.vitals
+	failing := false
+	if p.Span > 0 && h.passive.Span() > 0 {
+		requests, failures := h.passive.Counts(now)
+		failing = p.MaxFails > 0 && failures >= p.MaxFails ||
+			p.MaxRatio > 0 && requests >= p.MinRequests && float64(failures) >= p.MaxRatio*float64(requests)
+	}
+	flipped = failing != h.failing
+	h.failing = failing
+	return flipped
+}
+
+// Vitals is a member's health for those who show it.
+type Vitals struct {
+	Status healthcheck.Status // of the active check
+	Usable bool
+	Since  time.Time          // of Usable
+	Last   healthcheck.Result // of the active check; the zero Result if there was none
+}
+
+// Vitals returns what is known of the member's health.
+func (m *Member) Vitals() Vitals {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Vitals{Status: m.vitals.state.Status, Usable: m.vitals.usable, Since: m.vitals.since, Last: m.vitals.last}
+}
+
+// Observer takes the results of an active check for a member.
+type Observer struct {
+	Member     *Member
+	Thresholds healthcheck.Thresholds
+}
+
+// State implements [healthcheck.Observer].
+func (o Observer) State() healthcheck.State {
+	o.Member.mu.Lock()
+	defer o.Member.mu.Unlock()
+	return o.Member.vitals.state
+}
+
+// Observe implements [healthcheck.Observer].
+func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
+	m := o.Member
+	m.mu.Lock()
+	before := m.vitals.state
+	after := before.After(r.OK(), o.Thresholds)
+	wasRefused := m.vitals.last.Refused
+	m.vitals.state, m.vitals.last = after, r
+	m.mu.Unlock()
+	if !r.Refused {
+		m.refused.Store(0)
+	}
+	// What happened to the backend is told before what follows for the pool.
+	switch e := (Event{Pool: m.pool.name, Backend: m.address, Reason: ReasonCheck, Err: r.Err}); {
+	case after.Status == before.Status:
+	case after.Status == healthcheck.Down:
+		e.Kind = BackendDown
+		m.pool.report(e)
+	case before.Status == healthcheck.Down:
+		e.Kind = BackendUp
+		m.pool.report(e)
+	}
+	if after.Status != before.Status || wasRefused != r.Refused {
+		m.refresh(r.Time.Add(r.Took))
+	}
+	return after
+}
+
+// Connected books whether a request could be given a connection to the member.
+func (m *Member) Connected(ok bool, now time.Time) {
+	switch {
+	case !ok:
+		if m.refused.Add(1) == deadAfter {
+			m.refresh(now)
+		}
+	case m.refused.Load() != 0:
+		if m.refused.Swap(0) >= deadAfter {
+			m.refresh(now)
+		}
+	}
+}
+
+// ObservePassive books a request for the passive checks of the view: whether it failed in their sense.
+func (v *View) ObservePassive(i int, failed bool, now time.Time) {
+	p := &v.settings.Passive
+	if p.Span <= 0 {
+		return
+	}
+	m := v.members[i]
+	m.mu.Lock()
+	w := &m.vitals.passive
+	if w.Span() == 0 {
+		*w = healthcheck.NewWindow(p.Span, now)
+	} else if w.Span() != p.Span/10*10 {
+		*w = w.Resized(p.Span, now)
+	}
+	w.Add(failed, now)
+	before := m.vitals.failing
+	flipped := m.judgePassive(p, now)
+	// The views are to see the flip themselves, and to tell of it.
+	m.vitals.failing = before
+	m.mu.Unlock()
+	if flipped {
+		m.refresh(now)
+	}
+}

@@ -1,0 +1,61 @@
+package lbmodule
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// The names under which Caddy's events tell of a pool.
+const (
+	eventBackendDown = "backend_down"
+	eventBackendUp   = "backend_up"
+	eventPanicBegan  = "panic_began"
+	eventPanicEnded  = "panic_ended"
+)
+
+// report logs an event of a pool and tells it to whoever has subscribed. It is called with no lock held.
+func (a *App) report(e pool.Event) {
+	backend := a.backendName(e.Pool, e.Backend)
+	data := map[string]any{"pool": e.Pool}
+	fields := []zap.Field{zap.String("pool", e.Pool)}
+	if e.Backend != "" {
+		data["backend"], data["reason"], data["error"] = backend, e.Reason, ""
+		fields = append(fields, zap.String("backend", backend), zap.String("reason", e.Reason))
+		if e.Err != nil {
+			data["error"] = e.Err.Error()
+			fields = append(fields, zap.Error(e.Err))
+		}
+	} else {
+		data["usable"], data["total"] = e.Usable, e.Total
+		fields = append(fields, zap.Int("usable", e.Usable), zap.Int("total", e.Total))
+	}
+	switch e.Kind {
+	case pool.BackendDown:
+		a.logger.Warn("backend is down", fields...)
+		a.emit(eventBackendDown, data)
+		a.emit("unhealthy", map[string]any{"host": e.Backend})
+	case pool.BackendUp:
+		a.logger.Info("backend is up", fields...)
+		a.emit(eventBackendUp, data)
+		a.emit("healthy", map[string]any{"host": e.Backend})
+	case pool.PanicBegan:
+		a.logger.Error("too few backends are usable; all are used that are not dead", fields...)
+		a.emit(eventPanicBegan, data)
+	case pool.PanicEnded:
+		a.logger.Warn("panic is over", fields...)
+		a.emit(eventPanicEnded, data)
+	}
+}
+
+func (a *App) emit(name string, data map[string]any) { a.events.Emit(a.ctx, name, data) }
+
+// backendName is the name of the backend with that address.
+func (a *App) backendName(pool, address string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if name, named := a.names[[2]string{pool, address}]; named {
+		return name
+	}
+	return address
+}

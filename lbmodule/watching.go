@@ -1,0 +1,80 @@
+package lbmodule
+
+import (
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// checker makes the active checks of all configs: those of a new config go on where those of the old one were.
+var checker healthcheck.Checker
+
+// watching has the members of one set probed while its config serves.
+type watching struct {
+	mu    sync.Mutex // guards what follows
+	on    bool
+	set   *memberSet
+	stops []func()
+}
+
+// follow has the members of set probed from now on, and no others.
+func (w *watching) follow(h *Handler, set *memberSet) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.set = set
+	if w.on {
+		w.begin(h)
+	}
+}
+
+// start begins to probe.
+func (w *watching) start(h *Handler) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = true
+	w.begin(h)
+}
+
+// stop ends probing.
+func (w *watching) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = false
+	w.end()
+}
+
+// begin probes the members of the set. Those who were probed before go on without a break. The caller holds w.mu.
+func (w *watching) begin(h *Handler) {
+	var stops []func()
+	if h.probing != nil && w.set != nil {
+		for i := range w.set.view.Len() {
+			b := w.set.view.Backend(i)
+			if b.Unchecked {
+				continue
+			}
+			check, err := h.probing.of(b.Address)
+			if err != nil {
+				// Only addresses that a dynamic source named can be wrong here.
+				h.logger.Error("backend cannot be checked", zap.String("pool", h.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
+				continue
+			}
+			stops = append(stops, checker.Watch(check, pool.Observer{Member: w.set.view.Member(i), Thresholds: h.active.thresholds()}))
+		}
+	}
+	w.end()
+	w.stops = stops
+}
+
+func (w *watching) end() {
+	for _, stop := range w.stops {
+		stop()
+	}
+	w.stops = nil
+}
+
+// isTemplate tells whether an address stands for different backends, depending on the request.
+func isTemplate(address string) bool { return strings.Contains(address, "{") }
