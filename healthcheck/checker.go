@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net/http/httptrace"
@@ -12,7 +13,7 @@ import (
 )
 
 // Prober makes one probe. It returns a code, 0 if there is none, and why the probe failed. It must return when ctx
-// is done.
+// is done. It is used by one goroutine at a time; if it is an [io.Closer], it is closed when it is used no longer.
 type Prober interface {
 	Probe(ctx context.Context) (code int, err error)
 }
@@ -46,6 +47,8 @@ const (
 	maxGrowth = 6
 	// firstGap is kept between the first probes of new checks, so that a large pool does not start with a burst.
 	firstGap = time.Millisecond
+	// maxGrain bounds how far a probe is moved to be made together with others, which is a fiftieth of its interval.
+	maxGrain = 20 * time.Millisecond
 	// lateness is how late a timer may be without anything being wrong.
 	lateness = 500 * time.Millisecond
 	// golden spreads any number of checks evenly over their interval: the fractional parts of its multiples leave
@@ -144,6 +147,12 @@ func (t *target) run(ctx context.Context, first time.Time) {
 	}
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
+	var open io.Closer // the prober that was used last, if it wants to be closed
+	defer func() {
+		if open != nil {
+			open.Close()
+		}
+	}()
 	failures := 0 // in a row
 	overslept := false
 	for {
@@ -173,6 +182,12 @@ func (t *target) run(ctx context.Context, first time.Time) {
 			continue
 		}
 		overslept = false
+		if latest, _ := check.Prober.(io.Closer); open != latest {
+			if open != nil {
+				open.Close()
+			}
+			open = latest
+		}
 		r := probe(ctx, check)
 		if ctx.Err() != nil {
 			return
@@ -298,7 +313,20 @@ func (p *pacer) next(c Check, start time.Time, states []State, failures int) tim
 	}
 	missed := start.Sub(p.grid) / c.Interval
 	p.grid = p.grid.Add((missed + 1) * c.Interval)
-	return p.grid.Add(time.Duration(rand.Float64() * jitter * float64(c.Interval)))
+	return together(p.grid.Add(time.Duration(rand.Float64()*jitter*float64(c.Interval))), c.Interval)
+}
+
+// started is what moments are counted from that checks share.
+var started = time.Now()
+
+// together moves due forward to a moment that other checks move to as well: waking up costs more than a probe, and
+// ten probes that are made together need one or two wake-ups.
+func together(due time.Time, interval time.Duration) time.Time {
+	grain := min(interval/50, maxGrain)
+	if grain <= 0 {
+		return due
+	}
+	return due.Add(grain - due.Sub(started)%grain)
 }
 
 // shorten takes up to a tenth off d, at random.

@@ -22,7 +22,12 @@ const (
 
 // HTTP probes with a request. Redirects are answers like others, unless they are followed.
 type HTTP struct {
-	Transport       http.RoundTripper
+	// Dial, if set, has probes made by HTTP/1.1 on a connection of their own, by the calling goroutine alone: a
+	// transport has two more for each connection, and it is these that thousands of checks cost most. There are no
+	// redirects to follow then. The connection is kept for the next probes; see Close.
+	Dial Dialer
+
+	Transport       http.RoundTripper                         // makes the probes if Dial is nil
 	Prepare         func(ctx context.Context) context.Context // adds what the transport wants to find; may be nil
 	Method          string
 	URL             string
@@ -34,6 +39,8 @@ type HTTP struct {
 	Status  []StatusRange  // one of them must hold the status; empty: 200 to 299
 	Match   *regexp.Regexp // must match the answer's body; nil: anything does
 	MaxBody int64          // how much of the body is looked at, in bytes; 0 for 1 MiB
+
+	conn keptConn // with Dial
 }
 
 // StatusRange is a range of HTTP status codes, both ends included.
@@ -59,6 +66,9 @@ func (p *HTTP) Probe(ctx context.Context) (int, error) {
 		r.Header = make(http.Header)
 	}
 	r.Host = p.Host
+	if p.Dial != nil {
+		return p.probeDirectly(ctx, r)
+	}
 	client := http.Client{Transport: p.Transport}
 	if !p.FollowRedirects {
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

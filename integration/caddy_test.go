@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	// The binary is built of it: results are to be cached no longer than it stays the same.
+	_ "github.com/ballastlb/ballast"
 )
 
 // caddyBinary is Caddy with this tree's Ballast.

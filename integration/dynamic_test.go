@@ -46,6 +46,7 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	defer s.mu.Unlock()
 	answer := new(dns.Msg)
 	answer.SetReply(q)
+	answer.Compress = true // sixty addresses fit into one datagram then
 	if s.failing {
 		answer.Rcode = dns.RcodeServerFailure
 		_ = w.WriteMsg(answer)

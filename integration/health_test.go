@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,8 +15,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"encoding/pem"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -447,4 +447,131 @@ func port(t *testing.T, address string) string {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// Probes reuse their connection, and one that the backend has closed meanwhile says nothing about the backend.
+func TestProbeConnections(t *testing.T) {
+	var opened, probes atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		if body, err := io.ReadAll(r.Body); err != nil || string(body) != "ping" {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		probes.Add(1)
+		fmt.Fprint(w, strings.Repeat("x", 10_000))
+	}))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	check := "health_check {\n http /\n method POST\n body ping\n interval 50ms\n timeout 40ms\n fall 1\n }\n"
+	c := startCaddy(t, "load_balancer "+server.Listener.Addr().String()+" {\n"+check+"}")
+	waitFor(t, "20 probes", func() bool { return probes.Load() >= 20 })
+	if n := opened.Load(); n > 3 {
+		t.Errorf("%d connections for %d probes", n, probes.Load())
+	}
+	for range 10 {
+		server.CloseClientConnections()
+		before := probes.Load()
+		waitFor(t, "another probe", func() bool { return probes.Load() > before })
+	}
+	if c.logged("backend is down") > 0 {
+		t.Error("a connection that was closed between two probes took the backend down")
+	}
+}
+
+// Sixty addresses from a name server, of which two are there: the others are found dead, and nothing is lost then.
+func TestManyDynamicBackends(t *testing.T) {
+	names := startNameServer(t)
+	hosts := make([]string, 60)
+	for i := range hosts {
+		hosts[i] = fmt.Sprintf("127.0.2.%d", i+1)
+	}
+	backends, port := startOnOnePort(t, hosts[:2]...)
+	names.set(false, hosts, nil)
+	c := startCaddy(t, `load_balancer {
+		dynamic a app.example.test `+port+` {
+			refresh 1s
+			resolvers `+names.addr+`
+			versions ipv4
+		}
+		health_check {
+			tcp
+			interval 300ms
+		}
+	}`)
+	waitFor(t, "58 dead backends to be found", func() bool { return c.logged("backend is down", "refused") == 58 })
+	want := []string{backends[0].addr, backends[1].addr}
+	slices.Sort(want)
+	if got := c.answers(50); got != strings.Join(want, " ") {
+		t.Errorf("answers from %s, want %s", got, strings.Join(want, " "))
+	}
+}
+
+// A backend that comes and goes every 400 ms costs no request that is retried, and what is reported stays true.
+func TestFlapping(t *testing.T) {
+	steady, flapping := startProbed(t), startProbed(t)
+	c := startCaddy(t, "load_balancer "+steady.addr+" "+flapping.addr+" {\n lb_policy round_robin\n"+quickCheck+"}")
+	for i := range 8 {
+		sick := i%2 == 0
+		flapping.sick.Store(sick)
+		change := "backend is up"
+		if sick {
+			change = "backend is down"
+		}
+		waitFor(t, change, func() bool { return c.logged(change, flapping.addr) == i/2+1 })
+		before := flapping.served.Load()
+		for range 40 {
+			if status, _, _ := c.get("/"); status != http.StatusOK {
+				t.Fatalf("status %d", status)
+			}
+		}
+		if got := flapping.served.Load() - before; sick && got > 0 || !sick && got == 0 {
+			t.Errorf("turn %d: it got %d of 40 requests", i, got)
+		}
+	}
+}
+
+// With reverse_proxy's passive checks, too, a pool is never without anybody who can be reached.
+func TestPassivePanic(t *testing.T) {
+	backends, addresses := startBackends(t, 2)
+	for _, b := range backends {
+		b.handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	}
+	c := startCaddy(t, "load_balancer "+addresses+" {\n fail_duration 1m\n unhealthy_status 5xx\n}")
+	for range 20 {
+		if status, _, _ := c.get("/"); status != http.StatusInternalServerError {
+			t.Fatalf("status %d, want the backends' own 500", status)
+		}
+	}
+	c.waitLogged("too few backends are usable")
+	if n := c.logged("backend is down", "passive check"); n != 2 {
+		t.Errorf("%d log lines of backends that are down, want 2", n)
+	}
+}
+
+// With a share of failed requests instead of a number, a few failures among many successes do no harm.
+func TestPassiveRatio(t *testing.T) {
+	backends, addresses := startBackends(t, 2)
+	var n atomic.Int64
+	var each atomic.Int64
+	each.Store(10)
+	backends[0].handle(func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(1)%each.Load() == 0 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy round_robin\n fail_duration 1m\n max_fails 50%\n unhealthy_status 5xx\n}")
+	for range 100 {
+		c.get("/")
+	}
+	if c.logged("backend is down") != 0 {
+		t.Error("a tenth of failures took the backend down")
+	}
+	each.Store(1)
+	waitFor(t, "the backend to be taken out", func() bool { c.get("/"); return c.logged("backend is down", backends[0].addr) == 1 })
 }

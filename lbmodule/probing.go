@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -115,6 +116,9 @@ func (p *probing) httpProber(t target, address string) (healthcheck.Prober, erro
 		Body: repl.ReplaceKnown(c.Body, ""), FollowRedirects: c.FollowRedirects,
 		Status: p.status, Match: p.match, MaxBody: c.MaxSize,
 	}
+	if !c.FollowRedirects && t.speaksHTTP1(p.transport) {
+		prober.Dial = t.dialer(p.transport)
+	}
 	for name, values := range c.Headers {
 		name = http.CanonicalHeaderKey(repl.ReplaceAll(name, ""))
 		for _, value := range values {
@@ -175,6 +179,24 @@ func (t target) prepare(ctx context.Context) context.Context {
 		proxyProtocolVar: reverseproxy.ProxyProtocolInfo{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)},
 	})
 	return context.WithValue(ctx, dialInfoKey, t.dial)
+}
+
+// speaksHTTP1 tells whether requests to the target are made with plain HTTP/1.1, and by nobody in between.
+func (t target) speaksHTTP1(transport http.RoundTripper) bool {
+	h, ok := transport.(*reverseproxy.HTTPTransport)
+	if !ok || h.Transport == nil || !slices.Contains(h.Versions, "1.1") || slices.Contains(h.Versions, "h2c") {
+		return false
+	}
+	u := t.url(transport)
+	if u.Scheme != "http" {
+		return false
+	}
+	r, err := http.NewRequestWithContext(t.prepare(context.Background()), http.MethodGet, u.String(), nil)
+	if err != nil || h.Transport.Proxy == nil {
+		return err == nil
+	}
+	proxy, err := h.Transport.Proxy(r)
+	return proxy == nil && err == nil
 }
 
 // dialer connects as the transport does, where that can be known.
