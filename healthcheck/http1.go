@@ -85,7 +85,7 @@ func (p *HTTP) exchange(ctx context.Context, r *http.Request) (code int, answere
 	keep := false
 	defer func() {
 		if !keep {
-			p.Close()
+			_ = p.Close() // it is of no use any more
 		}
 	}()
 	deadline, _ := ctx.Deadline()
@@ -110,7 +110,7 @@ func (p *HTTP) exchange(ctx context.Context, r *http.Request) (code int, answere
 		return 0, false, timedOut(ctx, fmt.Errorf("reading answer: %w", err))
 	}
 	for range maxInformational + 1 {
-		res, err := http.ReadResponse(c.answers, r)
+		res, err := http.ReadResponse(c.answers, r) //nolint:bodyclose // it is read to its end, or else the connection is closed
 		if err != nil {
 			return 0, true, timedOut(ctx, fmt.Errorf("reading answer: %w", err))
 		}
@@ -118,7 +118,7 @@ func (p *HTTP) exchange(ctx context.Context, r *http.Request) (code int, answere
 			continue
 		}
 		err = timedOut(ctx, p.judge(res))
-		if _, drained := io.CopyN(io.Discard, res.Body, maxDrain); drained == io.EOF {
+		if _, drained := io.CopyN(io.Discard, res.Body, maxDrain); errors.Is(drained, io.EOF) {
 			keep = !res.Close && !r.Close && c.answers.Buffered() == 0
 		}
 		return res.StatusCode, true, err
