@@ -61,11 +61,26 @@ func TestExampleConfig(t *testing.T) {
 	expect("body too large", ask("POST", "", bytes.NewReader(make([]byte, 11<<20))), 413, security[:4]...)
 	expect("header too large", ask("GET", "", nil, "X-Large", strings.Repeat("a", 64<<10)), 431)
 
+	ready := func() int {
+		t.Helper()
+		res, err := client.Get(c.url("/ready"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = discard(res.Body)
+		res.Body.Close()
+		return res.StatusCode
+	}
+	if status := ready(); status != 200 {
+		t.Errorf("/ready: status %d, want 200", status)
+	}
 	backends[0].kill()
 	backends[1].kill()
 	for range 20 {
 		expect("two of three backends gone", ask("GET", "", nil), 200)
 	}
+	backends[2].kill()
+	waitFor(t, "503 from /ready when all are gone", func() bool { return ready() == 503 })
 	waitFor(t, "an access log in JSON", func() bool {
 		for line := range strings.Lines(c.log.String()) {
 			var entry struct {

@@ -102,7 +102,8 @@ ready. Ctrl-C stops everything. Try, in another terminal:
   curl -s -X PATCH %[2]s/_settings -d '{"health":503}'       # one fails its health checks: it gets nothing
   curl -s -X POST %[2]s/_reset                               # and recovers
   curl -N %[1]s/sse                    # server-sent events, through the balancer
-  curl -s %[3]s/reverse_proxy/upstreams  # Caddy's view of the backends
+  curl -s %[3]s/load_balancer/pools    # the pool and its backends: state, health, counters
+  curl -i %[1]s/ready                  # for whoever stands in front: 200, or 503 when nobody is usable
   make load                                        # some load, with a summary
 
 `
