@@ -204,7 +204,14 @@ func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 			}
 			return nil
 		},
-		"try_timeout":    intoDuration(&r.TryTimeout),
+		"try_timeout": func(d *caddyfile.Dispenser) error {
+			off, err := isOff(d)
+			if off || err != nil {
+				r.TryTimeout = -1
+				return err
+			}
+			return intoDuration(&r.TryTimeout)(d)
+		},
 		"non_idempotent": flag(&r.NonIdempotent),
 		"body_limit":     intoSize(&r.BodyLimit),
 	})

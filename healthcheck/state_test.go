@@ -3,7 +3,6 @@ package healthcheck
 import (
 	"testing"
 	"testing/quick"
-	"time"
 )
 
 func TestState(t *testing.T) {
@@ -75,64 +74,3 @@ func TestStateTurnsOverOnRuns(t *testing.T) {
 }
 
 // A failure is remembered for the span, and for no more than a tenth longer.
-func TestWindow(t *testing.T) {
-	const span = 10 * time.Second
-	start := time.Now()
-	check := func(gaps []uint16, fails []bool) bool {
-		w := NewWindow(span, start)
-		now := start
-		var times []time.Time
-		for i, gap := range gaps {
-			now = now.Add(time.Duration(gap) * 100 * time.Microsecond)
-			failed := i < len(fails) && fails[i]
-			w.Add(failed, now)
-			if failed {
-				times = append(times, now)
-			}
-			within := func(d time.Duration) (n int) {
-				for _, at := range times {
-					if now.Sub(at) < d {
-						n++
-					}
-				}
-				return n
-			}
-			if _, got := w.Counts(now); got < within(span) || got > within(span+span/windowBuckets) {
-				return false
-			}
-		}
-		return true
-	}
-	if err := quick.Check(check, &quick.Config{MaxCount: 1000}); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestWindowExpiry(t *testing.T) {
-	start := time.Now()
-	w := NewWindow(10*time.Second, start)
-	if got := w.NextExpiry(start); !got.IsZero() {
-		t.Errorf("an empty window expires at %v", got)
-	}
-	w.Add(true, start.Add(2500*time.Millisecond))
-	w.Add(true, start.Add(5*time.Second))
-	if got := w.NextExpiry(start.Add(6 * time.Second)).Sub(start); got != 13*time.Second {
-		t.Errorf("expires after %v, want 13s", got)
-	}
-	if _, got := w.Counts(start.Add(13 * time.Second)); got != 1 {
-		t.Errorf("%d failures are left at the time of expiry, want 1", got)
-	}
-	if _, got := w.Counts(start.Add(time.Hour)); got != 0 {
-		t.Errorf("%d failures after an hour, want 0", got)
-	}
-	w.Add(true, start) // a time of before counts as now
-	w = w.Resized(time.Second, start.Add(time.Hour))
-	if requests, failures := w.Counts(start.Add(time.Hour)); requests != 1 || failures != 1 || w.Span() != time.Second {
-		t.Errorf("resized: %d requests, %d failures in %v, want 1, 1 in 1s", requests, failures, w.Span())
-	}
-	var none Window
-	none.Add(true, start)
-	if requests, _ := none.Counts(start); requests != 0 || none.Span() != 0 {
-		t.Error("the zero window counts")
-	}
-}

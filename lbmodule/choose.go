@@ -20,19 +20,31 @@ const requestVar = "load_balancer.request"
 // request is one client's request on its way through the load balancer: the attempt it is at, and those it had.
 // It is used by one goroutine at a time.
 type request struct {
-	h       *Handler
-	set     *memberSet // that lease and tried refer to
-	lease   pool.Lease
-	outcome pool.Outcome // of the attempt that lease is for
+	h   *Handler
+	w   http.ResponseWriter
+	set *memberSet // that choice and tried refer to
+	choice
+	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 
 	attempts int
 	tried    []int // positions in set of the members of attempts that failed
-	refused  error // why the last choice yielded nobody; nil if it yielded somebody
+	again    bool  // there is to be another attempt, for which choice is made
+	refused  error // why nobody was chosen; nil if somebody was
 	dynamic  bool  // set came from a dynamic source
 
+	started   time.Time // if retries are bounded by time
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
+	body   requestBody
+	answer answerBody
+
 	triedSpace [4]int // room for most tried lists
+}
+
+// choice is a backend that was chosen. The lease holds nothing if a policy came up with an upstream of its own making.
+type choice struct {
+	upstream *reverseproxy.Upstream
+	lease    pool.Lease
 }
 
 // selector is the place where reverse_proxy asks for the backend of the next attempt.
@@ -44,57 +56,92 @@ func (selector) Select(_ reverseproxy.UpstreamPool, r *http.Request, w http.Resp
 	return caddyhttp.GetVar(r.Context(), requestVar).(*request).next(r, w)
 }
 
-// next ends the attempt before, if there was one, and chooses the backend of the next.
+// nobody is what reverse_proxy is told when nobody could be chosen. Without an upstream it would ask again at once; this
+// one has it go on to the transport, which says what q.refused says.
+var nobody = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "nobody:0"}
+
+// next returns the backend of the next attempt. That of the first is chosen here, those of others when the attempt
+// before has failed.
 func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	q.endAttempt()
-	set, dynamic, err := q.h.members(r, q.attempts > 0)
-	if err != nil {
-		q.refused = err
-		return nil
-	}
-	q.enter(set, dynamic)
-	if q.h.CB != nil && !q.h.CB.OK() {
-		q.refused = pool.ErrNone
-		return nil
-	}
-	var u *reverseproxy.Upstream
-	// The loop ends: awaitCheck waits for a second in all.
-	for {
-		u, q.lease, q.refused = set.acquire(q.h.policy, q.tried, r, w)
-		if q.refused == nil {
-			break
-		}
-		if !errors.Is(q.refused, pool.ErrHeld) || !q.awaitCheck(r.Context(), set) {
-			return nil
+	if !q.again {
+		q.w = w
+		if q.refused = q.chooseFirst(r); q.refused != nil {
+			return nobody
 		}
 	}
 	q.attempts++
-	q.outcome = pool.Ignored // until the transport has been reached
-	return u
+	q.verdict = pool.Verdict{}
+	return q.upstream
+}
+
+// chooseFirst chooses the backend of the first attempt, and waits for one where that makes sense.
+func (q *request) chooseFirst(r *http.Request) error {
+	q.h.pool.CountRequest()
+	if q.h.retries.stock != nil {
+		q.started = time.Now()
+	}
+	// The loop ends: await waits for a bounded time in all.
+	for {
+		set, dynamic, err := q.h.members(r, false)
+		if err != nil {
+			return err
+		}
+		q.enter(set, dynamic)
+		if q.choice, err = q.acquire(r); err == nil || !q.await(r.Context(), err) {
+			return err
+		}
+	}
+}
+
+// acquire chooses a backend of the set and reserves it.
+func (q *request) acquire(r *http.Request) (choice, error) {
+	if q.h.CB != nil && !q.h.CB.OK() {
+		return choice{}, pool.ErrNone
+	}
+	return q.set.acquire(q.h.policy, q.tried, r, q.w)
 }
 
 // maxHeld is how long a request waits at most while no backend has been checked yet.
 const maxHeld = time.Second
 
-// awaitCheck waits until another choice may succeed where all that could be chosen wait for their first probe. It
-// returns false when the request has waited long enough, or its client is gone.
-func (q *request) awaitCheck(ctx context.Context, set *memberSet) bool {
-	if q.heldUntil.IsZero() {
-		q.heldUntil = time.Now().Add(maxHeld)
+// minPoll is the least time between two looks at a pool, while somebody waits for it.
+const minPoll = 10 * time.Millisecond
+
+// await waits until another choice may succeed, after one that failed with err. It returns false when the request has
+// waited long enough, or its client is gone.
+func (q *request) await(ctx context.Context, err error) bool {
+	var until time.Time
+	if errors.Is(err, pool.ErrHeld) {
+		if q.heldUntil.IsZero() {
+			q.heldUntil = time.Now().Add(maxHeld)
+		}
+		until = q.heldUntil
 	}
-	snapshot := set.view.Snapshot()
-	if len(snapshot.Eligible()) > 0 {
+	poll := maxHeld
+	if s := q.h.retries.stock; s != nil && s.duration > 0 {
+		poll = max(s.interval, minPoll)
+		if given := q.started.Add(s.duration); given.After(until) {
+			until = given
+		}
+		q.set.view.Await(poll, time.Now())
+	}
+	left := time.Until(until)
+	if left <= 0 || ctx.Err() != nil {
+		return false
+	}
+	snapshot := q.set.view.Snapshot()
+	if !errors.Is(err, pool.ErrFull) && len(snapshot.Eligible()) > 0 {
 		return true
 	}
-	timer := time.NewTimer(time.Until(q.heldUntil))
+	timer := time.NewTimer(min(left, poll))
 	defer timer.Stop()
 	select {
 	case <-snapshot.Replaced():
-		return true
 	case <-timer.C:
 	case <-ctx.Done():
+		return false
 	}
-	return false
+	return true
 }
 
 // enter makes set the one that the request chooses from.
@@ -118,32 +165,6 @@ func (q *request) enter(set *memberSet, dynamic bool) {
 	}
 	q.tried = moved
 }
-
-// attempted is told how the round trip of the current attempt ended.
-func (q *request) attempted(ctx context.Context, res *http.Response, err error, took time.Duration) {
-	status := 0
-	if res != nil {
-		status = res.StatusCode
-	}
-	q.outcome = classify(ctx, status, err)
-	q.observe(ctx, res, err, took)
-	// reverse_proxy itself tells a circuit breaker about upstreams of the config only.
-	if q.dynamic && q.h.CB != nil && err == nil {
-		q.h.CB.RecordMetric(status, took)
-	}
-}
-
-// endAttempt releases the lease of an attempt that did not answer the request.
-func (q *request) endAttempt() {
-	if !q.lease.Held() {
-		return
-	}
-	q.tried = append(q.tried, q.lease.Index())
-	q.lease.Release(q.outcome)
-}
-
-// end releases what the request still holds.
-func (q *request) end() { q.lease.Release(q.outcome) }
 
 // members returns the set that r is to be balanced over and whether a dynamic source named it.
 func (h *Handler) members(r *http.Request, retry bool) (*memberSet, bool, error) {

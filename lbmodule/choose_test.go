@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,29 +27,33 @@ func TestClassify(t *testing.T) {
 	for name, test := range map[string]struct {
 		ctx    context.Context
 		status int
+		header http.Header
 		err    error
 		want   pool.Outcome
 	}{
-		"200":                      {live, 200, nil, pool.Success},
-		"101":                      {live, 101, nil, pool.Success},
-		"404":                      {live, 404, nil, pool.Success},
-		"429":                      {live, 429, nil, pool.Success},
-		"500":                      {live, 500, nil, pool.Success},
-		"502":                      {live, 502, nil, pool.Failure},
-		"503":                      {live, 503, nil, pool.Failure},
-		"504":                      {live, 504, nil, pool.Failure},
-		"refused":                  {live, 0, dial, pool.Failure},
-		"dial error":               {live, 0, reverseproxy.NewDialError(dial), pool.Failure},
-		"reset":                    {live, 0, fmt.Errorf("read: %w", syscall.ECONNRESET), pool.Failure},
-		"end of connection":        {live, 0, io.ErrUnexpectedEOF, pool.Failure},
-		"malformed":                {live, 0, errors.New("net/http: HTTP/1.x transport connection broken: malformed HTTP response"), pool.Failure},
-		"client went away":         {gone, 0, context.Canceled, pool.Ignored},
-		"client went away, reset":  {gone, 0, fmt.Errorf("write: %w", syscall.EPIPE), pool.Ignored},
-		"timeout of the attempt":   {late, 0, context.DeadlineExceeded, pool.Failure},
-		"no descriptors":           {live, 0, fmt.Errorf("dial: %w", syscall.EMFILE), pool.Ignored},
-		"no descriptors in system": {live, 0, fmt.Errorf("dial: %w", syscall.ENFILE), pool.Ignored},
+		"200":                      {live, 200, nil, nil, pool.Success},
+		"101":                      {live, 101, nil, nil, pool.Success},
+		"404":                      {live, 404, nil, nil, pool.Success},
+		"429":                      {live, 429, nil, nil, pool.Ignored},
+		"503 with Retry-After":     {live, 503, http.Header{"Retry-After": {"1"}}, nil, pool.Ignored},
+		"dial error of TLS":        {live, 0, nil, tls.AlertError(42), pool.Failure},
+		"500":                      {live, 500, nil, nil, pool.Success},
+		"502":                      {live, 502, nil, nil, pool.Failure},
+		"503":                      {live, 503, nil, nil, pool.Failure},
+		"504":                      {live, 504, nil, nil, pool.Failure},
+		"refused":                  {live, 0, nil, dial, pool.Failure},
+		"dial error":               {live, 0, nil, reverseproxy.NewDialError(dial), pool.Failure},
+		"reset":                    {live, 0, nil, fmt.Errorf("read: %w", syscall.ECONNRESET), pool.Failure},
+		"end of connection":        {live, 0, nil, io.ErrUnexpectedEOF, pool.Failure},
+		"malformed":                {live, 0, nil, errors.New("net/http: HTTP/1.x transport connection broken: malformed HTTP response"), pool.Failure},
+		"client went away":         {gone, 0, nil, context.Canceled, pool.Ignored},
+		"client went away, reset":  {gone, 0, nil, fmt.Errorf("write: %w", syscall.EPIPE), pool.Ignored},
+		"timeout of the attempt":   {late, 0, nil, context.DeadlineExceeded, pool.Failure},
+		"no descriptors":           {live, 0, nil, fmt.Errorf("dial: %w", syscall.EMFILE), pool.Ignored},
+		"no descriptors in system": {live, 0, nil, fmt.Errorf("dial: %w", syscall.ENFILE), pool.Ignored},
 	} {
-		if got := classify(test.ctx, test.status, test.err); got != test.want {
+		q := &request{h: &Handler{failureStatus: defaultBreaker.FailureStatus}}
+		if got := q.classify(test.ctx, &http.Response{StatusCode: test.status, Header: test.header}, test.err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}
@@ -92,21 +97,22 @@ func TestRetryGoesElsewhere(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
 				"load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)
-			for range 20 {
+			for range 5 {
 				r := newRequest(t)
 				q := &request{h: h}
 				seen := make(map[string]bool)
 				for range 3 {
 					u := q.next(r, httptest.NewRecorder())
-					if u == nil {
+					if u == nobody {
 						t.Fatal(q.refused)
 					}
 					seen[u.Dial] = true
+					failOver(t, q, r)
 				}
 				if len(seen) != 3 {
 					t.Fatalf("three attempts went to %v", seen)
 				}
-				if u := q.next(r, httptest.NewRecorder()); u == nil {
+				if u := q.next(r, httptest.NewRecorder()); u == nobody {
 					t.Fatalf("a fourth attempt found nobody: %v", q.refused)
 				}
 				q.end()
@@ -120,6 +126,15 @@ func TestRetryGoesElsewhere(t *testing.T) {
 	}
 }
 
+// failOver has the current attempt of q fail to connect, and another one made.
+func failOver(t *testing.T, q *request, r *http.Request) {
+	t.Helper()
+	q.tried = append(q.tried, q.lease.Index())
+	if q.again = q.reserve(r, nil, pool.RetryConnect); !q.again {
+		t.Fatal("there is no other attempt")
+	}
+}
+
 // Caps hold with policies that are not ours, too.
 func TestCapWithStockPolicy(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}, {"address": "b:1", "max_requests": 2}],
@@ -127,13 +142,13 @@ func TestCapWithStockPolicy(t *testing.T) {
 	var held []*request
 	for range 3 {
 		q := &request{h: h}
-		if q.next(newRequest(t), httptest.NewRecorder()) == nil {
+		if q.next(newRequest(t), httptest.NewRecorder()) == nobody {
 			t.Fatalf("request %d: %v", len(held)+1, q.refused)
 		}
 		held = append(held, q)
 	}
 	q := &request{h: h}
-	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nil || !errors.Is(q.refused, pool.ErrFull) {
+	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nobody || !errors.Is(q.refused, pool.ErrFull) {
 		t.Errorf("got %v, %v; want all to be full", u, q.refused)
 	}
 	for _, q := range held {
@@ -152,12 +167,12 @@ func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
 	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], pool.Settings{})
 	defer set.view.Close()
-	if _, _, err := set.acquire(oddPolicy{}, nil, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
+	if _, err := set.acquire(oddPolicy{}, nil, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)
 	}
 	own := &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "elsewhere:1"}
-	u, lease, err := set.acquire(oddPolicy{own}, nil, newRequest(t), nil)
-	if u != own || lease.Held() || err != nil {
-		t.Errorf("a policy with an upstream of its own: %v, %v, %v", u, lease.Held(), err)
+	c, err := set.acquire(oddPolicy{own}, nil, newRequest(t), nil)
+	if c.upstream != own || c.lease.Held() || err != nil {
+		t.Errorf("a policy with an upstream of its own: %v, %v, %v", c.upstream, c.lease.Held(), err)
 	}
 }

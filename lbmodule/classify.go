@@ -2,29 +2,70 @@ package lbmodule
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"syscall"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// classify tells what an attempt says about its backend: status is that of the answer, 0 if there was none and
-// err tells why. A request that its client gave up, and descriptors that we have run out of, are no backend's
-// failure; neither is a status that a healthy application gives.
-func classify(ctx context.Context, status int, err error) pool.Outcome {
+// classify tells what an attempt says about its backend. A request that its client gave up, and descriptors that we have
+// run out of, are no backend's failure; neither is a status that a healthy application gives. A backend that says it has
+// too much to do is neither well nor broken: taking it out would give the others too much to do.
+func (q *request) classify(ctx context.Context, res *http.Response, err error) pool.Outcome {
 	switch {
 	case err == nil:
-		switch status {
-		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		switch {
+		case isOverload(res):
+			return pool.Ignored
+		case slices.Contains(q.h.failureStatus, res.StatusCode):
 			return pool.Failure
 		}
 		return pool.Success
-	case errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled):
-		return pool.Ignored
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+	case errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled), q.body.failed(), outOfDescriptors(err):
 		return pool.Ignored
 	default:
 		return pool.Failure
 	}
+}
+
+// isOverload tells whether a backend says that it has too much to do.
+func isOverload(res *http.Response) bool {
+	return res.StatusCode == http.StatusTooManyRequests ||
+		res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Retry-After") != ""
+}
+
+// outOfDescriptors tells whether it is this process that cannot make another connection.
+func outOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// isConnectError tells whether no connection could be made, so that the backend knows nothing of the request. A failed
+// TLS handshake is no connection either.
+func isConnectError(err error) bool {
+	if _, dial := errors.AsType[reverseproxy.DialError](err); dial {
+		return true
+	}
+	if _, certificate := errors.AsType[*tls.CertificateVerificationError](err); certificate {
+		return true
+	}
+	if _, noTLS := errors.AsType[tls.RecordHeaderError](err); noTLS {
+		return true
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
+		return true // a TLS alert
+	}
+	return strings.Contains(err.Error(), "TLS handshake timeout")
+}
+
+// isTimeout tells whether a time was up.
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, errTryTimeout) || ok && timeout.Timeout()
 }

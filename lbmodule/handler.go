@@ -2,9 +2,11 @@ package lbmodule
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -40,14 +42,17 @@ type Handler struct {
 
 	Settings
 
-	logger  *zap.Logger
-	pool    *pool.Pool
-	policy  reverseproxy.Selector
-	active  *HealthCheck // with its defaults; nil for none
-	passive passive
-	probing *probing       // of active; nil for none
-	static  *memberSet     // upstreams and backends; nil when there are none
-	dynamic *dynamicSource // nil without dynamic_upstreams
+	logger        *zap.Logger
+	pool          *pool.Pool
+	policy        reverseproxy.Selector
+	active        *HealthCheck // with its defaults; nil for none
+	passive       passive
+	retries       retryRules
+	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
+	failureStatus []int          // answers that are failures
+	probing       *probing       // of active; nil for none
+	static        *memberSet     // upstreams and backends; nil when there are none
+	dynamic       *dynamicSource // nil without dynamic_upstreams
 
 	watchingStatic, watchingDynamic watching
 
@@ -147,8 +152,13 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
 	}
-	return h.loadProbing(ctx, h.Transport.(*attemptTransport).next, original)
+	h.loadRetries()
+	h.loadBreaker()
+	return h.loadProbing(ctx, h.transport(), original)
 }
+
+// transport is the transport that does the work.
+func (h *Handler) transport() http.RoundTripper { return h.Transport.(*attemptTransport).next }
 
 // Cleanup releases what Provision acquired, also when Provision failed half way.
 func (h *Handler) Cleanup() error {
@@ -175,14 +185,14 @@ func (h *Handler) Cleanup() error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	q := &request{h: h}
 	if err := h.refusal(); err != nil {
-		return unavailable(w, err)
+		return h.unavailable(w, err)
 	}
 	caddyhttp.SetVar(r.Context(), requestVar, q)
 	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
 	defer q.end()
 	err := h.Handler.ServeHTTP(w, r, next)
 	if err != nil && q.refused != nil {
-		return unavailable(w, q.refused)
+		return h.unavailable(w, q.refused)
 	}
 	return err
 }
@@ -190,25 +200,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // refusal tells why no request can be served now, when that is known without looking at the request and
 // waiting was not asked for: reverse_proxy may read a whole body before it asks for a backend.
 func (h *Handler) refusal() error {
-	if h.dynamic != nil || h.waits() {
+	if s := h.retries.stock; h.dynamic != nil || s != nil && s.duration > 0 {
 		return nil
 	}
-	if h.static == nil || h.static.hopeless() {
+	if h.static == nil || h.static.view.Snapshot().Hopeless() {
 		return pool.ErrNone
 	}
 	return nil
 }
 
-// waits tells whether a request may wait for a backend to come back.
-func (h *Handler) waits() bool {
-	return h.LoadBalancing.TryDuration > 0 || h.LoadBalancing.Retries > 0
-}
-
-// unavailable is the answer to a request that found no backend. Clients are asked to come back at different
-// moments, so that they do not return as a herd.
-func unavailable(w http.ResponseWriter, err error) error {
-	const maxRetryAfter = 5 // seconds
-	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(maxRetryAfter)))
+// unavailable is the answer to a request that found no backend. Clients are asked to come back when that may have
+// changed, and at different moments, so that they do not return as a herd.
+func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
+	const most, spread = 30, 5 // seconds
+	after := 1
+	if set := h.static; set != nil {
+		if at := set.view.Snapshot().Reopens(); !at.IsZero() {
+			after = min(max(int(math.Ceil(time.Until(at).Seconds())), 1), most-spread)
+		}
+	}
+	w.Header().Set("Retry-After", strconv.Itoa(after+rand.IntN(spread)))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
 

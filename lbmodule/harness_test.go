@@ -119,7 +119,7 @@ func shares(t *testing.T, h *Handler, n int) map[string]int {
 		r := newRequest(t)
 		q := &request{h: h}
 		u := q.next(r, httptest.NewRecorder())
-		if u == nil {
+		if u == nobody {
 			t.Fatalf("no backend: %v", q.refused)
 		}
 		counts[u.Dial]++

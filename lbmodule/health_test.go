@@ -262,14 +262,14 @@ func TestSlowStartWithStockPolicy(t *testing.T) {
 	observe(h, nil, 1)
 	got := 0
 	for range 3000 {
-		_, lease, err := h.static.acquire(reverseproxy.RandomSelection{}, nil, newRequest(t), nil)
+		c, err := h.static.acquire(reverseproxy.RandomSelection{}, nil, newRequest(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lease.Index() == 1 {
+		if c.lease.Index() == 1 {
 			got++
 		}
-		lease.Release(pool.Success)
+		c.lease.Release()
 	}
 	if got < 50 || got > 250 {
 		t.Errorf("a backend that just recovered got %d of 3000, want about 100", got)

@@ -30,38 +30,37 @@ func newMemberSet(p *pool.Pool, backends []pool.Backend, upstreams reverseproxy.
 	return &memberSet{upstreams: upstreams, view: p.Open(backends, settings)}
 }
 
-// hopeless tells whether there is nobody to choose, and nobody to wait for.
-func (s *memberSet) hopeless() bool {
-	snapshot := s.view.Snapshot()
-	return len(snapshot.Eligible()) == 0 && !snapshot.Held()
-}
-
 // find returns the position of the backend of that address, -1 if it is not in the set.
 func (s *memberSet) find(address string) int {
 	return slices.IndexFunc(s.upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address })
 }
 
-// acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it. The lease holds
-// nothing when the policy came up with an upstream of its own making.
-func (s *memberSet) acquire(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (*reverseproxy.Upstream, pool.Lease, error) {
+// acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it.
+func (s *memberSet) acquire(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
 	if _, ours := policy.(balancer); !ours {
 		return s.chooseBy(policy, tried, r, w)
 	}
 	lease, err := s.view.Acquire(tried)
 	if err != nil {
-		return nil, lease, err
+		return choice{}, err
 	}
-	return s.upstreams[lease.Index()], lease, nil
+	return choice{s.upstreams[lease.Index()], lease}, nil
 }
 
 // chooseBy has a policy that is not ours choose among the eligible upstreams.
-func (s *memberSet) chooseBy(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (*reverseproxy.Upstream, pool.Lease, error) {
+func (s *memberSet) chooseBy(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
+	snapshot := s.view.Snapshot()
 	all := s.eligibleList()
-	if len(all) == 0 {
-		if s.view.Snapshot().Held() {
-			return nil, pool.Lease{}, pool.ErrHeld
+	if len(snapshot.Probes()) > 0 && (len(tried) == 0 || len(all) == 0) {
+		if lease, ok := s.view.AcquireProbe(); ok {
+			return choice{s.upstreams[lease.Index()], lease}, nil
 		}
-		return nil, pool.Lease{}, pool.ErrNone
+	}
+	if len(all) == 0 {
+		if snapshot.Held() {
+			return choice{}, pool.ErrHeld
+		}
+		return choice{}, pool.ErrNone
 	}
 	candidates := all
 	if len(tried) > 0 {
@@ -74,7 +73,6 @@ func (s *memberSet) chooseBy(policy reverseproxy.Selector, tried []int, r *http.
 	}
 	// Each turn but the last takes a candidate away that has no free slot, or that is being ramped up and left out
 	// this time: such policies know no weights that could be lowered.
-	snapshot := s.view.Snapshot()
 	for len(candidates) > 0 {
 		u := policy.Select(candidates, r, w)
 		if u == nil {
@@ -82,17 +80,17 @@ func (s *memberSet) chooseBy(policy reverseproxy.Selector, tried []int, r *http.
 		}
 		i := slices.Index(s.upstreams, u)
 		if i < 0 {
-			return u, pool.Lease{}, nil
+			return choice{upstream: u}, nil
 		}
 		passedOver := len(candidates) > 1 && rand.Float64() >= snapshot.Warmth(i)
 		if !passedOver {
 			if lease, ok := s.view.AcquireMember(i); ok {
-				return u, lease, nil
+				return choice{u, lease}, nil
 			}
 		}
 		candidates = slices.DeleteFunc(slices.Clone(candidates), func(c *reverseproxy.Upstream) bool { return c == u })
 	}
-	return nil, pool.Lease{}, pool.ErrFull
+	return choice{}, pool.ErrFull
 }
 
 // eligibleList returns the upstreams that may be chosen now, in the order of the config.

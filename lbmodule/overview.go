@@ -7,16 +7,23 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // poolOverview is a pool as it is shown.
 type poolOverview struct {
-	Name     string            `json:"name"`
-	Policy   string            `json:"policy"`
-	State    string            `json:"state"` // ok, degraded, panic or down
-	Usable   int               `json:"usable"`
-	Panic    bool              `json:"panic"`
+	Name   string `json:"name"`
+	Policy string `json:"policy"`
+	State  string `json:"state"` // ok, degraded, panic or down
+	Usable int    `json:"usable"`
+	Panic  bool   `json:"panic"`
+
+	// RetryBudget is how many retries the pool could spend now.
+	RetryBudget float64 `json:"retry_budget"`
+	retries     [pool.RetryReasons]uint64
+
 	Backends []backendOverview `json:"backends"` // sorted by name
 }
 
@@ -28,14 +35,19 @@ type backendOverview struct {
 	EffectiveWeight float64    `json:"effective_weight"` // 0 while it gets no requests, less than weight while it is ramped up
 	MaxRequests     int        `json:"max_requests,omitempty"`
 	Backup          bool       `json:"backup,omitempty"`
-	Health          string     `json:"health"` // up, down or unknown
+	Health          string     `json:"health"`  // up, down or unknown
+	Breaker         string     `json:"breaker"` // closed, open or half_open
 	Usable          bool       `json:"usable"`
+	Reason          string     `json:"reason,omitempty"` // why it is not usable
 	Since           time.Time  `json:"since"`
+	Until           *time.Time `json:"until,omitempty"` // when an open breaker turns half-open
 	InFlight        int64      `json:"in_flight"`
 	Requests        uint64     `json:"requests"`
 	Failures        uint64     `json:"failures"`
 	LastCheck       *lastCheck `json:"last_check,omitempty"`
 	Source          string     `json:"source"` // config or dynamic
+
+	turned [breaker.States]uint64 // how often the breaker went into each state
 }
 
 // lastCheck is the result of the last probe.
@@ -65,12 +77,18 @@ func (a *App) overview() []poolOverview {
 }
 
 func (h *Handler) overview(a *App) poolOverview {
-	o := poolOverview{Name: h.pool.Name(), Policy: h.policyName(), Backends: []backendOverview{}}
+	o := poolOverview{
+		Name: h.pool.Name(), Policy: h.policyName(), RetryBudget: h.pool.RetryBudget(h.retries.budget, time.Now()),
+		Backends: []backendOverview{},
+	}
 	set, source := h.static, "config"
 	if h.dynamic != nil {
 		if current := h.dynamic.current.Load(); current != nil || set == nil {
 			set, source = current, "dynamic"
 		}
+	}
+	for reason := range pool.RetryReasons {
+		o.retries[reason] = h.pool.Retries(reason)
 	}
 	if set == nil {
 		o.State = "down"
@@ -104,6 +122,13 @@ func (h *Handler) backendOverview(a *App, view *pool.View, snapshot *pool.Snapsh
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures, Source: source,
 	}
+	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
+	if !vitals.Until.IsZero() {
+		o.Until = &vitals.Until
+	}
+	if !o.Usable {
+		o.Reason = unusable(b, vitals)
+	}
 	if h.active != nil {
 		o.Health = vitals.Status.String()
 	}
@@ -117,6 +142,24 @@ func (h *Handler) backendOverview(a *App, view *pool.View, snapshot *pool.Snapsh
 		}
 	}
 	return o
+}
+
+// unusable tells why a backend is not usable.
+func unusable(b pool.Backend, v pool.Vitals) string {
+	switch {
+	case b.Weight == 0:
+		return "weight is 0"
+	case v.Dead:
+		return "cannot be reached"
+	case v.Status == healthcheck.Down:
+		return "active check failed"
+	case v.Failing:
+		return "passive check failed"
+	case v.Breaker != breaker.Closed:
+		return "breaker is " + v.Breaker.String()
+	default:
+		return "not checked yet"
+	}
 }
 
 // policyName is the name of the selection policy.

@@ -1,15 +1,12 @@
 package lbmodule
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -54,23 +51,6 @@ func (p *passive) failed(res *http.Response, err error, took time.Duration) bool
 		slices.ContainsFunc(p.status, func(status int) bool { return caddyhttp.StatusCodeMatches(res.StatusCode, status) })
 }
 
-// observe tells the member of the current attempt how that ended, as far as its health is concerned.
-func (q *request) observe(ctx context.Context, res *http.Response, err error, took time.Duration) {
-	if !q.lease.Held() || q.outcome == pool.Ignored {
-		return
-	}
-	now := time.Now()
-	q.lease.Member().Connected(!isDialError(err), now)
-	if p := &q.h.passive; p.settings.Span > 0 && ctx.Err() == nil {
-		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
-	}
-}
-
-func isDialError(err error) bool {
-	var dial reverseproxy.DialError
-	return err != nil && errors.As(err, &dial)
-}
-
 // poolSettings are the settings of the handler's views of its pool. With probed the members are those that the
 // active check watches.
 func (h *Handler) poolSettings(probed bool) pool.Settings {
@@ -79,6 +59,7 @@ func (h *Handler) poolSettings(probed bool) pool.Settings {
 		SlowStart:      h.SlowStart.window(),
 		PanicThreshold: h.PanicThreshold,
 	}
+	h.Breaker.into(&s, h.retries.tryTimeout)
 	if b, ok := h.policy.(balancer); ok {
 		s.Policy = b.balancePolicy()
 	}

@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"go.uber.org/zap"
 
+	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -12,6 +13,10 @@ const (
 	eventBackendUp   = "backend_up"
 	eventPanicBegan  = "panic_began"
 	eventPanicEnded  = "panic_ended"
+
+	eventBreakerOpened   = "breaker_opened"
+	eventBreakerHalfOpen = "breaker_half_open"
+	eventBreakerClosed   = "breaker_closed"
 )
 
 // report logs an event of a pool and tells it to whoever has subscribed. It is called with no lock held.
@@ -45,6 +50,33 @@ func (a *App) report(e pool.Event) {
 	case pool.PanicEnded:
 		a.logger.Warn("panic is over", fields...)
 		a.emit(eventPanicEnded, data)
+	case pool.BreakerTurned:
+		a.reportBreaker(e, fields, data)
+	}
+}
+
+// reportBreaker tells that a breaker is in another state. A backend that stays broken has its breaker turn to and fro:
+// the log tells of the beginning and the end.
+func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]any) {
+	if e.DryRun {
+		data["dry_run"] = true
+		fields = append(fields, zap.Bool("dry_run", true))
+	}
+	switch t := e.Breaker; t.To {
+	case breaker.Open:
+		level := zap.DebugLevel
+		if t.From == breaker.Closed {
+			level = zap.WarnLevel
+		}
+		data["open_for"] = t.OpenFor.Seconds()
+		a.logger.Log(level, "breaker of backend is open", append(fields, zap.Duration("open_for", t.OpenFor))...)
+		a.emit(eventBreakerOpened, data)
+	case breaker.HalfOpen:
+		a.logger.Debug("breaker of backend is half-open", fields...)
+		a.emit(eventBreakerHalfOpen, data)
+	case breaker.Closed:
+		a.logger.Info("breaker of backend is closed", fields...)
+		a.emit(eventBreakerClosed, data)
 	}
 }
 

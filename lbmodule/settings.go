@@ -134,7 +134,7 @@ type Retry struct {
 	On            []string       `json:"on,omitempty"`             // Default: connect, reset, timeout, 502, 503, 504.
 	Backoff       *Backoff       `json:"backoff,omitempty"`        // Default: 25ms to 250ms.
 	Budget        *RetryBudget   `json:"budget,omitempty"`         // Default: 0.2 and 10.
-	TryTimeout    caddy.Duration `json:"try_timeout,omitempty"`    // of an attempt. Default: 60s.
+	TryTimeout    caddy.Duration `json:"try_timeout,omitempty"`    // from the request's last byte to the answer's header; negative for none. Default: 60s, none for gRPC.
 	NonIdempotent bool           `json:"non_idempotent,omitempty"` // Default: false.
 	BodyLimit     int64          `json:"body_limit,omitempty"`     // bytes kept for replay. Default: 65536.
 }
@@ -156,20 +156,7 @@ func (s *Settings) ConflictsWith(rp *reverseproxy.Handler) error {
 	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
 		return fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
 	}
-	if lb := rp.LoadBalancing; s.Retry != nil && lb != nil {
-		var word string
-		switch {
-		case lb.Retries != 0:
-			word = "lb_retries"
-		case lb.TryDuration != 0:
-			word = "lb_try_duration"
-		case lb.TryInterval != 0:
-			word = "lb_try_interval"
-		case len(lb.RetryMatchRaw) > 0:
-			word = "lb_retry_match"
-		default:
-			return nil
-		}
+	if word := stockRetryWord(rp.LoadBalancing); word != "" && s.Retry != nil {
 		return fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word)
 	}
 	return nil

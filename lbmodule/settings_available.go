@@ -9,34 +9,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// The defaults of the settings. A setting that is left out has the value here.
-var (
-	defaultBreaker = Breaker{
-		ConsecutiveFailures: 5,
-		FailureRatio:        0.5,
-		Window:              caddy.Duration(10 * time.Second),
-		MinRequests:         20,
-		Open:                &OpenTime{First: caddy.Duration(5 * time.Second), Max: caddy.Duration(time.Minute)},
-		Probes:              3,
-		FailureStatus:       []int{502, 503, 504},
-		MaxEjected:          0.5,
-	}
-	defaultRetry = Retry{
-		Attempts:   2,
-		On:         []string{"connect", "reset", "timeout", "502", "503", "504"},
-		Backoff:    &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
-		Budget:     &RetryBudget{Ratio: 0.2, PerSecond: 10},
-		TryTimeout: caddy.Duration(time.Minute),
-		BodyLimit:  64 << 10,
-	}
-)
-
 // available refuses settings whose machinery is not part of this version, unless they switch it off or set
 // its defaults. A line goes when its machinery comes.
 func (s *Settings) available() error {
 	return first(
-		promises("breaker", s.Breaker, defaultBreaker, "leave it out, or write \"breaker off\"; fail_duration and max_fails are there"),
-		promises("retry", s.Retry, defaultRetry, "leave it out, or write \"retry off\"; lb_retries and lb_try_duration are there"),
 		promises("queue", s.Queue, Queue{}, "leave it out, or write \"queue off\"; lb_try_duration lets requests wait"),
 		promises("hedge", s.Hedge, Hedge{}, "leave it out, or write \"hedge off\""),
 		promises("debug_header", s.DebugHeader, DebugHeader{}, "leave it out, or write \"debug_header off\""),

@@ -137,7 +137,6 @@ func (r *Retry) check() error {
 	}
 	return first(
 		atLeast("retry: attempts", r.Attempts, 0),
-		atLeast("retry: try_timeout", r.TryTimeout, 0),
 		atLeast("retry: body_limit", r.BodyLimit, 0),
 	)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -64,16 +63,13 @@ func (t *attemptTransport) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// RoundTrip makes one attempt and tells the request it belongs to how it ended. Health checks belong to none.
+// RoundTrip makes one attempt of the request that r belongs to. Health checks belong to none.
 func (t *attemptTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	q, ok := caddyhttp.GetVar(r.Context(), requestVar).(*request)
 	if !ok {
 		return t.next.RoundTrip(r)
 	}
-	start := time.Now()
-	res, err := t.next.RoundTrip(r)
-	q.attempted(r.Context(), res, err, time.Since(start))
-	return res, err
+	return q.attempt(t.next, r)
 }
 
 // What follows are the optional interfaces of reverse_proxy. Where the transport has none of them, the answer

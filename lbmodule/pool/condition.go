@@ -3,10 +3,11 @@ package pool
 import (
 	"time"
 
+	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
-// deadAfter is how many connections in a row must fail until a member is dead.
+// deadAfter is how many connections in a row must fail until a member is dead, where nothing is said about that.
 const deadAfter = 5
 
 const (
@@ -22,26 +23,32 @@ const (
 type vitals struct {
 	state   healthcheck.State
 	last    healthcheck.Result // of the active check; the zero Result if there was none
-	passive healthcheck.Window
-	failing bool      // passive checks found the member unfit
-	usable  bool      // so when last looked at
-	proven  bool      // it has been usable
-	cold    bool      // it has to be ramped up when it becomes usable
-	ramp    time.Time // when the last ramp began; zero if there was none
-	since   time.Time // when the member became what it is, usable or not
+	passive breaker.Window
+	breaker breaker.Breaker
+	hasten  breaker.Cause // why an open breaker need not wait; 0 if it has to
+	failing bool          // passive checks found the member unfit
+	usable  bool          // so when last looked at
+	dead    bool          // and that no connection could be made
+	proven  bool          // it has been usable
+	cold    bool          // it has to be ramped up when it becomes usable
+	ramp    time.Time     // when the last ramp began; zero if there was none
+	since   time.Time     // when the member became what it is, usable or not
 }
 
 // condition is what a view makes of a member's vitals.
 type condition struct {
-	held   bool      // it waits for its first probe
-	down   bool      // checks found it unfit
-	dead   bool      // and no connection can be made, so that trying makes no sense
-	proven bool      // it has been usable
-	warmth float64   // share of its weight it is to get, up to 1
-	next   time.Time // when this will be another without anything happening; zero if it will not
+	held    bool // it waits for its first probe
+	down    bool // checks found it unfit
+	dead    bool // and no connection can be made, so that trying makes no sense
+	breaker breaker.State
+	until   time.Time // when an open breaker turns half-open; zero if that is not a matter of time
+	ejected bool      // the breaker takes it out
+	proven  bool      // it has been usable
+	warmth  float64   // share of its weight it is to get, up to 1
+	next    time.Time // when this will be another without anything happening; zero if it will not
 }
 
-func (c *condition) usable() bool { return !c.held && !c.down }
+func (c *condition) usable() bool { return !c.held && !c.down && !c.ejected }
 
 // lastResort tells whether the member may be used in a panic. One that has failed its first check never worked, as far
 // as is known: while others still wait for theirs, these are waited for instead.
@@ -49,23 +56,46 @@ func (c *condition) lastResort(othersHeld bool) bool {
 	return !c.held && !c.dead && (c.proven || !othersHeld)
 }
 
-// examine tells what the settings of a view make of m, and whether that turned passive checks over.
-func (m *Member) examine(s *Settings, now time.Time) (c condition, flipped bool) {
+// flips are what turned over when a member was looked at.
+type flips struct {
+	passive bool
+	breaker breaker.Transition
+}
+
+// examine tells what the settings of a view make of m, and what turned over because of that.
+func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := &m.vitals
-	var down bool
+	down := false
 	if s.Checked {
 		unknown := h.state.Status == healthcheck.Unknown
 		c.held = unknown && s.Initial == HoldUntilChecked
 		down = h.state.Status == healthcheck.Down || unknown && s.Initial == StartDown
 	}
-	flipped = m.judgePassive(&s.Passive, now)
+	f.passive = m.judgePassive(&s.Passive, now)
 	if h.failing {
-		c.next = h.passive.NextExpiry(now)
+		c.soon(h.passive.NextExpiry(now))
 	}
 	c.down = down || h.failing
-	c.dead = c.down && (m.refused.Load() >= deadAfter || down && h.last.Refused)
+	unreachable := m.refused.Load() >= s.deadAfter() || down && h.last.Refused
+	if checkFirst := unreachable && s.Checked; !checkFirst {
+		if f.breaker = h.breaker.Tick(now); h.hasten != 0 && !f.breaker.Happened() {
+			f.breaker = h.breaker.Hasten(h.hasten, now)
+		}
+		if f.breaker.Happened() {
+			m.life.Store(h.breaker.Generation())
+		}
+		if h.breaker.State() == breaker.Open {
+			c.until = h.breaker.Until()
+			c.soon(c.until)
+		}
+	}
+	c.breaker = h.breaker.State()
+	h.hasten = 0
+	c.ejected = c.breaker != breaker.Closed && !s.DryRun
+	c.dead = !c.usable() && unreachable
+	h.dead = c.dead
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
 		if usable && h.cold {
 			h.ramp, h.cold = now, false
@@ -74,15 +104,27 @@ func (m *Member) examine(s *Settings, now time.Time) (c condition, flipped bool)
 	}
 	h.proven = h.proven || h.usable
 	c.proven = h.proven
-	h.cold = h.cold || c.down
+	h.cold = h.cold || c.down || c.ejected
 	c.warmth = 1
 	if age := now.Sub(h.ramp); !h.ramp.IsZero() && age < s.SlowStart {
 		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(s.SlowStart)
-		if step := now.Add(max(s.SlowStart/rampSteps, rampStep)); c.next.IsZero() || step.Before(c.next) {
-			c.next = step
-		}
+		c.soon(now.Add(max(s.SlowStart/rampSteps, rampStep)))
 	}
-	return c, flipped
+	return c, f
+}
+
+// soon notes that the condition will be another at that time.
+func (c *condition) soon(at time.Time) {
+	if c.next.IsZero() || !at.IsZero() && at.Before(c.next) {
+		c.next = at
+	}
+}
+
+func (s *Settings) deadAfter() int32 {
+	if s.DeadAfter > 0 {
+		return int32(s.DeadAfter)
+	}
+	return deadAfter
 }
 
 // judgePassive applies the passive checks and reports whether their verdict is another. It is called with m.mu held.
@@ -90,9 +132,9 @@ func (m *Member) judgePassive(p *Passive, now time.Time) (flipped bool) {
 	h := &m.vitals
 	failing := false
 	if p.Span > 0 && h.passive.Span() > 0 {
-		requests, failures := h.passive.Counts(now)
-		failing = p.MaxFails > 0 && failures >= p.MaxFails ||
-			p.MaxRatio > 0 && requests >= p.MinRequests && float64(failures) >= p.MaxRatio*float64(requests)
+		n := h.passive.Counts(now)
+		failing = p.MaxFails > 0 && n.Failures >= p.MaxFails ||
+			p.MaxRatio > 0 && n.Requests >= p.MinRequests && float64(n.Failures) >= p.MaxRatio*float64(n.Requests)
 	}
 	flipped = failing != h.failing
 	h.failing = failing
@@ -105,13 +147,27 @@ type Vitals struct {
 	Usable bool
 	Since  time.Time          // of Usable
 	Last   healthcheck.Result // of the active check; the zero Result if there was none
+
+	Failing bool // passive checks found the member unfit
+	Dead    bool // no connection can be made
+	Breaker breaker.State
+	Until   time.Time              // when an open breaker turns half-open
+	Turned  [breaker.States]uint64 // how often the breaker went into each state
 }
 
 // Vitals returns what is known of the member's health.
 func (m *Member) Vitals() Vitals {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Vitals{Status: m.vitals.state.Status, Usable: m.vitals.usable, Since: m.vitals.since, Last: m.vitals.last}
+	h := &m.vitals
+	v := Vitals{
+		Status: h.state.Status, Usable: h.usable, Since: h.since, Last: h.last,
+		Failing: h.failing, Dead: h.dead, Breaker: h.breaker.State(), Turned: h.breaker.Turned(),
+	}
+	if v.Breaker == breaker.Open {
+		v.Until = h.breaker.Until()
+	}
+	return v
 }
 
 // Observer takes the results of an active check for a member.
@@ -135,6 +191,11 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	after := before.After(r.OK(), o.Thresholds)
 	wasRefused := m.vitals.last.Refused
 	m.vitals.state, m.vitals.last = after, r
+	// Whoever could not be connected to can be now: its breaker need not wait for its time.
+	reachable := r.OK() && m.refused.Load() > 0
+	if reachable {
+		m.vitals.hasten = breaker.CheckPassed
+	}
 	m.mu.Unlock()
 	if !r.Refused {
 		m.refused.Store(0)
@@ -149,21 +210,22 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 		e.Kind = BackendUp
 		m.pool.report(e)
 	}
-	if after.Status != before.Status || wasRefused != r.Refused {
+	if after.Status != before.Status || wasRefused != r.Refused || reachable {
 		m.refresh(r.Time.Add(r.Took))
 	}
 	return after
 }
 
-// Connected books whether a request could be given a connection to the member.
-func (m *Member) Connected(ok bool, now time.Time) {
+// connected books whether a request could be given a connection to the member, which is dead after so many that could
+// not.
+func (m *Member) connected(ok bool, after int32, now time.Time) {
 	switch {
 	case !ok:
-		if m.refused.Add(1) == deadAfter {
+		if m.refused.Add(1) == after {
 			m.refresh(now)
 		}
 	case m.refused.Load() != 0:
-		if m.refused.Swap(0) >= deadAfter {
+		if m.refused.Swap(0) >= after {
 			m.refresh(now)
 		}
 	}
@@ -179,11 +241,11 @@ func (v *View) ObservePassive(i int, failed bool, now time.Time) {
 	m.mu.Lock()
 	w := &m.vitals.passive
 	if w.Span() == 0 {
-		*w = healthcheck.NewWindow(p.Span, now)
+		*w = breaker.NewWindow(p.Span, now)
 	} else if w.Span() != p.Span/10*10 {
 		*w = w.Resized(p.Span, now)
 	}
-	w.Add(failed, now)
+	w.Add(failed, false, now)
 	before := m.vitals.failing
 	flipped := m.judgePassive(p, now)
 	// The views are to see the flip themselves, and to tell of it.

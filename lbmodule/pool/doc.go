@@ -11,6 +11,7 @@
 //   - A [Lease] is one request on one member. It outlives the view that granted it, when a config is
 //     unloaded under the request.
 //
-// The package knows neither Caddy nor HTTP. What proxies, decides or probes lives elsewhere and reports to
-// it: see [View.Mark] for eligibility and [Outcome] for the end of a request.
+// The package knows neither Caddy nor HTTP. What proxies, decides or probes lives elsewhere and reports to it: the
+// results of active checks to an [Observer], how attempts ended to [Lease.Judge]. What follows, given the [Settings] of
+// a view, is in the view's next [Snapshot].
 package pool

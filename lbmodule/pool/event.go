@@ -1,6 +1,10 @@
 package pool
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/ballastlb/ballast/breaker"
+)
 
 // EventKind is what happened.
 type EventKind uint8
@@ -14,6 +18,8 @@ const (
 	PanicBegan
 	// PanicEnded is that enough are usable again.
 	PanicEnded
+	// BreakerTurned is that the circuit breaker of a backend is in another state.
+	BreakerTurned
 )
 
 // The reasons of events.
@@ -31,6 +37,9 @@ type Event struct {
 	Err     error // of the last probe; nil if there is none to tell
 	Usable  int   // of events about the pool: how many backends are usable
 	Total   int   // and of how many
+
+	Breaker breaker.Transition // of BreakerTurned
+	DryRun  bool               // of BreakerTurned: the backend is used all the same
 }
 
 // Notify has the pool's events told to f, maybe several at once, with no lock of the pool held. The latest listener
@@ -58,5 +67,11 @@ func (p *Pool) report(e Event) {
 	p.listening.Unlock()
 	if l != nil {
 		l.hear(e)
+	}
+}
+
+func (p *Pool) reportAll(events []Event) {
+	for _, e := range events {
+		p.report(e)
 	}
 }

@@ -53,7 +53,7 @@ func TestInitial(t *testing.T) {
 		if l, err := v.Acquire(nil); !errors.Is(err, want) {
 			t.Errorf("initial %d: %v, want %v", initial, err, want)
 		} else {
-			l.Release(Success)
+			finish(&l, Success)
 		}
 		// Members that are down from the start and are all there is are used: that is panic.
 		if got := v.Snapshot().Panicking(); got != (initial == StartDown) {
@@ -133,10 +133,10 @@ func TestOnlyMember(t *testing.T) {
 	}
 	eligible(t, v, 0)
 	for range deadAfter {
-		v.Member(0).Connected(false, time.Now())
+		v.Member(0).connected(false, deadAfter, time.Now())
 	}
 	eligible(t, v)
-	v.Member(0).Connected(true, time.Now())
+	v.Member(0).connected(true, deadAfter, time.Now())
 	eligible(t, v, 0)
 }
 
@@ -185,12 +185,12 @@ func slowShares(t *testing.T, v *View, k, n int) []float64 {
 		counts[l.Index()] += 100 / float64(n)
 		inFlight = append(inFlight, l)
 		if len(inFlight) >= k {
-			inFlight[0].Release(Success)
+			finish(&inFlight[0], Success)
 			inFlight = inFlight[1:]
 		}
 	}
 	for i := range inFlight {
-		inFlight[i].Release(Success)
+		finish(&inFlight[i], Success)
 	}
 	return counts
 }
@@ -305,5 +305,5 @@ func TestFullAndDownTogether(t *testing.T) {
 	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
 		t.Errorf("%v, want %v", err, ErrFull)
 	}
-	l.Release(Success)
+	finish(&l, Success)
 }

@@ -7,18 +7,6 @@ import (
 	"time"
 )
 
-// Outcome is how the request of a lease ended, as far as its member is concerned.
-type Outcome uint8
-
-const (
-	// Ignored says nothing about the member: the client went away, or the request never reached it.
-	Ignored Outcome = iota
-	// Success is an answer the member is to be credited with.
-	Success
-	// Failure is an answer, or the lack of one, the member is to be blamed for.
-	Failure
-)
-
 // Member is one backend of a pool, known by its address. It is shared by all views that hold the address and
 // is safe for concurrent use.
 type Member struct {
@@ -38,7 +26,9 @@ type Member struct {
 	// guards the replacement.
 	watchers atomic.Pointer[[]watcher]
 
-	refused atomic.Int32 // connections that failed in a row
+	refused atomic.Int32  // connections that failed in a row
+	life    atomic.Uint32 // generation of vitals.breaker, for those who are admitted
+	slot    atomic.Int64  // until when its probe slot is taken, in Unix nanoseconds; 0 if it is free
 
 	mu     sync.Mutex // guards vitals; nothing else is locked while it is held
 	vitals vitals
@@ -93,14 +83,18 @@ func (m *Member) changed(from *View) {
 }
 
 // refresh has the views of m look at it anew.
-func (m *Member) refresh(now time.Time) {
+func (m *Member) refresh(now time.Time) { m.pool.reportAll(m.refreshQuietly(now)) }
+
+// refreshQuietly is refresh for those who hold a lock: it returns what there is to report.
+func (m *Member) refreshQuietly(now time.Time) (events []Event) {
 	watchers := m.watchers.Load()
 	if watchers == nil {
-		return
+		return nil
 	}
 	for _, w := range *watchers {
-		w.view.Refresh(now)
+		events = append(events, w.view.refresh(now)...)
 	}
+	return events
 }
 
 // watch and unwatch are called with Pool.mu held.
@@ -117,47 +111,4 @@ func (m *Member) watch(v *View, index int) {
 func (m *Member) unwatch(v *View) {
 	next := slices.DeleteFunc(slices.Clone(*m.watchers.Load()), func(w watcher) bool { return w.view == v })
 	m.watchers.Store(&next)
-}
-
-// Lease is a reserved slot on a member: one request in flight. The zero Lease holds nothing. A Lease belongs
-// to one request and is not safe for concurrent use.
-type Lease struct {
-	member     *Member
-	index      int
-	generation uint64
-}
-
-// Held tells whether the lease holds a slot.
-func (l *Lease) Held() bool { return l.member != nil }
-
-// Member is the member the lease is on, nil if it holds none.
-func (l *Lease) Member() *Member { return l.member }
-
-// Index is the member's position among the backends of the view that granted the lease.
-func (l *Lease) Index() int { return l.index }
-
-// Release gives the slot back and books how the request ended. A second call does nothing.
-func (l *Lease) Release(o Outcome) {
-	m := l.member
-	if m == nil {
-		return
-	}
-	l.member = nil
-	if m.generation.Load() == l.generation {
-		m.requests.Add(1)
-		if o == Failure {
-			m.failures.Add(1)
-		}
-	}
-	m.load.Add(-1)
-	m.changed(nil)
-}
-
-// Abandon gives the slot back as if it had never been taken: nothing was sent to the member.
-func (l *Lease) Abandon() {
-	if m := l.member; m != nil {
-		l.member = nil
-		m.load.Add(-1)
-		m.changed(nil)
-	}
 }

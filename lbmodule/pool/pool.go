@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
@@ -16,6 +17,9 @@ type Pool struct {
 	name string
 
 	panicking atomic.Bool // as reported last
+	budget    budget
+
+	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may
 
 	listening sync.Mutex // guards listeners
 	listeners []*listener
@@ -88,6 +92,18 @@ type Settings struct {
 
 	// SlowStart is for how long a member is ramped up after it joined the pool or recovered; 0 for not at all.
 	SlowStart time.Duration
+
+	// Breaker is what the members' circuit breakers go by.
+	Breaker breaker.Settings
+	// ConnectionsOnly has them hear of nothing but connections that failed: there is no breaker then, but dead members
+	// must be left alone, and tried now and then.
+	ConnectionsOnly bool
+	// MaxEjected is the share of the members that breakers may take out; it is rounded down, and one always may.
+	MaxEjected float64
+	// DryRun has them decide and report, but take nobody out.
+	DryRun bool
+	// DeadAfter is how many connections in a row must fail until a member is dead; 0 for 5.
+	DeadAfter int
 
 	// PanicThreshold is the usable share of the members below which all are used that are not dead. At 0 that is
 	// so when nobody is usable.

@@ -61,7 +61,7 @@ func shares(t *testing.T, v *View, n int) []int {
 	for range n {
 		l := take(t, v)
 		counts[l.Index()]++
-		l.Release(Success)
+		finish(&l, Success)
 	}
 	return counts
 }
@@ -134,7 +134,7 @@ func TestEligibility(t *testing.T) {
 		if err == nil && !slices.Contains(s.eligible, l.Index()) {
 			t.Errorf("down %v: picked %d, want one of %v", s.down, l.Index(), s.eligible)
 		}
-		l.Release(Success)
+		finish(&l, Success)
 	}
 	before := v.Snapshot()
 	if mark(v, func(int) bool { return false }); v.Snapshot() != before {
@@ -155,7 +155,7 @@ func TestTried(t *testing.T) {
 					t.Fatalf("%T: picked %d again, tried %v", policy, l.Index(), tried)
 				}
 				tried = append(tried, l.Index())
-				l.Release(Failure)
+				finish(&l, Failure)
 			}
 			if tried[3] != 3 {
 				t.Errorf("%T: the backup came at %v, want it last", policy, tried)
@@ -164,7 +164,7 @@ func TestTried(t *testing.T) {
 			if l.Index() == 3 {
 				t.Errorf("%T: all tried: picked the backup, want a primary", policy)
 			}
-			l.Release(Success)
+			finish(&l, Success)
 		}
 	}
 }
@@ -185,7 +185,7 @@ func TestMaxRequests(t *testing.T) {
 			t.Errorf("%T: AcquireMember on a full member succeeded", policy)
 		}
 		i := held[1].Index()
-		held[1].Release(Success)
+		finish(&held[1], Success)
 		l := take(t, v)
 		if l.Index() != i {
 			t.Errorf("%T: picked %d, want %d, which has a free slot", policy, l.Index(), i)
@@ -203,7 +203,13 @@ func TestFullIsNotUnusable(t *testing.T) {
 	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
 		t.Errorf("Acquire with a full primary: %v, want ErrFull", err)
 	}
-	held.Release(Success)
+	finish(&held, Success)
+}
+
+// finish ends the request of l.
+func finish(l *Lease, o Outcome) {
+	l.Judge(Verdict{Outcome: o}, time.Now())
+	l.Release()
 }
 
 func TestLease(t *testing.T) {
@@ -215,8 +221,8 @@ func TestLease(t *testing.T) {
 	if !l.Held() || l.Member() != m || m.InFlight() != 1 {
 		t.Fatalf("held %v, member %v, in flight %d", l.Held(), l.Member(), m.InFlight())
 	}
-	l.Release(Failure)
-	l.Release(Failure)
+	finish(&l, Failure)
+	finish(&l, Failure)
 	l.Abandon()
 	if got := m.Counts(); got != (Counts{Requests: 1, Failures: 1}) || l.Held() {
 		t.Errorf("released more than once: %+v", got)
@@ -229,12 +235,12 @@ func TestLease(t *testing.T) {
 	// How a request of an earlier life ends is not booked in this one, but its slot comes back.
 	l = take(t, v)
 	m.Reset()
-	l.Release(Failure)
+	finish(&l, Failure)
 	if got := m.Counts(); got != (Counts{}) {
 		t.Errorf("after a reset: %+v, want zeros", got)
 	}
 	var zero Lease
-	zero.Release(Success)
+	finish(&zero, Success)
 	zero.Abandon()
 }
 
@@ -247,7 +253,7 @@ func TestReload(t *testing.T) {
 	list[0].MaxRequests = 2
 	before := p.Open(list, checked(balance.LeastConn{}))
 	old := take(t, before) // on either
-	old.Release(Failure)
+	finish(&old, Failure)
 
 	l0, _ := before.AcquireMember(0)
 	if again := r.Acquire("web"); again != p {
@@ -261,10 +267,10 @@ func TestReload(t *testing.T) {
 	}
 	before.Close()
 	r.Release(p)
-	l0.Release(Success) // a request of the old config ends
+	finish(&l0, Success) // a request of the old config ends
 	l2 := take(t, after)
-	l1.Release(Success)
-	l2.Release(Success)
+	finish(&l1, Success)
+	finish(&l2, Success)
 	if n := len(p.Members()); n != 1 {
 		t.Errorf("%d members, want the one that the new config has", n)
 	}
@@ -291,9 +297,9 @@ func TestAddressWithRequestsComesBack(t *testing.T) {
 	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
 		t.Errorf("Acquire: %v, want ErrFull", err)
 	}
-	l.Release(Success)
+	finish(&l, Success)
 	l = take(t, v)
-	l.Release(Success)
+	finish(&l, Success)
 }
 
 // TestConcurrent has requests, marks and reloads meet. Caps hold at every moment, nothing stays in flight and
@@ -325,7 +331,7 @@ func TestConcurrent(t *testing.T) {
 								t.Errorf("%s: %d in flight, cap %d", m.Address(), n, limit)
 							}
 						}
-						l.Release(Outcome(rng.IntN(3)))
+						finish(&l, Outcome(rng.IntN(3)))
 					}
 				})
 			}
@@ -381,7 +387,7 @@ func BenchmarkAcquire(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					l, _ := v.Acquire(nil)
-					l.Release(Success)
+					finish(&l, Success)
 				}
 			})
 		}

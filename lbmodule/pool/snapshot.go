@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
@@ -20,10 +21,15 @@ type Snapshot struct {
 	first int     // the first tier that is not empty; tierCount when all are
 	at    []place // where the view's backend i stands
 
+	probes []int // positions of half-open members, which take one request at a time
+
 	usable    int  // members that are usable
 	total     int  // members that could be: those with a weight
 	held      bool // some of them wait for their first probe
 	panicking bool // members are eligible that are not usable
+	ejected   int  // members that breakers take out, the dead not counted
+
+	reopens time.Time // when the first open breaker turns half-open; zero if there is none or that is not known
 
 	replaced chan struct{} // closed when another snapshot is in force
 }
@@ -37,12 +43,23 @@ func (s *Snapshot) Panicking() bool { return s.panicking }
 // Held tells whether a member waits for its first probe.
 func (s *Snapshot) Held() bool { return s.held }
 
+// Hopeless tells whether there is nobody to choose, and nobody to wait for.
+func (s *Snapshot) Hopeless() bool { return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 }
+
+// Reopens is when the first of the open breakers turns half-open, the zero time if there is none or that is not a matter
+// of time.
+func (s *Snapshot) Reopens() time.Time { return s.reopens }
+
+// Probes returns the positions of the half-open members, for [View.AcquireProbe]. The slice must not be written to.
+func (s *Snapshot) Probes() []int { return s.probes }
+
 // Replaced is closed when another snapshot is in force.
 func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }
 
 // like tells whether other has the same members in the same places, with the same weights.
 func (s *Snapshot) like(other *Snapshot) bool {
-	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held || s.panicking != other.panicking {
+	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held ||
+		s.panicking != other.panicking || s.ejected != other.ejected || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) {
 		return false
 	}
 	for t := range s.tiers {

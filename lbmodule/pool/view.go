@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
@@ -27,7 +28,8 @@ type View struct {
 	backends []Backend
 	members  []*Member // by position in backends
 
-	snap atomic.Pointer[Snapshot]
+	snap    atomic.Pointer[Snapshot]
+	awaited atomic.Int64 // when Await last did something, in Unix nanoseconds
 
 	mu     sync.Mutex  // guards the replacement of snap and what follows
 	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
@@ -62,11 +64,17 @@ func (v *View) Close() {
 	v.pool.close(v)
 }
 
-// Acquire picks a member by the view's policy and reserves a slot on it. tried are the positions of members
+// Acquire picks a member by the view's policy and reserves a slot on it. A half-open member comes first, with one
+// request at a time; but a request that failed elsewhere is none to make experiments with, while there is another way. tried are the positions of members
 // that this request has been to: they are picked only when no other member can be. Backups are considered
 // when no primary is eligible, and by a request that found no other primary to go to.
 func (v *View) Acquire(tried []int) (Lease, error) {
 	s := v.snap.Load()
+	if len(s.probes) > 0 && (len(tried) == 0 || s.first == len(s.tiers)) {
+		if l, ok := v.AcquireProbe(); ok {
+			return l, nil
+		}
+	}
 	if s.first == len(s.tiers) {
 		if s.held {
 			return Lease{}, ErrHeld
@@ -104,18 +112,21 @@ func (v *View) AcquireMember(i int) (Lease, bool) {
 func (v *View) granted(i int) Lease {
 	m := v.members[i]
 	m.changed(v)
-	return Lease{member: m, index: i, generation: m.generation.Load()}
+	return Lease{view: v, member: m, index: i, generation: m.generation.Load(), life: m.life.Load()}
 }
 
 // Member returns the member at position i.
 func (v *View) Member(i int) *Member { return v.members[i] }
 
 // Refresh looks at the members anew and makes the snapshot that follows from how they are now.
-func (v *View) Refresh(now time.Time) {
+func (v *View) Refresh(now time.Time) { v.pool.reportAll(v.refresh(now)) }
+
+// refresh returns what there is to report.
+func (v *View) refresh(now time.Time) []Event {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.closed {
-		v.mu.Unlock()
-		return
+		return nil
 	}
 	old := v.snap.Load()
 	next, events, due := v.build(old, now)
@@ -128,10 +139,7 @@ func (v *View) Refresh(now time.Time) {
 		}
 	}
 	v.arm(due, now)
-	v.mu.Unlock()
-	for _, e := range events {
-		v.pool.report(e)
-	}
+	return events
 }
 
 // arm has Refresh called when it is due. The caller holds v.mu.
@@ -157,12 +165,8 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 		c, flipped := v.members[i].examine(&v.settings, now)
 		if b.Unchecked {
 			c = condition{warmth: 1}
-		} else if flipped {
-			e := Event{Kind: BackendUp, Pool: v.pool.name, Backend: b.Address, Reason: ReasonPassive}
-			if c.down {
-				e.Kind = BackendDown
-			}
-			events = append(events, e)
+		} else {
+			events = v.tell(events, i, &c, flipped)
 		}
 		conditions[i] = c
 		if !c.next.IsZero() && (due.IsZero() || c.next.Before(due)) {
@@ -173,6 +177,12 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 		}
 		s.total++
 		s.held = s.held || c.held
+		if c.ejected && !c.dead {
+			s.ejected++
+		}
+		if !c.until.IsZero() && (s.reopens.IsZero() || c.until.Before(s.reopens)) {
+			s.reopens = c.until
+		}
 		if c.usable() {
 			s.usable++
 		}
@@ -194,6 +204,21 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 	return s, events, due
 }
 
+// tell adds to events what turned over when the member at position i was looked at.
+func (v *View) tell(events []Event, i int, c *condition, f flips) []Event {
+	if f.passive {
+		e := Event{Kind: BackendUp, Pool: v.pool.name, Backend: v.backends[i].Address, Reason: ReasonPassive}
+		if c.down {
+			e.Kind = BackendDown
+		}
+		events = append(events, e)
+	}
+	if f.breaker.Happened() {
+		events = append(events, v.turned(i, f.breaker))
+	}
+	return events
+}
+
 // panics tells whether so few members are usable that those must be used that are not, and whether there are any.
 // Held members are not counted: they are not known to be unfit.
 func (v *View) panics(s *Snapshot, conditions []condition) bool {
@@ -203,7 +228,7 @@ func (v *View) panics(s *Snapshot, conditions []condition) bool {
 			continue
 		}
 		known++
-		resort = resort || c.down && c.lastResort(s.held)
+		resort = resort || !c.usable() && c.lastResort(s.held)
 	}
 	few := s.usable == 0 || float64(s.usable) < v.settings.PanicThreshold*float64(known)
 	return few && resort
@@ -233,6 +258,14 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 	s.first = slices.IndexFunc(s.tiers[:], func(t tier) bool { return len(t.members) > 0 })
 	if s.first < 0 {
 		s.first = len(s.tiers)
+	}
+	for i, b := range v.backends {
+		c := &conditions[i]
+		halfOpen := c.ejected && c.breaker == breaker.HalfOpen && !c.down && !c.held
+		inTurn := !b.Backup || s.first != int(primary)
+		if halfOpen && inTurn && b.Weight > 0 && s.at[i] == nowhere {
+			s.probes = append(s.probes, i)
+		}
 	}
 }
 

@@ -1,11 +1,11 @@
-package healthcheck
+package breaker
 
 import "time"
 
 // windowBuckets is how finely a Window forgets: a tenth of its span at a time.
 const windowBuckets = 10
 
-// Window counts requests and those of them that failed over the last while. It forgets by tenths of its span, so a
+// Window counts requests, and those of them that failed or were slow, over the last while. It forgets by tenths of its span, so a
 // failure is remembered for the span and up to a tenth longer. The zero Window has no span and counts nothing. It
 // is not safe for concurrent use.
 type Window struct {
@@ -15,7 +15,10 @@ type Window struct {
 	buckets [windowBuckets + 1]windowBucket
 }
 
-type windowBucket struct{ requests, failures uint32 }
+type windowBucket struct{ requests, failures, slow uint32 }
+
+// Counts are what a Window remembers.
+type Counts struct{ Requests, Failures, Slow int }
 
 // NewWindow returns a window that spans the last d, at least a microsecond, as of now.
 func NewWindow(d time.Duration, now time.Time) Window {
@@ -25,8 +28,13 @@ func NewWindow(d time.Duration, now time.Time) Window {
 // Span is the time that the window remembers.
 func (w *Window) Span() time.Duration { return w.width * windowBuckets }
 
+// spanOf is the Span of a window of d.
+func spanOf(d time.Duration) time.Duration {
+	return max(d, time.Microsecond) / windowBuckets * windowBuckets
+}
+
 // Add counts a request that ended now.
-func (w *Window) Add(failed bool, now time.Time) {
+func (w *Window) Add(failed, slow bool, now time.Time) {
 	if w.width == 0 {
 		return
 	}
@@ -36,19 +44,23 @@ func (w *Window) Add(failed bool, now time.Time) {
 	if failed {
 		b.failures++
 	}
+	if slow {
+		b.slow++
+	}
 }
 
 // Counts returns what the window remembers.
-func (w *Window) Counts(now time.Time) (requests, failures int) {
+func (w *Window) Counts(now time.Time) (c Counts) {
 	if w.width == 0 {
-		return 0, 0
+		return c
 	}
 	w.advance(now)
 	for _, b := range w.buckets {
-		requests += int(b.requests)
-		failures += int(b.failures)
+		c.Requests += int(b.requests)
+		c.Failures += int(b.failures)
+		c.Slow += int(b.slow)
 	}
-	return requests, failures
+	return c
 }
 
 // NextExpiry returns when the oldest of what is remembered will be forgotten, the zero time if there is nothing.
@@ -81,7 +93,7 @@ func (w *Window) advance(now time.Time) {
 // Resized returns a window of another span that remembers as much, as if it had happened just now.
 func (w *Window) Resized(d time.Duration, now time.Time) Window {
 	next := NewWindow(d, now)
-	requests, failures := w.Counts(now)
-	next.buckets[0] = windowBucket{uint32(requests), uint32(failures)}
+	c := w.Counts(now)
+	next.buckets[0] = windowBucket{uint32(c.Requests), uint32(c.Failures), uint32(c.Slow)}
 	return next
 }

@@ -1,0 +1,202 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// attempt makes one attempt over that transport. If it fails and there is to be another, the backend of that one is
+// reserved when attempt returns, and q.again is set.
+func (q *request) attempt(transport http.RoundTripper, original *http.Request) (*http.Response, error) {
+	q.again = false
+	if q.refused != nil {
+		return nil, q.refused
+	}
+	r, timer := q.prepare(original)
+	start := time.Now()
+	res, err := transport.RoundTrip(r)
+	now := time.Now()
+	if timer.stop() && original.Context().Err() == nil {
+		if err == nil {
+			res.Body.Close() // it has been cut off
+		}
+		res, err = nil, errTryTimeout
+	}
+	q.attempted(original.Context(), res, err, now, now.Sub(start))
+	if err == nil && res.StatusCode == http.StatusSwitchingProtocols {
+		return res, nil
+	}
+	if reason, ok := q.reason(original, res, err); ok {
+		if q.lease.Held() {
+			q.tried = append(q.tried, q.lease.Index())
+		}
+		if q.reserve(original, res, reason) {
+			q.again = true
+			q.body.detach()
+			if err == nil {
+				res.Body.Close()
+				err = errDropped(res.StatusCode)
+			}
+			return nil, ended(err)
+		}
+	}
+	if err != nil {
+		return nil, ended(err)
+	}
+	q.watch(original.Context(), res)
+	return res, nil
+}
+
+// prepare returns the request of an attempt: with a view of the body that can be taken away from it, and a bound on the
+// time it may take to be answered.
+func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
+	rules := &q.h.retries
+	timeout := rules.tryTimeout
+	if timeout > 0 && isGRPC(r.Header) {
+		timeout = 0 // streams are answered when there is something to say
+	}
+	if timeout == 0 && r.Body == nil {
+		return r, nil
+	}
+	ctx, timer := r.Context(), (*tryTimer)(nil)
+	if timeout > 0 {
+		ctx, timer = newTryTimer(ctx, timeout)
+	}
+	bounded := r.WithContext(ctx)
+	if r.Body == nil {
+		timer.start()
+		return bounded, timer
+	}
+	limit := int64(0)
+	if (rules.attempts != 1 && q.repeatable(r)) && r.ContentLength <= rules.bodyLimit {
+		limit = rules.bodyLimit
+	}
+	q.body.attach(bounded, limit, q.h.RequestBuffers != 0, timer.start)
+	return bounded, timer
+}
+
+// isGRPC tells whether a message is of gRPC.
+func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/grpc") }
+
+// attempted is told how the round trip of the current attempt ended.
+func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
+	// reverse_proxy itself tells a circuit breaker about upstreams of the config only.
+	if q.dynamic && q.h.CB != nil && err == nil {
+		q.h.CB.RecordMetric(res.StatusCode, took)
+	}
+	q.verdict = pool.Verdict{
+		Outcome: q.classify(ctx, res, err),
+		Refused: err != nil && isConnectError(err),
+		Slow:    q.h.slow > 0 && took >= q.h.slow,
+	}
+	if !q.lease.Held() || q.verdict.Outcome == pool.Ignored {
+		return
+	}
+	if p := &q.h.passive; p.settings.Span > 0 && ctx.Err() == nil {
+		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
+	}
+	// A success is judged when the answer has ended, because it may yet break off; but not where that would take too long
+	// to learn from, or a probe is waited for.
+	if q.verdict.Outcome == pool.Failure || q.lease.Probing() || isStream(res) {
+		q.lease.Judge(q.verdict, now)
+		q.verdict = pool.Verdict{}
+	}
+}
+
+// isStream tells whether an answer may go on for as long as the client likes.
+func isStream(res *http.Response) bool {
+	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") || isGRPC(res.Header)
+}
+
+// watch has q learn when the answer breaks off.
+func (q *request) watch(ctx context.Context, res *http.Response) {
+	if res.Body == nil || res.Body == http.NoBody {
+		return
+	}
+	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx}
+	res.Body = &q.answer
+}
+
+// answerBody is an answer's body that notices when it breaks off.
+type answerBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	broken bool
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil {
+		b.broken = true
+	}
+	return n, err
+}
+
+// end judges what the request has not been told yet about its backend, and gives the backend up.
+func (q *request) end() {
+	if q.lease.Held() {
+		if q.answer.broken {
+			q.verdict = pool.Verdict{Outcome: pool.Failure}
+		}
+		q.lease.Judge(q.verdict, time.Now())
+	}
+	q.lease.Release()
+	q.body.detach()
+}
+
+// tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.
+type tryTimer struct {
+	timeout time.Duration
+	cancel  context.CancelCauseFunc
+	timer   atomic.Pointer[time.Timer] // once started
+	over    atomic.Uint32              // what ended it: stopped or fired; 0 while nothing has
+}
+
+const (
+	stopped = 1 + iota
+	fired
+)
+
+// newTryTimer returns a timer that is not running yet, and the context that it ends. The context ends with its parent at
+// the latest, so there is nobody who has to cancel it.
+func newTryTimer(parent context.Context, timeout time.Duration) (context.Context, *tryTimer) {
+	ctx, cancel := context.WithCancelCause(parent)
+	return ctx, &tryTimer{timeout: timeout, cancel: cancel}
+}
+
+// start begins to count, when the request's last byte has been read. It may be called by the transport's goroutines, and
+// more than once.
+func (t *tryTimer) start() {
+	if t == nil || t.over.Load() != 0 || t.timer.Load() != nil {
+		return
+	}
+	timer := time.AfterFunc(t.timeout, func() {
+		if t.over.CompareAndSwap(0, fired) {
+			t.cancel(errTryTimeout)
+		}
+	})
+	if !t.timer.CompareAndSwap(nil, timer) || t.over.Load() != 0 {
+		timer.Stop()
+	}
+}
+
+// stop ends counting and tells whether time was up before.
+func (t *tryTimer) stop() bool {
+	if t == nil {
+		return false
+	}
+	if !t.over.CompareAndSwap(0, stopped) {
+		return true
+	}
+	if timer := t.timer.Load(); timer != nil {
+		timer.Stop()
+	}
+	return false
+}

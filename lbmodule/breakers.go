@@ -1,0 +1,53 @@
+package lbmodule
+
+import (
+	"time"
+
+	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+const (
+	// aloneFor is how long a dead backend is left alone where there is no breaker.
+	aloneFor = 5 * time.Second
+	// probeGrace is what a probe's slot outlasts the attempt by: it comes back when the attempt ends, and by this only
+	// if that is never heard of.
+	probeGrace = 10 * time.Second
+)
+
+// loadBreaker takes what the request path needs from the breaker's settings.
+func (h *Handler) loadBreaker() {
+	b := h.Breaker.withDefaults()
+	h.failureStatus = b.FailureStatus
+	if b.SlowRatio != nil && !b.Disabled {
+		h.slow = time.Duration(b.SlowRatio.Latency)
+	}
+}
+
+// into puts the breaker into the settings of a view.
+func (b *Breaker) into(s *pool.Settings, tryTimeout time.Duration) {
+	filled := b.withDefaults()
+	probe := max(tryTimeout, time.Minute) + probeGrace
+	s.DeadAfter = filled.ConsecutiveFailures
+	if filled.Disabled {
+		s.ConnectionsOnly = true
+		s.Breaker = breaker.Settings{
+			ConsecutiveFailures: filled.ConsecutiveFailures, Open: aloneFor, MaxOpen: aloneFor, Probes: 1, ProbeTimeout: probe,
+		}
+		return
+	}
+	s.MaxEjected, s.DryRun = filled.MaxEjected, filled.DryRun
+	s.Breaker = breaker.Settings{
+		ConsecutiveFailures: filled.ConsecutiveFailures,
+		FailureRatio:        filled.FailureRatio,
+		Window:              time.Duration(filled.Window),
+		MinRequests:         filled.MinRequests,
+		Open:                time.Duration(filled.Open.First),
+		MaxOpen:             time.Duration(filled.Open.Max),
+		Probes:              filled.Probes,
+		ProbeTimeout:        probe,
+	}
+	if filled.SlowRatio != nil {
+		s.Breaker.SlowRatio = filled.SlowRatio.Ratio
+	}
+}

@@ -1,0 +1,115 @@
+package pool
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/ballastlb/ballast/breaker"
+)
+
+// mayEject tells whether a breaker may take out the member at position i. maxEjected is the share of members that may be
+// out, rounded down, but one at least. The last usable member stays.
+func (s *Snapshot) mayEject(i int, maxEjected float64) bool {
+	others := s.usable
+	if s.Has(i) {
+		others--
+	}
+	return others > 0 && s.ejected < max(int(maxEjected*float64(s.total)), 1)
+}
+
+// trip opens the breaker of the member at position i for that cause, unless too many are out already. A dead member
+// always is: it is of no use to anybody.
+func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
+	m, s := v.members[i], &v.settings
+	allowed := func() bool {
+		return s.DryRun || m.refused.Load() >= s.deadAfter() || v.snap.Load().mayEject(i, s.MaxEjected)
+	}
+	if !allowed() {
+		return
+	}
+	v.pool.ejecting.Lock()
+	if !allowed() {
+		v.pool.ejecting.Unlock()
+		return
+	}
+	m.mu.Lock()
+	turned := m.vitals.breaker.Trip(&s.Breaker, cause, now, rand.Float64())
+	m.life.Store(m.vitals.breaker.Generation())
+	m.noteSlot()
+	m.mu.Unlock()
+	// The snapshots must show it before the next one asks whether it may.
+	events := m.refreshQuietly(now)
+	v.pool.ejecting.Unlock()
+	if turned.Happened() {
+		v.pool.report(v.turned(i, turned))
+	}
+	v.pool.reportAll(events)
+}
+
+// turned is the event of that transition.
+func (v *View) turned(i int, t breaker.Transition) Event {
+	return Event{
+		Kind: BreakerTurned, Pool: v.pool.name, Backend: v.backends[i].Address, Reason: t.Cause.String(), Breaker: t, DryRun: v.settings.DryRun,
+	}
+}
+
+// AcquireProbe reserves the probe slot of a half-open member, if one is free.
+func (v *View) AcquireProbe() (Lease, bool) {
+	now := time.Now()
+	for _, i := range v.snap.Load().probes {
+		m := v.members[i]
+		if m.slot.Load() > now.UnixNano() {
+			continue
+		}
+		m.mu.Lock()
+		probe, ok := m.vitals.breaker.Admit(&v.settings.Breaker, now)
+		m.noteSlot()
+		m.mu.Unlock()
+		if !ok {
+			continue
+		}
+		l, free := v.AcquireMember(i)
+		if free {
+			l.probe = probe
+			return l, true
+		}
+		// It is at its max_requests with what it had before.
+		m.mu.Lock()
+		m.vitals.breaker.Done(probe)
+		m.noteSlot()
+		m.mu.Unlock()
+	}
+	return Lease{}, false
+}
+
+// Await has the breakers of dead members turn half-open before their time, once in an interval at most. It is for
+// requests that wait for a member to return, with nobody to go to.
+func (v *View) Await(interval time.Duration, now time.Time) {
+	last := v.awaited.Load()
+	if now.UnixNano()-last < int64(interval) || !v.awaited.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	hastened := false
+	for i, m := range v.members {
+		if v.backends[i].Weight == 0 || m.refused.Load() < v.settings.deadAfter() {
+			continue
+		}
+		m.mu.Lock()
+		if m.vitals.breaker.State() == breaker.Open {
+			m.vitals.hasten, hastened = breaker.Awaited, true
+		}
+		m.mu.Unlock()
+	}
+	if hastened {
+		v.Refresh(now)
+	}
+}
+
+// Doubtful tells whether the member at position i fails so much that its breaker would be open if that were allowed. An
+// attempt that failed elsewhere is not worth another one there: when all fail, trying again only multiplies the load.
+func (v *View) Doubtful(i int, now time.Time) bool {
+	m := v.members[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.vitals.breaker.Due(&v.settings.Breaker, now) != 0
+}

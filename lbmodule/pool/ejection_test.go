@@ -1,0 +1,345 @@
+package pool
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+// guarded are settings with breakers that have the usual defaults, and no slow start.
+func guarded() Settings {
+	return Settings{
+		Policy: balance.LeastConn{},
+		Breaker: breaker.Settings{
+			ConsecutiveFailures: 5, FailureRatio: 0.5, Window: 10 * time.Second, MinRequests: 20,
+			Open: 5 * time.Second, MaxOpen: time.Minute, Probes: 3, ProbeTimeout: time.Minute,
+		},
+		MaxEjected: 0.5,
+	}
+}
+
+// answer has the member at position i answer n requests in that way.
+func answer(t *testing.T, v *View, i, n int, verdict Verdict) {
+	t.Helper()
+	for range n {
+		l, ok := v.AcquireMember(i)
+		if !ok {
+			t.Fatalf("no slot on member %d", i)
+		}
+		l.Judge(verdict, time.Now())
+		l.Release()
+	}
+}
+
+var (
+	bad     = Verdict{Outcome: Failure}
+	good    = Verdict{Outcome: Success}
+	refused = Verdict{Outcome: Failure, Refused: true}
+)
+
+func TestEjectionLimits(t *testing.T) {
+	tests := map[string]struct {
+		members int
+		share   float64
+		verdict Verdict
+		fail    []int
+		want    []int // eligible afterwards
+		panics  bool
+	}{
+		"one of three":              {3, 0.5, bad, []int{1}, []int{0, 2}, false},
+		"half of three is one":      {3, 0.5, bad, []int{1, 2}, []int{0, 2}, false},
+		"half of four is two":       {4, 0.5, bad, []int{0, 1, 2, 3}, []int{2, 3}, false},
+		"a tenth of three is one":   {3, 0.1, bad, []int{0, 1, 2}, []int{1, 2}, false},
+		"all but the last":          {3, 1, bad, []int{0, 1, 2}, []int{2}, false},
+		"an only one":               {1, 1, bad, []int{0}, []int{0}, false},
+		"the dead are not counted":  {3, 0.5, refused, []int{0, 1}, []int{2}, false},
+		"all dead are all gone":     {3, 0.5, refused, []int{0, 1, 2}, nil, false},
+		"an only one that is dead":  {1, 0.5, refused, []int{0}, nil, false},
+		"overload is none of these": {3, 0.5, Verdict{}, []int{0, 1, 2}, []int{0, 1, 2}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := guarded()
+			s.MaxEjected = test.share
+			v := newPool().Open(backends(test.members), s)
+			defer v.Close()
+			for _, i := range test.fail {
+				answer(t, v, i, 5, test.verdict)
+			}
+			eligible(t, v, test.want...)
+			if got := v.Snapshot().Panicking(); got != test.panics {
+				t.Errorf("panicking = %v", got)
+			}
+		})
+	}
+}
+
+// A dead member stands outside the limit: when it dies after another was ejected, both are out; and one that may not be
+// ejected at first is when the place is free.
+func TestEjectionLimitIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(3), guarded())
+		defer v.Close()
+		answer(t, v, 0, 5, bad)
+		answer(t, v, 1, 7, bad)
+		eligible(t, v, 1, 2)
+		if !v.Doubtful(1, time.Now()) || v.Doubtful(2, time.Now()) {
+			t.Error("the one that fails is as good as the one that does not")
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		recoverBy(t, v, 0)
+		eligible(t, v, 0, 1, 2)
+		answer(t, v, 1, 1, bad)
+		eligible(t, v, 0, 2)
+		answer(t, v, 2, 5, refused)
+		eligible(t, v, 0)
+	})
+}
+
+// recoverBy has the half-open member at position i answer its probes.
+func recoverBy(t *testing.T, v *View, i int) {
+	t.Helper()
+	for range v.settings.Breaker.Probes {
+		l, err := v.Acquire(nil)
+		if err != nil || l.Index() != i || !l.Probing() {
+			t.Fatalf("acquired %d, %v, a probe: %v; want a probe of %d", l.Index(), err, l.Probing(), i)
+		}
+		other, err := v.Acquire(nil)
+		if err == nil && other.Index() == i {
+			t.Fatal("two probes at a time")
+		}
+		other.Abandon()
+		l.Judge(good, time.Now())
+		l.Release()
+	}
+}
+
+func TestHalfOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := guarded()
+		s.SlowStart = 10 * time.Second
+		var mu sync.Mutex
+		var seen []string
+		p := newPool()
+		p.Notify(func(e Event) {
+			if e.Kind == BreakerTurned {
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, e.Breaker.To.String()+": "+e.Reason)
+			}
+		})
+		v := p.Open(backends(3), s)
+		defer v.Close()
+		late := take(t, v) // of before
+		answer(t, v, 0, 5, bad)
+		eligible(t, v, 1, 2)
+		if got := time.Until(v.Snapshot().Reopens()); got < 4*time.Second || got > 5*time.Second {
+			t.Errorf("half-open in %v, want 4s to 5s", got)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		eligible(t, v, 1, 2)
+		if l, err := v.Acquire([]int{1}); err != nil || l.Probing() {
+			t.Errorf("a request that failed elsewhere is a probe (%v, %v)", l.Probing(), err)
+		}
+		// Its first probe fails: open for twice as long.
+		probe, err := v.Acquire(nil)
+		if err != nil || !probe.Probing() || probe.Index() != 0 {
+			t.Fatalf("acquired %d, %v", probe.Index(), err)
+		}
+		probe.Judge(bad, time.Now())
+		probe.Release()
+		if got := time.Until(v.Snapshot().Reopens()); got < 8*time.Second || got > 10*time.Second {
+			t.Errorf("half-open in %v, want 8s to 10s", got)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		// A probe whose client leaves says nothing, and its slot comes back.
+		probe, _ = v.Acquire(nil)
+		if !probe.Probing() {
+			t.Fatal("no probe")
+		}
+		probe.Release()
+		if late.Index() == 0 {
+			late.Judge(bad, time.Now())
+		}
+		recoverBy(t, v, 0)
+		eligible(t, v, 0, 1, 2)
+		if got := v.Snapshot().Warmth(0); got > 0.2 {
+			t.Errorf("warmth %v after recovery, want it ramped up", got)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		want := []string{
+			"open: consecutive failures", "half_open: open time over", "open: probe failed", "half_open: open time over", "closed: recovered",
+		}
+		if !slices.Equal(seen, want) {
+			t.Errorf("events:\n%q\nwant\n%q", seen, want)
+		}
+	})
+}
+
+// All members are dead: nobody is to be had, but one request each per open time.
+func TestAllDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := guarded()
+		s.ConnectionsOnly, s.Breaker = true, breaker.Settings{ConsecutiveFailures: 5, Open: 5 * time.Second, MaxOpen: 5 * time.Second, Probes: 1, ProbeTimeout: time.Minute}
+		v := newPool().Open(backends(2), s)
+		defer v.Close()
+		for i := range 2 {
+			answer(t, v, i, 100, bad) // nobody minds
+			answer(t, v, i, 5, refused)
+		}
+		if _, err := v.Acquire(nil); !errors.Is(err, ErrNone) || !v.Snapshot().Hopeless() {
+			t.Fatalf("err = %v, want %v", err, ErrNone)
+		}
+		dialed := 0
+		for range 100 {
+			time.Sleep(500 * time.Millisecond)
+			synctest.Wait()
+			for {
+				l, err := v.Acquire(nil)
+				if err != nil {
+					break
+				}
+				dialed++
+				l.Judge(refused, time.Now())
+				l.Release()
+			}
+		}
+		if dialed < 2*9 || dialed > 2*13 {
+			t.Errorf("%d connections tried in 50s, want one each every 4s to 5s", dialed)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		for range 2 {
+			l, err := v.Acquire(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Judge(good, time.Now())
+			l.Release()
+		}
+		eligible(t, v, 0, 1)
+	})
+}
+
+// With an active check a dead member waits for that, whatever the breaker's time.
+func TestDeadWaitsForItsCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := guarded()
+		s.Checked = true
+		v := newPool().Open(backends(2), s)
+		defer v.Close()
+		passes(v, 0)
+		passes(v, 1)
+		answer(t, v, 0, 5, refused)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := v.Snapshot().Probes(); len(got) != 0 {
+			t.Fatalf("half-open: %v", got)
+		}
+		passes(v, 0)
+		recoverBy(t, v, 0)
+		eligible(t, v, 0, 1)
+	})
+}
+
+// A breaker in dry run turns as others do, and its member is used as if it did not.
+func TestDryRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := guarded()
+		s.DryRun = true
+		v := newPool().Open(backends(1), s)
+		defer v.Close()
+		state := func() breaker.State { return v.Member(0).Vitals().Breaker }
+		answer(t, v, 0, 5, refused)
+		if eligible(t, v, 0); state() != breaker.Open {
+			t.Fatalf("state %v, want open", state())
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if eligible(t, v, 0); state() != breaker.HalfOpen {
+			t.Fatalf("state %v, want half-open", state())
+		}
+		answer(t, v, 0, 3, good)
+		if eligible(t, v, 0); state() != breaker.Closed {
+			t.Fatalf("state %v, want closed", state())
+		}
+	})
+}
+
+// Many requests fail on all members at a time: never are more out than may be.
+func TestEjectionLimitIsExact(t *testing.T) {
+	v := newPool().Open(backends(10), guarded())
+	defer v.Close()
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() { answer(t, v, i, 200, bad) })
+	}
+	wg.Wait()
+	if got := len(v.Snapshot().Eligible()); got != 5 {
+		t.Errorf("%d of 10 are left, want 5", got)
+	}
+}
+
+func TestBudget(t *testing.T) {
+	settings := BudgetSettings{Ratio: 0.2, PerSecond: 10}
+	now := time.Now()
+	p := newPool()
+	spend := func() (n int) {
+		for p.SpendRetry(settings, RetryConnect, now) {
+			n++
+		}
+		return n
+	}
+	if got := spend(); got != 100 {
+		t.Errorf("a new pool can spend %d, want 100", got)
+	}
+	now = now.Add(time.Second)
+	for range 1000 {
+		p.CountRequest()
+	}
+	if got := spend(); got < 195 || got > 210 {
+		t.Errorf("after a second with 1,000 requests it can spend %d, want about 200", got)
+	}
+	// What is not spent is kept for ten seconds: with steady income that is the income of ten seconds.
+	for range 600 {
+		now = now.Add(100 * time.Millisecond)
+		for range 100 {
+			p.CountRequest()
+		}
+		p.RetryBudget(settings, now)
+	}
+	if got, want := p.RetryBudget(settings, now), 10*(10+0.2*1000); math.Abs(got-want) > want/50 {
+		t.Errorf("steady income keeps %v, want %v", got, want)
+	}
+	now = now.Add(time.Minute)
+	if got := p.RetryBudget(settings, now); got < 100 || got > 110 {
+		t.Errorf("after a minute of silence %v are left, want about 100", got)
+	}
+	// Over any time no more is spent than was there and came in, however it is asked for.
+	before, spent := p.RetryBudget(settings, now), 0
+	for range 10_000 {
+		now = now.Add(3 * time.Millisecond)
+		p.CountRequest()
+		if p.SpendRetry(settings, RetryConnect, now) {
+			spent++
+		}
+	}
+	if most := before + 0.2*10_000 + 10*30; float64(spent) > most || float64(spent) < most*0.9 {
+		t.Errorf("spent %d, want at most %v and not much less", spent, most)
+	}
+	now = now.Add(-time.Hour) // clocks may do that
+	if p.SpendRetry(BudgetSettings{}, RetryConnect, now) {
+		t.Error("the clock went back and gave something")
+	}
+}

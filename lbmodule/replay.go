@@ -1,0 +1,143 @@
+package lbmodule
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+var errBodyTaken = errors.New("request body belongs to another attempt")
+
+// requestBody is the body of a client's request, which several attempts may read one after the other. Each has a view
+// of its own: transports go on reading after they have given up. What is read is kept up to a limit, so that the next
+// view can begin at the beginning. The zero requestBody is of a request without one.
+type requestBody struct {
+	whole bool // the body is buffered by reverse_proxy, and comes anew with every attempt
+	limit int64
+
+	view *bodyView // of the current attempt
+
+	mu     sync.Mutex // guards what follows, and is held while the source is read
+	source io.Reader
+	kept   []byte // what has been read, unless that was more than limit
+	end    error  // of the source
+
+	read atomic.Int64 // bytes read from source
+	lost atomic.Bool  // they were not kept
+
+	broken atomic.Bool // source ended with an error
+}
+
+// attach gives r a view of the body. Up to limit bytes are kept for the next one. sent is called, maybe more
+// than once, when the last byte has been read.
+func (b *requestBody) attach(r *http.Request, limit int64, buffered bool, sent func()) {
+	if b.source == nil {
+		_, whole := r.Body.(io.WriterTo)
+		b.whole = whole && buffered
+		b.limit = limit
+	}
+	if b.whole {
+		r.Body = &countedBody{ReadCloser: r.Body, left: r.ContentLength, sent: sent}
+		b.source = r.Body
+		return
+	}
+	if b.source == nil {
+		b.source = r.Body
+	}
+	view := func() *bodyView { return &bodyView{body: b, length: r.ContentLength, sent: sent} }
+	b.view = view()
+	r.Body = b.view
+	// With this the transport replaces a connection by itself that was closed while it was idle.
+	r.GetBody = func() (io.ReadCloser, error) {
+		if !b.rewindable() {
+			return nil, errBodyTaken
+		}
+		b.detach()
+		b.view = view()
+		return b.view, nil
+	}
+}
+
+// rewindable tells whether another view could begin at the beginning.
+func (b *requestBody) rewindable() bool { return b.whole || b.read.Load() == 0 || !b.lost.Load() }
+
+// failed tells whether it could not be read: the client has left, or sent more than it may.
+func (b *requestBody) failed() bool { return b.broken.Load() }
+
+// detach takes the body from the view that has it.
+func (b *requestBody) detach() {
+	if b.view != nil {
+		b.view.detached.Store(true)
+	}
+}
+
+// readAt reads what stands at that position.
+func (b *requestBody) readAt(at int64, p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if at < int64(len(b.kept)) {
+		return copy(p, b.kept[at:]), nil
+	}
+	if at < b.read.Load() {
+		return 0, errBodyTaken
+	}
+	if b.end != nil {
+		return 0, b.end
+	}
+	n, err := b.source.Read(p)
+	b.end = err
+	if err != nil && err != io.EOF {
+		b.broken.Store(true)
+	}
+	if total := b.read.Add(int64(n)); total > b.limit && n > 0 {
+		b.lost.Store(true)
+		b.kept = nil
+	} else {
+		b.kept = append(b.kept, p[:n]...)
+	}
+	return n, err
+}
+
+// bodyView is a body as one attempt sees it. Closing it does not close the body: the next attempt may need it, and the
+// server closes it in the end.
+type bodyView struct {
+	body     *requestBody
+	at       int64
+	length   int64 // of the body; -1 if it is not known
+	sent     func()
+	detached atomic.Bool
+}
+
+func (v *bodyView) Read(p []byte) (int, error) {
+	if v.detached.Load() {
+		return 0, errBodyTaken
+	}
+	n, err := v.body.readAt(v.at, p)
+	v.at += int64(n)
+	if err != nil || v.at == v.length {
+		v.sent()
+	}
+	return n, err
+}
+
+func (v *bodyView) Close() error {
+	v.detached.Store(true)
+	return nil
+}
+
+// countedBody is a body that tells when it has been read.
+type countedBody struct {
+	io.ReadCloser
+	left int64
+	sent func()
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); err != nil || b.left == 0 {
+		b.sent()
+	}
+	return n, err
+}

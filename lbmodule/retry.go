@@ -1,0 +1,347 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// retryRules say which attempts are made again, when, and how often.
+type retryRules struct {
+	attempts      int // in all; 0 for any number
+	on            [pool.RetryReasons]bool
+	status        []int
+	nonIdempotent bool
+	base, max     time.Duration // of the backoff
+	bodyLimit     int64         // bytes of a request's body that are kept
+	tryTimeout    time.Duration // 0 for none
+	budget        pool.BudgetSettings
+
+	stock *stockRetries // reverse_proxy's words rule instead; nil if none is given
+}
+
+// stockRetries are retries as reverse_proxy's words describe them.
+type stockRetries struct {
+	duration time.Duration         // for how long attempts are made, and a backend is waited for; 0 for no bound
+	interval time.Duration         // between attempts
+	match    caddyhttp.MatcherSets // requests and answers that are retried; nil for GET
+	answers  bool                  // some of match look at the answer
+}
+
+// loadRetries takes the retries out of reverse_proxy's part, which has been provisioned: from now on it makes another
+// attempt when it is told to.
+func (h *Handler) loadRetries() {
+	r := h.Retry.withDefaults()
+	h.retries = retryRules{
+		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, bodyLimit: r.BodyLimit,
+		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r),
+		budget: pool.BudgetSettings{Ratio: r.Budget.Ratio, PerSecond: r.Budget.PerSecond},
+	}
+	for _, on := range r.On {
+		switch on {
+		case "connect":
+			h.retries.on[pool.RetryConnect] = true
+		case "reset":
+			h.retries.on[pool.RetryReset] = true
+		case "timeout":
+			h.retries.on[pool.RetryTimeout] = true
+		default:
+			status, _ := strconv.Atoi(on) // it has been checked
+			h.retries.status = append(h.retries.status, status)
+		}
+	}
+	h.retries.on[pool.RetryStatus] = len(h.retries.status) > 0
+	lb := h.LoadBalancing
+	if stockRetryWord(lb) != "" {
+		h.retries.stock = &stockRetries{
+			duration: time.Duration(lb.TryDuration), interval: max(time.Duration(lb.TryInterval), 0),
+			match: lb.RetryMatch, answers: slices.ContainsFunc(lb.RetryMatch, looksAtAnswer),
+		}
+		h.retries.attempts = 1
+		switch {
+		case lb.Retries > 0:
+			h.retries.attempts = lb.Retries + 1
+		case lb.TryDuration > 0:
+			h.retries.attempts = 0
+		}
+	}
+	// The bound is ours to keep; its loop goes on for as long as the matcher says.
+	lb.Retries, lb.TryDuration, lb.TryInterval = 1<<30, 0, 0
+	lb.RetryMatch = caddyhttp.MatcherSets{{anotherAttempt{}}}
+}
+
+// tryTimeout is how long an attempt may take. A transport that bounds the wait for an answer's header has the say.
+func (h *Handler) tryTimeout(r Retry) time.Duration {
+	if t, ok := h.transport().(*reverseproxy.HTTPTransport); ok && t.ResponseHeaderTimeout > 0 && (h.Retry == nil || h.Retry.TryTimeout == 0) {
+		return 0
+	}
+	return max(time.Duration(r.TryTimeout), 0)
+}
+
+// stockRetryWord is the first of reverse_proxy's words for retries that is given, "" if none is.
+func stockRetryWord(lb *reverseproxy.LoadBalancing) string {
+	switch {
+	case lb == nil:
+		return ""
+	case lb.Retries != 0:
+		return "lb_retries"
+	case lb.TryDuration != 0:
+		return "lb_try_duration"
+	case lb.TryInterval != 0:
+		return "lb_try_interval"
+	case len(lb.RetryMatchRaw) > 0:
+		return "lb_retry_match"
+	default:
+		return ""
+	}
+}
+
+// looksAtAnswer tells whether a set of matchers can only be judged when there is an answer.
+func looksAtAnswer(set caddyhttp.MatcherSet) bool {
+	return slices.ContainsFunc(set, func(m any) bool {
+		expression, ok := m.(*caddyhttp.MatchExpression)
+		return ok && slices.ContainsFunc(expression.Placeholders(), func(name string) bool {
+			// An empty name is one that the expression makes up.
+			return name == "" || name == "http.reverse_proxy.status_code" || name == "http.reverse_proxy.status_text" ||
+				strings.HasPrefix(name, "http.reverse_proxy.header.")
+		})
+	})
+}
+
+// anotherAttempt is the matcher by which reverse_proxy's loop learns whether to go on. That was decided when the attempt
+// ended, and the backend of the next one is reserved already.
+type anotherAttempt struct{}
+
+// MatchWithError implements caddyhttp.RequestMatcherWithError.
+func (anotherAttempt) MatchWithError(r *http.Request) (bool, error) {
+	q, ok := caddyhttp.GetVar(r.Context(), requestVar).(*request)
+	return ok && q.again, nil
+}
+
+// attemptError is an error that does not show what it wraps.
+type attemptError struct {
+	text    string
+	timeout bool
+}
+
+func (e *attemptError) Error() string   { return e.text }
+func (e *attemptError) Timeout() bool   { return e.timeout }
+func (e *attemptError) Temporary() bool { return false }
+
+// errTryTimeout is the cause of an attempt's end when its time was up.
+var errTryTimeout = &attemptError{text: "backend did not answer within try_timeout", timeout: true}
+
+// reason tells why the attempt should be made again; ok is false if it should not.
+func (q *request) reason(r *http.Request, res *http.Response, err error) (reason pool.RetryReason, ok bool) {
+	rules := &q.h.retries
+	switch {
+	case rules.attempts > 0 && q.attempts >= rules.attempts, r.Context().Err() != nil, q.body.failed():
+		return 0, false
+	case err == nil:
+		reason = pool.RetryStatus
+	case outOfDescriptors(err):
+		return 0, false
+	case isConnectError(err):
+		reason = pool.RetryConnect
+	case isTimeout(err):
+		reason = pool.RetryTimeout
+	default:
+		reason = pool.RetryReset
+	}
+	switch {
+	case rules.stock != nil:
+		ok = rules.stock.wants(r, res, reason, q.h)
+	case reason == pool.RetryConnect:
+		ok = rules.on[reason]
+	case reason == pool.RetryStatus:
+		ok = rules.on[reason] && slices.Contains(rules.status, res.StatusCode) && q.repeatable(r)
+	default:
+		ok = rules.on[reason] && q.repeatable(r)
+	}
+	return reason, ok && q.body.rewindable()
+}
+
+// repeatable tells whether the request may be made again when a backend may have acted on it already.
+func (q *request) repeatable(r *http.Request) bool {
+	return !isUpgrade(r) && (isIdempotent(r) || q.h.retries.nonIdempotent)
+}
+
+// isIdempotent tells whether making the request twice is as good as making it once (RFC 9110, 9.2.2).
+func isIdempotent(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return r.Header.Get("Idempotency-Key") != ""
+}
+
+func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
+
+// wants tells what reverse_proxy's words say about an attempt that ended in that way.
+func (s *stockRetries) wants(r *http.Request, res *http.Response, reason pool.RetryReason, h *Handler) bool {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	switch {
+	case reason == pool.RetryConnect:
+		return true
+	case reason == pool.RetryStatus && (!s.answers || !ok):
+		return false
+	case reason == pool.RetryStatus:
+		repl.DeleteByPrefix("http.reverse_proxy.header.")
+		for field, value := range res.Header {
+			repl.Set("http.reverse_proxy.header."+field, strings.Join(value, ","))
+		}
+		repl.Set("http.reverse_proxy.status_code", res.StatusCode)
+		repl.Set("http.reverse_proxy.status_text", res.Status)
+		return s.matches(r, h, looksAtAnswer)
+	case len(s.match) == 0:
+		return r.Method == http.MethodGet
+	default:
+		if ok {
+			repl.Set("http.reverse_proxy.is_transport_error", true)
+			defer repl.Delete("http.reverse_proxy.is_transport_error")
+		}
+		return s.matches(r, h, func(caddyhttp.MatcherSet) bool { return true })
+	}
+}
+
+// matches tells whether one of the sets of matchers that are to be asked matches.
+func (s *stockRetries) matches(r *http.Request, h *Handler, ask func(caddyhttp.MatcherSet) bool) bool {
+	for _, set := range s.match {
+		if !ask(set) {
+			continue
+		}
+		matched, err := set.MatchWithError(r)
+		if err != nil {
+			h.logger.Error("failed matching request for retry", zap.String("pool", h.pool.Name()), zap.Error(err))
+			return false
+		}
+		if matched {
+			return true
+		}
+	}
+	return false
+}
+
+// reserve chooses the backend of another attempt and reserves it; the attempt before ended for that reason. It waits
+// where that makes sense. It returns false when there is to be none.
+func (q *request) reserve(r *http.Request, res *http.Response, reason pool.RetryReason) bool {
+	rules := &q.h.retries
+	if res == nil {
+		q.lease.Release() // it is of no use any more, and its backend may be the only one
+	}
+	if s := rules.stock; s != nil {
+		return q.reserveStock(r, res, reason)
+	}
+	next, err := q.chooseNext(r)
+	if err != nil {
+		return false
+	}
+	same := next.lease.Held() && slices.Contains(q.tried, next.lease.Index())
+	if next.lease.Held() && (reason != pool.RetryConnect && q.set.view.Doubtful(next.lease.Index(), time.Now()) ||
+		same && res != nil && res.Header.Get("Retry-After") != "") {
+		next.lease.Abandon()
+		return false
+	}
+	if same {
+		// A pause helps the backend that has just failed; it would not help another one.
+		next.lease.Abandon()
+		if !q.pause(r.Context(), rand.N(max(min(rules.base<<min(q.attempts-1, 20), rules.max), 1))) {
+			return false
+		}
+		if next, err = q.chooseNext(r); err != nil {
+			return false
+		}
+	}
+	return q.spend(next, reason)
+}
+
+// reserveStock is reserve by reverse_proxy's words.
+func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.RetryReason) bool {
+	s := q.h.retries.stock
+	pause := s.interval
+	for waited := false; ; waited = true {
+		if s.duration > 0 && time.Since(q.started) >= s.duration || !q.pause(r.Context(), pause) {
+			return false
+		}
+		next, err := q.chooseNext(r)
+		switch {
+		case err == nil && waited:
+			q.choice = next
+			return true
+		case err == nil:
+			return q.spend(next, reason)
+		case res != nil || s.duration == 0:
+			return false // an answer is better than waiting for another
+		}
+		// The loop ends with the duration.
+		pause = max(s.interval, minPoll)
+		q.set.view.Await(pause, time.Now())
+	}
+}
+
+// chooseNext chooses and reserves the backend of another attempt.
+func (q *request) chooseNext(r *http.Request) (choice, error) {
+	set, dynamic, err := q.h.members(r, true)
+	if err != nil {
+		return choice{}, err
+	}
+	q.enter(set, dynamic)
+	return q.acquire(r)
+}
+
+// spend takes the retry from the pool's budget and makes next the backend of the next attempt. Waiting for a backend to
+// become usable costs nothing.
+func (q *request) spend(next choice, reason pool.RetryReason) bool {
+	if !q.h.pool.SpendRetry(q.h.retries.budget, reason, time.Now()) {
+		next.lease.Abandon()
+		return false
+	}
+	q.lease.Release() // of an answer that is dropped
+	q.choice = next
+	return true
+}
+
+// pause waits for d. It returns false if the client does not wait as long.
+func (q *request) pause(ctx context.Context, d time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d || ctx.Err() != nil {
+		return false
+	}
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ended returns the error of an attempt as reverse_proxy is to see it. Seeing a DialError it would go on by itself.
+func ended(err error) error {
+	if _, dial := errors.AsType[reverseproxy.DialError](err); dial && !errors.Is(err, context.Canceled) {
+		return &attemptError{text: err.Error()}
+	}
+	return err
+}
+
+// errDropped is the error of an attempt whose answer was dropped for another attempt.
+func errDropped(status int) error {
+	return fmt.Errorf("answer with status %d is dropped for another attempt", status)
+}
