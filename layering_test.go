@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"ratelimit":            {"ratelimit/bucket", "ratelimit/redisstore"},
 	"ratelimit/bucket":     nil,
 	"ratelimit/redisstore": nil,
+	"bench/openloop":       nil, // tests put loads on, too
 }
 
 // cores are the packages that know no framework.

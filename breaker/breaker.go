@@ -47,6 +47,8 @@ const (
 	CheckPassed
 	// Awaited is that requests wait, with nobody else to go to.
 	Awaited
+	// OtherRecovered is that another backend is back after all were gone.
+	OtherRecovered
 	// Recovered is that enough probes succeeded.
 	Recovered
 )
@@ -54,7 +56,7 @@ const (
 // String returns the cause as logs and events show it.
 func (c Cause) String() string {
 	return [...]string{
-		"", "consecutive failures", "failure ratio", "slow ratio", "probe failed", "open time over", "active check passed", "awaited", "recovered",
+		"", "consecutive failures", "failure ratio", "slow ratio", "probe failed", "open time over", "active check passed", "awaited", "another recovered", "recovered",
 	}[c]
 }
 

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -224,4 +225,33 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// poolState is what the admin endpoint tells of a pool.
+type poolState struct {
+	State       string
+	Usable      int
+	Queue       int
+	RetryBudget float64 `json:"retry_budget"`
+	Backends    []struct {
+		Name, Address, Health, Breaker, Reason string
+		Usable                                 bool
+		InFlight                               int64 `json:"in_flight"`
+		Requests, Failures                     uint64
+	}
+}
+
+// pool returns the state of the one pool there is.
+func (c *caddy) pool() poolState {
+	c.t.Helper()
+	res, err := client.Get("http://" + c.admin + "/load_balancer/pools")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var all []poolState
+	if err := json.NewDecoder(res.Body).Decode(&all); err != nil || len(all) != 1 {
+		c.t.Fatalf("%d pools: %v", len(all), err)
+	}
+	return all[0]
 }

@@ -89,20 +89,25 @@ func (v *View) Await(interval time.Duration, now time.Time) {
 	if now.UnixNano()-last < int64(interval) || !v.awaited.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	hastened := false
+	if v.hasten(breaker.Awaited) {
+		v.Refresh(now)
+	}
+}
+
+// hasten notes for the dead members that their breakers need not wait. What follows is seen when the view looks at
+// them; it returns whether anything does.
+func (v *View) hasten(cause breaker.Cause) (some bool) {
 	for i, m := range v.members {
 		if v.backends[i].Weight == 0 || m.refused.Load() < v.settings.deadAfter() {
 			continue
 		}
 		m.mu.Lock()
 		if m.vitals.breaker.State() == breaker.Open {
-			m.vitals.hasten, hastened = breaker.Awaited, true
+			m.vitals.hasten, some = cause, true
 		}
 		m.mu.Unlock()
 	}
-	if hastened {
-		v.Refresh(now)
-	}
+	return some
 }
 
 // Doubtful tells whether the member at position i fails so much that its breaker would be open if that were allowed. An

@@ -85,6 +85,10 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	m.mu.Unlock()
 	switch {
 	case turned.Happened():
+		if turned.To == breaker.Closed && l.view.snap.Load().usable == 0 {
+			// What was wrong with all of them is over. The first to be back must not take the load of all for long.
+			l.view.hasten(breaker.OtherRecovered)
+		}
 		l.view.pool.report(l.view.turned(l.index, turned))
 		m.refresh(now)
 	case due != 0:
