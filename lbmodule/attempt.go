@@ -21,7 +21,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	r, timer := q.prepare(original)
 	start := time.Now()
-	res, err := transport.RoundTrip(r)
+	res, err := q.roundTrip(transport, r, start)
 	now := time.Now()
 	if timer.stop() && original.Context().Err() == nil {
 		if err == nil {
@@ -52,6 +52,14 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	q.watch(original.Context(), res)
 	return res, nil
+}
+
+// roundTrip makes the attempt, hedged where that is asked for.
+func (q *request) roundTrip(transport http.RoundTripper, r *http.Request, start time.Time) (*http.Response, error) {
+	if delay := q.hedgeDelay(r, start); delay > 0 {
+		return q.hedged(transport, r, delay)
+	}
+	return transport.RoundTrip(r)
 }
 
 // prepare returns the request of an attempt: with a view of the body that can be taken away from it, and a bound on the
@@ -95,6 +103,9 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Outcome: q.classify(ctx, res, err),
 		Refused: err != nil && isConnectError(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
+	}
+	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
+		q.h.pool.Latency.Add(took, now)
 	}
 	if !q.lease.Held() || q.verdict.Outcome == pool.Ignored {
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -87,10 +88,50 @@ func (q *request) chooseFirst(r *http.Request) error {
 			return err
 		}
 		q.enter(set, dynamic)
-		if q.choice, err = q.acquire(r); err == nil || !q.await(r.Context(), err) {
+		switch q.choice, err = q.acquireInTurn(r); {
+		case errors.Is(err, pool.ErrFull) && q.h.Queue.enabled():
+			return q.queueUp(r)
+		case err == nil || !q.await(r.Context(), err):
 			return err
 		}
 	}
+}
+
+// acquireInTurn is acquire for those who come new: nobody overtakes those who wait.
+func (q *request) acquireInTurn(r *http.Request) (choice, error) {
+	if q.h.pool.QueueLength() > 0 && q.h.Queue.enabled() {
+		return choice{}, pool.ErrFull
+	}
+	return q.acquire(r)
+}
+
+// queueUp waits for a slot.
+func (q *request) queueUp(r *http.Request) error {
+	settings := q.h.Queue
+	return q.h.pool.Wait(r.Context(), clientKey(r), settings.Size, time.Duration(settings.Timeout), func() error {
+		set, dynamic, err := q.h.members(r, false)
+		if err != nil {
+			return err
+		}
+		q.enter(set, dynamic)
+		q.choice, err = q.acquire(r)
+		return err
+	})
+}
+
+// clientKey tells clients apart: by address, and by network where an address is one of so many that a client has.
+func clientKey(r *http.Request) string {
+	const clientBits = 64 // of an IPv6 address
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, err := netip.ParseAddr(text)
+	if err != nil || address.Unmap().Is4() {
+		return text
+	}
+	network, err := address.WithZone("").Prefix(clientBits)
+	if err != nil {
+		return text
+	}
+	return network.String()
 }
 
 // acquire chooses a backend of the set and reserves it.

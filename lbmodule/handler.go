@@ -152,6 +152,9 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
 	}
+	if err := h.checkHedge(); err != nil {
+		return err
+	}
 	h.loadRetries()
 	h.loadBreaker()
 	return h.loadProbing(ctx, h.transport(), original)

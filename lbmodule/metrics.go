@@ -22,6 +22,8 @@ var (
 		"How often the backend's circuit breaker went into a state.", []string{"pool", "backend", "state"}, nil)
 	retriesMetric = prometheus.NewDesc("caddy_load_balancer_retries_total",
 		"Attempts made again, by what was wrong with the one before.", []string{"pool", "reason"}, nil)
+	queueMetric = prometheus.NewDesc("caddy_load_balancer_queue_length",
+		"Requests that wait for a slot on a backend.", []string{"pool"}, nil)
 	budgetMetric = prometheus.NewDesc("caddy_load_balancer_retry_budget_remaining",
 		"How many retries the pool could spend now.", []string{"pool"}, nil)
 )
@@ -49,6 +51,7 @@ func (metrics) Describe(descs chan<- *prometheus.Desc) {
 	descs <- transitionsMetric
 	descs <- retriesMetric
 	descs <- budgetMetric
+	descs <- queueMetric
 }
 
 // Collect implements [prometheus.Collector].
@@ -56,6 +59,7 @@ func (m metrics) Collect(found chan<- prometheus.Metric) {
 	for _, p := range m.app.overview() {
 		found <- prometheus.MustNewConstMetric(panicMetric, prometheus.GaugeValue, number(p.Panic), p.Name)
 		found <- prometheus.MustNewConstMetric(budgetMetric, prometheus.GaugeValue, p.RetryBudget, p.Name)
+		found <- prometheus.MustNewConstMetric(queueMetric, prometheus.GaugeValue, float64(p.Queue), p.Name)
 		for reason := range pool.RetryReasons {
 			found <- prometheus.MustNewConstMetric(retriesMetric, prometheus.CounterValue, float64(p.retries[reason]), p.Name, reason.String())
 		}

@@ -20,6 +20,8 @@ type poolOverview struct {
 	Usable int    `json:"usable"`
 	Panic  bool   `json:"panic"`
 
+	Queue int `json:"queue"` // requests that wait for a slot
+
 	// RetryBudget is how many retries the pool could spend now.
 	RetryBudget float64 `json:"retry_budget"`
 	retries     [pool.RetryReasons]uint64
@@ -78,7 +80,7 @@ func (a *App) overview() []poolOverview {
 
 func (h *Handler) overview(a *App) poolOverview {
 	o := poolOverview{
-		Name: h.pool.Name(), Policy: h.policyName(), RetryBudget: h.pool.RetryBudget(h.retries.budget, time.Now()),
+		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, time.Now()),
 		Backends: []backendOverview{},
 	}
 	set, source := h.static, "config"

@@ -20,10 +20,12 @@ type Settings struct {
 	// A backend is dead while no connection to it can be made. Default: 0, when nobody is usable.
 	PanicThreshold float64 `json:"panic_threshold,omitempty"`
 
-	// Lets requests wait for a free slot. Default: off.
+	// Lets requests wait for a free slot while all usable backends are at their max_requests: those of one client in
+	// turn, clients by turns. Default: off, such requests are answered 503.
 	Queue *Queue `json:"queue,omitempty"`
 
-	// Sends a second copy of slow idempotent requests. Default: off.
+	// Sends a second copy of an idempotent request without a body to another backend when the first is not answered in
+	// the time that most are. Copies are taken from the budget for retries, too. Default: off.
 	Hedge *Hedge `json:"hedge,omitempty"`
 
 	// The zone whose backends come first. Default: none.
@@ -85,6 +87,8 @@ type Queue struct {
 	Size     int            `json:"size,omitempty"`    // how many requests may wait
 	Timeout  caddy.Duration `json:"timeout,omitempty"` // for how long
 }
+
+func (q *Queue) enabled() bool { return q != nil && !q.Disabled }
 
 // Hedge sends a second copy of an idempotent request to another backend.
 type Hedge struct {

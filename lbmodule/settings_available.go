@@ -13,8 +13,6 @@ import (
 // its defaults. A line goes when its machinery comes.
 func (s *Settings) available() error {
 	return first(
-		promises("queue", s.Queue, Queue{}, "leave it out, or write \"queue off\"; lb_try_duration lets requests wait"),
-		promises("hedge", s.Hedge, Hedge{}, "leave it out, or write \"hedge off\""),
 		promises("debug_header", s.DebugHeader, DebugHeader{}, "leave it out, or write \"debug_header off\""),
 		promisesValue("prefer_zone", s.PreferZone, s.PreferZone),
 		promisesValue("drain_timeout", s.DrainTimeout, display(s.DrainTimeout)),

@@ -60,6 +60,9 @@ func (h *Hedge) check() error {
 	if h.Percentile <= 0 || h.Percentile >= 1 {
 		return fmt.Errorf("hedge: percentile %s: must be between 0%% and 100%%", percent(h.Percentile))
 	}
+	if h.MaxExtra == 0 {
+		return fmt.Errorf("hedge: max_extra 0%%: must be more than 0%%")
+	}
 	return ratio("hedge: max_extra", h.MaxExtra)
 }
 

@@ -28,13 +28,15 @@ const (
 	RetryTimeout
 	// RetryStatus is that the answer's status asks for it.
 	RetryStatus
+	// RetryHedge is that there was no answer for longer than usual, so that a copy was sent.
+	RetryHedge
 	// RetryReasons is how many reasons there are.
 	RetryReasons
 )
 
 // String returns the reason as metrics show it.
 func (r RetryReason) String() string {
-	return [RetryReasons]string{"connect", "reset", "timeout", "status"}[r]
+	return [RetryReasons]string{"connect", "reset", "timeout", "status", "hedge"}[r]
 }
 
 // budget is what a pool may spend on retries, so that they do not multiply an outage. It is a bucket with a leak: what
@@ -67,6 +69,27 @@ func (p *Pool) SpendRetry(s BudgetSettings, reason RetryReason, now time.Time) b
 	}
 	b.level--
 	b.spent[reason].Add(1)
+	return true
+}
+
+// SpendHedge takes a copy of a request from what requests earn for copies, and from the budget for retries, if there is
+// one in both. maxExtra is the share of a copy that a request earns.
+func (p *Pool) SpendHedge(maxExtra float64, s BudgetSettings, now time.Time) bool {
+	hedges, retries := &p.hedges, &p.budget
+	hedges.mu.Lock()
+	defer hedges.mu.Unlock()
+	hedges.requests.Store(retries.requests.Load())
+	if hedges.settle(BudgetSettings{Ratio: maxExtra}, now); hedges.level < 1 {
+		return false
+	}
+	retries.mu.Lock()
+	defer retries.mu.Unlock()
+	if retries.settle(s, now); retries.level < 1 {
+		return false
+	}
+	hedges.level--
+	retries.level--
+	retries.spent[RetryHedge].Add(1)
 	return true
 }
 

@@ -343,3 +343,68 @@ func TestBudget(t *testing.T) {
 		t.Error("the clock went back and gave something")
 	}
 }
+
+func TestHedgeBudget(t *testing.T) {
+	settings := BudgetSettings{Ratio: 0.2, PerSecond: 10}
+	now := time.Now()
+	p := newPool()
+	spent := 0
+	for range 10_000 {
+		now = now.Add(time.Millisecond)
+		p.CountRequest()
+		if p.SpendHedge(0.02, settings, now) {
+			spent++
+		}
+	}
+	if spent < 170 || spent > 200 {
+		t.Errorf("%d copies of 10,000 requests, want 2 %% at most and not much less", spent)
+	}
+	if got := p.Retries(RetryHedge); got != uint64(spent) {
+		t.Errorf("%d counted, want %d", got, spent)
+	}
+	now = now.Add(time.Second)
+	for p.SpendRetry(settings, RetryStatus, now) {
+	}
+	for range 1000 {
+		p.CountRequest()
+	}
+	for range 3 {
+		p.SpendRetry(BudgetSettings{}, RetryStatus, now)
+	}
+	if p.SpendHedge(0.02, BudgetSettings{}, now) {
+		t.Error("copies are sent when there is nothing left for retries")
+	}
+}
+
+func TestLatency(t *testing.T) {
+	var l Latency
+	now := time.Now()
+	for i := range 99 {
+		l.Add(time.Duration(i+1)*time.Millisecond, now)
+	}
+	if got, ok := l.Quantile(0.95, now); ok {
+		t.Errorf("%v after 99 requests", got)
+	}
+	now = now.Add(time.Second)
+	for i := range 901 {
+		l.Add(time.Duration(i%100+1)*time.Millisecond, now)
+	}
+	for _, q := range []float64{0.05, 0.5, 0.95, 0.99} {
+		now = now.Add(time.Second)
+		got, ok := l.Quantile(q, now)
+		if want := time.Duration(q*100) * time.Millisecond; !ok || got < want || got > want*9/8+2*time.Millisecond {
+			t.Errorf("quantile %v is %v, %v; want %v to an eighth more", q, got, ok, want)
+		}
+	}
+	// What was slow long ago is forgotten.
+	now = now.Add(time.Minute)
+	for range 200 {
+		l.Add(3*time.Microsecond, now)
+	}
+	if got, ok := l.Quantile(0.99, now); !ok || got > 10*time.Microsecond {
+		t.Errorf("quantile %v, %v; want a few microseconds", got, ok)
+	}
+	for _, d := range []time.Duration{-1, 0, time.Hour, 1 << 62} {
+		l.Add(d, now)
+	}
+}

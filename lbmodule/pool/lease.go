@@ -141,4 +141,5 @@ func (l *Lease) Abandon() {
 	l.member = nil
 	m.load.Add(-1)
 	m.changed(nil)
+	m.pool.free(false)
 }

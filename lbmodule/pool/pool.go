@@ -14,10 +14,15 @@ import (
 // Pool is a set of members with a name. Its members are known by address and are there for as long as a view
 // holds them or a request is on them.
 type Pool struct {
+	// Latency is how long requests take until they are answered, as far as somebody counts.
+	Latency Latency
+
 	name string
 
 	panicking atomic.Bool // as reported last
-	budget    budget
+	budget    budget      // of retries
+	hedges    budget      // of copies; its mutex comes before that of budget
+	queue     queue
 
 	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may
 

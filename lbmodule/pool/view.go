@@ -136,6 +136,7 @@ func (v *View) refresh(now time.Time) []Event {
 		next.sync()
 		if old != nil {
 			close(old.replaced)
+			v.pool.free(true)
 		}
 	}
 	v.arm(due, now)

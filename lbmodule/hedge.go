@@ -1,0 +1,240 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// errHedgeWon ends an attempt because a copy of its request was answered first.
+var errHedgeWon = errors.New("a copy of the request was answered first")
+
+func (h *Hedge) enabled() bool { return h != nil && !h.Disabled }
+
+// checkHedge checks that copies of requests can be sent elsewhere: they carry the headers that were made for the first
+// backend, and policies that are not ours may write to the response while they choose.
+func (h *Handler) checkHedge() error {
+	if !h.Hedge.enabled() {
+		return nil
+	}
+	if _, ours := h.policy.(balancer); !ours {
+		return fmt.Errorf("hedge: selection policy %s: must be one of the lb_ policies", h.policyName())
+	}
+	if h.Transport.(reverseproxy.ProxyProtocolTransport).ProxyProtocolEnabled() {
+		return fmt.Errorf("hedge: the transport uses the PROXY protocol; connections of it are for one backend and client")
+	}
+	if h.Headers == nil || h.Headers.Request == nil {
+		return nil
+	}
+	ops := h.Headers.Request
+	var values []string
+	for _, header := range []http.Header{ops.Add, ops.Set} {
+		for _, list := range header {
+			values = append(values, list...)
+		}
+	}
+	for _, list := range ops.Replace {
+		for _, replacement := range list {
+			values = append(values, replacement.Replace)
+		}
+	}
+	for _, value := range values {
+		if strings.Contains(value, "{http.reverse_proxy.upstream.") {
+			return fmt.Errorf("hedge: request header %s: must not depend on the upstream, of which there may be two", value)
+		}
+	}
+	return nil
+}
+
+// hedgeDelay is after which time a copy of the request may be sent, 0 for never.
+func (q *request) hedgeDelay(r *http.Request, now time.Time) time.Duration {
+	if !q.h.Hedge.enabled() || q.attempts > 1 || r.Body != nil || !isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
+		return 0
+	}
+	delay, known := q.h.pool.Latency.Quantile(q.h.Hedge.Percentile, now)
+	if !known {
+		return 0
+	}
+	return delay
+}
+
+// hedged makes an attempt, and sends a copy of the request to another backend if there is no answer after delay. The
+// first good answer counts; if it is the copy's, that becomes the attempt.
+func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	c := &hedgeCopy{
+		q: q, transport: transport, cancelFirst: cancel, ended: make(chan struct{}),
+		set: q.set, first: q.lease.Index(), original: r, url: *r.URL,
+	}
+	timer := time.AfterFunc(delay, c.send)
+	res, err := transport.RoundTrip(r.WithContext(ctx))
+	if timer.Stop() {
+		return res, err
+	}
+	if err == nil && q.classify(r.Context(), res, nil) != pool.Failure && c.decide(firstWon) {
+		return res, nil
+	}
+	if !c.started() {
+		return res, err
+	}
+	<-c.ended
+	if c.outcome() != copyWon {
+		return res, err
+	}
+	if err == nil {
+		res.Body.Close()
+	}
+	q.lease.Release()
+	q.choice = c.choice
+	q.attempts++
+	c.tell(r)
+	return c.res, nil
+}
+
+// hedgeCopy is a copy of a request on its way to another backend.
+type hedgeCopy struct {
+	q           *request
+	transport   http.RoundTripper
+	cancelFirst context.CancelCauseFunc
+	set         *memberSet
+	first       int // position in set of the backend of the first attempt
+	original    *http.Request
+	url         url.URL
+
+	mu     sync.Mutex // guards what follows, until ended is closed
+	sent   bool
+	winner hedgeOutcome
+	cancel context.CancelCauseFunc
+	choice choice
+	dial   reverseproxy.DialInfo
+	res    *http.Response
+
+	ended chan struct{} // closed when the copy has been answered or has failed
+}
+
+type hedgeOutcome uint8
+
+const (
+	undecided hedgeOutcome = iota
+	firstWon
+	copyWon
+)
+
+// decide makes o the winner, if there is none yet, and ends the other.
+func (c *hedgeCopy) decide(o hedgeOutcome) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.winner != undecided {
+		return false
+	}
+	c.winner = o
+	if o == copyWon {
+		c.cancelFirst(errHedgeWon)
+	} else if c.cancel != nil {
+		c.cancel(context.Canceled)
+	}
+	return true
+}
+
+func (c *hedgeCopy) outcome() hedgeOutcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.winner
+}
+
+// started tells whether there is a copy, and sees to it that there will be none if there is none yet.
+func (c *hedgeCopy) started() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.sent && c.winner == undecided {
+		c.winner = firstWon
+	}
+	return c.sent
+}
+
+// send makes the attempt with the copy. It runs on a goroutine of its own, of which there are as many as the settings
+// allow copies.
+func (c *hedgeCopy) send() {
+	r, ok := c.prepare()
+	if !ok {
+		return
+	}
+	defer close(c.ended)
+	ctx := r.Context()
+	res, err := c.transport.RoundTrip(r)
+	outcome := c.q.classify(ctx, res, err)
+	if err == nil && outcome != pool.Failure {
+		c.res = res
+		if c.decide(copyWon) {
+			return
+		}
+		outcome = pool.Ignored
+	}
+	if res != nil {
+		res.Body.Close()
+	}
+	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err)}, time.Now())
+	c.choice.lease.Release()
+}
+
+// prepare chooses the backend of the copy, if there is one and the budgets allow it, and makes the copy.
+func (c *hedgeCopy) prepare() (*http.Request, bool) {
+	h, now := c.q.h, time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.winner != undecided || c.original.Context().Err() != nil || h.pool.QueueLength() > 0 {
+		return nil, false
+	}
+	lease, err := c.set.view.Acquire([]int{c.first})
+	if err != nil {
+		return nil, false
+	}
+	c.choice = choice{c.set.upstreams[lease.Index()], lease}
+	var dialed bool
+	c.dial, dialed = dialInfo(c.choice.upstream)
+	if lease.Index() == c.first || !dialed || !h.pool.SpendHedge(h.Hedge.MaxExtra, h.retries.budget, now) {
+		c.choice.lease.Abandon()
+		return nil, false
+	}
+	c.sent = true
+	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
+	c.cancel = cancel
+	r := c.original.WithContext(ctx)
+	c.url.Host = c.dial.Address
+	r.URL = &c.url
+	return r, true
+}
+
+// dialInfo is what transports have to know of an upstream whose address is the same for all requests.
+func dialInfo(u *reverseproxy.Upstream) (reverseproxy.DialInfo, bool) {
+	a, err := caddy.ParseNetworkAddress(u.Dial)
+	if err != nil || isTemplate(u.Dial) {
+		return reverseproxy.DialInfo{}, false
+	}
+	return reverseproxy.DialInfo{
+		Upstream: u, Network: a.Network, Address: a.JoinHostPort(0), Host: a.Host, Port: strconv.Itoa(int(a.StartPort)),
+	}, true
+}
+
+// tell has the placeholders say who has answered.
+func (c *hedgeCopy) tell(r *http.Request) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	repl.Set("http.reverse_proxy.upstream.address", c.dial.String())
+	repl.Set("http.reverse_proxy.upstream.hostport", c.dial.Address)
+	repl.Set("http.reverse_proxy.upstream.host", c.dial.Host)
+	repl.Set("http.reverse_proxy.upstream.port", c.dial.Port)
+}
