@@ -1,0 +1,376 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// ask sends a request and returns the answer's status and body.
+func (c *caddy) ask(r *http.Request) (int, string) {
+	c.t.Helper()
+	res, err := client.Do(r)
+	if err != nil {
+		c.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return res.StatusCode, "broken: " + err.Error()
+	}
+	return res.StatusCode, string(body)
+}
+
+func (c *caddy) request(method string, body io.Reader, header ...string) *http.Request {
+	c.t.Helper()
+	r, err := http.NewRequest(method, c.url("/"), body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
+// echo answers with the body of the request, when it has come in whole.
+func echo(w http.ResponseWriter, r *http.Request) {
+	if body, err := io.ReadAll(r.Body); err == nil {
+		_, _ = w.Write(body)
+	}
+}
+
+// readAnd reads the request's body first.
+func readAnd(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = discard(r.Body)
+		next(w, r)
+	}
+}
+
+// TestRetryConditions: which requests are made again, and which are not.
+func TestRetryConditions(t *testing.T) {
+	body := func(n int) string { return strings.Repeat("0123456789abcdef", n/16) }
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for name, test := range map[string]struct {
+		settings string
+		fault    http.HandlerFunc // of the first backend; nil for not there
+		method   string
+		body     string
+		chunked  bool
+		header   []string
+		want     int // status; 200 comes from the second backend, which echoes
+	}{
+		"GET, gone":                       {"", nil, "GET", "", false, nil, 200},
+		"POST, gone":                      {"", nil, "POST", body(160), false, nil, 200},
+		"POST of 1 MB, gone":              {"", nil, "POST", body(1 << 20), false, nil, 200},
+		"POST in chunks, gone":            {"", nil, "POST", body(1 << 20), true, nil, 200},
+		"POST, gone, retry off":           {"retry off", nil, "POST", body(160), false, nil, 502},
+		"GET, gone, not on connect":       {"retry {\n on reset 503\n }", nil, "GET", "", false, nil, 502},
+		"GET, 503":                        {"", answers(503), "GET", "", false, nil, 200},
+		"HEAD, 503":                       {"", answers(503), "HEAD", "", false, nil, 200},
+		"GET, 500":                        {"", answers(500), "GET", "", false, nil, 500},
+		"GET, 429":                        {"", answers(429), "GET", "", false, nil, 429},
+		"GET, 503, on 502 only":           {"retry {\n on 502\n }", answers(503), "GET", "", false, nil, 503},
+		"GET, 500, on 500":                {"retry {\n on 500\n }", answers(500), "GET", "", false, nil, 200},
+		"POST, 503":                       {"", readAnd(answers(503)), "POST", body(160), false, nil, 503},
+		"POST, reset":                     {"", readAnd(writes()), "POST", body(160), false, nil, 502},
+		"POST, reset, non_idempotent":     {"retry {\n non_idempotent\n }", readAnd(writes()), "POST", body(160), false, nil, 200},
+		"POST with a key, reset":          {"", readAnd(writes()), "POST", body(160), false, []string{"Idempotency-Key", "k"}, 200},
+		"PUT, reset":                      {"", readAnd(writes()), "PUT", body(160), false, nil, 200},
+		"PUT of 64 KiB, 503":              {"", readAnd(answers(503)), "PUT", body(64 << 10), false, nil, 200},
+		"PUT of more, 503":                {"", readAnd(answers(503)), "PUT", body(65 << 10), false, nil, 503},
+		"PUT of more, larger limit":       {"retry {\n body_limit 1MiB\n }", readAnd(answers(503)), "PUT", body(65 << 10), false, nil, 200},
+		"PUT in chunks, reset":            {"", readAnd(writes()), "PUT", body(1600), true, nil, 200},
+		"PUT in many chunks, reset":       {"", readAnd(writes()), "PUT", body(1 << 20), true, nil, 502},
+		"PUT of more, buffered":           {"request_buffers 1MiB", readAnd(answers(503)), "PUT", body(65 << 10), false, nil, 200},
+		"PUT, 503 before it was read":     {"", answers(503), "PUT", body(160), false, nil, 200},
+		"GET, hangs":                      {"retry {\n try_timeout 200ms\n }", hang, "GET", "", false, nil, 200},
+		"PUT, hangs":                      {"retry {\n try_timeout 200ms\n }", readAnd(hang), "PUT", body(160), false, nil, 200},
+		"POST, hangs":                     {"retry {\n try_timeout 200ms\n }", readAnd(hang), "POST", body(160), false, nil, 504},
+		"GET, hangs, not on timeout":      {"retry {\n try_timeout 200ms\n on connect\n }", hang, "GET", "", false, nil, 504},
+		"GET, hangs, transport's timeout": {"transport http {\n response_header_timeout 200ms\n }", hang, "GET", "", false, nil, 200},
+		"lb_retries, GET, reset":          {"lb_retries 1", writes(), "GET", "", false, nil, 200},
+		"lb_retries, POST, reset":         {"lb_retries 1", readAnd(writes()), "POST", body(160), false, nil, 502},
+		"lb_retries, POST, gone":          {"lb_retries 1", nil, "POST", body(160), false, nil, 200},
+		"lb_retries, GET, 503":            {"lb_retries 1", answers(503), "GET", "", false, nil, 503},
+		"lb_retry_match, POST, reset":     {"lb_retries 1\n lb_retry_match {\n method POST\n }", writes(), "POST", "", false, nil, 200},
+		"lb_retry_match, GET, reset":      {"lb_retries 1\n lb_retry_match {\n method POST\n }", writes(), "GET", "", false, nil, 502},
+		"lb_retry_match, GET, answer":     {"lb_retries 1\n lb_retry_match `{rp.status_code} == 500`", answers(500), "GET", "", false, nil, 200},
+		"lb_retry_match, GET, other":      {"lb_retries 1\n lb_retry_match `{rp.status_code} == 500`", answers(501), "GET", "", false, nil, 501},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backends, addresses := startBackends(t, 2)
+			c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy first\n"+test.settings+"\n}")
+			if test.fault == nil {
+				backends[0].kill()
+			} else {
+				backends[0].handle(test.fault)
+			}
+			backends[1].handle(echo)
+			var reader io.Reader
+			if test.body != "" {
+				reader = strings.NewReader(test.body)
+				if test.chunked {
+					reader = io.MultiReader(reader)
+				}
+			}
+			status, got := c.ask(c.request(test.method, reader, test.header...))
+			if status != test.want {
+				t.Errorf("status %d, want %d", status, test.want)
+			}
+			if status == 200 && test.method != "HEAD" && got != test.body {
+				t.Errorf("the second backend got %d bytes, want the %d that were sent", len(got), len(test.body))
+			}
+		})
+	}
+}
+
+// TestRetryOnlyBackend: with nobody else there the same one is asked, but not when it asked for a pause.
+func TestRetryOnlyBackend(t *testing.T) {
+	b := startBackend(t)
+	c := startCaddy(t, "load_balancer "+b.addr)
+	var calm atomic.Bool
+	b.handle(func(w http.ResponseWriter, r *http.Request) {
+		if b.requests.Load()%2 == 1 {
+			if calm.Load() {
+				w.Header().Set("Retry-After", "1")
+			}
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	if status, _, _ := c.get("/"); status != http.StatusOK || b.requests.Load() != 2 {
+		t.Errorf("status %d after %d attempts, want 200 after 2", status, b.requests.Load())
+	}
+	calm.Store(true)
+	if status, header, _ := c.get("/"); status != http.StatusServiceUnavailable || header.Get("Retry-After") != "1" || b.requests.Load() != 3 {
+		t.Errorf("status %d after %d attempts, Retry-After %q; want its 503 after 1", status, b.requests.Load()-2, header.Get("Retry-After"))
+	}
+}
+
+// TestNoRetryOnceAnswered: what the client has seen the beginning of is not made again.
+func TestNoRetryOnceAnswered(t *testing.T) {
+	backends, addresses := startBackends(t, 2)
+	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy first\n}")
+	backends[0].handle(writes("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbeginning"))
+	if status, body := c.ask(c.request("GET", nil)); status != 200 || !strings.HasPrefix(body, "broken") || backends[1].requests.Load() != 0 {
+		t.Errorf("status %d, %q, %d requests to the other backend; want a broken answer of the first", status, body, backends[1].requests.Load())
+	}
+	// An upgrade that fails is not repeated either: nobody knows what was done with it.
+	backends[0].handle(writes())
+	if status, _ := c.ask(c.request("GET", nil, "Connection", "Upgrade", "Upgrade", "websocket")); status != 502 || backends[1].requests.Load() != 0 {
+		t.Errorf("upgrade: status %d, %d requests to the other backend; want 502 and none", status, backends[1].requests.Load())
+	}
+}
+
+// TestSlowUpload: the time that a client takes to send its request is not the backend's.
+func TestSlowUpload(t *testing.T) {
+	b := startBackend(t)
+	b.handle(echo)
+	c := startCaddy(t, "load_balancer "+b.addr+" {\n retry {\n try_timeout 300ms\n }\n}")
+	r, w := io.Pipe()
+	go func() {
+		for range 8 {
+			time.Sleep(100 * time.Millisecond)
+			if _, err := w.Write([]byte("part ")); err != nil {
+				return
+			}
+		}
+		_ = w.Close()
+	}()
+	if status, body := c.ask(c.request("PUT", r)); status != 200 || body != strings.Repeat("part ", 8) {
+		t.Errorf("status %d, %q", status, body)
+	}
+}
+
+// TestStaleConnections: connections that backends close at the moment they are used cost no request that may be made again.
+func TestStaleConnections(t *testing.T) {
+	b := startBackend(t)
+	b.handle(echo)
+	c := startCaddy(t, "load_balancer "+b.addr)
+	for n := range 30 {
+		for _, r := range []*http.Request{
+			c.request("GET", nil),
+			c.request("PUT", strings.NewReader(fmt.Sprint(n))),
+			c.request("POST", strings.NewReader(fmt.Sprint(n)), "Idempotency-Key", fmt.Sprint(n)),
+		} {
+			b.server.SetKeepAlivesEnabled(false) // closes idle connections
+			b.server.SetKeepAlivesEnabled(true)
+			if status, body := c.ask(r); status != 200 || r.Method != "GET" && body != fmt.Sprint(n) {
+				t.Fatalf("%s %d: status %d, %q", r.Method, n, status, body)
+			}
+		}
+	}
+}
+
+// TestClientBreaksUpload: a client that breaks off is no backend's failure.
+func TestClientBreaksUpload(t *testing.T) {
+	b := startBackend(t)
+	b.handle(echo)
+	c := startCaddy(t, "request_body {\n max_size 1MB\n }\n load_balancer "+b.addr)
+	for range 10 {
+		conn, err := net.Dial("tcp", c.site)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: %s\r\nContent-Length: 100000\r\n\r\n%s", c.site, strings.Repeat("beginning", 5000))
+		waitFor(t, "the request to reach the backend", func() bool { return b.inFlight.Load() > 0 })
+		conn.Close()
+		waitFor(t, "the request to end", func() bool { return b.inFlight.Load() == 0 })
+		if status, _ := c.ask(c.request("PUT", io.MultiReader(strings.NewReader(strings.Repeat("x", 2<<20))))); status != http.StatusRequestEntityTooLarge {
+			t.Errorf("too large: status %d, want 413", status)
+		}
+	}
+	if got := c.pool().Backends[0]; got.Failures != 0 || got.Breaker != "closed" {
+		t.Errorf("%d failures, breaker %s", got.Failures, got.Breaker)
+	}
+}
+
+// TestQueue: caps are exact, requests beyond them wait their turn, and a client with many does not hold up the others.
+func TestQueue(t *testing.T) {
+	backends, _ := startBackends(t, 2)
+	c := startCaddy(t, "load_balancer {\n backend "+backends[0].addr+" {\n max_requests 2\n }\n backend "+backends[1].addr+" {\n max_requests 1\n }\n queue 50 5s\n}")
+	for _, b := range backends {
+		b.handle(func(w http.ResponseWriter, _ *http.Request) { time.Sleep(50 * time.Millisecond) })
+	}
+	from := func(ip string) *http.Client {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 100}
+		t.Cleanup(transport.CloseIdleConnections)
+		return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	}
+	var statuses [600]atomic.Int64
+	var wg sync.WaitGroup
+	send := func(client *http.Client) time.Duration {
+		start := time.Now()
+		res, err := client.Get(c.url("/"))
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		defer res.Body.Close()
+		statuses[res.StatusCode].Add(1)
+		if res.StatusCode == 503 && res.Header.Get("Retry-After") == "" {
+			t.Error("503 without Retry-After")
+		}
+		return time.Since(start)
+	}
+	greedy := from("127.0.0.2")
+	for range 80 {
+		wg.Go(func() { send(greedy) })
+	}
+	waitFor(t, "the queue to be full", func() bool { return c.pool().Queue == 50 })
+	for n := range 5 {
+		modest := from(fmt.Sprintf("127.0.0.%d", 10+n))
+		wg.Go(func() {
+			// Six clients wait, three requests are served at a time, for 50 ms each.
+			if took := send(modest); took > 500*time.Millisecond {
+				t.Errorf("a client with one request waited %v behind one with many", took)
+			}
+		})
+	}
+	wg.Wait()
+	if ok, refused := statuses[200].Load(), statuses[503].Load(); ok+refused != 85 || refused < 27 || refused > 32 {
+		t.Errorf("%d served, %d refused; want 3 in flight and 50 waiting of the first 80, and 5 in place of others", ok, refused)
+	}
+	for i, most := range []int64{2, 1} {
+		if got := backends[i].maxInFlight.Load(); got != most {
+			t.Errorf("backend %d served %d at a time, want %d", i, got, most)
+		}
+	}
+	if state := c.pool(); state.Queue != 0 {
+		t.Errorf("%d wait in the end", state.Queue)
+	}
+}
+
+// TestQueueGivesUp: after its time a request is refused, and one whose client has left is gone.
+func TestQueueGivesUp(t *testing.T) {
+	b := startBackend(t)
+	c := startCaddy(t, "load_balancer {\n backend "+b.addr+" {\n max_requests 1\n }\n queue 10 500ms\n}")
+	release := make(chan struct{})
+	b.handle(func(http.ResponseWriter, *http.Request) { <-release })
+	var wg sync.WaitGroup
+	wg.Go(func() { c.get("/") })
+	waitFor(t, "the backend to be busy", func() bool { return b.inFlight.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	wg.Go(func() {
+		if res, err := client.Do(c.request("GET", nil).WithContext(ctx)); err == nil {
+			res.Body.Close()
+			t.Error("a client that left was answered")
+		}
+	})
+	waitFor(t, "a request to wait", func() bool { return c.pool().Queue == 1 })
+	cancel()
+	waitFor(t, "nobody to wait", func() bool { return c.pool().Queue == 0 })
+	start := time.Now()
+	status, _ := c.ask(c.request("GET", nil))
+	if took := time.Since(start); status != 503 || took < 500*time.Millisecond || took > 2*time.Second {
+		t.Errorf("status %d after %v, want 503 after 500 ms", status, took)
+	}
+	close(release)
+	wg.Wait()
+	if b.requests.Load() != 1 {
+		t.Errorf("the backend got %d requests, want 1", b.requests.Load())
+	}
+}
+
+// TestHedge: when a backend is slow now and then, a copy of the request is answered meanwhile; and there are no more
+// copies than may be.
+func TestHedge(t *testing.T) {
+	backends, addresses := startBackends(t, 3)
+	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy round_robin\n hedge 95% 10%\n header_down X-Upstream {rp.upstream.hostport}\n}")
+	var slow, canceled atomic.Int64
+	for _, b := range backends {
+		b.handle(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet || rand.IntN(50) != 0 {
+				w.Header().Set("X-Backend", b.addr)
+				fmt.Fprint(w, b.addr)
+				return
+			}
+			slow.Add(1)
+			select {
+			case <-time.After(2 * time.Second):
+			case <-r.Context().Done():
+				canceled.Add(1)
+			}
+		})
+	}
+	const requests = 2000
+	late := 0
+	for range requests {
+		start := time.Now()
+		status, header, body := c.get("/")
+		if status != 200 || body != "" && (header.Get("X-Upstream") != body || header.Get("X-Backend") != body) {
+			t.Fatalf("status %d, %q from %s (%s)", status, body, header.Get("X-Backend"), header.Get("X-Upstream"))
+		}
+		if time.Since(start) > time.Second {
+			late++
+		}
+	}
+	sent := backends[0].requests.Load() + backends[1].requests.Load() + backends[2].requests.Load()
+	t.Logf("%d requests were slow at first, %d of them were canceled, %d clients noticed; %d attempts for %d requests", slow.Load(), canceled.Load(), late, sent, requests)
+	if late > 8 || canceled.Load() < 20 {
+		t.Errorf("%d of %d slow requests were noticed, %d canceled", late, slow.Load(), canceled.Load())
+	}
+	if sent > requests*110/100+1 {
+		t.Errorf("%d attempts for %d requests, want 10 %% more at most", sent, requests)
+	}
+	// A request that is not to be made twice is not.
+	before := sent
+	for range 200 {
+		if status, _ := c.ask(c.request("POST", strings.NewReader("x"))); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+	}
+	if sent = backends[0].requests.Load() + backends[1].requests.Load() + backends[2].requests.Load(); sent != before+200 {
+		t.Errorf("%d attempts for 200 POST requests", sent-before)
+	}
+}
