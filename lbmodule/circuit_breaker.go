@@ -1,0 +1,122 @@
+package lbmodule
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+func init() {
+	caddy.RegisterModule(new(CircuitBreaker))
+}
+
+// CircuitBreaker is the breaker of a load balancer for a plain `reverse_proxy`, as far as that allows it: there is one
+// for all upstreams together. It hears of answers only, their status and how long they took, not of connections that
+// fail or attempts that time out. While it is half-open it lets a request pass every 100 ms. It is forgotten at a config
+// reload. The `load_balancer` handler has a breaker for each backend, which knows no such limits.
+type CircuitBreaker struct {
+	Breaker
+
+	logger   *zap.Logger
+	settings breaker.Settings
+	slow     time.Duration
+
+	mu    sync.Mutex // guards what follows
+	state breaker.Breaker
+	next  time.Time // while half-open: when another request may pass
+}
+
+// probeInterval is what lies between two requests that pass a half-open breaker.
+const probeInterval = 100 * time.Millisecond
+
+// CaddyModule returns the Caddy module information.
+func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.circuit_breakers.lb_breaker",
+		New: func() caddy.Module { return new(CircuitBreaker) },
+	}
+}
+
+// Provision sets c up.
+func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
+	c.logger = ctx.Logger()
+	if err := c.Breaker.check(); err != nil {
+		return err
+	}
+	if c.MaxEjected != 0 {
+		return fmt.Errorf("breaker: max_ejected %s: is for load_balancer; here one breaker stands for all upstreams", percent(c.MaxEjected))
+	}
+	c.Breaker = c.Breaker.withDefaults()
+	var s pool.Settings
+	c.Breaker.into(&s, 0)
+	c.settings = s.Breaker
+	if c.SlowRatio != nil {
+		c.slow = time.Duration(c.SlowRatio.Latency)
+	}
+	return nil
+}
+
+// OK implements reverseproxy.CircuitBreaker. It is asked for every upstream at every request, and by others who do not
+// want to send one.
+func (c *CircuitBreaker) OK() bool {
+	if c.Disabled || c.DryRun {
+		return true
+	}
+	now := time.Now()
+	c.mu.Lock()
+	turned := c.state.Tick(now)
+	ok := c.state.State() == breaker.Closed
+	if c.state.State() == breaker.HalfOpen && !now.Before(c.next) {
+		c.next, ok = now.Add(probeInterval), true
+	}
+	c.mu.Unlock()
+	c.report(turned)
+	return ok
+}
+
+// RecordMetric implements reverseproxy.CircuitBreaker.
+func (c *CircuitBreaker) RecordMetric(status int, latency time.Duration) {
+	if c.Disabled {
+		return
+	}
+	now, jitter := time.Now(), rand.Float64()
+	failed := slices.Contains(c.FailureStatus, status)
+	slow := c.slow > 0 && latency >= c.slow
+	c.mu.Lock()
+	ticked := c.state.Tick(now)
+	turned := c.state.Record(&c.settings, c.state.Generation(), failed, slow, now, jitter)
+	if cause := c.state.Due(&c.settings, now); (failed || slow) && cause != 0 {
+		turned = c.state.Trip(&c.settings, cause, now, jitter)
+	}
+	c.mu.Unlock()
+	c.report(ticked)
+	c.report(turned)
+}
+
+func (c *CircuitBreaker) report(t breaker.Transition) {
+	if !t.Happened() {
+		return
+	}
+	level := zap.InfoLevel
+	if t.To == breaker.Open {
+		level = zap.WarnLevel
+	}
+	c.logger.Log(level, "circuit breaker turned", zap.Stringer("from", t.From), zap.Stringer("to", t.To), zap.Stringer("reason", t.Cause),
+		zap.Duration("open_for", t.OpenFor), zap.Bool("dry_run", c.DryRun))
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*CircuitBreaker)(nil)
+	_ reverseproxy.CircuitBreaker = (*CircuitBreaker)(nil)
+)
