@@ -70,24 +70,23 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 	if timeout > 0 && isGRPC(r.Header) {
 		timeout = 0 // streams are answered when there is something to say
 	}
-	if timeout == 0 && r.Body == nil {
-		return r, nil
-	}
-	ctx, timer := r.Context(), (*tryTimer)(nil)
+	timer := (*tryTimer)(nil)
 	if timeout > 0 {
-		ctx, timer = newTryTimer(ctx, timeout)
+		var ctx context.Context
+		ctx, timer = newTryTimer(r.Context(), timeout)
+		r = r.WithContext(ctx)
 	}
-	bounded := r.WithContext(ctx)
 	if r.Body == nil {
 		timer.start()
-		return bounded, timer
+		return r, timer
 	}
 	limit := int64(0)
-	if (rules.attempts != 1 && q.repeatable(r)) && r.ContentLength <= rules.bodyLimit {
+	if rules.attempts != 1 && q.repeatable(r) && r.ContentLength <= rules.bodyLimit {
 		limit = rules.bodyLimit
 	}
-	q.body.attach(bounded, limit, q.h.RequestBuffers != 0, timer.start)
-	return bounded, timer
+	// reverse_proxy makes a request for each attempt, so its fields are ours to change.
+	q.body.attach(r, limit, q.h.RequestBuffers != 0, timer.start)
+	return r, timer
 }
 
 // isGRPC tells whether a message is of gRPC.

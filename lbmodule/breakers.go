@@ -24,10 +24,9 @@ func (h *Handler) loadBreaker() {
 	}
 }
 
-// into puts the breaker into the settings of a view.
-func (b *Breaker) into(s *pool.Settings, tryTimeout time.Duration) {
+// into puts the breaker into the settings of a view. probe is when the slot of a lost probe comes back.
+func (b *Breaker) into(s *pool.Settings, probe time.Duration) {
 	filled := b.withDefaults()
-	probe := max(tryTimeout, time.Minute) + probeGrace
 	s.DeadAfter = filled.ConsecutiveFailures
 	if filled.Disabled {
 		s.ConnectionsOnly = true

@@ -59,7 +59,7 @@ func (h *Handler) poolSettings(probed bool) pool.Settings {
 		SlowStart:      h.SlowStart.window(),
 		PanicThreshold: h.PanicThreshold,
 	}
-	h.Breaker.into(&s, h.retries.tryTimeout)
+	h.Breaker.into(&s, h.retries.probeTimeout)
 	if b, ok := h.policy.(balancer); ok {
 		s.Policy = b.balancePolicy()
 	}

@@ -28,7 +28,8 @@ type retryRules struct {
 	nonIdempotent bool
 	base, max     time.Duration // of the backoff
 	bodyLimit     int64         // bytes of a request's body that are kept
-	tryTimeout    time.Duration // 0 for none
+	tryTimeout    time.Duration // 0 for none that we see to
+	probeTimeout  time.Duration // by which an attempt must have ended
 	budget        pool.BudgetSettings
 
 	stock *stockRetries // reverse_proxy's words rule instead; nil if none is given
@@ -48,7 +49,7 @@ func (h *Handler) loadRetries() {
 	r := h.Retry.withDefaults()
 	h.retries = retryRules{
 		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, bodyLimit: r.BodyLimit,
-		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r),
+		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r), probeTimeout: max(time.Duration(r.TryTimeout), time.Minute) + probeGrace,
 		budget: pool.BudgetSettings{Ratio: r.Budget.Ratio, PerSecond: r.Budget.PerSecond},
 	}
 	for _, on := range r.On {
@@ -84,12 +85,22 @@ func (h *Handler) loadRetries() {
 	lb.RetryMatch = caddyhttp.MatcherSets{{anotherAttempt{}}}
 }
 
-// tryTimeout is how long an attempt may take. A transport that bounds the wait for an answer's header has the say.
+// tryTimeout is how long an attempt may take, as far as that is for us to see to. A transport that bounds the wait for an
+// answer's header has the say; one that speaks HTTP/1 only is told to, which is cheaper and the same.
 func (h *Handler) tryTimeout(r Retry) time.Duration {
-	if t, ok := h.transport().(*reverseproxy.HTTPTransport); ok && t.ResponseHeaderTimeout > 0 && (h.Retry == nil || h.Retry.TryTimeout == 0) {
+	timeout := max(time.Duration(r.TryTimeout), 0)
+	t, ok := h.transport().(*reverseproxy.HTTPTransport)
+	switch {
+	case !ok:
+		return timeout
+	case t.ResponseHeaderTimeout > 0 && (h.Retry == nil || h.Retry.TryTimeout == 0):
 		return 0
+	case t.TLS == nil && t.Transport != nil && !slices.ContainsFunc(t.Versions, func(v string) bool { return v == "h2c" || v == "3" }):
+		t.Transport.ResponseHeaderTimeout = timeout
+		return 0
+	default:
+		return timeout
 	}
-	return max(time.Duration(r.TryTimeout), 0)
 }
 
 // stockRetryWord is the first of reverse_proxy's words for retries that is given, "" if none is.
