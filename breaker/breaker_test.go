@@ -123,7 +123,7 @@ func TestOpenTime(t *testing.T) {
 			t.Errorf("reopened %d times: open for %v, want %vs", i+1, got, int(want))
 		}
 	}
-	recover := func() {
+	mend := func() {
 		t.Helper()
 		now = b.Until()
 		b.Tick(now)
@@ -136,12 +136,12 @@ func TestOpenTime(t *testing.T) {
 			t.Fatalf("state %v after all probes succeeded, want closed", b.State())
 		}
 	}
-	recover()
+	mend()
 	now = now.Add(30 * time.Second) // not long enough to be forgiven
 	if got := trip(0); got != time.Minute {
 		t.Errorf("after 30s of good behaviour: open for %v, want 1m", got)
 	}
-	recover()
+	mend()
 	now = now.Add(time.Hour)
 	if got := trip(0.999999); got < 4*time.Second || got > 4001*time.Millisecond {
 		t.Errorf("after an hour of good behaviour, most jitter: open for %v, want 4s", got)

@@ -204,7 +204,7 @@ func TestStaleConnections(t *testing.T) {
 		} {
 			b.server.SetKeepAlivesEnabled(false) // closes idle connections
 			b.server.SetKeepAlivesEnabled(true)
-			if status, body := c.ask(r); status != 200 || r.Method != "GET" && body != fmt.Sprint(n) {
+			if status, body := c.ask(r); status != 200 || r.Method != http.MethodGet && body != fmt.Sprint(n) {
 				t.Fatalf("%s %d: status %d, %q", r.Method, n, status, body)
 			}
 		}
@@ -258,7 +258,7 @@ func TestQueue(t *testing.T) {
 		}
 		defer res.Body.Close()
 		statuses[res.StatusCode].Add(1)
-		if res.StatusCode == 503 && res.Header.Get("Retry-After") == "" {
+		if res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Retry-After") == "" {
 			t.Error("503 without Retry-After")
 		}
 		return time.Since(start)

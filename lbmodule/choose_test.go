@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -123,6 +124,37 @@ func TestRetryGoesElsewhere(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Another attempt passes over a backend that failed when it was asked last, though by another request.
+func TestRetryPassesOverSuspects(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`)
+	fail := func(i int) {
+		l, _ := h.static.view.AcquireMember(i)
+		l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
+		l.Release()
+	}
+	second := func() string {
+		r := newRequest(t)
+		q := &request{h: h}
+		q.next(r, httptest.NewRecorder())
+		failOver(t, q, r)
+		defer q.end()
+		return q.next(r, httptest.NewRecorder()).Dial
+	}
+	fail(1)
+	if got := second(); got != "c:1" {
+		t.Errorf("second attempt at %s, want c:1", got)
+	}
+	fail(2)
+	if got := second(); got != "b:1" {
+		t.Errorf("second attempt at %s when all others are suspects, want b:1", got)
+	}
+	for _, m := range h.pool.Members() {
+		if n := m.InFlight(); n != 0 {
+			t.Errorf("%s has %d requests in flight in the end", m.Address(), n)
+		}
 	}
 }
 

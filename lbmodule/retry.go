@@ -304,14 +304,42 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 	}
 }
 
-// chooseNext chooses and reserves the backend of another attempt.
+// maxSuspects is how many backends another attempt passes over because they failed last.
+const maxSuspects = 3
+
+// chooseNext chooses and reserves the backend of another attempt: one that this request has not been to, and that did not
+// fail when it was asked last, if there is one at hand.
 func (q *request) chooseNext(r *http.Request) (choice, error) {
 	set, dynamic, err := q.h.members(r, true)
 	if err != nil {
 		return choice{}, err
 	}
 	q.enter(set, dynamic)
-	return q.acquire(r)
+	best, err := q.acquire(r)
+	tried := q.tried
+	defer func() { q.tried = tried }()
+	for range maxSuspects {
+		if err != nil || !q.suspect(best, tried) {
+			break
+		}
+		q.tried = append(slices.Clone(q.tried), best.lease.Index())
+		other, none := q.acquire(r)
+		if none != nil {
+			break
+		}
+		if q.suspect(other, tried) || slices.Contains(q.tried, other.lease.Index()) {
+			other.lease.Abandon()
+			continue
+		}
+		best.lease.Abandon()
+		best = other
+	}
+	return best, err
+}
+
+// suspect tells whether that choice is a backend that failed when it was asked last, though not by this request.
+func (q *request) suspect(c choice, tried []int) bool {
+	return c.lease.Held() && !slices.Contains(tried, c.lease.Index()) && q.set.view.Suspect(c.lease.Index())
 }
 
 // spend takes the retry from the pool's budget and makes next the backend of the next attempt. Waiting for a backend to

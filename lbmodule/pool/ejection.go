@@ -110,6 +110,14 @@ func (v *View) hasten(cause breaker.Cause) (some bool) {
 	return some
 }
 
+// Suspect tells whether the member at position i failed when it was asked last.
+func (v *View) Suspect(i int) bool {
+	m := v.members[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refused.Load() > 0 || m.vitals.breaker.Run() > 0
+}
+
 // Doubtful tells whether the member at position i fails so much that its breaker would be open if that were allowed. An
 // attempt that failed elsewhere is not worth another one there: when all fail, trying again only multiplies the load.
 func (v *View) Doubtful(i int, now time.Time) bool {
