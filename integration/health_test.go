@@ -575,3 +575,11 @@ func TestPassiveRatio(t *testing.T) {
 	each.Store(1)
 	waitFor(t, "the backend to be taken out", func() bool { c.get("/"); return c.logged("backend is down", backends[0].addr) == 1 })
 }
+
+// A status that the user calls unhealthy is, also where it tells of overload.
+func TestPassiveOverload(t *testing.T) {
+	backends, addresses := startBackends(t, 2)
+	backends[0].handle(answers(http.StatusTooManyRequests))
+	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy round_robin\n fail_duration 1m\n unhealthy_status 429\n}")
+	waitFor(t, "the backend to be taken out", func() bool { c.get("/"); return c.logged("backend is down", backends[0].addr) == 1 })
+}

@@ -2,11 +2,15 @@ package integration
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -372,5 +376,41 @@ func TestHedge(t *testing.T) {
 	}
 	if sent = backends[0].requests.Load() + backends[1].requests.Load() + backends[2].requests.Load(); sent != before+200 {
 		t.Errorf("%d attempts for 200 POST requests", sent-before)
+	}
+}
+
+// TestRetryTLS: a failed handshake is no connection: every request goes elsewhere, and the try timeout holds over TLS.
+func TestRetryTLS(t *testing.T) {
+	plain := startBackend(t) // answers a handshake with 400
+	var hang atomic.Bool
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hang.Load() {
+			_, _ = discard(r.Body) // or else the server would not notice that its client leaves
+			<-r.Context().Done()
+			return
+		}
+		echo(w, r)
+	}))
+	defer secure.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := startCaddy(t, "load_balancer https://"+plain.addr+" "+secure.URL+" {\n lb_policy first\n retry {\n try_timeout 500ms\n }\n"+
+		" transport http {\n tls_trust_pool file "+ca+"\n tls_server_name example.com\n }\n}")
+	for range 10 {
+		if status, body := c.ask(c.request("POST", strings.NewReader("once"))); status != 200 || body != "once" {
+			t.Fatalf("status %d, %q", status, body)
+		}
+	}
+	for _, b := range c.pool().Backends {
+		if b.Address == plain.addr && (b.Usable || b.Reason != "cannot be reached") {
+			t.Errorf("the backend without TLS is usable: %v, %q", b.Usable, b.Reason)
+		}
+	}
+	hang.Store(true)
+	start := time.Now()
+	if status, _ := c.ask(c.request("POST", strings.NewReader("once"))); status != http.StatusGatewayTimeout || time.Since(start) > 5*time.Second {
+		t.Errorf("status %d after %v, want 504 soon after 500 ms", status, time.Since(start))
 	}
 }

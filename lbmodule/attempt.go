@@ -106,11 +106,15 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
 		q.h.pool.Latency.Add(took, now)
 	}
-	if !q.lease.Held() || q.verdict.Outcome == pool.Ignored {
+	ignored := q.verdict.Outcome == pool.Ignored
+	if !q.lease.Held() || err != nil && ignored {
 		return
 	}
 	if p := &q.h.passive; p.settings.Span > 0 && ctx.Err() == nil {
 		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
+	}
+	if ignored {
+		return
 	}
 	// A success is judged when the answer has ended, because it may yet break off; but not where that would take too long
 	// to learn from, or a probe is waited for.
