@@ -206,7 +206,7 @@ func (h *Handler) refusal() error {
 	if s := h.retries.stock; h.dynamic != nil || s != nil && s.duration > 0 {
 		return nil
 	}
-	if h.static == nil || h.static.view.Snapshot().Hopeless() {
+	if h.static == nil || h.static.view.Snapshot().Hopeless() && !h.static.view.Revive(time.Now()) {
 		return pool.ErrNone
 	}
 	return nil
@@ -218,9 +218,8 @@ func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	const most, spread = 30, 5 // seconds
 	after := 1
 	if set := h.static; set != nil {
-		if at := set.view.Snapshot().Reopens(); !at.IsZero() {
-			after = min(max(int(math.Ceil(time.Until(at).Seconds())), 1), most-spread)
-		}
+		next := set.view.NextProbe(time.Now())
+		after = min(max(int(math.Ceil(next.Seconds())), 1), most-spread)
 	}
 	w.Header().Set("Retry-After", strconv.Itoa(after+rand.IntN(spread)))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)

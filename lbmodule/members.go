@@ -1,10 +1,12 @@
 package lbmodule
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -35,8 +37,17 @@ func (s *memberSet) find(address string) int {
 	return slices.IndexFunc(s.upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address })
 }
 
-// acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it.
+// acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it. With nobody to choose, it may
+// be time to try those who are dead.
 func (s *memberSet) acquire(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
+	c, err := s.choose(policy, tried, r, w)
+	if errors.Is(err, pool.ErrNone) && s.view.Revive(time.Now()) {
+		return s.choose(policy, tried, r, w)
+	}
+	return c, err
+}
+
+func (s *memberSet) choose(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
 	if _, ours := policy.(balancer); !ours {
 		return s.chooseBy(policy, tried, r, w)
 	}

@@ -13,7 +13,7 @@ import (
 // The metrics. They are read from the live state when they are asked for, so that they never disagree with it.
 var (
 	healthyMetric = prometheus.NewDesc("caddy_load_balancer_backend_healthy",
-		"Whether the backend is usable, as far as checks and its circuit breaker know (1) or not (0).", []string{"pool", "backend"}, nil)
+		"Whether checks and the circuit breaker find the backend fit for use (1) or not (0).", []string{"pool", "backend"}, nil)
 	panicMetric = prometheus.NewDesc("caddy_load_balancer_panic",
 		"Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).", []string{"pool"}, nil)
 	breakerMetric = prometheus.NewDesc("caddy_load_balancer_breaker_state",

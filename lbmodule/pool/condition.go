@@ -66,7 +66,7 @@ type flips struct {
 func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := &m.vitals
+	h := m.vitals
 	down := false
 	if s.Checked {
 		unknown := h.state.Status == healthcheck.Unknown
@@ -129,7 +129,7 @@ func (s *Settings) deadAfter() int32 {
 
 // judgePassive applies the passive checks and reports whether their verdict is another. It is called with m.mu held.
 func (m *Member) judgePassive(p *Passive, now time.Time) (flipped bool) {
-	h := &m.vitals
+	h := m.vitals
 	failing := false
 	if p.Span > 0 && h.passive.Span() > 0 {
 		n := h.passive.Counts(now)
@@ -159,7 +159,7 @@ type Vitals struct {
 func (m *Member) Vitals() Vitals {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := &m.vitals
+	h := m.vitals
 	v := Vitals{
 		Status: h.state.Status, Usable: h.usable, Since: h.since, Last: h.last,
 		Failing: h.failing, Dead: h.dead, Breaker: h.breaker.State(), Turned: h.breaker.Turned(),

@@ -82,27 +82,45 @@ func (v *View) AcquireProbe() (Lease, bool) {
 	return Lease{}, false
 }
 
-// Await has the breakers of dead members turn half-open before their time, once in an interval at most. It is for
-// requests that wait for a member to return, with nobody to go to.
-func (v *View) Await(interval time.Duration, now time.Time) {
+// Await has the breakers of dead members turn half-open before their time, if they have been open for an interval, and
+// tells whether any did. It is for requests that have nobody to go to: a backend that was away for long should not stay
+// out for as long again when there is no other.
+func (v *View) Await(interval time.Duration, now time.Time) bool {
 	last := v.awaited.Load()
-	if now.UnixNano()-last < int64(interval) || !v.awaited.CompareAndSwap(last, now.UnixNano()) {
-		return
+	if interval <= 0 || now.UnixNano()-last < int64(min(interval, awaitScan)) || !v.awaited.CompareAndSwap(last, now.UnixNano()) {
+		return false
 	}
-	if v.hasten(breaker.Awaited) {
+	some := v.hasten(breaker.Awaited, now.Add(-interval))
+	if some {
 		v.Refresh(now)
 	}
+	return some
 }
 
-// hasten notes for the dead members that their breakers need not wait. What follows is seen when the view looks at
-// them; it returns whether anything does.
-func (v *View) hasten(cause breaker.Cause) (some bool) {
+// awaitScan is the least time between two looks at all members by Await.
+const awaitScan = 100 * time.Millisecond
+
+// Revive is Await for requests that do not wait: an interval is the first open time.
+func (v *View) Revive(now time.Time) bool { return v.Await(v.settings.Breaker.Open, now) }
+
+// NextProbe is in which time a half-open member may take a request, when there is nobody else; 0 if that is not known.
+func (v *View) NextProbe(now time.Time) time.Duration {
+	at := v.snap.Load().reopens
+	if at.IsZero() {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), v.settings.Breaker.Open)
+}
+
+// hasten notes for the dead members whose breakers opened before then that these need not wait. What follows is seen
+// when the view looks at them; it returns whether anything does.
+func (v *View) hasten(cause breaker.Cause, opened time.Time) (some bool) {
 	for i, m := range v.members {
 		if v.backends[i].Weight == 0 || m.refused.Load() < v.settings.deadAfter() {
 			continue
 		}
 		m.mu.Lock()
-		if m.vitals.breaker.State() == breaker.Open {
+		if b := &m.vitals.breaker; b.State() == breaker.Open && !b.Since().After(opened) {
 			m.vitals.hasten, some = cause, true
 		}
 		m.mu.Unlock()

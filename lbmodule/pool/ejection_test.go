@@ -141,7 +141,7 @@ func TestHalfOpen(t *testing.T) {
 		late := take(t, v) // of before
 		answer(t, v, 0, 5, bad)
 		eligible(t, v, 1, 2)
-		if got := time.Until(v.Snapshot().Reopens()); got < 4*time.Second || got > 5*time.Second {
+		if got := time.Until(v.Snapshot().reopens); got < 4*time.Second || got > 5*time.Second {
 			t.Errorf("half-open in %v, want 4s to 5s", got)
 		}
 		time.Sleep(5 * time.Second)
@@ -157,7 +157,7 @@ func TestHalfOpen(t *testing.T) {
 		}
 		probe.Judge(bad, time.Now())
 		probe.Release()
-		if got := time.Until(v.Snapshot().Reopens()); got < 8*time.Second || got > 10*time.Second {
+		if got := time.Until(v.Snapshot().reopens); got < 8*time.Second || got > 10*time.Second {
 			t.Errorf("half-open in %v, want 8s to 10s", got)
 		}
 		time.Sleep(10 * time.Second)
@@ -229,6 +229,40 @@ func TestAllDead(t *testing.T) {
 			l.Release()
 		}
 		eligible(t, v, 0, 1)
+	})
+}
+
+// When nobody is left the open time does not grow: each dead member is tried once in the first open time, but no more.
+func TestRevive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(2), guarded())
+		defer v.Close()
+		for i := range 2 {
+			answer(t, v, i, 5, refused)
+		}
+		if v.Revive(time.Now()) {
+			t.Error("tried again at once")
+		}
+		if got := v.NextProbe(time.Now()); got < 4*time.Second || got > 5*time.Second {
+			t.Errorf("next probe in %v, want 4s to 5s", got)
+		}
+		tried := 0
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			v.Revive(time.Now())
+			for l, err := v.Acquire(nil); err == nil; l, err = v.Acquire(nil) {
+				tried++
+				l.Judge(refused, time.Now())
+				l.Release()
+			}
+		}
+		if tried < 2*11 || tried > 2*15 {
+			t.Errorf("%d connections tried in 60s, want one each every 4s to 5s", tried)
+		}
+		if got := v.NextProbe(time.Now()); got > 5*time.Second {
+			t.Errorf("next probe in %v", got)
+		}
 	})
 }
 
@@ -406,5 +440,18 @@ func TestLatency(t *testing.T) {
 	}
 	for _, d := range []time.Duration{-1, 0, time.Hour, 1 << 62} {
 		l.Add(d, now)
+	}
+}
+
+// BenchmarkJudge is what a successful request costs beyond its slot.
+func BenchmarkJudge(b *testing.B) {
+	v := newPool().Open(backends(100), guarded())
+	defer v.Close()
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		l, _ := v.AcquireMember(0)
+		l.Judge(good, now)
+		l.Release()
 	}
 }

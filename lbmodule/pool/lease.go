@@ -87,7 +87,7 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	case turned.Happened():
 		if turned.To == breaker.Closed && l.view.snap.Load().usable == 0 {
 			// What was wrong with all of them is over. The first to be back must not take the load of all for long.
-			l.view.hasten(breaker.OtherRecovered)
+			l.view.hasten(breaker.OtherRecovered, now)
 		}
 		l.view.pool.report(l.view.turned(l.index, turned))
 		m.refresh(now)

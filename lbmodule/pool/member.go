@@ -31,7 +31,7 @@ type Member struct {
 	slot    atomic.Int64  // until when its probe slot is taken, in Unix nanoseconds; 0 if it is free
 
 	mu     sync.Mutex // guards vitals; nothing else is locked while it is held
-	vitals vitals
+	vitals *vitals    // apart, so that many members fit into the cache of who only chooses among them
 
 	refs int       // views that hold the member; guarded by Pool.mu
 	left time.Time // when the last of them gave it up; guarded by Pool.mu

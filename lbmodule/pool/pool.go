@@ -132,7 +132,7 @@ func (p *Pool) Open(backends []Backend, settings Settings) *View {
 	for i, b := range v.backends {
 		m := p.members[b.Address]
 		if m == nil {
-			m = &Member{address: b.Address, pool: p, vitals: vitals{cold: late}}
+			m = &Member{address: b.Address, pool: p, vitals: &vitals{cold: late}}
 			p.members[b.Address] = m
 		}
 		m.refs++

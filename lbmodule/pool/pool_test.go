@@ -387,7 +387,7 @@ func BenchmarkAcquire(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					l, _ := v.Acquire(nil)
-					finish(&l, Success)
+					l.Release()
 				}
 			})
 		}

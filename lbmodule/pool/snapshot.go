@@ -46,10 +46,6 @@ func (s *Snapshot) Held() bool { return s.held }
 // Hopeless tells whether there is nobody to choose, and nobody to wait for.
 func (s *Snapshot) Hopeless() bool { return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 }
 
-// Reopens is when the first of the open breakers turns half-open, the zero time if there is none or that is not a matter
-// of time.
-func (s *Snapshot) Reopens() time.Time { return s.reopens }
-
 // Probes returns the positions of the half-open members, for [View.AcquireProbe]. The slice must not be written to.
 func (s *Snapshot) Probes() []int { return s.probes }
 
