@@ -356,6 +356,7 @@ func TestFaultAllGone(t *testing.T) {
 		}
 	}
 	f.expect(most <= 1.2/3, "one of three got %.0f %% in some second, want 40 %% at most", most*100)
+	f.expect(f.logged("too few backends") == 0, "a panic, though nobody was left to be used in one")
 	opened := 0.0
 	for _, n := range f.metrics(`caddy_load_balancer_breaker_transitions_total{backend="([^"]*)",pool="p",state="open"`) {
 		opened = max(opened, n)

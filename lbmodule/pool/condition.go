@@ -217,15 +217,15 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 }
 
 // connected books whether a request could be given a connection to the member, which is dead after so many that could
-// not.
-func (m *Member) connected(ok bool, after int32, now time.Time) {
+// not. One probe that could does not bring it back, while others are to follow.
+func (m *Member) connected(ok bool, after int32, probe bool, now time.Time) {
 	switch {
 	case !ok:
 		if m.refused.Add(1) == after {
 			m.refresh(now)
 		}
 	case m.refused.Load() != 0:
-		if m.refused.Swap(0) >= after {
+		if m.refused.Swap(0) >= after && !probe {
 			m.refresh(now)
 		}
 	}

@@ -133,10 +133,10 @@ func TestOnlyMember(t *testing.T) {
 	}
 	eligible(t, v, 0)
 	for range deadAfter {
-		v.Member(0).connected(false, deadAfter, time.Now())
+		v.Member(0).connected(false, deadAfter, false, time.Now())
 	}
 	eligible(t, v)
-	v.Member(0).connected(true, deadAfter, time.Now())
+	v.Member(0).connected(true, deadAfter, false, time.Now())
 	eligible(t, v, 0)
 }
 

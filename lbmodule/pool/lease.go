@@ -64,7 +64,7 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 		return
 	}
 	s := &l.view.settings
-	m.connected(!v.Refused, s.deadAfter(), now)
+	m.connected(!v.Refused, s.deadAfter(), l.probe != 0, now)
 	if s.ConnectionsOnly {
 		failed = v.Refused
 	}
