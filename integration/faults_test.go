@@ -185,15 +185,16 @@ func TestFaultAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := startFaults(t, "")
 			b := f.backends[0]
-			load := openloop.Options{Duration: 4 * time.Second}
+			load, within := openloop.Options{Duration: 4 * time.Second}, time.Second
 			if name == "14 MB of header" {
-				load.Rate = faultRate / 10 // that much takes a while to make and to read
+				// That much takes a while to make and to read.
+				load.Rate, within = faultRate/10, 3*time.Second
 			}
 			var before int64
 			s := f.underLoad(load, func() {
 				before = b.requests.Load()
 				b.handle(fault)
-				f.isolated(b, time.Second)
+				f.isolated(b, within)
 			})
 			f.expect(s.Failed() == 0, "%d of %d requests failed", s.Failed(), s.Sent)
 			t.Logf("the backend got %d requests from then on", b.requests.Load()-before)
