@@ -22,7 +22,8 @@ func init() {
 }
 
 // Handler is a load-balancing reverse proxy. It takes every setting of `http.handlers.reverse_proxy`, with
-// its meaning, and adds backends with properties: weights, exact caps, backups.
+// its meaning, and adds backends with properties (weights, exact caps, backups), health checks, slow start, circuit
+// breakers, retries with a budget, a queue and hedging.
 //
 // The selection policy (`load_balancing.selection_policy`) defaults to `lb_least_conn`. The stock policies
 // `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of

@@ -83,75 +83,143 @@ func (s *SlowStart) UnmarshalJSON(text []byte) error {
 
 // Queue lets requests wait while all usable backends are at their max_requests.
 type Queue struct {
-	Disabled bool           `json:"disabled,omitempty"`
-	Size     int            `json:"size,omitempty"`    // how many requests may wait
-	Timeout  caddy.Duration `json:"timeout,omitempty"` // for how long
+	// Switches the queue off, as it is without any settings.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// How many requests may wait. Required.
+	Size int `json:"size,omitempty"`
+
+	// For how long each may. Required.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 
 func (q *Queue) enabled() bool { return q != nil && !q.Disabled }
 
 // Hedge sends a second copy of an idempotent request to another backend.
 type Hedge struct {
-	Disabled   bool    `json:"disabled,omitempty"`
-	Percentile float64 `json:"percentile,omitempty"` // of the pool's latency, 0 to 1, after which the copy is sent
-	MaxExtra   float64 `json:"max_extra,omitempty"`  // share of requests that may be copied, 0 to 1
+	// Switches hedging off, as it is without any settings.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// The percentile of the pool's latency, between 0 and 1, after which the copy is sent. Required.
+	Percentile float64 `json:"percentile,omitempty"`
+
+	// The share of requests that may be copied, up to 1. Required.
+	MaxExtra float64 `json:"max_extra,omitempty"`
 }
 
 // DebugHeader explains the choice of a backend to some clients.
 type DebugHeader struct {
-	Disabled bool     `json:"disabled,omitempty"`
-	Name     string   `json:"name,omitempty"`   // of the response header
-	Ranges   []string `json:"ranges,omitempty"` // clients that are given it: addresses or CIDR ranges
+	// Switches the header off, as it is without any settings.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// The name of the response header.
+	Name string `json:"name,omitempty"`
+
+	// The clients that are given it: addresses or CIDR ranges.
+	Ranges []string `json:"ranges,omitempty"`
 }
 
 // Breaker is the circuit breaker of each backend. Settings that are left out have their defaults.
 type Breaker struct {
-	Disabled            bool           `json:"disabled,omitempty"`
-	ConsecutiveFailures int            `json:"consecutive_failures,omitempty"` // Default: 5.
-	FailureRatio        float64        `json:"failure_ratio,omitempty"`        // of the window. Default: 0.5.
-	SlowRatio           *SlowRatio     `json:"slow_ratio,omitempty"`           // Default: off.
-	Window              caddy.Duration `json:"window,omitempty"`               // Default: 10s.
-	MinRequests         int            `json:"min_requests,omitempty"`         // before a ratio counts. Default: 20.
-	Open                *OpenTime      `json:"open,omitempty"`                 // Default: 5s to 60s.
-	Probes              int            `json:"probes,omitempty"`               // successes needed. Default: 3.
-	FailureStatus       []int          `json:"failure_status,omitempty"`       // Default: 502, 503, 504.
-	MaxEjected          float64        `json:"max_ejected,omitempty"`          // of the pool. Default: 0.5.
-	DryRun              bool           `json:"dry_run,omitempty"`              // Default: false.
+	// Switches the breaker off. Backends that cannot be reached are left alone for 5s at a time all the same.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// How many failures in a row open it, and how many connections in a row must fail until a backend is dead.
+	// Default: 5.
+	ConsecutiveFailures int `json:"consecutive_failures,omitempty"`
+
+	// The share of failures in the window, up to 1, that opens it. Default: 0.5.
+	FailureRatio float64 `json:"failure_ratio,omitempty"`
+
+	// The share of slow answers in the window that opens it. Default: off.
+	SlowRatio *SlowRatio `json:"slow_ratio,omitempty"`
+
+	// The time over which the ratios are taken. Default: 10s.
+	Window caddy.Duration `json:"window,omitempty"`
+
+	// How many requests there must be in the window before a ratio counts. Default: 20.
+	MinRequests int `json:"min_requests,omitempty"`
+
+	// For how long it stays open. Default: 5s, doubling up to 60s.
+	Open *OpenTime `json:"open,omitempty"`
+
+	// How many requests must succeed, one at a time, until it closes. Default: 3.
+	Probes int `json:"probes,omitempty"`
+
+	// The statuses of answers that are failures, besides errors and timeouts. A 503 with `Retry-After` is none.
+	// Default: 502, 503, 504.
+	FailureStatus []int `json:"failure_status,omitempty"`
+
+	// The share of the backends, up to 1, that breakers may take out: rounded down, but one at least, and never the
+	// last that is usable. Default: 0.5.
+	MaxEjected float64 `json:"max_ejected,omitempty"`
+
+	// Whether it only decides and reports, and takes no backend out. Default: false.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
-// SlowRatio is a share of calls that take longer than a latency.
+// SlowRatio is a share of answers that take longer than a latency.
 type SlowRatio struct {
-	Ratio   float64        `json:"ratio"`
+	// The share, up to 1.
+	Ratio float64 `json:"ratio"`
+
+	// The time until an answer's header from which on it is slow.
 	Latency caddy.Duration `json:"latency"`
 }
 
-// OpenTime is how long a breaker stays open: first, and at most.
+// OpenTime is how long a breaker stays open. It doubles each time, less up to 20 % at random.
 type OpenTime struct {
+	// The first time.
 	First caddy.Duration `json:"first"`
-	Max   caddy.Duration `json:"max"`
+
+	// The longest time.
+	Max caddy.Duration `json:"max"`
 }
 
-// Retry is how failed attempts are retried. Settings that are left out have their defaults.
+// Retry is how failed attempts are made again. Settings that are left out have their defaults.
 type Retry struct {
-	Disabled      bool           `json:"disabled,omitempty"`
-	Attempts      int            `json:"attempts,omitempty"`       // in all. Default: 2.
-	On            []string       `json:"on,omitempty"`             // Default: connect, reset, timeout, 502, 503, 504.
-	Backoff       *Backoff       `json:"backoff,omitempty"`        // Default: 25ms to 250ms.
-	Budget        *RetryBudget   `json:"budget,omitempty"`         // Default: 0.2 and 10.
-	TryTimeout    caddy.Duration `json:"try_timeout,omitempty"`    // from the request's last byte to the answer's header; negative for none. Default: 60s, none for gRPC.
-	NonIdempotent bool           `json:"non_idempotent,omitempty"` // Default: false.
-	BodyLimit     int64          `json:"body_limit,omitempty"`     // bytes kept for replay. Default: 65536.
+	// Switches retries off.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// How many attempts there are in all. Default: 2.
+	Attempts int `json:"attempts,omitempty"`
+
+	// What is tried again: `connect`, `reset`, `timeout`, and statuses of answers. All but `connect` for idempotent
+	// requests only. Default: connect, reset, timeout, 502, 503, 504.
+	On []string `json:"on,omitempty"`
+
+	// The pause before the same backend is asked again. Default: 25ms to 250ms.
+	Backoff *Backoff `json:"backoff,omitempty"`
+
+	// What the pool may spend on retries. Default: 0.2 per request and 10 per second.
+	Budget *RetryBudget `json:"budget,omitempty"`
+
+	// The time from a request's last byte to the answer's header; negative for none. Default: 60s; none for gRPC, for
+	// transports that set response_header_timeout, and for transports other than `http`.
+	TryTimeout caddy.Duration `json:"try_timeout,omitempty"`
+
+	// Whether requests that are not idempotent are made again after they were sent, too. Default: false.
+	NonIdempotent bool `json:"non_idempotent,omitempty"`
+
+	// The size in bytes up to which a request's body is kept to be sent again. Default: 65536.
+	BodyLimit int64 `json:"body_limit,omitempty"`
 }
 
-// Backoff is the wait before an attempt on the same backend: first, and at most.
+// Backoff is a random pause whose upper bound doubles with each attempt.
 type Backoff struct {
+	// The first bound.
 	Base caddy.Duration `json:"base"`
-	Max  caddy.Duration `json:"max"`
+
+	// The largest bound.
+	Max caddy.Duration `json:"max"`
 }
 
-// RetryBudget is what a pool may spend on retries: a share of its requests and a number per second.
+// RetryBudget is what earns retries. It is kept for ten seconds.
 type RetryBudget struct {
-	Ratio     float64 `json:"ratio"`
+	// Retries that a request earns, up to 1.
+	Ratio float64 `json:"ratio"`
+
+	// Retries that a second earns.
 	PerSecond float64 `json:"per_second"`
 }
 
