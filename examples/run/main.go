@@ -99,6 +99,7 @@ ready. Ctrl-C stops everything. Try, in another terminal:
   curl -i %[1]s/                       # X-Backend says who answered
   for i in $(seq 30); do curl -s %[1]s/; done | sort | uniq -c
   curl -s -X PATCH %[2]s/_settings -d '{"delay":"500ms"}'    # one backend becomes slow: it gets less
+  curl -s -X PATCH %[2]s/_settings -d '{"status":503}'       # one answers 503: nobody notices, its breaker opens
   curl -s -X PATCH %[2]s/_settings -d '{"health":503}'       # one fails its health checks: it gets nothing
   curl -s -X POST %[2]s/_reset                               # and recovers
   curl -N %[1]s/sse                    # server-sent events, through the balancer
