@@ -50,6 +50,7 @@ func TestClassify(t *testing.T) {
 		"client went away":         {gone, 0, nil, context.Canceled, pool.Ignored},
 		"client went away, reset":  {gone, 0, nil, fmt.Errorf("write: %w", syscall.EPIPE), pool.Ignored},
 		"timeout of the attempt":   {late, 0, nil, context.DeadlineExceeded, pool.Failure},
+		"body read by another":     {live, 0, nil, fmt.Errorf("write: %w", errBodyTaken), pool.Ignored},
 		"no descriptors":           {live, 0, nil, fmt.Errorf("dial: %w", syscall.EMFILE), pool.Ignored},
 		"no descriptors in system": {live, 0, nil, fmt.Errorf("dial: %w", syscall.ENFILE), pool.Ignored},
 	} {

@@ -28,7 +28,8 @@ func (q *request) classify(ctx context.Context, res *http.Response, err error) p
 			return pool.Failure
 		}
 		return pool.Success
-	case errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled), q.body.failed(), outOfDescriptors(err):
+	case errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled), q.body.failed(),
+		errors.Is(err, errBodyTaken), outOfDescriptors(err):
 		return pool.Ignored
 	default:
 		return pool.Failure

@@ -28,7 +28,7 @@ type queue struct {
 	lines  map[string]*line // of clients that have somebody asleep
 	turns  list.List        // of *line, the next one first
 	sizes  []*list.List     // of *line, by how many are asleep in them
-	missed bool             // a slot became free while nobody was asleep
+	missed int              // slots that became free while nobody was asleep
 }
 
 // line is what one client has waiting.
@@ -128,8 +128,8 @@ func (q *queue) sleep(w *waiter, first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w.cascade = false
-	if q.missed {
-		q.missed = false
+	if q.missed > 0 {
+		q.missed--
 		w.woken <- struct{}{}
 		return
 	}
@@ -159,7 +159,11 @@ func (q *queue) wake(cascade bool) {
 	defer q.mu.Unlock()
 	next := q.turns.Front()
 	if next == nil {
-		q.missed = q.length.Load() > 0
+		// Those who are awake may have looked before.
+		awake := int(q.length.Load())
+		if q.missed = min(q.missed+1, awake); cascade {
+			q.missed = awake
+		}
 		return
 	}
 	l := next.Value.(*line)

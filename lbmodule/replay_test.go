@@ -1,0 +1,119 @@
+package lbmodule
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// attempt gives a request of its own a view of the body.
+func attemptOn(b *requestBody, source io.ReadCloser, length, limit int64, sent func()) *http.Request {
+	r := &http.Request{Body: source, ContentLength: length}
+	b.attach(r, limit, false, sent)
+	return r
+}
+
+// Whatever attempts have read before, the next one that is allowed reads the whole body.
+func TestReplay(t *testing.T) {
+	seed := rand.Uint64()
+	for n := range uint64(2000) {
+		rnd := rand.New(rand.NewPCG(seed, n))
+		want := make([]byte, rnd.IntN(300))
+		for i := range want {
+			want[i] = byte(rnd.Uint32())
+		}
+		length, limit := int64(len(want)), rnd.Int64N(300)
+		if rnd.IntN(2) == 0 {
+			length = -1
+		}
+		var b requestBody
+		source := io.NopCloser(bytes.NewReader(want))
+		read := 0 // at most, by any attempt
+		for range rnd.IntN(4) {
+			r := attemptOn(&b, source, length, limit, func() {})
+			for range rnd.IntN(5) {
+				buf := make([]byte, rnd.IntN(100))
+				k, err := r.Body.Read(buf)
+				if read += k; err != nil {
+					break
+				}
+			}
+			if rnd.IntN(2) == 0 {
+				r.Body.Close()
+			}
+			b.detach()
+			if k, err := r.Body.Read(make([]byte, 1)); k != 0 || !errors.Is(err, errBodyTaken) {
+				t.Fatalf("seed %d, %d: a view read %d, %v after the body was taken from it", seed, n, k, err)
+			}
+			if !b.rewindable() {
+				break
+			}
+		}
+		if fits := int64(len(want)) <= limit; fits && !b.rewindable() || read == 0 && !b.rewindable() {
+			t.Fatalf("seed %d, %d: cannot be read again: %d bytes, %d kept", seed, n, len(want), limit)
+		}
+		sent := false
+		r := attemptOn(&b, source, length, limit, func() { sent = true })
+		got, err := io.ReadAll(r.Body)
+		if b.rewindable() && int64(len(want)) <= limit && (err != nil || !bytes.Equal(got, want) || !sent) {
+			t.Fatalf("seed %d, %d: read %d bytes of %d, %v, told so: %v", seed, n, len(got), len(want), err, sent)
+		}
+		if err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("seed %d, %d: read %d bytes that are not the body, which has %d", seed, n, len(got), len(want))
+		}
+	}
+}
+
+// A transport that still reads when the next attempt begins takes nothing away from that.
+func TestReplayWhileReading(t *testing.T) {
+	pr, pw := io.Pipe()
+	var b requestBody
+	old := attemptOn(&b, pr, -1, 1<<10, func() {})
+	began := make(chan struct{})
+	go func() {
+		close(began)
+		_, _ = io.ReadAll(old.Body)
+	}()
+	<-began
+	if _, err := pw.Write([]byte("begin")); err != nil {
+		t.Fatal(err)
+	}
+	b.detach()
+	got := make(chan string)
+	go func() {
+		all, err := io.ReadAll(attemptOn(&b, pr, -1, 1<<10, func() {}).Body)
+		if err != nil {
+			all = []byte(err.Error())
+		}
+		got <- string(all)
+	}()
+	for _, part := range []string{"ning", " and end"} {
+		if _, err := pw.Write([]byte(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pw.Close()
+	select {
+	case all := <-got:
+		if all != "beginning and end" {
+			t.Errorf("read %q", all)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the next attempt waits for the one before")
+	}
+}
+
+// What the client breaks off is known as that.
+func TestReplayBroken(t *testing.T) {
+	pr, pw := io.Pipe()
+	var b requestBody
+	r := attemptOn(&b, pr, 100, 0, func() {})
+	pw.CloseWithError(io.ErrUnexpectedEOF)
+	if _, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || !b.failed() {
+		t.Errorf("err = %v, failed %v", err, b.failed())
+	}
+}
