@@ -30,7 +30,8 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		res, err = nil, errTryTimeout
 	}
 	q.attempted(original.Context(), res, err, now, now.Sub(start))
-	if err == nil && res.StatusCode == http.StatusSwitchingProtocols {
+	if err == nil && !q.h.retries.lookAt(res) {
+		q.watch(original.Context(), res)
 		return res, nil
 	}
 	if reason, ok := q.reason(original, res, err); ok {
@@ -84,13 +85,18 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 	if rules.attempts != 1 && q.repeatable(r) && r.ContentLength <= rules.bodyLimit {
 		limit = rules.bodyLimit
 	}
+	if q.body == nil {
+		q.body = new(requestBody)
+	}
 	// reverse_proxy makes a request for each attempt, so its fields are ours to change.
 	q.body.attach(r, limit, q.h.RequestBuffers != 0, timer.start)
 	return r, timer
 }
 
 // isGRPC tells whether a message is of gRPC.
-func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/grpc") }
+func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
+
+func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
 
 // attempted is told how the round trip of the current attempt ended.
 func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
@@ -126,12 +132,14 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 
 // isStream tells whether an answer may go on for as long as the client likes.
 func isStream(res *http.Response) bool {
-	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") || isGRPC(res.Header)
+	contentType := res.Header.Get("Content-Type")
+	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
 }
 
-// watch has q learn when the answer breaks off.
+// watch has q learn when the answer breaks off. The body of one that switches protocols is a connection, and stays as it
+// is.
 func (q *request) watch(ctx context.Context, res *http.Response) {
-	if res.Body == nil || res.Body == http.NoBody {
+	if res.Body == nil || res.Body == http.NoBody || res.StatusCode == http.StatusSwitchingProtocols {
 		return
 	}
 	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx}

@@ -36,7 +36,7 @@ type request struct {
 	started   time.Time // if retries are bounded by time
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
-	body   requestBody
+	body   *requestBody // nil if there is none
 	answer answerBody
 
 	triedSpace [4]int // room for most tried lists

@@ -12,7 +12,7 @@ var errBodyTaken = errors.New("request body belongs to another attempt")
 
 // requestBody is the body of a client's request, which several attempts may read one after the other. Each has a view
 // of its own: transports go on reading after they have given up. What is read is kept up to a limit, so that the next
-// view can begin at the beginning. The zero requestBody is of a request without one.
+// view can begin at the beginning. A nil requestBody is of a request without one.
 type requestBody struct {
 	whole bool // the body is buffered by reverse_proxy, and comes anew with every attempt
 	limit int64
@@ -61,14 +61,16 @@ func (b *requestBody) attach(r *http.Request, limit int64, buffered bool, sent f
 }
 
 // rewindable tells whether another view could begin at the beginning.
-func (b *requestBody) rewindable() bool { return b.whole || b.read.Load() == 0 || !b.lost.Load() }
+func (b *requestBody) rewindable() bool {
+	return b == nil || b.whole || b.read.Load() == 0 || !b.lost.Load()
+}
 
 // failed tells whether it could not be read: the client has left, or sent more than it may.
-func (b *requestBody) failed() bool { return b.broken.Load() }
+func (b *requestBody) failed() bool { return b != nil && b.broken.Load() }
 
 // detach takes the body from the view that has it.
 func (b *requestBody) detach() {
-	if b.view != nil {
+	if b != nil && b.view != nil {
 		b.view.detached.Store(true)
 	}
 }

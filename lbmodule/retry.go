@@ -71,7 +71,7 @@ func (h *Handler) loadRetries() {
 			duration: time.Duration(lb.TryDuration), interval: max(time.Duration(lb.TryInterval), 0),
 			match: lb.RetryMatch, answers: slices.ContainsFunc(lb.RetryMatch, looksAtAnswer),
 		}
-		h.retries.attempts = 1
+		h.retries.status, h.retries.attempts = nil, 1
 		switch {
 		case lb.Retries > 0:
 			h.retries.attempts = lb.Retries + 1
@@ -157,6 +157,11 @@ func (e *attemptError) Temporary() bool { return false }
 // errTryTimeout is the cause of an attempt's end when its time was up.
 var errTryTimeout = &attemptError{text: "backend did not answer within try_timeout", timeout: true}
 
+// lookAt tells whether an answer may be one that is dropped for another attempt.
+func (rules *retryRules) lookAt(res *http.Response) bool {
+	return rules.stock != nil && rules.stock.answers || slices.Contains(rules.status, res.StatusCode)
+}
+
 // reason tells why the attempt should be made again; ok is false if it should not.
 func (q *request) reason(r *http.Request, res *http.Response, err error) (reason pool.RetryReason, ok bool) {
 	rules := &q.h.retries
@@ -179,8 +184,6 @@ func (q *request) reason(r *http.Request, res *http.Response, err error) (reason
 		ok = rules.stock.wants(r, res, reason, q.h)
 	case reason == pool.RetryConnect:
 		ok = rules.on[reason]
-	case reason == pool.RetryStatus:
-		ok = rules.on[reason] && slices.Contains(rules.status, res.StatusCode) && q.repeatable(r)
 	default:
 		ok = rules.on[reason] && q.repeatable(r)
 	}
@@ -209,7 +212,7 @@ func (s *stockRetries) wants(r *http.Request, res *http.Response, reason pool.Re
 	switch {
 	case reason == pool.RetryConnect:
 		return true
-	case reason == pool.RetryStatus && (!s.answers || !ok):
+	case reason == pool.RetryStatus && !ok:
 		return false
 	case reason == pool.RetryStatus:
 		repl.DeleteByPrefix("http.reverse_proxy.header.")
