@@ -271,33 +271,44 @@ func TestModel(t *testing.T) {
 	seed := rand.Uint64()
 	visited := map[State]int{}
 	for n := range uint64(300) {
-		rnd := rand.New(rand.NewPCG(seed, n))
-		s := slowSettings()
-		if n%2 == 0 {
-			s.SlowRatio = 0
-		}
-		var b Breaker
-		m := model{s: &s}
-		now := start
-		bad := rnd.Float64()
-		for i := range 500 {
-			if i%100 == 0 {
-				bad = rnd.Float64()
-			}
-			now = now.Add(time.Duration(rnd.Int64N(int64(700 * time.Millisecond))))
-			e := event{at: now, failed: rnd.Float64() < bad, slow: rnd.Float64() < bad/2}
-			b.Tick(now)
-			record(&b, &s, e.failed, e.slow, now)
-			m.step(e)
-			visited[b.State()]++
-			if b.State() != m.state {
-				t.Fatalf("seed %d, run %d, request %d: %v, want %v", seed, n, i, b.State(), m.state)
-			}
-		}
+		compareWithModel(t, seed, n, visited)
 	}
-	for _, state := range []State{Closed, Open, HalfOpen} {
+	for state := range States {
 		if visited[state] < 200 {
 			t.Errorf("the runs were in state %v %d times only: they test little", state, visited[state])
+		}
+	}
+}
+
+func FuzzModel(f *testing.F) {
+	f.Add(uint64(1), uint64(2))
+	f.Fuzz(func(t *testing.T, seed, n uint64) { compareWithModel(t, seed, n, map[State]int{}) })
+}
+
+// compareWithModel sends one sequence of requests, which the numbers determine, and counts the states it was in.
+func compareWithModel(t *testing.T, seed, n uint64, visited map[State]int) {
+	t.Helper()
+	rnd := rand.New(rand.NewPCG(seed, n))
+	s := slowSettings()
+	if n%2 == 0 {
+		s.SlowRatio = 0
+	}
+	var b Breaker
+	m := model{s: &s}
+	now := start
+	bad := rnd.Float64()
+	for i := range 500 {
+		if i%100 == 0 {
+			bad = rnd.Float64()
+		}
+		now = now.Add(time.Duration(rnd.Int64N(int64(700 * time.Millisecond))))
+		e := event{at: now, failed: rnd.Float64() < bad, slow: rnd.Float64() < bad/2}
+		b.Tick(now)
+		record(&b, &s, e.failed, e.slow, now)
+		m.step(e)
+		visited[b.State()]++
+		if b.State() != m.state {
+			t.Fatalf("seed %d, run %d, request %d: %v, want %v", seed, n, i, b.State(), m.state)
 		}
 	}
 }

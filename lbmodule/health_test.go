@@ -120,19 +120,20 @@ func (h *heard) Handle(_ context.Context, e caddy.Event) error {
 	return err
 }
 
-func TestEventsAndLog(t *testing.T) {
-	c := newConfig(t)
+// listen loads a load balancer in a config that serves, and returns what its events are told to.
+func listen(t *testing.T, c *config, settings string, names ...string) (*Handler, *heard) {
+	t.Helper()
 	events, err := c.ctx.App("events")
 	if err != nil {
 		t.Fatal(err)
 	}
 	listener := new(heard)
-	for _, name := range []string{eventBackendDown, eventBackendUp, eventPanicBegan, eventPanicEnded, "healthy", "unhealthy"} {
+	for _, name := range names {
 		if err := events.(*caddyevents.App).On(name, listener); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h := c.mustLoad(checked)
+	h := c.mustLoad(settings)
 	if err := events.(*caddyevents.App).Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -140,11 +141,17 @@ func TestEventsAndLog(t *testing.T) {
 	if err := app.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := app.Stop(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return h, listener
+}
+
+func TestEventsAndLog(t *testing.T) {
+	c := newConfig(t)
+	h, listener := listen(t, c, checked, eventBackendDown, eventBackendUp, eventPanicBegan, eventPanicEnded, "healthy", "unhealthy")
 	observe(h, nil, 0, 1)
 	observe(h, errors.New("oh"), 1)
 	observe(h, errors.New("oh"), 1)

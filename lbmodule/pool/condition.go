@@ -93,7 +93,8 @@ func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
 	}
 	c.breaker = h.breaker.State()
 	h.hasten = 0
-	c.ejected = c.breaker != breaker.Closed && !s.DryRun
+	// Without a breaker only the dead are out, whatever it had found when there still was one.
+	c.ejected = c.breaker != breaker.Closed && !s.DryRun && (unreachable || !s.ConnectionsOnly)
 	c.dead = !c.usable() && unreachable
 	h.dead = c.dead
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
