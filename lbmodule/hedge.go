@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -171,6 +173,13 @@ func (c *hedgeCopy) send() {
 		return
 	}
 	defer close(c.ended)
+	defer func() {
+		// Nobody else would catch it here, and the first attempt goes on.
+		if p := recover(); p != nil {
+			c.q.h.logger.Error("copy of a request panicked", zap.String("pool", c.q.h.pool.Name()), zap.Any("panic", p), zap.Stack("stack"))
+			c.choice.lease.Release()
+		}
+	}()
 	ctx := r.Context()
 	res, err := c.transport.RoundTrip(r)
 	outcome := c.q.classify(ctx, res, err)

@@ -1,0 +1,108 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// scripted is a transport that does with the requests to a backend what the script for its address says.
+type scripted map[string]func(*http.Request) (*http.Response, error)
+
+func (s scripted) RoundTrip(r *http.Request) (*http.Response, error) {
+	info, _ := reverseproxy.GetDialInfo(r.Context())
+	return s[info.Address](r)
+}
+
+// after answers with that status in a while, unless it is canceled.
+func after(d time.Duration, status int, canceled *atomic.Int64) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		select {
+		case <-time.After(d):
+			return &http.Response{StatusCode: status, Header: make(http.Header), Body: io.NopCloser(strings.NewReader(""))}, nil
+		case <-r.Context().Done():
+			canceled.Add(1)
+			return nil, r.Context().Err()
+		}
+	}
+}
+
+// TestHedged tries who wins, in virtual time. Nothing is in flight afterwards, whatever happened.
+func TestHedged(t *testing.T) {
+	broken := func(*http.Request) (*http.Response, error) { return nil, errors.New("broken") }
+	crash := func(*http.Request) (*http.Response, error) { panic("crash") }
+	h := newConfig(t).mustLoad(`{"name": "hedged", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.9, "max_extra": 1},
+		"load_balancing": {"selection_policy": {"policy": "first"}}}`)
+	h.logger = zap.NewNop() // the log's goroutines must not be born in a bubble
+	for name, test := range map[string]struct {
+		first, second func(canceled *atomic.Int64) func(*http.Request) (*http.Response, error)
+		status        int
+		from          string
+		took          time.Duration
+		canceled      int64
+	}{
+		"answered in time":          {in(5, 200), in(5, 200), 200, "a:1", 5, 0},
+		"the copy is first":         {in(500, 200), in(5, 200), 200, "b:1", 15, 1},
+		"the copy is later":         {in(50, 200), in(500, 200), 200, "a:1", 50, 1},
+		"the copy fails":            {in(50, 200), does(broken), 200, "a:1", 50, 0},
+		"the copy is a 503":         {in(50, 200), in(5, 503), 200, "a:1", 50, 0},
+		"the copy crashes":          {in(50, 200), does(crash), 200, "a:1", 50, 0},
+		"the first fails meanwhile": {in(20, 503), in(50, 200), 200, "b:1", 60, 0},
+		"both fail":                 {in(20, 503), in(50, 502), 503, "a:1", 60, 0},
+		"the first fails at once":   {in(5, 503), in(5, 200), 503, "a:1", 5, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := &request{h: h}
+			r := newRequest(t)
+			q.next(r, httptest.NewRecorder())
+			synctest.Test(t, func(t *testing.T) {
+				var canceled atomic.Int64
+				transport := scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)}
+				info, _ := dialInfo(q.upstream)
+				r := newRequest(t)
+				r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
+				start := time.Now()
+				res, err := q.hedged(transport, r, 10*time.Millisecond)
+				took := time.Since(start)
+				if err != nil || res.StatusCode != test.status || q.upstream.Dial != test.from || took != test.took*time.Millisecond {
+					t.Errorf("%v, %v from %s after %v; want %d from %s after %vms", res, err, q.upstream.Dial, took, test.status, test.from, int(test.took))
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if canceled.Load() != test.canceled {
+					t.Errorf("%d canceled, want %d", canceled.Load(), test.canceled)
+				}
+			})
+			q.verdict = pool.Verdict{}
+			q.end()
+			for _, m := range h.pool.Members() {
+				if n := m.InFlight(); n != 0 {
+					t.Errorf("%s has %d requests in flight in the end", m.Address(), n)
+				}
+			}
+		})
+	}
+}
+
+func in(ms int, status int) func(*atomic.Int64) func(*http.Request) (*http.Response, error) {
+	return func(canceled *atomic.Int64) func(*http.Request) (*http.Response, error) {
+		return after(time.Duration(ms)*time.Millisecond, status, canceled)
+	}
+}
+
+func does(f func(*http.Request) (*http.Response, error)) func(*atomic.Int64) func(*http.Request) (*http.Response, error) {
+	return func(*atomic.Int64) func(*http.Request) (*http.Response, error) { return f }
+}
