@@ -139,7 +139,8 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 	if q.h.CB != nil && !q.h.CB.OK() {
 		return choice{}, pool.ErrNone
 	}
-	return q.set.acquire(q.h.policy, q.tried, r, q.w)
+	safe := !q.set.view.Snapshot().Probing() || q.repeatable(r)
+	return q.set.acquire(q.h.policy, q.tried, safe, r, q.w)
 }
 
 // maxHeld is how long a request waits at most while no backend has been checked yet.

@@ -37,21 +37,22 @@ func (s *memberSet) find(address string) int {
 	return slices.IndexFunc(s.upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address })
 }
 
-// acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it. With nobody to choose, it may
+// acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it; safe tells that the request
+// may be made again if that fails. With nobody to choose, it may
 // be time to try those who are dead.
-func (s *memberSet) acquire(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
-	c, err := s.choose(policy, tried, r, w)
+func (s *memberSet) acquire(policy reverseproxy.Selector, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
+	c, err := s.choose(policy, tried, safe, r, w)
 	if errors.Is(err, pool.ErrNone) && s.view.Revive(time.Now()) {
-		return s.choose(policy, tried, r, w)
+		return s.choose(policy, tried, safe, r, w)
 	}
 	return c, err
 }
 
-func (s *memberSet) choose(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
+func (s *memberSet) choose(policy reverseproxy.Selector, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
 	if _, ours := policy.(balancer); !ours {
-		return s.chooseBy(policy, tried, r, w)
+		return s.chooseBy(policy, tried, safe, r, w)
 	}
-	lease, err := s.view.Acquire(tried)
+	lease, err := s.view.Acquire(tried, safe)
 	if err != nil {
 		return choice{}, err
 	}
@@ -59,13 +60,11 @@ func (s *memberSet) choose(policy reverseproxy.Selector, tried []int, r *http.Re
 }
 
 // chooseBy has a policy that is not ours choose among the eligible upstreams.
-func (s *memberSet) chooseBy(policy reverseproxy.Selector, tried []int, r *http.Request, w http.ResponseWriter) (choice, error) {
+func (s *memberSet) chooseBy(policy reverseproxy.Selector, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
 	snapshot := s.view.Snapshot()
 	all := s.eligibleList()
-	if len(snapshot.Probes()) > 0 && (len(tried) == 0 || len(all) == 0) {
-		if lease, ok := s.view.AcquireProbe(); ok {
-			return choice{s.upstreams[lease.Index()], lease}, nil
-		}
+	if lease, ok := s.view.AcquireProbe(tried, safe); ok {
+		return choice{s.upstreams[lease.Index()], lease}, nil
 	}
 	if len(all) == 0 {
 		if snapshot.Held() {

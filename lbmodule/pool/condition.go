@@ -37,9 +37,10 @@ type vitals struct {
 
 // condition is what a view makes of a member's vitals.
 type condition struct {
-	held    bool // it waits for its first probe
-	down    bool // checks found it unfit
-	dead    bool // and no connection can be made, so that trying makes no sense
+	held    bool      // it waits for its first probe
+	down    bool      // checks found it unfit
+	dead    bool      // and no connection can be made, so that trying makes no sense
+	since   time.Time // of breaker
 	breaker breaker.State
 	until   time.Time // when an open breaker turns half-open; zero if that is not a matter of time
 	ejected bool      // the breaker takes it out
@@ -91,7 +92,7 @@ func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
 			c.soon(c.until)
 		}
 	}
-	c.breaker = h.breaker.State()
+	c.breaker, c.since = h.breaker.State(), h.breaker.Since()
 	h.hasten = 0
 	// Without a breaker only the dead are out, whatever it had found when there still was one.
 	c.ejected = c.breaker != breaker.Closed && !s.DryRun && (unreachable || !s.ConnectionsOnly)

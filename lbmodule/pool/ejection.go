@@ -53,10 +53,23 @@ func (v *View) turned(i int, t breaker.Transition) Event {
 	}
 }
 
-// AcquireProbe reserves the probe slot of a half-open member, if one is free.
-func (v *View) AcquireProbe() (Lease, bool) {
+// safeProbes is for how long after a breaker has turned half-open its probes are requests that may be made again if they
+// fail. Then any will do: there may be no others.
+const safeProbes = time.Second
+
+// AcquireProbe reserves the probe slot of a half-open member, if one is free. A request that failed elsewhere already is
+// none to make experiments with, while there is another way; nor, at first, is one that is not safe, because it could not
+// be made again.
+func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
+	s := v.snap.Load()
+	if len(s.probes) == 0 {
+		return Lease{}, false
+	}
 	now := time.Now()
-	for _, i := range v.snap.Load().probes {
+	if s.first < len(s.tiers) && (len(tried) > 0 || !safe && now.Sub(s.probing) < safeProbes) {
+		return Lease{}, false
+	}
+	for _, i := range s.probes {
 		m := v.members[i]
 		if m.slot.Load() > now.UnixNano() {
 			continue

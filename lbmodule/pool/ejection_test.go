@@ -108,11 +108,11 @@ func TestEjectionLimitIsAskedAgain(t *testing.T) {
 func recoverBy(t *testing.T, v *View, i int) {
 	t.Helper()
 	for range v.settings.Breaker.Probes {
-		l, err := v.Acquire(nil)
+		l, err := v.Acquire(nil, true)
 		if err != nil || l.Index() != i || !l.Probing() {
 			t.Fatalf("acquired %d, %v, a probe: %v; want a probe of %d", l.Index(), err, l.Probing(), i)
 		}
-		other, err := v.Acquire(nil)
+		other, err := v.Acquire(nil, true)
 		if err == nil && other.Index() == i {
 			t.Fatal("two probes at a time")
 		}
@@ -147,11 +147,11 @@ func TestHalfOpen(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		eligible(t, v, 1, 2)
-		if l, err := v.Acquire([]int{1}); err != nil || l.Probing() {
+		if l, err := v.Acquire([]int{1}, true); err != nil || l.Probing() {
 			t.Errorf("a request that failed elsewhere is a probe (%v, %v)", l.Probing(), err)
 		}
 		// Its first probe fails: open for twice as long.
-		probe, err := v.Acquire(nil)
+		probe, err := v.Acquire(nil, true)
 		if err != nil || !probe.Probing() || probe.Index() != 0 {
 			t.Fatalf("acquired %d, %v", probe.Index(), err)
 		}
@@ -163,7 +163,7 @@ func TestHalfOpen(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		// A probe whose client leaves says nothing, and its slot comes back.
-		probe, _ = v.Acquire(nil)
+		probe, _ = v.Acquire(nil, true)
 		if !probe.Probing() {
 			t.Fatal("no probe")
 		}
@@ -187,6 +187,40 @@ func TestHalfOpen(t *testing.T) {
 	})
 }
 
+// At first the probes are requests that may be made again; later, or with nobody else, any.
+func TestSafeProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(2), guarded())
+		defer v.Close()
+		probes := func(safe bool) bool {
+			t.Helper()
+			l, err := v.Acquire(nil, safe)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Release()
+			return l.Probing()
+		}
+		answer(t, v, 0, 5, bad)
+		time.Sleep(time.Until(v.Snapshot().reopens))
+		synctest.Wait()
+		if unsafe, safe := probes(false), probes(true); unsafe || !safe {
+			t.Errorf("half-open: unsafe requests probe: %v, safe ones %v; want false, true", unsafe, safe)
+		}
+		time.Sleep(safeProbes)
+		if !probes(false) {
+			t.Error("for want of others, unsafe requests must do")
+		}
+		answer(t, v, 1, 5, refused)
+		v.Member(0).refused.Store(5)
+		time.Sleep(time.Until(v.Snapshot().reopens))
+		synctest.Wait()
+		if !probes(false) {
+			t.Error("with nobody else, any request must do")
+		}
+	})
+}
+
 // All members are dead: nobody is to be had, but one request each per open time.
 func TestAllDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -198,7 +232,7 @@ func TestAllDead(t *testing.T) {
 			answer(t, v, i, 100, bad) // nobody minds
 			answer(t, v, i, 5, refused)
 		}
-		if _, err := v.Acquire(nil); !errors.Is(err, ErrNone) || !v.Snapshot().Hopeless() {
+		if _, err := v.Acquire(nil, true); !errors.Is(err, ErrNone) || !v.Snapshot().Hopeless() {
 			t.Fatalf("err = %v, want %v", err, ErrNone)
 		}
 		dialed := 0
@@ -206,7 +240,7 @@ func TestAllDead(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			synctest.Wait()
 			for {
-				l, err := v.Acquire(nil)
+				l, err := v.Acquire(nil, true)
 				if err != nil {
 					break
 				}
@@ -221,7 +255,7 @@ func TestAllDead(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		for range 2 {
-			l, err := v.Acquire(nil)
+			l, err := v.Acquire(nil, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -251,7 +285,7 @@ func TestRevive(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 			v.Revive(time.Now())
-			for l, err := v.Acquire(nil); err == nil; l, err = v.Acquire(nil) {
+			for l, err := v.Acquire(nil, true); err == nil; l, err = v.Acquire(nil, true) {
 				tried++
 				l.Judge(refused, time.Now())
 				l.Release()
@@ -278,8 +312,8 @@ func TestDeadWaitsForItsCheck(t *testing.T) {
 		answer(t, v, 0, 5, refused)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := v.Snapshot().Probes(); len(got) != 0 {
-			t.Fatalf("half-open: %v", got)
+		if v.Snapshot().Probing() {
+			t.Fatal("half-open")
 		}
 		passes(v, 0)
 		recoverBy(t, v, 0)

@@ -50,7 +50,7 @@ func TestInitial(t *testing.T) {
 	list := backends(2)
 	for initial, want := range map[Initial]error{HoldUntilChecked: ErrHeld, StartUp: nil, StartDown: nil} {
 		v := newPool().Open(list, Settings{Policy: balance.RoundRobin{}, Checked: true, Initial: initial})
-		if l, err := v.Acquire(nil); !errors.Is(err, want) {
+		if l, err := v.Acquire(nil, true); !errors.Is(err, want) {
 			t.Errorf("initial %d: %v, want %v", initial, err, want)
 		} else {
 			finish(&l, Success)
@@ -98,7 +98,7 @@ func TestPanic(t *testing.T) {
 		fails(v, true, i)
 	}
 	eligible(t, v)
-	if _, err := v.Acquire(nil); !errors.Is(err, ErrNone) {
+	if _, err := v.Acquire(nil, true); !errors.Is(err, ErrNone) {
 		t.Errorf("all are dead: %v, want %v", err, ErrNone)
 	}
 	passes(v, 2)
@@ -302,7 +302,7 @@ func TestFullAndDownTogether(t *testing.T) {
 	v := newPool().Open(list, checked(balance.LeastConn{}))
 	fails(v, true, 1)
 	l := take(t, v)
-	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
+	if _, err := v.Acquire(nil, true); !errors.Is(err, ErrFull) {
 		t.Errorf("%v, want %v", err, ErrFull)
 	}
 	finish(&l, Success)

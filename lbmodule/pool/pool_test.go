@@ -47,7 +47,7 @@ func backends(n int) []Backend {
 // take acquires and expects a lease.
 func take(t *testing.T, v *View, tried ...int) Lease {
 	t.Helper()
-	l, err := v.Acquire(tried)
+	l, err := v.Acquire(tried, true)
 	if err != nil {
 		t.Fatalf("Acquire(%v): %v", tried, err)
 	}
@@ -127,7 +127,7 @@ func TestEligibility(t *testing.T) {
 		if got := v.Snapshot().Eligible(); !slices.Equal(got, s.eligible) {
 			t.Errorf("down %v: eligible = %v, want %v", s.down, got, s.eligible)
 		}
-		l, err := v.Acquire(nil)
+		l, err := v.Acquire(nil, true)
 		if !errors.Is(err, s.err) {
 			t.Errorf("down %v: Acquire: %v, want %v", s.down, err, s.err)
 		}
@@ -178,7 +178,7 @@ func TestMaxRequests(t *testing.T) {
 		for range 3 {
 			held = append(held, take(t, v))
 		}
-		if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
+		if _, err := v.Acquire(nil, true); !errors.Is(err, ErrFull) {
 			t.Errorf("%T: a fourth request: %v, want ErrFull", policy, err)
 		}
 		if _, ok := v.AcquireMember(0); ok {
@@ -200,7 +200,7 @@ func TestFullIsNotUnusable(t *testing.T) {
 	list[1].Backup = true
 	v := newPool().Open(list, checked(balance.LeastConn{}))
 	held := take(t, v)
-	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
+	if _, err := v.Acquire(nil, true); !errors.Is(err, ErrFull) {
 		t.Errorf("Acquire with a full primary: %v, want ErrFull", err)
 	}
 	finish(&held, Success)
@@ -262,7 +262,7 @@ func TestReload(t *testing.T) {
 	list = append(list, Backend{Address: "10.0.0.9:80", Weight: 1})
 	after := p.Open(list[:1], checked(balance.LeastConn{}))
 	l1 := take(t, after)
-	if _, err := after.Acquire(nil); !errors.Is(err, ErrFull) {
+	if _, err := after.Acquire(nil, true); !errors.Is(err, ErrFull) {
 		t.Errorf("the cap does not count requests of the other config: %v", err)
 	}
 	before.Close()
@@ -294,7 +294,7 @@ func TestAddressWithRequestsComesBack(t *testing.T) {
 	l := take(t, v)
 	v.Close()
 	v = p.Open(list, checked(balance.RoundRobin{}))
-	if _, err := v.Acquire(nil); !errors.Is(err, ErrFull) {
+	if _, err := v.Acquire(nil, true); !errors.Is(err, ErrFull) {
 		t.Errorf("Acquire: %v, want ErrFull", err)
 	}
 	finish(&l, Success)
@@ -323,7 +323,7 @@ func TestConcurrent(t *testing.T) {
 						if policy == nil {
 							l, _ = v.AcquireMember(rng.IntN(v.Len()))
 						} else {
-							l, _ = v.Acquire(nil)
+							l, _ = v.Acquire(nil, true)
 						}
 						if m := l.Member(); m != nil {
 							limit := int64(v.Backend(l.Index()).MaxRequests)
@@ -354,7 +354,7 @@ func TestConcurrent(t *testing.T) {
 			}
 			free := 0
 			for {
-				if _, err := views[0].Acquire(nil); err != nil {
+				if _, err := views[0].Acquire(nil, true); err != nil {
 					break
 				}
 				free++
@@ -368,7 +368,7 @@ func TestConcurrent(t *testing.T) {
 
 func TestNobody(t *testing.T) {
 	v := newPool().Open(nil, checked(balance.LeastConn{}))
-	if _, err := v.Acquire(nil); !errors.Is(err, ErrNone) {
+	if _, err := v.Acquire(nil, true); !errors.Is(err, ErrNone) {
 		t.Errorf("Acquire on an empty pool: %v, want ErrNone", err)
 	}
 	v.Close()
@@ -386,7 +386,7 @@ func BenchmarkAcquire(b *testing.B) {
 				v := newPool().Open(list, checked(policy))
 				b.ReportAllocs()
 				for b.Loop() {
-					l, _ := v.Acquire(nil)
+					l, _ := v.Acquire(nil, true)
 					l.Release()
 				}
 			})

@@ -37,7 +37,7 @@ func (q *queued) wait(ctx context.Context, name string, size int, timeout time.D
 	go func() {
 		var l Lease
 		err := q.view.Pool().Wait(ctx, name[:1], size, timeout, func() (err error) {
-			l, err = q.view.Acquire(nil)
+			l, err = q.view.Acquire(nil, true)
 			return err
 		})
 		q.mu.Lock()
@@ -199,7 +199,7 @@ func TestQueueRaces(t *testing.T) {
 				}
 				var l Lease
 				try := func() (err error) {
-					l, err = v.Acquire(nil)
+					l, err = v.Acquire(nil, true)
 					return err
 				}
 				err := ErrFull

@@ -21,7 +21,8 @@ type Snapshot struct {
 	first int     // the first tier that is not empty; tierCount when all are
 	at    []place // where the view's backend i stands
 
-	probes []int // positions of half-open members, which take one request at a time
+	probes  []int     // positions of half-open members, which take one request at a time
+	probing time.Time // since when the first of them is half-open
 
 	usable    int  // members that are usable
 	total     int  // members that could be: those with a weight
@@ -46,8 +47,8 @@ func (s *Snapshot) Held() bool { return s.held }
 // Hopeless tells whether there is nobody to choose, and nobody to wait for.
 func (s *Snapshot) Hopeless() bool { return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 }
 
-// Probes returns the positions of the half-open members, for [View.AcquireProbe]. The slice must not be written to.
-func (s *Snapshot) Probes() []int { return s.probes }
+// Probing tells whether there are half-open members, for [View.AcquireProbe].
+func (s *Snapshot) Probing() bool { return len(s.probes) > 0 }
 
 // Replaced is closed when another snapshot is in force.
 func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }

@@ -65,15 +65,13 @@ func (v *View) Close() {
 }
 
 // Acquire picks a member by the view's policy and reserves a slot on it. A half-open member comes first, with one
-// request at a time; but a request that failed elsewhere is none to make experiments with, while there is another way. tried are the positions of members
+// request at a time: see [View.AcquireProbe]. tried are the positions of members
 // that this request has been to: they are picked only when no other member can be. Backups are considered
 // when no primary is eligible, and by a request that found no other primary to go to.
-func (v *View) Acquire(tried []int) (Lease, error) {
+func (v *View) Acquire(tried []int, safe bool) (Lease, error) {
 	s := v.snap.Load()
-	if len(s.probes) > 0 && (len(tried) == 0 || s.first == len(s.tiers)) {
-		if l, ok := v.AcquireProbe(); ok {
-			return l, nil
-		}
+	if l, ok := v.AcquireProbe(tried, safe); ok {
+		return l, nil
 	}
 	if s.first == len(s.tiers) {
 		if s.held {
@@ -266,6 +264,9 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 		inTurn := !b.Backup || s.first != int(primary)
 		if halfOpen && inTurn && b.Weight > 0 && s.at[i] == nowhere {
 			s.probes = append(s.probes, i)
+			if s.probing.IsZero() || c.since.Before(s.probing) {
+				s.probing = c.since
+			}
 		}
 	}
 }
