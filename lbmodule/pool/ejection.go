@@ -7,28 +7,29 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 )
 
-// mayEject tells whether a breaker may take out the member at position i. maxEjected is the share of members that may be
-// out, rounded down, but one at least. The last usable member stays.
-func (s *Snapshot) mayEject(i int, maxEjected float64) bool {
-	others := s.usable
+// mayEject tells whether a breaker may take out the member at position i: no more than max_ejected of the members are,
+// rounded down, but one at least, and the last usable member stays.
+func (v *View) mayEject(i int) bool {
+	s := v.snap.Load()
+	others := s.usable - int(v.opened.Load())
 	if s.Has(i) {
 		others--
 	}
-	return others > 0 && s.ejected < max(int(maxEjected*float64(s.total)), 1)
+	most := max(int(v.settings.MaxEjected*float64(s.total)), 1)
+	return others > 0 && s.ejected+int(v.ejected.Load()) < most
 }
 
 // trip opens the breaker of the member at position i for that cause, unless too many are out already. A dead member
 // always is: it is of no use to anybody.
 func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	m, s := v.members[i], &v.settings
-	allowed := func() bool {
-		return s.DryRun || m.refused.Load() >= s.deadAfter() || v.snap.Load().mayEject(i, s.MaxEjected)
-	}
-	if !allowed() {
+	dead := func() bool { return m.refused.Load() >= s.deadAfter() }
+	if !s.DryRun && !dead() && !v.mayEject(i) {
 		return
 	}
 	v.pool.ejecting.Lock()
-	if !allowed() {
+	counts := !s.DryRun && !dead()
+	if counts && !v.mayEject(i) {
 		v.pool.ejecting.Unlock()
 		return
 	}
@@ -37,13 +38,29 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	m.life.Store(m.vitals.breaker.Generation())
 	m.noteSlot()
 	m.mu.Unlock()
-	// The snapshots must show it before the next one asks whether it may.
+	if turned.Happened() && !s.DryRun {
+		m.noteOpened(counts)
+	}
 	events := m.refreshQuietly(now)
 	v.pool.ejecting.Unlock()
 	if turned.Happened() {
 		v.pool.report(v.turned(i, turned))
 	}
 	v.pool.reportAll(events)
+}
+
+// noteOpened has the views of m count that its breaker has opened, until their snapshots show it.
+func (m *Member) noteOpened(counts bool) {
+	watchers := m.watchers.Load()
+	if watchers == nil {
+		return
+	}
+	for _, w := range *watchers {
+		w.view.opened.Add(1)
+		if counts {
+			w.view.ejected.Add(1)
+		}
+	}
 }
 
 // turned is the event of that transition.

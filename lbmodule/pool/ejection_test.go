@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -356,6 +357,37 @@ func TestEjectionLimitIsExact(t *testing.T) {
 	wg.Wait()
 	if got := len(v.Snapshot().Eligible()); got != 5 {
 		t.Errorf("%d of 10 are left, want 5", got)
+	}
+}
+
+// When a large pool dies as a whole, it is not looked at as a whole for each member; and still no more are out than may
+// be, at any moment.
+func TestLargePoolDies(t *testing.T) {
+	const n = 5000
+	list := backends(n)
+	for i := range list {
+		list[i].Address = fmt.Sprint(i)
+	}
+	v := newPool().Open(list, guarded())
+	defer v.Close()
+	for i := range n {
+		answer(t, v, i, 5, bad)
+	}
+	v.Refresh(time.Now())
+	if got := len(v.Snapshot().Eligible()); got != n/2 {
+		t.Errorf("%d of %d are left, want half", got, n)
+	}
+	start := time.Now()
+	for i := range n {
+		answer(t, v, i, 5, refused)
+	}
+	// Looked at for each of them it takes more than ten times as long.
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v until all were dead", took)
+	}
+	v.Refresh(time.Now())
+	if !v.Snapshot().Hopeless() {
+		t.Error("some are left")
 	}
 }
 

@@ -92,7 +92,7 @@ func (m *Member) refreshQuietly(now time.Time) (events []Event) {
 		return nil
 	}
 	for _, w := range *watchers {
-		events = append(events, w.view.refresh(now)...)
+		events = append(events, w.view.refreshSoon(now)...)
 	}
 	return events
 }

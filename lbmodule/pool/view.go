@@ -33,7 +33,15 @@ type View struct {
 
 	mu     sync.Mutex  // guards the replacement of snap and what follows
 	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
+	due    time.Time   // when timer fires; zero if it does not
 	closed bool
+
+	built time.Time     // when the last snapshot was
+	took  time.Duration // to build
+
+	// What has happened since the last look at the members and is not in the snapshot yet, at most: breakers that have
+	// opened, and those of them that count for max_ejected.
+	opened, ejected atomic.Int32
 }
 
 // Pool is the pool that v shows.
@@ -123,11 +131,46 @@ func (v *View) Refresh(now time.Time) { v.pool.reportAll(v.refresh(now)) }
 func (v *View) refresh(now time.Time) []Event {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	return v.rebuild(now)
+}
+
+const (
+	// largePool is from how many members on a pool is not looked at for every change: when it dies as a whole, looking
+	// at all members for each of them would be all that is done.
+	largePool = 256
+	// restShare is how many times as long as that took there is a rest then.
+	restShare = 9
+)
+
+// refreshSoon is refresh, at once or when it may be.
+func (v *View) refreshSoon(now time.Time) []Event {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if rest := restShare*v.took - time.Since(v.built); len(v.backends) >= largePool && rest > 0 && !v.closed {
+		if at := now.Add(rest); v.due.IsZero() || at.Before(v.due) {
+			v.arm(at, now)
+		}
+		return nil
+	}
+	return v.rebuild(now)
+}
+
+// rebuild makes the next snapshot. The caller holds v.mu.
+func (v *View) rebuild(now time.Time) []Event {
 	if v.closed {
 		return nil
 	}
+	start := time.Now()
+	// Who asks meanwhile counts some twice, rather than not at all.
+	opened, ejected := v.opened.Load(), v.ejected.Load()
+	defer func() {
+		v.opened.Add(-opened)
+		v.ejected.Add(-ejected)
+	}()
 	old := v.snap.Load()
 	next, events, due := v.build(old, now)
+	v.built = time.Now()
+	v.took = v.built.Sub(start)
 	if !next.like(old) {
 		v.snap.Store(next)
 		// Loads that changed while the snapshot was built were told to its predecessor.
@@ -143,6 +186,7 @@ func (v *View) refresh(now time.Time) []Event {
 
 // arm has Refresh called when it is due. The caller holds v.mu.
 func (v *View) arm(due, now time.Time) {
+	v.due = due
 	switch {
 	case due.IsZero():
 		if v.timer != nil {
