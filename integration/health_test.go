@@ -159,9 +159,10 @@ func TestRiseAndFall(t *testing.T) {
 func TestSlowHealthPageOfOnlyBackend(t *testing.T) {
 	b := startProbed(t)
 	c := startCaddy(t, "load_balancer "+b.addr+" {\n"+quickCheck+"}\nload_balancer_ready /ready")
-	if status, _, body := c.get("/ready"); status != http.StatusOK || !strings.Contains(body, `"ready":true`) {
-		t.Errorf("ready: %d %s", status, body)
-	}
+	waitFor(t, "it to be ready, when it has been checked", func() bool {
+		status, _, body := c.get("/ready")
+		return status == http.StatusOK && strings.Contains(body, `"ready":true`)
+	})
 	b.slow.Store(int64(time.Minute))
 	c.waitLogged("backend is down", b.addr, "deadline exceeded")
 	c.waitLogged("too few backends are usable")
