@@ -53,6 +53,9 @@ func TestReplay(t *testing.T) {
 				break
 			}
 		}
+		if b.read.Load() > limit && b.rewindable() {
+			t.Fatalf("seed %d, %d: %d bytes are read, %d were to be kept, and it says it can be read again", seed, n, b.read.Load(), limit)
+		}
 		if fits := int64(len(want)) <= limit; fits && !b.rewindable() || read == 0 && !b.rewindable() {
 			t.Fatalf("seed %d, %d: cannot be read again: %d bytes, %d kept", seed, n, len(want), limit)
 		}

@@ -47,7 +47,6 @@ func (r RetryReason) String() string {
 type budget struct {
 	requests atomic.Uint64
 	spent    [RetryReasons]atomic.Uint64
-	refused  atomic.Uint64 // retries that the budget did not allow
 
 	mu    sync.Mutex // guards what follows
 	level float64
@@ -64,7 +63,6 @@ func (p *Pool) SpendRetry(s BudgetSettings, reason RetryReason, now time.Time) b
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.settle(s, now); b.level < 1 {
-		b.refused.Add(1)
 		return false
 	}
 	b.level--
@@ -95,9 +93,6 @@ func (p *Pool) SpendHedge(maxExtra float64, s BudgetSettings, now time.Time) boo
 
 // Retries is how many retries there were for that reason.
 func (p *Pool) Retries(reason RetryReason) uint64 { return p.budget.spent[reason].Load() }
-
-// RefusedRetries is how many retries the budget did not allow.
-func (p *Pool) RefusedRetries() uint64 { return p.budget.refused.Load() }
 
 // RetryBudget is how many retries the pool could spend now.
 func (p *Pool) RetryBudget(s BudgetSettings, now time.Time) float64 {

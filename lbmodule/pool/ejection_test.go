@@ -267,6 +267,50 @@ func TestAllDead(t *testing.T) {
 	})
 }
 
+// When the first of a pool that was dead as a whole is back, the others are tried at once: it must not carry everything
+// until their time has come.
+func TestAllComeBackTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(3), guarded())
+		defer v.Close()
+		for i := range 3 {
+			answer(t, v, i, 5, refused)
+		}
+		time.Sleep(time.Until(v.Snapshot().reopens))
+		synctest.Wait()
+		first, err := v.Acquire(nil, true)
+		if err != nil || !first.Probing() {
+			t.Fatalf("acquired %d, a probe: %v, %v", first.Index(), first.Probing(), err)
+		}
+		first.Judge(good, time.Now())
+		first.Release()
+		if v.Snapshot().Panicking() {
+			t.Error("one good probe is called a panic")
+		}
+		for range v.settings.Breaker.Probes - 1 {
+			answerNext(t, v)
+		}
+		if got := v.Snapshot(); got.usable != 1 || len(got.probes) != 2 {
+			t.Fatalf("%d usable, half-open: %v; want one, and the two others half-open at once", got.usable, got.probes)
+		}
+		for range 2 * v.settings.Breaker.Probes {
+			answerNext(t, v)
+		}
+		eligible(t, v, 0, 1, 2)
+	})
+}
+
+// answerNext has whoever is chosen next answer well.
+func answerNext(t *testing.T, v *View) {
+	t.Helper()
+	l, err := v.Acquire(nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Judge(good, time.Now())
+	l.Release()
+}
+
 // When nobody is left the open time does not grow: each dead member is tried once in the first open time, but no more.
 func TestRevive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

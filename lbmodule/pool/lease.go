@@ -40,9 +40,6 @@ type Lease struct {
 // Held tells whether the lease holds a slot.
 func (l *Lease) Held() bool { return l.member != nil }
 
-// Member is the member the lease is on, nil if it holds none.
-func (l *Lease) Member() *Member { return l.member }
-
 // Index is the member's position among the backends of the view that granted the lease.
 func (l *Lease) Index() int { return l.index }
 

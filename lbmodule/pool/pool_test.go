@@ -218,8 +218,8 @@ func TestLease(t *testing.T) {
 	m := p.Members()[0]
 
 	l := take(t, v)
-	if !l.Held() || l.Member() != m || m.InFlight() != 1 {
-		t.Fatalf("held %v, member %v, in flight %d", l.Held(), l.Member(), m.InFlight())
+	if !l.Held() || l.member != m || m.InFlight() != 1 {
+		t.Fatalf("held %v, member %v, in flight %d", l.Held(), l.member, m.InFlight())
 	}
 	finish(&l, Failure)
 	finish(&l, Failure)
@@ -325,7 +325,7 @@ func TestConcurrent(t *testing.T) {
 						} else {
 							l, _ = v.Acquire(nil, true)
 						}
-						if m := l.Member(); m != nil {
+						if m := l.member; m != nil {
 							limit := int64(v.Backend(l.Index()).MaxRequests)
 							if n := m.InFlight(); n > limit {
 								t.Errorf("%s: %d in flight, cap %d", m.Address(), n, limit)

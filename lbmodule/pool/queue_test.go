@@ -179,6 +179,44 @@ func TestQueueFollowsThePool(t *testing.T) {
 	})
 }
 
+// asleep puts a waiter of that client to sleep.
+func asleep(q *queue, client string) *waiter {
+	w := &waiter{client: client, woken: make(chan struct{}, 1)}
+	q.length.Add(1)
+	q.sleep(w, false)
+	return w
+}
+
+// One who is woken at the moment he gives up hands the slot on.
+func TestQueueHandsOn(t *testing.T) {
+	var q queue
+	first, second := asleep(&q, "a"), asleep(&q, "b")
+	q.wake(false)
+	if len(first.woken) != 1 || len(second.woken) != 0 {
+		t.Fatalf("woken: %d, %d; want the first only", len(first.woken), len(second.woken))
+	}
+	q.leave(first)
+	if len(second.woken) != 1 {
+		t.Error("the slot of one who left as he was woken is lost")
+	}
+}
+
+// A slot that becomes free while the only ones who wait are awake, and may have looked already, is not lost.
+func TestQueueMissesNothing(t *testing.T) {
+	var q queue
+	first, second := asleep(&q, "a"), asleep(&q, "b")
+	q.wake(false)
+	q.wake(false)
+	<-first.woken
+	<-second.woken
+	q.wake(true) // a member has come back, with slots for both
+	q.sleep(first, true)
+	q.sleep(second, true)
+	if len(first.woken) != 1 || len(second.woken) != 1 {
+		t.Errorf("woken: %d, %d; want both", len(first.woken), len(second.woken))
+	}
+}
+
 // Caps are exact and nobody is forgotten, however many come, leave and are served at a time.
 func TestQueueRaces(t *testing.T) {
 	list := backends(3)
