@@ -51,6 +51,8 @@ type caddy struct {
 	cmd   *exec.Cmd
 	log   *lockedBuffer
 	ended chan struct{}
+
+	reloaded time.Time // when the last reload ended; zero if there was none
 }
 
 // startCaddy runs Caddy with a site whose body is given in Caddyfile syntax and waits until it serves.
@@ -120,6 +122,7 @@ func (c *caddy) stop() {
 
 // reload loads another Caddyfile and returns the admin API's answer: nil for success.
 func (c *caddy) reload(config string) error {
+	defer func() { c.reloaded = time.Now() }()
 	r, err := http.NewRequest(http.MethodPost, "http://"+c.admin+"/load", strings.NewReader(c.fill(config)))
 	if err != nil {
 		return err
@@ -148,6 +151,10 @@ func (c *caddy) url(path string) string { return "http://" + c.site + path }
 func (c *caddy) get(path string) (int, http.Header, string) {
 	c.t.Helper()
 	res, err := client.Get(c.url(path))
+	// At a reload Caddy listens anew and resets what waits at the old socket to be accepted.
+	for again := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < time.Second && again < 5; again++ {
+		res, err = client.Get(c.url(path))
+	}
 	if err != nil {
 		c.t.Fatalf("GET %s: %v", path, err)
 	}
