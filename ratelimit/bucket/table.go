@@ -1,0 +1,277 @@
+package bucket
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Limits are what each key is granted.
+type Limits struct {
+	Rate        rate.Limit // tokens per second; 0 if the rate is not limited
+	Burst       int        // tokens that a bucket holds
+	Concurrency int        // requests in flight; 0 if they are not limited
+}
+
+// Cause is why a request is refused. The zero Cause is none.
+type Cause uint8
+
+const (
+	_ Cause = iota
+	// Rate is that the bucket is empty.
+	Rate
+	// Concurrency is that too many requests are in flight.
+	Concurrency
+)
+
+// Decision is what became of a request. The zero Decision lets it pass.
+type Decision struct {
+	Cause    Cause         // why it is refused; 0 if it may pass
+	Key      Key           // which has refused it
+	Wait     time.Duration // after which it is worth asking again
+	Overflow bool          // the table had no room for a key of it: the bucket that such share was asked
+}
+
+// Allowed tells whether the request may pass.
+func (d *Decision) Allowed() bool { return d.Cause == 0 }
+
+// MaxKeys is how many keys a request has at most.
+const MaxKeys = 3
+
+// Table holds a bucket for each key, so many at most. It is safe for concurrent use.
+type Table struct {
+	now    func() time.Time
+	epoch  time.Time
+	seed   maphash.Seed
+	layout atomic.Pointer[layout]
+
+	mu       sync.Mutex // held while the table is set up anew, and by all that go over the shards
+	limits   Limits
+	max      int
+	overflow shard // of one bucket, for those that find no room
+
+	evictions atomic.Uint64
+}
+
+// layout is how keys are spread over shards. Another takes its place, with the same entries, when the table is given
+// another size; that is done with the locks of all shards held.
+type layout struct {
+	shards []shard
+	shift  int
+}
+
+// New returns an empty table. now is the clock, time.Now but for tests.
+func New(limits Limits, maxKeys int, now func() time.Time) *Table {
+	t := &Table{now: now, epoch: now(), seed: maphash.MakeSeed(), limits: limits, max: maxKeys}
+	t.layout.Store(t.newLayout(maxKeys))
+	t.overflow = shard{limits: limits, epoch: t.epoch, max: 1}
+	return t
+}
+
+// newLayout spreads maxKeys over as many shards as are worth their while.
+func (t *Table) newLayout(maxKeys int) *layout {
+	const most, keysOfShard = 128, 256
+	n := 1
+	for n < most && n*2*keysOfShard <= maxKeys {
+		n *= 2
+	}
+	l := &layout{shards: make([]shard, n), shift: 64 - bits.Len(uint(n-1))}
+	for i := range l.shards {
+		size := maxKeys / n
+		if i < maxKeys%n {
+			size++
+		}
+		l.shards[i] = shard{limits: t.limits, epoch: t.epoch, max: size, index: make(map[Key]*entry), evictions: &t.evictions}
+	}
+	return l
+}
+
+func (l *layout) of(hash uint64) *shard { return &l.shards[hash>>l.shift] }
+
+// lock returns the shard of k with its lock held.
+func (t *Table) lock(k Key) *shard {
+	hash := maphash.Comparable(t.seed, k)
+	for {
+		l := t.layout.Load()
+		s := l.of(hash)
+		s.mu.Lock()
+		if t.layout.Load() == l {
+			return s
+		}
+		s.mu.Unlock()
+	}
+}
+
+// time returns the time, which does not run backwards for a shard. Its lock is held.
+func (t *Table) time(s *shard) time.Time {
+	s.last = later(s.last, t.now())
+	return s.last
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// Grant is that a request may pass.
+type Grant struct {
+	table   *Table
+	n       int
+	charged [MaxKeys]*entry // entries[i] of keys[i]
+	keys    [MaxKeys]Key
+	counted [MaxKeys]bool // among those in flight
+	spill   int           // which of them is the shared bucket, from 1; 0 if none is
+}
+
+// Take charges a request to all its keys, MaxKeys at most, or to none of them. text is what a [TextKey] was made of. What was
+// granted is given back with [Grant.Release] when the request is over, or with [Grant.Refund] if it was refused elsewhere.
+func (t *Table) Take(keys []Key, text string) (Grant, Decision) {
+	g := Grant{table: t}
+	for _, k := range keys {
+		if d := t.charge(&g, k, text); !d.Allowed() {
+			g.Refund()
+			return Grant{}, d
+		}
+	}
+	return g, Decision{Overflow: g.spill > 0}
+}
+
+func (t *Table) charge(g *Grant, k Key, text string) Decision {
+	s := t.lock(k)
+	now := t.time(s)
+	e := s.find(k, text, now)
+	spill := e == nil
+	if spill {
+		s.mu.Unlock()
+		if g.spill > 0 {
+			return Decision{} // one place in the shared bucket is enough
+		}
+		s = &t.overflow
+		s.mu.Lock()
+		now = t.time(s)
+		e = s.only(now)
+	}
+	defer s.mu.Unlock()
+	cause, wait := s.admit(e, now)
+	if cause != 0 {
+		return Decision{Cause: cause, Key: k, Wait: wait, Overflow: spill}
+	}
+	g.keys[g.n], g.charged[g.n] = k, e
+	if s.limits.Concurrency > 0 {
+		e.inFlight++
+		g.counted[g.n] = true
+	}
+	g.n++
+	if spill {
+		g.spill = g.n
+	}
+	return Decision{}
+}
+
+// Release tells that the request is over.
+func (g *Grant) Release() { g.giveBack(false) }
+
+// Refund gives back everything, as if the request had never been there.
+func (g *Grant) Refund() { g.giveBack(true) }
+
+func (g *Grant) giveBack(tokens bool) {
+	for i := range g.n {
+		if !tokens && !g.counted[i] {
+			continue
+		}
+		s := &g.table.overflow
+		if g.spill == i+1 {
+			s.mu.Lock()
+		} else {
+			s = g.table.lock(g.keys[i])
+		}
+		e := g.charged[i]
+		if g.counted[i] {
+			e.inFlight--
+			s.allOwe = time.Time{} // it may be dropped now
+		}
+		if tokens && s.limits.Rate > 0 {
+			e.limiter.AllowN(g.table.time(s), -1)
+		}
+		s.mu.Unlock()
+	}
+	g.n = 0
+}
+
+// Hold refuses k for a time, because somebody who knows more has refused it.
+func (t *Table) Hold(k Key, d time.Duration) {
+	s := t.lock(k)
+	defer s.mu.Unlock()
+	if e := s.index[k]; e != nil {
+		e.heldUntil = t.time(s).Add(d).Sub(t.epoch)
+	}
+}
+
+// Configure gives the table other limits or another size. Buckets keep how full they are, in proportion. Nothing
+// happens if it has these already.
+func (t *Table) Configure(limits Limits, maxKeys int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if maxKeys != t.max {
+		t.resize(maxKeys)
+		t.max = maxKeys
+	}
+	if limits == t.limits {
+		return
+	}
+	t.limits = limits
+	t.eachShard(func(s *shard, now time.Time) { s.configure(limits, now) })
+	t.overflow.mu.Lock()
+	defer t.overflow.mu.Unlock()
+	t.overflow.configure(limits, t.time(&t.overflow))
+}
+
+// resize spreads the entries over new shards. Those that find no room any more are dropped, the least missed first.
+func (t *Table) resize(maxKeys int) {
+	old := t.layout.Load()
+	next := t.newLayout(maxKeys)
+	for i := range old.shards {
+		old.shards[i].mu.Lock()
+	}
+	for i := range old.shards {
+		from := &old.shards[i]
+		now := t.time(from)
+		for _, e := range from.entries {
+			to := next.of(maphash.Comparable(t.seed, e.key))
+			to.last = later(to.last, now)
+			if slot := to.room(to.last); slot >= 0 {
+				to.put(slot, e)
+			} else {
+				t.evictions.Add(1) // the bound holds, even where nobody could be dropped
+			}
+		}
+	}
+	t.layout.Store(next)
+	for i := range old.shards {
+		old.shards[i].mu.Unlock()
+	}
+}
+
+// eachShard calls f with the lock of each shard held, one after the other. t.mu is held, so that the layout stays.
+func (t *Table) eachShard(f func(s *shard, now time.Time)) {
+	l := t.layout.Load()
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		f(s, t.time(s))
+		s.mu.Unlock()
+	}
+}
+
+// Sweep drops the keys that nothing is lost with, and gives their memory back. It is to be called every now and then.
+func (t *Table) Sweep() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.eachShard(func(s *shard, now time.Time) { s.sweep(now) })
+}
