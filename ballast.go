@@ -10,4 +10,5 @@ import (
 	// Each registers its Caddy modules and directives when it is initialized.
 	_ "github.com/ballastlb/ballast/caddyfile"
 	_ "github.com/ballastlb/ballast/lbmodule"
+	_ "github.com/ballastlb/ballast/ratelimit"
 )

@@ -62,6 +62,16 @@ func intoString(target *string) func(*caddyfile.Dispenser) error {
 	}
 }
 
+// intoTemplate is for texts whose placeholders are filled in later.
+func intoTemplate(target *string) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		if !d.Args(target) || d.NextArg() {
+			return d.ArgErr()
+		}
+		return nil
+	}
+}
+
 // intoInt is for numbers of at least least.
 func intoInt(target *int, least int) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {

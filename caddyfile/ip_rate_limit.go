@@ -1,0 +1,151 @@
+package caddyfile
+
+import (
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/ratelimit"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("ip_rate_limit", parseRateLimit)
+	httpcaddyfile.RegisterDirectiveOrder("ip_rate_limit", httpcaddyfile.Before, "basic_auth")
+}
+
+// parseRateLimit sets up the handler from Caddyfile tokens:
+//
+//	ip_rate_limit [<matcher>] {
+//	    zone        <name>
+//	    rate        <number>/s|m|h
+//	    burst       <number>
+//	    concurrency <number>
+//	    key         <text>
+//	    ipv6_prefix <bits>
+//	    ipv6_tiers  off
+//	    max_keys    <number>
+//	    exempt      <ranges...>          # may be repeated
+//	    dry_run
+//	    redis <url> {
+//	        timeout  <duration>
+//	        on_error local|allow|deny
+//	        secret   <text>
+//	    }
+//	}
+func parseRateLimit(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	d := helper.Dispenser
+	d.Next() // the directive's name
+	directive := d.Token()
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	h := new(ratelimit.Handler)
+	if err := rateLimitWords(h).parse(d, "ip_rate_limit", h.Check, "exempt"); err != nil {
+		return nil, err
+	}
+	if err := h.CheckWhole(); err != nil {
+		return nil, fmt.Errorf("%w, at %s:%d", err, directive.File, directive.Line)
+	}
+	if err := checkZone(helper, h, directive); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func rateLimitWords(h *ratelimit.Handler) words {
+	return words{
+		"zone":        intoString(&h.Zone),
+		"rate":        intoString(&h.Rate),
+		"burst":       intoInt(&h.Burst, 1),
+		"concurrency": intoInt(&h.Concurrency, 1),
+		"key":         intoTemplate(&h.Key),
+		"ipv6_prefix": intoInt(&h.IPv6Prefix, 1),
+		"ipv6_tiers": func(d *caddyfile.Dispenser) error {
+			off, err := isOff(d)
+			if err != nil {
+				return err
+			}
+			if !off {
+				return d.Errf("ipv6_tiers: may be off")
+			}
+			h.IPv6Tiers = &ratelimit.IPv6Tiers{Disabled: true}
+			return nil
+		},
+		"max_keys": intoInt(&h.MaxKeys, 1),
+		"exempt": func(d *caddyfile.Dispenser) error {
+			ranges := d.RemainingArgs()
+			if len(ranges) == 0 {
+				return d.ArgErr()
+			}
+			for _, r := range ranges {
+				if r == "private_ranges" {
+					h.Exempt = append(h.Exempt, caddyhttp.PrivateRangesCIDR()...)
+				} else {
+					h.Exempt = append(h.Exempt, r)
+				}
+			}
+			return nil
+		},
+		"dry_run": flag(&h.DryRun),
+		"redis": func(d *caddyfile.Dispenser) error {
+			h.Redis = new(ratelimit.Redis)
+			if !d.NextArg() {
+				return d.ArgErr()
+			}
+			h.Redis.URL = d.Val() // placeholders stay: it may hold a password
+			if err := h.Check(); err != nil {
+				return d.WrapErr(err)
+			}
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			return words{
+				"timeout":  intoDuration(&h.Redis.Timeout),
+				"on_error": intoString(&h.Redis.OnError),
+				"secret":   intoTemplate(&h.Redis.Secret),
+			}.parse(d, "redis", h.Check)
+		},
+	}
+}
+
+// zonesSeen is where the zones of a Caddyfile are kept while it is adapted.
+const zonesSeen = "ballast.zones"
+
+type seenZones struct {
+	unnamed int
+	named   map[string]seenPool
+}
+
+// checkZone names a limit by its position, or sees to it that limits of one name are alike.
+func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, directive caddyfile.Token) error {
+	zones, ok := helper.State[zonesSeen].(*seenZones)
+	if !ok {
+		zones = &seenZones{named: make(map[string]seenPool)}
+		helper.State[zonesSeen] = zones
+	}
+	if h.Zone == "" {
+		// Named routes are adapted with a state of their own.
+		kind := "zone"
+		if helper.IsNamedRoute() {
+			kind = "route-zone"
+		}
+		zones.unnamed++
+		h.Zone = fmt.Sprintf("%s-%d", kind, zones.unnamed)
+	}
+	settings, err := h.Identity()
+	if err != nil {
+		return err
+	}
+	where := fmt.Sprintf("%s:%d", directive.File, directive.Line)
+	have, again := zones.named[h.Zone]
+	if again && have.settings != settings {
+		return fmt.Errorf("zone %s: the name stands for a limit with other settings already, at %s; limits that differ need different names, at %s",
+			h.Zone, have.where, where)
+	}
+	if !again {
+		zones.named[h.Zone] = seenPool{settings, where}
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package ratelimit
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+)
+
+func init() {
+	caddy.RegisterModule(adminAPI{})
+}
+
+// serving are the apps that have been started, the latest last. There are two during a reload, and the first stays when the
+// second is given up.
+var serving apps
+
+type apps struct {
+	mu      sync.Mutex
+	started []*App
+}
+
+func (s *apps) add(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started = append(s.started, a)
+}
+
+func (s *apps) remove(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started = slices.DeleteFunc(s.started, func(other *App) bool { return other == a })
+}
+
+// latest returns the app of the config that serves now, nil if there is none.
+func (s *apps) latest() *App {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.started) == 0 {
+		return nil
+	}
+	return s.started[len(s.started)-1]
+}
+
+// adminAPI shows the limits at Caddy's admin endpoint, and forgets what clients have used:
+//
+//	GET    /load_balancer/rate_limits                 all zones, sorted by name
+//	GET    /load_balancer/rate_limits/{zone}          one of them, with its busiest keys
+//	GET    /load_balancer/rate_limits/{zone}/{key}    what a key has used
+//	DELETE /load_balancer/rate_limits/{zone}          give all keys their tokens back
+//	DELETE /load_balancer/rate_limits/{zone}/{key}    give a key its tokens back
+//
+// A key is an address, a range, or the text that was made of the placeholders. An address stands for all ranges that it is
+// charged to, a range for itself.
+type adminAPI struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.ip_rate_limit",
+		New: func() caddy.Module { return adminAPI{} },
+	}
+}
+
+const limitsPath = "/load_balancer/rate_limits"
+
+// Routes implements [caddy.AdminRouter].
+func (a adminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: limitsPath, Handler: caddy.AdminHandlerFunc(a.serve)},
+		{Pattern: limitsPath + "/", Handler: caddy.AdminHandlerFunc(a.serve)},
+	}
+}
+
+func apiError(status int, format string, args ...any) error {
+	return caddy.APIError{HTTPStatus: status, Err: fmt.Errorf(format, args...)}
+}
+
+func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
+	// Names are percent-encoded: they may hold slashes. Those of a range need not be, as nothing comes behind it.
+	path := strings.Trim(strings.TrimPrefix(r.URL.EscapedPath(), limitsPath), "/")
+	zonePart, keyPart, _ := strings.Cut(path, "/")
+	name, err := url.PathUnescape(zonePart)
+	if err != nil {
+		return apiError(http.StatusBadRequest, "zone: %w", err)
+	}
+	key, err := url.PathUnescape(keyPart)
+	if err != nil {
+		return apiError(http.StatusBadRequest, "key: %w", err)
+	}
+	methods := "GET, HEAD, DELETE"
+	if name == "" {
+		methods = "GET, HEAD"
+	}
+	if !slices.Contains(strings.Split(methods, ", "), r.Method) {
+		w.Header().Set("Allow", methods)
+		return apiError(http.StatusMethodNotAllowed, "method %s: must be one of %s", r.Method, methods)
+	}
+	all := []*joinedZone{}
+	if app := serving.latest(); app != nil {
+		all = app.joined()
+	}
+	if name == "" {
+		list := make([]zoneOverview, 0, len(all))
+		for _, z := range all {
+			list = append(list, z.overview())
+		}
+		return writeJSON(w, list)
+	}
+	i := slices.IndexFunc(all, func(z *joinedZone) bool { return z.name == name })
+	if i < 0 {
+		return apiError(http.StatusNotFound, "zone %s: there is none of that name", name)
+	}
+	z := all[i]
+	switch {
+	case r.Method == http.MethodDelete:
+		forget := func() error { return z.forget(key) }
+		if key == "" {
+			forget = func() error { return z.forgetAll(r) }
+		}
+		if err := forget(); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case key == "":
+		const shown = 100
+		o := z.overview()
+		o.Busiest = []keyOverview{}
+		for _, u := range z.table.Busiest(shown) {
+			o.Busiest = append(o.Busiest, z.keyOverview(u))
+		}
+		return writeJSON(w, o)
+	default:
+		return z.look(w, key)
+	}
+}
+
+// namedKey is a key that a name may stand for, and the group under which a store has it.
+type namedKey struct{ key, group bucket.Key }
+
+// keysOf are the keys that a name may stand for.
+func (z *joinedZone) keysOf(name string) []namedKey {
+	var found []namedKey
+	add := func(k bucket.Key) { found = append(found, namedKey{k, k}) }
+	identifier := z.handler.identifier
+	if identifier.template != "" {
+		add(bucket.TextKey(name))
+		if k, ok := bucket.ParseHash(name); ok {
+			add(k)
+		}
+	}
+	p, err := parseRange(name)
+	if err != nil {
+		if name == (bucket.Key{}).String() {
+			add(bucket.Key{})
+		}
+		return found
+	}
+	// What an address of the range is charged to: all of it for an address, otherwise what is as wide as the range.
+	c := client{address: p.Addr()}
+	identifier.addKeys(&c)
+	for _, k := range c.keys() {
+		if p.IsSingleIP() || k.String() == p.String() {
+			found = append(found, namedKey{k, c.all[c.n-1]})
+		}
+	}
+	return found
+}
+
+func unknownKey(name string) error {
+	return apiError(http.StatusNotFound, "key %s: nothing is known of it; it has all its tokens", name)
+}
+
+// look shows what a key has used.
+func (z *joinedZone) look(w http.ResponseWriter, name string) error {
+	for _, k := range z.keysOf(name) {
+		u, ok := z.table.Look(k.key)
+		if !ok {
+			continue
+		}
+		o := z.keyOverview(u)
+		if z.store != nil {
+			if answer, err := z.store.Look(z.name, k.group.Bytes(), sharedBucket(k.key, z.handler.limits)); err == nil {
+				o.SharedTokens = &answer.Tokens
+			}
+		}
+		return writeJSON(w, o)
+	}
+	return unknownKey(name)
+}
+
+// forgetAll gives all keys their tokens back.
+func (z *joinedZone) forgetAll(r *http.Request) error {
+	z.table.ForgetAll()
+	if z.store == nil {
+		return nil
+	}
+	return notForgotten(z.store.ForgetZone(r.Context(), z.name))
+}
+
+// forget gives the keys of that name their tokens back.
+func (z *joinedZone) forget(name string) error {
+	known := false
+	var failed error
+	for _, k := range z.keysOf(name) {
+		known = z.table.Forget(k.key) || known
+		if z.store != nil {
+			known = true // perhaps: the store does not tell
+			failed = cmp.Or(failed, z.store.Forget(z.name, k.group.Bytes(), k.key.Bytes()))
+		}
+	}
+	if !known {
+		return unknownKey(name)
+	}
+	return notForgotten(failed)
+}
+
+func notForgotten(err error) error {
+	if err == nil {
+		return nil
+	}
+	return apiError(http.StatusBadGateway, "forgotten here, but not in the store: %w", err)
+}
+
+func writeJSON(w http.ResponseWriter, value any) error {
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(value)
+}
+
+var _ caddy.AdminRouter = adminAPI{}

@@ -1,0 +1,216 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// App coordinates the rate limits of one config. It has no settings and need not be configured: the first rate limit of a
+// config brings it in.
+//
+// It is the commit hook: what is provisioned may be rejected still, and changes nothing that serves. Its Start gives the
+// zones the limits of this config.
+type App struct {
+	ctx caddy.Context
+
+	mu      sync.Mutex // guards the fields below while handlers are provisioned
+	zones   []*joinedZone
+	users   int  // handlers
+	several bool // whether a request may meet more than one of them
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// joinedZone is a zone of this config.
+type joinedZone struct {
+	*zone
+	identity string   // what handlers that share it must agree on
+	handler  *Handler // the first of them
+	store    *store   // nil for none
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "ip_rate_limit",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// loadApp returns the App of the config that ctx belongs to.
+func loadApp(ctx caddy.Context) (*App, error) {
+	app, err := ctx.App("ip_rate_limit")
+	if err != nil {
+		return nil, fmt.Errorf("getting ip_rate_limit app: %w", err)
+	}
+	return app.(*App), nil
+}
+
+// Provision sets a up.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	return a.registerMetrics()
+}
+
+// join gives h its zone and store: those of its name, or new ones of a derived name.
+func (a *App) join(h *Handler) error {
+	identity, err := h.Identity()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h.app = a
+	a.users++
+	a.several = a.users > 1
+	name := h.Zone
+	if name == "" {
+		name = h.derivedZone()
+	}
+	for n := 2; ; n++ {
+		have := a.find(name)
+		if have == nil {
+			break
+		}
+		if h.Zone != "" && have.identity == identity {
+			h.zone, h.store = have.zone, have.store
+			return nil
+		}
+		if h.Zone != "" {
+			return fmt.Errorf("zone %s: the name stands for a limit with other settings already; limits that differ need different names", name)
+		}
+		name = fmt.Sprintf("%s-%d", h.derivedZone(), n)
+	}
+	h.zone, err = zones.acquire(name, func() (*zone, error) {
+		return &zone{name: name, table: bucket.New(h.limits, h.maxKeys(), time.Now)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.zones = append(a.zones, &joinedZone{zone: h.zone, identity: identity, handler: h})
+	if h.Redis == nil {
+		return nil
+	}
+	if h.store, err = acquireStore(h.Redis); err != nil {
+		return err
+	}
+	a.zones[len(a.zones)-1].store = h.store
+	return nil
+}
+
+func (a *App) find(name string) *joinedZone {
+	for _, z := range a.zones {
+		if z.name == name {
+			return z
+		}
+	}
+	return nil
+}
+
+// sweepInterval is how often idle keys are dropped.
+const sweepInterval = 10 * time.Second
+
+// Start begins to serve this config.
+func (a *App) Start() error {
+	a.configure()
+	serving.add(a)
+	for _, z := range a.zones {
+		if z.store != nil {
+			z.store.Start()
+		}
+	}
+	ctx, cancel := context.WithCancel(a.ctx.Context)
+	a.stop = cancel
+	a.done.Go(func() {
+		tick := time.NewTicker(sweepInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			for _, z := range a.zones {
+				z.table.Sweep()
+			}
+		}
+	})
+	return nil
+}
+
+// configure gives the zones the limits of this config.
+func (a *App) configure() {
+	for _, z := range a.zones {
+		z.table.Configure(z.handler.limits, z.handler.maxKeys())
+	}
+}
+
+// Stop ends what Start began. If it was given up for the config before it, that config's limits hold again.
+func (a *App) Stop() error {
+	if a.stop != nil {
+		a.stop()
+	}
+	a.done.Wait()
+	serving.remove(a)
+	if other := serving.latest(); other != nil {
+		other.configure()
+	}
+	return nil
+}
+
+// Cleanup gives up the zones and stores that this config's handlers joined.
+func (a *App) Cleanup() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, z := range a.zones {
+		zones.release(z.name)
+		if z.store != nil {
+			z.store.release()
+		}
+	}
+	a.zones = nil
+	return nil
+}
+
+// warnOfProxies warns of a server that trusts proxies and takes the first address that they forward. Proxies add addresses at
+// the end, and the first is what the client says of itself.
+func (h *Handler) warnOfProxies(ctx caddy.Context) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.TrustedProxiesStrict > 0 || !h.identifier.byAddress() || !trustsProxies(server) {
+		return
+	}
+	h.logger.Warn("trusted_proxies without trusted_proxies_strict: clients can choose the address that they are limited by",
+		zap.String("zone", h.zone.name))
+}
+
+// trustsProxies tells whether the server trusts proxies. The settings are gone when handlers are provisioned; what was made of
+// them is in a field that is not exported. Were it renamed, a test would tell.
+func trustsProxies(server *caddyhttp.Server) bool {
+	if server.TrustedProxiesUnix || server.TrustedProxiesRaw != nil {
+		return true
+	}
+	source := reflect.ValueOf(server).Elem().FieldByName("trustedProxies")
+	return source.IsValid() && source.Kind() == reflect.Interface && !source.IsNil()
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,179 @@
+package ratelimit
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+)
+
+// clientIP is the placeholder of the client's address.
+const clientIP = "{http.vars." + caddyhttp.ClientIPVarKey + "}"
+
+// tiers are the ranges that an IPv6 client is charged to beside its own: who is given a /56 or a /48 can take a new /64 for
+// each request.
+var tiers = []struct {
+	bits     int
+	multiple uint8
+}{{56, 4}, {48, 16}}
+
+// identifier tells who a client is.
+type identifier struct {
+	template string // of the key; empty for the address
+	v6       int    // bits of IPv6 addresses
+	tiers    bool
+}
+
+func newIdentifier(s *Settings) identifier {
+	i := identifier{template: s.Key, v6: defaultIPv6Prefix, tiers: s.IPv6Tiers == nil || !s.IPv6Tiers.Disabled}
+	if i.template == clientIP || i.template == "{client_ip}" {
+		i.template = ""
+	}
+	if s.IPv6Prefix != 0 {
+		i.v6 = s.IPv6Prefix
+	}
+	return i
+}
+
+// byAddress tells whether clients may be told apart by their address.
+func (i *identifier) byAddress() bool {
+	return i.template == "" || strings.Contains(i.template, clientIP) || strings.Contains(i.template, "{http.request.header.")
+}
+
+// client is who makes a request.
+type client struct {
+	address netip.Addr // zero if it is not known, as on a unix socket
+	text    string     // of a key that is no address
+	n       int
+	all     [bucket.MaxKeys]bucket.Key
+}
+
+// keys are those that a request of c is charged to, the narrowest first.
+func (c *client) keys() []bucket.Key { return c.all[:c.n] }
+
+func (c *client) add(k bucket.Key) {
+	c.all[c.n] = k
+	c.n++
+}
+
+// identify tells who makes the request.
+func (i *identifier) identify(r *http.Request) client {
+	var c client
+	c.address = clientAddress(r)
+	if i.template != "" {
+		if c.text = i.fillIn(r, c.address); c.text != "" {
+			c.add(bucket.TextKey(c.text))
+			return c
+		}
+	}
+	i.addKeys(&c)
+	return c
+}
+
+// addKeys adds the keys of c's address.
+func (i *identifier) addKeys(c *client) {
+	if !c.address.IsValid() {
+		c.add(bucket.Key{}) // all of them are one
+		return
+	}
+	c.add(bucket.AddressKey(i.rangeOf(c.address), 1))
+	if i.tiers && c.address.Is6() {
+		for _, t := range tiers {
+			if t.bits < i.v6 {
+				c.add(bucket.AddressKey(netip.PrefixFrom(c.address, t.bits).Masked(), t.multiple))
+			}
+		}
+	}
+}
+
+// rangeOf is the range of addresses that counts as one client.
+func (i *identifier) rangeOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() {
+		bits = i.v6
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+// fillIn fills in the placeholders of the key. An address among them is as wide as the client's range: otherwise an IPv6 client
+// would have a new key for each of its addresses.
+func (i *identifier) fillIn(r *http.Request, a netip.Addr) string {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	parts := strings.Split(i.template, clientIP)
+	filled := make([]string, len(parts))
+	for n, part := range parts {
+		filled[n] = repl.ReplaceAll(part, "")
+	}
+	if len(filled) == 1 {
+		return filled[0]
+	}
+	who := ""
+	if a.IsValid() {
+		who = i.rangeOf(a).String()
+	}
+	return strings.Join(filled, who)
+}
+
+// clientAddress is the address that Caddy takes for the client's, as one form of the several that an address may have.
+func clientAddress(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
+}
+
+// parseRange reads a range, or an address as a range of one.
+func parseRange(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		a = a.Unmap().WithZone("")
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), err
+}
+
+// ranges are address ranges that are looked up by their lengths: of those there are few, whatever the number of ranges.
+type ranges struct {
+	v4, v6 []int // lengths that there are
+	all    map[netip.Prefix]struct{}
+}
+
+func newRanges(list []netip.Prefix) ranges {
+	r := ranges{all: make(map[netip.Prefix]struct{})}
+	for _, p := range list {
+		r.all[p] = struct{}{}
+		lengths := &r.v4
+		if p.Addr().Is6() {
+			lengths = &r.v6
+		}
+		if !slices.Contains(*lengths, p.Bits()) {
+			*lengths = append(*lengths, p.Bits())
+		}
+	}
+	return r
+}
+
+func (r *ranges) contain(a netip.Addr) bool {
+	lengths := r.v4
+	if a.Is6() {
+		lengths = r.v6
+	}
+	for _, bits := range lengths {
+		if p, err := a.Prefix(bits); err == nil {
+			if _, found := r.all[p]; found {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,110 @@
+package ratelimit
+
+import (
+	"context"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+	"github.com/ballastlb/ballast/ratelimit/redisstore"
+)
+
+// unavailable is the cause of a refusal because the store does not answer.
+const unavailable bucket.Cause = 255
+
+// pass is that a request may pass, until it is over.
+type pass struct {
+	h     *Handler
+	grant bucket.Grant
+
+	// What was taken from the store.
+	group  []byte
+	shared []redisstore.Bucket
+}
+
+// take decides about a request of c.
+//
+// With a store the buckets of this Caddy are charged as well. They are never emptier than those of the store, as they are
+// charged less: who is refused by them would be refused by the store, and need not be asked for. And they are at hand, as full as
+// they should be, when the store is not.
+func (h *Handler) take(c *client) (*pass, bucket.Decision) {
+	p := &pass{h: h}
+	asks := h.store != nil && h.store.Available()
+	var d bucket.Decision
+	p.grant, d = h.zone.table.Take(c.keys(), c.text)
+	if h.store == nil {
+		return p, d
+	}
+	if !asks {
+		return p, h.withoutStore(p, d)
+	}
+	if !d.Allowed() && (d.Cause == bucket.Concurrency || !d.Overflow) {
+		return p, d
+	}
+	p.group, p.shared = sharedBuckets(c, h.limits)
+	answer, err := h.store.Take(h.zone.name, p.group, p.shared)
+	switch {
+	case err != nil:
+		p.shared = nil
+		return p, h.withoutStore(p, d)
+	case answer.Refused > 0:
+		p.shared = nil
+		p.grant.Refund()
+		k := c.all[min(answer.Refused, c.n)-1]
+		h.zone.table.Hold(k, answer.Wait)
+		return p, bucket.Decision{Cause: bucket.Rate, Key: k, Wait: answer.Wait}
+	default:
+		return p, bucket.Decision{}
+	}
+}
+
+// withoutStore is what is decided when the store cannot be asked and the buckets of this Caddy say d.
+func (h *Handler) withoutStore(p *pass, d bucket.Decision) bucket.Decision {
+	h.zone.storeErrors.Add(1)
+	switch h.Redis.OnError {
+	case onErrorDeny:
+		p.grant.Refund()
+		return bucket.Decision{Cause: unavailable, Wait: time.Second}
+	case onErrorAllow:
+		if d.Cause == bucket.Rate {
+			return bucket.Decision{}
+		}
+	}
+	return d
+}
+
+// refund takes the charge for the request back: another limit has refused it.
+func (p *pass) refund() {
+	p.grant.Refund()
+	if p.shared != nil {
+		p.h.store.Refund(p.h.zone.name, p.group, p.shared)
+		p.shared = nil
+	}
+}
+
+// passesVar is the request's variable that holds its passes, where there may be several.
+const passesVar = "ip_rate_limit_passes"
+
+type passes struct{ list []*pass }
+
+func passesOf(ctx context.Context) *passes {
+	all, ok := caddyhttp.GetVar(ctx, passesVar).(*passes)
+	if !ok {
+		all = new(passes)
+		caddyhttp.SetVar(ctx, passesVar, all)
+	}
+	return all
+}
+
+func (a *passes) add(p *pass) { a.list = append(a.list, p) }
+
+// remove removes the latest.
+func (a *passes) remove() { a.list = a.list[:len(a.list)-1] }
+
+// refund takes all charges back: a request that is refused by one limit is charged to none.
+func (a *passes) refund() {
+	for _, p := range a.list {
+		p.refund()
+	}
+}

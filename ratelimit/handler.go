@@ -1,0 +1,119 @@
+package ratelimit
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler limits how many requests each client may make, in all and at a time. A client is its address as Caddy sees it
+// (`client_ip`, which heeds trusted proxies), an IPv6 client its /64; or what `key` says.
+//
+// Who asks for more is refused with status 429, as an error that `handle_errors` may handle, with the header fields
+// `Retry-After`, `RateLimit` and `RateLimit-Policy`. A request that is refused by one of several limits is charged to none.
+//
+// Buckets survive config reloads. With another rate or burst they are as full as before, in proportion.
+//
+// When a request is refused, these placeholders are set:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.ip_rate_limit.zone}` | The zone that has refused it
+// `{http.ip_rate_limit.retry_after}` | After how many seconds another try may succeed
+type Handler struct {
+	Settings
+
+	logger     *zap.Logger
+	app        *App
+	zone       *zone
+	limits     bucket.Limits
+	identifier identifier
+	exemptions ranges
+	store      *store // nil for none
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.ip_rate_limit",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets h up. What acts on its own is started by [App].
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if err := h.CheckWhole(); err != nil {
+		return err
+	}
+	app, err := loadApp(ctx)
+	if err != nil {
+		return err
+	}
+	h.limits = h.Settings.limits()
+	h.identifier = newIdentifier(&h.Settings)
+	if h.exemptions, err = h.Settings.exempt(); err != nil {
+		return err
+	}
+	if err := app.join(h); err != nil {
+		return err
+	}
+	h.warnOfProxies(ctx)
+	return nil
+}
+
+// ServeHTTP passes the request on, or refuses it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	c := h.identifier.identify(r)
+	if c.address.IsValid() && h.exemptions.contain(c.address) {
+		h.zone.count(exempt)
+		return next.ServeHTTP(w, r)
+	}
+	p, d := h.take(&c)
+	if !d.Allowed() {
+		if h.DryRun {
+			h.zone.count(dryRun)
+			h.logDryRun(d)
+			return next.ServeHTTP(w, r)
+		}
+		h.zone.count(refused)
+		if h.app.several {
+			passesOf(r.Context()).refund()
+		}
+		return h.refuse(w, r, d)
+	}
+	h.zone.count(allowed)
+	defer p.grant.Release() // also when a handler panics, as one does that gives up an answer half way
+	if h.app.several {
+		all := passesOf(r.Context())
+		all.add(p)
+		defer all.remove()
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// logDryRun tells of a request that would have been refused, once a second at most.
+func (h *Handler) logDryRun(d bucket.Decision) {
+	n, ok := h.zone.mayLog(time.Now())
+	if !ok {
+		return
+	}
+	h.logger.Warn("requests would be refused", zap.String("zone", h.zone.name), zap.Uint64("requests", n),
+		zap.Stringer("latest_key", d.Key), zap.String("latest_cause", causeError(d.Cause).Error()))
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

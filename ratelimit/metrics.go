@@ -1,0 +1,58 @@
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The metrics, read from the live state when they are asked for. None has a label that clients choose.
+var (
+	decisionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_decisions_total",
+		"Requests by what became of them: allowed, refused, exempt, or dry_run for those that would have been refused.", []string{"zone", "decision"}, nil)
+	keysMetric = prometheus.NewDesc("caddy_ip_rate_limit_keys",
+		"Keys in memory.", []string{"zone"}, nil)
+	evictionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_evictions_total",
+		"Keys that had to leave because others needed their room.", []string{"zone"}, nil)
+	storeErrorsMetric = prometheus.NewDesc("caddy_ip_rate_limit_store_errors_total",
+		"Decisions that were made without the shared store, because it did not answer.", []string{"zone"}, nil)
+)
+
+// metrics collects the metrics of a config.
+type metrics struct{ app *App }
+
+// registerMetrics has the metrics of a's config served by Caddy.
+func (a *App) registerMetrics() error {
+	registry := a.ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	if err := registry.Register(metrics{a}); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	return nil
+}
+
+// Describe implements [prometheus.Collector].
+func (metrics) Describe(descs chan<- *prometheus.Desc) {
+	descs <- decisionsMetric
+	descs <- keysMetric
+	descs <- evictionsMetric
+	descs <- storeErrorsMetric
+}
+
+// Collect implements [prometheus.Collector].
+func (m metrics) Collect(found chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		found <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	for _, z := range m.app.joined() {
+		for d := range decisions {
+			counter(decisionsMetric, z.decisions[d].Load(), z.name, d.String())
+		}
+		found <- prometheus.MustNewConstMetric(keysMetric, prometheus.GaugeValue, float64(z.table.Keys()), z.name)
+		counter(evictionsMetric, z.table.Evictions(), z.name)
+		counter(storeErrorsMetric, z.storeErrors.Load(), z.name)
+	}
+}

@@ -1,0 +1,66 @@
+package ratelimit
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+)
+
+// zoneOverview is what the API shows of a zone.
+type zoneOverview struct {
+	Zone        string            `json:"zone"`
+	Rate        string            `json:"rate,omitempty"`
+	Burst       int               `json:"burst,omitempty"`
+	Concurrency int               `json:"concurrency,omitempty"`
+	DryRun      bool              `json:"dry_run"`
+	Keys        int               `json:"keys"`
+	MaxKeys     int               `json:"max_keys"`
+	Evictions   uint64            `json:"evictions"`
+	Decisions   map[string]uint64 `json:"decisions"`
+	Store       *storeOverview    `json:"store,omitempty"`
+	Busiest     []keyOverview     `json:"busiest,omitempty"`
+}
+
+// storeOverview is what the API shows of a zone's store.
+type storeOverview struct {
+	Available bool   `json:"available"`
+	Errors    uint64 `json:"errors"`
+}
+
+// keyOverview is what the API shows of a key.
+type keyOverview struct {
+	Key          string   `json:"key"`
+	Tokens       float64  `json:"tokens"` // left in this Caddy
+	SharedTokens *float64 `json:"shared_tokens,omitempty"`
+	Burst        int      `json:"burst,omitempty"`
+	InFlight     int      `json:"in_flight"`
+	Requests     int      `json:"requests"` // of late: halved every ten seconds
+	Refused      int      `json:"refused"`  // of them
+}
+
+// joined returns the zones of a's config, sorted by name.
+func (a *App) joined() []*joinedZone {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.SortedFunc(slices.Values(a.zones), func(x, y *joinedZone) int { return cmp.Compare(x.name, y.name) })
+}
+
+func (z *joinedZone) overview() zoneOverview {
+	h := z.handler
+	o := zoneOverview{
+		Zone: z.name, Rate: filledIn(h.Rate), Burst: h.limits.Burst, Concurrency: h.limits.Concurrency, DryRun: h.DryRun,
+		Keys: z.table.Keys(), MaxKeys: h.maxKeys(), Evictions: z.table.Evictions(), Decisions: make(map[string]uint64),
+	}
+	for d := range decisions {
+		o.Decisions[d.String()] = z.decisions[d].Load()
+	}
+	if z.store != nil {
+		o.Store = &storeOverview{Available: z.store.Available(), Errors: z.storeErrors.Load()}
+	}
+	return o
+}
+
+func (z *joinedZone) keyOverview(u bucket.Usage) keyOverview {
+	return keyOverview{Key: u.Name, Tokens: u.Tokens, Burst: u.Limits.Burst, InFlight: u.InFlight, Requests: u.Requests, Refused: u.Refused}
+}

@@ -1,0 +1,94 @@
+package redisstore
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// workers is how many pipelines may be on their way at a time.
+const workers = 4
+
+// maxConns bounds the connections to a server: one for each worker, and one each for probes and for the API.
+const maxConns = workers + 2
+
+// dialTimeout is for a new connection, which no request waits for longer than it may.
+const dialTimeout = 2 * time.Second
+
+// schemes are the URL schemes, each with that of go-redis for it.
+var schemes = map[string]string{
+	"redis": "redis", "rediss": "rediss", "unix": "unix",
+	"redis+cluster": "redis", "rediss+cluster": "rediss",
+	"redis+sentinel": "redis", "rediss+sentinel": "rediss",
+}
+
+// parse reads the URL of a store:
+//
+//	redis://[user:password@]host[:port][/db]           rediss:// over TLS
+//	unix://[user:password@]/path/to/socket[?db=n]
+//	redis+cluster://[user:password@]host:port[?addr=host:port&...]
+//	redis+sentinel://[user:password@]host:port[/db]?master_name=name[&addr=host:port&...]
+//
+// rediss+cluster and rediss+sentinel are over TLS. skip_verify=true accepts every certificate.
+func parse(address string) (*redis.UniversalOptions, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("redis: url: must be a URL such as redis://127.0.0.1:6379/0")
+	}
+	scheme, known := schemes[u.Scheme]
+	if !known {
+		return nil, fmt.Errorf("redis: url: scheme %q: must be redis, rediss or unix, or one of the first two with +cluster or +sentinel", u.Scheme)
+	}
+	kind := strings.TrimPrefix(strings.TrimPrefix(u.Scheme, scheme), "+")
+	allowed := map[string][]string{"": {"db", "skip_verify"}, "cluster": {"addr", "skip_verify"}, "sentinel": {"addr", "db", "master_name", "skip_verify"}}[kind]
+	for word := range u.Query() {
+		if !slices.Contains(allowed, word) {
+			return nil, fmt.Errorf("redis: url: parameter %q: must be one of %s", word, strings.Join(allowed, ", "))
+		}
+	}
+	u.Scheme = scheme
+	o := new(redis.UniversalOptions)
+	switch kind {
+	case "cluster":
+		parsed, err := redis.ParseClusterURL(u.String())
+		if err != nil {
+			return nil, fmt.Errorf("redis: url: %w", err)
+		}
+		o.Addrs, o.Username, o.Password, o.TLSConfig = parsed.Addrs, parsed.Username, parsed.Password, parsed.TLSConfig
+		o.IsClusterMode = true
+	case "sentinel":
+		parsed, err := redis.ParseFailoverURL(u.String())
+		if err != nil {
+			return nil, fmt.Errorf("redis: url: %w", err)
+		}
+		if parsed.MasterName == "" {
+			return nil, fmt.Errorf("redis: url: master_name: must be given with +sentinel")
+		}
+		o.Addrs, o.MasterName, o.DB = parsed.SentinelAddrs, parsed.MasterName, parsed.DB
+		o.Username, o.Password, o.TLSConfig = parsed.Username, parsed.Password, parsed.TLSConfig
+	default:
+		parsed, err := redis.ParseURL(u.String())
+		if err != nil {
+			return nil, fmt.Errorf("redis: url: %w", err)
+		}
+		o.Addrs, o.DB, o.Username, o.Password, o.TLSConfig = []string{parsed.Addr}, parsed.DB, parsed.Username, parsed.Password, parsed.TLSConfig
+	}
+	return o, nil
+}
+
+// newClient returns a client of bounded size that never does a thing twice. It dials when it is used.
+func newClient(o *redis.UniversalOptions, timeout time.Duration) redis.UniversalClient {
+	o.MaxRetries = -1 // a token would be taken twice
+	o.DialTimeout, o.DialerRetries = dialTimeout, 1
+	o.ReadTimeout, o.WriteTimeout, o.ContextTimeoutEnabled = timeout, timeout, true
+	o.PoolSize, o.MaxActiveConns, o.PipelinePoolSize = maxConns, maxConns, -1
+	o.PoolTimeout = timeout
+	o.Protocol, o.DisableIdentity = 2, true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewUniversalClient(o)
+}

@@ -1,0 +1,90 @@
+package redisstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// maxBatch is how many runs travel in one pipeline.
+const maxBatch = 128
+
+// work sends what waits, many at a time, until the store is closed.
+func (s *Store) work() {
+	batch := make([]*call, 0, maxBatch)
+	for {
+		select {
+		case <-s.closed.Done():
+			return
+		case c := <-s.queue:
+			batch = append(batch[:0], c)
+		}
+		for more := true; more && len(batch) < maxBatch; {
+			select {
+			case c := <-s.queue:
+				batch = append(batch, c)
+			default:
+				more = false
+			}
+		}
+		s.send(batch)
+	}
+}
+
+// send runs the script for all in batch that somebody still waits for.
+func (s *Store) send(batch []*call) {
+	now := time.Now()
+	waiting := batch[:0]
+	for _, c := range batch {
+		switch {
+		case !s.Available():
+			c.fail(ErrUnavailable)
+		case now.After(c.deadline):
+			c.fail(ErrTimeout)
+		default:
+			waiting = append(waiting, c)
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.closed, s.options.Timeout)
+	defer cancel()
+	s.exec(ctx, waiting, takeScript.EvalSha)
+	// A server that was started anew does not know the script. Nothing has been done then.
+	var unknown []*call
+	for _, c := range waiting {
+		if redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {
+			unknown = append(unknown, c)
+		}
+	}
+	if len(unknown) > 0 {
+		s.exec(ctx, unknown, takeScript.Eval)
+	}
+	var failure error
+	for _, c := range waiting {
+		c.read()
+		if c.err != nil {
+			failure = c.err
+		}
+		close(c.done)
+	}
+	if s.closed.Err() == nil {
+		s.guard.report(failure)
+	}
+}
+
+// exec runs the script once for each of calls, in one pipeline. What comes of it is in their commands.
+func (s *Store) exec(ctx context.Context, calls []*call, run func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) {
+	pipe := s.client.Pipeline()
+	for _, c := range calls {
+		c.cmd = run(ctx, pipe, c.keys, c.args...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+}
+
+func (c *call) fail(err error) {
+	c.err = err
+	close(c.done)
+}

@@ -1,0 +1,274 @@
+// Package redisstore keeps token buckets in Redis or Valkey, for a fleet that limits its clients together.
+//
+// A decision is one run of one script, with the server's clock. Decisions that are asked for at the same time travel in one
+// pipeline. While the server does not answer, decisions fail at once, and somebody else finds out when it is back.
+package redisstore
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Options are what a store is told.
+type Options struct {
+	URL     string
+	Timeout time.Duration // for a decision
+
+	// Secret is what keys are hashed with; the whole fleet must have the same. Empty for one that is derived from the
+	// password in the URL.
+	Secret string
+
+	// Changed is called when the store has become unavailable, with the reason, or available again, with nil. It is called
+	// in turn, by a goroutine of the store's.
+	Changed func(err error)
+}
+
+// Bucket is one of those that a request is charged to.
+type Bucket struct {
+	Key   []byte  // whose it is; hashed before it is sent
+	Rate  float64 // tokens per second
+	Burst int
+}
+
+// Result is what the server says.
+type Result struct {
+	Refused int           // which bucket has refused, from 1; 0 if none has
+	Wait    time.Duration // after which it will not any more
+	Tokens  float64       // left in the last bucket
+}
+
+// ErrUnavailable is that the server has failed of late and is not asked.
+var ErrUnavailable = errors.New("store is unavailable")
+
+// ErrTimeout is that the answer did not come in time.
+var ErrTimeout = errors.New("store did not answer in time")
+
+//go:embed take.lua
+var takeSource string
+
+var takeScript = redis.NewScript(takeSource)
+
+// Store is a connection to a server, or to several of a cluster. It is safe for concurrent use.
+type Store struct {
+	options Options
+	client  redis.UniversalClient
+	secret  []byte
+	guard   guard
+	queue   chan *call
+	closed  context.Context
+	close   context.CancelFunc
+	begin   sync.Once
+	begun   atomic.Bool
+	running sync.WaitGroup
+}
+
+// call is a run of the script that somebody waits for.
+type call struct {
+	keys     []string
+	args     []any
+	deadline time.Time
+	cmd      *redis.Cmd
+	done     chan struct{} // closed when result and err are there
+	result   Result
+	err      error
+}
+
+// maxWaiting is how many calls may wait for a place in a pipeline.
+const maxWaiting = 4096
+
+// Check tells what is wrong with a URL.
+func Check(url string) error {
+	_, err := parse(url)
+	return err
+}
+
+// New returns a store that has done nothing yet.
+func New(o Options) (*Store, error) {
+	parsed, err := parse(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	secret := o.Secret
+	if secret == "" {
+		secret = "ballast rate limits " + parsed.Password
+	}
+	s := &Store{options: o, client: newClient(parsed, o.Timeout), secret: []byte(secret), queue: make(chan *call, maxWaiting)}
+	s.guard.failed = make(chan struct{}, 1)
+	s.closed, s.close = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Start begins to look for the server, and does not wait for it. The first decision does the same.
+func (s *Store) Start() {
+	if s.begun.Load() {
+		return
+	}
+	s.begin.Do(func() {
+		s.begun.Store(true)
+		s.running.Go(s.watch)
+		for range workers {
+			s.running.Go(s.work)
+		}
+	})
+}
+
+// Close ends all that the store does. Calls that wait fail, and so does all that comes later.
+func (s *Store) Close() error {
+	s.guard.down.Store(true)
+	s.begin.Do(func() {}) // it does not start any more
+	s.close()
+	s.running.Wait()
+	return s.client.Close()
+}
+
+// Available tells whether the server is asked.
+func (s *Store) Available() bool { return !s.guard.down.Load() }
+
+// Take takes a token from each of the buckets, or from none. Those of one request must be of one group, which keeps them on one
+// server of a cluster.
+func (s *Store) Take(zone string, group []byte, buckets []Bucket) (Result, error) {
+	return s.do(1, zone, group, buckets)
+}
+
+// Look returns the tokens in a bucket.
+func (s *Store) Look(zone string, group []byte, b Bucket) (Result, error) {
+	return s.do(0, zone, group, []Bucket{b})
+}
+
+// Refund gives back what Take has taken. It does not wait for it to be done.
+func (s *Store) Refund(zone string, group []byte, buckets []Bucket) {
+	if s.Available() {
+		s.enqueue(s.call(-1, zone, group, buckets))
+	}
+}
+
+// Forget fills a bucket up.
+func (s *Store) Forget(zone string, group, key []byte) error {
+	if !s.Available() {
+		return ErrUnavailable
+	}
+	ctx, cancel := context.WithTimeout(s.closed, s.options.Timeout)
+	defer cancel()
+	return s.client.Del(ctx, s.key(zone, group, key)).Err()
+}
+
+// ForgetZone fills all buckets of a zone up. It goes over all keys of the server.
+func (s *Store) ForgetZone(ctx context.Context, zone string) error {
+	if !s.Available() {
+		return ErrUnavailable
+	}
+	forget := func(ctx context.Context, server redis.UniversalClient) error {
+		const step = 1000
+		keys := server.Scan(ctx, 0, "ballast:"+escapeGlob(zone)+":{*", step).Iterator()
+		for keys.Next(ctx) {
+			if err := server.Unlink(ctx, keys.Val()).Err(); err != nil {
+				return err
+			}
+		}
+		return keys.Err()
+	}
+	if cluster, ok := s.client.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error { return forget(ctx, server) })
+	}
+	return forget(ctx, s.client)
+}
+
+// escapeGlob has every character of a zone's name stand for itself in a pattern.
+func escapeGlob(s string) string {
+	return strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`, `\`, `\\`).Replace(s)
+}
+
+func (s *Store) do(cost int, zone string, group []byte, buckets []Bucket) (Result, error) {
+	if !s.Available() {
+		return Result{}, ErrUnavailable
+	}
+	s.Start()
+	c := s.call(cost, zone, group, buckets)
+	if !s.enqueue(c) {
+		return Result{}, ErrTimeout // so many wait that its turn would not come
+	}
+	timer := time.NewTimer(s.options.Timeout)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return c.result, c.err
+	case <-timer.C:
+		return Result{}, ErrTimeout
+	case <-s.closed.Done():
+		return Result{}, ErrUnavailable
+	}
+}
+
+func (s *Store) call(cost int, zone string, group []byte, buckets []Bucket) *call {
+	c := &call{done: make(chan struct{}), deadline: time.Now().Add(s.options.Timeout)}
+	c.args = append(make([]any, 0, 1+2*len(buckets)), cost)
+	for _, b := range buckets {
+		c.keys = append(c.keys, s.key(zone, group, b.Key))
+		period := float64(b.Burst) / b.Rate * 1e6
+		c.args = append(c.args, strconv.FormatFloat(period, 'g', -1, 64), b.Burst)
+	}
+	return c
+}
+
+// key is what a bucket is called in Redis. What stands in braces decides which server of a cluster has it.
+func (s *Store) key(zone string, group, key []byte) string {
+	var b strings.Builder
+	b.WriteString("ballast:")
+	b.WriteString(zone)
+	b.WriteString(":{")
+	b.WriteString(s.hash(zone, group))
+	b.WriteString("}:")
+	b.WriteString(s.hash(zone, key))
+	return b.String()
+}
+
+// hash hides what is hashed from whoever reads along: there are so few addresses that without a key all could be tried.
+func (s *Store) hash(zone string, data []byte) string {
+	const enough = 16 // bytes
+	mac := hmac.New(sha256.New, s.secret)
+	mac.Write([]byte(zone))
+	mac.Write([]byte{0})
+	mac.Write(data)
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:enough])
+}
+
+func (s *Store) enqueue(c *call) bool {
+	select {
+	case s.queue <- c:
+		return true
+	default:
+		return false
+	}
+}
+
+// read takes the answer of c's run.
+func (c *call) read() {
+	values, err := c.cmd.Slice()
+	if err != nil {
+		c.err = err
+		return
+	}
+	if len(values) == 3 {
+		refused, ok1 := values[0].(int64)
+		wait, ok2 := values[1].(int64)
+		text, ok3 := values[2].(string)
+		tokens, err := strconv.ParseFloat(text, 64)
+		if ok1 && ok2 && ok3 && err == nil {
+			c.result = Result{Refused: int(refused), Wait: time.Duration(wait) * time.Microsecond, Tokens: tokens}
+			return
+		}
+	}
+	c.err = fmt.Errorf("unexpected answer of the script: %v", values)
+}

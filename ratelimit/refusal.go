@@ -1,0 +1,65 @@
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+)
+
+var (
+	errRate        = errors.New("rate limit exceeded")
+	errConcurrency = errors.New("concurrency limit exceeded")
+	errUnavailable = errors.New("rate limit store is unavailable")
+)
+
+func causeError(c bucket.Cause) error {
+	switch c {
+	case bucket.Rate:
+		return errRate
+	case bucket.Concurrency:
+		return errConcurrency
+	default:
+		return errUnavailable
+	}
+}
+
+// refuse answers 429, by way of the site's handle_errors. The fields are those of draft-ietf-httpapi-ratelimit-headers-10, and
+// Retry-After of RFC 9110.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d bucket.Decision) error {
+	wait := seconds(d.Wait)
+	multiple := d.Key.Multiple()
+	quota, window := quota(h.limits, multiple)
+	policy := fmt.Sprintf("%q;q=%d;w=%d", h.zone.name, quota, window)
+	if d.Cause == bucket.Concurrency || h.limits.Rate == 0 {
+		policy = fmt.Sprintf("%q;q=%d;qu=\"concurrent-requests\"", h.zone.name, h.limits.Concurrency*multiple)
+	}
+	header := w.Header()
+	header.Set("Retry-After", strconv.Itoa(wait))
+	header.Set("RateLimit", fmt.Sprintf("%q;r=0;t=%d", h.zone.name, wait))
+	header.Set("RateLimit-Policy", policy)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.ip_rate_limit.zone", h.zone.name)
+		repl.Set("http.ip_rate_limit.retry_after", strconv.Itoa(wait))
+	}
+	return caddyhttp.Error(http.StatusTooManyRequests, causeError(d.Cause))
+}
+
+// seconds rounds up to whole seconds, at least one.
+func seconds(d time.Duration) int { return max(int(math.Ceil(d.Seconds())), 1) }
+
+// quota says the limits as so many requests in a window of whole seconds: the time in which a bucket fills up.
+func quota(l bucket.Limits, multiple int) (requests, window int) {
+	if l.Rate == 0 {
+		return 0, 0
+	}
+	window = max(int(math.Ceil(float64(l.Burst)/float64(l.Rate)-1e-9)), 1)
+	return max(int(math.Floor(float64(l.Rate)*float64(multiple)*float64(window)+1e-9)), 1), window
+}

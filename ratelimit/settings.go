@@ -1,0 +1,233 @@
+package ratelimit
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/ratelimit/bucket"
+	"github.com/ballastlb/ballast/ratelimit/redisstore"
+)
+
+// Settings are what a limit is told.
+type Settings struct {
+	// The name of the set of buckets: in metrics, in the API, in the answer to those who are refused, and over config reloads.
+	// Handlers of equal settings may share a name; they share the buckets then. Letters, digits and `._:/@~+-`, at most 64.
+	// Default: derived from the rate.
+	Zone string `json:"zone,omitempty"`
+
+	// How many requests a client may make on average: a number per `s`, `m` or `h`, such as `100/s`. Default: no limit
+	// of the rate; there must be one of the concurrency then.
+	Rate string `json:"rate,omitempty"`
+
+	// How many requests a client may make at once after a pause. Default: what the rate allows in a second, at least 1.
+	Burst int `json:"burst,omitempty"`
+
+	// How many requests of a client may be in flight, WebSockets and other streams included. Each Caddy counts by itself, also
+	// with `redis`. Default: no limit.
+	Concurrency int `json:"concurrency,omitempty"`
+
+	// What tells clients apart. Placeholders may be used; `{http.vars.client_ip}` among others stands for the client's range of
+	// addresses. A request for which it is empty is limited by its address. Default: the address.
+	Key string `json:"key,omitempty"`
+
+	// How many bits of an IPv6 address tell clients apart, 1 to 128. Default: 64.
+	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
+
+	// Whether the /56 and the /48 of an IPv6 client are charged, too, with 4 and 16 times the limits. Default: they are.
+	IPv6Tiers *IPv6Tiers `json:"ipv6_tiers,omitempty"`
+
+	// How many clients are kept in memory at most, at less than 250 bytes each. Full buckets leave first, and nobody who would be
+	// refused just now. While there are only such, newcomers share a bucket. Default: 262144.
+	MaxKeys int `json:"max_keys,omitempty"`
+
+	// Addresses and ranges that are not limited.
+	Exempt []string `json:"exempt,omitempty"`
+
+	// Whether to decide and count only, and refuse nobody. Default: false.
+	DryRun bool `json:"dry_run,omitempty"`
+
+	// A store that a fleet shares. Default: none, each Caddy limits by itself.
+	Redis *Redis `json:"redis,omitempty"`
+}
+
+// IPv6Tiers are the larger ranges that an IPv6 client is charged to.
+type IPv6Tiers struct {
+	// Whether they are not charged.
+	Disabled bool `json:"disabled,omitempty"`
+}
+
+// Redis is a Redis or Valkey that keeps the buckets of a fleet.
+type Redis struct {
+	// Where it is: `redis://[user:password@]host:port/db`, `rediss://` over TLS, `unix:///path`, `redis+cluster://` and
+	// `redis+sentinel://...?master_name=<name>`, the latter two with more addresses as `addr=host:port`. Required.
+	URL string `json:"url"`
+
+	// For how long a request waits for a decision. Default: 50ms.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// What is done with requests while it does not answer: `local` has each Caddy limit by itself, `allow` lets all pass, `deny`
+	// refuses all. Default: local.
+	OnError string `json:"on_error,omitempty"`
+
+	// What keys are hashed with before they are sent; the same for the whole fleet. Default: derived from the password in the URL.
+	Secret string `json:"secret,omitempty"`
+}
+
+const (
+	defaultMaxKeys    = 262144
+	defaultIPv6Prefix = 64
+	defaultTimeout    = 50 * time.Millisecond
+
+	maxMaxKeys     = 1 << 26
+	maxBurst       = 1 << 30
+	maxConcurrency = 1 << 20
+	maxFilling     = 366 * 24 * time.Hour
+)
+
+// The words for what is done while the store does not answer.
+const (
+	onErrorLocal = "local"
+	onErrorAllow = "allow"
+	onErrorDeny  = "deny"
+)
+
+var validZone = regexp.MustCompile(`^[A-Za-z0-9._:/@~+-]{1,64}$`)
+
+// Check returns an error for the first setting that cannot be: its name, its value, the rule. Settings may be missing still.
+func (s *Settings) Check() error {
+	if s.Zone != "" && !validZone.MatchString(s.Zone) {
+		return fmt.Errorf("zone %s: must be of letters, digits and ._:/@~+-, at most 64", s.Zone)
+	}
+	perSecond, err := s.perSecond()
+	if err != nil {
+		return err
+	}
+	for _, n := range []struct {
+		word        string
+		value, most int
+	}{
+		{"burst", s.Burst, maxBurst},
+		{"concurrency", s.Concurrency, maxConcurrency},
+		{"ipv6_prefix", s.IPv6Prefix, 128},
+		{"max_keys", s.MaxKeys, maxMaxKeys},
+	} {
+		if n.value != 0 && (n.value < 1 || n.value > n.most) {
+			return fmt.Errorf("%s %d: must be from 1 to %d", n.word, n.value, n.most)
+		}
+	}
+	if perSecond > 0 && float64(s.Burst)/perSecond > maxFilling.Seconds() {
+		return fmt.Errorf("burst %d: must be what the rate %s allows in a year at most", s.Burst, s.Rate)
+	}
+	if _, err := s.exempt(); err != nil {
+		return err
+	}
+	return s.Redis.check()
+}
+
+// CheckWhole is Check, when nothing more will be set.
+func (s *Settings) CheckWhole() error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if s.Rate == "" && s.Concurrency == 0 {
+		return fmt.Errorf("rate: must be given, or concurrency")
+	}
+	if s.Rate == "" && s.Burst != 0 {
+		return fmt.Errorf("burst %d: is of no use without a rate", s.Burst)
+	}
+	if s.Rate == "" && s.Redis != nil {
+		return fmt.Errorf("redis: is of no use without a rate; concurrency is counted by each Caddy itself")
+	}
+	return nil
+}
+
+func (r *Redis) check() error {
+	if r == nil {
+		return nil
+	}
+	if !slices.Contains([]string{"", onErrorLocal, onErrorAllow, onErrorDeny}, r.OnError) {
+		return fmt.Errorf("redis: on_error %s: must be local, allow or deny", r.OnError)
+	}
+	if most := caddy.Duration(10 * time.Second); r.Timeout < 0 || r.Timeout > most {
+		return fmt.Errorf("redis: timeout %v: must be more than 0 and at most 10s", time.Duration(r.Timeout))
+	}
+	if strings.Contains(r.URL, "{env.") {
+		return nil // it may be set where the config is loaded, and is checked there
+	}
+	return redisstore.Check(r.URL)
+}
+
+// filledIn replaces placeholders of the environment.
+func filledIn(value string) string { return caddy.NewReplacer().ReplaceKnown(value, "") }
+
+// perSecond is the rate per second, 0 for none.
+func (s *Settings) perSecond() (float64, error) {
+	if s.Rate == "" {
+		return 0, nil
+	}
+	number, unit, found := strings.Cut(filledIn(s.Rate), "/")
+	seconds := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
+	if !found || seconds == 0 {
+		return 0, fmt.Errorf("rate %s: must be a number per s, m or h, such as 100/s", s.Rate)
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || !(n >= 0.001 && n <= 1e9) {
+		return 0, fmt.Errorf("rate %s: must be from 0.001 to 1000000000 per s, m or h", s.Rate)
+	}
+	return n / seconds, nil
+}
+
+// limits are those of a key, with the defaults.
+func (s *Settings) limits() bucket.Limits {
+	perSecond, _ := s.perSecond() // checked before
+	l := bucket.Limits{Rate: rate.Limit(perSecond), Burst: s.Burst, Concurrency: s.Concurrency}
+	if perSecond > 0 && l.Burst == 0 {
+		l.Burst = int(max(math.Floor(perSecond), 1))
+	}
+	return l
+}
+
+func (s *Settings) maxKeys() int {
+	if s.MaxKeys == 0 {
+		return defaultMaxKeys
+	}
+	return s.MaxKeys
+}
+
+// exempt returns the ranges that are not limited.
+func (s *Settings) exempt() (ranges, error) {
+	var found []netip.Prefix
+	for _, text := range s.Exempt {
+		prefix, err := parseRange(filledIn(text))
+		if err != nil {
+			return ranges{}, fmt.Errorf("exempt %s: must be an address or a range such as 10.0.0.0/8", text)
+		}
+		found = append(found, prefix)
+	}
+	return newRanges(found), nil
+}
+
+// derivedZone is the name of a zone that was given none.
+func (s *Settings) derivedZone() string {
+	if s.Rate == "" {
+		return fmt.Sprintf("concurrency-%d", s.Concurrency)
+	}
+	return filledIn(s.Rate)
+}
+
+// Identity tells settings apart: handlers that share a zone have the same.
+func (s *Settings) Identity() (string, error) {
+	text, err := json.Marshal(s)
+	return string(text), err
+}
