@@ -40,7 +40,7 @@ func (t *Table) Keys() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	t.eachShard(func(s *shard, _ time.Time) { n += len(s.entries) })
+	t.eachShard(func(s *shard, _ time.Time) { n += len(s.index) })
 	return n
 }
 
@@ -53,15 +53,15 @@ func (t *Table) Busiest(n int) []Usage {
 	defer t.mu.Unlock()
 	var best usages
 	t.eachShard(func(s *shard, now time.Time) {
-		for _, e := range s.entries {
+		s.each(func(_ int, e *entry) {
 			if len(best) == n && (n == 0 || int(e.requests) <= best[0].Requests) {
-				continue
+				return
 			}
 			if len(best) == n {
 				heap.Pop(&best)
 			}
 			heap.Push(&best, s.usage(e, now))
-		}
+		})
 	})
 	sorted := make([]Usage, len(best))
 	for i := len(sorted) - 1; i >= 0; i-- {
@@ -98,10 +98,8 @@ func (t *Table) ForgetAll() int {
 	defer t.mu.Unlock()
 	n := 0
 	t.eachShard(func(s *shard, now time.Time) {
-		n += len(s.entries)
-		for _, e := range s.entries {
-			s.forget(e, now)
-		}
+		n += len(s.index)
+		s.each(func(_ int, e *entry) { s.forget(e, now) })
 	})
 	t.overflow.mu.Lock()
 	defer t.overflow.mu.Unlock()

@@ -11,16 +11,23 @@ import (
 
 // entry is what is known of a key. It is 144 bytes large: a field more is 16 bytes more for each client.
 type entry struct {
-	limiter   rate.Limiter  // guarded by the shard's lock; its own is free at all times
 	heldUntil time.Duration // since the shard's epoch
+	limiter   rate.Limiter  // guarded by the shard's lock; its own is free at all times
 	requests  uint32        // asked for, of late: halved by each sweep
 	refused   uint32        // of them
 	inFlight  int32
 	key       Key
-	text      [maxText]byte // of a TextKey
-	textLen   uint8         // 0 if the text is not kept
-	recent    bool          // used since the hand passed
+	recent    bool // used since the hand passed
+	used      bool // by a key
+
+	// What decisions do not look at comes last, in a cache line of its own as often as not.
+	textLen uint8         // 0 if the text is not kept
+	text    [maxText]byte // of a TextKey
 }
+
+// slab is a piece of memory for entries. The garbage collector has few of them to look at, and nothing else of a table: one
+// object for each client would have it at work for a tenth of the time.
+type slab [64]entry
 
 // maxText is how long a text may be to be kept. Longer ones are often credentials, which nobody should read here.
 const maxText = 16
@@ -32,10 +39,11 @@ type shard struct {
 	last      time.Time // the latest that was seen
 	epoch     time.Time // of entry.heldUntil
 	index     map[Key]*entry
-	entries   []*entry // those of index, in a ring
-	hand      int      // of the clock: where to look next for one to drop
-	max       int      // entries
-	most      int      // entries since index was made
+	slabs     []*slab // where the entries are: in slots
+	slots     int     // that have been used at some time
+	free      []int32 // those of them that are not now
+	hand      int     // of the clock: where to look next for one to drop
+	max       int     // slots
 	evictions *atomic.Uint64
 
 	// While all owe, nobody need be looked at.
@@ -44,6 +52,17 @@ type shard struct {
 	earliest time.Time // when the first of them owes nothing any more
 
 	_ [64]byte // neighbours do not share a cache line
+}
+
+func (s *shard) at(slot int) *entry { return &s.slabs[slot/len(slab{})][slot%len(slab{})] }
+
+// each calls f for all entries in use.
+func (s *shard) each(f func(slot int, e *entry)) {
+	for slot := range s.slots {
+		if e := s.at(slot); e.used {
+			f(slot, e)
+		}
+	}
 }
 
 // find returns the entry of k, a new one if need be, nil if there is no room.
@@ -56,23 +75,35 @@ func (s *shard) find(k Key, text string, now time.Time) *entry {
 	if slot < 0 {
 		return nil
 	}
-	e := &entry{key: k}
+	e := s.at(slot)
+	*e = entry{key: k, used: true}
 	if len(text) <= maxText && utf8.ValidString(text) {
 		e.textLen = uint8(copy(e.text[:], text))
 	}
 	s.fill(e, 1, now)
-	s.put(slot, e)
+	s.index[k] = e
 	return e
+}
+
+// take moves an entry of another shard, or of slabs that are given up, into a slot of s.
+func (s *shard) take(slot int, from *entry, share float64, now time.Time) {
+	e := s.at(slot)
+	*e = entry{
+		heldUntil: from.heldUntil, requests: from.requests, refused: from.refused, inFlight: from.inFlight,
+		key: from.key, text: from.text, textLen: from.textLen, used: true, recent: from.recent,
+	}
+	s.fill(e, share, now)
+	s.index[e.key] = e
 }
 
 // only returns the entry of a shard of one.
 func (s *shard) only(now time.Time) *entry {
-	if len(s.entries) == 0 {
-		e := new(entry)
+	if s.slots == 0 {
+		e := s.at(s.room(now))
+		e.used = true
 		s.fill(e, 1, now)
-		s.entries = append(s.entries, e)
 	}
-	return s.entries[0]
+	return s.at(0)
 }
 
 // admit charges a request to e, or tells why not, and when it may be worth another try.
@@ -147,29 +178,34 @@ const (
 	enoughLooks = 8
 )
 
-// worthShrinking is how many entries a shard must have had to be made smaller.
-const worthShrinking = 64
-
-// room returns where in entries one more can be put, -1 if there is no room and nobody may be dropped.
+// room returns a slot for one more, -1 if there is no room and nobody may be dropped.
 func (s *shard) room(now time.Time) int {
-	if len(s.entries) < s.max {
-		s.entries = append(s.entries, nil)
-		return len(s.entries) - 1
+	if last := len(s.free) - 1; last >= 0 {
+		slot := s.free[last]
+		s.free = s.free[:last]
+		return int(slot)
+	}
+	if s.slots < s.max {
+		if s.slots == len(s.slabs)*len(slab{}) {
+			s.slabs = append(s.slabs, new(slab))
+		}
+		s.slots++
+		return s.slots - 1
 	}
 	if now.Before(s.allOwe) {
 		return -1
 	}
 	found, second := -1, -1
-	for looks := range min(len(s.entries), maxLooks) {
+	for looks := range min(s.slots, maxLooks) {
 		if found >= 0 && looks >= enoughLooks {
 			break
 		}
-		i := s.hand
-		s.hand = (s.hand + 1) % len(s.entries)
-		e := s.entries[i]
+		slot := s.hand
+		s.hand = (s.hand + 1) % s.slots
+		e := s.at(slot)
 		full, owes := s.standing(e, now)
 		if full {
-			return s.drop(i)
+			return s.drop(slot)
 		}
 		if owes > 0 {
 			if free := now.Add(owes); s.owing == 0 || free.Before(s.earliest) {
@@ -181,9 +217,9 @@ func (s *shard) room(now time.Time) int {
 		s.owing = 0
 		switch {
 		case !e.recent && found < 0:
-			found = i
+			found = slot
 		case e.recent && second < 0:
-			second = i
+			second = slot
 		}
 		e.recent = false
 	}
@@ -193,24 +229,18 @@ func (s *shard) room(now time.Time) int {
 	if found >= 0 {
 		return s.drop(found)
 	}
-	if s.owing >= len(s.entries) {
+	if s.owing >= s.slots {
 		s.allOwe, s.owing = s.earliest, 0
 	}
 	return -1
 }
 
-// drop frees a place in entries.
+// drop frees a slot for another key.
 func (s *shard) drop(slot int) int {
-	delete(s.index, s.entries[slot].key)
+	delete(s.index, s.at(slot).key)
 	s.evictions.Add(1)
 	s.owing = 0
 	return slot
-}
-
-func (s *shard) put(slot int, e *entry) {
-	s.entries[slot] = e
-	s.index[e.key] = e
-	s.most = max(s.most, len(s.entries))
 }
 
 // forget makes e as good as new: a full bucket, which the next sweep drops.
@@ -222,37 +252,38 @@ func (s *shard) forget(e *entry, now time.Time) {
 
 // configure gives all entries other limits.
 func (s *shard) configure(limits Limits, now time.Time) {
-	shares := make([]float64, len(s.entries))
-	for i, e := range s.entries {
-		shares[i] = s.share(e, now)
-	}
+	before := s.limits
+	s.each(func(_ int, e *entry) {
+		s.limits = before
+		share := s.share(e, now)
+		s.limits = limits
+		s.fill(e, share, now)
+	})
 	s.limits = limits
-	for i, e := range s.entries {
-		s.fill(e, shares[i], now)
-	}
 	s.allOwe, s.owing = time.Time{}, 0
 }
 
 // sweep drops what is full, halves the counts of the others, and gives memory back.
 func (s *shard) sweep(now time.Time) {
-	kept := s.entries[:0]
-	for _, e := range s.entries {
+	s.each(func(slot int, e *entry) {
 		if full, _ := s.standing(e, now); full {
 			delete(s.index, e.key)
-			continue
+			e.used = false
+			s.free = append(s.free, int32(slot))
+			return
 		}
 		e.requests, e.refused = e.requests/2, e.refused/2
-		kept = append(kept, e)
+	})
+	s.owing, s.allOwe = 0, time.Time{}
+	if s.slots > len(slab{}) && len(s.index) < s.slots/4 {
+		s.shrink(now)
 	}
-	clear(s.entries[len(kept):])
-	s.entries = kept
-	s.hand, s.owing, s.allOwe = 0, 0, time.Time{}
-	if s.most > worthShrinking && len(kept) < s.most/4 {
-		// Neither maps nor slices shrink by themselves.
-		index := make(map[Key]*entry, len(kept))
-		for _, e := range kept {
-			index[e.key] = e
-		}
-		s.index, s.entries, s.most = index, append([]*entry(nil), kept...), len(kept)
-	}
+}
+
+// shrink moves what is left to as little memory as it needs: neither maps nor slices shrink by themselves.
+func (s *shard) shrink(now time.Time) {
+	old := shard{slabs: s.slabs, slots: s.slots}
+	s.slabs, s.slots, s.free, s.hand = nil, 0, nil, 0
+	s.index = make(map[Key]*entry, len(s.index))
+	old.each(func(_ int, e *entry) { s.take(s.room(now), e, s.share(e, now), now) })
 }

@@ -1,8 +1,9 @@
 package bucket
 
 import (
-	"hash/maphash"
+	"encoding/binary"
 	"math/bits"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +47,7 @@ const MaxKeys = 3
 type Table struct {
 	now    func() time.Time
 	epoch  time.Time
-	seed   maphash.Seed
+	seed   [2]uint64 // of hash
 	layout atomic.Pointer[layout]
 
 	mu       sync.Mutex // held while the table is set up anew, and by all that go over the shards
@@ -66,7 +67,7 @@ type layout struct {
 
 // New returns an empty table. now is the clock, time.Now but for tests.
 func New(limits Limits, maxKeys int, now func() time.Time) *Table {
-	t := &Table{now: now, epoch: now(), seed: maphash.MakeSeed(), limits: limits, max: maxKeys}
+	t := &Table{now: now, epoch: now(), seed: [2]uint64{rand.Uint64(), rand.Uint64()}, limits: limits, max: maxKeys}
 	t.layout.Store(t.newLayout(maxKeys))
 	t.overflow = shard{limits: limits, epoch: t.epoch, max: 1}
 	return t
@@ -92,12 +93,17 @@ func (t *Table) newLayout(maxKeys int) *layout {
 
 func (l *layout) of(hash uint64) *shard { return &l.shards[hash>>l.shift] }
 
+// hash spreads keys over shards in a way that clients cannot foresee, by a product of 128 bits (as wyhash does, W. Yi, 2019).
+func (t *Table) hash(k Key) uint64 {
+	high, low := bits.Mul64(binary.LittleEndian.Uint64(k.data[:8])^t.seed[0], binary.LittleEndian.Uint64(k.data[8:])^t.seed[1])
+	return high ^ low
+}
+
 // lock returns the shard of k with its lock held.
 func (t *Table) lock(k Key) *shard {
-	hash := maphash.Comparable(t.seed, k)
 	for {
 		l := t.layout.Load()
-		s := l.of(hash)
+		s := l.of(t.hash(k))
 		s.mu.Lock()
 		if t.layout.Load() == l {
 			return s
@@ -123,8 +129,7 @@ func later(a, b time.Time) time.Time {
 type Grant struct {
 	table   *Table
 	n       int
-	charged [MaxKeys]*entry // entries[i] of keys[i]
-	keys    [MaxKeys]Key
+	keys    [MaxKeys]Key  // that it was charged to
 	counted [MaxKeys]bool // among those in flight
 	spill   int           // which of them is the shared bucket, from 1; 0 if none is
 }
@@ -162,7 +167,7 @@ func (t *Table) charge(g *Grant, k Key, text string) Decision {
 	if cause != 0 {
 		return Decision{Cause: cause, Key: k, Wait: wait, Overflow: spill}
 	}
-	g.keys[g.n], g.charged[g.n] = k, e
+	g.keys[g.n] = k
 	if s.limits.Concurrency > 0 {
 		e.inFlight++
 		g.counted[g.n] = true
@@ -182,26 +187,35 @@ func (g *Grant) Refund() { g.giveBack(true) }
 
 func (g *Grant) giveBack(tokens bool) {
 	for i := range g.n {
-		if !tokens && !g.counted[i] {
-			continue
+		if tokens || g.counted[i] {
+			g.giveBackTo(i, tokens)
 		}
-		s := &g.table.overflow
-		if g.spill == i+1 {
-			s.mu.Lock()
-		} else {
-			s = g.table.lock(g.keys[i])
-		}
-		e := g.charged[i]
-		if g.counted[i] {
-			e.inFlight--
-			s.allOwe = time.Time{} // it may be dropped now
-		}
-		if tokens && s.limits.Rate > 0 {
-			e.limiter.AllowN(g.table.time(s), -1)
-		}
-		s.mu.Unlock()
 	}
 	g.n = 0
+}
+
+func (g *Grant) giveBackTo(i int, tokens bool) {
+	var s *shard
+	var e *entry
+	if g.spill == i+1 {
+		s = &g.table.overflow
+		s.mu.Lock()
+		e = s.only(s.last)
+	} else {
+		s = g.table.lock(g.keys[i])
+		e = s.index[g.keys[i]]
+	}
+	defer s.mu.Unlock()
+	if e == nil {
+		return // it was dropped, for all its debts, when the table was made smaller
+	}
+	if g.counted[i] && e.inFlight > 0 {
+		e.inFlight--
+		s.allOwe = time.Time{} // it may be dropped now
+	}
+	if tokens && s.limits.Rate > 0 {
+		e.limiter.AllowN(g.table.time(s), -1)
+	}
 }
 
 // Hold refuses k for a time, because somebody who knows more has refused it.
@@ -242,15 +256,15 @@ func (t *Table) resize(maxKeys int) {
 	for i := range old.shards {
 		from := &old.shards[i]
 		now := t.time(from)
-		for _, e := range from.entries {
-			to := next.of(maphash.Comparable(t.seed, e.key))
+		from.each(func(_ int, e *entry) {
+			to := next.of(t.hash(e.key))
 			to.last = later(to.last, now)
 			if slot := to.room(to.last); slot >= 0 {
-				to.put(slot, e)
+				to.take(slot, e, from.share(e, now), to.last)
 			} else {
 				t.evictions.Add(1) // the bound holds, even where nobody could be dropped
 			}
-		}
+		})
 	}
 	t.layout.Store(next)
 	for i := range old.shards {
