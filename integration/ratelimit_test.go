@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -622,7 +623,9 @@ func TestRateLimitOnUnixSocket(t *testing.T) {
 	socket := t.TempDir() + "/site.sock"
 	c := startCaddyConfig(t, strings.Replace(limitedConfig("", "ip_rate_limit {\n rate 1/h\n burst 3\n}"), "\n}\nhttp://SITE_ADDRESS {",
 		"\n}\nhttp://SITE_ADDRESS {\n respond here\n}\nhttp:// {\n bind unix/"+socket, 1))
-	local := &http.Client{Transport: &http.Transport{Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
 	passed := 0
 	for range 6 {
 		res, err := local.Get("http://local/")

@@ -110,7 +110,7 @@ func hammer(t *testing.T, all []*caddy, workers int, duration time.Duration, cli
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; time.Since(start) < duration; i++ {
-				r, err := http.NewRequest("GET", all[i%len(all)].url("/"), nil)
+				r, err := http.NewRequest(http.MethodGet, all[i%len(all)].url("/"), nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -168,7 +168,7 @@ func TestFleetChargesAllOrNone(t *testing.T) {
 	rotate := func(c *caddy, n, from int) int {
 		passed := 0
 		for i := range n {
-			r, err := http.NewRequest("GET", c.url(fmt.Sprintf("/%d", from+i)), nil)
+			r, err := http.NewRequest(http.MethodGet, c.url(fmt.Sprintf("/%d", from+i)), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -482,10 +482,10 @@ func TestRedisURLs(t *testing.T) {
 		limitsByRedis(t, "redis+cluster://"+servers[0].addr+"?addr="+servers[1].addr)
 	})
 	t.Run("sentinel", func(t *testing.T) {
-		server := startRedis(t)
+		server := startRedis(t, "--requirepass", "s3cret")
 		sentinel := freeAddress(t)
 		config := filepath.Join(t.TempDir(), "sentinel.conf")
-		text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %s 1\n", port(t, sentinel), t.TempDir(), port(t, server.addr))
+		text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor main 127.0.0.1 %s 1\nsentinel auth-pass main s3cret\nrequirepass sentinels\n", port(t, sentinel), t.TempDir(), port(t, server.addr))
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -498,7 +498,7 @@ func TestRedisURLs(t *testing.T) {
 			_ = cmd.Wait()
 		})
 		waitFor(t, "the sentinel", func() bool { return canConnect(sentinel) })
-		limitsByRedis(t, "redis+sentinel://"+sentinel+"/2?master_name=main")
+		limitsByRedis(t, "redis+sentinel://:s3cret@"+sentinel+"/2?master_name=main&sentinel_password=sentinels")
 	})
 }
 

@@ -32,7 +32,7 @@ var schemes = map[string]string{
 //	redis://[user:password@]host[:port][/db]           rediss:// over TLS
 //	unix://[user:password@]/path/to/socket[?db=n]
 //	redis+cluster://[user:password@]host:port[?addr=host:port&...]
-//	redis+sentinel://[user:password@]host:port[/db]?master_name=name[&addr=host:port&...]
+//	redis+sentinel://[user:password@]host:port[/db]?master_name=name[&addr=host:port&...][&sentinel_username=user&sentinel_password=password]
 //
 // rediss+cluster and rediss+sentinel are over TLS. skip_verify=true accepts every certificate.
 func parse(address string) (*redis.UniversalOptions, error) {
@@ -45,12 +45,13 @@ func parse(address string) (*redis.UniversalOptions, error) {
 		return nil, fmt.Errorf("redis: url: scheme %q: must be redis, rediss or unix, or one of the first two with +cluster or +sentinel", u.Scheme)
 	}
 	kind := strings.TrimPrefix(strings.TrimPrefix(u.Scheme, scheme), "+")
-	allowed := map[string][]string{"": {"db", "skip_verify"}, "cluster": {"addr", "skip_verify"}, "sentinel": {"addr", "db", "master_name", "skip_verify"}}[kind]
+	allowed := map[string][]string{"": {"db", "skip_verify"}, "cluster": {"addr", "skip_verify"}, "sentinel": {"addr", "db", "master_name", "sentinel_username", "sentinel_password", "skip_verify"}}[kind]
 	for word := range u.Query() {
 		if !slices.Contains(allowed, word) {
 			return nil, fmt.Errorf("redis: url: parameter %q: must be one of %s", word, strings.Join(allowed, ", "))
 		}
 	}
+	query := u.Query()
 	u.Scheme = scheme
 	o := new(redis.UniversalOptions)
 	switch kind {
@@ -62,6 +63,13 @@ func parse(address string) (*redis.UniversalOptions, error) {
 		o.Addrs, o.Username, o.Password, o.TLSConfig = parsed.Addrs, parsed.Username, parsed.Password, parsed.TLSConfig
 		o.IsClusterMode = true
 	case "sentinel":
+		// go-redis takes the user and password of the URL for the sentinels'; here it is the servers' as in all URLs.
+		o.Username = u.User.Username()
+		o.Password, _ = u.User.Password()
+		o.SentinelUsername, o.SentinelPassword = query.Get("sentinel_username"), query.Get("sentinel_password")
+		query.Del("sentinel_username")
+		query.Del("sentinel_password")
+		u.RawQuery = query.Encode()
 		parsed, err := redis.ParseFailoverURL(u.String())
 		if err != nil {
 			return nil, fmt.Errorf("redis: url: %w", err)
@@ -70,7 +78,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 			return nil, fmt.Errorf("redis: url: master_name: must be given with +sentinel")
 		}
 		o.Addrs, o.MasterName, o.DB = parsed.SentinelAddrs, parsed.MasterName, parsed.DB
-		o.Username, o.Password, o.TLSConfig = parsed.Username, parsed.Password, parsed.TLSConfig
+		o.TLSConfig = parsed.TLSConfig
 	default:
 		parsed, err := redis.ParseURL(u.String())
 		if err != nil {
