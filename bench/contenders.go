@@ -31,10 +31,11 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 		}
 	}
 	policy := " {\n\t\tlb_policy " + o.policy + "\n\t}"
-	kinds := []struct {
+	type kind struct {
 		name   string
 		config func(address string) (string, []string)
-	}{
+	}
+	kinds := []kind{
 		{"reverse_proxy", caddyfile("reverse_proxy", policy)},
 		{"load_balancer", caddyfile("load_balancer", policy)},
 		{"load_balancer, default policy", caddyfile("load_balancer", "")},
@@ -54,6 +55,25 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 			return nginxConfig(filepath.Join(dir, "proxy"), 2, upstream+" }\nserver { listen "+address+
 				"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }"), []string{"nginx", "-c"}
 		}},
+	}
+	if o.limits {
+		// Nobody is refused: what is measured is what the decision costs.
+		const limit = "ip_rate_limit {\n\t\trate 1000000/s\n"
+		limited := func(options string) func(string) (string, []string) {
+			return caddyfile(limit+options+"\t}\n\tload_balancer", policy)
+		}
+		kinds = []kind{
+			{"load_balancer", caddyfile("load_balancer", policy)},
+			{"with ip_rate_limit", limited("")},
+			{"with concurrency, too", limited("concurrency 100000\n")},
+		}
+		redis, err := startRedis(started)
+		if err != nil {
+			return nil, err
+		}
+		if redis != "" {
+			kinds = append(kinds, kind{"in redis", limited("redis redis://" + redis + "\n")})
+		}
 	}
 	var contenders []contender
 	for i, k := range kinds {
@@ -101,6 +121,24 @@ func startBackends(started *processes, dir string) ([]string, error) {
 	}
 	_, err := started.start("backends", addresses[2], "nginx", "-c", file)
 	return addresses, err
+}
+
+// startRedis starts a Redis, if there is one.
+func startRedis(started *processes) (string, error) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		fmt.Println("redis-server is not installed and left out; on Debian: apt-get install redis-server")
+		return "", nil
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	_, err = started.start("redis", address, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+	return address, err
 }
 
 // nginxConfig is the config of an nginx in the foreground whose files all begin with prefix.

@@ -23,6 +23,7 @@ func main() {
 	flag.StringVar(&o.policy, "policy", "round_robin", "lb_policy of reverse_proxy and load_balancer")
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
 	only := flag.String("scenario", "get1k,get100k,post4k", "scenarios, with commas in between")
+	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
 	quick := flag.Bool("quick", false, "two short rounds of get1k")
 	flag.Parse()
 	if *quick {
@@ -43,6 +44,7 @@ type options struct {
 	connections int
 	policy      string
 	caddy       string
+	limits      bool
 }
 
 func run(ctx context.Context, o options, names []string) error {

@@ -12,7 +12,7 @@ import (
 func report(s scenario, contenders []contender, rounds [][]sample) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s: medians of %d rounds\n", s.title, len(rounds))
-	fmt.Fprintf(&b, "%-30s %14s %28s %10s %9s %9s %9s %7s\n", "", "CPU us/request", "reverse_proxy / this one", "requests/s", "p50", "p99", "memory", "errors")
+	fmt.Fprintf(&b, "%-30s %14s %28s %10s %9s %9s %9s %7s\n", "", "CPU us/request", contenders[0].name+" / this one", "requests/s", "p50", "p99", "memory", "errors")
 	for i, c := range contenders {
 		of := func(figure func(sample) float64) float64 {
 			var all []float64
@@ -34,7 +34,7 @@ func report(s scenario, contenders []contender, rounds [][]sample) string {
 			of(func(s sample) float64 { return float64(s.memory) / 1e6 }), errors)
 	}
 	ratio := ratios(rounds, 1, 0)
-	fmt.Fprintf(&b, "load_balancer / reverse_proxy, CPU per request: %.3f (%.3f to %.3f, %d pairs)\n\n",
+	fmt.Fprintf(&b, "%s / %s, CPU per request: %.3f (%.3f to %.3f, %d pairs)\n\n", contenders[1].name, contenders[0].name,
 		median(ratio), slices.Min(ratio), slices.Max(ratio), len(ratio))
 	return b.String()
 }
