@@ -61,6 +61,20 @@ func TestExampleConfig(t *testing.T) {
 	expect("body too large", ask("POST", "", bytes.NewReader(make([]byte, 11<<20))), 413, security[:4]...)
 	expect("header too large", ask("GET", "", nil, "X-Large", strings.Repeat("a", 64<<10)), 431)
 
+	for i := range 6 {
+		r, err := http.NewRequest(http.MethodPost, c.url("/login"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 200
+		if i == 5 {
+			want = 429
+		}
+		if status, _ := c.ask(r); status != want {
+			t.Errorf("login %d: status %d, want %d", i+1, status, want)
+		}
+	}
+
 	ready := func() int {
 		t.Helper()
 		res, err := client.Get(c.url("/ready"))

@@ -446,6 +446,44 @@ func TestStoreIsExact(t *testing.T) {
 	}
 }
 
+// The clock of a Redis may be set back: nothing is granted for it, and nobody is locked out until it has caught up.
+func TestRedisClockSetBack(t *testing.T) {
+	server := startRedis(t)
+	s, err := redisstore.New(redisstore.Options{URL: "redis://" + server.addr, Timeout: time.Second, Changed: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	buckets := []redisstore.Bucket{{Key: []byte("k"), Rate: 10, Burst: 2}}
+	take := func() redisstore.Result {
+		t.Helper()
+		answer, err := s.Take("clock", []byte("k"), buckets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	take()
+	take()
+	keys, err := server.Keys(t.Context(), "ballast:clock:*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("%v: %v", keys, err)
+	}
+	// As if it had been written an hour from now, by the clock as it was then.
+	ahead := time.Now().Add(time.Hour).UnixMicro()
+	if err := server.Set(t.Context(), keys[0], fmt.Sprintf("%d 200000 200000", ahead), time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if answer := take(); answer.Refused != 1 || answer.Wait > 100*time.Millisecond {
+		t.Errorf("got %+v, want it refused for a tenth of a second", answer)
+	}
+	refused := time.Now()
+	waitFor(t, "the next token", func() bool { return take().Refused == 0 })
+	if took := time.Since(refused); took < 50*time.Millisecond || took > time.Second {
+		t.Errorf("a token after %v, want 100 ms", took)
+	}
+}
+
 // The ways to reach a Redis: over TLS, by a unix socket, with a password, a cluster, by sentinels.
 func TestRedisURLs(t *testing.T) {
 	certificate, key := selfSigned(t)

@@ -28,35 +28,32 @@ type pass struct {
 // With a store the buckets of this Caddy are charged as well. They are never emptier than those of the store, as they are
 // charged less: who is refused by them would be refused by the store, and need not be asked for. And they are at hand, as full as
 // they should be, when the store is not.
-func (h *Handler) take(c *client) (*pass, bucket.Decision) {
-	p := &pass{h: h}
+func (h *Handler) take(c *client, p *pass) bucket.Decision {
+	p.h = h
 	asks := h.store != nil && h.store.Available()
 	var d bucket.Decision
 	p.grant, d = h.zone.table.Take(c.keys(), c.text)
-	if h.store == nil {
-		return p, d
-	}
-	if !asks {
-		return p, h.withoutStore(p, d)
-	}
-	if !d.Allowed() && (d.Cause == bucket.Concurrency || !d.Overflow) {
-		return p, d
-	}
-	p.group, p.shared = sharedBuckets(c, h.limits)
-	answer, err := h.store.Take(h.zone.name, p.group, p.shared)
 	switch {
-	case err != nil:
-		p.shared = nil
-		return p, h.withoutStore(p, d)
-	case answer.Refused > 0:
-		p.shared = nil
+	case h.store == nil:
+		return d
+	case !asks:
+		return h.withoutStore(p, d)
+	case !d.Allowed() && (d.Cause == bucket.Concurrency || !d.Overflow):
+		return d
+	}
+	group, buckets := sharedBuckets(c, h.limits)
+	answer, err := h.store.Take(h.zone.name, group, buckets)
+	if err != nil {
+		return h.withoutStore(p, d)
+	}
+	if answer.Refused > 0 {
 		p.grant.Refund()
 		k := c.all[min(answer.Refused, c.n)-1]
 		h.zone.table.Hold(k, answer.Wait)
-		return p, bucket.Decision{Cause: bucket.Rate, Key: k, Wait: answer.Wait}
-	default:
-		return p, bucket.Decision{}
+		return bucket.Decision{Cause: bucket.Rate, Key: k, Wait: answer.Wait}
 	}
+	p.group, p.shared = group, buckets
+	return bucket.Decision{}
 }
 
 // withoutStore is what is decided when the store cannot be asked and the buckets of this Caddy say d.

@@ -79,8 +79,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.zone.count(exempt)
 		return next.ServeHTTP(w, r)
 	}
-	p, d := h.take(&c)
-	if !d.Allowed() {
+	var p pass
+	if d := h.take(&c, &p); !d.Allowed() {
 		if h.DryRun {
 			h.zone.count(dryRun)
 			h.logDryRun(d)
@@ -93,12 +93,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, r, d)
 	}
 	h.zone.count(allowed)
-	defer p.grant.Release() // also when a handler panics, as one does that gives up an answer half way
 	if h.app.several {
-		all := passesOf(r.Context())
-		all.add(p)
-		defer all.remove()
+		return passOn(p, w, r, next)
 	}
+	defer p.grant.Release() // also when a handler panics, as one does that gives up an answer half way
+	return next.ServeHTTP(w, r)
+}
+
+// passOn is for a request that may meet another limit, which gives p back if it refuses.
+func passOn(p pass, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	defer p.grant.Release()
+	all := passesOf(r.Context())
+	all.add(&p)
+	defer all.remove()
 	return next.ServeHTTP(w, r)
 }
 
