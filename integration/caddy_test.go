@@ -70,39 +70,65 @@ func siteConfig(site string) string {
 // added to the environment.
 func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
-	c := &caddy{t: t, site: freeAddress(t), admin: freeAddress(t), log: new(lockedBuffer), ended: make(chan struct{})}
-	file := filepath.Join(t.TempDir(), "Caddyfile")
-	if err := os.WriteFile(file, []byte(c.fill(config)), 0o600); err != nil {
-		t.Fatal(err)
+	c := &caddy{t: t}
+	// A port that was free may be somebody's when Caddy asks for it.
+	const tries = 5
+	for try := 1; ; try++ {
+		c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), new(lockedBuffer), make(chan struct{})
+		c.run(config, environment)
+		if c.serves() {
+			break
+		}
+		<-c.ended
+		if try == tries || !strings.Contains(c.log.String(), "address already in use") {
+			t.Fatalf("caddy ended:\n%s", c.log)
+		}
 	}
-	c.cmd = exec.Command(caddyBinary, "run", "--config", file, "--adapter", "caddyfile")
-	c.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
-	for _, variable := range environment {
-		c.cmd.Env = append(c.cmd.Env, c.fill(variable))
-	}
-	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = c.cmd.Wait()
-		close(c.ended)
-	}()
 	t.Cleanup(func() {
 		c.stop()
 		if t.Failed() {
 			t.Logf("caddy's log:\n%s", c.log)
 		}
 	})
-	waitFor(t, "caddy to serve", func() bool {
+	return c
+}
+
+// run starts the process.
+func (c *caddy) run(config string, environment []string) {
+	c.t.Helper()
+	file := filepath.Join(c.t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(c.fill(config)), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	c.cmd = exec.Command(caddyBinary, "run", "--config", file, "--adapter", "caddyfile")
+	c.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+c.t.TempDir(), "XDG_CONFIG_HOME="+c.t.TempDir())
+	for _, variable := range environment {
+		c.cmd.Env = append(c.cmd.Env, c.fill(variable))
+	}
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	if err := c.cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	cmd, ended := c.cmd, c.ended
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+}
+
+// serves waits until Caddy serves, and reports whether it does.
+func (c *caddy) serves() bool {
+	c.t.Helper()
+	over := false
+	waitFor(c.t, "caddy to serve", func() bool {
 		select {
 		case <-c.ended:
-			t.Fatalf("caddy ended:\n%s", c.log)
+			over = true
 		default:
 		}
-		return canConnect(c.admin) && canConnect(c.site)
+		return over || canConnect(c.admin) && canConnect(c.site)
 	})
-	return c
+	return !over
 }
 
 func (c *caddy) fill(config string) string {

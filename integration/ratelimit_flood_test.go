@@ -109,23 +109,10 @@ func ordinary(t *testing.T, c *caddy, until <-chan struct{}) (latencies []time.D
 // liveHeap is the memory that Caddy uses after a garbage collection.
 func (c *caddy) liveHeap() int64 {
 	c.t.Helper()
-	for _, path := range []string{"/debug/pprof/heap?gc=1", "/debug/pprof/heap?gc=1"} {
-		res, err := client.Get("http://" + c.admin + path)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		_, _ = discard(res.Body)
-		res.Body.Close()
+	for range 2 {
+		c.askAdmin("GET", "/debug/pprof/heap?gc=1")
 	}
-	res, err := client.Get("http://" + c.admin + "/metrics")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	_, text := c.askAdmin("GET", "/metrics")
 	match := regexp.MustCompile(`(?m)^go_memstats_heap_alloc_bytes (\S+)$`).FindSubmatch(text)
 	if match == nil {
 		c.t.Fatal("no go_memstats_heap_alloc_bytes")

@@ -126,6 +126,53 @@ func (c *tickingClock) now() time.Time {
 	return time.Unix(1_000_000_000, c.Add(int64(time.Microsecond)))
 }
 
+// A clock that is set to and fro grants nothing: not even by the second that it is ahead each other time.
+func TestClockToAndFro(t *testing.T) {
+	c := new(clock)
+	table := New(Limits{Rate: 10, Burst: 10}, 10, c.now)
+	got := 0
+	for i := range 1000 {
+		got += admitted(table, address(1), 1)
+		c.advance(time.Duration(1-i%2*2) * time.Second)
+	}
+	if got > 20 { // the burst, and what the second before the first look was worth
+		t.Errorf("%d of 1000 admitted, want at most 20", got)
+	}
+}
+
+// Keys are where they are looked for while the table is given another size, too.
+func TestResizeWhileInUse(t *testing.T) {
+	const burst = 1000
+	c := new(clock)
+	table := New(Limits{Rate: 1e-6, Burst: burst, Concurrency: 1 << 20}, 1000, c.now)
+	var passed atomic.Int64
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for !stop.Load() {
+				g, d := table.Take([]Key{address(1)}, "")
+				if d.Allowed() {
+					passed.Add(1)
+				}
+				g.Release()
+			}
+		})
+	}
+	for i := range 2000 {
+		table.Configure(Limits{Rate: 1e-6, Burst: burst, Concurrency: 1 << 20}, 1000+i%2*100_000)
+		table.Sweep()
+	}
+	for passed.Load() < burst {
+		runtime.Gosched()
+	}
+	stop.Store(true)
+	wg.Wait()
+	if u, _ := table.Look(address(1)); passed.Load() != burst || u.InFlight != 0 {
+		t.Errorf("%d admitted, %d in flight, want %d and none", passed.Load(), u.InFlight, burst)
+	}
+}
+
 func TestConcurrency(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Rate: 1, Burst: 5, Concurrency: 2}, 10, c.now)
