@@ -29,6 +29,8 @@ func TestDistribution(t *testing.T) {
 		{"backup", "load_balancer B0 B1 {\n backend B2 {\n backup\n}\n lb_policy round_robin\n}", []int64{50, 50, 0}},
 		{"default", "load_balancer B0 B1 B2", nil},
 		{"random", "load_balancer B0 B1 B2 {\n lb_policy random\n}", nil},
+		{"p2c", "load_balancer B0 B1 B2 {\n lb_policy p2c\n}", nil},
+		{"random_choose", "load_balancer B0 B1 B2 {\n lb_policy random_choose 2\n}", nil},
 		{"stock hash", "load_balancer B0 B1 B2 {\n lb_policy uri_hash\n}", nil},
 	}
 	for _, tt := range tests {

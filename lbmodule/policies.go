@@ -42,6 +42,14 @@ func ResolvePolicy(name string) string {
 	return name
 }
 
+// servedBy returns the name of the module that serves a policy in a load balancer, also where ours is called otherwise.
+func servedBy(name string) string {
+	if name == "random_choose" {
+		return "lb_p2c"
+	}
+	return ResolvePolicy(name)
+}
+
 // loadPolicy loads the selection policy. Our own policies take the settings of the stock ones they replace.
 func (h *Handler) loadPolicy(ctx caddy.Context) error {
 	if h.LoadBalancing == nil {
@@ -59,7 +67,7 @@ func (h *Handler) loadPolicy(ctx caddy.Context) error {
 	if err := json.Unmarshal(settings["policy"], &name); err != nil {
 		return fmt.Errorf("selection_policy: policy: must be the name of a policy: %w", err)
 	}
-	settings["policy"] = caddyconfig.JSON(ResolvePolicy(name), nil)
+	settings["policy"] = caddyconfig.JSON(servedBy(name), nil)
 	h.LoadBalancing.SelectionPolicyRaw = caddyconfig.JSON(settings, nil)
 
 	loaded, err := ctx.LoadModule(h.LoadBalancing, "SelectionPolicyRaw")

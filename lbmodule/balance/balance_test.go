@@ -4,16 +4,19 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
 
 // policies are all there are; what every policy promises is tested with each.
-var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}}
+var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, Choices{N: 3}}
 
 // name returns a policy's name for subtests.
-func name(p Policy) string { return fmt.Sprintf("%T", p)[len("balance."):] }
+func name(p Policy) string {
+	return strings.TrimSuffix(fmt.Sprintf("%T%v", p, p)[len("balance."):], "{}")
+}
 
 // weighted returns members without caps.
 func weighted(weights ...int) []Member {

@@ -42,10 +42,7 @@ func (r *random) Pick(tried []int) int {
 		return -1
 	}
 	for range redraws {
-		p := rand.IntN(n)
-		if c := &r.columns[p]; rand.Uint64N(r.total) >= c.keep {
-			p = c.alias
-		}
+		p := r.draw()
 		if !excluded(tried, r.index[p]) && r.at(p) {
 			return r.index[p]
 		}
@@ -55,6 +52,15 @@ func (r *random) Pick(tried []int) int {
 		return -1
 	}
 	return r.index[p]
+}
+
+// draw returns a position, by weight.
+func (r *random) draw() int {
+	p := rand.IntN(len(r.columns))
+	if c := &r.columns[p]; rand.Uint64N(r.total) >= c.keep {
+		return c.alias
+	}
+	return p
 }
 
 // aliasTable cuts n members' weights, each n times, into n columns as high as the sum of the weights, with parts of

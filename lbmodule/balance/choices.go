@@ -1,0 +1,62 @@
+package balance
+
+import "math/rand/v2"
+
+// Choices draws a few members at random, in proportion to the weights, and picks the one with the fewest requests in flight in
+// relation to its weight; the first drawn among equals. Two draws are enough for the load of the busiest of n members to stay
+// within a constant of log log n above the mean (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
+// Transactions on Parallel and Distributed Systems 12(10), 2001), and, unlike the least loaded of all, a member that looks idle
+// gets a bounded share: twice its own with two.
+//
+// It takes constant time and no lock. The second member differs from the first but for one pick in a few hundred (with equal
+// weights): drawing again is bounded. As with [Random], a pick that only finds full and tried members takes the first free one
+// from a place drawn evenly.
+type Choices struct {
+	N int // draws; two where it is less
+}
+
+// more is how many draws are made again for having drawn the same member, one that is full, or one in tried.
+const more = 8
+
+// Build implements [Policy].
+func (p Choices) Build(members []Member, _ Picker, _ []int) Picker {
+	c := &choices{n: max(p.N, 2)}
+	c.init(members)
+	c.columns, c.total = aliasTable(c.members)
+	return c
+}
+
+// choices is the picker of Choices.
+type choices struct {
+	random
+	n int
+}
+
+// Pick implements [Picker].
+func (c *choices) Pick(tried []int) int {
+	if len(c.columns) == 0 {
+		return -1
+	}
+	best, found := -1, 0
+	for draws := 0; found < c.n && draws < c.n+more; draws++ {
+		p := c.draw()
+		if p == best || excluded(tried, c.index[p]) || c.members[p].full() {
+			continue
+		}
+		found++
+		if best < 0 || c.members[p].lighter(&c.members[best]) {
+			best = p
+		}
+	}
+	if best < 0 || !c.at(best) {
+		if best = c.from(rand.IntN(len(c.columns)), tried); best < 0 {
+			return -1
+		}
+	}
+	return c.index[best]
+}
+
+// lighter tells whether m has fewer requests in flight than o, each in relation to its weight.
+func (m *Member) lighter(o *Member) bool {
+	return m.Load.Load()*int64(o.weight()) < o.Load.Load()*int64(m.weight())
+}

@@ -1,0 +1,79 @@
+package balance
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestChoicesShares(t *testing.T) {
+	// With nothing in flight it is a draw by weight.
+	for _, weights := range [][]int{{1, 1, 1}, {5, 3, 2}, {0, 1, 0, 1000, 7}} {
+		members := weighted(weights...)
+		checkShares(t, Choices{}.Build(members, nil, nil), members, weights)
+	}
+}
+
+// The less loaded of two wins, in relation to the weights.
+func TestChoicesPrefersTheLighter(t *testing.T) {
+	for _, tt := range []struct {
+		weights, loads []int
+		want           int // the one that wins against each other
+	}{
+		{[]int{1, 1}, []int{5, 0}, 1},
+		{[]int{1, 1}, []int{0, 5}, 0},
+		{[]int{10, 1}, []int{10, 2}, 0},
+		{[]int{1, 10}, []int{1, 9}, 1},
+		{[]int{MaxWeight, 1}, []int{1 << 20, 1 << 20}, 0},
+	} {
+		members := weighted(tt.weights...)
+		for i, load := range tt.loads {
+			members[i].Load.Store(int64(load))
+		}
+		p := Choices{}.Build(members, nil, nil)
+		const picks = 10_000
+		got := count(t, sequence(p, members, picks), 2)
+		// The other is picked if all draws hit it: that has to be rare, unless its weight says so.
+		if got[1-tt.want] > picks/100 && tt.weights[tt.want] >= tt.weights[1-tt.want] {
+			t.Errorf("weights %v, loads %v: picked %v, want %d nearly always", tt.weights, tt.loads, got, tt.want)
+		}
+	}
+}
+
+// As many balls as bins: with one draw the fullest has about 7 or 8 of 10,000, with two 3 or 4.
+func TestPowerOfTwoChoices(t *testing.T) {
+	const n = 10_000
+	fullest := func(policy Policy) int64 {
+		members := weighted(same(n, 1)...)
+		p := policy.Build(members, nil, nil)
+		for range n {
+			p.Pick(nil)
+		}
+		loads := make([]int64, n)
+		for i := range members {
+			loads[i] = members[i].Load.Load()
+		}
+		return slices.Max(loads)
+	}
+	if got := fullest(Choices{}); got > 5 {
+		t.Errorf("two choices: the fullest has %d, want at most 5", got)
+	}
+	if got := fullest(Choices{N: 4}); got > 4 {
+		t.Errorf("four choices: the fullest has %d, want at most 4", got)
+	}
+	if got := fullest(Random{}); got < 6 {
+		t.Errorf("one choice: the fullest has %d: the test shows nothing", got)
+	}
+}
+
+// A member that is idle among busy ones gets no more than the draws that hit it.
+func TestChoicesBoundTheShareOfTheIdle(t *testing.T) {
+	const n, picks = 10, 20_000
+	members := weighted(same(n, 1)...)
+	for i := 1; i < n; i++ {
+		members[i].Load.Store(1000)
+	}
+	got := count(t, sequence(Choices{}.Build(members, nil, nil), members, picks), n)
+	if share := float64(got[0]) / picks; share < 0.17 || share > 0.23 { // one of two draws of ten: 0.2
+		t.Errorf("the idle one has a share of %.2f, want 0.2", share)
+	}
+}

@@ -1,0 +1,53 @@
+package lbmodule
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(P2C))
+}
+
+// P2C (the power of two choices) draws two backends at random, by weight, and selects the one with fewer requests in flight in
+// relation to its weight. It takes no lock, and a backend that looks idle, for being new or for failing fast, gets at most twice its
+// share. `choose` may ask for more draws; it is the setting of `random_choose`, which this policy serves in a load balancer. A plain
+// `reverse_proxy` knows no weights.
+type P2C struct {
+	// Select, for a plain reverse_proxy, is Caddy's own.
+	reverseproxy.RandomChoiceSelection
+}
+
+// CaddyModule returns the Caddy module information.
+func (*P2C) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_p2c",
+		New: func() caddy.Module { return new(P2C) },
+	}
+}
+
+// UnmarshalCaddyfile sets p up from Caddyfile tokens: `lb_p2c [<draws>]`.
+func (p *P2C) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the policy's name
+	if !d.NextArg() {
+		return nil
+	}
+	n, err := strconv.Atoi(d.Val())
+	if err != nil || n < 2 {
+		return d.Errf("lb_policy p2c %s: must be a number of draws, 2 or more", d.Val())
+	}
+	p.Choose = n
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func (p *P2C) balancePolicy() balance.Policy { return balance.Choices{N: p.Choose} }
+
+var _ balancer = (*P2C)(nil)
