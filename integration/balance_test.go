@@ -326,3 +326,58 @@ func TestWrongConfig(t *testing.T) {
 }
 
 var errStatus = errors.New("unexpected status")
+
+// With lb_hash a key has one backend, over restarts too, and only the keys of one that is gone move.
+func TestHashedRequests(t *testing.T) {
+	backends, _ := startBackends(t, 4)
+	site := fillBackends("load_balancer B0 B1 B2 B3 {\n lb_policy hash {path}\n}", backends)
+	where := func(c *caddy) map[string]string {
+		t.Helper()
+		at := make(map[string]string)
+		for i := range 200 {
+			path := fmt.Sprintf("/%d", i)
+			status, header, _ := c.get(path)
+			if status != http.StatusOK {
+				t.Fatalf("%s: status %d", path, status)
+			}
+			at[path] = header.Get("X-Backend")
+		}
+		return at
+	}
+	c := startCaddy(t, site)
+	first := where(c)
+	if err := c.reload(siteConfig(site + "\nheader X-Reloaded yes")); err != nil {
+		t.Fatal(err)
+	}
+	again, restarted := where(c), where(startCaddy(t, site))
+	gone := first["/0"]
+	for _, b := range backends {
+		if b.addr == gone {
+			b.kill()
+		}
+	}
+	without := where(c)
+	stayed := 0
+	for path, backend := range first {
+		if again[path] != backend || restarted[path] != backend {
+			t.Errorf("%s: %s, then %s after a reload and %s after a restart", path, backend, again[path], restarted[path])
+		}
+		switch {
+		case without[path] == gone:
+			t.Errorf("%s: answered by a backend that is gone", path)
+		case backend != gone && without[path] == backend:
+			stayed++
+		case backend != gone:
+			t.Logf("%s moved from %s to %s", path, backend, without[path])
+		}
+	}
+	others := 0
+	for _, backend := range first {
+		if backend != gone {
+			others++
+		}
+	}
+	if others == 0 || stayed < others*97/100 {
+		t.Errorf("%d of %d keys stayed where they were", stayed, others)
+	}
+}

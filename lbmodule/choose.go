@@ -27,6 +27,7 @@ type request struct {
 	choice
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 
+	key      pool.Key // for policies that choose by one
 	attempts int
 	tried    []int // positions in set of the members of attempts that failed
 	again    bool  // there is to be another attempt, for which choice is made
@@ -140,7 +141,10 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 		return choice{}, pool.ErrNone
 	}
 	safe := !q.set.view.Snapshot().Probing() || q.repeatable(r)
-	return q.set.acquire(q.h.policy, q.tried, safe, r, q.w)
+	if k, ok := q.h.policy.(keyed); ok && !q.key.Known {
+		q.key = k.key(r)
+	}
+	return q.set.acquire(q.h.policy, q.key, q.tried, safe, r, q.w)
 }
 
 // maxHeld is how long a request waits at most while no backend has been checked yet.

@@ -200,11 +200,11 @@ func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
 	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], pool.Settings{})
 	defer set.view.Close()
-	if _, err := set.acquire(oddPolicy{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
+	if _, err := set.acquire(oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)
 	}
 	own := &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "elsewhere:1"}
-	c, err := set.acquire(oddPolicy{own}, nil, true, newRequest(t), nil)
+	c, err := set.acquire(oddPolicy{own}, pool.Key{}, nil, true, newRequest(t), nil)
 	if c.upstream != own || c.lease.Held() || err != nil {
 		t.Errorf("a policy with an upstream of its own: %v, %v, %v", c.upstream, c.lease.Held(), err)
 	}

@@ -269,7 +269,7 @@ func TestSlowStartWithStockPolicy(t *testing.T) {
 	observe(h, nil, 1)
 	got := 0
 	for range 3000 {
-		c, err := h.static.acquire(reverseproxy.RandomSelection{}, nil, true, newRequest(t), nil)
+		c, err := h.static.acquire(reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

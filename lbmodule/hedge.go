@@ -205,7 +205,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 	if c.winner != undecided || c.original.Context().Err() != nil || h.pool.QueueLength() > 0 {
 		return nil, false
 	}
-	lease, err := c.set.view.Acquire([]int{c.first}, false)
+	lease, err := c.set.view.AcquireFor(c.q.key, []int{c.first}, false)
 	if err != nil {
 		return nil, false
 	}

@@ -159,19 +159,20 @@ func TestSlowStartJSON(t *testing.T) {
 // A JSON config of reverse_proxy works with the one word changed, and stock policies are served by ours.
 func TestPolicies(t *testing.T) {
 	for stock, want := range map[string]string{
-		`{"policy": "round_robin"}`:                              `lb_round_robin`,
-		`{"policy": "weighted_round_robin", "weights": [1, 2]}`:  `lb_weighted_round_robin`,
-		`{"policy": "least_conn"}`:                               `lb_least_conn`,
-		`{"policy": "random"}`:                                   `lb_random`,
-		`{"policy": "first"}`:                                    `lb_first`,
-		`{"policy": "lb_first"}`:                                 `lb_first`,
-		`{"policy": "p2c"}`:                                      `lb_p2c`,
-		`{"policy": "random_choose", "choose": 2}`:               `lb_p2c`,
-		`{"policy": "random_choose"}`:                            `lb_p2c`,
-		`{"policy": "lb_p2c", "choose": 3}`:                      `lb_p2c`,
-		`{"policy": "ip_hash"}`:                                  `ip_hash`,
-		`{"policy": "header", "field": "X-User"}`:                `header`,
-		`{"policy": "cookie", "name": "lb", "secret": "s3cret"}`: `cookie`,
+		`{"policy": "round_robin"}`:                               `lb_round_robin`,
+		`{"policy": "weighted_round_robin", "weights": [1, 2]}`:   `lb_weighted_round_robin`,
+		`{"policy": "least_conn"}`:                                `lb_least_conn`,
+		`{"policy": "random"}`:                                    `lb_random`,
+		`{"policy": "first"}`:                                     `lb_first`,
+		`{"policy": "lb_first"}`:                                  `lb_first`,
+		`{"policy": "p2c"}`:                                       `lb_p2c`,
+		`{"policy": "random_choose", "choose": 2}`:                `lb_p2c`,
+		`{"policy": "random_choose"}`:                             `lb_p2c`,
+		`{"policy": "lb_p2c", "choose": 3}`:                       `lb_p2c`,
+		`{"policy": "hash", "keys": ["{http.request.uri.path}"]}`: `lb_hash`,
+		`{"policy": "ip_hash"}`:                                   `ip_hash`,
+		`{"policy": "header", "field": "X-User"}`:                 `header`,
+		`{"policy": "cookie", "name": "lb", "secret": "s3cret"}`:  `cookie`,
 	} {
 		t.Run(stock, func(t *testing.T) {
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "load_balancing": {"selection_policy": ` + stock + `}}`)

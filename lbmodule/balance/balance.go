@@ -38,6 +38,9 @@ type Member struct {
 	// of its weight let it pass with this probability only. 0 and 1 mean that it is not ramped up.
 	Warmth float64
 
+	// ID tells the member from others, wherever it stands in the list, for policies that give it the same requests again.
+	ID uint64
+
 	// Load counts the requests in flight. It is shared with the other pickers over the same member (there are two
 	// while a configuration is replaced): Pick adds 1, the owner takes 1 away when the request is done.
 	Load *atomic.Int64

@@ -11,7 +11,7 @@ import (
 )
 
 // policies are all there are; what every policy promises is tested with each.
-var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, Choices{N: 3}}
+var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, Choices{N: 3}, Hash{size: 251}}
 
 // name returns a policy's name for subtests.
 func name(p Policy) string {
@@ -22,7 +22,7 @@ func name(p Policy) string {
 func weighted(weights ...int) []Member {
 	members := make([]Member, len(weights))
 	for i, w := range weights {
-		members[i] = Member{Weight: w, Load: new(atomic.Int64)}
+		members[i] = Member{Weight: w, ID: uint64(i), Load: new(atomic.Int64)}
 	}
 	return members
 }
@@ -31,7 +31,7 @@ func weighted(weights ...int) []Member {
 func capped(caps ...int) []Member {
 	members := make([]Member, len(caps))
 	for i, c := range caps {
-		members[i] = Member{Weight: 1, Cap: c, Load: new(atomic.Int64)}
+		members[i] = Member{Weight: 1, Cap: c, ID: uint64(i), Load: new(atomic.Int64)}
 	}
 	return members
 }

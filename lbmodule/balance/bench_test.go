@@ -20,7 +20,7 @@ func mixed(policy Policy, n, limit int) []Member {
 // benchmark runs a pick and the release that belongs to it as one operation.
 func benchmark(b *testing.B, run func(b *testing.B, p Picker, members []Member)) {
 	for _, limit := range []int{0, 64} {
-		for _, policy := range policies {
+		for _, policy := range append(policies, Hash{}) {
 			for _, n := range []int{3, 100, 10_000} {
 				title := fmt.Sprintf("%s/%d", name(policy), n)
 				if limit > 0 {
@@ -80,15 +80,17 @@ func BenchmarkPickBusy(b *testing.B) {
 }
 
 func BenchmarkBuild(b *testing.B) {
-	for _, policy := range policies {
-		b.Run(fmt.Sprintf("%s/10000", name(policy)), func(b *testing.B) {
-			members := mixed(policy, 10_000, 64)
-			p := policy.Build(members, nil, nil)
-			index := identity(len(members))
-			for b.Loop() {
-				policy.Build(members, p, index)
-			}
-		})
+	for _, policy := range append(policies, Hash{}) {
+		for _, n := range []int{3, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", name(policy), n), func(b *testing.B) {
+				members := mixed(policy, n, 64)
+				p := policy.Build(members, nil, nil)
+				index := identity(len(members))
+				for b.Loop() {
+					policy.Build(members, p, index)
+				}
+			})
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 // is safe for concurrent use.
 type Member struct {
 	address string
+	id      uint64 // hash of the address: what policies that go by keys know the member by
 	pool    *Pool
 
 	// load counts the requests in flight. Pickers raise it when they reserve a slot, a lease lowers it.

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
@@ -132,7 +134,7 @@ func (p *Pool) Open(backends []Backend, settings Settings) *View {
 	for i, b := range v.backends {
 		m := p.members[b.Address]
 		if m == nil {
-			m = &Member{address: b.Address, pool: p, vitals: &vitals{cold: late}}
+			m = &Member{address: b.Address, id: xxhash.Sum64String(b.Address), pool: p, vitals: &vitals{cold: late}}
 			p.members[b.Address] = m
 		}
 		m.refs++

@@ -83,6 +83,7 @@ type tier struct {
 	members []int          // positions in the view, ascending
 	warmth  []float64      // of each, relative to the warmest
 	picker  balance.Picker // picks an index of members; nil without a policy
+	keyed   balance.Keyed  // picker, if it goes by the request's key
 }
 
 // place is a member's tier and its index there.
@@ -115,15 +116,21 @@ func (t *tier) normalize() {
 	}
 }
 
-func (t *tier) pick(tried []int) int {
-	if i := t.picker.Pick(tried); i >= 0 {
-		return t.members[i]
+func (t *tier) pick(key Key, tried []int) int {
+	var i int
+	if t.keyed != nil && key.Known {
+		i = t.keyed.PickFor(key.Hash, tried)
+	} else {
+		i = t.picker.Pick(tried)
 	}
-	return -1
+	if i < 0 {
+		return -1
+	}
+	return t.members[i]
 }
 
 // pickUntried picks among the members that are not in tried, tier by tier; -1 when there is none.
-func (s *Snapshot) pickUntried(tried []int) int {
+func (s *Snapshot) pickUntried(key Key, tried []int) int {
 	var buf [8]int
 	for t := s.first; t < len(s.tiers); t++ {
 		if len(s.tiers[t].members) == 0 {
@@ -135,7 +142,7 @@ func (s *Snapshot) pickUntried(tried []int) int {
 				here = append(here, int(s.at[i].index))
 			}
 		}
-		if i := s.tiers[t].pick(here); i >= 0 {
+		if i := s.tiers[t].pick(key, here); i >= 0 {
 			return i
 		}
 	}

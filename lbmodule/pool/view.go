@@ -77,6 +77,17 @@ func (v *View) Close() {
 // that this request has been to: they are picked only when no other member can be. Backups are considered
 // when no primary is eligible, and by a request that found no other primary to go to.
 func (v *View) Acquire(tried []int, safe bool) (Lease, error) {
+	return v.AcquireFor(Key{}, tried, safe)
+}
+
+// Key is what policies that choose by a key of the request know of it. The zero Key is that of a request without one.
+type Key struct {
+	Hash  uint64
+	Known bool
+}
+
+// AcquireFor is Acquire for a request with that key. Policies that do not go by keys do not look at it.
+func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 	s := v.snap.Load()
 	if l, ok := v.AcquireProbe(tried, safe); ok {
 		return l, nil
@@ -88,11 +99,11 @@ func (v *View) Acquire(tried []int, safe bool) (Lease, error) {
 		return Lease{}, ErrNone
 	}
 	if len(tried) > 0 {
-		if i := s.pickUntried(tried); i >= 0 {
+		if i := s.pickUntried(key, tried); i >= 0 {
 			return v.granted(i), nil
 		}
 	}
-	if i := s.tiers[s.first].pick(nil); i >= 0 {
+	if i := s.tiers[s.first].pick(key, nil); i >= 0 {
 		return v.granted(i), nil
 	}
 	return Lease{}, ErrFull
@@ -328,13 +339,14 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 	for k, i := range tier.members {
 		b := v.backends[i]
 		weight := max(int(float64(b.Weight*scale)*tier.warmth[k]+0.5), 1)
-		members[k] = balance.Member{Weight: weight, Cap: b.MaxRequests, Load: &v.members[i].load, Warmth: tier.warmth[k]}
+		members[k] = balance.Member{Weight: weight, Cap: b.MaxRequests, ID: v.members[i].id, Load: &v.members[i].load, Warmth: tier.warmth[k]}
 		before[k] = -1
 		if old != nil && old.at[i].tier == int8(t) {
 			before[k] = int(old.at[i].index)
 		}
 	}
 	tier.picker = v.settings.Policy.Build(members, prev, before)
+	tier.keyed, _ = tier.picker.(balance.Keyed)
 }
 
 // scale is what weights are multiplied by, so that a share of a small one is still a whole number: a hundred while
