@@ -320,10 +320,15 @@ func TestRateLimitByKey(t *testing.T) {
 		t.Errorf("%d of 10 admitted after the key was forgotten, want 3", got)
 	}
 
-	// An address within a key is as wide as a client is.
-	c = behindProxy(t, "ip_rate_limit {\n rate 1/h\n burst 3\n key \"{method} {client_ip}\"\n}")
-	if got := c.admitted(10, func(i int) []string { return []string{"X-Forwarded-For", fmt.Sprintf("2001:db8::%x", i)} }); got != 3 {
-		t.Errorf("%d of 10 addresses of a /64 admitted, want 3", got)
+	// An address within a key is as wide as a client is, and its tiers count, too.
+	c = behindProxy(t, "ip_rate_limit {\n zone mixed\n rate 1/h\n burst 3\n key \"{method} {client_ip}\"\n}")
+	for format, want := range map[string]int{"2001:db8:1::%x": 3, "2001:db8:2:%02x::1": 12, "2001:db8:3:%02x00::1": 48, "192.0.2.%d": 60} {
+		if got := c.admitted(60, func(i int) []string { return []string{"X-Forwarded-For", fmt.Sprintf(format, i)} }); got != want {
+			t.Errorf("%s: %d of 60 admitted, want %d", format, got, want)
+		}
+	}
+	if status := c.api("DELETE", "/load_balancer/rate_limits/mixed/GET%20192.0.2.1%2f32", nil); status != http.StatusNoContent {
+		t.Errorf("forgetting a key with an address: status %d", status)
 	}
 }
 

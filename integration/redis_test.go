@@ -203,6 +203,17 @@ func TestFleetChargesAllOrNone(t *testing.T) {
 			t.Errorf("%+v, want 5 shared tokens", key)
 		}
 	}
+	// What another node knows of a key is shown.
+	b.as("X-Forwarded-For", "192.0.2.200")
+	if status := a.api("GET", "/load_balancer/rate_limits/fleet/192.0.2.200", &key); status != http.StatusOK || key.Tokens != 5 || key.SharedTokens > 4.1 {
+		t.Errorf("status %d, %+v, want 4 shared tokens", status, key)
+	}
+	if status := a.api("GET", "/load_balancer/rate_limits/fleet/192.0.2.201", nil); status != http.StatusNotFound {
+		t.Errorf("status %d of a key that nobody knows, want 404", status)
+	}
+	if status := a.api("DELETE", "/load_balancer/rate_limits/fleet/192.0.2.200", nil); status != http.StatusNoContent {
+		t.Errorf("status %d of forgetting it", status)
+	}
 	if n, err := server.DBSize(t.Context()).Result(); err != nil || n > 1 { // the probe's
 		t.Errorf("%d keys left in Redis: %v", n, err)
 	}
@@ -394,7 +405,11 @@ func toAny(words []string) []any {
 func TestRedisUnreachable(t *testing.T) {
 	for policy, want := range map[string]int{"local": 3, "allow": 10, "deny": 0} {
 		t.Run(policy, func(t *testing.T) {
-			c := nodes(t, 1, "rate 1/h\n burst 3", "redis://:secret-password@"+freeAddress(t)+" {\n on_error "+policy+"\n}")[0]
+			url := "redis://:secret-password@" + freeAddress(t)
+			if policy == "local" {
+				url = "redis+sentinel://:secret-password@" + freeAddress(t) + "?master_name=m&sentinel_password=sentinel-secret"
+			}
+			c := nodes(t, 1, "rate 1/h\n burst 3", url+" {\n on_error "+policy+"\n}")[0]
 			c.waitLogged("rate limit store is unavailable")
 			if got := c.admitted(10, same("X-Forwarded-For", "192.0.2.1")); got != want {
 				t.Errorf("%d of 10 admitted, want %d", got, want)
@@ -405,10 +420,47 @@ func TestRedisUnreachable(t *testing.T) {
 			if strings.Contains(c.log.String(), "secret-password") {
 				t.Error("the log tells the password")
 			}
+			if strings.Contains(c.log.String(), "sentinel-secret") {
+				t.Error("the log tells the password of the sentinels")
+			}
 			if n := strings.Count(c.log.String(), "\nredis: "); n > 0 {
 				t.Errorf("%d lines of the client in the log", n)
 			}
 		})
+	}
+}
+
+// A command whose answer is lost is not sent again: it may have been run. Clients of clusters do that unless they are told.
+func TestLostAnswersAreNotAskedForAgain(t *testing.T) {
+	front := freeAddress(t)
+	bus := freeAddress(t)
+	server := startRedis(t, "--cluster-enabled", "yes", "--cluster-port", port(t, bus), "--cluster-config-file", filepath.Join(t.TempDir(), "nodes"),
+		"--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port(t, front))
+	if err := server.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the cluster", func() bool { return strings.Contains(server.ClusterInfo(t.Context()).Val(), "cluster_state:ok") })
+	proxy := startSlowProxyAt(t, front, server.addr)
+	s, err := redisstore.New(redisstore.Options{URL: "redis+cluster://" + front, Timeout: time.Second, Changed: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	take := func() error {
+		_, err := s.Take("lost", []byte("k"), []redisstore.Bucket{{Key: []byte("k"), Rate: 0.001, Burst: 100}})
+		return err
+	}
+	if err := take(); err != nil {
+		t.Fatal(err)
+	}
+	proxy.cut.Store(true)
+	if err := take(); err == nil {
+		t.Error("an answer that was lost")
+	}
+	proxy.cut.Store(false)
+	answer, err := s.Look("lost", []byte("k"), redisstore.Bucket{Key: []byte("k"), Rate: 0.001, Burst: 100})
+	if err != nil || answer.Tokens < 97.9 || answer.Tokens > 98.1 {
+		t.Errorf("%v tokens of 100 left after two were taken: %v", answer.Tokens, err)
 	}
 }
 
@@ -591,11 +643,17 @@ func limitsByRedis(t *testing.T, url string) {
 type slowProxy struct {
 	addr  string
 	delay atomic.Int64
+	cut   atomic.Bool // answers are lost, and the connection with them
 }
 
 func startSlowProxy(t *testing.T, target string) *slowProxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return startSlowProxyAt(t, "127.0.0.1:0", target)
+}
+
+func startSlowProxyAt(t *testing.T, address, target string) *slowProxy {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -628,6 +686,9 @@ func (p *slowProxy) pass(in net.Conn, target string) {
 	for {
 		n, err := out.Read(buf)
 		if err != nil {
+			return
+		}
+		if p.cut.Load() {
 			return
 		}
 		time.Sleep(time.Duration(p.delay.Load()))

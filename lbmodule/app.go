@@ -153,9 +153,11 @@ func (a *App) Start() error {
 
 // Stop ends what Start began.
 func (a *App) Stop() error {
-	if a.stop != nil {
-		a.stop()
+	if a.stop == nil {
+		return nil
 	}
+	a.stop()
+	a.stop = nil
 	a.done.Wait()
 	serving.remove(a)
 	a.mu.Lock()
@@ -170,8 +172,12 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// Cleanup gives up the pools that this config's handlers joined.
+// Cleanup gives up the pools that this config's handlers joined. A config that is given up after it has begun to serve may not
+// have been stopped.
 func (a *App) Cleanup() error {
+	if err := a.Stop(); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, j := range a.joined {

@@ -122,7 +122,7 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	z := all[i]
 	switch {
 	case r.Method == http.MethodDelete:
-		forget := func() error { return z.forget(key) }
+		forget := func() error { return z.forget(r, key) }
 		if key == "" {
 			forget = func() error { return z.forgetAll(r) }
 		}
@@ -145,23 +145,40 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // namedKey is a key that a name may stand for, and the group under which a store has it.
-type namedKey struct{ key, group bucket.Key }
+type namedKey struct {
+	key   bucket.Key
+	group []byte // nil if it cannot be known: it depends on the address in the text
+}
 
 // keysOf are the keys that a name may stand for.
 func (z *joinedZone) keysOf(name string) []namedKey {
 	var found []namedKey
-	add := func(k bucket.Key) { found = append(found, namedKey{k, k}) }
+	add := func(k bucket.Key, group []byte) { found = append(found, namedKey{k, group}) }
 	identifier := z.handler.identifier
 	if identifier.template != "" {
-		add(bucket.TextKey(name))
-		if k, ok := bucket.ParseHash(name); ok {
-			add(k)
+		multiples := []uint8{1}
+		if identifier.mixesAddress() {
+			for _, t := range tiers {
+				multiples = append(multiples, t.multiple)
+			}
+		}
+		for _, multiple := range multiples {
+			for _, parse := range []func() (bucket.Key, bool){
+				func() (bucket.Key, bool) { return bucket.TextKey(name, multiple), true },
+				func() (bucket.Key, bool) { return bucket.ParseHash(name, multiple) },
+			} {
+				if k, ok := parse(); ok && len(multiples) > 1 {
+					add(k, nil)
+				} else if ok {
+					add(k, k.Bytes())
+				}
+			}
 		}
 	}
 	p, err := parseRange(name)
 	if err != nil {
-		if name == (bucket.Key{}).String() {
-			add(bucket.Key{})
+		if unknown := (bucket.Key{}); name == unknown.String() {
+			add(unknown, unknown.Bytes())
 		}
 		return found
 	}
@@ -170,7 +187,7 @@ func (z *joinedZone) keysOf(name string) []namedKey {
 	identifier.addKeys(&c)
 	for _, k := range c.keys() {
 		if p.IsSingleIP() || k.String() == p.String() {
-			found = append(found, namedKey{k, c.all[c.n-1]})
+			add(k, c.all[c.n-1].Bytes())
 		}
 	}
 	return found
@@ -180,43 +197,53 @@ func unknownKey(name string) error {
 	return apiError(http.StatusNotFound, "key %s: nothing is known of it; it has all its tokens", name)
 }
 
-// look shows what a key has used.
+// look shows what a key has used: here, and in the store.
 func (z *joinedZone) look(w http.ResponseWriter, name string) error {
+	var failed error
 	for _, k := range z.keysOf(name) {
-		u, ok := z.table.Look(k.key)
-		if !ok {
-			continue
-		}
+		u, known := z.table.Look(k.key)
 		o := z.keyOverview(u)
-		if z.store != nil {
-			if answer, err := z.store.Look(z.name, k.group.Bytes(), sharedBucket(k.key, z.handler.limits)); err == nil {
+		if z.store != nil && k.group != nil {
+			shared := sharedBucket(k.key, z.handler.limits)
+			answer, err := z.store.Look(z.name, k.group, shared)
+			if err == nil {
 				o.SharedTokens = &answer.Tokens
 			}
+			failed = cmp.Or(failed, err)
+			if !known && err == nil && answer.Tokens < float64(shared.Burst) {
+				known = true // to others
+				o.Key, o.Burst, o.Tokens = k.key.String(), shared.Burst, float64(shared.Burst)
+			}
 		}
-		return writeJSON(w, o)
+		if known {
+			return writeJSON(w, o)
+		}
+	}
+	if failed != nil {
+		return apiError(http.StatusBadGateway, "key %s: nothing is known of it here, and the store cannot be asked: %w", name, failed)
 	}
 	return unknownKey(name)
 }
 
-// forgetAll gives all keys their tokens back.
+// forgetAll gives all keys their tokens back: in the store first, which would refuse clients again and have them held here.
 func (z *joinedZone) forgetAll(r *http.Request) error {
-	z.table.ForgetAll()
-	if z.store == nil {
-		return nil
+	var failed error
+	if z.store != nil {
+		failed = z.store.ForgetZone(r.Context(), z.name)
 	}
-	return notForgotten(z.store.ForgetZone(r.Context(), z.name))
+	z.table.ForgetAll()
+	return notForgotten(failed)
 }
 
-// forget gives the keys of that name their tokens back.
-func (z *joinedZone) forget(name string) error {
-	known := false
+// forget gives the keys of that name their tokens back, in the same order.
+func (z *joinedZone) forget(r *http.Request, name string) error {
+	known := z.store != nil // perhaps: the store does not tell
 	var failed error
 	for _, k := range z.keysOf(name) {
-		known = z.table.Forget(k.key) || known
 		if z.store != nil {
-			known = true // perhaps: the store does not tell
-			failed = cmp.Or(failed, z.store.Forget(z.name, k.group.Bytes(), k.key.Bytes()))
+			failed = cmp.Or(failed, z.store.Forget(r.Context(), z.name, k.group, k.key.Bytes()))
 		}
+		known = z.table.Forget(k.key) || known
 	}
 	if !known {
 		return unknownKey(name)

@@ -80,7 +80,7 @@ func (a *App) join(h *Handler) error {
 	a.several = a.users > 1
 	name := h.Zone
 	if name == "" {
-		name = h.derivedZone()
+		name = h.derivedZone(identity)
 	}
 	for n := 2; ; n++ {
 		have := a.find(name)
@@ -94,7 +94,7 @@ func (a *App) join(h *Handler) error {
 		if h.Zone != "" {
 			return fmt.Errorf("zone %s: the name stands for a limit with other settings already; limits that differ need different names", name)
 		}
-		name = fmt.Sprintf("%s-%d", h.derivedZone(), n)
+		name = fmt.Sprintf("%s-%d", h.derivedZone(identity), n)
 	}
 	h.zone, err = zones.acquire(name, func() (*zone, error) {
 		return &zone{name: name, table: bucket.New(h.limits, h.maxKeys(), time.Now)}, nil
@@ -162,9 +162,11 @@ func (a *App) configure() {
 
 // Stop ends what Start began. If it was given up for the config before it, that config's limits hold again.
 func (a *App) Stop() error {
-	if a.stop != nil {
-		a.stop()
+	if a.stop == nil {
+		return nil
 	}
+	a.stop()
+	a.stop = nil
 	a.done.Wait()
 	serving.remove(a)
 	if other := serving.latest(); other != nil {
@@ -173,8 +175,12 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// Cleanup gives up the zones and stores that this config's handlers joined.
+// Cleanup gives up the zones and stores that this config's handlers joined. A config that is given up after it has begun to serve
+// may not have been stopped.
 func (a *App) Cleanup() error {
+	if err := a.Stop(); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, z := range a.zones {

@@ -40,9 +40,12 @@ func newIdentifier(s *Settings) identifier {
 	return i
 }
 
+// mixesAddress tells whether the address is a part of the key.
+func (i *identifier) mixesAddress() bool { return strings.Contains(i.template, clientIP) }
+
 // byAddress tells whether clients may be told apart by their address.
 func (i *identifier) byAddress() bool {
-	return i.template == "" || strings.Contains(i.template, clientIP) || strings.Contains(i.template, "{http.request.header.")
+	return i.template == "" || i.mixesAddress() || strings.Contains(i.template, "{http.request.header.")
 }
 
 // client is who makes a request.
@@ -65,14 +68,36 @@ func (c *client) add(k bucket.Key) {
 func (i *identifier) identify(r *http.Request) client {
 	var c client
 	c.address = clientAddress(r)
-	if i.template != "" {
-		if c.text = i.fillIn(r, c.address); c.text != "" {
-			c.add(bucket.TextKey(c.text))
-			return c
-		}
+	if i.template != "" && i.addTexts(&c, r) {
+		return c
 	}
 	i.addKeys(&c)
 	return c
+}
+
+// addTexts adds the key that is made of the template, and with an address in it those of the tiers: otherwise who has a /48
+// would have a key for each of its networks. It reports whether there is a key.
+func (i *identifier) addTexts(c *client, r *http.Request) bool {
+	if c.text = i.fillIn(r, i.rangeOf(c.address)); c.text == "" {
+		return false
+	}
+	c.add(bucket.TextKey(c.text, 1))
+	if i.mixesAddress() {
+		i.eachTier(c.address, func(p netip.Prefix, multiple uint8) { c.add(bucket.TextKey(i.fillIn(r, p), multiple)) })
+	}
+	return true
+}
+
+// eachTier calls f for the tiers of an address.
+func (i *identifier) eachTier(a netip.Addr, f func(p netip.Prefix, multiple uint8)) {
+	if !i.tiers || !a.Is6() {
+		return
+	}
+	for _, t := range tiers {
+		if t.bits < i.v6 {
+			f(netip.PrefixFrom(a, t.bits).Masked(), t.multiple)
+		}
+	}
 }
 
 // addKeys adds the keys of c's address.
@@ -82,17 +107,14 @@ func (i *identifier) addKeys(c *client) {
 		return
 	}
 	c.add(bucket.AddressKey(i.rangeOf(c.address), 1))
-	if i.tiers && c.address.Is6() {
-		for _, t := range tiers {
-			if t.bits < i.v6 {
-				c.add(bucket.AddressKey(netip.PrefixFrom(c.address, t.bits).Masked(), t.multiple))
-			}
-		}
-	}
+	i.eachTier(c.address, func(p netip.Prefix, multiple uint8) { c.add(bucket.AddressKey(p, multiple)) })
 }
 
-// rangeOf is the range of addresses that counts as one client.
+// rangeOf is the range of addresses that counts as one client, the zero Prefix if the address is not known.
 func (i *identifier) rangeOf(a netip.Addr) netip.Prefix {
+	if !a.IsValid() {
+		return netip.Prefix{}
+	}
 	bits := 32
 	if a.Is6() {
 		bits = i.v6
@@ -102,7 +124,7 @@ func (i *identifier) rangeOf(a netip.Addr) netip.Prefix {
 
 // fillIn fills in the placeholders of the key. An address among them is as wide as the client's range: otherwise an IPv6 client
 // would have a new key for each of its addresses.
-func (i *identifier) fillIn(r *http.Request, a netip.Addr) string {
+func (i *identifier) fillIn(r *http.Request, addresses netip.Prefix) string {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	parts := strings.Split(i.template, clientIP)
 	filled := make([]string, len(parts))
@@ -113,8 +135,8 @@ func (i *identifier) fillIn(r *http.Request, a netip.Addr) string {
 		return filled[0]
 	}
 	who := ""
-	if a.IsValid() {
-		who = i.rangeOf(a).String()
+	if addresses.IsValid() {
+		who = addresses.String()
 	}
 	return strings.Join(filled, who)
 }

@@ -37,14 +37,14 @@ func (h *Handler) take(c *client, p *pass) bucket.Decision {
 	case h.store == nil:
 		return d
 	case !asks:
-		return h.withoutStore(p, d)
+		return h.withoutStore(p, c, d)
 	case !d.Allowed() && (d.Cause == bucket.Concurrency || !d.Overflow):
 		return d
 	}
 	group, buckets := sharedBuckets(c, h.limits)
 	answer, err := h.store.Take(h.zone.name, group, buckets)
 	if err != nil {
-		return h.withoutStore(p, d)
+		return h.withoutStore(p, c, d)
 	}
 	if answer.Refused > 0 {
 		p.grant.Refund()
@@ -53,11 +53,18 @@ func (h *Handler) take(c *client, p *pass) bucket.Decision {
 		return bucket.Decision{Cause: bucket.Rate, Key: k, Wait: answer.Wait}
 	}
 	p.group, p.shared = group, buckets
+	if !d.Allowed() {
+		// There was no room for it here.
+		if p.grant, d = h.zone.table.TakeInFlight(c.keys(), c.text); !d.Allowed() {
+			p.refund()
+		}
+		return d
+	}
 	return bucket.Decision{}
 }
 
 // withoutStore is what is decided when the store cannot be asked and the buckets of this Caddy say d.
-func (h *Handler) withoutStore(p *pass, d bucket.Decision) bucket.Decision {
+func (h *Handler) withoutStore(p *pass, c *client, d bucket.Decision) bucket.Decision {
 	h.zone.storeErrors.Add(1)
 	switch h.Redis.OnError {
 	case onErrorDeny:
@@ -65,7 +72,7 @@ func (h *Handler) withoutStore(p *pass, d bucket.Decision) bucket.Decision {
 		return bucket.Decision{Cause: unavailable, Wait: time.Second}
 	case onErrorAllow:
 		if d.Cause == bucket.Rate {
-			return bucket.Decision{}
+			p.grant, d = h.zone.table.TakeInFlight(c.keys(), c.text)
 		}
 	}
 	return d

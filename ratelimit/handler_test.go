@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/ratelimit/bucket"
+	"github.com/ballastlb/ballast/ratelimit/redisstore"
 )
 
 // handlerOf is a handler in memory, as Provision leaves it.
@@ -30,6 +32,52 @@ func TestServeHTTPAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations for a request, want 0", n)
+	}
+}
+
+// With on_error allow nobody is limited by rate while the store does not answer, but by concurrency as ever.
+func TestAllowKeepsConcurrency(t *testing.T) {
+	closed, err := redisstore.New(redisstore.Options{URL: "redis://127.0.0.1:1", Timeout: time.Second, Changed: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil { // so that it is unavailable
+		t.Fatal(err)
+	}
+	h := handlerOf(Settings{Rate: "1/h", Concurrency: 2, Redis: &Redis{OnError: onErrorAllow}})
+	h.store = &store{Store: closed}
+	r := requestOf("192.0.2.1")
+	passed := 0
+	var deeper caddyhttp.HandlerFunc
+	deeper = func(w http.ResponseWriter, r *http.Request) error {
+		passed++
+		return h.ServeHTTP(w, r, deeper)
+	}
+	for range 3 {
+		passed = 0
+		if err := h.ServeHTTP(httptest.NewRecorder(), r, deeper); err == nil || passed != 2 {
+			t.Errorf("%d at a time, %v, want 2 and a refusal", passed, err)
+		}
+	}
+}
+
+// A config that is given up without being stopped leaves nothing behind.
+func TestCleanupStops(t *testing.T) {
+	before := serving.latest()
+	a := &App{ctx: caddy.Context{Context: t.Context()}}
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if serving.latest() != a {
+		t.Error("it does not serve")
+	}
+	for range 2 {
+		if err := a.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	}
+	if serving.latest() != before {
+		t.Error("it still serves")
 	}
 }
 

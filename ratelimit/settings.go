@@ -1,6 +1,8 @@
 package ratelimit
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -23,7 +25,7 @@ import (
 type Settings struct {
 	// The name of the set of buckets: in metrics, in the API, in the answer to those who are refused, and over config reloads.
 	// Handlers of equal settings may share a name; they share the buckets then. Letters, digits and `._:/@~+-`, at most 64.
-	// Default: derived from the rate.
+	// Limits that a fleet shares should be named. Default: derived from the settings.
 	Zone string `json:"zone,omitempty"`
 
 	// How many requests a client may make on average: a number per `s`, `m` or `h`, such as `100/s`. Default: no limit
@@ -162,8 +164,8 @@ func (r *Redis) check() error {
 	if most := caddy.Duration(10 * time.Second); r.Timeout < 0 || r.Timeout > most {
 		return fmt.Errorf("redis: timeout %v: must be more than 0 and at most 10s", time.Duration(r.Timeout))
 	}
-	if strings.Contains(r.URL, "{env.") {
-		return nil // it may be set where the config is loaded, and is checked there
+	if strings.Contains(r.URL, "{env.") || strings.Contains(r.URL, "{file.") {
+		return nil // it is there where the config is loaded, and is checked there
 	}
 	return redisstore.Check(r.URL)
 }
@@ -218,12 +220,12 @@ func (s *Settings) exempt() (ranges, error) {
 	return newRanges(found), nil
 }
 
-// derivedZone is the name of a zone that was given none.
-func (s *Settings) derivedZone() string {
-	if s.Rate == "" {
-		return fmt.Sprintf("concurrency-%d", s.Concurrency)
-	}
-	return filledIn(s.Rate)
+// derivedZone is the name of a zone that was given none. Handlers are not provisioned in the order of the config: what it is
+// derived from has to tell them apart.
+func (s *Settings) derivedZone(identity string) string {
+	const digits = 8
+	sum := sha256.Sum256([]byte(identity))
+	return strings.TrimPrefix(filledIn(s.Rate)+"-", "-") + hex.EncodeToString(sum[:])[:digits]
 }
 
 // Identity tells settings apart: handlers that share a zone have the same.

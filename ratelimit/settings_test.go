@@ -154,17 +154,54 @@ func TestIdentify(t *testing.T) {
 		{"nobody", Settings{}, "", nil, "[unknown]"},
 		{"garbage", Settings{}, "1.2.3.4.5", nil, "[unknown]"},
 		{"as a placeholder", Settings{Key: clientIP}, "2001:db8::1", nil, "[2001:db8::/64 2001:db8::/56 2001:db8::/48]"},
-		{"key", Settings{Key: "{http.request.header.X-Key}"}, "192.0.2.1", []string{"X-Key", "a"}, fmt.Sprint([]bucket.Key{bucket.TextKey("a")})},
+		{"key", Settings{Key: "{http.request.header.X-Key}"}, "192.0.2.1", []string{"X-Key", "a"}, fmt.Sprint([]bucket.Key{bucket.TextKey("a", 1)})},
 		{"no key", Settings{Key: "{http.request.header.X-Key}"}, "192.0.2.1", nil, "[192.0.2.1]"},
 		{"unknown placeholder", Settings{Key: "{no.such}"}, "192.0.2.1", nil, "[192.0.2.1]"},
-		{"address and path", Settings{Key: clientIP + " {http.request.uri.path}"}, "2001:db8::1", nil, fmt.Sprint([]bucket.Key{bucket.TextKey("2001:db8::/64 /path")})},
-		{"address and path of nobody", Settings{Key: clientIP + " {http.request.uri.path}"}, "", nil, fmt.Sprint([]bucket.Key{bucket.TextKey(" /path")})},
+		{"address and path", Settings{Key: clientIP + " {http.request.uri.path}"}, "2001:db8::1", nil,
+			fmt.Sprint([]bucket.Key{bucket.TextKey("2001:db8::/64 /path", 1), bucket.TextKey("2001:db8::/56 /path", 4), bucket.TextKey("2001:db8::/48 /path", 16)})},
+		{"IPv4 address and path", Settings{Key: clientIP + " {http.request.uri.path}"}, "192.0.2.1", nil, fmt.Sprint([]bucket.Key{bucket.TextKey("192.0.2.1/32 /path", 1)})},
+		{"address and path without tiers", Settings{Key: clientIP + " {http.request.uri.path}", IPv6Tiers: &IPv6Tiers{Disabled: true}}, "2001:db8::1", nil,
+			fmt.Sprint([]bucket.Key{bucket.TextKey("2001:db8::/64 /path", 1)})},
+		{"address and path of nobody", Settings{Key: clientIP + " {http.request.uri.path}"}, "", nil, fmt.Sprint([]bucket.Key{bucket.TextKey(" /path", 1)})},
 	} {
 		i := newIdentifier(&tt.settings)
 		c := i.identify(requestOf(tt.address, tt.header...))
 		if got := fmt.Sprint(c.keys()); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
+	}
+}
+
+func TestRedisAddress(t *testing.T) {
+	t.Setenv("TEST_PASSWORD", "a/b#c?d%41@e f")
+	t.Setenv("TEST_SOCKET", "/run/redis.sock")
+	t.Setenv("TEST_URL", "redis://:p%40w@h:1/2")
+	for given, want := range map[string]string{
+		"redis://127.0.0.1:6379/0":                      "redis://127.0.0.1:6379/0",
+		"redis://:{env.TEST_PASSWORD}@h:1/0":            "redis://:a%2Fb%23c%3Fd%2541@e%20f@h:1/0",
+		"unix://{env.TEST_SOCKET}":                      "unix:///run/redis.sock",
+		"unix://:{env.TEST_PASSWORD}@{env.TEST_SOCKET}": "unix://:a%2Fb%23c%3Fd%2541@e%20f@/run/redis.sock",
+		"{env.TEST_URL}":                                "redis://:p%40w@h:1/2",
+	} {
+		if got := (&Redis{URL: given}).address(); got != want {
+			t.Errorf("%s: got %s, want %s", given, got, want)
+		}
+	}
+}
+
+// The names of unnamed limits do not depend on the order in which they are provisioned.
+func TestDerivedZones(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, s := range []Settings{{Rate: "5/m", Burst: 5}, {Rate: "5/m", Burst: 50}, {Concurrency: 5}, {Rate: "5/m", Burst: 5, DryRun: true}} {
+		identity, err := s.Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := s.derivedZone(identity)
+		if again := s.derivedZone(identity); again != name || !validZone.MatchString(name) || seen[name] {
+			t.Errorf("%+v is called %s, then %s", s, name, again)
+		}
+		seen[name] = true
 	}
 }
 

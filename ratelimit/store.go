@@ -33,13 +33,28 @@ func (clientLog) Printf(_ context.Context, format string, args ...any) {
 
 var setClientLog = sync.OnceFunc(func() { redis.SetLogger(clientLog{}) })
 
+// address is the URL with its placeholders filled in. What stands for user or password is escaped: it may be made of anything.
+func (r *Redis) address() string {
+	at := strings.LastIndex(r.URL, "@")
+	if at < 0 {
+		return filledIn(r.URL)
+	}
+	user, err := caddy.NewReplacer().ReplaceFunc(r.URL[:at], func(_ string, value any) (any, error) {
+		return url.PathEscape(caddy.ToString(value)), nil
+	})
+	if err != nil {
+		user = r.URL[:at] // parsing it says what is wrong
+	}
+	return user + filledIn(r.URL[at:])
+}
+
 // acquireStore returns the store of r. It does nothing until it is started.
 func acquireStore(r *Redis) (*store, error) {
 	timeout := defaultTimeout
 	if r.Timeout != 0 {
 		timeout = time.Duration(r.Timeout)
 	}
-	address, secret := filledIn(r.URL), filledIn(r.Secret)
+	address, secret := r.address(), filledIn(r.Secret)
 	identity := strings.Join([]string{address, timeout.String(), secret}, "\n")
 	return stores.acquire(identity, func() (*store, error) {
 		setClientLog()
@@ -61,6 +76,7 @@ func (s *store) release() {
 func storeChanged(address string, err error) {
 	logger := caddy.Log().Named("ip_rate_limit")
 	if u, parseErr := url.Parse(address); parseErr == nil {
+		u.RawQuery = "" // it may hold a password, too
 		address = u.Redacted()
 	}
 	if err == nil {

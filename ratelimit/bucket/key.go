@@ -25,9 +25,10 @@ func AddressKey(p netip.Prefix, multiple uint8) Key {
 	return Key{data: p.Masked().Addr().As16(), bits: uint8(bits), multiple: multiple}
 }
 
-// TextKey is the key of a text. Texts may be long, and clients choose them: only their SHA-256 hash is kept, half of it.
-func TextKey(text string) Key {
-	k := Key{bits: isText, multiple: 1}
+// TextKey is the key of a text that is granted multiple times the limits. Texts may be long, and clients choose them: only their
+// SHA-256 hash is kept, half of it.
+func TextKey(text string, multiple uint8) Key {
+	k := Key{bits: isText, multiple: multiple}
 	sum := sha256.Sum256([]byte(text))
 	copy(k.data[:], sum[:])
 	return k
@@ -35,11 +36,11 @@ func TextKey(text string) Key {
 
 const hashed = "sha256:"
 
-// ParseHash returns the key that is called sha256:... because its text is not kept.
-func ParseHash(name string) (Key, bool) {
+// ParseHash returns the key of that multiple that is called sha256:... because its text is not kept.
+func ParseHash(name string, multiple uint8) (Key, bool) {
 	digits, ok := strings.CutPrefix(name, hashed)
 	sum, err := hex.DecodeString(digits)
-	k := Key{bits: isText, multiple: 1}
+	k := Key{bits: isText, multiple: multiple}
 	if !ok || err != nil || len(sum) != len(k.data) {
 		return Key{}, false
 	}

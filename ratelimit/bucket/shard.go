@@ -106,11 +106,12 @@ func (s *shard) only(now time.Time) *entry {
 	return s.at(0)
 }
 
-// admit charges a request to e, or tells why not, and when it may be worth another try.
-func (s *shard) admit(e *entry, now time.Time) (Cause, time.Duration) {
+// admit charges a request to e, or tells why not, and when it may be worth another try. Without tokens it only looks at what is
+// in flight.
+func (s *shard) admit(e *entry, tokens bool, now time.Time) (Cause, time.Duration) {
 	e.requests++
 	multiple := e.key.Multiple()
-	if held := e.heldUntil - now.Sub(s.epoch); e.heldUntil > 0 && held > 0 {
+	if held := e.heldUntil - now.Sub(s.epoch); tokens && e.heldUntil > 0 && held > 0 {
 		e.refused++
 		return Rate, held
 	}
@@ -118,7 +119,7 @@ func (s *shard) admit(e *entry, now time.Time) (Cause, time.Duration) {
 		e.refused++
 		return Concurrency, time.Second
 	}
-	if s.limits.Rate > 0 && !e.limiter.AllowN(now, 1) {
+	if tokens && s.limits.Rate > 0 && !e.limiter.AllowN(now, 1) {
 		e.refused++
 		return Rate, s.untilOne(e, now)
 	}
@@ -247,7 +248,16 @@ func (s *shard) drop(slot int) int {
 func (s *shard) forget(e *entry, now time.Time) {
 	e.heldUntil, e.requests, e.refused = 0, 0, 0
 	s.fill(e, 1, now)
-	s.allOwe, s.owing = time.Time{}, 0
+	s.lookAgain()
+}
+
+// lookAgain has room look at all entries again: one may not owe any more.
+func (s *shard) lookAgain() { s.allOwe, s.owing = time.Time{}, 0 }
+
+// release ends that entries are held.
+func (s *shard) release() {
+	s.each(func(_ int, e *entry) { e.heldUntil = 0 })
+	s.lookAgain()
 }
 
 // configure gives all entries other limits.
@@ -260,7 +270,7 @@ func (s *shard) configure(limits Limits, now time.Time) {
 		s.fill(e, share, now)
 	})
 	s.limits = limits
-	s.allOwe, s.owing = time.Time{}, 0
+	s.lookAgain()
 }
 
 // sweep drops what is full, halves the counts of the others, and gives memory back.
@@ -274,7 +284,7 @@ func (s *shard) sweep(now time.Time) {
 		}
 		e.requests, e.refused = e.requests/2, e.refused/2
 	})
-	s.owing, s.allOwe = 0, time.Time{}
+	s.lookAgain()
 	if s.slots > len(slab{}) && len(s.index) < s.slots/4 {
 		s.shrink(now)
 	}

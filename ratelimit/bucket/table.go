@@ -132,17 +132,28 @@ type Grant struct {
 	keys    [MaxKeys]Key  // that it was charged to
 	counted [MaxKeys]bool // among those in flight
 	spill   int           // which of them is the shared bucket, from 1; 0 if none is
+	free    bool          // no token was taken
 }
 
-// Take charges a request to all its keys, MaxKeys at most, or to none of them. text is what a [TextKey] was made of. What was
+// Take charges a request to all its keys, MaxKeys at most, or to none of them. text is what the first is made of, if it is a [TextKey]. What was
 // granted is given back with [Grant.Release] when the request is over, or with [Grant.Refund] if it was refused elsewhere.
 func (t *Table) Take(keys []Key, text string) (Grant, Decision) {
-	g := Grant{table: t}
+	return t.takeAll(Grant{table: t}, keys, text)
+}
+
+// TakeInFlight is Take for a request whose rate somebody else has decided about: it counts it among those in flight, and takes no
+// token.
+func (t *Table) TakeInFlight(keys []Key, text string) (Grant, Decision) {
+	return t.takeAll(Grant{table: t, free: true}, keys, text)
+}
+
+func (t *Table) takeAll(g Grant, keys []Key, text string) (Grant, Decision) {
 	for _, k := range keys {
 		if d := t.charge(&g, k, text); !d.Allowed() {
 			g.Refund()
 			return Grant{}, d
 		}
+		text = ""
 	}
 	return g, Decision{Overflow: g.spill > 0}
 }
@@ -163,7 +174,7 @@ func (t *Table) charge(g *Grant, k Key, text string) Decision {
 		e = s.only(now)
 	}
 	defer s.mu.Unlock()
-	cause, wait := s.admit(e, now)
+	cause, wait := s.admit(e, !g.free, now)
 	if cause != 0 {
 		return Decision{Cause: cause, Key: k, Wait: wait, Overflow: spill}
 	}
@@ -187,8 +198,8 @@ func (g *Grant) Refund() { g.giveBack(true) }
 
 func (g *Grant) giveBack(tokens bool) {
 	for i := range g.n {
-		if tokens || g.counted[i] {
-			g.giveBackTo(i, tokens)
+		if tokens && !g.free || g.counted[i] {
+			g.giveBackTo(i, tokens && !g.free)
 		}
 	}
 	g.n = 0
@@ -209,12 +220,17 @@ func (g *Grant) giveBackTo(i int, tokens bool) {
 	if e == nil {
 		return // it was dropped, for all its debts, when the table was made smaller
 	}
+	owed := false
 	if g.counted[i] && e.inFlight > 0 {
 		e.inFlight--
-		s.allOwe = time.Time{} // it may be dropped now
+		owed = e.inFlight == 0
 	}
 	if tokens && s.limits.Rate > 0 {
 		e.limiter.AllowN(g.table.time(s), -1)
+		owed = true
+	}
+	if owed {
+		s.lookAgain() // it may be dropped now
 	}
 }
 
@@ -227,8 +243,8 @@ func (t *Table) Hold(k Key, d time.Duration) {
 	}
 }
 
-// Configure gives the table other limits or another size. Buckets keep how full they are, in proportion. Nothing
-// happens if it has these already.
+// Configure gives the table other limits or another size. Buckets keep how full they are, in proportion. Nobody is held any
+// more, as whoever wanted that may be gone, or of another opinion.
 func (t *Table) Configure(limits Limits, maxKeys int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -236,6 +252,7 @@ func (t *Table) Configure(limits Limits, maxKeys int) {
 		t.resize(maxKeys)
 		t.max = maxKeys
 	}
+	t.eachShard(func(s *shard, _ time.Time) { s.release() })
 	if limits == t.limits {
 		return
 	}

@@ -248,6 +248,59 @@ func TestHold(t *testing.T) {
 	if !take(table, address(1)) {
 		t.Error("refused after it was held")
 	}
+	// What was known to somebody of another config says nothing of this one.
+	table.Hold(address(1), time.Hour)
+	table.Configure(Limits{Rate: 100, Burst: 100}, 10)
+	if !take(table, address(1)) {
+		t.Error("refused by a config that is gone")
+	}
+}
+
+// Who has been let pass by somebody else is counted among those in flight, and takes no token.
+func TestTakeInFlight(t *testing.T) {
+	c := new(clock)
+	table := New(Limits{Rate: 1, Burst: 1, Concurrency: 2}, 10, c.now)
+	k := []Key{address(1)}
+	take(table, k[0])
+	table.Hold(k[0], time.Hour)
+	g, d := table.TakeInFlight(k, "")
+	if !d.Allowed() {
+		t.Fatalf("got %+v, want it counted although there is no token", d)
+	}
+	if _, d := table.TakeInFlight(k, ""); d.Cause != Concurrency {
+		t.Errorf("got %+v, want it refused as the third", d)
+	}
+	g.Refund()
+	if u, _ := table.Look(k[0]); u.InFlight != 1 || u.Tokens != 0 {
+		t.Errorf("after a refund: %+v, want one in flight and no token", u)
+	}
+	table.Forget(k[0])
+	if u, _ := table.Look(k[0]); u.Tokens != 1 {
+		t.Errorf("%v tokens, want 1: none was taken and none came back", u.Tokens)
+	}
+}
+
+// A request that ends makes room, also where the hand has been already on its way to find that all owe.
+func TestRoomBehindTheHand(t *testing.T) {
+	c := new(clock)
+	const size = 511 // more than are looked at for one newcomer, in one shard
+	table := New(Limits{Concurrency: 1}, size, c.now)
+	grants := make([]Grant, size)
+	for i := range grants {
+		grants[i], _ = table.Take([]Key{address(i)}, "")
+	}
+	if _, d := table.Take([]Key{address(1000)}, ""); !d.Overflow {
+		t.Fatalf("got %+v, want no room", d)
+	}
+	grants[3].Release()
+	found := false
+	for i := range 3 { // two times the looks that a newcomer has meet everybody
+		_, d := table.Take([]Key{address(2000 + i)}, "")
+		found = found || !d.Overflow
+	}
+	if !found {
+		t.Error("the slot that became free is not found")
+	}
 }
 
 func TestText(t *testing.T) {
@@ -255,7 +308,7 @@ func TestText(t *testing.T) {
 	table := New(Limits{Rate: 1, Burst: 1}, 10, c.now)
 	long := fmt.Sprintf("%01000d", 1)
 	for _, text := range []string{"", "alice", long} {
-		k := TextKey(text)
+		k := TextKey(text, 1)
 		table.Take([]Key{k}, text)
 		u, ok := table.Look(k)
 		if !ok {
@@ -267,15 +320,15 @@ func TestText(t *testing.T) {
 			}
 			continue
 		}
-		if again, ok := ParseHash(u.Name); !ok || again != k {
+		if again, ok := ParseHash(u.Name, 1); !ok || again != k {
 			t.Errorf("%q: name %q does not lead back", text, u.Name)
 		}
 	}
-	if TextKey("a") == TextKey("b") {
+	if TextKey("a", 1) == TextKey("b", 1) {
 		t.Error("two texts, one key")
 	}
 	for _, name := range []string{"alice", "sha256:", "sha256:zz", "sha256:00"} {
-		if _, ok := ParseHash(name); ok {
+		if _, ok := ParseHash(name, 1); ok {
 			t.Errorf("%q taken for a hash", name)
 		}
 	}
@@ -516,7 +569,7 @@ func TestMemory(t *testing.T) {
 	table := New(Limits{Rate: 1.0 / 60, Burst: 1, Concurrency: 1}, keys, c.now)
 	for i := range keys * 5 / 4 {
 		text := fmt.Sprintf("%0*d", maxText, i)
-		g, _ := table.Take([]Key{TextKey(text)}, text)
+		g, _ := table.Take([]Key{TextKey(text, 1)}, text)
 		g.Release()
 	}
 	if n := table.Keys(); n != keys {

@@ -91,7 +91,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 
 // newClient returns a client of bounded size that never does a thing twice. It dials when it is used.
 func newClient(o *redis.UniversalOptions, timeout time.Duration) redis.UniversalClient {
-	o.MaxRetries = -1 // a token would be taken twice
+	o.MaxRetries = -1 // a token would be taken twice; see also type once
 	o.DialTimeout, o.DialerRetries = dialTimeout, 1
 	o.ReadTimeout, o.WriteTimeout, o.ContextTimeoutEnabled = timeout, timeout, true
 	o.PoolSize, o.MaxActiveConns, o.PipelinePoolSize = maxConns, maxConns, -1

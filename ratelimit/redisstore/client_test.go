@@ -102,7 +102,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("got %v, want it to be unavailable", err)
 	}
 	s.Refund("z", nil, []Bucket{{Rate: 1, Burst: 1}})
-	if err := s.Forget("z", nil, nil); !errors.Is(err, ErrUnavailable) {
+	if err := s.Forget(t.Context(), "z", nil, nil); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v, want it to be unavailable", err)
 	}
 }

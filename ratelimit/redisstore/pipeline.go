@@ -51,7 +51,7 @@ func (s *Store) send(batch []*call) {
 	}
 	ctx, cancel := context.WithTimeout(s.closed, s.options.Timeout)
 	defer cancel()
-	s.exec(ctx, waiting, takeScript.EvalSha)
+	s.exec(ctx, waiting, "evalsha", takeScript.Hash())
 	// A server that was started anew does not know the script. Nothing has been done then.
 	var unknown []*call
 	for _, c := range waiting {
@@ -60,7 +60,7 @@ func (s *Store) send(batch []*call) {
 		}
 	}
 	if len(unknown) > 0 {
-		s.exec(ctx, unknown, takeScript.Eval)
+		s.exec(ctx, unknown, "eval", takeSource)
 	}
 	var failure error
 	for _, c := range waiting {
@@ -75,14 +75,30 @@ func (s *Store) send(batch []*call) {
 	}
 }
 
+// once is a command that is not sent again if the answer is lost: the tokens would be taken twice. A client of a cluster would do
+// so otherwise.
+type once struct{ *redis.Cmd }
+
+// NoRetry implements [redis.Cmder].
+func (once) NoRetry() bool { return true }
+
 // exec runs the script once for each of calls, in one pipeline. What comes of it is in their commands.
-func (s *Store) exec(ctx context.Context, calls []*call, run func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) {
+func (s *Store) exec(ctx context.Context, calls []*call, command, script string) {
 	pipe := s.client.Pipeline()
 	for _, c := range calls {
-		c.cmd = run(ctx, pipe, c.keys, c.args...)
+		args := append(make([]any, 0, 3+len(c.keys)+len(c.args)), command, script, len(c.keys))
+		for _, key := range c.keys {
+			args = append(args, key)
+		}
+		c.cmd = redis.NewCmd(ctx, append(args, c.args...)...)
+		c.cmd.SetFirstKeyPos(firstKey)
+		_ = pipe.Process(ctx, once{c.cmd}) // it is queued
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 }
+
+// firstKey is where the first key stands in such a command.
+const firstKey = 3
 
 func (c *call) fail(err error) {
 	c.err = err

@@ -154,12 +154,15 @@ func (s *Store) Refund(zone string, group []byte, buckets []Bucket) {
 	}
 }
 
-// Forget fills a bucket up.
-func (s *Store) Forget(zone string, group, key []byte) error {
+// Forget fills a bucket up. Without a group it goes over all keys of the server to find it.
+func (s *Store) Forget(ctx context.Context, zone string, group, key []byte) error {
 	if !s.Available() {
 		return ErrUnavailable
 	}
-	ctx, cancel := context.WithTimeout(s.closed, s.options.Timeout)
+	if group == nil {
+		return s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*"+escapeGlob("}:"+s.hash(zone, key)))
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	return s.client.Del(ctx, s.key(zone, group, key)).Err()
 }
@@ -169,9 +172,14 @@ func (s *Store) ForgetZone(ctx context.Context, zone string) error {
 	if !s.Available() {
 		return ErrUnavailable
 	}
+	return s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*")
+}
+
+// unlink drops all keys of that pattern.
+func (s *Store) unlink(ctx context.Context, pattern string) error {
 	forget := func(ctx context.Context, server redis.UniversalClient) error {
 		const step = 1000
-		keys := server.Scan(ctx, 0, "ballast:"+escapeGlob(zone)+":{*", step).Iterator()
+		keys := server.Scan(ctx, 0, pattern, step).Iterator()
 		for keys.Next(ctx) {
 			if err := server.Unlink(ctx, keys.Val()).Err(); err != nil {
 				return err
