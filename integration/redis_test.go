@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -643,7 +643,7 @@ func limitsByRedis(t *testing.T, url string) {
 type slowProxy struct {
 	addr  string
 	delay atomic.Int64
-	cut   atomic.Bool // answers are lost, and the connection with them
+	cut   atomic.Bool // answers of scripts are lost, and the connection with them
 }
 
 func startSlowProxy(t *testing.T, target string) *slowProxy {
@@ -678,17 +678,25 @@ func (p *slowProxy) pass(in net.Conn, target string) {
 		return
 	}
 	defer out.Close()
+	var lost atomic.Bool
 	go func() {
-		_, _ = io.Copy(out, in)
-		out.Close()
+		defer out.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := in.Read(buf)
+			if err != nil {
+				return
+			}
+			lost.Store(p.cut.Load() && bytes.Contains(buf[:n], []byte("evalsha")))
+			if _, err := out.Write(buf[:n]); err != nil {
+				return
+			}
+		}
 	}()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := out.Read(buf)
-		if err != nil {
-			return
-		}
-		if p.cut.Load() {
+		if err != nil || lost.Load() {
 			return
 		}
 		time.Sleep(time.Duration(p.delay.Load()))
