@@ -171,7 +171,7 @@ func failOver(t *testing.T, q *request, r *http.Request) {
 // Caps hold with policies that are not ours, too.
 func TestCapWithStockPolicy(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}, {"address": "b:1", "max_requests": 2}],
-		"load_balancing": {"selection_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "ip_hash"}}}}`)
+		"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`)
 	var held []*request
 	for range 3 {
 		q := &request{h: h}

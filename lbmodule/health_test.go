@@ -263,7 +263,7 @@ func TestAdminAPI(t *testing.T) {
 // With a policy that is not ours, a backend that is ramped up gets its small share, too.
 func TestSlowStartWithStockPolicy(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "slow", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
-		"health_check": {"interval": "1h"}, "load_balancing": {"selection_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "ip_hash"}}}}`)
+		"health_check": {"interval": "1h"}, "load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`)
 	observe(h, nil, 0, 1, 2)
 	observe(h, errors.New("oh"), 1)
 	observe(h, nil, 1)

@@ -3,7 +3,6 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -43,44 +42,12 @@ func ResolvePolicy(name string) string {
 	return name
 }
 
-// ours returns the settings of a stock policy as those of the policy of ours that serves it, where that is called otherwise.
-func ours(name string, settings map[string]json.RawMessage) map[string]json.RawMessage {
-	text := func(setting string) string {
-		var value string
-		_ = json.Unmarshal(settings[setting], &value) // the stock policy says what is wrong with it
-		return value
+// servedBy returns the name of the module that serves a policy in a load balancer, also where ours is called otherwise.
+func servedBy(name string) string {
+	if name == "random_choose" {
+		return "lb_p2c"
 	}
-	key := ""
-	switch name {
-	case "random_choose":
-		settings["policy"] = caddyconfig.JSON("lb_p2c", nil)
-		return settings
-	case "ip_hash":
-		key = "http.request.remote.host"
-	case "client_ip_hash":
-		key = "http.vars.client_ip"
-	case "uri_hash":
-		key = "http.request.uri"
-	case "query":
-		if k := text("key"); k != "" {
-			key = "http.request.uri.query." + k
-		}
-	case "header":
-		if field := text("field"); field == "Host" {
-			key = "http.request.hostport" // it is not among the fields
-		} else if field != "" {
-			key = "http.request.header." + field
-		}
-	}
-	// What has a fallback of its own needs the stock policy for it, and a brace cannot be part of a placeholder.
-	if key == "" || settings["fallback"] != nil || strings.ContainsAny(key, "{}") {
-		settings["policy"] = caddyconfig.JSON(ResolvePolicy(name), nil)
-		return settings
-	}
-	return map[string]json.RawMessage{
-		"policy": caddyconfig.JSON("lb_hash", nil),
-		"keys":   caddyconfig.JSON([]string{"{" + key + "}"}, nil),
-	}
+	return ResolvePolicy(name)
 }
 
 // loadPolicy loads the selection policy. Our own policies take the settings of the stock ones they replace.
@@ -100,7 +67,8 @@ func (h *Handler) loadPolicy(ctx caddy.Context) error {
 	if err := json.Unmarshal(settings["policy"], &name); err != nil {
 		return fmt.Errorf("selection_policy: policy: must be the name of a policy: %w", err)
 	}
-	h.LoadBalancing.SelectionPolicyRaw = caddyconfig.JSON(ours(name, settings), nil)
+	settings["policy"] = caddyconfig.JSON(servedBy(name), nil)
+	h.LoadBalancing.SelectionPolicyRaw = caddyconfig.JSON(settings, nil)
 
 	loaded, err := ctx.LoadModule(h.LoadBalancing, "SelectionPolicyRaw")
 	if err != nil {

@@ -137,37 +137,3 @@ func TestHashPolicyPlain(t *testing.T) {
 		t.Errorf("a key of nothing: %+v", key)
 	}
 }
-
-// Stock words that hash are served by ours, by weight, and go by what they always went by.
-func TestStockHashPolicies(t *testing.T) {
-	vary := map[string]func(r *http.Request, i int){
-		`{"policy": "ip_hash"}`: func(r *http.Request, i int) { r.RemoteAddr = fmt.Sprintf("192.0.2.%d:%d", i%250, 1000+i) },
-		`{"policy": "client_ip_hash"}`: func(r *http.Request, i int) {
-			caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, fmt.Sprintf("192.0.2.%d", i%250))
-		},
-		`{"policy": "uri_hash"}`:                  func(r *http.Request, i int) { r.URL.Path = fmt.Sprintf("/%d", i%250) },
-		`{"policy": "query", "key": "k"}`:         func(r *http.Request, i int) { r.URL.RawQuery = fmt.Sprintf("other=%d&k=%d", i, i%250) },
-		`{"policy": "header", "field": "X-User"}`: func(r *http.Request, i int) { r.Header.Set("X-User", fmt.Sprint(i%250)) },
-		`{"policy": "header", "field": "Host"}`:   func(r *http.Request, i int) { r.Host = fmt.Sprintf("%d.example.com", i%250) },
-	}
-	for policy, set := range vary {
-		h := newConfig(t).mustLoad(`{"backends": [{"address": "a:1"}, {"address": "b:1", "weight": 3}], "retry": {"budget": {"ratio": 1, "per_second": 100000}},
-			"load_balancing": {"selection_policy": ` + policy + `}}`)
-		at := make(map[int]string)
-		counts := make(map[string]int)
-		for i := range 1000 {
-			r := requestFor(t, "/", "")
-			set(r, i)
-			backend, _ := chosen(t, h, r)
-			if before, again := at[i%250]; again && before != backend {
-				t.Fatalf("%s: one key went to %s and %s", policy, before, backend)
-			}
-			at[i%250] = backend
-			counts[backend]++
-		}
-		// Three quarters of 250 keys, five standard deviations either way.
-		if b := counts["b:1"] / 4; b < 187-34 || b > 187+34 {
-			t.Errorf("%s: %d of 250 keys went to a backend with three quarters of the weight", policy, b)
-		}
-	}
-}
