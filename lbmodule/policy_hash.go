@@ -28,6 +28,8 @@ func init() {
 type Hash struct {
 	// What the key is made of: texts with placeholders, one at least. Required.
 	Keys []string `json:"keys,omitempty"`
+
+	constant []string // what each is when its placeholders are empty
 }
 
 // CaddyModule returns the Caddy module information.
@@ -48,14 +50,23 @@ func (h *Hash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// Provision sets h up.
+func (h *Hash) Provision(caddy.Context) error {
+	empty := caddy.NewEmptyReplacer()
+	for _, key := range h.Keys {
+		h.constant = append(h.constant, empty.ReplaceAll(key, ""))
+	}
+	return nil
+}
+
 // Validate returns an error if there is nothing to tell requests apart by.
 func (h *Hash) Validate() error {
 	if len(h.Keys) == 0 {
-		return fmt.Errorf("lb_policy hash: must be given placeholders, such as {path}")
+		return fmt.Errorf("lb_policy hash: must be given placeholders, such as {http.request.uri.path}")
 	}
 	for _, key := range h.Keys {
 		if !strings.Contains(key, "{") {
-			return fmt.Errorf("lb_policy hash: %s: must contain a placeholder, such as {path}: it would be the same for all requests", key)
+			return fmt.Errorf("lb_policy hash: %s: must contain a placeholder, such as {http.request.uri.path}: it would be the same for all requests", key)
 		}
 	}
 	return nil
@@ -75,9 +86,9 @@ func (h *Hash) key(r *http.Request) pool.Key {
 	var d xxhash.Digest
 	d.Reset()
 	known := false
-	for _, key := range h.Keys {
+	for i, key := range h.Keys {
 		value := repl.ReplaceAll(key, "")
-		known = known || value != ""
+		known = known || value != h.constant[i]
 		_, _ = d.WriteString(value)
 		_, _ = d.Write([]byte{0}) // "ab" and "c" are not "a" and "bc"
 	}
@@ -108,7 +119,8 @@ func (h *Hash) balancePolicy() balance.Policy { return balance.Hash{} }
 
 // Interface guards
 var (
-	_ balancer        = (*Hash)(nil)
-	_ keyed           = (*Hash)(nil)
-	_ caddy.Validator = (*Hash)(nil)
+	_ balancer          = (*Hash)(nil)
+	_ keyed             = (*Hash)(nil)
+	_ caddy.Provisioner = (*Hash)(nil)
+	_ caddy.Validator   = (*Hash)(nil)
 )

@@ -9,8 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // requestFor is a request of a user for a path.
@@ -109,6 +107,9 @@ func TestHashPolicyWithoutABackend(t *testing.T) {
 // In a plain reverse_proxy, too, a key has one upstream.
 func TestHashPolicyPlain(t *testing.T) {
 	h := &Hash{Keys: []string{"{http.request.uri.path}"}}
+	if err := h.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
 	var upstreams reverseproxy.UpstreamPool
 	for _, dial := range []string{"a:1", "b:1", "c:1"} {
 		upstreams = append(upstreams, &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)})
@@ -133,7 +134,13 @@ func TestHashPolicyPlain(t *testing.T) {
 	if u := h.Select(nil, requestFor(t, "/", ""), nil); u != nil {
 		t.Errorf("selected %v of nobody", u)
 	}
-	if key := (&Hash{Keys: []string{"{no.such}"}}).key(requestFor(t, "/", "")); key != (pool.Key{}) && key.Known {
-		t.Errorf("a key of nothing: %+v", key)
+	for _, key := range []string{"{no.such}", "user-{http.request.header.X-User}", "{http.request.header.X-A}-{http.request.header.X-B}"} {
+		nothing := &Hash{Keys: []string{key}}
+		if err := nothing.Provision(caddy.Context{}); err != nil {
+			t.Fatal(err)
+		}
+		if nothing.key(requestFor(t, "/", "")).Known {
+			t.Errorf("%s is a key of nothing", key)
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package balance
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"slices"
+)
 
 // Choices draws a few members at random, in proportion to the weights, and picks the one with the fewest requests in flight in
 // relation to its weight; the first drawn among equals. Two draws are enough for the load of the busiest of n members to stay
@@ -8,11 +11,12 @@ import "math/rand/v2"
 // Transactions on Parallel and Distributed Systems 12(10), 2001), and, unlike the least loaded of all, a member that looks idle
 // gets a bounded share: twice its own with two.
 //
-// It takes constant time and no lock. The second member differs from the first but for one pick in a few hundred (with equal
-// weights): drawing again is bounded. As with [Random], a pick that only finds full and tried members takes the first free one
+// It takes constant time and no lock. Where weights are equal a draw of the same member is made again, a bounded number of times. Where
+// they differ it counts: drawn again, the second would nearly always be another than a heavy first, and a light one that looks idle,
+// such as one that is ramped up, would get many times its share. As with [Random], a pick that only finds full and tried members takes the first free one
 // from a place drawn evenly.
 type Choices struct {
-	N int // draws; two where it is less
+	N int // draws; two where it is less, and never more than there are members
 }
 
 // more is how many draws are made again for having drawn the same member, one that is full, or one in tried.
@@ -20,8 +24,10 @@ const more = 8
 
 // Build implements [Policy].
 func (p Choices) Build(members []Member, _ Picker, _ []int) Picker {
-	c := &choices{n: max(p.N, 2)}
+	c := new(choices)
 	c.init(members)
+	c.n = min(max(p.N, 2), len(c.members))
+	c.uniform = !slices.ContainsFunc(c.members, func(m Member) bool { return m.weight() != c.members[0].weight() })
 	c.columns, c.total = aliasTable(c.members)
 	return c
 }
@@ -29,7 +35,8 @@ func (p Choices) Build(members []Member, _ Picker, _ []int) Picker {
 // choices is the picker of Choices.
 type choices struct {
 	random
-	n int
+	n       int
+	uniform bool // all weights are equal
 }
 
 // Pick implements [Picker].
@@ -40,7 +47,7 @@ func (c *choices) Pick(tried []int) int {
 	best, found := -1, 0
 	for draws := 0; found < c.n && draws < c.n+more; draws++ {
 		p := c.draw()
-		if p == best || excluded(tried, c.index[p]) || c.members[p].full() {
+		if excluded(tried, c.index[p]) || c.members[p].full() || p == best && c.uniform {
 			continue
 		}
 		found++

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
+	"sync"
 )
 
 // Keyed is implemented by pickers that choose by a key of the request. Their Pick is for requests that have none.
@@ -22,41 +23,39 @@ type Keyed interface {
 // member has an order in which it would like to have the slots of the table, and they take turns; with weights a turn comes when it
 // is due, as in [Smooth].
 //
-// A pick whose member is full or in tried goes on to other slots, the same for the same key, up to eight times, and then takes the
-// first free member from there on.
+// A pick whose member is full or in tried goes on to other slots, the same for the same key, up to eight times, then to members
+// in an order that follows from the key, and takes the first free one from there at last.
+//
+// The table is filled for the first pick, which takes some milliseconds. Its size is always the same: another one would move every key.
+// Shares are as even as that many slots can make them; a member with less than one of them may get none.
 type Hash struct {
-	size int // of the table, a prime; 0 for what the number of members asks for
+	size int // of the table, a prime; 0 for tableSize
 }
 
 const (
-	// smallTable and largeTable are how many slots there are: primes, so that every step through the table meets all of them.
-	smallTable = 65537
-	largeTable = 262147
-	// manyMembers is from how many members on the large one is used: twenty slots for each make their shares even enough.
-	manyMembers = smallTable / 20
-	// rehashes is how many slots a key may go on to.
+	// tableSize is how many slots there are: a prime, so that every step through the table meets all of them.
+	tableSize = 65537
+	// rehashes is how many slots a key may go on to, and guesses how many members after that, whatever their weight.
 	rehashes = 8
+	guesses  = 4
 )
 
 // Build implements [Policy].
 func (p Hash) Build(members []Member, _ Picker, _ []int) Picker {
-	h := new(hashPicker)
-	h.init(members)
-	switch {
-	case p.size > 0:
-		h.fill(p.size)
-	case len(h.members) < manyMembers:
-		h.fill(smallTable)
-	default:
-		h.fill(largeTable)
+	h := &hashPicker{size: p.size}
+	if h.size == 0 {
+		h.size = tableSize
 	}
+	h.init(members)
 	return h
 }
 
 // hashPicker is the picker of Hash.
 type hashPicker struct {
 	slots
-	table []int32 // positions
+	size   int
+	filled sync.Once
+	table  []int32 // positions
 }
 
 // Pick implements [Picker].
@@ -64,13 +63,22 @@ func (h *hashPicker) Pick(tried []int) int { return h.PickFor(rand.Uint64(), tri
 
 // PickFor implements [Keyed].
 func (h *hashPicker) PickFor(hash uint64, tried []int) int {
-	if len(h.table) == 0 {
+	n := len(h.members)
+	if n == 0 {
 		return -1
 	}
+	if n > 1 {
+		h.filled.Do(h.fill)
+	}
 	p := 0
-	for range 1 + rehashes {
-		slot, _ := bits.Mul64(Mix(hash), uint64(len(h.table)))
-		p = int(h.table[slot])
+	for k := range 1 + rehashes + guesses {
+		switch {
+		case n == 1:
+		case k <= rehashes:
+			p = int(h.table[scaled(hash, h.size)])
+		default:
+			p = scaled(hash, n) // one member may have nearly all slots
+		}
 		if !excluded(tried, h.index[p]) && h.at(p) {
 			return h.index[p]
 		}
@@ -80,6 +88,12 @@ func (h *hashPicker) PickFor(hash uint64, tried []int) int {
 		return -1
 	}
 	return h.index[p]
+}
+
+// scaled is a number below n that follows from hash.
+func scaled(hash uint64, n int) int {
+	high, _ := bits.Mul64(Mix(hash), uint64(n))
+	return int(high)
 }
 
 // Mix makes every bit of the result depend on every bit of x (the finalizer of SplitMix64, Steele et al., 2014).
@@ -93,31 +107,33 @@ func Mix(x uint64) uint64 {
 // claimant is a member that takes slots.
 type claimant struct {
 	id     uint64
-	due    float64 // when its next turn is
-	pause  float64 // until the one after
-	next   int     // the slot that it would like to have then
-	step   int     // from there to the one after
-	member int32   // its position
+	turns  uint64 // that it has had, twice, and one: its next is due at turns / weight
+	weight uint64
+	next   int   // the slot that it would like to have then
+	step   int   // from there to the one after
+	member int32 // its position
 }
 
-func (c *claimant) before(o *claimant) bool { return c.due < o.due || c.due == o.due && c.id < o.id }
+// before compares without rounding: weights that are all multiplied, as while members are ramped up, must not move keys.
+func (c *claimant) before(o *claimant) bool { return c.compare(o) < 0 }
 
-// fill has the members take the slots of a table of that size in turns.
-func (h *hashPicker) fill(size int) {
-	if len(h.members) == 0 {
-		return
-	}
+func (c *claimant) compare(o *claimant) int {
+	return cmp.Or(cmp.Compare(c.turns*o.weight, o.turns*c.weight), cmp.Compare(c.id, o.id))
+}
+
+// fill has the members take the slots of the table in turns.
+func (h *hashPicker) fill() {
+	size := h.size
 	h.table = slices.Repeat([]int32{-1}, size)
 	turns := make([]claimant, len(h.members)) // a heap, with the one on top whose turn it is
 	for p := range h.members {
 		m := &h.members[p]
-		pause := 1 / float64(m.weight())
 		turns[p] = claimant{
-			id: m.ID, member: int32(p), pause: pause, due: pause / 2,
+			id: m.ID, member: int32(p), turns: 1, weight: uint64(m.weight()),
 			next: int(Mix(m.ID) % uint64(size)), step: int(Mix(m.ID^1<<63)%uint64(size-1)) + 1,
 		}
 	}
-	slices.SortFunc(turns, func(a, b claimant) int { return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.id, b.id)) })
+	slices.SortFunc(turns, func(a, b claimant) int { return a.compare(&b) })
 	// Bound: each turn takes one slot. Looking for it ends because a step through a prime number of slots meets all.
 	for range size {
 		c := &turns[0]
@@ -127,7 +143,7 @@ func (h *hashPicker) fill(size int) {
 			}
 		}
 		h.table[c.next] = c.member
-		c.due += c.pause
+		c.turns += 2
 		sink(turns)
 	}
 }

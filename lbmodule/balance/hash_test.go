@@ -104,6 +104,25 @@ func TestHashMovesFewKeys(t *testing.T) {
 			}
 		}
 	}
+	// There is no size of a pool at which all keys move.
+	for _, n := range []int{1000, 3276} {
+		members := weighted(same(n, 1)...)
+		whole := assignments(members, keys)
+		members[0].Weight = 0
+		if got := moved(whole, assignments(members, keys), func(k int) bool { return whole[k] == 0 }); float64(got) > 0.03*keys {
+			t.Errorf("%d members: %d of %d keys moved that need not when one left", n, got, keys)
+		}
+	}
+	// Weights that are all multiplied, as while a member is ramped up, move nothing.
+	for _, weights := range [][]int{{1, 3, 5}, {7, 3, 3, 1}, {6, 3, 2, 1}} {
+		before, scaled := weighted(weights...), weighted(weights...)
+		for i := range scaled {
+			scaled[i].Weight *= 100
+		}
+		if got := moved(assignments(before, keys), assignments(scaled, keys), func(int) bool { return false }); got > 0 {
+			t.Errorf("weights %v times 100 moved %d keys", weights, got)
+		}
+	}
 	// A weight that changes moves about as many keys as the share that changes.
 	before, after := assignments(weighted(10, 10, 10), keys), assignments(weighted(10, 10, 11), keys)
 	if got := moved(before, after, func(int) bool { return false }); float64(got) > 0.06*keys {
@@ -131,6 +150,17 @@ func TestHashSecondChoice(t *testing.T) {
 		if n < keys/4/3*9/10 || n > keys/4/3*11/10 {
 			t.Errorf("member %d is the second choice of %d of %d keys, want a third", i+1, n, keys/4)
 		}
+	}
+
+	// Also where the first has nearly all slots.
+	heavy := weighted(98, 1, 1)
+	p = Hash{}.Build(heavy, nil, nil).(Keyed)
+	seconds := make([]int, 3)
+	for k := range uint64(keys) {
+		seconds[p.PickFor(k, []int{0})]++
+	}
+	if seconds[1] < keys*2/5 || seconds[2] < keys*2/5 {
+		t.Errorf("without the heavy one the others have %v of %d keys", seconds[1:], keys)
 	}
 
 	full := capped(1, 1, 1)

@@ -307,3 +307,21 @@ func TestFullAndDownTogether(t *testing.T) {
 	}
 	finish(&l, Success)
 }
+
+// What a picker goes by may stay as it is while something else changes: then it is kept, as some are costly to build.
+func TestPickersAreKept(t *testing.T) {
+	list := backends(4)
+	list[3].Backup = true
+	v := newPool().Open(list, Settings{Policy: balance.Hash{}, Checked: true, Initial: StartUp})
+	before := v.Snapshot()
+	fails(v, false, 3)
+	after := v.Snapshot()
+	if after == before || after.tiers[primary].picker != before.tiers[primary].picker {
+		t.Error("the primaries have another picker because the backup is down")
+	}
+	fails(v, false, 0)
+	if last := v.Snapshot(); last.tiers[primary].picker == before.tiers[primary].picker {
+		t.Error("the picker stays although a primary is down")
+	}
+	eligible(t, v, 1, 2)
+}

@@ -329,6 +329,11 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 // buildPicker gives tier t of s its picker, which carries on where that of old was.
 func (v *View) buildPicker(s, old *Snapshot, t int) {
 	tier := &s.tiers[t]
+	if old != nil && slices.Equal(tier.members, old.tiers[t].members) && slices.Equal(tier.warmth, old.tiers[t].warmth) {
+		// Nothing that it goes by is another: weights and caps belong to the view.
+		tier.picker, tier.keyed = old.tiers[t].picker, old.tiers[t].keyed
+		return
+	}
 	members := make([]balance.Member, len(tier.members))
 	before := make([]int, len(tier.members))
 	var prev balance.Picker
