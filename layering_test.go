@@ -18,12 +18,13 @@ const module = "github.com/ballastlb/ballast"
 var arrows = map[string][]string{
 	"":                     {"caddyfile", "lbmodule", "ratelimit"},
 	"caddyfile":            {"lbmodule", "ratelimit"},
-	"lbmodule":             {"lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule":             {"caddyapp", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
 	"breaker":              nil,
 	"healthcheck":          nil,
-	"ratelimit":            {"ratelimit/bucket", "ratelimit/redisstore"},
+	"ratelimit":            {"caddyapp", "ratelimit/bucket", "ratelimit/redisstore"},
+	"caddyapp":             nil,
 	"ratelimit/bucket":     nil,
 	"ratelimit/redisstore": nil,
 	"bench/openloop":       nil, // tests put loads on, too

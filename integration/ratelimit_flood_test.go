@@ -34,7 +34,8 @@ func (f *flood) run(c *caddy, clients int, duration time.Duration) error {
 		mine := clients / conns
 		wg.Go(func() { errs <- f.count(conn, mine) })
 		wg.Go(func() {
-			start := time.Now()
+			turn := time.NewTicker(duration * batch / time.Duration(mine))
+			defer turn.Stop()
 			var text []byte
 			for i := 0; i < mine; i += batch {
 				text = text[:0]
@@ -46,7 +47,7 @@ func (f *flood) run(c *caddy, clients int, duration time.Duration) error {
 					errs <- err
 					return
 				}
-				time.Sleep(time.Until(start.Add(duration * time.Duration(i) / time.Duration(mine))))
+				<-turn.C
 			}
 			errs <- nil
 		})

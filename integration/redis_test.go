@@ -699,7 +699,7 @@ func (p *slowProxy) pass(in net.Conn, target string) {
 		if err != nil || lost.Load() {
 			return
 		}
-		time.Sleep(time.Duration(p.delay.Load()))
+		<-time.After(time.Duration(p.delay.Load())) // the fault itself: nothing waits for it to be over
 		if _, err := in.Write(buf[:n]); err != nil {
 			return
 		}

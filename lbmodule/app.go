@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -78,7 +79,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.events = events.(*caddyevents.App)
 	a.names = make(map[[2]string]string)
-	return a.registerMetrics()
+	return caddyapp.RegisterMetrics(ctx, metrics{a})
 }
 
 // join returns the pool of a handler with these settings. With an explicit name that is the pool of that name;
@@ -138,7 +139,7 @@ func (a *App) Start() error {
 	}
 	ctx, cancel := context.WithCancel(a.ctx.Context)
 	a.stop = cancel
-	serving.add(a)
+	serving.Add(a)
 	for _, j := range a.joined {
 		a.quiet = append(a.quiet, j.pool.Notify(a.report))
 	}
@@ -159,7 +160,7 @@ func (a *App) Stop() error {
 	a.stop()
 	a.stop = nil
 	a.done.Wait()
-	serving.remove(a)
+	serving.Remove(a)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, quiet := range a.quiet {

@@ -1,9 +1,6 @@
 package lbmodule
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -30,18 +27,6 @@ var (
 
 // metrics collects the metrics of a config.
 type metrics struct{ app *App }
-
-// registerMetrics has the metrics of a's config served by Caddy.
-func (a *App) registerMetrics() error {
-	registry := a.ctx.GetMetricsRegistry()
-	if registry == nil {
-		return nil
-	}
-	if err := registry.Register(metrics{a}); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-		return fmt.Errorf("registering metrics: %w", err)
-	}
-	return nil
-}
 
 // Describe implements [prometheus.Collector].
 func (metrics) Describe(descs chan<- *prometheus.Desc) {

@@ -2,16 +2,15 @@ package ratelimit
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 )
 
@@ -19,36 +18,8 @@ func init() {
 	caddy.RegisterModule(adminAPI{})
 }
 
-// serving are the apps that have been started, the latest last. There are two during a reload, and the first stays when the
-// second is given up.
-var serving apps
-
-type apps struct {
-	mu      sync.Mutex
-	started []*App
-}
-
-func (s *apps) add(a *App) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.started = append(s.started, a)
-}
-
-func (s *apps) remove(a *App) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.started = slices.DeleteFunc(s.started, func(other *App) bool { return other == a })
-}
-
-// latest returns the app of the config that serves now, nil if there is none.
-func (s *apps) latest() *App {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.started) == 0 {
-		return nil
-	}
-	return s.started[len(s.started)-1]
-}
+// serving are the apps that have been started.
+var serving caddyapp.Serving[*App]
 
 // adminAPI shows the limits at Caddy's admin endpoint, and forgets what clients have used:
 //
@@ -105,7 +76,7 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		return apiError(http.StatusMethodNotAllowed, "method %s: must be one of %s", r.Method, methods)
 	}
 	all := []*joinedZone{}
-	if app := serving.latest(); app != nil {
+	if app := serving.Latest(); app != nil {
 		all = app.joined()
 	}
 	if name == "" {
@@ -113,7 +84,7 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		for _, z := range all {
 			list = append(list, z.overview())
 		}
-		return writeJSON(w, list)
+		return caddyapp.WriteJSON(w, list)
 	}
 	i := slices.IndexFunc(all, func(z *joinedZone) bool { return z.name == name })
 	if i < 0 {
@@ -138,7 +109,7 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		for _, u := range z.table.Busiest(shown) {
 			o.Busiest = append(o.Busiest, z.keyOverview(u))
 		}
-		return writeJSON(w, o)
+		return caddyapp.WriteJSON(w, o)
 	default:
 		return z.look(w, key)
 	}
@@ -216,7 +187,7 @@ func (z *joinedZone) look(w http.ResponseWriter, name string) error {
 			}
 		}
 		if known {
-			return writeJSON(w, o)
+			return caddyapp.WriteJSON(w, o)
 		}
 	}
 	if failed != nil {
@@ -256,11 +227,6 @@ func notForgotten(err error) error {
 		return nil
 	}
 	return apiError(http.StatusBadGateway, "forgotten here, but not in the store: %w", err)
-}
-
-func writeJSON(w http.ResponseWriter, value any) error {
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(value)
 }
 
 var _ caddy.AdminRouter = adminAPI{}

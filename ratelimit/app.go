@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 )
 
@@ -64,7 +65,7 @@ func loadApp(ctx caddy.Context) (*App, error) {
 // Provision sets a up.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
-	return a.registerMetrics()
+	return caddyapp.RegisterMetrics(ctx, metrics{a})
 }
 
 // join gives h its zone and store: those of its name, or new ones of a derived name.
@@ -128,7 +129,7 @@ const sweepInterval = 10 * time.Second
 // Start begins to serve this config.
 func (a *App) Start() error {
 	a.configure()
-	serving.add(a)
+	serving.Add(a)
 	for _, z := range a.zones {
 		if z.store != nil {
 			z.store.Start()
@@ -168,8 +169,8 @@ func (a *App) Stop() error {
 	a.stop()
 	a.stop = nil
 	a.done.Wait()
-	serving.remove(a)
-	if other := serving.latest(); other != nil {
+	serving.Remove(a)
+	if other := serving.Latest(); other != nil {
 		other.configure()
 	}
 	return nil

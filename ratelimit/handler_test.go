@@ -63,12 +63,12 @@ func TestAllowKeepsConcurrency(t *testing.T) {
 
 // A config that is given up without being stopped leaves nothing behind.
 func TestCleanupStops(t *testing.T) {
-	before := serving.latest()
+	before := serving.Latest()
 	a := &App{ctx: caddy.Context{Context: t.Context()}}
 	if err := a.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if serving.latest() != a {
+	if serving.Latest() != a {
 		t.Error("it does not serve")
 	}
 	for range 2 {
@@ -76,7 +76,7 @@ func TestCleanupStops(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if serving.latest() != before {
+	if serving.Latest() != before {
 		t.Error("it still serves")
 	}
 }
