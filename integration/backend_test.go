@@ -24,7 +24,7 @@ type backend struct {
 
 func startBackend(t *testing.T) *backend {
 	t.Helper()
-	return startBackendAt(t, "tcp", "127.0.0.1:0")
+	return startBackendAt(t, "tcp", freeAddress(t))
 }
 
 func startBackendAt(t *testing.T, network, address string) *backend {

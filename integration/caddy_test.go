@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,18 +72,10 @@ func siteConfig(site string) string {
 func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
 	c := &caddy{t: t}
-	// A port that was free may be somebody's when Caddy asks for it.
-	const tries = 5
-	for try := 1; ; try++ {
-		c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), new(lockedBuffer), make(chan struct{})
-		c.run(config, environment)
-		if c.serves() {
-			break
-		}
-		<-c.ended
-		if try == tries || !strings.Contains(c.log.String(), "address already in use") {
-			t.Fatalf("caddy ended:\n%s", c.log)
-		}
+	c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), new(lockedBuffer), make(chan struct{})
+	c.run(config, environment)
+	if !c.serves() {
+		t.Fatalf("caddy ended:\n%s", c.log)
 	}
 	t.Cleanup(func() {
 		c.stop()
@@ -210,15 +203,28 @@ func runCaddy(t *testing.T, config string, command ...string) (string, error) {
 	return string(out), err
 }
 
-// freeAddress returns an address on which nobody listens.
+// freeAddress returns an address at which nobody listens, and which is the caller's until the test ends: servers may come and go
+// there. A socket that is bound to it and does not listen keeps the kernel from giving it to connections and other servers; those
+// that listen with SO_REUSEADDR, as all do that the tests start, may.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	syscall.CloseOnExec(socket)
+	t.Cleanup(func() { _ = syscall.Close(socket) })
+	if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port))
 }
 
 func canConnect(address string) bool {

@@ -648,7 +648,7 @@ type slowProxy struct {
 
 func startSlowProxy(t *testing.T, target string) *slowProxy {
 	t.Helper()
-	return startSlowProxyAt(t, "127.0.0.1:0", target)
+	return startSlowProxyAt(t, freeAddress(t), target)
 }
 
 func startSlowProxyAt(t *testing.T, address, target string) *slowProxy {
