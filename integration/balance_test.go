@@ -81,7 +81,7 @@ func TestLeastConnAvoidsBusyBackend(t *testing.T) {
 		hung.Add(1)
 		<-release
 	})
-	c := startCaddy(t, "load_balancer "+addresses)
+	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy least_conn\n}")
 	var wg sync.WaitGroup
 	// Idle backends are equal, so the first requests may go to any; one of them will be stuck in the end.
 	for hung.Load() == 0 {
@@ -104,7 +104,7 @@ func TestLeastConnAvoidsBusyBackend(t *testing.T) {
 
 // TestMaxRequestsIsExact asks with far more clients than there are slots.
 func TestMaxRequestsIsExact(t *testing.T) {
-	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "random_choose 2", "ip_hash"} {
+	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "random_choose 2", "peak_ewma", "ip_hash"} {
 		t.Run(policy, func(t *testing.T) {
 			backends, _ := startBackends(t, 2)
 			for _, b := range backends {

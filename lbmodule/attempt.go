@@ -20,8 +20,8 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		return nil, q.refused
 	}
 	r, timer := q.prepare(original)
-	start := time.Now()
-	res, err := q.roundTrip(transport, r, start)
+	q.begun = time.Now()
+	res, err := q.roundTrip(transport, r, q.begun)
 	now := time.Now()
 	if timer.stop() && original.Context().Err() == nil {
 		if err == nil {
@@ -29,7 +29,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
-	q.attempted(original.Context(), res, err, now, now.Sub(start))
+	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
 	if err == nil && !q.h.retries.lookAt(res) {
 		q.watch(original.Context(), res)
 		return res, nil
@@ -89,7 +89,12 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 		q.body = new(requestBody)
 	}
 	// reverse_proxy makes a request for each attempt, so its fields are ours to change.
-	q.body.attach(r, limit, q.h.RequestBuffers != 0, timer.start)
+	sent := new(sending)
+	q.sending = sent
+	q.body.attach(r, limit, q.h.RequestBuffers != 0, func() {
+		sent.finished(time.Now())
+		timer.start()
+	})
 	return r, timer
 }
 
@@ -112,6 +117,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
 		q.h.pool.Latency.Add(took, now)
 	}
+	q.learn(ctx, res, err, now)
 	ignored := q.verdict.Outcome == pool.Ignored
 	if !q.lease.Held() || err != nil && ignored {
 		return
@@ -149,12 +155,14 @@ func (q *request) watch(ctx context.Context, res *http.Response) {
 // answerBody is an answer's body that notices when it breaks off.
 type answerBody struct {
 	io.ReadCloser
-	ctx    context.Context
-	broken bool
+	ctx      context.Context
+	broken   bool
+	complete bool // it has been read to its end
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.complete = b.complete || err == io.EOF
 	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil {
 		b.broken = true
 	}
@@ -164,10 +172,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // end judges what the request has not been told yet about its backend, and gives the backend up.
 func (q *request) end() {
 	if q.lease.Held() {
+		now := time.Now()
 		if q.answer.broken {
 			q.verdict = pool.Verdict{Outcome: pool.Failure}
 		}
-		q.lease.Judge(q.verdict, time.Now())
+		q.learnEnd(now)
+		q.lease.Judge(q.verdict, now)
 	}
 	q.lease.Release()
 	q.body.detach()

@@ -40,6 +40,10 @@ type request struct {
 	body   *requestBody // nil if there is none
 	answer answerBody
 
+	begun    time.Time // when the attempt was that choice is for
+	sending  *sending  // of the attempt's body; nil if there is none
+	lastByte bool      // how long it takes is known when the answer has ended
+
 	triedSpace [4]int // room for most tried lists
 }
 
@@ -72,7 +76,7 @@ func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Ups
 		}
 	}
 	q.attempts++
-	q.verdict = pool.Verdict{}
+	q.verdict, q.sending, q.lastByte = pool.Verdict{}, nil, false
 	return q.upstream
 }
 

@@ -95,7 +95,7 @@ func TestValidateName(t *testing.T) {
 
 // A retry goes to another backend, as long as there is one.
 func TestRetryGoesElsewhere(t *testing.T) {
-	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "p2c", "random_choose", "ip_hash"} {
+	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "p2c", "random_choose", "peak_ewma", "ip_hash"} {
 		t.Run(policy, func(t *testing.T) {
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
 				"load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)

@@ -25,7 +25,7 @@ func init() {
 // its meaning, and adds backends with properties (weights, exact caps, backups), health checks, slow start, circuit
 // breakers, retries with a budget, a queue and hedging.
 //
-// The selection policy (`load_balancing.selection_policy`) defaults to `lb_least_conn`. The stock policies
+// The selection policy (`load_balancing.selection_policy`) defaults to `lb_peak_ewma`. The stock policies
 // `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of
 // that name; any other policy is given the backends that are eligible.
 //

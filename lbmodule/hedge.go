@@ -97,8 +97,9 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	if err == nil {
 		res.Body.Close()
 	}
+	q.lease.Latency().Unanswered(time.Since(q.begun), time.Now())
 	q.lease.Release()
-	q.choice = c.choice
+	q.choice, q.begun = c.choice, c.begun
 	q.attempts++
 	c.tell(r)
 	return c.res, nil
@@ -119,6 +120,7 @@ type hedgeCopy struct {
 	winner hedgeOutcome
 	cancel context.CancelCauseFunc
 	choice choice
+	begun  time.Time
 	dial   reverseproxy.DialInfo
 	res    *http.Response
 
@@ -193,6 +195,7 @@ func (c *hedgeCopy) send() {
 	if res != nil {
 		res.Body.Close()
 	}
+	c.learn(res, err, outcome)
 	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err)}, time.Now())
 	c.choice.lease.Release()
 }
@@ -216,7 +219,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		c.choice.lease.Abandon()
 		return nil, false
 	}
-	c.sent = true
+	c.sent, c.begun = true, now
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
 	c.cancel = cancel
 	r := c.original.WithContext(ctx)

@@ -169,6 +169,8 @@ func TestPolicies(t *testing.T) {
 		`{"policy": "random_choose", "choose": 2}`:                `lb_p2c`,
 		`{"policy": "random_choose"}`:                             `lb_p2c`,
 		`{"policy": "lb_p2c", "choose": 3}`:                       `lb_p2c`,
+		`{"policy": "peak_ewma"}`:                                 `lb_peak_ewma`,
+		`{"policy": "lb_peak_ewma", "until": "last_byte"}`:        `lb_peak_ewma`,
 		`{"policy": "hash", "keys": ["{http.request.uri.path}"]}`: `lb_hash`,
 		`{"policy": "ip_hash"}`:                                   `ip_hash`,
 		`{"policy": "header", "field": "X-User"}`:                 `header`,
@@ -185,8 +187,8 @@ func TestPolicies(t *testing.T) {
 		})
 	}
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
-	if _, ok := h.policy.(*LeastConn); !ok {
-		t.Errorf("the default policy is %T, want least connections", h.policy)
+	if _, ok := h.policy.(*PeakEWMA); !ok {
+		t.Errorf("the default policy is %T, want peak EWMA", h.policy)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 const policyNamespace = "http.reverse_proxy.selection_policies"
 
 // defaultPolicy is what a load balancer uses that was given no policy.
-const defaultPolicy = "lb_least_conn"
+const defaultPolicy = "lb_peak_ewma"
 
 // balancer is a selection policy of ours. In a load balancer it is served by a policy of package balance, which
 // sees only members that are eligible and knows exactly what each is doing. In a plain reverse_proxy its own

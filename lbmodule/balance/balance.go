@@ -1,6 +1,7 @@
 // Package balance decides which member of a pool gets the next request.
 //
-// It is blind: a member is an index, a weight, a cap and a counter of requests in flight. Addresses, health and
+// It is blind: a member is an index, a weight, a cap, a counter of requests in flight and an
+// estimate of its latency. Addresses, health and
 // HTTP belong to the callers, who build a [Picker] over the members that may be used and build another one when
 // those change.
 //
@@ -44,6 +45,10 @@ type Member struct {
 	// Load counts the requests in flight. It is shared with the other pickers over the same member (there are two
 	// while a configuration is replaced): Pick adds 1, the owner takes 1 away when the request is done.
 	Load *atomic.Int64
+
+	// Latency is what is known of the member's answers, for policies that go by that. It is shared as Load is, and pickers only
+	// read it. Without one nothing is known.
+	Latency *Latency
 }
 
 // Picker chooses a member and reserves one slot of it. It is safe for concurrent use.

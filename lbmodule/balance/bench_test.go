@@ -3,13 +3,19 @@ package balance
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // mixed returns n members with different weights, except for policies that need equal ones to be what they are.
 func mixed(policy Policy, n, limit int) []Member {
 	members := weighted(same(n, 1)...)
+	now := time.Now()
 	for i := range members {
 		members[i].Cap = limit
+		members[i].Latency = new(Latency)
+		for k := range 100 {
+			members[i].Latency.Answered(time.Duration(1+i%40+k)*time.Millisecond, now)
+		}
 		if policy != (RoundRobin{}) {
 			members[i].Weight = 1 + i%7
 		}
@@ -21,7 +27,7 @@ func mixed(policy Policy, n, limit int) []Member {
 func benchmark(b *testing.B, run func(b *testing.B, p Picker, members []Member)) {
 	for _, limit := range []int{0, 64} {
 		for _, policy := range append(policies, Hash{}) {
-			for _, n := range []int{3, 100, 10_000} {
+			for _, n := range []int{3, 100, 1_000, 10_000} {
 				title := fmt.Sprintf("%s/%d", name(policy), n)
 				if limit > 0 {
 					title += "/capped"
@@ -38,19 +44,32 @@ func benchmark(b *testing.B, run func(b *testing.B, p Picker, members []Member))
 	}
 }
 
+// picking is a pick as pools make it, who look at the clock and the key themselves.
+func picking(p Picker) func() int {
+	now := time.Now()
+	switch p := p.(type) {
+	case Timed:
+		return func() int { return p.PickAt(now, nil) }
+	default:
+		return func() int { return p.Pick(nil) }
+	}
+}
+
 func BenchmarkPick(b *testing.B) {
 	benchmark(b, func(b *testing.B, p Picker, members []Member) {
+		pick := picking(p)
 		for b.Loop() {
-			release(p, members, p.Pick(nil))
+			release(p, members, pick())
 		}
 	})
 }
 
 func BenchmarkPickParallel(b *testing.B) {
 	benchmark(b, func(b *testing.B, p Picker, members []Member) {
+		pick := picking(p)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				release(p, members, p.Pick(nil))
+				release(p, members, pick())
 			}
 		})
 	})

@@ -25,10 +25,7 @@ const more = 8
 // Build implements [Policy].
 func (p Choices) Build(members []Member, _ Picker, _ []int) Picker {
 	c := new(choices)
-	c.init(members)
-	c.n = min(max(p.N, 2), len(c.members))
-	c.uniform = !slices.ContainsFunc(c.members, func(m Member) bool { return m.weight() != c.members[0].weight() })
-	c.columns, c.total = aliasTable(c.members)
+	c.init(members, p.N)
 	return c
 }
 
@@ -37,21 +34,38 @@ type choices struct {
 	random
 	n       int
 	uniform bool // all weights are equal
+	redraw  bool // whatever the weights, a draw of the same member is made again
+}
+
+// init fills c, which is the zero value.
+func (c *choices) init(members []Member, n int) {
+	c.random.init(members)
+	c.n = min(max(n, 2), len(c.members))
+	c.uniform = !slices.ContainsFunc(c.members, func(m Member) bool { return m.weight() != c.members[0].weight() })
+	c.columns, c.total = aliasTable(c.members)
 }
 
 // Pick implements [Picker].
-func (c *choices) Pick(tried []int) int {
+func (c *choices) Pick(tried []int) int { return c.pick(tried, c.lighter) }
+
+// pick draws members and reserves a slot on the best of them. better tells whether position a is better than the best so far, b, and
+// is told when b was drawn again, in place of another.
+func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int {
 	if len(c.columns) == 0 {
 		return -1
 	}
-	best, found := -1, 0
+	best, found, again := -1, 0, false
 	for draws := 0; found < c.n && draws < c.n+more; draws++ {
 		p := c.draw()
-		if excluded(tried, c.index[p]) || c.members[p].full() || p == best && c.uniform {
+		if excluded(tried, c.index[p]) || c.members[p].full() {
+			continue
+		}
+		if p == best && (c.uniform || c.redraw) {
+			again = !c.uniform
 			continue
 		}
 		found++
-		if best < 0 || c.members[p].lighter(&c.members[best]) {
+		if best < 0 || p != best && better(p, best, again) {
 			best = p
 		}
 	}
@@ -63,7 +77,8 @@ func (c *choices) Pick(tried []int) int {
 	return c.index[best]
 }
 
-// lighter tells whether m has fewer requests in flight than o, each in relation to its weight.
-func (m *Member) lighter(o *Member) bool {
-	return m.Load.Load()*int64(o.weight()) < o.Load.Load()*int64(m.weight())
+// lighter tells whether position a has fewer requests in flight than b, each in relation to its weight.
+func (c *choices) lighter(a, b int, _ bool) bool {
+	ma, mb := &c.members[a], &c.members[b]
+	return ma.Load.Load()*int64(mb.weight()) < mb.Load.Load()*int64(ma.weight())
 }

@@ -101,6 +101,7 @@ func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
 		if usable && h.cold {
 			h.ramp, h.cold = now, false
+			m.latency.Forget() // it is of another life
 		}
 		h.usable, h.since = usable, now
 	}

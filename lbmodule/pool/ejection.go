@@ -166,6 +166,19 @@ func (v *View) Suspect(i int) bool {
 	return m.refused.Load() > 0 || m.vitals.breaker.Run() > 0
 }
 
+// Deciding tells whether the breaker of the member at position i has not seen enough failures yet to open, and hears of the one that
+// is about to be told.
+func (v *View) Deciding(i int, refused bool, now time.Time) bool {
+	if v.settings.ConnectionsOnly && !refused {
+		return false
+	}
+	m := v.members[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := &m.vitals.breaker
+	return b.State() == breaker.Closed && b.Due(&v.settings.Breaker, now) == 0
+}
+
 // Doubtful tells whether the member at position i fails so much that its breaker would be open if that were allowed. An
 // attempt that failed elsewhere is not worth another one there: when all fail, trying again only multiplies the load.
 func (v *View) Doubtful(i int, now time.Time) bool {

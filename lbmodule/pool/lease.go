@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
 // Outcome is how the request of a lease ended, as far as its member is concerned.
@@ -45,6 +46,15 @@ func (l *Lease) Index() int { return l.index }
 
 // Probing tells whether the request is a probe of a half-open member.
 func (l *Lease) Probing() bool { return l.probe != 0 }
+
+// Latency is what is known of how soon the lease's member answers, for those to tell who see how its requests end; nil if the
+// lease holds nothing. Unlike a verdict it is told when the answer begins.
+func (l *Lease) Latency() *balance.Latency {
+	if l.member == nil {
+		return nil
+	}
+	return &l.member.latency
+}
 
 // Judge books what the attempt says about the member. A success may be judged when the answer begins, and a failure
 // once more should it break off.

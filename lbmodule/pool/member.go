@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
 // Member is one backend of a pool, known by its address. It is shared by all views that hold the address and
@@ -22,6 +24,8 @@ type Member struct {
 	generation atomic.Uint64
 	requests   atomic.Uint64
 	failures   atomic.Uint64
+
+	latency balance.Latency
 
 	// watchers are the views to tell when load changes. The slice is replaced, never written to; Pool.mu
 	// guards the replacement.
@@ -62,9 +66,13 @@ func (m *Member) Counts() Counts {
 	return Counts{InFlight: m.load.Load(), Requests: m.requests.Load(), Failures: m.failures.Load()}
 }
 
+// Latency is what is known of how soon the member answers.
+func (m *Member) Latency() *balance.Latency { return &m.latency }
+
 // Reset begins a new life of the counters. Requests in flight stay counted as such; how they end is no longer
 // booked.
 func (m *Member) Reset() {
+	m.latency.Forget()
 	m.generation.Add(1)
 	m.requests.Store(0)
 	m.failures.Store(0)

@@ -84,6 +84,13 @@ type tier struct {
 	warmth  []float64      // of each, relative to the warmest
 	picker  balance.Picker // picks an index of members; nil without a policy
 	keyed   balance.Keyed  // picker, if it goes by the request's key
+	timed   balance.Timed  // picker, if it goes by the time
+}
+
+func (t *tier) setPicker(p balance.Picker) {
+	t.picker = p
+	t.keyed, _ = p.(balance.Keyed)
+	t.timed, _ = p.(balance.Timed)
 }
 
 // place is a member's tier and its index there.
@@ -118,9 +125,12 @@ func (t *tier) normalize() {
 
 func (t *tier) pick(key Key, tried []int) int {
 	var i int
-	if t.keyed != nil && key.Known {
+	switch {
+	case t.keyed != nil && key.Known:
 		i = t.keyed.PickFor(key.Hash, tried)
-	} else {
+	case t.timed != nil:
+		i = t.timed.PickAt(time.Now(), tried)
+	default:
 		i = t.picker.Pick(tried)
 	}
 	if i < 0 {

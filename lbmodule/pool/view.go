@@ -331,7 +331,7 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 	tier := &s.tiers[t]
 	if old != nil && slices.Equal(tier.members, old.tiers[t].members) && slices.Equal(tier.warmth, old.tiers[t].warmth) {
 		// Nothing that it goes by is another: weights and caps belong to the view.
-		tier.picker, tier.keyed = old.tiers[t].picker, old.tiers[t].keyed
+		tier.setPicker(old.tiers[t].picker)
 		return
 	}
 	members := make([]balance.Member, len(tier.members))
@@ -344,14 +344,13 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 	for k, i := range tier.members {
 		b := v.backends[i]
 		weight := max(int(float64(b.Weight*scale)*tier.warmth[k]+0.5), 1)
-		members[k] = balance.Member{Weight: weight, Cap: b.MaxRequests, ID: v.members[i].id, Load: &v.members[i].load, Warmth: tier.warmth[k]}
+		members[k] = balance.Member{Weight: weight, Cap: b.MaxRequests, ID: v.members[i].id, Load: &v.members[i].load, Warmth: tier.warmth[k], Latency: &v.members[i].latency}
 		before[k] = -1
 		if old != nil && old.at[i].tier == int8(t) {
 			before[k] = int(old.at[i].index)
 		}
 	}
-	tier.picker = v.settings.Policy.Build(members, prev, before)
-	tier.keyed, _ = tier.picker.(balance.Keyed)
+	tier.setPicker(v.settings.Policy.Build(members, prev, before))
 }
 
 // scale is what weights are multiplied by, so that a share of a small one is still a whole number: a hundred while

@@ -1,0 +1,197 @@
+package balance
+
+import (
+	"testing"
+	"time"
+)
+
+// answering returns members that have answered so often, each in its time.
+func answering(weights []int, n int, took ...time.Duration) []Member {
+	members := weighted(weights...)
+	for i := range members {
+		members[i].Latency = new(Latency)
+		if took[i] > 0 {
+			answers(members[i].Latency, n, took[i], at(0))
+		}
+	}
+	return members
+}
+
+// counted returns how often each member is picked of n times, its request over at once.
+func counted(t *testing.T, members []Member, n int, now time.Time) []int {
+	t.Helper()
+	p := PeakEWMA{}.Build(members, nil, nil).(Timed)
+	counts := make([]int, len(members))
+	for range n {
+		i := p.PickAt(now, nil)
+		if i < 0 {
+			t.Fatal("nobody picked")
+		}
+		counts[i]++
+		release(p, members, i)
+	}
+	return counts
+}
+
+func TestPeakEWMAShares(t *testing.T) {
+	// Alike, or unknown, it is a draw by weight.
+	for _, weights := range [][]int{{1, 1, 1}, {5, 3, 2}, {0, 1, 0, 1000, 7}} {
+		members := weighted(weights...)
+		checkShares(t, PeakEWMA{}.Build(members, nil, nil), members, weights)
+	}
+	members := answering([]int{5, 3, 2}, 64, 10*ms, 12*ms, 9*ms)
+	checkShares(t, PeakEWMA{}.Build(members, nil, nil), members, []int{5, 3, 2})
+}
+
+func TestPeakEWMAAvoids(t *testing.T) {
+	const picks = 10_000
+	for name, test := range map[string]struct {
+		weights []int
+		spoil   func(l *Latency) // of the first member, which is as the others before
+		after   float64          // seconds
+		most    float64          // share of the first member
+	}{
+		"the slow":                    {same(5, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0},
+		"the slow, for a while":       {same(5, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 10, 0},
+		"one that was slow once":      {same(5, 1), func(l *Latency) { l.Answered(time.Second, at(0)) }, 1, 0},
+		"one that is ten times slow":  {same(5, 1), func(l *Latency) { answers(l, 99, 100*ms, at(0)) }, 0, 0},
+		"one that fails":              {same(5, 1), func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0},
+		"one that does not answer":    {same(5, 1), func(l *Latency) { l.Unanswered(time.Second, at(0)) }, 0, 0},
+		"the slow, with two":          {same(2, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.005},
+		"the slow that is heavy":      {[]int{3, 1, 1}, func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.02},
+		"one that fails and is heavy": {[]int{3, 1, 1}, func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0.02},
+	} {
+		members := answering(test.weights, 64, 10*ms, 10*ms, 11*ms, 10*ms, 9*ms)
+		test.spoil(members[0].Latency)
+		got := counted(t, members, picks, at(test.after))
+		if share := float64(got[0]) / picks; share > test.most {
+			t.Errorf("%s: a share of %.4f, want at most %.4f", name, share, test.most)
+		}
+	}
+}
+
+// Who was avoided is tried again, and has its share again when that went well.
+func TestPeakEWMATriesAgain(t *testing.T) {
+	for name, spoil := range map[string]func(l *Latency){
+		"slow":    func(l *Latency) { answers(l, 99, 310*ms, at(0)) },
+		"failing": func(l *Latency) { answers(l, 99, 10*ms, at(0)); failures(l, 99) },
+		"hanging": func(l *Latency) { answers(l, 99, 10*ms, at(0)); l.Unanswered(10*time.Second, at(0)) },
+	} {
+		members := answering(same(5, 1), 64, 10*ms, 10*ms, 10*ms, 10*ms, 10*ms)
+		spoil(members[0].Latency)
+		tried := 0.0
+		for seconds := 1.0; seconds <= 60 && tried == 0; seconds++ {
+			for _, m := range members[1:] {
+				m.Latency.Answered(10*ms, at(seconds))
+			}
+			if counted(t, members, 100, at(seconds))[0] > 0 {
+				tried = seconds
+			}
+		}
+		if tried < 3 || tried > 45 {
+			t.Errorf("%s: tried again after %v s, want 3 to 45", name, tried)
+			continue
+		}
+		for range 5 {
+			members[0].Latency.Answered(10*ms, at(tried))
+		}
+		if got := counted(t, members, 10_000, at(tried)); got[0] < 1500 {
+			t.Errorf("%s: fine again, and has %v of 10000", name, got)
+		}
+	}
+}
+
+func failures(l *Latency, n int) {
+	for range n {
+		l.Failed(ms, at(0))
+	}
+}
+
+// A member that answers every request at once with a failure is under 10 % of the traffic of five, from the first request on and
+// with requests in flight at the others.
+func TestPeakEWMAFailingFast(t *testing.T) {
+	members := answering(same(5, 1), 1, 0, 0, 0, 0, 0)
+	p := PeakEWMA{}.Build(members, nil, nil).(Timed)
+	failed, busy := 0, make(map[int][]int) // by the millisecond in which they end
+	const requests = 20_000                // one each millisecond, 10 ms each: two or three in flight at each good member
+	for k := range requests {
+		now := at(float64(k) / 1000)
+		for _, i := range busy[k] {
+			members[i].Latency.Answered(10*ms, now)
+			release(p, members, i)
+		}
+		delete(busy, k)
+		if i := p.PickAt(now, nil); i == 0 {
+			failed++
+			members[0].Latency.Failed(0, now)
+			release(p, members, 0)
+		} else {
+			busy[k+10] = append(busy[k+10], i)
+		}
+	}
+	if failed > requests/50 {
+		t.Errorf("%d of %d requests went to the one that fails", failed, requests)
+	}
+}
+
+// A member that nothing is known of has one request at a time until it has answered.
+func TestPeakEWMATrial(t *testing.T) {
+	members := answering(same(3, 1), 64, 0, 10*ms, 10*ms)
+	p := PeakEWMA{}.Build(members, nil, nil).(Timed)
+	for range 100 {
+		if i := p.PickAt(at(0), nil); i > 0 {
+			release(p, members, i)
+		}
+	}
+	if got := members[0].Load.Load(); got != 1 {
+		t.Fatalf("%d requests in flight at the unknown one, want its trial", got)
+	}
+	// Others are busy: still no second one.
+	members[1].Load.Store(50)
+	members[2].Load.Store(50)
+	for range 100 {
+		release(p, members, p.PickAt(at(0), nil))
+	}
+	if got := members[0].Load.Load(); got != 1 {
+		t.Errorf("%d requests in flight at the unknown one", got)
+	}
+	// It is picked all the same when there is nobody else.
+	if got := p.PickAt(at(0), []int{1, 2}); got != 0 {
+		t.Errorf("picked %d, want the only one left", got)
+	}
+	// Where nobody is known, those without a request come first.
+	members = answering(same(10, 1), 1, make([]time.Duration, 10)...)
+	p = PeakEWMA{}.Build(members, nil, nil).(Timed)
+	for range 10 {
+		p.PickAt(at(0), nil)
+	}
+	for i, m := range members {
+		if m.Load.Load() > 3 {
+			t.Errorf("%d of the first ten requests at member %d", m.Load.Load(), i)
+		}
+	}
+}
+
+// Requests in flight count in relation to the weight, and with how long they take.
+func TestPeakEWMALoad(t *testing.T) {
+	for _, test := range []struct {
+		weights, loads []int
+		took           []time.Duration
+		want           int
+	}{
+		{[]int{1, 1}, []int{3, 2}, []time.Duration{10 * ms, 10 * ms}, 1},
+		{[]int{1, 1}, []int{1, 0}, []time.Duration{10 * ms, 13 * ms}, 1},
+		{[]int{1, 1}, []int{1, 0}, []time.Duration{10 * ms, 100 * ms}, 0},
+		{[]int{1, 1}, []int{30, 0}, []time.Duration{10 * ms, 100 * ms}, 1},
+		{[]int{2, 1}, []int{3, 2}, []time.Duration{10 * ms, 10 * ms}, 0},
+	} {
+		members := answering(test.weights, 64, test.took...)
+		for i, load := range test.loads {
+			members[i].Load.Store(int64(load))
+		}
+		got := counted(t, members, 1000, at(0))
+		if got[test.want] < 950 && test.weights[0] == test.weights[1] || got[test.want] < 500 {
+			t.Errorf("weights %v, loads %v, %v: picked %v, want %d", test.weights, test.loads, test.took, got, test.want)
+		}
+	}
+}

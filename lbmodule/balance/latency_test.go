@@ -1,0 +1,128 @@
+package balance
+
+import (
+	"math"
+	"sync"
+	"testing"
+	"time"
+)
+
+// noon is when the tests of latencies begin.
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+const ms = time.Millisecond
+
+// seconds after noon.
+func at(seconds float64) time.Time { return noon.Add(time.Duration(seconds * float64(time.Second))) }
+
+// answers tells l of n answers, all at that time.
+func answers(l *Latency, n int, took time.Duration, now time.Time) {
+	for range n {
+		l.Answered(took, now)
+	}
+}
+
+func TestLatency(t *testing.T) {
+	for name, test := range map[string]struct {
+		happens     func(l *Latency)
+		asked       time.Time
+		least, most time.Duration
+	}{
+		"nothing is known":                  {func(*Latency) {}, at(0), 0, 0},
+		"the first answer":                  {func(l *Latency) { l.Answered(10*ms, at(0)) }, at(0), 10 * ms, 10 * ms},
+		"the average of the first":          {func(l *Latency) { l.Answered(30*ms, at(0)); answers(l, 9, 10*ms, at(0)) }, at(0), 12 * ms, 12 * ms},
+		"one of 100 is no peak":             {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(40*ms, at(0)) }, at(0), ms, 2 * ms},
+		"a peak counts at once":             {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(time.Second, at(0)) }, at(0), time.Second, time.Second},
+		"a peak is forgotten":               {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(time.Second, at(0)) }, at(10), 5 * ms, 20 * ms},
+		"what is slow stays slow":           {func(l *Latency) { answers(l, 200, 300*ms, at(0)) }, at(5), 150 * ms, 200 * ms},
+		"what is slow is tried again":       {func(l *Latency) { answers(l, 200, 300*ms, at(0)) }, at(40), ms, 10 * ms},
+		"faster from one moment on":         {func(l *Latency) { answers(l, 64, 40*ms, at(0)); answers(l, 200, 10*ms, at(0)) }, at(0), 11 * ms, 12 * ms},
+		"an old mean weighs little":         {func(l *Latency) { answers(l, 64, 40*ms, at(0)); l.Answered(10*ms, at(30)) }, at(30), 9 * ms, 13 * ms},
+		"the client left late":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Unanswered(time.Second, at(0)) }, at(0), time.Second, time.Second},
+		"the client left soon":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Unanswered(0, at(0)) }, at(0), 10 * ms, 10 * ms},
+		"the client of an unknown one left": {func(l *Latency) { l.Unanswered(ms, at(0)) }, at(0), 0, 0},
+		"failing fast is not fast":          {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Failed(0, at(0)) }, at(0), 10 * ms, 10 * ms},
+		"failing late is slow":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Failed(time.Minute, at(0)) }, at(0), time.Minute, time.Minute},
+		"it has been away":                  {func(l *Latency) { answers(l, 99, time.Second, at(0)); l.Failed(0, at(0)); l.Forget() }, at(0), 0, 0},
+		"time stands still or goes back":    {func(l *Latency) { answers(l, 9, 10*ms, at(5)); answers(l, 9, 10*ms, at(0)) }, at(0), 10 * ms, 10 * ms},
+		"a year of silence":                 {func(l *Latency) { answers(l, 9, 10*ms, at(0)) }, at(90 * 86400), 0, 0},
+	} {
+		l := new(Latency)
+		test.happens(l)
+		const rounding = time.Microsecond
+		if got := l.Estimate(test.asked); got < test.least-rounding || got > test.most+rounding {
+			t.Errorf("%s: expected in %v, want %v to %v", name, got, test.least, test.most)
+		}
+	}
+}
+
+func TestBlame(t *testing.T) {
+	factor := func(l *Latency, seconds float64) float64 { return l.Penalty(at(seconds)) }
+	l := new(Latency)
+	if got := factor(l, 0); got != 1 {
+		t.Errorf("nothing happened: %v times as expensive", got)
+	}
+	for n := 1; n <= 20; n++ {
+		l.Failed(0, at(0))
+		if got, want := factor(l, 0), math.Exp2(float64(min(n, mostBlame))); got != want {
+			t.Errorf("%d failures: %v times as expensive, want %v", n, got, want)
+		}
+	}
+	if got := factor(l, 25); got > 4 {
+		t.Errorf("after 25 s still %v times as expensive: nobody would try", got)
+	}
+	answers(l, 10, ms, at(0))
+	if got := factor(l, 0); got != 1 {
+		t.Errorf("ten successes: still %v times as expensive", got)
+	}
+	// Every second one fails: three times as expensive, not a thousand times.
+	for range 100 {
+		l.Failed(0, at(0))
+		l.Answered(ms, at(0))
+	}
+	if got := factor(l, 0); got < 1.9 || got > 4 {
+		t.Errorf("half of them fail: %v times as expensive", got)
+	}
+}
+
+// What is told from all sides at once leaves values that were told, or lie between.
+func TestLatencyConcurrently(t *testing.T) {
+	l := new(Latency)
+	var group sync.WaitGroup
+	for worker := range 8 {
+		group.Go(func() {
+			for k := range 2000 {
+				now := at(float64(k) / 1000)
+				switch (worker + k) % 10 {
+				case 0:
+					l.Failed(ms, now)
+				case 1:
+					l.Unanswered(ms, now)
+				default:
+					l.Answered(time.Duration(10+worker)*ms, now)
+				}
+				if got := l.Estimate(now); got != 0 && got < 9*ms || got > 18*ms {
+					t.Errorf("expected in %v", got)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if got := l.answers.Load(); got < sampleWindow || got > sampleWindow+8 {
+		t.Errorf("%d answers counted", got)
+	}
+}
+
+func TestFade(t *testing.T) {
+	last := 1.0
+	for x := 0.0; x < 70; x += 0.01 {
+		got := fade(x)
+		if want := math.Exp2(-x); got > last || got < want*0.999 && want > 1e-18 || got > want*1.07 && got > 1e-18 {
+			t.Fatalf("fade(%v) = %v, want %v, and not more than before, %v", x, got, want, last)
+		}
+		last = got
+	}
+	if last != 0 {
+		t.Errorf("something is left in the end: %v", last)
+	}
+}

@@ -1,0 +1,111 @@
+package lbmodule
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(PeakEWMA))
+}
+
+// PeakEWMA draws two backends at random, by weight, and selects the one whose answer is expected first: by how long its answers take
+// lately, and how many requests it has in relation to its weight. It is the default of a load balancer.
+//
+// Answers of the last ten seconds count; a slow one counts at once. Failures, statuses of 500 and more, 429, and answers of 400 and
+// more with `Retry-After` make a backend more expensive, and never faster. A backend that nothing is known of is given one request
+// at a time until it has answered. One that is avoided is tried again now and then. Backends whose answers take about as long are
+// alike: then it is those in flight that decide.
+//
+// It goes by how requests end, which a plain `reverse_proxy` tells no policy: there it is refused.
+type PeakEWMA struct {
+	// What ends the time that an answer takes: `first_byte`, its header, or `last_byte`, for answers that are long to make. Streams
+	// are always measured to their header. Default: `first_byte`.
+	Until string `json:"until,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*PeakEWMA) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_peak_ewma",
+		New: func() caddy.Module { return new(PeakEWMA) },
+	}
+}
+
+// UnmarshalCaddyfile sets p up from Caddyfile tokens: `lb_peak_ewma [first_byte|last_byte]`.
+func (p *PeakEWMA) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the policy's name
+	if !d.NextArg() {
+		return nil
+	}
+	p.Until = d.Val()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if err := p.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+const (
+	untilFirstByte = "first_byte"
+	untilLastByte  = "last_byte"
+)
+
+func (p *PeakEWMA) check() error {
+	switch p.Until {
+	case "", untilFirstByte, untilLastByte:
+		return nil
+	default:
+		return fmt.Errorf("lb_policy peak_ewma %s: must be %s or %s", p.Until, untilFirstByte, untilLastByte)
+	}
+}
+
+// Provision checks the settings, and that p serves a load balancer.
+func (p *PeakEWMA) Provision(ctx caddy.Context) error {
+	if !inLoadBalancer(ctx) {
+		return fmt.Errorf("lb_policy lb_peak_ewma: must be in a load_balancer: reverse_proxy does not tell a policy how requests end")
+	}
+	return p.check()
+}
+
+// inLoadBalancer tells whether the module that is provisioned belongs to a load balancer, and not to a plain reverse_proxy.
+func inLoadBalancer(ctx caddy.Context) bool {
+	parents := ctx.Modules()
+	for i := len(parents) - 1; i >= 0; i-- {
+		switch parents[i].(type) {
+		case *Handler:
+			return true
+		case *reverseproxy.Handler:
+			return false
+		}
+	}
+	return false
+}
+
+// Select implements [reverseproxy.Selector]. Nobody calls it: see Provision.
+func (*PeakEWMA) Select(reverseproxy.UpstreamPool, *http.Request, http.ResponseWriter) *reverseproxy.Upstream {
+	return nil
+}
+
+func (*PeakEWMA) balancePolicy() balance.Policy { return balance.PeakEWMA{} }
+
+// untilLastByte tells whether the time that an answer takes is the time to its end.
+func (h *Handler) untilLastByte() bool {
+	p, ok := h.policy.(*PeakEWMA)
+	return ok && p.Until == untilLastByte
+}
+
+// Interface guards
+var (
+	_ balancer              = (*PeakEWMA)(nil)
+	_ caddy.Provisioner     = (*PeakEWMA)(nil)
+	_ caddyfile.Unmarshaler = (*PeakEWMA)(nil)
+)
