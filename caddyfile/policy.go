@@ -34,7 +34,9 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	if _, err := caddy.GetModule(id); err != nil {
 		return nil, d.Errf("lb_policy %s: no such policy in this build; there are: %s", d.Val(), strings.Join(policyNames(), ", "))
 	}
-	unmarshaled, err := caddyfile.UnmarshalModule(d, id)
+	segment := d.NextSegment()
+	resolveFallbacks(segment)
+	unmarshaled, err := caddyfile.UnmarshalModule(atFirst(segment), id)
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +46,25 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	}
 	p.module = selector
 	return p, nil
+}
+
+// atFirst returns a dispenser that stands on the first of these tokens.
+func atFirst(tokens []caddyfile.Token) *caddyfile.Dispenser {
+	d := caddyfile.NewDispenser(tokens)
+	d.Next()
+	return d
+}
+
+// resolveFallbacks has Caddy's own policies find a fallback of ours that is written without its prefix.
+func resolveFallbacks(tokens []caddyfile.Token) {
+	for i := 1; i < len(tokens); i++ {
+		if tokens[i-1].Text != "fallback" {
+			continue
+		}
+		if _, err := caddy.GetModule(policyNamespace + "." + tokens[i].Text); err != nil {
+			tokens[i].Text = lbmodule.ResolvePolicy(tokens[i].Text)
+		}
+	}
 }
 
 // policyNames lists the policies as they may be written here.

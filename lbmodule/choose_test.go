@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -95,7 +96,7 @@ func TestValidateName(t *testing.T) {
 
 // A retry goes to another backend, as long as there is one.
 func TestRetryGoesElsewhere(t *testing.T) {
-	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "p2c", "random_choose", "peak_ewma", "ip_hash"} {
+	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "p2c", "random_choose", "peak_ewma", "ip_hash", "foreign"} {
 		t.Run(policy, func(t *testing.T) {
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
 				"load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)
@@ -168,10 +169,20 @@ func failOver(t *testing.T, q *request, r *http.Request) {
 	}
 }
 
+func init() { caddy.RegisterModule(foreign{}) }
+
+// foreign is a selection policy of another plugin.
+type foreign struct{ reverseproxy.FirstSelection }
+
+// CaddyModule returns the Caddy module information.
+func (foreign) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: policyNamespace + ".foreign", New: func() caddy.Module { return new(foreign) }}
+}
+
 // Caps hold with policies that are not ours, too.
-func TestCapWithStockPolicy(t *testing.T) {
+func TestCapWithForeignPolicy(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}, {"address": "b:1", "max_requests": 2}],
-		"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`)
+		"load_balancing": {"selection_policy": {"policy": "foreign"}}}`)
 	var held []*request
 	for range 3 {
 		q := &request{h: h}

@@ -27,7 +27,8 @@ func init() {
 //
 // The selection policy (`load_balancing.selection_policy`) defaults to `lb_peak_ewma`. The stock policies
 // `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of
-// that name; any other policy is given the backends that are eligible.
+// that name, `random_choose` by `lb_p2c`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
+// other policy is given the backends that are eligible.
 //
 // The placeholders are those of `http.handlers.reverse_proxy`.
 type Handler struct {

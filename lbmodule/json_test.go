@@ -92,7 +92,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"queue": {"size": 0, "timeout": "1s"}`:                                          "must be at least 1",
 		`"hedge": {"disabled": true}`:                                                    "",
 		`"hedge": {"percentile": 0.95, "max_extra": 0.02}`:                               "",
-		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "load_balancing": {"selection_policy": {"policy": "ip_hash"}}`:                     "must be one of the lb_ policies",
+		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "load_balancing": {"selection_policy": {"policy": "foreign"}}`:                     "must be one of the lb_ policies",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "headers": {"request": {"set": {"X-To": ["{http.reverse_proxy.upstream.host}"]}}}`: "must not depend on the upstream",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "transport": {"protocol": "http", "proxy_protocol": "v1"}`:                         "the transport uses the PROXY protocol",
 		`"hedge": {"percentile": 0.9}`:       "hedge: max_extra 0%: must be more than 0%",

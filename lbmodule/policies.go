@@ -3,12 +3,15 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 const policyNamespace = "http.reverse_proxy.selection_policies"
@@ -59,25 +62,94 @@ func (h *Handler) loadPolicy(ctx caddy.Context) error {
 	if raw == nil {
 		raw = caddyconfig.JSON(map[string]string{"policy": defaultPolicy}, nil)
 	}
+	policy, err := loadSelector(ctx, raw)
+	if err != nil {
+		return fmt.Errorf("selection_policy%w", err)
+	}
+	h.policy = policy
+	h.LoadBalancing.SelectionPolicyRaw = nil // or reverse_proxy would load it, too
+	return nil
+}
+
+// loadSelector loads a policy and returns what serves it. Its errors begin with the name, to be put behind what the policy is for.
+func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector, error) {
 	var settings map[string]json.RawMessage
 	var name string
 	if err := json.Unmarshal(raw, &settings); err != nil {
-		return fmt.Errorf("selection_policy: %w", err)
+		return nil, fmt.Errorf(": %w", err)
 	}
 	if err := json.Unmarshal(settings["policy"], &name); err != nil {
-		return fmt.Errorf("selection_policy: policy: must be the name of a policy: %w", err)
+		return nil, fmt.Errorf(": policy: must be the name of a policy: %w", err)
 	}
-	settings["policy"] = caddyconfig.JSON(servedBy(name), nil)
-	h.LoadBalancing.SelectionPolicyRaw = caddyconfig.JSON(settings, nil)
-
-	loaded, err := ctx.LoadModule(h.LoadBalancing, "SelectionPolicyRaw")
+	delete(settings, "policy")
+	if inLoadBalancer(ctx) {
+		if policy, err := loadWord(ctx, name, settings); policy != nil || err != nil {
+			return policy, err
+		}
+	}
+	policy, err := loadModule(ctx, servedBy(name), settings)
 	if err != nil {
-		return fmt.Errorf("selection_policy %s: %w", name, err)
+		return nil, fmt.Errorf(" %s: %w", name, err)
+	}
+	return policy, nil
+}
+
+// loadModule loads the policy of that name and nothing else.
+func loadModule(ctx caddy.Context, name string, settings map[string]json.RawMessage) (reverseproxy.Selector, error) {
+	loaded, err := ctx.LoadModuleByID(policyNamespace+"."+name, caddyconfig.JSON(settings, nil))
+	if err != nil {
+		return nil, err
 	}
 	policy, ok := loaded.(reverseproxy.Selector)
 	if !ok {
-		return fmt.Errorf("selection_policy %s: %T is not a selection policy", name, loaded)
+		return nil, fmt.Errorf("%T is not a selection policy", loaded)
 	}
-	h.policy = policy
+	return policy, nil
+}
+
+// loadFallback loads the policy for requests that another one has nothing to go by for; none is the name of the one where nothing is
+// said about that.
+func loadFallback(ctx caddy.Context, raw json.RawMessage, none string) (reverseproxy.Selector, error) {
+	if raw == nil {
+		raw = caddyconfig.JSON(map[string]string{"policy": none}, nil)
+	}
+	policy, err := loadSelector(ctx, raw)
+	if err != nil {
+		return nil, fmt.Errorf("fallback%w", err)
+	}
+	return policy, nil
+}
+
+// parseFallback parses `fallback <policy> [<options...>]`: a policy of ours, with or without its prefix, or any other.
+func parseFallback(d *caddyfile.Dispenser, raw *json.RawMessage) error {
+	if *raw != nil {
+		return d.Err("fallback: given twice")
+	}
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	name := ResolvePolicy(d.Val())
+	loaded, err := caddyfile.UnmarshalModule(d, policyNamespace+"."+name)
+	if err != nil {
+		return err
+	}
+	*raw = caddyconfig.JSONModuleObject(loaded, "policy", name, nil)
 	return nil
+}
+
+// withFallback is the policy that picks by hash where there is a key, and as otherwise does where there is none.
+func withFallback(hash balance.Hash, otherwise balancer) balance.Policy {
+	policy := otherwise.balancePolicy()
+	if both, ok := policy.(balance.WithFallback); ok {
+		policy = both.Else // its keys are ours, too: see keyOr
+	}
+	return balance.WithFallback{Keyed: hash, Else: policy}
+}
+
+// keyOr returns key if it is known, and else the one that another policy has for the request, if it goes by keys.
+func keyOr(key pool.Key, otherwise reverseproxy.Selector, r *http.Request) pool.Key {
+	if k, ok := otherwise.(keyed); ok && !key.Known {
+		return k.key(r)
+	}
+	return key
 }

@@ -1,8 +1,10 @@
 package lbmodule
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -21,15 +23,26 @@ func init() {
 
 // Hash selects the same backend for the same key, whatever the request is made of: its path, a header, a query parameter, a
 // cookie. Keys are spread by weight, and few of them move when backends come or go. A request for which all placeholders are
-// empty goes to a backend at random, by weight. A backend that is ramped up is given its keys little by little. When a key's
+// empty goes where `fallback` says. A backend that is ramped up is given its keys little by little. When a key's
 // backend is full or has failed, it has a second one, which is always the same.
+//
+// Caddy's `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` are served in the same way in a load balancer.
 //
 // A plain `reverse_proxy` knows no weights, and all backends are looked at each time.
 type Hash struct {
 	// What the key is made of: texts with placeholders, one at least. Required.
 	Keys []string `json:"keys,omitempty"`
 
-	constant []string // what each is when its placeholders are empty
+	// How many times its share of the requests in flight a backend may have, more than 1: keys that would have it have more go to
+	// their next one. 1.25 is a good value for keys of which some are asked for far more than others. Not in a plain `reverse_proxy`.
+	// Default: no bound.
+	BoundedLoad float64 `json:"bounded_load,omitempty"`
+
+	// The policy for requests without a key. Default: `random`.
+	FallbackRaw json.RawMessage `json:"fallback,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
+
+	constant  []string // what each key is when its placeholders are empty
+	otherwise reverseproxy.Selector
 }
 
 // CaddyModule returns the Caddy module information.
@@ -40,18 +53,79 @@ func (*Hash) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile sets h up from Caddyfile tokens: `lb_hash <placeholders...>`.
+// UnmarshalCaddyfile sets h up from Caddyfile tokens:
+//
+//	lb_hash <placeholders...> {
+//	    bounded_load <percent>
+//	    fallback     <policy> [<options...>]
+//	}
 func (h *Hash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the policy's name
 	h.Keys = d.RemainingArgs()
 	if err := h.Validate(); err != nil {
 		return d.WrapErr(err)
 	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "bounded_load":
+			if h.BoundedLoad != 0 {
+				return d.Errf("lb_policy hash: %s: given twice", word)
+			}
+			if err := parseBoundedLoad(d, &h.BoundedLoad); err != nil {
+				return err
+			}
+		case "fallback":
+			if err := parseFallback(d, &h.FallbackRaw); err != nil {
+				return err
+			}
+		default:
+			return d.Errf("lb_policy hash: unrecognized setting %s", word)
+		}
+	}
+	return nil
+}
+
+// parseBoundedLoad parses a percentage of more than 100.
+func parseBoundedLoad(d *caddyfile.Dispenser, target *float64) error {
+	var text string
+	if !d.AllArgs(&text) {
+		return d.ArgErr()
+	}
+	number, isPercent := strings.CutSuffix(text, "%")
+	value, err := strconv.ParseFloat(number, 64)
+	if err != nil || !isPercent {
+		return d.Errf("lb_policy hash: bounded_load %s: must be a percentage, such as 125%%", text)
+	}
+	*target = value / 100
+	if err := checkBoundedLoad(*target); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func checkBoundedLoad(bound float64) error {
+	if !(bound > 1 && bound <= 100) {
+		return fmt.Errorf("lb_policy hash: bounded_load %s: must be more than 100%%, and 10000%% at most", percent(bound))
+	}
 	return nil
 }
 
 // Provision sets h up.
-func (h *Hash) Provision(caddy.Context) error {
+func (h *Hash) Provision(ctx caddy.Context) (err error) {
+	switch ours := inLoadBalancer(ctx); {
+	case h.BoundedLoad != 0 && !ours:
+		return fmt.Errorf("lb_policy lb_hash: bounded_load: must be in a load_balancer: reverse_proxy does not tell a policy how requests end")
+	case h.BoundedLoad != 0:
+		if err := checkBoundedLoad(h.BoundedLoad); err != nil {
+			return err
+		}
+	}
+	if h.otherwise, err = loadFallback(ctx, h.FallbackRaw, "random"); err != nil {
+		return fmt.Errorf("lb_policy hash: %w", err)
+	}
+	if _, ok := h.otherwise.(balancer); !ok && inLoadBalancer(ctx) {
+		return fmt.Errorf("lb_policy hash: fallback: must be one of the lb_ policies")
+	}
 	empty := caddy.NewEmptyReplacer()
 	for _, key := range h.Keys {
 		h.constant = append(h.constant, empty.ReplaceAll(key, ""))
@@ -92,7 +166,7 @@ func (h *Hash) key(r *http.Request) pool.Key {
 		_, _ = d.WriteString(value)
 		_, _ = d.Write([]byte{0}) // "ab" and "c" are not "a" and "bc"
 	}
-	return pool.Key{Hash: d.Sum64(), Known: known}
+	return keyOr(pool.Key{Hash: d.Sum64(), Known: known}, h.otherwise, r)
 }
 
 // Select implements [reverseproxy.Selector] for a plain reverse_proxy: the upstream whose hash with the key is the highest
@@ -100,7 +174,7 @@ func (h *Hash) key(r *http.Request) pool.Key {
 func (h *Hash) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	key := h.key(r)
 	if !key.Known {
-		return reverseproxy.RandomSelection{}.Select(upstreams, r, w)
+		return h.otherwise.Select(upstreams, r, w)
 	}
 	var best *reverseproxy.Upstream
 	var highest uint64
@@ -115,7 +189,9 @@ func (h *Hash) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	return best
 }
 
-func (h *Hash) balancePolicy() balance.Policy { return balance.Hash{} }
+func (h *Hash) balancePolicy() balance.Policy {
+	return withFallback(balance.Hash{Bound: h.BoundedLoad}, h.otherwise.(balancer))
+}
 
 // Interface guards
 var (

@@ -107,7 +107,8 @@ func TestHashPolicyWithoutABackend(t *testing.T) {
 // In a plain reverse_proxy, too, a key has one upstream.
 func TestHashPolicyPlain(t *testing.T) {
 	h := &Hash{Keys: []string{"{http.request.uri.path}"}}
-	if err := h.Provision(caddy.Context{}); err != nil {
+	ctx := newConfig(t).ctx
+	if err := h.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
 	var upstreams reverseproxy.UpstreamPool
@@ -136,7 +137,7 @@ func TestHashPolicyPlain(t *testing.T) {
 	}
 	for _, key := range []string{"{no.such}", "user-{http.request.header.X-User}", "{http.request.header.X-A}-{http.request.header.X-B}"} {
 		nothing := &Hash{Keys: []string{key}}
-		if err := nothing.Provision(caddy.Context{}); err != nil {
+		if err := nothing.Provision(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if nothing.key(requestFor(t, "/", "")).Known {

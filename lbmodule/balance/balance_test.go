@@ -11,7 +11,8 @@ import (
 )
 
 // policies are all there are; what every policy promises is tested with each.
-var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, Choices{N: 3}, PeakEWMA{}, Hash{size: 251}}
+var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, Choices{N: 3}, PeakEWMA{}, Hash{size: 251}, Hash{size: 251, Bound: 1.25},
+	WithFallback{Hash{size: 251}, LeastConn{}}, WithFallback{Hash{size: 251}, RoundRobin{}}}
 
 // name returns a policy's name for subtests.
 func name(p Policy) string {

@@ -23,10 +23,13 @@ func mixed(policy Policy, n, limit int) []Member {
 	return members
 }
 
+// measured are the policies as they are used.
+var measured = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, PeakEWMA{}, Hash{}, Hash{Bound: 1.25}}
+
 // benchmark runs a pick and the release that belongs to it as one operation.
 func benchmark(b *testing.B, run func(b *testing.B, p Picker, members []Member)) {
 	for _, limit := range []int{0, 64} {
-		for _, policy := range append(policies, Hash{}) {
+		for _, policy := range measured {
 			for _, n := range []int{3, 100, 1_000, 10_000} {
 				title := fmt.Sprintf("%s/%d", name(policy), n)
 				if limit > 0 {
@@ -50,6 +53,12 @@ func picking(p Picker) func() int {
 	switch p := p.(type) {
 	case Timed:
 		return func() int { return p.PickAt(now, nil) }
+	case Keyed:
+		key := uint64(0)
+		return func() int {
+			key++
+			return p.PickFor(key, nil)
+		}
 	default:
 		return func() int { return p.Pick(nil) }
 	}
@@ -99,7 +108,7 @@ func BenchmarkPickBusy(b *testing.B) {
 }
 
 func BenchmarkBuild(b *testing.B) {
-	for _, policy := range append(policies, Hash{}) {
+	for _, policy := range measured {
 		for _, n := range []int{3, 10_000} {
 			b.Run(fmt.Sprintf("%s/%d", name(policy), n), func(b *testing.B) {
 				members := mixed(policy, n, 64)

@@ -79,6 +79,10 @@ func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int 
 
 // lighter tells whether position a has fewer requests in flight than b, each in relation to its weight.
 func (c *choices) lighter(a, b int, _ bool) bool {
-	ma, mb := &c.members[a], &c.members[b]
-	return ma.Load.Load()*int64(mb.weight()) < mb.Load.Load()*int64(ma.weight())
+	return c.members[a].lighter(&c.members[b])
+}
+
+// lighter tells whether m has fewer requests in flight than o, each in relation to its weight.
+func (m *Member) lighter(o *Member) bool {
+	return m.Load.Load()*int64(o.weight()) < o.Load.Load()*int64(m.weight())
 }

@@ -10,9 +10,15 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// assignments is who gets each of so many keys.
+// assignments is who gets each of so many keys by a table, and ringAssignments by looking at all members of a small pool.
 func assignments(members []Member, keys int) []int {
-	p := Hash{}.Build(members, nil, nil).(Keyed)
+	return assigned(Hash{Members: smallPool + 1}, members, keys)
+}
+
+func ringAssignments(members []Member, keys int) []int { return assigned(Hash{}, members, keys) }
+
+func assigned(policy Hash, members []Member, keys int) []int {
+	p := policy.Build(members, nil, nil).(Keyed)
 	all := make([]int, keys)
 	for k := range all {
 		all[k] = p.PickFor(uint64(k), nil)
@@ -24,40 +30,161 @@ func assignments(members []Member, keys int) []int {
 func TestHashShares(t *testing.T) {
 	for _, weights := range [][]int{{1, 1, 1}, {5, 3, 2}, {0, 1, 0, 100, 7}, {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}} {
 		members := weighted(weights...)
-		counts := count(t, assignments(members, 100_000), len(weights))
 		total := 0
 		for _, w := range weights {
 			total += w
 		}
-		for i, w := range weights {
-			want := float64(w) / float64(total)
-			if got := float64(counts[i]) / 100_000; math.Abs(got-want) > 0.005 {
-				t.Errorf("weights %v: member %d has a share of %.4f, want %.4f", weights, i, got, want)
+		for how, assign := range map[string]func([]Member, int) []int{"table": assignments, "ring": ringAssignments} {
+			counts := count(t, assign(members, 100_000), len(weights))
+			for i, w := range weights {
+				want := float64(w) / float64(total)
+				if got := float64(counts[i]) / 100_000; math.Abs(got-want) > 0.006 {
+					t.Errorf("%s, weights %v: member %d has a share of %.4f, want %.4f", how, weights, i, got, want)
+				}
 			}
 		}
 		checkShares(t, Hash{}.Build(members, nil, nil), members, weights) // requests without a key
 	}
 }
 
-// Who has which key must not change unnoticed: caches behind would be cold after an update. The file has a letter for
-// each of 10,000 keys.
+// Who has which key must not change unnoticed: caches behind would be cold after an update. The files have a letter for
+// each of 10,000 keys; of the large pool, whose members are more than there are letters, a letter stands for many.
 func TestHashGolden(t *testing.T) {
-	const file = "testdata/hash_assignments"
-	var got strings.Builder
-	for _, i := range assignments(weighted(5, 1, 3, 0, 2, 1, 1), 10_000) {
-		got.WriteByte(byte('a' + i))
+	few := weighted(5, 1, 3, 0, 2, 1, 1)
+	many := weighted(same(700, 1)...)
+	for i := range many {
+		many[i].Weight = 1 + i%5
 	}
-	if *update {
-		if err := os.WriteFile(file, []byte(got.String()+"\n"), 0o644); err != nil {
+	for file, all := range map[string][]int{
+		"testdata/hash_assignments":       assignments(few, 10_000),
+		"testdata/hash_assignments_ring":  ringAssignments(few, 10_000),
+		"testdata/hash_assignments_large": assignments(many, 10_000),
+	} {
+		var got strings.Builder
+		for _, i := range all {
+			got.WriteByte(byte('a' + i%26))
+		}
+		if *update {
+			if err := os.WriteFile(file, []byte(got.String()+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
+		if got.String() != strings.TrimSpace(string(want)) {
+			t.Errorf("%s: keys are assigned to other members than before", file)
+		}
 	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// In a large pool, too, everybody has the share that its weight says, within what a hundred slots can tell apart.
+func TestHashLargePool(t *testing.T) {
+	members := weighted(same(1000, 1)...)
+	slots := make([]int, len(members))
+	total := 0
+	for i := range members {
+		members[i].Weight = 1 + i%10
+		members[i].ID = Mix(uint64(i))
+		total += members[i].Weight
 	}
-	if got.String() != strings.TrimSpace(string(want)) {
-		t.Error("keys are assigned to other members than before")
+	for _, p := range (Hash{}).Build(members, nil, nil).(*hashPicker).table {
+		slots[p]++
+	}
+	for i, n := range slots {
+		want := largeTable * members[i].Weight / total
+		if n < want-2 || n > want+2 {
+			t.Errorf("member %d of weight %d has %d slots, want %d", i, members[i].Weight, n, want)
+		}
+	}
+	// What is down for a while leaves the size as it is, and so the keys of the others.
+	before := assigned(Hash{}, members, 50_000)
+	policy := Hash{}.For(len(members)).(Hash)
+	after := assigned(policy, members[400:], 50_000)
+	changed := 0
+	for k := range before {
+		if before[k] >= 400 && before[k] != after[k]+400 {
+			changed++
+		}
+	}
+	if changed > 50_000/5 {
+		t.Errorf("%d of 50000 keys moved between members that stayed when 400 of 1000 left", changed)
+	}
+}
+
+// By rendezvous no key moves that need not, whatever changes.
+func TestHashRingMovesNoKeyInVain(t *testing.T) {
+	const keys = 50_000
+	whole := ringAssignments(weighted(5, 1, 3, 2, 1, 1), keys)
+	less := weighted(5, 1, 3, 2, 1, 1)
+	less[2].Weight = 0
+	if got := moved(whole, ringAssignments(less, keys), func(k int) bool { return whole[k] == 2 }); got > 0 {
+		t.Errorf("%d keys moved between members that stayed", got)
+	}
+	more := weighted(5, 1, 3, 2, 1, 4)
+	after := ringAssignments(more, keys)
+	if got := moved(whole, after, func(k int) bool { return after[k] == 5 }); got > 0 {
+		t.Errorf("%d keys moved, but not to the member that became heavier", got)
+	}
+	scaled := weighted(500, 100, 300, 200, 100, 100)
+	if got := moved(whole, ringAssignments(scaled, keys), func(int) bool { return false }); got > 0 {
+		t.Errorf("%d keys moved because all weights were multiplied", got)
+	}
+}
+
+func TestNegLog(t *testing.T) {
+	last := uint64(math.MaxUint64)
+	for x := uint64(1); x < 1<<63; x += x/7 + 1 {
+		got, want := float64(negLog(x))/unit, 64-math.Log2(float64(x|1))
+		if math.Abs(got-want) > 5e-6 || negLog(x) > last {
+			t.Fatalf("-log2(%d/2^64) = %v, want %v, and not more than before", x, got, want)
+		}
+		last = negLog(x)
+	}
+	if got := negLog(math.MaxUint64); got > unit/1000 {
+		t.Errorf("-log2(1) = %d", got)
+	}
+}
+
+// With a bound nobody has more than 125 % of his share, however often a key is asked for; keys stay together as far as that goes.
+func TestHashBound(t *testing.T) {
+	for _, weights := range [][]int{same(5, 1), same(50, 1), {5, 3, 2, 1}, append(same(20, 1), same(20, 9)...)} {
+		members := weighted(weights...)
+		p := Hash{Bound: 1.25}.Build(members, nil, nil).(Keyed)
+		total := 0
+		for _, w := range weights {
+			total += w
+		}
+		const requests = 2000
+		var held []int
+		for k := range requests {
+			held = append(held, p.PickFor(uint64(k%7), nil)) // seven keys that everybody wants
+		}
+		for i, m := range members {
+			most := 1.25*requests*float64(weights[i])/float64(total) + 2
+			if load := float64(m.Load.Load()); load > most {
+				t.Errorf("%d members: number %d of weight %d has %v requests, want at most %.0f", len(weights), i, weights[i], load, most)
+			}
+		}
+		for _, i := range held {
+			release(p, members, i)
+		}
+		if got := p.(*hashPicker).bound.total.Load(); got != 0 {
+			t.Errorf("%d requests counted when all have ended", got)
+		}
+		// Alone, a key is where it is without a bound.
+		plain := Hash{}.Build(members, nil, nil).(Keyed)
+		for k := range uint64(1000) {
+			a := p.PickFor(k, nil)
+			release(p, members, a)
+			b := plain.PickFor(k, nil)
+			release(plain, members, b)
+			p.Changed(b)
+			if a != b {
+				t.Fatalf("key %d: %d with a bound, %d without", k, a, b)
+			}
+		}
 	}
 }
 
@@ -132,9 +259,16 @@ func TestHashMovesFewKeys(t *testing.T) {
 
 // A key whose member is full or was tried has a second, always the same, and all of them together share those keys.
 func TestHashSecondChoice(t *testing.T) {
+	for _, policy := range []Hash{{}, {Members: smallPool + 1}} {
+		testSecondChoice(t, policy)
+	}
+}
+
+func testSecondChoice(t *testing.T, policy Hash) {
+	t.Helper()
 	const keys = 30_000
 	members := weighted(1, 1, 1, 1)
-	p := Hash{}.Build(members, nil, nil).(Keyed)
+	p := policy.Build(members, nil, nil).(Keyed)
 	counts := make([]int, 4)
 	for k := range uint64(keys) {
 		first := p.PickFor(k, nil)
@@ -154,7 +288,7 @@ func TestHashSecondChoice(t *testing.T) {
 
 	// Also where the first has nearly all slots.
 	heavy := weighted(98, 1, 1)
-	p = Hash{}.Build(heavy, nil, nil).(Keyed)
+	p = policy.Build(heavy, nil, nil).(Keyed)
 	seconds := make([]int, 3)
 	for k := range uint64(keys) {
 		seconds[p.PickFor(k, []int{0})]++
@@ -164,7 +298,7 @@ func TestHashSecondChoice(t *testing.T) {
 	}
 
 	full := capped(1, 1, 1)
-	p = Hash{}.Build(full, nil, nil).(Keyed)
+	p = policy.Build(full, nil, nil).(Keyed)
 	seen := make(map[int]bool)
 	for range 3 {
 		seen[p.PickFor(7, nil)] = true

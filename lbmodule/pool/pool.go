@@ -120,6 +120,9 @@ type Settings struct {
 // Open makes a view of the pool with these backends, whose addresses must differ. The view is to be closed when
 // its config goes.
 func (p *Pool) Open(backends []Backend, settings Settings) *View {
+	if sized, ok := settings.Policy.(balance.Sized); ok {
+		settings.Policy = sized.For(len(backends))
+	}
 	v := &View{
 		pool:     p,
 		settings: settings,

@@ -1,0 +1,74 @@
+package balance
+
+import "time"
+
+// WithFallback picks by one policy for requests that have a key, and by another for those that have none.
+type WithFallback struct {
+	Keyed Policy // whose pickers are Keyed
+	Else  Policy
+}
+
+// For implements [Sized].
+func (p WithFallback) For(members int) Policy {
+	return WithFallback{sized(p.Keyed, members), sized(p.Else, members)}
+}
+
+func sized(p Policy, members int) Policy {
+	if s, ok := p.(Sized); ok {
+		return s.For(members)
+	}
+	return p
+}
+
+// Build implements [Policy].
+func (p WithFallback) Build(members []Member, prev Picker, prevIndex []int) Picker {
+	if before, ok := prev.(*withFallback); ok {
+		prev = before.other
+	}
+	w := &withFallback{keyed: p.Keyed.Build(members, nil, nil).(Keyed), other: p.Else.Build(members, prev, prevIndex)}
+	w.timed, _ = w.other.(Timed)
+	return w
+}
+
+// withFallback is the picker of WithFallback. Each of its two is told what the other has picked.
+type withFallback struct {
+	keyed Keyed
+	other Picker
+	timed Timed // other, if it is
+}
+
+// PickFor implements [Keyed].
+func (w *withFallback) PickFor(hash uint64, tried []int) int {
+	return told(w.other, w.keyed.PickFor(hash, tried))
+}
+
+// Pick implements [Picker].
+func (w *withFallback) Pick(tried []int) int { return told(w.keyed, w.other.Pick(tried)) }
+
+// PickAt implements [Timed].
+func (w *withFallback) PickAt(now time.Time, tried []int) int {
+	if w.timed == nil {
+		return w.Pick(tried)
+	}
+	return told(w.keyed, w.timed.PickAt(now, tried))
+}
+
+// told returns i, of which p has been told.
+func told(p Picker, i int) int {
+	if i >= 0 {
+		p.Changed(i)
+	}
+	return i
+}
+
+// Changed implements [Picker].
+func (w *withFallback) Changed(i int) {
+	w.keyed.Changed(i)
+	w.other.Changed(i)
+}
+
+// Sync implements [Picker].
+func (w *withFallback) Sync() {
+	w.keyed.Sync()
+	w.other.Sync()
+}

@@ -1,0 +1,98 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// loadWord loads one of Caddy's policies that go by a part of the request, to be served by ours: with weights, in constant time, and
+// by what is in flight. It returns nil for other policies, and for one whose fallback is a policy that cannot be served so.
+func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessage) (reverseproxy.Selector, error) {
+	switch name {
+	case "ip_hash", "client_ip_hash", "uri_hash", "query", "header":
+	default:
+		return nil, nil
+	}
+	otherwise, err := loadFallback(ctx, settings["fallback"], "random")
+	if err != nil {
+		return nil, fmt.Errorf(" %s: %w", name, err)
+	}
+	ours, ok := otherwise.(balancer)
+	if !ok {
+		return nil, nil
+	}
+	delete(settings, "fallback") // Caddy's own is not asked
+	stock, err := loadModule(ctx, name, settings)
+	if err != nil {
+		return nil, fmt.Errorf(" %s: %w", name, err)
+	}
+	return &word{stock, wordValue(stock), ours}, nil
+}
+
+// word is a policy of Caddy's that is served by ours. It goes by exactly what Caddy's goes by.
+type word struct {
+	reverseproxy.Selector // Caddy's own, which says what the word means and is not asked
+	value                 func(r *http.Request) string
+	otherwise             balancer
+}
+
+// CaddyModule returns the information of Caddy's own.
+func (w *word) CaddyModule() caddy.ModuleInfo { return w.Selector.(caddy.Module).CaddyModule() }
+
+// key is the hash of what the policy goes by. As with Caddy's, those that have a fallback use it when that is empty.
+func (w *word) key(r *http.Request) pool.Key {
+	value := w.value(r)
+	return keyOr(pool.Key{Hash: xxhash.Sum64String(value), Known: value != ""}, w.otherwise, r)
+}
+
+func (w *word) balancePolicy() balance.Policy { return withFallback(balance.Hash{}, w.otherwise) }
+
+// wordValue returns what finds the part of a request that the policy goes by.
+func wordValue(stock reverseproxy.Selector) func(r *http.Request) string {
+	switch s := stock.(type) {
+	case *reverseproxy.IPHashSelection:
+		return func(r *http.Request) string { return withoutPort(r.RemoteAddr) }
+	case *reverseproxy.ClientIPHashSelection:
+		return func(r *http.Request) string {
+			address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+			return withoutPort(address)
+		}
+	case *reverseproxy.QueryHashSelection:
+		return func(r *http.Request) string { return strings.Join(r.URL.Query()[s.Key], ",") }
+	case *reverseproxy.HeaderHashSelection:
+		return func(r *http.Request) string {
+			if s.Field == "Host" && r.Host != "" {
+				return r.Host
+			}
+			return r.Header.Get(s.Field)
+		}
+	default: // uri_hash
+		return func(r *http.Request) string { return r.RequestURI }
+	}
+}
+
+func withoutPort(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return address
+}
+
+// Interface guards
+var (
+	_ balancer     = (*word)(nil)
+	_ keyed        = (*word)(nil)
+	_ caddy.Module = (*word)(nil)
+)
