@@ -11,8 +11,9 @@ import (
 //
 // It has three parts. Each is forgotten when it is not renewed, so that a member that was avoided is tried again:
 //   - the mean of the answers, over the last ten seconds or the last 64 answers, whichever are fewer (an exponentially weighted
-//     moving average; over the first ones it is the plain average, which one odd answer does not rule for long);
-//   - the peak: an answer that takes longer than 50 ms counts as what it is at once, for about two seconds. If it is no
+//     moving average; over the first ones it is the plain average). An answer counts as four times the mean and 20 ms at most:
+//     one that had to wait for a busy machine says little, three in a row say enough;
+//   - the peak: an answer that takes longer than 250 ms counts as what it is at once, for about two seconds. If it is no
 //     exception the mean has come to it by then. One slow request in a mix of many kinds makes nobody an outcast;
 //   - the blame: every failure doubles what an answer is taken to cost, every success halves what has come together, in
 //     doublings. So a member that fails half its requests costs about three times as much, one that fails all a thousand times,
@@ -31,8 +32,10 @@ const (
 
 	// sampleWindow is how many answers the mean is of at most.
 	sampleWindow = 64
-	// peakFloor is what no answer below it is a peak.
-	peakFloor = 0.050
+	// mostTimes and mostMore, in seconds, are what an answer counts as at most in relation to the mean.
+	mostTimes, mostMore = 4, 0.020
+	// peakFloor is what an answer must take longer than to be a peak, in seconds.
+	peakFloor = 0.250
 	// mostBlame bounds the doublings, and so for how long a failing member is left alone.
 	mostBlame = 10
 )
@@ -44,13 +47,7 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 	if n < sampleWindow {
 		n = l.answers.Add(1)
 	}
-	l.mean.change(t, func(old float32, age float64) float32 {
-		left := fade(age * decay)
-		if left < 0.4 {
-			old *= float32(left) // it was only tried because its mean had fallen to this: it must not rise again
-		}
-		return old + (d-old)*float32(max(1-left, 1/float64(n)))
-	})
+	l.average(d, n, t)
 	l.raise(d, t)
 	if l.blame.known() {
 		l.blame.change(t, func(old float32, age float64) float32 {
@@ -65,13 +62,13 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 // Unanswered tells that there was no answer in that time, and that nobody is to blame: the one who asked left, or took the answer
 // of another member. All that follows is that the member is not faster than this.
 func (l *Latency) Unanswered(took time.Duration, now time.Time) {
-	l.raise(float32(took.Seconds()), tickOf(now))
+	l.atLeast(float32(took.Seconds()), tickOf(now))
 }
 
 // Failed tells of an answer that speaks against the member, or that there was none. However soon that was, it makes nobody fast.
 func (l *Latency) Failed(took time.Duration, now time.Time) {
 	t := tickOf(now)
-	l.raise(float32(took.Seconds()), t)
+	l.atLeast(float32(took.Seconds()), t)
 	l.blame.change(t, func(old float32, age float64) float32 {
 		return min(old*float32(fade(age*decay))+1, mostBlame)
 	})
@@ -95,6 +92,25 @@ func (l *Latency) Estimate(now time.Time) time.Duration {
 func (l *Latency) Penalty(now time.Time) float64 {
 	_, factor := l.expect(tickOf(now))
 	return factor
+}
+
+// atLeast notes that an answer takes d or more. It makes nobody known, nor faster.
+func (l *Latency) atLeast(d float32, t uint32) {
+	if mean, _ := l.mean.get(t); mean > 0 && d > mean {
+		l.average(d, l.answers.Load(), t)
+	}
+	l.raise(d, t)
+}
+
+// average makes d part of the mean, as one of n.
+func (l *Latency) average(d float32, n, t uint32) {
+	l.mean.change(t, func(old float32, age float64) float32 {
+		left := fade(age * decay)
+		if left < 0.4 {
+			old *= float32(left) // it was only tried because its mean had fallen to this: it must not rise again
+		}
+		return old + (min(d, mostTimes*old+mostMore)-old)*float32(max(1-left, 1/float64(max(n, 1))))
+	})
 }
 
 // raise notes a peak, if d is one.
@@ -133,7 +149,7 @@ func (l *Latency) doubt() float64 {
 }
 
 const (
-	leastDoubt = 0.001
+	leastDoubt = 0.005
 	firstDoubt = 0.064 // of a single answer, which may have had to wait for a connection
 )
 
