@@ -73,7 +73,7 @@ func TestReadmeCommands(t *testing.T) {
 				words := strings.Fields(command)
 				out := inTree(t, words[0], words[1:]...)
 				if command == "bin/caddy list-modules" {
-					for _, module := range []string{"http.handlers.load_balancer", "http.handlers.ip_rate_limit", "lb_round_robin", "lb_weighted_round_robin", "lb_least_conn", "lb_peak_ewma", "lb_random", "lb_p2c", "lb_hash", "lb_first"} {
+					for _, module := range []string{"http.handlers.load_balancer", "http.handlers.ip_rate_limit", "lb_round_robin", "lb_weighted_round_robin", "lb_least_conn", "lb_peak_ewma", "lb_random", "lb_p2c", "lb_hash", "lb_sticky", "lb_first"} {
 						if !strings.Contains(out, module) {
 							t.Errorf("%s does not show %s", command, module)
 						}

@@ -31,6 +31,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
 	if err == nil && !q.h.retries.lookAt(res) {
+		q.bind(original, res)
 		q.watch(original.Context(), res)
 		return res, nil
 	}
@@ -51,6 +52,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	if err != nil {
 		return nil, ended(err)
 	}
+	q.bind(original, res)
 	q.watch(original.Context(), res)
 	return res, nil
 }

@@ -28,6 +28,7 @@ type request struct {
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 
 	key      pool.Key // for policies that choose by one
+	session  session  // for policies that go by sessions
 	attempts int
 	tried    []int // positions in set of the members of attempts that failed
 	again    bool  // there is to be another attempt, for which choice is made
@@ -148,6 +149,9 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 	if k, ok := q.h.policy.(keyed); ok && !q.key.Known {
 		q.key = k.key(r)
 	}
+	if s, ok := q.h.policy.(*Sticky); ok {
+		return q.acquireSession(s, safe, r)
+	}
 	return q.set.acquire(q.h.policy, q.key, q.tried, safe, r, q.w)
 }
 
@@ -180,7 +184,7 @@ func (q *request) await(ctx context.Context, err error) bool {
 		return false
 	}
 	snapshot := q.set.view.Snapshot()
-	if !errors.Is(err, pool.ErrFull) && len(snapshot.Eligible()) > 0 {
+	if !errors.Is(err, pool.ErrFull) && !errors.Is(err, errSessionGone) && len(snapshot.Eligible()) > 0 {
 		return true
 	}
 	timer := time.NewTimer(min(left, poll))

@@ -27,7 +27,7 @@ func init() {
 //
 // The selection policy (`load_balancing.selection_policy`) defaults to `lb_peak_ewma`. The stock policies
 // `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of
-// that name, `random_choose` by `lb_p2c`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
+// that name, `random_choose` by `lb_p2c`, `cookie` by `lb_sticky`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
 // other policy is given the backends that are eligible.
 //
 // The placeholders are those of `http.handlers.reverse_proxy`.

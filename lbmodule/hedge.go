@@ -64,6 +64,9 @@ func (q *request) hedgeDelay(r *http.Request, now time.Time) time.Duration {
 	if !q.h.Hedge.enabled() || q.attempts > 1 || r.Body != nil || !isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
 		return 0
 	}
+	if _, sticky := q.h.policy.(*Sticky); sticky {
+		return 0 // the other backend does not know the session
+	}
 	delay, known := q.h.pool.Latency.Quantile(q.h.Hedge.Percentile, now)
 	if !known {
 		return 0

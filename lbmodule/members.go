@@ -20,6 +20,17 @@ type memberSet struct {
 	upstreams reverseproxy.UpstreamPool // by position in view
 
 	eligible atomic.Pointer[eligibleUpstreams]
+	sessions atomic.Pointer[sessions] // nil until they are asked for
+}
+
+// sessionsOf returns what finds the backends of sessions in the set.
+func (s *memberSet) sessionsOf(policy *Sticky) *sessions {
+	if have := s.sessions.Load(); have != nil {
+		return have
+	}
+	next := newSessions(policy, s.upstreams)
+	s.sessions.Store(next)
+	return next
 }
 
 // eligibleUpstreams are the upstreams of a snapshot's eligible members.

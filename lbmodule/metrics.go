@@ -19,6 +19,8 @@ var (
 		"How often the backend's circuit breaker went into a state.", []string{"pool", "backend", "state"}, nil)
 	retriesMetric = prometheus.NewDesc("caddy_load_balancer_retries_total",
 		"Attempts made again, by what was wrong with the one before.", []string{"pool", "reason"}, nil)
+	reboundMetric = prometheus.NewDesc("caddy_load_balancer_sessions_rebound_total",
+		"Sessions that were given another backend, because their own was gone.", []string{"pool"}, nil)
 	queueMetric = prometheus.NewDesc("caddy_load_balancer_queue_length",
 		"Requests that wait for a slot on a backend.", []string{"pool"}, nil)
 	budgetMetric = prometheus.NewDesc("caddy_load_balancer_retry_budget_remaining",
@@ -37,6 +39,7 @@ func (metrics) Describe(descs chan<- *prometheus.Desc) {
 	descs <- retriesMetric
 	descs <- budgetMetric
 	descs <- queueMetric
+	descs <- reboundMetric
 }
 
 // Collect implements [prometheus.Collector].
@@ -45,6 +48,7 @@ func (m metrics) Collect(found chan<- prometheus.Metric) {
 		found <- prometheus.MustNewConstMetric(panicMetric, prometheus.GaugeValue, number(p.Panic), p.Name)
 		found <- prometheus.MustNewConstMetric(budgetMetric, prometheus.GaugeValue, p.RetryBudget, p.Name)
 		found <- prometheus.MustNewConstMetric(queueMetric, prometheus.GaugeValue, float64(p.Queue), p.Name)
+		found <- prometheus.MustNewConstMetric(reboundMetric, prometheus.CounterValue, float64(p.rebound), p.Name)
 		for reason := range pool.RetryReasons {
 			found <- prometheus.MustNewConstMetric(retriesMetric, prometheus.CounterValue, float64(p.retries[reason]), p.Name, reason.String())
 		}

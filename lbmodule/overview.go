@@ -25,6 +25,7 @@ type poolOverview struct {
 	// RetryBudget is how many retries the pool could spend now.
 	RetryBudget float64 `json:"retry_budget"`
 	retries     [pool.RetryReasons]uint64
+	rebound     uint64 // sessions
 
 	Backends []backendOverview `json:"backends"` // sorted by name
 }
@@ -89,6 +90,7 @@ func (h *Handler) overview(a *App) poolOverview {
 			set, source = current, "dynamic"
 		}
 	}
+	o.rebound = h.pool.Rebound()
 	for reason := range pool.RetryReasons {
 		o.retries[reason] = h.pool.Retries(reason)
 	}

@@ -21,7 +21,7 @@ import (
 // by what is in flight. It returns nil for other policies, and for one whose fallback is a policy that cannot be served so.
 func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessage) (reverseproxy.Selector, error) {
 	switch name {
-	case "ip_hash", "client_ip_hash", "uri_hash", "query", "header":
+	case "ip_hash", "client_ip_hash", "uri_hash", "query", "header", "cookie":
 	default:
 		return nil, nil
 	}
@@ -37,6 +37,10 @@ func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessag
 	stock, err := loadModule(ctx, name, settings)
 	if err != nil {
 		return nil, fmt.Errorf(" %s: %w", name, err)
+	}
+	if c, ok := stock.(*reverseproxy.CookieHashSelection); ok {
+		// Caddy's own takes a cookie without a secret, too: whoever knows a backend's address can make one.
+		return &Sticky{Name: c.Name, secrets: []string{c.Secret}, MaxAge: c.MaxAge, otherwise: ours, word: c}, nil
 	}
 	return &word{stock, wordValue(stock), ours}, nil
 }

@@ -22,8 +22,9 @@ type Pool struct {
 	name string
 
 	panicking atomic.Bool // as reported last
-	budget    budget      // of retries
-	hedges    budget      // of copies; its mutex comes before that of budget
+	rebound   atomic.Uint64
+	budget    budget // of retries
+	hedges    budget // of copies; its mutex comes before that of budget
 	queue     queue
 
 	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may

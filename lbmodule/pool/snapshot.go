@@ -21,6 +21,8 @@ type Snapshot struct {
 	first int     // the first tier that is not empty; tierCount when all are
 	at    []place // where the view's backend i stands
 
+	kept []int // positions of members that are not eligible, but keep their sessions
+
 	probes  []int     // positions of half-open members, which take one request at a time
 	probing time.Time // since when the first of them is half-open
 
@@ -56,7 +58,7 @@ func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }
 // like tells whether other has the same members in the same places, with the same weights.
 func (s *Snapshot) like(other *Snapshot) bool {
 	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held ||
-		s.panicking != other.panicking || s.ejected != other.ejected || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) {
+		s.panicking != other.panicking || s.ejected != other.ejected || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) || !slices.Equal(s.kept, other.kept) {
 		return false
 	}
 	for t := range s.tiers {

@@ -294,6 +294,9 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 		s.at[i] = nowhere
 		c := &conditions[i]
 		eligible := c.usable() || s.panicking && c.lastResort(s.held)
+		if b.Weight == 0 && eligible {
+			s.kept = append(s.kept, i)
+		}
 		if b.Weight == 0 || !eligible {
 			continue
 		}

@@ -1,0 +1,267 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+)
+
+func init() {
+	caddy.RegisterModule(new(Sticky))
+}
+
+// Sticky selects the same backend for all requests of a session. Which one that is stands in a cookie, as an opaque number that tells no
+// address, signed with HMAC-SHA256. A session begins with a backend of the fallback policy. A cookie that is not ours is ignored.
+//
+// A backend of weight 0, or one that is draining, is given no new sessions and keeps those that it has. When it is full, a request of
+// a session goes to another one; when it is gone, the session does, unless it is `strict`.
+//
+// With `learn_cookie` or `learn_header` it also goes by a cookie or header of the application: the same backend for the same value, as
+// with `lb_hash`.
+type Sticky struct {
+	// The name of the cookie. Default: `lb`.
+	Name string `json:"name,omitempty"`
+
+	// What cookies are signed with: one secret, or the new and the old one while they are exchanged. The first one signs, both are
+	// accepted. Placeholders of the environment and of files may be used. All Caddys of a fleet must have the same. Required, unless
+	// `learn_cookie` or `learn_header` is given: then there is no cookie of our own.
+	Secrets []string `json:"secrets,omitempty"`
+
+	// For how long the browser keeps the cookie. Default: until it is closed.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// The path that the cookie is for. Default: `/`.
+	Path string `json:"path,omitempty"`
+
+	// The domain that the cookie is for. Default: the host of the request.
+	Domain string `json:"domain,omitempty"`
+
+	// Whether the cookie is for HTTPS only: `on`, `off`, or `auto`, when the request came by HTTPS. Default: `auto`.
+	Secure string `json:"secure,omitempty"`
+
+	// Whether scripts of the page may read the cookie. Default: false.
+	Scripts bool `json:"scripts,omitempty"`
+
+	// `lax`, `strict` or `none`; the last one needs `secure on`. Default: `lax`.
+	SameSite string `json:"same_site,omitempty"`
+
+	// Whether a request whose backend is gone is refused with 503, instead of going to another one. Default: false.
+	Strict bool `json:"strict,omitempty"`
+
+	// A cookie of the application to go by. Default: none.
+	LearnCookie string `json:"learn_cookie,omitempty"`
+
+	// A header field of the request to go by. Default: none.
+	LearnHeader string `json:"learn_header,omitempty"`
+
+	// The policy for new sessions. Default: the default policy; in a plain `reverse_proxy`, `random`.
+	FallbackRaw json.RawMessage `json:"fallback,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
+
+	otherwise reverseproxy.Selector
+	secrets   []string                          // filled in
+	word      *reverseproxy.CookieHashSelection // Caddy's own policy that s serves; nil if it is for itself
+}
+
+// CaddyModule returns the Caddy module information.
+func (s *Sticky) CaddyModule() caddy.ModuleInfo {
+	if s.word != nil {
+		return s.word.CaddyModule()
+	}
+	return caddy.ModuleInfo{
+		ID:  policyNamespace + ".lb_sticky",
+		New: func() caddy.Module { return new(Sticky) },
+	}
+}
+
+// UnmarshalCaddyfile sets s up from Caddyfile tokens:
+//
+//	lb_sticky [<name>] {
+//	    secret       <secret> [<old secret>]
+//	    max_age      <duration>
+//	    path         <path>
+//	    domain       <domain>
+//	    secure       on|off|auto
+//	    http_only    on|off
+//	    same_site    lax|strict|none
+//	    strict
+//	    learn_cookie <name>
+//	    learn_header <field>
+//	    fallback     <policy> [<options...>]
+//	}
+func (s *Sticky) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the policy's name
+	if d.NextArg() {
+		s.Name = d.Val()
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	var seen []string
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		word := d.Val()
+		if slices.Contains(seen, word) {
+			return d.Errf("lb_policy sticky: %s: given twice", word)
+		}
+		seen = append(seen, word)
+		if err := s.unmarshalWord(d, word); err != nil {
+			return err
+		}
+		if err := s.check(); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	if err := s.checkSecrets(s.Secrets); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
+	texts := map[string]*string{
+		"path": &s.Path, "domain": &s.Domain, "secure": &s.Secure, "same_site": &s.SameSite, "learn_cookie": &s.LearnCookie, "learn_header": &s.LearnHeader,
+	}
+	values := map[string]int{"fallback": 0, "strict": 0, "secret": 2} // most arguments; others have one
+	if word == "fallback" {
+		return parseFallback(d, &s.FallbackRaw)
+	}
+	args := d.RemainingArgs()
+	if most, ok := values[word]; ok && len(args) > most || !ok && len(args) != 1 || word == "secret" && len(args) == 0 {
+		return d.ArgErr()
+	}
+	switch word {
+	case "secret":
+		s.Secrets = args
+	case "strict":
+		s.Strict = true
+	case "max_age":
+		age, err := caddy.ParseDuration(args[0])
+		if err != nil || age <= 0 {
+			return d.Errf("lb_policy sticky: max_age %s: must be a duration of more than 0, such as 24h", args[0])
+		}
+		s.MaxAge = caddy.Duration(age)
+	case "http_only":
+		if args[0] != "on" && args[0] != "off" {
+			return d.Errf("lb_policy sticky: http_only %s: must be on or off", args[0])
+		}
+		s.Scripts = args[0] == "off"
+	default:
+		target, ok := texts[word]
+		if !ok {
+			return d.Errf("lb_policy sticky: unrecognized setting %s", word)
+		}
+		*target = args[0]
+	}
+	return nil
+}
+
+// check checks the settings, but for the secrets.
+func (s *Sticky) check() error {
+	oneOf := func(field, value string, words ...string) error {
+		if value != "" && !slices.Contains(words, value) {
+			return fmt.Errorf("lb_policy sticky: %s %s: must be one of %v", field, value, words)
+		}
+		return nil
+	}
+	token := func(field, value string) error {
+		if value != "" && !httpguts.ValidHeaderFieldName(value) {
+			return fmt.Errorf("lb_policy sticky: %s %q: must be a name of letters, digits and - _ .", field, value)
+		}
+		return nil
+	}
+	if s.MaxAge < 0 {
+		return fmt.Errorf("lb_policy sticky: max_age %v: must not be negative", display(s.MaxAge))
+	}
+	if s.SameSite == "none" && s.Secure == "off" {
+		return fmt.Errorf("lb_policy sticky: same_site none: needs secure; browsers refuse such a cookie otherwise")
+	}
+	if err := first(
+		token("name", s.Name), token("learn_cookie", s.LearnCookie), token("learn_header", s.LearnHeader),
+		oneOf("secure", s.Secure, "on", "off", "auto"), oneOf("same_site", s.SameSite, "lax", "strict", "none"),
+	); err != nil {
+		return err
+	}
+	if c := s.cookie(); c.Valid() != nil {
+		return fmt.Errorf("lb_policy sticky: path %q, domain %q: must be those of a cookie", s.Path, s.Domain)
+	}
+	return nil
+}
+
+// checkSecrets checks that there is what cookies can be signed with. A secret that was made up at start would end all sessions with
+// a restart, and would be another one on each machine of a fleet.
+func (s *Sticky) checkSecrets(secrets []string) error {
+	switch {
+	case len(secrets) == 0 && s.LearnCookie == "" && s.LearnHeader == "":
+		return fmt.Errorf("lb_policy sticky: secret: missing; cookies are signed with it, on all machines with the same, such as {env.STICKY_SECRET}")
+	case len(secrets) > 2:
+		return fmt.Errorf("lb_policy sticky: secret: %d given; must be one, or the new and the old one", len(secrets))
+	case slices.Contains(secrets, ""):
+		return fmt.Errorf("lb_policy sticky: secret: is empty")
+	}
+	return nil
+}
+
+// Provision sets s up.
+func (s *Sticky) Provision(ctx caddy.Context) (err error) {
+	for _, secret := range s.Secrets {
+		s.secrets = append(s.secrets, caddy.NewReplacer().ReplaceAll(secret, ""))
+	}
+	if err := first(s.check(), s.checkSecrets(s.secrets)); err != nil {
+		return err
+	}
+	none, ours := "random", inLoadBalancer(ctx)
+	if ours {
+		none = defaultPolicy
+	} else if s.learns() {
+		return fmt.Errorf("lb_policy lb_sticky: learn_cookie and learn_header: must be in a load_balancer")
+	}
+	if s.otherwise, err = loadFallback(ctx, s.FallbackRaw, none); err != nil {
+		return fmt.Errorf("lb_policy sticky: %w", err)
+	}
+	if _, ok := s.otherwise.(balancer); !ok && ours {
+		return fmt.Errorf("lb_policy sticky: fallback: must be one of the lb_ policies")
+	}
+	return nil
+}
+
+func (s *Sticky) learns() bool { return s.LearnCookie != "" || s.LearnHeader != "" }
+
+func (s *Sticky) balancePolicy() balance.Policy {
+	otherwise := s.otherwise.(balancer)
+	if s.learns() {
+		return withFallback(balance.Hash{}, otherwise)
+	}
+	return otherwise.balancePolicy()
+}
+
+// Select implements [reverseproxy.Selector] for a plain reverse_proxy: it looks for the session's backend among all.
+func (s *Sticky) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	at, known, signed := newSessions(s, upstreams).find(r)
+	switch {
+	case known && upstreams[at].Available():
+		return upstreams[at]
+	case s.Strict && signed:
+		return nil
+	}
+	u := s.otherwise.Select(upstreams, r, w)
+	if u != nil {
+		w.Header().Add("Set-Cookie", s.cookieFor(u.Dial, r))
+	}
+	return u
+}
+
+// Interface guards
+var (
+	_ balancer              = (*Sticky)(nil)
+	_ keyed                 = (*Sticky)(nil)
+	_ caddy.Provisioner     = (*Sticky)(nil)
+	_ caddyfile.Unmarshaler = (*Sticky)(nil)
+)

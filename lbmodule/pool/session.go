@@ -1,0 +1,32 @@
+package pool
+
+import "slices"
+
+// Sessions: requests that belong to one member, whatever the policy says.
+
+// Keeps tells whether the member at position i takes the requests of its sessions: those that may be picked, and those that are given
+// no new requests but still serve what they have begun.
+//
+// That is so for members of weight 0, whose condition is good. Whatever else takes a member out of the choice but leaves it its
+// sessions, such as draining, belongs into [Snapshot.kept] as well: see [View.place].
+func (s *Snapshot) Keeps(i int) bool { return s.Has(i) || slices.Contains(s.kept, i) }
+
+// AcquireSession reserves a slot on the member at position i for a request of one of its sessions. It reports false when the member does
+// not keep its sessions, or is at its max_requests.
+func (v *View) AcquireSession(i int) (Lease, bool) {
+	s := v.snap.Load()
+	if !s.Keeps(i) {
+		return Lease{}, false
+	}
+	l, ok := v.AcquireMember(i)
+	if ok {
+		v.snap.Load().changed(i)
+	}
+	return l, ok
+}
+
+// CountRebound counts a session that was given another member, because its own was gone.
+func (p *Pool) CountRebound() { p.rebound.Add(1) }
+
+// Rebound is how many sessions were given another member.
+func (p *Pool) Rebound() uint64 { return p.rebound.Load() }
