@@ -52,8 +52,14 @@ func parseProperties(d *caddyfile.Dispenser, b *lbmodule.Backend) error {
 			return intoInt(b.Weight, 0)(d)
 		},
 		"max_requests": intoInt(&b.MaxRequests, 1),
-		"backup":       flag(&b.Backup),
-		"zone":         intoString(&b.Zone),
+		"backup": func(d *caddyfile.Dispenser) error {
+			b.Backup = 1
+			if d.CountRemainingArgs() == 0 {
+				return nil
+			}
+			return intoInt((*int)(&b.Backup), 1)(d)
+		},
+		"zone": intoString(&b.Zone),
 	}.parse(d, "backend "+b.Address, b.Validate)
 }
 

@@ -26,7 +26,7 @@ func init() {
 //	        name         <name>
 //	        weight       <0-65535>
 //	        max_requests <number>
-//	        backup
+//	        backup       [<1-9>]
 //	        zone         <name>
 //	    }
 //	    lb_policy <name> [<options...>]

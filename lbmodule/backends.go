@@ -1,12 +1,14 @@
 package lbmodule
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // Backend is a backend with properties.
@@ -27,11 +29,41 @@ type Backend struct {
 	// when the backend is selected. Default: no bound.
 	MaxRequests int `json:"max_requests,omitempty"`
 
-	// Whether the backend is used only while no other one is usable. Default: false.
-	Backup bool `json:"backup,omitempty"`
+	// Whether the backend is used only while no primary one is usable: `true`, or the level of the backup from 1 to 9, of which a
+	// higher one is used while none of a lower one is usable, either. Default: false.
+	Backup Backup `json:"backup,omitempty"`
 
-	// The zone the backend is in: a label. Default: none.
+	// The zone the backend is in, for `prefer_zone`. Default: none.
 	Zone string `json:"zone,omitempty"`
+}
+
+// Backup is the level of a backup, 0 for a primary backend. In JSON the first level is `true`.
+type Backup int
+
+// MarshalJSON writes the level.
+func (b Backup) MarshalJSON() ([]byte, error) {
+	if b == 0 || b == 1 {
+		return json.Marshal(b == 1)
+	}
+	return json.Marshal(int(b))
+}
+
+// UnmarshalJSON reads a level, or whether it is the first one.
+func (b *Backup) UnmarshalJSON(text []byte) error {
+	var level int
+	if err := json.Unmarshal(text, &level); err == nil {
+		*b = Backup(level)
+		return nil
+	}
+	var first bool
+	if err := json.Unmarshal(text, &first); err != nil {
+		return fmt.Errorf("backup %s: must be true, false or a level", text)
+	}
+	*b = 0
+	if first {
+		*b = 1
+	}
+	return nil
 }
 
 // Validate checks the backend's own settings.
@@ -56,6 +88,9 @@ func (b *Backend) Validate() error {
 		if err := validateWeight(*b.Weight); err != nil {
 			return fmt.Errorf("backend %s: %w", b.Address, err)
 		}
+	}
+	if b.Backup < 0 || b.Backup > pool.MaxBackup {
+		return fmt.Errorf("backend %s: backup %d: must be a level from 1 to %d", b.Address, b.Backup, pool.MaxBackup)
 	}
 	if b.MaxRequests < 0 {
 		return fmt.Errorf("backend %s: max_requests %d: must not be negative", b.Address, b.MaxRequests)

@@ -101,7 +101,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"panic_threshold": 0.3`:             "",
 		`"panic_threshold": 2`:               "must be from 0% to 100%",
 		`"prefer_zone": ""`:                  "",
-		`"prefer_zone": "eu-1"`:              "prefer_zone: eu-1",
+		`"prefer_zone": "eu-1"`:              "",
 		`"drain_timeout": "5m"`:              "drain_timeout: 5m0s",
 		`"debug_header": {"disabled": true}`: "",
 		`"debug_header": {"name": "X-Balance", "ranges": ["10.0.0.0/8"]}`:                "debug_header",
@@ -261,5 +261,45 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("warnings = %v, want one with %q", warnings, test.want)
 			}
 		})
+	}
+}
+
+// A backup is true or false, as ever, or has a level.
+func TestBackupJSON(t *testing.T) {
+	for text, want := range map[string]Backup{`true`: 1, `false`: 0, `0`: 0, `1`: 1, `2`: 2, `null`: 0} {
+		var b Backup
+		if err := json.Unmarshal([]byte(text), &b); err != nil || b != want {
+			t.Errorf("%s is %d, %v; want %d", text, b, err, want)
+		}
+		written, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Backup
+		if err := json.Unmarshal(written, &again); err != nil || again != want {
+			t.Errorf("%d is written as %s, which reads as %d, %v", want, written, again, err)
+		}
+	}
+	for text, want := range map[string]string{`"yes"`: "must be true, false or a level", `1.5`: "must be", `10`: "level from 1 to 9", `-1`: "level from 1 to 9"} {
+		_, err := newConfig(t).load(`{"backends": [{"address": "a:1", "backup": ` + text + `}]}`)
+		expectError(t, err, "backup", want)
+	}
+}
+
+func TestPreferZone(t *testing.T) {
+	c := newConfig(t)
+	h := c.mustLoad(`{"name": "zoned", "prefer_zone": "eu-1", "backends": [{"address": "a:1", "zone": "eu-1"}, {"address": "b:1", "zone": "eu-2"}, {"address": "c:1"}]}`)
+	if got := shares(t, h, 50); got["a:1"] != 50 {
+		t.Errorf("shares = %v, want all in the zone", got)
+	}
+	c.mustLoad(`{"name": "unzoned", "prefer_zone": "eu-3", "backends": [{"address": "a:1", "zone": "eu-1"}]}`)
+	if log := c.logged(); !strings.Contains(log, "no backend is in the preferred zone") || strings.Count(log, "preferred zone") != 1 {
+		t.Errorf("log: %s", log)
+	}
+	// Policies of other plugins see the zone only.
+	foreign := c.mustLoad(`{"name": "zoned-foreign", "prefer_zone": "eu-2", "backends": [{"address": "a:1", "zone": "eu-1"}, {"address": "b:1", "zone": "eu-2"}],
+		"load_balancing": {"selection_policy": {"policy": "foreign"}}}`)
+	if got := shares(t, foreign, 10); got["b:1"] != 10 {
+		t.Errorf("shares = %v, want all in the zone", got)
 	}
 }

@@ -37,7 +37,7 @@ type backendOverview struct {
 	Weight          int        `json:"weight"`
 	EffectiveWeight float64    `json:"effective_weight"` // 0 while it gets no requests, less than weight while it is ramped up
 	MaxRequests     int        `json:"max_requests,omitempty"`
-	Backup          bool       `json:"backup,omitempty"`
+	Backup          Backup     `json:"backup,omitempty"`
 	Health          string     `json:"health"`  // up, down or unknown
 	Breaker         string     `json:"breaker"` // closed, open or half_open
 	Usable          bool       `json:"usable"`
@@ -122,7 +122,7 @@ func (h *Handler) backendOverview(a *App, view *pool.View, snapshot *pool.Snapsh
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{
-		Address: b.Address, Name: a.backendName(h.pool.Name(), b.Address), Weight: b.Weight, MaxRequests: b.MaxRequests, Backup: b.Backup,
+		Address: b.Address, Name: a.backendName(h.pool.Name(), b.Address), Weight: b.Weight, MaxRequests: b.MaxRequests, Backup: Backup(b.Backup),
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures, Source: source,
 	}

@@ -58,6 +58,7 @@ func (h *Handler) poolSettings(probed bool) pool.Settings {
 		Passive:        h.passive.settings,
 		SlowStart:      h.SlowStart.window(),
 		PanicThreshold: h.PanicThreshold,
+		PreferZone:     h.PreferZone,
 	}
 	h.Breaker.into(&s, h.retries.probeTimeout)
 	if b, ok := h.policy.(balancer); ok {

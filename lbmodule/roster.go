@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -58,7 +59,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 			weight = *b.Weight
 		}
 		limit := h.limit(b.MaxRequests)
-		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: b.Backup, Unchecked: isTemplate(address)},
+		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: int(b.Backup), Zone: b.Zone, Unchecked: isTemplate(address)},
 			&reverseproxy.Upstream{Dial: address, MaxRequests: limit})
 	}
 	return r, nil
@@ -140,6 +141,9 @@ func (h *Handler) warn(r *roster) {
 		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
 			h.logger.Warn("backends of this dynamic source depend on the request and are not checked actively", zap.String("pool", h.pool.Name()))
 		}
+	}
+	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
+		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
 	}
 	if unequal && !usesWeights(h.policy) {
 		h.logger.Warn("the selection policy does not look at weights", zap.String("pool", h.pool.Name()))

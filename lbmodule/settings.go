@@ -28,7 +28,8 @@ type Settings struct {
 	// the time that most are. Copies are taken from the budget for retries, too. Default: off.
 	Hedge *Hedge `json:"hedge,omitempty"`
 
-	// The zone whose backends come first. Default: none.
+	// The zone whose backends come first: they are given all requests while 1/1.4 of their weight is usable, and less in proportion
+	// below that. Default: none.
 	PreferZone string `json:"prefer_zone,omitempty"`
 
 	// After which time a draining backend's open requests are closed. Default: never.

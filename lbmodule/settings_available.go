@@ -14,7 +14,6 @@ import (
 func (s *Settings) available() error {
 	return first(
 		promises("debug_header", s.DebugHeader, DebugHeader{}, "leave it out, or write \"debug_header off\""),
-		promisesValue("prefer_zone", s.PreferZone, s.PreferZone),
 		promisesValue("drain_timeout", s.DrainTimeout, display(s.DrainTimeout)),
 	)
 }

@@ -311,16 +311,16 @@ func TestFullAndDownTogether(t *testing.T) {
 // What a picker goes by may stay as it is while something else changes: then it is kept, as some are costly to build.
 func TestPickersAreKept(t *testing.T) {
 	list := backends(4)
-	list[3].Backup = true
+	list[3].Backup = 1
 	v := newPool().Open(list, Settings{Policy: balance.Hash{}, Checked: true, Initial: StartUp})
 	before := v.Snapshot()
 	fails(v, false, 3)
 	after := v.Snapshot()
-	if after == before || after.tiers[primary].picker != before.tiers[primary].picker {
+	if after == before || after.tiers[0].picker != before.tiers[0].picker {
 		t.Error("the primaries have another picker because the backup is down")
 	}
 	fails(v, false, 0)
-	if last := v.Snapshot(); last.tiers[primary].picker == before.tiers[primary].picker {
+	if last := v.Snapshot(); last.tiers[0].picker == before.tiers[0].picker {
 		t.Error("the picker stays although a primary is down")
 	}
 	eligible(t, v, 1, 2)

@@ -60,13 +60,17 @@ func (p *Pool) Members() []*Member {
 	return all
 }
 
+// MaxBackup is the highest level of backups.
+const MaxBackup = 9
+
 // Backend is a member's settings in one view.
 type Backend struct {
 	Address     string
-	Weight      int  // 0..balance.MaxWeight; 0 takes no new requests
-	MaxRequests int  // exact bound of requests in flight, counted over all views of the pool; 0 = none
-	Backup      bool // used while no other backend is eligible
-	Unchecked   bool // the address stands for several backends, depending on the request: checks do not apply
+	Weight      int    // 0..balance.MaxWeight; 0 takes no new requests
+	MaxRequests int    // exact bound of requests in flight, counted over all views of the pool; 0 = none
+	Backup      int    // level: used while no backend of a lower one is eligible; 0 = primary, at most MaxBackup
+	Zone        string // for Settings.PreferZone
+	Unchecked   bool   // the address stands for several backends, depending on the request: checks do not apply
 }
 
 // Initial is how a member with an active check is treated before its first probe has ended.
@@ -97,6 +101,9 @@ type Settings struct {
 	Checked bool    // an active check watches the members
 	Initial Initial // what they are before it has
 	Passive Passive
+
+	// PreferZone is the zone whose members are given all requests that they can take. Without one zones do not matter.
+	PreferZone string
 
 	// SlowStart is for how long a member is ramped up after it joined the pool or recovered; 0 for not at all.
 	SlowStart time.Duration

@@ -108,7 +108,7 @@ func TestFrequentMarksDoNotStarve(t *testing.T) {
 func TestEligibility(t *testing.T) {
 	list := backends(4)
 	list[2].Weight = 0
-	list[3].Backup = true
+	list[3].Backup = 1
 	v := newPool().Open(list, checked(balance.RoundRobin{}))
 	steps := []struct {
 		down     []int
@@ -144,7 +144,7 @@ func TestEligibility(t *testing.T) {
 
 func TestTried(t *testing.T) {
 	list := backends(4)
-	list[3].Backup = true
+	list[3].Backup = 1
 	for _, policy := range []balance.Policy{balance.RoundRobin{}, balance.Smooth{}, balance.LeastConn{}, balance.Random{}, balance.First{}} {
 		v := newPool().Open(list, checked(policy))
 		for range 20 {
@@ -197,7 +197,7 @@ func TestMaxRequests(t *testing.T) {
 func TestFullIsNotUnusable(t *testing.T) {
 	list := backends(2)
 	list[0].MaxRequests = 1
-	list[1].Backup = true
+	list[1].Backup = 1
 	v := newPool().Open(list, checked(balance.LeastConn{}))
 	held := take(t, v)
 	if _, err := v.Acquire(nil, true); !errors.Is(err, ErrFull) {

@@ -3,22 +3,14 @@ package pool
 import (
 	"slices"
 	"time"
-
-	"github.com/ballastlb/ballast/lbmodule/balance"
-)
-
-// The tiers of a snapshot, in the order of their use.
-const (
-	primary int8 = iota
-	backup
-	tierCount
 )
 
 // Snapshot is the set of members that may be picked at one moment. It is immutable, but for what its pickers
 // count.
 type Snapshot struct {
-	tiers [tierCount]tier
-	first int     // the first tier that is not empty; tierCount when all are
+	tiers []tier
+	first int     // the first tier of the level in use; len(tiers) when all are empty
+	local float64 // the share of the preferred zone in that level
 	at    []place // where the view's backend i stands
 
 	kept []int // positions of members that are not eligible, but keep their sessions
@@ -78,87 +70,6 @@ func (s *Snapshot) Warmth(i int) float64 {
 		return s.tiers[at.tier].warmth[at.index]
 	}
 	return 1
-}
-
-// tier is a set of members of which any is as good as the other, but for the policy.
-type tier struct {
-	members []int          // positions in the view, ascending
-	warmth  []float64      // of each, relative to the warmest
-	picker  balance.Picker // picks an index of members; nil without a policy
-	keyed   balance.Keyed  // picker, if it goes by the request's key
-	timed   balance.Timed  // picker, if it goes by the time
-}
-
-func (t *tier) setPicker(p balance.Picker) {
-	t.picker = p
-	t.keyed, _ = p.(balance.Keyed)
-	t.timed, _ = p.(balance.Timed)
-}
-
-// place is a member's tier and its index there.
-type place struct {
-	tier  int8
-	index int32
-}
-
-// nowhere is the place of a member that is not eligible.
-var nowhere = place{tier: -1}
-
-// Eligible returns the positions of the members that the next request may go to: the primaries, or the
-// backups when no primary is eligible. The slice must not be written to.
-func (s *Snapshot) Eligible() []int {
-	if s.first == len(s.tiers) {
-		return nil
-	}
-	return s.tiers[s.first].members
-}
-
-// normalize makes the warmth of members relative to the warmest: those that are ramped up together need not wait for
-// anybody.
-func (t *tier) normalize() {
-	if len(t.warmth) == 0 {
-		return
-	}
-	warmest := slices.Max(t.warmth)
-	for k := range t.warmth {
-		t.warmth[k] /= warmest
-	}
-}
-
-func (t *tier) pick(key Key, tried []int) int {
-	var i int
-	switch {
-	case t.keyed != nil && key.Known:
-		i = t.keyed.PickFor(key.Hash, tried)
-	case t.timed != nil:
-		i = t.timed.PickAt(time.Now(), tried)
-	default:
-		i = t.picker.Pick(tried)
-	}
-	if i < 0 {
-		return -1
-	}
-	return t.members[i]
-}
-
-// pickUntried picks among the members that are not in tried, tier by tier; -1 when there is none.
-func (s *Snapshot) pickUntried(key Key, tried []int) int {
-	var buf [8]int
-	for t := s.first; t < len(s.tiers); t++ {
-		if len(s.tiers[t].members) == 0 {
-			continue
-		}
-		here := buf[:0]
-		for _, i := range tried {
-			if s.at[i].tier == int8(t) {
-				here = append(here, int(s.at[i].index))
-			}
-		}
-		if i := s.tiers[t].pick(key, here); i >= 0 {
-			return i
-		}
-	}
-	return -1
 }
 
 // changed tells the picker that knows member i that the member's load is another.

@@ -103,7 +103,7 @@ func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 			return v.granted(i), nil
 		}
 	}
-	if i := s.tiers[s.first].pick(key, nil); i >= 0 {
+	if i := s.pick(key); i >= 0 {
 		return v.granted(i), nil
 	}
 	return Lease{}, ErrFull
@@ -213,7 +213,7 @@ func (v *View) arm(due, now time.Time) {
 // build makes the snapshot of the members that are eligible now; old is the one it is to replace, nil at first.
 // due is when to build again, zero if nothing will change by itself. The caller holds v.mu.
 func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event, due time.Time) {
-	s = &Snapshot{at: make([]place, len(v.backends)), replaced: make(chan struct{})}
+	s = &Snapshot{tiers: make([]tier, tierCount(v.backends)), at: make([]place, len(v.backends)), replaced: make(chan struct{})}
 	conditions := make([]condition, len(v.backends))
 	for i, b := range v.backends {
 		c, flipped := v.members[i].examine(&v.settings, now)
@@ -300,26 +300,17 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 		if b.Weight == 0 || !eligible {
 			continue
 		}
-		n := primary
-		if b.Backup {
-			n = backup
-		}
+		n := v.tierOf(&b)
 		t := &s.tiers[n]
 		s.at[i] = place{tier: n, index: int32(len(t.members))}
 		t.members = append(t.members, i)
 		t.warmth = append(t.warmth, c.warmth)
 	}
-	for t := range s.tiers {
-		s.tiers[t].normalize()
-	}
-	s.first = slices.IndexFunc(s.tiers[:], func(t tier) bool { return len(t.members) > 0 })
-	if s.first < 0 {
-		s.first = len(s.tiers)
-	}
+	v.settleTiers(s)
 	for i, b := range v.backends {
 		c := &conditions[i]
 		halfOpen := c.ejected && c.breaker == breaker.HalfOpen && !c.down && !c.held
-		inTurn := !b.Backup || s.first != int(primary)
+		inTurn := b.Backup*zones <= s.first
 		if halfOpen && inTurn && b.Weight > 0 && s.at[i] == nowhere {
 			s.probes = append(s.probes, i)
 			if s.probing.IsZero() || c.since.Before(s.probing) {
