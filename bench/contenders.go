@@ -24,37 +24,15 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 		return nil, err
 	}
 	caddyfile := func(directive, options string) func(string) (string, []string) {
-		return func(address string) (string, []string) {
-			config := "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
-				directive + " " + strings.Join(backends, " ") + options + "\n}\n"
-			return config, []string{o.caddy, "run", "--adapter", "caddyfile", "--config"}
-		}
+		return caddyKind(o, directive, backends, options)
 	}
 	policy := " {\n\t\tlb_policy " + o.policy + "\n\t}"
-	type kind struct {
-		name   string
-		config func(address string) (string, []string)
-	}
 	kinds := []kind{
 		{"reverse_proxy", caddyfile("reverse_proxy", policy)},
 		{"load_balancer", caddyfile("load_balancer", policy)},
 		{"load_balancer, default policy", caddyfile("load_balancer", "")},
-		{"haproxy", func(address string) (string, []string) {
-			config := "global\n nbthread 2\n maxconn 4096\ndefaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
-				address + "\n default_backend b\nbackend b\n balance roundrobin\n"
-			for i, b := range backends {
-				config += fmt.Sprintf(" server s%d %s\n", i, b)
-			}
-			return config, []string{"haproxy", "-db", "-f"}
-		}},
-		{"nginx", func(address string) (string, []string) {
-			upstream := "upstream b { keepalive 64;"
-			for _, b := range backends {
-				upstream += " server " + b + ";"
-			}
-			return nginxConfig(filepath.Join(dir, "proxy"), 2, upstream+" }\nserver { listen "+address+
-				"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }"), []string{"nginx", "-c"}
-		}},
+		{"haproxy", haproxyKind(backends, "roundrobin")},
+		{"nginx", nginxKind(dir, backends, "")},
 	}
 	if o.limits {
 		// Nobody is refused: what is measured is what the decision costs.
@@ -75,6 +53,51 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 			kinds = append(kinds, kind{"in redis", limited("redis redis://" + redis + "\n")})
 		}
 	}
+	return startKinds(started, dir, kinds)
+}
+
+// kind is a proxy with a config.
+type kind struct {
+	name   string
+	config func(address string) (string, []string) // for it to listen on address, and the command that is followed by the config's file
+}
+
+// caddyKind is Caddy with one directive.
+func caddyKind(o options, directive string, backends []string, options string) func(string) (string, []string) {
+	return func(address string) (string, []string) {
+		config := "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
+			directive + " " + strings.Join(backends, " ") + options + "\n}\n"
+		return config, []string{o.caddy, "run", "--adapter", "caddyfile", "--config"}
+	}
+}
+
+// haproxyKind is HAProxy with that algorithm.
+func haproxyKind(backends []string, balance string) func(string) (string, []string) {
+	return func(address string) (string, []string) {
+		config := "global\n nbthread 2\n maxconn 4096\ndefaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
+			address + "\n default_backend b\nbackend b\n balance " + balance + "\n"
+		for i, b := range backends {
+			config += fmt.Sprintf(" server s%d %s\n", i, b)
+		}
+		return config, []string{"haproxy", "-db", "-f"}
+	}
+}
+
+// nginxKind is nginx with that method, which is round robin if it is empty.
+func nginxKind(dir string, backends []string, method string) func(string) (string, []string) {
+	return func(address string) (string, []string) {
+		upstream := "upstream b { " + method + " keepalive 64;"
+		for _, b := range backends {
+			upstream += " server " + b + ";"
+		}
+		_, port, _ := net.SplitHostPort(address)
+		return nginxConfig(filepath.Join(dir, "proxy"+port), 2, upstream+" }\nserver { listen "+address+
+			"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }"), []string{"nginx", "-c"}
+	}
+}
+
+// startKinds starts those that are installed.
+func startKinds(started *processes, dir string, kinds []kind) ([]contender, error) {
 	var contenders []contender
 	for i, k := range kinds {
 		address, err := freeAddress()

@@ -24,6 +24,7 @@ func main() {
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
 	only := flag.String("scenario", "get1k,get100k,post4k", "scenarios, with commas in between")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
+	flag.BoolVar(&o.uneven, "uneven", false, "measure policies with one of five backends slow, failing or otherwise odd, and nothing else")
 	quick := flag.Bool("quick", false, "two short rounds of get1k")
 	flag.Parse()
 	if *quick {
@@ -45,6 +46,7 @@ type options struct {
 	policy      string
 	caddy       string
 	limits      bool
+	uneven      bool
 }
 
 func run(ctx context.Context, o options, names []string) error {
@@ -79,6 +81,13 @@ func run(ctx context.Context, o options, names []string) error {
 	}
 	var started processes
 	defer started.stop()
+	if o.uneven {
+		backends, contenders, err := startUneven(&started, dir, o)
+		if err != nil {
+			return err
+		}
+		return measureUneven(ctx, o, backends, contenders)
+	}
 	contenders, err := startAll(&started, dir, o)
 	if err != nil {
 		return err

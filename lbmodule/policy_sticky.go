@@ -173,7 +173,7 @@ func (s *Sticky) check() error {
 	}
 	token := func(field, value string) error {
 		if value != "" && !httpguts.ValidHeaderFieldName(value) {
-			return fmt.Errorf("lb_policy sticky: %s %q: must be a name of letters, digits and - _ .", field, value)
+			return fmt.Errorf("lb_policy sticky: %s %q: must be a name, of letters, digits and -_", field, value)
 		}
 		return nil
 	}

@@ -16,6 +16,8 @@ type Settings struct {
 	Jitter    caddy.Duration `json:"jitter"`     // at most so much more, at random. Default: 0.
 	Health    int            `json:"health"`     // status of /healthz. Default: 200.
 	FailRatio float64        `json:"fail_ratio"` // share of requests, 0 to 1, that get a 503. Default: 0.
+	SlowRatio float64        `json:"slow_ratio"` // share of requests, 0 to 1, that wait for SlowDelay instead. Default: 0.
+	SlowDelay caddy.Duration `json:"slow_delay"` // Default: 0.
 }
 
 func (s Settings) check() error {
@@ -24,11 +26,13 @@ func (s Settings) check() error {
 			return fmt.Errorf("%s %d: must be from 200 to 599", field, status)
 		}
 	}
-	if s.Delay < 0 || s.Jitter < 0 {
-		return fmt.Errorf("delay and jitter: must not be negative")
+	if s.Delay < 0 || s.Jitter < 0 || s.SlowDelay < 0 {
+		return fmt.Errorf("delay, jitter and slow_delay: must not be negative")
 	}
-	if s.FailRatio < 0 || s.FailRatio > 1 {
-		return fmt.Errorf("fail_ratio %v: must be from 0 to 1", s.FailRatio)
+	for field, ratio := range map[string]float64{"fail_ratio": s.FailRatio, "slow_ratio": s.SlowRatio} {
+		if ratio < 0 || ratio > 1 {
+			return fmt.Errorf("%s %v: must be from 0 to 1", field, ratio)
+		}
 	}
 	return nil
 }

@@ -108,6 +108,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	if set.Jitter > 0 {
 		delay += rand.N(time.Duration(set.Jitter))
 	}
+	if set.SlowRatio > 0 && rand.Float64() < set.SlowRatio {
+		delay = time.Duration(set.SlowDelay)
+	}
 	if d, err := time.ParseDuration(query.Get("delay")); err == nil {
 		delay = d
 	}
