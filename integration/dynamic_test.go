@@ -70,13 +70,9 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 // startOnOnePort starts backends on several loopback addresses with the same port, as A records have them.
 func startOnOnePort(t *testing.T, hosts ...string) ([]*backend, string) {
 	t.Helper()
-	first := startBackendAt(t, "tcp", hosts[0]+":0")
-	_, port, err := net.SplitHostPort(first.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	backends := []*backend{first}
-	for _, host := range hosts[1:] {
+	port := port(t, freeAddress(t))
+	var backends []*backend
+	for _, host := range hosts {
 		backends = append(backends, startBackendAt(t, "tcp", net.JoinHostPort(host, port)))
 	}
 	return backends, port
@@ -168,11 +164,7 @@ func TestDynamicFallback(t *testing.T) {
 func TestDynamicMulti(t *testing.T) {
 	names := startNameServer(t)
 	backends, _ := startBackends(t, 2)
-	var ports []string
-	for _, b := range backends {
-		_, port, _ := net.SplitHostPort(b.addr)
-		ports = append(ports, port)
-	}
+	ports := []string{port(t, backends[0].addr), port(t, backends[1].addr)}
 	names.set(false, []string{"127.0.0.1"}, ports[:1])
 	c := startCaddy(t, `load_balancer {
 		dynamic multi {

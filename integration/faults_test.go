@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,32 +74,6 @@ func (f *faults) expect(ok bool, format string, args ...any) {
 	if !ok && !*stock {
 		f.t.Errorf(format, args...)
 	}
-}
-
-// metrics returns the metrics that match, by what the expression captures; those that are 0 are left out.
-func (f *faults) metrics(pattern string) map[string]float64 {
-	f.t.Helper()
-	res, err := client.Get("http://" + f.admin + "/metrics")
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text := new(strings.Builder)
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := res.Body.Read(buf)
-		text.Write(buf[:n])
-		if err != nil {
-			break
-		}
-	}
-	found := make(map[string]float64)
-	for _, m := range regexp.MustCompile(pattern+`.* (\S+)`).FindAllStringSubmatch(text.String(), -1) {
-		if value, err := strconv.ParseFloat(m[len(m)-1], 64); err == nil && value != 0 {
-			found[strings.Join(m[1:len(m)-1], " ")] += value
-		}
-	}
-	return found
 }
 
 // breaker returns the state of the backend's breaker.

@@ -21,22 +21,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// logged counts the lines of Caddy's log that have all the parts.
-func (c *caddy) logged(parts ...string) int {
-	n := 0
-	for line := range strings.Lines(c.log.String()) {
-		if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) }) {
-			n++
-		}
-	}
-	return n
-}
-
-func (c *caddy) waitLogged(parts ...string) {
-	c.t.Helper()
-	waitFor(c.t, fmt.Sprintf("a log line with %q", parts), func() bool { return c.logged(parts...) > 0 })
-}
-
 // probed is a backend whose health page is told apart from its site.
 type probed struct {
 	*backend
@@ -439,15 +423,6 @@ func startGRPCHealth(t *testing.T, services map[string]grpc_health_v1.HealthChec
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
 	return l.Addr().String()
-}
-
-func port(t *testing.T, address string) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // Probes reuse their connection, and one that the backend has closed meanwhile says nothing about the backend.

@@ -6,9 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,16 +111,7 @@ func (c *caddy) liveHeap() int64 {
 	for range 2 {
 		c.askAdmin("GET", "/debug/pprof/heap?gc=1")
 	}
-	_, text := c.askAdmin("GET", "/metrics")
-	match := regexp.MustCompile(`(?m)^go_memstats_heap_alloc_bytes (\S+)$`).FindSubmatch(text)
-	if match == nil {
-		c.t.Fatal("no go_memstats_heap_alloc_bytes")
-	}
-	n, err := strconv.ParseFloat(string(match[1]), 64)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return int64(n)
+	return int64(c.metric("go_memstats_heap_alloc_bytes", ""))
 }
 
 // A million clients in a minute, each with a request that its bucket needs half a minute to make up for: many more than the

@@ -2,13 +2,10 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,22 +31,6 @@ func limitedConfig(server, limits string) string {
 	return "{\nadmin ADMIN_ADDRESS\npersist_config off\nmetrics\nservers {\nprotocols h1 h2c\n" + server + "\n}\n}\nhttp://SITE_ADDRESS {\n" + limits + "\nrespond ok\n}\n"
 }
 
-// as asks once with these header fields and returns the answer's status and header.
-func (c *caddy) as(header ...string) (int, http.Header) {
-	c.t.Helper()
-	r := c.request("GET", nil, header...)
-	res, err := client.Do(r)
-	for again := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < time.Second && again < 5; again++ {
-		res, err = client.Do(r)
-	}
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	_, _ = discard(res.Body)
-	return res.StatusCode, res.Header
-}
-
 // admitted asks n times, with the header fields that header returns, and counts the answers that are no refusals.
 func (c *caddy) admitted(n int, header func(i int) []string) int {
 	c.t.Helper()
@@ -67,60 +48,6 @@ func (c *caddy) admitted(n int, header func(i int) []string) int {
 }
 
 func same(header ...string) func(int) []string { return func(int) []string { return header } }
-
-// askAdmin asks the admin endpoint and returns status and body. Each reload replaces the endpoint, and resets who is on the way.
-func (c *caddy) askAdmin(method, path string) (int, []byte) {
-	c.t.Helper()
-	ask := func() (int, []byte, error) {
-		r, err := http.NewRequest(method, "http://"+c.admin+path, nil)
-		if err != nil {
-			return 0, nil, err
-		}
-		r.Close = true
-		res, err := client.Do(r)
-		if err != nil {
-			return 0, nil, err
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		return res.StatusCode, text, err
-	}
-	status, text, err := ask()
-	for again := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < time.Second && again < 5; again++ {
-		status, text, err = ask()
-	}
-	if err != nil {
-		c.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	return status, text
-}
-
-// api asks the admin endpoint. into is what the answer is decoded into, if it is not nil.
-func (c *caddy) api(method, path string, into any) int {
-	c.t.Helper()
-	status, text := c.askAdmin(method, path)
-	if into != nil {
-		if err := json.Unmarshal(text, into); err != nil {
-			c.t.Fatalf("%s %s: %v: %s", method, path, err, text)
-		}
-	}
-	return status
-}
-
-// limitMetric is a metric of the rate limits.
-func (c *caddy) limitMetric(name, labels string) float64 {
-	c.t.Helper()
-	_, text := c.askAdmin("GET", "/metrics")
-	match := regexp.MustCompile(`(?m)^caddy_ip_rate_limit_` + name + regexp.QuoteMeta("{"+labels+"}") + ` (\S+)$`).FindSubmatch(text)
-	if match == nil {
-		c.t.Fatalf("no metric %s{%s}", name, labels)
-	}
-	n, err := strconv.ParseFloat(string(match[1]), 64)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return n
-}
 
 func TestRateLimit(t *testing.T) {
 	c := limited(t, `ip_rate_limit {

@@ -2,8 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,24 +177,4 @@ func inTree(t *testing.T, name string, args ...string) string {
 		t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
-}
-
-// freePorts returns the first of n ports in a row on which nobody listens, below those that connections are given.
-func freePorts(t *testing.T, n int) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		free := true
-		for i := range n {
-			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i)))
-			if free = free && err == nil; err == nil {
-				l.Close()
-			}
-		}
-		if free {
-			return port
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
 }

@@ -153,15 +153,7 @@ func TestRejectedReload(t *testing.T) {
 	c := startCaddy(t, site)
 	taken := startBackend(t)
 	hosts := func() string {
-		res, err := http.Get("http://" + c.admin + "/reverse_proxy/upstreams")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, text := c.askAdmin("GET", "/reverse_proxy/upstreams")
 		return string(text)
 	}
 	for _, b := range backends {

@@ -18,33 +18,6 @@ import (
 	"time"
 )
 
-// ask sends a request and returns the answer's status and body.
-func (c *caddy) ask(r *http.Request) (int, string) {
-	c.t.Helper()
-	res, err := client.Do(r)
-	if err != nil {
-		c.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return res.StatusCode, "broken: " + err.Error()
-	}
-	return res.StatusCode, string(body)
-}
-
-func (c *caddy) request(method string, body io.Reader, header ...string) *http.Request {
-	c.t.Helper()
-	r, err := http.NewRequest(method, c.url("/"), body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	return r
-}
-
 // echo answers with the body of the request, when it has come in whole.
 func echo(w http.ResponseWriter, r *http.Request) {
 	if body, err := io.ReadAll(r.Body); err == nil {
