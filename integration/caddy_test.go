@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +23,19 @@ import (
 // caddyBinary is Caddy with this tree's Ballast.
 var caddyBinary string
 
+// soak has tests that can go on and on do so.
+var soak = flag.Bool("soak", false, "run what can be run for longer for longer, and with more of everything")
+
+// longer is n, and many times that in a soak.
+func longer(n int) int {
+	if *soak {
+		return 20 * n
+	}
+	return n
+}
+
 func TestMain(m *testing.M) {
+	flag.Parse()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "ballast-integration")
 		if err != nil {
