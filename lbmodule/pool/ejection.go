@@ -46,7 +46,7 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	if turned.Happened() {
 		v.pool.report(v.turned(i, turned))
 	}
-	v.pool.reportAll(events)
+	v.pool.Report(events)
 }
 
 // noteOpened has the views of m count that its breaker has opened, until their snapshots show it.
@@ -146,7 +146,7 @@ func (v *View) NextProbe(now time.Time) time.Duration {
 // when the view looks at them; it returns whether anything does.
 func (v *View) hasten(cause breaker.Cause, opened time.Time) (some bool) {
 	for i, m := range v.members {
-		if v.backends[i].Weight == 0 || m.refused.Load() < v.settings.deadAfter() {
+		if !v.backends[i].takesNew() || m.refused.Load() < v.settings.deadAfter() {
 			continue
 		}
 		m.mu.Lock()

@@ -59,14 +59,30 @@ func (p *Pool) Members() []*Member {
 	return all
 }
 
+// State is whether a backend is to be used, as far as people have a say.
+type State uint8
+
+const (
+	// Ready is as usual.
+	Ready State = iota
+	// Draining is no new requests; sessions may stay with it.
+	Draining
+	// Maintenance is no requests at all.
+	Maintenance
+)
+
 // Backend is a member's settings in one view.
 type Backend struct {
 	Address     string
+	State       State
 	Weight      int  // 0..balance.MaxWeight; 0 takes no new requests
 	MaxRequests int  // exact bound of requests in flight, counted over all views of the pool; 0 = none
 	Backup      bool // used while no other backend is eligible
 	Unchecked   bool // the address stands for several backends, depending on the request: checks do not apply
 }
+
+// takesNew tells whether the backend is to be given new requests at all.
+func (b *Backend) takesNew() bool { return b.Weight > 0 && b.State == Ready }
 
 // Initial is how a member with an active check is treated before its first probe has ended.
 type Initial uint8
@@ -120,6 +136,13 @@ type Settings struct {
 // Open makes a view of the pool with these backends, whose addresses must differ. The view is to be closed when
 // its config goes.
 func (p *Pool) Open(backends []Backend, settings Settings) *View {
+	v, events := p.OpenQuietly(backends, settings)
+	p.Report(events)
+	return v
+}
+
+// OpenQuietly is Open for those who hold a lock: it returns what there is to [Pool.Report] afterwards.
+func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Event) {
 	v := &View{
 		pool:     p,
 		settings: settings,
@@ -141,14 +164,14 @@ func (p *Pool) Open(backends []Backend, settings Settings) *View {
 		v.members[i] = m
 	}
 	// The snapshot must be there before a member tells of its changes, and synchronised after all of them do.
-	v.Refresh(now)
+	events := v.refresh(now)
 	for i, m := range v.members {
 		m.watch(v, i)
 	}
 	p.mu.Unlock()
-	v.Refresh(now)
+	events = append(events, v.refresh(now)...)
 	v.snap.Load().sync()
-	return v
+	return v, events
 }
 
 // close takes v's hold from its members.
