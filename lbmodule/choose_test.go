@@ -132,7 +132,7 @@ func TestRetryGoesElsewhere(t *testing.T) {
 func TestRetryPassesOverSuspects(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`)
 	fail := func(i int) {
-		l, _ := h.static.view.AcquireMember(i)
+		l, _ := h.static.Load().view.AcquireMember(i)
 		l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
 		l.Release()
 	}

@@ -27,7 +27,7 @@ import (
 // observe has an active check of h find the backends at these positions as err says.
 func observe(h *Handler, err error, positions ...int) {
 	for _, i := range positions {
-		o := pool.Observer{Member: h.static.view.Member(i), Thresholds: healthcheck.Thresholds{}}
+		o := pool.Observer{Member: h.static.Load().view.Member(i), Thresholds: healthcheck.Thresholds{}}
 		o.Observe(healthcheck.Result{Time: time.Now(), Took: 3 * time.Millisecond, Code: 503, Err: err})
 	}
 }
@@ -269,7 +269,7 @@ func TestSlowStartWithStockPolicy(t *testing.T) {
 	observe(h, nil, 1)
 	got := 0
 	for range 3000 {
-		c, err := h.static.acquire(reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
+		c, err := h.static.Load().acquire(reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -100,6 +100,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	q.lease.Release()
 	q.choice = c.choice
 	q.attempts++
+	q.live.at(q.upstream.Dial)
 	c.tell(r)
 	return c.res, nil
 }

@@ -83,7 +83,7 @@ func (h *Handler) overview(a *App) poolOverview {
 		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, time.Now()),
 		Backends: []backendOverview{},
 	}
-	set, source := h.static, "config"
+	set, source := h.static.Load(), "config"
 	if h.dynamic != nil {
 		if current := h.dynamic.current.Load(); current != nil || set == nil {
 			set, source = current, "dynamic"

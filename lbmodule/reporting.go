@@ -4,6 +4,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -39,11 +40,11 @@ func (a *App) report(e pool.Event) {
 	case pool.BackendDown:
 		a.logger.Warn("backend is down", fields...)
 		a.emit(eventBackendDown, data)
-		a.emit("unhealthy", map[string]any{"host": e.Backend})
+		a.events.Emit(a.ctx, "unhealthy", map[string]any{"host": e.Backend})
 	case pool.BackendUp:
 		a.logger.Info("backend is up", fields...)
 		a.emit(eventBackendUp, data)
-		a.emit("healthy", map[string]any{"host": e.Backend})
+		a.events.Emit(a.ctx, "healthy", map[string]any{"host": e.Backend})
 	case pool.PanicBegan:
 		a.logger.Error("too few backends are usable; all are used that are not dead", fields...)
 		a.emit(eventPanicBegan, data)
@@ -80,14 +81,54 @@ func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]an
 	}
 }
 
-func (a *App) emit(name string, data map[string]any) { a.events.Emit(a.ctx, name, data) }
+// emit tells Caddy's events and ours.
+func (a *App) emit(name string, data map[string]any) {
+	a.events.Emit(a.ctx, name, data)
+	feed.publish(name, data)
+}
+
+// tellExpired tells that an edit, or a backend that was added for a time, is over.
+func (a *App) tellExpired(m *manager, x overlay.Expired) {
+	data := map[string]any{"pool": m.pool.Name(), "backend": m.name(x.Address), "reason": "its time is over"}
+	fields := []zap.Field{zap.String("pool", m.pool.Name()), zap.String("backend", m.name(x.Address))}
+	if x.Edit != nil {
+		data["field"] = string(x.Edit.Field)
+		fields = append(fields, zap.String("field", string(x.Edit.Field)), zap.Any("value", x.Edit.Value))
+	}
+	a.logger.Info("edit of backend is over", fields...)
+	a.emit("change_expired", data)
+}
+
+// tellConflict tells that another node has edited the same backend at the same time.
+func (a *App) tellConflict(m *manager, address string) {
+	a.logger.Warn("another node has edited the backend at the same time; the last to write wins",
+		zap.String("pool", m.pool.Name()), zap.String("backend", m.name(address)))
+	a.emit("change_conflict", map[string]any{"pool": m.pool.Name(), "backend": m.name(address), "reason": "edited by two nodes at the same time"})
+}
+
+// tellPersisted tells that edits cannot be written, or can again.
+func (a *App) tellPersisted(pool string, err error) {
+	if err == nil {
+		a.logger.Info("edits of pool are in storage again", zap.String("pool", pool))
+		return
+	}
+	a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", zap.String("pool", pool), zap.Error(err))
+	a.emit("state_not_persisted", map[string]any{"pool": pool, "reason": err.Error()})
+}
+
+// tellSetAside tells that what was in storage could not be read.
+func (a *App) tellSetAside(pool, aside string, cause error) {
+	a.logger.Error("edits of pool in storage cannot be read and are set aside; the config rules",
+		zap.String("pool", pool), zap.String("key", aside), zap.Error(cause))
+}
 
 // backendName is the name of the backend with that address.
 func (a *App) backendName(pool, address string) string {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if name, named := a.names[[2]string{pool, address}]; named {
-		return name
+	joined, ok := a.find(pool)
+	a.mu.Unlock()
+	if !ok {
+		return address
 	}
-	return address
+	return joined.name(address)
 }

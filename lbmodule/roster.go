@@ -17,6 +17,8 @@ import (
 type roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
+	names     []string                  // and what they are called
+	zones     []string
 
 	// positions maps the order in which backends were given to an index of the lists above. It is longer
 	// than they are when an upstream was given twice.
@@ -43,7 +45,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 			r.repeat(at, u)
 			continue
 		}
-		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: isTemplate(u.Dial)}, u)
+		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: isTemplate(u.Dial)}, u, "", "")
 	}
 	for _, b := range h.Backends {
 		address := environment.ReplaceKnown(b.Address, "")
@@ -59,12 +61,18 @@ func (h *Handler) makeRoster() (*roster, error) {
 		}
 		limit := h.limit(b.MaxRequests)
 		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: b.Backup, Unchecked: isTemplate(address)},
-			&reverseproxy.Upstream{Dial: address, MaxRequests: limit})
+			&reverseproxy.Upstream{Dial: address, MaxRequests: limit}, b.Name, b.Zone)
 	}
 	return r, nil
 }
 
-func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream) {
+// add appends a backend. Without a name of its own it goes by its address.
+func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream, name, zone string) {
+	if name == "" {
+		name = b.Address
+	}
+	r.names = append(r.names, name)
+	r.zones = append(r.zones, zone)
 	r.byAddress[b.Address] = len(r.backends)
 	r.positions = append(r.positions, len(r.backends))
 	r.backends = append(r.backends, b)

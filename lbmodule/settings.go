@@ -34,6 +34,9 @@ type Settings struct {
 	// After which time a draining backend's open requests are closed. Default: never.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 
+	// Whether requests of sessions that the policy keeps at a backend still go there while it drains. Default: they do.
+	DrainSticky *DrainSticky `json:"drain_sticky,omitempty"`
+
 	// A response header that explains the choice. Default: off.
 	DebugHeader *DebugHeader `json:"debug_header,omitempty"`
 
@@ -106,6 +109,14 @@ type Hedge struct {
 	// The share of requests that may be copied, up to 1. Required.
 	MaxExtra float64 `json:"max_extra,omitempty"`
 }
+
+// DrainSticky lets sessions stay with a backend that drains.
+type DrainSticky struct {
+	// Has them go elsewhere.
+	Disabled bool `json:"disabled,omitempty"`
+}
+
+func (s *DrainSticky) enabled() bool { return s == nil || !s.Disabled }
 
 // DebugHeader explains the choice of a backend to some clients.
 type DebugHeader struct {

@@ -70,6 +70,19 @@ func (r *Running) take(e *Entry, now time.Time) {
 	}
 }
 
+// DrainingSince is when the backend was told to drain; zero if it was not.
+func (r *Running) DrainingSince() time.Time {
+	if r.Removed != nil {
+		return r.Removed.Since
+	}
+	for _, edit := range r.Edits {
+		if edit.Field == StateField && r.State == Drain {
+			return edit.Since
+		}
+	}
+	return time.Time{}
+}
+
 // Difference is a setting in which a backend is not as the config has it, or a backend that was added or removed.
 type Difference struct {
 	Backend string    `json:"backend"`
@@ -123,6 +136,12 @@ type Conflict struct{ Address string }
 // taken; where both have, mine wins, being the one that is written last, and it is reported. The result is newer than theirs, or
 // theirs if mine adds nothing to it.
 func Rebase(base, mine, theirs *Overlay) (*Overlay, []Conflict) {
+	if mine.Equal(theirs) {
+		return theirs, nil
+	}
+	if theirs.Version == base.Version && theirs.Equal(base) {
+		return mine, nil
+	}
 	n := theirs.next()
 	n.Version = max(theirs.Version, mine.Version) + 1
 	var conflicts []Conflict

@@ -65,9 +65,11 @@ type State uint8
 const (
 	// Ready is as usual.
 	Ready State = iota
-	// Draining is no new requests; sessions may stay with it.
+	// Draining is no new requests, but those of sessions that are bound to it.
 	Draining
-	// Maintenance is no requests at all.
+	// Drained is no new requests at all.
+	Drained
+	// Maintenance is Drained, and what is known of its health is out of date.
 	Maintenance
 )
 
@@ -79,6 +81,21 @@ type Backend struct {
 	MaxRequests int  // exact bound of requests in flight, counted over all views of the pool; 0 = none
 	Backup      bool // used while no other backend is eligible
 	Unchecked   bool // the address stands for several backends, depending on the request: checks do not apply
+}
+
+// InFlight is the number of requests that the member with that address is serving; 0 if there is none.
+func (p *Pool) InFlight(address string) int64 {
+	if m := p.Member(address); m != nil {
+		return m.InFlight()
+	}
+	return 0
+}
+
+// Member returns the member with that address, nil if there is none.
+func (p *Pool) Member(address string) *Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.members[address]
 }
 
 // takesNew tells whether the backend is to be given new requests at all.
@@ -171,6 +188,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	p.mu.Unlock()
 	events = append(events, v.refresh(now)...)
 	v.snap.Load().sync()
+	p.free(true) // there may be more slots than in the view that this one replaces
 	return v, events
 }
 
