@@ -18,7 +18,8 @@ const module = "github.com/ballastlb/ballast"
 var arrows = map[string][]string{
 	"":                     {"caddyfile", "lbmodule", "ratelimit"},
 	"caddyfile":            {"lbmodule", "ratelimit"},
-	"lbmodule":             {"caddyapp", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule":             {"caddyapp", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule/overlay":     nil,
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
 	"breaker":              nil,
@@ -31,7 +32,7 @@ var arrows = map[string][]string{
 }
 
 // cores are the packages that know no framework.
-var cores = []string{"lbmodule/balance", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket"}
+var cores = []string{"lbmodule/balance", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket"}
 
 var frameworks = []string{"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/"}
 

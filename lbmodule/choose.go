@@ -36,7 +36,8 @@ type request struct {
 	started   time.Time // if retries are bounded by time
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
-	live liveRequest
+	live  liveRequest
+	debug bool // the client is told how backends were chosen
 
 	body   *requestBody // nil if there is none
 	answer answerBody
@@ -74,6 +75,9 @@ func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Ups
 	}
 	q.attempts++
 	q.live.at(q.upstream.Dial)
+	if q.debug {
+		q.explain(w)
+	}
 	q.verdict = pool.Verdict{}
 	return q.upstream
 }

@@ -198,7 +198,8 @@ func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.Respons
 
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
-	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], pool.Settings{})
+	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.Upstreams[:1], stock: []bool{true}}
+	set, _ := newMemberSet(h.pool, one, pool.Settings{})
 	defer set.view.Close()
 	if _, err := set.acquire(oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)

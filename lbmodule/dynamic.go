@@ -89,6 +89,14 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error)
 	return d.sets.of(d.h, upstreams), nil
 }
 
+// latest is the set of the latest answer, nil if there was none.
+func (d *dynamicSource) latest() *memberSet {
+	if d.polled {
+		return d.current.Load()
+	}
+	return d.sets.latest()
+}
+
 // poll keeps the backends of a polled source up to date until ctx ends.
 func (d *dynamicSource) poll(ctx context.Context) {
 	ticker := time.NewTicker(pollInterval)

@@ -95,6 +95,16 @@ func (s *memberSets) remember(k knownSet) {
 	s.forgetHosts()
 }
 
+// latest is the set that was used last, nil if there is none.
+func (s *memberSets) latest() *memberSet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.known) == 0 {
+		return nil
+	}
+	return s.known[0].set
+}
+
 // config returns the backends of all lists that are remembered, as the source has named them.
 func (s *memberSets) config() []overlay.Backend {
 	s.mu.Lock()

@@ -106,3 +106,10 @@ func (f *eventFeed) endStreams(app *App) {
 		return s.app == app
 	})
 }
+
+// newest is the id of the latest event.
+func (f *eventFeed) newest() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}

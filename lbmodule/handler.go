@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type Handler struct {
 
 	Settings
 
+	app           *App
 	logger        *zap.Logger
 	pool          *pool.Pool
 	manager       *manager // of pool
@@ -53,9 +55,11 @@ type Handler struct {
 	active        *HealthCheck // with its defaults; nil for none
 	passive       passive
 	retries       retryRules
+	debugRanges   []netip.Prefix // clients that are given the debug header
 	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
 	failureStatus []int          // answers that are failures
 	probing       *probing       // of active; nil for none
+	warnings      []string       // about settings that work but hurt
 	roster        *roster        // upstreams and backends, as the config has them
 	dynamic       *dynamicSource // nil without dynamic_upstreams
 
@@ -82,8 +86,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Check(); err != nil {
 		return err
 	}
-	app, err := loadApp(ctx)
-	if err != nil {
+	var err error
+	if h.app, err = loadApp(ctx); err != nil {
 		return err
 	}
 	derivedName := h.derivedName()
@@ -97,17 +101,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.Upstreams = roster.upstreams
 	h.takeHealthChecks()
+	h.debugRanges = h.DebugHeader.prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
 	}
 	if err := h.setWeights(roster); err != nil {
 		return err
 	}
-	if h.manager, err = app.join(h.Name, derivedName, settings); err != nil {
+	if h.manager, err = h.app.join(h.Name, derivedName, settings); err != nil {
 		return err
 	}
 	h.pool, h.roster = h.manager.pool, roster
-	app.add(h)
+	h.app.add(h)
 	h.warn(roster)
 	if err := h.loadDynamicSource(ctx); err != nil {
 		return err
@@ -172,7 +177,9 @@ func (h *Handler) transport() http.RoundTripper { return h.Transport.(*attemptTr
 // Cleanup releases what Provision acquired, also when Provision failed half way.
 func (h *Handler) Cleanup() error {
 	h.stop()
-	h.manager.detach(h)
+	if h.manager != nil {
+		h.manager.detach(h)
+	}
 	if set := h.static.Load(); set != nil {
 		set.view.Close()
 	}
@@ -193,7 +200,7 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	q := &request{h: h}
+	q := &request{h: h, debug: h.debugs(r)}
 	if err := h.refusal(); err != nil {
 		return h.unavailable(w, err)
 	}

@@ -201,7 +201,7 @@ func TestAdminAPI(t *testing.T) {
 		t.Helper()
 		w := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
-		if err := (adminAPI{}).pools(w, r); err != nil {
+		if err := (adminAPI{}).serve(w, r); err != nil {
 			var failed caddy.APIError
 			if !errors.As(err, &failed) {
 				t.Fatalf("%s: %v", path, err)
@@ -255,7 +255,7 @@ func TestAdminAPI(t *testing.T) {
 	if status, _ := get(poolsPath + "/nobody"); status != http.StatusNotFound {
 		t.Errorf("no such pool: %d", status)
 	}
-	if err := (adminAPI{}).pools(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodDelete, poolsPath, nil)); err == nil {
+	if err := (adminAPI{}).serve(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodDelete, poolsPath, nil)); err == nil {
 		t.Error("DELETE is accepted")
 	}
 }

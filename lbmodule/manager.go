@@ -119,12 +119,16 @@ func (m *manager) name(address string) string {
 	return address
 }
 
-// latest is the handler whose config rules; nil if there is none. The caller holds m.mu.
+// latest is the handler whose config rules: that of the latest config that serves. It is nil if none does. The caller holds m.mu.
 func (m *manager) latest() *Handler {
-	if len(m.handlers) == 0 {
-		return nil
+	for _, app := range slices.Backward(m.apps) {
+		for _, h := range slices.Backward(m.handlers) {
+			if h.app == app {
+				return h
+			}
+		}
 	}
-	return m.handlers[len(m.handlers)-1]
+	return nil
 }
 
 // serve begins to act for the config of a, which serves from now on.
@@ -194,8 +198,24 @@ func (m *manager) change(alter func(*edits, *Handler) (*overlay.Overlay, error))
 	return version, nil
 }
 
+// dropRemoved takes a removed backend away whatever it is doing, and returns the version of the edits then. Its requests end by
+// themselves.
+func (m *manager) dropRemoved(address string) (version uint64) {
+	m.mu.Lock()
+	events := m.takeAway(time.Now(), func(b *overlay.Running) bool { return b.Address == address })
+	version = m.edits.Load().Version
+	m.mu.Unlock()
+	m.pool.Report(events)
+	return version
+}
+
 // finishRemovals takes removed backends away that have no requests any more. The caller holds m.mu.
 func (m *manager) finishRemovals(now time.Time) (events []pool.Event) {
+	return m.takeAway(now, func(b *overlay.Running) bool { return m.pool.InFlight(b.Address) == 0 })
+}
+
+// takeAway takes those removed backends away. The caller holds m.mu.
+func (m *manager) takeAway(now time.Time, those func(*overlay.Running) bool) (events []pool.Event) {
 	h := m.latest()
 	if h == nil {
 		return nil
@@ -203,17 +223,16 @@ func (m *manager) finishRemovals(now time.Time) (events []pool.Event) {
 	e := m.edits.Load()
 	next, gone := e.Overlay, maps.Clone(e.gone)
 	for _, b := range m.running(h.config(), now) {
-		if b.Removed == nil || m.pool.InFlight(b.Address) > 0 {
-			continue
-		}
-		if b.Config == nil {
+		switch {
+		case b.Removed == nil || !those(&b):
+		case b.Config == nil:
 			next = next.Forget(b.Address)
-			continue
+		default:
+			if gone == nil {
+				gone = make(map[string]bool)
+			}
+			gone[b.Address] = true
 		}
-		if gone == nil {
-			gone = make(map[string]bool)
-		}
-		gone[b.Address] = true
 	}
 	return m.put(next, gone)
 }

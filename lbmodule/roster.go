@@ -126,30 +126,33 @@ func (h *Handler) setWeights(r *roster) error {
 	return nil
 }
 
-// warn logs settings that work but hurt.
+// warn notes settings that work but hurt: in the log, and for the API.
 func (h *Handler) warn(r *roster) {
+	warn := func(text string, fields ...zap.Field) {
+		h.logger.Warn(text, append(fields, zap.String("pool", h.pool.Name()))...)
+		h.warnings = append(h.warnings, text)
+	}
 	weight, unequal := 0, false
 	for _, b := range r.backends {
 		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
 		weight = max(weight, b.Weight)
 	}
 	if len(r.backends) > 0 && weight == 0 {
-		h.logger.Warn("all weights are zero: no backend will be used", zap.String("pool", h.pool.Name()))
+		warn("all weights are zero: no backend will be used")
 	}
 	if c := h.active; c != nil {
 		if c.Timeout >= c.Interval {
-			h.logger.Warn("health check timeout is not below its interval: a slow answer delays the next probe",
-				zap.String("pool", h.pool.Name()), zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
+			warn("health check timeout is not below its interval: a slow answer delays the next probe",
+				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
 		}
 		if len(r.backends) == 1 && h.DynamicUpstreamsRaw == nil {
-			h.logger.Warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached",
-				zap.String("pool", h.pool.Name()))
+			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
 		}
 		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
-			h.logger.Warn("backends of this dynamic source depend on the request and are not checked actively", zap.String("pool", h.pool.Name()))
+			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
 	if unequal && !usesWeights(h.policy) {
-		h.logger.Warn("the selection policy does not look at weights", zap.String("pool", h.pool.Name()))
+		warn("the selection policy does not look at weights")
 	}
 }

@@ -12,31 +12,7 @@ import (
 // available refuses settings whose machinery is not part of this version, unless they switch it off or set
 // its defaults. A line goes when its machinery comes.
 func (s *Settings) available() error {
-	return first(
-		promises("debug_header", s.DebugHeader, DebugHeader{}, "leave it out, or write \"debug_header off\""),
-		promisesValue("prefer_zone", s.PreferZone, s.PreferZone),
-		promisesValue("drain_timeout", s.DrainTimeout, display(s.DrainTimeout)),
-	)
-}
-
-// promises returns an error if the setting is on and one of its fields is neither left out nor the default.
-func promises[T any](word string, setting *T, defaults T, instead string) error {
-	if setting == nil {
-		return nil
-	}
-	value, standard := reflect.ValueOf(*setting), reflect.ValueOf(defaults)
-	if value.FieldByName("Disabled").Bool() {
-		return nil
-	}
-	for i := range value.NumField() {
-		if value.Field(i).IsZero() || reflect.DeepEqual(value.Field(i).Interface(), standard.Field(i).Interface()) {
-			continue
-		}
-		field, _, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")
-		what := strings.TrimSpace(fmt.Sprint(field, " ", display(value.Field(i).Interface())))
-		return fmt.Errorf("%s: %s: not part of this version; %s", word, what, instead)
-	}
-	return nil
+	return promisesValue("prefer_zone", s.PreferZone, s.PreferZone)
 }
 
 func promisesValue[T comparable](word string, value T, shown any) error {

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -61,6 +62,14 @@ func (c *choices) Pick(tried []int) int {
 		}
 	}
 	return c.index[best]
+}
+
+// Score implements [Scored].
+func (c *choices) Score(i int) float64 {
+	if c.pos[i] < 0 {
+		return math.Inf(1)
+	}
+	return c.members[c.pos[i]].loadPerWeight()
 }
 
 // lighter tells whether m has fewer requests in flight than o, each in relation to its weight.

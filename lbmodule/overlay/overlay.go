@@ -139,6 +139,20 @@ func (o *Overlay) Expire(now time.Time) (next *Overlay, expired []Expired) {
 	return next, expired
 }
 
+// Permanent returns what is left of o when all that is timed is over.
+func (o *Overlay) Permanent() *Overlay {
+	n := o.next()
+	for address, e := range o.Backends {
+		if e.Added != nil && !e.Added.Until.IsZero() {
+			delete(n.Backends, address)
+			continue
+		}
+		e.Edits = slices.DeleteFunc(slices.Clone(e.Edits), func(edit Edit) bool { return !edit.Until.IsZero() })
+		n.Backends[address] = e
+	}
+	return n
+}
+
 // Due is when the next edit is over; zero if none ever is.
 func (o *Overlay) Due() (due time.Time) {
 	soonest := func(m *Mark) {

@@ -95,6 +95,22 @@ type place struct {
 // nowhere is the place of a member that is not eligible.
 var nowhere = place{tier: -1}
 
+// InTurn tells whether the member at position i is one of those that come first: no backup while there are others.
+func (s *Snapshot) InTurn(i int) bool { return s.Has(i) && int(s.at[i].tier) == s.first }
+
+// Score is what the policy makes of the member at position i, the lower the better; ok is false if it does not go by such.
+func (s *Snapshot) Score(i int) (score float64, ok bool) {
+	at := s.at[i]
+	if at == nowhere {
+		return 0, false
+	}
+	scored, ok := s.tiers[at.tier].picker.(balance.Scored)
+	if !ok {
+		return 0, false
+	}
+	return scored.Score(int(at.index)), true
+}
+
 // Eligible returns the positions of the members that the next request may go to: the primaries, or the
 // backups when no primary is eligible. The slice must not be written to.
 func (s *Snapshot) Eligible() []int {

@@ -109,6 +109,21 @@ func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 	return Lease{}, ErrFull
 }
 
+// Peek returns the position of the member that a request with that key would go to now; -1 if the policy does not go by keys, or
+// there is nobody.
+func (v *View) Peek(key Key) int {
+	s := v.snap.Load()
+	if s.first == len(s.tiers) || s.tiers[s.first].keyed == nil || !key.Known {
+		return -1
+	}
+	i := s.tiers[s.first].pick(key, nil)
+	if i >= 0 {
+		l := v.granted(i)
+		l.Abandon()
+	}
+	return i
+}
+
 // AcquireMember reserves a slot on the member at position i. It is for views without a policy, whose caller
 // chooses among the members of a [Snapshot]. It reports false when the member is at its max_requests.
 func (v *View) AcquireMember(i int) (Lease, bool) {
