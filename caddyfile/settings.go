@@ -128,6 +128,6 @@ func parseDebugHeader(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if len(values) < 2 {
 		return d.ArgErr()
 	}
-	s.DebugHeader.Name, s.DebugHeader.Ranges = values[0], values[1:]
+	s.DebugHeader.Name, s.DebugHeader.Ranges = values[0], ranges(values[1:])
 	return nil
 }

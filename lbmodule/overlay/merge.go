@@ -121,7 +121,10 @@ func Diff(running []Running) []Difference {
 		for _, edit := range r.Edits {
 			if was := base.Get(edit.Field); was != r.Get(edit.Field) {
 				d := about(&edit.Mark)
-				d.Field, d.Config, d.Running = edit.Field, was, r.Get(edit.Field)
+				d.Field, d.Running = edit.Field, r.Get(edit.Field)
+				if r.Config != nil {
+					d.Config = was
+				}
 				all = append(all, d)
 			}
 		}
