@@ -20,47 +20,41 @@ func (c *apiCall) listPools() error {
 }
 
 // running are the backends of the pool, but for those that are gone.
-func (c *apiCall) running() []overlay.Running {
-	return c.h.manager.running(c.h.config(), time.Now())
-}
+func (c *apiCall) running() []overlay.Running { return c.h.running(time.Now()) }
 
 func (c *apiCall) showPool() error {
-	c.w.Header().Set("ETag", etag(c.running()...))
-	return caddyapp.WriteJSON(c.w, c.h.overview())
+	// What is answered and what the ETag names are one state.
+	running := c.running()
+	c.w.Header().Set("ETag", etag(running...))
+	return caddyapp.WriteJSON(c.w, c.h.overviewOf(running))
 }
 
 func (c *apiCall) listBackends() error {
-	c.w.Header().Set("ETag", etag(c.running()...))
-	return caddyapp.WriteJSON(c.w, c.h.overview().Backends)
+	running := c.running()
+	c.w.Header().Set("ETag", etag(running...))
+	return caddyapp.WriteJSON(c.w, c.h.overviewOf(running).Backends)
 }
 
-func (c *apiCall) showBackend() error {
-	b, ok := findRunning(c.running(), c.backend)
-	if !ok {
-		return c.unknownBackend()
-	}
-	return c.answer(http.StatusOK, b.Address, nil)
-}
+func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
 
 func (c *apiCall) unknownBackend() error {
 	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", c.backend, c.h.pool.Name())
 }
 
-// answer answers with the backend of that address; persisted tells whether a change of it is in storage, nil if there was none.
-func (c *apiCall) answer(status int, address string, persisted *bool) error {
-	b, ok := findRunning(c.running(), address)
+// answer answers with the backend of that name or address; persisted tells whether a change of it is in storage, nil if there was
+// none.
+func (c *apiCall) answer(status int, name string, persisted *bool) error {
+	b, ok := findRunning(c.running(), name)
 	if !ok {
 		return c.unknownBackend()
 	}
-	o := c.h.overview()
-	for _, shown := range o.Backends {
-		if shown.Address == b.Address {
-			shown.Persisted = persisted
-			c.w.Header().Set("ETag", etag(b))
-			return writeStatus(c.w, status, shown)
-		}
+	shown := c.h.overviewOf([]overlay.Running{b}).Backends
+	if len(shown) == 0 {
+		return c.unknownBackend()
 	}
-	return c.unknownBackend()
+	shown[0].Persisted = persisted
+	c.w.Header().Set("ETag", etag(b))
+	return writeStatus(c.w, status, shown[0])
 }
 
 func writeStatus(w http.ResponseWriter, status int, value any) error {

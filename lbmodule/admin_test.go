@@ -454,7 +454,5 @@ func TestUnwritableEdits(t *testing.T) {
 		t.Fatal(err)
 	}
 	asks(t, "PATCH", webPath+"/backends/b?sync", `{"weight": 8}`).wants(t, http.StatusOK, `"persisted":true`)
-	if !strings.Contains(c.logged(), "in storage again") {
-		t.Error("it is not told that it is written again")
-	}
+	eventually(t, "the log to say so", func() bool { return strings.Contains(c.logged(), "in storage again") })
 }

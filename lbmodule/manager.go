@@ -140,8 +140,9 @@ func (m *manager) serve(a *App) {
 	if h := m.latest(); h != nil && h.dynamic == nil {
 		next = next.Settle(h.roster.config())
 	}
-	events := m.put(next, m.edits.Load().gone)
-	m.schedule(time.Now())
+	now := time.Now()
+	events := append(m.put(next, m.edits.Load().gone), m.finishRemovals(now)...)
+	m.schedule(now)
 	m.write()
 	m.mu.Unlock()
 	m.pool.Report(events)

@@ -118,8 +118,17 @@ func (h *Handler) shown() (set *memberSet, dynamic bool) {
 }
 
 func (h *Handler) overview() poolOverview {
+	return h.overviewOf(h.running(time.Now()))
+}
+
+// running are the backends of the handler as they are in force.
+func (h *Handler) running(now time.Time) []overlay.Running { return h.manager.running(h.config(), now) }
+
+// overviewOf is the overview with the settings that these backends have; all else is as it is now.
+func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
+	now := time.Now()
 	o := poolOverview{
-		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, time.Now()),
+		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
 		Warnings: append([]string{}, h.warnings...), Backends: []backendOverview{},
 	}
 	for reason := range pool.RetryReasons {
@@ -143,18 +152,17 @@ func (h *Handler) overview() poolOverview {
 	default:
 		o.State = "ok"
 	}
-	now := time.Now()
-	running := make(map[string]overlay.Running, set.view.Len())
-	for _, r := range h.manager.running(h.config(), now) {
-		running[r.Address] = r
+	byAddress := make(map[string]*overlay.Running, len(running))
+	for i := range running {
+		byAddress[running[i].Address] = &running[i]
 	}
 	for i := range set.view.Len() {
-		r, known := running[set.view.Backend(i).Address]
-		if !known {
+		r := byAddress[set.view.Backend(i).Address]
+		if r == nil {
 			continue // it has been removed just now
 		}
 		b := h.backendOverview(set.view, snapshot, i)
-		b.take(&r, dynamic, now)
+		b.take(r, dynamic, now)
 		o.Backends = append(o.Backends, b)
 	}
 	slices.SortFunc(o.Backends, func(a, b backendOverview) int { return strings.Compare(a.Name, b.Name) })
@@ -165,8 +173,8 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{
-		Address: b.Address, Weight: b.Weight, MaxRequests: b.MaxRequests, Backup: b.Backup,
-		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
+		Address: b.Address,
+		Health:  "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
@@ -195,9 +203,10 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 	return o
 }
 
-// take adds what was edited.
+// take adds the settings, and what was edited of them.
 func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) {
-	o.Name, o.Zone, o.State, o.Removing = r.Name, r.Zone, string(r.State), r.Removed != nil
+	o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Name, r.Weight, r.MaxRequests, r.Backup, r.Zone
+	o.State, o.Removing = string(r.State), r.Removed != nil
 	switch {
 	case r.Config == nil:
 		o.Source = "api"
