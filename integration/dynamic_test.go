@@ -68,6 +68,46 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	_ = w.WriteMsg(answer)
 }
 
+// TestEditsOfDynamicBackends: what is edited about a backend that a source names holds, whatever the source says next.
+func TestEditsOfDynamicBackends(t *testing.T) {
+	names := startNameServer(t)
+	hosts := []string{"127.0.1.1", "127.0.1.2", "127.0.1.3"}
+	backends, port := startOnOnePort(t, hosts...)
+	own := startBackend(t)
+	names.set(false, hosts[:2], nil)
+	c := startCaddy(t, `load_balancer {
+		name p
+		dynamic a app.example.test `+port+` {
+			refresh 100ms
+			resolvers `+names.addr+`
+			versions ipv4
+		}
+		lb_policy round_robin
+		slow_start off
+	}`)
+	if got, want := c.answers(20), backends[0].addr+" "+backends[1].addr; got != want {
+		t.Fatalf("answers from %s, want %s", got, want)
+	}
+	c.edit("PATCH", backends[0].addr, `{"state": "drain"}`).wants(t, http.StatusOK)
+	if got, want := c.answers(20), backends[1].addr; got != want {
+		t.Errorf("with one drained answers from %s, want %s", got, want)
+	}
+	c.edit("POST", "", `{"address": "`+own.addr+`"}`).wants(t, http.StatusCreated)
+	names.set(false, hosts, nil)
+	want := []string{backends[1].addr, backends[2].addr, own.addr}
+	slices.Sort(want)
+	waitFor(t, "the third backend to be found", func() bool { return c.answers(20) == strings.Join(want, " ") })
+	if m := c.edit("GET", backends[0].addr, ""); m.State != "drain" || m.Source != "dynamic" {
+		t.Errorf("%+v", m)
+	}
+	c.edit("DELETE", own.addr, "").wants(t, http.StatusNoContent)
+	c.edit("PATCH", backends[0].addr, `{"state": null}`).wants(t, http.StatusOK)
+	all := []string{backends[0].addr, backends[1].addr, backends[2].addr}
+	if got, want := c.answers(20), strings.Join(all, " "); got != want {
+		t.Errorf("in the end answers from %s, want %s", got, want)
+	}
+}
+
 // startOnOnePort starts backends on several loopback addresses with the same port, as A records have them.
 func startOnOnePort(t *testing.T, hosts ...string) ([]*backend, string) {
 	t.Helper()

@@ -146,25 +146,31 @@ func (c *apiCall) editBackend() error {
 	if err != nil {
 		return err
 	}
-	var before overlay.Running
-	version, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
-		var ok bool
-		if before, ok = findRunning(h.manager.running(h.config(), time.Now()), c.backend); !ok {
-			return nil, c.unknownBackend()
-		}
-		if err := c.unchanged(before); err != nil {
-			return nil, err
-		}
-		if before.Removed != nil {
-			return nil, apiError(http.StatusConflict, "backend %s: it is being removed; add it again to keep it", c.backend)
-		}
-		return e.Edit(before.Address, change.edits, change.takeBack), nil
-	})
+	before, version, err := c.h.editBackend(c.backend, change, c.unchanged)
 	if err != nil {
 		return err
 	}
 	c.audit("backend_changed", before.Address, &before, change)
 	return c.answer(http.StatusOK, before.Address, c.persisted(version))
+}
+
+// editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the version of
+// the edits. Errors are those of the API.
+func (h *Handler) editBackend(name string, change *change, check func(...overlay.Running) error) (before overlay.Running, version uint64, err error) {
+	version, err = h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+		var ok bool
+		if before, ok = findRunning(h.running(time.Now()), name); !ok {
+			return nil, h.unknownBackend(name)
+		}
+		if err := check(before); err != nil {
+			return nil, err
+		}
+		if before.Removed != nil {
+			return nil, apiError(http.StatusConflict, "backend %s: it is being removed; add it again to keep it", name)
+		}
+		return e.Edit(before.Address, change.edits, change.takeBack), nil
+	})
+	return before, version, err
 }
 
 func (c *apiCall) removeBackend() error {
@@ -175,8 +181,8 @@ func (c *apiCall) removeBackend() error {
 	var before overlay.Running
 	version, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
 		var ok bool
-		if before, ok = findRunning(h.manager.running(h.config(), time.Now()), c.backend); !ok {
-			return nil, c.unknownBackend()
+		if before, ok = findRunning(h.running(time.Now()), c.backend); !ok {
+			return nil, h.unknownBackend(c.backend)
 		}
 		if err := c.unchanged(before); err != nil {
 			return nil, err
@@ -204,7 +210,7 @@ func (c *apiCall) removeBackend() error {
 func (c *apiCall) resetBackend() error {
 	b, ok := findRunning(c.running(), c.backend)
 	if !ok {
-		return c.unknownBackend()
+		return c.h.unknownBackend(c.backend)
 	}
 	if m := c.h.pool.Member(b.Address); m != nil {
 		m.Reset(time.Now())

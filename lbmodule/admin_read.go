@@ -37,8 +37,8 @@ func (c *apiCall) listBackends() error {
 
 func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
 
-func (c *apiCall) unknownBackend() error {
-	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", c.backend, c.h.pool.Name())
+func (h *Handler) unknownBackend(name string) error {
+	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, h.pool.Name())
 }
 
 // answer answers with the backend of that name or address; persisted tells whether a change of it is in storage, nil if there was
@@ -46,11 +46,11 @@ func (c *apiCall) unknownBackend() error {
 func (c *apiCall) answer(status int, name string, persisted *bool) error {
 	b, ok := findRunning(c.running(), name)
 	if !ok {
-		return c.unknownBackend()
+		return c.h.unknownBackend(name)
 	}
 	shown := c.h.overviewOf([]overlay.Running{b}).Backends
 	if len(shown) == 0 {
-		return c.unknownBackend()
+		return c.h.unknownBackend(name)
 	}
 	shown[0].Persisted = persisted
 	c.w.Header().Set("ETag", etag(b))

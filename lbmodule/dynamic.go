@@ -168,6 +168,7 @@ func (d *dynamicSource) publish(upstreams []*reverseproxy.Upstream) {
 	d.answer = upstreams
 	events := d.compose()
 	d.publishing.Unlock()
+	d.h.pool.Wake()
 	d.h.pool.Report(events)
 }
 

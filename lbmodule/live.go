@@ -36,12 +36,12 @@ type liveRequest struct {
 	started time.Time
 	address string                  // of the backend it is at; "" before there is one
 	tried   []string                // addresses of those it has been at before
-	close   context.CancelCauseFunc // ends it; nil if nobody ever will
+	end     context.CancelCauseFunc // ends it; nil if nobody ever will
 }
 
-// add notes a request that has begun. close ends it, if that may be wanted.
-func (l *liveRequests) add(r *liveRequest, close context.CancelCauseFunc) {
-	r.shard, r.started, r.close = &l.shards[rand.IntN(liveShards)], time.Now(), close
+// add notes a request that has begun. end ends it, if that may be wanted.
+func (l *liveRequests) add(r *liveRequest, end context.CancelCauseFunc) {
+	r.shard, r.started, r.end = &l.shards[rand.IntN(liveShards)], time.Now(), end
 	s := r.shard
 	s.mu.Lock()
 	if r.next = s.first; r.next != nil {
@@ -99,8 +99,8 @@ func (l *liveRequests) each(f func(r *liveRequest)) {
 func (l *liveRequests) closeAll(address string) {
 	var open []context.CancelCauseFunc
 	l.each(func(r *liveRequest) {
-		if r.address == address && r.close != nil {
-			open = append(open, r.close)
+		if r.address == address && r.end != nil {
+			open = append(open, r.end)
 		}
 	})
 	for _, end := range open {

@@ -64,6 +64,7 @@ func (m *manager) install(next *edits) (events []pool.Event) {
 	for _, h := range m.handlers {
 		events = append(events, h.edited()...)
 	}
+	m.pool.Wake()
 	m.nameBackends()
 	return events
 }

@@ -81,7 +81,7 @@ func (o *Overlay) Edit(address string, edits []Edit, takeBack []Field) *Overlay 
 			return edit.Field == old.Field && (edit.Until.IsZero() || !old.Until.IsZero())
 		})
 	})
-	e.Edits = append(kept, edits...)
+	e.Edits = slices.Concat(kept, edits)
 	return o.with(address, e)
 }
 

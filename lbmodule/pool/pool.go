@@ -188,7 +188,6 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	p.mu.Unlock()
 	events = append(events, v.refresh(now)...)
 	v.snap.Load().sync()
-	p.free(true) // there may be more slots than in the view that this one replaces
 	return v, events
 }
 
