@@ -100,7 +100,7 @@ func TestEditsOfDynamicBackends(t *testing.T) {
 	if m := c.edit("GET", backends[0].addr, ""); m.State != "drain" || m.Source != "dynamic" {
 		t.Errorf("%+v", m)
 	}
-	c.edit("DELETE", own.addr, "").wants(t, http.StatusNoContent)
+	c.remove(own.addr)
 	c.edit("PATCH", backends[0].addr, `{"state": null}`).wants(t, http.StatusOK)
 	all := []string{backends[0].addr, backends[1].addr, backends[2].addr}
 	if got, want := c.answers(20), strings.Join(all, " "); got != want {

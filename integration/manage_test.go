@@ -91,6 +91,15 @@ func (m managed) wants(t *testing.T, status int) managed {
 	return m
 }
 
+// remove removes a backend and waits until it is gone.
+func (c *caddy) remove(backend string) {
+	c.t.Helper()
+	if m := c.edit("DELETE", backend, ""); m.status != http.StatusNoContent && m.status != http.StatusAccepted {
+		c.t.Errorf("removing %s: status %d: %s", backend, m.status, m.body)
+	}
+	waitFor(c.t, "the backend to leave", func() bool { return c.edit("GET", backend, "").status == http.StatusNotFound })
+}
+
 // TestEditsUnderLoad edits a pool under load: no request is lost, what is edited is in force with the next request, and a WebSocket
 // to a backend that is not touched stays.
 func TestEditsUnderLoad(t *testing.T) {
@@ -136,11 +145,8 @@ func TestEditsUnderLoad(t *testing.T) {
 				if b.requests.Load() > before {
 					late++
 				}
-				if answer := c.edit("DELETE", b.addr, ""); answer.status != http.StatusNoContent && answer.status != http.StatusAccepted {
-					t.Errorf("removal: status %d: %s", answer.status, answer.body)
-				}
+				c.remove(b.addr)
 				edits += 4
-				waitFor(t, "the backend to leave", func() bool { return c.edit("GET", b.addr, "").status == http.StatusNotFound })
 			}
 		}
 	})
