@@ -27,6 +27,7 @@ func TestBadJSONIsRefused(t *testing.T) {
 		"upstream max_requests": {`{"upstreams": [{"dial": "a:1", "max_requests": -1}]}`, []string{"upstream a:1: max_requests -1: must not be negative"}},
 		"address twice":         {`{"backends": [{"address": "a:1"}, {"address": "a:1"}]}`, []string{"backend a:1: given twice"}},
 		"name twice":            {`{"backends": [{"address": "a:1", "name": "x"}, {"address": "b:1", "name": "x"}]}`, []string{"backend b:1: name x: stands for backend a:1 already"}},
+		"name of an upstream":   {`{"upstreams": [{"dial": "b:1"}], "backends": [{"address": "a:1", "name": "b:1"}]}`, []string{"backend a:1: name b:1: is the address of another backend"}},
 		"upstream and backend":  {`{"upstreams": [{"dial": "a:1"}], "backends": [{"address": "a:1"}]}`, []string{"backend a:1: address: given more than once"}},
 		"pool name":             {`{"name": "a b", "upstreams": [{"dial": "a:1"}]}`, []string{`name "a b": must be of letters`}},
 		"backend name":          {`{"backends": [{"address": "a:1", "name": "<b>"}]}`, []string{`backend a:1: name "<b>": must be of letters`}},

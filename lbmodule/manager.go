@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -179,8 +180,12 @@ func (m *manager) put(next *overlay.Overlay, gone map[string]bool) (events []poo
 // version. What alter is given stays as it is until change returns.
 func (m *manager) change(alter func(*edits, *Handler) (*overlay.Overlay, error)) (version uint64, err error) {
 	m.mu.Lock()
-	e := m.edits.Load()
-	next, err := alter(e, m.latest())
+	e, h := m.edits.Load(), m.latest()
+	if h == nil {
+		m.mu.Unlock()
+		return 0, apiError(http.StatusServiceUnavailable, "pool %s: its config has ended", m.pool.Name())
+	}
+	next, err := alter(e, h)
 	if err != nil {
 		m.mu.Unlock()
 		return 0, err

@@ -63,6 +63,12 @@ func (h *Handler) makeRoster() (*roster, error) {
 		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: b.Backup, Unchecked: isTemplate(address)},
 			&reverseproxy.Upstream{Dial: address, MaxRequests: limit}, b.Name, b.Zone)
 	}
+	// Names go with addresses in one list: a name that is the address of another backend would stand for both.
+	for i, name := range r.names {
+		if at, is := r.byAddress[name]; is && at != i {
+			return nil, fmt.Errorf("backend %s: name %s: is the address of another backend", r.backends[i].Address, name)
+		}
+	}
 	return r, nil
 }
 

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,8 +25,9 @@ var defaults = Settings{Weight: 1, State: Ready}
 func (o *Overlay) Merge(config []Backend, now time.Time) []Running {
 	all := make([]Running, 0, len(config))
 	known := make(map[string]bool, len(config))
+	named := make(map[string]bool, len(config))
 	for _, c := range config {
-		known[c.Address] = true
+		known[c.Address], named[c.Name] = true, true
 		e := o.Backends[c.Address]
 		r := Running{Backend: c, Config: &c}
 		r.take(&e, now)
@@ -37,9 +39,6 @@ func (o *Overlay) Merge(config []Backend, now time.Time) []Running {
 			continue
 		}
 		r := Running{Backend: Backend{Address: address, Name: e.Name, Settings: defaults}}
-		if r.Name == "" {
-			r.Name = address
-		}
 		r.take(&e, now)
 		added = append(added, r)
 	}
@@ -49,7 +48,22 @@ func (o *Overlay) Merge(config []Backend, now time.Time) []Running {
 		}
 		return strings.Compare(a.Address, b.Address)
 	})
+	for i := range added {
+		added[i].Name = free(named, added[i].Name, added[i].Address)
+	}
 	return append(all, added...)
+}
+
+// free returns the name, or the address, whichever is not taken, and takes it. The config may have come to use either for another.
+func free(taken map[string]bool, name, address string) string {
+	if name == "" || taken[name] {
+		name = address
+	}
+	for n := 2; taken[name]; n++ { // bound: one of len(taken)+1 names is free
+		name = address + "~" + strconv.Itoa(n)
+	}
+	taken[name] = true
+	return name
 }
 
 // take applies what was changed about r.

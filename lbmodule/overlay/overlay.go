@@ -119,7 +119,8 @@ func (o *Overlay) Expire(now time.Time) (next *Overlay, expired []Expired) {
 	for _, address := range o.addresses() {
 		e := o.Backends[address]
 		if e.Added != nil && e.Removed == nil && e.Added.over(now) {
-			next = next.Remove(address, Mark{Since: now, Owner: e.Added.Owner, Reason: "its time is over"})
+			// Not now: several nodes do this, and are to agree.
+			next = next.Remove(address, Mark{Since: e.Added.Until, Owner: e.Added.Owner, Reason: "its time is over"})
 			expired = append(expired, Expired{Address: address})
 			continue
 		}

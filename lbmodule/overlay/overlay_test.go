@@ -102,7 +102,9 @@ func TestMerge(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	o := new(Overlay).Add("c:1", "shop", nil, since(0)).Add("d:1", "", nil, since(1)).Add("a:1", "other", nil, since(2))
-	want := map[string]string{"a:1": "a", "b:1": "b:1", "c:1": "shop", "d:1": "d:1"} // the config's name rules
+	// What the config has come to use is the config's.
+	o = o.Add("e:1", "a", nil, since(3)).Add("a", "", nil, since(4)).Add("f:1", "shop", nil, since(5))
+	want := map[string]string{"a:1": "a", "b:1": "b:1", "c:1": "shop", "d:1": "d:1", "e:1": "e:1", "a": "a~2", "f:1": "f:1"}
 	for _, r := range o.Merge(config, start) {
 		if r.Name != want[r.Address] {
 			t.Errorf("%s is called %s, want %s", r.Address, r.Name, want[r.Address])
