@@ -196,6 +196,7 @@ func TestRetryReachesBackup(t *testing.T) {
 
 // TestTryDurationWaits: a request waits for a backend to come back when it is told to.
 func TestTryDurationWaits(t *testing.T) {
+	t.Parallel()
 	b := startBackend(t)
 	c := startCaddy(t, "load_balancer "+b.addr+" {\n lb_try_duration 1m\n lb_try_interval 20ms\n}")
 	b.kill()
@@ -254,6 +255,7 @@ func TestActiveHealthChecks(t *testing.T) {
 }
 
 func TestPassiveHealthChecks(t *testing.T) {
+	t.Parallel()
 	backends, addresses := startBackends(t, 2)
 	site := "load_balancer " + addresses + " {\n lb_policy round_robin\n fail_duration %s\n max_fails 2\n unhealthy_status 5xx\n}"
 	c := startCaddy(t, fmt.Sprintf(site, "1h"))

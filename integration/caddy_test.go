@@ -35,6 +35,10 @@ func longer(n int) int {
 }
 
 func TestMain(m *testing.M) {
+	// Tests that run in parallel, when all others are over, do little but wait.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	flag.Parse()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "ballast-integration")

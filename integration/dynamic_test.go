@@ -135,6 +135,7 @@ func (c *caddy) answers(n int) string {
 }
 
 func TestDynamicA(t *testing.T) {
+	t.Parallel()
 	names := startNameServer(t)
 	hosts := []string{"127.0.1.1", "127.0.1.2", "127.0.1.3"}
 	backends, port := startOnOnePort(t, hosts...)

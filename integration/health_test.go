@@ -98,6 +98,7 @@ func TestFirstCheckDecides(t *testing.T) {
 
 // While nobody has been checked, requests wait for a second at most.
 func TestHeldRequests(t *testing.T) {
+	t.Parallel()
 	b := startProbed(t)
 	b.slow.Store(int64(time.Minute))
 	c := startCaddy(t, "load_balancer "+b.addr+" {\n health_check {\n http /healthz\n timeout 1m\n interval 2m\n }\n}")
@@ -113,6 +114,7 @@ func TestHeldRequests(t *testing.T) {
 
 // Alternating results never take a backend out; a failing one is out in time.
 func TestRiseAndFall(t *testing.T) {
+	t.Parallel()
 	steady, other := startProbed(t), startProbed(t)
 	var odd atomic.Int64
 	flaky := startBackend(t)
@@ -147,6 +149,7 @@ func TestRiseAndFall(t *testing.T) {
 
 // A health page that is slower than its timeout does not take a site down whose requests succeed.
 func TestSlowHealthPageOfOnlyBackend(t *testing.T) {
+	t.Parallel()
 	b := startProbed(t)
 	c := startCaddy(t, "load_balancer "+b.addr+" {\n"+strings.Replace(quickCheck, "timeout 10s", "timeout 1s", 1)+"}\nload_balancer_ready /ready")
 	waitFor(t, "it to be ready, when it has been checked", func() bool {
@@ -299,6 +302,7 @@ func TestProbeRequest(t *testing.T) {
 // A backend that is down stays so over reloads, also when the settings change, and 20 reloads make no more probes
 // than time does.
 func TestReloadsKeepHealth(t *testing.T) {
+	t.Parallel()
 	up, down := startProbed(t), startProbed(t)
 	down.sick.Store(true)
 	config := func(interval string) string {
@@ -340,6 +344,7 @@ func TestReloadsKeepHealth(t *testing.T) {
 
 // Two handlers and a reload share the checks of a backend.
 func TestSharedChecks(t *testing.T) {
+	t.Parallel()
 	b := startProbed(t)
 	site := "handle /a {\n load_balancer " + b.addr + " {\n name a\n health_check {\n http /healthz\n interval 300ms\n }\n }\n}\n" +
 		"handle /b {\n load_balancer " + b.addr + " {\n name b\n health_check {\n http /healthz\n interval 300ms\n }\n }\n}"
@@ -355,6 +360,7 @@ func TestSharedChecks(t *testing.T) {
 
 // A name server's backends are checked like others.
 func TestDynamicBackendsAreChecked(t *testing.T) {
+	t.Parallel()
 	names := startNameServer(t)
 	hosts := []string{"127.0.1.11", "127.0.1.12"}
 	backends, port := startOnOnePort(t, hosts...)
@@ -441,6 +447,7 @@ func startGRPCHealth(t *testing.T, services map[string]grpc_health_v1.HealthChec
 
 // Probes reuse their connection, and one that the backend has closed meanwhile says nothing about the backend.
 func TestProbeConnections(t *testing.T) {
+	t.Parallel()
 	var opened, probes, closed atomic.Int64
 	var closing atomic.Bool
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -508,6 +515,7 @@ func TestManyDynamicBackends(t *testing.T) {
 
 // A backend that comes and goes every 400 ms costs no request that is retried, and what is reported stays true.
 func TestFlapping(t *testing.T) {
+	t.Parallel()
 	steady, flapping := startProbed(t), startProbed(t)
 	c := startCaddy(t, "load_balancer "+steady.addr+" "+flapping.addr+" {\n lb_policy round_robin\n"+quickCheck+"}")
 	for i := range 8 {

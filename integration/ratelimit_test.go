@@ -128,6 +128,7 @@ func admittedFrom(t *testing.T, c *caddy, address string, n int) int {
 }
 
 func TestRetryAfterIsTrue(t *testing.T) {
+	t.Parallel()
 	c := limited(t, "ip_rate_limit {\n rate 1/s\n burst 2\n}")
 	status, header := http.StatusOK, http.Header(nil)
 	waitFor(t, "a refusal", func() bool {
@@ -438,6 +439,7 @@ func TestSeveralLimits(t *testing.T) {
 }
 
 func TestDryRun(t *testing.T) {
+	t.Parallel()
 	c := limited(t, "ip_rate_limit {\n zone trial\n rate 1/h\n burst 2\n dry_run\n}")
 	start := time.Now()
 	n := 0

@@ -64,7 +64,7 @@ func TestReadmeCommands(t *testing.T) {
 				if !strings.Contains(scripts, "\n"+command+"\n") {
 					t.Errorf("%s: not in .ci/run", command)
 				}
-			case "make bench", "make fuzz":
+			case "make bench", "make fuzz", "make soak":
 				inTree(t, "make", "--dry-run", strings.TrimPrefix(command, "make "))
 			case "make help", "make build", "bin/caddy list-modules",
 				"bin/caddy validate --config Caddyfile.example --adapter caddyfile":

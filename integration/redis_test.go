@@ -283,6 +283,7 @@ func (c *caddy) latencies(n int, as string) []time.Duration {
 }
 
 func TestRedisFaults(t *testing.T) {
+	t.Parallel()
 	const timeout, backWithin = 2 * time.Second, 20 * time.Second
 	for _, tt := range []struct {
 		name       string
@@ -310,6 +311,7 @@ func TestRedisFaults(t *testing.T) {
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			server := startRedis(t)
 			proxy := startSlowProxy(t, server.addr)
 			c := nodes(t, 1, "rate 1/h\n burst 5000", "redis://"+proxy.addr+" {\n timeout "+timeout.String()+"\n}")[0]
@@ -389,6 +391,7 @@ func toAny(words []string) []any {
 }
 
 func TestRedisUnreachable(t *testing.T) {
+	t.Parallel()
 	for policy, want := range map[string]int{"local": 3, "allow": 10, "deny": 0} {
 		t.Run(policy, func(t *testing.T) {
 			url := "redis://:secret-password@" + freeAddress(t)
@@ -418,6 +421,7 @@ func TestRedisUnreachable(t *testing.T) {
 
 // A command whose answer is lost is not sent again: it may have been run. Clients of clusters do that unless they are told.
 func TestLostAnswersAreNotAskedForAgain(t *testing.T) {
+	t.Parallel()
 	front := freeAddress(t)
 	bus := freeAddress(t)
 	server := startRedis(t, "--cluster-enabled", "yes", "--cluster-port", port(t, bus), "--cluster-config-file", filepath.Join(t.TempDir(), "nodes"),
@@ -537,6 +541,7 @@ func TestRedisClockSetBack(t *testing.T) {
 
 // The ways to reach a Redis: over TLS, by a unix socket, with a password, a cluster, by sentinels.
 func TestRedisURLs(t *testing.T) {
+	t.Parallel()
 	certificate, key := selfSigned(t)
 	t.Run("TLS and password", func(t *testing.T) {
 		tlsAddr := freeAddress(t)

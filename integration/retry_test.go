@@ -69,11 +69,11 @@ func TestRetryConditions(t *testing.T) {
 		"PUT in many chunks, reset":       {"", readAnd(writes()), "PUT", body(1 << 20), true, nil, 502},
 		"PUT of more, buffered":           {"request_buffers 1MiB", readAnd(answers(503)), "PUT", body(65 << 10), false, nil, 200},
 		"PUT, 503 before it was read":     {"", answers(503), "PUT", body(160), false, nil, 200},
-		"GET, hangs":                      {"retry {\n try_timeout 2s\n }", hang, "GET", "", false, nil, 200},
-		"PUT, hangs":                      {"retry {\n try_timeout 2s\n }", readAnd(hang), "PUT", body(160), false, nil, 200},
-		"POST, hangs":                     {"retry {\n try_timeout 2s\n }", readAnd(hang), "POST", body(160), false, nil, 504},
-		"GET, hangs, not on timeout":      {"retry {\n try_timeout 2s\n on connect\n }", hang, "GET", "", false, nil, 504},
-		"GET, hangs, transport's timeout": {"transport http {\n response_header_timeout 2s\n }", hang, "GET", "", false, nil, 200},
+		"GET, hangs":                      {"retry {\n try_timeout 3s\n }", hang, "GET", "", false, nil, 200},
+		"PUT, hangs":                      {"retry {\n try_timeout 3s\n }", readAnd(hang), "PUT", body(160), false, nil, 200},
+		"POST, hangs":                     {"retry {\n try_timeout 3s\n }", readAnd(hang), "POST", body(160), false, nil, 504},
+		"GET, hangs, not on timeout":      {"retry {\n try_timeout 3s\n on connect\n }", hang, "GET", "", false, nil, 504},
+		"GET, hangs, transport's timeout": {"transport http {\n response_header_timeout 3s\n }", hang, "GET", "", false, nil, 200},
 		"lb_retries, GET, reset":          {"lb_retries 1", writes(), "GET", "", false, nil, 200},
 		"lb_retries, POST, reset":         {"lb_retries 1", readAnd(writes()), "POST", body(160), false, nil, 502},
 		"lb_retries, POST, gone":          {"lb_retries 1", nil, "POST", body(160), false, nil, 200},
@@ -150,6 +150,7 @@ func TestNoRetryOnceAnswered(t *testing.T) {
 
 // TestSlowUpload: the time that a client takes to send its request is not the backend's.
 func TestSlowUpload(t *testing.T) {
+	t.Parallel()
 	b := startBackend(t)
 	b.handle(echo)
 	c := startCaddy(t, "load_balancer "+b.addr+" {\n retry {\n try_timeout 1s\n }\n}")
@@ -283,6 +284,7 @@ func TestQueue(t *testing.T) {
 
 // TestQueueGivesUp: after its time a request is refused, and one whose client has left is gone.
 func TestQueueGivesUp(t *testing.T) {
+	t.Parallel()
 	b := startBackend(t)
 	c := startCaddy(t, "load_balancer {\n backend "+b.addr+" {\n max_requests 1\n }\n queue 10 500ms\n}")
 	release := make(chan struct{})
@@ -382,6 +384,7 @@ func TestHedge(t *testing.T) {
 
 // TestHedgesAreFew: there are no more copies than may be, however many requests are slow.
 func TestHedgesAreFew(t *testing.T) {
+	t.Parallel()
 	c, backends, slow := startHedged(t, "hedge 95% 1%", 300*time.Millisecond)
 	const requests = 12
 	for range requests {
@@ -397,6 +400,7 @@ func TestHedgesAreFew(t *testing.T) {
 
 // TestRetryTLS: a failed handshake is no connection: every request goes elsewhere, and the try timeout holds over TLS.
 func TestRetryTLS(t *testing.T) {
+	t.Parallel()
 	plain := startBackend(t) // answers a handshake with 400
 	var hang atomic.Bool
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
