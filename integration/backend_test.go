@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // backend is a real HTTP server (HTTP/1.1 and h2c) that a test puts behind the load balancer. It answers with its
@@ -57,8 +58,14 @@ func startBackends(t *testing.T, n int) ([]*backend, string) {
 // handle sets what the backend does from now on.
 func (b *backend) handle(f http.HandlerFunc) { b.handler.Store(&f) }
 
-// kill closes the server and its connections at once.
-func (b *backend) kill() { _ = b.server.Close() }
+// kill closes the server and its connections at once. A process that another test starts just then has a copy of the listener until it
+// has become another program: it is waited for.
+func (b *backend) kill() {
+	_ = b.server.Close()
+	for n := 0; canConnect(b.addr) && n < 1000; n++ {
+		time.Sleep(time.Millisecond)
+	}
+}
 
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.requests.Add(1)

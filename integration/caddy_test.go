@@ -245,6 +245,24 @@ const patience = 2 * time.Minute
 // client is what tests ask with where nothing else matters.
 var client = &http.Client{Timeout: patience}
 
+// upload sends that many bytes and returns the answer's status. A server that refuses so much while it is being sent closes the
+// connection half a second later; a client that was not there to read the answer until then asks again.
+func (c *caddy) upload(size int64) (status int, answer http.Header) {
+	c.t.Helper()
+	for try := 1; ; try++ {
+		r := c.request(http.MethodPost, io.LimitReader(zeros{}, size))
+		r.ContentLength = size
+		res, err := client.Do(r)
+		if err == nil {
+			res.Body.Close()
+			return res.StatusCode, res.Header
+		}
+		if try == 5 {
+			c.t.Fatalf("sending %d bytes: %v", size, err)
+		}
+	}
+}
+
 // runCaddy runs a Caddy command on a Caddyfile and returns what it printed.
 func runCaddy(t *testing.T, config string, command ...string) (string, error) {
 	t.Helper()

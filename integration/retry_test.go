@@ -203,7 +203,7 @@ func TestClientBreaksUpload(t *testing.T) {
 		waitFor(t, "the request to reach the backend", func() bool { return b.inFlight.Load() > 0 })
 		conn.Close()
 		waitFor(t, "the request to end", func() bool { return b.inFlight.Load() == 0 })
-		if status, _ := c.ask(c.request("PUT", io.MultiReader(strings.NewReader(strings.Repeat("x", 2<<20))))); status != http.StatusRequestEntityTooLarge {
+		if status, _ := c.upload(2 << 20); status != http.StatusRequestEntityTooLarge {
 			t.Errorf("too large: status %d, want 413", status)
 		}
 	}
