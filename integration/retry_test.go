@@ -2,14 +2,11 @@ package integration
 
 import (
 	"context"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -412,10 +409,7 @@ func TestRetryTLS(t *testing.T) {
 		echo(w, r)
 	}))
 	defer secure.Close()
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	ca := certificateFile(t, secure)
 	c := startCaddy(t, "load_balancer https://"+plain.addr+" "+secure.URL+" {\n lb_policy first\n retry {\n try_timeout 3s\n }\n"+
 		" transport http {\n tls_trust_pool file "+ca+"\n tls_server_name example.com\n }\n}")
 	for range 10 {
