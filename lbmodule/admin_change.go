@@ -64,12 +64,12 @@ func (c *apiCall) asks(word string) bool {
 }
 
 // persisted waits for a change to be in storage, and tells whether it is.
-func (c *apiCall) persisted(version uint64) *bool {
+func (c *apiCall) persisted(number uint64) *bool {
 	wait := persistWait
 	if c.asks("sync") {
 		wait = syncWait
 	}
-	is := c.h.manager.written(version, wait)
+	is := c.h.manager.written(number, wait)
 	return &is
 }
 
@@ -81,9 +81,9 @@ func (c *apiCall) addBackend() error {
 	if err := checkAdded(change); err != nil {
 		return apiError(http.StatusBadRequest, "%w", err)
 	}
-	version, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
 		config := h.config()
-		all := h.manager.running(config, time.Now())
+		all := e.Merge(config, e.gone, time.Now())
 		if err := c.unchanged(all...); err != nil {
 			return nil, err
 		}
@@ -116,7 +116,7 @@ func (c *apiCall) addBackend() error {
 	}
 	c.audit("backend_added", change.address, nil, change)
 	c.w.Header().Set("Location", poolsPath+"/"+url.PathEscape(c.h.pool.Name())+"/backends/"+url.PathEscape(change.address))
-	return c.answer(http.StatusCreated, change.address, c.persisted(version))
+	return c.answer(http.StatusCreated, change.address, c.persisted(number))
 }
 
 // checkAdded checks the address and the name of a backend that is to be added.
@@ -146,18 +146,18 @@ func (c *apiCall) editBackend() error {
 	if err != nil {
 		return err
 	}
-	before, version, err := c.h.editBackend(c.backend, change, c.unchanged)
+	before, number, err := c.h.editBackend(c.backend, change, c.unchanged)
 	if err != nil {
 		return err
 	}
 	c.audit("backend_changed", before.Address, &before, change)
-	return c.answer(http.StatusOK, before.Address, c.persisted(version))
+	return c.answer(http.StatusOK, before.Address, c.persisted(number))
 }
 
-// editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the version of
+// editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
 // the edits. Errors are those of the API.
-func (h *Handler) editBackend(name string, change *change, check func(...overlay.Running) error) (before overlay.Running, version uint64, err error) {
-	version, err = h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+func (h *Handler) editBackend(name string, change *change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
+	number, err = h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(h.running(time.Now()), name); !ok {
 			return nil, h.unknownBackend(name)
@@ -170,7 +170,7 @@ func (h *Handler) editBackend(name string, change *change, check func(...overlay
 		}
 		return e.Edit(before.Address, change.edits, change.takeBack), nil
 	})
-	return before, version, err
+	return before, number, err
 }
 
 func (c *apiCall) removeBackend() error {
@@ -179,7 +179,7 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	var before overlay.Running
-	version, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(h.running(time.Now()), c.backend); !ok {
 			return nil, h.unknownBackend(c.backend)
@@ -196,12 +196,15 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	if c.asks("force") {
-		version = c.h.manager.dropRemoved(before.Address)
+		number = c.h.manager.dropRemoved(before.Address)
 	}
 	c.audit("backend_removed", before.Address, &before, change)
-	persisted := c.persisted(version)
+	persisted := c.persisted(number)
 	if _, draining := findRunning(c.running(), before.Address); draining {
 		return c.answer(http.StatusAccepted, before.Address, persisted)
+	}
+	if !*persisted {
+		return writeStatus(c.w, http.StatusOK, map[string]any{"address": before.Address, "name": before.Name, "removed": true, "persisted": false})
 	}
 	c.w.WriteHeader(http.StatusNoContent)
 	return nil

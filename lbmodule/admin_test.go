@@ -140,7 +140,7 @@ func TestWrongChanges(t *testing.T) {
 		parts  []string
 	}{
 		"no JSON":            {patch("weight=5"), 400, []string{"body"}},
-		"null":               {patch("null"), 400, []string{"body"}},
+		"null":               {patch("null"), 400, []string{"body: must be a JSON object"}},
 		"nothing":            {patch("{}"), 400, []string{"must have one of"}},
 		"only a reason":      {patch(`{"reason": "x"}`), 400, []string{"must have one of"}},
 		"unknown":            {patch(`{"wait": 5}`), 400, []string{"wait: there is no such setting"}},
@@ -155,6 +155,8 @@ func TestWrongChanges(t *testing.T) {
 		"for, past":          {patch(`{"weight": 5, "for": "-1m"}`), 400, []string{"for"}},
 		"until":              {patch(`{"weight": 5, "until": "tomorrow"}`), 400, []string{"RFC 3339"}},
 		"until, past":        {patch(`{"weight": 5, "until": "2006-01-02T15:04:05Z"}`), 400, []string{"must be in the future"}},
+		"until, far":         {patch(`{"weight": 5, "until": "9999-12-31T23:59:59-12:00"}`), 400, []string{"within ten years"}},
+		"for, far":           {patch(`{"weight": 5, "for": "99999999h"}`), 400, []string{"for"}},
 		"for and until":      {patch(`{"weight": 5, "for": "1m", "until": "2106-01-02T15:04:05Z"}`), 400, []string{"until: for is given, too"}},
 		"timed null":         {patch(`{"weight": null, "for": "1m"}`), 400, []string{"weight null"}},
 		"reason, newline":    {patch(`{"weight": 5, "reason": "a\nb"}`), 400, []string{"reason"}},
@@ -421,7 +423,7 @@ func TestUnreadableEdits(t *testing.T) {
 		t.Errorf("weight %d, want the config's", b.Weight)
 	}
 	eventually(t, "the file to be set aside", func() bool {
-		return slices.ContainsFunc(storageFiles(t, dir), func(f string) bool { return strings.Contains(f, ".unreadable-") })
+		return slices.ContainsFunc(storageFiles(t, dir), func(f string) bool { return strings.HasSuffix(f, ".unreadable") })
 	})
 	if n := strings.Count(c.logged(), "cannot be read; the config rules"); n != 1 {
 		t.Errorf("%d lines in the log, want 1:\n%s", n, c.logged())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -37,6 +38,8 @@ type App struct {
 	handlers []*Handler
 
 	wanted []string // names that pools must have
+
+	waited time.Duration // for storage
 
 	quiet []func() // end that events are reported
 
@@ -94,7 +97,7 @@ func (a *App) join(explicit, derived, settings string) (*manager, error) {
 		have, ok := a.find(name)
 		switch {
 		case !ok:
-			m := managers.acquire(a.ctx, name, a.ctx.Storage(), a.logger)
+			m := a.acquire(name)
 			a.joined = append(a.joined, joinedPool{manager: m, explicit: explicit != "", settings: settings})
 			return m, nil
 		case have.settings == settings && have.explicit == (explicit != ""):
@@ -105,6 +108,17 @@ func (a *App) join(explicit, derived, settings string) (*manager, error) {
 		// The loop ends: every turn but the last finds another pool of the config.
 		name = fmt.Sprintf("%s-%d", derived, n)
 	}
+}
+
+// acquire acquires the manager of the pool of that name. A storage that does not answer is not waited for once per pool.
+func (a *App) acquire(name string) *manager {
+	const least = 100 * time.Millisecond
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(a.ctx, max(storageTimeout-a.waited, least))
+	defer cancel()
+	m := managers.acquire(ctx, name, a.ctx.Storage(), a.logger)
+	a.waited += time.Since(start)
+	return m
 }
 
 func (a *App) find(name string) (joinedPool, bool) {

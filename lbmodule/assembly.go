@@ -30,9 +30,9 @@ func (r *roster) config() []overlay.Backend {
 // assemble returns the backends of a roster with what was edited. stock tells that its upstreams are reverse_proxy's own.
 func (h *Handler) assemble(r *roster, stock bool) assembly {
 	now := time.Now()
-	running := h.manager.running(r.config(), now)
+	e := h.manager.edits.Load()
 	var a assembly
-	for _, b := range running {
+	for _, b := range e.Merge(r.config(), e.gone, now) {
 		at, inRoster := r.byAddress[b.Address]
 		made := pool.Backend{Address: b.Address}
 		var upstream *reverseproxy.Upstream

@@ -12,8 +12,12 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
-// maxRemark bounds owner and reason.
-const maxRemark = 256
+const (
+	// maxRemark bounds owner and reason.
+	maxRemark = 256
+	// maxLasts bounds for how long a timed change lasts.
+	maxLasts = 10 * 365 * 24 * time.Hour
+)
 
 // change is what a request wants of a backend.
 type change struct {
@@ -35,8 +39,11 @@ const (
 // parseChange reads a change from JSON.
 func parseChange(body []byte, v verb, now time.Time) (*change, error) {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
-		return nil, fmt.Errorf("body: must be a JSON object: %w", errors.Join(err))
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, fmt.Errorf("body: must be a JSON object: %w", err)
+	}
+	if fields == nil {
+		return nil, errors.New("body: must be a JSON object")
 	}
 	c := &change{mark: overlay.Mark{Since: now.UTC().Truncate(time.Millisecond)}}
 	var lasts string
@@ -90,17 +97,17 @@ func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
 		d, err := time.ParseDuration(text)
-		if err != nil || d <= 0 {
-			return fmt.Errorf("for %q: must be a duration above 0, such as 30m", text)
+		if err != nil || d <= 0 || d > maxLasts {
+			return fmt.Errorf("for %q: must be a duration above 0, such as 30m, and at most ten years", shorten(text))
 		}
 		c.mark.Until = now.Add(d).UTC().Truncate(time.Millisecond)
 	case isUntil:
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			return fmt.Errorf("until %q: must be a time as in RFC 3339, such as 2026-01-02T15:04:05Z", text)
+			return fmt.Errorf("until %q: must be a time as in RFC 3339, such as 2026-01-02T15:04:05Z", shorten(text))
 		}
-		if !at.After(now) {
-			return fmt.Errorf("until %s: must be in the future", text)
+		if !at.After(now) || at.Sub(now) > maxLasts {
+			return fmt.Errorf("until %s: must be in the future, and within ten years", text)
 		}
 		c.mark.Until = at.UTC()
 	}

@@ -20,8 +20,8 @@ type difference struct {
 func (h *Handler) diff(now time.Time) difference {
 	config := h.config()
 	o := h.manager.edits.Load().Overlay
-	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(config, now)), JSON: []*Backend{}}
-	for _, r := range o.Permanent().Merge(config, now) {
+	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(config, nil, now)), JSON: []*Backend{}}
+	for _, r := range o.Permanent().Merge(config, nil, now) {
 		if len(overlay.Diff([]overlay.Running{r})) == 0 {
 			continue
 		}

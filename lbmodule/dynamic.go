@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -87,6 +88,15 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error)
 		return nil, fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
 	return d.sets.of(d.h, upstreams), nil
+}
+
+// config returns the backends that the source names: in its latest answer, or, if answers depend on requests, in all that are
+// remembered.
+func (d *dynamicSource) config() []overlay.Backend {
+	if d.polled {
+		return d.sets.config(1)
+	}
+	return d.sets.config(maxSets)
 }
 
 // latest is the set of the latest answer, nil if there was none.
@@ -166,10 +176,15 @@ func (d *dynamicSource) ask(ctx context.Context, anew bool) error {
 func (d *dynamicSource) publish(upstreams []*reverseproxy.Upstream) {
 	d.publishing.Lock()
 	d.answer = upstreams
+	before := d.current.Load()
 	events := d.compose()
+	changed := d.current.Load() != before
 	d.publishing.Unlock()
-	d.h.pool.Wake()
 	d.h.pool.Report(events)
+	if changed {
+		d.h.pool.Wake()
+		d.h.manager.renamed()
+	}
 }
 
 // edited has the current answer be looked at with what has been edited since, and returns what there is to report.

@@ -105,13 +105,13 @@ func (s *memberSets) latest() *memberSet {
 	return s.known[0].set
 }
 
-// config returns the backends of all lists that are remembered, as the source has named them.
-func (s *memberSets) config() []overlay.Backend {
+// config returns the backends of the last n lists, as the source has named them.
+func (s *memberSets) config(n int) []overlay.Backend {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []overlay.Backend
 	seen := make(map[string]bool)
-	for _, k := range s.known {
+	for _, k := range s.known[:min(n, len(s.known))] {
 		for _, b := range k.roster.config() {
 			if !seen[b.Address] {
 				seen[b.Address] = true

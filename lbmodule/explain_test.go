@@ -9,8 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
+
+func init() { caddy.RegisterModule(perRequest{}) }
 
 func explained(t *testing.T, query string) (x explanation) {
 	t.Helper()
@@ -209,6 +214,47 @@ func TestDrainTimeoutSettings(t *testing.T) {
 	asks(t, "PATCH", "/load_balancer/pools/web3/backends/a:1", `{"state": "drain"}`)
 	if got := h.static.Load().view.Backend(0).State; got != pool.Drained {
 		t.Errorf("state %v with drain_sticky off", got)
+	}
+}
+
+// perRequest is a source whose answer depends on the request.
+type perRequest struct{}
+
+func (perRequest) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.reverse_proxy.upstreams.per_request_test", New: func() caddy.Module { return new(perRequest) }}
+}
+
+func (perRequest) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	return []*reverseproxy.Upstream{{Dial: r.Header.Get("To")}}, nil
+}
+
+func TestEditsOfPerRequestSource(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "dynamic_upstreams": {"source": "per_request_test"}}`)
+	goes := func(to string) string {
+		r := newRequest(t)
+		r.Header.Set("To", to)
+		q := &request{h: h}
+		defer q.end()
+		return q.next(r, httptest.NewRecorder()).Dial
+	}
+	asks(t, "POST", webPath+"/backends", `{"address": "c:1", "weight": 60000}`).wants(t, http.StatusCreated, "not in use yet")
+	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+	for _, to := range []string{"a:1", "b:1", "a:1"} {
+		if got := goes(to); got != to {
+			t.Errorf("%s, want %s", got, to)
+		}
+	}
+	if got := h.addresses(); got != "a:1 b:1 c:1" {
+		t.Errorf("shown: %s", got)
+	}
+	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "ready"}`).wants(t, http.StatusOK)
+	if got := goes("a:1"); got != "c:1" {
+		t.Errorf("%s, want c:1: the other one drains", got)
+	}
+	asks(t, "DELETE", webPath+"/backends/c:1", "").wants(t, http.StatusNoContent)
+	if got := goes("a:1"); got != nobody.Dial {
+		t.Errorf("%s, want nobody", got)
 	}
 }
 

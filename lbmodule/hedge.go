@@ -206,6 +206,11 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 	if c.winner != undecided || c.original.Context().Err() != nil || h.pool.QueueLength() > 0 {
 		return nil, false
 	}
+	select {
+	case <-c.set.superseded: // who was there may have been taken out
+		return nil, false
+	default:
+	}
 	lease, err := c.set.view.AcquireFor(c.q.key, []int{c.first}, false)
 	if err != nil {
 		return nil, false
@@ -218,6 +223,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		return nil, false
 	}
 	c.sent = true
+	c.q.live.copied(c.choice.upstream.Dial)
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
 	c.cancel = cancel
 	r := c.original.WithContext(ctx)

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
 	"sync/atomic"
@@ -41,16 +40,22 @@ var stateWrites struct{ ok, failed atomic.Uint64 }
 // brings together what both have. manager.mu guards it.
 type keeper struct {
 	storage certmagic.Storage
+	uses    int // how often it was said what storage to use
 	key     string
+	lineage string           // of the document in storage; "" if none was seen
 	base    *overlay.Overlay // as it is in storage, as far as is known
 	seen    certmagic.KeyInfo
-	unread  bool // it could not be read yet
+	changed bool // the storage may be another than the one that base is in
+
+	number uint64 // of the edits that were made here: each has the next. Versions are no such number: other nodes count, too
 
 	writing bool          // a goroutine is at it
 	looking bool          // it is to look whether another node has written
 	hurry   chan struct{} // tells it not to rest
-	failed  uint64        // version that could not be written when that was tried last; 0 if it could
-	turned  chan struct{} // closed when base or failed is another
+	written uint64        // number up to which edits are in storage
+	failed  uint64        // number up to which they could not be written when that was tried last; 0 if it could
+	unread  bool          // it could not be read when that was tried last
+	turned  chan struct{} // closed when what is above is another
 }
 
 // stateKey is where the edits of the pool of that name are. Names may hold what paths must not.
@@ -66,41 +71,38 @@ func stateKey(pool string) string {
 	return "load_balancer/pools/" + safe[:min(len(safe), readable)] + "-" + hex.EncodeToString(sum[:8]) + ".json"
 }
 
+func newKeeper(pool string) keeper {
+	return keeper{key: stateKey(pool), base: new(overlay.Overlay), hurry: make(chan struct{}, 1), turned: make(chan struct{})}
+}
+
 // load reads the edits of the pool of that name. What cannot be read changes nothing, and is looked at again when the config serves.
-func (k *keeper) load(ctx context.Context, storage certmagic.Storage, pool string, logger *zap.Logger) *overlay.Overlay {
-	k.key, k.base = stateKey(pool), new(overlay.Overlay)
-	k.turned, k.hurry = make(chan struct{}), make(chan struct{}, 1)
-	if storage == nil {
-		return k.base
-	}
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
+func (k *keeper) load(ctx context.Context, storage certmagic.Storage, pool string, logger *zap.Logger) {
 	// First the stamp: what is written in between is looked at again.
 	seen, err := storage.Stat(ctx, k.key)
 	if errors.Is(err, fs.ErrNotExist) {
-		return k.base
+		return
 	}
-	raw, err := storage.Load(ctx, k.key)
 	if err == nil {
-		var found *overlay.Overlay
-		if found, err = overlay.Decode(pool, raw); err == nil {
-			k.base, k.seen = found, seen
-			return k.base
+		var raw []byte
+		if raw, err = storage.Load(ctx, k.key); err == nil {
+			var found *overlay.Overlay
+			if found, k.lineage, err = overlay.Decode(pool, raw); err == nil {
+				k.base, k.seen = found, seen
+				return
+			}
 		}
 	}
 	k.unread = true
 	logger.Error("edits of pool cannot be read; the config rules", zap.String("pool", pool), zap.String("key", k.key), zap.Error(err))
-	return k.base
 }
 
 // use makes this the storage from now on.
 func (k *keeper) use(storage certmagic.Storage) {
-	if k.storage != nil && fmt.Sprint(k.storage) != fmt.Sprint(storage) {
-		// It knows nothing of the edits yet.
-		k.base, k.seen = new(overlay.Overlay), certmagic.KeyInfo{}
-	}
+	// Each config has a storage of its own, which may be the same place.
+	k.changed = k.changed || k.uses > 0
 	k.storage = storage
-	k.looking = k.unread
+	k.uses++
+	k.looking = k.looking || k.unread || k.changed
 }
 
 // turn tells those who wait that something is written, or is not. The caller holds manager.mu.

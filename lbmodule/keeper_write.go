@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"strconv"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/google/uuid"
 
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -35,7 +35,10 @@ func (m *manager) writeAll() {
 	for {
 		m.mu.Lock()
 		k := &m.keeper
-		x := &exchange{storage: k.storage, key: k.key, pool: m.pool.Name(), base: k.base, mine: m.edits.Load().Overlay}
+		x := &exchange{
+			storage: k.storage, uses: k.uses, key: k.key, pool: m.pool.Name(), lineage: k.lineage, changed: k.changed,
+			base: k.base, mine: m.edits.Load().Overlay, number: k.number,
+		}
 		nothing := x.mine == x.base && !k.looking
 		if k.looking = false; nothing || len(m.apps) == 0 && k.failed > 0 {
 			k.writing = false
@@ -45,7 +48,8 @@ func (m *manager) writeAll() {
 		}
 		m.mu.Unlock()
 		start := time.Now()
-		if m.exchanged(x, x.do()); x.err == nil || x.mine == x.base {
+		own := x.mine != x.base // do may find another base
+		if m.exchanged(x, own, x.do()); x.err == nil || !own {
 			retry = writeRetry
 			time.Sleep(writeGap - time.Since(start))
 			continue
@@ -64,13 +68,18 @@ func (m *manager) writeAll() {
 // exchange brings the edits of this node and those in storage together.
 type exchange struct {
 	storage certmagic.Storage
+	uses    int
 	key     string
 	pool    string
+	lineage string
+	changed bool
 	base    *overlay.Overlay // what both were, as far as this node knows
 	mine    *overlay.Overlay // what this node has
+	number  uint64           // of mine
 
 	err       error
 	result    *overlay.Overlay // what is in storage now
+	there     bool             // there was something before
 	seen      certmagic.KeyInfo
 	conflicts []overlay.Conflict
 	aside     string // where a document was put that could not be read; "" if there was none
@@ -82,10 +91,13 @@ func (x *exchange) do() error {
 	ctx, cancel := context.WithTimeout(context.Background(), storageTimeout)
 	defer cancel()
 	if x.mine == x.base {
-		if theirs, err := x.read(ctx); err == nil {
+		// There is nothing to write, unless what is there is nothing, or has another history.
+		theirs, err := x.read(ctx)
+		switch {
+		case err == nil && x.mine == x.base && (x.there || !x.changed):
 			x.result = theirs
 			return nil
-		} else if !unreadable(err) {
+		case err != nil && !unreadable(err):
 			return err
 		}
 	}
@@ -100,11 +112,21 @@ func (x *exchange) do() error {
 	if err != nil {
 		return err
 	}
-	x.result, x.conflicts = overlay.Rebase(x.base, x.mine, theirs)
-	if x.result == theirs && (x.aside == "" || len(theirs.Backends) == 0) {
+	if x.result, x.conflicts = overlay.Rebase(x.base, x.mine, theirs); x.result == theirs && x.there {
 		return nil
 	}
-	raw, err := overlay.Encode(x.pool, node, x.result, time.Now())
+	return x.write(ctx)
+}
+
+// write writes the result.
+func (x *exchange) write(ctx context.Context) error {
+	if len(x.result.Backends) == 0 && !x.there {
+		return nil // there is nothing to keep
+	}
+	if x.lineage == "" {
+		x.lineage = uuid.NewString()
+	}
+	raw, err := overlay.Encode(x.pool, x.lineage, node, x.result, time.Now())
 	if err != nil {
 		return err
 	}
@@ -129,21 +151,29 @@ func (x *exchange) read(ctx context.Context) (*overlay.Overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.seen = seen
-	return overlay.Decode(x.pool, raw)
+	theirs, lineage, err := overlay.Decode(x.pool, raw)
+	if err != nil {
+		return nil, err
+	}
+	if x.there, x.seen = true, seen; x.lineage != lineage {
+		// It is another history, of which nothing here was made.
+		x.lineage, x.base = lineage, new(overlay.Overlay)
+	}
+	return theirs, nil
 }
 
+// unreadable tells whether a document is of no use to anybody. One of a later version is of use to others.
 func unreadable(err error) bool {
 	return errors.Is(err, overlay.ErrCorrupt) || errors.Is(err, overlay.ErrForeign)
 }
 
-// setAside puts a document away that cannot be read.
+// setAside puts a document away that cannot be read, in the place of the one before.
 func (x *exchange) setAside(ctx context.Context, cause error) error {
 	raw, err := x.storage.Load(ctx, x.key)
 	if err != nil {
 		return err
 	}
-	x.aside, x.cause = x.key+".unreadable-"+strconv.FormatInt(time.Now().Unix(), 10), cause
+	x.aside, x.cause = x.key+".unreadable", cause
 	if err := x.storage.Store(ctx, x.aside, raw); err != nil {
 		return err
 	}
@@ -151,48 +181,42 @@ func (x *exchange) setAside(ctx context.Context, cause error) error {
 }
 
 // exchanged notes how an exchange ended.
-func (m *manager) exchanged(x *exchange, err error) {
+func (m *manager) exchanged(x *exchange, own bool, err error) {
 	x.err = err
 	m.mu.Lock()
 	k := &m.keeper
-	wasFailed := k.failed > 0
+	before := *k
 	var events []pool.Event
 	switch {
 	case err == nil:
-		if x.mine != x.base {
+		if own {
 			stateWrites.ok.Add(1)
-			k.failed = 0
 		}
-		k.seen, k.unread, k.base = x.seen, false, x.result
+		k.written, k.failed, k.unread = x.number, 0, false
+		k.seen, k.base, k.lineage = x.seen, x.result, x.lineage
+		k.changed = k.changed && k.uses != x.uses // there is another one meanwhile
 		next, e := x.result, m.edits.Load()
 		if e.Overlay != x.mine {
 			// There were other edits meanwhile.
 			next, _ = overlay.Rebase(x.mine, e.Overlay, x.result)
 		}
 		events = m.adopt(next)
-	case x.mine != x.base:
+	case own:
 		stateWrites.failed.Add(1)
-		k.failed = x.mine.Version
+		k.failed = x.number
+	default:
+		k.unread = true
 	}
+	after := *k
 	k.turn()
-	isFailed := k.failed > 0
 	var app *App
 	if n := len(m.apps); n > 0 {
 		app = m.apps[n-1]
 	}
 	m.mu.Unlock()
 	m.pool.Report(events)
-	if app == nil {
-		return
-	}
-	if isFailed != wasFailed {
-		app.tellPersisted(m.pool.Name(), err)
-	}
-	if x.aside != "" {
-		app.tellSetAside(m.pool.Name(), x.aside, x.cause)
-	}
-	for _, c := range x.conflicts {
-		app.tellConflict(m, c.Address)
+	if app != nil {
+		app.tellExchange(m, x, &before, &after)
 	}
 }
 
@@ -210,15 +234,15 @@ func (m *manager) adopt(next *overlay.Overlay) (events []pool.Event) {
 	return events
 }
 
-// written waits until the edits of that version are in storage, and tells whether they are. It does not wait when they could not
+// written waits until the edits up to that number are in storage, and tells whether they are. It does not wait when they could not
 // be written, or nobody is going to.
-func (m *manager) written(version uint64, most time.Duration) bool {
+func (m *manager) written(number uint64, most time.Duration) bool {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	for {
 		m.mu.Lock()
 		k := &m.keeper
-		done, hopeless, turned := k.base.Version >= version, k.failed >= version || !k.writing, k.turned
+		done, hopeless, turned := k.written >= number, k.failed >= number || !k.writing, k.turned
 		m.mu.Unlock()
 		if done || hopeless {
 			return done
@@ -244,7 +268,7 @@ func (m *manager) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	stamp, err := storage.Stat(ctx, key)
-	if err != nil || stamp.Modified.Equal(seen.Modified) && stamp.Size == seen.Size {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && stamp.Modified.Equal(seen.Modified) && stamp.Size == seen.Size {
 		return
 	}
 	m.mu.Lock()

@@ -35,6 +35,7 @@ type liveRequest struct {
 
 	started time.Time
 	address string                  // of the backend it is at; "" before there is one
+	copy    string                  // of the backend that a copy of it is at; "" without one
 	tried   []string                // addresses of those it has been at before
 	end     context.CancelCauseFunc // ends it; nil if nobody ever will
 }
@@ -61,6 +62,16 @@ func (r *liveRequest) at(address string) {
 		r.tried = append(r.tried, r.address)
 	}
 	r.address = address
+	r.shard.mu.Unlock()
+}
+
+// copied notes the backend that a copy of it is sent to.
+func (r *liveRequest) copied(address string) {
+	if r.shard == nil {
+		return
+	}
+	r.shard.mu.Lock()
+	r.copy = address
 	r.shard.mu.Unlock()
 }
 
@@ -99,7 +110,7 @@ func (l *liveRequests) each(f func(r *liveRequest)) {
 func (l *liveRequests) closeAll(address string) {
 	var open []context.CancelCauseFunc
 	l.each(func(r *liveRequest) {
-		if r.address == address && r.end != nil {
+		if (r.address == address || r.copy == address) && r.end != nil {
 			open = append(open, r.end)
 		}
 	})

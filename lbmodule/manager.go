@@ -29,17 +29,20 @@ type manager struct {
 
 	// mu guards the replacement of what is above, and what follows. Nobody is called out to while it is held.
 	mu       sync.Mutex
-	handlers []*Handler  // of all configs that use the pool, the latest last
-	apps     []*App      // of the configs that serve, the latest last
-	timer    *time.Timer // calls tick
-	ticked   time.Time   // when it last did
+	handlers []*Handler           // of all configs that use the pool, the latest last
+	apps     []*App               // of the configs that serve, the latest last
+	dropped  map[string]*App      // addresses of removed backends, with the config that was the first not to have them
+	closed   map[string]time.Time // addresses of backends that drain, and when that began, whose requests have been closed
+	timer    *time.Timer          // calls tick
 	keeper   keeper
 }
 
-// running returns the backends that follow from those of the config and the edits.
-func (m *manager) running(config []overlay.Backend, now time.Time) []overlay.Running {
-	e := m.edits.Load()
-	return slices.DeleteFunc(e.Merge(config, now), func(r overlay.Running) bool { return r.Removed != nil && e.gone[r.Address] })
+// newManager returns the manager of the pool of that name, which it acquires.
+func newManager(name string) *manager {
+	m := &manager{pool: pools.Acquire(name), keeper: newKeeper(name)}
+	m.edits.Store(&edits{Overlay: m.keeper.base})
+	m.names.Store(new(map[string]string))
+	return m
 }
 
 // attach puts the edits in force in h, from now on.
@@ -57,6 +60,7 @@ func (m *manager) detach(h *Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.handlers = slices.DeleteFunc(m.handlers, func(other *Handler) bool { return other == h })
+	m.nameBackends()
 }
 
 // install puts other edits in force and returns what there is to report. The caller holds m.mu.
@@ -72,10 +76,10 @@ func (m *manager) install(next *edits) (events []pool.Event) {
 
 // edited puts the edits as they are now in force in h, and returns what there is to report.
 func (h *Handler) edited() (events []pool.Event) {
-	before := h.static.Load()
-	if a := h.assemble(h.roster, true); before != nil || len(a.backends) > 0 && (h.dynamic == nil || len(h.roster.backends) > 0) {
+	if len(h.roster.backends) > 0 {
+		before := h.static.Load()
 		var set *memberSet
-		set, events = newMemberSet(h.pool, a, h.poolSettings(true))
+		set, events = newMemberSet(h.pool, h.assemble(h.roster, true), h.poolSettings(true))
 		h.static.Store(set)
 		h.watchingStatic.follow(h, set)
 		if before != nil {
@@ -94,7 +98,7 @@ func (h *Handler) config() []overlay.Backend {
 	if h.dynamic == nil {
 		return all
 	}
-	return append(all, slices.DeleteFunc(h.dynamic.sets.config(), func(b overlay.Backend) bool {
+	return append(all, slices.DeleteFunc(h.dynamic.config(), func(b overlay.Backend) bool {
 		_, twice := h.roster.byAddress[b.Address]
 		return twice
 	})...)
@@ -103,8 +107,12 @@ func (h *Handler) config() []overlay.Backend {
 // nameBackends notes the names of the backends. The caller holds m.mu.
 func (m *manager) nameBackends() {
 	names := make(map[string]string)
-	for _, h := range m.handlers {
-		for _, b := range m.running(h.config(), time.Now()) {
+	h := m.latest()
+	if h == nil && len(m.handlers) > 0 {
+		h = m.handlers[len(m.handlers)-1]
+	}
+	if h != nil {
+		for _, b := range h.running(time.Now()) {
 			if b.Name != b.Address {
 				names[b.Address] = b.Name
 			}
@@ -133,43 +141,14 @@ func (m *manager) latest() *Handler {
 	return nil
 }
 
-// serve begins to act for the config of a, which serves from now on.
-func (m *manager) serve(a *App) {
-	m.mu.Lock()
-	m.apps = append(m.apps, a)
-	m.keeper.use(a.ctx.Storage())
-	next := m.edits.Load().Overlay
-	if h := m.latest(); h != nil && h.dynamic == nil {
-		next = next.Settle(h.roster.config())
-	}
-	now := time.Now()
-	events := append(m.put(next, m.edits.Load().gone), m.finishRemovals(now)...)
-	m.schedule(now)
-	m.write()
-	m.mu.Unlock()
-	m.pool.Report(events)
-}
-
-// unserve ends what serve began. The last one waits for what is to be written, for a while.
-func (m *manager) unserve(a *App) {
-	m.mu.Lock()
-	m.apps = slices.DeleteFunc(m.apps, func(other *App) bool { return other == a })
-	last := len(m.apps) == 0
-	if last && m.timer != nil {
-		m.timer.Stop()
-	}
-	version := m.edits.Load().Version
-	m.mu.Unlock()
-	if last {
-		m.written(version, lastWrite)
-	}
-}
-
 // put makes these the edits, if they are others, and has them written. The caller holds m.mu.
 func (m *manager) put(next *overlay.Overlay, gone map[string]bool) (events []pool.Event) {
 	now := m.edits.Load()
 	if next == now.Overlay && maps.Equal(gone, now.gone) {
 		return nil
+	}
+	if next != now.Overlay {
+		m.keeper.number++
 	}
 	events = m.install(&edits{next, gone})
 	m.write()
@@ -177,8 +156,8 @@ func (m *manager) put(next *overlay.Overlay, gone map[string]bool) (events []poo
 }
 
 // change makes the edits that alter returns of those that are in force, which take effect on the next request, and returns their
-// version. What alter is given stays as it is until change returns.
-func (m *manager) change(alter func(*edits, *Handler) (*overlay.Overlay, error)) (version uint64, err error) {
+// number, for [manager.written]. What alter is given stays as it is until change returns.
+func (m *manager) change(alter func(*edits, *Handler) (*overlay.Overlay, error)) (number uint64, err error) {
 	m.mu.Lock()
 	e, h := m.edits.Load(), m.latest()
 	if h == nil {
@@ -199,21 +178,21 @@ func (m *manager) change(alter func(*edits, *Handler) (*overlay.Overlay, error))
 	now := time.Now()
 	events = append(events, m.finishRemovals(now)...)
 	m.schedule(now)
-	version = m.edits.Load().Version
+	number = m.keeper.number
 	m.mu.Unlock()
 	m.pool.Report(events)
-	return version, nil
+	return number, nil
 }
 
-// dropRemoved takes a removed backend away whatever it is doing, and returns the version of the edits then. Its requests end by
+// dropRemoved takes a removed backend away whatever it is doing, and returns the number of the edits then. Its requests end by
 // themselves.
-func (m *manager) dropRemoved(address string) (version uint64) {
+func (m *manager) dropRemoved(address string) (number uint64) {
 	m.mu.Lock()
 	events := m.takeAway(time.Now(), func(b *overlay.Running) bool { return b.Address == address })
-	version = m.edits.Load().Version
+	number = m.keeper.number
 	m.mu.Unlock()
 	m.pool.Report(events)
-	return version
+	return number
 }
 
 // finishRemovals takes removed backends away that have no requests any more. The caller holds m.mu.
@@ -229,7 +208,7 @@ func (m *manager) takeAway(now time.Time, those func(*overlay.Running) bool) (ev
 	}
 	e := m.edits.Load()
 	next, gone := e.Overlay, maps.Clone(e.gone)
-	for _, b := range m.running(h.config(), now) {
+	for _, b := range h.running(now) {
 		switch {
 		case b.Removed == nil || !those(&b):
 		case b.Config == nil:
@@ -242,82 +221,4 @@ func (m *manager) takeAway(now time.Time, those func(*overlay.Running) bool) (ev
 		}
 	}
 	return m.put(next, gone)
-}
-
-// removalPoll is how often a removed backend is looked at, whether it still has requests.
-const removalPoll = 100 * time.Millisecond
-
-// schedule has tick called when time alone will change something. The caller holds m.mu.
-func (m *manager) schedule(now time.Time) {
-	h := m.latest()
-	if len(m.apps) == 0 || h == nil {
-		return
-	}
-	due := m.edits.Load().Due()
-	soon := func(at time.Time) {
-		if due.IsZero() || at.Before(due) {
-			due = at
-		}
-	}
-	for _, b := range m.running(h.config(), now) {
-		if b.Removed != nil {
-			soon(now.Add(removalPoll))
-		}
-		if at := h.drainEnds(&b); b.State == overlay.Drain && at.After(now) && at != never {
-			soon(at)
-		}
-	}
-	switch {
-	case m.timer == nil:
-		if !due.IsZero() {
-			m.timer = time.AfterFunc(due.Sub(now), m.tick)
-		}
-	case due.IsZero():
-		m.timer.Stop()
-	default:
-		m.timer.Reset(due.Sub(now))
-	}
-}
-
-// tick does what is due: edits are taken back, drained backends closed, removed ones taken away.
-func (m *manager) tick() {
-	now := time.Now()
-	m.mu.Lock()
-	h := m.latest()
-	if len(m.apps) == 0 || h == nil {
-		m.mu.Unlock()
-		return
-	}
-	e := m.edits.Load()
-	next, expired := e.Expire(now)
-	events := m.put(next, e.gone)
-	closing := m.drainsEnded(h, now)
-	if len(closing) > 0 {
-		events = append(events, m.install(m.edits.Load())...)
-	}
-	events = append(events, m.finishRemovals(now)...)
-	m.ticked = now
-	m.schedule(now)
-	app := m.apps[len(m.apps)-1]
-	m.mu.Unlock()
-	m.pool.Report(events)
-	for _, address := range closing {
-		m.live.closeAll(address)
-	}
-	for _, x := range expired {
-		app.tellExpired(m, x)
-	}
-}
-
-// drainsEnded returns the addresses of the backends whose time to drain has ended since the last tick. The caller holds m.mu.
-func (m *manager) drainsEnded(h *Handler, now time.Time) (ended []string) {
-	for _, b := range m.running(h.config(), now) {
-		if b.State != overlay.Drain {
-			continue
-		}
-		if at := h.drainEnds(&b); at.After(m.ticked) && !at.After(now) {
-			ended = append(ended, b.Address)
-		}
-	}
-	return ended
 }

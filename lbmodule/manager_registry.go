@@ -18,6 +18,7 @@ type managerRegistry struct {
 type usedManager struct {
 	*manager
 	refs int
+	load sync.Once
 }
 
 // managers hold the edits of all pools, over config reloads.
@@ -27,19 +28,20 @@ var managers managerRegistry
 // wants one release.
 func (r *managerRegistry) acquire(ctx context.Context, name string, storage certmagic.Storage, logger *zap.Logger) *manager {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	used := r.used[name]
 	if used == nil {
-		m := &manager{pool: pools.Acquire(name)}
-		m.edits.Store(&edits{Overlay: m.keeper.load(ctx, storage, name, logger)})
-		m.names.Store(new(map[string]string))
-		used = &usedManager{manager: m}
+		used = &usedManager{manager: newManager(name)}
 		if r.used == nil {
 			r.used = make(map[string]*usedManager)
 		}
 		r.used[name] = used
 	}
 	used.refs++
+	r.mu.Unlock()
+	used.load.Do(func() {
+		used.keeper.load(ctx, storage, name, logger)
+		used.edits.Store(&edits{Overlay: used.keeper.base})
+	})
 	return used.manager
 }
 

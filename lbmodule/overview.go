@@ -122,7 +122,10 @@ func (h *Handler) overview() poolOverview {
 }
 
 // running are the backends of the handler as they are in force.
-func (h *Handler) running(now time.Time) []overlay.Running { return h.manager.running(h.config(), now) }
+func (h *Handler) running(now time.Time) []overlay.Running {
+	e := h.manager.edits.Load()
+	return e.Merge(h.config(), e.gone, now)
+}
 
 // overviewOf is the overview with the settings that these backends have; all else is as it is now.
 func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
@@ -134,12 +137,29 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	for reason := range pool.RetryReasons {
 		o.retries[reason] = h.pool.Retries(reason)
 	}
+	o.State = "down"
 	set, dynamic := h.shown()
-	if set == nil {
-		o.State = "down"
-		return o
+	at := make(map[string]int)
+	if set != nil {
+		o.judge(set.view.Snapshot())
+		for i := range set.view.Len() {
+			at[set.view.Backend(i).Address] = i
+		}
 	}
-	snapshot := set.view.Snapshot()
+	for i := range running {
+		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
+		if position, is := at[running[i].Address]; is {
+			b = h.backendOverview(set.view, set.view.Snapshot(), position)
+		}
+		b.take(&running[i], dynamic, now)
+		o.Backends = append(o.Backends, b)
+	}
+	slices.SortFunc(o.Backends, func(a, b backendOverview) int { return strings.Compare(a.Name, b.Name) })
+	return o
+}
+
+// judge says how the pool is, going by that snapshot.
+func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
 	o.Usable, o.Panic = usable, snapshot.Panicking()
 	switch {
@@ -152,29 +172,13 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	default:
 		o.State = "ok"
 	}
-	byAddress := make(map[string]*overlay.Running, len(running))
-	for i := range running {
-		byAddress[running[i].Address] = &running[i]
-	}
-	for i := range set.view.Len() {
-		r := byAddress[set.view.Backend(i).Address]
-		if r == nil {
-			continue // it has been removed just now
-		}
-		b := h.backendOverview(set.view, snapshot, i)
-		b.take(r, dynamic, now)
-		o.Backends = append(o.Backends, b)
-	}
-	slices.SortFunc(o.Backends, func(a, b backendOverview) int { return strings.Compare(a.Name, b.Name) })
-	return o
 }
 
 func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int) backendOverview {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{
-		Address: b.Address,
-		Health:  "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
+		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
@@ -205,7 +209,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 
 // take adds the settings, and what was edited of them.
 func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) {
-	o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Name, r.Weight, r.MaxRequests, r.Backup, r.Zone
+	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, r.Backup, r.Zone
 	o.State, o.Removing = string(r.State), r.Removed != nil
 	switch {
 	case r.Config == nil:

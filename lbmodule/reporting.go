@@ -106,20 +106,28 @@ func (a *App) tellConflict(m *manager, address string) {
 	a.emit("change_conflict", map[string]any{"pool": m.pool.Name(), "backend": m.name(address), "reason": "edited by two nodes at the same time"})
 }
 
-// tellPersisted tells that edits cannot be written, or can again.
-func (a *App) tellPersisted(pool string, err error) {
-	if err == nil {
-		a.logger.Info("edits of pool are in storage again", zap.String("pool", pool))
-		return
+// tellExchange tells what is new after edits were exchanged with the storage.
+func (a *App) tellExchange(m *manager, x *exchange, before, after *keeper) {
+	pool := zap.String("pool", m.pool.Name())
+	switch {
+	case before.failed == 0 && after.failed > 0:
+		a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", pool, zap.Error(x.err))
+		a.emit("state_not_persisted", map[string]any{"pool": m.pool.Name(), "reason": x.err.Error()})
+	case before.failed > 0 && after.failed == 0:
+		a.logger.Info("edits of pool are in storage again", pool)
 	}
-	a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", zap.String("pool", pool), zap.Error(err))
-	a.emit("state_not_persisted", map[string]any{"pool": pool, "reason": err.Error()})
-}
-
-// tellSetAside tells that what was in storage could not be read.
-func (a *App) tellSetAside(pool, aside string, cause error) {
-	a.logger.Error("edits of pool in storage cannot be read and are set aside; the config rules",
-		zap.String("pool", pool), zap.String("key", aside), zap.Error(cause))
+	switch {
+	case !before.unread && after.unread:
+		a.logger.Error("edits of other nodes cannot be read", pool, zap.Error(x.err))
+	case before.unread && !after.unread && x.aside == "":
+		a.logger.Info("edits of other nodes can be read again", pool)
+	}
+	if x.aside != "" {
+		a.logger.Error("edits of pool in storage cannot be read and are set aside", pool, zap.String("key", x.aside), zap.Error(x.cause))
+	}
+	for _, c := range x.conflicts {
+		a.tellConflict(m, c.Address)
+	}
 }
 
 // backendName is the name of the backend with that address.

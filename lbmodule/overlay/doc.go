@@ -7,7 +7,8 @@
 //   - an edit wins over the config, setting by setting, until it is taken back or its time is over;
 //   - a timed edit lies on top of a permanent one of the same setting, which is in force again afterwards;
 //   - an added backend stays until it is removed; should the config gain it, the config rules what was never edited;
-//   - a removed backend of the config stays away until the config has dropped it ([Overlay.Settle]).
+//   - a removed backend stays away until it is added again; whoever sees the config drop it, and have it again, may
+//     [Overlay.Forget] that.
 //
 // An Overlay is immutable: its methods return the next one, with a version of its own. [Rebase] brings two of them together
 // that were made from the same one, as happens when two nodes share their storage, and [Encode] and [Decode] are its form there.

@@ -21,21 +21,25 @@ type Running struct {
 var defaults = Settings{Weight: 1, State: Ready}
 
 // Merge returns the backends that follow from those of the config and what was changed: those of the config first, in its order,
-// then those added, in theirs.
-func (o *Overlay) Merge(config []Backend, now time.Time) []Running {
+// then those added, in theirs. Removed ones are left out once they are gone.
+func (o *Overlay) Merge(config []Backend, gone map[string]bool, now time.Time) []Running {
 	all := make([]Running, 0, len(config))
 	known := make(map[string]bool, len(config))
 	named := make(map[string]bool, len(config))
 	for _, c := range config {
-		known[c.Address], named[c.Name] = true, true
+		known[c.Address] = true
 		e := o.Backends[c.Address]
+		if e.Removed != nil && gone[c.Address] {
+			continue
+		}
+		named[c.Name] = true
 		r := Running{Backend: c, Config: &c}
 		r.take(&e, now)
 		all = append(all, r)
 	}
 	var added []Running
 	for address, e := range o.Backends {
-		if e.Added == nil || known[address] {
+		if e.Added == nil || known[address] || e.Removed != nil && gone[address] {
 			continue
 		}
 		r := Running{Backend: Backend{Address: address, Name: e.Name, Settings: defaults}}

@@ -94,19 +94,6 @@ func (o *Overlay) Remove(address string, mark Mark) *Overlay {
 // Forget drops all that is known about a backend.
 func (o *Overlay) Forget(address string) *Overlay { return o.with(address, Entry{}) }
 
-// Settle drops the removals of backends that the config does not have any more: should it have them again, they are meant.
-func (o *Overlay) Settle(config []Backend) *Overlay {
-	n := o
-	for _, address := range o.addresses() {
-		e := o.Backends[address]
-		inConfig := slices.ContainsFunc(config, func(b Backend) bool { return b.Address == address })
-		if e.Removed != nil && e.Added == nil && !inConfig {
-			n = n.Forget(address)
-		}
-	}
-	return n
-}
-
 // Expired is an edit, or a backend that was added, whose time is over.
 type Expired struct {
 	Address string

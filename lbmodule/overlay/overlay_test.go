@@ -35,7 +35,7 @@ type shown struct {
 
 func merged(o *Overlay, config []Backend, now time.Time) []shown {
 	all := []shown{}
-	for _, r := range o.Merge(config, now) {
+	for _, r := range o.Merge(config, nil, now) {
 		all = append(all, shown{r.Address, r.Settings})
 	}
 	return all
@@ -58,36 +58,34 @@ func TestMerge(t *testing.T) {
 		now     time.Time
 		want    []shown
 	}{
-		"nothing edited":             {none, config, start, []shown{a, b}},
-		"weight":                     {none.Edit("a:1", []Edit{set(Weight, 5)}, nil), config, start, []shown{with(a, Weight, 5), b}},
-		"later wins":                 {none.Edit("a:1", []Edit{set(Weight, 5)}, nil).Edit("a:1", []Edit{set(Weight, 6)}, nil), config, start, []shown{with(a, Weight, 6), b}},
-		"other field stays":          {none.Edit("a:1", []Edit{set(Weight, 5)}, nil).Edit("a:1", []Edit{set(Zone, "eu")}, nil), config, start, []shown{with(with(a, Weight, 5), Zone, "eu"), b}},
-		"taken back":                 {none.Edit("a:1", []Edit{set(Weight, 5), set(Zone, "eu")}, nil).Edit("a:1", nil, []Field{Weight}), config, start, []shown{with(a, Zone, "eu"), b}},
-		"timed":                      {none.Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(9), []shown{with(a, Weight, 5), b}},
-		"timed, over":                {none.Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(10), []shown{a, b}},
-		"timed on permanent":         {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(9), []shown{with(a, Weight, 5), b}},
-		"timed on permanent, over":   {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(10), []shown{with(a, Weight, 4), b}},
-		"timed replaces timed":       {none.Edit("a:1", []Edit{set(Weight, 4, 20)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(15), []shown{a, b}},
-		"permanent ends timed":       {none.Edit("a:1", []Edit{set(Weight, 5, 10)}, nil).Edit("a:1", []Edit{set(Weight, 4)}, nil), config, start, []shown{with(a, Weight, 4), b}},
-		"taken back, timed too":      {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil).Edit("a:1", nil, []Field{Weight}), config, start, []shown{a, b}},
-		"drained":                    {none.Edit("b:1", []Edit{set(StateField, "drain")}, nil), config, start, []shown{a, with(b, StateField, "drain")}},
-		"edit of one not there":      {none.Edit("x:1", []Edit{set(Weight, 5)}, nil), config, start, []shown{a, b}},
-		"added":                      {none.Add("c:1", "", nil, since(0)), config, start, []shown{a, b, c}},
-		"added, with settings":       {none.Add("c:1", "", []Edit{set(Weight, 9)}, since(0)), config, start, []shown{a, b, with(c, Weight, 9)}},
-		"added, in order":            {none.Add("d:1", "", nil, since(2)).Add("c:1", "", nil, since(1)), config, at(3), []shown{a, b, c, {"d:1", c.Settings}}},
-		"added to nothing":           {none.Add("c:1", "", nil, since(0)), nil, start, []shown{c}},
-		"added, config gains it":     {none.Add("a:1", "", []Edit{set(Zone, "eu")}, since(0)), config, start, []shown{with(a, Zone, "eu"), b}},
-		"removed, drains":            {none.Remove("a:1", since(0)), config, start, []shown{with(a, StateField, "drain"), b}},
-		"removed, edits forgotten":   {none.Edit("a:1", []Edit{set(Weight, 5)}, nil).Remove("a:1", since(0)), config, start, []shown{with(a, StateField, "drain"), b}},
-		"removed, restored":          {none.Remove("a:1", since(0)).Restore("a:1", nil), config, start, []shown{a, b}},
-		"removed, config drops it":   {none.Remove("a:1", since(0)), config[1:], start, []shown{b}},
-		"added, removed":             {none.Add("c:1", "", nil, since(0)).Remove("c:1", since(1)), config, at(2), []shown{a, b, with(c, StateField, "drain")}},
-		"added, forgotten":           {none.Add("c:1", "", nil, since(0)).Forget("c:1"), config, at(2), []shown{a, b}},
-		"edited, config drops it":    {none.Edit("a:1", []Edit{set(Weight, 5)}, nil), config[1:], start, []shown{b}},
-		"removal is settled":         {none.Remove("a:1", since(0)).Settle(config[1:]), config, start, []shown{a, b}},
-		"removal is not settled yet": {none.Remove("a:1", since(0)).Settle(config), config, start, []shown{with(a, StateField, "drain"), b}},
-		"removal of an added one":    {none.Add("c:1", "", nil, since(0)).Remove("c:1", since(1)).Settle(config), config, start, []shown{a, b, with(c, StateField, "drain")}},
-		"permanent part":             {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10), set(Zone, "eu", 10)}, nil).Add("c:1", "", nil, Mark{Since: start, Until: at(5)}).Permanent(), config, start, []shown{with(a, Weight, 4), b}},
+		"removed, forgotten":       {none.Remove("a:1", since(0)).Forget("a:1"), config, start, []shown{a, b}},
+		"nothing edited":           {none, config, start, []shown{a, b}},
+		"weight":                   {none.Edit("a:1", []Edit{set(Weight, 5)}, nil), config, start, []shown{with(a, Weight, 5), b}},
+		"later wins":               {none.Edit("a:1", []Edit{set(Weight, 5)}, nil).Edit("a:1", []Edit{set(Weight, 6)}, nil), config, start, []shown{with(a, Weight, 6), b}},
+		"other field stays":        {none.Edit("a:1", []Edit{set(Weight, 5)}, nil).Edit("a:1", []Edit{set(Zone, "eu")}, nil), config, start, []shown{with(with(a, Weight, 5), Zone, "eu"), b}},
+		"taken back":               {none.Edit("a:1", []Edit{set(Weight, 5), set(Zone, "eu")}, nil).Edit("a:1", nil, []Field{Weight}), config, start, []shown{with(a, Zone, "eu"), b}},
+		"timed":                    {none.Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(9), []shown{with(a, Weight, 5), b}},
+		"timed, over":              {none.Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(10), []shown{a, b}},
+		"timed on permanent":       {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(9), []shown{with(a, Weight, 5), b}},
+		"timed on permanent, over": {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(10), []shown{with(a, Weight, 4), b}},
+		"timed replaces timed":     {none.Edit("a:1", []Edit{set(Weight, 4, 20)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil), config, at(15), []shown{a, b}},
+		"permanent ends timed":     {none.Edit("a:1", []Edit{set(Weight, 5, 10)}, nil).Edit("a:1", []Edit{set(Weight, 4)}, nil), config, start, []shown{with(a, Weight, 4), b}},
+		"taken back, timed too":    {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10)}, nil).Edit("a:1", nil, []Field{Weight}), config, start, []shown{a, b}},
+		"drained":                  {none.Edit("b:1", []Edit{set(StateField, "drain")}, nil), config, start, []shown{a, with(b, StateField, "drain")}},
+		"edit of one not there":    {none.Edit("x:1", []Edit{set(Weight, 5)}, nil), config, start, []shown{a, b}},
+		"added":                    {none.Add("c:1", "", nil, since(0)), config, start, []shown{a, b, c}},
+		"added, with settings":     {none.Add("c:1", "", []Edit{set(Weight, 9)}, since(0)), config, start, []shown{a, b, with(c, Weight, 9)}},
+		"added, in order":          {none.Add("d:1", "", nil, since(2)).Add("c:1", "", nil, since(1)), config, at(3), []shown{a, b, c, {"d:1", c.Settings}}},
+		"added to nothing":         {none.Add("c:1", "", nil, since(0)), nil, start, []shown{c}},
+		"added, config gains it":   {none.Add("a:1", "", []Edit{set(Zone, "eu")}, since(0)), config, start, []shown{with(a, Zone, "eu"), b}},
+		"removed, drains":          {none.Remove("a:1", since(0)), config, start, []shown{with(a, StateField, "drain"), b}},
+		"removed, edits forgotten": {none.Edit("a:1", []Edit{set(Weight, 5)}, nil).Remove("a:1", since(0)), config, start, []shown{with(a, StateField, "drain"), b}},
+		"removed, restored":        {none.Remove("a:1", since(0)).Restore("a:1", nil), config, start, []shown{a, b}},
+		"removed, config drops it": {none.Remove("a:1", since(0)), config[1:], start, []shown{b}},
+		"added, removed":           {none.Add("c:1", "", nil, since(0)).Remove("c:1", since(1)), config, at(2), []shown{a, b, with(c, StateField, "drain")}},
+		"added, forgotten":         {none.Add("c:1", "", nil, since(0)).Forget("c:1"), config, at(2), []shown{a, b}},
+		"edited, config drops it":  {none.Edit("a:1", []Edit{set(Weight, 5)}, nil), config[1:], start, []shown{b}},
+		"permanent part":           {none.Edit("a:1", []Edit{set(Weight, 4)}, nil).Edit("a:1", []Edit{set(Weight, 5, 10), set(Zone, "eu", 10)}, nil).Add("c:1", "", nil, Mark{Since: start, Until: at(5)}).Permanent(), config, start, []shown{with(a, Weight, 4), b}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := merged(test.overlay, test.config, test.now); !slices.Equal(got, test.want) {
@@ -105,9 +103,30 @@ func TestNames(t *testing.T) {
 	// What the config has come to use is the config's.
 	o = o.Add("e:1", "a", nil, since(3)).Add("a", "", nil, since(4)).Add("f:1", "shop", nil, since(5))
 	want := map[string]string{"a:1": "a", "b:1": "b:1", "c:1": "shop", "d:1": "d:1", "e:1": "e:1", "a": "a~2", "f:1": "f:1"}
-	for _, r := range o.Merge(config, start) {
+	for _, r := range o.Merge(config, nil, start) {
 		if r.Name != want[r.Address] {
 			t.Errorf("%s is called %s, want %s", r.Address, r.Name, want[r.Address])
+		}
+	}
+}
+
+// Who is gone is not there, and its name is free.
+func TestGone(t *testing.T) {
+	o := new(Overlay).Remove("a:1", since(0)).Add("c:1", "a", nil, since(1)).Add("d:1", "", nil, since(2)).Remove("d:1", since(3))
+	for _, test := range []struct {
+		gone map[string]bool
+		want string
+	}{
+		{nil, "a:1=a b:1=b:1 c:1=c:1 d:1=d:1 "},
+		{map[string]bool{"a:1": true, "d:1": true}, "b:1=b:1 c:1=a "},
+		{map[string]bool{"b:1": true}, "a:1=a b:1=b:1 c:1=c:1 d:1=d:1 "}, // not removed
+	} {
+		got := ""
+		for _, r := range o.Merge(config, test.gone, at(4)) {
+			got += r.Address + "=" + r.Name + " "
+		}
+		if got != test.want {
+			t.Errorf("gone %v: %s, want %s", test.gone, got, test.want)
 		}
 	}
 }
@@ -146,7 +165,7 @@ func TestExpire(t *testing.T) {
 func TestDiff(t *testing.T) {
 	o := new(Overlay).Edit("a:1", []Edit{set(Weight, 5), set(Zone, "")}, nil).Remove("b:1", Mark{Since: start, Owner: "me", Reason: "old"}).
 		Add("c:1", "shop", []Edit{set(MaxRequests, 7)}, since(0))
-	got := Diff(o.Merge(config, start))
+	got := Diff(o.Merge(config, nil, start))
 	want := []Difference{
 		{Backend: "a", Field: Weight, Config: 3, Running: 5}, // the zone is what it was
 		{Backend: "b:1", Removed: true, Owner: "me", Reason: "old"},
@@ -156,7 +175,7 @@ func TestDiff(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
-	if none := Diff(new(Overlay).Merge(config, start)); none == nil || len(none) != 0 {
+	if none := Diff(new(Overlay).Merge(config, nil, start)); none == nil || len(none) != 0 {
 		t.Errorf("without edits %v, want an empty list", none)
 	}
 }

@@ -89,25 +89,28 @@ func TestNodesAgree(t *testing.T) {
 func TestDocument(t *testing.T) {
 	o := new(Overlay).Edit("a:1", []Edit{set(Weight, 5), set(Zone, "<&>\n\"eu\"", 10), set(Backup, true), set(StateField, "drain")}, nil).
 		Add("c:1", "shop", nil, Mark{Since: at(1), Until: at(2), Owner: "me", Reason: "ü"}).Remove("b:1", since(3))
-	raw, err := Encode("web", "node", o, start)
+	raw, err := Encode("web", "line", "node", o, start)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Decode("web", raw)
-	if err != nil || !got.Equal(o) || got.Version != o.Version {
-		t.Fatalf("read %+v, %v\nwant %+v", got, err, o)
+	got, lineage, err := Decode("web", raw)
+	if err != nil || !got.Equal(o) || got.Version != o.Version || lineage != "line" {
+		t.Fatalf("read %+v of %q, %v\nwant %+v", got, lineage, err, o)
 	}
 	if !slices.Equal(merged(got, config, at(1)), merged(o, config, at(1))) {
 		t.Error("what was read means something else")
 	}
-	if _, err := Decode("other", raw); !errors.Is(err, ErrForeign) {
+	if _, _, err := Decode("other", raw); !errors.Is(err, ErrForeign) {
 		t.Errorf("of another pool: %v", err)
+	}
+	later := `{"format": "ballast pool state", "schema": 2, "pool": "web", "checksum": "x", "state": {}}`
+	if _, _, err := Decode("web", []byte(later)); !errors.Is(err, ErrLater) {
+		t.Errorf("of a later version: %v", err)
 	}
 	for name, text := range map[string]string{
 		"empty": "", "no JSON": "hello", "null": "null", "array": "[]", "other JSON": `{"a": 1}`, "cut off": string(raw[:len(raw)/2]),
-		"later form": `{"format": "ballast pool state", "schema": 2, "pool": "web", "checksum": "x", "state": {}}`,
 	} {
-		if _, err := Decode("web", []byte(text)); !errors.Is(err, ErrForeign) && !errors.Is(err, ErrCorrupt) {
+		if _, _, err := Decode("web", []byte(text)); !errors.Is(err, ErrForeign) && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -116,7 +119,7 @@ func TestDocument(t *testing.T) {
 // FuzzDecode changes a document: it is refused, or means what it meant.
 func FuzzDecode(f *testing.F) {
 	o := new(Overlay).Edit("a:1", []Edit{set(Weight, 5), set(Zone, "eu", 10)}, nil).Add("c:1", "shop", nil, since(1))
-	raw, err := Encode("web", "node", o, start)
+	raw, err := Encode("web", "line", "node", o, start)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -124,10 +127,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add(raw, len(raw)/2, byte('1'))
 	f.Add(raw[:len(raw)-3], 0, byte('{'))
 	f.Fuzz(func(t *testing.T, text []byte, position int, b byte) {
-		_, _ = Decode("web", text) // whatever it is, there is no panic
+		_, _, _ = Decode("web", text) // whatever it is, there is no panic
 		changed := slices.Clone(raw)
 		changed[(position%len(raw)+len(raw))%len(raw)] = b
-		if got, err := Decode("web", changed); err == nil && (!got.Equal(o) || got.Version != o.Version) {
+		if got, _, err := Decode("web", changed); err == nil && (!got.Equal(o) || got.Version != o.Version) {
 			t.Fatalf("%s was read as %+v", changed, got)
 		}
 	})
