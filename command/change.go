@@ -1,0 +1,316 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ballastlb/ballast/command/api"
+	"github.com/ballastlb/ballast/command/plain"
+)
+
+// change are the flags of commands that change a backend.
+type change struct {
+	reason, owner    string
+	duration, until  string
+	ifMatch          string
+	sync, yes, force bool
+	wait             waiting
+}
+
+// flags adds the flags that say how a change is made.
+func (c *change) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
+	cmd.Flags().BoolVar(&c.sync, "sync", false, "Answer when the change is stored; fail if it cannot be")
+}
+
+// blame adds the flags that say who makes a change, why, and for how long.
+func (c *change) blame(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.reason, "reason", "", "Why; shown with the change")
+	cmd.Flags().StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
+}
+
+// timed adds the flags that let a change end by itself.
+func (c *change) timed(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.duration, "for", "", "Undo the change after this time, as 30m")
+	cmd.Flags().StringVar(&c.until, "until", "", "Undo the change at this time, as 2026-01-02T15:04:05Z")
+	cmd.MarkFlagsMutuallyExclusive("for", "until")
+}
+
+// confirmed adds the flag that answers the question.
+func (c *change) confirmed(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.yes, "yes", false, "Do not ask")
+}
+
+// defaultOwner is the user and the machine.
+func defaultOwner() string {
+	name := os.Getenv("USER")
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return name
+	}
+	return name + "@" + host
+}
+
+// fields is a change as the API takes it.
+type fields map[string]any
+
+// with adds what the flags say.
+func (f fields) with(c *change) fields {
+	owner := c.owner
+	if owner == "" {
+		owner = defaultOwner()
+	}
+	for name, value := range map[string]string{"reason": c.reason, "owner": owner, "for": c.duration, "until": c.until} {
+		if value != "" {
+			f[name] = value
+		}
+	}
+	return f
+}
+
+// request is a request with what the flags say about how it is done.
+func (c *change) request(method, path string, body any) api.Request {
+	r := api.Request{Method: method, Path: path, IfMatch: c.ifMatch, Body: body, Query: url.Values{}}
+	if c.sync {
+		r.Query.Set("sync", "1")
+	}
+	if c.force {
+		r.Query.Set("force", "1")
+	}
+	return r
+}
+
+// patch changes a backend and tells the result.
+func (t *tool) patch(ctx context.Context, c *change, to target, f fields) error {
+	return t.do(ctx, c, to, c.request(http.MethodPatch, to.path(), f.with(c)))
+}
+
+// do sends a change and tells the backend's state after it.
+func (t *tool) do(ctx context.Context, c *change, to target, r api.Request) error {
+	var b api.Backend
+	answer, shown, err := t.get(ctx, r, &b)
+	if err != nil {
+		return err
+	}
+	if shown {
+		if err := answer.Decode(&b); err != nil {
+			return err
+		}
+	} else {
+		t.tell(to, &b, answer)
+	}
+	return stored(c, &b)
+}
+
+// stored tells whether the change will survive a restart, for those who asked for it.
+func stored(c *change, b *api.Backend) error {
+	if c.sync && b.Persisted != nil && !*b.Persisted {
+		return errorf(exitRefused, "the change is in effect, but could not be stored: it will be lost at a restart")
+	}
+	return nil
+}
+
+// tell prints a backend's state in a line.
+func (t *tool) tell(to target, b *api.Backend, answer *api.Answer) {
+	line := fmt.Sprintf("%s in pool %s: %s, weight %s, %s in flight", b.Name, to.pool.Name, plain.Status(b).Text, plain.Weight(b), plain.InFlight(b))
+	if why := plain.Why(b, answer.Time); why != "" {
+		line += "; " + why
+	}
+	t.say("%s", line)
+}
+
+func (t *tool) addCommand() *cobra.Command {
+	var c change
+	var name, zone string
+	var weight, maxRequests int
+	var backup bool
+	cmd := &cobra.Command{
+		Use:   "add [<pool>] <address>",
+		Short: "Adds a backend to a pool",
+		Long: `
+Adds a backend to a pool. It stays until it is removed, over reloads and restarts,
+or until the time given by --for or --until.`,
+		Example: examples("caddy lb add 10.0.0.4:8080",
+			`caddy lb add web 10.0.0.4:8080 --weight 3 --max-requests 100 --for 2h --reason "sale"`),
+		Args: cobra.RangeArgs(1, 2),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", "", "What it is called (default: its address)")
+	flags.IntVar(&weight, "weight", 1, "Share relative to the others, 0 to 65535")
+	flags.IntVar(&maxRequests, "max-requests", 0, "Cap of requests in flight (default: none)")
+	flags.BoolVar(&backup, "backup", false, "Use it when no other is usable")
+	flags.StringVar(&zone, "zone", "", "Zone it is in")
+	c.flags(cmd)
+	c.blame(cmd)
+	c.timed(cmd)
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		pool, address := "", args[0]
+		if len(args) > 1 {
+			pool, address = args[0], args[1]
+		}
+		to, err := t.pool(ctx, pool)
+		if err != nil {
+			return err
+		}
+		f := fields{"address": address}
+		for flag, value := range map[string]any{"name": name, "weight": weight, "max-requests": maxRequests, "backup": backup, "zone": zone} {
+			if flags.Changed(flag) {
+				f[strings.ReplaceAll(flag, "-", "_")] = value
+			}
+		}
+		return t.do(ctx, &c, to, c.request(http.MethodPost, api.Path(api.PoolsPath, to.pool.Name, "backends"), f.with(&c)))
+	})
+	return cmd
+}
+
+func (t *tool) drainCommand() *cobra.Command {
+	var c change
+	cmd := &cobra.Command{
+		Use:   "drain [<pool>] <backend>",
+		Short: "Gives a backend no new requests and lets those in flight end",
+		Long: `
+Gives a backend no new requests and lets those in flight end. With --wait the command
+ends when there are none left, or with exit code 8 after --timeout.
+
+To drain the last usable backend of a pool must be confirmed.`,
+		Example: examples(`caddy lb drain 10.0.0.1:8080 --reason "kernel update"`, "caddy lb drain web a --for 30m", "caddy lb drain web a --wait --timeout 2m && ssh a reboot"),
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	c.flags(cmd)
+	c.blame(cmd)
+	c.timed(cmd)
+	c.confirmed(cmd)
+	c.wait.flags(cmd, "Wait until no request is in flight")
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		to, err := t.backend(ctx, args)
+		if err != nil {
+			return err
+		}
+		if to.last() {
+			if err := t.confirm(c.yes, fmt.Sprintf("drain %s, the last usable backend of pool %s", to.backend, to.pool.Name)); err != nil {
+				return err
+			}
+		}
+		if err := t.patch(ctx, &c, to, fields{"state": "drain"}); err != nil || !c.wait.on {
+			return err
+		}
+		return t.waitUntilIdle(ctx, &c.wait, to)
+	})
+	return cmd
+}
+
+func (t *tool) readyCommand() *cobra.Command {
+	var c change
+	cmd := &cobra.Command{
+		Use:     "ready [<pool>] <backend>",
+		Short:   "Gives a drained backend, or one in maintenance, requests again",
+		Long:    "\nGives a drained backend, or one in maintenance, requests again. Its share is ramped up.",
+		Example: examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	c.flags(cmd)
+	c.blame(cmd)
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		to, err := t.backend(ctx, args)
+		if err != nil {
+			return err
+		}
+		return t.patch(ctx, &c, to, fields{"state": "ready"})
+	})
+	return cmd
+}
+
+func (t *tool) maintenanceCommand() *cobra.Command {
+	var c change
+	cmd := &cobra.Command{
+		Use:   "maintenance [<pool>] <backend>",
+		Short: "Takes a backend out, without checks, whatever happens to the others",
+		Long: `
+Takes a backend out: it gets no new requests and is not checked. It is not used either
+when nobody else is left. Must be confirmed.`,
+		Example: examples(`caddy lb maintenance 10.0.0.1:8080 --for 1h --reason "new disk"`, "caddy lb maintenance web a --yes"),
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	c.flags(cmd)
+	c.blame(cmd)
+	c.timed(cmd)
+	c.confirmed(cmd)
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		to, err := t.backend(ctx, args)
+		if err != nil {
+			return err
+		}
+		if err := t.confirm(c.yes, to.question("put", "into maintenance")); err != nil {
+			return err
+		}
+		return t.patch(ctx, &c, to, fields{"state": "maintenance"})
+	})
+	return cmd
+}
+
+// question is what to confirm about a backend.
+func (t *target) question(verb, rest string) string {
+	what := fmt.Sprintf("%s %s of pool %s", verb, t.backend, t.pool.Name)
+	if rest != "" {
+		what += " " + rest
+	}
+	if b := t.state(); b != nil {
+		what += fmt.Sprintf(" (%d in flight)", b.InFlight)
+	}
+	if t.last() {
+		what += ", its last usable backend"
+	}
+	return what
+}
+
+func (t *tool) weightCommand() *cobra.Command {
+	var c change
+	cmd := &cobra.Command{
+		Use:   "weight [<pool>] <backend> <weight>|config",
+		Short: "Changes a backend's weight",
+		Long: `
+Changes a backend's weight: its share relative to the others, 0 to 65535. With 0 it gets
+no new requests. 'config' takes the change back, so that the config rules again.
+
+Weight 0 for the last usable backend of a pool must be confirmed.`,
+		Example: examples("caddy lb weight 10.0.0.1:8080 5", "caddy lb weight web a 1 --for 10m", "caddy lb weight web a config"),
+		Args:    cobra.RangeArgs(2, 3),
+	}
+	c.flags(cmd)
+	c.blame(cmd)
+	c.timed(cmd)
+	c.confirmed(cmd)
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		last := len(args) - 1
+		var weight any // null: the config's
+		if args[last] != "config" {
+			n, err := strconv.Atoi(args[last])
+			if err != nil {
+				return usageErrorf("weight %s: must be a number from 0 to 65535, or config", args[last])
+			}
+			weight = n
+		}
+		to, err := t.backend(ctx, args[:last])
+		if err != nil {
+			return err
+		}
+		if weight == 0 && to.last() {
+			if err := t.confirm(c.yes, to.question("give", "weight 0")); err != nil {
+				return err
+			}
+		}
+		return t.patch(ctx, &c, to, fields{"weight": weight})
+	})
+	return cmd
+}
