@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,7 +86,7 @@ func (t *tool) once(ctx context.Context, m *top.Model, interval time.Duration) e
 		if t.color {
 			text = line.ANSI(true)
 		}
-		fmt.Fprintln(t.out, text)
+		fmt.Fprintln(t.out, strings.TrimRight(text, " "))
 	}
 	return nil
 }

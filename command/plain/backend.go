@@ -56,8 +56,8 @@ func Why(b *api.Backend, now time.Time) string {
 	}
 	told := false // when b.Until is
 	for _, e := range b.Edits {
-		part := e.Field
-		if e.Field != "state" {
+		part := "set"
+		if e.Field != "state" { // which shows
 			part = fmt.Sprintf("%s %s, not %s", e.Field, Value(e.Value), Value(e.Config))
 		}
 		if e.Owner != "" {

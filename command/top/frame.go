@@ -173,7 +173,7 @@ func fit(widths []int, width, longest int) []int {
 	if width <= 0 {
 		return shown
 	}
-	const enough = 24
+	enough := max(width/5, 10)
 	for {
 		need, last := 2+min(max(longest, len(reasonHeading)), enough), -1
 		for i, j := range shown {
