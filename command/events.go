@@ -51,6 +51,9 @@ func (t *tool) follow(ctx context.Context, pools []string) error {
 		if err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		if seen != "" {
 			last, pause = seen, firstPause
 		}

@@ -57,6 +57,9 @@ func (t *tool) poll(ctx context.Context, w *waiting, to target, done func(*api.B
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	inFlight, seen := int64(0), time.Now()
+	if b := to.state(); b != nil {
+		inFlight = b.InFlight
+	}
 	for {
 		b, err := t.look(ctx, to)
 		_, unreachable := errors.AsType[*api.Unreachable](err)

@@ -58,7 +58,10 @@ func Why(b *api.Backend, now time.Time) string {
 	for _, e := range b.Edits {
 		part := "set"
 		if e.Field != "state" { // which shows
-			part = fmt.Sprintf("%s %s, not %s", e.Field, Value(e.Value), Value(e.Config))
+			part = e.Field + " " + Value(e.Value)
+			if config := Value(e.Config); config != None {
+				part += ", not " + config
+			}
 		}
 		if e.Owner != "" {
 			part += " by " + e.Owner

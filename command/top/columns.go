@@ -39,11 +39,14 @@ var columns = []column{
 	}},
 	{"RETRIES", true, 9, func(r *row, _ time.Time) plain.Cell { return text(fmt.Sprint(r.backend.Retries)) }},
 	{"BREAKER", false, 6, func(r *row, now time.Time) plain.Cell {
-		c := plain.Word(r.backend.Breaker)
+		c := text(r.backend.Breaker)
+		if r.backend.Breaker != "closed" {
+			c.Style = plain.Word(r.backend.Breaker).Style
+		}
 		if r.backend.Breaker == "open" && r.backend.Until != nil {
 			c.Text += " " + plain.Duration(r.backend.Until.Sub(now))
 		}
-		return plain.Cell{Text: plain.Clean(c.Text), Style: c.Style}
+		return c
 	}},
 	{"CHECK", false, 7, func(r *row, now time.Time) plain.Cell {
 		c := r.backend.LastCheck

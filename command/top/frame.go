@@ -105,8 +105,7 @@ func (m *Model) title() Line {
 	}
 	line := Line{
 		{Text: "Ballast", Style: plain.Bold},
-		text(fmt.Sprintf(" at %s   pools %d   backends %d, %d usable   %s req/s   %s", m.Address, len(m.last.Pools), backends, usable,
-			plain.Number(requests), m.last.Now.Format("15:04:05"))),
+		text(fmt.Sprintf(" at %s   %d/%d usable   %s req/s   %s", m.Address, usable, backends, plain.Number(requests), m.last.Now.Format("15:04:05"))),
 	}
 	if m.trouble != "" {
 		line = append(Line{{Text: plain.Clean(m.trouble), Style: plain.Bad}, text("   ")}, line...)
