@@ -110,15 +110,21 @@ func (t *tool) do(ctx context.Context, c *change, to target, r api.Request) erro
 	} else {
 		t.tell(to, &b, answer)
 	}
-	return stored(c, &b)
+	return t.stored(c, &b)
 }
 
-// stored tells whether the change will survive a restart, for those who asked for it.
-func stored(c *change, b *api.Backend) error {
-	if c.sync && b.Persisted != nil && !*b.Persisted {
-		return errorf(exitRefused, "the change is in effect, but could not be stored: it will be lost at a restart")
+// stored tells whether the change will survive a restart. For those who asked for it to be stored, anything else is an error.
+func (t *tool) stored(c *change, b *api.Backend) error {
+	const lost = "the change is in effect, but %s stored: %s be lost at a restart"
+	switch {
+	case b.Persisted == nil || *b.Persisted:
+		return nil
+	case c.sync:
+		return errorf(exitRefused, lost, "could not be", "it will")
+	default:
+		t.warn("Warning: "+lost, "not yet", "it might")
+		return nil
 	}
-	return nil
 }
 
 // tell prints a backend's state in a line.

@@ -31,8 +31,8 @@ func TestChanges(t *testing.T) {
 		{"add web 10.0.0.4:80 --name d --weight 0 --max-requests 7 --backup --zone eu --reason sale --for 2h --sync --if-match x",
 			`POST` + new + `?sync=1 If-Match: x {"address":"10.0.0.4:80","backup":true,"for":"2h","max_requests":7,"name":"d",` + signed + `,"reason":"sale","weight":0,"zone":"eu"}`, ""},
 		{"reset b --yes", `POST` + toB + `/reset`, ""},
-		{"remove 10.0.0.1:8080 --yes", `DELETE` + toA, "10.0.0.1:8080 in pool web: removed"},
-		{"remove b --yes --force --sync --if-match x", `DELETE` + toB + `?force=1&sync=1 If-Match: x`, ""},
+		{"remove 10.0.0.1:8080 --yes", `DELETE` + toA + ` {` + signed + `}`, "10.0.0.1:8080 in pool web: removed"},
+		{"remove b --yes --force --sync --if-match x --reason moved", `DELETE` + toB + `?force=1&sync=1 If-Match: x {` + signed + `,"reason":"moved"}`, ""},
 		{"limits login 2001:db8::/64 --forget", "DELETE /load_balancer/rate_limits/login/2001:db8::%2F64", "login 2001:db8::/64: forgotten"},
 		{"limits login --forget --yes", "DELETE /load_balancer/rate_limits/login", "login: forgotten"},
 	} {
@@ -113,7 +113,7 @@ func TestNotStored(t *testing.T) {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}
-	if got := f.run("ready", "b"); got.code != 0 {
+	if got := f.run("ready", "b"); got.code != 0 || got.err != "Warning: the change is in effect, but not yet stored: it might be lost at a restart\n" {
 		t.Errorf("without --sync: %+v", got)
 	}
 }

@@ -3,10 +3,8 @@ package command
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,24 +14,25 @@ import (
 )
 
 func (t *tool) explainCommand() *cobra.Command {
-	var key, request string
+	var keys []string
+	var request string
 	cmd := &cobra.Command{
 		Use:   "explain [<pool>]",
 		Short: "Tells where a request would go now, or went, and why",
 		Long: `
-Tells which backend a request would go to now, which others there are, and why each of
-them is in or out. With --key that is for a key of policies that hash, with --request for
-a request that is in flight. '*' marks the chosen one. Requests in flight are listed.`,
+Tells which backends a request may go to now, and why the others are out. With --key it
+tells where a policy that hashes sends that key, with --request where a request in flight
+is; '*' marks that backend. Without them, requests in flight are listed.`,
 		Example: examples("caddy lb explain", "caddy lb explain web --key /cart/42", "caddy lb explain web --request 3f2a"),
 		Args:    cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVar(&key, "key", "", "The key to hash")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "The key to hash; several for a policy with several")
 	cmd.Flags().StringVar(&request, "request", "", "The id of a request in flight")
 	cmd.MarkFlagsMutuallyExclusive("key", "request")
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		query := url.Values{}
-		if cmd.Flags().Changed("key") {
-			query.Set("key", key)
+		if len(keys) > 0 {
+			query["key"] = keys
 		}
 		if cmd.Flags().Changed("request") {
 			query.Set("request", request)
@@ -62,18 +61,14 @@ func (t *tool) poolName(ctx context.Context, args []string) (string, error) {
 }
 
 func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
-	chosen := e.Chosen
-	if chosen == "" {
-		chosen = "nobody"
-	}
-	line := fmt.Sprintf("pool %s, policy %s: %s is chosen", e.Pool, e.Policy, chosen)
+	line := fmt.Sprintf("pool %s, policy %s", e.Pool, e.Policy)
 	if e.Key != "" {
-		line = fmt.Sprintf("pool %s, policy %s, key %s: %s is chosen", e.Pool, e.Policy, e.Key, chosen)
+		line += ", key " + e.Key
+	}
+	if e.Chosen != "" {
+		line += ": " + e.Chosen + " is chosen"
 	}
 	t.say("%s", line)
-	for _, name := range slices.Sorted(maps.Keys(e.Request)) {
-		t.say("request %s: %v", name, e.Request[name])
-	}
 	t.say("")
 	table := plain.NewTable("BACKEND", "IN", "WEIGHT", "IN-FLIGHT", "SCORE", "REASON")
 	for _, c := range e.Candidates {
@@ -90,12 +85,19 @@ func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
 		b := api.Backend{Weight: c.Weight, EffectiveWeight: c.EffectiveWeight}
 		table.Row(name, in, plain.Weight(&b), fmt.Sprint(c.InFlight), score, c.Reason)
 	}
-	if err := t.table(table); err != nil || len(e.Live) == 0 {
+	if err := t.table(table); err != nil {
 		return err
+	}
+	requests := e.Live
+	if e.Request != nil {
+		requests = append([]api.Live{*e.Request}, requests...)
+	}
+	if len(requests) == 0 {
+		return nil
 	}
 	t.say("")
 	live := plain.NewTable("REQUEST", "BACKEND", "SINCE", "ATTEMPTS")
-	for _, l := range e.Live {
+	for _, l := range requests {
 		live.Row(l.ID, l.Backend, plain.Since(l.Since, answer.Time), fmt.Sprint(l.Attempts))
 	}
 	return t.table(live)

@@ -81,6 +81,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.replies[request] = replies[1:]
 	}
 	w.Header().Set("Date", serverTime)
+	w.Header().Set("ETag", `"`+r.URL.Path[len(r.URL.Path)-1:]+`"`)
 	if replies[0].status != 0 {
 		w.WriteHeader(replies[0].status)
 	}

@@ -17,10 +17,11 @@ func (t *tool) removeCommand() *cobra.Command {
 		Long: `
 Drains a backend, then removes it. With --force it goes at once. A backend of the config
 stays away until the config has dropped it. Must be confirmed.`,
-		Example: examples("caddy lb remove 10.0.0.4:8080", "caddy lb remove web a --yes --wait"),
+		Example: examples("caddy lb remove 10.0.0.4:8080", `caddy lb remove web a --yes --wait --reason "moved"`),
 		Args:    cobra.RangeArgs(1, 2),
 	}
 	c.flags(cmd)
+	c.blame(cmd)
 	c.confirmed(cmd)
 	cmd.Flags().BoolVar(&c.force, "force", false, "Remove it at once, with requests in flight")
 	c.wait.flags(cmd, "Wait until it is gone")
@@ -32,7 +33,7 @@ stays away until the config has dropped it. Must be confirmed.`,
 		if err := t.confirm(c.yes, to.question("remove", "")); err != nil {
 			return err
 		}
-		answer, err := t.client.Do(ctx, c.request(http.MethodDelete, to.path(), nil))
+		answer, err := t.client.Do(ctx, c.request(http.MethodDelete, to.path(), fields{}.with(&c)))
 		if err != nil {
 			return err
 		}
@@ -52,7 +53,7 @@ stays away until the config has dropped it. Must be confirmed.`,
 		if !t.flags.json {
 			t.tell(to, &b, answer)
 		}
-		if err := stored(&c, &b); err != nil || !c.wait.on {
+		if err := t.stored(&c, &b); err != nil || !c.wait.on {
 			return err
 		}
 		return t.waitUntilGone(ctx, &c.wait, to)

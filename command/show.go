@@ -57,24 +57,63 @@ func (t *tool) lookUp(ctx context.Context, args []string) (pools []api.Pool, ans
 }
 
 func (t *tool) backendsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "backends [<pool>]",
+	var etag bool
+	cmd := &cobra.Command{
+		Use:   "backends [<pool> [<backend>]]",
 		Short: "Shows the backends of a pool, or of all",
 		Long: `
-Shows the backends of a pool, or of all pools.
+Shows the backends of a pool, or of all pools, or one of them.
 
 WEIGHT shows first the part that counts now where that differs: while a backend is
 ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may be,
-where there is a bound. SINCE is for how long the backend is as it is. CHECK is the last active check.
-REASON tells why it is not usable, who changed what, and when a timed change ends.`,
-		Example: examples("caddy lb backends", "caddy lb backends web", "caddy lb backends web --json | jq '.backends[] | select(.usable | not).name'"),
-		Args:    cobra.MaximumNArgs(1),
-		RunE:    t.run(t.showBackends),
+where there is a bound. CHECK is the last active check, SINCE for how long the backend
+is as it is. REASON tells why it is not usable, who changed what, and when a timed
+change ends.
+
+With --etag the ETag of the backend's settings is printed, for --if-match; without a
+backend that of the pool's, for 'add'.`,
+		Example: examples("caddy lb backends", "caddy lb backends web", "caddy lb backends web --json | jq '.backends[] | select(.usable | not).name'",
+			`caddy lb weight web a 5 --if-match "$(caddy lb backends web a --etag)"`),
+		Args: cobra.MaximumNArgs(2),
 	}
+	cmd.Flags().BoolVar(&etag, "etag", false, "Print the ETag only")
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		if etag {
+			return t.showETag(ctx, args)
+		}
+		return t.showBackends(ctx, args)
+	})
+	return cmd
+}
+
+// showETag prints the ETag of a pool's settings, or of a backend's.
+func (t *tool) showETag(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return usageErrorf("--etag: name a pool, or a pool and a backend")
+	}
+	path := api.Path(api.PoolsPath, args[0])
+	if len(args) > 1 {
+		path = api.Path(path+"/backends", args[1])
+	}
+	answer, err := t.client.Do(ctx, api.Request{Method: http.MethodGet, Path: path})
+	if err != nil {
+		return err
+	}
+	t.say("%s", answer.ETag)
+	return nil
 }
 
 func (t *tool) showBackends(ctx context.Context, args []string) error {
-	pools, answer, shown, err := t.lookUp(ctx, args)
+	var pools []api.Pool
+	var answer *api.Answer
+	var shown bool
+	var err error
+	if len(args) < 2 {
+		pools, answer, shown, err = t.lookUp(ctx, args)
+	} else {
+		pools = []api.Pool{{Name: args[0], Backends: make([]api.Backend, 1)}}
+		answer, shown, err = t.get(ctx, api.Request{Method: http.MethodGet, Path: api.Path(api.PoolsPath, args[0], "backends", args[1])}, &pools[0].Backends[0])
+	}
 	if err != nil || shown {
 		return err
 	}

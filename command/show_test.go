@@ -12,14 +12,15 @@ import (
 func TestShow(t *testing.T) {
 	two := map[string]reply{
 		pools: {body: "[" + poolAB + "," + poolWeb + "]"}, pool: {body: poolWeb}, pools + "/a%2Fb": {body: poolAB},
-		"GET /load_balancer/pools/web/explain":                    {body: `{"pool":"web","policy":"lb_least_conn","chosen":"","candidates":[]}`},
-		"GET /load_balancer/pools/web/explain?request=3f2a":       {body: `{"pool":"web","policy":"lb_first","request":{"uri":"/\u001b"},"chosen":"x","candidates":[]}`},
-		"GET /load_balancer/pools/a%2Fb/explain?key=%2Fcart%3F+1": {body: explanation},
-		"GET /load_balancer/pools/web/diff":                       {body: diff},
-		"GET /load_balancer/pools/a%2Fb/diff":                     {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
-		"GET /load_balancer/rate_limits":                          {body: "[" + zone + "]"},
-		"GET /load_balancer/rate_limits/login":                    {body: zone},
-		"GET /load_balancer/rate_limits/login/2001:db8::%2F64":    {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
+		"GET " + backends + "/%5B::1%5D:8080":                           {body: backendB},
+		"GET /load_balancer/pools/web/explain":                          {body: `{"pool":"web","policy":"lb_least_conn","chosen":"","candidates":[]}`},
+		"GET /load_balancer/pools/web/explain?request=3f2a":             {body: `{"pool":"web","policy":"lb_first","request":{"id":"3f2a\u001b","backend":"x","since":"2026-01-02T15:04:00Z","attempts":1},"chosen":"x","candidates":[]}`},
+		"GET /load_balancer/pools/a%2Fb/explain?key=%2Fcart%3F+1&key=b": {body: explanation},
+		"GET /load_balancer/pools/web/diff":                             {body: diff},
+		"GET /load_balancer/pools/a%2Fb/diff":                           {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
+		"GET /load_balancer/rate_limits":                                {body: "[" + zone + "]"},
+		"GET /load_balancer/rate_limits/login":                          {body: zone},
+		"GET /load_balancer/rate_limits/login/2001:db8::%2F64":          {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
 	}
 	f := startAPI(t, two)
 	for _, test := range []struct{ command, want string }{
@@ -36,9 +37,15 @@ POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  R
 web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -
 web   b              [::1]:8080     drain  down    open     0/3     1/9        7         7       -      -     -             5s     draining; set by eve@ops: evil?[31m (4m59s left)`},
 		{"backends --json web", poolWeb},
-		{"explain web", "pool web, policy lb_least_conn: nobody is chosen\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON"},
-		{"explain web --request 3f2a", "pool web, policy lb_first: x is chosen\nrequest uri: /?\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON"},
-		{"explain a/b --key /cart?_1", `
+		{"backends web [::1]:8080", `
+POOL  BACKEND  ADDRESS     STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50  P99  CHECK  SINCE  REASON
+web   b        [::1]:8080  drain  down    open     0/3     1/9        7         7       -    -    -      5s     draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends web [::1]:8080 --json", backendB},
+		{"backends web [::1]:8080 --etag", `"0"`},
+		{"backends web --etag", `"b"`},
+		{"explain web", "pool web, policy lb_least_conn\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON"},
+		{"explain web --request 3f2a", "pool web, policy lb_first: x is chosen\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON\n\nREQUEST  BACKEND  SINCE  ATTEMPTS\n3f2a?    x        5s     1"},
+		{"explain a/b --key /cart?_1 --key b", `
 pool a/b, policy lb_hash, key /cart? 1: [::1]:8080 is chosen
 
 BACKEND       IN   WEIGHT  IN-FLIGHT  SCORE  REASON
@@ -154,6 +161,7 @@ func TestErrors(t *testing.T) {
 		{"drain b", exitFailed, "Error: there are several pools; name one of a/b, web"},
 		{"explain", exitFailed, "Error: there are several pools; name one of a/b, web"},
 		{"weight web b many", exitFailed, "Error: weight many: must be a number from 0 to 65535, or config"},
+		{"backends --etag", exitFailed, "Error: --etag: name a pool, or a pool and a backend"},
 		{"drain", exitFailed, "Error: accepts between 1 and 2 arg(s), received 0"},
 		{"drain web b --for 1m --until x", exitFailed, "Error: if any flags in the group [for until] are set none of the others can be; [for until] were all set"},
 		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy help lb'"},

@@ -46,6 +46,7 @@ type Backend struct {
 	LastCheck *Check            `json:"last_check"`
 
 	Source    string `json:"source"` // config, dynamic or api
+	Added     *Mark  `json:"added"`  // nil unless somebody added it
 	Edits     []Edit `json:"edits"`
 	Persisted *bool  `json:"persisted"` // in answers to changes: whether the change is stored
 }
@@ -67,15 +68,20 @@ type Check struct {
 	Error string    `json:"error"`
 }
 
-// Edit is a field in which what runs differs from the config because somebody changed it.
+// Mark is who did something, why, when, and for how long.
+type Mark struct {
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until"`
+	Owner  string     `json:"owner"`
+	Reason string     `json:"reason"`
+}
+
+// Edit is a field that somebody set.
 type Edit struct {
 	Field  string          `json:"field"`
 	Value  json.RawMessage `json:"value"`
-	Config json.RawMessage `json:"config"`
-	Until  *time.Time      `json:"until"`
-	Owner  string          `json:"owner"`
-	Reason string          `json:"reason"`
-	Since  time.Time       `json:"since"`
+	Config json.RawMessage `json:"config"` // what the config says
+	Mark
 }
 
 // Diff is how a pool differs from its config.
@@ -98,13 +104,13 @@ type Difference struct {
 
 // Explanation tells where a request goes, and why.
 type Explanation struct {
-	Pool       string         `json:"pool"`
-	Policy     string         `json:"policy"`
-	Key        string         `json:"key"`
-	Request    map[string]any `json:"request"`
-	Chosen     string         `json:"chosen"`
-	Candidates []Candidate    `json:"candidates"`
-	Live       []Live         `json:"live"`
+	Pool       string      `json:"pool"`
+	Policy     string      `json:"policy"`
+	Key        string      `json:"key"`
+	Request    *Live       `json:"request"` // that was asked for
+	Chosen     string      `json:"chosen"`  // "" where that is not certain
+	Candidates []Candidate `json:"candidates"`
+	Live       []Live      `json:"live"`
 }
 
 // Candidate is a backend that might have been chosen.

@@ -54,31 +54,42 @@ func Why(b *api.Backend, now time.Time) string {
 	if b.Reason != "" {
 		parts = append(parts, b.Reason)
 	}
+	if b.Added != nil {
+		parts = append(parts, blame("added", b.Added, now))
+	}
 	told := false // when b.Until is
 	for _, e := range b.Edits {
-		part := "set"
-		if e.Field != "state" { // which shows
-			part = e.Field + " " + Value(e.Value)
+		if bytes.Equal(e.Value, e.Config) {
+			continue // it says what the config says
+		}
+		what := "set" // to a state, which shows
+		if e.Field != "state" {
+			what = e.Field + " " + Value(e.Value)
 			if config := Value(e.Config); config != None {
-				part += ", not " + config
+				what += ", not " + config
 			}
 		}
-		if e.Owner != "" {
-			part += " by " + e.Owner
-		}
-		if e.Reason != "" {
-			part += ": " + e.Reason
-		}
-		if e.Until != nil {
-			part += " (" + Left(*e.Until, now) + ")"
-			told = told || b.Until != nil && e.Until.Equal(*b.Until)
-		}
-		parts = append(parts, part)
+		parts = append(parts, blame(what, &e.Mark, now))
+		told = told || b.Until != nil && e.Until != nil && e.Until.Equal(*b.Until)
 	}
 	if b.Until != nil && !told {
 		parts = append(parts, Left(*b.Until, now))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// blame adds who did it, why, and when it ends.
+func blame(what string, m *api.Mark, now time.Time) string {
+	if m.Owner != "" {
+		what += " by " + m.Owner
+	}
+	if m.Reason != "" {
+		what += ": " + m.Reason
+	}
+	if m.Until != nil {
+		what += " (" + Left(*m.Until, now) + ")"
+	}
+	return what
 }
 
 // Left is how long it is until t.

@@ -149,9 +149,11 @@ func TestWhy(t *testing.T) {
 	}{
 		{"nothing", api.Backend{}, ""},
 		{"a breaker", api.Backend{Reason: "breaker open", Until: &soon}, "breaker open; 4m59s left"},
-		{"a timed state", api.Backend{Reason: "draining", Until: &soon, Edits: []api.Edit{{Field: "state", Owner: "eve@ops", Reason: "update", Until: &soon}}},
+		{"a timed state", api.Backend{Reason: "draining", Until: &soon, Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"drain"`), Mark: api.Mark{Owner: "eve@ops", Reason: "update", Until: &soon}}}},
 			"draining; set by eve@ops: update (4m59s left)"},
 		{"another edit", api.Backend{Edits: []api.Edit{{Field: "weight", Value: json.RawMessage("5"), Config: json.RawMessage("3")}}}, "weight 5, not 3"},
+		{"an edit that says what the config says", api.Backend{Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"ready"`), Config: json.RawMessage(`"ready"`)}}}, ""},
+		{"an addition", api.Backend{Added: &api.Mark{Owner: "eve@ops", Until: &soon}}, "added by eve@ops (4m59s left)"},
 		{"an edit of what the config has not", api.Backend{Edits: []api.Edit{{Field: "zone", Value: json.RawMessage(`"eu"`)}}}, "zone eu"},
 	} {
 		if got := Why(&test.b, now); got != test.want {

@@ -159,7 +159,8 @@ func TestNothingIsObeyed(t *testing.T) {
 	const evil = "\x1b[2J\u009b1m\a\r\n\t\u202e"
 	b := api.Backend{
 		Name: evil, Address: evil, Zone: evil, State: evil, Health: evil, Breaker: evil, Reason: evil, Source: evil,
-		LastCheck: &api.Check{Error: evil}, Edits: []api.Edit{{Field: evil, Value: json.RawMessage(`"\u001b"`), Owner: evil, Reason: evil}},
+		LastCheck: &api.Check{Error: evil}, Edits: []api.Edit{{Field: evil, Value: json.RawMessage(`"\u001b"`), Mark: api.Mark{Owner: evil, Reason: evil}}},
+		Added: &api.Mark{Owner: evil, Reason: evil},
 	}
 	m := &Model{Address: evil, Write: true}
 	m.Update(Sample{Pools: []api.Pool{{Name: evil, Policy: evil, State: evil, Warnings: []string{evil}, Backends: []api.Backend{b}}}})
