@@ -2,6 +2,7 @@ package command
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,11 +23,10 @@ type console struct {
 
 // systemConsole is the terminal, or whatever stands in its place.
 func systemConsole() console {
-	_, noColor := os.LookupEnv("NO_COLOR")
 	return console{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		asks:  isTerminal(os.Stdin) && isTerminal(os.Stderr),
-		color: isTerminal(os.Stdout) && !(noColor && os.Getenv("NO_COLOR") != "") && os.Getenv("TERM") != "dumb",
+		color: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}
 }
 
@@ -67,7 +67,7 @@ func (c *console) confirm(yes bool, what string) error {
 	}
 	fmt.Fprintf(c.err, "%s? [y/N] ", plain.Clean(what))
 	answer, err := bufio.NewReader(c.in).ReadString('\n')
-	if err != nil && err != io.EOF { //nolint:errorlint // readers return it as it is
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {

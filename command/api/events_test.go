@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func TestStream(t *testing.T) {
 					t.Fatalf("got %v and %v, want %v", got, err, want)
 				}
 			}
-			if got, err := s.Next(); err == nil || (err != io.EOF) != test.broken {
+			if got, err := s.Next(); err == nil || errors.Is(err, io.EOF) == test.broken {
 				t.Errorf("got %v and %v in the end", got, err)
 			}
 		})

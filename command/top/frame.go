@@ -35,13 +35,13 @@ func (l Line) ANSI(color bool) string {
 // clip leaves out what does not fit into the width.
 func (l Line) clip(width int) Line {
 	for i, c := range l {
-		if w := plain.Width(c.Text); w > width {
+		w := plain.Width(c.Text)
+		if w > width {
 			clipped := slices.Clone(l[:i+1])
 			clipped[i].Text = plain.Clip(c.Text, width)
 			return clipped
-		} else {
-			width -= w
 		}
+		width -= w
 	}
 	return l
 }
