@@ -25,27 +25,37 @@ type change struct {
 	wait             waiting
 }
 
-// flags adds the flags that say how a change is made.
-func (c *change) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
-	cmd.Flags().BoolVar(&c.sync, "sync", false, "Answer when the change is stored; fail if it cannot be")
+// trait is what changes of a kind have in common beyond what all have.
+type trait uint8
+
+const (
+	blamed    trait = iota // it is said who makes it, and why
+	timed                  // it can end by itself
+	confirmed              // it may have to be confirmed
+)
+
+// flags adds the flags of a change.
+func (c *change) flags(cmd *cobra.Command, traits ...trait) {
+	flags := cmd.Flags()
+	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
+	flags.BoolVar(&c.sync, "sync", false, "Answer when the change is stored; fail if it cannot be")
+	for _, t := range traits {
+		switch t {
+		case blamed:
+			flags.StringVar(&c.reason, "reason", "", "Why; shown with the change")
+			flags.StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
+		case timed:
+			flags.StringVar(&c.duration, "for", "", "Undo the change after this time, as 30m")
+			flags.StringVar(&c.until, "until", "", "Undo the change at this time, as 2026-01-02T15:04:05Z")
+			cmd.MarkFlagsMutuallyExclusive("for", "until")
+		case confirmed:
+			c.confirmation(cmd)
+		}
+	}
 }
 
-// blame adds the flags that say who makes a change, why, and for how long.
-func (c *change) blame(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.reason, "reason", "", "Why; shown with the change")
-	cmd.Flags().StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
-}
-
-// timed adds the flags that let a change end by itself.
-func (c *change) timed(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.duration, "for", "", "Undo the change after this time, as 30m")
-	cmd.Flags().StringVar(&c.until, "until", "", "Undo the change at this time, as 2026-01-02T15:04:05Z")
-	cmd.MarkFlagsMutuallyExclusive("for", "until")
-}
-
-// confirmed adds the flag that answers the question.
-func (c *change) confirmed(cmd *cobra.Command) {
+// confirmation adds the flag that answers the question.
+func (c *change) confirmation(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.yes, "yes", false, "Do not ask")
 }
 
@@ -157,9 +167,7 @@ or until the time given by --for or --until.`,
 	flags.IntVar(&maxRequests, "max-requests", 0, "Cap of requests in flight (default: none)")
 	flags.BoolVar(&backup, "backup", false, "Use it when no other is usable")
 	flags.StringVar(&zone, "zone", "", "Zone it is in")
-	c.flags(cmd)
-	c.blame(cmd)
-	c.timed(cmd)
+	c.flags(cmd, blamed, timed)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		pool, address := "", args[0]
 		if len(args) > 1 {
@@ -180,104 +188,15 @@ or until the time given by --for or --until.`,
 	return cmd
 }
 
-func (t *tool) drainCommand() *cobra.Command {
-	var c change
-	cmd := &cobra.Command{
-		Use:   "drain [<pool>] <backend>",
-		Short: "Gives a backend no new requests and lets those in flight end",
-		Long: `
-Gives a backend no new requests and lets those in flight end. With --wait the command
-ends when there are none left, or with exit code 8 after --timeout.
-
-To drain the last usable backend of a pool must be confirmed.`,
-		Example: examples(`caddy lb drain 10.0.0.1:8080 --reason "kernel update"`, "caddy lb drain web a --for 30m", "caddy lb drain web a --wait --timeout 2m && ssh a reboot"),
-		Args:    cobra.RangeArgs(1, 2),
-	}
-	c.flags(cmd)
-	c.blame(cmd)
-	c.timed(cmd)
-	c.confirmed(cmd)
-	c.wait.flags(cmd, "Wait until no request is in flight")
-	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+// about makes a command of f, which is about the backend that the arguments name.
+func (t *tool) about(f func(ctx context.Context, to target) error) func(*cobra.Command, []string) error {
+	return t.run(func(ctx context.Context, args []string) error {
 		to, err := t.backend(ctx, args)
 		if err != nil {
 			return err
 		}
-		if to.last() {
-			if err := t.confirm(c.yes, fmt.Sprintf("drain %s, the last usable backend of pool %s", to.backend, to.pool.Name)); err != nil {
-				return err
-			}
-		}
-		if err := t.patch(ctx, &c, to, fields{"state": "drain"}); err != nil || !c.wait.on {
-			return err
-		}
-		return t.waitUntilIdle(ctx, &c.wait, to)
+		return f(ctx, to)
 	})
-	return cmd
-}
-
-func (t *tool) readyCommand() *cobra.Command {
-	var c change
-	cmd := &cobra.Command{
-		Use:     "ready [<pool>] <backend>",
-		Short:   "Gives a drained backend, or one in maintenance, requests again",
-		Long:    "\nGives a drained backend, or one in maintenance, requests again. Its share is ramped up.",
-		Example: examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
-		Args:    cobra.RangeArgs(1, 2),
-	}
-	c.flags(cmd)
-	c.blame(cmd)
-	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
-		to, err := t.backend(ctx, args)
-		if err != nil {
-			return err
-		}
-		return t.patch(ctx, &c, to, fields{"state": "ready"})
-	})
-	return cmd
-}
-
-func (t *tool) maintenanceCommand() *cobra.Command {
-	var c change
-	cmd := &cobra.Command{
-		Use:   "maintenance [<pool>] <backend>",
-		Short: "Takes a backend out, without checks, whatever happens to the others",
-		Long: `
-Takes a backend out: it gets no new requests and is not checked. It is not used either
-when nobody else is left. Must be confirmed.`,
-		Example: examples(`caddy lb maintenance 10.0.0.1:8080 --for 1h --reason "new disk"`, "caddy lb maintenance web a --yes"),
-		Args:    cobra.RangeArgs(1, 2),
-	}
-	c.flags(cmd)
-	c.blame(cmd)
-	c.timed(cmd)
-	c.confirmed(cmd)
-	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
-		to, err := t.backend(ctx, args)
-		if err != nil {
-			return err
-		}
-		if err := t.confirm(c.yes, to.question("put", "into maintenance")); err != nil {
-			return err
-		}
-		return t.patch(ctx, &c, to, fields{"state": "maintenance"})
-	})
-	return cmd
-}
-
-// question is what to confirm about a backend.
-func (t *target) question(verb, rest string) string {
-	what := fmt.Sprintf("%s %s of pool %s", verb, t.backend, t.pool.Name)
-	if rest != "" {
-		what += " " + rest
-	}
-	if b := t.state(); b != nil {
-		what += fmt.Sprintf(" (%d in flight)", b.InFlight)
-	}
-	if t.last() {
-		what += ", its last usable backend"
-	}
-	return what
 }
 
 func (t *tool) weightCommand() *cobra.Command {
@@ -293,10 +212,7 @@ Weight 0 for the last usable backend of a pool must be confirmed.`,
 		Example: examples("caddy lb weight 10.0.0.1:8080 5", "caddy lb weight web a 1 --for 10m", "caddy lb weight web a config"),
 		Args:    cobra.RangeArgs(2, 3),
 	}
-	c.flags(cmd)
-	c.blame(cmd)
-	c.timed(cmd)
-	c.confirmed(cmd)
+	c.flags(cmd, blamed, timed, confirmed)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		last := len(args) - 1
 		var weight any // null: the config's

@@ -74,7 +74,7 @@ func TestConfirmation(t *testing.T) {
 		{"remove none", "remove none of pool web"},
 		{"maintenance b", "put b of pool web into maintenance (1 in flight)"},
 		{"reset b", "reset b of pool web (1 in flight)"},
-		{"drain 10.0.0.1:8080", "drain 10.0.0.1:8080, the last usable backend of pool web"},
+		{"drain 10.0.0.1:8080", "drain 10.0.0.1:8080 of pool web (4 in flight), its last usable backend"},
 		{"weight 10.0.0.1:8080 0", "give 10.0.0.1:8080 of pool web weight 0 (4 in flight), its last usable backend"},
 		{"limits login --forget", "give all keys of zone login their tokens back"},
 	} {

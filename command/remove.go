@@ -20,16 +20,10 @@ stays away until the config has dropped it. Must be confirmed.`,
 		Example: examples("caddy lb remove 10.0.0.4:8080", `caddy lb remove web a --yes --wait --reason "moved"`),
 		Args:    cobra.RangeArgs(1, 2),
 	}
-	c.flags(cmd)
-	c.blame(cmd)
-	c.confirmed(cmd)
+	c.flags(cmd, blamed, confirmed)
 	cmd.Flags().BoolVar(&c.force, "force", false, "Remove it at once, with requests in flight")
 	c.wait.flags(cmd, "Wait until it is gone")
-	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
-		to, err := t.backend(ctx, args)
-		if err != nil {
-			return err
-		}
+	cmd.RunE = t.about(func(ctx context.Context, to target) error {
 		if err := t.confirm(c.yes, to.question("remove", "")); err != nil {
 			return err
 		}
@@ -72,12 +66,8 @@ counters to 0. Must be confirmed.`,
 		Example: examples("caddy lb reset 10.0.0.1:8080", "caddy lb reset web a --yes"),
 		Args:    cobra.RangeArgs(1, 2),
 	}
-	c.confirmed(cmd)
-	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
-		to, err := t.backend(ctx, args)
-		if err != nil {
-			return err
-		}
+	c.confirmation(cmd)
+	cmd.RunE = t.about(func(ctx context.Context, to target) error {
 		if err := t.confirm(c.yes, to.question("reset", "")); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -82,3 +83,18 @@ func (t *target) last() bool {
 
 // path is the backend's in the API.
 func (t *target) path() string { return api.Path(api.PoolsPath, t.pool.Name, "backends", t.backend) }
+
+// question is what to confirm about a backend.
+func (t *target) question(verb, rest string) string {
+	what := fmt.Sprintf("%s %s of pool %s", verb, t.backend, t.pool.Name)
+	if rest != "" {
+		what += " " + rest
+	}
+	if b := t.state(); b != nil {
+		what += fmt.Sprintf(" (%d in flight)", b.InFlight)
+	}
+	if t.last() {
+		what += ", its last usable backend"
+	}
+	return what
+}

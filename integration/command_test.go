@@ -36,6 +36,15 @@ func runLB(t *testing.T, environment []string, args ...string) (stdout, stderr s
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
+// words returns the lines of text with single spaces between their words.
+func words(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(strings.Join(strings.Fields(line), " ") + "\n")
+	}
+	return b.String()
+}
+
 func TestCommandLine(t *testing.T) {
 	backends, _ := startBackends(t, 2)
 	c := startCaddy(t, fmt.Sprintf(`
@@ -88,11 +97,7 @@ func TestCommandLine(t *testing.T) {
 		if code != test.code || (code == 0) != (stderr == "") || (code != 0) != (stdout == "") {
 			t.Errorf("%s: exit code %d, want %d:\n%s%s", test.command, code, test.code, stdout, stderr)
 		}
-		var words []string
-		for line := range strings.Lines(stdout + stderr) {
-			words = append(words, strings.Join(strings.Fields(line), " "))
-		}
-		text := "\n" + strings.Join(words, "\n")
+		text := "\n" + words(stdout+stderr)
 		for _, want := range test.want {
 			if !strings.Contains(text, "\n"+want) {
 				t.Errorf("%s has no line %q:\n%s", test.command, want, text)
