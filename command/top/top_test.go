@@ -131,8 +131,8 @@ func TestFrames(t *testing.T) {
 // TestFramesFit draws every size: a frame is as high as the terminal and nowhere wider, and the selected backend is in it.
 func TestFramesFit(t *testing.T) {
 	for _, keys := range []string{"", "jjjj", "jjjjjjjj", "?", "/a", "d", "jj+"} {
-		for width := 0; width < 140; width += 7 {
-			for height := range 16 {
+		for width := 0; width < 140; width += 17 {
+			for height := range 10 {
 				m := model(t)
 				m.Write = true
 				press(m, keys)
