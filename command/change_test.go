@@ -113,6 +113,14 @@ func TestNotStored(t *testing.T) {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}
+	const gone = `{"address":"b:1","name":"b","removed":true,"persisted":false}`
+	removing := onePool(t, map[string]reply{"DELETE " + backends + "/b?sync=1": {body: gone}, "DELETE " + backends + "/b": {body: gone}})
+	if got := removing.run("remove", "b", "--yes", "--sync"); got.code != exitRefused || got.out != "b in pool web: removed\n" {
+		t.Errorf("a removal: %+v", got)
+	}
+	if got := removing.run("remove", "b", "--yes"); got.code != 0 || !strings.HasPrefix(got.err, "Warning: ") {
+		t.Errorf("a removal without --sync: %+v", got)
+	}
 	if got := f.run("ready", "b"); got.code != 0 || got.err != "Warning: the change is in effect, but not yet stored: it might be lost at a restart\n" {
 		t.Errorf("without --sync: %+v", got)
 	}

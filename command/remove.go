@@ -34,15 +34,19 @@ stays away until the config has dropped it. Must be confirmed.`,
 		if t.flags.json {
 			t.raw(answer.Body)
 		}
+		gone := answer.Status != http.StatusAccepted
+		if gone && !t.flags.json {
+			t.say("%s in pool %s: removed", to.backend, to.pool.Name)
+		}
 		if answer.Status == http.StatusNoContent {
-			if !t.flags.json {
-				t.say("%s in pool %s: removed", to.backend, to.pool.Name)
-			}
 			return nil
 		}
 		var b api.Backend
 		if err := answer.Decode(&b); err != nil {
 			return err
+		}
+		if gone {
+			return t.stored(&c, &b)
 		}
 		if !t.flags.json {
 			t.tell(to, &b, answer)
