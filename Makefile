@@ -2,7 +2,7 @@
 LINT = go tool -modfile=tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench load fuzz xcaddy clean
+.PHONY: help build run test soak check bench load fuzz xcaddy clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,12 @@ run: ## build, then start three example backends and the balancer; options in AR
 
 test: ## run all tests; installs what they need where apt-get may be used
 	@./.ci/deps
-	go test -race ./...
+	@packages=$$(go list ./...) && set -x && go test -race $$(echo "$$packages" | grep -v '/integration$$')
+	go test -race -timeout 20m ./integration
+
+soak: ## run the tests against real servers for longer and with more, a million clients among it; options in ARGS
+	@./.ci/deps
+	go test -race -count=1 -timeout 2h -v ./integration -soak $(ARGS)
 
 check: ## formatting, vet, linters, layering
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }

@@ -9,6 +9,7 @@ package ballast
 import (
 	// Each registers its Caddy modules and directives when it is initialized.
 	_ "github.com/ballastlb/ballast/caddyfile"
+	_ "github.com/ballastlb/ballast/command"
 	_ "github.com/ballastlb/ballast/lbmodule"
 	_ "github.com/ballastlb/ballast/ratelimit"
 )

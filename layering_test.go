@@ -16,9 +16,14 @@ const module = "github.com/ballastlb/ballast"
 // arrows says which of our packages each of our packages may import. Packages that are not named here start
 // programs or test them: they may import everything, and nobody imports them.
 var arrows = map[string][]string{
-	"":                     {"caddyfile", "lbmodule", "ratelimit"},
+	"":                     {"caddyfile", "command", "lbmodule", "ratelimit"},
+	"command":              {"command/api", "command/plain", "command/top"},
+	"command/api":          nil,
+	"command/plain":        {"command/api"},
+	"command/top":          {"command/api", "command/plain"},
 	"caddyfile":            {"lbmodule", "ratelimit"},
-	"lbmodule":             {"caddyapp", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule":             {"caddyapp", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule/overlay":     nil,
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
 	"breaker":              nil,
@@ -31,7 +36,10 @@ var arrows = map[string][]string{
 }
 
 // cores are the packages that know no framework.
-var cores = []string{"lbmodule/balance", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket"}
+var cores = []string{
+	"lbmodule/balance", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
+	"command/api", "command/plain", "command/top",
+}
 
 var frameworks = []string{"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/"}
 

@@ -51,12 +51,14 @@ const (
 	OtherRecovered
 	// Recovered is that enough probes succeeded.
 	Recovered
+	// WasReset is that somebody said so.
+	WasReset
 )
 
 // String returns the cause as logs and events show it.
 func (c Cause) String() string {
 	return [...]string{
-		"", "consecutive failures", "failure ratio", "slow ratio", "probe failed", "open time over", "active check passed", "awaited", "another recovered", "recovered",
+		"", "consecutive failures", "failure ratio", "slow ratio", "probe failed", "open time over", "active check passed", "awaited", "another recovered", "recovered", "reset",
 	}[c]
 }
 
@@ -237,6 +239,15 @@ func (b *Breaker) Hasten(cause Cause, now time.Time) Transition {
 	}
 	b.trips--
 	return b.become(HalfOpen, cause, now)
+}
+
+// Reset closes the breaker and forgets what it has counted, and how often it had opened before.
+func (b *Breaker) Reset(now time.Time) Transition {
+	b.trips, b.run, b.window = 0, 0, Window{}
+	if b.state == Closed {
+		return Transition{}
+	}
+	return b.become(Closed, WasReset, now)
 }
 
 // Admit takes the probe slot of a half-open breaker for a request, if it is free. The probe's number is to be given to

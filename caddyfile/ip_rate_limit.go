@@ -75,17 +75,11 @@ func rateLimitWords(h *ratelimit.Handler) words {
 		},
 		"max_keys": intoInt(&h.MaxKeys, 1),
 		"exempt": func(d *caddyfile.Dispenser) error {
-			ranges := d.RemainingArgs()
-			if len(ranges) == 0 {
+			values := d.RemainingArgs()
+			if len(values) == 0 {
 				return d.ArgErr()
 			}
-			for _, r := range ranges {
-				if r == "private_ranges" {
-					h.Exempt = append(h.Exempt, caddyhttp.PrivateRangesCIDR()...)
-				} else {
-					h.Exempt = append(h.Exempt, r)
-				}
-			}
+			h.Exempt = append(h.Exempt, ranges(values)...)
 			return nil
 		},
 		"dry_run": flag(&h.DryRun),

@@ -16,6 +16,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *lbmodule.Settings) e
 	"hedge":           parseHedge,
 	"prefer_zone":     parsePreferZone,
 	"drain_timeout":   parseDrainTimeout,
+	"drain_sticky":    parseDrainSticky,
 	"debug_header":    parseDebugHeader,
 	"health_check":    parseHealthCheck,
 	"breaker":         parseBreaker,
@@ -104,6 +105,18 @@ func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return intoDuration(&s.DrainTimeout)(d)
 }
 
+func parseDrainSticky(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	s.DrainSticky = new(lbmodule.DrainSticky)
+	off, err := isOff(d)
+	if err != nil {
+		return err
+	}
+	if s.DrainSticky.Disabled = off; d.NextArg() {
+		return d.Errf("drain_sticky %s: must be off, or stand alone", d.Val())
+	}
+	return nil
+}
+
 func parseDebugHeader(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	s.DebugHeader = new(lbmodule.DebugHeader)
 	off, err := isOff(d)
@@ -115,6 +128,6 @@ func parseDebugHeader(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if len(values) < 2 {
 		return d.ArgErr()
 	}
-	s.DebugHeader.Name, s.DebugHeader.Ranges = values[0], values[1:]
+	s.DebugHeader.Name, s.DebugHeader.Ranges = values[0], ranges(values[1:])
 	return nil
 }

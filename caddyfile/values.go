@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // args returns exactly n arguments of the word that d stands on, with placeholders of the environment filled in.
@@ -161,4 +162,16 @@ func ratio(d *caddyfile.Dispenser, word, value string) (float64, error) {
 		return 0, d.Errf("%s %s: must be a percentage from 0%% to 100%%", word, value)
 	}
 	return parsed / 100, nil
+}
+
+// ranges are addresses and CIDR ranges, where private_ranges stands for all private ones.
+func ranges(words []string) (all []string) {
+	for _, word := range words {
+		if word == "private_ranges" {
+			all = append(all, caddyhttp.PrivateRangesCIDR()...)
+		} else {
+			all = append(all, word)
+		}
+	}
+	return all
 }

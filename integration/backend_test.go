@@ -1,13 +1,18 @@
 package integration
 
 import (
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // backend is a real HTTP server (HTTP/1.1 and h2c) that a test puts behind the load balancer. It answers with its
@@ -57,8 +62,14 @@ func startBackends(t *testing.T, n int) ([]*backend, string) {
 // handle sets what the backend does from now on.
 func (b *backend) handle(f http.HandlerFunc) { b.handler.Store(&f) }
 
-// kill closes the server and its connections at once.
-func (b *backend) kill() { _ = b.server.Close() }
+// kill closes the server and its connections at once. A process that another test starts just then has a copy of the listener until it
+// has become another program: it is waited for.
+func (b *backend) kill() {
+	_ = b.server.Close()
+	for n := 0; canConnect(b.addr) && n < 1000; n++ {
+		time.Sleep(time.Millisecond)
+	}
+}
 
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.requests.Add(1)
@@ -76,6 +87,16 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Backend", b.addr)
 	fmt.Fprint(w, b.addr)
+}
+
+// certificateFile has the certificate of a TLS server, to be trusted.
+func certificateFile(t *testing.T, server *httptest.Server) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // counts maps each backend to the number of requests it got.

@@ -44,8 +44,8 @@ func TestDistribution(t *testing.T) {
 			}
 			got := counts(backends)
 			if tt.want == nil {
-				// Each of three gets 33 of 100 on average; less than 10 has a chance below one in a million, but for one that stalls.
-				if got[0]+got[1]+got[2] != 100 || slices.Min(got) < 10 && (tt.name != "default" || slices.Min(got) == 0) {
+				// Each of three gets 33 of 100 on average; less than 6 has a chance below one in a hundred billion, but for one that stalls.
+				if got[0]+got[1]+got[2] != 100 || slices.Min(got) < 6 && (tt.name != "default" || slices.Min(got) == 0) {
 					t.Errorf("shares = %v, want about a third each", got)
 				}
 				return
@@ -83,14 +83,24 @@ func TestLeastConnAvoidsBusyBackend(t *testing.T) {
 	})
 	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy least_conn\n}")
 	var wg sync.WaitGroup
-	// Idle backends are equal, so the first requests may go to any; one of them will be stuck in the end.
+	// Idle backends are equal, so the first requests may go to any; one of them will be stuck in the end. The next is sent when the
+	// one before has been answered: all backends are idle then.
 	for hung.Load() == 0 {
+		answered := make(chan struct{})
 		wg.Go(func() {
+			defer close(answered)
 			if res, err := client.Get(c.url("/")); err == nil {
 				res.Body.Close()
 			}
 		})
-		time.Sleep(5 * time.Millisecond)
+		waitFor(t, "an answer, or none", func() bool {
+			select {
+			case <-answered:
+				return true
+			default:
+				return hung.Load() > 0
+			}
+		})
 	}
 	for range 60 {
 		c.get("/")
@@ -107,8 +117,10 @@ func TestMaxRequestsIsExact(t *testing.T) {
 	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "random_choose 2", "peak_ewma", "ip_hash"} {
 		t.Run(policy, func(t *testing.T) {
 			backends, _ := startBackends(t, 2)
+			full := make(chan struct{}) // closed when a request has been refused
 			for _, b := range backends {
 				b.handle(func(w http.ResponseWriter, _ *http.Request) {
+					<-full
 					time.Sleep(2 * time.Millisecond)
 					fmt.Fprint(w, "ok")
 				})
@@ -129,7 +141,9 @@ func TestMaxRequestsIsExact(t *testing.T) {
 						case http.StatusOK:
 							served.Add(1)
 						case http.StatusServiceUnavailable:
-							refused.Add(1)
+							if refused.Add(1) == 1 {
+								close(full)
+							}
 							if res.Header.Get("Retry-After") == "" {
 								t.Error("503 without Retry-After")
 							}
@@ -182,8 +196,9 @@ func TestRetryReachesBackup(t *testing.T) {
 
 // TestTryDurationWaits: a request waits for a backend to come back when it is told to.
 func TestTryDurationWaits(t *testing.T) {
+	t.Parallel()
 	b := startBackend(t)
-	c := startCaddy(t, "load_balancer "+b.addr+" {\n lb_try_duration 10s\n lb_try_interval 20ms\n}")
+	c := startCaddy(t, "load_balancer "+b.addr+" {\n lb_try_duration 1m\n lb_try_interval 20ms\n}")
 	b.kill()
 	done := make(chan error, 1)
 	go func() {
@@ -218,7 +233,7 @@ func TestActiveHealthChecks(t *testing.T) {
 		fmt.Fprint(w, backends[0].addr)
 	})
 	// B2 is there to be used when the others are not.
-	c := startCaddy(t, fillBackends("load_balancer B0 B1 {\n backend B2 {\n backup\n }\n lb_policy round_robin\n health_uri /healthz\n health_interval 50ms\n}", backends))
+	c := startCaddy(t, fillBackends("load_balancer B0 B1 {\n backend B2 {\n backup\n }\n lb_policy round_robin\n health_uri /healthz\n health_interval 50ms\n health_timeout 10s\n}", backends))
 	seen := func() string {
 		var answers []string
 		for range 10 {
@@ -230,9 +245,7 @@ func TestActiveHealthChecks(t *testing.T) {
 	}
 	both := []string{backends[0].addr, backends[1].addr}
 	slices.Sort(both)
-	if got := seen(); got != strings.Join(both, " ") {
-		t.Fatalf("answers from %s, want both primaries", got)
-	}
+	waitFor(t, "both primaries to be used", func() bool { return seen() == strings.Join(both, " ") })
 	sick.Store(true)
 	waitFor(t, "the sick backend to be left alone", func() bool { return seen() == backends[1].addr })
 	backends[1].kill()
@@ -242,8 +255,10 @@ func TestActiveHealthChecks(t *testing.T) {
 }
 
 func TestPassiveHealthChecks(t *testing.T) {
+	t.Parallel()
 	backends, addresses := startBackends(t, 2)
-	c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy round_robin\n fail_duration 1s\n max_fails 2\n unhealthy_status 5xx\n}")
+	site := "load_balancer " + addresses + " {\n lb_policy round_robin\n fail_duration %s\n max_fails 2\n unhealthy_status 5xx\n}"
+	c := startCaddy(t, fmt.Sprintf(site, "1h"))
 	backends[0].handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	failed := 0
 	for range 20 {
@@ -254,6 +269,9 @@ func TestPassiveHealthChecks(t *testing.T) {
 	if failed != 2 {
 		t.Errorf("%d of 20 requests failed, want the two it takes to mark the backend", failed)
 	}
+	// Another Caddy forgets failures soon.
+	c = startCaddy(t, fmt.Sprintf(site, "500ms"))
+	waitFor(t, "the backend to be taken out", func() bool { c.get("/"); return c.logged("backend is down", "passive check") > 0 })
 	backends[0].handle(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "back") })
 	waitFor(t, "the backend to be used again", func() bool {
 		_, _, body := c.get("/")
@@ -267,8 +285,8 @@ func TestNobodyIsUsable(t *testing.T) {
 	nobody := freeAddress(t)
 	sites := map[string]string{
 		"weight 0":        "load_balancer {\n backend " + b.addr + " {\n weight 0\n }\n}",
-		"all dead":        "load_balancer " + nobody + " {\n health_uri /healthz\n health_interval 50ms\n}",
-		"all dead by tcp": "load_balancer " + nobody + " {\n health_check {\n tcp\n interval 50ms\n }\n}",
+		"all dead":        "load_balancer " + nobody + " {\n health_uri /healthz\n health_interval 50ms\n health_timeout 10s\n}",
+		"all dead by tcp": "load_balancer " + nobody + " {\n health_check {\n tcp\n interval 50ms\n timeout 10s\n }\n}",
 	}
 	for name, site := range sites {
 		t.Run(name, func(t *testing.T) {
@@ -277,10 +295,15 @@ func TestNobodyIsUsable(t *testing.T) {
 				status, header, body := c.get("/")
 				return status == http.StatusServiceUnavailable && header.Get("Retry-After") != "" && body == "sorry: 503"
 			})
-			start := time.Now()
-			c.get("/")
-			if took := time.Since(start); took > 500*time.Millisecond {
-				t.Errorf("the refusal took %v", took)
+			// A busy machine delays some of them, but not all.
+			quickest := time.Hour
+			for range 20 {
+				start := time.Now()
+				c.get("/")
+				quickest = min(quickest, time.Since(start))
+			}
+			if quickest > 100*time.Millisecond {
+				t.Errorf("the quickest refusal took %v", quickest)
 			}
 		})
 	}

@@ -1,19 +1,17 @@
 package integration
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +23,23 @@ import (
 // caddyBinary is Caddy with this tree's Ballast.
 var caddyBinary string
 
+// soak has tests that can go on and on do so.
+var soak = flag.Bool("soak", false, "run what can be run for longer for longer, and with more of everything")
+
+// longer is n, and many times that in a soak.
+func longer(n int) int {
+	if *soak {
+		return 20 * n
+	}
+	return n
+}
+
 func TestMain(m *testing.M) {
+	// Tests that run in parallel, when all others are over, do little but wait.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	flag.Parse()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "ballast-integration")
 		if err != nil {
@@ -50,7 +64,7 @@ type caddy struct {
 	site  string // host:port of the site
 	admin string // host:port of the admin API
 	cmd   *exec.Cmd
-	log   *lockedBuffer
+	log   *logFile
 	ended chan struct{}
 
 	reloaded time.Time // when the last reload ended; zero if there was none
@@ -72,7 +86,7 @@ func siteConfig(site string) string {
 func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
 	c := &caddy{t: t}
-	c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), new(lockedBuffer), make(chan struct{})
+	c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), newLogFile(t), make(chan struct{})
 	c.run(config, environment)
 	if !c.serves() {
 		t.Fatalf("caddy ended:\n%s", c.log)
@@ -98,10 +112,7 @@ func (c *caddy) run(config string, environment []string) {
 	for _, variable := range environment {
 		c.cmd.Env = append(c.cmd.Env, c.fill(variable))
 	}
-	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
-	if err := c.cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
+	c.log.start(c.t, c.cmd)
 	cmd, ended := c.cmd, c.ended
 	go func() {
 		_ = cmd.Wait()
@@ -132,36 +143,33 @@ func (c *caddy) stop() {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-c.ended:
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		_ = c.cmd.Process.Kill()
 		<-c.ended
-		c.t.Error("caddy did not stop within 15 s of SIGTERM")
+		c.t.Errorf("caddy did not stop within %v of SIGTERM", patience)
 	}
 }
 
 // reload loads another Caddyfile and returns the admin API's answer: nil for success.
 func (c *caddy) reload(config string) error {
+	c.t.Helper()
 	defer func() { c.reloaded = time.Now() }()
-	r, err := http.NewRequest(http.MethodPost, "http://"+c.admin+"/load", strings.NewReader(c.fill(config)))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "text/caddyfile")
-	// The admin server is replaced by a reload: its connections are not to be kept.
-	r.Close = true
-	res, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d: %s", res.StatusCode, text)
+	status, text := c.askAdminWith(http.MethodPost, "/load", "text/caddyfile", c.fill(config))
+	if status != http.StatusOK {
+		return fmt.Errorf("status %d: %s", status, text)
 	}
 	return nil
+}
+
+// again asks until there is an answer. At a reload Caddy listens anew, and resets what waits at the old sockets to be accepted; the
+// admin endpoint does that a little after the reload has been answered. Only then is asking again in order.
+func (c *caddy) again(ask func() error) error {
+	err := ask()
+	for n := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < 20*time.Second && n < 20; n++ {
+		time.Sleep(10 * time.Millisecond)
+		err = ask()
+	}
+	return err
 }
 
 func (c *caddy) url(path string) string { return "http://" + c.site + path }
@@ -169,24 +177,91 @@ func (c *caddy) url(path string) string { return "http://" + c.site + path }
 // get fetches a path of the site and returns status, header and body.
 func (c *caddy) get(path string) (int, http.Header, string) {
 	c.t.Helper()
-	res, err := client.Get(c.url(path))
-	// At a reload Caddy listens anew and resets what waits at the old socket to be accepted.
-	for again := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < time.Second && again < 5; again++ {
-		res, err = client.Get(c.url(path))
-	}
+	return c.fetch(path)
+}
+
+// as asks once with these header fields and returns the answer's status and header.
+func (c *caddy) as(header ...string) (int, http.Header) {
+	c.t.Helper()
+	status, answer, _ := c.fetch("/", header...)
+	return status, answer
+}
+
+// fetch is get with header fields.
+func (c *caddy) fetch(path string, header ...string) (status int, answer http.Header, body string) {
+	c.t.Helper()
+	err := c.again(func() error {
+		r := c.request(http.MethodGet, nil, header...)
+		var err error
+		if r.URL, err = url.Parse(c.url(path)); err != nil {
+			return err
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		status, answer, body = res.StatusCode, res.Header, string(text)
+		return err
+	})
 	if err != nil {
 		c.t.Fatalf("GET %s: %v", path, err)
+	}
+	return status, answer, body
+}
+
+// request is a request for the site's root.
+func (c *caddy) request(method string, body io.Reader, header ...string) *http.Request {
+	c.t.Helper()
+	r, err := http.NewRequest(method, c.url("/"), body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
+// ask sends a request and returns the answer's status and body.
+func (c *caddy) ask(r *http.Request) (int, string) {
+	c.t.Helper()
+	res, err := client.Do(r)
+	if err != nil {
+		c.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		c.t.Fatalf("GET %s: reading answer: %v", path, err)
+		return res.StatusCode, "broken: " + err.Error()
 	}
-	return res.StatusCode, res.Header, string(body)
+	return res.StatusCode, string(body)
 }
 
+// patience is how long tests wait for what must come, however busy the machine is. That something should be quick is another matter.
+const patience = 2 * time.Minute
+
 // client is what tests ask with where nothing else matters.
-var client = &http.Client{Timeout: 30 * time.Second}
+var client = &http.Client{Timeout: patience}
+
+// upload sends that many bytes and returns the answer's status. A server that refuses so much while it is being sent closes the
+// connection half a second later; a client that was not there to read the answer until then asks again.
+func (c *caddy) upload(size int64) (status int, answer http.Header) {
+	c.t.Helper()
+	for try := 1; ; try++ {
+		r := c.request(http.MethodPost, io.LimitReader(zeros{}, size))
+		r.ContentLength = size
+		res, err := client.Do(r)
+		if err == nil {
+			res.Body.Close()
+			return res.StatusCode, res.Header
+		}
+		if try == 5 {
+			c.t.Fatalf("sending %d bytes: %v", size, err)
+		}
+	}
+}
 
 // runCaddy runs a Caddy command on a Caddyfile and returns what it printed.
 func runCaddy(t *testing.T, config string, command ...string) (string, error) {
@@ -203,30 +278,6 @@ func runCaddy(t *testing.T, config string, command ...string) (string, error) {
 	return string(out), err
 }
 
-// freeAddress returns an address at which nobody listens, and which is the caller's until the test ends: servers may come and go
-// there. A socket that is bound to it and does not listen keeps the kernel from giving it to connections and other servers; those
-// that listen with SO_REUSEADDR, as all do that the tests start, may.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	syscall.CloseOnExec(socket)
-	t.Cleanup(func() { _ = syscall.Close(socket) })
-	if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	bound, err := syscall.Getsockname(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port))
-}
-
 func canConnect(address string) bool {
 	conn, err := net.DialTimeout("tcp", address, time.Second)
 	if err != nil {
@@ -236,61 +287,14 @@ func canConnect(address string) bool {
 	return true
 }
 
-// waitFor polls until done, 20 s at most.
+// waitFor polls until done, as long as there is patience.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !done() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s for %s", what)
+			t.Fatalf("waited %v for %s", patience, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// lockedBuffer is a bytes.Buffer for two goroutines.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-// poolState is what the admin endpoint tells of a pool.
-type poolState struct {
-	State       string
-	Usable      int
-	Queue       int
-	RetryBudget float64 `json:"retry_budget"`
-	Backends    []struct {
-		Name, Address, Health, Breaker, Reason string
-		Usable                                 bool
-		InFlight                               int64 `json:"in_flight"`
-		Requests, Failures                     uint64
-	}
-}
-
-// pool returns the state of the one pool there is.
-func (c *caddy) pool() poolState {
-	c.t.Helper()
-	res, err := client.Get("http://" + c.admin + "/load_balancer/pools")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var all []poolState
-	if err := json.NewDecoder(res.Body).Decode(&all); err != nil || len(all) != 1 {
-		c.t.Fatalf("%d pools: %v", len(all), err)
-	}
-	return all[0]
 }

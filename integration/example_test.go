@@ -1,9 +1,7 @@
 package integration
 
 import (
-	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -19,17 +17,11 @@ func TestExampleConfig(t *testing.T) {
 	backends, _ := startBackends(t, 3)
 	c := startCaddyConfig(t, string(config), "BALLAST_LISTEN=SITE_ADDRESS", "BALLAST_ADMIN=ADMIN_ADDRESS", "CORS_ORIGIN=https://good.example",
 		"BACKEND_1="+backends[0].addr, "BACKEND_2="+backends[1].addr, "BACKEND_3="+backends[2].addr)
-	ask := func(method, origin string, body io.Reader, header ...string) *http.Response {
+	ask := func(method, origin string, header ...string) *http.Response {
 		t.Helper()
-		r, err := http.NewRequest(method, c.url("/"), body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := c.request(method, nil, header...)
 		if origin != "" {
 			r.Header.Set("Origin", origin)
-		}
-		for i := 0; i < len(header); i += 2 {
-			r.Header.Set(header[i], header[i+1])
 		}
 		res, err := client.Do(r)
 		if err != nil {
@@ -52,14 +44,15 @@ func TestExampleConfig(t *testing.T) {
 	}
 	const preflight = "Access-Control-Request-Method"
 	security := []string{"X-Content-Type-Options", "nosniff", "X-Frame-Options", "DENY", "Vary", "Origin"}
-	expect("plain", ask("GET", "", nil), 200, append(security, "Access-Control-Allow-Origin", "")...)
-	expect("allowed origin", ask("GET", "https://good.example", nil), 200, append(security, "Access-Control-Allow-Origin", "https://good.example")...)
-	expect("other origin", ask("GET", "https://evil.example", nil), 200, append(security, "Access-Control-Allow-Origin", "")...)
-	expect("preflight", ask("OPTIONS", "https://good.example", nil, preflight, "PUT"), 204,
+	expect("plain", ask("GET", ""), 200, append(security, "Access-Control-Allow-Origin", "")...)
+	expect("allowed origin", ask("GET", "https://good.example"), 200, append(security, "Access-Control-Allow-Origin", "https://good.example")...)
+	expect("other origin", ask("GET", "https://evil.example"), 200, append(security, "Access-Control-Allow-Origin", "")...)
+	expect("preflight", ask("OPTIONS", "https://good.example", preflight, "PUT"), 204,
 		append(security, "Access-Control-Allow-Origin", "https://good.example", "Access-Control-Max-Age", "600")...)
-	expect("preflight of another origin", ask("OPTIONS", "https://evil.example", nil, preflight, "PUT"), 200, "Access-Control-Allow-Methods", "")
-	expect("body too large", ask("POST", "", bytes.NewReader(make([]byte, 11<<20))), 413, security[:4]...)
-	expect("header too large", ask("GET", "", nil, "X-Large", strings.Repeat("a", 64<<10)), 431)
+	expect("preflight of another origin", ask("OPTIONS", "https://evil.example", preflight, "PUT"), 200, "Access-Control-Allow-Methods", "")
+	status, header := c.upload(11 << 20)
+	expect("body too large", &http.Response{StatusCode: status, Header: header}, 413, security[:4]...)
+	expect("header too large", ask("GET", "", "X-Large", strings.Repeat("a", 64<<10)), 431)
 
 	for i := range 6 {
 		r, err := http.NewRequest(http.MethodPost, c.url("/login"), nil)
@@ -77,13 +70,8 @@ func TestExampleConfig(t *testing.T) {
 
 	ready := func() int {
 		t.Helper()
-		res, err := client.Get(c.url("/ready"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = discard(res.Body)
-		res.Body.Close()
-		return res.StatusCode
+		status, _, _ := c.get("/ready")
+		return status
 	}
 	if status := ready(); status != 200 {
 		t.Errorf("/ready: status %d, want 200", status)
@@ -91,7 +79,7 @@ func TestExampleConfig(t *testing.T) {
 	backends[0].kill()
 	backends[1].kill()
 	for range 20 {
-		expect("two of three backends gone", ask("GET", "", nil), 200)
+		expect("two of three backends gone", ask("GET", ""), 200)
 	}
 	backends[2].kill()
 	waitFor(t, "503 from /ready when all are gone", func() bool { return ready() == 503 })

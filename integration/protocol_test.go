@@ -4,25 +4,18 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/net/websocket"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -107,17 +100,9 @@ func TestServerSentEvents(t *testing.T) {
 func TestGRPC(t *testing.T) {
 	var addresses []string
 	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := grpc.NewServer()
-		checks := health.NewServer()
-		checks.SetServingStatus("shop", grpc_health_v1.HealthCheckResponse_SERVING)
-		grpc_health_v1.RegisterHealthServer(server, checks)
-		go func() { _ = server.Serve(l) }()
-		t.Cleanup(server.Stop)
-		addresses = append(addresses, "h2c://"+l.Addr().String())
+		addresses = append(addresses, "h2c://"+startGRPCHealth(t, map[string]grpc_health_v1.HealthCheckResponse_ServingStatus{
+			"shop": grpc_health_v1.HealthCheckResponse_SERVING,
+		}))
 	}
 	c := startCaddy(t, "load_balancer "+strings.Join(addresses, " "))
 	conn, err := grpc.NewClient(c.site, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -125,7 +110,7 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	checks := grpc_health_v1.NewHealthClient(conn)
 	for range 10 {
@@ -327,8 +312,7 @@ func TestHeadersAndPlaceholders(t *testing.T) {
 
 func TestTLSBackends(t *testing.T) {
 	var addresses []string
-	var pool = x509.NewCertPool()
-	ca := filepath.Join(t.TempDir(), "ca.pem")
+	var ca string
 	for range 2 {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, r.Proto, " ", r.Host)
@@ -337,11 +321,7 @@ func TestTLSBackends(t *testing.T) {
 		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		server.StartTLS()
 		t.Cleanup(server.Close)
-		pool.AddCert(server.Certificate())
-		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-		if err := os.WriteFile(ca, block, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		ca = certificateFile(t, server) // the same for all of them
 		addresses = append(addresses, server.URL)
 	}
 	site := "load_balancer " + addresses[0] + " {\n backend " + addresses[1] + " {\n weight 1\n }\n lb_policy round_robin\n transport http {\n tls_trust_pool file " + ca + "\n tls_server_name example.com\n }\n}"

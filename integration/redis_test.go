@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -89,9 +88,15 @@ func (s *redisServer) runs() int {
 	return n
 }
 
+// patient is what follows the URL of a Redis that will answer, at some time.
+const patient = " {\n timeout 10s\n}"
+
 // nodes are Caddys with one limit, in one Redis.
 func nodes(t *testing.T, n int, limit, url string) []*caddy {
 	t.Helper()
+	if !strings.Contains(url, "{") {
+		url += patient
+	}
 	var all []*caddy
 	for range n {
 		c := behindProxy(t, "ip_rate_limit {\n zone fleet\n "+limit+"\n redis "+url+"\n}")
@@ -100,69 +105,47 @@ func nodes(t *testing.T, n int, limit, url string) []*caddy {
 	return all
 }
 
-// hammer has workers ask all nodes in turn, each as one of the clients, and returns how many were admitted and how long it took.
-func hammer(t *testing.T, all []*caddy, workers int, duration time.Duration, clients ...string) (passed int64, took time.Duration) {
+// hammer has workers ask all nodes in turn, as one client, for all that it can get.
+func hammer(t *testing.T, all []*caddy, workers int, duration time.Duration) (claims, error) {
 	t.Helper()
 	from := clientFrom(t, "127.0.0.1")
-	var admitted atomic.Int64
-	start := time.Now()
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; time.Since(start) < duration; i++ {
-				r, err := http.NewRequest(http.MethodGet, all[i%len(all)].url("/"), nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				r.Header.Set("X-Forwarded-For", clients[i%len(clients)])
-				res, err := from.Do(r)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				_, _ = discard(res.Body)
-				res.Body.Close()
-				if res.StatusCode == http.StatusOK {
-					admitted.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return admitted.Load(), time.Since(start)
+	return claim(workers, duration, func(worker, turn int) (bool, error) {
+		r, err := http.NewRequest(http.MethodGet, all[(worker+turn)%len(all)].url("/"), nil)
+		if err != nil {
+			return false, err
+		}
+		r.Header.Set("X-Forwarded-For", "192.0.2.1") // which counts where there is a proxy
+		res, err := from.Do(r)
+		if err != nil {
+			return false, err
+		}
+		defer res.Body.Close()
+		_, err = discard(res.Body)
+		return res.StatusCode == http.StatusOK, err
+	})
 }
 
 // Two nodes with one Redis grant together what one would.
 func TestFleetIsExact(t *testing.T) {
-	const rate, burst = 100, 200
+	const rate, burst = 100, 1000
 	server := startRedis(t)
 	all := nodes(t, 2, fmt.Sprintf("rate %d/s\n burst %d", rate, burst), "redis://"+server.addr)
-	passed, took := hammer(t, all, 32, 10*time.Second, "192.0.2.1")
-	want := burst + rate*took.Seconds()
-	t.Logf("%d admitted, %.1f granted", passed, want)
-	if got := float64(passed); got > want*1.01+1 || got < want*0.99-1 {
-		t.Errorf("%v admitted by both, want %.0f", got, want)
+	got, err := hammer(t, all, 32, time.Duration(longer(3))*time.Second)
+	if err != nil {
+		t.Fatal(err)
 	}
+	got.check(t, rate, burst)
 	for i, c := range all {
 		if n := c.limitMetric("store_errors_total", `zone="fleet"`); n != 0 {
 			t.Errorf("node %d: %v decisions without the store", i, n)
 		}
-	}
-	// Who was refused is not asked for again before the time: only when a token is due do all try at once.
-	refused := 0.0
-	for _, c := range all {
-		refused += c.limitMetric("decisions_total", `decision="refused",zone="fleet"`)
-	}
-	if runs := server.runs(); float64(runs) > (float64(passed)+refused)/2 {
-		t.Errorf("the script ran %d times for %d admitted and %v refused", runs, passed, refused)
 	}
 }
 
 // IPv6 tiers, and what two limits make of one request, hold over the fleet.
 func TestFleetChargesAllOrNone(t *testing.T) {
 	server := startRedis(t)
-	limit := "ip_rate_limit {\n zone fleet\n rate 1/h\n burst 5\n redis redis://" + server.addr + "\n}\n" +
+	limit := "ip_rate_limit {\n zone fleet\n rate 1/h\n burst 5\n redis redis://" + server.addr + patient + "\n}\n" +
 		"ip_rate_limit {\n zone second\n rate 1/h\n burst 3\n key {path}\n}"
 	a, b := behindProxy(t, limit), behindProxy(t, limit)
 	rotate := func(c *caddy, n, from int) int {
@@ -223,14 +206,17 @@ func TestFleetChargesAllOrNone(t *testing.T) {
 func TestFleetRefusalsLeaveNothing(t *testing.T) {
 	server := startRedis(t)
 	all := nodes(t, 2, "rate 1/h\n burst 3\n concurrency 2", "redis://"+server.addr)
+	start := time.Now()
 	if got := all[0].admitted(3, same("X-Forwarded-For", "192.0.2.1")); got != 3 {
 		t.Fatalf("%d of 3 admitted", got)
 	}
 	runs := 0
 	for i := range 20 {
-		if status, header := all[1].as("X-Forwarded-For", "192.0.2.1"); status != http.StatusTooManyRequests || header.Get("Retry-After") != "3600" {
+		status, header := all[1].as("X-Forwarded-For", "192.0.2.1")
+		if status != http.StatusTooManyRequests {
 			t.Errorf("request %d: status %d, %v", i, status, header)
 		}
+		secondsLeft(t, header, 3600, start)
 		if i == 0 {
 			runs = server.runs()
 		}
@@ -274,7 +260,7 @@ func TestRedisHoldsNoAddress(t *testing.T) {
 		}
 	}
 	// With another secret nothing is found again.
-	other := nodes(t, 1, "rate 1/m", "redis://"+server.addr+" {\n secret other\n}")[0]
+	other := nodes(t, 1, "rate 1/m", "redis://"+server.addr+" {\n timeout 10s\n secret other\n}")[0]
 	if got := other.admitted(3, same("X-Forwarded-For", "192.0.2.77")); got != 1 {
 		t.Errorf("%d admitted, want 1", got)
 	}
@@ -297,7 +283,8 @@ func (c *caddy) latencies(n int, as string) []time.Duration {
 }
 
 func TestRedisFaults(t *testing.T) {
-	const backWithin = 5 * time.Second
+	t.Parallel()
+	const timeout, backWithin = 2 * time.Second, 20 * time.Second
 	for _, tt := range []struct {
 		name       string
 		harm, mend func(t *testing.T, s *redisServer, p *slowProxy)
@@ -308,8 +295,8 @@ func TestRedisFaults(t *testing.T) {
 		{"frozen",
 			func(_ *testing.T, s *redisServer, _ *slowProxy) { s.signal(syscall.SIGSTOP) },
 			func(_ *testing.T, s *redisServer, _ *slowProxy) { s.signal(syscall.SIGCONT) }},
-		{"slow by 200 ms",
-			func(_ *testing.T, _ *redisServer, p *slowProxy) { p.delay.Store(int64(200 * time.Millisecond)) },
+		{"slow",
+			func(_ *testing.T, _ *redisServer, p *slowProxy) { p.delay.Store(int64(2 * timeout)) },
 			func(_ *testing.T, _ *redisServer, p *slowProxy) { p.delay.Store(0) }},
 		{"read-only",
 			func(t *testing.T, s *redisServer, _ *slowProxy) {
@@ -324,23 +311,24 @@ func TestRedisFaults(t *testing.T) {
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			server := startRedis(t)
 			proxy := startSlowProxy(t, server.addr)
-			c := nodes(t, 1, "rate 1/h\n burst 5000", "redis://"+proxy.addr)[0]
+			c := nodes(t, 1, "rate 1/h\n burst 5000", "redis://"+proxy.addr+" {\n timeout "+timeout.String()+"\n}")[0]
 			before := c.latencies(300, "192.0.2.1")
 			if n := c.limitMetric("store_errors_total", `zone="fleet"`); n != 0 {
 				t.Fatalf("%v decisions without the store before the fault", n)
 			}
 			tt.harm(t, server, proxy)
 			first := c.latencies(4, "192.0.2.1") // these find out
-			if first[3] > 150*time.Millisecond {
-				t.Errorf("the first requests took %v", first)
+			if first[3] > 5*timeout {
+				t.Errorf("the first requests took %v, want the timeout at most", first)
 			}
 			c.waitLogged("rate limit store is unavailable")
 			during := c.latencies(300, "192.0.2.1")
 			t.Logf("median %v before, %v during; p99 %v, %v", before[150], during[150], before[297], during[297])
-			if added := during[297] - before[150]; added > 5*time.Millisecond {
-				t.Errorf("p99 of requests is %v longer", added)
+			if during[290] >= timeout {
+				t.Errorf("p97 of requests is %v: they wait for what does not answer", during[290])
 			}
 			// This Caddy's own buckets go on where they were: 604 of 5000 are used.
 			var key struct{ Tokens float64 }
@@ -403,6 +391,7 @@ func toAny(words []string) []any {
 }
 
 func TestRedisUnreachable(t *testing.T) {
+	t.Parallel()
 	for policy, want := range map[string]int{"local": 3, "allow": 10, "deny": 0} {
 		t.Run(policy, func(t *testing.T) {
 			url := "redis://:secret-password@" + freeAddress(t)
@@ -432,6 +421,7 @@ func TestRedisUnreachable(t *testing.T) {
 
 // A command whose answer is lost is not sent again: it may have been run. Clients of clusters do that unless they are told.
 func TestLostAnswersAreNotAskedForAgain(t *testing.T) {
+	t.Parallel()
 	front := freeAddress(t)
 	bus := freeAddress(t)
 	server := startRedis(t, "--cluster-enabled", "yes", "--cluster-port", port(t, bus), "--cluster-config-file", filepath.Join(t.TempDir(), "nodes"),
@@ -441,7 +431,7 @@ func TestLostAnswersAreNotAskedForAgain(t *testing.T) {
 	}
 	waitFor(t, "the cluster", func() bool { return strings.Contains(server.ClusterInfo(t.Context()).Val(), "cluster_state:ok") })
 	proxy := startSlowProxyAt(t, front, server.addr)
-	s, err := redisstore.New(redisstore.Options{URL: "redis+cluster://" + front, Timeout: time.Second, Changed: func(error) {}})
+	s, err := redisstore.New(redisstore.Options{URL: "redis+cluster://" + front, Timeout: 10 * time.Second, Changed: func(error) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -468,7 +458,7 @@ func TestLostAnswersAreNotAskedForAgain(t *testing.T) {
 func TestRedisReload(t *testing.T) {
 	server := startRedis(t)
 	config := func(limit string) string {
-		return limitedConfig("", "ip_rate_limit {\n zone fleet\n "+limit+"\n redis redis://"+server.addr+"\n}")
+		return limitedConfig("", "ip_rate_limit {\n zone fleet\n "+limit+"\n redis redis://"+server.addr+patient+"\n}")
 	}
 	c := startCaddyConfig(t, config("rate 1/h\n burst 10"))
 	c.admitted(6, same())
@@ -490,47 +480,31 @@ func TestRedisReload(t *testing.T) {
 
 // The store by itself: as exact at high rates, with the server's clock.
 func TestStoreIsExact(t *testing.T) {
-	const rate, burst = 7000, 100
+	const rate, burst = 700, 3500 // a token in 1428.57 µs, of which Redis counts whole ones
 	server := startRedis(t)
 	var all []*redisstore.Store
 	for range 2 {
-		s, err := redisstore.New(redisstore.Options{URL: "redis://" + server.addr, Timeout: time.Second, Changed: func(err error) { t.Error("store changed:", err) }})
+		s, err := redisstore.New(redisstore.Options{URL: "redis://" + server.addr, Timeout: 10 * time.Second, Changed: func(err error) { t.Error("store changed:", err) }})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer s.Close()
 		all = append(all, s)
 	}
-	var passed, asked atomic.Int64
-	start := time.Now()
-	var wg sync.WaitGroup
-	for w := range 128 {
-		wg.Go(func() {
-			for time.Since(start) < 3*time.Second {
-				answer, err := all[w%2].Take("z", []byte("k"), []redisstore.Bucket{{Key: []byte("k"), Rate: rate, Burst: burst}})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				asked.Add(1)
-				if answer.Refused == 0 {
-					passed.Add(1)
-				}
-			}
-		})
+	got, err := claim(128, time.Duration(longer(2))*time.Second, func(worker, _ int) (bool, error) {
+		answer, err := all[worker%2].Take("z", []byte("k"), []redisstore.Bucket{{Key: []byte("k"), Rate: rate, Burst: burst}})
+		return answer.Refused == 0, err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	wg.Wait()
-	want := burst + rate*time.Since(start).Seconds()
-	t.Logf("%d of %d admitted, %.0f granted", passed.Load(), asked.Load(), want)
-	if got := float64(passed.Load()); asked.Load() < int64(want)+1000 || got > want*1.01 || got < want*0.99 {
-		t.Errorf("%v of %d admitted, want %.0f", got, asked.Load(), want)
-	}
+	got.check(t, rate, burst)
 }
 
 // The clock of a Redis may be set back: nothing is granted for it, and nobody is locked out until it has caught up.
 func TestRedisClockSetBack(t *testing.T) {
 	server := startRedis(t)
-	s, err := redisstore.New(redisstore.Options{URL: "redis://" + server.addr, Timeout: time.Second, Changed: func(error) {}})
+	s, err := redisstore.New(redisstore.Options{URL: "redis://" + server.addr, Timeout: 10 * time.Second, Changed: func(error) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -555,18 +529,19 @@ func TestRedisClockSetBack(t *testing.T) {
 	if err := server.Set(t.Context(), keys[0], fmt.Sprintf("%d 200000 200000", ahead), time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
+	refused := time.Now()
 	if answer := take(); answer.Refused != 1 || answer.Wait > 100*time.Millisecond {
 		t.Errorf("got %+v, want it refused for a tenth of a second", answer)
 	}
-	refused := time.Now()
 	waitFor(t, "the next token", func() bool { return take().Refused == 0 })
-	if took := time.Since(refused); took < 50*time.Millisecond || took > time.Second {
+	if took := time.Since(refused); took < 50*time.Millisecond || took > 20*time.Second {
 		t.Errorf("a token after %v, want 100 ms", took)
 	}
 }
 
 // The ways to reach a Redis: over TLS, by a unix socket, with a password, a cluster, by sentinels.
 func TestRedisURLs(t *testing.T) {
+	t.Parallel()
 	certificate, key := selfSigned(t)
 	t.Run("TLS and password", func(t *testing.T) {
 		tlsAddr := freeAddress(t)
@@ -624,7 +599,7 @@ func TestRedisURLs(t *testing.T) {
 // limitsByRedis checks that two nodes limit together by that URL.
 func limitsByRedis(t *testing.T, url string) {
 	t.Helper()
-	all := nodes(t, 2, "rate 1/h\n burst 5", url+" {\n timeout 500ms\n}")
+	all := nodes(t, 2, "rate 1/h\n burst 5", url+patient)
 	got := 0
 	for i := range 12 {
 		got += all[i%2].admitted(1, same("X-Forwarded-For", "2001:db8::1"))

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // load asks in closed loops until it is stopped.
@@ -29,7 +28,7 @@ func startLoad(url string, n int) *load {
 		l.wg.Go(func() {
 			transport := &http.Transport{MaxIdleConnsPerHost: 1}
 			defer transport.CloseIdleConnections()
-			own := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+			own := &http.Client{Transport: transport, Timeout: patience}
 			for !l.stopping.Load() {
 				err := ask(own, url)
 				for again := 0; err != nil && isDisconnect(err) && again < 5; again++ {
@@ -149,19 +148,11 @@ func TestReloadKeepsCounts(t *testing.T) {
 // TestRejectedReload: a config that is refused, early or late, leaves the running one as it was.
 func TestRejectedReload(t *testing.T) {
 	backends, addresses := startBackends(t, 2)
-	site := "load_balancer " + addresses + " {\n name web\n lb_policy round_robin\n health_uri /healthz\n health_interval 50ms\n}"
+	site := "load_balancer " + addresses + " {\n name web\n lb_policy round_robin\n health_uri /healthz\n health_interval 50ms\n health_timeout 10s\n}"
 	c := startCaddy(t, site)
 	taken := startBackend(t)
 	hosts := func() string {
-		res, err := http.Get("http://" + c.admin + "/reverse_proxy/upstreams")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, text := c.askAdmin("GET", "/reverse_proxy/upstreams")
 		return string(text)
 	}
 	for _, b := range backends {

@@ -19,10 +19,8 @@ func init() {
 // serving are the apps that have been started.
 var serving caddyapp.Serving[*App]
 
-// adminAPI shows the pools at Caddy's admin endpoint:
-//
-//	GET /load_balancer/pools          all pools, sorted by name
-//	GET /load_balancer/pools/{pool}   one of them
+// adminAPI shows the pools at Caddy's admin endpoint, and edits their backends; [apiRoutes] lists what there is. openapi.yaml
+// describes it.
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -33,38 +31,126 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-const poolsPath = "/load_balancer/pools"
+const (
+	poolsPath  = "/load_balancer/pools"
+	eventsPath = "/load_balancer/events"
+)
 
 // Routes implements [caddy.AdminRouter].
 func (a adminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{
-		{Pattern: poolsPath, Handler: caddy.AdminHandlerFunc(a.pools)},
-		{Pattern: poolsPath + "/", Handler: caddy.AdminHandlerFunc(a.pools)},
+	var all []caddy.AdminRoute
+	for _, pattern := range []string{poolsPath, poolsPath + "/", eventsPath} {
+		all = append(all, caddy.AdminRoute{Pattern: pattern, Handler: caddy.AdminHandlerFunc(a.serve)})
 	}
+	return all
 }
 
-func (adminAPI) pools(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method %s: must be GET", r.Method)}
-	}
-	all := []poolOverview{}
-	if app := serving.Latest(); app != nil {
-		all = app.overview()
+// apiRoute is a method and a path, in which {pool} and {backend} stand for names.
+type apiRoute struct {
+	method, pattern string
+	serve           func(*apiCall) error
+}
+
+// apiRoutes are what the API knows.
+var apiRoutes = []apiRoute{
+	{http.MethodGet, poolsPath, (*apiCall).listPools},
+	{http.MethodGet, poolsPath + "/{pool}", (*apiCall).showPool},
+	{http.MethodGet, poolsPath + "/{pool}/diff", (*apiCall).showDiff},
+	{http.MethodGet, poolsPath + "/{pool}/explain", (*apiCall).explain},
+	{http.MethodGet, poolsPath + "/{pool}/backends", (*apiCall).listBackends},
+	{http.MethodPost, poolsPath + "/{pool}/backends", (*apiCall).addBackend},
+	{http.MethodGet, poolsPath + "/{pool}/backends/{backend}", (*apiCall).showBackend},
+	{http.MethodPatch, poolsPath + "/{pool}/backends/{backend}", (*apiCall).editBackend},
+	{http.MethodDelete, poolsPath + "/{pool}/backends/{backend}", (*apiCall).removeBackend},
+	{http.MethodPost, poolsPath + "/{pool}/backends/{backend}/reset", (*apiCall).resetBackend},
+	{http.MethodGet, eventsPath, (*apiCall).streamEvents},
+}
+
+// apiCall is a request to the API.
+type apiCall struct {
+	w   http.ResponseWriter
+	r   *http.Request
+	app *App // of the config that serves; nil if there is none
+
+	h       *Handler // of the pool in the path
+	backend string   // name or address in the path
+}
+
+func apiError(status int, format string, args ...any) error {
+	return caddy.APIError{HTTPStatus: status, Err: fmt.Errorf(format, args...)}
+}
+
+func (adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
 	}
 	// Names are percent-encoded: they may hold slashes.
-	name, err := url.PathUnescape(strings.TrimPrefix(strings.TrimPrefix(r.URL.EscapedPath(), poolsPath), "/"))
-	if err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("pool: %w", err)}
+	path := strings.Split(strings.TrimSuffix(r.URL.EscapedPath(), "/"), "/")
+	var allowed []string
+	for _, route := range apiRoutes {
+		pattern := strings.Split(route.pattern, "/")
+		if !matches(pattern, path) {
+			continue
+		}
+		if route.method != method {
+			allowed = append(allowed, route.method)
+			continue
+		}
+		c := &apiCall{w: w, r: r, app: serving.Latest()}
+		if err := c.find(pattern, path); err != nil {
+			return err
+		}
+		return route.serve(c)
 	}
-	if name == "" {
-		return caddyapp.WriteJSON(w, all)
+	if len(allowed) == 0 {
+		return apiError(http.StatusNotFound, "path %s: there is nothing at it", r.URL.Path)
 	}
-	i := slices.IndexFunc(all, func(p poolOverview) bool { return p.Name == name })
-	if i < 0 {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("pool %s: there is none of that name", name)}
+	methods := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", methods)
+	return apiError(http.StatusMethodNotAllowed, "method %s: must be one of %s", r.Method, methods)
+}
+
+func isVariable(part string) bool { return strings.HasPrefix(part, "{") }
+
+func matches(pattern, path []string) bool {
+	return slices.EqualFunc(pattern, path, func(want, have string) bool { return want == have || isVariable(want) && have != "" })
+}
+
+// find finds what the path names.
+func (c *apiCall) find(pattern, path []string) error {
+	for i, part := range pattern {
+		if !isVariable(part) {
+			continue
+		}
+		name, err := url.PathUnescape(path[i])
+		if err != nil {
+			return apiError(http.StatusBadRequest, "%s: %w", strings.Trim(part, "{}"), err)
+		}
+		if part == "{backend}" {
+			c.backend = name
+			continue
+		}
+		if c.app != nil {
+			c.h = c.app.handlerOf(name)
+		}
+		if c.h == nil {
+			return apiError(http.StatusNotFound, "pool %s: there is none of that name", name)
+		}
 	}
-	return caddyapp.WriteJSON(w, all[i])
+	return nil
+}
+
+// handlerOf returns a handler of the pool of that name, nil if there is none. Those that share a pool are set alike.
+func (a *App) handlerOf(pool string) *Handler {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, h := range a.handlers {
+		if h.pool.Name() == pool {
+			return h
+		}
+	}
+	return nil
 }
 
 var _ caddy.AdminRouter = adminAPI{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -35,9 +36,10 @@ type App struct {
 	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may come already
 	joined   []joinedPool
 	handlers []*Handler
-	names    map[[2]string]string // of backends, by pool and address
 
 	wanted []string // names that pools must have
+
+	waited time.Duration // for storage
 
 	quiet []func() // end that events are reported
 
@@ -47,7 +49,7 @@ type App struct {
 
 // joinedPool is a pool of this config.
 type joinedPool struct {
-	pool     *pool.Pool
+	*manager
 	explicit bool   // the user named it
 	settings string // what handlers that share it must agree on
 }
@@ -78,14 +80,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("getting events app: %w", err)
 	}
 	a.events = events.(*caddyevents.App)
-	a.names = make(map[[2]string]string)
 	return caddyapp.RegisterMetrics(ctx, metrics{a})
 }
 
-// join returns the pool of a handler with these settings. With an explicit name that is the pool of that name;
+// join returns the manager of the pool of a handler with these settings. With an explicit name that is the pool of that name;
 // without one it is the pool of a handler with equal settings, or a new one under the derived name, numbered
 // if that is taken.
-func (a *App) join(explicit, derived, settings string) (*pool.Pool, error) {
+func (a *App) join(explicit, derived, settings string) (*manager, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	name := explicit
@@ -96,17 +97,28 @@ func (a *App) join(explicit, derived, settings string) (*pool.Pool, error) {
 		have, ok := a.find(name)
 		switch {
 		case !ok:
-			j := joinedPool{pool: pools.Acquire(name), explicit: explicit != "", settings: settings}
-			a.joined = append(a.joined, j)
-			return j.pool, nil
+			m := a.acquire(name)
+			a.joined = append(a.joined, joinedPool{manager: m, explicit: explicit != "", settings: settings})
+			return m, nil
 		case have.settings == settings && have.explicit == (explicit != ""):
-			return have.pool, nil
+			return have.manager, nil
 		case explicit != "":
 			return nil, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
 		}
 		// The loop ends: every turn but the last finds another pool of the config.
 		name = fmt.Sprintf("%s-%d", derived, n)
 	}
+}
+
+// acquire acquires the manager of the pool of that name. A storage that does not answer is not waited for once per pool.
+func (a *App) acquire(name string) *manager {
+	const least = 100 * time.Millisecond
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(a.ctx, max(storageTimeout-a.waited, least))
+	defer cancel()
+	m := managers.acquire(ctx, name, a.ctx.Storage(), a.logger)
+	a.waited += time.Since(start)
+	return m
 }
 
 func (a *App) find(name string) (joinedPool, bool) {
@@ -123,33 +135,42 @@ func (a *App) add(h *Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.handlers = append(a.handlers, h)
-	for _, b := range h.Backends {
-		if b.Name != "" {
-			a.names[[2]string{h.pool.Name(), b.Address}] = b.Name
-		}
-	}
 }
 
 // Start begins to serve this config.
 func (a *App) Start() error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	if err := a.checkWanted(); err != nil {
+		a.mu.Unlock()
 		return err
 	}
 	ctx, cancel := context.WithCancel(a.ctx.Context)
 	a.stop = cancel
 	serving.Add(a)
-	for _, j := range a.joined {
-		a.quiet = append(a.quiet, j.pool.Notify(a.report))
+	managers, handlers := a.managers(), a.handlers
+	for _, m := range managers {
+		a.quiet = append(a.quiet, m.pool.Notify(a.report))
 	}
-	for _, h := range a.handlers {
+	a.mu.Unlock()
+	for _, m := range managers {
+		m.serve(a)
+	}
+	for _, h := range handlers {
 		h.start()
 		if h.dynamic != nil && h.dynamic.polled {
 			a.done.Go(func() { h.dynamic.poll(ctx) })
 		}
 	}
+	a.done.Go(func() { followStorage(ctx, managers) })
 	return nil
+}
+
+// managers returns those of the pools of a. The caller holds a.mu.
+func (a *App) managers() (all []*manager) {
+	for _, j := range a.joined {
+		all = append(all, j.manager)
+	}
+	return all
 }
 
 // Stop ends what Start began.
@@ -161,6 +182,13 @@ func (a *App) Stop() error {
 	a.stop = nil
 	a.done.Wait()
 	serving.Remove(a)
+	feed.endStreams(a)
+	a.mu.Lock()
+	managers := a.managers()
+	a.mu.Unlock()
+	for _, m := range managers {
+		m.unserve(a) // it may tell of what it does
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, quiet := range a.quiet {
@@ -182,7 +210,7 @@ func (a *App) Cleanup() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, j := range a.joined {
-		pools.Release(j.pool)
+		managers.release(j.manager)
 	}
 	a.joined = nil
 	return nil

@@ -89,11 +89,18 @@ func (b *Backend) Validate() error {
 			return fmt.Errorf("backend %s: %w", b.Address, err)
 		}
 	}
-	if b.Backup < 0 || b.Backup > pool.MaxBackup {
-		return fmt.Errorf("backend %s: backup %d: must be a level from 1 to %d", b.Address, b.Backup, pool.MaxBackup)
+	if err := validateBackup(int(b.Backup)); err != nil {
+		return fmt.Errorf("backend %s: %w", b.Address, err)
 	}
 	if b.MaxRequests < 0 {
 		return fmt.Errorf("backend %s: max_requests %d: must not be negative", b.Address, b.MaxRequests)
+	}
+	return nil
+}
+
+func validateBackup(level int) error {
+	if level < 0 || level > pool.MaxBackup {
+		return fmt.Errorf("backup %d: must be a level from 1 to %d", level, pool.MaxBackup)
 	}
 	return nil
 }

@@ -33,10 +33,12 @@ type request struct {
 	tried    []int // positions in set of the members of attempts that failed
 	again    bool  // there is to be another attempt, for which choice is made
 	refused  error // why nobody was chosen; nil if somebody was
-	dynamic  bool  // set came from a dynamic source
 
 	started   time.Time // if retries are bounded by time
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
+
+	live  liveRequest
+	debug bool // the client is told how backends were chosen
 
 	body   *requestBody // nil if there is none
 	answer answerBody
@@ -77,6 +79,10 @@ func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Ups
 		}
 	}
 	q.attempts++
+	q.live.at(q.upstream.Dial)
+	if q.debug {
+		q.explain(w)
+	}
 	q.verdict, q.sending, q.lastByte = pool.Verdict{}, nil, false
 	return q.upstream
 }
@@ -89,11 +95,11 @@ func (q *request) chooseFirst(r *http.Request) error {
 	}
 	// The loop ends: await waits for a bounded time in all.
 	for {
-		set, dynamic, err := q.h.members(r, false)
+		set, err := q.h.members(r, false)
 		if err != nil {
 			return err
 		}
-		q.enter(set, dynamic)
+		q.enter(set)
 		switch q.choice, err = q.acquireInTurn(r); {
 		case errors.Is(err, pool.ErrFull) && q.h.Queue.enabled():
 			return q.queueUp(r)
@@ -115,11 +121,11 @@ func (q *request) acquireInTurn(r *http.Request) (choice, error) {
 func (q *request) queueUp(r *http.Request) error {
 	settings := q.h.Queue
 	return q.h.pool.Wait(r.Context(), clientKey(r), settings.Size, time.Duration(settings.Timeout), func() error {
-		set, dynamic, err := q.h.members(r, false)
+		set, err := q.h.members(r, false)
 		if err != nil {
 			return err
 		}
-		q.enter(set, dynamic)
+		q.enter(set)
 		q.choice, err = q.acquire(r)
 		return err
 	})
@@ -191,6 +197,7 @@ func (q *request) await(ctx context.Context, err error) bool {
 	defer timer.Stop()
 	select {
 	case <-snapshot.Replaced():
+	case <-q.set.superseded:
 	case <-timer.C:
 	case <-ctx.Done():
 		return false
@@ -199,8 +206,7 @@ func (q *request) await(ctx context.Context, err error) bool {
 }
 
 // enter makes set the one that the request chooses from.
-func (q *request) enter(set *memberSet, dynamic bool) {
-	q.dynamic = dynamic
+func (q *request) enter(set *memberSet) {
 	if q.set == set {
 		return
 	}
@@ -210,7 +216,7 @@ func (q *request) enter(set *memberSet, dynamic bool) {
 		q.tried = q.triedSpace[:0]
 		return
 	}
-	// The dynamic source has named other backends meanwhile: those already tried may have moved.
+	// There are other backends meanwhile: those already tried may have moved.
 	moved := q.tried[:0]
 	for _, i := range q.tried {
 		if at := set.find(before.view.Backend(i).Address); at >= 0 {
@@ -220,17 +226,17 @@ func (q *request) enter(set *memberSet, dynamic bool) {
 	q.tried = moved
 }
 
-// members returns the set that r is to be balanced over and whether a dynamic source named it.
-func (h *Handler) members(r *http.Request, retry bool) (*memberSet, bool, error) {
+// members returns the set that r is to be balanced over.
+func (h *Handler) members(r *http.Request, retry bool) (*memberSet, error) {
 	if h.dynamic != nil {
 		set, err := h.dynamic.members(r, retry)
 		if err == nil {
-			return set, true, nil
+			return set, nil
 		}
-		if h.static == nil {
-			return nil, false, err
+		if h.static.Load() == nil {
+			return nil, err
 		}
 		// Upstreams of the config stand in for a dynamic source that cannot answer.
 	}
-	return h.static, false, nil
+	return h.static.Load(), nil
 }

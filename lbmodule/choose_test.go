@@ -133,7 +133,7 @@ func TestRetryGoesElsewhere(t *testing.T) {
 func TestRetryPassesOverSuspects(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`)
 	fail := func(i int) {
-		l, _ := h.static.view.AcquireMember(i)
+		l, _ := h.static.Load().view.AcquireMember(i)
 		l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
 		l.Release()
 	}
@@ -209,7 +209,8 @@ func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.Respons
 
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
-	set := newMemberSet(h.pool, []pool.Backend{{Address: "a:1", Weight: 1}}, h.Upstreams[:1], pool.Settings{})
+	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.Upstreams[:1], stock: []bool{true}}
+	set, _ := newMemberSet(h.pool, one, pool.Settings{})
 	defer set.view.Close()
 	if _, err := set.acquire(oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)

@@ -13,6 +13,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 const (
@@ -33,12 +36,14 @@ type dynamicSource struct {
 	source reverseproxy.UpstreamSource
 	polled bool
 
-	current atomic.Pointer[memberSet] // of a polled source; nil until it has answered
-	hurry   chan struct{}             // asks the poller to have names looked up anew
-	turn    atomic.Uint64             // how often a polled source has been asked
-	asking  sync.Mutex                // held while a polled source is asked
-	lastErr error                     // of the last turn; guarded by asking
-	failing atomic.Bool               // the last answer was an error
+	current    atomic.Pointer[memberSet] // of a polled source; nil until it has answered
+	publishing sync.Mutex                // guards the replacement of current, and answer
+	answer     []*reverseproxy.Upstream  // that current is made of
+	hurry      chan struct{}             // asks the poller to have names looked up anew
+	turn       atomic.Uint64             // how often a polled source has been asked
+	asking     sync.Mutex                // held while a polled source is asked
+	lastErr    error                     // of the last turn; guarded by asking
+	failing    atomic.Bool               // the last answer was an error
 
 	sets memberSets
 }
@@ -83,6 +88,23 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error)
 		return nil, fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
 	return d.sets.of(d.h, upstreams), nil
+}
+
+// config returns the backends that the source names: in its latest answer, or, if answers depend on requests, in all that are
+// remembered.
+func (d *dynamicSource) config() []overlay.Backend {
+	if d.polled {
+		return d.sets.config(1)
+	}
+	return d.sets.config(maxSets)
+}
+
+// latest is the set of the latest answer, nil if there was none.
+func (d *dynamicSource) latest() *memberSet {
+	if d.polled {
+		return d.current.Load()
+	}
+	return d.sets.latest()
 }
 
 // poll keeps the backends of a polled source up to date until ctx ends.
@@ -146,9 +168,41 @@ func (d *dynamicSource) ask(ctx context.Context, anew bool) error {
 	if err != nil {
 		return fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
-	d.current.Store(d.sets.of(d.h, upstreams))
-	d.h.watchingDynamic.follow(d.h, d.current.Load())
+	d.publish(upstreams)
 	return nil
+}
+
+// publish makes an answer of the source the current one.
+func (d *dynamicSource) publish(upstreams []*reverseproxy.Upstream) {
+	d.publishing.Lock()
+	d.answer = upstreams
+	before := d.current.Load()
+	events := d.compose()
+	changed := d.current.Load() != before
+	d.publishing.Unlock()
+	d.h.pool.Report(events)
+	if changed {
+		d.h.pool.Wake()
+		d.h.manager.renamed()
+	}
+}
+
+// edited has the current answer be looked at with what has been edited since, and returns what there is to report.
+func (d *dynamicSource) edited() []pool.Event {
+	d.publishing.Lock()
+	defer d.publishing.Unlock()
+	if d.current.Load() == nil {
+		return nil
+	}
+	return d.compose()
+}
+
+// compose makes the current set of the answer. The caller holds d.publishing.
+func (d *dynamicSource) compose() []pool.Event {
+	set, events := d.sets.find(d.h, d.answer)
+	d.current.Store(set)
+	d.h.watchingDynamic.follow(d.h, set)
+	return events
 }
 
 // reset has a source that caches forget what it has cached for r.

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -27,15 +28,24 @@ type memberSets struct {
 }
 
 type knownSet struct {
-	hash uint64
-	list []string // addresses, in the order of the source
-	set  *memberSet
+	hash   uint64
+	list   []string // addresses, in the order of the source
+	roster *roster
+	edits  *edits // that went into the set
+	set    *memberSet
 }
 
 var listSeed = maphash.MakeSeed()
 
 // of returns the set of these upstreams.
 func (s *memberSets) of(h *Handler, upstreams []*reverseproxy.Upstream) *memberSet {
+	set, events := s.find(h, upstreams)
+	h.pool.Report(events)
+	return set
+}
+
+// find is of for those who hold a lock: it returns what there is to report.
+func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memberSet, []pool.Event) {
 	var hash maphash.Hash
 	hash.SetSeed(listSeed)
 	for _, u := range upstreams {
@@ -44,6 +54,7 @@ func (s *memberSets) of(h *Handler, upstreams []*reverseproxy.Upstream) *memberS
 	}
 	sum := hash.Sum64()
 
+	edits := h.manager.edits.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := slices.IndexFunc(s.known, func(k knownSet) bool {
@@ -53,16 +64,28 @@ func (s *memberSets) of(h *Handler, upstreams []*reverseproxy.Upstream) *memberS
 		k := s.known[at]
 		copy(s.known[1:at+1], s.known[:at])
 		s.known[0] = k
-		return k.set
+		if k.edits == edits {
+			return k.set, nil
+		}
+		s.known = s.known[1:]
+		defer k.set.supersede()
 	}
-	k := knownSet{hash: sum, set: s.open(h, upstreams)}
+	k := knownSet{hash: sum, roster: s.roster(h, upstreams), edits: edits}
 	for _, u := range upstreams {
 		k.list = append(k.list, u.Dial)
 	}
+	var events []pool.Event
+	k.set, events = newMemberSet(h.pool, h.assemble(k.roster, false), h.poolSettings(h.dynamic.polled))
+	s.remember(k)
+	return k.set, events
+}
+
+// remember keeps k as the most recently used. The caller holds s.mu.
+func (s *memberSets) remember(k knownSet) {
 	if s.closed {
 		// The config is being unloaded; the request is served, nothing is remembered.
 		k.set.view.Close()
-		return k.set
+		return
 	}
 	s.known = slices.Insert(s.known, 0, k)
 	if len(s.known) > maxSets {
@@ -70,30 +93,53 @@ func (s *memberSets) of(h *Handler, upstreams []*reverseproxy.Upstream) *memberS
 		s.known = s.known[:maxSets:maxSets]
 	}
 	s.forgetHosts()
-	return k.set
 }
 
-// open makes the set of these upstreams; one that is named twice gets both shares.
-func (s *memberSets) open(h *Handler, upstreams []*reverseproxy.Upstream) *memberSet {
-	var backends []pool.Backend
-	var own reverseproxy.UpstreamPool
-	at := make(map[string]int, len(upstreams))
+// latest is the set that was used last, nil if there is none.
+func (s *memberSets) latest() *memberSet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.known) == 0 {
+		return nil
+	}
+	return s.known[0].set
+}
+
+// config returns the backends of the last n lists, as the source has named them.
+func (s *memberSets) config(n int) []overlay.Backend {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []overlay.Backend
+	seen := make(map[string]bool)
+	for _, k := range s.known[:min(n, len(s.known))] {
+		for _, b := range k.roster.config() {
+			if !seen[b.Address] {
+				seen[b.Address] = true
+				all = append(all, b)
+			}
+		}
+	}
+	return all
+}
+
+// roster makes the list of these upstreams; one that is named twice gets both shares.
+func (s *memberSets) roster(h *Handler, upstreams []*reverseproxy.Upstream) *roster {
+	r := &roster{byAddress: make(map[string]int, len(upstreams))}
 	weights, _ := h.policy.(*WeightedRoundRobin)
 	for position, u := range upstreams {
 		weight := 1
 		if weights != nil {
 			weight = weights.weight(position)
 		}
-		if i, twice := at[u.Dial]; twice {
-			backends[i].Weight = min(backends[i].Weight+weight, balance.MaxWeight)
+		if i, twice := r.byAddress[u.Dial]; twice {
+			r.backends[i].Weight = min(r.backends[i].Weight+weight, balance.MaxWeight)
 			continue
 		}
-		at[u.Dial] = len(backends)
 		limit := h.limit(u.MaxRequests)
-		backends = append(backends, pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit})
-		own = append(own, &reverseproxy.Upstream{Host: s.host(u.Dial), Dial: u.Dial, MaxRequests: limit})
+		r.add(pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit},
+			&reverseproxy.Upstream{Host: s.host(u.Dial), Dial: u.Dial, MaxRequests: limit}, "")
 	}
-	return newMemberSet(h.pool, backends, own, h.poolSettings(h.dynamic.polled))
+	return r
 }
 
 func (s *memberSets) host(address string) *reverseproxy.Host {

@@ -1,11 +1,15 @@
 package lbmodule
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,17 +48,24 @@ type Handler struct {
 
 	Settings
 
+	app           *App
 	logger        *zap.Logger
 	pool          *pool.Pool
+	manager       *manager // of pool
 	policy        reverseproxy.Selector
 	active        *HealthCheck // with its defaults; nil for none
 	passive       passive
 	retries       retryRules
+	debugRanges   []netip.Prefix // clients that are given the debug header
 	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
 	failureStatus []int          // answers that are failures
 	probing       *probing       // of active; nil for none
-	static        *memberSet     // upstreams and backends; nil when there are none
+	warnings      []string       // about settings that work but hurt
+	roster        *roster        // upstreams and backends, as the config has them
 	dynamic       *dynamicSource // nil without dynamic_upstreams
+
+	// What roster has become by edits; nil when there are none and will be none: a dynamic source names them.
+	static atomic.Pointer[memberSet]
 
 	watchingStatic, watchingDynamic watching
 
@@ -76,8 +87,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Check(); err != nil {
 		return err
 	}
-	app, err := loadApp(ctx)
-	if err != nil {
+	var err error
+	if h.app, err = loadApp(ctx); err != nil {
 		return err
 	}
 	derivedName := h.derivedName()
@@ -91,16 +102,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.Upstreams = roster.upstreams
 	h.takeHealthChecks()
+	h.debugRanges = h.DebugHeader.prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
 	}
 	if err := h.setWeights(roster); err != nil {
 		return err
 	}
-	if h.pool, err = app.join(h.Name, derivedName, settings); err != nil {
+	if h.manager, err = h.app.join(h.Name, derivedName, settings); err != nil {
 		return err
 	}
-	app.add(h)
+	h.pool, h.roster = h.manager.pool, roster
+	h.app.add(h)
 	h.warn(roster)
 	if err := h.loadDynamicSource(ctx); err != nil {
 		return err
@@ -108,10 +121,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionStock(ctx); err != nil {
 		return err
 	}
-	if len(roster.backends) > 0 {
-		h.static = newMemberSet(h.pool, roster.backends, roster.upstreams, h.poolSettings(true))
-		h.watchingStatic.follow(h, h.static)
-	}
+	h.manager.attach(h)
 	return nil
 }
 
@@ -168,8 +178,11 @@ func (h *Handler) transport() http.RoundTripper { return h.Transport.(*attemptTr
 // Cleanup releases what Provision acquired, also when Provision failed half way.
 func (h *Handler) Cleanup() error {
 	h.stop()
-	if h.static != nil {
-		h.static.view.Close()
+	if h.manager != nil {
+		h.manager.detach(h)
+	}
+	if set := h.static.Load(); set != nil {
+		set.view.Close()
 	}
 	if h.dynamic != nil {
 		h.dynamic.sets.close()
@@ -188,18 +201,32 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	q := &request{h: h}
+	q := &request{h: h, debug: h.debugs(r)}
 	if err := h.refusal(); err != nil {
 		return h.unavailable(w, err)
 	}
 	caddyhttp.SetVar(r.Context(), requestVar, q)
 	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
 	defer q.end()
-	err := h.Handler.ServeHTTP(w, r, next)
-	if err != nil && q.refused != nil {
-		return h.unavailable(w, q.refused)
+	if h.DrainTimeout <= 0 {
+		h.manager.live.add(&q.live, nil)
+	} else {
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		r = r.WithContext(ctx)
+		h.manager.live.add(&q.live, cancel)
 	}
-	return err
+	err := h.Handler.ServeHTTP(w, r, next)
+	switch {
+	case err == nil:
+		return nil
+	case q.refused != nil:
+		return h.unavailable(w, q.refused)
+	case errors.Is(context.Cause(r.Context()), errDrained):
+		return h.unavailable(w, errDrained)
+	default:
+		return err
+	}
 }
 
 // refusal tells why no request can be served now, when that is known without looking at the request and
@@ -208,7 +235,8 @@ func (h *Handler) refusal() error {
 	if s := h.retries.stock; h.dynamic != nil || s != nil && s.duration > 0 {
 		return nil
 	}
-	if h.static == nil || h.static.view.Snapshot().Hopeless() && !h.static.view.Revive(time.Now()) {
+	set := h.static.Load()
+	if set == nil || set.view.Snapshot().Hopeless() && !set.view.Revive(time.Now()) {
 		return pool.ErrNone
 	}
 	return nil
@@ -219,7 +247,7 @@ func (h *Handler) refusal() error {
 func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	const most, spread = 30, 5 // seconds
 	after := 1
-	if set := h.static; set != nil {
+	if set := h.static.Load(); set != nil {
 		next := set.view.NextProbe(time.Now())
 		after = min(max(int(math.Ceil(next.Seconds())), 1), most-spread)
 	}

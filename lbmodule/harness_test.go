@@ -33,6 +33,12 @@ func newConfig(t *testing.T) *config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	return newConfigIn(t, dir)
+}
+
+// newConfigIn is newConfig with its storage and log in that directory.
+func newConfigIn(t *testing.T, dir string) *config {
+	t.Helper()
 	c := &config{t: t, log: filepath.Join(dir, "log")}
 	writer, err := json.Marshal(map[string]string{"output": "file", "filename": c.log})
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 // observe has an active check of h find the backends at these positions as err says.
 func observe(h *Handler, err error, positions ...int) {
 	for _, i := range positions {
-		o := pool.Observer{Member: h.static.view.Member(i), Thresholds: healthcheck.Thresholds{}}
+		o := pool.Observer{Member: h.static.Load().view.Member(i), Thresholds: healthcheck.Thresholds{}}
 		o.Observe(healthcheck.Result{Time: time.Now(), Took: 3 * time.Millisecond, Code: 503, Err: err})
 	}
 }
@@ -201,7 +201,7 @@ func TestAdminAPI(t *testing.T) {
 		t.Helper()
 		w := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
-		if err := (adminAPI{}).pools(w, r); err != nil {
+		if err := (adminAPI{}).serve(w, r); err != nil {
 			var failed caddy.APIError
 			if !errors.As(err, &failed) {
 				t.Fatalf("%s: %v", path, err)
@@ -255,7 +255,7 @@ func TestAdminAPI(t *testing.T) {
 	if status, _ := get(poolsPath + "/nobody"); status != http.StatusNotFound {
 		t.Errorf("no such pool: %d", status)
 	}
-	if err := (adminAPI{}).pools(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodDelete, poolsPath, nil)); err == nil {
+	if err := (adminAPI{}).serve(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodDelete, poolsPath, nil)); err == nil {
 		t.Error("DELETE is accepted")
 	}
 }
@@ -269,7 +269,7 @@ func TestSlowStartWithStockPolicy(t *testing.T) {
 	observe(h, nil, 1)
 	got := 0
 	for range 3000 {
-		c, err := h.static.acquire(reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
+		c, err := h.static.Load().acquire(reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

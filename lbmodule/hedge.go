@@ -104,6 +104,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	q.lease.Release()
 	q.choice, q.begun = c.choice, c.begun
 	q.attempts++
+	q.live.at(q.upstream.Dial)
 	c.tell(r)
 	return c.res, nil
 }
@@ -211,6 +212,11 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 	if c.winner != undecided || c.original.Context().Err() != nil || h.pool.QueueLength() > 0 {
 		return nil, false
 	}
+	select {
+	case <-c.set.superseded: // who was there may have been taken out
+		return nil, false
+	default:
+	}
 	lease, err := c.set.view.AcquireFor(c.q.key, []int{c.first}, false)
 	if err != nil {
 		return nil, false
@@ -223,6 +229,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		return nil, false
 	}
 	c.sent, c.begun = true, now
+	c.q.live.copied(c.choice.upstream.Dial)
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
 	c.cancel = cancel
 	r := c.original.WithContext(ctx)

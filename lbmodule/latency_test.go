@@ -150,7 +150,7 @@ func TestLearnOfCopies(t *testing.T) {
 				}
 				synctest.Wait()
 				q.end()
-				for k, m := range []*pool.Member{h.static.view.Member(0), h.static.view.Member(1)} {
+				for k, m := range []*pool.Member{h.static.Load().view.Member(0), h.static.Load().view.Member(1)} {
 					got, want := m.Latency().Estimate(time.Now()), test.want[k]*time.Millisecond
 					if got < want-20*time.Millisecond || got > want+20*time.Millisecond {
 						t.Errorf("%s: expected in %v, want about %v", m.Address(), got, want)

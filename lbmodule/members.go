@@ -18,6 +18,9 @@ import (
 type memberSet struct {
 	view      *pool.View
 	upstreams reverseproxy.UpstreamPool // by position in view
+	stock     []bool                    // those of them that reverse_proxy has set up
+
+	superseded chan struct{} // closed when another set is in its place
 
 	eligible atomic.Pointer[eligibleUpstreams]
 	sessions atomic.Pointer[sessions] // nil until they are asked for
@@ -39,8 +42,16 @@ type eligibleUpstreams struct {
 	list reverseproxy.UpstreamPool
 }
 
-func newMemberSet(p *pool.Pool, backends []pool.Backend, upstreams reverseproxy.UpstreamPool, settings pool.Settings) *memberSet {
-	return &memberSet{upstreams: upstreams, view: p.Open(backends, settings)}
+// newMemberSet makes the set of these backends. It returns what there is to report when no lock is held.
+func newMemberSet(p *pool.Pool, a assembly, settings pool.Settings) (*memberSet, []pool.Event) {
+	view, events := p.OpenQuietly(a.backends, settings)
+	return &memberSet{view: view, upstreams: a.upstreams, stock: a.stock, superseded: make(chan struct{})}, events
+}
+
+// supersede gives the set up, because another one is in its place.
+func (s *memberSet) supersede() {
+	close(s.superseded)
+	s.view.Close()
 }
 
 // find returns the position of the backend of that address, -1 if it is not in the set.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -27,6 +28,7 @@ type poolOverview struct {
 	retries     [pool.RetryReasons]uint64
 	rebound     uint64 // sessions
 
+	Warnings []string          `json:"warnings"` // settings that work but hurt
 	Backends []backendOverview `json:"backends"` // sorted by name
 }
 
@@ -38,19 +40,44 @@ type backendOverview struct {
 	EffectiveWeight float64    `json:"effective_weight"` // 0 while it gets no requests, less than weight while it is ramped up
 	MaxRequests     int        `json:"max_requests,omitempty"`
 	Backup          Backup     `json:"backup,omitempty"`
-	Health          string     `json:"health"`  // up, down or unknown
-	Breaker         string     `json:"breaker"` // closed, open or half_open
+	Zone            string     `json:"zone,omitempty"`
+	State           string     `json:"state"`                // ready, drain or maintenance
+	SlowStart       *float64   `json:"slow_start,omitempty"` // share of its weight while it is ramped up
+	Health          string     `json:"health"`               // up, down or unknown
+	Breaker         string     `json:"breaker"`              // closed, open or half_open
 	Usable          bool       `json:"usable"`
 	Reason          string     `json:"reason,omitempty"` // why it is not usable
 	Since           time.Time  `json:"since"`
-	Until           *time.Time `json:"until,omitempty"` // when an open breaker turns half-open
+	Until           *time.Time `json:"until,omitempty"` // when an open breaker turns half-open, or state is over
 	InFlight        int64      `json:"in_flight"`
 	Requests        uint64     `json:"requests"`
 	Failures        uint64     `json:"failures"`
 	LastCheck       *lastCheck `json:"last_check,omitempty"`
-	Source          string     `json:"source"` // config or dynamic
+	Source          string     `json:"source"` // config, dynamic or api
+
+	Removing  bool           `json:"removing,omitempty"` // it leaves when its requests have ended
+	Added     *mark          `json:"added,omitempty"`    // who added it, if somebody has
+	Edits     []editOverview `json:"edits,omitempty"`    // settings that were edited
+	Persisted *bool          `json:"persisted,omitempty"`
 
 	turned [breaker.States]uint64 // how often the breaker went into each state
+}
+
+// mark is who did something, why, when, and for how long.
+type mark struct {
+	Since    time.Time  `json:"since"`
+	Until    *time.Time `json:"until,omitempty"`
+	TimeLeft string     `json:"time_left,omitempty"`
+	Owner    string     `json:"owner,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+}
+
+// editOverview is a setting that was edited.
+type editOverview struct {
+	Field  overlay.Field `json:"field"`
+	Value  any           `json:"value"`
+	Config any           `json:"config,omitempty"` // as the config has it
+	mark
 }
 
 // lastCheck is the result of the last probe.
@@ -73,32 +100,68 @@ func (a *App) overview() []poolOverview {
 		if slices.ContainsFunc(all, func(p poolOverview) bool { return p.Name == h.pool.Name() }) {
 			continue
 		}
-		all = append(all, h.overview(a))
+		all = append(all, h.overview())
 	}
 	slices.SortFunc(all, func(a, b poolOverview) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
-func (h *Handler) overview(a *App) poolOverview {
-	o := poolOverview{
-		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, time.Now()),
-		Backends: []backendOverview{},
+// shown returns the set of backends that the handler shows, nil if there is none, and whether a dynamic source has named them.
+func (h *Handler) shown() (set *memberSet, dynamic bool) {
+	set = h.static.Load()
+	if h.dynamic == nil {
+		return set, false
 	}
-	set, source := h.static, "config"
-	if h.dynamic != nil {
-		if current := h.dynamic.current.Load(); current != nil || set == nil {
-			set, source = current, "dynamic"
-		}
+	if current := h.dynamic.latest(); current != nil || set == nil {
+		return current, true
+	}
+	return set, false
+}
+
+func (h *Handler) overview() poolOverview {
+	return h.overviewOf(h.running(time.Now()))
+}
+
+// running are the backends of the handler as they are in force.
+func (h *Handler) running(now time.Time) []overlay.Running {
+	e := h.manager.edits.Load()
+	return e.Merge(h.config(), e.gone, now)
+}
+
+// overviewOf is the overview with the settings that these backends have; all else is as it is now.
+func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
+	now := time.Now()
+	o := poolOverview{
+		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
+		Warnings: append([]string{}, h.warnings...), Backends: []backendOverview{},
 	}
 	o.rebound = h.pool.Rebound()
 	for reason := range pool.RetryReasons {
 		o.retries[reason] = h.pool.Retries(reason)
 	}
-	if set == nil {
-		o.State = "down"
-		return o
+	o.State = "down"
+	set, dynamic := h.shown()
+	at := make(map[string]int)
+	if set != nil {
+		o.judge(set.view.Snapshot())
+		for i := range set.view.Len() {
+			at[set.view.Backend(i).Address] = i
+		}
 	}
-	snapshot := set.view.Snapshot()
+	for i := range running {
+		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
+		if position, is := at[running[i].Address]; is {
+			b = h.backendOverview(set.view, set.view.Snapshot(), position)
+		}
+		b.take(&running[i], dynamic, now)
+		o.Backends = append(o.Backends, b)
+	}
+	slices.SortFunc(o.Backends, func(a, b backendOverview) int { return strings.Compare(a.Name, b.Name) })
+	return o
+}
+
+// judge says how the pool is, going by that snapshot.
+func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
 	o.Usable, o.Panic = usable, snapshot.Panicking()
 	switch {
@@ -111,20 +174,14 @@ func (h *Handler) overview(a *App) poolOverview {
 	default:
 		o.State = "ok"
 	}
-	for i := range set.view.Len() {
-		o.Backends = append(o.Backends, h.backendOverview(a, set.view, snapshot, i, source))
-	}
-	slices.SortFunc(o.Backends, func(a, b backendOverview) int { return strings.Compare(a.Name, b.Name) })
-	return o
 }
 
-func (h *Handler) backendOverview(a *App, view *pool.View, snapshot *pool.Snapshot, i int, source string) backendOverview {
+func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int) backendOverview {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{
-		Address: b.Address, Name: a.backendName(h.pool.Name(), b.Address), Weight: b.Weight, MaxRequests: b.MaxRequests, Backup: Backup(b.Backup),
-		Health: "unknown", Usable: vitals.Usable && b.Weight > 0, Since: vitals.Since,
-		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures, Source: source,
+		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
+		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
 	if !vitals.Until.IsZero() {
@@ -137,7 +194,11 @@ func (h *Handler) backendOverview(a *App, view *pool.View, snapshot *pool.Snapsh
 		o.Health = vitals.Status.String()
 	}
 	if snapshot.Has(i) {
-		o.EffectiveWeight = float64(b.Weight) * snapshot.Warmth(i)
+		warmth := snapshot.Warmth(i)
+		o.EffectiveWeight = float64(b.Weight) * warmth
+		if warmth < 1 {
+			o.SlowStart = &warmth
+		}
 	}
 	if last := vitals.Last; !last.Time.IsZero() {
 		o.LastCheck = &lastCheck{Time: last.Time, OK: last.OK(), Ms: float64(last.Took) / float64(time.Millisecond), Code: last.Code}
@@ -148,9 +209,48 @@ func (h *Handler) backendOverview(a *App, view *pool.View, snapshot *pool.Snapsh
 	return o
 }
 
+// take adds the settings, and what was edited of them.
+func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) {
+	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, Backup(r.Backup), r.Zone
+	o.State, o.Removing = string(r.State), r.Removed != nil
+	switch {
+	case r.Config == nil:
+		o.Source = "api"
+	case dynamic:
+		o.Source = "dynamic"
+	default:
+		o.Source = "config"
+	}
+	for _, e := range r.Edits {
+		shown := editOverview{Field: e.Field, Value: e.Value, mark: mark{Since: e.Since, Owner: e.Owner, Reason: e.Reason}}
+		if r.Config != nil {
+			shown.Config = r.Config.Get(e.Field)
+		}
+		shown.lasts(e.Until, now)
+		if o.Edits = append(o.Edits, shown); e.Field == overlay.StateField && shown.Until != nil {
+			o.Until = shown.Until
+		}
+	}
+	if r.Added != nil {
+		o.Added = &mark{Since: r.Added.Since, Owner: r.Added.Owner, Reason: r.Added.Reason}
+		o.Added.lasts(r.Added.Until, now)
+	}
+}
+
+// lasts says until when it is, if it is for a time.
+func (m *mark) lasts(until, now time.Time) {
+	if !until.IsZero() {
+		m.Until, m.TimeLeft = &until, until.Sub(now).Round(time.Second).String()
+	}
+}
+
 // unusable tells why a backend is not usable.
 func unusable(b pool.Backend, v pool.Vitals) string {
 	switch {
+	case b.State == pool.Maintenance:
+		return "maintenance"
+	case b.State != pool.Ready:
+		return "draining"
 	case b.Weight == 0:
 		return "weight is 0"
 	case v.Dead:

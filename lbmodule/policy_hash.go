@@ -149,6 +149,8 @@ func (h *Hash) Validate() error {
 // keyed is a policy that chooses by a key of the request.
 type keyed interface {
 	key(r *http.Request) pool.Key
+	// keyOf is the key of a request whose values are these, one at least.
+	keyOf(values []string) pool.Key
 }
 
 // key is the hash of the request's key.
@@ -157,16 +159,32 @@ func (h *Hash) key(r *http.Request) pool.Key {
 	if !ok {
 		return pool.Key{}
 	}
-	var d xxhash.Digest
+	var d keyDigest
 	d.Reset()
 	known := false
 	for i, key := range h.Keys {
 		value := repl.ReplaceAll(key, "")
 		known = known || value != h.constant[i]
-		_, _ = d.WriteString(value)
-		_, _ = d.Write([]byte{0}) // "ab" and "c" are not "a" and "bc"
+		d.add(value)
 	}
 	return keyOr(pool.Key{Hash: d.Sum64(), Known: known}, h.otherwise, r)
+}
+
+func (h *Hash) keyOf(values []string) pool.Key {
+	var d keyDigest
+	d.Reset()
+	for _, value := range values {
+		d.add(value)
+	}
+	return pool.Key{Hash: d.Sum64(), Known: true}
+}
+
+// keyDigest hashes the values that a key is made of.
+type keyDigest struct{ xxhash.Digest }
+
+func (d *keyDigest) add(value string) {
+	_, _ = d.WriteString(value)
+	_, _ = d.Write([]byte{0}) // "ab" and "c" are not "a" and "bc"
 }
 
 // Select implements [reverseproxy.Selector] for a plain reverse_proxy: the upstream whose hash with the key is the highest

@@ -57,8 +57,14 @@ func (w *word) CaddyModule() caddy.ModuleInfo { return w.Selector.(caddy.Module)
 
 // key is the hash of what the policy goes by. As with Caddy's, those that have a fallback use it when that is empty.
 func (w *word) key(r *http.Request) pool.Key {
-	value := w.value(r)
-	return keyOr(pool.Key{Hash: xxhash.Sum64String(value), Known: value != ""}, w.otherwise, r)
+	return keyOr(plainKey(w.value(r)), w.otherwise, r)
+}
+
+func (w *word) keyOf(values []string) pool.Key { return plainKey(values[0]) }
+
+// plainKey is the key of a request that goes by one value.
+func plainKey(value string) pool.Key {
+	return pool.Key{Hash: xxhash.Sum64String(value), Known: value != ""}
 }
 
 func (w *word) balancePolicy() balance.Policy { return withFallback(balance.Hash{}, w.otherwise) }

@@ -133,7 +133,7 @@ func (a *App) unready(names []string) (unready []string, some bool) {
 
 // ready tells whether the handler has a usable backend. A source that is asked anew for each request may name one.
 func (h *Handler) ready() bool {
-	set := h.static
+	set := h.static.Load()
 	if h.dynamic != nil {
 		if !h.dynamic.polled {
 			return true

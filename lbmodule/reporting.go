@@ -4,6 +4,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -39,11 +40,11 @@ func (a *App) report(e pool.Event) {
 	case pool.BackendDown:
 		a.logger.Warn("backend is down", fields...)
 		a.emit(eventBackendDown, data)
-		a.emit("unhealthy", map[string]any{"host": e.Backend})
+		a.events.Emit(a.ctx, "unhealthy", map[string]any{"host": e.Backend})
 	case pool.BackendUp:
 		a.logger.Info("backend is up", fields...)
 		a.emit(eventBackendUp, data)
-		a.emit("healthy", map[string]any{"host": e.Backend})
+		a.events.Emit(a.ctx, "healthy", map[string]any{"host": e.Backend})
 	case pool.PanicBegan:
 		a.logger.Error("too few backends are usable; all are used that are not dead", fields...)
 		a.emit(eventPanicBegan, data)
@@ -80,14 +81,62 @@ func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]an
 	}
 }
 
-func (a *App) emit(name string, data map[string]any) { a.events.Emit(a.ctx, name, data) }
+// emit tells Caddy's events and ours.
+func (a *App) emit(name string, data map[string]any) {
+	a.events.Emit(a.ctx, name, data)
+	feed.publish(name, data)
+}
+
+// tellExpired tells that an edit, or a backend that was added for a time, is over.
+func (a *App) tellExpired(m *manager, x overlay.Expired) {
+	data := map[string]any{"pool": m.pool.Name(), "backend": m.name(x.Address), "reason": "its time is over"}
+	fields := []zap.Field{zap.String("pool", m.pool.Name()), zap.String("backend", m.name(x.Address))}
+	if x.Edit != nil {
+		data["field"] = string(x.Edit.Field)
+		fields = append(fields, zap.String("field", string(x.Edit.Field)), zap.Any("value", x.Edit.Value))
+	}
+	a.logger.Info("edit of backend is over", fields...)
+	a.emit("change_expired", data)
+}
+
+// tellConflict tells that another node has edited the same backend at the same time.
+func (a *App) tellConflict(m *manager, address string) {
+	a.logger.Warn("another node has edited the backend at the same time; the last to write wins",
+		zap.String("pool", m.pool.Name()), zap.String("backend", m.name(address)))
+	a.emit("change_conflict", map[string]any{"pool": m.pool.Name(), "backend": m.name(address), "reason": "edited by two nodes at the same time"})
+}
+
+// tellExchange tells what is new after edits were exchanged with the storage.
+func (a *App) tellExchange(m *manager, x *exchange, before, after *keeper) {
+	pool := zap.String("pool", m.pool.Name())
+	switch {
+	case before.failed == 0 && after.failed > 0:
+		a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", pool, zap.Error(x.err))
+		a.emit("state_not_persisted", map[string]any{"pool": m.pool.Name(), "reason": x.err.Error()})
+	case before.failed > 0 && after.failed == 0:
+		a.logger.Info("edits of pool are in storage again", pool)
+	}
+	switch {
+	case !before.unread && after.unread:
+		a.logger.Error("edits of other nodes cannot be read", pool, zap.Error(x.err))
+	case before.unread && !after.unread && x.aside == "":
+		a.logger.Info("edits of other nodes can be read again", pool)
+	}
+	if x.aside != "" {
+		a.logger.Error("edits of pool in storage cannot be read and are set aside", pool, zap.String("key", x.aside), zap.Error(x.cause))
+	}
+	for _, c := range x.conflicts {
+		a.tellConflict(m, c.Address)
+	}
+}
 
 // backendName is the name of the backend with that address.
 func (a *App) backendName(pool, address string) string {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if name, named := a.names[[2]string{pool, address}]; named {
-		return name
+	joined, ok := a.find(pool)
+	a.mu.Unlock()
+	if !ok {
+		return address
 	}
-	return address
+	return joined.name(address)
 }

@@ -73,11 +73,11 @@ const maxSuspects = 3
 // chooseNext chooses and reserves the backend of another attempt: one that this request has not been to, and that did not
 // fail when it was asked last, if there is one at hand.
 func (q *request) chooseNext(r *http.Request) (choice, error) {
-	set, dynamic, err := q.h.members(r, true)
+	set, err := q.h.members(r, true)
 	if err != nil {
 		return choice{}, err
 	}
-	q.enter(set, dynamic)
+	q.enter(set)
 	best, err := q.acquire(r)
 	tried := q.tried
 	defer func() { q.tried = tried }()

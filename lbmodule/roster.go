@@ -18,6 +18,7 @@ import (
 type roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
+	names     []string                  // and what they are called
 
 	// positions maps the order in which backends were given to an index of the lists above. It is longer
 	// than they are when an upstream was given twice.
@@ -44,7 +45,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 			r.repeat(at, u)
 			continue
 		}
-		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: isTemplate(u.Dial)}, u)
+		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: isTemplate(u.Dial)}, u, "")
 	}
 	for _, b := range h.Backends {
 		address := environment.ReplaceKnown(b.Address, "")
@@ -60,12 +61,23 @@ func (h *Handler) makeRoster() (*roster, error) {
 		}
 		limit := h.limit(b.MaxRequests)
 		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: int(b.Backup), Zone: b.Zone, Unchecked: isTemplate(address)},
-			&reverseproxy.Upstream{Dial: address, MaxRequests: limit})
+			&reverseproxy.Upstream{Dial: address, MaxRequests: limit}, b.Name)
+	}
+	// Names go with addresses in one list: a name that is the address of another backend would stand for both.
+	for i, name := range r.names {
+		if at, is := r.byAddress[name]; is && at != i {
+			return nil, fmt.Errorf("backend %s: name %s: is the address of another backend", r.backends[i].Address, name)
+		}
 	}
 	return r, nil
 }
 
-func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream) {
+// add appends a backend. Without a name of its own it goes by its address.
+func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
+	if name == "" {
+		name = b.Address
+	}
+	r.names = append(r.names, name)
 	r.byAddress[b.Address] = len(r.backends)
 	r.positions = append(r.positions, len(r.backends))
 	r.backends = append(r.backends, b)
@@ -119,33 +131,36 @@ func (h *Handler) setWeights(r *roster) error {
 	return nil
 }
 
-// warn logs settings that work but hurt.
+// warn notes settings that work but hurt: in the log, and for the API.
 func (h *Handler) warn(r *roster) {
+	warn := func(text string, fields ...zap.Field) {
+		h.logger.Warn(text, append(fields, zap.String("pool", h.pool.Name()))...)
+		h.warnings = append(h.warnings, text)
+	}
 	weight, unequal := 0, false
 	for _, b := range r.backends {
 		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
 		weight = max(weight, b.Weight)
 	}
 	if len(r.backends) > 0 && weight == 0 {
-		h.logger.Warn("all weights are zero: no backend will be used", zap.String("pool", h.pool.Name()))
+		warn("all weights are zero: no backend will be used")
 	}
 	if c := h.active; c != nil {
 		if c.Timeout >= c.Interval {
-			h.logger.Warn("health check timeout is not below its interval: a slow answer delays the next probe",
-				zap.String("pool", h.pool.Name()), zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
+			warn("health check timeout is not below its interval: a slow answer delays the next probe",
+				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
 		}
 		if len(r.backends) == 1 && h.DynamicUpstreamsRaw == nil {
-			h.logger.Warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached",
-				zap.String("pool", h.pool.Name()))
+			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
 		}
 		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
-			h.logger.Warn("backends of this dynamic source depend on the request and are not checked actively", zap.String("pool", h.pool.Name()))
+			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
 	}
 	if unequal && !usesWeights(h.policy) {
-		h.logger.Warn("the selection policy does not look at weights", zap.String("pool", h.pool.Name()))
+		warn("the selection policy does not look at weights")
 	}
 }

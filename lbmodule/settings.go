@@ -8,8 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// Settings are what a load balancer can be told beyond the settings of `reverse_proxy`. The machinery of some is not
-// there yet: those may be switched off or set to their default, and are refused otherwise.
+// Settings are what a load balancer can be told beyond the settings of `reverse_proxy`.
 type Settings struct {
 	// For how long a backend is ramped up after it joined the pool or recovered: its share rises from 10 % to 100 %
 	// over this time. A duration, or `{"disabled": true}`. A pool that is new as a whole is not ramped up.
@@ -34,6 +33,9 @@ type Settings struct {
 
 	// After which time a draining backend's open requests are closed. Default: never.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
+
+	// Whether requests of sessions that the policy keeps at a backend still go there while it drains. Default: they do.
+	DrainSticky *DrainSticky `json:"drain_sticky,omitempty"`
 
 	// A response header that explains the choice. Default: off.
 	DebugHeader *DebugHeader `json:"debug_header,omitempty"`
@@ -107,6 +109,14 @@ type Hedge struct {
 	// The share of requests that may be copied, up to 1. Required.
 	MaxExtra float64 `json:"max_extra,omitempty"`
 }
+
+// DrainSticky lets sessions stay with a backend that drains.
+type DrainSticky struct {
+	// Has them go elsewhere.
+	Disabled bool `json:"disabled,omitempty"`
+}
+
+func (s *DrainSticky) enabled() bool { return s == nil || !s.Disabled }
 
 // DebugHeader explains the choice of a backend to some clients.
 type DebugHeader struct {

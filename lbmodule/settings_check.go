@@ -3,18 +3,21 @@ package lbmodule
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
 )
 
-// Check checks the range of every setting, and that this version can keep what it promises.
+// Check checks the range of every setting.
 func (s *Settings) Check() error {
 	for _, check := range []func() error{
 		s.checkScalars, s.SlowStart.check, s.Queue.check, s.Hedge.check, s.DebugHeader.check, s.HealthCheck.check,
-		s.Breaker.check, s.Retry.check, s.available,
+		s.Breaker.check, s.Retry.check,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -184,4 +187,20 @@ func statusCode(field, value string) error {
 		return fmt.Errorf("%s %s: must be a status from 100 to 599", field, value)
 	}
 	return nil
+}
+
+// display makes a value readable: durations with units, and what pointers point to.
+func display(value any) any {
+	if d, ok := value.(caddy.Duration); ok {
+		return time.Duration(d)
+	}
+	v := reflect.ValueOf(value)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return value
+	}
+	var parts []string
+	for i := range v.Elem().NumField() {
+		parts = append(parts, fmt.Sprint(display(v.Elem().Field(i).Interface())))
+	}
+	return strings.Join(parts, " ")
 }

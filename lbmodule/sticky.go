@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -204,5 +202,7 @@ func (s *Sticky) key(r *http.Request) pool.Key {
 	if value == "" && s.LearnHeader != "" {
 		value = r.Header.Get(s.LearnHeader)
 	}
-	return keyOr(pool.Key{Hash: xxhash.Sum64String(value), Known: value != ""}, s.otherwise, r)
+	return keyOr(plainKey(value), s.otherwise, r)
 }
+
+func (s *Sticky) keyOf(values []string) pool.Key { return plainKey(values[0]) }

@@ -76,9 +76,9 @@ func refuse(h *Handler, address string) {
 }
 
 func tellAll(h *Handler, address string, verdict pool.Verdict) {
-	view := h.static.view
+	view := h.static.Load().view
 	for range 5 {
-		if l, ok := view.AcquireMember(h.static.find(address)); ok {
+		if l, ok := view.AcquireMember(h.static.Load().find(address)); ok {
 			l.Judge(verdict, time.Now())
 			l.Release()
 		}
@@ -173,7 +173,7 @@ func TestStickyFull(t *testing.T) {
 			`:1"}`, `:1", "max_requests": 1}`))
 		b := newBrowser(t, h)
 		at, _ := b.get()
-		l, _ := h.static.view.AcquireSession(h.static.find(at))
+		l, _ := h.static.Load().view.AcquireSession(h.static.Load().find(at))
 		switch other, err := b.get(); {
 		case strict && !errors.Is(err, pool.ErrFull):
 			t.Errorf("strict, its backend full: %s, %v", other, err)

@@ -53,7 +53,7 @@ func (w *watching) begin(h *Handler) {
 	if h.probing != nil && w.set != nil {
 		for i := range w.set.view.Len() {
 			b := w.set.view.Backend(i)
-			if b.Unchecked {
+			if b.Unchecked || b.State == pool.Maintenance {
 				continue
 			}
 			check, err := h.probing.of(b.Address)

@@ -27,6 +27,9 @@ type Options struct {
 	// Connections bounds the requests in flight. One that is due beyond it waits, and its latency with it.
 	// Default: 1000.
 	Connections int
+
+	// Stop ends the sending before its time when it is closed: what is in flight comes to its end. Default: never.
+	Stop <-chan struct{}
 }
 
 // Summary is what came back.
@@ -82,7 +85,8 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-// Run sends Rate x Duration requests and waits for their ends. It returns early, with what it has, when ctx ends.
+// Run sends Rate x Duration requests and waits for their ends. It returns early, with what it has, when ctx ends, and breaks off what
+// is in flight.
 func Run(ctx context.Context, o Options) (*Summary, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
@@ -105,14 +109,16 @@ func Run(ctx context.Context, o Options) (*Summary, error) {
 		if wait := time.Until(due); wait > 0 {
 			select {
 			case <-ctx.Done():
+			case <-o.Stop:
 			case <-time.After(wait):
 			}
 		}
 		select {
 		case <-ctx.Done():
+		case <-o.Stop:
 		case slots <- struct{}{}:
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || o.stopped() {
 			break
 		}
 		s.Sent++
@@ -136,6 +142,15 @@ func Run(ctx context.Context, o Options) (*Summary, error) {
 	wg.Wait()
 	slices.Sort(s.latencies)
 	return s, nil
+}
+
+func (o *Options) stopped() bool {
+	select {
+	case <-o.Stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // send sends one request and reads its answer.

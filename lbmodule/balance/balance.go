@@ -69,6 +69,11 @@ type Picker interface {
 	Sync()
 }
 
+// Scored is a picker that goes by a number for each member, as it is now: the lower the better.
+type Scored interface {
+	Score(i int) float64
+}
+
 // Policy builds pickers. Policies are comparable values: two equal ones build pickers that behave alike.
 type Policy interface {
 	// Build returns a picker over members. It keeps the slice, which must not be modified afterwards.
@@ -78,6 +83,11 @@ type Policy interface {
 	// policies without a rotation ignore them, as any policy ignores a prev that has none. prev is only read, may
 	// still be in use, and is not kept.
 	Build(members []Member, prev Picker, prevIndex []int) Picker
+}
+
+// loadPerWeight is the load in relation to the weight.
+func (m *Member) loadPerWeight() float64 {
+	return float64(m.Load.Load()) / float64(max(m.weight(), 1))
 }
 
 // weight returns Weight within its bounds.

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -75,6 +76,14 @@ func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int 
 		}
 	}
 	return c.index[best]
+}
+
+// Score implements [Scored].
+func (c *choices) Score(i int) float64 {
+	if c.pos[i] < 0 {
+		return math.Inf(1)
+	}
+	return c.members[c.pos[i]].loadPerWeight()
 }
 
 // lighter tells whether position a has fewer requests in flight than b, each in relation to its weight.

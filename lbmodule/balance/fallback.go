@@ -42,6 +42,9 @@ func (w *withFallback) PickFor(hash uint64, tried []int) int {
 	return told(w.other, w.keyed.PickFor(hash, tried))
 }
 
+// Home implements [Keyed].
+func (w *withFallback) Home(hash uint64) int { return w.keyed.Home(hash) }
+
 // Pick implements [Picker].
 func (w *withFallback) Pick(tried []int) int { return told(w.keyed, w.other.Pick(tried)) }
 

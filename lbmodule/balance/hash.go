@@ -11,6 +11,9 @@ type Keyed interface {
 
 	// PickFor is Pick for a request with that hash of its key.
 	PickFor(hash uint64, tried []int) int
+
+	// Home is the member that PickFor picks when nothing is in the way, -1 if there is none. It reserves nothing.
+	Home(hash uint64) int
 }
 
 // Sized is implemented by policies that depend on how many members a pool has in all, whether they can be picked or not. The owner
@@ -128,6 +131,20 @@ func (h *hashPicker) PickFor(hash uint64, tried []int) int {
 	}
 	h.bound.note(p)
 	return h.index[p]
+}
+
+// Home implements [Keyed].
+func (h *hashPicker) Home(hash uint64) int {
+	switch {
+	case len(h.members) == 0:
+		return -1
+	case h.ring != nil:
+		return h.index[h.ring.first(hash, 0)]
+	case len(h.members) == 1:
+		return h.index[0]
+	default:
+		return h.index[h.table[scaled(hash, len(h.table))]]
+	}
 }
 
 // pickFromRing reserves a slot on the first member, in the order of the key, that is to be had; -1 if there is none. Bound: each turn

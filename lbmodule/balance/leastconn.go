@@ -49,6 +49,9 @@ func (l *leastConn) Pick(tried []int) int {
 	return picked
 }
 
+// Score implements [Scored].
+func (l *leastConn) Score(i int) float64 { return l.members[i].loadPerWeight() }
+
 // pickLocked picks among the members that are in the tree. The caller holds mu.
 func (l *leastConn) pickLocked() int {
 	var buf [warmUp]int

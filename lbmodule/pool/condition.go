@@ -37,19 +37,23 @@ type vitals struct {
 
 // condition is what a view makes of a member's vitals.
 type condition struct {
-	held    bool      // it waits for its first probe
-	down    bool      // checks found it unfit
-	dead    bool      // and no connection can be made, so that trying makes no sense
-	since   time.Time // of breaker
-	breaker breaker.State
-	until   time.Time // when an open breaker turns half-open; zero if that is not a matter of time
-	ejected bool      // the breaker takes it out
-	proven  bool      // it has been usable
-	warmth  float64   // share of its weight it is to get, up to 1
-	next    time.Time // when this will be another without anything happening; zero if it will not
+	held      bool      // it waits for its first probe
+	down      bool      // checks found it unfit
+	dead      bool      // and no connection can be made, so that trying makes no sense
+	since     time.Time // of breaker
+	breaker   breaker.State
+	until     time.Time // when an open breaker turns half-open; zero if that is not a matter of time
+	ejected   bool      // the breaker takes it out
+	withdrawn bool      // people have taken it out
+	proven    bool      // it has been usable
+	warmth    float64   // share of its weight it is to get, up to 1
+	next      time.Time // when this will be another without anything happening; zero if it will not
 }
 
-func (c *condition) usable() bool { return !c.held && !c.down && !c.ejected }
+// fit tells whether nothing is wrong with it.
+func (c *condition) fit() bool { return !c.held && !c.down && !c.ejected }
+
+func (c *condition) usable() bool { return c.fit() && !c.withdrawn }
 
 // lastResort tells whether the member may be used in a panic. One that has failed its first check never worked, as far
 // as is known: while others still wait for theirs, these are waited for instead.
@@ -63,11 +67,16 @@ type flips struct {
 	breaker breaker.Transition
 }
 
-// examine tells what the settings of a view make of m, and what turned over because of that.
-func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
+// examine tells what the settings of a view make of m, which is in that state there, and what turned over because of that.
+func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, f flips) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.vitals
+	c.withdrawn = state != Ready
+	if state == Maintenance {
+		// It is not checked. When it comes back it may be another one.
+		h.state = healthcheck.State{}
+	}
 	down := false
 	if s.Checked {
 		unknown := h.state.Status == healthcheck.Unknown
@@ -107,7 +116,7 @@ func (m *Member) examine(s *Settings, now time.Time) (c condition, f flips) {
 	}
 	h.proven = h.proven || h.usable
 	c.proven = h.proven
-	h.cold = h.cold || c.down || c.ejected
+	h.cold = h.cold || c.down || c.ejected || c.withdrawn
 	c.warmth = 1
 	if age := now.Sub(h.ramp); !h.ramp.IsZero() && age < s.SlowStart {
 		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(s.SlowStart)

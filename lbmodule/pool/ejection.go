@@ -19,9 +19,24 @@ func (v *View) mayEject(i int) bool {
 	return others > 0 && s.ejected+int(v.ejected.Load()) < most
 }
 
+// living returns the view to go by where v is closed, with the position there of the member at position i: what v shows is out of
+// date then.
+func (v *View) living(i int) (*View, int) {
+	v.mu.Lock()
+	closed := v.closed
+	v.mu.Unlock()
+	watchers := v.members[i].watchers.Load()
+	if !closed || watchers == nil || len(*watchers) == 0 {
+		return v, i
+	}
+	w := (*watchers)[len(*watchers)-1]
+	return w.view, w.index
+}
+
 // trip opens the breaker of the member at position i for that cause, unless too many are out already. A dead member
 // always is: it is of no use to anybody.
 func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
+	v, i = v.living(i)
 	m, s := v.members[i], &v.settings
 	dead := func() bool { return m.refused.Load() >= s.deadAfter() }
 	if !s.DryRun && !dead() && !v.mayEject(i) {
@@ -46,7 +61,7 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	if turned.Happened() {
 		v.pool.report(v.turned(i, turned))
 	}
-	v.pool.reportAll(events)
+	v.pool.Report(events)
 }
 
 // noteOpened has the views of m count that its breaker has opened, until their snapshots show it.
@@ -146,7 +161,7 @@ func (v *View) NextProbe(now time.Time) time.Duration {
 // when the view looks at them; it returns whether anything does.
 func (v *View) hasten(cause breaker.Cause, opened time.Time) (some bool) {
 	for i, m := range v.members {
-		if v.backends[i].Weight == 0 || m.refused.Load() < v.settings.deadAfter() {
+		if !v.backends[i].takesNew() || m.refused.Load() < v.settings.deadAfter() {
 			continue
 		}
 		m.mu.Lock()

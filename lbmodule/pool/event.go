@@ -70,7 +70,8 @@ func (p *Pool) report(e Event) {
 	}
 }
 
-func (p *Pool) reportAll(events []Event) {
+// Report tells of what has happened. It is called with no lock held.
+func (p *Pool) Report(events []Event) {
 	for _, e := range events {
 		p.report(e)
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
@@ -69,13 +70,24 @@ func (m *Member) Counts() Counts {
 // Latency is what is known of how soon the member answers.
 func (m *Member) Latency() *balance.Latency { return &m.latency }
 
-// Reset begins a new life of the counters. Requests in flight stay counted as such; how they end is no longer
-// booked.
-func (m *Member) Reset() {
+// Reset begins a new life of the counters and closes the breaker, whatever it has found. Requests in flight stay counted as
+// such; how they end is no longer booked.
+func (m *Member) Reset(now time.Time) {
 	m.latency.Forget()
 	m.generation.Add(1)
 	m.requests.Store(0)
 	m.failures.Store(0)
+	m.refused.Store(0)
+	m.mu.Lock()
+	m.vitals.passive = breaker.Window{}
+	turned := m.vitals.breaker.Reset(now)
+	m.life.Store(m.vitals.breaker.Generation())
+	m.noteSlot()
+	m.mu.Unlock()
+	if turned.Happened() {
+		m.pool.report(Event{Kind: BreakerTurned, Pool: m.pool.name, Backend: m.address, Reason: turned.Cause.String(), Breaker: turned})
+	}
+	m.refresh(now)
 }
 
 // changed tells the views of m, but not from itself, that its load is another.
@@ -92,7 +104,7 @@ func (m *Member) changed(from *View) {
 }
 
 // refresh has the views of m look at it anew.
-func (m *Member) refresh(now time.Time) { m.pool.reportAll(m.refreshQuietly(now)) }
+func (m *Member) refresh(now time.Time) { m.pool.Report(m.refreshQuietly(now)) }
 
 // refreshQuietly is refresh for those who hold a lock: it returns what there is to report.
 func (m *Member) refreshQuietly(now time.Time) (events []Event) {

@@ -63,14 +63,52 @@ func (p *Pool) Members() []*Member {
 // MaxBackup is the highest level of backups.
 const MaxBackup = 9
 
+// State is whether a backend is to be used, as far as people have a say.
+type State uint8
+
+const (
+	// Ready is as usual.
+	Ready State = iota
+	// Draining is no new requests, but those of sessions that are bound to it.
+	Draining
+	// Drained is no new requests at all.
+	Drained
+	// Maintenance is Drained, and what is known of its health is out of date.
+	Maintenance
+)
+
 // Backend is a member's settings in one view.
 type Backend struct {
 	Address     string
+	State       State
 	Weight      int    // 0..balance.MaxWeight; 0 takes no new requests
 	MaxRequests int    // exact bound of requests in flight, counted over all views of the pool; 0 = none
 	Backup      int    // level: used while no backend of a lower one is eligible; 0 = primary, at most MaxBackup
 	Zone        string // for Settings.PreferZone
 	Unchecked   bool   // the address stands for several backends, depending on the request: checks do not apply
+}
+
+// InFlight is the number of requests that the member with that address is serving; 0 if there is none.
+func (p *Pool) InFlight(address string) int64 {
+	if m := p.Member(address); m != nil {
+		return m.InFlight()
+	}
+	return 0
+}
+
+// Member returns the member with that address, nil if there is none.
+func (p *Pool) Member(address string) *Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.members[address]
+}
+
+// takesNew tells whether the backend is to be given new requests at all.
+func (b *Backend) takesNew() bool { return b.Weight > 0 && b.State == Ready }
+
+// keepsSessions tells whether requests of sessions that are bound to it still go to a backend that takes no new ones.
+func (b *Backend) keepsSessions() bool {
+	return b.State == Draining || b.State == Ready && b.Weight == 0
 }
 
 // Initial is how a member with an active check is treated before its first probe has ended.
@@ -128,6 +166,13 @@ type Settings struct {
 // Open makes a view of the pool with these backends, whose addresses must differ. The view is to be closed when
 // its config goes.
 func (p *Pool) Open(backends []Backend, settings Settings) *View {
+	v, events := p.OpenQuietly(backends, settings)
+	p.Report(events)
+	return v
+}
+
+// OpenQuietly is Open for those who hold a lock: it returns what there is to [Pool.Report] afterwards.
+func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Event) {
 	if sized, ok := settings.Policy.(balance.Sized); ok {
 		settings.Policy = sized.For(len(backends))
 	}
@@ -152,14 +197,14 @@ func (p *Pool) Open(backends []Backend, settings Settings) *View {
 		v.members[i] = m
 	}
 	// The snapshot must be there before a member tells of its changes, and synchronised after all of them do.
-	v.Refresh(now)
+	events := v.refresh(now)
 	for i, m := range v.members {
 		m.watch(v, i)
 	}
 	p.mu.Unlock()
-	v.Refresh(now)
+	events = append(events, v.refresh(now)...)
 	v.snap.Load().sync()
-	return v
+	return v, events
 }
 
 // close takes v's hold from its members.

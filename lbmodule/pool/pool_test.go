@@ -234,7 +234,7 @@ func TestLease(t *testing.T) {
 	}
 	// How a request of an earlier life ends is not booked in this one, but its slot comes back.
 	l = take(t, v)
-	m.Reset()
+	m.Reset(time.Now())
 	finish(&l, Failure)
 	if got := m.Counts(); got != (Counts{}) {
 		t.Errorf("after a reset: %+v, want zeros", got)

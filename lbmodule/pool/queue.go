@@ -57,6 +57,9 @@ func (p *Pool) free(more bool) {
 	}
 }
 
+// Wake has those who wait look again: there are other slots than before, in another view.
+func (p *Pool) Wake() { p.free(true) }
+
 // Wait has a request of that client wait until try succeeds, which is called each time that it may. It returns what try
 // returned last, unless that is ErrFull: then ErrQueueFull if there are size requests waiting already, ErrQueueTimeout
 // when the time is up, or the error of ctx.

@@ -7,8 +7,7 @@ import "slices"
 // Keeps tells whether the member at position i takes the requests of its sessions: those that may be picked, and those that are given
 // no new requests but still serve what they have begun.
 //
-// That is so for members of weight 0, whose condition is good. Whatever else takes a member out of the choice but leaves it its
-// sessions, such as draining, belongs into [Snapshot.kept] as well: see [View.place].
+// That is so for members that drain, and for those of weight 0, while nothing is wrong with them.
 func (s *Snapshot) Keeps(i int) bool { return s.Has(i) || slices.Contains(s.kept, i) }
 
 // AcquireSession reserves a slot on the member at position i for a request of one of its sessions. It reports false when the member does

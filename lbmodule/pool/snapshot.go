@@ -3,6 +3,8 @@ package pool
 import (
 	"slices"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
 // Snapshot is the set of members that may be picked at one moment. It is immutable, but for what its pickers
@@ -70,6 +72,24 @@ func (s *Snapshot) Warmth(i int) float64 {
 		return s.tiers[at.tier].warmth[at.index]
 	}
 	return 1
+}
+
+// InTurn tells whether the member at position i is one of those that come first: no backup while there are others.
+func (s *Snapshot) InTurn(i int) bool {
+	return s.Has(i) && int(s.at[i].tier) >= s.first && int(s.at[i].tier) < s.first+zones
+}
+
+// Score is what the policy makes of the member at position i, the lower the better; ok is false if it does not go by such.
+func (s *Snapshot) Score(i int) (score float64, ok bool) {
+	at := s.at[i]
+	if at == nowhere {
+		return 0, false
+	}
+	scored, ok := s.tiers[at.tier].picker.(balance.Scored)
+	if !ok {
+		return 0, false
+	}
+	return scored.Score(int(at.index)), true
 }
 
 // changed tells the picker that knows member i that the member's load is another.

@@ -144,6 +144,23 @@ func (s *Snapshot) zone(key Key) int {
 	return s.first + elsewhere
 }
 
+// Home returns the position of the member that a request with that key goes to when nothing is in the way; -1 if the policy does not go
+// by keys, or there is nobody.
+func (s *Snapshot) Home(key Key) int {
+	if s.first == len(s.tiers) || !key.Known {
+		return -1
+	}
+	t := &s.tiers[s.zone(key)]
+	if t.keyed == nil {
+		return -1
+	}
+	i := t.keyed.Home(key.Hash)
+	if i < 0 {
+		return -1
+	}
+	return t.members[i]
+}
+
 // pick picks among the members of the level in use. When the zone that a request is for is full, it goes to the other.
 func (s *Snapshot) pick(key Key) int {
 	t := s.zone(key)

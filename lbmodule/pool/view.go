@@ -136,7 +136,7 @@ func (v *View) granted(i int) Lease {
 func (v *View) Member(i int) *Member { return v.members[i] }
 
 // Refresh looks at the members anew and makes the snapshot that follows from how they are now.
-func (v *View) Refresh(now time.Time) { v.pool.reportAll(v.refresh(now)) }
+func (v *View) Refresh(now time.Time) { v.pool.Report(v.refresh(now)) }
 
 // refresh returns what there is to report.
 func (v *View) refresh(now time.Time) []Event {
@@ -216,9 +216,9 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 	s = &Snapshot{tiers: make([]tier, tierCount(v.backends)), at: make([]place, len(v.backends)), replaced: make(chan struct{})}
 	conditions := make([]condition, len(v.backends))
 	for i, b := range v.backends {
-		c, flipped := v.members[i].examine(&v.settings, now)
+		c, flipped := v.members[i].examine(&v.settings, b.State, now)
 		if b.Unchecked {
-			c = condition{warmth: 1}
+			c = condition{warmth: 1, withdrawn: c.withdrawn}
 		} else {
 			events = v.tell(events, i, &c, flipped)
 		}
@@ -226,7 +226,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 		if !c.next.IsZero() && (due.IsZero() || c.next.Before(due)) {
 			due = c.next
 		}
-		if b.Weight == 0 {
+		if !b.takesNew() {
 			continue
 		}
 		s.total++
@@ -278,7 +278,7 @@ func (v *View) tell(events []Event, i int, c *condition, f flips) []Event {
 func (v *View) panics(s *Snapshot, conditions []condition) bool {
 	known, resort := 0, false
 	for i, c := range conditions {
-		if v.backends[i].Weight == 0 || c.held {
+		if !v.backends[i].takesNew() || c.held {
 			continue
 		}
 		known++
@@ -293,11 +293,11 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 	for i, b := range v.backends {
 		s.at[i] = nowhere
 		c := &conditions[i]
-		eligible := c.usable() || s.panicking && c.lastResort(s.held)
-		if b.Weight == 0 && eligible {
+		eligible := c.fit() || s.panicking && c.lastResort(s.held)
+		if eligible && b.keepsSessions() {
 			s.kept = append(s.kept, i)
 		}
-		if b.Weight == 0 || !eligible {
+		if !b.takesNew() || !eligible {
 			continue
 		}
 		n := v.tierOf(&b)
@@ -311,7 +311,7 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 		c := &conditions[i]
 		halfOpen := c.ejected && c.breaker == breaker.HalfOpen && !c.down && !c.held
 		inTurn := b.Backup*zones <= s.first
-		if halfOpen && inTurn && b.Weight > 0 && s.at[i] == nowhere {
+		if halfOpen && inTurn && b.takesNew() && s.at[i] == nowhere {
 			s.probes = append(s.probes, i)
 			if s.probing.IsZero() || c.since.Before(s.probing) {
 				s.probing = c.since

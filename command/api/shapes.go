@@ -1,0 +1,180 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Pool is a pool as the API shows it.
+type Pool struct {
+	Name        string    `json:"name"`
+	Policy      string    `json:"policy"`
+	State       string    `json:"state"` // ok, degraded, panic or down
+	Usable      int       `json:"usable"`
+	Panic       bool      `json:"panic"`
+	Queue       int       `json:"queue"`
+	RetryBudget float64   `json:"retry_budget"`
+	Warnings    []string  `json:"warnings"`
+	Backends    []Backend `json:"backends"`
+}
+
+// Backend is a backend as the API shows it.
+type Backend struct {
+	Address         string  `json:"address"`
+	Name            string  `json:"name"`
+	Weight          int     `json:"weight"`
+	EffectiveWeight float64 `json:"effective_weight"`
+	MaxRequests     int     `json:"max_requests"`
+	Backup          Level   `json:"backup"`
+	Zone            string  `json:"zone"`
+
+	State    string     `json:"state"`   // ready, drain or maintenance
+	Health   string     `json:"health"`  // up, down or unknown
+	Breaker  string     `json:"breaker"` // closed, open or half_open
+	Usable   bool       `json:"usable"`
+	Reason   string     `json:"reason"` // why it is not usable
+	Since    time.Time  `json:"since"`
+	Until    *time.Time `json:"until"` // when an open breaker turns half-open, or a timed state ends
+	Removing bool       `json:"removing"`
+
+	InFlight  int64             `json:"in_flight"`
+	Requests  uint64            `json:"requests"`
+	Failures  uint64            `json:"failures"`
+	Retries   uint64            `json:"retries"`
+	LatencyMs *Latency          `json:"latency_ms"`
+	Codes     map[string]uint64 `json:"codes"`
+	LastCheck *Check            `json:"last_check"`
+
+	Source    string `json:"source"` // config, dynamic or api
+	Added     *Mark  `json:"added"`  // nil unless somebody added it
+	Edits     []Edit `json:"edits"`
+	Persisted *bool  `json:"persisted"` // in answers to changes: whether the change is stored
+}
+
+// Latency is how long a backend takes, in milliseconds.
+type Latency struct {
+	P50  float64 `json:"p50"`
+	P95  float64 `json:"p95"`
+	P99  float64 `json:"p99"`
+	EWMA float64 `json:"ewma"`
+}
+
+// Check is the result of an active check.
+type Check struct {
+	Time  time.Time `json:"time"`
+	OK    bool      `json:"ok"`
+	Ms    float64   `json:"ms"`
+	Code  int       `json:"code"`
+	Error string    `json:"error"`
+}
+
+// Mark is who did something, why, when, and for how long.
+type Mark struct {
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until"`
+	Owner  string     `json:"owner"`
+	Reason string     `json:"reason"`
+}
+
+// Edit is a field that somebody set.
+type Edit struct {
+	Field  string          `json:"field"`
+	Value  json.RawMessage `json:"value"`
+	Config json.RawMessage `json:"config"` // what the config says
+	Mark
+}
+
+// Diff is how a pool differs from its config.
+type Diff struct {
+	Pool      string       `json:"pool"`
+	Changes   []Difference `json:"changes"`
+	Caddyfile string       `json:"caddyfile"` // what to write for what runs
+}
+
+// Difference is one field of a backend, or a backend as a whole.
+type Difference struct {
+	Backend string          `json:"backend"`
+	Field   string          `json:"field"`
+	Config  json.RawMessage `json:"config"`
+	Running json.RawMessage `json:"running"`
+	Until   *time.Time      `json:"until"`
+	Added   bool            `json:"added"`
+	Removed bool            `json:"removed"`
+}
+
+// Explanation tells where a request goes, and why.
+type Explanation struct {
+	Pool       string      `json:"pool"`
+	Policy     string      `json:"policy"`
+	Key        string      `json:"key"`
+	Request    *Live       `json:"request"` // that was asked for
+	Chosen     string      `json:"chosen"`  // "" where that is not certain
+	Candidates []Candidate `json:"candidates"`
+	Live       []Live      `json:"live"`
+}
+
+// Candidate is a backend that might have been chosen.
+type Candidate struct {
+	Backend         string   `json:"backend"`
+	In              bool     `json:"in"`
+	Reason          string   `json:"reason"`
+	Score           *float64 `json:"score"`
+	Weight          int      `json:"weight"`
+	EffectiveWeight float64  `json:"effective_weight"`
+	InFlight        int64    `json:"in_flight"`
+}
+
+// Live is a request that is on its way.
+type Live struct {
+	ID       string    `json:"id"`
+	Backend  string    `json:"backend"`
+	Since    time.Time `json:"since"`
+	Attempts int       `json:"attempts"`
+}
+
+// Zone is a rate limit.
+type Zone struct {
+	Zone        string            `json:"zone"`
+	Rate        string            `json:"rate"`
+	Burst       int               `json:"burst"`
+	Concurrency int               `json:"concurrency"`
+	DryRun      bool              `json:"dry_run"`
+	Keys        int               `json:"keys"`
+	MaxKeys     int               `json:"max_keys"`
+	Evictions   uint64            `json:"evictions"`
+	Decisions   map[string]uint64 `json:"decisions"`
+	Store       *Store            `json:"store"`
+	Busiest     []Key             `json:"busiest"`
+}
+
+// Store is what several Caddys share of a rate limit.
+type Store struct {
+	Available bool   `json:"available"`
+	Errors    uint64 `json:"errors"`
+}
+
+// Key is what a client has used of a rate limit.
+type Key struct {
+	Key          string   `json:"key"`
+	Tokens       float64  `json:"tokens"`
+	SharedTokens *float64 `json:"shared_tokens"`
+	Burst        int      `json:"burst"`
+	InFlight     int      `json:"in_flight"`
+	Requests     int      `json:"requests"`
+	Refused      int      `json:"refused"`
+}
+
+// Level is the level of a backup, 0 for none. The API writes the first one as true.
+type Level int
+
+// UnmarshalJSON reads a level, or whether it is the first one.
+func (l *Level) UnmarshalJSON(text []byte) error {
+	var first bool
+	if err := json.Unmarshal(text, &first); err == nil {
+		if *l = 0; first {
+			*l = 1
+		}
+		return nil
+	}
+	return json.Unmarshal(text, (*int)(l))
+}

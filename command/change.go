@@ -1,0 +1,238 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ballastlb/ballast/command/api"
+	"github.com/ballastlb/ballast/command/plain"
+)
+
+// change are the flags of commands that change a backend.
+type change struct {
+	reason, owner    string
+	duration, until  string
+	ifMatch          string
+	sync, yes, force bool
+	wait             waiting
+}
+
+// trait is what changes of a kind have in common beyond what all have.
+type trait uint8
+
+const (
+	blamed    trait = iota // it is said who makes it, and why
+	timed                  // it can end by itself
+	confirmed              // it may have to be confirmed
+)
+
+// flags adds the flags of a change.
+func (c *change) flags(cmd *cobra.Command, traits ...trait) {
+	flags := cmd.Flags()
+	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
+	flags.BoolVar(&c.sync, "sync", false, "Answer when the change is stored; fail if it cannot be")
+	for _, t := range traits {
+		switch t {
+		case blamed:
+			flags.StringVar(&c.reason, "reason", "", "Why; shown with the change")
+			flags.StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
+		case timed:
+			flags.StringVar(&c.duration, "for", "", "Undo the change after this time, as 30m")
+			flags.StringVar(&c.until, "until", "", "Undo the change at this time, as 2026-01-02T15:04:05Z")
+			cmd.MarkFlagsMutuallyExclusive("for", "until")
+		case confirmed:
+			c.confirmation(cmd)
+		}
+	}
+}
+
+// confirmation adds the flag that answers the question.
+func (c *change) confirmation(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.yes, "yes", false, "Do not ask")
+}
+
+// defaultOwner is the user and the machine.
+func defaultOwner() string {
+	name := os.Getenv("USER")
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return name
+	}
+	return name + "@" + host
+}
+
+// fields is a change as the API takes it.
+type fields map[string]any
+
+// with adds what the flags say.
+func (f fields) with(c *change) fields {
+	owner := c.owner
+	if owner == "" {
+		owner = defaultOwner()
+	}
+	for name, value := range map[string]string{"reason": c.reason, "owner": owner, "for": c.duration, "until": c.until} {
+		if value != "" {
+			f[name] = value
+		}
+	}
+	return f
+}
+
+// request is a request with what the flags say about how it is done.
+func (c *change) request(method, path string, body any) api.Request {
+	r := api.Request{Method: method, Path: path, IfMatch: c.ifMatch, Body: body, Query: url.Values{}}
+	if c.sync {
+		r.Query.Set("sync", "1")
+	}
+	if c.force {
+		r.Query.Set("force", "1")
+	}
+	return r
+}
+
+// patch changes a backend and tells the result.
+func (t *tool) patch(ctx context.Context, c *change, to target, f fields) error {
+	return t.do(ctx, c, to, c.request(http.MethodPatch, to.path(), f.with(c)))
+}
+
+// do sends a change and tells the backend's state after it.
+func (t *tool) do(ctx context.Context, c *change, to target, r api.Request) error {
+	var b api.Backend
+	answer, shown, err := t.get(ctx, r, &b)
+	if err != nil {
+		return err
+	}
+	if shown {
+		if err := answer.Decode(&b); err != nil {
+			return err
+		}
+	} else {
+		t.tell(to, &b, answer)
+	}
+	return t.stored(c, &b)
+}
+
+// stored tells whether the change will survive a restart. For those who asked for it to be stored, anything else is an error.
+func (t *tool) stored(c *change, b *api.Backend) error {
+	const lost = "the change is in effect, but %s stored: %s be lost at a restart"
+	switch {
+	case b.Persisted == nil || *b.Persisted:
+		return nil
+	case c.sync:
+		return errorf(exitRefused, lost, "could not be", "it will")
+	default:
+		t.warn("Warning: "+lost, "not yet", "it might")
+		return nil
+	}
+}
+
+// tell prints a backend's state in a line.
+func (t *tool) tell(to target, b *api.Backend, answer *api.Answer) {
+	line := fmt.Sprintf("%s in pool %s: %s, weight %s, %s in flight", b.Name, to.pool.Name, plain.Status(b).Text, plain.Weight(b), plain.InFlight(b))
+	if why := plain.Why(b, answer.Time); why != "" {
+		line += "; " + why
+	}
+	t.say("%s", line)
+}
+
+func (t *tool) addCommand() *cobra.Command {
+	var c change
+	var name, zone string
+	var weight, maxRequests int
+	var backup bool
+	cmd := &cobra.Command{
+		Use:   "add [<pool>] <address>",
+		Short: "Adds a backend to a pool",
+		Long: `
+Adds a backend to a pool. It stays until it is removed, over reloads and restarts,
+or until the time given by --for or --until.`,
+		Example: examples("caddy lb add 10.0.0.4:8080",
+			`caddy lb add web 10.0.0.4:8080 --weight 3 --max-requests 100 --for 2h --reason "sale"`),
+		Args: cobra.RangeArgs(1, 2),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", "", "What it is called (default: its address)")
+	flags.IntVar(&weight, "weight", 1, "Share relative to the others, 0 to 65535")
+	flags.IntVar(&maxRequests, "max-requests", 0, "Cap of requests in flight (default: none)")
+	flags.BoolVar(&backup, "backup", false, "Use it when no other is usable")
+	flags.StringVar(&zone, "zone", "", "Zone it is in")
+	c.flags(cmd, blamed, timed)
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		pool, address := "", args[0]
+		if len(args) > 1 {
+			pool, address = args[0], args[1]
+		}
+		to, err := t.pool(ctx, pool)
+		if err != nil {
+			return err
+		}
+		f := fields{"address": address}
+		for flag, value := range map[string]any{"name": name, "weight": weight, "max-requests": maxRequests, "backup": backup, "zone": zone} {
+			if flags.Changed(flag) {
+				f[strings.ReplaceAll(flag, "-", "_")] = value
+			}
+		}
+		return t.do(ctx, &c, to, c.request(http.MethodPost, api.Path(api.PoolsPath, to.pool.Name, "backends"), f.with(&c)))
+	})
+	return cmd
+}
+
+// about makes a command of f, which is about the backend that the arguments name.
+func (t *tool) about(f func(ctx context.Context, to target) error) func(*cobra.Command, []string) error {
+	return t.run(func(ctx context.Context, args []string) error {
+		to, err := t.backend(ctx, args)
+		if err != nil {
+			return err
+		}
+		return f(ctx, to)
+	})
+}
+
+func (t *tool) weightCommand() *cobra.Command {
+	var c change
+	cmd := &cobra.Command{
+		Use:   "weight [<pool>] <backend> <weight>|config",
+		Short: "Changes a backend's weight",
+		Long: `
+Changes a backend's weight: its share relative to the others, 0 to 65535. With 0 it gets
+no new requests. 'config' takes the change back, so that the config rules again.
+
+Weight 0 for the last usable backend of a pool must be confirmed.`,
+		Example: examples("caddy lb weight 10.0.0.1:8080 5", "caddy lb weight web a 1 --for 10m", "caddy lb weight web a config"),
+		Args:    cobra.RangeArgs(2, 3),
+	}
+	c.flags(cmd, blamed, timed, confirmed)
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		last := len(args) - 1
+		var weight any // null: the config's
+		if args[last] != "config" {
+			n, err := strconv.Atoi(args[last])
+			if err != nil {
+				return usageErrorf("weight %s: must be a number from 0 to 65535, or config", args[last])
+			}
+			weight = n
+		}
+		to, err := t.backend(ctx, args[:last])
+		if err != nil {
+			return err
+		}
+		if weight == 0 && to.last() {
+			if err := t.confirm(c.yes, to.question("give", "weight 0")); err != nil {
+				return err
+			}
+		}
+		return t.patch(ctx, &c, to, fields{"weight": weight})
+	})
+	return cmd
+}

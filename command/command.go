@@ -1,0 +1,154 @@
+package command
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/ballastlb/ballast/command/api"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "lb",
+		Usage: "<command>",
+		Short: "Shows and changes the load balancer of a running Caddy",
+		Long: `
+Shows and changes the load balancer of a running Caddy, through its admin endpoint.
+
+Changes take effect at once, without a reload. They survive reloads and restarts,
+and are listed by 'caddy lb diff' as differences from the config.
+
+The admin endpoint is found as by Caddy's other commands: --address if it is given;
+else what the config given by --config says; else the environment variable
+CADDY_ADMIN; else localhost:2019. Unix sockets are written unix//run/caddy.sock.
+
+Where there is one pool only, its name may be left out. A backend may be called
+by its name or by its address.
+
+Results are printed to stdout, all else to stderr. Tables have fixed columns, '-'
+stands for what is not known. Colours are used at a terminal only, and not at all
+if NO_COLOR is set. With --json the API's own answer is printed.
+
+Exit codes:
+  0  done
+  1  wrong usage, not confirmed, or another failure
+  4  there is no such pool, backend, zone or key
+  5  conflict: it exists already, or somebody changed it first (--if-match)
+  6  refused by the server, or done but not stored (--sync)
+  7  Caddy cannot be reached
+  8  --wait took longer than --timeout`,
+		CobraFunc: func(cmd *cobra.Command) {
+			addCommands(cmd, systemConsole(), &outcome{})
+		},
+	})
+}
+
+// tool is what all commands have in common.
+type tool struct {
+	console
+	flags   connection
+	client  *api.Client
+	outcome *outcome
+}
+
+// connection are the flags of every command.
+type connection struct {
+	address, config, adapter string
+	json                     bool
+}
+
+// outcome is the exit code of the command that ran.
+type outcome struct{ code int }
+
+// addCommands makes lb the parent of the commands.
+func addCommands(lb *cobra.Command, c console, o *outcome) {
+	t := &tool{console: c, outcome: o}
+	flags := lb.PersistentFlags()
+	flags.StringVar(&t.flags.address, "address", "", "Address of the admin endpoint (default: what the config or CADDY_ADMIN says, else localhost:2019)")
+	flags.StringVarP(&t.flags.config, "config", "c", "", "Configuration file to look up the admin endpoint in")
+	flags.StringVarP(&t.flags.adapter, "adapter", "a", "", "Name of the config adapter for --config")
+	flags.BoolVar(&t.flags.json, "json", false, "Print the API's answer as it is")
+	lb.AddCommand(
+		t.poolsCommand(), t.backendsCommand(),
+		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
+		t.explainCommand(), t.diffCommand(), t.limitsCommand(), t.eventsCommand(), t.topCommand(),
+	)
+	// Without a command, and with one that there is not, the help must not pass for a success in a script.
+	lb.RunE = t.run(func(_ context.Context, args []string) error {
+		if len(args) > 0 {
+			return usageErrorf("unknown command %s; see 'caddy help lb'", args[0])
+		}
+		return usageErrorf("which command? see 'caddy help lb'")
+	})
+}
+
+// run makes a command of f: it connects, and its error is printed and becomes the exit code.
+func (t *tool) run(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := t.connect()
+		if err == nil {
+			err = f(cmd.Context(), args)
+		}
+		t.outcome.code = exitCode(err)
+		if err == nil {
+			return nil
+		}
+		t.warn("Error: %v", err)
+		cmd.SilenceErrors = true
+		if t.outcome.code == exitFailed {
+			return err
+		}
+		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return t.outcome.code, nil })(cmd, args)
+	}
+}
+
+// connect finds the admin endpoint, as Caddy's own commands do.
+func (t *tool) connect() error {
+	address, err := caddycmd.DetermineAdminAPIAddress(t.flags.address, nil, t.flags.config, t.flags.adapter)
+	if err != nil {
+		return usageErrorf("finding the admin endpoint: %v", err)
+	}
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil {
+		return usageErrorf("address %s: %v", address, err)
+	}
+	if parsed.PortRangeSize() > 1 {
+		return usageErrorf("address %s: must have one port", address)
+	}
+	target := parsed.JoinHostPort(0)
+	if parsed.IsUnixNetwork() {
+		target, _, _ = strings.Cut(target, "|") // the permissions of the socket follow
+	}
+	t.client = api.NewClient(address, parsed.Network, target)
+	return nil
+}
+
+// get asks for a path of the API. With --json the answer is printed, and shown is true; else it is read into v.
+func (t *tool) get(ctx context.Context, r api.Request, v any) (answer *api.Answer, shown bool, err error) {
+	answer, err = t.client.Do(ctx, r)
+	if err != nil {
+		return nil, false, err
+	}
+	if t.flags.json {
+		t.raw(answer.Body)
+		return answer, true, nil
+	}
+	return answer, false, answer.Decode(v)
+}
+
+// examples indents the examples of a command's help as Caddy does.
+func examples(lines ...string) string { return "  $ " + strings.Join(lines, "\n  $ ") }
+
+// warnings prints the warnings of a pool beside the result.
+func (t *tool) warnings(pools ...api.Pool) {
+	for _, p := range pools {
+		for _, w := range p.Warnings {
+			t.warn("Warning: pool %s: %s", p.Name, w)
+		}
+	}
+}

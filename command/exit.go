@@ -1,0 +1,59 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/command/api"
+)
+
+// Exit codes, beside those of Caddy. The help of `caddy lb` documents them.
+const (
+	exitFailed      = caddy.ExitCodeFailedStartup // usage, and what has no code of its own
+	exitNotFound    = 4
+	exitConflict    = 5
+	exitRefused     = 6
+	exitUnreachable = 7
+	exitTimeout     = 8
+)
+
+// commandError is an error with an exit code of its own.
+type commandError struct {
+	code    int
+	message string
+}
+
+func (e *commandError) Error() string { return e.message }
+
+func errorf(code int, format string, args ...any) error {
+	return &commandError{code, fmt.Sprintf(format, args...)}
+}
+
+func usageErrorf(format string, args ...any) error { return errorf(exitFailed, format, args...) }
+
+// exitCode is the exit code for an error.
+func exitCode(err error) int {
+	if err == nil {
+		return caddy.ExitCodeSuccess
+	}
+	if e, ok := errors.AsType[*commandError](err); ok {
+		return e.code
+	}
+	if _, ok := errors.AsType[*api.Unreachable](err); ok {
+		return exitUnreachable
+	}
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		switch e.Status {
+		case http.StatusNotFound:
+			return exitNotFound
+		case http.StatusConflict, http.StatusPreconditionFailed:
+			return exitConflict
+		default:
+			return exitRefused
+		}
+	}
+	return exitFailed
+}

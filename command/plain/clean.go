@@ -1,0 +1,80 @@
+package plain
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/width"
+)
+
+// Clean returns s without anything that a terminal would obey rather than show: control characters of both sets (escape sequences
+// begin with one), what changes the direction of text, and what is no UTF-8. Line ends and tabs become spaces, the rest a question mark,
+// so that it shows that something was there.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\r' || r == '\t':
+			return ' '
+		case obeyed(r):
+			return '?'
+		default:
+			return r
+		}
+	}, s)
+}
+
+// obeyed reports whether terminals act on r. Categories C (control, format, private use, surrogates) and the line separators are
+// what unicode.IsPrint leaves out; runes that combine with the one before take no column of their own and are left out as well, which
+// keeps columns straight.
+func obeyed(r rune) bool {
+	return r == utf8.RuneError || r != ' ' && !unicode.IsPrint(r) || unicode.In(r, unicode.Mn, unicode.Me)
+}
+
+// CleanJSON returns valid JSON with the same meaning and nothing that a terminal would obey. Control characters below the space are
+// escaped in valid JSON anyhow; here others are, too.
+func CleanJSON(text []byte) []byte {
+	var b strings.Builder
+	b.Grow(len(text))
+	for _, r := range string(text) {
+		switch {
+		case r < ' ' || r == utf8.RuneError || !obeyed(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+(r-0x10000)>>10, 0xdc00+(r-0x10000)&0x3ff)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return []byte(b.String())
+}
+
+// Width is how many columns of a terminal the clean text s takes.
+func Width(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeWidth(r)
+	}
+	return n
+}
+
+func runeWidth(r rune) int {
+	if r < 0x1100 { // the first wide one
+		return 1
+	}
+	if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
+		return 2
+	}
+	return 1
+}
+
+// Clip returns as much of the clean text s as fits into so many columns.
+func Clip(s string, columns int) string {
+	for i, r := range s {
+		if columns -= runeWidth(r); columns < 0 {
+			return s[:i]
+		}
+	}
+	return s
+}

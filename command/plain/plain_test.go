@@ -1,0 +1,163 @@
+package plain
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/ballastlb/ballast/command/api"
+)
+
+func TestDuration(t *testing.T) {
+	for _, test := range []struct {
+		d    time.Duration
+		want string
+	}{
+		{-time.Hour, "0s"}, {0, "0s"}, {999 * time.Millisecond, "0s"}, {59 * time.Second, "59s"}, {time.Minute, "1m0s"},
+		{5*time.Minute - 1, "4m59s"}, {time.Hour, "1h0m"}, {24*time.Hour - 1, "23h59m"}, {124 * time.Hour, "5d4h"},
+	} {
+		if got := Duration(test.d); got != test.want {
+			t.Errorf("Duration(%s) = %s, want %s", test.d, got, test.want)
+		}
+	}
+	now := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	if got := Since(time.Time{}, now); got != None {
+		t.Errorf("since an unknown time: %s", got)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for ms, want := range map[float64]string{0: "0.0ms", 0.44: "0.4ms", 9.94: "9.9ms", 9.96: "10ms", 31.7: "32ms", 999.4: "999ms", 999.6: "1.0s", 61234: "61.2s"} {
+		if got := Milliseconds(ms); got != want {
+			t.Errorf("Milliseconds(%v) = %s, want %s", ms, got, want)
+		}
+	}
+	for x, want := range map[float64]string{0: "0", 3: "3", 0.25: "0.2", 10: "10", 99.96: "100"} {
+		if got := Number(x); got != want {
+			t.Errorf("Number(%v) = %s, want %s", x, got, want)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	for _, test := range []struct{ s, want string }{
+		{"10.0.0.1:8080", "10.0.0.1:8080"}, {"größer 漢字", "größer 漢字"}, {"\x1b[31mred\x1b]0;title\a", "?[31mred?]0;title?"},
+		{"c1 \u009b31m", "c1 ?31m"}, {"a\r\nb\tc", "a  b c"}, {"\u202eevil", "?evil"}, {"\xff", "?"}, {"line\u2028s", "line?s"}, {"e\u0301", "e?"},
+		{"\u200b", "?"}, {"", ""},
+	} {
+		if got := Clean(test.s); got != test.want {
+			t.Errorf("Clean(%q) = %q, want %q", test.s, got, test.want)
+		}
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("\x1b[2J\u009b\xff漢")
+	f.Fuzz(func(t *testing.T, s string) {
+		clean := Clean(s)
+		for _, r := range clean {
+			if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+				t.Errorf("Clean(%q) = %q", s, clean)
+			}
+		}
+		if again := Clean(clean); again != clean {
+			t.Errorf("%q is %q when it is cleaned again", clean, again)
+		}
+		for n := range 10 {
+			if clipped := Clip(clean, n); Width(clipped) > n || !strings.HasPrefix(clean, clipped) {
+				t.Errorf("Clip(%q, %d) = %q", clean, n, clipped)
+			}
+		}
+		text, err := json.Marshal(map[string]string{"s": s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after any
+		harmless := CleanJSON(text)
+		if json.Unmarshal(text, &before) != nil || json.Unmarshal(harmless, &after) != nil || !reflect.DeepEqual(before, after) {
+			t.Errorf("%s became %s", text, harmless)
+		}
+		if bytes.ContainsFunc(harmless, unicode.IsControl) {
+			t.Errorf("%q has control characters", harmless)
+		}
+	})
+}
+
+func TestWidth(t *testing.T) {
+	if got := Width("a漢b"); got != 4 {
+		t.Errorf("got %d columns", got)
+	}
+	if got := Clip("a漢b", 2); got != "a" {
+		t.Errorf("half of a wide character: %q", got)
+	}
+}
+
+func TestTable(t *testing.T) {
+	table := NewTable("NAME", "STATE", "REASON")
+	table.Row("a", Word("ok"), "")
+	table.Row("漢字漢字", Word("down"), "broken\x1b[2J\nline")
+	var b strings.Builder
+	if _, err := table.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	if want := "NAME      STATE  REASON\na         ok     -\n漢字漢字  down   broken?[2J line\n"; b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+	b.Reset()
+	table.Color = true
+	if _, err := table.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	if want := "a         \x1b[32mok\x1b[0m     -\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("got %q, want %q in it", b.String(), want)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	for _, test := range []struct {
+		b    api.Backend
+		want string
+	}{
+		{api.Backend{Usable: true, State: "ready", Health: "up", Breaker: "closed"}, "up"},
+		{api.Backend{Usable: true}, "up"},
+		{api.Backend{Usable: true, Backup: 1}, "backup"},
+		{api.Backend{State: "drain", Breaker: "open"}, "drain"},
+		{api.Backend{State: "drain", Removing: true}, "removing"},
+		{api.Backend{State: "maintenance", Health: "down"}, "maint"},
+		{api.Backend{Breaker: "open", Health: "down"}, "open"},
+		{api.Backend{Breaker: "half_open"}, "half-open"},
+		{api.Backend{Health: "down"}, "down"},
+		{api.Backend{Health: "unknown"}, "out"},
+	} {
+		if got := Status(&test.b); got.Text != test.want || got.Style == 0 {
+			t.Errorf("%+v is %v, want %s", test.b, got, test.want)
+		}
+	}
+}
+
+func TestWhy(t *testing.T) {
+	now := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	soon := now.Add(4*time.Minute + 59*time.Second)
+	for _, test := range []struct {
+		name string
+		b    api.Backend
+		want string
+	}{
+		{"nothing", api.Backend{}, ""},
+		{"a breaker", api.Backend{Reason: "breaker open", Until: &soon}, "breaker open; 4m59s left"},
+		{"a timed state", api.Backend{Reason: "draining", Until: &soon, Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"drain"`), Mark: api.Mark{Owner: "eve@ops", Reason: "update", Until: &soon}}}},
+			"draining; set by eve@ops: update (4m59s left)"},
+		{"another edit", api.Backend{Edits: []api.Edit{{Field: "weight", Value: json.RawMessage("5"), Config: json.RawMessage("3")}}}, "weight 5, not 3"},
+		{"an edit that says what the config says", api.Backend{Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"ready"`), Config: json.RawMessage(`"ready"`)}}}, ""},
+		{"an addition", api.Backend{Added: &api.Mark{Owner: "eve@ops", Until: &soon}}, "added by eve@ops (4m59s left)"},
+		{"an edit of what the config has not", api.Backend{Edits: []api.Edit{{Field: "zone", Value: json.RawMessage(`"eu"`)}}}, "zone eu"},
+	} {
+		if got := Why(&test.b, now); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}

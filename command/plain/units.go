@@ -1,0 +1,56 @@
+package plain
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// None stands for what is not known or does not apply, so that a column is never empty.
+const None = "-"
+
+// Duration writes d as people say it, by its two largest units: 4m59s, 3h12m, 5d4h. Less than nothing, which two clocks can
+// make of a moment ago, is nothing.
+func Duration(d time.Duration) string {
+	d = max(d, 0).Truncate(time.Second)
+	days, hours, minutes, seconds := d/(24*time.Hour), d/time.Hour%24, d/time.Minute%60, d/time.Second%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%dd%dh", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%dh%dm", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%dm%ds", minutes, seconds)
+	default:
+		return fmt.Sprintf("%ds", seconds)
+	}
+}
+
+// Since is the time from t to now, if t is known.
+func Since(t, now time.Time) string {
+	if t.IsZero() {
+		return None
+	}
+	return Duration(now.Sub(t))
+}
+
+// Milliseconds writes a latency: 0.4ms, 12ms, 1.5s.
+func Milliseconds(ms float64) string {
+	switch {
+	case ms < 9.95:
+		return strconv.FormatFloat(ms, 'f', 1, 64) + "ms"
+	case ms < 999.5:
+		return strconv.FormatFloat(ms, 'f', 0, 64) + "ms"
+	default:
+		return strconv.FormatFloat(ms/1000, 'f', 1, 64) + "s"
+	}
+}
+
+// Number writes x with at most one digit behind the point.
+func Number(x float64) string {
+	s := strconv.FormatFloat(x, 'f', 1, 64)
+	if len(s) > 2 && s[len(s)-2:] == ".0" {
+		return s[:len(s)-2]
+	}
+	return s
+}

@@ -1,0 +1,135 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ballastlb/ballast/command/api"
+	"github.com/ballastlb/ballast/command/plain"
+)
+
+func (t *tool) poolsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pools [<pool>]",
+		Short: "Shows the pools",
+		Long: `
+Shows the pools, or one of them, with the requests of their backends added up.
+
+USABLE is how many backends get requests, of how many. QUEUE is how many requests
+wait for a free slot, RETRIES how many retries the pool could spend now.`,
+		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
+		Args:    cobra.MaximumNArgs(1),
+		RunE:    t.run(t.showPools),
+	}
+}
+
+func (t *tool) showPools(ctx context.Context, args []string) error {
+	pools, _, shown, err := t.lookUp(ctx, args)
+	if err != nil || shown {
+		return err
+	}
+	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "RETRIES", "IN-FLIGHT", "REQUESTS", "FAILED")
+	for _, p := range pools {
+		var inFlight int64
+		var requests, failures uint64
+		for _, b := range p.Backends {
+			inFlight, requests, failures = inFlight+b.InFlight, requests+b.Requests, failures+b.Failures
+		}
+		table.Row(p.Name, p.Policy, plain.Word(p.State), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue),
+			plain.Number(p.RetryBudget), fmt.Sprint(inFlight), fmt.Sprint(requests), fmt.Sprint(failures))
+	}
+	t.warnings(pools...)
+	return t.table(table)
+}
+
+// lookUp returns the pool of that name, or all. With --json the answer is printed, and shown is true.
+func (t *tool) lookUp(ctx context.Context, args []string) (pools []api.Pool, answer *api.Answer, shown bool, err error) {
+	if len(args) == 0 {
+		answer, shown, err = t.get(ctx, api.Request{Method: http.MethodGet, Path: api.PoolsPath}, &pools)
+		return pools, answer, shown, err
+	}
+	pools = make([]api.Pool, 1)
+	answer, shown, err = t.get(ctx, api.Request{Method: http.MethodGet, Path: api.Path(api.PoolsPath, args[0])}, &pools[0])
+	return pools, answer, shown, err
+}
+
+func (t *tool) backendsCommand() *cobra.Command {
+	var etag bool
+	cmd := &cobra.Command{
+		Use:   "backends [<pool> [<backend>]]",
+		Short: "Shows the backends of a pool, or of all",
+		Long: `
+Shows the backends of a pool, or of all pools, or one of them.
+
+WEIGHT shows first the part that counts now where that differs: while a backend is
+ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may be,
+where there is a bound. CHECK is the last active check, SINCE for how long the backend
+is as it is. REASON tells why it is not usable, who changed what, and when a timed
+change ends.
+
+With --etag the ETag of the backend's settings is printed, for --if-match; without a
+backend that of the pool's, for 'add'.`,
+		Example: examples("caddy lb backends", "caddy lb backends web", "caddy lb backends web --json | jq '.backends[] | select(.usable | not).name'",
+			`caddy lb weight web a 5 --if-match "$(caddy lb backends web a --etag)"`),
+		Args: cobra.MaximumNArgs(2),
+	}
+	cmd.Flags().BoolVar(&etag, "etag", false, "Print the ETag only")
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		if etag {
+			return t.showETag(ctx, args)
+		}
+		return t.showBackends(ctx, args)
+	})
+	return cmd
+}
+
+// showETag prints the ETag of a pool's settings, or of a backend's.
+func (t *tool) showETag(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return usageErrorf("--etag: name a pool, or a pool and a backend")
+	}
+	path := api.Path(api.PoolsPath, args[0])
+	if len(args) > 1 {
+		path = api.Path(path+"/backends", args[1])
+	}
+	answer, err := t.client.Do(ctx, api.Request{Method: http.MethodGet, Path: path})
+	if err != nil {
+		return err
+	}
+	t.say("%s", answer.ETag)
+	return nil
+}
+
+func (t *tool) showBackends(ctx context.Context, args []string) error {
+	var pools []api.Pool
+	var answer *api.Answer
+	var shown bool
+	var err error
+	if len(args) < 2 {
+		pools, answer, shown, err = t.lookUp(ctx, args)
+	} else {
+		pools = []api.Pool{{Name: args[0], Backends: make([]api.Backend, 1)}}
+		answer, shown, err = t.get(ctx, api.Request{Method: http.MethodGet, Path: api.Path(api.PoolsPath, args[0], "backends", args[1])}, &pools[0].Backends[0])
+	}
+	if err != nil || shown {
+		return err
+	}
+	table := plain.NewTable("POOL", "BACKEND", "ADDRESS", "STATE", "HEALTH", "BREAKER", "WEIGHT", "IN-FLIGHT", "REQUESTS", "FAILED", "P50", "P99",
+		"CHECK", "SINCE", "REASON")
+	for _, p := range pools {
+		for _, b := range p.Backends {
+			p50, p99 := plain.None, plain.None
+			if b.LatencyMs != nil {
+				p50, p99 = plain.Milliseconds(b.LatencyMs.P50), plain.Milliseconds(b.LatencyMs.P99)
+			}
+			table.Row(p.Name, b.Name, b.Address, plain.Word(b.State), plain.Word(b.Health), plain.Word(b.Breaker), plain.Weight(&b), plain.InFlight(&b),
+				fmt.Sprint(b.Requests), fmt.Sprint(b.Failures), p50, p99, plain.Checked(b.LastCheck), plain.Since(b.Since, answer.Time),
+				plain.Why(&b, answer.Time))
+		}
+	}
+	t.warnings(pools...)
+	return t.table(table)
+}

@@ -1,0 +1,238 @@
+package command
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestShow(t *testing.T) {
+	two := map[string]reply{
+		pools: {body: "[" + poolAB + "," + poolWeb + "]"}, pool: {body: poolWeb}, pools + "/a%2Fb": {body: poolAB},
+		"GET " + backends + "/%5B::1%5D:8080":                           {body: backendB},
+		"GET /load_balancer/pools/web/explain":                          {body: `{"pool":"web","policy":"lb_least_conn","chosen":"","candidates":[]}`},
+		"GET /load_balancer/pools/web/explain?request=3f2a":             {body: `{"pool":"web","policy":"lb_first","request":{"id":"3f2a\u001b","backend":"x","since":"2026-01-02T15:04:00Z","attempts":1},"chosen":"x","candidates":[]}`},
+		"GET /load_balancer/pools/a%2Fb/explain?key=%2Fcart%3F+1&key=b": {body: explanation},
+		"GET /load_balancer/pools/web/diff":                             {body: diff},
+		"GET /load_balancer/pools/a%2Fb/diff":                           {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
+		"GET /load_balancer/rate_limits":                                {body: "[" + zone + "]"},
+		"GET /load_balancer/rate_limits/login":                          {body: zone},
+		"GET /load_balancer/rate_limits/login/2001:db8::%2F64":          {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
+	}
+	f := startAPI(t, two)
+	for _, test := range []struct{ command, want string }{
+		{"pools", `
+POOL  POLICY         STATE     USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED
+a/b   lb_hash        down      0/0     0      10       0          0         0
+web   lb_least_conn  degraded  1/2     2      98.5     5          107       9`},
+		{"pools a/b", `
+POOL  POLICY   STATE  USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED
+a/b   lb_hash  down   0/0     0      10       0          0         0`},
+		{"pools a/b --json", poolAB},
+		{"backends", `
+POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
+web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -
+web   b              [::1]:8080     drain  down    open     0/3     1/9        7         7       -      -     -             5s     draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends --json web", poolWeb},
+		{"backends web [::1]:8080", `
+POOL  BACKEND  ADDRESS     STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50  P99  CHECK  SINCE  REASON
+web   b        [::1]:8080  drain  down    open     0/3     1/9        7         7       -    -    -      5s     draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends web [::1]:8080 --json", backendB},
+		{"backends web [::1]:8080 --etag", `"0"`},
+		{"backends web --etag", `"b"`},
+		{"explain web", "pool web, policy lb_least_conn\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON"},
+		{"explain web --request 3f2a", "pool web, policy lb_first: x is chosen\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON\n\nREQUEST  BACKEND  SINCE  ATTEMPTS\n3f2a?    x        5s     1"},
+		{"explain a/b --key /cart?_1 --key b", `
+pool a/b, policy lb_hash, key /cart? 1: [::1]:8080 is chosen
+
+BACKEND       IN   WEIGHT  IN-FLIGHT  SCORE  REASON
+[::1]:8080 *  in   3       4          1.5    -
+b             out  0/1     1          -      draining
+
+REQUEST  BACKEND  SINCE  ATTEMPTS
+3f2a     b        5s     2`},
+		{"diff", `
+POOL  BACKEND     FIELD   CONFIG  RUNNING  LEFT
+web   b           weight  3       5        4m59s
+web   b           zone    -       eu       -
+web   [::1]:8080  -       -       added    -
+web   c           -       -       removed  -`},
+		{"diff a/b", "POOL  BACKEND  FIELD  CONFIG  RUNNING  LEFT"},
+		{"diff web --caddyfile", "# pool web\nbackend b {\n\tweight 5\n}"},
+		{"diff a/b --caddyfile", ""},
+		{"diff web --json", diff},
+		{"limits", `
+ZONE   RATE  BURST  CONCURRENCY  KEYS   ALLOWED  REFUSED  EVICTED  STORE      MODE
+login  5/m   5      -            2/100  12       3        1        available  enforced`},
+		{"limits login", `
+KEY        TOKENS  SHARED  BURST  IN-FLIGHT  REQUESTS  REFUSED
+192.0.2.7  0.5     0.2     5      1          8         3`},
+		{"limits login 2001:db8::/64", `
+KEY            TOKENS  SHARED  BURST  IN-FLIGHT  REQUESTS  REFUSED
+2001:db8::/64  1.2     -       5      0          3         1`},
+		{"limits login --json", zone},
+	} {
+		args := strings.Fields(test.command)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "_", " ") // a key with a space
+		}
+		got := f.run(args...)
+		if got.code != 0 {
+			t.Errorf("%s: exit code %d: %s", test.command, got.code, got.err)
+		}
+		lines(t, test.command, got.out, test.want)
+		if warned := strings.Contains(got.err, "Warning: pool a/b: all weights are 0"); warned != (test.command == "pools" || test.command == "pools a/b" || test.command == "backends") {
+			t.Errorf("%s: %s", test.command, got.err)
+		}
+	}
+	if changed := f.changes(); changed != "" {
+		t.Errorf("something was changed: %s", changed)
+	}
+	for _, origin := range f.origins {
+		if origin != "http://"+f.address {
+			t.Errorf("origin %s", origin)
+		}
+	}
+}
+
+const (
+	explanation = `{"pool":"a/b","policy":"lb_hash","key":"/cart? 1","request":null,"chosen":"[::1]:8080","candidates":[` +
+		`{"backend":"[::1]:8080","in":true,"score":1.5,"weight":3,"effective_weight":3,"in_flight":4},` +
+		`{"backend":"b","in":false,"reason":"draining","weight":1,"effective_weight":0,"in_flight":1}],` +
+		`"live":[{"id":"3f2a","backend":"b","since":"2026-01-02T15:04:00Z","attempts":2}]}`
+	diff = `{"pool":"web","changes":[{"backend":"b","field":"weight","config":3,"running":5,"until":"` + soon + `"},` +
+		`{"backend":"b","field":"zone","config":null,"running":"eu"},{"backend":"[::1]:8080","added":true},{"backend":"c","removed":true}],` +
+		`"caddyfile":"backend b {\n\tweight 5\n}\n","json":{}}`
+	zone = `{"zone":"login","rate":"5/m","burst":5,"dry_run":false,"keys":2,"max_keys":100,"evictions":1,"decisions":{"allowed":12,"refused":3},` +
+		`"store":{"available":true,"errors":0},"busiest":[{"key":"192.0.2.7","tokens":0.5,"shared_tokens":0.2,"burst":5,"in_flight":1,"requests":8,"refused":3}]}`
+)
+
+// TestColors checks that colours are for terminals, and that the columns stay straight.
+func TestColors(t *testing.T) {
+	f := onePool(t, nil)
+	got := runCommand(t, console{in: strings.NewReader(""), color: true}, "pools", "--address", f.address)
+	if want := "lb_least_conn  \x1b[33mdegraded\x1b[0m  1/2"; !strings.Contains(got.out, want) {
+		t.Errorf("%q has no %q", got.out, want)
+	}
+}
+
+// TestJSONIsHarmless sends control characters that JSON lets through.
+func TestJSONIsHarmless(t *testing.T) {
+	f := startAPI(t, map[string]reply{pools: {body: "[{\"name\":\"\u009b31m\x7f\u202e\"}]"}})
+	lines(t, "pools --json", f.run("pools", "--json").out, `[{"name":"\u009b31m\u007f\u202e"}]`)
+}
+
+func TestErrors(t *testing.T) {
+	f := startAPI(t, map[string]reply{
+		pools:                                    {body: "[" + poolAB + "," + poolWeb + "]"},
+		pool:                                     {body: poolWeb},
+		"PATCH " + backends + "/b":               {http.StatusPreconditionFailed, `{"error":"If-Match \"x\": the backend has changed since"}`},
+		"POST " + backends:                       {http.StatusConflict, `{"error":"address 10.0.0.1:8080: is in the pool already"}`},
+		"PATCH " + backends + "/10.0.0.1:8080":   {http.StatusBadRequest, `{"error":"weight 70000: must be from 0 to 65535"}`},
+		"GET /load_balancer/pools/web/diff":      {http.StatusForbidden, "host not\x1b[2J allowed\n"},
+		"GET /load_balancer/pools/web/explain":   {http.StatusInternalServerError, ""},
+		"GET /load_balancer/rate_limits":         {http.StatusOK, "<html>"},
+		"GET /load_balancer/rate_limits/moved":   {http.StatusMovedPermanently, ""},
+		"GET /load_balancer/events":              {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
+		"POST " + backends + "/b/reset":          {http.StatusNotFound, `{"error":"backend b: it has just gone"}`},
+		"DELETE /load_balancer/rate_limits/gone": {http.StatusBadGateway, `{"error":"forgotten here, but not in the store: away"}`},
+	})
+	for _, test := range []struct {
+		command string
+		code    int
+		err     string
+	}{
+		{"pools none", exitNotFound, "Error: /load_balancer/pools/none: there is none of that name"},
+		{"drain web none", exitNotFound, "Error: /load_balancer/pools/web/backends/none: there is none of that name"},
+		{"drain web [::1]:8080 --if-match x", exitConflict, `Error: If-Match "x": the backend has changed since`},
+		{"add web 10.0.0.1:8080", exitConflict, "Error: address 10.0.0.1:8080: is in the pool already"},
+		{"weight web 10.0.0.1:8080 70000", exitRefused, "Error: weight 70000: must be from 0 to 65535"},
+		{"diff web", exitRefused, "Error: 403 Forbidden: host not?[2J allowed"},
+		{"explain web", exitRefused, "Error: 500 Internal Server Error"},
+		{"limits", exitRefused, "Error: the answer cannot be read: invalid character '<' looking for beginning of value"},
+		{"limits moved", exitRefused, "Error: 301 Moved Permanently"},
+		{"limits gone --forget --yes", exitRefused, "Error: forgotten here, but not in the store: away"},
+		{"limits --forget", exitFailed, "Error: forget what? a zone, or a zone and a key"},
+		{"events", exitRefused, "Error: events: there are 16 streams already"},
+		{"reset web b --yes", exitNotFound, "Error: backend b: it has just gone"},
+		{"drain b", exitFailed, "Error: there are several pools; name one of a/b, web"},
+		{"explain", exitFailed, "Error: there are several pools; name one of a/b, web"},
+		{"weight web b many", exitFailed, "Error: weight many: must be a number from 0 to 65535, or config"},
+		{"backends --etag", exitFailed, "Error: --etag: name a pool, or a pool and a backend"},
+		{"drain", exitFailed, "Error: accepts between 1 and 2 arg(s), received 0"},
+		{"drain web b --for 1m --until x", exitFailed, "Error: if any flags in the group [for until] are set none of the others can be; [for until] were all set"},
+		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy help lb'"},
+		{"", exitFailed, "Error: which command? see 'caddy help lb'"},
+		{"top", exitFailed, "Error: top needs a terminal; --once prints one frame anywhere"},
+		{"top --interval 1ms", exitFailed, "Error: --interval 1ms: must be 100ms or more"},
+	} {
+		got := f.run(strings.Fields(test.command)...)
+		if got.code != test.code || strings.TrimSpace(got.err) != test.err || got.out != "" {
+			t.Errorf("%s: exit code %d, want %d; %q, want %q; %q", test.command, got.code, test.code, got.err, test.err, got.out)
+		}
+	}
+	none := startAPI(t, map[string]reply{pools: {body: "[]"}})
+	if got := none.run("ready", "b"); got.code != exitNotFound || got.err != "Error: there are no pools\n" {
+		t.Errorf("without pools: %+v", got)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	f := onePool(t, nil)
+	f.server.Close()
+	for _, command := range []string{"pools", "backends", "drain b", "diff", "limits", "events", "top --once"} {
+		got := f.run(strings.Fields(command)...)
+		if want := "Error: cannot reach Caddy's admin endpoint at " + f.address + ": dial tcp"; got.code != exitUnreachable || !strings.HasPrefix(got.err, want) {
+			t.Errorf("%s: exit code %d, %q, want %q", command, got.code, got.err, want)
+		}
+	}
+}
+
+func TestFindingTheEndpoint(t *testing.T) {
+	f := onePool(t, nil)
+	run := func(args ...string) result { return runCommand(t, console{in: strings.NewReader("")}, args...) }
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(`{"admin": {"listen": "`+f.address+`"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	json := strings.TrimSuffix(file, "file") + ".json"
+	if err := os.Rename(file, json); err != nil {
+		t.Fatal(err)
+	}
+	if got := run("pools", "--config", json); got.code != 0 {
+		t.Errorf("by --config: %+v", got)
+	}
+	if got := run("pools", "--config", file); got.code != exitFailed || !strings.Contains(got.err, "finding the admin endpoint") {
+		t.Errorf("by a config that is not there: %+v", got)
+	}
+	for _, address := range []string{"localhost:1-2", "localhost:x"} {
+		if got := run("pools", "--address", address); got.code != exitFailed || !strings.Contains(got.err, "address "+address) {
+			t.Errorf("at %s: %+v", address, got)
+		}
+	}
+
+	dir, err := os.MkdirTemp("", "lb") // short: paths of sockets are
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: f}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	for _, address := range []string{"unix/" + socket, "unix/" + socket + "|0222"} {
+		if got := run("pools", "--address", address); got.code != 0 {
+			t.Errorf("at %s: %+v", address, got)
+		}
+	}
+	if got := f.origins[len(f.origins)-1]; got != "http://127.0.0.1" {
+		t.Errorf("origin on a socket: %s", got)
+	}
+}

@@ -1,0 +1,103 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ballastlb/ballast/command/api"
+	"github.com/ballastlb/ballast/command/top"
+)
+
+func (t *tool) topCommand() *cobra.Command {
+	var once, write bool
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "top",
+		Short: "Shows all backends live",
+		Long: `
+Shows all backends live, until 'q' is pressed: state, weight, requests in flight and per
+second, errors, latencies, breakers with what is left of them, checks, and why a backend
+is as it is. '?' shows the keys.
+
+Nothing can be changed unless --write is given: then 'd' drains, 'r' makes ready, 'm' puts
+into maintenance, '+' and '-' change the weight, each once it is confirmed.
+
+With --once the state after one interval is printed, for scripts.`,
+		Example: examples("caddy lb top", "caddy lb top --write", "caddy lb top --once --interval 5s"),
+		Args:    cobra.NoArgs,
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "Print one frame and end")
+	cmd.Flags().BoolVar(&write, "write", false, "Let keys change backends")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "Time from one look to the next")
+	cmd.RunE = t.run(func(ctx context.Context, _ []string) error {
+		const least = 100 * time.Millisecond
+		if interval < least {
+			return usageErrorf("--interval %s: must be %s or more", interval, least)
+		}
+		if once && t.flags.json {
+			_, _, _, err := t.lookUp(ctx, nil)
+			return err
+		}
+		m := &top.Model{Address: t.client.Name(), Write: write}
+		first, err := t.sample(ctx)
+		if err != nil {
+			return err
+		}
+		m.Update(first)
+		if once {
+			return t.once(ctx, m, interval)
+		}
+		return t.live(ctx, m, interval)
+	})
+	return cmd
+}
+
+// sample looks at all pools.
+func (t *tool) sample(ctx context.Context) (top.Sample, error) {
+	const longest = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	pools, answer, err := t.client.Pools(ctx)
+	if err != nil {
+		return top.Sample{}, err
+	}
+	return top.Sample{Pools: pools, Taken: time.Now(), Now: answer.Time.Local()}, nil
+}
+
+// once prints one frame. It takes two looks, because rates are told from what changes.
+func (t *tool) once(ctx context.Context, m *top.Model, interval time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(interval):
+	}
+	s, err := t.sample(ctx)
+	if err != nil {
+		return err
+	}
+	m.Update(s)
+	for _, line := range m.All() {
+		text := line.String()
+		if t.color {
+			text = line.ANSI(true)
+		}
+		fmt.Fprintln(t.out, strings.TrimRight(text, " "))
+	}
+	return nil
+}
+
+// apply makes a change that was confirmed, and tells what came of it.
+func (t *tool) apply(ctx context.Context, c *top.Change) string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	to := target{pool: api.Pool{Name: c.Pool}, backend: c.Backend}
+	if _, err := t.client.Do(ctx, api.Request{Method: http.MethodPatch, Path: to.path(), Body: fields(c.Fields).with(&change{})}); err != nil {
+		return err.Error()
+	}
+	return "done: " + c.What()
+}

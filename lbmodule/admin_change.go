@@ -1,0 +1,223 @@
+package lbmodule
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+)
+
+const (
+	// maxChange bounds the body of a change.
+	maxChange = 1 << 20
+	// maxBackends bounds how many backends a pool may have before none can be added.
+	maxBackends = 16384
+
+	// persistWait is for how long an answer waits for a change to be in storage, and syncWait where that was asked for.
+	persistWait = 200 * time.Millisecond
+	syncWait    = storageTimeout
+)
+
+// readChange reads the change in the request's body.
+func (c *apiCall) readChange(v verb) (*change, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxChange))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, apiError(http.StatusRequestEntityTooLarge, "body: must be at most %d bytes", maxChange)
+	}
+	if err != nil {
+		return nil, apiError(http.StatusBadRequest, "body: %w", err)
+	}
+	if v == remove && len(body) == 0 {
+		body = []byte("{}")
+	}
+	change, err := parseChange(body, v, time.Now())
+	if err != nil {
+		return nil, apiError(http.StatusBadRequest, "%w", err)
+	}
+	return change, nil
+}
+
+// unchanged checks If-Match against the settings as they are.
+func (c *apiCall) unchanged(backends ...overlay.Running) error {
+	wanted := c.r.Header.Values("If-Match")
+	if len(wanted) == 0 {
+		return nil
+	}
+	is := etag(backends...)
+	for _, tag := range strings.Split(strings.Join(wanted, ","), ",") {
+		if tag = strings.TrimSpace(tag); tag == "*" || tag == is {
+			return nil
+		}
+	}
+	return apiError(http.StatusPreconditionFailed, "If-Match %s: the settings have changed meanwhile; they are %s now", strings.Join(wanted, ", "), is)
+}
+
+// asks tells whether the query has that word.
+func (c *apiCall) asks(word string) bool {
+	query := c.r.URL.Query()
+	return query.Has(word) && query.Get(word) != "0" && query.Get(word) != "false"
+}
+
+// persisted waits for a change to be in storage, and tells whether it is.
+func (c *apiCall) persisted(number uint64) *bool {
+	wait := persistWait
+	if c.asks("sync") {
+		wait = syncWait
+	}
+	is := c.h.manager.written(number, wait)
+	return &is
+}
+
+func (c *apiCall) addBackend() error {
+	change, err := c.readChange(add)
+	if err != nil {
+		return err
+	}
+	if err := checkAdded(change); err != nil {
+		return apiError(http.StatusBadRequest, "%w", err)
+	}
+	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+		config := h.config()
+		all := e.Merge(config, e.gone, time.Now())
+		if err := c.unchanged(all...); err != nil {
+			return nil, err
+		}
+		if len(all) >= maxBackends {
+			return nil, apiError(http.StatusConflict, "backend %s: the pool has %d backends already", change.address, len(all))
+		}
+		for _, b := range all {
+			if b.Removed != nil && b.Address == change.address {
+				continue
+			}
+			if b.Address == change.address {
+				return nil, apiError(http.StatusConflict, "address %s: the pool has it already", change.address)
+			}
+			if name := change.name; name != "" && (b.Name == name || b.Address == name) || b.Name == change.address {
+				return nil, apiError(http.StatusConflict, "name %s: stands for backend %s already", b.Name, b.Address)
+			}
+		}
+		for _, b := range config {
+			if b.Address == change.address && change.mark.Until.IsZero() {
+				return e.Restore(change.address, change.edits), nil
+			}
+		}
+		for i := range change.edits {
+			change.edits[i].Until = time.Time{} // it is the backend that leaves
+		}
+		return e.Add(change.address, change.name, change.edits, change.mark), nil
+	})
+	if err != nil {
+		return err
+	}
+	c.audit("backend_added", change.address, nil, change)
+	c.w.Header().Set("Location", poolsPath+"/"+url.PathEscape(c.h.pool.Name())+"/backends/"+url.PathEscape(change.address))
+	return c.answer(http.StatusCreated, change.address, c.persisted(number))
+}
+
+// checkAdded checks the address and the name of a backend that is to be added.
+func checkAdded(change *change) error {
+	switch {
+	case change.address == "":
+		return errors.New("address: missing; it must be a host:port or a unix socket")
+	case strings.ContainsAny(change.address, "{}") || strings.Contains(change.address, "://"):
+		return fmt.Errorf("address %s: must be a host:port or a unix socket, without scheme or placeholders", change.address)
+	}
+	if err := validateAddress(change.address); err != nil {
+		return fmt.Errorf("address %s: %w", change.address, err)
+	}
+	if err := ValidateName(change.address); err != nil {
+		return fmt.Errorf("address %s: %w", change.address, err)
+	}
+	if change.name != "" {
+		if err := ValidateName(change.name); err != nil {
+			return fmt.Errorf("name %q: %w", shorten(change.name), err)
+		}
+	}
+	return nil
+}
+
+func (c *apiCall) editBackend() error {
+	change, err := c.readChange(edit)
+	if err != nil {
+		return err
+	}
+	before, number, err := c.h.editBackend(c.backend, change, c.unchanged)
+	if err != nil {
+		return err
+	}
+	c.audit("backend_changed", before.Address, &before, change)
+	return c.answer(http.StatusOK, before.Address, c.persisted(number))
+}
+
+// editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
+// the edits. Errors are those of the API.
+func (h *Handler) editBackend(name string, change *change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
+	number, err = h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+		var ok bool
+		if before, ok = findRunning(h.running(time.Now()), name); !ok {
+			return nil, h.unknownBackend(name)
+		}
+		if err := check(before); err != nil {
+			return nil, err
+		}
+		if before.Removed != nil {
+			return nil, apiError(http.StatusConflict, "backend %s: it is being removed; add it again to keep it", name)
+		}
+		return e.Edit(before.Address, change.edits, change.takeBack), nil
+	})
+	return before, number, err
+}
+
+func (c *apiCall) removeBackend() error {
+	change, err := c.readChange(remove)
+	if err != nil {
+		return err
+	}
+	var before overlay.Running
+	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+		var ok bool
+		if before, ok = findRunning(h.running(time.Now()), c.backend); !ok {
+			return nil, h.unknownBackend(c.backend)
+		}
+		if err := c.unchanged(before); err != nil {
+			return nil, err
+		}
+		if before.Removed != nil {
+			return e.Overlay, nil // it is on its way already
+		}
+		return e.Remove(before.Address, change.mark), nil
+	})
+	if err != nil {
+		return err
+	}
+	if c.asks("force") {
+		number = c.h.manager.dropRemoved(before.Address)
+	}
+	c.audit("backend_removed", before.Address, &before, change)
+	persisted := c.persisted(number)
+	if _, draining := findRunning(c.running(), before.Address); draining {
+		return c.answer(http.StatusAccepted, before.Address, persisted)
+	}
+	if !*persisted {
+		return writeStatus(c.w, http.StatusOK, map[string]any{"address": before.Address, "name": before.Name, "removed": true, "persisted": false})
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (c *apiCall) resetBackend() error {
+	b, ok := findRunning(c.running(), c.backend)
+	if !ok {
+		return c.h.unknownBackend(c.backend)
+	}
+	if m := c.h.pool.Member(b.Address); m != nil {
+		m.Reset(time.Now())
+	}
+	c.audit("backend_reset", b.Address, &b, new(change))
+	return c.answer(http.StatusOK, b.Address, nil)
+}

@@ -1,0 +1,95 @@
+package lbmodule
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+)
+
+func (c *apiCall) listPools() error {
+	all := []poolOverview{}
+	if c.app != nil {
+		all = c.app.overview()
+	}
+	return caddyapp.WriteJSON(c.w, all)
+}
+
+// running are the backends of the pool, but for those that are gone.
+func (c *apiCall) running() []overlay.Running { return c.h.running(time.Now()) }
+
+func (c *apiCall) showPool() error {
+	// What is answered and what the ETag names are one state.
+	running := c.running()
+	c.w.Header().Set("ETag", etag(running...))
+	return caddyapp.WriteJSON(c.w, c.h.overviewOf(running))
+}
+
+func (c *apiCall) listBackends() error {
+	running := c.running()
+	c.w.Header().Set("ETag", etag(running...))
+	return caddyapp.WriteJSON(c.w, c.h.overviewOf(running).Backends)
+}
+
+func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
+
+func (h *Handler) unknownBackend(name string) error {
+	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, h.pool.Name())
+}
+
+// answer answers with the backend of that name or address; persisted tells whether a change of it is in storage, nil if there was
+// none.
+func (c *apiCall) answer(status int, name string, persisted *bool) error {
+	b, ok := findRunning(c.running(), name)
+	if !ok {
+		return c.h.unknownBackend(name)
+	}
+	shown := c.h.overviewOf([]overlay.Running{b}).Backends
+	if len(shown) == 0 {
+		return c.h.unknownBackend(name)
+	}
+	shown[0].Persisted = persisted
+	c.w.Header().Set("ETag", etag(b))
+	return writeStatus(c.w, status, shown[0])
+}
+
+func writeStatus(w http.ResponseWriter, status int, value any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(value)
+}
+
+// findRunning finds the backend of that name, or of that address if none has it for a name.
+func findRunning(all []overlay.Running, name string) (overlay.Running, bool) {
+	var byAddress *overlay.Running
+	for i, b := range all {
+		if b.Name == name {
+			return b, true
+		}
+		if b.Address == name {
+			byAddress = &all[i]
+		}
+	}
+	if byAddress == nil {
+		return overlay.Running{}, false
+	}
+	return *byAddress, true
+}
+
+// etag names the managed settings of backends as they are now (RFC 9110, 8.8.3).
+func etag(backends ...overlay.Running) string {
+	sum := sha256.New()
+	encoder := json.NewEncoder(sum)
+	for _, b := range backends {
+		// Plain values are always written.
+		_ = encoder.Encode([]any{b.Backend, b.Revision, b.Added, b.Removed})
+	}
+	return `"` + hex.EncodeToString(sum.Sum(nil)[:12]) + `"`
+}
+
+// showDiff shows in what the pool is not as the config has it.
+func (c *apiCall) showDiff() error { return caddyapp.WriteJSON(c.w, c.h.diff(time.Now())) }

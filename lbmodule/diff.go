@@ -1,0 +1,83 @@
+package lbmodule
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+)
+
+// difference is in what a pool is not as the config has it, and how the config would have to be to say the same.
+type difference struct {
+	Pool      string               `json:"pool"`
+	Changes   []overlay.Difference `json:"changes"`
+	Caddyfile string               `json:"caddyfile"` // lines of a load_balancer block
+	JSON      []*Backend           `json:"json"`      // for the handler's `backends`
+}
+
+// diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
+func (h *Handler) diff(now time.Time) difference {
+	config := h.config()
+	o := h.manager.edits.Load().Overlay
+	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(config, nil, now)), JSON: []*Backend{}}
+	for _, r := range o.Permanent().Merge(config, nil, now) {
+		if len(overlay.Diff([]overlay.Running{r})) == 0 {
+			continue
+		}
+		d.Caddyfile += caddyfileOf(&r)
+		if r.Removed == nil {
+			d.JSON = append(d.JSON, backendOf(&r))
+		}
+	}
+	return d
+}
+
+// backendOf is the backend as a config has it.
+func backendOf(r *overlay.Running) *Backend {
+	b := &Backend{Address: r.Address, MaxRequests: r.MaxRequests, Backup: Backup(r.Backup), Zone: r.Zone}
+	if r.Name != r.Address {
+		b.Name = r.Name
+	}
+	if r.Weight != 1 {
+		b.Weight = &r.Weight
+	}
+	return b
+}
+
+// caddyfileOf writes the backend as a block of a Caddyfile. All it can hold are names, addresses and numbers.
+func caddyfileOf(r *overlay.Running) string {
+	var text strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
+	switch {
+	case r.Removed != nil:
+		line("# %s was removed: leave it out", r.Address)
+		return text.String()
+	case r.Config != nil:
+		line("# in place of %s as it is", r.Address)
+	}
+	if r.State != overlay.Ready {
+		line("# it is in state %s, which the config cannot say: weight 0 comes next to it", r.State)
+	}
+	line("backend %s {", r.Address)
+	if r.Name != r.Address {
+		line("\tname %s", r.Name)
+	}
+	if r.Weight != 1 {
+		line("\tweight %d", r.Weight)
+	}
+	if r.MaxRequests != 0 {
+		line("\tmax_requests %d", r.MaxRequests)
+	}
+	switch {
+	case r.Backup == 1:
+		line("\tbackup")
+	case r.Backup > 1:
+		line("\tbackup %d", r.Backup)
+	}
+	if r.Zone != "" {
+		line("\tzone %s", r.Zone)
+	}
+	line("}")
+	return text.String()
+}

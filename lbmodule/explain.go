@@ -1,0 +1,172 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// explanation is why a request goes where it goes.
+type explanation struct {
+	Pool       string      `json:"pool"`
+	Policy     string      `json:"policy"`
+	Key        *string     `json:"key,omitempty"`     // that was asked for
+	Request    *liveView   `json:"request,omitempty"` // that was asked for
+	Chosen     string      `json:"chosen,omitempty"`  // backend, where that is certain
+	Candidates []candidate `json:"candidates"`
+	More       int         `json:"more,omitempty"` // candidates that are not shown
+	Live       []liveView  `json:"live,omitempty"` // requests that have been there for longest
+}
+
+// candidate is a backend that may have been chosen.
+type candidate struct {
+	Backend         string   `json:"backend"`
+	In              bool     `json:"in"`
+	Reason          string   `json:"reason,omitempty"` // why it is out
+	Score           *float64 `json:"score,omitempty"`  // what the policy makes of it, the lower the better
+	Weight          int      `json:"weight"`
+	EffectiveWeight float64  `json:"effective_weight"`
+	InFlight        int64    `json:"in_flight"`
+}
+
+// explainSet says of each backend of a set whether a request that has been at those addresses may go there.
+func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
+	x := explanation{Pool: h.pool.Name(), Policy: h.policyName(), Candidates: []candidate{}}
+	snapshot := set.view.Snapshot()
+	for i := range set.view.Len() {
+		b, m := set.view.Backend(i), set.view.Member(i)
+		c := candidate{Backend: h.manager.name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
+		switch {
+		case !snapshot.Has(i):
+			c.Reason = whyOut(b, m.Vitals())
+		case b.MaxRequests > 0 && c.InFlight >= int64(b.MaxRequests):
+			c.Reason = "full"
+		case slices.Contains(tried, b.Address):
+			c.Reason = "tried"
+		case !snapshot.InTurn(i):
+			c.Reason = "backup"
+		default:
+			c.In = true
+		}
+		if snapshot.Has(i) {
+			c.EffectiveWeight = float64(b.Weight) * snapshot.Warmth(i)
+			if score, ok := snapshot.Score(i); ok {
+				c.Score = &score
+			}
+		}
+		x.Candidates = append(x.Candidates, c)
+	}
+	return x
+}
+
+// whyOut tells why a backend is given no requests, and since or until when.
+func whyOut(b pool.Backend, v pool.Vitals) string {
+	reason := unusable(b, v)
+	switch {
+	case b.State != pool.Ready || b.Weight == 0:
+		return reason
+	case !v.Until.IsZero():
+		return reason + " until " + v.Until.UTC().Format(time.RFC3339)
+	default:
+		return reason + " since " + v.Since.UTC().Format(time.RFC3339)
+	}
+}
+
+// maxLive is how many live requests are listed.
+const maxLive = 20
+
+// explain explains where requests go: any request, with ?key= one that has this key (several for a policy with several), with
+// ?request= one that is being served.
+func (c *apiCall) explain() error {
+	set, _ := c.h.shown()
+	if set == nil {
+		return apiError(http.StatusConflict, "pool %s: it has no backends yet", c.h.pool.Name())
+	}
+	query := c.r.URL.Query()
+	var live *liveView
+	var tried []string
+	if id := query.Get("request"); id != "" {
+		found := c.h.manager.live.list(1, id, c.h.manager.name)
+		if len(found) == 0 {
+			return apiError(http.StatusNotFound, "request %s: there is none with that id any more", id)
+		}
+		live, tried = &found[0], found[0].tried
+	}
+	x := c.h.explainSet(set, tried)
+	x.Request = live
+	switch keys := query["key"]; {
+	case live != nil:
+		x.Chosen = live.Backend
+	case len(keys) > 0:
+		x.Key = &keys[0]
+		if policy, ok := c.h.policy.(keyed); ok {
+			// Who is full leaves it to another.
+			if i := set.view.Snapshot().Home(policy.keyOf(keys)); i >= 0 && x.Candidates[i].In {
+				x.Chosen = x.Candidates[i].Backend
+			}
+		}
+	default:
+		x.Live = c.h.manager.live.list(maxLive, "", c.h.manager.name)
+	}
+	return caddyapp.WriteJSON(c.w, x)
+}
+
+// maxExplained is how many candidates the debug header holds.
+const maxExplained = 16
+
+// explain tells the client how the backend of its present attempt was chosen.
+func (q *request) explain(w http.ResponseWriter) {
+	if q.refused != nil || q.set == nil {
+		return
+	}
+	tried := make([]string, 0, len(q.tried))
+	for _, i := range q.tried {
+		tried = append(tried, q.set.view.Backend(i).Address)
+	}
+	x := q.h.explainSet(q.set, tried)
+	x.Chosen = q.h.manager.name(q.upstream.Dial)
+	if n := len(x.Candidates); n > maxExplained {
+		x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained
+	}
+	// Names are ASCII without control characters, and so is the rest.
+	text, err := json.Marshal(x)
+	if err == nil {
+		w.Header().Set(q.h.DebugHeader.Name, string(text))
+	}
+}
+
+// prefixes are the ranges of clients, which have been checked.
+func (d *DebugHeader) prefixes() (all []netip.Prefix) {
+	if d == nil || d.Disabled {
+		return nil
+	}
+	for _, text := range d.Ranges {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, prefix.Masked())
+		} else if address, err := netip.ParseAddr(text); err == nil {
+			all = append(all, netip.PrefixFrom(address, address.BitLen()))
+		}
+	}
+	return all
+}
+
+// debugs tells whether the client of r is told how backends are chosen.
+func (h *Handler) debugs(r *http.Request) bool {
+	if len(h.debugRanges) == 0 {
+		return false
+	}
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return false
+	}
+	address = address.Unmap().WithZone("")
+	return slices.ContainsFunc(h.debugRanges, func(p netip.Prefix) bool { return p.Contains(address) })
+}

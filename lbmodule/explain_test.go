@@ -1,0 +1,277 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+func init() { caddy.RegisterModule(perRequest{}) }
+
+func explained(t *testing.T, query string) (x explanation) {
+	t.Helper()
+	answer := asks(t, "GET", webPath+"/explain"+query, "").wants(t, http.StatusOK)
+	if err := json.Unmarshal([]byte(answer.body), &x); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// reasons maps the candidates to why they are out, "" for those that are in.
+func (x explanation) reasons() map[string]string {
+	all := make(map[string]string)
+	for _, c := range x.Candidates {
+		if c.In != (c.Reason == "") {
+			all[c.Backend] = "neither in nor out"
+			continue
+		}
+		all[c.Backend] = c.Reason
+	}
+	return all
+}
+
+func TestExplain(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "backends": [
+		{"address": "in:1", "weight": 4}, {"address": "full:1", "max_requests": 1}, {"address": "spare:1", "backup": true},
+		{"address": "zero:1", "weight": 0}, {"address": "gone:1"}, {"address": "drain:1"}, {"address": "maint:1"}, {"address": "tried:1"}]}`)
+	asks(t, "PATCH", webPath+"/backends/drain:1", `{"state": "drain"}`)
+	asks(t, "PATCH", webPath+"/backends/maint:1", `{"state": "maintenance"}`)
+	set := h.static.Load()
+	full, _ := set.view.AcquireMember(1)
+	defer full.Release()
+	for range 5 {
+		l, _ := set.view.AcquireMember(4)
+		l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
+		l.Release()
+	}
+	x := explained(t, "")
+	got := x.reasons()
+	for backend, want := range map[string]string{
+		"in:1": "", "full:1": "full", "spare:1": "backup", "zero:1": "weight is 0", "gone:1": "cannot be reached until ", "drain:1": "draining",
+		"maint:1": "maintenance", "tried:1": "",
+	} {
+		if reason := got[backend]; !strings.HasPrefix(reason, want) || want == "" && reason != "" {
+			t.Errorf("%s: %q, want %q", backend, reason, want)
+		}
+	}
+	if c := x.Candidates[0]; c.Score == nil || *c.Score != 0 || c.EffectiveWeight != 4 {
+		t.Errorf("%+v", c)
+	}
+
+	// A request that is being served, at its second backend.
+	q := &request{h: h}
+	h.manager.live.add(&q.live, nil)
+	q.live.at("tried:1")
+	q.live.at("in:1")
+	x = explained(t, "")
+	if len(x.Live) != 1 || x.Live[0].Backend != "in:1" || x.Live[0].Attempts != 2 {
+		t.Fatalf("live %+v", x.Live)
+	}
+	x = explained(t, "?request="+x.Live[0].ID)
+	if x.Chosen != "in:1" || x.reasons()["tried:1"] != "tried" || x.Request == nil {
+		t.Errorf("of a live request: %+v", x)
+	}
+	q.live.done()
+	q.live.done()
+	asks(t, "GET", webPath+"/explain?request="+x.Request.ID, "").wants(t, http.StatusNotFound, "request "+x.Request.ID)
+}
+
+// What is said of a key is what happens to it, and saying so changes nothing.
+func TestExplainKey(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
+		"load_balancing": {"selection_policy": {"policy": "hash", "keys": ["{http.request.header.K}"]}}}`)
+	for _, key := range []string{"one", "two", "three", "four", "five"} {
+		said := explained(t, "?key="+key).Chosen
+		r := newRequest(t)
+		r.Header.Set("K", key)
+		q := &request{h: h}
+		if u := q.next(r, httptest.NewRecorder()); u.Dial != said {
+			t.Errorf("key %s: said %s, went to %s", key, said, u.Dial)
+		}
+		q.end()
+	}
+	for _, b := range h.overview().Backends {
+		if b.InFlight != 0 {
+			t.Errorf("%s has %d in flight", b.Name, b.InFlight)
+		}
+	}
+	newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
+	if got := explained(t, "?key=one").Chosen; got != "" {
+		t.Errorf("a policy without keys chose %s", got)
+	}
+}
+
+func TestLiveRequests(t *testing.T) {
+	var l liveRequests
+	var all []*liveRequest
+	ended := 0
+	for i := range 100 {
+		r := new(liveRequest)
+		l.add(r, func(cause error) {
+			if errors.Is(cause, errDrained) {
+				ended++
+			}
+		})
+		r.at([]string{"a:1", "b:1"}[i%2])
+		all = append(all, r)
+	}
+	if got := l.list(1000, "", func(a string) string { return "name of " + a }); len(got) != 100 || !strings.HasPrefix(got[0].Backend, "name of ") {
+		t.Errorf("%d listed, %+v", len(got), got[0])
+	}
+	if got := l.list(5, "", strings.ToUpper); len(got) != 5 || got[0].Since.After(got[4].Since) {
+		t.Errorf("the oldest five: %+v", got)
+	}
+	l.closeAll("a:1")
+	if ended != 50 {
+		t.Errorf("%d ended, want 50", ended)
+	}
+	for _, r := range all[:99] {
+		r.done()
+	}
+	if got := l.list(1000, "", strings.ToUpper); len(got) != 1 {
+		t.Errorf("%d are left, want 1", len(got))
+	}
+	var never liveRequest
+	never.at("a:1")
+	never.done()
+}
+
+func TestEventFeed(t *testing.T) {
+	var f eventFeed
+	one, two := new(App), new(App)
+	slow, _, _ := f.listen(one, 0)
+	quick, _, _ := f.listen(two, 0)
+	for n := range feedLength + 10 {
+		f.publish("e", map[string]any{"n": n})
+		if e := <-quick.events; e.Data["n"] != n {
+			t.Fatalf("event %d is %+v", n, e)
+		}
+	}
+	got := 0
+	for range slow.events {
+		got++
+	}
+	if got != streamBacklog {
+		t.Errorf("the slow one got %d, want %d and an end", got, streamBacklog)
+	}
+	if got := f.after(0); len(got) != feedLength || got[0].ID != 11 {
+		t.Errorf("%d remembered from %d on", len(got), got[0].ID)
+	}
+	if got := f.after(f.newest() - 3); len(got) != 3 {
+		t.Errorf("%d after the last but three", len(got))
+	}
+	if got := f.after(f.newest() + 7); len(got) != 0 {
+		t.Errorf("%d after one that is not there yet", len(got))
+	}
+	f.endStreams(one)
+	select {
+	case <-quick.events:
+		t.Error("the stream of another config ended")
+	default:
+	}
+	f.endStreams(two)
+	if _, open := <-quick.events; open {
+		t.Error("the stream goes on after its config")
+	}
+	var streams []*eventStream
+	for range maxStreams {
+		s, _, ok := f.listen(one, f.newest()-2)
+		if !ok {
+			t.Fatal("too many")
+		}
+		streams = append(streams, s)
+	}
+	if _, _, ok := f.listen(one, 0); ok {
+		t.Error("more streams than may be")
+	}
+	f.leave(streams[0])
+	if _, missed, ok := f.listen(one, f.newest()-2); !ok || len(missed) != 2 {
+		t.Errorf("after one has left: %v, %d missed", ok, len(missed))
+	}
+}
+
+// Requests carry the means to end them only where drains have a timeout.
+func TestDrainTimeoutSettings(t *testing.T) {
+	// What is served last is what the API shows.
+	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}], "drain_timeout": "1ms"}`)
+	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`)
+	eventually(t, "the drain to end", func() bool { return h.static.Load().view.Backend(0).State == pool.Drained })
+	h = newConfig(t).serve(`{"name": "web2", "upstreams": [{"dial": "a:1"}]}`)
+	asks(t, "PATCH", "/load_balancer/pools/web2/backends/a:1", `{"state": "drain"}`)
+	if got := h.static.Load().view.Backend(0).State; got != pool.Draining {
+		t.Errorf("state %v: sessions may stay by default", got)
+	}
+	h = newConfig(t).serve(`{"name": "web3", "upstreams": [{"dial": "a:1"}], "drain_sticky": {"disabled": true}}`)
+	asks(t, "PATCH", "/load_balancer/pools/web3/backends/a:1", `{"state": "drain"}`)
+	if got := h.static.Load().view.Backend(0).State; got != pool.Drained {
+		t.Errorf("state %v with drain_sticky off", got)
+	}
+}
+
+// perRequest is a source whose answer depends on the request.
+type perRequest struct{}
+
+func (perRequest) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.reverse_proxy.upstreams.per_request_test", New: func() caddy.Module { return new(perRequest) }}
+}
+
+func (perRequest) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	return []*reverseproxy.Upstream{{Dial: r.Header.Get("To")}}, nil
+}
+
+func TestEditsOfPerRequestSource(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "dynamic_upstreams": {"source": "per_request_test"}}`)
+	goes := func(to string) string {
+		r := newRequest(t)
+		r.Header.Set("To", to)
+		q := &request{h: h}
+		defer q.end()
+		return q.next(r, httptest.NewRecorder()).Dial
+	}
+	asks(t, "POST", webPath+"/backends", `{"address": "c:1", "weight": 60000}`).wants(t, http.StatusCreated, "not in use yet")
+	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+	for _, to := range []string{"a:1", "b:1", "a:1"} {
+		if got := goes(to); got != to {
+			t.Errorf("%s, want %s", got, to)
+		}
+	}
+	if got := h.addresses(); got != "a:1 b:1 c:1" {
+		t.Errorf("shown: %s", got)
+	}
+	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "ready"}`).wants(t, http.StatusOK)
+	if got := goes("a:1"); got != "c:1" {
+		t.Errorf("%s, want c:1: the other one drains", got)
+	}
+	asks(t, "DELETE", webPath+"/backends/c:1", "").wants(t, http.StatusNoContent)
+	if got := goes("a:1"); got != nobody.Dial {
+		t.Errorf("%s, want nobody", got)
+	}
+}
+
+// Edits hold for the backends of a dynamic source, too.
+func TestDynamicEdits(t *testing.T) {
+	c := newConfig(t)
+	h := c.serve(`{"name": "web", "dynamic_upstreams": {"source": "multi", "sources": []}}`)
+	eventually(t, "the source to answer", func() bool { return h.dynamic.current.Load() != nil })
+	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated, `"source":"api"`)
+	q := &request{h: h}
+	if u := q.next(newRequest(t), httptest.NewRecorder()); u.Dial != "c:1" {
+		t.Errorf("got %s, %v", u.Dial, q.refused)
+	}
+	q.end()
+	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+	q = &request{h: h}
+	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nobody {
+		t.Errorf("got %s", u.Dial)
+	}
+}

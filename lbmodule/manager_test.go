@@ -1,0 +1,305 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+const (
+	withB    = `{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`
+	withoutB = `{"name": "web", "upstreams": [{"dial": "a:1"}]}`
+)
+
+func (h *Handler) addresses() string {
+	var all []string
+	for _, b := range h.overview().Backends {
+		all = append(all, b.Address)
+	}
+	return strings.Join(all, " ")
+}
+
+// giveUp has a config fail after it began to serve, as when another app cannot start.
+func (c *config) giveUp() {
+	c.t.Helper()
+	if err := c.app().Stop(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.cancel()
+}
+
+// A removed backend stays away when a config without it is given up, and while an older config has it still; it is back when a config
+// has it again after one that had not.
+func TestRemovalsAndReloads(t *testing.T) {
+	dir := t.TempDir()
+	first := newConfigIn(t, dir)
+	h := first.serve(withB)
+	asks(t, "DELETE", webPath+"/backends/b:1", "").wants(t, http.StatusNoContent)
+
+	rejected := newConfigIn(t, dir)
+	rejected.serve(withoutB)
+	if got := shares(t, h, 10); got["b:1"] != 0 {
+		t.Errorf("while a config without it is tried: %v", got)
+	}
+	rejected.giveUp()
+	if got := h.addresses(); got != "a:1" {
+		t.Errorf("after a config without it was given up: %s", got)
+	}
+	second := newConfigIn(t, dir)
+	h = second.serve(withB)
+	if got := h.addresses(); got != "a:1" {
+		t.Errorf("no config that served has dropped it, but there is %s", got)
+	}
+	first.cancel()
+
+	third := newConfigIn(t, dir)
+	h = third.serve(withoutB)
+	second.cancel()
+	if got := h.addresses(); got != "a:1" {
+		t.Errorf("without it: %s", got)
+	}
+	asks(t, "GET", webPath+"/diff", "").wants(t, http.StatusOK, `"changes":[]`)
+	fourth := newConfigIn(t, dir)
+	h = fourth.serve(withB)
+	third.cancel()
+	if got := h.addresses(); got != "a:1 b:1" {
+		t.Errorf("the config has it again, but there is %s", got)
+	}
+}
+
+// Edits go to the storage of the config that serves, also after another one with another storage was given up.
+func TestStorageOfRejectedConfig(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	c := newConfigIn(t, dir)
+	c.serve(withB)
+	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 5}`).wants(t, http.StatusOK, `"persisted":true`)
+	rejected := newConfigIn(t, other)
+	rejected.serve(withB)
+	rejected.giveUp()
+	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 6}`).wants(t, http.StatusOK, `"persisted":true`)
+	c.cancel()
+	h := newConfigIn(t, dir).serve(withB)
+	if got := h.overview().Backends[1].Weight; got != 6 {
+		t.Errorf("weight %d in the storage of the config, want 6", got)
+	}
+}
+
+// Edits move with the config to another storage.
+func TestOtherStorage(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	c := newConfigIn(t, dir)
+	c.serve(withB)
+	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 5}`).wants(t, http.StatusOK)
+	next := newConfigIn(t, other)
+	next.serve(withB)
+	c.cancel()
+	eventually(t, "the edits to be in the other storage", func() bool { return len(storageFiles(t, other)) == 1 })
+	next.cancel()
+	if got := newConfigIn(t, other).serve(withB).overview().Backends[1].Weight; got != 5 {
+		t.Errorf("weight %d, want 5", got)
+	}
+}
+
+// A pool whose only backend was removed has nobody, after a reload as well.
+func TestNobodyLeft(t *testing.T) {
+	dir := t.TempDir()
+	const settings = `{"name": "web", "upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "10ms"}}`
+	c := newConfigIn(t, dir)
+	c.serve(settings)
+	asks(t, "DELETE", webPath+"/backends/a:1", "").wants(t, http.StatusNoContent)
+	next := newConfigIn(t, dir)
+	h := next.serve(settings)
+	c.cancel()
+	w := httptest.NewRecorder()
+	if err := h.ServeHTTP(w, newRequest(t), nil); err == nil || w.Header().Get("Retry-After") == "" {
+		t.Errorf("got %v", err)
+	}
+	asks(t, "POST", webPath+"/backends", `{"address": "a:1"}`).wants(t, http.StatusCreated)
+	if got := shares(t, h, 3); got["a:1"] != 3 {
+		t.Errorf("after it was added again: %v", got)
+	}
+}
+
+// Names are those of the config that serves.
+func TestNamesOfConfigs(t *testing.T) {
+	named := func(name string) string {
+		return `{"name": "web", "backends": [{"address": "b:1", "name": "` + name + `"}]}`
+	}
+	first := newConfig(t)
+	h := first.serve(named("first"))
+	rejected := newConfig(t)
+	rejected.serve(named("rejected"))
+	rejected.giveUp()
+	if got := h.manager.name("b:1"); got != "first" {
+		t.Errorf("called %s after another config was given up", got)
+	}
+	second := newConfig(t)
+	second.serve(`{"name": "web", "upstreams": [{"dial": "b:1"}]}`)
+	first.cancel()
+	if got := h.manager.name("b:1"); got != "b:1" {
+		t.Errorf("called %s by a config that gives no name", got)
+	}
+}
+
+// A drain whose time is over when that is noticed is ended all the same.
+func TestDrainIsOverAlready(t *testing.T) {
+	settings := func(timeout string) string {
+		return `{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "drain_timeout": "` + timeout + `"}`
+	}
+	first := newConfig(t)
+	h := first.serve(settings("1h"))
+	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+	time.Sleep(2 * time.Millisecond)
+	q := &request{h: h}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	h.manager.live.add(&q.live, cancel)
+	defer q.live.done()
+	q.live.at("a:1")
+	second := newConfig(t)
+	second.serve(settings("1ms"))
+	first.cancel()
+	eventually(t, "the request to be ended", func() bool { return errors.Is(context.Cause(ctx), errDrained) })
+}
+
+// slowStorage is a storage whose locks are waited for until they are released, and which may be unreadable.
+type slowStorage struct {
+	certmagic.Storage
+	mu      sync.Mutex
+	held    chan struct{} // closed to let locks be had; nil if they can
+	waiting int
+}
+
+func (s *slowStorage) Lock(ctx context.Context, name string) error {
+	s.mu.Lock()
+	held := s.held
+	s.waiting++
+	s.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return s.Storage.Lock(ctx, name)
+}
+
+// An edit is not called written because another node has written something.
+func TestPersistedIsOwn(t *testing.T) {
+	dir := t.TempDir()
+	c := newConfigIn(t, dir)
+	h := c.serve(withB)
+	storage := &slowStorage{Storage: h.app.ctx.Storage(), held: make(chan struct{})}
+	m := h.manager
+	m.mu.Lock()
+	m.keeper.storage = storage
+	m.mu.Unlock()
+	asks(t, "PATCH", webPath+"/backends/b:1", `{"weight": 5}`).wants(t, http.StatusOK, `"persisted":false`)
+	eventually(t, "the write to wait for the lock", func() bool {
+		storage.mu.Lock()
+		defer storage.mu.Unlock()
+		return storage.waiting == 1
+	})
+	// Another node writes, a much higher version, while this one waits.
+	theirs := new(overlay.Overlay).Edit("a:1", []overlay.Edit{{Field: overlay.Weight, Value: 9}}, nil)
+	theirs.Version = 1000
+	raw, err := overlay.Encode("web", "theirs", "other node", theirs, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := storage.Store(t.Context(), stateKey("web"), raw); err != nil {
+		t.Fatal(err)
+	}
+	number, err := m.change(func(e *edits, _ *Handler) (*overlay.Overlay, error) {
+		return e.Edit("b:1", []overlay.Edit{{Field: overlay.Weight, Value: 6}}, nil), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan bool, 1)
+	go func() { answer <- m.written(number, time.Minute) }()
+	close(storage.held)
+	if !<-answer {
+		t.Fatal("it was not written")
+	}
+	raw, err = storage.Load(t.Context(), stateKey("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, _, err := overlay.Decode("web", raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(kept.Backends["a:1"].Edits[0].Value, kept.Backends["b:1"].Edits[0].Value)
+	if got != "9 6" || kept.Version <= 1000 {
+		t.Errorf("in storage %s, version %d", got, kept.Version)
+	}
+}
+
+// What a later version has written is left alone.
+func TestLaterDocument(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, filepath.FromSlash(stateKey("web")))
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const later = `{"format": "ballast pool state", "schema": 99, "pool": "web"}`
+	if err := os.WriteFile(file, []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newConfigIn(t, dir)
+	c.serve(withB)
+	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 5}`).wants(t, http.StatusOK, `"persisted":false`, `"weight":5`)
+	if text, err := os.ReadFile(file); err != nil || string(text) != later || len(storageFiles(t, dir)) != 1 {
+		t.Errorf("%s, %v, %v", text, err, storageFiles(t, dir))
+	}
+}
+
+// A removal that could not be written says so.
+func TestRemovalNotPersisted(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "load_balancer"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newConfigIn(t, dir).serve(withB)
+	asks(t, "DELETE", webPath+"/backends/b:1?sync", "").wants(t, http.StatusOK, `"removed":true`, `"persisted":false`)
+}
+
+// Copies of requests go nowhere once the backends they would choose from are others.
+func TestNoHedgeInOldSet(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.95, "max_extra": 0.5}}`)
+	q := &request{h: h}
+	q.next(newRequest(t), httptest.NewRecorder())
+	defer q.end()
+	for range 1000 {
+		h.pool.CountRequest()
+	}
+	prepare := func() bool {
+		r := newRequest(t)
+		c := &hedgeCopy{q: q, set: q.set, first: q.lease.Index(), original: r, url: *r.URL, cancelFirst: func(error) {}}
+		_, ok := c.prepare()
+		c.choice.lease.Release()
+		return ok
+	}
+	h.pool.SpendHedge(0.5, pool.BudgetSettings{PerSecond: 10}, time.Now().Add(-time.Minute))
+	if !prepare() {
+		t.Fatal("no copy")
+	}
+	asks(t, "DELETE", webPath+"/backends/b:1", "")
+	if prepare() {
+		t.Error("a copy to a set that is out of date")
+	}
+}

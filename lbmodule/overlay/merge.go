@@ -1,0 +1,199 @@
+package overlay
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Running is a backend as it is in force.
+type Running struct {
+	Backend
+	Config   *Backend // as the config has it; nil if it does not
+	Revision uint64   // of what was edited; 0 if nothing was
+	Edits    []Edit   // in force, in the order of Fields
+	Added    *Mark    // nil unless it was added
+	Removed  *Mark    // nil unless it was removed, and is there only for as long as it takes to drain
+}
+
+// defaults are the settings of a backend of which nothing is said.
+var defaults = Settings{Weight: 1, State: Ready}
+
+// Merge returns the backends that follow from those of the config and what was changed: those of the config first, in its order,
+// then those added, in theirs. Removed ones are left out once they are gone.
+func (o *Overlay) Merge(config []Backend, gone map[string]bool, now time.Time) []Running {
+	all := make([]Running, 0, len(config))
+	known := make(map[string]bool, len(config))
+	named := make(map[string]bool, len(config))
+	for _, c := range config {
+		known[c.Address] = true
+		e := o.Backends[c.Address]
+		if e.Removed != nil && gone[c.Address] {
+			continue
+		}
+		named[c.Name] = true
+		r := Running{Backend: c, Config: &c}
+		r.take(&e, now)
+		all = append(all, r)
+	}
+	var added []Running
+	for address, e := range o.Backends {
+		if e.Added == nil || known[address] || e.Removed != nil && gone[address] {
+			continue
+		}
+		r := Running{Backend: Backend{Address: address, Name: e.Name, Settings: defaults}}
+		r.take(&e, now)
+		added = append(added, r)
+	}
+	slices.SortFunc(added, func(a, b Running) int {
+		if c := a.Added.Since.Compare(b.Added.Since); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Address, b.Address)
+	})
+	for i := range added {
+		added[i].Name = free(named, added[i].Name, added[i].Address)
+	}
+	return append(all, added...)
+}
+
+// free returns the name, or the address, whichever is not taken, and takes it. The config may have come to use either for another.
+func free(taken map[string]bool, name, address string) string {
+	if name == "" || taken[name] {
+		name = address
+	}
+	for n := 2; taken[name]; n++ { // bound: one of len(taken)+1 names is free
+		name = address + "~" + strconv.Itoa(n)
+	}
+	taken[name] = true
+	return name
+}
+
+// take applies what was changed about r.
+func (r *Running) take(e *Entry, now time.Time) {
+	r.Revision, r.Added, r.Removed = e.Revision, e.Added, e.Removed
+	for _, f := range Fields {
+		// The last one that is not over is on top.
+		for i := len(e.Edits) - 1; i >= 0; i-- {
+			if edit := e.Edits[i]; edit.Field == f && !edit.over(now) {
+				_ = r.Set(f, edit.Value) // it was checked when it was made or read
+				r.Edits = append(r.Edits, edit)
+				break
+			}
+		}
+	}
+	if r.Removed != nil {
+		r.State = Drain
+	}
+}
+
+// DrainingSince is when the backend was told to drain; zero if it was not.
+func (r *Running) DrainingSince() time.Time {
+	if r.Removed != nil {
+		return r.Removed.Since
+	}
+	for _, edit := range r.Edits {
+		if edit.Field == StateField && r.State == Drain {
+			return edit.Since
+		}
+	}
+	return time.Time{}
+}
+
+// Difference is a setting in which a backend is not as the config has it, or a backend that was added or removed.
+type Difference struct {
+	Backend string    `json:"backend"`
+	Field   Field     `json:"field,omitempty"`
+	Config  any       `json:"config,omitempty"`
+	Running any       `json:"running,omitempty"`
+	Added   bool      `json:"added,omitempty"`
+	Removed bool      `json:"removed,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
+	Owner   string    `json:"owner,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// Diff lists in what these backends are not as the config has them.
+func Diff(running []Running) []Difference {
+	all := []Difference{}
+	for _, r := range running {
+		about := func(m *Mark) Difference {
+			return Difference{Backend: r.Name, Until: m.Until, Owner: m.Owner, Reason: m.Reason}
+		}
+		switch {
+		case r.Removed != nil:
+			d := about(r.Removed)
+			d.Removed = true
+			all = append(all, d)
+			continue
+		case r.Config == nil:
+			d := about(r.Added)
+			d.Added = true
+			all = append(all, d)
+		}
+		base := &defaults
+		if r.Config != nil {
+			base = &r.Config.Settings
+		}
+		for _, edit := range r.Edits {
+			if was := base.Get(edit.Field); was != r.Get(edit.Field) {
+				d := about(&edit.Mark)
+				d.Field, d.Running = edit.Field, r.Get(edit.Field)
+				if r.Config != nil {
+					d.Config = was
+				}
+				all = append(all, d)
+			}
+		}
+	}
+	return all
+}
+
+// Conflict is a backend about which two changed something at the same time.
+type Conflict struct{ Address string }
+
+// Rebase brings mine and theirs together, which were both made from base. What only one of them has changed about a backend is
+// taken; where both have, mine wins, being the one that is written last, and it is reported. The result is newer than theirs, or
+// theirs if mine adds nothing to it.
+func Rebase(base, mine, theirs *Overlay) (*Overlay, []Conflict) {
+	if mine.Equal(theirs) {
+		return theirs, nil
+	}
+	if theirs.Version == base.Version && theirs.Equal(base) {
+		return mine, nil
+	}
+	n := theirs.next()
+	n.Version = max(theirs.Version, mine.Version) + 1
+	var conflicts []Conflict
+	changed := false
+	for _, address := range union(mine, theirs) {
+		was, here := base.Backends[address]
+		own, hasOwn := mine.Backends[address]
+		other, hasOther := theirs.Backends[address]
+		untouched := here == hasOwn && was.equal(&own)
+		same := hasOwn == hasOther && own.equal(&other)
+		if untouched || same {
+			continue
+		}
+		if here != hasOther || !was.equal(&other) {
+			conflicts = append(conflicts, Conflict{address})
+		}
+		changed = true
+		if hasOwn {
+			n.Backends[address] = own
+		} else {
+			delete(n.Backends, address)
+		}
+	}
+	if !changed {
+		return theirs, nil
+	}
+	return n, conflicts
+}
+
+func union(a, b *Overlay) []string {
+	all := append(a.addresses(), b.addresses()...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
