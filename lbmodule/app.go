@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,6 +163,7 @@ func (a *App) Start() error {
 		}
 	}
 	a.done.Go(func() { followStorage(ctx, managers) })
+	a.done.Go(func() { a.lookOn(ctx, slices.Clone(a.handlers)) })
 	return nil
 }
 
@@ -171,6 +173,25 @@ func (a *App) managers() (all []*manager) {
 		all = append(all, j.manager)
 	}
 	return all
+}
+
+// lookInterval is how often the averages of pools are brought up to date.
+const lookInterval = 5 * time.Second
+
+// lookOn keeps the averages of the handlers' pools up to date until ctx ends.
+func (a *App) lookOn(ctx context.Context, handlers []*Handler) {
+	ticker := time.NewTicker(lookInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			for _, h := range handlers {
+				h.pool.Look(now)
+			}
+		}
+	}
 }
 
 // Stop ends what Start began.

@@ -21,6 +21,8 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	r, timer := q.prepare(original)
 	start := time.Now()
+	q.begin(q.choice, start)
+	r = q.trace(r)
 	res, err := q.roundTrip(transport, r, start)
 	now := time.Now()
 	if timer.stop() && original.Context().Err() == nil {
@@ -31,8 +33,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	q.attempted(original.Context(), res, err, now, now.Sub(start))
 	if err == nil && !q.h.retries.lookAt(res) {
-		q.watch(original.Context(), res)
-		return res, nil
+		return q.pass(original.Context(), res), nil
 	}
 	if reason, ok := q.reason(original, res, err); ok {
 		if q.lease.Held() {
@@ -40,6 +41,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		if q.reserve(original, res, reason) {
 			q.again = true
+			q.repeat(reason, now)
 			q.body.detach()
 			if err == nil {
 				res.Body.Close()
@@ -51,8 +53,14 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	if err != nil {
 		return nil, ended(err)
 	}
-	q.watch(original.Context(), res)
-	return res, nil
+	return q.pass(original.Context(), res), nil
+}
+
+// pass passes an answer on to the client.
+func (q *request) pass(ctx context.Context, res *http.Response) *http.Response {
+	q.passed = res
+	q.watch(ctx, res)
+	return res
 }
 
 // roundTrip makes the attempt, hedged where that is asked for.
@@ -109,6 +117,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Refused: err != nil && isConnectError(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
 	}
+	q.record(res, err, q.verdict.Outcome, now)
 	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
 		q.h.pool.Latency.Add(took, now)
 	}
@@ -163,11 +172,13 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 // end judges what the request has not been told yet about its backend, and gives the backend up.
 func (q *request) end() {
+	now := time.Now()
+	q.finish(now)
 	if q.lease.Held() {
 		if q.answer.broken {
 			q.verdict = pool.Verdict{Outcome: pool.Failure}
 		}
-		q.lease.Judge(q.verdict, time.Now())
+		q.lease.Judge(q.verdict, now)
 	}
 	q.lease.Release()
 	q.live.done()

@@ -33,7 +33,17 @@ func init() {
 // `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of
 // that name; any other policy is given the backends that are eligible.
 //
-// The placeholders are those of `http.handlers.reverse_proxy`.
+// The placeholders are those of `http.handlers.reverse_proxy`, and
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.load_balancer.pool}` | The name of the pool
+// `{http.load_balancer.backend}` | The name of the backend that answered, or was tried last
+// `{http.load_balancer.policy}` | The selection policy
+// `{http.load_balancer.queue_ms}` | How many milliseconds the request waited for a backend
+// `{http.load_balancer.attempts}` | The attempts, a JSON list of objects with `backend`, `status`, `ms` and `error`
+// `{http.load_balancer.retries}` | How many attempts there were after the first
+// `{http.load_balancer.error}` | Why no backend was found, or the last error of an attempt
 type Handler struct {
 	reverseproxy.Handler
 
@@ -168,6 +178,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	}
 	h.loadRetries()
 	h.loadBreaker()
+	h.timeConnections()
 	return h.loadProbing(ctx, h.transport(), original)
 }
 
@@ -199,14 +210,17 @@ func (h *Handler) Cleanup() error {
 }
 
 // ServeHTTP proxies the request to a backend of the pool.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	q := &request{h: h, debug: h.debugs(r)}
-	if err := h.refusal(); err != nil {
-		return h.unavailable(w, err)
-	}
-	caddyhttp.SetVar(r.Context(), requestVar, q)
+	q.show(r.Context())
 	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
-	defer q.end()
+	defer func() {
+		q.end()
+		h.pool.CountAnswer(q.status(err))
+	}()
+	if q.refused = h.refusal(); q.refused != nil {
+		return h.unavailable(w, q.refused)
+	}
 	if h.DrainTimeout <= 0 {
 		h.manager.live.add(&q.live, nil)
 	} else {
@@ -215,7 +229,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		r = r.WithContext(ctx)
 		h.manager.live.add(&q.live, cancel)
 	}
-	err := h.Handler.ServeHTTP(w, r, next)
+	err = h.Handler.ServeHTTP(w, r, next)
 	switch {
 	case err == nil:
 		return nil

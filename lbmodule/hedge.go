@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,6 +22,9 @@ import (
 
 // errHedgeWon ends an attempt because a copy of its request was answered first.
 var errHedgeWon = errors.New("a copy of the request was answered first")
+
+// errPanicked is what became of a copy whose transport panicked.
+var errPanicked = errors.New("copy of the request panicked")
 
 func (h *Hedge) enabled() bool { return h != nil && !h.Disabled }
 
@@ -85,6 +89,9 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 		return res, err
 	}
 	if err == nil && q.classify(r.Context(), res, nil) != pool.Failure && c.decide(firstWon) {
+		if c.started() {
+			q.outrun(c)
+		}
 		return res, nil
 	}
 	if !c.started() {
@@ -92,8 +99,10 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	}
 	<-c.ended
 	if c.outcome() != copyWon {
+		q.outrun(c)
 		return res, err
 	}
+	q.overtaken(r.Context(), c, res, err)
 	if err == nil {
 		res.Body.Close()
 	}
@@ -120,8 +129,15 @@ type hedgeCopy struct {
 	winner hedgeOutcome
 	cancel context.CancelCauseFunc
 	choice choice
+	start  time.Time
+	span   trace.Span // nil without tracing
 	dial   reverseproxy.DialInfo
 	res    *http.Response
+
+	// What became of a copy that did not win.
+	took   time.Duration
+	status int
+	err    error
 
 	ended chan struct{} // closed when the copy has been answered or has failed
 }
@@ -179,9 +195,10 @@ func (c *hedgeCopy) send() {
 		if p := recover(); p != nil {
 			c.q.h.logger.Error("copy of a request panicked", zap.String("pool", c.q.h.pool.Name()), zap.Any("panic", p), zap.Stack("stack"))
 			c.choice.lease.Release()
+			c.err = errPanicked
 		}
 	}()
-	ctx := r.Context()
+	ctx, traffic := r.Context(), c.choice.lease.Traffic()
 	res, err := c.transport.RoundTrip(r)
 	outcome := c.q.classify(ctx, res, err)
 	if err == nil && outcome != pool.Failure {
@@ -189,12 +206,20 @@ func (c *hedgeCopy) send() {
 		if c.decide(copyWon) {
 			return
 		}
-		outcome = pool.Ignored
+		outcome, c.err = pool.Ignored, errLost
+	}
+	now := time.Now()
+	if c.took = now.Sub(c.start); err != nil {
+		c.err = err
 	}
 	if res != nil {
+		c.status = res.StatusCode
+		traffic.Answered(c.took, now)
 		res.Body.Close()
 	}
-	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err)}, time.Now())
+	traffic.Ended(outcome, c.status, c.took)
+	endSpan(c.span, c.status, c.err)
+	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err)}, now)
 	c.choice.lease.Release()
 }
 
@@ -222,13 +247,16 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		c.choice.lease.Abandon()
 		return nil, false
 	}
-	c.sent = true
+	c.sent, c.start = true, now
 	c.q.live.copied(c.choice.upstream.Dial)
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
 	c.cancel = cancel
 	r := c.original.WithContext(ctx)
 	c.url.Host = c.dial.Address
 	r.URL = &c.url
+	if c.q.parent.SpanContext().IsValid() {
+		r, c.span = c.q.startSpan(r, c.choice.upstream.Dial, 1, pool.RetryHedge, now)
+	}
 	return r, true
 }
 

@@ -27,6 +27,12 @@ type poolOverview struct {
 	RetryBudget float64 `json:"retry_budget"`
 	retries     [pool.RetryReasons]uint64
 
+	Fairness    float64 `json:"fairness"`    // of 0 to 1: how evenly the last minute's requests were spread, by weight
+	Utilization float64 `json:"utilization"` // of 0 to 1: share of the slots of max_requests that are taken
+
+	pool  *pool.Pool
+	total int // backends that have a weight
+
 	Warnings []string          `json:"warnings"` // settings that work but hurt
 	Backends []backendOverview `json:"backends"` // sorted by name
 }
@@ -58,6 +64,11 @@ type backendOverview struct {
 	Added     *mark          `json:"added,omitempty"`    // who added it, if somebody has
 	Edits     []editOverview `json:"edits,omitempty"`    // settings that were edited
 	Persisted *bool          `json:"persisted,omitempty"`
+
+	trafficOverview
+
+	warmth float64 // share of its weight that it is to get
+	member *pool.Member
 
 	turned [breaker.States]uint64 // how often the breaker went into each state
 }
@@ -130,8 +141,9 @@ func (h *Handler) running(now time.Time) []overlay.Running {
 // overviewOf is the overview with the settings that these backends have; all else is as it is now.
 func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	now := time.Now()
+	h.pool.Look(now)
 	o := poolOverview{
-		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
+		pool: h.pool, Fairness: 1, Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
 		Warnings: append([]string{}, h.warnings...), Backends: []backendOverview{},
 	}
 	for reason := range pool.RetryReasons {
@@ -161,7 +173,8 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 // judge says how the pool is, going by that snapshot.
 func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
-	o.Usable, o.Panic = usable, snapshot.Panicking()
+	o.Usable, o.total, o.Panic = usable, total, snapshot.Panicking()
+	o.Fairness, o.Utilization = set.view.Fairness(), set.view.Utilization()
 	switch {
 	case o.Panic:
 		o.State = "panic"
@@ -180,6 +193,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 	o := backendOverview{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
+		trafficOverview: overviewTraffic(m), member: m, warmth: snapshot.Warmth(i),
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
 	if !vitals.Until.IsZero() {
@@ -199,7 +213,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 		}
 	}
 	if last := vitals.Last; !last.Time.IsZero() {
-		o.LastCheck = &lastCheck{Time: last.Time, OK: last.OK(), Ms: float64(last.Took) / float64(time.Millisecond), Code: last.Code}
+		o.LastCheck = &lastCheck{Time: last.Time, OK: last.OK(), Ms: milliseconds(last.Took), Code: last.Code}
 		if last.Err != nil {
 			o.LastCheck.Error = last.Err.Error()
 		}
