@@ -2,8 +2,13 @@ package lbmodule
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/caddyapp"
 )
 
 // family is a metric with its labels.
@@ -57,6 +62,21 @@ var (
 		"Share of requests answered with 5xx, averaged over 1m, 5m and 15m as load averages are.", "pool", "window")
 )
 
+var stateWritesMetric = counter("state_writes_total",
+	"Attempts to write down what was changed at runtime: ok or failed.", "result")
+
+// stateWrites are those of the process.
+var stateWrites struct{ ok, failed atomic.Uint64 }
+
+// countStateWrite counts an attempt to write down what was changed at runtime, which ended with err.
+func countStateWrite(err error) {
+	if err != nil {
+		stateWrites.failed.Add(1)
+		return
+	}
+	stateWrites.ok.Add(1)
+}
+
 // Metrics of a backend.
 var (
 	attemptsMetric = counter("attempts_total",
@@ -102,9 +122,14 @@ var (
 // depend on the request.
 const otherBackends = "_other"
 
-// metrics collects the metrics of a config. They are read from the live state when they are asked for, so that they never
-// disagree with it. What a label says comes from the config, never from clients.
+// metrics collects the metrics of the config that serves; while none does yet, those of app. They are read from the live
+// state when they are asked for, so that they never disagree with it. What a label says comes from the config, never from
+// clients.
 type metrics struct{ app *App }
+
+// Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
+// counters would be gone for a moment at each reload.
+func (adminAPI) Provision(ctx caddy.Context) error { return caddyapp.RegisterMetrics(ctx, metrics{}) }
 
 // Describe implements [prometheus.Collector].
 func (metrics) Describe(descs chan<- *prometheus.Desc) {
@@ -117,8 +142,17 @@ func (metrics) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (m metrics) Collect(found chan<- prometheus.Metric) {
+	app := m.app
+	if latest := serving.Latest(); latest != nil {
+		app = latest
+	}
+	if app == nil {
+		return
+	}
 	e := emitter(found)
-	for _, p := range m.app.overview() {
+	e.emit(stateWritesMetric, float64(stateWrites.ok.Load()), "ok")
+	e.emit(stateWritesMetric, float64(stateWrites.failed.Load()), "failed")
+	for _, p := range app.overview() {
 		e.pool(&p)
 	}
 }

@@ -63,6 +63,8 @@ func values(f *dto.MetricFamily) map[string]float64 {
 func TestMetricsFromTheStart(t *testing.T) {
 	c := newConfig(t)
 	c.mustLoad(`{"name": "start", "upstreams": [{"dial": "start.test:1"}]}`)
+	stateWrites.ok.Store(0) // it is the process's, and other tests may have run
+	stateWrites.failed.Store(0)
 	got := c.gathered()
 	for name, want := range map[string]map[string]float64{
 		"requests_total":               {"200": 0, "499": 0, "502": 0, "503": 0, "504": 0},
@@ -93,13 +95,14 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"fairness_ratio":               {"": 1},
 		"utilization_ratio":            {"": 0},
 		"error_ratio":                  {"1m": 0, "5m": 0, "15m": 0},
+		"state_writes_total":           {"ok": 0, "failed": 0},
 	} {
 		if have := values(got[name]); fmt.Sprint(have) != fmt.Sprint(want) {
 			t.Errorf("%s: %v, want %v", name, have, want)
 		}
 	}
-	if want := len(families) + 2; want != 28 {
-		t.Errorf("there are %d families, and this test knows 28", want)
+	if want := len(families) + 2; want != 29 {
+		t.Errorf("there are %d families, and this test knows 29", want)
 	}
 }
 
@@ -218,6 +221,19 @@ func TestStatusThatCounts(t *testing.T) {
 		if got := (&request{passed: test.passed}).status(test.err); got != test.want {
 			t.Errorf("%s: %d, want %d", name, got, test.want)
 		}
+	}
+}
+
+func TestStateWritesAreCounted(t *testing.T) {
+	c := newConfig(t)
+	c.mustLoad(`{"name": "writes", "upstreams": [{"dial": "writes.test:1"}]}`)
+	before := values(c.gathered()["state_writes_total"])
+	countStateWrite(nil)
+	countStateWrite(errors.New("disk full"))
+	countStateWrite(errors.New("disk full"))
+	after := values(c.gathered()["state_writes_total"])
+	if after["ok"]-before["ok"] != 1 || after["failed"]-before["failed"] != 2 {
+		t.Errorf("from %v to %v, want one ok and two failed", before, after)
 	}
 }
 
