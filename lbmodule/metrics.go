@@ -2,7 +2,6 @@ package lbmodule
 
 import (
 	"strings"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -63,19 +62,7 @@ var (
 )
 
 var stateWritesMetric = counter("state_writes_total",
-	"Attempts to write down what was changed at runtime: ok or failed.", "result")
-
-// stateWrites are those of the process.
-var stateWrites struct{ ok, failed atomic.Uint64 }
-
-// countStateWrite counts an attempt to write down what was changed at runtime, which ended with err.
-func countStateWrite(err error) {
-	if err != nil {
-		stateWrites.failed.Add(1)
-		return
-	}
-	stateWrites.ok.Add(1)
-}
+	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
 
 // Metrics of a backend.
 var (
@@ -106,7 +93,7 @@ var (
 	slowStartMetric = gauge("slow_start_ratio",
 		"Share of its weight that the backend is given: 1 unless it is being ramped up.", "pool", "backend")
 	drainingMetric = gauge("draining",
-		"Whether the backend finishes what it has and gets no new requests (1) or not (0).", "pool", "backend")
+		"Whether the backend was taken out by hand, to drain or for maintenance (1) or not (0).", "pool", "backend")
 )
 
 // Histograms.

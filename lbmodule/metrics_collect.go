@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -75,8 +76,12 @@ func (e emitter) backend(b *backendOverview, labels ...string) {
 	e.emit(inFlightMetric, float64(b.InFlight), labels...)
 	e.emit(healthyMetric, number(b.Usable), labels...)
 	e.emit(weightMetric, b.EffectiveWeight, labels...)
-	e.emit(slowStartMetric, b.warmth, labels...)
-	e.emit(drainingMetric, number(b.Reason == "draining"), labels...)
+	e.emit(drainingMetric, number(b.State != string(overlay.Ready)), labels...)
+	warmth := 1.0
+	if b.SlowStart != nil {
+		warmth = *b.SlowStart
+	}
+	e.emit(slowStartMetric, warmth, labels...)
 	last := b.LastCheck
 	if last == nil {
 		last = new(lastCheck)

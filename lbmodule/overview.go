@@ -67,7 +67,6 @@ type backendOverview struct {
 
 	trafficOverview
 
-	warmth float64 // share of its weight that it is to get
 	member *pool.Member
 
 	turned [breaker.States]uint64 // how often the breaker went into each state
@@ -193,7 +192,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 	o := backendOverview{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		trafficOverview: overviewTraffic(m), member: m, warmth: snapshot.Warmth(i),
+		trafficOverview: overviewTraffic(m), member: m,
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
 	if !vitals.Until.IsZero() {
