@@ -74,7 +74,7 @@ func (e emitter) backend(b *backendOverview, labels ...string) {
 		e.emit(transitionsMetric, float64(b.turned[state]), with(labels, state.String())...)
 	}
 	e.emit(inFlightMetric, float64(b.InFlight), labels...)
-	e.emit(healthyMetric, number(b.Usable), labels...)
+	e.emit(healthyMetric, number(b.member.Vitals().Usable), labels...)
 	e.emit(weightMetric, b.EffectiveWeight, labels...)
 	e.emit(drainingMetric, number(b.State != string(overlay.Ready)), labels...)
 	warmth := 1.0
