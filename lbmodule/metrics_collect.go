@@ -36,7 +36,7 @@ func (e emitter) pool(p *poolOverview) {
 		e.emit(errorsMetric, ratio, name, trendNames[i])
 	}
 	e.histogram(queueSecondsMetric, p.pool.Queued.Distribution(), name)
-	// Two names may be the same, and one may be that of the rest: what would be told twice is told of the rest.
+	// A name may be that of the rest, or once it is made UTF-8 another's: what would be told twice is told of the rest.
 	taken := map[string]bool{otherBackends: true}
 	told := make(map[*pool.Member]bool, len(p.Backends))
 	for i := range p.Backends {

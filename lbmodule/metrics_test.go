@@ -112,16 +112,16 @@ func TestMetricsOfOddNames(t *testing.T) {
 	c := newConfig(t)
 	c.mustLoad(`{"name": "odd", "upstreams": [
 		{"dial": "{http.vars.\"quote}:1"}, {"dial": "{http.vars.new\nline}:1"}, {"dial": "{http.vars.back\\slash}:1"},
-		{"dial": "{http.vars.münchen}:1"}, {"dial": "unix//tmp/{env.ODD}"}, {"dial": "twice.test:1"}],
-		"backends": [{"address": "other.test:1", "name": "_other"}, {"address": "same.test:1", "name": "twice.test:1"}]}`)
+		{"dial": "{http.vars.münchen}:1"}, {"dial": "unix//tmp/{env.ODD}"}],
+		"backends": [{"address": "other.test:1", "name": "_other"}]}`)
 	names := values(c.gathered()["in_flight"])
-	for _, want := range []string{`{http.vars."quote}:1`, "{http.vars.new\nline}:1", `{http.vars.back\slash}:1`, "{http.vars.münchen}:1", "unix//tmp/broken � byte", "twice.test:1", "_other"} {
+	for _, want := range []string{`{http.vars."quote}:1`, "{http.vars.new\nline}:1", `{http.vars.back\slash}:1`, "{http.vars.münchen}:1", "unix//tmp/broken � byte", "_other"} {
 		if _, ok := names[want]; !ok {
 			t.Errorf("no series of %q among %v", want, names)
 		}
 	}
-	if len(names) != 7 {
-		t.Errorf("%d series, want 7: names that are not unique share one", len(names))
+	if len(names) != 6 {
+		t.Errorf("%d series, want 6", len(names))
 	}
 	for _, config := range []string{`{"name": "quo\"te"`, `{"name": "new\nline"`, `{"name": "münchen"`, `{"backends": [{"address": "a:1", "name": "sp ace"}]`} {
 		_, err := newConfig(t).load(config + `, "upstreams": [{"dial": "x.test:1"}]}`)
