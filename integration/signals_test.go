@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net/http"
 	"os/exec"
@@ -329,5 +330,50 @@ func TestConnectTime(t *testing.T) {
 	}
 	if at := total(text, "caddy_load_balancer_last_check_timestamp_seconds"); time.Since(time.Unix(int64(at), 0)) > time.Minute {
 		t.Errorf("the last check was at %v", time.Unix(int64(at), 0))
+	}
+}
+
+// TestStockGauge: what watches reverse_proxy's gauge goes on to see the truth.
+func TestStockGauge(t *testing.T) {
+	backends, addresses := startBackends(t, 2)
+	plain := startBackend(t)
+	gauge := func(c *caddy) string { return fmt.Sprint(series(c.scrape(), "caddy_reverse_proxy_upstreams_healthy")) }
+	want := func(c *caddy, what string, states ...string) {
+		t.Helper()
+		all := make(map[string]float64)
+		for i, state := range states {
+			all[fmt.Sprintf("upstream=%q", append(slices.Collect(addressesOf(backends)), plain.addr)[i])] = map[string]float64{"up": 1, "down": 0}[state]
+			if state == "gone" {
+				delete(all, fmt.Sprintf("upstream=%q", backends[i].addr))
+			}
+		}
+		waitFor(t, what+": "+fmt.Sprint(all), func() bool { return gauge(c) == fmt.Sprint(all) })
+	}
+	site := func(addresses string) string {
+		return siteConfig("load_balancer /lb " + addresses + " {\n name web\n health_check {\n http /\n interval 200ms\n fast_interval 50ms\n }\n}\nreverse_proxy " + plain.addr)
+	}
+	c := startCaddyConfig(t, site(addresses))
+	want(c, "all well", "up", "up", "up")
+	backends[1].handle(answers(500))
+	want(c, "one fails its checks", "up", "down", "up")
+	if err := c.reload(strings.Replace(site(addresses), "name web", "name web\n slow_start off", 1)); err != nil {
+		t.Fatal(err)
+	}
+	want(c, "after a reload", "up", "down", "up")
+	backends[1].handle(answers(200))
+	want(c, "it is back", "up", "up", "up")
+	if err := c.reload(site(backends[0].addr)); err != nil {
+		t.Fatal(err)
+	}
+	want(c, "one is removed", "up", "gone", "up")
+}
+
+func addressesOf(backends []*backend) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, b := range backends {
+			if !yield(b.addr) {
+				return
+			}
+		}
 	}
 }

@@ -108,8 +108,8 @@ func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType,
 
 // attempted is told how the round trip of the current attempt ended.
 func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
-	// reverse_proxy itself tells a circuit breaker only about upstreams that it has set up.
-	if q.h.CB != nil && err == nil && (!q.lease.Held() || !q.set.stock[q.lease.Index()]) {
+	// reverse_proxy would tell a circuit breaker only about upstreams that it has set up.
+	if q.h.CB != nil && err == nil {
 		q.h.CB.RecordMetric(res.StatusCode, took)
 	}
 	q.verdict = pool.Verdict{

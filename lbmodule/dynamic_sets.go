@@ -77,7 +77,7 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 	var events []pool.Event
 	settings := h.poolSettings(h.dynamic.polled)
 	settings.Unnamed = !h.dynamic.polled
-	k.set, events = newMemberSet(h.pool, h.assemble(k.roster, false), settings)
+	k.set, events = newMemberSet(h.pool, h.assemble(k.roster), settings)
 	s.remember(k)
 	return k.set, events
 }

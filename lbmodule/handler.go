@@ -78,6 +78,8 @@ type Handler struct {
 
 	watchingStatic, watchingDynamic watching
 
+	hosts stockHosts
+
 	// stockReady tells that reverse_proxy's part was provisioned and is to be cleaned up.
 	stockReady bool
 }
@@ -109,7 +111,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Upstreams = roster.upstreams
 	h.takeHealthChecks()
 	h.debugRanges = h.DebugHeader.prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
@@ -169,6 +170,10 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	if _, err := ctx.App("events"); err != nil {
 		return fmt.Errorf("getting events app: %w", err)
 	}
+	if err := h.hosts.hold(ctx, h.roster.upstreams); err != nil {
+		return err
+	}
+	h.Upstreams = nil // our selector does not look at them, and what else reverse_proxy does with them is not true
 	h.stockReady = true
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
@@ -197,16 +202,12 @@ func (h *Handler) Cleanup() error {
 	if h.dynamic != nil {
 		h.dynamic.sets.close()
 	}
+	err := h.hosts.release()
 	if !h.stockReady {
-		return nil
+		return err
 	}
 	h.stockReady = false
-	// reverse_proxy gives up a host for each upstream of the config; those it never acquired would be taken from
-	// the config that is still running. It acquires all or none, and once it has, goroutines of its own read the list.
-	if len(h.Upstreams) > 0 && h.Upstreams[0].Host == nil {
-		h.Upstreams = nil
-	}
-	return h.Handler.Cleanup()
+	return errors.Join(err, h.Handler.Cleanup())
 }
 
 // ServeHTTP proxies the request to a backend of the pool.
