@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,7 +29,7 @@ func decodeMetrics(t *testing.T, r *http.Request) []*dto.MetricFamily {
 	var all []*dto.MetricFamily
 	for {
 		f := new(dto.MetricFamily)
-		if err := decoder.Decode(f); err == io.EOF {
+		if err := decoder.Decode(f); errors.Is(err, io.EOF) {
 			return all
 		} else if err != nil {
 			t.Fatal(err)

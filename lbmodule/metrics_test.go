@@ -112,10 +112,10 @@ func TestMetricsOfOddNames(t *testing.T) {
 	c := newConfig(t)
 	c.mustLoad(`{"name": "odd", "upstreams": [
 		{"dial": "{http.vars.\"quote}:1"}, {"dial": "{http.vars.new\nline}:1"}, {"dial": "{http.vars.back\\slash}:1"},
-		{"dial": "{http.vars.münchen}:1"}, {"dial": "unix//tmp/{env.ODD}"}],
+		{"dial": "{http.vars.münchen}:1"}, {"dial": "unix//tmp/with space"}],
 		"backends": [{"address": "other.test:1", "name": "_other"}]}`)
 	names := values(c.gathered()["in_flight"])
-	for _, want := range []string{`{http.vars."quote}:1`, "{http.vars.new\nline}:1", `{http.vars.back\slash}:1`, "{http.vars.münchen}:1", "unix//tmp/broken � byte", "_other"} {
+	for _, want := range []string{`{http.vars."quote}:1`, "{http.vars.new\nline}:1", `{http.vars.back\slash}:1`, "{http.vars.münchen}:1", "unix//tmp/with space", "_other"} {
 		if _, ok := names[want]; !ok {
 			t.Errorf("no series of %q among %v", want, names)
 		}
@@ -123,6 +123,8 @@ func TestMetricsOfOddNames(t *testing.T) {
 	if len(names) != 6 {
 		t.Errorf("%d series, want 6", len(names))
 	}
+	_, err := newConfig(t).load(`{"upstreams": [{"dial": "unix//tmp/{env.ODD}"}]}`)
+	expectError(t, err, "upstream unix//tmp/broken", "must be UTF-8")
 	for _, config := range []string{`{"name": "quo\"te"`, `{"name": "new\nline"`, `{"name": "münchen"`, `{"backends": [{"address": "a:1", "name": "sp ace"}]`} {
 		_, err := newConfig(t).load(config + `, "upstreams": [{"dial": "x.test:1"}]}`)
 		expectError(t, err, "must be of letters, digits and")
@@ -212,9 +214,9 @@ func TestStatusThatCounts(t *testing.T) {
 		passed *http.Response
 		want   int
 	}{
-		"an answer":                           {nil, &http.Response{StatusCode: 404}, 404},
+		"an answer":                           {nil, &http.Response{StatusCode: http.StatusNotFound}, 404},
 		"none":                                {caddyhttp.Error(503, errors.New("none")), nil, 503},
-		"an answer that could not be handled": {caddyhttp.Error(500, errors.New("routes")), &http.Response{StatusCode: 200}, 500},
+		"an answer that could not be handled": {caddyhttp.Error(500, errors.New("routes")), &http.Response{StatusCode: http.StatusOK}, 500},
 		"an error without a status":           {errors.New("what"), nil, 500},
 		"the client is gone":                  {nil, nil, 499},
 	} {
