@@ -41,7 +41,7 @@ func (e emitter) pool(p *poolOverview) {
 	told := make(map[*pool.Member]bool, len(p.Backends))
 	for i := range p.Backends {
 		b := &p.Backends[i]
-		if backend := label(b.Name); b.member.Named() && !taken[backend] {
+		if backend := label(b.Name); b.member != nil && b.member.Named() && !taken[backend] {
 			taken[backend], told[b.member] = true, true
 			e.backend(b, name, backend)
 		}

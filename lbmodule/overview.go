@@ -67,7 +67,7 @@ type backendOverview struct {
 
 	trafficOverview
 
-	member *pool.Member
+	member *pool.Member // nil while the backend is not in use yet
 
 	turned [breaker.States]uint64 // how often the breaker went into each state
 }
@@ -153,6 +153,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	at := make(map[string]int)
 	if set != nil {
 		o.judge(set.view.Snapshot())
+		o.Fairness, o.Utilization = set.view.Fairness(), set.view.Utilization()
 		for i := range set.view.Len() {
 			at[set.view.Backend(i).Address] = i
 		}
@@ -173,7 +174,6 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
 	o.Usable, o.total, o.Panic = usable, total, snapshot.Panicking()
-	o.Fairness, o.Utilization = set.view.Fairness(), set.view.Utilization()
 	switch {
 	case o.Panic:
 		o.State = "panic"
