@@ -254,7 +254,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 	r := c.original.WithContext(ctx)
 	c.url.Host = c.dial.Address
 	r.URL = &c.url
-	if c.q.parent.SpanContext().IsValid() {
+	if c.q.parent != nil && c.q.parent.SpanContext().IsValid() {
 		r, c.span = c.q.startSpan(r, c.choice.upstream.Dial, 1, pool.RetryHedge, now)
 	}
 	return r, true
