@@ -43,6 +43,8 @@ type App struct {
 
 	quiet []func() // end that events are reported
 
+	flipped chan struct{} // has something in it when the health of a backend is another; see lookOn
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -75,6 +77,7 @@ func loadApp(ctx caddy.Context) (*App, error) {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
+	a.flipped = make(chan struct{}, 1)
 	events, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("getting events app: %w", err)
@@ -162,6 +165,7 @@ func (a *App) Start() error {
 		}
 	}
 	a.done.Go(func() { followStorage(ctx, managers) })
+	a.done.Go(func() { a.lookOn(ctx, handlers) })
 	return nil
 }
 
@@ -171,6 +175,31 @@ func (a *App) managers() (all []*manager) {
 		all = append(all, j.manager)
 	}
 	return all
+}
+
+// lookInterval is how often the averages of pools are brought up to date.
+const lookInterval = 5 * time.Second
+
+// lookOn keeps the averages of the handlers' pools and reverse_proxy's gauge up to date until ctx ends.
+func (a *App) lookOn(ctx context.Context, handlers []*Handler) {
+	gauge := newStockGauge(a.ctx)
+	ticker := time.NewTicker(lookInterval)
+	defer ticker.Stop()
+	for {
+		// While two configs run, the later one tells.
+		if serving.Latest() == a {
+			gauge.tell(handlers)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.flipped:
+		case now := <-ticker.C:
+			for _, h := range handlers {
+				h.pool.Look(now)
+			}
+		}
+	}
 }
 
 // Stop ends what Start began.

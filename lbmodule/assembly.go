@@ -13,7 +13,6 @@ import (
 type assembly struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool
-	stock     []bool // whether reverse_proxy has set the upstream up
 }
 
 // config returns the backends of the roster as edits see them.
@@ -27,8 +26,8 @@ func (r *roster) config() []overlay.Backend {
 	return all
 }
 
-// assemble returns the backends of a roster with what was edited. stock tells that its upstreams are reverse_proxy's own.
-func (h *Handler) assemble(r *roster, stock bool) assembly {
+// assemble returns the backends of a roster with what was edited.
+func (h *Handler) assemble(r *roster) assembly {
 	now := time.Now()
 	e := h.manager.edits.Load()
 	var a assembly
@@ -40,11 +39,10 @@ func (h *Handler) assemble(r *roster, stock bool) assembly {
 			made, upstream = r.backends[at], r.upstreams[at]
 		}
 		limit := h.limit(b.MaxRequests)
-		own := inRoster && upstream.MaxRequests == limit
 		switch {
 		case !inRoster:
 			upstream = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: b.Address, MaxRequests: limit}
-		case !own:
+		case upstream.MaxRequests != limit:
 			// Requests read the one there is. Both count in the same place.
 			upstream = &reverseproxy.Upstream{Host: upstream.Host, Dial: b.Address, MaxRequests: limit}
 		}
@@ -52,7 +50,6 @@ func (h *Handler) assemble(r *roster, stock bool) assembly {
 		made.State = h.poolState(&b, now)
 		a.backends = append(a.backends, made)
 		a.upstreams = append(a.upstreams, upstream)
-		a.stock = append(a.stock, stock && own)
 	}
 	return a
 }

@@ -20,7 +20,8 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		return nil, q.refused
 	}
 	r, timer := q.prepare(original)
-	q.begun = time.Now()
+	q.begin(q.choice, time.Now())
+	r = q.trace(r)
 	res, err := q.roundTrip(transport, r, q.begun)
 	now := time.Now()
 	if timer.stop() && original.Context().Err() == nil {
@@ -31,9 +32,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
 	if err == nil && !q.h.retries.lookAt(res) {
-		q.bind(original, res)
-		q.watch(original.Context(), res)
-		return res, nil
+		return q.pass(original, res), nil
 	}
 	if reason, ok := q.reason(original, res, err); ok {
 		if q.lease.Held() {
@@ -41,6 +40,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		if q.reserve(original, res, reason) {
 			q.again = true
+			q.repeat(reason, now)
 			q.body.detach()
 			if err == nil {
 				res.Body.Close()
@@ -52,9 +52,15 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	if err != nil {
 		return nil, ended(err)
 	}
+	return q.pass(original, res), nil
+}
+
+// pass passes an answer on to the client.
+func (q *request) pass(original *http.Request, res *http.Response) *http.Response {
+	q.passed = res
 	q.bind(original, res)
 	q.watch(original.Context(), res)
-	return res, nil
+	return res
 }
 
 // roundTrip makes the attempt, hedged where that is asked for.
@@ -107,8 +113,8 @@ func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType,
 
 // attempted is told how the round trip of the current attempt ended.
 func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
-	// reverse_proxy itself tells a circuit breaker only about upstreams that it has set up.
-	if q.h.CB != nil && err == nil && (!q.lease.Held() || !q.set.stock[q.lease.Index()]) {
+	// reverse_proxy would tell a circuit breaker only about upstreams that it has set up.
+	if q.h.CB != nil && err == nil {
 		q.h.CB.RecordMetric(res.StatusCode, took)
 	}
 	q.verdict = pool.Verdict{
@@ -116,6 +122,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Refused: err != nil && isConnectError(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
 	}
+	q.record(res, err, q.verdict.Outcome, now)
 	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
 		q.h.pool.Latency.Add(took, now)
 	}
@@ -173,8 +180,9 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 // end judges what the request has not been told yet about its backend, and gives the backend up.
 func (q *request) end() {
+	now := time.Now()
+	q.finish(now)
 	if q.lease.Held() {
-		now := time.Now()
 		if q.answer.broken {
 			q.verdict = pool.Verdict{Outcome: pool.Failure}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -114,6 +115,9 @@ func validateWeight(weight int) error {
 
 // validateAddress checks a dial address, as far as it does not depend on the request.
 func validateAddress(address string) error {
+	if !utf8.ValidString(address) {
+		return fmt.Errorf("must be UTF-8")
+	}
 	if strings.Contains(address, "{") {
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -43,11 +45,18 @@ type request struct {
 	body   *requestBody // nil if there is none
 	answer answerBody
 
-	begun    time.Time // when the attempt was that choice is for
-	sending  *sending  // of the attempt's body; nil if there is none
-	lastByte bool      // how long it takes is known when the answer has ended
+	queued      time.Duration    // waited before the first attempt
+	trail       []attemptRecord  // the attempts so far, in the order in which they began
+	current     int              // of trail
+	retryReason pool.RetryReason // of the attempt before the current one
+	passed      *http.Response   // the answer that the client gets; nil if there is none
+	parent      trace.Span       // of the attempts' spans; nil if that has not been asked yet
+	begun       time.Time        // when the current attempt was
+	sending     *sending         // of the attempt's body; nil if there is none
+	lastByte    bool             // how long it takes is known when the answer has ended
 
 	triedSpace [4]int // room for most tried lists
+	trailSpace [2]attemptRecord
 }
 
 // choice is a backend that was chosen. The lease holds nothing if a policy came up with an upstream of its own making.
@@ -119,7 +128,11 @@ func (q *request) acquireInTurn(r *http.Request) (choice, error) {
 
 // queueUp waits for a slot.
 func (q *request) queueUp(r *http.Request) error {
-	settings := q.h.Queue
+	settings, start := q.h.Queue, time.Now()
+	defer func() {
+		q.queued += time.Since(start)
+		q.h.pool.Queued.Add(q.queued)
+	}()
 	return q.h.pool.Wait(r.Context(), clientKey(r), settings.Size, time.Duration(settings.Timeout), func() error {
 		set, err := q.h.members(r, false)
 		if err != nil {
@@ -195,6 +208,7 @@ func (q *request) await(ctx context.Context, err error) bool {
 	}
 	timer := time.NewTimer(min(left, poll))
 	defer timer.Stop()
+	defer func(start time.Time) { q.queued += time.Since(start) }(time.Now())
 	select {
 	case <-snapshot.Replaced():
 	case <-q.set.superseded:

@@ -209,7 +209,7 @@ func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.Respons
 
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
-	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.Upstreams[:1], stock: []bool{true}}
+	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.roster.upstreams[:1]}
 	set, _ := newMemberSet(h.pool, one, pool.Settings{})
 	defer set.view.Close()
 	if _, err := set.acquire(oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {

@@ -75,7 +75,9 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 		k.list = append(k.list, u.Dial)
 	}
 	var events []pool.Event
-	k.set, events = newMemberSet(h.pool, h.assemble(k.roster, false), h.poolSettings(h.dynamic.polled))
+	settings := h.poolSettings(h.dynamic.polled)
+	settings.Unnamed = !h.dynamic.polled
+	k.set, events = newMemberSet(h.pool, h.assemble(k.roster), settings)
 	s.remember(k)
 	return k.set, events
 }

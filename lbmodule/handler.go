@@ -34,7 +34,17 @@ func init() {
 // that name, `random_choose` by `lb_p2c`, `cookie` by `lb_sticky`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
 // other policy is given the backends that are eligible.
 //
-// The placeholders are those of `http.handlers.reverse_proxy`.
+// The placeholders are those of `http.handlers.reverse_proxy`, and
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.load_balancer.pool}` | The name of the pool
+// `{http.load_balancer.backend}` | The name of the backend that answered, or was tried last
+// `{http.load_balancer.policy}` | The selection policy
+// `{http.load_balancer.queue_ms}` | How many milliseconds the request waited for a backend
+// `{http.load_balancer.attempts}` | The attempts, a JSON list of objects with `backend`, `status`, `ms` and `error`
+// `{http.load_balancer.retries}` | How many attempts there were after the first
+// `{http.load_balancer.error}` | Why no backend was found, or the last error of an attempt
 type Handler struct {
 	reverseproxy.Handler
 
@@ -69,6 +79,8 @@ type Handler struct {
 
 	watchingStatic, watchingDynamic watching
 
+	hosts stockHosts
+
 	// stockReady tells that reverse_proxy's part was provisioned and is to be cleaned up.
 	stockReady bool
 }
@@ -100,7 +112,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Upstreams = roster.upstreams
 	h.takeHealthChecks()
 	h.debugRanges = h.DebugHeader.prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
@@ -160,6 +171,10 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	if _, err := ctx.App("events"); err != nil {
 		return fmt.Errorf("getting events app: %w", err)
 	}
+	if err := h.hosts.hold(ctx, h.roster.upstreams); err != nil {
+		return err
+	}
+	h.Upstreams = nil // our selector does not look at them, and what else reverse_proxy does with them is not true
 	h.stockReady = true
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
@@ -169,6 +184,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	}
 	h.loadRetries()
 	h.loadBreaker()
+	h.timeConnections()
 	return h.loadProbing(ctx, h.transport(), original)
 }
 
@@ -187,27 +203,26 @@ func (h *Handler) Cleanup() error {
 	if h.dynamic != nil {
 		h.dynamic.sets.close()
 	}
+	err := h.hosts.release()
 	if !h.stockReady {
-		return nil
+		return err
 	}
 	h.stockReady = false
-	// reverse_proxy gives up a host for each upstream of the config; those it never acquired would be taken from
-	// the config that is still running. It acquires all or none, and once it has, goroutines of its own read the list.
-	if len(h.Upstreams) > 0 && h.Upstreams[0].Host == nil {
-		h.Upstreams = nil
-	}
-	return h.Handler.Cleanup()
+	return errors.Join(err, h.Handler.Cleanup())
 }
 
 // ServeHTTP proxies the request to a backend of the pool.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	q := &request{h: h, debug: h.debugs(r)}
-	if err := h.refusal(); err != nil {
-		return h.unavailable(w, err)
-	}
-	caddyhttp.SetVar(r.Context(), requestVar, q)
+	q.show(r.Context())
 	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
-	defer q.end()
+	defer func() {
+		q.end()
+		h.pool.CountAnswer(q.status(err))
+	}()
+	if q.refused = h.refusal(); q.refused != nil {
+		return h.unavailable(w, q.refused)
+	}
 	if h.DrainTimeout <= 0 {
 		h.manager.live.add(&q.live, nil)
 	} else {
@@ -216,7 +231,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		r = r.WithContext(ctx)
 		h.manager.live.add(&q.live, cancel)
 	}
-	err := h.Handler.ServeHTTP(w, r, next)
+	err = h.Handler.ServeHTTP(w, r, next)
 	switch {
 	case err == nil:
 		return nil

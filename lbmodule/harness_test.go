@@ -19,13 +19,13 @@ import (
 
 // config is a Caddy config under test: handlers are provisioned in it one by one, as the http app does.
 type config struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    caddy.Context
 	cancel func()
 	log    string // file
 }
 
-func newConfig(t *testing.T) *config {
+func newConfig(t testing.TB) *config {
 	t.Helper()
 	// The directory of t.TempDir has the test's name in it, and Caddy would see placeholders there.
 	dir, err := os.MkdirTemp("", "ballast")
@@ -37,7 +37,7 @@ func newConfig(t *testing.T) *config {
 }
 
 // newConfigIn is newConfig with its storage and log in that directory.
-func newConfigIn(t *testing.T, dir string) *config {
+func newConfigIn(t testing.TB, dir string) *config {
 	t.Helper()
 	c := &config{t: t, log: filepath.Join(dir, "log")}
 	writer, err := json.Marshal(map[string]string{"output": "file", "filename": c.log})
@@ -111,7 +111,7 @@ func poolExists(name string) bool {
 }
 
 // newRequest is a request as Caddy hands it to a handler.
-func newRequest(t *testing.T) *http.Request {
+func newRequest(t testing.TB) *http.Request {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://example.com/", nil)
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,6 +22,9 @@ import (
 
 // errHedgeWon ends an attempt because a copy of its request was answered first.
 var errHedgeWon = errors.New("a copy of the request was answered first")
+
+// errPanicked is what became of a copy whose transport panicked.
+var errPanicked = errors.New("copy of the request panicked")
 
 func (h *Hedge) enabled() bool { return h != nil && !h.Disabled }
 
@@ -88,6 +92,9 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 		return res, err
 	}
 	if err == nil && q.classify(r.Context(), res, nil) != pool.Failure && c.decide(firstWon) {
+		if c.started() {
+			q.outrun(c)
+		}
 		return res, nil
 	}
 	if !c.started() {
@@ -95,14 +102,16 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	}
 	<-c.ended
 	if c.outcome() != copyWon {
+		q.outrun(c)
 		return res, err
 	}
+	q.lease.Latency().Unanswered(time.Since(q.begun), time.Now())
+	q.overtaken(r.Context(), c, res, err)
 	if err == nil {
 		res.Body.Close()
 	}
-	q.lease.Latency().Unanswered(time.Since(q.begun), time.Now())
 	q.lease.Release()
-	q.choice, q.begun = c.choice, c.begun
+	q.choice = c.choice
 	q.attempts++
 	q.live.at(q.upstream.Dial)
 	c.tell(r)
@@ -124,9 +133,15 @@ type hedgeCopy struct {
 	winner hedgeOutcome
 	cancel context.CancelCauseFunc
 	choice choice
-	begun  time.Time
+	start  time.Time
+	span   trace.Span // nil without tracing
 	dial   reverseproxy.DialInfo
 	res    *http.Response
+
+	// What became of a copy that did not win.
+	took   time.Duration
+	status int
+	err    error
 
 	ended chan struct{} // closed when the copy has been answered or has failed
 }
@@ -184,9 +199,10 @@ func (c *hedgeCopy) send() {
 		if p := recover(); p != nil {
 			c.q.h.logger.Error("copy of a request panicked", zap.String("pool", c.q.h.pool.Name()), zap.Any("panic", p), zap.Stack("stack"))
 			c.choice.lease.Release()
+			c.err = errPanicked
 		}
 	}()
-	ctx := r.Context()
+	ctx, traffic := r.Context(), c.choice.lease.Traffic()
 	res, err := c.transport.RoundTrip(r)
 	outcome := c.q.classify(ctx, res, err)
 	if err == nil && outcome != pool.Failure {
@@ -194,13 +210,21 @@ func (c *hedgeCopy) send() {
 		if c.decide(copyWon) {
 			return
 		}
-		outcome = pool.Ignored
+		outcome, c.err = pool.Ignored, errLost
+	}
+	now := time.Now()
+	if c.took = now.Sub(c.start); err != nil {
+		c.err = err
 	}
 	if res != nil {
+		c.status = res.StatusCode
+		traffic.Answered(c.took, now)
 		res.Body.Close()
 	}
+	traffic.Ended(outcome, c.status, c.took)
+	endSpan(c.span, c.status, c.err)
 	c.learn(res, err, outcome)
-	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err)}, time.Now())
+	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err)}, now)
 	c.choice.lease.Release()
 }
 
@@ -228,13 +252,16 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		c.choice.lease.Abandon()
 		return nil, false
 	}
-	c.sent, c.begun = true, now
+	c.sent, c.start = true, now
 	c.q.live.copied(c.choice.upstream.Dial)
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
 	c.cancel = cancel
 	r := c.original.WithContext(ctx)
 	c.url.Host = c.dial.Address
 	r.URL = &c.url
+	if c.q.parent != nil && c.q.parent.SpanContext().IsValid() {
+		r, c.span = c.q.startSpan(r, c.choice.upstream.Dial, 1, pool.RetryHedge, now)
+	}
 	return r, true
 }
 

@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -53,16 +54,17 @@ func TestHedged(t *testing.T) {
 		from          string
 		took          time.Duration
 		canceled      int64
+		trail         string // what is told of the attempts before the current one has ended
 	}{
-		"answered in time":          {in(5, 200), in(5, 200), 200, "a:1", 5, 0},
-		"the copy is first":         {in(500, 200), in(5, 200), 200, "b:1", 15, 1},
-		"the copy is later":         {in(50, 200), in(500, 200), 200, "a:1", 50, 1},
-		"the copy fails":            {in(50, 200), does(broken), 200, "a:1", 50, 0},
-		"the copy is a 503":         {in(50, 200), in(5, 503), 200, "a:1", 50, 0},
-		"the copy crashes":          {in(50, 200), does(crash), 200, "a:1", 50, 0},
-		"the first fails meanwhile": {in(20, 503), in(50, 200), 200, "b:1", 60, 0},
-		"both fail":                 {in(20, 503), in(50, 502), 503, "a:1", 60, 0},
-		"the first fails at once":   {in(5, 503), in(5, 200), 503, "a:1", 5, 0},
+		"answered in time":          {in(5, 200), in(5, 200), 200, "a:1", 5, 0, "a:1 0 "},
+		"the copy is first":         {in(500, 200), in(5, 200), 200, "b:1", 15, 1, "a:1 0 a copy of the request was answered first, b:1 0 "},
+		"the copy is later":         {in(50, 200), in(500, 200), 200, "a:1", 50, 1, "a:1 0 , b:1 0 the request was answered before its copy"},
+		"the copy fails":            {in(50, 200), does(broken), 200, "a:1", 50, 0, "a:1 0 , b:1 0 broken"},
+		"the copy is a 503":         {in(50, 200), in(5, 503), 200, "a:1", 50, 0, "a:1 0 , b:1 503 "},
+		"the copy crashes":          {in(50, 200), does(crash), 200, "a:1", 50, 0, "a:1 0 , b:1 0 copy of the request panicked"},
+		"the first fails meanwhile": {in(20, 503), in(50, 200), 200, "b:1", 60, 0, "a:1 503 , b:1 0 "},
+		"both fail":                 {in(20, 503), in(50, 502), 503, "a:1", 60, 0, "a:1 0 , b:1 502 "},
+		"the first fails at once":   {in(5, 503), in(5, 200), 503, "a:1", 5, 0, "a:1 0 "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := &request{h: h}
@@ -75,10 +77,19 @@ func TestHedged(t *testing.T) {
 				r := newRequest(t)
 				r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
 				start := time.Now()
+				q.begin(q.choice, start)
+				r = q.trace(r)
 				res, err := q.hedged(transport, r, 10*time.Millisecond)
 				took := time.Since(start)
 				if err != nil || res.StatusCode != test.status || q.upstream.Dial != test.from || took != test.took*time.Millisecond {
 					t.Errorf("%v, %v from %s after %v; want %d from %s after %vms", res, err, q.upstream.Dial, took, test.status, test.from, int(test.took))
+				}
+				var trail []string
+				for _, a := range q.attemptsMade() {
+					trail = append(trail, fmt.Sprintf("%s %d %s", a.Backend, a.Status, a.Error))
+				}
+				if got := strings.Join(trail, ", "); got != test.trail {
+					t.Errorf("attempts: %s; want %s", got, test.trail)
 				}
 				time.Sleep(time.Second)
 				synctest.Wait()

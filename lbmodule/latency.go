@@ -63,9 +63,9 @@ func (q *request) learnEnd(now time.Time) {
 func (c *hedgeCopy) learn(res *http.Response, err error, outcome pool.Outcome) {
 	l, now := c.choice.lease.Latency(), time.Now()
 	if outcome == pool.Failure || err == nil && speaksAgainst(res) {
-		l.Failed(now.Sub(c.begun), now)
+		l.Failed(now.Sub(c.start), now)
 	} else {
-		l.Unanswered(now.Sub(c.begun), now)
+		l.Unanswered(now.Sub(c.start), now)
 	}
 }
 

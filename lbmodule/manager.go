@@ -79,7 +79,7 @@ func (h *Handler) edited() (events []pool.Event) {
 	if len(h.roster.backends) > 0 {
 		before := h.static.Load()
 		var set *memberSet
-		set, events = newMemberSet(h.pool, h.assemble(h.roster, true), h.poolSettings(true))
+		set, events = newMemberSet(h.pool, h.assemble(h.roster), h.poolSettings(true))
 		h.static.Store(set)
 		h.watchingStatic.follow(h, set)
 		if before != nil {

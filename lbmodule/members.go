@@ -18,7 +18,6 @@ import (
 type memberSet struct {
 	view      *pool.View
 	upstreams reverseproxy.UpstreamPool // by position in view
-	stock     []bool                    // those of them that reverse_proxy has set up
 
 	superseded chan struct{} // closed when another set is in its place
 
@@ -45,7 +44,7 @@ type eligibleUpstreams struct {
 // newMemberSet makes the set of these backends. It returns what there is to report when no lock is held.
 func newMemberSet(p *pool.Pool, a assembly, settings pool.Settings) (*memberSet, []pool.Event) {
 	view, events := p.OpenQuietly(a.backends, settings)
-	return &memberSet{view: view, upstreams: a.upstreams, stock: a.stock, superseded: make(chan struct{})}, events
+	return &memberSet{view: view, upstreams: a.upstreams, superseded: make(chan struct{})}, events
 }
 
 // supersede gives the set up, because another one is in its place.

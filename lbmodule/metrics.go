@@ -1,66 +1,160 @@
 package lbmodule
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/ballastlb/ballast/breaker"
-	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/caddyapp"
 )
 
-// The metrics. They are read from the live state when they are asked for, so that they never disagree with it.
+// family is a metric with its labels.
+type family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+// families are all metrics, but for the histograms.
+var families []*family
+
+func newFamily(kind prometheus.ValueType, name, help string, labels ...string) *family {
+	f := &family{prometheus.NewDesc("caddy_load_balancer_"+name, help, labels, nil), kind}
+	families = append(families, f)
+	return f
+}
+
+func gauge(name, help string, labels ...string) *family {
+	return newFamily(prometheus.GaugeValue, name, help, labels...)
+}
+
+func counter(name, help string, labels ...string) *family {
+	return newFamily(prometheus.CounterValue, name, help, labels...)
+}
+
+// Metrics of a pool.
 var (
-	healthyMetric = prometheus.NewDesc("caddy_load_balancer_backend_healthy",
-		"Whether checks and the circuit breaker find the backend fit for use (1) or not (0).", []string{"pool", "backend"}, nil)
-	panicMetric = prometheus.NewDesc("caddy_load_balancer_panic",
-		"Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).", []string{"pool"}, nil)
-	breakerMetric = prometheus.NewDesc("caddy_load_balancer_breaker_state",
-		"The state of the backend's circuit breaker: 1 for the one it is in.", []string{"pool", "backend", "state"}, nil)
-	transitionsMetric = prometheus.NewDesc("caddy_load_balancer_breaker_transitions_total",
-		"How often the backend's circuit breaker went into a state.", []string{"pool", "backend", "state"}, nil)
-	retriesMetric = prometheus.NewDesc("caddy_load_balancer_retries_total",
-		"Attempts made again, by what was wrong with the one before.", []string{"pool", "reason"}, nil)
-	reboundMetric = prometheus.NewDesc("caddy_load_balancer_sessions_rebound_total",
-		"Sessions that were given another backend, because their own was gone.", []string{"pool"}, nil)
-	queueMetric = prometheus.NewDesc("caddy_load_balancer_queue_length",
-		"Requests that wait for a slot on a backend.", []string{"pool"}, nil)
-	budgetMetric = prometheus.NewDesc("caddy_load_balancer_retry_budget_remaining",
-		"How many retries the pool could spend now.", []string{"pool"}, nil)
+	requestsMetric = counter("requests_total",
+		"Requests by the status they were answered with; 499 where the client left before.", "pool", "code")
+	retriesMetric = counter("retries_total",
+		"Attempts made again, by what was wrong with the one before; hedge for copies of requests.", "pool", "reason")
+	budgetMetric = gauge("retry_budget_remaining",
+		"How many retries the pool could spend now.", "pool")
+	hedgesSentMetric = counter("hedges_sent_total",
+		"Copies of requests that were sent.", "pool")
+	hedgesWonMetric = counter("hedges_won_total",
+		"Copies of requests that were answered before the request.", "pool")
+	queueMetric = gauge("queue_length",
+		"Requests that wait for a slot on a backend.", "pool")
+	backendsMetric = gauge("backends",
+		"Backends that have a weight.", "pool")
+	usableMetric = gauge("usable_backends",
+		"Backends that are usable.", "pool")
+	panicMetric = gauge("panic",
+		"Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).", "pool")
+	fairnessMetric = gauge("fairness_ratio",
+		"How evenly the requests of the last minute were spread over the backends in use, by weight: 1 evenly, 1/n all to one of n (Jain's index).", "pool")
+	utilizationMetric = gauge("utilization_ratio",
+		"Share of the slots that are taken on backends in use that have a max_requests; 0 if none has.", "pool")
+	errorsMetric = gauge("error_ratio",
+		"Share of requests answered with 5xx, averaged over 1m, 5m and 15m as load averages are.", "pool", "window")
+	reboundMetric = counter("sessions_rebound_total",
+		"Sessions that were given another backend, because their own was gone.", "pool")
 )
 
-// metrics collects the metrics of a config.
+var stateWritesMetric = counter("state_writes_total",
+	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
+
+// Metrics of a backend.
+var (
+	attemptsMetric = counter("attempts_total",
+		"Attempts that have ended: success, failure, or ignored where they say nothing about the backend.", "pool", "backend", "outcome")
+	responsesMetric = counter("responses_total",
+		"Answers of the backend by class of their status.", "pool", "backend", "class")
+	repeatedMetric = counter("attempts_repeated_total",
+		"Attempts made again, here or elsewhere, after one on this backend failed.", "pool", "backend")
+	inFlightMetric = gauge("in_flight",
+		"Requests that the backend is serving.", "pool", "backend")
+	healthyMetric = gauge("backend_healthy",
+		"Whether checks and the circuit breaker find the backend fit for use (1) or not (0).", "pool", "backend")
+	checkOKMetric = gauge("last_check_ok",
+		"Whether the last active check passed (1) or not, or was never made (0).", "pool", "backend")
+	checkTimeMetric = gauge("last_check_timestamp_seconds",
+		"When the last active check was made; 0 if there was none.", "pool", "backend")
+	checkTookMetric = gauge("last_check_duration_seconds",
+		"How long the last active check took.", "pool", "backend")
+	breakerMetric = gauge("breaker_state",
+		"The state of the backend's circuit breaker: 1 for the one it is in.", "pool", "backend", "state")
+	transitionsMetric = counter("breaker_transitions_total",
+		"How often the backend's circuit breaker went into a state.", "pool", "backend", "state")
+	ejectionsMetric = counter("ejections_total",
+		"How often the circuit breaker should have taken the backend out (detected) and did (enforced); max_ejected and dry_run make the difference.", "pool", "backend", "mode")
+	weightMetric = gauge("weight",
+		"The weight in force: 0 while the backend gets no requests, less than configured while it is ramped up.", "pool", "backend")
+	slowStartMetric = gauge("slow_start_ratio",
+		"Share of its weight that the backend is given: 1 unless it is being ramped up.", "pool", "backend")
+	drainingMetric = gauge("draining",
+		"Whether the backend was taken out by hand, to drain or for maintenance (1) or not (0).", "pool", "backend")
+)
+
+// Histograms.
+var (
+	queueSecondsMetric = prometheus.NewDesc("caddy_load_balancer_queue_seconds",
+		"How long requests waited in the queue, whatever became of them.", []string{"pool"}, nil)
+	durationMetric = prometheus.NewDesc("caddy_load_balancer_attempt_duration_seconds",
+		"How long attempts took to connect, where they had to, until the answer's header (first_byte), and until its end or the failure (total).",
+		[]string{"pool", "backend", "phase"}, nil)
+)
+
+// otherBackends stands for the backends that are not told apart: those beyond the first thousand of a pool, and those that
+// depend on the request.
+const otherBackends = "_other"
+
+// metrics collects the metrics of the config that serves; while none does yet, those of app. They are read from the live
+// state when they are asked for, so that they never disagree with it. What a label says comes from the config, never from
+// clients.
 type metrics struct{ app *App }
+
+// Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
+// counters would be gone for a moment at each reload.
+func (adminAPI) Provision(ctx caddy.Context) error { return caddyapp.RegisterMetrics(ctx, metrics{}) }
 
 // Describe implements [prometheus.Collector].
 func (metrics) Describe(descs chan<- *prometheus.Desc) {
-	descs <- healthyMetric
-	descs <- panicMetric
-	descs <- breakerMetric
-	descs <- transitionsMetric
-	descs <- retriesMetric
-	descs <- budgetMetric
-	descs <- queueMetric
-	descs <- reboundMetric
+	for _, f := range families {
+		descs <- f.desc
+	}
+	descs <- queueSecondsMetric
+	descs <- durationMetric
 }
 
 // Collect implements [prometheus.Collector].
 func (m metrics) Collect(found chan<- prometheus.Metric) {
-	for _, p := range m.app.overview() {
-		found <- prometheus.MustNewConstMetric(panicMetric, prometheus.GaugeValue, number(p.Panic), p.Name)
-		found <- prometheus.MustNewConstMetric(budgetMetric, prometheus.GaugeValue, p.RetryBudget, p.Name)
-		found <- prometheus.MustNewConstMetric(queueMetric, prometheus.GaugeValue, float64(p.Queue), p.Name)
-		found <- prometheus.MustNewConstMetric(reboundMetric, prometheus.CounterValue, float64(p.rebound), p.Name)
-		for reason := range pool.RetryReasons {
-			found <- prometheus.MustNewConstMetric(retriesMetric, prometheus.CounterValue, float64(p.retries[reason]), p.Name, reason.String())
-		}
-		for _, b := range p.Backends {
-			for state := range breaker.States {
-				found <- prometheus.MustNewConstMetric(breakerMetric, prometheus.GaugeValue, number(b.Breaker == state.String()), p.Name, b.Name, state.String())
-				found <- prometheus.MustNewConstMetric(transitionsMetric, prometheus.CounterValue, float64(b.turned[state]), p.Name, b.Name, state.String())
-			}
-			found <- prometheus.MustNewConstMetric(healthyMetric, prometheus.GaugeValue, number(b.Usable), p.Name, b.Name)
-		}
+	app := m.app
+	if latest := serving.Latest(); latest != nil {
+		app = latest
+	}
+	if app == nil {
+		return
+	}
+	e := emitter(found)
+	e.emit(stateWritesMetric, float64(stateWrites.ok.Load()), "ok")
+	e.emit(stateWritesMetric, float64(stateWrites.failed.Load()), "failed")
+	for _, p := range app.overview() {
+		e.pool(&p)
 	}
 }
+
+// emitter sends metrics.
+type emitter chan<- prometheus.Metric
+
+func (e emitter) emit(f *family, value float64, labels ...string) {
+	e <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
+}
+
+// label makes text of a config a label: whatever the environment put there, what is no UTF-8 cannot be told.
+func label(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func number(b bool) float64 {
 	if b {

@@ -28,6 +28,12 @@ type poolOverview struct {
 	retries     [pool.RetryReasons]uint64
 	rebound     uint64 // sessions
 
+	Fairness    float64 `json:"fairness"`    // of 0 to 1: how evenly the last minute's requests were spread, by weight
+	Utilization float64 `json:"utilization"` // of 0 to 1: share of the slots of max_requests that are taken
+
+	pool  *pool.Pool
+	total int // backends that have a weight
+
 	Warnings []string          `json:"warnings"` // settings that work but hurt
 	Backends []backendOverview `json:"backends"` // sorted by name
 }
@@ -59,6 +65,10 @@ type backendOverview struct {
 	Added     *mark          `json:"added,omitempty"`    // who added it, if somebody has
 	Edits     []editOverview `json:"edits,omitempty"`    // settings that were edited
 	Persisted *bool          `json:"persisted,omitempty"`
+
+	trafficOverview
+
+	member *pool.Member // nil while the backend is not in use yet
 
 	turned [breaker.States]uint64 // how often the breaker went into each state
 }
@@ -131,8 +141,9 @@ func (h *Handler) running(now time.Time) []overlay.Running {
 // overviewOf is the overview with the settings that these backends have; all else is as it is now.
 func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	now := time.Now()
+	h.pool.Look(now)
 	o := poolOverview{
-		Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
+		pool: h.pool, Fairness: 1, Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
 		Warnings: append([]string{}, h.warnings...), Backends: []backendOverview{},
 	}
 	o.rebound = h.pool.Rebound()
@@ -144,6 +155,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	at := make(map[string]int)
 	if set != nil {
 		o.judge(set.view.Snapshot())
+		o.Fairness, o.Utilization = set.view.Fairness(), set.view.Utilization()
 		for i := range set.view.Len() {
 			at[set.view.Backend(i).Address] = i
 		}
@@ -151,7 +163,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	for i := range running {
 		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
-			b = h.backendOverview(set.view, set.view.Snapshot(), position)
+			b = h.backendOverview(set.view, set.view.Snapshot(), position, now)
 		}
 		b.take(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)
@@ -163,7 +175,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 // judge says how the pool is, going by that snapshot.
 func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
-	o.Usable, o.Panic = usable, snapshot.Panicking()
+	o.Usable, o.total, o.Panic = usable, total, snapshot.Panicking()
 	switch {
 	case o.Panic:
 		o.State = "panic"
@@ -176,12 +188,13 @@ func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	}
 }
 
-func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int) backendOverview {
+func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int, now time.Time) backendOverview {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
+		trafficOverview: overviewTraffic(m, now), member: m,
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
 	if !vitals.Until.IsZero() {
@@ -201,7 +214,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 		}
 	}
 	if last := vitals.Last; !last.Time.IsZero() {
-		o.LastCheck = &lastCheck{Time: last.Time, OK: last.OK(), Ms: float64(last.Took) / float64(time.Millisecond), Code: last.Code}
+		o.LastCheck = &lastCheck{Time: last.Time, OK: last.OK(), Ms: milliseconds(last.Took), Code: last.Code}
 		if last.Err != nil {
 			o.LastCheck.Error = last.Err.Error()
 		}

@@ -22,6 +22,10 @@ const (
 
 // report logs an event of a pool and tells it to whoever has subscribed. It is called with no lock held.
 func (a *App) report(e pool.Event) {
+	select {
+	case a.flipped <- struct{}{}:
+	default:
+	}
 	backend := a.backendName(e.Pool, e.Backend)
 	data := map[string]any{"pool": e.Pool}
 	fields := []zap.Field{zap.String("pool", e.Pool)}

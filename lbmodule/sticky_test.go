@@ -306,7 +306,7 @@ func TestStickyServesCookie(t *testing.T) {
 	}
 	h := newConfig(t).mustLoad(stickyConfig("sticky-stock", policy))
 	var upstreams reverseproxy.UpstreamPool
-	for _, u := range h.Upstreams {
+	for _, u := range h.roster.upstreams {
 		upstreams = append(upstreams, &reverseproxy.Upstream{Dial: u.Dial, Host: new(reverseproxy.Host)})
 	}
 	for range 10 {

@@ -2,6 +2,10 @@ package ratelimit
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/caddyapp"
 )
 
 // The metrics, read from the live state when they are asked for. None has a label that clients choose.
@@ -16,8 +20,12 @@ var (
 		"Decisions that were made without the shared store, because it did not answer.", []string{"zone"}, nil)
 )
 
-// metrics collects the metrics of a config.
+// metrics collects the metrics of the config that serves; while none does yet, those of app.
 type metrics struct{ app *App }
+
+// Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
+// counters would be gone for a moment at each reload.
+func (adminAPI) Provision(ctx caddy.Context) error { return caddyapp.RegisterMetrics(ctx, metrics{}) }
 
 // Describe implements [prometheus.Collector].
 func (metrics) Describe(descs chan<- *prometheus.Desc) {
@@ -32,7 +40,14 @@ func (m metrics) Collect(found chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
 		found <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	for _, z := range m.app.joined() {
+	app := m.app
+	if latest := serving.Latest(); latest != nil {
+		app = latest
+	}
+	if app == nil {
+		return
+	}
+	for _, z := range app.joined() {
 		for d := range decisions {
 			counter(decisionsMetric, z.decisions[d].Load(), z.name, d.String())
 		}

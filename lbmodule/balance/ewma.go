@@ -1,6 +1,9 @@
 package balance
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Timed is implemented by pickers that go by what has happened lately. Their Pick looks at the clock.
 type Timed interface {
@@ -54,6 +57,17 @@ func (p *peakEWMA) Pick(tried []int) int { return p.PickAt(time.Now(), tried) }
 func (p *peakEWMA) PickAt(now time.Time, tried []int) int {
 	t := tickOf(now)
 	return p.pick(tried, func(a, b int, again bool) bool { return p.better(a, b, again, t) })
+}
+
+// Score implements [Scored]: the seconds until an answer is expected.
+func (p *peakEWMA) Score(i int) float64 {
+	at := p.pos[i]
+	if at < 0 {
+		return math.Inf(1)
+	}
+	m := &p.members[at]
+	seconds, factor := m.Latency.expect(tickOf(time.Now()))
+	return seconds * factor * (float64(m.Load.Load())/p.weight[at] + 1)
 }
 
 // better tells whether an answer of position a is expected before one of b. With b drawn again, a must be the faster one for itself,

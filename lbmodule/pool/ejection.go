@@ -40,12 +40,14 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	m, s := v.members[i], &v.settings
 	dead := func() bool { return m.refused.Load() >= s.deadAfter() }
 	if !s.DryRun && !dead() && !v.mayEject(i) {
+		m.spare()
 		return
 	}
 	v.pool.ejecting.Lock()
 	counts := !s.DryRun && !dead()
 	if counts && !v.mayEject(i) {
 		v.pool.ejecting.Unlock()
+		m.spare()
 		return
 	}
 	m.mu.Lock()
@@ -53,6 +55,9 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	m.life.Store(m.vitals.breaker.Generation())
 	m.noteSlot()
 	m.mu.Unlock()
+	if turned.Happened() {
+		m.countEjection(!s.DryRun)
+	}
 	if turned.Happened() && !s.DryRun {
 		m.noteOpened(counts)
 	}
@@ -62,6 +67,23 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 		v.pool.report(v.turned(i, turned))
 	}
 	v.pool.Report(events)
+}
+
+// spare counts that the breaker should have opened and was not let. That is so again only once a request has succeeded.
+func (m *Member) spare() {
+	if m.spared.CompareAndSwap(false, true) {
+		m.traffic.ejections[EjectionDetected].Add(1)
+	}
+}
+
+// countEjection counts that the breaker has opened, and with enforced that this takes m out.
+func (m *Member) countEjection(enforced bool) {
+	if !m.spared.Swap(false) {
+		m.traffic.ejections[EjectionDetected].Add(1)
+	}
+	if enforced {
+		m.traffic.ejections[EjectionEnforced].Add(1)
+	}
 }
 
 // noteOpened has the views of m count that its breaker has opened, until their snapshots show it.

@@ -1,28 +1,22 @@
 package pool
 
 import (
-	"math/bits"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// latencySteps is how many buckets there are between a duration and its double: what is read from them is too large
-	// by an eighth at most.
-	latencySteps = 8
-	// latencyOctaves are the doublings that are told apart, from a microsecond on.
-	latencyOctaves = 28
 	// latencySpan is what a histogram spans; what is asked is answered from the last two.
 	latencySpan = 10 * time.Second
 	// latencyMin is how many requests a quantile must be of to mean anything.
 	latencyMin = 100
 )
 
-// Latency knows how long requests take: a histogram with logarithmic buckets. It is safe for concurrent use. The zero
+// Latency knows how long requests take: a histogram that forgets. It is safe for concurrent use. The zero
 // Latency has seen no requests.
 type Latency struct {
 	turn    atomic.Int64 // number of the span that counts are taken in
-	buckets [2][latencyOctaves * latencySteps]atomic.Uint32
+	buckets [2][bucketCount]atomic.Uint32
 
 	known   atomic.Int64 // the quantile asked for last
 	knownAt atomic.Int64 // when that was found out, in Unix nanoseconds
@@ -44,21 +38,7 @@ func (l *Latency) Add(d time.Duration, now time.Time) {
 			}
 		}
 	}
-	l.buckets[turn&1][latencyBucket(d)].Add(1)
-}
-
-// latencyBucket is the bucket of d: its highest bit and the three that follow.
-func latencyBucket(d time.Duration) int {
-	us := uint64(max(d/time.Microsecond, latencySteps))
-	octave := bits.Len64(us) - 4 // us has at least four bits
-	bucket := octave*latencySteps + int(us>>octave)&(latencySteps-1)
-	return min(bucket, latencyOctaves*latencySteps-1)
-}
-
-// latencyBound is what the durations of a bucket are below.
-func latencyBound(bucket int) time.Duration {
-	octave, step := bucket/latencySteps, bucket%latencySteps
-	return time.Duration(latencySteps+step+1) << octave * time.Microsecond
+	l.buckets[turn&1][bucketOf(d)].Add(1)
 }
 
 // Quantile returns what a share of q of the recent requests did not exceed, and whether there were enough to tell. The
@@ -68,24 +48,48 @@ func (l *Latency) Quantile(q float64, now time.Time) (time.Duration, bool) {
 		known := time.Duration(l.known.Load())
 		return known, known > 0
 	}
-	var counts [latencyOctaves * latencySteps]uint64
-	total := uint64(0)
-	for i := range counts {
-		counts[i] = uint64(l.buckets[0][i].Load()) + uint64(l.buckets[1][i].Load())
-		total += counts[i]
-	}
 	found := time.Duration(0)
-	if total >= latencyMin {
-		left := uint64(q * float64(total))
-		for i, n := range counts {
-			if n > left {
-				found = latencyBound(i)
-				break
-			}
-			left -= n
-		}
+	var counts [bucketCount]uint64
+	if total := l.count(&counts); total >= latencyMin {
+		found = quantile(&counts, total, q)
 	}
 	l.known.Store(int64(found))
 	l.knownAt.Store(now.UnixNano())
 	return found, found > 0
+}
+
+// Quantiles returns what these shares of the recent requests did not exceed, be they ever so few; nil if there were none.
+// Recent are those of the last ten to twenty seconds in which there were any.
+func (l *Latency) Quantiles(shares ...float64) []time.Duration {
+	var counts [bucketCount]uint64
+	total := l.count(&counts)
+	if total == 0 {
+		return nil
+	}
+	found := make([]time.Duration, len(shares))
+	for i, q := range shares {
+		found[i] = quantile(&counts, total, q)
+	}
+	return found
+}
+
+// count adds up both spans.
+func (l *Latency) count(counts *[bucketCount]uint64) (total uint64) {
+	for i := range counts {
+		counts[i] = uint64(l.buckets[0][i].Load()) + uint64(l.buckets[1][i].Load())
+		total += counts[i]
+	}
+	return total
+}
+
+// quantile returns what a share of q of the counted did not exceed.
+func quantile(counts *[bucketCount]uint64, total uint64, q float64) time.Duration {
+	left := uint64(q * float64(total))
+	for i, n := range counts {
+		if n > left {
+			return bucketEnd(i)
+		}
+		left -= n
+	}
+	return bucketEnd(bucketCount - 1)
 }

@@ -18,7 +18,12 @@ const (
 	Success
 	// Failure is an answer, or the lack of one, the member is to be blamed for.
 	Failure
+	// Outcomes is how many there are.
+	Outcomes
 )
+
+// String returns the outcome as metrics show it.
+func (o Outcome) String() string { return [Outcomes]string{"ignored", "success", "failure"}[o] }
 
 // Verdict is what an attempt says about its member.
 type Verdict struct {
@@ -56,6 +61,14 @@ func (l *Lease) Latency() *balance.Latency {
 	return &l.member.latency
 }
 
+// Traffic is where the attempt is to be counted; nil if the lease holds nothing.
+func (l *Lease) Traffic() *Traffic {
+	if l.member == nil {
+		return nil
+	}
+	return l.member.traffic
+}
+
 // Judge books what the attempt says about the member. A success may be judged when the answer begins, and a failure
 // once more should it break off.
 func (l *Lease) Judge(v Verdict, now time.Time) {
@@ -66,6 +79,9 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	failed := v.Outcome == Failure
 	if failed && m.generation.Load() == l.generation {
 		m.failures.Add(1)
+	}
+	if !failed && !v.Slow && m.spared.Load() {
+		m.spared.Store(false)
 	}
 	if l.view.backends[l.index].Unchecked {
 		return

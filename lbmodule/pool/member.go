@@ -32,6 +32,9 @@ type Member struct {
 	// guards the replacement.
 	watchers atomic.Pointer[[]watcher]
 
+	traffic *Traffic // what is counted for good; shared by those beyond maxNamed
+
+	spared  atomic.Bool   // its breaker should have opened, and was not let
 	refused atomic.Int32  // connections that failed in a row
 	life    atomic.Uint32 // generation of vitals.breaker, for those who are admitted
 	slot    atomic.Int64  // until when its probe slot is taken, in Unix nanoseconds; 0 if it is free
@@ -41,6 +44,7 @@ type Member struct {
 
 	refs int       // views that hold the member; guarded by Pool.mu
 	left time.Time // when the last of them gave it up; guarded by Pool.mu
+	rate trend     // of requests that ended; guarded by Pool.looking
 }
 
 // watcher is a member's place in a view.
@@ -77,6 +81,9 @@ func (m *Member) Reset(now time.Time) {
 	m.generation.Add(1)
 	m.requests.Store(0)
 	m.failures.Store(0)
+	if m.Named() {
+		m.traffic.begin()
+	}
 	m.refused.Store(0)
 	m.mu.Lock()
 	m.vitals.passive = breaker.Window{}

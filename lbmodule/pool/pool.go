@@ -19,6 +19,9 @@ type Pool struct {
 	// Latency is how long requests take until they are answered, as far as somebody counts.
 	Latency Latency
 
+	// Queued is for how long requests waited in the queue, whatever became of them.
+	Queued Histogram
+
 	name string
 
 	panicking atomic.Bool // as reported last
@@ -29,11 +32,18 @@ type Pool struct {
 
 	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may
 
+	answers   answers
+	hedgesWon atomic.Uint64
+	others    Traffic    // of members beyond maxNamed, of those that depend on the request, and of backends that are no members
+	looking   sync.Mutex // guards trend, and the rates of members
+	trend     trend
+
 	listening sync.Mutex // guards listeners
 	listeners []*listener
 
 	mu      sync.Mutex // guards members, their refs and the replacement of their watchers
 	members map[string]*Member
+	named   int // members that have a Traffic of their own
 }
 
 const (
@@ -143,6 +153,9 @@ type Settings struct {
 	// PreferZone is the zone whose members are given all requests that they can take. Without one zones do not matter.
 	PreferZone string
 
+	// Unnamed has members be counted together, because who they are depends on requests.
+	Unnamed bool
+
 	// SlowStart is for how long a member is ramped up after it joined the pool or recovered; 0 for not at all.
 	SlowStart time.Duration
 
@@ -190,7 +203,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	for i, b := range v.backends {
 		m := p.members[b.Address]
 		if m == nil {
-			m = &Member{address: b.Address, id: xxhash.Sum64String(b.Address), pool: p, vitals: &vitals{cold: late}}
+			m = &Member{address: b.Address, id: xxhash.Sum64String(b.Address), pool: p, vitals: &vitals{cold: late}, traffic: p.newTraffic(settings.Unnamed)}
 			p.members[b.Address] = m
 		}
 		m.refs++
@@ -237,6 +250,9 @@ func (p *Pool) sweep(now time.Time) {
 		if now.Sub(m.left) >= retention || retained > maxRetained {
 			delete(p.members, address)
 			retained--
+			if m.Named() {
+				p.named--
+			}
 		}
 	}
 }

@@ -1,0 +1,148 @@
+package integration
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the table of metrics into README.md")
+
+// startExample starts Caddyfile.example, which is what the demo runs, in front of three backends.
+func startExample(t *testing.T) *caddy {
+	t.Helper()
+	backends, _ := startBackends(t, 3)
+	return startCaddyConfig(t, read(t, "../Caddyfile.example"), "BALLAST_LISTEN=SITE_ADDRESS", "BALLAST_ADMIN=ADMIN_ADDRESS",
+		"BACKEND_1="+backends[0].addr, "BACKEND_2="+backends[1].addr, "BACKEND_3="+backends[2].addr)
+}
+
+// metricName matches the names of metrics of ours, of Caddy and of its process.
+var metricName = regexp.MustCompile(`\b(caddy|go|process)_[a-z_]+`)
+
+// TestDeployedNames: what the alerts, the board and README ask for is what the demo has.
+func TestDeployedNames(t *testing.T) {
+	c := startExample(t)
+	c.get("/")
+	text := c.scrape()
+	promtool(t, text, "check", "metrics")
+	expressions := map[string][]string{
+		"alerts.yml": regexp.MustCompile(`(?m)expr:(.*(?:\n {10}.*)*)`).FindAllString(read(t, "../deploy/prometheus/alerts.yml"), -1),
+		"README.md":  snippets(t, "promql"),
+	}
+	var board struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+		Templating struct{ List []struct{ Query any } }
+	}
+	if err := json.Unmarshal([]byte(read(t, "../deploy/grafana/ballast.json")), &board); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range board.Panels {
+		for _, target := range p.Targets {
+			expressions["ballast.json"] = append(expressions["ballast.json"], target.Expr)
+		}
+	}
+	for _, v := range board.Templating.List {
+		expressions["ballast.json"] = append(expressions["ballast.json"], fmt.Sprint(v.Query))
+	}
+	for file, all := range expressions {
+		found := 0
+		for _, expression := range all {
+			for _, name := range metricName.FindAllString(expression, -1) {
+				if found++; !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") {
+					t.Errorf("%s asks for %s, which the demo does not have", file, name)
+				}
+			}
+		}
+		if found < 3 {
+			t.Errorf("%s asks for %d metrics; this test does not see them", file, found)
+		}
+	}
+}
+
+// TestAlerts has Prometheus's own tool try the alerts and its config.
+func TestAlerts(t *testing.T) {
+	promtool(t, "", "check", "rules", "../deploy/prometheus/alerts.yml")
+	promtool(t, "", "test", "rules", "../deploy/prometheus/alerts_test.yml")
+	promtool(t, "", "check", "config", "../deploy/prometheus/prometheus.yml")
+	tests := read(t, "../deploy/prometheus/alerts_test.yml")
+	for _, alert := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(read(t, "../deploy/prometheus/alerts.yml"), -1) {
+		if n := strings.Count(tests, "alertname: "+alert[1]); n < 2 {
+			t.Errorf("%s is tried %d times, want that it rings and that it does not", alert[1], n)
+		}
+	}
+}
+
+// TestReadmeQueries: what README.md asks Prometheus can be asked.
+func TestReadmeQueries(t *testing.T) {
+	rules := "groups:\n- name: readme\n  rules:\n"
+	for i, query := range snippets(t, "promql") {
+		rules += fmt.Sprintf("  - record: query:%d\n    expr: %q\n", i, strings.TrimSpace(query))
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "", "check", "rules", file)
+}
+
+// TestComposeNamesFiles: what compose.yaml mounts and builds is there.
+func TestComposeNamesFiles(t *testing.T) {
+	mounts := regexp.MustCompile(`"?(\.\.?/[^:"\s]+):/`).FindAllStringSubmatch(read(t, "../deploy/compose.yaml"), -1)
+	if len(mounts) < 4 {
+		t.Errorf("%d mounts of files; this test does not see them", len(mounts))
+	}
+	for _, mount := range mounts {
+		if _, err := os.Stat(filepath.Join("../deploy", mount[1])); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestReadmeMetrics compares README.md with what a Caddy tells of its metrics; with -update it writes the table.
+func TestReadmeMetrics(t *testing.T) {
+	c := startExample(t)
+	r, err := http.NewRequest(http.MethodGet, "http://"+c.admin+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for _, f := range decodeMetrics(t, r) {
+		name := f.GetName()
+		if !strings.HasPrefix(name, "caddy_load_balancer_") && !strings.HasPrefix(name, "caddy_ip_rate_limit_") {
+			continue
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].Label {
+			labels = append(labels, "`"+l.GetName()+"`")
+		}
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), strings.Join(labels, " "), f.GetHelp()))
+	}
+	slices.Sort(rows)
+	table := "| metric | type | labels | meaning |\n|---|---|---|---|\n" + strings.Join(rows, "")
+	const begin, end = "<!-- metrics: written by go test ./integration -run TestReadmeMetrics -update -->\n", "<!-- end of metrics -->"
+	readme := read(t, "../README.md")
+	before, rest, ok := strings.Cut(readme, begin)
+	have, after, complete := strings.Cut(rest, end)
+	if !ok || !complete {
+		t.Fatal("README.md has no place for the table of metrics")
+	}
+	if have == table {
+		return
+	}
+	if !*update {
+		t.Fatalf("README.md tells of other metrics; run this test with -update. It should have\n%s", table)
+	}
+	if err := os.WriteFile("../README.md", []byte(before+begin+table+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

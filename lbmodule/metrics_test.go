@@ -1,0 +1,263 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// gathered are the metrics of a config as they are served, by name.
+func (c *config) gathered() map[string]*dto.MetricFamily {
+	c.t.Helper()
+	families, err := c.ctx.GetMetricsRegistry().Gather()
+	if err != nil {
+		c.t.Fatalf("gathering metrics: %v", err)
+	}
+	byName := make(map[string]*dto.MetricFamily)
+	for _, f := range families {
+		// What is written must be read as what it was.
+		var text strings.Builder
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			c.t.Errorf("%s: %v", f.GetName(), err)
+		}
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		if read, err := parser.TextToMetricFamilies(strings.NewReader(text.String())); err != nil || len(read) != 1 {
+			c.t.Errorf("%s cannot be read: %v\n%s", f.GetName(), err, text.String())
+		}
+		byName[strings.TrimPrefix(f.GetName(), "caddy_load_balancer_")] = f
+	}
+	return byName
+}
+
+// values are the values of a family by their labels but for the pool's, in order of the labels' names.
+func values(f *dto.MetricFamily) map[string]float64 {
+	all := make(map[string]float64)
+	for _, m := range f.GetMetric() {
+		var labels []string
+		for _, l := range m.Label {
+			if l.GetName() != "pool" {
+				labels = append(labels, l.GetValue())
+			}
+		}
+		all[strings.Join(labels, " ")] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	return all
+}
+
+// TestMetricsFromTheStart: every family is there before the first request, with zeros.
+func TestMetricsFromTheStart(t *testing.T) {
+	c := newConfig(t)
+	c.mustLoad(`{"name": "start", "upstreams": [{"dial": "start.test:1"}]}`)
+	stateWrites.ok.Store(0) // it is the process's, and other tests may have run
+	stateWrites.failed.Store(0)
+	got := c.gathered()
+	for name, want := range map[string]map[string]float64{
+		"requests_total":               {"200": 0, "499": 0, "502": 0, "503": 0, "504": 0},
+		"attempts_total":               {"start.test:1 success": 0, "start.test:1 failure": 0, "start.test:1 ignored": 0},
+		"retries_total":                {"connect": 0, "reset": 0, "timeout": 0, "status": 0, "hedge": 0},
+		"retry_budget_remaining":       {"": 100},
+		"sessions_rebound_total":       {"": 0},
+		"hedges_sent_total":            {"": 0},
+		"hedges_won_total":             {"": 0},
+		"in_flight":                    {"start.test:1": 0},
+		"queue_length":                 {"": 0},
+		"queue_seconds":                {"": 0},
+		"attempt_duration_seconds":     {"start.test:1 connect": 0, "start.test:1 first_byte": 0, "start.test:1 total": 0},
+		"responses_total":              {"start.test:1 1xx": 0, "start.test:1 2xx": 0, "start.test:1 3xx": 0, "start.test:1 4xx": 0, "start.test:1 5xx": 0, "start.test:1 other": 0},
+		"attempts_repeated_total":      {"start.test:1": 0},
+		"backend_healthy":              {"start.test:1": 1},
+		"last_check_ok":                {"start.test:1": 0},
+		"last_check_timestamp_seconds": {"start.test:1": 0},
+		"last_check_duration_seconds":  {"start.test:1": 0},
+		"breaker_state":                {"start.test:1 closed": 1, "start.test:1 open": 0, "start.test:1 half_open": 0},
+		"breaker_transitions_total":    {"start.test:1 closed": 0, "start.test:1 open": 0, "start.test:1 half_open": 0},
+		"ejections_total":              {"start.test:1 detected": 0, "start.test:1 enforced": 0},
+		"weight":                       {"start.test:1": 1},
+		"slow_start_ratio":             {"start.test:1": 1},
+		"draining":                     {"start.test:1": 0},
+		"backends":                     {"": 1},
+		"usable_backends":              {"": 1},
+		"panic":                        {"": 0},
+		"fairness_ratio":               {"": 1},
+		"utilization_ratio":            {"": 0},
+		"error_ratio":                  {"1m": 0, "5m": 0, "15m": 0},
+		"state_writes_total":           {"ok": 0, "failed": 0},
+	} {
+		if have := values(got[name]); fmt.Sprint(have) != fmt.Sprint(want) {
+			t.Errorf("%s: %v, want %v", name, have, want)
+		}
+	}
+	if want := len(families) + 2; want != 30 {
+		t.Errorf("there are %d families, and this test knows 30", want)
+	}
+}
+
+// TestMetricsOfOddNames: whatever the config says, the exposition stays whole.
+func TestMetricsOfOddNames(t *testing.T) {
+	t.Setenv("ODD", "broken \xff byte")
+	c := newConfig(t)
+	c.mustLoad(`{"name": "odd", "upstreams": [
+		{"dial": "{http.vars.\"quote}:1"}, {"dial": "{http.vars.new\nline}:1"}, {"dial": "{http.vars.back\\slash}:1"},
+		{"dial": "{http.vars.münchen}:1"}, {"dial": "unix//tmp/with space"}],
+		"backends": [{"address": "other.test:1", "name": "_other"}]}`)
+	names := values(c.gathered()["in_flight"])
+	for _, want := range []string{`{http.vars."quote}:1`, "{http.vars.new\nline}:1", `{http.vars.back\slash}:1`, "{http.vars.münchen}:1", "unix//tmp/with space", "_other"} {
+		if _, ok := names[want]; !ok {
+			t.Errorf("no series of %q among %v", want, names)
+		}
+	}
+	if len(names) != 6 {
+		t.Errorf("%d series, want 6", len(names))
+	}
+	_, err := newConfig(t).load(`{"upstreams": [{"dial": "unix//tmp/{env.ODD}"}]}`)
+	expectError(t, err, "upstream unix//tmp/broken", "must be UTF-8")
+	for _, config := range []string{`{"name": "quo\"te"`, `{"name": "new\nline"`, `{"name": "münchen"`, `{"backends": [{"address": "a:1", "name": "sp ace"}]`} {
+		_, err := newConfig(t).load(config + `, "upstreams": [{"dial": "x.test:1"}]}`)
+		expectError(t, err, "must be of letters, digits and")
+	}
+}
+
+// TestMetricsOfManyBackends: a thousand are told apart, the rest is one; those that are removed are gone.
+func TestMetricsOfManyBackends(t *testing.T) {
+	upstreams := func(n int) string {
+		list := make([]map[string]string, n)
+		for i := range list {
+			list[i] = map[string]string{"dial": fmt.Sprintf("many%04d.test:1", i)}
+		}
+		text, err := json.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	before := newConfig(t)
+	h := before.mustLoad(`{"name": "many", "upstreams": ` + upstreams(1010) + `}`)
+	h.pool.Others().Ended(pool.Success, 200, time.Millisecond)
+	h.pool.Members()[5].Traffic().Ended(pool.Success, 200, time.Millisecond)
+	start := time.Now()
+	got := values(before.gathered()["attempts_total"])
+	t.Logf("gathered and read in %v", time.Since(start))
+	if len(got) != 1001*3 || got["_other success"] != 1 || got["many0005.test:1 success"] != 1 {
+		t.Errorf("%d series, others %v; want 3003, 1", len(got), got["_other success"])
+	}
+	after := newConfig(t)
+	after.mustLoad(`{"name": "many", "upstreams": ` + upstreams(10) + `}`)
+	before.cancel()
+	got = values(after.gathered()["attempts_total"])
+	delete(got, "_other success")
+	delete(got, "_other failure")
+	delete(got, "_other ignored")
+	if len(got) != 30 || got["many0005.test:1 success"] != 1 {
+		t.Errorf("%d series after most backends were removed, want 30; %v of one that stayed, want 1", len(got), got["many0005.test:1 success"])
+	}
+}
+
+// TestHistogramMetric: both kinds of buckets count the same.
+func TestHistogramMetric(t *testing.T) {
+	c := newConfig(t)
+	h := c.mustLoad(`{"name": "both", "upstreams": [{"dial": "both.test:1"}]}`)
+	durations := []time.Duration{3 * time.Millisecond, 250 * time.Millisecond, 251 * time.Millisecond, time.Minute}
+	for _, d := range durations {
+		h.pool.Queued.Add(d)
+	}
+	m := c.gathered()["queue_seconds"].GetMetric()[0].GetHistogram()
+	for _, b := range m.Bucket {
+		n := 0
+		for _, d := range durations {
+			if d.Seconds() <= b.GetUpperBound() {
+				n++
+			}
+		}
+		if int(b.GetCumulativeCount()) != n {
+			t.Errorf("%d up to %v s, want %d", b.GetCumulativeCount(), b.GetUpperBound(), n)
+		}
+	}
+	if len(m.Bucket) != 14 || m.GetSampleCount() != 4 || math.Abs(m.GetSampleSum()-60.504) > 1e-9 || m.GetSchema() != pool.BucketSchema || m.CreatedTimestamp != nil {
+		t.Errorf("%d buckets, count %d, sum %v, schema %d", len(m.Bucket), m.GetSampleCount(), m.GetSampleSum(), m.GetSchema())
+	}
+	var native []int
+	index, count := 0, int64(0)
+	deltas := m.PositiveDelta
+	for _, span := range m.PositiveSpan {
+		index += int(span.GetOffset())
+		for range span.GetLength() {
+			if count += deltas[0]; count > 0 {
+				native = append(native, index)
+			}
+			deltas = deltas[1:]
+			index++
+		}
+	}
+	if want := []int{-67, -16, -15, 48}; !slices.Equal(native, want) {
+		t.Errorf("native buckets %v, want %v", native, want)
+	}
+}
+
+// TestStatusThatCounts: what a request is counted as is what its client is answered.
+func TestStatusThatCounts(t *testing.T) {
+	for name, test := range map[string]struct {
+		err    error
+		passed *http.Response
+		want   int
+	}{
+		"an answer":                           {nil, &http.Response{StatusCode: http.StatusNotFound}, 404},
+		"none":                                {caddyhttp.Error(503, errors.New("none")), nil, 503},
+		"an answer that could not be handled": {caddyhttp.Error(500, errors.New("routes")), &http.Response{StatusCode: http.StatusOK}, 500},
+		"an error without a status":           {errors.New("what"), nil, 500},
+		"the client is gone":                  {nil, nil, 499},
+	} {
+		if got := (&request{passed: test.passed}).status(test.err); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestStateWritesAreCounted(t *testing.T) {
+	c := newConfig(t)
+	c.mustLoad(`{"name": "writes", "upstreams": [{"dial": "writes.test:1"}]}`)
+	before := values(c.gathered()["state_writes_total"])
+	stateWrites.ok.Add(1)
+	stateWrites.failed.Add(2)
+	after := values(c.gathered()["state_writes_total"])
+	if after["ok"]-before["ok"] != 1 || after["failed"]-before["failed"] != 2 {
+		t.Errorf("from %v to %v, want one ok and two failed", before, after)
+	}
+}
+
+// TestRefusedIsCounted: nobody is asked, and all the same it is told.
+func TestRefusedIsCounted(t *testing.T) {
+	c := newConfig(t)
+	h := c.mustLoad(`{"name": "refused", "backends": [{"address": "refused.test:1", "weight": 0}]}`)
+	r := newRequest(t)
+	err := h.ServeHTTP(httptest.NewRecorder(), r, nil)
+	expectError(t, err, "503", "no backend is usable")
+	if got := values(c.gathered()["requests_total"]); got["503"] != 1 {
+		t.Errorf("requests %v, want one 503", got)
+	}
+	q := caddyhttp.GetVar(r.Context(), requestVar).(*request)
+	for name, want := range map[string]string{
+		"pool": "refused", "backend": "", "policy": "lb_peak_ewma", "queue_ms": "0", "attempts": "[]", "retries": "0", "error": "no backend is usable",
+	} {
+		if got, ok := q.placeholder(name); !ok || fmt.Sprint(got) != want {
+			t.Errorf("{http.load_balancer.%s} is %v, want %q", name, got, want)
+		}
+	}
+	if _, ok := q.placeholder("unknown"); ok {
+		t.Error("a placeholder that is none is known")
+	}
+}

@@ -1,0 +1,94 @@
+package pool
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// The buckets of durations are those of Prometheus's native histograms of schema 3: eight between a duration and its
+// double, so that what is read from them is too large by 9 % at most. Bucket i ends with 2^(i/8) seconds.
+const (
+	// BucketSchema is the schema.
+	BucketSchema = 3
+	perOctave    = 1 << BucketSchema
+	// FirstBucket ends with 8 microseconds and holds all that took less, LastBucket holds what took longer than 128 seconds.
+	FirstBucket = -17 * perOctave
+	LastBucket  = 7*perOctave + 1
+	bucketCount = LastBucket - FirstBucket + 1
+)
+
+const mantissaBits = 52
+
+// octave are the mantissas of 2^(i/8) for i from 0 to 8. The last is of no number between 1 and 2.
+var octave = func() (m [perOctave + 1]uint64) {
+	for i := range perOctave {
+		m[i] = math.Float64bits(math.Exp2(float64(i)/perOctave)) & (1<<mantissaBits - 1)
+	}
+	m[perOctave] = 1 << mantissaBits
+	return m
+}()
+
+// bucketOf is the place of d among the buckets, the first being at 0. It takes no logarithm: the exponent of a
+// floating-point number says which octave it is in, the first three bits of its mantissa which eighth of that, and an
+// eighth has the end of one bucket in it.
+func bucketOf(d time.Duration) int {
+	if d <= 0 {
+		return 0
+	}
+	bits := math.Float64bits(float64(d) / float64(time.Second))
+	exponent := int(bits>>mantissaBits) - 1023
+	mantissa := bits & (1<<mantissaBits - 1)
+	step := int(mantissa >> (mantissaBits - BucketSchema))
+	bucket := exponent*perOctave + step
+	if mantissa > 0 {
+		bucket++
+	}
+	if mantissa > octave[step+1] {
+		bucket++
+	}
+	return min(max(bucket-FirstBucket, 0), bucketCount-1)
+}
+
+// bucketEnd is the longest duration of the bucket at that place.
+func bucketEnd(place int) time.Duration {
+	return time.Duration(math.Exp2(float64(place+FirstBucket)/perOctave) * float64(time.Second))
+}
+
+// Histogram counts durations. It never forgets, and is safe for concurrent use. The zero Histogram is empty.
+type Histogram struct {
+	counts [bucketCount]atomic.Uint64
+	sum    atomic.Int64
+}
+
+// Add counts a duration.
+func (h *Histogram) Add(d time.Duration) {
+	h.counts[bucketOf(d)].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// Distribution is what a Histogram has counted.
+type Distribution struct {
+	Counts [bucketCount]uint64 // by bucket, from FirstBucket on
+	Count  uint64
+	Sum    time.Duration
+}
+
+// Distribution returns what h has counted.
+func (h *Histogram) Distribution() *Distribution {
+	d := &Distribution{Sum: time.Duration(h.sum.Load())}
+	for i := range h.counts {
+		d.Counts[i] = h.counts[i].Load()
+		d.Count += d.Counts[i]
+	}
+	return d
+}
+
+// UpTo is how many durations were not longer than 2^exponent seconds.
+func (d *Distribution) UpTo(exponent int) uint64 {
+	n := uint64(0)
+	for _, count := range d.Counts[:exponent*perOctave-FirstBucket+1] {
+		n += count
+	}
+	return n
+}

@@ -1,0 +1,204 @@
+package pool
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// maxNamed is how many members of a pool are told apart in what is counted. Those beyond it are counted together: metrics
+// of more would help nobody.
+const maxNamed = 1000
+
+// Phase is a part of an attempt that takes time.
+type Phase uint8
+
+const (
+	// Connect is making a connection, where none was kept that could be used.
+	Connect Phase = iota
+	// FirstByte is from the beginning to the answer's header.
+	FirstByte
+	// Total is from the beginning to the end of the answer, or to the failure.
+	Total
+	// Phases is how many there are.
+	Phases
+)
+
+// String returns the phase as metrics show it.
+func (p Phase) String() string { return [Phases]string{"connect", "first_byte", "total"}[p] }
+
+// EjectionMode tells whether a breaker that should take a member out does.
+type EjectionMode uint8
+
+const (
+	// EjectionDetected is that a member fails so much that its breaker should open.
+	EjectionDetected EjectionMode = iota
+	// EjectionEnforced is that it is taken out. What keeps it in is the bound max_ejected, or dry_run.
+	EjectionEnforced
+	// EjectionModes is how many there are.
+	EjectionModes
+)
+
+// String returns the mode as metrics show it.
+func (m EjectionMode) String() string { return [EjectionModes]string{"detected", "enforced"}[m] }
+
+// Classes is how many classes of statuses there are, and one for what is none of them.
+const Classes = 6
+
+// Class is the class of a status: 1 for 1xx and so on, 0 for what has none.
+func Class(status int) int {
+	if status < 100 || status > 599 {
+		return 0
+	}
+	return status / 100
+}
+
+// Traffic is what is counted of attempts on a member, for good. Counting takes no lock and allocates nothing.
+type Traffic struct {
+	ended     [Outcomes]atomic.Uint64
+	answers   [Classes]atomic.Uint64
+	retried   atomic.Uint64
+	ejections [EjectionModes]atomic.Uint64
+	phases    [Phases]Histogram
+	recent    Latency // of FirstByte
+
+	reset atomic.Pointer[TrafficCounts] // what had been counted at the last reset; nil if there was none
+}
+
+// TrafficCounts is what a Traffic has counted.
+type TrafficCounts struct {
+	Ended     [Outcomes]uint64      // attempts by how they ended
+	Answers   [Classes]uint64       // answers by the class of their status
+	Retried   uint64                // attempts that were made again
+	Ejections [EjectionModes]uint64 // how often the breaker should have taken the member out, and did
+}
+
+// Connected counts a connection that was made.
+func (t *Traffic) Connected(took time.Duration) { t.phases[Connect].Add(took) }
+
+// Answered counts that the header of an answer came.
+func (t *Traffic) Answered(took time.Duration, now time.Time) {
+	t.phases[FirstByte].Add(took)
+	t.recent.Add(took, now)
+}
+
+// Ended counts the end of an attempt. The status is that of the answer, 0 if there was none.
+func (t *Traffic) Ended(o Outcome, status int, took time.Duration) {
+	t.ended[o].Add(1)
+	if status != 0 {
+		t.answers[Class(status)].Add(1)
+	}
+	t.phases[Total].Add(took)
+}
+
+// Repeated counts that an attempt was made again.
+func (t *Traffic) Repeated() { t.retried.Add(1) }
+
+// Counts returns what has been counted in all.
+func (t *Traffic) Counts() (c TrafficCounts) {
+	for i := range c.Ended {
+		c.Ended[i] = t.ended[i].Load()
+	}
+	for i := range c.Answers {
+		c.Answers[i] = t.answers[i].Load()
+	}
+	for i := range c.Ejections {
+		c.Ejections[i] = t.ejections[i].Load()
+	}
+	c.Retried = t.retried.Load()
+	return c
+}
+
+// SinceReset returns what has been counted since the member was last reset.
+func (t *Traffic) SinceReset() TrafficCounts {
+	c, before := t.Counts(), t.reset.Load()
+	if before == nil {
+		return c
+	}
+	for i := range c.Ended {
+		c.Ended[i] -= before.Ended[i]
+	}
+	for i := range c.Answers {
+		c.Answers[i] -= before.Answers[i]
+	}
+	for i := range c.Ejections {
+		c.Ejections[i] -= before.Ejections[i]
+	}
+	c.Retried -= before.Retried
+	return c
+}
+
+// begin has SinceReset count from now on.
+func (t *Traffic) begin() {
+	c := t.Counts()
+	t.reset.Store(&c)
+}
+
+// Duration returns how long the phase took.
+func (t *Traffic) Duration(p Phase) *Distribution { return t.phases[p].Distribution() }
+
+// Recent is how long it recently took until attempts were answered.
+func (t *Traffic) Recent() *Latency { return &t.recent }
+
+// newTraffic returns where a new member counts. It is called with p.mu held.
+func (p *Pool) newTraffic(unnamed bool) *Traffic {
+	if unnamed || p.named >= maxNamed {
+		return &p.others
+	}
+	p.named++
+	return new(Traffic)
+}
+
+// Named tells whether what is counted of m is counted by itself.
+func (m *Member) Named() bool { return m.traffic != &m.pool.others }
+
+// Traffic is what is counted of m, or if it is not named of all who are not.
+func (m *Member) Traffic() *Traffic { return m.traffic }
+
+// Others is what is counted of those who are not told apart.
+func (p *Pool) Others() *Traffic { return &p.others }
+
+// TrafficOf is what is counted of the member with that address.
+func (p *Pool) TrafficOf(address string) *Traffic {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m := p.members[address]; m != nil {
+		return m.traffic
+	}
+	return &p.others
+}
+
+// HedgeWon counts that a copy of a request was answered before the request.
+func (p *Pool) HedgeWon() { p.hedgesWon.Add(1) }
+
+// HedgesWon is how often a copy of a request was answered first.
+func (p *Pool) HedgesWon() uint64 { return p.hedgesWon.Load() }
+
+const (
+	firstStatus = 100
+	lastStatus  = 599
+)
+
+// answers counts what clients were answered, by status. The last one is of statuses that are none.
+type answers [lastStatus - firstStatus + 2]atomic.Uint64
+
+// CountAnswer counts a request that was answered with that status.
+func (p *Pool) CountAnswer(status int) {
+	if status < firstStatus || status > lastStatus {
+		status = lastStatus + 1
+	}
+	p.answers[status-firstStatus].Add(1)
+}
+
+// Answers yields how many requests were answered with each status, of those that there were; status 0 stands for what is
+// none.
+func (p *Pool) Answers(yield func(status int, n uint64) bool) {
+	for i := range p.answers {
+		status := firstStatus + i
+		if status > lastStatus {
+			status = 0
+		}
+		if n := p.answers[i].Load(); n > 0 && !yield(status, n) {
+			return
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package pool
+
+import (
+	"math"
+	"time"
+)
+
+// TrendWindows are the times over which averages are taken.
+var TrendWindows = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute}
+
+// trend averages how often something happens and how often it fails, as load averages do: what was fades with the time
+// constant of each window. What happened between two looks is taken to have come evenly. The zero trend has not been
+// looked at yet.
+type trend struct {
+	at             time.Time
+	seen, bad      uint64                     // counts at that time
+	rate, failures [len(TrendWindows)]float64 // per second
+}
+
+// negligible is the rate per second below which nothing can be said.
+const negligible = 1e-6
+
+// look brings t up to date, when so many there have been and so many failed in all.
+func (t *trend) look(seen, bad uint64, now time.Time) {
+	passed := now.Sub(t.at)
+	if t.at.IsZero() {
+		t.at, t.seen, t.bad = now, seen, bad
+		return
+	}
+	if passed <= 0 {
+		return
+	}
+	if seen < t.seen || bad < t.bad {
+		t.seen, t.bad = 0, 0 // somebody has reset what is counted
+	}
+	for i, window := range TrendWindows {
+		kept := math.Exp(-passed.Seconds() / window.Seconds())
+		t.rate[i] = t.rate[i]*kept + float64(seen-t.seen)/passed.Seconds()*(1-kept)
+		t.failures[i] = t.failures[i]*kept + float64(bad-t.bad)/passed.Seconds()*(1-kept)
+	}
+	t.at, t.seen, t.bad = now, seen, bad
+}
+
+// ratio is the share that failed, 0 where nothing happens.
+func (t *trend) ratio(window int) float64 {
+	if t.rate[window] < negligible {
+		return 0
+	}
+	return t.failures[window] / t.rate[window]
+}
+
+// Look brings the averages of the pool up to date. It is to be called every few seconds.
+func (p *Pool) Look(now time.Time) {
+	seen, bad := uint64(0), uint64(0)
+	for status, n := range p.Answers {
+		if seen += n; status >= 500 {
+			bad += n
+		}
+	}
+	members := p.Members()
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	p.trend.look(seen, bad, now)
+	for _, m := range members {
+		m.rate.look(m.requests.Load(), 0, now)
+	}
+}
+
+// ErrorRatios is the share of requests that were answered with 5xx, over each of the TrendWindows.
+func (p *Pool) ErrorRatios() (ratios [len(TrendWindows)]float64) {
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	for i := range ratios {
+		ratios[i] = p.trend.ratio(i)
+	}
+	return ratios
+}
+
+// Fairness tells how evenly the requests of the last minute were spread over the members in use, in relation to the weight in
+// force: 1 for evenly, 1/n when one of n has got all of them (R. Jain, D. Chiu and W. Hawe, 1984).
+func (v *View) Fairness() float64 {
+	s := v.snap.Load()
+	eligible := s.Eligible()
+	sum, squares := 0.0, 0.0
+	v.pool.looking.Lock()
+	defer v.pool.looking.Unlock()
+	for _, i := range eligible {
+		x := v.members[i].rate.rate[0] / (float64(v.backends[i].Weight) * s.Warmth(i))
+		sum += x
+		squares += x * x
+	}
+	if sum < negligible {
+		return 1
+	}
+	return sum * sum / (float64(len(eligible)) * squares)
+}
+
+// Utilization is the share of the slots that are taken on members which are in use and have a max_requests; 0 if none has.
+func (v *View) Utilization() float64 {
+	taken, slots := int64(0), 0
+	for _, i := range v.snap.Load().Eligible() {
+		if limit := v.backends[i].MaxRequests; limit > 0 {
+			slots += limit
+			taken += v.members[i].load.Load()
+		}
+	}
+	if slots == 0 {
+		return 0
+	}
+	return float64(taken) / float64(slots)
+}
