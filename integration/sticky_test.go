@@ -9,7 +9,7 @@ import (
 // TestSticky: a browser stays at its backend, also over a reload, until that is gone; then it stays at another one.
 func TestSticky(t *testing.T) {
 	backends, addresses := startBackends(t, 3)
-	site := "load_balancer " + addresses + " {\n lb_policy sticky {\n secret {env.STICKY_SECRET}\n }\n}"
+	site := "load_balancer " + addresses + " {\n name p\n lb_policy sticky {\n secret {env.STICKY_SECRET}\n }\n}"
 	t.Setenv("STICKY_SECRET", "s3cret")
 	c := startCaddy(t, site)
 	jar, err := cookiejar.New(nil)
@@ -43,6 +43,15 @@ func TestSticky(t *testing.T) {
 		t.Fatal(err)
 	}
 	stays(first)
+	// While it drains its sessions stay, and nobody else comes.
+	c.edit("PATCH", first, `{"state": "drain"}`).wants(t, http.StatusOK)
+	stays(first)
+	for range 20 {
+		if _, header, _ := c.get("/"); header.Get("X-Backend") == first {
+			t.Fatal("a backend that drains got a new session")
+		}
+	}
+	c.edit("PATCH", first, `{"state": "ready"}`).wants(t, http.StatusOK)
 	for _, b := range backends {
 		if b.addr == first {
 			b.kill()

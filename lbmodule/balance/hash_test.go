@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -148,6 +149,32 @@ func TestNegLog(t *testing.T) {
 }
 
 // With a bound nobody has more than 125 % of his share, however often a key is asked for; keys stay together as far as that goes.
+// Home is where a key's requests go while nothing is in the way, and looking for it takes nothing.
+func TestHashHome(t *testing.T) {
+	for _, n := range []int{0, 1, 3, smallPool, smallPool + 1, 200} {
+		members := make([]Member, n)
+		for i := range members {
+			members[i] = Member{Weight: 1 + i%3, Load: new(atomic.Int64), ID: Mix(uint64(i))}
+		}
+		p := Hash{}.Build(members, nil, nil).(Keyed)
+		for key := range uint64(500) {
+			home := p.Home(key)
+			for i := range members {
+				if members[i].Load.Load() != 0 {
+					t.Fatalf("%d members: looking took a slot", n)
+				}
+			}
+			if got := p.PickFor(key, nil); got != home {
+				t.Fatalf("%d members: key %d goes to %d, its home is %d", n, key, got, home)
+			}
+			if home >= 0 {
+				members[home].Load.Add(-1)
+				p.Changed(home)
+			}
+		}
+	}
+}
+
 func TestHashBound(t *testing.T) {
 	for _, weights := range [][]int{same(5, 1), same(50, 1), {5, 3, 2, 1}, append(same(20, 1), same(20, 9)...)} {
 		members := weighted(weights...)

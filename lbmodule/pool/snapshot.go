@@ -40,8 +40,10 @@ func (s *Snapshot) Panicking() bool { return s.panicking }
 // Held tells whether a member waits for its first probe.
 func (s *Snapshot) Held() bool { return s.held }
 
-// Hopeless tells whether there is nobody to choose, and nobody to wait for.
-func (s *Snapshot) Hopeless() bool { return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 }
+// Hopeless tells whether there is nobody to choose, whoever asks, and nobody to wait for.
+func (s *Snapshot) Hopeless() bool {
+	return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 && len(s.kept) == 0
+}
 
 // Probing tells whether there are half-open members, for [View.AcquireProbe].
 func (s *Snapshot) Probing() bool { return len(s.probes) > 0 }
