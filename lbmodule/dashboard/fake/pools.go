@@ -52,7 +52,9 @@ func (b *backend) out(reason string, since time.Time, fields object) *backend {
 func somePools(now time.Time) []*pool {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	refused := object{"time": now, "ok": false, "ms": 0.4, "error": "dial tcp 10.0.1.3:8080: connect: connection refused"}
-	named := func(name, address string, rate float64) *backend { return newBackend(address, rate, now).set(object{"name": name}) }
+	named := func(name, address string, rate float64) *backend {
+		return newBackend(address, rate, now).set(object{"name": name})
+	}
 	drained := named("web-4", "10.0.1.4:8080", 0).out("draining", ago(4*time.Minute), object{"state": "drain", "in_flight": 7, "until": now.Add(26 * time.Minute)})
 	drained.set(object{"edits": []object{{"field": "state", "value": "drain", "config": "ready", "until": now.Add(26 * time.Minute), "owner": "ann", "reason": "kernel update", "since": ago(4 * time.Minute)}}})
 	slow := named("api-3", "10.0.2.3:8080", 240)
