@@ -55,7 +55,7 @@ function ofBackends(pool, model) {
 		if (group.length === 1) {
 			const left = b.status === 'open' ? model.until(b.data.until) : undefined;
 			const ends = left === undefined ? undefined : `tried again in ${duration(left)}`;
-			return { ...common, backend: b.name, title: `${b.name} ${what}`, why: [why, detail, ends].filter(Boolean).join(': ') };
+			return { ...common, backend: b.name, title: `${model.pools.size > 1 ? `${b.name} in ${pool.name}` : b.name} ${what}`, why: [why, detail, ends].filter(Boolean).join(': ') };
 		}
 		return { ...common, group: STATUSES[b.status].group, title: `${group.length} of ${pool.backends.size} in ${pool.name} ${what.replace(/^is /, 'are ')}`, why };
 	});

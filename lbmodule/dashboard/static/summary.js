@@ -81,7 +81,7 @@ function verdict(model, found) {
 	const unfit = backends.filter(b => !b.data.usable).length - byHand;
 	const parts = [];
 	if (unfit > 0) {
-		parts.push(`${count(unfit)} of ${plural(backends.length, 'backend')} ${unfit === 1 ? 'is' : 'are'} unfit for use`);
+		parts.push(`${count(unfit)} of ${plural(backends.length, 'backend')} ${unfit === 1 ? 'is' : 'are'} out of use`);
 	} else {
 		parts.push(found.length > 0 ? `${plural(found.length, 'thing')} to look at` : `All is well in ${plural(model.pools.size, 'pool')}`);
 	}
