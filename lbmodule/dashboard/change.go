@@ -14,8 +14,12 @@ import (
 // mostBytes bounds the body of a change.
 const mostBytes = 16 << 10
 
-// changeable are the fields of a backend that the page changes, and how.
-var changeable = []string{"for", "reason", "state", "weight"}
+// changeable are the fields of a change that the page may send; takeable are more settings of which it only takes back what others
+// have changed.
+var (
+	changeable = []string{"for", "reason", "state", "weight"}
+	takeable   = []string{"backup", "max_requests", "zone"}
+)
 
 // order is the body of a change.
 type order struct {
@@ -81,7 +85,8 @@ func readOrder(body io.Reader) (o order, err error) {
 		return o, errors.New("body: needs pool, backend and change")
 	}
 	for _, field := range slices.Sorted(maps.Keys(o.Change)) {
-		if !slices.Contains(changeable, field) {
+		takenBack := slices.Contains(takeable, field) && string(o.Change[field]) == "null"
+		if !takenBack && !slices.Contains(changeable, field) {
 			return o, fmt.Errorf("change: %s: not changed here", field)
 		}
 	}

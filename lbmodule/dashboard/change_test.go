@@ -24,6 +24,8 @@ func TestChange(t *testing.T) {
 		{"made", ann, [2]string{"Sec-Fetch-Site", "same-origin"}, "application/json", drain, nil, 204, `web/a/b {"for":"5m","reason":"r","state":"drain"} by ann`},
 		{"same origin by Origin", ann, [2]string{"Origin", "http://example.com"}, "application/json; charset=utf-8", drain, nil, 204, "web/a/b"},
 		{"taken back", ann, [2]string{}, "application/json", `{"pool":"web","backend":"a","change":{"weight":null}}`, nil, 204, `web/a {"weight":null} by ann`},
+		{"taken back what others changed", ann, [2]string{}, "application/json", `{"pool":"web","backend":"a","change":{"max_requests":null}}`, nil, 204, `web/a {"max_requests":null} by ann`},
+		{"another setting", ann, [2]string{}, "application/json", `{"pool":"web","backend":"a","change":{"max_requests":3}}`, nil, 400, "max_requests"},
 		{"another site", ann, [2]string{"Sec-Fetch-Site", "cross-site"}, "application/json", drain, nil, 403, "own page"},
 		{"another origin of the site", ann, [2]string{"Sec-Fetch-Site", "same-site"}, "application/json", drain, nil, 403, "own page"},
 		{"another origin", ann, [2]string{"Origin", "http://evil.example"}, "application/json", drain, nil, 403, "own page"},

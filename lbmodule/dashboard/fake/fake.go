@@ -111,7 +111,7 @@ func (s *Source) Snapshot() ([]byte, error) {
 		p.grow(s.random, seconds, now.Sub(s.started).Seconds())
 		pools = append(pools, p.show())
 		if changes := p.changes(); len(changes) > 0 {
-			diffs[p.name] = object{"pool": p.name, "changes": changes}
+			diffs[p.name] = object{"pool": p.name, "changes": changes, "caddyfile": p.caddyfile()}
 		}
 	}
 	s.cpu += seconds * (0.4 + 0.1*s.random.Float64())

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -145,7 +146,7 @@ func (p *pool) changes() (changes []object) {
 	for _, b := range p.backends {
 		edits, _ := b.shown["edits"].([]object)
 		for _, e := range edits {
-			change := object{"backend": b.shown["name"], "field": e["field"], "config": e["config"], "running": e["value"]}
+			change := object{"backend": b.shown["name"], "field": e["field"], "config": e["config"], "running": e["value"], "owner": e["owner"], "reason": e["reason"]}
 			if until, ok := e["until"]; ok {
 				change["until"] = until
 			}
@@ -153,6 +154,16 @@ func (p *pool) changes() (changes []object) {
 		}
 	}
 	return changes
+}
+
+// caddyfile are the changed weights as a config has them.
+func (p *pool) caddyfile() (text string) {
+	for _, b := range p.backends {
+		if b.shown["weight"] != 1 {
+			text += fmt.Sprintf("backend %s {\n\tname %s\n\tweight %v\n}\n", b.shown["address"], b.shown["name"], b.shown["weight"])
+		}
+	}
+	return text
 }
 
 // change does what was asked for, in the name of user. What is null is as configured again.

@@ -11,7 +11,7 @@ const KINDS = {
 	weight: { verb: 'Set weight', text: () => 'Its share of the requests, beside those of the others. 0 means no new requests.', done: 'has another weight' },
 };
 
-const TAKEN_BACK = ['state', 'weight'];
+const TAKEN_BACK = ['state', 'weight', 'max_requests', 'backup', 'zone'];
 
 export class Actions {
 	constructor() {

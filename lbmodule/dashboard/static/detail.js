@@ -126,9 +126,9 @@ export class Detail {
 		text(this.top, rate(this.spark.top));
 		text(this.from, `${duration(this.spark.shown)} ago`);
 		this.facts.show(facts(b, model), fact => fact.label);
-		const edits = (data.edits ?? []).map(edit => ({ pool: '', model, edit, change: { backend: data.name, field: edit.field, config: edit.config, running: edit.value } }));
+		const edits = (data.edits ?? []).map(edit => ({ pool: b.pool.name, model, change: { ...edit, backend: data.name, running: edit.value } }));
 		hide(this.editsPart, edits.length === 0);
-		this.edits.show(edits.map(item => ({ ...item, pool: b.pool.name })), item => item.change.field);
+		this.edits.show(edits, item => item.change.field);
 		const events = model.events.filter(e => e.data.pool === b.pool.name && e.data.backend === b.name).slice(0, KEPT);
 		hide(this.eventsPart, events.length === 0);
 		this.events.show(events.map(event => ({ event, model })), ({ event }) => `${event.boot}-${event.id}`);

@@ -40,9 +40,10 @@ export function eventLine(event) {
 	} };
 }
 
-// describe says what a field of a backend was changed to.
-export function describe(value) {
-	return value === null || value === undefined ? 'none' : typeof value === 'object' ? JSON.stringify(value) : String(value);
+// changed says what a setting was and is. Where there is nothing in the config, there is only what it is.
+function changed({ config, running }) {
+	const words = value => (value === null || value === undefined || value === '' ? 'none' : String(value));
+	return config === undefined ? words(running) : `${words(config)} → ${words(running)}`;
 }
 
 // changeLine is a difference from the config, with a button that takes it back where that can be done.
@@ -53,11 +54,11 @@ export function changeLine(actions) {
 	const undo = el('button', { type: 'button', class: 'small' }, 'Take back');
 	const node = el('div', { class: 'change' }, el('div', { class: 'two' }, el('span', { class: 'first' }, title, what), second), undo);
 	const child = { node, title, update: item => {
-		const { change, edit, pool } = child.item = item;
+		const { change, pool, model } = child.item = item;
 		text(title, change.backend);
-		text(what, change.added ? ' was added' : change.removed ? ' was removed' : ` ${change.field}: ${describe(change.config)} → ${describe(change.running)}`);
-		const left = item.model.until(edit?.until ?? change.until);
-		text(second, [pool, edit?.reason, edit?.owner ? `by ${edit.owner}` : '', left === undefined ? '' : `${duration(left)} left`].filter(Boolean).join(' · '));
+		text(what, change.added ? ' was added' : change.removed ? ' was removed' : ` ${change.field}: ${changed(change)}`);
+		const left = model.until(change.until);
+		text(second, [pool, change.reason, change.owner ? `by ${change.owner}` : '', left === undefined ? '' : `${duration(left)} left`].filter(Boolean).join(' · '));
 		hide(undo, !actions.allowed || !actions.takesBack(change.field));
 		attr(undo, 'aria-label', `Take back ${change.field} of ${change.backend}`);
 	} };
@@ -90,6 +91,9 @@ export class Rail {
 		}
 		const changes = differences(model);
 		hide($('changes'), changes.length === 0);
+		const config = Object.values(model.snapshot.diffs ?? {}).map(diff => diff.caddyfile ?? '').join('');
+		hide($('changes-config'), config === '');
+		text($('changes-text'), config);
 		this.changes.show(changes, ({ pool, change }) => `${pool} ${change.backend} ${change.field ?? ''}`);
 		hide($('zones'), model.zones.size === 0);
 		this.zones.show([...model.zones.values()], zone => zone.data.zone);
@@ -101,11 +105,9 @@ export class Rail {
 	}
 }
 
-// differences lists what differs from the config, with what is known of each edit.
+// differences lists what differs from the config.
 function differences(model) {
-	return Object.entries(model.snapshot.diffs ?? {}).flatMap(([pool, diff]) => (diff?.changes ?? []).map(change => ({
-		pool, change, model, edit: model.pools.get(pool)?.backends.get(change.backend)?.data.edits?.find(e => e.field === change.field),
-	})));
+	return Object.entries(model.snapshot.diffs ?? {}).flatMap(([pool, diff]) => (diff.changes ?? []).map(change => ({ pool, change, model })));
 }
 
 function makeZone() {
