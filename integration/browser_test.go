@@ -137,7 +137,9 @@ func (b *tab) await(what, condition string) {
 }
 
 // row is a JavaScript expression for the row of a backend.
-func row(backend string) string { return fmt.Sprintf(`document.querySelector('tr[data-backend="%s"]')`, backend) }
+func row(backend string) string {
+	return fmt.Sprintf(`document.querySelector('tr[data-backend="%s"]')`, backend)
+}
 
 // click clicks as a script does: at whatever place the element is.
 func (b *tab) click(selector string) {

@@ -76,11 +76,12 @@ function state() {
 		mark.show(b.status === 'ramping' ? `Ramping ${percent(warmth(b.data))}` : label, toneName);
 		const since = model.since(begun(b));
 		const left = model.until(b.data.until);
-		const parts = [since === undefined ? '' : `for ${duration(since)}`];
-		if (left !== undefined) {
-			parts.push(b.status === 'open' ? `tried in ${duration(left)}` : `${duration(left)} left`);
+		const past = since === undefined ? '' : `for ${duration(since)}`;
+		if (left === undefined) {
+			text(lines.second, past);
+		} else {
+			text(lines.second, b.status === 'open' ? `${past}, tried in ${duration(left)}` : `${duration(left)} left`);
 		}
-		text(lines.second, parts.filter(Boolean).join(', '));
 	} };
 }
 

@@ -3,7 +3,7 @@
 import { Actions } from './actions.js';
 import { Detail } from './detail.js';
 import { $, attr, el, hide, text } from './dom.js';
-import { count } from './format.js';
+import { count, duration } from './format.js';
 import { Model } from './model.js';
 import { Rail } from './rail.js';
 import { STATUSES } from './status.js';
@@ -94,14 +94,14 @@ const stream = new Stream({
 		trouble = error;
 	},
 	health(how) {
-		const age = `${Math.floor(how.age / 1000)}s`;
+		const age = duration(how.age / 1000);
 		document.body.classList.toggle('old', Boolean(how.stale || how.lost) && !paused);
 		if (paused) {
 			health('idle', 'paused');
 		} else if (how.lost) {
-			health('bad', `${how.problem || 'connection lost'}; news are ${age} old, next try in ${Math.ceil(how.retry / 1000)}s`);
+			health('bad', `${how.problem || 'connection lost'}; ${model.snapshot ? `what you see is ${age} old, ` : ''}next try in ${Math.ceil(how.retry / 1000)}s`);
 		} else if (how.stale) {
-			health('warn', `stale: no news for ${age}`);
+			health('warn', `stale: what you see is ${age} old`);
 		} else if (trouble) {
 			health('bad', `the server cannot tell its state: ${trouble}`);
 		} else if (how.waiting || !model.snapshot) {
@@ -113,8 +113,13 @@ const stream = new Stream({
 });
 
 function health(tone, words) {
+	const before = $('live').dataset.tone;
 	attr($('live'), 'data-tone', tone);
 	text($('live-text'), words);
+	// The words change each second: screen readers are told when something new begins.
+	if (tone !== before && (tone === 'bad' || tone === 'warn')) {
+		text($('announce'), words);
+	}
 }
 
 function pause() {

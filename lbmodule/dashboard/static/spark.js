@@ -3,6 +3,7 @@
 import { attr, svg } from './dom.js';
 
 const YOUNG = 20; // seconds
+const HEADROOM = 1.15; // above the highest point
 
 // Spark is a curve of requests with a second one, of errors, in front of it. It is a picture of numbers that stand beside it.
 export class Spark {
@@ -22,11 +23,11 @@ export class Spark {
 		this.shown = points;
 		attr(this.node, 'viewBox', `0 0 ${points - 1} ${this.height}`);
 		const values = ring.values.subarray(-points);
-		let top = least;
+		this.top = least;
 		for (const v of values) {
-			top = v > top ? v : top;
+			this.top = v > this.top ? v : this.top;
 		}
-		this.top = top;
+		const top = this.top * HEADROOM;
 		const line = this.path(values, top);
 		attr(this.line, 'd', line.open);
 		attr(this.area, 'd', line.closed);

@@ -11,7 +11,7 @@ export class Stream {
 	constructor(hear) {
 		this.hear = hear;
 		this.pause = FIRST_PAUSE;
-		this.heard = performance.now();
+		this.heard = undefined; // when the latest news came
 		this.retryAt = undefined;
 		this.problem = '';
 		document.addEventListener('visibilitychange', () => this.seen());
@@ -24,7 +24,7 @@ export class Stream {
 		this.close();
 		const source = new EventSource('stream');
 		this.source = source;
-		this.heard = performance.now();
+		this.opened = performance.now();
 		for (const name of ['hello', 'state', 'event', 'trouble']) {
 			source.addEventListener(name, message => {
 				this.heard = performance.now();
@@ -72,11 +72,12 @@ export class Stream {
 			return;
 		}
 		if (this.source) {
-			if (age > SILENT) {
+			const silence = now - Math.max(this.heard ?? 0, this.opened);
+			if (silence > SILENT) {
 				this.open();
 				return;
 			}
-			this.hear.health(age > STALE ? { stale: true, age } : { age, waiting: this.source.readyState !== EventSource.OPEN });
+			this.hear.health(age > STALE ? { stale: true, age } : { waiting: this.source.readyState !== EventSource.OPEN });
 			return;
 		}
 		if (now >= this.retryAt) {
