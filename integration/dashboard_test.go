@@ -353,7 +353,7 @@ func TestDashboardStreamEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" || res.Header.Get("Content-Encoding") != "gzip" {
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" || res.Header.Get("Content-Encoding") != "gzip" {
 		t.Errorf("stream: %d, %v", res.StatusCode, res.Header)
 	}
 	if err := c.reload(siteConfig(site + "\n\theader X-New 1")); err != nil {

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -49,7 +50,7 @@ func TestChange(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSource()
 			s.answered = tt.answer
-			r := httptest.NewRequest("POST", "http://example.com/lb/change", strings.NewReader(tt.body))
+			r := httptest.NewRequest(http.MethodPost, "http://example.com/lb/change", strings.NewReader(tt.body))
 			if tt.kind != "" {
 				r.Header.Set("Content-Type", tt.kind)
 			}

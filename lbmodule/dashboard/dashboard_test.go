@@ -107,7 +107,7 @@ func TestPageKeepsToItself(t *testing.T) {
 func TestStateTellsWhatIsWrong(t *testing.T) {
 	s := newSource()
 	s.fail("storage is away")
-	if w := ask(New(s), httptest.NewRequest("GET", "/state", nil), Visit{}); w.Code != 500 || !strings.Contains(w.Body.String(), `"error":"storage is away"`) {
+	if w := ask(New(s), httptest.NewRequest(http.MethodGet, "/state", nil), Visit{}); w.Code != 500 || !strings.Contains(w.Body.String(), `"error":"storage is away"`) {
 		t.Errorf("state: %d %s", w.Code, w.Body)
 	}
 }
