@@ -136,15 +136,15 @@ func (b *tab) await(what, condition string) {
 	waitFor(b.t, what, func() bool { return eval[bool](b, "Boolean("+condition+")") })
 }
 
-// row is a JavaScript expression for the row of a backend.
+// row is a JavaScript expression for the row of a backend, an empty one while there is none.
 func row(backend string) string {
-	return fmt.Sprintf(`document.querySelector('tr[data-backend="%s"]')`, backend)
+	return fmt.Sprintf(`(document.querySelector('tr[data-backend="%s"]') ?? document.createElement('tr'))`, backend)
 }
 
-// click clicks as a script does: at whatever place the element is.
+// click clicks on what can be seen, as a script does: at whatever place it is.
 func (b *tab) click(selector string) {
 	b.t.Helper()
-	b.await(selector, fmt.Sprintf("document.querySelector(%q) && !document.querySelector(%[1]q).hidden", selector))
+	b.await(selector+" to be seen", fmt.Sprintf("document.querySelector(%q)?.checkVisibility()", selector))
 	eval[bool](b, fmt.Sprintf("(document.querySelector(%q).click(), true)", selector))
 }
 
