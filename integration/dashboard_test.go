@@ -296,6 +296,36 @@ func TestDashboardFormat(t *testing.T) {
 	}
 }
 
+// TestDashboardRates has the page count what a backend did: over a second, a restart of the server, and a gap in the news.
+func TestDashboardRates(t *testing.T) {
+	_, url := startFake(t, 0, 0)
+	b := openTab(t)
+	b.open(url, nil)
+	got := eval[string](b, `import('./model.js').then(({ Model }) => {
+		const model = new Model();
+		const seen = [];
+		const take = (second, requests, failures) => {
+			const codes = { '2xx': requests - failures, '5xx': 0 };
+			const backend = { name: 'a', usable: true, weight: 1, in_flight: 0, requests, failures, codes };
+			model.take({ time: new Date(1e12 + 1000 * second).toISOString(), pools: [{ name: 'web', backends: [backend] }] });
+			const [{ rates, errorShare }] = model.backends();
+			seen.push([rates.requests ?? 'unknown', errorShare ?? 'unknown', model.requests.latest].join(' '));
+		};
+		take(0, 100, 0);
+		take(1, 110, 5);
+		take(2, 130, 5);
+		take(3, 4, 0);
+		take(4, 8, 0);
+		take(8, 28, 0);
+		seen.push([...model.requests.values.slice(-5)].join(' '));
+		return seen.join(', ');
+	})`)
+	want := "unknown unknown NaN, 10 0.5 10, 15 0.16666666666666666 20, unknown unknown NaN, 4 0 4, 4.8 0 5, 4 NaN NaN NaN 5"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // TestDashboardAccess tries the paths of dashboards and who may change something.
 func TestDashboardAccess(t *testing.T) {
 	_, addresses := startBackends(t, 1)

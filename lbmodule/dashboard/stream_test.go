@@ -199,6 +199,7 @@ func TestSlowReaderMissesStates(t *testing.T) {
 		d := New(s)
 		defer d.Close()
 		slow := watchWith(t, d, &viewer{header: make(http.Header), stuck: make(chan struct{})})
+		time.Sleep(period / 2) // between two frames
 		for range 5 {
 			s.happen("something")
 			time.Sleep(period)

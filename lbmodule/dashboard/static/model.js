@@ -70,13 +70,15 @@ function perSecond(before, time, counters) {
 const sum = (items, of) => items.reduce((total, item) => total + (of(item) || 0), 0);
 const worst = (items, of) => items.reduce((most, item) => (of(item) > (most ?? -1) ? of(item) : most), undefined);
 
-// errorShare is the share of requests that failed, of late.
+// errorsOf is how many errors there were: answers with 5xx, or failures, of which some have no answer and some have such a one.
+function errorsOf(rates) {
+	return Math.max(rates['5xx'] ?? rates.failures, rates.failures ?? rates['5xx']);
+}
+
+// errorShare is the share of requests that failed, of late; undefined when there were none.
 function errorShare(rates) {
-	if (rates['5xx'] === undefined) {
-		return rates.requests > 0 ? Math.min(rates.failures / rates.requests, 1) : undefined;
-	}
-	const total = sum(CLASSES, name => rates[name]);
-	return total > 0 ? rates['5xx'] / total : undefined;
+	const total = Math.max(rates.requests ?? 0, sum(CLASSES, name => rates[name]));
+	return total > 0 ? Math.min(errorsOf(rates) / total, 1) : undefined;
 }
 
 // Backend is a backend with its past.
@@ -102,7 +104,7 @@ class Backend {
 		const latest = this.counted.take(time, counters);
 		skip(missed, this.requests, this.errors);
 		this.requests.push(latest.requests);
-		this.errors.push(latest['5xx'] ?? latest.failures);
+		this.errors.push(errorsOf(latest));
 		this.rates = this.counted.rates;
 		this.errorShare = errorShare(this.rates);
 	}
@@ -156,7 +158,6 @@ function total(backends) {
 		latestRequests: latest('requests'),
 		latestErrors: latest('errors'),
 		latency: { p50: slowest('p50'), p95: slowest('p95'), p99: slowest('p99') },
-		groups: Object.groupBy(backends, b => b.status),
 	};
 }
 

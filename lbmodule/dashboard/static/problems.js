@@ -57,7 +57,8 @@ function ofBackends(pool, model) {
 			const ends = left === undefined ? undefined : `tried again in ${duration(left)}`;
 			return { ...common, backend: b.name, title: `${model.pools.size > 1 ? `${b.name} in ${pool.name}` : b.name} ${what}`, why: [why, detail, ends].filter(Boolean).join(': ') };
 		}
-		return { ...common, group: STATUSES[b.status].group, title: `${group.length} of ${pool.backends.size} in ${pool.name} ${what.replace(/^is /, 'are ')}`, why };
+		const theyDo = b.status === 'up' ? `fail ${percent(BAD_SHARE)} of their requests or more` : what.replace(/^is /, 'are ');
+		return { ...common, group: STATUSES[b.status].group, title: `${group.length} of ${pool.backends.size} in ${pool.name} ${theyDo}`, why };
 	});
 }
 
@@ -74,7 +75,7 @@ function troubleOf(b) {
 		return { tone, rank: b.status === 'down' ? 2 : tone === 'bad' ? 3 : 4, what: WHAT[b.status], why, detail };
 	}
 	if (group === 'up' && b.errorShare >= BAD_SHARE && b.rates.requests >= 1) {
-		return { tone: 'warn', rank: 4, what: b.data.codes ? `answers ${percent(b.errorShare)} with 5xx` : `fails ${percent(b.errorShare)}`, why: '' };
+		return { tone: 'warn', rank: 4, what: `fails ${percent(b.errorShare)} of its requests`, why: '' };
 	}
 	return null;
 }

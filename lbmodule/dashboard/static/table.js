@@ -182,6 +182,9 @@ class Section {
 		if (data.warnings?.length > 0) {
 			notes.push({ label: plural(data.warnings.length, 'warning'), tone: 'warn', title: data.warnings.join('\n') });
 		}
+		if (data.utilization > 0) {
+			notes.push({ label: `slots ${percent(data.utilization)}`, title: 'share of the slots of max_requests that are taken' });
+		}
 		if (data.fairness !== undefined) {
 			notes.push({ label: `fairness ${percent(data.fairness)}`, title: "how evenly requests are spread (Jain's index)" });
 		}
