@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command screenshot makes the picture of the dashboard that README.md shows: of the demo of `make run`, under load, with one backend
 // that fails its checks. It needs Chromium.
 package main
