@@ -2,7 +2,7 @@
 LINT = go tool -modfile=tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test soak check bench load fuzz xcaddy clean
+.PHONY: help build run test soak check bench load fuzz picture xcaddy clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ fuzz: ## fuzz every target for FUZZTIME (1m)
 			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} $$package || exit 1; \
 		done; \
 	done
+
+picture: ## make the picture of the dashboard in README.md anew, of the demo under load; needs Chromium
+	go run ./examples/screenshot
 
 xcaddy: ## build with xcaddy, as users do: bin/caddy-xcaddy
 	./xcaddy.sh

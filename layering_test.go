@@ -22,7 +22,8 @@ var arrows = map[string][]string{
 	"command/plain":        {"command/api"},
 	"command/top":          {"command/api", "command/plain"},
 	"caddyfile":            {"lbmodule", "ratelimit"},
-	"lbmodule":             {"caddyapp", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule":             {"caddyapp", "lbmodule/dashboard", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule/dashboard":   nil,
 	"lbmodule/overlay":     nil,
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
@@ -33,11 +34,13 @@ var arrows = map[string][]string{
 	"ratelimit/bucket":     nil,
 	"ratelimit/redisstore": nil,
 	"bench/openloop":       nil, // tests put loads on, too
+
+	"lbmodule/dashboard/fake": {"lbmodule/dashboard"}, // tests look at it, too
 }
 
 // cores are the packages that know no framework.
 var cores = []string{
-	"lbmodule/balance", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
+	"lbmodule/balance", "lbmodule/dashboard", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
 	"command/api", "command/plain", "command/top",
 }
 

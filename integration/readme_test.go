@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,6 +126,16 @@ func TestReadmeDemo(t *testing.T) {
 	if got := strings.Count(out, "127.0.0.1:"); got < 4 { // the URL and three backends
 		t.Errorf("the summary does not show three backends:\n%s", out)
 	}
+	login := regexp.MustCompile(`dashboard is at (\S+), user (\S+), password (\S+)`).FindStringSubmatch(log.String())
+	if login == nil {
+		t.Fatalf("the demo does not say where the dashboard is:\n%s", log)
+	}
+	if status := dashboardStatus(t, login[1], login[2], login[3]); status != 200 {
+		t.Errorf("%s for user %s: status %d", login[1], login[2], status)
+	}
+	if status := dashboardStatus(t, login[1], login[2], "guessed"); status != 401 {
+		t.Errorf("%s with a wrong password: status %d", login[1], status)
+	}
 	stop(syscall.SIGINT) // what Ctrl-C sends to all in the foreground
 	select {
 	case <-ended:
@@ -134,6 +145,21 @@ func TestReadmeDemo(t *testing.T) {
 	if canConnect(site) || canConnect(admin) {
 		t.Error("something still listens after the demo has ended")
 	}
+}
+
+func dashboardStatus(t *testing.T, url, user, password string) int {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetBasicAuth(user, password)
+	res, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return res.StatusCode
 }
 
 func TestReadmeNamesEveryTarget(t *testing.T) {

@@ -76,11 +76,16 @@ func (c *apiCall) streamEvents() error {
 
 // frame is the event as it is sent.
 func (e *feedEvent) frame() string {
+	return fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Name, e.json())
+}
+
+// json is what the event tells.
+func (e *feedEvent) json() []byte {
 	data := maps.Clone(e.Data)
 	data["time"] = e.Time
 	text, err := json.Marshal(data)
 	if err != nil {
-		text = []byte(`{}`) // events hold plain values
+		return []byte(`{}`) // events hold plain values
 	}
-	return fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Name, text)
+	return text
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/dashboard"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -36,6 +37,8 @@ type App struct {
 	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may come already
 	joined   []joinedPool
 	handlers []*Handler
+
+	dashboard *dashboard.Dashboard // nil until it is asked for
 
 	wanted []string // names that pools must have
 

@@ -80,11 +80,7 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		all = app.joined()
 	}
 	if name == "" {
-		list := make([]zoneOverview, 0, len(all))
-		for _, z := range all {
-			list = append(list, z.overview())
-		}
-		return caddyapp.WriteJSON(w, list)
+		return caddyapp.WriteJSON(w, overviews(all))
 	}
 	i := slices.IndexFunc(all, func(z *joinedZone) bool { return z.name == name })
 	if i < 0 {

@@ -46,6 +46,17 @@ func (a *App) joined() []*joinedZone {
 	return slices.SortedFunc(slices.Values(a.zones), func(x, y *joinedZone) int { return cmp.Compare(x.name, y.name) })
 }
 
+// Overview describes the zones, sorted by name, for whoever shows them: as JSON they are as the API has them.
+func (a *App) Overview() any { return overviews(a.joined()) }
+
+func overviews(zones []*joinedZone) []zoneOverview {
+	list := make([]zoneOverview, 0, len(zones))
+	for _, z := range zones {
+		list = append(list, z.overview())
+	}
+	return list
+}
+
 func (z *joinedZone) overview() zoneOverview {
 	h := z.handler
 	o := zoneOverview{

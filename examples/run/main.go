@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 )
 
 func main() {
@@ -74,7 +77,12 @@ func run(ctx context.Context, listen, admin string, firstPort int) error {
 		children = append(children, c)
 		return nil
 	}
-	environment := []string{"BALLAST_LISTEN=" + listen, "BALLAST_ADMIN=" + admin}
+	password := rand.Text()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
+	if err != nil {
+		return err
+	}
+	environment := []string{"BALLAST_LISTEN=" + listen, "BALLAST_ADMIN=" + admin, "DASHBOARD_HASH=" + string(hash)}
 	for i, address := range backends {
 		environment = append(environment, fmt.Sprintf("BACKEND_%d=%s", i+1, address))
 		if err := start("backend "+address, exec.Command(backend, "-listen", address)); err != nil {
@@ -89,12 +97,14 @@ func run(ctx context.Context, listen, admin string, firstPort int) error {
 	if err := waitReady(ctx, "http://"+listen+"/", children); err != nil {
 		return err
 	}
-	fmt.Printf(whatToTry, listen, backends[0], admin)
+	fmt.Printf(whatToTry, listen, backends[0], admin, password)
 	return watch(ctx, children)
 }
 
 const whatToTry = `
-ready. Ctrl-C stops everything. Try, in another terminal:
+ready. Ctrl-C stops everything. The dashboard is at http://%[1]s/dashboard/, user operator, password %[4]s
+
+Try, in another terminal:
 
   curl -i %[1]s/                       # X-Backend says who answered
   for i in $(seq 30); do curl -s %[1]s/; done | sort | uniq -c

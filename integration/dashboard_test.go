@@ -1,0 +1,396 @@
+package integration
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/ballastlb/ballast/lbmodule/dashboard"
+	"github.com/ballastlb/ballast/lbmodule/dashboard/fake"
+)
+
+// dashboardSite is a site with a dashboard at two places: for users who have logged in, and for all. The password is "secret".
+const dashboardSite = `
+	encode
+	handle /lb* {
+		basic_auth {
+			ann $2a$04$13sjnWQuT5qD5zuZL1dDlOxkqS9PA0P2w8.ztUhpwPKTZ20q5YgtK
+		}
+		load_balancer_dashboard {
+			actions
+		}
+	}
+	handle_path /open/* {
+		load_balancer_dashboard
+	}
+	load_balancer BACKENDS {
+		name web
+		health_check {
+			tcp
+			interval 200ms
+			timeout 150ms
+			rise 1
+			fall 1
+		}
+	}
+`
+
+var annsLogin = map[string]any{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte("ann:secret"))}
+
+// TestDashboard looks at the dashboard of a running Caddy, with a real browser, as an operator does.
+func TestDashboard(t *testing.T) {
+	backends, addresses := startBackends(t, 3)
+	config := siteConfig(strings.Replace(dashboardSite, "BACKENDS", addresses, 1))
+	c := startCaddyConfig(t, config)
+	b := openTab(t)
+	b.open(c.url("/lb"), annsLogin) // it sends the browser to /lb/
+	b.await("the dashboard to be live", "document.getElementById('live-text').textContent === 'live'")
+	b.await("three backends that are up", "document.querySelectorAll('tr.backend[data-tone=ok]').length === 3")
+	if got := b.text("#who"); got != "ann" {
+		t.Errorf("the user is %q, want ann", got)
+	}
+
+	// A backend is taken out by hand, and brought back.
+	b.click(`tr[data-backend="` + backends[1].addr + `"] button.name`)
+	b.click(`[data-action="drain"]`)
+	eval[bool](b, "(document.getElementById('reason').value = 'kernel update', document.getElementById('for').value = '15m', true)")
+	b.click("#ask-yes")
+	b.await("the drained backend", row(backends[1].addr)+".dataset.tone === 'out'")
+	b.await("by whom and why", row(backends[1].addr)+".textContent.includes('kernel update, by ann')")
+	b.await("the difference from the config", "document.getElementById('changes-list').textContent.includes('state: ready → drain')")
+	b.await("the event", "document.getElementById('feed-list').textContent.includes('changed')")
+	if got := c.pool(); got.Usable != 2 {
+		t.Errorf("%d backends are usable beside the drained one, want 2", got.Usable)
+	}
+	b.click(".toast button")
+	b.await("the backend as it was", row(backends[1].addr)+".dataset.tone === 'ok'")
+	b.await("no difference", "document.getElementById('changes').hidden")
+	if got := c.pool(); got.Usable != 3 {
+		t.Errorf("%d backends are usable after the undo, want 3", got.Usable)
+	}
+	eval[bool](b, "(document.getElementById('detail').close(), true)")
+
+	// The bound is the page's: it must show soon what Caddy knows. A busy machine may spoil a try or two.
+	const bound = 2 * time.Second
+	quickest := time.Hour
+	for try := 0; try < 4 && quickest > bound; try++ {
+		backends[0].kill()
+		waitFor(t, "the check to find the killed backend down", func() bool { return c.pool().Usable == 2 })
+		start := time.Now()
+		b.await("the killed backend to be red", row(backends[0].addr)+".dataset.tone === 'bad'")
+		quickest = min(quickest, time.Since(start))
+		b.await("the reason", "document.getElementById('problems').textContent.includes('connection refused')")
+		backends[0] = startBackendAt(t, "tcp", backends[0].addr)
+		b.await("the backend to be well again", row(backends[0].addr)+".dataset.tone === 'ok'")
+	}
+	if t.Logf("red %v after the check", quickest); quickest > bound {
+		t.Errorf("a killed backend is red after %v, want %v", quickest, bound)
+	}
+
+	// A reload ends the streams, and the page comes back, with what the new config has.
+	if err := c.reload(strings.Replace(config, "name web", "name shop", 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the new pool and no other", "[...document.querySelectorAll('button.fold')].map(n => n.textContent).join() === 'shop'")
+	b.await("the page to be live after a reload", "document.getElementById('live-text').textContent === 'live'")
+
+	// So it does after a restart, and says so meanwhile.
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // with a stream open
+	select {
+	case <-c.ended:
+	case <-time.After(15 * time.Second):
+		t.Fatal("caddy does not stop while a dashboard is open")
+	}
+	b.await("the page to say that the server is away", "document.getElementById('live').dataset.tone === 'bad' && document.body.classList.contains('old')")
+	c.ended = make(chan struct{})
+	c.run(config, nil)
+	if !c.serves() {
+		t.Fatal("caddy ended")
+	}
+	b.await("the page to be live after a restart", "document.getElementById('live-text').textContent === 'live' && !document.body.classList.contains('old')")
+	b.await("the old pool again", "[...document.querySelectorAll('button.fold')].map(n => n.textContent).join() === 'web'")
+
+	b.open(c.url("/open/"), nil)
+	b.await("a page that only shows", "document.getElementById('who').textContent === 'read-only'")
+	b.click("button.name")
+	b.await("the drawer without buttons", "document.getElementById('detail').open && document.querySelector('.acts').hidden")
+}
+
+// startFake serves a dashboard of made-up pools and returns it with its URL.
+func startFake(t *testing.T, more, backends int) (*fake.Source, string) {
+	t.Helper()
+	source := fake.New(more, backends)
+	page := dashboard.New(source)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, file := path.Split(r.URL.Path)
+		page.Serve(w, r, dashboard.Visit{File: file, Path: r.URL.Path, User: "ann", Actions: true})
+	}))
+	t.Cleanup(func() {
+		page.Close()
+		server.Close()
+	})
+	return source, server.URL + "/lb/"
+}
+
+// TestDashboardScreens looks at every state there is, on the screens and in the themes of operators.
+func TestDashboardScreens(t *testing.T) {
+	source, url := startFake(t, 0, 0)
+	b := openTab(t)
+	b.open(url, nil)
+	b.await("backends", "document.querySelectorAll('tr.backend').length > 15")
+	b.await("rates", "document.querySelector('#tiles .big').textContent !== '–'")
+	grounds := make(map[string]bool)
+	for _, screen := range []struct {
+		name          string
+		width, height int64
+	}{{"desk", 1440, 900}, {"tablet", 900, 1100}, {"phone", 390, 844}} {
+		for _, theme := range []string{"light", "dark"} {
+			b.look(screen.width, screen.height, theme)
+			b.do(chromedp.Reload())
+			b.await("backends", "document.querySelectorAll('tr.backend').length > 15")
+			b.checkFits()
+			b.checkNames()
+			b.picture(screen.name + "-" + theme)
+			grounds[eval[string](b, "getComputedStyle(document.body).backgroundColor")] = true
+		}
+	}
+	if len(grounds) != 2 {
+		t.Errorf("the grounds of the two themes are %v", grounds)
+	}
+	shown := eval[string](b, "document.body.textContent")
+	for _, want := range []string{"Down", "Breaker open", "Half-open", "Draining", "Maintenance", "Unchecked", "Ramping 43 %", "Full", "Panic", "Degraded", `<b>&amp;</b> "quoted"`} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("the page does not show %q", want)
+		}
+	}
+	for _, never := range []string{"NaN", "undefined", "[object", "null"} {
+		if strings.Contains(shown, never) {
+			t.Errorf("the page shows %q", never)
+		}
+	}
+
+	// What comes from outside is text, wherever it is shown.
+	source.Edit("web", "web-1", map[string]any{"usable": false, "health": "down", "reason": "<img src=x onerror=alert(1)>", "zone": "<i>z</i>"})
+	source.Tell("backend_down", "web", "web-1", "<script>alert(1)</script>", "<svg onload=alert(1)>")
+	b.await("the text", "document.getElementById('problems').textContent.includes('onerror') && document.getElementById('feed-list').textContent.includes('<script>')")
+	if n := eval[int](b, "document.querySelectorAll('main img, main script, main i').length"); n != 0 {
+		t.Errorf("%d elements were made of text", n)
+	}
+
+	// A pool that goes while one of its backends is looked at is said to be gone.
+	eval[bool](b, "(location.hash = 'pool=static&backend=10.0.4.1:80', true)")
+	b.await("the drawer", "document.getElementById('detail').open")
+	source.Edit("static", "", nil)
+	b.await("it to say so", "document.querySelector('#detail .why').textContent.includes('no pool static')")
+}
+
+// TestDashboardUse does what operators do: find, sort, look closer, take out, and undo.
+func TestDashboardUse(t *testing.T) {
+	source, url := startFake(t, 0, 0)
+	b := openTab(t)
+	b.open(url+"#q=api&show=trouble&sort=-p95", nil)
+	visible := "[...document.querySelectorAll('tr.backend:not([hidden])')].filter(n => n.offsetParent).map(n => n.dataset.backend).join()"
+	b.await("what the link says", visible+" === 'api-3,api-2,api-4,api-6'")
+	if got := eval[string](b, "document.getElementById('search').value"); got != "api" {
+		t.Errorf("the search field has %q", got)
+	}
+	eval[bool](b, `(document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: '!', bubbles: true })), true)`)
+	b.await("all of the pool", visible+".includes('api-1')")
+	b.click("th.name button")
+	b.await("the names in order", visible+" === 'api-1,api-2,api-3,api-4,api-5,api-6' && location.hash === '#q=api&sort=name'")
+
+	b.click(`tr[data-backend="api-1"] button.name`)
+	b.await("the drawer and a link to it", "document.getElementById('detail').open && location.hash.includes('backend=api-1')")
+	b.click(`[data-action="weight"]`)
+	eval[bool](b, "(document.getElementById('weight').value = '70000', document.getElementById('weight').max = '99999', true)")
+	b.click("#ask-yes")
+	b.await("the refusal", "document.getElementById('ask-error').textContent.includes('must be from 0 to 65535')")
+	b.click("#ask-no")
+
+	b.click(`[data-action="drain"]`)
+	b.await("the question", "document.getElementById('ask').open && document.getElementById('ask-title').textContent === 'Drain: api-1'")
+	b.picture("question")
+	eval[bool](b, "(document.getElementById('reason').value = 'new disk', document.getElementById('for').value = '15m', true)")
+	b.click("#ask-yes")
+	b.await("the drained backend", row("api-1")+".dataset.tone === 'out' && !document.getElementById('ask').open")
+	b.await("by whom and why", row("api-1")+".textContent.includes('new disk, by ann')")
+	b.picture("drained")
+	b.click(".toast button")
+	b.await("the backend as it was", row("api-1")+".dataset.tone === 'ok'")
+
+	source.Edit("api", "api-2", map[string]any{"name": "api-9"})
+	eval[bool](b, "(location.hash = 'pool=api&backend=api-9', true)")
+	b.await("another backend", "document.getElementById('detail-title').textContent === 'api-9'")
+	source.Edit("api", "api-9", map[string]any{"name": "api-2"})
+	b.await("it to be gone", "document.querySelector('#detail .why').textContent.includes('no such backend')")
+}
+
+// TestDashboardFleet has a thousand backends and twenty who watch.
+func TestDashboardFleet(t *testing.T) {
+	source, url := startFake(t, 10, 100)
+	for range 19 {
+		res, err := http.Get(url + "stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		go func() { _, _ = io.Copy(io.Discard, res.Body) }()
+	}
+	b := openTab(t)
+	b.open(url+"#unfold="+unfolded(10), nil)
+	b.await("a thousand rows", "document.querySelectorAll('tr.backend').length >= 1000")
+	before := source.Asked()
+	start := time.Now()
+	eval[bool](b, "(window.rows = [...document.querySelectorAll('tr.backend')], window.nodes = document.querySelectorAll('*').length, true)")
+	b.await("three more states", "(window.times ??= new Set()).add(document.querySelector('#tiles .big').textContent).size > 3")
+	if asked, most := source.Asked()-before, int(time.Since(start)/time.Second)+2; asked > most {
+		t.Errorf("%d snapshots for twenty viewers, want at most %d", asked, most)
+	}
+	if same := eval[bool](b, "window.rows.every(row => row.isConnected)"); !same {
+		t.Error("rows were made anew")
+	}
+	if grown := eval[int](b, "document.querySelectorAll('*').length - window.nodes"); grown > 100 {
+		t.Errorf("the page grew by %d elements in three states", grown)
+	}
+}
+
+func unfolded(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("shard-%02d", i+1)
+	}
+	return strings.Join(names, ",")
+}
+
+// TestDashboardFormat tries how the page writes numbers and times, in the language that writes them.
+func TestDashboardFormat(t *testing.T) {
+	_, url := startFake(t, 0, 0)
+	b := openTab(t)
+	b.open(url, nil)
+	for _, tt := range []struct{ call, want string }{
+		{"count(0)", "0"}, {"count(950)", "950"}, {"count(1234)", "1,234"}, {"count(12345)", "12.3k"}, {"count(999499)", "999k"}, {"count(999500)", "1.0M"}, {"count(2.5e12)", "2.5T"},
+		{"count(NaN)", "–"}, {"count(undefined)", "–"}, {"count(null)", "–"}, {"count('7')", "–"},
+		{"rate(0)", "0"}, {"rate(0.01)", "<0.1"}, {"rate(0.5)", "0.5"}, {"rate(9.96)", "10"}, {"rate(-3)", "-3"},
+		{"percent(0)", "0 %"}, {"percent(0.0001)", "<0.1 %"}, {"percent(0.05)", "5.0 %"}, {"percent(0.5)", "50 %"}, {"percent(0.994)", "99.4 %"}, {"percent(1)", "100 %"}, {"percent(NaN)", "–"},
+		{"millis(0.01)", "<0.1 ms"}, {"millis(0.5)", "0.5 ms"}, {"millis(9.94)", "9.9 ms"}, {"millis(10)", "10 ms"}, {"millis(999)", "999 ms"}, {"millis(1000)", "1.00 s"}, {"millis(12000)", "12.0 s"},
+		{"duration(0)", "0s"}, {"duration(-5)", "0s"}, {"duration(59.9)", "59s"}, {"duration(61)", "1m 1s"}, {"duration(3599)", "59m 59s"}, {"duration(7260)", "2h 1m"}, {"duration(90000)", "1d 1h"}, {"duration(NaN)", "–"},
+		{"bytes(0)", "0 B"}, {"bytes(1536)", "1.5 KiB"}, {"bytes(2**30)", "1.0 GiB"}, {"bytes(150 * 2**20)", "150 MiB"},
+		{"weight(2.345)", "2.35"}, {"weight(3)", "3"}, {"plural(1, 'pool')", "1 pool"}, {"plural(2, 'pool')", "2 pools"},
+		{"['b', 'a10', 'a9'].sort(byName).join()", "a9,a10,b"},
+	} {
+		script := "import('./format.js').then(f => { with (f) { return " + tt.call + " } })"
+		if got := eval[string](b, script); got != tt.want {
+			t.Errorf("%s = %q, want %q", tt.call, got, tt.want)
+		}
+	}
+}
+
+// TestDashboardRates has the page count what a backend did: over a second, a restart of the server, and a gap in the news.
+func TestDashboardRates(t *testing.T) {
+	_, url := startFake(t, 0, 0)
+	b := openTab(t)
+	b.open(url, nil)
+	got := eval[string](b, `import('./model.js').then(({ Model }) => {
+		const model = new Model();
+		const seen = [];
+		const take = (second, requests, failures) => {
+			const codes = { '2xx': requests - failures, '5xx': 0 };
+			const backend = { name: 'a', usable: true, weight: 1, in_flight: 0, requests, failures, codes };
+			model.take({ time: new Date(1e12 + 1000 * second).toISOString(), pools: [{ name: 'web', backends: [backend] }] });
+			const [{ rates, errorShare }] = model.backends();
+			seen.push([rates.requests ?? 'unknown', errorShare ?? 'unknown', model.requests.latest].join(' '));
+		};
+		take(0, 100, 0);
+		take(1, 110, 5);
+		take(2, 130, 5);
+		take(3, 4, 0);
+		take(4, 8, 0);
+		take(8, 28, 0);
+		seen.push([...model.requests.values.slice(-5)].join(' '));
+		return seen.join(', ');
+	})`)
+	want := "unknown unknown NaN, 10 0.5 10, 15 0.16666666666666666 20, unknown unknown NaN, 4 0 4, 4.8 0 5, 4 NaN NaN NaN 5"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestDashboardAccess tries the paths of dashboards and who may change something.
+func TestDashboardAccess(t *testing.T) {
+	_, addresses := startBackends(t, 1)
+	c := startCaddy(t, strings.Replace(dashboardSite, "BACKENDS", addresses, 1))
+	const drain = `{"pool":"web","backend":"nobody","change":{"state":"drain"}}`
+	tests := []struct {
+		name, method, target, body string
+		login                      bool
+		header                     [2]string
+		status                     int
+	}{
+		{"no login", "GET", "/lb/", "", false, [2]string{}, 401},
+		{"no login for the stream", "GET", "/lb/stream", "", false, [2]string{}, 401},
+		{"login", "GET", "/lb/", "", true, [2]string{}, 200},
+		{"file", "GET", "/lb/main.js", "", true, [2]string{}, 200},
+		{"open to all", "GET", "/open/", "", false, [2]string{}, 200},
+		{"file, path stripped", "GET", "/open/main.js", "", false, [2]string{}, 200},
+		{"change without login", "POST", "/open/change", drain, false, [2]string{"Content-Type", "application/json"}, 403},
+		{"change without login, claimed", "POST", "/open/change", drain, false, [2]string{"Authorization", "Basic YW5uOnNlY3JldA=="}, 403},
+		{"change of a backend that is not there", "POST", "/lb/change", drain, true, [2]string{}, 404},
+		{"change as a form", "POST", "/lb/change", drain, true, [2]string{"Content-Type", "text/plain"}, 415},
+		{"change from another origin", "POST", "/lb/change", drain, true, [2]string{"Origin", "https://evil.example"}, 403},
+		{"change from another site", "POST", "/lb/change", drain, true, [2]string{"Sec-Fetch-Site", "cross-site"}, 403},
+	}
+	for _, tt := range tests {
+		r, err := http.NewRequest(tt.method, c.url(tt.target), strings.NewReader(tt.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		if tt.login {
+			r.SetBasicAuth("ann", "secret")
+		}
+		if tt.header[0] != "" {
+			r.Header.Set(tt.header[0], tt.header[1])
+		}
+		if status, body := c.ask(r); status != tt.status {
+			t.Errorf("%s: status %d, want %d: %.200s", tt.name, status, tt.status, body)
+		}
+	}
+}
+
+// TestDashboardStreamEnds has a viewer who does not leave: neither a reload nor the end of Caddy waits for him.
+func TestDashboardStreamEnds(t *testing.T) {
+	_, addresses := startBackends(t, 1)
+	site := strings.Replace(dashboardSite, "BACKENDS", addresses, 1)
+	c := startCaddy(t, site)
+	conn, err := net.Dial("tcp", c.site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /open/stream HTTP/1.1\r\nHost: %s\r\nAccept-Encoding: gzip\r\n\r\n", c.site)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" || res.Header.Get("Content-Encoding") != "gzip" {
+		t.Errorf("stream: %d, %v", res.StatusCode, res.Header)
+	}
+	if err := c.reload(siteConfig(site + "\n\theader X-New 1")); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Errorf("the stream does not end with its config: %v", err)
+	}
+}

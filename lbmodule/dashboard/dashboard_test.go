@@ -1,0 +1,113 @@
+package dashboard
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// ask sends a request to a dashboard that is mounted somewhere.
+func ask(d *Dashboard, r *http.Request, v Visit) *httptest.ResponseRecorder {
+	_, v.File = path.Split(r.URL.Path)
+	if v.Path == "" {
+		v.Path = r.URL.Path
+	}
+	w := httptest.NewRecorder()
+	d.Serve(w, r, v)
+	return w
+}
+
+func TestPaths(t *testing.T) {
+	d := New(newSource())
+	tests := []struct {
+		method, target string
+		original       string // path, if it was rewritten
+		status         int
+		want           string // Content-Type, or Location
+	}{
+		{"GET", "/", "", 200, "text/html; charset=utf-8"},
+		{"HEAD", "/", "", 200, "text/html; charset=utf-8"},
+		{"GET", "/a/b/", "", 200, "text/html; charset=utf-8"},
+		{"GET", "/a/b", "", 308, "./b/"},
+		{"GET", "/a/b?x=1", "", 308, "./b/?x=1"},
+		{"GET", "/a/b:c", "", 308, "./b:c/"},
+		{"GET", "/a/b%20c", "", 308, "./b%20c/"},
+		{"GET", "/", "/lb", 308, "./lb/"},
+		{"GET", "/", "/lb/", 200, "text/html; charset=utf-8"},
+		{"GET", "/main.js", "/lb/main.js", 200, "text/javascript; charset=utf-8"},
+		{"GET", "/a/base.css", "", 200, "text/css; charset=utf-8"},
+		{"GET", "/icon-ok.svg", "", 200, "image/svg+xml"},
+		{"GET", "/state", "", 200, "application/json"},
+		{"GET", "/favicon.ico", "", 404, "application/json"},
+		{"GET", "/index.html", "", 404, "application/json"},
+		{"POST", "/", "", 405, "application/json"},
+		{"POST", "/state", "", 405, "application/json"},
+		{"POST", "/stream", "", 405, "application/json"},
+		{"GET", "/change", "", 405, "application/json"},
+	}
+	for _, tt := range tests {
+		w := ask(d, httptest.NewRequest(tt.method, tt.target, nil), Visit{Path: tt.original})
+		got := w.Header().Get("Content-Type")
+		if tt.status == 308 {
+			got = w.Header().Get("Location")
+		}
+		if w.Code != tt.status || got != tt.want {
+			t.Errorf("%s %s (%s): %d %q, want %d %q", tt.method, tt.target, tt.original, w.Code, got, tt.status, tt.want)
+		}
+		for name, want := range map[string]string{
+			"Content-Security-Policy": policy, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+		} {
+			if got := w.Header().Get(name); got != want {
+				t.Errorf("%s %s: %s = %q, want %q", tt.method, tt.target, name, got, want)
+			}
+		}
+	}
+}
+
+// TestPageKeepsToItself looks for what the policy would refuse, and for links that would not work under every path.
+func TestPageKeepsToItself(t *testing.T) {
+	page := string(files[pageFile].content)
+	for _, wrong := range []string{"<style", " style=", "javascript:", "onclick", "onload", "://"} {
+		if strings.Contains(page, wrong) {
+			t.Errorf("the page has %q in it", wrong)
+		}
+	}
+	for _, script := range regexp.MustCompile(`<script[^>]*>([^<]*)`).FindAllStringSubmatch(page, -1) {
+		if script[1] != "" {
+			t.Errorf("the page has a script in it: %s", script[1])
+		}
+	}
+	link := regexp.MustCompile(`(?:href|src)="([^"#][^"]*)"`)
+	for name, f := range files {
+		for _, match := range link.FindAllStringSubmatch(string(f.content), -1) {
+			if _, ok := files[match[1]]; !ok && match[1] != "state" {
+				t.Errorf("%s links to %s, which is not there", name, match[1])
+			}
+		}
+		for _, match := range regexp.MustCompile(`from '\./([^']+)'`).FindAllStringSubmatch(string(f.content), -1) {
+			if _, ok := files[match[1]]; !ok {
+				t.Errorf("%s imports %s, which is not there", name, match[1])
+			}
+		}
+		for wrong, why := range map[string]string{
+			"innerHTML": "text must not become markup", "outerHTML": "text must not become markup", "insertAdjacentHTML": "text must not become markup",
+			"document.write": "text must not become markup", "eval(": "text must not become a program",
+			"Date.now": "clocks of browsers go wrong", "new Date()": "clocks of browsers go wrong",
+		} {
+			if strings.Contains(string(f.content), wrong) {
+				t.Errorf("%s uses %s: %s", name, wrong, why)
+			}
+		}
+	}
+}
+
+func TestStateTellsWhatIsWrong(t *testing.T) {
+	s := newSource()
+	s.fail("storage is away")
+	if w := ask(New(s), httptest.NewRequest(http.MethodGet, "/state", nil), Visit{}); w.Code != 500 || !strings.Contains(w.Body.String(), `"error":"storage is away"`) {
+		t.Errorf("state: %d %s", w.Code, w.Body)
+	}
+}

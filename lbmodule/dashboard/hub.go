@@ -1,0 +1,144 @@
+package dashboard
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// period is the time from one snapshot to the next.
+	period = time.Second
+	// mostViewers bounds the streams.
+	mostViewers = 100
+	// mostEvents bounds how many events a newcomer is shown.
+	mostEvents = 200
+)
+
+var errCrowded = errors.New("too many dashboards are open")
+
+// hub makes one frame each period for all who watch, and none while nobody does. The viewers go on by themselves: a slow one misses
+// frames and holds up nobody.
+type hub struct {
+	source Source
+	closed chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	viewers int
+	running bool
+	over    bool
+	latest  *frame
+}
+
+func newHub(source Source) *hub {
+	return &hub{source: source, closed: make(chan struct{}), latest: newFrame()}
+}
+
+// frame is what there is to show at one moment. It does not change, but for replaced, which is closed when there is a newer one.
+type frame struct {
+	state    chunk   // empty before the first snapshot
+	events   []event // the newest, in order
+	replaced chan struct{}
+}
+
+type event struct {
+	id    uint64
+	chunk chunk
+}
+
+func newFrame() *frame { return &frame{replaced: make(chan struct{})} }
+
+// join lets one more watch.
+func (h *hub) join() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.over:
+		return errors.New("the dashboard is closing")
+	case h.viewers == mostViewers:
+		return errCrowded
+	}
+	h.viewers++
+	if !h.running {
+		h.running = true
+		go h.run()
+	}
+	return nil
+}
+
+func (h *hub) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.viewers--
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.over {
+		h.over = true
+		close(h.closed)
+	}
+}
+
+func (h *hub) current() *frame {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.latest
+}
+
+// run makes frames until nobody watches.
+func (h *hub) run() {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for h.show(h.next()) {
+		select {
+		case <-ticker.C:
+		case <-h.closed:
+		}
+	}
+}
+
+// show makes f the latest frame and reports whether somebody watches still. The last to leave leaves no frame behind: it would be
+// old news to whoever comes next.
+func (h *hub) show(f *frame) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.latest.replaced)
+	h.latest = f
+	if h.viewers > 0 && !h.over {
+		return true
+	}
+	h.running = false
+	h.latest = newFrame()
+	return false
+}
+
+// next makes the frame that follows the latest.
+func (h *hub) next() *frame {
+	f := newFrame()
+	if snapshot, err := h.source.Snapshot(); err == nil {
+		f.state = newChunk("state", "", snapshot)
+	} else {
+		text, _ := json.Marshal(map[string]string{"error": err.Error()}) // a map of strings can be marshaled
+		f.state = newChunk("trouble", "", text)
+	}
+	f.events = h.current().events
+	var last uint64
+	if n := len(f.events); n > 0 {
+		last = f.events[n-1].id
+	}
+	for _, e := range h.source.Events(last) {
+		text, err := json.Marshal(e)
+		if err != nil {
+			continue // its data is no JSON
+		}
+		f.events = append(f.events[:len(f.events):len(f.events)], event{e.ID, newChunk("event", eventID(e.ID), text)})
+	}
+	if surplus := len(f.events) - mostEvents; surplus > 0 {
+		f.events = slices.Clone(f.events[surplus:])
+	}
+	return f
+}

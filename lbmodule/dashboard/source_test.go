@@ -1,0 +1,64 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// source is a source as tests want it.
+type source struct {
+	mu       sync.Mutex // guards what follows
+	asked    int
+	state    string // JSON
+	problem  error
+	events   []Event
+	changes  []string
+	answered error // of Change
+}
+
+func newSource() *source { return &source{state: `{"pools":[]}`} }
+
+func (s *source) fail(problem string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problem = errors.New(problem)
+}
+
+func (s *source) happen(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		s.events = append(s.events, Event{ID: uint64(len(s.events) + 1), Name: name, Data: []byte(`{"pool":"web"}`)})
+	}
+}
+
+func (s *source) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+func (s *source) Snapshot() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	return []byte(s.state), s.problem
+}
+
+func (s *source) Events(after uint64) []Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if after > uint64(len(s.events)) {
+		return nil
+	}
+	return s.events[after:]
+}
+
+func (s *source) Change(_ context.Context, pool, backend string, change []byte, user string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes = append(s.changes, fmt.Sprintf("%s/%s %s by %s", pool, backend, change, user))
+	return s.answered
+}

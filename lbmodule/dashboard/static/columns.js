@@ -1,0 +1,191 @@
+// The columns of the table: what each is called, what it sorts by, and how its cell is made and kept current.
+
+import { attr, el, figure, hide, text, width } from './dom.js';
+import { byName, count, duration, millis, percent, rate, weight } from './format.js';
+import { checkError } from './problems.js';
+import { Spark } from './spark.js';
+import { STATUSES, begun, warmth } from './status.js';
+
+const CLASSES = ['2xx', '3xx', '4xx', '5xx'];
+
+// pill is a state: a mark and a word, so that it does not take colours to tell it.
+export function pill() {
+	const label = el('span');
+	const node = el('span', { class: 'pill' }, el('span', { class: 'dot', 'aria-hidden': 'true' }), label);
+	return { node, show(what, toneName) {
+		text(label, what);
+		attr(node, 'data-tone', toneName);
+	} };
+}
+
+// two is a cell of two lines.
+function two() {
+	const first = el('span', { class: 'first' });
+	const second = el('span', { class: 'second' });
+	return { first, second, node: el('div', { class: 'two' }, first, second) };
+}
+
+// traffic is a rate with its curve.
+export function traffic() {
+	const number = el('span', { class: 'number' });
+	const spark = new Spark();
+	return { node: el('div', { class: 'traffic' }, spark.node, number), show(rates, requests, errors) {
+		figure(number, rate(rates.requests));
+		spark.show(requests, errors);
+	} };
+}
+
+// answers is the share of each class of answers as a bar, and that of errors as a number.
+export function answers() {
+	const bars = CLASSES.map(name => el('span', { class: `c${name[0]}` }));
+	const bar = el('span', { class: 'bar', 'aria-hidden': 'true' }, ...bars);
+	const number = el('span', { class: 'number' });
+	return { node: el('div', { class: 'answers' }, bar, number), show(rates, share) {
+		const all = CLASSES.reduce((sum, name) => sum + (rates[name] ?? 0), 0);
+		hide(bar, all === 0);
+		CLASSES.forEach((name, i) => width(bars[i], all > 0 ? (rates[name] ?? 0) / all : 0));
+		figure(number, percent(share));
+		attr(number, 'data-tone', share >= 0.05 ? 'bad' : share >= 0.01 ? 'warn' : null);
+		attr(number, 'title', CLASSES.filter(name => rates[name] !== undefined).map(name => `${name}: ${rate(rates[name])}/s`).join('\n') || null);
+	} };
+}
+
+function number() {
+	return { node: el('span', { class: 'number' }), show(value) { figure(this.node, value); } };
+}
+
+// share is a number with a bar beneath it.
+function share() {
+	const label = el('span', { class: 'number' });
+	const filled = el('span');
+	const bar = el('span', { class: 'bar thin', 'aria-hidden': 'true' }, filled);
+	return { node: el('div', { class: 'share' }, label, bar), show(words, part, toneName) {
+		figure(label, words);
+		hide(bar, part === undefined);
+		width(filled, part ?? 0);
+		attr(filled, 'data-tone', toneName ?? null);
+	} };
+}
+
+function state() {
+	const mark = pill();
+	const lines = two();
+	lines.first.append(mark.node);
+	return { node: lines.node, update(b, model) {
+		const { label, tone: toneName } = STATUSES[b.status];
+		mark.show(b.status === 'ramping' ? `Ramping ${percent(warmth(b.data))}` : label, toneName);
+		const since = model.since(begun(b));
+		const left = model.until(b.data.until);
+		const past = since === undefined ? '' : `for ${duration(since)}`;
+		if (left === undefined) {
+			text(lines.second, past);
+		} else {
+			text(lines.second, b.status === 'open' ? `${past}, tried in ${duration(left)}` : `${duration(left)} left`);
+		}
+	} };
+}
+
+function name() {
+	const open = el('button', { type: 'button', class: 'name', 'data-open': '' });
+	const tags = el('span', { class: 'tags' });
+	const second = el('span', { class: 'second' });
+	const node = el('div', { class: 'two' }, el('span', { class: 'first' }, open, tags), second);
+	return { node, update(b) {
+		const { data } = b;
+		text(open, data.name);
+		const marks = [data.backup ? 'backup' : '', data.zone ?? '', data.source && data.source !== 'config' ? data.source : '', data.edits?.length > 0 ? 'edited' : ''].filter(Boolean);
+		if (tags.dataset.marks !== marks.join()) {
+			tags.dataset.marks = marks.join();
+			tags.replaceChildren(...marks.map(mark => el('span', { class: 'tag' }, mark)));
+		}
+		const { line, tone: toneName } = secondLine(b);
+		text(second, line);
+		attr(second, 'data-tone', toneName);
+		hide(second, line === '');
+	} };
+}
+
+// secondLine says why a backend is as it is, or where it is.
+function secondLine(b) {
+	const { data } = b;
+	const reason = why(b);
+	return reason ? { line: reason, tone: STATUSES[b.status].tone } : { line: data.address === data.name ? '' : data.address, tone: null };
+}
+
+// why says why a backend gets no requests, '' where there is nothing to say.
+export function why(b) {
+	const { data } = b;
+	if (data.usable || !data.reason) {
+		return '';
+	}
+	const edit = data.edits?.find(e => e.field === 'state' && data.state !== 'ready');
+	if (edit?.reason || edit?.owner) {
+		return [edit.reason, edit.owner ? `by ${edit.owner}` : ''].filter(Boolean).join(', ');
+	}
+	const check = data.last_check;
+	const detail = b.status === 'down' && check && !check.ok ? `: ${checkError(check)}` : '';
+	return data.reason.replaceAll('_', '-') + detail;
+}
+
+function check() {
+	const lines = two();
+	return { node: lines.node, update(b, model) {
+		const c = b.data.last_check;
+		hide(lines.node, !c);
+		if (c) {
+			text(lines.first, c.ok ? [c.code || 'ok', millis(c.ms)].join(' · ') : c.code ? `${c.code} · failed` : 'failed');
+			attr(lines.first, 'data-tone', c.ok ? null : 'bad');
+			const age = model.since(c.time);
+			text(lines.second, age === undefined ? '' : age < 1 ? 'now' : `${duration(age)} ago`);
+		}
+	} };
+}
+
+// wrap makes a cell of one of the parts above: fill tells what it shows of a backend.
+const wrap = (make, fill) => () => {
+	const part = make();
+	return { node: part.node, update: b => fill(part, b) };
+};
+
+const latency = percentile => wrap(number, (part, b) => part.show(millis(b.data.latency_ms?.[percentile])));
+
+const load = ({ in_flight: n, max_requests: most }) => (most > 0 ? `${count(n)} / ${count(most)}` : count(n));
+
+// COLUMNS: `of` is what is sorted by, `needs` tells whether there is anything to show.
+export const COLUMNS = [
+	{ key: 'status', label: 'State', of: b => STATUSES[b.status].rank, make: state },
+	{ key: 'name', label: 'Backend', make: name },
+	{ key: 'rate', label: 'Requests/s', numeric: true, of: b => b.rates.requests, make: wrap(traffic, (part, b) => part.show(b.rates, b.requests, b.errors)) },
+	{ key: 'errors', label: 'Errors', numeric: true, of: b => b.errorShare, make: wrap(answers, (part, b) => part.show(b.rates, b.errorShare)) },
+	{ key: 'p50', label: 'p50', numeric: true, of: b => b.data.latency_ms?.p50, make: latency('p50'), needs: b => b.data.latency_ms },
+	{ key: 'p95', label: 'p95', numeric: true, of: b => b.data.latency_ms?.p95, make: latency('p95'), needs: b => b.data.latency_ms },
+	{ key: 'p99', label: 'p99', numeric: true, of: b => b.data.latency_ms?.p99, make: latency('p99'), needs: b => b.data.latency_ms },
+	{ key: 'load', label: 'In flight', numeric: true, of: b => b.data.in_flight, make: wrap(share, (part, { data }) => {
+		const part01 = data.max_requests > 0 ? data.in_flight / data.max_requests : undefined;
+		part.show(load(data), part01, part01 >= 1 ? 'warn' : null);
+	}) },
+	{ key: 'weight', label: 'Weight', numeric: true, of: b => b.data.weight, make: wrap(share, (part, { data }) => {
+		const ramping = data.usable && warmth(data) < 1;
+		part.show(ramping ? `${weight(data.effective_weight)} of ${weight(data.weight)}` : weight(data.weight), ramping ? warmth(data) : undefined, 'ok');
+	}) },
+	{ key: 'retries', label: 'Retries/s', numeric: true, of: b => b.rates.retries, make: wrap(number, (part, b) => part.show(rate(b.rates.retries))), needs: b => b.data.retries !== undefined },
+	{ key: 'check', label: 'Last check', of: b => b.data.last_check?.ms, make: check, needs: b => b.data.last_check },
+];
+
+// compare orders backends by a column; what has no value comes last, and equals are ordered by name.
+export function compare({ by, descending }) {
+	const { of } = COLUMNS.find(c => c.key === by) ?? COLUMNS[0];
+	if (!of) {
+		return (a, b) => (descending ? byName(b.name, a.name) : byName(a.name, b.name));
+	}
+	return (a, b) => {
+		const [x, y] = [of(a), of(b)];
+		if (x === y || x === undefined && y === undefined) {
+			return byName(a.name, b.name);
+		}
+		if (x === undefined || y === undefined) {
+			return x === undefined ? 1 : -1;
+		}
+		return (descending ? y - x : x - y) || byName(a.name, b.name);
+	};
+}

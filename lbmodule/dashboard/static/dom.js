@@ -1,0 +1,100 @@
+// Making and changing nodes. Text becomes text and never markup.
+
+export const $ = id => document.getElementById(id);
+
+// el makes an element. Attributes that are null or false are left out.
+export function el(tag, attributes, ...children) {
+	return fill(document.createElement(tag), attributes, children);
+}
+
+// svg is el for drawings.
+export function svg(tag, attributes, ...children) {
+	return fill(document.createElementNS('http://www.w3.org/2000/svg', tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+	for (const [name, value] of Object.entries(attributes ?? {})) {
+		attr(node, name, value);
+	}
+	node.append(...children.filter(child => child !== null && child !== undefined));
+	return node;
+}
+
+// The setters touch the document only when something changes.
+
+export function attr(node, name, value) {
+	if (value === null || value === undefined || value === false) {
+		if (node.hasAttribute(name)) {
+			node.removeAttribute(name);
+		}
+		return;
+	}
+	const string = value === true ? '' : String(value);
+	if (node.getAttribute(name) !== string) {
+		node.setAttribute(name, string);
+	}
+}
+
+export function text(node, value) {
+	if (node.textContent !== value) {
+		node.textContent = value;
+	}
+}
+
+// figure writes a number; what is nothing is written in a softer colour.
+export function figure(node, value) {
+	text(node, value);
+	attr(node, 'data-nil', /^(0( %)?|–)$/.test(value));
+}
+
+export function width(node, share) {
+	const value = `${(100 * Math.min(Math.max(share, 0), 1)).toFixed(1)}%`;
+	if (node.style.width !== value) {
+		node.style.width = value;
+	}
+}
+
+export function hide(node, hidden) {
+	if (node.hidden !== hidden) {
+		node.hidden = hidden;
+	}
+}
+
+// arrange makes nodes the children of parent in this order, moving as few as it can. Children before `from` stay.
+export function arrange(parent, nodes, from = 0) {
+	const keep = new Set(nodes);
+	for (const child of [...parent.children].slice(from)) {
+		if (!keep.has(child)) {
+			child.remove();
+		}
+	}
+	let at = parent.children[from] ?? null;
+	for (const node of nodes) {
+		if (node === at) {
+			at = at.nextElementSibling;
+		} else {
+			parent.insertBefore(node, at);
+		}
+	}
+}
+
+// keyed makes one child for each item, keeps those that are there, and updates them all.
+export class Keyed {
+	constructor(parent, make) {
+		this.parent = parent;
+		this.make = make; // (item) -> { node, update(item) }
+		this.children = new Map();
+	}
+
+	show(items, key) {
+		const next = new Map();
+		for (const item of items) {
+			const k = key(item);
+			const child = this.children.get(k) ?? this.make(item);
+			child.update(item);
+			next.set(k, child);
+		}
+		this.children = next;
+		arrange(this.parent, [...next.values()].map(child => child.node));
+	}
+}

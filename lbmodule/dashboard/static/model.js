@@ -1,0 +1,259 @@
+// What the page knows: the latest snapshot, and what follows from those before it. Nothing here touches the document, and every time
+// is the server's: this computer's clock may be wrong.
+
+import { statusOf } from './status.js';
+
+const HISTORY = 120; // seconds, for the curves
+const WINDOW = 5; // snapshots over which rates are taken, so that they can be read
+
+// Ring holds the latest numbers; NaN where nothing is known. Its age is for how many of them something has been looked at, if it was not
+// there yet: what came later is drawn in the same scale of time.
+export class Ring {
+	constructor(age = 0) {
+		this.values = new Float32Array(HISTORY).fill(NaN);
+		this.age = age;
+	}
+
+	push(value) {
+		this.values.copyWithin(0, 1);
+		this.values[HISTORY - 1] = value ?? NaN;
+		this.age++;
+	}
+
+	get latest() {
+		return this.values[HISTORY - 1];
+	}
+}
+
+export const seconds = time => Date.parse(time) / 1000;
+
+const CLASSES = ['2xx', '3xx', '4xx', '5xx'];
+
+// Counted keeps counters that rise, and how fast they did.
+class Counted {
+	constructor() {
+		this.samples = [];
+		this.rates = {};
+	}
+
+	// take takes the counters at a time and returns what each gained per second since the time before; undefined when it did not rise:
+	// the first time, and when the server has begun anew.
+	take(time, counters) {
+		const before = this.samples.at(-1);
+		if (before && Object.keys(counters).some(name => counters[name] < before.counters[name])) {
+			this.samples = [];
+		}
+		const latest = perSecond(this.samples.at(-1), time, counters);
+		this.samples.push({ time, counters });
+		if (this.samples.length > WINDOW + 1) {
+			this.samples.shift();
+		}
+		this.rates = perSecond(this.samples[0], time, counters);
+		return latest;
+	}
+}
+
+function perSecond(before, time, counters) {
+	const rates = {};
+	const passed = before ? time - before.time : 0;
+	if (passed > 0) {
+		for (const name of Object.keys(counters)) {
+			const gained = (counters[name] - before.counters[name]) / passed;
+			if (Number.isFinite(gained)) {
+				rates[name] = gained;
+			}
+		}
+	}
+	return rates;
+}
+
+const sum = (items, of) => items.reduce((total, item) => total + (of(item) || 0), 0);
+const worst = (items, of) => items.reduce((most, item) => (of(item) > (most ?? -1) ? of(item) : most), undefined);
+
+// errorsOf is how many errors there were: answers with 5xx, or failures, of which some have no answer and some have such a one.
+function errorsOf(rates) {
+	return Math.max(rates['5xx'] ?? rates.failures, rates.failures ?? rates['5xx']);
+}
+
+// errorShare is the share of requests that failed, of late; undefined when there were none.
+function errorShare(rates) {
+	const total = Math.max(rates.requests ?? 0, sum(CLASSES, name => rates[name]));
+	return total > 0 ? Math.min(errorsOf(rates) / total, 1) : undefined;
+}
+
+// Backend is a backend with its past.
+class Backend {
+	constructor(pool, name) {
+		this.pool = pool;
+		this.name = name;
+		this.counted = new Counted();
+		this.requests = new Ring(pool.requests.age);
+		this.errors = new Ring(pool.requests.age);
+	}
+
+	take(data, time, missed) {
+		this.data = data;
+		this.status = statusOf(data);
+		const counters = { requests: data.requests, failures: data.failures };
+		if (data.retries !== undefined) {
+			counters.retries = data.retries;
+		}
+		for (const name of data.codes ? CLASSES : []) {
+			counters[name] = data.codes[name] ?? 0;
+		}
+		const latest = this.counted.take(time, counters);
+		skip(missed, this.requests, this.errors);
+		this.requests.push(latest.requests);
+		this.errors.push(errorsOf(latest));
+		this.rates = this.counted.rates;
+		this.errorShare = errorShare(this.rates);
+	}
+}
+
+function skip(missed, ...rings) {
+	for (let i = 0; i < missed; i++) {
+		rings.forEach(ring => ring.push(NaN));
+	}
+}
+
+// Pool is a pool with its past: what can be added up is the sum of its backends.
+class Pool {
+	constructor(name, age) {
+		this.name = name;
+		this.backends = new Map();
+		this.requests = new Ring(age);
+		this.errors = new Ring(age);
+	}
+
+	take(data, time, missed) {
+		this.data = data;
+		const backends = new Map();
+		for (const b of data.backends ?? []) {
+			const backend = this.backends.get(b.name) ?? new Backend(this, b.name);
+			backend.take(b, time, missed);
+			backends.set(b.name, backend);
+		}
+		this.backends = backends;
+		this.total = total([...backends.values()]);
+		skip(missed, this.requests, this.errors);
+		this.requests.push(this.total.latestRequests);
+		this.errors.push(this.total.latestErrors);
+	}
+}
+
+// total adds backends up. Of latencies it is the worst: percentiles cannot be added.
+function total(backends) {
+	const rates = {};
+	for (const name of ['requests', 'failures', 'retries', ...CLASSES]) {
+		if (backends.some(b => b.rates[name] !== undefined)) {
+			rates[name] = sum(backends, b => b.rates[name]);
+		}
+	}
+	const latest = ring => (backends.some(b => !Number.isNaN(b[ring].latest)) ? sum(backends, b => b[ring].latest) : NaN);
+	const slowest = name => worst(backends.filter(b => b.data.usable && b.rates.requests > 0), b => b.data.latency_ms?.[name]);
+	return {
+		rates,
+		errorShare: errorShare(rates),
+		inFlight: sum(backends, b => b.data.in_flight),
+		latestRequests: latest('requests'),
+		latestErrors: latest('errors'),
+		latency: { p50: slowest('p50'), p95: slowest('p95'), p99: slowest('p99') },
+	};
+}
+
+const MOST_EVENTS = 200;
+
+export class Model {
+	constructor() {
+		this.pools = new Map();
+		this.zones = new Map();
+		this.events = []; // newest first
+		this.requests = new Ring();
+		this.errors = new Ring();
+		this.slowest = new Ring();
+		this.inFlight = new Ring();
+		this.process = { counted: new Counted(), cpu: new Ring(), memory: new Ring(), goroutines: new Ring(), files: new Ring() };
+		this.time = undefined; // of the snapshot, in seconds
+	}
+
+	backends() {
+		return [...this.pools.values()].flatMap(pool => [...pool.backends.values()]);
+	}
+
+	// take takes a snapshot.
+	take(snapshot) {
+		const time = seconds(snapshot.time);
+		const passed = this.time === undefined ? 1 : Math.round(time - this.time);
+		const missed = Math.min(Math.max(passed - 1, 0), HISTORY);
+		this.snapshot = snapshot;
+		this.time = time;
+		this.pools = takeAll(this.pools, snapshot.pools ?? [], 'name', name => new Pool(name, this.requests.age), time, missed);
+		this.zones = takeAll(this.zones, snapshot.rate_limits ?? [], 'zone', () => new Zone(), time, missed);
+		this.total = total(this.backends());
+		this.total.queue = sum([...this.pools.values()], p => p.data.queue);
+		skip(missed, this.requests, this.errors, this.slowest, this.inFlight);
+		this.requests.push(this.total.latestRequests);
+		this.errors.push(this.total.latestErrors);
+		this.slowest.push(this.total.latency.p95);
+		this.inFlight.push(this.total.inFlight);
+		this.takeProcess(snapshot.process ?? {}, time, missed);
+	}
+
+	takeProcess(p, time, missed) {
+		const { counted, cpu, memory, goroutines, files } = this.process;
+		const latest = counted.take(time, p.cpu_seconds === undefined ? {} : { cpu: p.cpu_seconds });
+		skip(missed, cpu, memory, goroutines, files);
+		cpu.push(latest.cpu);
+		memory.push(p.memory);
+		goroutines.push(p.goroutines);
+		files.push(p.open_files);
+	}
+
+	// happened takes an event, and reports whether it is news.
+	happened(event) {
+		const news = !this.events.some(e => e.id === event.id && e.boot === event.boot);
+		if (news) {
+			this.events.unshift(event);
+			this.events.length = Math.min(this.events.length, MOST_EVENTS);
+		}
+		return news;
+	}
+
+	// since is for how long something has been so, undefined if that is not known.
+	since(time) {
+		const s = seconds(time);
+		return Number.isFinite(s) && s > 0 ? Math.max(this.time - s, 0) : undefined;
+	}
+
+	// until is how long something is to last, undefined if that is not known or over.
+	until(time) {
+		const left = seconds(time) - this.time;
+		return left > 0 ? left : undefined;
+	}
+}
+
+// Zone is a zone of rate limits.
+class Zone {
+	constructor() {
+		this.counted = new Counted();
+		this.refused = new Ring();
+	}
+
+	take(data, time, missed) {
+		this.data = data;
+		const latest = this.counted.take(time, data.decisions ?? {});
+		skip(missed, this.refused);
+		this.refused.push(latest.refused);
+		this.rates = this.counted.rates;
+	}
+}
+
+function takeAll(before, list, key, make, time, missed) {
+	const next = new Map();
+	for (const data of list) {
+		const item = before.get(data[key]) ?? make(data[key]);
+		item.take(data, time, missed);
+		next.set(data[key], item);
+	}
+	return next;
+}

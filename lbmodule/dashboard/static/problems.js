@@ -1,0 +1,86 @@
+// What is wrong, in sentences, the worst first. Backends of one pool with one trouble are one problem.
+
+import { byName, count, duration, percent, plural } from './format.js';
+import { STATUSES } from './status.js';
+
+const BAD_SHARE = 0.05; // of answers, from which on a backend that is used is worth a line
+
+// problems returns { key, tone, rank, title, why, since, pool, backend } for each; backend is left out where there are several.
+export function problems(model) {
+	const found = [];
+	for (const pool of model.pools.values()) {
+		found.push(...ofPool(pool), ...ofBackends(pool, model));
+	}
+	for (const [name, zone] of model.zones) {
+		if (zone.data.store && !zone.data.store.available) {
+			found.push({ tone: 'warn', rank: 5, key: `zone ${name}`, title: `rate limit ${name}: its store does not answer`, why: `${count(zone.data.store.errors)} errors so far` });
+		}
+	}
+	return found.sort((a, b) => a.rank - b.rank || byName(a.title, b.title));
+}
+
+function ofPool(pool) {
+	const { name, data } = pool;
+	const found = [];
+	const size = data.backends?.length ?? 0;
+	if (data.state === 'down') {
+		found.push({ tone: 'bad', rank: 0, pool: name, key: `${name} is down`, title: `${name} is down`, why: size > 0 ? `none of its ${plural(size, 'backend')} is usable; requests get 503` : 'it has no backends; requests get 503' });
+	}
+	if (data.state === 'panic') {
+		found.push({ tone: 'bad', rank: 1, pool: name, key: `${name} is in panic`, title: `${name} is in panic`, why: `${data.usable} of ${size} usable: all are used that can be reached` });
+	}
+	if (data.queue > 0) {
+		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has a queue`, title: `${name} has a queue`, why: `${plural(data.queue, 'request')} wait for a free slot` });
+	}
+	if (data.retry_budget < 1 && pool.total.rates.requests > 0) {
+		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has spent its retry budget`, title: `${name} has spent its retry budget`, why: 'what fails is not tried again' });
+	}
+	return found;
+}
+
+function ofBackends(pool, model) {
+	const groups = new Map();
+	for (const b of pool.backends.values()) {
+		const trouble = troubleOf(b);
+		if (trouble) {
+			const key = `${b.status} ${b.status === 'down' ? trouble.why : ''}`;
+			groups.set(key, [...groups.get(key) ?? [], { b, ...trouble }]);
+		}
+	}
+	return [...groups].map(([kind, group]) => {
+		const [{ b, tone, rank, what, why, detail }] = group;
+		// That a backend is full, or fails, has no beginning that is known.
+		const since = Math.min(...group.map(({ b }) => (b.data.usable ? undefined : model.since(b.data.since)) ?? Infinity));
+		const common = { key: `${pool.name} ${kind}`, tone, rank, pool: pool.name, since: Number.isFinite(since) ? duration(since) : undefined };
+		if (group.length === 1) {
+			const left = b.status === 'open' ? model.until(b.data.until) : undefined;
+			const ends = left === undefined ? undefined : `tried again in ${duration(left)}`;
+			return { ...common, backend: b.name, title: `${model.pools.size > 1 ? `${b.name} in ${pool.name}` : b.name} ${what}`, why: [why, detail, ends].filter(Boolean).join(': ') };
+		}
+		const theyDo = b.status === 'up' ? `fail ${percent(BAD_SHARE)} of their requests or more` : what.replace(/^is /, 'are ');
+		return { ...common, group: STATUSES[b.status].group, title: `${group.length} of ${pool.backends.size} in ${pool.name} ${theyDo}`, why };
+	});
+}
+
+const WHAT = { down: 'is down', open: 'is out: breaker open', half_open: 'is being tried: breaker half-open', full: 'is full', unchecked: 'is not checked yet' };
+
+// troubleOf tells what is wrong with a backend, null if nothing is.
+function troubleOf(b) {
+	const { tone, group } = STATUSES[b.status];
+	const { data } = b;
+	if (group === 'trouble') {
+		const check = data.last_check;
+		const detail = b.status === 'down' && check && !check.ok ? checkError(check) : undefined;
+		const why = b.status === 'full' ? `${data.in_flight} of ${data.max_requests} requests in flight` : b.status === 'down' ? data.reason ?? '' : '';
+		return { tone, rank: b.status === 'down' ? 2 : tone === 'bad' ? 3 : 4, what: WHAT[b.status], why, detail };
+	}
+	if (group === 'up' && b.errorShare >= BAD_SHARE && b.rates.requests >= 1) {
+		return { tone: 'warn', rank: 4, what: `fails ${percent(b.errorShare)} of its requests`, why: '' };
+	}
+	return null;
+}
+
+// checkError tells what a check that failed found.
+export function checkError(check) {
+	return check.error || (check.code ? `status ${check.code}` : 'failed');
+}

@@ -1,0 +1,68 @@
+// What a backend and a pool are, in one word. The worst come first.
+
+export const STATUSES = {
+	down: { label: 'Down', tone: 'bad', group: 'trouble' },
+	open: { label: 'Breaker open', tone: 'bad', group: 'trouble' },
+	half_open: { label: 'Half-open', tone: 'warn', group: 'trouble' },
+	full: { label: 'Full', tone: 'warn', group: 'trouble' },
+	unchecked: { label: 'Unchecked', tone: 'warn', group: 'trouble' },
+	removing: { label: 'Leaving', tone: 'out', group: 'out' },
+	drain: { label: 'Draining', tone: 'out', group: 'out' },
+	maintenance: { label: 'Maintenance', tone: 'out', group: 'out' },
+	parked: { label: 'Weight 0', tone: 'out', group: 'out' },
+	ramping: { label: 'Ramping up', tone: 'ok', group: 'up' },
+	up: { label: 'Up', tone: 'ok', group: 'up' },
+};
+
+Object.keys(STATUSES).forEach((name, rank) => { STATUSES[name].rank = rank; });
+
+export const POOL_STATES = {
+	down: { label: 'Down', tone: 'bad' },
+	panic: { label: 'Panic', tone: 'bad' },
+	degraded: { label: 'Degraded', tone: 'warn' },
+	ok: { label: 'OK', tone: 'ok' },
+};
+
+Object.keys(POOL_STATES).forEach((name, rank) => { POOL_STATES[name].rank = rank; });
+
+export const poolState = name => POOL_STATES[name] ?? { label: name, tone: 'idle', rank: 9 };
+
+// statusOf tells what a backend of the API is.
+export function statusOf(b) {
+	if (b.removing) {
+		return 'removing';
+	}
+	if (b.state === 'drain' || b.state === 'maintenance') {
+		return b.state;
+	}
+	if (!b.usable) {
+		return whyUnusable(b);
+	}
+	if (b.max_requests > 0 && b.in_flight >= b.max_requests) {
+		return 'full';
+	}
+	return warmth(b) < 1 ? 'ramping' : 'up';
+}
+
+function whyUnusable(b) {
+	if (b.weight === 0) {
+		return 'parked';
+	}
+	// A breaker may be open because nobody can be reached: that says more.
+	const unreachable = /reach|dead/.test(b.reason ?? '');
+	if (b.health !== 'down' && !unreachable && (b.breaker === 'open' || b.breaker === 'half_open')) {
+		return b.breaker;
+	}
+	return /not checked/.test(b.reason ?? '') ? 'unchecked' : 'down';
+}
+
+// begun is when a backend became what it is, undefined where that is not known: nobody notes when one gets full.
+export const begun = b => (b.status === 'full' ? undefined : b.data.since);
+
+// warmth is the share of its weight that a backend has while it is ramped up, 1 otherwise.
+export function warmth(b) {
+	if (typeof b.slow_start === 'number') {
+		return b.slow_start;
+	}
+	return b.effective_weight > 0 && b.weight > 0 ? Math.min(b.effective_weight / b.weight, 1) : 1;
+}

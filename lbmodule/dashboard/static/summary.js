@@ -1,0 +1,116 @@
+// The upper part of the page: what is wrong, and the totals.
+
+import { $, Keyed, attr, el, figure, hide, text } from './dom.js';
+import { count, millis, percent, plural, rate } from './format.js';
+import { problems } from './problems.js';
+import { Spark } from './spark.js';
+import { STATUSES } from './status.js';
+
+const MOST = 6; // problems that are shown
+
+export class Summary {
+	constructor(view) {
+		this.view = view;
+		this.list = new Keyed($('problems'), problem => this.makeProblem(problem));
+		this.tiles = TILES.map(tile => makeTile(tile));
+		$('tiles').append(...this.tiles.map(tile => tile.node));
+		this.said = '';
+	}
+
+	makeProblem() {
+		const title = el('button', { type: 'button', class: 'link' });
+		const why = el('span', { class: 'why' });
+		const since = el('span', { class: 'since' });
+		const node = el('li', null, el('span', { class: 'dot', 'aria-hidden': 'true' }), title, since, why);
+		const child = { node, update: problem => {
+			child.problem = problem;
+			attr(node, 'data-tone', problem.tone);
+			text(title, problem.title);
+			text(why, problem.why);
+			text(since, problem.since ? `for ${problem.since}` : '');
+		} };
+		title.addEventListener('click', () => {
+			const { pool, backend, group, all } = child.problem;
+			if (backend) {
+				this.view.set({ pool, backend });
+			} else {
+				this.view.set({ q: all ? '' : pool ?? '', show: all ? 'trouble' : group ?? 'all' });
+			}
+		});
+		return child;
+	}
+
+	show(model) {
+		const found = problems(model);
+		const tone = found.some(p => p.tone === 'bad') ? 'bad' : found.length > 0 ? 'warn' : model.pools.size > 0 ? 'ok' : 'idle';
+		attr($('verdict'), 'data-tone', tone);
+		text($('verdict-title'), verdict(model, found));
+		const shown = found.slice(0, MOST);
+		if (found.length > MOST) {
+			shown.push({ key: 'more', tone: 'idle', title: `and ${count(found.length - MOST)} more`, why: '', all: true });
+		}
+		hide($('problems'), shown.length === 0);
+		this.list.show(shown, p => p.key);
+		this.tiles.forEach(tile => tile.show(model));
+		attr($('icon'), 'href', `icon-${tone}.svg`);
+		attr($('mark'), 'src', `icon-${tone}.svg`);
+		const worst = found.filter(p => p.tone === 'bad').length;
+		const title = `${worst > 0 ? `(${worst}) ` : ''}${model.snapshot.node ? `${model.snapshot.node} – ` : ''}Ballast`;
+		if (document.title !== title) {
+			document.title = title;
+		}
+		this.say(found);
+	}
+
+	// say tells screen readers what has become bad, or good.
+	say(found) {
+		const bad = found.filter(p => p.tone === 'bad').map(p => p.title).join('. ');
+		if (this.said !== bad) {
+			text($('announce'), bad || 'Nothing is down any more.');
+			this.said = bad;
+		}
+	}
+}
+
+function verdict(model, found) {
+	if (model.pools.size === 0) {
+		return 'Nothing to balance';
+	}
+	const backends = model.backends();
+	const byHand = backends.filter(b => STATUSES[b.status].group === 'out').length;
+	const unfit = backends.filter(b => !b.data.usable).length - byHand;
+	const parts = [];
+	if (unfit > 0) {
+		parts.push(`${count(unfit)} of ${plural(backends.length, 'backend')} ${unfit === 1 ? 'is' : 'are'} out of use`);
+	} else {
+		parts.push(found.length > 0 ? `${plural(found.length, 'thing')} to look at` : `All is well in ${plural(model.pools.size, 'pool')}`);
+	}
+	if (byHand > 0) {
+		parts.push(`${count(byHand)} taken out by hand`);
+	}
+	return parts.join(', ');
+}
+
+const TILES = [
+	{ label: 'Requests/s', of: m => rate(m.total.rates.requests), ring: m => m.requests },
+	{ label: 'Errors', title: 'share of answers with 5xx, or of requests that failed', of: m => percent(m.total.errorShare), ring: m => m.errors, kind: 'errors',
+		tone: m => (m.total.errorShare >= 0.05 ? 'bad' : m.total.errorShare >= 0.01 ? 'warn' : null) },
+	{ label: 'p95 of the slowest', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.backends().some(b => b.data.latency_ms) },
+	{ label: 'In flight', of: m => count(m.total.inFlight), ring: m => m.inFlight },
+	{ label: 'Retries/s', of: m => rate(m.total.rates.retries), needs: m => m.backends().some(b => b.data.retries !== undefined) },
+	{ label: 'Waiting', title: 'requests in queues', of: m => count(m.total.queue), tone: m => (m.total.queue > 0 ? 'warn' : null) },
+	{ label: 'Usable', of: m => `${count(m.backends().filter(b => b.data.usable).length)} / ${count(m.backends().length)}`,
+		tone: m => (m.backends().some(b => !b.data.usable) ? 'warn' : null) },
+];
+
+function makeTile({ label, title, of, ring, kind, tone, needs }) {
+	const number = el('span', { class: 'big' });
+	const spark = ring ? new Spark(120, 28, kind) : null;
+	const node = el('div', { class: 'tile card', title }, el('span', { class: 'label' }, label), number, spark?.node);
+	return { node, show(model) {
+		hide(node, Boolean(needs) && !needs(model));
+		figure(number, of(model));
+		attr(number, 'data-tone', tone?.(model) ?? null);
+		spark?.show(ring(model));
+	} };
+}

@@ -1,0 +1,258 @@
+// The table of pools and backends. Rows are made when they are first to be seen and then changed in place, those on the screen only.
+
+import { COLUMNS, answers, compare, pill, traffic } from './columns.js';
+import { $, arrange, attr, el, figure, hide, text } from './dom.js';
+import { byName, count, millis, percent, plural, rate } from './format.js';
+import { Blocks } from './spark.js';
+import { STATUSES, poolState } from './status.js';
+
+const FOLD_FROM = 60; // backends in all, from which on pools that are well show their heads only
+
+const SORT_LABELS = { status: 'State', name: 'Name', '-rate': 'Requests', '-errors': 'Errors', '-p95': 'p95', '-load': 'In flight' };
+
+export class Table {
+	constructor(view) {
+		this.view = view;
+		this.node = $('table');
+		this.pools = new Map();
+		this.held = false;
+		this.eyes = new IntersectionObserver(entries => this.looked(entries), { rootMargin: '300px' });
+		this.rows = new WeakMap(); // from nodes
+		this.makeHead();
+		// Rows do not move under the hand that reaches for them.
+		this.node.addEventListener('pointerenter', () => { this.held = true; });
+		this.node.addEventListener('pointerleave', () => { this.held = false; });
+		this.node.addEventListener('click', event => this.clicked(event));
+		$('sorting').append(...Object.entries(SORT_LABELS).map(([value, label]) => el('option', { value }, label)));
+		$('sorting').addEventListener('change', event => view.set({ sort: event.target.value }));
+	}
+
+	makeHead() {
+		this.heads = COLUMNS.map(column => {
+			const button = el('button', { type: 'button' }, column.label);
+			button.addEventListener('click', () => this.view.set({ sort: this.next(column) }));
+			const head = el('th', { scope: 'col', role: 'columnheader', class: `${column.key}${column.numeric ? ' numeric' : ''}` }, button);
+			$('heads').append(head);
+			return { column, head };
+		});
+	}
+
+	// next is the sorting after a click: numbers begin with the largest, and the third click is as if there had been none.
+	next({ key, numeric }) {
+		const [first, second] = numeric ? [`-${key}`, key] : [key, `-${key}`];
+		return this.view.sort === first ? second : this.view.sort === second ? 'status' : first;
+	}
+
+	clicked(event) {
+		const fold = event.target.closest('[data-fold]');
+		if (fold) {
+			this.view.setFolded(fold.dataset.fold, fold.getAttribute('aria-expanded') === 'true');
+			return;
+		}
+		const row = event.target.closest('tr.backend');
+		if (row && getSelection().isCollapsed) {
+			this.view.set({ pool: row.dataset.pool, backend: row.dataset.backend });
+		}
+	}
+
+	looked(entries) {
+		for (const { target, isIntersecting } of entries) {
+			const row = this.rows.get(target);
+			if (row) {
+				row.seen = isIntersecting;
+				if (isIntersecting && this.model) {
+					row.update(this.model);
+				}
+			}
+		}
+	}
+
+	// show shows the model as it is now.
+	show(model) {
+		this.model = model;
+		const { order } = this.view;
+		const backends = model.backends();
+		for (const { column, head } of this.heads) {
+			attr(head, 'aria-sort', column.key === order.by ? (order.descending ? 'descending' : 'ascending') : null);
+			this.node.classList.toggle(`no-${column.key}`, Boolean(column.needs) && !backends.some(column.needs));
+		}
+		if ($('sorting').value !== this.view.sort) {
+			$('sorting').value = this.view.sort;
+		}
+		const next = new Map();
+		let shown = 0;
+		for (const pool of model.pools.values()) {
+			const section = this.pools.get(pool.name) ?? new Section(this, pool.name);
+			shown += section.show(pool, model, backends.length >= FOLD_FROM);
+			next.set(pool.name, section);
+		}
+		for (const [name, section] of this.pools) {
+			if (!next.has(name)) {
+				section.end();
+			}
+		}
+		this.pools = next;
+		if (!this.held) {
+			arrange(this.node, [...next.values()].sort((a, b) => a.rank - b.rank || byName(a.name, b.name)).map(s => s.body), 1);
+		}
+		hide($('nothing'), shown > 0);
+		text($('nothing'), shown > 0 ? '' : backends.length > 0 ? 'No backend is like that.' : 'There are no pools: the config that serves has no load_balancer.');
+	}
+
+	// matches tells whether the search and the choice of states let a backend through.
+	matches(b) {
+		const { q, show } = this.view;
+		if (show !== 'all' && STATUSES[b.status].group !== show) {
+			return false;
+		}
+		const { name, address, zone, reason } = b.data;
+		return q.toLowerCase().split(/\s+/).every(word => [b.pool.name, name, address, zone, reason, STATUSES[b.status].label].some(s => s?.toLowerCase().includes(word)));
+	}
+
+	// step moves the focus to the next backend, or the one before.
+	step(by) {
+		const names = [...this.node.querySelectorAll('tr.backend:not([hidden]) button.name')];
+		const at = names.indexOf(document.activeElement);
+		names.at(at < 0 ? 0 : Math.min(Math.max(at + by, 0), names.length - 1))?.focus();
+	}
+}
+
+// Section is a pool: a row of its own, and one for each backend.
+class Section {
+	constructor(table, name) {
+		this.table = table;
+		this.name = name;
+		this.rows = new Map();
+		this.mark = pill();
+		this.arrow = el('button', { type: 'button', class: 'fold', 'data-fold': name, 'aria-expanded': 'true' }, name);
+		this.blocks = new Blocks();
+		this.traffic = traffic();
+		this.answers = answers();
+		this.usable = el('span', { class: 'second' });
+		this.cells = Object.fromEntries(['p50', 'p95', 'p99', 'load', 'retries'].map(key => [key, el('span', { class: 'number' })]));
+		this.notes = el('span', { class: 'second notes' });
+		const cell = (key, ...content) => el('td', { class: key, role: 'cell' }, ...content);
+		this.head = el('tr', { class: 'pool', role: 'row' },
+			cell('status', el('div', { class: 'two' }, el('span', { class: 'first' }, this.mark.node), this.usable)),
+			el('th', { class: 'name', scope: 'rowgroup', role: 'rowheader' }, el('div', { class: 'two' }, el('span', { class: 'first' }, this.arrow, this.blocks.node), this.notes)),
+			cell('rate', this.traffic.node), cell('errors', this.answers.node),
+			cell('p50', this.cells.p50), cell('p95', this.cells.p95), cell('p99', this.cells.p99), cell('load', this.cells.load),
+			cell('weight'), cell('retries', this.cells.retries), cell('check'));
+		this.body = el('tbody', { role: 'rowgroup' }, this.head);
+		for (const percentile of ['p50', 'p95', 'p99']) {
+			attr(this.cells[percentile], 'title', 'of its slowest backend');
+		}
+	}
+
+	// show shows the pool and returns how many backends are shown or folded away.
+	show(pool, model, large) {
+		const { view } = this.table;
+		const { label, tone, rank } = poolState(pool.data.state);
+		this.rank = rank;
+		const all = [...pool.backends.values()].sort(compare(view.order));
+		const matching = all.filter(b => this.table.matches(b));
+		const looking = view.q !== '' || view.show !== 'all';
+		const folded = !looking && view.folded(pool.name, large && pool.data.state === 'ok');
+		hide(this.body, looking && matching.length === 0);
+		attr(this.arrow, 'aria-expanded', String(!folded));
+		this.mark.show(label, tone);
+		text(this.usable, `${pool.data.usable} of ${pool.backends.size} usable`);
+		this.blocks.show(all.map(b => STATUSES[b.status].tone));
+		const { total } = pool;
+		this.traffic.show(total.rates, pool.requests, pool.errors);
+		this.answers.show(total.rates, total.errorShare);
+		for (const percentile of ['p50', 'p95', 'p99']) {
+			text(this.cells[percentile], total.latency[percentile] === undefined ? '' : millis(total.latency[percentile]));
+		}
+		figure(this.cells.load, count(total.inFlight));
+		figure(this.cells.retries, rate(total.rates.retries));
+		this.showNotes(pool);
+		this.showRows(folded ? [] : matching, all, model);
+		return looking ? matching.length : 1;
+	}
+
+	showNotes({ data }) {
+		const notes = [{ label: data.policy ?? '', title: 'the selection policy' }];
+		if (data.queue !== undefined) {
+			notes.push({ label: `queue ${count(data.queue)}`, tone: data.queue > 0 ? 'warn' : null, title: 'requests that wait for a free slot' });
+		}
+		if (data.retry_budget !== undefined) {
+			notes.push({ label: `budget ${count(Math.floor(data.retry_budget))}`, tone: data.retry_budget < 1 ? 'warn' : null, title: 'retries that the pool could spend now' });
+		}
+		if (data.warnings?.length > 0) {
+			notes.push({ label: plural(data.warnings.length, 'warning'), tone: 'warn', title: data.warnings.join('\n') });
+		}
+		if (data.utilization > 0) {
+			notes.push({ label: `slots ${percent(data.utilization)}`, title: 'share of the slots of max_requests that are taken' });
+		}
+		if (data.fairness !== undefined) {
+			notes.push({ label: `fairness ${percent(data.fairness)}`, title: "how evenly requests are spread (Jain's index)" });
+		}
+		const key = JSON.stringify(notes);
+		if (this.notes.dataset.key !== key) {
+			this.notes.dataset.key = key;
+			this.notes.replaceChildren(...notes.map(n => el('span', { class: 'note', 'data-tone': n.tone, title: n.title }, n.label)));
+		}
+	}
+
+	showRows(wanted, all, model) {
+		const there = new Set(all);
+		for (const [b, row] of this.rows) {
+			if (!there.has(b)) {
+				row.end();
+				this.rows.delete(b);
+			}
+		}
+		const shown = new Set(wanted);
+		for (const b of all) {
+			const row = this.rows.get(b);
+			if (row) {
+				hide(row.node, !shown.has(b));
+			} else if (shown.has(b)) {
+				this.rows.set(b, new Row(this.table, b));
+			}
+		}
+		const rows = all.map(b => this.rows.get(b)).filter(Boolean);
+		if (!this.table.held || rows.some(row => !row.node.isConnected)) {
+			arrange(this.body, rows.map(row => row.node), 1);
+		}
+		for (const b of wanted) {
+			const row = this.rows.get(b);
+			if (row.seen) {
+				row.update(model);
+			}
+		}
+	}
+
+	end() {
+		this.rows.forEach(row => row.end());
+		this.body.remove();
+	}
+}
+
+// Row is a backend.
+class Row {
+	constructor(table, backend) {
+		this.table = table;
+		this.backend = backend;
+		this.seen = true; // until it is known
+		this.parts = COLUMNS.map(column => column.make());
+		this.node = el('tr', { class: 'backend', role: 'row', 'data-pool': backend.pool.name, 'data-backend': backend.name },
+			...COLUMNS.map((column, i) => el(column.key === 'name' ? 'th' : 'td', {
+				class: `${column.key}${column.numeric ? ' numeric' : ''}`, 'data-label': column.label,
+				role: column.key === 'name' ? 'rowheader' : 'cell', scope: column.key === 'name' ? 'row' : null,
+			}, this.parts[i].node)));
+		table.rows.set(this.node, this);
+		table.eyes.observe(this.node);
+	}
+
+	update(model) {
+		attr(this.node, 'data-tone', STATUSES[this.backend.status].tone);
+		this.parts.forEach(part => part.update(this.backend, model));
+	}
+
+	end() {
+		this.table.eyes.unobserve(this.node);
+		this.node.remove();
+	}
+}

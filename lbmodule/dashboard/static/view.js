@@ -1,0 +1,54 @@
+// What is looked at, kept in the part of the URL behind #, so that a link shows the same.
+
+const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', fold: '', unfold: '' };
+
+export class View {
+	constructor(changed) {
+		this.changed = changed;
+		this.read();
+		addEventListener('hashchange', () => {
+			this.read();
+			this.changed();
+		});
+	}
+
+	read() {
+		const given = new URLSearchParams(location.hash.slice(1));
+		for (const [name, fallback] of Object.entries(DEFAULTS)) {
+			this[name] = given.get(name) ?? fallback;
+		}
+	}
+
+	// set changes some of it.
+	set(changes) {
+		Object.assign(this, changes);
+		const given = new URLSearchParams();
+		for (const [name, fallback] of Object.entries(DEFAULTS)) {
+			if (this[name] !== fallback) {
+				given.set(name, this[name]);
+			}
+		}
+		history.replaceState(null, '', given.size > 0 ? `#${given}` : location.pathname + location.search);
+		this.changed();
+	}
+
+	// folded tells whether only the head of a pool is shown.
+	folded(pool, byItself) {
+		return names(this.fold).has(pool) || byItself && !names(this.unfold).has(pool);
+	}
+
+	setFolded(pool, folded) {
+		const fold = names(this.fold);
+		const unfold = names(this.unfold);
+		(folded ? fold : unfold).add(pool);
+		(folded ? unfold : fold).delete(pool);
+		this.set({ fold: [...fold].join(','), unfold: [...unfold].join(',') });
+	}
+
+	// descending tells how `sort` sorts, and by what.
+	get order() {
+		return this.sort.startsWith('-') ? { by: this.sort.slice(1), descending: true } : { by: this.sort, descending: false };
+	}
+}
+
+const names = list => new Set(list === '' ? [] : list.split(','));

@@ -1,0 +1,157 @@
+package lbmodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/dashboard"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+)
+
+// page returns the dashboard of a's config, which all handlers that serve it share.
+func (a *App) page() *dashboard.Dashboard {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dashboard == nil {
+		a.dashboard = dashboard.New(liveState{a})
+	}
+	return a.dashboard
+}
+
+// liveState is what the dashboard of a config shows and changes.
+type liveState struct{ app *App }
+
+// snapshot is the state at one moment.
+type snapshot struct {
+	Time       time.Time             `json:"time"`
+	Node       string                `json:"node,omitempty"`
+	Pools      []poolOverview        `json:"pools"`
+	Diffs      map[string]difference `json:"diffs,omitempty"` // of the pools that have some
+	RateLimits any                   `json:"rate_limits,omitempty"`
+	Process    processOverview       `json:"process"`
+}
+
+// Snapshot implements [dashboard.Source].
+func (s liveState) Snapshot() ([]byte, error) {
+	now := snapshot{Time: time.Now(), Pools: s.app.overview(), Diffs: make(map[string]difference), RateLimits: s.rateLimits(), Process: describeProcess()}
+	now.Node, _ = os.Hostname() // none is fine
+	for _, p := range now.Pools {
+		if h := s.app.handlerOf(p.Name); h != nil {
+			if d := h.diff(now.Time); len(d.Changes) > 0 {
+				now.Diffs[p.Name] = d
+			}
+		}
+	}
+	return json.Marshal(now)
+}
+
+// rateLimits describes the zones of the config, nil if it has none. Only the app that has them knows what they are.
+func (s liveState) rateLimits() any {
+	app, err := s.app.ctx.AppIfConfigured("ip_rate_limit")
+	if err != nil {
+		return nil
+	}
+	limits, ok := app.(interface{ Overview() any })
+	if !ok {
+		return nil
+	}
+	return limits.Overview()
+}
+
+// Events implements [dashboard.Source].
+func (liveState) Events(after uint64) (events []dashboard.Event) {
+	for _, e := range feed.after(after) {
+		events = append(events, dashboard.Event{ID: e.ID, Name: e.Name, Data: e.json()})
+	}
+	return events
+}
+
+// Change implements [dashboard.Source]. It is a PATCH of the admin API, whose owner is the user.
+func (s liveState) Change(ctx context.Context, pool, backend string, fields []byte, user string) error {
+	h := s.app.handlerOf(pool)
+	if h == nil {
+		return refused(apiError(http.StatusNotFound, "pool %s: there is none of that name", pool))
+	}
+	change, err := changeOf(fields, user)
+	if err != nil {
+		return dashboard.Refusal{Status: http.StatusBadRequest, Err: err}
+	}
+	before, _, err := h.editBackend(backend, change, func(...overlay.Running) error { return nil })
+	if err != nil {
+		return refused(err)
+	}
+	remote, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
+	s.app.tellChange("backend_changed", h.manager, before.Address, &before, change, remote, user)
+	return nil
+}
+
+// changeOf is the change that user asks for with these fields.
+func changeOf(fields []byte, user string) (*change, error) {
+	all := make(map[string]any)
+	if err := json.Unmarshal(fields, &all); err != nil {
+		return nil, fmt.Errorf("change: %w", err)
+	}
+	all["owner"] = user
+	body, err := json.Marshal(all)
+	if err != nil {
+		return nil, fmt.Errorf("change: %w", err)
+	}
+	return parseChange(body, edit, time.Now())
+}
+
+// refused gives an error of the API the shape that the dashboard knows.
+func refused(err error) error {
+	if e, ok := errors.AsType[caddy.APIError](err); ok {
+		return dashboard.Refusal{Status: e.HTTPStatus, Err: e.Err}
+	}
+	return err
+}
+
+// processOverview is how the process is, as far as the operating system tells.
+type processOverview struct {
+	Goroutines int        `json:"goroutines"`
+	CPUSeconds float64    `json:"cpu_seconds,omitempty"`
+	Memory     float64    `json:"memory,omitempty"` // bytes that it holds
+	OpenFiles  float64    `json:"open_files,omitempty"`
+	Started    *time.Time `json:"started,omitempty"`
+}
+
+// processNumbers knows how to ask each operating system.
+var processNumbers = func() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}()
+
+func describeProcess() processOverview {
+	o := processOverview{Goroutines: runtime.NumGoroutine()}
+	families, _ := processNumbers.Gather() // what cannot be known is left out
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch value := m.GetGauge().GetValue() + m.GetCounter().GetValue(); f.GetName() {
+			case "process_cpu_seconds_total":
+				o.CPUSeconds = value
+			case "process_resident_memory_bytes":
+				o.Memory = value
+			case "process_open_fds":
+				o.OpenFiles = value
+			case "process_start_time_seconds":
+				started := time.UnixMilli(int64(value * 1000))
+				o.Started = &started
+			}
+		}
+	}
+	return o
+}
