@@ -178,7 +178,7 @@ func TestPlaceholders(t *testing.T) {
 		handle_errors {
 			respond "pool={http.load_balancer.pool} retries={http.load_balancer.retries} queue={http.load_balancer.queue_ms} error={http.load_balancer.error} attempts={http.load_balancer.attempts}"
 		}`)
-	if _, header, _ := c.get("/well"); header.Get("X-Backend") != "good" || header.Get("X-Policy") != "lb_least_conn" {
+	if _, header, _ := c.get("/well"); header.Get("X-Backend") != "good" || header.Get("X-Policy") != "lb_peak_ewma" {
 		t.Errorf("headers %v", header)
 	}
 	status, _, body := c.get("/ill")

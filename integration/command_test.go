@@ -79,8 +79,8 @@ func TestCommandLine(t *testing.T) {
 		code    int
 		want    []string // words of a line
 	}{
-		{"pools", 0, []string{"a/b lb_least_conn ok 2/2 0"}},
-		{"pools a/b", 0, []string{"a/b lb_least_conn ok 2/2 0"}},
+		{"pools", 0, []string{"a/b lb_peak_ewma ok 2/2 0"}},
+		{"pools a/b", 0, []string{"a/b lb_peak_ewma ok 2/2 0"}},
 		{"backends", 0, []string{"a/b [::1]:80 " + backends[0].addr, "a/b " + backends[1].addr + " " + backends[1].addr}},
 		{"limits", 0, []string{"login 100/m 50 - 1/262144 4 0 0 - enforced"}},
 		{"limits login eve", 0, []string{"eve "}},

@@ -89,7 +89,7 @@ var (
 	transitionsMetric = counter("breaker_transitions_total",
 		"How often the backend's circuit breaker went into a state.", "pool", "backend", "state")
 	ejectionsMetric = counter("ejections_total",
-		"How often the circuit breaker should have taken the backend out (detected) and did (enforced); max_ejected and dry_run make the difference.", "pool", "backend", "mode")
+		"How often the circuit breaker should have taken the backend out (detected) and did (enforced); they differ by max_ejected and dry_run.", "pool", "backend", "mode")
 	weightMetric = gauge("weight",
 		"The weight in force: 0 while the backend gets no requests, less than configured while it is ramped up.", "pool", "backend")
 	slowStartMetric = gauge("slow_start_ratio",
