@@ -105,6 +105,7 @@ type Breaker struct {
 	trips     int           // in a row, less what good behaviour has earned: the exponent of the open time
 	openedFor time.Duration // last
 	until     time.Time     // when open turns into half-open
+	cause     Cause         // of the last time that it opened, but for failed probes
 
 	successes int       // while half-open
 	probe     uint32    // number of the probe that was admitted last
@@ -123,6 +124,9 @@ func (b *Breaker) Since() time.Time { return b.since }
 
 // Until is when an open breaker turns half-open.
 func (b *Breaker) Until() time.Time { return b.until }
+
+// Cause is why it opened: what was wrong at first, not that a probe has failed since.
+func (b *Breaker) Cause() Cause { return b.cause }
 
 // Turned is how often the breaker went into each state.
 func (b *Breaker) Turned() [States]uint64 { return b.turned }
@@ -218,6 +222,9 @@ func (b *Breaker) open(s *Settings, cause Cause, now time.Time, jitter float64) 
 	d -= time.Duration(openJitter * jitter * float64(d))
 	b.trips++
 	b.openedFor, b.until = d, now.Add(d)
+	if cause != ProbeFailed {
+		b.cause = cause
+	}
 	t := b.become(Open, cause, now)
 	t.OpenFor = d
 	return t

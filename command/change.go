@@ -150,7 +150,7 @@ func (t *tool) addCommand() *cobra.Command {
 	var c change
 	var name, zone string
 	var weight, maxRequests int
-	var backup bool
+	var backup int
 	cmd := &cobra.Command{
 		Use:   "add [<pool>] <address>",
 		Short: "Adds a backend to a pool",
@@ -165,7 +165,8 @@ or until the time given by --for or --until.`,
 	flags.StringVar(&name, "name", "", "What it is called (default: its address)")
 	flags.IntVar(&weight, "weight", 1, "Share relative to the others, 0 to 65535")
 	flags.IntVar(&maxRequests, "max-requests", 0, "Cap of requests in flight (default: none)")
-	flags.BoolVar(&backup, "backup", false, "Use it when no other is usable")
+	flags.IntVar(&backup, "backup", 0, "Use it when no other is usable; with a level, when no backup of a lower one is, either")
+	flags.Lookup("backup").NoOptDefVal = "1"
 	flags.StringVar(&zone, "zone", "", "Zone it is in")
 	c.flags(cmd, blamed, timed)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {

@@ -56,7 +56,7 @@ type request struct {
 	lastByte    bool             // how long it takes is known when the answer has ended
 
 	triedSpace [4]int // room for most tried lists
-	trailSpace [2]attemptRecord
+	trailSpace [1]attemptRecord
 }
 
 // choice is a backend that was chosen. The lease holds nothing if a policy came up with an upstream of its own making.
@@ -120,10 +120,16 @@ func (q *request) chooseFirst(r *http.Request) error {
 
 // acquireInTurn is acquire for those who come new: nobody overtakes those who wait.
 func (q *request) acquireInTurn(r *http.Request) (choice, error) {
-	if q.h.pool.QueueLength() > 0 && q.h.Queue.enabled() {
+	if q.h.pool.QueueLength() > 0 && q.h.Queue.enabled() && !q.h.strict() {
 		return choice{}, pool.ErrFull
 	}
 	return q.acquire(r)
+}
+
+// strict tells whether sessions may be at their own backend only. They have nothing to do with a queue for any backend.
+func (h *Handler) strict() bool {
+	s, ok := h.policy.(*Sticky)
+	return ok && s.Strict
 }
 
 // queueUp waits for a slot.

@@ -127,7 +127,7 @@ func (s *memberSets) config(n int) []overlay.Backend {
 // roster makes the list of these upstreams; one that is named twice gets both shares.
 func (s *memberSets) roster(h *Handler, upstreams []*reverseproxy.Upstream) *roster {
 	r := &roster{byAddress: make(map[string]int, len(upstreams))}
-	weights, _ := h.policy.(*WeightedRoundRobin)
+	weights, _ := h.spreads().(*WeightedRoundRobin)
 	for position, u := range upstreams {
 		weight := 1
 		if weights != nil {

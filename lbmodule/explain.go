@@ -52,6 +52,8 @@ func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
 			c.Reason = "tried"
 		case !snapshot.InTurn(i):
 			c.Reason = "backup"
+		case snapshot.Spared(i):
+			c.Reason = "other zone"
 		default:
 			c.In = true
 		}

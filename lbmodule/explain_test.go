@@ -110,6 +110,13 @@ func TestExplainKey(t *testing.T) {
 	}
 }
 
+func TestExplainZones(t *testing.T) {
+	newConfig(t).serve(`{"name": "web", "prefer_zone": "eu", "backends": [{"address": "a:1", "zone": "eu"}, {"address": "b:1", "zone": "us"}]}`)
+	if got := explained(t, "").reasons(); got["a:1"] != "" || got["b:1"] != "other zone" {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestLiveRequests(t *testing.T) {
 	var l liveRequests
 	var all []*liveRequest
@@ -134,6 +141,19 @@ func TestLiveRequests(t *testing.T) {
 	if ended != 50 {
 		t.Errorf("%d ended, want 50", ended)
 	}
+	// Of a request whose copy is there, the copy.
+	var ends []string
+	r := new(liveRequest)
+	l.add(r, func(error) { ends = append(ends, "request") })
+	r.at("c:1")
+	r.copied("d:1", func(error) { ends = append(ends, "copy") })
+	l.closeAll("d:1")
+	r.copied("", nil)
+	l.closeAll("d:1")
+	if len(ends) != 1 || ends[0] != "copy" {
+		t.Errorf("ended %v, want the copy", ends)
+	}
+	r.done()
 	for _, r := range all[:99] {
 		r.done()
 	}

@@ -40,6 +40,9 @@ func (h *Handler) checkHedge() error {
 	if h.Transport.(reverseproxy.ProxyProtocolTransport).ProxyProtocolEnabled() {
 		return fmt.Errorf("hedge: the transport uses the PROXY protocol; connections of it are for one backend and client")
 	}
+	if t, ok := h.transport().(*reverseproxy.HTTPTransport); ok && t.TLS != nil && dependsOnUpstream(t.TLS.ServerName) {
+		return fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", t.TLS.ServerName)
+	}
 	if h.Headers == nil || h.Headers.Request == nil {
 		return nil
 	}
@@ -56,11 +59,15 @@ func (h *Handler) checkHedge() error {
 		}
 	}
 	for _, value := range values {
-		if strings.Contains(value, "{http.reverse_proxy.upstream.") {
+		if dependsOnUpstream(value) {
 			return fmt.Errorf("hedge: request header %s: must not depend on the upstream, of which there may be two", value)
 		}
 	}
 	return nil
+}
+
+func dependsOnUpstream(text string) bool {
+	return strings.Contains(text, "{http.reverse_proxy.upstream.")
 }
 
 // hedgeDelay is after which time a copy of the request may be sent, 0 for never.
@@ -91,7 +98,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	if timer.Stop() {
 		return res, err
 	}
-	if err == nil && q.classify(r.Context(), res, nil) != pool.Failure && c.decide(firstWon) {
+	if err == nil && isGood(q.classify(r.Context(), res, nil), res) && c.decide(firstWon) {
 		if c.started() {
 			q.outrun(c)
 		}
@@ -105,7 +112,6 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 		q.outrun(c)
 		return res, err
 	}
-	q.lease.Latency().Unanswered(time.Since(q.begun), time.Now())
 	q.overtaken(r.Context(), c, res, err)
 	if err == nil {
 		res.Body.Close()
@@ -154,6 +160,11 @@ const (
 	copyWon
 )
 
+// isGood tells whether an answer is one to prefer to another that is still to come.
+func isGood(outcome pool.Outcome, res *http.Response) bool {
+	return outcome == pool.Success && !speaksAgainst(res)
+}
+
 // decide makes o the winner, if there is none yet, and ends the other.
 func (c *hedgeCopy) decide(o hedgeOutcome) bool {
 	c.mu.Lock()
@@ -162,6 +173,7 @@ func (c *hedgeCopy) decide(o hedgeOutcome) bool {
 		return false
 	}
 	c.winner = o
+	c.q.live.copied("", nil)
 	if o == copyWon {
 		c.cancelFirst(errHedgeWon)
 	} else if c.cancel != nil {
@@ -205,7 +217,7 @@ func (c *hedgeCopy) send() {
 	ctx, traffic := r.Context(), c.choice.lease.Traffic()
 	res, err := c.transport.RoundTrip(r)
 	outcome := c.q.classify(ctx, res, err)
-	if err == nil && outcome != pool.Failure {
+	if err == nil && isGood(outcome, res) {
 		c.res = res
 		if c.decide(copyWon) {
 			return
@@ -252,10 +264,9 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		c.choice.lease.Abandon()
 		return nil, false
 	}
-	c.sent, c.start = true, now
-	c.q.live.copied(c.choice.upstream.Dial)
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
-	c.cancel = cancel
+	c.sent, c.start, c.cancel = true, now, cancel
+	c.q.live.copied(c.choice.upstream.Dial, cancel)
 	r := c.original.WithContext(ctx)
 	c.url.Host = c.dial.Address
 	r.URL = &c.url

@@ -61,12 +61,17 @@ func TestHedged(t *testing.T) {
 		"the copy is later":         {in(50, 200), in(500, 200), 200, "a:1", 50, 1, "a:1 0 , b:1 0 the request was answered before its copy"},
 		"the copy fails":            {in(50, 200), does(broken), 200, "a:1", 50, 0, "a:1 0 , b:1 0 broken"},
 		"the copy is a 503":         {in(50, 200), in(5, 503), 200, "a:1", 50, 0, "a:1 0 , b:1 503 "},
+		"the copy is a 429":         {in(50, 200), in(5, 429), 200, "a:1", 50, 0, "a:1 0 , b:1 429 "},
+		"the copy is a 500":         {in(50, 200), in(5, 500), 200, "a:1", 50, 0, "a:1 0 , b:1 500 "},
+		"the first is a 429":        {in(20, 429), in(50, 200), 200, "b:1", 60, 0, "a:1 429 , b:1 0 "},
+		"both are 429":              {in(20, 429), in(50, 429), 429, "a:1", 60, 0, "a:1 0 , b:1 429 "},
 		"the copy crashes":          {in(50, 200), does(crash), 200, "a:1", 50, 0, "a:1 0 , b:1 0 copy of the request panicked"},
 		"the first fails meanwhile": {in(20, 503), in(50, 200), 200, "b:1", 60, 0, "a:1 503 , b:1 0 "},
 		"both fail":                 {in(20, 503), in(50, 502), 503, "a:1", 60, 0, "a:1 0 , b:1 502 "},
 		"the first fails at once":   {in(5, 503), in(5, 200), 503, "a:1", 5, 0, "a:1 0 "},
 	} {
 		t.Run(name, func(t *testing.T) {
+			failures := h.pool.Member("a:1").Counts().Failures
 			q := &request{h: h}
 			r := newRequest(t)
 			q.next(r, httptest.NewRecorder())
@@ -99,6 +104,10 @@ func TestHedged(t *testing.T) {
 			})
 			q.verdict = pool.Verdict{}
 			q.end()
+			// Also of a first attempt that a copy has stood in for.
+			if got, want := h.pool.Member("a:1").Counts().Failures-failures, name == "the first fails meanwhile"; (got == 1) != want {
+				t.Errorf("%d failures of the first, want one: %v", got, want)
+			}
 			for _, m := range h.pool.Members() {
 				if n := m.InFlight(); n != 0 {
 					t.Errorf("%s has %d requests in flight in the end", m.Address(), n)

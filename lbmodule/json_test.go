@@ -109,6 +109,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"drain_sticky": {"on": true}`:       "unknown field",
 		`"debug_header": {"disabled": true}`: "",
 		`"debug_header": {"name": "X-Balance", "ranges": ["10.0.0.0/8"]}`:                "",
+		`"debug_header": {"name": "content-length", "ranges": ["10.0.0.0/8"]}`:           "debug_header content-length: must not be",
 		`"debug_header": {"name": "X-Balance", "ranges": ["everybody"]}`:                 "must be an address or a CIDR range",
 		`"health_check": {"disabled": true}`:                                             "",
 		`"health_check": {"type": "http", "uri": "/"}`:                                   "",

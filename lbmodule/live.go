@@ -36,6 +36,7 @@ type liveRequest struct {
 	started time.Time
 	address string                  // of the backend it is at; "" before there is one
 	copy    string                  // of the backend that a copy of it is at; "" without one
+	endCopy context.CancelCauseFunc // ends the copy
 	tried   []string                // addresses of those it has been at before
 	end     context.CancelCauseFunc // ends it; nil if nobody ever will
 }
@@ -65,13 +66,13 @@ func (r *liveRequest) at(address string) {
 	r.shard.mu.Unlock()
 }
 
-// copied notes the backend that a copy of it is sent to.
-func (r *liveRequest) copied(address string) {
+// copied notes the backend that a copy of it is sent to, and what ends the copy; "" when there is none any more.
+func (r *liveRequest) copied(address string, end context.CancelCauseFunc) {
 	if r.shard == nil {
 		return
 	}
 	r.shard.mu.Lock()
-	r.copy = address
+	r.copy, r.endCopy = address, end
 	r.shard.mu.Unlock()
 }
 
@@ -110,8 +111,11 @@ func (l *liveRequests) each(f func(r *liveRequest)) {
 func (l *liveRequests) closeAll(address string) {
 	var open []context.CancelCauseFunc
 	l.each(func(r *liveRequest) {
-		if (r.address == address || r.copy == address) && r.end != nil {
+		if r.address == address && r.end != nil {
 			open = append(open, r.end)
+		}
+		if r.copy == address && r.endCopy != nil {
+			open = append(open, r.endCopy)
 		}
 	})
 	for _, end := range open {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,17 +23,14 @@ type memberSet struct {
 	superseded chan struct{} // closed when another set is in its place
 
 	eligible atomic.Pointer[eligibleUpstreams]
-	sessions atomic.Pointer[sessions] // nil until they are asked for
+	sign     sync.Once // makes sessions, when they are asked for first
+	sessions *sessions
 }
 
 // sessionsOf returns what finds the backends of sessions in the set.
 func (s *memberSet) sessionsOf(policy *Sticky) *sessions {
-	if have := s.sessions.Load(); have != nil {
-		return have
-	}
-	next := newSessions(policy, s.upstreams)
-	s.sessions.Store(next)
-	return next
+	s.sign.Do(func() { s.sessions = newSessions(policy, s.upstreams) })
+	return s.sessions
 }
 
 // eligibleUpstreams are the upstreams of a snapshot's eligible members.

@@ -273,7 +273,7 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 	case v.Failing:
 		return "passive check failed"
 	case v.Breaker != breaker.Closed:
-		return "breaker is " + v.Breaker.String()
+		return "breaker is " + v.Breaker.String() + ": " + v.Cause.String()
 	default:
 		return "not checked yet"
 	}

@@ -53,6 +53,23 @@ func servedBy(name string) string {
 	return ResolvePolicy(name)
 }
 
+// spreads is the policy that chooses where nothing else says who: of those that go by a key or a session their fallback.
+func (h *Handler) spreads() reverseproxy.Selector {
+	policy := h.policy
+	for { // bound: fallbacks are nested in a config that has an end
+		switch p := policy.(type) {
+		case *Hash:
+			policy = p.otherwise
+		case *Sticky:
+			policy = p.otherwise
+		case *word:
+			policy = p.otherwise
+		default:
+			return policy
+		}
+	}
+}
+
 // loadPolicy loads the selection policy. Our own policies take the settings of the stock ones they replace.
 func (h *Handler) loadPolicy(ctx caddy.Context) error {
 	if h.LoadBalancing == nil {

@@ -99,7 +99,7 @@ func (*PeakEWMA) balancePolicy() balance.Policy { return balance.PeakEWMA{} }
 
 // untilLastByte tells whether the time that an answer takes is the time to its end.
 func (h *Handler) untilLastByte() bool {
-	p, ok := h.policy.(*PeakEWMA)
+	p, ok := h.spreads().(*PeakEWMA)
 	return ok && p.Until == untilLastByte
 }
 

@@ -109,7 +109,7 @@ func (h *Handler) limit(own int) int {
 
 // setWeights gives the backends the weights that the policy lists by position, if it lists any.
 func (h *Handler) setWeights(r *roster) error {
-	p, ok := h.policy.(*WeightedRoundRobin)
+	p, ok := h.spreads().(*WeightedRoundRobin)
 	if !ok || len(p.Weights) == 0 {
 		return nil
 	}
@@ -130,6 +130,9 @@ func (h *Handler) setWeights(r *roster) error {
 	}
 	return nil
 }
+
+// safeSecret is how many bytes of a secret nobody guesses.
+const safeSecret = 16
 
 // warn notes settings that work but hurt: in the log, and for the API.
 func (h *Handler) warn(r *roster) {
@@ -159,6 +162,9 @@ func (h *Handler) warn(r *roster) {
 	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
+	}
+	if s, ok := h.policy.(*Sticky); ok && slices.ContainsFunc(s.secrets, func(secret string) bool { return len(secret) < safeSecret }) {
+		warn("a secret of the sticky policy is shorter than 16 bytes: who guesses it can tell addresses from cookies, and make cookies")
 	}
 	if unequal && !usesWeights(h.policy) {
 		warn("the selection policy does not look at weights")

@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -69,12 +70,20 @@ func (h *Hedge) check() error {
 	return ratio("hedge: max_extra", h.MaxExtra)
 }
 
+// reservedHeaders are response fields without which, or with another value, an answer is another one.
+var reservedHeaders = []string{
+	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Location", "Set-Cookie", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
 func (h *DebugHeader) check() error {
 	if h == nil || h.Disabled {
 		return nil
 	}
 	if !httpguts.ValidHeaderFieldName(h.Name) {
 		return fmt.Errorf("debug_header %q: must be the name of a header field", h.Name)
+	}
+	if slices.Contains(reservedHeaders, http.CanonicalHeaderKey(h.Name)) {
+		return fmt.Errorf("debug_header %s: must not be a field that says something else", h.Name)
 	}
 	if len(h.Ranges) == 0 {
 		return fmt.Errorf("debug_header %s: must be followed by the ranges of clients that may see it", h.Name)

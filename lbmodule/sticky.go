@@ -20,6 +20,10 @@ import (
 // errSessionGone refuses a request whose session is bound to a backend that does not take it.
 var errSessionGone = errors.New("the backend of the session is not usable")
 
+// errSessionFull refuses one whose backend has as many requests as it may. It does not wait in the queue: slots of other backends are of
+// no use to it, and it would stand in the way of those who wait for one.
+var errSessionFull = errors.New("the backend of the session is at max_requests")
+
 const (
 	idBytes = 16 // of a backend's number
 	// mostCookies is how many cookies of our name are looked at: browsers send several where paths or domains differ.
@@ -114,17 +118,33 @@ func (q *request) acquireSession(s *Sticky, safe bool, r *http.Request) (choice,
 	q.session = session{member: -1, bound: ok || signed}
 	if ok {
 		q.session.member = at
-		if s.Strict || !slices.Contains(q.tried, at) {
-			if lease, free := view.AcquireSession(at); free {
-				return choice{q.set.upstreams[at], lease}, nil
-			}
+	}
+	if s.Strict && q.session.bound {
+		return q.acquireStrictly(ok)
+	}
+	if ok && !slices.Contains(q.tried, at) {
+		if lease, free := view.AcquireSession(at); free {
+			return choice{q.set.upstreams[at], lease}, nil
 		}
 	}
+	return q.set.acquire(s, q.key, q.tried, safe, r, q.w)
+}
+
+// acquireStrictly is acquireSession for a session that may be at its own backend only. known tells whether that is in the list.
+func (q *request) acquireStrictly(known bool) (choice, error) {
+	at, view := q.session.member, q.set.view
+	if !known {
+		return choice{}, errSessionGone
+	}
+	lease, ok := view.ProbeSession(at)
+	if !ok && !view.Snapshot().Keeps(at) && view.Revive(time.Now()) {
+		lease, ok = view.ProbeSession(at)
+	}
 	switch {
-	case !s.Strict || !q.session.bound:
-		return q.set.acquire(s, q.key, q.tried, safe, r, q.w)
-	case ok && view.Snapshot().Keeps(at):
-		return choice{}, pool.ErrFull
+	case ok:
+		return choice{q.set.upstreams[at], lease}, nil
+	case view.Snapshot().Keeps(at):
+		return choice{}, errSessionFull
 	default:
 		return choice{}, errSessionGone
 	}

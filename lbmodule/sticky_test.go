@@ -175,13 +175,78 @@ func TestStickyFull(t *testing.T) {
 		at, _ := b.get()
 		l, _ := h.static.Load().view.AcquireSession(h.static.Load().find(at))
 		switch other, err := b.get(); {
-		case strict && !errors.Is(err, pool.ErrFull):
+		case strict && !errors.Is(err, errSessionFull):
 			t.Errorf("strict, its backend full: %s, %v", other, err)
 		case !strict && (err != nil || other == at || b.set != ""):
 			t.Errorf("its backend full: %s, %v, cookie %q", other, err, b.set)
 		}
 		l.Release()
 		b.stays(at)
+	}
+}
+
+// A strict session whose backend had been gone finds it again: there is nobody else who would try.
+func TestStickyStrictRecovers(t *testing.T) {
+	for _, state := range []string{"ready", "drain"} {
+		h := newConfig(t).serve(`{"name": "sticky-recovers", "backends": [{"address": "a:1"}], "breaker": {"open": {"first": "20ms", "max": "20ms"}, "probes": 1},
+			"load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
+		b := newBrowser(t, h)
+		at, err := b.get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks(t, "PATCH", "/load_balancer/pools/sticky-recovers/backends/a:1", `{"state": "`+state+`"}`).wants(t, http.StatusOK)
+		set := h.static.Load()
+		for range 5 {
+			l, _ := set.view.AcquireMember(0)
+			l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
+			l.Release()
+		}
+		if _, err := b.get(); !errors.Is(err, errSessionGone) {
+			t.Errorf("%s: %v", state, err)
+		}
+		eventually(t, "the session to be let in as a probe", func() bool {
+			got, err := b.get()
+			return err == nil && got == at
+		})
+	}
+}
+
+// Strict sessions have no part in the queue: they want a slot of one backend.
+func TestStickyStrictDoesNotQueue(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "sticky-queue", "backends": [{"address": "a:1", "max_requests": 1}, {"address": "b:1", "max_requests": 1}],
+		"queue": {"size": 10, "timeout": "1h"}, "load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
+	b := newBrowser(t, h)
+	at, _ := b.get()
+	l, _ := h.static.Load().view.AcquireSession(h.static.Load().find(at))
+	defer l.Release()
+	if _, err := b.get(); !errors.Is(err, errSessionFull) {
+		t.Errorf("its backend is full: %v", err)
+	}
+	if n := h.pool.QueueLength(); n != 0 {
+		t.Errorf("%d wait", n)
+	}
+}
+
+// The settings of a fallback policy hold.
+func TestFallbackSettings(t *testing.T) {
+	const three = `{"name": "fallbacks", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "load_balancing": {"selection_policy": {%s}}}`
+	for _, policy := range []string{
+		oneSecret + `, "fallback": {"policy": "weighted_round_robin", "weights": [5, 3, 2]}`,
+		`"policy": "uri_hash", "fallback": {"policy": "weighted_round_robin", "weights": [5, 3, 2]}`,
+		`"policy": "hash", "keys": ["{http.request.header.K}"], "fallback": {"policy": "weighted_round_robin", "weights": [5, 3, 2]}`,
+	} {
+		h := newConfig(t).mustLoad(fmt.Sprintf(three, policy))
+		view := h.static.Load().view
+		if a, b, c := view.Backend(0).Weight, view.Backend(1).Weight, view.Backend(2).Weight; a != 5 || b != 3 || c != 2 {
+			t.Errorf("%s: weights %d, %d, %d", policy, a, b, c)
+		}
+		_, err := newConfig(t).load(fmt.Sprintf(three, strings.Replace(policy, "[5, 3, 2]", "[5, 3]", 1)))
+		expectError(t, err, "2 weights for 3 backends")
+	}
+	h := newConfig(t).mustLoad(fmt.Sprintf(three, oneSecret+`, "fallback": {"policy": "peak_ewma", "until": "last_byte"}`))
+	if !h.untilLastByte() {
+		t.Error("the fallback's setting is lost")
 	}
 }
 

@@ -42,6 +42,17 @@ func (q *request) trace(r *http.Request) *http.Request {
 	return r
 }
 
+// spanMethod is the method as spans tell it: clients can make up others (OpenTelemetry's conventions for HTTP).
+func spanMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect,
+		http.MethodOptions, http.MethodTrace:
+		return method
+	default:
+		return "_OTHER"
+	}
+}
+
 // startSpan begins the span of an attempt, the one after so many others, and returns the request with it.
 func (q *request) startSpan(r *http.Request, address string, resends int, reason pool.RetryReason, start time.Time) (*http.Request, trace.Span) {
 	attributes := q.attributes(r, address)
@@ -49,7 +60,7 @@ func (q *request) startSpan(r *http.Request, address string, resends int, reason
 		attributes = append(attributes, attribute.Int("http.request.resend_count", resends),
 			attribute.String("caddy.load_balancer.retry_reason", reason.String()))
 	}
-	ctx, span := q.parent.TracerProvider().Tracer(tracerName).Start(trace.ContextWithSpan(r.Context(), q.parent), r.Method,
+	ctx, span := q.parent.TracerProvider().Tracer(tracerName).Start(trace.ContextWithSpan(r.Context(), q.parent), spanMethod(r.Method),
 		trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start), trace.WithAttributes(attributes...))
 	header := r.Header
 	r = r.WithContext(ctx)
@@ -65,7 +76,7 @@ func (q *request) startSpan(r *http.Request, address string, resends int, reason
 // attributes are those of an HTTP client's span in OpenTelemetry's semantic conventions, and who the backend is.
 func (q *request) attributes(r *http.Request, address string) []attribute.KeyValue {
 	all := []attribute.KeyValue{
-		attribute.String("http.request.method", r.Method),
+		attribute.String("http.request.method", spanMethod(r.Method)),
 		attribute.String("url.full", q.fullURL(r.URL)),
 		attribute.String("caddy.load_balancer.pool", q.h.pool.Name()),
 		attribute.String("caddy.load_balancer.backend", q.h.manager.name(address)),

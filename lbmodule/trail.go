@@ -84,13 +84,15 @@ func (q *request) finish(now time.Time) {
 // overtaken notes that the copy was answered first, and makes it the current attempt. res and err are how the first attempt
 // ended.
 func (q *request) overtaken(ctx context.Context, c *hedgeCopy, res *http.Response, err error) {
-	now, outcome := time.Now(), pool.Ignored
+	now := time.Now()
+	took := now.Sub(q.begun)
 	if errors.Is(err, context.Canceled) || errors.Is(err, errHedgeWon) {
-		err = errHedgeWon
+		q.lease.Latency().Unanswered(took, now)
+		q.record(res, errHedgeWon, pool.Ignored, now)
 	} else {
-		outcome = q.classify(ctx, res, err)
+		q.attempted(ctx, res, err, now, took)
+		q.lease.Judge(q.verdict, now)
 	}
-	q.record(res, err, outcome, now)
 	q.finish(now)
 	q.begin(c.choice, c.start)
 	q.trail[q.current].span = c.span

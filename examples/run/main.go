@@ -82,7 +82,11 @@ func run(ctx context.Context, listen, admin string, firstPort int) error {
 	if err != nil {
 		return err
 	}
-	environment := []string{"BALLAST_LISTEN=" + listen, "BALLAST_ADMIN=" + admin, "DASHBOARD_HASH=" + string(hash)}
+	bind, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return err
+	}
+	environment := []string{"BALLAST_LISTEN=" + listen, "BALLAST_BIND=" + bind, "BALLAST_ADMIN=" + admin, "DASHBOARD_HASH=" + string(hash)}
 	for i, address := range backends {
 		environment = append(environment, fmt.Sprintf("BACKEND_%d=%s", i+1, address))
 		if err := start("backend "+address, exec.Command(backend, "-listen", address)); err != nil {
@@ -115,7 +119,8 @@ Try, in another terminal:
   curl -N %[1]s/sse                    # server-sent events, through the balancer
   curl -s %[3]s/load_balancer/pools    # the pool and its backends: state, health, counters
   curl -i %[1]s/ready                  # for whoever stands in front: 200, or 503 when nobody is usable
-  make load                                        # some load, with a summary
+  bin/caddy lb top --address %[3]s    # all backends, live
+  make load ARGS="-url http://%[1]s/"  # some load, with a summary
 
 `
 

@@ -81,7 +81,7 @@ func (d *Dashboard) Serve(w http.ResponseWriter, r *http.Request, v Visit) {
 		}
 	case "state":
 		if allow(w, r, http.MethodGet, http.MethodHead) {
-			d.state(w)
+			d.state(w, r, v)
 		}
 	case "change":
 		if allow(w, r, http.MethodPost) {
@@ -108,8 +108,16 @@ func setHeader(h http.Header) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 
-// state answers with one snapshot, for scripts and for a page that wonders why its stream ended.
-func (d *Dashboard) state(w http.ResponseWriter) {
+// state answers with one snapshot, for scripts. For a page that wonders why its stream ended, and asks with HEAD, it says whether
+// another one would be refused.
+func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "application/json")
+		if d.hub.open(v.mayChange()) != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return
+	}
 	snapshot, err := d.source.Snapshot()
 	if err != nil {
 		fail(w, http.StatusInternalServerError, err.Error())

@@ -11,8 +11,9 @@ import (
 const (
 	// period is the time from one snapshot to the next.
 	period = time.Second
-	// mostViewers bounds the streams.
+	// mostViewers bounds the streams, and reserved those of users beyond that: strangers must not keep them out.
 	mostViewers = 100
+	reserved    = 20
 	// mostEvents bounds how many events a newcomer is shown.
 	mostEvents = 200
 )
@@ -50,15 +51,12 @@ type event struct {
 
 func newFrame() *frame { return &frame{replaced: make(chan struct{})} }
 
-// join lets one more watch.
-func (h *hub) join() error {
+// join lets one more watch. A user is one who may make changes.
+func (h *hub) join(user bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch {
-	case h.over:
-		return errors.New("the dashboard is closing")
-	case h.viewers == mostViewers:
-		return errCrowded
+	if err := h.refusal(user); err != nil {
+		return err
 	}
 	h.viewers++
 	if !h.running {
@@ -66,6 +64,29 @@ func (h *hub) join() error {
 		go h.run()
 	}
 	return nil
+}
+
+// refusal tells why nobody more can watch, if that is so. The caller holds h.mu.
+func (h *hub) refusal(user bool) error {
+	most := mostViewers
+	if user {
+		most += reserved
+	}
+	switch {
+	case h.over:
+		return errors.New("the dashboard is closing")
+	case h.viewers >= most:
+		return errCrowded
+	default:
+		return nil
+	}
+}
+
+// open tells why a stream would be refused, if it would.
+func (h *hub) open(user bool) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.refusal(user)
 }
 
 func (h *hub) leave() {

@@ -29,7 +29,7 @@ func seen(r *http.Request) uint64 {
 
 // stream sends frames for as long as the viewer reads.
 func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, v Visit) {
-	if err := d.hub.join(); err != nil {
+	if err := d.hub.join(v.mayChange()); err != nil {
 		w.Header().Set("Retry-After", "5")
 		fail(w, http.StatusServiceUnavailable, err.Error())
 		return

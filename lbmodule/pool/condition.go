@@ -163,6 +163,7 @@ type Vitals struct {
 	Failing bool // passive checks found the member unfit
 	Dead    bool // no connection can be made
 	Breaker breaker.State
+	Cause   breaker.Cause          // why it opened last
 	Until   time.Time              // when an open breaker turns half-open
 	Turned  [breaker.States]uint64 // how often the breaker went into each state
 }
@@ -174,7 +175,7 @@ func (m *Member) Vitals() Vitals {
 	h := m.vitals
 	v := Vitals{
 		Status: h.state.Status, Usable: h.usable, Since: h.since, Last: h.last,
-		Failing: h.failing, Dead: h.dead, Breaker: h.breaker.State(), Turned: h.breaker.Turned(),
+		Failing: h.failing, Dead: h.dead, Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Turned: h.breaker.Turned(),
 	}
 	if v.Breaker == breaker.Open {
 		v.Until = h.breaker.Until()

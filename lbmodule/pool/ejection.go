@@ -123,29 +123,45 @@ func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
 	if s.first < len(s.tiers) && (len(tried) > 0 || !safe && now.Sub(s.probing) < safeProbes) {
 		return Lease{}, false
 	}
-	for _, i := range s.probes {
-		m := v.members[i]
-		if m.slot.Load() > now.UnixNano() {
-			continue
-		}
-		m.mu.Lock()
-		probe, ok := m.vitals.breaker.Admit(&v.settings.Breaker, now)
-		m.noteSlot()
-		m.mu.Unlock()
-		if !ok {
-			continue
-		}
-		l, free := v.AcquireMember(i)
-		if free {
-			l.probe = probe
+	// A pick takes its time however many there are: it looks at a few of them, others at others.
+	first := 0
+	if len(s.probes) > probeLooks {
+		first = rand.IntN(len(s.probes))
+	}
+	for k := range min(len(s.probes), probeLooks) {
+		if l, ok := v.probe(s.probes[(first+k)%len(s.probes)], now); ok {
 			return l, true
 		}
-		// It is at its max_requests with what it had before.
-		m.mu.Lock()
-		m.vitals.breaker.Done(probe)
-		m.noteSlot()
-		m.mu.Unlock()
 	}
+	return Lease{}, false
+}
+
+// probeLooks is at how many half-open members a request looks for a free probe slot.
+const probeLooks = 8
+
+// probe reserves the probe slot of the member at position i, if it is half-open and the slot is free.
+func (v *View) probe(i int, now time.Time) (Lease, bool) {
+	m := v.members[i]
+	if m.slot.Load() > now.UnixNano() {
+		return Lease{}, false
+	}
+	m.mu.Lock()
+	probe, ok := m.vitals.breaker.Admit(&v.settings.Breaker, now)
+	m.noteSlot()
+	m.mu.Unlock()
+	if !ok {
+		return Lease{}, false
+	}
+	l, free := v.AcquireMember(i)
+	if free {
+		l.probe = probe
+		return l, true
+	}
+	// It is at its max_requests with what it had before.
+	m.mu.Lock()
+	m.vitals.breaker.Done(probe)
+	m.noteSlot()
+	m.mu.Unlock()
 	return Lease{}, false
 }
 

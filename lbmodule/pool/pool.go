@@ -209,8 +209,11 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 		m.refs++
 		v.members[i] = m
 	}
-	// The snapshot must be there before a member tells of its changes, and synchronised after all of them do.
+	p.mu.Unlock()
+	// The snapshot must be there before a member tells of its changes, and synchronised after all of them do. It is built with no lock
+	// that others wait for: the table of a large pool takes its time.
 	events := v.refresh(now)
+	p.mu.Lock()
 	for i, m := range v.members {
 		m.watch(v, i)
 	}

@@ -1,6 +1,9 @@
 package pool
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Sessions: requests that belong to one member, whatever the policy says.
 
@@ -22,6 +25,19 @@ func (v *View) AcquireSession(i int) (Lease, bool) {
 		v.snap.Load().changed(i)
 	}
 	return l, ok
+}
+
+// ProbeSession is AcquireSession for sessions that have nowhere else to go: where the member is half-open, the request may be its
+// probe. Without that nobody would ever ask a member that only its sessions do.
+func (v *View) ProbeSession(i int) (Lease, bool) {
+	if l, ok := v.AcquireSession(i); ok {
+		return l, true
+	}
+	b := &v.backends[i]
+	if !b.takesNew() && !b.keepsSessions() || !slices.Contains(v.snap.Load().halfOpen, i) {
+		return Lease{}, false
+	}
+	return v.probe(i, time.Now())
 }
 
 // CountRebound counts a session that was given another member, because its own was gone.

@@ -17,8 +17,9 @@ type Snapshot struct {
 
 	kept []int // positions of members that are not eligible, but keep their sessions
 
-	probes  []int     // positions of half-open members, which take one request at a time
-	probing time.Time // since when the first of them is half-open
+	halfOpen []int     // positions of half-open members
+	probes   []int     // those of them that take one request at a time, whoever asks
+	probing  time.Time // since when the first of them is half-open
 
 	usable    int  // members that are usable
 	total     int  // members that could be: those with a weight
@@ -54,7 +55,7 @@ func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }
 // like tells whether other has the same members in the same places, with the same weights.
 func (s *Snapshot) like(other *Snapshot) bool {
 	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held ||
-		s.panicking != other.panicking || s.ejected != other.ejected || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) || !slices.Equal(s.kept, other.kept) {
+		s.panicking != other.panicking || s.ejected != other.ejected || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) || !slices.Equal(s.halfOpen, other.halfOpen) || !slices.Equal(s.kept, other.kept) {
 		return false
 	}
 	for t := range s.tiers {
@@ -79,6 +80,11 @@ func (s *Snapshot) Warmth(i int) float64 {
 // InTurn tells whether the member at position i is one of those that come first: no backup while there are others.
 func (s *Snapshot) InTurn(i int) bool {
 	return s.Has(i) && int(s.at[i].tier) >= s.first && int(s.at[i].tier) < s.first+zones
+}
+
+// Spared tells whether the member at position i is in another zone than the preferred one, which can take all requests.
+func (s *Snapshot) Spared(i int) bool {
+	return s.InTurn(i) && s.local == 1 && int(s.at[i].tier) != s.first
 }
 
 // Score is what the policy makes of the member at position i, the lower the better; ok is false if it does not go by such.

@@ -157,7 +157,8 @@ const (
 func (v *View) refreshSoon(now time.Time) []Event {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if rest := restShare*v.took - time.Since(v.built); len(v.backends) >= largePool && rest > 0 && !v.closed {
+	if rest := max(restShare*v.took-time.Since(v.built), 0); len(v.backends) >= largePool && !v.closed {
+		// Not here, also when it may be at once: whoever is called back has requests to see to.
 		if at := now.Add(rest); v.due.IsZero() || at.Before(v.due) {
 			v.arm(at, now)
 		}
@@ -311,6 +312,9 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 		c := &conditions[i]
 		halfOpen := c.ejected && c.breaker == breaker.HalfOpen && !c.down && !c.held
 		inTurn := b.Backup*zones <= s.first
+		if halfOpen && s.at[i] == nowhere {
+			s.halfOpen = append(s.halfOpen, i)
+		}
 		if halfOpen && inTurn && b.takesNew() && s.at[i] == nowhere {
 			s.probes = append(s.probes, i)
 			if s.probing.IsZero() || c.since.Before(s.probing) {

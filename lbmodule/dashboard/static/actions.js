@@ -1,6 +1,6 @@
 // Changes to backends: asked for in a dialog, made by the server, and taken back from a note.
 
-import { $, attr, el, hide, text } from './dom.js';
+import { $, attr, el, hide, own, text } from './dom.js';
 
 const NOTE = 15_000; // ms for which a note stays, with its chance to undo
 
@@ -79,7 +79,7 @@ export class Actions {
 	// send asks for a change and returns what is wrong, '' if it was made.
 	async send(pool, backend, change) {
 		try {
-			const answer = await fetch('change', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ pool, backend, change }) });
+			const answer = await fetch(own('change'), { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ pool, backend, change }) });
 			if (answer.ok) {
 				return '';
 			}

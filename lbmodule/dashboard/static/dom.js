@@ -2,6 +2,9 @@
 
 export const $ = id => document.getElementById(id);
 
+// own is the address of a file beside the page. The page's own may hold a password, with which nothing can be fetched.
+export const own = file => new URL(file, location.origin + location.pathname);
+
 // el makes an element. Attributes that are null or false are left out.
 export function el(tag, attributes, ...children) {
 	return fill(document.createElement(tag), attributes, children);

@@ -1,5 +1,7 @@
 // The stream of news. It comes back by itself, whatever ended it, and says how it is.
 
+import { own } from './dom.js';
+
 const STALE = 3500; // ms without news, from which on what is shown is called stale
 const SILENT = 12_000; // and from which on the connection is given up
 const FIRST_PAUSE = 500;
@@ -55,7 +57,7 @@ export class Stream {
 	// findOut asks why there is no stream.
 	async findOut() {
 		try {
-			const answer = await fetch('state', { method: 'HEAD', cache: 'no-store' });
+			const answer = await fetch(own('state'), { method: 'HEAD', cache: 'no-store' });
 			const why = { 401: 'login needed: load the page again', 403: 'no access', 404: 'there is no dashboard here any more', 503: 'too many dashboards are open' };
 			this.problem = answer.ok ? '' : why[answer.status] ?? `the server answers ${answer.status}`;
 		} catch {
