@@ -22,9 +22,9 @@ import (
 const (
 	joinWarm = 3 // backends that are there from the start; the others join
 
-	coldSeconds = 1 // for which a backend is cold, from its first request on
-	coldMore    = 200 * time.Millisecond
-	coldSteps   = 20
+	coldFor   = time.Second // from its first request on
+	coldMore  = 200 * time.Millisecond
+	coldSteps = 20
 
 	joinBefore = time.Second // what is counted begins so long before they join,
 	joinAfter  = 3 * time.Second
@@ -44,43 +44,44 @@ var joinColumns = []column{
 // joiningKinds are the policies that are compared, each with the means that its proxy has to add backends.
 func joiningKinds(dir string, o options) ([]kind, error) {
 	var kinds []kind
-	var failed error
-	caddy := func(name, directive, policy string, join func(admin string) joiner) {
+	for _, c := range []struct {
+		name, directive, options string
+		join                     func(admin string) joiner
+	}{
+		{"`peak_ewma`", "load_balancer", "name web\n\t\tlb_policy peak_ewma", joinByAPI},
+		{"`least_conn`", "load_balancer", "name web\n\t\tlb_policy least_conn", joinByAPI},
+		{"`round_robin`", "load_balancer", "name web\n\t\tlb_policy round_robin", joinByAPI},
+		{"Caddy `least_conn`", "reverse_proxy", "lb_policy least_conn", joinByReload},
+	} {
 		admin, err := freeAddress()
 		if err != nil {
-			failed = err
-			return
+			return nil, err
 		}
+		// Each keeps what was added in a storage of its own.
 		global := "admin " + admin + "\n\tstorage file_system " + filepath.Join(dir, "storage"+admin)
-		options := " {\n\t\tlb_policy " + policy + "\n\t}"
-		if directive == "load_balancer" {
-			options = " {\n\t\tname web\n\t\tlb_policy " + policy + "\n\t}"
-		}
-		k := caddyWithAdmin(name, o, global, directive, options)
-		k.join = join(admin)
+		k := caddyWithAdmin(c.name, o, global, c.directive, " {\n\t\t"+c.options+"\n\t}")
+		k.join = c.join(admin)
 		kinds = append(kinds, k)
 	}
-	haproxy := func(name, balance, server string) {
-		socket := filepath.Join(dir, fmt.Sprintf("haproxy%d.sock", len(kinds)))
-		k := haproxyWithGlobal(name, " stats socket "+socket+" level admin\n", balance)
-		k.join = joinBySocket(socket, server)
+	for i, h := range []struct{ name, balance, server string }{
+		{"HAProxy `leastconn`", "leastconn", ""},
+		{"HAProxy `leastconn`, `slowstart 10s`", "leastconn", "slowstart 10s"},
+		{"HAProxy `random(2)`, `slowstart 10s`", "random(2)", "slowstart 10s"},
+	} {
+		socket := filepath.Join(dir, fmt.Sprintf("haproxy%d.sock", i))
+		k := haproxyWithGlobal(h.name, " stats socket "+socket+" level admin\n", h.balance)
+		k.join = joinBySocket(socket, h.server)
 		kinds = append(kinds, k)
 	}
-	nginx := func(name, method string) {
-		k := nginxKind(name, dir, method)
+	for _, n := range []struct{ name, method string }{
+		{"nginx `least_conn`", "zone b 64k; least_conn;"},
+		{"nginx `random two`", "zone b 64k; random two least_conn;"},
+	} {
+		k := nginxKind(n.name, dir, n.method)
 		k.join = joinBySignal
 		kinds = append(kinds, k)
 	}
-	caddy("`peak_ewma`", "load_balancer", "peak_ewma", joinByAPI)
-	caddy("`least_conn`", "load_balancer", "least_conn", joinByAPI)
-	caddy("`round_robin`", "load_balancer", "round_robin", joinByAPI)
-	caddy("Caddy `least_conn`", "reverse_proxy", "least_conn", joinByReload)
-	haproxy("HAProxy `leastconn`", "leastconn", "")
-	haproxy("HAProxy `leastconn`, `slowstart 10s`", "leastconn", "slowstart 10s")
-	haproxy("HAProxy `random(2)`, `slowstart 10s`", "random(2)", "slowstart 10s")
-	nginx("nginx `least_conn`", "zone b 64k; least_conn;")
-	nginx("nginx `random two`", "zone b 64k; random two least_conn;")
-	return kinds, failed
+	return kinds, nil
 }
 
 // joinByAPI asks our admin API.
@@ -113,8 +114,11 @@ func joinBySocket(socket, parameters string) joiner {
 			fmt.Fprintf(conn, "add server b/j%d %s %s; enable server b/j%d\n", i, b, parameters, i)
 			answer, err := io.ReadAll(conn)
 			conn.Close()
-			if err != nil || !strings.Contains(string(answer), "New server registered") {
-				return fmt.Errorf("adding server %s: %q, %w", b, answer, err)
+			if err != nil {
+				return fmt.Errorf("adding server %s: %w", b, err)
+			}
+			if !strings.Contains(string(answer), "New server registered") {
+				return fmt.Errorf("adding server %s: %q", b, answer)
 			}
 		}
 		return nil
@@ -151,7 +155,7 @@ func compareJoining(ctx context.Context, dir string, o options) error {
 	}
 	joined := column{"their share in the last second", func(got *openloop.Summary, _ string) string {
 		last := got.Only(func(r openloop.Request) bool { return r.Due >= unevenWarmUp+joinAfter-time.Second })
-		return percent(last.Backends[backends[3]]+last.Backends[backends[4]], last.Sent)
+		return percent(last.Backends[backends[joinWarm]]+last.Backends[backends[joinWarm+1]], last.Sent)
 	}}
 	columns := append(slices.Clip(joinColumns), joined)
 	printHead("two join three, cold", columns)
@@ -224,7 +228,7 @@ func warmUp(ctx context.Context, backend string) error {
 		time.Sleep(poll)
 	}
 	for i := range coldSteps {
-		time.Sleep(coldSeconds * time.Second / coldSteps)
+		time.Sleep(coldFor / coldSteps)
 		if err := cool(ctx, backend, coldMore*time.Duration(coldSteps-1-i)/coldSteps); err != nil {
 			return err
 		}
