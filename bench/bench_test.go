@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/ballastlb/ballast/bench/openloop"
 )
 
 func TestParseWrk(t *testing.T) {
@@ -52,5 +54,71 @@ func TestMedian(t *testing.T) {
 	}
 	if got := median([]float64{4, 1, 2, 3}); got != 2.5 {
 		t.Errorf("median of four = %v", got)
+	}
+}
+
+// TestQuantileOfAll: what is refused counts as not served, however fast that was.
+func TestQuantileOfAll(t *testing.T) {
+	summary := func(served, refused, unanswered int) *openloop.Summary {
+		s := &openloop.Summary{Sent: served + refused + unanswered}
+		for range refused {
+			s.Requests = append(s.Requests, openloop.Request{Latency: time.Millisecond, Status: 429})
+		}
+		for i := range served {
+			s.Requests = append(s.Requests, openloop.Request{Latency: time.Duration(10+i) * time.Millisecond, Status: 200})
+		}
+		for range unanswered {
+			s.Requests = append(s.Requests, openloop.Request{Latency: time.Second})
+		}
+		return s.Only(func(openloop.Request) bool { return true })
+	}
+	tests := []struct {
+		served, refused, unanswered int
+		q                           float64
+		want                        time.Duration
+	}{
+		{100, 0, 0, 0.5, 60 * time.Millisecond},
+		{100, 0, 0, 0.99, 109 * time.Millisecond},
+		{50, 50, 0, 0.25, 35 * time.Millisecond},
+		{50, 50, 0, 0.5, unevenTimeout},
+		{199, 0, 1, 0.99, 208 * time.Millisecond},
+		{98, 1, 1, 0.99, unevenTimeout},
+		{0, 10, 0, 0.5, unevenTimeout},
+	}
+	for _, test := range tests {
+		if got := quantileOfAll(summary(test.served, test.refused, test.unanswered), test.q); got != test.want {
+			t.Errorf("%d served, %d refused, %d unanswered: quantile %v = %v, want %v", test.served, test.refused, test.unanswered, test.q, got, test.want)
+		}
+	}
+	if got := refused.of(summary(60, 30, 10), ""); got != "40.0 %" {
+		t.Errorf("refused = %s", got)
+	}
+	if got := above.of(summary(60, 30, 10), ""); got != "10 of 100" {
+		t.Errorf("above 500 ms = %s", got)
+	}
+}
+
+func TestChoose(t *testing.T) {
+	tests := []struct {
+		names  string
+		uneven bool
+		want   int
+	}{
+		{"", false, 3},
+		{"", true, len(unevenScenarios) + 2},
+		{"post4k,get1k", false, 2},
+		{"tail,joining,pairs", true, 3},
+		{"tail", false, -1},
+		{"get1k,", false, -1},
+	}
+	for _, test := range tests {
+		got, err := choose(experiments(options{uneven: test.uneven}), test.names)
+		if test.want < 0 {
+			if err == nil {
+				t.Errorf("%q: no error", test.names)
+			}
+		} else if err != nil || len(got) != test.want {
+			t.Errorf("%q: %d, %v; want %d", test.names, len(got), err, test.want)
+		}
 	}
 }

@@ -7,14 +7,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // contender is a running proxy.
 type contender struct {
-	name    string
+	kind
 	address string
-	pid     int // of its first process; workers are its children
+	pid     int    // of its first process; workers are its children
+	file    string // of its config
 }
 
 // startAll starts the backends and all contenders.
@@ -23,102 +23,61 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	caddyfile := func(directive, options string) func(string) (string, []string) {
-		return caddyKind(o, directive, backends, options)
-	}
 	policy := " {\n\t\tlb_policy " + o.policy + "\n\t}"
 	kinds := []kind{
-		{"reverse_proxy", caddyfile("reverse_proxy", policy)},
-		{"load_balancer", caddyfile("load_balancer", policy)},
-		{"load_balancer, default policy", caddyfile("load_balancer", "")},
-		{"haproxy", haproxyKind(backends, "roundrobin")},
-		{"nginx", nginxKind(dir, backends, "")},
+		caddyKind("reverse_proxy", o, "reverse_proxy", policy),
+		caddyKind("load_balancer", o, "load_balancer", policy),
+		caddyKind("load_balancer, default policy", o, "load_balancer", ""),
+		haproxyKind("haproxy", "roundrobin"),
+		nginxKind("nginx", dir, ""),
 	}
 	if o.limits {
 		// Nobody is refused: what is measured is what the decision costs.
-		const limit = "ip_rate_limit {\n\t\trate 1000000/s\n"
-		limited := func(options string) func(string) (string, []string) {
-			return caddyfile(limit+options+"\t}\n\tload_balancer", policy)
+		limited := func(name, options string) kind {
+			return caddyKind(name, o, "ip_rate_limit {\n\t\trate 1000000/s\n"+options+"\t}\n\tload_balancer", policy)
 		}
 		kinds = []kind{
-			{"load_balancer", caddyfile("load_balancer", policy)},
-			{"with ip_rate_limit", limited("")},
-			{"with concurrency, too", limited("concurrency 100000\n")},
+			caddyKind("load_balancer", o, "load_balancer", policy),
+			limited("with ip_rate_limit", ""),
+			limited("with concurrency, too", "concurrency 100000\n"),
 		}
 		redis, err := startRedis(started)
 		if err != nil {
 			return nil, err
 		}
 		if redis != "" {
-			kinds = append(kinds, kind{"in redis", limited("redis redis://" + redis + "\n")})
+			kinds = append(kinds, limited("in redis", "redis redis://"+redis+"\n"))
 		}
 	}
-	return startKinds(started, dir, kinds)
-}
-
-// kind is a proxy with a config.
-type kind struct {
-	name   string
-	config func(address string) (string, []string) // for it to listen on address, and the command that is followed by the config's file
-}
-
-// caddyKind is Caddy with one directive.
-func caddyKind(o options, directive string, backends []string, options string) func(string) (string, []string) {
-	return func(address string) (string, []string) {
-		config := "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
-			directive + " " + strings.Join(backends, " ") + options + "\n}\n"
-		return config, []string{o.caddy, "run", "--adapter", "caddyfile", "--config"}
-	}
-}
-
-// haproxyKind is HAProxy with that algorithm.
-func haproxyKind(backends []string, balance string) func(string) (string, []string) {
-	return func(address string) (string, []string) {
-		config := "global\n nbthread 2\n maxconn 4096\ndefaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
-			address + "\n default_backend b\nbackend b\n balance " + balance + "\n"
-		for i, b := range backends {
-			config += fmt.Sprintf(" server s%d %s\n", i, b)
-		}
-		return config, []string{"haproxy", "-db", "-f"}
-	}
-}
-
-// nginxKind is nginx with that method, which is round robin if it is empty.
-func nginxKind(dir string, backends []string, method string) func(string) (string, []string) {
-	return func(address string) (string, []string) {
-		upstream := "upstream b { " + method + " keepalive 64;"
-		for _, b := range backends {
-			upstream += " server " + b + ";"
-		}
-		_, port, _ := net.SplitHostPort(address)
-		return nginxConfig(filepath.Join(dir, "proxy"+port), 2, upstream+" }\nserver { listen "+address+
-			"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }"), []string{"nginx", "-c"}
-	}
+	return startKinds(started, dir, kinds, backends)
 }
 
 // startKinds starts those that are installed.
-func startKinds(started *processes, dir string, kinds []kind) ([]contender, error) {
+func startKinds(started *processes, dir string, kinds []kind, backends []string) ([]contender, error) {
 	var contenders []contender
 	for i, k := range kinds {
+		if _, err := exec.LookPath(k.command[0]); err != nil {
+			continue
+		}
 		address, err := freeAddress()
 		if err != nil {
 			return nil, err
 		}
-		config, command := k.config(address)
-		if _, err := exec.LookPath(command[0]); err != nil {
-			continue
-		}
-		file := filepath.Join(dir, fmt.Sprintf("contender%d.conf", i))
-		if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		c := contender{kind: k, address: address, file: filepath.Join(dir, fmt.Sprintf("contender%d.conf", i))}
+		if err := c.configure(backends); err != nil {
 			return nil, err
 		}
-		pid, err := started.start(k.name, address, append(command, file)...)
-		if err != nil {
+		if c.pid, err = started.start(k.name, address, append(k.command, c.file)...); err != nil {
 			return nil, err
 		}
-		contenders = append(contenders, contender{k.name, address, pid})
+		contenders = append(contenders, c)
 	}
 	return contenders, nil
+}
+
+// configure writes the config of c over these backends.
+func (c *contender) configure(backends []string) error {
+	return os.WriteFile(c.file, []byte(c.config(c.address, backends)), 0o644)
 }
 
 // startBackends starts nginx on three ports.
@@ -162,38 +121,4 @@ func startRedis(started *processes) (string, error) {
 	}
 	_, err = started.start("redis", address, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
 	return address, err
-}
-
-// nginxConfig is the config of an nginx in the foreground whose files all begin with prefix.
-func nginxConfig(prefix string, workers int, http string) string {
-	paths := ""
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		paths += kind + "_temp_path " + prefix + "." + kind + ";\n"
-	}
-	return fmt.Sprintf("daemon off; worker_processes %d; pid %s.pid; error_log %s.log;\nevents { worker_connections 4096; }\n"+
-		"http { access_log off; keepalive_requests 1000000; sendfile on; tcp_nopush on;\n%s%s\n}\n", workers, prefix, prefix, paths, http)
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// waitListening polls until somebody listens on address.
-func waitListening(address string) error {
-	deadline := time.Now().Add(15 * time.Second)
-	for {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			return conn.Close()
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("nobody listens on %s: %w", address, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

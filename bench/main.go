@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 64, "keep-alive connections")
 	flag.StringVar(&o.policy, "policy", "round_robin", "lb_policy of reverse_proxy and load_balancer")
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
-	only := flag.String("scenario", "get1k,get100k,post4k", "scenarios, with commas in between")
+	only := flag.String("scenario", "", "scenarios, with commas in between: get1k,get100k,post4k; of -uneven: healthy,late,slow,refusing,tail,joining,pairs (default: all)")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.uneven, "uneven", false, "measure policies with one of five backends slow, failing or otherwise odd, and nothing else")
 	quick := flag.Bool("quick", false, "two short rounds of get1k")
@@ -31,7 +32,7 @@ func main() {
 		o.rounds, o.duration, *only = 2, 2*time.Second, "get1k"
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o, strings.Split(*only, ","))
+	err := run(ctx, o, *only)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -49,14 +50,50 @@ type options struct {
 	uneven      bool
 }
 
-func run(ctx context.Context, o options, names []string) error {
-	var chosen []scenario
-	for _, name := range names {
-		s, ok := scenarios[name]
-		if !ok {
-			return fmt.Errorf("scenario %s: must be one of get1k, get100k, post4k", name)
+// experiment is something that is measured, with contenders of its own.
+type experiment struct {
+	name string
+	run  func(ctx context.Context, dir string, o options) error
+}
+
+// experiments are those of that kind.
+func experiments(o options) (all []experiment) {
+	if !o.uneven {
+		for _, s := range scenarios {
+			all = append(all, experiment{s.name, s.compare})
 		}
-		chosen = append(chosen, s)
+		return all
+	}
+	for _, s := range unevenScenarios {
+		all = append(all, experiment{s.name, s.compare})
+	}
+	return append(all, experiment{"joining", compareJoining}, experiment{"pairs", comparePairs})
+}
+
+// choose returns those with these names, all without names.
+func choose(all []experiment, names string) ([]experiment, error) {
+	if names == "" {
+		return all, nil
+	}
+	var chosen []experiment
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(e experiment) bool { return e.name == name })
+		if i < 0 {
+			var known []string
+			for _, e := range all {
+				known = append(known, e.name)
+			}
+			return nil, fmt.Errorf("scenario %s: must be one of %s", name, strings.Join(known, ", "))
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+func run(ctx context.Context, o options, only string) error {
+	chosen, err := choose(experiments(o), only)
+	if err != nil {
+		return err
 	}
 	if err := checkTools(); err != nil {
 		return err
@@ -79,22 +116,9 @@ func run(ctx context.Context, o options, names []string) error {
 			return fmt.Errorf("building caddy: %w", err)
 		}
 	}
-	var started processes
-	defer started.stop()
-	if o.uneven {
-		backends, contenders, err := startUneven(&started, dir, o)
-		if err != nil {
-			return err
-		}
-		return measureUneven(ctx, o, backends, contenders)
-	}
-	contenders, err := startAll(&started, dir, o)
-	if err != nil {
-		return err
-	}
-	for _, s := range chosen {
-		if err := measureScenario(ctx, o, dir, s, contenders); err != nil {
-			return err
+	for _, e := range chosen {
+		if err := e.run(ctx, dir, o); err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
 		}
 	}
 	return nil
@@ -114,35 +138,5 @@ func checkTools() error {
 	if _, err := exec.LookPath("haproxy"); err != nil {
 		fmt.Println("haproxy is not installed and left out; on Debian: apt-get install haproxy")
 	}
-	return nil
-}
-
-// measureScenario measures every contender in each round, in an order that is turned round every time, so that what
-// the machine does meanwhile falls on all alike.
-func measureScenario(ctx context.Context, o options, dir string, s scenario, contenders []contender) error {
-	script, err := s.writeScript(dir)
-	if err != nil {
-		return err
-	}
-	for _, c := range contenders {
-		if _, err := measure(ctx, o, c, s, script, time.Second); err != nil {
-			return err
-		}
-	}
-	rounds := make([][]sample, o.rounds)
-	for r := range rounds {
-		rounds[r] = make([]sample, len(contenders))
-		for k := range contenders {
-			i := k
-			if r%2 == 1 {
-				i = len(contenders) - 1 - k
-			}
-			if rounds[r][i], err = measure(ctx, o, contenders[i], s, script, o.duration); err != nil {
-				return err
-			}
-		}
-		fmt.Printf("%s: round %d of %d\n", s.name, r+1, o.rounds)
-	}
-	fmt.Print(report(s, contenders, rounds))
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,4 +119,28 @@ func parseStat(text string) (processStat, error) {
 		cpu:    time.Duration(numbers[1]+numbers[2]) * clockTick,
 		memory: numbers[3] * int64(os.Getpagesize()),
 	}, nil
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// waitListening polls until somebody listens on address.
+func waitListening(address string) error {
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("nobody listens on %s: %w", address, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }

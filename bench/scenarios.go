@@ -17,10 +17,10 @@ type scenario struct {
 	script            string // for wrk; empty for plain GET requests
 }
 
-var scenarios = map[string]scenario{
-	"get1k":   {"get1k", "GET, answer of 1 KiB", "/1k", ""},
-	"get100k": {"get100k", "GET, answer of 100 KiB", "/100k", ""},
-	"post4k":  {"post4k", "POST of 4 KiB, small answer", "/post", "wrk.method = 'POST'\nwrk.body = string.rep('x', 4096)\n"},
+var scenarios = []scenario{
+	{"get1k", "GET, answer of 1 KiB", "/1k", ""},
+	{"get100k", "GET, answer of 100 KiB", "/100k", ""},
+	{"post4k", "POST of 4 KiB, small answer", "/post", "wrk.method = 'POST'\nwrk.body = string.rep('x', 4096)\n"},
 }
 
 func (s scenario) writeScript(dir string) (string, error) {
@@ -29,6 +29,42 @@ func (s scenario) writeScript(dir string) (string, error) {
 	}
 	file := filepath.Join(dir, s.name+".lua")
 	return file, os.WriteFile(file, []byte(s.script), 0o600)
+}
+
+// compare measures every contender in each round, in an order that is turned round every time, so that what
+// the machine does meanwhile falls on all alike.
+func (s scenario) compare(ctx context.Context, dir string, o options) error {
+	var started processes
+	defer started.stop()
+	contenders, err := startAll(&started, dir, o)
+	if err != nil {
+		return err
+	}
+	script, err := s.writeScript(dir)
+	if err != nil {
+		return err
+	}
+	for _, c := range contenders {
+		if _, err := measure(ctx, o, c, s, script, time.Second); err != nil {
+			return err
+		}
+	}
+	rounds := make([][]sample, o.rounds)
+	for r := range rounds {
+		rounds[r] = make([]sample, len(contenders))
+		for k := range contenders {
+			i := k
+			if r%2 == 1 {
+				i = len(contenders) - 1 - k
+			}
+			if rounds[r][i], err = measure(ctx, o, contenders[i], s, script, o.duration); err != nil {
+				return err
+			}
+		}
+		fmt.Printf("%s: round %d of %d\n", s.name, r+1, o.rounds)
+	}
+	fmt.Print(report(s, contenders, rounds))
+	return nil
 }
 
 // sample is one measurement of one contender.

@@ -28,11 +28,16 @@ func (*instantTransport) RoundTrip(*http.Request) (*http.Response, error) {
 
 // BenchmarkHandler is what a request costs from the handler on, without the network.
 func BenchmarkHandler(b *testing.B) {
-	h := newConfig(b).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "transport": {"protocol": "instant"}}`)
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := h.ServeHTTP(httptest.NewRecorder(), newRequest(b), nil); err != nil {
-			b.Fatal(err)
-		}
+	for _, policy := range []string{"lb_round_robin", "lb_peak_ewma"} {
+		b.Run(policy, func(b *testing.B) {
+			h := newConfig(b).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "transport": {"protocol": "instant"},
+				"load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := h.ServeHTTP(httptest.NewRecorder(), newRequest(b), nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -4,6 +4,7 @@
 package openloop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,11 +35,19 @@ type Options struct {
 
 // Summary is what came back.
 type Summary struct {
-	Sent      int
-	Statuses  map[int]int    // answers by status
-	Errors    map[string]int // requests without an answer, by kind
-	Backends  map[string]int // answers by their header field X-Backend
-	latencies []time.Duration
+	Sent     int
+	Statuses map[int]int    // answers by status
+	Errors   map[string]int // requests without an answer, by kind
+	Backends map[string]int // answers by their header field X-Backend
+	Requests []Request      // in the order of their latencies
+}
+
+// Request is a request and what came of it.
+type Request struct {
+	Due     time.Duration // when it was, from the first one on
+	Latency time.Duration // from then until its end, whatever that was
+	Status  int           // of the answer; 0 if there was none
+	Backend string        // the answer's header field X-Backend
 }
 
 // Failed is the number of requests that got no answer, or one with a status of 500 and more.
@@ -57,10 +66,33 @@ func (s *Summary) Failed() int {
 
 // Quantile is the latency that a share of q of all requests did not exceed.
 func (s *Summary) Quantile(q float64) time.Duration {
-	if len(s.latencies) == 0 {
+	if len(s.Requests) == 0 {
 		return 0
 	}
-	return s.latencies[min(int(q*float64(len(s.latencies))), len(s.latencies)-1)]
+	return s.Requests[min(int(q*float64(len(s.Requests))), len(s.Requests)-1)].Latency
+}
+
+// Only is the summary of the requests that keep returns true for, without the kinds of errors.
+func (s *Summary) Only(keep func(Request) bool) *Summary {
+	kept := &Summary{Statuses: make(map[int]int), Backends: make(map[string]int)}
+	for _, r := range s.Requests {
+		if keep(r) {
+			kept.add(r)
+		}
+	}
+	kept.Sent = len(kept.Requests)
+	return kept
+}
+
+// add counts a request that has ended.
+func (s *Summary) add(r Request) {
+	s.Requests = append(s.Requests, r)
+	if r.Status != 0 {
+		s.Statuses[r.Status]++
+	}
+	if r.Backend != "" {
+		s.Backends[r.Backend]++
+	}
 }
 
 func (o *Options) setDefaults() error {
@@ -128,19 +160,14 @@ func Run(ctx context.Context, o Options) (*Summary, error) {
 			took := time.Since(due)
 			mu.Lock()
 			defer mu.Unlock()
-			s.latencies = append(s.latencies, took)
+			s.add(Request{due.Sub(start), took, status, backend})
 			if err != nil {
 				s.Errors[kind(err)]++
-				return
-			}
-			s.Statuses[status]++
-			if backend != "" {
-				s.Backends[backend]++
 			}
 		})
 	}
 	wg.Wait()
-	slices.Sort(s.latencies)
+	slices.SortFunc(s.Requests, func(a, b Request) int { return cmp.Compare(a.Latency, b.Latency) })
 	return s, nil
 }
 

@@ -30,6 +30,17 @@ func TestRun(t *testing.T) {
 	if s.Sent != 200 || s.Statuses[200] != 179 || s.Statuses[503] != 20 || s.Errors["connection broken"] != 1 || s.Failed() != 21 || s.Backends["one"] != 199 {
 		t.Errorf("%+v", s)
 	}
+	refused := s.Only(func(r Request) bool { return r.Status == http.StatusServiceUnavailable })
+	if refused.Sent != 20 || refused.Statuses[503] != 20 || refused.Backends["one"] != 20 || refused.Failed() != 20 {
+		t.Errorf("those refused: %+v", refused)
+	}
+	early := s.Only(func(r Request) bool { return r.Due < 500*time.Millisecond })
+	if early.Sent != 100 || early.Quantile(1) > s.Quantile(1) || early.Quantile(0) < s.Quantile(0) {
+		t.Errorf("those of the first half: %d", early.Sent)
+	}
+	if broken := s.Only(func(r Request) bool { return r.Status == 0 }); broken.Sent != 1 || len(broken.Statuses) != 0 {
+		t.Errorf("those without an answer: %+v", broken)
+	}
 }
 
 // TestStallShows: a server that stalls for a second delays everything that was due then.

@@ -73,6 +73,20 @@ func BenchmarkPick(b *testing.B) {
 	})
 }
 
+// BenchmarkPickClock is a pick with a look at the clock, as pools make those of [Timed] pickers.
+func BenchmarkPickClock(b *testing.B) {
+	for _, n := range []int{3, 100, 10_000} {
+		b.Run(fmt.Sprintf("PeakEWMA/%d", n), func(b *testing.B) {
+			members := mixed(PeakEWMA{}, n, 0)
+			p := PeakEWMA{}.Build(members, nil, nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				release(p, members, p.Pick(nil))
+			}
+		})
+	}
+}
+
 func BenchmarkPickParallel(b *testing.B) {
 	benchmark(b, func(b *testing.B, p Picker, members []Member) {
 		pick := picking(p)

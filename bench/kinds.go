@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+)
+
+// kind is a proxy with a policy.
+type kind struct {
+	name    string
+	command []string // that starts it, followed by its config's file
+	config  func(address string, backends []string) string
+	join    joiner // how backends are added to it while it runs; nil where that is not measured
+}
+
+// joiner adds backends to a running proxy. It returns when that is done, or, where nobody tells when, has been asked for.
+type joiner func(ctx context.Context, c *contender, now, added []string) error
+
+// caddyKind is Caddy with one directive.
+func caddyKind(name string, o options, directive, options string) kind {
+	return caddyWithAdmin(name, o, "admin off", directive, options)
+}
+
+// caddyWithAdmin is Caddy with these global options, too.
+func caddyWithAdmin(name string, o options, global, directive, options string) kind {
+	return kind{
+		name:    name,
+		command: []string{o.caddy, "run", "--adapter", "caddyfile", "--config"},
+		config: func(address string, backends []string) string {
+			return "{\n\t" + global + "\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
+				directive + " " + strings.Join(backends, " ") + options + "\n}\n"
+		},
+	}
+}
+
+// haproxyKind is HAProxy with that algorithm.
+func haproxyKind(name, balance string) kind { return haproxyWithGlobal(name, "", balance) }
+
+// haproxyWithGlobal is HAProxy with these global settings, too.
+func haproxyWithGlobal(name, global, balance string) kind {
+	return kind{
+		name:    name,
+		command: []string{"haproxy", "-db", "-f"},
+		config: func(address string, backends []string) string {
+			config := "global\n nbthread 2\n maxconn 4096\n" + global +
+				"defaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
+				address + "\n default_backend b\nbackend b\n balance " + balance + "\n"
+			for i, b := range backends {
+				config += fmt.Sprintf(" server s%d %s\n", i, b)
+			}
+			return config
+		},
+	}
+}
+
+// nginxKind is nginx with that method, which is round robin if it is empty.
+func nginxKind(name, dir, method string) kind {
+	return kind{
+		name:    name,
+		command: []string{"nginx", "-c"},
+		config: func(address string, backends []string) string {
+			upstream := "upstream b { " + method + " keepalive 64;"
+			for _, b := range backends {
+				upstream += " server " + b + ";"
+			}
+			_, port, _ := net.SplitHostPort(address)
+			return nginxConfig(filepath.Join(dir, "proxy"+port), 2, upstream+" }\nserver { listen "+address+
+				"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }")
+		},
+	}
+}
+
+// nginxConfig is the config of an nginx in the foreground whose files all begin with prefix.
+func nginxConfig(prefix string, workers int, http string) string {
+	paths := ""
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		paths += kind + "_temp_path " + prefix + "." + kind + ";\n"
+	}
+	return fmt.Sprintf("daemon off; worker_processes %d; pid %s.pid; error_log %s.log;\nevents { worker_connections 4096; }\n"+
+		"http { access_log off; keepalive_requests 1000000; sendfile on; tcp_nopush on;\n%s%s\n}\n", workers, prefix, prefix, paths, http)
+}
