@@ -177,7 +177,11 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 	if s, ok := q.h.policy.(*Sticky); ok {
 		return q.acquireSession(s, safe, r)
 	}
-	return q.set.acquire(q.h.policy, q.key, q.tried, safe, r, q.w)
+	key := q.key
+	if q.attempts == 0 && q.heldUntil.IsZero() && !q.h.Queue.enabled() {
+		key.Now = q.live.started // it has not waited
+	}
+	return q.set.acquire(q.h.policy, key, q.tried, safe, r, q.w)
 }
 
 // maxHeld is how long a request waits at most while no backend has been checked yet.

@@ -99,7 +99,10 @@ func (k *keeper) load(ctx context.Context, storage certmagic.Storage, pool strin
 // use makes this the storage from now on.
 func (k *keeper) use(storage certmagic.Storage) {
 	// Each config has a storage of its own, which may be the same place.
-	k.changed = k.changed || k.uses > 0
+	if k.uses > 0 {
+		k.changed = true
+		k.number++ // what was written elsewhere is to be here
+	}
 	k.storage = storage
 	k.uses++
 	k.looking = k.looking || k.unread || k.changed

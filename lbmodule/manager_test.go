@@ -106,7 +106,10 @@ func TestOtherStorage(t *testing.T) {
 	next := newConfigIn(t, other)
 	next.serve(withB)
 	c.cancel()
-	eventually(t, "the edits to be in the other storage", func() bool { return len(storageFiles(t, other)) == 1 })
+	eventually(t, "the edits to be in the other storage", func() bool {
+		files := storageFiles(t, other)
+		return len(files) == 1 && strings.HasSuffix(files[0], ".json") // and not on its way there
+	})
 	next.cancel()
 	if got := newConfigIn(t, other).serve(withB).overview().Backends[1].Weight; got != 5 {
 		t.Errorf("weight %d, want 5", got)

@@ -204,7 +204,11 @@ func (t *tier) pick(key Key, tried []int) int {
 	case t.keyed != nil && key.Known:
 		i = t.keyed.PickFor(key.Hash, tried)
 	case t.timed != nil:
-		i = t.timed.PickAt(time.Now(), tried)
+		now := key.Now
+		if now.IsZero() {
+			now = time.Now()
+		}
+		i = t.timed.PickAt(now, tried)
 	default:
 		i = t.picker.Pick(tried)
 	}

@@ -84,6 +84,9 @@ func (v *View) Acquire(tried []int, safe bool) (Lease, error) {
 type Key struct {
 	Hash  uint64
 	Known bool
+
+	// Now is the time, for policies that go by it and where it is known already; looking at the clock takes as long as choosing.
+	Now time.Time
 }
 
 // AcquireFor is Acquire for a request with that key. Policies that do not go by keys do not look at it.
