@@ -68,6 +68,12 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	_ = w.WriteMsg(answer)
 }
 
+// balancing is a load balancer over the addresses of app.example.test, with these settings besides.
+func (s *nameServer) balancing(port, settings string) string {
+	return "load_balancer {\n dynamic a app.example.test " + port + " {\n refresh 100ms\n resolvers " + s.addr + "\n versions ipv4\n }\n" +
+		" lb_policy round_robin\n slow_start off\n " + settings + "\n}"
+}
+
 // TestEditsOfDynamicBackends: what is edited about a backend that a source names holds, whatever the source says next.
 func TestEditsOfDynamicBackends(t *testing.T) {
 	names := startNameServer(t)
@@ -75,16 +81,7 @@ func TestEditsOfDynamicBackends(t *testing.T) {
 	backends, port := startOnOnePort(t, hosts...)
 	own := startBackend(t)
 	names.set(false, hosts[:2], nil)
-	c := startCaddy(t, `load_balancer {
-		name p
-		dynamic a app.example.test `+port+` {
-			refresh 100ms
-			resolvers `+names.addr+`
-			versions ipv4
-		}
-		lb_policy round_robin
-		slow_start off
-	}`)
+	c := startCaddy(t, names.balancing(port, "name p"))
 	if got, want := c.answers(20), backends[0].addr+" "+backends[1].addr; got != want {
 		t.Fatalf("answers from %s, want %s", got, want)
 	}
@@ -141,16 +138,7 @@ func TestDynamicA(t *testing.T) {
 	backends, port := startOnOnePort(t, hosts...)
 	all := []string{backends[0].addr, backends[1].addr, backends[2].addr}
 	names.set(false, hosts[:2], nil)
-	c := startCaddy(t, `load_balancer {
-		name dyn
-		dynamic a app.example.test `+port+` {
-			refresh 100ms
-			resolvers `+names.addr+`
-			versions ipv4
-		}
-		lb_policy round_robin
-		slow_start off
-	}`)
+	c := startCaddy(t, names.balancing(port, "name dyn"))
 	if got, want := c.answers(20), strings.Join(all[:2], " "); got != want {
 		t.Fatalf("answers from %s, want %s", got, want)
 	}

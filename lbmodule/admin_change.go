@@ -19,7 +19,7 @@ const (
 	maxBackends = 16384
 
 	// persistWait is for how long an answer waits for a change to be in storage, and syncWait where that was asked for.
-	persistWait = 200 * time.Millisecond
+	persistWait = time.Second
 	syncWait    = storageTimeout
 )
 

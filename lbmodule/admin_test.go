@@ -89,7 +89,7 @@ func TestEditBackends(t *testing.T) {
 	if before["a:1"] == 0 && before["b:1"] == 0 {
 		t.Fatalf("got %v", before)
 	}
-	added := asks(t, "POST", webPath+"/backends", `{"address": "[::1]:8080", "weight": 2, "owner": "deploy", "reason": "more load"}`).
+	added := asks(t, "POST", webPath+"/backends?sync", `{"address": "[::1]:8080", "weight": 2, "owner": "deploy", "reason": "more load"}`).
 		wants(t, http.StatusCreated, `"source":"api"`, `"persisted":true`, `"owner":"deploy"`)
 	if got, want := added.header.Get("Location"), webPath+"/backends/%5B::1%5D:8080"; got != want {
 		t.Errorf("Location %s, want %s", got, want)
@@ -114,9 +114,9 @@ func TestEditBackends(t *testing.T) {
 	if diff.Caddyfile != want || len(diff.JSON) != 2 || len(diff.Changes) != 3 {
 		t.Errorf("diff %+v", diff)
 	}
-	asks(t, "DELETE", webPath+"/backends/b", "").wants(t, http.StatusNoContent)
+	asks(t, "DELETE", webPath+"/backends/b?sync", "").wants(t, http.StatusNoContent)
 	asks(t, "GET", webPath+"/backends/b", "").wants(t, http.StatusNotFound, "backend b")
-	asks(t, "DELETE", webPath+"/backends/%5B::1%5D%3A8080", "").wants(t, http.StatusNoContent)
+	asks(t, "DELETE", webPath+"/backends/%5B::1%5D%3A8080?sync", "").wants(t, http.StatusNoContent)
 	if got := shares(t, h, 4); got["a:1"] != 4 {
 		t.Errorf("after all others were removed: %v", got)
 	}
@@ -282,7 +282,7 @@ func TestRemovalWaits(t *testing.T) {
 		}
 		path := webPath + "/backends/c:1"
 		if force {
-			asks(t, "DELETE", path+"?force", "").wants(t, http.StatusNoContent)
+			asks(t, "DELETE", path+"?force&sync", "").wants(t, http.StatusNoContent)
 			asks(t, "GET", path, "").wants(t, http.StatusNotFound)
 		} else {
 			asks(t, "DELETE", path, `{"reason": "old"}`).wants(t, http.StatusAccepted, `"removing":true`, `"in_flight":1`)
@@ -308,11 +308,11 @@ func eventually(t *testing.T, what string, done func() bool) {
 // A timed change undoes itself.
 func TestTimedChanges(t *testing.T) {
 	h := newConfig(t).serve(twoNamed)
-	b := asks(t, "PATCH", webPath+"/backends/b", `{"weight": 9, "state": "drain", "for": "100ms", "owner": "me"}`).wants(t, http.StatusOK).backend(t)
+	b := asks(t, "PATCH", webPath+"/backends/b", `{"weight": 9, "state": "drain", "for": "2s", "owner": "me"}`).wants(t, http.StatusOK).backend(t)
 	if b.Weight != 9 || b.Until == nil || b.Edits[0].TimeLeft == "" || b.Edits[0].Owner != "me" {
 		t.Errorf("%+v", b)
 	}
-	asks(t, "POST", webPath+"/backends", `{"address": "c:1", "for": "100ms"}`).wants(t, http.StatusCreated, `"time_left"`)
+	asks(t, "POST", webPath+"/backends", `{"address": "c:1", "for": "2s"}`).wants(t, http.StatusCreated, `"time_left"`)
 	eventually(t, "the changes to be over", func() bool {
 		b = asks(t, "GET", webPath+"/backends/b", "").backend(t)
 		return b.Weight == 3 && b.State == "ready" && asks(t, "GET", webPath+"/backends/c:1", "").status == http.StatusNotFound
@@ -376,7 +376,7 @@ func TestEditsAreKept(t *testing.T) {
 func TestRejectedConfigKeepsEdits(t *testing.T) {
 	c := newConfig(t)
 	h := c.serve(twoNamed)
-	asks(t, "DELETE", webPath+"/backends/a:1", "").wants(t, http.StatusNoContent)
+	asks(t, "DELETE", webPath+"/backends/a:1?sync", "").wants(t, http.StatusNoContent)
 	other := newConfig(t)
 	other.mustLoad(`{"name": "web", "upstreams": [{"dial": "x:1"}]}`)
 	if got := shares(t, h, 4); got["b:1"] != 4 {

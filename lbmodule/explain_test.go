@@ -272,7 +272,7 @@ func TestEditsOfPerRequestSource(t *testing.T) {
 	if got := goes("a:1"); got != "c:1" {
 		t.Errorf("%s, want c:1: the other one drains", got)
 	}
-	asks(t, "DELETE", webPath+"/backends/c:1", "").wants(t, http.StatusNoContent)
+	asks(t, "DELETE", webPath+"/backends/c:1?sync", "").wants(t, http.StatusNoContent)
 	if got := goes("a:1"); got != nobody.Dial {
 		t.Errorf("%s, want nobody", got)
 	}

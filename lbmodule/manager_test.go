@@ -47,7 +47,7 @@ func TestRemovalsAndReloads(t *testing.T) {
 	dir := t.TempDir()
 	first := newConfigIn(t, dir)
 	h := first.serve(withB)
-	asks(t, "DELETE", webPath+"/backends/b:1", "").wants(t, http.StatusNoContent)
+	asks(t, "DELETE", webPath+"/backends/b:1?sync", "").wants(t, http.StatusNoContent)
 
 	rejected := newConfigIn(t, dir)
 	rejected.serve(withoutB)
@@ -122,7 +122,7 @@ func TestNobodyLeft(t *testing.T) {
 	const settings = `{"name": "web", "upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "10ms"}}`
 	c := newConfigIn(t, dir)
 	c.serve(settings)
-	asks(t, "DELETE", webPath+"/backends/a:1", "").wants(t, http.StatusNoContent)
+	asks(t, "DELETE", webPath+"/backends/a:1?sync", "").wants(t, http.StatusNoContent)
 	next := newConfigIn(t, dir)
 	h := next.serve(settings)
 	c.cancel()

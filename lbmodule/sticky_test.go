@@ -188,7 +188,7 @@ func TestStickyFull(t *testing.T) {
 // A strict session whose backend had been gone finds it again: there is nobody else who would try.
 func TestStickyStrictRecovers(t *testing.T) {
 	for _, state := range []string{"ready", "drain"} {
-		h := newConfig(t).serve(`{"name": "sticky-recovers", "backends": [{"address": "a:1"}], "breaker": {"open": {"first": "20ms", "max": "20ms"}, "probes": 1},
+		h := newConfig(t).serve(`{"name": "sticky-recovers", "backends": [{"address": "a:1"}], "breaker": {"open": {"first": "2s", "max": "2s"}, "probes": 1},
 			"load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
 		b := newBrowser(t, h)
 		at, err := b.get()
