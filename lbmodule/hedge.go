@@ -109,6 +109,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	}
 	<-c.ended
 	if c.outcome() != copyWon {
+		q.live.copied("", nil)
 		q.outrun(c)
 		return res, err
 	}

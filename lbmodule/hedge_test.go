@@ -75,6 +75,7 @@ func TestHedged(t *testing.T) {
 			q := &request{h: h}
 			r := newRequest(t)
 			q.next(r, httptest.NewRecorder())
+			h.manager.live.add(&q.live, nil)
 			synctest.Test(t, func(t *testing.T) {
 				var canceled atomic.Int64
 				transport := scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)}
@@ -102,6 +103,10 @@ func TestHedged(t *testing.T) {
 					t.Errorf("%d canceled, want %d", canceled.Load(), test.canceled)
 				}
 			})
+			// A drain of where the copy was must not end the request.
+			if q.live.copy != "" {
+				t.Errorf("the copy at %s is taken for one that is still on its way", q.live.copy)
+			}
 			q.verdict = pool.Verdict{}
 			q.end()
 			// Also of a first attempt that a copy has stood in for.
