@@ -12,15 +12,15 @@ import (
 // Transactions on Parallel and Distributed Systems 12(10), 2001), and, unlike the least loaded of all, a member that looks idle
 // gets a bounded share: twice its own with two.
 //
-// It takes constant time and no lock. Where weights are equal a draw of the same member is made again, a bounded number of times. Where
-// they differ it counts: drawn again, the second would nearly always be another than a heavy first, and a light one that looks idle,
-// such as one that is ramped up, would get many times its share. As with [Random], a pick that only finds full and tried members takes the first free one
-// from a place drawn evenly.
+// It takes constant time and no lock. Where weights are equal no member is drawn twice in a row. Where they differ that counts as a
+// draw: in its place, the second would nearly always be another than a heavy first, and a light one that looks idle, such as one
+// that is ramped up, would get many times its share. As with [Random], a pick that only finds full and tried members takes the
+// first free one from a place drawn evenly.
 type Choices struct {
 	N int // draws; two where it is less, and never more than there are members
 }
 
-// more is how many draws are made again for having drawn the same member, one that is full, or one in tried.
+// more is how many draws are made again for having drawn one that is full, one in tried, or, where that does not count, the same.
 const more = 8
 
 // Build implements [Policy].
@@ -58,11 +58,14 @@ func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int 
 	best, found, again := -1, 0, false
 	for draws := 0; found < c.n && draws < c.n+more; draws++ {
 		p := c.draw()
+		if p == best && c.uniform {
+			p = c.other(p)
+		}
 		if excluded(tried, c.index[p]) || c.members[p].full() {
 			continue
 		}
-		if p == best && (c.uniform || c.redraw) {
-			again = !c.uniform
+		if p == best && c.redraw {
+			again = true
 			continue
 		}
 		found++
@@ -76,6 +79,15 @@ func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int 
 		}
 	}
 	return c.index[best]
+}
+
+// other draws a position other than p evenly. There are two at least: with one member there is one draw.
+func (c *choices) other(p int) int {
+	p += 1 + rand.IntN(len(c.columns)-1)
+	if p >= len(c.columns) {
+		p -= len(c.columns)
+	}
+	return p
 }
 
 // Score implements [Scored].
