@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"bufio"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// Takes tells whether the client can make that request: an ordinary one, which has no body and may be made again. All else is for
+// net/http's transport, what is wrong with a request included.
+func (c *Client) Takes(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	default:
+		return false
+	}
+	u := r.URL
+	return canTell && r.Body == nil && r.ContentLength == 0 && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
+		u.Scheme == "http" && u.Host != "" && u.Opaque == "" && u.User == nil && isPlainQuery(u.RawQuery) &&
+		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
+}
+
+// isPlainHost tells whether a host can be sent as it is.
+func isPlainHost(host string) bool {
+	for i := range len(host) {
+		switch b := host[i]; {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '.', b == '-', b == ':', b == '_', b == '[', b == ']':
+		default:
+			return false
+		}
+	}
+	return host != ""
+}
+
+// isPlainQuery tells whether a query can be sent as it is. Paths are always escaped.
+func isPlainQuery(query string) bool {
+	for i := range len(query) {
+		if query[i] <= ' ' || query[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// isPlainHeader tells whether a header is valid, and asks for nothing beyond an answer.
+func isPlainHeader(h http.Header) bool {
+	if _, named := h["User-Agent"]; !named {
+		return false // net/http's transport fills in its own
+	}
+	for name, values := range h {
+		switch name {
+		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Content-Length", "Host":
+			return false
+		}
+		if !httpguts.ValidHeaderFieldName(name) {
+			return false
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// onlyWants1xx tells whether there is nobody who wants to hear of more than informational answers.
+func onlyWants1xx(t *httptrace.ClientTrace) bool {
+	return t == nil || t.GetConn == nil && t.GotConn == nil && t.PutIdleConn == nil && t.GotFirstResponseByte == nil && t.Got100Continue == nil &&
+		t.DNSStart == nil && t.DNSDone == nil && t.ConnectStart == nil && t.ConnectDone == nil && t.TLSHandshakeStart == nil &&
+		t.TLSHandshakeDone == nil && t.WroteHeaderField == nil && t.WroteHeaders == nil && t.Wait100Continue == nil && t.WroteRequest == nil
+}
+
+// asksGzip tells whether the client asks for packed answers, as net/http's transport does: what comes for it is unpacked again.
+func (c *Client) asksGzip(r *http.Request) bool {
+	return !c.DisableCompression && r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
+}
+
+// writeHead writes a request that is taken. Errors show when w is flushed.
+func writeHead(w *bufio.Writer, r *http.Request, asksGzip bool) {
+	w.WriteString(r.Method)
+	w.WriteByte(' ')
+	w.WriteString(r.URL.RequestURI())
+	w.WriteString(" HTTP/1.1\r\nHost: ")
+	w.WriteString(r.Host)
+	w.WriteString("\r\n")
+	for name, values := range r.Header {
+		for _, v := range values {
+			if name == "User-Agent" && v == "" {
+				continue // that is how nothing is said
+			}
+			writeField(w, name, v)
+		}
+	}
+	if asksGzip {
+		writeField(w, "Accept-Encoding", "gzip")
+	}
+	w.WriteString("\r\n")
+}
+
+func writeField(w *bufio.Writer, name, value string) {
+	w.WriteString(name)
+	w.WriteString(": ")
+	w.WriteString(strings.Trim(value, " \t"))
+	w.WriteString("\r\n")
+}
