@@ -31,7 +31,6 @@ func (h *Handler) shorten() {
 		MaxIdleConnsPerHost:    t.Transport.MaxIdleConnsPerHost,
 		IdleConnTimeout:        t.Transport.IdleConnTimeout,
 		DisableCompression:     t.Transport.DisableCompression,
-		WriteBufferSize:        t.Transport.WriteBufferSize,
 		ReadBufferSize:         t.Transport.ReadBufferSize,
 	}}
 }

@@ -44,9 +44,9 @@ func (b *body) end(err error) error {
 	if b.over.Swap(true) {
 		return errClosed
 	}
-	watched := b.stop()
-	b.conn.release(watched && b.again && err == io.EOF)
-	if err != io.EOF && !watched {
+	watched, complete := b.stop(), errors.Is(err, io.EOF)
+	b.conn.release(complete && watched && b.again)
+	if !complete && !watched {
 		return context.Cause(b.ctx)
 	}
 	return err

@@ -36,8 +36,8 @@ type Client struct {
 	// say what it accepts.
 	DisableCompression bool
 
-	// WriteBufferSize and ReadBufferSize are sizes in bytes. Default: 4 KiB.
-	WriteBufferSize, ReadBufferSize int
+	// ReadBufferSize is in bytes. Default: 4 KiB.
+	ReadBufferSize int
 
 	idle idle
 }
@@ -98,9 +98,9 @@ func (c *Client) headerBytes() int64 {
 	return c.MaxResponseHeaderBytes
 }
 
-func size(given int) int {
-	if given <= 0 {
+func (c *Client) bufferSize() int {
+	if c.ReadBufferSize <= 0 {
 		return defaultBuffer
 	}
-	return given
+	return c.ReadBufferSize
 }

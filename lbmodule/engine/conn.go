@@ -26,7 +26,7 @@ type conn struct {
 	client *Client
 	host   string
 	br     *bufio.Reader
-	bw     *bufio.Writer
+	out    []byte          // room for a request
 	raw    syscall.RawConn // nil where the connection cannot be looked at; it is used once then
 	look   func(fd uintptr) bool
 	quiet  bool // what look saw
@@ -34,13 +34,16 @@ type conn struct {
 
 	since  time.Time // when it became idle
 	left   int64     // bytes that may be read of a header; negative for no bound
+	failed error     // what reading from the network failed with
 	closed atomic.Bool
 }
 
+// maxOut is how much room a connection keeps for its next request.
+const maxOut = 16 << 10
+
 func newConn(client *Client, host string, made net.Conn) *conn {
 	c := &conn{net: made, client: client, host: host}
-	c.br = bufio.NewReaderSize(c, size(client.ReadBufferSize))
-	c.bw = bufio.NewWriterSize(made, size(client.WriteBufferSize))
+	c.br = bufio.NewReaderSize(c, client.bufferSize())
 	if s, ok := made.(syscall.Conn); ok && canTell {
 		if raw, err := s.SyscallConn(); err == nil {
 			c.raw, c.look = raw, c.peek
@@ -55,13 +58,17 @@ func (c *conn) Read(p []byte) (int, error) {
 		return c.net.Read(p)
 	}
 	if c.left == 0 {
-		return 0, fmt.Errorf("header of the answer is longer than %d bytes", c.client.headerBytes())
+		c.failed = fmt.Errorf("header of the answer is longer than %d bytes", c.client.headerBytes())
+		return 0, c.failed
 	}
 	if int64(len(p)) > c.left {
 		p = p[:c.left]
 	}
 	n, err := c.net.Read(p)
 	c.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.failed = err
+	}
 	return n, err
 }
 
@@ -101,7 +108,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	again := !res.Close && !r.Close
+	again := !res.Close && res.StatusCode >= http.StatusOK
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
 		c.release(stop() && again)
@@ -120,9 +127,12 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 
 // roundTrip writes the request and reads the header of its answer.
 func (c *conn) roundTrip(ctx context.Context, r *http.Request, asksGzip bool) (*http.Response, error) {
-	writeHead(c.bw, r, asksGzip)
-	if err := c.bw.Flush(); err != nil {
+	c.out = appendHead(c.out[:0], r, asksGzip)
+	if _, err := c.net.Write(c.out); err != nil {
 		return nil, c.early(err)
+	}
+	if cap(c.out) > maxOut {
+		c.out = nil
 	}
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
@@ -136,7 +146,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request, asksGzip bool) (*
 	}
 	res, err := c.readHeader(ctx, r)
 	if err != nil {
-		return nil, late(err)
+		return nil, c.late(err)
 	}
 	c.left = -1
 	if timeout > 0 {
@@ -174,15 +184,18 @@ func (c *conn) early(err error) error {
 	if c.used && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return errStale
 	}
-	return late(err)
+	return c.late(err)
 }
 
 // late is the error when err came afterwards.
-func late(err error) error {
+func (c *conn) late(err error) error {
+	if c.failed != nil {
+		err = c.failed // and not what a parser made of a half line
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errHeaderTimeout
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("reading the answer: %w", err)

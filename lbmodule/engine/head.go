@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bufio"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -79,31 +78,29 @@ func (c *Client) asksGzip(r *http.Request) bool {
 	return !c.DisableCompression && r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
 }
 
-// writeHead writes a request that is taken. Errors show when w is flushed.
-func writeHead(w *bufio.Writer, r *http.Request, asksGzip bool) {
-	w.WriteString(r.Method)
-	w.WriteByte(' ')
-	w.WriteString(r.URL.RequestURI())
-	w.WriteString(" HTTP/1.1\r\nHost: ")
-	w.WriteString(r.Host)
-	w.WriteString("\r\n")
+// appendHead appends a request that is taken.
+func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
+	b = append(b, r.Method...)
+	b = append(b, ' ')
+	b = append(b, r.URL.RequestURI()...)
+	b = append(b, " HTTP/1.1\r\n"...)
+	b = appendField(b, "Host", r.Host)
 	for name, values := range r.Header {
 		for _, v := range values {
-			if name == "User-Agent" && v == "" {
-				continue // that is how nothing is said
+			if name != "User-Agent" || v != "" { // an empty one is how nothing is said
+				b = appendField(b, name, v)
 			}
-			writeField(w, name, v)
 		}
 	}
 	if asksGzip {
-		writeField(w, "Accept-Encoding", "gzip")
+		b = appendField(b, "Accept-Encoding", "gzip")
 	}
-	w.WriteString("\r\n")
+	return append(b, "\r\n"...)
 }
 
-func writeField(w *bufio.Writer, name, value string) {
-	w.WriteString(name)
-	w.WriteString(": ")
-	w.WriteString(strings.Trim(value, " \t"))
-	w.WriteString("\r\n")
+func appendField(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, strings.Trim(value, " \t")...)
+	return append(b, "\r\n"...)
 }
