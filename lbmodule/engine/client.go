@@ -1,6 +1,6 @@
-// Package engine is the short way to a backend: requests without a body, over plain connections that are kept, made on the
-// goroutine of who asks. net/http's transport gives every connection two goroutines of its own, and hands each request over to
-// them and back; most of what a small request costs a proxy goes there.
+// Package engine is the short way to a backend: requests with a small body or none, over plain connections that are kept, made on
+// the goroutine of who asks. net/http's transport gives every connection two goroutines of its own, and hands each request over to
+// them and back; most of what a transport costs a small request goes there.
 //
 // The engine takes the ordinary only ([Client.Takes]): what it does not take is for net/http's transport. It parses no HTTP
 // itself: answers are read by [http.ReadResponse], as the transport does, so both agree on what an answer is.
@@ -57,23 +57,51 @@ func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
 // RoundTrip implements [http.RoundTripper] for requests that the client takes. A kept connection that the backend closed before it
-// answered with anything is replaced by a new one, once: requests that are taken may be made again.
+// answered with anything is replaced by a new one, once, where a request may be made again by itself.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
+	if r.Body != nil {
+		defer r.Body.Close()
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if kept := c.idle.take(r.URL.Host); kept != nil {
-		res, err := kept.exchange(r)
-		if !errors.Is(err, errStale) {
-			return res, err
-		}
-	}
-	made, err := c.dial(ctx, r.URL.Host)
+	chosen, err := c.connect(ctx, r.URL.Host)
 	if err != nil {
 		return nil, err
 	}
-	return made.exchange(r)
+	if err := chosen.compose(r); err != nil {
+		chosen.release(true) // nothing has been sent
+		return nil, err
+	}
+	if r.ContentLength > 0 && chosen.used && !chosen.alive() {
+		// The backend did not wait for as long as the client took to send the body.
+		out := chosen.out
+		chosen.close()
+		if chosen, err = c.connect(ctx, r.URL.Host); err != nil {
+			return nil, err
+		}
+		chosen.out = out
+	}
+	res, err := chosen.exchange(r)
+	if !errors.Is(err, errStale) {
+		return res, err
+	}
+	if chosen, err = c.dial(ctx, r.URL.Host); err != nil {
+		return nil, err
+	}
+	if err := chosen.compose(r); err != nil {
+		return nil, err
+	}
+	return chosen.exchange(r)
+}
+
+// connect returns a kept connection, or makes one.
+func (c *Client) connect(ctx context.Context, host string) (*conn, error) {
+	if kept := c.idle.take(host); kept != nil {
+		return kept, nil
+	}
+	return c.dial(ctx, host)
 }
 
 // dial makes a connection.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -39,7 +40,7 @@ type conn struct {
 }
 
 // maxOut is how much room a connection keeps for its next request.
-const maxOut = 16 << 10
+const maxOut = 2 * maxBody
 
 func newConn(client *Client, host string, made net.Conn) *conn {
 	c := &conn{net: made, client: client, host: host}
@@ -95,12 +96,33 @@ func (c *conn) release(clean bool) {
 	c.client.idle.put(c, time.Now())
 }
 
-// exchange makes a request. The connection belongs to the answer then, or is given up.
+// compose puts down what is to be sent.
+func (c *conn) compose(r *http.Request) error {
+	c.out = appendHead(c.out[:0], r, c.client.asksGzip(r))
+	if r.ContentLength == 0 {
+		return nil
+	}
+	head, length := len(c.out), int(r.ContentLength)
+	// With room for one byte too many: that it does not come is how a body ends.
+	c.out = slices.Grow(c.out, length+1)[:head+length+1]
+	n, err := io.ReadFull(r.Body, c.out[head:])
+	c.out = c.out[:head+n]
+	switch {
+	case err == nil:
+		return fmt.Errorf("body of the request is longer than its %d bytes", length)
+	case n == length && errors.Is(err, io.ErrUnexpectedEOF):
+		return nil
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("reading the request: %w", err)
+}
+
+// exchange makes the request that was composed. The connection belongs to the answer then, or is given up.
 func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	stop := context.AfterFunc(ctx, c.close)
-	asksGzip := c.client.asksGzip(r)
-	res, err := c.roundTrip(ctx, r, asksGzip)
+	res, err := c.roundTrip(ctx, r)
 	if err != nil {
 		c.close()
 		if !stop() {
@@ -116,7 +138,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	}
 	b := &body{conn: c, stop: stop, ctx: ctx, from: res.Body, again: again}
 	res.Body = b
-	if asksGzip && isGzip(res.Header) {
+	if c.client.asksGzip(r) && isGzip(res.Header) {
 		res.Body = &unpacked{packed: b}
 		res.Header.Del("Content-Encoding")
 		res.Header.Del("Content-Length")
@@ -126,10 +148,9 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 }
 
 // roundTrip writes the request and reads the header of its answer.
-func (c *conn) roundTrip(ctx context.Context, r *http.Request, asksGzip bool) (*http.Response, error) {
-	c.out = appendHead(c.out[:0], r, asksGzip)
+func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, error) {
 	if _, err := c.net.Write(c.out); err != nil {
-		return nil, c.early(err)
+		return nil, c.early(r, err)
 	}
 	if cap(c.out) > maxOut {
 		c.out = nil
@@ -142,7 +163,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request, asksGzip bool) (*
 	}
 	c.left = c.client.headerBytes()
 	if _, err := c.br.Peek(1); err != nil {
-		return nil, c.early(err)
+		return nil, c.early(r, err)
 	}
 	res, err := c.readHeader(ctx, r)
 	if err != nil {
@@ -180,8 +201,8 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 }
 
 // early is the error when err came before the first byte of an answer.
-func (c *conn) early(err error) error {
-	if c.used && !errors.Is(err, os.ErrDeadlineExceeded) {
+func (c *conn) early(r *http.Request, err error) error {
+	if c.used && isRepeatable(r) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return errStale
 	}
 	return c.late(err)

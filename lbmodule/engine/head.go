@@ -3,23 +3,41 @@ package engine
 import (
 	"net/http"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
 )
 
-// Takes tells whether the client can make that request: an ordinary one, which has no body and may be made again. All else is for
-// net/http's transport, what is wrong with a request included.
+// maxBody is up to which size bodies are sent in one piece with their heads, once they have come whole. Longer ones are passed on as
+// they come, which is for net/http's transport.
+const maxBody = 16 << 10
+
+// Takes tells whether the client can make that request: an ordinary one. All else is for net/http's transport, what is wrong with a
+// request included.
 func (c *Client) Takes(r *http.Request) bool {
 	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 	default:
 		return false
 	}
 	u := r.URL
-	return canTell && r.Body == nil && r.ContentLength == 0 && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
+	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
 		u.Scheme == "http" && u.Host != "" && u.Opaque == "" && u.User == nil && isPlainQuery(u.RawQuery) &&
 		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
+}
+
+// isSmall tells whether a request has no body, or one whose length is known and small.
+func isSmall(r *http.Request) bool {
+	if r.Body == nil || r.Body == http.NoBody {
+		return r.ContentLength == 0
+	}
+	return r.ContentLength > 0 && r.ContentLength <= maxBody
+}
+
+// isRepeatable tells whether a request may be made again by itself when it is not known what became of it.
+func isRepeatable(r *http.Request) bool {
+	return r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions)
 }
 
 // isPlainHost tells whether a host can be sent as it is.
@@ -51,7 +69,7 @@ func isPlainHeader(h http.Header) bool {
 	}
 	for name, values := range h {
 		switch name {
-		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Content-Length", "Host":
+		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host":
 			return false
 		}
 		if !httpguts.ValidHeaderFieldName(name) {
@@ -85,11 +103,20 @@ func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
 	b = append(b, r.URL.RequestURI()...)
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendField(b, "Host", r.Host)
+	if r.ContentLength > 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, r.ContentLength, 10)
+		b = append(b, "\r\n"...)
+	}
+	if agent := r.Header.Get("User-Agent"); agent != "" { // an empty one is how nothing is said
+		b = appendField(b, "User-Agent", agent)
+	}
 	for name, values := range r.Header {
+		if name == "User-Agent" || name == "Content-Length" {
+			continue
+		}
 		for _, v := range values {
-			if name != "User-Agent" || v != "" { // an empty one is how nothing is said
-				b = appendField(b, name, v)
-			}
+			b = appendField(b, name, v)
 		}
 	}
 	if asksGzip {

@@ -124,12 +124,22 @@ func FuzzAnswersAreThoseOfTheTransport(f *testing.F) {
 	})
 }
 
-// sent is what a backend is sent for that request, the lines of the header in order.
+func setBody(r *http.Request, method, body string) {
+	r.Method, r.ContentLength, r.Body = method, int64(len(body)), io.NopCloser(strings.NewReader(body))
+}
+
+// sent is what a backend is sent for that request: the lines of the header in order, and the body.
 func sent(t testing.TB, rt func(b *backend) http.RoundTripper, r *http.Request) []string {
 	t.Helper()
 	lines := make(chan []string, 1)
 	b := newBackend(t, func(_ int, p *peer) {
-		lines <- p.head()
+		head := p.head()
+		body := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(p.br, body); err != nil {
+			t.Error(err)
+		}
+		slices.Sort(head[1:])
+		lines <- append(head, string(body))
 		p.say(okay)
 	})
 	res, err := rt(b).RoundTrip(r)
@@ -137,9 +147,7 @@ func sent(t testing.TB, rt func(b *backend) http.RoundTripper, r *http.Request) 
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	got := <-lines
-	slices.Sort(got[1:])
-	return got
+	return <-lines
 }
 
 func TestRequestsAreThoseOfTheTransport(t *testing.T) {
@@ -166,20 +174,35 @@ func TestRequestsAreThoseOfTheTransport(t *testing.T) {
 		"fragment":               func(r *http.Request) { r.URL.Fragment = "x" },
 		"options":                func(r *http.Request) { r.Method = http.MethodOptions },
 		"head":                   func(r *http.Request) { r.Method = http.MethodHead },
+		"agent without a value":  func(r *http.Request) { r.Header["User-Agent"] = nil },
+		"several agents":         func(r *http.Request) { r.Header["User-Agent"] = []string{"a", "b"} },
+		"body":                   func(r *http.Request) { setBody(r, http.MethodPost, "hello") },
+		"body of a GET":          func(r *http.Request) { setBody(r, http.MethodGet, "hello") },
+		"body of a DELETE":       func(r *http.Request) { setBody(r, http.MethodDelete, "hello") },
+		"longest body":           func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", maxBody)) },
+		"empty POST":             func(r *http.Request) { r.Method = http.MethodPost },
+		"empty PUT":              func(r *http.Request) { r.Method = http.MethodPut },
+		"empty PATCH":            func(r *http.Request) { r.Method = http.MethodPatch },
+		"empty DELETE":           func(r *http.Request) { r.Method = http.MethodDelete },
+		"length in the header":   func(r *http.Request) { r.Header.Set("Content-Length", "3") },
+		"other length there":     func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Content-Length", "3") },
 		"header of an old proxy": func(r *http.Request) { r.Header.Set("Keep-Alive", "x"); r.Header.Set("Via", "1.1 Caddy") },
 	} {
-		r := request(t.Context(), http.MethodGet, "http://backend/x")
-		change(r)
-		if !new(Client).Takes(r) {
+		request := func() *http.Request {
+			r := request(t.Context(), http.MethodGet, "http://backend/x")
+			change(r)
+			return r
+		}
+		if !new(Client).Takes(request()) {
 			t.Errorf("%s: not taken", name)
 			continue
 		}
-		ours := sent(t, func(b *backend) http.RoundTripper { return b.client() }, r)
+		ours := sent(t, func(b *backend) http.RoundTripper { return b.client() }, request())
 		theirs := sent(t, func(b *backend) http.RoundTripper {
 			stock := &http.Transport{DialContext: b.dial}
 			t.Cleanup(stock.CloseIdleConnections)
 			return stock
-		}, r)
+		}, request())
 		if !slices.Equal(ours, theirs) {
 			t.Errorf("%s:\n%q\nnet/http:\n%q", name, ours, theirs)
 		}
@@ -188,11 +211,12 @@ func TestRequestsAreThoseOfTheTransport(t *testing.T) {
 
 func TestWhatIsNotTaken(t *testing.T) {
 	for name, change := range map[string]func(r *http.Request){
-		"method":           func(r *http.Request) { r.Method = http.MethodPost },
+		"method":           func(r *http.Request) { r.Method = http.MethodConnect },
 		"no method":        func(r *http.Request) { r.Method = "" },
-		"may not be twice": func(r *http.Request) { r.Method = http.MethodDelete },
-		"body":             func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("x")) },
-		"length":           func(r *http.Request) { r.ContentLength = -1 },
+		"long body":        func(r *http.Request) { setBody(r, http.MethodPost, strings.Repeat("x", maxBody+1)) },
+		"unknown length":   func(r *http.Request) { setBody(r, http.MethodPost, "x"); r.ContentLength = -1 },
+		"no length":        func(r *http.Request) { setBody(r, http.MethodPost, "x"); r.ContentLength = 0 },
+		"no body":          func(r *http.Request) { r.ContentLength = 1 },
 		"trailer":          func(r *http.Request) { r.Trailer = http.Header{"X": nil} },
 		"close":            func(r *http.Request) { r.Close = true },
 		"https":            func(r *http.Request) { r.URL.Scheme = "https" },
@@ -207,7 +231,6 @@ func TestWhatIsNotTaken(t *testing.T) {
 		"foreign host":     func(r *http.Request) { r.Host = "bücher.example" },
 		"upgrade":          func(r *http.Request) { r.Header.Set("Connection", "Upgrade"); r.Header.Set("Upgrade", "websocket") },
 		"expect":           func(r *http.Request) { r.Header.Set("Expect", "100-continue") },
-		"length twice":     func(r *http.Request) { r.Header.Set("Content-Length", "3") },
 		"no user agent":    func(r *http.Request) { r.Header.Del("User-Agent") },
 		"name with spaces": func(r *http.Request) { r.Header["X Y"] = []string{"a"} },
 		"name with lines":  func(r *http.Request) { r.Header["X\r\nY"] = []string{"a"} },
