@@ -174,11 +174,11 @@ func TestPanickingProber(t *testing.T) {
 	}
 }
 
-// TestSpread has 1,000 checks at an interval of one second: no 100 ms get more than 1.3 times the mean, from the
-// first second on.
+// TestSpread has 2,000 checks at an interval of two seconds: no 200 ms get more than 1.3 times the mean, from the
+// first interval on. Where each probe is in its tenth of the interval is random: that is eight standard deviations.
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n = 1000
+		const n, interval, span = 2000, 2 * time.Second, 200 * time.Millisecond
 		var c Checker
 		var mu sync.Mutex
 		var slots [200]int
@@ -186,7 +186,7 @@ func TestSpread(t *testing.T) {
 		counting := proberFunc(func(context.Context) (int, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if slot := int(time.Since(start) / (100 * time.Millisecond)); slot < len(slots) {
+			if slot := int(time.Since(start) / span); slot < len(slots) {
 				slots[slot]++
 			}
 			return 200, nil
@@ -194,13 +194,13 @@ func TestSpread(t *testing.T) {
 		before := runtime.NumGoroutine()
 		var stops []func()
 		for i := range n {
-			ck := Check{Key: fmt.Sprint(i), Prober: counting, Interval: time.Second, FastInterval: time.Second, Timeout: time.Second}
+			ck := Check{Key: fmt.Sprint(i), Prober: counting, Interval: interval, FastInterval: interval, Timeout: time.Second}
 			stops = append(stops, c.Watch(ck, &backend{}))
 		}
 		if got := runtime.NumGoroutine() - before; got > n {
 			t.Errorf("%d goroutines for %d checks", got, n)
 		}
-		time.Sleep(21 * time.Second)
+		time.Sleep(21 * interval)
 		mu.Lock()
 		defer mu.Unlock()
 		total := 0
@@ -208,13 +208,13 @@ func TestSpread(t *testing.T) {
 			total += count
 		}
 		mean := float64(total) / float64(len(slots))
-		if mean < 95 || mean > 110 {
-			t.Errorf("%.1f probes in 100 ms, want 100", mean)
+		if mean < 190 || mean > 220 {
+			t.Errorf("%.1f probes in %v, want 200", mean, span)
 		}
-		// In the second when the first probes are still coming, the first of them have their second one.
+		// In the interval when the first probes are still coming, the first of them have their second one.
 		for i, count := range slots[10:] {
 			if float64(count) > 1.3*mean {
-				t.Errorf("%d probes in the 100 ms from %d ms on, mean %.1f", count, 1000+i*100, mean)
+				t.Errorf("%d probes in the %v from %v on, mean %.1f", count, span, interval+time.Duration(i)*span, mean)
 			}
 		}
 		t.Logf("mean %.1f, least %d, most %d", mean, slices.Min(slots[10:]), slices.Max(slots[10:]))

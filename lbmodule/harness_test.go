@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -133,6 +134,10 @@ func shares(t *testing.T, h *Handler, n int) map[string]int {
 	}
 	return counts
 }
+
+// spread is how far the count of n draws that each hit with probability p may be from n*p: seven standard deviations, and ten more for
+// what is rare, whose distribution has a longer tail. Chance alone goes beyond it less than once in 10^11 times.
+func spread(n int, p float64) float64 { return 7*math.Sqrt(float64(n)*p*(1-p)) + 10 }
 
 func expectError(t *testing.T, err error, parts ...string) {
 	t.Helper()

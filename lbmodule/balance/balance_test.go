@@ -2,6 +2,7 @@ package balance
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -79,6 +80,10 @@ func count(t *testing.T, picks []int, n int) []int {
 	}
 	return counts
 }
+
+// spread is how far the count of n draws that each hit with probability p may be from n*p: seven standard deviations, and ten more for
+// what is rare, whose distribution has a longer tail. Chance alone goes beyond it less than once in 10^11 times.
+func spread(n int, p float64) float64 { return 7*math.Sqrt(float64(n)*p*(1-p)) + 10 }
 
 // usable reports whether somebody can be picked, by definition.
 func usable(members []Member, tried []int) bool {

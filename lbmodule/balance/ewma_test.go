@@ -57,7 +57,7 @@ func TestPeakEWMAAvoids(t *testing.T) {
 		"one that is ten times slow":  {same(5, 1), func(l *Latency) { answers(l, 99, 100*ms, at(0)) }, 0, 0},
 		"one that fails":              {same(5, 1), func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0},
 		"one that does not answer":    {same(5, 1), func(l *Latency) { l.Unanswered(time.Second, at(0)) }, 0, 0},
-		"the slow, with two":          {same(2, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.005},
+		"the slow, with two":          {same(2, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0},
 		"the slow that is heavy":      {[]int{3, 1, 1}, func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.02},
 		"one that fails and is heavy": {[]int{3, 1, 1}, func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0.02},
 	} {
@@ -159,15 +159,13 @@ func TestPeakEWMATrial(t *testing.T) {
 	if got := p.PickAt(at(0), []int{1, 2}); got != 0 {
 		t.Errorf("picked %d, want the only one left", got)
 	}
-	// Where nobody is known, those without a request come first.
-	members = answering(same(10, 1), 1, make([]time.Duration, 10)...)
+	// Where nobody is known, those without a request come first, and then those with fewer.
+	members = answering(same(2, 1), 1, 0, 0)
 	p = PeakEWMA{}.Build(members, nil, nil).(Timed)
-	for range 10 {
+	for n := range 100 {
 		p.PickAt(at(0), nil)
-	}
-	for i, m := range members {
-		if m.Load.Load() > 3 {
-			t.Errorf("%d of the first ten requests at member %d", m.Load.Load(), i)
+		if a, b := members[0].Load.Load(), members[1].Load.Load(); max(a, b)-min(a, b) != int64(1-n%2) {
+			t.Fatalf("of the first %d requests %d and %d at two unknown members", n+1, a, b)
 		}
 	}
 }
@@ -190,7 +188,8 @@ func TestPeakEWMALoad(t *testing.T) {
 			members[i].Load.Store(int64(load))
 		}
 		got := counted(t, members, 1000, at(0))
-		if got[test.want] < 950 && test.weights[0] == test.weights[1] || got[test.want] < 500 {
+		// With equal weights both are drawn each time; a heavy one may be drawn twice.
+		if got[test.want] < 1000 && test.weights[0] == test.weights[1] || got[test.want] < 500 {
 			t.Errorf("weights %v, loads %v, %v: picked %v, want %d", test.weights, test.loads, test.took, got, test.want)
 		}
 	}

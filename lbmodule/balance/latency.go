@@ -109,7 +109,11 @@ func (l *Latency) average(d float32, n, t uint32) {
 		if left < 0.4 {
 			old *= float32(left) // it was only tried because its mean had fallen to this: it must not rise again
 		}
-		return old + (min(d, mostTimes*old+mostMore)-old)*float32(max(1-left, 1/float64(max(n, 1))))
+		share := max(1-left, 1/float64(max(n, 1)))
+		if old == 0 {
+			share = 1 // also for one that was counted later than another that is on its way
+		}
+		return old + (min(d, mostTimes*old+mostMore)-old)*float32(share)
 	})
 }
 

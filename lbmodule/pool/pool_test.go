@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -65,6 +66,10 @@ func shares(t *testing.T, v *View, n int) []int {
 	}
 	return counts
 }
+
+// spread is how far the count of n draws that each hit with probability p may be from n*p: seven standard deviations, and ten more for
+// what is rare, whose distribution has a longer tail. Chance alone goes beyond it less than once in 10^11 times.
+func spread(n int, p float64) float64 { return 7*math.Sqrt(float64(n)*p*(1-p)) + 10 }
 
 func TestSharesFollowWeights(t *testing.T) {
 	list := backends(3)

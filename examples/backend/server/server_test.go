@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/websocket"
 
@@ -73,6 +74,10 @@ func TestAnswers(t *testing.T) {
 		if !strings.HasPrefix(tt.path, "/_") {
 			requests++
 		}
+	}
+	// A client has an answer of known length before its handler has returned.
+	for deadline := time.Now().Add(10 * time.Second); s.Stats().InFlight > 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
 	if got := s.Stats(); got.Requests != requests || got.InFlight != 0 || got.Statuses[503] != 2 {
 		t.Errorf("stats = %+v, want %d requests, none in flight, two 503", got, requests)
