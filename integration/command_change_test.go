@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -221,27 +218,4 @@ func TestCommandTopWrites(t *testing.T) {
 	waitFor(t, "another weight", func() bool { return strings.Contains(c.mustLB("backends"), "weight 3, not 1") })
 	x.press("q")
 	x.checkRestored()
-}
-
-// TestReadmeSession does what README.md shows at the command line, and compares what is said but for times and addresses.
-func TestReadmeSession(t *testing.T) {
-	backends, _ := startBackends(t, 2)
-	c := startCaddy(t, fmt.Sprintf("load_balancer {\n\tname web\n\tbackend %s {\n\t\tname a\n\t}\n\tbackend %s {\n\t\tname b\n\t}\n}", backends[0].addr, backends[1].addr))
-	varying := regexp.MustCompile(`\b(\d+[dhm])?\d+[hms]\b|\b[a-z]+@\S+\b|\b0\.\d/`)
-	alike := func(text string) string {
-		text = strings.NewReplacer(backends[0].addr, "10.0.0.1:8080", backends[1].addr, "10.0.0.2:8080").Replace(text)
-		return varying.ReplaceAllString(words(text), "?")
-	}
-	for _, session := range snippets(t, "console") {
-		for step := range strings.SplitSeq(strings.TrimPrefix(session, "$ "), "\n$ ") {
-			command, want, _ := strings.Cut(step, "\n")
-			cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
-			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(caddyBinary)+":"+os.Getenv("PATH"), "CADDY_ADMIN="+c.admin, "USER=eve",
-				"XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
-			got, err := cmd.CombinedOutput()
-			if err != nil || strings.TrimSpace(alike(string(got))) != strings.TrimSpace(alike(want)) {
-				t.Errorf("%s: %v\n%s\nwant\n%s", command, err, alike(string(got)), alike(want))
-			}
-		}
-	}
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the table of metrics into README.md")
+var update = flag.Bool("update", false, "write the table of metrics into docs/signals.md")
 
 // startExample starts Caddyfile.example, which is what the demo runs, in front of three backends.
 func startExample(t *testing.T) *caddy {
@@ -26,7 +26,7 @@ func startExample(t *testing.T) *caddy {
 // metricName matches the names of metrics of ours, of Caddy and of its process.
 var metricName = regexp.MustCompile(`\b(caddy|go|process)_[a-z_]+`)
 
-// TestDeployedNames: what the alerts, the board and README ask for is what the demo has.
+// TestDeployedNames: what the alerts, the board and the pages ask for is what the demo has.
 func TestDeployedNames(t *testing.T) {
 	c := startExample(t)
 	c.get("/")
@@ -34,7 +34,12 @@ func TestDeployedNames(t *testing.T) {
 	promtool(t, text, "check", "metrics")
 	expressions := map[string][]string{
 		"alerts.yml": regexp.MustCompile(`(?m)expr:(.*(?:\n {10}.*)*)`).FindAllString(read(t, "../deploy/prometheus/alerts.yml"), -1),
-		"README.md":  snippets(t, "promql"),
+	}
+	all, _ := snippets(t)
+	for _, s := range all {
+		if s.language == "promql" {
+			expressions["the pages"] = append(expressions["the pages"], s.code)
+		}
 	}
 	var board struct {
 		Panels []struct {
@@ -82,19 +87,6 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// TestReadmeQueries: what README.md asks Prometheus can be asked.
-func TestReadmeQueries(t *testing.T) {
-	rules := "groups:\n- name: readme\n  rules:\n"
-	for i, query := range snippets(t, "promql") {
-		rules += fmt.Sprintf("  - record: query:%d\n    expr: %q\n", i, strings.TrimSpace(query))
-	}
-	file := filepath.Join(t.TempDir(), "rules.yml")
-	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	promtool(t, "", "check", "rules", file)
-}
-
 // TestComposeNamesFiles: what compose.yaml mounts and builds is there.
 func TestComposeNamesFiles(t *testing.T) {
 	mounts := regexp.MustCompile(`"?(\.\.?/[^:"\s]+):/`).FindAllStringSubmatch(read(t, "../deploy/compose.yaml"), -1)
@@ -108,8 +100,9 @@ func TestComposeNamesFiles(t *testing.T) {
 	}
 }
 
-// TestReadmeMetrics compares README.md with what a Caddy tells of its metrics; with -update it writes the table.
-func TestReadmeMetrics(t *testing.T) {
+// TestDocsMetrics compares docs/signals.md with what a Caddy tells of its metrics; with -update it writes the table. Other pages name
+// no metric that is not in it.
+func TestDocsMetrics(t *testing.T) {
 	c := startExample(t)
 	r, err := http.NewRequest(http.MethodGet, "http://"+c.admin+"/metrics", nil)
 	if err != nil {
@@ -129,20 +122,27 @@ func TestReadmeMetrics(t *testing.T) {
 	}
 	slices.Sort(rows)
 	table := "| metric | type | labels | meaning |\n|---|---|---|---|\n" + strings.Join(rows, "")
-	const begin, end = "<!-- metrics: written by go test ./integration -run TestReadmeMetrics -update -->\n", "<!-- end of metrics -->"
-	readme := read(t, "../README.md")
-	before, rest, ok := strings.Cut(readme, begin)
+	const begin, end = "<!-- metrics: written by go test ./integration -run TestDocsMetrics -update -->\n", "<!-- end of metrics -->"
+	page := read(t, "../docs/signals.md")
+	before, rest, ok := strings.Cut(page, begin)
 	have, after, complete := strings.Cut(rest, end)
 	if !ok || !complete {
-		t.Fatal("README.md has no place for the table of metrics")
+		t.Fatal("docs/signals.md has no place for the table of metrics")
+	}
+	for page, text := range pages(t) {
+		for _, name := range regexp.MustCompile(`caddy_(load_balancer|ip_rate_limit)_[a-z_]+`).FindAllString(text, -1) {
+			if !strings.Contains(table, "`"+strings.TrimSuffix(name, "_bucket")+"`") {
+				t.Errorf("%s names %s: there is no such metric", page, name)
+			}
+		}
 	}
 	if have == table {
 		return
 	}
 	if !*update {
-		t.Fatalf("README.md tells of other metrics; run this test with -update. It should have\n%s", table)
+		t.Fatalf("docs/signals.md tells of other metrics; run this test with -update. It should have\n%s", table)
 	}
-	if err := os.WriteFile("../README.md", []byte(before+begin+table+end+after), 0o644); err != nil {
+	if err := os.WriteFile("../docs/signals.md", []byte(before+begin+table+end+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
