@@ -22,8 +22,9 @@ var arrows = map[string][]string{
 	"command/plain":        {"command/api"},
 	"command/top":          {"command/api", "command/plain"},
 	"caddyfile":            {"lbmodule", "ratelimit"},
-	"lbmodule":             {"caddyapp", "lbmodule/dashboard", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule":             {"caddyapp", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/dashboard":   nil,
+	"lbmodule/engine":      nil,
 	"lbmodule/overlay":     nil,
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
@@ -40,7 +41,7 @@ var arrows = map[string][]string{
 
 // cores are the packages that know no framework.
 var cores = []string{
-	"lbmodule/balance", "lbmodule/dashboard", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
+	"lbmodule/balance", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
 	"command/api", "command/plain", "command/top",
 }
 

@@ -185,6 +185,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	h.loadRetries()
 	h.loadBreaker()
 	h.timeConnections()
+	h.shorten()
 	return h.loadProbing(ctx, h.transport(), original)
 }
 

@@ -104,7 +104,10 @@ func (q *request) outrun(c *hedgeCopy) {
 	a := attemptRecord{address: c.choice.upstream.Dial, start: c.start, took: time.Since(c.start), err: errLost, ended: true}
 	select {
 	case <-c.ended:
-		a.took, a.status, a.err = c.took, c.status, c.err
+		a.took, a.status = c.took, c.status
+		if !errors.Is(c.err, context.Canceled) {
+			a.err = c.err
+		}
 	default: // it is being canceled
 	}
 	q.trail = append(q.trail, a)

@@ -26,7 +26,8 @@ type attemptTransport struct {
 	// The transport that does the work. Default: `http`.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
-	next http.RoundTripper
+	next   http.RoundTripper
+	direct *direct // takes the short way where there is one; nil where there is none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -69,7 +70,18 @@ func (t *attemptTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.next.RoundTrip(r)
 	}
+	if t.direct != nil {
+		return q.attempt(t.direct, r)
+	}
 	return q.attempt(t.next, r)
+}
+
+// Cleanup closes the connections of the short way; the transport's are its own to close.
+func (t *attemptTransport) Cleanup() error {
+	if t.direct != nil {
+		t.direct.client.CloseIdleConnections()
+	}
+	return nil
 }
 
 // What follows are the optional interfaces of reverse_proxy. Where the transport has none of them, the answer
@@ -127,6 +139,7 @@ func (t *attemptTransport) EnableH2C() error {
 // Interface guards
 var (
 	_ caddy.Provisioner                                = (*attemptTransport)(nil)
+	_ caddy.CleanerUpper                               = (*attemptTransport)(nil)
 	_ http.RoundTripper                                = (*attemptTransport)(nil)
 	_ reverseproxy.BufferedTransport                   = (*attemptTransport)(nil)
 	_ reverseproxy.RequestHeaderOpsTransport           = (*attemptTransport)(nil)

@@ -1,0 +1,223 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// errStale is the error of a request on a kept connection that ended before anything came back: the backend may have closed it
+// while it was idle.
+var errStale = errors.New("kept connection is closed")
+
+// conn is a connection to a backend. At any time it belongs to one request, or to the idle ones.
+type conn struct {
+	net    net.Conn
+	client *Client
+	host   string
+	br     *bufio.Reader
+	out    []byte          // room for a request
+	raw    syscall.RawConn // nil where the connection cannot be looked at; it is used once then
+	look   func(fd uintptr) bool
+	quiet  bool // what look saw
+	used   bool // for a request before this one
+
+	since  time.Time // when it became idle
+	left   int64     // bytes that may be read of a header; negative for no bound
+	failed error     // what reading from the network failed with
+	closed atomic.Bool
+}
+
+// maxOut is how much room a connection keeps for its next request.
+const maxOut = 2 * maxBody
+
+func newConn(client *Client, host string, made net.Conn) *conn {
+	c := &conn{net: made, client: client, host: host}
+	c.br = bufio.NewReaderSize(c, client.bufferSize())
+	if s, ok := made.(syscall.Conn); ok && canTell {
+		if raw, err := s.SyscallConn(); err == nil {
+			c.raw, c.look = raw, c.peek
+		}
+	}
+	return c
+}
+
+// Read implements [io.Reader] for c.br.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.left < 0 {
+		return c.net.Read(p)
+	}
+	if c.left == 0 {
+		c.failed = fmt.Errorf("header of the answer is longer than %d bytes", c.client.headerBytes())
+		return 0, c.failed
+	}
+	if int64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	n, err := c.net.Read(p)
+	c.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.failed = err
+	}
+	return n, err
+}
+
+// alive tells whether an idle connection is open and nothing has come that nobody asked for.
+func (c *conn) alive() bool {
+	c.quiet = false
+	return c.raw.Read(c.look) == nil && c.quiet
+}
+
+// close may be called more than once, and while the connection is read from.
+func (c *conn) close() {
+	if !c.closed.Swap(true) {
+		c.net.Close()
+	}
+}
+
+// release gives the connection up after a request; clean tells that the answer has been read to its end, and another may follow.
+func (c *conn) release(clean bool) {
+	if !clean || c.raw == nil || c.br.Buffered() > 0 {
+		c.close()
+		return
+	}
+	c.used = true
+	c.client.idle.put(c, time.Now())
+}
+
+// compose puts down what is to be sent.
+func (c *conn) compose(r *http.Request) error {
+	c.out = appendHead(c.out[:0], r, c.client.asksGzip(r))
+	if r.ContentLength == 0 {
+		return nil
+	}
+	head, length := len(c.out), int(r.ContentLength)
+	// With room for one byte too many: that it does not come is how a body ends.
+	c.out = slices.Grow(c.out, length+1)[:head+length+1]
+	n, err := io.ReadFull(r.Body, c.out[head:])
+	c.out = c.out[:head+n]
+	switch {
+	case err == nil:
+		return fmt.Errorf("body of the request is longer than its %d bytes", length)
+	case n == length && errors.Is(err, io.ErrUnexpectedEOF):
+		return nil
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("reading the request: %w", err)
+}
+
+// exchange makes the request that was composed. The connection belongs to the answer then, or is given up.
+func (c *conn) exchange(r *http.Request) (*http.Response, error) {
+	ctx := r.Context()
+	stop := context.AfterFunc(ctx, c.close)
+	res, err := c.roundTrip(ctx, r)
+	if err != nil {
+		c.close()
+		if !stop() {
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+	again := !res.Close && res.StatusCode >= http.StatusOK
+	if r.Method == http.MethodHead || res.ContentLength == 0 {
+		res.Body = http.NoBody
+		c.release(stop() && again)
+		return res, nil
+	}
+	b := &body{conn: c, stop: stop, ctx: ctx, from: res.Body, again: again}
+	res.Body = b
+	if c.client.asksGzip(r) && isGzip(res.Header) {
+		res.Body = &unpacked{packed: b}
+		res.Header.Del("Content-Encoding")
+		res.Header.Del("Content-Length")
+		res.ContentLength, res.Uncompressed = -1, true
+	}
+	return res, nil
+}
+
+// roundTrip writes the request and reads the header of its answer.
+func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, error) {
+	if _, err := c.net.Write(c.out); err != nil {
+		return nil, c.early(r, err)
+	}
+	if cap(c.out) > maxOut {
+		c.out = nil
+	}
+	timeout := c.client.ResponseHeaderTimeout
+	if timeout > 0 {
+		if err := c.net.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+			return nil, err
+		}
+	}
+	c.left = c.client.headerBytes()
+	if _, err := c.br.Peek(1); err != nil {
+		return nil, c.early(r, err)
+	}
+	res, err := c.readHeader(ctx, r)
+	if err != nil {
+		return nil, c.late(err)
+	}
+	c.left = -1
+	if timeout > 0 {
+		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+// readHeader reads the header of the answer, and passes on what comes before it.
+func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response, error) {
+	for {
+		res, err := http.ReadResponse(c.br, r)
+		switch {
+		case err != nil:
+			return nil, err
+		case res.StatusCode == http.StatusSwitchingProtocols:
+			return nil, errors.New("backend switches protocols, which was not asked for")
+		case res.StatusCode >= http.StatusOK || res.StatusCode < http.StatusContinue:
+			return res, nil
+		}
+		// Where nobody looks at them, all headers together are bounded.
+		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.Got1xxResponse != nil {
+			if err := trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
+				return nil, err
+			}
+			c.left = c.client.headerBytes()
+		}
+	}
+}
+
+// early is the error when err came before the first byte of an answer.
+func (c *conn) early(r *http.Request, err error) error {
+	if c.used && isRepeatable(r) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errStale
+	}
+	return c.late(err)
+}
+
+// late is the error when err came afterwards.
+func (c *conn) late(err error) error {
+	if c.failed != nil {
+		err = c.failed // and not what a parser made of a half line
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errHeaderTimeout
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("reading the answer: %w", err)
+}

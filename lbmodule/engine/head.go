@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// maxBody is up to which size bodies are sent in one piece with their heads, once they have come whole. Longer ones are passed on as
+// they come, which is for net/http's transport.
+const maxBody = 16 << 10
+
+// Takes tells whether the client can make that request: an ordinary one. All else is for net/http's transport, what is wrong with a
+// request included.
+func (c *Client) Takes(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+	default:
+		return false
+	}
+	u := r.URL
+	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
+		u.Scheme == "http" && u.Host != "" && u.Opaque == "" && u.User == nil && isPlainQuery(u.RawQuery) &&
+		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
+}
+
+// isSmall tells whether a request has no body, or one whose length is known and small.
+func isSmall(r *http.Request) bool {
+	if r.Body == nil || r.Body == http.NoBody {
+		return r.ContentLength == 0
+	}
+	return r.ContentLength > 0 && r.ContentLength <= maxBody
+}
+
+// isRepeatable tells whether a request may be made again by itself when it is not known what became of it.
+func isRepeatable(r *http.Request) bool {
+	return r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions)
+}
+
+// isPlainHost tells whether a host can be sent as it is.
+func isPlainHost(host string) bool {
+	for i := range len(host) {
+		switch b := host[i]; {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '.', b == '-', b == ':', b == '_', b == '[', b == ']':
+		default:
+			return false
+		}
+	}
+	return host != ""
+}
+
+// isPlainQuery tells whether a query can be sent as it is. Paths are always escaped.
+func isPlainQuery(query string) bool {
+	for i := range len(query) {
+		if query[i] <= ' ' || query[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// isPlainHeader tells whether a header is valid, and asks for nothing beyond an answer.
+func isPlainHeader(h http.Header) bool {
+	if _, named := h["User-Agent"]; !named {
+		return false // net/http's transport fills in its own
+	}
+	for name, values := range h {
+		switch name {
+		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host":
+			return false
+		}
+		if !httpguts.ValidHeaderFieldName(name) {
+			return false
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// onlyWants1xx tells whether there is nobody who wants to hear of more than informational answers.
+func onlyWants1xx(t *httptrace.ClientTrace) bool {
+	return t == nil || t.GetConn == nil && t.GotConn == nil && t.PutIdleConn == nil && t.GotFirstResponseByte == nil && t.Got100Continue == nil &&
+		t.DNSStart == nil && t.DNSDone == nil && t.ConnectStart == nil && t.ConnectDone == nil && t.TLSHandshakeStart == nil &&
+		t.TLSHandshakeDone == nil && t.WroteHeaderField == nil && t.WroteHeaders == nil && t.Wait100Continue == nil && t.WroteRequest == nil
+}
+
+// asksGzip tells whether the client asks for packed answers, as net/http's transport does: what comes for it is unpacked again.
+func (c *Client) asksGzip(r *http.Request) bool {
+	return !c.DisableCompression && r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
+}
+
+// appendHead appends a request that is taken.
+func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
+	b = append(b, r.Method...)
+	b = append(b, ' ')
+	b = append(b, r.URL.RequestURI()...)
+	b = append(b, " HTTP/1.1\r\n"...)
+	b = appendField(b, "Host", r.Host)
+	if r.ContentLength > 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, r.ContentLength, 10)
+		b = append(b, "\r\n"...)
+	}
+	if agent := r.Header.Get("User-Agent"); agent != "" { // an empty one is how nothing is said
+		b = appendField(b, "User-Agent", agent)
+	}
+	for name, values := range r.Header {
+		if name == "User-Agent" || name == "Content-Length" {
+			continue
+		}
+		for _, v := range values {
+			b = appendField(b, name, v)
+		}
+	}
+	if asksGzip {
+		b = appendField(b, "Accept-Encoding", "gzip")
+	}
+	return append(b, "\r\n"...)
+}
+
+func appendField(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, strings.Trim(value, " \t")...)
+	return append(b, "\r\n"...)
+}

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// idle keeps connections that nobody uses. The zero idle is empty.
+type idle struct {
+	mu     sync.Mutex // guards what follows
+	hosts  map[string][]*conn
+	n      int // in all hosts
+	closed bool
+	reaper *time.Timer // nil while there is nothing to reap
+}
+
+// reapEvery is how often idle connections are looked at: whether they have been kept for too long, or the backend has closed them.
+// A connection that waits has no goroutine that would notice.
+const reapEvery = 5 * time.Second
+
+// take returns a connection to that host that is alive, nil if there is none. The one used last comes first, so that those too many
+// grow old.
+func (i *idle) take(host string) *conn {
+	for {
+		i.mu.Lock()
+		list := i.hosts[host]
+		if len(list) == 0 {
+			i.mu.Unlock()
+			return nil
+		}
+		last := len(list) - 1
+		c := list[last]
+		list[last] = nil
+		i.hosts[host] = list[:last]
+		i.n--
+		i.mu.Unlock()
+		if c.alive() {
+			return c
+		}
+		c.close()
+	}
+}
+
+// put keeps a connection, or closes it where enough are kept.
+func (i *idle) put(c *conn, now time.Time) {
+	if !i.keep(c, now) {
+		c.close()
+	}
+}
+
+func (i *idle) keep(c *conn, now time.Time) bool {
+	settings := c.client
+	most := settings.MaxIdleConnsPerHost
+	if most == 0 {
+		most = http.DefaultMaxIdleConnsPerHost
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	list := i.hosts[c.host]
+	if i.closed || len(list) >= most || settings.MaxIdleConns > 0 && i.n >= settings.MaxIdleConns {
+		return false
+	}
+	if i.hosts == nil {
+		i.hosts = make(map[string][]*conn)
+	}
+	c.since = now
+	i.hosts[c.host] = append(list, c)
+	i.n++
+	if i.reaper == nil {
+		i.reaper = time.AfterFunc(reapEvery, func() { i.reap(settings.IdleConnTimeout, time.Now()) })
+	}
+	return true
+}
+
+// reap closes the connections that have been kept for longer than that, if it is not 0, and those that are dead.
+func (i *idle) reap(longest time.Duration, now time.Time) {
+	i.mu.Lock()
+	var closing []*conn
+	for host, list := range i.hosts {
+		list = slices.DeleteFunc(list, func(c *conn) bool {
+			gone := longest > 0 && now.Sub(c.since) >= longest || !c.alive()
+			if gone {
+				closing = append(closing, c)
+			}
+			return gone
+		})
+		if i.hosts[host] = list; len(list) == 0 {
+			delete(i.hosts, host)
+		}
+	}
+	i.n -= len(closing)
+	if i.n > 0 && !i.closed {
+		i.reaper.Reset(reapEvery)
+	} else {
+		i.reaper = nil
+	}
+	i.mu.Unlock()
+	for _, c := range closing {
+		c.close()
+	}
+}
+
+// close closes all, and from now on whatever comes back.
+func (i *idle) close() {
+	i.mu.Lock()
+	hosts := i.hosts
+	i.hosts, i.n, i.closed = nil, 0, true
+	if i.reaper != nil {
+		i.reaper.Stop()
+	}
+	i.mu.Unlock()
+	for _, list := range hosts {
+		for _, c := range list {
+			c.close()
+		}
+	}
+}

@@ -1,0 +1,149 @@
+//go:build unix
+
+package engine
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// upload is the body of a request, which calls before it is read, and tells whether it was closed.
+type upload struct {
+	io.Reader
+	before func()
+	closed atomic.Bool
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	if u.before != nil {
+		u.before()
+		u.before = nil
+	}
+	return u.Reader.Read(p)
+}
+
+func (u *upload) Close() error {
+	u.closed.Store(true)
+	return nil
+}
+
+// post makes a request with that body, of that length.
+func post(t testing.TB, c *Client, body *upload, length int) (string, error) {
+	t.Helper()
+	r := request(t.Context(), http.MethodPost, "http://backend/")
+	r.Body, r.ContentLength = body, int64(length)
+	if !c.Takes(r) {
+		t.Fatal("not taken")
+	}
+	res, err := c.RoundTrip(r)
+	if !body.closed.Load() {
+		t.Error("the body is still open")
+	}
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return string(text), err
+}
+
+// swallowing answers requests of that length.
+func swallowing(length int) func(int, *peer) {
+	return func(_ int, p *peer) {
+		for p.head() != nil {
+			if _, err := io.CopyN(io.Discard, p.br, int64(length)); err != nil {
+				return
+			}
+			p.say(okay)
+		}
+	}
+}
+
+func TestUpload(t *testing.T) {
+	b := newBackend(t, swallowing(5))
+	c := b.client()
+	for range 3 {
+		if text, err := post(t, c, &upload{Reader: strings.NewReader("hello")}, 5); text != "ok" || err != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	// What cannot be read is not sent, and costs no connection.
+	broken := errors.New("client has left")
+	for name, body := range map[string]io.Reader{
+		"broken":    io.MultiReader(strings.NewReader("he"), readerOf(broken)),
+		"too short": strings.NewReader("hell"),
+		"empty":     strings.NewReader(""),
+		"too long":  strings.NewReader("hello!"),
+	} {
+		_, err := post(t, c, &upload{Reader: body}, 5)
+		if err == nil || name == "broken" && !errors.Is(err, broken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if text, err := post(t, c, &upload{Reader: strings.NewReader("hello")}, 5); text != "ok" || err != nil || b.dials() != 1 {
+		t.Errorf("%q, %v on %d connections, want the first one", text, err, b.dials())
+	}
+}
+
+type readerFunc func() error
+
+func readerOf(err error) io.Reader { return readerFunc(func() error { return err }) }
+
+func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
+
+// A backend that closes a kept connection while the body still comes is asked on another one.
+func TestSlowUpload(t *testing.T) {
+	leave, left := make(chan struct{}), make(chan struct{})
+	b := newBackend(t, func(n int, p *peer) {
+		if n > 1 {
+			swallowing(5)(n, p)
+			return
+		}
+		p.head()
+		p.say(okay)
+		<-leave
+		p.Close()
+		close(left)
+	})
+	c := b.client()
+	mustGet(t, c)
+	body := &upload{Reader: strings.NewReader("hello"), before: func() {
+		close(leave)
+		<-left
+	}}
+	if text, err := post(t, c, body, 5); text != "ok" || err != nil || b.dials() != 2 {
+		t.Errorf("%q, %v on %d connections", text, err, b.dials())
+	}
+}
+
+// A request that a backend may have acted on is not made again by itself.
+func TestUploadIsNotRepeated(t *testing.T) {
+	var requests atomic.Int32
+	b := newBackend(t, func(_ int, p *peer) {
+		p.head()
+		p.say(okay)
+		p.head()
+		requests.Add(1)
+	})
+	for _, body := range []string{"hello", ""} {
+		requests.Store(0)
+		c := b.client()
+		mustGet(t, c)
+		before := b.dials()
+		r := request(t.Context(), http.MethodPost, "http://backend/")
+		if body != "" {
+			setBody(r, http.MethodPost, body)
+		}
+		res, err := c.RoundTrip(r)
+		if err == nil {
+			res.Body.Close()
+		}
+		if err == nil || errors.Is(err, errStale) || b.dials() != before || requests.Load() != 1 {
+			t.Errorf("%q: %v, %d more connections, %d requests", body, err, b.dials()-before, requests.Load())
+		}
+	}
+}
