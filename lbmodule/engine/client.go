@@ -72,6 +72,9 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := chosen.compose(r); err != nil {
 		chosen.release(true) // nothing has been sent
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // and not how the body broke off then
+		}
 		return nil, err
 	}
 	if r.ContentLength > 0 && chosen.raw != nil && !chosen.alive() {

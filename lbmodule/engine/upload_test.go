@@ -99,6 +99,19 @@ func readerOf(err error) io.Reader { return readerFunc(func() error { return err
 
 func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
 
+// Where the client has left while its body was read, that is what is told, and not how reading it failed.
+func TestClientLeavesDuringUpload(t *testing.T) {
+	b := newBackend(t, swallowing(5))
+	c := b.client()
+	gone := errors.New("client has left")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := request(ctx, http.MethodPost, "http://backend/")
+	r.ContentLength, r.Body = 5, &upload{Reader: strings.NewReader("he"), before: func() { cancel(gone) }}
+	if _, err := c.RoundTrip(r); !errors.Is(err, gone) {
+		t.Errorf("%v", err)
+	}
+}
+
 // A backend that closes a kept connection while the body still comes is asked on another one.
 func TestSlowUpload(t *testing.T) {
 	leave, left := make(chan struct{}), make(chan struct{})
