@@ -57,7 +57,7 @@ func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
 // RoundTrip implements [http.RoundTripper] for requests that the client takes. A kept connection that the backend closed before it
-// answered with anything is replaced by a new one, once, where a request may be made again by itself.
+// answered with anything is replaced by a new one, once, where nothing was sent or a request may be made again by itself.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	if r.Body != nil {
@@ -72,9 +72,12 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := chosen.compose(r); err != nil {
 		chosen.release(true) // nothing has been sent
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // and not how the body broke off then
+		}
 		return nil, err
 	}
-	if r.ContentLength > 0 && chosen.used && !chosen.alive() {
+	if r.ContentLength > 0 && chosen.raw != nil && !chosen.alive() {
 		// The backend did not wait for as long as the client took to send the body.
 		out := chosen.out
 		chosen.close()
@@ -87,18 +90,17 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !errors.Is(err, errStale) {
 		return res, err
 	}
+	out := chosen.out // with the body, which has been read
 	if chosen, err = c.dial(ctx, r.URL.Host); err != nil {
 		return nil, err
 	}
-	if err := chosen.compose(r); err != nil {
-		return nil, err
-	}
+	chosen.out = out
 	return chosen.exchange(r)
 }
 
 // connect returns a kept connection, or makes one.
 func (c *Client) connect(ctx context.Context, host string) (*conn, error) {
-	if kept := c.idle.take(host); kept != nil {
+	if kept := c.idle.take(host, c.IdleConnTimeout, time.Now()); kept != nil {
 		return kept, nil
 	}
 	return c.dial(ctx, host)

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// errStale is the error of a request on a kept connection that ended before anything came back: the backend may have closed it
-// while it was idle.
+// errStale is the error of a request on a kept connection that ended before anything came back, where it can be made on another: the
+// backend may have closed the connection while it was idle.
 var errStale = errors.New("kept connection is closed")
 
 // conn is a connection to a backend. At any time it belongs to one request, or to the idle ones.
@@ -92,7 +92,9 @@ func (c *conn) release(clean bool) {
 		c.close()
 		return
 	}
-	c.used = true
+	if c.used = true; cap(c.out) > maxOut {
+		c.out = nil
+	}
 	c.client.idle.put(c, time.Now())
 }
 
@@ -149,11 +151,8 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 
 // roundTrip writes the request and reads the header of its answer.
 func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, error) {
-	if _, err := c.net.Write(c.out); err != nil {
-		return nil, c.early(r, err)
-	}
-	if cap(c.out) > maxOut {
-		c.out = nil
+	if n, err := c.net.Write(c.out); err != nil {
+		return nil, c.early(err, n == 0 || isRepeatable(r))
 	}
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
@@ -163,7 +162,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 	}
 	c.left = c.client.headerBytes()
 	if _, err := c.br.Peek(1); err != nil {
-		return nil, c.early(r, err)
+		return nil, c.early(err, isRepeatable(r))
 	}
 	res, err := c.readHeader(ctx, r)
 	if err != nil {
@@ -200,9 +199,9 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 	}
 }
 
-// early is the error when err came before the first byte of an answer.
-func (c *conn) early(r *http.Request, err error) error {
-	if c.used && isRepeatable(r) && !errors.Is(err, os.ErrDeadlineExceeded) {
+// early is the error when err came before the first byte of an answer; again tells whether the request may be made again.
+func (c *conn) early(err error, again bool) error {
+	if c.used && again && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return errStale
 	}
 	return c.late(err)

@@ -35,9 +35,14 @@ func isSmall(r *http.Request) bool {
 	return r.ContentLength > 0 && r.ContentLength <= maxBody
 }
 
-// isRepeatable tells whether a request may be made again by itself when it is not known what became of it.
+// isRepeatable tells whether a request may be made again by itself when it is not known what became of it. It is as net/http's
+// transport sees it; PUT and DELETE are not among them.
 func isRepeatable(r *http.Request) bool {
-	return r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions)
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return true
+	}
+	return r.Header["Idempotency-Key"] != nil || r.Header["X-Idempotency-Key"] != nil
 }
 
 // isPlainHost tells whether a host can be sent as it is.

@@ -20,9 +20,9 @@ type idle struct {
 // A connection that waits has no goroutine that would notice.
 const reapEvery = 5 * time.Second
 
-// take returns a connection to that host that is alive, nil if there is none. The one used last comes first, so that those too many
-// grow old.
-func (i *idle) take(host string) *conn {
+// take returns a connection to that host that is alive and has not been kept for longest, if that is not 0; nil if there is none. The
+// one used last comes first, so that those too many grow old.
+func (i *idle) take(host string, longest time.Duration, now time.Time) *conn {
 	for {
 		i.mu.Lock()
 		list := i.hosts[host]
@@ -36,21 +36,28 @@ func (i *idle) take(host string) *conn {
 		i.hosts[host] = list[:last]
 		i.n--
 		i.mu.Unlock()
-		if c.alive() {
+		if !c.isOver(longest, now) {
 			return c
 		}
 		c.close()
 	}
 }
 
-// put keeps a connection, or closes it where enough are kept.
+// isOver tells whether an idle connection has been kept for that long, if it is not 0, or is dead.
+func (c *conn) isOver(longest time.Duration, now time.Time) bool {
+	now = now.Round(0) // by the clock on the wall: the other one stands still while a machine sleeps
+	return longest > 0 && now.Sub(c.since) >= longest || !c.alive()
+}
+
+// put keeps a connection. Where enough are kept, it or the oldest one is closed.
 func (i *idle) put(c *conn, now time.Time) {
-	if !i.keep(c, now) {
-		c.close()
+	if over := i.keep(c, now); over != nil {
+		over.close()
 	}
 }
 
-func (i *idle) keep(c *conn, now time.Time) bool {
+// keep returns the connection that is one too many, nil if there is none.
+func (i *idle) keep(c *conn, now time.Time) (over *conn) {
 	settings := c.client
 	most := settings.MaxIdleConnsPerHost
 	if most == 0 {
@@ -58,20 +65,35 @@ func (i *idle) keep(c *conn, now time.Time) bool {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	list := i.hosts[c.host]
-	if i.closed || len(list) >= most || settings.MaxIdleConns > 0 && i.n >= settings.MaxIdleConns {
-		return false
+	if i.closed || len(i.hosts[c.host]) >= most {
+		return c
+	}
+	if settings.MaxIdleConns > 0 && i.n >= settings.MaxIdleConns {
+		over = i.dropOldest()
 	}
 	if i.hosts == nil {
 		i.hosts = make(map[string][]*conn)
 	}
 	c.since = now
-	i.hosts[c.host] = append(list, c)
+	i.hosts[c.host] = append(i.hosts[c.host], c)
 	i.n++
 	if i.reaper == nil {
 		i.reaper = time.AfterFunc(reapEvery, func() { i.reap(settings.IdleConnTimeout, time.Now()) })
 	}
-	return true
+	return over
+}
+
+// dropOldest takes out the connection that has been idle for longest. There is one.
+func (i *idle) dropOldest() *conn {
+	var oldest *conn
+	for _, list := range i.hosts {
+		if len(list) > 0 && (oldest == nil || list[0].since.Before(oldest.since)) {
+			oldest = list[0]
+		}
+	}
+	i.hosts[oldest.host] = slices.Delete(i.hosts[oldest.host], 0, 1)
+	i.n--
+	return oldest
 }
 
 // reap closes the connections that have been kept for longer than that, if it is not 0, and those that are dead.
@@ -80,11 +102,11 @@ func (i *idle) reap(longest time.Duration, now time.Time) {
 	var closing []*conn
 	for host, list := range i.hosts {
 		list = slices.DeleteFunc(list, func(c *conn) bool {
-			gone := longest > 0 && now.Sub(c.since) >= longest || !c.alive()
-			if gone {
+			over := c.isOver(longest, now)
+			if over {
 				closing = append(closing, c)
 			}
-			return gone
+			return over
 		})
 		if i.hosts[host] = list; len(list) == 0 {
 			delete(i.hosts, host)

@@ -48,6 +48,64 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// A connection is not used for longer than it may be idle, whenever they are looked at: that time is chosen so that the backend, which
+// has one of its own, is not the first to close it.
+func TestIdleForTooLong(t *testing.T) {
+	b := newBackend(t, answering(okay))
+	c := b.client()
+	c.IdleConnTimeout = time.Minute
+	mustGet(t, c)
+	age := func(by time.Duration) {
+		c.idle.mu.Lock()
+		defer c.idle.mu.Unlock()
+		for _, kept := range c.idle.hosts["backend"] {
+			kept.since = kept.since.Add(-by)
+		}
+	}
+	age(30 * time.Second)
+	mustGet(t, c)
+	if got := b.dials(); got != 1 {
+		t.Errorf("%d connections after half the time", got)
+	}
+	age(2 * time.Minute)
+	mustGet(t, c)
+	if got := b.dials(); got != 2 {
+		t.Errorf("%d connections after the time, want a new one", got)
+	}
+	if got := c.idleConns(); got != 1 {
+		t.Errorf("%d connections kept", got)
+	}
+}
+
+// Where as many are kept as may be, the one that has been idle for longest gives way: the others may be of hosts that are asked no more.
+func TestOldestGivesWay(t *testing.T) {
+	b := newBackend(t, answering(okay))
+	c := b.client()
+	c.MaxIdleConns = 2
+	ask := func(host string) {
+		t.Helper()
+		res, err := c.RoundTrip(request(t.Context(), http.MethodGet, "http://"+host+"/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Error(err)
+		}
+	}
+	for i, step := range []struct {
+		host  string
+		dials int // so far
+	}{{"a", 1}, {"b", 2}, {"a", 2}, {"c", 3}, {"c", 3}, {"a", 3}, {"b", 4}} {
+		ask(step.host)
+		if got := b.dials(); got != step.dials {
+			t.Errorf("step %d, to %s: %d connections made, want %d", i, step.host, got, step.dials)
+		}
+	}
+	if got := c.idleConns(); got != 2 {
+		t.Errorf("%d connections kept", got)
+	}
+}
+
 // Connections that the backend closed do not stay half open for as long as idle ones are kept.
 func TestReapingTheDead(t *testing.T) {
 	b := newBackend(t, func(_ int, p *peer) {

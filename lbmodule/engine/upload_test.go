@@ -3,11 +3,15 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -95,6 +99,19 @@ func readerOf(err error) io.Reader { return readerFunc(func() error { return err
 
 func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
 
+// Where the client has left while its body was read, that is what is told, and not how reading it failed.
+func TestClientLeavesDuringUpload(t *testing.T) {
+	b := newBackend(t, swallowing(5))
+	c := b.client()
+	gone := errors.New("client has left")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := request(ctx, http.MethodPost, "http://backend/")
+	r.ContentLength, r.Body = 5, &upload{Reader: strings.NewReader("he"), before: func() { cancel(gone) }}
+	if _, err := c.RoundTrip(r); !errors.Is(err, gone) {
+		t.Errorf("%v", err)
+	}
+}
+
 // A backend that closes a kept connection while the body still comes is asked on another one.
 func TestSlowUpload(t *testing.T) {
 	leave, left := make(chan struct{}), make(chan struct{})
@@ -117,6 +134,112 @@ func TestSlowUpload(t *testing.T) {
 	}}
 	if text, err := post(t, c, body, 5); text != "ok" || err != nil || b.dials() != 2 {
 		t.Errorf("%q, %v on %d connections", text, err, b.dials())
+	}
+}
+
+// The same goes for a new connection: backends do not wait for ever for a request to begin.
+func TestSlowUploadOnNewConnection(t *testing.T) {
+	leave, left := make(chan struct{}), make(chan struct{})
+	b := newBackend(t, func(n int, p *peer) {
+		if n > 1 {
+			swallowing(5)(n, p)
+			return
+		}
+		<-leave
+		p.say("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		p.Close()
+		close(left)
+	})
+	body := &upload{Reader: strings.NewReader("hello"), before: func() {
+		close(leave)
+		<-left
+	}}
+	if text, err := post(t, b.client(), body, 5); text != "ok" || err != nil || b.dials() != 2 {
+		t.Errorf("%q, %v on %d connections", text, err, b.dials())
+	}
+}
+
+// What net/http's transport sends again when a kept connection turns out to be closed is sent again, with its body.
+func TestUploadIsRepeated(t *testing.T) {
+	for name, change := range map[string]func(r *http.Request){
+		"body of a GET":       func(r *http.Request) { setBody(r, http.MethodGet, "hello") },
+		"body with a key":     func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Idempotency-Key", "1") },
+		"body with an X- key": func(r *http.Request) { setBody(r, http.MethodPut, "hello"); r.Header.Set("X-Idempotency-Key", "1") },
+		"key":                 func(r *http.Request) { r.Method = http.MethodDelete; r.Header.Set("Idempotency-Key", "1") },
+		"largest body":        func(r *http.Request) { setBody(r, http.MethodGet, strings.Repeat("x", maxBody)) },
+	} {
+		r := request(t.Context(), http.MethodGet, "http://backend/")
+		change(r)
+		b := newBackend(t, func(n int, p *peer) {
+			if p.head(); n == 1 {
+				p.say(okay)
+				p.head() // and goes
+				return
+			}
+			body := make([]byte, r.ContentLength)
+			if _, err := io.ReadFull(p.br, body); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			p.say("HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + string(body))
+		})
+		c := b.client()
+		mustGet(t, c)
+		res, err := c.RoundTrip(r)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		text, err := io.ReadAll(res.Body)
+		if res.Body.Close(); int64(len(text)) != r.ContentLength || err != nil || b.dials() != 2 {
+			t.Errorf("%s: %d bytes, %v on %d connections", name, len(text), err, b.dials())
+		}
+	}
+}
+
+// mute is a connection to which nothing can be written once it has failed.
+type mute struct {
+	*net.UnixConn
+	failed *atomic.Bool
+}
+
+func (c mute) Write(p []byte) (int, error) {
+	if c.failed.Load() {
+		return 0, syscall.EPIPE
+	}
+	return c.UnixConn.Write(p)
+}
+
+// A request of which nothing has been sent can be made again, whatever it is.
+func TestNothingWritten(t *testing.T) {
+	for _, length := range []int{0, 5} {
+		b := newBackend(t, func(n int, p *peer) {
+			if n == 1 {
+				answering(okay)(n, p)
+				return
+			}
+			swallowing(length)(n, p)
+		})
+		c := b.client()
+		failed := new(atomic.Bool)
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			made, err := b.dial(ctx, network, address)
+			if err != nil || failed.Load() {
+				return made, err
+			}
+			return mute{made.(*net.UnixConn), failed}, nil
+		}
+		mustGet(t, c)
+		failed.Store(true)
+		r := request(t.Context(), http.MethodPost, "http://backend/")
+		if length > 0 {
+			setBody(r, http.MethodPost, strings.Repeat("x", length))
+		}
+		res, err := c.RoundTrip(r)
+		if err != nil {
+			t.Errorf("%d bytes: %v", length, err)
+			continue
+		}
+		res.Body.Close()
 	}
 }
 
