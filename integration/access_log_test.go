@@ -86,7 +86,8 @@ func TestAccessLog(t *testing.T) {
 	<-busy
 	go c.send("/queued?second")
 	waitFor(t, "a request in the queue", func() bool { return total(c.scrape(), "caddy_load_balancer_queue_length") == 1 })
-	time.Sleep(20 * time.Millisecond)
+	inQueue := time.Now()
+	waitFor(t, "it to have waited for a while", func() bool { return time.Since(inQueue) >= 20*time.Millisecond })
 	release <- struct{}{}
 	<-busy
 	release <- struct{}{}

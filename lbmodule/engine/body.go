@@ -65,7 +65,7 @@ func (b *body) Close() error {
 type unpacked struct {
 	packed *body
 	reader *gzip.Reader // nil before the first read
-	err    error
+	err    error        // of what should have been the beginning of a packed body
 }
 
 // Read implements [io.Reader].
@@ -78,9 +78,7 @@ func (u *unpacked) Read(p []byte) (int, error) {
 			return 0, u.err
 		}
 	}
-	n, err := u.reader.Read(p)
-	u.err = err
-	return n, err
+	return u.reader.Read(p)
 }
 
 // Close implements [io.Closer].

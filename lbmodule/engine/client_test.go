@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,6 +232,14 @@ func TestHeaderBound(t *testing.T) {
 	if _, _, err := get(t, c); err == nil || !strings.Contains(err.Error(), "longer than 2000 bytes") {
 		t.Errorf("a long header: %v", err)
 	}
+	// A body is not bounded.
+	const large = 100_000
+	b = newBackend(t, answering("HTTP/1.1 200 OK\r\nContent-Length: "+strconv.Itoa(large)+"\r\n\r\n"+strings.Repeat("x", large)))
+	c = b.client()
+	c.MaxResponseHeaderBytes = 2000
+	if _, body, err := get(t, c); len(body) != large || err != nil {
+		t.Errorf("%d bytes of a large body, %v", len(body), err)
+	}
 }
 
 func TestCancel(t *testing.T) {
@@ -245,12 +254,19 @@ func TestCancel(t *testing.T) {
 		})
 		c := b.client()
 		ctx, cancel := context.WithCancelCause(t.Context())
-		go func() {
+		leave := func() {
 			<-reached
 			cancel(gone)
-		}()
+		}
+		if say == "" {
+			go leave()
+		}
 		res, err := c.RoundTrip(request(ctx, http.MethodGet, "http://backend/"))
-		if err == nil {
+		if say != "" {
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave()
 			_, err = io.ReadAll(res.Body)
 		}
 		if !errors.Is(err, gone) {
@@ -277,6 +293,7 @@ func TestInformational(t *testing.T) {
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </x.css>\r\n\r\n"
 	b := newBackend(t, answering("HTTP/1.1 100 Continue\r\n\r\n"+hints+hints+okay))
 	c := b.client()
+	c.MaxResponseHeaderBytes = 100 // of each, where somebody takes them
 	var heard []int
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 		if heard = append(heard, code); code == http.StatusEarlyHints && h.Get("Link") != "</x.css>" {
@@ -295,6 +312,7 @@ func TestInformational(t *testing.T) {
 	if text, err := io.ReadAll(res.Body); string(text) != "ok" || err != nil || len(heard) != 3 {
 		t.Errorf("%q, %v; heard %v", text, err, heard)
 	}
+	c.MaxResponseHeaderBytes = 0
 	mustGet(t, c) // also without anybody who listens
 	// All hints together are bounded, then.
 	endless := newBackend(t, func(_ int, p *peer) {

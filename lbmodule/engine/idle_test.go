@@ -31,9 +31,13 @@ func TestBounds(t *testing.T) {
 	if got := c.idleConns(); got != 3 {
 		t.Errorf("%d connections kept, want 2 of a and 1 of b", got)
 	}
+	c.idle.reaper.Stop() // as if it had fired
 	c.idle.reap(c.IdleConnTimeout, time.Now().Add(30*time.Second))
 	if got := c.idleConns(); got != 3 {
 		t.Errorf("%d connections kept after half their time", got)
+	}
+	if !c.idle.reaper.Reset(reapEvery) {
+		t.Error("nobody looks at them again")
 	}
 	c.idle.reap(c.IdleConnTimeout, time.Now().Add(2*time.Minute))
 	if got := c.idleConns(); got != 0 {

@@ -217,6 +217,7 @@ func TestWhatIsNotTaken(t *testing.T) {
 		"unknown length":   func(r *http.Request) { setBody(r, http.MethodPost, "x"); r.ContentLength = -1 },
 		"no length":        func(r *http.Request) { setBody(r, http.MethodPost, "x"); r.ContentLength = 0 },
 		"no body":          func(r *http.Request) { r.ContentLength = 1 },
+		"coding":           func(r *http.Request) { r.TransferEncoding = []string{"chunked"} },
 		"trailer":          func(r *http.Request) { r.Trailer = http.Header{"X": nil} },
 		"close":            func(r *http.Request) { r.Close = true },
 		"https":            func(r *http.Request) { r.URL.Scheme = "https" },
