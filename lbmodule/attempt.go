@@ -121,6 +121,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Outcome: q.classify(ctx, res, err),
 		Refused: err != nil && isConnectError(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
+		Origin:  q.origin,
 	}
 	q.record(res, err, q.verdict.Outcome, now)
 	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
@@ -184,7 +185,7 @@ func (q *request) end() {
 	q.finish(now)
 	if q.lease.Held() {
 		if q.answer.broken {
-			q.verdict = pool.Verdict{Outcome: pool.Failure}
+			q.verdict = pool.Verdict{Outcome: pool.Failure, Origin: q.origin}
 		}
 		q.learnEnd(now)
 		q.lease.Judge(q.verdict, now)

@@ -28,6 +28,7 @@ type request struct {
 	set *memberSet // that choice and tried refer to
 	choice
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
+	origin  pool.Origin
 
 	key      pool.Key // for policies that choose by one
 	session  session  // for policies that go by sessions
@@ -82,7 +83,7 @@ var nobody = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "nobody:
 // before has failed.
 func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if !q.again {
-		q.w = w
+		q.w, q.origin = w, originOf(r)
 		if q.refused = q.chooseFirst(r); q.refused != nil {
 			return nobody
 		}

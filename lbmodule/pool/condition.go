@@ -25,6 +25,7 @@ type vitals struct {
 	last    healthcheck.Result // of the active check; the zero Result if there was none
 	passive breaker.Window
 	breaker breaker.Breaker
+	blame   blame
 	hasten  breaker.Cause // why an open breaker need not wait; 0 if it has to
 	failing bool          // passive checks found the member unfit
 	usable  bool          // so when last looked at

@@ -33,13 +33,13 @@ func (v *View) living(i int) (*View, int) {
 	return w.view, w.index
 }
 
-// trip opens the breaker of the member at position i for that cause, unless too many are out already. A dead member
-// always is: it is of no use to anybody.
+// trip opens the breaker of the member at position i for that cause, unless too many are out already, or the failures are to be put
+// down to the requests. A dead member always is out: it is of no use to anybody.
 func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	v, i = v.living(i)
 	m, s := v.members[i], &v.settings
 	dead := func() bool { return m.refused.Load() >= s.deadAfter() }
-	if !s.DryRun && !dead() && !v.mayEject(i) {
+	if !dead() && (!s.DryRun && !v.mayEject(i) || m.oneSided(s.blameSpan(), now)) {
 		m.spare()
 		return
 	}

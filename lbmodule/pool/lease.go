@@ -30,6 +30,7 @@ type Verdict struct {
 	Outcome Outcome
 	Refused bool // no connection could be made
 	Slow    bool // the answer took longer than a breaker's slow_ratio allows
+	Origin  Origin
 }
 
 // Lease is a reserved slot on a member: one request in flight. The zero Lease holds nothing. A Lease belongs
@@ -95,8 +96,16 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	if failed || v.Slow {
 		jitter = rand.Float64()
 	}
+	if !failed && !v.Slow {
+		m.pool.served.note(v.Origin.Target, m.id, now)
+	}
 	var due breaker.Cause
 	m.mu.Lock()
+	if failed || v.Slow {
+		m.vitals.blame.fail(v.Origin, s.blameSpan(), now)
+	} else {
+		m.vitals.blame.serve(v.Origin, now)
+	}
 	b := &m.vitals.breaker
 	turned := b.Record(&s.Breaker, l.life, failed, v.Slow, now, jitter)
 	if turned.Happened() {

@@ -86,7 +86,7 @@ func (m *Member) Reset(now time.Time) {
 	}
 	m.refused.Store(0)
 	m.mu.Lock()
-	m.vitals.passive = breaker.Window{}
+	m.vitals.passive, m.vitals.blame = breaker.Window{}, blame{}
 	turned := m.vitals.breaker.Reset(now)
 	m.life.Store(m.vitals.breaker.Generation())
 	m.noteSlot()

@@ -31,6 +31,7 @@ type Pool struct {
 	queue     queue
 
 	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may
+	served   servedTargets
 
 	answers   answers
 	hedgesWon atomic.Uint64

@@ -1,0 +1,28 @@
+package lbmodule
+
+import (
+	"hash/maphash"
+	"net/http"
+	"net/netip"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+var originSeed = maphash.MakeSeed()
+
+// originOf tells who sent a request and what it is for. IPv6 clients are told apart by /64, because one client has that many
+// addresses. The query is left out: it costs a client nothing to make another.
+func originOf(r *http.Request) pool.Origin {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if text == "" {
+		return pool.Origin{}
+	}
+	client := maphash.String(originSeed, text)
+	if address, err := netip.ParseAddr(text); err == nil && address.Is6() && !address.Is4In6() {
+		bits := address.As16()
+		client = maphash.Bytes(originSeed, bits[:8])
+	}
+	return pool.Origin{Client: max(uint32(client), 1), Target: uint32(maphash.String(originSeed, r.URL.Path))}
+}
