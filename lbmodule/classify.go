@@ -65,6 +65,13 @@ func isConnectError(err error) bool {
 	return strings.Contains(err.Error(), "TLS handshake timeout")
 }
 
+// isUnreachable tells whether not even the network could make a connection. It is the transport that dials, and says so. A socket
+// whose backlog is full has somebody behind it.
+func isUnreachable(err error) bool {
+	_, dial := errors.AsType[reverseproxy.DialError](err)
+	return dial && !errors.Is(err, syscall.EAGAIN)
+}
+
 // isTimeout tells whether a time was up.
 func isTimeout(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)

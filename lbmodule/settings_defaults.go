@@ -7,6 +7,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
+const (
+	// defaultHold is how old an outage may be where nothing is said about that, and maxHold how old at most: clients and whoever is in
+	// front do not wait for longer.
+	defaultHold = caddy.Duration(2 * time.Second)
+	maxHold     = caddy.Duration(time.Minute)
+)
+
 // The defaults of the settings. A setting that is left out has the value here.
 var (
 	defaultBreaker = Breaker{
