@@ -30,7 +30,8 @@ func (q *request) await(ctx context.Context, err error) bool {
 		return false
 	}
 	snapshot := q.set.view.Snapshot()
-	if !errors.Is(err, pool.ErrFull) && !errors.Is(err, errSessionGone) && len(snapshot.Eligible()) > 0 {
+	nobody := errors.Is(err, pool.ErrNone) || errors.Is(err, pool.ErrHeld)
+	if nobody && len(snapshot.Eligible()) > 0 && (q.h.CB == nil || q.h.CB.OK()) {
 		return true
 	}
 	if since := q.goneSince(snapshot, err); !since.IsZero() && q.h.hold > 0 {
