@@ -74,6 +74,10 @@ func (h *Handler) redialer(address string) (pool.Dialer, error) {
 		if err != nil {
 			return err
 		}
+		if h.probing != nil {
+			// While it was down, probes have become rare.
+			checker.Hurry(h.probing.check.key(address, h.probing.raw))
+		}
 		return conn.Close()
 	}, nil
 }
