@@ -20,9 +20,10 @@ type Settings struct {
 	// A backend is dead while no connection to it can be made. Default: 0, when nobody is usable.
 	PanicThreshold float64 `json:"panic_threshold,omitempty"`
 
-	// How old an outage of all backends may be for requests to wait it out, whatever their method: until a connection to one of them
-	// can be made again, or the outage is older than this; then they are answered 503. A duration up to 1m, or `{"disabled": true}`.
-	// `load_balancing.try_duration` takes its place. Default: 2s.
+	// How old an outage of all backends may be for requests, whatever their method, to wait it out: they wait until a connection
+	// to one can be made again, or the outage is older than this; then the answer is 503. A duration from 1ms to 1m, or
+	// `{"disabled": true}`. At most 10,000 requests of a pool wait. With `load_balancing.try_duration` it is that which says
+	// how long to wait. Default: 2s.
 	Hold *Hold `json:"hold,omitempty"`
 
 	// Lets requests wait for a free slot while all usable backends are at their max_requests: those of one client in

@@ -51,10 +51,10 @@ func (h *Hold) check() error {
 	if h == nil || h.Disabled {
 		return nil
 	}
-	if h.Age > maxHold {
-		return fmt.Errorf("hold %v: must be at most %v", display(h.Age), display(maxHold))
+	if h.Age < minHold || h.Age > maxHold {
+		return fmt.Errorf("hold %v: must be from %v to %v", display(h.Age), display(minHold), display(maxHold))
 	}
-	return positive("hold", h.Age)
+	return nil
 }
 
 func (q *Queue) check() error {

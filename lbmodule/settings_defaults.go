@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// defaultHold is how old an outage may be where nothing is said about that, and maxHold how old at most: clients and whoever is in
-	// front do not wait for longer.
+	// defaultHold is how old an outage may be where nothing is said about that. Clients, and whoever is in front, do not wait for longer
+	// than maxHold.
 	defaultHold = caddy.Duration(2 * time.Second)
+	minHold     = caddy.Duration(time.Millisecond)
 	maxHold     = caddy.Duration(time.Minute)
 )
 
