@@ -71,8 +71,11 @@ func prepareOutage(t *testing.T, n int, settings string) *outage {
 	for name, with := range restartFronts {
 		sites[name] = "load_balancer " + all + " {\n" + settings + "\n" + with + "\n}"
 	}
-	sites["dynamic"] = "load_balancer {\n dynamic a app.example.test " + port + " {\n refresh 1s\n resolvers " + names.addr +
-		"\n versions ipv4\n}\n" + settings + "\n}"
+	// A source that depends on the request is asked for each, and not checked.
+	for name, host := range map[string]string{"dynamic": "app.example.test", "dynamic by request": "{http.vars.app}"} {
+		sites[name] = "vars app app.example.test\nload_balancer {\n dynamic a " + host + " " + port + " {\n refresh 1s\n resolvers " + names.addr +
+			"\n versions ipv4\n}\n" + settings + "\n}"
+	}
 	sites["reverse_proxy"] = "reverse_proxy " + all
 	var config strings.Builder
 	for name, site := range sites {
