@@ -82,9 +82,9 @@ func TestHold(t *testing.T) {
 		"lb_try_duration, no hold": `"hold": {"disabled": true}, "load_balancing": {"try_duration": "2s"},`,
 		"strict sessions":          `"load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}},`,
 	} {
+		h := newConfig(t).mustLoad(`{"name": "hold-` + strings.NewReplacer(" ", "-", ",", "").Replace(name) + `",` + settings + ` "upstreams": [{"dial": "a:1"}]}`)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newConfig(t).mustLoad(`{"name": "hold-` + strings.NewReplacer(" ", "-", ",", "").Replace(name) + `",` + settings + ` "upstreams": [{"dial": "a:1"}]}`)
 			g := gated(t, h)
 			time.AfterFunc(150*time.Millisecond, func() { g.open.Store(true) })
 			results := make(chan int)
@@ -118,10 +118,10 @@ func TestHoldAfterAllRefused(t *testing.T) {
 		"no budget":  `"retry": {"budget": {"ratio": 0, "per_second": 0}}`,
 		"lb_retries": `"load_balancing": {"retries": 1, "try_interval": "1ms"}`,
 	} {
+		h := newConfig(t).mustLoad(`{"name": "hold-all-` + strings.ReplaceAll(name, " ", "-") + `", ` + settings + `,
+			"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}, {"dial": "d:1"}]}`)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newConfig(t).mustLoad(`{"name": "hold-all-` + strings.ReplaceAll(name, " ", "-") + `", ` + settings + `,
-				"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}, {"dial": "d:1"}]}`)
 			g := gated(t, h)
 			time.AfterFunc(200*time.Millisecond, func() { g.open.Store(true) })
 			status, attempts, _ := g.serve(h, newRequest(t))

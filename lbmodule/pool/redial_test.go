@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,27 +17,60 @@ var errRefused = errors.New("connection refused")
 
 // dials is a network in which no connection can be made until it is up.
 type dials struct {
-	at    []time.Time
-	up    bool
 	takes time.Duration
-	open  int
-	most  int // connections that were being made at a time
+
+	mu   sync.Mutex // guards what follows
+	up   bool
+	at   []time.Time
+	open int
+	most int // connections that were being made at a time
 }
 
 func (d *dials) dial(ctx context.Context) error {
+	d.mu.Lock()
 	d.at = append(d.at, time.Now())
 	d.open++
 	d.most = max(d.most, d.open)
-	defer func() { d.open-- }()
+	d.mu.Unlock()
 	select {
 	case <-time.After(d.takes):
 	case <-ctx.Done():
-		return ctx.Err()
 	}
-	if d.up {
-		return nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open--
+	if ctx.Err() != nil || !d.up {
+		return errRefused
 	}
-	return errRefused
+	return nil
+}
+
+// set has connections succeed from now on, or fail.
+func (d *dials) set(up bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.up = up
+}
+
+// times is when connections were tried.
+func (d *dials) times() []time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.at)
+}
+
+// now is how many are being made.
+func (d *dials) now() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open
+}
+
+// atOnce is how many were being made at a time.
+func (d *dials) atOnce() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.most
 }
 
 // kill has as many connections to the members at these positions fail as make them dead.
@@ -60,7 +94,7 @@ func TestRedial(t *testing.T) {
 			defer v.Member(0).Redial(d.dial)()
 		}
 		time.Sleep(time.Minute)
-		if len(d.at) > 0 {
+		if len(d.times()) > 0 {
 			t.Fatal("a member that is not dead was tried")
 		}
 		died := time.Now()
@@ -75,17 +109,17 @@ func TestRedial(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		last := died
-		for n, at := range d.at {
+		for n, at := range d.times() {
 			want := min(firstRedial<<min(n, 10), maxRedial)
 			if gap := at.Sub(last); gap > want || gap < want*8/10 {
 				t.Errorf("try %d came after %v, want %v less a fifth at most", n+1, gap, want)
 			}
 			last = at
 		}
-		if len(d.at) < 12 || len(d.at) > 16 {
-			t.Errorf("%d tries in 10s", len(d.at))
+		if len(d.times()) < 12 || len(d.times()) > 16 {
+			t.Errorf("%d tries in 10s", len(d.times()))
 		}
-		d.up = true
+		d.set(true)
 		time.Sleep(maxRedial)
 		synctest.Wait()
 		eligible(t, v, 0, 1)
@@ -93,18 +127,18 @@ func TestRedial(t *testing.T) {
 		if got := v.Member(0).Vitals(); got.Dead || !got.Usable || got.Breaker != breaker.Closed {
 			t.Errorf("back: %+v", got)
 		}
-		tries := len(d.at)
+		tries := len(d.times())
 		time.Sleep(time.Minute)
-		if len(d.at) != tries {
+		if len(d.times()) != tries {
 			t.Error("it is tried still")
 		}
 		// When it dies again it is tried as soon as the first time.
 		kill(t, v, 0)
-		d.up = false
+		d.set(false)
 		time.Sleep(firstRedial)
 		synctest.Wait()
-		if len(d.at) != tries+1 || d.most != 1 {
-			t.Errorf("%d tries after it died again, %d at a time; want one", len(d.at)-tries, d.most)
+		if len(d.times()) != tries+1 || d.atOnce() != 1 {
+			t.Errorf("%d tries after it died again, %d at a time; want one", len(d.times())-tries, d.atOnce())
 		}
 	})
 }
@@ -123,7 +157,7 @@ func TestRedialJitter(t *testing.T) {
 		synctest.Wait()
 		var at []time.Time
 		for i := range all {
-			at = append(at, all[i].at...)
+			at = append(at, all[i].times()...)
 		}
 		slices.SortFunc(at, time.Time.Compare)
 		if len(slices.Compact(at)) < 9 {
@@ -143,28 +177,28 @@ func TestRedialEnds(t *testing.T) {
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		one()
-		if synctest.Wait(); d.open != 1 {
-			t.Fatalf("%d connections being made, want one: somebody wants it still", d.open)
+		if synctest.Wait(); d.now() != 1 {
+			t.Fatalf("%d connections being made, want one: somebody wants it still", d.now())
 		}
 		two()
-		if synctest.Wait(); d.open != 0 {
+		if synctest.Wait(); d.now() != 0 {
 			t.Error("a connection is being made for nobody")
 		}
 		time.Sleep(time.Hour)
-		if len(d.at) != 1 {
-			t.Errorf("%d tries, want one", len(d.at))
+		if len(d.times()) != 1 {
+			t.Errorf("%d tries, want one", len(d.times()))
 		}
 		// What ends the trying may be that somebody says that the member is well.
 		stop := v.Member(0).Redial(d.dial)
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		v.Member(0).Reset(time.Now())
-		if synctest.Wait(); d.open != 0 || v.Member(0).Vitals().Dead {
+		if synctest.Wait(); d.now() != 0 || v.Member(0).Vitals().Dead {
 			t.Error("a member that was reset is dead, or tried, still")
 		}
 		time.Sleep(time.Hour)
-		if len(d.at) != 2 {
-			t.Errorf("%d tries, want two", len(d.at))
+		if len(d.times()) != 2 {
+			t.Errorf("%d tries, want two", len(d.times()))
 		}
 		stop()
 		v.Close()
@@ -290,7 +324,7 @@ func TestAllAreTriedTogether(t *testing.T) {
 		synctest.Wait()
 		tries := func() (n int) {
 			for i := range all {
-				n += len(all[i].at)
+				n += len(all[i].times())
 			}
 			return n
 		}
@@ -302,7 +336,8 @@ func TestAllAreTriedTogether(t *testing.T) {
 		if n := tries() - before; n < 3 || n > 6 {
 			t.Errorf("%d tries, want one each", n)
 		}
-		all[1].up, all[2].up = true, true
+		all[1].set(true)
+		all[2].set(true)
 		for deadline := time.Now().Add(maxRedial); v.Snapshot().usable == 0 && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
