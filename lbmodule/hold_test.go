@@ -20,6 +20,9 @@ import (
 type gate struct {
 	open   atomic.Bool
 	dialed atomic.Int64
+
+	takes  time.Duration // until an answer
+	resets atomic.Int64  // how many requests are cut off after they were sent
 }
 
 // gated has the handler's backends be tried through a gate when they are dead.
@@ -44,6 +47,10 @@ func (g *gate) RoundTrip(*http.Request) (*http.Response, error) {
 	if !g.open.Load() {
 		return nil, reverseproxy.NewDialError(syscall.ECONNREFUSED)
 	}
+	if g.resets.Add(-1) >= 0 {
+		return nil, syscall.ECONNRESET
+	}
+	time.Sleep(g.takes)
 	return &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}, nil
 }
 
@@ -193,6 +200,9 @@ func TestHoldIsBounded(t *testing.T) {
 		g.serve(h, r.WithContext(ctx))
 	}()
 	eventually(t, "it to wait", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	if err := h.refusal(); err != nil {
+		t.Errorf("requests are refused before they could wait: %v", err)
+	}
 	for range maxHolding {
 		h.pool.Hold(maxHolding)
 	}
@@ -214,6 +224,7 @@ func TestHoldIsBounded(t *testing.T) {
 func TestHoldThenFull(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "hold-full", "backends": [{"address": "a:1", "max_requests": 1}]}`)
 	g := gated(t, h)
+	g.takes = 20 * time.Millisecond
 	time.AfterFunc(100*time.Millisecond, func() { g.open.Store(true) })
 	results := make(chan int)
 	for range 10 {
@@ -255,6 +266,29 @@ func TestHoldIsNotForWhatWasSent(t *testing.T) {
 	q.next(r, httptest.NewRecorder())
 	if _, err := q.attempt(resets{}, r); err == nil || q.again || q.refused != nil {
 		t.Errorf("%v, again: %v, refused: %v", err, q.again, q.refused)
+	}
+}
+
+// An attempt that found no connection, so that its request had to wait, is none of those that it may make.
+func TestHoldTakesNoAttempt(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "hold-attempts", "upstreams": [{"dial": "a:1"}]}`)
+	g := gated(t, h)
+	g.resets.Store(1)
+	time.AfterFunc(100*time.Millisecond, func() { g.open.Store(true) })
+	if status, attempts, _ := g.serve(h, newRequest(t)); status != http.StatusOK || attempts != 3 {
+		t.Errorf("status %d after %d attempts, want 200 after one that was not sent, one that was cut off and another", status, attempts)
+	}
+}
+
+// A backend that is back within hold costs nothing, also where its turn to be tried would come later.
+func TestHoldLooksBeforeItEnds(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "hold-looks", "upstreams": [{"dial": "a:1"}]}`)
+	t.Parallel()
+	g := gated(t, h)
+	// It is tried after 1.2 s to 1.5 s, and then after 2 s at the earliest.
+	time.AfterFunc(1550*time.Millisecond, func() { g.open.Store(true) })
+	if status, _, took := g.serve(h, newRequest(t)); status != http.StatusOK {
+		t.Errorf("status %d after %v", status, took)
 	}
 }
 
