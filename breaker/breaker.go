@@ -43,12 +43,10 @@ const (
 	ProbeFailed
 	// TimeOver is that the open time has passed.
 	TimeOver
-	// CheckPassed is that an active check passed, which makes waiting needless.
-	CheckPassed
-	// Awaited is that requests wait, with nobody else to go to.
-	Awaited
-	// OtherRecovered is that another backend is back after all were gone.
-	OtherRecovered
+	// Unreachable is that no connection can be made.
+	Unreachable
+	// Reached is that one could be made again.
+	Reached
 	// Recovered is that enough probes succeeded.
 	Recovered
 	// WasReset is that somebody said so.
@@ -58,7 +56,7 @@ const (
 // String returns the cause as logs and events show it.
 func (c Cause) String() string {
 	return [...]string{
-		"", "consecutive failures", "failure ratio", "slow ratio", "probe failed", "open time over", "active check passed", "awaited", "another recovered", "recovered", "reset",
+		"", "consecutive failures", "failure ratio", "slow ratio", "probe failed", "open time over", "no connection can be made", "connection made", "recovered", "reset",
 	}[c]
 }
 
@@ -66,7 +64,7 @@ func (c Cause) String() string {
 type Transition struct {
 	From, To State
 	Cause    Cause
-	OpenFor  time.Duration // of a breaker that opened
+	OpenFor  time.Duration // of a breaker that opened; 0 if that is not a matter of time
 }
 
 // Happened tells whether there was a transition.
@@ -122,7 +120,7 @@ func (b *Breaker) Generation() uint32 { return b.generation }
 // Since is when the state began, the zero time if it was never another.
 func (b *Breaker) Since() time.Time { return b.since }
 
-// Until is when an open breaker turns half-open.
+// Until is when an open breaker turns half-open, the zero time if that is not a matter of time.
 func (b *Breaker) Until() time.Time { return b.until }
 
 // Cause is why it opened: what was wrong at first, not that a probe has failed since.
@@ -230,22 +228,30 @@ func (b *Breaker) open(s *Settings, cause Cause, now time.Time, jitter float64) 
 	return t
 }
 
+// Lose opens a closed breaker because no connection can be made, for as long as that is so: see [Breaker.Reach].
+func (b *Breaker) Lose(now time.Time) Transition {
+	if b.state != Closed {
+		return Transition{}
+	}
+	b.until, b.cause = time.Time{}, Unreachable
+	return b.become(Open, Unreachable, now)
+}
+
+// Reach closes a breaker that is open for no other reason than that no connection could be made. There is nothing to find
+// out by probes then.
+func (b *Breaker) Reach(now time.Time) Transition {
+	if b.state != Open || b.cause != Unreachable {
+		return Transition{}
+	}
+	return b.become(Closed, Reached, now)
+}
+
 // Tick turns an open breaker half-open when its time is over.
 func (b *Breaker) Tick(now time.Time) Transition {
-	if b.state != Open || now.Before(b.until) {
+	if b.state != Open || b.until.IsZero() || now.Before(b.until) {
 		return Transition{}
 	}
 	return b.become(HalfOpen, TimeOver, now)
-}
-
-// Hasten turns an open breaker half-open at once. Should the probe fail, it is open for no longer than before: it had not
-// been given its time.
-func (b *Breaker) Hasten(cause Cause, now time.Time) Transition {
-	if b.state != Open {
-		return Transition{}
-	}
-	b.trips--
-	return b.become(HalfOpen, cause, now)
 }
 
 // Reset closes the breaker and forgets what it has counted, and how often it had opened before.

@@ -187,19 +187,37 @@ func TestProbeSlot(t *testing.T) {
 	}
 }
 
-func TestHasten(t *testing.T) {
+// TestLose: out of reach, a breaker is open for as long as that is so and for no other reason; then it is as new, and what it did
+// before is not counted twice.
+func TestLose(t *testing.T) {
 	var b Breaker
-	if tr := b.Hasten(CheckPassed, start); tr.Happened() {
+	if tr := b.Reach(start); tr.Happened() {
 		t.Errorf("a closed breaker changed: %+v", tr)
 	}
-	b.Trip(&standard, FailureRatio, start, 0)
-	for range 3 {
-		if tr := b.Hasten(CheckPassed, start); tr != (Transition{From: Open, To: HalfOpen, Cause: CheckPassed}) {
-			t.Errorf("hasten: %+v", tr)
-		}
-		if tr := b.Record(&standard, b.Generation(), true, false, start, 0); tr.OpenFor != standard.Open {
-			t.Errorf("open for %v after a hastened probe failed, want %v as before", tr.OpenFor, standard.Open)
-		}
+	b.Record(&standard, b.Generation(), true, false, start, 0)
+	early := b.Generation()
+	if tr := b.Lose(start); tr != (Transition{From: Closed, To: Open, Cause: Unreachable}) || !b.Until().IsZero() {
+		t.Errorf("lost: %+v until %v", tr, b.Until())
+	}
+	if tr := b.Tick(start.Add(time.Hour)); tr.Happened() {
+		t.Errorf("time alone: %+v", tr)
+	}
+	if tr := b.Reach(start.Add(time.Hour)); tr != (Transition{From: Open, To: Closed, Cause: Reached}) || b.Run() != 0 || b.Generation() == early {
+		t.Errorf("reached: %+v, %d failures in a row", tr, b.Run())
+	}
+	// One that is open for another reason stays so, and has the open time that it would have had.
+	now := start.Add(2 * time.Hour)
+	if tr := b.Trip(&standard, FailureRatio, now, 0); tr.OpenFor != standard.Open {
+		t.Errorf("open for %v after it was out of reach, want %v", tr.OpenFor, standard.Open)
+	}
+	if lost, reached := b.Lose(now), b.Reach(now); lost.Happened() || reached.Happened() || b.Cause() != FailureRatio {
+		t.Errorf("open for another reason: %+v, %+v", lost, reached)
+	}
+	if tr := b.Tick(now.Add(standard.Open)); tr.To != HalfOpen {
+		t.Errorf("after its time: %+v", tr)
+	}
+	if tr := b.Lose(now.Add(standard.Open)); tr.Happened() {
+		t.Errorf("half-open: %+v", tr)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 var settingParsers = map[string]func(*caddyfile.Dispenser, *lbmodule.Settings) error{
 	"slow_start":      parseSlowStart,
 	"panic_threshold": parsePanicThreshold,
+	"hold":            parseHold,
 	"queue":           parseQueue,
 	"hedge":           parseHedge,
 	"prefer_zone":     parsePreferZone,
@@ -46,6 +47,16 @@ func parseSlowStart(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		return err
 	}
 	return intoDuration(&s.SlowStart.Window)(d)
+}
+
+func parseHold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	s.Hold = new(lbmodule.Hold)
+	off, err := isOff(d)
+	if off || err != nil {
+		s.Hold.Disabled = off
+		return err
+	}
+	return intoDuration(&s.Hold.Age)(d)
 }
 
 func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {

@@ -70,6 +70,8 @@ type target struct {
 	stop  func()        // ends run
 	wake  chan struct{} // has run look at what is due anew
 
+	hurried atomic.Bool // the next probe is due now
+
 	mu        sync.Mutex // guards what follows
 	check     Check
 	observers map[Observer]int // how often each watches
@@ -87,13 +89,29 @@ func (c *Checker) Watch(check Check, o Observer) (stop func()) {
 	t.mu.Lock()
 	t.check = check
 	if t.observers[o]++; t.observers[o] == 1 && o.State().Status == Unknown {
-		select {
-		case t.wake <- struct{}{}:
-		default:
-		}
+		t.look()
 	}
 	t.mu.Unlock()
 	return sync.OnceFunc(func() { c.unwatch(check.Key, t, o) })
+}
+
+// Hurry has the probe of the check with that key made at once, if it is being made: something else tells that the backend is another
+// than it was.
+func (c *Checker) Hurry(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.targets[key]; t != nil {
+		t.hurried.Store(true)
+		t.look()
+	}
+}
+
+// look has run look at what is due anew.
+func (t *target) look() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Checks is the number of checks being made.
@@ -160,7 +178,7 @@ func (t *target) run(ctx context.Context, first time.Time) {
 		case <-ctx.Done():
 			return
 		case <-t.wake:
-			if t.known() || time.Until(due) <= 0 {
+			if hurried := t.hurried.Swap(false); t.known() && !hurried || time.Until(due) <= 0 {
 				continue
 			}
 			if now := time.Now(); first.After(now) {

@@ -324,3 +324,30 @@ func TestWakingUp(t *testing.T) {
 		}
 	}
 }
+
+// Who is told that a backend is another than it was looks at once, however rare its probes have become.
+func TestHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c Checker
+		b := &backend{thresholds: Thresholds{Rise: 2, Fall: 3}}
+		b.set(errDown, 0)
+		stop := c.Watch(check("a", b), b)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		before, _ := b.seen()
+		time.Sleep(time.Until(before[len(before)-1].Add(time.Second))) // the next is due in half a minute
+		b.set(nil, 0)
+		c.Hurry("a")
+		c.Hurry("b") // which nobody watches
+		synctest.Wait()
+		if probes, _ := b.seen(); len(probes) != 1 {
+			t.Errorf("%d probes at once, want one", len(probes))
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if b.State().Status != Up {
+			t.Errorf("state %+v soon after, want up", b.State())
+		}
+		stop()
+	})
+}

@@ -34,25 +34,33 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	if err == nil && !q.h.retries.lookAt(res) {
 		return q.pass(original, res), nil
 	}
-	if reason, ok := q.reason(original, res, err); ok {
-		if q.lease.Held() {
-			q.tried = append(q.tried, q.lease.Index())
+	if reason, again := q.another(original, res, err); again {
+		q.again = true
+		q.repeat(reason, now)
+		q.body.detach()
+		if err == nil {
+			res.Body.Close()
+			err = errDropped(res.StatusCode)
 		}
-		if q.reserve(original, res, reason) {
-			q.again = true
-			q.repeat(reason, now)
-			q.body.detach()
-			if err == nil {
-				res.Body.Close()
-				err = errDropped(res.StatusCode)
-			}
-			return nil, ended(err)
-		}
+		return nil, ended(err)
 	}
 	if err != nil {
 		return nil, ended(err)
 	}
 	return q.pass(original, res), nil
+}
+
+// another chooses and reserves the backend of another attempt, if there is to be one, and tells why there is.
+func (q *request) another(r *http.Request, res *http.Response, err error) (reason pool.RetryReason, again bool) {
+	reason, ok := q.reason(r, res, err)
+	holds := q.canHold(r)
+	if q.lease.Held() && (ok || holds) {
+		q.tried = append(q.tried, q.lease.Index())
+	}
+	if ok && (!holds || q.others()) && q.reserve(r, res, reason) {
+		return reason, true
+	}
+	return pool.RetryConnect, holds && q.holdOut(r)
 }
 
 // pass passes an answer on to the client.
@@ -119,7 +127,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 	}
 	q.verdict = pool.Verdict{
 		Outcome: q.classify(ctx, res, err),
-		Refused: err != nil && isConnectError(err),
+		Refused: err != nil && isUnreachable(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
 		Origin:  q.origin,
 	}
@@ -129,6 +137,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 	}
 	q.learn(ctx, res, err, now)
 	ignored := q.verdict.Outcome == pool.Ignored
+	q.lost = q.verdict.Refused && !ignored && q.lease.Held() && !q.set.view.Backend(q.lease.Index()).Unchecked
 	if !q.lease.Held() || err != nil && ignored {
 		return
 	}

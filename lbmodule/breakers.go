@@ -7,13 +7,9 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-const (
-	// aloneFor is how long a dead backend is left alone where there is no breaker.
-	aloneFor = 5 * time.Second
-	// probeGrace is what a probe's slot outlasts the attempt by: it comes back when the attempt ends, and by this only
-	// if that is never heard of.
-	probeGrace = 10 * time.Second
-)
+// probeGrace is what a probe's slot outlasts the attempt by: it comes back when the attempt ends, and by this only
+// if that is never heard of.
+const probeGrace = 10 * time.Second
 
 // loadBreaker takes what the request path needs from the breaker's settings.
 func (h *Handler) loadBreaker() {
@@ -30,9 +26,6 @@ func (b *Breaker) into(s *pool.Settings, probe time.Duration) {
 	s.DeadAfter = filled.ConsecutiveFailures
 	if filled.Disabled {
 		s.ConnectionsOnly = true
-		s.Breaker = breaker.Settings{
-			ConsecutiveFailures: filled.ConsecutiveFailures, Open: aloneFor, MaxOpen: aloneFor, Probes: 1, ProbeTimeout: probe,
-		}
 		return
 	}
 	s.MaxEjected, s.DryRun = filled.MaxEjected, filled.DryRun

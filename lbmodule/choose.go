@@ -1,7 +1,6 @@
 package lbmodule
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -39,6 +38,11 @@ type request struct {
 
 	started   time.Time // if retries are bounded by time
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
+
+	lost     bool      // no connection could be made for the last attempt
+	unsent   int       // attempts that do not count, because of that
+	patience time.Time // until when it may wait for a slot, because of that; zero if there was no need to so far
+	releases int       // how often it went on after it had waited for a backend to be back
 
 	live  liveRequest
 	debug bool // the client is told how backends were chosen
@@ -103,17 +107,35 @@ func (q *request) chooseFirst(r *http.Request) error {
 	if q.h.retries.stock != nil {
 		q.started = time.Now()
 	}
+	return q.choose(r, false)
+}
+
+// choose chooses a backend and reserves it. It waits where that makes sense; retry tells that an attempt has failed.
+func (q *request) choose(r *http.Request, retry bool) error {
 	// The loop ends: await waits for a bounded time in all.
 	for {
-		set, err := q.h.members(r, false)
+		set, err := q.h.members(r, retry)
 		if err != nil {
 			return err
 		}
 		q.enter(set)
-		switch q.choice, err = q.acquireInTurn(r); {
-		case errors.Is(err, pool.ErrFull) && q.h.Queue.enabled():
-			return q.queueUp(r)
-		case err == nil || !q.await(r.Context(), err):
+		q.choice, err = q.acquireInTurn(r)
+		if errors.Is(err, pool.ErrFull) {
+			if size, timeout, may := q.mayQueue(time.Now()); may {
+				if err = q.queueUp(r, size, timeout); !errors.Is(err, pool.ErrNone) {
+					return err
+				}
+			}
+		}
+		if retry && q.lease.Held() && q.lease.Dead() {
+			// The snapshot of a large pool takes a moment to show that.
+			err = pool.ErrNone
+			q.lease.Abandon()
+			if q.sleep(r.Context(), q.set.view.Snapshot(), minPoll) || r.Context().Err() == nil && time.Now().Before(q.patience) {
+				continue
+			}
+		}
+		if err == nil || !q.await(r.Context(), err) {
 			return err
 		}
 	}
@@ -133,14 +155,24 @@ func (h *Handler) strict() bool {
 	return ok && s.Strict
 }
 
+// mayQueue tells whether the request may wait for a slot, with how many others and for how long. Where there is no queue, those may
+// who had to wait for a backend: they are all let go together when one is back.
+func (q *request) mayQueue(now time.Time) (size int, timeout time.Duration, may bool) {
+	if queue := q.h.Queue; queue.enabled() {
+		return queue.Size, time.Duration(queue.Timeout), true
+	}
+	timeout = q.patience.Sub(now)
+	return maxHolding, timeout, timeout > 0
+}
+
 // queueUp waits for a slot.
-func (q *request) queueUp(r *http.Request) error {
-	settings, start := q.h.Queue, time.Now()
+func (q *request) queueUp(r *http.Request, size int, timeout time.Duration) error {
+	start := time.Now()
 	defer func() {
 		q.queued += time.Since(start)
 		q.h.pool.Queued.Add(q.queued)
 	}()
-	return q.h.pool.Wait(r.Context(), clientKey(r), settings.Size, time.Duration(settings.Timeout), func() error {
+	return q.h.pool.Wait(r.Context(), clientKey(r), size, timeout, func() error {
 		set, err := q.h.members(r, false)
 		if err != nil {
 			return err
@@ -183,51 +215,6 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 		key.Now = q.live.started // it has not waited
 	}
 	return q.set.acquire(q.h.policy, key, q.tried, safe, r, q.w)
-}
-
-// maxHeld is how long a request waits at most while no backend has been checked yet.
-const maxHeld = time.Second
-
-// minPoll is the least time between two looks at a pool, while somebody waits for it.
-const minPoll = 10 * time.Millisecond
-
-// await waits until another choice may succeed, after one that failed with err. It returns false when the request has
-// waited long enough, or its client is gone.
-func (q *request) await(ctx context.Context, err error) bool {
-	var until time.Time
-	if errors.Is(err, pool.ErrHeld) {
-		if q.heldUntil.IsZero() {
-			q.heldUntil = time.Now().Add(maxHeld)
-		}
-		until = q.heldUntil
-	}
-	poll := maxHeld
-	if s := q.h.retries.stock; s != nil && s.duration > 0 {
-		poll = max(s.interval, minPoll)
-		if given := q.started.Add(s.duration); given.After(until) {
-			until = given
-		}
-		q.set.view.Await(poll, time.Now())
-	}
-	left := time.Until(until)
-	if left <= 0 || ctx.Err() != nil {
-		return false
-	}
-	snapshot := q.set.view.Snapshot()
-	if !errors.Is(err, pool.ErrFull) && !errors.Is(err, errSessionGone) && len(snapshot.Eligible()) > 0 {
-		return true
-	}
-	timer := time.NewTimer(min(left, poll))
-	defer timer.Stop()
-	defer func(start time.Time) { q.queued += time.Since(start) }(time.Now())
-	select {
-	case <-snapshot.Replaced():
-	case <-q.set.superseded:
-	case <-timer.C:
-	case <-ctx.Done():
-		return false
-	}
-	return true
 }
 
 // enter makes set the one that the request chooses from.

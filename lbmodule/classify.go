@@ -44,7 +44,16 @@ func isOverload(res *http.Response) bool {
 
 // outOfDescriptors tells whether it is this process that cannot make another connection.
 func outOfDescriptors(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	return isSystemError(err, syscall.EMFILE) || isSystemError(err, syscall.ENFILE)
+}
+
+// isSystemError tells whether that is what the system said. A DialError does not show what it wraps, but its text.
+func isSystemError(err error, code syscall.Errno) bool {
+	if errors.Is(err, code) {
+		return true
+	}
+	_, dial := errors.AsType[reverseproxy.DialError](err)
+	return dial && strings.HasSuffix(err.Error(), code.Error())
 }
 
 // isConnectError tells whether no connection could be made, so that the backend knows nothing of the request. A failed
@@ -63,6 +72,13 @@ func isConnectError(err error) bool {
 		return true // a TLS alert
 	}
 	return strings.Contains(err.Error(), "TLS handshake timeout")
+}
+
+// isUnreachable tells whether not even the network could make a connection. It is the transport that dials, and says so. A socket
+// whose backlog is full has somebody behind it, and where there are no ports left for our side nothing was tried.
+func isUnreachable(err error) bool {
+	_, dial := errors.AsType[reverseproxy.DialError](err)
+	return dial && !isSystemError(err, syscall.EAGAIN) && !isSystemError(err, syscall.EADDRNOTAVAIL)
 }
 
 // isTimeout tells whether a time was up.

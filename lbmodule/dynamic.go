@@ -39,6 +39,7 @@ type dynamicSource struct {
 	current    atomic.Pointer[memberSet] // of a polled source; nil until it has answered
 	publishing sync.Mutex                // guards the replacement of current, and answer
 	answer     []*reverseproxy.Upstream  // that current is made of
+	changed    chan struct{}             // closed when another set is current; guarded by publishing
 	hurry      chan struct{}             // asks the poller to have names looked up anew
 	turn       atomic.Uint64             // how often a polled source has been asked
 	asking     sync.Mutex                // held while a polled source is asked
@@ -63,7 +64,7 @@ func (h *Handler) loadDynamicSource(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("dynamic_upstreams: %T is not a source of upstreams", loaded)
 	}
-	h.dynamic = &dynamicSource{h: h, source: source, polled: polled, hurry: make(chan struct{}, 1)}
+	h.dynamic = &dynamicSource{h: h, source: source, polled: polled, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
 	return nil
 }
 
@@ -88,6 +89,18 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error)
 		return nil, fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
 	return d.sets.of(d.h, upstreams), nil
+}
+
+// other returns what is closed when a polled source names other backends than those of set, or tells that it does already. It may be
+// asked of a nil source.
+func (d *dynamicSource) other(set *memberSet) (changed <-chan struct{}, already bool) {
+	if d == nil || !d.polled {
+		return nil, false
+	}
+	d.publishing.Lock()
+	defer d.publishing.Unlock()
+	current := d.current.Load()
+	return d.changed, current != nil && current != set
 }
 
 // config returns the backends that the source names: in its latest answer, or, if answers depend on requests, in all that are
@@ -200,7 +213,10 @@ func (d *dynamicSource) edited() []pool.Event {
 // compose makes the current set of the answer. The caller holds d.publishing.
 func (d *dynamicSource) compose() []pool.Event {
 	set, events := d.sets.find(d.h, d.answer)
-	d.current.Store(set)
+	if d.current.Swap(set) != set {
+		close(d.changed)
+		d.changed = make(chan struct{})
+	}
 	d.h.watchingDynamic.follow(d.h, set)
 	return events
 }

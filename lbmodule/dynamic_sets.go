@@ -24,6 +24,7 @@ type memberSets struct {
 	mu     sync.Mutex
 	known  []knownSet                    // the most recently used first
 	hosts  map[string]*reverseproxy.Host // by address; they hold what passive checks count
+	redial func(*memberSet) []func()     // has members tried that are dead; nil while they are not to be
 	closed bool
 }
 
@@ -33,6 +34,15 @@ type knownSet struct {
 	roster *roster
 	edits  *edits // that went into the set
 	set    *memberSet
+	stops  []func() // end that members are tried that are dead
+}
+
+// stop ends that members of the set are tried that are dead.
+func (k *knownSet) stop() {
+	for _, stop := range k.stops {
+		stop()
+	}
+	k.stops = nil
 }
 
 var listSeed = maphash.MakeSeed()
@@ -69,6 +79,7 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 		}
 		s.known = s.known[1:]
 		defer k.set.supersede()
+		defer k.stop()
 	}
 	k := knownSet{hash: sum, roster: s.roster(h, upstreams), edits: edits}
 	for _, u := range upstreams {
@@ -89,8 +100,12 @@ func (s *memberSets) remember(k knownSet) {
 		k.set.view.Close()
 		return
 	}
+	if s.redial != nil {
+		k.stops = s.redial(k.set)
+	}
 	s.known = slices.Insert(s.known, 0, k)
 	if len(s.known) > maxSets {
+		s.known[maxSets].stop()
 		s.known[maxSets].set.view.Close()
 		s.known = s.known[:maxSets:maxSets]
 	}
@@ -176,9 +191,24 @@ func (s *memberSets) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.known {
+		k.stop()
 		k.set.view.Close()
 	}
 	s.known, s.closed = nil, true
+}
+
+// watch has the members of all sets tried by redial when they are dead; nil ends that.
+func (s *memberSets) watch(redial func(*memberSet) []func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.redial = redial
+	for i := range s.known {
+		k := &s.known[i]
+		k.stop()
+		if redial != nil {
+			k.stops = redial(k.set)
+		}
+	}
 }
 
 // canPoll tells whether the source of that config answers the same whatever the request: it is known for that,

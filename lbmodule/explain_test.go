@@ -56,7 +56,7 @@ func TestExplain(t *testing.T) {
 	x := explained(t, "")
 	got := x.reasons()
 	for backend, want := range map[string]string{
-		"in:1": "", "full:1": "full", "spare:1": "backup", "zero:1": "weight is 0", "gone:1": "cannot be reached until ", "drain:1": "draining",
+		"in:1": "", "full:1": "full", "spare:1": "backup", "zero:1": "weight is 0", "gone:1": "cannot be reached since ", "drain:1": "draining",
 		"maint:1": "maintenance", "tried:1": "",
 	} {
 		if reason := got[backend]; !strings.HasPrefix(reason, want) || want == "" && reason != "" {

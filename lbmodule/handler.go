@@ -67,6 +67,7 @@ type Handler struct {
 	passive       passive
 	retries       retryRules
 	debugRanges   []netip.Prefix // clients that are given the debug header
+	hold          time.Duration  // how old an outage of all may be for requests to wait; 0 if they never do
 	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
 	failureStatus []int          // answers that are failures
 	probing       *probing       // of active; nil for none
@@ -150,12 +151,18 @@ func (h *Handler) takeHealthChecks() {
 func (h *Handler) start() {
 	h.watchingStatic.start(h)
 	h.watchingDynamic.start(h)
+	if h.dynamic != nil && !h.dynamic.polled {
+		h.dynamic.sets.watch(h.redial)
+	}
 }
 
 // stop ends what start began.
 func (h *Handler) stop() {
 	h.watchingStatic.stop()
 	h.watchingDynamic.stop()
+	if h.dynamic != nil {
+		h.dynamic.sets.watch(nil)
+	}
 }
 
 // provisionStock sets up reverse_proxy's part, with our selector and transport in the places of its own.
@@ -248,11 +255,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // refusal tells why no request can be served now, when that is known without looking at the request and
 // waiting was not asked for: reverse_proxy may read a whole body before it asks for a backend.
 func (h *Handler) refusal() error {
-	if s := h.retries.stock; h.dynamic != nil || s != nil && s.duration > 0 {
+	if h.dynamic != nil || h.retries.stock.waits() {
 		return nil
 	}
 	set := h.static.Load()
-	if set == nil || set.view.Snapshot().Hopeless() && !set.view.Revive(time.Now()) {
+	if set == nil {
+		return pool.ErrNone
+	}
+	snapshot := set.view.Snapshot()
+	if gone := snapshot.Gone(); snapshot.Hopeless() && (gone.IsZero() || time.Since(gone) >= h.hold) {
 		return pool.ErrNone
 	}
 	return nil

@@ -237,7 +237,7 @@ func (c *hedgeCopy) send() {
 	traffic.Ended(outcome, c.status, c.took)
 	endSpan(c.span, c.status, c.err)
 	c.learn(res, err, outcome)
-	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isConnectError(err), Origin: c.q.origin}, now)
+	c.choice.lease.Judge(pool.Verdict{Outcome: outcome, Refused: err != nil && isUnreachable(err), Origin: c.q.origin}, now)
 	c.choice.lease.Release()
 }
 

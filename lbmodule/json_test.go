@@ -71,6 +71,11 @@ func TestBadJSONIsRefused(t *testing.T) {
 // accepted where they are off or at their defaults.
 func TestSettingsToCome(t *testing.T) {
 	for setting, want := range map[string]string{
+		`"hold": {"disabled": true}`:       "",
+		`"hold": "10s"`:                    "",
+		`"hold": {"off": true}`:            "hold",
+		`"hold": 0`:                        "hold 0s: must be from 1ms to 1m0s",
+		`"hold": "61s"`:                    "hold 1m1s: must be from 1ms to 1m0s",
 		`"slow_start": {"disabled": true}`: "",
 		`"slow_start": "10s"`:              "",
 		`"slow_start": 10000000000`:        "",

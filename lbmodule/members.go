@@ -1,13 +1,11 @@
 package lbmodule
 
 import (
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -57,17 +55,8 @@ func (s *memberSet) find(address string) int {
 }
 
 // acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it; safe tells that the request
-// may be made again if that fails. With nobody to choose, it may
-// be time to try those who are dead.
+// may be made again if that fails.
 func (s *memberSet) acquire(policy reverseproxy.Selector, key pool.Key, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
-	c, err := s.choose(policy, key, tried, safe, r, w)
-	if errors.Is(err, pool.ErrNone) && s.view.Revive(time.Now()) {
-		return s.choose(policy, key, tried, safe, r, w)
-	}
-	return c, err
-}
-
-func (s *memberSet) choose(policy reverseproxy.Selector, key pool.Key, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
 	if _, ours := policy.(balancer); !ours {
 		return s.chooseBy(policy, tried, safe, r, w)
 	}

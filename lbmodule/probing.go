@@ -139,17 +139,29 @@ type target struct{ dial reverseproxy.DialInfo }
 // target returns where probes of the backend with that address go.
 func (p *probing) target(address string) (target, error) {
 	if p.check.Upstream != "" {
-		address = caddy.NewReplacer().ReplaceKnown(p.check.Upstream, "")
+		return targetAt(caddy.NewReplacer().ReplaceKnown(p.check.Upstream, ""), 0)
 	}
+	return targetAt(address, p.check.Port)
+}
+
+// elsewhere tells whether probes of the backend with that address go to another one.
+func (p *probing) elsewhere(address string) bool {
+	probed, err := p.target(address)
+	own, ownErr := targetAt(address, 0)
+	return err != nil || ownErr != nil || probed.dial.Network != own.dial.Network || probed.dial.Address != own.dial.Address
+}
+
+// targetAt is the target of that address, or of another port there if it is not 0.
+func targetAt(address string, port int) (target, error) {
 	a, err := caddy.ParseNetworkAddress(address)
 	if err != nil {
 		return target{}, fmt.Errorf("health_check: address %s: %w", address, err)
 	}
-	if p.check.Port != 0 && p.check.Upstream == "" {
+	if port != 0 {
 		if a.IsUnixNetwork() || a.IsFdNetwork() {
 			a.Network, a.Host = "tcp", "localhost"
 		}
-		a.StartPort, a.EndPort = uint(p.check.Port), uint(p.check.Port)
+		a.StartPort, a.EndPort = uint(port), uint(port)
 	}
 	dialed := a.JoinHostPort(0)
 	return target{reverseproxy.DialInfo{

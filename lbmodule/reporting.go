@@ -73,8 +73,11 @@ func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]an
 		if t.From == breaker.Closed {
 			level = zap.WarnLevel
 		}
-		data["open_for"] = t.OpenFor.Seconds()
-		a.logger.Log(level, "breaker of backend is open", append(fields, zap.Duration("open_for", t.OpenFor))...)
+		if t.OpenFor > 0 {
+			data["open_for"] = t.OpenFor.Seconds()
+			fields = append(fields, zap.Duration("open_for", t.OpenFor))
+		}
+		a.logger.Log(level, "breaker of backend is open", fields...)
 		a.emit(eventBreakerOpened, data)
 	case breaker.HalfOpen:
 		a.logger.Debug("breaker of backend is half-open", fields...)

@@ -42,6 +42,9 @@ type stockRetries struct {
 	answers  bool                  // some of match look at the answer
 }
 
+// waits tells whether requests wait for a backend as reverse_proxy's words say. Without any they do not.
+func (s *stockRetries) waits() bool { return s != nil && s.duration > 0 }
+
 // loadRetries takes the retries out of reverse_proxy's part, which has been provisioned: from now on it makes another
 // attempt when it is told to.
 func (h *Handler) loadRetries() {
@@ -78,6 +81,9 @@ func (h *Handler) loadRetries() {
 		case lb.TryDuration > 0:
 			h.retries.attempts = 0
 		}
+	}
+	if h.hold = h.Hold.age(); h.retries.stock.waits() {
+		h.hold = 0 // how long to wait has been said
 	}
 	// The bound is ours to keep; its loop goes on for as long as the matcher says.
 	lb.Retries, lb.TryDuration, lb.TryInterval = 1<<30, 0, 0
@@ -166,7 +172,7 @@ func (rules *retryRules) lookAt(res *http.Response) bool {
 func (q *request) reason(r *http.Request, res *http.Response, err error) (reason pool.RetryReason, ok bool) {
 	rules := &q.h.retries
 	switch {
-	case rules.attempts > 0 && q.attempts >= rules.attempts, r.Context().Err() != nil, q.body.failed():
+	case rules.attempts > 0 && q.attempts-q.unsent >= rules.attempts, r.Context().Err() != nil, q.body.failed():
 		return 0, false
 	case err == nil:
 		reason = pool.RetryStatus

@@ -46,11 +46,19 @@ func (q *request) reserve(r *http.Request, res *http.Response, reason pool.Retry
 // reserveStock is reserve by reverse_proxy's words.
 func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.RetryReason) bool {
 	s := q.h.retries.stock
-	pause := s.interval
-	for waited := false; ; waited = true {
-		if s.duration > 0 && time.Since(q.started) >= s.duration || !q.pause(r.Context(), pause) {
+	waited := false
+	if q.lost && s.waits() && !q.others() {
+		// Those who are back are found sooner than by asking them in turn.
+		q.set.view.Lose(q.tried, time.Now())
+		waited = true
+	} else if !q.pause(r.Context(), s.interval) {
+		return false
+	}
+	for ; ; waited = true {
+		if s.duration > 0 && time.Since(q.started) >= s.duration || r.Context().Err() != nil {
 			return false
 		}
+		snapshot := q.set.view.Snapshot()
 		next, err := q.chooseNext(r)
 		switch {
 		case err == nil && waited:
@@ -62,8 +70,7 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 			return false // an answer is better than waiting for another
 		}
 		// The loop ends with the duration.
-		pause = max(s.interval, minPoll)
-		q.set.view.Await(pause, time.Now())
+		q.sleep(r.Context(), snapshot, min(max(s.interval, minPoll), s.duration-time.Since(q.started)))
 	}
 }
 

@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -18,6 +19,12 @@ type Settings struct {
 	// The share of usable backends, 0 to 1, below which all are used that are not dead, whatever checks say of them.
 	// A backend is dead while no connection to it can be made. Default: 0, when nobody is usable.
 	PanicThreshold float64 `json:"panic_threshold,omitempty"`
+
+	// How old an outage of all backends may be for requests, whatever their method, to wait it out: they wait until a connection
+	// to one can be made again, or the outage is older than this; then the answer is 503. A duration from 1ms to 1m, or
+	// `{"disabled": true}`. At most 10,000 requests of a pool wait. With `load_balancing.try_duration` it is that which says
+	// how long to wait. Default: 2s.
+	Hold *Hold `json:"hold,omitempty"`
 
 	// Lets requests wait for a free slot while all usable backends are at their max_requests: those of one client in
 	// turn, clients by turns. Default: off, such requests are answered 503.
@@ -62,26 +69,60 @@ type SlowStart struct {
 }
 
 // MarshalJSON writes the duration, or that it is disabled.
-func (s SlowStart) MarshalJSON() ([]byte, error) {
-	if s.Disabled {
-		return []byte(`{"disabled":true}`), nil
-	}
-	return json.Marshal(s.Window)
-}
+func (s SlowStart) MarshalJSON() ([]byte, error) { return marshalDuration(s.Disabled, s.Window) }
 
 // UnmarshalJSON reads what MarshalJSON writes, or a duration as a string.
 func (s *SlowStart) UnmarshalJSON(text []byte) error {
+	return unmarshalDuration("slow_start", text, &s.Disabled, &s.Window)
+}
+
+// Hold is how old an outage of all may be for requests to wait it out.
+type Hold struct {
+	Disabled bool
+	Age      caddy.Duration
+}
+
+// MarshalJSON writes the duration, or that it is disabled.
+func (h Hold) MarshalJSON() ([]byte, error) { return marshalDuration(h.Disabled, h.Age) }
+
+// UnmarshalJSON reads what MarshalJSON writes, or a duration as a string.
+func (h *Hold) UnmarshalJSON(text []byte) error {
+	return unmarshalDuration("hold", text, &h.Disabled, &h.Age)
+}
+
+// age is the age up to which requests wait, 0 if they do not.
+func (h *Hold) age() time.Duration {
+	switch {
+	case h == nil:
+		return time.Duration(defaultHold)
+	case h.Disabled:
+		return 0
+	default:
+		return time.Duration(h.Age)
+	}
+}
+
+// marshalDuration writes a setting that is a duration or disabled.
+func marshalDuration(disabled bool, d caddy.Duration) ([]byte, error) {
+	if disabled {
+		return []byte(`{"disabled":true}`), nil
+	}
+	return json.Marshal(d)
+}
+
+// unmarshalDuration reads what marshalDuration writes.
+func unmarshalDuration(field string, text []byte, disabled *bool, d *caddy.Duration) error {
 	if len(text) > 0 && text[0] == '{' {
 		var object struct {
 			Disabled bool `json:"disabled"`
 		}
 		if err := caddy.StrictUnmarshalJSON(text, &object); err != nil {
-			return fmt.Errorf("slow_start: %w", err)
+			return fmt.Errorf("%s: %w", field, err)
 		}
-		s.Disabled = object.Disabled
+		*disabled = object.Disabled
 		return nil
 	}
-	return json.Unmarshal(text, &s.Window)
+	return json.Unmarshal(text, d)
 }
 
 // Queue lets requests wait while all usable backends are at their max_requests.
@@ -132,7 +173,7 @@ type DebugHeader struct {
 
 // Breaker is the circuit breaker of each backend. Settings that are left out have their defaults.
 type Breaker struct {
-	// Switches the breaker off. Backends that cannot be reached are left alone for 5s at a time all the same.
+	// Switches the breaker off. Backends that cannot be reached get no requests all the same.
 	Disabled bool `json:"disabled,omitempty"`
 
 	// How many failures in a row open it, and how many connections in a row must fail until a backend is dead.

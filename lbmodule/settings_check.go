@@ -17,7 +17,7 @@ import (
 // Check checks the range of every setting.
 func (s *Settings) Check() error {
 	for _, check := range []func() error{
-		s.checkScalars, s.SlowStart.check, s.Queue.check, s.Hedge.check, s.DebugHeader.check, s.HealthCheck.check,
+		s.checkScalars, s.SlowStart.check, s.Hold.check, s.Queue.check, s.Hedge.check, s.DebugHeader.check, s.HealthCheck.check,
 		s.Breaker.check, s.Retry.check,
 	} {
 		if err := check(); err != nil {
@@ -45,6 +45,16 @@ func (s *SlowStart) check() error {
 		return nil
 	}
 	return positive("slow_start", s.Window)
+}
+
+func (h *Hold) check() error {
+	if h == nil || h.Disabled {
+		return nil
+	}
+	if h.Age < minHold || h.Age > maxHold {
+		return fmt.Errorf("hold %v: must be from %v to %v", display(h.Age), display(minHold), display(maxHold))
+	}
+	return nil
 }
 
 func (q *Queue) check() error {

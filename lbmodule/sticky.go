@@ -137,9 +137,6 @@ func (q *request) acquireStrictly(known bool) (choice, error) {
 		return choice{}, errSessionGone
 	}
 	lease, ok := view.ProbeSession(at)
-	if !ok && !view.Snapshot().Keeps(at) && view.Revive(time.Now()) {
-		lease, ok = view.ProbeSession(at)
-	}
 	switch {
 	case ok:
 		return choice{q.set.upstreams[at], lease}, nil

@@ -186,23 +186,18 @@ func TestStickyFull(t *testing.T) {
 	}
 }
 
-// A strict session whose backend had been gone finds it again: there is nobody else who would try.
+// A strict session whose backend had failed finds it again: there is nobody else who would try.
 func TestStickyStrictRecovers(t *testing.T) {
 	for _, state := range []string{"ready", "drain"} {
-		h := newConfig(t).serve(`{"name": "sticky-recovers", "backends": [{"address": "a:1"}], "breaker": {"open": {"first": "2s", "max": "2s"}, "probes": 1},
+		h := newConfig(t).serve(`{"name": "sticky-recovers", "backends": [{"address": "a:1"}, {"address": "b:1"}], "breaker": {"open": {"first": "2s", "max": "2s"}, "probes": 1},
 			"load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
 		b := newBrowser(t, h)
 		at, err := b.get()
 		if err != nil {
 			t.Fatal(err)
 		}
-		asks(t, "PATCH", "/load_balancer/pools/sticky-recovers/backends/a:1", `{"state": "`+state+`"}`).wants(t, http.StatusOK)
-		set := h.static.Load()
-		for range 5 {
-			l, _ := set.view.AcquireMember(0)
-			l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
-			l.Release()
-		}
+		asks(t, "PATCH", "/load_balancer/pools/sticky-recovers/backends/"+at, `{"state": "`+state+`"}`).wants(t, http.StatusOK)
+		tellAll(h, at, pool.Verdict{Outcome: pool.Failure})
 		if _, err := b.get(); !errors.Is(err, errSessionGone) {
 			t.Errorf("%s: %v", state, err)
 		}

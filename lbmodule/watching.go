@@ -13,7 +13,7 @@ import (
 // checker makes the active checks of all configs: those of a new config go on where those of the old one were.
 var checker healthcheck.Checker
 
-// watching has the members of one set probed while its config serves.
+// watching has the members of one set probed, and tried when they are dead, while its config serves.
 type watching struct {
 	mu    sync.Mutex // guards what follows
 	on    bool
@@ -49,7 +49,7 @@ func (w *watching) stop() {
 
 // begin probes the members of the set. Those who were probed before go on without a break. The caller holds w.mu.
 func (w *watching) begin(h *Handler) {
-	var stops []func()
+	stops := h.redial(w.set)
 	if h.probing != nil && w.set != nil {
 		for i := range w.set.view.Len() {
 			b := w.set.view.Backend(i)
@@ -62,7 +62,9 @@ func (w *watching) begin(h *Handler) {
 				h.logger.Error("backend cannot be checked", zap.String("pool", h.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 				continue
 			}
-			stops = append(stops, checker.Watch(check, pool.Observer{Member: w.set.view.Member(i), Thresholds: h.active.thresholds()}))
+			stops = append(stops, checker.Watch(check, pool.Observer{
+				Member: w.set.view.Member(i), Thresholds: h.active.thresholds(), Elsewhere: h.probing.elsewhere(b.Address),
+			}))
 		}
 	}
 	w.end()

@@ -24,23 +24,25 @@ type vitals struct {
 	state   healthcheck.State
 	last    healthcheck.Result // of the active check; the zero Result if there was none
 	passive breaker.Window
-	breaker breaker.Breaker
+	breaker breaker.Breaker // open as well while the member is dead
 	blame   blame
-	hasten  breaker.Cause // why an open breaker need not wait; 0 if it has to
-	failing bool          // passive checks found the member unfit
-	usable  bool          // so when last looked at
-	dead    bool          // and that no connection could be made
-	proven  bool          // it has been usable
-	cold    bool          // it has to be ramped up when it becomes usable
-	ramp    time.Time     // when the last ramp began; zero if there was none
-	since   time.Time     // when the member became what it is, usable or not
+	failing bool      // passive checks found the member unfit
+	usable  bool      // so when last looked at
+	proven  bool      // it has been usable
+	cold    bool      // it has to be ramped up when it becomes usable
+	ramp    time.Time // when the last ramp began; zero if there was none
+	since   time.Time // when the member became what it is, usable or not
+
+	died      time.Time // when it was last found that no connection can be made; zero while one can
+	unreached bool      // state is down because the check could not connect
+	redial    redialing
 }
 
 // condition is what a view makes of a member's vitals.
 type condition struct {
 	held      bool      // it waits for its first probe
 	down      bool      // checks found it unfit
-	dead      bool      // and no connection can be made, so that trying makes no sense
+	died      time.Time // when it was found that no connection can be made; zero if it was not
 	since     time.Time // of breaker
 	breaker   breaker.State
 	until     time.Time // when an open breaker turns half-open; zero if that is not a matter of time
@@ -52,14 +54,17 @@ type condition struct {
 }
 
 // fit tells whether nothing is wrong with it.
-func (c *condition) fit() bool { return !c.held && !c.down && !c.ejected }
+func (c *condition) fit() bool { return !c.held && !c.down && !c.ejected && !c.dead() }
+
+// dead tells whether no connection can be made, so that trying makes no sense.
+func (c *condition) dead() bool { return !c.died.IsZero() }
 
 func (c *condition) usable() bool { return c.fit() && !c.withdrawn }
 
 // lastResort tells whether the member may be used in a panic. One that has failed its first check never worked, as far
 // as is known: while others still wait for theirs, these are waited for instead.
 func (c *condition) lastResort(othersHeld bool) bool {
-	return !c.held && !c.dead && (c.proven || !othersHeld)
+	return !c.held && !c.dead() && (c.proven || !othersHeld)
 }
 
 // flips are what turned over when a member was looked at.
@@ -89,12 +94,9 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 		c.soon(h.passive.NextExpiry(now))
 	}
 	c.down = down || h.failing
-	unreachable := m.refused.Load() >= s.deadAfter() || down && h.last.Refused
-	if checkFirst := unreachable && s.Checked; !checkFirst {
-		if f.breaker = h.breaker.Tick(now); h.hasten != 0 && !f.breaker.Happened() {
-			f.breaker = h.breaker.Hasten(h.hasten, now)
-		}
-		if f.breaker.Happened() {
+	c.died = h.died
+	if !c.dead() {
+		if f.breaker = h.breaker.Tick(now); f.breaker.Happened() {
 			m.life.Store(h.breaker.Generation())
 		}
 		if h.breaker.State() == breaker.Open {
@@ -103,11 +105,8 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 		}
 	}
 	c.breaker, c.since = h.breaker.State(), h.breaker.Since()
-	h.hasten = 0
 	// Without a breaker only the dead are out, whatever it had found when there still was one.
-	c.ejected = c.breaker != breaker.Closed && !s.DryRun && (unreachable || !s.ConnectionsOnly)
-	c.dead = !c.usable() && unreachable
-	h.dead = c.dead
+	c.ejected = c.breaker != breaker.Closed && !s.DryRun && !s.ConnectionsOnly
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
 		if usable && h.cold {
 			h.ramp, h.cold = now, false
@@ -117,7 +116,7 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	}
 	h.proven = h.proven || h.usable
 	c.proven = h.proven
-	h.cold = h.cold || c.down || c.ejected || c.withdrawn
+	h.cold = h.cold || c.down || c.ejected || c.dead() || c.withdrawn
 	c.warmth = 1
 	if age := now.Sub(h.ramp); !h.ramp.IsZero() && age < s.SlowStart {
 		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(s.SlowStart)
@@ -165,7 +164,7 @@ type Vitals struct {
 	Dead    bool // no connection can be made
 	Breaker breaker.State
 	Cause   breaker.Cause          // why it opened last
-	Until   time.Time              // when an open breaker turns half-open
+	Until   time.Time              // when an open breaker turns half-open; zero if that is not a matter of time
 	Turned  [breaker.States]uint64 // how often the breaker went into each state
 }
 
@@ -176,18 +175,27 @@ func (m *Member) Vitals() Vitals {
 	h := m.vitals
 	v := Vitals{
 		Status: h.state.Status, Usable: h.usable, Since: h.since, Last: h.last,
-		Failing: h.failing, Dead: h.dead, Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Turned: h.breaker.Turned(),
+		Failing: h.failing, Dead: !h.died.IsZero(), Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Turned: h.breaker.Turned(),
 	}
-	if v.Breaker == breaker.Open {
+	if v.Breaker == breaker.Open && !v.Dead {
 		v.Until = h.breaker.Until()
 	}
 	return v
+}
+
+// wasUnreached tells whether all that checks have against a member that has worked is that they could not connect.
+func (h *vitals) wasUnreached() bool {
+	return h.state.Status == healthcheck.Down && h.unreached && h.proven
 }
 
 // Observer takes the results of an active check for a member.
 type Observer struct {
 	Member     *Member
 	Thresholds healthcheck.Thresholds
+
+	// Elsewhere tells that the probes are made at another address than the member's own. Then they say whether it is fit, but not
+	// whether it can be connected to.
+	Elsewhere bool
 }
 
 // State implements [healthcheck.Observer].
@@ -199,21 +207,17 @@ func (o Observer) State() healthcheck.State {
 
 // Observe implements [healthcheck.Observer].
 func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
-	m := o.Member
+	m, now := o.Member, r.Time.Add(r.Took)
+	unreached := r.Refused && !o.Elsewhere
 	m.mu.Lock()
 	before := m.vitals.state
 	after := before.After(r.OK(), o.Thresholds)
-	wasRefused := m.vitals.last.Refused
+	if r.OK() && !o.Elsewhere && m.vitals.wasUnreached() {
+		after = healthcheck.State{Status: healthcheck.Up}
+	}
 	m.vitals.state, m.vitals.last = after, r
-	// Whoever could not be connected to can be now: its breaker need not wait for its time.
-	reachable := r.OK() && m.refused.Load() > 0
-	if reachable {
-		m.vitals.hasten = breaker.CheckPassed
-	}
+	m.vitals.unreached = after.Status == healthcheck.Down && unreached && (m.vitals.unreached || before.Status != healthcheck.Down)
 	m.mu.Unlock()
-	if !r.Refused {
-		m.refused.Store(0)
-	}
 	// What happened to the backend is told before what follows for the pool.
 	switch e := (Event{Pool: m.pool.name, Backend: m.address, Reason: ReasonCheck, Err: r.Err}); {
 	case after.Status == before.Status:
@@ -224,24 +228,27 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 		e.Kind = BackendUp
 		m.pool.report(e)
 	}
-	if after.Status != before.Status || wasRefused != r.Refused || reachable {
-		m.refresh(r.Time.Add(r.Took))
+	switch {
+	case unreached && after.Status == healthcheck.Down:
+		m.lost(false, now)
+	case (r.OK() || r.Code != 0) && !o.Elsewhere:
+		m.reached(now) // if it did not pass, it answers all the same
+	}
+	if after.Status != before.Status {
+		m.refresh(now)
 	}
 	return after
 }
 
-// connected books whether a request could be given a connection to the member, which is dead after so many that could
-// not. One probe that could does not bring it back, while others are to follow.
-func (m *Member) connected(ok bool, after int32, probe bool, now time.Time) {
+// connected books whether a request could be given a connection to the member, which is dead after so many that could not.
+func (m *Member) connected(ok bool, after int32, now time.Time) {
 	switch {
 	case !ok:
-		if m.refused.Add(1) == after {
-			m.refresh(now)
+		if m.refused.Add(1) >= after && !m.dead.Load() {
+			m.lost(true, now)
 		}
 	case m.refused.Load() != 0:
-		if m.refused.Swap(0) >= after && !probe {
-			m.refresh(now)
-		}
+		m.reached(now)
 	}
 }
 

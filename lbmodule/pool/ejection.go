@@ -34,18 +34,16 @@ func (v *View) living(i int) (*View, int) {
 }
 
 // trip opens the breaker of the member at position i for that cause, unless too many are out already, or the failures are to be put
-// down to the requests. A dead member always is out: it is of no use to anybody.
+// down to the requests.
 func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	v, i = v.living(i)
 	m, s := v.members[i], &v.settings
-	dead := func() bool { return m.refused.Load() >= s.deadAfter() }
-	if !dead() && (!s.DryRun && !v.mayEject(i) || m.oneSided(s.blameSpan(), now)) {
+	if !s.DryRun && !v.mayEject(i) || m.oneSided(s.blameSpan(), now) {
 		m.spare()
 		return
 	}
 	v.pool.ejecting.Lock()
-	counts := !s.DryRun && !dead()
-	if counts && !v.mayEject(i) {
+	if !s.DryRun && !v.mayEject(i) {
 		v.pool.ejecting.Unlock()
 		m.spare()
 		return
@@ -59,7 +57,7 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 		m.countEjection(!s.DryRun)
 	}
 	if turned.Happened() && !s.DryRun {
-		m.noteOpened(counts)
+		m.noteOpened(true)
 	}
 	events := m.refreshQuietly(now)
 	v.pool.ejecting.Unlock()
@@ -165,27 +163,6 @@ func (v *View) probe(i int, now time.Time) (Lease, bool) {
 	return Lease{}, false
 }
 
-// Await has the breakers of dead members turn half-open before their time, if they have been open for an interval, and
-// tells whether any did. It is for requests that have nobody to go to: a backend that was away for long should not stay
-// out for as long again when there is no other.
-func (v *View) Await(interval time.Duration, now time.Time) bool {
-	last := v.awaited.Load()
-	if interval <= 0 || now.UnixNano()-last < int64(min(interval, awaitScan)) || !v.awaited.CompareAndSwap(last, now.UnixNano()) {
-		return false
-	}
-	some := v.hasten(breaker.Awaited, now.Add(-interval))
-	if some {
-		v.Refresh(now)
-	}
-	return some
-}
-
-// awaitScan is the least time between two looks at all members by Await.
-const awaitScan = 100 * time.Millisecond
-
-// Revive is Await for requests that do not wait: an interval is the first open time.
-func (v *View) Revive(now time.Time) bool { return v.Await(v.settings.Breaker.Open, now) }
-
 // NextProbe is in which time a half-open member may take a request, when there is nobody else; 0 if that is not known.
 func (v *View) NextProbe(now time.Time) time.Duration {
 	at := v.snap.Load().reopens
@@ -193,22 +170,6 @@ func (v *View) NextProbe(now time.Time) time.Duration {
 		return 0
 	}
 	return min(max(at.Sub(now), 0), v.settings.Breaker.Open)
-}
-
-// hasten notes for the dead members whose breakers opened before then that these need not wait. What follows is seen
-// when the view looks at them; it returns whether anything does.
-func (v *View) hasten(cause breaker.Cause, opened time.Time) (some bool) {
-	for i, m := range v.members {
-		if !v.backends[i].takesNew() || m.refused.Load() < v.settings.deadAfter() {
-			continue
-		}
-		m.mu.Lock()
-		if b := &m.vitals.breaker; b.State() == breaker.Open && !b.Since().After(opened) {
-			m.vitals.hasten, some = cause, true
-		}
-		m.mu.Unlock()
-	}
-	return some
 }
 
 // Suspect tells whether the member at position i failed when it was asked last.
@@ -222,10 +183,10 @@ func (v *View) Suspect(i int) bool {
 // Deciding tells whether the breaker of the member at position i has not seen enough failures yet to open, and hears of the one that
 // is about to be told.
 func (v *View) Deciding(i int, refused bool, now time.Time) bool {
-	if v.settings.ConnectionsOnly && !refused {
-		return false
-	}
 	m := v.members[i]
+	if v.settings.ConnectionsOnly {
+		return refused && !m.dead.Load()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b := &m.vitals.breaker

@@ -26,6 +26,8 @@ const (
 const (
 	ReasonCheck   = "active check"
 	ReasonPassive = "passive check"
+	// ReasonConnected is that a connection could be made, where that was all that was wrong.
+	ReasonConnected = "connection made"
 )
 
 // Event is a change of a pool's state, told once, when it happens.

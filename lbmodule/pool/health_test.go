@@ -17,13 +17,13 @@ var once = healthcheck.Thresholds{Rise: 1, Fall: 1}
 
 func passes(v *View, positions ...int) {
 	for _, i := range positions {
-		Observer{v.Member(i), once}.Observe(healthcheck.Result{Time: time.Now()})
+		Observer{Member: v.Member(i), Thresholds: once}.Observe(healthcheck.Result{Time: time.Now()})
 	}
 }
 
 func fails(v *View, refused bool, positions ...int) {
 	for _, i := range positions {
-		Observer{v.Member(i), once}.Observe(healthcheck.Result{Time: time.Now(), Err: errProbe, Refused: refused})
+		Observer{Member: v.Member(i), Thresholds: once}.Observe(healthcheck.Result{Time: time.Now(), Err: errProbe, Refused: refused})
 	}
 }
 
@@ -133,10 +133,10 @@ func TestOnlyMember(t *testing.T) {
 	}
 	eligible(t, v, 0)
 	for range deadAfter {
-		v.Member(0).connected(false, deadAfter, false, time.Now())
+		v.Member(0).connected(false, deadAfter, time.Now())
 	}
 	eligible(t, v)
-	v.Member(0).connected(true, deadAfter, false, time.Now())
+	v.Member(0).connected(true, deadAfter, time.Now())
 	eligible(t, v, 0)
 }
 

@@ -41,6 +41,7 @@ type Lease struct {
 	index      int
 	generation uint64 // of the member's counters
 	life       uint32 // of its breaker
+	deaths     uint32 // of the member
 	probe      uint32 // number of the probe that the request is; 0 if it is none
 }
 
@@ -52,6 +53,9 @@ func (l *Lease) Index() int { return l.index }
 
 // Probing tells whether the request is a probe of a half-open member.
 func (l *Lease) Probing() bool { return l.probe != 0 }
+
+// Dead tells whether no connection can be made to the lease's member.
+func (l *Lease) Dead() bool { return l.member.dead.Load() }
 
 // Latency is what is known of how soon the lease's member answers, for those to tell who see how its requests end; nil if the
 // lease holds nothing. Unlike a verdict it is told when the answer begins.
@@ -88,9 +92,11 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 		return
 	}
 	s := &l.view.settings
-	m.connected(!v.Refused, s.deadAfter(), l.probe != 0, now)
+	if m.deaths.Load() == l.deaths {
+		m.connected(!v.Refused, s.deadAfter(), now)
+	}
 	if s.ConnectionsOnly {
-		failed = v.Refused
+		return
 	}
 	jitter := 0.0
 	if failed || v.Slow {
@@ -117,10 +123,6 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	m.mu.Unlock()
 	switch {
 	case turned.Happened():
-		if turned.To == breaker.Closed && l.view.snap.Load().usable == 0 {
-			// What was wrong with all of them is over. The first to be back must not take the load of all for long.
-			l.view.hasten(breaker.OtherRecovered, now)
-		}
 		l.view.pool.report(l.view.turned(l.index, turned))
 		m.refresh(now)
 	case due != 0:

@@ -36,6 +36,8 @@ type Member struct {
 
 	spared  atomic.Bool   // its breaker should have opened, and was not let
 	refused atomic.Int32  // connections that failed in a row
+	dead    atomic.Bool   // so many that there can be none; mu is held when it is written
+	deaths  atomic.Uint32 // how often it was; what began before the last time says nothing about whether it can be connected to
 	life    atomic.Uint32 // generation of vitals.breaker, for those who are admitted
 	slot    atomic.Int64  // until when its probe slot is taken, in Unix nanoseconds; 0 if it is free
 
@@ -74,6 +76,13 @@ func (m *Member) Counts() Counts {
 // Latency is what is known of how soon the member answers.
 func (m *Member) Latency() *balance.Latency { return &m.latency }
 
+// Died is since when the member has been dead; zero if it is not.
+func (m *Member) Died() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.vitals.died
+}
+
 // Reset begins a new life of the counters and closes the breaker, whatever it has found. Requests in flight stay counted as
 // such; how they end is no longer booked.
 func (m *Member) Reset(now time.Time) {
@@ -87,13 +96,14 @@ func (m *Member) Reset(now time.Time) {
 	m.refused.Store(0)
 	m.mu.Lock()
 	m.vitals.passive, m.vitals.blame = breaker.Window{}, blame{}
+	m.vitals.died = time.Time{}
+	m.dead.Store(false)
+	m.disarm()
 	turned := m.vitals.breaker.Reset(now)
 	m.life.Store(m.vitals.breaker.Generation())
 	m.noteSlot()
 	m.mu.Unlock()
-	if turned.Happened() {
-		m.pool.report(Event{Kind: BreakerTurned, Pool: m.pool.name, Backend: m.address, Reason: turned.Cause.String(), Breaker: turned})
-	}
+	m.tellBreaker(turned)
 	m.refresh(now)
 }
 

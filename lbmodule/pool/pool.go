@@ -29,6 +29,7 @@ type Pool struct {
 	budget    budget // of retries
 	hedges    budget // of copies; its mutex comes before that of budget
 	queue     queue
+	holding   atomic.Int64 // requests that wait for a dead member to be back
 
 	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may
 	served   servedTargets
@@ -70,6 +71,18 @@ func (p *Pool) Members() []*Member {
 	slices.SortFunc(all, func(a, b *Member) int { return strings.Compare(a.address, b.address) })
 	return all
 }
+
+// Hold notes that a request waits for a dead member to be back, unless there are that many who do. EndHold ends it.
+func (p *Pool) Hold(most int) bool {
+	if p.holding.Add(1) > int64(most) {
+		p.holding.Add(-1)
+		return false
+	}
+	return true
+}
+
+// EndHold ends what Hold began.
+func (p *Pool) EndHold() { p.holding.Add(-1) }
 
 // MaxBackup is the highest level of backups.
 const MaxBackup = 9
@@ -162,8 +175,7 @@ type Settings struct {
 
 	// Breaker is what the members' circuit breakers go by.
 	Breaker breaker.Settings
-	// ConnectionsOnly has them hear of nothing but connections that failed: there is no breaker then, but dead members
-	// must be left alone, and tried now and then.
+	// ConnectionsOnly has them hear of nothing: there is no breaker then, and only the dead are out.
 	ConnectionsOnly bool
 	// MaxEjected is the share of the members that breakers may take out; it is rounded down, and one always may.
 	MaxEjected float64

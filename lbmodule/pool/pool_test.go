@@ -33,7 +33,7 @@ func mark(v *View, down func(i int) bool) {
 		if down(i) {
 			r.Err, r.Refused = errProbe, true
 		}
-		Observer{v.Member(i), healthcheck.Thresholds{}}.Observe(r)
+		Observer{Member: v.Member(i), Thresholds: healthcheck.Thresholds{}}.Observe(r)
 	}
 }
 

@@ -27,6 +27,7 @@ type Snapshot struct {
 	panicking bool // members are eligible that are not usable
 	ejected   int  // members that breakers take out, the dead not counted
 
+	gone    time.Time // since when all of them are dead; zero while one is not
 	reopens time.Time // when the first open breaker turns half-open; zero if there is none or that is not known
 
 	replaced chan struct{} // closed when another snapshot is in force
@@ -46,6 +47,23 @@ func (s *Snapshot) Hopeless() bool {
 	return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 && len(s.kept) == 0
 }
 
+// Gone is since when all members are dead that could be usable; zero while one is not, or there are none.
+func (s *Snapshot) Gone() time.Time { return s.gone }
+
+// Others tells whether a member may be picked, or be probed, that is not one of these.
+func (s *Snapshot) Others(tried []int) bool {
+	n := 0
+	for t := range s.tiers {
+		n += len(s.tiers[t].members)
+	}
+	for k, i := range tried {
+		if s.Has(i) && !slices.Contains(tried[:k], i) {
+			n--
+		}
+	}
+	return n > 0 || slices.ContainsFunc(s.probes, func(i int) bool { return !slices.Contains(tried, i) })
+}
+
 // Probing tells whether there are half-open members, for [View.AcquireProbe].
 func (s *Snapshot) Probing() bool { return len(s.probes) > 0 }
 
@@ -55,7 +73,7 @@ func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }
 // like tells whether other has the same members in the same places, with the same weights.
 func (s *Snapshot) like(other *Snapshot) bool {
 	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held ||
-		s.panicking != other.panicking || s.ejected != other.ejected || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) || !slices.Equal(s.halfOpen, other.halfOpen) || !slices.Equal(s.kept, other.kept) {
+		s.panicking != other.panicking || s.ejected != other.ejected || !s.gone.Equal(other.gone) || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) || !slices.Equal(s.halfOpen, other.halfOpen) || !slices.Equal(s.kept, other.kept) {
 		return false
 	}
 	for t := range s.tiers {

@@ -28,8 +28,8 @@ type View struct {
 	backends []Backend
 	members  []*Member // by position in backends
 
-	snap    atomic.Pointer[Snapshot]
-	awaited atomic.Int64 // when Await last did something, in Unix nanoseconds
+	snap   atomic.Pointer[Snapshot]
+	looked atomic.Int64 // for which outage LookOnce has done something, in Unix nanoseconds
 
 	mu     sync.Mutex  // guards the replacement of snap and what follows
 	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
@@ -132,7 +132,7 @@ func (v *View) AcquireMember(i int) (Lease, bool) {
 func (v *View) granted(i int) Lease {
 	m := v.members[i]
 	m.changed(v)
-	return Lease{view: v, member: m, index: i, generation: m.generation.Load(), life: m.life.Load()}
+	return Lease{view: v, member: m, index: i, generation: m.generation.Load(), life: m.life.Load(), deaths: m.deaths.Load()}
 }
 
 // Member returns the member at position i.
@@ -219,6 +219,7 @@ func (v *View) arm(due, now time.Time) {
 func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event, due time.Time) {
 	s = &Snapshot{tiers: make([]tier, tierCount(v.backends)), at: make([]place, len(v.backends)), replaced: make(chan struct{})}
 	conditions := make([]condition, len(v.backends))
+	dead, died := 0, time.Time{}
 	for i, b := range v.backends {
 		c, flipped := v.members[i].examine(&v.settings, b.State, now)
 		if b.Unchecked {
@@ -235,7 +236,11 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 		}
 		s.total++
 		s.held = s.held || c.held
-		if c.ejected && !c.dead {
+		if c.dead() {
+			if dead++; c.died.After(died) {
+				died = c.died
+			}
+		} else if c.ejected {
 			s.ejected++
 		}
 		if !c.until.IsZero() && (s.reopens.IsZero() || c.until.Before(s.reopens)) {
@@ -244,6 +249,15 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 		if c.usable() {
 			s.usable++
 		}
+	}
+	switch {
+	case dead < s.total || dead == 0:
+	case old == nil:
+		s.gone = died
+	case !old.gone.IsZero():
+		s.gone = old.gone
+	default:
+		s.gone = now
 	}
 	s.panicking = v.panics(s, conditions)
 	v.place(s, conditions)
@@ -313,7 +327,7 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 	v.settleTiers(s)
 	for i, b := range v.backends {
 		c := &conditions[i]
-		halfOpen := c.ejected && c.breaker == breaker.HalfOpen && !c.down && !c.held
+		halfOpen := c.ejected && c.breaker == breaker.HalfOpen && !c.down && !c.held && !c.dead()
 		inTurn := b.Backup*zones <= s.first
 		if halfOpen && s.at[i] == nowhere {
 			s.halfOpen = append(s.halfOpen, i)

@@ -1,0 +1,154 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+const (
+	// maxHeld is how long a request waits at most while no backend has been checked yet.
+	maxHeld = time.Second
+	// minPoll is the least time between two looks at a pool, while somebody waits for it as reverse_proxy's words say.
+	minPoll = 10 * time.Millisecond
+	// maxHolding is how many requests of a pool wait at a time until a dead backend is back.
+	maxHolding = 10_000
+	// maxReleases is how often a request is sent on its way after it has waited, should it find the backend dead again.
+	maxReleases = 5
+	// lastLook is how long before it gives up whoever waits has the dead be tried once more: the time between two tries may be longer
+	// than what is left.
+	lastLook = 100 * time.Millisecond
+)
+
+// await waits until another choice may succeed, after one that failed with err. It returns false when the request has
+// waited long enough, or its client is gone.
+func (q *request) await(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	snapshot := q.set.view.Snapshot()
+	nobody := errors.Is(err, pool.ErrNone) || errors.Is(err, pool.ErrHeld)
+	if nobody && len(snapshot.Eligible()) > 0 && (q.h.CB == nil || q.h.CB.OK()) {
+		return true
+	}
+	if since := q.goneSince(snapshot, err); !since.IsZero() && q.h.hold > 0 {
+		return q.holdOn(ctx, snapshot, since)
+	}
+	var until time.Time
+	if errors.Is(err, pool.ErrHeld) {
+		if q.heldUntil.IsZero() {
+			q.heldUntil = time.Now().Add(maxHeld)
+		}
+		until = q.heldUntil
+	}
+	poll := maxHeld
+	if s := q.h.retries.stock; s.waits() {
+		poll = max(s.interval, minPoll)
+		if given := q.started.Add(s.duration); given.After(until) {
+			until = given
+		}
+	}
+	left := time.Until(until)
+	return left > 0 && (q.sleep(ctx, snapshot, min(left, poll)) || ctx.Err() == nil)
+}
+
+// sleep waits until there is another snapshot. It returns false when d is over before, or the client is gone.
+func (q *request) sleep(ctx context.Context, snapshot *pool.Snapshot, d time.Duration) bool {
+	defer func(start time.Time) { q.queued += time.Since(start) }(time.Now())
+	changed, already := q.h.dynamic.other(q.set)
+	if already {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-snapshot.Replaced():
+	case <-q.set.superseded:
+	case <-changed:
+	case <-timer.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// goneSince is since when there has been nobody whom the request could go to, for no other reason than that no connection can be
+// made; zero if that is not so.
+func (q *request) goneSince(snapshot *pool.Snapshot, err error) time.Time {
+	switch {
+	case errors.Is(err, pool.ErrNone):
+		return snapshot.Gone()
+	case errors.Is(err, errSessionGone) && q.session.member >= 0:
+		return q.set.view.Member(q.session.member).Died()
+	default:
+		return time.Time{}
+	}
+}
+
+// holdOn waits until somebody is back. It returns false when the outage is older than `hold`, or the client is gone.
+func (q *request) holdOn(ctx context.Context, snapshot *pool.Snapshot, since time.Time) bool {
+	left := time.Until(since.Add(q.h.hold))
+	if left <= 0 || !q.h.pool.Hold(maxHolding) {
+		return false
+	}
+	defer q.h.pool.EndHold()
+	woken := false
+	if early := left - lastLook; early > 0 {
+		if d := q.h.dynamic; d != nil && !d.polled && early > maxHeld {
+			return q.sleep(ctx, snapshot, maxHeld) || ctx.Err() == nil // it may name others, and tells nobody
+		}
+		woken = q.sleep(ctx, snapshot, early)
+		left = lastLook
+	}
+	if !woken && ctx.Err() == nil {
+		q.set.view.LookOnce(since)
+		woken = q.sleep(ctx, snapshot, left)
+	}
+	q.patience = time.Now().Add(q.h.hold)
+	return woken
+}
+
+// canHold tells whether the request, whose last attempt found no connection, may wait for one: nothing was sent.
+func (q *request) canHold(r *http.Request) bool {
+	return q.lost && q.h.hold > 0 && r.Context().Err() == nil && !q.body.failed() && q.body.rewindable()
+}
+
+// holdOut chooses the backend of another attempt after one that found no connection, when by the rules for retries there is none to be made,
+// or nobody to make it to. Those who could not be connected to are dead then; the request goes to another, or waits for one to be back.
+// That costs nothing of what retries may cost, because the request has not been sent.
+func (q *request) holdOut(r *http.Request) bool {
+	rules := &q.h.retries
+	if retries := rules.attempts != 1 && (rules.stock != nil || rules.on[pool.RetryConnect]); !retries && q.others() {
+		return false
+	}
+	q.lease.Release()
+	now := time.Now()
+	q.set.view.Lose(q.tried, now)
+	q.unsent++
+	q.patience = now.Add(q.h.hold)
+	waited := q.queued
+	if q.refused = q.choose(r, true); q.refused != nil {
+		return false
+	}
+	if q.queued > waited {
+		q.releases++
+	}
+	if q.releases > maxReleases {
+		q.lease.Abandon()
+		q.refused = pool.ErrNone
+		return false
+	}
+	return true
+}
+
+// others tells whether there are backends that the request has not been to.
+func (q *request) others() bool {
+	if q.h.strict() && q.session.bound {
+		return false
+	}
+	return q.set.view.Snapshot().Others(q.tried)
+}
