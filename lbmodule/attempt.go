@@ -58,7 +58,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 // pass passes an answer on to the client.
 func (q *request) pass(original *http.Request, res *http.Response) *http.Response {
 	q.passed = res
-	q.bind(original, res)
+	q.bind(original)
 	q.watch(original.Context(), res)
 	return res
 }
