@@ -3,6 +3,7 @@ package caddyfile
 import (
 	"strconv"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/ballastlb/ballast/lbmodule"
@@ -16,6 +17,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *lbmodule.Settings) e
 	"queue":           parseQueue,
 	"hedge":           parseHedge,
 	"prefer_zone":     parsePreferZone,
+	"negative_ttl":    parseNegativeTTL,
 	"drain_timeout":   parseDrainTimeout,
 	"drain_sticky":    parseDrainSticky,
 	"debug_header":    parseDebugHeader,
@@ -106,6 +108,19 @@ func parseHedge(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 
 func parsePreferZone(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return intoString(&s.PreferZone)(d)
+}
+
+func parseNegativeTTL(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+	values, err := args(d, 1)
+	if err != nil {
+		return err
+	}
+	ttl, err := caddy.ParseDuration(values[0])
+	if err != nil {
+		return d.Errf("negative_ttl %s: must be a duration from 0s to 1h", values[0])
+	}
+	s.NegativeTTL = (*caddy.Duration)(&ttl)
+	return nil
 }
 
 func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {

@@ -13,15 +13,34 @@ import (
 	"github.com/miekg/dns"
 )
 
+// srvTarget is the host that SRV records name. Its own addresses are always to be had.
+const srvTarget = "host.example.test."
+
 // nameServer is a real DNS server whose one name stands for what the test says.
 type nameServer struct {
 	addr string
 
 	mu      sync.Mutex
 	ips     []string // for A
-	ports   []string // for SRV, at app.example.test
+	ports   []string // for SRV, at srvTarget
 	failing bool
+	fault   fault
+	faulty  int // queries that it has answered so
 }
+
+// fault is what a name server does instead of answering.
+type fault string
+
+const (
+	noDomain   fault = "NXDOMAIN"
+	noData     fault = "no data"
+	servFail   fault = "SERVFAIL"
+	refused    fault = "REFUSED"
+	garbage    fault = "garbage"
+	silence    fault = "silence"
+	noDataOf6  fault = "SERVFAIL to A, no data for AAAA" // of a name that has never had any
+	noDataSlow fault = "no data for AAAA, SERVFAIL to A later"
+)
 
 func startNameServer(t *testing.T) *nameServer {
 	t.Helper()
@@ -42,11 +61,57 @@ func (s *nameServer) set(failing bool, ips, ports []string) {
 	s.failing, s.ips, s.ports = failing, ips, ports
 }
 
+// become has the server do that from now on; "" that it answers.
+func (s *nameServer) become(f fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault, s.faulty = f, 0
+}
+
+// asked is how often the server has been asked since it became as it is.
+func (s *nameServer) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faulty
+}
+
+// misbehave does what the fault says.
+func (s *nameServer) misbehave(w dns.ResponseWriter, answer *dns.Msg) {
+	s.faulty++
+	is4 := answer.Question[0].Qtype == dns.TypeA
+	rcode := map[fault]int{noDomain: dns.RcodeNameError, servFail: dns.RcodeServerFailure, refused: dns.RcodeRefused}
+	answer.Rcode = rcode[s.fault]
+	switch s.fault {
+	case silence:
+		return
+	case garbage:
+		_, _ = w.Write([]byte("this is no DNS"))
+		return
+	case noDataOf6, noDataSlow:
+		if is4 {
+			answer.Rcode = dns.RcodeServerFailure
+		}
+		if is4 == (s.fault == noDataSlow) {
+			go func() {
+				time.Sleep(50 * time.Millisecond)
+				_ = w.WriteMsg(answer)
+			}()
+			return
+		}
+	}
+	_ = w.WriteMsg(answer)
+}
+
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer := new(dns.Msg)
 	answer.SetReply(q)
+	answer.Authoritative = true // an answer without data is one then
+	if s.fault != "" && answer.Question[0].Name != srvTarget {
+		s.misbehave(w, answer)
+		return
+	}
 	answer.Compress = true // sixty addresses fit into one datagram then
 	if s.failing {
 		answer.Rcode = dns.RcodeServerFailure
@@ -62,7 +127,7 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	case dns.TypeSRV:
 		for _, port := range s.ports {
 			n, _ := strconv.ParseUint(port, 10, 16)
-			answer.Answer = append(answer.Answer, &dns.SRV{Hdr: header, Target: "app.example.test.", Port: uint16(n), Weight: 1})
+			answer.Answer = append(answer.Answer, &dns.SRV{Hdr: header, Target: srvTarget, Port: uint16(n), Weight: 1})
 		}
 	}
 	_ = w.WriteMsg(answer)

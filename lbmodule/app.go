@@ -163,7 +163,7 @@ func (a *App) Start() error {
 	}
 	for _, h := range handlers {
 		h.start()
-		if h.dynamic != nil && h.dynamic.polled {
+		if h.dynamic != nil && h.dynamic.isPolled() {
 			a.done.Go(func() { h.dynamic.poll(ctx) })
 		}
 	}

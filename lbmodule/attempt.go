@@ -66,7 +66,7 @@ func (q *request) another(r *http.Request, res *http.Response, err error) (reaso
 // pass passes an answer on to the client.
 func (q *request) pass(original *http.Request, res *http.Response) *http.Response {
 	q.passed = res
-	q.bind(original, res)
+	q.bind(original)
 	q.watch(original.Context(), res)
 	return res
 }

@@ -1,9 +1,13 @@
 package lbmodule
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,18 +37,20 @@ const (
 // was good thrown away because the next look-up fails. Any other source is asked for each attempt.
 type dynamicSource struct {
 	h      *Handler
-	source reverseproxy.UpstreamSource
-	polled bool
+	raw    json.RawMessage             // the config of the source
+	source reverseproxy.UpstreamSource // nil if it is polled
+	polled []*polledSource             // that the source consists of; nil if it is not polled
 
-	current    atomic.Pointer[memberSet] // of a polled source; nil until it has answered
-	publishing sync.Mutex                // guards the replacement of current, and answer
-	answer     []*reverseproxy.Upstream  // that current is made of
+	current    atomic.Pointer[memberSet] // of a polled source; nil until it has answered, and while the config's backends stand in for it
+	empty      atomic.Bool               // it has answered that there are no backends, and the config's stand in for it
+	publishing sync.Mutex                // guards the replacement of what is above, the answers of polled, and answered
+	answered   bool                      // one of polled has ever answered
 	changed    chan struct{}             // closed when another set is current; guarded by publishing
 	hurry      chan struct{}             // asks the poller to have names looked up anew
 	turn       atomic.Uint64             // how often a polled source has been asked
 	asking     sync.Mutex                // held while a polled source is asked
 	lastErr    error                     // of the last turn; guarded by asking
-	failing    atomic.Bool               // the last answer was an error
+	failing    atomic.Bool               // the last answer of one that is not polled was an error
 
 	sets memberSets
 }
@@ -55,33 +61,59 @@ func (h *Handler) loadDynamicSource(ctx caddy.Context) error {
 	if h.DynamicUpstreamsRaw == nil {
 		return nil
 	}
-	polled := canPoll(h.DynamicUpstreamsRaw)
-	loaded, err := ctx.LoadModule(h, "DynamicUpstreamsRaw")
+	d := &dynamicSource{h: h, raw: h.DynamicUpstreamsRaw, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
+	h.DynamicUpstreamsRaw = nil
+	var err error
+	if canPoll(d.raw) {
+		d.polled, err = loadPolled(ctx, d.raw)
+	} else {
+		d.source, err = loadSource(ctx, d.raw)
+	}
 	if err != nil {
 		return fmt.Errorf("dynamic_upstreams: %w", err)
 	}
-	source, ok := loaded.(reverseproxy.UpstreamSource)
-	if !ok {
-		return fmt.Errorf("dynamic_upstreams: %T is not a source of upstreams", loaded)
-	}
-	h.dynamic = &dynamicSource{h: h, source: source, polled: polled, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
+	h.dynamic = d
 	return nil
 }
 
+// loadSource loads the source of that config.
+func loadSource(ctx caddy.Context, raw json.RawMessage) (reverseproxy.UpstreamSource, error) {
+	holder := struct {
+		SourceRaw json.RawMessage `caddy:"namespace=http.reverse_proxy.upstreams inline_key=source"`
+	}{raw}
+	loaded, err := ctx.LoadModule(&holder, "SourceRaw")
+	if err != nil {
+		return nil, err
+	}
+	source, ok := loaded.(reverseproxy.UpstreamSource)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a source of upstreams", loaded)
+	}
+	return source, nil
+}
+
+func (d *dynamicSource) isPolled() bool { return d.source == nil }
+
+// errNoNames is why a source has no backends of its own.
+var errNoNames = errors.New("dynamic source names no backends")
+
 // members returns the backends for r; retry tells that an attempt on one of them has failed.
 func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error) {
-	if d.polled {
+	if d.isPolled() {
 		if set := d.current.Load(); set != nil {
 			if retry {
 				d.hurryUp()
 			}
 			return set, nil
 		}
+		if d.empty.Load() {
+			return nil, errNoNames
+		}
 		// The poller has not had its first answer yet.
 		return d.refresh(r.Context(), false)
 	}
 	if retry {
-		d.reset(r)
+		d.reset(d.source, r)
 	}
 	upstreams, err := d.source.GetUpstreams(r)
 	d.note(err)
@@ -94,7 +126,7 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error)
 // other returns what is closed when a polled source names other backends than those of set, or tells that it does already. It may be
 // asked of a nil source.
 func (d *dynamicSource) other(set *memberSet) (changed <-chan struct{}, already bool) {
-	if d == nil || !d.polled {
+	if d == nil || !d.isPolled() {
 		return nil, false
 	}
 	d.publishing.Lock()
@@ -106,7 +138,7 @@ func (d *dynamicSource) other(set *memberSet) (changed <-chan struct{}, already 
 // config returns the backends that the source names: in its latest answer, or, if answers depend on requests, in all that are
 // remembered.
 func (d *dynamicSource) config() []overlay.Backend {
-	if d.polled {
+	if d.isPolled() {
 		return d.sets.config(1)
 	}
 	return d.sets.config(maxSets)
@@ -114,7 +146,7 @@ func (d *dynamicSource) config() []overlay.Backend {
 
 // latest is the set of the latest answer, nil if there was none.
 func (d *dynamicSource) latest() *memberSet {
-	if d.polled {
+	if d.isPolled() {
 		return d.current.Load()
 	}
 	return d.sets.latest()
@@ -162,34 +194,60 @@ func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*memberSet, err
 	}
 	// Whoever waited for the lock takes the answer of the one before: a name server that does not answer
 	// must not be waited for by one request after the other.
-	return d.current.Load(), d.lastErr
+	set, err := d.current.Load(), d.lastErr
+	if set == nil && err == nil {
+		err = errNoNames
+	}
+	return set, err
 }
 
-// ask is called with d.asking held.
-func (d *dynamicSource) ask(ctx context.Context, anew bool) error {
+// ask is called with d.asking held. It returns an error if no source has ever answered.
+func (d *dynamicSource) ask(ctx context.Context, anew bool) (err error) {
+	answered := len(d.polled) == 0
+	for _, s := range d.polled {
+		list, asked := d.askOne(ctx, s, anew)
+		if d.take(s, list, asked, time.Now()) {
+			answered = true
+		} else {
+			err = asked
+		}
+	}
+	if !answered {
+		return fmt.Errorf("getting dynamic upstreams: %w", err)
+	}
+	d.publish()
+	return nil
+}
+
+// askOne asks one of the sources. Each has its own time: one that does not answer takes none from the others.
+func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) ([]*reverseproxy.Upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	r, err := syntheticRequest(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if anew {
-		d.reset(r)
+		d.reset(s.source, r)
 	}
-	upstreams, err := d.source.GetUpstreams(r)
-	d.note(err)
-	if err != nil {
-		return fmt.Errorf("getting dynamic upstreams: %w", err)
-	}
-	d.publish(upstreams)
-	return nil
+	return s.ask(r)
 }
 
-// publish makes an answer of the source the current one.
-func (d *dynamicSource) publish(upstreams []*reverseproxy.Upstream) {
+// take notes what came of asking a source, and tells whether it has ever answered.
+func (d *dynamicSource) take(s *polledSource, list []*reverseproxy.Upstream, err error, now time.Time) bool {
+	before, had := s.state, len(s.list) > 0 // which only the one who asks changes
 	d.publishing.Lock()
-	d.answer = upstreams
+	s.answers.take(list, err, d.h.negativeTTL(), now)
+	d.publishing.Unlock()
+	d.noteState(s, before, had, err)
+	return s.known
+}
+
+// publish makes the answers of the sources the current one.
+func (d *dynamicSource) publish() {
+	d.publishing.Lock()
 	before := d.current.Load()
+	d.answered = true
 	events := d.compose()
 	changed := d.current.Load() != before
 	d.publishing.Unlock()
@@ -204,33 +262,58 @@ func (d *dynamicSource) publish(upstreams []*reverseproxy.Upstream) {
 func (d *dynamicSource) edited() []pool.Event {
 	d.publishing.Lock()
 	defer d.publishing.Unlock()
-	if d.current.Load() == nil {
+	if !d.answered {
 		return nil
 	}
 	return d.compose()
 }
 
-// compose makes the current set of the answer. The caller holds d.publishing.
+// inherit takes over what another handler of the pool knows of the same source: a config that is loaded while the name server fails goes
+// on with the backends of the one before.
+func (d *dynamicSource) inherit(others []*Handler) {
+	at := slices.IndexFunc(others, func(h *Handler) bool { return h.dynamic != nil && bytes.Equal(h.dynamic.raw, d.raw) })
+	if at < 0 || !d.isPolled() {
+		return
+	}
+	from := others[at].dynamic
+	from.publishing.Lock()
+	defer from.publishing.Unlock()
+	for i, s := range from.polled {
+		d.polled[i].answers = s.answers
+	}
+	d.answered = from.answered
+}
+
+// compose makes the current set of the answers. The caller holds d.publishing.
 func (d *dynamicSource) compose() []pool.Event {
-	set, events := d.sets.find(d.h, d.answer)
+	var list []*reverseproxy.Upstream
+	for _, s := range d.polled {
+		list = append(list, s.list...)
+	}
+	set, events := d.sets.find(d.h, list)
+	d.h.watchingDynamic.follow(d.h, set)
+	standIn := len(list) == 0 && len(d.h.roster.backends) > 0
+	d.empty.Store(standIn)
+	if standIn {
+		set = nil
+	}
 	if d.current.Swap(set) != set {
 		close(d.changed)
 		d.changed = make(chan struct{})
 	}
-	d.h.watchingDynamic.follow(d.h, set)
 	return events
 }
 
 // reset has a source that caches forget what it has cached for r.
-func (d *dynamicSource) reset(r *http.Request) {
-	if c, ok := d.source.(reverseproxy.CachingUpstreamSource); ok {
+func (d *dynamicSource) reset(source reverseproxy.UpstreamSource, r *http.Request) {
+	if c, ok := source.(reverseproxy.CachingUpstreamSource); ok {
 		if err := c.ResetCache(r); err != nil {
 			d.h.logger.Error("failed clearing cache of dynamic upstreams", zap.String("pool", d.h.pool.Name()), zap.Error(err))
 		}
 	}
 }
 
-// note logs when the source begins to fail, and when it answers again.
+// note logs when a source that is not polled begins to fail, and when it answers again.
 func (d *dynamicSource) note(err error) {
 	if failing := err != nil; d.failing.Swap(failing) != failing {
 		if failing {

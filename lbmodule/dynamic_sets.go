@@ -86,8 +86,8 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 		k.list = append(k.list, u.Dial)
 	}
 	var events []pool.Event
-	settings := h.poolSettings(h.dynamic.polled)
-	settings.Unnamed = !h.dynamic.polled
+	settings := h.poolSettings(h.dynamic.isPolled())
+	settings.Unnamed = !h.dynamic.isPolled()
 	k.set, events = newMemberSet(h.pool, h.assemble(k.roster), settings)
 	s.remember(k)
 	return k.set, events

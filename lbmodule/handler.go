@@ -151,7 +151,7 @@ func (h *Handler) takeHealthChecks() {
 func (h *Handler) start() {
 	h.watchingStatic.start(h)
 	h.watchingDynamic.start(h)
-	if h.dynamic != nil && !h.dynamic.polled {
+	if h.dynamic != nil && !h.dynamic.isPolled() {
 		h.dynamic.sets.watch(h.redial)
 	}
 }

@@ -98,7 +98,7 @@ func (q *request) holdOn(ctx context.Context, snapshot *pool.Snapshot, since tim
 	defer q.h.pool.EndHold()
 	woken := false
 	if early := left - lastLook; early > 0 {
-		if d := q.h.dynamic; d != nil && !d.polled && early > maxHeld {
+		if d := q.h.dynamic; d != nil && !d.isPolled() && early > maxHeld {
 			return q.sleep(ctx, snapshot, maxHeld) || ctx.Err() == nil // it may name others, and tells nobody
 		}
 		woken = q.sleep(ctx, snapshot, early)

@@ -48,6 +48,9 @@ func newManager(name string) *manager {
 // attach puts the edits in force in h, from now on.
 func (m *manager) attach(h *Handler) {
 	m.mu.Lock()
+	if h.dynamic != nil {
+		h.dynamic.inherit(m.handlers)
+	}
 	m.handlers = append(m.handlers, h)
 	events := h.edited()
 	m.nameBackends()

@@ -135,7 +135,7 @@ func (a *App) unready(names []string) (unready []string, some bool) {
 func (h *Handler) ready() bool {
 	set := h.static.Load()
 	if h.dynamic != nil {
-		if !h.dynamic.polled {
+		if !h.dynamic.isPolled() {
 			return true
 		}
 		if current := h.dynamic.current.Load(); current != nil {

@@ -44,6 +44,10 @@ type Settings struct {
 	// Whether requests of sessions that the policy keeps at a backend still go there while it drains. Default: they do.
 	DrainSticky *DrainSticky `json:"drain_sticky,omitempty"`
 
+	// For how long the backends of a dynamic source are kept once the name server answers that there are none by that name, from 0 to 1h.
+	// While it does not answer, or fails, they are kept for good. Default: 30s.
+	NegativeTTL *caddy.Duration `json:"negative_ttl,omitempty"`
+
 	// A response header that explains the choice. Default: off.
 	DebugHeader *DebugHeader `json:"debug_header,omitempty"`
 

@@ -33,6 +33,9 @@ func (s *Settings) checkScalars() error {
 			return fmt.Errorf("prefer_zone %q: %w", s.PreferZone, err)
 		}
 	}
+	if ttl := s.NegativeTTL; ttl != nil && (*ttl < 0 || time.Duration(*ttl) > maxNegativeTTL) {
+		return fmt.Errorf("negative_ttl %v: must be from 0s to %v", display(*ttl), maxNegativeTTL)
+	}
 	return first(
 		ratio("panic_threshold", s.PanicThreshold),
 		ratio("max_fails", s.MaxFailRatio),

@@ -147,8 +147,9 @@ func (q *request) acquireStrictly(known bool) (choice, error) {
 	}
 }
 
-// bind has the answer tell the client which backend its session is bound to, if it does not know.
-func (q *request) bind(r *http.Request, res *http.Response) {
+// bind tells the client with the answer which backend its session is bound to, if it does not know. As with reverse_proxy this is the
+// balancer's word and none of the backend's: nothing that is done to the header of the backend's answer touches it.
+func (q *request) bind(r *http.Request) {
 	s, ok := q.h.policy.(*Sticky)
 	if !ok || len(s.secrets) == 0 || !q.lease.Held() {
 		return
@@ -164,7 +165,7 @@ func (q *request) bind(r *http.Request, res *http.Response) {
 	case q.session.bound:
 		q.h.pool.CountRebound()
 	}
-	res.Header.Add("Set-Cookie", s.cookieFor(q.set.upstreams[at].Dial, r))
+	q.w.Header().Add("Set-Cookie", s.cookieFor(q.set.upstreams[at].Dial, r))
 }
 
 func (s *Sticky) cookieName() string {

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -38,16 +37,15 @@ func (b *browser) get(change ...func(r *http.Request)) (string, error) {
 	for _, c := range change {
 		c(r)
 	}
-	q := &request{h: b.h}
+	q, w := &request{h: b.h}, httptest.NewRecorder()
 	defer q.end()
-	u := q.next(r, httptest.NewRecorder())
+	u := q.next(r, w)
 	if u == nobody {
 		return "", q.refused
 	}
-	res := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: io.NopCloser(strings.NewReader(""))}
-	q.bind(r, res)
-	b.set = res.Header.Get("Set-Cookie")
-	for _, c := range res.Cookies() {
+	q.bind(r)
+	b.set = w.Header().Get("Set-Cookie")
+	for _, c := range w.Result().Cookies() {
 		b.cookies[c.Name] = c.Value
 	}
 	return u.Dial, nil

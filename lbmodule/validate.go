@@ -30,6 +30,9 @@ func (h *Handler) Check() error {
 	if err := h.ConflictsWith(&h.Handler); err != nil {
 		return err
 	}
+	if h.NegativeTTL != nil && h.DynamicUpstreamsRaw == nil {
+		return fmt.Errorf("negative_ttl %v: needs a dynamic source, whose backends it is about", display(*h.NegativeTTL))
+	}
 	if h.MaxFailRatio > 0 && (h.HealthChecks == nil || h.HealthChecks.Passive == nil || h.HealthChecks.Passive.FailDuration <= 0) {
 		return fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio))
 	}

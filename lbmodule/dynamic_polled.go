@@ -1,0 +1,209 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+const (
+	// defaultNegativeTTL is for how long the last backends are kept of a name that is gone.
+	defaultNegativeTTL = 30 * time.Second
+	maxNegativeTTL     = time.Hour
+)
+
+// negativeTTL is the setting, or its default.
+func (h *Handler) negativeTTL() time.Duration {
+	if h.NegativeTTL == nil {
+		return defaultNegativeTTL
+	}
+	return time.Duration(*h.NegativeTTL)
+}
+
+// polledSource is one of the sources that a polled source consists of, and what it has answered. Caddy's own `multi` leaves out those
+// that fail, and does not tell them from those that answer that there is nobody.
+type polledSource struct {
+	source reverseproxy.UpstreamSource
+	name   string
+	answers
+}
+
+// loadPolled loads the sources that the source of that config consists of.
+func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error) {
+	var multi struct {
+		Source  string            `json:"source"`
+		Sources []json.RawMessage `json:"sources"`
+	}
+	if err := json.Unmarshal(raw, &multi); err != nil {
+		return nil, err
+	}
+	if multi.Source != "multi" {
+		source, err := loadSource(ctx, raw)
+		return []*polledSource{{source: source, name: dynamicName(raw)}}, err
+	}
+	if err := caddy.StrictUnmarshalJSON(raw, &multi); err != nil {
+		return nil, err
+	}
+	all := []*polledSource{}
+	for _, raw := range multi.Sources {
+		sources, err := loadPolled(ctx, raw)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, sources...)
+	}
+	return all, nil
+}
+
+// errStale is why an answer is none.
+var errStale = errors.New("look-up failed within grace_period, and there are no results from before")
+
+// ask asks the source. An error that is negative is an answer: there is nobody.
+func (s *polledSource) ask(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	list, err := s.source.GetUpstreams(r)
+	switch source := s.source.(type) {
+	case *reverseproxy.SRVUpstreams:
+		if err == nil && len(list) == 0 && source.GracePeriod > 0 {
+			return nil, errStale
+		}
+	case *reverseproxy.AUpstreams:
+		if isNegative(err) && asksForBoth(source.Versions) {
+			return s.askFamilies(source, r, err)
+		}
+	}
+	return list, err
+}
+
+// asksForBoth tells whether addresses of both IP versions are looked up together.
+func asksForBoth(v *reverseproxy.IPVersions) bool {
+	on := func(version *bool) bool { return version != nil && *version }
+	return v == nil || on(v.IPv4) == on(v.IPv6)
+}
+
+// askFamilies asks again for those IP versions only of which there were addresses, after a negative answer. Of two look-ups made
+// together Go returns the error of one: when the other has failed, addresses that nobody has called gone would be taken for that.
+func (s *polledSource) askFamilies(a *reverseproxy.AUpstreams, r *http.Request, negative error) (all []*reverseproxy.Upstream, err error) {
+	on, one := true, *a
+	var had4, had6 bool
+	for _, u := range s.list {
+		address, err := netip.ParseAddrPort(u.Dial)
+		had4 = had4 || err == nil && address.Addr().Unmap().Is4()
+		had6 = had6 || err == nil && !address.Addr().Unmap().Is4()
+	}
+	for _, family := range []struct {
+		had      bool
+		versions reverseproxy.IPVersions
+	}{{had4, reverseproxy.IPVersions{IPv4: &on}}, {had6, reverseproxy.IPVersions{IPv6: &on}}} {
+		if !family.had {
+			continue
+		}
+		one.Versions = &family.versions
+		list, err := one.GetUpstreams(r)
+		if err != nil && !isNegative(err) {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	if len(all) == 0 {
+		return nil, negative
+	}
+	return all, nil
+}
+
+// isNegative tells whether err is the answer that there is nothing by a name, or nothing of what was asked for (RFC 2308).
+func isNegative(err error) bool {
+	if _, ok := errors.AsType[*net.AddrError](err); ok {
+		return true // there are addresses, of the other IP version
+	}
+	e, ok := errors.AsType[*net.DNSError](err)
+	return ok && e.IsNotFound && !e.Temporary()
+}
+
+// answers is what a source has answered.
+type answers struct {
+	state   answerState
+	known   bool                     // it has answered, if only that there is nobody
+	list    []*reverseproxy.Upstream // the last one; empty once the name is gone
+	absence absence
+}
+
+// answerState is what came of the last look-up.
+type answerState uint8
+
+const (
+	unasked answerState = iota
+	named               // there are backends
+	failing             // there was no answer
+	absent              // there are none; the last ones are kept for now
+	gone                // there are none
+)
+
+// take notes what a look-up came to. ttl is for how long negative answers leave the list as it is.
+func (a *answers) take(list []*reverseproxy.Upstream, err error, ttl time.Duration, now time.Time) {
+	switch {
+	case err == nil && len(list) > 0:
+		*a = answers{state: named, known: true, list: list}
+	case err == nil || isNegative(err):
+		a.known = true
+		if lasts := a.absence.confirmed(now); len(a.list) > 0 && lasts < ttl {
+			a.state = absent
+			return
+		}
+		a.state, a.list = gone, nil
+	default:
+		a.absence.interrupted()
+		a.state = failing
+	}
+}
+
+// absence is for how long a name has been gone by what its name server says. Time in which that does not answer does not count: what
+// fails now and then neither has a list emptied early nor keeps it for ever.
+type absence struct {
+	lasts time.Duration
+	last  time.Time // of the last look-up, if its answer was negative; zero if it was not
+}
+
+// confirmed is told of a negative answer, and returns for how long there have been no others.
+func (a *absence) confirmed(now time.Time) time.Duration {
+	if !a.last.IsZero() {
+		a.lasts += now.Sub(a.last)
+	}
+	a.last = now
+	return a.lasts
+}
+
+// interrupted is told of a look-up that failed.
+func (a *absence) interrupted() { a.last = time.Time{} }
+
+// noteState logs when a source begins to fail, names nobody, or names somebody again. had tells whether it had backends before.
+func (d *dynamicSource) noteState(s *polledSource, before answerState, had bool, err error) {
+	if s.state == before {
+		return
+	}
+	fields := []zap.Field{zap.String("pool", d.h.pool.Name()), zap.String("source", s.name)}
+	switch s.state {
+	case failing:
+		d.h.logger.Error("failed getting dynamic upstreams", append(fields, zap.Error(err))...)
+	case absent:
+		d.h.logger.Warn("dynamic source names no backends; the last ones are kept for negative_ttl",
+			append(fields, zap.Duration("negative_ttl", d.h.negativeTTL()), zap.Error(err))...)
+	case gone:
+		message := "dynamic source names no backends"
+		if had {
+			message = "dynamic source names no backends any more"
+		}
+		d.h.logger.Warn(message, append(fields, zap.Error(err))...)
+	default:
+		if before != unasked {
+			d.h.logger.Info("getting dynamic upstreams again", fields...)
+		}
+	}
+}
