@@ -21,6 +21,8 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	r, timer := q.prepare(original)
 	q.begin(q.choice, time.Now())
+	q.waited, _ = q.received.wait(q.begun)
+	q.notice1xx(r)
 	r = q.trace(r)
 	res, err := q.roundTrip(transport, r, q.begun)
 	now := time.Now()
@@ -34,7 +36,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	if err == nil && !q.h.retries.lookAt(res) {
 		return q.pass(original, res), nil
 	}
-	if reason, ok := q.reason(original, res, err); ok {
+	if reason, ok := q.reason(original, res, err); ok && q.informed.end() {
 		if q.lease.Held() {
 			q.tried = append(q.tried, q.lease.Index())
 		}
@@ -50,6 +52,9 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 	}
 	if err != nil {
+		if refused := q.received.refusal(original.Context()); refused != nil {
+			err = refused
+		}
 		return nil, ended(err)
 	}
 	return q.pass(original, res), nil
@@ -151,13 +156,16 @@ func isStream(res *http.Response) bool {
 	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
 }
 
-// watch has q learn when the answer breaks off. The body of one that switches protocols is a connection, and stays as it
-// is.
+// watch has q learn when the answer breaks off. The body of one that switches protocols is a connection, and stays one.
 func (q *request) watch(ctx context.Context, res *http.Response) {
-	if res.Body == nil || res.Body == http.NoBody || res.StatusCode == http.StatusSwitchingProtocols {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		q.watchTunnel(res)
 		return
 	}
-	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx}
+	if res.Body == nil || res.Body == http.NoBody {
+		return
+	}
+	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx, q: q}
 	res.Body = &q.answer
 }
 
@@ -165,6 +173,7 @@ func (q *request) watch(ctx context.Context, res *http.Response) {
 type answerBody struct {
 	io.ReadCloser
 	ctx      context.Context
+	q        *request // that it answers
 	broken   bool
 	complete bool // it has been read to its end
 }
@@ -172,7 +181,7 @@ type answerBody struct {
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.complete = b.complete || err == io.EOF
-	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil {
+	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil && !b.q.isClients() {
 		b.broken = true
 	}
 	return n, err
@@ -192,6 +201,7 @@ func (q *request) end() {
 	q.lease.Release()
 	q.live.done()
 	q.body.detach()
+	q.tunnel.finish()
 }
 
 // tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.

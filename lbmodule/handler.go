@@ -224,6 +224,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if q.refused = h.refusal(); q.refused != nil {
 		return h.unavailable(w, q.refused)
 	}
+	q.received = receive(r)
 	if h.DrainTimeout <= 0 {
 		h.manager.live.add(&q.live, nil)
 	} else {
@@ -236,6 +237,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case err == nil:
 		return nil
+	case q.received.failure() != nil:
+		return err
 	case q.refused != nil:
 		return h.unavailable(w, q.refused)
 	case errors.Is(context.Cause(r.Context()), errDrained):
