@@ -129,6 +129,9 @@ func (b *clientBody) refusal(ctx context.Context) error {
 	}
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		// A client that has closed its side of an HTTP/1 connection is taken for one that has left, but may yet read.
+		return caddyhttp.Error(http.StatusBadRequest, err)
 	case ctx.Err() != nil, hasLeft(err):
 		return fmt.Errorf("%w: %w", context.Canceled, err)
 	case ok && timeout.Timeout():
