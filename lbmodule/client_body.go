@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -160,4 +161,28 @@ func (q *request) stalled() bool {
 }
 
 // isClients tells whether what went wrong with the attempt is the client's doing.
-func (q *request) isClients() bool { return q.body.failed() || q.received.failure() != nil || q.stalled() }
+func (q *request) isClients() bool {
+	return q.body.failed() || q.received.failure() != nil || q.stalled()
+}
+
+// closeAfter has the server close the client's connection if there is more of the body to come, so that it is not taken for the next
+// requests. By itself the server reads the rest, or closes the connection; not so with full duplex, where it would have to know the body
+// for its own, which Caddy has wrapped.
+func (b *clientBody) closeAfter(w http.ResponseWriter, r *http.Request) {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || !server.EnableFullDuplex || r.ProtoMajor != 1 {
+		return
+	}
+	if _, unfinished := b.wait(time.Time{}); !unfinished {
+		return
+	}
+	for { // bound: there are as many as handlers
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = wrapper.Unwrap()
+	}
+	// A body that is larger than it may be is what has net/http close a connection and give its client the time to read the answer.
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("more")), 1).Read(make([]byte, 4))
+}
