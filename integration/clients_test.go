@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"path"
 	"slices"
@@ -181,6 +183,114 @@ func (c *caddy) expectBlameless(t *testing.T, pool string) {
 	for _, b := range p.Backends {
 		if b.Failures != 0 || b.Breaker != "closed" {
 			t.Errorf("%s: %d failures, breaker %s; want none, and closed", b.Address, b.Failures, b.Breaker)
+		}
+	}
+}
+
+// TestUploadsAreDropped: a backend that drops uploads is blamed, also where their clients are slow.
+func TestUploadsAreDropped(t *testing.T) {
+	t.Parallel()
+	backends, addresses := startBackends(t, 2)
+	for _, b := range backends {
+		b.handle(func(w http.ResponseWriter, r *http.Request) {
+			if path.Base(r.URL.Path) == "all" {
+				_, _ = discard(r.Body)
+			}
+			uploadBackends["resetsAtOnce"](w, r)
+		})
+	}
+	c := startTLSCaddy(t, "load_balancer "+addresses+" {\n name p\n lb_policy first\n}")
+	for protocol, send := range protocols {
+		for _, u := range []brokenUpload{{announced: 100_000, sent: 5000, then: trickles}, {announced: 5000, sent: 5000, then: endsBody}} {
+			where := "/"
+			if u.announced == u.sent {
+				where = "/all"
+			}
+			var before, after poolState
+			c.api("GET", "/load_balancer/pools/p", &before)
+			if err := send(c.site, where, u); err != nil {
+				t.Fatalf("%s: %v", protocol, err)
+			}
+			if c.api("GET", "/load_balancer/pools/p", &after); after.Backends[0].Failures+after.Backends[1].Failures == before.Backends[0].Failures+before.Backends[1].Failures {
+				t.Errorf("%s, %v: nobody is blamed", protocol, u.then)
+			}
+		}
+	}
+}
+
+// TestCollectedFirst: a body that is collected before it is sent on takes a backend's slot when it is there, and one that never comes
+// takes none.
+func TestCollectedFirst(t *testing.T) {
+	t.Parallel()
+	b := startBackend(t)
+	b.handle(func(_ http.ResponseWriter, r *http.Request) { _, _ = discard(r.Body) })
+	c := startTLSCaddy(t, onLog+"load_balancer {\n backend "+b.addr+" {\n max_requests 1\n}\n name p\n request_buffers 1MiB\n queue 10 1m\n}")
+	begun := make(chan struct{})
+	for protocol, send := range protocols {
+		done := make(chan error, 1)
+		// It goes on for longer than the requests below take, and breaks off.
+		go func() {
+			done <- send(c.site, "/slow", brokenUpload{announced: 1 << 20, sent: 5000, then: closes, begun: func() { <-begun }})
+		}()
+		waitFor(t, "the upload to begin", func() bool { return liveRequests(c, "p") > 0 })
+		for range 3 {
+			if err := send(c.site, "/other", brokenUpload{announced: 10, sent: 10}); err != nil {
+				t.Error(err)
+			}
+		}
+		var p poolState
+		if c.api("GET", "/load_balancer/pools/p", &p); p.Backends[0].InFlight != 0 || p.Queue != 0 {
+			t.Errorf("%s: %d requests hold a slot and %d wait for one", protocol, p.Backends[0].InFlight, p.Queue)
+		}
+		begun <- struct{}{}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, line := range c.accessLog("/other", 9) {
+		if line.Status != http.StatusOK {
+			t.Errorf("status %d", line.Status)
+		}
+	}
+	for _, line := range c.accessLog("/slow", 3) {
+		if line.LB != nil && len(line.LB.Attempts) != 0 {
+			t.Errorf("an upload that was broken off has been to a backend: %+v", line.LB.Attempts)
+		}
+	}
+	if n := b.requests.Load(); n != 9 {
+		t.Errorf("the backend got %d requests, want 9", n)
+	}
+}
+
+// liveRequests is how many requests of a pool are on their way, those without a backend among them.
+func liveRequests(c *caddy, pool string) int {
+	var explained struct{ Live []struct{} }
+	c.api("GET", "/load_balancer/pools/"+pool+"/explain", &explained)
+	return len(explained.Live)
+}
+
+// TestNothingAfterInformational: once the client has been given a 1xx no other backend is asked.
+func TestNothingAfterInformational(t *testing.T) {
+	t.Parallel()
+	backends, addresses := startBackends(t, 2)
+	for _, fails := range []struct{ hint, then string }{
+		{"103 Early Hints", ""}, {"102 Processing", ""}, {"103 Early Hints", "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"},
+	} {
+		backends[0].handle(writes("HTTP/1.1 "+fails.hint+"\r\nLink: </a>\r\n\r\n", fails.then))
+		for _, settings := range []string{"retry {\n non_idempotent\n}", "lb_retries 2"} {
+			c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy first\n transport http {\n versions 1.1 2\n}\n"+settings+"\n}")
+			before := backends[1].requests.Load()
+			conn, err := net.Dial("tcp", c.site)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", c.site)
+			all, _ := io.ReadAll(conn)
+			conn.Close()
+			if n := backends[1].requests.Load() - before; n != 0 || !strings.HasPrefix(string(all), "HTTP/1.1 "+fails.hint) || !strings.Contains(string(all), "HTTP/1.1 50") {
+				t.Errorf("%v, %s: another backend is asked %d times, the client got %q", fails, settings, n, all)
+			}
 		}
 	}
 }

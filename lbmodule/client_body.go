@@ -18,7 +18,8 @@ import (
 )
 
 // stallTime is for how long an attempt must have waited for the client's body, and for half of its time at least, before its failure
-// is put down to that. Whoever gives up on a slow upload has waited for longer, and a backend that drops every upload drops it sooner.
+// is put down to that. Whoever gives up on a slow upload has waited for longer, and a backend that drops every upload drops it sooner. (net/http's transport
+// tells of that when the client sends the next bytes: of a client that pauses just then nobody can say what kept the backend.)
 const stallTime = 200 * time.Millisecond
 
 // errBodyShort and errBodyLong are of bodies that do not have the length that was announced. HTTP/3's server tells of a short one by
