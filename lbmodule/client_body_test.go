@@ -125,7 +125,7 @@ func TestStalled(t *testing.T) {
 				t.Errorf("%s: %v, want %v", name, got, test.want)
 			}
 			q.h.failureStatus = []int{503}
-			if got := q.classify(t.Context(), &http.Response{StatusCode: 503}, nil); got != test.want {
+			if got := q.classify(t.Context(), &http.Response{StatusCode: http.StatusServiceUnavailable}, nil); got != test.want {
 				t.Errorf("%s: 503 is %v, want %v", name, got, test.want)
 			}
 			pw.Close()

@@ -55,7 +55,7 @@ func TestInformationalWhileHedged(t *testing.T) {
 				q.begin(q.choice, time.Now())
 				q.notice1xx(r)
 				res, err := q.hedged(scripted{"a:1": test.first, "b:1": test.second}, r, 10*time.Millisecond)
-				if err != nil || res.StatusCode != 200 || q.upstream.Dial != test.from {
+				if err != nil || res.StatusCode != http.StatusOK || q.upstream.Dial != test.from {
 					t.Errorf("%v, %v from %s; want 200 from %s", res, err, q.upstream.Dial, test.from)
 				}
 				if got := strings.Join(told, " "); got != test.told {

@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -44,7 +45,7 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	if n > 0 {
 		t.passed()
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		t.halfClose(backendDone)
 	}
 	return n, err
