@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,11 +33,11 @@ func (c *halfCloser) Read(p []byte) (int, error) {
 // deadlines counts how often the client's connection is given a deadline.
 type deadlines struct {
 	http.ResponseWriter
-	n int
+	n atomic.Int64
 }
 
 func (d *deadlines) SetReadDeadline(time.Time) error {
-	d.n++
+	d.n.Add(1)
 	return nil
 }
 
@@ -68,19 +69,19 @@ func TestTunnel(t *testing.T) {
 			}
 			for range 3 {
 				time.Sleep(test.bound - 1)
-				if _, err := backend.Write([]byte("x")); err != nil || client.n != 0 {
+				if _, err := backend.Write([]byte("x")); err != nil || client.n.Load() != 0 {
 					t.Fatalf("%s: cut while bytes pass: %v", name, err)
 				}
 			}
 			time.Sleep(test.bound + 1)
-			if _, err := backend.Write([]byte("x")); (err != nil) != (test.bound > 0) || (client.n > 0) != (test.bound > 0) {
-				t.Errorf("%s: after %v: %v, %d deadlines", name, test.bound, err, client.n)
+			if _, err := backend.Write([]byte("x")); (err != nil) != (test.bound > 0) || (client.n.Load() > 0) != (test.bound > 0) {
+				t.Errorf("%s: after %v: %v, %d deadlines", name, test.bound, err, client.n.Load())
 			}
 			q.tunnel.finish()
-			n := client.n
+			n := client.n.Load()
 			_, _ = backend.Write([]byte("x"))
 			time.Sleep(10 * clientDone)
-			if client.n != n {
+			if client.n.Load() != n {
 				t.Errorf("%s: the client is touched after the request", name)
 			}
 			near.Close()
