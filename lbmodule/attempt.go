@@ -21,6 +21,8 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	}
 	r, timer := q.prepare(original)
 	q.begin(q.choice, time.Now())
+	q.waited, _ = q.received.wait(q.begun)
+	q.notice1xx(r)
 	r = q.trace(r)
 	res, err := q.roundTrip(transport, r, q.begun)
 	now := time.Now()
@@ -45,6 +47,9 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		return nil, ended(err)
 	}
 	if err != nil {
+		if refused := q.received.refusal(original.Context()); refused != nil {
+			err = refused
+		}
 		return nil, ended(err)
 	}
 	return q.pass(original, res), nil
@@ -53,6 +58,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 // another chooses and reserves the backend of another attempt, if there is to be one, and tells why there is.
 func (q *request) another(r *http.Request, res *http.Response, err error) (reason pool.RetryReason, again bool) {
 	reason, ok := q.reason(r, res, err)
+	ok = ok && q.informed.end()
 	holds := q.canHold(r)
 	if q.lease.Held() && (ok || holds) {
 		q.tried = append(q.tried, q.lease.Index())
@@ -161,13 +167,16 @@ func isStream(res *http.Response) bool {
 	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
 }
 
-// watch has q learn when the answer breaks off. The body of one that switches protocols is a connection, and stays as it
-// is.
+// watch has q learn when the answer breaks off. The body of one that switches protocols is a connection, and stays one.
 func (q *request) watch(ctx context.Context, res *http.Response) {
-	if res.Body == nil || res.Body == http.NoBody || res.StatusCode == http.StatusSwitchingProtocols {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		q.watchTunnel(res)
 		return
 	}
-	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx}
+	if res.Body == nil || res.Body == http.NoBody {
+		return
+	}
+	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx, q: q}
 	res.Body = &q.answer
 }
 
@@ -175,6 +184,7 @@ func (q *request) watch(ctx context.Context, res *http.Response) {
 type answerBody struct {
 	io.ReadCloser
 	ctx      context.Context
+	q        *request // that it answers
 	broken   bool
 	complete bool // it has been read to its end
 }
@@ -182,7 +192,7 @@ type answerBody struct {
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.complete = b.complete || err == io.EOF
-	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil {
+	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil && !b.q.isClients() {
 		b.broken = true
 	}
 	return n, err
@@ -202,6 +212,7 @@ func (q *request) end() {
 	q.lease.Release()
 	q.live.done()
 	q.body.detach()
+	q.tunnel.finish()
 }
 
 // tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -47,8 +48,10 @@ type request struct {
 	live  liveRequest
 	debug bool // the client is told how backends were chosen
 
-	body   *requestBody // nil if there is none
-	answer answerBody
+	body     *requestBody  // nil if there is none
+	received *clientBody   // what body is made of; nil if there is none
+	waited   time.Duration // for received before the current attempt
+	answer   answerBody
 
 	queued      time.Duration    // waited before the first attempt
 	trail       []attemptRecord  // the attempts so far, in the order in which they began
@@ -59,6 +62,10 @@ type request struct {
 	begun       time.Time        // when the current attempt was
 	sending     *sending         // of the attempt's body; nil if there is none
 	lastByte    bool             // how long it takes is known when the answer has ended
+
+	informed informed
+	race     atomic.Pointer[hedgeCopy] // that the current attempt may be in; nil if it is not hedged
+	tunnel   *tunnel                   // that the answer is; nil if it is none
 
 	triedSpace [4]int // room for most tried lists
 	trailSpace [1]attemptRecord
@@ -106,6 +113,9 @@ func (q *request) chooseFirst(r *http.Request) error {
 	q.h.pool.CountRequest()
 	if q.h.retries.stock != nil {
 		q.started = time.Now()
+	}
+	if err := q.received.refusal(r.Context()); err != nil {
+		return err // it was collected first, and broke off
 	}
 	return q.choose(r, false)
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// classify tells what an attempt says about its backend. A request that its client gave up, and descriptors that we have
-// run out of, are no backend's failure; neither is a status that a healthy application gives. A backend that says it has
+// classify tells what an attempt says about its backend. A request that its client gave up, broke off or was too slow to send (see
+// stallTime), and descriptors that we have run out of, are no backend's failure; neither is a status that a healthy application gives. A backend that says it has
 // too much to do is neither well nor broken: taking it out would give the others too much to do.
 func (q *request) classify(ctx context.Context, res *http.Response, err error) pool.Outcome {
 	switch {
@@ -25,15 +25,23 @@ func (q *request) classify(ctx context.Context, res *http.Response, err error) p
 		case isOverload(res):
 			return pool.Ignored
 		case slices.Contains(q.h.failureStatus, res.StatusCode):
-			return pool.Failure
+			return q.failure()
 		}
 		return pool.Success
 	case errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled), q.body.failed(),
 		errors.Is(err, errBodyTaken), outOfDescriptors(err):
 		return pool.Ignored
 	default:
-		return pool.Failure
+		return q.failure()
 	}
+}
+
+// failure is the outcome of an attempt that has failed, for all that the backend shows.
+func (q *request) failure() pool.Outcome {
+	if q.isClients() {
+		return pool.Ignored
+	}
+	return pool.Failure
 }
 
 // isOverload tells whether a backend says that it has too much to do.

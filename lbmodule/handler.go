@@ -221,11 +221,12 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	q := &request{h: h, debug: h.debugs(r)}
+	q := &request{h: h, debug: h.debugs(r), received: receive(r)}
 	q.show(r.Context())
 	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
 	defer func() {
 		q.end()
+		q.received.closeAfter(w, r)
 		h.pool.CountAnswer(q.status(err))
 	}()
 	if q.refused = h.refusal(); q.refused != nil {
@@ -243,6 +244,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case err == nil:
 		return nil
+	case q.received.failure() != nil:
+		return err
 	case q.refused != nil:
 		return h.unavailable(w, q.refused)
 	case errors.Is(context.Cause(r.Context()), errDrained):

@@ -93,6 +93,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 		q: q, transport: transport, cancelFirst: cancel, ended: make(chan struct{}),
 		set: q.set, first: q.lease.Index(), original: r, url: *r.URL,
 	}
+	q.race.Store(c)
 	timer := time.AfterFunc(delay, c.send)
 	res, err := transport.RoundTrip(r.WithContext(ctx))
 	if timer.Stop() {
@@ -197,6 +198,18 @@ func (c *hedgeCopy) started() bool {
 		c.winner = firstWon
 	}
 	return c.sent
+}
+
+// settle tells whether the client may be given an informational answer: there must not be two that it could come from. There will be no
+// copy then.
+func (c *hedgeCopy) settle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent {
+		return false
+	}
+	c.winner = firstWon
+	return true
 }
 
 // send makes the attempt with the copy. It runs on a goroutine of its own, of which there are as many as the settings

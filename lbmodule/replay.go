@@ -21,13 +21,14 @@ type requestBody struct {
 
 	mu     sync.Mutex // guards what follows, and is held while the source is read
 	source io.Reader
+	length int64  // of source; negative if it is not known
 	kept   []byte // what has been read, unless that was more than limit
 	end    error  // of the source
 
 	read atomic.Int64 // bytes read from source
 	lost atomic.Bool  // they were not kept
 
-	broken atomic.Bool // source ended with an error
+	broken atomic.Bool // source ended with an error, or before its end
 }
 
 // attach gives r a view of the body. Up to limit bytes are kept for the next one. sent is called, maybe more
@@ -44,7 +45,7 @@ func (b *requestBody) attach(r *http.Request, limit int64, buffered bool, sent f
 		return
 	}
 	if b.source == nil {
-		b.source = r.Body
+		b.source, b.length = r.Body, r.ContentLength
 	}
 	view := func() *bodyView { return &bodyView{body: b, length: r.ContentLength, sent: sent} }
 	b.view = view()
@@ -89,11 +90,15 @@ func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 		return 0, b.end
 	}
 	n, err := b.source.Read(p)
+	total := b.read.Add(int64(n))
+	if err == io.EOF && total < b.length {
+		err = io.ErrUnexpectedEOF
+	}
 	b.end = err
 	if err != nil && err != io.EOF {
 		b.broken.Store(true)
 	}
-	if total := b.read.Add(int64(n)); total > b.limit && n > 0 {
+	if total > b.limit && n > 0 {
 		b.lost.Store(true)
 		b.kept = nil
 	} else {
@@ -102,8 +107,10 @@ func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	return n, err
 }
 
-// bodyView is a body as one attempt sees it. Closing it does not close the body: the next attempt may need it, and the
-// server closes it in the end.
+// bodyView is a body as one attempt sees it. Closing it must never close the server's body. The next attempt may need that; above
+// all, transports close bodies when a backend answers before it has read all, and net/http's HTTP/1 server does not notice through
+// Caddy's wrappers that the rest is still to come: it would take the rest for the client's next requests, which is request smuggling
+// (RFC 9112, 9.3: a server reads a body to its end or closes the connection). Left open, the server does one of the two.
 type bodyView struct {
 	body     *requestBody
 	at       int64

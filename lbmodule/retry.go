@@ -172,7 +172,8 @@ func (rules *retryRules) lookAt(res *http.Response) bool {
 func (q *request) reason(r *http.Request, res *http.Response, err error) (reason pool.RetryReason, ok bool) {
 	rules := &q.h.retries
 	switch {
-	case rules.attempts > 0 && q.attempts-q.unsent >= rules.attempts, r.Context().Err() != nil, q.body.failed():
+	case rules.attempts > 0 && q.attempts-q.unsent >= rules.attempts, r.Context().Err() != nil, q.body.failed(),
+		q.received.failure() != nil:
 		return 0, false
 	case err == nil:
 		reason = pool.RetryStatus

@@ -1,0 +1,134 @@
+package lbmodule
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// How a body ends says who ended it, and what the client is answered.
+func TestClientBody(t *testing.T) {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, test := range map[string]struct {
+		length int64
+		body   io.Reader
+		ctx    context.Context
+		status int // 0 where the body is whole
+	}{
+		"whole":                      {5, strings.NewReader("12345"), t.Context(), 0},
+		"whole, at once":             {5, iotest.DataErrReader(strings.NewReader("12345")), t.Context(), 0},
+		"whole, by the byte":         {5, iotest.OneByteReader(strings.NewReader("12345")), t.Context(), 0},
+		"of no known length":         {-1, strings.NewReader("12345"), t.Context(), 0},
+		"too short":                  {6, strings.NewReader("12345"), t.Context(), 400},
+		"too short, at once":         {6, iotest.DataErrReader(strings.NewReader("12345")), t.Context(), 400},
+		"too long":                   {4, strings.NewReader("12345"), t.Context(), 400},
+		"nothing of it":              {5, strings.NewReader(""), t.Context(), 400},
+		"no chunk":                   {-1, iotest.ErrReader(errors.New("invalid byte in chunk length")), t.Context(), 400},
+		"closed":                     {5, iotest.ErrReader(io.ErrUnexpectedEOF), gone, 400},
+		"reset":                      {5, iotest.ErrReader(&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), t.Context(), 499},
+		"left":                       {5, iotest.ErrReader(errors.New("client disconnected")), t.Context(), 499},
+		"canceled":                   {5, iotest.ErrReader(errors.New("of any kind")), gone, 499},
+		"canceled over HTTP/3":       {5, iotest.ErrReader(&http3.Error{Remote: true, ErrorCode: http3.ErrCodeRequestCanceled}), t.Context(), 499},
+		"malformed over HTTP/3":      {5, iotest.ErrReader(&http3.Error{ErrorCode: http3.ErrCodeMessageError}), t.Context(), 400},
+		"too slow":                   {5, iotest.ErrReader(os.ErrDeadlineExceeded), t.Context(), 408},
+		"too large":                  {-1, http.MaxBytesReader(nil, io.NopCloser(strings.NewReader("12345")), 3), t.Context(), 413},
+		"refused by another handler": {-1, iotest.ErrReader(caddyhttp.Error(http.StatusTeapot, nil)), t.Context(), 418},
+		"closed by the server":       {5, iotest.ErrReader(http.ErrBodyReadAfterClose), t.Context(), 502},
+	} {
+		r := &http.Request{Body: io.NopCloser(test.body), ContentLength: test.length}
+		b := receive(r)
+		_, err := io.ReadAll(r.Body)
+		refusal := b.refusal(test.ctx)
+		_, unfinished := b.wait(time.Now())
+		if test.status == 0 {
+			if err != nil || refusal != nil || unfinished {
+				t.Errorf("%s: read %v, refused %v, unfinished %v", name, err, refusal, unfinished)
+			}
+			continue
+		}
+		// What reverse_proxy makes of an error.
+		status := caddyhttp.Error(http.StatusBadGateway, refusal).StatusCode
+		if errors.Is(refusal, context.Canceled) {
+			status = statusCanceled
+		}
+		if err == nil || refusal == nil || status != test.status {
+			t.Errorf("%s: read %v, refused %v with %d; want %d", name, err, refusal, status, test.status)
+		}
+		if n, again := r.Body.Read(make([]byte, 1)); n != 0 || again == nil || again == io.EOF {
+			t.Errorf("%s: read on: %d, %v", name, n, again)
+		}
+	}
+}
+
+// A request without a body, and the second load balancer that has one, get no other.
+func TestReceive(t *testing.T) {
+	for _, r := range []*http.Request{{}, {Body: http.NoBody}, {Body: http.NoBody, ContentLength: -1}} {
+		if b := receive(r); b != nil || b.failure() != nil || b.refusal(t.Context()) != nil {
+			t.Errorf("%v: %v", r.Body, b)
+		}
+	}
+	r := &http.Request{Body: io.NopCloser(strings.NewReader("12345")), ContentLength: 5}
+	if first := receive(r); receive(r) != first {
+		t.Error("wrapped twice")
+	}
+}
+
+// An attempt that has waited for its client for long and for most of its time says nothing about the backend.
+func TestStalled(t *testing.T) {
+	for name, test := range map[string]struct {
+		before, pause, after time.Duration // the client is waited for during pause
+		rest                 bool          // comes before the attempt fails
+		want                 pool.Outcome
+	}{
+		"at once":                 {0, 0, 0, false, pool.Failure},
+		"client is a little slow": {0, stallTime - 1, 0, false, pool.Failure},
+		"client is slow":          {0, stallTime, 0, false, pool.Ignored},
+		"backend is slow, too":    {time.Second, time.Second, 0, false, pool.Ignored},
+		"backend is slower":       {time.Second, time.Second, time.Millisecond, false, pool.Failure},
+		"the body has come":       {0, time.Minute, 0, true, pool.Failure},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			pr, pw := io.Pipe()
+			r := &http.Request{Body: pr, ContentLength: 5}
+			q := &request{h: new(Handler), received: receive(r), begun: time.Now()}
+			time.Sleep(test.before)
+			go func() { _, _ = io.ReadAll(r.Body) }()
+			time.Sleep(test.pause)
+			if test.rest {
+				_, _ = pw.Write([]byte("12345"))
+			} else {
+				_, _ = pw.Write([]byte("1"))
+			}
+			synctest.Wait()
+			if test.after > 0 {
+				q.received.waited = test.pause // the rest is not waited for
+				q.received.since = time.Time{}
+				time.Sleep(test.after)
+			}
+			if got := q.classify(t.Context(), nil, io.ErrUnexpectedEOF); got != test.want {
+				t.Errorf("%s: %v, want %v", name, got, test.want)
+			}
+			q.h.failureStatus = []int{503}
+			if got := q.classify(t.Context(), &http.Response{StatusCode: http.StatusServiceUnavailable}, nil); got != test.want {
+				t.Errorf("%s: 503 is %v, want %v", name, got, test.want)
+			}
+			pw.Close()
+		})
+	}
+}

@@ -1,0 +1,91 @@
+package lbmodule
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// halfCloser is one end of a pipe that can be closed in one direction.
+type halfCloser struct {
+	net.Conn
+	closed bool
+}
+
+func (c *halfCloser) CloseWrite() error {
+	c.closed = true
+	return nil
+}
+
+func (c *halfCloser) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n == 1 && p[0] == 0 {
+		return 0, io.EOF // it says that it is done
+	}
+	return n, err
+}
+
+// deadlines counts how often the client's connection is given a deadline.
+type deadlines struct {
+	http.ResponseWriter
+	n atomic.Int64
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error {
+	d.n.Add(1)
+	return nil
+}
+
+// A tunnel of which one side is done ends when nothing has passed for the time that this side is given, and not before.
+func TestTunnel(t *testing.T) {
+	for name, test := range map[string]struct {
+		done  func(t *tunnel, backend net.Conn)
+		bound time.Duration
+	}{
+		"nobody": {func(*tunnel, net.Conn) {}, 0},
+		"the backend": {func(_ *tunnel, backend net.Conn) {
+			_, _ = backend.Write([]byte{0})
+		}, backendDone},
+		"the client": {func(tunnel *tunnel, _ net.Conn) { _ = tunnel.CloseWrite() }, clientDone},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := net.Pipe()
+			client := &deadlines{ResponseWriter: httptest.NewRecorder()}
+			q := &request{w: client}
+			res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: &halfCloser{Conn: near}}
+			q.watch(t.Context(), res)
+			backend := res.Body.(io.ReadWriteCloser)
+			go func() { _, _ = io.Copy(io.Discard, backend) }()
+			go func() { _, _ = io.Copy(io.Discard, far) }()
+			test.done(q.tunnel, far)
+			synctest.Wait()
+			if test.bound == 0 {
+				time.Sleep(10 * clientDone)
+			}
+			for range 3 {
+				time.Sleep(test.bound - 1)
+				if _, err := backend.Write([]byte("x")); err != nil || client.n.Load() != 0 {
+					t.Fatalf("%s: cut while bytes pass: %v", name, err)
+				}
+			}
+			time.Sleep(test.bound + 1)
+			if _, err := backend.Write([]byte("x")); (err != nil) != (test.bound > 0) || (client.n.Load() > 0) != (test.bound > 0) {
+				t.Errorf("%s: after %v: %v, %d deadlines", name, test.bound, err, client.n.Load())
+			}
+			q.tunnel.finish()
+			n := client.n.Load()
+			_, _ = backend.Write([]byte("x"))
+			time.Sleep(10 * clientDone)
+			if client.n.Load() != n {
+				t.Errorf("%s: the client is touched after the request", name)
+			}
+			near.Close()
+			far.Close()
+		})
+	}
+}
