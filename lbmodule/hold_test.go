@@ -225,14 +225,24 @@ func TestHoldThenFull(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "hold-full", "backends": [{"address": "a:1", "max_requests": 1}]}`)
 	g := gated(t, h)
 	g.takes = 20 * time.Millisecond
-	time.AfterFunc(100*time.Millisecond, func() { g.open.Store(true) })
 	results := make(chan int)
-	for range 10 {
-		go func() {
-			status, _, _ := g.serve(h, newRequest(t))
-			results <- status
-		}()
+	ask := func() {
+		status, _, _ := g.serve(h, newRequest(t))
+		results <- status
 	}
+	go ask()
+	eventually(t, "it to find that the backend is gone", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	for range 9 {
+		go ask()
+	}
+	eventually(t, "all to wait", func() bool {
+		more := h.pool.Hold(10)
+		if more {
+			h.pool.EndHold()
+		}
+		return !more
+	})
+	g.open.Store(true)
 	for range 10 {
 		if status := <-results; status != http.StatusOK {
 			t.Errorf("status %d", status)
