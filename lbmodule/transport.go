@@ -70,10 +70,27 @@ func (t *attemptTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.next.RoundTrip(r)
 	}
-	if t.direct != nil {
-		return q.attempt(t.direct, r)
+	return q.attempt((*sender)(t), r)
+}
+
+// sender is an attemptTransport as attempts see it: what does the work.
+type sender attemptTransport
+
+// RoundTrip implements [http.RoundTripper].
+func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := s.next
+	if s.direct != nil {
+		next = s.direct
 	}
-	return q.attempt(t.next, r)
+	res, err := next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAnswer(r, res); err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return res, nil
 }
 
 // Cleanup closes the connections of the short way; the transport's are its own to close.

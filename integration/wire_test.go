@@ -1,0 +1,188 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// What the tests here put on the wire, or look for there, no HTTP library would say.
+
+// startRaw starts a backend whose connections are served by serve, which has read nothing yet, and closed when it returns. It returns
+// the address.
+func startRaw(t *testing.T, serve func(conn *net.TCPConn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	open := make(map[net.Conn]bool)
+	wait.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open[conn] = true
+			mu.Unlock()
+			wait.Go(func() {
+				serve(conn.(*net.TCPConn))
+				conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for conn := range open {
+			conn.Close()
+		}
+		mu.Unlock()
+		wait.Wait()
+	})
+	return l.Addr().String()
+}
+
+// startRawAnswer starts a backend that answers every request with that text, and goes on. Requests have no body.
+func startRawAnswer(t *testing.T, text string) string {
+	t.Helper()
+	return startRaw(t, func(conn *net.TCPConn) {
+		br := bufio.NewReader(conn)
+		for readHead(br) != "" {
+			if _, err := io.WriteString(conn, text); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// readHead reads a message up to its body; "" if there is none.
+func readHead(br *bufio.Reader) string {
+	var head strings.Builder
+	for {
+		line, err := br.ReadString('\n')
+		if err != nil {
+			return ""
+		}
+		head.WriteString(line)
+		if strings.TrimRight(line, "\r\n") == "" {
+			return head.String()
+		}
+	}
+}
+
+// dial opens a connection to the site.
+func (c *caddy) dial() net.Conn {
+	c.t.Helper()
+	conn, err := net.Dial("tcp", c.site)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		c.t.Fatal(err)
+	}
+	return conn
+}
+
+// overTransport are settings with which requests take Caddy's transport.
+const overTransport = "transport http {\n read_timeout 5m\n }"
+
+// ways are the settings with which requests take either way to a backend.
+var ways = map[string]string{"engine": "", "transport": overTransport}
+
+// failures is how many attempts the backend is blamed for.
+func (c *caddy) failures(address string) float64 {
+	return c.metrics(`caddy_load_balancer_attempts_total{backend="(` + regexp.QuoteMeta(address) + `)",outcome="failure"`)[address]
+}
+
+// TestStatusThatHTTPDoesNotHave: an answer with such a status is no answer. Those that nobody has given a meaning are passed on.
+func TestStatusThatHTTPDoesNotHave(t *testing.T) {
+	t.Parallel()
+	type route struct{ path, status, address string }
+	var routes []route
+	var site strings.Builder
+	for way, transport := range ways {
+		for _, status := range []string{"099", "000", "+99", "1000", "-1", "-01", "9x9", "200", "299", "599", "600", "999"} {
+			r := route{fmt.Sprintf("/%s/%d", way, len(routes)), status, startRawAnswer(t, "HTTP/1.1 "+status+" Odd\r\nContent-Length: 2\r\n\r\nok")}
+			routes = append(routes, r)
+			fmt.Fprintf(&site, "handle %s {\n load_balancer %s {\n %s\n }\n}\n", r.path, r.address, transport)
+		}
+	}
+	c := startCaddy(t, site.String())
+	for _, r := range routes {
+		res, err := client.Get(c.url(r.path))
+		if err != nil {
+			t.Errorf("%s, %s: %v", r.path, r.status, err)
+			continue
+		}
+		res.Body.Close()
+		want, _ := strconv.Atoi(r.status)
+		if want < 200 || want > 999 {
+			want = http.StatusBadGateway
+		}
+		if failed := c.failures(r.address) > 0; res.StatusCode != want || failed != (want == http.StatusBadGateway) {
+			t.Errorf("%s, %s: %d, failure of the backend %v, want %d", r.path, r.status, res.StatusCode, failed, want)
+		}
+	}
+	if c.logged("panic") > 0 {
+		t.Error("the server panicked")
+	}
+}
+
+// TestSwitchOfProtocols: a backend may switch to the protocol that was asked for, and to no other.
+func TestSwitchOfProtocols(t *testing.T) {
+	t.Parallel()
+	const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
+	type route struct {
+		asked, answer string
+		want          int
+		path, address string
+	}
+	var routes []route
+	var site strings.Builder
+	for way, transport := range ways {
+		for _, r := range []route{
+			{asked: "websocket", answer: switching + "WebSocket\r\n\r\n", want: http.StatusSwitchingProtocols},
+			{asked: "websocket", answer: switching + "h2c\r\n\r\n", want: http.StatusBadGateway},
+			{asked: "websocket", answer: "HTTP/1.1 101 Switching Protocols\r\n\r\n", want: http.StatusBadGateway},
+			{asked: "websocket", answer: switching + "\x80\r\n\r\n", want: http.StatusBadGateway},
+			{asked: "", answer: switching + "websocket\r\n\r\n", want: http.StatusBadGateway},
+		} {
+			r.path, r.address = fmt.Sprintf("/%s/%d", way, len(routes)), startRawAnswer(t, r.answer)
+			routes = append(routes, r)
+			fmt.Fprintf(&site, "handle %s {\n load_balancer %s {\n %s\n }\n}\n", r.path, r.address, transport)
+		}
+	}
+	c := startCaddy(t, site.String())
+	for _, r := range routes {
+		head := "GET " + r.path + " HTTP/1.1\r\nHost: " + c.site + "\r\n"
+		if r.asked != "" {
+			head += "Connection: Upgrade\r\nUpgrade: " + r.asked + "\r\n"
+		}
+		conn := c.dial()
+		if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := c.failures(r.address) > 0
+		if res.StatusCode != r.want || failed != (r.want == http.StatusBadGateway) {
+			t.Errorf("%s, asked for %q, answered %q: %d, failure of the backend %v, want %d", r.path, r.asked, r.answer, res.StatusCode, failed, r.want)
+		}
+		conn.Close()
+	}
+}
