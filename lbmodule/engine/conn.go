@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,8 +34,11 @@ type conn struct {
 	quiet  bool // what look saw
 	used   bool // for a request before this one
 
+	ambiguous bool // the header of the answer tells its end in two ways
+
 	since  time.Time // when it became idle
 	left   int64     // bytes that may be read of a header; negative for no bound
+	pieces []byte    // of a header that does not come in one, if not nil: what has been read of it so far
 	failed error     // what reading from the network failed with
 	closed atomic.Bool
 }
@@ -67,6 +71,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.net.Read(p)
 	c.left -= int64(n)
+	if c.pieces != nil {
+		c.pieces = append(c.pieces, p[:n]...)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.failed = err
 	}
@@ -132,7 +139,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	again := !res.Close && res.StatusCode >= http.StatusOK
+	again := !res.Close && res.StatusCode >= http.StatusOK && !c.ambiguous
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
 		c.release(stop() && again)
@@ -180,13 +187,18 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 // readHeader reads the header of the answer, and passes on what comes before it.
 func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response, error) {
 	for {
+		raw := c.peekHeader()
 		res, err := http.ReadResponse(c.br, r)
+		if c.pieces != nil {
+			raw, c.pieces = c.pieces, nil
+		}
 		switch {
 		case err != nil:
 			return nil, err
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errors.New("backend switches protocols, which was not asked for")
 		case res.StatusCode >= http.StatusOK || res.StatusCode < http.StatusContinue:
+			c.ambiguous = isAmbiguous(res, raw)
 			return res, nil
 		}
 		// Where nobody looks at them, all headers together are bounded.
@@ -197,6 +209,15 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 			c.left = c.client.headerBytes()
 		}
 	}
+}
+
+// peekHeader returns the header that comes next, if it is there as a whole. Otherwise it has the pieces be kept.
+func (c *conn) peekHeader() []byte {
+	raw, _ := c.br.Peek(c.br.Buffered())
+	if !bytes.Contains(raw, []byte("\n\r\n")) && !bytes.Contains(raw, []byte("\n\n")) {
+		c.pieces = append(make([]byte, 0, 2*c.client.bufferSize()), raw...)
+	}
+	return raw
 }
 
 // early is the error when err came before the first byte of an answer; again tells whether the request may be made again.
