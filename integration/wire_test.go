@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strconv"
 	"strings"
@@ -184,5 +186,57 @@ func TestSwitchOfProtocols(t *testing.T) {
 			t.Errorf("%s, asked for %q, answered %q: %d, failure of the backend %v, want %d", r.path, r.asked, r.answer, res.StatusCode, failed, r.want)
 		}
 		conn.Close()
+	}
+}
+
+// TestConnectionsAreOfWhatIsDialed: two backends whose host and port are the same share no connections. The second one is dead: there is
+// nobody at the address of IPv6, or no such address.
+func TestConnectionsAreOfWhatIsDialed(t *testing.T) {
+	t.Parallel()
+	plain := startBackend(t)
+	tls := httptest.NewTLSServer(http.HandlerFunc(healthy))
+	t.Cleanup(tls.Close)
+	secure := "transport http {\n tls\n tls_server_name example.com\n tls_trust_pool file " + certificateFile(t, tls) + "\n }"
+	var site strings.Builder
+	for path, of := range map[string]struct{ address, transport string }{
+		"engine":    {plain.addr, ""},
+		"transport": {plain.addr, overTransport},
+		"tls":       {tls.Listener.Addr().String(), secure},
+	} {
+		_, port, err := net.SplitHostPort(of.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const rules = "lb_policy round_robin\n %s\n"
+		ours := " name " + path + "\n breaker {\n consecutive_failures 1000\n min_requests 1000\n }\n retry off\n"
+		for directive, more := range map[string]string{"load_balancer": ours, "reverse_proxy": ""} {
+			fmt.Fprintf(&site, "handle /%s/%s {\n %s tcp4/localhost:%s tcp6/localhost:%s {\n"+rules+more+" }\n}\n",
+				directive, path, directive, port, port, of.transport)
+		}
+	}
+	c := startCaddy(t, site.String())
+	ask := func(path string) (answered, failed int) {
+		for range 10 {
+			switch status, _, body := c.get(path); {
+			case status == http.StatusOK && body == "ok" || body == plain.addr:
+				answered++
+			case status == http.StatusBadGateway:
+				failed++
+			default:
+				t.Errorf("%s: %d %q", path, status, body)
+			}
+		}
+		return answered, failed
+	}
+	for _, path := range []string{"engine", "transport", "tls"} {
+		answered, failed := ask("/reverse_proxy/" + path)
+		t.Logf("reverse_proxy, %s: %d answered, %d failed", path, answered, failed)
+		if answered, failed := ask("/load_balancer/" + path); answered != 5 || failed != 5 {
+			t.Errorf("%s: %d answered, %d failed, want 5 and 5", path, answered, failed)
+		}
+		outcomes := c.metrics(`caddy_load_balancer_attempts_total{backend="(tcp.)/localhost:\d+",outcome="(\w+)",pool="` + path + `"`)
+		if want := map[string]float64{"tcp4 success": 5, "tcp6 failure": 5}; !maps.Equal(outcomes, want) {
+			t.Errorf("%s: outcomes %v, want %v", path, outcomes, want)
+		}
 	}
 }
