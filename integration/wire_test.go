@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -237,6 +239,92 @@ func TestConnectionsAreOfWhatIsDialed(t *testing.T) {
 		outcomes := c.metrics(`caddy_load_balancer_attempts_total{backend="(tcp.)/localhost:\d+",outcome="(\w+)",pool="` + path + `"`)
 		if want := map[string]float64{"tcp4 success": 5, "tcp6 failure": 5}; !maps.Equal(outcomes, want) {
 			t.Errorf("%s: outcomes %v, want %v", path, outcomes, want)
+		}
+	}
+}
+
+// TestAbsentTypeStaysAbsent: a proxy does not say what type an answer is of when its backend did not (RFC 9110, 8.3). Answers that are
+// made here have the types that they have always had.
+func TestAbsentTypeStaysAbsent(t *testing.T) {
+	t.Parallel()
+	const page = "<html>" // what sniffing takes for HTML
+	b := startBackend(t)
+	b.handle(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		w.Header().Set("Server", "backend")
+		if status, err := strconv.Atoi(r.Header.Get("Status")); err == nil {
+			w.WriteHeader(status)
+			return
+		}
+		fmt.Fprint(w, page)
+	})
+	files := t.TempDir()
+	if err := os.WriteFile(filepath.Join(files, "page"), []byte(page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct {
+		name, settings string
+		before         string // another directive
+		want           string // "" for none
+	}{
+		{name: "plain"},
+		{name: "transport", settings: overTransport},
+		{name: "set", settings: "header_down Content-Type text/x", want: "text/x"},
+		{name: "added", settings: "header_down +Content-Type text/x", want: "text/x"},
+		{name: "outer-default", before: "header ?Content-Type text/x", want: "text/x"},
+		{name: "outer-set", before: "header >Content-Type text/x", want: "text/x"},
+		{name: "removed", settings: "header_down -Content-Type"},
+		{name: "status", settings: "replace_status 201"},
+		{name: "copied", settings: "handle_response {\n copy_response\n }"},
+		{name: "made", settings: "handle_response {\n respond " + page + "\n }", want: "text/plain; charset=utf-8"},
+		{name: "made-with-header", settings: "handle_response {\n copy_response_headers\n respond " + page + "\n }", want: "text/plain; charset=utf-8"},
+		{name: "file", settings: "handle_response {\n root * " + files + "\n rewrite * /page\n file_server\n }"},
+		{name: "error", settings: "handle_response {\n error 418\n }", want: "text/plain; charset=utf-8"},
+		{name: "templates", before: "templates"},
+		{name: "intercept", before: "intercept {\n handle_response {\n respond " + page + "\n }\n }", want: "text/plain; charset=utf-8"},
+	}
+	var site strings.Builder
+	for _, test := range cases {
+		for _, directive := range []string{"load_balancer", "reverse_proxy"} {
+			fmt.Fprintf(&site, "handle /%s/%s {\n %s\n %s %s {\n %s\n }\n}\n", directive, test.name, test.before, directive, b.addr, test.settings)
+		}
+	}
+	site.WriteString("handle_errors {\n respond \"" + page + "\"\n}\n")
+	c := startCaddy(t, site.String())
+	h2 := &http.Client{Timeout: patience, Transport: &http.Transport{Protocols: new(http.Protocols)}}
+	h2.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(h2.CloseIdleConnections)
+	for _, test := range cases {
+		for version, client := range map[string]*http.Client{"HTTP/1.1": client, "HTTP/2": h2} {
+			ask := func(directive, method, status string) (string, bool) {
+				r, err := http.NewRequest(method, c.url("/"+directive+"/"+test.name), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Status", status)
+				res, err := client.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					t.Error(err)
+				}
+				return res.Header.Get("Content-Type"), len(res.Header["Content-Type"]) > 0
+			}
+			stock, _ := ask("reverse_proxy", http.MethodGet, "")
+			got, has := ask("load_balancer", http.MethodGet, "")
+			if got != test.want || has != (test.want != "") {
+				t.Errorf("%s, %s: type %q, want %q; reverse_proxy %q", test.name, version, got, test.want, stock)
+			} else if got != stock {
+				t.Logf("%s, %s: type %q, reverse_proxy %q", test.name, version, got, stock)
+			}
+			for _, without := range [][2]string{{http.MethodHead, ""}, {http.MethodGet, "204"}, {http.MethodGet, "304"}} {
+				stock, _ := ask("reverse_proxy", without[0], without[1])
+				if got, _ := ask("load_balancer", without[0], without[1]); got != stock {
+					t.Errorf("%s, %s, %v: type %q, reverse_proxy %q", test.name, version, without, got, stock)
+				}
+			}
 		}
 	}
 }

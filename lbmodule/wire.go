@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
@@ -88,3 +89,24 @@ func upgradeOf(h http.Header) string {
 	}
 	return h.Get("Upgrade")
 }
+
+// clientWriter writes to the client. It keeps the server from guessing what type an answer is of whose backend did not say: absent stays
+// absent (RFC 9110, 8.3), and a guess can make a page of what is text.
+type clientWriter struct {
+	caddyhttp.ResponseWriterWrapper
+	q *request
+}
+
+// WriteHeader implements [http.ResponseWriter]. What reverse_proxy passes on it marks with Via; other answers are made here, by the routes
+// of handle_response, and sniffed as ever.
+func (w *clientWriter) WriteHeader(status int) {
+	if h := w.Header(); status >= http.StatusOK && w.q.passed != nil && slices.ContainsFunc(h["Via"], isOurs) {
+		if _, known := h["Content-Type"]; !known {
+			h["Content-Type"] = nil
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// isOurs tells whether an entry of Via is that of this proxy.
+func isOurs(via string) bool { return strings.HasSuffix(via, " Caddy") }
