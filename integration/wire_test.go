@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -325,6 +327,98 @@ func TestAbsentTypeStaysAbsent(t *testing.T) {
 					t.Errorf("%s, %s, %v: type %q, reverse_proxy %q", test.name, version, without, got, stock)
 				}
 			}
+		}
+	}
+}
+
+// startRefusing starts a backend that answers an upload when it has read the header, and closes the connection with the body unread, so
+// that the kernel resets it. It counts requests.
+func startRefusing(t *testing.T, answer string) (address string, requests *atomic.Int64) {
+	t.Helper()
+	requests = new(atomic.Int64)
+	return startRaw(t, func(conn *net.TCPConn) {
+		if readHead(bufio.NewReaderSize(conn, 512)) != "" {
+			requests.Add(1)
+			_, _ = io.WriteString(conn, answer)
+		}
+	}), requests
+}
+
+// startHAProxy starts HAProxy before that backend and returns where it listens; "" if it is not installed.
+func startHAProxy(t *testing.T, backend string) string {
+	t.Helper()
+	program, err := exec.LookPath("haproxy")
+	if err != nil {
+		return ""
+	}
+	address := freeAddress(t)
+	config := inFile(t, "haproxy.cfg", "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"+
+		"frontend f\n bind "+address+"\n default_backend b\nbackend b\n retries 3\n option redispatch\n server s "+backend+"\n")
+	cmd := exec.Command(program, "-f", config, "-db")
+	newLogFile(t).start(t, cmd)
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	waitFor(t, "HAProxy to listen", func() bool { return canConnect(address) })
+	return address
+}
+
+// uploadOnce sends a POST of that size over a connection of its own, and reads the answer while it does: the status and how much body
+// there was; 0 for none.
+func uploadOnce(t *testing.T, site, path string, size int64) (status int, body int64) {
+	t.Helper()
+	conn, err := net.Dial("tcp", site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	go func() {
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", path, site, size)
+		_, _ = io.CopyN(conn, zeros{}, size)
+	}()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, 0
+	}
+	body, err = io.Copy(io.Discard, res.Body)
+	if err != nil {
+		return 0, body
+	}
+	return res.StatusCode, body
+}
+
+// TestEarlyAnswer: what a backend has answered reaches the client, though the backend does not read the upload to its end.
+func TestEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	const uploads, size = 20, 5 << 20
+	for name, length := range map[string]int64{"short": 9, "long": 20 << 10} {
+		answer := fmt.Sprintf("HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", int(length)))
+		address, requests := startRefusing(t, answer)
+		c := startCaddy(t, "handle /lb {\n load_balancer "+address+" {\n retry {\n non_idempotent\n }\n }\n}\nhandle /rp {\n reverse_proxy "+address+"\n}")
+		delivered := func(site, path string) (n int) {
+			for range uploads {
+				if status, body := uploadOnce(t, site, path, size); status == http.StatusRequestEntityTooLarge && body == length {
+					n++
+				}
+			}
+			return n
+		}
+		got := delivered(c.site, "/lb")
+		if n := requests.Load(); n != uploads {
+			t.Errorf("%s: %d requests for %d uploads", name, n, uploads)
+		}
+		stock, haproxy := delivered(c.site, "/rp"), -1
+		if site := startHAProxy(t, address); site != "" {
+			haproxy = delivered(site, "/")
+		}
+		t.Logf("%s: delivered of %d: load_balancer %d, reverse_proxy %d, HAProxy %d", name, uploads, got, stock, haproxy)
+		if got < uploads-1 {
+			t.Errorf("%s: %d of %d answers were delivered", name, got, uploads)
+		}
+		if failed := c.failures(address); failed > float64(uploads-got) {
+			t.Errorf("%s: the backend is blamed for %v answers", name, failed)
 		}
 	}
 }

@@ -186,6 +186,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	h.loadBreaker()
 	h.timeConnections()
 	h.shorten()
+	h.hearOut()
 	return h.loadProbing(ctx, h.transport(), original)
 }
 

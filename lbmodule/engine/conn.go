@@ -33,8 +33,7 @@ type conn struct {
 	look   func(fd uintptr) bool
 	quiet  bool // what look saw
 	used   bool // for a request before this one
-
-	ambiguous bool // the header of the answer tells its end in two ways
+	spent  bool // no other request may follow
 
 	since  time.Time // when it became idle
 	left   int64     // bytes that may be read of a header; negative for no bound
@@ -139,7 +138,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	again := !res.Close && res.StatusCode >= http.StatusOK && !c.ambiguous
+	again := !res.Close && res.StatusCode >= http.StatusOK && !c.spent
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
 		c.release(stop() && again)
@@ -158,8 +157,12 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 
 // roundTrip writes the request and reads the header of its answer.
 func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, error) {
-	if n, err := c.net.Write(c.out); err != nil {
-		return nil, c.early(err, n == 0 || isRepeatable(r))
+	n, broken := c.net.Write(c.out)
+	if broken != nil {
+		if c.spent = true; n == 0 && c.used {
+			return nil, c.early(broken, true)
+		}
+		// The backend has stopped reading. What it has answered before that counts.
 	}
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
@@ -169,7 +172,10 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 	}
 	c.left = c.client.headerBytes()
 	if _, err := c.br.Peek(1); err != nil {
-		return nil, c.early(err, isRepeatable(r))
+		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = broken
+		}
+		return nil, c.early(err, n == 0 || isRepeatable(r))
 	}
 	res, err := c.readHeader(ctx, r)
 	if err != nil {
@@ -198,7 +204,7 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errors.New("backend switches protocols, which was not asked for")
 		case res.StatusCode >= http.StatusOK || res.StatusCode < http.StatusContinue:
-			c.ambiguous = isAmbiguous(res, raw)
+			c.spent = c.spent || isAmbiguous(res, raw)
 			return res, nil
 		}
 		// Where nobody looks at them, all headers together are bounded.

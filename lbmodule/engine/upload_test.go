@@ -243,6 +243,56 @@ func TestNothingWritten(t *testing.T) {
 	}
 }
 
+// refusing is a connection that is reset in the midst of a request, after what the backend has said.
+type refusing struct{ *net.UnixConn }
+
+func (c refusing) Write(p []byte) (int, error) {
+	n, err := c.UnixConn.Write(p[:len(p)/2])
+	if err == nil {
+		err = syscall.ECONNRESET
+	}
+	return n, err
+}
+
+// What a backend has answered when it stops reading counts, and its connection is not used again.
+func TestAnswerBeforeReset(t *testing.T) {
+	for name, say := range map[string]string{
+		"answer": "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno",
+		"part":   "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nn",
+		"none":   "",
+	} {
+		b := newBackend(t, func(_ int, p *peer) { p.say(say) })
+		c := b.client()
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			made, err := b.dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return refusing{made.(*net.UnixConn)}, nil
+		}
+		r := request(t.Context(), http.MethodPost, "http://backend/")
+		setBody(r, http.MethodPost, strings.Repeat("x", maxBody))
+		res, err := c.RoundTrip(r)
+		if name == "none" {
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		text, err := io.ReadAll(res.Body)
+		if res.Body.Close(); res.StatusCode != http.StatusRequestEntityTooLarge || (string(text) == "no" && err == nil) != (name == "answer") {
+			t.Errorf("%s: %d %q, %v", name, res.StatusCode, text, err)
+		}
+		if n := c.idleConns(); n != 0 || b.dials() != 1 {
+			t.Errorf("%s: %d connections made, %d kept", name, b.dials(), n)
+		}
+	}
+}
+
 // A request that a backend may have acted on is not made again by itself.
 func TestUploadIsNotRepeated(t *testing.T) {
 	var requests atomic.Int32
