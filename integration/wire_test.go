@@ -422,3 +422,97 @@ func TestEarlyAnswer(t *testing.T) {
 		}
 	}
 }
+
+// TestTricklingBody: what has come of a request reaches the backend, and what it answers reaches the client, while the rest is yet to come.
+func TestTricklingBody(t *testing.T) {
+	t.Parallel()
+	const body = "0123456789"
+	came := make(chan string, 100) // parts of bodies, as the backend sees them
+	address := startRaw(t, func(conn *net.TCPConn) {
+		br := bufio.NewReader(conn)
+		read := func(n int) bool {
+			part := make([]byte, n)
+			_, err := io.ReadFull(br, part)
+			came <- string(part)
+			return err == nil
+		}
+		for head := readHead(br); head != ""; head = readHead(br) {
+			_, after, _ := strings.Cut(head, "\r\nThere: ")
+			there, _ := strconv.Atoi(after[:1])
+			if !read(there) || !strings.HasPrefix(head, "POST /early") && !read(len(body)-there) {
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	server := func(options string) *caddy {
+		return startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n servers {\n protocols h1 h2c\n "+options+"\n }\n}\n\nhttp://SITE_ADDRESS {\n"+
+			"handle /*/load_balancer {\n load_balancer "+address+"\n }\n handle /*/reverse_proxy {\n reverse_proxy "+address+"\n }\n}\n")
+	}
+	half, full := server(""), server("enable_full_duplex")
+	for _, way := range []struct {
+		name  string
+		c     *caddy
+		http2 bool
+		paths []string
+	}{
+		{"HTTP/1.1", half, false, []string{"/late/"}}, // net/http's server does not answer before it has read the rest
+		{"HTTP/1.1, full duplex", full, false, []string{"/late/", "/early/"}},
+		{"HTTP/2", half, true, []string{"/late/", "/early/"}},
+	} {
+		transport := &http.Transport{Protocols: new(http.Protocols)}
+		transport.Protocols.SetHTTP1(!way.http2)
+		transport.Protocols.SetUnencryptedHTTP2(way.http2)
+		t.Cleanup(transport.CloseIdleConnections)
+		for _, path := range way.paths {
+			for _, directive := range []string{"reverse_proxy", "load_balancer"} {
+				var longest time.Duration
+				for _, there := range []string{"", "0", "012"} {
+					for _, incremental := range []string{"", "?1"} {
+						reader, writer := io.Pipe()
+						r := way.c.request(http.MethodPost, reader, "There", strconv.Itoa(len(there)))
+						if incremental != "" {
+							r.Header.Set("Incremental", incremental)
+						}
+						r.URL.Path, r.ContentLength = path+directive, int64(len(body))
+						answered := make(chan string, 1)
+						go func() {
+							res, err := transport.RoundTrip(r)
+							if err != nil {
+								answered <- err.Error()
+								return
+							}
+							text, _ := io.ReadAll(res.Body)
+							res.Body.Close()
+							answered <- string(text)
+						}()
+						wait := func(what string, from <-chan string, want string) {
+							t.Helper()
+							start := time.Now()
+							select {
+							case got := <-from:
+								if longest = max(longest, time.Since(start)); got != want {
+									t.Errorf("%s, %s, %q there, Incremental %q: %s %q, want %q", way.name, r.URL.Path, there, incremental, what, got, want)
+								}
+							case <-time.After(10 * time.Second):
+								t.Fatalf("%s, %s, %q there, Incremental %q: no %s", way.name, r.URL.Path, there, incremental, what)
+							}
+						}
+						_, _ = io.WriteString(writer, there)
+						wait("beginning", came, there)
+						if path == "/early/" {
+							wait("answer", answered, "ok")
+							writer.Close()
+							continue
+						}
+						_, _ = io.WriteString(writer, body[len(there):])
+						writer.Close()
+						wait("rest", came, body[len(there):])
+						wait("answer", answered, "ok")
+					}
+				}
+				t.Logf("%s, %s%s: longest wait %v", way.name, path, directive, longest)
+			}
+		}
+	}
+}

@@ -31,6 +31,7 @@ func (h *Handler) shorten() {
 		IdleConnTimeout:        t.Transport.IdleConnTimeout,
 		DisableCompression:     t.Transport.DisableCompression,
 		ReadBufferSize:         t.Transport.ReadBufferSize,
+		Streaming:              t,
 	}}
 }
 

@@ -12,7 +12,6 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -102,28 +101,6 @@ func (c *conn) release(clean bool) {
 		c.out = nil
 	}
 	c.client.idle.put(c, time.Now())
-}
-
-// compose puts down what is to be sent.
-func (c *conn) compose(r *http.Request) error {
-	c.out = appendHead(c.out[:0], r, c.client.asksGzip(r))
-	if r.ContentLength == 0 {
-		return nil
-	}
-	head, length := len(c.out), int(r.ContentLength)
-	// With room for one byte too many: that it does not come is how a body ends.
-	c.out = slices.Grow(c.out, length+1)[:head+length+1]
-	n, err := io.ReadFull(r.Body, c.out[head:])
-	c.out = c.out[:head+n]
-	switch {
-	case err == nil:
-		return fmt.Errorf("body of the request is longer than its %d bytes", length)
-	case n == length && errors.Is(err, io.ErrUnexpectedEOF):
-		return nil
-	case errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("reading the request: %w", err)
 }
 
 // exchange makes the request that was composed. The connection belongs to the answer then, or is given up.

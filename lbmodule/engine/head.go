@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// maxBody is up to which size bodies are sent in one piece with their heads, once they have come whole. Longer ones are passed on as
-// they come, which is for net/http's transport.
+// maxBody is up to which size bodies are sent in one piece with their heads, if they come at once. Longer ones are passed on as they
+// come, which is for net/http's transport.
 const maxBody = 16 << 10
 
 // Takes tells whether the client can make that request: an ordinary one. All else is for net/http's transport, what is wrong with a
@@ -23,7 +23,7 @@ func (c *Client) Takes(r *http.Request) bool {
 		return false
 	}
 	u := r.URL
-	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
+	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close && r.Cancel == nil && //nolint:staticcheck // deprecated, but there
 		u.Scheme == "http" && u.Host != "" && u.Opaque == "" && u.User == nil && isPlainQuery(u.RawQuery) &&
 		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
 }
@@ -75,7 +75,7 @@ func isPlainHeader(h http.Header) bool {
 	}
 	for name, values := range h {
 		switch name {
-		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host":
+		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host", "Incremental":
 			return false
 		}
 		if !httpguts.ValidHeaderFieldName(name) {
