@@ -63,8 +63,9 @@ func (headerTimeout) Error() string   { return "timeout awaiting response header
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// RoundTrip implements [http.RoundTripper] for requests that the client takes. What has not come of a body is not waited for. A kept connection that the backend closed before it
-// answered with anything is replaced by a new one, once, where nothing was sent or a request may be made again by itself.
+// RoundTrip implements [http.RoundTripper] for requests that the client takes. A body is read before there is a connection; what has not
+// come of it is not waited for. A kept connection that the backend closed before it answered with anything is replaced by a new one, once,
+// where nothing was sent or a request may be made again by itself.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	if ctx.Err() != nil {

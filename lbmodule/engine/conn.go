@@ -42,7 +42,7 @@ type conn struct {
 }
 
 // maxOut is how much room a connection keeps for its next request.
-const maxOut = 2 * maxBody
+const maxOut = 2 * MaxBody
 
 func newConn(client *Client, host string, made net.Conn) *conn {
 	c := &conn{net: made, client: client, host: host}

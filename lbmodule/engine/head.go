@@ -10,9 +10,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// maxBody is up to which size bodies are sent in one piece with their heads, if they come at once. Longer ones are passed on as they
+// MaxBody is up to which size bodies are sent in one piece with their heads, if they come at once. Longer ones are passed on as they
 // come, which is for net/http's transport.
-const maxBody = 16 << 10
+const MaxBody = 16 << 10 // bytes
 
 // Takes tells whether the client can make that request: an ordinary one. All else is for net/http's transport, what is wrong with a
 // request included.
@@ -23,7 +23,7 @@ func (c *Client) Takes(r *http.Request) bool {
 		return false
 	}
 	u := r.URL
-	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close && r.Cancel == nil && //nolint:staticcheck // deprecated, but there
+	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
 		u.Scheme == "http" && u.Host != "" && u.Opaque == "" && u.User == nil && isPlainQuery(u.RawQuery) &&
 		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
 }
@@ -33,7 +33,7 @@ func isSmall(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r.ContentLength == 0
 	}
-	return r.ContentLength > 0 && r.ContentLength <= maxBody
+	return r.ContentLength > 0 && r.ContentLength <= MaxBody
 }
 
 // isRepeatable tells whether a request may be made again by itself when it is not known what became of it. It is as net/http's

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -108,6 +109,43 @@ func TestClientLeavesDuringUpload(t *testing.T) {
 	r.ContentLength, r.Body = 5, &sentBody{Reader: strings.NewReader("he"), before: func() { cancel(gone) }}
 	if _, err := c.RoundTrip(r); !errors.Is(err, gone) {
 		t.Errorf("%v", err)
+	}
+}
+
+// countingConn counts writes.
+type countingConn struct {
+	*net.UnixConn
+	writes *atomic.Int32
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.UnixConn.Write(p)
+}
+
+// A body that is there is sent in one piece with its header, in however many pieces it is read.
+func TestOneWrite(t *testing.T) {
+	writes := new(atomic.Int32)
+	b := newBackend(t, swallowing(MaxBody))
+	c := b.client()
+	c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		made, err := b.dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return countingConn{made.(*net.UnixConn), writes}, nil
+	}
+	for i, body := range []io.Reader{
+		strings.NewReader(strings.Repeat("x", MaxBody)),
+		iotest.DataErrReader(strings.NewReader(strings.Repeat("x", MaxBody))),
+		iotest.OneByteReader(strings.NewReader(strings.Repeat("x", MaxBody))),
+	} {
+		if text, err := post(t, c, &sentBody{Reader: body}, MaxBody); text != "ok" || err != nil {
+			t.Fatalf("%q, %v", text, err)
+		}
+		if n := int(writes.Load()); n != i+1 {
+			t.Errorf("%d writes for %d requests", n, i+1)
+		}
 	}
 }
 
@@ -214,7 +252,7 @@ func TestUploadIsRepeated(t *testing.T) {
 		"body with a key":     func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Idempotency-Key", "1") },
 		"body with an X- key": func(r *http.Request) { setBody(r, http.MethodPut, "hello"); r.Header.Set("X-Idempotency-Key", "1") },
 		"key":                 func(r *http.Request) { r.Method = http.MethodDelete; r.Header.Set("Idempotency-Key", "1") },
-		"largest body":        func(r *http.Request) { setBody(r, http.MethodGet, strings.Repeat("x", maxBody)) },
+		"largest body":        func(r *http.Request) { setBody(r, http.MethodGet, strings.Repeat("x", MaxBody)) },
 	} {
 		r := request(t.Context(), http.MethodGet, "http://backend/")
 		change(r)
@@ -319,7 +357,7 @@ func TestAnswerBeforeReset(t *testing.T) {
 			return refusing{made.(*net.UnixConn)}, nil
 		}
 		r := request(t.Context(), http.MethodPost, "http://backend/")
-		setBody(r, http.MethodPost, strings.Repeat("x", maxBody))
+		setBody(r, http.MethodPost, strings.Repeat("x", MaxBody))
 		res, err := c.RoundTrip(r)
 		if name == "none" {
 			if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
