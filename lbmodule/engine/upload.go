@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,7 @@ type upload struct {
 	begin chan struct{} // has an element when there is a body to read; closed when there will be none
 	over  chan struct{} // has an element when the body has been read, unless it is passed on
 	timer *time.Timer
+	begun atomic.Bool // its goroutine has had its turn
 
 	mu     sync.Mutex // guards what follows while the body is read
 	more   sync.Cond  // something was read, or the upload was closed
@@ -48,12 +50,14 @@ func newUpload() *upload {
 // start has a body of that length be read.
 func (u *upload) start(from io.ReadCloser, length int) {
 	u.from, u.room, u.read, u.err, u.ended = from, length+1, slices.Grow(u.read[:0], length+1), nil, false
+	u.begun.Store(false)
 	u.begin <- struct{}{}
 }
 
 // serve reads one body after the other.
 func (u *upload) serve() {
 	for range u.begin {
+		u.begun.Store(true)
 		for !u.step() {
 		}
 		if u.handed { // before the end, which was told with the lock held
@@ -77,12 +81,15 @@ func (u *upload) step() bool {
 // isThere waits for the end of the body, but not for longer than that, and tells whether it has come. Otherwise the body is to be read
 // from u.
 func (u *upload) isThere(atOnce time.Duration) bool {
-	u.timer.Reset(atOnce)
-	select {
-	case <-u.over:
-		u.timer.Stop()
-		return true
-	case <-u.timer.C:
+	for waiting := true; waiting; {
+		u.timer.Reset(atOnce)
+		select {
+		case <-u.over:
+			u.timer.Stop()
+			return true
+		case <-u.timer.C:
+			waiting = !u.begun.Load() // on a busy machine
+		}
 	}
 	u.mu.Lock()
 	there := u.ended
