@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ballastlb/ballast/lbmodule/engine"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -104,8 +105,11 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 		return r, timer
 	}
 	limit := int64(0)
-	if rules.attempts != 1 && q.repeatable(r) && r.ContentLength <= rules.bodyLimit {
+	switch {
+	case rules.attempts != 1 && q.repeatable(r) && r.ContentLength <= rules.bodyLimit:
 		limit = rules.bodyLimit
+	case r.ContentLength > 0 && r.ContentLength <= engine.MaxBody:
+		limit = engine.MaxBody // it is read before there is a connection, and there may be none
 	}
 	if q.body == nil {
 		q.body = new(requestBody)

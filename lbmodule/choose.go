@@ -25,7 +25,8 @@ const requestVar = "load_balancer.request"
 type request struct {
 	h   *Handler
 	w   http.ResponseWriter
-	set *memberSet // that choice and tried refer to
+	to  clientWriter // what reverse_proxy writes to
+	set *memberSet   // that choice and tried refer to
 	choice
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 	origin  pool.Origin

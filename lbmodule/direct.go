@@ -2,7 +2,6 @@ package lbmodule
 
 import (
 	"net/http"
-	"os"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -20,7 +19,7 @@ type direct struct {
 // as it will be.
 func (h *Handler) shorten() {
 	t, ok := h.transport().(*reverseproxy.HTTPTransport)
-	if !ok || !isOrdinary(t) {
+	if !ok || !isOrdinary(t) || h.Transport.(*attemptTransport).proxied {
 		return
 	}
 	h.Transport.(*attemptTransport).direct = &direct{HTTPTransport: t, client: engine.Client{
@@ -32,6 +31,7 @@ func (h *Handler) shorten() {
 		IdleConnTimeout:        t.Transport.IdleConnTimeout,
 		DisableCompression:     t.Transport.DisableCompression,
 		ReadBufferSize:         t.Transport.ReadBufferSize,
+		Streaming:              t,
 	}}
 }
 
@@ -41,8 +41,7 @@ func isOrdinary(t *reverseproxy.HTTPTransport) bool {
 	special := func(version string) bool { return version == "h2c" || version == "3" }
 	return t.Transport != nil && t.Transport.DialContext != nil && !t.Transport.DisableKeepAlives && t.Transport.MaxIdleConnsPerHost > 0 &&
 		t.TLS == nil && t.ProxyProtocol == "" && t.MaxConnsPerHost == 0 && t.ReadTimeout == 0 && t.WriteTimeout == 0 &&
-		!slices.ContainsFunc(t.Versions, special) &&
-		t.ForwardProxyURL == "" && len(t.NetworkProxyRaw) == 0 && os.Getenv("HTTP_PROXY") == "" && os.Getenv("http_proxy") == ""
+		!slices.ContainsFunc(t.Versions, special)
 }
 
 // RoundTrip implements [http.RoundTripper].

@@ -21,13 +21,14 @@ func TestShortWay(t *testing.T) {
 		`{"protocol": "http", "keep_alive": {"max_idle_conns": 5, "max_idle_conns_per_host": 3, "idle_timeout": "4s"}}`:                       true,
 		`{"protocol": "http", "keep_alive": {"enabled": false}}`:                                                                              false,
 		`{"protocol": "http", "keep_alive": {"max_idle_conns_per_host": -1}}`:                                                                 false,
-		`{"protocol": "http", "tls": {}}`:                                 false,
-		`{"protocol": "http", "proxy_protocol": "v1"}`:                    false,
-		`{"protocol": "http", "max_conns_per_host": 5}`:                   false,
-		`{"protocol": "http", "read_timeout": "1s"}`:                      false,
-		`{"protocol": "http", "write_timeout": "1s"}`:                     false,
-		`{"protocol": "http", "versions": ["h2c", "2"]}`:                  false,
-		`{"protocol": "http", "forward_proxy_url": "http://127.0.0.1:1"}`: false,
+		`{"protocol": "http", "tls": {}}`:                                                     false,
+		`{"protocol": "http", "proxy_protocol": "v1"}`:                                        false,
+		`{"protocol": "http", "max_conns_per_host": 5}`:                                       false,
+		`{"protocol": "http", "read_timeout": "1s"}`:                                          false,
+		`{"protocol": "http", "write_timeout": "1s"}`:                                         false,
+		`{"protocol": "http", "versions": ["h2c", "2"]}`:                                      false,
+		`{"protocol": "http", "forward_proxy_url": "http://127.0.0.1:1"}`:                     false,
+		`{"protocol": "http", "network_proxy": {"from": "url", "url": "http://127.0.0.1:1"}}`: false,
 	} {
 		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "transport": ` + transport + `}`)
 		d := h.Transport.(*attemptTransport).direct

@@ -193,6 +193,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	h.loadBreaker()
 	h.timeConnections()
 	h.shorten()
+	h.hearOut()
 	return h.loadProbing(ctx, h.transport(), original)
 }
 
@@ -240,7 +241,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		r = r.WithContext(ctx)
 		h.manager.live.add(&q.live, cancel)
 	}
-	err = h.Handler.ServeHTTP(w, r, next)
+	q.to = clientWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, q}
+	err = h.Handler.ServeHTTP(&q.to, r, next)
 	switch {
 	case err == nil:
 		return nil

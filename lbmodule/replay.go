@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/ballastlb/ballast/lbmodule/engine"
 )
 
 var errBodyTaken = errors.New("request body belongs to another attempt")
@@ -16,6 +18,7 @@ var errBodyTaken = errors.New("request body belongs to another attempt")
 type requestBody struct {
 	whole bool // the body is buffered by reverse_proxy, and comes anew with every attempt
 	limit int64
+	room  int64 // to begin with, for what is kept
 
 	view *bodyView // of the current attempt
 
@@ -38,6 +41,7 @@ func (b *requestBody) attach(r *http.Request, limit int64, buffered bool, sent f
 		_, whole := r.Body.(io.WriterTo)
 		b.whole = whole && buffered
 		b.limit = limit
+		b.room = min(limit, engine.MaxBody, max(r.ContentLength, 0))
 	}
 	if b.whole {
 		r.Body = &countedBody{ReadCloser: r.Body, left: r.ContentLength, sent: sent}
@@ -101,7 +105,10 @@ func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	if total > b.limit && n > 0 {
 		b.lost.Store(true)
 		b.kept = nil
-	} else {
+	} else if n > 0 {
+		if b.kept == nil {
+			b.kept = make([]byte, 0, max(b.room, int64(n)))
+		}
 		b.kept = append(b.kept, p[:n]...)
 	}
 	return n, err

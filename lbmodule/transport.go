@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -28,6 +29,9 @@ type attemptTransport struct {
 
 	next   http.RoundTripper
 	direct *direct // takes the short way where there is one; nil where there is none
+
+	proxied   bool                // plain connections may be to a forward proxy
+	setScheme func(*http.Request) // of the transport, if it keeps connections by what stands in the URL; nil otherwise
 }
 
 // CaddyModule returns the Caddy module information.
@@ -52,6 +56,7 @@ func (t *attemptTransport) Provision(ctx caddy.Context) error {
 	if t.TransportRaw == nil || string(t.TransportRaw) == "null" {
 		t.TransportRaw = caddyconfig.JSON(map[string]string{"protocol": "http"}, nil)
 	}
+	t.proxied = namesProxy(t.TransportRaw) || isSet("HTTP_PROXY", "http_proxy")
 	loaded, err := ctx.LoadModule(t, "TransportRaw")
 	if err != nil {
 		return err
@@ -61,6 +66,9 @@ func (t *attemptTransport) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%T is not a transport", loaded)
 	}
 	t.next = next
+	if h, ok := next.(*reverseproxy.HTTPTransport); ok && !slices.Contains(h.Versions, "3") && !t.proxied && !isSet("HTTPS_PROXY", "https_proxy") {
+		t.setScheme = h.SetScheme
+	}
 	return nil
 }
 
@@ -70,10 +78,30 @@ func (t *attemptTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.next.RoundTrip(r)
 	}
-	if t.direct != nil {
-		return q.attempt(t.direct, r)
+	return q.attempt((*sender)(t), r)
+}
+
+// sender is an attemptTransport as attempts see it: what does the work.
+type sender attemptTransport
+
+// RoundTrip implements [http.RoundTripper].
+func (s *sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := s.next
+	if s.direct != nil {
+		next = s.direct
 	}
-	return q.attempt(t.next, r)
+	if s.setScheme != nil {
+		r = tellApart(r, s.setScheme)
+	}
+	res, err := next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAnswer(r, res); err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return res, nil
 }
 
 // Cleanup closes the connections of the short way; the transport's are its own to close.

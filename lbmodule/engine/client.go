@@ -1,4 +1,4 @@
-// Package engine is the short way to a backend: requests with a small body or none, over plain connections that are kept, made on
+// Package engine is the short way to a backend: requests with no body, or a small one that is there, over plain connections that are kept, made on
 // the goroutine of who asks. net/http's transport gives every connection two goroutines of its own, and hands each request over to
 // them and back; most of what a transport costs a small request goes there.
 //
@@ -7,6 +7,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -39,7 +40,13 @@ type Client struct {
 	// ReadBufferSize is in bytes. Default: 4 KiB.
 	ReadBufferSize int
 
-	idle idle
+	// Streaming makes the requests whose body does not come at once. It is given what has come of the body, and the rest as it comes.
+	// Required for requests with a body.
+	Streaming http.RoundTripper
+
+	idle    idle
+	uploads uploads
+	atOnce  time.Duration // in tests; 0 for the default
 }
 
 const (
@@ -56,36 +63,46 @@ func (headerTimeout) Error() string   { return "timeout awaiting response header
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// RoundTrip implements [http.RoundTripper] for requests that the client takes. A kept connection that the backend closed before it
-// answered with anything is replaced by a new one, once, where nothing was sent or a request may be made again by itself.
+// RoundTrip implements [http.RoundTripper] for requests that the client takes. A body is read before there is a connection; what has not
+// come of it is not waited for. A kept connection that the backend closed before it answered with anything is replaced by a new one, once,
+// where nothing was sent or a request may be made again by itself.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
-	if r.Body != nil {
-		defer r.Body.Close()
-	}
 	if ctx.Err() != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
 		return nil, context.Cause(ctx)
 	}
+	if r.ContentLength == 0 {
+		return c.send(r, nil)
+	}
+	u := c.uploads.take()
+	if u.start(r.Body, int(r.ContentLength)); !u.isThere(cmp.Or(c.atOnce, defaultAtOnce)) {
+		r = r.WithContext(ctx)
+		r.Body = u
+		return c.Streaming.RoundTrip(r)
+	}
+	defer c.uploads.put(u)
+	defer r.Body.Close()
+	body, err := u.whole()
+	switch {
+	case err == nil:
+		return c.send(r, body)
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx) // and not how the body broke off then
+	}
+	return nil, err
+}
+
+// send makes a request with that body.
+func (c *Client) send(r *http.Request, body []byte) (*http.Response, error) {
+	ctx := r.Context()
 	chosen, err := c.connect(ctx, r.URL.Host)
 	if err != nil {
 		return nil, err
 	}
-	if err := chosen.compose(r); err != nil {
-		chosen.release(true) // nothing has been sent
-		if ctx.Err() != nil {
-			err = context.Cause(ctx) // and not how the body broke off then
-		}
-		return nil, err
-	}
-	if r.ContentLength > 0 && chosen.raw != nil && !chosen.alive() {
-		// The backend did not wait for as long as the client took to send the body.
-		out := chosen.out
-		chosen.close()
-		if chosen, err = c.connect(ctx, r.URL.Host); err != nil {
-			return nil, err
-		}
-		chosen.out = out
-	}
+	chosen.out = append(appendHead(chosen.out[:0], r, c.asksGzip(r)), body...)
 	res, err := chosen.exchange(r)
 	if !errors.Is(err, errStale) {
 		return res, err
@@ -119,7 +136,10 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, error) {
 }
 
 // CloseIdleConnections closes the connections that are kept. Those in use are closed when they are free, from then on.
-func (c *Client) CloseIdleConnections() { c.idle.close() }
+func (c *Client) CloseIdleConnections() {
+	c.idle.close()
+	c.uploads.close()
+}
 
 func (c *Client) headerBytes() int64 {
 	if c.MaxResponseHeaderBytes <= 0 {

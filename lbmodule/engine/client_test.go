@@ -41,6 +41,7 @@ func TestConnectionsAreKept(t *testing.T) {
 
 // After these answers the connection may not be used again, or may.
 func TestWhichConnectionsAreKept(t *testing.T) {
+	long := strings.Repeat("x", 3*defaultBuffer)
 	for answer, kept := range map[string]bool{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok":                            true,
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n": true,
@@ -51,16 +52,28 @@ func TestWhichConnectionsAreKept(t *testing.T) {
 		"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok":                            false,
 		"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok":       false,
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more":                   false,
+
+		// Where the end of an answer is told in two ways, somebody may see it elsewhere (RFC 9112, 6.1 and 6.3).
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n":                           false,
+		"HTTP/1.1 200 OK\ncontent-LENGTH: 2\nTransfer-Encoding: chunked\n\n2\r\nok\r\n0\r\n\r\n":                                   false,
+		"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n": false,
+		"HTTP/1.1 103 Hints\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n": true,
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: " + long + "\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n":        false,
+		"HTTP/1.1 200 OK\r\nX: " + long + "\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n":        false,
+		"HTTP/1.1 200 OK\r\nX: " + long + "\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n":                             true,
+		"HTTP/1.1 200 OK\r\nX: Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n":                        true,
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n\r\nContent-Length: 2\r\n\r\n0\r\n\r\n":                        true,
+		"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok":                   false,
 	} {
 		b := newBackend(t, answering(answer))
 		c := b.client()
 		for range 2 {
 			if _, _, err := get(t, c); err != nil {
-				t.Fatalf("%q: %v", answer, err)
+				t.Fatalf("%.90q: %v", answer, err)
 			}
 		}
 		if got := b.dials() == 1; got != kept {
-			t.Errorf("%q: connection kept: %v, want %v", answer, got, kept)
+			t.Errorf("%.90q: connection kept: %v, want %v", answer, got, kept)
 		}
 	}
 }

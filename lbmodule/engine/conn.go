@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,15 +32,17 @@ type conn struct {
 	look   func(fd uintptr) bool
 	quiet  bool // what look saw
 	used   bool // for a request before this one
+	spent  bool // no other request may follow
 
 	since  time.Time // when it became idle
 	left   int64     // bytes that may be read of a header; negative for no bound
+	pieces []byte    // of a header that does not come in one, if not nil: what has been read of it so far
 	failed error     // what reading from the network failed with
 	closed atomic.Bool
 }
 
 // maxOut is how much room a connection keeps for its next request.
-const maxOut = 2 * maxBody
+const maxOut = 2 * MaxBody
 
 func newConn(client *Client, host string, made net.Conn) *conn {
 	c := &conn{net: made, client: client, host: host}
@@ -67,6 +69,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.net.Read(p)
 	c.left -= int64(n)
+	if c.pieces != nil {
+		c.pieces = append(c.pieces, p[:n]...)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.failed = err
 	}
@@ -98,28 +103,6 @@ func (c *conn) release(clean bool) {
 	c.client.idle.put(c, time.Now())
 }
 
-// compose puts down what is to be sent.
-func (c *conn) compose(r *http.Request) error {
-	c.out = appendHead(c.out[:0], r, c.client.asksGzip(r))
-	if r.ContentLength == 0 {
-		return nil
-	}
-	head, length := len(c.out), int(r.ContentLength)
-	// With room for one byte too many: that it does not come is how a body ends.
-	c.out = slices.Grow(c.out, length+1)[:head+length+1]
-	n, err := io.ReadFull(r.Body, c.out[head:])
-	c.out = c.out[:head+n]
-	switch {
-	case err == nil:
-		return fmt.Errorf("body of the request is longer than its %d bytes", length)
-	case n == length && errors.Is(err, io.ErrUnexpectedEOF):
-		return nil
-	case errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("reading the request: %w", err)
-}
-
 // exchange makes the request that was composed. The connection belongs to the answer then, or is given up.
 func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
@@ -132,7 +115,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	again := !res.Close && res.StatusCode >= http.StatusOK
+	again := !res.Close && res.StatusCode >= http.StatusOK && !c.spent
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
 		c.release(stop() && again)
@@ -151,8 +134,12 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 
 // roundTrip writes the request and reads the header of its answer.
 func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, error) {
-	if n, err := c.net.Write(c.out); err != nil {
-		return nil, c.early(err, n == 0 || isRepeatable(r))
+	n, broken := c.net.Write(c.out)
+	if broken != nil {
+		if c.spent = true; n == 0 && c.used {
+			return nil, c.early(broken, true)
+		}
+		// The backend has stopped reading. What it has answered before that counts.
 	}
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
@@ -162,7 +149,10 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 	}
 	c.left = c.client.headerBytes()
 	if _, err := c.br.Peek(1); err != nil {
-		return nil, c.early(err, isRepeatable(r))
+		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = broken
+		}
+		return nil, c.early(err, n == 0 || isRepeatable(r))
 	}
 	res, err := c.readHeader(ctx, r)
 	if err != nil {
@@ -180,13 +170,18 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 // readHeader reads the header of the answer, and passes on what comes before it.
 func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response, error) {
 	for {
+		raw := c.peekHeader()
 		res, err := http.ReadResponse(c.br, r)
+		if c.pieces != nil {
+			raw, c.pieces = c.pieces, nil
+		}
 		switch {
 		case err != nil:
 			return nil, err
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errors.New("backend switches protocols, which was not asked for")
 		case res.StatusCode >= http.StatusOK || res.StatusCode < http.StatusContinue:
+			c.spent = c.spent || isAmbiguous(res, raw)
 			return res, nil
 		}
 		// Where nobody looks at them, all headers together are bounded.
@@ -197,6 +192,15 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 			c.left = c.client.headerBytes()
 		}
 	}
+}
+
+// peekHeader returns the header that comes next, if it is there as a whole. Otherwise it has the pieces be kept.
+func (c *conn) peekHeader() []byte {
+	raw, _ := c.br.Peek(c.br.Buffered())
+	if !bytes.Contains(raw, []byte("\n\r\n")) && !bytes.Contains(raw, []byte("\n\n")) {
+		c.pieces = append(make([]byte, 0, 2*c.client.bufferSize()), raw...)
+	}
+	return raw
 }
 
 // early is the error when err came before the first byte of an answer; again tells whether the request may be made again.

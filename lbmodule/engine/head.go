@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -9,9 +10,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// maxBody is up to which size bodies are sent in one piece with their heads, once they have come whole. Longer ones are passed on as
-// they come, which is for net/http's transport.
-const maxBody = 16 << 10
+// MaxBody is up to which size bodies are sent in one piece with their heads, if they come at once. Longer ones are passed on as they
+// come, which is for net/http's transport.
+const MaxBody = 16 << 10 // bytes
 
 // Takes tells whether the client can make that request: an ordinary one. All else is for net/http's transport, what is wrong with a
 // request included.
@@ -32,7 +33,7 @@ func isSmall(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r.ContentLength == 0
 	}
-	return r.ContentLength > 0 && r.ContentLength <= maxBody
+	return r.ContentLength > 0 && r.ContentLength <= MaxBody
 }
 
 // isRepeatable tells whether a request may be made again by itself when it is not known what became of it. It is as net/http's
@@ -74,7 +75,7 @@ func isPlainHeader(h http.Header) bool {
 	}
 	for name, values := range h {
 		switch name {
-		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host":
+		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host", "Incremental":
 			return false
 		}
 		if !httpguts.ValidHeaderFieldName(name) {
@@ -135,4 +136,30 @@ func appendField(b []byte, name, value string) []byte {
 	b = append(b, ": "...)
 	b = append(b, strings.Trim(value, " \t")...)
 	return append(b, "\r\n"...)
+}
+
+// isAmbiguous tells whether an answer, whose header is at the beginning of raw, tells its end in two ways: by a length and by chunks, or
+// by chunks that its version does not have. [http.ReadResponse] drops the one that does not count; where somebody else goes by it, what
+// follows on the connection is not what it seems (RFC 9112, 6.1 and 6.3).
+func isAmbiguous(res *http.Response, raw []byte) bool {
+	switch {
+	case !res.ProtoAtLeast(1, 1):
+		return hasField(raw, "transfer-encoding")
+	case len(res.TransferEncoding) > 0:
+		return hasField(raw, "content-length")
+	}
+	return false
+}
+
+// hasField tells whether the header at the beginning of raw has a field of that name, which is in lower case.
+func hasField(raw []byte, name string) bool {
+	for line := range bytes.Lines(raw) {
+		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {
+			return false
+		}
+		if len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name) {
+			return true
+		}
+	}
+	return false
 }

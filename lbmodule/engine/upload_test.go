@@ -13,16 +13,18 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/iotest"
+	"time"
 )
 
-// upload is the body of a request, which calls before it is read, and tells whether it was closed.
-type upload struct {
+// sentBody is the body of a request, which calls before it is read, and tells whether it was closed.
+type sentBody struct {
 	io.Reader
 	before func()
 	closed atomic.Bool
 }
 
-func (u *upload) Read(p []byte) (int, error) {
+func (u *sentBody) Read(p []byte) (int, error) {
 	if u.before != nil {
 		u.before()
 		u.before = nil
@@ -30,13 +32,13 @@ func (u *upload) Read(p []byte) (int, error) {
 	return u.Reader.Read(p)
 }
 
-func (u *upload) Close() error {
+func (u *sentBody) Close() error {
 	u.closed.Store(true)
 	return nil
 }
 
 // post makes a request with that body, of that length.
-func post(t testing.TB, c *Client, body *upload, length int) (string, error) {
+func post(t testing.TB, c *Client, body *sentBody, length int) (string, error) {
 	t.Helper()
 	r := request(t.Context(), http.MethodPost, "http://backend/")
 	r.Body, r.ContentLength = body, int64(length)
@@ -44,9 +46,7 @@ func post(t testing.TB, c *Client, body *upload, length int) (string, error) {
 		t.Fatal("not taken")
 	}
 	res, err := c.RoundTrip(r)
-	if !body.closed.Load() {
-		t.Error("the body is still open")
-	}
+	eventually(t, "the body to be closed", body.closed.Load)
 	if err != nil {
 		return "", err
 	}
@@ -71,7 +71,7 @@ func TestUpload(t *testing.T) {
 	b := newBackend(t, swallowing(5))
 	c := b.client()
 	for range 3 {
-		if text, err := post(t, c, &upload{Reader: strings.NewReader("hello")}, 5); text != "ok" || err != nil {
+		if text, err := post(t, c, &sentBody{Reader: strings.NewReader("hello")}, 5); text != "ok" || err != nil {
 			t.Errorf("%q, %v", text, err)
 		}
 	}
@@ -83,12 +83,12 @@ func TestUpload(t *testing.T) {
 		"empty":     strings.NewReader(""),
 		"too long":  strings.NewReader("hello!"),
 	} {
-		_, err := post(t, c, &upload{Reader: body}, 5)
+		_, err := post(t, c, &sentBody{Reader: body}, 5)
 		if err == nil || name == "broken" && !errors.Is(err, broken) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if text, err := post(t, c, &upload{Reader: strings.NewReader("hello")}, 5); text != "ok" || err != nil || b.dials() != 1 {
+	if text, err := post(t, c, &sentBody{Reader: strings.NewReader("hello")}, 5); text != "ok" || err != nil || b.dials() != 1 {
 		t.Errorf("%q, %v on %d connections, want the first one", text, err, b.dials())
 	}
 }
@@ -106,56 +106,142 @@ func TestClientLeavesDuringUpload(t *testing.T) {
 	gone := errors.New("client has left")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := request(ctx, http.MethodPost, "http://backend/")
-	r.ContentLength, r.Body = 5, &upload{Reader: strings.NewReader("he"), before: func() { cancel(gone) }}
+	r.ContentLength, r.Body = 5, &sentBody{Reader: strings.NewReader("he"), before: func() { cancel(gone) }}
 	if _, err := c.RoundTrip(r); !errors.Is(err, gone) {
 		t.Errorf("%v", err)
 	}
 }
 
-// A backend that closes a kept connection while the body still comes is asked on another one.
-func TestSlowUpload(t *testing.T) {
-	leave, left := make(chan struct{}), make(chan struct{})
-	b := newBackend(t, func(n int, p *peer) {
-		if n > 1 {
-			swallowing(5)(n, p)
-			return
-		}
-		p.head()
-		p.say(okay)
-		<-leave
-		p.Close()
-		close(left)
-	})
+// countingConn counts writes.
+type countingConn struct {
+	*net.UnixConn
+	writes *atomic.Int32
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.UnixConn.Write(p)
+}
+
+// A body that is there is sent in one piece with its header, in however many pieces it is read.
+func TestOneWrite(t *testing.T) {
+	writes := new(atomic.Int32)
+	b := newBackend(t, swallowing(MaxBody))
 	c := b.client()
-	mustGet(t, c)
-	body := &upload{Reader: strings.NewReader("hello"), before: func() {
-		close(leave)
-		<-left
-	}}
-	if text, err := post(t, c, body, 5); text != "ok" || err != nil || b.dials() != 2 {
-		t.Errorf("%q, %v on %d connections", text, err, b.dials())
+	c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		made, err := b.dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return countingConn{made.(*net.UnixConn), writes}, nil
+	}
+	for i, body := range []io.Reader{
+		strings.NewReader(strings.Repeat("x", MaxBody)),
+		iotest.DataErrReader(strings.NewReader(strings.Repeat("x", MaxBody))),
+		iotest.OneByteReader(strings.NewReader(strings.Repeat("x", MaxBody))),
+	} {
+		if text, err := post(t, c, &sentBody{Reader: body}, MaxBody); text != "ok" || err != nil {
+			t.Fatalf("%q, %v", text, err)
+		}
+		if n := int(writes.Load()); n != i+1 {
+			t.Errorf("%d writes for %d requests", n, i+1)
+		}
 	}
 }
 
-// The same goes for a new connection: backends do not wait for ever for a request to begin.
-func TestSlowUploadOnNewConnection(t *testing.T) {
-	leave, left := make(chan struct{}), make(chan struct{})
-	b := newBackend(t, func(n int, p *peer) {
-		if n > 1 {
-			swallowing(5)(n, p)
-			return
+// What has not come of a body is not waited for: the backend is sent what is there, and what it answers counts.
+func TestSlowUpload(t *testing.T) {
+	for _, there := range []string{"", "h", "hell"} {
+		seen := make(chan string, 1)
+		b := newBackend(t, func(_ int, p *peer) {
+			p.head()
+			begun := make([]byte, len(there))
+			if _, err := io.ReadFull(p.br, begun); err != nil {
+				t.Error(err)
+			}
+			seen <- string(begun)
+			rest, err := io.ReadAll(io.LimitReader(p.br, int64(5-len(there))))
+			if err != nil {
+				t.Error(err)
+			}
+			seen <- string(rest)
+			p.say(okay)
+		})
+		reader, writer := io.Pipe()
+		go func() {
+			if there != "" {
+				io.WriteString(writer, there)
+			}
+			if got := <-seen; got != there {
+				t.Errorf("the backend was sent %q, want %q", got, there)
+			}
+			io.WriteString(writer, "hello"[len(there):])
+			writer.Close()
+		}()
+		c := b.client()
+		c.atOnce = time.Millisecond
+		if text, err := post(t, c, &sentBody{Reader: reader}, 5); text != "ok" || err != nil || <-seen != "hello"[len(there):] {
+			t.Errorf("%q: %q, %v", there, text, err)
 		}
-		<-leave
-		p.say("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-		p.Close()
-		close(left)
+	}
+}
+
+// An early answer is passed on while the body still comes.
+func TestAnswerDuringUpload(t *testing.T) {
+	b := newBackend(t, func(_ int, p *peer) {
+		p.head()
+		p.say(okay)
+		p.head() // until it is closed
 	})
-	body := &upload{Reader: strings.NewReader("hello"), before: func() {
-		close(leave)
-		<-left
-	}}
-	if text, err := post(t, b.client(), body, 5); text != "ok" || err != nil || b.dials() != 2 {
-		t.Errorf("%q, %v on %d connections", text, err, b.dials())
+	reader, writer := io.Pipe()
+	body := &sentBody{Reader: reader}
+	r := request(t.Context(), http.MethodPost, "http://backend/")
+	r.Body, r.ContentLength = body, 5
+	c := b.client()
+	c.atOnce = time.Millisecond
+	res, err := c.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(res.Body); string(text) != "ok" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+	res.Body.Close()
+	writer.Close()
+	eventually(t, "the body to be closed", body.closed.Load)
+}
+
+// Bodies that come at once are read by few goroutines, which are kept; the others have their own.
+func TestUploadsAreKept(t *testing.T) {
+	var s uploads
+	for range 3 {
+		u := s.take()
+		u.start(io.NopCloser(strings.NewReader("hello")), 5)
+		<-u.over
+		if body, err := u.whole(); string(body) != "hello" || err != nil {
+			t.Errorf("%q, %v", body, err)
+		}
+		if s.put(u); len(s.spare) != 1 {
+			t.Errorf("%d are kept", len(s.spare))
+		}
+	}
+	var many []*upload
+	for range maxUploads + 1 {
+		many = append(many, s.take())
+	}
+	for _, u := range many {
+		s.put(u)
+	}
+	if len(s.spare) != maxUploads {
+		t.Errorf("%d are kept, want %d", len(s.spare), maxUploads)
+	}
+	u := s.take()
+	s.close()
+	if s.put(u); len(s.spare) != 0 {
+		t.Errorf("%d are kept in the end", len(s.spare))
+	}
+	if _, more := <-u.begin; more {
+		t.Error("its goroutine goes on")
 	}
 }
 
@@ -166,7 +252,7 @@ func TestUploadIsRepeated(t *testing.T) {
 		"body with a key":     func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Idempotency-Key", "1") },
 		"body with an X- key": func(r *http.Request) { setBody(r, http.MethodPut, "hello"); r.Header.Set("X-Idempotency-Key", "1") },
 		"key":                 func(r *http.Request) { r.Method = http.MethodDelete; r.Header.Set("Idempotency-Key", "1") },
-		"largest body":        func(r *http.Request) { setBody(r, http.MethodGet, strings.Repeat("x", maxBody)) },
+		"largest body":        func(r *http.Request) { setBody(r, http.MethodGet, strings.Repeat("x", MaxBody)) },
 	} {
 		r := request(t.Context(), http.MethodGet, "http://backend/")
 		change(r)
@@ -240,6 +326,56 @@ func TestNothingWritten(t *testing.T) {
 			continue
 		}
 		res.Body.Close()
+	}
+}
+
+// refusing is a connection that is reset in the midst of a request, after what the backend has said.
+type refusing struct{ *net.UnixConn }
+
+func (c refusing) Write(p []byte) (int, error) {
+	n, err := c.UnixConn.Write(p[:len(p)/2])
+	if err == nil {
+		err = syscall.ECONNRESET
+	}
+	return n, err
+}
+
+// What a backend has answered when it stops reading counts, and its connection is not used again.
+func TestAnswerBeforeReset(t *testing.T) {
+	for name, say := range map[string]string{
+		"answer": "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno",
+		"part":   "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nn",
+		"none":   "",
+	} {
+		b := newBackend(t, func(_ int, p *peer) { p.say(say) })
+		c := b.client()
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			made, err := b.dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return refusing{made.(*net.UnixConn)}, nil
+		}
+		r := request(t.Context(), http.MethodPost, "http://backend/")
+		setBody(r, http.MethodPost, strings.Repeat("x", MaxBody))
+		res, err := c.RoundTrip(r)
+		if name == "none" {
+			if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		text, err := io.ReadAll(res.Body)
+		if res.Body.Close(); res.StatusCode != http.StatusRequestEntityTooLarge || (string(text) == "no" && err == nil) != (name == "answer") {
+			t.Errorf("%s: %d %q, %v", name, res.StatusCode, text, err)
+		}
+		if n := c.idleConns(); n != 0 || b.dials() != 1 {
+			t.Errorf("%s: %d connections made, %d kept", name, b.dials(), n)
+		}
 	}
 }
 

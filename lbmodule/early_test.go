@@ -1,0 +1,86 @@
+package lbmodule
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// resetConn is a connection that was reset: writes fail, and reads take what is there.
+type resetConn struct {
+	net.Conn
+	err    error
+	chunks chan string // closed at the end
+}
+
+func (c resetConn) Write([]byte) (int, error) { return 0, c.err }
+func (c resetConn) Close() error              { return nil }
+func (c resetConn) CloseWrite() error         { return nil }
+
+func (c resetConn) Read(p []byte) (int, error) {
+	text, more := <-c.chunks
+	if !more {
+		return 0, io.EOF
+	}
+	return copy(p, text), nil
+}
+
+func TestHeardOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		then func(c *heardOut, chunks chan string) // what happens after the write has begun
+		want time.Duration                         // when the write has failed
+	}{
+		"reset, silent": {syscall.ECONNRESET, func(*heardOut, chan string) {}, hearFor},
+		"reset, read to the end": {syscall.ECONNRESET, func(c *heardOut, chunks chan string) {
+			for range 3 {
+				time.Sleep(hearFor - time.Second)
+				chunks <- "x"
+				_, _ = c.Read(make([]byte, 1))
+			}
+			close(chunks)
+			_, _ = c.Read(make([]byte, 1))
+			_, _ = c.Read(make([]byte, 1))
+		}, 3 * (hearFor - time.Second)},
+		"pipe, closed": {syscall.EPIPE, func(c *heardOut, _ chan string) {
+			time.Sleep(time.Second)
+			c.Close()
+			c.Close()
+		}, time.Second},
+		"pipe, closed for writing before": {syscall.EPIPE, nil, 0},
+		"timeout":                         {syscall.ETIMEDOUT, func(*heardOut, chan string) {}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				chunks := make(chan string, 1)
+				c := &heardOut{Conn: resetConn{err: test.err, chunks: chunks}, over: make(chan struct{})}
+				if test.then == nil {
+					if err := c.CloseWrite(); err != nil {
+						t.Error(err)
+					}
+				} else {
+					go test.then(c, chunks)
+				}
+				start := time.Now()
+				if _, err := c.Write([]byte("x")); !errors.Is(err, test.err) {
+					t.Errorf("%v, want %v", err, test.err)
+				}
+				if took := time.Since(start); took != test.want {
+					t.Errorf("failed after %v, want %v", took, test.want)
+				}
+			})
+		})
+	}
+	here, there := net.Pipe()
+	defer there.Close()
+	c := &heardOut{Conn: here, over: make(chan struct{})}
+	defer c.Close()
+	if err := c.CloseWrite(); !errors.Is(err, http.ErrNotSupported) {
+		t.Errorf("closing for writing what cannot be: %v", err)
+	}
+}
