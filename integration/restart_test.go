@@ -5,13 +5,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -85,10 +81,8 @@ func prepareOutage(t *testing.T, n int, settings string) *outage {
 	for name := range sites {
 		o.fronts[name] = &front{url: c.url("/" + strings.ReplaceAll(name, " ", "-")), control: name == "reverse_proxy"}
 	}
-	if binary, err := exec.LookPath("haproxy"); err == nil {
-		o.fronts["haproxy"] = &front{url: startHAProxy(t, binary, addresses), control: true}
-	} else {
-		t.Log("no haproxy here to compare with")
+	if site := startHAProxy(t, addresses...); site != "" {
+		o.fronts["haproxy"] = &front{url: "http://" + site + "/", control: true}
 	}
 	o.client = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 	t.Cleanup(o.client.CloseIdleConnections)
@@ -96,31 +90,6 @@ func prepareOutage(t *testing.T, n int, settings string) *outage {
 		waitFor(t, name+" to serve", func() bool { return o.ask(f, http.MethodGet) == http.StatusOK })
 	}
 	return o
-}
-
-// startHAProxy runs HAProxy in front of these backends and returns its URL.
-func startHAProxy(t *testing.T, binary string, addresses []string) string {
-	t.Helper()
-	site := freeAddress(t)
-	config := "global\n maxconn 5000\ndefaults\n mode http\n timeout connect 2s\n timeout client 1m\n timeout server 1m\n" +
-		" retries 3\n option redispatch\nlisten site\n bind " + site + "\n balance roundrobin\n"
-	for i, address := range addresses {
-		config += fmt.Sprintf(" server s%d %s\n", i, address)
-	}
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "-db", "-f", file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	})
-	waitFor(t, "haproxy to serve", func() bool { return canConnect(site) })
-	return "http://" + site + "/"
 }
 
 // ask sends a request and returns the answer's status, 0 if there is none.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -342,26 +341,6 @@ func startRefusing(t *testing.T, answer string) (address string, requests *atomi
 			_, _ = io.WriteString(conn, answer)
 		}
 	}), requests
-}
-
-// startHAProxy starts HAProxy before that backend and returns where it listens; "" if it is not installed.
-func startHAProxy(t *testing.T, backend string) string {
-	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		return ""
-	}
-	address := freeAddress(t)
-	config := inFile(t, "haproxy.cfg", "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"+
-		"frontend f\n bind "+address+"\n default_backend b\nbackend b\n retries 3\n option redispatch\n server s "+backend+"\n")
-	cmd := exec.Command(program, "-f", config, "-db")
-	newLogFile(t).start(t, cmd)
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	waitFor(t, "HAProxy to listen", func() bool { return canConnect(address) })
-	return address
 }
 
 // uploadOnce sends a POST of that size over a connection of its own, and reads the answer while it does: the status and how much body

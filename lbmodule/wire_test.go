@@ -13,16 +13,16 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// tunnel is the body of an answer that switches protocols.
-type tunnel struct{ io.ReadWriter }
+// switched is the body of an answer that switches protocols.
+type switched struct{ io.ReadWriter }
 
-func (tunnel) Close() error { return nil }
+func (switched) Close() error { return nil }
 
 func TestCheckAnswer(t *testing.T) {
 	upgrade := func(protocol string) http.Header {
 		return http.Header{"Connection": {"keep-alive, upgrade"}, "Upgrade": {protocol}}
 	}
-	body, plain := tunnel{}, io.NopCloser(strings.NewReader(""))
+	body, plain := switched{}, io.NopCloser(strings.NewReader(""))
 	for name, test := range map[string]struct {
 		asked  http.Header
 		status int
