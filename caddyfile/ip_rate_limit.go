@@ -42,7 +42,7 @@ func parseRateLimit(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 		return nil, d.ArgErr()
 	}
 	h := new(ratelimit.Handler)
-	if err := rateLimitWords(h).parse(d, "ip_rate_limit", h.Check, "exempt"); err != nil {
+	if err := rateLimitWords(h).parse(d, "ip_rate_limit", "", h.Check, "exempt"); err != nil {
 		return nil, err
 	}
 	if err := h.CheckWhole(); err != nil {
@@ -95,12 +95,16 @@ func rateLimitWords(h *ratelimit.Handler) words {
 			if d.NextArg() {
 				return d.ArgErr()
 			}
-			return words{
-				"timeout":  intoDuration(&h.Redis.Timeout),
-				"on_error": intoString(&h.Redis.OnError),
-				"secret":   intoTemplate(&h.Redis.Secret),
-			}.parse(d, "redis", h.Check)
+			return redisWords(h.Redis).parse(d, "redis", "", h.Check)
 		},
+	}
+}
+
+func redisWords(r *ratelimit.Redis) words {
+	return words{
+		"timeout":  intoDuration(&r.Timeout),
+		"on_error": intoString(&r.OnError),
+		"secret":   intoTemplate(&r.Secret),
 	}
 }
 

@@ -53,6 +53,20 @@ func servedBy(name string) string {
 	return ResolvePolicy(name)
 }
 
+// isServedByUs tells whether a policy of ours serves the policy of that name in a load balancer, as far as its name tells: for some of
+// Caddy's it depends on their fallback. It is true of names that there are not.
+func isServedByUs(name string) bool {
+	if isWord(name) {
+		return true
+	}
+	info, err := caddy.GetModule(policyNamespace + "." + servedBy(name))
+	if err != nil {
+		return true
+	}
+	_, ours := info.New().(balancer)
+	return ours
+}
+
 // spreads is the policy that chooses where nothing else says who: of those that go by a key or a session their fallback.
 func (h *Handler) spreads() reverseproxy.Selector {
 	policy := h.policy

@@ -237,10 +237,11 @@ type RetryBudget struct {
 // ConflictsWith tells when a setting is given in reverse_proxy's words and in ours.
 func (s *Settings) ConflictsWith(rp *reverseproxy.Handler) error {
 	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
-		return fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
+		err := fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
+		return of(err, append([]string{"health_check"}, stockActiveWords...)...)
 	}
 	if word := stockRetryWord(rp.LoadBalancing); word != "" && s.Retry != nil {
-		return fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word)
+		return of(fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word), "retry", word)
 	}
 	return nil
 }
