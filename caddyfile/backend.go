@@ -45,10 +45,16 @@ func (p *directiveParser) parseBackend() error {
 	if err := check(); err != nil {
 		return d.WrapErr(err)
 	}
-	if err := backendWords(b).parse(d, "backend", b.Address, check); err != nil {
+	words, name := backendWords(b), address
+	parseName := words["name"]
+	words["name"] = func(d *caddyfile.Dispenser) error {
+		name = d.Token()
+		return parseName(d)
+	}
+	if err := words.parse(d, "backend", b.Address, check); err != nil {
 		return err
 	}
-	p.backends = append(p.backends, address)
+	p.backends, p.names = append(p.backends, address), append(p.names, name)
 	word.Text = "to"
 	p.stock = append(p.stock, word, address)
 	p.isOwn = append(p.isOwn, true)
@@ -87,6 +93,9 @@ func (p *directiveParser) takeBackends() error {
 		for k, b := range p.h.Backends {
 			if b.Address == u.Dial {
 				return errorAt(p.backends[k], fmt.Errorf("backend %s: is an upstream already; weight and other properties belong to one place", b.Address))
+			}
+			if b.Name == u.Dial {
+				return errorAt(p.names[k], fmt.Errorf("backend %s: name %s: is the address of another backend", b.Address, b.Name))
 			}
 		}
 	}

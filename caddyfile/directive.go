@@ -1,7 +1,6 @@
 package caddyfile
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,7 +35,7 @@ func init() {
 //
 // and the words of settingParsers.
 func parseLoadBalancer(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	p := &directiveParser{h: new(lbmodule.Handler), d: helper.Dispenser, at: make(map[string]caddyfile.Token)}
+	p := &directiveParser{h: new(lbmodule.Handler), d: helper.Dispenser, at: make(places)}
 	if err := p.parse(); err != nil {
 		return nil, err
 	}
@@ -54,11 +53,12 @@ func parseLoadBalancer(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler
 type directiveParser struct {
 	h  *lbmodule.Handler
 	d  *caddyfile.Dispenser
-	at map[string]caddyfile.Token // where each word stands first; those of a block go by its name and theirs
+	at places
 
 	stock    []caddyfile.Token // the directive without our words
 	isOwn    []bool            // for each upstream in order of appearance, whether a backend block gave it
-	backends []caddyfile.Token // the addresses of those that have a block
+	backends []caddyfile.Token // for each backend of a block, its address
+	names    []caddyfile.Token // and its name; the address again without one
 	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as we know
 	policy   *policy           // nil without lb_policy
 }
@@ -90,53 +90,9 @@ func (p *directiveParser) parse() error {
 		}
 	}
 	if err := p.h.Check(); err != nil {
-		return p.locate(err)
+		return p.at.locate(err, p.stock[0])
 	}
 	return nil
-}
-
-// locate says where the words stand that an error is about; of one that is about no word, where the directive does.
-func (p *directiveParser) locate(err error) error {
-	var about *lbmodule.WordError
-	if !errors.As(err, &about) {
-		return errorAt(p.stock[0], err)
-	}
-	var located error
-	for _, word := range about.Words {
-		switch token, given := p.at[word]; {
-		case !given:
-		case located == nil:
-			located = errorAt(token, err)
-		default:
-			return fmt.Errorf("%w; %s is on line %d", located, token.Text, token.Line)
-		}
-	}
-	if located == nil {
-		return errorAt(p.stock[0], err)
-	}
-	return located
-}
-
-// errorAt says that an error is at that token.
-func errorAt(token caddyfile.Token, err error) error {
-	return atFirst([]caddyfile.Token{token}).WrapErr(err)
-}
-
-// note notes where the words of a segment stand: the first, and those of its block.
-func (p *directiveParser) note(segment []caddyfile.Token) {
-	note := func(word string, token caddyfile.Token) {
-		if _, noted := p.at[word]; !noted {
-			p.at[word] = token
-		}
-	}
-	d := atFirst(segment)
-	block := d.Val()
-	note(block, d.Token())
-	d.RemainingArgs()
-	for d.NextBlock(0) {
-		note(block+" "+d.Val(), d.Token())
-		d.NextSegment()
-	}
 }
 
 // parseBlock parses the directive's block, if it has one. The braces go to reverse_proxy as well: its parser
@@ -191,7 +147,7 @@ func (p *directiveParser) parseWord() error {
 		return p.parseMaxFails()
 	default:
 		segment := d.NextSegment()
-		p.note(segment)
+		p.at.note(segment)
 		if parse, ours := settingParsers[word]; ours {
 			d = atFirst(segment)
 			if err := parse(d, &p.h.Settings); err != nil {
@@ -219,7 +175,7 @@ func isGivenOnce(word string) bool {
 // parseMaxFails parses `max_fails <percentage>`. A number is for reverse_proxy.
 func (p *directiveParser) parseMaxFails() error {
 	segment := p.d.NextSegment()
-	p.note(segment)
+	p.at.note(segment)
 	if len(segment) != 2 || !strings.HasSuffix(segment[1].Text, "%") {
 		p.stock = append(p.stock, segment...)
 		return nil

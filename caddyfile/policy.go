@@ -50,13 +50,6 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	return p, nil
 }
 
-// atFirst returns a dispenser that stands on the first of these tokens.
-func atFirst(tokens []caddyfile.Token) *caddyfile.Dispenser {
-	d := caddyfile.NewDispenser(tokens)
-	d.Next()
-	return d
-}
-
 // resolveFallbacks has Caddy's own policies find a fallback of ours that is written without its prefix.
 func (p *policy) resolveFallbacks(tokens []caddyfile.Token) {
 	for i := 1; i < len(tokens); i++ {

@@ -41,6 +41,8 @@ type App struct {
 
 	dashboard *dashboard.Dashboard // nil until it is asked for
 
+	warnings []string // that concern no pool more than another
+
 	waited time.Duration // for storage
 
 	quiet []func() // end that events are reported

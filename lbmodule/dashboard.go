@@ -44,6 +44,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) error {
 	// A server that stops waits for its requests, and streams do not end by themselves.
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(d.page.Close)
+		app.warnOfDashboard(server)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -40,7 +41,7 @@ func (h *Handler) checkHedge() error {
 			Name string `json:"policy"`
 		}
 		if json.Unmarshal(lb.SelectionPolicyRaw, &policy) == nil && !isServedByUs(policy.Name) {
-			return of(errHedgePolicy(policy.Name), "hedge", "lb_policy")
+			return caddyapp.About(errHedgePolicy(policy.Name), "hedge", "lb_policy")
 		}
 	}
 	var transport struct {
@@ -53,13 +54,13 @@ func (h *Handler) checkHedge() error {
 	// What cannot be read will be told of when it is loaded.
 	if json.Unmarshal(h.TransportRaw, &transport) == nil && transport.Protocol == "http" {
 		if transport.ProxyProtocol != "" {
-			return of(errHedgeProxyProtocol, "hedge", "transport")
+			return caddyapp.About(errHedgeProxyProtocol, "hedge", "transport")
 		}
 		if name := transport.TLS.ServerName; dependsOnUpstream(name) {
-			return of(fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", name), "hedge", "transport")
+			return caddyapp.About(fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", name), "hedge", "transport")
 		}
 	}
-	return of(h.checkHedgeHeaders(), "hedge", "header_up")
+	return caddyapp.About(h.checkHedgeHeaders(), "hedge", "header_up")
 }
 
 func (h *Handler) checkHedgeHeaders() error {

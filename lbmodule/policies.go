@@ -160,6 +160,9 @@ func parseFallback(d *caddyfile.Dispenser, raw *json.RawMessage) error {
 		return d.ArgErr()
 	}
 	name := ResolvePolicy(d.Val())
+	if !isServedByUs(name) {
+		return d.Errf("fallback %s: must be one of the lb_ policies", d.Val())
+	}
 	loaded, err := caddyfile.UnmarshalModule(d, policyNamespace+"."+name)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/caddyapp"
 )
 
 // Settings are what a load balancer can be told beyond the settings of `reverse_proxy`.
@@ -238,10 +240,10 @@ type RetryBudget struct {
 func (s *Settings) ConflictsWith(rp *reverseproxy.Handler) error {
 	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
 		err := fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
-		return of(err, append([]string{"health_check"}, stockActiveWords...)...)
+		return caddyapp.About(err, append([]string{"health_check"}, stockActiveWords...)...)
 	}
 	if word := stockRetryWord(rp.LoadBalancing); word != "" && s.Retry != nil {
-		return of(fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word), "retry", word)
+		return caddyapp.About(fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word), "retry", word)
 	}
 	return nil
 }

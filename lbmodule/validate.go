@@ -1,6 +1,10 @@
 package lbmodule
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/ballastlb/ballast/caddyapp"
+)
 
 // Check checks what can be known without loading other modules. Provision does so first of all; it is no
 // Validate method because Caddy would call that after everything has been set up.
@@ -31,10 +35,10 @@ func (h *Handler) Check() error {
 		return err
 	}
 	if h.MaxFailRatio > 0 && (h.HealthChecks == nil || h.HealthChecks.Passive == nil || h.HealthChecks.Passive.FailDuration <= 0) {
-		return of(fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio)), "max_fails")
+		return caddyapp.About(fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio)), "max_fails")
 	}
 	if err := h.HealthCheck.checkTransport(h.TransportRaw); err != nil {
-		return of(err, "health_check grpc", "transport")
+		return caddyapp.About(err, "health_check grpc", "transport")
 	}
 	if err := h.checkHedge(); err != nil {
 		return err
@@ -49,10 +53,10 @@ func (h *Handler) checkStock() error {
 	}
 	if p := h.HealthChecks.Passive; p != nil {
 		if err := first(
-			of(atLeast("fail_duration", p.FailDuration, 0), "fail_duration"),
-			of(atLeast("max_fails", p.MaxFails, 0), "max_fails"),
-			of(atLeast("unhealthy_request_count", p.UnhealthyRequestCount, 0), "unhealthy_request_count"),
-			of(atLeast("unhealthy_latency", p.UnhealthyLatency, 0), "unhealthy_latency"),
+			caddyapp.About(atLeast("fail_duration", p.FailDuration, 0), "fail_duration"),
+			caddyapp.About(atLeast("max_fails", p.MaxFails, 0), "max_fails"),
+			caddyapp.About(atLeast("unhealthy_request_count", p.UnhealthyRequestCount, 0), "unhealthy_request_count"),
+			caddyapp.About(atLeast("unhealthy_latency", p.UnhealthyLatency, 0), "unhealthy_latency"),
 		); err != nil {
 			return err
 		}
@@ -81,10 +85,10 @@ func (h *Handler) checkStockActive() error {
 			{HealthCheck{Fall: all.Fall}, "health_fails"},
 		} {
 			if err := alone.check.check(); err != nil {
-				return of(err, alone.word)
+				return caddyapp.About(err, alone.word)
 			}
 		}
-		return of(err, stockActiveWords...)
+		return caddyapp.About(err, stockActiveWords...)
 	}
 	return nil
 }
