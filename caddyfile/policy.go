@@ -32,7 +32,7 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	p := &policy{name: lbmodule.ResolvePolicy(d.Val()), last: d.Token()}
 	id := policyNamespace + "." + p.name
 	if _, err := caddy.GetModule(id); err != nil {
-		names := policyNames()
+		names := lbmodule.PolicyNames()
 		err := d.Errf("lb_policy %s: no such policy in this build; there are: %s", d.Val(), strings.Join(names, ", "))
 		return nil, fmt.Errorf("%w%s", err, lbmodule.DidYouMean(d.Val(), names...))
 	}
@@ -61,16 +61,6 @@ func (p *policy) resolveFallbacks(tokens []caddyfile.Token) {
 			tokens[i].Text = lbmodule.ResolvePolicy(tokens[i].Text)
 		}
 	}
-}
-
-// policyNames lists the policies as they may be written here.
-func policyNames() []string {
-	var names []string
-	for _, m := range caddy.GetModules(policyNamespace) {
-		names = append(names, strings.TrimPrefix(m.ID.Name(), "lb_"))
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // setPolicy puts the policy into the handler's JSON.

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -43,6 +45,16 @@ func ResolvePolicy(name string) string {
 		return "lb_" + name
 	}
 	return name
+}
+
+// PolicyNames lists the policies of this build as they may be written in a load balancer.
+func PolicyNames() []string {
+	var names []string
+	for _, m := range caddy.GetModules(policyNamespace) {
+		names = append(names, strings.TrimPrefix(m.ID.Name(), "lb_"))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // servedBy returns the name of the module that serves a policy in a load balancer, also where ours is called otherwise.
@@ -163,7 +175,11 @@ func parseFallback(d *caddyfile.Dispenser, raw *json.RawMessage) error {
 	if !isServedByUs(name) {
 		return d.Errf("fallback %s: must be one of the lb_ policies", d.Val())
 	}
+	given := d.Val()
 	loaded, err := caddyfile.UnmarshalModule(d, policyNamespace+"."+name)
+	if _, unknown := caddy.GetModule(policyNamespace + "." + name); unknown != nil {
+		return fmt.Errorf("%w%s", err, DidYouMean(given, PolicyNames()...))
+	}
 	if err != nil {
 		return err
 	}
