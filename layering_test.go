@@ -21,7 +21,7 @@ var arrows = map[string][]string{
 	"command/api":          nil,
 	"command/plain":        {"command/api"},
 	"command/top":          {"command/api", "command/plain"},
-	"caddyfile":            {"lbmodule", "ratelimit"},
+	"caddyfile":            {"caddyapp", "lbmodule", "ratelimit"},
 	"lbmodule":             {"caddyapp", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/dashboard":   nil,
 	"lbmodule/engine":      nil,

@@ -18,6 +18,9 @@ func (p *directiveParser) parseBackend() error {
 		return d.ArgErr()
 	}
 	address := d.Token()
+	if err := checkAddress("backend", address, caddyfile.Token{}); err != nil {
+		return err
+	}
 	upstreams, err := parseUpstreams(address)
 	if err != nil {
 		return err
@@ -26,25 +29,40 @@ func (p *directiveParser) parseBackend() error {
 		return d.Errf("backend %s: must be one socket, not a range of %d ports", address.Text, len(upstreams))
 	}
 	if d.NextArg() {
+		if err := checkAddress("backend", d.Token(), address); err != nil {
+			return err
+		}
 		return d.ArgErr()
 	}
 	b := &lbmodule.Backend{Address: upstreams[0].Dial}
-	line := d.Line()
-	if err := parseProperties(d, b); err != nil {
+	p.h.Backends = append(p.h.Backends, b)
+	check := func() error {
+		if err := b.Validate(); err != nil {
+			return err
+		}
+		return lbmodule.CheckUnique(p.h.Backends)
+	}
+	if err := check(); err != nil {
+		return d.WrapErr(err)
+	}
+	words, name := backendWords(b), address
+	parseName := words["name"]
+	words["name"] = func(d *caddyfile.Dispenser) error {
+		name = d.Token()
+		return parseName(d)
+	}
+	if err := words.parse(d, "backend", b.Address, check); err != nil {
 		return err
 	}
-	p.h.Backends = append(p.h.Backends, b)
-	if err := lbmodule.CheckUnique(p.h.Backends); err != nil {
-		return fmt.Errorf("%w, at %s:%d", err, d.File(), line)
-	}
+	p.backends, p.names = append(p.backends, address), append(p.names, name)
 	word.Text = "to"
 	p.stock = append(p.stock, word, address)
 	p.isOwn = append(p.isOwn, true)
 	return nil
 }
 
-// parseProperties parses the block of a backend.
-func parseProperties(d *caddyfile.Dispenser, b *lbmodule.Backend) error {
+// backendWords are the properties of a backend.
+func backendWords(b *lbmodule.Backend) words {
 	return words{
 		"name": intoString(&b.Name),
 		"weight": func(d *caddyfile.Dispenser) error {
@@ -60,7 +78,7 @@ func parseProperties(d *caddyfile.Dispenser, b *lbmodule.Backend) error {
 			return intoInt((*int)(&b.Backup), 1)(d)
 		},
 		"zone": intoString(&b.Zone),
-	}.parse(d, "backend "+b.Address, b.Validate)
+	}
 }
 
 // takeBackends takes the backends with properties out of reverse_proxy's upstreams, where each of them has
@@ -72,10 +90,12 @@ func (p *directiveParser) takeBackends() error {
 			continue
 		}
 		upstreams = append(upstreams, u)
-		for _, b := range p.h.Backends {
+		for k, b := range p.h.Backends {
 			if b.Address == u.Dial {
-				return fmt.Errorf("backend %s: is an upstream already; weight and other properties belong to one place, at %s:%d",
-					b.Address, p.stock[0].File, p.stock[0].Line)
+				return errorAt(p.backends[k], fmt.Errorf("backend %s: is an upstream already; weight and other properties belong to one place", b.Address))
+			}
+			if b.Name == u.Dial {
+				return errorAt(p.names[k], fmt.Errorf("backend %s: name %s: is the address of another backend", b.Address, b.Name))
 			}
 		}
 	}

@@ -35,7 +35,7 @@ func parseDashboard(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 			}
 			page.Actions = true
 		default:
-			return nil, d.Errf("load_balancer_dashboard: unrecognized setting %s", d.Val())
+			return nil, unrecognized(d, "load_balancer_dashboard", "load_balancer_dashboard")
 		}
 	}
 	return page, nil

@@ -2,6 +2,7 @@ package caddyfile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -34,7 +35,7 @@ func init() {
 //
 // and the words of settingParsers.
 func parseLoadBalancer(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	p := &directiveParser{h: new(lbmodule.Handler), d: helper.Dispenser, seen: make(map[string]int)}
+	p := &directiveParser{h: new(lbmodule.Handler), d: helper.Dispenser, at: make(places)}
 	if err := p.parse(); err != nil {
 		return nil, err
 	}
@@ -50,30 +51,35 @@ func parseLoadBalancer(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler
 // directiveParser parses one load_balancer directive. Its own words it parses itself; all others it collects
 // and hands to reverse_proxy's parser as a directive of their own.
 type directiveParser struct {
-	h    *lbmodule.Handler
-	d    *caddyfile.Dispenser
-	seen map[string]int // line of each word of ours that may be given once
+	h  *lbmodule.Handler
+	d  *caddyfile.Dispenser
+	at places
 
-	stock  []caddyfile.Token // the directive without our words
-	isOwn  []bool            // for each upstream in order of appearance, whether a backend block gave it
-	policy *policy           // nil without lb_policy
+	stock    []caddyfile.Token // the directive without our words
+	isOwn    []bool            // for each upstream in order of appearance, whether a backend block gave it
+	backends []caddyfile.Token // for each backend of a block, its address
+	names    []caddyfile.Token // and its name; the address again without one
+	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as we know
+	policy   *policy           // nil without lb_policy
 }
 
 func (p *directiveParser) parse() error {
 	d := p.d
 	d.Next() // the directive's name
 	p.stock = append(p.stock, d.Token())
+	var before caddyfile.Token
 	for d.NextArg() {
 		p.stock = append(p.stock, d.Token())
-		if err := p.countUpstreams(d.Token()); err != nil {
+		if err := p.countUpstreams(d.Token(), before); err != nil {
 			return err
 		}
+		before = d.Token()
 	}
 	if err := p.parseBlock(); err != nil {
 		return err
 	}
 	if err := p.h.Handler.UnmarshalCaddyfile(caddyfile.NewDispenser(p.stock)); err != nil {
-		return err
+		return p.suggest(err)
 	}
 	if err := p.takeBackends(); err != nil {
 		return err
@@ -84,7 +90,7 @@ func (p *directiveParser) parse() error {
 		}
 	}
 	if err := p.h.Check(); err != nil {
-		return fmt.Errorf("%w, at %s:%d", err, p.stock[0].File, p.stock[0].Line)
+		return p.at.locate(err, p.stock[0])
 	}
 	return nil
 }
@@ -114,11 +120,13 @@ func (p *directiveParser) parseBlock() error {
 // parseWord parses the subdirective that the dispenser stands on.
 func (p *directiveParser) parseWord() error {
 	d := p.d
-	switch word := d.Val(); word {
+	word := d.Val()
+	if _, again := p.at[word]; again && isGivenOnce(word) {
+		return d.Errf("%s: given already, on line %d", word, p.at[word].Line)
+	}
+	switch word {
 	case "name":
-		if err := p.once(word); err != nil {
-			return err
-		}
+		p.at[word] = d.Token()
 		if err := intoString(&p.h.Name)(d); err != nil {
 			return err
 		}
@@ -129,9 +137,7 @@ func (p *directiveParser) parseWord() error {
 	case "backend":
 		return p.parseBackend()
 	case "lb_policy":
-		if err := p.once(word); err != nil {
-			return err
-		}
+		p.at[word] = d.Token()
 		var err error
 		p.policy, err = parsePolicy(d)
 		return err
@@ -140,10 +146,10 @@ func (p *directiveParser) parseWord() error {
 	case "max_fails":
 		return p.parseMaxFails()
 	default:
+		segment := d.NextSegment()
+		p.at.note(segment)
 		if parse, ours := settingParsers[word]; ours {
-			if err := p.once(word); err != nil {
-				return err
-			}
+			d = atFirst(segment)
 			if err := parse(d, &p.h.Settings); err != nil {
 				return err
 			}
@@ -152,14 +158,24 @@ func (p *directiveParser) parseWord() error {
 			}
 			return nil
 		}
-		p.stock = append(p.stock, d.NextSegment()...)
+		if p.unknown.Text == "" && !strings.HasPrefix(word, "@") && !slices.Contains(stockWords, word) {
+			p.unknown = segment[0]
+		}
+		p.stock = append(p.stock, segment...)
 		return nil
 	}
+}
+
+// isGivenOnce tells whether a word is one of ours that may be given once.
+func isGivenOnce(word string) bool {
+	_, ours := settingParsers[word]
+	return ours || word == "name" || word == "lb_policy"
 }
 
 // parseMaxFails parses `max_fails <percentage>`. A number is for reverse_proxy.
 func (p *directiveParser) parseMaxFails() error {
 	segment := p.d.NextSegment()
+	p.at.note(segment)
 	if len(segment) != 2 || !strings.HasSuffix(segment[1].Text, "%") {
 		p.stock = append(p.stock, segment...)
 		return nil
@@ -169,34 +185,33 @@ func (p *directiveParser) parseMaxFails() error {
 	return intoRatio(&p.h.MaxFailRatio)(d)
 }
 
-// once refuses a word that has been given before.
-func (p *directiveParser) once(word string) error {
-	if line, again := p.seen[word]; again {
-		return p.d.Errf("%s: given already, on line %d", word, line)
-	}
-	p.seen[word] = p.d.Line()
-	return nil
-}
-
 // parseTo notes how many upstreams a `to` gives and leaves them to reverse_proxy.
 func (p *directiveParser) parseTo() error {
 	segment := p.d.NextSegment()
+	var before caddyfile.Token
 	for _, t := range segment[1:] {
-		if err := p.countUpstreams(t); err != nil {
+		if err := p.countUpstreams(t, before); err != nil {
 			return err
 		}
+		before = t
 	}
 	p.stock = append(p.stock, segment...)
 	return nil
 }
 
-// countUpstreams notes the upstreams that an address stands for: a port range is several.
-func (p *directiveParser) countUpstreams(address caddyfile.Token) error {
+// countUpstreams notes the upstreams that an address stands for: a port range is several. It follows what stands before it on its line.
+func (p *directiveParser) countUpstreams(address, before caddyfile.Token) error {
+	if err := checkAddress("upstream", address, before); err != nil {
+		return err
+	}
 	upstreams, err := parseUpstreams(address)
 	if err != nil {
 		return err
 	}
-	for range upstreams {
+	for _, u := range upstreams {
+		if err := lbmodule.ValidateAddress(u.Dial); err != nil {
+			return errorAt(address, fmt.Errorf("upstream %s: %w", u.Dial, err))
+		}
 		p.isOwn = append(p.isOwn, false)
 	}
 	return nil
@@ -238,10 +253,10 @@ func (p *directiveParser) checkName(helper httpcaddyfile.Helper) error {
 	have, again := seen[p.h.Name]
 	if again && have.settings != settings {
 		return fmt.Errorf("name %s: stands for a pool with other settings already, at %s; pools that differ need different names, at %s:%d",
-			p.h.Name, have.where, p.d.File(), p.seen["name"])
+			p.h.Name, have.where, p.at["name"].File, p.at["name"].Line)
 	}
 	if !again {
-		seen[p.h.Name] = seenPool{settings, fmt.Sprintf("%s:%d", p.d.File(), p.seen["name"])}
+		seen[p.h.Name] = seenPool{settings, fmt.Sprintf("%s:%d", p.at["name"].File, p.at["name"].Line)}
 	}
 	return nil
 }

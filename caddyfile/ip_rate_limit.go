@@ -37,16 +37,22 @@ func init() {
 func parseRateLimit(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	d := helper.Dispenser
 	d.Next() // the directive's name
-	directive := d.Token()
+	directive, segment := d.Token(), d.NextSegment()
+	at := make(places)
+	at.noteBlock("", segment)
+	d = atFirst(segment)
 	if d.NextArg() {
 		return nil, d.ArgErr()
 	}
 	h := new(ratelimit.Handler)
-	if err := rateLimitWords(h).parse(d, "ip_rate_limit", h.Check, "exempt"); err != nil {
+	if err := rateLimitWords(h).parse(d, "ip_rate_limit", "", h.Check, "exempt"); err != nil {
 		return nil, err
 	}
 	if err := h.CheckWhole(); err != nil {
-		return nil, fmt.Errorf("%w, at %s:%d", err, directive.File, directive.Line)
+		return nil, at.locate(err, directive)
+	}
+	if zone, named := at["zone"]; named {
+		directive = zone
 	}
 	if err := checkZone(helper, h, directive); err != nil {
 		return nil, err
@@ -95,12 +101,16 @@ func rateLimitWords(h *ratelimit.Handler) words {
 			if d.NextArg() {
 				return d.ArgErr()
 			}
-			return words{
-				"timeout":  intoDuration(&h.Redis.Timeout),
-				"on_error": intoString(&h.Redis.OnError),
-				"secret":   intoTemplate(&h.Redis.Secret),
-			}.parse(d, "redis", h.Check)
+			return redisWords(h.Redis).parse(d, "redis", "", h.Check)
 		},
+	}
+}
+
+func redisWords(r *ratelimit.Redis) words {
+	return words{
+		"timeout":  intoDuration(&r.Timeout),
+		"on_error": intoString(&r.OnError),
+		"secret":   intoTemplate(&r.Secret),
 	}
 }
 
@@ -112,8 +122,8 @@ type seenZones struct {
 	named   map[string]seenPool
 }
 
-// checkZone names a limit by its position, or sees to it that limits of one name are alike.
-func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, directive caddyfile.Token) error {
+// checkZone names a limit by its position, or sees to it that limits of one name are alike. The name stands at that token.
+func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, at caddyfile.Token) error {
 	zones, ok := helper.State[zonesSeen].(*seenZones)
 	if !ok {
 		zones = &seenZones{named: make(map[string]seenPool)}
@@ -132,7 +142,7 @@ func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, directive cadd
 	if err != nil {
 		return err
 	}
-	where := fmt.Sprintf("%s:%d", directive.File, directive.Line)
+	where := fmt.Sprintf("%s:%d", at.File, at.Line)
 	have, again := zones.named[h.Zone]
 	if again && have.settings != settings {
 		return fmt.Errorf("zone %s: the name stands for a limit with other settings already, at %s; limits that differ need different names, at %s",

@@ -1,6 +1,7 @@
 package caddyfile
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,8 +18,7 @@ import (
 type policy struct {
 	name   string // of the module
 	module reverseproxy.Selector
-	file   string
-	line   int
+	last   caddyfile.Token // the policy, or the innermost fallback
 }
 
 const policyNamespace = "http.reverse_proxy.selection_policies"
@@ -29,13 +29,15 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	if !d.NextArg() {
 		return nil, d.ArgErr()
 	}
-	p := &policy{name: lbmodule.ResolvePolicy(d.Val()), file: d.File(), line: d.Line()}
+	p := &policy{name: lbmodule.ResolvePolicy(d.Val()), last: d.Token()}
 	id := policyNamespace + "." + p.name
 	if _, err := caddy.GetModule(id); err != nil {
-		return nil, d.Errf("lb_policy %s: no such policy in this build; there are: %s", d.Val(), strings.Join(policyNames(), ", "))
+		names := lbmodule.PolicyNames()
+		err := d.Errf("lb_policy %s: no such policy in this build; there are: %s", d.Val(), strings.Join(names, ", "))
+		return nil, fmt.Errorf("%w%s", err, lbmodule.DidYouMean(d.Val(), names...))
 	}
 	segment := d.NextSegment()
-	resolveFallbacks(segment)
+	p.resolveFallbacks(segment)
 	unmarshaled, err := caddyfile.UnmarshalModule(atFirst(segment), id)
 	if err != nil {
 		return nil, err
@@ -48,71 +50,81 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	return p, nil
 }
 
-// atFirst returns a dispenser that stands on the first of these tokens.
-func atFirst(tokens []caddyfile.Token) *caddyfile.Dispenser {
-	d := caddyfile.NewDispenser(tokens)
-	d.Next()
-	return d
-}
-
 // resolveFallbacks has Caddy's own policies find a fallback of ours that is written without its prefix.
-func resolveFallbacks(tokens []caddyfile.Token) {
+func (p *policy) resolveFallbacks(tokens []caddyfile.Token) {
 	for i := 1; i < len(tokens); i++ {
 		if tokens[i-1].Text != "fallback" {
 			continue
 		}
+		p.last = tokens[i]
 		if _, err := caddy.GetModule(policyNamespace + "." + tokens[i].Text); err != nil {
 			tokens[i].Text = lbmodule.ResolvePolicy(tokens[i].Text)
 		}
 	}
 }
 
-// policyNames lists the policies as they may be written here.
-func policyNames() []string {
-	var names []string
-	for _, m := range caddy.GetModules(policyNamespace) {
-		names = append(names, strings.TrimPrefix(m.ID.Name(), "lb_"))
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
 // setPolicy puts the policy into the handler's JSON.
 func (p *directiveParser) setPolicy() error {
-	if w, ok := p.policy.module.(*lbmodule.WeightedRoundRobin); ok && len(w.Weights) > 0 {
-		if err := p.orderWeights(w); err != nil {
-			return fmt.Errorf("%w, at %s:%d", err, p.policy.file, p.policy.line)
-		}
+	raw, err := p.orderWeights(caddyconfig.JSONModuleObject(p.policy.module, "policy", p.policy.name, nil))
+	if err != nil {
+		return errorAt(p.policy.last, err)
 	}
 	if p.h.LoadBalancing == nil {
 		p.h.LoadBalancing = new(reverseproxy.LoadBalancing)
 	}
-	p.h.LoadBalancing.SelectionPolicyRaw = caddyconfig.JSONModuleObject(p.policy.module, "policy", p.policy.name, nil)
+	p.h.LoadBalancing.SelectionPolicyRaw = raw
 	return nil
 }
 
-// orderWeights brings weights given by position from the order of the Caddyfile, where backends with and without
-// properties may alternate, into that of the JSON, where those with properties come last.
-func (p *directiveParser) orderWeights(w *lbmodule.WeightedRoundRobin) error {
+// orderWeights brings weights given by position, in a policy or in its fallback, from the order of the Caddyfile, where backends with and
+// without properties may alternate, into that of the JSON, where those with properties come last.
+func (p *directiveParser) orderWeights(policy json.RawMessage) (json.RawMessage, error) {
+	var settings map[string]json.RawMessage
+	var known struct {
+		Name     string          `json:"policy"`
+		Weights  json.RawMessage `json:"weights"`
+		Fallback json.RawMessage `json:"fallback"`
+	}
+	if json.Unmarshal(policy, &settings) != nil || json.Unmarshal(policy, &known) != nil {
+		return policy, nil // it is another plugin's, and its own affair
+	}
+	var err error
+	switch {
+	case known.Fallback != nil:
+		settings["fallback"], err = p.orderWeights(known.Fallback)
+	case lbmodule.ResolvePolicy(known.Name) == "lb_weighted_round_robin" && known.Weights != nil:
+		var weights []int
+		if err := json.Unmarshal(known.Weights, &weights); err != nil {
+			return nil, fmt.Errorf("lb_policy weighted_round_robin: weights: %w", err)
+		}
+		weights, err = p.ordered(weights)
+		settings["weights"] = caddyconfig.JSON(weights, nil)
+	default:
+		return policy, nil
+	}
+	return caddyconfig.JSON(settings, nil), err
+}
+
+// ordered are the weights in the order of the backends in the JSON.
+func (p *directiveParser) ordered(weights []int) ([]int, error) {
 	for _, b := range p.h.Backends {
 		if b.Weight != nil {
-			return fmt.Errorf("lb_policy weighted_round_robin: backend %s has a weight, too; give weights in one place", b.Address)
+			return nil, fmt.Errorf("lb_policy weighted_round_robin: backend %s has a weight, too; give weights in one place", b.Address)
 		}
 	}
 	if p.h.DynamicUpstreamsRaw != nil {
-		return nil
+		return weights, nil
 	}
-	if len(w.Weights) != len(p.isOwn) {
-		return fmt.Errorf("lb_policy weighted_round_robin: %d weights for %d backends: there must be one for each", len(w.Weights), len(p.isOwn))
+	if len(weights) != len(p.isOwn) {
+		return nil, fmt.Errorf("lb_policy weighted_round_robin: %d weights for %d backends: there must be one for each", len(weights), len(p.isOwn))
 	}
 	var plain, own []int
-	for i, weight := range w.Weights {
+	for i, weight := range weights {
 		if p.isOwn[i] {
 			own = append(own, weight)
 		} else {
 			plain = append(plain, weight)
 		}
 	}
-	w.Weights = slices.Concat(plain, own)
-	return nil
+	return slices.Concat(plain, own), nil
 }

@@ -1,6 +1,8 @@
 package caddyfile
 
 import (
+	"fmt"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -20,10 +22,13 @@ func parseReady(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 	d.Next() // the directive's name
 	r := &lbmodule.Ready{Pools: d.RemainingArgs()}
 	if d.NextBlock(0) {
-		return nil, d.Errf("load_balancer_ready: unrecognized setting %s", d.Val())
+		return nil, unrecognized(d, "load_balancer_ready", "load_balancer_ready")
 	}
 	if err := r.Check(); err != nil {
 		return nil, d.WrapErr(err)
+	}
+	for _, name := range r.Pools {
+		lbmodule.NoteAsked(name, fmt.Sprintf("%s:%d", d.File(), d.Line()))
 	}
 	return r, nil
 }

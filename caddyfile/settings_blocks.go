@@ -20,7 +20,7 @@ func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, rep
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return w.parse(d, name, s.Check, repeatable...)
+	return w.parse(d, name, "", s.Check, repeatable...)
 }
 
 // parseHealthCheck parses a block of
@@ -49,6 +49,10 @@ func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, rep
 func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	c := new(lbmodule.HealthCheck)
 	s.HealthCheck = c
+	return block(d, &c.Disabled, s, healthCheckWords(c), "header")
+}
+
+func healthCheckWords(c *lbmodule.HealthCheck) words {
 	// probe is for the words that say how to check: one of them.
 	probe := func(least, most int, take func(args []string)) func(*caddyfile.Dispenser) error {
 		return func(d *caddyfile.Dispenser) error {
@@ -65,7 +69,7 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		}
 	}
 	const unbounded = 1 << 10
-	return block(d, &c.Disabled, s, words{
+	return words{
 		"http":          probe(1, unbounded, func(a []string) { c.URI, c.Status = a[0], a[1:] }),
 		"tcp":           probe(0, 0, func([]string) {}),
 		"tls":           probe(0, 0, func([]string) {}),
@@ -108,13 +112,17 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		"expect_body":      intoString(&c.ExpectBody),
 		"max_size":         intoSize(&c.MaxSize),
 		"follow_redirects": flag(&c.FollowRedirects),
-	}, "header")
+	}
 }
 
 func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	b := new(lbmodule.Breaker)
 	s.Breaker = b
-	return block(d, &b.Disabled, s, words{
+	return block(d, &b.Disabled, s, breakerWords(b))
+}
+
+func breakerWords(b *lbmodule.Breaker) words {
+	return words{
 		"consecutive_failures": intoInt(&b.ConsecutiveFailures, 1),
 		"failure_ratio":        intoRatio(&b.FailureRatio),
 		"slow_ratio": func(d *caddyfile.Dispenser) error {
@@ -163,13 +171,17 @@ func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		},
 		"max_ejected": intoRatio(&b.MaxEjected),
 		"dry_run":     flag(&b.DryRun),
-	})
+	}
 }
 
 func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	r := new(lbmodule.Retry)
 	s.Retry = r
-	return block(d, &r.Disabled, s, words{
+	return block(d, &r.Disabled, s, retryWords(r))
+}
+
+func retryWords(r *lbmodule.Retry) words {
+	return words{
 		"attempts": intoInt(&r.Attempts, 1),
 		"on": func(d *caddyfile.Dispenser) error {
 			if r.On = d.RemainingArgs(); len(r.On) == 0 {
@@ -214,5 +226,5 @@ func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		},
 		"non_idempotent": flag(&r.NonIdempotent),
 		"body_limit":     intoSize(&r.BodyLimit),
-	})
+	}
 }

@@ -28,17 +28,19 @@ func args(d *caddyfile.Dispenser, n int) ([]string, error) {
 // words are what may stand in a block, each with its parser.
 type words map[string]func(d *caddyfile.Dispenser) error
 
-// parse parses the block that opens behind d. check is called after each word, while its line is known.
-func (w words) parse(d *caddyfile.Dispenser, block string, check func() error, repeatable ...string) error {
+// parse parses the block that opens behind d: that of a word, and of what it is given for, if it needs to be told from others. check is
+// called after each word, while its line is known.
+func (w words) parse(d *caddyfile.Dispenser, block, of string, check func() error, repeatable ...string) error {
+	title := strings.TrimSpace(block + " " + of)
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		word := d.Val()
 		parse, known := w[word]
 		if !known {
-			return d.Errf("%s: unrecognized setting %s", block, word)
+			return unrecognized(d, title, block)
 		}
 		if seen[word] && !slices.Contains(repeatable, word) {
-			return d.Errf("%s: %s: given twice", block, word)
+			return d.Errf("%s: %s: given twice", title, word)
 		}
 		seen[word] = true
 		if err := parse(d); err != nil {

@@ -127,7 +127,7 @@ func checkAdded(change *change) error {
 	case strings.ContainsAny(change.address, "{}") || strings.Contains(change.address, "://"):
 		return fmt.Errorf("address %s: must be a host:port or a unix socket, without scheme or placeholders", change.address)
 	}
-	if err := validateAddress(change.address); err != nil {
+	if err := ValidateAddress(change.address); err != nil {
 		return fmt.Errorf("address %s: %w", change.address, err)
 	}
 	if err := ValidateName(change.address); err != nil {

@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ type App struct {
 
 	dashboard *dashboard.Dashboard // nil until it is asked for
 
-	wanted []string // names that pools must have
+	warnings []string // that concern no pool more than another
 
 	waited time.Duration // for storage
 
@@ -55,6 +56,7 @@ type App struct {
 // joinedPool is a pool of this config.
 type joinedPool struct {
 	*manager
+	called   string
 	explicit bool   // the user named it
 	settings string // what handlers that share it must agree on
 }
@@ -95,23 +97,33 @@ func (a *App) Provision(ctx caddy.Context) error {
 func (a *App) join(explicit, derived, settings string) (*manager, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	name := explicit
+	name, have, err := nameIn(a.joined, explicit, derived, settings)
+	if err != nil {
+		return nil, err
+	}
+	if have >= 0 {
+		return a.joined[have].manager, nil
+	}
+	m := a.acquire(name)
+	a.joined = append(a.joined, joinedPool{manager: m, called: name, explicit: explicit != "", settings: settings})
+	return m, nil
+}
+
+// nameIn is the name of the pool of a handler with these settings, and where that pool is among those that there are; -1 for a new one.
+func nameIn(pools []joinedPool, explicit, derived, settings string) (name string, have int, err error) {
+	name = explicit
 	if explicit == "" {
 		name = derived
 	}
 	for n := 2; ; n++ {
-		have, ok := a.find(name)
+		i := slices.IndexFunc(pools, func(j joinedPool) bool { return j.called == name })
 		switch {
-		case !ok:
-			m := a.acquire(name)
-			a.joined = append(a.joined, joinedPool{manager: m, explicit: explicit != "", settings: settings})
-			return m, nil
-		case have.settings == settings && have.explicit == (explicit != ""):
-			return have.manager, nil
+		case i < 0 || pools[i].settings == settings && pools[i].explicit == (explicit != ""):
+			return name, i, nil
 		case explicit != "":
-			return nil, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
+			return "", 0, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
 		}
-		// The loop ends: every turn but the last finds another pool of the config.
+		// The loop ends: every turn but the last finds another pool.
 		name = fmt.Sprintf("%s-%d", derived, n)
 	}
 }
@@ -128,10 +140,8 @@ func (a *App) acquire(name string) *manager {
 }
 
 func (a *App) find(name string) (joinedPool, bool) {
-	for _, j := range a.joined {
-		if j.pool.Name() == name {
-			return j, true
-		}
+	if i := slices.IndexFunc(a.joined, func(j joinedPool) bool { return j.called == name }); i >= 0 {
+		return a.joined[i], true
 	}
 	return joinedPool{}, false
 }
@@ -146,10 +156,6 @@ func (a *App) add(h *Handler) {
 // Start begins to serve this config.
 func (a *App) Start() error {
 	a.mu.Lock()
-	if err := a.checkWanted(); err != nil {
-		a.mu.Unlock()
-		return err
-	}
 	ctx, cancel := context.WithCancel(a.ctx.Context)
 	a.stop = cancel
 	serving.Add(a)

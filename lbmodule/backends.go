@@ -3,10 +3,6 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
-	"unicode/utf8"
-
-	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -72,7 +68,7 @@ func (b *Backend) Validate() error {
 	if b.Address == "" {
 		return fmt.Errorf("backend: address: missing; it must be a host:port or a unix socket")
 	}
-	if err := validateAddress(b.Address); err != nil {
+	if err := ValidateAddress(b.Address); err != nil {
 		return fmt.Errorf("backend %s: address: %w", b.Address, err)
 	}
 	if b.Name != "" {
@@ -109,30 +105,6 @@ func validateBackup(level int) error {
 func validateWeight(weight int) error {
 	if weight < 0 || weight > balance.MaxWeight {
 		return fmt.Errorf("weight %d: must be from 0 to %d", weight, balance.MaxWeight)
-	}
-	return nil
-}
-
-// validateAddress checks a dial address, as far as it does not depend on the request.
-func validateAddress(address string) error {
-	if !utf8.ValidString(address) {
-		return fmt.Errorf("must be UTF-8")
-	}
-	if strings.Contains(address, "{") {
-		return nil
-	}
-	parsed, err := caddy.ParseNetworkAddress(address)
-	if err != nil {
-		return fmt.Errorf("must be a network address: %w", err)
-	}
-	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() {
-		return nil
-	}
-	if n := parsed.PortRangeSize(); n != 1 {
-		return fmt.Errorf("must be one socket, not a range of %d ports", n)
-	}
-	if parsed.StartPort == 0 {
-		return fmt.Errorf("must have a port")
 	}
 	return nil
 }

@@ -17,7 +17,8 @@ func init() {
 // Dashboard serves a page that shows the state of all pools, live. It needs nothing from outside and works under any path that it
 // is mounted at.
 //
-// It shows addresses and errors: put it where only operators get to, or an `authentication` handler in front of it.
+// It shows addresses and errors: put it where only operators get to, or an `authentication` handler in front of it. A dashboard that
+// takes a whole public site, without a login in front, is warned of.
 type Dashboard struct {
 	// Lets users take backends out, bring them back and change their weights. A user is whom an `authentication` handler
 	// in front has let in (`{http.auth.user.id}`); all others can only look. Default: read-only for everybody.
@@ -44,6 +45,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) error {
 	// A server that stops waits for its requests, and streams do not end by themselves.
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(d.page.Close)
+		app.warnOfDashboard(server)
 	}
 	return nil
 }

@@ -186,7 +186,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
 	}
-	if err := h.checkHedge(); err != nil {
+	if err := h.checkHedgeModules(); err != nil {
 		return err
 	}
 	h.loadRetries()

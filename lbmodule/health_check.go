@@ -194,7 +194,7 @@ func (c *HealthCheck) check() error {
 		return fmt.Errorf("health_check: port %d: must be from 1 to 65535", c.Port)
 	}
 	if c.Upstream != "" {
-		if err := validateAddress(c.Upstream); err != nil {
+		if err := ValidateAddress(c.Upstream); err != nil {
 			return fmt.Errorf("health_check: upstream %s: %w", c.Upstream, err)
 		}
 	}

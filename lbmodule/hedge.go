@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -28,21 +30,40 @@ var errPanicked = errors.New("copy of the request panicked")
 
 func (h *Hedge) enabled() bool { return h != nil && !h.Disabled }
 
-// checkHedge checks that copies of requests can be sent elsewhere: they carry the headers that were made for the first
-// backend, and policies that are not ours may write to the response while they choose.
+// checkHedge checks that copies of requests can be sent elsewhere, as far as that shows in the settings: they carry the headers that
+// were made for the first backend, and policies that are not ours may write to the response while they choose.
 func (h *Handler) checkHedge() error {
 	if !h.Hedge.enabled() {
 		return nil
 	}
-	if _, ours := h.policy.(balancer); !ours {
-		return fmt.Errorf("hedge: selection policy %s: must be one of the lb_ policies", h.policyName())
+	if lb := h.LoadBalancing; lb != nil && lb.SelectionPolicyRaw != nil {
+		var policy struct {
+			Name string `json:"policy"`
+		}
+		if json.Unmarshal(lb.SelectionPolicyRaw, &policy) == nil && !isServedByUs(policy.Name) {
+			return caddyapp.About(errHedgePolicy(policy.Name), "hedge", "lb_policy")
+		}
 	}
-	if h.Transport.(reverseproxy.ProxyProtocolTransport).ProxyProtocolEnabled() {
-		return fmt.Errorf("hedge: the transport uses the PROXY protocol; connections of it are for one backend and client")
+	var transport struct {
+		Protocol      string `json:"protocol"`
+		ProxyProtocol string `json:"proxy_protocol"`
+		TLS           struct {
+			ServerName string `json:"server_name"`
+		} `json:"tls"`
 	}
-	if t, ok := h.transport().(*reverseproxy.HTTPTransport); ok && t.TLS != nil && dependsOnUpstream(t.TLS.ServerName) {
-		return fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", t.TLS.ServerName)
+	// What cannot be read will be told of when it is loaded.
+	if json.Unmarshal(h.TransportRaw, &transport) == nil && transport.Protocol == "http" {
+		if transport.ProxyProtocol != "" {
+			return caddyapp.About(errHedgeProxyProtocol, "hedge", "transport")
+		}
+		if name := transport.TLS.ServerName; dependsOnUpstream(name) {
+			return caddyapp.About(fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", name), "hedge", "transport")
+		}
 	}
+	return caddyapp.About(h.checkHedgeHeaders(), "hedge", "header_up")
+}
+
+func (h *Handler) checkHedgeHeaders() error {
 	if h.Headers == nil || h.Headers.Request == nil {
 		return nil
 	}
@@ -65,6 +86,26 @@ func (h *Handler) checkHedge() error {
 	}
 	return nil
 }
+
+// checkHedgeModules checks the same of modules of others, which must be loaded to tell.
+func (h *Handler) checkHedgeModules() error {
+	if !h.Hedge.enabled() {
+		return nil
+	}
+	if _, ours := h.policy.(balancer); !ours {
+		return errHedgePolicy(h.policyName())
+	}
+	if h.Transport.(reverseproxy.ProxyProtocolTransport).ProxyProtocolEnabled() {
+		return errHedgeProxyProtocol
+	}
+	return nil
+}
+
+func errHedgePolicy(name string) error {
+	return fmt.Errorf("hedge: selection policy %s: must be one of the lb_ policies", name)
+}
+
+var errHedgeProxyProtocol = errors.New("hedge: the transport uses the PROXY protocol; connections of it are for one backend and client")
 
 func dependsOnUpstream(text string) bool {
 	return strings.Contains(text, "{http.reverse_proxy.upstream.")

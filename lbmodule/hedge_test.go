@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -130,4 +132,22 @@ func in(ms int, status int) func(*atomic.Int64) func(*http.Request) (*http.Respo
 
 func does(f func(*http.Request) (*http.Response, error)) func(*atomic.Int64) func(*http.Request) (*http.Response, error) {
 	return func(*atomic.Int64) func(*http.Request) (*http.Response, error) { return f }
+}
+
+// A policy of another plugin is refused where its name tells, without loading it.
+func TestForeignPolicyIsRefusedEarly(t *testing.T) {
+	h := new(Handler)
+	if err := json.Unmarshal([]byte(`{"upstreams": [{"dial": "a:1"}], "hedge": {"percentile": 0.9, "max_extra": 0.1},
+		"load_balancing": {"selection_policy": {"policy": "foreign"}}}`), h); err != nil {
+		t.Fatal(err)
+	}
+	expectError(t, h.Check(), "hedge: selection policy foreign: must be one of the lb_ policies")
+	for name, served := range map[string]bool{"foreign": false, "round_robin": true, "random_choose": true, "header": true, "lb_hash": true, "there is none": true} {
+		if isServedByUs(name) != served {
+			t.Errorf("%s is served by us: %v, want %v", name, !served, served)
+		}
+	}
+	var p Hash
+	err := p.UnmarshalCaddyfile(caddyfile.NewTestDispenser("hash {path} {\n\tfallback foreign\n}"))
+	expectError(t, err, "fallback foreign: must be one of the lb_ policies", ":2")
 }

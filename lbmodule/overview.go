@@ -138,13 +138,20 @@ func (h *Handler) running(now time.Time) []overlay.Running {
 	return e.Merge(h.config(), e.gone, now)
 }
 
+// allWarnings are those of the handler, and those of its config.
+func (h *Handler) allWarnings() []string {
+	h.app.mu.Lock()
+	defer h.app.mu.Unlock()
+	return slices.Concat([]string{}, h.warnings, h.app.warnings)
+}
+
 // overviewOf is the overview with the settings that these backends have; all else is as it is now.
 func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	now := time.Now()
 	h.pool.Look(now)
 	o := poolOverview{
 		pool: h.pool, Fairness: 1, Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
-		Warnings: append([]string{}, h.warnings...), Backends: []backendOverview{},
+		Warnings: h.allWarnings(), Backends: []backendOverview{},
 	}
 	o.rebound = h.pool.Rebound()
 	for reason := range pool.RetryReasons {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -45,12 +47,36 @@ func ResolvePolicy(name string) string {
 	return name
 }
 
+// PolicyNames lists the policies of this build as they may be written in a load balancer.
+func PolicyNames() []string {
+	var names []string
+	for _, m := range caddy.GetModules(policyNamespace) {
+		names = append(names, strings.TrimPrefix(m.ID.Name(), "lb_"))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // servedBy returns the name of the module that serves a policy in a load balancer, also where ours is called otherwise.
 func servedBy(name string) string {
 	if name == "random_choose" {
 		return "lb_p2c"
 	}
 	return ResolvePolicy(name)
+}
+
+// isServedByUs tells whether a policy of ours serves the policy of that name in a load balancer, as far as its name tells: for some of
+// Caddy's it depends on their fallback. It is true of names that there are not.
+func isServedByUs(name string) bool {
+	if isWord(name) {
+		return true
+	}
+	info, err := caddy.GetModule(policyNamespace + "." + servedBy(name))
+	if err != nil {
+		return true
+	}
+	_, ours := info.New().(balancer)
+	return ours
 }
 
 // spreads is the policy that chooses where nothing else says who: of those that go by a key or a session their fallback.
@@ -146,7 +172,14 @@ func parseFallback(d *caddyfile.Dispenser, raw *json.RawMessage) error {
 		return d.ArgErr()
 	}
 	name := ResolvePolicy(d.Val())
+	if !isServedByUs(name) {
+		return d.Errf("fallback %s: must be one of the lb_ policies", d.Val())
+	}
+	given := d.Val()
 	loaded, err := caddyfile.UnmarshalModule(d, policyNamespace+"."+name)
+	if _, unknown := caddy.GetModule(policyNamespace + "." + name); unknown != nil {
+		return fmt.Errorf("%w%s", err, DidYouMean(given, PolicyNames()...))
+	}
 	if err != nil {
 		return err
 	}

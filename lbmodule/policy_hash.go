@@ -79,7 +79,7 @@ func (h *Hash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 		default:
-			return d.Errf("lb_policy hash: unrecognized setting %s", word)
+			return fmt.Errorf("%w%s", d.Errf("lb_policy hash: unrecognized setting %s", word), DidYouMean(word, "bounded_load", "fallback"))
 		}
 	}
 	return nil

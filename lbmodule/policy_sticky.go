@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -156,7 +157,8 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	default:
 		target, ok := texts[word]
 		if !ok {
-			return d.Errf("lb_policy sticky: unrecognized setting %s", word)
+			known := append([]string{"fallback", "strict", "secret", "max_age", "http_only"}, slices.Collect(maps.Keys(texts))...)
+			return fmt.Errorf("%w%s", d.Errf("lb_policy sticky: unrecognized setting %s", word), DidYouMean(word, known...))
 		}
 		*target = args[0]
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -20,9 +21,7 @@ import (
 // loadWord loads one of Caddy's policies that go by a part of the request, to be served by ours: with weights, in constant time, and
 // by what is in flight. It returns nil for other policies, and for one whose fallback is a policy that cannot be served so.
 func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessage) (reverseproxy.Selector, error) {
-	switch name {
-	case "ip_hash", "client_ip_hash", "uri_hash", "query", "header", "cookie":
-	default:
+	if !isWord(name) {
 		return nil, nil
 	}
 	otherwise, err := loadFallback(ctx, settings["fallback"], "random")
@@ -43,6 +42,11 @@ func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessag
 		return &Sticky{Name: c.Name, secrets: []string{c.Secret}, MaxAge: c.MaxAge, otherwise: ours, word: c}, nil
 	}
 	return &word{stock, wordValue(stock), ours}, nil
+}
+
+// isWord tells whether the policy of that name is one of those.
+func isWord(name string) bool {
+	return slices.Contains([]string{"ip_hash", "client_ip_hash", "uri_hash", "query", "header", "cookie"}, name)
 }
 
 // word is a policy of Caddy's that is served by ours. It goes by exactly what Caddy's goes by.

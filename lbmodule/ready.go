@@ -54,9 +54,7 @@ func (r *Ready) Provision(ctx caddy.Context) error {
 	if r.app, err = loadApp(ctx); err != nil {
 		return err
 	}
-	// Pools of handlers that come later in the config are not there yet.
-	r.app.want(r.Pools)
-	return nil
+	return r.checkPools(ctx)
 }
 
 // readiness is the body of an answer.
@@ -93,23 +91,6 @@ func stopping(req *http.Request) bool {
 	}
 	down, _ := repl.Get("http.shutting_down")
 	return down == true
-}
-
-// want notes names that pools of the config must have.
-func (a *App) want(names []string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.wanted = append(a.wanted, names...)
-}
-
-// checkWanted checks that there are pools of the names that were asked for.
-func (a *App) checkWanted() error {
-	for _, name := range a.wanted {
-		if _, ok := a.find(name); !ok {
-			return fmt.Errorf("load_balancer_ready: pools: there is no pool named %s", name)
-		}
-	}
-	return nil
 }
 
 // unready tells whether one of the pools of these names, or of all, has no usable backend, and gives those that

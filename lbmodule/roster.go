@@ -33,7 +33,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 	environment := caddy.NewReplacer()
 	for _, u := range h.Upstreams {
 		u.Dial = environment.ReplaceKnown(u.Dial, "")
-		if err := validateAddress(u.Dial); err != nil {
+		if err := ValidateAddress(u.Dial); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Dial, err)
 		}
 		if u.MaxRequests < 0 {
@@ -49,7 +49,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 	}
 	for _, b := range h.Backends {
 		address := environment.ReplaceKnown(b.Address, "")
-		if err := validateAddress(address); err != nil {
+		if err := ValidateAddress(address); err != nil {
 			return nil, fmt.Errorf("backend %s: address: %w", address, err)
 		}
 		if _, twice := r.byAddress[address]; twice {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/caddyapp"
 )
 
 // Settings are what a load balancer can be told beyond the settings of `reverse_proxy`.
@@ -282,10 +284,11 @@ type RetryBudget struct {
 // ConflictsWith tells when a setting is given in reverse_proxy's words and in ours.
 func (s *Settings) ConflictsWith(rp *reverseproxy.Handler) error {
 	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
-		return fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
+		err := fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
+		return caddyapp.About(err, append([]string{"health_check"}, stockActiveWords...)...)
 	}
 	if word := stockRetryWord(rp.LoadBalancing); word != "" && s.Retry != nil {
-		return fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word)
+		return caddyapp.About(fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word), "retry", word)
 	}
 	return nil
 }

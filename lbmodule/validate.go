@@ -1,6 +1,10 @@
 package lbmodule
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/ballastlb/ballast/caddyapp"
+)
 
 // Check checks what can be known without loading other modules. Provision does so first of all; it is no
 // Validate method because Caddy would call that after everything has been set up.
@@ -34,9 +38,12 @@ func (h *Handler) Check() error {
 		return fmt.Errorf("negative_ttl %v: needs a dynamic source, whose backends it is about", display(*h.NegativeTTL))
 	}
 	if h.MaxFailRatio > 0 && (h.HealthChecks == nil || h.HealthChecks.Passive == nil || h.HealthChecks.Passive.FailDuration <= 0) {
-		return fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio))
+		return caddyapp.About(fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio)), "max_fails")
 	}
 	if err := h.HealthCheck.checkTransport(h.TransportRaw); err != nil {
+		return caddyapp.About(err, "health_check grpc", "transport")
+	}
+	if err := h.checkHedge(); err != nil {
 		return err
 	}
 	return h.checkStock()
@@ -49,13 +56,50 @@ func (h *Handler) checkStock() error {
 	}
 	if p := h.HealthChecks.Passive; p != nil {
 		if err := first(
-			atLeast("fail_duration", p.FailDuration, 0), atLeast("max_fails", p.MaxFails, 0),
-			atLeast("unhealthy_request_count", p.UnhealthyRequestCount, 0), atLeast("unhealthy_latency", p.UnhealthyLatency, 0),
+			caddyapp.About(atLeast("fail_duration", p.FailDuration, 0), "fail_duration"),
+			caddyapp.About(atLeast("max_fails", p.MaxFails, 0), "max_fails"),
+			caddyapp.About(atLeast("unhealthy_request_count", p.UnhealthyRequestCount, 0), "unhealthy_request_count"),
+			caddyapp.About(atLeast("unhealthy_latency", p.UnhealthyLatency, 0), "unhealthy_latency"),
 		); err != nil {
 			return err
 		}
 	}
-	return fromStock(h.HealthChecks).check()
+	return h.checkStockActive()
+}
+
+// checkStockActive checks reverse_proxy's active checks. It is one of them that is wrong if it is wrong by itself, too.
+func (h *Handler) checkStockActive() error {
+	all := fromStock(h.HealthChecks)
+	if err := all.check(); err != nil {
+		for _, alone := range []struct {
+			check HealthCheck
+			word  string
+		}{
+			{HealthCheck{URI: all.URI}, "health_uri"},
+			{HealthCheck{Method: all.Method}, "health_method"},
+			{HealthCheck{Headers: all.Headers}, "health_headers"},
+			{HealthCheck{Status: all.Status}, "health_status"},
+			{HealthCheck{ExpectBody: all.ExpectBody}, "health_body"},
+			{HealthCheck{Port: all.Port}, "health_port"},
+			{HealthCheck{Upstream: all.Upstream}, "health_upstream"},
+			{HealthCheck{Interval: all.Interval}, "health_interval"},
+			{HealthCheck{Timeout: all.Timeout}, "health_timeout"},
+			{HealthCheck{Rise: all.Rise}, "health_passes"},
+			{HealthCheck{Fall: all.Fall}, "health_fails"},
+		} {
+			if err := alone.check.check(); err != nil {
+				return caddyapp.About(err, alone.word)
+			}
+		}
+		return caddyapp.About(err, stockActiveWords...)
+	}
+	return nil
+}
+
+// stockActiveWords ask for reverse_proxy's active health checks.
+var stockActiveWords = []string{
+	"health_uri", "health_path", "health_port", "health_upstream", "health_interval", "health_timeout", "health_status", "health_body",
+	"health_passes", "health_fails", "health_headers", "health_method", "health_request_body", "health_follow_redirects",
 }
 
 // CheckUnique checks that no two backends go by the same address or name.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 	"github.com/ballastlb/ballast/ratelimit/redisstore"
 )
@@ -146,10 +147,10 @@ func (s *Settings) CheckWhole() error {
 		return fmt.Errorf("rate: must be given, or concurrency")
 	}
 	if s.Rate == "" && s.Burst != 0 {
-		return fmt.Errorf("burst %d: is of no use without a rate", s.Burst)
+		return caddyapp.About(fmt.Errorf("burst %d: is of no use without a rate", s.Burst), "burst")
 	}
 	if s.Rate == "" && s.Redis != nil {
-		return fmt.Errorf("redis: is of no use without a rate; concurrency is counted by each Caddy itself")
+		return caddyapp.About(fmt.Errorf("redis: is of no use without a rate; concurrency is counted by each Caddy itself"), "redis")
 	}
 	return nil
 }

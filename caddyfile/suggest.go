@@ -1,0 +1,109 @@
+package caddyfile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/ratelimit"
+)
+
+// families are the blocks that may stand within each other, each with its words. load_balancer's come first.
+var families []map[string][]string
+
+func init() { // the parsers are among what they are made of, and use them
+	families = []map[string][]string{
+		{
+			"load_balancer":  slices.Concat(stockWords, slices.Sorted(maps.Keys(settingParsers)), []string{"name", "backend"}),
+			"backend":        backendWords(new(lbmodule.Backend)).names(),
+			"health_check":   healthCheckWords(new(lbmodule.HealthCheck)).names(),
+			"breaker":        breakerWords(new(lbmodule.Breaker)).names(),
+			"retry":          retryWords(new(lbmodule.Retry)).names(),
+			"transport http": stockTransportWords,
+		},
+		{
+			"ip_rate_limit": rateLimitWords(new(ratelimit.Handler)).names(),
+			"redis":         redisWords(new(ratelimit.Redis)).names(),
+		},
+		{"load_balancer_dashboard": {"actions"}},
+		{"load_balancer_ready": nil},
+	}
+}
+
+func (w words) names() []string { return slices.Sorted(maps.Keys(w)) }
+
+// unrecognized is the error about the word that d stands on, which the block does not have. It is about title.
+func unrecognized(d *caddyfile.Dispenser, title, block string) error {
+	return withHint(d.Errf("%s: unrecognized setting %s", title, d.Val()), block, d.Val())
+}
+
+// suggest adds to the error of reverse_proxy's parser what was probably meant, if it is about a word that nobody knows.
+func (p *directiveParser) suggest(err error) error {
+	if word := p.unknown.Text; word != "" && strings.Contains(err.Error(), "unrecognized subdirective "+word) {
+		return withHint(err, "load_balancer", word)
+	}
+	return err
+}
+
+// withHint adds to an error about a word that the block does not have where it belongs, or which word is near.
+func withHint(err error, block, word string) error {
+	for _, family := range families {
+		if _, near := family[block]; !near && block != "load_balancer" {
+			continue // blocks that it has nothing to do with
+		}
+		if places := placesOf(word, family); len(places) > 0 {
+			return fmt.Errorf("%w; %s", err, belongs(word, places))
+		}
+	}
+	for _, family := range families {
+		own, is := family[block]
+		if !is {
+			continue
+		}
+		if nearest := lbmodule.Nearest(word, own); nearest != "" {
+			return fmt.Errorf("%w; did you mean %s?", err, nearest)
+		}
+		if nearest := lbmodule.Nearest(word, slices.Concat(slices.Collect(maps.Values(family))...)); nearest != "" {
+			return fmt.Errorf("%w; did you mean %s? %s", err, nearest, belongs(nearest, placesOf(nearest, family)))
+		}
+	}
+	return err
+}
+
+func belongs(word string, places []string) string {
+	return word + " belongs in the block of " + strings.Join(places, " or ")
+}
+
+// placesOf are the blocks of the family that have the word.
+func placesOf(word string, family map[string][]string) (places []string) {
+	for block, words := range family {
+		if slices.Contains(words, word) {
+			places = append(places, block)
+		}
+	}
+	slices.Sort(places)
+	return places
+}
+
+// stockWords are the subdirectives of reverse_proxy.
+var stockWords = []string{
+	"to", "dynamic", "lb_policy", "lb_retries", "lb_try_duration", "lb_try_interval", "lb_retry_match",
+	"health_uri", "health_path", "health_upstream", "health_port", "health_headers", "health_method", "health_request_body", "health_interval",
+	"health_timeout", "health_status", "health_body", "health_follow_redirects", "health_passes", "health_fails",
+	"max_fails", "fail_duration", "unhealthy_request_count", "unhealthy_status", "unhealthy_latency",
+	"flush_interval", "request_buffers", "response_buffers", "stream_buffer_size", "stream_timeout", "stream_close_delay", "proxy_status_name",
+	"trusted_proxies", "header_up", "header_down", "method", "rewrite", "transport", "handle_response", "replace_status", "verbose_logs",
+}
+
+// stockTransportWords are those of its HTTP transport.
+var stockTransportWords = []string{
+	"read_buffer", "write_buffer", "read_timeout", "write_timeout", "max_response_header", "proxy_protocol", "forward_proxy_url", "network_proxy",
+	"dial_timeout", "dial_fallback_delay", "response_header_timeout", "expect_continue_timeout", "resolvers",
+	"tls", "tls_client_auth", "tls_insecure_skip_verify", "tls_curves", "tls_timeout", "tls_trusted_ca_certs", "tls_server_name",
+	"tls_renegotiation", "tls_except_ports", "tls_trust_pool", "keepalive", "keepalive_interval", "keepalive_idle_conns",
+	"keepalive_idle_conns_per_host", "versions", "compression", "max_conns_per_host", "local_address",
+}

@@ -1,0 +1,65 @@
+package lbmodule
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// ValidateAddress checks a dial address, as far as it does not depend on the request.
+func ValidateAddress(address string) error {
+	if !utf8.ValidString(address) {
+		return fmt.Errorf("must be UTF-8")
+	}
+	if strings.Contains(address, "{") {
+		return nil
+	}
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil {
+		return fmt.Errorf("must be a network address: %w", err)
+	}
+	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() {
+		return nil
+	}
+	if err := validateHost(parsed.Network, parsed.Host); err != nil {
+		return err
+	}
+	if n := parsed.PortRangeSize(); n != 1 {
+		return fmt.Errorf("must be one socket, not a range of %d ports", n)
+	}
+	if parsed.StartPort == 0 {
+		return fmt.Errorf("must have a port")
+	}
+	return nil
+}
+
+// notInHosts cannot be in a name that anything resolves: not in one of DNS, of a hosts file, nor of a container.
+const notInHosts = "=;,\"'`()<>[]?!&*@#$|\\^%/"
+
+// validateHost refuses what can be no host: typing errors, and words of other balancers' configs, would be taken for backends that are
+// down. An empty host is this machine.
+func validateHost(network, host string) error {
+	// What stands before the first slash is the network.
+	if strings.ContainsAny(network, ".:[") {
+		return fmt.Errorf("must be a host and a port, without a scheme or a path")
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil // with a zone, too
+	}
+	if strings.Contains(host, ":") {
+		return fmt.Errorf("must be one host and one port")
+	}
+	for _, c := range host {
+		if unicode.IsSpace(c) || unicode.IsControl(c) || strings.ContainsRune(notInHosts, c) {
+			return fmt.Errorf("must be the name or the IP address of a host, which has no %q in it", c)
+		}
+	}
+	if strings.Count(host, ".") == 3 && strings.Trim(host, "0123456789.") == "" {
+		return fmt.Errorf("must be an IP address, each part of which is from 0 to 255")
+	}
+	return nil
+}

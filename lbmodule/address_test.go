@@ -1,0 +1,60 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"unicode/utf8"
+)
+
+// An address that can be none is refused wherever it is given, and what any host may be called is not.
+func TestAddresses(t *testing.T) {
+	for _, address := range []string{
+		"a:1", "my_app:80", "my-app.example.:80", "3scale:80", "8080:80", "10.1:80", ":8080", "[::1]:80", "[fe80::1%eth0]:80", "bücher.example:80",
+		"tcp4/a:1", "unix//run/a=b;c.sock", "unix+h2c//run/a.sock", "unix/@abstract", "{http.request.host}:80", "{env.A}=", "a~b:1", "a+b:1",
+	} {
+		if err := ValidateAddress(address); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for address, want := range map[string]string{
+		"weight=3:80":                    `has no '='`,
+		"127.0.0.1:8080;:80":             "must be",
+		"a;b:80":                         `has no ';'`,
+		"a,b:80":                         `has no ','`,
+		"a b:80":                         `has no ' '`,
+		" a:80":                          `has no ' '`,
+		"a\x00b:80":                      `has no '\x00'`,
+		"20%:80":                         `has no '%'`,
+		"@api:80":                        `has no '@'`,
+		"$HOST:80":                       `has no '$'`,
+		"*.example.com:80":               `has no '*'`,
+		`"a":80`:                         `has no '"'`,
+		"[127.0.0.1:80 127.0.0.1:81]:80": "must be one host and one port",
+		"[]]:80":                         "must be",
+		"127.0.0.1:8080/api:80":          "without a scheme or a path",
+		"example.com/api:80":             "without a scheme or a path",
+		"http://a:1":                     "without a scheme or a path",
+		"https://10.0.0.1:443":           "without a scheme or a path",
+		"256.0.0.1:80":                   "each part of which is from 0 to 255",
+		"a":                              "must have a port",
+		"a:0":                            "must have a port",
+		"a:1-3":                          "must be one socket",
+		"a:99999":                        "must be a network address",
+		"a\xff:1":                        "must be UTF-8",
+	} {
+		err := ValidateAddress(address)
+		expectError(t, err, want)
+		if !utf8.ValidString(address) {
+			continue // JSON cannot say that
+		}
+		quoted, err := json.Marshal(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, settings := range []string{`{"upstreams": [{"dial": %s}]}`, `{"backends": [{"address": %s}]}`} {
+			_, err := newConfig(t).load(fmt.Sprintf(settings, quoted))
+			expectError(t, err, want)
+		}
+	}
+}

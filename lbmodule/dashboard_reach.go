@@ -1,0 +1,125 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+const openDashboard = "load_balancer_dashboard takes a whole public site, and nobody has to log in: give it a path, such as /dashboard*, and a login"
+
+// warnOfDashboard warns of a dashboard that everybody is shown who comes to a server. A dashboard is loaded while the JSON of
+// its route is still there.
+func (a *App) warnOfDashboard(server *caddyhttp.Server) {
+	if !opensDashboard(server) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.logger.Warn(openDashboard, zap.Strings("listen", server.Listen))
+	if !slices.Contains(a.warnings, openDashboard) {
+		a.warnings = append(a.warnings, openDashboard)
+	}
+}
+
+// openRoute is a route as far as it tells who gets to its handlers.
+type openRoute struct {
+	Match  []map[string]json.RawMessage `json:"match"`
+	Handle []json.RawMessage            `json:"handle"`
+}
+
+// opensDashboard tells whether a dashboard is in a route that takes every path, that is no affair of this machine or its network alone,
+// and that has no login in front.
+func opensDashboard(server *caddyhttp.Server) bool {
+	if len(server.Listen) > 0 && !slices.ContainsFunc(server.Listen, isPublicListener) {
+		return false
+	}
+	for _, route := range server.Routes {
+		if !takesPublicSite(route.MatcherSets) {
+			continue
+		}
+		if slices.ContainsFunc(route.Handlers, func(h caddyhttp.MiddlewareHandler) bool {
+			return isLogin(h.(caddy.Module).CaddyModule().ID.Name())
+		}) {
+			return false
+		}
+		if found, locked := findDashboard(route.HandlersRaw); found || locked {
+			return found
+		}
+	}
+	return false
+}
+
+// findDashboard looks for a dashboard among handlers, and for a login in front of it, which all that follows is behind.
+func findDashboard(handlers []json.RawMessage) (found, locked bool) {
+	for _, raw := range handlers {
+		var handler struct {
+			Name           string          `json:"handler"`
+			Routes         []openRoute     `json:"routes"`
+			HandleResponse json.RawMessage `json:"handle_response"`
+		}
+		if json.Unmarshal(raw, &handler) != nil {
+			continue
+		}
+		switch {
+		case handler.Name == "load_balancer_dashboard":
+			return true, false
+		case isLogin(handler.Name), handler.Name == "reverse_proxy" && handler.HandleResponse != nil: // that is forward_auth
+			return false, true
+		}
+		for _, route := range handler.Routes {
+			if len(route.Match) > 0 && !slices.ContainsFunc(route.Match, func(set map[string]json.RawMessage) bool { return !narrows(set) }) {
+				continue
+			}
+			if found, locked := findDashboard(route.Handle); found || locked {
+				return found, locked
+			}
+		}
+	}
+	return false, false
+}
+
+// isLogin tells whether a handler of that name lets in only whom it knows: Caddy's, and those of plugins, which are called so.
+func isLogin(name string) bool { return strings.Contains(name, "auth") }
+
+// narrows tells whether a matcher lets a part of a site through, or one that is not public.
+func narrows(set map[string]json.RawMessage) bool {
+	for name, raw := range set {
+		var hosts []string
+		if name != "host" || json.Unmarshal(raw, &hosts) != nil || !slices.ContainsFunc(hosts, isPublicHost) {
+			return true
+		}
+	}
+	return false
+}
+
+// takesPublicSite tells whether one of these sets of matchers lets all paths of a public site through.
+func takesPublicSite(sets caddyhttp.MatcherSets) bool {
+	return len(sets) == 0 || slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+		return !slices.ContainsFunc(set, func(matcher any) bool {
+			host, ok := matcher.(*caddyhttp.MatchHost)
+			return !ok || !slices.ContainsFunc(*host, isPublicHost)
+		})
+	})
+}
+
+func isPublicHost(host string) bool { return !certmagic.SubjectIsInternal(host) }
+
+func isPublicListener(address string) bool {
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil {
+		return true
+	}
+	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() || parsed.Host == "localhost" {
+		return false
+	}
+	ip, err := netip.ParseAddr(parsed.Host)
+	return err != nil || !ip.IsLoopback() && !ip.IsPrivate() && !ip.IsLinkLocalUnicast()
+}
