@@ -108,11 +108,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	h.takeHealthChecks()
 	roster, err := h.makeRoster()
 	if err != nil {
 		return err
 	}
-	h.takeHealthChecks()
 	h.debugRanges = h.DebugHeader.prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
@@ -136,7 +136,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours.
+// takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours. All that is needed of them later is
+// kept in fields of ours.
 func (h *Handler) takeHealthChecks() {
 	h.active = h.HealthCheck.withDefaults()
 	if stock := fromStock(h.HealthChecks); stock != nil {
@@ -176,13 +177,14 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	}
 	h.Upstreams = nil // our selector does not look at them, and what else reverse_proxy does with them is not true
 	h.stockReady = true
+	stockRetries := stockRetryWord(h.LoadBalancing) != "" // loading its matchers clears one of the words
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
 	}
 	if err := h.checkHedge(); err != nil {
 		return err
 	}
-	h.loadRetries()
+	h.loadRetries(stockRetries)
 	h.loadBreaker()
 	h.timeConnections()
 	h.shorten()

@@ -156,14 +156,12 @@ func (c *HealthCheck) thresholds() healthcheck.Thresholds {
 	return healthcheck.Thresholds{Rise: c.Rise, Fall: c.Fall}
 }
 
-// key tells checks apart that are made in different ways or at different times, for a backend with this address and
-// that transport. What is made of the results does not count.
+// key tells checks apart that are made in different ways or at different times, of that address and over a transport of
+// that config. What is made of the results does not count.
 func (c *HealthCheck) key(address string, transport json.RawMessage) string {
 	same := *c
 	same.Rise, same.Fall, same.Initial = 0, 0, ""
-	if same.TransportRaw == nil {
-		same.TransportRaw = transport
-	}
+	same.TransportRaw = transport
 	key, err := json.Marshal(struct {
 		Address string
 		Check   HealthCheck

@@ -101,8 +101,8 @@ func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
 // limit is the cap of a backend that asks for own. As in reverse_proxy, unhealthy_request_count stands in where
 // a backend has none.
 func (h *Handler) limit(own int) int {
-	if own == 0 && h.HealthChecks != nil && h.HealthChecks.Passive != nil {
-		return h.HealthChecks.Passive.UnhealthyRequestCount
+	if own == 0 {
+		return h.passive.limit
 	}
 	return own
 }
