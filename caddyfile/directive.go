@@ -57,6 +57,9 @@ type directiveParser struct {
 	stock  []caddyfile.Token // the directive without our words
 	isOwn  []bool            // for each upstream in order of appearance, whether a backend block gave it
 	policy *policy           // nil without lb_policy
+
+	first   caddyfile.Token // the address that was given first
+	someOwn bool            // a backend block was given
 }
 
 func (p *directiveParser) parse() error {
@@ -144,11 +147,12 @@ func (p *directiveParser) parseWord() error {
 			if err := p.once(word); err != nil {
 				return err
 			}
+			at := d.Token()
 			if err := parse(d, &p.h.Settings); err != nil {
 				return err
 			}
 			if err := p.h.Settings.Check(); err != nil {
-				return d.WrapErr(err)
+				return fmt.Errorf("%w, at %s:%d", err, at.File, at.Line)
 			}
 			return nil
 		}
@@ -166,7 +170,9 @@ func (p *directiveParser) parseMaxFails() error {
 	}
 	d := caddyfile.NewDispenser(segment)
 	d.Next()
-	return intoRatio(&p.h.MaxFailRatio)(d)
+	share := lbmodule.Ranges.Of("max_fail_ratio")
+	share.Setting = "max_fails" // as it is called here
+	return intoRatio(&p.h.MaxFailRatio, share)(d)
 }
 
 // once refuses a word that has been given before.
@@ -192,9 +198,16 @@ func (p *directiveParser) parseTo() error {
 
 // countUpstreams notes the upstreams that an address stands for: a port range is several.
 func (p *directiveParser) countUpstreams(address caddyfile.Token) error {
+	if err := p.checkScheme(address, false); err != nil {
+		return err
+	}
 	upstreams, err := parseUpstreams(address)
 	if err != nil {
 		return err
+	}
+	if n := len(p.isOwn) + len(upstreams); n > lbmodule.MaxBackends {
+		return fmt.Errorf("upstream %s: makes %d backends: must be at most %d, at %s:%d",
+			address.Text, n, lbmodule.MaxBackends, address.File, address.Line)
 	}
 	for range upstreams {
 		p.isOwn = append(p.isOwn, false)

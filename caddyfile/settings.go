@@ -45,7 +45,7 @@ func parseSlowStart(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		s.SlowStart.Disabled = off
 		return err
 	}
-	return intoDuration(&s.SlowStart.Window)(d)
+	return intoDuration(&s.SlowStart.Window, in("slow_start"))(d)
 }
 
 func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
@@ -53,7 +53,7 @@ func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if err != nil {
 		return err
 	}
-	s.PanicThreshold, err = ratio(d, "panic_threshold", values[0])
+	s.PanicThreshold, err = ratio(d, "panic_threshold", values[0], in("panic_threshold"))
 	return err
 }
 
@@ -69,9 +69,9 @@ func parseQueue(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		return err
 	}
 	if s.Queue.Size, err = strconv.Atoi(values[0]); err != nil {
-		return d.Errf("queue %s: must be a whole number", values[0])
+		return d.Errf("queue %s: must be a whole number %s", values[0], in("queue.size"))
 	}
-	s.Queue.Timeout, err = duration(d, "queue", values[1])
+	s.Queue.Timeout, err = duration(d, "queue", values[1], in("queue.timeout"))
 	return err
 }
 
@@ -86,10 +86,10 @@ func parseHedge(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if err != nil {
 		return err
 	}
-	if s.Hedge.Percentile, err = ratio(d, "hedge", values[0]); err != nil {
+	if s.Hedge.Percentile, err = ratio(d, "hedge", values[0], in("hedge.percentile")); err != nil {
 		return err
 	}
-	s.Hedge.MaxExtra, err = ratio(d, "hedge", values[1])
+	s.Hedge.MaxExtra, err = ratio(d, "hedge", values[1], in("hedge.max_extra"))
 	return err
 }
 
@@ -102,7 +102,7 @@ func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if off || err != nil {
 		return err // never is what it is without being set
 	}
-	return intoDuration(&s.DrainTimeout)(d)
+	return intoDuration(&s.DrainTimeout, in("drain_timeout"))(d)
 }
 
 func parseDrainSticky(d *caddyfile.Dispenser, s *lbmodule.Settings) error {

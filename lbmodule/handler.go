@@ -141,6 +141,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) takeHealthChecks() {
 	h.active = h.HealthCheck.withDefaults()
 	if stock := fromStock(h.HealthChecks); stock != nil {
+		h.boundInterval(stock)
 		h.active = stock.withDefaults()
 	}
 	h.passive = h.loadPassive()

@@ -160,6 +160,10 @@ func (h *Handler) warn(r *roster) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
+	if h.Queue.enabled() && h.passive.limit == 0 && h.DynamicUpstreamsRaw == nil &&
+		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
+		warn("queue without max_requests: no backend is ever full, so that no request waits")
+	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
 	}

@@ -76,7 +76,7 @@ func (s *SlowStart) UnmarshalJSON(text []byte) error {
 			Disabled bool `json:"disabled"`
 		}
 		if err := caddy.StrictUnmarshalJSON(text, &object); err != nil {
-			return fmt.Errorf("slow_start: %w", err)
+			return err
 		}
 		s.Disabled = object.Disabled
 		return nil

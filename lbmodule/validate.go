@@ -1,6 +1,10 @@
 package lbmodule
 
-import "fmt"
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+)
 
 // Check checks what can be known without loading other modules. Provision does so first of all; it is no
 // Validate method because Caddy would call that after everything has been set up.
@@ -12,6 +16,12 @@ func (h *Handler) Check() error {
 	}
 	if len(h.Upstreams) == 0 && len(h.Backends) == 0 && h.DynamicUpstreamsRaw == nil {
 		return fmt.Errorf("upstreams: none given; a load balancer needs at least one backend")
+	}
+	if n := len(h.Upstreams) + len(h.Backends); n > MaxBackends {
+		return fmt.Errorf("upstreams: %d given, with backends: must be at most %d", n, MaxBackends)
+	}
+	if i := slices.Index(h.Upstreams, nil); i >= 0 {
+		return fmt.Errorf("upstreams: position %d is null", i)
 	}
 	for i, b := range h.Backends {
 		if b == nil {
@@ -33,6 +43,14 @@ func (h *Handler) Check() error {
 	if h.MaxFailRatio > 0 && (h.HealthChecks == nil || h.HealthChecks.Passive == nil || h.HealthChecks.Passive.FailDuration <= 0) {
 		return fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio))
 	}
+	if err := first(checkResolvers("transport", h.TransportRaw), checkResolvers("dynamic_upstreams", h.DynamicUpstreamsRaw)); err != nil {
+		return err
+	}
+	if h.HealthCheck != nil {
+		if err := checkResolvers("health_check: transport", h.HealthCheck.TransportRaw); err != nil {
+			return err
+		}
+	}
 	if err := h.HealthCheck.checkTransport(h.TransportRaw); err != nil {
 		return err
 	}
@@ -53,6 +71,29 @@ func (h *Handler) checkStock() error {
 		}
 	}
 	return fromStock(h.HealthChecks).check()
+}
+
+// checkResolvers checks that the module of that config, and those in it, have name servers to ask where they have a resolver: with
+// none, Caddy's own panic when they look something up.
+func checkResolvers(place string, raw json.RawMessage) error {
+	var module struct {
+		Resolver *struct {
+			Addresses []json.RawMessage `json:"addresses"`
+		} `json:"resolver"`
+		Sources []json.RawMessage `json:"sources"`
+	}
+	if json.Unmarshal(raw, &module) != nil {
+		return nil // loading it will tell what is wrong
+	}
+	if module.Resolver != nil && len(module.Resolver.Addresses) == 0 {
+		return fmt.Errorf("%s: resolver: addresses: none given; there must be one at least", place)
+	}
+	for i, source := range module.Sources {
+		if err := checkResolvers(fmt.Sprintf("%s: sources: position %d", place, i), source); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckUnique checks that no two backends go by the same address or name.
