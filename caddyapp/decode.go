@@ -91,7 +91,10 @@ func (rs Ranges) inspectObject(place string, text json.RawMessage, t reflect.Typ
 				return rs.inspect(join(place, f.key), value, t.FieldByIndex(f.index).Type)
 			}
 		}
-		return nil // what is unknown is refused when it is read
+		if place != "" {
+			return fmt.Errorf("%s: unknown field %q", inWords(place), key)
+		}
+		return fmt.Errorf("unknown field %q", key)
 	})
 }
 

@@ -118,7 +118,7 @@ func (b *Breaker) check() error {
 		}
 	}
 	if o := b.Open; o != nil {
-		return first(inRange("breaker.open.first", o.First), atLeast("breaker: open: second value", o.Max, o.First))
+		return first(inRange("breaker.open.first", o.First), notBelow("breaker: open: max", o.Max, "first", o.First))
 	}
 	return nil
 }
@@ -136,7 +136,7 @@ func (r *Retry) check() error {
 		}
 	}
 	if b := r.Backoff; b != nil {
-		return first(inRange("retry.backoff.base", b.Base), atLeast("retry: backoff: second value", b.Max, b.Base))
+		return first(inRange("retry.backoff.base", b.Base), notBelow("retry: backoff: max", b.Max, "base", b.Base))
 	}
 	return nil
 }
@@ -158,6 +158,14 @@ func percent(ratio float64) string {
 func atLeast[T int | int64 | float64 | caddy.Duration](field string, value, least T) error {
 	if value < least {
 		return fmt.Errorf("%s %v: must be at least %v", field, display(value), display(least))
+	}
+	return nil
+}
+
+// notBelow checks a setting that must not be less than another one.
+func notBelow(field string, value caddy.Duration, other string, least caddy.Duration) error {
+	if value < least {
+		return fmt.Errorf("%s %v: must be at least %s, which is %v", field, display(value), other, display(least))
 	}
 	return nil
 }
