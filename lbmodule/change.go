@@ -9,7 +9,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -19,9 +18,6 @@ const (
 	// maxLasts bounds for how long a timed change lasts.
 	maxLasts = 10 * year
 )
-
-// lasting is for how long a change may be.
-var lasting = caddyapp.Duration("for", time.Second, maxLasts)
 
 // change is what a request wants of a backend.
 type change struct {
@@ -100,11 +96,12 @@ func shorten(text string) string { return text[:min(len(text), 32)] }
 func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
+		lasting := Ranges.Of("changes.for")
 		d, err := time.ParseDuration(text)
 		if err != nil {
 			return fmt.Errorf("for %q: must be a duration %s, such as 30m", shorten(text), lasting)
 		}
-		if err := lasting.Check(float64(d)); err != nil {
+		if err := lasting.CheckIn("", float64(d)); err != nil {
 			return err
 		}
 		c.mark.Until = now.Add(d).UTC().Truncate(time.Millisecond)

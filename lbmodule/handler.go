@@ -34,6 +34,8 @@ func init() {
 // that name, `random_choose` by `lb_p2c`, `cookie` by `lb_sticky`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
 // other policy is given the backends that are eligible.
 //
+// What numbers may be stands in docs/ranges.md of the source; what is outside is refused, also a 0.
+//
 // The placeholders are those of `http.handlers.reverse_proxy`, and
 //
 // Placeholder | Description

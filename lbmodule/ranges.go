@@ -23,6 +23,8 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Number("backends.max_requests", 1, 10_000_000),
 	caddyapp.Number("backends.backup", 1, pool.MaxBackup),
 
+	caddyapp.Duration("changes.for", time.Second, 10*year), // of the API
+
 	caddyapp.Duration("slow_start", time.Millisecond, 24*time.Hour),
 	caddyapp.Percent("panic_threshold", 0, 100),
 	caddyapp.Percent("max_fail_ratio", 0.1, 100),
