@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+
+	_ "github.com/ballastlb/ballast/ratelimit"
 )
 
 // everything is a load balancer with something in everything that a walk is to go into.
@@ -51,6 +53,9 @@ var others = []string{
 		"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [1, 2]}}}`,
 	`{"handler": "load_balancer", "upstreams": [{"dial": "127.0.0.1:9001"}], "load_balancing": {"selection_policy": {"policy": "cookie", "name": "a", "fallback": {"policy": "random_choose", "choose": 2}}}}`,
 	`{"handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:9001"}], "circuit_breaker": {"type": "lb_breaker", "failure_ratio": 0.5, "open": {"first": "1s", "max": "2s"}}}`,
+	`{"handler": "load_balancer", "upstreams": [{"dial": "127.0.0.1:9001"}], "transport": {"protocol": "load_balancer", "transport": {"protocol": "http"}}}`,
+	`{"handler": "ip_rate_limit", "zone": "a", "rate": "10/s", "burst": 20, "concurrency": 5, "key": "{client_ip}", "ipv6_prefix": 56, "ipv6_tiers": {"disabled": true}, "max_keys": 100,
+		"exempt": ["10.0.0.0/8"], "dry_run": true, "redis": {"url": "redis://127.0.0.1:1/0", "timeout": "50ms", "on_error": "deny", "secret": "a"}}`,
 	`{"handler": "load_balancer_ready", "pools": []}`,
 	`{"handler": "load_balancer_dashboard", "actions": true}`,
 }
@@ -217,7 +222,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, at := range places(config, nil) {
-			ours := isOurs(at)
+			ours := isOurs(at) || strings.Contains(text, "ip_rate_limit") && at[0] != "handler"
 			if at[0] == "upstreams" && strings.Contains(text, "reverse_proxy") {
 				continue // that is Caddy's to see to, which panics
 			}
@@ -268,16 +273,22 @@ func isOurs(at place) bool {
 	return false
 }
 
-// FuzzConfig has Caddy validate load balancers of any JSON. None panics.
+// FuzzConfig has Caddy validate load balancers of any JSON, with other JSON in one of its places. None panics.
 func FuzzConfig(f *testing.F) {
-	const handler = `{"handler": "load_balancer", `
 	for _, text := range append([]string{everything}, others[:3]...) {
-		f.Add(strings.TrimPrefix(strings.TrimSpace(strings.TrimPrefix(text, `{`)), handler[1:]))
+		for i, other := range nonsense[2:] {
+			f.Add(text, uint(i*7), other) // somewhere
+		}
 	}
 	storage := storageDir(f)
-	f.Fuzz(func(t *testing.T, settings string) {
-		if text := handler + settings; json.Valid([]byte(text)) {
-			_ = validate(t, storage, text) // it tells of panics
+	f.Fuzz(func(t *testing.T, text string, at uint, other string) {
+		var config map[string]any
+		if json.Unmarshal([]byte(text), &config) != nil {
+			return
 		}
+		if all := places(config, nil); len(all) > 0 && json.Valid([]byte(other)) {
+			text = replaced(config, all[at%uint(len(all))], other)
+		}
+		_ = validate(t, storage, text) // it tells of panics
 	})
 }

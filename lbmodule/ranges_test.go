@@ -24,13 +24,16 @@ func numbers(t reflect.Type, at string) (all []string) {
 	case reflect.Int, reflect.Int64, reflect.Float64:
 		return []string{at}
 	case reflect.Struct:
-		if t == reflect.TypeFor[SlowStart]() {
-			return []string{at}
-		}
 		for i := range t.NumField() {
 			f := t.Field(i)
-			if key, _, tagged := strings.Cut(f.Tag.Get("json"), ","); tagged || key != "" {
-				all = append(all, numbers(f.Type, strings.TrimPrefix(at+"."+key, "."))...)
+			key, _, tagged := strings.Cut(f.Tag.Get("json"), ",")
+			place := strings.TrimPrefix(at+"."+key, ".")
+			switch {
+			case !tagged && key == "":
+			case f.Type.Kind() == reflect.Pointer && f.Type.Implements(reflect.TypeFor[json.Unmarshaler]()):
+				all = append(all, place) // a duration, or that it is disabled
+			default:
+				all = append(all, numbers(f.Type, place)...)
 			}
 		}
 	}
