@@ -29,20 +29,22 @@ type Range struct {
 	Off         bool    // 0 and what is less may be had, too, and switch it off
 }
 
-// Number, Size, Percent and Duration make a Range.
-
+// Number is a range of numbers.
 func Number(setting string, least, most int) Range {
 	return Range{Setting: setting, Unit: Count, Least: float64(least), Most: float64(most)}
 }
 
+// Size is a range of sizes in bytes.
 func Size(setting string, least, most int64) Range {
 	return Range{Setting: setting, Unit: Bytes, Least: float64(least), Most: float64(most)}
 }
 
+// Percent is a range of shares, of which the whole is 100 here.
 func Percent(setting string, least, most float64) Range {
 	return Range{Setting: setting, Unit: Share, Least: least / 100, Most: most / 100}
 }
 
+// Duration is a range of times.
 func Duration(setting string, least, most time.Duration) Range {
 	return Range{Setting: setting, Unit: Time, Least: float64(least), Most: float64(most)}
 }
