@@ -99,7 +99,7 @@ func fromStock(checks *reverseproxy.HealthChecks) *HealthCheck {
 	}
 	a := checks.Active
 	c := &HealthCheck{
-		URI: a.URI, Method: a.Method, Headers: a.Headers, Body: a.Body, ExpectBody: a.ExpectBody, MaxSize: a.MaxSize,
+		URI: a.URI, Method: a.Method, Headers: a.Headers, Body: a.Body, ExpectBody: a.ExpectBody, MaxSize: max(a.MaxSize, 0),
 		FollowRedirects: a.FollowRedirects, Port: a.Port, Upstream: a.Upstream,
 		Interval: a.Interval, Timeout: a.Timeout, Rise: max(a.Passes, 1), Fall: max(a.Fails, 1),
 	}

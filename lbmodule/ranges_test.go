@@ -159,7 +159,7 @@ func TestZeroIsNotLeftOut(t *testing.T) {
 // What is there for reverse_proxy is taken as it takes it.
 func TestStockIntervalIsBounded(t *testing.T) {
 	for asked, want := range map[string]time.Duration{"1ns": 10 * time.Millisecond, "10ms": 10 * time.Millisecond, "30s": 30 * time.Second, "2000000h": 24 * time.Hour} {
-		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "health_checks": {"active": {"uri": "/", "interval": "` + asked + `"}}}`)
+		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "health_checks": {"active": {"uri": "/", "max_size": -1, "interval": "` + asked + `"}}}`)
 		if got := time.Duration(h.active.Interval); got != want {
 			t.Errorf("%s: checked every %v, want %v", asked, got, want)
 		}

@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -155,7 +153,7 @@ func percent(ratio float64) string {
 	return strconv.FormatFloat(ratio*100, 'f', -1, 64) + "%"
 }
 
-func atLeast[T int | int64 | float64 | caddy.Duration](field string, value, least T) error {
+func atLeast[T int | int64 | caddy.Duration](field string, value, least T) error {
 	if value < least {
 		return fmt.Errorf("%s %v: must be at least %v", field, display(value), display(least))
 	}
@@ -178,18 +176,10 @@ func statusCode(field, value string) error {
 	return nil
 }
 
-// display makes a value readable: durations with units, and what pointers point to.
+// display makes a value readable: durations with units.
 func display(value any) any {
 	if d, ok := value.(caddy.Duration); ok {
 		return time.Duration(d)
 	}
-	v := reflect.ValueOf(value)
-	if v.Kind() != reflect.Pointer || v.IsNil() {
-		return value
-	}
-	var parts []string
-	for i := range v.Elem().NumField() {
-		parts = append(parts, fmt.Sprint(display(v.Elem().Field(i).Interface())))
-	}
-	return strings.Join(parts, " ")
+	return value
 }
