@@ -2,6 +2,7 @@ package caddyfile
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -19,6 +20,9 @@ func (p *directiveParser) parseBackend() error {
 	}
 	address := d.Token()
 	if err := checkAddress("backend", address, caddyfile.Token{}); err != nil {
+		return err
+	}
+	if err := p.checkScheme(address, true); err != nil {
 		return err
 	}
 	upstreams, err := parseUpstreams(address)
@@ -61,21 +65,59 @@ func (p *directiveParser) parseBackend() error {
 	return nil
 }
 
+// checkScheme refuses a backend with properties beside one of another scheme; of plain upstreams reverse_proxy says what it makes.
+// own tells that the address is of a backend with properties.
+func (p *directiveParser) checkScheme(address caddyfile.Token, own bool) error {
+	scheme := func(address string) string {
+		scheme, _, given := strings.Cut(address, "://")
+		if !given {
+			return "http"
+		}
+		return scheme
+	}
+	other := p.first.Text
+	if other == "" {
+		p.first = address
+	}
+	p.someOwn = p.someOwn || own
+	if other == "" || !p.someOwn || scheme(other) == scheme(address.Text) {
+		return nil
+	}
+	return fmt.Errorf("backend %s: has the scheme %s, but %s has %s: all backends of a load_balancer must have the same, at %s:%d",
+		address.Text, scheme(address.Text), other, scheme(other), address.File, address.Line)
+}
+
+// backendBounds are what a number in the block of a backend may be.
+type backendBounds struct {
+	boundsIn
+	place string
+}
+
+type boundsIn interface {
+	CheckIn(place string, value float64) error
+	String() string
+}
+
+func (b backendBounds) Check(value float64) error { return b.CheckIn(b.place, value) }
+
 // backendWords are the properties of a backend.
 func backendWords(b *lbmodule.Backend) words {
+	inBackend := func(word string) bounds {
+		return backendBounds{lbmodule.Ranges.Of("backends." + word), "backend " + b.Address}
+	}
 	return words{
 		"name": intoString(&b.Name),
 		"weight": func(d *caddyfile.Dispenser) error {
 			b.Weight = new(int)
-			return intoInt(b.Weight, 0)(d)
+			return intoInt(b.Weight, inBackend("weight"))(d)
 		},
-		"max_requests": intoInt(&b.MaxRequests, 1),
+		"max_requests": intoInt(&b.MaxRequests, inBackend("max_requests")),
 		"backup": func(d *caddyfile.Dispenser) error {
 			b.Backup = 1
 			if d.CountRemainingArgs() == 0 {
 				return nil
 			}
-			return intoInt((*int)(&b.Backup), 1)(d)
+			return intoInt((*int)(&b.Backup), inBackend("backup"))(d)
 		},
 		"zone": intoString(&b.Zone),
 	}

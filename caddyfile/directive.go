@@ -61,6 +61,9 @@ type directiveParser struct {
 	names    []caddyfile.Token // and its name; the address again without one
 	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as we know
 	policy   *policy           // nil without lb_policy
+
+	first   caddyfile.Token // the address that was given first
+	someOwn bool            // a backend block was given
 }
 
 func (p *directiveParser) parse() error {
@@ -154,7 +157,7 @@ func (p *directiveParser) parseWord() error {
 				return err
 			}
 			if err := p.h.Settings.Check(); err != nil {
-				return d.WrapErr(err)
+				return errorAt(segment[0], err)
 			}
 			return nil
 		}
@@ -182,7 +185,9 @@ func (p *directiveParser) parseMaxFails() error {
 	}
 	d := caddyfile.NewDispenser(segment)
 	d.Next()
-	return intoRatio(&p.h.MaxFailRatio)(d)
+	share := lbmodule.Ranges.Of("max_fail_ratio")
+	share.Setting = "max_fails" // as it is called here
+	return intoRatio(&p.h.MaxFailRatio, share)(d)
 }
 
 // parseTo notes how many upstreams a `to` gives and leaves them to reverse_proxy.
@@ -204,9 +209,15 @@ func (p *directiveParser) countUpstreams(address, before caddyfile.Token) error 
 	if err := checkAddress("upstream", address, before); err != nil {
 		return err
 	}
+	if err := p.checkScheme(address, false); err != nil {
+		return err
+	}
 	upstreams, err := parseUpstreams(address)
 	if err != nil {
 		return err
+	}
+	if n := len(p.isOwn) + len(upstreams); n > lbmodule.MaxBackends {
+		return errorAt(address, fmt.Errorf("upstream %s: makes %d backends: must be at most %d", address.Text, n, lbmodule.MaxBackends))
 	}
 	for _, u := range upstreams {
 		if err := lbmodule.ValidateAddress(u.Dial); err != nil {

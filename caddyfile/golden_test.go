@@ -56,6 +56,7 @@ func TestGolden(t *testing.T) {
 				}
 				return
 			}
+			decodeHandlers(t, decode(t, got))
 			if !reflect.DeepEqual(decode(t, got), decode(t, []byte(want))) {
 				t.Errorf("adapts to\n%s\nwant\n%s", got, want)
 			}

@@ -64,10 +64,10 @@ func rateLimitWords(h *ratelimit.Handler) words {
 	return words{
 		"zone":        intoString(&h.Zone),
 		"rate":        intoString(&h.Rate),
-		"burst":       intoInt(&h.Burst, 1),
-		"concurrency": intoInt(&h.Concurrency, 1),
+		"burst":       intoInt(&h.Burst, ratelimit.Ranges.Of("burst")),
+		"concurrency": intoInt(&h.Concurrency, ratelimit.Ranges.Of("concurrency")),
 		"key":         intoTemplate(&h.Key),
-		"ipv6_prefix": intoInt(&h.IPv6Prefix, 1),
+		"ipv6_prefix": intoInt(&h.IPv6Prefix, ratelimit.Ranges.Of("ipv6_prefix")),
 		"ipv6_tiers": func(d *caddyfile.Dispenser) error {
 			off, err := isOff(d)
 			if err != nil {
@@ -79,7 +79,7 @@ func rateLimitWords(h *ratelimit.Handler) words {
 			h.IPv6Tiers = &ratelimit.IPv6Tiers{Disabled: true}
 			return nil
 		},
-		"max_keys": intoInt(&h.MaxKeys, 1),
+		"max_keys": intoInt(&h.MaxKeys, ratelimit.Ranges.Of("max_keys")),
 		"exempt": func(d *caddyfile.Dispenser) error {
 			values := d.RemainingArgs()
 			if len(values) == 0 {
@@ -108,7 +108,7 @@ func rateLimitWords(h *ratelimit.Handler) words {
 
 func redisWords(r *ratelimit.Redis) words {
 	return words{
-		"timeout":  intoDuration(&r.Timeout),
+		"timeout":  intoDuration(&r.Timeout, ratelimit.Ranges.Of("redis.timeout")),
 		"on_error": intoString(&r.OnError),
 		"secret":   intoTemplate(&r.Secret),
 	}

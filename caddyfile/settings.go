@@ -3,7 +3,6 @@ package caddyfile
 import (
 	"strconv"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/ballastlb/ballast/lbmodule"
@@ -48,7 +47,7 @@ func parseSlowStart(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		s.SlowStart.Disabled = off
 		return err
 	}
-	return intoDuration(&s.SlowStart.Window)(d)
+	return intoDuration(&s.SlowStart.Window, in("slow_start"))(d)
 }
 
 func parseHold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
@@ -58,7 +57,7 @@ func parseHold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		s.Hold.Disabled = off
 		return err
 	}
-	return intoDuration(&s.Hold.Age)(d)
+	return intoDuration(&s.Hold.Age, in("hold"))(d)
 }
 
 func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
@@ -66,7 +65,7 @@ func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if err != nil {
 		return err
 	}
-	s.PanicThreshold, err = ratio(d, "panic_threshold", values[0])
+	s.PanicThreshold, err = ratio(d, "panic_threshold", values[0], in("panic_threshold"))
 	return err
 }
 
@@ -82,9 +81,9 @@ func parseQueue(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 		return err
 	}
 	if s.Queue.Size, err = strconv.Atoi(values[0]); err != nil {
-		return d.Errf("queue %s: must be a whole number", values[0])
+		return d.Errf("queue %s: must be a whole number %s", values[0], in("queue.size"))
 	}
-	s.Queue.Timeout, err = duration(d, "queue", values[1])
+	s.Queue.Timeout, err = duration(d, "queue", values[1], in("queue.timeout"))
 	return err
 }
 
@@ -99,10 +98,10 @@ func parseHedge(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if err != nil {
 		return err
 	}
-	if s.Hedge.Percentile, err = ratio(d, "hedge", values[0]); err != nil {
+	if s.Hedge.Percentile, err = ratio(d, "hedge", values[0], in("hedge.percentile")); err != nil {
 		return err
 	}
-	s.Hedge.MaxExtra, err = ratio(d, "hedge", values[1])
+	s.Hedge.MaxExtra, err = ratio(d, "hedge", values[1], in("hedge.max_extra"))
 	return err
 }
 
@@ -115,12 +114,9 @@ func parseNegativeTTL(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if err != nil {
 		return err
 	}
-	ttl, err := caddy.ParseDuration(values[0])
-	if err != nil {
-		return d.Errf("negative_ttl %s: must be a duration from 0s to 1h", values[0])
-	}
-	s.NegativeTTL = (*caddy.Duration)(&ttl)
-	return nil
+	ttl, err := duration(d, "negative_ttl", values[0], in("negative_ttl"))
+	s.NegativeTTL = &ttl
+	return err
 }
 
 func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
@@ -128,7 +124,7 @@ func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	if off || err != nil {
 		return err // never is what it is without being set
 	}
-	return intoDuration(&s.DrainTimeout)(d)
+	return intoDuration(&s.DrainTimeout, in("drain_timeout"))(d)
 }
 
 func parseDrainSticky(d *caddyfile.Dispenser, s *lbmodule.Settings) error {

@@ -1,6 +1,7 @@
 package caddyfile
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -9,6 +10,9 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule"
 )
+
+// in is what the number in a setting may be.
+func in(setting string) bounds { return lbmodule.Ranges.Of(setting) }
 
 // block parses the block of a setting, or that it is off. Words may be given once, but for those in repeatable.
 func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, repeatable ...string) error {
@@ -20,7 +24,7 @@ func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, rep
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return w.parse(d, name, "", s.Check, repeatable...)
+	return w.parse(d, name, "", s.CheckGiven, repeatable...)
 }
 
 // parseHealthCheck parses a block of
@@ -49,7 +53,12 @@ func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, rep
 func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	c := new(lbmodule.HealthCheck)
 	s.HealthCheck = c
-	return block(d, &c.Disabled, s, healthCheckWords(c), "header")
+	at := d.Token()
+	err := block(d, &c.Disabled, s, healthCheckWords(c), "header")
+	if err == nil && c.Type == "" && !c.Disabled {
+		return errorAt(at, errors.New("health_check: must have one of http, tcp, tls and grpc, such as http /"))
+	}
+	return err
 }
 
 func healthCheckWords(c *lbmodule.HealthCheck) words {
@@ -74,14 +83,14 @@ func healthCheckWords(c *lbmodule.HealthCheck) words {
 		"tcp":           probe(0, 0, func([]string) {}),
 		"tls":           probe(0, 0, func([]string) {}),
 		"grpc":          probe(0, 1, func(a []string) { c.Service = append(a, "")[0] }),
-		"interval":      intoDuration(&c.Interval),
-		"fast_interval": intoDuration(&c.FastInterval),
-		"timeout":       intoDuration(&c.Timeout),
-		"rise":          intoInt(&c.Rise, 1),
-		"fall":          intoInt(&c.Fall, 1),
+		"interval":      intoDuration(&c.Interval, in("health_check.interval")),
+		"fast_interval": intoDuration(&c.FastInterval, in("health_check.fast_interval")),
+		"timeout":       intoDuration(&c.Timeout, in("health_check.timeout")),
+		"rise":          intoInt(&c.Rise, in("health_check.rise")),
+		"fall":          intoInt(&c.Fall, in("health_check.fall")),
 		"initial":       intoString(&c.Initial),
 
-		"port":     intoInt(&c.Port, 1),
+		"port":     intoInt(&c.Port, in("health_check.port")),
 		"upstream": intoString(&c.Upstream),
 		"transport": func(d *caddyfile.Dispenser) error {
 			if !d.NextArg() {
@@ -110,7 +119,7 @@ func healthCheckWords(c *lbmodule.HealthCheck) words {
 		},
 		"body":             intoString(&c.Body),
 		"expect_body":      intoString(&c.ExpectBody),
-		"max_size":         intoSize(&c.MaxSize),
+		"max_size":         intoSize(&c.MaxSize, in("health_check.max_size")),
 		"follow_redirects": flag(&c.FollowRedirects),
 	}
 }
@@ -123,8 +132,8 @@ func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 
 func breakerWords(b *lbmodule.Breaker) words {
 	return words{
-		"consecutive_failures": intoInt(&b.ConsecutiveFailures, 1),
-		"failure_ratio":        intoRatio(&b.FailureRatio),
+		"consecutive_failures": intoInt(&b.ConsecutiveFailures, in("breaker.consecutive_failures")),
+		"failure_ratio":        intoRatio(&b.FailureRatio, in("breaker.failure_ratio")),
 		"slow_ratio": func(d *caddyfile.Dispenser) error {
 			if off, err := isOff(d); off || err != nil {
 				return err
@@ -134,27 +143,27 @@ func breakerWords(b *lbmodule.Breaker) words {
 				return err
 			}
 			b.SlowRatio = new(lbmodule.SlowRatio)
-			if b.SlowRatio.Ratio, err = ratio(d, "slow_ratio", values[0]); err != nil {
+			if b.SlowRatio.Ratio, err = ratio(d, "slow_ratio", values[0], in("breaker.slow_ratio.ratio")); err != nil {
 				return err
 			}
-			b.SlowRatio.Latency, err = duration(d, "slow_ratio", values[1])
+			b.SlowRatio.Latency, err = duration(d, "slow_ratio", values[1], in("breaker.slow_ratio.latency"))
 			return err
 		},
-		"window":       intoDuration(&b.Window),
-		"min_requests": intoInt(&b.MinRequests, 1),
+		"window":       intoDuration(&b.Window, in("breaker.window")),
+		"min_requests": intoInt(&b.MinRequests, in("breaker.min_requests")),
 		"open": func(d *caddyfile.Dispenser) error {
 			values, err := args(d, 2)
 			if err != nil {
 				return err
 			}
 			b.Open = new(lbmodule.OpenTime)
-			if b.Open.First, err = duration(d, "open", values[0]); err != nil {
+			if b.Open.First, err = duration(d, "open", values[0], in("breaker.open.first")); err != nil {
 				return err
 			}
-			b.Open.Max, err = duration(d, "open", values[1])
+			b.Open.Max, err = duration(d, "open", values[1], in("breaker.open.max"))
 			return err
 		},
-		"probes": intoInt(&b.Probes, 1),
+		"probes": intoInt(&b.Probes, in("breaker.probes")),
 		"failure_status": func(d *caddyfile.Dispenser) error {
 			values := d.RemainingArgs()
 			if len(values) == 0 {
@@ -163,13 +172,13 @@ func breakerWords(b *lbmodule.Breaker) words {
 			for _, v := range values {
 				status, err := strconv.Atoi(v)
 				if err != nil {
-					return d.Errf("failure_status %s: must be a status from 100 to 599", v)
+					return d.Errf("failure_status %s: must be a status from 400 to 599", v)
 				}
 				b.FailureStatus = append(b.FailureStatus, status)
 			}
 			return nil
 		},
-		"max_ejected": intoRatio(&b.MaxEjected),
+		"max_ejected": intoRatio(&b.MaxEjected, in("breaker.max_ejected")),
 		"dry_run":     flag(&b.DryRun),
 	}
 }
@@ -182,7 +191,7 @@ func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 
 func retryWords(r *lbmodule.Retry) words {
 	return words{
-		"attempts": intoInt(&r.Attempts, 1),
+		"attempts": intoInt(&r.Attempts, in("retry.attempts")),
 		"on": func(d *caddyfile.Dispenser) error {
 			if r.On = d.RemainingArgs(); len(r.On) == 0 {
 				return d.ArgErr()
@@ -195,10 +204,10 @@ func retryWords(r *lbmodule.Retry) words {
 				return err
 			}
 			r.Backoff = new(lbmodule.Backoff)
-			if r.Backoff.Base, err = duration(d, "backoff", values[0]); err != nil {
+			if r.Backoff.Base, err = duration(d, "backoff", values[0], in("retry.backoff.base")); err != nil {
 				return err
 			}
-			r.Backoff.Max, err = duration(d, "backoff", values[1])
+			r.Backoff.Max, err = duration(d, "backoff", values[1], in("retry.backoff.max"))
 			return err
 		},
 		"budget": func(d *caddyfile.Dispenser) error {
@@ -207,12 +216,16 @@ func retryWords(r *lbmodule.Retry) words {
 				return err
 			}
 			r.Budget = new(lbmodule.RetryBudget)
-			if r.Budget.Ratio, err = ratio(d, "budget", values[0]); err != nil {
+			if r.Budget.Ratio, err = ratio(d, "budget", values[0], in("retry.budget.ratio")); err != nil {
 				return err
 			}
 			r.Budget.PerSecond, err = strconv.ParseFloat(values[1], 64)
-			if err != nil || !(r.Budget.PerSecond >= 0) {
-				return d.Errf("budget %s: must be a number of retries per second", values[1])
+			perSecond := in("retry.budget.per_second")
+			if err != nil {
+				return d.Errf("budget %s: must be a number of retries per second %s", values[1], perSecond)
+			}
+			if err := perSecond.Check(r.Budget.PerSecond); err != nil {
+				return d.WrapErr(err)
 			}
 			return nil
 		},
@@ -222,9 +235,9 @@ func retryWords(r *lbmodule.Retry) words {
 				r.TryTimeout = -1
 				return err
 			}
-			return intoDuration(&r.TryTimeout)(d)
+			return intoDuration(&r.TryTimeout, in("retry.try_timeout"))(d)
 		},
 		"non_idempotent": flag(&r.NonIdempotent),
-		"body_limit":     intoSize(&r.BodyLimit),
+		"body_limit":     intoSize(&r.BodyLimit, in("retry.body_limit")),
 	}
 }

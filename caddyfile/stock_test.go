@@ -2,6 +2,7 @@ package caddyfile_test
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/ballastlb/ballast/caddyfile"
-	_ "github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule"
 )
 
 // TestStockFixtures takes every Caddyfile of Caddy's own tests that has a reverse_proxy, changes the one word, and
@@ -54,6 +55,7 @@ func TestStockFixtures(t *testing.T) {
 			if !strings.Contains(string(got), `"load_balancer"`) {
 				t.Errorf("no load_balancer in %s", got)
 			}
+			decodeHandlers(t, decode(t, got))
 			got = regexp.MustCompile(`"handler":\s*"load_balancer"`).ReplaceAll(got, []byte(`"handler":"reverse_proxy"`))
 			got = regexp.MustCompile(`"policy":\s*"lb_`).ReplaceAll(got, []byte(`"policy":"`))
 			if !reflect.DeepEqual(decode(t, got), decode(t, want)) {
@@ -70,6 +72,32 @@ func TestStockFixtures(t *testing.T) {
 func adapt(caddyfile string) ([]byte, error) {
 	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Testfile"})
 	return adapted, err
+}
+
+// decodeHandlers expects that what was adapted can be read.
+func decodeHandlers(t *testing.T, config any) {
+	t.Helper()
+	switch v := config.(type) {
+	case map[string]any:
+		if v["handler"] == "load_balancer" {
+			settings := maps.Clone(v)
+			delete(settings, "handler")
+			text, err := json.Marshal(settings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(text, new(lbmodule.Handler)); err != nil {
+				t.Errorf("%v in %s", err, text)
+			}
+		}
+		for _, inner := range v {
+			decodeHandlers(t, inner)
+		}
+	case []any:
+		for _, inner := range v {
+			decodeHandlers(t, inner)
+		}
+	}
 }
 
 func decode(t *testing.T, text []byte) any {

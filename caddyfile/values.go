@@ -75,8 +75,13 @@ func intoTemplate(target *string) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// intoInt is for numbers of at least least.
-func intoInt(target *int, least int) func(*caddyfile.Dispenser) error {
+// bounds are what a number may be.
+type bounds interface {
+	Check(value float64) error
+	String() string
+}
+
+func intoInt(target *int, in bounds) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()
 		values, err := args(d, 1)
@@ -85,44 +90,41 @@ func intoInt(target *int, least int) func(*caddyfile.Dispenser) error {
 		}
 		n, err := strconv.Atoi(values[0])
 		if err != nil {
-			return d.Errf("%s %s: must be a whole number", word, values[0])
+			return d.Errf("%s %s: must be a whole number %s", word, values[0], in)
 		}
-		if n < least {
-			return d.Errf("%s %d: must be at least %d", word, n, least)
+		if err := in.Check(float64(n)); err != nil {
+			return d.WrapErr(err)
 		}
 		*target = n
 		return nil
 	}
 }
 
-func intoDuration(target *caddy.Duration) func(*caddyfile.Dispenser) error {
+func intoDuration(target *caddy.Duration, in bounds) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()
 		values, err := args(d, 1)
 		if err != nil {
 			return err
 		}
-		*target, err = duration(d, word, values[0])
+		*target, err = duration(d, word, values[0], in)
 		return err
 	}
 }
 
-// intoRatio is for percentages of more than 0: what 0 would mean has a word of its own, off.
-func intoRatio(target *float64) func(*caddyfile.Dispenser) error {
+func intoRatio(target *float64, in bounds) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()
 		values, err := args(d, 1)
 		if err != nil {
 			return err
 		}
-		if *target, err = ratio(d, word, values[0]); err == nil && *target == 0 {
-			return d.Errf("%s %s: must be more than 0%%", word, values[0])
-		}
+		*target, err = ratio(d, word, values[0], in)
 		return err
 	}
 }
 
-func intoSize(target *int64) func(*caddyfile.Dispenser) error {
+func intoSize(target *int64, in bounds) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()
 		values, err := args(d, 1)
@@ -130,8 +132,11 @@ func intoSize(target *int64) func(*caddyfile.Dispenser) error {
 			return err
 		}
 		size, err := humanize.ParseBytes(values[0])
-		if err != nil || size == 0 || size > 1<<40 {
-			return d.Errf("%s %s: must be a size in bytes, such as 64KiB", word, values[0])
+		if err != nil {
+			return d.Errf("%s %s: must be a size %s", word, values[0], in)
+		}
+		if err := in.Check(float64(size)); err != nil {
+			return d.WrapErr(err)
 		}
 		*target = int64(size)
 		return nil
@@ -147,21 +152,27 @@ func flag(target *bool) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// duration reads a duration of more than 0.
-func duration(d *caddyfile.Dispenser, word, value string) (caddy.Duration, error) {
+// duration reads a duration.
+func duration(d *caddyfile.Dispenser, word, value string, in bounds) (caddy.Duration, error) {
 	parsed, err := caddy.ParseDuration(value)
-	if err != nil || parsed <= 0 {
-		return 0, d.Errf("%s %s: must be a duration of more than 0, such as 5s", word, value)
+	if err != nil {
+		return 0, d.Errf("%s %s: must be a duration %s", word, value, in)
+	}
+	if err := in.Check(float64(parsed)); err != nil {
+		return 0, d.WrapErr(err)
 	}
 	return caddy.Duration(parsed), nil
 }
 
 // ratio reads a percentage as a number from 0 to 1.
-func ratio(d *caddyfile.Dispenser, word, value string) (float64, error) {
+func ratio(d *caddyfile.Dispenser, word, value string, in bounds) (float64, error) {
 	number, percent := strings.CutSuffix(value, "%")
 	parsed, err := strconv.ParseFloat(number, 64)
-	if err != nil || !percent || !(parsed >= 0 && parsed <= 100) {
-		return 0, d.Errf("%s %s: must be a percentage from 0%% to 100%%", word, value)
+	if err != nil || !percent {
+		return 0, d.Errf("%s %s: must be a percentage %s", word, value, in)
+	}
+	if err := in.Check(parsed / 100); err != nil {
+		return 0, d.WrapErr(err)
 	}
 	return parsed / 100, nil
 }

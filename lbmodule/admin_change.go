@@ -15,8 +15,6 @@ import (
 const (
 	// maxChange bounds the body of a change.
 	maxChange = 1 << 20
-	// maxBackends bounds how many backends a pool may have before none can be added.
-	maxBackends = 16384
 
 	// persistWait is for how long an answer waits for a change to be in storage, and syncWait where that was asked for.
 	persistWait = time.Second
@@ -87,7 +85,7 @@ func (c *apiCall) addBackend() error {
 		if err := c.unchanged(all...); err != nil {
 			return nil, err
 		}
-		if len(all) >= maxBackends {
+		if len(all) >= MaxBackends {
 			return nil, apiError(http.StatusConflict, "backend %s: the pool has %d backends already", change.address, len(all))
 		}
 		for _, b := range all {

@@ -3,9 +3,6 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
-
-	"github.com/ballastlb/ballast/lbmodule/balance"
-	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // Backend is a backend with properties.
@@ -89,22 +86,19 @@ func (b *Backend) Validate() error {
 	if err := validateBackup(int(b.Backup)); err != nil {
 		return fmt.Errorf("backend %s: %w", b.Address, err)
 	}
-	if b.MaxRequests < 0 {
-		return fmt.Errorf("backend %s: max_requests %d: must not be negative", b.Address, b.MaxRequests)
+	if b.MaxRequests != 0 {
+		return Ranges.Of("backends.max_requests").CheckIn("backend "+b.Address, float64(b.MaxRequests))
 	}
 	return nil
 }
 
 func validateBackup(level int) error {
-	if level < 0 || level > pool.MaxBackup {
-		return fmt.Errorf("backup %d: must be a level from 1 to %d", level, pool.MaxBackup)
+	if level == 0 {
+		return nil // it is none
 	}
-	return nil
+	return Ranges.Of("backends.backup").CheckIn("", float64(level))
 }
 
 func validateWeight(weight int) error {
-	if weight < 0 || weight > balance.MaxWeight {
-		return fmt.Errorf("weight %d: must be from 0 to %d", weight, balance.MaxWeight)
-	}
-	return nil
+	return Ranges.Of("backends.weight").CheckIn("", float64(weight))
 }

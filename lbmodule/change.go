@@ -16,7 +16,7 @@ const (
 	// maxRemark bounds owner and reason.
 	maxRemark = 256
 	// maxLasts bounds for how long a timed change lasts.
-	maxLasts = 10 * 365 * 24 * time.Hour
+	maxLasts = 10 * year
 )
 
 // change is what a request wants of a backend.
@@ -96,9 +96,13 @@ func shorten(text string) string { return text[:min(len(text), 32)] }
 func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
+		lasting := Ranges.Of("changes.for")
 		d, err := time.ParseDuration(text)
-		if err != nil || d <= 0 || d > maxLasts {
-			return fmt.Errorf("for %q: must be a duration above 0, such as 30m, and at most ten years", shorten(text))
+		if err != nil {
+			return fmt.Errorf("for %q: must be a duration %s, such as 30m", shorten(text), lasting)
+		}
+		if err := lasting.CheckIn("", float64(d)); err != nil {
+			return err
 		}
 		c.mark.Until = now.Add(d).UTC().Truncate(time.Millisecond)
 	case isUntil:
@@ -149,7 +153,7 @@ func checkSetting(f overlay.Field, s *overlay.Settings) error {
 	case overlay.Weight:
 		return validateWeight(s.Weight)
 	case overlay.MaxRequests:
-		return atLeast("max_requests", s.MaxRequests, 0)
+		return Ranges.Of("backends.max_requests").CheckIn("", float64(s.MaxRequests))
 	case overlay.Backup:
 		return validateBackup(s.Backup)
 	case overlay.Zone:

@@ -50,7 +50,7 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 // Provision sets c up.
 func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	c.logger = ctx.Logger()
-	if err := c.Breaker.check(); err != nil {
+	if err := first(Ranges.Check("breaker", &c.Breaker), c.Breaker.check()); err != nil {
 		return err
 	}
 	if c.MaxEjected != 0 {

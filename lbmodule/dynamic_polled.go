@@ -14,11 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-const (
-	// defaultNegativeTTL is for how long the last backends are kept of a name that is gone.
-	defaultNegativeTTL = 30 * time.Second
-	maxNegativeTTL     = time.Hour
-)
+// defaultNegativeTTL is for how long the last backends are kept of a name that is gone.
+const defaultNegativeTTL = 30 * time.Second
 
 // negativeTTL is the setting, or its default.
 func (h *Handler) negativeTTL() time.Duration {

@@ -34,6 +34,8 @@ func init() {
 // that name, `random_choose` by `lb_p2c`, `cookie` by `lb_sticky`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
 // other policy is given the backends that are eligible.
 //
+// What numbers may be stands in docs/ranges.md of the source; what is outside is refused, also a 0.
+//
 // The placeholders are those of `http.handlers.reverse_proxy`, and
 //
 // Placeholder | Description
@@ -109,11 +111,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	h.takeHealthChecks()
 	roster, err := h.makeRoster()
 	if err != nil {
 		return err
 	}
-	h.takeHealthChecks()
 	h.debugRanges = h.DebugHeader.prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
@@ -137,10 +139,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours.
+// takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours. All that is needed of them later is
+// kept in fields of ours.
 func (h *Handler) takeHealthChecks() {
 	h.active = h.HealthCheck.withDefaults()
 	if stock := fromStock(h.HealthChecks); stock != nil {
+		h.boundInterval(stock)
 		h.active = stock.withDefaults()
 	}
 	h.passive = h.loadPassive()
@@ -183,13 +187,14 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	}
 	h.Upstreams = nil // our selector does not look at them, and what else reverse_proxy does with them is not true
 	h.stockReady = true
+	stockRetries := stockRetryWord(h.LoadBalancing) != "" // loading its matchers clears one of the words
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
 	}
 	if err := h.checkHedgeModules(); err != nil {
 		return err
 	}
-	h.loadRetries()
+	h.loadRetries(stockRetries)
 	h.loadBreaker()
 	h.timeConnections()
 	h.shorten()

@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/ballastlb/ballast/healthcheck"
@@ -87,6 +89,9 @@ type HealthCheck struct {
 	Initial string `json:"initial,omitempty"`
 }
 
+// defaultInterval lies between probes where nothing is said.
+const defaultInterval = 5 * time.Second
+
 // fromStock returns the check that reverse_proxy's settings ask for, with reverse_proxy's defaults; nil for none.
 func fromStock(checks *reverseproxy.HealthChecks) *HealthCheck {
 	if checks == nil || checks.Active == nil || !checks.Active.IsEnabled() {
@@ -94,7 +99,7 @@ func fromStock(checks *reverseproxy.HealthChecks) *HealthCheck {
 	}
 	a := checks.Active
 	c := &HealthCheck{
-		URI: a.URI, Method: a.Method, Headers: a.Headers, Body: a.Body, ExpectBody: a.ExpectBody, MaxSize: a.MaxSize,
+		URI: a.URI, Method: a.Method, Headers: a.Headers, Body: a.Body, ExpectBody: a.ExpectBody, MaxSize: max(a.MaxSize, 0),
 		FollowRedirects: a.FollowRedirects, Port: a.Port, Upstream: a.Upstream,
 		Interval: a.Interval, Timeout: a.Timeout, Rise: max(a.Passes, 1), Fall: max(a.Fails, 1),
 	}
@@ -111,9 +116,21 @@ func fromStock(checks *reverseproxy.HealthChecks) *HealthCheck {
 		c.Interval = caddy.Duration(30 * time.Second)
 	}
 	if c.Timeout == 0 {
-		c.Timeout = min(caddy.Duration(5*time.Second), c.Interval*4/5)
+		c.Timeout = min(caddy.Duration(5*time.Second), c.Interval/5*4)
 	}
 	return c
+}
+
+// boundInterval has a check of reverse_proxy's words, which takes any interval, made as often as one of ours can be.
+func (h *Handler) boundInterval(stock *HealthCheck) {
+	asked, r := stock.Interval, Ranges.Of("health_check.interval")
+	stock.Interval = min(max(asked, caddy.Duration(r.Least)), caddy.Duration(r.Most))
+	if stock.Interval == asked {
+		return
+	}
+	const text = "health_interval is not what an interval can be; the nearest that can is taken"
+	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
+	h.warnings = append(h.warnings, text)
 }
 
 // withDefaults returns the check with everything filled in that it leaves open; nil if there is none.
@@ -127,7 +144,7 @@ func (c *HealthCheck) withDefaults() *HealthCheck {
 			*field = caddy.Duration(standard)
 		}
 	}
-	fill(&filled.Interval, 5*time.Second)
+	fill(&filled.Interval, defaultInterval)
 	fill(&filled.FastInterval, time.Second)
 	filled.FastInterval = min(filled.FastInterval, filled.Interval)
 	fill(&filled.Timeout, min(2*time.Second, time.Duration(filled.Interval)*4/5))
@@ -156,14 +173,12 @@ func (c *HealthCheck) thresholds() healthcheck.Thresholds {
 	return healthcheck.Thresholds{Rise: c.Rise, Fall: c.Fall}
 }
 
-// key tells checks apart that are made in different ways or at different times, for a backend with this address and
-// that transport. What is made of the results does not count.
+// key tells checks apart that are made in different ways or at different times, of that address and over a transport of
+// that config. What is made of the results does not count.
 func (c *HealthCheck) key(address string, transport json.RawMessage) string {
 	same := *c
 	same.Rise, same.Fall, same.Initial = 0, 0, ""
-	if same.TransportRaw == nil {
-		same.TransportRaw = transport
-	}
+	same.TransportRaw = transport
 	key, err := json.Marshal(struct {
 		Address string
 		Check   HealthCheck
@@ -191,14 +206,18 @@ func (c *HealthCheck) check() error {
 		}
 	}
 	if c.Port < 0 || c.Port > 65535 {
-		return fmt.Errorf("health_check: port %d: must be from 1 to 65535", c.Port)
+		return inRange("health_check.port", c.Port)
 	}
 	if c.Upstream != "" {
 		if err := ValidateAddress(c.Upstream); err != nil {
 			return fmt.Errorf("health_check: upstream %s: %w", c.Upstream, err)
 		}
 	}
+	if c.Interval > 0 && c.FastInterval > c.Interval {
+		return fmt.Errorf("health_check: fast_interval %v: must be at most interval, which is %v", display(c.FastInterval), display(c.Interval))
+	}
 	return first(
+		c.checkKind(),
 		c.checkRequest(),
 		atLeast("health_check: interval", c.Interval, 0),
 		atLeast("health_check: fast_interval", c.FastInterval, 0),
@@ -207,6 +226,39 @@ func (c *HealthCheck) check() error {
 		atLeast("health_check: fall", c.Fall, 0),
 		atLeast("health_check: max_size", c.MaxSize, 0),
 	)
+}
+
+// checkWhole checks what depends on settings that may be left out.
+func (c *HealthCheck) checkWhole() error {
+	if c == nil || c.Disabled || c.Interval != 0 || time.Duration(c.FastInterval) <= defaultInterval {
+		return nil
+	}
+	return fmt.Errorf("health_check: fast_interval %v: must be at most interval, which is %v when it is left out", display(c.FastInterval), defaultInterval)
+}
+
+// checkKind checks that there are no settings of another kind of check.
+func (c *HealthCheck) checkKind() error {
+	http := c.Type == "" || c.Type == "http"
+	for _, s := range []struct {
+		word  string
+		given bool
+		fits  bool
+	}{
+		{"uri", c.URI != "", http},
+		{"status", len(c.Status) > 0, http},
+		{"method", c.Method != "", http},
+		{"header", len(c.Headers) > 0, http},
+		{"body", c.Body != "", http},
+		{"expect_body", c.ExpectBody != "", http},
+		{"max_size", c.MaxSize != 0, http},
+		{"follow_redirects", c.FollowRedirects, http},
+		{"service", c.Service != "", c.Type == "grpc"},
+	} {
+		if s.given && !s.fits {
+			return fmt.Errorf("health_check: %s: must not be given for a check of kind %s", s.word, cmp.Or(c.Type, "http"))
+		}
+	}
+	return nil
 }
 
 // checkRequest checks what makes the request of an HTTP check.

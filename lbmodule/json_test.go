@@ -23,7 +23,7 @@ func TestBadJSONIsRefused(t *testing.T) {
 		"upstream port range":   {`{"upstreams": [{"dial": "a:1-3"}]}`, []string{"upstream a:1-3", "one socket"}},
 		"weight":                {`{"backends": [{"address": "a:1", "weight": 65536}]}`, []string{"backend a:1: weight 65536: must be from 0 to 65535"}},
 		"negative weight":       {`{"backends": [{"address": "a:1", "weight": -1}]}`, []string{"backend a:1: weight -1"}},
-		"max_requests":          {`{"backends": [{"address": "a:1", "max_requests": -1}]}`, []string{"backend a:1: max_requests -1: must not be negative"}},
+		"max_requests":          {`{"backends": [{"address": "a:1", "max_requests": -1}]}`, []string{"backend a:1: max_requests -1: must be from 1 to 10000000"}},
 		"upstream max_requests": {`{"upstreams": [{"dial": "a:1", "max_requests": -1}]}`, []string{"upstream a:1: max_requests -1: must not be negative"}},
 		"address twice":         {`{"backends": [{"address": "a:1"}, {"address": "a:1"}]}`, []string{"backend a:1: given twice"}},
 		"name twice":            {`{"backends": [{"address": "a:1", "name": "x"}, {"address": "b:1", "name": "x"}]}`, []string{"backend b:1: name x: stands for backend a:1 already"}},
@@ -74,8 +74,8 @@ func TestSettingsToCome(t *testing.T) {
 		`"hold": {"disabled": true}`:       "",
 		`"hold": "10s"`:                    "",
 		`"hold": {"off": true}`:            "hold",
-		`"hold": 0`:                        "hold 0s: must be from 1ms to 1m0s",
-		`"hold": "61s"`:                    "hold 1m1s: must be from 1ms to 1m0s",
+		`"hold": 0`:                        "hold 0s: must be from 1ms to 1m",
+		`"hold": "61s"`:                    "hold 1m1s: must be from 1ms to 1m",
 		`"slow_start": {"disabled": true}`: "",
 		`"slow_start": "10s"`:              "",
 		`"slow_start": 10000000000`:        "",
@@ -86,7 +86,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"breaker": {}`:                    "",
 		`"breaker": {"failure_ratio": 0.5, "open": {"first": "5s", "max": 60000000000}}`: "",
 		`"breaker": {"failure_ratio": 0.6}`:                                              "",
-		`"breaker": {"failure_ratio": 60}`:                                               "must be from 0% to 100%",
+		`"breaker": {"failure_ratio": 60}`:                                               "must be from 0.1% to 100%",
 		`"breaker": {"failure_status": [99]}`:                                            "must be a status",
 		`"breaker": {"dry_run": true}`:                                                   "",
 		`"retry": {"disabled": true}`:                                                    "",
@@ -95,21 +95,21 @@ func TestSettingsToCome(t *testing.T) {
 		`"retry": {"on": ["monday"]}`:                                                    "must be connect, reset, timeout",
 		`"queue": {"disabled": true}`:                                                    "",
 		`"queue": {"size": 10, "timeout": "1s"}`:                                         "",
-		`"queue": {"size": 0, "timeout": "1s"}`:                                          "must be at least 1",
+		`"queue": {"size": 0, "timeout": "1s"}`:                                          "must be from 1 to 1000000",
 		`"hedge": {"disabled": true}`:                                                    "",
 		`"hedge": {"percentile": 0.95, "max_extra": 0.02}`:                               "",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "load_balancing": {"selection_policy": {"policy": "foreign"}}`:                     "must be one of the lb_ policies",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "headers": {"request": {"set": {"X-To": ["{http.reverse_proxy.upstream.host}"]}}}`: "must not depend on the upstream",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "transport": {"protocol": "http", "proxy_protocol": "v1"}`:                         "the transport uses the PROXY protocol",
-		`"hedge": {"percentile": 0.9}`:       "hedge: max_extra 0%: must be more than 0%",
-		`"hedge": {"percentile": 95}`:        "must be between 0% and 100%",
+		`"hedge": {"percentile": 0.9}`:       "hedge: max_extra 0%: must be from 0.1% to 100%",
+		`"hedge": {"percentile": 95}`:        "must be from 1% to 99.99%",
 		`"panic_threshold": 0`:               "",
 		`"panic_threshold": 0.3`:             "",
 		`"panic_threshold": 2`:               "must be from 0% to 100%",
 		`"prefer_zone": ""`:                  "",
 		`"prefer_zone": "eu-1"`:              "",
 		`"drain_timeout": "5m"`:              "",
-		`"drain_timeout": -1`:                "must be at least 0",
+		`"drain_timeout": -1`:                "must be from 1ms to 8760h",
 		`"drain_sticky": {"disabled": true}`: "",
 		`"drain_sticky": {"on": true}`:       "unknown field",
 		`"debug_header": {"disabled": true}`: "",
@@ -124,7 +124,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"health_check": {"port": 70000}`:                                                "must be from 1 to 65535",
 		`"health_check": {"upstream": "a:1-2"}`:                                          "must be one socket",
 		`"health_check": {"uri": "http://other/"}`:                                       "must be a path",
-		`"health_check": {"rise": -1}`:                                                   "must be at least 0",
+		`"health_check": {"rise": -1}`:                                                   "must be from 1 to 1000",
 		`"health_check": {"status": ["999"]}`:                                            "must be a status",
 		`"health_check": {"headers": {"a b": ["c"]}}`:                                    "must be the name of a header field",
 		`"health_check": {"transport": {"protocol": "smoke"}}`:                           "health_check: transport",
@@ -290,7 +290,7 @@ func TestBackupJSON(t *testing.T) {
 			t.Errorf("%d is written as %s, which reads as %d, %v", want, written, again, err)
 		}
 	}
-	for text, want := range map[string]string{`"yes"`: "must be true, false or a level", `1.5`: "must be", `10`: "level from 1 to 9", `-1`: "level from 1 to 9"} {
+	for text, want := range map[string]string{`"yes"`: "must be true, false or a level", `1.5`: "must be", `10`: "must be from 1 to 9", `-1`: "must be from 1 to 9"} {
 		_, err := newConfig(t).load(`{"backends": [{"address": "a:1", "backup": ` + text + `}]}`)
 		expectError(t, err, "backup", want)
 	}

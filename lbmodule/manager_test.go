@@ -171,7 +171,7 @@ func TestDrainIsOverAlready(t *testing.T) {
 	defer q.live.done()
 	q.live.at("a:1")
 	second := newConfig(t)
-	second.serve(settings("1ns"))
+	second.serve(settings("1ms"))
 	first.cancel()
 	eventually(t, "the request to be ended", func() bool { return errors.Is(context.Cause(ctx), errDrained) })
 }

@@ -20,6 +20,7 @@ type passive struct {
 	settings pool.Passive
 	status   []int
 	latency  time.Duration
+	limit    int // of backends that have no cap of their own; 0 for none
 }
 
 // loadPassive takes the passive checks out of reverse_proxy's settings.
@@ -35,6 +36,7 @@ func (h *Handler) loadPassive() passive {
 		},
 		status:  stock.UnhealthyStatus,
 		latency: time.Duration(stock.UnhealthyLatency),
+		limit:   stock.UnhealthyRequestCount,
 	}
 	if p.settings.MaxFails == 0 && p.settings.MaxRatio == 0 {
 		p.settings.MaxFails = 1

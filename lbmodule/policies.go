@@ -125,6 +125,9 @@ func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector
 		return nil, fmt.Errorf(": policy: must be the name of a policy: %w", err)
 	}
 	delete(settings, "policy")
+	if name == "random_choose" {
+		takeStockChoices(settings)
+	}
 	if inLoadBalancer(ctx) {
 		if policy, err := loadWord(ctx, name, settings); policy != nil || err != nil {
 			return policy, err
@@ -135,6 +138,19 @@ func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector
 		return nil, fmt.Errorf(" %s: %w", name, err)
 	}
 	return policy, nil
+}
+
+// takeStockChoices makes of Caddy's random_choose what serves it takes: there 0 is as if it were left out, and more draws than
+// there are backends are as many as there are.
+func takeStockChoices(settings map[string]json.RawMessage) {
+	var n int
+	switch err := json.Unmarshal(settings["choose"], &n); {
+	case err != nil: // it is not there, or what serves it says what is wrong
+	case n == 0:
+		delete(settings, "choose")
+	case n > MaxBackends:
+		settings["choose"] = caddyconfig.JSON(MaxBackends, nil)
+	}
 }
 
 // loadModule loads the policy of that name and nothing else.

@@ -104,10 +104,7 @@ func parseBoundedLoad(d *caddyfile.Dispenser, target *float64) error {
 }
 
 func checkBoundedLoad(bound float64) error {
-	if !(bound > 1 && bound <= 100) {
-		return fmt.Errorf("lb_policy hash: bounded_load %s: must be more than 100%%, and 10000%% at most", percent(bound))
-	}
-	return nil
+	return inRange("lb_policy hash.bounded_load", bound)
 }
 
 // Provision sets h up.

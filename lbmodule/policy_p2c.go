@@ -37,9 +37,13 @@ func (p *P2C) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return nil
 	}
+	draws := Ranges.Of("lb_policy p2c.choose")
 	n, err := strconv.Atoi(d.Val())
-	if err != nil || n < 2 {
-		return d.Errf("lb_policy p2c %s: must be a number of draws, 2 or more", d.Val())
+	if err != nil {
+		return d.Errf("lb_policy p2c: choose %s: must be a whole number %s", d.Val(), draws)
+	}
+	if err := draws.Check(float64(n)); err != nil {
+		return d.WrapErr(err)
 	}
 	p.Choose = n
 	if d.NextArg() {

@@ -145,8 +145,11 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		s.Strict = true
 	case "max_age":
 		age, err := caddy.ParseDuration(args[0])
-		if err != nil || age <= 0 {
-			return d.Errf("lb_policy sticky: max_age %s: must be a duration of more than 0, such as 24h", args[0])
+		if err != nil {
+			return d.Errf("lb_policy sticky: max_age %s: must be a duration %s", args[0], Ranges.Of("lb_policy sticky.max_age"))
+		}
+		if err := inRange("lb_policy sticky.max_age", age); err != nil {
+			return d.WrapErr(err)
 		}
 		s.MaxAge = caddy.Duration(age)
 	case "http_only":
@@ -179,8 +182,10 @@ func (s *Sticky) check() error {
 		}
 		return nil
 	}
-	if s.MaxAge < 0 {
-		return fmt.Errorf("lb_policy sticky: max_age %v: must not be negative", display(s.MaxAge))
+	if s.MaxAge != 0 {
+		if err := inRange("lb_policy sticky.max_age", s.MaxAge); err != nil {
+			return err
+		}
 	}
 	if s.SameSite == "none" && s.Secure == "off" {
 		return fmt.Errorf("lb_policy sticky: same_site none: needs secure; browsers refuse such a cookie otherwise")

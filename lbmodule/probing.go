@@ -30,7 +30,7 @@ const proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
 type probing struct {
 	check     *HealthCheck      // with its defaults
 	transport http.RoundTripper // that probes are made over
-	raw       []byte            // its config
+	raw       []byte            // its config; loading it clears that of check
 	match     *regexp.Regexp
 	status    []healthcheck.StatusRange
 }
@@ -43,6 +43,7 @@ func (h *Handler) loadProbing(ctx caddy.Context, transport http.RoundTripper, ra
 	}
 	p := &probing{check: c, transport: transport, raw: raw}
 	if c.TransportRaw != nil {
+		p.raw = c.TransportRaw
 		loaded, err := ctx.LoadModule(c, "TransportRaw")
 		if err != nil {
 			return fmt.Errorf("health_check: transport: %w", err)

@@ -44,10 +44,16 @@ func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = eachObject(all, func(object map[string]json.RawMessage, text json.RawMessage) error {
+	err = eachObject(all, func(object map[string]json.RawMessage) error {
 		var handler string
 		if json.Unmarshal(object["handler"], &handler) != nil || handler != new(Handler).CaddyModule().ID.Name() {
 			return nil
+		}
+		settings := maps.Clone(object)
+		delete(settings, "handler")
+		text, err := json.Marshal(settings)
+		if err != nil {
+			return err
 		}
 		h := new(Handler)
 		if err := json.Unmarshal(text, h); err != nil {
@@ -56,13 +62,13 @@ func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 		if err := h.Check(); err != nil {
 			return err
 		}
-		settings, err := h.PoolSettings()
+		of, err := h.PoolSettings()
 		if err != nil {
 			return err
 		}
-		name, have, err := nameIn(pools, h.Name, h.derivedName(), settings)
+		name, have, err := nameIn(pools, h.Name, h.derivedName(), of)
 		if err == nil && have < 0 {
-			pools = append(pools, joinedPool{called: name, explicit: h.Name != "", settings: settings})
+			pools = append(pools, joinedPool{called: name, explicit: h.Name != "", settings: of})
 		}
 		return err
 	})
@@ -70,12 +76,12 @@ func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 }
 
 // eachObject calls do for each object in text, which is JSON, however deep.
-func eachObject(text json.RawMessage, do func(object map[string]json.RawMessage, text json.RawMessage) error) error {
+func eachObject(text json.RawMessage, do func(object map[string]json.RawMessage) error) error {
 	var object map[string]json.RawMessage
 	var list []json.RawMessage
 	switch {
 	case json.Unmarshal(text, &object) == nil:
-		if err := do(object, text); err != nil {
+		if err := do(object); err != nil {
 			return err
 		}
 		for _, key := range slices.Sorted(maps.Keys(object)) {

@@ -59,7 +59,7 @@ func TestReadyFindsPools(t *testing.T) {
 		"derived, second":    {server(ready("127.0.0.1:1-2"), plain, other), ""},
 		"derived, shared":    {server(nested(ready("127.0.0.1:1-2"), plain), nested(plain)), "there is no pool named 127.0.0.1:1-2"},
 		"derived, not third": {server(ready("127.0.0.1:1-3"), plain, other), "there is no pool named 127.0.0.1:1-3"},
-		"wrong elsewhere":    {server(ready("web"), `{"handler": "load_balancer", "name": "web", "upstreams": 1}`), "cannot unmarshal"},
+		"wrong elsewhere":    {server(ready("web"), `{"handler": "load_balancer", "name": "web", "upstreams": 1}`), "upstreams 1: must be a list"},
 		"wrong setting":      {server(ready("web"), `{"handler": "load_balancer", "name": "web"}`), "upstreams: none given"},
 	} {
 		t.Run(name, func(t *testing.T) {

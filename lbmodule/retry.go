@@ -46,8 +46,8 @@ type stockRetries struct {
 func (s *stockRetries) waits() bool { return s != nil && s.duration > 0 }
 
 // loadRetries takes the retries out of reverse_proxy's part, which has been provisioned: from now on it makes another
-// attempt when it is told to.
-func (h *Handler) loadRetries() {
+// attempt when it is told to. stock tells that one of its words for retries was given.
+func (h *Handler) loadRetries(stock bool) {
 	r := h.Retry.withDefaults()
 	h.retries = retryRules{
 		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, bodyLimit: r.BodyLimit,
@@ -69,7 +69,7 @@ func (h *Handler) loadRetries() {
 	}
 	h.retries.on[pool.RetryStatus] = len(h.retries.status) > 0
 	lb := h.LoadBalancing
-	if stockRetryWord(lb) != "" {
+	if stock {
 		h.retries.stock = &stockRetries{
 			duration: time.Duration(lb.TryDuration), interval: max(time.Duration(lb.TryInterval), 0),
 			match: lb.RetryMatch, answers: slices.ContainsFunc(lb.RetryMatch, looksAtAnswer),

@@ -101,8 +101,8 @@ func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
 // limit is the cap of a backend that asks for own. As in reverse_proxy, unhealthy_request_count stands in where
 // a backend has none.
 func (h *Handler) limit(own int) int {
-	if own == 0 && h.HealthChecks != nil && h.HealthChecks.Passive != nil {
-		return h.HealthChecks.Passive.UnhealthyRequestCount
+	if own == 0 {
+		return h.passive.limit
 	}
 	return own
 }
@@ -159,6 +159,10 @@ func (h *Handler) warn(r *roster) {
 		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
+	}
+	if h.Queue.enabled() && h.passive.limit == 0 && h.DynamicUpstreamsRaw == nil &&
+		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
+		warn("queue without max_requests: no backend is ever full, so that no request waits")
 	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))

@@ -79,7 +79,7 @@ func (s SlowStart) MarshalJSON() ([]byte, error) { return marshalDuration(s.Disa
 
 // UnmarshalJSON reads what MarshalJSON writes, or a duration as a string.
 func (s *SlowStart) UnmarshalJSON(text []byte) error {
-	return unmarshalDuration("slow_start", text, &s.Disabled, &s.Window)
+	return unmarshalDuration(text, &s.Disabled, &s.Window)
 }
 
 // Hold is how old an outage of all may be for requests to wait it out.
@@ -93,7 +93,7 @@ func (h Hold) MarshalJSON() ([]byte, error) { return marshalDuration(h.Disabled,
 
 // UnmarshalJSON reads what MarshalJSON writes, or a duration as a string.
 func (h *Hold) UnmarshalJSON(text []byte) error {
-	return unmarshalDuration("hold", text, &h.Disabled, &h.Age)
+	return unmarshalDuration(text, &h.Disabled, &h.Age)
 }
 
 // age is the age up to which requests wait, 0 if they do not.
@@ -117,13 +117,13 @@ func marshalDuration(disabled bool, d caddy.Duration) ([]byte, error) {
 }
 
 // unmarshalDuration reads what marshalDuration writes.
-func unmarshalDuration(field string, text []byte, disabled *bool, d *caddy.Duration) error {
+func unmarshalDuration(text []byte, disabled *bool, d *caddy.Duration) error {
 	if len(text) > 0 && text[0] == '{' {
 		var object struct {
 			Disabled bool `json:"disabled"`
 		}
 		if err := caddy.StrictUnmarshalJSON(text, &object); err != nil {
-			return fmt.Errorf("%s: %w", field, err)
+			return err
 		}
 		*disabled = object.Disabled
 		return nil

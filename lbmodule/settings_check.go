@@ -4,18 +4,27 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
 )
 
-// Check checks the range of every setting.
+// Check checks all settings.
 func (s *Settings) Check() error {
+	if err := s.CheckGiven(); err != nil {
+		return err
+	}
+	return s.HealthCheck.checkWhole()
+}
+
+// CheckGiven is Check while more settings may follow: it says nothing of what may yet come right.
+func (s *Settings) CheckGiven() error {
+	if err := Ranges.Check("", s); err != nil {
+		return err
+	}
 	for _, check := range []func() error{
 		s.checkScalars, s.SlowStart.check, s.Hold.check, s.Queue.check, s.Hedge.check, s.DebugHeader.check, s.HealthCheck.check,
 		s.Breaker.check, s.Retry.check,
@@ -33,31 +42,21 @@ func (s *Settings) checkScalars() error {
 			return fmt.Errorf("prefer_zone %q: %w", s.PreferZone, err)
 		}
 	}
-	if ttl := s.NegativeTTL; ttl != nil && (*ttl < 0 || time.Duration(*ttl) > maxNegativeTTL) {
-		return fmt.Errorf("negative_ttl %v: must be from 0s to %v", display(*ttl), maxNegativeTTL)
-	}
-	return first(
-		ratio("panic_threshold", s.PanicThreshold),
-		ratio("max_fails", s.MaxFailRatio),
-		atLeast("drain_timeout", s.DrainTimeout, 0),
-	)
+	return nil
 }
 
 func (s *SlowStart) check() error {
 	if s == nil || s.Disabled {
 		return nil
 	}
-	return positive("slow_start", s.Window)
+	return inRange("slow_start", s.Window)
 }
 
 func (h *Hold) check() error {
 	if h == nil || h.Disabled {
 		return nil
 	}
-	if h.Age < minHold || h.Age > maxHold {
-		return fmt.Errorf("hold %v: must be from %v to %v", display(h.Age), display(minHold), display(maxHold))
-	}
-	return nil
+	return inRange("hold", h.Age)
 }
 
 func (q *Queue) check() error {
@@ -65,8 +64,8 @@ func (q *Queue) check() error {
 		return nil
 	}
 	return first(
-		atLeast("queue: size", q.Size, 1),
-		positive("queue: timeout", q.Timeout),
+		inRange("queue.size", q.Size),
+		inRange("queue.timeout", q.Timeout),
 	)
 }
 
@@ -74,13 +73,10 @@ func (h *Hedge) check() error {
 	if h == nil || h.Disabled {
 		return nil
 	}
-	if h.Percentile <= 0 || h.Percentile >= 1 {
-		return fmt.Errorf("hedge: percentile %s: must be between 0%% and 100%%", percent(h.Percentile))
-	}
-	if h.MaxExtra == 0 {
-		return fmt.Errorf("hedge: max_extra 0%%: must be more than 0%%")
-	}
-	return ratio("hedge: max_extra", h.MaxExtra)
+	return first(
+		inRange("hedge.percentile", h.Percentile),
+		inRange("hedge.max_extra", h.MaxExtra),
+	)
 }
 
 // reservedHeaders are response fields without which, or with another value, an answer is another one.
@@ -122,23 +118,14 @@ func (b *Breaker) check() error {
 		}
 	}
 	if s := b.SlowRatio; s != nil {
-		if err := first(ratio("breaker: slow_ratio", s.Ratio), positive("breaker: slow_ratio", s.Latency)); err != nil {
+		if err := first(inRange("breaker.slow_ratio.ratio", s.Ratio), inRange("breaker.slow_ratio.latency", s.Latency)); err != nil {
 			return err
 		}
 	}
 	if o := b.Open; o != nil {
-		if err := first(positive("breaker: open", o.First), atLeast("breaker: open: second value", o.Max, o.First)); err != nil {
-			return err
-		}
+		return first(inRange("breaker.open.first", o.First), notBelow("breaker: open: max", o.Max, "first", o.First))
 	}
-	return first(
-		atLeast("breaker: consecutive_failures", b.ConsecutiveFailures, 0),
-		ratio("breaker: failure_ratio", b.FailureRatio),
-		atLeast("breaker: window", b.Window, 0),
-		atLeast("breaker: min_requests", b.MinRequests, 0),
-		atLeast("breaker: probes", b.Probes, 0),
-		ratio("breaker: max_ejected", b.MaxEjected),
-	)
+	return nil
 }
 
 func (r *Retry) check() error {
@@ -150,23 +137,13 @@ func (r *Retry) check() error {
 			continue
 		}
 		if statusCode("", on) != nil {
-			return fmt.Errorf("retry: on %s: must be connect, reset, timeout or a status from 100 to 599", on)
+			return fmt.Errorf("retry: on %s: must be connect, reset, timeout or a status from 400 to 599", on)
 		}
 	}
 	if b := r.Backoff; b != nil {
-		if err := first(positive("retry: backoff", b.Base), atLeast("retry: backoff: second value", b.Max, b.Base)); err != nil {
-			return err
-		}
+		return first(inRange("retry.backoff.base", b.Base), notBelow("retry: backoff: max", b.Max, "base", b.Base))
 	}
-	if b := r.Budget; b != nil {
-		if err := first(ratio("retry: budget", b.Ratio), atLeast("retry: budget: second value", b.PerSecond, 0)); err != nil {
-			return err
-		}
-	}
-	return first(
-		atLeast("retry: attempts", r.Attempts, 0),
-		atLeast("retry: body_limit", r.BodyLimit, 0),
-	)
+	return nil
 }
 
 // first returns the first error there is.
@@ -179,50 +156,37 @@ func first(errs ...error) error {
 	return nil
 }
 
-func ratio(field string, value float64) error {
-	if value < 0 || value > 1 {
-		return fmt.Errorf("%s %s: must be from 0%% to 100%%", field, percent(value))
-	}
-	return nil
-}
-
 func percent(ratio float64) string {
 	return strconv.FormatFloat(ratio*100, 'f', -1, 64) + "%"
 }
 
-func positive(field string, value caddy.Duration) error {
-	if value <= 0 {
-		return fmt.Errorf("%s %v: must be more than 0", field, display(value))
-	}
-	return nil
-}
-
-func atLeast[T int | int64 | float64 | caddy.Duration](field string, value, least T) error {
+func atLeast[T int | int64 | caddy.Duration](field string, value, least T) error {
 	if value < least {
 		return fmt.Errorf("%s %v: must be at least %v", field, display(value), display(least))
 	}
 	return nil
 }
 
-func statusCode(field, value string) error {
-	if code, err := strconv.Atoi(value); err != nil || code < 100 || code > 599 {
-		return fmt.Errorf("%s %s: must be a status from 100 to 599", field, value)
+// notBelow checks a setting that must not be less than another one.
+func notBelow(field string, value caddy.Duration, other string, least caddy.Duration) error {
+	if value < least {
+		return fmt.Errorf("%s %v: must be at least %s, which is %v", field, display(value), other, display(least))
 	}
 	return nil
 }
 
-// display makes a value readable: durations with units, and what pointers point to.
+// statusCode checks the status of an answer that can be a failure.
+func statusCode(field, value string) error {
+	if code, err := strconv.Atoi(value); err != nil || code < 400 || code > 599 {
+		return fmt.Errorf("%s %s: must be a status from 400 to 599", field, value)
+	}
+	return nil
+}
+
+// display makes a value readable: durations with units.
 func display(value any) any {
 	if d, ok := value.(caddy.Duration); ok {
 		return time.Duration(d)
 	}
-	v := reflect.ValueOf(value)
-	if v.Kind() != reflect.Pointer || v.IsNil() {
-		return value
-	}
-	var parts []string
-	for i := range v.Elem().NumField() {
-		parts = append(parts, fmt.Sprint(display(v.Elem().Field(i).Interface())))
-	}
-	return strings.Join(parts, " ")
+	return value
 }

@@ -7,13 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-const (
-	// defaultHold is how old an outage may be where nothing is said about that. Clients, and whoever is in front, do not wait for longer
-	// than maxHold.
-	defaultHold = caddy.Duration(2 * time.Second)
-	minHold     = caddy.Duration(time.Millisecond)
-	maxHold     = caddy.Duration(time.Minute)
-)
+// defaultHold is how old an outage may be where nothing is said about that.
+const defaultHold = caddy.Duration(2 * time.Second)
 
 // The defaults of the settings. A setting that is left out has the value here.
 var (

@@ -1,7 +1,9 @@
 package lbmodule
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/ballastlb/ballast/caddyapp"
 )
@@ -16,6 +18,12 @@ func (h *Handler) Check() error {
 	}
 	if len(h.Upstreams) == 0 && len(h.Backends) == 0 && h.DynamicUpstreamsRaw == nil {
 		return fmt.Errorf("upstreams: none given; a load balancer needs at least one backend")
+	}
+	if n := len(h.Upstreams) + len(h.Backends); n > MaxBackends {
+		return fmt.Errorf("upstreams: %d given, with backends: must be at most %d", n, MaxBackends)
+	}
+	if i := slices.Index(h.Upstreams, nil); i >= 0 {
+		return fmt.Errorf("upstreams: position %d is null", i)
 	}
 	for i, b := range h.Backends {
 		if b == nil {
@@ -39,6 +47,14 @@ func (h *Handler) Check() error {
 	}
 	if h.MaxFailRatio > 0 && (h.HealthChecks == nil || h.HealthChecks.Passive == nil || h.HealthChecks.Passive.FailDuration <= 0) {
 		return caddyapp.About(fmt.Errorf("max_fails %s: needs fail_duration, the time over which requests are counted", percent(h.MaxFailRatio)), "max_fails")
+	}
+	if err := first(checkResolvers("transport", h.TransportRaw), checkResolvers("dynamic_upstreams", h.DynamicUpstreamsRaw)); err != nil {
+		return err
+	}
+	if h.HealthCheck != nil {
+		if err := checkResolvers("health_check: transport", h.HealthCheck.TransportRaw); err != nil {
+			return err
+		}
 	}
 	if err := h.HealthCheck.checkTransport(h.TransportRaw); err != nil {
 		return caddyapp.About(err, "health_check grpc", "transport")
@@ -100,6 +116,29 @@ func (h *Handler) checkStockActive() error {
 var stockActiveWords = []string{
 	"health_uri", "health_path", "health_port", "health_upstream", "health_interval", "health_timeout", "health_status", "health_body",
 	"health_passes", "health_fails", "health_headers", "health_method", "health_request_body", "health_follow_redirects",
+}
+
+// checkResolvers checks that the module of that config, and those in it, have name servers to ask where they have a resolver: with
+// none, Caddy's own panic when they look something up.
+func checkResolvers(place string, raw json.RawMessage) error {
+	var module struct {
+		Resolver *struct {
+			Addresses []json.RawMessage `json:"addresses"`
+		} `json:"resolver"`
+		Sources []json.RawMessage `json:"sources"`
+	}
+	if json.Unmarshal(raw, &module) != nil {
+		return nil // loading it will tell what is wrong
+	}
+	if module.Resolver != nil && len(module.Resolver.Addresses) == 0 {
+		return fmt.Errorf("%s: resolver: addresses: none given; there must be one at least", place)
+	}
+	for i, source := range module.Sources {
+		if err := checkResolvers(fmt.Sprintf("%s: sources: position %d", place, i), source); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckUnique checks that no two backends go by the same address or name.

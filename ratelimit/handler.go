@@ -50,6 +50,9 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// UnmarshalJSON reads the handler's config.
+func (h *Handler) UnmarshalJSON(text []byte) error { return Ranges.Decode("", text, &h.Settings) }
+
 // Provision sets h up. What acts on its own is started by [App].
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()

@@ -92,11 +92,17 @@ const (
 	defaultIPv6Prefix = 64
 	defaultTimeout    = 50 * time.Millisecond
 
-	maxMaxKeys     = 1 << 26
-	maxBurst       = 1 << 30
-	maxConcurrency = 1 << 20
-	maxFilling     = 366 * 24 * time.Hour
+	maxFilling = 366 * 24 * time.Hour
 )
+
+// Ranges are what the numbers in settings may be. 16,777,216 clients take 4 GB. The table in docs/rate-limits.md tells the same.
+var Ranges = caddyapp.Ranges{
+	caddyapp.Number("burst", 1, 1<<30),
+	caddyapp.Number("concurrency", 1, 1<<20),
+	caddyapp.Number("ipv6_prefix", 1, 128),
+	caddyapp.Number("max_keys", 1, 1<<24),
+	caddyapp.Duration("redis.timeout", time.Millisecond, 10*time.Second),
+}
 
 // The words for what is done while the store does not answer.
 const (
@@ -116,18 +122,8 @@ func (s *Settings) Check() error {
 	if err != nil {
 		return err
 	}
-	for _, n := range []struct {
-		word        string
-		value, most int
-	}{
-		{"burst", s.Burst, maxBurst},
-		{"concurrency", s.Concurrency, maxConcurrency},
-		{"ipv6_prefix", s.IPv6Prefix, 128},
-		{"max_keys", s.MaxKeys, maxMaxKeys},
-	} {
-		if n.value != 0 && (n.value < 1 || n.value > n.most) {
-			return fmt.Errorf("%s %d: must be from 1 to %d", n.word, n.value, n.most)
-		}
+	if err := Ranges.Check("", s); err != nil {
+		return err
 	}
 	if perSecond > 0 && float64(s.Burst)/perSecond > maxFilling.Seconds() {
 		return fmt.Errorf("burst %d: must be what the rate %s allows in a year at most", s.Burst, s.Rate)
@@ -161,9 +157,6 @@ func (r *Redis) check() error {
 	}
 	if !slices.Contains([]string{"", onErrorLocal, onErrorAllow, onErrorDeny}, r.OnError) {
 		return fmt.Errorf("redis: on_error %s: must be local, allow or deny", r.OnError)
-	}
-	if most := caddy.Duration(10 * time.Second); r.Timeout < 0 || r.Timeout > most {
-		return fmt.Errorf("redis: timeout %v: must be more than 0 and at most 10s", time.Duration(r.Timeout))
 	}
 	if strings.Contains(r.URL, "{env.") || strings.Contains(r.URL, "{file.") {
 		return nil // it is there where the config is loaded, and is checked there

@@ -67,7 +67,7 @@ func TestCheck(t *testing.T) {
 		"zone a b: must be":                  {Rate: "1/s", Zone: "a b"},
 		"redis: url: scheme":                 {Rate: "1/s", Redis: &Redis{URL: "memcached://x"}},
 		"redis: on_error never: must":        {Rate: "1/s", Redis: &Redis{URL: "redis://x", OnError: "never"}},
-		"redis: timeout 1m0s: must":          {Rate: "1/s", Redis: &Redis{URL: "redis://x", Timeout: caddy.Duration(time.Minute)}},
+		"redis: timeout 1m: must be from":    {Rate: "1/s", Redis: &Redis{URL: "redis://x", Timeout: caddy.Duration(time.Minute)}},
 		"redis: is of no use without a rate": {Concurrency: 1, Redis: &Redis{URL: "redis://x"}},
 	}
 	for want, s := range bad {

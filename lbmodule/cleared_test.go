@@ -1,0 +1,69 @@
+package lbmodule
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// What follows is about fields that are cleared while a handler is set up, and tell what is to be done when it runs.
+
+const counted = `"health_checks": {"passive": {"unhealthy_request_count": 5}}`
+
+// expectCap expects that the backend may have so many requests.
+func expectCap(t *testing.T, set *memberSet, address string, want int) {
+	t.Helper()
+	i := set.find(address)
+	if i < 0 {
+		t.Fatalf("no backend %s", address)
+	}
+	if got := set.view.Backend(i).MaxRequests; got != want {
+		t.Errorf("%s: the pool lets %d requests through, want %d", address, got, want)
+	}
+	if got := set.upstreams[i].MaxRequests; got != want {
+		t.Errorf("%s: reverse_proxy shows a cap of %d, want %d", address, got, want)
+	}
+}
+
+func TestRequestCountCapsAddedBackends(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "max_requests": 7}], ` + counted + `}`)
+	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
+	asks(t, "POST", webPath+"/backends", `{"address": "d:1", "max_requests": 2}`).wants(t, http.StatusCreated)
+	set := h.static.Load()
+	for address, want := range map[string]int{"a:1": 5, "b:1": 7, "c:1": 5, "d:1": 2} {
+		expectCap(t, set, address, want)
+	}
+}
+
+func TestRequestCountCapsDynamicBackends(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "dynamic_upstreams": {"source": "per_request_test"}, ` + counted + `}`)
+	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
+	set := h.dynamic.sets.of(h, []*reverseproxy.Upstream{{Dial: "a:1"}, {Dial: "b:1", MaxRequests: 7}})
+	for address, want := range map[string]int{"a:1": 5, "b:1": 7, "c:1": 5} {
+		expectCap(t, set, address, want)
+	}
+}
+
+// Two checks of one address over different transports are two checks.
+func TestCheckTransportTellsChecksApart(t *testing.T) {
+	key := func(transport string) string {
+		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "health_check": {"transport": ` + transport + `}}`)
+		check, err := h.probing.of("a:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return check.Key
+	}
+	if plain, secure := key(`{"protocol": "http"}`), key(`{"protocol": "http", "tls": {}}`); plain == secure {
+		t.Errorf("both are %s", plain)
+	}
+}
+
+// As in reverse_proxy, requests that lb_retry_match names are made again as often as lb_retries says: not at all when it is not given.
+func TestRetryMatchAlone(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retry_match": [{"method": ["POST"]}]}}`)
+	if h.retries.stock == nil || len(h.retries.stock.match) != 1 || h.retries.attempts != 1 {
+		t.Errorf("got %+v, want reverse_proxy's rules and one attempt", h.retries)
+	}
+}

@@ -1,0 +1,111 @@
+package lbmodule
+
+import (
+	"time"
+
+	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+const (
+	year = 365 * 24 * time.Hour
+
+	// MaxBackends is how many backends a config may list, and how many a pool may have before the API can add none.
+	MaxBackends = 16384
+)
+
+// Ranges are what the numbers in settings may be: at the small end what still does something, at the large end what is of any use and
+// hurts nobody. A setting that is left out has its default. The tables in docs/ tell the same; a test compares them. What
+// reverse_proxy has settings for, too, is as it is there.
+var Ranges = caddyapp.Ranges{
+	caddyapp.Number("backends.weight", 0, balance.MaxWeight),
+	caddyapp.Number("backends.max_requests", 1, 10_000_000),
+	caddyapp.Number("backends.backup", 1, pool.MaxBackup),
+
+	caddyapp.Duration("changes.for", time.Second, 10*year), // of the API
+
+	caddyapp.Duration("slow_start", time.Millisecond, 24*time.Hour),
+	caddyapp.Percent("panic_threshold", 0, 100),
+	caddyapp.Percent("max_fail_ratio", 0.1, 100),
+	caddyapp.Duration("hold", time.Millisecond, time.Minute),
+	caddyapp.Duration("negative_ttl", 0, time.Hour),
+	caddyapp.Duration("drain_timeout", time.Millisecond, year),
+	caddyapp.Number("queue.size", 1, 1_000_000),
+	caddyapp.Duration("queue.timeout", time.Millisecond, time.Hour),
+	caddyapp.Percent("hedge.percentile", 1, 99.99),
+	caddyapp.Percent("hedge.max_extra", 0.1, 100),
+
+	caddyapp.Duration("health_check.interval", 10*time.Millisecond, 24*time.Hour),
+	caddyapp.Duration("health_check.fast_interval", 10*time.Millisecond, 24*time.Hour),
+	caddyapp.Duration("health_check.timeout", time.Millisecond, time.Hour),
+	caddyapp.Number("health_check.rise", 1, 1000),
+	caddyapp.Number("health_check.fall", 1, 1000),
+	caddyapp.Number("health_check.port", 1, 65535),
+	caddyapp.Size("health_check.max_size", 1, 1<<30),
+
+	caddyapp.Number("breaker.consecutive_failures", 1, 1_000_000),
+	caddyapp.Percent("breaker.failure_ratio", 0.1, 100),
+	caddyapp.Percent("breaker.slow_ratio.ratio", 0.1, 100),
+	caddyapp.Duration("breaker.slow_ratio.latency", time.Millisecond, time.Hour),
+	caddyapp.Duration("breaker.window", 10*time.Millisecond, 24*time.Hour),
+	caddyapp.Number("breaker.min_requests", 1, 1_000_000),
+	caddyapp.Duration("breaker.open.first", 10*time.Millisecond, 24*time.Hour),
+	caddyapp.Duration("breaker.open.max", 10*time.Millisecond, 24*time.Hour),
+	caddyapp.Number("breaker.probes", 1, 10_000),
+	caddyapp.Percent("breaker.max_ejected", 0.1, 100),
+
+	caddyapp.Number("retry.attempts", 1, 100),
+	caddyapp.Duration("retry.backoff.base", time.Millisecond, time.Minute),
+	caddyapp.Duration("retry.backoff.max", time.Millisecond, time.Hour),
+	caddyapp.Percent("retry.budget.ratio", 0, 100),
+	caddyapp.Number("retry.budget.per_second", 0, 1_000_000),
+	caddyapp.Duration("retry.try_timeout", time.Millisecond, 24*time.Hour).OrOff(),
+	caddyapp.Size("retry.body_limit", 1, 1<<30),
+
+	caddyapp.Percent("lb_policy hash.bounded_load", 101, 10_000),
+	caddyapp.Duration("lb_policy sticky.max_age", time.Second, 10*year),
+	caddyapp.Number("lb_policy p2c.choose", 2, MaxBackends),
+}
+
+// inRange checks a setting that must be given.
+func inRange[T ~int | ~int64 | ~float64](setting string, value T) error {
+	return Ranges.Of(setting).Check(float64(value))
+}
+
+// UnmarshalJSON reads the handler's config.
+func (h *Handler) UnmarshalJSON(text []byte) error {
+	type handler Handler // which has no such method
+	return Ranges.Decode("", text, (*handler)(h))
+}
+
+// UnmarshalJSON reads the breaker's config.
+func (c *CircuitBreaker) UnmarshalJSON(text []byte) error {
+	return Ranges.Decode("breaker", text, &c.Breaker)
+}
+
+// UnmarshalJSON reads the policy's config.
+func (h *Hash) UnmarshalJSON(text []byte) error {
+	type hash Hash
+	return Ranges.Decode("lb_policy hash", text, (*hash)(h))
+}
+
+// UnmarshalJSON reads the policy's config.
+func (s *Sticky) UnmarshalJSON(text []byte) error {
+	type sticky Sticky
+	return Ranges.Decode("lb_policy sticky", text, (*sticky)(s))
+}
+
+// UnmarshalJSON reads the policy's config.
+func (p *P2C) UnmarshalJSON(text []byte) error {
+	if err := Ranges.Decode("lb_policy p2c", text, &p.RandomChoiceSelection); err != nil {
+		return err
+	}
+	return Ranges.Check("lb_policy p2c", &p.RandomChoiceSelection)
+}
+
+// UnmarshalJSON reads the policy's config.
+func (p *WeightedRoundRobin) UnmarshalJSON(text []byte) error {
+	type weighted WeightedRoundRobin
+	return Ranges.Decode("lb_policy weighted_round_robin", text, (*weighted)(p))
+}
