@@ -196,6 +196,7 @@ func (q *request) end() {
 	q.lease.Release()
 	q.live.done()
 	q.body.detach()
+	q.body.forget()
 }
 
 // tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.
