@@ -217,6 +217,7 @@ func (q *request) end() {
 	q.live.done()
 	q.body.detach()
 	q.tunnel.finish()
+	q.body.forget()
 }
 
 // tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.

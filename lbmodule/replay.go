@@ -18,7 +18,7 @@ var errBodyTaken = errors.New("request body belongs to another attempt")
 type requestBody struct {
 	whole bool // the body is buffered by reverse_proxy, and comes anew with every attempt
 	limit int64
-	room  int64 // to begin with, for what is kept
+	small bool // what is kept has room in one of keptSpace
 
 	view *bodyView // of the current attempt
 
@@ -41,7 +41,7 @@ func (b *requestBody) attach(r *http.Request, limit int64, buffered bool, sent f
 		_, whole := r.Body.(io.WriterTo)
 		b.whole = whole && buffered
 		b.limit = limit
-		b.room = min(limit, engine.MaxBody, max(r.ContentLength, 0))
+		b.small = r.ContentLength > 0 && r.ContentLength <= min(limit, engine.MaxBody)
 	}
 	if b.whole {
 		r.Body = &countedBody{ReadCloser: r.Body, left: r.ContentLength, sent: sent}
@@ -80,6 +80,22 @@ func (b *requestBody) detach() {
 	}
 }
 
+// keptSpace has room for small bodies.
+var keptSpace = sync.Pool{New: func() any { return new([engine.MaxBody]byte) }}
+
+// forget gives up what is kept: there will be no other view. Where somebody still waits for the source, it is left to him.
+func (b *requestBody) forget() {
+	if b == nil || !b.small || !b.mu.TryLock() {
+		return
+	}
+	defer b.mu.Unlock()
+	if cap(b.kept) == engine.MaxBody {
+		keptSpace.Put((*[engine.MaxBody]byte)(b.kept[:engine.MaxBody]))
+	}
+	b.kept = nil
+	b.lost.Store(true)
+}
+
 // readAt reads what stands at that position.
 func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	b.mu.Lock()
@@ -102,12 +118,12 @@ func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		b.broken.Store(true)
 	}
-	if total > b.limit && n > 0 {
+	if n > 0 && (total > b.limit || b.lost.Load()) {
 		b.lost.Store(true)
 		b.kept = nil
 	} else if n > 0 {
-		if b.kept == nil {
-			b.kept = make([]byte, 0, max(b.room, int64(n)))
+		if b.kept == nil && b.small {
+			b.kept = (*keptSpace.Get().(*[engine.MaxBody]byte))[:0]
 		}
 		b.kept = append(b.kept, p[:n]...)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -119,4 +120,45 @@ func TestReplayBroken(t *testing.T) {
 	if _, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || !b.failed() {
 		t.Errorf("err = %v, failed %v", err, b.failed())
 	}
+}
+
+// What was kept of a small body is nobody's in the end, and its room is used for another one.
+func TestForget(t *testing.T) {
+	for _, want := range []string{"hello", "other"} {
+		var b requestBody
+		r := attemptOn(&b, io.NopCloser(strings.NewReader(want)), 5, 5, func() {})
+		if got, err := io.ReadAll(r.Body); string(got) != want || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		again := attemptOn(&b, nil, 5, 5, func() {})
+		if got, err := io.ReadAll(again.Body); string(got) != want || err != nil {
+			t.Errorf("again: %q, %v", got, err)
+		}
+		late := attemptOn(&b, nil, 5, 5, func() {})
+		b.forget()
+		if n, err := late.Body.Read(make([]byte, 5)); n != 0 || !errors.Is(err, errBodyTaken) || b.rewindable() {
+			t.Errorf("afterwards: %d bytes, %v", n, err)
+		}
+	}
+	// Who waits for the source is not waited for.
+	var b requestBody
+	reader, writer := io.Pipe()
+	r := attemptOn(&b, reader, 5, 5, func() {})
+	read := make(chan error, 1)
+	go func() {
+		_, err := io.ReadFull(r.Body, make([]byte, 5))
+		read <- err
+	}()
+	if _, err := io.WriteString(writer, "he"); err != nil {
+		t.Fatal(err)
+	}
+	b.forget()
+	if _, err := io.WriteString(writer, "llo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	var none *requestBody
+	none.forget()
 }
