@@ -212,7 +212,8 @@ func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 			}
 			return intoDuration(&r.TryTimeout)(d)
 		},
-		"non_idempotent": flag(&r.NonIdempotent),
-		"body_limit":     intoSize(&r.BodyLimit),
+		"non_idempotent":  flag(&r.NonIdempotent),
+		"idempotency_key": flag(&r.IdempotencyKey),
+		"body_limit":      intoSize(&r.BodyLimit),
 	})
 }

@@ -103,6 +103,9 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 		sent.finished(time.Now())
 		timer.start()
 	})
+	if isKeyed(r.Header) && !q.repeatable(r) {
+		r.GetBody = nil // so that the transport does not send it again, as it would not for reverse_proxy
+	}
 	return r, timer
 }
 

@@ -205,12 +205,16 @@ type Retry struct {
 	// What the pool may spend on retries. Default: 0.2 per request and 10 per second.
 	Budget *RetryBudget `json:"budget,omitempty"`
 
-	// The time from a request's last byte to the answer's header; negative for none. Default: 60s; none for gRPC, for
-	// transports that set response_header_timeout, and for transports other than `http`.
+	// The time from a request's last byte to the answer's header; negative for none. gRPC calls have none. Default: none, but for the
+	// response_header_timeout of the transport, if that is set.
 	TryTimeout caddy.Duration `json:"try_timeout,omitempty"`
 
 	// Whether requests that are not idempotent are made again after they were sent, too. Default: false.
 	NonIdempotent bool `json:"non_idempotent,omitempty"`
+
+	// Whether requests with an `Idempotency-Key` are taken for idempotent. The backends must know the field, and do once what comes
+	// twice with the same value. Default: false.
+	IdempotencyKey bool `json:"idempotency_key,omitempty"`
 
 	// The size in bytes up to which a request's body is kept to be sent again. Default: 65536.
 	BodyLimit int64 `json:"body_limit,omitempty"`

@@ -20,12 +20,11 @@ var (
 		MaxEjected:          0.5,
 	}
 	defaultRetry = Retry{
-		Attempts:   2,
-		On:         []string{"connect", "reset", "timeout", "502", "503", "504"},
-		Backoff:    &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
-		Budget:     &RetryBudget{Ratio: 0.2, PerSecond: 10},
-		TryTimeout: caddy.Duration(time.Minute),
-		BodyLimit:  64 << 10,
+		Attempts:  2,
+		On:        []string{"connect", "reset", "timeout", "502", "503", "504"},
+		Backoff:   &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
+		Budget:    &RetryBudget{Ratio: 0.2, PerSecond: 10},
+		BodyLimit: 64 << 10,
 	}
 )
 
