@@ -153,11 +153,7 @@ func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 				return d.ArgErr()
 			}
 			for _, v := range values {
-				status, err := strconv.Atoi(v)
-				if err != nil {
-					return d.Errf("failure_status %s: must be a status from 100 to 599", v)
-				}
-				b.FailureStatus = append(b.FailureStatus, status)
+				b.FailureStatus = append(b.FailureStatus, lbmodule.Status(v))
 			}
 			return nil
 		},

@@ -30,8 +30,11 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
+	if err == nil {
+		q.call = newGRPCCall(original, res, q.live.started, now)
+	}
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
-	if err == nil && !q.h.retries.lookAt(res) {
+	if err == nil && !q.h.retries.lookAt(res, q.call.status) {
 		return q.pass(original, res), nil
 	}
 	if reason, ok := q.reason(original, res, err); ok {
@@ -44,7 +47,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 			q.body.detach()
 			if err == nil {
 				res.Body.Close()
-				err = errDropped(res.StatusCode)
+				err = errDropped(res.StatusCode, q.call.status)
 			}
 			return nil, ended(err)
 		}
@@ -109,11 +112,6 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 	return r, timer
 }
 
-// isGRPC tells whether a message is of gRPC.
-func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
-
-func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
-
 // attempted is told how the round trip of the current attempt ended.
 func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
 	// reverse_proxy would tell a circuit breaker only about upstreams that it has set up.
@@ -125,8 +123,11 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Refused: err != nil && isConnectError(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
 	}
+	if q.verdict.Outcome == pool.Success {
+		q.verdict.Outcome = q.call.outcome(&q.h.failureStatus)
+	}
 	q.record(res, err, q.verdict.Outcome, now)
-	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
+	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success && q.call.pending == nil {
 		q.h.pool.Latency.Add(took, now)
 	}
 	q.learn(ctx, res, err, now)
@@ -138,6 +139,10 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
 	}
 	if ignored {
+		return
+	}
+	if q.call.pending != nil && q.verdict.Outcome == pool.Success {
+		q.expect(now)
 		return
 	}
 	// A success is judged when the answer has ended, because it may yet break off; but not where that would take too long
@@ -161,6 +166,9 @@ func (q *request) watch(ctx context.Context, res *http.Response) {
 		return
 	}
 	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx}
+	if q.call.pending != nil {
+		q.answer.call = q
+	}
 	res.Body = &q.answer
 }
 
@@ -169,12 +177,16 @@ type answerBody struct {
 	io.ReadCloser
 	ctx      context.Context
 	broken   bool
-	complete bool // it has been read to its end
+	complete bool     // it has been read to its end
+	call     *request // is told of each part of it; nil unless it is a gRPC call's whose status is to come
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.complete = b.complete || err == io.EOF
+	if n > 0 && b.call != nil {
+		b.call.streams()
+	}
 	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil {
 		b.broken = true
 	}
@@ -184,6 +196,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // end judges what the request has not been told yet about its backend, and gives the backend up.
 func (q *request) end() {
 	now := time.Now()
+	q.settle(now)
 	q.finish(now)
 	if q.lease.Held() {
 		if q.answer.broken {

@@ -19,7 +19,7 @@ func (q *request) learn(ctx context.Context, res *http.Response, err error, now 
 		return
 	}
 	took, known := q.took(now)
-	failed := err != nil || speaksAgainst(res) || q.verdict.Outcome == pool.Failure
+	failed := err != nil || speaksAgainst(res) || q.call.speaksAgainst() || q.verdict.Outcome == pool.Failure
 	switch {
 	case err != nil && q.verdict.Outcome == pool.Ignored:
 		if ctx.Err() != nil && known {
@@ -29,6 +29,10 @@ func (q *request) learn(ctx context.Context, res *http.Response, err error, now 
 		l.Unanswered(took, now)
 	case failed:
 		l.Failed(took, now)
+	case q.call.pending != nil:
+		q.call.took, q.call.known = took, known // it is told when there is something in the answer, or it has ended
+	case q.call.ownDoing():
+		l.Unanswered(took, now)
 	case q.h.untilLastByte() && !isStream(res) && res.Body != nil && res.Body != http.NoBody:
 		q.lastByte = true
 	case known:

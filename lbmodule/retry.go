@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +22,7 @@ import (
 type retryRules struct {
 	attempts      int // in all; 0 for any number
 	on            [pool.RetryReasons]bool
-	status        []int
+	status        statusSet
 	nonIdempotent bool
 	key           bool          // requests with an Idempotency-Key are idempotent
 	base, max     time.Duration // of the backoff
@@ -61,18 +60,17 @@ func (h *Handler) loadRetries() {
 		case "timeout":
 			h.retries.on[pool.RetryTimeout] = true
 		default:
-			status, _ := strconv.Atoi(on) // it has been checked
-			h.retries.status = append(h.retries.status, status)
+			h.retries.status.add(on)
 		}
 	}
-	h.retries.on[pool.RetryStatus] = len(h.retries.status) > 0
+	h.retries.on[pool.RetryStatus] = !h.retries.status.empty()
 	lb := h.LoadBalancing
 	if stockRetryWord(lb) != "" {
 		h.retries.stock = &stockRetries{
 			duration: time.Duration(lb.TryDuration), interval: max(time.Duration(lb.TryInterval), 0),
 			match: lb.RetryMatch, answers: slices.ContainsFunc(lb.RetryMatch, looksAtAnswer),
 		}
-		h.retries.status, h.retries.attempts = nil, 1
+		h.retries.status, h.retries.attempts = statusSet{}, 1
 		switch {
 		case lb.Retries > 0:
 			h.retries.attempts = lb.Retries + 1
@@ -155,8 +153,8 @@ func (e *attemptError) Temporary() bool { return false }
 var errTryTimeout = &attemptError{text: "backend did not answer within try_timeout", timeout: true}
 
 // lookAt tells whether an answer may be one that is dropped for another attempt.
-func (rules *retryRules) lookAt(res *http.Response) bool {
-	return rules.stock != nil && rules.stock.answers || slices.Contains(rules.status, res.StatusCode)
+func (rules *retryRules) lookAt(res *http.Response, call grpcStatus) bool {
+	return rules.stock != nil && rules.stock.answers || rules.status.has(res.StatusCode, call)
 }
 
 // reason tells why the attempt should be made again; ok is false if it should not.
@@ -262,6 +260,9 @@ func ended(err error) error {
 }
 
 // errDropped is the error of an attempt whose answer was dropped for another attempt.
-func errDropped(status int) error {
+func errDropped(status int, call grpcStatus) error {
+	if call != noGRPC {
+		return fmt.Errorf("answer with status %s%s is dropped for another attempt", grpcPrefix, call)
+	}
 	return fmt.Errorf("answer with status %d is dropped for another attempt", status)
 }

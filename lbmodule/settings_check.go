@@ -104,7 +104,7 @@ func (b *Breaker) check() error {
 		return nil
 	}
 	for _, status := range b.FailureStatus {
-		if err := statusCode("breaker: failure_status", strconv.Itoa(status)); err != nil {
+		if err := checkStatus("breaker: failure_status", string(status), ""); err != nil {
 			return err
 		}
 	}
@@ -136,8 +136,8 @@ func (r *Retry) check() error {
 		if slices.Contains([]string{"connect", "reset", "timeout"}, on) {
 			continue
 		}
-		if statusCode("", on) != nil {
-			return fmt.Errorf("retry: on %s: must be connect, reset, timeout or a status from 100 to 599", on)
+		if err := checkStatus("retry: on", on, "connect, reset, timeout, "); err != nil {
+			return err
 		}
 	}
 	if b := r.Backoff; b != nil {
