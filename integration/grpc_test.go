@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -171,5 +173,301 @@ func TestGRPCFailuresAttractNothing(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestGRPCOutcomes: what each status says about a backend, be it in the header or in a trailer.
+func TestGRPCOutcomes(t *testing.T) {
+	t.Parallel()
+	backends, addresses := startGRPCs(t, 1)
+	b := backends[0]
+	c := startCaddy(t, onLog+"load_balancer "+addresses+" {\n name p\n breaker {\n consecutive_failures 1000\n min_requests 1000\n }\n}")
+	conn := c.grpcClient()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	outcomes := func() map[string]float64 {
+		return c.metrics(`caddy_load_balancer_attempts_total{.*outcome="(\w+)"`)
+	}
+	shown := func() map[string]float64 {
+		return c.metrics(`caddy_load_balancer_grpc_responses_total{.*code="(\w+)"`)
+	}
+	names := map[grpccodes.Code]string{
+		grpccodes.OK: "ok", grpccodes.Canceled: "cancelled", grpccodes.Unknown: "unknown", grpccodes.InvalidArgument: "invalid_argument",
+		grpccodes.DeadlineExceeded: "deadline_exceeded", grpccodes.NotFound: "not_found", grpccodes.AlreadyExists: "already_exists",
+		grpccodes.PermissionDenied: "permission_denied", grpccodes.ResourceExhausted: "resource_exhausted",
+		grpccodes.FailedPrecondition: "failed_precondition", grpccodes.Aborted: "aborted", grpccodes.OutOfRange: "out_of_range",
+		grpccodes.Unimplemented: "unimplemented", grpccodes.Internal: "internal", grpccodes.Unavailable: "unavailable",
+		grpccodes.DataLoss: "data_loss", grpccodes.Unauthenticated: "unauthenticated", 99: "other",
+	}
+	failures := 0.0
+	for code, name := range names {
+		want := "success"
+		switch code {
+		case grpccodes.Unknown, grpccodes.Internal, grpccodes.Unavailable, grpccodes.DataLoss, grpccodes.DeadlineExceeded, 99:
+			want = "failure"
+		case grpccodes.ResourceExhausted, grpccodes.Canceled:
+			want = "ignored"
+		}
+		for _, header := range []bool{false, true} {
+			b.handle(answersWith(code, header))
+			before, shownBefore := outcomes(), shown()
+			if got := call(metadata.AppendToOutgoingContext(ctx, "x-what", name), conn); got != code {
+				t.Errorf("%s: the client got %v", name, got)
+			}
+			waitFor(t, "the call to be counted", func() bool {
+				return shown()[name] > shownBefore[name]
+			})
+			if got := outcomes(); got[want] != before[want]+1 {
+				t.Errorf("%s, sent header %v: counted as %v, after %v; want a %s more", name, header, got, before, want)
+			}
+			if want == "failure" {
+				failures++
+			}
+		}
+	}
+	if got := c.pool().Backends[0]; float64(got.Failures) != failures {
+		t.Errorf("the API shows %d failures, want %v", got.Failures, failures)
+	}
+	statuses := make(map[string]int)
+	for _, line := range c.accessLog("/test.Echo/Call", 2*len(names)) {
+		for _, a := range line.LB.Attempts {
+			statuses[a.GRPC]++
+		}
+	}
+	for _, name := range names {
+		if statuses[name] != 2 {
+			t.Errorf("the access log has %v", statuses)
+			break
+		}
+	}
+}
+
+// TestGRPCDeadline: a client's time that is over is no backend's failure; one that a backend has for itself is.
+func TestGRPCDeadline(t *testing.T) {
+	t.Parallel()
+	const timeout = 300 * time.Millisecond
+	backends, addresses := startGRPCs(t, 1)
+	backends[0].handle(func(_ any, stream grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(stream.Context())
+		if len(md["x-begin"]) > 0 {
+			if err := stream.SendHeader(nil); err != nil {
+				return err
+			}
+		}
+		if len(md["x-wait"]) > 0 {
+			time.Sleep(timeout)
+		}
+		if len(md["x-early"]) > 0 {
+			time.Sleep(timeout - timeout/20) // it has less time than it was given
+		}
+		return status.Error(grpccodes.DeadlineExceeded, "too late")
+	})
+	c := startCaddy(t, "load_balancer "+addresses+" {\n name p\n}")
+	for name, test := range map[string]struct {
+		header []string
+		want   string
+	}{
+		"over":              {[]string{"Grpc-Timeout", "300m", "X-Early", "1"}, "ignored"},
+		"broken off":        {[]string{"Grpc-Timeout", "300m", "X-Wait", "1"}, "ignored"},
+		"broken off, begun": {[]string{"Grpc-Timeout", "300m", "X-Wait", "1", "X-Begin", "1"}, "ignored"},
+		"not over":          {[]string{"Grpc-Timeout", "1H"}, "failure"},
+		"none":              {[]string{"X-Wait", "1"}, "failure"},
+		"no such number":    {[]string{"Grpc-Timeout", "soon", "X-Wait", "1"}, "failure"},
+	} {
+		count := func() float64 { return c.metrics(`caddy_load_balancer_attempts_total{.*outcome="(\w+)"`)[test.want] }
+		before := count()
+		r := c.request(http.MethodPost, bytes.NewReader(make([]byte, 5)), append(test.header, "Content-Type", "application/grpc", "TE", "trailers")...)
+		r.URL.Path = "/test.Echo/Call"
+		res, err := h2cClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = discard(res.Body)
+		res.Body.Close()
+		waitFor(t, name+" to be a "+test.want, func() bool { return count() > before })
+	}
+}
+
+// h2cClient speaks HTTP/2 without TLS.
+var h2cClient = func() *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Timeout: patience, Transport: &http.Transport{Protocols: protocols}}
+}()
+
+// stream begins a call that goes on for as long as the backend likes, and waits for the first message.
+func stream(t *testing.T, ctx context.Context, conn *grpc.ClientConn) grpc.ClientStream {
+	t.Helper()
+	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, got := "hello", ""
+	if err := s.SendMsg(&sent); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecvMsg(&got); err != nil || got != sent {
+		t.Fatalf("%q, %v; want a message", got, err)
+	}
+	return s
+}
+
+// TestGRPCStreams: a stream is judged when it ends, and not before.
+func TestGRPCStreams(t *testing.T) {
+	t.Parallel()
+	const streams = 5
+	for name, test := range map[string]struct {
+		end     error // of the stream; nil if its client leaves
+		outcome string
+		breaker string
+	}{
+		"unavailable":     {status.Error(grpccodes.Unavailable, "shutting down"), "failure", "open"},
+		"ok":              {status.Error(grpccodes.OK, ""), "success", "closed"},
+		"the client left": {nil, "success", "closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backends, addresses := startGRPCs(t, 2)
+			end := make(chan struct{})
+			for _, b := range backends {
+				b.handle(func(_ any, stream grpc.ServerStream) error {
+					message := ""
+					if err := stream.RecvMsg(&message); err != nil {
+						return err
+					}
+					if err := stream.SendMsg(&message); err != nil {
+						return err
+					}
+					select {
+					case <-end:
+						return test.end
+					case <-stream.Context().Done():
+						return stream.Context().Err()
+					}
+				})
+			}
+			c := startCaddy(t, "load_balancer "+addresses+" {\n name p\n lb_policy first\n breaker {\n open 1m 1m\n }\n}")
+			conn := c.grpcClient()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			outcomes := func() map[string]float64 { return c.metrics(`caddy_load_balancer_attempts_total{.*outcome="(\w+)"`) }
+			for range streams {
+				stream(t, ctx, conn)
+			}
+			if got := outcomes(); len(got) != 0 {
+				t.Errorf("%v before any stream has ended", got)
+			}
+			if test.end != nil || name == "ok" {
+				close(end)
+			} else {
+				cancel()
+			}
+			waitFor(t, "the streams to be counted", func() bool { return outcomes()[test.outcome] == streams })
+			if got := outcomes(); len(got) != 1 {
+				t.Errorf("counted as %v", got)
+			}
+			if got := c.pool().Backends[0]; got.Breaker != test.breaker && got.Address == backends[0].addr {
+				t.Errorf("the breaker is %s, want %s", got.Breaker, test.breaker)
+			}
+		})
+	}
+}
+
+// TestGRPCProbes: a half-open breaker closes though its probes are streams that do not end.
+func TestGRPCProbes(t *testing.T) {
+	t.Parallel()
+	backends, addresses := startGRPCs(t, 1)
+	b := backends[0]
+	b.handle(answersWith(grpccodes.Unavailable, true))
+	other := startGRPC(t)
+	c := startCaddy(t, "load_balancer "+addresses+" h2c://"+other.addr+" {\n name p\n lb_policy first\n slow_start off\n breaker {\n consecutive_failures 1\n open 1s 1s\n probes 2\n }\n}")
+	conn := c.grpcClient()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	breaker := func() string {
+		for state := range c.metrics(`caddy_load_balancer_breaker_state{backend="` + b.addr + `",pool="p",state="(\w+)"`) {
+			return state
+		}
+		return ""
+	}
+	if got := call(ctx, conn); got != grpccodes.Unavailable {
+		t.Fatalf("got %v from the first backend", got)
+	}
+	waitFor(t, "the breaker to open", func() bool { return breaker() != "closed" })
+	forever := func(_ any, stream grpc.ServerStream) error {
+		message := ""
+		if err := stream.RecvMsg(&message); err != nil {
+			return err
+		}
+		if err := stream.SendMsg(&message); err != nil {
+			return err
+		}
+		<-stream.Context().Done()
+		return stream.Context().Err()
+	}
+	b.handle(forever)
+	other.handle(forever)
+	waitFor(t, "the breaker to close", func() bool {
+		stream(t, ctx, conn)
+		return breaker() == "closed"
+	})
+}
+
+// TestGRPCRetry: an answer that has nothing but the status is dropped for another attempt, by the rules of all others.
+func TestGRPCRetry(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		settings string
+		code     grpccodes.Code
+		header   bool // it is sent first
+		want     grpccodes.Code
+	}{
+		"a call is no request to repeat":   {"", grpccodes.Unavailable, false, grpccodes.Unavailable},
+		"non_idempotent":                   {"retry {\n non_idempotent\n }", grpccodes.Unavailable, false, grpccodes.OK},
+		"non_idempotent, in the trailer":   {"retry {\n non_idempotent\n }", grpccodes.Unavailable, true, grpccodes.Unavailable},
+		"non_idempotent, internal":         {"retry {\n non_idempotent\n }", grpccodes.Internal, false, grpccodes.Internal},
+		"non_idempotent, on others":        {"retry {\n non_idempotent\n on 503 grpc:internal\n }", grpccodes.Unavailable, false, grpccodes.Unavailable},
+		"non_idempotent, on that":          {"retry {\n non_idempotent\n on grpc:aborted\n }", grpccodes.Aborted, false, grpccodes.OK},
+		"non_idempotent, it is overloaded": {"retry {\n non_idempotent\n on grpc:resource_exhausted\n }", grpccodes.ResourceExhausted, false, grpccodes.OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backends, addresses := startGRPCs(t, 2)
+			backends[0].handle(answersWith(test.code, test.header))
+			c := startCaddy(t, "load_balancer "+addresses+" {\n lb_policy first\n "+test.settings+"\n}")
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if got := call(ctx, c.grpcClient()); got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// TestGRPCWeb: its trailers are in the body; what is seen is a status in the header.
+func TestGRPCWeb(t *testing.T) {
+	t.Parallel()
+	b := startBackend(t)
+	b.handle(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc-web+proto")
+		if code := r.Header.Get("X-Code"); code != "" {
+			w.Header().Set("Grpc-Status", code)
+			return
+		}
+		_, _ = w.Write([]byte("\x80\x00\x00\x00\x0fgrpc-status:14\n"))
+	})
+	c := startCaddy(t, "load_balancer "+b.addr+" {\n name p\n}")
+	for _, test := range []struct{ code, want string }{{"14", "failure"}, {"0", "success"}, {"", "success"}} {
+		count := func() float64 { return c.metrics(`caddy_load_balancer_attempts_total{.*outcome="(\w+)"`)[test.want] }
+		before := count()
+		r := c.request(http.MethodPost, strings.NewReader("\x00\x00\x00\x00\x00"), "Content-Type", "application/grpc-web+proto")
+		if test.code != "" {
+			r.Header.Set("X-Code", test.code)
+		}
+		if status, _ := c.ask(r); status != http.StatusOK {
+			t.Errorf("%q: status %d", test.code, status)
+		}
+		waitFor(t, fmt.Sprintf("%q to be a %s", test.code, test.want), func() bool { return count() > before })
 	}
 }

@@ -30,9 +30,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
-	if err == nil {
-		q.call = newGRPCCall(original, res, q.live.started, now)
-	}
+	q.call = newGRPCCall(original, res, q.live.started, now)
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
 	if err == nil && !q.h.retries.lookAt(res, q.call.status) {
 		return q.pass(original, res), nil
@@ -123,8 +121,11 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Refused: err != nil && isConnectError(err),
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
 	}
-	if q.verdict.Outcome == pool.Success {
+	switch {
+	case q.verdict.Outcome == pool.Success:
 		q.verdict.Outcome = q.call.outcome(&q.h.failureStatus)
+	case err != nil && q.call.excused && !q.verdict.Refused:
+		q.verdict.Outcome = pool.Ignored
 	}
 	q.record(res, err, q.verdict.Outcome, now)
 	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success && q.call.pending == nil {

@@ -82,8 +82,8 @@ func isGRPCWeb(h http.Header) bool {
 // grpcCall is what is known of the current attempt as a gRPC call. The zero grpcCall is none.
 type grpcCall struct {
 	status  grpcStatus
-	excused bool   // the status says that time was up, and the client had set it
-	timeout string // that the client has set, as in its header
+	excused bool   // it ended because the time was up that the client had set
+	timeout string // that time, as in its header
 
 	pending *http.Response // the answer that has the status in its trailer; nil if there is no need to wait for that
 	took    time.Duration  // until its header
@@ -93,12 +93,16 @@ type grpcCall struct {
 	probe   *streamProbe   // nil if it is none
 }
 
-// newGRPCCall returns what the header of an answer tells of the call. asked is when the client did.
+// newGRPCCall returns what the header of an answer tells of the call; res is nil if there is none. asked is when the client did.
 func newGRPCCall(r *http.Request, res *http.Response, asked, now time.Time) (c grpcCall) {
-	if !isGRPC(res.Header) || !isGRPC(r.Header) {
+	if !isGRPC(r.Header) || res != nil && !isGRPC(res.Header) {
 		return c
 	}
 	c.timeout = r.Header.Get("Grpc-Timeout")
+	if res == nil {
+		c.excused = c.timeUp(now.Sub(asked)) // servers break off what has taken too long
+		return c
+	}
 	switch status := statusIn(res.Header); {
 	case status != noGRPC:
 		c.ended(status, now.Sub(asked))
@@ -115,9 +119,13 @@ func newGRPCCall(r *http.Request, res *http.Response, asked, now time.Time) (c g
 // ended notes how the call ended, that long after the client had asked.
 func (c *grpcCall) ended(status grpcStatus, after time.Duration) {
 	c.status, c.pending = status, nil
-	if timeout := grpcTimeout(c.timeout); c.is(codes.DeadlineExceeded) && timeout > 0 {
-		c.excused = after >= timeout-timeout/10 // clocks differ, and timers are not exact
-	}
+	c.excused = c.is(codes.DeadlineExceeded) && c.timeUp(after)
+}
+
+// timeUp tells whether the time that the client has set is over when so much has passed. Clocks differ, and timers are not exact.
+func (c *grpcCall) timeUp(after time.Duration) bool {
+	timeout := grpcTimeout(c.timeout)
+	return timeout > 0 && after >= timeout-timeout/10
 }
 
 // is tells whether the call has ended with that code.
@@ -224,6 +232,9 @@ func (q *request) settle(now time.Time) {
 	}
 	a := &q.trail[q.current]
 	switch {
+	case q.answer.broken && c.timeUp(now.Sub(q.live.started)):
+		q.answer.broken, c.excused = false, true
+		q.verdict.Outcome, a.err = pool.Ignored, errBrokenOff
 	case q.answer.broken:
 		return // which is judged for all answers
 	case q.answer.complete:

@@ -22,7 +22,7 @@ func (q *request) learn(ctx context.Context, res *http.Response, err error, now 
 	failed := err != nil || speaksAgainst(res) || q.call.speaksAgainst() || q.verdict.Outcome == pool.Failure
 	switch {
 	case err != nil && q.verdict.Outcome == pool.Ignored:
-		if ctx.Err() != nil && known {
+		if (ctx.Err() != nil || q.call.excused) && known {
 			l.Unanswered(took, now) // the client had had enough
 		}
 	case failed && q.isWatched(res, err, took, now):
