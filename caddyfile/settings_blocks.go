@@ -170,11 +170,7 @@ func breakerWords(b *lbmodule.Breaker) words {
 				return d.ArgErr()
 			}
 			for _, v := range values {
-				status, err := strconv.Atoi(v)
-				if err != nil {
-					return d.Errf("failure_status %s: must be a status from 400 to 599", v)
-				}
-				b.FailureStatus = append(b.FailureStatus, status)
+				b.FailureStatus = append(b.FailureStatus, lbmodule.Status(v))
 			}
 			return nil
 		},
@@ -237,7 +233,8 @@ func retryWords(r *lbmodule.Retry) words {
 			}
 			return intoDuration(&r.TryTimeout, in("retry.try_timeout"))(d)
 		},
-		"non_idempotent": flag(&r.NonIdempotent),
-		"body_limit":     intoSize(&r.BodyLimit, in("retry.body_limit")),
+		"non_idempotent":  flag(&r.NonIdempotent),
+		"idempotency_key": flag(&r.IdempotencyKey),
+		"body_limit":      intoSize(&r.BodyLimit, in("retry.body_limit")),
 	}
 }

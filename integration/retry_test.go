@@ -57,7 +57,10 @@ func TestRetryConditions(t *testing.T) {
 		"POST, 503":                       {"", readAnd(answers(503)), "POST", body(160), false, nil, 503},
 		"POST, reset":                     {"", readAnd(writes()), "POST", body(160), false, nil, 502},
 		"POST, reset, non_idempotent":     {"retry {\n non_idempotent\n }", readAnd(writes()), "POST", body(160), false, nil, 200},
-		"POST with a key, reset":          {"", readAnd(writes()), "POST", body(160), false, []string{"Idempotency-Key", "k"}, 200},
+		"POST with a key, reset":          {"", readAnd(writes()), "POST", body(160), false, []string{"Idempotency-Key", "k"}, 502},
+		"POST with a key, 503":            {"", readAnd(answers(503)), "POST", body(160), false, []string{"Idempotency-Key", "k"}, 503},
+		"POST with a key, asked for":      {"retry {\n idempotency_key\n }", readAnd(writes()), "POST", body(160), false, []string{"Idempotency-Key", "k"}, 200},
+		"POST without, asked for":         {"retry {\n idempotency_key\n }", readAnd(writes()), "POST", body(160), false, nil, 502},
 		"PUT, reset":                      {"", readAnd(writes()), "PUT", body(160), false, nil, 200},
 		"PUT of 64 KiB, 503":              {"", readAnd(answers(503)), "PUT", body(64 << 10), false, nil, 200},
 		"PUT of more, 503":                {"", readAnd(answers(503)), "PUT", body(65 << 10), false, nil, 503},
@@ -170,7 +173,7 @@ func TestSlowUpload(t *testing.T) {
 func TestStaleConnections(t *testing.T) {
 	b := startBackend(t)
 	b.handle(echo)
-	c := startCaddy(t, "load_balancer "+b.addr)
+	c := startCaddy(t, "load_balancer "+b.addr+" {\n retry {\n idempotency_key\n }\n}")
 	for n := range 30 {
 		for _, r := range []*http.Request{
 			c.request("GET", nil),
@@ -182,6 +185,57 @@ func TestStaleConnections(t *testing.T) {
 			if status, body := c.ask(r); status != 200 || r.Method != http.MethodGet && body != fmt.Sprint(n) {
 				t.Fatalf("%s %d: status %d, %q", r.Method, n, status, body)
 			}
+		}
+	}
+}
+
+// TestIdempotencyKey: what a client says of its POST makes it no request to be delivered twice, unless that was asked for. With
+// reverse_proxy it is delivered once; one without a body, on a kept connection that breaks, net/http's transport sends again.
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	const stock, asked = "reverse_proxy", "retry {\n idempotency_key\n }"
+	for _, test := range []struct {
+		name, settings string
+		length         int
+		want           [4]int // deliveries: 503, 503 on a kept connection, broken connection, broken kept connection
+	}{
+		{"small", stock, 160, [4]int{1, 1, 1, 1}},
+		{"small", "", 160, [4]int{1, 1, 1, 1}},
+		{"small", "retry off", 160, [4]int{1, 1, 1, 1}},
+		{"small", asked, 160, [4]int{2, 2, 2, 3}}, // the last by the transport, and by the retry
+		{"large", stock, 20 << 10, [4]int{1, 1, 1, 1}},
+		{"large", "", 20 << 10, [4]int{1, 1, 1, 1}},
+		{"buffered", stock + " request_buffers 1MiB", 160, [4]int{1, 1, 1, 1}},
+		{"buffered", "request_buffers 1MiB", 160, [4]int{1, 1, 1, 1}},
+		{"empty", stock, 0, [4]int{1, 1, 1, 2}},
+		{"empty", "", 0, [4]int{1, 1, 1, 2}},
+	} {
+		for n, want := range test.want {
+			fault, kept := [2]http.HandlerFunc{answers(503), writes("")}[n/2], n%2 == 1
+			t.Run(fmt.Sprintf("%s, %s, %d", test.name, test.settings, n), func(t *testing.T) {
+				backends, addresses := startBackends(t, 2)
+				directive, settings := "load_balancer", test.settings
+				if rest, ok := strings.CutPrefix(settings, stock); ok {
+					directive, settings = stock, rest
+				}
+				c := startCaddy(t, directive+" "+addresses+" {\n lb_policy first\n "+settings+"\n}")
+				var delivered atomic.Int64
+				for _, b := range backends {
+					b.handle(func(w http.ResponseWriter, r *http.Request) {
+						if r.Method == http.MethodPost {
+							delivered.Add(1)
+							readAnd(fault)(w, r)
+						}
+					})
+				}
+				if kept {
+					c.get("/")
+				}
+				status, _ := c.ask(c.request(http.MethodPost, strings.NewReader(strings.Repeat("x", test.length)), "Idempotency-Key", "k"))
+				if got := int(delivered.Load()); got != want {
+					t.Errorf("delivered %d times, want %d; status %d", got, want, status)
+				}
+			})
 		}
 	}
 }

@@ -98,6 +98,7 @@ type accessLine struct {
 
 type loggedAttempt struct {
 	Backend, Error string
+	GRPC           string `json:"grpc_status"`
 	Status         int
 	Ms             float64
 }

@@ -33,8 +33,9 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
+	q.call = newGRPCCall(original, res, q.live.started, now)
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
-	if err == nil && !q.h.retries.lookAt(res) {
+	if err == nil && !q.h.retries.lookAt(res, q.call.status) {
 		return q.pass(original, res), nil
 	}
 	if reason, again := q.another(original, res, err); again {
@@ -43,7 +44,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		q.body.detach()
 		if err == nil {
 			res.Body.Close()
-			err = errDropped(res.StatusCode)
+			err = errDropped(res.StatusCode, q.call.status)
 		}
 		return nil, ended(err)
 	}
@@ -79,7 +80,10 @@ func (q *request) pass(original *http.Request, res *http.Response) *http.Respons
 }
 
 // roundTrip makes the attempt, hedged where that is asked for.
-func (q *request) roundTrip(transport http.RoundTripper, r *http.Request, start time.Time) (*http.Response, error) {
+func (q *request) roundTrip(transport http.RoundTripper, r *http.Request, start time.Time) (res *http.Response, err error) {
+	q.asks(start)
+	l, sent := q.lease.Latency(), q.sending // a copy may take the attempt's place
+	defer func() { told(l, sent, err) }()
 	if delay := q.hedgeDelay(r, start); delay > 0 {
 		return q.hedged(transport, r, delay)
 	}
@@ -121,13 +125,11 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 		sent.finished(time.Now())
 		timer.start()
 	})
+	if isKeyed(r.Header) && !q.repeatable(r) {
+		r.GetBody = nil // so that the transport does not send it again, as it would not for reverse_proxy
+	}
 	return r, timer
 }
-
-// isGRPC tells whether a message is of gRPC.
-func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
-
-func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
 
 // attempted is told how the round trip of the current attempt ended.
 func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
@@ -141,8 +143,14 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		Slow:    q.h.slow > 0 && took >= q.h.slow,
 		Origin:  q.origin,
 	}
+	switch {
+	case q.verdict.Outcome == pool.Success:
+		q.verdict.Outcome = q.call.outcome(&q.h.failureStatus)
+	case err != nil && q.call.excused && !q.verdict.Refused:
+		q.verdict.Outcome = pool.Ignored
+	}
 	q.record(res, err, q.verdict.Outcome, now)
-	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success {
+	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success && q.call.pending == nil {
 		q.h.pool.Latency.Add(took, now)
 	}
 	q.learn(ctx, res, err, now)
@@ -155,6 +163,10 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
 	}
 	if ignored {
+		return
+	}
+	if q.call.pending != nil && q.verdict.Outcome == pool.Success {
+		q.expect(now)
 		return
 	}
 	// A success is judged when the answer has ended, because it may yet break off; but not where that would take too long
@@ -196,6 +208,9 @@ type answerBody struct {
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.complete = b.complete || err == io.EOF
+	if n > 0 && b.q.call.pending != nil {
+		b.q.streams()
+	}
 	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.ctx.Err() == nil && !b.q.isClients() {
 		b.broken = true
 	}
@@ -205,6 +220,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // end judges what the request has not been told yet about its backend, and gives the backend up.
 func (q *request) end() {
 	now := time.Now()
+	q.settle(now)
 	q.finish(now)
 	if q.lease.Held() {
 		if q.answer.broken {

@@ -14,7 +14,7 @@ const probeGrace = 10 * time.Second
 // loadBreaker takes what the request path needs from the breaker's settings.
 func (h *Handler) loadBreaker() {
 	b := h.Breaker.withDefaults()
-	h.failureStatus = b.FailureStatus
+	h.failureStatus = newStatusSet(b.FailureStatus)
 	if b.SlowRatio != nil && !b.Disabled {
 		h.slow = time.Duration(b.SlowRatio.Latency)
 	}

@@ -53,6 +53,7 @@ type request struct {
 	received *clientBody   // what body is made of; nil if there is none
 	waited   time.Duration // for received before the current attempt
 	answer   answerBody
+	call     grpcCall // zero if the attempt is none, or has no answer
 
 	queued      time.Duration    // waited before the first attempt
 	trail       []attemptRecord  // the attempts so far, in the order in which they began
@@ -105,7 +106,7 @@ func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Ups
 	if q.debug {
 		q.explain(w)
 	}
-	q.verdict, q.sending, q.lastByte = pool.Verdict{}, nil, false
+	q.verdict, q.sending, q.lastByte, q.call = pool.Verdict{}, nil, false, grpcCall{}
 	return q.upstream
 }
 

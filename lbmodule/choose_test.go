@@ -55,7 +55,7 @@ func TestClassify(t *testing.T) {
 		"no descriptors":           {live, 0, nil, fmt.Errorf("dial: %w", syscall.EMFILE), pool.Ignored},
 		"no descriptors in system": {live, 0, nil, fmt.Errorf("dial: %w", syscall.ENFILE), pool.Ignored},
 	} {
-		q := &request{h: &Handler{failureStatus: defaultBreaker.FailureStatus}}
+		q := &request{h: &Handler{failureStatus: newStatusSet(defaultBreaker.FailureStatus)}}
 		if got := q.classify(test.ctx, &http.Response{StatusCode: test.status, Header: test.header}, test.err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}

@@ -3,7 +3,6 @@ package lbmodule
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +28,7 @@ type CircuitBreaker struct {
 
 	logger   *zap.Logger
 	settings breaker.Settings
+	failures statusSet
 	slow     time.Duration
 
 	mu    sync.Mutex // guards what follows
@@ -56,7 +56,11 @@ func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if c.MaxEjected != 0 {
 		return fmt.Errorf("breaker: max_ejected %s: is for load_balancer; here one breaker stands for all upstreams", percent(c.MaxEjected))
 	}
+	if given := newStatusSet(c.FailureStatus); given.grpc != 0 {
+		return fmt.Errorf("breaker: failure_status: statuses of gRPC are for load_balancer; here nobody tells of them")
+	}
 	c.Breaker = c.Breaker.withDefaults()
+	c.failures = newStatusSet(c.FailureStatus)
 	var s pool.Settings
 	c.Breaker.into(&s, 0)
 	c.settings = s.Breaker
@@ -90,7 +94,7 @@ func (c *CircuitBreaker) RecordMetric(status int, latency time.Duration) {
 		return
 	}
 	now, jitter := time.Now(), rand.Float64()
-	failed := slices.Contains(c.FailureStatus, status)
+	failed := c.failures.has(status, noGRPC)
 	slow := c.slow > 0 && latency >= c.slow
 	c.mu.Lock()
 	ticked := c.state.Tick(now)

@@ -24,7 +24,7 @@ func (q *request) classify(ctx context.Context, res *http.Response, err error) p
 		switch {
 		case isOverload(res):
 			return pool.Ignored
-		case slices.Contains(q.h.failureStatus, res.StatusCode):
+		case slices.Contains(q.h.failureStatus.http, res.StatusCode):
 			return q.failure()
 		}
 		return pool.Success

@@ -33,6 +33,7 @@ var (
 // read by one goroutine at a time, and asked by others. A nil clientBody is of a request without a body.
 type clientBody struct {
 	io.ReadCloser
+	stream bool // the client sends when it has something to say, as in gRPC: waiting for it is nothing unusual
 
 	mu     sync.Mutex // guards what follows; it is not held while the body is read
 	left   int64      // of the announced length; negative if none was announced
@@ -50,7 +51,7 @@ func receive(r *http.Request) *clientBody {
 	if b, ok := r.Body.(*clientBody); ok {
 		return b
 	}
-	b := &clientBody{ReadCloser: r.Body, left: r.ContentLength}
+	b := &clientBody{ReadCloser: r.Body, stream: isGRPC(r.Header), left: r.ContentLength}
 	r.Body = b
 	return b
 }
@@ -156,6 +157,9 @@ func hasLeft(err error) bool {
 
 // stalled tells whether the current attempt, which has failed, spent its time waiting for the client.
 func (q *request) stalled() bool {
+	if q.received == nil || q.received.stream {
+		return false
+	}
 	now := time.Now()
 	waited, unfinished := q.received.wait(now)
 	return unfinished && waited-q.waited >= max(stallTime, now.Sub(q.begun)/2)

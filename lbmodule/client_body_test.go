@@ -124,9 +124,13 @@ func TestStalled(t *testing.T) {
 			if got := q.classify(t.Context(), nil, io.ErrUnexpectedEOF); got != test.want {
 				t.Errorf("%s: %v, want %v", name, got, test.want)
 			}
-			q.h.failureStatus = []int{503}
+			q.h.failureStatus.http = []int{503}
 			if got := q.classify(t.Context(), &http.Response{StatusCode: http.StatusServiceUnavailable}, nil); got != test.want {
 				t.Errorf("%s: 503 is %v, want %v", name, got, test.want)
+			}
+			q.received.stream = true
+			if got := q.classify(t.Context(), nil, io.ErrUnexpectedEOF); got != pool.Failure {
+				t.Errorf("%s: for a gRPC stream it is %v, want a failure", name, got)
 			}
 			pw.Close()
 		})

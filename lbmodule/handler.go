@@ -44,7 +44,7 @@ func init() {
 // `{http.load_balancer.backend}` | The name of the backend that answered, or was tried last
 // `{http.load_balancer.policy}` | The selection policy
 // `{http.load_balancer.queue_ms}` | How many milliseconds the request waited for a backend
-// `{http.load_balancer.attempts}` | The attempts, a JSON list of objects with `backend`, `status`, `ms` and `error`
+// `{http.load_balancer.attempts}` | The attempts, a JSON list of objects with `backend`, `status`, `ms`, `error` and, of gRPC calls, `grpc_status`
 // `{http.load_balancer.retries}` | How many attempts there were after the first
 // `{http.load_balancer.error}` | Why no backend was found, or the last error of an attempt
 type Handler struct {
@@ -71,7 +71,7 @@ type Handler struct {
 	debugRanges   []netip.Prefix // clients that are given the debug header
 	hold          time.Duration  // how old an outage of all may be for requests to wait; 0 if they never do
 	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
-	failureStatus []int          // answers that are failures
+	failureStatus statusSet      // answers that are failures
 	probing       *probing       // of active; nil for none
 	warnings      []string       // about settings that work but hurt
 	roster        *roster        // upstreams and backends, as the config has them

@@ -113,7 +113,7 @@ func dependsOnUpstream(text string) bool {
 
 // hedgeDelay is after which time a copy of the request may be sent, 0 for never.
 func (q *request) hedgeDelay(r *http.Request, now time.Time) time.Duration {
-	if !q.h.Hedge.enabled() || q.attempts > 1 || r.Body != nil || !isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
+	if !q.h.Hedge.enabled() || q.attempts > 1 || r.Body != nil || !q.h.retries.isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
 		return 0
 	}
 	if _, sticky := q.h.policy.(*Sticky); sticky {

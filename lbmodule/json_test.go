@@ -84,20 +84,40 @@ func TestSettingsToCome(t *testing.T) {
 		`"slow_start": "-1s"`:              "slow_start",
 		`"breaker": {"disabled": true}`:    "",
 		`"breaker": {}`:                    "",
-		`"breaker": {"failure_ratio": 0.5, "open": {"first": "5s", "max": 60000000000}}`: "",
-		`"breaker": {"failure_ratio": 0.6}`:                                              "",
-		`"breaker": {"failure_ratio": 60}`:                                               "must be from 0.1% to 100%",
-		`"breaker": {"failure_status": [99]}`:                                            "must be a status",
-		`"breaker": {"dry_run": true}`:                                                   "",
-		`"retry": {"disabled": true}`:                                                    "",
-		`"retry": {"attempts": 2}`:                                                       "",
-		`"retry": {"attempts": 3}`:                                                       "",
-		`"retry": {"on": ["monday"]}`:                                                    "must be connect, reset, timeout",
-		`"queue": {"disabled": true}`:                                                    "",
-		`"queue": {"size": 10, "timeout": "1s"}`:                                         "",
-		`"queue": {"size": 0, "timeout": "1s"}`:                                          "must be from 1 to 1000000",
-		`"hedge": {"disabled": true}`:                                                    "",
-		`"hedge": {"percentile": 0.95, "max_extra": 0.02}`:                               "",
+		`"breaker": {"failure_ratio": 0.5, "open": {"first": "5s", "max": 60000000000}}`:  "",
+		`"breaker": {"failure_ratio": 0.6}`:                                               "",
+		`"breaker": {"failure_ratio": 60}`:                                                "must be from 0.1% to 100%",
+		`"breaker": {"failure_status": [99]}`:                                             "must be a status",
+		`"breaker": {"failure_status": [503, "504", "grpc:unavailable", "grpc:unknown"]}`: "",
+		`"breaker": {"failure_status": ["grpc:down"]}`:                                    "breaker: failure_status grpc:down: must be grpc: and one of cancelled, unknown,",
+		`"breaker": {"failure_status": ["grpc:ok"]}`:                                      "must be grpc: and one of",
+		`"breaker": {"failure_status": ["grpc:UNAVAILABLE"]}`:                             "must be grpc: and one of",
+		`"breaker": {"failure_status": ["grpc:14"]}`:                                      "must be grpc: and one of",
+		`"breaker": {"failure_status": ["unavailable"]}`:                                  "must be a status from 400 to 599 or one of gRPC",
+		`"breaker": {"failure_status": [503.5]}`:                                          "status 503.5: must be a number",
+		`"breaker": {"failure_status": [null]}`:                                           "position 0 is null",
+		`"breaker": {"failure_status": [{}]}`:                                             "must be a number",
+		`"breaker": {"failure_status": [true]}`:                                           "must be a number",
+		`"breaker": {"failure_status": [""]}`:                                             "must be a number",
+		`"breaker": {"failure_status": [1e30]}`:                                           "must be a number",
+		`"breaker": {"failure_status": 503}`:                                              "failure_status",
+		`"retry": {"on": ["connect", "grpc:unavailable", "grpc:aborted"]}`:                "",
+		`"retry": {"on": ["grpc:down"]}`:                                                  "retry: on grpc:down: must be grpc: and one of",
+		`"retry": {"on": ["grpc:ok"]}`:                                                    "must be grpc: and one of",
+		`"retry": {"on": [503]}`:                                                          "on",
+		`"breaker": {"dry_run": true}`:                                                    "",
+		`"retry": {"disabled": true}`:                                                     "",
+		`"retry": {"attempts": 2}`:                                                        "",
+		`"retry": {"attempts": 3}`:                                                        "",
+		`"retry": {"idempotency_key": true, "try_timeout": 0}`:                            "",
+		`"retry": {"try_timeout": -1}`:                                                    "",
+		`"retry": {"idempotency_key": "X-Key"}`:                                           "idempotency_key",
+		`"retry": {"on": ["monday"]}`:                                                     "must be connect, reset, timeout",
+		`"queue": {"disabled": true}`:                                                     "",
+		`"queue": {"size": 10, "timeout": "1s"}`:                                          "",
+		`"queue": {"size": 0, "timeout": "1s"}`:                                           "must be from 1 to 1000000",
+		`"hedge": {"disabled": true}`:                                                     "",
+		`"hedge": {"percentile": 0.95, "max_extra": 0.02}`:                                "",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "load_balancing": {"selection_policy": {"policy": "foreign"}}`:                     "must be one of the lb_ policies",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "headers": {"request": {"set": {"X-To": ["{http.reverse_proxy.upstream.host}"]}}}`: "must not depend on the upstream",
 		`"hedge": {"percentile": 0.9, "max_extra": 0.1}, "transport": {"protocol": "http", "proxy_protocol": "v1"}`:                         "the transport uses the PROXY protocol",
@@ -142,6 +162,23 @@ func TestSettingsToCome(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestStatusJSON(t *testing.T) {
+	for text, want := range map[string]string{
+		`[503,"grpc:unavailable"]`: `[503,"grpc:unavailable"]`,
+		`["503", "grpc:internal"]`: `[503,"grpc:internal"]`,
+		`["nonsense"]`:             `["nonsense"]`, // for whoever checks it to name
+	} {
+		var got []Status
+		if err := json.Unmarshal([]byte(text), &got); err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if written, err := json.Marshal(got); err != nil || string(written) != want {
+			t.Errorf("%s is written as %s, %v; want %s", text, written, err, want)
+		}
 	}
 }
 

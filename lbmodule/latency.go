@@ -2,10 +2,12 @@ package lbmodule
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
 
+	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -19,16 +21,20 @@ func (q *request) learn(ctx context.Context, res *http.Response, err error, now 
 		return
 	}
 	took, known := q.took(now)
-	failed := err != nil || speaksAgainst(res) || q.verdict.Outcome == pool.Failure
+	failed := err != nil || speaksAgainst(res) || q.call.speaksAgainst() || q.verdict.Outcome == pool.Failure
 	switch {
 	case err != nil && q.verdict.Outcome == pool.Ignored:
-		if ctx.Err() != nil && known {
+		if (ctx.Err() != nil || q.call.excused) && known {
 			l.Unanswered(took, now) // the client had had enough
 		}
 	case failed && q.isWatched(res, err, took, now):
 		l.Unanswered(took, now)
 	case failed:
 		l.Failed(took, now)
+	case q.call.pending != nil:
+		q.call.took, q.call.known = took, known // it is told when there is something in the answer, or it has ended
+	case q.call.ownDoing():
+		l.Unanswered(took, now)
 	case q.h.untilLastByte() && !isStream(res) && res.Body != nil && res.Body != http.NoBody:
 		q.lastByte = true
 	case known:
@@ -84,11 +90,41 @@ func (q *request) took(now time.Time) (took time.Duration, known bool) {
 
 // sending is the body of an attempt on its way.
 type sending struct {
-	done atomic.Int64 // when its last byte was read, in Unix nanoseconds; 0 if it has not been
+	done    atomic.Int64     // when its last byte was read, in Unix nanoseconds; 0 if it has not been
+	latency *balance.Latency // is told that the request waits from then on; nil if there is none
+	waits   atomic.Uint32    // whether it does: not yet, waiting, or no more
 }
 
+// The values of sending.waits.
+const (
+	waitsNotYet = iota
+	waiting
+	waitsNoMore
+)
+
 // finished may be called by the transport's goroutines, and more than once.
-func (s *sending) finished(now time.Time) { s.done.CompareAndSwap(0, now.UnixNano()) }
+func (s *sending) finished(now time.Time) {
+	if s.done.CompareAndSwap(0, now.UnixNano()) && s.latency != nil && s.waits.CompareAndSwap(waitsNotYet, waiting) {
+		s.latency.Asked(now)
+	}
+}
+
+// asks tells the backend's latency that the attempt waits for its answer, as soon as its last byte has been sent.
+func (q *request) asks(now time.Time) {
+	l := q.lease.Latency()
+	if q.sending != nil {
+		q.sending.latency = l
+	} else if l != nil {
+		l.Asked(now)
+	}
+}
+
+// told tells l that the attempt that sent waits no more; err is how it ended. It is told once.
+func told(l *balance.Latency, sent *sending, err error) {
+	if l != nil && (sent == nil || sent.waits.Swap(waitsNoMore) == waiting) {
+		l.Told(!errors.Is(err, context.Canceled) && !errors.Is(err, errHedgeWon), time.Now())
+	}
+}
 
 // speaksAgainst tells whether an answer makes nobody fast, however soon it came: a refusal, or an error.
 func speaksAgainst(res *http.Response) bool {

@@ -72,6 +72,8 @@ var (
 		"Attempts that have ended: success, failure, or ignored where they say nothing about the backend.", "pool", "backend", "outcome")
 	responsesMetric = counter("responses_total",
 		"Answers of the backend by class of their status.", "pool", "backend", "class")
+	callsMetric = counter("grpc_responses_total",
+		"Answers of the backend to gRPC calls by their gRPC status, whose names are gRPC's in lower case; other for what is none.", "pool", "backend", "code")
 	repeatedMetric = counter("attempts_repeated_total",
 		"Attempts made again, here or elsewhere, after one on this backend failed.", "pool", "backend")
 	inFlightMetric = gauge("in_flight",

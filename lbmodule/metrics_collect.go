@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -12,6 +14,10 @@ import (
 // shownAlways are statuses that are shown from the start: what all is well looks like, and what Ballast answers itself when
 // it is not. A counter that appears with its first event hides that from rate().
 var shownAlways = []int{200, 499, 502, 503, 504}
+
+// callsShownAlways are the statuses of gRPC calls that are: OK, and what speaks against a backend.
+var callsShownAlways = statusSet{grpc: 1<<codes.OK | 1<<codes.Unknown | 1<<codes.DeadlineExceeded | 1<<codes.ResourceExhausted |
+	1<<codes.Internal | 1<<codes.Unavailable | 1<<codes.DataLoss}
 
 // trendNames are the names of the pool's windows.
 var trendNames = [len(pool.TrendWindows)]string{"1m", "5m", "15m"}
@@ -128,6 +134,11 @@ func (e emitter) traffic(t *pool.Traffic, labels ...string) {
 	}
 	for class := range pool.Classes {
 		e.emit(responsesMetric, float64(counts.Answers[class]), with(labels, className(class))...)
+	}
+	for i, n := range counts.Calls {
+		if status := grpcStatus(i + 1); n > 0 || status != otherGRPC && callsShownAlways.hasGRPC(status) {
+			e.emit(callsMetric, float64(n), with(labels, status.String())...)
+		}
 	}
 	for mode := range pool.EjectionModes {
 		e.emit(ejectionsMetric, float64(counts.Ejections[mode]), with(labels, mode.String())...)

@@ -67,18 +67,22 @@ func TestMetricsFromTheStart(t *testing.T) {
 	stateWrites.failed.Store(0)
 	got := c.gathered()
 	for name, want := range map[string]map[string]float64{
-		"requests_total":               {"200": 0, "499": 0, "502": 0, "503": 0, "504": 0},
-		"attempts_total":               {"start.test:1 success": 0, "start.test:1 failure": 0, "start.test:1 ignored": 0},
-		"retries_total":                {"connect": 0, "reset": 0, "timeout": 0, "status": 0, "hedge": 0},
-		"retry_budget_remaining":       {"": 100},
-		"sessions_rebound_total":       {"": 0},
-		"hedges_sent_total":            {"": 0},
-		"hedges_won_total":             {"": 0},
-		"in_flight":                    {"start.test:1": 0},
-		"queue_length":                 {"": 0},
-		"queue_seconds":                {"": 0},
-		"attempt_duration_seconds":     {"start.test:1 connect": 0, "start.test:1 first_byte": 0, "start.test:1 total": 0},
-		"responses_total":              {"start.test:1 1xx": 0, "start.test:1 2xx": 0, "start.test:1 3xx": 0, "start.test:1 4xx": 0, "start.test:1 5xx": 0, "start.test:1 other": 0},
+		"requests_total":           {"200": 0, "499": 0, "502": 0, "503": 0, "504": 0},
+		"attempts_total":           {"start.test:1 success": 0, "start.test:1 failure": 0, "start.test:1 ignored": 0},
+		"retries_total":            {"connect": 0, "reset": 0, "timeout": 0, "status": 0, "hedge": 0},
+		"retry_budget_remaining":   {"": 100},
+		"sessions_rebound_total":   {"": 0},
+		"hedges_sent_total":        {"": 0},
+		"hedges_won_total":         {"": 0},
+		"in_flight":                {"start.test:1": 0},
+		"queue_length":             {"": 0},
+		"queue_seconds":            {"": 0},
+		"attempt_duration_seconds": {"start.test:1 connect": 0, "start.test:1 first_byte": 0, "start.test:1 total": 0},
+		"responses_total":          {"start.test:1 1xx": 0, "start.test:1 2xx": 0, "start.test:1 3xx": 0, "start.test:1 4xx": 0, "start.test:1 5xx": 0, "start.test:1 other": 0},
+		"grpc_responses_total": {
+			"start.test:1 ok": 0, "start.test:1 unknown": 0, "start.test:1 deadline_exceeded": 0, "start.test:1 resource_exhausted": 0,
+			"start.test:1 internal": 0, "start.test:1 unavailable": 0, "start.test:1 data_loss": 0,
+		},
 		"attempts_repeated_total":      {"start.test:1": 0},
 		"backend_healthy":              {"start.test:1": 1},
 		"last_check_ok":                {"start.test:1": 0},
@@ -102,8 +106,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, have, want)
 		}
 	}
-	if want := len(families) + 2; want != 30 {
-		t.Errorf("there are %d families, and this test knows 30", want)
+	if want := len(families) + 2; want != 31 {
+		t.Errorf("there are %d families, and this test knows 31", want)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,8 +22,9 @@ import (
 type retryRules struct {
 	attempts      int // in all; 0 for any number
 	on            [pool.RetryReasons]bool
-	status        []int
+	status        statusSet
 	nonIdempotent bool
+	key           bool          // requests with an Idempotency-Key are idempotent
 	base, max     time.Duration // of the backoff
 	bodyLimit     int64         // bytes of a request's body that are kept
 	tryTimeout    time.Duration // 0 for none that we see to
@@ -50,7 +50,7 @@ func (s *stockRetries) waits() bool { return s != nil && s.duration > 0 }
 func (h *Handler) loadRetries(stock bool) {
 	r := h.Retry.withDefaults()
 	h.retries = retryRules{
-		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, bodyLimit: r.BodyLimit,
+		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, key: r.IdempotencyKey, bodyLimit: r.BodyLimit,
 		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r), probeTimeout: max(time.Duration(r.TryTimeout), time.Minute) + probeGrace,
 		budget: pool.BudgetSettings{Ratio: r.Budget.Ratio, PerSecond: r.Budget.PerSecond},
 	}
@@ -63,18 +63,17 @@ func (h *Handler) loadRetries(stock bool) {
 		case "timeout":
 			h.retries.on[pool.RetryTimeout] = true
 		default:
-			status, _ := strconv.Atoi(on) // it has been checked
-			h.retries.status = append(h.retries.status, status)
+			h.retries.status.add(on)
 		}
 	}
-	h.retries.on[pool.RetryStatus] = len(h.retries.status) > 0
+	h.retries.on[pool.RetryStatus] = !h.retries.status.empty()
 	lb := h.LoadBalancing
 	if stock {
 		h.retries.stock = &stockRetries{
 			duration: time.Duration(lb.TryDuration), interval: max(time.Duration(lb.TryInterval), 0),
 			match: lb.RetryMatch, answers: slices.ContainsFunc(lb.RetryMatch, looksAtAnswer),
 		}
-		h.retries.status, h.retries.attempts = nil, 1
+		h.retries.status, h.retries.attempts = statusSet{}, 1
 		switch {
 		case lb.Retries > 0:
 			h.retries.attempts = lb.Retries + 1
@@ -90,18 +89,14 @@ func (h *Handler) loadRetries(stock bool) {
 	lb.RetryMatch = caddyhttp.MatcherSets{{anotherAttempt{}}}
 }
 
-// tryTimeout is how long an attempt may take, as far as that is for us to see to. A transport that bounds the wait for an
-// answer's header has the say; one that speaks HTTP/1 only is told to, which is cheaper and the same.
+// tryTimeout is how long an attempt may take, as far as that is for us to see to. A transport that speaks HTTP/1 only is told to, which
+// is cheaper and the same; where nothing is set, it keeps what it has.
 func (h *Handler) tryTimeout(r Retry) time.Duration {
 	timeout := max(time.Duration(r.TryTimeout), 0)
 	t, ok := h.transport().(*reverseproxy.HTTPTransport)
 	switch {
-	case !ok && h.Retry == nil:
-		return 0 // other transports have timeouts of their own
-	case !ok:
+	case timeout == 0 || !ok:
 		return timeout
-	case t.ResponseHeaderTimeout > 0 && (h.Retry == nil || h.Retry.TryTimeout == 0):
-		return 0
 	case t.TLS == nil && t.Transport != nil && !slices.ContainsFunc(t.Versions, func(v string) bool { return v == "h2c" || v == "3" }):
 		t.Transport.ResponseHeaderTimeout = timeout
 		return 0
@@ -164,8 +159,8 @@ func (e *attemptError) Temporary() bool { return false }
 var errTryTimeout = &attemptError{text: "backend did not answer within try_timeout", timeout: true}
 
 // lookAt tells whether an answer may be one that is dropped for another attempt.
-func (rules *retryRules) lookAt(res *http.Response) bool {
-	return rules.stock != nil && rules.stock.answers || slices.Contains(rules.status, res.StatusCode)
+func (rules *retryRules) lookAt(res *http.Response, call grpcStatus) bool {
+	return rules.stock != nil && rules.stock.answers || rules.status.has(res.StatusCode, call)
 }
 
 // reason tells why the attempt should be made again; ok is false if it should not.
@@ -199,17 +194,22 @@ func (q *request) reason(r *http.Request, res *http.Response, err error) (reason
 
 // repeatable tells whether the request may be made again when a backend may have acted on it already.
 func (q *request) repeatable(r *http.Request) bool {
-	return !isUpgrade(r) && (isIdempotent(r) || q.h.retries.nonIdempotent)
+	rules := &q.h.retries
+	return !isUpgrade(r) && (rules.isIdempotent(r) || rules.nonIdempotent)
 }
 
-// isIdempotent tells whether making the request twice is as good as making it once (RFC 9110, 9.2.2).
-func isIdempotent(r *http.Request) bool {
+// isIdempotent tells whether making the request twice is as good as making it once (RFC 9110, 9.2.2). That a client says so does not
+// make it so: only who runs the backends knows whether they go by its key.
+func (rules *retryRules) isIdempotent(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
 		return true
 	}
-	return r.Header.Get("Idempotency-Key") != ""
+	return rules.key && r.Header.Get("Idempotency-Key") != ""
 }
+
+// isKeyed tells whether a request has one of the fields that net/http's transport takes for leave to send it again.
+func isKeyed(h http.Header) bool { return h["Idempotency-Key"] != nil || h["X-Idempotency-Key"] != nil }
 
 func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
 
@@ -267,6 +267,9 @@ func ended(err error) error {
 }
 
 // errDropped is the error of an attempt whose answer was dropped for another attempt.
-func errDropped(status int) error {
+func errDropped(status int, call grpcStatus) error {
+	if call != noGRPC {
+		return fmt.Errorf("answer with status %s%s is dropped for another attempt", grpcPrefix, call)
+	}
 	return fmt.Errorf("answer with status %d is dropped for another attempt", status)
 }

@@ -204,9 +204,11 @@ type Breaker struct {
 	// How many requests must succeed, one at a time, until it closes. Default: 3.
 	Probes int `json:"probes,omitempty"`
 
-	// The statuses of answers that are failures, besides errors and timeouts. A 503 with `Retry-After` is none.
-	// Default: 502, 503, 504.
-	FailureStatus []int `json:"failure_status,omitempty"`
+	// The statuses of answers that are failures, besides errors and timeouts: numbers, or of gRPC words such as
+	// `"grpc:unavailable"`. A 503 with `Retry-After` is none, nor is `grpc:resource_exhausted`, nor `grpc:deadline_exceeded` when the
+	// time was up that the client had set. Default: 502, 503, 504, grpc:unknown, grpc:deadline_exceeded, grpc:internal,
+	// grpc:unavailable, grpc:data_loss.
+	FailureStatus []Status `json:"failure_status,omitempty"`
 
 	// The share of the backends, up to 1, that breakers may take out: rounded down, but one at least, and never the
 	// last that is usable. Default: 0.5.
@@ -242,8 +244,9 @@ type Retry struct {
 	// How many attempts there are in all. Default: 2.
 	Attempts int `json:"attempts,omitempty"`
 
-	// What is tried again: `connect`, `reset`, `timeout`, and statuses of answers. All but `connect` for idempotent
-	// requests only. Default: connect, reset, timeout, 502, 503, 504.
+	// What is tried again: `connect`, `reset`, `timeout`, and statuses of answers, of gRPC those of answers without a body. All but
+	// `connect` for idempotent requests only, of which gRPC calls are none. Default: connect, reset, timeout, 502, 503, 504,
+	// grpc:unavailable.
 	On []string `json:"on,omitempty"`
 
 	// The pause before the same backend is asked again. Default: 25ms to 250ms.
@@ -252,12 +255,16 @@ type Retry struct {
 	// What the pool may spend on retries. Default: 0.2 per request and 10 per second.
 	Budget *RetryBudget `json:"budget,omitempty"`
 
-	// The time from a request's last byte to the answer's header; negative for none. Default: 60s; none for gRPC, for
-	// transports that set response_header_timeout, and for transports other than `http`.
+	// The time from a request's last byte to the answer's header; negative for none. gRPC calls have none. Default: none, but for the
+	// response_header_timeout of the transport, if that is set.
 	TryTimeout caddy.Duration `json:"try_timeout,omitempty"`
 
 	// Whether requests that are not idempotent are made again after they were sent, too. Default: false.
 	NonIdempotent bool `json:"non_idempotent,omitempty"`
+
+	// Whether requests with an `Idempotency-Key` are taken for idempotent. The backends must know the field, and do once what comes
+	// twice with the same value. Default: false.
+	IdempotencyKey bool `json:"idempotency_key,omitempty"`
 
 	// The size in bytes up to which a request's body is kept to be sent again. Default: 65536.
 	BodyLimit int64 `json:"body_limit,omitempty"`

@@ -113,7 +113,7 @@ func (b *Breaker) check() error {
 		return nil
 	}
 	for _, status := range b.FailureStatus {
-		if err := statusCode("breaker: failure_status", strconv.Itoa(status)); err != nil {
+		if err := checkStatus("breaker: failure_status", string(status), ""); err != nil {
 			return err
 		}
 	}
@@ -136,8 +136,8 @@ func (r *Retry) check() error {
 		if slices.Contains([]string{"connect", "reset", "timeout"}, on) {
 			continue
 		}
-		if statusCode("", on) != nil {
-			return fmt.Errorf("retry: on %s: must be connect, reset, timeout or a status from 400 to 599", on)
+		if err := checkStatus("retry: on", on, "connect, reset, timeout, "); err != nil {
+			return err
 		}
 	}
 	if b := r.Backoff; b != nil {
@@ -171,14 +171,6 @@ func atLeast[T int | int64 | caddy.Duration](field string, value, least T) error
 func notBelow(field string, value caddy.Duration, other string, least caddy.Duration) error {
 	if value < least {
 		return fmt.Errorf("%s %v: must be at least %s, which is %v", field, display(value), other, display(least))
-	}
-	return nil
-}
-
-// statusCode checks the status of an answer that can be a failure.
-func statusCode(field, value string) error {
-	if code, err := strconv.Atoi(value); err != nil || code < 400 || code > 599 {
-		return fmt.Errorf("%s %s: must be a status from 400 to 599", field, value)
 	}
 	return nil
 }

@@ -19,16 +19,17 @@ var (
 		MinRequests:         20,
 		Open:                &OpenTime{First: caddy.Duration(5 * time.Second), Max: caddy.Duration(time.Minute)},
 		Probes:              3,
-		FailureStatus:       []int{502, 503, 504},
-		MaxEjected:          0.5,
+		FailureStatus: []Status{
+			"502", "503", "504", "grpc:unknown", "grpc:deadline_exceeded", "grpc:internal", "grpc:unavailable", "grpc:data_loss",
+		},
+		MaxEjected: 0.5,
 	}
 	defaultRetry = Retry{
-		Attempts:   2,
-		On:         []string{"connect", "reset", "timeout", "502", "503", "504"},
-		Backoff:    &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
-		Budget:     &RetryBudget{Ratio: 0.2, PerSecond: 10},
-		TryTimeout: caddy.Duration(time.Minute),
-		BodyLimit:  64 << 10,
+		Attempts:  2,
+		On:        []string{"connect", "reset", "timeout", "502", "503", "504", "grpc:unavailable"},
+		Backoff:   &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
+		Budget:    &RetryBudget{Ratio: 0.2, PerSecond: 10},
+		BodyLimit: 64 << 10,
 	}
 )
 

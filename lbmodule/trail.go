@@ -27,6 +27,7 @@ type attemptRecord struct {
 	start   time.Time
 	took    time.Duration // until the answer's header, or until it failed
 	status  int           // 0 without an answer
+	grpc    grpcStatus
 	err     error
 	outcome pool.Outcome
 	ended   bool
@@ -53,7 +54,7 @@ func (q *request) record(res *http.Response, err error, outcome pool.Outcome, no
 		q.finish(now)
 		return
 	}
-	a.status = res.StatusCode
+	a.status, a.grpc = res.StatusCode, q.call.status
 	a.traffic.Answered(a.took, now)
 }
 
@@ -78,6 +79,9 @@ func (q *request) finish(now time.Time) {
 		a.outcome, a.err = pool.Failure, errBrokenOff
 	}
 	a.traffic.Ended(a.outcome, a.status, now.Sub(a.start))
+	if a.grpc != noGRPC {
+		a.traffic.EndedCall(int(a.grpc) - 1)
+	}
 	endSpan(a.span, a.status, a.err)
 }
 
@@ -119,7 +123,8 @@ type attemptList []shownAttempt
 type shownAttempt struct {
 	Backend string  `json:"backend"`
 	Status  int     `json:"status"` // 0 without an answer
-	Ms      float64 `json:"ms"`     // until the answer's header, or until it failed
+	GRPC    string  `json:"grpc_status,omitempty"`
+	Ms      float64 `json:"ms"` // until the answer's header, or until it failed
 	Error   string  `json:"error,omitempty"`
 }
 
@@ -146,6 +151,9 @@ func (l attemptList) MarshalLogArray(e zapcore.ArrayEncoder) error {
 func (a shownAttempt) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("backend", a.Backend)
 	e.AddInt("status", a.Status)
+	if a.GRPC != "" {
+		e.AddString("grpc_status", a.GRPC)
+	}
 	e.AddFloat64("ms", a.Ms)
 	if a.Error != "" {
 		e.AddString("error", a.Error)
@@ -158,7 +166,7 @@ func (q *request) attemptsMade() attemptList {
 	list := make(attemptList, len(q.trail))
 	for i := range q.trail {
 		a := &q.trail[i]
-		list[i] = shownAttempt{Backend: q.h.manager.name(a.address), Status: a.status, Ms: milliseconds(a.took)}
+		list[i] = shownAttempt{Backend: q.h.manager.name(a.address), Status: a.status, GRPC: a.grpc.String(), Ms: milliseconds(a.took)}
 		if a.err != nil {
 			list[i].Error = a.err.Error()
 		}

@@ -22,8 +22,13 @@ type Timed interface {
 //   - members whose answers take about as long (within a half) are alike, and the requests in flight decide: the noise of a
 //     healthy pool sends nobody more than his share;
 //   - the request itself is not divided by the weight, so that an idle pool follows the weights that it draws by;
+//   - a member whose requests have been waiting for far longer than its answers took, with none answered, is given no more while others
+//     answer, unless they have more than thirty times as much to do;
 //   - a member that nothing is known of is taken for one like any other, for one request at a time until it has answered.
 type PeakEWMA struct{}
+
+// silence is how many times as expensive it makes a member that requests have been waiting for far longer than its answers take.
+const silence = 32
 
 // alike is up to which ratio two expectations are the same.
 const alike = 1.5
@@ -84,6 +89,13 @@ func (p *peakEWMA) better(a, b int, again bool, t uint32) bool {
 		la, lb = 1, 1
 	default:
 		doubt := max(ma.Latency.doubt(), mb.Latency.doubt())
+		// Who says nothing gets nothing while others answer, but for when they have that many times as much to do.
+		if ma.Latency.silent(la, t) {
+			fa *= silence
+		}
+		if mb.Latency.silent(lb, t) {
+			fb *= silence
+		}
 		la, lb = la+doubt, lb+doubt
 	}
 	la, lb = la*fa, lb*fb

@@ -194,3 +194,49 @@ func TestPeakEWMALoad(t *testing.T) {
 		}
 	}
 }
+
+// A member that does not answer what it was given, for far longer than its answers took, gets nothing while others answer.
+func TestPeakEWMASilence(t *testing.T) {
+	const picks = 1000
+	for name, test := range map[string]struct {
+		asked   float64 // when its request began to wait
+		longest time.Duration
+		told    float64 // when it answered another one; 0 for never
+		load    int64   // of the others
+		picked  bool
+	}{
+		"for long":                             {1, 0, 0, 20, false},
+		"for as long as its answers":           {9.98, 0, 0, 20, true},
+		"for no longer than some answer":       {9, 800 * ms, 0, 20, true},
+		"for much longer":                      {1, 800 * ms, 0, 20, false},
+		"but answers others":                   {1, 0, 9.99, 20, true},
+		"and the others have their hands full": {1, 0, 0, 200, true},
+	} {
+		members := answering(same(3, 1), 64, 10*ms, 10*ms, 10*ms)
+		hung := members[0].Latency
+		if test.longest > 0 {
+			hung.Answered(test.longest, at(0))
+		}
+		p := PeakEWMA{}.Build(members, nil, nil).(Timed)
+		hung.Asked(at(test.asked))
+		members[0].Load.Store(1)
+		if test.told > 0 {
+			hung.Asked(at(test.told))
+			hung.Told(true, at(test.told))
+		}
+		for i := range members {
+			answers(members[i].Latency, 64*min(i, 1), 10*ms, at(10)) // the others go on
+		}
+		members[1].Load.Store(test.load)
+		members[2].Load.Store(test.load)
+		picked := false
+		for range picks {
+			i := p.PickAt(at(10), nil)
+			picked = picked || i == 0
+			release(p, members, i)
+		}
+		if picked != test.picked {
+			t.Errorf("%s: picked %v, want %v", name, picked, test.picked)
+		}
+	}
+}

@@ -9,7 +9,7 @@ import (
 // Latency is what is known of how soon a member answers, and of how likely well. Whoever judges requests tells it, [PeakEWMA] asks
 // it. It belongs to the member and is shared by all pickers over it; it takes no lock. The zero Latency knows nothing.
 //
-// It has three parts. Each is forgotten when it is not renewed, so that a member that was avoided is tried again:
+// It has three parts, and a fourth that tells of what has not been answered yet ([Latency.silent]). Each is forgotten when it is not renewed, so that a member that was avoided is tried again:
 //   - the mean of the answers, over the last ten seconds or the last 64 answers, whichever are fewer (an exponentially weighted
 //     moving average; over the first ones it is the plain average). An answer counts as four times the mean and 20 ms at most:
 //     one that had to wait for a busy machine says little, three in a row say enough;
@@ -23,6 +23,10 @@ type Latency struct {
 	mean    fading // seconds
 	peak    fading // seconds
 	blame   fading // doublings
+
+	longest fading        // seconds: the longest answer of the last minute or so
+	waiting atomic.Int32  // requests that wait for their answers
+	heard   atomic.Uint32 // when there was one last, or the first of those who wait began to
 }
 
 const (
@@ -36,9 +40,39 @@ const (
 	mostTimes, mostMore = 4, 0.020
 	// peakFloor is what an answer must take longer than to be a peak, in seconds.
 	peakFloor = 0.250
+	// longestDecay is decay for the longest answer: it decays by e in a minute.
+	longestDecay = decay / 6
+	// farLonger is how many times as long as the longest answer it must take until no answer is a silence.
+	farLonger = 2
 	// mostBlame bounds the doublings, and so for how long a failing member is left alone.
 	mostBlame = 10
 )
+
+// Asked tells that a request waits for its answer from now on. One Told has to follow.
+func (l *Latency) Asked(now time.Time) {
+	if l.waiting.Add(1) == 1 {
+		l.heard.Store(tickOf(now))
+	}
+}
+
+// Told tells that a request waits no more, and whether that is because the member did something.
+func (l *Latency) Told(something bool, now time.Time) {
+	if something {
+		l.heard.Store(tickOf(now))
+	}
+	l.waiting.Add(-1)
+}
+
+// silent tells whether requests have been waiting for far longer than answers take, of which the mean is that many seconds, and none
+// has come all the while. A member that hangs shows by nothing else.
+func (l *Latency) silent(mean float64, t uint32) bool {
+	if l.waiting.Load() == 0 {
+		return false
+	}
+	longest, age := l.longest.get(t)
+	seconds := float64(int32(t-l.heard.Load())) * tickLength.Seconds()
+	return seconds > mostTimes*mean+mostMore && seconds > farLonger*float64(longest)*fade(age*longestDecay)
+}
 
 // Answered tells of an answer that speaks for the member, and how long it took.
 func (l *Latency) Answered(took time.Duration, now time.Time) {
@@ -49,6 +83,9 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 	}
 	l.average(d, n, t)
 	l.raise(d, t)
+	if longest, age := l.longest.get(t); d > longest*float32(fade(age*longestDecay)) {
+		l.longest.change(t, func(old float32, age float64) float32 { return max(old*float32(fade(age*longestDecay)), d) })
+	}
 	if l.blame.known() {
 		l.blame.change(t, func(old float32, age float64) float32 {
 			if old *= float32(fade(age*decay)) / 2; old < 1.0/32 {
@@ -80,6 +117,7 @@ func (l *Latency) Forget() {
 	l.mean.forget()
 	l.peak.forget()
 	l.blame.forget()
+	l.longest.forget()
 }
 
 // Estimate returns how long the next answer is expected to take, 0 if nothing is known of that.

@@ -37,8 +37,11 @@ func isSmall(r *http.Request) bool {
 }
 
 // isRepeatable tells whether a request may be made again by itself when it is not known what became of it. It is as net/http's
-// transport sees it; PUT and DELETE are not among them.
+// transport sees it; PUT and DELETE are not among them, nor is one whose body cannot be had again.
 func isRepeatable(r *http.Request) bool {
+	if r.Body != nil && r.Body != http.NoBody && r.GetBody == nil {
+		return false
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return true

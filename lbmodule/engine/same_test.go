@@ -126,6 +126,7 @@ func FuzzAnswersAreThoseOfTheTransport(f *testing.F) {
 
 func setBody(r *http.Request, method, body string) {
 	r.Method, r.ContentLength, r.Body = method, int64(len(body)), io.NopCloser(strings.NewReader(body))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
 }
 
 // sent is what a backend is sent for that request: the lines of the header in order, and the body.

@@ -388,7 +388,7 @@ func TestUploadIsNotRepeated(t *testing.T) {
 		p.head()
 		requests.Add(1)
 	})
-	for _, body := range []string{"hello", ""} {
+	for _, body := range []string{"hello", "", "with a key, and cannot be had again"} {
 		requests.Store(0)
 		c := b.client()
 		mustGet(t, c)
@@ -396,6 +396,10 @@ func TestUploadIsNotRepeated(t *testing.T) {
 		r := request(t.Context(), http.MethodPost, "http://backend/")
 		if body != "" {
 			setBody(r, http.MethodPost, body)
+		}
+		if strings.HasPrefix(body, "with a key") {
+			r.Header.Set("Idempotency-Key", "1")
+			r.GetBody = nil
 		}
 		res, err := c.RoundTrip(r)
 		if err == nil {

@@ -52,10 +52,14 @@ func Class(status int) int {
 	return status / 100
 }
 
+// Calls is how many statuses of gRPC calls are told apart: the 17 of gRPC by their codes, and all others.
+const Calls = 18
+
 // Traffic is what is counted of attempts on a member, for good. Counting takes no lock and allocates nothing.
 type Traffic struct {
 	ended     [Outcomes]atomic.Uint64
 	answers   [Classes]atomic.Uint64
+	calls     [Calls]atomic.Uint64
 	retried   atomic.Uint64
 	ejections [EjectionModes]atomic.Uint64
 	phases    [Phases]Histogram
@@ -68,6 +72,7 @@ type Traffic struct {
 type TrafficCounts struct {
 	Ended     [Outcomes]uint64      // attempts by how they ended
 	Answers   [Classes]uint64       // answers by the class of their status
+	Calls     [Calls]uint64         // gRPC calls by their status
 	Retried   uint64                // attempts that were made again
 	Ejections [EjectionModes]uint64 // how often the breaker should have taken the member out, and did
 }
@@ -90,6 +95,9 @@ func (t *Traffic) Ended(o Outcome, status int, took time.Duration) {
 	t.phases[Total].Add(took)
 }
 
+// EndedCall counts that the attempt was a gRPC call which ended with that status.
+func (t *Traffic) EndedCall(status int) { t.calls[status].Add(1) }
+
 // Repeated counts that an attempt was made again.
 func (t *Traffic) Repeated() { t.retried.Add(1) }
 
@@ -100,6 +108,9 @@ func (t *Traffic) Counts() (c TrafficCounts) {
 	}
 	for i := range c.Answers {
 		c.Answers[i] = t.answers[i].Load()
+	}
+	for i := range c.Calls {
+		c.Calls[i] = t.calls[i].Load()
 	}
 	for i := range c.Ejections {
 		c.Ejections[i] = t.ejections[i].Load()
@@ -119,6 +130,9 @@ func (t *Traffic) SinceReset() TrafficCounts {
 	}
 	for i := range c.Answers {
 		c.Answers[i] -= before.Answers[i]
+	}
+	for i := range c.Calls {
+		c.Calls[i] -= before.Calls[i]
 	}
 	for i := range c.Ejections {
 		c.Ejections[i] -= before.Ejections[i]
