@@ -34,7 +34,7 @@ func (s *Settings) checkScalars() error {
 		}
 	}
 	if ttl := s.NegativeTTL; ttl != nil && (*ttl < 0 || time.Duration(*ttl) > maxNegativeTTL) {
-		return fmt.Errorf("negative_ttl %v: must be from 0s to %v", display(*ttl), maxNegativeTTL)
+		return fmt.Errorf("negative_ttl %v: must be a duration from 0s to 1h", display(*ttl))
 	}
 	return first(
 		ratio("panic_threshold", s.PanicThreshold),
