@@ -85,7 +85,12 @@ func (s *nameServer) misbehave(w dns.ResponseWriter, answer *dns.Msg) {
 	case silence:
 		return
 	case garbage:
-		_, _ = w.Write([]byte("this is no DNS"))
+		broken, err := answer.Pack()
+		if err != nil {
+			return
+		}
+		broken[7] = 1 // one answer, which is not there
+		_, _ = w.Write(broken)
 		return
 	case noDataOf6, noDataSlow:
 		if is4 {

@@ -231,6 +231,8 @@ func TestProbers(t *testing.T) {
 		"http, silent":          {silent, "", "http /healthz", "deadline exceeded"},
 		"http, refused":         {nobody, "", "http /healthz", "refused"},
 		"http, unix":            {"unix/" + socket, "", "http /healthz", ""},
+		"http, unix, port":      {"unix/" + socket, "", "http /healthz\nport 1", ""},
+		"tcp, unix, port":       {"unix/" + socket, "", "tcp\nport 1", ""},
 		"http, h2c":             {"h2c://" + good.addr, "", "http /healthz", ""},
 		"http, other port":      {nobody, "", "http /healthz\nport " + port(t, good.addr), ""},
 		"http, other host":      {nobody, "", "http /healthz\nupstream " + good.addr, ""},
@@ -438,6 +440,37 @@ func startGRPCHealth(t *testing.T, services map[string]grpc_health_v1.HealthChec
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
 	return l.Addr().String()
+}
+
+// TestSocketIsChecked: a backend at a socket is checked there, with a port for checks or without one; it is the only one, and serves.
+func TestSocketIsChecked(t *testing.T) {
+	t.Parallel()
+	for _, words := range []string{"health_port " + port(t, freeAddress(t)), ""} {
+		for _, directive := range []string{"load_balancer", "reverse_proxy"} {
+			socket := filepath.Join(t.TempDir(), "app.sock")
+			var checks atomic.Int64
+			b := startBackendAt(t, "unix", socket)
+			b.handle(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/health" {
+					checks.Add(1)
+				}
+				fmt.Fprint(w, "Hello")
+			})
+			c := startCaddy(t, directive+" unix/"+socket+" {\n health_uri /health\n health_interval 50ms\n health_timeout 5s\n "+words+"\n}")
+			deadline := time.Now().Add(time.Second)
+			for directive == "load_balancer" && checks.Load() < 3 || directive == "reverse_proxy" && time.Now().Before(deadline) {
+				if status, _, body := c.get("/"); directive == "load_balancer" && (status != http.StatusOK || body != "Hello") {
+					t.Fatalf("%s: status %d, %q", words, status, body)
+				}
+				if time.Since(deadline) > patience {
+					t.Fatalf("%s: checked %d times at the socket", words, checks.Load())
+				}
+				time.Sleep(time.Millisecond)
+			}
+			status, _, _ := c.get("/")
+			t.Logf("%s, %q: status %d, %d checks at the socket", directive, words, status, checks.Load())
+		}
+	}
 }
 
 // Probes reuse their connection, and one that the backend has closed meanwhile says nothing about the backend.

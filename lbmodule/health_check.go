@@ -59,7 +59,7 @@ type HealthCheck struct {
 	// The service that a gRPC check asks for. Default: the server as a whole.
 	Service string `json:"service,omitempty"`
 
-	// The port to probe, where it is not the backend's. Default: the backend's.
+	// The port to probe, where it is not the backend's. A backend at a unix socket is probed there all the same. Default: the backend's.
 	Port int `json:"port,omitempty"`
 
 	// The address to probe for all backends, where it is not the backend's own: something that knows how

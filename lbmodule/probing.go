@@ -158,10 +158,7 @@ func targetAt(address string, port int) (target, error) {
 	if err != nil {
 		return target{}, fmt.Errorf("health_check: address %s: %w", address, err)
 	}
-	if port != 0 {
-		if a.IsUnixNetwork() || a.IsFdNetwork() {
-			a.Network, a.Host = "tcp", "localhost"
-		}
+	if port != 0 && !isSocket(a.Network) {
 		a.StartPort, a.EndPort = uint(port), uint(port)
 	}
 	dialed := a.JoinHostPort(0)
@@ -171,10 +168,13 @@ func targetAt(address string, port int) (target, error) {
 	}}, nil
 }
 
+// isSocket tells whether addresses of a network are files or descriptors: they have no ports.
+func isSocket(network string) bool { return caddy.IsUnixNetwork(network) || caddy.IsFdNetwork(network) }
+
 // url is the URL of probes, without a path. A socket's path could not be the host of one.
 func (t target) url(transport http.RoundTripper) *url.URL {
 	u := &url.URL{Scheme: "http", Host: t.dial.Address}
-	if t.dial.Network != "tcp" {
+	if isSocket(t.dial.Network) {
 		u.Host = "localhost"
 	}
 	if o, ok := transport.(reverseproxy.HealthCheckSchemeOverriderTransport); ok {
@@ -232,6 +232,9 @@ func (t target) tlsConfig(transport http.RoundTripper) *tls.Config {
 	config.ServerName = caddy.NewReplacer().ReplaceKnown(config.ServerName, "")
 	if config.ServerName == "" {
 		config.ServerName = t.dial.Host
+		if isSocket(t.dial.Network) {
+			config.ServerName = "localhost" // as in the URL of requests
+		}
 	}
 	return config
 }

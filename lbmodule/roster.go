@@ -156,6 +156,12 @@ func (h *Handler) warn(r *roster) {
 		if len(r.backends) == 1 && h.DynamicUpstreamsRaw == nil {
 			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
 		}
+		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(r.backends, func(b pool.Backend) bool {
+			a, err := caddy.ParseNetworkAddress(b.Address)
+			return err == nil && isSocket(a.Network)
+		}) {
+			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
+		}
 		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}

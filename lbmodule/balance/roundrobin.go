@@ -24,6 +24,8 @@ func (RoundRobin) Build(members []Member, prev Picker, prevIndex []int) Picker {
 	}
 	r := new(roundRobin)
 	r.init(members)
+	// A new rotation begins with the second member, as Caddy's own does: it counts before it looks.
+	r.turn.Store(1)
 	// The member with the shortest wait is next. Newcomers have their turn when it comes to their place.
 	least := unknown
 	for i, wait := range inherit(len(members), prev, prevIndex) {
