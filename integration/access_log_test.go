@@ -171,6 +171,7 @@ func TestPlaceholders(t *testing.T) {
 		handle /ill {
 			load_balancer `+gone+` {
 				name ill
+				hold off
 				retry {
 					attempts 1
 				}

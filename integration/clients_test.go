@@ -99,6 +99,7 @@ func TestClientsAreNoFaults(t *testing.T) {
 		{"leaves during the answer", 5, 5, leaves, "streams", "h1 h2 h3", []int{200}},
 		{"stalls until it is closed", large, 5000, pauses, "closes", "h1 h2 h3", []int{502}},
 		{"stalls until it is reset", -1, 5000, pauses, "resets", "h1 h2 h3", []int{502}},
+		{"stalls until it is closed, small", 10_000, 5000, pauses, "closes", "h1 h2 h3", []int{502}},
 		{"stalls until it is answered 408", large, 5000, waits, "answers408", "h1 h2 h3", []int{408}},
 		{"stalls until it is answered 503", large, 5000, waits, "answers503", "h1 h2 h3", []int{503}},
 		{"trickles until it is closed", large, 5000, trickles, "closes", "h1 h2 h3", []int{502}},

@@ -123,11 +123,11 @@ func (o *outage) load(d time.Duration) {
 	end := time.Now().Add(d)
 	for n := 0; time.Now().Before(end); n++ {
 		<-ticker.C
-		s := restartSample{method: []string{http.MethodGet, http.MethodPost}[n%2]}
+		method := []string{http.MethodGet, http.MethodPost}[n%2]
 		for _, f := range o.fronts {
 			o.inFlight.Go(func() {
 				began := time.Now()
-				s.at, s.status = began.Sub(o.start), o.ask(f, s.method)
+				s := restartSample{method: method, at: began.Sub(o.start), status: o.ask(f, method)}
 				s.took = time.Since(began)
 				f.mu.Lock()
 				f.seen = append(f.seen, s)
