@@ -483,3 +483,20 @@ func TestRetryTLS(t *testing.T) {
 		t.Errorf("status %d after %v, want 504 soon after 3 s", status, time.Since(start))
 	}
 }
+
+// TestRoundRobinBegins: the first request goes to the backend that it goes to with reverse_proxy, and from there to the other one when
+// the answer asks for that.
+func TestRoundRobinBegins(t *testing.T) {
+	for _, directive := range []string{"load_balancer", "reverse_proxy"} {
+		backends, addresses := startBackends(t, 2)
+		backends[1].handle(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Try-Another", "yes")
+			fmt.Fprint(w, "not here")
+		})
+		c := startCaddy(t, directive+" "+addresses+" {\n lb_policy round_robin\n lb_retries 1\n lb_retry_match {\n expression `{rp.header.X-Try-Another} == \"yes\"`\n }\n}")
+		status, _, body := c.get("/")
+		if got := counts(backends); status != http.StatusOK || body != backends[0].addr || got[0] != 1 || got[1] != 1 {
+			t.Errorf("%s: status %d from %q after requests %v, want 200 from the first after one request to each", directive, status, body, got)
+		}
+	}
+}
