@@ -189,6 +189,34 @@ func TestStaleConnections(t *testing.T) {
 	}
 }
 
+// TestSlowAnswers: nobody has set a bound, so nothing is cut, and nothing delivered twice.
+func TestSlowAnswers(t *testing.T) {
+	t.Parallel()
+	for _, directive := range []string{"reverse_proxy %s", "load_balancer %s", "load_balancer %s {\n retry off\n}", "load_balancer %s {\n lb_try_duration 1s\n}"} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			t.Run(method+" "+directive, func(t *testing.T) {
+				t.Parallel()
+				backends, addresses := startBackends(t, 2)
+				for _, b := range backends {
+					b.handle(readAnd(func(w http.ResponseWriter, _ *http.Request) {
+						time.Sleep(3 * time.Second)
+						fmt.Fprint(w, "at last")
+					}))
+				}
+				c := startCaddy(t, fmt.Sprintf(directive, addresses))
+				var body io.Reader
+				if method == http.MethodPost {
+					body = strings.NewReader("hello")
+				}
+				status, text := c.ask(c.request(method, body))
+				if n := backends[0].requests.Load() + backends[1].requests.Load(); status != http.StatusOK || text != "at last" || n != 1 {
+					t.Errorf("status %d, %q, delivered %d times", status, text, n)
+				}
+			})
+		}
+	}
+}
+
 // TestIdempotencyKey: what a client says of its POST makes it no request to be delivered twice, unless that was asked for. With
 // reverse_proxy it is delivered once; one without a body, on a kept connection that breaks, net/http's transport sends again.
 func TestIdempotencyKey(t *testing.T) {

@@ -171,7 +171,7 @@ func grpcTimeout(value string) time.Duration {
 	if err != nil {
 		return 0
 	}
-	unit := time.Duration(0)
+	var unit time.Duration
 	switch value[len(value)-1] {
 	case 'H':
 		unit = time.Hour
