@@ -69,14 +69,22 @@ type poolState struct {
 	}
 }
 
-// pool returns the state of the one pool there is.
+// pool returns the state of the one pool there is. A config serves a moment before the API tells of it.
 func (c *caddy) pool() poolState {
 	c.t.Helper()
 	var all []poolState
-	if status := c.api("GET", "/load_balancer/pools", &all); status != http.StatusOK || len(all) != 1 {
-		c.t.Fatalf("status %d, %d pools", status, len(all))
-	}
+	waitFor(c.t, "the one pool", func() bool {
+		all = nil
+		return c.api("GET", "/load_balancer/pools", &all) == http.StatusOK && len(all) == 1
+	})
 	return all[0]
+}
+
+// poolNamed is the pool of that name.
+func (c *caddy) poolNamed(name string) (p poolState) {
+	c.t.Helper()
+	waitFor(c.t, "the pool "+name, func() bool { return c.api("GET", "/load_balancer/pools/"+name, &p) == http.StatusOK })
+	return p
 }
 
 // metrics returns the metrics that match, by what the expression captures; those that are 0 are left out.

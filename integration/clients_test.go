@@ -192,7 +192,7 @@ func (c *caddy) expectBlameless(t *testing.T, pool string) {
 	t.Helper()
 	var p poolState
 	waitFor(t, "the requests to end", func() bool {
-		c.api("GET", "/load_balancer/pools/"+pool, &p)
+		p = c.poolNamed(pool)
 		return p.Backends[0].InFlight+p.Backends[1].InFlight == 0
 	})
 	for _, b := range p.Backends {
@@ -221,12 +221,11 @@ func TestUploadsAreDropped(t *testing.T) {
 			if u.announced == u.sent {
 				where = "/all"
 			}
-			var before, after poolState
-			c.api("GET", "/load_balancer/pools/p", &before)
+			before := c.poolNamed("p")
 			if err := send(c.site, where, u); err != nil {
 				t.Fatalf("%s: %v", protocol, err)
 			}
-			if c.api("GET", "/load_balancer/pools/p", &after); after.Backends[0].Failures+after.Backends[1].Failures == before.Backends[0].Failures+before.Backends[1].Failures {
+			if after := c.poolNamed("p"); after.Backends[0].Failures+after.Backends[1].Failures == before.Backends[0].Failures+before.Backends[1].Failures {
 				t.Errorf("%s, %v: nobody is blamed", protocol, u.then)
 			}
 		}
@@ -253,8 +252,7 @@ func TestCollectedFirst(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		var p poolState
-		if c.api("GET", "/load_balancer/pools/p", &p); p.Backends[0].InFlight != 0 || p.Queue != 0 {
+		if p := c.poolNamed("p"); p.Backends[0].InFlight != 0 || p.Queue != 0 {
 			t.Errorf("%s: %d requests hold a slot and %d wait for one", protocol, p.Backends[0].InFlight, p.Queue)
 		}
 		begun <- struct{}{}

@@ -298,9 +298,7 @@ func TestCheckElsewhere(t *testing.T) {
 	probes := watcher.requests.Load()
 	waitFor(t, "more checks that pass", func() bool { return watcher.requests.Load() >= probes+5 })
 	waitFor(t, "a backend to be up by a check elsewhere, and out because it cannot be reached", func() bool {
-		var shown poolState
-		c.api("GET", "/load_balancer/pools/passing", &shown)
-		b := shown.Backends[0]
+		b := c.poolNamed("passing").Backends[0]
 		return !b.Usable && b.Reason == "cannot be reached" && b.Health == "up"
 	})
 }
