@@ -104,7 +104,8 @@ func TestHalfClosedTunnels(t *testing.T) {
 				got <- fmt.Sprint(string(all), err)
 				return
 			}
-			_, _ = discard(conn) // until the client is done
+			_, _ = io.CopyN(conn, conn, 1) // the client knows by that that its connection has been taken over
+			_, _ = discard(conn)           // until the client is done
 			_ = send(conn)
 		})(w, r)
 	})
@@ -125,6 +126,13 @@ func TestHalfClosedTunnels(t *testing.T) {
 	t.Run("the client is done", func(t *testing.T) {
 		t.Parallel()
 		conn, from := openTunnel(t, c, "/send")
+		// Until then it is a client that leaves its request, for net/http's server.
+		if _, err := conn.Write([]byte("!")); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := from.ReadByte(); b != '!' || err != nil {
+			t.Fatal(string(b), err)
+		}
 		if err := conn.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
