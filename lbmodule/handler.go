@@ -253,6 +253,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	case q.received.failure() != nil:
 		return err
+	case errors.Is(context.Cause(r.Context()), context.Canceled) && (q.refused != nil || q.lost):
+		return caddyhttp.Error(statusCanceled, context.Canceled) // the client did not wait for a backend
 	case q.refused != nil:
 		return h.unavailable(w, q.refused)
 	case errors.Is(context.Cause(r.Context()), errDrained):

@@ -44,15 +44,31 @@ func (q *request) await(ctx context.Context, err error) bool {
 		}
 		until = q.heldUntil
 	}
-	poll := maxHeld
-	if s := q.h.retries.stock; s.waits() {
-		poll = max(s.interval, minPoll)
-		if given := q.started.Add(s.duration); given.After(until) {
-			until = given
-		}
+	if q.h.retries.stock.waits() && q.stockLeft() > time.Until(until) {
+		return q.awaitStock(ctx, snapshot)
 	}
 	left := time.Until(until)
-	return left > 0 && (q.sleep(ctx, snapshot, min(left, poll)) || ctx.Err() == nil)
+	return left > 0 && (q.sleep(ctx, snapshot, min(left, maxHeld)) || ctx.Err() == nil)
+}
+
+// stockLeft is for how long the request may go on waiting as lb_try_duration says.
+func (q *request) stockLeft() time.Duration {
+	return q.h.retries.stock.duration - time.Since(q.started)
+}
+
+// awaitStock is await as reverse_proxy's words say: the dead are tried each lb_try_interval, and once more shortly before the end. It
+// returns false when the time is up, or the client is gone.
+func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool {
+	interval, left := max(q.h.retries.stock.interval, minPoll), q.stockLeft()
+	if left <= 0 || ctx.Err() != nil {
+		return false
+	}
+	q.set.view.Look(min(interval, left), time.Now())
+	d := min(interval, left)
+	if early := left - lastLook; early > 0 {
+		d = min(d, early)
+	}
+	return q.sleep(ctx, snapshot, d) || ctx.Err() == nil
 }
 
 // sleep waits until there is another snapshot. It returns false when d is over before, or the client is gone.

@@ -325,3 +325,23 @@ func TestIsUnreachable(t *testing.T) {
 		}
 	}
 }
+
+// While requests wait as lb_try_duration says, a dead backend is tried each lb_try_interval, as by reverse_proxy: it may be back only just
+// before they give up.
+func TestTryInterval(t *testing.T) {
+	t.Parallel()
+	h := newConfig(t).mustLoad(`{"name": "try-interval", "load_balancing": {"try_duration": "10s", "try_interval": "50ms"}, "upstreams": [{"dial": "a:1"}]}`)
+	g := gated(t, h)
+	tried := make(chan int64, 1)
+	time.AfterFunc(2*time.Second, func() {
+		tried <- g.dialed.Load()
+		g.open.Store(true)
+	})
+	if status, _, _ := g.serve(h, newRequest(t)); status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	// By itself it would be tried five times in that time.
+	if n := <-tried; n < 10 || n > 45 {
+		t.Errorf("the backend was tried %d times in 2s, want about 40", n)
+	}
+}

@@ -55,7 +55,7 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 		return false
 	}
 	for ; ; waited = true {
-		if s.duration > 0 && time.Since(q.started) >= s.duration || r.Context().Err() != nil {
+		if s.duration > 0 && q.stockLeft() <= 0 || r.Context().Err() != nil {
 			return false
 		}
 		snapshot := q.set.view.Snapshot()
@@ -70,7 +70,7 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 			return false // an answer is better than waiting for another
 		}
 		// The loop ends with the duration.
-		q.sleep(r.Context(), snapshot, min(max(s.interval, minPoll), s.duration-time.Since(q.started)))
+		q.awaitStock(r.Context(), snapshot)
 	}
 }
 

@@ -197,6 +197,14 @@ func (v *View) LookOnce(since time.Time) {
 	}
 }
 
+// Look has the dead members be tried at once, but not more often than each interval.
+func (v *View) Look(interval time.Duration, now time.Time) {
+	last := v.tried.Load()
+	if now.UnixNano()-last >= int64(interval) && v.tried.CompareAndSwap(last, now.UnixNano()) {
+		v.hurry()
+	}
+}
+
 // hurrySpread is what comes between two members that are tried at once, on average, so that a large pool does not have as many
 // connections being made as it has members.
 const hurrySpread = 50 * time.Microsecond
