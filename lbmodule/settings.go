@@ -22,10 +22,10 @@ type Settings struct {
 	// A backend is dead while no connection to it can be made. Default: 0, when nobody is usable.
 	PanicThreshold float64 `json:"panic_threshold,omitempty"`
 
-	// How old an outage of all backends may be for requests, whatever their method, to wait it out: they wait until a connection
-	// to one can be made again, or the outage is older than this; then the answer is 503. A duration from 1ms to 1m, or
-	// `{"disabled": true}`. At most 10,000 requests of a pool wait. With `load_balancing.try_duration` it is that which says
-	// how long to wait. Default: 2s.
+	// How long an outage of all backends may have lasted for requests, whatever their method, to wait for its end. They wait until
+	// a connection to one can be made again, or the outage is older than this; then the answer is 503. A duration from 1ms to 1m, or
+	// `{"disabled": true}`. At most 10,000 requests of a pool wait. With `load_balancing.try_duration`, that says how
+	// long to wait, and this is ignored. Default: 2s.
 	Hold *Hold `json:"hold,omitempty"`
 
 	// Lets requests wait for a free slot while all usable backends are at their max_requests: those of one client in
@@ -205,8 +205,8 @@ type Breaker struct {
 	Probes int `json:"probes,omitempty"`
 
 	// The statuses of answers that are failures, besides errors and timeouts: numbers, or of gRPC words such as
-	// `"grpc:unavailable"`. A 503 with `Retry-After` is none, nor is `grpc:resource_exhausted`, nor `grpc:deadline_exceeded` when the
-	// time was up that the client had set. Default: 502, 503, 504, grpc:unknown, grpc:deadline_exceeded, grpc:internal,
+	// `"grpc:unavailable"`. A 503 with `Retry-After` is none, nor is `grpc:resource_exhausted`, nor `grpc:deadline_exceeded` once the
+	// time that the client had set is up. Default: 502, 503, 504, grpc:unknown, grpc:deadline_exceeded, grpc:internal,
 	// grpc:unavailable, grpc:data_loss.
 	FailureStatus []Status `json:"failure_status,omitempty"`
 
@@ -244,8 +244,8 @@ type Retry struct {
 	// How many attempts there are in all. Default: 2.
 	Attempts int `json:"attempts,omitempty"`
 
-	// What is tried again: `connect`, `reset`, `timeout`, and statuses of answers, of gRPC those of answers without a body. All but
-	// `connect` for idempotent requests only, of which gRPC calls are none. Default: connect, reset, timeout, 502, 503, 504,
+	// What is tried again: `connect`, `reset`, `timeout`, and statuses of answers; gRPC's only if the answer has no body. All but
+	// `connect` for idempotent requests only; gRPC calls are not idempotent. Default: connect, reset, timeout, 502, 503, 504,
 	// grpc:unavailable.
 	On []string `json:"on,omitempty"`
 
