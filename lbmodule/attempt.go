@@ -83,7 +83,13 @@ func (q *request) pass(original *http.Request, res *http.Response) *http.Respons
 func (q *request) roundTrip(transport http.RoundTripper, r *http.Request, start time.Time) (res *http.Response, err error) {
 	q.asks(start)
 	l, sent := q.lease.Latency(), q.sending // a copy may take the attempt's place
-	defer func() { told(l, sent, err) }()
+	defer func() {
+		if c := q.race.Load(); c != nil && err == nil {
+			told(l, sent, c.overtook)
+			return
+		}
+		told(l, sent, err)
+	}()
 	if delay := q.hedgeDelay(r, start); delay > 0 {
 		return q.hedged(transport, r, delay)
 	}

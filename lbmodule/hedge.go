@@ -155,6 +155,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 		q.outrun(c)
 		return res, err
 	}
+	c.overtook = err
 	q.overtaken(r.Context(), c, res, err)
 	if err == nil {
 		res.Body.Close()
@@ -176,6 +177,7 @@ type hedgeCopy struct {
 	first       int // position in set of the backend of the first attempt
 	original    *http.Request
 	url         url.URL
+	overtook    error // how the first attempt ended, if the copy won
 
 	mu     sync.Mutex // guards what follows, until ended is closed
 	sent   bool

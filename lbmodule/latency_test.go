@@ -8,12 +8,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -171,4 +173,47 @@ func TestPeakEWMANeedsALoadBalancer(t *testing.T) {
 		!strings.Contains(err.Error(), "noon: must be first_byte or last_byte") {
 		t.Errorf("until noon: %v", err)
 	}
+}
+
+// A backend that hangs has said nothing when the copy of a request was answered in its place: it gets no new requests.
+func TestHedgeToldNothing(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "hedge-told", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.9, "max_extra": 1},
+		"load_balancing": {"selection_policy": {"policy": "first"}}}`)
+	h.logger = zap.NewNop()
+	q := &request{h: h}
+	q.next(newRequest(t), httptest.NewRecorder())
+	synctest.Test(t, func(t *testing.T) {
+		members := make([]balance.Member, 2)
+		for i := range members {
+			l := h.static.Load().view.Member(i).Latency()
+			for range 100 {
+				l.Answered(10*time.Millisecond, time.Now())
+			}
+			members[i] = balance.Member{Weight: 1, Load: new(atomic.Int64), Latency: l}
+		}
+		for range 200 {
+			h.pool.Latency.Add(10*time.Millisecond, time.Now())
+		}
+		hung := members[0].Latency
+		hung.Asked(time.Now()) // by another request, which waits all the while
+		time.Sleep(time.Second)
+		info, _ := dialInfo(q.upstream)
+		r := newRequest(t)
+		r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
+		r.Body = nil
+		var canceled atomic.Int64
+		if res, err := q.attempt(scripted{"a:1": after(time.Hour, 200, &canceled), "b:1": says(1, 200)}, r); err != nil || res.StatusCode != http.StatusOK || len(q.trail) != 2 {
+			t.Fatalf("%v, %v, %d attempts", res, err, len(q.trail))
+		}
+		synctest.Wait()
+		q.end()
+		p := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1})
+		for range 100 {
+			i := p.Pick(nil)
+			if i == 0 {
+				t.Fatal("a backend that hangs is taken for one that has answered")
+			}
+			members[i].Load.Add(-1)
+		}
+	})
 }
