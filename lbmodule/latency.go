@@ -48,14 +48,14 @@ func (q *request) isWatched(res *http.Response, err error, took time.Duration, n
 	if p := &q.h.passive; p.settings.Span > 0 && p.failed(res, err, took) {
 		return true
 	}
-	return q.verdict.Outcome == pool.Failure && q.set.view.Deciding(q.lease.Index(), q.verdict.Refused, now)
+	return q.verdict.Outcome == pool.Failure && q.lease.Deciding(q.verdict.Refused, now)
 }
 
 // learnEnd tells it what is known at the answer's end only.
 func (q *request) learnEnd(now time.Time) {
 	took, known := q.took(now)
 	switch l := q.lease.Latency(); {
-	case q.answer.broken && !q.set.view.Deciding(q.lease.Index(), false, now):
+	case q.answer.broken && !q.lease.Deciding(false, now):
 		l.Failed(took, now)
 	case !q.lastByte || !known:
 	case q.answer.complete:

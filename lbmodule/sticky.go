@@ -155,7 +155,12 @@ func (q *request) bind(r *http.Request) {
 		return
 	}
 	at, was := q.lease.Index(), q.session.member
+	if !q.lease.Of(q.set.view) { // there was nobody for another attempt in a set that is newer than the one of this
+		at = q.set.find(q.upstream.Dial)
+	}
 	switch {
+	case at < 0:
+		return // there are no sessions any more at a backend that was taken out
 	case was == at:
 		if !q.set.sessionsOf(s).renew(r) {
 			return

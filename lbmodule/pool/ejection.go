@@ -180,10 +180,10 @@ func (v *View) Suspect(i int) bool {
 	return m.refused.Load() > 0 || m.vitals.breaker.Run() > 0
 }
 
-// Deciding tells whether the breaker of the member at position i has not seen enough failures yet to open, and hears of the one that
-// is about to be told.
-func (v *View) Deciding(i int, refused bool, now time.Time) bool {
-	m := v.members[i]
+// Deciding tells whether the breaker of the lease's member has not seen enough failures yet to open, and hears of the one that is
+// about to be told.
+func (l *Lease) Deciding(refused bool, now time.Time) bool {
+	v, m := l.view, l.member
 	if v.settings.ConnectionsOnly {
 		return refused && !m.dead.Load()
 	}

@@ -48,6 +48,9 @@ type Lease struct {
 // Held tells whether the lease holds a slot.
 func (l *Lease) Held() bool { return l.member != nil }
 
+// Of tells whether v granted the lease.
+func (l *Lease) Of(v *View) bool { return l.view == v }
+
 // Index is the member's position among the backends of the view that granted the lease.
 func (l *Lease) Index() int { return l.index }
 
