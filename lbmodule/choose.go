@@ -146,6 +146,7 @@ func (q *request) choose(r *http.Request, retry bool) error {
 			if q.sleep(r.Context(), q.set.view.Snapshot(), minPoll) || r.Context().Err() == nil && time.Now().Before(q.patience) {
 				continue
 			}
+			return err
 		}
 		if err == nil || !q.await(r.Context(), err) {
 			return err

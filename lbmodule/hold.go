@@ -21,6 +21,8 @@ const (
 	// lastLook is how long before it gives up whoever waits has the dead be tried once more: the time between two tries may be longer
 	// than what is left.
 	lastLook = 100 * time.Millisecond
+	// endedPoll is the time between two looks at the backends of a config that has ended: nobody tells its requests that one is back.
+	endedPoll = 50 * time.Millisecond
 )
 
 // await waits until another choice may succeed, after one that failed with err. It returns false when the request has
@@ -80,16 +82,28 @@ func (q *request) sleep(ctx context.Context, snapshot *pool.Snapshot, d time.Dur
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-snapshot.Replaced():
-	case <-q.set.superseded:
-	case <-changed:
-	case <-timer.C:
-		return false
-	case <-ctx.Done():
-		return false
+	ended, look := q.set.view.Ended(), (<-chan time.Time)(nil)
+	for {
+		select {
+		case <-snapshot.Replaced():
+			return true
+		case <-q.set.superseded:
+			return true
+		case <-changed:
+			return true
+		case <-ended:
+			ticker := time.NewTicker(endedPoll)
+			defer ticker.Stop()
+			ended, look = nil, ticker.C
+			q.set.view.LookAgain(time.Now())
+		case <-look:
+			q.set.view.LookAgain(time.Now())
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
 	}
-	return true
 }
 
 // goneSince is since when there has been nobody whom the request could go to, for no other reason than that no connection can be

@@ -345,3 +345,52 @@ func TestTryInterval(t *testing.T) {
 		t.Errorf("the backend was tried %d times in 2s, want about 40", n)
 	}
 }
+
+// A config that ends in the middle of an outage leaves those behind who wait: they are served when the backend is back.
+func TestHoldOverReload(t *testing.T) {
+	t.Parallel()
+	const settings = `{"name": "hold-reload", "upstreams": [{"dial": "a:1"}]}`
+	before := newConfig(t)
+	h := before.mustLoad(settings)
+	g := new(gate)
+	status := make(chan int)
+	go func() {
+		s, _, _ := g.serve(h, newRequest(t))
+		status <- s
+	}()
+	eventually(t, "the request to wait", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	next := newConfig(t).mustLoad(settings)
+	again := gated(t, next)
+	before.cancel()
+	again.open.Store(true)
+	g.open.Store(true)
+	if s := <-status; s != http.StatusOK {
+		t.Errorf("status %d, want 200: the backend is back", s)
+	}
+}
+
+// A request that finds the backend gone when its config has ended does not wait for longer than others.
+func TestHoldAfterReload(t *testing.T) {
+	t.Parallel()
+	c := newConfig(t)
+	h := c.mustLoad(`{"name": "hold-after-reload", "hold": "300ms", "upstreams": [{"dial": "a:1"}]}`)
+	c.cancel()
+	r := newRequest(t)
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	status, attempts, took := new(gate).serve(h, r.WithContext(ctx))
+	if ctx.Err() != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("status %d after %d attempts and %v, want 503 after 300 ms", status, attempts, took)
+	}
+}
+
+// Nor does it ask as fast as it can where lb_try_duration rules.
+func TestTryDurationAfterReload(t *testing.T) {
+	t.Parallel()
+	c := newConfig(t)
+	h := c.mustLoad(`{"name": "try-after-reload", "load_balancing": {"try_duration": "300ms", "try_interval": "20ms"}, "upstreams": [{"dial": "a:1"}]}`)
+	c.cancel()
+	if _, attempts, took := new(gate).serve(h, newRequest(t)); attempts > 20 {
+		t.Errorf("%d attempts in %v, want one every 20 ms at most", attempts, took)
+	}
+}

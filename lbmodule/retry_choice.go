@@ -60,6 +60,10 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 		}
 		snapshot := q.set.view.Snapshot()
 		next, err := q.chooseNext(r)
+		if err == nil && waited && next.lease.Held() && next.lease.Dead() {
+			next.lease.Abandon() // the snapshot does not show that yet
+			err = pool.ErrNone
+		}
 		switch {
 		case err == nil && waited:
 			q.choice = next

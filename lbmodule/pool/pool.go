@@ -207,6 +207,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 		settings: settings,
 		backends: slices.Clone(backends),
 		members:  make([]*Member, len(backends)),
+		ended:    make(chan struct{}),
 	}
 	now := time.Now()
 	p.mu.Lock()

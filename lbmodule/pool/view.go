@@ -36,6 +36,7 @@ type View struct {
 	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
 	due    time.Time   // when timer fires; zero if it does not
 	closed bool
+	ended  chan struct{} // closed with the view
 
 	built time.Time     // when the last snapshot was
 	took  time.Duration // to build
@@ -66,6 +67,7 @@ func (v *View) Close() {
 		return
 	}
 	v.closed = true
+	close(v.ended)
 	if v.timer != nil {
 		v.timer.Stop()
 	}
@@ -267,7 +269,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 			v.buildPicker(s, old, t)
 		}
 	}
-	if v.pool.panicking.Swap(s.panicking) != s.panicking {
+	if !v.closed && v.pool.panicking.Swap(s.panicking) != s.panicking {
 		e := Event{Kind: PanicEnded, Pool: v.pool.name, Usable: s.usable, Total: s.total}
 		if s.panicking {
 			e.Kind = PanicBegan
