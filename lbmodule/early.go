@@ -31,21 +31,33 @@ func (h *Handler) hearOut() {
 	}
 }
 
-// heardOut is a connection whose writes fail after its reads. One goroutine reads from it and another writes, as transports do.
+// heardOut is a connection whose writes fail after its reads. One goroutine reads from it and another writes, as transports do. Until a
+// request is sent it may be one for both, as in TLS's handshake: then there is nobody who could read while a write waits.
 type heardOut struct {
 	net.Conn
 	once  sync.Once
 	over  chan struct{} // closed when there is nothing more to read
 	reads atomic.Uint64 // how many there have been
 	half  atomic.Bool   // closed for writing
+
+	reading, writing atomic.Bool
+	both             atomic.Bool // it has been read from and written to at the same time
 }
 
 // hearFor is how long a write that has failed waits for the next read. Somebody who does not read does not want to hear.
 const hearFor = 5 * time.Second
 
+// hearFirst is how long it waits where nobody has read yet while somebody wrote: whoever is to read begins when the connection is made.
+const hearFirst = 100 * time.Millisecond
+
 // Read implements [net.Conn].
 func (c *heardOut) Read(p []byte) (int, error) {
+	c.reading.Store(true)
+	if c.writing.Load() {
+		c.both.Store(true)
+	}
 	n, err := c.Conn.Read(p)
+	c.reading.Store(false)
 	c.reads.Add(1)
 	if err != nil {
 		c.once.Do(c.end)
@@ -55,6 +67,11 @@ func (c *heardOut) Read(p []byte) (int, error) {
 
 // Write implements [net.Conn].
 func (c *heardOut) Write(p []byte) (int, error) {
+	c.writing.Store(true)
+	defer c.writing.Store(false)
+	if c.reading.Load() {
+		c.both.Store(true)
+	}
 	n, err := c.Conn.Write(p)
 	if (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) && !c.half.Load() {
 		c.hearOut() // after a reset there is an end to what can be read
@@ -64,6 +81,18 @@ func (c *heardOut) Write(p []byte) (int, error) {
 
 // hearOut waits until everything has been read.
 func (c *heardOut) hearOut() {
+	if !c.both.Load() {
+		begun := time.NewTimer(hearFirst)
+		defer begun.Stop()
+		select {
+		case <-c.over:
+			return
+		case <-begun.C:
+		}
+		if !c.both.Load() {
+			return
+		}
+	}
 	tick := time.NewTicker(hearFor)
 	defer tick.Stop()
 	for before := c.reads.Load(); ; {

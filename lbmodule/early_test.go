@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -59,6 +60,7 @@ func TestHeardOut(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				chunks := make(chan string, 1)
 				c := &heardOut{Conn: resetConn{err: test.err, chunks: chunks}, over: make(chan struct{})}
+				c.both.Store(true) // as a transport's goroutines have it
 				if test.then == nil {
 					if err := c.CloseWrite(); err != nil {
 						t.Error(err)
@@ -83,4 +85,18 @@ func TestHeardOut(t *testing.T) {
 	if err := c.CloseWrite(); !errors.Is(err, http.ErrNotSupported) {
 		t.Errorf("closing for writing what cannot be: %v", err)
 	}
+}
+
+// During a handshake nobody else reads: a write that fails then waits for nothing.
+func TestHeardOutInHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &heardOut{Conn: resetConn{err: syscall.ECONNRESET, chunks: make(chan string)}, over: make(chan struct{})}
+		start := time.Now()
+		if err := tls.Client(c, &tls.Config{ServerName: "x"}).HandshakeContext(t.Context()); err == nil {
+			t.Fatal("no error")
+		}
+		if took := time.Since(start); took >= time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
