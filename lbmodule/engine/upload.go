@@ -93,7 +93,9 @@ func (u *upload) isThere(atOnce time.Duration) bool {
 	}
 	u.mu.Lock()
 	there := u.ended
-	u.handed = !there
+	if !there {
+		u.handed = true // once it has ended, its goroutine looks there without the lock
+	}
 	u.mu.Unlock()
 	if there {
 		<-u.over

@@ -410,3 +410,16 @@ func TestUploadIsNotRepeated(t *testing.T) {
 		}
 	}
 }
+
+// The end of a body may come just when it has been waited for long enough. It is the race detector that judges here.
+func TestUploadEndsWhenTimeIsUp(t *testing.T) {
+	for range 3000 {
+		u := newUpload()
+		u.start(io.NopCloser(strings.NewReader("0123456789")), 10)
+		if u.isThere(time.Nanosecond) {
+			close(u.begin)
+		} else if text, err := io.ReadAll(u); err != nil || string(text) != "0123456789" {
+			t.Fatalf("%q, %v", text, err)
+		}
+	}
+}
