@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -96,6 +97,35 @@ func TestInformed(t *testing.T) {
 			t.Errorf("informed %v: %v, again %v, told %d times", informs, err, q.again, told)
 		}
 		q.end()
+	}
+}
+
+// A transport that is not done with an earlier attempt tells the client nothing in the name of a later one.
+func TestInformedByAnEarlierAttempt(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
+	var told []int
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, _ textproto.MIMEHeader) error {
+		told = append(told, status)
+		return nil
+	}}
+	q := &request{h: h}
+	defer q.end()
+	var traces [2]*httptrace.ClientTrace
+	for i := range traces {
+		r := newRequest(t)
+		q.next(r, httptest.NewRecorder())
+		_, _ = q.attempt(roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			traces[i] = httptrace.ContextClientTrace(r.Context())
+			if i == 1 {
+				_ = traces[0].Got1xxResponse(102, nil)
+				_ = traces[1].Got1xxResponse(103, nil)
+				_ = traces[0].Got1xxResponse(102, nil)
+			}
+			return nil, errors.New("reset")
+		}), r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: trace.Got1xxResponse})))
+	}
+	if !slices.Equal(told, []int{103}) {
+		t.Errorf("the client is told %v, want 103 of the second attempt", told)
 	}
 }
 
