@@ -119,10 +119,12 @@ func (q *request) asks(now time.Time) {
 	}
 }
 
-// told tells l that the attempt that sent waits no more; err is how it ended. It is told once.
+// told tells l that the attempt that sent waits no more; err is how it ended. It is told once. What ended because nothing came is no sign
+// of life.
 func told(l *balance.Latency, sent *sending, err error) {
 	if l != nil && (sent == nil || sent.waits.Swap(waitsNoMore) == waiting) {
-		l.Told(!errors.Is(err, context.Canceled) && !errors.Is(err, errHedgeWon), time.Now())
+		silence := errors.Is(err, context.Canceled) || errors.Is(err, errHedgeWon) || isTimeout(err)
+		l.Told(!silence, time.Now())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -173,6 +174,38 @@ func TestPeakEWMANeedsALoadBalancer(t *testing.T) {
 		!strings.Contains(err.Error(), "noon: must be first_byte or last_byte") {
 		t.Errorf("until noon: %v", err)
 	}
+}
+
+// An attempt whose time was up is no sign of life from a backend that others wait for.
+func TestTimeoutIsSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct {
+			err   error
+			hangs bool
+		}{{os.ErrDeadlineExceeded, true}, {errTryTimeout, true}, {context.Canceled, true}, {errors.New("reset"), false}, {nil, false}} {
+			members := make([]balance.Member, 2)
+			for i := range members {
+				members[i] = balance.Member{Weight: 1, Load: new(atomic.Int64), Latency: new(balance.Latency)}
+				for range 100 {
+					members[i].Latency.Answered(10*time.Millisecond, time.Now())
+				}
+			}
+			l := members[0].Latency
+			l.Asked(time.Now()) // by another request, which waits all the while
+			l.Asked(time.Now())
+			time.Sleep(time.Second)
+			told(l, nil, test.err)
+			p, asked := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1}), false
+			for range 100 {
+				i := p.Pick(nil)
+				asked = asked || i == 0
+				members[i].Load.Add(-1)
+			}
+			if asked == test.hangs {
+				t.Errorf("after %v, a backend on which another request waits gets more: %v", test.err, asked)
+			}
+		}
+	})
 }
 
 // A backend that hangs has said nothing when the copy of a request was answered in its place: it gets no new requests.
