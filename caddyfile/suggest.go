@@ -64,7 +64,11 @@ func withHint(err error, block, word string) error {
 		if !is {
 			continue
 		}
-		if nearest := lbmodule.Nearest(word, own); nearest != "" {
+		nearest := lbmodule.Nearest(word, own)
+		if long := "lb_" + word; nearest == "" && slices.Contains(own, long) {
+			nearest = long
+		}
+		if nearest != "" {
 			return fmt.Errorf("%w; did you mean %s?", err, nearest)
 		}
 		if nearest := lbmodule.Nearest(word, slices.Concat(slices.Collect(maps.Values(family))...)); nearest != "" {
