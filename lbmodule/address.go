@@ -32,7 +32,7 @@ func ValidateAddress(address string) error {
 		return fmt.Errorf("must be one socket, not a range of %d ports", n)
 	}
 	if parsed.StartPort == 0 {
-		return fmt.Errorf("must have a port")
+		return fmt.Errorf("must have a port from 1 to 65535")
 	}
 	return nil
 }
