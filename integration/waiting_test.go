@@ -38,7 +38,9 @@ func TestReloadWhileWaiting(t *testing.T) {
 					statuses <- status
 				}()
 			}
-			waitFor(t, "the requests to wait", func() bool { return c.waiting("p") == requests })
+			waitFor(t, "the requests to wait", func() bool {
+				return c.waiting("p") == requests && total(c.scrape(), "caddy_load_balancer_held_requests", `pool="p"`) == requests
+			})
 			if err := c.reload(siteConfig("header X-Config new\n" + site)); err != nil {
 				t.Fatal(err)
 			}

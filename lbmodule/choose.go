@@ -39,6 +39,7 @@ type request struct {
 	refused  error // why nobody was chosen; nil if somebody was
 
 	started   time.Time // if retries are bounded by time
+	gaveUp    bool      // that time is up, and the dead are being tried once more
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
 	lost     bool      // no connection could be made for the last attempt
@@ -224,7 +225,7 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 		return q.acquireSession(s, safe, r)
 	}
 	key := q.key
-	if q.attempts == 0 && q.heldUntil.IsZero() && !q.h.Queue.enabled() {
+	if q.attempts == 0 && q.queued == 0 && !q.h.Queue.enabled() {
 		key.Now = q.live.started // it has not waited
 	}
 	return q.set.acquire(q.h.policy, key, q.tried, safe, r, q.w)

@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"time"
 
@@ -12,14 +13,14 @@ import (
 const (
 	// maxHeld is how long a request waits at most while no backend has been checked yet.
 	maxHeld = time.Second
-	// minPoll is the least time between two looks at a pool, while somebody waits for it as reverse_proxy's words say.
+	// minPoll is the least time between two looks at a pool, while somebody waits for it.
 	minPoll = 10 * time.Millisecond
 	// maxHolding is how many requests of a pool wait at a time until a dead backend is back.
 	maxHolding = 10_000
 	// maxReleases is how often a request is sent on its way after it has waited, should it find the backend dead again.
 	maxReleases = 5
-	// lastLook is how long before it gives up whoever waits has the dead be tried once more: the time between two tries may be longer
-	// than what is left.
+	// lastLook is for how long whoever is about to give up waits for the dead to be tried once more: the time between two tries may be
+	// longer than what was left.
 	lastLook = 100 * time.Millisecond
 	// endedPoll is the time between two looks at the backends of a config that has ended: nobody tells its requests that one is back.
 	endedPoll = 50 * time.Millisecond
@@ -58,18 +59,21 @@ func (q *request) stockLeft() time.Duration {
 	return q.h.retries.stock.duration - time.Since(q.started)
 }
 
-// awaitStock is await as reverse_proxy's words say: the dead are tried each lb_try_interval, and once more shortly before the end. It
-// returns false when the time is up, or the client is gone.
+// awaitStock is await as reverse_proxy's words say: the dead are tried each lb_try_interval, and once more when the time is up. It
+// returns false when that is over, or the client is gone.
 func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool {
-	interval, left := max(q.h.retries.stock.interval, minPoll), q.stockLeft()
-	if left <= 0 || ctx.Err() != nil {
+	if q.gaveUp || ctx.Err() != nil {
 		return false
 	}
-	q.set.view.Look(min(interval, left), time.Now())
-	d := min(interval, left)
-	if early := left - lastLook; early > 0 {
-		d = min(d, early)
+	interval := max(q.h.retries.stock.interval, minPoll)
+	d := min(interval, q.stockLeft())
+	if d <= 0 {
+		q.gaveUp = true
+		interval, d = minPoll, lastLook
 	}
+	q.h.pool.Hold(math.MaxInt) // counted only: reverse_proxy has no bound
+	defer q.h.pool.EndHold()
+	q.set.view.Look(interval, time.Now())
 	return q.sleep(ctx, snapshot, d) || ctx.Err() == nil
 }
 
@@ -135,7 +139,7 @@ func (q *request) holdOn(ctx context.Context, snapshot *pool.Snapshot, since tim
 		left = lastLook
 	}
 	if !woken && ctx.Err() == nil {
-		q.set.view.LookOnce(since)
+		q.set.view.Look(minPoll, time.Now())
 		woken = q.sleep(ctx, snapshot, left)
 	}
 	q.patience = time.Now().Add(q.h.hold)

@@ -329,8 +329,8 @@ func TestIsUnreachable(t *testing.T) {
 // While requests wait as lb_try_duration says, a dead backend is tried each lb_try_interval, as by reverse_proxy: it may be back only just
 // before they give up.
 func TestTryInterval(t *testing.T) {
-	t.Parallel()
 	h := newConfig(t).mustLoad(`{"name": "try-interval", "load_balancing": {"try_duration": "10s", "try_interval": "50ms"}, "upstreams": [{"dial": "a:1"}]}`)
+	t.Parallel()
 	g := gated(t, h)
 	tried := make(chan int64, 1)
 	time.AfterFunc(2*time.Second, func() {
@@ -346,9 +346,23 @@ func TestTryInterval(t *testing.T) {
 	}
 }
 
+// A backend that is back only just before the time is up is found, however long the time between two tries.
+func TestTryUntilTheEnd(t *testing.T) {
+	for name, interval := range map[string]string{"short": "20ms", "longer than the time": "10s"} {
+		h := newConfig(t).mustLoad(`{"name": "try-end-` + interval + `", "load_balancing": {"try_duration": "1s", "try_interval": "` + interval + `"}, "upstreams": [{"dial": "a:1"}]}`)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := gated(t, h)
+			time.AfterFunc(985*time.Millisecond, func() { g.open.Store(true) })
+			if status, _, took := g.serve(h, newRequest(t)); status != http.StatusOK || took > 1500*time.Millisecond {
+				t.Errorf("status %d after %v", status, took)
+			}
+		})
+	}
+}
+
 // A config that ends in the middle of an outage leaves those behind who wait: they are served when the backend is back.
 func TestHoldOverReload(t *testing.T) {
-	t.Parallel()
 	const settings = `{"name": "hold-reload", "upstreams": [{"dial": "a:1"}]}`
 	before := newConfig(t)
 	h := before.mustLoad(settings)
@@ -371,7 +385,6 @@ func TestHoldOverReload(t *testing.T) {
 
 // A request that finds the backend gone when its config has ended does not wait for longer than others.
 func TestHoldAfterReload(t *testing.T) {
-	t.Parallel()
 	c := newConfig(t)
 	h := c.mustLoad(`{"name": "hold-after-reload", "hold": "300ms", "upstreams": [{"dial": "a:1"}]}`)
 	c.cancel()
@@ -386,7 +399,6 @@ func TestHoldAfterReload(t *testing.T) {
 
 // Nor does it ask as fast as it can where lb_try_duration rules.
 func TestTryDurationAfterReload(t *testing.T) {
-	t.Parallel()
 	c := newConfig(t)
 	h := c.mustLoad(`{"name": "try-after-reload", "load_balancing": {"try_duration": "300ms", "try_interval": "20ms"}, "upstreams": [{"dial": "a:1"}]}`)
 	c.cancel()

@@ -47,6 +47,8 @@ var (
 		"Copies of requests that were answered before the request.", "pool")
 	queueMetric = gauge("queue_length",
 		"Requests that wait for a slot on a backend.", "pool")
+	heldMetric = gauge("held_requests",
+		"Requests that wait for a dead backend to be back.", "pool")
 	backendsMetric = gauge("backends",
 		"Backends that have a weight.", "pool")
 	usableMetric = gauge("usable_backends",

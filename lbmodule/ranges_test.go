@@ -197,6 +197,21 @@ func TestQueueWithoutCaps(t *testing.T) {
 	}
 }
 
+func TestHoldBesideTryDuration(t *testing.T) {
+	const hold = `"hold": "3s"`
+	for config, want := range map[string]bool{
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "1s"}, ` + hold + `}`: true,
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "1s"}}`:               false,
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retries": 1}, ` + hold + `}`:         false,
+		`{"upstreams": [{"dial": "a:1"}], ` + hold + `}`:                                           false,
+	} {
+		h := newConfig(t).mustLoad(config)
+		if got := strings.Contains(strings.Join(h.warnings, "\n"), "hold is ignored"); got != want {
+			t.Errorf("%s: warnings %q", config, h.warnings)
+		}
+	}
+}
+
 func TestManyBackends(t *testing.T) {
 	list := func(n int) string {
 		var upstreams []string

@@ -46,6 +46,9 @@ func (q *request) reserve(r *http.Request, res *http.Response, reason pool.Retry
 // reserveStock is reserve by reverse_proxy's words.
 func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.RetryReason) bool {
 	s := q.h.retries.stock
+	if s.duration > 0 && q.stockLeft() <= 0 {
+		return false
+	}
 	waited := false
 	if q.lost && s.waits() && !q.others() {
 		// Those who are back are found sooner than by asking them in turn.
@@ -55,9 +58,6 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 		return false
 	}
 	for ; ; waited = true {
-		if s.duration > 0 && q.stockLeft() <= 0 || r.Context().Err() != nil {
-			return false
-		}
 		snapshot := q.set.view.Snapshot()
 		next, err := q.chooseNext(r)
 		if err == nil && waited && next.lease.Held() && next.lease.Dead() {
@@ -73,8 +73,9 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 		case res != nil || s.duration == 0:
 			return false // an answer is better than waiting for another
 		}
-		// The loop ends with the duration.
-		q.awaitStock(r.Context(), snapshot)
+		if !q.awaitStock(r.Context(), snapshot) {
+			return false
+		}
 	}
 }
 

@@ -170,6 +170,9 @@ func (h *Handler) warn(r *roster) {
 		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
 		warn("queue without max_requests: no backend is ever full, so that no request waits")
 	}
+	if h.Hold != nil && h.LoadBalancing != nil && h.LoadBalancing.TryDuration > 0 {
+		warn("hold is ignored: lb_try_duration says how long requests wait")
+	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
 	}

@@ -190,17 +190,10 @@ func (m *Member) hurryOthers() {
 	}
 }
 
-// LookOnce has the dead members be tried at once, the first time that it is called for that outage.
-func (v *View) LookOnce(since time.Time) {
-	if v.looked.Swap(since.UnixNano()) != since.UnixNano() {
-		v.hurry()
-	}
-}
-
 // Look has the dead members be tried at once, but not more often than each interval.
 func (v *View) Look(interval time.Duration, now time.Time) {
-	last := v.tried.Load()
-	if now.UnixNano()-last >= int64(interval) && v.tried.CompareAndSwap(last, now.UnixNano()) {
+	last := v.looked.Load()
+	if now.UnixNano()-last >= int64(interval) && v.looked.CompareAndSwap(last, now.UnixNano()) {
 		v.hurry()
 	}
 }

@@ -334,8 +334,8 @@ func TestAllComeBackTogether(t *testing.T) {
 	})
 }
 
-// When somebody is about to give up, all are tried at once, one time.
-func TestLookOnce(t *testing.T) {
+// When somebody looks, all are tried at once, and no more often than that.
+func TestLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
 		defer v.Close()
@@ -353,9 +353,9 @@ func TestLookOnce(t *testing.T) {
 		for before := 0; before != tries(); time.Sleep(firstRedial) { // until none is due soon
 			before = tries()
 		}
-		before, since := tries(), v.Snapshot().Gone()
-		v.LookOnce(since)
-		v.LookOnce(since)
+		before := tries()
+		v.Look(time.Second, time.Now())
+		v.Look(time.Second, time.Now())
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
 		if n := tries() - before; n < 3 || n > 4 {

@@ -29,8 +29,7 @@ type View struct {
 	members  []*Member // by position in backends
 
 	snap   atomic.Pointer[Snapshot]
-	looked atomic.Int64 // for which outage LookOnce has done something, in Unix nanoseconds
-	tried  atomic.Int64 // when Look last did something, in Unix nanoseconds
+	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
 
 	mu     sync.Mutex  // guards the replacement of snap and what follows
 	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
