@@ -74,6 +74,7 @@ func (q *request) another(r *http.Request, res *http.Response, err error) (reaso
 // pass passes an answer on to the client.
 func (q *request) pass(original *http.Request, res *http.Response) *http.Response {
 	q.passed = res
+	q.leave()
 	q.bind(original)
 	q.watch(original.Context(), res)
 	return res
@@ -236,6 +237,7 @@ func (q *request) end() {
 		q.lease.Judge(q.verdict, now)
 	}
 	q.lease.Release()
+	q.leave()
 	q.live.done()
 	q.body.detach()
 	q.tunnel.finish()

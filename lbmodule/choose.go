@@ -39,13 +39,16 @@ type request struct {
 	refused  error // why nobody was chosen; nil if somebody was
 
 	started   time.Time // if retries are bounded by time
+	looks     int       // how often it has waited for lb_try_interval
 	gaveUp    bool      // that time is up, and the dead are being tried once more
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
-	lost     bool      // no connection could be made for the last attempt
-	unsent   int       // attempts that do not count, because of that
-	patience time.Time // until when it may wait for a slot, because of that; zero if there was no need to so far
-	releases int       // how often it went on after it had waited for a backend to be back
+	lost     bool       // no connection could be made for the last attempt
+	unsent   int        // attempts that do not count, because of that
+	patience time.Time  // until when it may wait for a slot, because of that; zero if there was no need to so far
+	stays    *memberSet // that lives for the request's sake; nil if there is none
+	holds    int        // how often it waited for a backend to be back
+	releases int        // how often it went on after that, having found a backend gone
 
 	live  liveRequest
 	debug bool // the client is told how backends were chosen
@@ -170,13 +173,16 @@ func (h *Handler) strict() bool {
 }
 
 // mayQueue tells whether the request may wait for a slot, with how many others and for how long. Where there is no queue, those may
-// who had to wait for a backend: they are all let go together when one is back.
+// who had to wait for a backend: they are all let go together when one is back, however short the queue for others is.
 func (q *request) mayQueue(now time.Time) (size int, timeout time.Duration, may bool) {
-	if queue := q.h.Queue; queue.enabled() {
-		return queue.Size, time.Duration(queue.Timeout), true
-	}
 	timeout = q.patience.Sub(now)
-	return maxHolding, timeout, timeout > 0
+	if may = timeout > 0; may {
+		size = maxHolding
+	}
+	if queue := q.h.Queue; queue.enabled() {
+		return max(size, queue.Size), max(timeout, time.Duration(queue.Timeout)), true
+	}
+	return size, timeout, may
 }
 
 // queueUp waits for a slot.

@@ -21,11 +21,11 @@ const maxSets = 128
 // memberSets finds the memberSet of a list of upstreams that was seen before, so that the policy goes on where
 // it was: a round robin that began anew at each request would send all of them to one backend.
 type memberSets struct {
-	mu     sync.Mutex
-	known  []knownSet                    // the most recently used first
-	hosts  map[string]*reverseproxy.Host // by address; they hold what passive checks count
-	redial func(*memberSet) []func()     // has members tried that are dead; nil while they are not to be
-	closed bool
+	mu      sync.Mutex
+	known   []knownSet                    // the most recently used first
+	hosts   map[string]*reverseproxy.Host // by address; they hold what passive checks count
+	watched bool                          // members are tried that are dead
+	closed  bool
 }
 
 type knownSet struct {
@@ -89,24 +89,26 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 	settings := h.poolSettings(h.dynamic.isPolled())
 	settings.Unnamed = !h.dynamic.isPolled()
 	k.set, events = newMemberSet(h.pool, h.assemble(k.roster), settings)
-	s.remember(k)
+	s.remember(h, k)
 	return k.set, events
 }
 
 // remember keeps k as the most recently used. The caller holds s.mu.
-func (s *memberSets) remember(k knownSet) {
+func (s *memberSets) remember(h *Handler, k knownSet) {
 	if s.closed {
 		// The config is being unloaded; the request is served, nothing is remembered.
-		k.set.view.Close()
+		k.set.stop(h)
+		k.set.close()
 		return
 	}
-	if s.redial != nil {
-		k.stops = s.redial(k.set)
+	if s.watched {
+		k.stops = h.redial(k.set, false)
 	}
 	s.known = slices.Insert(s.known, 0, k)
 	if len(s.known) > maxSets {
+		s.known[maxSets].set.stop(h)
 		s.known[maxSets].stop()
-		s.known[maxSets].set.view.Close()
+		s.known[maxSets].set.close()
 		s.known = s.known[:maxSets:maxSets]
 	}
 	s.forgetHosts()
@@ -186,28 +188,37 @@ func (s *memberSets) forgetHosts() {
 	}
 }
 
-// close gives up all sets.
+// close gives up all sets, whose members are not tried any more.
 func (s *memberSets) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.known {
-		k.stop()
-		k.set.view.Close()
+		k.set.close()
 	}
 	s.known, s.closed = nil, true
 }
 
-// watch has the members of all sets tried by redial when they are dead; nil ends that.
-func (s *memberSets) watch(redial func(*memberSet) []func()) {
+// watch has the members of all sets tried when they are dead.
+func (s *memberSets) watch(h *Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.redial = redial
+	s.watched = true
 	for i := range s.known {
 		k := &s.known[i]
 		k.stop()
-		if redial != nil {
-			k.stops = redial(k.set)
-		}
+		k.stops = h.redial(k.set, false)
+	}
+}
+
+// stop ends what watch began, but for the sets that requests wait with.
+func (s *memberSets) stop(h *Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watched = false
+	for i := range s.known {
+		k := &s.known[i]
+		k.set.stop(h)
+		k.stop()
 	}
 }
 

@@ -156,17 +156,18 @@ func (h *Handler) start() {
 	h.watchingStatic.start(h)
 	h.watchingDynamic.start(h)
 	if h.dynamic != nil && !h.dynamic.isPolled() {
-		h.dynamic.sets.watch(h.redial)
+		h.dynamic.sets.watch(h)
 	}
 }
 
 // stop ends what start began.
 func (h *Handler) stop() {
+	h.static.Load().stop(h)
+	if h.dynamic != nil {
+		h.dynamic.sets.stop(h)
+	}
 	h.watchingStatic.stop()
 	h.watchingDynamic.stop()
-	if h.dynamic != nil {
-		h.dynamic.sets.watch(nil)
-	}
 }
 
 // provisionStock sets up reverse_proxy's part, with our selector and transport in the places of its own.
@@ -212,7 +213,7 @@ func (h *Handler) Cleanup() error {
 		h.manager.detach(h)
 	}
 	if set := h.static.Load(); set != nil {
-		set.view.Close()
+		set.close()
 	}
 	if h.dynamic != nil {
 		h.dynamic.sets.close()

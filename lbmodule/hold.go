@@ -22,8 +22,6 @@ const (
 	// lastLook is for how long whoever is about to give up waits for the dead to be tried once more: the time between two tries may be
 	// longer than what was left.
 	lastLook = 100 * time.Millisecond
-	// endedPoll is the time between two looks at the backends of a config that has ended: nobody tells its requests that one is back.
-	endedPoll = 50 * time.Millisecond
 )
 
 // await waits until another choice may succeed, after one that failed with err. It returns false when the request has
@@ -62,7 +60,8 @@ func (q *request) stockLeft() time.Duration {
 // awaitStock is await as reverse_proxy's words say: the dead are tried each lb_try_interval, and once more when the time is up. It
 // returns false when that is over, or the client is gone.
 func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool {
-	if q.gaveUp || ctx.Err() != nil {
+	// A look counts as an attempt for lb_retries, which reverse_proxy would make.
+	if n := q.h.retries.attempts; q.gaveUp || ctx.Err() != nil || n > 0 && max(q.attempts, 1)+q.looks >= n {
 		return false
 	}
 	interval := max(q.h.retries.stock.interval, minPoll)
@@ -73,8 +72,13 @@ func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool 
 	}
 	q.h.pool.Hold(math.MaxInt) // counted only: reverse_proxy has no bound
 	defer q.h.pool.EndHold()
+	q.stay()
 	q.set.view.Look(interval, time.Now())
-	return q.sleep(ctx, snapshot, d) || ctx.Err() == nil
+	if q.sleep(ctx, snapshot, d) {
+		return true
+	}
+	q.looks++
+	return ctx.Err() == nil
 }
 
 // sleep waits until there is another snapshot. It returns false when d is over before, or the client is gone.
@@ -86,27 +90,17 @@ func (q *request) sleep(ctx context.Context, snapshot *pool.Snapshot, d time.Dur
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	ended, look := q.set.view.Ended(), (<-chan time.Time)(nil)
-	for {
-		select {
-		case <-snapshot.Replaced():
-			return true
-		case <-q.set.superseded:
-			return true
-		case <-changed:
-			return true
-		case <-ended:
-			ticker := time.NewTicker(endedPoll)
-			defer ticker.Stop()
-			ended, look = nil, ticker.C
-			q.set.view.LookAgain(time.Now())
-		case <-look:
-			q.set.view.LookAgain(time.Now())
-		case <-timer.C:
-			return false
-		case <-ctx.Done():
-			return false
-		}
+	select {
+	case <-snapshot.Replaced():
+		return true
+	case <-q.set.superseded:
+		return true
+	case <-changed:
+		return true
+	case <-timer.C:
+		return false
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -130,6 +124,8 @@ func (q *request) holdOn(ctx context.Context, snapshot *pool.Snapshot, since tim
 		return false
 	}
 	defer q.h.pool.EndHold()
+	q.stay()
+	q.holds++
 	woken := false
 	if early := left - lastLook; early > 0 {
 		if d := q.h.dynamic; d != nil && !d.isPolled() && early > maxHeld {
@@ -164,11 +160,11 @@ func (q *request) holdOut(r *http.Request) bool {
 	q.set.view.Lose(q.tried, now)
 	q.unsent++
 	q.patience = now.Add(q.h.hold)
-	waited := q.queued
+	holds := q.holds
 	if q.refused = q.choose(r, true); q.refused != nil {
 		return false
 	}
-	if q.queued > waited {
+	if q.holds > holds {
 		q.releases++
 	}
 	if q.releases > maxReleases {

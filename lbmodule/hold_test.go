@@ -37,7 +37,7 @@ func gated(t *testing.T, h *Handler) *gate {
 				return nil
 			}
 			return syscall.ECONNREFUSED
-		}))
+		}, false))
 	}
 	return g
 }

@@ -19,6 +19,7 @@ type memberSet struct {
 	upstreams reverseproxy.UpstreamPool // by position in view
 
 	superseded chan struct{} // closed when another set is in its place
+	lifetime   lifetime
 
 	eligible atomic.Pointer[eligibleUpstreams]
 	sign     sync.Once // makes sessions, when they are asked for first
@@ -46,7 +47,7 @@ func newMemberSet(p *pool.Pool, a assembly, settings pool.Settings) (*memberSet,
 // supersede gives the set up, because another one is in its place.
 func (s *memberSet) supersede() {
 	close(s.superseded)
-	s.view.Close()
+	s.close()
 }
 
 // find returns the position of the backend of that address, -1 if it is not in the set.

@@ -17,8 +17,9 @@ import (
 // redialTimeout bounds a connection to a dead backend, unless the transport gives it more.
 const redialTimeout = 3 * time.Second
 
-// redial has the members of set tried when they are dead. Each of the functions that it returns ends that for one of them.
-func (h *Handler) redial(set *memberSet) (stops []func()) {
+// redial has the members of set tried when they are dead; ended tells that the config has ended. Each of the functions that it returns
+// ends that for one of them.
+func (h *Handler) redial(set *memberSet, ended bool) (stops []func()) {
 	if set == nil {
 		return nil
 	}
@@ -33,7 +34,7 @@ func (h *Handler) redial(set *memberSet) (stops []func()) {
 			h.logger.Error("backend cannot be tried", zap.String("pool", h.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 			continue
 		}
-		stops = append(stops, set.view.Member(i).Redial(dial))
+		stops = append(stops, set.view.Member(i).Redial(dial, ended))
 	}
 	return stops
 }

@@ -40,7 +40,7 @@ func (q *request) reserve(r *http.Request, res *http.Response, reason pool.Retry
 			return false
 		}
 	}
-	return q.spend(next, reason)
+	return q.spend(next, reason, false)
 }
 
 // reserveStock is reserve by reverse_proxy's words.
@@ -69,7 +69,7 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 			q.choice = next
 			return true
 		case err == nil:
-			return q.spend(next, reason)
+			return q.spend(next, reason, q.lost && s.waits())
 		case res != nil || s.duration == 0:
 			return false // an answer is better than waiting for another
 		}
@@ -118,11 +118,15 @@ func (q *request) suspect(c choice, tried []int) bool {
 }
 
 // spend takes the retry from the pool's budget and makes next the backend of the next attempt. Waiting for a backend to
-// become usable costs nothing.
-func (q *request) spend(next choice, reason pool.RetryReason) bool {
-	if !q.h.pool.SpendRetry(q.h.retries.budget, reason, time.Now()) {
-		next.lease.Abandon()
-		return false
+// become usable costs nothing. With free there is another attempt also when nothing is left: nothing has been sent yet. But so many
+// connections are refused then that nobody else is to find out which.
+func (q *request) spend(next choice, reason pool.RetryReason, free bool) bool {
+	if now := time.Now(); !q.h.pool.SpendRetry(q.h.retries.budget, reason, now) {
+		if !free {
+			next.lease.Abandon()
+			return false
+		}
+		q.set.view.Lose(q.tried, now)
 	}
 	q.lease.Release() // of an answer that is dropped
 	q.choice = next

@@ -49,7 +49,7 @@ func (w *watching) stop() {
 
 // begin probes the members of the set. Those who were probed before go on without a break. The caller holds w.mu.
 func (w *watching) begin(h *Handler) {
-	stops := h.redial(w.set)
+	stops := h.redial(w.set, false)
 	if h.probing != nil && w.set != nil {
 		for i := range w.set.view.Len() {
 			b := w.set.view.Backend(i)

@@ -83,6 +83,7 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 		// It is not checked. When it comes back it may be another one.
 		h.state = healthcheck.State{}
 	}
+	f.breaker = m.forget(now)
 	down := false
 	if s.Checked {
 		unknown := h.state.Status == healthcheck.Unknown
@@ -96,7 +97,8 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	c.down = down || h.failing
 	c.died = h.died
 	if !c.dead() {
-		if f.breaker = h.breaker.Tick(now); f.breaker.Happened() {
+		if turned := h.breaker.Tick(now); turned.Happened() {
+			f.breaker = turned
 			m.life.Store(h.breaker.Generation())
 		}
 		if h.breaker.State() == breaker.Open {

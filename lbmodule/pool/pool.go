@@ -210,7 +210,6 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 		settings: settings,
 		backends: slices.Clone(backends),
 		members:  make([]*Member, len(backends)),
-		ended:    make(chan struct{}),
 	}
 	now := time.Now()
 	p.mu.Lock()
@@ -238,6 +237,16 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	events = append(events, v.refresh(now)...)
 	v.snap.Load().sync()
 	return v, events
+}
+
+// hold takes v's hold of its members again. Those that the pool has forgotten meanwhile are v's alone.
+func (p *Pool) hold(v *View) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, m := range v.members {
+		m.refs++
+		m.watch(v, i)
+	}
 }
 
 // close takes v's hold from its members.

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -27,18 +28,26 @@ type Dialer func(ctx context.Context) error
 // redialing is how a dead member is tried. Member.mu guards it.
 type redialing struct {
 	dialers []*Dialer          // of those who want it to be tried; the latest is used
+	givenUp bool               // nobody tries it any more, so that nobody knows whether it is still dead
 	timer   *time.Timer        // fires when the next connection is due; nil if there was none yet
+	due     time.Time          // when that is
 	delay   time.Duration      // from the connection that failed last to the next
 	end     context.CancelFunc // ends the connection that is being made; nil if there is none
 }
 
-// Redial has m tried by dial whenever it is dead, until the returned function is called.
-func (m *Member) Redial(dial Dialer) (stop func()) {
+// Redial has m tried by dial whenever it is dead, until the returned function is called. Of several the latest is used, and one of a
+// config that has ended only where there is no other.
+func (m *Member) Redial(dial Dialer, ended bool) (stop func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := &dial
 	r := &m.vitals.redial
-	if r.dialers = append(r.dialers, d); len(r.dialers) == 1 && m.dead.Load() {
+	r.givenUp = false
+	at := len(r.dialers)
+	if ended {
+		at = 0
+	}
+	if r.dialers = slices.Insert(r.dialers, at, d); len(r.dialers) == 1 && m.dead.Load() {
 		m.arm(firstRedial)
 	}
 	return func() { m.endRedial(d) }
@@ -50,13 +59,37 @@ func (m *Member) endRedial(d *Dialer) {
 	r := &m.vitals.redial
 	for i, other := range r.dialers {
 		if other == d {
-			r.dialers = append(r.dialers[:i:i], r.dialers[i+1:]...)
+			r.dialers = slices.Delete(r.dialers, i, i+1)
 			break
 		}
 	}
 	if len(r.dialers) == 0 {
+		r.givenUp = m.dead.Load()
 		m.disarm()
 	}
+}
+
+// forget takes a dead member for one that may be alive, if nobody has tried it for some time: it was in maintenance, or in no config.
+// The caller holds m.mu.
+func (m *Member) forget(now time.Time) (turned breaker.Transition) {
+	h := m.vitals
+	if !h.redial.givenUp {
+		return turned
+	}
+	h.redial.givenUp = false
+	if !m.dead.Load() {
+		return turned
+	}
+	h.died = time.Time{}
+	m.dead.Store(false)
+	m.refused.Store(0)
+	turned = h.breaker.Reach(now)
+	m.life.Store(h.breaker.Generation())
+	m.noteSlot()
+	if h.wasUnreached() {
+		h.state = healthcheck.State{}
+	}
+	return turned
 }
 
 // arm has m be tried after that time, if somebody wants it and nobody is at it. It is called with m.mu held.
@@ -67,6 +100,7 @@ func (m *Member) arm(delay time.Duration) {
 		return
 	}
 	delay -= time.Duration(redialJitter * rand.Float64() * float64(delay))
+	r.due = time.Now().Add(delay)
 	if r.timer == nil {
 		r.timer = time.AfterFunc(delay, m.redial)
 		return
@@ -77,6 +111,7 @@ func (m *Member) arm(delay time.Duration) {
 // disarm ends that m is tried. It is called with m.mu held.
 func (m *Member) disarm() {
 	r := &m.vitals.redial
+	r.due = time.Time{}
 	if r.timer != nil {
 		r.timer.Stop()
 	}
@@ -190,8 +225,12 @@ func (m *Member) hurryOthers() {
 	}
 }
 
-// Look has the dead members be tried at once, but not more often than each interval.
+// lookCost is what a look takes at least for each member: however short the interval, there are at most a thousand connections a second.
+const lookCost = time.Millisecond
+
+// Look has the dead members be tried at once, but not more often than each interval, nor than so many members allow.
 func (v *View) Look(interval time.Duration, now time.Time) {
+	interval = max(interval, time.Duration(len(v.members))*lookCost)
 	last := v.looked.Load()
 	if now.UnixNano()-last >= int64(interval) && v.looked.CompareAndSwap(last, now.UnixNano()) {
 		v.hurry()
@@ -204,10 +243,15 @@ const hurrySpread = 50 * time.Microsecond
 
 // hurry has the dead members be tried at once.
 func (v *View) hurry() {
+	now := time.Now()
 	for i, m := range v.members {
+		delay := time.Duration(i) * hurrySpread
 		m.mu.Lock()
-		if m.dead.Load() {
-			m.arm(time.Duration(i) * hurrySpread)
+		r := &m.vitals.redial
+		if m.dead.Load() && (r.due.Before(now) || r.due.After(now.Add(delay))) {
+			before := r.delay
+			m.arm(delay)
+			r.delay = before // it is one more connection, not the first of many
 		}
 		m.mu.Unlock()
 	}

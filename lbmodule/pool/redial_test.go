@@ -91,7 +91,7 @@ func TestRedial(t *testing.T) {
 		defer other.Close()
 		var d dials
 		for range 3 {
-			defer v.Member(0).Redial(d.dial)()
+			defer v.Member(0).Redial(d.dial, false)()
 		}
 		time.Sleep(time.Minute)
 		if len(d.times()) > 0 {
@@ -150,7 +150,7 @@ func TestRedialJitter(t *testing.T) {
 		defer v.Close()
 		var all [10]dials
 		for i := range all {
-			defer v.Member(i).Redial(all[i].dial)()
+			defer v.Member(i).Redial(all[i].dial, false)()
 			kill(t, v, i)
 		}
 		time.Sleep(firstRedial)
@@ -173,7 +173,7 @@ func TestRedialEnds(t *testing.T) {
 		kill(t, v, 0)
 		d := dials{takes: time.Hour}
 		time.Sleep(time.Minute)
-		one, two := v.Member(0).Redial(d.dial), v.Member(0).Redial(d.dial)
+		one, two := v.Member(0).Redial(d.dial, false), v.Member(0).Redial(d.dial, false)
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		one()
@@ -189,7 +189,7 @@ func TestRedialEnds(t *testing.T) {
 			t.Errorf("%d tries, want one", len(d.times()))
 		}
 		// What ends the trying may be that somebody says that the member is well.
-		stop := v.Member(0).Redial(d.dial)
+		stop := v.Member(0).Redial(d.dial, false)
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		v.Member(0).Reset(time.Now())
@@ -211,7 +211,7 @@ func TestReachedWithOpenBreaker(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
 		defer v.Close()
 		d := dials{up: true}
-		defer v.Member(0).Redial(d.dial)()
+		defer v.Member(0).Redial(d.dial, false)()
 		answer(t, v, 0, 5, bad)
 		kill(t, v, 0)
 		time.Sleep(firstRedial)
@@ -244,7 +244,7 @@ func TestLateNewsOfTheDead(t *testing.T) {
 			t.Fatal("an answer on an old connection brought it back")
 		}
 		d := dials{up: true}
-		defer v.Member(0).Redial(d.dial)()
+		defer v.Member(0).Redial(d.dial, false)()
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		for i := range before {
@@ -283,7 +283,7 @@ func TestGone(t *testing.T) {
 			t.Errorf("gone since %v after a reload, want %v", gone, began)
 		}
 		d := dials{up: true}
-		defer after.Member(0).Redial(d.dial)()
+		defer after.Member(0).Redial(d.dial, false)()
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		if gone := after.Snapshot().Gone(); !gone.IsZero() {
@@ -318,7 +318,7 @@ func TestAllComeBackTogether(t *testing.T) {
 		defer v.Close()
 		var all [n]dials
 		for i := range all {
-			defer v.Member(i).Redial(all[i].dial)()
+			defer v.Member(i).Redial(all[i].dial, false)()
 			kill(t, v, i)
 		}
 		time.Sleep(10 * time.Second)
@@ -347,7 +347,7 @@ func TestLook(t *testing.T) {
 			return n
 		}
 		for i := range all {
-			defer v.Member(i).Redial(all[i].dial)()
+			defer v.Member(i).Redial(all[i].dial, false)()
 			kill(t, v, i)
 		}
 		for before := 0; before != tries(); time.Sleep(firstRedial) { // until none is due soon
@@ -430,7 +430,7 @@ func TestRedialAndCheck(t *testing.T) {
 				defer v.Close()
 				passes(v, 1) // or else it would be a panic
 				d := dials{up: true}
-				defer v.Member(0).Redial(d.dial)()
+				defer v.Member(0).Redial(d.dial, false)()
 				for _, r := range test.results {
 					r.Time = time.Now()
 					Observer{Member: v.Member(0), Thresholds: healthcheck.Thresholds{Rise: 2, Fall: 2}}.Observe(r)
@@ -473,4 +473,104 @@ func checkedOnly() Settings {
 	s := guarded()
 	s.Checked = true
 	return s
+}
+
+// Once nobody tries a dead member any more, nobody knows whether it still is: it is used again by whoever comes next.
+func TestGivenUp(t *testing.T) {
+	for _, tried := range []bool{false, true} {
+		p := newPool()
+		first := p.Open(backends(1), guarded())
+		var d dials
+		stop := first.Member(0).Redial(d.dial, false)
+		kill(t, first, 0)
+		if tried {
+			defer first.Member(0).Redial(d.dial, true)()
+		}
+		stop()
+		second := p.Open(backends(1), guarded())
+		if alive := len(second.Snapshot().Eligible()) == 1; alive == tried {
+			t.Errorf("tried: %v; alive: %v", tried, alive)
+		}
+		if !tried && (second.Member(0).Vitals().Dead || second.Member(0).Vitals().Breaker != breaker.Closed) {
+			t.Error("it is told that it is dead")
+		}
+		second.Close()
+		first.Close()
+	}
+}
+
+// The dialer of a config that has ended is used only where there is no other.
+func TestRedialOfEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(1), guarded())
+		defer v.Close()
+		var ended, serving dials
+		defer v.Member(0).Redial(ended.dial, true)()
+		stop := v.Member(0).Redial(serving.dial, false)
+		defer v.Member(0).Redial(ended.dial, true)()
+		kill(t, v, 0)
+		time.Sleep(time.Second)
+		if len(ended.times()) > 0 || len(serving.times()) == 0 {
+			t.Errorf("tried %d times by the config that serves, %d by those that have ended", len(serving.times()), len(ended.times()))
+		}
+		stop()
+		time.Sleep(3 * time.Second)
+		if len(ended.times()) == 0 {
+			t.Error("it is not tried any more")
+		}
+	})
+}
+
+// Whoever looks again soon does not put off those whose turn has not come yet.
+func TestLookOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 600
+		v := newPool().Open(backends(n), guarded())
+		defer v.Close()
+		var last dials
+		for i := range n - 1 {
+			defer v.Member(i).Redial(new(dials).dial, false)()
+		}
+		defer v.Member(n-1).Redial(last.dial, false)()
+		for i := range n {
+			kill(t, v, i)
+		}
+		time.Sleep(10 * time.Second) // until each is tried once a second
+		before := len(last.times())
+		for range 100 {
+			v.Look(10*time.Millisecond, time.Now())
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := len(last.times()) - before; got < 2 || got > 5 {
+			t.Errorf("the last of %d is tried %d times in a second, want once for each look that %d connections allow", n, got, n)
+		}
+	})
+}
+
+// A view that is opened again shows what happened meanwhile.
+func TestReopen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool()
+		v, other := p.Open(backends(2), guarded()), p.Open(backends(2), guarded())
+		defer other.Close()
+		for i := range 2 {
+			defer v.Member(i).Redial(new(dials).dial, false)()
+		}
+		v.Close()
+		kill(t, other, 0)
+		eligible(t, v, 0, 1)
+		v.Reopen()
+		v.Reopen()
+		eligible(t, v, 1)
+		time.Sleep(time.Hour)
+		kill(t, other, 1)
+		if gone := v.Snapshot().Gone(); !gone.Equal(time.Now()) {
+			t.Errorf("gone since %v, want now", gone)
+		}
+		v.Close()
+		v.Close()
+		if refs := v.Member(0).refs; refs != 1 {
+			t.Errorf("%d views hold the member, want one", refs)
+		}
+	})
 }

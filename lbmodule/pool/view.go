@@ -35,7 +35,6 @@ type View struct {
 	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
 	due    time.Time   // when timer fires; zero if it does not
 	closed bool
-	ended  chan struct{} // closed with the view
 
 	built time.Time     // when the last snapshot was
 	took  time.Duration // to build
@@ -66,12 +65,24 @@ func (v *View) Close() {
 		return
 	}
 	v.closed = true
-	close(v.ended)
 	if v.timer != nil {
 		v.timer.Stop()
 	}
 	v.mu.Unlock()
 	v.pool.close(v)
+}
+
+// Reopen takes hold of the members again. A view is closed and reopened by one goroutine at a time.
+func (v *View) Reopen() {
+	v.mu.Lock()
+	closed := v.closed
+	v.closed = false
+	v.mu.Unlock()
+	if !closed {
+		return
+	}
+	v.pool.hold(v)
+	v.Refresh(time.Now())
 }
 
 // Acquire picks a member by the view's policy and reserves a slot on it. A half-open member comes first, with one
@@ -258,6 +269,9 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 		s.gone = died
 	case !old.gone.IsZero():
 		s.gone = old.gone
+		if died.After(s.gone) {
+			s.gone = died // it was back for a while that no snapshot shows
+		}
 	default:
 		s.gone = now
 	}
@@ -268,7 +282,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 			v.buildPicker(s, old, t)
 		}
 	}
-	if !v.closed && v.pool.panicking.Swap(s.panicking) != s.panicking {
+	if v.pool.panicking.Swap(s.panicking) != s.panicking {
 		e := Event{Kind: PanicEnded, Pool: v.pool.name, Usable: s.usable, Total: s.total}
 		if s.panicking {
 			e.Kind = PanicBegan

@@ -1,0 +1,93 @@
+package lbmodule
+
+import "sync"
+
+// lifetime is how long a set's view is kept open and its dead members are tried: while its config serves, and after that while requests
+// wait with it. Those requests came before the config ended, and the one after it may have other backends, or call the pool by
+// another name.
+type lifetime struct {
+	mu      sync.Mutex // guards what follows
+	waiting int
+	stopped bool     // the config does not try the dead any more
+	closed  bool     // nor does it use the view
+	stops   []func() // end that the dead are tried for those who wait
+}
+
+// stay has the request's set live until it leaves, which it does when it has an answer, or is to have none.
+func (q *request) stay() {
+	if q.stays == q.set {
+		return
+	}
+	q.leave()
+	q.stays = q.set
+	q.set.wait(q.h)
+}
+
+// leave ends what stay began.
+func (q *request) leave() {
+	if q.stays != nil {
+		q.stays.done()
+		q.stays = nil
+	}
+}
+
+// wait has the set live until done is called.
+func (s *memberSet) wait(h *Handler) {
+	l := &s.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting++; l.waiting > 1 {
+		return
+	}
+	if l.closed {
+		s.view.Reopen()
+	}
+	if l.stopped {
+		l.stops = h.redial(s, true)
+	}
+}
+
+// done ends what wait began.
+func (s *memberSet) done() {
+	l := &s.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting--; l.waiting > 0 {
+		return
+	}
+	for _, stop := range l.stops {
+		stop()
+	}
+	l.stops = nil
+	if l.closed {
+		s.view.Close()
+	}
+}
+
+// stop is called before the config stops trying the dead, so that there is no gap.
+func (s *memberSet) stop(h *Handler) {
+	if s == nil {
+		return
+	}
+	l := &s.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return
+	}
+	l.stopped = true
+	if l.waiting > 0 {
+		l.stops = h.redial(s, true)
+	}
+}
+
+// close is called when the config does not use the set any more.
+func (s *memberSet) close() {
+	l := &s.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.waiting == 0 {
+		s.view.Close()
+	}
+}
