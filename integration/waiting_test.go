@@ -7,19 +7,40 @@ import (
 	"testing"
 )
 
-// TestReloadWhileWaiting: requests that wait for a backend to be back get there, although another config is loaded meanwhile.
+// TestReloadWhileWaiting: requests that wait for a backend to be back get there, although other configs are loaded meanwhile, whatever
+// has become of the pool.
 func TestReloadWhileWaiting(t *testing.T) {
 	t.Parallel()
-	for name, settings := range map[string]string{
-		"hold":            "hold 1m",
-		"breaker off":     "hold 1m\n breaker off",
-		"lb_try_duration": "lb_try_duration 1m",
-		"round_robin":     "hold 1m\n lb_policy round_robin",
+	live := startBackend(t)
+	same := func(site string) []string { return []string{"header X-Config new\n" + site} }
+	for name, test := range map[string]struct {
+		site func(backend string) string
+		next func(site string) []string
+	}{
+		"hold":            {waitingSite("hold 1m"), same},
+		"breaker off":     {waitingSite("hold 1m\n breaker off"), same},
+		"lb_try_duration": {waitingSite("lb_try_duration 1m"), same},
+		"round_robin":     {waitingSite("hold 1m\n lb_policy round_robin"), same},
+		"asked per request": {func(backend string) string {
+			host, port, _ := strings.Cut(backend, ":")
+			return "vars where " + host + "\nload_balancer {\n name p\n hold 1m\n dynamic a {vars.where} " + port + "\n}"
+		}, same},
+		"renamed": {waitingSite("hold 1m"), func(site string) []string {
+			return []string{strings.Replace(site, "name p", "name k", 1)}
+		}},
+		"renamed and back": {waitingSite("hold 1m"), func(site string) []string {
+			return []string{strings.Replace(site, "name p", "name k", 1), site}
+		}},
+		"renamed, lb_try_duration": {waitingSite("lb_try_duration 1m"), func(site string) []string {
+			return []string{strings.Replace(site, "name p", "name k", 1)}
+		}},
+		"another backend": {waitingSite("hold 1m"), func(string) []string { return []string{waitingSite("hold 1m")(live.addr)} }},
+		"no balancer":     {waitingSite("hold 1m"), func(string) []string { return []string{"respond new"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := startBackend(t)
-			site := "load_balancer " + b.addr + " {\n name p\n" + settings + "\n}"
+			site := test.site(b.addr)
 			c := startCaddy(t, site)
 			if status, _, _ := c.get("/"); status != http.StatusOK {
 				t.Fatalf("status %d", status)
@@ -41,13 +62,67 @@ func TestReloadWhileWaiting(t *testing.T) {
 			waitFor(t, "the requests to wait", func() bool {
 				return c.waiting("p") == requests && total(c.scrape(), "caddy_load_balancer_held_requests", `pool="p"`) == requests
 			})
-			if err := c.reload(siteConfig("header X-Config new\n" + site)); err != nil {
-				t.Fatal(err)
+			for _, next := range test.next(site) {
+				if err := c.reload(siteConfig(next)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			startBackendAt(t, "tcp", b.addr)
 			for range requests {
 				if status := <-statuses; status != http.StatusOK {
 					t.Errorf("a request that waited is answered %d", status)
+				}
+			}
+		})
+	}
+}
+
+// waitingSite has one backend, for which requests wait as the settings say.
+func waitingSite(settings string) func(backend string) string {
+	return func(backend string) string { return "load_balancer " + backend + " {\n name p\n" + settings + "\n}" }
+}
+
+// TestPutBack: a backend that was dead, and has been repaired where nobody tried it, serves the first request after it is put back.
+func TestPutBack(t *testing.T) {
+	t.Parallel()
+	site := func(addr string) string {
+		return "load_balancer " + addr + " {\n name p\n hold 20ms\n}"
+	}
+	other := startBackend(t)
+	for name, away := range map[string]func(c *caddy, b *backend) (back func()){
+		"maintenance": func(c *caddy, b *backend) func() {
+			c.edit("PATCH", b.addr, `{"state": "maintenance"}`)
+			return func() { c.edit("PATCH", b.addr, `{"state": "ready"}`) }
+		},
+		"removed": func(c *caddy, b *backend) func() {
+			c.remove(b.addr)
+			return func() { c.edit("POST", "", `{"address": "`+b.addr+`"}`) }
+		},
+		"in no config": func(c *caddy, b *backend) func() {
+			reload := func(addr string) {
+				if err := c.reload(siteConfig(site(addr))); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+			reload(other.addr)
+			return func() { reload(b.addr) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := startBackend(t)
+			c := startCaddy(t, site(b.addr))
+			b.kill()
+			waitFor(t, "an outage that is older than hold", func() bool {
+				status, _, _ := c.get("/")
+				return status == http.StatusServiceUnavailable
+			})
+			back := away(c, b)
+			startBackendAt(t, "tcp", b.addr)
+			back()
+			for n := range 5 {
+				if status, _, _ := c.get("/"); status != http.StatusOK {
+					t.Errorf("request %d: status %d", n+1, status)
 				}
 			}
 		})
