@@ -211,18 +211,19 @@ func retryWords(r *lbmodule.Retry) words {
 			if err != nil {
 				return err
 			}
-			r.Budget = new(lbmodule.RetryBudget)
-			if r.Budget.Ratio, err = ratio(d, "budget", values[0], in("retry.budget.ratio")); err != nil {
+			share, err := ratio(d, "budget", values[0], in("retry.budget.ratio"))
+			if err != nil {
 				return err
 			}
-			r.Budget.PerSecond, err = strconv.ParseFloat(values[1], 64)
+			rate, err := strconv.ParseFloat(values[1], 64)
 			perSecond := in("retry.budget.per_second")
 			if err != nil {
 				return d.Errf("budget %s: must be a number of retries per second %s", values[1], perSecond)
 			}
-			if err := perSecond.Check(r.Budget.PerSecond); err != nil {
+			if err := perSecond.Check(rate); err != nil {
 				return d.WrapErr(err)
 			}
+			r.Budget = &lbmodule.RetryBudget{Ratio: &share, PerSecond: &rate}
 			return nil
 		},
 		"try_timeout": func(d *caddyfile.Dispenser) error {

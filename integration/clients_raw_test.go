@@ -136,12 +136,15 @@ func sendHTTP2(site, path string, u brokenUpload) error {
 	for _, f := range requestFields(site, path, u.announced) {
 		_ = fields.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
-	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true}); err != nil {
+	whole := u.then == endsBody && !u.after || u.then == leaves || u.sent == u.announced
+	none := whole && u.sent == 0
+	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true, EndStream: none}); err != nil {
 		return err
 	}
-	whole := u.then == endsBody && !u.after || u.then == leaves || u.sent == u.announced
-	if err := framer.WriteData(1, whole, bytes.Repeat([]byte("x"), u.sent)); err != nil {
-		return err
+	if !none {
+		if err := framer.WriteData(1, whole, bytes.Repeat([]byte("x"), u.sent)); err != nil {
+			return err
+		}
 	}
 	if u.after {
 		for { // bound: there is a deadline

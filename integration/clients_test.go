@@ -83,6 +83,7 @@ func TestClientsAreNoFaults(t *testing.T) {
 	}
 	rows := []row{
 		{"too short", 10, 5, endsBody, "reads", "h1 h2 h3", []int{400}},
+		{"none", 10, 0, endsBody, "reads", "h1 h2 h3", []int{400}},
 		{"too short, large", large, 5000, endsBody, "reads", "h1 h2 h3", []int{400}},
 		{"too short, chunked", -1, 5000, endsBody, "reads", "h1", []int{400}},
 		{"too long", 10, 15, endsBody, "reads", "h2 h3", []int{400, 499}},

@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -22,7 +23,13 @@ func ValidateAddress(address string) error {
 	if err != nil {
 		return fmt.Errorf("must be a network address: %w", err)
 	}
-	if parsed.IsUnixNetwork() || parsed.IsFdNetwork() {
+	if parsed.IsUnixNetwork() {
+		if parsed.Host == "" || strings.HasSuffix(parsed.Host, "/") {
+			return fmt.Errorf("must be the path of a socket")
+		}
+		return nil
+	}
+	if parsed.IsFdNetwork() {
 		return nil
 	}
 	if err := validateHost(parsed.Network, parsed.Host); err != nil {
@@ -47,6 +54,10 @@ func validateHost(network, host string) error {
 	if strings.ContainsAny(network, ".:[") {
 		return fmt.Errorf("must be a host and a port, without a scheme or a path")
 	}
+	// Networks of other names may be a plugin's.
+	if family := strings.TrimRight(network, "0123456789"); (family == "tcp" || family == "udp") && !slices.Contains([]string{family, family + "4", family + "6"}, network) {
+		return fmt.Errorf("must be at %s, %s4 or %s6", family, family, family)
+	}
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil // with a zone, too
 	}
@@ -57,6 +68,9 @@ func validateHost(network, host string) error {
 		if unicode.IsSpace(c) || unicode.IsControl(c) || strings.ContainsRune(notInHosts, c) {
 			return fmt.Errorf("must be the name or the IP address of a host, which has no %q in it", c)
 		}
+	}
+	if strings.HasPrefix(host, "-") {
+		return fmt.Errorf("must be the name or the IP address of a host, which does not begin with '-'")
 	}
 	if strings.Count(host, ".") == 3 && strings.Trim(host, "0123456789.") == "" {
 		return fmt.Errorf("must be an IP address, each part of which is from 0 to 255")

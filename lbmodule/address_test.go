@@ -11,7 +11,7 @@ import (
 func TestAddresses(t *testing.T) {
 	for _, address := range []string{
 		"a:1", "my_app:80", "my-app.example.:80", "3scale:80", "8080:80", "10.1:80", ":8080", "[::1]:80", "[fe80::1%eth0]:80", "bücher.example:80",
-		"tcp4/a:1", "unix//run/a=b;c.sock", "unix+h2c//run/a.sock", "unix/@abstract", "{http.request.host}:80", "{env.A}=", "a~b:1", "a+b:1",
+		"tcp4/a:1", "unix//run/a=b;c.sock", "unix+h2c//run/a.sock", "unix/@abstract", "unix/relative.sock", "plugin5/a:1", "{http.request.host}:80", "{env.A}=", "a~b:1", "a+b:1",
 	} {
 		if err := ValidateAddress(address); err != nil {
 			t.Errorf("%s: %v", address, err)
@@ -39,6 +39,11 @@ func TestAddresses(t *testing.T) {
 		"256.0.0.1:80":                   "each part of which is from 0 to 255",
 		"a":                              "must have a port",
 		"a:0":                            "must have a port",
+		"-x:80":                          "does not begin with '-'",
+		"tcp5/a:80":                      "must be at tcp, tcp4 or tcp6",
+		"unix/":                          "must be the path of a socket",
+		"unix//":                         "must be the path of a socket",
+		"unix//run/":                     "must be the path of a socket",
 		"a:1-3":                          "must be one socket",
 		"a:99999":                        "must be a network address",
 		"a\xff:1":                        "must be UTF-8",

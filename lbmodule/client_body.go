@@ -46,6 +46,9 @@ type clientBody struct {
 // receive has r's body tell how it comes. A load balancer that has the request after another one goes on with what that one left.
 func receive(r *http.Request) *clientBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		if r.ProtoMajor == 2 && isAnnounced(r.Header) {
+			return &clientBody{ReadCloser: http.NoBody, broken: errBodyShort}
+		}
 		return nil
 	}
 	if b, ok := r.Body.(*clientBody); ok {
@@ -54,6 +57,13 @@ func receive(r *http.Request) *clientBody {
 	b := &clientBody{ReadCloser: r.Body, stream: isGRPC(r.Header), left: r.ContentLength}
 	r.Body = b
 	return b
+}
+
+// isAnnounced tells whether the header announces a body. net/http's HTTP/2 server does not look at that where the stream ends with the
+// header (RFC 9113, 8.1.1).
+func isAnnounced(h http.Header) bool {
+	length := h["Content-Length"]
+	return len(length) > 0 && strings.Trim(length[0], "0") != ""
 }
 
 // Read implements [io.Reader].

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // numbers are the settings in the JSON of a type that are numbers, by their places.
@@ -250,5 +251,22 @@ func TestKindOfCheck(t *testing.T) {
 	} {
 		_, err := newConfig(t).load(`{"upstreams": [{"dial": "a:1"}], "health_check": ` + check + `}`)
 		expectError(t, err, want)
+	}
+}
+func TestBudgetDefaults(t *testing.T) {
+	for config, want := range map[string]pool.BudgetSettings{
+		`{}`:                                           {Ratio: 0.2, PerSecond: 10},
+		`{"budget": null}`:                             {Ratio: 0.2, PerSecond: 10},
+		`{"budget": {}}`:                               {Ratio: 0.2, PerSecond: 10},
+		`{"budget": {"ratio": 0.5}}`:                   {Ratio: 0.5, PerSecond: 10},
+		`{"budget": {"per_second": 3}}`:                {Ratio: 0.2, PerSecond: 3},
+		`{"budget": {"ratio": 0}}`:                     {Ratio: 0, PerSecond: 10},
+		`{"budget": {"ratio": 0, "per_second": 0}}`:    {},
+		`{"budget": {"ratio": null, "per_second": 0}}`: {Ratio: 0.2},
+	} {
+		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "retry": ` + config + `}`)
+		if h.retries.budget != want {
+			t.Errorf("%s: %+v, want %+v", config, h.retries.budget, want)
+		}
 	}
 }

@@ -52,7 +52,7 @@ func (h *Handler) loadRetries(stock bool) {
 	h.retries = retryRules{
 		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, key: r.IdempotencyKey, bodyLimit: r.BodyLimit,
 		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r), probeTimeout: max(time.Duration(r.TryTimeout), time.Minute) + probeGrace,
-		budget: pool.BudgetSettings{Ratio: r.Budget.Ratio, PerSecond: r.Budget.PerSecond},
+		budget: pool.BudgetSettings{Ratio: *r.Budget.Ratio, PerSecond: *r.Budget.PerSecond},
 	}
 	for _, on := range r.On {
 		switch on {

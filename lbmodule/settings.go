@@ -281,11 +281,11 @@ type Backoff struct {
 
 // RetryBudget is what earns retries. It is kept for ten seconds.
 type RetryBudget struct {
-	// Retries that a request earns, up to 1.
-	Ratio float64 `json:"ratio"`
+	// Retries that a request earns, up to 1. Default: 0.2.
+	Ratio *float64 `json:"ratio,omitempty"`
 
-	// Retries that a second earns.
-	PerSecond float64 `json:"per_second"`
+	// Retries that a second earns. Default: 10.
+	PerSecond *float64 `json:"per_second,omitempty"`
 }
 
 // ConflictsWith tells when a setting is given in reverse_proxy's words and in ours.

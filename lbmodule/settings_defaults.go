@@ -28,7 +28,7 @@ var (
 		Attempts:  2,
 		On:        []string{"connect", "reset", "timeout", "502", "503", "504", "grpc:unavailable"},
 		Backoff:   &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
-		Budget:    &RetryBudget{Ratio: 0.2, PerSecond: 10},
+		Budget:    &RetryBudget{Ratio: new(0.2), PerSecond: new(10.0)},
 		BodyLimit: 64 << 10,
 	}
 )
@@ -58,6 +58,7 @@ func (r *Retry) withDefaults() Retry {
 		return defaultRetry
 	}
 	filled := overridden(defaultRetry, *r)
+	filled.Budget = new(overridden(*defaultRetry.Budget, *filled.Budget))
 	if r.Disabled {
 		filled.Attempts = 1
 	}
