@@ -45,8 +45,8 @@ func (q *request) await(ctx context.Context, err error) bool {
 		}
 		until = q.heldUntil
 	}
-	if q.h.retries.stock.waits() && q.stockLeft() > time.Until(until) {
-		return q.awaitStock(ctx, snapshot)
+	if q.h.retries.stock.waits() && q.stockLeft() > time.Until(until) && q.awaitStock(ctx, snapshot) {
+		return true
 	}
 	left := time.Until(until)
 	return left > 0 && (q.sleep(ctx, snapshot, min(left, maxHeld)) || ctx.Err() == nil)

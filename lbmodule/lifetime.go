@@ -1,6 +1,10 @@
 package lbmodule
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
 
 // lifetime is how long a set's view is kept open and its dead members are tried: while its config serves, and after that while requests
 // wait with it. Those requests came before the config ended, and the one after it may have other backends, or call the pool by
@@ -20,7 +24,7 @@ func (q *request) stay() {
 	}
 	q.leave()
 	q.stays = q.set
-	q.set.wait(q.h)
+	q.h.pool.Report(q.set.wait(q.h))
 }
 
 // leave ends what stay began.
@@ -31,20 +35,21 @@ func (q *request) leave() {
 	}
 }
 
-// wait has the set live until done is called.
-func (s *memberSet) wait(h *Handler) {
+// wait has the set live until done is called. It returns what there is to report.
+func (s *memberSet) wait(h *Handler) (events []pool.Event) {
 	l := &s.lifetime
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.waiting++; l.waiting > 1 {
-		return
+		return nil
 	}
 	if l.closed {
-		s.view.Reopen()
+		events = s.view.Reopen()
 	}
 	if l.stopped {
 		l.stops = h.redial(s, true)
 	}
+	return events
 }
 
 // done ends what wait began.

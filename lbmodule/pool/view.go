@@ -72,17 +72,18 @@ func (v *View) Close() {
 	v.pool.close(v)
 }
 
-// Reopen takes hold of the members again. A view is closed and reopened by one goroutine at a time.
-func (v *View) Reopen() {
+// Reopen takes hold of the members again, and returns what there is to [Pool.Report] afterwards. A view is closed and reopened by one
+// goroutine at a time.
+func (v *View) Reopen() []Event {
 	v.mu.Lock()
 	closed := v.closed
 	v.closed = false
 	v.mu.Unlock()
 	if !closed {
-		return
+		return nil
 	}
 	v.pool.hold(v)
-	v.Refresh(time.Now())
+	return v.refresh(time.Now())
 }
 
 // Acquire picks a member by the view's policy and reserves a slot on it. A half-open member comes first, with one
