@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestReloadWhileWaiting: requests that wait for a backend to be back get there, although other configs are loaded meanwhile, whatever
@@ -16,26 +17,28 @@ func TestReloadWhileWaiting(t *testing.T) {
 	for name, test := range map[string]struct {
 		site func(backend string) string
 		next func(site string) []string
+
+		outage time.Duration // after that
 	}{
-		"hold":            {waitingSite("hold 1m"), same},
-		"breaker off":     {waitingSite("hold 1m\n breaker off"), same},
-		"lb_try_duration": {waitingSite("lb_try_duration 1m"), same},
-		"round_robin":     {waitingSite("hold 1m\n lb_policy round_robin"), same},
+		"hold":            {waitingSite("hold 1m"), same, 0},
+		"breaker off":     {waitingSite("hold 1m\n breaker off"), same, 0},
+		"lb_try_duration": {waitingSite("lb_try_duration 1m"), same, 0},
+		"round_robin":     {waitingSite("hold 1m\n lb_policy round_robin"), same, 0},
 		"asked per request": {func(backend string) string {
 			host, port, _ := strings.Cut(backend, ":")
 			return "vars where " + host + "\nload_balancer {\n name p\n hold 1m\n dynamic a {vars.where} " + port + "\n}"
-		}, same},
+		}, same, 2500 * time.Millisecond},
 		"renamed": {waitingSite("hold 1m"), func(site string) []string {
 			return []string{strings.Replace(site, "name p", "name k", 1)}
-		}},
+		}, 0},
 		"renamed and back": {waitingSite("hold 1m"), func(site string) []string {
 			return []string{strings.Replace(site, "name p", "name k", 1), site}
-		}},
+		}, 0},
 		"renamed, lb_try_duration": {waitingSite("lb_try_duration 1m"), func(site string) []string {
 			return []string{strings.Replace(site, "name p", "name k", 1)}
-		}},
-		"another backend": {waitingSite("hold 1m"), func(string) []string { return []string{waitingSite("hold 1m")(live.addr)} }},
-		"no balancer":     {waitingSite("hold 1m"), func(string) []string { return []string{"respond new"} }},
+		}, 0},
+		"another backend": {waitingSite("hold 1m"), func(string) []string { return []string{waitingSite("hold 1m")(live.addr)} }, 0},
+		"no balancer":     {waitingSite("hold 1m"), func(string) []string { return []string{"respond new"} }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -46,7 +49,10 @@ func TestReloadWhileWaiting(t *testing.T) {
 				t.Fatalf("status %d", status)
 			}
 			b.kill()
-			const requests = 4
+			requests := 4
+			if test.outage > 0 {
+				requests = 1 // nobody else keeps alive what it needs
+			}
 			statuses := make(chan int, requests)
 			for n := range requests {
 				go func() {
@@ -67,6 +73,9 @@ func TestReloadWhileWaiting(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// A source that is asked per request is asked once a second while a request waits.
+			reloaded := time.Now()
+			waitFor(t, "the requests to have looked a few times", func() bool { return time.Since(reloaded) > test.outage })
 			startBackendAt(t, "tcp", b.addr)
 			for range requests {
 				if status := <-statuses; status != http.StatusOK {

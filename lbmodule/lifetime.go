@@ -22,9 +22,10 @@ func (q *request) stay() {
 	if q.stays == q.set {
 		return
 	}
+	events := q.set.wait(q.h) // before it leaves another: what they share is to be tried without a gap
 	q.leave()
 	q.stays = q.set
-	q.h.pool.Report(q.set.wait(q.h))
+	q.h.pool.Report(events)
 }
 
 // leave ends what stay began.
