@@ -113,6 +113,11 @@ func inspectModule(place string, text json.RawMessage) error {
 	}
 }
 
+// Once refuses a JSON object that has a key twice.
+func Once(text []byte) error {
+	return eachKey("", text, func(string, json.RawMessage) error { return nil })
+}
+
 // eachKey calls do for what is in an object, which each key is in once.
 func eachKey(place string, text json.RawMessage, do func(key string, value json.RawMessage) error) error {
 	d := json.NewDecoder(bytes.NewReader(text))

@@ -140,6 +140,7 @@ func TestWrongChanges(t *testing.T) {
 		parts  []string
 	}{
 		"no JSON":            {patch("weight=5"), 400, []string{"body"}},
+		"twice":              {patch(`{"weight": 1, "weight": 2}`), 400, []string{"weight: given twice"}},
 		"null":               {patch("null"), 400, []string{"body: must be a JSON object"}},
 		"nothing":            {patch("{}"), 400, []string{"must have one of"}},
 		"only a reason":      {patch(`{"reason": "x"}`), 400, []string{"must have one of"}},

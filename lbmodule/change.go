@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -44,6 +45,9 @@ func parseChange(body []byte, v verb, now time.Time) (*change, error) {
 	}
 	if fields == nil {
 		return nil, errors.New("body: must be a JSON object")
+	}
+	if err := caddyapp.Once(body); err != nil {
+		return nil, err
 	}
 	c := &change{mark: overlay.Mark{Since: now.UTC().Truncate(time.Millisecond)}}
 	var lasts string
