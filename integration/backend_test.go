@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -109,3 +110,13 @@ func counts(backends []*backend) []int64 {
 }
 
 func discard(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }
+
+// takes is for how long a backend is busy with a request, unless whoever asked leaves.
+func takes(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -124,7 +124,7 @@ func TestGRPCFailuresAttractNothing(t *testing.T) {
 				for _, b := range backends[1:] {
 					fine := answersWith(grpccodes.OK, false)
 					b.handle(func(srv any, stream grpc.ServerStream) error {
-						time.Sleep(2 * time.Millisecond) // slower than who fails at once
+						takes(stream.Context(), 2*time.Millisecond) // longer than it takes to fail at once
 						return fine(srv, stream)
 					})
 				}
@@ -255,10 +255,10 @@ func TestGRPCDeadline(t *testing.T) {
 			}
 		}
 		if len(md["x-wait"]) > 0 {
-			time.Sleep(timeout)
+			takes(stream.Context(), timeout)
 		}
 		if len(md["x-early"]) > 0 {
-			time.Sleep(timeout - timeout/20) // it has less time than it was given
+			takes(stream.Context(), timeout-timeout/20) // it has less time than it was given
 		}
 		return status.Error(grpccodes.DeadlineExceeded, "too late")
 	})

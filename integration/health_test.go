@@ -446,29 +446,30 @@ func startGRPCHealth(t *testing.T, services map[string]grpc_health_v1.HealthChec
 func TestSocketIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, words := range []string{"health_port " + port(t, freeAddress(t)), ""} {
-		for _, directive := range []string{"load_balancer", "reverse_proxy"} {
+		var checks [2]atomic.Int64
+		site := ""
+		directives := []string{"load_balancer", "reverse_proxy"}
+		for i, directive := range directives {
 			socket := filepath.Join(t.TempDir(), "app.sock")
-			var checks atomic.Int64
 			b := startBackendAt(t, "unix", socket)
 			b.handle(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/health" {
-					checks.Add(1)
+					checks[i].Add(1)
 				}
 				fmt.Fprint(w, "Hello")
 			})
-			c := startCaddy(t, directive+" unix/"+socket+" {\n health_uri /health\n health_interval 50ms\n health_timeout 5s\n "+words+"\n}")
-			deadline := time.Now().Add(time.Second)
-			for directive == "load_balancer" && checks.Load() < 3 || directive == "reverse_proxy" && time.Now().Before(deadline) {
-				if status, _, body := c.get("/"); directive == "load_balancer" && (status != http.StatusOK || body != "Hello") {
-					t.Fatalf("%s: status %d, %q", words, status, body)
-				}
-				if time.Since(deadline) > patience {
-					t.Fatalf("%s: checked %d times at the socket", words, checks.Load())
-				}
-				time.Sleep(time.Millisecond)
+			site += "handle /" + directive + " {\n " + directive + " unix/" + socket + " {\n health_uri /health\n health_interval 50ms\n health_timeout 5s\n " + words + "\n}\n}\n"
+		}
+		c := startCaddy(t, site)
+		waitFor(t, "three checks at the socket", func() bool {
+			if status, _, body := c.get("/load_balancer"); status != http.StatusOK || body != "Hello" {
+				t.Fatalf("%s: status %d, %q", words, status, body)
 			}
-			status, _, _ := c.get("/")
-			t.Logf("%s, %q: status %d, %d checks at the socket", directive, words, status, checks.Load())
+			return checks[0].Load() >= 3
+		})
+		for i, directive := range directives {
+			status, _, _ := c.get("/" + directive)
+			t.Logf("%s, %q: status %d, %d checks at the socket", directive, words, status, checks[i].Load())
 		}
 	}
 }

@@ -198,8 +198,8 @@ func TestSlowAnswers(t *testing.T) {
 				t.Parallel()
 				backends, addresses := startBackends(t, 2)
 				for _, b := range backends {
-					b.handle(readAnd(func(w http.ResponseWriter, _ *http.Request) {
-						time.Sleep(3 * time.Second)
+					b.handle(readAnd(func(w http.ResponseWriter, r *http.Request) {
+						takes(r.Context(), 3*time.Second)
 						fmt.Fprint(w, "at last")
 					}))
 				}

@@ -59,7 +59,7 @@ func TestStoppedBackendIsGivenNothing(t *testing.T) {
 		t.Run(directive, func(t *testing.T) {
 			processes, addresses := startProcesses(t, 3)
 			c := startCaddy(t, directive+" "+strings.Join(addresses, " "))
-			load := openloop.Options{URL: c.url("/"), Rate: rate, Duration: duration, Timeout: patience, Connections: 4000}
+			load := openloop.Options{URL: c.url("/"), Rate: rate, Duration: 2 * patience, Timeout: patience, Connections: 4000}
 			warm := load
 			warm.Duration = time.Second
 			if s, err := openloop.Run(t.Context(), warm); err != nil || s.Failed() > 0 {
@@ -69,15 +69,14 @@ func TestStoppedBackendIsGivenNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			sent := make(chan struct{})
+			time.AfterFunc(duration, func() { close(sent) })
 			load.Stop = sent
-			load.Duration = 2 * patience
 			var s *openloop.Summary
 			var err error
 			var wg sync.WaitGroup
 			wg.Go(func() { s, err = openloop.Run(t.Context(), load) })
-			time.Sleep(duration) // that is the load
+			<-sent
 			held := c.heldBy(t, directive, addresses[0])
-			close(sent)
 			if err := processes[0].Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
