@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule"
 )
 
@@ -89,21 +90,16 @@ func (p *directiveParser) checkScheme(address caddyfile.Token, own bool) error {
 
 // backendBounds are what a number in the block of a backend may be.
 type backendBounds struct {
-	boundsIn
-	place string
+	caddyapp.Range
+	address string
 }
 
-type boundsIn interface {
-	CheckIn(place string, value float64) error
-	String() string
-}
-
-func (b backendBounds) Check(value float64) error { return b.CheckIn(b.place, value) }
+func (b backendBounds) Check(value float64) error { return b.CheckIn("backend "+b.address, value) }
 
 // backendWords are the properties of a backend.
 func backendWords(b *lbmodule.Backend) words {
 	inBackend := func(word string) bounds {
-		return backendBounds{lbmodule.Ranges.Of("backends." + word), "backend " + b.Address}
+		return backendBounds{lbmodule.Ranges.Of("backends." + word), b.Address}
 	}
 	return words{
 		"name": intoString(&b.Name),

@@ -33,6 +33,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
+	q.hears(err, now)
 	q.call = newGRPCCall(original, res, q.live.started, now)
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
 	if err == nil && !q.h.retries.lookAt(res, q.call.status) {
@@ -81,16 +82,8 @@ func (q *request) pass(original *http.Request, res *http.Response) *http.Respons
 }
 
 // roundTrip makes the attempt, hedged where that is asked for.
-func (q *request) roundTrip(transport http.RoundTripper, r *http.Request, start time.Time) (res *http.Response, err error) {
+func (q *request) roundTrip(transport http.RoundTripper, r *http.Request, start time.Time) (*http.Response, error) {
 	q.asks(start)
-	l, sent := q.lease.Latency(), q.sending // a copy may take the attempt's place
-	defer func() {
-		if c := q.race.Load(); c != nil && err == nil {
-			told(l, sent, c.overtook)
-			return
-		}
-		told(l, sent, err)
-	}()
 	if delay := q.hedgeDelay(r, start); delay > 0 {
 		return q.hedged(transport, r, delay)
 	}
@@ -227,6 +220,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // end judges what the request has not been told yet about its backend, and gives the backend up.
 func (q *request) end() {
 	now := time.Now()
+	q.hears(context.Canceled, now) // of an attempt that panicked
 	q.settle(now)
 	q.finish(now)
 	if q.lease.Held() {

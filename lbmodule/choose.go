@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -67,6 +68,7 @@ type request struct {
 	parent      trace.Span       // of the attempts' spans; nil if that has not been asked yet
 	begun       time.Time        // when the current attempt was
 	sending     *sending         // of the attempt's body; nil if there is none
+	asked       *balance.Latency // of the backend that is to answer the attempt; nil if it has, or has failed to
 	lastByte    bool             // how long it takes is known when the answer has ended
 
 	informed informed
@@ -231,10 +233,16 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 		return q.acquireSession(s, safe, r)
 	}
 	key := q.key
-	if q.attempts == 0 && q.queued == 0 && !q.h.Queue.enabled() {
-		key.Now = q.live.started // it has not waited
-	}
+	key.Now = q.justCame()
 	return q.set.acquire(q.h.policy, key, q.tried, safe, r, q.w)
+}
+
+// justCame is when the request came, if it has not waited since; zero otherwise.
+func (q *request) justCame() time.Time {
+	if q.attempts > 0 || q.queued > 0 || q.h.Queue.enabled() {
+		return time.Time{}
+	}
+	return q.live.started
 }
 
 // enter makes set the one that the request chooses from.

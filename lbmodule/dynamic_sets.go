@@ -78,7 +78,7 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 			return k.set, nil
 		}
 		s.known = s.known[1:]
-		defer k.set.supersede()
+		defer k.set.supersede(h)
 		defer k.stop()
 	}
 	k := knownSet{hash: sum, roster: s.roster(h, upstreams), edits: edits}
@@ -97,8 +97,7 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 func (s *memberSets) remember(h *Handler, k knownSet) {
 	if s.closed {
 		// The config is being unloaded; the request is served, nothing is remembered.
-		k.set.stop(h)
-		k.set.close()
+		k.set.close(h)
 		return
 	}
 	if s.watched {
@@ -106,9 +105,8 @@ func (s *memberSets) remember(h *Handler, k knownSet) {
 	}
 	s.known = slices.Insert(s.known, 0, k)
 	if len(s.known) > maxSets {
-		s.known[maxSets].set.stop(h)
+		s.known[maxSets].set.close(h)
 		s.known[maxSets].stop()
-		s.known[maxSets].set.close()
 		s.known = s.known[:maxSets:maxSets]
 	}
 	s.forgetHosts()
@@ -189,11 +187,11 @@ func (s *memberSets) forgetHosts() {
 }
 
 // close gives up all sets, whose members are not tried any more.
-func (s *memberSets) close() {
+func (s *memberSets) close(h *Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.known {
-		k.set.close()
+		k.set.close(h)
 	}
 	s.known, s.closed = nil, true
 }

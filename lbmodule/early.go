@@ -40,8 +40,8 @@ type heardOut struct {
 	reads atomic.Uint64 // how many there have been
 	half  atomic.Bool   // closed for writing
 
-	reading, writing atomic.Bool
-	both             atomic.Bool // it has been read from and written to at the same time
+	busy atomic.Int32 // reads and writes that have not returned
+	both atomic.Bool  // there have been two at the same time
 }
 
 // hearFor is how long a write that has failed waits for the next read. Somebody who does not read does not want to hear.
@@ -52,12 +52,9 @@ const hearFirst = 100 * time.Millisecond
 
 // Read implements [net.Conn].
 func (c *heardOut) Read(p []byte) (int, error) {
-	c.reading.Store(true)
-	if c.writing.Load() {
-		c.both.Store(true)
-	}
+	c.begin()
+	defer c.busy.Add(-1)
 	n, err := c.Conn.Read(p)
-	c.reading.Store(false)
 	c.reads.Add(1)
 	if err != nil {
 		c.once.Do(c.end)
@@ -67,16 +64,20 @@ func (c *heardOut) Read(p []byte) (int, error) {
 
 // Write implements [net.Conn].
 func (c *heardOut) Write(p []byte) (int, error) {
-	c.writing.Store(true)
-	defer c.writing.Store(false)
-	if c.reading.Load() {
-		c.both.Store(true)
-	}
+	c.begin()
+	defer c.busy.Add(-1)
 	n, err := c.Conn.Write(p)
 	if (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) && !c.half.Load() {
 		c.hearOut() // after a reset there is an end to what can be read
 	}
 	return n, err
+}
+
+// begin notes that a read or a write begins.
+func (c *heardOut) begin() {
+	if c.busy.Add(1) > 1 && !c.both.Load() {
+		c.both.Store(true)
+	}
 }
 
 // hearOut waits until everything has been read.

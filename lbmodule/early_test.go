@@ -100,3 +100,27 @@ func TestHeardOutInHandshake(t *testing.T) {
 		}
 	})
 }
+
+// A transport reads and writes at the same time: the write that fails waits for the reads then.
+func TestHeardOutByReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chunks := make(chan string)
+		c := &heardOut{Conn: resetConn{err: syscall.ECONNRESET, chunks: chunks}, over: make(chan struct{})}
+		go func() {
+			for { // until the end
+				if _, err := c.Read(make([]byte, 1)); err != nil {
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { close(chunks) })
+		start := time.Now()
+		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("failed after %v, want 1s, when everything had been read", took)
+		}
+	})
+}

@@ -213,10 +213,10 @@ func (h *Handler) Cleanup() error {
 		h.manager.detach(h)
 	}
 	if set := h.static.Load(); set != nil {
-		set.close()
+		set.close(h)
 	}
 	if h.dynamic != nil {
-		h.dynamic.sets.close()
+		h.dynamic.sets.close(h)
 	}
 	err := h.hosts.release()
 	if !h.stockReady {

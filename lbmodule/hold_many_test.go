@@ -34,17 +34,26 @@ func TestHoldInLargePool(t *testing.T) {
 			g := gated(t, h)
 			time.AfterFunc(time.Second, func() { g.open.Store(true) })
 			const requests = 5
-			statuses := make(chan int, requests)
+			type result struct{ status, attempts int }
+			results := make(chan result, requests)
 			for range requests {
 				go func() {
-					status, _, _ := g.serve(h, newRequest(t))
-					statuses <- status
+					status, attempts, _ := g.serve(h, newRequest(t))
+					results <- result{status, attempts}
 				}()
 			}
+			attempts := 0
 			for range requests {
-				if status := <-statuses; status != http.StatusOK {
-					t.Errorf("status %d", status)
+				r := <-results
+				attempts += r.attempts
+				if r.status != http.StatusOK {
+					t.Errorf("status %d", r.status)
 				}
+			}
+			t.Logf("%d attempts at %d backends", attempts, test.backends)
+			// Once the budget is spent, a refused connection is enough for a backend to be dead.
+			if most := 3 * test.backends; attempts > most {
+				t.Errorf("%d attempts, want %d at most", attempts, most)
 			}
 		})
 	}
@@ -52,7 +61,7 @@ func TestHoldInLargePool(t *testing.T) {
 
 // A queue that is shorter than the crowd that has waited for a backend is for those who come new.
 func TestHoldBesideQueue(t *testing.T) {
-	h := newConfig(t).mustLoad(`{"name": "hold-queue", "queue": {"size": 1, "timeout": "5s"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
+	h := newConfig(t).mustLoad(`{"name": "hold-queue", "queue": {"size": 1, "timeout": "1ms"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
 	g := gated(t, h)
 	g.takes = 5 * time.Millisecond
 	const requests = 10
@@ -66,7 +75,7 @@ func TestHoldBesideQueue(t *testing.T) {
 	for range requests - 1 {
 		go ask()
 	}
-	eventually(t, "all to wait", func() bool { return h.pool.Held() == requests })
+	eventually(t, "all to wait", func() bool { return h.pool.Holding() == requests })
 	g.open.Store(true)
 	for range requests {
 		if status := <-statuses; status != http.StatusOK {
@@ -84,5 +93,16 @@ func TestTryDurationAndRetries(t *testing.T) {
 		if status < 500 || took < 80*time.Millisecond || took > 10*time.Second {
 			t.Errorf("request %d: status %d after %v, want an error after 100 ms", n+1, status, took)
 		}
+	}
+}
+
+// While nobody has been checked yet, requests wait for that, however few looks lb_retries allows.
+func TestRetriesWhileUnchecked(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "try-unchecked", "health_check": {"interval": "1h"}, "load_balancing": {"retries": 1, "try_duration": "1m", "try_interval": "10ms"},
+		"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
+	t.Parallel()
+	status, _, took := new(gate).serve(h, newRequest(t))
+	if status != http.StatusServiceUnavailable || took < maxHeld-50*time.Millisecond {
+		t.Errorf("status %d after %v, want 503 after %v", status, took, maxHeld)
 	}
 }

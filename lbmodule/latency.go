@@ -111,21 +111,26 @@ func (s *sending) finished(now time.Time) {
 
 // asks tells the backend's latency that the attempt waits for its answer, as soon as its last byte has been sent.
 func (q *request) asks(now time.Time) {
-	l := q.lease.Latency()
+	q.asked = q.lease.Latency() // a copy may take the attempt's place
 	if q.sending != nil {
-		q.sending.latency = l
-	} else if l != nil {
-		l.Asked(now)
+		q.sending.latency = q.asked
+	} else if q.asked != nil {
+		q.asked.Asked(now)
 	}
 }
 
-// told tells l that the attempt that sent waits no more; err is how it ended. It is told once. What ended because nothing came is no sign
-// of life.
-func told(l *balance.Latency, sent *sending, err error) {
-	if l != nil && (sent == nil || sent.waits.Swap(waitsNoMore) == waiting) {
-		silence := errors.Is(err, context.Canceled) || errors.Is(err, errHedgeWon) || isTimeout(err)
-		l.Told(!silence, time.Now())
+// hears ends what asks began; err is how the attempt ended. What ended because nothing came is no sign of life.
+func (q *request) hears(err error, now time.Time) {
+	l, sent := q.asked, q.sending
+	q.asked = nil
+	if l == nil || sent != nil && sent.waits.Swap(waitsNoMore) != waiting {
+		return
 	}
+	if c := q.race.Load(); c != nil && err == nil {
+		err = c.overtook
+	}
+	silence := errors.Is(err, context.Canceled) || errors.Is(err, errHedgeWon) || isTimeout(err)
+	l.Told(!silence, now)
 }
 
 // speaksAgainst tells whether an answer makes nobody fast, however soon it came: a refusal, or an error.

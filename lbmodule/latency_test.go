@@ -194,7 +194,7 @@ func TestTimeoutIsSilence(t *testing.T) {
 			l.Asked(time.Now()) // by another request, which waits all the while
 			l.Asked(time.Now())
 			time.Sleep(time.Second)
-			told(l, nil, test.err)
+			(&request{asked: l}).hears(test.err, time.Now())
 			p, asked := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1}), false
 			for range 100 {
 				i := p.Pick(nil)
@@ -205,6 +205,40 @@ func TestTimeoutIsSilence(t *testing.T) {
 				t.Errorf("after %v, a backend on which another request waits gets more: %v", test.err, asked)
 			}
 		}
+	})
+}
+
+// A transport that panics leaves nobody waiting.
+func TestPanicIsToldOf(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "panic-told", "upstreams": [{"dial": "a:1"}]}`)
+	h.logger = zap.NewNop()
+	q := &request{h: h}
+	r := newRequest(t)
+	r.Body = nil
+	q.next(r, httptest.NewRecorder())
+	l := q.lease.Latency()
+	synctest.Test(t, func(t *testing.T) {
+		func() {
+			defer q.end()
+			defer func() { _ = recover() }()
+			_, _ = q.attempt(roundTripFunc(func(*http.Request) (*http.Response, error) { panic("crash") }), r)
+		}()
+		members := []balance.Member{{Weight: 1, Load: new(atomic.Int64), Latency: l}, {Weight: 1, Load: new(atomic.Int64), Latency: new(balance.Latency)}}
+		for _, m := range members {
+			for range 100 {
+				m.Latency.Answered(10*time.Millisecond, time.Now())
+			}
+		}
+		time.Sleep(time.Second)
+		p := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1})
+		for range 100 {
+			i := p.Pick(nil)
+			if i == 0 {
+				return
+			}
+			members[i].Load.Add(-1)
+		}
+		t.Error("the backend is taken for one that does not answer")
 	})
 }
 

@@ -78,22 +78,28 @@ func (s *memberSet) stop(h *Handler) {
 	l := &s.lifetime
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.stop(s, h)
+}
+
+// close is stop where the config does not use the set any more, either.
+func (s *memberSet) close(h *Handler) {
+	l := &s.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop(s, h)
+	l.closed = true
+	if l.waiting == 0 {
+		s.view.Close()
+	}
+}
+
+// stop is called with l.mu held.
+func (l *lifetime) stop(s *memberSet, h *Handler) {
 	if l.stopped {
 		return
 	}
 	l.stopped = true
 	if l.waiting > 0 {
 		l.stops = h.redial(s, true)
-	}
-}
-
-// close is called when the config does not use the set any more.
-func (s *memberSet) close() {
-	l := &s.lifetime
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	if l.waiting == 0 {
-		s.view.Close()
 	}
 }

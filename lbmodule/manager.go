@@ -86,7 +86,7 @@ func (h *Handler) edited() (events []pool.Event) {
 		h.static.Store(set)
 		h.watchingStatic.follow(h, set)
 		if before != nil {
-			before.supersede()
+			before.supersede(h)
 		}
 	}
 	if h.dynamic != nil {

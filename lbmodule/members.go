@@ -45,9 +45,9 @@ func newMemberSet(p *pool.Pool, a assembly, settings pool.Settings) (*memberSet,
 }
 
 // supersede gives the set up, because another one is in its place.
-func (s *memberSet) supersede() {
+func (s *memberSet) supersede(h *Handler) {
 	close(s.superseded)
-	s.close()
+	s.close(h)
 }
 
 // find returns the position of the backend of that address, -1 if it is not in the set.

@@ -34,7 +34,7 @@ func (e emitter) pool(p *poolOverview) {
 	e.emit(hedgesWonMetric, float64(p.pool.HedgesWon()), name)
 	e.emit(budgetMetric, p.RetryBudget, name)
 	e.emit(queueMetric, float64(p.Queue), name)
-	e.emit(heldMetric, float64(p.pool.Held()), name)
+	e.emit(heldMetric, float64(p.pool.Holding()), name)
 	e.emit(backendsMetric, float64(p.total), name)
 	e.emit(usableMetric, float64(p.Usable), name)
 	e.emit(panicMetric, number(p.Panic), name)

@@ -9,7 +9,8 @@ import (
 // Latency is what is known of how soon a member answers, and of how likely well. Whoever judges requests tells it, [PeakEWMA] asks
 // it. It belongs to the member and is shared by all pickers over it; it takes no lock. The zero Latency knows nothing.
 //
-// It has three parts, and a fourth that tells of what has not been answered yet ([Latency.silent]). Each is forgotten when it is not renewed, so that a member that was avoided is tried again:
+// What is known of answers has three parts; what has not been answered yet is a fourth ([Latency.silent]). Each of the three is forgotten
+// when it is not renewed, so that a member that was avoided is tried again:
 //   - the mean of the answers, over the last ten seconds or the last 64 answers, whichever are fewer (an exponentially weighted
 //     moving average; over the first ones it is the plain average). An answer counts as four times the mean and 20 ms at most:
 //     one that had to wait for a busy machine says little, three in a row say enough;

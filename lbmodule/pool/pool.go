@@ -84,8 +84,8 @@ func (p *Pool) Hold(most int) bool {
 // EndHold ends what Hold began.
 func (p *Pool) EndHold() { p.holding.Add(-1) }
 
-// Held is how many requests wait for a dead member to be back.
-func (p *Pool) Held() int { return int(p.holding.Load()) }
+// Holding is how many requests wait for a dead member to be back.
+func (p *Pool) Holding() int { return int(p.holding.Load()) }
 
 // MaxBackup is the highest level of backups.
 const MaxBackup = 9

@@ -574,3 +574,55 @@ func TestReopen(t *testing.T) {
 		}
 	})
 }
+
+// What a member that has been given up is found to be from then on goes by what is found then.
+func TestGivenUpIsNew(t *testing.T) {
+	p := newPool()
+	settings := guarded()
+	settings.Checked, settings.Initial = true, StartUp
+	first := p.Open(backends(2), settings)
+	stop := first.Member(0).Redial(new(dials).dial, false)
+	o := Observer{Member: first.Member(0), Thresholds: once}
+	o.Observe(healthcheck.Result{Time: time.Now()})
+	o.Observe(healthcheck.Result{Time: time.Now(), Err: errProbe, Refused: true})
+	stop()
+	second := p.Open(backends(2), settings)
+	defer second.Close()
+	if status := second.Member(0).Vitals().Status; status != healthcheck.Unknown {
+		t.Errorf("its check is told to be %v", status)
+	}
+	eligible(t, second, 0, 1)
+	first.Close()
+
+	stop = second.Member(0).Redial(new(dials).dial, false)
+	kill(t, second, 0)
+	stop()
+	third := p.Open(backends(2), settings)
+	defer third.Close()
+	answer(t, third, 0, deadAfter-1, refused)
+	eligible(t, third, 0, 1)
+	answer(t, third, 0, 1, refused)
+	eligible(t, third, 1)
+}
+
+// A look is one more connection: it does not begin the back-off anew.
+func TestLookOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(1), guarded())
+		defer v.Close()
+		var d dials
+		defer v.Member(0).Redial(d.dial, false)()
+		kill(t, v, 0)
+		time.Sleep(10 * time.Second) // until it is tried once a second
+		before := len(d.times())
+		for len(d.times()) == before { // until none is due soon
+			time.Sleep(time.Millisecond)
+		}
+		before = len(d.times())
+		v.Look(time.Millisecond, time.Now())
+		time.Sleep(maxRedial / 2)
+		if n := len(d.times()) - before; n != 1 {
+			t.Errorf("%d connections in half a second, want one", n)
+		}
+	})
+}

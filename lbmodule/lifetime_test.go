@@ -1,0 +1,131 @@
+package lbmodule
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// ends has the config end as Caddy has it: the app stops before the handler is cleaned up.
+func (c *config) ends(h *Handler) {
+	h.stop()
+	c.cancel()
+}
+
+// A set lives for those who wait with it, and no longer: neither when they are given up, nor when they have their answer, which may
+// take long to end.
+func TestLifetime(t *testing.T) {
+	t.Run("given up", func(t *testing.T) {
+		c := newConfig(t)
+		h := c.mustLoad(`{"name": "lifetime-up", "hold": "300ms", "upstreams": [{"dial": "a:1"}]}`)
+		status := make(chan int)
+		go func() {
+			s, _, _ := new(gate).serve(h, newRequest(t))
+			status <- s
+		}()
+		eventually(t, "it to wait", func() bool { return h.pool.Holding() == 1 })
+		c.ends(h)
+		if set := h.static.Load(); len(h.pool.Members()) != 1 || len(set.lifetime.stops) != 1 {
+			t.Errorf("while a request waits: %d members, of which %d are tried", len(h.pool.Members()), len(set.lifetime.stops))
+		}
+		if s := <-status; s != http.StatusServiceUnavailable {
+			t.Errorf("status %d", s)
+		}
+		expectOver(t, h)
+	})
+	t.Run("served", func(t *testing.T) {
+		c := newConfig(t)
+		h := c.mustLoad(`{"name": "lifetime-served", "hold": "1m", "upstreams": [{"dial": "a:1"}]}`)
+		g := gated(t, h)
+		done, over := make(chan int), make(chan struct{})
+		go func() {
+			r := newRequest(t)
+			q := &request{h: h}
+			status := 0
+			for more := true; more; more = q.again {
+				q.next(r, httptest.NewRecorder())
+				if res, err := q.attempt(g, r); err == nil {
+					status = res.StatusCode
+				}
+			}
+			done <- status // its answer has begun
+			<-over
+			q.end()
+		}()
+		eventually(t, "it to wait", func() bool { return h.pool.Holding() == 1 })
+		c.ends(h)
+		g.open.Store(true)
+		if s := <-done; s != http.StatusOK {
+			t.Errorf("status %d", s)
+		}
+		if n := len(h.pool.Members()); n != 0 {
+			t.Errorf("%d members are held by a request that has its answer", n)
+		}
+		close(over)
+	})
+	t.Run("afterwards", func(t *testing.T) {
+		c := newConfig(t)
+		h := c.mustLoad(`{"name": "lifetime-after", "hold": "300ms", "upstreams": [{"dial": "a:1"}]}`)
+		c.ends(h)
+		q := &request{h: h, set: h.static.Load()}
+		for range 2 {
+			q.stay()
+			if n := len(h.pool.Members()); n != 1 || len(q.set.lifetime.stops) != 1 {
+				t.Errorf("%d members, of which %d are tried", n, len(q.set.lifetime.stops))
+			}
+		}
+		q.leave()
+		q.leave()
+		expectOver(t, h)
+	})
+	t.Run("named anew", func(t *testing.T) { // by a source that is asked when its config has ended
+		c := newConfig(t)
+		h := c.mustLoad(`{"name": "lifetime-anew", "dynamic_upstreams": {"source": "a", "name": "{http.request.host}", "port": "1"}}`)
+		c.ends(h)
+		set, _ := newMemberSet(h.pool, assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}}, pool.Settings{Policy: balance.RoundRobin{}})
+		h.dynamic.sets.mu.Lock()
+		h.dynamic.sets.remember(h, knownSet{set: set})
+		h.dynamic.sets.mu.Unlock()
+		q := &request{h: h, set: set}
+		q.stay()
+		if n := len(h.pool.Members()); n != 1 || len(set.lifetime.stops) != 1 {
+			t.Errorf("%d members, of which %d are tried", n, len(set.lifetime.stops))
+		}
+		q.leave()
+		expectOver(t, h)
+	})
+}
+
+// expectOver expects that nobody holds the members of the handler's pool, nor tries them: they may be alive.
+func expectOver(t *testing.T, h *Handler) {
+	t.Helper()
+	if n := len(h.pool.Members()); n != 0 {
+		t.Errorf("%d members are held by nobody", n)
+	}
+	v := h.pool.Open([]pool.Backend{{Address: "a:1", Weight: 1}}, pool.Settings{Policy: balance.RoundRobin{}})
+	defer v.Close()
+	if len(v.Snapshot().Eligible()) != 1 {
+		t.Error("a backend that nobody should try any more is taken for dead")
+	}
+}
+
+// How late it is need not be asked for a request that has just come.
+func TestJustCame(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "just-came", "upstreams": [{"dial": "a:1"}]}`)
+	started := time.Now()
+	for _, test := range []struct {
+		attempts int
+		queued   time.Duration
+		want     time.Time
+	}{{0, 0, started}, {1, 0, time.Time{}}, {0, time.Second, time.Time{}}} {
+		q := &request{h: h, attempts: test.attempts, queued: test.queued}
+		q.live.started = started
+		if got := q.justCame(); !got.Equal(test.want) {
+			t.Errorf("%d attempts, waited for %v: %v, want %v", test.attempts, test.queued, got, test.want)
+		}
+	}
+}
