@@ -34,7 +34,7 @@ func init() {
 // that name, `random_choose` by `lb_p2c`, `cookie` by `lb_sticky`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
 // other policy is given the backends that are eligible.
 //
-// What numbers may be stands in docs/ranges.md of the source; what is outside is refused, also a 0.
+// The file docs/ranges.md of the source lists the range of each number. A value outside it is refused, and so is a 0 that is given.
 //
 // The placeholders are those of `http.handlers.reverse_proxy`, and
 //

@@ -17,7 +17,7 @@ type lifetime struct {
 	stops   []func() // end that the dead are tried for those who wait
 }
 
-// stay has the request's set live until it leaves, which it does when it has an answer, or is to have none.
+// stay keeps the request's set alive until leave is called: when the request has an answer, or is to have none.
 func (q *request) stay() {
 	if q.stays == q.set {
 		return
@@ -36,7 +36,7 @@ func (q *request) leave() {
 	}
 }
 
-// wait has the set live until done is called. It returns what there is to report.
+// wait keeps the set alive until done is called. It returns what there is to report.
 func (s *memberSet) wait(h *Handler) (events []pool.Event) {
 	l := &s.lifetime
 	l.mu.Lock()

@@ -113,7 +113,7 @@ func expectOver(t *testing.T, h *Handler) {
 	}
 }
 
-// How late it is need not be asked for a request that has just come.
+// The time at which a request came is the time now only while it has not waited.
 func TestJustCame(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "just-came", "upstreams": [{"dial": "a:1"}]}`)
 	started := time.Now()

@@ -118,8 +118,8 @@ func (q *request) suspect(c choice, tried []int) bool {
 }
 
 // spend takes the retry from the pool's budget and makes next the backend of the next attempt. Waiting for a backend to
-// become usable costs nothing. With free there is another attempt also when nothing is left: nothing has been sent yet. But so many
-// connections are refused then that nobody else is to find out which.
+// become usable costs nothing. If free, nothing has been sent yet, and there is another attempt even when the budget is spent. Then so
+// many connections are being refused that the backends tried are taken for dead at once, so that no other request has to try them.
 func (q *request) spend(next choice, reason pool.RetryReason, free bool) bool {
 	if now := time.Now(); !q.h.pool.SpendRetry(q.h.retries.budget, reason, now) {
 		if !free {

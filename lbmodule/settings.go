@@ -262,8 +262,8 @@ type Retry struct {
 	// Whether requests that are not idempotent are made again after they were sent, too. Default: false.
 	NonIdempotent bool `json:"non_idempotent,omitempty"`
 
-	// Whether requests with an `Idempotency-Key` are taken for idempotent. The backends must know the field, and do once what comes
-	// twice with the same value. Default: false.
+	// Whether requests with an `Idempotency-Key` are taken for idempotent. The backends must know the field, and act only once for
+	// each value. Default: false.
 	IdempotencyKey bool `json:"idempotency_key,omitempty"`
 
 	// The size in bytes up to which a request's body is kept to be sent again. Default: 65536.
