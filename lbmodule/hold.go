@@ -70,8 +70,10 @@ func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool 
 		q.gaveUp = true
 		interval, d = minPoll, lastLook
 	}
-	q.h.pool.Hold(math.MaxInt) // counted only: reverse_proxy has no bound
-	defer q.h.pool.EndHold()
+	if !snapshot.Gone().IsZero() {
+		q.h.pool.Hold(math.MaxInt) // counted only: reverse_proxy has no bound
+		defer q.h.pool.EndHold()
+	}
 	q.stay()
 	q.set.view.Look(interval, time.Now())
 	if q.sleep(ctx, snapshot, d) {

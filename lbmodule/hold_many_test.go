@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -104,5 +105,43 @@ func TestRetriesWhileUnchecked(t *testing.T) {
 	status, _, took := new(gate).serve(h, newRequest(t))
 	if status != http.StatusServiceUnavailable || took < maxHeld-50*time.Millisecond {
 		t.Errorf("status %d after %v, want 503 after %v", status, took, maxHeld)
+	}
+}
+
+// Who waits for a slot, as lb_try_duration says, does not wait for a dead backend.
+func TestTryDurationForASlot(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"name": "try-slot", "load_balancing": {"try_duration": "1m", "try_interval": "10ms"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
+	g := gated(t, h)
+	g.open.Store(true)
+	l, ok := h.static.Load().view.AcquireMember(0)
+	if !ok {
+		t.Fatal("no slot")
+	}
+	status := make(chan int)
+	r := newRequest(t)
+	q := &request{h: h}
+	go func() {
+		defer q.end()
+		q.next(r, httptest.NewRecorder())
+		res, err := q.attempt(g, r)
+		if err != nil {
+			t.Error(err)
+			status <- 0
+			return
+		}
+		status <- res.StatusCode
+	}()
+	eventually(t, "it to wait", func() bool {
+		l := &h.static.Load().lifetime
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.waiting == 1
+	})
+	if n := h.pool.Holding(); n != 0 {
+		t.Errorf("%d requests are counted as waiting for a dead backend", n)
+	}
+	l.Release()
+	if s := <-status; s != http.StatusOK {
+		t.Errorf("status %d", s)
 	}
 }
