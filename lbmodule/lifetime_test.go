@@ -29,8 +29,8 @@ func TestLifetime(t *testing.T) {
 		}()
 		eventually(t, "it to wait", func() bool { return h.pool.Holding() == 1 })
 		c.ends(h)
-		if set := h.static.Load(); len(h.pool.Members()) != 1 || len(set.lifetime.stops) != 1 {
-			t.Errorf("while a request waits: %d members, of which %d are tried", len(h.pool.Members()), len(set.lifetime.stops))
+		if set := h.static.Load(); len(h.pool.Members()) != 1 || tried(set) != 1 {
+			t.Errorf("while a request waits: %d members, of which %d are tried", len(h.pool.Members()), tried(set))
 		}
 		if s := <-status; s != http.StatusServiceUnavailable {
 			t.Errorf("status %d", s)
@@ -74,8 +74,8 @@ func TestLifetime(t *testing.T) {
 		q := &request{h: h, set: h.static.Load()}
 		for range 2 {
 			q.stay()
-			if n := len(h.pool.Members()); n != 1 || len(q.set.lifetime.stops) != 1 {
-				t.Errorf("%d members, of which %d are tried", n, len(q.set.lifetime.stops))
+			if n := len(h.pool.Members()); n != 1 || tried(q.set) != 1 {
+				t.Errorf("%d members, of which %d are tried", n, tried(q.set))
 			}
 		}
 		q.leave()
@@ -92,12 +92,19 @@ func TestLifetime(t *testing.T) {
 		h.dynamic.sets.mu.Unlock()
 		q := &request{h: h, set: set}
 		q.stay()
-		if n := len(h.pool.Members()); n != 1 || len(set.lifetime.stops) != 1 {
-			t.Errorf("%d members, of which %d are tried", n, len(set.lifetime.stops))
+		if n := len(h.pool.Members()); n != 1 || tried(set) != 1 {
+			t.Errorf("%d members, of which %d are tried", n, tried(set))
 		}
 		q.leave()
 		expectOver(t, h)
 	})
+}
+
+// tried is how many members of a set are tried for those who wait with it.
+func tried(s *memberSet) int {
+	s.lifetime.mu.Lock()
+	defer s.lifetime.mu.Unlock()
+	return len(s.lifetime.stops)
 }
 
 // expectOver expects that nobody holds the members of the handler's pool, nor tries them: they may be alive.
