@@ -22,6 +22,9 @@ const (
 	// lastLook is for how long whoever is about to give up waits for the dead to be tried once more: the time between two tries may be
 	// longer than what was left.
 	lastLook = 100 * time.Millisecond
+	// overtime is by how much an lb_try_interval that has begun may go beyond lb_try_duration. reverse_proxy lets it pass, too, and asks
+	// once more after it; this is its default.
+	overtime = 250 * time.Millisecond
 )
 
 // await waits until another choice may succeed, after one that failed with err. It returns false when the request has
@@ -64,9 +67,9 @@ func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool 
 	if n := q.h.retries.attempts; q.gaveUp || ctx.Err() != nil || n > 0 && max(q.attempts, 1)+q.looks >= n {
 		return false
 	}
-	interval := max(q.h.retries.stock.interval, minPoll)
-	d := min(interval, q.stockLeft())
-	if d <= 0 {
+	interval, left := max(q.h.retries.stock.interval, minPoll), q.stockLeft()
+	d := min(interval, max(left, overtime))
+	if left <= 0 {
 		q.gaveUp = true
 		interval, d = minPoll, lastLook
 	}

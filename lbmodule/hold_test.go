@@ -346,14 +346,22 @@ func TestTryInterval(t *testing.T) {
 	}
 }
 
-// A backend that is back only just before the time is up is found, however long the time between two tries.
+// A backend that is back only just before the time is up is found, however long the time between two tries; and, as by reverse_proxy, one
+// that is back before an interval that has begun is over.
 func TestTryUntilTheEnd(t *testing.T) {
-	for name, interval := range map[string]string{"short": "20ms", "longer than the time": "10s"} {
-		h := newConfig(t).mustLoad(`{"name": "try-end-` + interval + `", "load_balancing": {"try_duration": "1s", "try_interval": "` + interval + `"}, "upstreams": [{"dial": "a:1"}]}`)
+	for name, test := range map[string]struct {
+		interval string
+		back     time.Duration
+	}{
+		"short":                {"20ms", 985 * time.Millisecond},
+		"longer than the time": {"10s", 985 * time.Millisecond},
+		"overtime":             {"300ms", 1060 * time.Millisecond}, // the last interval begins after 900 ms
+	} {
+		h := newConfig(t).mustLoad(`{"name": "try-end-` + test.interval + `", "load_balancing": {"try_duration": "1s", "try_interval": "` + test.interval + `"}, "upstreams": [{"dial": "a:1"}]}`)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := gated(t, h)
-			time.AfterFunc(985*time.Millisecond, func() { g.open.Store(true) })
+			time.AfterFunc(test.back, func() { g.open.Store(true) })
 			if status, _, took := g.serve(h, newRequest(t)); status != http.StatusOK || took > 1500*time.Millisecond {
 				t.Errorf("status %d after %v", status, took)
 			}
