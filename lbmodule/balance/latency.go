@@ -28,6 +28,8 @@ type Latency struct {
 	longest fading        // seconds: the longest answer of the last minute or so
 	waiting atomic.Int32  // requests that wait for their answers
 	heard   atomic.Uint32 // when there was one last, or the first of those who wait began to
+
+	avoided, trials atomic.Uint64 // picks
 }
 
 const (
