@@ -69,6 +69,7 @@ type request struct {
 	begun       time.Time        // when the current attempt was
 	sending     *sending         // of the attempt's body; nil if there is none
 	asked       *balance.Latency // of the backend that is to answer the attempt; nil if it has, or has failed to
+	ticket      balance.Ticket   // what asked gave, unless the attempt has a body
 	lastByte    bool             // how long it takes is known when the answer has ended
 
 	informed informed

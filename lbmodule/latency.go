@@ -92,6 +92,7 @@ func (q *request) took(now time.Time) (took time.Duration, known bool) {
 type sending struct {
 	done    atomic.Int64     // when its last byte was read, in Unix nanoseconds; 0 if it has not been
 	latency *balance.Latency // is told that the request waits from then on; nil if there is none
+	ticket  balance.Ticket   // what it gave for that; written before waits is waiting
 	waits   atomic.Uint32    // whether it does: not yet, waiting, or no more
 }
 
@@ -104,8 +105,12 @@ const (
 
 // finished may be called by the transport's goroutines, and more than once.
 func (s *sending) finished(now time.Time) {
-	if s.done.CompareAndSwap(0, now.UnixNano()) && s.latency != nil && s.waits.CompareAndSwap(waitsNotYet, waiting) {
-		s.latency.Asked(now)
+	if !s.done.CompareAndSwap(0, now.UnixNano()) || s.latency == nil {
+		return
+	}
+	s.ticket = s.latency.Asked(now)
+	if !s.waits.CompareAndSwap(waitsNotYet, waiting) {
+		s.latency.Told(s.ticket, false, now) // the attempt has ended before
 	}
 }
 
@@ -115,22 +120,28 @@ func (q *request) asks(now time.Time) {
 	if q.sending != nil {
 		q.sending.latency = q.asked
 	} else if q.asked != nil {
-		q.asked.Asked(now)
+		q.ticket = q.asked.Asked(now)
 	}
 }
 
 // hears ends what asks began; err is how the attempt ended. What ended because nothing came is no sign of life.
 func (q *request) hears(err error, now time.Time) {
-	l, sent := q.asked, q.sending
+	l, ticket := q.asked, q.ticket
 	q.asked = nil
-	if l == nil || sent != nil && sent.waits.Swap(waitsNoMore) != waiting {
+	if l == nil {
 		return
+	}
+	if sent := q.sending; sent != nil {
+		if sent.waits.Swap(waitsNoMore) != waiting {
+			return
+		}
+		ticket = sent.ticket
 	}
 	if c := q.race.Load(); c != nil && err == nil {
 		err = c.overtook
 	}
 	silence := errors.Is(err, context.Canceled) || errors.Is(err, errHedgeWon) || isTimeout(err)
-	l.Told(!silence, now)
+	l.Told(ticket, !silence, now)
 }
 
 // speaksAgainst tells whether an answer makes nobody fast, however soon it came: a refusal, or an error.

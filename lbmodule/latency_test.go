@@ -113,7 +113,7 @@ func TestLearn(t *testing.T) {
 				}
 				l := q.lease.Latency()
 				q.end()
-				got, penalty := l.Estimate(time.Now()), l.Penalty(time.Now())
+				got, penalty := l.Estimate(), l.Penalty(time.Now())
 				want := test.want * time.Millisecond
 				// A little is forgotten while the body is on its way.
 				if got < want*85/100 || got > want*101/100 || penalty < test.penalty*0.98 || penalty > test.penalty {
@@ -154,7 +154,7 @@ func TestLearnOfCopies(t *testing.T) {
 				synctest.Wait()
 				q.end()
 				for k, m := range []*pool.Member{h.static.Load().view.Member(0), h.static.Load().view.Member(1)} {
-					got, want := m.Latency().Estimate(time.Now()), test.want[k]*time.Millisecond
+					got, want := m.Latency().Estimate(), test.want[k]*time.Millisecond
 					if got < want-20*time.Millisecond || got > want+20*time.Millisecond {
 						t.Errorf("%s: expected in %v, want about %v", m.Address(), got, want)
 					}
@@ -192,9 +192,9 @@ func TestTimeoutIsSilence(t *testing.T) {
 			}
 			l := members[0].Latency
 			l.Asked(time.Now()) // by another request, which waits all the while
-			l.Asked(time.Now())
+			ticket := l.Asked(time.Now())
 			time.Sleep(time.Second)
-			(&request{asked: l}).hears(test.err, time.Now())
+			(&request{asked: l, ticket: ticket}).hears(test.err, time.Now())
 			p, asked := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1}), false
 			for range 100 {
 				i := p.Pick(nil)

@@ -37,7 +37,7 @@ func overviewTraffic(m *pool.Member, now time.Time) (o trafficOverview) {
 		o.Codes[className(class)] = counts.Answers[class]
 	}
 	if q := m.Traffic().Recent().Quantiles(0.50, 0.95, 0.99); q != nil {
-		o.LatencyMs = &latencyMs{milliseconds(q[0]), milliseconds(q[1]), milliseconds(q[2]), milliseconds(m.Latency().Estimate(now))}
+		o.LatencyMs = &latencyMs{milliseconds(q[0]), milliseconds(q[1]), milliseconds(q[2]), milliseconds(m.Latency().Estimate())}
 	}
 	return o
 }

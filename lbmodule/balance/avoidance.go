@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 // is not.
 type Avoidance struct {
 	Cause  Cause
-	Takes  time.Duration // what its answers take lately; of a silent member, how long it has answered nothing
+	Takes  time.Duration // what its answers take; of a silent member, how long it has answered nothing
 	Others time.Duration // what the answers of the others take
 	Again  time.Duration // until it is tried again
 }
@@ -31,42 +32,51 @@ type Avoiding interface {
 	Avoided(now time.Time) []Avoidance
 }
 
-// Avoided implements [Avoiding].
+// Avoided implements [Avoiding]. Members are compared with the one that is faster than three quarters of them, so that it shows also
+// when half of them are slow.
 func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	all := make([]Avoidance, len(p.pos))
-	var known []time.Duration
-	for i := range p.members {
-		if took := p.members[i].Latency.Estimate(now); took > 0 {
-			known = append(known, took)
+	c := &clock{tickOf(now), true}
+	known := make([]int, 0, len(p.members))
+	for at := range p.members {
+		if l := p.members[at].Latency; l.takes.known() && !l.silent(c.now()) {
+			known = append(known, at)
 		}
 	}
 	if len(known) == 0 {
 		return all
 	}
-	slices.Sort(known)
-	typical := known[(len(known)-1)/2]
-	for i := range p.members {
-		l := p.members[i].Latency
-		took, penalty := l.Estimate(now), l.Penalty(now)
-		a := Avoidance{Takes: took, Others: typical, Again: time.Second}
-		switch {
-		case penalty > alike:
-			a.Cause = Failing
-		case l.silent(took.Seconds(), tickOf(now)):
-			a.Cause = Silent
-		case (took + 5*time.Millisecond).Seconds() > alike*(typical+5*time.Millisecond).Seconds():
-			a.Cause = Slow
-		default:
+	const dearerThan = 4 // one in so many
+	slices.SortFunc(known, func(a, b int) int {
+		return cmp.Compare(p.cost(a, c), p.cost(b, c))
+	})
+	usual := known[(len(known)-1)/dearerThan]
+	others := p.members[usual].Latency.Estimate()
+	for at := range p.members {
+		l := p.members[at].Latency
+		var ratio float64
+		cause := NotAvoided
+		if l.takes.known() {
+			ratio, cause = p.dearer(at, usual, c)
+		} else if f, usually := p.penalties(at, usual, c); !similar(f, usually) {
+			ratio, cause = f/usually, Failing
+		}
+		if at == usual || cause == NotAvoided || ratio <= 1 {
 			continue
 		}
-		all[p.index[i]] = a
+		a := Avoidance{Cause: cause, Takes: l.Estimate(), Others: others, Again: seconds(p.trials.next(l, cause, c.now()))}
+		if cause == Silent {
+			a.Takes = seconds(l.waiting.silentFor(c.now()))
+		}
+		all[p.index[at]] = a
 	}
 	return all
 }
 
-// Avoided is how many picks have gone to another member for what is known of this one's answers, and Trials how many it was given all the
-// same, to find out whether that still holds. Neither is ever less than before.
-func (l *Latency) Avoided() uint64 { return l.avoided.Load() }
+// cost is what an answer of that position costs, whatever it has to do.
+func (p *peakEWMA) cost(at int, c *clock) float64 {
+	l := p.members[at].Latency
+	return (unscale(l.takes.mean()) + grain) * l.penalty(c.now())
+}
 
-// Trials: see [Latency.Avoided].
-func (l *Latency) Trials() uint64 { return l.trials.Load() }
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

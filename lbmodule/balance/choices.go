@@ -35,7 +35,6 @@ type choices struct {
 	random
 	n       int
 	uniform bool // all weights are equal
-	redraw  bool // whatever the weights, a draw of the same member is made again
 }
 
 // init fills c, which is the zero value.
@@ -47,15 +46,11 @@ func (c *choices) init(members []Member, n int) {
 }
 
 // Pick implements [Picker].
-func (c *choices) Pick(tried []int) int { return c.pick(tried, c.lighter) }
-
-// pick draws members and reserves a slot on the best of them. better tells whether position a is better than the best so far, b, and
-// is told when b was drawn again, in place of another.
-func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int {
+func (c *choices) Pick(tried []int) int {
 	if len(c.columns) == 0 {
 		return -1
 	}
-	best, found, again := -1, 0, false
+	best, found := -1, 0
 	for draws := 0; found < c.n && draws < c.n+more; draws++ {
 		p := c.draw()
 		if p == best && c.uniform {
@@ -64,15 +59,17 @@ func (c *choices) pick(tried []int, better func(a, b int, again bool) bool) int 
 		if excluded(tried, c.index[p]) || c.members[p].full() {
 			continue
 		}
-		if p == best && c.redraw {
-			again = true
-			continue
-		}
 		found++
-		if best < 0 || p != best && better(p, best, again) {
+		if best < 0 || c.members[p].lighter(&c.members[best]) {
 			best = p
 		}
 	}
+	return c.take(best, tried)
+}
+
+// take reserves a slot at position best, or, if that is -1 or full by now, at the first free one from a place drawn evenly. It returns
+// the member's index, or -1.
+func (c *choices) take(best int, tried []int) int {
 	if best < 0 || !c.at(best) {
 		if best = c.from(rand.IntN(len(c.columns)), tried); best < 0 {
 			return -1
@@ -96,11 +93,6 @@ func (c *choices) Score(i int) float64 {
 		return math.Inf(1)
 	}
 	return c.members[c.pos[i]].loadPerWeight()
-}
-
-// lighter tells whether position a has fewer requests in flight than b, each in relation to its weight.
-func (c *choices) lighter(a, b int, _ bool) bool {
-	return c.members[a].lighter(&c.members[b])
 }
 
 // lighter tells whether m has fewer requests in flight than o, each in relation to its weight.

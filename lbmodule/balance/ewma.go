@@ -2,10 +2,11 @@ package balance
 
 import (
 	"math"
+	"math/rand/v2"
 	"time"
 )
 
-// Timed is implemented by pickers that go by what has happened lately. Their Pick looks at the clock.
+// Timed is implemented by pickers that go by what has happened lately. Their Pick looks at the clock if it has to.
 type Timed interface {
 	Picker
 
@@ -14,36 +15,66 @@ type Timed interface {
 }
 
 // PeakEWMA draws two members at random, in proportion to the weights, as [Choices] does, and picks the one whose answer is expected
-// to be there first: what its answers take lately ([Latency]), times the requests that it has to do, this one with them, in relation
-// to its weight. It is the load metric of Finagle's P2C balancer with peak EWMA, and of Linkerd.
+// first: by how long its answers take, times the requests that it has to do, this one with them, in relation to its weight. That is
+// the load metric of Finagle's P2C balancer with peak EWMA, and of Linkerd.
 //
-// What differs from there:
-//   - failures make a member expensive, so none is chosen for failing fast;
-//   - members whose answers take about as long (within a half) are alike, and the requests in flight decide: the noise of a
-//     healthy pool sends nobody more than his share;
+// There, one slow answer is taken for a slow member. Here a member is slower than another only if that is beyond doubt:
+//   - its mean must be more than half as long again. A member of less weight may also take longer in proportion;
+//   - the difference of the means, on a logarithmic scale, must be more than three standard errors, as in Welch's test (Biometrika
+//     34, 1947). One answer among 64 is never that, whatever it took; four in a row that differ are, as they make the estimate start
+//     over. Envoy's outlier detection compares success rates with the standard deviation of the others' in this manner.
+//
+// Otherwise they are alike, and the requests in flight decide. Of these, slow pages do not count: requests that have been waiting for
+// long while the member answers others. Where the slow pages are this member's only, some of them do. That the load is what counts
+// while latencies are alike is the rule of Prequal (Wydrowski et al., NSDI 2024), turned round.
+//
+// Besides,
+//   - failures make a member expensive, so none is chosen for failing fast (Prequal's sinkholing);
 //   - the request itself is not divided by the weight, so that an idle pool follows the weights that it draws by;
 //   - a member whose requests have been waiting for far longer than its answers took, with none answered, is given no more while others
 //     answer, unless they have more than thirty times as much to do;
-//   - a member that nothing is known of is taken for one like any other, for one request at a time until it has answered.
+//   - a member that has not answered yet is given one request at a time until it has;
+//   - if the better one was avoided lately, too, or, where all weights are equal, has something to do, more are drawn: a pool of which
+//     half is slow would else go to the slow ones in every fourth pick;
+//   - a member that is avoided has a trial now and then, so that avoiding it comes to an end.
 type PeakEWMA struct{}
 
-// silence is how many times as expensive it makes a member that requests have been waiting for far longer than its answers take.
-const silence = 32
-
-// alike is up to which ratio two expectations are the same.
-const alike = 1.5
+const (
+	// silence is how many times as expensive it makes a member that requests have been waiting for far longer than its answers take.
+	silence = 32
+	// alike is up to which ratio two expectations are the same.
+	alike = 1.5
+	// certain is the square of how many standard errors a difference must have.
+	certain = 3 * 3
+	// moreIfSuspect is how many members are drawn for others that are avoided.
+	moreIfSuspect = 8
+	// tailTimes and tailLeast are how many times as many answers of one member as of another may be overdue, and which share of them in
+	// any case.
+	tailTimes, tailLeast = 2, 0.0015
+)
 
 // Build implements [Policy].
-func (PeakEWMA) Build(members []Member, _ Picker, _ []int) Picker {
+func (PeakEWMA) Build(members []Member, prev Picker, _ []int) Picker {
 	p := new(peakEWMA)
 	p.init(members, 2)
-	p.redraw = true
-	p.weight = make([]float64, len(p.members))
+	p.weights = make([]relative, len(p.members))
 	for i := range p.members {
 		m := &p.members[i]
-		p.weight[i] = float64(m.weight()) * float64(len(p.members)) / float64(p.total)
+		full := float64(m.weight())
+		if m.Warmth > 0 {
+			full /= m.Warmth
+		}
+		p.weights[i] = relative{
+			toMean: float64(m.weight()) * float64(len(p.members)) / float64(p.total),
+			full:   math.Log2(full),
+		}
 		if m.Latency == nil {
 			m.Latency = new(Latency)
+		}
+	}
+	if p.trials = new(trials); prev != nil {
+		if before, ok := prev.(*peakEWMA); ok {
+			p.trials = before.trials
 		}
 	}
 	return p
@@ -52,17 +83,202 @@ func (PeakEWMA) Build(members []Member, _ Picker, _ []int) Picker {
 // peakEWMA is the picker of PeakEWMA.
 type peakEWMA struct {
 	choices
-	weight []float64 // of a position, in relation to the mean
+	weights []relative // of a position
+	trials  *trials    // shared with the pickers before and after
+}
+
+// relative is a weight.
+type relative struct {
+	toMean float64 // in relation to the mean
+	full   float64 // as a logarithm, when the member is no longer ramped up
+}
+
+// clock is the time of a pick, which is looked up when it is asked for first.
+type clock struct {
+	tick  uint32
+	known bool
+}
+
+func (c *clock) now() uint32 {
+	if !c.known {
+		c.tick, c.known = tickNow(), true
+	}
+	return c.tick
 }
 
 // Pick implements [Picker].
-func (p *peakEWMA) Pick(tried []int) int { return p.PickAt(time.Now(), tried) }
+func (p *peakEWMA) Pick(tried []int) int { return p.pickBy(&clock{}, tried) }
 
 // PickAt implements [Timed].
 func (p *peakEWMA) PickAt(now time.Time, tried []int) int {
-	t := tickOf(now)
-	return p.pick(tried, func(a, b int, again bool) bool { return p.better(a, b, again, t) })
+	return p.pickBy(&clock{tickOf(now), true}, tried)
 }
+
+func (p *peakEWMA) pickBy(c *clock, tried []int) int {
+	if len(p.columns) == 0 {
+		return -1
+	}
+	best, found, want, again, avoided := -1, 0, p.n, false, false
+	// Bound: want is at most two and the constants.
+	for draws := 0; found < want && draws < want+more; draws++ {
+		next := p.draw()
+		if next == best && p.uniform {
+			next = p.other(next)
+		}
+		if excluded(tried, p.index[next]) || p.members[next].full() {
+			continue
+		}
+		if next == best {
+			again = true
+			continue
+		}
+		if found++; best < 0 {
+			best = next
+			continue
+		}
+		d := p.compare(next, best, again, c)
+		if d.cause != NotAvoided {
+			l := p.members[d.loser].Latency
+			l.avoid()
+			if !avoided && p.trials.due(l, d.cause, c.now()) {
+				best = d.loser
+				break
+			}
+			avoided = true
+		}
+		if best = d.winner; found == want {
+			want += p.drawsMore(best, found, c)
+		}
+	}
+	return p.take(best, tried)
+}
+
+// drawsMore is how many members are to be drawn after the last one, with position best as the best so far.
+func (p *peakEWMA) drawsMore(best, found int, c *clock) int {
+	m := &p.members[best]
+	switch {
+	case m.Latency.suspect.Load():
+		if found < p.n+moreIfSuspect {
+			return 1
+		}
+	case p.uniform && found == p.n && found < len(p.members):
+		if load := m.Load.Load(); load > 0 && load > int64(m.Latency.waiting.pages(c.now())) {
+			return 1
+		}
+	}
+	return 0
+}
+
+// duel is what came of comparing two positions.
+type duel struct {
+	winner, loser int
+	cause         Cause // why the loser is avoided, if it is
+}
+
+// compare tells of which position an answer is expected first, a's or b's; b's if there is no difference. With b drawn again, a must be
+// the faster one for itself, too: a light member is not to be preferred for having nothing to do whenever a heavy one was drawn twice.
+func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
+	loadA, loadB := p.loads(a, b, c)
+	unknownA, unknownB := !p.members[a].Latency.takes.known(), !p.members[b].Latency.takes.known()
+	if busyA, busyB := unknownA && loadA > 0, unknownB && loadB > 0; busyA != busyB {
+		if busyB && !again {
+			return duel{winner: a, loser: b}
+		}
+		return duel{winner: b, loser: a}
+	}
+	dearer, cause := 1.0, NotAvoided // how many times as expensive a is as b
+	if !unknownA && !unknownB {
+		dearer, cause = p.dearer(a, b, c)
+	} else if fA, fB := p.penalties(a, b, c); !similar(fA, fB) {
+		dearer, cause = fA/fB, Failing
+	}
+	winner, loser := b, a
+	if (!again || dearer < 1) && dearer*(loadA/p.weights[a].toMean+1) < loadB/p.weights[b].toMean+1 {
+		winner, loser = a, b
+	}
+	if (loser == a) != (dearer > 1) {
+		cause = NotAvoided
+	}
+	return duel{winner, loser, cause}
+}
+
+// loads returns how many requests positions a and b have to do. Slow pages count as far as they are this member's more than the
+// other's: by chance, for as half a request they would decide as much as a whole one.
+func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
+	ma, mb := &p.members[a], &p.members[b]
+	loadA, loadB = float64(ma.Load.Load()), float64(mb.Load.Load())
+	if loadA == 0 && loadB == 0 {
+		return 0, 0
+	}
+	less := func(m, other *Latency, load float64) float64 {
+		pages := m.waiting.pages(c.now())
+		if pages == 0 {
+			return load
+		}
+		own, usual := m.tailShare(), tailTimes*(other.tailShare()+tailLeast)
+		if own > usual && rand.Float64()*own > usual {
+			return load
+		}
+		return max(load-float64(pages), 0)
+	}
+	return less(ma.Latency, mb.Latency, loadA), less(mb.Latency, ma.Latency, loadB)
+}
+
+// dearer is how many times as expensive position a is as b by what is known of their answers, and why the one that is more so is.
+func (p *peakEWMA) dearer(a, b int, c *clock) (ratio float64, cause Cause) {
+	ratio = 1
+	la, lb := p.members[a].Latency, p.members[b].Latency
+	if d := p.slower(a, b, c); d != 0 {
+		ratio, cause = math.Exp2(d), Slow
+	}
+	silentA := la.waiting.total.Load() > 0 && la.silent(c.now())
+	silentB := lb.waiting.total.Load() > 0 && lb.silent(c.now())
+	switch {
+	case silentA && !silentB:
+		ratio, cause = ratio*silence, Silent
+	case silentB && !silentA:
+		ratio, cause = ratio/silence, Silent
+	}
+	if fA, fB := p.penalties(a, b, c); !similar(fA, fB) {
+		ratio, cause = ratio*fA/fB, Failing
+	}
+	return ratio, cause
+}
+
+func (p *peakEWMA) penalties(a, b int, c *clock) (fA, fB float64) {
+	la, lb := p.members[a].Latency, p.members[b].Latency
+	if !la.blame.known() && !lb.blame.known() {
+		return 1, 1
+	}
+	return la.penalty(c.now()), lb.penalty(c.now())
+}
+
+func similar(a, b float64) bool { return a <= alike*b && b <= alike*a }
+
+// slower is how many times as long the answers of position a take as those of b, as a logarithm; below 0, the other way round. It is 0
+// if they are alike, as far as can be told.
+func (p *peakEWMA) slower(a, b int, c *clock) float64 {
+	la, lb := p.members[a].Latency, p.members[b].Latency
+	d := la.takes.mean() - lb.takes.mean()
+	// Less weight may mean less speed.
+	if may := p.weights[b].full - p.weights[a].full; may > 0 && d > 0 {
+		d = max(d-may, 0)
+	} else if may < 0 && d < 0 {
+		d = min(d-may, 0)
+	}
+	beyond := math.Abs(d) - alikeDoublings
+	if beyond <= 0 {
+		return 0
+	}
+	t := c.now()
+	if doubt := la.takes.get().doubt(la.takes.left(t)) + lb.takes.get().doubt(lb.takes.left(t)); beyond*beyond < certain*doubt {
+		return 0
+	}
+	return d
+}
+
+// alikeDoublings is log2 of alike.
+const alikeDoublings = 0.5849625007211562
 
 // Score implements [Scored]: the seconds until an answer is expected.
 func (p *peakEWMA) Score(i int) float64 {
@@ -71,42 +287,5 @@ func (p *peakEWMA) Score(i int) float64 {
 		return math.Inf(1)
 	}
 	m := &p.members[at]
-	seconds, factor := m.Latency.expect(tickOf(time.Now()))
-	return seconds * factor * (float64(m.Load.Load())/p.weight[at] + 1)
-}
-
-// better tells whether an answer of position a is expected before one of b. With b drawn again, a must be the faster one for itself,
-// too: a light member is not to be preferred for having nothing to do whenever a heavy one was drawn twice.
-func (p *peakEWMA) better(a, b int, again bool, t uint32) bool {
-	ma, mb := &p.members[a], &p.members[b]
-	la, fa := ma.Latency.expect(t)
-	lb, fb := mb.Latency.expect(t)
-	loadA, loadB := float64(ma.Load.Load()), float64(mb.Load.Load())
-	switch trialA, trialB := la == 0 && loadA > 0, lb == 0 && loadB > 0; {
-	case trialA != trialB:
-		return trialB && !again
-	case la == 0 || lb == 0:
-		la, lb = 1, 1
-	default:
-		doubt := max(ma.Latency.doubt(), mb.Latency.doubt())
-		// Who says nothing gets nothing while others answer, but for when they have that many times as much to do.
-		if ma.Latency.silent(la, t) {
-			fa *= silence
-		}
-		if mb.Latency.silent(lb, t) {
-			fb *= silence
-		}
-		la, lb = la+doubt, lb+doubt
-	}
-	la, lb = la*fa, lb*fb
-	if la <= alike*lb && lb <= alike*la {
-		if again {
-			return false
-		}
-		la, lb = 1, 1
-	}
-	if again && la > lb {
-		return false
-	}
-	return la*(loadA/p.weight[a]+1) < lb*(loadB/p.weight[b]+1)
+	return m.Latency.Estimate().Seconds() * m.Latency.penalty(tickNow()) * (float64(m.Load.Load())/p.weights[at].toMean + 1)
 }

@@ -43,6 +43,7 @@ func TestPeakEWMAShares(t *testing.T) {
 	checkShares(t, PeakEWMA{}.Build(members, nil, nil), members, []int{5, 3, 2})
 }
 
+// Of all these picks one is a trial, as time stands still.
 func TestPeakEWMAAvoids(t *testing.T) {
 	const picks = 10_000
 	for name, test := range map[string]struct {
@@ -51,13 +52,12 @@ func TestPeakEWMAAvoids(t *testing.T) {
 		after   float64          // seconds
 		most    float64          // share of the first member
 	}{
-		"the slow":                    {same(5, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0},
-		"the slow, for a while":       {same(5, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 10, 0},
-		"one that was slow once":      {same(5, 1), func(l *Latency) { l.Answered(time.Second, at(0)) }, 1, 0},
-		"one that is ten times slow":  {same(5, 1), func(l *Latency) { answers(l, 99, 100*ms, at(0)) }, 0, 0},
-		"one that fails":              {same(5, 1), func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0},
-		"one that does not answer":    {same(5, 1), func(l *Latency) { l.Unanswered(time.Second, at(0)) }, 0, 0},
-		"the slow, with two":          {same(2, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0},
+		"the slow":                    {same(5, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.0001},
+		"the slow, for a while":       {same(5, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 10, 0.0001},
+		"one that is ten times slow":  {same(5, 1), func(l *Latency) { answers(l, 99, 100*ms, at(0)) }, 0, 0.0001},
+		"one that fails":              {same(5, 1), func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0.0001},
+		"one that does not answer":    {same(5, 1), func(l *Latency) { left(l, 5, time.Second) }, 0, 0.0001},
+		"the slow, with two":          {same(2, 1), func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.0001},
 		"the slow that is heavy":      {[]int{3, 1, 1}, func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 0, 0.02},
 		"one that fails and is heavy": {[]int{3, 1, 1}, func(l *Latency) { l.Failed(ms, at(0)); l.Failed(ms, at(0)) }, 0, 0.02},
 	} {
@@ -70,32 +70,95 @@ func TestPeakEWMAAvoids(t *testing.T) {
 	}
 }
 
-// Who was avoided is tried again, and has its share again when that went well.
+// Neither one slow answer nor a few that are slower than others make a member one to avoid.
+func TestPeakEWMAIsFair(t *testing.T) {
+	const picks = 10_000
+	for name, happens := range map[string]func(l *Latency){
+		"a slow page": func(l *Latency) { l.Answered(time.Second, at(0)) },
+		"three, with others between": func(l *Latency) {
+			l.Answered(time.Second, at(0))
+			answers(l, 30, 10*ms, at(0))
+			answers(l, 2, time.Second, at(0))
+		},
+		"a bit slower than others":     func(l *Latency) { answers(l, 99, 14*ms, at(0)) },
+		"a client that has had enough": func(l *Latency) { l.Unanswered(10*time.Second, at(0)) },
+	} {
+		members := answering(same(5, 1), 64, 10*ms, 10*ms, 11*ms, 10*ms, 9*ms)
+		happens(members[0].Latency)
+		if got := counted(t, members, picks, at(0)); got[0] < picks*18/100 || got[0] > picks*22/100 {
+			t.Errorf("%s: picked %v of %d", name, got, picks)
+		}
+	}
+}
+
+// A member of less weight may be slower in proportion, and is not avoided for that; one that is being ramped up may not.
+func TestPeakEWMASlowerByWeight(t *testing.T) {
+	members := answering([]int{5, 3, 2}, 64, 60*ms, 100*ms, 150*ms)
+	checkShares(t, PeakEWMA{}.Build(members, nil, nil), members, []int{5, 3, 2})
+	members = answering(same(3, 5), 64, 60*ms, 60*ms, 150*ms)
+	members[2].Weight, members[2].Warmth = 1, 0.2
+	if got := counted(t, members, 10_000, at(0)); got[2] > 1 {
+		t.Errorf("picked %v of 10000, want the last one's trial only", got)
+	}
+}
+
+// Of a pool that is slow for the most part the others get the requests.
+func TestPeakEWMADrawsMore(t *testing.T) {
+	const picks = 10_000
+	members := answering(same(6, 1), 64, 310*ms, 310*ms, 10*ms, 310*ms, 310*ms, 10*ms)
+	counted(t, members, 100, at(0)) // which find out
+	got := counted(t, members, picks, at(0))
+	if fast := got[2] + got[5]; fast < picks*85/100 {
+		t.Errorf("picked %v, want the third and the last for the most part", got)
+	}
+}
+
+// Who was avoided is tried again, and has its share again when that went well a few times.
 func TestPeakEWMATriesAgain(t *testing.T) {
-	for name, spoil := range map[string]func(l *Latency){
-		"slow":    func(l *Latency) { answers(l, 99, 310*ms, at(0)) },
-		"failing": func(l *Latency) { answers(l, 99, 10*ms, at(0)); failures(l, 99) },
-		"hanging": func(l *Latency) { answers(l, 99, 10*ms, at(0)); l.Unanswered(10*time.Second, at(0)) },
+	for name, test := range map[string]struct {
+		spoil  func(l *Latency)
+		trials int
+	}{
+		"slow":    {func(l *Latency) { answers(l, 99, 310*ms, at(0)) }, 5},
+		"failing": {func(l *Latency) { answers(l, 99, 10*ms, at(0)); failures(l, 99) }, 5},
+		"hanging": {func(l *Latency) { answers(l, 99, 10*ms, at(0)); left(l, 5, 10*time.Second) }, 5},
 	} {
 		members := answering(same(5, 1), 64, 10*ms, 10*ms, 10*ms, 10*ms, 10*ms)
-		spoil(members[0].Latency)
-		tried := 0.0
-		for seconds := 1.0; seconds <= 60 && tried == 0; seconds++ {
-			for _, m := range members[1:] {
-				m.Latency.Answered(10*ms, at(seconds))
+		l := members[0].Latency
+		test.spoil(l)
+		l.Told(l.Asked(at(0)), true, at(0))
+		p := PeakEWMA{}.Build(members, nil, nil).(Timed)
+		// pick returns how many picks it took until the first one was picked.
+		pick := func(seconds float64) int {
+			for n := 1; n < 10_000; n++ {
+				i := p.PickAt(at(seconds), nil)
+				release(p, members, i)
+				if i == 0 {
+					return n
+				}
 			}
-			if counted(t, members, 100, at(seconds))[0] > 0 {
-				tried = seconds
+			return 0
+		}
+		const now = 1
+		if n := pick(now); n < slowTrial {
+			t.Errorf("%s: tried after %d picks, want %d at least", name, n, slowTrial)
+		}
+		for trial := 1; trial < test.trials; trial++ {
+			ticket := l.Asked(at(now))
+			for range 1000 {
+				i := p.PickAt(at(now), nil)
+				if release(p, members, i); i == 0 {
+					t.Fatalf("%s: given a request while it is tried", name)
+				}
+			}
+			l.Told(ticket, true, at(now))
+			l.Answered(10*ms, at(now))
+			if n := pick(now); n == 0 || n > 50 {
+				t.Fatalf("%s: after %d trials that went well the next one is %d picks later", name, trial, n)
 			}
 		}
-		if tried < 3 || tried > 45 {
-			t.Errorf("%s: tried again after %v s, want 3 to 45", name, tried)
-			continue
-		}
-		for range 5 {
-			members[0].Latency.Answered(10*ms, at(tried))
-		}
-		if got := counted(t, members, 10_000, at(tried)); got[0] < 1500 {
+		l.Answered(10*ms, at(now))
+		if got := counted(t, members, 10_000, at(now)); got[0] < 1500 {
 			t.Errorf("%s: fine again, and has %v of 10000", name, got)
 		}
 	}
@@ -179,7 +242,7 @@ func TestPeakEWMALoad(t *testing.T) {
 	}{
 		{[]int{1, 1}, []int{3, 2}, []time.Duration{10 * ms, 10 * ms}, 1},
 		{[]int{1, 1}, []int{1, 0}, []time.Duration{10 * ms, 13 * ms}, 1},
-		{[]int{1, 1}, []int{1, 0}, []time.Duration{10 * ms, 100 * ms}, 0},
+		{[]int{1, 1}, []int{3, 0}, []time.Duration{10 * ms, 100 * ms}, 0},
 		{[]int{1, 1}, []int{30, 0}, []time.Duration{10 * ms, 100 * ms}, 1},
 		{[]int{2, 1}, []int{3, 2}, []time.Duration{10 * ms, 10 * ms}, 0},
 	} {
@@ -188,8 +251,8 @@ func TestPeakEWMALoad(t *testing.T) {
 			members[i].Load.Store(int64(load))
 		}
 		got := counted(t, members, 1000, at(0))
-		// With equal weights both are drawn each time; a heavy one may be drawn twice.
-		if got[test.want] < 1000 && test.weights[0] == test.weights[1] || got[test.want] < 500 {
+		// With equal weights both are drawn each time, and one pick may be a trial; a heavy one may be drawn twice.
+		if got[test.want] < 999 && test.weights[0] == test.weights[1] || got[test.want] < 500 {
 			t.Errorf("weights %v, loads %v, %v: picked %v, want %d", test.weights, test.loads, test.took, got, test.want)
 		}
 	}
@@ -211,6 +274,7 @@ func TestPeakEWMASilence(t *testing.T) {
 		"for much longer":                      {1, 800 * ms, 0, 20, false},
 		"but answers others":                   {1, 0, 9.99, 20, true},
 		"and the others have their hands full": {1, 0, 0, 200, true},
+		"for half a minute":                    {-21, 0, 0, 20, true},
 	} {
 		members := answering(same(3, 1), 64, 10*ms, 10*ms, 10*ms)
 		hung := members[0].Latency
@@ -221,8 +285,7 @@ func TestPeakEWMASilence(t *testing.T) {
 		hung.Asked(at(test.asked))
 		members[0].Load.Store(1)
 		if test.told > 0 {
-			hung.Asked(at(test.told))
-			hung.Told(true, at(test.told))
+			hung.Told(hung.Asked(at(test.told)), true, at(test.told))
 		}
 		for i := range members {
 			answers(members[i].Latency, 64*min(i, 1), 10*ms, at(10)) // the others go on

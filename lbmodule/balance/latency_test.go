@@ -25,38 +25,55 @@ func answers(l *Latency, n int, took time.Duration, now time.Time) {
 func TestLatency(t *testing.T) {
 	for name, test := range map[string]struct {
 		happens     func(l *Latency)
-		asked       time.Time
 		least, most time.Duration
 	}{
-		"nothing is known":             {func(*Latency) {}, at(0), 0, 0},
-		"the first answer":             {func(l *Latency) { l.Answered(10*ms, at(0)) }, at(0), 10 * ms, 10 * ms},
-		"the first answer had to wait": {func(l *Latency) { l.Answered(99*ms, at(0)) }, at(0), 20 * ms, 20 * ms},
-		// The time is one of those at which a number that is not there looks as old as one of now.
-		"the first of two at once":          {func(l *Latency) { l.answers.Add(1); l.Answered(10*ms, at(-30*86400)) }, at(-30 * 86400), 10 * ms, 10 * ms},
-		"the average of the first":          {func(l *Latency) { l.Answered(20*ms, at(0)); answers(l, 9, 10*ms, at(0)) }, at(0), 11 * ms, 11 * ms},
-		"the third of slow ones":            {func(l *Latency) { answers(l, 3, 99*ms, at(0)) }, at(0), 70 * ms, 75 * ms},
-		"one of 100 is no peak":             {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(200*ms, at(0)) }, at(0), ms, 2 * ms},
-		"a peak counts at once":             {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(time.Second, at(0)) }, at(0), time.Second, time.Second},
-		"a peak is forgotten":               {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(time.Second, at(0)) }, at(10), 5 * ms, 20 * ms},
-		"what is slow stays slow":           {func(l *Latency) { answers(l, 200, 300*ms, at(0)) }, at(5), 150 * ms, 200 * ms},
-		"what is slow is tried again":       {func(l *Latency) { answers(l, 200, 300*ms, at(0)) }, at(40), ms, 10 * ms},
-		"faster from one moment on":         {func(l *Latency) { answers(l, 300, 40*ms, at(0)); answers(l, 200, 10*ms, at(0)) }, at(0), 11 * ms, 12 * ms},
-		"an old mean weighs little":         {func(l *Latency) { answers(l, 300, 40*ms, at(0)); l.Answered(10*ms, at(30)) }, at(30), 9 * ms, 13 * ms},
-		"the client left late":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Unanswered(time.Second, at(0)) }, at(0), time.Second, time.Second},
-		"the client left soon":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Unanswered(0, at(0)) }, at(0), 10 * ms, 10 * ms},
-		"the client of an unknown one left": {func(l *Latency) { l.Unanswered(ms, at(0)) }, at(0), 0, 0},
-		"failing fast is not fast":          {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Failed(0, at(0)) }, at(0), 10 * ms, 10 * ms},
-		"failing late is slow":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Failed(time.Minute, at(0)) }, at(0), time.Minute, time.Minute},
-		"it has been away":                  {func(l *Latency) { answers(l, 99, time.Second, at(0)); l.Failed(0, at(0)); l.Forget() }, at(0), 0, 0},
-		"time stands still or goes back":    {func(l *Latency) { answers(l, 9, 10*ms, at(5)); answers(l, 9, 10*ms, at(0)) }, at(0), 10 * ms, 10 * ms},
-		"a year of silence":                 {func(l *Latency) { answers(l, 9, 10*ms, at(0)) }, at(90 * 86400), 0, 0},
+		"nothing is known":                  {func(*Latency) {}, 0, 0},
+		"the first answer":                  {func(l *Latency) { l.Answered(10*ms, at(0)) }, 10 * ms, 10 * ms},
+		"one slow answer of many":           {func(l *Latency) { answers(l, 99, ms, at(0)); l.Answered(time.Second, at(0)) }, ms, 2 * ms},
+		"slow answers in a row":             {func(l *Latency) { answers(l, 99, ms, at(0)); answers(l, 5, time.Second, at(0)) }, time.Second, time.Second},
+		"what is slow stays slow":           {func(l *Latency) { answers(l, 200, 300*ms, at(0)) }, 300 * ms, 300 * ms},
+		"an old estimate weighs little":     {func(l *Latency) { answers(l, 300, 40*ms, at(0)); l.Answered(10*ms, at(60)) }, 10 * ms, 14 * ms},
+		"the client left late":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Unanswered(time.Second, at(0)) }, 11 * ms, 13 * ms},
+		"five clients left late":            {func(l *Latency) { answers(l, 9, 10*ms, at(0)); left(l, 5, time.Second) }, time.Second, time.Second},
+		"the client left soon":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); left(l, 9, 0) }, 10 * ms, 10 * ms},
+		"the client of an unknown one left": {func(l *Latency) { l.Unanswered(ms, at(0)) }, 0, 0},
+		"failing fast is not fast":          {func(l *Latency) { answers(l, 9, 10*ms, at(0)); failures(l, 9) }, 10 * ms, 10 * ms},
+		"failing late is slow":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Failed(time.Minute, at(0)) }, 11 * ms, 13 * ms},
+		"it has been away":                  {func(l *Latency) { answers(l, 99, time.Second, at(0)); l.Failed(0, at(0)); l.Forget() }, 0, 0},
+		"time stands still or goes back":    {func(l *Latency) { answers(l, 9, 10*ms, at(5)); answers(l, 9, 10*ms, at(0)) }, 10 * ms, 10 * ms},
 	} {
 		l := new(Latency)
 		test.happens(l)
 		const rounding = time.Microsecond
-		if got := l.Estimate(test.asked); got < test.least-rounding || got > test.most+rounding {
+		if got := l.Estimate(); got < test.least-rounding || got > test.most+rounding {
 			t.Errorf("%s: expected in %v, want %v to %v", name, got, test.least, test.most)
 		}
+	}
+}
+
+// left tells l of n clients that left after that time.
+func left(l *Latency, n int, took time.Duration) {
+	for range n {
+		l.Unanswered(took, at(0))
+	}
+}
+
+// The tail is the share of answers that took far longer than the others.
+func TestTail(t *testing.T) {
+	l := new(Latency)
+	answers(l, 5000, ms, at(0))
+	if got := l.tailShare(); got != 0 {
+		t.Errorf("nothing was slow: a tail of %v", got)
+	}
+	for range 100 {
+		answers(l, 49, ms, at(0))
+		l.Answered(400*ms, at(0))
+	}
+	if got := l.tailShare(); got < 0.015 || got > 0.025 {
+		t.Errorf("one answer of fifty is slow: a tail of %v", got)
+	}
+	if l.Forget(); l.tailShare() != 0 {
+		t.Error("a member that was away has a tail")
 	}
 }
 
@@ -105,16 +122,13 @@ func TestLatencyConcurrently(t *testing.T) {
 				default:
 					l.Answered(time.Duration(10+worker)*ms, now)
 				}
-				if got := l.Estimate(now); got != 0 && got < 9*ms || got > 18*ms {
+				if got := l.Estimate(); got != 0 && got < 9*ms || got > 18*ms {
 					t.Errorf("expected in %v", got)
 				}
 			}
 		})
 	}
 	group.Wait()
-	if got := l.answers.Load(); got < sampleWindow || got > sampleWindow+8 {
-		t.Errorf("%d answers counted", got)
-	}
 }
 
 func TestFade(t *testing.T) {

@@ -1,6 +1,9 @@
 package balance
 
-import "math/rand/v2"
+import (
+	"math/bits"
+	"math/rand/v2"
+)
 
 // redraws is how many draws a pick makes before it goes to the free set.
 const redraws = 4
@@ -56,11 +59,13 @@ func (r *random) Pick(tried []int) int {
 
 // draw returns a position, by weight.
 func (r *random) draw() int {
-	p := rand.IntN(len(r.columns))
-	if c := &r.columns[p]; rand.Uint64N(r.total) >= c.keep {
+	// One random number is enough for both: what is left of it after the column is as evenly spread, but for one part in 2^40.
+	p, rest := bits.Mul64(rand.Uint64(), uint64(len(r.columns)))
+	height, _ := bits.Mul64(rest, r.total)
+	if c := &r.columns[p]; height >= c.keep {
 		return c.alias
 	}
-	return p
+	return int(p)
 }
 
 // aliasTable cuts n members' weights, each n times, into n columns as high as the sum of the weights, with parts of

@@ -1,0 +1,177 @@
+package balance
+
+import (
+	"testing"
+	"time"
+)
+
+// dueTimes returns how many of n picks that avoid the member are trials of it.
+func dueTimes(s *trials, l *Latency, cause Cause, n int, seconds float64) (due int) {
+	for range n {
+		if s.due(l, cause, tickOf(at(seconds))) {
+			due++
+		}
+	}
+	return due
+}
+
+func TestTrials(t *testing.T) {
+	told := func(seconds float64) *Latency {
+		l := new(Latency)
+		l.Told(l.Asked(at(seconds)), true, at(seconds))
+		return l
+	}
+	for name, test := range map[string]struct {
+		latency *Latency
+		cause   Cause
+		picks   int
+		seconds float64 // later
+		want    int
+	}{
+		"too few picks":                  {told(0), Slow, slowTrial - 1, 5, 0},
+		"enough":                         {told(0), Slow, slowTrial, 5, 1},
+		"of one that fails, too few":     {told(0), Failing, failingTrial - 1, 5, 0},
+		"of one that fails, enough":      {told(0), Failing, failingTrial, 5, 1},
+		"too soon, however many":         {told(0), Slow, 100 * slowTrial, 0.2, 0},
+		"for that long, few are enough":  {told(0), Slow, lateTrial, 11, 1},
+		"but not fewer":                  {told(0), Slow, lateTrial - 1, 11, 0},
+		"one of many at the same moment": {told(0), Slow, 1000, 11, 1},
+	} {
+		if got := dueTimes(new(trials), test.latency, test.cause, test.picks, test.seconds); got != test.want {
+			t.Errorf("%s: %d trials, want %d", name, got, test.want)
+		}
+		if got := test.latency.Trials(); got != uint64(test.want) {
+			t.Errorf("%s: %d trials counted, want %d", name, got, test.want)
+		}
+	}
+}
+
+// The picks of a pool are counted together: two members that are avoided are tried half as often each.
+func TestTrialsAreShared(t *testing.T) {
+	s, a, b := new(trials), new(Latency), new(Latency)
+	got, now := 0, 1.0
+	a.Told(a.Asked(at(0)), true, at(0))
+	b.Told(b.Asked(at(0)), true, at(0))
+	for range 10 * slowTrial {
+		now += 0.005 // eight seconds in all
+		for _, l := range []*Latency{a, b} {
+			if s.due(l, Slow, tickOf(at(now))) {
+				got++
+				l.Told(l.Asked(at(now)), true, at(now))
+			}
+		}
+	}
+	if got < 18 || got > 20 {
+		t.Errorf("%d trials in %d picks, want one in %d", got, 20*slowTrial, slowTrial)
+	}
+}
+
+// A trial that is not answered is the last one for half a minute; one that goes well is followed by the next at once.
+func TestTrialsFollow(t *testing.T) {
+	l, s := new(Latency), new(trials)
+	for range 100 {
+		l.Answered(300*ms, at(0))
+	}
+	ticket := l.Asked(at(1))
+	for _, test := range []struct {
+		seconds float64
+		want    int
+	}{{2, 0}, {20, 0}, {32, 1}, {33, 0}, {63, 1}} {
+		if got := dueTimes(s, l, Silent, 10_000, test.seconds); got != test.want {
+			t.Errorf("while a request waits, after %v s: %d trials, want %d", test.seconds, got, test.want)
+		}
+	}
+	l.Told(ticket, true, at(64))
+	if got := dueTimes(s, l, Slow, 10, 64); got != 0 {
+		t.Errorf("%d trials after an answer as slow as ever", got)
+	}
+	l.Answered(ms, at(64))
+	if got := dueTimes(s, l, Slow, 10, 64); got != 1 {
+		t.Errorf("%d trials after one that went well, want the next", got)
+	}
+	l.Failed(ms, at(64))
+	if got := dueTimes(s, l, Failing, 10, 64); got != 0 {
+		t.Errorf("%d trials after one that failed", got)
+	}
+}
+
+// What is told of the next trial comes true.
+func TestTrialsNext(t *testing.T) {
+	for name, test := range map[string]struct {
+		rate  float64 // picks per second that avoid it
+		cause Cause
+	}{
+		"often":             {1000, Slow},
+		"less":              {100, Slow},
+		"seldom":            {5, Slow},
+		"hardly ever":       {1, Slow},
+		"failing":           {100, Failing},
+		"failing, and less": {10, Failing},
+	} {
+		l, s := new(Latency), new(trials)
+		l.Told(l.Asked(at(0)), true, at(0))
+		s.at.Store(tickOf(at(0)))
+		told := 0.0
+		for k := 1; k < 100_000; k++ {
+			now := float64(k) / test.rate
+			if s.due(l, test.cause, tickOf(at(now))) {
+				if told == 0 || now < told*0.9-0.1 || now > told*1.1+0.1 {
+					t.Errorf("%s: tried after %v s, and a bit before that was to be after %v s", name, now, told)
+				}
+				break
+			}
+			if k == lateTrial/2 {
+				told = now + s.next(l, test.cause, tickOf(at(now)))
+			}
+		}
+	}
+	l, s := new(Latency), new(trials)
+	l.Answered(ms, at(0))
+	if got := s.next(l, Slow, tickOf(at(0))); got != 0 {
+		t.Errorf("the next trial of one with hope is in %v s", got)
+	}
+	l.Asked(at(0))
+	if got := s.next(l, Silent, tickOf(at(10))); got < 19.9 || got > 20.1 {
+		t.Errorf("the next trial of one that has been silent for ten seconds is in %v s, want 20", got)
+	}
+}
+
+func TestAvoided(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(l *Latency)
+		want  Avoidance
+	}{
+		"none":               {func(*Latency) {}, Avoidance{}},
+		"slow":               {func(l *Latency) { answers(l, 99, 400*ms, at(0)) }, Avoidance{Cause: Slow, Takes: 400 * ms, Others: 10 * ms}},
+		"failing":            {func(l *Latency) { failures(l, 9) }, Avoidance{Cause: Failing, Takes: 10 * ms, Others: 10 * ms}},
+		"silent":             {func(l *Latency) { l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
+		"unknown":            {func(l *Latency) { l.Forget() }, Avoidance{}},
+		"unknown, and fails": {func(l *Latency) { l.Forget(); failures(l, 9) }, Avoidance{Cause: Failing, Others: 10 * ms}},
+	} {
+		// Between members without a weight, which are in no draw.
+		members := answering([]int{0, 1, 1, 1, 0}, 64, 0, 10*ms, 10*ms, 10*ms, 0)
+		test.spoil(members[2].Latency)
+		p := PeakEWMA{}.Build(members, nil, nil).(Avoiding)
+		const rounding = 5 * ms
+		for i, got := range p.Avoided(at(5)) {
+			want := Avoidance{}
+			if i == 2 {
+				want = test.want
+			}
+			if got.Cause != want.Cause || got.Takes-want.Takes > rounding || want.Takes-got.Takes > rounding || got.Others-want.Others > rounding || want.Others-got.Others > rounding || got.Again < 0 {
+				t.Errorf("%s: member %d: %+v, want %+v", name, i, got, want)
+			}
+		}
+	}
+	// Where most are slow, they are what is avoided.
+	members := answering(same(5, 1), 64, 400*ms, 10*ms, 400*ms, 400*ms, 10*ms)
+	for i, got := range (PeakEWMA{}).Build(members, nil, nil).(Avoiding).Avoided(at(0)) {
+		if want := members[i].Latency.Estimate() > 100*ms; (got.Cause == Slow) != want {
+			t.Errorf("member %d: %+v", i, got)
+		}
+	}
+	// Where nobody is known nobody is avoided.
+	if got := (PeakEWMA{}).Build(weighted(1, 1), nil, nil).(Avoiding).Avoided(at(0)); got[0] != (Avoidance{}) || got[1] != (Avoidance{}) {
+		t.Errorf("nobody is known: %+v", got)
+	}
+}
