@@ -26,7 +26,7 @@ func TestEstimate(t *testing.T) {
 			add(1, ms/2)
 			add(3, time.Second)
 		}, ms / 2, ms, 64},
-		"five fast ones after slow ones": {func(add func(int, time.Duration)) { add(99, 300*ms); add(5, 10*ms) }, 10 * ms, 10 * ms, 5},
+		"five fast ones after slow ones": {func(add func(int, time.Duration)) { add(99, 300*ms); add(5, 10*ms) }, 10 * ms, 10 * ms, 1},
 		"a bit slower from now on":       {func(add func(int, time.Duration)) { add(99, 20*ms); add(99, 30*ms) }, 27 * ms, 30 * ms, 64},
 		"much the same":                  {func(add func(int, time.Duration)) { add(50, 100*time.Microsecond); add(50, ms) }, ms / 10, ms, 64},
 		"it took no time":                {func(add func(int, time.Duration)) { add(9, 0) }, 0, 0, 9},
