@@ -78,6 +78,10 @@ var (
 		"Answers of the backend to gRPC calls by their gRPC status, whose names are gRPC's in lower case; other for what is none.", "pool", "backend", "code")
 	repeatedMetric = counter("attempts_repeated_total",
 		"Attempts made again, here or elsewhere, after one on this backend failed.", "pool", "backend")
+	avoidedMetric = counter("avoided_total",
+		"Picks that went to another backend for what is known of this one's answers: they take longer, fail, or do not come.", "pool", "backend")
+	trialsMetric = counter("trials_total",
+		"Picks of the backend while it was avoided, to find out whether that still holds.", "pool", "backend")
 	inFlightMetric = gauge("in_flight",
 		"Requests that the backend is serving.", "pool", "backend")
 	healthyMetric = gauge("backend_healthy",

@@ -77,6 +77,7 @@ func (e emitter) answers(p *pool.Pool, name string) {
 // backend sends the metrics of one backend.
 func (e emitter) backend(b *backendOverview, labels ...string) {
 	e.traffic(b.member.Traffic(), labels...)
+	e.picks(b.member.Picks(), labels...)
 	for state := range breaker.States {
 		e.emit(breakerMetric, number(b.Breaker == state.String()), with(labels, state.String())...)
 		e.emit(transitionsMetric, float64(b.turned[state]), with(labels, state.String())...)
@@ -118,11 +119,12 @@ func (e emitter) rest(p *poolOverview, name string, told map[*pool.Member]bool) 
 		}
 	}
 	others := p.pool.Others()
-	counts := others.Counts()
-	if members == 0 && counts == (pool.TrafficCounts{}) {
+	counts, picks := others.Counts(), p.pool.OtherPicks()
+	if members == 0 && counts == (pool.TrafficCounts{}) && picks == (pool.Picks{}) {
 		return
 	}
 	e.traffic(others, name, otherBackends)
+	e.picks(picks, name, otherBackends)
 	e.emit(inFlightMetric, float64(inFlight), name, otherBackends)
 	e.emit(healthyMetric, float64(healthy)/float64(max(members, 1)), name, otherBackends)
 }
@@ -148,6 +150,12 @@ func (e emitter) traffic(t *pool.Traffic, labels ...string) {
 	for phase := range pool.Phases {
 		e.histogram(durationMetric, t.Duration(phase), with(labels, phase.String())...)
 	}
+}
+
+// picks sends what latency decided.
+func (e emitter) picks(p pool.Picks, labels ...string) {
+	e.emit(avoidedMetric, float64(p.Avoided), labels...)
+	e.emit(trialsMetric, float64(p.Trials), labels...)
 }
 
 // with returns the labels with another one.

@@ -85,6 +85,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 			"start.test:1 internal": 0, "start.test:1 unavailable": 0, "start.test:1 data_loss": 0,
 		},
 		"attempts_repeated_total":      {"start.test:1": 0},
+		"avoided_total":                {"start.test:1": 0},
+		"trials_total":                 {"start.test:1": 0},
 		"backend_healthy":              {"start.test:1": 1},
 		"last_check_ok":                {"start.test:1": 0},
 		"last_check_timestamp_seconds": {"start.test:1": 0},
@@ -107,8 +109,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, have, want)
 		}
 	}
-	if want := len(families) + 2; want != 32 {
-		t.Errorf("there are %d families, and this test knows 32", want)
+	if want := len(families) + 2; want != 34 {
+		t.Errorf("there are %d families, and this test knows 34", want)
 	}
 }
 

@@ -43,9 +43,10 @@ type Pool struct {
 	listening sync.Mutex // guards listeners
 	listeners []*listener
 
-	mu      sync.Mutex // guards members, their refs and the replacement of their watchers
-	members map[string]*Member
-	named   int // members that have a Traffic of their own
+	mu        sync.Mutex // guards members, their refs and the replacement of their watchers, and what follows
+	members   map[string]*Member
+	named     int   // members that have a Traffic of their own
+	forgotten Picks // of members that had none, and are not there any more
 }
 
 const (
@@ -281,6 +282,8 @@ func (p *Pool) sweep(now time.Time) {
 			retained--
 			if m.Named() {
 				p.named--
+			} else {
+				p.forgotten.add(m.Picks())
 			}
 		}
 	}

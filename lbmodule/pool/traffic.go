@@ -181,6 +181,33 @@ func (p *Pool) TrafficOf(address string) *Traffic {
 	return &p.others
 }
 
+// Picks is what was counted of picks that went by what is known of a member's answers.
+type Picks struct {
+	Avoided uint64 // that went to another member for it
+	Trials  uint64 // that went to the member all the same, to find out whether it still holds
+}
+
+// Picks returns what has been counted of m, for good.
+func (m *Member) Picks() Picks { return Picks{m.latency.Avoided(), m.latency.Trials()} }
+
+func (p *Picks) add(more Picks) {
+	p.Avoided += more.Avoided
+	p.Trials += more.Trials
+}
+
+// OtherPicks is the sum of all members that are not named, also of those that the pool has forgotten, so that it never falls.
+func (p *Pool) OtherPicks() Picks {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := p.forgotten
+	for _, m := range p.members {
+		if !m.Named() {
+			sum.add(m.Picks())
+		}
+	}
+	return sum
+}
+
 // HedgeWon counts that a copy of a request was answered before the request.
 func (p *Pool) HedgeWon() { p.hedgesWon.Add(1) }
 
