@@ -29,7 +29,7 @@ type explanation struct {
 type candidate struct {
 	Backend         string   `json:"backend"`
 	In              bool     `json:"in"`
-	Reason          string   `json:"reason,omitempty"` // why it is out
+	Reason          string   `json:"reason,omitempty"` // why it is out, or is avoided though it is in
 	Score           *float64 `json:"score,omitempty"`  // what the policy makes of it, the lower the better
 	Weight          int      `json:"weight"`
 	EffectiveWeight float64  `json:"effective_weight"`
@@ -40,6 +40,7 @@ type candidate struct {
 func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
 	x := explanation{Pool: h.pool.Name(), Policy: h.policyName(), Candidates: []candidate{}}
 	snapshot := set.view.Snapshot()
+	avoided := avoidances(snapshot.Avoided(time.Now()))
 	for i := range set.view.Len() {
 		b, m := set.view.Backend(i), set.view.Member(i)
 		c := candidate{Backend: h.manager.name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
@@ -56,6 +57,9 @@ func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
 			c.Reason = "other zone"
 		default:
 			c.In = true
+			if why := avoided.why(snapshot, i); why != "" {
+				c.Reason = "avoided: " + why
+			}
 		}
 		if snapshot.Has(i) {
 			c.EffectiveWeight = float64(b.Weight) * snapshot.Warmth(i)

@@ -26,11 +26,11 @@ func explained(t *testing.T, query string) (x explanation) {
 	return x
 }
 
-// reasons maps the candidates to why they are out, "" for those that are in.
+// reasons maps the candidates to why they are out or avoided, "" for those that are in like any other.
 func (x explanation) reasons() map[string]string {
 	all := make(map[string]string)
 	for _, c := range x.Candidates {
-		if c.In != (c.Reason == "") {
+		if c.In != (c.Reason == "" || strings.HasPrefix(c.Reason, "avoided: ")) {
 			all[c.Backend] = "neither in nor out"
 			continue
 		}

@@ -52,7 +52,8 @@ type backendOverview struct {
 	Health          string     `json:"health"`               // up, down or unknown
 	Breaker         string     `json:"breaker"`              // closed, open or half_open
 	Usable          bool       `json:"usable"`
-	Reason          string     `json:"reason,omitempty"` // why it is not usable
+	Reason          string     `json:"reason,omitempty"`  // why it is not usable
+	Avoided         string     `json:"avoided,omitempty"` // why the policy gives it less than its share, if it does
 	Since           time.Time  `json:"since"`
 	Until           *time.Time `json:"until,omitempty"` // when an open breaker turns half-open, or state is over
 	InFlight        int64      `json:"in_flight"`
@@ -160,8 +161,12 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	o.State = "down"
 	set, dynamic := h.shown()
 	at := make(map[string]int)
+	var snapshot *pool.Snapshot
+	var avoided avoidances
 	if set != nil {
-		o.judge(set.view.Snapshot())
+		snapshot = set.view.Snapshot()
+		o.judge(snapshot)
+		avoided = snapshot.Avoided(now)
 		o.Fairness, o.Utilization = set.view.Fairness(), set.view.Utilization()
 		for i := range set.view.Len() {
 			at[set.view.Backend(i).Address] = i
@@ -170,7 +175,8 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	for i := range running {
 		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
-			b = h.backendOverview(set.view, set.view.Snapshot(), position, now)
+			b = h.backendOverview(set.view, snapshot, position, now)
+			b.Avoided = avoided.why(snapshot, position)
 		}
 		b.take(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)

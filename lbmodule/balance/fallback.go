@@ -56,6 +56,14 @@ func (w *withFallback) PickAt(now time.Time, tried []int) int {
 	return told(w.keyed, w.timed.PickAt(now, tried))
 }
 
+// Avoided implements [Avoiding]: keys lead to members whatever their answers, so the other picker knows.
+func (w *withFallback) Avoided(now time.Time) []Avoidance {
+	if avoiding, ok := w.other.(Avoiding); ok {
+		return avoiding.Avoided(now)
+	}
+	return nil
+}
+
 // told returns i, of which p has been told.
 func told(p Picker, i int) int {
 	if i >= 0 {

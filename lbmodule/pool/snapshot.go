@@ -118,6 +118,28 @@ func (s *Snapshot) Score(i int) (score float64, ok bool) {
 	return scored.Score(int(at.index)), true
 }
 
+// Avoided tells of each member, by its position, whether the policy avoids it at that time for what is known of its answers, and why. It is
+// nil when it avoids nobody. Members are compared with those of their tier only.
+func (s *Snapshot) Avoided(now time.Time) []balance.Avoidance {
+	var all []balance.Avoidance
+	for t := range s.tiers {
+		avoiding, ok := s.tiers[t].picker.(balance.Avoiding)
+		if !ok {
+			continue
+		}
+		for k, a := range avoiding.Avoided(now) {
+			if a.Cause == balance.NotAvoided {
+				continue
+			}
+			if all == nil {
+				all = make([]balance.Avoidance, len(s.at))
+			}
+			all[s.tiers[t].members[k]] = a
+		}
+	}
+	return all
+}
+
 // changed tells the picker that knows member i that the member's load is another.
 func (s *Snapshot) changed(i int) {
 	if at := s.at[i]; at != nowhere {

@@ -1,0 +1,202 @@
+package lbmodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+func TestAvoidanceText(t *testing.T) {
+	const ms = time.Millisecond
+	for _, test := range []struct {
+		a    balance.Avoidance
+		want string
+	}{
+		{balance.Avoidance{}, ""},
+		{balance.Avoidance{Takes: time.Second, Others: ms, Again: time.Second}, ""},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 400 * ms, Others: 500 * time.Microsecond, Again: 800 * ms}, "its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 1234 * ms, Others: 537 * time.Microsecond, Again: 1234 * ms}, "its answers take 1.2 s, the others' 0.54 ms; tried again in 1.2 s"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 437 * ms, Others: 12345 * time.Microsecond, Again: time.Millisecond}, "its answers take 440 ms, the others' 12 ms; tried again in 0.1 s"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 999600 * time.Microsecond, Others: 9960 * time.Microsecond, Again: 12 * time.Second}, "its answers take 1 s, the others' 10 ms; tried again in 12 s"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 2 * time.Minute, Others: 99900 * ms, Again: 123456 * ms}, "its answers take 120 s, the others' 100 s; tried again in 123.5 s"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 20 * ms, Others: 1234, Again: -time.Second}, "its answers take 20 ms, the others' 0.0012 ms; tried again with the next request"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 20 * ms}, "its answers take 20 ms, the others' 0 ms; tried again with the next request"},
+		{balance.Avoidance{Cause: balance.Failing, Takes: ms, Others: ms, Again: 800 * ms}, "it fails; tried again in 0.8 s"},
+		{balance.Avoidance{Cause: balance.Failing}, "it fails; tried again with the next request"},
+		{balance.Avoidance{Cause: balance.Silent, Takes: 3210 * ms, Again: 760 * ms}, "it has answered nothing for 3.2 s; tried again in 0.8 s"},
+		{balance.Avoidance{Cause: balance.Silent, Takes: 321 * ms}, "it has answered nothing for 320 ms; tried again with the next request"},
+	} {
+		if got := avoidance(test.a); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.a, got, test.want)
+		}
+	}
+}
+
+// answered has the backends of h answer for a second: those that are named late, the others at once.
+func answered(h *Handler, late ...string) {
+	const answers = 100
+	view := h.static.Load().view
+	begin := time.Now().Add(-time.Second)
+	for n := range answers {
+		for i := range view.Len() {
+			took := 500 * time.Microsecond
+			for _, address := range late {
+				if view.Backend(i).Address == address {
+					took = 400 * time.Millisecond
+				}
+			}
+			view.Member(i).Latency().Answered(took, begin.Add(time.Duration(n+1)*time.Second/answers))
+		}
+	}
+}
+
+// lateAnswers is why a backend is avoided that took 400 ms where others took half a millisecond.
+var lateAnswers = regexp.MustCompile(`^its answers take 400 ms, the others' 0\.5\d? ms; tried again (with the next request|in [0-9.]+ s)$`)
+
+// Who is avoided stays in, and is told why; who is out is told why it is out.
+func TestExplainAvoided(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "backends": [{"address": "a:1"}, {"address": "b:1"}, {"address": "slow:1"}, {"address": "drain:1"},
+		{"address": "full:1", "max_requests": 1}, {"address": "spare:1", "backup": true}, {"address": "spare:2", "backup": true}]}`)
+	if got := explained(t, "").reasons(); got["slow:1"] != "" {
+		t.Errorf("before it was slow: %q", got["slow:1"])
+	}
+	asks(t, "PATCH", webPath+"/backends/drain:1", `{"state": "drain"}`)
+	full, _ := h.static.Load().view.AcquireMember(4)
+	defer full.Release()
+	answered(h, "slow:1", "drain:1", "full:1", "spare:2")
+	x := explained(t, "")
+	for _, c := range x.Candidates {
+		text, avoided := strings.CutPrefix(c.Reason, "avoided: ")
+		if want := c.Backend == "slow:1"; avoided != want || avoided && !(c.In && lateAnswers.MatchString(text)) {
+			t.Errorf("%+v: avoided, want %t", c, want)
+		}
+	}
+	if got := x.reasons(); got["drain:1"] != "draining" || got["full:1"] != "full" || got["spare:2"] != "backup" || got["a:1"] != "" {
+		t.Errorf("%v", got)
+	}
+
+	// One that fails.
+	failing := h.static.Load().view.Member(0).Latency()
+	for range 10 {
+		failing.Failed(time.Millisecond, time.Now())
+	}
+	if got := explained(t, "").reasons()["a:1"]; !strings.HasPrefix(got, "avoided: it fails; tried again ") {
+		t.Errorf("after ten failures: %q", got)
+	}
+}
+
+// A policy that goes by keys or sessions avoids whom its fallback does; one that does not go by answers avoids nobody.
+func TestAvoidedByPolicy(t *testing.T) {
+	for policy, want := range map[string]bool{
+		`{"policy": "lb_peak_ewma"}`: true,
+		`{"policy": "lb_hash", "keys": ["{http.request.header.K}"], "fallback": {"policy": "lb_peak_ewma"}}`: true,
+		`{"policy": "lb_hash", "keys": ["{http.request.header.K}"]}`:                                         false,
+		`{"policy": "lb_sticky", "secrets": ["0123456789abcdef0123456789abcdef"]}`:                           true,
+		`{"policy": "lb_sticky", "secrets": ["0123456789abcdef0123456789abcdef"], "learn_header": "K"}`:      true,
+		`{"policy": "lb_round_robin"}`: false,
+		`{"policy": "lb_least_conn"}`:  false,
+	} {
+		h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "slow:1"}], "load_balancing": {"selection_policy": ` + policy + `}}`)
+		answered(h, "slow:1")
+		if got := explained(t, "").reasons()["slow:1"]; strings.HasPrefix(got, "avoided: ") != want {
+			t.Errorf("%s: %q", policy, got)
+		}
+		h.static.Load().view.Member(2).Reset(time.Now())
+	}
+}
+
+// The API shows it at the backend, and leaves it out where there is nothing to say.
+func TestAvoidedOverview(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "backends": [{"address": "a:1"}, {"address": "b:1"}, {"address": "slow:1"}, {"address": "spare:1", "backup": true},
+		{"address": "spare:2", "backup": true}]}`)
+	if answer := asks(t, "GET", webPath, ""); strings.Contains(answer.body, `"avoided"`) {
+		t.Errorf("before one was slow: %s", answer.body)
+	}
+	answered(h, "slow:1", "spare:2")
+	var p struct {
+		State    string
+		Backends []struct {
+			Name, Avoided, Reason string
+			Usable                bool
+		}
+	}
+	answer := asks(t, "GET", webPath, "").wants(t, http.StatusOK)
+	if err := json.Unmarshal([]byte(answer.body), &p); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range p.Backends {
+		if want := b.Name == "slow:1"; !b.Usable || b.Reason != "" || lateAnswers.MatchString(b.Avoided) != want || b.Avoided != "" && !want {
+			t.Errorf("%+v: avoided, want %t", b, want)
+		}
+	}
+	if n := strings.Count(answer.body, `"avoided"`); n != 1 || p.State != "ok" {
+		t.Errorf("%d are avoided in a pool that is %s, want one and ok", n, p.State)
+	}
+	asks(t, "GET", webPath+"/backends/slow:1", "").wants(t, http.StatusOK, `"usable":true,"avoided":"its answers take 400 ms, the others' 0.5`)
+}
+
+// The debug header tells the same as explain.
+func TestDebugHeaderAvoided(t *testing.T) {
+	h := newConfig(t).serve(`{"name": "web", "debug_header": {"name": "X-Balance", "ranges": ["192.0.2.0/24"]},
+		"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "slow:1"}]}`)
+	answered(h, "slow:1")
+	r := newRequest(t)
+	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, netip.MustParseAddr("192.0.2.1").String())
+	if !h.debugs(r) {
+		t.Fatal("the client is not told")
+	}
+	w := httptest.NewRecorder()
+	q := &request{h: h}
+	q.upstream = q.next(r, w)
+	defer q.end()
+	q.explain(w)
+	var x explanation
+	if err := json.Unmarshal([]byte(w.Header().Get("X-Balance")), &x); err != nil {
+		t.Fatalf("%v: %s", err, w.Header().Get("X-Balance"))
+	}
+	if got := x.reasons()["slow:1"]; !strings.HasPrefix(got, "avoided: its answers take 400 ms") {
+		t.Errorf("%q", got)
+	}
+}
+
+// What latency decided is counted for good: over resets, and reloads.
+func TestAvoidedMetrics(t *testing.T) {
+	const settings = `{"name": "avoided", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "slow:1"}]}`
+	before := newConfig(t)
+	h := before.mustLoad(settings)
+	answered(h, "slow:1")
+	shares(t, h, 1000)
+	check := func(c *config) (counted pool.Picks) {
+		t.Helper()
+		all := c.gathered()
+		avoided, trials := values(all["avoided_total"]), values(all["trials_total"])
+		if len(avoided) != 3 || len(trials) != 3 {
+			t.Errorf("avoided %v, trials %v, want each of three", avoided, trials)
+		}
+		for i, address := range []string{"a:1", "b:1", "slow:1"} {
+			picks := h.static.Load().view.Member(i).Picks()
+			if avoided[address] != float64(picks.Avoided) || trials[address] != float64(picks.Trials) {
+				t.Errorf("%s: avoided %v, trials %v, want %+v", address, avoided[address], trials[address], picks)
+			}
+		}
+		return h.static.Load().view.Member(2).Picks()
+	}
+	first := check(before)
+	h.static.Load().view.Member(2).Reset(time.Now())
+	after := newConfig(t)
+	h = after.mustLoad(settings)
+	before.cancel()
+	if second := check(after); second != first {
+		t.Errorf("%+v after a reset and a reload, want %+v", second, first)
+	}
+}
