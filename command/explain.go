@@ -20,9 +20,10 @@ func (t *tool) explainCommand() *cobra.Command {
 		Use:   "explain [<pool>]",
 		Short: "Tells where a request would go now, or went, and why",
 		Long: `
-Tells which backends a request may go to now, and why the others are out. With --key it
-tells where a policy that hashes sends that key, with --request where a request in flight
-is; '*' marks that backend. Without them, requests in flight are listed.`,
+Tells which backends a request may go to now, and why the others are out. One that is in
+has a reason where the policy avoids it: what its answers are like, and when it is tried
+again. With --key it tells where a policy that hashes sends that key, with --request where
+a request in flight is; '*' marks that backend. Without them, requests in flight are listed.`,
 		Example: examples("caddy lb explain", "caddy lb explain web --key /cart/42", "caddy lb explain web --request 3f2a"),
 		Args:    cobra.MaximumNArgs(1),
 	}
@@ -76,7 +77,10 @@ func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
 		if c.Backend == e.Chosen {
 			name += " *"
 		}
-		if c.In {
+		switch {
+		case c.In && c.Reason != "":
+			in = plain.Cell{Text: "in", Style: plain.Doubtful} // avoided
+		case c.In:
 			in = plain.Cell{Text: "in", Style: plain.Good}
 		}
 		if c.Score != nil {

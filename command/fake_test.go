@@ -159,10 +159,13 @@ const (
 	backendA = `{"address":"10.0.0.1:8080","name":"10.0.0.1:8080","weight":1,"effective_weight":1,"state":"ready","health":"up","breaker":"closed","usable":true,` +
 		`"since":"2026-01-02T14:04:05Z","in_flight":4,"requests":100,"failures":2,"latency_ms":{"p50":4.2,"p99":31.7},` +
 		`"last_check":{"time":"2026-01-02T15:04:04Z","ok":true,"ms":1.3,"code":200},"source":"config"}`
+	backendSlow = `{"address":"10.0.0.3:8080","name":"slow","weight":1,"effective_weight":1,"state":"ready","health":"up","breaker":"closed","usable":true,` +
+		`"avoided":"its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","since":"2026-01-02T15:04:00Z","in_flight":0,"requests":3,"failures":0,"source":"config"}`
 	backendB = `{"address":"[::1]:8080","name":"b","weight":3,"effective_weight":0,"max_requests":9,"state":"drain","health":"down","breaker":"open","usable":false,` +
 		`"reason":"draining","since":"2026-01-02T15:04:00Z","until":"` + soon + `","in_flight":1,"requests":7,"failures":7,"source":"api",` +
 		`"edits":[{"field":"state","value":"drain","owner":"eve@ops","reason":"evil\u001b[31m","until":"` + soon + `"}]}`
 	poolWeb  = `{"name":"web","policy":"lb_least_conn","state":"degraded","usable":1,"panic":false,"queue":2,"retry_budget":98.5,"backends":[` + backendA + `,` + backendB + `]}`
+	poolSlow = `{"name":"slow","policy":"lb_peak_ewma","state":"ok","usable":1,"panic":false,"queue":0,"retry_budget":10,"backends":[` + backendSlow + `]}`
 	poolAB   = `{"name":"a/b","policy":"lb_hash","state":"down","usable":0,"panic":false,"queue":0,"retry_budget":10,"warnings":["all weights are 0"],"backends":[]}`
 	pools    = "GET /load_balancer/pools"
 	pool     = pools + "/web"

@@ -19,7 +19,9 @@ func (t *tool) poolsCommand() *cobra.Command {
 Shows the pools, or one of them, with the requests of their backends added up.
 
 USABLE is how many backends get requests, of how many. QUEUE is how many requests
-wait for a free slot, RETRIES how many retries the pool could spend now.`,
+wait for a free slot, RETRIES how many retries the pool could spend now. AVOIDED is how
+many backends get less than their share, because their answers take longer than those of
+the others, fail, or do not come.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),
@@ -31,15 +33,19 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 	if err != nil || shown {
 		return err
 	}
-	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "RETRIES", "IN-FLIGHT", "REQUESTS", "FAILED")
+	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "RETRIES", "IN-FLIGHT", "REQUESTS", "FAILED", "AVOIDED")
 	for _, p := range pools {
 		var inFlight int64
 		var requests, failures uint64
+		avoided := 0
 		for _, b := range p.Backends {
+			if b.Avoided != "" {
+				avoided++
+			}
 			inFlight, requests, failures = inFlight+b.InFlight, requests+b.Requests, failures+b.Failures
 		}
 		table.Row(p.Name, p.Policy, plain.Word(p.State), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue),
-			plain.Number(p.RetryBudget), fmt.Sprint(inFlight), fmt.Sprint(requests), fmt.Sprint(failures))
+			plain.Number(p.RetryBudget), fmt.Sprint(inFlight), fmt.Sprint(requests), fmt.Sprint(failures), fmt.Sprint(avoided))
 	}
 	t.warnings(pools...)
 	return t.table(table)
@@ -67,8 +73,8 @@ Shows the backends of a pool, or of all pools, or one of them.
 WEIGHT shows first the part that counts now where that differs: while a backend is
 ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may be,
 where there is a bound. CHECK is the last active check, SINCE for how long the backend
-is as it is. REASON tells why it is not usable, who changed what, and when a timed
-change ends.
+is as it is. REASON tells why it is not usable or is avoided, who changed what, and
+when a timed change ends.
 
 With --etag the ETag of the backend's settings is printed, for --if-match; without a
 backend that of the pool's, for 'add'.`,

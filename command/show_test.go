@@ -16,21 +16,34 @@ func TestShow(t *testing.T) {
 		"GET /load_balancer/pools/web/explain":                          {body: `{"pool":"web","policy":"lb_least_conn","chosen":"","candidates":[]}`},
 		"GET /load_balancer/pools/web/explain?request=3f2a":             {body: `{"pool":"web","policy":"lb_first","request":{"id":"3f2a\u001b","backend":"x","since":"2026-01-02T15:04:00Z","attempts":1},"chosen":"x","candidates":[]}`},
 		"GET /load_balancer/pools/a%2Fb/explain?key=%2Fcart%3F+1&key=b": {body: explanation},
-		"GET /load_balancer/pools/web/diff":                             {body: diff},
-		"GET /load_balancer/pools/a%2Fb/diff":                           {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
-		"GET /load_balancer/rate_limits":                                {body: "[" + zone + "]"},
-		"GET /load_balancer/rate_limits/login":                          {body: zone},
-		"GET /load_balancer/rate_limits/login/2001:db8::%2F64":          {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
+		pools + "/slow":                                        {body: poolSlow},
+		"GET /load_balancer/pools/slow/explain":                {body: `{"pool":"slow","policy":"lb_peak_ewma","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"weight":1,"effective_weight":1,"in_flight":0}]}`},
+		"GET /load_balancer/pools/web/diff":                    {body: diff},
+		"GET /load_balancer/pools/a%2Fb/diff":                  {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
+		"GET /load_balancer/rate_limits":                       {body: "[" + zone + "]"},
+		"GET /load_balancer/rate_limits/login":                 {body: zone},
+		"GET /load_balancer/rate_limits/login/2001:db8::%2F64": {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
 	}
 	f := startAPI(t, two)
 	for _, test := range []struct{ command, want string }{
 		{"pools", `
-POOL  POLICY         STATE     USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED
-a/b   lb_hash        down      0/0     0      10       0          0         0
-web   lb_least_conn  degraded  1/2     2      98.5     5          107       9`},
+POOL  POLICY         STATE     USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED  AVOIDED
+a/b   lb_hash        down      0/0     0      10       0          0         0       0
+web   lb_least_conn  degraded  1/2     2      98.5     5          107       9       0`},
 		{"pools a/b", `
-POOL  POLICY   STATE  USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED
-a/b   lb_hash  down   0/0     0      10       0          0         0`},
+POOL  POLICY   STATE  USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED  AVOIDED
+a/b   lb_hash  down   0/0     0      10       0          0         0       0`},
+		{"pools slow", `
+POOL  POLICY        STATE  USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED  AVOIDED
+slow  lb_peak_ewma  ok     1/1     0      10       0          3         0       1`},
+		{"backends slow", `
+POOL  BACKEND  ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50  P99  CHECK  SINCE  REASON
+slow  slow     10.0.0.3:8080  ready  up      closed   1       0          3         0       -    -    -      5s     avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
+		{"explain slow", `
+pool slow, policy lb_peak_ewma
+
+BACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON
+slow     in  1       0          0.4    avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
 		{"pools a/b --json", poolAB},
 		{"backends", `
 POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
@@ -132,6 +145,8 @@ func TestErrors(t *testing.T) {
 		"PATCH " + backends + "/b":               {http.StatusPreconditionFailed, `{"error":"If-Match \"x\": the backend has changed since"}`},
 		"POST " + backends:                       {http.StatusConflict, `{"error":"address 10.0.0.1:8080: is in the pool already"}`},
 		"PATCH " + backends + "/10.0.0.1:8080":   {http.StatusBadRequest, `{"error":"weight 70000: must be from 0 to 65535"}`},
+		pools + "/slow":                          {body: poolSlow},
+		"GET /load_balancer/pools/slow/explain":  {body: `{"pool":"slow","policy":"lb_peak_ewma","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"weight":1,"effective_weight":1,"in_flight":0}]}`},
 		"GET /load_balancer/pools/web/diff":      {http.StatusForbidden, "host not\x1b[2J allowed\n"},
 		"GET /load_balancer/pools/web/explain":   {http.StatusInternalServerError, ""},
 		"GET /load_balancer/rate_limits":         {http.StatusOK, "<html>"},

@@ -32,7 +32,8 @@ type Backend struct {
 	Health   string     `json:"health"`  // up, down or unknown
 	Breaker  string     `json:"breaker"` // closed, open or half_open
 	Usable   bool       `json:"usable"`
-	Reason   string     `json:"reason"` // why it is not usable
+	Reason   string     `json:"reason"`  // why it is not usable
+	Avoided  string     `json:"avoided"` // why the policy gives it less than its share, "" if it does not
 	Since    time.Time  `json:"since"`
 	Until    *time.Time `json:"until"` // when an open breaker turns half-open, or a timed state ends
 	Removing bool       `json:"removing"`
@@ -117,7 +118,7 @@ type Explanation struct {
 type Candidate struct {
 	Backend         string   `json:"backend"`
 	In              bool     `json:"in"`
-	Reason          string   `json:"reason"`
+	Reason          string   `json:"reason"` // why it is out, or is avoided though it is in
 	Score           *float64 `json:"score"`
 	Weight          int      `json:"weight"`
 	EffectiveWeight float64  `json:"effective_weight"`

@@ -10,7 +10,8 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// Status is what a backend is in one word: what people did to it comes first, then its breaker, then its health.
+// Status is what a backend is in one word: what people did to it comes first, then its breaker, then its health, then what the policy
+// makes of it.
 func Status(b *api.Backend) Cell {
 	switch {
 	case b.Removing:
@@ -27,6 +28,8 @@ func Status(b *api.Backend) Cell {
 		return Cell{"down", Bad}
 	case !b.Usable:
 		return Cell{"out", Bad}
+	case b.Avoided != "":
+		return Cell{"avoided", Doubtful}
 	case b.Backup > 0:
 		return Cell{"backup", Good}
 	default:
@@ -48,11 +51,14 @@ func Word(word string) Cell {
 	}
 }
 
-// Why tells why a backend is as it is: why it is not usable, who changed what and why, and what ends when.
+// Why tells why a backend is as it is: why it is not usable, or is avoided, who changed what and why, and what ends when.
 func Why(b *api.Backend, now time.Time) string {
 	var parts []string
 	if b.Reason != "" {
 		parts = append(parts, b.Reason)
+	}
+	if b.Avoided != "" {
+		parts = append(parts, "avoided: "+b.Avoided)
 	}
 	if b.Added != nil {
 		parts = append(parts, blame("added", b.Added, now))

@@ -125,6 +125,9 @@ func TestStatus(t *testing.T) {
 		{api.Backend{Usable: true, State: "ready", Health: "up", Breaker: "closed"}, "up"},
 		{api.Backend{Usable: true}, "up"},
 		{api.Backend{Usable: true, Backup: 1}, "backup"},
+		{api.Backend{Usable: true, Avoided: "it fails"}, "avoided"},
+		{api.Backend{Usable: true, Backup: 1, Avoided: "it fails"}, "avoided"},
+		{api.Backend{Breaker: "half_open", Avoided: "it fails"}, "half-open"},
 		{api.Backend{State: "drain", Breaker: "open"}, "drain"},
 		{api.Backend{State: "drain", Removing: true}, "removing"},
 		{api.Backend{State: "maintenance", Health: "down"}, "maint"},
@@ -149,6 +152,7 @@ func TestWhy(t *testing.T) {
 	}{
 		{"nothing", api.Backend{}, ""},
 		{"a breaker", api.Backend{Reason: "breaker open", Until: &soon}, "breaker open; 4m59s left"},
+		{"one that is avoided", api.Backend{Usable: true, Avoided: "it fails; tried again in 0.8 s"}, "avoided: it fails; tried again in 0.8 s"},
 		{"a timed state", api.Backend{Reason: "draining", Until: &soon, Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"drain"`), Mark: api.Mark{Owner: "eve@ops", Reason: "update", Until: &soon}}}},
 			"draining; set by eve@ops: update (4m59s left)"},
 		{"another edit", api.Backend{Edits: []api.Edit{{Field: "weight", Value: json.RawMessage("5"), Config: json.RawMessage("3")}}}, "weight 5, not 3"},

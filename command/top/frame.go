@@ -131,7 +131,8 @@ func (m *Model) table(rows []row, at, width int) []Line {
 			cells[i][j] = c.value(&rows[i], m.last.Now)
 			widths[j] = max(widths[j], plain.Width(cells[i][j].Text))
 		}
-		reasons[i] = plain.Clean(plain.Why(rows[i].backend, m.last.Now))
+		// What the state says already need not be said twice.
+		reasons[i] = plain.Clean(strings.TrimPrefix(plain.Why(rows[i].backend, m.last.Now), plain.Status(rows[i].backend).Text+": "))
 		longest = max(longest, plain.Width(reasons[i]))
 	}
 	if width > 0 {

@@ -98,7 +98,7 @@ func (m *Model) rows() []row {
 }
 
 func (m *Model) matches(p *api.Pool, b *api.Backend) bool {
-	for _, text := range []string{p.Name, b.Name, b.Address, b.Zone, plain.Status(b).Text, b.Reason} {
+	for _, text := range []string{p.Name, b.Name, b.Address, b.Zone, plain.Status(b).Text, b.Reason, b.Avoided} {
 		if strings.Contains(strings.ToLower(text), strings.ToLower(m.filter)) {
 			return true
 		}

@@ -101,6 +101,7 @@ func TestFrames(t *testing.T) {
 		{"scrolled", 100, 8, func(m *Model) { press(m, "jjjjj") }},
 		{"scrolled_to_a_pool", 100, 8, func(m *Model) { press(m, "jjjjjjkkkkkk") }},
 		{"filtered", 120, 12, func(m *Model) { press(m, "/drain\r") }},
+		{"filtered_avoided", 120, 12, func(m *Model) { press(m, "/avoid\r") }},
 		{"filtering", 120, 12, func(m *Model) { press(m, "/nothing like it") }},
 		{"by_state", 120, 18, func(m *Model) { press(m, "s") }},
 		{"by_latency", 120, 18, func(m *Model) { press(m, "sssss") }},
@@ -158,7 +159,7 @@ func TestFramesFit(t *testing.T) {
 func TestNothingIsObeyed(t *testing.T) {
 	const evil = "\x1b[2J\u009b1m\a\r\n\t\u202e"
 	b := api.Backend{
-		Name: evil, Address: evil, Zone: evil, State: evil, Health: evil, Breaker: evil, Reason: evil, Source: evil,
+		Name: evil, Address: evil, Zone: evil, State: evil, Health: evil, Breaker: evil, Reason: evil, Avoided: evil, Source: evil,
 		LastCheck: &api.Check{Error: evil}, Edits: []api.Edit{{Field: evil, Value: json.RawMessage(`"\u001b"`), Mark: api.Mark{Owner: evil, Reason: evil}}},
 		Added: &api.Mark{Owner: evil, Reason: evil},
 	}
