@@ -169,7 +169,7 @@ func TestDashboardScreens(t *testing.T) {
 		t.Errorf("the grounds of the two themes are %v", grounds)
 	}
 	shown := eval[string](b, "document.body.textContent")
-	for _, want := range []string{"Down", "Breaker open", "Half-open", "Draining", "Maintenance", "Unchecked", "Ramping 43 %", "Full", "Panic", "Degraded", `<b>&amp;</b> "quoted"`} {
+	for _, want := range []string{"Down", "Breaker open", "Half-open", "Draining", "Maintenance", "Unchecked", "Ramping 43 %", "Full", "Avoided", "Panic", "Degraded", `<b>&amp;</b> "quoted"`} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("the page does not show %q", want)
 		}
@@ -228,6 +228,28 @@ func TestDashboardUse(t *testing.T) {
 	b.picture("drained")
 	b.click(".toast button")
 	b.await("the backend as it was", row("api-1")+".dataset.tone === 'ok'")
+
+	// Who is avoided is in use, but says why it gets little; the search finds it by that, and the drawer has all of it.
+	const late, fails = "its answers take 400 ms, the others' 3.1 ms; tried again in 0.8 s", "it fails; tried again with the next request"
+	eval[bool](b, "(location.hash = 'q=take%20400&show=up', true)")
+	b.await("the backend that is avoided", visible+" === 'web-7'")
+	if got := eval[string](b, row("web-7")+".dataset.tone"); got != "warn" {
+		t.Errorf("the tone of one that is avoided is %q", got)
+	}
+	if got := eval[string](b, row("web-7")+".textContent"); !strings.Contains(got, "Avoided") || !strings.Contains(got, late) {
+		t.Errorf("the row of one that is avoided says %q", got)
+	}
+	if shown := b.text("#problems"); strings.Contains(shown, "web-7") {
+		t.Errorf("what the policy sees to is a problem: %q", shown)
+	}
+	b.picture("avoided")
+	source.Edit("web", "web-7", map[string]any{"avoided": fails})
+	b.click(`tr[data-backend="web-7"] button.name`)
+	b.await("the drawer to say the latest", "document.querySelector('#detail .why').textContent === '"+fails+"'")
+	b.picture("avoided-detail")
+	eval[bool](b, "(document.getElementById('detail').close(), location.hash = '', true)")
+	source.Edit("web", "web-7", map[string]any{"avoided": nil})
+	b.await("the backend as any other", row("web-7")+".dataset.tone === 'ok' && !"+row("web-7")+".textContent.includes('it fails')")
 
 	source.Edit("api", "api-2", map[string]any{"name": "api-9"})
 	eval[bool](b, "(location.hash = 'pool=api&backend=api-9', true)")

@@ -64,11 +64,13 @@ func somePools(now time.Time) []*pool {
 	weighted := named("web-2", "10.0.1.2:8080", 610).set(object{"weight": 5, "effective_weight": 5.0,
 		"edits": []object{{"field": "weight", "value": 5, "config": 3, "owner": "bob", "reason": "larger machine", "since": ago(50 * time.Hour)}}})
 	return []*pool{
-		{name: "web", policy: "lb_least_conn", budget: 412, backends: []*backend{
+		{name: "web", policy: "lb_peak_ewma", budget: 412, backends: []*backend{
 			named("web-1", "10.0.1.1:8080", 390).set(object{"max_requests": 100, "weight": 3, "effective_weight": 3.0, "in_flight": 14, "zone": "eu-1"}), weighted,
 			named("web-3", "10.0.1.3:8080", 0).out("cannot be reached", ago(72*time.Second), object{"health": "down", "last_check": refused}), drained,
 			named("web-5", "10.0.1.5:8080", 70).set(object{"effective_weight": 0.43, "slow_start": 0.43, "since": ago(4 * time.Second)}),
 			named("web-6", "10.0.1.6:8080", 0).set(object{"backup": true}),
+			named("web-7", "10.0.1.7:8080", 1).set(object{"avoided": "its answers take 400 ms, the others' 3.1 ms; tried again in 0.8 s",
+				"latency_ms": object{"p50": 396.0, "p95": 422.0, "p99": 431.0, "ewma": 400.0}}),
 		}},
 		{name: "api", policy: "lb_p2c", budget: 31, queue: 12, warnings: []string{"health check timeout is not below its interval"}, backends: []*backend{
 			named("api-1", "10.0.2.1:8080", 520),

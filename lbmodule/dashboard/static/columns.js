@@ -112,9 +112,12 @@ function secondLine(b) {
 	return reason ? { line: reason, tone: STATUSES[b.status].tone } : { line: data.address === data.name ? '' : data.address, tone: null };
 }
 
-// why says why a backend gets no requests, '' where there is nothing to say.
+// why says why a backend gets no requests, or less than its share, '' where there is nothing to say.
 export function why(b) {
 	const { data } = b;
+	if (b.status === 'avoided') {
+		return data.avoided;
+	}
 	if (data.usable || !data.reason) {
 		return '';
 	}

@@ -43,7 +43,8 @@ function ofBackends(pool, model) {
 	for (const b of pool.backends.values()) {
 		const trouble = troubleOf(b);
 		if (trouble) {
-			const key = `${b.status} ${b.status === 'down' ? trouble.why : ''}`;
+			const kind = STATUSES[b.status].group === 'up' ? 'up' : b.status;
+			const key = `${kind} ${b.status === 'down' ? trouble.why : ''}`;
 			groups.set(key, [...groups.get(key) ?? [], { b, ...trouble }]);
 		}
 	}
@@ -57,7 +58,7 @@ function ofBackends(pool, model) {
 			const ends = left === undefined ? undefined : `tried again in ${duration(left)}`;
 			return { ...common, backend: b.name, title: `${model.pools.size > 1 ? `${b.name} in ${pool.name}` : b.name} ${what}`, why: [why, detail, ends].filter(Boolean).join(': ') };
 		}
-		const theyDo = b.status === 'up' ? `fail ${percent(BAD_SHARE)} of their requests or more` : what.replace(/^is /, 'are ');
+		const theyDo = STATUSES[b.status].group === 'up' ? `fail ${percent(BAD_SHARE)} of their requests or more` : what.replace(/^is /, 'are ');
 		return { ...common, group: STATUSES[b.status].group, title: `${group.length} of ${pool.backends.size} in ${pool.name} ${theyDo}`, why };
 	});
 }

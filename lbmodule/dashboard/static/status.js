@@ -6,6 +6,7 @@ export const STATUSES = {
 	half_open: { label: 'Half-open', tone: 'warn', group: 'trouble' },
 	full: { label: 'Full', tone: 'warn', group: 'trouble' },
 	unchecked: { label: 'Unchecked', tone: 'warn', group: 'trouble' },
+	avoided: { label: 'Avoided', tone: 'warn', group: 'up' },
 	removing: { label: 'Leaving', tone: 'out', group: 'out' },
 	drain: { label: 'Draining', tone: 'out', group: 'out' },
 	maintenance: { label: 'Maintenance', tone: 'out', group: 'out' },
@@ -41,6 +42,9 @@ export function statusOf(b) {
 	if (b.max_requests > 0 && b.in_flight >= b.max_requests) {
 		return 'full';
 	}
+	if (b.avoided) {
+		return 'avoided';
+	}
 	return warmth(b) < 1 ? 'ramping' : 'up';
 }
 
@@ -56,8 +60,8 @@ function whyUnusable(b) {
 	return /not checked/.test(b.reason ?? '') ? 'unchecked' : 'down';
 }
 
-// begun is when a backend became what it is, undefined where that is not known: nobody notes when one gets full.
-export const begun = b => (b.status === 'full' ? undefined : b.data.since);
+// begun is when a backend became what it is, undefined where that is not known: nobody notes when one gets full, or is avoided.
+export const begun = b => (b.status === 'full' || b.status === 'avoided' ? undefined : b.data.since);
 
 // warmth is the share of its weight that a backend has while it is ramped up, 1 otherwise.
 export function warmth(b) {

@@ -105,8 +105,8 @@ export class Table {
 		if (show !== 'all' && STATUSES[b.status].group !== show) {
 			return false;
 		}
-		const { name, address, zone, reason } = b.data;
-		return q.toLowerCase().split(/\s+/).every(word => [b.pool.name, name, address, zone, reason, STATUSES[b.status].label].some(s => s?.toLowerCase().includes(word)));
+		const { name, address, zone, reason, avoided } = b.data;
+		return q.toLowerCase().split(/\s+/).every(word => [b.pool.name, name, address, zone, reason, avoided, STATUSES[b.status].label].some(s => s?.toLowerCase().includes(word)));
 	}
 
 	// step moves the focus to the next backend, or the one before.
