@@ -45,9 +45,9 @@ func roughly(d time.Duration) string {
 	}
 	seconds := d.Seconds()
 	if seconds < 100 {
-		seconds = twoDigits(seconds)
+		return plainNumber(twoDigits(seconds)) + " s"
 	}
-	return plainNumber(math.Round(seconds*10)/10) + " s"
+	return plainNumber(math.Round(seconds)) + " s"
 }
 
 // inSeconds writes a time to wait to the tenth of a second, which is the least.

@@ -28,7 +28,7 @@ func TestAvoidanceText(t *testing.T) {
 		{balance.Avoidance{Cause: balance.Slow, Takes: 1234 * ms, Others: 537 * time.Microsecond, Again: 1234 * ms}, "its answers take 1.2 s, the others' 0.54 ms; tried again in 1.2 s"},
 		{balance.Avoidance{Cause: balance.Slow, Takes: 437 * ms, Others: 12345 * time.Microsecond, Again: time.Millisecond}, "its answers take 440 ms, the others' 12 ms; tried again in 0.1 s"},
 		{balance.Avoidance{Cause: balance.Slow, Takes: 999600 * time.Microsecond, Others: 9960 * time.Microsecond, Again: 12 * time.Second}, "its answers take 1 s, the others' 10 ms; tried again in 12 s"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 2 * time.Minute, Others: 99900 * ms, Again: 123456 * ms}, "its answers take 120 s, the others' 100 s; tried again in 123.5 s"},
+		{balance.Avoidance{Cause: balance.Slow, Takes: 123456 * ms, Others: 99900 * ms, Again: 123456 * ms}, "its answers take 123 s, the others' 100 s; tried again in 123.5 s"},
 		{balance.Avoidance{Cause: balance.Slow, Takes: 20 * ms, Others: 1234, Again: -time.Second}, "its answers take 20 ms, the others' 0.0012 ms; tried again with the next request"},
 		{balance.Avoidance{Cause: balance.Slow, Takes: 20 * ms}, "its answers take 20 ms, the others' 0 ms; tried again with the next request"},
 		{balance.Avoidance{Cause: balance.Failing, Takes: ms, Others: ms, Again: 800 * ms}, "it fails; tried again in 0.8 s"},
