@@ -192,6 +192,9 @@ func TestAvoidedMetrics(t *testing.T) {
 		return h.static.Load().view.Member(2).Picks()
 	}
 	first := check(before)
+	if first.Avoided == 0 {
+		t.Error("nobody was avoided")
+	}
 	h.static.Load().view.Member(2).Reset(time.Now())
 	after := newConfig(t)
 	h = after.mustLoad(settings)

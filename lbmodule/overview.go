@@ -207,7 +207,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 	o := backendOverview{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		trafficOverview: overviewTraffic(m, now), member: m,
+		trafficOverview: overviewTraffic(m), member: m,
 	}
 	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
 	if !vitals.Until.IsZero() {

@@ -2,7 +2,6 @@ package lbmodule
 
 import (
 	"strconv"
-	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -21,12 +20,12 @@ type latencyMs struct {
 	P95 float64 `json:"p95"`
 	P99 float64 `json:"p99"`
 
-	// EWMA is the mean that lb_peak_ewma goes by, peaks and penalties in it.
+	// EWMA is what a typical answer takes, by which lb_peak_ewma goes: a few that take far longer change next to nothing.
 	EWMA float64 `json:"ewma,omitempty"`
 }
 
 // overviewTraffic describes the requests of a member.
-func overviewTraffic(m *pool.Member, now time.Time) (o trafficOverview) {
+func overviewTraffic(m *pool.Member) (o trafficOverview) {
 	if !m.Named() {
 		return o
 	}

@@ -40,6 +40,8 @@ const (
 	mostBlame, leastBlame = 10, 1.0 / 32
 	// tailWindow is how many answers the tail is of.
 	tailWindow = 512
+	// longAnyway is what is long for an answer, whoever gives it.
+	longAnyway = 250 * time.Millisecond
 	// fewAnswers are too few to leave a member alone for long because of them.
 	fewAnswers = 3
 )
@@ -115,9 +117,10 @@ func (l *Latency) Failed(took time.Duration, now time.Time) {
 	l.blame.change(t, decay, func(left float64) float64 { return min(left+1, mostBlame) })
 }
 
-// atLeast notes that an answer takes so long or longer. It makes nobody known, nor faster.
+// atLeast notes that an answer takes so long or longer. It makes nobody faster. A member that has not answered yet is known by that
+// only if it is long.
 func (l *Latency) atLeast(took time.Duration, t uint32) {
-	if y := scale(took); l.takes.known() && y > l.takes.mean() {
+	if y := scale(took); y > l.takes.mean() && (l.takes.known() || took > longAnyway) {
 		l.takes.add(y, t)
 	}
 }

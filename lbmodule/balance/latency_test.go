@@ -37,6 +37,7 @@ func TestLatency(t *testing.T) {
 		"five clients left late":            {func(l *Latency) { answers(l, 9, 10*ms, at(0)); left(l, 5, time.Second) }, time.Second, time.Second},
 		"the client left soon":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); left(l, 9, 0) }, 10 * ms, 10 * ms},
 		"the client of an unknown one left": {func(l *Latency) { l.Unanswered(ms, at(0)) }, 0, 0},
+		"and that of another, but late":     {func(l *Latency) { l.Unanswered(time.Second, at(0)) }, time.Second, time.Second},
 		"failing fast is not fast":          {func(l *Latency) { answers(l, 9, 10*ms, at(0)); failures(l, 9) }, 10 * ms, 10 * ms},
 		"failing late is slow":              {func(l *Latency) { answers(l, 9, 10*ms, at(0)); l.Failed(time.Minute, at(0)) }, 11 * ms, 13 * ms},
 		"it has been away":                  {func(l *Latency) { answers(l, 99, time.Second, at(0)); l.Failed(0, at(0)); l.Forget() }, 0, 0},

@@ -153,7 +153,7 @@ function facts(b, model) {
 	add('Weight in force', data.effective_weight === undefined ? '' : weight(data.effective_weight));
 	add('Slow start', data.usable && warmth(data) < 1 ? percent(warmth(data)) : '');
 	for (const percentile of ms ? ['p50', 'p95', 'p99', 'ewma'] : []) {
-		add(percentile === 'ewma' ? 'Average' : percentile, ms[percentile] === undefined ? '' : millis(ms[percentile]));
+		add(percentile === 'ewma' ? 'Typical' : percentile, ms[percentile] === undefined ? '' : millis(ms[percentile]));
 	}
 	add('Requests', count(data.requests));
 	add('Failures', count(data.failures));
