@@ -3,7 +3,6 @@ package pool
 import (
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
@@ -203,12 +202,8 @@ func (t *tier) pick(key Key, tried []int) int {
 	switch {
 	case t.keyed != nil && key.Known:
 		i = t.keyed.PickFor(key.Hash, tried)
-	case t.timed != nil:
-		now := key.Now
-		if now.IsZero() {
-			now = time.Now()
-		}
-		i = t.timed.PickAt(now, tried)
+	case t.timed != nil && !key.Now.IsZero():
+		i = t.timed.PickAt(key.Now, tried)
 	default:
 		i = t.picker.Pick(tried)
 	}
