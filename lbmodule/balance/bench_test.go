@@ -100,24 +100,37 @@ func BenchmarkPickParallel(b *testing.B) {
 
 // BenchmarkPickBusy keeps requests in flight, so that least connections has no easy ties.
 func BenchmarkPickBusy(b *testing.B) {
-	for _, n := range []int{3, 100, 10_000} {
-		b.Run(fmt.Sprintf("LeastConn/%d", n), func(b *testing.B) {
-			members := mixed(LeastConn{}, n, 0)
-			p := LeastConn{}.Build(members, nil, nil)
-			held := make([]int, 3*n)
-			for k := range held {
-				held[k] = p.Pick(nil)
-			}
-			b.ReportAllocs()
-			k := 0
-			for b.Loop() {
-				release(p, members, held[k])
-				held[k] = p.Pick(nil)
-				if k++; k == len(held) {
-					k = 0
+	for _, policy := range []Policy{LeastConn{}, PeakEWMA{}} {
+		for _, n := range []int{3, 100, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", name(policy), n), func(b *testing.B) {
+				members := mixed(policy, n, 0)
+				p := policy.Build(members, nil, nil)
+				held := make([]int, 3*n)
+				for k := range held {
+					held[k] = p.Pick(nil)
 				}
-			}
-		})
+				b.ReportAllocs()
+				k := 0
+				for b.Loop() {
+					release(p, members, held[k])
+					held[k] = p.Pick(nil)
+					if k++; k == len(held) {
+						k = 0
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkLatency is what a latency is told of a request.
+func BenchmarkLatency(b *testing.B) {
+	l, now := new(Latency), time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		ticket := l.Asked(now)
+		l.Told(ticket, true, now)
+		l.Answered(10*time.Millisecond, now)
 	}
 }
 

@@ -162,7 +162,9 @@ func (p *peakEWMA) drawsMore(best, found int, c *clock) int {
 			return 1
 		}
 	case p.uniform && found == p.n && found < len(p.members):
-		if load := m.Load.Load(); load > 0 && load > int64(m.Latency.waiting.pages(c.now())) {
+		switch load := m.Load.Load(); {
+		case load == 0:
+		case m.Latency.waiting.total.Load() == 0, load > int64(m.Latency.waiting.pages(c.now())):
 			return 1
 		}
 	}
@@ -211,6 +213,9 @@ func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 		return 0, 0
 	}
 	less := func(m, other *Latency, load float64) float64 {
+		if m.waiting.total.Load() == 0 {
+			return load
+		}
 		pages := m.waiting.pages(c.now())
 		if pages == 0 {
 			return load
