@@ -58,7 +58,7 @@ func backAfter(all []served, n int, from, part float64) float64 {
 	return math.Inf(1)
 }
 
-// figure is what a scenario is judged by.
+// scenarioFigure is what a scenario is judged by.
 type scenarioFigure struct {
 	name        string
 	value       float64
@@ -189,6 +189,17 @@ func TestPeakEWMAScenarios(t *testing.T) {
 			},
 		},
 		{
+			"one of three is stopped, and all are busy", simulation{weights: same(3, 1), rate: 1000, seconds: 12, serve: spoilt(usual, func(now float64, random *rand.Rand) (float64, bool) {
+				if now > 4 {
+					return inf, false
+				}
+				return about(usual, random), false
+			})},
+			func(_ []served, members []Member) []scenarioFigure {
+				return []scenarioFigure{{"requests held", float64(members[0].Load.Load()), 0, 10}}
+			},
+		},
+		{
 			"all +300 ms", simulation{weights: same(5, 1), rate: 400, seconds: 42, serve: func(_ int, now float64, random *rand.Rand) (float64, bool) {
 				if now > 10 {
 					return about(0.310, random), false
@@ -203,6 +214,12 @@ func TestPeakEWMAScenarios(t *testing.T) {
 			"two cold ones of five", simulation{weights: same(5, 1), rate: 400, seconds: 10, serve: coldAtFirst(3, usual)},
 			func(all []served, _ []Member) []scenarioFigure {
 				return []scenarioFigure{p99(between(all, 0, 4), 0.200), {"% of the requests of one of the others", 100 * shareOf(between(all, 5, 10), 0), 15, 25}}
+			},
+		},
+		{
+			"one request at a time, 0.3 % of pages 400 ms", simulation{weights: same(3, 1), rate: 150, seconds: 200, workers: same(3, 1), serve: pages(fast, 0.003, 0.4)},
+			func(all []served, _ []Member) []scenarioFigure {
+				return []scenarioFigure{{"% above 20 ms", 100 * aboveOf(all, 0.020), 0, 1}}
 			},
 		},
 		{
@@ -246,6 +263,17 @@ func TestPeakEWMAScenarios(t *testing.T) {
 			}
 		})
 	}
+}
+
+// aboveOf is what share of them took longer than that.
+func aboveOf(some []served, seconds float64) float64 {
+	n := 0
+	for _, r := range some {
+		if r.took > seconds {
+			n++
+		}
+	}
+	return float64(n) / float64(max(len(some), 1))
 }
 
 func late(takes float64) func(float64, *rand.Rand) (float64, bool) {
