@@ -1,10 +1,15 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -17,7 +22,17 @@ type Settings struct {
 	Health    int            `json:"health"`     // status of /healthz. Default: 200.
 	FailRatio float64        `json:"fail_ratio"` // share of requests, 0 to 1, that get a 503. Default: 0.
 	SlowRatio float64        `json:"slow_ratio"` // share of requests, 0 to 1, that wait for SlowDelay instead. Default: 0.
+	SlowNext  int            `json:"slow_next"`  // so many requests that come next wait for SlowDelay; counts down. Default: 0.
 	SlowDelay caddy.Duration `json:"slow_delay"` // Default: 0.
+
+	// Sigma spreads Delay: it is the median of a lognormal distribution whose logarithm has this standard deviation, 0 to 3.
+	// Default: 0, each request waits as long as the others.
+	Sigma float64 `json:"sigma"`
+
+	// Workers is how many requests are worked on at a time; others wait, first come, first served. Default: 0, any number.
+	Workers int `json:"workers"`
+
+	slots chan struct{} // has a place for each worker; nil for any number
 }
 
 func (s Settings) check() error {
@@ -34,7 +49,49 @@ func (s Settings) check() error {
 			return fmt.Errorf("%s %v: must be from 0 to 1", field, ratio)
 		}
 	}
+	if s.Sigma < 0 || s.Sigma > 3 {
+		return fmt.Errorf("sigma %v: must be from 0 to 3", s.Sigma)
+	}
+	for field, count := range map[string]int{"slow_next": s.SlowNext, "workers": s.Workers} {
+		if count < 0 || count > 1e6 {
+			return fmt.Errorf("%s %d: must be from 0 to 1000000", field, count)
+		}
+	}
 	return nil
+}
+
+// enter waits for a worker and reports whether the client did, too. A request that has one gives it back by leave.
+func (s *Settings) enter(r *http.Request) bool {
+	if s.slots == nil {
+		return true
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+func (s *Settings) leave() {
+	if s.slots != nil {
+		<-s.slots
+	}
+}
+
+// delay draws how long a request waits that does not ask for something else.
+func (s *Settings) delay() time.Duration {
+	if s.SlowRatio > 0 && rand.Float64() < s.SlowRatio {
+		return time.Duration(s.SlowDelay)
+	}
+	delay := time.Duration(s.Delay)
+	if s.Sigma > 0 {
+		delay = time.Duration(float64(delay) * math.Exp(s.Sigma*rand.NormFloat64()))
+	}
+	if s.Jitter > 0 {
+		delay += rand.N(time.Duration(s.Jitter))
+	}
+	return delay
 }
 
 // Stats are what the server counted since the start or the last reset.
@@ -83,15 +140,44 @@ func (s *Server) serveControl(w http.ResponseWriter, r *http.Request) bool {
 
 func (s *Server) patch(w http.ResponseWriter, r *http.Request) error {
 	const mostBytes = 64 << 10
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, mostBytes))
-	decoder.DisallowUnknownFields()
-	next := *s.settings.Load()
-	if err := decoder.Decode(&next); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBytes))
+	if err != nil {
 		return err
 	}
-	if err := next.check(); err != nil {
-		return err
+	for {
+		old := s.settings.Load()
+		next := *old
+		decoder := json.NewDecoder(bytes.NewReader(body))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&next); err != nil {
+			return err
+		}
+		if err := next.check(); err != nil {
+			return err
+		}
+		if next.Workers != old.Workers {
+			next.slots = nil
+			if next.Workers > 0 {
+				next.slots = make(chan struct{}, next.Workers)
+			}
+		}
+		if s.settings.CompareAndSwap(old, &next) {
+			return nil
+		}
 	}
-	s.settings.Store(&next)
-	return nil
+}
+
+// takeSlow reports whether a request is one of SlowNext, and counts it.
+func (s *Server) takeSlow() bool {
+	for {
+		old := s.settings.Load()
+		if old.SlowNext == 0 {
+			return false
+		}
+		next := *old
+		next.SlowNext--
+		if s.settings.CompareAndSwap(old, &next) {
+			return true
+		}
+	}
 }

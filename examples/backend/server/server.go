@@ -104,11 +104,12 @@ func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 // answer serves any path.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	set, query := s.settings.Load(), r.URL.Query()
-	delay := time.Duration(set.Delay)
-	if set.Jitter > 0 {
-		delay += rand.N(time.Duration(set.Jitter))
+	if !set.enter(r) {
+		return
 	}
-	if set.SlowRatio > 0 && rand.Float64() < set.SlowRatio {
+	defer set.leave()
+	delay := set.delay()
+	if s.takeSlow() {
 		delay = time.Duration(set.SlowDelay)
 	}
 	if d, err := time.ParseDuration(query.Get("delay")); err == nil {

@@ -1,11 +1,14 @@
 package server_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/websocket"
@@ -63,6 +66,9 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/healthz", "", 503, "one", false},
 		{"PATCH", "/_settings", `{"status":99}`, 400, "status 99", false},
 		{"PATCH", "/_settings", `{"nonsense":1}`, 400, "json: unknown field", false},
+		{"PATCH", "/_settings", `{"sigma":4}`, 400, "sigma 4", false},
+		{"PATCH", "/_settings", `{"workers":-1}`, 400, "workers -1", false},
+		{"PATCH", "/_settings", `{"slow_next":-1}`, 400, "slow_next -1", false},
 		{"GET", "/_settings", "", 200, `{"status":500,`, false},
 	}
 	requests := int64(0)
@@ -88,6 +94,99 @@ func TestAnswers(t *testing.T) {
 	if got := s.Stats(); got.Requests != 0 || got.MaxInFlight != 0 {
 		t.Errorf("stats after the reset = %+v", got)
 	}
+}
+
+// TestDelays: when requests that come at the same time are answered.
+func TestDelays(t *testing.T) {
+	const s = time.Second
+	tests := []struct {
+		settings string
+		want     []time.Duration
+	}{
+		{`{"delay":"1s"}`, []time.Duration{s, s, s, s, s}},
+		{`{"delay":"1s","workers":1}`, []time.Duration{s, 2 * s, 3 * s, 4 * s, 5 * s}},
+		{`{"delay":"1s","workers":2}`, []time.Duration{s, s, 2 * s, 2 * s, 3 * s}},
+		{`{"delay":"1s","slow_next":2,"slow_delay":"5s"}`, []time.Duration{s, s, s, 5 * s, 5 * s}},
+		{`{"delay":"1s","slow_ratio":1,"slow_delay":"5s"}`, []time.Duration{5 * s, 5 * s, 5 * s, 5 * s, 5 * s}},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			backend := tell(t, tt.settings)
+			start := time.Now()
+			ended := make(chan time.Duration, len(tt.want))
+			for range tt.want {
+				go func() {
+					backend.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+					ended <- time.Since(start)
+				}()
+			}
+			var got []time.Duration
+			for range tt.want {
+				got = append(got, <-ended)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("%s: answers after %v, want %v", tt.settings, got, tt.want)
+			}
+		})
+	}
+}
+
+// TestSigma: half of the delays are below the median, and a sixth above what is one standard deviation more.
+func TestSigma(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		backend := tell(t, `{"delay":"100ms","sigma":1.5}`)
+		const requests = 4000
+		above, farAbove := 0, 0
+		for range requests {
+			start := time.Now()
+			backend.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+			took := time.Since(start)
+			if took > 100*time.Millisecond {
+				above++
+			}
+			if took > 448*time.Millisecond { // e to the power of 1.5
+				farAbove++
+			}
+		}
+		// 0.5 and 0.159 of them, give or take six standard errors.
+		if above < 1810 || above > 2190 || farAbove < 495 || farAbove > 775 {
+			t.Errorf("%d of %d above the median, %d above one standard deviation", above, requests, farAbove)
+		}
+	})
+}
+
+// TestLeaveWhileWaiting: a client that leaves while it waits for a worker takes none.
+func TestLeaveWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		backend := tell(t, `{"delay":"1s","workers":1}`)
+		ask := func(ctx context.Context) {
+			backend.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+		}
+		start := time.Now()
+		go ask(t.Context())
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		ask(ctx)
+		if left := time.Since(start); left != time.Second/2 {
+			t.Errorf("the client had left after %v", left)
+		}
+		ask(t.Context())
+		if ended := time.Since(start); ended != 2*time.Second {
+			t.Errorf("the next client had its answer after %v", ended)
+		}
+	})
+}
+
+// tell returns a server with these settings.
+func tell(t *testing.T, settings string) *server.Server {
+	t.Helper()
+	s, w := server.New("one"), httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest(http.MethodPatch, "/_settings", strings.NewReader(settings)))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%s: status %d: %s", settings, w.Code, w.Body)
+	}
+	return s
 }
 
 func TestWebSocket(t *testing.T) {
