@@ -90,10 +90,10 @@ func TestQuantileOfAll(t *testing.T) {
 			t.Errorf("%d served, %d refused, %d unanswered: quantile %v = %v, want %v", test.served, test.refused, test.unanswered, test.q, got, test.want)
 		}
 	}
-	if got := refused.of(summary(60, 30, 10), ""); got != "40.0 %" {
+	if got := refused.of(&measured{Summary: summary(60, 30, 10), duration: time.Second}); got != "40.0 %" {
 		t.Errorf("refused = %s", got)
 	}
-	if got := above.of(summary(60, 30, 10), ""); got != "10 of 100" {
+	if got := above.of(&measured{Summary: summary(60, 30, 10)}); got != "10 of 100" {
 		t.Errorf("above 500 ms = %s", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -23,11 +24,11 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy := " {\n\t\tlb_policy " + o.policy + "\n\t}"
+	policy := "lb_policy " + o.policy
 	kinds := []kind{
 		caddyKind("reverse_proxy", o, "reverse_proxy", policy),
 		caddyKind("load_balancer", o, "load_balancer", policy),
-		caddyKind("load_balancer, default policy", o, "load_balancer", ""),
+		caddyKind("load_balancer, default policy", o, "load_balancer"),
 		haproxyKind("haproxy", "roundrobin"),
 		nginxKind("nginx", dir, ""),
 	}
@@ -55,19 +56,9 @@ func startAll(started *processes, dir string, o options) ([]contender, error) {
 // startKinds starts those that are installed.
 func startKinds(started *processes, dir string, kinds []kind, backends []string) ([]contender, error) {
 	var contenders []contender
-	for i, k := range kinds {
-		if _, err := exec.LookPath(k.command[0]); err != nil {
-			continue
-		}
-		address, err := freeAddress()
+	for _, k := range installed(kinds) {
+		c, err := startKind(started, dir, k, backends)
 		if err != nil {
-			return nil, err
-		}
-		c := contender{kind: k, address: address, file: filepath.Join(dir, fmt.Sprintf("contender%d.conf", i))}
-		if err := c.configure(backends); err != nil {
-			return nil, err
-		}
-		if c.pid, err = started.start(k.name, address, append(k.command, c.file)...); err != nil {
 			return nil, err
 		}
 		contenders = append(contenders, c)
@@ -75,9 +66,39 @@ func startKinds(started *processes, dir string, kinds []kind, backends []string)
 	return contenders, nil
 }
 
-// configure writes the config of c over these backends.
+func installed(kinds []kind) []kind {
+	return slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool {
+		_, err := exec.LookPath(k.command[0])
+		return err != nil
+	})
+}
+
+// startKind starts a proxy over these backends.
+func startKind(started *processes, dir string, k kind, backends []string) (contender, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return contender{}, err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return contender{}, err
+	}
+	c := contender{kind: k, address: address, file: filepath.Join(dir, "contender"+port+".conf")}
+	if err := c.configure(backends); err != nil {
+		return contender{}, err
+	}
+	c.pid, err = started.start(k.name, address, append(slices.Clip(k.command), c.file)...)
+	return c, err
+}
+
+// configuration is the config of c over these backends.
+func (c *contender) configuration(backends []string) string {
+	return c.config(c.address, c.servers(backends))
+}
+
+// configure writes it.
 func (c *contender) configure(backends []string) error {
-	return os.WriteFile(c.file, []byte(c.config(c.address, backends)), 0o644)
+	return os.WriteFile(c.file, []byte(c.configuration(backends)), 0o644)
 }
 
 // startBackends starts nginx on three ports.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,12 +31,10 @@ const (
 )
 
 var joinColumns = []column{
-	tail99, tail999,
-	{"above 50 ms", func(got *openloop.Summary, _ string) string {
-		return fmt.Sprintf("%d of %d", countAbove(got, joinOver), got.Sent)
-	}},
-	{"not served", func(got *openloop.Summary, _ string) string {
-		return fmt.Sprint(got.Sent - got.Statuses[http.StatusOK])
+	tail99, tail999, longerThan("above 50 ms", joinOver), notServed,
+	{"their share in the last second", func(m *measured) string {
+		last := m.Only(func(r openloop.Request) bool { return r.Due >= m.duration-time.Second })
+		return percent(last.Backends[m.backends[joinWarm]]+last.Backends[m.backends[joinWarm+1]], last.Sent)
 	}},
 }
 
@@ -45,13 +42,14 @@ var joinColumns = []column{
 func joiningKinds(dir string, o options) ([]kind, error) {
 	var kinds []kind
 	for _, c := range []struct {
-		name, directive, options string
-		join                     func(admin string) joiner
+		name, directive string
+		lines           []string
+		join            func(admin string) joiner
 	}{
-		{"`peak_ewma`", "load_balancer", "name web\n\t\tlb_policy peak_ewma", joinByAPI},
-		{"`least_conn`", "load_balancer", "name web\n\t\tlb_policy least_conn", joinByAPI},
-		{"`round_robin`", "load_balancer", "name web\n\t\tlb_policy round_robin", joinByAPI},
-		{"Caddy `least_conn`", "reverse_proxy", "lb_policy least_conn", joinByReload},
+		{"`peak_ewma`", "load_balancer", []string{"name web", "lb_policy peak_ewma"}, joinByAPI},
+		{"`least_conn`", "load_balancer", []string{"name web", "lb_policy least_conn"}, joinByAPI},
+		{"`round_robin`", "load_balancer", []string{"name web", "lb_policy round_robin"}, joinByAPI},
+		{"Caddy `least_conn`", "reverse_proxy", []string{"lb_policy least_conn"}, joinByReload},
 	} {
 		admin, err := freeAddress()
 		if err != nil {
@@ -59,7 +57,7 @@ func joiningKinds(dir string, o options) ([]kind, error) {
 		}
 		// Each keeps what was added in a storage of its own.
 		global := "admin " + admin + "\n\tstorage file_system " + filepath.Join(dir, "storage"+admin)
-		k := caddyWithAdmin(c.name, o, global, c.directive, " {\n\t\t"+c.options+"\n\t}")
+		k := caddyWithAdmin(c.name, o, global, c.directive, c.lines...)
 		k.join = c.join(admin)
 		kinds = append(kinds, k)
 	}
@@ -99,7 +97,7 @@ func joinByAPI(admin string) joiner {
 // joinByReload loads a new config into Caddy.
 func joinByReload(admin string) joiner {
 	return func(ctx context.Context, c *contender, now, _ []string) error {
-		return call(ctx, http.MethodPost, "http://"+admin+"/load", "text/caddyfile", c.config(c.address, now))
+		return call(ctx, http.MethodPost, "http://"+admin+"/load", "text/caddyfile", c.configuration(now))
 	}
 }
 
@@ -141,7 +139,7 @@ func joinBySignal(_ context.Context, c *contender, now, _ []string) error {
 func compareJoining(ctx context.Context, dir string, o options) error {
 	var started processes
 	defer started.stop()
-	backends, err := startUnevenBackends(ctx, &started, dir)
+	backends, err := startUsual(ctx, &started, dir)
 	if err != nil {
 		return err
 	}
@@ -153,24 +151,19 @@ func compareJoining(ctx context.Context, dir string, o options) error {
 	if err != nil {
 		return err
 	}
-	joined := column{"their share in the last second", func(got *openloop.Summary, _ string) string {
-		last := got.Only(func(r openloop.Request) bool { return r.Due >= unevenWarmUp+joinAfter-time.Second })
-		return percent(last.Backends[backends[joinWarm]]+last.Backends[backends[joinWarm+1]], last.Sent)
-	}}
-	columns := append(slices.Clip(joinColumns), joined)
-	printHead("two join three, cold", columns)
+	printHead("two join three, cold", joinColumns)
 	for i := range contenders {
 		got, err := measureJoin(ctx, &contenders[i], backends)
 		if err != nil {
 			return fmt.Errorf("%s: %w", contenders[i].name, err)
 		}
-		printRow(contenders[i].name, columns, got, "")
+		printRow(contenders[i].name, joinColumns, got)
 	}
 	return nil
 }
 
 // measureJoin returns what came back around the time when the last backends joined.
-func measureJoin(ctx context.Context, c *contender, backends []string) (*openloop.Summary, error) {
+func measureJoin(ctx context.Context, c *contender, backends []string) (*measured, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	added := backends[joinWarm:]
@@ -194,7 +187,7 @@ func measureJoin(ctx context.Context, c *contender, backends []string) (*openloo
 		}
 	}()
 	got, err := openloop.Run(ctx, openloop.Options{
-		URL: "http://" + c.address + "/", Rate: unevenRate, Duration: unevenWarmUp + joinAfter, Timeout: unevenTimeout,
+		URL: "http://" + c.address + "/", Rate: usualRate, Duration: unevenWarmUp + joinAfter, Timeout: unevenTimeout,
 	})
 	if err != nil {
 		return nil, err
@@ -207,7 +200,7 @@ func measureJoin(ctx context.Context, c *contender, backends []string) (*openloo
 			return nil, err
 		}
 	}
-	return got.Only(func(r openloop.Request) bool { return r.Due >= unevenWarmUp-joinBefore }), nil
+	return &measured{Summary: from(unevenWarmUp-joinBefore, got), backends: backends, duration: joinBefore + joinAfter}, nil
 }
 
 // warmUp has a backend become fast from its first request on.

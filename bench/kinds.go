@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -12,26 +13,53 @@ import (
 type kind struct {
 	name    string
 	command []string // that starts it, followed by its config's file
-	config  func(address string, backends []string) string
+	config  func(address string, servers []server) string
+	weights []int  // of the backends; nil for 1 each
 	join    joiner // how backends are added to it while it runs; nil where that is not measured
+}
+
+// server is a backend in a proxy's config.
+type server struct {
+	address string
+	weight  int
+}
+
+// servers are the backends with their weights.
+func (k *kind) servers(backends []string) []server {
+	all := make([]server, len(backends))
+	for i, b := range backends {
+		all[i] = server{b, 1}
+		if k.weights != nil {
+			all[i].weight = k.weights[i]
+		}
+	}
+	return all
 }
 
 // joiner adds backends to a running proxy. It returns when that is done, or, where nobody tells when, has been asked for.
 type joiner func(ctx context.Context, c *contender, now, added []string) error
 
-// caddyKind is Caddy with one directive.
-func caddyKind(name string, o options, directive, options string) kind {
-	return caddyWithAdmin(name, o, "admin off", directive, options)
+// caddyKind is Caddy with one directive that has these lines in its block.
+func caddyKind(name string, o options, directive string, lines ...string) kind {
+	return caddyWithAdmin(name, o, "admin off", directive, lines...)
 }
 
 // caddyWithAdmin is Caddy with these global options, too.
-func caddyWithAdmin(name string, o options, global, directive, options string) kind {
+func caddyWithAdmin(name string, o options, global, directive string, lines ...string) kind {
 	return kind{
 		name:    name,
 		command: []string{o.caddy, "run", "--adapter", "caddyfile", "--config"},
-		config: func(address string, backends []string) string {
+		config: func(address string, servers []server) string {
+			upstreams, block := "", lines
+			for _, s := range servers {
+				if s.weight == 1 {
+					upstreams += " " + s.address
+				} else {
+					block = append(slices.Clip(block), "backend "+s.address+" {", fmt.Sprintf("weight %d", s.weight), "}")
+				}
+			}
 			return "{\n\t" + global + "\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
-				directive + " " + strings.Join(backends, " ") + options + "\n}\n"
+				directive + upstreams + " {\n\t\t" + strings.Join(block, "\n\t\t") + "\n\t}\n}\n"
 		},
 	}
 }
@@ -44,12 +72,12 @@ func haproxyWithGlobal(name, global, balance string) kind {
 	return kind{
 		name:    name,
 		command: []string{"haproxy", "-db", "-f"},
-		config: func(address string, backends []string) string {
+		config: func(address string, servers []server) string {
 			config := "global\n nbthread 2\n maxconn 4096\n" + global +
 				"defaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
 				address + "\n default_backend b\nbackend b\n balance " + balance + "\n"
-			for i, b := range backends {
-				config += fmt.Sprintf(" server s%d %s\n", i, b)
+			for i, s := range servers {
+				config += fmt.Sprintf(" server s%d %s weight %d\n", i, s.address, s.weight)
 			}
 			return config
 		},
@@ -61,10 +89,10 @@ func nginxKind(name, dir, method string) kind {
 	return kind{
 		name:    name,
 		command: []string{"nginx", "-c"},
-		config: func(address string, backends []string) string {
+		config: func(address string, servers []server) string {
 			upstream := "upstream b { " + method + " keepalive 64;"
-			for _, b := range backends {
-				upstream += " server " + b + ";"
+			for _, s := range servers {
+				upstream += fmt.Sprintf(" server %s weight=%d;", s.address, s.weight)
 			}
 			_, port, _ := net.SplitHostPort(address)
 			return nginxConfig(filepath.Join(dir, "proxy"+port), 2, upstream+" }\nserver { listen "+address+

@@ -23,9 +23,10 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 64, "keep-alive connections")
 	flag.StringVar(&o.policy, "policy", "round_robin", "lb_policy of reverse_proxy and load_balancer")
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
-	only := flag.String("scenario", "", "scenarios, with commas in between: get1k,get100k,post4k; of -uneven: healthy,late,slow,refusing,tail,joining,pairs (default: all)")
+	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -uneven: "+
+		names(experiments(options{uneven: true}))+" (default: all)")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
-	flag.BoolVar(&o.uneven, "uneven", false, "measure policies with one of five backends slow, failing or otherwise odd, and nothing else")
+	flag.BoolVar(&o.uneven, "uneven", false, "measure policies over backends that are slow, failing or otherwise odd, and nothing else")
 	quick := flag.Bool("quick", false, "two short rounds of get1k")
 	flag.Parse()
 	if *quick {
@@ -70,20 +71,25 @@ func experiments(o options) (all []experiment) {
 	return append(all, experiment{"joining", compareJoining}, experiment{"pairs", comparePairs})
 }
 
+// names are those of experiments, with commas in between.
+func names(all []experiment) string {
+	var known []string
+	for _, e := range all {
+		known = append(known, e.name)
+	}
+	return strings.Join(known, ",")
+}
+
 // choose returns those with these names, all without names.
-func choose(all []experiment, names string) ([]experiment, error) {
-	if names == "" {
+func choose(all []experiment, wanted string) ([]experiment, error) {
+	if wanted == "" {
 		return all, nil
 	}
 	var chosen []experiment
-	for name := range strings.SplitSeq(names, ",") {
+	for name := range strings.SplitSeq(wanted, ",") {
 		i := slices.IndexFunc(all, func(e experiment) bool { return e.name == name })
 		if i < 0 {
-			var known []string
-			for _, e := range all {
-				known = append(known, e.name)
-			}
-			return nil, fmt.Errorf("scenario %s: must be one of %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("scenario %s: must be one of %s", name, names(all))
 		}
 		chosen = append(chosen, all[i])
 	}

@@ -21,11 +21,11 @@ type pairSample struct{ p50, p99, cpu float64 }
 func comparePairs(ctx context.Context, dir string, o options) error {
 	var started processes
 	defer started.stop()
-	backends, err := startUnevenBackends(ctx, &started, dir)
+	backends, err := startUsual(ctx, &started, dir)
 	if err != nil {
 		return err
 	}
-	policy := func(word string) kind { return caddyKind(word, o, "load_balancer", " {\n\t\tlb_policy "+word+"\n\t}") }
+	policy := func(word string) kind { return caddyKind(word, o, "load_balancer", "lb_policy "+word) }
 	pair, err := startKinds(&started, dir, []kind{policy("peak_ewma"), policy("round_robin")}, backends)
 	if err != nil {
 		return err

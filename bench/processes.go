@@ -15,7 +15,12 @@ import (
 
 // processes are those that were started here, and the only ones that are stopped.
 type processes struct {
-	running []*exec.Cmd
+	running []process
+}
+
+type process struct {
+	*exec.Cmd
+	address string // that it listens on
 }
 
 // start runs a command and waits until it listens on address.
@@ -27,12 +32,22 @@ func (p *processes) start(name, address string, command ...string) (pid int, err
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("starting %s: %w", name, err)
 	}
-	p.running = append(p.running, cmd)
+	p.running = append(p.running, process{cmd, address})
 	if err := waitListening(address); err != nil {
 		p.stop()
 		return 0, fmt.Errorf("starting %s: %w\n%s", name, err, log.String())
 	}
 	return cmd.Process.Pid, nil
+}
+
+// signal sends a signal to the process that listens on address.
+func (p *processes) signal(address string, signal os.Signal) error {
+	for _, started := range p.running {
+		if started.address == address {
+			return started.Process.Signal(signal)
+		}
+	}
+	return fmt.Errorf("no process was started on %s", address)
 }
 
 // stop ends all processes, the last one first, and waits for them.

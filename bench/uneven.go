@@ -2,119 +2,203 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ballastlb/ballast/bench/openloop"
 )
 
-// unevenScenario is something that is wrong with one of five backends.
+// unevenScenario is a set of backends, a load on them, and what happens to them meanwhile.
 type unevenScenario struct {
 	name, title string
-	settings    string // of that backend: see examples/backend
-	rate        int    // requests per second, open loop
-	requests    int    // that are counted; 0 for what -duration gives
+	backends    []string      // the settings of each, see examples/backend; where one is not as the others, it is the first
+	weights     []int         // of the backends; nil for 1 each
+	options     []string      // of load_balancer, besides its policy
+	rate        int           // requests per second, open loop
+	duration    time.Duration // of what is counted, which begins unevenWarmUp after the load; 0 for what -duration gives
+	together    int           // contenders that are measured at the same time; 0 for one after another
+	events      []event
 	columns     []column
 }
 
-// column is a figure of what came back.
-type column struct {
-	title string
-	of    func(got *openloop.Summary, spoilt string) string
+// event is something that happens to the backends of a contender.
+type event struct {
+	at time.Duration // from the start of what is counted
+	do func(context.Context, *site) error
+}
+
+// site is a running contender with backends of its own.
+type site struct {
+	contender
+	started  processes
+	backends []string
 }
 
 const (
-	unevenRate     = 400
-	unevenWarmUp   = 2 * time.Second
-	unevenBackends = 5
-	unevenTimeout  = 5 * time.Second // of a request; and what one that is not served counts as
+	unevenWarmUp  = 5 * time.Second
+	unevenTimeout = 5 * time.Second // what a request that is not served counts as
 
-	// tailRate and tailRequests make forty requests of one in a hundred of one in five.
-	tailRate, tailRequests = 2500, 20_000
-	tailFrom               = 500 * time.Millisecond
+	// unevenPatience is how long a request waits for its answer: longer than any backend is stopped for.
+	unevenPatience    = 15 * time.Second
+	unevenConnections = 4000 // so many may be in flight: more than a stopped backend is sent
 )
 
-// usualSettings are those of a backend that nothing is wrong with.
-const usualSettings = `{"status": 200, "delay": "10ms", "slow_ratio": 0}`
-
-// unevenScenarios are measured after one another. Each has contenders of its own, so that nobody is judged by what he saw before.
-var unevenScenarios = []unevenScenario{
-	{"healthy", "all answer in 10 ms", usualSettings, unevenRate, 0, []column{median50, tail99, tail999, itsShare}},
-	{"late", "one answers 300 ms later", `{"delay": "310ms"}`, unevenRate, 0, []column{median50, tail99, tail999, itsShare}},
-	{"slow", "one takes ten times as long", `{"delay": "100ms"}`, unevenRate, 0, []column{median50, tail99, tail999, itsShare}},
-	{"refusing", "one answers 429 at once", `{"delay": "0s", "status": 429}`, unevenRate, 0, []column{refused, tail99Served, tail99All, itsShare}},
-	{
-		"tail", "one takes 1 s for one request in a hundred", `{"slow_ratio": 0.01, "slow_delay": "1s"}`, tailRate, tailRequests,
-		[]column{median50, tail99, tail999, above, itsShare},
-	},
-}
-
-var (
-	median50 = quantile("p50", 0.5)
-	tail99   = quantile("p99", 0.99)
-	tail999  = quantile("p99.9", 0.999)
-
-	itsShare = column{"its share", func(got *openloop.Summary, spoilt string) string { return percent(got.Backends[spoilt], got.Sent) }}
-	refused  = column{"refused", func(got *openloop.Summary, _ string) string {
-		return percent(got.Sent-got.Statuses[http.StatusOK], got.Sent)
-	}}
-	tail99Served = column{"p99 of those served", func(got *openloop.Summary, _ string) string {
-		return tenths(got.Only(isServed).Quantile(0.99))
-	}}
-	tail99All = column{"p99 of all", func(got *openloop.Summary, _ string) string { return tenths(quantileOfAll(got, 0.99)) }}
-	above     = column{"above 500 ms", func(got *openloop.Summary, _ string) string {
-		return fmt.Sprintf("%d of %d", countAbove(got, tailFrom), got.Sent)
-	}}
-)
-
-func quantile(title string, q float64) column {
-	return column{title, func(got *openloop.Summary, _ string) string { return tenths(got.Quantile(q)) }}
-}
-
-func isServed(r openloop.Request) bool { return r.Status == http.StatusOK }
-
-// quantileOfAll is a quantile of all latencies, where what is not served takes as long as a client waits at most: a refusal is no fast answer.
-func quantileOfAll(got *openloop.Summary, q float64) time.Duration {
-	served := got.Only(isServed)
-	if rank := q * float64(got.Sent); rank < float64(served.Sent) {
-		return served.Quantile(rank / float64(served.Sent))
+// kinds are the policies that are compared.
+func (s *unevenScenario) kinds(dir string, o options) []kind {
+	ours := func(policy string) kind {
+		return caddyKind("`"+policy+"`", o, "load_balancer", append([]string{"lb_policy " + policy}, s.options...)...)
 	}
-	return unevenTimeout
-}
-
-func countAbove(got *openloop.Summary, d time.Duration) int {
-	return got.Only(func(r openloop.Request) bool { return r.Latency > d }).Sent
-}
-
-// unevenKinds are the policies that are compared.
-func unevenKinds(dir string, o options) []kind {
-	policy := func(name, directive, word string) kind {
-		return caddyKind(name, o, directive, " {\n\t\tlb_policy "+word+"\n\t}")
-	}
-	return []kind{
-		policy("`peak_ewma`", "load_balancer", "peak_ewma"),
-		policy("`least_conn`", "load_balancer", "least_conn"),
-		policy("`p2c`", "load_balancer", "p2c"),
-		policy("`round_robin`", "load_balancer", "round_robin"),
-		policy("Caddy `least_conn`", "reverse_proxy", "least_conn"),
+	all := []kind{
+		ours("peak_ewma"),
+		ours("least_conn"),
+		ours("p2c"),
+		ours("round_robin"),
 		haproxyKind("HAProxy `leastconn`", "leastconn"),
 		haproxyKind("HAProxy `random(2)`", "random(2)"),
 		nginxKind("nginx `least_conn`", dir, "zone b 64k; least_conn;"),
 		nginxKind("nginx `random two`", dir, "zone b 64k; random two least_conn;"),
 	}
+	for i := range all {
+		all[i].weights = s.weights
+	}
+	// Caddy itself knows weights in one of its policies only.
+	caddy := caddyKind("Caddy `least_conn`", o, "reverse_proxy", "lb_policy least_conn")
+	if s.weights != nil {
+		caddy = caddyKind("Caddy `weighted_round_robin`", o, "reverse_proxy", "lb_policy weighted_round_robin "+strings.Trim(fmt.Sprint(s.weights), "[]"))
+	}
+	return installed(slices.Insert(all, 4, caddy))
 }
 
-// startUnevenBackends starts backends that can be spoilt.
-func startUnevenBackends(ctx context.Context, started *processes, dir string) (backends []string, err error) {
-	program := filepath.Join(dir, "backend")
-	if out, err := exec.Command("go", "build", "-o", program, "./examples/backend").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the backend: %w\n%s", err, out)
+// compare measures all contenders and prints what came back. Each has backends of its own, so that nobody is judged by what others did to them.
+func (s *unevenScenario) compare(ctx context.Context, dir string, o options) error {
+	program, err := buildBackend(dir)
+	if err != nil {
+		return err
 	}
-	for range unevenBackends {
+	printHead(s.title, s.columns)
+	for some := range slices.Chunk(s.kinds(dir, o), max(s.together, 1)) {
+		got, err := s.measure(ctx, dir, program, some, o.duration)
+		if err != nil {
+			return err
+		}
+		for i, k := range some {
+			printRow(k.name, s.columns, got[i])
+		}
+	}
+	return nil
+}
+
+// measure measures some contenders at the same time. All are started before the load on the first begins.
+func (s *unevenScenario) measure(ctx context.Context, dir, program string, some []kind, duration time.Duration) ([]*measured, error) {
+	sites := make([]site, len(some))
+	for i, k := range some {
+		site := &sites[i]
+		defer site.started.stop()
+		var err error
+		if site.backends, err = startUnevenBackends(ctx, &site.started, program, s.backends); err != nil {
+			return nil, err
+		}
+		if site.contender, err = startKind(&site.started, dir, k, site.backends); err != nil {
+			return nil, err
+		}
+	}
+	if s.duration > 0 {
+		duration = s.duration
+	}
+	got, failed := make([]*measured, len(some)), make([]error, len(some))
+	var all sync.WaitGroup
+	for i := range sites {
+		all.Go(func() { got[i], failed[i] = s.drive(ctx, &sites[i], duration) })
+	}
+	all.Wait()
+	return got, errors.Join(failed...)
+}
+
+// drive puts the load on one contender and has happen what happens.
+func (s *unevenScenario) drive(ctx context.Context, site *site, duration time.Duration) (*measured, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	happened := make(chan error, 1)
+	start := time.Now()
+	go func() {
+		err := site.undergo(ctx, s.events, start.Add(unevenWarmUp))
+		if err != nil {
+			cancel() // the load with it
+		}
+		happened <- err
+	}()
+	got, err := openloop.Run(ctx, openloop.Options{
+		URL: "http://" + site.address + "/", Rate: s.rate, Duration: unevenWarmUp + duration,
+		Timeout: unevenPatience, Connections: unevenConnections,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := <-happened; err != nil {
+		return nil, fmt.Errorf("%s: %w", site.name, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return &measured{Summary: from(unevenWarmUp, got), backends: site.backends, weights: s.weights, duration: duration}, nil
+}
+
+// undergo has the events happen, in their order.
+func (s *site) undergo(ctx context.Context, events []event, start time.Time) error {
+	for _, e := range events {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Until(start.Add(e.at))):
+		}
+		if err := e.do(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changeFirst changes the settings of the first backend, changeAll those of each.
+func changeFirst(settings string) func(context.Context, *site) error {
+	return func(ctx context.Context, s *site) error { return change(ctx, s.backends[0], settings) }
+}
+
+func changeAll(settings string) func(context.Context, *site) error {
+	return func(ctx context.Context, s *site) error {
+		for _, b := range s.backends {
+			if err := change(ctx, b, settings); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// signalFirst sends a signal to the first backend.
+func signalFirst(signal os.Signal) func(context.Context, *site) error {
+	return func(_ context.Context, s *site) error { return s.started.signal(s.backends[0], signal) }
+}
+
+// buildBackend builds the backend that can be told what to do.
+func buildBackend(dir string) (program string, err error) {
+	program = filepath.Join(dir, "backend")
+	if out, err := exec.Command("go", "build", "-o", program, "./examples/backend").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the backend: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
+// startUnevenBackends starts a backend with each of these settings.
+func startUnevenBackends(ctx context.Context, started *processes, program string, settings []string) (backends []string, err error) {
+	for _, s := range settings {
 		address, err := freeAddress()
 		if err != nil {
 			return nil, err
@@ -122,7 +206,7 @@ func startUnevenBackends(ctx context.Context, started *processes, dir string) (b
 		if _, err := started.start("backend", address, program, "-listen", address, "-name", address); err != nil {
 			return nil, err
 		}
-		if err := change(ctx, address, usualSettings); err != nil {
+		if err := change(ctx, address, s); err != nil {
 			return nil, err
 		}
 		backends = append(backends, address)
@@ -130,39 +214,13 @@ func startUnevenBackends(ctx context.Context, started *processes, dir string) (b
 	return backends, nil
 }
 
-// compare measures all contenders in s, with the first of the backends spoilt.
-func (s unevenScenario) compare(ctx context.Context, dir string, o options) error {
-	var started processes
-	defer started.stop()
-	backends, err := startUnevenBackends(ctx, &started, dir)
+// startUsual starts five backends that nothing is wrong with.
+func startUsual(ctx context.Context, started *processes, dir string) ([]string, error) {
+	program, err := buildBackend(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	contenders, err := startKinds(&started, dir, unevenKinds(dir, o), backends)
-	if err != nil {
-		return err
-	}
-	spoilt := backends[0]
-	if err := change(ctx, spoilt, s.settings); err != nil {
-		return err
-	}
-	printHead(s.title, s.columns)
-	for _, c := range contenders {
-		load := openloop.Options{URL: "http://" + c.address + "/", Rate: s.rate, Duration: unevenWarmUp, Timeout: unevenTimeout}
-		if _, err := openloop.Run(ctx, load); err != nil {
-			return err
-		}
-		load.Duration = o.duration
-		if s.requests > 0 {
-			load.Duration = time.Duration(s.requests) * time.Second / time.Duration(s.rate)
-		}
-		got, err := openloop.Run(ctx, load)
-		if err != nil {
-			return err
-		}
-		printRow(c.name, s.columns, got, spoilt)
-	}
-	return nil
+	return startUnevenBackends(ctx, started, program, alike(5, usual))
 }
 
 // printHead and printRow print a table as READMEs have them.
@@ -174,18 +232,13 @@ func printHead(title string, columns []column) {
 	fmt.Printf("\n|---|%s\n", strings.Repeat("---|", len(columns)))
 }
 
-func printRow(name string, columns []column, got *openloop.Summary, spoilt string) {
+func printRow(name string, columns []column, got *measured) {
 	fmt.Printf("| %s |", name)
 	for _, c := range columns {
-		fmt.Printf(" %s |", c.of(got, spoilt))
+		fmt.Printf(" %s |", c.of(got))
 	}
 	fmt.Println()
 }
-
-func percent(n, of int) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(of, 1))) }
-
-// tenths shows a latency in milliseconds.
-func tenths(d time.Duration) string { return fmt.Sprintf("%.1f ms", d.Seconds()*1000) }
 
 // change changes the settings of a backend.
 func change(ctx context.Context, backend, settings string) error {
