@@ -108,6 +108,7 @@ func TestChoose(t *testing.T) {
 		{"", true, len(unevenScenarios) + 2},
 		{"post4k,get1k", false, 2},
 		{"tail,joining,pairs", true, 3},
+		{names(experiments(options{uneven: true})), true, len(unevenScenarios) + 2},
 		{"tail", false, -1},
 		{"get1k,", false, -1},
 	}

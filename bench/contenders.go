@@ -93,7 +93,7 @@ func startKind(started *processes, dir string, k kind, backends []string) (conte
 
 // configuration is the config of c over these backends.
 func (c *contender) configuration(backends []string) string {
-	return c.config(c.address, c.servers(backends))
+	return c.config(c.address, c.upstreams(backends))
 }
 
 // configure writes it.

@@ -13,22 +13,22 @@ import (
 type kind struct {
 	name    string
 	command []string // that starts it, followed by its config's file
-	config  func(address string, servers []server) string
+	config  func(address string, upstreams []upstream) string
 	weights []int  // of the backends; nil for 1 each
 	join    joiner // how backends are added to it while it runs; nil where that is not measured
 }
 
-// server is a backend in a proxy's config.
-type server struct {
+// upstream is a backend in a proxy's config.
+type upstream struct {
 	address string
 	weight  int
 }
 
-// servers are the backends with their weights.
-func (k *kind) servers(backends []string) []server {
-	all := make([]server, len(backends))
+// upstreams are the backends with their weights.
+func (k *kind) upstreams(backends []string) []upstream {
+	all := make([]upstream, len(backends))
 	for i, b := range backends {
-		all[i] = server{b, 1}
+		all[i] = upstream{b, 1}
 		if k.weights != nil {
 			all[i].weight = k.weights[i]
 		}
@@ -49,17 +49,17 @@ func caddyWithAdmin(name string, o options, global, directive string, lines ...s
 	return kind{
 		name:    name,
 		command: []string{o.caddy, "run", "--adapter", "caddyfile", "--config"},
-		config: func(address string, servers []server) string {
-			upstreams, block := "", lines
-			for _, s := range servers {
-				if s.weight == 1 {
-					upstreams += " " + s.address
+		config: func(address string, upstreams []upstream) string {
+			plain, block := "", slices.Clone(lines)
+			for _, u := range upstreams {
+				if u.weight == 1 {
+					plain += " " + u.address
 				} else {
-					block = append(slices.Clip(block), "backend "+s.address+" {", fmt.Sprintf("weight %d", s.weight), "}")
+					block = append(block, "backend "+u.address+" {", fmt.Sprintf("weight %d", u.weight), "}")
 				}
 			}
 			return "{\n\t" + global + "\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
-				directive + upstreams + " {\n\t\t" + strings.Join(block, "\n\t\t") + "\n\t}\n}\n"
+				directive + plain + " {\n\t\t" + strings.Join(block, "\n\t\t") + "\n\t}\n}\n"
 		},
 	}
 }
@@ -72,12 +72,12 @@ func haproxyWithGlobal(name, global, balance string) kind {
 	return kind{
 		name:    name,
 		command: []string{"haproxy", "-db", "-f"},
-		config: func(address string, servers []server) string {
+		config: func(address string, upstreams []upstream) string {
 			config := "global\n nbthread 2\n maxconn 4096\n" + global +
 				"defaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
 				address + "\n default_backend b\nbackend b\n balance " + balance + "\n"
-			for i, s := range servers {
-				config += fmt.Sprintf(" server s%d %s weight %d\n", i, s.address, s.weight)
+			for i, u := range upstreams {
+				config += fmt.Sprintf(" server s%d %s weight %d\n", i, u.address, u.weight)
 			}
 			return config
 		},
@@ -89,13 +89,13 @@ func nginxKind(name, dir, method string) kind {
 	return kind{
 		name:    name,
 		command: []string{"nginx", "-c"},
-		config: func(address string, servers []server) string {
-			upstream := "upstream b { " + method + " keepalive 64;"
-			for _, s := range servers {
-				upstream += fmt.Sprintf(" server %s weight=%d;", s.address, s.weight)
+		config: func(address string, upstreams []upstream) string {
+			block := "upstream b { " + method + " keepalive 64;"
+			for _, u := range upstreams {
+				block += fmt.Sprintf(" server %s weight=%d;", u.address, u.weight)
 			}
 			_, port, _ := net.SplitHostPort(address)
-			return nginxConfig(filepath.Join(dir, "proxy"+port), 2, upstream+" }\nserver { listen "+address+
+			return nginxConfig(filepath.Join(dir, "proxy"+port), 2, block+" }\nserver { listen "+address+
 				"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }")
 		},
 	}

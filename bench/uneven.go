@@ -74,7 +74,7 @@ func (s *unevenScenario) kinds(dir string, o options) []kind {
 	if s.weights != nil {
 		caddy = caddyKind("Caddy `weighted_round_robin`", o, "reverse_proxy", "lb_policy weighted_round_robin "+strings.Trim(fmt.Sprint(s.weights), "[]"))
 	}
-	return installed(slices.Insert(all, 4, caddy))
+	return slices.Insert(all, 4, caddy)
 }
 
 // compare measures all contenders and prints what came back. Each has backends of its own, so that nobody is judged by what others did to them.
@@ -84,7 +84,7 @@ func (s *unevenScenario) compare(ctx context.Context, dir string, o options) err
 		return err
 	}
 	printHead(s.title, s.columns)
-	for some := range slices.Chunk(s.kinds(dir, o), max(s.together, 1)) {
+	for some := range slices.Chunk(installed(s.kinds(dir, o)), max(s.together, 1)) {
 		got, err := s.measure(ctx, dir, program, some, o.duration)
 		if err != nil {
 			return err
