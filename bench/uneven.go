@@ -44,11 +44,11 @@ type site struct {
 
 const (
 	unevenWarmUp  = 5 * time.Second
-	unevenTimeout = 5 * time.Second // what a request that is not served counts as
+	unevenTimeout = 5 * time.Second // of a request where nothing is stopped; and what one that is not served counts as
 
-	// unevenPatience is how long a request waits for its answer: longer than any backend is stopped for.
+	// What a stopped backend holds must neither be given up before it goes on nor keep others from being sent.
 	unevenPatience    = 15 * time.Second
-	unevenConnections = 4000 // so many may be in flight: more than a stopped backend is sent
+	unevenConnections = 4000
 )
 
 // kinds are the policies that are compared.
