@@ -54,13 +54,7 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	others := p.members[usual].Latency.Estimate()
 	for at := range p.members {
 		l := p.members[at].Latency
-		var ratio float64
-		cause := NotAvoided
-		if l.takes.known() {
-			ratio, cause = p.dearer(at, usual, c)
-		} else if f, usually := p.penalties(at, usual, c); !similar(f, usually) {
-			ratio, cause = f/usually, Failing
-		}
+		ratio, cause := p.dearer(at, usual, c)
 		if at == usual || cause == NotAvoided || ratio <= 1 {
 			continue
 		}

@@ -42,15 +42,18 @@ type PeakEWMA struct{}
 const (
 	// silence is how many times as expensive it makes a member that requests have been waiting for far longer than its answers take.
 	silence = 32
-	// alike is up to which ratio two expectations are the same.
-	alike = 1.5
+	// alike is up to which ratio two expectations are the same, and alikeDoublings the logarithm of that.
+	alike, alikeDoublings = 1.5, 0.5849625007211562
+	// mostSlower is the logarithm of how many times as expensive being slower makes a member at most. One that was slow under a load
+	// that it no longer has must not leave the others to carry all of it.
+	mostSlower = 3
 	// certain is the square of how many standard errors a difference must have.
 	certain = 3 * 3
 	// moreIfSuspect is how many members are drawn for others that are avoided.
 	moreIfSuspect = 8
 	// tailTimes and tailLeast are how many times as many answers of one member as of another may be overdue, and which share of them in
-	// any case.
-	tailTimes, tailLeast = 2, 0.0015
+	// any case. More than tailMost are no exceptions but what there is to do.
+	tailTimes, tailLeast, tailMost = 2, 0.0015, 0.1
 )
 
 // Build implements [Policy].
@@ -181,19 +184,13 @@ type duel struct {
 // the faster one for itself, too: a light member is not to be preferred for having nothing to do whenever a heavy one was drawn twice.
 func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	loadA, loadB := p.loads(a, b, c)
-	unknownA, unknownB := !p.members[a].Latency.takes.known(), !p.members[b].Latency.takes.known()
-	if busyA, busyB := unknownA && loadA > 0, unknownB && loadB > 0; busyA != busyB {
-		if busyB && !again {
-			return duel{winner: a, loser: b}
+	if newA, newB := p.members[a].Latency.first(), p.members[b].Latency.first(); newA != newB {
+		if newB && !again {
+			return duel{winner: a, loser: b, cause: Silent}
 		}
-		return duel{winner: b, loser: a}
+		return duel{winner: b, loser: a, cause: Silent}
 	}
-	dearer, cause := 1.0, NotAvoided // how many times as expensive a is as b
-	if !unknownA && !unknownB {
-		dearer, cause = p.dearer(a, b, c)
-	} else if fA, fB := p.penalties(a, b, c); !similar(fA, fB) {
-		dearer, cause = fA/fB, Failing
-	}
+	dearer, cause := p.dearer(a, b, c)
 	winner, loser := b, a
 	if (!again || dearer < 1) && dearer*(loadA/p.weights[a].toMean+1) < loadB/p.weights[b].toMean+1 {
 		winner, loser = a, b
@@ -221,7 +218,7 @@ func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 			return load
 		}
 		own, usual := m.tailShare(), tailTimes*(other.tailShare()+tailLeast)
-		if own > usual && rand.Float64()*own > usual {
+		if own > tailMost || own > usual && rand.Float64()*own > usual {
 			return load
 		}
 		return max(load-float64(pages), 0)
@@ -229,25 +226,45 @@ func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 	return less(ma.Latency, mb.Latency, loadA), less(mb.Latency, ma.Latency, loadB)
 }
 
-// dearer is how many times as expensive position a is as b by what is known of their answers, and why the one that is more so is.
+// dearer is how many times as expensive position a is as b by what is known of their answers, and why the one that is more so is: for
+// what speaks most against it.
 func (p *peakEWMA) dearer(a, b int, c *clock) (ratio float64, cause Cause) {
-	ratio = 1
 	la, lb := p.members[a].Latency, p.members[b].Latency
+	slow, silent, failing := 1.0, 1.0, 1.0
 	if d := p.slower(a, b, c); d != 0 {
-		ratio, cause = math.Exp2(d), Slow
+		slow = math.Exp2(d)
 	}
 	silentA := la.waiting.total.Load() > 0 && la.silent(c.now())
 	silentB := lb.waiting.total.Load() > 0 && lb.silent(c.now())
 	switch {
 	case silentA && !silentB:
-		ratio, cause = ratio*silence, Silent
+		silent = silence
 	case silentB && !silentA:
-		ratio, cause = ratio/silence, Silent
+		silent = 1.0 / silence
 	}
 	if fA, fB := p.penalties(a, b, c); !similar(fA, fB) {
-		ratio, cause = ratio*fA/fB, Failing
+		failing = fA / fB
 	}
-	return ratio, cause
+	switch ratio = slow * silent * failing; {
+	case ratio == 1:
+		return 1, NotAvoided
+	case ratio > 1:
+		return ratio, worst(slow, silent, failing)
+	default:
+		return ratio, worst(1/slow, 1/silent, 1/failing)
+	}
+}
+
+// worst is the cause whose factor is the greatest.
+func worst(slow, silent, failing float64) Cause {
+	switch max(slow, silent, failing) {
+	case failing:
+		return Failing
+	case silent:
+		return Silent
+	default:
+		return Slow
+	}
 }
 
 func (p *peakEWMA) penalties(a, b int, c *clock) (fA, fB float64) {
@@ -264,6 +281,9 @@ func similar(a, b float64) bool { return a <= alike*b && b <= alike*a }
 // if they are alike, as far as can be told.
 func (p *peakEWMA) slower(a, b int, c *clock) float64 {
 	la, lb := p.members[a].Latency, p.members[b].Latency
+	if !la.takes.known() || !lb.takes.known() {
+		return 0
+	}
 	d := la.takes.mean() - lb.takes.mean()
 	// Less weight may mean less speed.
 	if may := p.weights[b].full - p.weights[a].full; may > 0 && d > 0 {
@@ -279,11 +299,8 @@ func (p *peakEWMA) slower(a, b int, c *clock) float64 {
 	if doubt := la.takes.get().doubt(la.takes.left(t)) + lb.takes.get().doubt(lb.takes.left(t)); beyond*beyond < certain*doubt {
 		return 0
 	}
-	return d
+	return min(max(d, -mostSlower), mostSlower)
 }
-
-// alikeDoublings is log2 of alike.
-const alikeDoublings = 0.5849625007211562
 
 // Score implements [Scored]: the seconds until an answer is expected.
 func (p *peakEWMA) Score(i int) float64 {

@@ -43,7 +43,7 @@ func TestPeakEWMAShares(t *testing.T) {
 	checkShares(t, PeakEWMA{}.Build(members, nil, nil), members, []int{5, 3, 2})
 }
 
-// Of all these picks one is a trial, as time stands still.
+// Of all these picks one is a trial, as time stands still, and the next one when that has been answered.
 func TestPeakEWMAAvoids(t *testing.T) {
 	const picks = 10_000
 	for name, test := range map[string]struct {
@@ -140,8 +140,8 @@ func TestPeakEWMATriesAgain(t *testing.T) {
 			return 0
 		}
 		const now = 1
-		if n := pick(now); n < slowTrial {
-			t.Errorf("%s: tried after %d picks, want %d at least", name, n, slowTrial)
+		if n := pick(now); n < firstTrial {
+			t.Errorf("%s: tried after %d picks, want %d at least", name, n, firstTrial)
 		}
 		for trial := 1; trial < test.trials; trial++ {
 			ticket := l.Asked(at(now))
@@ -197,29 +197,41 @@ func TestPeakEWMAFailingFast(t *testing.T) {
 	}
 }
 
-// A member that nothing is known of has one request at a time until it has answered.
-func TestPeakEWMATrial(t *testing.T) {
+// A member that has not answered yet has one request at a time until it has. Streams that have begun before do not count.
+func TestPeakEWMAFirst(t *testing.T) {
 	members := answering(same(3, 1), 64, 0, 10*ms, 10*ms)
+	members[0].Load.Store(1)
 	p := PeakEWMA{}.Build(members, nil, nil).(Timed)
-	for range 100 {
-		if i := p.PickAt(at(0), nil); i > 0 {
-			release(p, members, i)
+	picked := func(n int, seconds float64) (first int) {
+		for range n {
+			i := p.PickAt(at(seconds), nil)
+			if release(p, members, i); i == 0 {
+				first++
+			}
 		}
+		return first
 	}
-	if got := members[0].Load.Load(); got != 1 {
-		t.Fatalf("%d requests in flight at the unknown one, want its trial", got)
+	// It has a stream and no answer yet; the others have as much to do.
+	members[1].Load.Store(1)
+	members[2].Load.Store(1)
+	if got := picked(1000, 0); got < 200 {
+		t.Errorf("picked %d times of 1000 while it has but a stream", got)
+	}
+	members[0].Latency.Asked(at(0))
+	if got := picked(1000, 1); got != 0 {
+		t.Errorf("picked %d times while it is to answer its first request", got)
 	}
 	// Others are busy: still no second one.
 	members[1].Load.Store(50)
 	members[2].Load.Store(50)
-	for range 100 {
-		release(p, members, p.PickAt(at(0), nil))
+	if got := picked(1000, 2); got != 0 {
+		t.Errorf("picked %d times while it is to answer its first request and the others are busy", got)
 	}
-	if got := members[0].Load.Load(); got != 1 {
-		t.Errorf("%d requests in flight at the unknown one", got)
+	if got := picked(1000, 40); got != 1 {
+		t.Errorf("picked %d times after it has not answered for half a minute, want once", got)
 	}
 	// It is picked all the same when there is nobody else.
-	if got := p.PickAt(at(0), []int{1, 2}); got != 0 {
+	if got := p.PickAt(at(41), []int{1, 2}); got != 0 {
 		t.Errorf("picked %d, want the only one left", got)
 	}
 	// Where nobody is known, those without a request come first, and then those with fewer.
@@ -244,6 +256,8 @@ func TestPeakEWMALoad(t *testing.T) {
 		{[]int{1, 1}, []int{1, 0}, []time.Duration{10 * ms, 13 * ms}, 1},
 		{[]int{1, 1}, []int{3, 0}, []time.Duration{10 * ms, 100 * ms}, 0},
 		{[]int{1, 1}, []int{30, 0}, []time.Duration{10 * ms, 100 * ms}, 1},
+		{[]int{1, 1}, []int{5, 0}, []time.Duration{10 * ms, time.Minute}, 0},
+		{[]int{1, 1}, []int{30, 0}, []time.Duration{10 * ms, time.Minute}, 1}, // eight times as expensive at most
 		{[]int{2, 1}, []int{3, 2}, []time.Duration{10 * ms, 10 * ms}, 0},
 	} {
 		members := answering(test.weights, 64, test.took...)

@@ -28,7 +28,8 @@ type Latency struct {
 	longest fading        // seconds: the longest answer of the last minute or so
 	tail    atomic.Uint32 // a share, as the bits of a float32
 
-	avoided, trials atomic.Uint64 // picks
+	avoided, trials atomic.Uint64 // choices
+	lastTrial       atomic.Uint32 // tick
 }
 
 const (
@@ -42,8 +43,6 @@ const (
 	tailWindow = 512
 	// longAnyway is what is long for an answer, whoever gives it.
 	longAnyway = 250 * time.Millisecond
-	// fewAnswers are too few to leave a member alone for long because of them.
-	fewAnswers = 3
 )
 
 // Asked tells that a request waits for its answer from now on. One Told with what it returns has to follow.
@@ -74,7 +73,7 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 	if d > l.longest.get(t, longestDecay) {
 		l.longest.change(t, longestDecay, func(left float64) float64 { return max(left, d) })
 	}
-	hopeful := f.run < 0 || f.weight < fewAnswers
+	hopeful := f.run < 0 || f.weight == 1 // better than was known of it, or the first that is
 	if l.blame.known() {
 		hopeful = true
 		l.blame.change(t, decay, func(left float64) float64 {
@@ -124,6 +123,9 @@ func (l *Latency) atLeast(took time.Duration, t uint32) {
 		l.takes.add(y, t)
 	}
 }
+
+// first tells whether the member is to answer its first request.
+func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
 
 // Forget makes the member one that nothing is known of, as it is when it has been away.
 func (l *Latency) Forget() {

@@ -3,73 +3,73 @@ package balance
 import "sync/atomic"
 
 // trials spaces out the requests that members get although they are avoided, to find out whether they are still to be. Slow answers of
-// trials are answers to somebody, so they are few: less than one request of a hundred, whatever the rate and however many members are
-// avoided, and then the member's next one only when it has answered. A trial that goes well is followed by the next at once, until the
-// member is avoided no more.
+// trials are answers to somebody, so they are few: one of 160 choices that avoid somebody, however many members are avoided, and the
+// next one of a member only when it has answered. A member that has had no trial for a minute has its first one sooner. One that goes
+// well is followed by the next at once, until the member is avoided no more.
 type trials struct {
-	avoiding atomic.Uint32 // picks that have avoided somebody since the last trial
-	at       atomic.Uint32 // tick of the last trial
+	avoiding atomic.Uint32 // choices that have avoided somebody since the last trial
+	since    atomic.Uint32 // tick of the first of them
 }
 
 const (
-	// slowTrial and failingTrial are how many picks avoid somebody between two trials: failures are worse than waiting. lateTrial is
-	// how many at least, however long a member has been waiting for its turn.
-	slowTrial, failingTrial, lateTrial = 160, 320, 16
-	// restTicks is how long a member is left alone after its last answer, lateTicks when it is its turn whatever the rate, and
-	// silentTicks when it is given another request although there are some that it does not answer.
-	restTicks, lateTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute / 6, ticksPerMinute / 2
+	// firstTrial, slowTrial and failingTrial are how many choices avoid somebody until a trial: failures are worse than waiting.
+	firstTrial, slowTrial, failingTrial = 16, 160, 320
+	// restTicks is how long a member is left alone after its last answer, freshTicks after how long without a trial the next one is a
+	// first one, and silentTicks when a member is given another request although there are some that it does not answer.
+	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 2
 )
 
-// due counts a pick that avoids the member with this latency and tells whether it is its turn all the same. It is called once in a pick.
+// due counts a choice that avoids the member with this latency and tells whether it is its turn all the same. It is called once in a
+// choice.
 func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	n := s.avoiding.Add(1)
-	rested := since(l.tried.Load(), t)
+	if n == 1 {
+		s.since.Store(t)
+	}
+	tried := l.tried.Load()
 	switch {
 	case l.waiting.total.Load() > 0:
 		// Of those who find out at once that it has been so long, one goes on.
-		if tried := l.tried.Load(); since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
+		if since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
 			return false
 		}
 	case l.hopeful.Load():
 		if !l.hopeful.CompareAndSwap(true, false) {
 			return false
 		}
-	case rested >= restTicks && n >= every(cause), rested >= lateTicks && n >= lateTrial:
-		if !s.avoiding.CompareAndSwap(n, 0) {
-			return false
-		}
-	default:
+	case since(tried, t) < restTicks || n < every(l, cause, t) || !s.avoiding.CompareAndSwap(n, 0):
 		return false
 	}
-	s.at.Store(t)
 	l.tried.Store(t)
+	l.lastTrial.Store(t)
 	l.trials.Add(1)
 	return true
 }
 
-func every(cause Cause) uint32 {
-	if cause == Failing {
+// every is how many choices avoid somebody until a trial of that member.
+func every(l *Latency, cause Cause, t uint32) uint32 {
+	switch {
+	case l.trials.Load() == 0 || since(l.lastTrial.Load(), t) > freshTicks:
+		return firstTrial
+	case cause == Failing:
 		return failingTrial
+	default:
+		return slowTrial
 	}
-	return slowTrial
 }
 
-// next is in how many seconds the member's turn comes, at the rate at which picks have avoided somebody lately.
+// next is in how many seconds the member's turn comes, if choices go on avoiding somebody as often as of late.
 func (s *trials) next(l *Latency, cause Cause, t uint32) float64 {
 	rested := since(l.tried.Load(), t)
-	left := func(ticks uint32) float64 { return secondsOf(since(rested, ticks)) }
 	if l.waiting.total.Load() > 0 {
-		return left(silentTicks)
+		return secondsOf(since(rested, silentTicks))
 	}
 	if l.hopeful.Load() {
 		return 0
 	}
-	n, passed := s.avoiding.Load(), secondsOf(since(s.at.Load(), t))
-	wait := func(picks uint32) float64 {
-		if n >= picks {
-			return 0
-		}
-		return float64(picks-n) * passed / float64(max(n, 1))
+	wait := secondsOf(since(rested, restTicks))
+	if n, needed := s.avoiding.Load(), every(l, cause, t); n < needed {
+		wait = max(wait, float64(needed-n)*secondsOf(since(s.since.Load(), t))/float64(max(n, 2)-1))
 	}
-	return min(max(left(restTicks), wait(every(cause))), max(left(lateTicks), wait(lateTrial)))
+	return wait
 }
