@@ -91,7 +91,7 @@ func (f typical) with(y, left float64) typical {
 		f.run = 0
 	}
 	if f.run == runLength || f.run == -runLength {
-		return typical{mean: y, weight: 1}
+		return typical{mean: y, spread: f.spread, weight: 1}
 	}
 	most := max(far, mostSpreads*math.Sqrt(f.variance(f.weight*left)))
 	d = min(max(d, -most), most)

@@ -142,8 +142,7 @@ func (p *peakEWMA) pickBy(c *clock, tried []int) int {
 		d := p.compare(next, best, again, c)
 		if d.cause != NotAvoided {
 			l := p.members[d.loser].Latency
-			l.avoid()
-			if !avoided && p.trials.due(l, d.cause, c.now()) {
+			if l.avoid(!avoided); !avoided && p.trials.due(l, d.cause, c.now()) {
 				best = d.loser
 				break
 			}
@@ -161,7 +160,7 @@ func (p *peakEWMA) drawsMore(best, found int, c *clock) int {
 	m := &p.members[best]
 	switch {
 	case m.Latency.suspect.Load():
-		if found < p.n+moreIfSuspect {
+		if len(p.members) > p.n && found < p.n+moreIfSuspect {
 			return 1
 		}
 	case p.uniform && found == p.n && found < len(p.members):

@@ -145,7 +145,7 @@ func TestPeakEWMAScenarios(t *testing.T) {
 				return pages(usual, 0.01, 1)(0, 0, random)
 			})},
 			func(all []served, _ []Member) []scenarioFigure {
-				return []scenarioFigure{{"% of a fair share", 500 * shareOf(between(all, 2, 12), 0), 50, 100}}
+				return []scenarioFigure{{"% of a fair share", 500 * shareOf(between(all, 2, 12), 0), 50, 85}}
 			},
 		},
 		{

@@ -113,6 +113,27 @@ func TestPeakEWMADrawsMore(t *testing.T) {
 	}
 }
 
+// A choice counts once, however many are drawn for it.
+func TestPeakEWMACounts(t *testing.T) {
+	const picks = 1000
+	for _, n := range []int{2, 6} {
+		took := make([]time.Duration, n)
+		for i := range took {
+			took[i] = 310 * ms
+		}
+		took[0] = 10 * ms
+		members := answering(same(n, 1), 64, took...)
+		counted(t, members, picks, at(0))
+		total := uint64(0)
+		for i := range members {
+			total += members[i].Latency.Avoided()
+		}
+		if total > picks {
+			t.Errorf("%d members: avoided %d times in %d choices", n, total, picks)
+		}
+	}
+}
+
 // Who was avoided is tried again, and has its share again when that went well a few times.
 func TestPeakEWMATriesAgain(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -9,10 +9,9 @@ import (
 // Times are counted in ticks from the start of the program, on the monotonic clock: a step of the wall clock makes nothing look old or
 // new.
 const (
-	// tickLength is the unit: 32 bits of it are 208 days, after which a number looks new again.
+	// tickLength is the unit: 31 bits of it are 104 days, after which a number that nobody has renewed looks new for as long.
 	tickLength = 1 << 22 * time.Nanosecond
 
-	// ticksPerMinute and the like are rounded down.
 	ticksPerMinute = uint32(time.Minute / tickLength)
 )
 

@@ -124,6 +124,10 @@ func (l *Latency) atLeast(took time.Duration, t uint32) {
 	}
 }
 
+// untold tells whether its last trial has told nothing yet. Other requests that wait, such as long polls, are no reason to put off the
+// next one.
+func (l *Latency) untold() bool { return int32(l.lastTrial.Load()-l.waiting.heard.Load()) > 0 }
+
 // first tells whether the member is to answer its first request.
 func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
 
@@ -159,9 +163,11 @@ func (l *Latency) silent(t uint32) bool {
 	return seconds > overdueMore && seconds > overdueAfter(unscale(l.takes.mean())) && seconds > farLonger*l.longest.get(t, longestDecay)
 }
 
-// avoid counts a pick that has preferred another member.
-func (l *Latency) avoid() {
-	l.avoided.Add(1)
+// avoid notes that a choice has preferred another member, and counts it.
+func (l *Latency) avoid(counts bool) {
+	if counts {
+		l.avoided.Add(1)
+	}
 	if !l.suspect.Load() {
 		l.suspect.Store(true)
 	}

@@ -3,7 +3,7 @@ package balance
 import "sync/atomic"
 
 // trials spaces out the requests that members get although they are avoided, to find out whether they are still to be. Slow answers of
-// trials are answers to somebody, so they are few: one of 160 choices that avoid somebody, however many members are avoided, and the
+// trials are answers to somebody, so they are few: one of 128 choices that avoid somebody, however many members are avoided, and the
 // next one of a member only when it has answered. A member that has had no trial for a minute has its first one sooner. One that goes
 // well is followed by the next at once, until the member is avoided no more.
 type trials struct {
@@ -13,7 +13,7 @@ type trials struct {
 
 const (
 	// firstTrial, slowTrial and failingTrial are how many choices avoid somebody until a trial: failures are worse than waiting.
-	firstTrial, slowTrial, failingTrial = 16, 160, 320
+	firstTrial, slowTrial, failingTrial = 16, 128, 256
 	// restTicks is how long a member is left alone after its last answer, freshTicks after how long without a trial the next one is a
 	// first one, and silentTicks when a member is given another request although there are some that it does not answer.
 	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 2
@@ -28,7 +28,7 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	}
 	tried := l.tried.Load()
 	switch {
-	case l.waiting.total.Load() > 0:
+	case cause == Silent || l.waiting.total.Load() > 0 && l.untold():
 		// Of those who find out at once that it has been so long, one goes on.
 		if since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
 			return false
@@ -61,7 +61,7 @@ func every(l *Latency, cause Cause, t uint32) uint32 {
 // next is in how many seconds the member's turn comes, if choices go on avoiding somebody as often as of late.
 func (s *trials) next(l *Latency, cause Cause, t uint32) float64 {
 	rested := since(l.tried.Load(), t)
-	if l.waiting.total.Load() > 0 {
+	if cause == Silent || l.waiting.total.Load() > 0 && l.untold() {
 		return secondsOf(since(rested, silentTicks))
 	}
 	if l.hopeful.Load() {

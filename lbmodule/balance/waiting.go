@@ -32,11 +32,12 @@ const (
 // overdueAfter is how many seconds a request waits until it is overdue, if its answers typically take so many.
 func overdueAfter(typical float64) float64 { return overdueTimes*typical + overdueMore }
 
-// size makes turns as long as it takes, or up to twice that, until a request is overdue.
+// size makes turns as long as it takes, or up to four times that, until a request is overdue. With another length no turn has the
+// number that it had, and for one turn all who wait seem to be overdue: a mean that wavers must not change it to and fro.
 func (w *waiting) size(typical float64) {
 	const most = 1 << 20 // ticks: more than an hour
 	shift := uint32(bits.Len64(uint64(min(overdueAfter(typical)/tickLength.Seconds(), most))))
-	if w.shift.Load() != shift {
+	if now := w.shift.Load(); shift > now || shift+1 < now {
 		w.shift.Store(shift)
 	}
 }

@@ -78,6 +78,29 @@ func TestWaitingSizes(t *testing.T) {
 	w.end(w.begin(now), true, now)
 }
 
+// A mean that wavers about a power of two does not make everybody overdue again and again.
+func TestWaitingSizeIsSteady(t *testing.T) {
+	w := newWaiting()
+	w.size(0.0035)
+	shift := w.shift.Load()
+	for range 10 {
+		for _, typical := range []float64{0.0030, 0.0035} {
+			if w.size(typical); w.shift.Load() != shift {
+				t.Fatalf("answers of %v s change the length of turns", typical)
+			}
+		}
+	}
+	if w.size(0.0001); w.shift.Load() != shift {
+		t.Error("half as long changes it")
+	}
+	if w.size(1); w.shift.Load() <= shift {
+		t.Error("it does not grow")
+	}
+	if w.size(0.0001); w.shift.Load() >= shift+2 {
+		t.Error("it does not shrink")
+	}
+}
+
 func TestWaitingConcurrently(t *testing.T) {
 	w := newWaiting()
 	var group sync.WaitGroup
