@@ -106,6 +106,12 @@ func TestPeakEWMAScenarios(t *testing.T) {
 			func(all []served, _ []Member) []scenarioFigure { return fair(all, 3, 2, 62) },
 		},
 		{
+			"5 % of pages fail on all", simulation{weights: same(5, 1), rate: 150, seconds: 62, serve: func(_ int, _ float64, random *rand.Rand) (float64, bool) {
+				return about(usual, random), random.Float64() < 0.05
+			}},
+			func(all []served, _ []Member) []scenarioFigure { return fair(all, 5, 2, 62) },
+		},
+		{
 			"one of five +300 ms", simulation{weights: same(5, 1), rate: 400, seconds: 32, serve: spoilt(usual, late(0.310))},
 			func(all []served, _ []Member) []scenarioFigure {
 				all = between(all, 2, 32)
@@ -157,6 +163,32 @@ func TestPeakEWMAScenarios(t *testing.T) {
 			})},
 			func(all []served, _ []Member) []scenarioFigure {
 				return []scenarioFigure{{"seconds to half its share", backAfter(all, 3, 18, 0.5), 0, 5}, {"seconds to 0.85 of it", backAfter(all, 3, 18, 0.85), 0, 10}}
+			},
+		},
+		{
+			"one of three becomes 300 ms slower", simulation{weights: same(3, 1), rate: 400, seconds: 30, serve: spoilt(fast, func(now float64, random *rand.Rand) (float64, bool) {
+				if now > 10 {
+					return about(0.3, random), false
+				}
+				return about(fast, random), false
+			})},
+			func(all []served, _ []Member) []scenarioFigure {
+				return []scenarioFigure{{"requests it has in five seconds", float64(len(between(all, 10, 15))) * shareOf(between(all, 10, 15), 0), 0, 25}}
+			},
+		},
+		{
+			"a phase of +2 s ends, and some wait for a minute", simulation{weights: same(3, 1), rate: 150, seconds: 100, serve: func(i int, now float64, random *rand.Rand) (float64, bool) {
+				switch {
+				case random.Float64() < 0.01:
+					return 60, false // a long poll
+				case i == 0 && now > 70 && now < 78:
+					return 2, false
+				default:
+					return about(fast, random), false
+				}
+			}},
+			func(all []served, _ []Member) []scenarioFigure {
+				return []scenarioFigure{{"seconds to half its share", backAfter(all, 3, 78, 0.5), 0, 15}}
 			},
 		},
 		{

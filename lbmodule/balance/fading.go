@@ -42,9 +42,9 @@ func (f *fading) get(t uint32, halvings float64) float64 {
 	return float64(math.Float32frombits(uint32(word>>32))) * fade(float64(since(uint32(word), t))*halvings)
 }
 
-// change replaces the number by what next makes of what is left of it. Its tick is the latest one that was given. Bound: each turn but
+// change replaces the number by what next makes of what is left of it, which it returns. Its tick is the latest one that was given. Bound: each turn but
 // the last is a change that somebody else succeeded with.
-func (f *fading) change(t uint32, halvings float64, next func(left float64) float64) {
+func (f *fading) change(t uint32, halvings float64, next func(left float64) float64) float64 {
 	for {
 		word := f.word.Load()
 		age := since(uint32(word), t)
@@ -53,8 +53,9 @@ func (f *fading) change(t uint32, halvings float64, next func(left float64) floa
 			at = uint32(word)
 		}
 		left := float64(math.Float32frombits(uint32(word>>32))) * fade(float64(age)*halvings)
-		if f.word.CompareAndSwap(word, uint64(math.Float32bits(float32(next(left))))<<32|uint64(at)) {
-			return
+		value := next(left)
+		if f.word.CompareAndSwap(word, uint64(math.Float32bits(float32(value)))<<32|uint64(at)) {
+			return value
 		}
 	}
 }

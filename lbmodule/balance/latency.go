@@ -14,7 +14,7 @@ import (
 //   - the requests that wait for an answer, and which of them are overdue;
 //   - the blame: every failure doubles what an answer is taken to cost, every success halves what has come together, in
 //     doublings. So a member that fails half its requests costs about three times as much, one that fails all a thousand times,
-//     however fast it does so. It fades in ten seconds;
+//     however fast it does so. It fades in twenty seconds;
 //   - the tail: the share of answers that were overdue, of the last 512 or so.
 type Latency struct {
 	// What a pick looks at in any case comes first, to be on one cache line.
@@ -37,8 +37,11 @@ const (
 	longestDecay = decay / 6
 	// farLonger is how many times as long as the longest answer it must take until no answer is a silence.
 	farLonger = 2
-	// mostBlame bounds the doublings, and leastBlame is what is none.
-	mostBlame, leastBlame = 10, 1.0 / 32
+	// blameDecay is decay for the blame: it decays by e in twenty seconds.
+	blameDecay = decay / 2
+	// mostBlame bounds the doublings, and leastBlame is what is none. Two failures in a row make less than slightBlame, and may be those of
+	// a page that fails on every member: such a member is tried again at once.
+	mostBlame, leastBlame, slightBlame = 10, 1.0 / 32, 2.6
 	// tailWindow is how many answers the tail is of.
 	tailWindow = 512
 	// longAnyway is what is long for an answer, whoever gives it.
@@ -76,14 +79,16 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 	hopeful := f.run < 0 || f.weight == 1 // better than was known of it, or the first that is
 	if l.blame.known() {
 		hopeful = true
-		l.blame.change(t, decay, func(left float64) float64 {
+		l.blame.change(t, blameDecay, func(left float64) float64 {
 			if left /= 2; left < leastBlame {
 				return 0
 			}
 			return left
 		})
 	}
-	if l.hopeful.Load() != hopeful {
+	// A slow answer to a request that is older than the last trial says nothing about how that went.
+	began := t - uint32(took/tickLength)
+	if l.hopeful.Load() != hopeful && (hopeful || since(began+1, l.lastTrial.Load()) == 0) {
 		l.hopeful.Store(hopeful)
 	}
 }
@@ -112,8 +117,8 @@ func (l *Latency) Unanswered(took time.Duration, now time.Time) { l.atLeast(took
 func (l *Latency) Failed(took time.Duration, now time.Time) {
 	t := tickOf(now)
 	l.atLeast(took, t)
-	l.hopeful.Store(false)
-	l.blame.change(t, decay, func(left float64) float64 { return min(left+1, mostBlame) })
+	blame := l.blame.change(t, blameDecay, func(left float64) float64 { return min(left+1, mostBlame) })
+	l.hopeful.Store(blame < slightBlame)
 }
 
 // atLeast notes that an answer takes so long or longer. It makes nobody faster. A member that has not answered yet is known by that
@@ -153,7 +158,7 @@ func (l *Latency) penalty(t uint32) float64 {
 	if !l.blame.known() {
 		return 1
 	}
-	return math.Exp2(l.blame.get(t, decay))
+	return math.Exp2(l.blame.get(t, blameDecay))
 }
 
 // silent tells whether requests have been waiting for far longer than answers take, and none has come all the while. A member that

@@ -12,8 +12,9 @@ type trials struct {
 }
 
 const (
-	// firstTrial, slowTrial and failingTrial are how many choices avoid somebody until a trial: failures are worse than waiting.
-	firstTrial, slowTrial, failingTrial = 16, 128, 256
+	// A trial is due after slowTrial choices that avoided somebody, or firstTrial if it is the first one. Where a member fails it is
+	// firstFailing, and twice as many with each failure, up to mostFailing: a failure is worse for a client than a wait.
+	firstTrial, slowTrial, firstFailing, mostFailing = 16, 128, 8, 256
 	// restTicks is how long a member is left alone after its last answer, freshTicks after how long without a trial the next one is a
 	// first one, and silentTicks when a member is given another request although there are some that it does not answer.
 	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 2
@@ -49,10 +50,10 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 // every is how many choices avoid somebody until a trial of that member.
 func every(l *Latency, cause Cause, t uint32) uint32 {
 	switch {
+	case cause == Failing:
+		return uint32(min(firstFailing*l.penalty(t), mostFailing))
 	case l.trials.Load() == 0 || since(l.lastTrial.Load(), t) > freshTicks:
 		return firstTrial
-	case cause == Failing:
-		return failingTrial
 	default:
 		return slowTrial
 	}

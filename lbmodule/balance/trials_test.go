@@ -23,6 +23,13 @@ func TestTrials(t *testing.T) {
 		l.lastTrial.Store(tickOf(at(0)))
 		return l
 	}
+	failing := func(n int) *Latency {
+		l := told(1)
+		for range n {
+			l.Failed(ms, at(0.5))
+		}
+		return l
+	}
 	for name, test := range map[string]struct {
 		latency *Latency
 		cause   Cause
@@ -30,16 +37,17 @@ func TestTrials(t *testing.T) {
 		seconds float64 // later
 		want    int
 	}{
-		"too few choices":                      {told(1), Slow, slowTrial - 1, 5, 0},
-		"enough":                               {told(1), Slow, slowTrial, 5, 1},
-		"of one that fails, too few":           {told(1), Failing, failingTrial - 1, 5, 0},
-		"of one that fails, enough":            {told(1), Failing, failingTrial, 5, 1},
-		"too soon, however many":               {told(1), Slow, 100 * slowTrial, 0.2, 0},
-		"the first one, too few":               {told(0), Slow, firstTrial - 1, 5, 0},
-		"the first one, enough":                {told(0), Slow, firstTrial, 5, 1},
-		"the first one that fails":             {told(0), Failing, firstTrial, 5, 1},
-		"the first one for more than a minute": {told(1), Slow, firstTrial, 61, 1},
-		"one of many at the same moment":       {told(1), Slow, slowTrial + 100, 5, 1},
+		"too few choices":                             {told(1), Slow, slowTrial - 1, 5, 0},
+		"enough":                                      {told(1), Slow, slowTrial, 5, 1},
+		"of one that always fails, too few":           {failing(99), Failing, mostFailing - 1, 5, 0},
+		"of one that always fails, enough":            {failing(99), Failing, mostFailing, 5, 1},
+		"of one that has failed three times, too few": {failing(3), Failing, 8*firstFailing - 1, 0.5, 0},
+		"of one that has failed three times, enough":  {failing(3), Failing, 8 * firstFailing, 0.5, 1},
+		"too soon, however many":                      {told(1), Slow, 100 * slowTrial, 0.2, 0},
+		"the first one, too few":                      {told(0), Slow, firstTrial - 1, 5, 0},
+		"the first one, enough":                       {told(0), Slow, firstTrial, 5, 1},
+		"the first one for more than a minute":        {told(1), Slow, firstTrial, 61, 1},
+		"one of many at the same moment":              {told(1), Slow, slowTrial + 100, 5, 1},
 	} {
 		before := test.latency.Trials()
 		got := dueTimes(new(trials), test.latency, test.cause, test.picks, test.seconds)
@@ -92,9 +100,16 @@ func TestTrialsFollow(t *testing.T) {
 	if got := dueTimes(s, l, Slow, 10, 64); got != 1 {
 		t.Errorf("%d trials after one that went well, want the next", got)
 	}
-	l.Failed(ms, at(64))
-	if got := dueTimes(s, l, Failing, 10, 64); got != 0 {
-		t.Errorf("%d trials after one that failed", got)
+	// One failure, and another, may be of a page that fails everywhere.
+	for n := 1; n <= 4; n++ {
+		l.Failed(ms, at(64))
+		want := 0
+		if n <= 2 {
+			want = 1
+		}
+		if got := dueTimes(s, l, Failing, 10, 64); got != want {
+			t.Errorf("%d trials after %d that failed, want %d", got, n, want)
+		}
 	}
 }
 
