@@ -175,7 +175,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	for i := range running {
 		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
-			b = h.backendOverview(set.view, snapshot, position, now)
+			b = h.backendOverview(set.view, snapshot, position)
 			b.Avoided = avoided.why(snapshot, position)
 		}
 		b.take(&running[i], dynamic, now)
@@ -201,7 +201,7 @@ func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	}
 }
 
-func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int, now time.Time) backendOverview {
+func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int) backendOverview {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{

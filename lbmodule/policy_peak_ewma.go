@@ -15,13 +15,13 @@ func init() {
 	caddy.RegisterModule(new(PeakEWMA))
 }
 
-// PeakEWMA draws two backends at random, by weight, and selects the one whose answer is expected first: by how long its answers take
-// lately, and how many requests it has in relation to its weight. It is the default of a load balancer.
+// PeakEWMA draws two backends at random, by weight, and selects the one whose answer is expected first: by how long its answers
+// typically take, and how many requests it has in relation to its weight. It is the default of a load balancer.
 //
-// Answers of the last ten seconds count; a slow one counts at once. Failures, statuses of 500 and more, 429, and answers of 400 and
-// more with `Retry-After` make a backend more expensive, and never faster. A backend that nothing is known of is given one request
-// at a time until it has answered. One that is avoided is tried again now and then. Backends whose answers take about as long are
-// alike: then it is those in flight that decide.
+// A slow page among many says nothing about the backend: one is slower than another if most of its answers are, beyond doubt. Otherwise
+// the requests in flight decide. Failures, statuses of 500 and more, 429, and answers of 400 and more with `Retry-After` make a backend
+// more expensive, and never faster. A backend that has not answered yet is given one request at a time until it has. One that is
+// avoided is tried again now and then.
 //
 // It goes by how requests end, which a plain `reverse_proxy` tells no policy: there it is refused.
 type PeakEWMA struct {

@@ -32,8 +32,8 @@ type Avoiding interface {
 	Avoided(now time.Time) []Avoidance
 }
 
-// Avoided implements [Avoiding]. Members are compared with the one that is faster than three quarters of them, so that it shows also
-// when half of them are slow.
+// Avoided implements [Avoiding]. Each member is compared with the one at the 25th percentile of the costs, so that it shows also when half
+// of them are slow.
 func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	all := make([]Avoidance, len(p.pos))
 	c := &clock{tickOf(now), true}

@@ -46,8 +46,8 @@ type Member struct {
 	// while a configuration is replaced): Pick adds 1, the owner takes 1 away when the request is done.
 	Load *atomic.Int64
 
-	// Latency is what is known of the member's answers, for policies that go by that. It is shared as Load is, and pickers only
-	// read it. Without one nothing is known.
+	// Latency is what is known of the member's answers, for policies that go by that. It is shared as Load is. Who
+	// picks by it notes there whom it has avoided. Without one nothing is known.
 	Latency *Latency
 }
 

@@ -8,9 +8,9 @@ import (
 
 // estimate is how long a member's answers take, and how sure that is. The zero estimate knows nothing.
 //
-// Answers count on a logarithmic scale, as log2(1 + took/5 ms): there a slow page among fast ones is one number of many and not their
-// sum, and what lies below 5 ms is much the same. The estimate is an exponentially weighted mean over the last 64 answers, with its
-// standard deviation. An answer counts as no further from the mean than three standard deviations, or twice as long or half as long,
+// Answers count on a logarithmic scale, as log2(1 + took/5 ms): on it one slow page does not outweigh all the fast ones, and what lies
+// below 5 ms is much the same. The estimate is an exponentially weighted mean over the last 64 answers, with its
+// standard deviation. An answer counts as no further from the mean than three standard deviations, or a factor of two,
 // whichever is more (Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35, 1964). What the estimate
 // rests on fades in ten seconds, so that old answers say less.
 //
@@ -37,11 +37,12 @@ const (
 	sampleWindow = 64
 	// decay is how many times the weight halves in a tick, so that it decays by e in ten seconds.
 	decay = math.Log2E * float64(tickLength) / float64(10*time.Second)
-	// runLength is how many answers in a row show a change. Where one page of ten is slow, that many in a row are one case in 100,000.
+	// runLength is how many answers in a row show a change. Where one page of ten is slow, that many in a row come once in 100,000 answers.
 	runLength = 5
 	// far, on the scale, and farSpreads are what an answer must differ by to be part of a run, and mostSpreads what it counts as at most.
 	far, farSpreads, mostSpreads = 1, 2, 3
-	// firstVariance is what firstAnswers more than there were are taken to vary by: the first ones may have had to wait for a connection.
+	// The variance is taken as if there had been firstAnswers more answers with a variance of firstVariance: the first ones may have had to
+	// wait for a connection.
 	firstVariance, firstAnswers = 1, 2
 )
 

@@ -18,25 +18,27 @@ type Timed interface {
 // first: by how long its answers take, times the requests that it has to do, this one with them, in relation to its weight. That is
 // the load metric of Finagle's P2C balancer with peak EWMA, and of Linkerd.
 //
-// There, one slow answer is taken for a slow member. Here a member is slower than another only if that is beyond doubt:
-//   - its mean must be more than half as long again. A member of less weight may also take longer in proportion;
+// There, one slow answer is taken for a slow member: the peak counts at once and fades with time, whatever fast answers follow. Here a
+// member is slower than another only if that is beyond doubt:
+//   - its answers must take more than half as long again. A member with less weight is allowed to be slower in proportion;
 //   - the difference of the means, on a logarithmic scale, must be more than three standard errors, as in Welch's test (Biometrika
-//     34, 1947). One answer among 64 is never that, whatever it took; four in a row that differ are, as they make the estimate start
-//     over. Envoy's outlier detection compares success rates with the standard deviation of the others' in this manner.
+//     34, 1947). One answer among 64 is never that, whatever it took. Envoy's outlier detection compares success rates with the standard
+//     deviation of the others' in this manner.
 //
-// Otherwise they are alike, and the requests in flight decide. Of these, slow pages do not count: requests that have been waiting for
-// long while the member answers others. Where the slow pages are this member's only, some of them do. That the load is what counts
-// while latencies are alike is the rule of Prequal (Wydrowski et al., NSDI 2024), turned round.
+// Otherwise they are alike, and the requests in flight decide. Slow pages are left out: requests that have waited for long while the
+// member answered others. If it has far more of them than the other member, some are counted. Prequal (Wydrowski et al., "Load is not
+// what you should balance", NSDI 2024) goes by load first, and by latency among those that are lightly loaded; here it is the other way
+// round.
 //
 // Besides,
-//   - failures make a member expensive, so none is chosen for failing fast (Prequal's sinkholing);
+//   - failures make a member expensive, so that none is preferred because it fails fast (Prequal calls that sinkholing);
 //   - the request itself is not divided by the weight, so that an idle pool follows the weights that it draws by;
 //   - a member whose requests have been waiting for far longer than its answers took, with none answered, is given no more while others
 //     answer, unless they have more than thirty times as much to do;
-//   - a member that has not answered yet is given one request at a time until it has;
-//   - if the better one was avoided lately, too, or, where all weights are equal, has something to do, more are drawn: a pool of which
-//     half is slow would else go to the slow ones in every fourth pick;
-//   - a member that is avoided has a trial now and then, so that avoiding it comes to an end.
+//   - a member that has not answered yet is given one request at a time until it has, as in Netflix' Zuul;
+//   - more members are drawn if the better one was itself avoided lately or, with equal weights, is busy. Otherwise every fourth pick in a
+//     pool of which half is slow would find only slow ones;
+//   - a member that is avoided has a trial now and then ([trials]), so that avoiding it comes to an end.
 type PeakEWMA struct{}
 
 const (
@@ -122,7 +124,7 @@ func (p *peakEWMA) pickBy(c *clock, tried []int) int {
 		return -1
 	}
 	best, found, want, again, avoided := -1, 0, p.n, false, false
-	// Bound: want is at most two and the constants.
+	// Bound: want never exceeds n and moreIfSuspect.
 	for draws := 0; found < want && draws < want+more; draws++ {
 		next := p.draw()
 		if next == best && p.uniform {
@@ -200,8 +202,8 @@ func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	return duel{winner, loser, cause}
 }
 
-// loads returns how many requests positions a and b have to do. Slow pages count as far as they are this member's more than the
-// other's: by chance, for as half a request they would decide as much as a whole one.
+// loads returns how many requests positions a and b have to do. Slow pages count if a member has far more of them than the other. Whether
+// they do is drawn at random: half a request would break a tie as surely as a whole one.
 func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 	ma, mb := &p.members[a], &p.members[b]
 	loadA, loadB = float64(ma.Load.Load()), float64(mb.Load.Load())
@@ -225,8 +227,8 @@ func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 	return less(ma.Latency, mb.Latency, loadA), less(mb.Latency, ma.Latency, loadB)
 }
 
-// dearer is how many times as expensive position a is as b by what is known of their answers, and why the one that is more so is: for
-// what speaks most against it.
+// dearer is how many times as expensive position a is as b by what is known of their answers, with the cause that counts most against the
+// dearer one.
 func (p *peakEWMA) dearer(a, b int, c *clock) (ratio float64, cause Cause) {
 	la, lb := p.members[a].Latency, p.members[b].Latency
 	slow, silent, failing := 1.0, 1.0, 1.0

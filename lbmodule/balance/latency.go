@@ -12,15 +12,15 @@ import (
 // It has four parts:
 //   - how long answers take, and how sure that is;
 //   - the requests that wait for an answer, and which of them are overdue;
-//   - the blame: every failure doubles what an answer is taken to cost, every success halves what has come together, in
-//     doublings. So a member that fails half its requests costs about three times as much, one that fails all a thousand times,
-//     however fast it does so. It fades in twenty seconds;
+//   - the blame, counted in doublings of the cost: a failure adds one, a success halves the count. So a member that fails half its
+//     requests costs about three times as much, one that fails all a thousand times, however fast it does so. It fades in twenty
+//     seconds;
 //   - the tail: the share of answers that were overdue, of the last 512 or so.
 type Latency struct {
 	// What a pick looks at in any case comes first, to be on one cache line.
 	takes   estimate
 	blame   fading        // doublings
-	suspect atomic.Bool   // picks have avoided it since its last answer
+	suspect atomic.Bool   // choices have avoided it since a request to it ended
 	hopeful atomic.Bool   // its last answer suggests that there is no reason to avoid it
 	tried   atomic.Uint32 // tick of its last request, or of the last answer
 	waiting waiting
@@ -110,7 +110,7 @@ func (l *Latency) lengthen(overdue bool) {
 func (l *Latency) tailShare() float64 { return float64(math.Float32frombits(l.tail.Load())) }
 
 // Unanswered tells that there was no answer in that time, and that nobody is to blame: the one who asked left, or took the answer
-// of another member. All that follows is that the member is not faster than this.
+// of another member. It shows only that the member takes at least that long.
 func (l *Latency) Unanswered(took time.Duration, now time.Time) { l.atLeast(took, tickOf(now)) }
 
 // Failed tells of an answer that speaks against the member, or that there was none. However soon that was, it makes nobody fast.
@@ -178,9 +178,9 @@ func (l *Latency) avoid(counts bool) {
 	}
 }
 
-// Avoided is how many picks have preferred another member for what is known of this one's answers, and Trials how many it was given all
-// the same, to find out whether that still holds. Neither is ever less than before.
+// Avoided is how many choices have preferred another member for what is known of this one's answers. It is never less than before.
 func (l *Latency) Avoided() uint64 { return l.avoided.Load() }
 
-// Trials is described at Avoided.
+// Trials is how many requests the member was given although it was avoided, to find out whether it still is to be. It is never less than
+// before.
 func (l *Latency) Trials() uint64 { return l.trials.Load() }

@@ -2,8 +2,8 @@ package balance
 
 import "sync/atomic"
 
-// trials spaces out the requests that members get although they are avoided, to find out whether they are still to be. Slow answers of
-// trials are answers to somebody, so they are few: one of 128 choices that avoid somebody, however many members are avoided, and the
+// trials spaces out the requests that members get although they are avoided, to find out whether they are still to be. A trial
+// that is slow is slow for a client, so trials are few: one of 128 choices that avoid somebody, however many members are avoided, and the
 // next one of a member only when it has answered. A member that has had no trial for a minute has its first one sooner. One that goes
 // well is followed by the next at once, until the member is avoided no more.
 type trials struct {
@@ -30,7 +30,7 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	tried := l.tried.Load()
 	switch {
 	case cause == Silent || l.waiting.total.Load() > 0 && l.untold():
-		// Of those who find out at once that it has been so long, one goes on.
+		// If several choices see this at the same moment, only one of them makes the trial.
 		if since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
 			return false
 		}

@@ -23,7 +23,7 @@ type Ticket struct{ turn uint32 }
 const (
 	// overdueTimes and overdueMore, in seconds, are how much longer than a typical answer an overdue one takes.
 	overdueTimes, overdueMore = 4, 0.020
-	// mostOverdue is how many overdue requests of a member that answers nothing are taken for slow pages.
+	// mostOverdue is how many overdue requests at most are taken for slow pages of a member that answers nothing now.
 	mostOverdue = 2
 	// overtaking is for how long it counts that an answer came while another request was overdue.
 	overtaking = ticksPerMinute
@@ -93,7 +93,8 @@ func (w *waiting) overdue(t uint32) int {
 }
 
 // pages is how many of the requests that wait are taken for slow pages, which say nothing of how busy the member is: those that are
-// overdue, if the member has shown that it answers others meanwhile. It must do so now, or have had no chance: nobody else waits.
+// overdue, if the member has shown that it answers others meanwhile. It must have answered within the last turn, unless nobody else
+// waits, so that it had no chance to.
 func (w *waiting) pages(t uint32) int {
 	if w.total.Load() == 0 {
 		return 0
