@@ -103,20 +103,23 @@ func call(ctx context.Context, conn *grpc.ClientConn) grpccodes.Code {
 	return status.Code(conn.Invoke(ctx, "/test.Echo/Call", &sent, &got))
 }
 
-// TestGRPCFailuresAttractNothing: one of three backends answers each call with UNAVAILABLE at once. It is the fastest, and is given next
-// to nothing; reverse_proxy gives it a third.
+// TestGRPCFailuresAttractNothing: one of three backends answers each call with UNAVAILABLE, or RESOURCE_EXHAUSTED, at once. It is the
+// fastest, and is given next to nothing; reverse_proxy gives it a third.
 func TestGRPCFailuresAttractNothing(t *testing.T) {
 	t.Parallel()
 	const first, more, workers = 200, 600, 4
 	for name, test := range map[string]struct {
 		directive string
+		code      grpccodes.Code
+		most      int64 // of the calls after the first
 		opens     bool
 	}{
-		"reverse_proxy":         {"reverse_proxy %s {\n lb_policy round_robin\n}", false},
-		"load_balancer":         {"load_balancer %s {\n name p\n}", true},
-		"without a breaker":     {"load_balancer %s {\n name p\n breaker off\n}", false},
-		"round_robin":           {"load_balancer %s {\n name p\n lb_policy round_robin\n breaker {\n open 1m 1m\n }\n}", true},
-		"only that is a status": {"load_balancer %s {\n name p\n lb_policy round_robin\n breaker {\n open 1m 1m\n failure_status grpc:unavailable\n }\n}", true},
+		"reverse_proxy":         {"reverse_proxy %s {\n lb_policy round_robin\n}", grpccodes.Unavailable, more, false},
+		"load_balancer":         {"load_balancer %s {\n name p\n}", grpccodes.Unavailable, more / 20, true},
+		"without a breaker":     {"load_balancer %s {\n name p\n breaker off\n}", grpccodes.Unavailable, more / 20, false},
+		"refusing":              {"load_balancer %s {\n name p\n}", grpccodes.ResourceExhausted, more / 100, false},
+		"round_robin":           {"load_balancer %s {\n name p\n lb_policy round_robin\n breaker {\n open 1m 1m\n }\n}", grpccodes.Unavailable, more / 20, true},
+		"only that is a status": {"load_balancer %s {\n name p\n lb_policy round_robin\n breaker {\n open 1m 1m\n failure_status grpc:unavailable\n }\n}", grpccodes.Unavailable, more / 20, true},
 	} {
 		for _, trailers := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, real trailers %v", name, trailers), func(t *testing.T) {
@@ -128,7 +131,7 @@ func TestGRPCFailuresAttractNothing(t *testing.T) {
 						return fine(srv, stream)
 					})
 				}
-				backends[0].handle(answersWith(grpccodes.Unavailable, trailers))
+				backends[0].handle(answersWith(test.code, trailers))
 				c := startCaddy(t, fmt.Sprintf(test.directive, addresses))
 				conn := c.grpcClient()
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -157,15 +160,16 @@ func TestGRPCFailuresAttractNothing(t *testing.T) {
 				if strings.HasPrefix(name, "reverse_proxy") {
 					return
 				}
-				if got > more/20 {
-					t.Errorf("the backend that fails got %d of %d calls, want 5 %% at most", got, more)
+				if got > test.most {
+					t.Errorf("the backend that fails got %d of %d calls, want %d at most", got, more, test.most)
 				}
-				if sum := statuses[grpccodes.OK] + statuses[grpccodes.Unavailable]; sum != first+more || statuses[grpccodes.Unavailable] != int(before+got) {
+				if sum := statuses[grpccodes.OK] + statuses[test.code]; sum != first+more || statuses[test.code] != int(before+got) {
 					t.Errorf("statuses %v of %d calls, %d of them at the backend that fails", statuses, first+more, before+got)
 				}
-				labels := fmt.Sprintf(`backend="%s",code="unavailable",pool="p"`, backends[0].addr)
+				code := map[grpccodes.Code]string{grpccodes.Unavailable: "unavailable", grpccodes.ResourceExhausted: "resource_exhausted"}[test.code]
+				labels := fmt.Sprintf(`backend="%s",code="%s",pool="p"`, backends[0].addr, code)
 				if shown := c.metric("caddy_load_balancer_grpc_responses_total", labels); int64(shown) != before+got {
-					t.Errorf("the metric shows %v answers UNAVAILABLE, want %d", shown, before+got)
+					t.Errorf("the metric shows %v answers %v, want %d", shown, test.code, before+got)
 				}
 				opened := c.metric("caddy_load_balancer_breaker_transitions_total", fmt.Sprintf(`backend="%s",pool="p",state="open"`, backends[0].addr))
 				if (opened > 0) != test.opens {
