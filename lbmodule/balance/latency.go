@@ -87,8 +87,8 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 		})
 	}
 	// A slow answer to a request that is older than the last trial says nothing about how that went.
-	began := t - uint32(took/tickLength)
-	if l.hopeful.Load() != hopeful && (hopeful || since(began+1, l.lastTrial.Load()) == 0) {
+	const rounding = 1
+	if began := t - uint32(took/tickLength); l.hopeful.Load() != hopeful && (hopeful || !l.triedSince(began+rounding)) {
 		l.hopeful.Store(hopeful)
 	}
 }
@@ -129,9 +129,16 @@ func (l *Latency) atLeast(took time.Duration, t uint32) {
 	}
 }
 
-// untold tells whether its last trial has told nothing yet. Other requests that wait, such as long polls, are no reason to put off the
-// next one.
-func (l *Latency) untold() bool { return int32(l.lastTrial.Load()-l.waiting.heard.Load()) > 0 }
+// triedSince tells whether there has been a trial after that.
+func (l *Latency) triedSince(t uint32) bool {
+	return l.trials.Load() > 0 && int32(l.lastTrial.Load()-t) > 0
+}
+
+// untold tells whether its last trial may still wait for its answer. Other requests that wait, such as long polls, are no reason to put
+// off the next one.
+func (l *Latency) untold() bool {
+	return l.waiting.total.Load() > 0 && l.triedSince(l.waiting.heard.Load())
+}
 
 // first tells whether the member is to answer its first request.
 func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }

@@ -29,7 +29,7 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	}
 	tried := l.tried.Load()
 	switch {
-	case cause == Silent || l.waiting.total.Load() > 0 && l.untold():
+	case cause == Silent || l.untold():
 		// If several choices see this at the same moment, only one of them makes the trial.
 		if since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
 			return false
@@ -62,7 +62,7 @@ func every(l *Latency, cause Cause, t uint32) uint32 {
 // next is in how many seconds the member's turn comes, if choices go on avoiding somebody as often as of late.
 func (s *trials) next(l *Latency, cause Cause, t uint32) float64 {
 	rested := since(l.tried.Load(), t)
-	if cause == Silent || l.waiting.total.Load() > 0 && l.untold() {
+	if cause == Silent || l.untold() {
 		return secondsOf(since(rested, silentTicks))
 	}
 	if l.hopeful.Load() {
