@@ -55,6 +55,9 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	for at := range p.members {
 		l := p.members[at].Latency
 		ratio, cause := p.dearer(at, usual, c)
+		if cause == Silent && l.waiting.silentFor(c.now()) < shownSilence {
+			continue
+		}
 		if at == usual || cause == NotAvoided || ratio <= 1 {
 			continue
 		}
@@ -66,6 +69,9 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	}
 	return all
 }
+
+// shownSilence is how many seconds of silence are worth telling of. Shorter ones come and go on any machine.
+const shownSilence = 1
 
 // cost is what an answer of that position costs, whatever it has to do.
 func (p *peakEWMA) cost(at int, c *clock) float64 {

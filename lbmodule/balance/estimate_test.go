@@ -41,12 +41,32 @@ func TestEstimate(t *testing.T) {
 		})
 		const rounding = 1.001
 		f := e.get()
-		if got := unscale(f.mean); got < test.least.Seconds()/rounding || got > test.most.Seconds()*rounding || math.Abs(f.weight-test.weight) > 0.1 {
+		if got := unscale(f.mean); math.IsNaN(got) || got < test.least.Seconds()/rounding || got > test.most.Seconds()*rounding || math.Abs(f.weight-test.weight) > 0.1 {
 			t.Errorf("%s: an answer takes %v s by %v answers, want %v to %v by %v", name, got, f.weight, test.least, test.most, test.weight)
 		}
 		if known := test.weight > 0; e.known() != known {
 			t.Errorf("%s: known is %v", name, e.known())
 		}
+	}
+}
+
+// An estimate that starts over is as unsure as the answers vary.
+func TestEstimateStartsOver(t *testing.T) {
+	steady, varied := new(estimate), new(estimate)
+	for k := range 100 {
+		steady.add(scale(10*ms), tickOf(at(0)))
+		varied.add(scale(time.Duration(1+k%2*99)*ms), tickOf(at(0)))
+	}
+	for range 99 {
+		for _, e := range []*estimate{steady, varied} {
+			e.add(scale(time.Hour), tickOf(at(0)))
+		}
+		if varied.get().weight == 1 {
+			break
+		}
+	}
+	if s, v := steady.get().spread, varied.get().spread; varied.get().weight != 1 || v < 1.5*s {
+		t.Errorf("a deviation of %v after answers that vary, of %v after those that do not", v, s)
 	}
 }
 

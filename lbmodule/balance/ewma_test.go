@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -95,6 +96,11 @@ func TestPeakEWMAIsFair(t *testing.T) {
 func TestPeakEWMASlowerByWeight(t *testing.T) {
 	members := answering([]int{5, 3, 2}, 64, 60*ms, 100*ms, 150*ms)
 	checkShares(t, PeakEWMA{}.Build(members, nil, nil), members, []int{5, 3, 2})
+	for i := range members {
+		if n := members[i].Latency.Avoided(); n > 0 {
+			t.Errorf("member %d: avoided %d times for being as slow as its weight says", i, n)
+		}
+	}
 	members = answering(same(3, 5), 64, 60*ms, 60*ms, 150*ms)
 	members[2].Weight, members[2].Warmth = 1, 0.2
 	if got := counted(t, members, 10_000, at(0)); got[2] > 1 {
@@ -124,6 +130,17 @@ func TestPeakEWMACounts(t *testing.T) {
 		took[0] = 10 * ms
 		members := answering(same(n, 1), 64, took...)
 		counted(t, members, picks, at(0))
+		// The fast one is left out: now the others are all that there is.
+		for i := 1; i < n/2; i++ {
+			answers(members[i].Latency, 64, 80*ms, at(0))
+		}
+		p := PeakEWMA{}.Build(members, nil, nil).(Timed)
+		for _, m := range members {
+			m.Latency.avoided.Store(0)
+		}
+		for range picks {
+			release(p, members, p.PickAt(at(0), []int{0}))
+		}
 		total := uint64(0)
 		for i := range members {
 			total += members[i].Latency.Avoided()
@@ -131,6 +148,56 @@ func TestPeakEWMACounts(t *testing.T) {
 		if total > picks {
 			t.Errorf("%d members: avoided %d times in %d choices", n, total, picks)
 		}
+	}
+}
+
+// Slow pages do not count as load, unless they are what there is to do, or are far more than the other's.
+func TestPeakEWMALoads(t *testing.T) {
+	const picks = 1000
+	for name, test := range map[string]struct {
+		own, other  float64 // tails
+		least, most int     // times of 1000 that the member with the slow page counts as one that has nothing to do
+	}{
+		"rare on both":          {0.02, 0.02, picks, picks},
+		"rare, and not seen":    {0, 0, picks, picks},
+		"twice as many":         {0.02, 0.01, picks, picks},
+		"many more":             {0.02, 0, 100, 200},
+		"what there is to do":   {0.2, 0.2, 0, 0},
+		"the other's are rarer": {0.01, 0.02, picks, picks},
+	} {
+		members := answering(same(2, 1), 64, ms, ms)
+		p := PeakEWMA{}.Build(members, nil, nil).(*peakEWMA)
+		for i, tail := range []float64{test.own, test.other} {
+			members[i].Latency.tail.Store(math.Float32bits(float32(tail)))
+		}
+		w := &members[0].Latency.waiting
+		members[0].Latency.Asked(at(0))
+		w.overtook.Store(tickOf(at(1)))
+		members[0].Load.Store(1)
+		idle := 0
+		for range picks {
+			if a, _ := p.loads(0, 1, &clock{tickOf(at(1)), true}); a == 0 {
+				idle++
+			}
+		}
+		if idle < test.least || idle > test.most {
+			t.Errorf("%s: idle %d times of %d, want %d to %d", name, idle, picks, test.least, test.most)
+		}
+	}
+}
+
+// A picker goes on with the trials of the one before it: members change all the time while one is ramped up.
+func TestPeakEWMAKeepsTrials(t *testing.T) {
+	members := answering(same(2, 1), 64, 10*ms, 310*ms)
+	l := members[1].Latency
+	l.Told(l.Asked(at(0)), true, at(0))
+	p := Picker(nil)
+	for range firstTrial {
+		p = PeakEWMA{}.Build(members, p, []int{0, 1})
+		release(p, members, p.(Timed).PickAt(at(1), nil))
+	}
+	if got := l.Trials(); got != 1 {
+		t.Errorf("%d trials in %d choices of as many pickers, want one", got, firstTrial)
 	}
 }
 
@@ -239,6 +306,9 @@ func TestPeakEWMAFirst(t *testing.T) {
 		t.Errorf("picked %d times of 1000 while it has but a stream", got)
 	}
 	members[0].Latency.Asked(at(0))
+	if got := picked(1000, 0.005); got != 0 {
+		t.Errorf("picked %d times while it has just been asked for the first time", got)
+	}
 	if got := picked(1000, 1); got != 0 {
 		t.Errorf("picked %d times while it is to answer its first request", got)
 	}
@@ -286,6 +356,9 @@ func TestPeakEWMALoad(t *testing.T) {
 			members[i].Load.Store(int64(load))
 		}
 		got := counted(t, members, 1000, at(0))
+		if n := members[1-test.want].Latency.Avoided(); n > 0 && test.took[1-test.want] <= test.took[test.want] {
+			t.Errorf("loads %v, %v: one that is no slower was avoided %d times", test.loads, test.took, n)
+		}
 		// With equal weights both are drawn each time, and one pick may be a trial; a heavy one may be drawn twice.
 		if got[test.want] < 999 && test.weights[0] == test.weights[1] || got[test.want] < 500 {
 			t.Errorf("weights %v, loads %v, %v: picked %v, want %d", test.weights, test.loads, test.took, got, test.want)

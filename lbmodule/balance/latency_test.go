@@ -90,6 +90,9 @@ func TestBlame(t *testing.T) {
 			t.Errorf("%d failures: %v times as expensive, want %v", n, got, want)
 		}
 	}
+	if got := factor(l, 20); got < math.Exp2(3.5) || got > math.Exp2(4) {
+		t.Errorf("after 20 s %v times as expensive, want e times fewer doublings than ten", got)
+	}
 	if got := factor(l, 50); got > 2 {
 		t.Errorf("after 50 s still %v times as expensive: nobody would try", got)
 	}

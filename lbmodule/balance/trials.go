@@ -18,6 +18,8 @@ const (
 	// restTicks is how long a member is left alone after its last answer, freshTicks after how long without a trial the next one is a
 	// first one, and silentTicks when a member is given another request although there are some that it does not answer.
 	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 2
+	// slowFaded and failingFaded are about how long a member without an answer stays slower than others, or blamed.
+	slowFaded, failingFaded = ticksPerMinute / 2, ticksPerMinute
 )
 
 // due counts a choice that avoids the member with this latency and tells whether it is its turn all the same. It is called once in a
@@ -59,18 +61,23 @@ func every(l *Latency, cause Cause, t uint32) uint32 {
 	}
 }
 
-// next is in how many seconds the member's turn comes, if choices go on avoiding somebody as often as of late.
+// next is in how many seconds the member's turn comes, if choices go on avoiding somebody as often as of late. After a time without an
+// answer nothing is known any more that would speak against it.
 func (s *trials) next(l *Latency, cause Cause, t uint32) float64 {
 	rested := since(l.tried.Load(), t)
+	left := func(ticks uint32) float64 { return secondsOf(since(rested, ticks)) }
 	if cause == Silent || l.untold() {
-		return secondsOf(since(rested, silentTicks))
+		return left(silentTicks)
 	}
 	if l.hopeful.Load() {
 		return 0
 	}
-	wait := secondsOf(since(rested, restTicks))
+	wait, faded := left(restTicks), left(slowFaded)
+	if cause == Failing {
+		faded = left(failingFaded)
+	}
 	if n, needed := s.avoiding.Load(), every(l, cause, t); n < needed {
 		wait = max(wait, float64(needed-n)*secondsOf(since(s.since.Load(), t))/float64(max(n, 2)-1))
 	}
-	return wait
+	return min(wait, faded)
 }

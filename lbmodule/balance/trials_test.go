@@ -92,22 +92,33 @@ func TestTrialsFollow(t *testing.T) {
 			t.Errorf("while a request waits, after %v s: %d trials, want %d", test.seconds, got, test.want)
 		}
 	}
-	l.Told(ticket, true, at(64))
-	if got := dueTimes(s, l, Slow, 10, 64); got != 0 {
+	// While it is slow, and answers, another request that waits does not put its trials off: only the last trial does.
+	l.Told(l.Asked(at(63)), true, at(63.5))
+	if got := dueTimes(s, l, Slow, 10_000, 64.2); got != 1 {
+		t.Errorf("%d trials while a long poll waits, want one", got)
+	}
+	if got := dueTimes(s, l, Slow, 10_000, 65); got != 0 {
+		t.Errorf("%d trials while the last one waits for its answer", got)
+	}
+	l.Told(ticket, true, at(66))
+	if l.suspect.Load() {
+		t.Error("avoided since its last answer, which has just come")
+	}
+	if got := dueTimes(s, l, Slow, 10, 66); got != 0 {
 		t.Errorf("%d trials after an answer as slow as ever", got)
 	}
-	l.Answered(ms, at(64))
-	if got := dueTimes(s, l, Slow, 10, 64); got != 1 {
+	l.Answered(ms, at(66))
+	if got := dueTimes(s, l, Slow, 10, 66); got != 1 {
 		t.Errorf("%d trials after one that went well, want the next", got)
 	}
 	// One failure, and another, may be of a page that fails everywhere.
 	for n := 1; n <= 4; n++ {
-		l.Failed(ms, at(64))
+		l.Failed(ms, at(66))
 		want := 0
 		if n <= 2 {
 			want = 1
 		}
-		if got := dueTimes(s, l, Failing, 10, 64); got != want {
+		if got := dueTimes(s, l, Failing, 10, 66); got != want {
 			t.Errorf("%d trials after %d that failed, want %d", got, n, want)
 		}
 	}
@@ -146,8 +157,15 @@ func TestTrialsNext(t *testing.T) {
 	l, s := new(Latency), new(trials)
 	dueTimes(s, l, Slow, 1, 90_000)
 	dueTimes(s, l, Slow, 1, 90_001)
+	if got := s.next(l, Slow, tickOf(at(90_001))); got != 0 {
+		t.Errorf("one that has not answered for a day is tried in %v s, want at once: nothing is known of it any more", got)
+	}
+	l.Told(l.Asked(at(90_001)), true, at(90_001))
 	if got := s.next(l, Slow, tickOf(at(90_001))); got < 13 || got > 15 {
 		t.Errorf("after two choices in a second the next trial is in %v s, want %d more choices", got, firstTrial-2)
+	}
+	if got := s.next(l, Slow, tickOf(at(93_000))); got > 30 {
+		t.Errorf("after two choices in an hour the next trial is in %v s, and what is known fades in half a minute", got)
 	}
 	l, s = new(Latency), new(trials)
 	l.Answered(ms, at(0))
@@ -165,12 +183,14 @@ func TestAvoided(t *testing.T) {
 		spoil func(l *Latency)
 		want  Avoidance
 	}{
-		"none":               {func(*Latency) {}, Avoidance{}},
-		"slow":               {func(l *Latency) { answers(l, 99, 400*ms, at(0)) }, Avoidance{Cause: Slow, Takes: 400 * ms, Others: 10 * ms}},
-		"failing":            {func(l *Latency) { failures(l, 9) }, Avoidance{Cause: Failing, Takes: 10 * ms, Others: 10 * ms}},
-		"silent":             {func(l *Latency) { l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
-		"unknown":            {func(l *Latency) { l.Forget() }, Avoidance{}},
-		"unknown, and fails": {func(l *Latency) { l.Forget(); failures(l, 9) }, Avoidance{Cause: Failing, Others: 10 * ms}},
+		"none":                      {func(*Latency) {}, Avoidance{}},
+		"slow":                      {func(l *Latency) { answers(l, 99, 400*ms, at(0)) }, Avoidance{Cause: Slow, Takes: 400 * ms, Others: 10 * ms}},
+		"failing":                   {func(l *Latency) { failures(l, 9) }, Avoidance{Cause: Failing, Takes: 10 * ms, Others: 10 * ms}},
+		"silent for a moment":       {func(l *Latency) { l.Asked(at(4.5)) }, Avoidance{}},
+		"silent, and faster before": {func(l *Latency) { l.Forget(); answers(l, 99, ms, at(0)); l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
+		"silent":                    {func(l *Latency) { l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
+		"unknown":                   {func(l *Latency) { l.Forget() }, Avoidance{}},
+		"unknown, and fails":        {func(l *Latency) { l.Forget(); failures(l, 9) }, Avoidance{Cause: Failing, Others: 10 * ms}},
 	} {
 		// Between members without a weight, which are in no draw.
 		members := answering([]int{0, 1, 1, 1, 0}, 64, 0, 10*ms, 10*ms, 10*ms, 0)

@@ -36,7 +36,12 @@ func TestWaitingOverdue(t *testing.T) {
 			t.Fatalf("%d overdue, want the first", got)
 		}
 	}
+	fresh := w.begin(300 * turn) // in the place of the first
 	w.end(first, true, 300*turn)
+	if got, total := w.overdue(300*turn), w.total.Load(); got != 0 || total != 1 {
+		t.Errorf("%d overdue of %d, want none of one", got, total)
+	}
+	w.end(fresh, true, 300*turn)
 	if got, total := w.overdue(300*turn), w.total.Load(); got != 0 || total != 0 {
 		t.Errorf("%d overdue of %d, want none", got, total)
 	}
