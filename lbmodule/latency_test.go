@@ -191,7 +191,8 @@ func TestTimeoutIsSilence(t *testing.T) {
 				}
 			}
 			l := members[0].Latency
-			l.Asked(time.Now()) // by another request, which waits all the while
+			l.Asked(time.Now()) // by two other requests, which wait all the while
+			l.Asked(time.Now())
 			ticket := l.Asked(time.Now())
 			time.Sleep(time.Second)
 			(&request{asked: l, ticket: ticket}).hears(test.err, time.Now())
@@ -262,7 +263,8 @@ func TestHedgeToldNothing(t *testing.T) {
 			h.pool.Latency.Add(10*time.Millisecond, time.Now())
 		}
 		hung := members[0].Latency
-		hung.Asked(time.Now()) // by another request, which waits all the while
+		hung.Asked(time.Now()) // by two other requests, which wait all the while
+		hung.Asked(time.Now())
 		time.Sleep(time.Second)
 		info, _ := dialInfo(q.upstream)
 		r := newRequest(t)

@@ -319,7 +319,7 @@ func TestPeakEWMAFirst(t *testing.T) {
 		t.Errorf("picked %d times while it is to answer its first request and the others are busy", got)
 	}
 	if got := picked(1000, 40); got != 1 {
-		t.Errorf("picked %d times after it has not answered for half a minute, want once", got)
+		t.Errorf("picked %d times after it has not answered for ten seconds and more, want once", got)
 	}
 	// It is picked all the same when there is nobody else.
 	if got := p.PickAt(at(41), []int{1, 2}); got != 0 {
@@ -374,15 +374,17 @@ func TestPeakEWMASilence(t *testing.T) {
 		longest time.Duration
 		told    float64 // when it answered another one; 0 for never
 		load    int64   // of the others
+		alone   bool    // there is but one
 		picked  bool
 	}{
-		"for long":                             {1, 0, 0, 20, false},
-		"for as long as its answers":           {9.98, 0, 0, 20, true},
-		"for no longer than some answer":       {9, 800 * ms, 0, 20, true},
-		"for much longer":                      {1, 800 * ms, 0, 20, false},
-		"but answers others":                   {1, 0, 9.99, 20, true},
-		"and the others have their hands full": {1, 0, 0, 200, true},
-		"for half a minute":                    {-21, 0, 0, 20, true},
+		"for long":                             {1, 0, 0, 20, false, false},
+		"for as long as its answers":           {9.98, 0, 0, 20, false, true},
+		"for no longer than some answer":       {9, 800 * ms, 0, 20, false, true},
+		"for much longer":                      {1, 800 * ms, 0, 20, false, false},
+		"but answers others":                   {1, 0, 9.99, 20, false, true},
+		"and the others have their hands full": {1, 0, 0, 200, false, true},
+		"for ten seconds":                      {-21, 0, 0, 20, false, true},
+		"but it may be a long poll":            {1, 0, 0, 20, true, true},
 	} {
 		members := answering(same(3, 1), 64, 10*ms, 10*ms, 10*ms)
 		hung := members[0].Latency
@@ -391,6 +393,9 @@ func TestPeakEWMASilence(t *testing.T) {
 		}
 		p := PeakEWMA{}.Build(members, nil, nil).(Timed)
 		hung.Asked(at(test.asked))
+		if !test.alone {
+			hung.Asked(at(test.asked))
+		}
 		members[0].Load.Store(1)
 		if test.told > 0 {
 			hung.Told(hung.Asked(at(test.told)), true, at(test.told))

@@ -172,7 +172,7 @@ func (l *Latency) penalty(t uint32) float64 {
 // hangs shows by nothing else.
 func (l *Latency) silent(t uint32) bool {
 	seconds := l.waiting.silentFor(t)
-	return seconds > overdueMore && seconds > overdueAfter(unscale(l.takes.mean())) && seconds > farLonger*l.longest.get(t, longestDecay)
+	return seconds > overdueMore && l.waiting.stuck(t) && seconds > overdueAfter(unscale(l.takes.mean())) && seconds > farLonger*l.longest.get(t, longestDecay)
 }
 
 // avoid notes that a choice has preferred another member, and counts it.

@@ -17,7 +17,7 @@ const (
 	firstTrial, slowTrial, firstFailing, mostFailing = 16, 128, 8, 256
 	// restTicks is how long a member is left alone after its last answer, freshTicks after how long without a trial the next one is a
 	// first one, and silentTicks when a member is given another request although there are some that it does not answer.
-	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 2
+	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 6
 	// slowFaded and failingFaded are about how long a member without an answer stays slower than others, or blamed.
 	slowFaded, failingFaded = ticksPerMinute / 2, ticksPerMinute
 )

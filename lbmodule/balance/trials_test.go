@@ -77,7 +77,7 @@ func TestTrialsAreShared(t *testing.T) {
 	}
 }
 
-// A trial that is not answered is the last one for half a minute; one that goes well is followed by the next at once.
+// A trial that is not answered is the last one for ten seconds; one that goes well is followed by the next at once.
 func TestTrialsFollow(t *testing.T) {
 	l, s := new(Latency), new(trials)
 	for range 100 {
@@ -87,7 +87,7 @@ func TestTrialsFollow(t *testing.T) {
 	for _, test := range []struct {
 		seconds float64
 		want    int
-	}{{2, 0}, {20, 0}, {32, 1}, {33, 0}, {63, 1}} {
+	}{{2, 0}, {10.5, 0}, {12, 1}, {21, 0}, {23, 1}, {40, 1}, {57, 1}} {
 		if got := dueTimes(s, l, Silent, 10_000, test.seconds); got != test.want {
 			t.Errorf("while a request waits, after %v s: %d trials, want %d", test.seconds, got, test.want)
 		}
@@ -173,8 +173,8 @@ func TestTrialsNext(t *testing.T) {
 		t.Errorf("the next trial of one with hope is in %v s", got)
 	}
 	l.Asked(at(0))
-	if got := s.next(l, Silent, tickOf(at(10))); got < 19.9 || got > 20.1 {
-		t.Errorf("the next trial of one that has been silent for ten seconds is in %v s, want 20", got)
+	if got := s.next(l, Silent, tickOf(at(4))); got < 5.9 || got > 6.1 {
+		t.Errorf("the next trial of one that has been silent for four seconds is in %v s, want 6", got)
 	}
 }
 
@@ -186,9 +186,9 @@ func TestAvoided(t *testing.T) {
 		"none":                      {func(*Latency) {}, Avoidance{}},
 		"slow":                      {func(l *Latency) { answers(l, 99, 400*ms, at(0)) }, Avoidance{Cause: Slow, Takes: 400 * ms, Others: 10 * ms}},
 		"failing":                   {func(l *Latency) { failures(l, 9) }, Avoidance{Cause: Failing, Takes: 10 * ms, Others: 10 * ms}},
-		"silent for a moment":       {func(l *Latency) { l.Asked(at(4.5)) }, Avoidance{}},
-		"silent, and faster before": {func(l *Latency) { l.Forget(); answers(l, 99, ms, at(0)); l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
-		"silent":                    {func(l *Latency) { l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
+		"silent for a moment":       {func(l *Latency) { l.Asked(at(4.5)); l.Asked(at(4.5)) }, Avoidance{}},
+		"silent, and faster before": {func(l *Latency) { l.Forget(); answers(l, 99, ms, at(0)); l.Asked(at(1)); l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
+		"silent":                    {func(l *Latency) { l.Asked(at(1)); l.Asked(at(1)) }, Avoidance{Cause: Silent, Takes: 4 * time.Second, Others: 10 * ms}},
 		"unknown":                   {func(l *Latency) { l.Forget() }, Avoidance{}},
 		"unknown, and fails":        {func(l *Latency) { l.Forget(); failures(l, 9) }, Avoidance{Cause: Failing, Others: 10 * ms}},
 	} {

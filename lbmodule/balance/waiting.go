@@ -14,6 +14,7 @@ type waiting struct {
 	shift atomic.Uint32    // a turn is 1<<shift ticks
 
 	heard    atomic.Uint32 // tick of the last answer, or when the first of those who wait began to
+	asked    atomic.Int32  // requests that have begun since the last answer
 	overtook atomic.Uint32 // tick of the last answer that came while another request was overdue; 0 if there was none
 }
 
@@ -46,6 +47,7 @@ func (w *waiting) turn(t uint32) uint32 { return t >> w.shift.Load() }
 
 // begin counts a request from t on. Bound: each turn of the loop but the last is a change that somebody else succeeded with.
 func (w *waiting) begin(t uint32) Ticket {
+	w.asked.Add(1)
 	if w.total.Add(1) == 1 {
 		w.heard.Store(t)
 	}
@@ -66,6 +68,7 @@ func (w *waiting) begin(t uint32) Ticket {
 func (w *waiting) end(k Ticket, answered bool, t uint32) {
 	if answered {
 		w.heard.Store(t)
+		w.asked.Store(0)
 		if w.total.Load() > 1 && w.turn(t)-k.turn <= 1 && w.overdue(t) > 0 {
 			w.overtook.Store(max(t, 1))
 		}
@@ -103,13 +106,25 @@ func (w *waiting) pages(t uint32) int {
 	if n == 0 {
 		return 0
 	}
-	if at := w.overtook.Load(); at == 0 || since(at, t) > overtaking {
+	if !w.overtakes(t) {
 		return 0
 	}
 	if since(w.heard.Load(), t) <= 1<<w.shift.Load() || n <= mostOverdue && n == int(w.total.Load()) {
 		return n
 	}
 	return 0
+}
+
+// overtakes tells whether an answer has come lately while another request was overdue.
+func (w *waiting) overtakes(t uint32) bool {
+	at := w.overtook.Load()
+	return at != 0 && since(at, t) <= overtaking
+}
+
+// stuck tells whether requests wait, and so many have begun since the last answer that it cannot be all slow pages or long polls. A
+// single one may be; where there have been some, so may two.
+func (w *waiting) stuck(t uint32) bool {
+	return w.total.Load() > 0 && (w.asked.Load() > 2 || w.asked.Load() == 2 && !w.overtakes(t))
 }
 
 // silentFor is for how many seconds requests have been waiting and none has been answered.
