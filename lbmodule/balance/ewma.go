@@ -193,13 +193,22 @@ func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	}
 	dearer, cause := p.dearer(a, b, c)
 	winner, loser := b, a
-	if (!again || dearer < 1) && dearer*(loadA/p.weights[a].toMean+1) < loadB/p.weights[b].toMean+1 {
+	if (!again || dearer < 1) && dearer*(p.perWeight(loadA, a)+1) < p.perWeight(loadB, b)+1 {
 		winner, loser = a, b
 	}
 	if (loser == a) != (dearer > 1) {
 		cause = NotAvoided
 	}
 	return duel{winner, loser, cause}
+}
+
+// perWeight is a load in relation to the weight of that position, in whole requests. Whether a fraction counts is drawn at random: one
+// request of a heavy member is less than that of a light one, but not nothing, and must not decide each time.
+func (p *peakEWMA) perWeight(load float64, position int) float64 {
+	if load == 0 || p.uniform {
+		return load
+	}
+	return math.Floor(load/p.weights[position].toMean + rand.Float64())
 }
 
 // loads returns how many requests positions a and b have to do. Slow pages count if a member has far more of them than the other. Whether

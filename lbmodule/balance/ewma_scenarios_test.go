@@ -200,7 +200,7 @@ func TestPeakEWMAScenarios(t *testing.T) {
 			},
 		},
 		{
-			"mixed sizes: requests at a time", simulation{weights: []int{5, 3, 2}, rate: 40, seconds: 300, workers: []int{5, 3, 2}, serve: pages(usual, 0, 0)},
+			"mixed sizes: requests at a time", simulation{weights: []int{5, 3, 2}, rate: 150, seconds: 100, workers: []int{5, 3, 2}, serve: pages(usual, 0, 0)},
 			func(all []served, _ []Member) []scenarioFigure { return ofWeights(all, 5, 3, 2) },
 		},
 		{
