@@ -8,7 +8,7 @@ import "sync/atomic"
 // well is followed by the next at once, until the member is avoided no more.
 type trials struct {
 	avoiding atomic.Uint32 // choices that have avoided somebody since the last trial
-	since    atomic.Uint32 // tick of the first of them
+	since    atomic.Uint32 // tick of the first of them, or of that trial
 }
 
 const (
@@ -43,6 +43,7 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	case since(tried, t) < restTicks || n < every(l, cause, t) || !s.avoiding.CompareAndSwap(n, 0):
 		return false
 	}
+	s.since.Store(t)
 	l.tried.Store(t)
 	l.lastTrial.Store(t)
 	l.trials.Add(1)

@@ -167,6 +167,16 @@ func TestTrialsNext(t *testing.T) {
 	if got := s.next(l, Slow, tickOf(at(93_000))); got > 30 {
 		t.Errorf("after two choices in an hour the next trial is in %v s, and what is known fades in half a minute", got)
 	}
+	// Right after a trial the choices before it say nothing.
+	l, s = new(Latency), new(trials)
+	l.Told(l.Asked(at(0)), true, at(0))
+	dueTimes(s, l, Slow, firstTrial-1, 1)
+	if dueTimes(s, l, Slow, 1, 20) != 1 {
+		t.Fatal("no trial")
+	}
+	if got := s.next(l, Slow, tickOf(at(20.01))); got > 3 {
+		t.Errorf("right after a trial the next one is in %v s", got)
+	}
 	l, s = new(Latency), new(trials)
 	l.Answered(ms, at(0))
 	if got := s.next(l, Slow, tickOf(at(0))); got != 0 {
