@@ -58,6 +58,9 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 		if cause == Silent && l.waiting.silentFor(c.now()) < shownSilence {
 			continue
 		}
+		if cause == Failing && l.hopeful.Load() {
+			continue // it may be a page that fails everywhere, and the next choice tries it
+		}
 		if at == usual || cause == NotAvoided || ratio <= 1 {
 			continue
 		}
