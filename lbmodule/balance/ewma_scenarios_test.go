@@ -78,6 +78,10 @@ func TestPeakEWMAScenarios(t *testing.T) {
 		least, most := windows(all, n, from, to)
 		return []scenarioFigure{{"least % of a fair share", 100 * least, 85, 200}, {"most", 100 * most, 0, 115}}
 	}
+	unnoticed := func(all []served, _ []Member) []scenarioFigure {
+		all = between(all, 2, 32)
+		return []scenarioFigure{p99(all, 1.5*usual), share(all, 0.02)}
+	}
 	for _, test := range []struct {
 		name  string
 		setup simulation
@@ -113,17 +117,11 @@ func TestPeakEWMAScenarios(t *testing.T) {
 		},
 		{
 			"one of five +300 ms", simulation{weights: same(5, 1), rate: 400, seconds: 32, serve: spoilt(usual, late(0.310))},
-			func(all []served, _ []Member) []scenarioFigure {
-				all = between(all, 2, 32)
-				return []scenarioFigure{p99(all, 1.5*usual), share(all, 0.02)}
-			},
+			unnoticed,
 		},
 		{
 			"one of five ten times as slow", simulation{weights: same(5, 1), rate: 400, seconds: 32, serve: spoilt(usual, late(0.100))},
-			func(all []served, _ []Member) []scenarioFigure {
-				all = between(all, 2, 32)
-				return []scenarioFigure{p99(all, 1.5*usual), share(all, 0.02)}
-			},
+			unnoticed,
 		},
 		{
 			"two of five +300 ms", simulation{weights: same(5, 1), rate: 400, seconds: 32, serve: func(i int, _ float64, random *rand.Rand) (float64, bool) {

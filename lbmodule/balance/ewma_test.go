@@ -151,6 +151,24 @@ func TestPeakEWMACounts(t *testing.T) {
 	}
 }
 
+// However many are drawn for it, a choice brings the next trial nearer by one.
+func TestPeakEWMACountsForTrialsOnce(t *testing.T) {
+	members := answering(same(8, 1), 64, 10*ms, 80*ms, 310*ms, 310*ms, 310*ms, 310*ms, 310*ms, 310*ms)
+	counted(t, members, 100, at(0)) // which find out
+	for _, m := range members {
+		m.Latency.Told(m.Latency.Asked(at(1)), true, at(1)) // so that none has a trial at that time
+		m.Latency.suspect.Store(true)
+	}
+	p := PeakEWMA{}.Build(members, nil, nil).(*peakEWMA)
+	const picks = 500
+	for range picks {
+		release(p, members, p.PickAt(at(1), []int{0}))
+	}
+	if got := p.trials.avoiding.Load(); got > picks {
+		t.Errorf("%d choices that avoided somebody, of %d", got, picks)
+	}
+}
+
 // Slow pages do not count as load, unless they are what there is to do, or are far more than the other's.
 func TestPeakEWMALoads(t *testing.T) {
 	const picks = 1000
