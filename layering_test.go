@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"lbmodule/dashboard":   nil,
 	"lbmodule/engine":      nil,
 	"lbmodule/overlay":     nil,
+	"lbmodule/course":      {"lbmodule/pool"},
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
 	"breaker":              nil,
@@ -41,7 +42,7 @@ var arrows = map[string][]string{
 
 // cores are the packages that know no framework.
 var cores = []string{
-	"lbmodule/balance", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
+	"lbmodule/balance", "lbmodule/course", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
 	"command/api", "command/plain", "command/top",
 }
 

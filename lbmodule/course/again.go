@@ -1,0 +1,259 @@
+package course
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// maxSuspects is how many backends another attempt passes over because they failed last.
+const maxSuspects = 3
+
+// Ended goes on when the answer to an attempt has begun, or the attempt has failed.
+func (c *Course) Ended(f *Facts, now time.Time) Step {
+	c.judge(f, now)
+	if f.Kind == Answered && !c.rules.Retry.concerns(f.Status, c.call.Status) {
+		return c.give()
+	}
+	c.answered, c.overload = f.Kind == Answered, f.RetryAfter
+	reason, ok := c.reasonFor(f)
+	ok = ok && c.request.Untold()
+	holds := c.lost && c.rules.Hold > 0 && !f.Gone && !f.BodyFailed && c.request.Rewindable()
+	if c.choice.Lease.Held() && (ok || holds) {
+		c.tried = append(c.tried, c.choice.Lease.Index())
+	}
+	c.mayHold = holds
+	if ok && (!holds || c.others()) {
+		c.reason = reason
+		return c.reserve(now)
+	}
+	return c.noneLeft(now)
+}
+
+// give ends the course with the answer of the current attempt.
+func (c *Course) give() Step {
+	c.phase = over
+	c.leave()
+	return Step{Do: Give}
+}
+
+// noneLeft goes on when no other attempt follows by the rules for retries. A request that found no connection may wait for one:
+// nothing was sent.
+func (c *Course) noneLeft(now time.Time) Step {
+	switch {
+	case c.mayHold:
+		return c.holdOut(now)
+	case c.answered:
+		return c.give()
+	default:
+		c.phase = over
+		return Step{Do: Fail}
+	}
+}
+
+// concerns tells whether an answer may be one that is dropped for another attempt.
+func (r *RetryRules) concerns(status int, call GRPC) bool {
+	return r.Stock != nil && r.Stock.Answers || r.Statuses.Has(status, call)
+}
+
+// reasonFor tells why the attempt should be made again; ok is false if it should not.
+func (c *Course) reasonFor(f *Facts) (reason pool.RetryReason, ok bool) {
+	rules := &c.rules.Retry
+	switch {
+	case rules.Attempts > 0 && c.attempts-c.unsent >= rules.Attempts, f.Gone, f.BodyFailed, f.NoDescriptors:
+		return 0, false
+	case f.Kind == Answered:
+		reason = pool.RetryStatus
+	case f.Kind == NotConnected:
+		reason = pool.RetryConnect
+	case f.Kind == TimedOut:
+		reason = pool.RetryTimeout
+	default:
+		reason = pool.RetryReset
+	}
+	switch {
+	case rules.Stock != nil:
+		ok = c.request.Wanted(reason)
+	case reason == pool.RetryConnect:
+		ok = rules.On[reason]
+	default:
+		ok = rules.On[reason] && c.repeatable()
+	}
+	return reason, ok && c.request.Rewindable()
+}
+
+// others tells whether there are backends that the request has not been to.
+func (c *Course) others() bool {
+	if c.rules.Strict && c.session.bound {
+		return false
+	}
+	return c.view.Snapshot().Others(c.tried)
+}
+
+// reserve chooses the backend of another attempt and reserves a slot on it. It waits where that makes sense.
+func (c *Course) reserve(now time.Time) Step {
+	if !c.answered {
+		c.choice.Lease.Release() // it is of no use any more, and its backend may be the only one
+	}
+	rules := &c.rules.Retry
+	if s := rules.Stock; s != nil {
+		c.waited = false
+		switch {
+		case s.Duration > 0 && c.stockLeft(now) <= 0:
+			return c.noneLeft(now)
+		case c.lost && s.waits() && !c.others():
+			// Members that are back are found sooner than by asking them in turn.
+			c.view.Lose(c.tried, now)
+			c.waited = true
+			return c.reserveStock(now)
+		default:
+			return c.pause(pausingStock, s.Interval, now)
+		}
+	}
+	next, err := c.chooseNext(now)
+	if err != nil {
+		return c.noneLeft(now)
+	}
+	same := next.Lease.Held() && slices.Contains(c.tried, next.Lease.Index())
+	if next.Lease.Held() && (c.reason != pool.RetryConnect && c.view.Doubtful(next.Lease.Index(), now) || same && c.answered && c.overload) {
+		next.Lease.Abandon()
+		return c.noneLeft(now)
+	}
+	if same {
+		// A pause helps the backend that has just failed; it would not help another one.
+		next.Lease.Abandon()
+		return c.pause(pausingSame, rand.N(max(min(rules.Base<<min(c.attempts-1, 20), rules.Max), 1)), now)
+	}
+	return c.spend(next, false, now)
+}
+
+// reserveSame goes on after the pause before another attempt at a backend that the request has been to.
+func (c *Course) reserveSame(now time.Time) Step {
+	next, err := c.chooseNext(now)
+	if err != nil {
+		return c.noneLeft(now)
+	}
+	return c.spend(next, false, now)
+}
+
+// reserveStock goes on after waiting as the words of reverse_proxy say.
+func (c *Course) reserveStock(now time.Time) Step {
+	s := c.rules.Retry.Stock
+	c.snapshot = c.view.Snapshot()
+	next, err := c.chooseNext(now)
+	if err == nil && c.waited && next.Lease.Held() && next.Lease.Dead() {
+		next.Lease.Abandon() // the snapshot does not show that yet
+		err = pool.ErrNone
+	}
+	switch {
+	case err == nil && c.waited:
+		c.choice = next
+		return c.send(true)
+	case err == nil:
+		return c.spend(next, c.lost && s.waits(), now)
+	case c.answered || s.Duration == 0:
+		return c.noneLeft(now) // an answer is better than waiting for another
+	}
+	if step, ok := c.look(lookingAgain, now); ok {
+		return step
+	}
+	return c.noneLeft(now)
+}
+
+// pause waits for d, unless the client does not wait as long.
+func (c *Course) pause(p phase, d time.Duration, now time.Time) Step {
+	if deadline, ok := c.request.Deadline(); ok && deadline.Sub(now) <= d {
+		return c.noneLeft(now)
+	}
+	if c.phase, c.slept = p, now; d <= 0 {
+		return c.Resume(Elapsed, now)
+	}
+	return Step{Do: Wait, Until: now.Add(d)}
+}
+
+// chooseNext chooses the backend of another attempt and reserves a slot on it: one that this request has not been to, and that did not
+// fail when it was asked last, if there is one at hand.
+func (c *Course) chooseNext(now time.Time) (Choice, error) {
+	members, err := c.source.Members(true)
+	if err != nil {
+		return Choice{}, err
+	}
+	c.enter(members)
+	best, err := c.acquire(c.tried, now)
+	avoid := c.tried
+	for range maxSuspects {
+		if err != nil || !c.suspect(&best) {
+			break
+		}
+		avoid = append(slices.Clip(avoid), best.Lease.Index())
+		other, none := c.acquire(avoid, now)
+		if none != nil {
+			break
+		}
+		if c.suspect(&other) || slices.Contains(avoid, other.Lease.Index()) {
+			other.Lease.Abandon()
+			continue
+		}
+		best.Lease.Abandon()
+		best = other
+	}
+	return best, err
+}
+
+// suspect tells whether that choice is a backend that failed when it was asked last, though not by this request.
+func (c *Course) suspect(choice *Choice) bool {
+	l := &choice.Lease
+	return l.Held() && !slices.Contains(c.tried, l.Index()) && c.view.Suspect(l.Index())
+}
+
+// spend takes the retry from the pool's budget and makes an attempt on next the next step. If free, nothing has been sent yet, and there
+// is another attempt even when the budget is spent. Then so many connections are being refused that the backends tried are taken for dead at
+// once, so that no other request has to try them.
+func (c *Course) spend(next Choice, free bool, now time.Time) Step {
+	if !c.pool.SpendRetry(c.rules.Retry.Budget, c.reason, now) {
+		if !free {
+			next.Lease.Abandon()
+			return c.noneLeft(now)
+		}
+		c.view.Lose(c.tried, now)
+	}
+	c.choice.Lease.Release() // of an answer that is dropped
+	c.choice = next
+	return c.send(true)
+}
+
+// holdOut chooses the backend of another attempt after one that found no connection, when by the rules for retries no other follows, or
+// there is nobody to make it to. The backends tried are dead then; the request goes to another, or waits for one to be back. That costs
+// nothing of what retries may cost, because the request has not been sent.
+func (c *Course) holdOut(now time.Time) Step {
+	rules := &c.rules.Retry
+	c.mayHold = false
+	if retries := rules.Attempts != 1 && (rules.Stock != nil || rules.On[pool.RetryConnect]); !retries && c.others() {
+		c.phase = over
+		return Step{Do: Fail}
+	}
+	c.choice.Lease.Release()
+	c.view.Lose(c.tried, now)
+	c.unsent++
+	c.patience = now.Add(c.rules.Hold)
+	c.retrying, c.before, c.reason = true, c.holds, pool.RetryConnect
+	return c.choose(now)
+}
+
+// afterHold ends what holdOut began; err is why nobody was found.
+func (c *Course) afterHold(err error) Step {
+	c.retrying = false
+	if err != nil {
+		return c.refuse(err)
+	}
+	if c.holds > c.before {
+		c.releases++
+	}
+	if c.releases > maxReleases {
+		c.choice.Lease.Abandon()
+		return c.refuse(pool.ErrNone)
+	}
+	return c.send(true)
+}

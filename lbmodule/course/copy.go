@@ -1,0 +1,95 @@
+package course
+
+import (
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// Copy is what a copy of a request goes by that is sent to another backend while the first attempt waits for its answer. Unlike the
+// course it may be used by another goroutine meanwhile.
+type Copy struct {
+	rules   *Rules
+	pool    *pool.Pool
+	members Members
+	key     pool.Key
+	origin  pool.Origin
+	first   int // position of the backend of the first attempt
+}
+
+// Copy returns what a copy of the request may be sent by, and after which time. ok is false if there is to be none. The request must have
+// no body.
+func (c *Course) Copy(now time.Time) (copied Copy, after time.Duration, ok bool) {
+	// A session's other backend would not know it.
+	if !c.rules.Hedge.On || c.attempts > 1 || c.rules.Sessions || !c.choice.Lease.Held() || c.request.Upgrade() || !c.request.Idempotent() {
+		return Copy{}, 0, false
+	}
+	after, known := c.pool.Latency.Quantile(c.rules.Hedge.Percentile, now)
+	if !known || after <= 0 {
+		return Copy{}, 0, false
+	}
+	return Copy{c.rules, c.pool, c.members, c.key, c.origin, c.choice.Lease.Index()}, after, true
+}
+
+// Choose chooses the backend of the copy and reserves a slot on it, if there is another one and the budgets allow a copy.
+func (k *Copy) Choose(now time.Time) (Choice, bool) {
+	if k.pool.QueueLength() > 0 || isSuperseded(k.members) {
+		return Choice{}, false
+	}
+	lease, err := k.members.View().AcquireFor(k.key, []int{k.first}, false)
+	if err != nil {
+		return Choice{}, false
+	}
+	if lease.Index() == k.first || !k.pool.SpendHedge(k.rules.Hedge.MaxExtra, k.rules.Retry.Budget, now) {
+		lease.Abandon()
+		return Choice{}, false
+	}
+	return Choice{k.members.Target(lease.Index()), lease}, true
+}
+
+// isSuperseded tells whether others are in the place of these members: some of these may have been taken out.
+func isSuperseded(m Members) bool {
+	first, second := m.Superseded()
+	select {
+	case <-first:
+		return true
+	case <-second:
+		return true
+	default:
+		return false
+	}
+}
+
+// Good tells whether an answer to the copy is to be preferred to another one that is still to come.
+func (k *Copy) Good(f *Facts) bool { return k.rules.Good(f) }
+
+// Lost books what a copy says about its backend that is not the answer, and gives its slot back. It returns what it said.
+func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
+	outcome := k.rules.classify(f)
+	if k.rules.Good(f) {
+		outcome = pool.Ignored
+	}
+	if l := choice.Lease.Latency(); outcome == pool.Failure || f.Kind == Answered && f.speaksAgainst() {
+		l.Failed(f.Took, now)
+	} else {
+		l.Unanswered(f.Took, now)
+	}
+	choice.Lease.Judge(pool.Verdict{Outcome: outcome, Refused: f.Unreachable, Origin: k.origin}, now)
+	choice.Lease.Release()
+	return outcome
+}
+
+// Overtaken makes the copy the current attempt, because it was answered first. f tells how the first attempt ended; it is nil if that was
+// given up for the copy, so long after it began.
+func (c *Course) Overtaken(f *Facts, copied Choice, after time.Duration, now time.Time) {
+	if f == nil {
+		c.choice.Lease.Latency().Unanswered(after, now)
+		c.outcome = pool.Ignored
+	} else {
+		c.judge(f, now)
+		c.choice.Lease.Judge(c.verdict, now)
+	}
+	c.choice.Lease.Release()
+	c.choice = copied
+	c.attempts++
+}
