@@ -22,7 +22,7 @@ var arrows = map[string][]string{
 	"command/plain":        {"command/api"},
 	"command/top":          {"command/api", "command/plain"},
 	"caddyfile":            {"caddyapp", "lbmodule", "ratelimit"},
-	"lbmodule":             {"caddyapp", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
+	"lbmodule":             {"caddyapp", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck", "healthcheck/probe"},
 	"lbmodule/dashboard":   nil,
 	"lbmodule/engine":      nil,
 	"lbmodule/overlay":     nil,
@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"lbmodule/balance":     nil,
 	"breaker":              nil,
 	"healthcheck":          nil,
+	"healthcheck/probe":    {"healthcheck"},
 	"ratelimit":            {"caddyapp", "ratelimit/bucket", "ratelimit/redisstore"},
 	"caddyapp":             nil,
 	"ratelimit/bucket":     nil,
@@ -42,11 +43,33 @@ var arrows = map[string][]string{
 
 // cores are the packages that know no framework.
 var cores = []string{
-	"lbmodule/balance", "lbmodule/course", "lbmodule/dashboard", "lbmodule/engine", "lbmodule/overlay", "lbmodule/pool", "breaker", "healthcheck", "ratelimit/bucket",
-	"command/api", "command/plain", "command/top",
+	"breaker",
+	"command/api",
+	"command/plain",
+	"command/top",
+	"healthcheck",
+	"healthcheck/probe",
+	"lbmodule/balance",
+	"lbmodule/course",
+	"lbmodule/dashboard",
+	"lbmodule/engine",
+	"lbmodule/overlay",
+	"lbmodule/pool",
+	"ratelimit/bucket",
 }
 
-var frameworks = []string{"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/"}
+var frameworks = []string{"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/", "go.opentelemetry.io/"}
+
+// pure are the cores that do not even know HTTP.
+var pure = []string{
+	"breaker",
+	"healthcheck",
+	"lbmodule/balance",
+	"lbmodule/course",
+	"lbmodule/overlay",
+	"lbmodule/pool",
+	"ratelimit/bucket",
+}
 
 func TestLayering(t *testing.T) {
 	// One line a package: its path, then what it imports.
@@ -76,6 +99,9 @@ func TestLayering(t *testing.T) {
 					t.Errorf("%s depends on %s: the cores know no framework", core, dep)
 				}
 			}
+			if dep == "net/http" && slices.Contains(pure, core) {
+				t.Errorf("%s depends on %s", core, dep)
+			}
 		}
 	}
 }
@@ -100,7 +126,7 @@ func goList(t *testing.T, args ...string) []string {
 
 // TestFileSizes keeps rooms small: a file that outgrows this has two things in it.
 func TestFileSizes(t *testing.T) {
-	const most = 400
+	const most = 500
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err

@@ -14,6 +14,9 @@ type Result struct {
 // OK tells whether the probe passed.
 func (r Result) OK() bool { return r.Err == nil }
 
+// StatusRange is a range of HTTP status codes, both ends included.
+type StatusRange struct{ First, Last int }
+
 // Status is what is held of a backend.
 type Status uint8
 

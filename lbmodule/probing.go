@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/healthcheck/probe"
 )
 
 // dialInfoKey is where reverse_proxy's transports look for the address to connect to.
@@ -72,9 +73,9 @@ func (h *Handler) loadProbing(ctx caddy.Context, transport http.RoundTripper, ra
 }
 
 // of returns the check of the backend with that address.
-func (p *probing) of(address string) (healthcheck.Check, error) {
+func (p *probing) of(address string) (probe.Check, error) {
 	prober, err := p.prober(address)
-	return healthcheck.Check{
+	return probe.Check{
 		Key:          p.check.key(address, p.raw),
 		Prober:       prober,
 		Interval:     time.Duration(p.check.Interval),
@@ -83,24 +84,24 @@ func (p *probing) of(address string) (healthcheck.Check, error) {
 	}, err
 }
 
-func (p *probing) prober(address string) (healthcheck.Prober, error) {
+func (p *probing) prober(address string) (probe.Prober, error) {
 	t, err := p.target(address)
 	if err != nil {
 		return nil, err
 	}
 	switch p.check.Type {
 	case "tcp":
-		return &healthcheck.TCP{Dial: t.dialer(p.transport)}, nil
+		return &probe.TCP{Dial: t.dialer(p.transport)}, nil
 	case "tls":
-		return &healthcheck.TLS{Dial: t.dialer(p.transport), Config: t.tlsConfig(p.transport)}, nil
+		return &probe.TLS{Dial: t.dialer(p.transport), Config: t.tlsConfig(p.transport)}, nil
 	case "grpc":
-		return &healthcheck.GRPC{Transport: p.transport, Prepare: t.prepare, URL: t.url(p.transport).String(), Service: p.check.Service}, nil
+		return &probe.GRPC{Transport: p.transport, Prepare: t.prepare, URL: t.url(p.transport).String(), Service: p.check.Service}, nil
 	default:
 		return p.httpProber(t, address)
 	}
 }
 
-func (p *probing) httpProber(t target, address string) (healthcheck.Prober, error) {
+func (p *probing) httpProber(t target, address string) (probe.Prober, error) {
 	c := p.check
 	uri, err := url.Parse(c.URI)
 	if err != nil {
@@ -112,7 +113,7 @@ func (p *probing) httpProber(t target, address string) (healthcheck.Prober, erro
 	// are JSON there more often than placeholders.
 	repl := caddy.NewReplacer()
 	repl.Set("http.reverse_proxy.active.target_upstream", address)
-	prober := &healthcheck.HTTP{
+	prober := &probe.HTTP{
 		Transport: p.transport, Prepare: t.prepare, Method: c.Method, URL: u.String(), Header: make(http.Header),
 		Body: repl.ReplaceKnown(c.Body, ""), FollowRedirects: c.FollowRedirects,
 		Status: p.status, Match: p.match, MaxBody: c.MaxSize,
@@ -213,7 +214,7 @@ func (t target) speaksHTTP1(transport http.RoundTripper) bool {
 }
 
 // dialer connects as the transport does, where that can be known.
-func (t target) dialer(transport http.RoundTripper) healthcheck.Dialer {
+func (t target) dialer(transport http.RoundTripper) probe.Dialer {
 	dial := new(net.Dialer).DialContext
 	if h, ok := transport.(*reverseproxy.HTTPTransport); ok && h.Transport != nil && h.Transport.DialContext != nil {
 		dial = h.Transport.DialContext

@@ -6,12 +6,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/healthcheck/probe"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // checker makes the active checks of all configs: those of a new config go on where those of the old one were.
-var checker healthcheck.Checker
+var checker probe.Checker
 
 // watching has the members of one set probed, and tried when they are dead, while its config serves.
 type watching struct {

@@ -200,14 +200,14 @@ type Observer struct {
 	Elsewhere bool
 }
 
-// State implements [healthcheck.Observer].
+// State implements [probe.Observer].
 func (o Observer) State() healthcheck.State {
 	o.Member.mu.Lock()
 	defer o.Member.mu.Unlock()
 	return o.Member.vitals.state
 }
 
-// Observe implements [healthcheck.Observer].
+// Observe implements [probe.Observer].
 func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	m, now := o.Member, r.Time.Add(r.Took)
 	unreached := r.Refused && !o.Elsewhere

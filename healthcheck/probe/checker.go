@@ -1,4 +1,4 @@
-package healthcheck
+package probe
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ballastlb/ballast/healthcheck"
 )
 
 // Prober makes one probe. It returns a code, 0 if there is none, and why the probe failed. It must return when ctx
@@ -33,9 +35,9 @@ type Check struct {
 // Observer is told the results of a check and returns what it makes of them. Observers are compared: watching one
 // check with equal observers is watching it once. Observe is called by one goroutine at a time.
 type Observer interface {
-	Observe(Result) State
+	Observe(healthcheck.Result) healthcheck.State
 	// State is what Observe returned last.
-	State() State
+	State() healthcheck.State
 }
 
 const (
@@ -68,7 +70,7 @@ type Checker struct {
 type target struct {
 	phase float64       // where in the interval its probes are, 0 to 1
 	stop  func()        // ends run
-	wake  chan struct{} // has run look at what is due anew
+	wake  chan struct{} // has run work out anew when the next probe is due
 
 	hurried atomic.Bool // the next probe is due now
 
@@ -88,8 +90,8 @@ func (c *Checker) Watch(check Check, o Observer) (stop func()) {
 	}
 	t.mu.Lock()
 	t.check = check
-	if t.observers[o]++; t.observers[o] == 1 && o.State().Status == Unknown {
-		t.look()
+	if t.observers[o]++; t.observers[o] == 1 && o.State().Status == healthcheck.Unknown {
+		t.reschedule()
 	}
 	t.mu.Unlock()
 	return sync.OnceFunc(func() { c.unwatch(check.Key, t, o) })
@@ -102,23 +104,16 @@ func (c *Checker) Hurry(key string) {
 	defer c.mu.Unlock()
 	if t := c.targets[key]; t != nil {
 		t.hurried.Store(true)
-		t.look()
+		t.reschedule()
 	}
 }
 
-// look has run look at what is due anew.
-func (t *target) look() {
+// reschedule wakes run to work out anew when the next probe is due.
+func (t *target) reschedule() {
 	select {
 	case t.wake <- struct{}{}:
 	default:
 	}
-}
-
-// Checks is the number of checks being made.
-func (c *Checker) Checks() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.targets)
 }
 
 // open starts a target. It is called with c.mu held.
@@ -206,7 +201,7 @@ func (t *target) run(ctx context.Context, first time.Time) {
 			}
 			open = latest
 		}
-		r := probe(ctx, check)
+		r := makeProbe(ctx, check)
 		if ctx.Err() != nil {
 			return
 		}
@@ -222,8 +217,8 @@ func (t *target) run(ctx context.Context, first time.Time) {
 	}
 }
 
-// probe makes one probe. A prober that panics has failed.
-func probe(ctx context.Context, c Check) (r Result) {
+// makeProbe makes one probe. A prober that panics has failed.
+func makeProbe(ctx context.Context, c Check) (r healthcheck.Result) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	var conn connecting
@@ -277,16 +272,16 @@ func (t *target) watchers() []Observer {
 }
 
 // tell tells all observers, with no lock held, and returns what they make of it.
-func (t *target) tell(r Result) []State {
-	var states []State
+func (t *target) tell(r healthcheck.Result) []healthcheck.State {
+	var states []healthcheck.State
 	for _, o := range t.watchers() {
 		states = append(states, o.Observe(r))
 	}
 	return states
 }
 
-func (t *target) observed() []State {
-	var states []State
+func (t *target) observed() []healthcheck.State {
+	var states []healthcheck.State
 	for _, o := range t.watchers() {
 		states = append(states, o.State())
 	}
@@ -296,7 +291,7 @@ func (t *target) observed() []State {
 // known tells whether no observer waits for a first result.
 func (t *target) known() bool {
 	for _, s := range t.observed() {
-		if s.Status == Unknown {
+		if s.Status == healthcheck.Unknown {
 			return false
 		}
 	}
@@ -311,13 +306,13 @@ type pacer struct {
 
 // next returns when the probe after the one that began at start is due. A change that is pending for any observer
 // makes it hurry; a backend that is down for all of them is probed less and less often.
-func (p *pacer) next(c Check, start time.Time, states []State, failures int) time.Time {
+func (p *pacer) next(c Check, start time.Time, states []healthcheck.State, failures int) time.Time {
 	down := len(states) > 0
 	for _, s := range states {
 		if s.Pending() {
 			return start.Add(shorten(c.FastInterval))
 		}
-		down = down && s.Status == Down
+		down = down && s.Status == healthcheck.Down
 	}
 	if down && failures > 0 {
 		factor := min(math.Pow(growth, float64(failures-1)), maxGrowth)

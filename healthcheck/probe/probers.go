@@ -1,4 +1,4 @@
-package healthcheck
+package probe
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/ballastlb/ballast/healthcheck"
 )
 
 const (
@@ -36,17 +38,14 @@ type HTTP struct {
 	Body            string
 	FollowRedirects bool
 
-	Status  []StatusRange  // one of them must hold the status; empty: 200 to 299
-	Match   *regexp.Regexp // must match the answer's body; nil: anything does
-	MaxBody int64          // how much of the body is looked at, in bytes; 0 for 1 MiB
+	Status  []healthcheck.StatusRange // one of them must hold the status; empty: 200 to 299
+	Match   *regexp.Regexp            // must match the answer's body; nil: anything does
+	MaxBody int64                     // how much of the body is looked at, in bytes; 0 for 1 MiB
 
 	conn keptConn // with Dial
 }
 
-// StatusRange is a range of HTTP status codes, both ends included.
-type StatusRange struct{ First, Last int }
-
-var success = []StatusRange{{200, 299}}
+var success = []healthcheck.StatusRange{{First: 200, Last: 299}}
 
 // Probe implements [Prober].
 func (p *HTTP) Probe(ctx context.Context) (int, error) {

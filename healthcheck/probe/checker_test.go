@@ -1,4 +1,4 @@
-package healthcheck
+package probe
 
 import (
 	"context"
@@ -11,16 +11,18 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ballastlb/ballast/healthcheck"
 )
 
 // backend is a Prober and an Observer: it answers as it is told and notes when it was asked.
 type backend struct {
-	thresholds Thresholds
+	thresholds healthcheck.Thresholds
 
 	mu     sync.Mutex
 	err    error
 	takes  time.Duration
-	state  State
+	state  healthcheck.State
 	probes []time.Time
 	flips  []time.Time
 }
@@ -38,7 +40,7 @@ func (b *backend) Probe(ctx context.Context) (int, error) {
 	}
 }
 
-func (b *backend) Observe(r Result) State {
+func (b *backend) Observe(r healthcheck.Result) healthcheck.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	after := b.state.After(r.OK(), b.thresholds)
@@ -49,7 +51,7 @@ func (b *backend) Observe(r Result) State {
 	return after
 }
 
-func (b *backend) State() State {
+func (b *backend) State() healthcheck.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.state
@@ -77,7 +79,7 @@ func check(key string, p Prober) Check {
 func TestCadence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Checker
-		b := &backend{thresholds: Thresholds{Rise: 2, Fall: 3}}
+		b := &backend{thresholds: healthcheck.Thresholds{Rise: 2, Fall: 3}}
 		start := time.Now()
 		defer c.Watch(check("a", b), b)()
 		synctest.Wait()
@@ -105,7 +107,7 @@ func TestDetection(t *testing.T) {
 			for round := range 50 {
 				synctest.Test(t, func(t *testing.T) {
 					var c Checker
-					b := &backend{thresholds: Thresholds{Rise: 2, Fall: 3}}
+					b := &backend{thresholds: healthcheck.Thresholds{Rise: 2, Fall: 3}}
 					defer c.Watch(check("a", b), b)()
 					time.Sleep(time.Minute + time.Duration(round)*100*time.Millisecond)
 					b.set(errDown, takes)
@@ -137,7 +139,7 @@ func TestSlowProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Checker
 		var running, most atomic.Int32
-		b := &backend{thresholds: Thresholds{Rise: 1, Fall: 100}}
+		b := &backend{thresholds: healthcheck.Thresholds{Rise: 1, Fall: 100}}
 		slow := proberFunc(func(ctx context.Context) (int, error) {
 			most.Store(max(most.Load(), running.Add(1)))
 			defer running.Add(-1)
@@ -168,7 +170,7 @@ type proberFunc func(ctx context.Context) (int, error)
 func (f proberFunc) Probe(ctx context.Context) (int, error) { return f(ctx) }
 
 func TestPanickingProber(t *testing.T) {
-	r := probe(t.Context(), Check{Timeout: time.Second, Prober: proberFunc(func(context.Context) (int, error) { panic("oh") })})
+	r := makeProbe(t.Context(), Check{Timeout: time.Second, Prober: proberFunc(func(context.Context) (int, error) { panic("oh") })})
 	if r.OK() || r.Refused {
 		t.Errorf("got %+v, want a failure", r)
 	}
@@ -221,8 +223,8 @@ func TestSpread(t *testing.T) {
 		for _, stop := range stops {
 			stop()
 		}
-		if c.Checks() != 0 {
-			t.Errorf("%d checks after all have stopped", c.Checks())
+		if checks(&c) != 0 {
+			t.Errorf("%d checks after all have stopped", checks(&c))
 		}
 	})
 }
@@ -234,13 +236,13 @@ func TestSharing(t *testing.T) {
 		b, other := &backend{}, &backend{}
 		stop := []func(){c.Watch(check("a", b), b), c.Watch(check("a", b), b), c.Watch(check("a", b), other)}
 		time.Sleep(time.Minute)
-		if c.Checks() != 1 {
-			t.Errorf("%d checks, want 1", c.Checks())
+		if checks(&c) != 1 {
+			t.Errorf("%d checks, want 1", checks(&c))
 		}
 		if probes, _ := b.seen(); len(probes) > 14 {
 			t.Errorf("%d probes in a minute, want 13", len(probes))
 		}
-		if b.State().Status != Up || other.State().Status != Up {
+		if b.State().Status != healthcheck.Up || other.State().Status != healthcheck.Up {
 			t.Errorf("states %v and %v, want both up", b.State(), other.State())
 		}
 		stop[0]()
@@ -299,7 +301,7 @@ func TestWakingUp(t *testing.T) {
 	late := Check{Key: "a", Interval: 5 * time.Second, FastInterval: time.Second, Timeout: time.Second}
 	var p pacer
 	start := time.Now()
-	due := p.next(late, start, []State{{Status: Up}}, 0)
+	due := p.next(late, start, []healthcheck.State{{Status: healthcheck.Up}}, 0)
 	woke := start.Add(time.Hour)
 	next := p.next(late, woke, nil, 0)
 	// A turn, the jitter after it, and the moment that is shared with others.
@@ -313,7 +315,7 @@ func TestWakingUp(t *testing.T) {
 	// Fifty that wake together are spread over the interval: each has its turn where it had it before the sleep.
 	for i := range 50 {
 		p := pacer{phase: float64(i) / 50}
-		p.next(late, start, []State{{Status: Up}}, 0)
+		p.next(late, start, []healthcheck.State{{Status: healthcheck.Up}}, 0)
 		turn := time.Duration(p.phase * float64(late.Interval))
 		if i == 0 {
 			turn = late.Interval // the turn at the moment of waking up is the one that this probe has had
@@ -329,7 +331,7 @@ func TestWakingUp(t *testing.T) {
 func TestHurry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Checker
-		b := &backend{thresholds: Thresholds{Rise: 2, Fall: 3}}
+		b := &backend{thresholds: healthcheck.Thresholds{Rise: 2, Fall: 3}}
 		b.set(errDown, 0)
 		stop := c.Watch(check("a", b), b)
 		time.Sleep(5 * time.Minute)
@@ -345,9 +347,16 @@ func TestHurry(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if b.State().Status != Up {
+		if b.State().Status != healthcheck.Up {
 			t.Errorf("state %+v soon after, want up", b.State())
 		}
 		stop()
 	})
+}
+
+// checks is the number of checks being made.
+func checks(c *Checker) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.targets)
 }
