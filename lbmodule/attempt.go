@@ -34,7 +34,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		res, err = nil, errTryTimeout
 	}
 	q.hears(err, now)
-	q.call = newGRPCCall(original, res, q.live.started, now)
+	q.call = newGRPCCall(original, res, q.live.Started(), now)
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
 	if err == nil && !q.h.retries.lookAt(res, q.call.status) {
 		return q.pass(original, res), nil
@@ -232,7 +232,7 @@ func (q *request) end() {
 	}
 	q.lease.Release()
 	q.leave()
-	q.live.done()
+	q.live.Done()
 	q.body.detach()
 	q.tunnel.finish()
 	q.body.forget()

@@ -51,7 +51,7 @@ type request struct {
 	holds    int        // how often it waited for a backend to be back
 	releases int        // how often it went on after that, having found a backend gone
 
-	live  liveRequest
+	live  pool.LiveRequest
 	debug bool // the client is told how backends were chosen
 
 	body     *requestBody  // nil if there is none
@@ -109,7 +109,7 @@ func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Ups
 		}
 	}
 	q.attempts++
-	q.live.at(q.upstream.Dial)
+	q.live.At(q.upstream.Dial)
 	if q.debug {
 		q.explain(w)
 	}
@@ -243,7 +243,7 @@ func (q *request) justCame() time.Time {
 	if q.attempts > 0 || q.queued > 0 || q.h.Queue.enabled() {
 		return time.Time{}
 	}
-	return q.live.started
+	return q.live.Started()
 }
 
 // enter makes set the one that the request chooses from.

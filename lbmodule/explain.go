@@ -36,6 +36,26 @@ type candidate struct {
 	InFlight        int64    `json:"in_flight"`
 }
 
+// liveView is a request that is being served, as it is shown.
+type liveView struct {
+	ID       string    `json:"id"`
+	Backend  string    `json:"backend"`
+	Since    time.Time `json:"since"`
+	Attempts int       `json:"attempts"`
+}
+
+// showLive shows requests that are being served.
+func (h *Handler) showLive(all []pool.LiveView) []liveView {
+	shown := make([]liveView, len(all))
+	for i, r := range all {
+		shown[i] = liveView{ID: r.ID, Since: r.Since, Attempts: r.Attempts}
+		if r.Address != "" {
+			shown[i].Backend = h.manager.name(r.Address)
+		}
+	}
+	return shown
+}
+
 // explainSet says of each backend of a set whether a request that has been at those addresses may go there.
 func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
 	x := explanation{Pool: h.pool.Name(), Policy: h.policyName(), Candidates: []candidate{}}
@@ -99,11 +119,11 @@ func (c *apiCall) explain() error {
 	var live *liveView
 	var tried []string
 	if id := query.Get("request"); id != "" {
-		found := c.h.manager.live.list(1, id, c.h.manager.name)
+		found := c.h.pool.Live.List(1, id)
 		if len(found) == 0 {
 			return apiError(http.StatusNotFound, "request %s: there is none with that id any more", id)
 		}
-		live, tried = &found[0], found[0].tried
+		live, tried = &c.h.showLive(found)[0], found[0].Tried
 	}
 	x := c.h.explainSet(set, tried)
 	x.Request = live
@@ -119,7 +139,7 @@ func (c *apiCall) explain() error {
 			}
 		}
 	default:
-		x.Live = c.h.manager.live.list(maxLive, "", c.h.manager.name)
+		x.Live = c.h.showLive(c.h.pool.Live.List(maxLive, ""))
 	}
 	return caddyapp.WriteJSON(c.w, x)
 }

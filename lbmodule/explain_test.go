@@ -2,7 +2,6 @@ package lbmodule
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -69,9 +68,9 @@ func TestExplain(t *testing.T) {
 
 	// A request that is being served, at its second backend.
 	q := &request{h: h}
-	h.manager.live.add(&q.live, nil)
-	q.live.at("tried:1")
-	q.live.at("in:1")
+	h.pool.Live.Add(&q.live, nil)
+	q.live.At("tried:1")
+	q.live.At("in:1")
 	x = explained(t, "")
 	if len(x.Live) != 1 || x.Live[0].Backend != "in:1" || x.Live[0].Attempts != 2 {
 		t.Fatalf("live %+v", x.Live)
@@ -80,8 +79,8 @@ func TestExplain(t *testing.T) {
 	if x.Chosen != "in:1" || x.reasons()["tried:1"] != "tried" || x.Request == nil {
 		t.Errorf("of a live request: %+v", x)
 	}
-	q.live.done()
-	q.live.done()
+	q.live.Done()
+	q.live.Done()
 	asks(t, "GET", webPath+"/explain?request="+x.Request.ID, "").wants(t, http.StatusNotFound, "request "+x.Request.ID)
 }
 
@@ -115,54 +114,6 @@ func TestExplainZones(t *testing.T) {
 	if got := explained(t, "").reasons(); got["a:1"] != "" || got["b:1"] != "other zone" {
 		t.Errorf("%v", got)
 	}
-}
-
-func TestLiveRequests(t *testing.T) {
-	var l liveRequests
-	var all []*liveRequest
-	ended := 0
-	for i := range 100 {
-		r := new(liveRequest)
-		l.add(r, func(cause error) {
-			if errors.Is(cause, errDrained) {
-				ended++
-			}
-		})
-		r.at([]string{"a:1", "b:1"}[i%2])
-		all = append(all, r)
-	}
-	if got := l.list(1000, "", func(a string) string { return "name of " + a }); len(got) != 100 || !strings.HasPrefix(got[0].Backend, "name of ") {
-		t.Errorf("%d listed, %+v", len(got), got[0])
-	}
-	if got := l.list(5, "", strings.ToUpper); len(got) != 5 || got[0].Since.After(got[4].Since) {
-		t.Errorf("the oldest five: %+v", got)
-	}
-	l.closeAll("a:1")
-	if ended != 50 {
-		t.Errorf("%d ended, want 50", ended)
-	}
-	// Of a request whose copy is there, the copy.
-	var ends []string
-	r := new(liveRequest)
-	l.add(r, func(error) { ends = append(ends, "request") })
-	r.at("c:1")
-	r.copied("d:1", func(error) { ends = append(ends, "copy") })
-	l.closeAll("d:1")
-	r.copied("", nil)
-	l.closeAll("d:1")
-	if len(ends) != 1 || ends[0] != "copy" {
-		t.Errorf("ended %v, want the copy", ends)
-	}
-	r.done()
-	for _, r := range all[:99] {
-		r.done()
-	}
-	if got := l.list(1000, "", strings.ToUpper); len(got) != 1 {
-		t.Errorf("%d are left, want 1", len(got))
-	}
-	var never liveRequest
-	never.at("a:1")
-	never.done()
 }
 
 func TestEventFeed(t *testing.T) {

@@ -232,7 +232,7 @@ func (q *request) settle(now time.Time) {
 	}
 	a := &q.trail[q.current]
 	switch {
-	case q.answer.broken && c.timeUp(now.Sub(q.live.started)):
+	case q.answer.broken && c.timeUp(now.Sub(q.live.Started())):
 		q.answer.broken, c.excused = false, true
 		q.verdict.Outcome, a.err = pool.Ignored, errBrokenOff
 	case q.answer.broken:
@@ -242,7 +242,7 @@ func (q *request) settle(now time.Time) {
 		if status == noGRPC {
 			status = otherGRPC
 		}
-		c.ended(status, now.Sub(q.live.started))
+		c.ended(status, now.Sub(q.live.Started()))
 		q.verdict.Outcome, a.grpc = c.outcome(&q.h.failureStatus), status
 		q.learnCall(res, now)
 	case !c.begun:

@@ -240,12 +240,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.unavailable(w, q.refused)
 	}
 	if h.DrainTimeout <= 0 {
-		h.manager.live.add(&q.live, nil)
+		h.pool.Live.Add(&q.live, nil)
 	} else {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
 		r = r.WithContext(ctx)
-		h.manager.live.add(&q.live, cancel)
+		h.pool.Live.Add(&q.live, cancel)
 	}
 	q.to = clientWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, q}
 	err = h.Handler.ServeHTTP(&q.to, r, next)
@@ -258,8 +258,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(statusCanceled, context.Canceled) // the client did not wait for a backend
 	case q.refused != nil:
 		return h.unavailable(w, q.refused)
-	case errors.Is(context.Cause(r.Context()), errDrained):
-		return h.unavailable(w, errDrained)
+	case errors.Is(context.Cause(r.Context()), pool.ErrDrained):
+		return h.unavailable(w, pool.ErrDrained)
 	default:
 		return err
 	}

@@ -151,7 +151,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	}
 	<-c.ended
 	if c.outcome() != copyWon {
-		q.live.copied("", nil)
+		q.live.Copied("", nil)
 		q.outrun(c)
 		return res, err
 	}
@@ -163,7 +163,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	q.lease.Release()
 	q.choice = c.choice
 	q.attempts++
-	q.live.at(q.upstream.Dial)
+	q.live.At(q.upstream.Dial)
 	c.tell(r)
 	return c.res, nil
 }
@@ -218,7 +218,7 @@ func (c *hedgeCopy) decide(o hedgeOutcome) bool {
 		return false
 	}
 	c.winner = o
-	c.q.live.copied("", nil)
+	c.q.live.Copied("", nil)
 	if o == copyWon {
 		c.cancelFirst(errHedgeWon)
 	} else if c.cancel != nil {
@@ -323,7 +323,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
 	c.sent, c.start, c.cancel = true, now, cancel
-	c.q.live.copied(c.choice.upstream.Dial, cancel)
+	c.q.live.Copied(c.choice.upstream.Dial, cancel)
 	r := c.original.WithContext(ctx)
 	c.url.Host = c.dial.Address
 	r.URL = &c.url

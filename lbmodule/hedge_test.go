@@ -77,7 +77,7 @@ func TestHedged(t *testing.T) {
 			q := &request{h: h}
 			r := newRequest(t)
 			q.next(r, httptest.NewRecorder())
-			h.manager.live.add(&q.live, nil)
+			h.pool.Live.Add(&q.live, nil)
 			synctest.Test(t, func(t *testing.T) {
 				var canceled atomic.Int64
 				transport := scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)}
@@ -106,8 +106,10 @@ func TestHedged(t *testing.T) {
 				}
 			})
 			// A drain of where the copy was must not end the request.
-			if q.live.copy != "" {
-				t.Errorf("the copy at %s is taken for one that is still on its way", q.live.copy)
+			for _, address := range []string{"a:1", "b:1"} {
+				if h.pool.Live.EndAt(address) != 0 {
+					t.Errorf("the copy at %s is taken for one that is still on its way", address)
+				}
 			}
 			q.verdict = pool.Verdict{}
 			q.end()

@@ -123,16 +123,20 @@ func expectOver(t *testing.T, h *Handler) {
 // The time at which a request came is the time now only while it has not waited.
 func TestJustCame(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "just-came", "upstreams": [{"dial": "a:1"}]}`)
-	started := time.Now()
 	for _, test := range []struct {
 		attempts int
 		queued   time.Duration
-		want     time.Time
-	}{{0, 0, started}, {1, 0, time.Time{}}, {0, time.Second, time.Time{}}} {
+		came     bool
+	}{{0, 0, true}, {1, 0, false}, {0, time.Second, false}} {
 		q := &request{h: h, attempts: test.attempts, queued: test.queued}
-		q.live.started = started
-		if got := q.justCame(); !got.Equal(test.want) {
-			t.Errorf("%d attempts, waited for %v: %v, want %v", test.attempts, test.queued, got, test.want)
+		h.pool.Live.Add(&q.live, nil)
+		want := q.live.Started()
+		if !test.came {
+			want = time.Time{}
 		}
+		if got := q.justCame(); !got.Equal(want) {
+			t.Errorf("%d attempts, waited for %v: %v, want %v", test.attempts, test.queued, got, want)
+		}
+		q.live.Done()
 	}
 }

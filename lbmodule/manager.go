@@ -22,7 +22,6 @@ type edits struct {
 // taken back when their time is over. It lives as long as the pool does: over config reloads.
 type manager struct {
 	pool *pool.Pool
-	live liveRequests
 
 	edits atomic.Pointer[edits]             // what requests go by
 	names atomic.Pointer[map[string]string] // of backends that have one of their own, by address

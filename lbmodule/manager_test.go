@@ -167,13 +167,13 @@ func TestDrainIsOverAlready(t *testing.T) {
 	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
 	q := &request{h: h}
 	ctx, cancel := context.WithCancelCause(t.Context())
-	h.manager.live.add(&q.live, cancel)
-	defer q.live.done()
-	q.live.at("a:1")
+	h.pool.Live.Add(&q.live, cancel)
+	defer q.live.Done()
+	q.live.At("a:1")
 	second := newConfig(t)
 	second.serve(settings("1ms"))
 	first.cancel()
-	eventually(t, "the request to be ended", func() bool { return errors.Is(context.Cause(ctx), errDrained) })
+	eventually(t, "the request to be ended", func() bool { return errors.Is(context.Cause(ctx), pool.ErrDrained) })
 }
 
 // slowStorage is a storage whose locks are waited for until they are released, and which may be unreadable.

@@ -63,7 +63,7 @@ func (m *manager) tick() {
 	m.mu.Unlock()
 	m.pool.Report(events)
 	for _, address := range closing {
-		m.live.closeAll(address)
+		m.pool.Live.EndAt(address)
 	}
 	for _, x := range expired {
 		app.tellExpired(m, x)

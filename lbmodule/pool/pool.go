@@ -22,6 +22,9 @@ type Pool struct {
 	// Queued is for how long requests waited in the queue, whatever became of them.
 	Queued Histogram
 
+	// Live are the requests that the pool is serving, as far as somebody says so.
+	Live Live
+
 	name string
 
 	panicking atomic.Bool // as reported last
