@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/caddyapp"
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 // parseBackend parses a backend with properties. Its address goes to reverse_proxy as one more upstream, which
@@ -39,13 +39,13 @@ func (p *directiveParser) parseBackend() error {
 		}
 		return d.ArgErr()
 	}
-	b := &lbmodule.Backend{Address: upstreams[0].Dial}
+	b := &config.Backend{Address: upstreams[0].Dial}
 	p.h.Backends = append(p.h.Backends, b)
 	check := func() error {
 		if err := b.Validate(); err != nil {
 			return err
 		}
-		return lbmodule.CheckUnique(p.h.Backends)
+		return config.CheckUnique(p.h.Backends)
 	}
 	if err := check(); err != nil {
 		return d.WrapErr(err)
@@ -97,9 +97,9 @@ type backendBounds struct {
 func (b backendBounds) Check(value float64) error { return b.CheckIn("backend "+b.address, value) }
 
 // backendWords are the properties of a backend.
-func backendWords(b *lbmodule.Backend) words {
+func backendWords(b *config.Backend) words {
 	inBackend := func(word string) bounds {
-		return backendBounds{lbmodule.Ranges.Of("backends." + word), b.Address}
+		return backendBounds{config.Ranges.Of("backends." + word), b.Address}
 	}
 	return words{
 		"name": intoString(&b.Name),

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 func init() {
@@ -133,7 +134,7 @@ func (p *directiveParser) parseWord() error {
 		if err := intoString(&p.h.Name)(d); err != nil {
 			return err
 		}
-		if err := lbmodule.ValidateName(p.h.Name); err != nil {
+		if err := config.ValidateName(p.h.Name); err != nil {
 			return d.Errf("name %q: %v", p.h.Name, err)
 		}
 		return nil
@@ -185,7 +186,7 @@ func (p *directiveParser) parseMaxFails() error {
 	}
 	d := caddyfile.NewDispenser(segment)
 	d.Next()
-	share := lbmodule.Ranges.Of("max_fail_ratio")
+	share := config.Ranges.Of("max_fail_ratio")
 	share.Setting = "max_fails" // as it is called here
 	return intoRatio(&p.h.MaxFailRatio, share)(d)
 }
@@ -216,11 +217,11 @@ func (p *directiveParser) countUpstreams(address, before caddyfile.Token) error 
 	if err != nil {
 		return err
 	}
-	if n := len(p.isOwn) + len(upstreams); n > lbmodule.MaxBackends {
-		return errorAt(address, fmt.Errorf("upstream %s: makes %d backends: must be at most %d", address.Text, n, lbmodule.MaxBackends))
+	if n := len(p.isOwn) + len(upstreams); n > config.MaxBackends {
+		return errorAt(address, fmt.Errorf("upstream %s: makes %d backends: must be at most %d", address.Text, n, config.MaxBackends))
 	}
 	for _, u := range upstreams {
-		if err := lbmodule.ValidateAddress(u.Dial); err != nil {
+		if err := config.ValidateAddress(u.Dial); err != nil {
 			return errorAt(address, fmt.Errorf("upstream %s: %w", u.Dial, err))
 		}
 		p.isOwn = append(p.isOwn, false)

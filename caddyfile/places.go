@@ -40,6 +40,9 @@ func (p places) locate(err error, directive caddyfile.Token) error {
 	if !errors.As(err, &about) {
 		return errorAt(directive, err)
 	}
+	if about.Setting != "" {
+		err = about.InWords()
+	}
 	var located error
 	for _, word := range about.Words {
 		switch token, given := p[word]; {

@@ -5,11 +5,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// settingParsers parse the words of lbmodule.Settings.
-var settingParsers = map[string]func(*caddyfile.Dispenser, *lbmodule.Settings) error{
+// settingParsers parse the words of [config.Settings].
+var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) error{
 	"slow_start":      parseSlowStart,
 	"panic_threshold": parsePanicThreshold,
 	"hold":            parseHold,
@@ -40,8 +40,8 @@ func isOff(d *caddyfile.Dispenser) (bool, error) {
 	return true, nil
 }
 
-func parseSlowStart(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	s.SlowStart = new(lbmodule.SlowStart)
+func parseSlowStart(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.SlowStart = new(config.SlowStart)
 	off, err := isOff(d)
 	if off || err != nil {
 		s.SlowStart.Disabled = off
@@ -50,8 +50,8 @@ func parseSlowStart(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return intoDuration(&s.SlowStart.Window, in("slow_start"))(d)
 }
 
-func parseHold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	s.Hold = new(lbmodule.Hold)
+func parseHold(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.Hold = new(config.Hold)
 	off, err := isOff(d)
 	if off || err != nil {
 		s.Hold.Disabled = off
@@ -60,7 +60,7 @@ func parseHold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return intoDuration(&s.Hold.Age, in("hold"))(d)
 }
 
-func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+func parsePanicThreshold(d *caddyfile.Dispenser, s *config.Settings) error {
 	values, err := args(d, 1)
 	if err != nil {
 		return err
@@ -69,8 +69,8 @@ func parsePanicThreshold(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return err
 }
 
-func parseQueue(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	s.Queue = new(lbmodule.Queue)
+func parseQueue(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.Queue = new(config.Queue)
 	off, err := isOff(d)
 	if off || err != nil {
 		s.Queue.Disabled = off
@@ -87,8 +87,8 @@ func parseQueue(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return err
 }
 
-func parseHedge(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	s.Hedge = new(lbmodule.Hedge)
+func parseHedge(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.Hedge = new(config.Hedge)
 	off, err := isOff(d)
 	if off || err != nil {
 		s.Hedge.Disabled = off
@@ -105,11 +105,11 @@ func parseHedge(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return err
 }
 
-func parsePreferZone(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+func parsePreferZone(d *caddyfile.Dispenser, s *config.Settings) error {
 	return intoString(&s.PreferZone)(d)
 }
 
-func parseNegativeTTL(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+func parseNegativeTTL(d *caddyfile.Dispenser, s *config.Settings) error {
 	values, err := args(d, 1)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func parseNegativeTTL(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return err
 }
 
-func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
+func parseDrainTimeout(d *caddyfile.Dispenser, s *config.Settings) error {
 	off, err := isOff(d)
 	if off || err != nil {
 		return err // never is what it is without being set
@@ -127,8 +127,8 @@ func parseDrainTimeout(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return intoDuration(&s.DrainTimeout, in("drain_timeout"))(d)
 }
 
-func parseDrainSticky(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	s.DrainSticky = new(lbmodule.DrainSticky)
+func parseDrainSticky(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.DrainSticky = new(config.DrainSticky)
 	off, err := isOff(d)
 	if err != nil {
 		return err
@@ -139,8 +139,8 @@ func parseDrainSticky(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return nil
 }
 
-func parseDebugHeader(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	s.DebugHeader = new(lbmodule.DebugHeader)
+func parseDebugHeader(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.DebugHeader = new(config.DebugHeader)
 	off, err := isOff(d)
 	if off || err != nil {
 		s.DebugHeader.Disabled = off

@@ -8,14 +8,14 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 // in is what the number in a setting may be.
-func in(setting string) bounds { return lbmodule.Ranges.Of(setting) }
+func in(setting string) bounds { return config.Ranges.Of(setting) }
 
 // block parses the block of a setting, or that it is off. Words may be given once, but for those in repeatable.
-func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, repeatable ...string) error {
+func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, repeatable ...string) error {
 	name := d.Val()
 	var err error
 	if *off, err = isOff(d); *off || err != nil {
@@ -50,8 +50,8 @@ func block(d *caddyfile.Dispenser, off *bool, s *lbmodule.Settings, w words, rep
 //	    max_size      <size>
 //	    follow_redirects
 //	}
-func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	c := new(lbmodule.HealthCheck)
+func parseHealthCheck(d *caddyfile.Dispenser, s *config.Settings) error {
+	c := new(config.HealthCheck)
 	s.HealthCheck = c
 	at := d.Token()
 	err := block(d, &c.Disabled, s, healthCheckWords(c), "header")
@@ -61,7 +61,7 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
 	return err
 }
 
-func healthCheckWords(c *lbmodule.HealthCheck) words {
+func healthCheckWords(c *config.HealthCheck) words {
 	// probe is for the words that say how to check: one of them.
 	probe := func(least, most int, take func(args []string)) func(*caddyfile.Dispenser) error {
 		return func(d *caddyfile.Dispenser) error {
@@ -124,13 +124,13 @@ func healthCheckWords(c *lbmodule.HealthCheck) words {
 	}
 }
 
-func parseBreaker(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	b := new(lbmodule.Breaker)
+func parseBreaker(d *caddyfile.Dispenser, s *config.Settings) error {
+	b := new(config.Breaker)
 	s.Breaker = b
 	return block(d, &b.Disabled, s, breakerWords(b))
 }
 
-func breakerWords(b *lbmodule.Breaker) words {
+func breakerWords(b *config.Breaker) words {
 	return words{
 		"consecutive_failures": intoInt(&b.ConsecutiveFailures, in("breaker.consecutive_failures")),
 		"failure_ratio":        intoRatio(&b.FailureRatio, in("breaker.failure_ratio")),
@@ -142,7 +142,7 @@ func breakerWords(b *lbmodule.Breaker) words {
 			if err != nil {
 				return err
 			}
-			b.SlowRatio = new(lbmodule.SlowRatio)
+			b.SlowRatio = new(config.SlowRatio)
 			if b.SlowRatio.Ratio, err = ratio(d, "slow_ratio", values[0], in("breaker.slow_ratio.ratio")); err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func breakerWords(b *lbmodule.Breaker) words {
 			if err != nil {
 				return err
 			}
-			b.Open = new(lbmodule.OpenTime)
+			b.Open = new(config.OpenTime)
 			if b.Open.First, err = duration(d, "open", values[0], in("breaker.open.first")); err != nil {
 				return err
 			}
@@ -170,7 +170,7 @@ func breakerWords(b *lbmodule.Breaker) words {
 				return d.ArgErr()
 			}
 			for _, v := range values {
-				b.FailureStatus = append(b.FailureStatus, lbmodule.Status(v))
+				b.FailureStatus = append(b.FailureStatus, config.Status(v))
 			}
 			return nil
 		},
@@ -179,13 +179,13 @@ func breakerWords(b *lbmodule.Breaker) words {
 	}
 }
 
-func parseRetry(d *caddyfile.Dispenser, s *lbmodule.Settings) error {
-	r := new(lbmodule.Retry)
+func parseRetry(d *caddyfile.Dispenser, s *config.Settings) error {
+	r := new(config.Retry)
 	s.Retry = r
 	return block(d, &r.Disabled, s, retryWords(r))
 }
 
-func retryWords(r *lbmodule.Retry) words {
+func retryWords(r *config.Retry) words {
 	return words{
 		"attempts": intoInt(&r.Attempts, in("retry.attempts")),
 		"on": func(d *caddyfile.Dispenser) error {
@@ -199,7 +199,7 @@ func retryWords(r *lbmodule.Retry) words {
 			if err != nil {
 				return err
 			}
-			r.Backoff = new(lbmodule.Backoff)
+			r.Backoff = new(config.Backoff)
 			if r.Backoff.Base, err = duration(d, "backoff", values[0], in("retry.backoff.base")); err != nil {
 				return err
 			}
@@ -223,7 +223,7 @@ func retryWords(r *lbmodule.Retry) words {
 			if err := perSecond.Check(rate); err != nil {
 				return d.WrapErr(err)
 			}
-			r.Budget = &lbmodule.RetryBudget{Ratio: &share, PerSecond: &rate}
+			r.Budget = &config.RetryBudget{Ratio: &share, PerSecond: &rate}
 			return nil
 		},
 		"try_timeout": func(d *caddyfile.Dispenser) error {

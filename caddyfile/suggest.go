@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/ratelimit"
 )
 
@@ -19,10 +20,10 @@ func init() { // the parsers are among what they are made of, and use them
 	families = []map[string][]string{
 		{
 			"load_balancer":  slices.Concat(stockWords, slices.Sorted(maps.Keys(settingParsers)), []string{"name", "backend"}),
-			"backend":        backendWords(new(lbmodule.Backend)).names(),
-			"health_check":   healthCheckWords(new(lbmodule.HealthCheck)).names(),
-			"breaker":        breakerWords(new(lbmodule.Breaker)).names(),
-			"retry":          retryWords(new(lbmodule.Retry)).names(),
+			"backend":        backendWords(new(config.Backend)).names(),
+			"health_check":   healthCheckWords(new(config.HealthCheck)).names(),
+			"breaker":        breakerWords(new(config.Breaker)).names(),
+			"retry":          retryWords(new(config.Retry)).names(),
 			"transport http": stockTransportWords,
 		},
 		{

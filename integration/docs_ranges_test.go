@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/ballastlb/ballast/caddyapp"
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/ratelimit"
 )
 
@@ -19,7 +19,7 @@ func TestDocsRanges(t *testing.T) {
 	if !found {
 		t.Fatal("docs/ranges.md has no ranges of ip_rate_limit")
 	}
-	for page, ranges := range map[string]caddyapp.Ranges{ofBalancer: lbmodule.Ranges, ofLimit: ratelimit.Ranges} {
+	for page, ranges := range map[string]caddyapp.Ranges{ofBalancer: config.Ranges, ofLimit: ratelimit.Ranges} {
 		var documented, checked []string
 		for _, match := range row.FindAllStringSubmatch(page, -1) {
 			documented = append(documented, match[1]+" from "+match[2])

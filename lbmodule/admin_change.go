@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -80,12 +81,12 @@ func (c *apiCall) addBackend() error {
 		return apiError(http.StatusBadRequest, "%w", err)
 	}
 	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
-		config := h.config()
-		all := e.Merge(config, e.gone, time.Now())
+		configured := h.config()
+		all := e.Merge(configured, e.gone, time.Now())
 		if err := c.unchanged(all...); err != nil {
 			return nil, err
 		}
-		if len(all) >= MaxBackends {
+		if len(all) >= config.MaxBackends {
 			return nil, apiError(http.StatusConflict, "backend %s: the pool has %d backends already", change.address, len(all))
 		}
 		for _, b := range all {
@@ -99,7 +100,7 @@ func (c *apiCall) addBackend() error {
 				return nil, apiError(http.StatusConflict, "name %s: stands for backend %s already", b.Name, b.Address)
 			}
 		}
-		for _, b := range config {
+		for _, b := range configured {
 			if b.Address == change.address && change.mark.Until.IsZero() {
 				return e.Restore(change.address, change.edits), nil
 			}
@@ -125,14 +126,14 @@ func checkAdded(change *change) error {
 	case strings.ContainsAny(change.address, "{}") || strings.Contains(change.address, "://"):
 		return fmt.Errorf("address %s: must be a host:port or a unix socket, without scheme or placeholders", change.address)
 	}
-	if err := ValidateAddress(change.address); err != nil {
+	if err := config.ValidateAddress(change.address); err != nil {
 		return fmt.Errorf("address %s: %w", change.address, err)
 	}
-	if err := ValidateName(change.address); err != nil {
+	if err := config.ValidateName(change.address); err != nil {
 		return fmt.Errorf("address %s: %w", change.address, err)
 	}
 	if change.name != "" {
-		if err := ValidateName(change.name); err != nil {
+		if err := config.ValidateName(change.name); err != nil {
 			return fmt.Errorf("name %q: %w", shorten(change.name), err)
 		}
 	}

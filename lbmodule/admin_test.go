@@ -19,14 +19,14 @@ import (
 const twoNamed = `{"name": "web", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "name": "b", "weight": 3}]}`
 
 // serve loads a load balancer and has its config serve.
-func (c *config) serve(settings string) *Handler {
+func (c *harness) serve(settings string) *Handler {
 	c.t.Helper()
 	h := c.mustLoad(settings)
 	c.start()
 	return h
 }
 
-func (c *config) start() {
+func (c *harness) start() {
 	c.t.Helper()
 	if err := c.app().Start(); err != nil {
 		c.t.Fatal(err)
@@ -359,7 +359,7 @@ func TestEditsAreKept(t *testing.T) {
 			t.Errorf("%s: %v, want %v", when, got, want)
 		}
 	}
-	reload := func(settings string) (*config, *Handler) {
+	reload := func(settings string) (*harness, *Handler) {
 		next := newConfigIn(t, dir)
 		h := next.serve(settings)
 		c.cancel()

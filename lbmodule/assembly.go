@@ -58,7 +58,7 @@ func (h *Handler) assemble(r *roster) assembly {
 func (h *Handler) poolState(b *overlay.Running, now time.Time) pool.State {
 	switch b.State {
 	case overlay.Drain:
-		if b.Removed == nil && h.DrainSticky.enabled() && now.Before(h.drainEnds(b)) {
+		if b.Removed == nil && h.DrainSticky.Enabled() && now.Before(h.drainEnds(b)) {
 			return pool.Draining
 		}
 		return pool.Drained

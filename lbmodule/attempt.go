@@ -150,7 +150,7 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 		q.verdict.Outcome = pool.Ignored
 	}
 	q.record(res, err, q.verdict.Outcome, now)
-	if q.h.Hedge.enabled() && q.verdict.Outcome == pool.Success && q.call.pending == nil {
+	if q.h.Hedge.Enabled() && q.verdict.Outcome == pool.Success && q.call.pending == nil {
 		q.h.pool.Latency.Add(took, now)
 	}
 	q.learn(ctx, res, err, now)

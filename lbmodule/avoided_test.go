@@ -176,7 +176,7 @@ func TestAvoidedMetrics(t *testing.T) {
 	h := before.mustLoad(settings)
 	answered(h, "slow:1")
 	shares(t, h, 1000)
-	check := func(c *config) (counted pool.Picks) {
+	check := func(c *harness) (counted pool.Picks) {
 		t.Helper()
 		all := c.gathered()
 		avoided, trials := values(all["avoided_total"]), values(all["trials_total"])

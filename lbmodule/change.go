@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -17,7 +18,7 @@ const (
 	// maxRemark bounds owner and reason.
 	maxRemark = 256
 	// maxLasts bounds for how long a timed change lasts.
-	maxLasts = 10 * year
+	maxLasts = 10 * 365 * 24 * time.Hour
 )
 
 // change is what a request wants of a backend.
@@ -100,7 +101,7 @@ func shorten(text string) string { return text[:min(len(text), 32)] }
 func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
-		lasting := Ranges.Of("changes.for")
+		lasting := config.Ranges.Of("changes.for")
 		d, err := time.ParseDuration(text)
 		if err != nil {
 			return fmt.Errorf("for %q: must be a duration %s, such as 30m", shorten(text), lasting)
@@ -155,14 +156,14 @@ func (c *change) take(fields map[string]json.RawMessage, adding bool) error {
 func checkSetting(f overlay.Field, s *overlay.Settings) error {
 	switch f {
 	case overlay.Weight:
-		return validateWeight(s.Weight)
+		return config.ValidateWeight(s.Weight)
 	case overlay.MaxRequests:
-		return Ranges.Of("backends.max_requests").CheckIn("", float64(s.MaxRequests))
+		return config.Ranges.Of("backends.max_requests").CheckIn("", float64(s.MaxRequests))
 	case overlay.Backup:
-		return validateBackup(s.Backup)
+		return config.ValidateBackup(s.Backup)
 	case overlay.Zone:
 		if s.Zone != "" {
-			if err := ValidateName(s.Zone); err != nil {
+			if err := config.ValidateName(s.Zone); err != nil {
 				return fmt.Errorf("zone %q: %w", shorten(s.Zone), err)
 			}
 		}

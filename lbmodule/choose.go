@@ -163,7 +163,7 @@ func (q *request) choose(r *http.Request, retry bool) error {
 
 // acquireInTurn is acquire for those who come new: nobody overtakes those who wait.
 func (q *request) acquireInTurn(r *http.Request) (choice, error) {
-	if q.h.pool.QueueLength() > 0 && q.h.Queue.enabled() && !q.h.strict() {
+	if q.h.pool.QueueLength() > 0 && q.h.Queue.Enabled() && !q.h.strict() {
 		return choice{}, pool.ErrFull
 	}
 	return q.acquire(r)
@@ -182,7 +182,7 @@ func (q *request) mayQueue(now time.Time) (size int, timeout time.Duration, may 
 	if may = timeout > 0; may {
 		size = maxHolding
 	}
-	if queue := q.h.Queue; queue.enabled() {
+	if queue := q.h.Queue; queue.Enabled() {
 		return max(size, queue.Size), max(timeout, time.Duration(queue.Timeout)), true
 	}
 	return size, timeout, may
@@ -240,7 +240,7 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 
 // justCame is when the request came, if it has not waited since; zero otherwise.
 func (q *request) justCame() time.Time {
-	if q.attempts > 0 || q.queued > 0 || q.h.Queue.enabled() {
+	if q.attempts > 0 || q.queued > 0 || q.h.Queue.Enabled() {
 		return time.Time{}
 	}
 	return q.live.Started()

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -55,7 +56,7 @@ func TestClassify(t *testing.T) {
 		"no descriptors":           {live, 0, nil, fmt.Errorf("dial: %w", syscall.EMFILE), pool.Ignored},
 		"no descriptors in system": {live, 0, nil, fmt.Errorf("dial: %w", syscall.ENFILE), pool.Ignored},
 	} {
-		q := &request{h: &Handler{failureStatus: newStatusSet(defaultBreaker.FailureStatus)}}
+		q := &request{h: &Handler{failureStatus: newStatusSet((*config.Breaker)(nil).WithDefaults().FailureStatus)}}
 		if got := q.classify(test.ctx, &http.Response{StatusCode: test.status, Header: test.header}, test.err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
@@ -77,19 +78,6 @@ func TestCanPoll(t *testing.T) {
 	} {
 		if got := canPoll([]byte(raw)); got != want {
 			t.Errorf("%s: %v, want %v", raw, got, want)
-		}
-	}
-}
-
-func TestValidateName(t *testing.T) {
-	for _, name := range []string{"web", "10.0.0.1:80", "[::1]:80", "unix//run/app.sock", "a/b", "x-1_2~@+", "a:app.internal:80"} {
-		if err := ValidateName(name); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for _, name := range []string{"", "a b", "<script>", "é", "a\x00", "{x}", "a%b", "a?b", fmt.Sprintf("%129d", 1)} {
-		if ValidateName(name) == nil {
-			t.Errorf("%q is accepted", name)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -24,7 +26,7 @@ func init() {
 // fail or attempts that time out. While it is half-open it lets a request pass every 100 ms. It is forgotten at a config
 // reload. The `load_balancer` handler has a breaker for each backend, which knows no such limits.
 type CircuitBreaker struct {
-	Breaker
+	config.Breaker
 
 	logger   *zap.Logger
 	settings breaker.Settings
@@ -50,19 +52,19 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 // Provision sets c up.
 func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	c.logger = ctx.Logger()
-	if err := first(Ranges.Check("breaker", &c.Breaker), c.Breaker.check()); err != nil {
+	if err := cmp.Or(config.Ranges.Check("breaker", &c.Breaker), c.Breaker.Check()); err != nil {
 		return err
 	}
 	if c.MaxEjected != 0 {
-		return fmt.Errorf("breaker: max_ejected %s: is for load_balancer; here one breaker stands for all upstreams", percent(c.MaxEjected))
+		return fmt.Errorf("breaker: max_ejected %s: is for load_balancer; here one breaker stands for all upstreams", config.Percent(c.MaxEjected))
 	}
 	if given := newStatusSet(c.FailureStatus); given.grpc != 0 {
 		return fmt.Errorf("breaker: failure_status: statuses of gRPC are for load_balancer; here nobody tells of them")
 	}
-	c.Breaker = c.Breaker.withDefaults()
+	c.Breaker = c.Breaker.WithDefaults()
 	c.failures = newStatusSet(c.FailureStatus)
 	var s pool.Settings
-	c.Breaker.into(&s, 0)
+	c.Breaker.Apply(&s, 0)
 	c.settings = s.Breaker
 	if c.SlowRatio != nil {
 		c.slow = time.Duration(c.SlowRatio.Latency)

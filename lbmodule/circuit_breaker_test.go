@@ -13,7 +13,7 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 )
 
-func (c *config) circuitBreaker(settings string) (*CircuitBreaker, error) {
+func (c *harness) circuitBreaker(settings string) (*CircuitBreaker, error) {
 	loaded, err := c.ctx.LoadModuleByID("http.reverse_proxy.circuit_breakers.lb_breaker", json.RawMessage(settings))
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 )
 
 // startDashboard is a config with one pool that serves, and its dashboard.
-func startDashboard(t *testing.T, pool, settings string) (*config, *Dashboard) {
+func startDashboard(t *testing.T, pool, settings string) (*harness, *Dashboard) {
 	t.Helper()
 	c := newConfig(t)
 	c.mustLoad(`{"name": "` + pool + `", "upstreams": [{"dial": "10.0.0.1:80"}, {"dial": "10.0.0.2:80"}]}`)

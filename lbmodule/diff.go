@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -13,15 +14,15 @@ type difference struct {
 	Pool      string               `json:"pool"`
 	Changes   []overlay.Difference `json:"changes"`
 	Caddyfile string               `json:"caddyfile"` // lines of a load_balancer block
-	JSON      []*Backend           `json:"json"`      // for the handler's `backends`
+	JSON      []*config.Backend    `json:"json"`      // for the handler's `backends`
 }
 
 // diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
 func (h *Handler) diff(now time.Time) difference {
-	config := h.config()
+	configured := h.config()
 	o := h.manager.edits.Load().Overlay
-	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(config, nil, now)), JSON: []*Backend{}}
-	for _, r := range o.Permanent().Merge(config, nil, now) {
+	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}
+	for _, r := range o.Permanent().Merge(configured, nil, now) {
 		if len(overlay.Diff([]overlay.Running{r})) == 0 {
 			continue
 		}
@@ -34,8 +35,8 @@ func (h *Handler) diff(now time.Time) difference {
 }
 
 // backendOf is the backend as a config has it.
-func backendOf(r *overlay.Running) *Backend {
-	b := &Backend{Address: r.Address, MaxRequests: r.MaxRequests, Backup: Backup(r.Backup), Zone: r.Zone}
+func backendOf(r *overlay.Running) *config.Backend {
+	b := &config.Backend{Address: r.Address, MaxRequests: r.MaxRequests, Backup: config.Backup(r.Backup), Zone: r.Zone}
 	if r.Name != r.Address {
 		b.Name = r.Name
 	}

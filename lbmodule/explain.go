@@ -168,21 +168,6 @@ func (q *request) explain(w http.ResponseWriter) {
 	}
 }
 
-// prefixes are the ranges of clients, which have been checked.
-func (d *DebugHeader) prefixes() (all []netip.Prefix) {
-	if d == nil || d.Disabled {
-		return nil
-	}
-	for _, text := range d.Ranges {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			all = append(all, prefix.Masked())
-		} else if address, err := netip.ParseAddr(text); err == nil {
-			all = append(all, netip.PrefixFrom(address, address.BitLen()))
-		}
-	}
-	return all
-}
-
 // debugs tells whether the client of r is told how backends are chosen.
 func (h *Handler) debugs(r *http.Request) bool {
 	if len(h.debugRanges) == 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -56,16 +57,16 @@ type Handler struct {
 	Name string `json:"name,omitempty"`
 
 	// Backends with properties. They follow those in `upstreams`.
-	Backends []*Backend `json:"backends,omitempty"`
+	Backends []*config.Backend `json:"backends,omitempty"`
 
-	Settings
+	config.Settings
 
 	app           *App
 	logger        *zap.Logger
 	pool          *pool.Pool
 	manager       *manager // of pool
 	policy        reverseproxy.Selector
-	active        *HealthCheck // with its defaults; nil for none
+	active        *config.HealthCheck // with its defaults; nil for none
 	passive       passive
 	retries       retryRules
 	debugRanges   []netip.Prefix // clients that are given the debug header
@@ -116,7 +117,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.debugRanges = h.DebugHeader.prefixes()
+	h.debugRanges = h.DebugHeader.Prefixes()
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
 	}
@@ -142,10 +143,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours. All that is needed of them later is
 // kept in fields of ours.
 func (h *Handler) takeHealthChecks() {
-	h.active = h.HealthCheck.withDefaults()
-	if stock := fromStock(h.HealthChecks); stock != nil {
+	h.active = h.HealthCheck.WithDefaults()
+	if stock := config.StockHealthCheck(h.HealthChecks); stock != nil {
 		h.boundInterval(stock)
-		h.active = stock.withDefaults()
+		h.active = stock.WithDefaults()
 	}
 	h.passive = h.loadPassive()
 	h.HealthChecks = nil
@@ -188,7 +189,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	}
 	h.Upstreams = nil // our selector does not look at them, and what else reverse_proxy does with them is not true
 	h.stockReady = true
-	stockRetries := stockRetryWord(h.LoadBalancing) != "" // loading its matchers clears one of the words
+	stockRetries := config.StockRetryWord(h.LoadBalancing) != "" // loading its matchers clears one of the words
 	if err := h.Handler.Provision(ctx); err != nil {
 		return err
 	}

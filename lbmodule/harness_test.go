@@ -18,15 +18,15 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/logging"
 )
 
-// config is a Caddy config under test: handlers are provisioned in it one by one, as the http app does.
-type config struct {
+// harness is a Caddy config under test: handlers are provisioned in it one by one, as the http app does.
+type harness struct {
 	t      testing.TB
 	ctx    caddy.Context
 	cancel func()
 	log    string // file
 }
 
-func newConfig(t testing.TB) *config {
+func newConfig(t testing.TB) *harness {
 	t.Helper()
 	// The directory of t.TempDir has the test's name in it, and Caddy would see placeholders there.
 	dir, err := os.MkdirTemp("", "ballast")
@@ -38,9 +38,9 @@ func newConfig(t testing.TB) *config {
 }
 
 // newConfigIn is newConfig with its storage and log in that directory.
-func newConfigIn(t testing.TB, dir string) *config {
+func newConfigIn(t testing.TB, dir string) *harness {
 	t.Helper()
-	c := &config{t: t, log: filepath.Join(dir, "log")}
+	c := &harness{t: t, log: filepath.Join(dir, "log")}
 	writer, err := json.Marshal(map[string]string{"output": "file", "filename": c.log})
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func newConfigIn(t testing.TB, dir string) *config {
 }
 
 // load provisions a load balancer.
-func (c *config) load(settings string) (*Handler, error) {
+func (c *harness) load(settings string) (*Handler, error) {
 	loaded, err := c.ctx.LoadModuleByID("http.handlers.load_balancer", json.RawMessage(settings))
 	if err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (c *config) load(settings string) (*Handler, error) {
 }
 
 // mustLoad provisions a load balancer whose config is right.
-func (c *config) mustLoad(settings string) *Handler {
+func (c *harness) mustLoad(settings string) *Handler {
 	c.t.Helper()
 	h, err := c.load(settings)
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *config) mustLoad(settings string) *Handler {
 }
 
 // app is the app that the handlers brought in.
-func (c *config) app() *App {
+func (c *harness) app() *App {
 	c.t.Helper()
 	app, err := loadApp(c.ctx)
 	if err != nil {
@@ -95,7 +95,7 @@ func (c *config) app() *App {
 }
 
 // logged returns what the config's modules have logged.
-func (c *config) logged() string {
+func (c *harness) logged() string {
 	c.t.Helper()
 	text, err := os.ReadFile(c.log)
 	if err != nil && !os.IsNotExist(err) {

@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -36,7 +37,7 @@ func observe(h *Handler, err error, positions ...int) {
 const checked = `{"name": "web", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "name": "bee"}], "health_check": {"interval": "1h"}}`
 
 func TestStockWordsBecomeOurCheck(t *testing.T) {
-	for stock, want := range map[string]HealthCheck{
+	for stock, want := range map[string]config.HealthCheck{
 		`{"uri": "/up"}`: {
 			Type: "http", URI: "/up", Method: "GET", Rise: 1, Fall: 1, Initial: "check",
 			Interval: caddy.Duration(30 * time.Second), FastInterval: caddy.Duration(time.Second), Timeout: caddy.Duration(5 * time.Second),
@@ -65,7 +66,7 @@ func TestStockWordsBecomeOurCheck(t *testing.T) {
 
 func TestHealthCheckDefaults(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "health_check": {}}`)
-	want := HealthCheck{
+	want := config.HealthCheck{
 		Type: "http", URI: "/", Method: "GET", Rise: 2, Fall: 3, Initial: "check",
 		Interval: caddy.Duration(5 * time.Second), FastInterval: caddy.Duration(time.Second), Timeout: caddy.Duration(2 * time.Second),
 	}
@@ -122,7 +123,7 @@ func (h *heard) Handle(_ context.Context, e caddy.Event) error {
 }
 
 // listen loads a load balancer in a config that serves, and returns what its events are told to.
-func listen(t *testing.T, c *config, settings string, names ...string) (*Handler, *heard) {
+func listen(t *testing.T, c *harness, settings string, names ...string) (*Handler, *heard) {
 	t.Helper()
 	events, err := c.ctx.App("events")
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -28,12 +29,10 @@ var errHedgeWon = errors.New("a copy of the request was answered first")
 // errPanicked is what became of a copy whose transport panicked.
 var errPanicked = errors.New("copy of the request panicked")
 
-func (h *Hedge) enabled() bool { return h != nil && !h.Disabled }
-
 // checkHedge checks that copies of requests can be sent elsewhere, as far as that shows in the settings: they carry the headers that
 // were made for the first backend, and policies that are not ours may write to the response while they choose.
 func (h *Handler) checkHedge() error {
-	if !h.Hedge.enabled() {
+	if !h.Hedge.Enabled() {
 		return nil
 	}
 	if lb := h.LoadBalancing; lb != nil && lb.SelectionPolicyRaw != nil {
@@ -89,7 +88,7 @@ func (h *Handler) checkHedgeHeaders() error {
 
 // checkHedgeModules checks the same of modules of others, which must be loaded to tell.
 func (h *Handler) checkHedgeModules() error {
-	if !h.Hedge.enabled() {
+	if !h.Hedge.Enabled() {
 		return nil
 	}
 	if _, ours := h.policy.(balancer); !ours {
@@ -113,7 +112,7 @@ func dependsOnUpstream(text string) bool {
 
 // hedgeDelay is after which time a copy of the request may be sent, 0 for never.
 func (q *request) hedgeDelay(r *http.Request, now time.Time) time.Duration {
-	if !q.h.Hedge.enabled() || q.attempts > 1 || r.Body != nil || !q.h.retries.isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
+	if !q.h.Hedge.Enabled() || q.attempts > 1 || r.Body != nil || !q.h.retries.isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
 		return 0
 	}
 	if _, sticky := q.h.policy.(*Sticky); sticky {
@@ -336,7 +335,7 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 // dialInfo is what transports have to know of an upstream whose address is the same for all requests.
 func dialInfo(u *reverseproxy.Upstream) (reverseproxy.DialInfo, bool) {
 	a, err := caddy.ParseNetworkAddress(u.Dial)
-	if err != nil || isTemplate(u.Dial) {
+	if err != nil || config.IsTemplate(u.Dial) {
 		return reverseproxy.DialInfo{}, false
 	}
 	return reverseproxy.DialInfo{

@@ -42,7 +42,7 @@ func (q *request) notice1xx(r *http.Request) {
 	q.informed.begin(attempt)
 	q.race.Store(nil)
 	trace := httptrace.ContextClientTrace(r.Context())
-	if trace == nil || trace.Got1xxResponse == nil || q.h.retries.attempts == 1 && !q.h.Hedge.enabled() {
+	if trace == nil || trace.Got1xxResponse == nil || q.h.retries.attempts == 1 && !q.h.Hedge.Enabled() {
 		return
 	}
 	forward := trace.Got1xxResponse

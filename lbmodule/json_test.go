@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 func TestBadJSONIsRefused(t *testing.T) {
@@ -148,7 +150,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"health_check": {"status": ["999"]}`:                                            "must be a status",
 		`"health_check": {"headers": {"a b": ["c"]}}`:                                    "must be the name of a header field",
 		`"health_check": {"transport": {"protocol": "smoke"}}`:                           "health_check: transport",
-		`"max_fail_ratio": 0.5`:                                                          "needs fail_duration",
+		`"max_fail_ratio": 0.5`:                                                          "max_fail_ratio 50%: needs fail_duration",
 		`"max_fail_ratio": 0.5, "health_checks": {"passive": {"fail_duration": "10s"}}`:  "",
 		`"health_checks": {"passive": {"fail_duration": -1}}`:                            "must be at least 0",
 		`"health_checks": {"active": {"uri": "/", "expect_body": "("}}`:                  "must be a regular expression",
@@ -171,7 +173,7 @@ func TestStatusJSON(t *testing.T) {
 		`["503", "grpc:internal"]`: `[503,"grpc:internal"]`,
 		`["nonsense"]`:             `["nonsense"]`, // for whoever checks it to name
 	} {
-		var got []Status
+		var got []config.Status
 		if err := json.Unmarshal([]byte(text), &got); err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -183,12 +185,12 @@ func TestStatusJSON(t *testing.T) {
 }
 
 func TestSlowStartJSON(t *testing.T) {
-	for text, want := range map[string]SlowStart{
+	for text, want := range map[string]config.SlowStart{
 		`{"disabled":true}`: {Disabled: true},
 		`"10s"`:             {Window: caddy.Duration(10 * time.Second)},
 		`5000000000`:        {Window: caddy.Duration(5 * time.Second)},
 	} {
-		var got SlowStart
+		var got config.SlowStart
 		if err := json.Unmarshal([]byte(text), &got); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v; want %+v", text, got, err, want)
 		}
@@ -196,7 +198,7 @@ func TestSlowStartJSON(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var again SlowStart
+		var again config.SlowStart
 		if err := json.Unmarshal(written, &again); err != nil || again != want {
 			t.Errorf("%s is written as %s, which reads as %+v, %v", text, written, again, err)
 		}
@@ -311,22 +313,8 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// A backup is true or false, as ever, or has a level.
-func TestBackupJSON(t *testing.T) {
-	for text, want := range map[string]Backup{`true`: 1, `false`: 0, `0`: 0, `1`: 1, `2`: 2, `null`: 0} {
-		var b Backup
-		if err := json.Unmarshal([]byte(text), &b); err != nil || b != want {
-			t.Errorf("%s is %d, %v; want %d", text, b, err, want)
-		}
-		written, err := json.Marshal(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var again Backup
-		if err := json.Unmarshal(written, &again); err != nil || again != want {
-			t.Errorf("%d is written as %s, which reads as %d, %v", want, written, again, err)
-		}
-	}
+// A backup has a level from 1 to 9.
+func TestBackupLevels(t *testing.T) {
 	for text, want := range map[string]string{`"yes"`: "must be true, false or a level", `1.5`: "must be", `10`: "must be from 1 to 9", `-1`: "must be from 1 to 9"} {
 		_, err := newConfig(t).load(`{"backends": [{"address": "a:1", "backup": ` + text + `}]}`)
 		expectError(t, err, "backup", want)
@@ -348,5 +336,13 @@ func TestPreferZone(t *testing.T) {
 		"load_balancing": {"selection_policy": {"policy": "foreign"}}}`)
 	if got := shares(t, foreign, 10); got["b:1"] != 10 {
 		t.Errorf("shares = %v, want all in the zone", got)
+	}
+}
+
+// A wrong address is refused wherever it is given.
+func TestWrongAddress(t *testing.T) {
+	for _, settings := range []string{`{"upstreams": [{"dial": "a"}]}`, `{"backends": [{"address": "a"}]}`} {
+		_, err := newConfig(t).load(settings)
+		expectError(t, err, "must have a port")
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // ends has the config end as Caddy has it: the app stops before the handler is cleaned up.
-func (c *config) ends(h *Handler) {
+func (c *harness) ends(h *Handler) {
 	h.stop()
 	c.cancel()
 }

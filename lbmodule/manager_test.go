@@ -33,7 +33,7 @@ func (h *Handler) addresses() string {
 }
 
 // giveUp has a config fail after it began to serve, as when another app cannot start.
-func (c *config) giveUp() {
+func (c *harness) giveUp() {
 	c.t.Helper()
 	if err := c.app().Stop(); err != nil {
 		c.t.Fatal(err)

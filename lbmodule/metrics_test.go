@@ -22,7 +22,7 @@ import (
 )
 
 // gathered are the metrics of a config as they are served, by name.
-func (c *config) gathered() map[string]*dto.MetricFamily {
+func (c *harness) gathered() map[string]*dto.MetricFamily {
 	c.t.Helper()
 	families, err := c.ctx.GetMetricsRegistry().Gather()
 	if err != nil {

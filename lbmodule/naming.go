@@ -7,39 +7,21 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
-
-const maxNameLength = 128
-
-// ValidateName checks that s can be the name of a pool, a backend or a zone. Names go into metrics, paths, logs
-// and pages; what could mean something there is refused here once. Every address without placeholders
-// is a legal name.
-func ValidateName(s string) error {
-	if s == "" || len(s) > maxNameLength {
-		return fmt.Errorf("must have 1 to %d bytes", maxNameLength)
-	}
-	for _, c := range s {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case strings.ContainsRune("._:/@[]~+-", c):
-		default:
-			return fmt.Errorf("must be of letters, digits and ._:/@[]~+-, not %q", c)
-		}
-	}
-	return nil
-}
 
 // PoolSettings describes all that handlers which share a pool must agree on.
 func (h *Handler) PoolSettings() (string, error) {
 	described, err := json.Marshal(struct {
 		Upstreams     reverseproxy.UpstreamPool
-		Backends      []*Backend
+		Backends      []*config.Backend
 		Dynamic       json.RawMessage
 		LoadBalancing *reverseproxy.LoadBalancing
 		HealthChecks  *reverseproxy.HealthChecks
 		Transport     json.RawMessage
 		Breaker       json.RawMessage
-		Settings      Settings
+		Settings      config.Settings
 	}{
 		h.Upstreams, h.Backends, h.DynamicUpstreamsRaw, h.LoadBalancing, h.HealthChecks, h.TransportRaw, h.CBRaw, h.Settings,
 	})
@@ -81,7 +63,7 @@ func dynamicName(raw json.RawMessage) string {
 		if port := strings.Trim(string(source.Port), `"`); port != "" {
 			name += ":" + port
 		}
-		if ValidateName(name) == nil {
+		if config.ValidateName(name) == nil {
 			return name
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	_ "github.com/ballastlb/ballast/ratelimit"
 )
 
@@ -264,7 +265,7 @@ func isOurSetting(at place) bool {
 	if at[0] == "backends" || at[0] == "name" {
 		return true
 	}
-	settings := reflect.TypeFor[Settings]()
+	settings := reflect.TypeFor[config.Settings]()
 	for i := range settings.NumField() {
 		if key, _, _ := strings.Cut(settings.Field(i).Tag.Get("json"), ","); key == at[0] {
 			return true

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -40,27 +41,27 @@ type poolOverview struct {
 
 // backendOverview is a backend as it is shown.
 type backendOverview struct {
-	Address         string     `json:"address"`
-	Name            string     `json:"name"`
-	Weight          int        `json:"weight"`
-	EffectiveWeight float64    `json:"effective_weight"` // 0 while it gets no requests, less than weight while it is ramped up
-	MaxRequests     int        `json:"max_requests,omitempty"`
-	Backup          Backup     `json:"backup,omitempty"`
-	Zone            string     `json:"zone,omitempty"`
-	State           string     `json:"state"`                // ready, drain or maintenance
-	SlowStart       *float64   `json:"slow_start,omitempty"` // share of its weight while it is ramped up
-	Health          string     `json:"health"`               // up, down or unknown
-	Breaker         string     `json:"breaker"`              // closed, open or half_open
-	Usable          bool       `json:"usable"`
-	Reason          string     `json:"reason,omitempty"`  // why it is not usable
-	Avoided         string     `json:"avoided,omitempty"` // why the policy gives it less than its share, if it does
-	Since           time.Time  `json:"since"`
-	Until           *time.Time `json:"until,omitempty"` // when an open breaker turns half-open, or state is over
-	InFlight        int64      `json:"in_flight"`
-	Requests        uint64     `json:"requests"`
-	Failures        uint64     `json:"failures"`
-	LastCheck       *lastCheck `json:"last_check,omitempty"`
-	Source          string     `json:"source"` // config, dynamic or api
+	Address         string        `json:"address"`
+	Name            string        `json:"name"`
+	Weight          int           `json:"weight"`
+	EffectiveWeight float64       `json:"effective_weight"` // 0 while it gets no requests, less than weight while it is ramped up
+	MaxRequests     int           `json:"max_requests,omitempty"`
+	Backup          config.Backup `json:"backup,omitempty"`
+	Zone            string        `json:"zone,omitempty"`
+	State           string        `json:"state"`                // ready, drain or maintenance
+	SlowStart       *float64      `json:"slow_start,omitempty"` // share of its weight while it is ramped up
+	Health          string        `json:"health"`               // up, down or unknown
+	Breaker         string        `json:"breaker"`              // closed, open or half_open
+	Usable          bool          `json:"usable"`
+	Reason          string        `json:"reason,omitempty"`  // why it is not usable
+	Avoided         string        `json:"avoided,omitempty"` // why the policy gives it less than its share, if it does
+	Since           time.Time     `json:"since"`
+	Until           *time.Time    `json:"until,omitempty"` // when an open breaker turns half-open, or state is over
+	InFlight        int64         `json:"in_flight"`
+	Requests        uint64        `json:"requests"`
+	Failures        uint64        `json:"failures"`
+	LastCheck       *lastCheck    `json:"last_check,omitempty"`
+	Source          string        `json:"source"` // config, dynamic or api
 
 	Removing  bool           `json:"removing,omitempty"` // it leaves when its requests have ended
 	Added     *mark          `json:"added,omitempty"`    // who added it, if somebody has
@@ -237,7 +238,7 @@ func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i in
 
 // take adds the settings, and what was edited of them.
 func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) {
-	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, Backup(r.Backup), r.Zone
+	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, config.Backup(r.Backup), r.Zone
 	o.State, o.Removing = string(r.State), r.Removed != nil
 	switch {
 	case r.Config == nil:

@@ -7,7 +7,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -58,11 +60,11 @@ func (p *passive) failed(res *http.Response, err error, took time.Duration) bool
 func (h *Handler) poolSettings(probed bool) pool.Settings {
 	s := pool.Settings{
 		Passive:        h.passive.settings,
-		SlowStart:      h.SlowStart.window(),
+		SlowStart:      h.SlowStart.Length(),
 		PanicThreshold: h.PanicThreshold,
 		PreferZone:     h.PreferZone,
 	}
-	h.Breaker.into(&s, h.retries.probeTimeout)
+	h.Breaker.Apply(&s, h.retries.probeTimeout)
 	if b, ok := h.policy.(balancer); ok {
 		s.Policy = b.balancePolicy()
 	}
@@ -73,17 +75,14 @@ func (h *Handler) poolSettings(probed bool) pool.Settings {
 	return s
 }
 
-// defaultSlowStart is the window of a slow start that nothing is said about.
-const defaultSlowStart = caddy.Duration(10 * time.Second)
-
-// window is the length of the slow start, 0 if it is off.
-func (s *SlowStart) window() time.Duration {
-	switch {
-	case s == nil:
-		return time.Duration(defaultSlowStart)
-	case s.Disabled:
-		return 0
-	default:
-		return time.Duration(s.Window)
+// boundInterval has a check of reverse_proxy's words, which takes any interval, made as often as one of ours can be.
+func (h *Handler) boundInterval(stock *config.HealthCheck) {
+	asked, r := stock.Interval, config.Ranges.Of("health_check.interval")
+	stock.Interval = min(max(asked, caddy.Duration(r.Least)), caddy.Duration(r.Most))
+	if stock.Interval == asked {
+		return
 	}
+	const text = "health_interval is not what an interval can be; the nearest that can is taken"
+	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
+	h.warnings = append(h.warnings, text)
 }

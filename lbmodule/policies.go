@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -148,8 +149,8 @@ func takeStockChoices(settings map[string]json.RawMessage) {
 	case err != nil: // it is not there, or what serves it says what is wrong
 	case n == 0:
 		delete(settings, "choose")
-	case n > MaxBackends:
-		settings["choose"] = caddyconfig.JSON(MaxBackends, nil)
+	case n > config.MaxBackends:
+		settings["choose"] = caddyconfig.JSON(config.MaxBackends, nil)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -104,7 +105,7 @@ func parseBoundedLoad(d *caddyfile.Dispenser, target *float64) error {
 }
 
 func checkBoundedLoad(bound float64) error {
-	return inRange("lb_policy hash.bounded_load", bound)
+	return config.InRange("lb_policy hash.bounded_load", bound)
 }
 
 // Provision sets h up.

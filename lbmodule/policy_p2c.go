@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 func init() {
@@ -37,7 +38,7 @@ func (p *P2C) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return nil
 	}
-	draws := Ranges.Of("lb_policy p2c.choose")
+	draws := config.Ranges.Of("lb_policy p2c.choose")
 	n, err := strconv.Atoi(d.Val())
 	if err != nil {
 		return d.Errf("lb_policy p2c: choose %s: must be a whole number %s", d.Val(), draws)

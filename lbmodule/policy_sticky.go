@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 func init() {
@@ -146,9 +148,9 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "max_age":
 		age, err := caddy.ParseDuration(args[0])
 		if err != nil {
-			return d.Errf("lb_policy sticky: max_age %s: must be a duration %s", args[0], Ranges.Of("lb_policy sticky.max_age"))
+			return d.Errf("lb_policy sticky: max_age %s: must be a duration %s", args[0], config.Ranges.Of("lb_policy sticky.max_age"))
 		}
-		if err := inRange("lb_policy sticky.max_age", age); err != nil {
+		if err := config.InRange("lb_policy sticky.max_age", age); err != nil {
 			return d.WrapErr(err)
 		}
 		s.MaxAge = caddy.Duration(age)
@@ -183,14 +185,14 @@ func (s *Sticky) check() error {
 		return nil
 	}
 	if s.MaxAge != 0 {
-		if err := inRange("lb_policy sticky.max_age", s.MaxAge); err != nil {
+		if err := config.InRange("lb_policy sticky.max_age", s.MaxAge); err != nil {
 			return err
 		}
 	}
 	if s.SameSite == "none" && s.Secure == "off" {
 		return fmt.Errorf("lb_policy sticky: same_site none: needs secure; browsers refuse such a cookie otherwise")
 	}
-	if err := first(
+	if err := cmp.Or(
 		token("name", s.Name), token("learn_cookie", s.LearnCookie), token("learn_header", s.LearnHeader),
 		oneOf("secure", s.Secure, "on", "off", "auto"), oneOf("same_site", s.SameSite, "lax", "strict", "none"),
 	); err != nil {
@@ -221,7 +223,7 @@ func (s *Sticky) Provision(ctx caddy.Context) (err error) {
 	for _, secret := range s.Secrets {
 		s.secrets = append(s.secrets, caddy.NewReplacer().ReplaceAll(secret, ""))
 	}
-	if err := first(s.check(), s.checkSecrets(s.secrets)); err != nil {
+	if err := cmp.Or(s.check(), s.checkSecrets(s.secrets)); err != nil {
 		return err
 	}
 	none, ours := "random", inLoadBalancer(ctx)

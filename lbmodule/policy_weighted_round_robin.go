@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 func init() {
@@ -39,7 +40,7 @@ func (*WeightedRoundRobin) CaddyModule() caddy.ModuleInfo {
 // Validate checks the weights.
 func (p *WeightedRoundRobin) Validate() error {
 	for _, weight := range p.Weights {
-		if err := validateWeight(weight); err != nil {
+		if err := config.ValidateWeight(weight); err != nil {
 			return fmt.Errorf("weighted_round_robin: %w", err)
 		}
 	}
@@ -56,7 +57,7 @@ func (p *WeightedRoundRobin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if err != nil {
 			return d.Errf("weight %q: must be a number", d.Val())
 		}
-		if err := validateWeight(weight); err != nil {
+		if err := config.ValidateWeight(weight); err != nil {
 			return d.WrapErr(err)
 		}
 		p.Weights = append(p.Weights, weight)

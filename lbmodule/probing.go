@@ -19,6 +19,7 @@ import (
 
 	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/healthcheck/probe"
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 // dialInfoKey is where reverse_proxy's transports look for the address to connect to.
@@ -29,9 +30,9 @@ const proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
 
 // probing makes the checks of one handler.
 type probing struct {
-	check     *HealthCheck      // with its defaults
-	transport http.RoundTripper // that probes are made over
-	raw       []byte            // its config; loading it clears that of check
+	check     *config.HealthCheck // with its defaults
+	transport http.RoundTripper   // that probes are made over
+	raw       []byte              // its config; loading it clears that of check
 	match     *regexp.Regexp
 	status    []healthcheck.StatusRange
 }
@@ -62,7 +63,7 @@ func (h *Handler) loadProbing(ctx caddy.Context, transport http.RoundTripper, ra
 		}
 	}
 	for _, status := range c.Status {
-		r, err := statusRange(status)
+		r, err := config.ParseStatusRange(status)
 		if err != nil {
 			return fmt.Errorf("health_check: status %s: %w", status, err)
 		}
@@ -76,7 +77,7 @@ func (h *Handler) loadProbing(ctx caddy.Context, transport http.RoundTripper, ra
 func (p *probing) of(address string) (probe.Check, error) {
 	prober, err := p.prober(address)
 	return probe.Check{
-		Key:          p.check.key(address, p.raw),
+		Key:          p.check.Key(address, p.raw),
 		Prober:       prober,
 		Interval:     time.Duration(p.check.Interval),
 		FastInterval: time.Duration(p.check.FastInterval),

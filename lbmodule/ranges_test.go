@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -44,7 +45,7 @@ func numbers(t reflect.Type, at string) (all []string) {
 // TestEveryNumberHasARange: whoever adds a setting says what it may be.
 func TestEveryNumberHasARange(t *testing.T) {
 	all := slices.Concat(
-		numbers(reflect.TypeFor[Settings](), ""), numbers(reflect.TypeFor[[]*Backend](), "backends"),
+		numbers(reflect.TypeFor[config.Settings](), ""), numbers(reflect.TypeFor[[]*config.Backend](), "backends"),
 		numbers(reflect.TypeFor[Hash](), "lb_policy hash"), numbers(reflect.TypeFor[Sticky](), "lb_policy sticky"),
 		[]string{"lb_policy p2c.choose", "changes.for"},
 	)
@@ -52,7 +53,7 @@ func TestEveryNumberHasARange(t *testing.T) {
 		t.Fatalf("found %q only", all)
 	}
 	var ranged []string
-	for _, r := range Ranges {
+	for _, r := range config.Ranges {
 		ranged = append(ranged, r.Setting)
 	}
 	slices.Sort(all)
@@ -103,7 +104,7 @@ func configWith(t *testing.T, r caddyapp.Range, value float64) string {
 // TestRanges sets each setting to the ends of its range, and to what is just outside.
 func TestRanges(t *testing.T) {
 	c := newConfig(t)
-	for _, r := range Ranges {
+	for _, r := range config.Ranges {
 		if r.Setting == "changes.for" {
 			continue // TestWrongChanges
 		}
@@ -224,7 +225,7 @@ func TestManyBackends(t *testing.T) {
 	if _, err := newConfig(t).load(list(10_000)); err != nil {
 		t.Error(err)
 	}
-	_, err := newConfig(t).load(list(MaxBackends + 1))
+	_, err := newConfig(t).load(list(config.MaxBackends + 1))
 	expectError(t, err, "upstreams: 16385 given, with backends: must be at most 16384")
 }
 

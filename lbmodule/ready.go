@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 func init() {
@@ -38,7 +40,7 @@ func (*Ready) CaddyModule() caddy.ModuleInfo {
 // Check checks the names.
 func (r *Ready) Check() error {
 	for _, name := range r.Pools {
-		if err := ValidateName(name); err != nil {
+		if err := config.ValidateName(name); err != nil {
 			return fmt.Errorf("pools: %q: %w", name, err)
 		}
 	}

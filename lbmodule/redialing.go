@@ -77,7 +77,7 @@ func (h *Handler) redialer(address string) (pool.Dialer, error) {
 		}
 		if h.probing != nil {
 			// While it was down, probes have become rare.
-			checker.Hurry(h.probing.check.key(address, h.probing.raw))
+			checker.Hurry(h.probing.check.Key(address, h.probing.raw))
 		}
 		return conn.Close()
 	}, nil

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -48,7 +49,7 @@ func (s *stockRetries) waits() bool { return s != nil && s.duration > 0 }
 // loadRetries takes the retries out of reverse_proxy's part, which has been provisioned: from now on it makes another
 // attempt when it is told to. stock tells that one of its words for retries was given.
 func (h *Handler) loadRetries(stock bool) {
-	r := h.Retry.withDefaults()
+	r := h.Retry.WithDefaults()
 	h.retries = retryRules{
 		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, key: r.IdempotencyKey, bodyLimit: r.BodyLimit,
 		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r), probeTimeout: max(time.Duration(r.TryTimeout), time.Minute) + probeGrace,
@@ -81,7 +82,7 @@ func (h *Handler) loadRetries(stock bool) {
 			h.retries.attempts = 0
 		}
 	}
-	if h.hold = h.Hold.age(); h.retries.stock.waits() {
+	if h.hold = h.Hold.MaxAge(); h.retries.stock.waits() {
 		h.hold = 0 // how long to wait has been said
 	}
 	// The bound is ours to keep; its loop goes on for as long as the matcher says.
@@ -91,7 +92,7 @@ func (h *Handler) loadRetries(stock bool) {
 
 // tryTimeout is how long an attempt may take, as far as that is for us to see to. A transport that speaks HTTP/1 only is told to, which
 // is cheaper and the same; where nothing is set, it keeps what it has.
-func (h *Handler) tryTimeout(r Retry) time.Duration {
+func (h *Handler) tryTimeout(r config.Retry) time.Duration {
 	timeout := max(time.Duration(r.TryTimeout), 0)
 	t, ok := h.transport().(*reverseproxy.HTTPTransport)
 	switch {
@@ -102,24 +103,6 @@ func (h *Handler) tryTimeout(r Retry) time.Duration {
 		return 0
 	default:
 		return timeout
-	}
-}
-
-// stockRetryWord is the first of reverse_proxy's words for retries that is given, "" if none is.
-func stockRetryWord(lb *reverseproxy.LoadBalancing) string {
-	switch {
-	case lb == nil:
-		return ""
-	case lb.Retries != 0:
-		return "lb_retries"
-	case lb.TryDuration != 0:
-		return "lb_try_duration"
-	case lb.TryInterval != 0:
-		return "lb_try_interval"
-	case len(lb.RetryMatchRaw) > 0:
-		return "lb_retry_match"
-	default:
-		return ""
 	}
 }
 
@@ -269,7 +252,7 @@ func ended(err error) error {
 // errDropped is the error of an attempt whose answer was dropped for another attempt.
 func errDropped(status int, call grpcStatus) error {
 	if call != noGRPC {
-		return fmt.Errorf("answer with status %s%s is dropped for another attempt", grpcPrefix, call)
+		return fmt.Errorf("answer with status %s%s is dropped for another attempt", config.GRPCPrefix, call)
 	}
 	return fmt.Errorf("answer with status %d is dropped for another attempt", status)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -33,7 +34,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 	environment := caddy.NewReplacer()
 	for _, u := range h.Upstreams {
 		u.Dial = environment.ReplaceKnown(u.Dial, "")
-		if err := ValidateAddress(u.Dial); err != nil {
+		if err := config.ValidateAddress(u.Dial); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Dial, err)
 		}
 		if u.MaxRequests < 0 {
@@ -45,11 +46,11 @@ func (h *Handler) makeRoster() (*roster, error) {
 			r.repeat(at, u)
 			continue
 		}
-		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: isTemplate(u.Dial)}, u, "")
+		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: config.IsTemplate(u.Dial)}, u, "")
 	}
 	for _, b := range h.Backends {
 		address := environment.ReplaceKnown(b.Address, "")
-		if err := ValidateAddress(address); err != nil {
+		if err := config.ValidateAddress(address); err != nil {
 			return nil, fmt.Errorf("backend %s: address: %w", address, err)
 		}
 		if _, twice := r.byAddress[address]; twice {
@@ -60,7 +61,7 @@ func (h *Handler) makeRoster() (*roster, error) {
 			weight = *b.Weight
 		}
 		limit := h.limit(b.MaxRequests)
-		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: int(b.Backup), Zone: b.Zone, Unchecked: isTemplate(address)},
+		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: int(b.Backup), Zone: b.Zone, Unchecked: config.IsTemplate(address)},
 			&reverseproxy.Upstream{Dial: address, MaxRequests: limit}, b.Name)
 	}
 	// Names go with addresses in one list: a name that is the address of another backend would stand for both.
@@ -166,7 +167,7 @@ func (h *Handler) warn(r *roster) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
-	if h.Queue.enabled() && h.passive.limit == 0 && h.DynamicUpstreamsRaw == nil &&
+	if h.Queue.Enabled() && h.passive.limit == 0 && h.DynamicUpstreamsRaw == nil &&
 		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
 		warn("queue without max_requests: no backend is ever full, so that no request waits")
 	}

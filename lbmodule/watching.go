@@ -1,7 +1,6 @@
 package lbmodule
 
 import (
-	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -63,7 +62,7 @@ func (w *watching) begin(h *Handler) {
 				continue
 			}
 			stops = append(stops, checker.Watch(check, pool.Observer{
-				Member: w.set.view.Member(i), Thresholds: h.active.thresholds(), Elsewhere: h.probing.elsewhere(b.Address),
+				Member: w.set.view.Member(i), Thresholds: h.active.Thresholds(), Elsewhere: h.probing.elsewhere(b.Address),
 			}))
 		}
 	}
@@ -77,6 +76,3 @@ func (w *watching) end() {
 	}
 	w.stops = nil
 }
-
-// isTemplate tells whether an address stands for different backends, depending on the request.
-func isTemplate(address string) bool { return strings.Contains(address, "{") }

@@ -1,13 +1,11 @@
-package lbmodule
+package config
 
 import (
-	"encoding/json"
-	"fmt"
+	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
-// An address that can be none is refused wherever it is given, and what any host may be called is not.
+// An address that can be none is refused, and what any host may be called is not.
 func TestAddresses(t *testing.T) {
 	for _, address := range []string{
 		"a:1", "my_app:80", "my-app.example.:80", "3scale:80", "8080:80", "10.1:80", ":8080", "[::1]:80", "[fe80::1%eth0]:80", "bücher.example:80",
@@ -48,18 +46,8 @@ func TestAddresses(t *testing.T) {
 		"a:99999":                        "must be a network address",
 		"a\xff:1":                        "must be UTF-8",
 	} {
-		err := ValidateAddress(address)
-		expectError(t, err, want)
-		if !utf8.ValidString(address) {
-			continue // JSON cannot say that
-		}
-		quoted, err := json.Marshal(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, settings := range []string{`{"upstreams": [{"dial": %s}]}`, `{"backends": [{"address": %s}]}`} {
-			_, err := newConfig(t).load(fmt.Sprintf(settings, quoted))
-			expectError(t, err, want)
+		if err := ValidateAddress(address); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want an error with %q", address, err, want)
 		}
 	}
 }

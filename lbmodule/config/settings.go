@@ -1,14 +1,10 @@
-package lbmodule
+package config
 
 import (
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/ballastlb/ballast/caddyapp"
 )
 
 // Settings are what a load balancer can be told beyond the settings of `reverse_proxy`.
@@ -96,18 +92,6 @@ func (h *Hold) UnmarshalJSON(text []byte) error {
 	return unmarshalDuration(text, &h.Disabled, &h.Age)
 }
 
-// age is the age up to which requests wait, 0 if they do not.
-func (h *Hold) age() time.Duration {
-	switch {
-	case h == nil:
-		return time.Duration(defaultHold)
-	case h.Disabled:
-		return 0
-	default:
-		return time.Duration(h.Age)
-	}
-}
-
 // marshalDuration writes a setting that is a duration or disabled.
 func marshalDuration(disabled bool, d caddy.Duration) ([]byte, error) {
 	if disabled {
@@ -143,8 +127,6 @@ type Queue struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 
-func (q *Queue) enabled() bool { return q != nil && !q.Disabled }
-
 // Hedge sends a second copy of an idempotent request to another backend.
 type Hedge struct {
 	// Switches hedging off, as it is without any settings.
@@ -162,8 +144,6 @@ type DrainSticky struct {
 	// Has them go elsewhere.
 	Disabled bool `json:"disabled,omitempty"`
 }
-
-func (s *DrainSticky) enabled() bool { return s == nil || !s.Disabled }
 
 // DebugHeader explains the choice of a backend to some clients.
 type DebugHeader struct {
@@ -288,14 +268,25 @@ type RetryBudget struct {
 	PerSecond *float64 `json:"per_second,omitempty"`
 }
 
-// ConflictsWith tells when a setting is given in reverse_proxy's words and in ours.
-func (s *Settings) ConflictsWith(rp *reverseproxy.Handler) error {
-	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
-		err := fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
-		return caddyapp.About(err, append([]string{"health_check"}, stockActiveWords...)...)
+// The defaults of the breaker and of retries. A setting that is left out has the value here.
+var (
+	defaultBreaker = Breaker{
+		ConsecutiveFailures: 5,
+		FailureRatio:        0.5,
+		Window:              caddy.Duration(10 * time.Second),
+		MinRequests:         20,
+		Open:                &OpenTime{First: caddy.Duration(5 * time.Second), Max: caddy.Duration(time.Minute)},
+		Probes:              3,
+		FailureStatus: []Status{
+			"502", "503", "504", "grpc:unknown", "grpc:deadline_exceeded", "grpc:internal", "grpc:unavailable", "grpc:data_loss",
+		},
+		MaxEjected: 0.5,
 	}
-	if word := stockRetryWord(rp.LoadBalancing); word != "" && s.Retry != nil {
-		return caddyapp.About(fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word), "retry", word)
+	defaultRetry = Retry{
+		Attempts:  2,
+		On:        []string{"connect", "reset", "timeout", "502", "503", "504", "grpc:unavailable"},
+		Backoff:   &Backoff{Base: caddy.Duration(25 * time.Millisecond), Max: caddy.Duration(250 * time.Millisecond)},
+		Budget:    &RetryBudget{Ratio: new(0.2), PerSecond: new(10.0)},
+		BodyLimit: 64 << 10,
 	}
-	return nil
-}
+)

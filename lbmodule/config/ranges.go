@@ -1,4 +1,4 @@
-package lbmodule
+package config
 
 import (
 	"time"
@@ -68,44 +68,7 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Number("lb_policy p2c.choose", 2, MaxBackends),
 }
 
-// inRange checks a setting that must be given.
-func inRange[T ~int | ~int64 | ~float64](setting string, value T) error {
+// InRange checks a setting that must be given.
+func InRange[T ~int | ~int64 | ~float64](setting string, value T) error {
 	return Ranges.Of(setting).Check(float64(value))
-}
-
-// UnmarshalJSON reads the handler's config.
-func (h *Handler) UnmarshalJSON(text []byte) error {
-	type handler Handler // which has no such method
-	return Ranges.Decode("", text, (*handler)(h))
-}
-
-// UnmarshalJSON reads the breaker's config.
-func (c *CircuitBreaker) UnmarshalJSON(text []byte) error {
-	return Ranges.Decode("breaker", text, &c.Breaker)
-}
-
-// UnmarshalJSON reads the policy's config.
-func (h *Hash) UnmarshalJSON(text []byte) error {
-	type hash Hash
-	return Ranges.Decode("lb_policy hash", text, (*hash)(h))
-}
-
-// UnmarshalJSON reads the policy's config.
-func (s *Sticky) UnmarshalJSON(text []byte) error {
-	type sticky Sticky
-	return Ranges.Decode("lb_policy sticky", text, (*sticky)(s))
-}
-
-// UnmarshalJSON reads the policy's config.
-func (p *P2C) UnmarshalJSON(text []byte) error {
-	if err := Ranges.Decode("lb_policy p2c", text, &p.RandomChoiceSelection); err != nil {
-		return err
-	}
-	return Ranges.Check("lb_policy p2c", &p.RandomChoiceSelection)
-}
-
-// UnmarshalJSON reads the policy's config.
-func (p *WeightedRoundRobin) UnmarshalJSON(text []byte) error {
-	type weighted WeightedRoundRobin
-	return Ranges.Decode("lb_policy weighted_round_robin", text, (*weighted)(p))
 }

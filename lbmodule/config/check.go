@@ -1,6 +1,7 @@
-package lbmodule
+package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -27,7 +28,7 @@ func (s *Settings) CheckGiven() error {
 	}
 	for _, check := range []func() error{
 		s.checkScalars, s.SlowStart.check, s.Hold.check, s.Queue.check, s.Hedge.check, s.DebugHeader.check, s.HealthCheck.check,
-		s.Breaker.check, s.Retry.check,
+		s.Breaker.Check, s.Retry.check,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -49,23 +50,23 @@ func (s *SlowStart) check() error {
 	if s == nil || s.Disabled {
 		return nil
 	}
-	return inRange("slow_start", s.Window)
+	return InRange("slow_start", s.Window)
 }
 
 func (h *Hold) check() error {
 	if h == nil || h.Disabled {
 		return nil
 	}
-	return inRange("hold", h.Age)
+	return InRange("hold", h.Age)
 }
 
 func (q *Queue) check() error {
 	if q == nil || q.Disabled {
 		return nil
 	}
-	return first(
-		inRange("queue.size", q.Size),
-		inRange("queue.timeout", q.Timeout),
+	return cmp.Or(
+		InRange("queue.size", q.Size),
+		InRange("queue.timeout", q.Timeout),
 	)
 }
 
@@ -73,9 +74,9 @@ func (h *Hedge) check() error {
 	if h == nil || h.Disabled {
 		return nil
 	}
-	return first(
-		inRange("hedge.percentile", h.Percentile),
-		inRange("hedge.max_extra", h.MaxExtra),
+	return cmp.Or(
+		InRange("hedge.percentile", h.Percentile),
+		InRange("hedge.max_extra", h.MaxExtra),
 	)
 }
 
@@ -108,7 +109,8 @@ func (h *DebugHeader) check() error {
 	return nil
 }
 
-func (b *Breaker) check() error {
+// Check checks what the ranges of single numbers do not.
+func (b *Breaker) Check() error {
 	if b == nil || b.Disabled {
 		return nil
 	}
@@ -118,12 +120,12 @@ func (b *Breaker) check() error {
 		}
 	}
 	if s := b.SlowRatio; s != nil {
-		if err := first(inRange("breaker.slow_ratio.ratio", s.Ratio), inRange("breaker.slow_ratio.latency", s.Latency)); err != nil {
+		if err := cmp.Or(InRange("breaker.slow_ratio.ratio", s.Ratio), InRange("breaker.slow_ratio.latency", s.Latency)); err != nil {
 			return err
 		}
 	}
 	if o := b.Open; o != nil {
-		return first(inRange("breaker.open.first", o.First), notBelow("breaker: open: max", o.Max, "first", o.First))
+		return cmp.Or(InRange("breaker.open.first", o.First), notBelow("breaker: open: max", o.Max, "first", o.First))
 	}
 	return nil
 }
@@ -141,22 +143,13 @@ func (r *Retry) check() error {
 		}
 	}
 	if b := r.Backoff; b != nil {
-		return first(inRange("retry.backoff.base", b.Base), notBelow("retry: backoff: max", b.Max, "base", b.Base))
+		return cmp.Or(InRange("retry.backoff.base", b.Base), notBelow("retry: backoff: max", b.Max, "base", b.Base))
 	}
 	return nil
 }
 
-// first returns the first error there is.
-func first(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func percent(ratio float64) string {
+// Percent writes a share as a percentage.
+func Percent(ratio float64) string {
 	return strconv.FormatFloat(ratio*100, 'f', -1, 64) + "%"
 }
 

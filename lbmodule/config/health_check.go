@@ -1,4 +1,4 @@
-package lbmodule
+package config
 
 import (
 	"cmp"
@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/ballastlb/ballast/healthcheck"
@@ -92,49 +90,8 @@ type HealthCheck struct {
 // defaultInterval lies between probes where nothing is said.
 const defaultInterval = 5 * time.Second
 
-// fromStock returns the check that reverse_proxy's settings ask for, with reverse_proxy's defaults; nil for none.
-func fromStock(checks *reverseproxy.HealthChecks) *HealthCheck {
-	if checks == nil || checks.Active == nil || !checks.Active.IsEnabled() {
-		return nil
-	}
-	a := checks.Active
-	c := &HealthCheck{
-		URI: a.URI, Method: a.Method, Headers: a.Headers, Body: a.Body, ExpectBody: a.ExpectBody, MaxSize: max(a.MaxSize, 0),
-		FollowRedirects: a.FollowRedirects, Port: a.Port, Upstream: a.Upstream,
-		Interval: a.Interval, Timeout: a.Timeout, Rise: max(a.Passes, 1), Fall: max(a.Fails, 1),
-	}
-	if c.URI == "" {
-		c.URI = a.Path //nolint:staticcheck // configs that have it still work with reverse_proxy
-	}
-	switch status := a.ExpectStatus; {
-	case status >= 100:
-		c.Status = []string{strconv.Itoa(status)}
-	case status > 0:
-		c.Status = []string{strconv.Itoa(status) + "xx"}
-	}
-	if c.Interval == 0 {
-		c.Interval = caddy.Duration(30 * time.Second)
-	}
-	if c.Timeout == 0 {
-		c.Timeout = min(caddy.Duration(5*time.Second), c.Interval/5*4)
-	}
-	return c
-}
-
-// boundInterval has a check of reverse_proxy's words, which takes any interval, made as often as one of ours can be.
-func (h *Handler) boundInterval(stock *HealthCheck) {
-	asked, r := stock.Interval, Ranges.Of("health_check.interval")
-	stock.Interval = min(max(asked, caddy.Duration(r.Least)), caddy.Duration(r.Most))
-	if stock.Interval == asked {
-		return
-	}
-	const text = "health_interval is not what an interval can be; the nearest that can is taken"
-	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
-	h.warnings = append(h.warnings, text)
-}
-
-// withDefaults returns the check with everything filled in that it leaves open; nil if there is none.
-func (c *HealthCheck) withDefaults() *HealthCheck {
+// WithDefaults returns the check with everything filled in that it leaves open; nil if there is none.
+func (c *HealthCheck) WithDefaults() *HealthCheck {
 	if c == nil || c.Disabled {
 		return nil
 	}
@@ -169,13 +126,14 @@ func (c *HealthCheck) withDefaults() *HealthCheck {
 	return &filled
 }
 
-func (c *HealthCheck) thresholds() healthcheck.Thresholds {
+// Thresholds are how many results in a row turn a backend over.
+func (c *HealthCheck) Thresholds() healthcheck.Thresholds {
 	return healthcheck.Thresholds{Rise: c.Rise, Fall: c.Fall}
 }
 
-// key tells checks apart that are made in different ways or at different times, of that address and over a transport of
+// Key tells checks apart that are made in different ways or at different times, of that address and over a transport of
 // that config. What is made of the results does not count.
-func (c *HealthCheck) key(address string, transport json.RawMessage) string {
+func (c *HealthCheck) Key(address string, transport json.RawMessage) string {
 	same := *c
 	same.Rise, same.Fall, same.Initial = 0, 0, ""
 	same.TransportRaw = transport
@@ -201,12 +159,12 @@ func (c *HealthCheck) check() error {
 		return fmt.Errorf("health_check: initial %s: must be check, up or down", c.Initial)
 	}
 	for _, status := range c.Status {
-		if _, err := statusRange(status); err != nil {
+		if _, err := ParseStatusRange(status); err != nil {
 			return fmt.Errorf("health_check: status %s: %w", status, err)
 		}
 	}
 	if c.Port < 0 || c.Port > 65535 {
-		return inRange("health_check.port", c.Port)
+		return InRange("health_check.port", c.Port)
 	}
 	if c.Upstream != "" {
 		if err := ValidateAddress(c.Upstream); err != nil {
@@ -216,7 +174,7 @@ func (c *HealthCheck) check() error {
 	if c.Interval > 0 && c.FastInterval > c.Interval {
 		return fmt.Errorf("health_check: fast_interval %v: must be at most interval, which is %v", display(c.FastInterval), display(c.Interval))
 	}
-	return first(
+	return cmp.Or(
 		c.checkKind(),
 		c.checkRequest(),
 		atLeast("health_check: interval", c.Interval, 0),
@@ -280,8 +238,8 @@ func (c *HealthCheck) checkRequest() error {
 	return nil
 }
 
-// statusRange reads a status code or a class such as 2xx.
-func statusRange(status string) (healthcheck.StatusRange, error) {
+// ParseStatusRange reads a status code or a class such as 2xx.
+func ParseStatusRange(status string) (healthcheck.StatusRange, error) {
 	if class, ok := strings.CutSuffix(status, "xx"); ok && len(class) == 1 && class >= "1" && class <= "5" {
 		first := int(class[0]-'0') * 100
 		return healthcheck.StatusRange{First: first, Last: first + 99}, nil
@@ -293,8 +251,8 @@ func statusRange(status string) (healthcheck.StatusRange, error) {
 	return healthcheck.StatusRange{First: code, Last: code}, nil
 }
 
-// checkTransport checks that a gRPC check can be made over a transport of that config.
-func (c *HealthCheck) checkTransport(transport json.RawMessage) error {
+// CheckTransport checks that a gRPC check can be made over a transport of that config.
+func (c *HealthCheck) CheckTransport(transport json.RawMessage) error {
 	if c == nil || c.Disabled || c.Type != "grpc" {
 		return nil
 	}

@@ -1,8 +1,9 @@
-package lbmodule
+package config
 
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Backend is a backend with properties.
@@ -79,11 +80,11 @@ func (b *Backend) Validate() error {
 		}
 	}
 	if b.Weight != nil {
-		if err := validateWeight(*b.Weight); err != nil {
+		if err := ValidateWeight(*b.Weight); err != nil {
 			return fmt.Errorf("backend %s: %w", b.Address, err)
 		}
 	}
-	if err := validateBackup(int(b.Backup)); err != nil {
+	if err := ValidateBackup(int(b.Backup)); err != nil {
 		return fmt.Errorf("backend %s: %w", b.Address, err)
 	}
 	if b.MaxRequests != 0 {
@@ -92,13 +93,59 @@ func (b *Backend) Validate() error {
 	return nil
 }
 
-func validateBackup(level int) error {
+// ValidateBackup checks the level of a backup; 0 is that of a primary backend.
+func ValidateBackup(level int) error {
 	if level == 0 {
 		return nil // it is none
 	}
 	return Ranges.Of("backends.backup").CheckIn("", float64(level))
 }
 
-func validateWeight(weight int) error {
+// ValidateWeight checks a weight.
+func ValidateWeight(weight int) error {
 	return Ranges.Of("backends.weight").CheckIn("", float64(weight))
 }
+
+// CheckUnique checks that no two backends go by the same address or name.
+func CheckUnique(backends []*Backend) error {
+	addresses := make(map[string]bool)
+	names := make(map[string]string) // to the address of the one that has it
+	for _, b := range backends {
+		if addresses[b.Address] {
+			return fmt.Errorf("backend %s: given twice", b.Address)
+		}
+		addresses[b.Address] = true
+		name := b.Name
+		if name == "" {
+			name = b.Address
+		}
+		if owner, taken := names[name]; taken {
+			return fmt.Errorf("backend %s: name %s: stands for backend %s already", b.Address, name, owner)
+		}
+		names[name] = b.Address
+	}
+	return nil
+}
+
+const maxNameLength = 128
+
+// ValidateName checks that s can be the name of a pool, a backend or a zone. Names go into metrics, paths, logs
+// and pages; what could mean something there is refused here once. Every address without placeholders
+// is a legal name.
+func ValidateName(s string) error {
+	if s == "" || len(s) > maxNameLength {
+		return fmt.Errorf("must have 1 to %d bytes", maxNameLength)
+	}
+	for _, c := range s {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.ContainsRune("._:/@[]~+-", c):
+		default:
+			return fmt.Errorf("must be of letters, digits and ._:/@[]~+-, not %q", c)
+		}
+	}
+	return nil
+}
+
+// IsTemplate tells whether an address stands for different backends, depending on the request.
+func IsTemplate(address string) bool { return strings.Contains(address, "{") }

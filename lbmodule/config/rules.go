@@ -1,0 +1,137 @@
+package config
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// WithDefaults returns the breaker with everything filled in that it leaves open. A range that begins above 0 holds for each number,
+// so that 0 is what was left out.
+func (b *Breaker) WithDefaults() Breaker {
+	if b == nil {
+		return defaultBreaker
+	}
+	filled := *b
+	filled.ConsecutiveFailures = cmp.Or(b.ConsecutiveFailures, defaultBreaker.ConsecutiveFailures)
+	filled.FailureRatio = cmp.Or(b.FailureRatio, defaultBreaker.FailureRatio)
+	filled.Window = cmp.Or(b.Window, defaultBreaker.Window)
+	filled.MinRequests = cmp.Or(b.MinRequests, defaultBreaker.MinRequests)
+	filled.Open = cmp.Or(b.Open, defaultBreaker.Open)
+	filled.Probes = cmp.Or(b.Probes, defaultBreaker.Probes)
+	if b.FailureStatus == nil {
+		filled.FailureStatus = defaultBreaker.FailureStatus
+	}
+	filled.MaxEjected = cmp.Or(b.MaxEjected, defaultBreaker.MaxEjected)
+	return filled
+}
+
+// WithDefaults returns the retries with everything filled in that they leave open. There is one attempt where they are switched off.
+func (r *Retry) WithDefaults() Retry {
+	if r == nil {
+		return defaultRetry
+	}
+	filled := *r
+	filled.Attempts = cmp.Or(r.Attempts, defaultRetry.Attempts)
+	if r.Disabled {
+		filled.Attempts = 1
+	}
+	if r.On == nil {
+		filled.On = defaultRetry.On
+	}
+	filled.Backoff = cmp.Or(r.Backoff, defaultRetry.Backoff)
+	filled.Budget = r.Budget.withDefaults()
+	filled.BodyLimit = cmp.Or(r.BodyLimit, defaultRetry.BodyLimit)
+	return filled
+}
+
+// withDefaults returns the budget with what it leaves open. What is given as 0 earns nothing.
+func (b *RetryBudget) withDefaults() *RetryBudget {
+	if b == nil {
+		return defaultRetry.Budget
+	}
+	return &RetryBudget{Ratio: cmp.Or(b.Ratio, defaultRetry.Budget.Ratio), PerSecond: cmp.Or(b.PerSecond, defaultRetry.Budget.PerSecond)}
+}
+
+// defaultSlowStart is the window of a slow start that nothing is said about.
+const defaultSlowStart = caddy.Duration(10 * time.Second)
+
+// Length is the length of the slow start, 0 if it is off.
+func (s *SlowStart) Length() time.Duration {
+	switch {
+	case s == nil:
+		return time.Duration(defaultSlowStart)
+	case s.Disabled:
+		return 0
+	default:
+		return time.Duration(s.Window)
+	}
+}
+
+// defaultHold is how old an outage may be where nothing is said about that.
+const defaultHold = caddy.Duration(2 * time.Second)
+
+// MaxAge is the age up to which requests wait, 0 if they do not.
+func (h *Hold) MaxAge() time.Duration {
+	switch {
+	case h == nil:
+		return time.Duration(defaultHold)
+	case h.Disabled:
+		return 0
+	default:
+		return time.Duration(h.Age)
+	}
+}
+
+// Apply puts the breaker into the settings of a view. probe is when the slot of a lost probe comes back.
+func (b *Breaker) Apply(s *pool.Settings, probe time.Duration) {
+	filled := b.WithDefaults()
+	s.DeadAfter = filled.ConsecutiveFailures
+	if filled.Disabled {
+		s.ConnectionsOnly = true
+		return
+	}
+	s.MaxEjected, s.DryRun = filled.MaxEjected, filled.DryRun
+	s.Breaker = breaker.Settings{
+		ConsecutiveFailures: filled.ConsecutiveFailures,
+		FailureRatio:        filled.FailureRatio,
+		Window:              time.Duration(filled.Window),
+		MinRequests:         filled.MinRequests,
+		Open:                time.Duration(filled.Open.First),
+		MaxOpen:             time.Duration(filled.Open.Max),
+		Probes:              filled.Probes,
+		ProbeTimeout:        probe,
+	}
+	if filled.SlowRatio != nil {
+		s.Breaker.SlowRatio = filled.SlowRatio.Ratio
+	}
+}
+
+// Enabled tells whether requests may wait.
+func (q *Queue) Enabled() bool { return q != nil && !q.Disabled }
+
+// Enabled tells whether sessions stay with a backend that drains. They do where nothing is said.
+func (s *DrainSticky) Enabled() bool { return s == nil || !s.Disabled }
+
+// Enabled tells whether requests are copied.
+func (h *Hedge) Enabled() bool { return h != nil && !h.Disabled }
+
+// Prefixes are the ranges of clients, which have been checked.
+func (d *DebugHeader) Prefixes() (all []netip.Prefix) {
+	if d == nil || d.Disabled {
+		return nil
+	}
+	for _, text := range d.Ranges {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, prefix.Masked())
+		} else if address, err := netip.ParseAddr(text); err == nil {
+			all = append(all, netip.PrefixFrom(address, address.BitLen()))
+		}
+	}
+	return all
+}
