@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -18,8 +17,15 @@ import (
 // fails at its end was no success at its beginning. gRPC-Web has its trailers in the body, where nobody looks for them: only a status
 // in the header is seen there.
 
+// grpcNames are the statuses of gRPC by their codes, as its documentation names them (github.com/grpc/grpc, doc/statuscodes.md).
+var grpcNames = [...]string{
+	"ok", "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists", "permission_denied",
+	"resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented", "internal", "unavailable", "data_loss",
+	"unauthenticated",
+}
+
 // What is counted has a place for each of them, and one for all others.
-var _ [pool.Calls]struct{} = [len(config.GRPCNames) + 1]struct{}{}
+var _ [pool.Calls]struct{} = [len(grpcNames) + 1]struct{}{}
 
 // grpcStatus is how a gRPC call ended: 1 more than the code of its status.
 type grpcStatus uint8
@@ -28,7 +34,7 @@ const (
 	// noGRPC is that there is no status: it is no gRPC call, or has not ended.
 	noGRPC grpcStatus = 0
 	// otherGRPC is a status that gRPC does not have, or none where there must be one.
-	otherGRPC = grpcStatus(len(config.GRPCNames) + 1)
+	otherGRPC = grpcStatus(len(grpcNames) + 1)
 )
 
 // code is the status as gRPC's clients take it: what gRPC does not have is unknown. There must be one.
@@ -47,7 +53,7 @@ func (s grpcStatus) String() string {
 	case otherGRPC:
 		return "other"
 	default:
-		return config.GRPCNames[s-1]
+		return grpcNames[s-1]
 	}
 }
 
@@ -58,7 +64,7 @@ func statusIn(h http.Header) grpcStatus {
 		return noGRPC
 	}
 	code, err := strconv.Atoi(value)
-	if err != nil || code < 0 || code >= len(config.GRPCNames) {
+	if err != nil || code < 0 || code >= len(grpcNames) {
 		return otherGRPC
 	}
 	return grpcStatus(code + 1)

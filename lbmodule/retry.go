@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -252,7 +253,7 @@ func ended(err error) error {
 // errDropped is the error of an attempt whose answer was dropped for another attempt.
 func errDropped(status int, call grpcStatus) error {
 	if call != noGRPC {
-		return fmt.Errorf("answer with status %s%s is dropped for another attempt", config.GRPCPrefix, call)
+		return fmt.Errorf("answer with status %s%s is dropped for another attempt", course.GRPCPrefix, call)
 	}
 	return fmt.Errorf("answer with status %d is dropped for another attempt", status)
 }

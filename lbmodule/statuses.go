@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ballastlb/ballast/lbmodule/course"
+
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
@@ -16,8 +18,8 @@ type statusSet struct {
 
 // add puts a status that has been checked into the set.
 func (s *statusSet) add(value string) {
-	if word, isGRPC := strings.CutPrefix(value, config.GRPCPrefix); isGRPC {
-		s.grpc |= 1 << slices.Index(config.GRPCNames[:], word)
+	if word, isGRPC := strings.CutPrefix(value, course.GRPCPrefix); isGRPC {
+		s.grpc |= 1 << slices.Index(grpcNames[:], word)
 		return
 	}
 	code, _ := strconv.Atoi(value)

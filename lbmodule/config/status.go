@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
 )
 
 // Status is a status of answers: of HTTP, such as `503`, or of gRPC, such as `grpc:unavailable`. In JSON the former is a number.
@@ -34,17 +36,15 @@ func (s *Status) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// GRPCPrefix stands before the statuses of gRPC, where those of HTTP may be given, too.
-const GRPCPrefix = "grpc:"
-
 // checkStatus checks a status; others are what may stand in its place.
 func checkStatus(field, value, others string) error {
-	word, isGRPC := strings.CutPrefix(value, GRPCPrefix)
+	names := course.GRPCNames()[1:] // but for ok
+	word, isGRPC := strings.CutPrefix(value, course.GRPCPrefix)
 	switch {
 	case !isGRPC && !isFailureStatus(value):
 		return fmt.Errorf("%s %s: must be %sa status from 400 to 599 or one of gRPC, such as grpc:unavailable", field, value, others)
-	case isGRPC && !slices.Contains(GRPCNames[1:], word):
-		return fmt.Errorf("%s %s: must be grpc: and one of %s", field, value, strings.Join(GRPCNames[1:], ", "))
+	case isGRPC && !slices.Contains(names, word):
+		return fmt.Errorf("%s %s: must be grpc: and one of %s", field, value, strings.Join(names, ", "))
 	}
 	return nil
 }
@@ -53,11 +53,4 @@ func checkStatus(field, value, others string) error {
 func isFailureStatus(value string) bool {
 	code, err := strconv.Atoi(value)
 	return err == nil && code >= 400 && code <= 599
-}
-
-// GRPCNames are the statuses of gRPC by their codes, as its documentation names them (github.com/grpc/grpc, doc/statuscodes.md).
-var GRPCNames = [...]string{
-	"ok", "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists", "permission_denied",
-	"resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented", "internal", "unavailable", "data_loss",
-	"unauthenticated",
 }
