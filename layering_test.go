@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"lbmodule/engine":      nil,
 	"lbmodule/overlay":     nil,
 	"lbmodule/course":      {"lbmodule/pool"},
+	"lbmodule/exchange":    {"lbmodule/course", "lbmodule/pool"},
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
 	"breaker":              nil,

@@ -79,7 +79,7 @@ func (c *Course) reasonFor(f *Facts) (reason pool.RetryReason, ok bool) {
 	case reason == pool.RetryConnect:
 		ok = rules.On[reason]
 	default:
-		ok = rules.On[reason] && c.repeatable()
+		ok = rules.On[reason] && c.Repeatable()
 	}
 	return reason, ok && c.request.Rewindable()
 }

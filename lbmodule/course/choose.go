@@ -105,7 +105,7 @@ func (c *Course) acquire(avoid []int, now time.Time) (Choice, error) {
 	if b := c.rules.Breaker; b != nil && !b.OK() {
 		return Choice{}, pool.ErrNone
 	}
-	safe := !c.view.Snapshot().Probing() || c.repeatable()
+	safe := !c.view.Snapshot().Probing() || c.Repeatable()
 	if c.rules.Keyed && !c.key.Known {
 		c.key = c.request.Key()
 	}

@@ -245,7 +245,7 @@ func (c *Course) leave() {
 	}
 }
 
-// repeatable tells whether the request may be made again when a backend may have acted on it already.
-func (c *Course) repeatable() bool {
+// Repeatable tells whether the request may be made again when a backend may have acted on it already.
+func (c *Course) Repeatable() bool {
 	return !c.request.Upgrade() && (c.rules.Retry.NonIdempotent || c.request.Idempotent())
 }

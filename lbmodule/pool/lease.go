@@ -69,6 +69,31 @@ func (l *Lease) Latency() *balance.Latency {
 	return &l.member.latency
 }
 
+// Ticket is a request that waits for its answer, for the latency of the member that is to give it. A member on which requests wait in
+// vain is avoided. The zero Ticket is of no member.
+type Ticket struct {
+	latency *balance.Latency
+	ticket  balance.Ticket
+}
+
+// Ticket returns the ticket of the lease's request, which does not wait yet.
+func (l *Lease) Ticket() Ticket { return Ticket{latency: l.Latency()} }
+
+// Ask tells that the request waits from now on.
+func (t *Ticket) Ask(now time.Time) {
+	if t.latency != nil {
+		t.ticket = t.latency.Asked(now)
+	}
+}
+
+// Told tells that the request waits no longer. alive tells whether it is because the member has said something.
+func (t *Ticket) Told(alive bool, now time.Time) {
+	if t.latency != nil {
+		t.latency.Told(t.ticket, alive, now)
+		t.latency = nil
+	}
+}
+
 // Traffic is where the attempt is to be counted; nil if the lease holds nothing.
 func (l *Lease) Traffic() *Traffic {
 	if l.member == nil {

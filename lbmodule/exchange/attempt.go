@@ -1,0 +1,291 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+var (
+	// ErrTryTimeout is the cause of an attempt's end when its time was up.
+	ErrTryTimeout error = &timeoutError{}
+	// ErrBrokenOff is what became of an attempt whose answer ended before its end.
+	ErrBrokenOff = errors.New("answer broke off")
+)
+
+type timeoutError struct{}
+
+func (*timeoutError) Error() string   { return "backend did not answer within try_timeout" }
+func (*timeoutError) Timeout() bool   { return true }
+func (*timeoutError) Temporary() bool { return false }
+
+// attempt makes one attempt, and returns the step that follows. err is that of the front where it could not make the request: there is no
+// step then.
+func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
+	if step.Again {
+		x.repeat()
+	}
+	x.res, x.err = nil, nil
+	target := x.course.Choice().Target
+	x.Live.At(target.Address())
+	x.plan.Observer.Chosen(x)
+	n := x.course.Attempts()
+	x.informed.begin(n)
+	x.race.Store(nil)
+	r, whole, err := x.front.Attempt(x.ctx, n, target, x)
+	if err != nil {
+		return course.Step{}, err
+	}
+	r, timer := x.prepare(r, whole)
+	start := time.Now()
+	x.begin(*x.course.Choice(), step.Reason, start)
+	if body := x.front.Body(); body != nil {
+		x.waited = body.Wait(start)
+	}
+	r, x.trail[x.current].span = x.plan.Observer.Begin(x, r, target.Address(), x.current, step.Reason, start)
+	res, err := x.roundTrip(r, start)
+	now := time.Now()
+	if timer.stop() && x.ctx.Err() == nil {
+		if err == nil {
+			res.Body.Close() // it has been cut off
+		}
+		res, err = nil, ErrTryTimeout
+	}
+	x.hear(err, now)
+	x.res, x.err, x.ended = res, err, now
+	facts := x.facts(r, res, err, x.trail[x.current].Start, now)
+	next = x.course.Ended(&facts, now)
+	x.record(&facts, err, now)
+	return next, nil
+}
+
+// roundTrip makes the attempt, with a copy where that is asked for.
+func (x *Exchange) roundTrip(r *http.Request, start time.Time) (*http.Response, error) {
+	x.ask(start)
+	if r.Body == nil {
+		if copied, after, ok := x.course.Copy(start); ok {
+			return x.raced(copied, r, after)
+		}
+	}
+	return x.plan.Back.RoundTrip(r)
+}
+
+// prepare gives the request of an attempt a view of the body that can be taken away from it, and a bound on the time it may take to be
+// answered.
+func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTimer) {
+	timeout := x.plan.TryTimeout
+	if timeout > 0 && isGRPC(r.Header) {
+		timeout = 0 // streams are answered when there is something to say
+	}
+	timer := (*tryTimer)(nil)
+	if timeout > 0 {
+		var ctx context.Context
+		ctx, timer = newTryTimer(r.Context(), timeout)
+		r = r.WithContext(ctx)
+	}
+	x.sent = nil
+	if r.Body == nil {
+		timer.start()
+		return r, timer
+	}
+	limit := int64(0)
+	switch {
+	case x.plan.Rules.Retry.Attempts != 1 && x.course.Repeatable() && r.ContentLength <= x.plan.BodyLimit:
+		limit = x.plan.BodyLimit
+	case r.ContentLength > 0 && r.ContentLength <= x.plan.SmallBody:
+		limit = x.plan.SmallBody // it is read before there is a connection, and there may be none
+	}
+	if x.body == nil {
+		x.body = new(requestBody)
+	}
+	sent := new(sending)
+	x.sent = sent
+	x.body.attach(r, limit, whole, func() {
+		sent.finished(time.Now())
+		timer.start()
+	})
+	if isKeyed(r.Header) && !x.course.Repeatable() {
+		r.GetBody = nil // so that the transport does not send it again, as it would not for reverse_proxy
+	}
+	return r, timer
+}
+
+// isKeyed tells whether a request has one of the fields that net/http's transport takes for leave to send it again.
+func isKeyed(h http.Header) bool { return h["Idempotency-Key"] != nil || h["X-Idempotency-Key"] != nil }
+
+// facts are what is known of the attempt that r made.
+func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, now time.Time) (f course.Facts) {
+	clientGone := x.ctx.Err()
+	f.Gone, f.Took = clientGone != nil, now.Sub(start)
+	f.Answered, f.Known = x.took(now)
+	if body := x.front.Body(); body != nil {
+		f.BodyFailed = x.body.failed() || body.Failure() != nil
+		f.ClientFault = f.BodyFailed || body.Stalled(start, x.waited, now)
+	}
+	after := now.Sub(x.course.Began())
+	request := messageOf(r.Header)
+	if err != nil {
+		failure := x.plan.Back.Kind(err)
+		f.Kind, f.Unreachable, f.NoDescriptors = failure.Kind, failure.Unreachable, failure.NoDescriptors
+		f.Excused = errors.Is(err, context.Canceled) || errors.Is(clientGone, context.Canceled) || x.body.failed() || errors.Is(err, ErrBodyTaken)
+		f.Call = course.NewCall(request, nil, 0, false, after)
+		return f
+	}
+	f.Status, f.RetryAfter = res.StatusCode, res.Header.Get("Retry-After") != ""
+	f.Stream, f.Body = isStream(res), res.Body != nil && res.Body != http.NoBody
+	if request.Is {
+		answer := messageOf(res.Header)
+		f.Call = course.NewCall(request, &answer, res.StatusCode, f.Body, after)
+	}
+	return f
+}
+
+const grpcStatus = "Grpc-Status"
+
+// messageOf is what a header tells of a gRPC call.
+func messageOf(h http.Header) (m course.Message) {
+	contentType := h.Get("Content-Type")
+	if m.Is = isGRPCType(contentType); !m.Is {
+		return m
+	}
+	return course.Message{Is: true, Web: strings.HasPrefix(contentType, "application/grpc-web"), Status: h.Get(grpcStatus), Timeout: h.Get("Grpc-Timeout")}
+}
+
+// isGRPC tells whether a message is of gRPC, or of gRPC-Web.
+func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
+
+func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
+
+// isStream tells whether an answer may go on for as long as the client likes.
+func isStream(res *http.Response) bool {
+	contentType := res.Header.Get("Content-Type")
+	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
+}
+
+// ask tells the backend's latency that the attempt waits for its answer, as soon as its last byte has been sent.
+func (x *Exchange) ask(now time.Time) {
+	ticket := x.course.Choice().Lease.Ticket() // a copy may take the attempt's place
+	if x.sent != nil {
+		x.sent.ticket = ticket
+		return
+	}
+	ticket.Ask(now)
+	x.ticket = ticket
+}
+
+// hear ends what ask began; err is how the attempt ended. What ended because nothing came is no sign of life.
+func (x *Exchange) hear(err error, now time.Time) {
+	if race := x.race.Load(); race != nil && err == nil {
+		err = race.overtook
+	}
+	silent := err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) || x.plan.Back.Kind(err).Kind == course.TimedOut)
+	if sent := x.sent; sent != nil {
+		sent.told(!silent, now)
+		return
+	}
+	x.ticket.Told(!silent, now)
+}
+
+// took is how long the attempt has taken until now, from the request's last byte on: clients that are slow to send say nothing about a
+// backend. If the answer came before that byte, the time is unknown.
+func (x *Exchange) took(now time.Time) (took time.Duration, known bool) {
+	if x.sent == nil {
+		if len(x.trail) == 0 {
+			return 0, false
+		}
+		return now.Sub(x.trail[x.current].Start), true
+	}
+	sent := x.sent.done.Load()
+	if sent == 0 {
+		return 0, false
+	}
+	return now.Sub(time.Unix(0, sent)), true
+}
+
+// sending is the body of an attempt on its way.
+type sending struct {
+	done   atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 if it has not been
+	ticket pool.Ticket   // asks that the request waits from then on; belongs to finished until waits is waiting
+	waits  atomic.Uint32 // whether it does: not yet, waiting, or no more
+}
+
+// The values of sending.waits.
+const (
+	waitsNotYet = iota
+	waiting
+	waitsNoMore
+)
+
+// finished may be called by the transport's goroutines, and more than once.
+func (s *sending) finished(now time.Time) {
+	if !s.done.CompareAndSwap(0, now.UnixNano()) {
+		return
+	}
+	s.ticket.Ask(now)
+	if !s.waits.CompareAndSwap(waitsNotYet, waiting) {
+		s.ticket.Told(false, now) // the attempt has ended before
+	}
+}
+
+// told tells that the request waits no longer.
+func (s *sending) told(alive bool, now time.Time) {
+	if s.waits.Swap(waitsNoMore) == waiting {
+		s.ticket.Told(alive, now)
+	}
+}
+
+// tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.
+type tryTimer struct {
+	timeout time.Duration
+	cancel  context.CancelCauseFunc
+	timer   atomic.Pointer[time.Timer] // once started
+	over    atomic.Uint32              // what ended it: stopped or fired; 0 while nothing has
+}
+
+const (
+	stopped = 1 + iota
+	fired
+)
+
+// newTryTimer returns a timer that is not running yet, and the context that it ends. The context ends with its parent at
+// the latest, so there is nobody who has to cancel it.
+func newTryTimer(parent context.Context, timeout time.Duration) (context.Context, *tryTimer) {
+	ctx, cancel := context.WithCancelCause(parent)
+	return ctx, &tryTimer{timeout: timeout, cancel: cancel}
+}
+
+// start begins to count, when the request's last byte has been read. It may be called by the transport's goroutines, and
+// more than once.
+func (t *tryTimer) start() {
+	if t == nil || t.over.Load() != 0 || t.timer.Load() != nil {
+		return
+	}
+	timer := time.AfterFunc(t.timeout, func() {
+		if t.over.CompareAndSwap(0, fired) {
+			t.cancel(ErrTryTimeout)
+		}
+	})
+	if !t.timer.CompareAndSwap(nil, timer) || t.over.Load() != 0 {
+		timer.Stop()
+	}
+}
+
+// stop ends counting and tells whether time was up before.
+func (t *tryTimer) stop() bool {
+	if t == nil {
+		return false
+	}
+	if !t.over.CompareAndSwap(0, stopped) {
+		return true
+	}
+	if timer := t.timer.Load(); timer != nil {
+		timer.Stop()
+	}
+	return false
+}

@@ -1,0 +1,222 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+var (
+	// ErrCopyWon ends an attempt because a copy of its request was answered first.
+	ErrCopyWon = errors.New("a copy of the request was answered first")
+	// ErrCopyLost is what became of a copy of a request that was not the first to be answered.
+	ErrCopyLost = errors.New("the request was answered before its copy")
+	// ErrCopyPanicked is what became of a copy whose transport panicked.
+	ErrCopyPanicked = errors.New("copy of the request panicked")
+)
+
+// race is one between an attempt and a copy of its request on its way to another backend (hedging: Dean and Barroso, The Tail at Scale,
+// 2013).
+type race struct {
+	x           *Exchange
+	copied      course.Copy
+	ctx         context.Context // of the first attempt
+	cancelFirst context.CancelCauseFunc
+	first       *http.Request
+	overtook    error // how the first attempt ended, if the copy won
+
+	mu     sync.Mutex // guards what follows, until ended is closed
+	sent   bool
+	winner winner
+	cancel context.CancelCauseFunc
+	choice course.Choice
+	start  time.Time
+	span   Span // of the copy; nil without one
+	res    *http.Response
+
+	// What became of a copy that did not win.
+	took   time.Duration
+	status int
+	err    error
+
+	ended chan struct{} // closed when the copy has been answered or has failed
+}
+
+type winner uint8
+
+const (
+	undecided winner = iota
+	firstWon
+	copyWon
+)
+
+// raced makes an attempt, and sends a copy of the request to another backend if there is no answer after that time. The first good
+// answer counts; if it is the copy's, that becomes the attempt.
+func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	c := &race{x: x, copied: copied, ctx: r.Context(), cancelFirst: cancel, first: r, ended: make(chan struct{})}
+	x.race.Store(c)
+	timer := time.AfterFunc(after, c.send)
+	res, err := x.plan.Back.RoundTrip(r.WithContext(ctx))
+	if timer.Stop() {
+		return res, err
+	}
+	now := time.Now()
+	f := x.facts(r, res, err, x.trail[x.current].Start, now)
+	if copied.Good(&f) && c.decide(firstWon) {
+		if c.started() {
+			x.outrun(c)
+		}
+		return res, nil
+	}
+	if !c.started() {
+		return res, err
+	}
+	<-c.ended
+	if c.outcome() != copyWon {
+		x.Live.Copied("", nil)
+		x.outrun(c)
+		return res, err
+	}
+	c.overtook = err
+	x.overtaken(c, &f, err)
+	if err == nil {
+		res.Body.Close()
+	}
+	x.Live.At(c.choice.Target.Address())
+	x.front.Overtaken(c.choice.Target)
+	return c.res, nil
+}
+
+// decide makes w the winner, if there is none yet, and ends the other.
+func (c *race) decide(w winner) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.winner != undecided {
+		return false
+	}
+	c.winner = w
+	c.x.Live.Copied("", nil)
+	if w == copyWon {
+		c.cancelFirst(ErrCopyWon)
+	} else if c.cancel != nil {
+		c.cancel(context.Canceled)
+	}
+	return true
+}
+
+func (c *race) outcome() winner {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.winner
+}
+
+// started tells whether there is a copy, and sees to it that there will be none if there is none yet.
+func (c *race) started() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.sent && c.winner == undecided {
+		c.winner = firstWon
+	}
+	return c.sent
+}
+
+// settle tells whether the client may be given an informational answer: there must not be two that it could come from. There will be no
+// copy then.
+func (c *race) settle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent {
+		return false
+	}
+	c.winner = firstWon
+	return true
+}
+
+// send makes the attempt with the copy. It runs on a goroutine of its own, of which there are as many as the settings
+// allow copies.
+func (c *race) send() {
+	r, ok := c.prepare()
+	if !ok {
+		return
+	}
+	defer close(c.ended)
+	defer func() {
+		// Nobody else would catch it here, and the first attempt goes on.
+		if p := recover(); p != nil {
+			c.x.plan.Panicked(p, debug.Stack())
+			c.choice.Lease.Release()
+			c.err = ErrCopyPanicked
+		}
+	}()
+	traffic := c.choice.Lease.Traffic()
+	res, err := c.x.plan.Back.RoundTrip(r)
+	now := time.Now()
+	f := c.x.copyFacts(r, res, err, c.start, now)
+	good := c.copied.Good(&f)
+	if good {
+		c.res = res
+		if c.decide(copyWon) {
+			return
+		}
+		c.err = ErrCopyLost
+	}
+	if c.took = now.Sub(c.start); err != nil {
+		c.err = err
+	}
+	if res != nil {
+		c.status = res.StatusCode
+		traffic.Answered(c.took, now)
+		res.Body.Close()
+	}
+	outcome := c.copied.Lost(&c.choice, &f, now)
+	traffic.Ended(outcome, c.status, c.took)
+	if c.span != nil {
+		c.x.plan.Observer.End(c.span, c.status, c.err)
+	}
+}
+
+// prepare chooses the backend of the copy, if there is one and the budgets allow it, and makes the copy.
+func (c *race) prepare() (*http.Request, bool) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.winner != undecided || c.ctx.Err() != nil {
+		return nil, false
+	}
+	choice, ok := c.copied.Choose(now)
+	if !ok {
+		return nil, false
+	}
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	r, ok := c.x.front.Copy(ctx, c.first, choice.Target)
+	if !ok {
+		cancel(nil)
+		choice.Lease.Abandon()
+		return nil, false
+	}
+	c.choice, c.sent, c.start, c.cancel = choice, true, now, cancel
+	c.x.Live.Copied(choice.Target.Address(), cancel)
+	r, c.span = c.x.plan.Observer.Begin(c.x, r, choice.Target.Address(), 1, pool.RetryHedge, now)
+	return r, true
+}
+
+// copyFacts are what is known of a copy. It has no body, and is no gRPC call.
+func (x *Exchange) copyFacts(r *http.Request, res *http.Response, err error, start, now time.Time) (f course.Facts) {
+	gone := r.Context().Err()
+	f.Took = now.Sub(start)
+	if err != nil {
+		failure := x.plan.Back.Kind(err)
+		f.Kind, f.Unreachable, f.NoDescriptors = failure.Kind, failure.Unreachable, failure.NoDescriptors
+		f.Excused = errors.Is(err, context.Canceled) || errors.Is(gone, context.Canceled)
+		return f
+	}
+	f.Status, f.RetryAfter = res.StatusCode, res.Header.Get("Retry-After") != ""
+	return f
+}

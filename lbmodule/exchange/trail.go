@@ -1,0 +1,133 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// Attempt is what there is to tell of an attempt. It is counted when it has ended.
+type Attempt struct {
+	Address string        // of the backend
+	Start   time.Time     // when it began
+	Took    time.Duration // until the answer's header, or until it failed
+	Status  int           // 0 without an answer
+	Call    course.GRPC
+	Err     error
+	Reason  pool.RetryReason // why it was made, unless it was the first
+
+	traffic *pool.Traffic
+	span    Span
+	outcome pool.Outcome
+	ended   bool
+}
+
+// Trail are the attempts so far, in the order in which they began. The slice must not be written to.
+func (x *Exchange) Trail() []Attempt { return x.trail }
+
+// Current is the attempt that the request is at, or was at last; nil if there was none.
+func (x *Exchange) Current() *Attempt {
+	if len(x.trail) == 0 {
+		return nil
+	}
+	return &x.trail[x.current]
+}
+
+// begin makes a record of an attempt that is about to be made on that backend.
+func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start time.Time) {
+	if x.trail == nil {
+		x.trail = x.trailSpace[:0]
+	}
+	traffic := choice.Lease.Traffic()
+	if traffic == nil {
+		traffic = x.plan.Pool.Others()
+	}
+	x.current = len(x.trail)
+	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
+}
+
+// record notes how the round trip of the current attempt ended.
+func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
+	a := &x.trail[x.current]
+	a.Took, a.outcome, a.Err = now.Sub(a.Start), x.course.Outcome(), err
+	if err != nil {
+		x.close(now)
+		return
+	}
+	a.Status, a.Call = f.Status, x.course.Call().Status
+	a.traffic.Answered(a.Took, now)
+}
+
+// repeat notes that another attempt follows the current one, which it gives up.
+func (x *Exchange) repeat() {
+	x.trail[x.current].traffic.Repeated()
+	x.close(x.ended)
+	x.body.detach()
+	if x.res != nil {
+		x.res.Body.Close()
+	}
+}
+
+// finish tells of the last attempt when all is over.
+func (x *Exchange) finish(result course.Result, now time.Time) {
+	a := x.Current()
+	if a == nil || a.ended {
+		return
+	}
+	a.outcome, a.Call = result.Outcome, result.Status
+	if result.Broken {
+		a.Err = ErrBrokenOff
+	}
+	x.close(now)
+}
+
+// close counts the current attempt, once it has ended.
+func (x *Exchange) close(now time.Time) {
+	a := &x.trail[x.current]
+	if a.ended {
+		return
+	}
+	a.ended = true
+	a.traffic.Ended(a.outcome, a.Status, now.Sub(a.Start))
+	if a.Call != course.NoGRPC {
+		a.traffic.EndedCall(int(a.Call) - 1)
+	}
+	if a.span != nil {
+		x.plan.Observer.End(a.span, a.Status, a.Err)
+	}
+}
+
+// overtaken makes the copy the current attempt, because it was answered first. err is how the first attempt ended.
+func (x *Exchange) overtaken(r *race, f *course.Facts, err error) {
+	now := time.Now()
+	took := now.Sub(x.trail[x.current].Start)
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) {
+		f, err = nil, ErrCopyWon
+	}
+	x.course.Overtaken(f, r.choice, took, now)
+	if f == nil {
+		f = new(course.Facts)
+	}
+	x.record(f, err, now)
+	x.close(now)
+	x.begin(r.choice, pool.RetryHedge, r.start)
+	x.trail[x.current].span = r.span
+	x.plan.Pool.HedgeWon()
+}
+
+// outrun notes that there was a copy, and that it was not the first to be answered. The copy has counted itself.
+func (x *Exchange) outrun(r *race) {
+	a := Attempt{Address: r.choice.Target.Address(), Start: r.start, Took: time.Since(r.start), Err: ErrCopyLost, Reason: pool.RetryHedge, ended: true}
+	select {
+	case <-r.ended:
+		a.Took, a.Status = r.took, r.status
+		if !errors.Is(r.err, context.Canceled) {
+			a.Err = r.err
+		}
+	default: // it is being canceled
+	}
+	x.trail = append(x.trail, a)
+}
