@@ -1,0 +1,119 @@
+package integration
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// difference is one that is intended.
+type difference struct {
+	reason string
+	// makes turns what was seen with reverse_proxy into what is to be seen with load_balancer.
+	makes func(transcript) transcript
+	// sometimes it cannot be told whether it will be seen: then makes takes it out of both.
+	sometimes bool
+}
+
+// intended are the differences between load_balancer and reverse_proxy that are meant to be, by the names they have in
+// docs/differences.md. What exchanges show besides these is a bug.
+var intended = map[string]difference{
+	"order of fields": {
+		reason:    "HTTP gives the order of different fields no meaning, and sorting them costs time.",
+		makes:     inBackend(sortFields),
+		sometimes: true,
+	},
+	"absent type": {
+		reason: "A type that is guessed can turn text into HTML (RFC 9110, 8.3).",
+		makes:  inProxied(func(s string) string { return guessedType.ReplaceAllString(s, "") }),
+	},
+	"connections of either way": {
+		reason: "Ordinary requests and others go to a backend over connections of their own, each with what it needs and no more.",
+		makes:  inBackend(func(s string) string { return strings.Replace(s, "GET /next", "[another connection]\nGET /next", 1) }),
+	},
+	"malformed body": {
+		reason: "It is the client that made the mistake, and no backend is to be blamed for it.",
+		makes: inClient(func(s string) string {
+			if !strings.HasPrefix(s, "HTTP/1.1 502 ") {
+				return s
+			}
+			return "HTTP/1.1 400 Bad Request\r\nServer: Caddy\r\nDate: DATE\r\nContent-Length: 0\r\nConnection: close\r\n\r\n[body] \"\"\n[closed]\n"
+		}),
+	},
+}
+
+var guessedType = regexp.MustCompile(`(?m)^Content-Type: text/plain; charset=utf-8\r\n`)
+
+// inClient changes what the client got.
+func inClient(change func(string) string) func(transcript) transcript {
+	return func(t transcript) transcript {
+		t.client = change(t.client)
+		return t
+	}
+}
+
+// inProxied changes what the client got before it asked for the page that is no backend's.
+func inProxied(change func(string) string) func(transcript) transcript {
+	return inClient(func(s string) string {
+		before, after, more := strings.Cut(s, "[one more]\n")
+		if before = change(before); more {
+			return before + "[one more]\n" + after
+		}
+		return before
+	})
+}
+
+// inBackend changes what the backend saw.
+func inBackend(change func(string) string) func(transcript) transcript {
+	return func(t transcript) transcript {
+		t.backend = change(t.backend)
+		return t
+	}
+}
+
+// sortFields sorts the fields of each head in what a backend saw by their names. Values of one field keep their order.
+func sortFields(text string) string {
+	all := strings.SplitAfter(text, "\r\n")
+	for i := 0; i < len(all); i++ {
+		from := i + 1 // the first line is none
+		for i < len(all) && all[i] != "\r\n" && all[i] != "" {
+			i++
+		}
+		if from < i {
+			slices.SortStableFunc(all[from:i], func(a, b string) int {
+				nameOfA, _, _ := strings.Cut(a, ":")
+				nameOfB, _, _ := strings.Cut(b, ":")
+				return strings.Compare(nameOfA, nameOfB)
+			})
+		}
+	}
+	return strings.Join(all, "")
+}
+
+// TestIntendedDifferences: the page lists those that the test knows, with their reasons, and no others.
+func TestIntendedDifferences(t *testing.T) {
+	_, list, _ := strings.Cut(read(t, "../docs/differences.md"), "\n## In one exchange\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	listed := map[string]bool{}
+	for _, section := range strings.Split(list, "\n### ")[1:] {
+		name, text, _ := strings.Cut(section, "\n")
+		listed[name] = true
+		d, ok := intended[name]
+		if !ok {
+			t.Errorf("docs/differences.md has %q, which no test knows", name)
+			continue
+		}
+		text = strings.Join(strings.Fields(text), " ")
+		for _, part := range []string{"`reverse_proxy`: ", "`load_balancer`: ", "Why: " + d.reason} {
+			if !strings.Contains(text, part) {
+				t.Errorf("docs/differences.md, %s: it does not say %q", name, part)
+			}
+		}
+	}
+	for name := range intended {
+		if !listed[name] {
+			t.Errorf("docs/differences.md does not have %q", name)
+		}
+	}
+}

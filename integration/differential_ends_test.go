@@ -1,0 +1,736 @@
+package integration
+
+import (
+	"bufio"
+	"cmp"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The ends of an exchange that read and write bytes. What they record is as it was on the wire, but for where chunks of a body begin
+// and end, which depends on time.
+
+// timedOut stands in the transcript where an end has waited in vain.
+const timedOut = "[timed out]"
+
+// broken describes the end of a connection.
+func broken(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return timedOut
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "[reset]"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return "[closed]"
+	}
+	return "[" + err.Error() + "]"
+}
+
+// showBody is a body in a transcript.
+func showBody(body []byte) string {
+	if len(body) <= 300 {
+		return strconv.Quote(string(body))
+	}
+	return fmt.Sprintf("%q... %d bytes, SHA-256 %x", body[:40], len(body), sha256.Sum256(body))
+}
+
+// readMessageHead reads the head of a message as it is.
+func readMessageHead(br *bufio.Reader) (string, error) {
+	var head strings.Builder
+	for {
+		line, err := br.ReadString('\n')
+		head.WriteString(line)
+		if err != nil || line == "\r\n" || line == "\n" {
+			return head.String(), err
+		}
+	}
+}
+
+// fieldValues are the values of a field in a head.
+func fieldValues(head, name string) (values []string) {
+	for line := range strings.Lines(head) {
+		if field, value, ok := strings.Cut(line, ":"); ok && strings.EqualFold(field, name) {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
+}
+
+// readMessageBody reads a body whose framing the head tells, and describes it. A message without framing ends with the connection, or
+// has no body. It tells of bytes as they come.
+func readMessageBody(br *bufio.Reader, head string, toTheEnd bool, came func(n int)) (string, error) {
+	length := int64(-1)
+	if values := fieldValues(head, "Content-Length"); len(values) > 0 {
+		length, _ = strconv.ParseInt(values[0], 10, 64)
+	}
+	switch {
+	case len(fieldValues(head, "Transfer-Encoding")) > 0:
+		body, rest, err := readChunks(br, came)
+		text := "[chunks] " + showBody(body) + "\n" + rest
+		if err != nil {
+			text += "[in the chunks] " + broken(err) + "\n"
+		}
+		return text, err
+	case length >= 0:
+		body, err := readSome(io.LimitReader(br, length), came)
+		text := "[body] " + showBody(body) + "\n"
+		if err == nil && int64(len(body)) < length {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			text += "[in the body] " + broken(err) + "\n"
+		}
+		return text, err
+	case toTheEnd:
+		body, err := readSome(br, came)
+		text := "[to the end] " + showBody(body) + "\n"
+		if err != nil {
+			text += broken(err) + "\n"
+		}
+		return text, io.EOF
+	}
+	return "", nil
+}
+
+func readSome(r io.Reader, came func(n int)) (body []byte, err error) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		body = append(body, buf[:n]...)
+		came(n)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return body, err
+		}
+	}
+}
+
+// readChunks reads a body in chunks: the bytes, and as text what else there was, which is extensions and trailers.
+func readChunks(br *bufio.Reader, came func(n int)) (body []byte, rest string, err error) {
+	for {
+		line, err := br.ReadString('\n')
+		if err != nil {
+			return body, rest, noEOF(err)
+		}
+		size, extension, extended := strings.Cut(strings.TrimRight(line, "\r\n"), ";")
+		if extended {
+			rest += "[extension] " + extension + "\n"
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(size), 16, 64)
+		if err != nil {
+			return body, rest, fmt.Errorf("chunk size %q", size)
+		}
+		if n == 0 {
+			trailers, err := readMessageHead(br)
+			if trailers != "\r\n" {
+				rest += "[trailers]\n" + trailers
+			}
+			return body, rest, noEOF(err)
+		}
+		chunk, err := readSome(io.LimitReader(br, n), came)
+		body = append(body, chunk...)
+		if err != nil || int64(len(chunk)) < n {
+			return body, rest, noEOF(err)
+		}
+		if end, err := br.ReadString('\n'); err != nil || end != "\r\n" {
+			return body, rest, fmt.Errorf("%q after a chunk", end)
+		}
+	}
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// nearEnd is the client's end of an exchange.
+type nearEnd struct {
+	*run
+	conn net.Conn
+	br   *bufio.Reader
+	log  strings.Builder
+	over bool // the connection
+}
+
+// talk makes the exchange as its client, and returns what it got.
+func (r *run) talk() string {
+	conn, err := net.DialTimeout("tcp", r.address, differentialPatience)
+	if err != nil {
+		return "[dial] " + err.Error()
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(differentialPatience))
+	if r.site.tls {
+		secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}, ServerName: r.host})
+		conn = secure
+	}
+	c := &nearEnd{run: r, conn: conn, br: bufio.NewReader(conn)}
+	if r.x.near != nil {
+		r.x.near(c)
+	} else {
+		c.standard()
+	}
+	return c.log.String()
+}
+
+// standard sends the requests and reads the answers.
+func (c *nearEnd) standard() {
+	for i, request := range append([]string{cmp.Or(c.x.request, get("/"))}, c.x.more...) {
+		if i == 0 {
+			c.send(request, c.x.uploads)
+		} else {
+			c.send(request, nil)
+		}
+		if c.x.leaves == beforeAnswer {
+			<-c.events.of("request read")
+			return
+		}
+		if c.answer(method(request)); c.over {
+			break
+		}
+	}
+	c.end()
+}
+
+// method is that of a request.
+func method(request string) string {
+	method, _, _ := strings.Cut(request, " ")
+	return method
+}
+
+// send sends a request and the pieces of its body, without waiting.
+func (c *nearEnd) send(request string, uploads []string) {
+	_, after, _ := strings.Cut(request, "\r\n\r\n")
+	sent := bodyBytes(after)
+	go func() {
+		if _, err := io.WriteString(c.conn, c.text(request)); err != nil {
+			return
+		}
+		for _, piece := range uploads {
+			if c.x.waits {
+				<-c.events.of("100")
+			} else if !c.uploaded.await(sent) {
+				return
+			}
+			if _, err := io.WriteString(c.conn, piece); err != nil {
+				return
+			}
+			sent += bodyBytes(piece)
+		}
+	}()
+}
+
+// answer reads an answer, and those that announce it.
+func (c *nearEnd) answer(method string) {
+	for {
+		head, err := readMessageHead(c.br)
+		c.log.WriteString(head)
+		if err != nil {
+			c.ends(err)
+			return
+		}
+		_, status, _ := strings.Cut(head, " ")
+		switch {
+		case strings.HasPrefix(status, "100"):
+			c.happened("100")
+			continue
+		case strings.HasPrefix(status, "101"):
+			return
+		case strings.HasPrefix(status, "1"):
+			c.happened("informed")
+			continue
+		}
+		c.happened("100") // or never
+		bodiless := method == "HEAD" || strings.HasPrefix(status, "204") || strings.HasPrefix(status, "304") || method == "CONNECT" && strings.HasPrefix(status, "2")
+		if !bodiless {
+			body, err := readMessageBody(c.br, head, true, func(n int) {
+				c.downloaded.add(n)
+				if n > 0 && c.x.leaves == inAnswer {
+					c.conn.Close()
+				}
+			})
+			if c.x.leaves == inAnswer {
+				c.over = true
+				return
+			}
+			c.log.WriteString(body)
+			if err != nil {
+				c.over = true
+				return
+			}
+		}
+		for _, value := range fieldValues(head, "Connection") {
+			if strings.EqualFold(value, "close") {
+				c.toTheEnd()
+				return
+			}
+		}
+		if strings.HasPrefix(head, "HTTP/1.0") && len(fieldValues(head, "Connection")) == 0 {
+			c.toTheEnd()
+		}
+		return
+	}
+}
+
+// happened tells the backend's end, once.
+func (c *nearEnd) happened(event string) { tell(c.events.of(event)) }
+
+func tell(happened chan struct{}) {
+	select {
+	case <-happened:
+	default:
+		close(happened)
+	}
+}
+
+// end asks once more over a connection that is still open, for a page that is no backend's, and for the end of it: this shows that
+// nothing else came, and that it was kept.
+func (c *nearEnd) end() {
+	if c.over || c.x.leaves != stays {
+		return
+	}
+	_, _ = io.WriteString(c.conn, "GET /differential-end HTTP/1.1\r\nHost: "+c.host+"\r\nConnection: close\r\n\r\n")
+	c.log.WriteString("[one more]\n")
+	c.toTheEnd()
+}
+
+// toTheEnd reads what else comes.
+func (c *nearEnd) toTheEnd() {
+	rest, err := io.ReadAll(c.br)
+	c.log.Write(rest)
+	if err == nil {
+		err = io.EOF
+	}
+	c.ends(err)
+}
+
+func (c *nearEnd) ends(err error) {
+	c.over = true
+	if !strings.HasSuffix(c.log.String(), "\n") && c.log.Len() > 0 {
+		c.log.WriteString("\n")
+	}
+	c.log.WriteString(broken(err) + "\n")
+}
+
+// far is a backend, or what plays it. It has one exchange at a time.
+type far interface {
+	address() string
+	begin(r *run)
+	finish() string // what it saw
+}
+
+// farKind is what a backend is.
+type farKind string
+
+const (
+	rawTCP   farKind = ""
+	rawUnix  farKind = "unix"
+	rawTLS   farKind = "tls"
+	nobody   farKind = "nobody" // refuses connections
+	overH2C  farKind = "h2c"
+	overFCGI farKind = "fastcgi"
+)
+
+func (k farKind) start(t *testing.T) far {
+	t.Helper()
+	switch k {
+	case rawUnix:
+		dir, err := os.MkdirTemp("", "ballast")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		return startRawFar(t, "unix", dir+"/s", nil)
+	case rawTLS:
+		certificate, key := selfSigned(t)
+		pair, err := tls.LoadX509KeyPair(certificate, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return startRawFar(t, "tcp", freeAddress(t), &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}})
+	case nobody:
+		return absent(freeAddress(t))
+	case overH2C, overFCGI:
+		return startHTTPFar(t, k)
+	}
+	return startRawFar(t, "tcp", freeAddress(t), nil)
+}
+
+// absent is the address of a backend that is not there.
+type absent string
+
+func (a absent) address() string { return string(a) }
+func (a absent) begin(*run)      {}
+func (a absent) finish() string  { return "" }
+
+// rawFar is a backend that reads and writes bytes.
+type rawFar struct {
+	network string
+	l       net.Listener
+	tls     *tls.Config
+	wait    sync.WaitGroup
+
+	mu    sync.Mutex
+	run   *run
+	conns map[*farEnd]struct{}
+	seen  []*farEnd // connections with requests of this exchange, in order
+}
+
+// farEnd is a connection of a backend.
+type farEnd struct {
+	*run
+	far      *rawFar
+	plain    net.Conn
+	conn     net.Conn
+	br       *bufio.Reader
+	log      strings.Builder
+	finished chan struct{}
+	requests int
+	idle     bool // it waits for a request; far.mu guards it, and the next
+	ending   bool // it is to wait no longer
+}
+
+func startRawFar(t *testing.T, network, address string, config *tls.Config) *rawFar {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &rawFar{network: network, l: l, tls: config, conns: map[*farEnd]struct{}{}}
+	f.wait.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.wait.Go(func() { f.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		f.finish()
+		f.wait.Wait()
+	})
+	return f
+}
+
+func (f *rawFar) address() string {
+	if f.network == "unix" {
+		return "unix/" + f.l.Addr().String()
+	}
+	return f.l.Addr().String()
+}
+
+func (f *rawFar) begin(r *run) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.run, f.seen = r, nil
+}
+
+// finish ends the exchange, with all connections: the next one begins anew. A connection is closed when the proxy's kernel has been told,
+// so that it is not taken for one that can be used.
+func (f *rawFar) finish() string {
+	f.mu.Lock()
+	var open []*farEnd
+	for end := range f.conns {
+		open = append(open, end)
+	}
+	f.mu.Unlock()
+	for _, end := range open {
+		for !end.isOver() && !f.isIdle(end) { // bound: its deadline
+			time.Sleep(100 * time.Microsecond)
+		}
+		end.close()
+		<-end.finished
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var text strings.Builder
+	for i, end := range f.seen {
+		if i > 0 {
+			text.WriteString("[another connection]\n")
+		}
+		text.WriteString(end.log.String())
+	}
+	f.run, f.seen = nil, nil
+	return text.String()
+}
+
+func (f *rawFar) isIdle(e *farEnd) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return e.idle
+}
+
+func (e *farEnd) isOver() bool {
+	select {
+	case <-e.finished:
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends an idle connection from this side.
+func (e *farEnd) close() {
+	if e.isOver() {
+		return
+	}
+	if half, ok := e.plain.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		if raw, ok := e.plain.(*net.TCPConn); ok {
+			untilToldOf(raw)
+		}
+	}
+	e.far.mu.Lock()
+	defer e.far.mu.Unlock()
+	if e.idle {
+		e.ending = true
+		_ = e.plain.SetReadDeadline(time.Now())
+	}
+}
+
+// untilToldOf waits until the other side's kernel knows that the connection was closed.
+func untilToldOf(conn *net.TCPConn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	const finWait1 = 4 // not acknowledged yet
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
+		told := true
+		_ = raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			told = err != nil || info.State != finWait1
+		})
+		if told {
+			return
+		}
+	}
+}
+
+func (f *rawFar) serve(plain net.Conn) {
+	e := &farEnd{far: f, plain: plain, conn: plain, finished: make(chan struct{})}
+	f.mu.Lock()
+	f.conns[e] = struct{}{}
+	f.mu.Unlock()
+	defer func() {
+		e.conn.Close()
+		f.mu.Lock()
+		delete(f.conns, e)
+		f.mu.Unlock()
+		close(e.finished)
+	}()
+	_ = plain.SetDeadline(time.Now().Add(differentialPatience))
+	if f.tls != nil {
+		secure := tls.Server(plain, f.tls)
+		if secure.Handshake() != nil {
+			return
+		}
+		e.conn = secure
+	}
+	e.br = bufio.NewReader(e.conn)
+	for {
+		f.mu.Lock()
+		e.idle = true
+		f.mu.Unlock()
+		if _, err := e.br.Peek(1); err != nil {
+			return
+		}
+		if !e.take() {
+			return
+		}
+		if e.x.far != nil {
+			e.x.far(e)
+			return
+		}
+		if !e.standard() {
+			return
+		}
+	}
+}
+
+// take has the connection belong to the exchange that is being made.
+func (e *farEnd) take() bool {
+	e.far.mu.Lock()
+	defer e.far.mu.Unlock()
+	if e.idle = false; e.ending { // a request has come all the same
+		_ = e.plain.SetReadDeadline(time.Now().Add(differentialPatience))
+	}
+	if e.far.run == nil {
+		return false
+	}
+	if e.run == nil {
+		e.run = e.far.run
+		e.far.seen = append(e.far.seen, e)
+		if e.tls() != "" {
+			fmt.Fprintf(&e.log, "[TLS] %s\n", e.tls())
+		}
+	}
+	return e.run == e.far.run
+}
+
+// forget takes the connection out of what was seen.
+func (e *farEnd) forget() {
+	e.far.mu.Lock()
+	defer e.far.mu.Unlock()
+	e.far.seen = slices.DeleteFunc(e.far.seen, func(other *farEnd) bool { return other == e })
+}
+
+// tls is the server name that was asked for, of a connection with TLS.
+func (e *farEnd) tls() string {
+	if secure, ok := e.conn.(*tls.Conn); ok {
+		return "server name " + secure.ConnectionState().ServerName
+	}
+	return ""
+}
+
+// standard reads a request and answers it, and reports whether the connection goes on.
+func (e *farEnd) standard() bool {
+	if first, _ := e.br.Peek(1); string(first) == "\r" {
+		if !e.proxyProtocol() {
+			return false
+		}
+	}
+	head, err := readMessageHead(e.br)
+	if !e.x.blind && strings.Contains(head, " /blind ") { // of an exchange that is over
+		e.forget()
+		return false
+	}
+	e.log.WriteString(head)
+	if err != nil {
+		e.log.WriteString("[in the head] " + broken(err) + "\n")
+		return false
+	}
+	if !e.x.early {
+		if e.x.continues {
+			_, _ = io.WriteString(e.conn, "HTTP/1.1 100 Continue\r\n\r\n")
+		}
+		if !e.body(head) {
+			return false
+		}
+	}
+	tell(e.events.of("request read"))
+	if e.x.leaves != beforeAnswer {
+		if !e.reply() {
+			return false
+		}
+	}
+	then := e.x.then
+	if e.x.leaves != stays {
+		then = listens
+	}
+	switch then {
+	case hangsUp:
+		return false
+	case resetsIt:
+		e.reset()
+		return false
+	case listens:
+		_, err := io.Copy(io.Discard, e.br)
+		if err == nil {
+			err = io.EOF
+		}
+		how := broken(err)
+		if how == "[reset]" { // which of both depends on what was under way
+			how = "[closed]"
+		}
+		e.log.WriteString("[then] " + how + "\n")
+		return false
+	}
+	return true
+}
+
+// proxyProtocol reads the header of PROXY protocol 2. The ports in it belong to the exchange.
+func (e *farEnd) proxyProtocol() bool {
+	header := make([]byte, 16)
+	if _, err := io.ReadFull(e.br, header); err != nil {
+		return false
+	}
+	rest := make([]byte, binary.BigEndian.Uint16(header[14:]))
+	if _, err := io.ReadFull(e.br, rest); err != nil {
+		return false
+	}
+	if len(rest) >= 12 {
+		clear(rest[8:12])
+	}
+	fmt.Fprintf(&e.log, "[PROXY protocol] %x %x\n", header, rest)
+	return true
+}
+
+// body reads the body of a request.
+func (e *farEnd) body(head string) bool {
+	body, err := readMessageBody(e.br, head, false, e.uploaded.add)
+	e.log.WriteString(body)
+	return err == nil
+}
+
+// reply writes the answer, and its pieces.
+func (e *farEnd) reply() bool {
+	answer := e.x.answer
+	if e.requests < len(e.x.answers) {
+		answer = e.x.answers[e.requests]
+	}
+	e.requests++
+	if answer == "" {
+		answer = ok200
+	}
+	if answer == none {
+		return true
+	}
+	if _, err := io.WriteString(e.conn, answer); err != nil {
+		return false
+	}
+	sent := 0
+	if _, after, ok := strings.Cut(answer, "\r\n\r\n"); ok {
+		sent = bodyBytes(after)
+	}
+	for _, piece := range e.x.pieces {
+		if !e.downloaded.await(sent) {
+			e.log.WriteString(timedOut + " before the piece " + strconv.Quote(piece) + "\n")
+			return false
+		}
+		if _, err := io.WriteString(e.conn, piece); err != nil {
+			return false
+		}
+		sent += bodyBytes(piece)
+	}
+	return true
+}
+
+// bodyBytes is how many bytes of a body there are in a piece, which may be a chunk.
+func bodyBytes(piece string) int {
+	if size, rest, ok := strings.Cut(piece, "\r\n"); ok && strings.HasSuffix(rest, "\r\n") {
+		if n, err := strconv.ParseInt(size, 16, 32); err == nil {
+			return int(n)
+		}
+	}
+	return len(piece)
+}
+
+// reset closes the connection in a way that the other side is told of as a reset.
+func (e *farEnd) reset() {
+	if conn, ok := e.plain.(*net.TCPConn); ok {
+		_ = conn.SetLinger(0)
+	}
+	e.plain.Close()
+}

@@ -1,0 +1,181 @@
+package integration
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/fcgi"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The ends of an exchange that speak HTTP/2 or FastCGI: what they record is what a library has read.
+
+// showFields are the fields of a header in order.
+func showFields(header http.Header) string {
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			fmt.Fprintf(&text, "%s: %s\n", name, value)
+		}
+	}
+	return text.String()
+}
+
+// ask makes the exchange as a client that speaks HTTP/2.
+func (r *run) ask() string {
+	request, err := http.ReadRequest(bufio.NewReader(strings.NewReader(r.text(cmp.Or(r.x.request, get("/"))))))
+	if err != nil {
+		return "[request] " + err.Error()
+	}
+	request.RequestURI = ""
+	request.URL.Scheme, request.URL.Host = "http", r.address
+	transport := &http.Transport{
+		Protocols:          new(http.Protocols),
+		DisableCompression: true,
+		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true, ServerName: r.host},
+	}
+	defer transport.CloseIdleConnections()
+	if r.site.tls {
+		request.URL.Scheme = "https"
+		transport.Protocols.SetHTTP2(true)
+	} else {
+		transport.Protocols.SetUnencryptedHTTP2(true)
+	}
+	var log strings.Builder
+	ctx, cancel := context.WithTimeout(context.Background(), differentialPatience)
+	defer cancel()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+			fmt.Fprintf(&log, "%d\n%s", code, showFields(http.Header(header)))
+			return nil
+		},
+	})
+	res, err := transport.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		return log.String() + "[no answer] " + strings.ReplaceAll(err.Error(), r.address, "SERVER")
+	}
+	defer res.Body.Close()
+	fmt.Fprintf(&log, "%s %d, length %d\n%s", res.Proto, res.StatusCode, res.ContentLength, showFields(res.Header))
+	body, err := readSome(res.Body, r.downloaded.add)
+	fmt.Fprintf(&log, "[body] %s\n", showBody(body))
+	if err != nil {
+		fmt.Fprintf(&log, "[in the body] %v\n", err)
+	}
+	if len(res.Trailer) > 0 {
+		fmt.Fprintf(&log, "[trailers]\n%s", showFields(res.Trailer))
+	}
+	return log.String()
+}
+
+// httpFar is a backend that is a server of HTTP/2, or of FastCGI.
+type httpFar struct {
+	kind farKind
+	l    net.Listener
+
+	mu   sync.Mutex
+	run  *run
+	seen strings.Builder
+	busy int // requests that are being answered
+}
+
+func startHTTPFar(t *testing.T, kind farKind) *httpFar {
+	t.Helper()
+	l, err := net.Listen("tcp", freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &httpFar{kind: kind, l: l}
+	if kind == overFCGI {
+		go func() { _ = fcgi.Serve(l, f) }()
+		t.Cleanup(func() { l.Close() })
+		return f
+	}
+	server := &http.Server{Handler: f, Protocols: new(http.Protocols), ReadTimeout: time.Minute}
+	server.Protocols.SetUnencryptedHTTP2(true)
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	return f
+}
+
+func (f *httpFar) address() string { return f.l.Addr().String() }
+
+func (f *httpFar) begin(r *run) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.run = r
+	f.seen.Reset()
+}
+
+func (f *httpFar) finish() string {
+	for {
+		f.mu.Lock()
+		if f.busy == 0 {
+			defer f.mu.Unlock()
+			f.run = nil
+			return f.seen.String()
+		}
+		f.mu.Unlock()
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+func (f *httpFar) turn(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy += n
+}
+
+// ServeHTTP implements [http.Handler].
+func (f *httpFar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.turn(1)
+	defer f.turn(-1)
+	body, err := io.ReadAll(r.Body)
+	f.mu.Lock()
+	x := exchange{}
+	if f.run != nil {
+		x = f.run.x
+	}
+	fmt.Fprintf(&f.seen, "%s %s %s, host %s, length %d\n%s[body] %s, %v\n", r.Method, r.RequestURI, r.Proto, r.Host, r.ContentLength, showFields(r.Header), showBody(body), err)
+	if len(r.Trailer) > 0 {
+		fmt.Fprintf(&f.seen, "[trailers]\n%s", showFields(r.Trailer))
+	}
+	if f.kind == overFCGI {
+		variables := fcgi.ProcessEnv(r)
+		for _, name := range slices.Sorted(maps.Keys(variables)) {
+			if name != "REMOTE_PORT" && name != "SERVER_PORT" {
+				fmt.Fprintf(&f.seen, "%s=%s\n", name, variables[name])
+			}
+		}
+	}
+	f.mu.Unlock()
+	answer := x.answer
+	if answer == "" {
+		answer = ok200
+	}
+	res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(answer)), r)
+	if err != nil {
+		panic(err)
+	}
+	maps.Copy(w.Header(), res.Header)
+	if res.ContentLength >= 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(res.ContentLength))
+	}
+	for name := range res.Trailer {
+		w.Header().Add("Trailer", name)
+	}
+	w.WriteHeader(res.StatusCode)
+	_, _ = io.Copy(w, res.Body)
+	maps.Copy(w.Header(), res.Trailer)
+}

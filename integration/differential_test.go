@@ -1,0 +1,400 @@
+package integration
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The differential test sends the same bytes through load_balancer and through reverse_proxy, in one Caddy and to the same backend, and
+// compares what that backend read and what the client got. Both are on two ports of the same server settings, so that nothing has to
+// differ but the word. What may differ all the same stands in a list (see intended), and a case says which entry it shows.
+
+// site is what both directives are configured with. Its requests are those for the host name.test.
+type site struct {
+	name      string
+	settings  string   // in the directive's block
+	ours      string   // more of them for load_balancer: what takes an intended difference away
+	route     string   // what stands around the directive, which is PROXY there; "" for nothing
+	server    string   // options of its server
+	tail      string   // what stands at the end of its server's block
+	tls       bool     // the client speaks TLS
+	backend   farKind  // what the backend is; raw connections if empty
+	ordered   bool     // fields of requests come in net/http's order
+	differs   []string // in every exchange
+	exchanges []exchange
+}
+
+// exchange is a connection of a client: one request or more, one after the other, and what the backend does about each.
+type exchange struct {
+	name      string
+	request   string           // its bytes; SITE is the host of the site
+	more      []string         // requests that follow over the same connection, each when the one before has been answered
+	uploads   []string         // pieces of the body that follow the request's bytes, each when the backend has read what was sent before
+	http1     bool             // of an exchange with HTTP-level ends: not used by them
+	http2     bool             // the request is sent over HTTP/2
+	continues bool             // the backend says 100 Continue before it reads a body
+	waits     bool             // the client sends the pieces of its body when it was told to continue, not when the backend has read the request
+	blind     bool             // what the backend sees depends on time
+	early     bool             // the backend answers when it has read the head
+	answer    string           // the bytes of the answer; a 200 if empty
+	answers   []string         // to each of the requests, in place of answer
+	pieces    []string         // that follow, each when the client has read the body that was sent before
+	then      ending           // what the backend does after that
+	leaves    leaving          // what the client does not wait for
+	near      func(c *nearEnd) // what the client does, instead
+	far       func(f *farEnd)  // what the backend does, instead
+	other     string           // what the second backend answers
+	differs   []string         // names of the intended differences that it shows
+}
+
+// ending is what a backend does with its connection after an answer.
+type ending int
+
+const (
+	keeps ending = iota
+	hangsUp
+	resetsIt
+	listens // until the proxy closes the connection; that is part of what it saw
+)
+
+// leaving is when a client goes away.
+type leaving int
+
+const (
+	stays        leaving = iota
+	beforeAnswer         // the backend has read the request
+	inAnswer             // some of the body has come
+)
+
+// transcript is what was seen in an exchange.
+type transcript struct{ backend, client string }
+
+func (t transcript) String() string {
+	return "the backend saw:\n" + t.backend + "\nthe client got:\n" + t.client
+}
+
+// sides are the directives that are compared. The second one is right.
+var sides = [2]string{"load_balancer", "reverse_proxy"}
+
+// differentialPatience is how long either end of an exchange waits for the other.
+const differentialPatience = 20 * time.Second
+
+// usedDifferences are the names of intended differences that were seen.
+type usedDifferences struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+func (u *usedDifferences) add(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.seen[name] = true
+}
+
+// TestDifferential: what reverse_proxy does, load_balancer does.
+func TestDifferential(t *testing.T) {
+	t.Parallel()
+	sites := slices.Concat(requestSites(), answerSites(), faultSites(), configSites(), upgradeSites())
+	p := startPair(t, sites)
+	used := usedDifferences{seen: map[string]bool{}}
+	exchanges := 0
+	t.Run("sites", func(t *testing.T) {
+		for _, s := range sites {
+			exchanges += len(s.exchanges)
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				names := map[string]bool{}
+				for _, x := range s.exchanges {
+					if names[x.name] {
+						t.Errorf("two exchanges are called %q", x.name)
+					}
+					names[x.name] = true
+					p.compare(t, s, x, &used)
+				}
+			})
+		}
+	})
+	t.Logf("%d exchanges at %d sites", exchanges, len(sites))
+	if !t.Failed() {
+		for name := range intended {
+			if !used.seen[name] {
+				t.Errorf("intended difference %q: no exchange shows it", name)
+			}
+		}
+	}
+}
+
+// pair is a Caddy that serves all sites by either directive.
+type pair struct {
+	caddy *caddy
+	ports map[string][2]string // the addresses of both servers, by what they are configured with
+	ends  map[string]far       // the backends of each site
+	other map[string]*rawFar   // their second backends
+}
+
+// startPair starts it, and the backends.
+func startPair(t *testing.T, sites []site) *pair {
+	t.Helper()
+	p := &pair{ports: map[string][2]string{}, ends: map[string]far{}, other: map[string]*rawFar{}}
+	byServer := map[string][]site{}
+	for _, s := range sites {
+		if p.ends[s.name] != nil {
+			t.Fatalf("two sites are called %s", s.name)
+		}
+		p.ends[s.name] = s.backend.start(t)
+		if strings.Contains(s.route+s.settings, "OTHER") {
+			p.other[s.name] = startRawFar(t, "tcp", freeAddress(t), nil)
+		}
+		byServer[s.serverKey()] = append(byServer[s.serverKey()], s)
+	}
+	certificate, key := selfSigned(t)
+	var global, servers strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(byServer)) {
+		addresses := [2]string{freeAddress(t), freeAddress(t)}
+		p.ports[name] = addresses
+		of := byServer[name]
+		for side, directive := range sides {
+			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n}\n", addresses[side], of[0].server)
+			scheme, tls := "http", ""
+			if of[0].tls {
+				scheme, tls = "https", "tls "+certificate+" "+key
+			}
+			fmt.Fprintf(&servers, "%s://:%s {\n bind 127.0.0.1\n %s\n handle /differential-end {\n respond end\n }\n", scheme, port(t, addresses[side]), tls)
+			for i, s := range of {
+				matcher := ""
+				if i > 0 || s.name != "plain" { // the first one has all other hosts
+					matcher = "@" + s.name
+					fmt.Fprintf(&servers, " %s host %s.test\n", matcher, s.name)
+				}
+				fmt.Fprintf(&servers, " handle %s {\n %s\n }\n", matcher, p.routeOf(s, directive))
+			}
+			servers.WriteString(of[0].tail + "\n}\n")
+		}
+	}
+	p.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n auto_https disable_redirects\n"+
+		global.String()+"}\nhttp://SITE_ADDRESS {\n respond ok\n}\n"+servers.String())
+	return p
+}
+
+// serverKey tells servers that are configured differently apart.
+func (s site) serverKey() string { return fmt.Sprintf("%s %s %v", s.server, s.tail, s.tls) }
+
+// routeOf is the configuration of a site for one side.
+func (p *pair) routeOf(s site, directive string) string {
+	settings := s.settings
+	if directive == sides[0] {
+		settings += "\n" + s.ours
+	}
+	route := s.route
+	if route == "" {
+		route = "PROXY"
+	}
+	other := ""
+	if o := p.other[s.name]; o != nil {
+		other = o.address()
+	}
+	proxy := "DIRECTIVE BACKEND {\n " + settings + "\n }\n"
+	return strings.NewReplacer("DIRECTIVE", directive, "BACKEND", p.ends[s.name].address(), "OTHER", other).Replace(strings.ReplaceAll(route, "PROXY", proxy))
+}
+
+// compare makes the exchange on both sides and compares.
+func (p *pair) compare(t *testing.T, s site, x exchange, used *usedDifferences) {
+	t.Helper()
+	var seen [2]transcript
+	for side := range sides {
+		seen[side] = p.run(s, x, p.ports[s.serverKey()][side])
+		if strings.Contains(seen[side].String(), timedOut) {
+			t.Errorf("%s/%s: %s: an end waited for more than %v; %v", s.name, x.name, sides[side], differentialPatience, seen[side])
+			return
+		}
+	}
+	want := seen[1]
+	names := slices.Concat(s.differs, x.differs)
+	if !s.ordered && s.backend == "" {
+		names = append(names, "order of fields")
+	}
+	for _, name := range names {
+		d, ok := intended[name]
+		if !ok {
+			t.Errorf("%s/%s: there is no intended difference %q", s.name, x.name, name)
+			continue
+		}
+		before := want
+		if want = d.makes(want); d.sometimes {
+			if seen[0] != want {
+				used.add(name)
+			}
+			seen[0] = d.makes(seen[0])
+		} else if want == before {
+			t.Errorf("%s/%s: reverse_proxy does not show what is different by %q; %v", s.name, x.name, name, before)
+		} else {
+			used.add(name)
+		}
+	}
+	if seen[0].backend != want.backend {
+		t.Errorf("%s/%s: the backend saw (- reverse_proxy, + load_balancer)\n%s", s.name, x.name, lineDiff(want.backend, seen[0].backend))
+	}
+	if seen[0].client != want.client {
+		t.Errorf("%s/%s: the client got (- reverse_proxy, + load_balancer)\n%s", s.name, x.name, lineDiff(want.client, seen[0].client))
+	}
+}
+
+// run makes the exchange over one server.
+func (p *pair) run(s site, x exchange, address string) transcript {
+	r := &run{x: x, site: s, address: address, host: s.name + ".test"}
+	end, other := p.ends[s.name], p.other[s.name]
+	end.begin(r)
+	if other != nil {
+		other.begin(&run{x: exchange{name: x.name, answer: x.other}, site: s, host: r.host})
+	}
+	client := ""
+	if x.http2 {
+		client = r.ask()
+	} else {
+		client = r.talk()
+	}
+	seen := transcript{backend: end.finish(), client: client}
+	if other != nil {
+		seen.backend += "the second backend saw:\n" + other.finish()
+	}
+	seen.backend = proxied.ReplaceAllString(seen.backend, "$1 PORT PORT")
+	return normal(x, seen)
+}
+
+// normal takes out of a transcript what differs from one run to the next, whichever side it is.
+func normal(x exchange, seen transcript) transcript {
+	seen.client = dates.ReplaceAllString(seen.client, "Date: DATE")
+	seen.client = announcements.ReplaceAllStringFunc(seen.client, func(line string) string { // in the order of a map
+		names := strings.Split(strings.TrimSuffix(strings.TrimPrefix(line, "Trailer: "), "\r"), ", ")
+		slices.Sort(names)
+		return "Trailer: " + strings.Join(names, ", ") + "\r"
+	})
+	if strings.Contains(x.request, "\r\nExpect: 100-continue\r\n") { // the server and the backend both say so, the former if it is the first
+		if without := continuing.ReplaceAllString(seen.client, ""); without != seen.client {
+			seen.client = "[continue]\n" + without
+		}
+	}
+	// The timer that is to flush the header of an answer of unknown length competes with the end of an answer that is empty.
+	seen.client = strings.ReplaceAll(seen.client, "Transfer-Encoding: chunked\r\n\r\n[chunks] \"\"\n", "Content-Length: 0\r\n\r\n[body] \"\"\n")
+	if x.blind {
+		seen.backend = ""
+	}
+	return seen
+}
+
+var (
+	dates         = regexp.MustCompile(`(?m)^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT`)
+	announcements = regexp.MustCompile(`(?m)^Trailer: .*\r`)
+	continuing    = regexp.MustCompile(`HTTP/1.1 100 Continue\r\n(Server: Caddy\r\n)?\r\n`)
+)
+
+// proxied is the header of PROXY protocol 1, up to the ports.
+var proxied = regexp.MustCompile(`(?m)^(PROXY TCP4 \S+ \S+) \d+ \d+`)
+
+// run is an exchange that is being made.
+type run struct {
+	x       exchange
+	site    site
+	address string // of the server
+	host    string
+
+	downloaded, uploaded progress // bytes of bodies that the client has got, and the backend
+	events               events
+}
+
+// text fills in what the bytes of an exchange leave open.
+func (r *run) text(s string) string { return strings.ReplaceAll(s, "SITE", r.host) }
+
+// progress is how far something has come.
+type progress struct {
+	mu      sync.Mutex
+	n       int
+	changed chan struct{}
+}
+
+func (p *progress) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n += n
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+}
+
+// await waits until it is n, and reports whether it was.
+func (p *progress) await(n int) bool {
+	deadline := time.After(differentialPatience)
+	for {
+		p.mu.Lock()
+		if p.n >= n {
+			p.mu.Unlock()
+			return true
+		}
+		if p.changed == nil {
+			p.changed = make(chan struct{})
+		}
+		changed := p.changed
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-deadline:
+			return false
+		}
+	}
+}
+
+// events are what one end tells the other beside the wire.
+type events struct {
+	mu   sync.Mutex
+	have map[string]chan struct{}
+}
+
+func (e *events) of(name string) chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.have == nil {
+		e.have = map[string]chan struct{}{}
+	}
+	if e.have[name] == nil {
+		e.have[name] = make(chan struct{})
+	}
+	return e.have[name]
+}
+
+// lineDiff shows how b is made of a, line by line.
+func lineDiff(a, b string) string {
+	from, to := strings.Split(a, "\n"), strings.Split(b, "\n")
+	common := make([][]int, len(from)+1) // how many lines are common from here on
+	for i := range common {
+		common[i] = make([]int, len(to)+1)
+	}
+	for i := len(from) - 1; i >= 0; i-- {
+		for j := len(to) - 1; j >= 0; j-- {
+			if common[i][j] = max(common[i+1][j], common[i][j+1]); from[i] == to[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			}
+		}
+	}
+	var out strings.Builder
+	for i, j := 0, 0; i < len(from) || j < len(to); {
+		switch {
+		case i < len(from) && j < len(to) && from[i] == to[j]:
+			fmt.Fprintf(&out, "    %s\n", from[i])
+			i, j = i+1, j+1
+		case j == len(to) || i < len(from) && common[i+1][j] >= common[i][j+1]:
+			fmt.Fprintf(&out, "  - %s\n", from[i])
+			i++
+		default:
+			fmt.Fprintf(&out, "  + %s\n", to[j])
+			j++
+		}
+	}
+	return out.String()
+}
