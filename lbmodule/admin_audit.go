@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -22,14 +23,14 @@ func identity(r *http.Request) string {
 }
 
 // tellChange tells that somebody has changed a backend.
-func (a *App) tellChange(event string, m *manager, address string, before *overlay.Running, change *change, remote, identity string) {
-	name := m.name(address)
+func (a *App) tellChange(event string, m *manage.Manager, address string, before *overlay.Running, change *change, remote, identity string) {
+	name := m.Name(address)
 	if before != nil {
 		name = before.Name
 	}
-	data := map[string]any{"pool": m.pool.Name(), "backend": name, "reason": change.mark.Reason, "owner": change.mark.Owner}
+	data := map[string]any{"pool": m.Pool().Name(), "backend": name, "reason": change.mark.Reason, "owner": change.mark.Owner}
 	fields := []zap.Field{
-		zap.String("event", event), zap.String("pool", m.pool.Name()), zap.String("backend", name), zap.String("address", address),
+		zap.String("event", event), zap.String("pool", m.Pool().Name()), zap.String("backend", name), zap.String("address", address),
 		zap.String("remote", remote), zap.String("identity", identity), zap.String("owner", change.mark.Owner), zap.String("reason", change.mark.Reason),
 	}
 	if !change.mark.Until.IsZero() {

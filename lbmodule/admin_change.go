@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -19,7 +20,7 @@ const (
 
 	// persistWait is for how long an answer waits for a change to be in storage, and syncWait where that was asked for.
 	persistWait = time.Second
-	syncWait    = storageTimeout
+	syncWait    = manage.StorageTimeout
 )
 
 // readChange reads the change in the request's body.
@@ -62,13 +63,22 @@ func (c *apiCall) asks(word string) bool {
 	return query.Has(word) && query.Get(word) != "0" && query.Get(word) != "false"
 }
 
+// change is [manage.Manager.Change], with errors of the API.
+func (h *Handler) change(alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
+	number, err = h.manager.Change(alter)
+	if errors.Is(err, manage.ErrEnded) {
+		err = apiError(http.StatusServiceUnavailable, "%w", err)
+	}
+	return number, err
+}
+
 // persisted waits for a change to be in storage, and tells whether it is.
 func (c *apiCall) persisted(number uint64) *bool {
 	wait := persistWait
 	if c.asks("sync") {
 		wait = syncWait
 	}
-	is := c.h.manager.written(number, wait)
+	is := c.h.manager.Written(number, wait)
 	return &is
 }
 
@@ -80,9 +90,9 @@ func (c *apiCall) addBackend() error {
 	if err := checkAdded(change); err != nil {
 		return apiError(http.StatusBadRequest, "%w", err)
 	}
-	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
-		configured := h.config()
-		all := e.Merge(configured, e.gone, time.Now())
+	number, err := c.h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+		configured := g.Config()
+		all := e.Running(configured, time.Now())
 		if err := c.unchanged(all...); err != nil {
 			return nil, err
 		}
@@ -156,9 +166,9 @@ func (c *apiCall) editBackend() error {
 // editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
 // the edits. Errors are those of the API.
 func (h *Handler) editBackend(name string, change *change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
-	number, err = h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+	number, err = h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
-		if before, ok = findRunning(h.running(time.Now()), name); !ok {
+		if before, ok = findRunning(e.Running(g.Config(), time.Now()), name); !ok {
 			return nil, h.unknownBackend(name)
 		}
 		if err := check(before); err != nil {
@@ -178,10 +188,10 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	var before overlay.Running
-	number, err := c.h.manager.change(func(e *edits, h *Handler) (*overlay.Overlay, error) {
+	number, err := c.h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
-		if before, ok = findRunning(h.running(time.Now()), c.backend); !ok {
-			return nil, h.unknownBackend(c.backend)
+		if before, ok = findRunning(e.Running(g.Config(), time.Now()), c.backend); !ok {
+			return nil, c.h.unknownBackend(c.backend)
 		}
 		if err := c.unchanged(before); err != nil {
 			return nil, err
@@ -195,7 +205,7 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	if c.asks("force") {
-		number = c.h.manager.dropRemoved(before.Address)
+		number = c.h.manager.DropRemoved(before.Address)
 	}
 	c.audit("backend_removed", before.Address, &before, change)
 	persisted := c.persisted(number)

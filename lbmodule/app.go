@@ -14,15 +14,12 @@ import (
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
-	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 )
 
 func init() {
 	caddy.RegisterModule(new(App))
 }
-
-// pools holds the state of all pools, over config reloads.
-var pools pool.Registry
 
 // App coordinates the load balancers of one config. It has no settings and need not be configured: the first
 // load balancer of a config brings it in.
@@ -55,7 +52,7 @@ type App struct {
 
 // joinedPool is a pool of this config.
 type joinedPool struct {
-	*manager
+	*manage.Manager
 	called   string
 	explicit bool   // the user named it
 	settings string // what handlers that share it must agree on
@@ -94,7 +91,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 // join returns the manager of the pool of a handler with these settings. With an explicit name that is the pool of that name;
 // without one it is the pool of a handler with equal settings, or a new one under the derived name, numbered
 // if that is taken.
-func (a *App) join(explicit, derived, settings string) (*manager, error) {
+func (a *App) join(explicit, derived, settings string) (*manage.Manager, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	name, have, err := nameIn(a.joined, explicit, derived, settings)
@@ -102,10 +99,10 @@ func (a *App) join(explicit, derived, settings string) (*manager, error) {
 		return nil, err
 	}
 	if have >= 0 {
-		return a.joined[have].manager, nil
+		return a.joined[have].Manager, nil
 	}
 	m := a.acquire(name)
-	a.joined = append(a.joined, joinedPool{manager: m, called: name, explicit: explicit != "", settings: settings})
+	a.joined = append(a.joined, joinedPool{Manager: m, called: name, explicit: explicit != "", settings: settings})
 	return m, nil
 }
 
@@ -129,12 +126,12 @@ func nameIn(pools []joinedPool, explicit, derived, settings string) (name string
 }
 
 // acquire acquires the manager of the pool of that name. A storage that does not answer is not waited for once per pool.
-func (a *App) acquire(name string) *manager {
+func (a *App) acquire(name string) *manage.Manager {
 	const least = 100 * time.Millisecond
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(a.ctx, max(storageTimeout-a.waited, least))
+	ctx, cancel := context.WithTimeout(a.ctx, max(manage.StorageTimeout-a.waited, least))
 	defer cancel()
-	m := managers.acquire(ctx, name, a.ctx.Storage(), a.logger)
+	m := manage.Acquire(ctx, name, a.ctx.Storage(), a.logger)
 	a.waited += time.Since(start)
 	return m
 }
@@ -161,11 +158,11 @@ func (a *App) Start() error {
 	serving.Add(a)
 	managers, handlers := a.managers(), a.handlers
 	for _, m := range managers {
-		a.quiet = append(a.quiet, m.pool.Notify(a.report))
+		a.quiet = append(a.quiet, m.Pool().Notify(a.report))
 	}
 	a.mu.Unlock()
 	for _, m := range managers {
-		m.serve(a)
+		m.Serve(a)
 	}
 	for _, h := range handlers {
 		h.start()
@@ -173,15 +170,15 @@ func (a *App) Start() error {
 			a.done.Go(func() { h.dynamic.poll(ctx) })
 		}
 	}
-	a.done.Go(func() { followStorage(ctx, managers) })
+	a.done.Go(func() { manage.Follow(ctx, managers) })
 	a.done.Go(func() { a.lookOn(ctx, handlers) })
 	return nil
 }
 
 // managers returns those of the pools of a. The caller holds a.mu.
-func (a *App) managers() (all []*manager) {
+func (a *App) managers() (all []*manage.Manager) {
 	for _, j := range a.joined {
-		all = append(all, j.manager)
+		all = append(all, j.Manager)
 	}
 	return all
 }
@@ -225,7 +222,7 @@ func (a *App) Stop() error {
 	managers := a.managers()
 	a.mu.Unlock()
 	for _, m := range managers {
-		m.unserve(a) // it may tell of what it does
+		m.Unserve(a) // it may tell of what it does
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -248,7 +245,7 @@ func (a *App) Cleanup() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, j := range a.joined {
-		managers.release(j.manager)
+		j.Release()
 	}
 	a.joined = nil
 	return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -29,9 +30,8 @@ func (r *roster) config() []overlay.Backend {
 // assemble returns the backends of a roster with what was edited.
 func (h *Handler) assemble(r *roster) assembly {
 	now := time.Now()
-	e := h.manager.edits.Load()
 	var a assembly
-	for _, b := range e.Merge(r.config(), e.gone, now) {
+	for _, b := range h.manager.Edits().Running(r.config(), now) {
 		at, inRoster := r.byAddress[b.Address]
 		made := pool.Backend{Address: b.Address}
 		var upstream *reverseproxy.Upstream
@@ -58,7 +58,7 @@ func (h *Handler) assemble(r *roster) assembly {
 func (h *Handler) poolState(b *overlay.Running, now time.Time) pool.State {
 	switch b.State {
 	case overlay.Drain:
-		if b.Removed == nil && h.DrainSticky.Enabled() && now.Before(h.drainEnds(b)) {
+		if b.Removed == nil && h.DrainSticky.Enabled() && now.Before(manage.DrainEnds(b, time.Duration(h.DrainTimeout))) {
 			return pool.Draining
 		}
 		return pool.Drained
@@ -67,15 +67,4 @@ func (h *Handler) poolState(b *overlay.Running, now time.Time) pool.State {
 	default:
 		return pool.Ready
 	}
-}
-
-// never is later than everything.
-var never = time.Unix(1<<40, 0)
-
-// drainEnds is when the open requests of a backend that is drained are closed.
-func (h *Handler) drainEnds(b *overlay.Running) time.Time {
-	if h.DrainTimeout <= 0 {
-		return never
-	}
-	return b.DrainingSince().Add(time.Duration(h.DrainTimeout))
 }

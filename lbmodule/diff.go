@@ -19,8 +19,8 @@ type difference struct {
 
 // diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
 func (h *Handler) diff(now time.Time) difference {
-	configured := h.config()
-	o := h.manager.edits.Load().Overlay
+	configured := group{h}.Config()
+	o := h.manager.Edits().Overlay
 	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}
 	for _, r := range o.Permanent().Merge(configured, nil, now) {
 		if len(overlay.Diff([]overlay.Running{r})) == 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -254,7 +255,7 @@ func (d *dynamicSource) publish() {
 	d.h.pool.Report(events)
 	if changed {
 		d.h.pool.Wake()
-		d.h.manager.renamed()
+		d.h.manager.Renamed()
 	}
 }
 
@@ -270,12 +271,15 @@ func (d *dynamicSource) edited() []pool.Event {
 
 // inherit takes over what another handler of the pool knows of the same source: a config that is loaded while the name server fails goes
 // on with the backends of the one before.
-func (d *dynamicSource) inherit(others []*Handler) {
-	at := slices.IndexFunc(others, func(h *Handler) bool { return h.dynamic != nil && bytes.Equal(h.dynamic.raw, d.raw) })
+func (d *dynamicSource) inherit(others []manage.Group) {
+	at := slices.IndexFunc(others, func(g manage.Group) bool {
+		other, is := g.(group)
+		return is && other.h.dynamic != nil && bytes.Equal(other.h.dynamic.raw, d.raw)
+	})
 	if at < 0 || !d.isPolled() {
 		return
 	}
-	from := others[at].dynamic
+	from := others[at].(group).h.dynamic
 	from.publishing.Lock()
 	defer from.publishing.Unlock()
 	for i, s := range from.polled {

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -32,7 +33,7 @@ type knownSet struct {
 	hash   uint64
 	list   []string // addresses, in the order of the source
 	roster *roster
-	edits  *edits // that went into the set
+	edits  *manage.Edits // that went into the set
 	set    *memberSet
 	stops  []func() // end that members are tried that are dead
 }
@@ -64,7 +65,7 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 	}
 	sum := hash.Sum64()
 
-	edits := h.manager.edits.Load()
+	edits := h.manager.Edits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := slices.IndexFunc(s.known, func(k knownSet) bool {

@@ -50,7 +50,7 @@ func (h *Handler) showLive(all []pool.LiveView) []liveView {
 	for i, r := range all {
 		shown[i] = liveView{ID: r.ID, Since: r.Since, Attempts: r.Attempts}
 		if r.Address != "" {
-			shown[i].Backend = h.manager.name(r.Address)
+			shown[i].Backend = h.manager.Name(r.Address)
 		}
 	}
 	return shown
@@ -63,7 +63,7 @@ func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
 	avoided := avoidances(snapshot.Avoided(time.Now()))
 	for i := range set.view.Len() {
 		b, m := set.view.Backend(i), set.view.Member(i)
-		c := candidate{Backend: h.manager.name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
+		c := candidate{Backend: h.manager.Name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
 		switch {
 		case !snapshot.Has(i):
 			c.Reason = whyOut(b, m.Vitals())
@@ -157,7 +157,7 @@ func (q *request) explain(w http.ResponseWriter) {
 		tried = append(tried, q.set.view.Backend(i).Address)
 	}
 	x := q.h.explainSet(q.set, tried)
-	x.Chosen = q.h.manager.name(q.upstream.Dial)
+	x.Chosen = q.h.manager.Name(q.upstream.Dial)
 	if n := len(x.Candidates); n > maxExplained {
 		x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -64,7 +65,7 @@ type Handler struct {
 	app           *App
 	logger        *zap.Logger
 	pool          *pool.Pool
-	manager       *manager // of pool
+	manager       *manage.Manager // of pool
 	policy        reverseproxy.Selector
 	active        *config.HealthCheck // with its defaults; nil for none
 	passive       passive
@@ -127,7 +128,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.manager, err = h.app.join(h.Name, derivedName, settings); err != nil {
 		return err
 	}
-	h.pool, h.roster = h.manager.pool, roster
+	h.pool, h.roster = h.manager.Pool(), roster
 	h.app.add(h)
 	h.warn(roster)
 	if err := h.loadDynamicSource(ctx); err != nil {
@@ -136,7 +137,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionStock(ctx); err != nil {
 		return err
 	}
-	h.manager.attach(h)
+	if h.dynamic != nil {
+		h.dynamic.inherit(h.manager.Groups())
+	}
+	h.manager.Attach(group{h})
 	return nil
 }
 
@@ -211,7 +215,7 @@ func (h *Handler) transport() http.RoundTripper { return h.Transport.(*attemptTr
 func (h *Handler) Cleanup() error {
 	h.stop()
 	if h.manager != nil {
-		h.manager.detach(h)
+		h.manager.Detach(group{h})
 	}
 	if set := h.static.Load(); set != nil {
 		set.close(h)

@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"net/http"
@@ -10,8 +11,13 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/certmagic"
+
+	"github.com/ballastlb/ballast/lbmodule/manage"
 
 	_ "github.com/caddyserver/caddy/v2/modules/caddyevents"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
@@ -106,9 +112,9 @@ func (c *harness) logged() string {
 
 // poolExists tells whether the pool of that name has members, and so a config that uses it.
 func poolExists(name string) bool {
-	p := pools.Acquire(name)
-	defer pools.Release(p)
-	return len(p.Members()) > 0
+	m := manage.Acquire(context.Background(), name, &certmagic.FileStorage{}, zap.NewNop())
+	defer m.Release()
+	return len(m.Pool().Members()) > 0
 }
 
 // newRequest is a request as Caddy hands it to a handler.

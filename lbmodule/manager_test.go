@@ -3,19 +3,14 @@ package lbmodule
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-
-	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -146,13 +141,13 @@ func TestNamesOfConfigs(t *testing.T) {
 	rejected := newConfig(t)
 	rejected.serve(named("rejected"))
 	rejected.giveUp()
-	if got := h.manager.name("b:1"); got != "first" {
+	if got := h.manager.Name("b:1"); got != "first" {
 		t.Errorf("called %s after another config was given up", got)
 	}
 	second := newConfig(t)
 	second.serve(`{"name": "web", "upstreams": [{"dial": "b:1"}]}`)
 	first.cancel()
-	if got := h.manager.name("b:1"); got != "b:1" {
+	if got := h.manager.Name("b:1"); got != "b:1" {
 		t.Errorf("called %s by a config that gives no name", got)
 	}
 }
@@ -176,88 +171,14 @@ func TestDrainIsOverAlready(t *testing.T) {
 	eventually(t, "the request to be ended", func() bool { return errors.Is(context.Cause(ctx), pool.ErrDrained) })
 }
 
-// slowStorage is a storage whose locks are waited for until they are released, and which may be unreadable.
-type slowStorage struct {
-	certmagic.Storage
-	mu      sync.Mutex
-	held    chan struct{} // closed to let locks be had; nil if they can
-	waiting int
-}
-
-func (s *slowStorage) Lock(ctx context.Context, name string) error {
-	s.mu.Lock()
-	held := s.held
-	s.waiting++
-	s.mu.Unlock()
-	if held != nil {
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return s.Storage.Lock(ctx, name)
-}
-
-// An edit is not called written because another node has written something.
-func TestPersistedIsOwn(t *testing.T) {
-	dir := t.TempDir()
-	c := newConfigIn(t, dir)
-	h := c.serve(withB)
-	storage := &slowStorage{Storage: h.app.ctx.Storage(), held: make(chan struct{})}
-	m := h.manager
-	m.mu.Lock()
-	m.keeper.storage = storage
-	m.mu.Unlock()
-	asks(t, "PATCH", webPath+"/backends/b:1", `{"weight": 5}`).wants(t, http.StatusOK, `"persisted":false`)
-	eventually(t, "the write to wait for the lock", func() bool {
-		storage.mu.Lock()
-		defer storage.mu.Unlock()
-		return storage.waiting == 1
-	})
-	// Another node writes, a much higher version, while this one waits.
-	theirs := new(overlay.Overlay).Edit("a:1", []overlay.Edit{{Field: overlay.Weight, Value: 9}}, nil)
-	theirs.Version = 1000
-	raw, err := overlay.Encode("web", "theirs", "other node", theirs, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := storage.Store(t.Context(), stateKey("web"), raw); err != nil {
-		t.Fatal(err)
-	}
-	number, err := m.change(func(e *edits, _ *Handler) (*overlay.Overlay, error) {
-		return e.Edit("b:1", []overlay.Edit{{Field: overlay.Weight, Value: 6}}, nil), nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer := make(chan bool, 1)
-	go func() { answer <- m.written(number, time.Minute) }()
-	close(storage.held)
-	if !<-answer {
-		t.Fatal("it was not written")
-	}
-	raw, err = storage.Load(t.Context(), stateKey("web"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept, _, err := overlay.Decode("web", raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := fmt.Sprint(kept.Backends["a:1"].Edits[0].Value, kept.Backends["b:1"].Edits[0].Value)
-	if got != "9 6" || kept.Version <= 1000 {
-		t.Errorf("in storage %s, version %d", got, kept.Version)
-	}
-}
-
 // What a later version has written is left alone.
 func TestLaterDocument(t *testing.T) {
 	dir := t.TempDir()
-	file := filepath.Join(dir, filepath.FromSlash(stateKey("web")))
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	first := newConfigIn(t, dir)
+	first.serve(withB)
+	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 4}`).wants(t, http.StatusOK, `"persisted":true`)
+	first.cancel()
+	file := storageFiles(t, dir)[0]
 	const later = `{"format": "ballast pool state", "schema": 99, "pool": "web"}`
 	if err := os.WriteFile(file, []byte(later), 0o600); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 )
 
 // family is a metric with its labels.
@@ -147,8 +148,9 @@ func (m metrics) Collect(found chan<- prometheus.Metric) {
 		return
 	}
 	e := emitter(found)
-	e.emit(stateWritesMetric, float64(stateWrites.ok.Load()), "ok")
-	e.emit(stateWritesMetric, float64(stateWrites.failed.Load()), "failed")
+	ok, failed := manage.Writes()
+	e.emit(stateWritesMetric, float64(ok), "ok")
+	e.emit(stateWritesMetric, float64(failed), "failed")
 	for _, p := range app.overview() {
 		e.pool(&p)
 	}

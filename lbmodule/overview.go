@@ -134,12 +134,6 @@ func (h *Handler) overview() poolOverview {
 	return h.overviewOf(h.running(time.Now()))
 }
 
-// running are the backends of the handler as they are in force.
-func (h *Handler) running(now time.Time) []overlay.Running {
-	e := h.manager.edits.Load()
-	return e.Merge(h.config(), e.gone, now)
-}
-
 // allWarnings are those of the handler, and those of its config.
 func (h *Handler) allWarnings() []string {
 	h.app.mu.Lock()

@@ -3,8 +3,10 @@ package lbmodule
 import (
 	"go.uber.org/zap"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/ballastlb/ballast/breaker"
-	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -94,10 +96,23 @@ func (a *App) emit(name string, data map[string]any) {
 	feed.publish(name, data)
 }
 
+// Storage implements [manage.Owner].
+func (a *App) Storage() certmagic.Storage { return a.ctx.Storage() }
+
+// Tell implements [manage.Owner].
+func (a *App) Tell(n manage.Notice) {
+	switch n := n.(type) {
+	case manage.Expired:
+		a.tellExpired(&n)
+	case manage.Synced:
+		a.tellSynced(&n)
+	}
+}
+
 // tellExpired tells that an edit, or a backend that was added for a time, is over.
-func (a *App) tellExpired(m *manager, x overlay.Expired) {
-	data := map[string]any{"pool": m.pool.Name(), "backend": m.name(x.Address), "reason": "its time is over"}
-	fields := []zap.Field{zap.String("pool", m.pool.Name()), zap.String("backend", m.name(x.Address))}
+func (a *App) tellExpired(x *manage.Expired) {
+	data := map[string]any{"pool": x.Pool, "backend": x.Backend, "reason": "its time is over"}
+	fields := []zap.Field{zap.String("pool", x.Pool), zap.String("backend", x.Backend)}
 	if x.Edit != nil {
 		data["field"] = string(x.Edit.Field)
 		fields = append(fields, zap.String("field", string(x.Edit.Field)), zap.Any("value", x.Edit.Value))
@@ -106,34 +121,28 @@ func (a *App) tellExpired(m *manager, x overlay.Expired) {
 	a.emit("change_expired", data)
 }
 
-// tellConflict tells that another node has edited the same backend at the same time.
-func (a *App) tellConflict(m *manager, address string) {
-	a.logger.Warn("another node has edited the backend at the same time; the last to write wins",
-		zap.String("pool", m.pool.Name()), zap.String("backend", m.name(address)))
-	a.emit("change_conflict", map[string]any{"pool": m.pool.Name(), "backend": m.name(address), "reason": "edited by two nodes at the same time"})
-}
-
-// tellExchange tells what is new after edits were exchanged with the storage.
-func (a *App) tellExchange(m *manager, x *exchange, before, after *keeper) {
-	pool := zap.String("pool", m.pool.Name())
-	switch {
-	case before.failed == 0 && after.failed > 0:
-		a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", pool, zap.Error(x.err))
-		a.emit("state_not_persisted", map[string]any{"pool": m.pool.Name(), "reason": x.err.Error()})
-	case before.failed > 0 && after.failed == 0:
+// tellSynced tells what is new after edits were brought together with those in storage.
+func (a *App) tellSynced(s *manage.Synced) {
+	pool := zap.String("pool", s.Pool)
+	switch s.Writing {
+	case manage.Began:
+		a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", pool, zap.Error(s.Err))
+		a.emit("state_not_persisted", map[string]any{"pool": s.Pool, "reason": s.Err.Error()})
+	case manage.Ended:
 		a.logger.Info("edits of pool are in storage again", pool)
 	}
 	switch {
-	case !before.unread && after.unread:
-		a.logger.Error("edits of other nodes cannot be read", pool, zap.Error(x.err))
-	case before.unread && !after.unread && x.aside == "":
+	case s.Reading == manage.Began:
+		a.logger.Error("edits of other nodes cannot be read", pool, zap.Error(s.Err))
+	case s.Reading == manage.Ended && s.Aside == "":
 		a.logger.Info("edits of other nodes can be read again", pool)
 	}
-	if x.aside != "" {
-		a.logger.Error("edits of pool in storage cannot be read and are set aside", pool, zap.String("key", x.aside), zap.Error(x.cause))
+	if s.Aside != "" {
+		a.logger.Error("edits of pool in storage cannot be read and are set aside", pool, zap.String("key", s.Aside), zap.Error(s.Cause))
 	}
-	for _, c := range x.conflicts {
-		a.tellConflict(m, c.Address)
+	for _, backend := range s.Conflicts {
+		a.logger.Warn("another node has edited the backend at the same time; the last to write wins", pool, zap.String("backend", backend))
+		a.emit("change_conflict", map[string]any{"pool": s.Pool, "backend": backend, "reason": "edited by two nodes at the same time"})
 	}
 }
 
@@ -145,5 +154,7 @@ func (a *App) backendName(pool, address string) string {
 	if !ok {
 		return address
 	}
-	return joined.name(address)
+	return joined.Name(address)
 }
+
+var _ manage.Owner = (*App)(nil)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -23,7 +24,7 @@ func TestAnswerOfASetThatIsGone(t *testing.T) {
 			if test.broken {
 				policy = ``
 			}
-			h := newConfig(t).mustLoad(`{"name": "set-gone-` + name + `", ` + policy + ` "retry": {"on": ["503"], "budget": {"ratio": 0, "per_second": 0}},
+			h := newConfig(t).serve(`{"name": "set-gone-` + name + `", ` + policy + ` "retry": {"on": ["503"], "budget": {"ratio": 0, "per_second": 0}},
 				"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}]}`)
 			for range 1000 {
 				q, w, r := &request{h: h}, httptest.NewRecorder(), newRequest(t)
@@ -32,11 +33,12 @@ func TestAnswerOfASetThatIsGone(t *testing.T) {
 					continue
 				}
 				res, err := q.attempt(answering(func() *http.Response {
-					m := h.manager
-					m.mu.Lock()
-					e := m.edits.Load()
-					m.install(&edits{e.Remove(test.removed, overlay.Mark{}), map[string]bool{test.removed: true}})
-					m.mu.Unlock()
+					_, err := h.manager.Change(func(e *manage.Edits, _ manage.Group) (*overlay.Overlay, error) {
+						return e.Remove(test.removed, overlay.Mark{}), nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
 					return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: make(http.Header), Body: io.NopCloser(iotest.ErrReader(errors.New("broken")))}
 				}), r)
 				if err != nil || res.StatusCode != http.StatusServiceUnavailable {

@@ -85,7 +85,7 @@ func (q *request) backend() string {
 	if len(q.trail) == 0 {
 		return ""
 	}
-	return q.h.manager.name(q.trail[q.current].address)
+	return q.h.manager.Name(q.trail[q.current].address)
 }
 
 // lastError tells why there is no answer, or what went wrong before there was one; "" if nothing did.

@@ -79,7 +79,7 @@ func (q *request) attributes(r *http.Request, address string) []attribute.KeyVal
 		attribute.String("http.request.method", spanMethod(r.Method)),
 		attribute.String("url.full", q.fullURL(r.URL)),
 		attribute.String("caddy.load_balancer.pool", q.h.pool.Name()),
-		attribute.String("caddy.load_balancer.backend", q.h.manager.name(address)),
+		attribute.String("caddy.load_balancer.backend", q.h.manager.Name(address)),
 	}
 	if dial, ok := reverseproxy.GetDialInfo(r.Context()); ok {
 		if host, port, err := net.SplitHostPort(dial.Address); err == nil {

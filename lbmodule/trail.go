@@ -166,7 +166,7 @@ func (q *request) attemptsMade() attemptList {
 	list := make(attemptList, len(q.trail))
 	for i := range q.trail {
 		a := &q.trail[i]
-		list[i] = shownAttempt{Backend: q.h.manager.name(a.address), Status: a.status, GRPC: a.grpc.String(), Ms: milliseconds(a.took)}
+		list[i] = shownAttempt{Backend: q.h.manager.Name(a.address), Status: a.status, GRPC: a.grpc.String(), Ms: milliseconds(a.took)}
 		if a.err != nil {
 			list[i].Error = a.err.Error()
 		}
