@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"lbmodule/config":      {"caddyapp", "lbmodule/course", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/dashboard":   nil,
 	"lbmodule/engine":      nil,
-	"lbmodule/manage":      {"lbmodule/overlay", "lbmodule/pool"},
+	"lbmodule/manage":      {"lbmodule/config", "lbmodule/overlay", "lbmodule/pool"},
 	"lbmodule/overlay":     nil,
 	"lbmodule/course":      {"lbmodule/pool"},
 	"lbmodule/exchange":    {"lbmodule/course", "lbmodule/pool"},

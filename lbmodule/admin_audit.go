@@ -10,7 +10,7 @@ import (
 )
 
 // audit tells who has changed what. before is the backend as it was, nil if there was none.
-func (c *apiCall) audit(event, address string, before *overlay.Running, change *change) {
+func (c *apiCall) audit(event, address string, before *overlay.Running, change *manage.Change) {
 	c.app.tellChange(event, c.h.manager, address, before, change, c.r.RemoteAddr, identity(c.r))
 }
 
@@ -23,19 +23,19 @@ func identity(r *http.Request) string {
 }
 
 // tellChange tells that somebody has changed a backend.
-func (a *App) tellChange(event string, m *manage.Manager, address string, before *overlay.Running, change *change, remote, identity string) {
+func (a *App) tellChange(event string, m *manage.Manager, address string, before *overlay.Running, change *manage.Change, remote, identity string) {
 	name := m.Name(address)
 	if before != nil {
 		name = before.Name
 	}
-	data := map[string]any{"pool": m.Pool().Name(), "backend": name, "reason": change.mark.Reason, "owner": change.mark.Owner}
+	data := map[string]any{"pool": m.Pool().Name(), "backend": name, "reason": change.Mark.Reason, "owner": change.Mark.Owner}
 	fields := []zap.Field{
 		zap.String("event", event), zap.String("pool", m.Pool().Name()), zap.String("backend", name), zap.String("address", address),
-		zap.String("remote", remote), zap.String("identity", identity), zap.String("owner", change.mark.Owner), zap.String("reason", change.mark.Reason),
+		zap.String("remote", remote), zap.String("identity", identity), zap.String("owner", change.Mark.Owner), zap.String("reason", change.Mark.Reason),
 	}
-	if !change.mark.Until.IsZero() {
-		data["until"] = change.mark.Until
-		fields = append(fields, zap.Time("until", change.mark.Until))
+	if !change.Mark.Until.IsZero() {
+		data["until"] = change.Mark.Until
+		fields = append(fields, zap.Time("until", change.Mark.Until))
 	}
 	was, is := make(map[string]any), make(map[string]any)
 	note := func(f overlay.Field, value any) {
@@ -44,10 +44,10 @@ func (a *App) tellChange(event string, m *manage.Manager, address string, before
 			was[string(f)] = before.Get(f)
 		}
 	}
-	for _, e := range change.edits {
+	for _, e := range change.Edits {
 		note(e.Field, e.Value)
 	}
-	for _, f := range change.takeBack {
+	for _, f := range change.TakeBack {
 		note(f, nil) // what the config says
 	}
 	if len(is) > 0 {

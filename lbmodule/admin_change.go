@@ -1,14 +1,15 @@
 package lbmodule
 
 import (
+	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
@@ -24,7 +25,7 @@ const (
 )
 
 // readChange reads the change in the request's body.
-func (c *apiCall) readChange(v verb) (*change, error) {
+func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxChange))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, apiError(http.StatusRequestEntityTooLarge, "body: must be at most %d bytes", maxChange)
@@ -32,10 +33,20 @@ func (c *apiCall) readChange(v verb) (*change, error) {
 	if err != nil {
 		return nil, apiError(http.StatusBadRequest, "body: %w", err)
 	}
-	if v == remove && len(body) == 0 {
+	if v == manage.Remove && len(body) == 0 {
 		body = []byte("{}")
 	}
-	change, err := parseChange(body, v, time.Now())
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, apiError(http.StatusBadRequest, "body: must be a JSON object: %w", err)
+	}
+	if fields == nil {
+		return nil, apiError(http.StatusBadRequest, "body: must be a JSON object")
+	}
+	if err := caddyapp.Once(body); err != nil {
+		return nil, apiError(http.StatusBadRequest, "%w", err)
+	}
+	change, err := manage.ParseChange(fields, v, time.Now())
 	if err != nil {
 		return nil, apiError(http.StatusBadRequest, "%w", err)
 	}
@@ -83,12 +94,9 @@ func (c *apiCall) persisted(number uint64) *bool {
 }
 
 func (c *apiCall) addBackend() error {
-	change, err := c.readChange(add)
+	change, err := c.readChange(manage.Add)
 	if err != nil {
 		return err
-	}
-	if err := checkAdded(change); err != nil {
-		return apiError(http.StatusBadRequest, "%w", err)
 	}
 	number, err := c.h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		configured := g.Config()
@@ -97,61 +105,39 @@ func (c *apiCall) addBackend() error {
 			return nil, err
 		}
 		if len(all) >= config.MaxBackends {
-			return nil, apiError(http.StatusConflict, "backend %s: the pool has %d backends already", change.address, len(all))
+			return nil, apiError(http.StatusConflict, "backend %s: the pool has %d backends already", change.Address, len(all))
 		}
 		for _, b := range all {
-			if b.Removed != nil && b.Address == change.address {
+			if b.Removed != nil && b.Address == change.Address {
 				continue
 			}
-			if b.Address == change.address {
-				return nil, apiError(http.StatusConflict, "address %s: the pool has it already", change.address)
+			if b.Address == change.Address {
+				return nil, apiError(http.StatusConflict, "address %s: the pool has it already", change.Address)
 			}
-			if name := change.name; name != "" && (b.Name == name || b.Address == name) || b.Name == change.address {
+			if name := change.Name; name != "" && (b.Name == name || b.Address == name) || b.Name == change.Address {
 				return nil, apiError(http.StatusConflict, "name %s: stands for backend %s already", b.Name, b.Address)
 			}
 		}
 		for _, b := range configured {
-			if b.Address == change.address && change.mark.Until.IsZero() {
-				return e.Restore(change.address, change.edits), nil
+			if b.Address == change.Address && change.Mark.Until.IsZero() {
+				return e.Restore(change.Address, change.Edits), nil
 			}
 		}
-		for i := range change.edits {
-			change.edits[i].Until = time.Time{} // it is the backend that leaves
+		for i := range change.Edits {
+			change.Edits[i].Until = time.Time{} // it is the backend that leaves
 		}
-		return e.Add(change.address, change.name, change.edits, change.mark), nil
+		return e.Add(change.Address, change.Name, change.Edits, change.Mark), nil
 	})
 	if err != nil {
 		return err
 	}
-	c.audit("backend_added", change.address, nil, change)
-	c.w.Header().Set("Location", poolsPath+"/"+url.PathEscape(c.h.pool.Name())+"/backends/"+url.PathEscape(change.address))
-	return c.answer(http.StatusCreated, change.address, c.persisted(number))
-}
-
-// checkAdded checks the address and the name of a backend that is to be added.
-func checkAdded(change *change) error {
-	switch {
-	case change.address == "":
-		return errors.New("address: missing; it must be a host:port or a unix socket")
-	case strings.ContainsAny(change.address, "{}") || strings.Contains(change.address, "://"):
-		return fmt.Errorf("address %s: must be a host:port or a unix socket, without scheme or placeholders", change.address)
-	}
-	if err := config.ValidateAddress(change.address); err != nil {
-		return fmt.Errorf("address %s: %w", change.address, err)
-	}
-	if err := config.ValidateName(change.address); err != nil {
-		return fmt.Errorf("address %s: %w", change.address, err)
-	}
-	if change.name != "" {
-		if err := config.ValidateName(change.name); err != nil {
-			return fmt.Errorf("name %q: %w", shorten(change.name), err)
-		}
-	}
-	return nil
+	c.audit("backend_added", change.Address, nil, change)
+	c.w.Header().Set("Location", poolsPath+"/"+url.PathEscape(c.h.pool.Name())+"/backends/"+url.PathEscape(change.Address))
+	return c.answer(http.StatusCreated, change.Address, c.persisted(number))
 }
 
 func (c *apiCall) editBackend() error {
-	change, err := c.readChange(edit)
+	change, err := c.readChange(manage.Edit)
 	if err != nil {
 		return err
 	}
@@ -165,7 +151,7 @@ func (c *apiCall) editBackend() error {
 
 // editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
 // the edits. Errors are those of the API.
-func (h *Handler) editBackend(name string, change *change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
+func (h *Handler) editBackend(name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
 	number, err = h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(e.Running(g.Config(), time.Now()), name); !ok {
@@ -177,13 +163,13 @@ func (h *Handler) editBackend(name string, change *change, check func(...overlay
 		if before.Removed != nil {
 			return nil, apiError(http.StatusConflict, "backend %s: it is being removed; add it again to keep it", name)
 		}
-		return e.Edit(before.Address, change.edits, change.takeBack), nil
+		return e.Edit(before.Address, change.Edits, change.TakeBack), nil
 	})
 	return before, number, err
 }
 
 func (c *apiCall) removeBackend() error {
-	change, err := c.readChange(remove)
+	change, err := c.readChange(manage.Remove)
 	if err != nil {
 		return err
 	}
@@ -199,7 +185,7 @@ func (c *apiCall) removeBackend() error {
 		if before.Removed != nil {
 			return e.Overlay, nil // it is on its way already
 		}
-		return e.Remove(before.Address, change.mark), nil
+		return e.Remove(before.Address, change.Mark), nil
 	})
 	if err != nil {
 		return err
@@ -227,6 +213,6 @@ func (c *apiCall) resetBackend() error {
 	if m := c.h.pool.Member(b.Address); m != nil {
 		m.Reset(time.Now())
 	}
-	c.audit("backend_reset", b.Address, &b, new(change))
+	c.audit("backend_reset", b.Address, &b, new(manage.Change))
 	return c.answer(http.StatusOK, b.Address, nil)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
@@ -98,17 +99,17 @@ func (s liveState) Change(ctx context.Context, pool, backend string, fields []by
 }
 
 // changeOf is the change that user asks for with these fields.
-func changeOf(fields []byte, user string) (*change, error) {
-	all := make(map[string]any)
+func changeOf(fields []byte, user string) (*manage.Change, error) {
+	var all map[string]json.RawMessage
 	if err := json.Unmarshal(fields, &all); err != nil {
 		return nil, fmt.Errorf("change: %w", err)
 	}
-	all["owner"] = user
-	body, err := json.Marshal(all)
-	if err != nil {
-		return nil, fmt.Errorf("change: %w", err)
+	owner, err := json.Marshal(user)
+	if all == nil || err != nil {
+		return nil, fmt.Errorf("change %s: must be a JSON object", fields)
 	}
-	return parseChange(body, edit, time.Now())
+	all["owner"] = owner
+	return manage.ParseChange(all, manage.Edit, time.Now())
 }
 
 // refused gives an error of the API the shape that the dashboard knows.

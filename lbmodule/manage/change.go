@@ -1,4 +1,4 @@
-package lbmodule
+package manage
 
 import (
 	"encoding/json"
@@ -9,7 +9,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
@@ -21,43 +20,36 @@ const (
 	maxLasts = 10 * 365 * 24 * time.Hour
 )
 
-// change is what a request wants of a backend.
-type change struct {
-	address, name string
-	edits         []overlay.Edit
-	takeBack      []overlay.Field
-	mark          overlay.Mark
+// Change is what somebody wants of a backend. What is in it has been checked.
+type Change struct {
+	Address, Name string // of a backend that is to be added; Name is "" if it has none of its own
+	Edits         []overlay.Edit
+	TakeBack      []overlay.Field // whose edits are taken back
+	Mark          overlay.Mark
 }
 
-// verb is what a change is to do with a backend.
-type verb uint8
+// Verb is what a change is to do with a backend.
+type Verb uint8
 
 const (
-	add verb = iota
-	edit
-	remove
+	// Add adds a backend.
+	Add Verb = iota
+	// Edit edits settings of one that is there.
+	Edit
+	// Remove removes it.
+	Remove
 )
 
-// parseChange reads a change from JSON.
-func parseChange(body []byte, v verb, now time.Time) (*change, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
-		return nil, fmt.Errorf("body: must be a JSON object: %w", err)
-	}
-	if fields == nil {
-		return nil, errors.New("body: must be a JSON object")
-	}
-	if err := caddyapp.Once(body); err != nil {
-		return nil, err
-	}
-	c := &change{mark: overlay.Mark{Since: now.UTC().Truncate(time.Millisecond)}}
+// ParseChange reads a change from the fields of a JSON object. Its errors name field, value and rule.
+func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Change, error) {
+	c := &Change{Mark: overlay.Mark{Since: now.UTC().Truncate(time.Millisecond)}}
 	var lasts string
-	texts := map[string]*string{"owner": &c.mark.Owner, "reason": &c.mark.Reason}
-	if v != remove {
+	texts := map[string]*string{"owner": &c.Mark.Owner, "reason": &c.Mark.Reason}
+	if v != Remove {
 		texts["for"], texts["until"] = &lasts, &lasts
 	}
-	if v == add {
-		texts["address"], texts["name"] = &c.address, &c.name
+	if v == Add {
+		texts["address"], texts["name"] = &c.Address, &c.Name
 	}
 	_, hasFor := fields["for"]
 	_, hasUntil := fields["until"]
@@ -71,34 +63,62 @@ func parseChange(body []byte, v verb, now time.Time) (*change, error) {
 			}
 			continue
 		}
-		if v == remove || !slices.Contains(overlay.Fields, overlay.Field(word)) {
+		if v == Remove || !slices.Contains(overlay.Fields, overlay.Field(word)) {
 			return nil, fmt.Errorf("%s: there is no such setting here", shorten(word))
 		}
 	}
 	if err := c.lasts(hasFor, hasUntil, lasts, now); err != nil {
 		return nil, err
 	}
-	for _, remark := range []struct{ word, text string }{{"owner", c.mark.Owner}, {"reason", c.mark.Reason}} {
+	for _, remark := range []struct{ word, text string }{{"owner", c.Mark.Owner}, {"reason", c.Mark.Reason}} {
 		if len(remark.text) > maxRemark || strings.ContainsFunc(remark.text, unicode.IsControl) {
 			return nil, fmt.Errorf("%s %q: must be at most %d bytes without control characters", remark.word, shorten(remark.text), maxRemark)
 		}
 	}
-	if err := c.take(fields, v == add); err != nil {
+	if err := c.take(fields, v == Add); err != nil {
 		return nil, err
 	}
-	if v == edit && len(c.edits)+len(c.takeBack) == 0 {
+	if v == Edit && len(c.Edits)+len(c.TakeBack) == 0 {
 		return nil, fmt.Errorf("body: must have one of %v", overlay.Fields)
 	}
-	if !c.mark.Until.IsZero() && len(c.takeBack) > 0 {
-		return nil, fmt.Errorf("%s null: an edit that is taken back cannot be timed", c.takeBack[0])
+	if !c.Mark.Until.IsZero() && len(c.TakeBack) > 0 {
+		return nil, fmt.Errorf("%s null: an edit that is taken back cannot be timed", c.TakeBack[0])
+	}
+	if v == Add {
+		if err := c.checkAdded(); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
 
+// checkAdded checks the address and the name of a backend that is to be added.
+func (c *Change) checkAdded() error {
+	switch {
+	case c.Address == "":
+		return errors.New("address: missing; it must be a host:port or a unix socket")
+	case strings.ContainsAny(c.Address, "{}") || strings.Contains(c.Address, "://"):
+		return fmt.Errorf("address %s: must be a host:port or a unix socket, without scheme or placeholders", c.Address)
+	}
+	if err := config.ValidateAddress(c.Address); err != nil {
+		return fmt.Errorf("address %s: %w", c.Address, err)
+	}
+	if err := config.ValidateName(c.Address); err != nil {
+		return fmt.Errorf("address %s: %w", c.Address, err)
+	}
+	if c.Name != "" {
+		if err := config.ValidateName(c.Name); err != nil {
+			return fmt.Errorf("name %q: %w", shorten(c.Name), err)
+		}
+	}
+	return nil
+}
+
+// shorten makes of a text that may be long what fits into an error.
 func shorten(text string) string { return text[:min(len(text), 32)] }
 
 // lasts reads until when the change is.
-func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
+func (c *Change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
 		lasting := config.Ranges.Of("changes.for")
@@ -109,7 +129,7 @@ func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 		if err := lasting.CheckIn("", float64(d)); err != nil {
 			return err
 		}
-		c.mark.Until = now.Add(d).UTC().Truncate(time.Millisecond)
+		c.Mark.Until = now.Add(d).UTC().Truncate(time.Millisecond)
 	case isUntil:
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
@@ -118,13 +138,13 @@ func (c *change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 		if !at.After(now) || at.Sub(now) > maxLasts {
 			return fmt.Errorf("until %s: must be in the future, and within ten years", text)
 		}
-		c.mark.Until = at.UTC()
+		c.Mark.Until = at.UTC()
 	}
 	return nil
 }
 
 // take reads the settings.
-func (c *change) take(fields map[string]json.RawMessage, adding bool) error {
+func (c *Change) take(fields map[string]json.RawMessage, adding bool) error {
 	for _, f := range overlay.Fields {
 		raw, given := fields[string(f)]
 		switch {
@@ -133,7 +153,7 @@ func (c *change) take(fields map[string]json.RawMessage, adding bool) error {
 		case string(raw) == "null" && adding:
 			return fmt.Errorf("%s null: a backend that is added has no edits to take back", f)
 		case string(raw) == "null":
-			c.takeBack = append(c.takeBack, f)
+			c.TakeBack = append(c.TakeBack, f)
 			continue
 		}
 		var value any
@@ -147,7 +167,7 @@ func (c *change) take(fields map[string]json.RawMessage, adding bool) error {
 		if err := checkSetting(f, &s); err != nil {
 			return err
 		}
-		c.edits = append(c.edits, overlay.Edit{Field: f, Value: s.Get(f), Mark: c.mark})
+		c.Edits = append(c.Edits, overlay.Edit{Field: f, Value: s.Get(f), Mark: c.Mark})
 	}
 	return nil
 }
