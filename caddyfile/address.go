@@ -9,7 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 // checkAddress refuses what was probably not meant as an address, although Caddy would take it for the name of a host. What stands before
@@ -68,7 +68,7 @@ func whatIsMeant(text, before string) string {
 		return "did you mean :" + text + "?"
 	case !strings.Contains(text, "_"):
 		return ""
-	case slices.Contains(lbmodule.PolicyNames(), strings.TrimPrefix(text, "lb_")):
+	case slices.Contains(policies.Names(), strings.TrimPrefix(text, "lb_")):
 		return "did you mean lb_policy " + text + ", in a block?"
 	case isWord(text):
 		return belongs(text, placesOf(text, families[0]))

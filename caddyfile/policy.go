@@ -11,7 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 // policy is an lb_policy as it was given.
@@ -29,12 +30,12 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	if !d.NextArg() {
 		return nil, d.ArgErr()
 	}
-	p := &policy{name: lbmodule.ResolvePolicy(d.Val()), last: d.Token()}
+	p := &policy{name: policies.Resolve(d.Val()), last: d.Token()}
 	id := policyNamespace + "." + p.name
 	if _, err := caddy.GetModule(id); err != nil {
-		names := lbmodule.PolicyNames()
+		names := policies.Names()
 		err := d.Errf("lb_policy %s: no such policy in this build; there are: %s", d.Val(), strings.Join(names, ", "))
-		return nil, fmt.Errorf("%w%s", err, lbmodule.DidYouMean(d.Val(), names...))
+		return nil, fmt.Errorf("%w%s", err, config.DidYouMean(d.Val(), names...))
 	}
 	segment := d.NextSegment()
 	p.resolveFallbacks(segment)
@@ -58,7 +59,7 @@ func (p *policy) resolveFallbacks(tokens []caddyfile.Token) {
 		}
 		p.last = tokens[i]
 		if _, err := caddy.GetModule(policyNamespace + "." + tokens[i].Text); err != nil {
-			tokens[i].Text = lbmodule.ResolvePolicy(tokens[i].Text)
+			tokens[i].Text = policies.Resolve(tokens[i].Text)
 		}
 	}
 }
@@ -92,7 +93,7 @@ func (p *directiveParser) orderWeights(policy json.RawMessage) (json.RawMessage,
 	switch {
 	case known.Fallback != nil:
 		settings["fallback"], err = p.orderWeights(known.Fallback)
-	case lbmodule.ResolvePolicy(known.Name) == "lb_weighted_round_robin" && known.Weights != nil:
+	case policies.Resolve(known.Name) == "lb_weighted_round_robin" && known.Weights != nil:
 		var weights []int
 		if err := json.Unmarshal(known.Weights, &weights); err != nil {
 			return nil, fmt.Errorf("lb_policy weighted_round_robin: weights: %w", err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/ballastlb/ballast/lbmodule"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/ratelimit"
 )
@@ -65,14 +64,14 @@ func withHint(err error, block, word string) error {
 		if !is {
 			continue
 		}
-		nearest := lbmodule.Nearest(word, own)
+		nearest := config.Nearest(word, own)
 		if long := "lb_" + word; nearest == "" && slices.Contains(own, long) {
 			nearest = long
 		}
 		if nearest != "" {
 			return fmt.Errorf("%w; did you mean %s?", err, nearest)
 		}
-		if nearest := lbmodule.Nearest(word, slices.Concat(slices.Collect(maps.Values(family))...)); nearest != "" {
+		if nearest := config.Nearest(word, slices.Concat(slices.Collect(maps.Values(family))...)); nearest != "" {
 			return fmt.Errorf("%w; did you mean %s? %s", err, nearest, belongs(nearest, placesOf(nearest, family)))
 		}
 	}

@@ -171,8 +171,7 @@ func (q *request) acquireInTurn(r *http.Request) (choice, error) {
 
 // strict tells whether sessions may be at their own backend only. They have nothing to do with a queue for any backend.
 func (h *Handler) strict() bool {
-	s, ok := h.policy.(*Sticky)
-	return ok && s.Strict
+	return h.sessions != nil && h.sessions.Strictly()
 }
 
 // mayQueue tells whether the request may wait for a slot, with how many others and for how long. Where there is no queue, those may
@@ -227,11 +226,11 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 		return choice{}, pool.ErrNone
 	}
 	safe := !q.set.view.Snapshot().Probing() || q.repeatable(r)
-	if k, ok := q.h.policy.(keyed); ok && !q.key.Known {
-		q.key = k.key(r)
+	if q.h.keyed != nil && !q.key.Known {
+		q.key = q.h.keyed.Key(r)
 	}
-	if s, ok := q.h.policy.(*Sticky); ok {
-		return q.acquireSession(s, safe, r)
+	if q.h.sessions != nil {
+		return q.acquireSession(safe, r)
 	}
 	key := q.key
 	key.Now = q.justCame()

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -164,7 +165,7 @@ type foreign struct{ reverseproxy.FirstSelection }
 
 // CaddyModule returns the Caddy module information.
 func (foreign) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: policyNamespace + ".foreign", New: func() caddy.Module { return new(foreign) }}
+	return caddy.ModuleInfo{ID: policies.Namespace + ".foreign", New: func() caddy.Module { return new(foreign) }}
 }
 
 // Caps hold with policies that are not ours, too.

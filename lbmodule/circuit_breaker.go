@@ -49,6 +49,11 @@ func (*CircuitBreaker) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// UnmarshalJSON reads the breaker's config.
+func (c *CircuitBreaker) UnmarshalJSON(text []byte) error {
+	return config.Ranges.Decode("breaker", text, &c.Breaker)
+}
+
 // Provision sets c up.
 func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	c.logger = ctx.Logger()

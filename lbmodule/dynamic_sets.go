@@ -13,6 +13,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -143,12 +144,9 @@ func (s *memberSets) config(n int) []overlay.Backend {
 // roster makes the list of these upstreams; one that is named twice gets both shares.
 func (s *memberSets) roster(h *Handler, upstreams []*reverseproxy.Upstream) *roster {
 	r := &roster{byAddress: make(map[string]int, len(upstreams))}
-	weights, _ := h.spreads().(*WeightedRoundRobin)
+	_, weights := policies.WeightsByPosition(h.policy)
 	for position, u := range upstreams {
-		weight := 1
-		if weights != nil {
-			weight = weights.weight(position)
-		}
+		weight := policies.WeightAt(weights, position)
 		if i, twice := r.byAddress[u.Dial]; twice {
 			r.backends[i].Weight = min(r.backends[i].Weight+weight, balance.MaxWeight)
 			continue

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -58,7 +59,7 @@ func (h *Handler) showLive(all []pool.LiveView) []liveView {
 
 // explainSet says of each backend of a set whether a request that has been at those addresses may go there.
 func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
-	x := explanation{Pool: h.pool.Name(), Policy: h.policyName(), Candidates: []candidate{}}
+	x := explanation{Pool: h.pool.Name(), Policy: policies.Name(h.policy), Candidates: []candidate{}}
 	snapshot := set.view.Snapshot()
 	avoided := avoidances(snapshot.Avoided(time.Now()))
 	for i := range set.view.Len() {
@@ -132,9 +133,9 @@ func (c *apiCall) explain() error {
 		x.Chosen = live.Backend
 	case len(keys) > 0:
 		x.Key = &keys[0]
-		if policy, ok := c.h.policy.(keyed); ok {
+		if policy := c.h.keyed; policy != nil {
 			// Who is full leaves it to another.
-			if i := set.view.Snapshot().Home(policy.keyOf(keys)); i >= 0 && x.Candidates[i].In {
+			if i := set.view.Snapshot().Home(policy.KeyOf(keys)); i >= 0 && x.Candidates[i].In {
 				x.Chosen = x.Candidates[i].Backend
 			}
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/manage"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -67,7 +68,10 @@ type Handler struct {
 	pool          *pool.Pool
 	manager       *manage.Manager // of pool
 	policy        reverseproxy.Selector
-	active        *config.HealthCheck // with its defaults; nil for none
+	keyed         policies.Keyed         // policy, if it goes by keys
+	sessions      policies.SessionPolicy // policy, if it goes by sessions
+	untilLastByte bool                   // the policy goes by the time to the end of answers
+	active        *config.HealthCheck    // with its defaults; nil for none
 	passive       passive
 	retries       retryRules
 	debugRanges   []netip.Prefix // clients that are given the debug header

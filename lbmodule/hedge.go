@@ -20,6 +20,7 @@ import (
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -39,7 +40,7 @@ func (h *Handler) checkHedge() error {
 		var policy struct {
 			Name string `json:"policy"`
 		}
-		if json.Unmarshal(lb.SelectionPolicyRaw, &policy) == nil && !isServedByUs(policy.Name) {
+		if json.Unmarshal(lb.SelectionPolicyRaw, &policy) == nil && !policies.IsServedByUs(policy.Name) {
 			return caddyapp.About(errHedgePolicy(policy.Name), "hedge", "lb_policy")
 		}
 	}
@@ -91,8 +92,8 @@ func (h *Handler) checkHedgeModules() error {
 	if !h.Hedge.Enabled() {
 		return nil
 	}
-	if _, ours := h.policy.(balancer); !ours {
-		return errHedgePolicy(h.policyName())
+	if _, ours := h.policy.(policies.Balancer); !ours {
+		return errHedgePolicy(policies.Name(h.policy))
 	}
 	if h.Transport.(reverseproxy.ProxyProtocolTransport).ProxyProtocolEnabled() {
 		return errHedgeProxyProtocol
@@ -115,7 +116,7 @@ func (q *request) hedgeDelay(r *http.Request, now time.Time) time.Duration {
 	if !q.h.Hedge.Enabled() || q.attempts > 1 || r.Body != nil || !q.h.retries.isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
 		return 0
 	}
-	if _, sticky := q.h.policy.(*Sticky); sticky {
+	if q.h.sessions != nil {
 		return 0 // the other backend does not know the session
 	}
 	delay, known := q.h.pool.Latency.Quantile(q.h.Hedge.Percentile, now)

@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -145,11 +146,11 @@ func TestForeignPolicyIsRefusedEarly(t *testing.T) {
 	}
 	expectError(t, h.Check(), "hedge: selection policy foreign: must be one of the lb_ policies")
 	for name, served := range map[string]bool{"foreign": false, "round_robin": true, "random_choose": true, "header": true, "lb_hash": true, "there is none": true} {
-		if isServedByUs(name) != served {
+		if policies.IsServedByUs(name) != served {
 			t.Errorf("%s is served by us: %v, want %v", name, !served, served)
 		}
 	}
-	var p Hash
+	var p policies.Hash
 	err := p.UnmarshalCaddyfile(caddyfile.NewTestDispenser("hash {path} {\n\tfallback foreign\n}"))
 	expectError(t, err, "fallback foreign: must be one of the lb_ policies", ":2")
 }

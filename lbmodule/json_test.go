@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 func TestBadJSONIsRefused(t *testing.T) {
@@ -227,7 +228,7 @@ func TestPolicies(t *testing.T) {
 	} {
 		t.Run(stock, func(t *testing.T) {
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "load_balancing": {"selection_policy": ` + stock + `}}`)
-			if got := string(h.policy.(caddy.Module).CaddyModule().ID); got != policyNamespace+"."+want {
+			if got := string(h.policy.(caddy.Module).CaddyModule().ID); got != policies.Namespace+"."+want {
 				t.Errorf("served by %s, want %s", got, want)
 			}
 			if got := shares(t, h, 10); got["a:1"]+got["b:1"] != 10 {
@@ -236,7 +237,7 @@ func TestPolicies(t *testing.T) {
 		})
 	}
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
-	if _, ok := h.policy.(*PeakEWMA); !ok {
+	if _, ok := h.policy.(*policies.PeakEWMA); !ok {
 		t.Errorf("the default policy is %T, want peak EWMA", h.policy)
 	}
 }

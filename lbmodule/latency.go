@@ -35,7 +35,7 @@ func (q *request) learn(ctx context.Context, res *http.Response, err error, now 
 		q.call.took, q.call.known = took, known // it is told when there is something in the answer, or it has ended
 	case q.call.ownDoing():
 		l.Unanswered(took, now)
-	case q.h.untilLastByte() && !isStream(res) && res.Body != nil && res.Body != http.NoBody:
+	case q.h.untilLastByte && !isStream(res) && res.Body != nil && res.Body != http.NoBody:
 		q.lastByte = true
 	case known:
 		l.Answered(took, now)

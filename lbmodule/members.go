@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -23,12 +24,12 @@ type memberSet struct {
 
 	eligible atomic.Pointer[eligibleUpstreams]
 	sign     sync.Once // makes sessions, when they are asked for first
-	sessions *sessions
+	sessions policies.Sessions
 }
 
 // sessionsOf returns what finds the backends of sessions in the set.
-func (s *memberSet) sessionsOf(policy *Sticky) *sessions {
-	s.sign.Do(func() { s.sessions = newSessions(policy, s.upstreams) })
+func (s *memberSet) sessionsOf(policy policies.SessionPolicy) policies.Sessions {
+	s.sign.Do(func() { s.sessions = policy.Among(s.upstreams) })
 	return s.sessions
 }
 
@@ -58,7 +59,7 @@ func (s *memberSet) find(address string) int {
 // acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it; safe tells that the request
 // may be made again if that fails.
 func (s *memberSet) acquire(policy reverseproxy.Selector, key pool.Key, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
-	if _, ours := policy.(balancer); !ours {
+	if _, ours := policy.(policies.Balancer); !ours {
 		return s.chooseBy(policy, tried, safe, r, w)
 	}
 	lease, err := s.view.AcquireFor(key, tried, safe)

@@ -5,12 +5,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -146,7 +145,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 	now := time.Now()
 	h.pool.Look(now)
 	o := poolOverview{
-		pool: h.pool, Fairness: 1, Name: h.pool.Name(), Policy: h.policyName(), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
+		pool: h.pool, Fairness: 1, Name: h.pool.Name(), Policy: policies.Name(h.policy), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
 		Warnings: h.allWarnings(), Backends: []backendOverview{},
 	}
 	o.rebound = h.pool.Rebound()
@@ -285,12 +284,4 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 	default:
 		return "not checked yet"
 	}
-}
-
-// policyName is the name of the selection policy.
-func (h *Handler) policyName() string {
-	if m, ok := h.policy.(caddy.Module); ok {
-		return m.CaddyModule().ID.Name()
-	}
-	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -65,8 +66,8 @@ func (h *Handler) poolSettings(probed bool) pool.Settings {
 		PreferZone:     h.PreferZone,
 	}
 	h.Breaker.Apply(&s, h.retries.probeTimeout)
-	if b, ok := h.policy.(balancer); ok {
-		s.Policy = b.balancePolicy()
+	if b, ok := h.policy.(policies.Balancer); ok {
+		s.Policy = b.BalancePolicy()
 	}
 	if probed && h.active != nil {
 		s.Checked = true

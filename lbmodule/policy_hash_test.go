@@ -9,6 +9,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 // requestFor is a request of a user for a path.
@@ -107,7 +109,7 @@ func TestHashPolicyWithoutABackend(t *testing.T) {
 
 // In a plain reverse_proxy, too, a key has one upstream.
 func TestHashPolicyPlain(t *testing.T) {
-	h := &Hash{Keys: []string{"{http.request.uri.path}"}}
+	h := &policies.Hash{Keys: []string{"{http.request.uri.path}"}}
 	ctx := newConfig(t).ctx
 	if err := h.Provision(ctx); err != nil {
 		t.Fatal(err)
@@ -137,11 +139,11 @@ func TestHashPolicyPlain(t *testing.T) {
 		t.Errorf("selected %v of nobody", u)
 	}
 	for _, key := range []string{"{no.such}", "user-{http.request.header.X-User}", "{http.request.header.X-A}-{http.request.header.X-B}"} {
-		nothing := &Hash{Keys: []string{key}}
+		nothing := &policies.Hash{Keys: []string{key}}
 		if err := nothing.Provision(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if nothing.key(requestFor(t, "/", "")).Known {
+		if nothing.Key(requestFor(t, "/", "")).Known {
 			t.Errorf("%s is a key of nothing", key)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -39,7 +40,7 @@ func TestWordValues(t *testing.T) {
 		r := newRequest(t)
 		test.change(r)
 		want := pool.Key{Hash: xxhash.Sum64String(test.want), Known: test.want != ""}
-		if got := h.policy.(keyed).key(r); got != want {
+		if got := h.policy.(policies.Keyed).Key(r); got != want {
 			t.Errorf("%s: key %v, want that of %q", test.policy, got, test.want)
 		}
 	}
@@ -97,7 +98,7 @@ func TestWordFallbackChain(t *testing.T) {
 	}{{"k=1", "alice", true}, {"", "alice", true}, {"k=1", "", true}, {"", "", false}} {
 		r := requestFor(t, "/", test.user)
 		r.URL.RawQuery = test.query
-		if got := h.policy.(keyed).key(r); got.Known != test.known {
+		if got := h.policy.(policies.Keyed).Key(r); got.Known != test.known {
 			t.Errorf("%+v: key %v", test, got)
 		}
 	}

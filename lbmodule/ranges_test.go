@@ -14,6 +14,7 @@ import (
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -46,7 +47,7 @@ func numbers(t reflect.Type, at string) (all []string) {
 func TestEveryNumberHasARange(t *testing.T) {
 	all := slices.Concat(
 		numbers(reflect.TypeFor[config.Settings](), ""), numbers(reflect.TypeFor[[]*config.Backend](), "backends"),
-		numbers(reflect.TypeFor[Hash](), "lb_policy hash"), numbers(reflect.TypeFor[Sticky](), "lb_policy sticky"),
+		numbers(reflect.TypeFor[policies.Hash](), "lb_policy hash"), numbers(reflect.TypeFor[policies.Sticky](), "lb_policy sticky"),
 		[]string{"lb_policy p2c.choose", "changes.for"},
 	)
 	if len(all) < 35 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -110,30 +111,27 @@ func (h *Handler) limit(own int) int {
 
 // setWeights gives the backends the weights that the policy lists by position, if it lists any.
 func (h *Handler) setWeights(r *roster) error {
-	p, ok := h.spreads().(*WeightedRoundRobin)
-	if !ok || len(p.Weights) == 0 {
+	name, weights := policies.WeightsByPosition(h.policy)
+	if len(weights) == 0 {
 		return nil
 	}
 	for _, b := range h.Backends {
 		if b.Weight != nil {
-			return fmt.Errorf("backend %s: weight %d: weighted_round_robin lists weights, too; give them in one place", b.Address, *b.Weight)
+			return fmt.Errorf("backend %s: weight %d: %s lists weights, too; give them in one place", b.Address, *b.Weight, name)
 		}
 	}
 	// Backends that a dynamic source will name cannot be counted.
-	if h.DynamicUpstreamsRaw == nil && len(p.Weights) != len(r.positions) {
-		return fmt.Errorf("weighted_round_robin: %d weights for %d backends: there must be one for each", len(p.Weights), len(r.positions))
+	if h.DynamicUpstreamsRaw == nil && len(weights) != len(r.positions) {
+		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(r.positions))
 	}
 	for i := range r.backends {
 		r.backends[i].Weight = 0
 	}
 	for k, at := range r.positions {
-		r.backends[at].Weight = min(r.backends[at].Weight+p.weight(k), balance.MaxWeight)
+		r.backends[at].Weight = min(r.backends[at].Weight+policies.WeightAt(weights, k), balance.MaxWeight)
 	}
 	return nil
 }
-
-// safeSecret is how many bytes of a secret nobody guesses.
-const safeSecret = 16
 
 // warn notes settings that work but hurt: in the log, and for the API.
 func (h *Handler) warn(r *roster) {
@@ -177,10 +175,10 @@ func (h *Handler) warn(r *roster) {
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
 	}
-	if s, ok := h.policy.(*Sticky); ok && slices.ContainsFunc(s.secrets, func(secret string) bool { return len(secret) < safeSecret }) {
-		warn("a secret of the sticky policy is shorter than 16 bytes: who guesses it can tell addresses from cookies, and make cookies")
+	for _, text := range policies.Warnings(h.policy) {
+		warn(text)
 	}
-	if unequal && !usesWeights(h.policy) {
+	if unequal && !policies.UsesWeights(h.policy) {
 		warn("the selection policy does not look at weights")
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 // logField is the field of the access log that tells what became of a request here.
@@ -50,7 +52,7 @@ func (q *request) show(ctx context.Context) {
 func (q *request) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("pool", q.h.pool.Name())
 	e.AddString("backend", q.backend())
-	e.AddString("policy", q.h.policyName())
+	e.AddString("policy", policies.Name(q.h.policy))
 	e.AddFloat64("queue_ms", milliseconds(q.queued))
 	if q.refused != nil {
 		e.AddString("error", q.refused.Error())
@@ -66,7 +68,7 @@ func (q *request) placeholder(name string) (any, bool) {
 	case "backend":
 		return q.backend(), true
 	case "policy":
-		return q.h.policyName(), true
+		return policies.Name(q.h.policy), true
 	case "queue_ms":
 		return milliseconds(q.queued), true
 	case "attempts":

@@ -5,9 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ballastlb/ballast/lbmodule/course"
-
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/course"
 )
 
 // statusSet is a set of statuses.

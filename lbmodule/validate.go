@@ -6,9 +6,19 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 )
+
+// UnmarshalJSON reads the handler's config.
+func (h *Handler) UnmarshalJSON(text []byte) error {
+	type handler Handler // which has no such method
+	return config.Ranges.Decode("", text, (*handler)(h))
+}
 
 // Check checks what can be known without loading other modules. Provision does so first of all; it is no
 // Validate method because Caddy would call that after everything has been set up.
@@ -80,3 +90,21 @@ func checkResolvers(place string, raw json.RawMessage) error {
 	}
 	return nil
 }
+
+// loadPolicy loads the selection policy.
+func (h *Handler) loadPolicy(ctx caddy.Context) (err error) {
+	if h.LoadBalancing == nil {
+		h.LoadBalancing = new(reverseproxy.LoadBalancing)
+	}
+	if h.policy, err = policies.Load(ctx, h.LoadBalancing.SelectionPolicyRaw); err != nil {
+		return err
+	}
+	h.LoadBalancing.SelectionPolicyRaw = nil // or reverse_proxy would load it, too
+	h.keyed, _ = h.policy.(policies.Keyed)
+	h.sessions, _ = h.policy.(policies.SessionPolicy)
+	h.untilLastByte = policies.UntilLastByte(h.policy)
+	return nil
+}
+
+// BalancesLoad marks h for selection policies, of which some serve a load balancer in another way than a plain reverse_proxy.
+func (*Handler) BalancesLoad() {}

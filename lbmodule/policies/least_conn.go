@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"github.com/caddyserver/caddy/v2"
@@ -23,11 +23,12 @@ type LeastConn struct {
 // CaddyModule returns the Caddy module information.
 func (*LeastConn) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_least_conn",
+		ID:  Namespace + ".lb_least_conn",
 		New: func() caddy.Module { return new(LeastConn) },
 	}
 }
 
-func (*LeastConn) balancePolicy() balance.Policy { return balance.LeastConn{} }
+// BalancePolicy implements [Balancer].
+func (*LeastConn) BalancePolicy() balance.Policy { return balance.LeastConn{} }
 
-var _ balancer = (*LeastConn)(nil)
+var _ Balancer = (*LeastConn)(nil)

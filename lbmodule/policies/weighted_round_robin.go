@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"fmt"
@@ -32,9 +32,15 @@ type WeightedRoundRobin struct {
 // CaddyModule returns the Caddy module information.
 func (*WeightedRoundRobin) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_weighted_round_robin",
+		ID:  Namespace + ".lb_weighted_round_robin",
 		New: func() caddy.Module { return new(WeightedRoundRobin) },
 	}
+}
+
+// UnmarshalJSON reads the policy's config.
+func (p *WeightedRoundRobin) UnmarshalJSON(text []byte) error {
+	type weighted WeightedRoundRobin
+	return config.Ranges.Decode("lb_policy weighted_round_robin", text, (*weighted)(p))
 }
 
 // Validate checks the weights.
@@ -71,7 +77,7 @@ func (p *WeightedRoundRobin) Select(upstreams reverseproxy.UpstreamPool, _ *http
 		if !upstreams[i].Available() {
 			return 0
 		}
-		return p.weight(i)
+		return WeightAt(p.Weights, i)
 	})
 	if i < 0 {
 		return nil
@@ -79,22 +85,14 @@ func (p *WeightedRoundRobin) Select(upstreams reverseproxy.UpstreamPool, _ *http
 	return upstreams[i]
 }
 
-// weight is the weight of the backend at position i.
-func (p *WeightedRoundRobin) weight(i int) int {
-	switch {
-	case len(p.Weights) == 0:
-		return 1
-	case i < len(p.Weights):
-		return p.Weights[i]
-	default:
-		return 0
-	}
-}
+// PositionWeights are the weights that the config lists.
+func (p *WeightedRoundRobin) PositionWeights() []int { return p.Weights }
 
-func (*WeightedRoundRobin) balancePolicy() balance.Policy { return balance.Smooth{} }
+// BalancePolicy implements [Balancer].
+func (*WeightedRoundRobin) BalancePolicy() balance.Policy { return balance.Smooth{} }
 
 var (
-	_ balancer              = (*WeightedRoundRobin)(nil)
+	_ Balancer              = (*WeightedRoundRobin)(nil)
 	_ caddy.Validator       = (*WeightedRoundRobin)(nil)
 	_ caddyfile.Unmarshaler = (*WeightedRoundRobin)(nil)
 )

@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"strconv"
@@ -27,9 +27,17 @@ type P2C struct {
 // CaddyModule returns the Caddy module information.
 func (*P2C) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_p2c",
+		ID:  Namespace + ".lb_p2c",
 		New: func() caddy.Module { return new(P2C) },
 	}
+}
+
+// UnmarshalJSON reads the policy's config.
+func (p *P2C) UnmarshalJSON(text []byte) error {
+	if err := config.Ranges.Decode("lb_policy p2c", text, &p.RandomChoiceSelection); err != nil {
+		return err
+	}
+	return config.Ranges.Check("lb_policy p2c", &p.RandomChoiceSelection)
 }
 
 // UnmarshalCaddyfile sets p up from Caddyfile tokens: `lb_p2c [<draws>]`.
@@ -53,6 +61,7 @@ func (p *P2C) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (p *P2C) balancePolicy() balance.Policy { return balance.Choices{N: p.Choose} }
+// BalancePolicy implements [Balancer].
+func (p *P2C) BalancePolicy() balance.Policy { return balance.Choices{N: p.Choose} }
 
-var _ balancer = (*P2C)(nil)
+var _ Balancer = (*P2C)(nil)

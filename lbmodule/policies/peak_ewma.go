@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"fmt"
@@ -33,7 +33,7 @@ type PeakEWMA struct {
 // CaddyModule returns the Caddy module information.
 func (*PeakEWMA) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_peak_ewma",
+		ID:  Namespace + ".lb_peak_ewma",
 		New: func() caddy.Module { return new(PeakEWMA) },
 	}
 }
@@ -55,16 +55,16 @@ func (p *PeakEWMA) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 const (
-	untilFirstByte = "first_byte"
-	untilLastByte  = "last_byte"
+	firstByte = "first_byte"
+	lastByte  = "last_byte"
 )
 
 func (p *PeakEWMA) check() error {
 	switch p.Until {
-	case "", untilFirstByte, untilLastByte:
+	case "", firstByte, lastByte:
 		return nil
 	default:
-		return fmt.Errorf("lb_policy peak_ewma %s: must be %s or %s", p.Until, untilFirstByte, untilLastByte)
+		return fmt.Errorf("lb_policy peak_ewma %s: must be %s or %s", p.Until, firstByte, lastByte)
 	}
 }
 
@@ -76,36 +76,20 @@ func (p *PeakEWMA) Provision(ctx caddy.Context) error {
 	return p.check()
 }
 
-// inLoadBalancer tells whether the module that is provisioned belongs to a load balancer, and not to a plain reverse_proxy.
-func inLoadBalancer(ctx caddy.Context) bool {
-	parents := ctx.Modules()
-	for i := len(parents) - 1; i >= 0; i-- {
-		switch parents[i].(type) {
-		case *Handler:
-			return true
-		case *reverseproxy.Handler:
-			return false
-		}
-	}
-	return false
-}
-
 // Select implements [reverseproxy.Selector]. Nobody calls it: see Provision.
 func (*PeakEWMA) Select(reverseproxy.UpstreamPool, *http.Request, http.ResponseWriter) *reverseproxy.Upstream {
 	return nil
 }
 
-func (*PeakEWMA) balancePolicy() balance.Policy { return balance.PeakEWMA{} }
+// BalancePolicy implements [Balancer].
+func (*PeakEWMA) BalancePolicy() balance.Policy { return balance.PeakEWMA{} }
 
-// untilLastByte tells whether the time that an answer takes is the time to its end.
-func (h *Handler) untilLastByte() bool {
-	p, ok := h.spreads().(*PeakEWMA)
-	return ok && p.Until == untilLastByte
-}
+// UntilLastByte tells whether the time that an answer takes is the time to its end.
+func (p *PeakEWMA) UntilLastByte() bool { return p.Until == lastByte }
 
 // Interface guards
 var (
-	_ balancer              = (*PeakEWMA)(nil)
+	_ Balancer              = (*PeakEWMA)(nil)
 	_ caddy.Provisioner     = (*PeakEWMA)(nil)
 	_ caddyfile.Unmarshaler = (*PeakEWMA)(nil)
 )

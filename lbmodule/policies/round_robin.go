@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"github.com/caddyserver/caddy/v2"
@@ -21,11 +21,12 @@ type RoundRobin struct {
 // CaddyModule returns the Caddy module information.
 func (*RoundRobin) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_round_robin",
+		ID:  Namespace + ".lb_round_robin",
 		New: func() caddy.Module { return new(RoundRobin) },
 	}
 }
 
-func (*RoundRobin) balancePolicy() balance.Policy { return balance.RoundRobin{} }
+// BalancePolicy implements [Balancer].
+func (*RoundRobin) BalancePolicy() balance.Policy { return balance.RoundRobin{} }
 
-var _ balancer = (*RoundRobin)(nil)
+var _ Balancer = (*RoundRobin)(nil)

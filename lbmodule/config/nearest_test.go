@@ -1,4 +1,4 @@
-package lbmodule
+package config
 
 import "testing"
 

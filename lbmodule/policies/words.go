@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"encoding/json"
@@ -28,7 +28,7 @@ func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessag
 	if err != nil {
 		return nil, fmt.Errorf(" %s: %w", name, err)
 	}
-	ours, ok := otherwise.(balancer)
+	ours, ok := otherwise.(Balancer)
 	if !ok {
 		return nil, nil
 	}
@@ -53,25 +53,30 @@ func isWord(name string) bool {
 type word struct {
 	reverseproxy.Selector // Caddy's own, which says what the word means and is not asked
 	value                 func(r *http.Request) string
-	otherwise             balancer
+	otherwise             Balancer
 }
 
 // CaddyModule returns the information of Caddy's own.
 func (w *word) CaddyModule() caddy.ModuleInfo { return w.Selector.(caddy.Module).CaddyModule() }
 
-// key is the hash of what the policy goes by. As with Caddy's, those that have a fallback use it when that is empty.
-func (w *word) key(r *http.Request) pool.Key {
+// Key is the hash of what the policy goes by. As with Caddy's, those that have a fallback use it when that is empty.
+func (w *word) Key(r *http.Request) pool.Key {
 	return keyOr(plainKey(w.value(r)), w.otherwise, r)
 }
 
-func (w *word) keyOf(values []string) pool.Key { return plainKey(values[0]) }
+// KeyOf implements [Keyed].
+func (w *word) KeyOf(values []string) pool.Key { return plainKey(values[0]) }
 
 // plainKey is the key of a request that goes by one value.
 func plainKey(value string) pool.Key {
 	return pool.Key{Hash: xxhash.Sum64String(value), Known: value != ""}
 }
 
-func (w *word) balancePolicy() balance.Policy { return withFallback(balance.Hash{}, w.otherwise) }
+// Fallback is the policy for requests without what it goes by.
+func (w *word) Fallback() reverseproxy.Selector { return w.otherwise }
+
+// BalancePolicy implements [Balancer].
+func (w *word) BalancePolicy() balance.Policy { return withFallback(balance.Hash{}, w.otherwise) }
 
 // wordValue returns what finds the part of a request that the policy goes by.
 func wordValue(stock reverseproxy.Selector) func(r *http.Request) string {
@@ -106,7 +111,7 @@ func withoutPort(address string) string {
 
 // Interface guards
 var (
-	_ balancer     = (*word)(nil)
-	_ keyed        = (*word)(nil)
+	_ Balancer     = (*word)(nil)
+	_ Keyed        = (*word)(nil)
 	_ caddy.Module = (*word)(nil)
 )

@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"github.com/caddyserver/caddy/v2"
@@ -20,11 +20,12 @@ type Random struct {
 // CaddyModule returns the Caddy module information.
 func (*Random) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_random",
+		ID:  Namespace + ".lb_random",
 		New: func() caddy.Module { return new(Random) },
 	}
 }
 
-func (*Random) balancePolicy() balance.Policy { return balance.Random{} }
+// BalancePolicy implements [Balancer].
+func (*Random) BalancePolicy() balance.Policy { return balance.Random{} }
 
-var _ balancer = (*Random)(nil)
+var _ Balancer = (*Random)(nil)

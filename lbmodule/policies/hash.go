@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"encoding/json"
@@ -49,9 +49,15 @@ type Hash struct {
 // CaddyModule returns the Caddy module information.
 func (*Hash) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_hash",
+		ID:  Namespace + ".lb_hash",
 		New: func() caddy.Module { return new(Hash) },
 	}
+}
+
+// UnmarshalJSON reads the policy's config.
+func (h *Hash) UnmarshalJSON(text []byte) error {
+	type hash Hash
+	return config.Ranges.Decode("lb_policy hash", text, (*hash)(h))
 }
 
 // UnmarshalCaddyfile sets h up from Caddyfile tokens:
@@ -80,7 +86,7 @@ func (h *Hash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("%w%s", d.Errf("lb_policy hash: unrecognized setting %s", word), DidYouMean(word, "bounded_load", "fallback"))
+			return fmt.Errorf("%w%s", d.Errf("lb_policy hash: unrecognized setting %s", word), config.DidYouMean(word, "bounded_load", "fallback"))
 		}
 	}
 	return nil
@@ -121,7 +127,7 @@ func (h *Hash) Provision(ctx caddy.Context) (err error) {
 	if h.otherwise, err = loadFallback(ctx, h.FallbackRaw, "random"); err != nil {
 		return fmt.Errorf("lb_policy hash: %w", err)
 	}
-	if _, ok := h.otherwise.(balancer); !ok && inLoadBalancer(ctx) {
+	if _, ok := h.otherwise.(Balancer); !ok && inLoadBalancer(ctx) {
 		return fmt.Errorf("lb_policy hash: fallback: must be one of the lb_ policies")
 	}
 	empty := caddy.NewEmptyReplacer()
@@ -144,15 +150,8 @@ func (h *Hash) Validate() error {
 	return nil
 }
 
-// keyed is a policy that chooses by a key of the request.
-type keyed interface {
-	key(r *http.Request) pool.Key
-	// keyOf is the key of a request whose values are these, one at least.
-	keyOf(values []string) pool.Key
-}
-
-// key is the hash of the request's key.
-func (h *Hash) key(r *http.Request) pool.Key {
+// Key is the hash of the request's key.
+func (h *Hash) Key(r *http.Request) pool.Key {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return pool.Key{}
@@ -168,7 +167,8 @@ func (h *Hash) key(r *http.Request) pool.Key {
 	return keyOr(pool.Key{Hash: d.Sum64(), Known: known}, h.otherwise, r)
 }
 
-func (h *Hash) keyOf(values []string) pool.Key {
+// KeyOf implements [Keyed].
+func (h *Hash) KeyOf(values []string) pool.Key {
 	var d keyDigest
 	d.Reset()
 	for _, value := range values {
@@ -188,7 +188,7 @@ func (d *keyDigest) add(value string) {
 // Select implements [reverseproxy.Selector] for a plain reverse_proxy: the upstream whose hash with the key is the highest
 // (rendezvous hashing: Thaler and Ravishankar, 1998).
 func (h *Hash) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	key := h.key(r)
+	key := h.Key(r)
 	if !key.Known {
 		return h.otherwise.Select(upstreams, r, w)
 	}
@@ -205,14 +205,18 @@ func (h *Hash) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	return best
 }
 
-func (h *Hash) balancePolicy() balance.Policy {
-	return withFallback(balance.Hash{Bound: h.BoundedLoad}, h.otherwise.(balancer))
+// Fallback is the policy for requests without a key.
+func (h *Hash) Fallback() reverseproxy.Selector { return h.otherwise }
+
+// BalancePolicy implements [Balancer].
+func (h *Hash) BalancePolicy() balance.Policy {
+	return withFallback(balance.Hash{Bound: h.BoundedLoad}, h.otherwise.(Balancer))
 }
 
 // Interface guards
 var (
-	_ balancer          = (*Hash)(nil)
-	_ keyed             = (*Hash)(nil)
+	_ Balancer          = (*Hash)(nil)
+	_ Keyed             = (*Hash)(nil)
 	_ caddy.Provisioner = (*Hash)(nil)
 	_ caddy.Validator   = (*Hash)(nil)
 )

@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"cmp"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 func init() {
@@ -80,9 +81,15 @@ func (s *Sticky) CaddyModule() caddy.ModuleInfo {
 		return s.word.CaddyModule()
 	}
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_sticky",
+		ID:  Namespace + ".lb_sticky",
 		New: func() caddy.Module { return new(Sticky) },
 	}
+}
+
+// UnmarshalJSON reads the policy's config.
+func (s *Sticky) UnmarshalJSON(text []byte) error {
+	type sticky Sticky
+	return config.Ranges.Decode("lb_policy sticky", text, (*sticky)(s))
 }
 
 // UnmarshalCaddyfile sets s up from Caddyfile tokens:
@@ -163,7 +170,7 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		target, ok := texts[word]
 		if !ok {
 			known := append([]string{"fallback", "strict", "secret", "max_age", "http_only"}, slices.Collect(maps.Keys(texts))...)
-			return fmt.Errorf("%w%s", d.Errf("lb_policy sticky: unrecognized setting %s", word), DidYouMean(word, known...))
+			return fmt.Errorf("%w%s", d.Errf("lb_policy sticky: unrecognized setting %s", word), config.DidYouMean(word, known...))
 		}
 		*target = args[0]
 	}
@@ -235,25 +242,68 @@ func (s *Sticky) Provision(ctx caddy.Context) (err error) {
 	if s.otherwise, err = loadFallback(ctx, s.FallbackRaw, none); err != nil {
 		return fmt.Errorf("lb_policy sticky: %w", err)
 	}
-	if _, ok := s.otherwise.(balancer); !ok && ours {
+	if _, ok := s.otherwise.(Balancer); !ok && ours {
 		return fmt.Errorf("lb_policy sticky: fallback: must be one of the lb_ policies")
+	}
+	return nil
+}
+
+// Strictly tells whether a session is served by its backend or not at all.
+func (s *Sticky) Strictly() bool { return s.Strict }
+
+// Tells tells whether there is a cookie of our own.
+func (s *Sticky) Tells() bool { return len(s.secrets) > 0 }
+
+// Tell sets the cookie of a session at the backend of that address.
+func (s *Sticky) Tell(header http.Header, address string, r *http.Request) {
+	header.Add("Set-Cookie", s.cookieFor(address, r))
+}
+
+// safeSecret is how many bytes of a secret nobody guesses.
+const safeSecret = 16
+
+// Warnings tells whether a secret is too short.
+func (s *Sticky) Warnings() []string {
+	if slices.ContainsFunc(s.secrets, func(secret string) bool { return len(secret) < safeSecret }) {
+		return []string{"a secret of the sticky policy is shorter than 16 bytes: who guesses it can tell addresses from cookies, and make cookies"}
 	}
 	return nil
 }
 
 func (s *Sticky) learns() bool { return s.LearnCookie != "" || s.LearnHeader != "" }
 
-func (s *Sticky) balancePolicy() balance.Policy {
-	otherwise := s.otherwise.(balancer)
+// Fallback is the policy for requests without a session.
+func (s *Sticky) Fallback() reverseproxy.Selector { return s.otherwise }
+
+// BalancePolicy implements [Balancer].
+func (s *Sticky) BalancePolicy() balance.Policy {
+	otherwise := s.otherwise.(Balancer)
 	if s.learns() {
 		return withFallback(balance.Hash{}, otherwise)
 	}
-	return otherwise.balancePolicy()
+	return otherwise.BalancePolicy()
 }
+
+// Key is the hash of what is learned from, and else that of the fallback's key.
+func (s *Sticky) Key(r *http.Request) pool.Key {
+	value := ""
+	if s.LearnCookie != "" {
+		if c, err := r.Cookie(s.LearnCookie); err == nil {
+			value = c.Value
+		}
+	}
+	if value == "" && s.LearnHeader != "" {
+		value = r.Header.Get(s.LearnHeader)
+	}
+	return keyOr(plainKey(value), s.otherwise, r)
+}
+
+// KeyOf implements [Keyed].
+func (s *Sticky) KeyOf(values []string) pool.Key { return plainKey(values[0]) }
 
 // Select implements [reverseproxy.Selector] for a plain reverse_proxy: it looks for the session's backend among all.
 func (s *Sticky) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	at, known, signed := newSessions(s, upstreams).find(r)
+	at, known, signed := s.among(upstreams).Find(r)
 	switch {
 	case known && upstreams[at].Available():
 		return upstreams[at]
@@ -262,15 +312,15 @@ func (s *Sticky) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w 
 	}
 	u := s.otherwise.Select(upstreams, r, w)
 	if u != nil {
-		w.Header().Add("Set-Cookie", s.cookieFor(u.Dial, r))
+		s.Tell(w.Header(), u.Dial, r)
 	}
 	return u
 }
 
 // Interface guards
 var (
-	_ balancer              = (*Sticky)(nil)
-	_ keyed                 = (*Sticky)(nil)
+	_ SessionPolicy         = (*Sticky)(nil)
+	_ Keyed                 = (*Sticky)(nil)
 	_ caddy.Provisioner     = (*Sticky)(nil)
 	_ caddyfile.Unmarshaler = (*Sticky)(nil)
 )

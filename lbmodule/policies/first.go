@@ -1,4 +1,4 @@
-package lbmodule
+package policies
 
 import (
 	"github.com/caddyserver/caddy/v2"
@@ -20,11 +20,15 @@ type First struct {
 // CaddyModule returns the Caddy module information.
 func (*First) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  policyNamespace + ".lb_first",
+		ID:  Namespace + ".lb_first",
 		New: func() caddy.Module { return new(First) },
 	}
 }
 
-func (*First) balancePolicy() balance.Policy { return balance.First{} }
+// BalancePolicy implements [Balancer].
+func (*First) BalancePolicy() balance.Policy { return balance.First{} }
 
-var _ balancer = (*First)(nil)
+// UsesWeights tells that weights make no difference.
+func (*First) UsesWeights() bool { return false }
+
+var _ Balancer = (*First)(nil)
