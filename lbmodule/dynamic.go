@@ -56,14 +56,13 @@ type dynamicSource struct {
 	sets memberSets
 }
 
-// loadDynamicSource loads the dynamic source, if there is one. It is taken from reverse_proxy, which would
+// loadDynamicSource loads the dynamic source, if there is one. Reverse_proxy would
 // ask it at every attempt and go through a global lock for every backend it names.
 func (h *Handler) loadDynamicSource(ctx caddy.Context) error {
-	if h.DynamicUpstreamsRaw == nil {
+	if h.words.Dynamic == nil {
 		return nil
 	}
-	d := &dynamicSource{h: h, raw: h.DynamicUpstreamsRaw, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
-	h.DynamicUpstreamsRaw = nil
+	d := &dynamicSource{h: h, raw: h.words.Dynamic, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
 	var err error
 	if canPoll(d.raw) {
 		d.polled, err = loadPolled(ctx, d.raw)

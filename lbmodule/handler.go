@@ -22,6 +22,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 func init() {
@@ -67,6 +68,7 @@ type Handler struct {
 	logger        *zap.Logger
 	pool          *pool.Pool
 	manager       *manage.Manager // of pool
+	words         stock.Words     // what is said in reverse_proxy's words
 	policy        reverseproxy.Selector
 	keyed         policies.Keyed         // policy, if it goes by keys
 	sessions      policies.SessionPolicy // policy, if it goes by sessions
@@ -109,15 +111,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	var err error
-	if h.app, err = loadApp(ctx); err != nil {
+	if h.words, err = stock.Read(&h.Handler); err != nil {
 		return err
 	}
-	derivedName := h.derivedName()
-	settings, err := h.PoolSettings()
+	settings, err := h.describe(&h.words)
 	if err != nil {
 		return err
 	}
-	h.takeHealthChecks()
+	if h.app, err = loadApp(ctx); err != nil {
+		return err
+	}
+	h.loadHealthChecks()
 	roster, err := h.makeRoster()
 	if err != nil {
 		return err
@@ -129,7 +133,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.setWeights(roster); err != nil {
 		return err
 	}
-	if h.manager, err = h.app.join(h.Name, derivedName, settings); err != nil {
+	if h.manager, err = h.app.join(h.Name, h.derivedName(&h.words), settings); err != nil {
 		return err
 	}
 	h.pool, h.roster = h.manager.Pool(), roster
@@ -148,16 +152,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// takeHealthChecks takes the health checks out of reverse_proxy's part: they are made by ours. All that is needed of them later is
-// kept in fields of ours.
-func (h *Handler) takeHealthChecks() {
+// loadHealthChecks takes the health checks of reverse_proxy's words, where there are any, and ours.
+func (h *Handler) loadHealthChecks() {
 	h.active = h.HealthCheck.WithDefaults()
-	if stock := config.StockHealthCheck(h.HealthChecks); stock != nil {
-		h.boundInterval(stock)
-		h.active = stock.WithDefaults()
+	if h.words.Active != nil {
+		h.boundInterval(h.words.Active)
+		h.active = h.words.Active.WithDefaults()
 	}
 	h.passive = h.loadPassive()
-	h.HealthChecks = nil
 }
 
 // start begins what a handler does beside serving requests.
@@ -181,13 +183,17 @@ func (h *Handler) stop() {
 
 // provisionStock sets up reverse_proxy's part, with our selector and transport in the places of its own.
 func (h *Handler) provisionStock(ctx caddy.Context) error {
-	original := h.TransportRaw
-	raw, err := wrapTransport(original)
+	raw, err := wrapTransport(h.words.Transport)
 	if err != nil {
 		return err
 	}
 	h.TransportRaw = raw
-	h.LoadBalancing.SelectionPolicy = selector{}
+	// What we do is not for reverse_proxy to do, too.
+	if h.LoadBalancing == nil {
+		h.LoadBalancing = new(reverseproxy.LoadBalancing)
+	}
+	h.LoadBalancing.SelectionPolicyRaw, h.LoadBalancing.SelectionPolicy = nil, selector{}
+	h.Upstreams, h.DynamicUpstreamsRaw, h.HealthChecks = nil, nil, nil
 	// Without the events app its Provision returns before there is anything that its Cleanup could clean up.
 	if _, err := ctx.App("events"); err != nil {
 		return fmt.Errorf("getting events app: %w", err)
@@ -195,7 +201,6 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	if err := h.hosts.hold(ctx, h.roster.upstreams); err != nil {
 		return err
 	}
-	h.Upstreams = nil // our selector does not look at them, and what else reverse_proxy does with them is not true
 	h.stockReady = true
 	stockRetries := config.StockRetryWord(h.LoadBalancing) != "" // loading its matchers clears one of the words
 	if err := h.Handler.Provision(ctx); err != nil {
@@ -209,7 +214,7 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	h.timeConnections()
 	h.shorten()
 	h.hearOut()
-	return h.loadProbing(ctx, h.transport(), original)
+	return h.loadProbing(ctx, h.transport(), h.words.Transport)
 }
 
 // transport is the transport that does the work.

@@ -6,25 +6,26 @@ import (
 	"hash/fnv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// PoolSettings describes all that handlers which share a pool must agree on.
+// PoolSettings describes all that handlers which share a pool must agree on. h has not been provisioned.
 func (h *Handler) PoolSettings() (string, error) {
+	words, err := stock.Read(&h.Handler)
+	if err != nil {
+		return "", err
+	}
+	return h.describe(&words)
+}
+
+// describe describes all that handlers which share a pool must agree on.
+func (h *Handler) describe(words *stock.Words) (string, error) {
 	described, err := json.Marshal(struct {
-		Upstreams     reverseproxy.UpstreamPool
-		Backends      []*config.Backend
-		Dynamic       json.RawMessage
-		LoadBalancing *reverseproxy.LoadBalancing
-		HealthChecks  *reverseproxy.HealthChecks
-		Transport     json.RawMessage
-		Breaker       json.RawMessage
-		Settings      config.Settings
-	}{
-		h.Upstreams, h.Backends, h.DynamicUpstreamsRaw, h.LoadBalancing, h.HealthChecks, h.TransportRaw, h.CBRaw, h.Settings,
-	})
+		Words    json.RawMessage
+		Backends []*config.Backend
+		Settings config.Settings
+	}{words.Described, h.Backends, h.Settings})
 	if err != nil {
 		return "", fmt.Errorf("describing pool: %w", err)
 	}
@@ -33,12 +34,12 @@ func (h *Handler) PoolSettings() (string, error) {
 
 // derivedName is the name of a pool that was given none. It is as stable as can be under edits, because the
 // state of the pool goes with it: that is why it does not name all backends.
-func (h *Handler) derivedName() string {
+func (h *Handler) derivedName(words *stock.Words) string {
 	switch {
-	case len(h.DynamicUpstreamsRaw) > 0:
-		return dynamicName(h.DynamicUpstreamsRaw)
-	case len(h.Upstreams) > 0:
-		return h.Upstreams[0].Dial
+	case len(words.Dynamic) > 0:
+		return dynamicName(words.Dynamic)
+	case len(words.Upstreams) > 0:
+		return words.Upstreams[0].Dial
 	default:
 		return h.Backends[0].Address
 	}

@@ -23,23 +23,18 @@ type passive struct {
 	settings pool.Passive
 	status   []int
 	latency  time.Duration
-	limit    int // of backends that have no cap of their own; 0 for none
 }
 
-// loadPassive takes the passive checks out of reverse_proxy's settings.
+// loadPassive makes the passive checks of reverse_proxy's words, and the share of failures of ours.
 func (h *Handler) loadPassive() passive {
-	if h.HealthChecks == nil || h.HealthChecks.Passive == nil {
+	words := &h.words.Passive
+	if !words.Given {
 		return passive{}
 	}
-	stock := h.HealthChecks.Passive
 	p := passive{
-		settings: pool.Passive{
-			Span: time.Duration(stock.FailDuration), MaxFails: stock.MaxFails,
-			MaxRatio: h.MaxFailRatio, MinRequests: minRatioRequests,
-		},
-		status:  stock.UnhealthyStatus,
-		latency: time.Duration(stock.UnhealthyLatency),
-		limit:   stock.UnhealthyRequestCount,
+		settings: pool.Passive{Span: words.Span, MaxFails: words.MaxFails, MaxRatio: h.MaxFailRatio, MinRequests: minRatioRequests},
+		status:   words.Status,
+		latency:  words.Latency,
 	}
 	if p.settings.MaxFails == 0 && p.settings.MaxRatio == 0 {
 		p.settings.MaxFails = 1

@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // checkPools checks that the config has the pools that r is to look at. The load balancers that come later in the config are not there
@@ -62,11 +64,15 @@ func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 		if err := h.Check(); err != nil {
 			return err
 		}
-		of, err := h.PoolSettings()
+		words, err := stock.Read(&h.Handler)
 		if err != nil {
 			return err
 		}
-		name, have, err := nameIn(pools, h.Name, h.derivedName(), of)
+		of, err := h.describe(&words)
+		if err != nil {
+			return err
+		}
+		name, have, err := nameIn(pools, h.Name, h.derivedName(&words), of)
 		if err == nil && have < 0 {
 			pools = append(pools, joinedPool{called: name, explicit: h.Name != "", settings: of})
 		}

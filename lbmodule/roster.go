@@ -33,8 +33,8 @@ func (h *Handler) makeRoster() (*roster, error) {
 	r := &roster{byAddress: make(map[string]int)}
 	// What the environment fills in is the same for every request; filled in here, the address can be checked.
 	environment := caddy.NewReplacer()
-	for _, u := range h.Upstreams {
-		u.Dial = environment.ReplaceKnown(u.Dial, "")
+	for _, word := range h.words.Upstreams {
+		u := &reverseproxy.Upstream{Dial: environment.ReplaceKnown(word.Dial, ""), MaxRequests: word.MaxRequests}
 		if err := config.ValidateAddress(u.Dial); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Dial, err)
 		}
@@ -104,7 +104,7 @@ func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
 // a backend has none.
 func (h *Handler) limit(own int) int {
 	if own == 0 {
-		return h.passive.limit
+		return h.words.MaxRequests
 	}
 	return own
 }
@@ -121,7 +121,7 @@ func (h *Handler) setWeights(r *roster) error {
 		}
 	}
 	// Backends that a dynamic source will name cannot be counted.
-	if h.DynamicUpstreamsRaw == nil && len(weights) != len(r.positions) {
+	if h.words.Dynamic == nil && len(weights) != len(r.positions) {
 		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(r.positions))
 	}
 	for i := range r.backends {
@@ -152,7 +152,7 @@ func (h *Handler) warn(r *roster) {
 			warn("health check timeout is not below its interval: a slow answer delays the next probe",
 				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
 		}
-		if len(r.backends) == 1 && h.DynamicUpstreamsRaw == nil {
+		if len(r.backends) == 1 && h.words.Dynamic == nil {
 			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
 		}
 		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(r.backends, func(b pool.Backend) bool {
@@ -161,15 +161,15 @@ func (h *Handler) warn(r *roster) {
 		}) {
 			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
 		}
-		if len(h.DynamicUpstreamsRaw) > 0 && !canPoll(h.DynamicUpstreamsRaw) {
+		if h.words.Dynamic != nil && !canPoll(h.words.Dynamic) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
-	if h.Queue.Enabled() && h.passive.limit == 0 && h.DynamicUpstreamsRaw == nil &&
+	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
 		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
 		warn("queue without max_requests: no backend is ever full, so that no request waits")
 	}
-	if h.Hold != nil && h.LoadBalancing != nil && h.LoadBalancing.TryDuration > 0 {
+	if h.Hold != nil && h.words.TryDuration > 0 {
 		warn("hold is ignored: lb_try_duration says how long requests wait")
 	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {

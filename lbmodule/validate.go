@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
@@ -93,13 +92,9 @@ func checkResolvers(place string, raw json.RawMessage) error {
 
 // loadPolicy loads the selection policy.
 func (h *Handler) loadPolicy(ctx caddy.Context) (err error) {
-	if h.LoadBalancing == nil {
-		h.LoadBalancing = new(reverseproxy.LoadBalancing)
-	}
-	if h.policy, err = policies.Load(ctx, h.LoadBalancing.SelectionPolicyRaw); err != nil {
+	if h.policy, err = policies.Load(ctx, h.words.Policy); err != nil {
 		return err
 	}
-	h.LoadBalancing.SelectionPolicyRaw = nil // or reverse_proxy would load it, too
 	h.keyed, _ = h.policy.(policies.Keyed)
 	h.sessions, _ = h.policy.(policies.SessionPolicy)
 	h.untilLastByte = policies.UntilLastByte(h.policy)
