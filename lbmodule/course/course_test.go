@@ -344,10 +344,15 @@ func (f Facts) with(change func(f *Facts)) Facts {
 // stockBreaker is a circuit breaker of reverse_proxy.
 type stockBreaker struct {
 	open     bool
+	opened   int // how often it still says that it is open
 	statuses []int
 }
 
-func (b *stockBreaker) OK() bool { return !b.open }
+func (b *stockBreaker) OK() bool {
+	b.opened--
+	return !b.open && b.opened < 0
+}
+
 func (b *stockBreaker) RecordMetric(status int, _ time.Duration) {
 	b.statuses = append(b.statuses, status)
 }
