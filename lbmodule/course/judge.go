@@ -115,7 +115,7 @@ func (c *Course) judge(f *Facts, now time.Time) {
 		return
 	}
 	if c.rules.Passive.On && !f.Gone {
-		c.view.ObservePassive(l.Index(), c.rules.Passive.failed(f), now)
+		c.view.ObservePassive(l.Index(), c.rules.Passive.failed(f, f.Took), now)
 	}
 	switch {
 	case ignored:
@@ -176,7 +176,7 @@ func (c *Course) learn(f *Facts, now time.Time) {
 // isWatched tells whether a failure is one that the backend may yet be taken out for. Then it is not to be avoided as well: its
 // breaker, or the passive checks, would never see enough of them to do so, nor tell anybody.
 func (c *Course) isWatched(f *Facts, now time.Time) bool {
-	if c.rules.Passive.On && c.rules.Passive.failed(f) {
+	if c.rules.Passive.On && c.rules.Passive.failed(f, f.Answered) {
 		return true
 	}
 	return c.outcome == pool.Failure && c.choice.Lease.Deciding(c.verdict.Refused, now)
@@ -268,7 +268,7 @@ func (c *Course) learnCall(now time.Time) {
 	failed := c.outcome == pool.Failure || c.call.speaksAgainst()
 	switch {
 	case l == nil:
-	case failed && !c.isWatched(&Facts{Status: statusOK, Took: c.took}, now):
+	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):
 		l.Failed(c.took, now)
 	case failed, c.call.ownDoing():
 		l.Unanswered(c.took, now)

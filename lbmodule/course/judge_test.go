@@ -295,6 +295,7 @@ func TestLearn(t *testing.T) {
 		"error":                           {nil, facts(answer(500)), false, complete, [2]string{"failed", "nothing"}},
 		"error that is watched":           {passive, facts(answer(500)), false, complete, [2]string{"unanswered", "nothing"}},
 		"error that is not watched":       {passive, facts(answer(501)), false, complete, [2]string{"failed", "nothing"}},
+		"error after a long upload":       {passive, facts(answer(501), func(f *Facts) { f.Took = time.Minute }), false, complete, [2]string{"failed", "nothing"}},
 		"too many":                        {nil, facts(answer(429)), false, complete, [2]string{"failed", "nothing"}},
 		"come back later":                 {nil, facts(overloaded(404)), false, complete, [2]string{"failed", "nothing"}},
 		"failure that is watched":         {nil, facts(answer(503)), false, complete, [2]string{"unanswered", "nothing"}},

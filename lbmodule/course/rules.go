@@ -80,11 +80,11 @@ type PassiveRules struct {
 	Status  []int         // answers that are failures: statuses, or their class from 1 to 5
 }
 
-// failed tells whether an attempt counts as failed.
-func (p *PassiveRules) failed(f *Facts) bool {
+// failed tells whether an attempt counts as failed that took so long.
+func (p *PassiveRules) failed(f *Facts, took time.Duration) bool {
 	if f.Kind != Answered {
 		return true
 	}
-	return p.Latency > 0 && f.Took >= p.Latency ||
+	return p.Latency > 0 && took >= p.Latency ||
 		slices.ContainsFunc(p.Status, func(s int) bool { return s == f.Status || s < 100 && f.Status >= s*100 && f.Status < (s+1)*100 })
 }
