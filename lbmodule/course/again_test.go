@@ -301,14 +301,6 @@ func TestStockAgain(t *testing.T) {
 	answers := func(w *world) { w.rules.Retry.Stock.Answers = true }
 	unwanted := func(reasons ...pool.RetryReason) func(*world) { return func(w *world) { w.unwanted = reasons } }
 	soon := func(w *world) { w.rules.Retry.Stock.Interval = 0 }
-	died := func(w *world, _ time.Time) (text string) {
-		for _, m := range w.pool.Members() {
-			if !m.Died().IsZero() {
-				text += m.Address()
-			}
-		}
-		return text
-	}
 	scripts(t, []script{
 		{"after an interval", stock(0, 2), []move{
 			{0, begin, "send a"}, {1 * ms, ended(broken), "pause until 251ms"}, {1 * ms, serves, "a0 b0 "}, {251 * ms, resume(Elapsed), "send b again for reset"},
@@ -336,13 +328,13 @@ func TestStockAgain(t *testing.T) {
 		}},
 		{"the budget is spent", all(stock(time.Second, 0), noBudget), []move{{0, begin, "send a"}, {1 * ms, ended(broken), "pause until 251ms"}, {251 * ms, resume(Elapsed), "fail"}}},
 		{"the budget is spent, no connection", all(stock(time.Second, 0), noBudget), []move{ // nothing was sent
-			{0, begin, "send a"}, {1 * ms, ended(refusal()), "pause until 251ms"}, {1 * ms, died, ""}, {251 * ms, resume(Elapsed), "send b again for connect"}, {251 * ms, died, "a"},
+			{0, begin, "send a"}, {1 * ms, ended(refusal()), "pause until 251ms"}, {1 * ms, dead, ""}, {251 * ms, resume(Elapsed), "send b again for connect"}, {251 * ms, dead, "a"},
 		}},
 		{"the budget is spent, no connection and no lb_try_duration", all(stock(0, 3), noBudget, noHold), []move{
 			{0, begin, "send a"}, {1 * ms, ended(refusal()), "pause until 251ms"}, {251 * ms, resume(Elapsed), "fail"},
 		}},
 		{"no connection to anybody", all(stock(600*ms, 0), alone), []move{
-			{0, begin, "send a"}, {1 * ms, ended(refusal()), "wait until 251ms"}, {1 * ms, died, "a"}, {1 * ms, holds, "1 held, 1 stay"}, {9 * ms, returns("a"), ""}, {9 * ms, wakes, "woken by 0"},
+			{0, begin, "send a"}, {1 * ms, ended(refusal()), "wait until 251ms"}, {1 * ms, dead, "a"}, {1 * ms, holds, "1 held, 1 stay"}, {9 * ms, returns("a"), ""}, {9 * ms, wakes, "woken by 0"},
 			{9 * ms, resume(Signaled), "send a again for connect"}, {9 * ms, holds, "0 held, 1 stay"}, {9 * ms, spent, ""}, {9 * ms, waited, "8ms"},
 		}},
 		{"no connection to anybody any more", all(stock(600*ms, 0), alone), []move{

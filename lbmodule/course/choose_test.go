@@ -105,16 +105,21 @@ func TestNobodyOvertakes(t *testing.T) {
 		w := newWorld(t, 1)
 		w.rules.Queue = QueueRules{On: c.queue, Size: 5, Timeout: time.Second}
 		w.rules.Sessions, w.rules.Strict = c.strict, c.strict
-		ctx, cancel := context.WithCancel(t.Context())
-		var others sync.WaitGroup
-		others.Go(func() { _ = w.pool.Wait(ctx, "other", 5, time.Minute, func() error { return pool.ErrFull }) })
-		for deadline := time.Now().Add(time.Minute); w.pool.QueueLength() == 0 && time.Now().Before(deadline); {
-			time.Sleep(ms)
-		}
-		w.play(move{0, begin, c.want})
-		cancel()
-		others.Wait()
+		waits(t, w, func() { w.play(move{0, begin, c.want}) })
 	}
+}
+
+// waits has another request wait in the queue while f runs.
+func waits(t *testing.T, w *world, f func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	others.Go(func() { _ = w.pool.Wait(ctx, "other", 5, time.Minute, func() error { return pool.ErrFull }) })
+	for deadline := time.Now().Add(time.Minute); w.pool.QueueLength() == 0 && time.Now().Before(deadline); {
+		time.Sleep(ms)
+	}
+	f()
+	cancel()
+	others.Wait()
 }
 
 // stays is a session that is bound to the backend at that position.

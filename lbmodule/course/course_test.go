@@ -87,6 +87,9 @@ type world struct {
 	course Course
 	step   Step // the last one
 	held   map[string][]pool.Lease
+
+	copied     Copy
+	copyChoice Choice
 }
 
 // newWorld returns one of backends a, b and so on, which are picked in that order, under rules that are the defaults of a load
