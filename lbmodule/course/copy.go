@@ -36,11 +36,14 @@ func (k *Copy) Choose(now time.Time) (Choice, bool) {
 	if k.pool.QueueLength() > 0 || isSuperseded(k.members) {
 		return Choice{}, false
 	}
-	lease, err := k.members.View().AcquireFor(k.key, []int{k.first}, false)
+	view, key := k.members.View(), k.key
+	key.Now = now
+	lease, err := view.AcquireFor(key, []int{k.first}, false)
 	if err != nil {
 		return Choice{}, false
 	}
-	if lease.Index() == k.first || !k.pool.SpendHedge(k.rules.Hedge.MaxExtra, k.rules.Retry.Budget, now) {
+	// What a backend's address is that depends on the request was made out for the first attempt.
+	if lease.Index() == k.first || view.Backend(lease.Index()).Unchecked || !k.pool.SpendHedge(k.rules.Hedge.MaxExtra, k.rules.Retry.Budget, now) {
 		lease.Abandon()
 		return Choice{}, false
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -63,6 +64,46 @@ func TestWhetherCopy(t *testing.T) {
 	w.end(Ending{}, w.began)
 }
 
+// timed is a policy that notes whether it was told the time.
+type timed struct{ told *[]bool }
+
+func (p timed) Build(members []balance.Member, prev balance.Picker, prevIndex []int) balance.Picker {
+	return timedPicker{p, balance.First{}.Build(members, prev, prevIndex)}
+}
+
+type timedPicker struct {
+	policy timed
+	balance.Picker
+}
+
+func (p timedPicker) Pick(tried []int) int {
+	*p.policy.told = append(*p.policy.told, false)
+	return p.Picker.Pick(tried)
+}
+
+func (p timedPicker) PickAt(_ time.Time, tried []int) int {
+	*p.policy.told = append(*p.policy.told, true)
+	return p.Picker.Pick(tried)
+}
+
+// TestTime checks that policies are told the time, and need not look at the clock.
+func TestTime(t *testing.T) {
+	w := newWorld(t, 3)
+	hedged(w)
+	var told []bool
+	w.settings.Policy = timed{&told}
+	w.start()
+	begin(w, w.began)
+	copied, _, _ := w.course.Copy(w.began)
+	choice, _ := copied.Choose(w.began)
+	choice.Lease.Release()
+	ended(failure(Broken))(w, w.began)
+	if got, want := fmt.Sprint(told), "[true true true]"; got != want {
+		t.Errorf("the policy was told the time: %s, want %s", got, want)
+	}
+	w.end(Ending{}, w.began)
+}
+
 // copies has a copy be sent, and tells where.
 func copies(w *world, now time.Time) string {
 	copied, _, ok := w.course.Copy(w.began)
@@ -111,6 +152,9 @@ func TestCopies(t *testing.T) {
 		{"no budget for retries", nobody(noBudget), []move{{0, begin, "send a"}, {0, copies, "nobody"}}},
 		{"there is another list", hedged, []move{{0, begin, "send a"}, {0, becomes("a", "b"), ""}, {0, copies, "nobody"}}},
 		{"the source has another list", hedged, []move{{0, begin, "send a"}, {0, act(func(w *world, _ time.Time) { close(w.current.second) }), ""}, {0, copies, "nobody"}}},
+		{"whose address depends on the request", nobody(func(w *world) { w.backends[1].Unchecked = true }), []move{
+			{0, begin, "send a"}, {0, copies, "nobody"}, {0, serves, "a1 b0 "}, {0, retried, "0 copies, 101 left"},
+		}},
 
 		{"it failed", hedged, []move{{0, begin, "send a"}, {0, copies, "b"}, {0, loses(broken), "failure"}, {0, of("b"), "1 failures, told unanswered 0s, 2"}}},
 		{"it was answered badly", hedged, []move{{0, begin, "send a"}, {0, copies, "b"}, {0, loses(bad), "failure"}, {0, of("b"), "1 failures, told unanswered 0s, 2"}}},

@@ -57,7 +57,7 @@ type Members interface {
 	Target(position int) Target
 	// Find is the position of the backend of that address, -1 if it is not in the list.
 	Find(address string) int
-	// Superseded returns what is closed when another list takes this one's place. Both may be nil.
+	// Superseded returns what is closed when another list takes this one's place, or has already. Both may be nil.
 	Superseded() (first, second <-chan struct{})
 	// Stay keeps the list's view open, and has its dead members tried, until Leave is called as often.
 	Stay()
