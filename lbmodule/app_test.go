@@ -73,7 +73,7 @@ func TestReload(t *testing.T) {
 	before := old.mustLoad(settings)
 	r := newRequest(t)
 	held := &request{h: before}
-	if held.next(r, httptest.NewRecorder()) == nobody {
+	if held.next(r, httptest.NewRecorder()) == nil {
 		t.Fatal(held.refused)
 	}
 
@@ -91,11 +91,11 @@ func TestReload(t *testing.T) {
 	}
 	old.cancel()
 	q := &request{h: after}
-	if u := q.next(r, httptest.NewRecorder()); u != nobody || !errors.Is(q.refused, pool.ErrFull) {
+	if u := q.next(r, httptest.NewRecorder()); u != nil || !errors.Is(q.refused, pool.ErrFull) {
 		t.Errorf("got %v, %v; want the slot still to be taken", u, q.refused)
 	}
 	held.end()
-	if u := q.next(r, httptest.NewRecorder()); u == nobody {
+	if u := q.next(r, httptest.NewRecorder()); u == nil {
 		t.Errorf("no backend after the old config's request ended: %v", q.refused)
 	}
 	q.end()

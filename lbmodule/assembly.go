@@ -8,12 +8,14 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // assembly is a list of backends as they are in force: those of the config, or of a dynamic source, with what was edited.
 type assembly struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool
+	targets   []*stock.Target
 }
 
 // config returns the backends of the roster as edits see them.
@@ -50,6 +52,7 @@ func (h *Handler) assemble(r *roster) assembly {
 		made.State = h.poolState(&b, now)
 		a.backends = append(a.backends, made)
 		a.upstreams = append(a.upstreams, upstream)
+		a.targets = append(a.targets, h.stock.NewTarget(upstream))
 	}
 	return a
 }

@@ -17,9 +17,6 @@ import (
 // reserved when attempt returns, and q.again is set.
 func (q *request) attempt(transport http.RoundTripper, original *http.Request) (*http.Response, error) {
 	q.again = false
-	if q.refused != nil {
-		return nil, q.refused
-	}
 	r, timer := q.prepare(original)
 	q.begin(q.choice, time.Now())
 	q.waited, _ = q.received.wait(q.begun)
@@ -33,6 +30,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
+	q.front.Answered(res, err, q.begun, now)
 	q.hears(err, now)
 	q.call = newGRPCCall(original, res, q.live.Started(), now)
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
@@ -47,13 +45,13 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 			res.Body.Close()
 			err = errDropped(res.StatusCode, q.call.status)
 		}
-		return nil, ended(err)
+		return nil, err
 	}
 	if err != nil {
 		if refused := q.received.refusal(original.Context()); refused != nil {
 			err = refused
 		}
-		return nil, ended(err)
+		return nil, err
 	}
 	return q.pass(original, res), nil
 }
@@ -118,10 +116,10 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 	if q.body == nil {
 		q.body = new(requestBody)
 	}
-	// reverse_proxy makes a request for each attempt, so its fields are ours to change.
+	// There is a request for each attempt, so its fields are ours to change.
 	sent := new(sending)
 	q.sending = sent
-	q.body.attach(r, limit, q.h.RequestBuffers != 0, func() {
+	q.body.attach(r, limit, q.h.stock.RequestBuffers != 0, func() {
 		sent.finished(time.Now())
 		timer.start()
 	})
@@ -133,9 +131,8 @@ func (q *request) prepare(r *http.Request) (*http.Request, *tryTimer) {
 
 // attempted is told how the round trip of the current attempt ended.
 func (q *request) attempted(ctx context.Context, res *http.Response, err error, now time.Time, took time.Duration) {
-	// reverse_proxy would tell a circuit breaker only about upstreams that it has set up.
-	if q.h.CB != nil && err == nil {
-		q.h.CB.RecordMetric(res.StatusCode, took)
+	if breaker := q.h.stock.CircuitBreaker; breaker != nil && err == nil {
+		breaker.RecordMetric(res.StatusCode, took)
 	}
 	q.verdict = pool.Verdict{
 		Outcome: q.classify(ctx, res, err),
@@ -236,6 +233,7 @@ func (q *request) end() {
 	q.body.detach()
 	q.tunnel.finish()
 	q.body.forget()
+	q.front.End(now)
 }
 
 // tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.

@@ -13,21 +13,22 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// requestVar is the request variable that holds the *request. Proxying clones the request but not its
-// variables, so selector and transport find it there. A load balancer in handle_response routes of another
-// overwrites it, after the other's last attempt.
+// requestVar is the request variable that holds the *request, for placeholders: the latest load balancer on a request's way is the one
+// that they tell of.
 const requestVar = "load_balancer.request"
 
 // request is one client's request on its way through the load balancer: the attempt it is at, and those it had.
 // It is used by one goroutine at a time.
 type request struct {
-	h   *Handler
-	w   http.ResponseWriter
-	to  clientWriter // what reverse_proxy writes to
-	set *memberSet   // that choice and tried refer to
+	h     *Handler
+	front front.Exchange
+	w     http.ResponseWriter
+	set   *memberSet // that choice and tried refer to
 	choice
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 	origin  pool.Origin
@@ -86,26 +87,21 @@ type choice struct {
 	lease    pool.Lease
 }
 
-// selector is the place where reverse_proxy asks for the backend of the next attempt.
-type selector struct{}
+// target returns the backend that was chosen as attempts need it.
+func (q *request) target() *stock.Target { return q.set.targetOf(&q.h.stock, q.choice) }
 
-// Select implements reverseproxy.Selector. It does not look at the upstreams it is given: they are those of
-// the config, and the pool knows them already.
-func (selector) Select(_ reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	return caddyhttp.GetVar(r.Context(), requestVar).(*request).next(r, w)
+// circuitBroken tells whether the circuit breaker of the transport, which is one for all backends, lets nobody pass.
+func (h *Handler) circuitBroken() bool {
+	return h.stock.CircuitBreaker != nil && !h.stock.CircuitBreaker.OK()
 }
 
-// nobody is what reverse_proxy is told when nobody could be chosen. Without an upstream it would ask again at once; this
-// one has it go on to the transport, which says what q.refused says.
-var nobody = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "nobody:0"}
-
 // next returns the backend of the next attempt. That of the first is chosen here, those of others when the attempt
-// before has failed.
+// before has failed. It returns nil if there is none: q.refused says why.
 func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if !q.again {
 		q.w, q.origin = w, originOf(r)
 		if q.refused = q.chooseFirst(r); q.refused != nil {
-			return nobody
+			return nil
 		}
 	}
 	q.attempts++
@@ -222,7 +218,7 @@ func clientKey(r *http.Request) string {
 
 // acquire chooses a backend of the set and reserves it.
 func (q *request) acquire(r *http.Request) (choice, error) {
-	if q.h.CB != nil && !q.h.CB.OK() {
+	if q.h.circuitBroken() {
 		return choice{}, pool.ErrNone
 	}
 	safe := !q.set.view.Snapshot().Probing() || q.repeatable(r)

@@ -95,7 +95,7 @@ func TestRetryGoesElsewhere(t *testing.T) {
 				seen := make(map[string]bool)
 				for range 3 {
 					u := q.next(r, httptest.NewRecorder())
-					if u == nobody {
+					if u == nil {
 						t.Fatal(q.refused)
 					}
 					seen[u.Dial] = true
@@ -104,7 +104,7 @@ func TestRetryGoesElsewhere(t *testing.T) {
 				if len(seen) != 3 {
 					t.Fatalf("three attempts went to %v", seen)
 				}
-				if u := q.next(r, httptest.NewRecorder()); u == nobody {
+				if u := q.next(r, httptest.NewRecorder()); u == nil {
 					t.Fatalf("a fourth attempt found nobody: %v", q.refused)
 				}
 				q.end()
@@ -175,13 +175,13 @@ func TestCapWithForeignPolicy(t *testing.T) {
 	var held []*request
 	for range 3 {
 		q := &request{h: h}
-		if q.next(newRequest(t), httptest.NewRecorder()) == nobody {
+		if q.next(newRequest(t), httptest.NewRecorder()) == nil {
 			t.Fatalf("request %d: %v", len(held)+1, q.refused)
 		}
 		held = append(held, q)
 	}
 	q := &request{h: h}
-	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nobody || !errors.Is(q.refused, pool.ErrFull) {
+	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nil || !errors.Is(q.refused, pool.ErrFull) {
 		t.Errorf("got %v, %v; want all to be full", u, q.refused)
 	}
 	for _, q := range held {

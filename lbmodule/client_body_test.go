@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -65,7 +66,7 @@ func TestClientBody(t *testing.T) {
 		// What reverse_proxy makes of an error.
 		status := caddyhttp.Error(http.StatusBadGateway, refusal).StatusCode
 		if errors.Is(refusal, context.Canceled) {
-			status = statusCanceled
+			status = front.StatusCanceled
 		}
 		if err == nil || refusal == nil || status != test.status {
 			t.Errorf("%s: read %v, refused %v with %d; want %d", name, err, refusal, status, test.status)

@@ -3,7 +3,6 @@ package lbmodule
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -90,10 +90,8 @@ type Handler struct {
 
 	watchingStatic, watchingDynamic watching
 
-	hosts stockHosts
-
-	// stockReady tells that reverse_proxy's part was provisioned and is to be cleaned up.
-	stockReady bool
+	stock stock.Handler // reverse_proxy's part
+	front *front.Front
 }
 
 // CaddyModule returns the Caddy module information.
@@ -181,44 +179,23 @@ func (h *Handler) stop() {
 	h.watchingDynamic.stop()
 }
 
-// provisionStock sets up reverse_proxy's part, with our selector and transport in the places of its own.
+// provisionStock sets up what we take of reverse_proxy.
 func (h *Handler) provisionStock(ctx caddy.Context) error {
-	raw, err := wrapTransport(h.words.Transport)
-	if err != nil {
-		return err
-	}
-	h.TransportRaw = raw
-	// What we do is not for reverse_proxy to do, too.
-	if h.LoadBalancing == nil {
-		h.LoadBalancing = new(reverseproxy.LoadBalancing)
-	}
-	h.LoadBalancing.SelectionPolicyRaw, h.LoadBalancing.SelectionPolicy = nil, selector{}
-	h.Upstreams, h.DynamicUpstreamsRaw, h.HealthChecks = nil, nil, nil
-	// Without the events app its Provision returns before there is anything that its Cleanup could clean up.
-	if _, err := ctx.App("events"); err != nil {
-		return fmt.Errorf("getting events app: %w", err)
-	}
-	if err := h.hosts.hold(ctx, h.roster.upstreams); err != nil {
-		return err
-	}
-	h.stockReady = true
-	stockRetries := config.StockRetryWord(h.LoadBalancing) != "" // loading its matchers clears one of the words
-	if err := h.Handler.Provision(ctx); err != nil {
+	if err := h.stock.Provision(ctx, &h.Handler, h.roster.upstreams); err != nil {
 		return err
 	}
 	if err := h.checkHedgeModules(); err != nil {
 		return err
 	}
-	h.loadRetries(stockRetries)
+	h.loadRetries()
 	h.loadBreaker()
-	h.timeConnections()
-	h.shorten()
-	h.hearOut()
-	return h.loadProbing(ctx, h.transport(), h.words.Transport)
+	transport := h.stock.Transport
+	transport.TimeConnections(func(upstream string, took time.Duration) { h.pool.TrafficOf(upstream).Connected(took) })
+	transport.Shorten()
+	transport.HearOut()
+	h.front = front.New(&h.stock, h.logger)
+	return h.loadProbing(ctx, transport.Configured(), h.words.Transport)
 }
-
-// transport is the transport that does the work.
-func (h *Handler) transport() http.RoundTripper { return h.Transport.(*attemptTransport).next }
 
 // Cleanup releases what Provision acquired, also when Provision failed half way.
 func (h *Handler) Cleanup() error {
@@ -232,12 +209,7 @@ func (h *Handler) Cleanup() error {
 	if h.dynamic != nil {
 		h.dynamic.sets.close(h)
 	}
-	err := h.hosts.release()
-	if !h.stockReady {
-		return err
-	}
-	h.stockReady = false
-	return errors.Join(err, h.Handler.Cleanup())
+	return h.stock.Cleanup()
 }
 
 // ServeHTTP proxies the request to a backend of the pool.
@@ -261,21 +233,45 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		r = r.WithContext(ctx)
 		h.pool.Live.Add(&q.live, cancel)
 	}
-	q.to = clientWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, q}
-	err = h.Handler.ServeHTTP(&q.to, r, next)
+	err = q.serve(w, r, next)
 	switch {
 	case err == nil:
 		return nil
 	case q.received.failure() != nil:
 		return err
 	case errors.Is(context.Cause(r.Context()), context.Canceled) && (q.refused != nil || q.lost):
-		return caddyhttp.Error(statusCanceled, context.Canceled) // the client did not wait for a backend
+		return caddyhttp.Error(front.StatusCanceled, context.Canceled) // the client did not wait for a backend
 	case q.refused != nil:
 		return h.unavailable(w, q.refused)
 	case errors.Is(context.Cause(r.Context()), pool.ErrDrained):
 		return h.unavailable(w, pool.ErrDrained)
 	default:
 		return err
+	}
+}
+
+// serve takes the request to backends, one after the other, until one of them answers or there is to be no other.
+func (q *request) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	x := &q.front
+	if err := x.Begin(q.h.front, w, r); err != nil {
+		return err
+	}
+	for { // bound: an attempt says whether there is another
+		if q.next(x.Request(), w) == nil {
+			return x.Fail(q.refused)
+		}
+		attempt, err := x.Attempt(q.target(), q.set.view.Len())
+		if err != nil {
+			return x.Fail(err)
+		}
+		res, err := q.attempt(q.h.stock.Transport, attempt)
+		switch {
+		case err == nil:
+			return x.Answer(res, next)
+		case !q.again || errors.Is(err, context.Canceled):
+			return x.Fail(err)
+		}
+		x.Retrying(err)
 	}
 }
 

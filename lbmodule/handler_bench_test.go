@@ -19,7 +19,7 @@ type instantTransport struct{}
 
 // CaddyModule returns the Caddy module information.
 func (*instantTransport) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: transportNamespace + ".instant", New: func() caddy.Module { return new(instantTransport) }}
+	return caddy.ModuleInfo{ID: "http.reverse_proxy.transport.instant", New: func() caddy.Module { return new(instantTransport) }}
 }
 
 func (*instantTransport) RoundTrip(*http.Request) (*http.Response, error) {

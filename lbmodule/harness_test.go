@@ -132,7 +132,7 @@ func shares(t *testing.T, h *Handler, n int) map[string]int {
 		r := newRequest(t)
 		q := &request{h: h}
 		u := q.next(r, httptest.NewRecorder())
-		if u == nobody {
+		if u == nil {
 			t.Fatalf("no backend: %v", q.refused)
 		}
 		counts[u.Dial]++

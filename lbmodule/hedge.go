@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,13 +14,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
 	"github.com/ballastlb/ballast/caddyapp"
-	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // errHedgeWon ends an attempt because a copy of its request was answered first.
@@ -95,7 +91,7 @@ func (h *Handler) checkHedgeModules() error {
 	if _, ours := h.policy.(policies.Balancer); !ours {
 		return errHedgePolicy(policies.Name(h.policy))
 	}
-	if h.Transport.(reverseproxy.ProxyProtocolTransport).ProxyProtocolEnabled() {
+	if h.stock.Transport.ProxyProtocolEnabled() {
 		return errHedgeProxyProtocol
 	}
 	return nil
@@ -164,7 +160,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	q.choice = c.choice
 	q.attempts++
 	q.live.At(q.upstream.Dial)
-	c.tell(r)
+	q.front.Overtaken(c.target)
 	return c.res, nil
 }
 
@@ -186,7 +182,7 @@ type hedgeCopy struct {
 	choice choice
 	start  time.Time
 	span   trace.Span // nil without tracing
-	dial   reverseproxy.DialInfo
+	target *stock.Target
 	res    *http.Response
 
 	// What became of a copy that did not win.
@@ -315,43 +311,19 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		return nil, false
 	}
 	c.choice = choice{c.set.upstreams[lease.Index()], lease}
-	var dialed bool
-	c.dial, dialed = dialInfo(c.choice.upstream)
-	if lease.Index() == c.first || !dialed || !h.pool.SpendHedge(h.Hedge.MaxExtra, h.retries.budget, now) {
+	c.target = c.set.targetOf(&h.stock, c.choice)
+	if lease.Index() == c.first || !c.target.Fixed() || !h.pool.SpendHedge(h.Hedge.MaxExtra, h.retries.budget, now) {
 		c.choice.lease.Abandon()
 		return nil, false
 	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(c.original.Context(), dialInfoKey, c.dial))
+	ctx, cancel := context.WithCancelCause(c.target.Into(c.original.Context()))
 	c.sent, c.start, c.cancel = true, now, cancel
 	c.q.live.Copied(c.choice.upstream.Dial, cancel)
 	r := c.original.WithContext(ctx)
-	c.url.Host = c.dial.Address
+	c.url.Host = c.target.Dial.Address
 	r.URL = &c.url
 	if c.q.parent != nil && c.q.parent.SpanContext().IsValid() {
 		r, c.span = c.q.startSpan(r, c.choice.upstream.Dial, 1, pool.RetryHedge, now)
 	}
 	return r, true
-}
-
-// dialInfo is what transports have to know of an upstream whose address is the same for all requests.
-func dialInfo(u *reverseproxy.Upstream) (reverseproxy.DialInfo, bool) {
-	a, err := caddy.ParseNetworkAddress(u.Dial)
-	if err != nil || config.IsTemplate(u.Dial) {
-		return reverseproxy.DialInfo{}, false
-	}
-	return reverseproxy.DialInfo{
-		Upstream: u, Network: a.Network, Address: a.JoinHostPort(0), Host: a.Host, Port: strconv.Itoa(int(a.StartPort)),
-	}, true
-}
-
-// tell has the placeholders say who has answered.
-func (c *hedgeCopy) tell(r *http.Request) {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return
-	}
-	repl.Set("http.reverse_proxy.upstream.address", c.dial.String())
-	repl.Set("http.reverse_proxy.upstream.hostport", c.dial.Address)
-	repl.Set("http.reverse_proxy.upstream.host", c.dial.Host)
-	repl.Set("http.reverse_proxy.upstream.port", c.dial.Port)
 }

@@ -82,7 +82,7 @@ func TestHedged(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var canceled atomic.Int64
 				transport := scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)}
-				info, _ := dialInfo(q.upstream)
+				info := q.target().Dial
 				r := newRequest(t)
 				r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
 				start := time.Now()

@@ -35,7 +35,7 @@ func (q *request) await(ctx context.Context, err error) bool {
 	}
 	snapshot := q.set.view.Snapshot()
 	nobody := errors.Is(err, pool.ErrNone) || errors.Is(err, pool.ErrHeld)
-	if nobody && len(snapshot.Eligible()) > 0 && (q.h.CB == nil || q.h.CB.OK()) {
+	if nobody && len(snapshot.Eligible()) > 0 && !q.h.circuitBroken() {
 		return true
 	}
 	if since := q.goneSince(snapshot, err); !since.IsZero() && q.h.hold > 0 {

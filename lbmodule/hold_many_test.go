@@ -122,7 +122,11 @@ func TestTryDurationForASlot(t *testing.T) {
 	q := &request{h: h}
 	go func() {
 		defer q.end()
-		q.next(r, httptest.NewRecorder())
+		if q.next(r, httptest.NewRecorder()) == nil {
+			t.Error(q.refused)
+			status <- 0
+			return
+		}
 		res, err := q.attempt(g, r)
 		if err != nil {
 			t.Error(err)

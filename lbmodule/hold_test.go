@@ -54,14 +54,16 @@ func (g *gate) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}, nil
 }
 
-// serve has h serve a request as reverse_proxy's loop does, over that transport, and returns the status, how often the request was
+// serve has h serve a request as the loop does, over that transport, and returns the status, how often the request was
 // tried and how long it took.
 func (g *gate) serve(h *Handler, r *http.Request) (status, attempts int, took time.Duration) {
 	start := time.Now()
 	q := &request{h: h}
 	defer q.end()
 	for {
-		q.next(r, httptest.NewRecorder())
+		if q.next(r, httptest.NewRecorder()) == nil {
+			return http.StatusServiceUnavailable, q.attempts, time.Since(start)
+		}
 		res, err := q.attempt(g, r)
 		switch took = time.Since(start); {
 		case q.again:

@@ -50,7 +50,7 @@ func TestInformationalWhileHedged(t *testing.T) {
 					told = append(told, fmt.Sprint(status))
 					return nil
 				}}
-				info, _ := dialInfo(q.upstream)
+				info := q.target().Dial
 				r := newRequest(t)
 				r = r.WithContext(httptrace.WithClientTrace(context.WithValue(r.Context(), dialInfoKey, info), trace))
 				q.begin(q.choice, time.Now())

@@ -98,7 +98,7 @@ func TestLearn(t *testing.T) {
 			q := &request{h: h}
 			q.next(newRequest(t), httptest.NewRecorder())
 			synctest.Test(t, func(t *testing.T) {
-				info, _ := dialInfo(q.upstream)
+				info := q.target().Dial
 				ctx, cancel := context.WithCancel(context.WithValue(t.Context(), dialInfoKey, info))
 				defer cancel()
 				r := newRequest(t).WithContext(ctx)
@@ -144,7 +144,7 @@ func TestLearnOfCopies(t *testing.T) {
 				for range 200 {
 					h.pool.Latency.Add(300*time.Millisecond, time.Now())
 				}
-				info, _ := dialInfo(q.upstream)
+				info := q.target().Dial
 				r := newRequest(t)
 				r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
 				r.Body = nil
@@ -268,7 +268,7 @@ func TestHedgeToldNothing(t *testing.T) {
 		hung.Asked(time.Now()) // by two other requests, which wait all the while
 		hung.Asked(time.Now())
 		time.Sleep(time.Second)
-		info, _ := dialInfo(q.upstream)
+		info := q.target().Dial
 		r := newRequest(t)
 		r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
 		r.Body = nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // memberSet is a list of backends to choose from: those of the config, or those that a dynamic source named
@@ -18,6 +19,7 @@ import (
 type memberSet struct {
 	view      *pool.View
 	upstreams reverseproxy.UpstreamPool // by position in view
+	targets   []*stock.Target           // the same, or nil
 
 	superseded chan struct{} // closed when another set is in its place
 	lifetime   lifetime
@@ -42,7 +44,7 @@ type eligibleUpstreams struct {
 // newMemberSet makes the set of these backends. It returns what there is to report when no lock is held.
 func newMemberSet(p *pool.Pool, a assembly, settings pool.Settings) (*memberSet, []pool.Event) {
 	view, events := p.OpenQuietly(a.backends, settings)
-	return &memberSet{view: view, upstreams: a.upstreams, superseded: make(chan struct{})}, events
+	return &memberSet{view: view, upstreams: a.upstreams, targets: a.targets, superseded: make(chan struct{})}, events
 }
 
 // supersede gives the set up, because another one is in its place.
@@ -54,6 +56,16 @@ func (s *memberSet) supersede(h *Handler) {
 // find returns the position of the backend of that address, -1 if it is not in the set.
 func (s *memberSet) find(address string) int {
 	return slices.IndexFunc(s.upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address })
+}
+
+// targetOf returns a choice as attempts need it. That of a policy which comes up with upstreams of its own is made anew.
+func (s *memberSet) targetOf(p *stock.Handler, c choice) *stock.Target {
+	if c.lease.Held() {
+		if i := c.lease.Index(); i < len(s.targets) && s.targets[i].Upstream == c.upstream {
+			return s.targets[i]
+		}
+	}
+	return p.NewTarget(c.upstream)
 }
 
 // acquire chooses a backend by policy, preferably none of tried, and reserves a slot on it; safe tells that the request

@@ -54,7 +54,6 @@ var others = []string{
 		"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [1, 2]}}}`,
 	`{"handler": "load_balancer", "upstreams": [{"dial": "127.0.0.1:9001"}], "load_balancing": {"selection_policy": {"policy": "cookie", "name": "a", "fallback": {"policy": "random_choose", "choose": 2}}}}`,
 	`{"handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:9001"}], "circuit_breaker": {"type": "lb_breaker", "failure_ratio": 0.5, "open": {"first": "1s", "max": "2s"}}}`,
-	`{"handler": "load_balancer", "upstreams": [{"dial": "127.0.0.1:9001"}], "transport": {"protocol": "load_balancer", "transport": {"protocol": "http"}}}`,
 	`{"handler": "ip_rate_limit", "zone": "a", "rate": "10/s", "burst": 20, "concurrency": 5, "key": "{client_ip}", "ipv6_prefix": 56, "ipv6_tiers": {"disabled": true}, "max_keys": 100,
 		"exempt": ["10.0.0.0/8"], "dry_run": true, "redis": {"url": "redis://127.0.0.1:1/0", "timeout": "50ms", "on_error": "deny", "secret": "a"}}`,
 	`{"handler": "load_balancer_ready", "pools": []}`,

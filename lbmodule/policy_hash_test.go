@@ -29,7 +29,7 @@ func chosen(t *testing.T, h *Handler, r *http.Request) (first, second string) {
 	q := &request{h: h}
 	defer q.end()
 	u := q.next(r, httptest.NewRecorder())
-	if u == nobody {
+	if u == nil {
 		t.Fatal(q.refused)
 	}
 	failOver(t, q, r)

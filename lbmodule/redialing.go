@@ -49,7 +49,7 @@ func (h *Handler) redialer(address string) (pool.Dialer, error) {
 	t.dial.Upstream = nil // it is no request's connection
 	timeout := redialTimeout
 	dial := new(net.Dialer).DialContext
-	transport, ok := h.transport().(*reverseproxy.HTTPTransport)
+	transport, ok := h.stock.Transport.Configured().(*reverseproxy.HTTPTransport)
 	if ok = ok && transport.Transport != nil && transport.Transport.DialContext != nil; ok {
 		dial, timeout = transport.Transport.DialContext, max(timeout, time.Duration(transport.DialTimeout))
 	}

@@ -1,8 +1,6 @@
 package lbmodule
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/course"
@@ -47,9 +44,8 @@ type stockRetries struct {
 // waits tells whether requests wait for a backend as reverse_proxy's words say. Without any they do not.
 func (s *stockRetries) waits() bool { return s != nil && s.duration > 0 }
 
-// loadRetries takes the retries out of reverse_proxy's part, which has been provisioned: from now on it makes another
-// attempt when it is told to. stock tells that one of its words for retries was given.
-func (h *Handler) loadRetries(stock bool) {
+// loadRetries makes the rules of the settings.
+func (h *Handler) loadRetries() {
 	r := h.Retry.WithDefaults()
 	h.retries = retryRules{
 		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, key: r.IdempotencyKey, bodyLimit: r.BodyLimit,
@@ -69,42 +65,32 @@ func (h *Handler) loadRetries(stock bool) {
 		}
 	}
 	h.retries.on[pool.RetryStatus] = !h.retries.status.empty()
-	lb := h.LoadBalancing
-	if stock {
+	if words := h.stock.Retries; words.Given {
 		h.retries.stock = &stockRetries{
-			duration: time.Duration(lb.TryDuration), interval: max(time.Duration(lb.TryInterval), 0),
-			match: lb.RetryMatch, answers: slices.ContainsFunc(lb.RetryMatch, looksAtAnswer),
+			duration: words.TryDuration, interval: max(words.TryInterval, 0),
+			match: words.Match, answers: slices.ContainsFunc(words.Match, looksAtAnswer),
 		}
 		h.retries.status, h.retries.attempts = statusSet{}, 1
 		switch {
-		case lb.Retries > 0:
-			h.retries.attempts = lb.Retries + 1
-		case lb.TryDuration > 0:
+		case words.Retries > 0:
+			h.retries.attempts = words.Retries + 1
+		case words.TryDuration > 0:
 			h.retries.attempts = 0
 		}
 	}
 	if h.hold = h.Hold.MaxAge(); h.retries.stock.waits() {
 		h.hold = 0 // how long to wait has been said
 	}
-	// The bound is ours to keep; its loop goes on for as long as the matcher says.
-	lb.Retries, lb.TryDuration, lb.TryInterval = 1<<30, 0, 0
-	lb.RetryMatch = caddyhttp.MatcherSets{{anotherAttempt{}}}
 }
 
 // tryTimeout is how long an attempt may take, as far as that is for us to see to. A transport that speaks HTTP/1 only is told to, which
 // is cheaper and the same; where nothing is set, it keeps what it has.
 func (h *Handler) tryTimeout(r config.Retry) time.Duration {
 	timeout := max(time.Duration(r.TryTimeout), 0)
-	t, ok := h.transport().(*reverseproxy.HTTPTransport)
-	switch {
-	case timeout == 0 || !ok:
-		return timeout
-	case t.TLS == nil && t.Transport != nil && !slices.ContainsFunc(t.Versions, func(v string) bool { return v == "h2c" || v == "3" }):
-		t.Transport.ResponseHeaderTimeout = timeout
+	if timeout > 0 && h.stock.Transport.AnswerWithin(timeout) {
 		return 0
-	default:
-		return timeout
 	}
+	return timeout
 }
 
 // looksAtAnswer tells whether a set of matchers can only be judged when there is an answer.
@@ -117,16 +103,6 @@ func looksAtAnswer(set caddyhttp.MatcherSet) bool {
 				strings.HasPrefix(name, "http.reverse_proxy.header.")
 		})
 	})
-}
-
-// anotherAttempt is the matcher by which reverse_proxy's loop learns whether to go on. That was decided when the attempt
-// ended, and the backend of the next one is reserved already.
-type anotherAttempt struct{}
-
-// MatchWithError implements caddyhttp.RequestMatcherWithError.
-func (anotherAttempt) MatchWithError(r *http.Request) (bool, error) {
-	q, ok := caddyhttp.GetVar(r.Context(), requestVar).(*request)
-	return ok && q.again, nil
 }
 
 // attemptError is an error that does not show what it wraps.
@@ -167,7 +143,7 @@ func (q *request) reason(r *http.Request, res *http.Response, err error) (reason
 	}
 	switch {
 	case rules.stock != nil:
-		ok = rules.stock.wants(r, res, reason, q.h)
+		ok = rules.stock.wants(r, reason, q.h)
 	case reason == pool.RetryConnect:
 		ok = rules.on[reason]
 	default:
@@ -198,20 +174,12 @@ func isKeyed(h http.Header) bool { return h["Idempotency-Key"] != nil || h["X-Id
 func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
 
 // wants tells what reverse_proxy's words say about an attempt that ended in that way.
-func (s *stockRetries) wants(r *http.Request, res *http.Response, reason pool.RetryReason, h *Handler) bool {
+func (s *stockRetries) wants(r *http.Request, reason pool.RetryReason, h *Handler) bool {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	switch {
 	case reason == pool.RetryConnect:
 		return true
-	case reason == pool.RetryStatus && !ok:
-		return false
 	case reason == pool.RetryStatus:
-		repl.DeleteByPrefix("http.reverse_proxy.header.")
-		for field, value := range res.Header {
-			repl.Set("http.reverse_proxy.header."+field, strings.Join(value, ","))
-		}
-		repl.Set("http.reverse_proxy.status_code", res.StatusCode)
-		repl.Set("http.reverse_proxy.status_text", res.Status)
 		return s.matches(r, h, looksAtAnswer)
 	case len(s.match) == 0:
 		return r.Method == http.MethodGet
@@ -240,14 +208,6 @@ func (s *stockRetries) matches(r *http.Request, h *Handler, ask func(caddyhttp.M
 		}
 	}
 	return false
-}
-
-// ended returns the error of an attempt as reverse_proxy is to see it. Seeing a DialError it would go on by itself.
-func ended(err error) error {
-	if _, dial := errors.AsType[reverseproxy.DialError](err); dial && !errors.Is(err, context.Canceled) {
-		return &attemptError{text: err.Error()}
-	}
-	return err
 }
 
 // errDropped is the error of an attempt whose answer was dropped for another attempt.

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
@@ -21,9 +22,6 @@ const logField = "load_balancer"
 // placeholderPrefix is what the placeholders begin with that tell the same.
 const placeholderPrefix = "http.load_balancer."
 
-// statusCanceled is what reverse_proxy answers to a client that has left.
-const statusCanceled = 499
-
 // show has the access log and the placeholders tell of q. Both ask when they want to know: what nobody asks for costs
 // next to nothing.
 func (q *request) show(ctx context.Context) {
@@ -32,11 +30,14 @@ func (q *request) show(ctx context.Context) {
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !before {
 		// The latest load balancer on a request's way is the one that is told of, here as in the log.
 		repl.Map(func(key string) (any, bool) {
-			name, ours := strings.CutPrefix(key, placeholderPrefix)
-			if !ours {
+			if !strings.HasPrefix(key, "http.") {
 				return nil, false
 			}
-			return caddyhttp.GetVar(ctx, requestVar).(*request).placeholder(name)
+			latest := caddyhttp.GetVar(ctx, requestVar).(*request)
+			if name, ours := strings.CutPrefix(key, placeholderPrefix); ours {
+				return latest.placeholder(name)
+			}
+			return latest.front.Placeholder(key)
 		})
 	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
@@ -112,7 +113,7 @@ func (q *request) status(err error) int {
 		return http.StatusInternalServerError
 	}
 	if q.passed == nil {
-		return statusCanceled
+		return front.StatusCanceled
 	}
 	return q.passed.StatusCode
 }

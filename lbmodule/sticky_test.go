@@ -41,7 +41,7 @@ func (b *browser) get(change ...func(r *http.Request)) (string, error) {
 	q, w := &request{h: b.h}, httptest.NewRecorder()
 	defer q.end()
 	u := q.next(r, w)
-	if u == nobody {
+	if u == nil {
 		return "", q.refused
 	}
 	q.bind(r)

@@ -2,46 +2,11 @@ package lbmodule
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
-
-// stockHosts are the backends of the config as reverse_proxy shows them at `/reverse_proxy/upstreams`.
-type stockHosts struct {
-	handler reverseproxy.Handler
-	held    bool
-}
-
-// hold has these upstreams shown, and gives them their hosts. Only reverse_proxy can, while it provisions a handler; the
-// one that is provisioned for that serves nothing. It ends at once what it began in the background, because that is a gauge
-// of healthy upstreams which knows nothing of our checks: see [stockGauge].
-func (s *stockHosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool) error {
-	if len(upstreams) == 0 {
-		return nil
-	}
-	s.handler = reverseproxy.Handler{Upstreams: upstreams, Transport: http.DefaultTransport}
-	own, cancel := caddy.NewContext(ctx)
-	defer cancel()
-	if err := s.handler.Provision(own); err != nil {
-		return fmt.Errorf("upstreams: %w", err)
-	}
-	s.held = true
-	return nil
-}
-
-// release takes them back.
-func (s *stockHosts) release() error {
-	if !s.held {
-		return nil
-	}
-	s.held = false
-	return s.handler.Cleanup()
-}
 
 // stockGauge is reverse_proxy's gauge of healthy upstreams, which tells of our backends as our own metrics do.
 type stockGauge struct {

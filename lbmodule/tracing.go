@@ -101,7 +101,7 @@ func (q *request) fullURL(u *url.URL) string {
 	shown.User = nil
 	if shown.Scheme == "" {
 		shown.Scheme = "http"
-		if t, ok := q.h.Transport.(reverseproxy.TLSTransport); ok && t.TLSEnabled() {
+		if q.h.stock.Transport.TLSEnabled() {
 			shown.Scheme = "https"
 		}
 	}

@@ -1,8 +1,7 @@
-package lbmodule
+package stock
 
 import (
 	"cmp"
-	"context"
 	"io"
 	"net/http"
 	"net/url"
@@ -68,13 +67,13 @@ func TestTellApart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		to, ok := dialInfo(&reverseproxy.Upstream{Dial: parsed.String()})
-		if !ok {
+		to := new(Handler).NewTarget(&reverseproxy.Upstream{Dial: parsed.String()})
+		if !to.Fixed() {
 			t.Fatal(test)
 		}
 		h := &reverseproxy.HTTPTransport{TLS: &reverseproxy.TLSConfig{ExceptPorts: []string{"8080"}}}
 		for _, host := range []string{"example.com", ""} {
-			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(context.WithValue(t.Context(), dialInfoKey, to))
+			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(to.Into(t.Context()))
 			apart := tellApart(r, h.SetScheme)
 			if apart.URL.Host != test.want {
 				t.Errorf("%s/%s: %s, want %s", test.network, test.address, apart.URL.Host, test.want)
@@ -100,8 +99,8 @@ func TestProxiedRequestsStay(t *testing.T) {
 		`{"protocol": "http", "network_proxy": {"from": "url", "url": "http://127.0.0.1:1"}}`: false,
 		`{"protocol": "http", "versions": ["3"], "tls": {}}`:                                  false,
 	} {
-		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "transport": ` + settings + `}`)
-		if got := h.Transport.(*attemptTransport).setScheme != nil; got != apart {
+		loaded, _ := load(t, settings)
+		if got := loaded.setScheme != nil; got != apart {
 			t.Errorf("%s: %v", settings, got)
 		}
 	}

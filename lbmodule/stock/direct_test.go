@@ -1,15 +1,30 @@
-package lbmodule
+package stock
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
+
+// load loads a transport in a config of its own, which ends with the test or before.
+func load(t *testing.T, config string) (*Transport, func()) {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	t.Cleanup(func() { cancel() })
+	loaded, err := loadTransport(ctx, json.RawMessage(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded.Shorten()
+	return loaded, func() { cancel() }
+}
 
 // Only where the engine does all that the transport was told to does it take the transport's place.
 func TestShortWay(t *testing.T) {
@@ -30,8 +45,8 @@ func TestShortWay(t *testing.T) {
 		`{"protocol": "http", "forward_proxy_url": "http://127.0.0.1:1"}`:                     false,
 		`{"protocol": "http", "network_proxy": {"from": "url", "url": "http://127.0.0.1:1"}}`: false,
 	} {
-		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "transport": ` + transport + `}`)
-		d := h.Transport.(*attemptTransport).direct
+		loaded, _ := load(t, transport)
+		d := loaded.direct
 		if (d != nil) != short {
 			t.Errorf("%s: short way %v, want %v", transport, d != nil, short)
 		}
@@ -39,7 +54,7 @@ func TestShortWay(t *testing.T) {
 			continue
 		}
 		// Whatever the engine has a setting for has come over.
-		from, c := h.transport().(*reverseproxy.HTTPTransport).Transport, &d.client
+		from, c := loaded.next.(*reverseproxy.HTTPTransport).Transport, &d.client
 		if c.ResponseHeaderTimeout != from.ResponseHeaderTimeout || c.MaxResponseHeaderBytes != from.MaxResponseHeaderBytes ||
 			c.MaxIdleConns != from.MaxIdleConns || c.MaxIdleConnsPerHost != from.MaxIdleConnsPerHost || c.IdleConnTimeout != from.IdleConnTimeout ||
 			c.DisableCompression != from.DisableCompression || c.ReadBufferSize != from.ReadBufferSize {
@@ -49,7 +64,7 @@ func TestShortWay(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, "http://127.0.0.1:1")
-			if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.Transport.(*attemptTransport).direct != nil {
+			if loaded, _ := load(t, `null`); loaded.direct != nil {
 				t.Error("goes past the proxy")
 			}
 		})
@@ -70,14 +85,13 @@ func TestShortWayIsClosed(t *testing.T) {
 	}
 	backend.Start()
 	t.Cleanup(backend.Close)
-	c := newConfig(t)
-	h := c.mustLoad(`{"upstreams": [{"dial": "` + strings.TrimPrefix(backend.URL, "http://") + `"}]}`)
+	loaded, cancel := load(t, `null`)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, backend.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header["User-Agent"] = []string{""}
-	d := h.Transport.(*attemptTransport).direct
+	d := loaded.direct
 	if !d.client.Takes(r) {
 		t.Fatal("not taken")
 	}
@@ -88,6 +102,11 @@ func TestShortWayIsClosed(t *testing.T) {
 	if res.Body.Close(); open.Load() != 1 {
 		t.Errorf("%d connections are kept", open.Load())
 	}
-	c.cancel()
-	eventually(t, "the connection to be closed", func() bool { return open.Load() == 0 })
+	cancel()
+	loaded.Cleanup()
+	for deadline := time.Now().Add(10 * time.Second); open.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection stays open")
+		}
+	}
 }

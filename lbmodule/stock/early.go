@@ -1,4 +1,4 @@
-package lbmodule
+package stock
 
 import (
 	"context"
@@ -14,15 +14,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// hearOut has the transport pass on what a backend answered before it stopped reading a request. It is told of a failed write, and gives
+// HearOut has the transport pass on what a backend answered before it stopped reading a request. It is told of a failed write, and gives
 // the request up, before it has looked at what has come; a write over these connections fails when all of that has been read.
-func (h *Handler) hearOut() {
-	t, ok := h.transport().(*reverseproxy.HTTPTransport)
-	if !ok || t.Transport == nil || t.Transport.DialContext == nil {
+func (t *Transport) HearOut() {
+	h, ok := t.next.(*reverseproxy.HTTPTransport)
+	if !ok || h.Transport == nil || h.Transport.DialContext == nil {
 		return
 	}
-	dial := t.Transport.DialContext
-	t.Transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := h.Transport.DialContext
+	h.Transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err

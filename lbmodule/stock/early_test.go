@@ -1,4 +1,4 @@
-package lbmodule
+package stock
 
 import (
 	"crypto/tls"

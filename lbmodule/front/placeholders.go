@@ -1,0 +1,86 @@
+package front
+
+import (
+	"strings"
+	"time"
+)
+
+// placeholderPrefix is what reverse_proxy's placeholders begin with.
+const placeholderPrefix = "http.reverse_proxy."
+
+// Placeholder returns what reverse_proxy's placeholder of that name stands for. reverse_proxy sets all of them for each request; here who
+// asks for one pays for it. ok is false of what is not known yet. What a reverse_proxy that handles the same request sets counts more, so
+// what one has set before is deleted when its time is over.
+func (x *Exchange) Placeholder(name string) (value any, ok bool) {
+	name, ours := strings.CutPrefix(name, placeholderPrefix)
+	if !ours || x.front == nil || x.hidden {
+		return nil, false
+	}
+	if about, ok := strings.CutPrefix(name, "upstream."); ok {
+		return x.upstreamPlaceholder(about)
+	}
+	if field, ok := strings.CutPrefix(name, "header."); ok {
+		if x.res == nil {
+			return nil, false
+		}
+		values, ok := x.res.Header[field]
+		return strings.Join(values, ","), ok
+	}
+	switch name {
+	case "status_code":
+		if x.res != nil {
+			return x.status, true
+		}
+	case "status_text":
+		if x.res != nil {
+			return x.res.Status, true
+		}
+	case "duration":
+		return x.since(x.began, x.ended)
+	case "duration_ms":
+		return inMilliseconds(x.since(x.began, x.ended))
+	case "retries":
+		if !x.ended.IsZero() {
+			return x.retries, true
+		}
+	}
+	return nil, false
+}
+
+func (x *Exchange) upstreamPlaceholder(name string) (any, bool) {
+	if x.target == nil {
+		return nil, false
+	}
+	switch name {
+	case "address":
+		return x.target.Dial.String(), true
+	case "hostport":
+		return x.target.Dial.Address, true
+	case "host":
+		return x.target.Dial.Host, true
+	case "port":
+		return x.target.Dial.Port, true
+	case "requests":
+		return x.requests, true
+	case "max_requests":
+		return x.target.Upstream.MaxRequests, true
+	case "fails":
+		return x.fails, true
+	case "latency":
+		return x.took, x.res != nil
+	case "latency_ms":
+		return inMilliseconds(x.took, x.res != nil)
+	case "duration":
+		return x.since(x.started, x.copied)
+	case "duration_ms":
+		return inMilliseconds(x.since(x.started, x.copied))
+	}
+	return nil, false
+}
+
+// since is how long something took; ok is false if it has not ended.
+func (x *Exchange) since(start, end time.Time) (d time.Duration, ok bool) {
+	return end.Sub(start), !end.IsZero()
+}
+
+func inMilliseconds(d time.Duration, ok bool) (any, bool) { return d.Seconds() * 1e3, ok }
