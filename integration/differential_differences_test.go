@@ -41,7 +41,53 @@ var intended = map[string]difference{
 			return "HTTP/1.1 400 Bad Request\r\nServer: Caddy\r\nDate: DATE\r\nContent-Length: 0\r\nConnection: close\r\n\r\n[body] \"\"\n[closed]\n"
 		}),
 	},
+	"cookie of a session": {
+		reason: "A cookie that came before the answer could name a backend that does not give it.",
+		makes: inClient(func(s string) string {
+			early, answer, _ := strings.Cut(s, "\r\n\r\n")
+			return cookieLine.ReplaceAllString(early, "") + "\r\n\r\n" + answer
+		}),
+	},
+	"switch of protocols that was not asked for": {
+		reason: "Such an answer is no HTTP, and an empty 200 would hide that.",
+		makes: inProxied(func(s string) string {
+			return strings.Replace(s, "HTTP/1.1 200 OK\r\n", "HTTP/1.1 502 Bad Gateway\r\n", 1)
+		}),
+	},
+	"status that HTTP does not have": {
+		reason: "The backend is at fault, and the client is to be told so, as with any other answer that is none.",
+		makes: inClient(func(s string) string {
+			if s != "[closed]\n" {
+				return s
+			}
+			return badGateway + "[one more]\n" + onePage
+		}),
+	},
+	"words of errors": {
+		reason: "Ordinary requests do not go over net/http's transport, and errors say what was being done.",
+		makes: inProxied(func(s string) string {
+			return strings.ReplaceAll(strings.Replace(s, "[body] \"EOF\"", "[body] \"reading the answer: unexpected EOF\"", 1), "Content-Length: 3\r\n", "Content-Length: 34\r\n")
+		}),
+	},
+	"retries": {
+		reason: "Most failures of one attempt are none of the next, and what may be repeated does no harm.",
+		makes:  inBackend(func(s string) string { return s + "[another connection]\n" + s }),
+	},
+	"backends that cannot be reached": {
+		reason: "It is the pool that is not available for now, and clients and other proxies can tell that from a bad answer.",
+		makes: inProxied(func(s string) string {
+			return strings.Replace(s, "HTTP/1.1 502 Bad Gateway\r\n", "HTTP/1.1 503 Service Unavailable\r\nRetry-After: SECONDS\r\n", 1)
+		}),
+	},
 }
+
+// What the client got where the proxy had nothing from a backend, and from the page that is no backend's.
+const (
+	badGateway = "HTTP/1.1 502 Bad Gateway\r\nServer: Caddy\r\nDate: DATE\r\nContent-Length: 0\r\n\r\n[body] \"\"\n"
+	onePage    = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nServer: Caddy\r\nDate: DATE\r\nContent-Length: 3\r\nConnection: close\r\n\r\nend\n[closed]\n"
+)
+
+var cookieLine = regexp.MustCompile(`\r\nSet-Cookie: [^\r\n]*`)
 
 var guessedType = regexp.MustCompile(`(?m)^Content-Type: text/plain; charset=utf-8\r\n`)
 

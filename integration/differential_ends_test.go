@@ -631,9 +631,12 @@ func (e *farEnd) standard() bool {
 	}
 	tell(e.events.of("request read"))
 	if e.x.leaves != beforeAnswer {
-		if !e.reply() {
+		if !e.reply(method(head)) {
 			return false
 		}
+	}
+	if e.x.received > 0 && !e.downloaded.await(e.x.received) {
+		e.log.WriteString(timedOut + " before the end\n")
 	}
 	then := e.x.then
 	if e.x.leaves != stays {
@@ -684,8 +687,8 @@ func (e *farEnd) body(head string) bool {
 	return err == nil
 }
 
-// reply writes the answer, and its pieces.
-func (e *farEnd) reply() bool {
+// reply writes the answer to a request of that method, and its pieces. What answers HEAD has a body, if the proxy made it another request.
+func (e *farEnd) reply(asked string) bool {
 	answer := e.x.answer
 	if e.requests < len(e.x.answers) {
 		answer = e.x.answers[e.requests]
@@ -696,6 +699,10 @@ func (e *farEnd) reply() bool {
 	}
 	if answer == none {
 		return true
+	}
+	if length := fieldValues(answer, "Content-Length"); len(length) > 0 && strings.HasPrefix(e.x.request, "HEAD ") && asked != "HEAD" {
+		n, _ := strconv.Atoi(length[0])
+		answer += filled(n)
 	}
 	if _, err := io.WriteString(e.conn, answer); err != nil {
 		return false

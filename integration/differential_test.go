@@ -46,6 +46,7 @@ type exchange struct {
 	answers   []string         // to each of the requests, in place of answer
 	pieces    []string         // that follow, each when the client has read the body that was sent before
 	then      ending           // what the backend does after that
+	received  int              // before that, the client has got so many bytes of the body
 	leaves    leaving          // what the client does not wait for
 	near      func(c *nearEnd) // what the client does, instead
 	far       func(f *farEnd)  // what the backend does, instead
@@ -177,7 +178,7 @@ func startPair(t *testing.T, sites []site) *pair {
 			servers.WriteString(of[0].tail + "\n}\n")
 		}
 	}
-	p.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n auto_https disable_redirects\n"+
+	p.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n log {\n level FATAL\n }\n auto_https disable_redirects\n"+
 		global.String()+"}\nhttp://SITE_ADDRESS {\n respond ok\n}\n"+servers.String())
 	return p
 }
@@ -280,6 +281,8 @@ func normal(x exchange, seen transcript) transcript {
 			seen.client = "[continue]\n" + without
 		}
 	}
+	seen.client = retryAfter.ReplaceAllString(seen.client, "Retry-After: SECONDS\r\nServer: Caddy\r\n")
+	seen.client = strings.ReplaceAll(seen.client, "[one more]\n[reset]\n", "[one more]\n[closed]\n") // which of both depends on when it was closed
 	// The timer that is to flush the header of an answer of unknown length competes with the end of an answer that is empty.
 	seen.client = strings.ReplaceAll(seen.client, "Transfer-Encoding: chunked\r\n\r\n[chunks] \"\"\n", "Content-Length: 0\r\n\r\n[body] \"\"\n")
 	if x.blind {
@@ -291,6 +294,7 @@ func normal(x exchange, seen transcript) transcript {
 var (
 	dates         = regexp.MustCompile(`(?m)^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT`)
 	announcements = regexp.MustCompile(`(?m)^Trailer: .*\r`)
+	retryAfter    = regexp.MustCompile(`Retry-After: \d+\r\nServer: Caddy\r\n`) // of answers that are made here
 	continuing    = regexp.MustCompile(`HTTP/1.1 100 Continue\r\n(Server: Caddy\r\n)?\r\n`)
 )
 
