@@ -21,6 +21,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // scripted is a transport that does with the requests to a backend what the script for its address says.
@@ -84,7 +85,7 @@ func TestHedged(t *testing.T) {
 				transport := scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)}
 				info := q.target().Dial
 				r := newRequest(t)
-				r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
+				r = r.WithContext(context.WithValue(r.Context(), stock.DialInfoKey, info))
 				start := time.Now()
 				q.begin(q.choice, start)
 				r = q.trace(r)

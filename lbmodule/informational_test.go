@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // A 1xx that the client is given ends the race with a copy before that begins, and while there is a copy there is none.
@@ -52,7 +54,7 @@ func TestInformationalWhileHedged(t *testing.T) {
 				}}
 				info := q.target().Dial
 				r := newRequest(t)
-				r = r.WithContext(httptrace.WithClientTrace(context.WithValue(r.Context(), dialInfoKey, info), trace))
+				r = r.WithContext(httptrace.WithClientTrace(context.WithValue(r.Context(), stock.DialInfoKey, info), trace))
 				q.begin(q.choice, time.Now())
 				q.notice1xx(r)
 				res, err := q.hedged(scripted{"a:1": test.first, "b:1": test.second}, r, 10*time.Millisecond)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // says answers in a while with that status and header fields; the body takes as long again.
@@ -99,7 +100,7 @@ func TestLearn(t *testing.T) {
 			q.next(newRequest(t), httptest.NewRecorder())
 			synctest.Test(t, func(t *testing.T) {
 				info := q.target().Dial
-				ctx, cancel := context.WithCancel(context.WithValue(t.Context(), dialInfoKey, info))
+				ctx, cancel := context.WithCancel(context.WithValue(t.Context(), stock.DialInfoKey, info))
 				defer cancel()
 				r := newRequest(t).WithContext(ctx)
 				if test.upload {
@@ -146,7 +147,7 @@ func TestLearnOfCopies(t *testing.T) {
 				}
 				info := q.target().Dial
 				r := newRequest(t)
-				r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
+				r = r.WithContext(context.WithValue(r.Context(), stock.DialInfoKey, info))
 				r.Body = nil
 				if _, err := q.attempt(scripted{"a:1": test.first, "b:1": test.second}, r); err != nil {
 					t.Fatal(err)
@@ -270,7 +271,7 @@ func TestHedgeToldNothing(t *testing.T) {
 		time.Sleep(time.Second)
 		info := q.target().Dial
 		r := newRequest(t)
-		r = r.WithContext(context.WithValue(r.Context(), dialInfoKey, info))
+		r = r.WithContext(context.WithValue(r.Context(), stock.DialInfoKey, info))
 		r.Body = nil
 		var canceled atomic.Int64
 		if res, err := q.attempt(scripted{"a:1": after(time.Hour, 200, &canceled), "b:1": says(1, 200)}, r); err != nil || res.StatusCode != http.StatusOK || len(q.trail) != 2 {

@@ -32,14 +32,14 @@ func TestProbeTargets(t *testing.T) {
 				t.Errorf("%s {%s}: %v", test.address, check, err)
 				continue
 			}
-			if got := target.dial.Network + " " + target.dial.Address; got != test.want {
+			if got := target.String(); got != test.want {
 				t.Errorf("%s {%s}: %s, want %s", test.address, check, got, test.want)
 			}
-			if got := target.url(h.stock.Transport.Configured()).String(); got != test.url {
+			if got := target.URL(h.stock.Transport.Configured()).String(); got != test.url {
 				t.Errorf("%s {%s}: URL %s, want %s", test.address, check, got, test.url)
 			}
-			name := strings.Trim(target.url(h.stock.Transport.Configured()).Hostname(), "[]")
-			if got := target.tlsConfig(h.stock.Transport.Configured()).ServerName; got != name {
+			name := strings.Trim(target.URL(h.stock.Transport.Configured()).Hostname(), "[]")
+			if got := target.TLSConfig(h.stock.Transport.Configured()).ServerName; got != name {
 				t.Errorf("%s {%s}: server name %s, want %s", test.address, check, got, name)
 			}
 			unused := test.settings == port && (strings.HasPrefix(test.address, "unix") || strings.HasPrefix(test.address, "fd"))

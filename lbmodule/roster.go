@@ -14,6 +14,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // roster is the list of a handler's backends, those in `upstreams` and those in `backends` together.
@@ -157,7 +158,7 @@ func (h *Handler) warn(r *roster) {
 		}
 		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(r.backends, func(b pool.Backend) bool {
 			a, err := caddy.ParseNetworkAddress(b.Address)
-			return err == nil && isSocket(a.Network)
+			return err == nil && stock.IsSocket(a.Network)
 		}) {
 			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
 		}
