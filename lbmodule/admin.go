@@ -72,7 +72,7 @@ type apiCall struct {
 	r   *http.Request
 	app *App // of the config that serves; nil if there is none
 
-	h       *Handler // of the pool in the path
+	s       *Service // of the pool in the path
 	backend string   // name or address in the path
 }
 
@@ -132,22 +132,22 @@ func (c *apiCall) find(pattern, path []string) error {
 			continue
 		}
 		if c.app != nil {
-			c.h = c.app.handlerOf(name)
+			c.s = c.app.serviceOf(name)
 		}
-		if c.h == nil {
+		if c.s == nil {
 			return apiError(http.StatusNotFound, "pool %s: there is none of that name", name)
 		}
 	}
 	return nil
 }
 
-// handlerOf returns a handler of the pool of that name, nil if there is none. Those that share a pool are set alike.
-func (a *App) handlerOf(pool string) *Handler {
+// serviceOf returns a load balancer of the pool of that name, nil if there is none. Those that share a pool are set alike.
+func (a *App) serviceOf(pool string) *Service {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, h := range a.handlers {
-		if h.pool.Name() == pool {
-			return h
+	for _, s := range a.services {
+		if s.Pool().Name() == pool {
+			return s
 		}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 
 // audit tells who has changed what. before is the backend as it was, nil if there was none.
 func (c *apiCall) audit(event, address string, before *overlay.Running, change *manage.Change) {
-	c.app.tellChange(event, c.h.manager, address, before, change, c.r.RemoteAddr, identity(c.r))
+	c.app.tellChange(event, c.s.Manager(), address, before, change, c.r.RemoteAddr, identity(c.r))
 }
 
 // identity is who a client certificate says that the client is; "" without one.

@@ -74,9 +74,9 @@ func (c *apiCall) asks(word string) bool {
 	return query.Has(word) && query.Get(word) != "0" && query.Get(word) != "false"
 }
 
-// change is [manage.Manager.Change], with errors of the API.
-func (h *Handler) change(alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
-	number, err = h.manager.Change(alter)
+// changeEdits is [manage.Manager.Change], with errors of the API.
+func changeEdits(s *Service, alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
+	number, err = s.Manager().Change(alter)
 	if errors.Is(err, manage.ErrEnded) {
 		err = apiError(http.StatusServiceUnavailable, "%w", err)
 	}
@@ -89,7 +89,7 @@ func (c *apiCall) persisted(number uint64) *bool {
 	if c.asks("sync") {
 		wait = syncWait
 	}
-	is := c.h.manager.Written(number, wait)
+	is := c.s.Manager().Written(number, wait)
 	return &is
 }
 
@@ -98,7 +98,7 @@ func (c *apiCall) addBackend() error {
 	if err != nil {
 		return err
 	}
-	number, err := c.h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+	number, err := changeEdits(c.s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		configured := g.Config()
 		all := e.Running(configured, time.Now())
 		if err := c.unchanged(all...); err != nil {
@@ -132,7 +132,7 @@ func (c *apiCall) addBackend() error {
 		return err
 	}
 	c.audit("backend_added", change.Address, nil, change)
-	c.w.Header().Set("Location", poolsPath+"/"+url.PathEscape(c.h.pool.Name())+"/backends/"+url.PathEscape(change.Address))
+	c.w.Header().Set("Location", poolsPath+"/"+url.PathEscape(c.s.Pool().Name())+"/backends/"+url.PathEscape(change.Address))
 	return c.answer(http.StatusCreated, change.Address, c.persisted(number))
 }
 
@@ -141,7 +141,7 @@ func (c *apiCall) editBackend() error {
 	if err != nil {
 		return err
 	}
-	before, number, err := c.h.editBackend(c.backend, change, c.unchanged)
+	before, number, err := editBackend(c.s, c.backend, change, c.unchanged)
 	if err != nil {
 		return err
 	}
@@ -151,11 +151,11 @@ func (c *apiCall) editBackend() error {
 
 // editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
 // the edits. Errors are those of the API.
-func (h *Handler) editBackend(name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
-	number, err = h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+func editBackend(s *Service, name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
+	number, err = changeEdits(s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(e.Running(g.Config(), time.Now()), name); !ok {
-			return nil, h.unknownBackend(name)
+			return nil, unknownBackend(s, name)
 		}
 		if err := check(before); err != nil {
 			return nil, err
@@ -174,10 +174,10 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	var before overlay.Running
-	number, err := c.h.change(func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+	number, err := changeEdits(c.s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(e.Running(g.Config(), time.Now()), c.backend); !ok {
-			return nil, c.h.unknownBackend(c.backend)
+			return nil, unknownBackend(c.s, c.backend)
 		}
 		if err := c.unchanged(before); err != nil {
 			return nil, err
@@ -191,7 +191,7 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	if c.asks("force") {
-		number = c.h.manager.DropRemoved(before.Address)
+		number = c.s.Manager().DropRemoved(before.Address)
 	}
 	c.audit("backend_removed", before.Address, &before, change)
 	persisted := c.persisted(number)
@@ -208,9 +208,9 @@ func (c *apiCall) removeBackend() error {
 func (c *apiCall) resetBackend() error {
 	b, ok := findRunning(c.running(), c.backend)
 	if !ok {
-		return c.h.unknownBackend(c.backend)
+		return unknownBackend(c.s, c.backend)
 	}
-	if m := c.h.pool.Member(b.Address); m != nil {
+	if m := c.s.Pool().Member(b.Address); m != nil {
 		m.Reset(time.Now())
 	}
 	c.audit("backend_reset", b.Address, &b, new(manage.Change))

@@ -20,25 +20,25 @@ func (c *apiCall) listPools() error {
 }
 
 // running are the backends of the pool, but for those that are gone.
-func (c *apiCall) running() []overlay.Running { return c.h.running(time.Now()) }
+func (c *apiCall) running() []overlay.Running { return c.s.Running(time.Now()) }
 
 func (c *apiCall) showPool() error {
 	// What is answered and what the ETag names are one state.
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
-	return caddyapp.WriteJSON(c.w, c.h.overviewOf(running))
+	return caddyapp.WriteJSON(c.w, c.app.overviewOf(c.s, running))
 }
 
 func (c *apiCall) listBackends() error {
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
-	return caddyapp.WriteJSON(c.w, c.h.overviewOf(running).Backends)
+	return caddyapp.WriteJSON(c.w, c.app.overviewOf(c.s, running).Backends)
 }
 
 func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
 
-func (h *Handler) unknownBackend(name string) error {
-	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, h.pool.Name())
+func unknownBackend(s *Service, name string) error {
+	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, s.Pool().Name())
 }
 
 // answer answers with the backend of that name or address; persisted tells whether a change of it is in storage, nil if there was
@@ -46,11 +46,11 @@ func (h *Handler) unknownBackend(name string) error {
 func (c *apiCall) answer(status int, name string, persisted *bool) error {
 	b, ok := findRunning(c.running(), name)
 	if !ok {
-		return c.h.unknownBackend(name)
+		return unknownBackend(c.s, name)
 	}
-	shown := c.h.overviewOf([]overlay.Running{b}).Backends
+	shown := c.app.overviewOf(c.s, []overlay.Running{b}).Backends
 	if len(shown) == 0 {
-		return c.h.unknownBackend(name)
+		return unknownBackend(c.s, name)
 	}
 	shown[0].Persisted = persisted
 	c.w.Header().Set("ETag", etag(b))
@@ -92,4 +92,4 @@ func etag(backends ...overlay.Running) string {
 }
 
 // showDiff shows in what the pool is not as the config has it.
-func (c *apiCall) showDiff() error { return caddyapp.WriteJSON(c.w, c.h.diff(time.Now())) }
+func (c *apiCall) showDiff() error { return caddyapp.WriteJSON(c.w, diff(c.s, time.Now())) }

@@ -34,7 +34,7 @@ type App struct {
 
 	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may come already
 	joined   []joinedPool
-	handlers []*Handler
+	services []*Service
 
 	dashboard *dashboard.Dashboard // nil until it is asked for
 
@@ -143,11 +143,11 @@ func (a *App) find(name string) (joinedPool, bool) {
 	return joinedPool{}, false
 }
 
-// add makes h one of the handlers that are started and stopped with the config.
-func (a *App) add(h *Handler) {
+// add makes s one of the load balancers that are started and stopped with the config.
+func (a *App) add(s *Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.handlers = append(a.handlers, h)
+	a.services = append(a.services, s)
 }
 
 // Start begins to serve this config.
@@ -156,7 +156,7 @@ func (a *App) Start() error {
 	ctx, cancel := context.WithCancel(a.ctx.Context)
 	a.stop = cancel
 	serving.Add(a)
-	managers, handlers := a.managers(), a.handlers
+	managers, services := a.managers(), a.services
 	for _, m := range managers {
 		a.quiet = append(a.quiet, m.Pool().Notify(a.report))
 	}
@@ -164,14 +164,14 @@ func (a *App) Start() error {
 	for _, m := range managers {
 		m.Serve(a)
 	}
-	for _, h := range handlers {
-		h.start()
-		if h.dynamic != nil && h.dynamic.isPolled() {
-			a.done.Go(func() { h.dynamic.poll(ctx) })
+	for _, s := range services {
+		s.Start()
+		if s.Polls() {
+			a.done.Go(func() { s.Poll(ctx) })
 		}
 	}
 	a.done.Go(func() { manage.Follow(ctx, managers) })
-	a.done.Go(func() { a.lookOn(ctx, handlers) })
+	a.done.Go(func() { a.lookOn(ctx, services) })
 	return nil
 }
 
@@ -186,23 +186,23 @@ func (a *App) managers() (all []*manage.Manager) {
 // lookInterval is how often the averages of pools are brought up to date.
 const lookInterval = 5 * time.Second
 
-// lookOn keeps the averages of the handlers' pools and reverse_proxy's gauge up to date until ctx ends.
-func (a *App) lookOn(ctx context.Context, handlers []*Handler) {
+// lookOn keeps the averages of the pools and reverse_proxy's gauge up to date until ctx ends.
+func (a *App) lookOn(ctx context.Context, services []*Service) {
 	gauge := newStockGauge(a.ctx)
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
 		// While two configs run, the later one tells.
 		if serving.Latest() == a {
-			gauge.tell(handlers)
+			gauge.tell(services)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.flipped:
 		case now := <-ticker.C:
-			for _, h := range handlers {
-				h.pool.Look(now)
+			for _, s := range services {
+				s.Pool().Look(now)
 			}
 		}
 	}
@@ -230,8 +230,8 @@ func (a *App) Stop() error {
 		quiet()
 	}
 	a.quiet = nil
-	for _, h := range a.handlers {
-		h.stop()
+	for _, s := range a.services {
+		s.Stop()
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func TestCleanupTwice(t *testing.T) {
 func TestStartAndStop(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(`{"dynamic_upstreams": {"source": "multi", "sources": []}}`)
-	if h.dynamic.current.Load() != nil {
+	if h.service.dynamic.current.Load() != nil {
 		t.Error("the source was asked before the config serves")
 	}
 	app := c.app()

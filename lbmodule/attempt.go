@@ -152,12 +152,12 @@ func (q *request) attempted(ctx context.Context, res *http.Response, err error, 
 	}
 	q.learn(ctx, res, err, now)
 	ignored := q.verdict.Outcome == pool.Ignored
-	q.lost = q.verdict.Refused && !ignored && q.lease.Held() && !q.set.view.Backend(q.lease.Index()).Unchecked
+	q.lost = q.verdict.Refused && !ignored && q.lease.Held() && !q.set.View().Backend(q.lease.Index()).Unchecked
 	if !q.lease.Held() || err != nil && ignored {
 		return
 	}
 	if p := &q.h.passive; p.settings.Span > 0 && ctx.Err() == nil {
-		q.set.view.ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
+		q.set.View().ObservePassive(q.lease.Index(), p.failed(res, err, took), now)
 	}
 	if ignored {
 		return

@@ -45,7 +45,7 @@ func TestAvoidanceText(t *testing.T) {
 // answered has the backends of h answer for a second: those that are named late, the others at once.
 func answered(h *Handler, late ...string) {
 	const answers = 100
-	view := h.static.Load().view
+	view := h.set().View()
 	begin := time.Now().Add(-time.Second)
 	for n := range answers {
 		for i := range view.Len() {
@@ -71,7 +71,7 @@ func TestExplainAvoided(t *testing.T) {
 		t.Errorf("before it was slow: %q", got["slow:1"])
 	}
 	asks(t, "PATCH", webPath+"/backends/drain:1", `{"state": "drain"}`)
-	full, _ := h.static.Load().view.AcquireMember(4)
+	full, _ := h.set().View().AcquireMember(4)
 	defer full.Release()
 	answered(h, "slow:1", "drain:1", "full:1", "spare:2")
 	x := explained(t, "")
@@ -86,7 +86,7 @@ func TestExplainAvoided(t *testing.T) {
 	}
 
 	// One that fails.
-	failing := h.static.Load().view.Member(0).Latency()
+	failing := h.set().View().Member(0).Latency()
 	for range 10 {
 		failing.Failed(time.Millisecond, time.Now())
 	}
@@ -111,7 +111,7 @@ func TestAvoidedByPolicy(t *testing.T) {
 		if got := explained(t, "").reasons()["slow:1"]; strings.HasPrefix(got, "avoided: ") != want {
 			t.Errorf("%s: %q", policy, got)
 		}
-		h.static.Load().view.Member(2).Reset(time.Now())
+		h.set().View().Member(2).Reset(time.Now())
 	}
 }
 
@@ -184,18 +184,18 @@ func TestAvoidedMetrics(t *testing.T) {
 			t.Errorf("avoided %v, trials %v, want each of three", avoided, trials)
 		}
 		for i, address := range []string{"a:1", "b:1", "slow:1"} {
-			picks := h.static.Load().view.Member(i).Picks()
+			picks := h.set().View().Member(i).Picks()
 			if avoided[address] != float64(picks.Avoided) || trials[address] != float64(picks.Trials) {
 				t.Errorf("%s: avoided %v, trials %v, want %+v", address, avoided[address], trials[address], picks)
 			}
 		}
-		return h.static.Load().view.Member(2).Picks()
+		return h.set().View().Member(2).Picks()
 	}
 	first := check(before)
 	if first.Avoided == 0 {
 		t.Error("nobody was avoided")
 	}
-	h.static.Load().view.Member(2).Reset(time.Now())
+	h.set().View().Member(2).Reset(time.Now())
 	after := newConfig(t)
 	h = after.mustLoad(settings)
 	before.cancel()

@@ -15,7 +15,7 @@ import (
 func judge(t *testing.T, h *Handler, i, n int, v pool.Verdict) {
 	t.Helper()
 	for range n {
-		l, ok := h.static.Load().view.AcquireMember(i)
+		l, ok := h.set().View().AcquireMember(i)
 		if !ok {
 			t.Fatal("no slot")
 		}
@@ -76,22 +76,22 @@ func TestBreakerSurvivesReload(t *testing.T) {
 	h := old.mustLoad(backends + `}`)
 	judge(t, h, 0, 5, pool.Verdict{Outcome: pool.Failure})
 	judge(t, h, 1, 3, pool.Verdict{Outcome: pool.Failure})
-	until := h.static.Load().view.Member(0).Vitals().Until
+	until := h.set().View().Member(0).Vitals().Until
 
 	next := newConfig(t)
 	after := next.mustLoad(backends + `, "breaker": {"consecutive_failures": 4, "max_ejected": 0.9, "open": {"first": "1s", "max": "1s"}}}`)
 	old.cancel()
-	if got := after.static.Load().view.Member(0).Vitals(); got.Usable || got.Until != until {
+	if got := after.set().View().Member(0).Vitals(); got.Usable || got.Until != until {
 		t.Errorf("after the reload: usable %v until %v, want it open until %v", got.Usable, got.Until, until)
 	}
 	judge(t, after, 1, 1, pool.Verdict{Outcome: pool.Failure})
-	if got := after.static.Load().view.Snapshot().Eligible(); !slices.Equal(got, []int{2}) {
+	if got := after.set().View().Snapshot().Eligible(); !slices.Equal(got, []int{2}) {
 		t.Errorf("eligible %v, want the third: the second has failed four times in a row", got)
 	}
 	off := newConfig(t)
 	last := off.mustLoad(backends + `, "breaker": {"disabled": true}}`)
 	next.cancel()
-	if got := last.static.Load().view.Snapshot().Eligible(); !slices.Equal(got, []int{0, 1, 2}) {
+	if got := last.set().View().Snapshot().Eligible(); !slices.Equal(got, []int{0, 1, 2}) {
 		t.Errorf("eligible %v with the breaker off, want all", got)
 	}
 }

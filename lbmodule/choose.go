@@ -2,8 +2,10 @@ package lbmodule
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
@@ -28,7 +31,7 @@ type request struct {
 	h     *Handler
 	front front.Exchange
 	w     http.ResponseWriter
-	set   *memberSet // that choice and tried refer to
+	set   *Set // that choice and tried refer to
 	choice
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 	origin  pool.Origin
@@ -45,12 +48,12 @@ type request struct {
 	gaveUp    bool      // that time is up, and the dead are being tried once more
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
-	lost     bool       // no connection could be made for the last attempt
-	unsent   int        // attempts that do not count, because of that
-	patience time.Time  // until when it may wait for a slot, because of that; zero if there was no need to so far
-	stays    *memberSet // that lives for the request's sake; nil if there is none
-	holds    int        // how often it waited for a backend to be back
-	releases int        // how often it went on after that, having found a backend gone
+	lost     bool      // no connection could be made for the last attempt
+	unsent   int       // attempts that do not count, because of that
+	patience time.Time // until when it may wait for a slot, because of that; zero if there was no need to so far
+	stays    *Set      // that lives for the request's sake; nil if there is none
+	holds    int       // how often it waited for a backend to be back
+	releases int       // how often it went on after that, having found a backend gone
 
 	live  pool.LiveRequest
 	debug bool // the client is told how backends were chosen
@@ -88,7 +91,14 @@ type choice struct {
 }
 
 // target returns the backend that was chosen as attempts need it.
-func (q *request) target() *stock.Target { return q.set.targetOf(&q.h.stock, q.choice) }
+func (q *request) target() *stock.Target {
+	if q.lease.Held() {
+		if i := q.lease.Index(); q.lease.Of(q.set.View()) && q.set.Upstream(i) == q.upstream {
+			return q.set.Target(i)
+		}
+	}
+	return q.h.stock.NewTarget(q.upstream)
+}
 
 // circuitBroken tells whether the circuit breaker of the transport, which is one for all backends, lets nobody pass.
 func (h *Handler) circuitBroken() bool {
@@ -129,7 +139,7 @@ func (q *request) chooseFirst(r *http.Request) error {
 func (q *request) choose(r *http.Request, retry bool) error {
 	// The loop ends: await waits for a bounded time in all.
 	for {
-		set, err := q.h.members(r, retry)
+		set, err := q.h.service.Members(r, retry)
 		if err != nil {
 			return err
 		}
@@ -146,7 +156,7 @@ func (q *request) choose(r *http.Request, retry bool) error {
 			// The snapshot of a large pool takes a moment to show that.
 			err = pool.ErrNone
 			q.lease.Abandon()
-			if q.sleep(r.Context(), q.set.view.Snapshot(), minPoll) || r.Context().Err() == nil && time.Now().Before(q.patience) {
+			if q.sleep(r.Context(), q.set.View().Snapshot(), minPoll) || r.Context().Err() == nil && time.Now().Before(q.patience) {
 				continue
 			}
 			return err
@@ -191,7 +201,7 @@ func (q *request) queueUp(r *http.Request, size int, timeout time.Duration) erro
 		q.h.pool.Queued.Add(q.queued)
 	}()
 	return q.h.pool.Wait(r.Context(), clientKey(r), size, timeout, func() error {
-		set, err := q.h.members(r, false)
+		set, err := q.h.service.Members(r, false)
 		if err != nil {
 			return err
 		}
@@ -221,7 +231,7 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 	if q.h.circuitBroken() {
 		return choice{}, pool.ErrNone
 	}
-	safe := !q.set.view.Snapshot().Probing() || q.repeatable(r)
+	safe := !q.set.View().Snapshot().Probing() || q.repeatable(r)
 	if q.h.keyed != nil && !q.key.Known {
 		q.key = q.h.keyed.Key(r)
 	}
@@ -230,7 +240,7 @@ func (q *request) acquire(r *http.Request) (choice, error) {
 	}
 	key := q.key
 	key.Now = q.justCame()
-	return q.set.acquire(q.h.policy, key, q.tried, safe, r, q.w)
+	return acquireIn(q.set, q.h.policy, key, q.tried, safe, r, q.w)
 }
 
 // justCame is when the request came, if it has not waited since; zero otherwise.
@@ -242,7 +252,7 @@ func (q *request) justCame() time.Time {
 }
 
 // enter makes set the one that the request chooses from.
-func (q *request) enter(set *memberSet) {
+func (q *request) enter(set *Set) {
 	if q.set == set {
 		return
 	}
@@ -255,24 +265,66 @@ func (q *request) enter(set *memberSet) {
 	// There are other backends meanwhile: those already tried may have moved.
 	moved := q.tried[:0]
 	for _, i := range q.tried {
-		if at := set.find(before.view.Backend(i).Address); at >= 0 {
+		if at := set.Find(before.View().Backend(i).Address); at >= 0 {
 			moved = append(moved, at)
 		}
 	}
 	q.tried = moved
 }
 
-// members returns the set that r is to be balanced over.
-func (h *Handler) members(r *http.Request, retry bool) (*memberSet, error) {
-	if h.dynamic != nil {
-		set, err := h.dynamic.members(r, retry)
-		if err == nil {
-			return set, nil
-		}
-		if h.static.Load() == nil {
-			return nil, err
-		}
-		// Upstreams of the config stand in for a dynamic source that cannot answer.
+// acquireIn chooses a backend of the set by policy, preferably none of tried, and reserves a slot on it; safe tells that the request
+// may be made again if that fails.
+func acquireIn(set *Set, policy reverseproxy.Selector, key pool.Key, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
+	if _, ours := policy.(policies.Balancer); !ours {
+		return chooseBy(set, policy, tried, safe, r, w)
 	}
-	return h.static.Load(), nil
+	lease, err := set.View().AcquireFor(key, tried, safe)
+	if err != nil {
+		return choice{}, err
+	}
+	return choice{set.Upstream(lease.Index()), lease}, nil
+}
+
+// chooseBy has a policy that is not ours choose among the eligible upstreams.
+func chooseBy(set *Set, policy reverseproxy.Selector, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
+	snapshot := set.View().Snapshot()
+	all := set.Eligible()
+	if lease, ok := set.View().AcquireProbe(tried, safe); ok {
+		return choice{set.Upstream(lease.Index()), lease}, nil
+	}
+	if len(all) == 0 {
+		if snapshot.Held() {
+			return choice{}, pool.ErrHeld
+		}
+		return choice{}, pool.ErrNone
+	}
+	candidates := all
+	if len(tried) > 0 {
+		candidates = slices.DeleteFunc(slices.Clone(all), func(u *reverseproxy.Upstream) bool {
+			return slices.ContainsFunc(tried, func(i int) bool { return set.Upstream(i) == u })
+		})
+		if len(candidates) == 0 {
+			candidates = all
+		}
+	}
+	// Each turn but the last takes a candidate away that has no free slot, or that is being ramped up and left out
+	// this time: such policies know no weights that could be lowered.
+	for len(candidates) > 0 {
+		u := policy.Select(candidates, r, w)
+		if u == nil {
+			break
+		}
+		i := set.Find(u.Dial)
+		if i < 0 || set.Upstream(i) != u {
+			return choice{upstream: u}, nil
+		}
+		passedOver := len(candidates) > 1 && rand.Float64() >= snapshot.Warmth(i)
+		if !passedOver {
+			if lease, ok := set.View().AcquireMember(i); ok {
+				return choice{u, lease}, nil
+			}
+		}
+		candidates = slices.DeleteFunc(slices.Clone(candidates), func(c *reverseproxy.Upstream) bool { return c == u })
+	}
+	return choice{}, pool.ErrFull
 }

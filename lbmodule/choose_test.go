@@ -122,7 +122,7 @@ func TestRetryGoesElsewhere(t *testing.T) {
 func TestRetryPassesOverSuspects(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`)
 	fail := func(i int) {
-		l, _ := h.static.Load().view.AcquireMember(i)
+		l, _ := h.set().View().AcquireMember(i)
 		l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
 		l.Release()
 	}
@@ -198,14 +198,14 @@ func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.Respons
 
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
-	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.roster.upstreams[:1]}
-	set, _ := newMemberSet(h.pool, one, pool.Settings{})
-	defer set.view.Close()
-	if _, err := set.acquire(oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
+	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.service.roster.upstreams[:1]}
+	set, _ := h.service.newSet(one, pool.Settings{})
+	defer set.View().Close()
+	if _, err := acquireIn(set, oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)
 	}
 	own := &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "elsewhere:1"}
-	c, err := set.acquire(oddPolicy{own}, pool.Key{}, nil, true, newRequest(t), nil)
+	c, err := acquireIn(set, oddPolicy{own}, pool.Key{}, nil, true, newRequest(t), nil)
 	if c.upstream != own || c.lease.Held() || err != nil {
 		t.Errorf("a policy with an upstream of its own: %v, %v, %v", c.upstream, c.lease.Held(), err)
 	}

@@ -12,13 +12,13 @@ import (
 const counted = `"health_checks": {"passive": {"unhealthy_request_count": 5}}`
 
 // expectCap expects that the backend may have so many requests.
-func expectCap(t *testing.T, set *memberSet, address string, want int) {
+func expectCap(t *testing.T, set *Set, address string, want int) {
 	t.Helper()
-	i := set.find(address)
+	i := set.Find(address)
 	if i < 0 {
 		t.Fatalf("no backend %s", address)
 	}
-	if got := set.view.Backend(i).MaxRequests; got != want {
+	if got := set.View().Backend(i).MaxRequests; got != want {
 		t.Errorf("%s: the pool lets %d requests through, want %d", address, got, want)
 	}
 	if got := set.upstreams[i].MaxRequests; got != want {
@@ -30,7 +30,7 @@ func TestRequestCountCapsAddedBackends(t *testing.T) {
 	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "max_requests": 7}], ` + counted + `}`)
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
 	asks(t, "POST", webPath+"/backends", `{"address": "d:1", "max_requests": 2}`).wants(t, http.StatusCreated)
-	set := h.static.Load()
+	set := h.set()
 	for address, want := range map[string]int{"a:1": 5, "b:1": 7, "c:1": 5, "d:1": 2} {
 		expectCap(t, set, address, want)
 	}
@@ -39,7 +39,7 @@ func TestRequestCountCapsAddedBackends(t *testing.T) {
 func TestRequestCountCapsDynamicBackends(t *testing.T) {
 	h := newConfig(t).serve(`{"name": "web", "dynamic_upstreams": {"source": "per_request_test"}, ` + counted + `}`)
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
-	set := h.dynamic.sets.of(h, []*reverseproxy.Upstream{{Dial: "a:1"}, {Dial: "b:1", MaxRequests: 7}})
+	set := h.service.dynamic.sets.of([]*reverseproxy.Upstream{{Dial: "a:1"}, {Dial: "b:1", MaxRequests: 7}})
 	for address, want := range map[string]int{"a:1": 5, "b:1": 7, "c:1": 5} {
 		expectCap(t, set, address, want)
 	}
@@ -49,7 +49,7 @@ func TestRequestCountCapsDynamicBackends(t *testing.T) {
 func TestCheckTransportTellsChecksApart(t *testing.T) {
 	key := func(transport string) string {
 		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "health_check": {"transport": ` + transport + `}}`)
-		check, err := h.probing.of("a:1")
+		check, err := h.service.probing.of("a:1")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,8 +49,8 @@ func (s liveState) Snapshot() ([]byte, error) {
 	now := snapshot{Time: time.Now(), Pools: s.app.overview(), Diffs: make(map[string]difference), RateLimits: s.rateLimits(), Process: describeProcess()}
 	now.Node, _ = os.Hostname() // none is fine
 	for _, p := range now.Pools {
-		if h := s.app.handlerOf(p.Name); h != nil {
-			if d := h.diff(now.Time); len(d.Changes) > 0 {
+		if pool := s.app.serviceOf(p.Name); pool != nil {
+			if d := diff(pool, now.Time); len(d.Changes) > 0 {
 				now.Diffs[p.Name] = d
 			}
 		}
@@ -81,20 +81,20 @@ func (liveState) Events(after uint64) (events []dashboard.Event) {
 
 // Change implements [dashboard.Source]. It is a PATCH of the admin API, whose owner is the user.
 func (s liveState) Change(ctx context.Context, pool, backend string, fields []byte, user string) error {
-	h := s.app.handlerOf(pool)
-	if h == nil {
+	in := s.app.serviceOf(pool)
+	if in == nil {
 		return refused(apiError(http.StatusNotFound, "pool %s: there is none of that name", pool))
 	}
 	change, err := changeOf(fields, user)
 	if err != nil {
 		return dashboard.Refusal{Status: http.StatusBadRequest, Err: err}
 	}
-	before, _, err := h.editBackend(backend, change, func(...overlay.Running) error { return nil })
+	before, _, err := editBackend(in, backend, change, func(...overlay.Running) error { return nil })
 	if err != nil {
 		return refused(err)
 	}
 	remote, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
-	s.app.tellChange("backend_changed", h.manager, before.Address, &before, change, remote, user)
+	s.app.tellChange("backend_changed", in.Manager(), before.Address, &before, change, remote, user)
 	return nil
 }
 

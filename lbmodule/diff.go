@@ -18,10 +18,10 @@ type difference struct {
 }
 
 // diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
-func (h *Handler) diff(now time.Time) difference {
-	configured := group{h}.Config()
-	o := h.manager.Edits().Overlay
-	d := difference{Pool: h.pool.Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}
+func diff(s *Service, now time.Time) difference {
+	configured := s.Config()
+	o := s.Manager().Edits().Overlay
+	d := difference{Pool: s.Pool().Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}
 	for _, r := range o.Permanent().Merge(configured, nil, now) {
 		if len(overlay.Diff([]overlay.Running{r})) == 0 {
 			continue

@@ -37,42 +37,39 @@ const (
 // request finds the backends there, and never waits for a name to be looked up, nor is an answer that
 // was good thrown away because the next look-up fails. Any other source is asked for each attempt.
 type dynamicSource struct {
-	h      *Handler
-	raw    json.RawMessage             // the config of the source
-	source reverseproxy.UpstreamSource // nil if it is polled
-	polled []*polledSource             // that the source consists of; nil if it is not polled
+	service *Service
+	raw     json.RawMessage             // the config of the source
+	source  reverseproxy.UpstreamSource // nil if it is polled
+	polled  []*polledSource             // that the source consists of; nil if it is not polled
 
-	current    atomic.Pointer[memberSet] // of a polled source; nil until it has answered, and while the config's backends stand in for it
-	empty      atomic.Bool               // it has answered that there are no backends, and the config's stand in for it
-	publishing sync.Mutex                // guards the replacement of what is above, the answers of polled, and answered
-	answered   bool                      // one of polled has ever answered
-	changed    chan struct{}             // closed when another set is current; guarded by publishing
-	hurry      chan struct{}             // asks the poller to have names looked up anew
-	turn       atomic.Uint64             // how often a polled source has been asked
-	asking     sync.Mutex                // held while a polled source is asked
-	lastErr    error                     // of the last turn; guarded by asking
-	failing    atomic.Bool               // the last answer of one that is not polled was an error
+	current    atomic.Pointer[Set] // of a polled source; nil until it has answered, and while the config's backends stand in for it
+	empty      atomic.Bool         // it has answered that there are no backends, and the config's stand in for it
+	publishing sync.Mutex          // guards the replacement of what is above, the answers of polled, and answered
+	answered   bool                // one of polled has ever answered
+	changed    chan struct{}       // closed when another set is current; guarded by publishing
+	hurry      chan struct{}       // asks the poller to have names looked up anew
+	turn       atomic.Uint64       // how often a polled source has been asked
+	asking     sync.Mutex          // held while a polled source is asked
+	lastErr    error               // of the last turn; guarded by asking
+	failing    atomic.Bool         // the last answer of one that is not polled was an error
 
 	sets memberSets
 }
 
-// loadDynamicSource loads the dynamic source, if there is one. Reverse_proxy would
-// ask it at every attempt and go through a global lock for every backend it names.
-func (h *Handler) loadDynamicSource(ctx caddy.Context) error {
-	if h.words.Dynamic == nil {
-		return nil
-	}
-	d := &dynamicSource{h: h, raw: h.words.Dynamic, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
+// LoadSource loads the dynamic source of that config.
+func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
+	d := &dynamicSource{service: s, raw: raw, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
+	d.sets.service = s
 	var err error
-	if canPoll(d.raw) {
-		d.polled, err = loadPolled(ctx, d.raw)
+	if canPoll(raw) {
+		d.polled, err = loadPolled(ctx, raw)
 	} else {
-		d.source, err = loadSource(ctx, d.raw)
+		d.source, err = loadSource(ctx, raw)
 	}
 	if err != nil {
 		return fmt.Errorf("dynamic_upstreams: %w", err)
 	}
-	h.dynamic = d
+	s.dynamic = d
 	return nil
 }
 
@@ -98,7 +95,7 @@ func (d *dynamicSource) isPolled() bool { return d.source == nil }
 var errNoNames = errors.New("dynamic source names no backends")
 
 // members returns the backends for r; retry tells that an attempt on one of them has failed.
-func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error) {
+func (d *dynamicSource) members(r *http.Request, retry bool) (*Set, error) {
 	if d.isPolled() {
 		if set := d.current.Load(); set != nil {
 			if retry {
@@ -120,19 +117,27 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*memberSet, error)
 	if err != nil {
 		return nil, fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
-	return d.sets.of(d.h, upstreams), nil
+	return d.sets.of(upstreams), nil
 }
 
-// other returns what is closed when a polled source names other backends than those of set, or tells that it does already. It may be
-// asked of a nil source.
-func (d *dynamicSource) other(set *memberSet) (changed <-chan struct{}, already bool) {
+// closed is closed.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// other returns what is closed when a polled source names other backends than those of set. It may be asked of a nil source.
+func (d *dynamicSource) other(set *Set) <-chan struct{} {
 	if d == nil || !d.isPolled() {
-		return nil, false
+		return nil
 	}
 	d.publishing.Lock()
 	defer d.publishing.Unlock()
-	current := d.current.Load()
-	return d.changed, current != nil && current != set
+	if current := d.current.Load(); current != nil && current != set {
+		return closed
+	}
+	return d.changed
 }
 
 // config returns the backends that the source names: in its latest answer, or, if answers depend on requests, in all that are
@@ -145,7 +150,7 @@ func (d *dynamicSource) config() []overlay.Backend {
 }
 
 // latest is the set of the latest answer, nil if there was none.
-func (d *dynamicSource) latest() *memberSet {
+func (d *dynamicSource) latest() *Set {
 	if d.isPolled() {
 		return d.current.Load()
 	}
@@ -184,7 +189,7 @@ func (d *dynamicSource) hurryUp() {
 
 // refresh asks a polled source and makes its answer the current one. With anew the source is made to forget
 // what it has cached.
-func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*memberSet, error) {
+func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*Set, error) {
 	turn := d.turn.Load()
 	d.asking.Lock()
 	defer d.asking.Unlock()
@@ -237,7 +242,7 @@ func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) 
 func (d *dynamicSource) take(s *polledSource, list []*reverseproxy.Upstream, err error, now time.Time) bool {
 	before, had := s.state, len(s.list) > 0 // which only the one who asks changes
 	d.publishing.Lock()
-	s.answers.take(list, err, d.h.negativeTTL(), now)
+	s.answers.take(list, err, d.service.negativeTTL(), now)
 	d.publishing.Unlock()
 	d.noteState(s, before, had, err)
 	return s.known
@@ -251,10 +256,10 @@ func (d *dynamicSource) publish() {
 	events := d.compose()
 	changed := d.current.Load() != before
 	d.publishing.Unlock()
-	d.h.pool.Report(events)
+	d.service.pool.Report(events)
 	if changed {
-		d.h.pool.Wake()
-		d.h.manager.Renamed()
+		d.service.pool.Wake()
+		d.service.manager.Renamed()
 	}
 }
 
@@ -268,17 +273,17 @@ func (d *dynamicSource) edited() []pool.Event {
 	return d.compose()
 }
 
-// inherit takes over what another handler of the pool knows of the same source: a config that is loaded while the name server fails goes
+// inherit takes over what another load balancer of the pool knows of the same source: a config that is loaded while the name server fails goes
 // on with the backends of the one before.
 func (d *dynamicSource) inherit(others []manage.Group) {
 	at := slices.IndexFunc(others, func(g manage.Group) bool {
-		other, is := g.(group)
-		return is && other.h.dynamic != nil && bytes.Equal(other.h.dynamic.raw, d.raw)
+		other, is := g.(*Service)
+		return is && other.dynamic != nil && bytes.Equal(other.dynamic.raw, d.raw)
 	})
 	if at < 0 || !d.isPolled() {
 		return
 	}
-	from := others[at].(group).h.dynamic
+	from := others[at].(*Service).dynamic
 	from.publishing.Lock()
 	defer from.publishing.Unlock()
 	for i, s := range from.polled {
@@ -293,9 +298,9 @@ func (d *dynamicSource) compose() []pool.Event {
 	for _, s := range d.polled {
 		list = append(list, s.list...)
 	}
-	set, events := d.sets.find(d.h, list)
-	d.h.watchingDynamic.follow(d.h, set)
-	standIn := len(list) == 0 && len(d.h.roster.backends) > 0
+	set, events := d.sets.find(list)
+	d.service.watchingDynamic.follow(set)
+	standIn := len(list) == 0 && len(d.service.roster.backends) > 0
 	d.empty.Store(standIn)
 	if standIn {
 		set = nil
@@ -311,7 +316,7 @@ func (d *dynamicSource) compose() []pool.Event {
 func (d *dynamicSource) reset(source reverseproxy.UpstreamSource, r *http.Request) {
 	if c, ok := source.(reverseproxy.CachingUpstreamSource); ok {
 		if err := c.ResetCache(r); err != nil {
-			d.h.logger.Error("failed clearing cache of dynamic upstreams", zap.String("pool", d.h.pool.Name()), zap.Error(err))
+			d.service.logger.Error("failed clearing cache of dynamic upstreams", zap.String("pool", d.service.pool.Name()), zap.Error(err))
 		}
 	}
 }
@@ -320,9 +325,9 @@ func (d *dynamicSource) reset(source reverseproxy.UpstreamSource, r *http.Reques
 func (d *dynamicSource) note(err error) {
 	if failing := err != nil; d.failing.Swap(failing) != failing {
 		if failing {
-			d.h.logger.Error("failed getting dynamic upstreams", zap.String("pool", d.h.pool.Name()), zap.Error(err))
+			d.service.logger.Error("failed getting dynamic upstreams", zap.String("pool", d.service.pool.Name()), zap.Error(err))
 		} else {
-			d.h.logger.Info("getting dynamic upstreams again", zap.String("pool", d.h.pool.Name()))
+			d.service.logger.Info("getting dynamic upstreams again", zap.String("pool", d.service.pool.Name()))
 		}
 	}
 }

@@ -18,11 +18,11 @@ import (
 const defaultNegativeTTL = 30 * time.Second
 
 // negativeTTL is the setting, or its default.
-func (h *Handler) negativeTTL() time.Duration {
-	if h.NegativeTTL == nil {
+func (s *Service) negativeTTL() time.Duration {
+	if s.settings.NegativeTTL == nil {
 		return defaultNegativeTTL
 	}
-	return time.Duration(*h.NegativeTTL)
+	return time.Duration(*s.settings.NegativeTTL)
 }
 
 // polledSource is one of the sources that a polled source consists of, and what it has answered. Caddy's own `multi` leaves out those
@@ -185,22 +185,22 @@ func (d *dynamicSource) noteState(s *polledSource, before answerState, had bool,
 	if s.state == before {
 		return
 	}
-	fields := []zap.Field{zap.String("pool", d.h.pool.Name()), zap.String("source", s.name)}
+	fields := []zap.Field{zap.String("pool", d.service.pool.Name()), zap.String("source", s.name)}
 	switch s.state {
 	case failing:
-		d.h.logger.Error("failed getting dynamic upstreams", append(fields, zap.Error(err))...)
+		d.service.logger.Error("failed getting dynamic upstreams", append(fields, zap.Error(err))...)
 	case absent:
-		d.h.logger.Warn("dynamic source names no backends; the last ones are kept for negative_ttl",
-			append(fields, zap.Duration("negative_ttl", d.h.negativeTTL()), zap.Error(err))...)
+		d.service.logger.Warn("dynamic source names no backends; the last ones are kept for negative_ttl",
+			append(fields, zap.Duration("negative_ttl", d.service.negativeTTL()), zap.Error(err))...)
 	case gone:
 		message := "dynamic source names no backends"
 		if had {
 			message = "dynamic source names no backends any more"
 		}
-		d.h.logger.Warn(message, append(fields, zap.Error(err))...)
+		d.service.logger.Warn(message, append(fields, zap.Error(err))...)
 	default:
 		if before != unasked {
-			d.h.logger.Info("getting dynamic upstreams again", fields...)
+			d.service.logger.Info("getting dynamic upstreams again", fields...)
 		}
 	}
 }

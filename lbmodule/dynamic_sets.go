@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"hash/maphash"
 	"slices"
@@ -20,9 +21,11 @@ import (
 // maxSets bounds the lists of backends that are remembered for a source whose answer depends on the request.
 const maxSets = 128
 
-// memberSets finds the memberSet of a list of upstreams that was seen before, so that the policy goes on where
+// memberSets finds the Set of a list of upstreams that was seen before, so that the policy goes on where
 // it was: a round robin that began anew at each request would send all of them to one backend.
 type memberSets struct {
+	service *Service
+
 	mu      sync.Mutex
 	known   []knownSet                    // the most recently used first
 	hosts   map[string]*reverseproxy.Host // by address; they hold what passive checks count
@@ -35,7 +38,7 @@ type knownSet struct {
 	list   []string // addresses, in the order of the source
 	roster *roster
 	edits  *manage.Edits // that went into the set
-	set    *memberSet
+	set    *Set
 	stops  []func() // end that members are tried that are dead
 }
 
@@ -50,14 +53,14 @@ func (k *knownSet) stop() {
 var listSeed = maphash.MakeSeed()
 
 // of returns the set of these upstreams.
-func (s *memberSets) of(h *Handler, upstreams []*reverseproxy.Upstream) *memberSet {
-	set, events := s.find(h, upstreams)
-	h.pool.Report(events)
+func (m *memberSets) of(upstreams []*reverseproxy.Upstream) *Set {
+	set, events := m.find(upstreams)
+	m.service.pool.Report(events)
 	return set
 }
 
 // find is of for those who hold a lock: it returns what there is to report.
-func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memberSet, []pool.Event) {
+func (m *memberSets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	var hash maphash.Hash
 	hash.SetSeed(listSeed)
 	for _, u := range upstreams {
@@ -66,71 +69,72 @@ func (s *memberSets) find(h *Handler, upstreams []*reverseproxy.Upstream) (*memb
 	}
 	sum := hash.Sum64()
 
-	edits := h.manager.Edits()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := slices.IndexFunc(s.known, func(k knownSet) bool {
+	s := m.service
+	edits := s.manager.Edits()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := slices.IndexFunc(m.known, func(k knownSet) bool {
 		return k.hash == sum && slices.EqualFunc(k.list, upstreams, func(a string, u *reverseproxy.Upstream) bool { return a == u.Dial })
 	})
 	if at >= 0 {
-		k := s.known[at]
-		copy(s.known[1:at+1], s.known[:at])
-		s.known[0] = k
+		k := m.known[at]
+		copy(m.known[1:at+1], m.known[:at])
+		m.known[0] = k
 		if k.edits == edits {
 			return k.set, nil
 		}
-		s.known = s.known[1:]
-		defer k.set.supersede(h)
+		m.known = m.known[1:]
+		defer k.set.supersede()
 		defer k.stop()
 	}
-	k := knownSet{hash: sum, roster: s.roster(h, upstreams), edits: edits}
+	k := knownSet{hash: sum, roster: m.roster(upstreams), edits: edits}
 	for _, u := range upstreams {
 		k.list = append(k.list, u.Dial)
 	}
 	var events []pool.Event
-	settings := h.poolSettings(h.dynamic.isPolled())
-	settings.Unnamed = !h.dynamic.isPolled()
-	k.set, events = newMemberSet(h.pool, h.assemble(k.roster), settings)
-	s.remember(h, k)
+	settings := s.viewSettings(s.dynamic.isPolled())
+	settings.Unnamed = !s.dynamic.isPolled()
+	k.set, events = s.newSet(s.assemble(k.roster), settings)
+	m.remember(k)
 	return k.set, events
 }
 
-// remember keeps k as the most recently used. The caller holds s.mu.
-func (s *memberSets) remember(h *Handler, k knownSet) {
-	if s.closed {
+// remember keeps k as the most recently used. The caller holds m.mu.
+func (m *memberSets) remember(k knownSet) {
+	if m.closed {
 		// The config is being unloaded; the request is served, nothing is remembered.
-		k.set.close(h)
+		k.set.close()
 		return
 	}
-	if s.watched {
-		k.stops = h.redial(k.set, false)
+	if m.watched {
+		k.stops = m.service.redial(k.set, false)
 	}
-	s.known = slices.Insert(s.known, 0, k)
-	if len(s.known) > maxSets {
-		s.known[maxSets].set.close(h)
-		s.known[maxSets].stop()
-		s.known = s.known[:maxSets:maxSets]
+	m.known = slices.Insert(m.known, 0, k)
+	if len(m.known) > maxSets {
+		m.known[maxSets].set.close()
+		m.known[maxSets].stop()
+		m.known = m.known[:maxSets:maxSets]
 	}
-	s.forgetHosts()
+	m.forgetHosts()
 }
 
 // latest is the set that was used last, nil if there is none.
-func (s *memberSets) latest() *memberSet {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.known) == 0 {
+func (m *memberSets) latest() *Set {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.known) == 0 {
 		return nil
 	}
-	return s.known[0].set
+	return m.known[0].set
 }
 
 // config returns the backends of the last n lists, as the source has named them.
-func (s *memberSets) config(n int) []overlay.Backend {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (m *memberSets) config(n int) []overlay.Backend {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var all []overlay.Backend
 	seen := make(map[string]bool)
-	for _, k := range s.known[:min(n, len(s.known))] {
+	for _, k := range m.known[:min(n, len(m.known))] {
 		for _, b := range k.roster.config() {
 			if !seen[b.Address] {
 				seen[b.Address] = true
@@ -142,79 +146,79 @@ func (s *memberSets) config(n int) []overlay.Backend {
 }
 
 // roster makes the list of these upstreams; one that is named twice gets both shares.
-func (s *memberSets) roster(h *Handler, upstreams []*reverseproxy.Upstream) *roster {
+func (m *memberSets) roster(upstreams []*reverseproxy.Upstream) *roster {
 	r := &roster{byAddress: make(map[string]int, len(upstreams))}
-	_, weights := policies.WeightsByPosition(h.policy)
+	_, weights := policies.WeightsByPosition(m.service.policy)
 	for position, u := range upstreams {
 		weight := policies.WeightAt(weights, position)
 		if i, twice := r.byAddress[u.Dial]; twice {
 			r.backends[i].Weight = min(r.backends[i].Weight+weight, balance.MaxWeight)
 			continue
 		}
-		limit := h.limit(u.MaxRequests)
+		limit := cmp.Or(u.MaxRequests, m.service.limit)
 		r.add(pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit},
-			&reverseproxy.Upstream{Host: s.host(u.Dial), Dial: u.Dial, MaxRequests: limit}, "")
+			&reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: limit}, "")
 	}
 	return r
 }
 
-func (s *memberSets) host(address string) *reverseproxy.Host {
-	host := s.hosts[address]
+func (m *memberSets) host(address string) *reverseproxy.Host {
+	host := m.hosts[address]
 	if host == nil {
-		if s.hosts == nil {
-			s.hosts = make(map[string]*reverseproxy.Host)
+		if m.hosts == nil {
+			m.hosts = make(map[string]*reverseproxy.Host)
 		}
 		host = new(reverseproxy.Host)
-		s.hosts[address] = host
+		m.hosts[address] = host
 	}
 	return host
 }
 
 // forgetHosts drops the hosts that no set knows any more.
-func (s *memberSets) forgetHosts() {
-	named := make(map[string]bool, len(s.hosts))
-	for _, k := range s.known {
+func (m *memberSets) forgetHosts() {
+	named := make(map[string]bool, len(m.hosts))
+	for _, k := range m.known {
 		for _, address := range k.list {
 			named[address] = true
 		}
 	}
-	for address := range s.hosts {
+	for address := range m.hosts {
 		if !named[address] {
-			delete(s.hosts, address)
+			delete(m.hosts, address)
 		}
 	}
 }
 
 // close gives up all sets, whose members are not tried any more.
-func (s *memberSets) close(h *Handler) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, k := range s.known {
-		k.set.close(h)
+func (m *memberSets) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range m.known {
+		k.set.close()
 	}
-	s.known, s.closed = nil, true
+	m.known, m.closed = nil, true
 }
 
 // watch has the members of all sets tried when they are dead.
-func (s *memberSets) watch(h *Handler) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.watched = true
-	for i := range s.known {
-		k := &s.known[i]
+func (m *memberSets) watch() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watched = true
+	for i := range m.known {
+		k := &m.known[i]
 		k.stop()
-		k.stops = h.redial(k.set, false)
+		k.stops = m.service.redial(k.set, false)
 	}
 }
 
 // stop ends what watch began, but for the sets that requests wait with.
-func (s *memberSets) stop(h *Handler) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.watched = false
-	for i := range s.known {
-		k := &s.known[i]
-		k.set.stop(h)
+func (m *memberSets) stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watched = false
+	for i := range m.known {
+		k := &m.known[i]
+		k.set.stop()
 		k.stop()
 	}
 }

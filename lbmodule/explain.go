@@ -45,26 +45,26 @@ type liveView struct {
 	Attempts int       `json:"attempts"`
 }
 
-// showLive shows requests that are being served.
-func (h *Handler) showLive(all []pool.LiveView) []liveView {
+// showLive shows requests that are being served, with the names that backends have.
+func showLive(all []pool.LiveView, nameOf func(address string) string) []liveView {
 	shown := make([]liveView, len(all))
 	for i, r := range all {
 		shown[i] = liveView{ID: r.ID, Since: r.Since, Attempts: r.Attempts}
 		if r.Address != "" {
-			shown[i].Backend = h.manager.Name(r.Address)
+			shown[i].Backend = nameOf(r.Address)
 		}
 	}
 	return shown
 }
 
 // explainSet says of each backend of a set whether a request that has been at those addresses may go there.
-func (h *Handler) explainSet(set *memberSet, tried []string) explanation {
-	x := explanation{Pool: h.pool.Name(), Policy: policies.Name(h.policy), Candidates: []candidate{}}
-	snapshot := set.view.Snapshot()
+func explainSet(s *Service, set *Set, tried []string) explanation {
+	x := explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []candidate{}}
+	snapshot := set.View().Snapshot()
 	avoided := avoidances(snapshot.Avoided(time.Now()))
-	for i := range set.view.Len() {
-		b, m := set.view.Backend(i), set.view.Member(i)
-		c := candidate{Backend: h.manager.Name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
+	for i := range set.View().Len() {
+		b, m := set.View().Backend(i), set.View().Member(i)
+		c := candidate{Backend: s.Manager().Name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
 		switch {
 		case !snapshot.Has(i):
 			c.Reason = whyOut(b, m.Vitals())
@@ -112,35 +112,35 @@ const maxLive = 20
 // explain explains where requests go: any request, with ?key= one that has this key (several for a policy with several), with
 // ?request= one that is being served.
 func (c *apiCall) explain() error {
-	set, _ := c.h.shown()
+	set, _ := c.s.Shown()
 	if set == nil {
-		return apiError(http.StatusConflict, "pool %s: it has no backends yet", c.h.pool.Name())
+		return apiError(http.StatusConflict, "pool %s: it has no backends yet", c.s.Pool().Name())
 	}
 	query := c.r.URL.Query()
 	var live *liveView
 	var tried []string
 	if id := query.Get("request"); id != "" {
-		found := c.h.pool.Live.List(1, id)
+		found := c.s.Pool().Live.List(1, id)
 		if len(found) == 0 {
 			return apiError(http.StatusNotFound, "request %s: there is none with that id any more", id)
 		}
-		live, tried = &c.h.showLive(found)[0], found[0].Tried
+		live, tried = &showLive(found, c.s.Manager().Name)[0], found[0].Tried
 	}
-	x := c.h.explainSet(set, tried)
+	x := explainSet(c.s, set, tried)
 	x.Request = live
 	switch keys := query["key"]; {
 	case live != nil:
 		x.Chosen = live.Backend
 	case len(keys) > 0:
 		x.Key = &keys[0]
-		if policy := c.h.keyed; policy != nil {
-			// Who is full leaves it to another.
-			if i := set.view.Snapshot().Home(policy.KeyOf(keys)); i >= 0 && x.Candidates[i].In {
+		if policy, ok := c.s.Policy().(policies.Keyed); ok {
+			// A full backend passes the request on.
+			if i := set.View().Snapshot().Home(policy.KeyOf(keys)); i >= 0 && x.Candidates[i].In {
 				x.Chosen = x.Candidates[i].Backend
 			}
 		}
 	default:
-		x.Live = c.h.showLive(c.h.pool.Live.List(maxLive, ""))
+		x.Live = showLive(c.s.Pool().Live.List(maxLive, ""), c.s.Manager().Name)
 	}
 	return caddyapp.WriteJSON(c.w, x)
 }
@@ -155,9 +155,9 @@ func (q *request) explain(w http.ResponseWriter) {
 	}
 	tried := make([]string, 0, len(q.tried))
 	for _, i := range q.tried {
-		tried = append(tried, q.set.view.Backend(i).Address)
+		tried = append(tried, q.set.View().Backend(i).Address)
 	}
-	x := q.h.explainSet(q.set, tried)
+	x := explainSet(q.h.service, q.set, tried)
 	x.Chosen = q.h.manager.Name(q.upstream.Dial)
 	if n := len(x.Candidates); n > maxExplained {
 		x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained

@@ -44,11 +44,11 @@ func TestExplain(t *testing.T) {
 		{"address": "zero:1", "weight": 0}, {"address": "gone:1"}, {"address": "drain:1"}, {"address": "maint:1"}, {"address": "tried:1"}]}`)
 	asks(t, "PATCH", webPath+"/backends/drain:1", `{"state": "drain"}`)
 	asks(t, "PATCH", webPath+"/backends/maint:1", `{"state": "maintenance"}`)
-	set := h.static.Load()
-	full, _ := set.view.AcquireMember(1)
+	set := h.set()
+	full, _ := set.View().AcquireMember(1)
 	defer full.Release()
 	for range 5 {
-		l, _ := set.view.AcquireMember(4)
+		l, _ := set.View().AcquireMember(4)
 		l.Judge(pool.Verdict{Outcome: pool.Failure, Refused: true}, time.Now())
 		l.Release()
 	}
@@ -175,15 +175,15 @@ func TestDrainTimeoutSettings(t *testing.T) {
 	// What is served last is what the API shows.
 	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}], "drain_timeout": "1ms"}`)
 	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`)
-	eventually(t, "the drain to end", func() bool { return h.static.Load().view.Backend(0).State == pool.Drained })
+	eventually(t, "the drain to end", func() bool { return h.set().View().Backend(0).State == pool.Drained })
 	h = newConfig(t).serve(`{"name": "web2", "upstreams": [{"dial": "a:1"}]}`)
 	asks(t, "PATCH", "/load_balancer/pools/web2/backends/a:1", `{"state": "drain"}`)
-	if got := h.static.Load().view.Backend(0).State; got != pool.Draining {
+	if got := h.set().View().Backend(0).State; got != pool.Draining {
 		t.Errorf("state %v: sessions may stay by default", got)
 	}
 	h = newConfig(t).serve(`{"name": "web3", "upstreams": [{"dial": "a:1"}], "drain_sticky": {"disabled": true}}`)
 	asks(t, "PATCH", "/load_balancer/pools/web3/backends/a:1", `{"state": "drain"}`)
-	if got := h.static.Load().view.Backend(0).State; got != pool.Drained {
+	if got := h.set().View().Backend(0).State; got != pool.Drained {
 		t.Errorf("state %v with drain_sticky off", got)
 	}
 }
@@ -236,7 +236,7 @@ func TestEditsOfPerRequestSource(t *testing.T) {
 func TestDynamicEdits(t *testing.T) {
 	c := newConfig(t)
 	h := c.serve(`{"name": "web", "dynamic_upstreams": {"source": "multi", "sources": []}}`)
-	eventually(t, "the source to answer", func() bool { return h.dynamic.current.Load() != nil })
+	eventually(t, "the source to answer", func() bool { return h.service.dynamic.current.Load() != nil })
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated, `"source":"api"`)
 	q := &request{h: h}
 	if u := q.next(newRequest(t), httptest.NewRecorder()); u.Dial != "c:1" {

@@ -7,8 +7,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -69,6 +69,7 @@ type Handler struct {
 	pool          *pool.Pool
 	manager       *manage.Manager // of pool
 	words         stock.Words     // what is said in reverse_proxy's words
+	service       *Service
 	policy        reverseproxy.Selector
 	keyed         policies.Keyed         // policy, if it goes by keys
 	sessions      policies.SessionPolicy // policy, if it goes by sessions
@@ -80,15 +81,7 @@ type Handler struct {
 	hold          time.Duration  // how old an outage of all may be for requests to wait; 0 if they never do
 	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
 	failureStatus statusSet      // answers that are failures
-	probing       *probing       // of active; nil for none
 	warnings      []string       // about settings that work but hurt
-	roster        *roster        // upstreams and backends, as the config has them
-	dynamic       *dynamicSource // nil without dynamic_upstreams
-
-	// What roster has become by edits; nil when there are none and will be none: a dynamic source names them.
-	static atomic.Pointer[memberSet]
-
-	watchingStatic, watchingDynamic watching
 
 	stock stock.Handler // reverse_proxy's part
 	front *front.Front
@@ -120,7 +113,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.loadHealthChecks()
-	roster, err := h.makeRoster()
+	roster, err := newRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)
 	if err != nil {
 		return err
 	}
@@ -128,26 +121,26 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
 	}
-	if err := h.setWeights(roster); err != nil {
+	if err := roster.setWeights(h.policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
 	if h.manager, err = h.app.join(h.Name, h.derivedName(&h.words), settings); err != nil {
 		return err
 	}
-	h.pool, h.roster = h.manager.Pool(), roster
-	h.app.add(h)
+	h.pool = h.manager.Pool()
 	h.warn(roster)
-	if err := h.loadDynamicSource(ctx); err != nil {
-		return err
+	h.service = NewService(ServiceOptions{
+		Owner: h.app, Manager: h.manager, Logger: h.logger, Roster: roster, Policy: h.policy, Settings: &h.Settings,
+		Check: h.active, Passive: h.passive.settings, Limit: h.words.MaxRequests, Warnings: h.warnings,
+	})
+	h.app.add(h.service)
+	if h.words.Dynamic != nil {
+		// reverse_proxy would ask it at every attempt, and go through a global lock for every backend that it names.
+		if err := h.service.LoadSource(ctx, h.words.Dynamic); err != nil {
+			return err
+		}
 	}
-	if err := h.provisionStock(ctx); err != nil {
-		return err
-	}
-	if h.dynamic != nil {
-		h.dynamic.inherit(h.manager.Groups())
-	}
-	h.manager.Attach(group{h})
-	return nil
+	return h.provisionStock(ctx, roster)
 }
 
 // loadHealthChecks takes the health checks of reverse_proxy's words, where there are any, and ours.
@@ -160,28 +153,9 @@ func (h *Handler) loadHealthChecks() {
 	h.passive = h.loadPassive()
 }
 
-// start begins what a handler does beside serving requests.
-func (h *Handler) start() {
-	h.watchingStatic.start(h)
-	h.watchingDynamic.start(h)
-	if h.dynamic != nil && !h.dynamic.isPolled() {
-		h.dynamic.sets.watch(h)
-	}
-}
-
-// stop ends what start began.
-func (h *Handler) stop() {
-	h.static.Load().stop(h)
-	if h.dynamic != nil {
-		h.dynamic.sets.stop(h)
-	}
-	h.watchingStatic.stop()
-	h.watchingDynamic.stop()
-}
-
-// provisionStock sets up what we take of reverse_proxy.
-func (h *Handler) provisionStock(ctx caddy.Context) error {
-	if err := h.stock.Provision(ctx, &h.Handler, h.roster.upstreams); err != nil {
+// provisionStock sets up what we take of reverse_proxy, and brings the backends into the pool.
+func (h *Handler) provisionStock(ctx caddy.Context, roster *roster) error {
+	if err := h.stock.Provision(ctx, &h.Handler, roster.upstreams); err != nil {
 		return err
 	}
 	if err := h.checkHedgeModules(); err != nil {
@@ -194,20 +168,13 @@ func (h *Handler) provisionStock(ctx caddy.Context) error {
 	transport.Shorten()
 	transport.HearOut()
 	h.front = front.New(&h.stock, h.logger)
-	return h.loadProbing(ctx, transport.Configured(), h.words.Transport)
+	return h.service.Open(ctx, &h.stock, h.words.Transport, h.retries.probeTimeout, h.retries.budget)
 }
 
 // Cleanup releases what Provision acquired, also when Provision failed half way.
 func (h *Handler) Cleanup() error {
-	h.stop()
-	if h.manager != nil {
-		h.manager.Detach(group{h})
-	}
-	if set := h.static.Load(); set != nil {
-		set.close(h)
-	}
-	if h.dynamic != nil {
-		h.dynamic.sets.close(h)
+	if h.service != nil {
+		h.service.Close()
 	}
 	return h.stock.Cleanup()
 }
@@ -278,15 +245,7 @@ func (q *request) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 // refusal tells why no request can be served now, when that is known without looking at the request and
 // waiting was not asked for: reverse_proxy may read a whole body before it asks for a backend.
 func (h *Handler) refusal() error {
-	if h.dynamic != nil || h.retries.stock.waits() {
-		return nil
-	}
-	set := h.static.Load()
-	if set == nil {
-		return pool.ErrNone
-	}
-	snapshot := set.view.Snapshot()
-	if gone := snapshot.Gone(); snapshot.Hopeless() && (gone.IsZero() || time.Since(gone) >= h.hold) {
+	if !h.retries.stock.waits() && h.service.Hopeless(h.hold) {
 		return pool.ErrNone
 	}
 	return nil
@@ -296,13 +255,60 @@ func (h *Handler) refusal() error {
 // changed, and at different moments, so that they do not return as a herd.
 func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	const most, spread = 30, 5 // seconds
-	after := 1
-	if set := h.static.Load(); set != nil {
-		next := set.view.NextProbe(time.Now())
-		after = min(max(int(math.Ceil(next.Seconds())), 1), most-spread)
-	}
+	next := h.service.NextProbe(time.Now())
+	after := min(max(int(math.Ceil(next.Seconds())), 1), most-spread)
 	w.Header().Set("Retry-After", strconv.Itoa(after+rand.IntN(spread)))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
+}
+
+// warn notes settings that work but hurt: in the log, and for the API.
+func (h *Handler) warn(r *roster) {
+	warn := func(text string, fields ...zap.Field) {
+		h.logger.Warn(text, append(fields, zap.String("pool", h.pool.Name()))...)
+		h.warnings = append(h.warnings, text)
+	}
+	weight, unequal := 0, false
+	for _, b := range r.backends {
+		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
+		weight = max(weight, b.Weight)
+	}
+	if len(r.backends) > 0 && weight == 0 {
+		warn("all weights are zero: no backend will be used")
+	}
+	if c := h.active; c != nil {
+		if c.Timeout >= c.Interval {
+			warn("health check timeout is not below its interval: a slow answer delays the next probe",
+				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
+		}
+		if len(r.backends) == 1 && h.words.Dynamic == nil {
+			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
+		}
+		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(r.backends, func(b pool.Backend) bool {
+			a, err := caddy.ParseNetworkAddress(b.Address)
+			return err == nil && stock.IsSocket(a.Network)
+		}) {
+			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
+		}
+		if h.words.Dynamic != nil && !canPoll(h.words.Dynamic) {
+			warn("backends of this dynamic source depend on the request and are not checked actively")
+		}
+	}
+	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
+		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
+		warn("queue without max_requests: no backend is ever full, so that no request waits")
+	}
+	if h.Hold != nil && h.words.TryDuration > 0 {
+		warn("hold is ignored: lb_try_duration says how long requests wait")
+	}
+	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
+		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
+	}
+	for _, text := range policies.Warnings(h.policy) {
+		warn(text)
+	}
+	if unequal && !policies.UsesWeights(h.policy) {
+		warn("the selection policy does not look at weights")
+	}
 }
 
 // Interface guards

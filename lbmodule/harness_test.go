@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -88,6 +89,17 @@ func (c *harness) mustLoad(settings string) *Handler {
 		c.t.Fatalf("%s: %v", settings, err)
 	}
 	return h
+}
+
+// set is the set of backends that the handler shows.
+func (h *Handler) set() *Set {
+	set, _ := h.service.Shown()
+	return set
+}
+
+// overview describes the handler's pool.
+func (h *Handler) overview() poolOverview {
+	return h.app.overviewOf(h.service, h.service.Running(time.Now()))
 }
 
 // app is the app that the handlers brought in.

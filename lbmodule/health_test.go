@@ -29,7 +29,7 @@ import (
 // observe has an active check of h find the backends at these positions as err says.
 func observe(h *Handler, err error, positions ...int) {
 	for _, i := range positions {
-		o := pool.Observer{Member: h.static.Load().view.Member(i), Thresholds: healthcheck.Thresholds{}}
+		o := pool.Observer{Member: h.set().View().Member(i), Thresholds: healthcheck.Thresholds{}}
 		o.Observe(healthcheck.Result{Time: time.Now(), Took: 3 * time.Millisecond, Code: 503, Err: err})
 	}
 }
@@ -73,10 +73,10 @@ func TestHealthCheckDefaults(t *testing.T) {
 	if !reflect.DeepEqual(*h.active, want) {
 		t.Errorf("defaults %+v, want %+v", *h.active, want)
 	}
-	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.active != nil || h.poolSettings(true).SlowStart != 10*time.Second {
-		t.Errorf("without settings: check %v, slow start %v", h.active, h.poolSettings(true).SlowStart)
+	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.active != nil || h.service.viewSettings(true).SlowStart != 10*time.Second {
+		t.Errorf("without settings: check %v, slow start %v", h.active, h.service.viewSettings(true).SlowStart)
 	}
-	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "slow_start": {"disabled": true}}`); h.poolSettings(true).SlowStart != 0 {
+	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "slow_start": {"disabled": true}}`); h.service.viewSettings(true).SlowStart != 0 {
 		t.Error("slow start is on though disabled")
 	}
 }
@@ -87,7 +87,7 @@ func TestCheckKeys(t *testing.T) {
 	key := func(settings, address string) string {
 		t.Helper()
 		h := c.mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], ` + settings + `}`)
-		check, err := h.probing.of(address)
+		check, err := h.service.probing.of(address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +274,7 @@ func TestSlowStartWithStockPolicy(t *testing.T) {
 	got := 0
 	const requests, share = 3000, 0.1 / 3 // it is chosen by a third, and let pass by a tenth
 	for range requests {
-		c, err := h.static.Load().acquire(reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
+		c, err := acquireIn(h.set(), reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -169,7 +169,7 @@ type hedgeCopy struct {
 	q           *request
 	transport   http.RoundTripper
 	cancelFirst context.CancelCauseFunc
-	set         *memberSet
+	set         *Set
 	first       int // position in set of the backend of the first attempt
 	original    *http.Request
 	url         url.URL
@@ -301,17 +301,18 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 	if c.winner != undecided || c.original.Context().Err() != nil || h.pool.QueueLength() > 0 {
 		return nil, false
 	}
+	superseded, _ := c.set.Superseded()
 	select {
-	case <-c.set.superseded: // who was there may have been taken out
+	case <-superseded: // who was there may have been taken out
 		return nil, false
 	default:
 	}
-	lease, err := c.set.view.AcquireFor(c.q.key, []int{c.first}, false)
+	lease, err := c.set.View().AcquireFor(c.q.key, []int{c.first}, false)
 	if err != nil {
 		return nil, false
 	}
-	c.choice = choice{c.set.upstreams[lease.Index()], lease}
-	c.target = c.set.targetOf(&h.stock, c.choice)
+	c.choice = choice{c.set.Upstream(lease.Index()), lease}
+	c.target = c.set.Target(lease.Index())
 	if lease.Index() == c.first || !c.target.Fixed() || !h.pool.SpendHedge(h.Hedge.MaxExtra, h.retries.budget, now) {
 		c.choice.lease.Abandon()
 		return nil, false

@@ -33,7 +33,7 @@ func (q *request) await(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	snapshot := q.set.view.Snapshot()
+	snapshot := q.set.View().Snapshot()
 	nobody := errors.Is(err, pool.ErrNone) || errors.Is(err, pool.ErrHeld)
 	if nobody && len(snapshot.Eligible()) > 0 && !q.h.circuitBroken() {
 		return true
@@ -78,7 +78,7 @@ func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool 
 		defer q.h.pool.EndHold()
 	}
 	q.stay()
-	q.set.view.Look(interval, time.Now())
+	q.set.View().Look(interval, time.Now())
 	if q.sleep(ctx, snapshot, d) {
 		return true
 	}
@@ -89,16 +89,13 @@ func (q *request) awaitStock(ctx context.Context, snapshot *pool.Snapshot) bool 
 // sleep waits until there is another snapshot. It returns false when d is over before, or the client is gone.
 func (q *request) sleep(ctx context.Context, snapshot *pool.Snapshot, d time.Duration) bool {
 	defer func(start time.Time) { q.queued += time.Since(start) }(time.Now())
-	changed, already := q.h.dynamic.other(q.set)
-	if already {
-		return true
-	}
+	superseded, changed := q.set.Superseded()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-snapshot.Replaced():
 		return true
-	case <-q.set.superseded:
+	case <-superseded:
 		return true
 	case <-changed:
 		return true
@@ -116,7 +113,7 @@ func (q *request) goneSince(snapshot *pool.Snapshot, err error) time.Time {
 	case errors.Is(err, pool.ErrNone):
 		return snapshot.Gone()
 	case errors.Is(err, errSessionGone) && q.session.member >= 0:
-		return q.set.view.Member(q.session.member).Died()
+		return q.set.View().Member(q.session.member).Died()
 	default:
 		return time.Time{}
 	}
@@ -133,14 +130,14 @@ func (q *request) holdOn(ctx context.Context, snapshot *pool.Snapshot, since tim
 	q.holds++
 	woken := false
 	if early := left - lastLook; early > 0 {
-		if d := q.h.dynamic; d != nil && !d.isPolled() && early > maxHeld {
+		if q.h.service.Quiet() && early > maxHeld {
 			return q.sleep(ctx, snapshot, maxHeld) || ctx.Err() == nil // it may name others, and tells nobody
 		}
 		woken = q.sleep(ctx, snapshot, early)
 		left = lastLook
 	}
 	if !woken && ctx.Err() == nil {
-		q.set.view.Look(minPoll, time.Now())
+		q.set.View().Look(minPoll, time.Now())
 		woken = q.sleep(ctx, snapshot, left)
 	}
 	q.patience = time.Now().Add(q.h.hold)
@@ -162,7 +159,7 @@ func (q *request) holdOut(r *http.Request) bool {
 	}
 	q.lease.Release()
 	now := time.Now()
-	q.set.view.Lose(q.tried, now)
+	q.set.View().Lose(q.tried, now)
 	q.unsent++
 	q.patience = now.Add(q.h.hold)
 	holds := q.holds
@@ -185,5 +182,23 @@ func (q *request) others() bool {
 	if q.h.strict() && q.session.bound {
 		return false
 	}
-	return q.set.view.Snapshot().Others(q.tried)
+	return q.set.View().Snapshot().Others(q.tried)
+}
+
+// stay keeps the request's set alive until leave is called: when the request has an answer, or is to have none.
+func (q *request) stay() {
+	if q.stays == q.set {
+		return
+	}
+	q.set.Stay() // before it leaves another: what they share is to be tried without a gap
+	q.leave()
+	q.stays = q.set
+}
+
+// leave ends what stay began.
+func (q *request) leave() {
+	if q.stays != nil {
+		q.stays.Leave()
+		q.stays = nil
+	}
 }

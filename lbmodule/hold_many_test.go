@@ -72,7 +72,7 @@ func TestHoldBesideQueue(t *testing.T) {
 		statuses <- status
 	}
 	go ask()
-	eventually(t, "it to find that the backend is gone", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	eventually(t, "it to find that the backend is gone", func() bool { return h.set().View().Member(0).Vitals().Dead })
 	for range requests - 1 {
 		go ask()
 	}
@@ -113,7 +113,7 @@ func TestTryDurationForASlot(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "try-slot", "load_balancing": {"try_duration": "1m", "try_interval": "10ms"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
 	g := gated(t, h)
 	g.open.Store(true)
-	l, ok := h.static.Load().view.AcquireMember(0)
+	l, ok := h.set().View().AcquireMember(0)
 	if !ok {
 		t.Fatal("no slot")
 	}
@@ -136,7 +136,7 @@ func TestTryDurationForASlot(t *testing.T) {
 		status <- res.StatusCode
 	}()
 	eventually(t, "it to wait", func() bool {
-		l := &h.static.Load().lifetime
+		l := &h.set().lifetime
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.waiting == 1

@@ -29,7 +29,7 @@ type gate struct {
 func gated(t *testing.T, h *Handler) *gate {
 	t.Helper()
 	g := new(gate)
-	view := h.static.Load().view
+	view := h.set().View()
 	for i := range view.Len() {
 		t.Cleanup(view.Member(i).Redial(func(context.Context) error {
 			g.dialed.Add(1)
@@ -201,7 +201,7 @@ func TestHoldIsBounded(t *testing.T) {
 		defer close(left)
 		g.serve(h, r.WithContext(ctx))
 	}()
-	eventually(t, "it to wait", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	eventually(t, "it to wait", func() bool { return h.set().View().Member(0).Vitals().Dead })
 	if err := h.refusal(); err != nil {
 		t.Errorf("requests are refused before they could wait: %v", err)
 	}
@@ -233,7 +233,7 @@ func TestHoldThenFull(t *testing.T) {
 		results <- status
 	}
 	go ask()
-	eventually(t, "it to find that the backend is gone", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	eventually(t, "it to find that the backend is gone", func() bool { return h.set().View().Member(0).Vitals().Dead })
 	for range 9 {
 		go ask()
 	}
@@ -259,7 +259,7 @@ func TestHoldIsForOutagesOnly(t *testing.T) {
 		"full":     `{"address": "a:1", "max_requests": 1}`,
 	} {
 		h := newConfig(t).mustLoad(`{"name": "hold-` + strings.ReplaceAll(name, " ", "-") + `", "backends": [` + backends + `]}`)
-		if l, ok := h.static.Load().view.AcquireMember(0); ok {
+		if l, ok := h.set().View().AcquireMember(0); ok {
 			defer l.Release()
 		}
 		if status, _, took := new(gate).serve(h, newRequest(t)); status != http.StatusServiceUnavailable || took > time.Second {
@@ -382,7 +382,7 @@ func TestHoldOverReload(t *testing.T) {
 		s, _, _ := g.serve(h, newRequest(t))
 		status <- s
 	}()
-	eventually(t, "the request to wait", func() bool { return h.static.Load().view.Member(0).Vitals().Dead })
+	eventually(t, "the request to wait", func() bool { return h.set().View().Member(0).Vitals().Dead })
 	next := newConfig(t).mustLoad(settings)
 	again := gated(t, next)
 	before.cancel()

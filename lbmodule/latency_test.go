@@ -154,7 +154,7 @@ func TestLearnOfCopies(t *testing.T) {
 				}
 				synctest.Wait()
 				q.end()
-				for k, m := range []*pool.Member{h.static.Load().view.Member(0), h.static.Load().view.Member(1)} {
+				for k, m := range []*pool.Member{h.set().View().Member(0), h.set().View().Member(1)} {
 					got, want := m.Latency().Estimate(), test.want[k]*time.Millisecond
 					if got < want-20*time.Millisecond || got > want+20*time.Millisecond {
 						t.Errorf("%s: expected in %v, want about %v", m.Address(), got, want)
@@ -256,7 +256,7 @@ func TestHedgeToldNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		members := make([]balance.Member, 2)
 		for i := range members {
-			l := h.static.Load().view.Member(i).Latency()
+			l := h.set().View().Member(i).Latency()
 			for range 100 {
 				l.Answered(10*time.Millisecond, time.Now())
 			}

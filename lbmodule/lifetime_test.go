@@ -12,7 +12,7 @@ import (
 
 // ends has the config end as Caddy has it: the app stops before the handler is cleaned up.
 func (c *harness) ends(h *Handler) {
-	h.stop()
+	h.service.Stop()
 	c.cancel()
 }
 
@@ -29,7 +29,7 @@ func TestLifetime(t *testing.T) {
 		}()
 		eventually(t, "it to wait", func() bool { return h.pool.Holding() == 1 })
 		c.ends(h)
-		if set := h.static.Load(); len(h.pool.Members()) != 1 || tried(set) != 1 {
+		if set := h.set(); len(h.pool.Members()) != 1 || tried(set) != 1 {
 			t.Errorf("while a request waits: %d members, of which %d are tried", len(h.pool.Members()), tried(set))
 		}
 		if s := <-status; s != http.StatusServiceUnavailable {
@@ -73,7 +73,7 @@ func TestLifetime(t *testing.T) {
 		c := newConfig(t)
 		h := c.mustLoad(`{"name": "lifetime-after", "hold": "300ms", "upstreams": [{"dial": "a:1"}]}`)
 		c.ends(h)
-		q := &request{h: h, set: h.static.Load()}
+		q := &request{h: h, set: h.set()}
 		for range 2 {
 			q.stay()
 			if n := len(h.pool.Members()); n != 1 || tried(q.set) != 1 {
@@ -88,10 +88,10 @@ func TestLifetime(t *testing.T) {
 		c := newConfig(t)
 		h := c.mustLoad(`{"name": "lifetime-anew", "dynamic_upstreams": {"source": "a", "name": "{http.request.host}", "port": "1"}}`)
 		c.ends(h)
-		set, _ := newMemberSet(h.pool, assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}}, pool.Settings{Policy: balance.RoundRobin{}})
-		h.dynamic.sets.mu.Lock()
-		h.dynamic.sets.remember(h, knownSet{set: set})
-		h.dynamic.sets.mu.Unlock()
+		set, _ := h.service.newSet(assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}}, pool.Settings{Policy: balance.RoundRobin{}})
+		h.service.dynamic.sets.mu.Lock()
+		h.service.dynamic.sets.remember(knownSet{set: set})
+		h.service.dynamic.sets.mu.Unlock()
 		q := &request{h: h, set: set}
 		q.stay()
 		if n := len(h.pool.Members()); n != 1 || tried(set) != 1 {
@@ -103,7 +103,7 @@ func TestLifetime(t *testing.T) {
 }
 
 // tried is how many members of a set are tried for those who wait with it.
-func tried(s *memberSet) int {
+func tried(s *Set) int {
 	s.lifetime.mu.Lock()
 	defer s.lifetime.mu.Unlock()
 	return len(s.lifetime.stops)

@@ -151,8 +151,8 @@ func (m metrics) Collect(found chan<- prometheus.Metric) {
 	ok, failed := manage.Writes()
 	e.emit(stateWritesMetric, float64(ok), "ok")
 	e.emit(stateWritesMetric, float64(failed), "failed")
-	for _, p := range app.overview() {
-		e.pool(&p)
+	for _, s := range app.pools() {
+		e.service(s)
 	}
 }
 

@@ -1,7 +1,9 @@
 package lbmodule
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -22,39 +24,79 @@ var callsShownAlways = statusSet{grpc: 1<<codes.OK | 1<<codes.Unknown | 1<<codes
 // trendNames are the names of the pool's windows.
 var trendNames = [len(pool.TrendWindows)]string{"1m", "5m", "15m"}
 
-// pool sends the metrics of a pool and its backends.
-func (e emitter) pool(p *poolOverview) {
-	name := label(p.Name)
-	e.answers(p.pool, name)
+// service sends the metrics of a load balancer's pool and of its backends.
+func (e emitter) service(s *Service) {
+	now := time.Now()
+	p := s.Pool()
+	p.Look(now)
+	name := label(p.Name())
+	e.answers(p, name)
 	for reason := range pool.RetryReasons {
-		e.emit(retriesMetric, float64(p.retries[reason]), name, reason.String())
+		e.emit(retriesMetric, float64(p.Retries(reason)), name, reason.String())
 	}
-	e.emit(reboundMetric, float64(p.rebound), name)
-	e.emit(hedgesSentMetric, float64(p.retries[pool.RetryHedge]), name)
-	e.emit(hedgesWonMetric, float64(p.pool.HedgesWon()), name)
-	e.emit(budgetMetric, p.RetryBudget, name)
-	e.emit(queueMetric, float64(p.Queue), name)
-	e.emit(heldMetric, float64(p.pool.Holding()), name)
-	e.emit(backendsMetric, float64(p.total), name)
-	e.emit(usableMetric, float64(p.Usable), name)
-	e.emit(panicMetric, number(p.Panic), name)
-	e.emit(fairnessMetric, p.Fairness, name)
-	e.emit(utilizationMetric, p.Utilization, name)
-	for i, ratio := range p.pool.ErrorRatios() {
+	e.emit(reboundMetric, float64(p.Rebound()), name)
+	e.emit(hedgesSentMetric, float64(p.Retries(pool.RetryHedge)), name)
+	e.emit(hedgesWonMetric, float64(p.HedgesWon()), name)
+	e.emit(budgetMetric, s.RetryBudget(now), name)
+	e.emit(queueMetric, float64(p.QueueLength()), name)
+	e.emit(heldMetric, float64(p.Holding()), name)
+	for i, ratio := range p.ErrorRatios() {
 		e.emit(errorsMetric, ratio, name, trendNames[i])
 	}
-	e.histogram(queueSecondsMetric, p.pool.Queued.Distribution(), name)
-	// A name may be that of the rest, or once it is made UTF-8 another's: what would be told twice is told of the rest.
+	e.histogram(queueSecondsMetric, p.Queued.Distribution(), name)
+	set, _ := s.Shown()
+	if set == nil {
+		e.state(name, 0, 0, false, 1, 0)
+		e.rest(p, name, nil)
+		return
+	}
+	snapshot := set.View().Snapshot()
+	usable, total := snapshot.Usable()
+	e.state(name, usable, total, snapshot.Panicking(), set.View().Fairness(), set.View().Utilization())
+	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
+}
+
+// state sends how a pool is.
+func (e emitter) state(name string, usable, total int, panicking bool, fairness, utilization float64) {
+	e.emit(backendsMetric, float64(total), name)
+	e.emit(usableMetric, float64(usable), name)
+	e.emit(panicMetric, number(panicking), name)
+	e.emit(fairnessMetric, fairness, name)
+	e.emit(utilizationMetric, utilization, name)
+}
+
+// backends sends the metrics of the backends that are told apart, and returns which these are.
+func (e emitter) backends(s *Service, view *pool.View, snapshot *pool.Snapshot, name string) (told map[*pool.Member]bool) {
+	at := make(map[string]int)
+	for i := range view.Len() {
+		at[view.Backend(i).Address] = i
+	}
+	running := s.Running(time.Now())
+	slices.SortFunc(running, func(a, b overlay.Running) int { return strings.Compare(a.Name, b.Name) })
+	// Two backends can end up with the same label, when a name is made UTF-8 or is that of the rest: the second is counted with the rest.
 	taken := map[string]bool{otherBackends: true}
-	told := make(map[*pool.Member]bool, len(p.Backends))
-	for i := range p.Backends {
-		b := &p.Backends[i]
-		if backend := label(b.Name); b.member != nil && b.member.Named() && !taken[backend] {
-			taken[backend], told[b.member] = true, true
-			e.backend(b, name, backend)
+	told = make(map[*pool.Member]bool, len(running))
+	for i := range running {
+		position, is := at[running[i].Address]
+		if !is {
+			continue // it is not in use yet
+		}
+		m := view.Member(position)
+		if backend := label(running[i].Name); m.Named() && !taken[backend] {
+			taken[backend], told[m] = true, true
+			warmth := 1.0
+			effective := 0.0
+			if snapshot.Has(position) {
+				warmth = snapshot.Warmth(position)
+				effective = float64(view.Backend(position).Weight) * warmth
+			}
+			e.emit(weightMetric, effective, name, backend)
+			e.emit(slowStartMetric, warmth, name, backend)
+			e.emit(drainingMetric, number(running[i].State != overlay.Ready), name, backend)
+			e.member(m, name, backend)
 		}
 	}
-	e.rest(p, name, told)
+	return told
 }
 
 func (e emitter) answers(p *pool.Pool, name string) {
@@ -74,41 +116,32 @@ func (e emitter) answers(p *pool.Pool, name string) {
 	}
 }
 
-// backend sends the metrics of one backend.
-func (e emitter) backend(b *backendOverview, labels ...string) {
-	e.traffic(b.member.Traffic(), labels...)
-	e.picks(b.member.Picks(), labels...)
+// member sends what is known of a backend that is told apart.
+func (e emitter) member(m *pool.Member, labels ...string) {
+	e.traffic(m.Traffic(), labels...)
+	e.picks(m.Picks(), labels...)
+	vitals := m.Vitals()
 	for state := range breaker.States {
-		e.emit(breakerMetric, number(b.Breaker == state.String()), with(labels, state.String())...)
-		e.emit(transitionsMetric, float64(b.turned[state]), with(labels, state.String())...)
+		e.emit(breakerMetric, number(vitals.Breaker == state), with(labels, state.String())...)
+		e.emit(transitionsMetric, float64(vitals.Turned[state]), with(labels, state.String())...)
 	}
-	e.emit(inFlightMetric, float64(b.InFlight), labels...)
-	e.emit(healthyMetric, number(b.member.Vitals().Usable), labels...)
-	e.emit(weightMetric, b.EffectiveWeight, labels...)
-	e.emit(drainingMetric, number(b.State != string(overlay.Ready)), labels...)
-	warmth := 1.0
-	if b.SlowStart != nil {
-		warmth = *b.SlowStart
-	}
-	e.emit(slowStartMetric, warmth, labels...)
-	last := b.LastCheck
-	if last == nil {
-		last = new(lastCheck)
-	}
-	at := 0.0
+	e.emit(inFlightMetric, float64(m.InFlight()), labels...)
+	e.emit(healthyMetric, number(vitals.Usable), labels...)
+	last := vitals.Last
+	at, ok := 0.0, false
 	if !last.Time.IsZero() {
-		at = float64(last.Time.UnixMilli()) / 1000
+		at, ok = float64(last.Time.UnixMilli())/1000, last.OK()
 	}
-	e.emit(checkOKMetric, number(last.OK), labels...)
+	e.emit(checkOKMetric, number(ok), labels...)
 	e.emit(checkTimeMetric, at, labels...)
-	e.emit(checkTookMetric, last.Ms*float64(time.Millisecond)/float64(time.Second), labels...)
+	e.emit(checkTookMetric, last.Took.Seconds(), labels...)
 }
 
 // rest sends what is counted of those that are not told apart, if there are any: of counts the sums, of their health the
 // share that is fit.
-func (e emitter) rest(p *poolOverview, name string, told map[*pool.Member]bool) {
+func (e emitter) rest(p *pool.Pool, name string, told map[*pool.Member]bool) {
 	members, inFlight, healthy := 0, int64(0), 0
-	for _, m := range p.pool.Members() {
+	for _, m := range p.Members() {
 		if told[m] {
 			continue
 		}
@@ -118,8 +151,8 @@ func (e emitter) rest(p *poolOverview, name string, told map[*pool.Member]bool) 
 			healthy++
 		}
 	}
-	others := p.pool.Others()
-	counts, picks := others.Counts(), p.pool.OtherPicks()
+	others := p.Others()
+	counts, picks := others.Counts(), p.OtherPicks()
 	if members == 0 && counts == (pool.TrafficCounts{}) && picks == (pool.Picks{}) {
 		return
 	}

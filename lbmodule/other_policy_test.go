@@ -54,7 +54,7 @@ func TestOtherPolicy(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(`{"name": "other", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "load_balancing": {"selection_policy": {"policy": "other"}},
 		"hedge": {"percentile": 0.9, "max_extra": 0.1}}`)
-	view := h.static.Load().view
+	view := h.set().View()
 	if a, b := view.Backend(0).Weight, view.Backend(1).Weight; a != 3 || b != 1 {
 		t.Errorf("weights %d and %d, want 3 and 1", a, b)
 	}

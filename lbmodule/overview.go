@@ -9,7 +9,6 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
-	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -25,14 +24,9 @@ type poolOverview struct {
 
 	// RetryBudget is how many retries the pool could spend now.
 	RetryBudget float64 `json:"retry_budget"`
-	retries     [pool.RetryReasons]uint64
-	rebound     uint64 // sessions
 
 	Fairness    float64 `json:"fairness"`    // of 0 to 1: how evenly the last minute's requests were spread, by weight
 	Utilization float64 `json:"utilization"` // of 0 to 1: share of the slots of max_requests that are taken
-
-	pool  *pool.Pool
-	total int // backends that have a weight
 
 	Warnings []string          `json:"warnings"` // settings that work but hurt
 	Backends []backendOverview `json:"backends"` // sorted by name
@@ -68,10 +62,6 @@ type backendOverview struct {
 	Persisted *bool          `json:"persisted,omitempty"`
 
 	trafficOverview
-
-	member *pool.Member // nil while the backend is not in use yet
-
-	turned [breaker.States]uint64 // how often the breaker went into each state
 }
 
 // mark is who did something, why, when, and for how long.
@@ -102,74 +92,60 @@ type lastCheck struct {
 
 // overview describes the pools of a's config, sorted by name.
 func (a *App) overview() []poolOverview {
-	a.mu.Lock()
-	handlers := slices.Clone(a.handlers)
-	a.mu.Unlock()
 	all := []poolOverview{}
-	for _, h := range handlers {
-		// Handlers that share a pool show the same.
-		if slices.ContainsFunc(all, func(p poolOverview) bool { return p.Name == h.pool.Name() }) {
-			continue
-		}
-		all = append(all, h.overview())
+	for _, s := range a.pools() {
+		all = append(all, a.overviewOf(s, s.Running(time.Now())))
 	}
-	slices.SortFunc(all, func(a, b poolOverview) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
-// shown returns the set of backends that the handler shows, nil if there is none, and whether a dynamic source has named them.
-func (h *Handler) shown() (set *memberSet, dynamic bool) {
-	set = h.static.Load()
-	if h.dynamic == nil {
-		return set, false
+// pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
+func (a *App) pools() (all []*Service) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.services {
+		if !slices.ContainsFunc(all, func(other *Service) bool { return other.Pool() == s.Pool() }) {
+			all = append(all, s)
+		}
 	}
-	if current := h.dynamic.latest(); current != nil || set == nil {
-		return current, true
-	}
-	return set, false
+	slices.SortFunc(all, func(a, b *Service) int { return strings.Compare(a.Pool().Name(), b.Pool().Name()) })
+	return all
 }
 
-func (h *Handler) overview() poolOverview {
-	return h.overviewOf(h.running(time.Now()))
+// overviewOf is [overviewOf] with the warnings of a's config.
+func (a *App) overviewOf(s *Service, running []overlay.Running) poolOverview {
+	a.mu.Lock()
+	warnings := slices.Clone(a.warnings)
+	a.mu.Unlock()
+	return overviewOf(s, running, warnings)
 }
 
-// allWarnings are those of the handler, and those of its config.
-func (h *Handler) allWarnings() []string {
-	h.app.mu.Lock()
-	defer h.app.mu.Unlock()
-	return slices.Concat([]string{}, h.warnings, h.app.warnings)
-}
-
-// overviewOf is the overview with the settings that these backends have; all else is as it is now.
-func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
+// overviewOf describes a pool with the settings that these backends have; all else is as it is now. warnings come after those of s.
+func overviewOf(s *Service, running []overlay.Running, warnings []string) poolOverview {
 	now := time.Now()
-	h.pool.Look(now)
+	p := s.Pool()
+	p.Look(now)
 	o := poolOverview{
-		pool: h.pool, Fairness: 1, Name: h.pool.Name(), Policy: policies.Name(h.policy), Queue: h.pool.QueueLength(), RetryBudget: h.pool.RetryBudget(h.retries.budget, now),
-		Warnings: h.allWarnings(), Backends: []backendOverview{},
+		Fairness: 1, Name: p.Name(), Policy: s.PolicyName(), State: "down", Queue: p.QueueLength(), RetryBudget: s.RetryBudget(now),
+		Warnings: slices.Concat([]string{}, s.Warnings(), warnings), Backends: []backendOverview{},
 	}
-	o.rebound = h.pool.Rebound()
-	for reason := range pool.RetryReasons {
-		o.retries[reason] = h.pool.Retries(reason)
-	}
-	o.State = "down"
-	set, dynamic := h.shown()
+	set, dynamic := s.Shown()
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot
 	var avoided avoidances
 	if set != nil {
-		snapshot = set.view.Snapshot()
+		snapshot = set.View().Snapshot()
 		o.judge(snapshot)
 		avoided = snapshot.Avoided(now)
-		o.Fairness, o.Utilization = set.view.Fairness(), set.view.Utilization()
-		for i := range set.view.Len() {
-			at[set.view.Backend(i).Address] = i
+		o.Fairness, o.Utilization = set.View().Fairness(), set.View().Utilization()
+		for i := range set.View().Len() {
+			at[set.View().Backend(i).Address] = i
 		}
 	}
 	for i := range running {
 		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
-			b = h.backendOverview(set.view, snapshot, position)
+			b = overviewBackend(set.View(), snapshot, position, s.Checked())
 			b.Avoided = avoided.why(snapshot, position)
 		}
 		b.take(&running[i], dynamic, now)
@@ -182,7 +158,7 @@ func (h *Handler) overviewOf(running []overlay.Running) poolOverview {
 // judge says how the pool is, going by that snapshot.
 func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
-	o.Usable, o.total, o.Panic = usable, total, snapshot.Panicking()
+	o.Usable, o.Panic = usable, snapshot.Panicking()
 	switch {
 	case o.Panic:
 		o.State = "panic"
@@ -195,22 +171,23 @@ func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 	}
 }
 
-func (h *Handler) backendOverview(view *pool.View, snapshot *pool.Snapshot, i int) backendOverview {
+// overviewBackend describes the backend at position i as it runs; checked tells that there are active checks.
+func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) backendOverview {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := backendOverview{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		trafficOverview: overviewTraffic(m), member: m,
+		trafficOverview: overviewTraffic(m),
 	}
-	o.Breaker, o.turned = vitals.Breaker.String(), vitals.Turned
+	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {
 		o.Until = &vitals.Until
 	}
 	if !o.Usable {
 		o.Reason = unusable(b, vitals)
 	}
-	if h.active != nil {
+	if checked {
 		o.Health = vitals.Status.String()
 	}
 	if snapshot.Has(i) {

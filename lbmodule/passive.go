@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
-	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -49,26 +48,6 @@ func (p *passive) failed(res *http.Response, err error, took time.Duration) bool
 	}
 	return p.latency > 0 && took >= p.latency ||
 		slices.ContainsFunc(p.status, func(status int) bool { return caddyhttp.StatusCodeMatches(res.StatusCode, status) })
-}
-
-// poolSettings are the settings of the handler's views of its pool. With probed the members are those that the
-// active check watches.
-func (h *Handler) poolSettings(probed bool) pool.Settings {
-	s := pool.Settings{
-		Passive:        h.passive.settings,
-		SlowStart:      h.SlowStart.Length(),
-		PanicThreshold: h.PanicThreshold,
-		PreferZone:     h.PreferZone,
-	}
-	h.Breaker.Apply(&s, h.retries.probeTimeout)
-	if b, ok := h.policy.(policies.Balancer); ok {
-		s.Policy = b.BalancePolicy()
-	}
-	if probed && h.active != nil {
-		s.Checked = true
-		s.Initial = map[string]pool.Initial{"check": pool.HoldUntilChecked, "up": pool.StartUp, "down": pool.StartDown}[h.active.Initial]
-	}
-	return s
 }
 
 // boundInterval has a check of reverse_proxy's words, which takes any interval, made as often as one of ours can be.

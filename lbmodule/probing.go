@@ -24,13 +24,13 @@ type probing struct {
 	status    []healthcheck.StatusRange
 }
 
-// loadProbing sets up the active check, if there is one. transport is the handler's own, raw its config.
-func (h *Handler) loadProbing(ctx caddy.Context, transport http.RoundTripper, raw []byte) error {
-	c := h.active
+// loadProbing sets up the active check, if there is one. raw is the config of the transport.
+func (s *Service) loadProbing(ctx caddy.Context, raw []byte) error {
+	c := s.check
 	if c == nil {
 		return nil
 	}
-	p := &probing{check: c, transport: transport, raw: raw}
+	p := &probing{check: c, transport: s.transport, raw: raw}
 	if c.TransportRaw != nil {
 		p.raw = c.TransportRaw
 		loaded, err := ctx.LoadModule(c, "TransportRaw")
@@ -56,7 +56,7 @@ func (h *Handler) loadProbing(ctx caddy.Context, transport http.RoundTripper, ra
 		}
 		p.status = append(p.status, r)
 	}
-	h.probing = p
+	s.probing = p
 	return nil
 }
 

@@ -27,7 +27,7 @@ func TestProbeTargets(t *testing.T) {
 			c := newConfig(t)
 			check := strings.TrimSuffix(fmt.Sprintf(`"type": %q, %s`, kind, test.settings), ", ")
 			h := c.mustLoad(fmt.Sprintf(`{"upstreams": [{"dial": %q}], "health_check": {%s}}`, test.address, check))
-			target, err := h.probing.target(test.address)
+			target, err := h.service.probing.target(test.address)
 			if err != nil {
 				t.Errorf("%s {%s}: %v", test.address, check, err)
 				continue

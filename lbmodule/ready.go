@@ -100,36 +100,18 @@ func stopping(req *http.Request) bool {
 func (a *App) unready(names []string) (unready []string, some bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, h := range a.handlers {
-		name := h.pool.Name()
-		if len(names) > 0 && !slices.Contains(names, name) || h.ready() {
+	for _, s := range a.services {
+		name := s.Pool().Name()
+		if len(names) > 0 && !slices.Contains(names, name) || s.Ready() {
 			continue
 		}
 		some = true
-		if h.Name != "" && !slices.Contains(unready, name) {
+		if joined, _ := a.find(name); joined.explicit && !slices.Contains(unready, name) {
 			unready = append(unready, name)
 		}
 	}
 	slices.Sort(unready)
 	return unready, some
-}
-
-// ready tells whether the handler has a usable backend. A source that is asked anew for each request may name one.
-func (h *Handler) ready() bool {
-	set := h.static.Load()
-	if h.dynamic != nil {
-		if !h.dynamic.isPolled() {
-			return true
-		}
-		if current := h.dynamic.current.Load(); current != nil {
-			set = current
-		}
-	}
-	if set == nil {
-		return false
-	}
-	usable, _ := set.view.Snapshot().Usable()
-	return usable > 0
 }
 
 // Interface guards

@@ -25,7 +25,7 @@ func (q *request) reserve(r *http.Request, res *http.Response, reason pool.Retry
 		return false
 	}
 	same := next.lease.Held() && slices.Contains(q.tried, next.lease.Index())
-	if next.lease.Held() && (reason != pool.RetryConnect && q.set.view.Doubtful(next.lease.Index(), time.Now()) ||
+	if next.lease.Held() && (reason != pool.RetryConnect && q.set.View().Doubtful(next.lease.Index(), time.Now()) ||
 		same && res != nil && res.Header.Get("Retry-After") != "") {
 		next.lease.Abandon()
 		return false
@@ -52,13 +52,13 @@ func (q *request) reserveStock(r *http.Request, res *http.Response, reason pool.
 	waited := false
 	if q.lost && s.waits() && !q.others() {
 		// Those who are back are found sooner than by asking them in turn.
-		q.set.view.Lose(q.tried, time.Now())
+		q.set.View().Lose(q.tried, time.Now())
 		waited = true
 	} else if !q.pause(r.Context(), s.interval) {
 		return false
 	}
 	for ; ; waited = true {
-		snapshot := q.set.view.Snapshot()
+		snapshot := q.set.View().Snapshot()
 		next, err := q.chooseNext(r)
 		if err == nil && waited && next.lease.Held() && next.lease.Dead() {
 			next.lease.Abandon() // the snapshot does not show that yet
@@ -85,7 +85,7 @@ const maxSuspects = 3
 // chooseNext chooses and reserves the backend of another attempt: one that this request has not been to, and that did not
 // fail when it was asked last, if there is one at hand.
 func (q *request) chooseNext(r *http.Request) (choice, error) {
-	set, err := q.h.members(r, true)
+	set, err := q.h.service.Members(r, true)
 	if err != nil {
 		return choice{}, err
 	}
@@ -114,7 +114,7 @@ func (q *request) chooseNext(r *http.Request) (choice, error) {
 
 // suspect tells whether that choice is a backend that failed when it was asked last, though not by this request.
 func (q *request) suspect(c choice, tried []int) bool {
-	return c.lease.Held() && !slices.Contains(tried, c.lease.Index()) && q.set.view.Suspect(c.lease.Index())
+	return c.lease.Held() && !slices.Contains(tried, c.lease.Index()) && q.set.View().Suspect(c.lease.Index())
 }
 
 // spend takes the retry from the pool's budget and makes next the backend of the next attempt. Waiting for a backend to
@@ -126,7 +126,7 @@ func (q *request) spend(next choice, reason pool.RetryReason, free bool) bool {
 			next.lease.Abandon()
 			return false
 		}
-		q.set.view.Lose(q.tried, now)
+		q.set.View().Lose(q.tried, now)
 	}
 	q.lease.Release() // of an answer that is dropped
 	q.choice = next

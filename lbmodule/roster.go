@@ -1,9 +1,8 @@
 package lbmodule
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -12,6 +11,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
@@ -29,12 +29,13 @@ type roster struct {
 	byAddress map[string]int
 }
 
-// makeRoster merges the handler's backends. Upstreams given twice become one, with the weights of both.
-func (h *Handler) makeRoster() (*roster, error) {
+// newRoster merges upstreams and backends. Upstreams given twice become one, with the weights of both. As in reverse_proxy, limit
+// (unhealthy_request_count) is the cap of those that have none of their own.
+func newRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int, logger *zap.Logger) (*roster, error) {
 	r := &roster{byAddress: make(map[string]int)}
 	// What the environment fills in is the same for every request; filled in here, the address can be checked.
 	environment := caddy.NewReplacer()
-	for _, word := range h.words.Upstreams {
+	for _, word := range upstreams {
 		u := &reverseproxy.Upstream{Dial: environment.ReplaceKnown(word.Dial, ""), MaxRequests: word.MaxRequests}
 		if err := config.ValidateAddress(u.Dial); err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Dial, err)
@@ -42,15 +43,15 @@ func (h *Handler) makeRoster() (*roster, error) {
 		if u.MaxRequests < 0 {
 			return nil, fmt.Errorf("upstream %s: max_requests %d: must not be negative", u.Dial, u.MaxRequests)
 		}
-		u.MaxRequests = h.limit(u.MaxRequests)
+		u.MaxRequests = cmp.Or(u.MaxRequests, limit)
 		if at, twice := r.byAddress[u.Dial]; twice {
-			h.logger.Warn("upstream given more than once; its weights are added", zap.String("upstream", u.Dial))
+			logger.Warn("upstream given more than once; its weights are added", zap.String("upstream", u.Dial))
 			r.repeat(at, u)
 			continue
 		}
 		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: config.IsTemplate(u.Dial)}, u, "")
 	}
-	for _, b := range h.Backends {
+	for _, b := range backends {
 		address := environment.ReplaceKnown(b.Address, "")
 		if err := config.ValidateAddress(address); err != nil {
 			return nil, fmt.Errorf("backend %s: address: %w", address, err)
@@ -62,9 +63,9 @@ func (h *Handler) makeRoster() (*roster, error) {
 		if b.Weight != nil {
 			weight = *b.Weight
 		}
-		limit := h.limit(b.MaxRequests)
-		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: limit, Backup: int(b.Backup), Zone: b.Zone, Unchecked: config.IsTemplate(address)},
-			&reverseproxy.Upstream{Dial: address, MaxRequests: limit}, b.Name)
+		most := cmp.Or(b.MaxRequests, limit)
+		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: most, Backup: int(b.Backup), Zone: b.Zone, Unchecked: config.IsTemplate(address)},
+			&reverseproxy.Upstream{Dial: address, MaxRequests: most}, b.Name)
 	}
 	// Names go with addresses in one list: a name that is the address of another backend would stand for both.
 	for i, name := range r.names {
@@ -101,28 +102,20 @@ func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
 	r.upstreams[at].MaxRequests = b.MaxRequests
 }
 
-// limit is the cap of a backend that asks for own. As in reverse_proxy, unhealthy_request_count stands in where
-// a backend has none.
-func (h *Handler) limit(own int) int {
-	if own == 0 {
-		return h.words.MaxRequests
-	}
-	return own
-}
-
-// setWeights gives the backends the weights that the policy lists by position, if it lists any.
-func (h *Handler) setWeights(r *roster) error {
-	name, weights := policies.WeightsByPosition(h.policy)
+// setWeights gives the backends the weights that the policy lists by position, if it lists any. backends are those that may have
+// weights of their own; dynamic tells that a dynamic source will name more.
+func (r *roster) setWeights(policy reverseproxy.Selector, backends []*config.Backend, dynamic bool) error {
+	name, weights := policies.WeightsByPosition(policy)
 	if len(weights) == 0 {
 		return nil
 	}
-	for _, b := range h.Backends {
+	for _, b := range backends {
 		if b.Weight != nil {
 			return fmt.Errorf("backend %s: weight %d: %s lists weights, too; give them in one place", b.Address, *b.Weight, name)
 		}
 	}
 	// Backends that a dynamic source will name cannot be counted.
-	if h.words.Dynamic == nil && len(weights) != len(r.positions) {
+	if !dynamic && len(weights) != len(r.positions) {
 		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(r.positions))
 	}
 	for i := range r.backends {
@@ -134,52 +127,13 @@ func (h *Handler) setWeights(r *roster) error {
 	return nil
 }
 
-// warn notes settings that work but hurt: in the log, and for the API.
-func (h *Handler) warn(r *roster) {
-	warn := func(text string, fields ...zap.Field) {
-		h.logger.Warn(text, append(fields, zap.String("pool", h.pool.Name()))...)
-		h.warnings = append(h.warnings, text)
+// config returns the backends of the roster as edits see them.
+func (r *roster) config() []overlay.Backend {
+	all := make([]overlay.Backend, len(r.backends))
+	for i, b := range r.backends {
+		all[i] = overlay.Backend{Address: b.Address, Name: r.names[i], Settings: overlay.Settings{
+			Weight: b.Weight, MaxRequests: b.MaxRequests, Backup: b.Backup, Zone: b.Zone, State: overlay.Ready,
+		}}
 	}
-	weight, unequal := 0, false
-	for _, b := range r.backends {
-		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
-		weight = max(weight, b.Weight)
-	}
-	if len(r.backends) > 0 && weight == 0 {
-		warn("all weights are zero: no backend will be used")
-	}
-	if c := h.active; c != nil {
-		if c.Timeout >= c.Interval {
-			warn("health check timeout is not below its interval: a slow answer delays the next probe",
-				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
-		}
-		if len(r.backends) == 1 && h.words.Dynamic == nil {
-			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
-		}
-		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(r.backends, func(b pool.Backend) bool {
-			a, err := caddy.ParseNetworkAddress(b.Address)
-			return err == nil && stock.IsSocket(a.Network)
-		}) {
-			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
-		}
-		if h.words.Dynamic != nil && !canPoll(h.words.Dynamic) {
-			warn("backends of this dynamic source depend on the request and are not checked actively")
-		}
-	}
-	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
-		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
-		warn("queue without max_requests: no backend is ever full, so that no request waits")
-	}
-	if h.Hold != nil && h.words.TryDuration > 0 {
-		warn("hold is ignored: lb_try_duration says how long requests wait")
-	}
-	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
-		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
-	}
-	for _, text := range policies.Warnings(h.policy) {
-		warn(text)
-	}
-	if unequal && !policies.UsesWeights(h.policy) {
-		warn("the selection policy does not look at weights")
-	}
+	return all
 }

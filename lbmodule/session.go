@@ -21,7 +21,7 @@ type session struct {
 
 // acquireSession chooses the backend of the request's session, or another one where that is not to be had.
 func (q *request) acquireSession(safe bool, r *http.Request) (choice, error) {
-	policy, view := q.h.sessions, q.set.view
+	policy, view := q.h.sessions, q.set.View()
 	at, ok, signed := q.set.sessionsOf(policy).Find(r)
 	q.session = session{member: -1, bound: ok || signed}
 	if ok {
@@ -32,22 +32,22 @@ func (q *request) acquireSession(safe bool, r *http.Request) (choice, error) {
 	}
 	if ok && !slices.Contains(q.tried, at) {
 		if lease, free := view.AcquireSession(at); free {
-			return choice{q.set.upstreams[at], lease}, nil
+			return choice{q.set.Upstream(at), lease}, nil
 		}
 	}
-	return q.set.acquire(policy, q.key, q.tried, safe, r, q.w)
+	return acquireIn(q.set, policy, q.key, q.tried, safe, r, q.w)
 }
 
 // acquireStrictly is acquireSession for a session that may be at its own backend only. known tells whether that is in the list.
 func (q *request) acquireStrictly(known bool) (choice, error) {
-	at, view := q.session.member, q.set.view
+	at, view := q.session.member, q.set.View()
 	if !known {
 		return choice{}, errSessionGone
 	}
 	lease, ok := view.ProbeSession(at)
 	switch {
 	case ok:
-		return choice{q.set.upstreams[at], lease}, nil
+		return choice{q.set.Upstream(at), lease}, nil
 	case view.Snapshot().Keeps(at):
 		return choice{}, errSessionFull
 	default:
@@ -63,8 +63,8 @@ func (q *request) bind(r *http.Request) {
 		return
 	}
 	at, was := q.lease.Index(), q.session.member
-	if !q.lease.Of(q.set.view) { // there was nobody for another attempt in a set that is newer than the one of this
-		at = q.set.find(q.upstream.Dial)
+	if !q.lease.Of(q.set.View()) { // there was nobody for another attempt in a set that is newer than the one of this
+		at = q.set.Find(q.upstream.Dial)
 	}
 	switch {
 	case at < 0:
@@ -73,10 +73,10 @@ func (q *request) bind(r *http.Request) {
 		if !q.set.sessionsOf(policy).Stale(r) {
 			return
 		}
-	case was >= 0 && !slices.Contains(q.tried, was) && q.set.view.Snapshot().Keeps(was):
+	case was >= 0 && !slices.Contains(q.tried, was) && q.set.View().Snapshot().Keeps(was):
 		return // it is full just now
 	case q.session.bound:
 		q.h.pool.CountRebound()
 	}
-	policy.Tell(q.w.Header(), q.set.upstreams[at].Dial, r)
+	policy.Tell(q.w.Header(), q.set.Upstream(at).Dial, r)
 }

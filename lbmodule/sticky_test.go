@@ -75,9 +75,9 @@ func refuse(h *Handler, address string) {
 }
 
 func tellAll(h *Handler, address string, verdict pool.Verdict) {
-	view := h.static.Load().view
+	view := h.set().View()
 	for range 5 {
-		if l, ok := view.AcquireMember(h.static.Load().find(address)); ok {
+		if l, ok := view.AcquireMember(h.set().Find(address)); ok {
 			l.Judge(verdict, time.Now())
 			l.Release()
 		}
@@ -173,7 +173,7 @@ func TestStickyFull(t *testing.T) {
 			`:1"}`, `:1", "max_requests": 1}`))
 		b := newBrowser(t, h)
 		at, _ := b.get()
-		l, _ := h.static.Load().view.AcquireSession(h.static.Load().find(at))
+		l, _ := h.set().View().AcquireSession(h.set().Find(at))
 		switch other, err := b.get(); {
 		case strict && !errors.Is(err, errSessionFull):
 			t.Errorf("strict, its backend full: %s, %v", other, err)
@@ -213,7 +213,7 @@ func TestStickyStrictDoesNotQueue(t *testing.T) {
 		"queue": {"size": 10, "timeout": "1h"}, "load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
 	b := newBrowser(t, h)
 	at, _ := b.get()
-	l, _ := h.static.Load().view.AcquireSession(h.static.Load().find(at))
+	l, _ := h.set().View().AcquireSession(h.set().Find(at))
 	defer l.Release()
 	if _, err := b.get(); !errors.Is(err, errSessionFull) {
 		t.Errorf("its backend is full: %v", err)
@@ -232,7 +232,7 @@ func TestFallbackSettings(t *testing.T) {
 		`"policy": "hash", "keys": ["{http.request.header.K}"], "fallback": {"policy": "weighted_round_robin", "weights": [5, 3, 2]}`,
 	} {
 		h := newConfig(t).mustLoad(fmt.Sprintf(three, policy))
-		view := h.static.Load().view
+		view := h.set().View()
 		if a, b, c := view.Backend(0).Weight, view.Backend(1).Weight, view.Backend(2).Weight; a != 5 || b != 3 || c != 2 {
 			t.Errorf("%s: weights %d, %d, %d", policy, a, b, c)
 		}
@@ -345,7 +345,7 @@ func TestStickyServesCookie(t *testing.T) {
 	}
 	h := newConfig(t).mustLoad(stickyConfig("sticky-stock", policy))
 	var upstreams reverseproxy.UpstreamPool
-	for _, u := range h.roster.upstreams {
+	for _, u := range h.service.roster.upstreams {
 		upstreams = append(upstreams, &reverseproxy.Upstream{Dial: u.Dial, Host: new(reverseproxy.Host)})
 	}
 	for range 10 {

@@ -30,20 +30,20 @@ func newStockGauge(ctx caddy.Context) *stockGauge {
 	return g
 }
 
-// tell sets the gauge for the backends of these handlers, but for those that depend on requests.
-func (g *stockGauge) tell(handlers []*Handler) {
+// tell sets the gauge for the backends of these load balancers, but for those that depend on requests.
+func (g *stockGauge) tell(services []*Service) {
 	if g.gauge == nil {
 		return
 	}
 	before := g.told
 	g.told = make(map[string]bool)
-	for _, h := range handlers {
-		set, _ := h.shown()
+	for _, s := range services {
+		set, _ := s.Shown()
 		if set == nil {
 			continue
 		}
-		for i := range set.view.Len() {
-			m := set.view.Member(i)
+		for i := range set.View().Len() {
+			m := set.View().Member(i)
 			if !m.Named() {
 				continue
 			}

@@ -14,28 +14,30 @@ var checker probe.Checker
 
 // watching has the members of one set probed, and tried when they are dead, while its config serves.
 type watching struct {
+	service *Service
+
 	mu    sync.Mutex // guards what follows
 	on    bool
-	set   *memberSet
+	set   *Set
 	stops []func()
 }
 
 // follow has the members of set probed from now on, and no others.
-func (w *watching) follow(h *Handler, set *memberSet) {
+func (w *watching) follow(set *Set) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.set = set
 	if w.on {
-		w.begin(h)
+		w.begin()
 	}
 }
 
 // start begins to probe.
-func (w *watching) start(h *Handler) {
+func (w *watching) start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.on = true
-	w.begin(h)
+	w.begin()
 }
 
 // stop ends probing.
@@ -47,22 +49,23 @@ func (w *watching) stop() {
 }
 
 // begin probes the members of the set. Those who were probed before go on without a break. The caller holds w.mu.
-func (w *watching) begin(h *Handler) {
-	stops := h.redial(w.set, false)
-	if h.probing != nil && w.set != nil {
+func (w *watching) begin() {
+	s := w.service
+	stops := s.redial(w.set, false)
+	if s.probing != nil && w.set != nil {
 		for i := range w.set.view.Len() {
 			b := w.set.view.Backend(i)
 			if b.Unchecked || b.State == pool.Maintenance {
 				continue
 			}
-			check, err := h.probing.of(b.Address)
+			check, err := s.probing.of(b.Address)
 			if err != nil {
 				// Only addresses that a dynamic source named can be wrong here.
-				h.logger.Error("backend cannot be checked", zap.String("pool", h.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
+				s.logger.Error("backend cannot be checked", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 				continue
 			}
 			stops = append(stops, checker.Watch(check, pool.Observer{
-				Member: w.set.view.Member(i), Thresholds: h.active.Thresholds(), Elsewhere: h.probing.elsewhere(b.Address),
+				Member: w.set.view.Member(i), Thresholds: s.check.Thresholds(), Elsewhere: s.probing.elsewhere(b.Address),
 			}))
 		}
 	}
