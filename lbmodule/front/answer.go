@@ -51,28 +51,28 @@ func statusError(err error) error {
 
 // Answer gives the client the answer of the last attempt. The error is one to return to the server.
 func (x *Exchange) Answer(res *http.Response, next caddyhttp.Handler) error {
-	for i, rh := range x.front.stock.Responses {
+	for i := range x.front.stock.Responses {
+		rh := &x.front.stock.Responses[i]
 		if rh.Match != nil && !rh.Match.Match(res.StatusCode, res.Header) {
 			continue
 		}
-		text := rh.StatusCode.String()
-		if text == "" {
-			if c := x.front.logger.Check(zapcore.DebugLevel, "handling response"); c != nil {
-				c.Write(append(x.roundTripFields(x.took), zap.Int("handler", i))...)
+		if text := rh.StatusCode.String(); text != "" {
+			status, err := strconv.Atoi(x.repl.ReplaceAll(text, ""))
+			if err != nil {
+				res.Body.Close()
+				return statusError(caddyhttp.Error(http.StatusInternalServerError, err))
 			}
-			return x.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-				return rh.Routes.Compile(next).ServeHTTP(w, r)
-			})
+			if status != 0 {
+				res.StatusCode = status
+			}
+			break
 		}
-		status, err := strconv.Atoi(x.repl.ReplaceAll(text, ""))
-		if err != nil {
-			res.Body.Close()
-			return statusError(caddyhttp.Error(http.StatusInternalServerError, err))
+		if c := x.front.logger.Check(zapcore.DebugLevel, "handling response"); c != nil {
+			c.Write(append(x.roundTripFields(x.took), zap.Int("handler", i))...)
 		}
-		if status != 0 {
-			res.StatusCode = status
-		}
-		break
+		return x.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+			return rh.Routes.Compile(next).ServeHTTP(w, r)
+		})
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
@@ -143,12 +143,13 @@ func (x *Exchange) pass(res *http.Response) error {
 	}
 	header := x.w.Header()
 	delete(header, "Server") // Via tells of us instead
-	header["Via"] = append(header["Via"], answerVia(res))
-	from, named := res.Header, namedBy(res.Header)
+	x.values[4] = answerVia(res)
+	header["Via"] = appendValue(header["Via"], x.values[4:5:5])
+	from, drops := res.Header, dropsOf(res.Header)
 	if ops := f.stock.ResponseHeaders; ops != nil {
 		from = from.Clone() // placeholders tell of the header as it came
-		strip(from, named)
-		named = nil
+		drops.strip(from)
+		drops = keepsAll // what is done to the header may name any field
 		if ops.Require == nil || ops.Require.Match(res.StatusCode, from) {
 			ops.ApplyTo(from, x.repl)
 		}
@@ -158,7 +159,7 @@ func (x *Exchange) pass(res *http.Response) error {
 		res.Body.Close()
 		return statusError(x.refuseIncremental(from))
 	}
-	passHeader(header, from, named)
+	passHeader(header, from, drops)
 	announced := len(res.Trailer)
 	if announced > 0 {
 		names := make([]string, 0, announced)
@@ -195,37 +196,50 @@ func answerVia(res *http.Response) string {
 	return res.Proto[:strings.Index(res.Proto, "/")+1] + entry
 }
 
-// namedBy returns the fields of a header that its Connection names, unless they go in any case.
-func namedBy(h http.Header) (names []string) {
+// drops are the fields of an answer's header that end here.
+type drops struct {
+	all   bool     // that belong to a connection
+	named []string // by Connection, beside them
+}
+
+// keepsAll is for a header that has none of them any more.
+var keepsAll drops
+
+// dropsOf returns what ends here of a header.
+func dropsOf(h http.Header) drops {
+	d := drops{all: true}
 	for _, list := range h["Connection"] {
 		for name := range strings.SplitSeq(list, ",") {
 			name = http.CanonicalHeaderKey(textproto.TrimString(name))
 			if _, there := h[name]; there && !isHopByHop(name) {
-				names = append(names, name)
+				d.named = append(d.named, name)
 			}
 		}
 	}
-	return names
+	return d
 }
 
-// strip takes the fields that belong to a connection from a header, and those that are named.
-func strip(h http.Header, named []string) {
+func (d drops) has(name string) bool {
+	return d.all && isHopByHop(name) || slices.Contains(d.named, name)
+}
+
+func (d drops) strip(h http.Header) {
 	for name := range h {
-		if isHopByHop(name) || slices.Contains(named, name) {
+		if d.has(name) {
 			delete(h, name)
 		}
 	}
 }
 
-// passHeader adds the fields of an answer to those of the client's, but for those that belong to a connection, and those that are named.
-func passHeader(to, from http.Header, named []string) {
+// passHeader adds the fields of an answer to those of the client's, but for those that end here.
+func passHeader(to, from http.Header, d drops) {
 	n := 0
 	for _, values := range from {
 		n += len(values)
 	}
 	all := make([]string, 0, n) // who changes values later changes none of the backend's
 	for name, values := range from {
-		if len(values) == 0 || isHopByHop(name) || slices.Contains(named, name) {
+		if len(values) == 0 || d.has(name) {
 			continue
 		}
 		if name = http.CanonicalHeaderKey(name); len(to[name]) > 0 {

@@ -70,7 +70,7 @@ type Exchange struct {
 	incremental bool
 	ctx         attemptContext // of the first attempt
 	trace       httptrace.ClientTrace
-	values      [4]string // of the header fields that are set for all requests
+	values      [5]string // of the header fields that are set for all requests and answers
 
 	// The attempt.
 	target   *stock.Target // nil before the first

@@ -81,11 +81,7 @@ func (x *Exchange) prepare(r *http.Request) error {
 	}
 	x.forwarded(req, header)
 	x.values[3] = via(req.ProtoMajor, req.ProtoMinor)
-	if before := header["Via"]; len(before) > 0 {
-		header["Via"] = append(slices.Clip(before), x.values[3])
-	} else {
-		header["Via"] = x.values[3:4:4]
-	}
+	header["Via"] = appendValue(header["Via"], x.values[3:4:4])
 	req.Header = header
 	if isWebSocketConnect(r) {
 		if err := x.downgradeWebSocket(req); err != nil {
@@ -143,6 +139,14 @@ func upgradeType(h http.Header) string {
 		return strings.ToLower(v[0])
 	}
 	return ""
+}
+
+// appendValue appends one value to those before. Both stay as they are.
+func appendValue(before, one []string) []string {
+	if len(before) == 0 {
+		return one
+	}
+	return append(slices.Clip(before), one...)
 }
 
 // via is the entry of Via for a message that came with that version of HTTP.
