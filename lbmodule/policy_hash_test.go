@@ -8,9 +8,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 // requestFor is a request of a user for a path.
@@ -104,47 +101,5 @@ func TestHashPolicyWithoutABackend(t *testing.T) {
 	}
 	if moved > 10 {
 		t.Errorf("%d of 1000 keys moved that need not", moved)
-	}
-}
-
-// In a plain reverse_proxy, too, a key has one upstream.
-func TestHashPolicyPlain(t *testing.T) {
-	h := &policies.Hash{Keys: []string{"{http.request.uri.path}"}}
-	ctx := newConfig(t).ctx
-	if err := h.Provision(ctx); err != nil {
-		t.Fatal(err)
-	}
-	var upstreams reverseproxy.UpstreamPool
-	for _, dial := range []string{"a:1", "b:1", "c:1"} {
-		upstreams = append(upstreams, &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)})
-	}
-	counts := make(map[string]int)
-	for i := range 3000 {
-		r := requestFor(t, fmt.Sprintf("/%d", i), "")
-		u := h.Select(upstreams, r, nil)
-		if h.Select(upstreams, r, nil) != u {
-			t.Fatal("one key, two upstreams")
-		}
-		if without := h.Select(reverseproxy.UpstreamPool{upstreams[2], upstreams[0], upstreams[1]}, r, nil); without != u {
-			t.Fatal("the order of the upstreams matters")
-		}
-		counts[u.Dial]++
-	}
-	for dial, n := range counts {
-		if n < 850 || n > 1150 {
-			t.Errorf("%s has %d of 3000 keys", dial, n)
-		}
-	}
-	if u := h.Select(nil, requestFor(t, "/", ""), nil); u != nil {
-		t.Errorf("selected %v of nobody", u)
-	}
-	for _, key := range []string{"{no.such}", "user-{http.request.header.X-User}", "{http.request.header.X-A}-{http.request.header.X-B}"} {
-		nothing := &policies.Hash{Keys: []string{key}}
-		if err := nothing.Provision(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if nothing.Key(requestFor(t, "/", "")).Known {
-			t.Errorf("%s is a key of nothing", key)
-		}
 	}
 }

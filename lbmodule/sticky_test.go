@@ -362,27 +362,6 @@ func TestStickyServesCookie(t *testing.T) {
 	}
 }
 
-func TestStickyPlain(t *testing.T) {
-	loaded, err := newConfig(t).ctx.LoadModuleByID(policies.Namespace+".lb_sticky", []byte(`{"secrets": ["s3cret"], "strict": true}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := loaded.(*policies.Sticky)
-	upstreams := reverseproxy.UpstreamPool{{Dial: "a:1", Host: new(reverseproxy.Host)}, {Dial: "b:1", Host: new(reverseproxy.Host)}}
-	recorder := httptest.NewRecorder()
-	u := s.Select(upstreams, newRequest(t), recorder)
-	r := newRequest(t)
-	r.AddCookie(recorder.Result().Cookies()[0])
-	for range 10 {
-		if got := s.Select(upstreams, r, httptest.NewRecorder()); got != u {
-			t.Fatalf("goes to %v and %v", u, got)
-		}
-	}
-	if got := s.Select(upstreams[:0], r, httptest.NewRecorder()); got != nil {
-		t.Errorf("strict, its backend gone: %v", got)
-	}
-}
-
 func TestStickyErrors(t *testing.T) {
 	t.Setenv("BALLAST_TEST_EMPTY", "")
 	for policy, want := range map[string]string{

@@ -97,7 +97,7 @@ func UsesWeights(policy reverseproxy.Selector) bool {
 // WeightsByPosition are the weights that the policy lists, or the one that chooses in its place, and what that is called; none if
 // there are none.
 func WeightsByPosition(policy reverseproxy.Selector) (name string, weights []int) {
-	policy = Spreads(policy)
+	policy = chooser(policy)
 	if p, ok := policy.(positionWeights); ok {
 		return strings.TrimPrefix(Name(policy), "lb_"), p.PositionWeights()
 	}
@@ -118,7 +118,7 @@ func WeightAt(weights []int, position int) int {
 
 // UntilLastByte tells whether the time that an answer takes is the time to its end.
 func UntilLastByte(policy reverseproxy.Selector) bool {
-	p, ok := Spreads(policy).(lastByteTimer)
+	p, ok := chooser(policy).(lastByteTimer)
 	return ok && p.UntilLastByte()
 }
 
@@ -179,8 +179,8 @@ func IsServedByUs(name string) bool {
 	return ours
 }
 
-// Spreads is the policy that chooses where nothing else says who: of those that go by a key or a session their fallback.
-func Spreads(policy reverseproxy.Selector) reverseproxy.Selector {
+// chooser returns the policy that chooses where neither a key nor a session does: the innermost fallback.
+func chooser(policy reverseproxy.Selector) reverseproxy.Selector {
 	for { // bound: fallbacks are nested in a config that has an end
 		p, ok := policy.(fallbackPolicy)
 		if !ok {
