@@ -49,6 +49,7 @@ var arrows = map[string][]string{
 	"lbmodule/overlay":     nil,
 	"lbmodule/course":      {"lbmodule/pool"},
 	"lbmodule/exchange":    {"lbmodule/course", "lbmodule/pool"},
+	"lbmodule/observe":     {"lbmodule/exchange", "lbmodule/course", "lbmodule/pool"},
 	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
 	"lbmodule/balance":     nil,
 	"breaker":              nil,

@@ -138,6 +138,9 @@ func (x *Exchange) Init(plan *Plan, source course.Source, front Front) {
 	x.course = course.New(plan.Rules, plan.Pool, source, (*request)(x))
 }
 
+// Context is the context of the request.
+func (x *Exchange) Context() context.Context { return x.ctx }
+
 // Course is what has been decided so far.
 func (x *Exchange) Course() *course.Course { return &x.course }
 
