@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -134,4 +135,85 @@ func (d *DebugHeader) Prefixes() (all []netip.Prefix) {
 		}
 	}
 	return all
+}
+
+// RetryWords are what reverse_proxy's words say about retries.
+type RetryWords struct {
+	Given    bool // there is one of them: they rule then
+	Retries  int
+	Duration time.Duration // for how long attempts are made and a backend is waited for; 0 if nothing is said
+	Interval time.Duration // between attempts
+	Answers  bool          // some answers are wanted again
+}
+
+// Rules are what the settings say of a request's course. What the policy and passive checks say is not in them.
+func (s *Settings) Rules(words RetryWords) course.Rules {
+	b := s.Breaker.WithDefaults()
+	rules := course.Rules{
+		Hold:       s.Hold.MaxAge(),
+		Retry:      s.Retry.rules(words),
+		Failures:   statuses(b.FailureStatus),
+		BreakerOff: b.Disabled,
+	}
+	if rules.Retry.Waits() {
+		rules.Hold = 0 // how long to wait has been said
+	}
+	if s.Queue.Enabled() {
+		rules.Queue = course.QueueRules{On: true, Size: s.Queue.Size, Timeout: time.Duration(s.Queue.Timeout)}
+	}
+	if s.Hedge.Enabled() {
+		rules.Hedge = course.HedgeRules{On: true, Percentile: s.Hedge.Percentile, MaxExtra: s.Hedge.MaxExtra}
+	}
+	if b.SlowRatio != nil && !b.Disabled {
+		rules.Slow = time.Duration(b.SlowRatio.Latency)
+	}
+	return rules
+}
+
+func (r *Retry) rules(words RetryWords) course.RetryRules {
+	filled := r.WithDefaults()
+	rules := course.RetryRules{
+		Attempts: filled.Attempts, NonIdempotent: filled.NonIdempotent,
+		Base: time.Duration(filled.Backoff.Base), Max: time.Duration(filled.Backoff.Max),
+		Budget: pool.BudgetSettings{Ratio: *filled.Budget.Ratio, PerSecond: *filled.Budget.PerSecond},
+	}
+	for _, on := range filled.On {
+		switch on {
+		case "connect":
+			rules.On[pool.RetryConnect] = true
+		case "reset":
+			rules.On[pool.RetryReset] = true
+		case "timeout":
+			rules.On[pool.RetryTimeout] = true
+		default:
+			rules.Statuses.Add(on)
+		}
+	}
+	rules.On[pool.RetryStatus] = !rules.Statuses.Empty()
+	if !words.Given {
+		return rules
+	}
+	rules.Stock = &course.StockRetries{Duration: words.Duration, Interval: max(words.Interval, 0), Answers: words.Answers}
+	rules.Statuses, rules.Attempts = course.Statuses{}, 1
+	switch {
+	case words.Retries > 0:
+		rules.Attempts = words.Retries + 1
+	case words.Duration > 0:
+		rules.Attempts = 0
+	}
+	return rules
+}
+
+// ProbeTimeout is when the slot of a breaker's lost probe comes back: it comes back when the attempt ends, and by this only if that is
+// never heard of.
+func (r *Retry) ProbeTimeout() time.Duration {
+	const least, grace = time.Minute, 10 * time.Second
+	return max(time.Duration(r.WithDefaults().TryTimeout), least) + grace
+}
+
+func statuses(all []Status) (set course.Statuses) {
+	for _, s := range all {
+		set.Add(string(s))
+	}
+	return set
 }

@@ -3,6 +3,12 @@ package config
 import (
 	"reflect"
 	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // What is left out has its default, and what is given stays: no setting is forgotten in either.
@@ -49,4 +55,109 @@ var givenBreaker = Breaker{
 var givenRetry = Retry{
 	Attempts: 3, On: []string{}, Backoff: &Backoff{Base: 1, Max: 2}, Budget: &RetryBudget{Ratio: new(0.0), PerSecond: new(0.0)},
 	TryTimeout: 3, NonIdempotent: true, IdempotencyKey: true, BodyLimit: 1,
+}
+
+// defaults are the rules where nothing is said.
+func defaults() course.Rules {
+	rules := course.Rules{
+		Hold: 2 * time.Second,
+		Retry: course.RetryRules{
+			Attempts: 2, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, Budget: pool.BudgetSettings{Ratio: 0.2, PerSecond: 10},
+			On: [pool.RetryReasons]bool{pool.RetryConnect: true, pool.RetryReset: true, pool.RetryTimeout: true, pool.RetryStatus: true},
+		},
+	}
+	for _, status := range []string{"502", "503", "504", "grpc:unavailable"} {
+		rules.Retry.Statuses.Add(status)
+	}
+	for _, status := range []string{"502", "503", "504", "grpc:unknown", "grpc:deadline_exceeded", "grpc:internal", "grpc:unavailable", "grpc:data_loss"} {
+		rules.Failures.Add(status)
+	}
+	return rules
+}
+
+func TestRules(t *testing.T) {
+	for name, test := range map[string]struct {
+		settings Settings
+		words    RetryWords
+		change   func(r *course.Rules) // of the rules where nothing is said
+	}{
+		"nothing is said": {},
+		"all off": {
+			settings: Settings{
+				Hold: &Hold{Disabled: true}, Queue: &Queue{Disabled: true, Size: 1}, Hedge: &Hedge{Disabled: true}, Retry: &Retry{Disabled: true},
+				Breaker: &Breaker{Disabled: true, SlowRatio: &SlowRatio{Ratio: 1, Latency: 1}},
+			},
+			change: func(r *course.Rules) { r.Hold, r.Retry.Attempts, r.BreakerOff = 0, 1, true },
+		},
+		"all on": {
+			settings: Settings{
+				Hold: &Hold{Age: 3}, Queue: &Queue{Size: 4, Timeout: 5}, Hedge: &Hedge{Percentile: 0.6, MaxExtra: 0.7},
+				Breaker: &Breaker{SlowRatio: &SlowRatio{Ratio: 0.5, Latency: 8}},
+				Retry:   &Retry{NonIdempotent: true, Backoff: &Backoff{Base: 9, Max: 10}, Budget: &RetryBudget{Ratio: new(0.0)}},
+			},
+			change: func(r *course.Rules) {
+				r.Hold, r.Slow = 3, 8
+				r.Queue, r.Hedge = course.QueueRules{On: true, Size: 4, Timeout: 5}, course.HedgeRules{On: true, Percentile: 0.6, MaxExtra: 0.7}
+				r.Retry.NonIdempotent, r.Retry.Base, r.Retry.Max, r.Retry.Budget.Ratio = true, 9, 10, 0
+			},
+		},
+		"statuses": {
+			settings: Settings{Retry: &Retry{On: []string{"reset", "500"}}, Breaker: &Breaker{FailureStatus: []Status{"501"}}},
+			change: func(r *course.Rules) {
+				r.Retry.On = [pool.RetryReasons]bool{pool.RetryReset: true, pool.RetryStatus: true}
+				r.Retry.Statuses, r.Failures = statuses([]Status{"500"}), statuses([]Status{"501"})
+			},
+		},
+		"none": {
+			settings: Settings{Retry: &Retry{On: []string{"connect"}}},
+			change: func(r *course.Rules) {
+				r.Retry.On, r.Retry.Statuses = [pool.RetryReasons]bool{pool.RetryConnect: true}, course.Statuses{}
+			},
+		},
+		"words for a number": {
+			words: RetryWords{Given: true, Retries: 3, Answers: true},
+			change: func(r *course.Rules) {
+				r.Retry.Attempts, r.Retry.Statuses, r.Retry.Stock = 4, course.Statuses{}, &course.StockRetries{Answers: true}
+			},
+		},
+		"words for a time": {
+			words: RetryWords{Given: true, Duration: time.Second, Interval: 5},
+			change: func(r *course.Rules) {
+				r.Hold, r.Retry.Attempts, r.Retry.Statuses = 0, 0, course.Statuses{}
+				r.Retry.Stock = &course.StockRetries{Duration: time.Second, Interval: 5}
+			},
+		},
+		"words for both": {
+			words: RetryWords{Given: true, Retries: 1, Duration: time.Second, Interval: -5},
+			change: func(r *course.Rules) {
+				r.Hold, r.Retry.Attempts, r.Retry.Statuses = 0, 2, course.Statuses{}
+				r.Retry.Stock = &course.StockRetries{Duration: time.Second}
+			},
+		},
+		"words for neither": {
+			words: RetryWords{Given: true, Interval: 5},
+			change: func(r *course.Rules) {
+				r.Retry.Attempts, r.Retry.Statuses, r.Retry.Stock = 1, course.Statuses{}, &course.StockRetries{Interval: 5}
+			},
+		},
+	} {
+		want := defaults()
+		if test.change != nil {
+			test.change(&want)
+		}
+		if got := test.settings.Rules(test.words); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v,\nwant %+v", name, got, want)
+		}
+	}
+}
+
+func TestProbeTimeout(t *testing.T) {
+	for try, want := range map[time.Duration]time.Duration{0: 70 * time.Second, time.Second: 70 * time.Second, time.Hour: time.Hour + 10*time.Second, -1: 70 * time.Second} {
+		if got := (&Retry{TryTimeout: caddy.Duration(try)}).ProbeTimeout(); got != want {
+			t.Errorf("of %v: %v, want %v", try, got, want)
+		}
+	}
+	if got := (*Retry)(nil).ProbeTimeout(); got != 70*time.Second {
+		t.Errorf("of nothing: %v", got)
+	}
 }
