@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 func init() {
@@ -72,8 +73,8 @@ type apiCall struct {
 	r   *http.Request
 	app *App // of the config that serves; nil if there is none
 
-	s       *Service // of the pool in the path
-	backend string   // name or address in the path
+	s       *service.Service // of the pool in the path
+	backend string           // name or address in the path
 }
 
 func apiError(status int, format string, args ...any) error {
@@ -142,7 +143,7 @@ func (c *apiCall) find(pattern, path []string) error {
 }
 
 // serviceOf returns a load balancer of the pool of that name, nil if there is none. Those that share a pool are set alike.
-func (a *App) serviceOf(pool string) *Service {
+func (a *App) serviceOf(pool string) *service.Service {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.services {

@@ -13,6 +13,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 const (
@@ -75,7 +76,7 @@ func (c *apiCall) asks(word string) bool {
 }
 
 // changeEdits is [manage.Manager.Change], with errors of the API.
-func changeEdits(s *Service, alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
+func changeEdits(s *service.Service, alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
 	number, err = s.Manager().Change(alter)
 	if errors.Is(err, manage.ErrEnded) {
 		err = apiError(http.StatusServiceUnavailable, "%w", err)
@@ -151,7 +152,7 @@ func (c *apiCall) editBackend() error {
 
 // editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
 // the edits. Errors are those of the API.
-func editBackend(s *Service, name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
+func editBackend(s *service.Service, name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
 	number, err = changeEdits(s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(e.Running(g.Config(), time.Now()), name); !ok {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 func (c *apiCall) listPools() error {
@@ -37,7 +38,7 @@ func (c *apiCall) listBackends() error {
 
 func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
 
-func unknownBackend(s *Service, name string) error {
+func unknownBackend(s *service.Service, name string) error {
 	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, s.Pool().Name())
 }
 

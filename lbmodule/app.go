@@ -15,6 +15,7 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 	"github.com/ballastlb/ballast/lbmodule/manage"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 func init() {
@@ -34,7 +35,7 @@ type App struct {
 
 	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may come already
 	joined   []joinedPool
-	services []*Service
+	services []*service.Service
 
 	dashboard *dashboard.Dashboard // nil until it is asked for
 
@@ -144,7 +145,7 @@ func (a *App) find(name string) (joinedPool, bool) {
 }
 
 // add makes s one of the load balancers that are started and stopped with the config.
-func (a *App) add(s *Service) {
+func (a *App) add(s *service.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.services = append(a.services, s)
@@ -187,7 +188,7 @@ func (a *App) managers() (all []*manage.Manager) {
 const lookInterval = 5 * time.Second
 
 // lookOn keeps the averages of the pools and reverse_proxy's gauge up to date until ctx ends.
-func (a *App) lookOn(ctx context.Context, services []*Service) {
+func (a *App) lookOn(ctx context.Context, services []*service.Service) {
 	gauge := newStockGauge(a.ctx)
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 const twoBackends = `{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`
@@ -60,7 +61,7 @@ func TestDynamicPoolNames(t *testing.T) {
 		`{"source": "a", "name": "{http.request.host}"}`:                            "dynamic:",
 		`{"source": "multi", "sources": [{"source": "a", "name": "app.internal"}]}`: "dynamic:",
 	} {
-		if got := dynamicName([]byte(raw)); !strings.HasPrefix(got, want) {
+		if got := service.SourceName([]byte(raw)); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", raw, got, want)
 		}
 	}
@@ -145,7 +146,7 @@ func TestCleanupTwice(t *testing.T) {
 func TestStartAndStop(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(`{"dynamic_upstreams": {"source": "multi", "sources": []}}`)
-	if h.service.dynamic.current.Load() != nil {
+	if h.set() != nil {
 		t.Error("the source was asked before the config serves")
 	}
 	app := c.app()

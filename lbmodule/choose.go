@@ -18,6 +18,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -31,7 +32,7 @@ type request struct {
 	h     *Handler
 	front front.Exchange
 	w     http.ResponseWriter
-	set   *Set // that choice and tried refer to
+	set   *service.Set // that choice and tried refer to
 	choice
 	verdict pool.Verdict // of the attempt that choice is for, if it is not told yet
 	origin  pool.Origin
@@ -48,12 +49,12 @@ type request struct {
 	gaveUp    bool      // that time is up, and the dead are being tried once more
 	heldUntil time.Time // until when to wait for first probes to end; zero if there was no need to so far
 
-	lost     bool      // no connection could be made for the last attempt
-	unsent   int       // attempts that do not count, because of that
-	patience time.Time // until when it may wait for a slot, because of that; zero if there was no need to so far
-	stays    *Set      // that lives for the request's sake; nil if there is none
-	holds    int       // how often it waited for a backend to be back
-	releases int       // how often it went on after that, having found a backend gone
+	lost     bool         // no connection could be made for the last attempt
+	unsent   int          // attempts that do not count, because of that
+	patience time.Time    // until when it may wait for a slot, because of that; zero if there was no need to so far
+	stays    *service.Set // that lives for the request's sake; nil if there is none
+	holds    int          // how often it waited for a backend to be back
+	releases int          // how often it went on after that, having found a backend gone
 
 	live  pool.LiveRequest
 	debug bool // the client is told how backends were chosen
@@ -252,7 +253,7 @@ func (q *request) justCame() time.Time {
 }
 
 // enter makes set the one that the request chooses from.
-func (q *request) enter(set *Set) {
+func (q *request) enter(set *service.Set) {
 	if q.set == set {
 		return
 	}
@@ -274,7 +275,7 @@ func (q *request) enter(set *Set) {
 
 // acquireIn chooses a backend of the set by policy, preferably none of tried, and reserves a slot on it; safe tells that the request
 // may be made again if that fails.
-func acquireIn(set *Set, policy reverseproxy.Selector, key pool.Key, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
+func acquireIn(set *service.Set, policy reverseproxy.Selector, key pool.Key, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
 	if _, ours := policy.(policies.Balancer); !ours {
 		return chooseBy(set, policy, tried, safe, r, w)
 	}
@@ -286,7 +287,7 @@ func acquireIn(set *Set, policy reverseproxy.Selector, key pool.Key, tried []int
 }
 
 // chooseBy has a policy that is not ours choose among the eligible upstreams.
-func chooseBy(set *Set, policy reverseproxy.Selector, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
+func chooseBy(set *service.Set, policy reverseproxy.Selector, tried []int, safe bool, r *http.Request, w http.ResponseWriter) (choice, error) {
 	snapshot := set.View().Snapshot()
 	all := set.Eligible()
 	if lease, ok := set.View().AcquireProbe(tried, safe); ok {

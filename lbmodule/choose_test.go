@@ -64,25 +64,6 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-func TestCanPoll(t *testing.T) {
-	t.Setenv("BALLAST_TEST_NAME", "app.internal")
-	for raw, want := range map[string]bool{
-		`{"source": "a", "name": "app.internal", "port": "80"}`:                                   true,
-		`{"source": "a", "name": "{env.BALLAST_TEST_NAME}"}`:                                      true,
-		`{"source": "a", "name": "{http.request.host}"}`:                                          false,
-		`{"source": "srv", "name": "app.internal"}`:                                               true,
-		`{"source": "srv", "name": "app.internal", "resolver": {"addresses": ["{http.vars.x}"]}}`: false,
-		`{"source": "multi", "sources": [{"source": "a", "name": "x"}]}`:                          true,
-		`{"source": "multi", "sources": [{"source": "a", "name": "x"}, {"source": "other"}]}`:     false,
-		`{"source": "other"}`: false,
-		`7`:                   false,
-	} {
-		if got := canPoll([]byte(raw)); got != want {
-			t.Errorf("%s: %v, want %v", raw, got, want)
-		}
-	}
-}
-
 // A retry goes to another backend, as long as there is one.
 func TestRetryGoesElsewhere(t *testing.T) {
 	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "p2c", "random_choose", "peak_ewma", "ip_hash", "foreign"} {
@@ -198,9 +179,7 @@ func (p oddPolicy) Select(reverseproxy.UpstreamPool, *http.Request, http.Respons
 
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(twoBackends)
-	one := assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}, upstreams: h.service.roster.upstreams[:1]}
-	set, _ := h.service.newSet(one, pool.Settings{})
-	defer set.View().Close()
+	set := h.set()
 	if _, err := acquireIn(set, oddPolicy{}, pool.Key{}, nil, true, newRequest(t), nil); !errors.Is(err, pool.ErrFull) {
 		t.Errorf("a policy that chooses nobody: %v", err)
 	}

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // What follows is about fields that are cleared while a handler is set up, and tell what is to be done when it runs.
@@ -12,7 +12,7 @@ import (
 const counted = `"health_checks": {"passive": {"unhealthy_request_count": 5}}`
 
 // expectCap expects that the backend may have so many requests.
-func expectCap(t *testing.T, set *Set, address string, want int) {
+func expectCap(t *testing.T, set *service.Set, address string, want int) {
 	t.Helper()
 	i := set.Find(address)
 	if i < 0 {
@@ -21,7 +21,7 @@ func expectCap(t *testing.T, set *Set, address string, want int) {
 	if got := set.View().Backend(i).MaxRequests; got != want {
 		t.Errorf("%s: the pool lets %d requests through, want %d", address, got, want)
 	}
-	if got := set.upstreams[i].MaxRequests; got != want {
+	if got := set.Upstream(i).MaxRequests; got != want {
 		t.Errorf("%s: reverse_proxy shows a cap of %d, want %d", address, got, want)
 	}
 }
@@ -39,24 +39,15 @@ func TestRequestCountCapsAddedBackends(t *testing.T) {
 func TestRequestCountCapsDynamicBackends(t *testing.T) {
 	h := newConfig(t).serve(`{"name": "web", "dynamic_upstreams": {"source": "per_request_test"}, ` + counted + `}`)
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
-	set := h.service.dynamic.sets.of([]*reverseproxy.Upstream{{Dial: "a:1"}, {Dial: "b:1", MaxRequests: 7}})
+	r := newRequest(t)
+	r.Header.Add("To", "a:1")
+	r.Header.Add("To", "b:1 7")
+	set, err := h.service.Members(r, false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for address, want := range map[string]int{"a:1": 5, "b:1": 7, "c:1": 5} {
 		expectCap(t, set, address, want)
-	}
-}
-
-// Two checks of one address over different transports are two checks.
-func TestCheckTransportTellsChecksApart(t *testing.T) {
-	key := func(transport string) string {
-		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "health_check": {"transport": ` + transport + `}}`)
-		check, err := h.service.probing.of("a:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return check.Key
-	}
-	if plain, secure := key(`{"protocol": "http"}`), key(`{"protocol": "http", "tls": {}}`); plain == secure {
-		t.Errorf("both are %s", plain)
 	}
 }
 

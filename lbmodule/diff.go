@@ -7,6 +7,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // difference is in what a pool is not as the config has it, and how the config would have to be to say the same.
@@ -18,7 +19,7 @@ type difference struct {
 }
 
 // diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
-func diff(s *Service, now time.Time) difference {
+func diff(s *service.Service, now time.Time) difference {
 	configured := s.Config()
 	o := s.Manager().Edits().Overlay
 	d := difference{Pool: s.Pool().Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}

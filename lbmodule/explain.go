@@ -12,6 +12,7 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // explanation is why a request goes where it goes.
@@ -58,7 +59,7 @@ func showLive(all []pool.LiveView, nameOf func(address string) string) []liveVie
 }
 
 // explainSet says of each backend of a set whether a request that has been at those addresses may go there.
-func explainSet(s *Service, set *Set, tried []string) explanation {
+func explainSet(s *service.Service, set *service.Set, tried []string) explanation {
 	x := explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []candidate{}}
 	snapshot := set.View().Snapshot()
 	avoided := avoidances(snapshot.Avoided(time.Now()))

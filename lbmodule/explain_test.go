@@ -2,6 +2,7 @@ package lbmodule
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -188,15 +189,20 @@ func TestDrainTimeoutSettings(t *testing.T) {
 	}
 }
 
-// perRequest is a source whose answer depends on the request.
+// perRequest is a source that names the backends in the request's To: an address each, and max_requests behind it.
 type perRequest struct{}
 
 func (perRequest) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.reverse_proxy.upstreams.per_request_test", New: func() caddy.Module { return new(perRequest) }}
 }
 
-func (perRequest) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	return []*reverseproxy.Upstream{{Dial: r.Header.Get("To")}}, nil
+func (perRequest) GetUpstreams(r *http.Request) (all []*reverseproxy.Upstream, err error) {
+	for _, to := range r.Header.Values("To") {
+		u := new(reverseproxy.Upstream)
+		_, _ = fmt.Sscan(to, &u.Dial, &u.MaxRequests) // there need not be the second one
+		all = append(all, u)
+	}
+	return all, nil
 }
 
 func TestEditsOfPerRequestSource(t *testing.T) {
@@ -236,7 +242,7 @@ func TestEditsOfPerRequestSource(t *testing.T) {
 func TestDynamicEdits(t *testing.T) {
 	c := newConfig(t)
 	h := c.serve(`{"name": "web", "dynamic_upstreams": {"source": "multi", "sources": []}}`)
-	eventually(t, "the source to answer", func() bool { return h.service.dynamic.current.Load() != nil })
+	eventually(t, "the source to answer", func() bool { return h.set() != nil })
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated, `"source":"api"`)
 	q := &request{h: h}
 	if u := q.next(newRequest(t), httptest.NewRecorder()); u.Dial != "c:1" {

@@ -22,6 +22,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -69,7 +70,7 @@ type Handler struct {
 	pool          *pool.Pool
 	manager       *manage.Manager // of pool
 	words         stock.Words     // what is said in reverse_proxy's words
-	service       *Service
+	service       *service.Service
 	policy        reverseproxy.Selector
 	keyed         policies.Keyed         // policy, if it goes by keys
 	sessions      policies.SessionPolicy // policy, if it goes by sessions
@@ -113,7 +114,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.loadHealthChecks()
-	roster, err := newRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)
+	roster, err := service.NewRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)
 	if err != nil {
 		return err
 	}
@@ -121,7 +122,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.loadPolicy(ctx); err != nil {
 		return err
 	}
-	if err := roster.setWeights(h.policy, h.Backends, h.words.Dynamic != nil); err != nil {
+	if err := roster.SetWeights(h.policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
 	if h.manager, err = h.app.join(h.Name, h.derivedName(&h.words), settings); err != nil {
@@ -129,7 +130,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.pool = h.manager.Pool()
 	h.warn(roster)
-	h.service = NewService(ServiceOptions{
+	h.service = service.New(service.Options{
 		Owner: h.app, Manager: h.manager, Logger: h.logger, Roster: roster, Policy: h.policy, Settings: &h.Settings,
 		Check: h.active, Passive: h.passive.settings, Limit: h.words.MaxRequests, Warnings: h.warnings,
 	})
@@ -154,8 +155,8 @@ func (h *Handler) loadHealthChecks() {
 }
 
 // provisionStock sets up what we take of reverse_proxy, and brings the backends into the pool.
-func (h *Handler) provisionStock(ctx caddy.Context, roster *roster) error {
-	if err := h.stock.Provision(ctx, &h.Handler, roster.upstreams); err != nil {
+func (h *Handler) provisionStock(ctx caddy.Context, roster *service.Roster) error {
+	if err := h.stock.Provision(ctx, &h.Handler, roster.Upstreams()); err != nil {
 		return err
 	}
 	if err := h.checkHedgeModules(); err != nil {
@@ -227,7 +228,7 @@ func (q *request) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		if q.next(x.Request(), w) == nil {
 			return x.Fail(q.refused)
 		}
-		attempt, err := x.Attempt(q.target(), q.set.view.Len())
+		attempt, err := x.Attempt(q.target(), q.set.View().Len())
 		if err != nil {
 			return x.Fail(err)
 		}
@@ -262,17 +263,18 @@ func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 }
 
 // warn notes settings that work but hurt: in the log, and for the API.
-func (h *Handler) warn(r *roster) {
+func (h *Handler) warn(r *service.Roster) {
 	warn := func(text string, fields ...zap.Field) {
 		h.logger.Warn(text, append(fields, zap.String("pool", h.pool.Name()))...)
 		h.warnings = append(h.warnings, text)
 	}
+	backends := r.Backends()
 	weight, unequal := 0, false
-	for _, b := range r.backends {
+	for _, b := range backends {
 		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
 		weight = max(weight, b.Weight)
 	}
-	if len(r.backends) > 0 && weight == 0 {
+	if len(backends) > 0 && weight == 0 {
 		warn("all weights are zero: no backend will be used")
 	}
 	if c := h.active; c != nil {
@@ -280,27 +282,27 @@ func (h *Handler) warn(r *roster) {
 			warn("health check timeout is not below its interval: a slow answer delays the next probe",
 				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
 		}
-		if len(r.backends) == 1 && h.words.Dynamic == nil {
+		if len(backends) == 1 && h.words.Dynamic == nil {
 			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
 		}
-		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(r.backends, func(b pool.Backend) bool {
+		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(backends, func(b pool.Backend) bool {
 			a, err := caddy.ParseNetworkAddress(b.Address)
 			return err == nil && stock.IsSocket(a.Network)
 		}) {
 			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
 		}
-		if h.words.Dynamic != nil && !canPoll(h.words.Dynamic) {
+		if h.words.Dynamic != nil && !service.CanPoll(h.words.Dynamic) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
 	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
-		!slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
+		!slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
 		warn("queue without max_requests: no backend is ever full, so that no request waits")
 	}
 	if h.Hold != nil && h.words.TryDuration > 0 {
 		warn("hold is ignored: lb_try_duration says how long requests wait")
 	}
-	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(r.backends, func(b pool.Backend) bool { return b.Zone == zone }) {
+	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
 	}
 	for _, text := range policies.Warnings(h.policy) {

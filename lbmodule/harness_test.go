@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/ballastlb/ballast/lbmodule/manage"
+	"github.com/ballastlb/ballast/lbmodule/service"
 
 	_ "github.com/caddyserver/caddy/v2/modules/caddyevents"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
@@ -92,7 +93,7 @@ func (c *harness) mustLoad(settings string) *Handler {
 }
 
 // set is the set of backends that the handler shows.
-func (h *Handler) set() *Set {
+func (h *Handler) set() *service.Set {
 	set, _ := h.service.Shown()
 	return set
 }

@@ -73,38 +73,11 @@ func TestHealthCheckDefaults(t *testing.T) {
 	if !reflect.DeepEqual(*h.active, want) {
 		t.Errorf("defaults %+v, want %+v", *h.active, want)
 	}
-	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.active != nil || h.service.viewSettings(true).SlowStart != 10*time.Second {
-		t.Errorf("without settings: check %v, slow start %v", h.active, h.service.viewSettings(true).SlowStart)
+	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.active != nil || h.SlowStart.Length() != 10*time.Second {
+		t.Errorf("without settings: check %v, slow start %v", h.active, h.SlowStart.Length())
 	}
-	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "slow_start": {"disabled": true}}`); h.service.viewSettings(true).SlowStart != 0 {
+	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "slow_start": {"disabled": true}}`); h.SlowStart.Length() != 0 {
 		t.Error("slow start is on though disabled")
-	}
-}
-
-// Handlers that check alike are one check, whatever they make of the results.
-func TestCheckKeys(t *testing.T) {
-	c := newConfig(t)
-	key := func(settings, address string) string {
-		t.Helper()
-		h := c.mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], ` + settings + `}`)
-		check, err := h.service.probing.of(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return check.Key
-	}
-	same := key(`"health_check": {"uri": "/x"}`, "a:1")
-	if got := key(`"health_check": {"uri": "/x", "rise": 5, "initial": "up"}`, "a:1"); got != same {
-		t.Errorf("%s and %s are different checks", got, same)
-	}
-	for _, other := range []string{
-		key(`"health_check": {"uri": "/y"}`, "a:1"), key(`"health_check": {"uri": "/x"}`, "b:1"),
-		key(`"health_check": {"uri": "/x", "interval": "1s"}`, "a:1"),
-		key(`"health_check": {"uri": "/x"}, "transport": {"protocol": "http", "tls": {}}`, "a:1"),
-	} {
-		if other == same {
-			t.Errorf("%s is taken for the same check", other)
-		}
 	}
 }
 

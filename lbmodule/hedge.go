@@ -17,6 +17,7 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -169,7 +170,7 @@ type hedgeCopy struct {
 	q           *request
 	transport   http.RoundTripper
 	cancelFirst context.CancelCauseFunc
-	set         *Set
+	set         *service.Set
 	first       int // position in set of the backend of the first attempt
 	original    *http.Request
 	url         url.URL

@@ -11,6 +11,7 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // shownAlways are statuses that are shown from the start: what all is well looks like, and what Ballast answers itself when
@@ -25,7 +26,7 @@ var callsShownAlways = statusSet{grpc: 1<<codes.OK | 1<<codes.Unknown | 1<<codes
 var trendNames = [len(pool.TrendWindows)]string{"1m", "5m", "15m"}
 
 // service sends the metrics of a load balancer's pool and of its backends.
-func (e emitter) service(s *Service) {
+func (e emitter) service(s *service.Service) {
 	now := time.Now()
 	p := s.Pool()
 	p.Look(now)
@@ -66,7 +67,7 @@ func (e emitter) state(name string, usable, total int, panicking bool, fairness,
 }
 
 // backends sends the metrics of the backends that are told apart, and returns which these are.
-func (e emitter) backends(s *Service, view *pool.View, snapshot *pool.Snapshot, name string) (told map[*pool.Member]bool) {
+func (e emitter) backends(s *service.Service, view *pool.View, snapshot *pool.Snapshot, name string) (told map[*pool.Member]bool) {
 	at := make(map[string]int)
 	for i := range view.Len() {
 		at[view.Backend(i).Address] = i

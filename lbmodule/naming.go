@@ -3,10 +3,9 @@ package lbmodule
 import (
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
-	"strings"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -37,38 +36,10 @@ func (h *Handler) describe(words *stock.Words) (string, error) {
 func (h *Handler) derivedName(words *stock.Words) string {
 	switch {
 	case len(words.Dynamic) > 0:
-		return dynamicName(words.Dynamic)
+		return service.SourceName(words.Dynamic)
 	case len(words.Upstreams) > 0:
 		return words.Upstreams[0].Dial
 	default:
 		return h.Backends[0].Address
 	}
-}
-
-// dynamicName names a pool after its dynamic source: its kind and what it looks up, where that shows.
-func dynamicName(raw json.RawMessage) string {
-	var source struct {
-		Source  string          `json:"source"`
-		Service string          `json:"service"`
-		Proto   string          `json:"proto"`
-		Name    string          `json:"name"`
-		Port    json.RawMessage `json:"port"`
-	}
-	// A source of another shape, or a name that cannot be ours, is told from others by its hash.
-	if err := json.Unmarshal(raw, &source); err == nil && source.Name != "" {
-		name := source.Source + ":"
-		if source.Service != "" || source.Proto != "" {
-			name += "_" + source.Service + "._" + source.Proto + "."
-		}
-		name += source.Name
-		if port := strings.Trim(string(source.Port), `"`); port != "" {
-			name += ":" + port
-		}
-		if config.ValidateName(name) == nil {
-			return name
-		}
-	}
-	sum := fnv.New32a()
-	sum.Write(raw)
-	return fmt.Sprintf("dynamic:%08x", sum.Sum32())
 }

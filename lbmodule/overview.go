@@ -10,6 +10,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // poolOverview is a pool as it is shown.
@@ -100,20 +101,20 @@ func (a *App) overview() []poolOverview {
 }
 
 // pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
-func (a *App) pools() (all []*Service) {
+func (a *App) pools() (all []*service.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.services {
-		if !slices.ContainsFunc(all, func(other *Service) bool { return other.Pool() == s.Pool() }) {
+		if !slices.ContainsFunc(all, func(other *service.Service) bool { return other.Pool() == s.Pool() }) {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b *Service) int { return strings.Compare(a.Pool().Name(), b.Pool().Name()) })
+	slices.SortFunc(all, func(a, b *service.Service) int { return strings.Compare(a.Pool().Name(), b.Pool().Name()) })
 	return all
 }
 
 // overviewOf is [overviewOf] with the warnings of a's config.
-func (a *App) overviewOf(s *Service, running []overlay.Running) poolOverview {
+func (a *App) overviewOf(s *service.Service, running []overlay.Running) poolOverview {
 	a.mu.Lock()
 	warnings := slices.Clone(a.warnings)
 	a.mu.Unlock()
@@ -121,7 +122,7 @@ func (a *App) overviewOf(s *Service, running []overlay.Running) poolOverview {
 }
 
 // overviewOf describes a pool with the settings that these backends have; all else is as it is now. warnings come after those of s.
-func overviewOf(s *Service, running []overlay.Running, warnings []string) poolOverview {
+func overviewOf(s *service.Service, running []overlay.Running, warnings []string) poolOverview {
 	now := time.Now()
 	p := s.Pool()
 	p.Look(now)

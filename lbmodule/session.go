@@ -22,7 +22,7 @@ type session struct {
 // acquireSession chooses the backend of the request's session, or another one where that is not to be had.
 func (q *request) acquireSession(safe bool, r *http.Request) (choice, error) {
 	policy, view := q.h.sessions, q.set.View()
-	at, ok, signed := q.set.sessionsOf(policy).Find(r)
+	at, ok, signed := q.set.Sessions(policy).Find(r)
 	q.session = session{member: -1, bound: ok || signed}
 	if ok {
 		q.session.member = at
@@ -70,7 +70,7 @@ func (q *request) bind(r *http.Request) {
 	case at < 0:
 		return // there are no sessions any more at a backend that was taken out
 	case was == at:
-		if !q.set.sessionsOf(policy).Stale(r) {
+		if !q.set.Sessions(policy).Stale(r) {
 			return
 		}
 	case was >= 0 && !slices.Contains(q.tried, was) && q.set.View().Snapshot().Keeps(was):

@@ -345,8 +345,9 @@ func TestStickyServesCookie(t *testing.T) {
 	}
 	h := newConfig(t).mustLoad(stickyConfig("sticky-stock", policy))
 	var upstreams reverseproxy.UpstreamPool
-	for _, u := range h.service.roster.upstreams {
-		upstreams = append(upstreams, &reverseproxy.Upstream{Dial: u.Dial, Host: new(reverseproxy.Host)})
+	view := h.set().View()
+	for i := range view.Len() {
+		upstreams = append(upstreams, &reverseproxy.Upstream{Dial: view.Backend(i).Address, Host: new(reverseproxy.Host)})
 	}
 	for range 10 {
 		recorder := httptest.NewRecorder()

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ballastlb/ballast/lbmodule/service"
+
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -31,7 +33,7 @@ func newStockGauge(ctx caddy.Context) *stockGauge {
 }
 
 // tell sets the gauge for the backends of these load balancers, but for those that depend on requests.
-func (g *stockGauge) tell(services []*Service) {
+func (g *stockGauge) tell(services []*service.Service) {
 	if g.gauge == nil {
 		return
 	}

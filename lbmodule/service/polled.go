@@ -1,4 +1,4 @@
-package lbmodule
+package service
 
 import (
 	"encoding/json"
@@ -44,7 +44,7 @@ func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error)
 	}
 	if multi.Source != "multi" {
 		source, err := loadSource(ctx, raw)
-		return []*polledSource{{source: source, name: dynamicName(raw)}}, err
+		return []*polledSource{{source: source, name: SourceName(raw)}}, err
 	}
 	if err := caddy.StrictUnmarshalJSON(raw, &multi); err != nil {
 		return nil, err

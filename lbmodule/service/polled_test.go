@@ -1,4 +1,4 @@
-package lbmodule
+package service
 
 import (
 	"context"

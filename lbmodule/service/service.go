@@ -1,4 +1,6 @@
-package lbmodule
+// Package service is one load balancer as it runs, beside the requests that it serves: which backends there are, by the config, by a
+// dynamic source and by what people have edited; the sets of them that requests choose from; probes, and the trying of the dead.
+package service
 
 import (
 	"cmp"
@@ -21,12 +23,12 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// ServiceOptions are what a [Service] is made of.
-type ServiceOptions struct {
+// Options are what a [Service] is made of. All but Check and Warnings are needed.
+type Options struct {
 	Owner    manage.Owner    // the config that it belongs to
 	Manager  *manage.Manager // of its pool
 	Logger   *zap.Logger
-	Roster   *roster
+	Roster   *Roster
 	Policy   reverseproxy.Selector
 	Settings *config.Settings
 	Check    *config.HealthCheck // with its defaults; nil for none
@@ -42,7 +44,7 @@ type Service struct {
 	manager  *manage.Manager
 	pool     *pool.Pool
 	logger   *zap.Logger
-	roster   *roster // upstreams and backends, as the config has them
+	roster   *Roster // upstreams and backends, as the config has them
 	policy   reverseproxy.Selector
 	settings *config.Settings
 	check    *config.HealthCheck // with its defaults; nil for none
@@ -63,8 +65,8 @@ type Service struct {
 	watchingStatic, watchingDynamic watching
 }
 
-// NewService makes a load balancer, which has no backends before [Service.Open].
-func NewService(o ServiceOptions) *Service {
+// New makes a load balancer, which has no backends before [Service.Open].
+func New(o Options) *Service {
 	s := &Service{
 		owner: o.Owner, manager: o.Manager, pool: o.Manager.Pool(), logger: o.Logger, roster: o.Roster, policy: o.Policy,
 		settings: o.Settings, check: o.Check, passive: o.Passive, limit: o.Limit, warnings: o.Warnings,
@@ -266,7 +268,7 @@ type assembly struct {
 }
 
 // assemble returns the backends of a roster with what was edited.
-func (s *Service) assemble(r *roster) assembly {
+func (s *Service) assemble(r *Roster) assembly {
 	now := time.Now()
 	var a assembly
 	for _, b := range s.manager.Edits().Running(r.config(), now) {

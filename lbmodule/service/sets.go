@@ -1,4 +1,4 @@
-package lbmodule
+package service
 
 import (
 	"cmp"
@@ -21,9 +21,9 @@ import (
 // maxSets bounds the lists of backends that are remembered for a source whose answer depends on the request.
 const maxSets = 128
 
-// memberSets finds the Set of a list of upstreams that was seen before, so that the policy goes on where
+// sets finds the Set of a list of upstreams that was seen before, so that the policy goes on where
 // it was: a round robin that began anew at each request would send all of them to one backend.
-type memberSets struct {
+type sets struct {
 	service *Service
 
 	mu      sync.Mutex
@@ -36,7 +36,7 @@ type memberSets struct {
 type knownSet struct {
 	hash   uint64
 	list   []string // addresses, in the order of the source
-	roster *roster
+	roster *Roster
 	edits  *manage.Edits // that went into the set
 	set    *Set
 	stops  []func() // end that members are tried that are dead
@@ -53,14 +53,14 @@ func (k *knownSet) stop() {
 var listSeed = maphash.MakeSeed()
 
 // of returns the set of these upstreams.
-func (m *memberSets) of(upstreams []*reverseproxy.Upstream) *Set {
+func (m *sets) of(upstreams []*reverseproxy.Upstream) *Set {
 	set, events := m.find(upstreams)
 	m.service.pool.Report(events)
 	return set
 }
 
 // find is of for those who hold a lock: it returns what there is to report.
-func (m *memberSets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
+func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	var hash maphash.Hash
 	hash.SetSeed(listSeed)
 	for _, u := range upstreams {
@@ -100,7 +100,7 @@ func (m *memberSets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Even
 }
 
 // remember keeps k as the most recently used. The caller holds m.mu.
-func (m *memberSets) remember(k knownSet) {
+func (m *sets) remember(k knownSet) {
 	if m.closed {
 		// The config is being unloaded; the request is served, nothing is remembered.
 		k.set.close()
@@ -119,7 +119,7 @@ func (m *memberSets) remember(k knownSet) {
 }
 
 // latest is the set that was used last, nil if there is none.
-func (m *memberSets) latest() *Set {
+func (m *sets) latest() *Set {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.known) == 0 {
@@ -129,7 +129,7 @@ func (m *memberSets) latest() *Set {
 }
 
 // config returns the backends of the last n lists, as the source has named them.
-func (m *memberSets) config(n int) []overlay.Backend {
+func (m *sets) config(n int) []overlay.Backend {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []overlay.Backend
@@ -146,8 +146,8 @@ func (m *memberSets) config(n int) []overlay.Backend {
 }
 
 // roster makes the list of these upstreams; one that is named twice gets both shares.
-func (m *memberSets) roster(upstreams []*reverseproxy.Upstream) *roster {
-	r := &roster{byAddress: make(map[string]int, len(upstreams))}
+func (m *sets) roster(upstreams []*reverseproxy.Upstream) *Roster {
+	r := &Roster{byAddress: make(map[string]int, len(upstreams))}
 	_, weights := policies.WeightsByPosition(m.service.policy)
 	for position, u := range upstreams {
 		weight := policies.WeightAt(weights, position)
@@ -162,7 +162,7 @@ func (m *memberSets) roster(upstreams []*reverseproxy.Upstream) *roster {
 	return r
 }
 
-func (m *memberSets) host(address string) *reverseproxy.Host {
+func (m *sets) host(address string) *reverseproxy.Host {
 	host := m.hosts[address]
 	if host == nil {
 		if m.hosts == nil {
@@ -175,7 +175,7 @@ func (m *memberSets) host(address string) *reverseproxy.Host {
 }
 
 // forgetHosts drops the hosts that no set knows any more.
-func (m *memberSets) forgetHosts() {
+func (m *sets) forgetHosts() {
 	named := make(map[string]bool, len(m.hosts))
 	for _, k := range m.known {
 		for _, address := range k.list {
@@ -190,7 +190,7 @@ func (m *memberSets) forgetHosts() {
 }
 
 // close gives up all sets, whose members are not tried any more.
-func (m *memberSets) close() {
+func (m *sets) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, k := range m.known {
@@ -200,7 +200,7 @@ func (m *memberSets) close() {
 }
 
 // watch has the members of all sets tried when they are dead.
-func (m *memberSets) watch() {
+func (m *sets) watch() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.watched = true
@@ -212,7 +212,7 @@ func (m *memberSets) watch() {
 }
 
 // stop ends what watch began, but for the sets that requests wait with.
-func (m *memberSets) stop() {
+func (m *sets) stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.watched = false
@@ -223,9 +223,9 @@ func (m *memberSets) stop() {
 	}
 }
 
-// canPoll tells whether the source of that config answers the same whatever the request: it is known for that,
+// CanPoll tells whether the source of that config answers the same whatever the request: it is known for that,
 // and has no placeholders but those of the environment.
-func canPoll(raw json.RawMessage) bool {
+func CanPoll(raw json.RawMessage) bool {
 	var source struct {
 		Source  string            `json:"source"`
 		Sources []json.RawMessage `json:"sources"`
@@ -238,7 +238,7 @@ func canPoll(raw json.RawMessage) bool {
 		var settings any
 		return json.Unmarshal(raw, &settings) == nil && !hasPlaceholder(settings, caddy.NewReplacer())
 	case "multi":
-		return !slices.ContainsFunc(source.Sources, func(s json.RawMessage) bool { return !canPoll(s) })
+		return !slices.ContainsFunc(source.Sources, func(s json.RawMessage) bool { return !CanPoll(s) })
 	default:
 		return false
 	}

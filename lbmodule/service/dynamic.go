@@ -1,4 +1,4 @@
-package lbmodule
+package service
 
 import (
 	"bytes"
@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -53,7 +56,7 @@ type dynamicSource struct {
 	lastErr    error               // of the last turn; guarded by asking
 	failing    atomic.Bool         // the last answer of one that is not polled was an error
 
-	sets memberSets
+	sets sets
 }
 
 // LoadSource loads the dynamic source of that config.
@@ -61,7 +64,7 @@ func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 	d := &dynamicSource{service: s, raw: raw, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
 	d.sets.service = s
 	var err error
-	if canPoll(raw) {
+	if CanPoll(raw) {
 		d.polled, err = loadPolled(ctx, raw)
 	} else {
 		d.source, err = loadSource(ctx, raw)
@@ -71,6 +74,35 @@ func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 	}
 	s.dynamic = d
 	return nil
+}
+
+// SourceName is what a dynamic source of that config is called, and a pool whose backends it names: its kind and what it looks up, where
+// that shows.
+func SourceName(raw json.RawMessage) string {
+	var source struct {
+		Source  string          `json:"source"`
+		Service string          `json:"service"`
+		Proto   string          `json:"proto"`
+		Name    string          `json:"name"`
+		Port    json.RawMessage `json:"port"`
+	}
+	// A source of another shape, or a name that cannot be ours, is told from others by its hash.
+	if err := json.Unmarshal(raw, &source); err == nil && source.Name != "" {
+		name := source.Source + ":"
+		if source.Service != "" || source.Proto != "" {
+			name += "_" + source.Service + "._" + source.Proto + "."
+		}
+		name += source.Name
+		if port := strings.Trim(string(source.Port), `"`); port != "" {
+			name += ":" + port
+		}
+		if config.ValidateName(name) == nil {
+			return name
+		}
+	}
+	sum := fnv.New32a()
+	sum.Write(raw)
+	return fmt.Sprintf("dynamic:%08x", sum.Sum32())
 }
 
 // loadSource loads the source of that config.

@@ -1,4 +1,4 @@
-package lbmodule
+package service
 
 import (
 	"slices"
@@ -28,8 +28,8 @@ type Set struct {
 	sessions policies.Sessions
 }
 
-// sessionsOf returns what finds the backends of sessions in the set.
-func (s *Set) sessionsOf(policy policies.SessionPolicy) policies.Sessions {
+// Sessions returns what finds the backends of sessions in the set, by the policy of its load balancer.
+func (s *Set) Sessions(policy policies.SessionPolicy) policies.Sessions {
 	s.sign.Do(func() { s.sessions = policy.Among(s.upstreams) })
 	return s.sessions
 }

@@ -1,4 +1,4 @@
-package lbmodule
+package service
 
 import (
 	"cmp"
@@ -17,8 +17,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// roster is the list of a handler's backends, those in `upstreams` and those in `backends` together.
-type roster struct {
+// Roster is the list of the backends of a config, those in `upstreams` and those in `backends` together.
+type Roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
 	names     []string                  // and what they are called
@@ -29,10 +29,10 @@ type roster struct {
 	byAddress map[string]int
 }
 
-// newRoster merges upstreams and backends. Upstreams given twice become one, with the weights of both. As in reverse_proxy, limit
+// NewRoster merges upstreams and backends. Upstreams given twice become one, with the weights of both. As in reverse_proxy, limit
 // (unhealthy_request_count) is the cap of those that have none of their own.
-func newRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int, logger *zap.Logger) (*roster, error) {
-	r := &roster{byAddress: make(map[string]int)}
+func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int, logger *zap.Logger) (*Roster, error) {
+	r := &Roster{byAddress: make(map[string]int)}
 	// What the environment fills in is the same for every request; filled in here, the address can be checked.
 	environment := caddy.NewReplacer()
 	for _, word := range upstreams {
@@ -76,8 +76,14 @@ func newRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 	return r, nil
 }
 
+// Backends are the backends, with the weights that they have.
+func (r *Roster) Backends() []pool.Backend { return r.backends }
+
+// Upstreams are the same backends, as reverse_proxy knows them.
+func (r *Roster) Upstreams() reverseproxy.UpstreamPool { return r.upstreams }
+
 // add appends a backend. Without a name of its own it goes by its address.
-func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
+func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
 	if name == "" {
 		name = b.Address
 	}
@@ -90,7 +96,7 @@ func (r *roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
 
 // repeat merges another mention of the backend at index at. As in reverse_proxy, one mention without a cap
 // lets every request through.
-func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
+func (r *Roster) repeat(at int, u *reverseproxy.Upstream) {
 	r.positions = append(r.positions, at)
 	b := &r.backends[at]
 	b.Weight++
@@ -102,9 +108,9 @@ func (r *roster) repeat(at int, u *reverseproxy.Upstream) {
 	r.upstreams[at].MaxRequests = b.MaxRequests
 }
 
-// setWeights gives the backends the weights that the policy lists by position, if it lists any. backends are those that may have
+// SetWeights gives the backends the weights that the policy lists by position, if it lists any. backends are those that may have
 // weights of their own; dynamic tells that a dynamic source will name more.
-func (r *roster) setWeights(policy reverseproxy.Selector, backends []*config.Backend, dynamic bool) error {
+func (r *Roster) SetWeights(policy reverseproxy.Selector, backends []*config.Backend, dynamic bool) error {
 	name, weights := policies.WeightsByPosition(policy)
 	if len(weights) == 0 {
 		return nil
@@ -128,7 +134,7 @@ func (r *roster) setWeights(policy reverseproxy.Selector, backends []*config.Bac
 }
 
 // config returns the backends of the roster as edits see them.
-func (r *roster) config() []overlay.Backend {
+func (r *Roster) config() []overlay.Backend {
 	all := make([]overlay.Backend, len(r.backends))
 	for i, b := range r.backends {
 		all[i] = overlay.Backend{Address: b.Address, Name: r.names[i], Settings: overlay.Settings{

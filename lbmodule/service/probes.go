@@ -1,17 +1,21 @@
-package lbmodule
+package service
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/healthcheck/probe"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -136,4 +140,117 @@ func (p *probing) elsewhere(address string) bool {
 	probed, err := p.target(address)
 	own, ownErr := stock.ProbeTargetAt(address, 0)
 	return err != nil || ownErr != nil || !probed.Same(own)
+}
+
+// checker makes the active checks of all configs: those of a new config go on where those of the old one were.
+var checker probe.Checker
+
+// watching has the members of one set probed, and tried when they are dead, while its config serves.
+type watching struct {
+	service *Service
+
+	mu    sync.Mutex // guards what follows
+	on    bool
+	set   *Set
+	stops []func()
+}
+
+// follow has the members of set probed from now on, and no others.
+func (w *watching) follow(set *Set) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.set = set
+	if w.on {
+		w.begin()
+	}
+}
+
+// start begins to probe.
+func (w *watching) start() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = true
+	w.begin()
+}
+
+// stop ends probing.
+func (w *watching) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = false
+	w.end()
+}
+
+// begin probes the members of the set. Those who were probed before go on without a break. The caller holds w.mu.
+func (w *watching) begin() {
+	s := w.service
+	stops := s.redial(w.set, false)
+	if s.probing != nil && w.set != nil {
+		for i := range w.set.view.Len() {
+			b := w.set.view.Backend(i)
+			if b.Unchecked || b.State == pool.Maintenance {
+				continue
+			}
+			check, err := s.probing.of(b.Address)
+			if err != nil {
+				// Only addresses that a dynamic source named can be wrong here.
+				s.logger.Error("backend cannot be checked", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
+				continue
+			}
+			stops = append(stops, checker.Watch(check, pool.Observer{
+				Member: w.set.view.Member(i), Thresholds: s.check.Thresholds(), Elsewhere: s.probing.elsewhere(b.Address),
+			}))
+		}
+	}
+	w.end()
+	w.stops = stops
+}
+
+func (w *watching) end() {
+	for _, stop := range w.stops {
+		stop()
+	}
+	w.stops = nil
+}
+
+// redial has the members of set tried when they are dead; ended tells that the config has ended. Each of the functions that it returns
+// ends that for one of them.
+func (s *Service) redial(set *Set, ended bool) (stops []func()) {
+	if set == nil {
+		return nil
+	}
+	for i := range set.view.Len() {
+		b := set.view.Backend(i)
+		if b.Unchecked || b.State > pool.Draining {
+			continue
+		}
+		dial, err := s.redialer(b.Address)
+		if err != nil {
+			// Only addresses that a dynamic source named can be wrong here.
+			s.logger.Error("backend cannot be tried", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
+			continue
+		}
+		stops = append(stops, set.view.Member(i).Redial(dial, ended))
+	}
+	return stops
+}
+
+// redialer connects to the backend of that address.
+func (s *Service) redialer(address string) (pool.Dialer, error) {
+	t, err := stock.ProbeTargetAt(address, 0)
+	if err != nil {
+		return nil, err
+	}
+	connect := t.Redialer(s.transport)
+	return func(ctx context.Context) error {
+		conn, err := connect(ctx)
+		if err != nil {
+			return err
+		}
+		if s.probing != nil {
+			// While it was down, probes have become rare.
+			checker.Hurry(s.probing.check.Key(address, s.probing.raw))
+		}
+		return conn.Close()
+	}, nil
 }
