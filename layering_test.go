@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 	"lbmodule/stock":       {"lbmodule/config", "lbmodule/engine", "healthcheck", "healthcheck/probe"},
 	"lbmodule/dashboard":   nil,
 	"lbmodule/engine":      nil,
-	"lbmodule/front":       {"lbmodule/stock"},
+	"lbmodule/front":       {"lbmodule/pool", "lbmodule/stock"},
 	"lbmodule/manage":      {"lbmodule/config", "lbmodule/overlay", "lbmodule/pool"},
 	"lbmodule/overlay":     nil,
 	"lbmodule/course":      {"lbmodule/pool"},

@@ -19,8 +19,9 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 	q.again = false
 	r, timer := q.prepare(original)
 	q.begin(q.choice, time.Now())
-	q.waited, _ = q.received.wait(q.begun)
-	q.notice1xx(r)
+	q.waited = q.front.Body().Wait(q.begun)
+	q.informed.begin(q.attempts)
+	q.race.Store(nil)
 	r = q.trace(r)
 	res, err := q.roundTrip(transport, r, q.begun)
 	now := time.Now()
@@ -30,7 +31,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		}
 		res, err = nil, errTryTimeout
 	}
-	q.front.Answered(res, err, q.begun, now)
+	q.front.Ended(res, err, q.begun, now)
 	q.hears(err, now)
 	q.call = newGRPCCall(original, res, q.live.Started(), now)
 	q.attempted(original.Context(), res, err, now, now.Sub(q.begun))
@@ -48,7 +49,7 @@ func (q *request) attempt(transport http.RoundTripper, original *http.Request) (
 		return nil, err
 	}
 	if err != nil {
-		if refused := q.received.refusal(original.Context()); refused != nil {
+		if refused := q.front.Body().Refusal(original.Context()); refused != nil {
 			err = refused
 		}
 		return nil, err
@@ -182,11 +183,7 @@ func isStream(res *http.Response) bool {
 
 // watch has q learn when the answer breaks off. The body of one that switches protocols is a connection, and stays one.
 func (q *request) watch(ctx context.Context, res *http.Response) {
-	if res.StatusCode == http.StatusSwitchingProtocols {
-		q.watchTunnel(res)
-		return
-	}
-	if res.Body == nil || res.Body == http.NoBody {
+	if res.StatusCode == http.StatusSwitchingProtocols || res.Body == nil || res.Body == http.NoBody {
 		return
 	}
 	q.answer = answerBody{ReadCloser: res.Body, ctx: ctx, q: q}
@@ -231,7 +228,6 @@ func (q *request) end() {
 	q.leave()
 	q.live.Done()
 	q.body.detach()
-	q.tunnel.finish()
 	q.body.forget()
 	q.front.End(now)
 }

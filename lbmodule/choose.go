@@ -4,14 +4,12 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
@@ -30,7 +28,7 @@ const requestVar = "load_balancer.request"
 // It is used by one goroutine at a time.
 type request struct {
 	h     *Handler
-	front front.Exchange
+	front front.Request
 	w     http.ResponseWriter
 	set   *service.Set // that choice and tried refer to
 	choice
@@ -59,11 +57,10 @@ type request struct {
 	live  pool.LiveRequest
 	debug bool // the client is told how backends were chosen
 
-	body     *requestBody  // nil if there is none
-	received *clientBody   // what body is made of; nil if there is none
-	waited   time.Duration // for received before the current attempt
-	answer   answerBody
-	call     grpcCall // zero if the attempt is none, or has no answer
+	body   *requestBody  // nil if there is none
+	waited time.Duration // for the client's body before the current attempt
+	answer answerBody
+	call   grpcCall // zero if the attempt is none, or has no answer
 
 	queued      time.Duration    // waited before the first attempt
 	trail       []attemptRecord  // the attempts so far, in the order in which they began
@@ -79,7 +76,6 @@ type request struct {
 
 	informed informed
 	race     atomic.Pointer[hedgeCopy] // that the current attempt may be in; nil if it is not hedged
-	tunnel   *tunnel                   // that the answer is; nil if it is none
 
 	triedSpace [4]int // room for most tried lists
 	trailSpace [1]attemptRecord
@@ -110,7 +106,7 @@ func (h *Handler) circuitBroken() bool {
 // before has failed. It returns nil if there is none: q.refused says why.
 func (q *request) next(r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if !q.again {
-		q.w, q.origin = w, originOf(r)
+		q.w, q.origin = w, front.OriginOf(r)
 		if q.refused = q.chooseFirst(r); q.refused != nil {
 			return nil
 		}
@@ -130,7 +126,7 @@ func (q *request) chooseFirst(r *http.Request) error {
 	if q.h.retries.stock != nil {
 		q.started = time.Now()
 	}
-	if err := q.received.refusal(r.Context()); err != nil {
+	if err := q.front.Body().Refusal(r.Context()); err != nil {
 		return err // it was collected first, and broke off
 	}
 	return q.choose(r, false)
@@ -201,7 +197,7 @@ func (q *request) queueUp(r *http.Request, size int, timeout time.Duration) erro
 		q.queued += time.Since(start)
 		q.h.pool.Queued.Add(q.queued)
 	}()
-	return q.h.pool.Wait(r.Context(), clientKey(r), size, timeout, func() error {
+	return q.h.pool.Wait(r.Context(), front.ClientOf(r), size, timeout, func() error {
 		set, err := q.h.service.Members(r, false)
 		if err != nil {
 			return err
@@ -210,21 +206,6 @@ func (q *request) queueUp(r *http.Request, size int, timeout time.Duration) erro
 		q.choice, err = q.acquire(r)
 		return err
 	})
-}
-
-// clientKey tells clients apart: by address, and by network where an address is one of so many that a client has.
-func clientKey(r *http.Request) string {
-	const clientBits = 64 // of an IPv6 address
-	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	address, err := netip.ParseAddr(text)
-	if err != nil || address.Unmap().Is4() {
-		return text
-	}
-	network, err := address.WithZone("").Prefix(clientBits)
-	if err != nil {
-		return text
-	}
-	return network.String()
 }
 
 // acquire chooses a backend of the set and reserves it.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -16,7 +17,7 @@ import (
 )
 
 // classify tells what an attempt says about its backend. A request that its client gave up, broke off or was too slow to send (see
-// stallTime), and descriptors that we have run out of, are no backend's failure; neither is a status that a healthy application gives. A backend that says it has
+// [front.ClientBody]), and descriptors that we have run out of, are no backend's failure; neither is a status that a healthy application gives. A backend that says it has
 // too much to do is neither well nor broken: taking it out would give the others too much to do.
 func (q *request) classify(ctx context.Context, res *http.Response, err error) pool.Outcome {
 	switch {
@@ -42,6 +43,12 @@ func (q *request) failure() pool.Outcome {
 		return pool.Ignored
 	}
 	return pool.Failure
+}
+
+// isClients tells whether what went wrong with the attempt is the client's doing.
+func (q *request) isClients() bool {
+	body := q.front.Body()
+	return q.body.failed() || body.Failure() != nil || body.Stalled(q.begun, q.waited, time.Now())
 }
 
 // isOverload tells whether a backend says that it has too much to do.

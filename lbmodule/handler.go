@@ -182,12 +182,13 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	q := &request{h: h, debug: h.debugs(r), received: receive(r)}
+	q := &request{h: h, debug: h.debugs(r)}
+	q.front.Receive(r)
 	q.show(r.Context())
 	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
 	defer func() {
 		q.end()
-		q.received.closeAfter(w, r)
+		q.front.Body().CloseAfter(w, r)
 		h.pool.CountAnswer(q.status(err))
 	}()
 	if q.refused = h.refusal(); q.refused != nil {
@@ -205,7 +206,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case err == nil:
 		return nil
-	case q.received.failure() != nil:
+	case q.front.Body().Failure() != nil:
 		return err
 	case errors.Is(context.Cause(r.Context()), context.Canceled) && (q.refused != nil || q.lost):
 		return caddyhttp.Error(front.StatusCanceled, context.Canceled) // the client did not wait for a backend
@@ -228,7 +229,7 @@ func (q *request) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		if q.next(x.Request(), w) == nil {
 			return x.Fail(q.refused)
 		}
-		attempt, err := x.Attempt(q.target(), q.set.View().Len())
+		attempt, _, err := x.Attempt(q.attempts, q.target(), q.set.View().Len(), q)
 		if err != nil {
 			return x.Fail(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -129,7 +128,7 @@ func (q *request) hedged(transport http.RoundTripper, r *http.Request, delay tim
 	ctx, cancel := context.WithCancelCause(r.Context())
 	c := &hedgeCopy{
 		q: q, transport: transport, cancelFirst: cancel, ended: make(chan struct{}),
-		set: q.set, first: q.lease.Index(), original: r, url: *r.URL,
+		set: q.set, first: q.lease.Index(), original: r,
 	}
 	q.race.Store(c)
 	timer := time.AfterFunc(delay, c.send)
@@ -173,7 +172,6 @@ type hedgeCopy struct {
 	set         *service.Set
 	first       int // position in set of the backend of the first attempt
 	original    *http.Request
-	url         url.URL
 	overtook    error // how the first attempt ended, if the copy won
 
 	mu     sync.Mutex // guards what follows, until ended is closed
@@ -318,12 +316,10 @@ func (c *hedgeCopy) prepare() (*http.Request, bool) {
 		c.choice.lease.Abandon()
 		return nil, false
 	}
-	ctx, cancel := context.WithCancelCause(c.target.Into(c.original.Context()))
+	ctx, cancel := context.WithCancelCause(c.original.Context())
 	c.sent, c.start, c.cancel = true, now, cancel
 	c.q.live.Copied(c.choice.upstream.Dial, cancel)
-	r := c.original.WithContext(ctx)
-	c.url.Host = c.target.Dial.Address
-	r.URL = &c.url
+	r, _ := c.q.front.Copy(ctx, c.original, c.target)
 	if c.q.parent != nil && c.q.parent.SpanContext().IsValid() {
 		r, c.span = c.q.startSpan(r, c.choice.upstream.Dial, 1, pool.RetryHedge, now)
 	}

@@ -1,11 +1,6 @@
 package lbmodule
 
-import (
-	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // informed is whether the client has been given an informational answer (1xx) of the current attempt's backend. After that no other
 // backend is asked: the final answer would be another's. A state is the number of the attempt times three, and what there is to say
@@ -34,22 +29,11 @@ func (i *informed) end() bool {
 	return state%informedStates == nothingYet && i.state.CompareAndSwap(state, state+willNotHear)
 }
 
-// notice1xx has q learn when the client is given an informational answer in the attempt that begins.
-//
-// reverse_proxy makes a trace for each attempt, so it is ours to change. One more around it would cost far more than the rest.
-func (q *request) notice1xx(r *http.Request) {
-	attempt := q.attempts
-	q.informed.begin(attempt)
-	q.race.Store(nil)
-	trace := httptrace.ContextClientTrace(r.Context())
-	if trace == nil || trace.Got1xxResponse == nil || q.h.retries.attempts == 1 && !q.h.Hedge.Enabled() {
-		return
+// MayInform tells whether the client may be given an informational answer of the attempt of that number. There must not be two backends
+// that such an answer could come from: there will be no copy of the request then.
+func (q *request) MayInform(attempt int) bool {
+	if c := q.race.Load(); c != nil && !c.settle() {
+		return false
 	}
-	forward := trace.Got1xxResponse
-	trace.Got1xxResponse = func(status int, header textproto.MIMEHeader) error {
-		if c := q.race.Load(); c != nil && !c.settle() || !q.informed.may(attempt) {
-			return nil
-		}
-		return forward(status, header)
-	}
+	return q.informed.may(attempt)
 }

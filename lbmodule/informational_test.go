@@ -20,6 +20,17 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
+// hears1xx is a trace that hears of what the client may be given of 1xx answers of the current attempt.
+func (q *request) hears1xx(tell func(status int)) *httptrace.ClientTrace {
+	attempt := q.attempts
+	return &httptrace.ClientTrace{Got1xxResponse: func(status int, _ textproto.MIMEHeader) error {
+		if q.MayInform(attempt) {
+			tell(status)
+		}
+		return nil
+	}}
+}
+
 // A 1xx that the client is given ends the race with a copy before that begins, and while there is a copy there is none.
 func TestInformationalWhileHedged(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "informed", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.9, "max_extra": 1},
@@ -48,15 +59,12 @@ func TestInformationalWhileHedged(t *testing.T) {
 			q.next(newRequest(t), httptest.NewRecorder())
 			synctest.Test(t, func(t *testing.T) {
 				var told []string
-				trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, _ textproto.MIMEHeader) error {
-					told = append(told, fmt.Sprint(status))
-					return nil
-				}}
+				trace := q.hears1xx(func(status int) { told = append(told, fmt.Sprint(status)) })
 				info := q.target().Dial
 				r := newRequest(t)
 				r = r.WithContext(httptrace.WithClientTrace(context.WithValue(r.Context(), stock.DialInfoKey, info), trace))
 				q.begin(q.choice, time.Now())
-				q.notice1xx(r)
+				q.informed.begin(q.attempts)
 				res, err := q.hedged(scripted{"a:1": test.first, "b:1": test.second}, r, 10*time.Millisecond)
 				if err != nil || res.StatusCode != http.StatusOK || q.upstream.Dial != test.from {
 					t.Errorf("%v, %v from %s; want 200 from %s", res, err, q.upstream.Dial, test.from)
@@ -79,13 +87,10 @@ func TestInformed(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
 	for _, informs := range []bool{false, true} {
 		told := 0
-		trace := &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
-			told++
-			return nil
-		}}
 		r := newRequest(t)
 		q := &request{h: h}
 		q.next(r, httptest.NewRecorder())
+		trace := q.hears1xx(func(int) { told++ })
 		var late func(int, textproto.MIMEHeader) error
 		_, err := q.attempt(roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			late = httptrace.ContextClientTrace(r.Context()).Got1xxResponse
@@ -106,10 +111,6 @@ func TestInformed(t *testing.T) {
 func TestInformedByAnEarlierAttempt(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
 	var told []int
-	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, _ textproto.MIMEHeader) error {
-		told = append(told, status)
-		return nil
-	}}
 	q := &request{h: h}
 	defer q.end()
 	var traces [2]*httptrace.ClientTrace
@@ -124,7 +125,7 @@ func TestInformedByAnEarlierAttempt(t *testing.T) {
 				_ = traces[0].Got1xxResponse(102, nil)
 			}
 			return nil, errors.New("reset")
-		}), r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: trace.Got1xxResponse})))
+		}), r.WithContext(httptrace.WithClientTrace(r.Context(), q.hears1xx(func(status int) { told = append(told, status) }))))
 	}
 	if !slices.Equal(told, []int{103}) {
 		t.Errorf("the client is told %v, want 103 of the second attempt", told)

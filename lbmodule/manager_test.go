@@ -212,7 +212,7 @@ func TestNoHedgeInOldSet(t *testing.T) {
 	}
 	prepare := func() bool {
 		r := newRequest(t)
-		c := &hedgeCopy{q: q, set: q.set, first: q.lease.Index(), original: r, url: *r.URL, cancelFirst: func(error) {}}
+		c := &hedgeCopy{q: q, set: q.set, first: q.lease.Index(), original: r, cancelFirst: func(error) {}}
 		_, ok := c.prepare()
 		c.choice.lease.Release()
 		return ok

@@ -128,7 +128,7 @@ func (q *request) reason(r *http.Request, res *http.Response, err error) (reason
 	rules := &q.h.retries
 	switch {
 	case rules.attempts > 0 && q.attempts-q.unsent >= rules.attempts, r.Context().Err() != nil, q.body.failed(),
-		q.received.failure() != nil:
+		q.front.Body().Failure() != nil:
 		return 0, false
 	case err == nil:
 		reason = pool.RetryStatus

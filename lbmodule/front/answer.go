@@ -28,7 +28,7 @@ import (
 const StatusCanceled = 499
 
 // Fail returns the error with which the client is answered when there is no answer because of err; nil if it has left.
-func (x *Exchange) Fail(err error) error {
+func (x *Request) Fail(err error) error {
 	if errors.Is(err, context.Canceled) {
 		x.w.WriteHeader(StatusCanceled) // so that the access log has it
 		return nil
@@ -50,7 +50,8 @@ func statusError(err error) error {
 }
 
 // Answer gives the client the answer of the last attempt. The error is one to return to the server.
-func (x *Exchange) Answer(res *http.Response, next caddyhttp.Handler) error {
+func (x *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
+	x.watch(res)
 	for i := range x.front.stock.Responses {
 		rh := &x.front.stock.Responses[i]
 		if rh.Match != nil && !rh.Match.Match(res.StatusCode, res.Header) {
@@ -83,7 +84,7 @@ func (x *Exchange) Answer(res *http.Response, next caddyhttp.Handler) error {
 }
 
 // finish has reverse_proxy go on with the answer: proceed does what is to be done with it.
-func (x *Exchange) finish(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
+func (x *Request) finish(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
 	x.release() // reverse_proxy counts the request from now on
 	defer x.finished()
 	return x.front.stock.Finish(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: x.w}}, x.original, next, &stock.InHand{
@@ -97,7 +98,7 @@ func (x *Exchange) finish(res *http.Response, next caddyhttp.Handler, proceed fu
 }
 
 // finished has the placeholders tell of this request again, after reverse_proxy has ended, unless another one has handled it since.
-func (x *Exchange) finished() {
+func (x *Request) finished() {
 	x.copied = time.Now()
 	for _, name := range []string{"duration", "duration_ms", "retries"} {
 		x.repl.Delete(placeholderPrefix + name)
@@ -109,7 +110,7 @@ func (x *Exchange) finished() {
 	}
 }
 
-// untyped keeps the server from guessing what type an answer is of whose backend did not say, see [Exchange.pass].
+// untyped keeps the server from guessing what type an answer is of whose backend did not say, see [Request.pass].
 type untyped struct {
 	caddyhttp.ResponseWriterWrapper
 }
@@ -135,7 +136,7 @@ func leaveUntyped(h http.Header) {
 }
 
 // pass passes an answer on.
-func (x *Exchange) pass(res *http.Response) error {
+func (x *Request) pass(res *http.Response) error {
 	f := x.front
 	incremental := isIncremental(res.Header)
 	if f.stock.ResponseBuffers != 0 && !incremental {
@@ -266,7 +267,7 @@ func answerHasContent(r *http.Request, res *http.Response) bool {
 }
 
 // abort ends an answer that cannot be completed: the client has its beginning, and must see that there was more.
-func (x *Exchange) abort(err error) {
+func (x *Request) abort(err error) {
 	level := zapcore.WarnLevel
 	if isCanceledHTTP3(err) {
 		level = zapcore.DebugLevel // see caddyserver/caddy#5766
@@ -288,7 +289,7 @@ func isCanceledHTTP3(err error) bool {
 }
 
 // passTrailers passes on what came after the body.
-func (x *Exchange) passTrailers(res *http.Response, announced int) {
+func (x *Request) passTrailers(res *http.Response, announced int) {
 	if len(res.Trailer) > 0 {
 		// Otherwise the server gives a short answer a length, and it has no place for trailers then.
 		_ = http.NewResponseController(x.w).Flush()
@@ -333,7 +334,7 @@ const bufferSize = 32 << 10
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // copyBody writes a body to the client. It flushes what has been written after that time, if it is not 0; negative is at once.
-func (x *Exchange) copyBody(body io.Reader, flushAfter time.Duration) error {
+func (x *Request) copyBody(body io.Reader, flushAfter time.Duration) error {
 	if body == http.NoBody && flushAfter == 0 {
 		return nil
 	}
@@ -377,7 +378,7 @@ type flushWriter struct {
 	to    io.Writer
 	flush func() error
 	after time.Duration // negative for at once
-	x     *Exchange
+	x     *Request
 
 	mu      sync.Mutex // guards what follows, and flush
 	timer   *time.Timer

@@ -9,7 +9,7 @@ import (
 )
 
 // prepareBody makes the body that is sent of the client's.
-func (x *Exchange) prepareBody(r *http.Request, header http.Header) error {
+func (x *Request) prepareBody(r *http.Request, header http.Header) error {
 	f := x.front
 	buffers := f.stock.RequestBuffers
 	r.Trailer = r.Trailer.Clone()

@@ -51,12 +51,13 @@ func New(s *stock.Handler, logger *zap.Logger) *Front {
 	return f
 }
 
-// Exchange is a client's request and its answer. It is used by one goroutine at a time, but for informational answers, which may come
-// from another one. The zero Exchange is of a request that has not begun.
-type Exchange struct {
+// Request is a client's request and its answer. It is used by one goroutine at a time, but for informational answers, which may come
+// from another one. The zero Request is of a request that has not begun.
+type Request struct {
 	front    *Front
 	w        http.ResponseWriter
 	original *http.Request
+	received *ClientBody // nil without a body
 	repl     *caddy.Replacer
 	began    time.Time
 
@@ -65,6 +66,7 @@ type Exchange struct {
 	header      http.Header
 	host        string
 	url         url.URL
+	sentURL     url.URL       // of the first attempt: transports complete it
 	source      io.ReadCloser // the body
 	body        *requestBody  // that was read beforehand; nil if it was not
 	incremental bool
@@ -89,6 +91,7 @@ type Exchange struct {
 	status  int           // as the backend said
 	took    time.Duration // until its header
 	started time.Time     // when its attempt was
+	tunnel  *tunnel       // that it is; nil if it is none
 	copied  time.Time     // when the client had it
 	ended   time.Time
 }
@@ -133,8 +136,14 @@ func (c *keyCatcher) Value(key any) any {
 	return nil
 }
 
+// Receive has the body of r tell how it comes. It comes before everything else, because r is given the body in place of its own.
+func (x *Request) Receive(r *http.Request) { x.received = receive(r) }
+
+// Body is the request's body as the client sends it; nil if there is none.
+func (x *Request) Body() *ClientBody { return x.received }
+
 // Begin makes the request that is to be sent of the client's. It fails where the client is to get an error for an answer at once.
-func (x *Exchange) Begin(f *Front, w http.ResponseWriter, r *http.Request) error {
+func (x *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request) error {
 	x.front, x.w, x.original = f, w, r
 	x.repl = r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	x.began = time.Now()
@@ -142,11 +151,12 @@ func (x *Exchange) Begin(f *Front, w http.ResponseWriter, r *http.Request) error
 }
 
 // Request is the client's request as it is sent, but for what depends on the backend.
-func (x *Exchange) Request() *http.Request { return x.request }
+func (x *Request) Request() *http.Request { return x.request }
 
 // End is called when the client has been answered.
-func (x *Exchange) End(now time.Time) {
+func (x *Request) End(now time.Time) {
 	x.release()
+	x.tunnel.finish()
 	x.ended = now
 }
 

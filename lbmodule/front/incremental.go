@@ -40,7 +40,7 @@ func normalizeIncremental(r *http.Request) {
 var errIncrementalRefused = errors.New("refusing to forward the message incrementally")
 
 // refuseIncremental returns the error of such a message; upstream is its header if it is an answer.
-func (x *Exchange) refuseIncremental(upstream http.Header) error {
+func (x *Request) refuseIncremental(upstream http.Header) error {
 	if value, ok := proxyStatus(x.front.stock.ProxyStatusName, upstream, "incremental_refused"); ok {
 		x.w.Header().Set("Proxy-Status", value)
 	}

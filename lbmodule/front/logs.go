@@ -16,7 +16,7 @@ import (
 // The log lines are reverse_proxy's. Nothing is made for one that nobody reads.
 
 // roundTripFields are what lines about an attempt tell of it.
-func (x *Exchange) roundTripFields(took time.Duration) []zap.Field {
+func (x *Request) roundTripFields(took time.Duration) []zap.Field {
 	return []zap.Field{
 		zap.String("upstream", x.target.Upstream.String()),
 		zap.Duration("duration", took),
@@ -24,13 +24,13 @@ func (x *Exchange) roundTripFields(took time.Duration) []zap.Field {
 	}
 }
 
-func (x *Exchange) logsCredentials() bool {
+func (x *Request) logsCredentials() bool {
 	server, ok := x.original.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return ok && server.Logs != nil && server.Logs.ShouldLogCredentials
 }
 
 // logRoundTrip tells how an attempt ended.
-func (x *Exchange) logRoundTrip(res *http.Response, err error, took time.Duration) {
+func (x *Request) logRoundTrip(res *http.Response, err error, took time.Duration) {
 	c := x.front.logger.Check(zapcore.DebugLevel, "upstream roundtrip")
 	switch {
 	case c == nil:
@@ -44,7 +44,7 @@ func (x *Exchange) logRoundTrip(res *http.Response, err error, took time.Duratio
 }
 
 // verbose tells of a step if verbose_logs is set.
-func (x *Exchange) verbose(message string, fields ...zap.Field) {
+func (x *Request) verbose(message string, fields ...zap.Field) {
 	if !x.front.stock.VerboseLogs {
 		return
 	}
@@ -54,7 +54,7 @@ func (x *Exchange) verbose(message string, fields ...zap.Field) {
 }
 
 // Retrying tells that there is to be another attempt, because of err.
-func (x *Exchange) Retrying(err error) {
+func (x *Request) Retrying(err error) {
 	x.retries++
 	if !x.front.stock.VerboseLogs {
 		return
@@ -65,7 +65,7 @@ func (x *Exchange) Retrying(err error) {
 }
 
 // logRead tells what was read of an answer's body.
-func (x *Exchange) logRead(n int, err error) {
+func (x *Request) logRead(n int, err error) {
 	x.verbose("read from upstream", zap.Int("read", n), zap.Error(err))
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
 		x.front.logger.Error("reading from backend", append(x.roundTripFields(x.took), zap.Int("read", n), zap.Error(err))...)

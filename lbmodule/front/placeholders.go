@@ -11,7 +11,7 @@ const placeholderPrefix = "http.reverse_proxy."
 // Placeholder returns what reverse_proxy's placeholder of that name stands for. reverse_proxy sets all of them for each request; here who
 // asks for one pays for it. ok is false of what is not known yet. What a reverse_proxy that handles the same request sets counts more, so
 // what one has set before is deleted when its time is over.
-func (x *Exchange) Placeholder(name string) (value any, ok bool) {
+func (x *Request) Placeholder(name string) (value any, ok bool) {
 	name, ours := strings.CutPrefix(name, placeholderPrefix)
 	if !ours || x.front == nil || x.hidden {
 		return nil, false
@@ -47,7 +47,7 @@ func (x *Exchange) Placeholder(name string) (value any, ok bool) {
 	return nil, false
 }
 
-func (x *Exchange) upstreamPlaceholder(name string) (any, bool) {
+func (x *Request) upstreamPlaceholder(name string) (any, bool) {
 	if x.target == nil {
 		return nil, false
 	}
@@ -79,7 +79,7 @@ func (x *Exchange) upstreamPlaceholder(name string) (any, bool) {
 }
 
 // since is how long something took; ok is false if it has not ended.
-func (x *Exchange) since(start, end time.Time) (d time.Duration, ok bool) {
+func (x *Request) since(start, end time.Time) (d time.Duration, ok bool) {
 	return end.Sub(start), !end.IsZero()
 }
 

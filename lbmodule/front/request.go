@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -33,7 +34,7 @@ const (
 )
 
 // prepare makes the request that is sent of the client's, which stays as it is.
-func (x *Exchange) prepare(r *http.Request) error {
+func (x *Request) prepare(r *http.Request) error {
 	f := x.front
 	x.ctx.Context = r.Context()
 	req := r.WithContext(&x.ctx)
@@ -164,7 +165,7 @@ func via(major, minor int) string {
 
 // forwarded sets the X-Forwarded fields. What is there already counts only if it is from a proxy that is trusted. A field that is nil is
 // one that something before us does not want to be sent.
-func (x *Exchange) forwarded(r *http.Request, header http.Header) {
+func (x *Request) forwarded(r *http.Request, header http.Header) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	client, known := "", false
 	if r.RemoteAddr != "@" { // which is a unix socket
@@ -197,7 +198,7 @@ func (x *Exchange) forwarded(r *http.Request, header http.Header) {
 }
 
 // lastOr sets a field to the last of its values, if that is to be trusted, and to another one otherwise.
-func (x *Exchange) lastOr(header http.Header, at int, name string, trusted bool, otherwise string) {
+func (x *Request) lastOr(header http.Header, at int, name string, trusted bool, otherwise string) {
 	prior, there := header[name]
 	if there && prior == nil {
 		return
@@ -224,7 +225,7 @@ func isWebSocketConnect(r *http.Request) bool {
 }
 
 // downgradeWebSocket makes of it what HTTP/1.1 has for that: backends may know no other.
-func (x *Exchange) downgradeWebSocket(r *http.Request) error {
+func (x *Request) downgradeWebSocket(r *http.Request) error {
 	key := make([]byte, 16)
 	if _, err := rand.Read(key); err != nil {
 		return err
@@ -256,12 +257,17 @@ func spellWebSocket(h http.Header) {
 	}
 }
 
-// Attempt returns the request of the next attempt, which goes to that target, one of so many.
-func (x *Exchange) Attempt(target *stock.Target, of int) (*http.Request, error) {
+// Inform tells whether the client may be given an informational answer of the attempt of that number. It may be called by several
+// goroutines.
+type Inform interface{ MayInform(attempt int) bool }
+
+// Attempt returns the request of the next attempt, which goes to that target, one of so many. Its body is the client's, from where it was
+// read last; whole tells that it is a copy which begins at the beginning. An informational answer is passed on if inform says so of the
+// attempt of number n when it has come. An error is one for [Request.Fail].
+func (x *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r *http.Request, whole bool, err error) {
 	f := x.front
-	target, err := target.For(x.repl)
-	if err != nil {
-		return nil, fmt.Errorf("making dial info: %w", err)
+	if target, err = target.For(x.repl); err != nil {
+		return nil, false, fmt.Errorf("making dial info: %w", err)
 	}
 	if c := f.logger.Check(zapcore.DebugLevel, "selected upstream"); c != nil {
 		c.Write(zap.String("dial", target.Dial.Address), zap.Int("total_upstreams", of))
@@ -272,11 +278,17 @@ func (x *Exchange) Attempt(target *stock.Target, of int) (*http.Request, error) 
 	}
 	// What another proxy has said of its upstream before is over.
 	x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
-	r := x.request
+	hear := func(status int, header textproto.MIMEHeader) error {
+		if inform.MayInform(n) {
+			x.inform(status, header)
+		}
+		return nil
+	}
 	if x.sent == nil {
-		x.ctx.dial, x.ctx.trace = target.Value(), x.traced(&x.trace)
+		r, x.trace.Got1xxResponse, x.sentURL = x.request, hear, x.url
+		r.URL, x.ctx.dial, x.ctx.trace = &x.sentURL, target.Value(), x.traced(&x.trace)
 	} else {
-		r = x.again(target)
+		r = x.again(target, x.traced(&httptrace.ClientTrace{Got1xxResponse: hear}))
 	}
 	x.body.rewind(r)
 	x.sent = r
@@ -291,7 +303,7 @@ func (x *Exchange) Attempt(target *stock.Target, of int) (*http.Request, error) 
 		}
 		if isIncremental(r.Header) {
 			if !x.incremental && hasContent(r) && (f.stock.RequestBuffers != 0 || r.ContentLength < 0 && f.requiresLength) {
-				return nil, x.refuseIncremental(nil)
+				return nil, false, x.refuseIncremental(nil)
 			}
 			normalizeIncremental(r)
 		}
@@ -309,16 +321,28 @@ func (x *Exchange) Attempt(target *stock.Target, of int) (*http.Request, error) 
 	x.mu.Unlock()
 	target.Begin()
 	x.counted = target
-	return r, nil
+	return r, x.body != nil && r.Body != nil, nil
+}
+
+// Copy returns a copy of the request r, which has no body, for another target. ok is false if there can be none. It may be called by
+// another goroutine.
+func (x *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (copied *http.Request, ok bool) {
+	if !to.Fixed() {
+		return nil, false
+	}
+	copied = r.WithContext(to.Into(ctx))
+	u := x.url // and not that of r, which the transport may be writing to
+	u.Host = to.Dial.Address
+	copied.URL = &u
+	return copied, true
 }
 
 // again returns the request of an attempt that is not the first. The transport may not be done with the one before, nor with its context.
-func (x *Exchange) again(target *stock.Target) *http.Request {
+func (x *Request) again(target *stock.Target, trace *httptrace.ClientTrace) *http.Request {
 	x.release()
-	r := x.request.WithContext(&attemptContext{x.original.Context(), target.Value(), x.traced(new(httptrace.ClientTrace))})
+	r := x.request.WithContext(&attemptContext{x.original.Context(), target.Value(), trace})
 	r.URL = new(url.URL)
 	*r.URL = x.url
-	r.URL.Scheme = ""
 	r.Header, r.Host, r.GetBody = x.header, x.host, nil
 	if r.ContentLength != 0 {
 		r.Body = x.source
@@ -327,16 +351,15 @@ func (x *Exchange) again(target *stock.Target) *http.Request {
 }
 
 // release has the target count the request no more.
-func (x *Exchange) release() {
+func (x *Request) release() {
 	if x.counted != nil {
 		x.counted.End()
 		x.counted = nil
 	}
 }
 
-// traced makes a trace one that hears of informational answers. Should somebody trace the client's request, it tells them, too.
-func (x *Exchange) traced(own *httptrace.ClientTrace) *httptrace.ClientTrace {
-	own.Got1xxResponse = x.inform
+// traced returns a trace that tells those, too, who trace the client's request.
+func (x *Request) traced(own *httptrace.ClientTrace) *httptrace.ClientTrace {
 	if ctx := x.original.Context(); httptrace.ContextClientTrace(ctx) != nil {
 		httptrace.WithClientTrace(ctx, own) // has own call the others
 	}
@@ -344,11 +367,11 @@ func (x *Exchange) traced(own *httptrace.ClientTrace) *httptrace.ClientTrace {
 }
 
 // inform passes an informational answer on to the client.
-func (x *Exchange) inform(status int, header textproto.MIMEHeader) error {
+func (x *Request) inform(status int, header textproto.MIMEHeader) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.answered {
-		return nil
+		return
 	}
 	h := x.w.Header()
 	own := h.Clone()
@@ -363,11 +386,10 @@ func (x *Exchange) inform(status int, header textproto.MIMEHeader) error {
 	x.w.WriteHeader(status)
 	clear(h) // the server leaves what it has sent of such an answer
 	maps.Copy(h, own)
-	return nil
 }
 
-// Answered is told how the attempt ended that began at start.
-func (x *Exchange) Answered(res *http.Response, err error, start, now time.Time) {
+// Ended is told how the attempt ended that began at start.
+func (x *Request) Ended(res *http.Response, err error, start, now time.Time) {
 	if x.front == nil {
 		return
 	}
@@ -385,7 +407,7 @@ func (x *Exchange) Answered(res *http.Response, err error, start, now time.Time)
 }
 
 // Overtaken is told that another target has answered the attempt.
-func (x *Exchange) Overtaken(by *stock.Target) { x.target = by }
+func (x *Request) Overtaken(by *stock.Target) { x.target = by }
 
 // copyHeader adds the fields of one header to another.
 func copyHeader(to, from http.Header) {

@@ -1,4 +1,4 @@
-package lbmodule
+package front
 
 import (
 	"context"
@@ -17,9 +17,6 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/ballastlb/ballast/lbmodule/front"
-	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // How a body ends says who ended it, and what the client is answered.
@@ -55,7 +52,7 @@ func TestClientBody(t *testing.T) {
 		r := &http.Request{Body: io.NopCloser(test.body), ContentLength: test.length}
 		b := receive(r)
 		_, err := io.ReadAll(r.Body)
-		refusal := b.refusal(test.ctx)
+		refusal := b.Refusal(test.ctx)
 		_, unfinished := b.wait(time.Now())
 		if test.status == 0 {
 			if err != nil || refusal != nil || unfinished {
@@ -66,7 +63,7 @@ func TestClientBody(t *testing.T) {
 		// What reverse_proxy makes of an error.
 		status := caddyhttp.Error(http.StatusBadGateway, refusal).StatusCode
 		if errors.Is(refusal, context.Canceled) {
-			status = front.StatusCanceled
+			status = StatusCanceled
 		}
 		if err == nil || refusal == nil || status != test.status {
 			t.Errorf("%s: read %v, refused %v with %d; want %d", name, err, refusal, status, test.status)
@@ -80,7 +77,7 @@ func TestClientBody(t *testing.T) {
 // A request without a body, and the second load balancer that has one, get no other.
 func TestReceive(t *testing.T) {
 	for _, r := range []*http.Request{{}, {Body: http.NoBody}, {Body: http.NoBody, ContentLength: -1}} {
-		if b := receive(r); b != nil || b.failure() != nil || b.refusal(t.Context()) != nil {
+		if b := receive(r); b != nil || b.Failure() != nil || b.Refusal(t.Context()) != nil {
 			t.Errorf("%v: %v", r.Body, b)
 		}
 	}
@@ -95,19 +92,19 @@ func TestStalled(t *testing.T) {
 	for name, test := range map[string]struct {
 		before, pause, after time.Duration // the client is waited for during pause
 		rest                 bool          // comes before the attempt fails
-		want                 pool.Outcome
+		want                 bool
 	}{
-		"at once":                 {0, 0, 0, false, pool.Failure},
-		"client is a little slow": {0, stallTime - 1, 0, false, pool.Failure},
-		"client is slow":          {0, stallTime, 0, false, pool.Ignored},
-		"backend is slow, too":    {time.Second, time.Second, 0, false, pool.Ignored},
-		"backend is slower":       {time.Second, time.Second, time.Millisecond, false, pool.Failure},
-		"the body has come":       {0, time.Minute, 0, true, pool.Failure},
+		"at once":                 {0, 0, 0, false, false},
+		"client is a little slow": {0, stallTime - 1, 0, false, false},
+		"client is slow":          {0, stallTime, 0, false, true},
+		"backend is slow, too":    {time.Second, time.Second, 0, false, true},
+		"backend is slower":       {time.Second, time.Second, time.Millisecond, false, false},
+		"the body has come":       {0, time.Minute, 0, true, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			pr, pw := io.Pipe()
 			r := &http.Request{Body: pr, ContentLength: 5}
-			q := &request{h: new(Handler), received: receive(r), begun: time.Now()}
+			b, began := receive(r), time.Now()
 			time.Sleep(test.before)
 			go func() { _, _ = io.ReadAll(r.Body) }()
 			time.Sleep(test.pause)
@@ -118,20 +115,19 @@ func TestStalled(t *testing.T) {
 			}
 			synctest.Wait()
 			if test.after > 0 {
-				q.received.waited = test.pause // the rest is not waited for
-				q.received.since = time.Time{}
+				b.waited = test.pause // the rest is not waited for
+				b.since = time.Time{}
 				time.Sleep(test.after)
 			}
-			if got := q.classify(t.Context(), nil, io.ErrUnexpectedEOF); got != test.want {
+			if got := b.Stalled(began, 0, time.Now()); got != test.want {
 				t.Errorf("%s: %v, want %v", name, got, test.want)
 			}
-			q.h.failureStatus.http = []int{503}
-			if got := q.classify(t.Context(), &http.Response{StatusCode: http.StatusServiceUnavailable}, nil); got != test.want {
-				t.Errorf("%s: 503 is %v, want %v", name, got, test.want)
+			if b.Stalled(began, test.pause, time.Now()) {
+				t.Errorf("%s: of an attempt that began after it", name)
 			}
-			q.received.stream = true
-			if got := q.classify(t.Context(), nil, io.ErrUnexpectedEOF); got != pool.Failure {
-				t.Errorf("%s: for a gRPC stream it is %v, want a failure", name, got)
+			b.stream = true
+			if b.Stalled(began, 0, time.Now()) {
+				t.Errorf("%s: of a gRPC stream", name)
 			}
 			pw.Close()
 		})

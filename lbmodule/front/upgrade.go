@@ -1,4 +1,4 @@
-package lbmodule
+package front
 
 import (
 	"errors"
@@ -31,11 +31,12 @@ type tunnel struct {
 	over   bool          // client must not be used any more
 }
 
-// watchTunnel has the tunnel that res begins end in time. reverse_proxy reads, writes and closes the body, and closes one direction of it.
-func (q *request) watchTunnel(res *http.Response) {
-	if backend, ok := res.Body.(io.ReadWriteCloser); ok {
-		q.tunnel = &tunnel{ReadWriteCloser: backend, client: q.w}
-		res.Body = q.tunnel
+// watch has the tunnel that an answer begins, if it begins one, end in time. reverse_proxy reads, writes and closes the body, and closes
+// one direction of it.
+func (x *Request) watch(res *http.Response) {
+	if backend, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
+		x.tunnel = &tunnel{ReadWriteCloser: backend, client: x.w}
+		res.Body = x.tunnel
 	}
 }
 

@@ -1,4 +1,4 @@
-package lbmodule
+package front
 
 import (
 	"io"
@@ -56,13 +56,13 @@ func TestTunnel(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			near, far := net.Pipe()
 			client := &deadlines{ResponseWriter: httptest.NewRecorder()}
-			q := &request{w: client}
+			x := &Request{w: client}
 			res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: &halfCloser{Conn: near}}
-			q.watch(t.Context(), res)
+			x.watch(res)
 			backend := res.Body.(io.ReadWriteCloser)
 			go func() { _, _ = io.Copy(io.Discard, backend) }()
 			go func() { _, _ = io.Copy(io.Discard, far) }()
-			test.done(q.tunnel, far)
+			test.done(x.tunnel, far)
 			synctest.Wait()
 			if test.bound == 0 {
 				time.Sleep(10 * clientDone)
@@ -77,7 +77,7 @@ func TestTunnel(t *testing.T) {
 			if _, err := backend.Write([]byte("x")); (err != nil) != (test.bound > 0) || (client.n.Load() > 0) != (test.bound > 0) {
 				t.Errorf("%s: after %v: %v, %d deadlines", name, test.bound, err, client.n.Load())
 			}
-			q.tunnel.finish()
+			x.tunnel.finish()
 			n := client.n.Load()
 			_, _ = backend.Write([]byte("x"))
 			time.Sleep(10 * clientDone)

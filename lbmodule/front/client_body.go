@@ -1,4 +1,4 @@
-package lbmodule
+package front
 
 import (
 	"context"
@@ -29,9 +29,9 @@ var (
 	errBodyLong  = errors.New("request body is longer than its Content-Length")
 )
 
-// clientBody is the body of a request as its client sends it, and how that goes: what a client does is no backend's failure. It is
-// read by one goroutine at a time, and asked by others. A nil clientBody is of a request without a body.
-type clientBody struct {
+// ClientBody is the body of a request as its client sends it, and how that goes: what a client does is no backend's failure. It is
+// read by one goroutine at a time, and asked by others. A nil ClientBody is of a request without a body.
+type ClientBody struct {
 	io.ReadCloser
 	stream bool // the client sends when it has something to say, as in gRPC: waiting for it is nothing unusual
 
@@ -44,17 +44,17 @@ type clientBody struct {
 }
 
 // receive has r's body tell how it comes. A load balancer that has the request after another one goes on with what that one left.
-func receive(r *http.Request) *clientBody {
+func receive(r *http.Request) *ClientBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		if r.ProtoMajor == 2 && isAnnounced(r.Header) {
-			return &clientBody{ReadCloser: http.NoBody, broken: errBodyShort}
+			return &ClientBody{ReadCloser: http.NoBody, broken: errBodyShort}
 		}
 		return nil
 	}
-	if b, ok := r.Body.(*clientBody); ok {
+	if b, ok := r.Body.(*ClientBody); ok {
 		return b
 	}
-	b := &clientBody{ReadCloser: r.Body, stream: isGRPC(r.Header), left: r.ContentLength}
+	b := &ClientBody{ReadCloser: r.Body, stream: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"), left: r.ContentLength}
 	r.Body = b
 	return b
 }
@@ -67,7 +67,7 @@ func isAnnounced(h http.Header) bool {
 }
 
 // Read implements [io.Reader].
-func (b *clientBody) Read(p []byte) (int, error) {
+func (b *ClientBody) Read(p []byte) (int, error) {
 	start := time.Now()
 	b.mu.Lock()
 	if err := b.broken; err != nil {
@@ -102,8 +102,14 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// wait is for how long the client has been waited for until now, and whether more is to come from it.
-func (b *clientBody) wait(now time.Time) (waited time.Duration, unfinished bool) {
+// Wait is for how long the client has been waited for until now.
+func (b *ClientBody) Wait(now time.Time) time.Duration {
+	waited, _ := b.wait(now)
+	return waited
+}
+
+// wait is that, and whether more is to come from it.
+func (b *ClientBody) wait(now time.Time) (waited time.Duration, unfinished bool) {
 	if b == nil {
 		return 0, false
 	}
@@ -116,8 +122,8 @@ func (b *clientBody) wait(now time.Time) (waited time.Duration, unfinished bool)
 	return waited, !b.whole
 }
 
-// failure is how the client, or the server on its behalf, broke the body off; nil if it did not.
-func (b *clientBody) failure() error {
+// Failure is how the client, or the server on its behalf, broke the body off; nil if it did not.
+func (b *ClientBody) Failure() error {
 	if b == nil {
 		return nil
 	}
@@ -126,11 +132,11 @@ func (b *clientBody) failure() error {
 	return b.broken
 }
 
-// refusal is the error with which a request is answered whose body broke off; nil if it did not. This is the one place where it is
+// Refusal is the error with which a request is answered whose body broke off; nil if it did not. This is the one place where it is
 // said with which status: 400 for what is no body (RFC 9110, 15.5.1), 408 for one that did not come in time (15.5.9), 499, as
 // reverse_proxy has it, where the client has left, and what a handler said who has read it, such as 413.
-func (b *clientBody) refusal(ctx context.Context) error {
-	err := b.failure()
+func (b *ClientBody) Refusal(ctx context.Context) error {
+	err := b.Failure()
 	if err == nil {
 		return nil
 	}
@@ -165,25 +171,19 @@ func hasLeft(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || err.Error() == "client disconnected"
 }
 
-// stalled tells whether the current attempt, which has failed, spent its time waiting for the client.
-func (q *request) stalled() bool {
-	if q.received == nil || q.received.stream {
+// Stalled tells whether an attempt that began then, when the client had been waited for so long, spent its time on that.
+func (b *ClientBody) Stalled(began time.Time, waited time.Duration, now time.Time) bool {
+	if b == nil || b.stream {
 		return false
 	}
-	now := time.Now()
-	waited, unfinished := q.received.wait(now)
-	return unfinished && waited-q.waited >= max(stallTime, now.Sub(q.begun)/2)
+	all, unfinished := b.wait(now)
+	return unfinished && all-waited >= max(stallTime, now.Sub(began)/2)
 }
 
-// isClients tells whether what went wrong with the attempt is the client's doing.
-func (q *request) isClients() bool {
-	return q.body.failed() || q.received.failure() != nil || q.stalled()
-}
-
-// closeAfter has the server close the client's connection if there is more of the body to come, so that it is not taken for the next
+// CloseAfter has the server close the client's connection if there is more of the body to come, so that it is not taken for the next
 // requests. By itself the server reads the rest, or closes the connection; not so with full duplex, where it would have to know the body
 // for its own, which Caddy has wrapped.
-func (b *clientBody) closeAfter(w http.ResponseWriter, r *http.Request) {
+func (b *ClientBody) CloseAfter(w http.ResponseWriter, r *http.Request) {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || !server.EnableFullDuplex || r.ProtoMajor != 1 {
 		return
