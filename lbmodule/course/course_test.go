@@ -139,6 +139,15 @@ func (w *world) start() {
 
 func (w *world) at(offset time.Duration) time.Time { return w.began.Add(offset) }
 
+// addresses are those of all backends that there have been.
+func (w *world) addresses() (all []string) {
+	for _, l := range w.lists {
+		all = append(all, l.addresses...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // member is the member of that address.
 func (w *world) member(address string) *pool.Member { return w.pool.Member(address) }
 
@@ -183,9 +192,9 @@ func (w *world) end(e Ending, now time.Time) Result {
 		}
 	}
 	clear(w.held)
-	for _, m := range w.pool.Members() {
-		if n := m.InFlight(); n != 0 {
-			w.t.Errorf("%s has %d requests when the course has ended", m.Address(), n)
+	for _, address := range w.addresses() {
+		if n := w.pool.InFlight(address); n != 0 {
+			w.t.Errorf("%s has %d requests when the course has ended", address, n)
 		}
 	}
 	if n := w.pool.Holding(); n != 0 {
