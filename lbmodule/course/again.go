@@ -178,6 +178,7 @@ func (c *Course) pause(p phase, d time.Duration, now time.Time) Step {
 func (c *Course) chooseNext(now time.Time) (Choice, error) {
 	members, err := c.source.Members(true)
 	if err != nil {
+		c.silent = true
 		return Choice{}, err
 	}
 	c.enter(members)

@@ -349,6 +349,11 @@ func TestStockAgain(t *testing.T) {
 			{0, begin, "send a"}, {1 * ms, ended(broken), "pause until 251ms"}, {2 * ms, dies("a", "b"), ""}, {251 * ms, resume(Elapsed), "wait until 501ms"},
 			{260 * ms, returns("b"), ""}, {260 * ms, wakes, "woken by 0"}, {260 * ms, resume(Signaled), "send b again for reset"}, {260 * ms, spent, ""}, // waiting costs nothing
 		}},
+		{"the source does not answer any more", stock(time.Second, 0), []move{
+			{0, begin, "send a"}, {1 * ms, ended(broken), "pause until 251ms"}, {2 * ms, becomes("c"), ""}, {2 * ms, act(func(w *world, _ time.Time) { w.err = errSource }), ""},
+			{251 * ms, resume(Elapsed), "wait until 501ms"}, {251 * ms, wakes, "asleep"}, // that there is another list is known
+			{300 * ms, act(func(w *world, _ time.Time) { w.err = nil }), ""}, {501 * ms, resume(Elapsed), "send c again for reset"},
+		}},
 		{"no connection and no lb_try_duration", all(stock(0, 2), alone), []move{{0, begin, "send a"}, {1 * ms, ended(refusal()), "wait until 1.901s"}}}, // as others do
 	})
 }

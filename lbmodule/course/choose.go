@@ -73,6 +73,7 @@ func (c *Course) chosen(err error, now time.Time) Step {
 
 // enter makes members the ones that the request chooses from.
 func (c *Course) enter(members Members) {
+	c.silent = false
 	if c.members == members {
 		return
 	}

@@ -136,6 +136,7 @@ type Course struct {
 	origin  pool.Origin
 	key     pool.Key
 	session session
+	silent  bool // the source has not answered when it was asked last
 
 	attempts int
 	tried    []int // positions of the members of attempts that failed

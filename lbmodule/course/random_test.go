@@ -205,6 +205,7 @@ func (w *random) next(s Step) Step {
 	case Wait:
 		switch wakes(w.world, w.now) {
 		case "asleep":
+			w.mustSleep()
 			if w.one(20) {
 				return w.course.Resume(Gone, w.now)
 			}
@@ -222,6 +223,20 @@ func (w *random) next(s Step) Step {
 			}
 		}
 		return w.course.Queued([]error{pool.ErrQueueFull, pool.ErrQueueTimeout, context.Canceled}[w.r.IntN(3)], w.now)
+	}
+}
+
+// mustSleep checks that there is nothing that should have woken the request.
+func (w *random) mustSleep() {
+	p := w.course.phase
+	if p != awaitingProbes && p != awaitingSource && p != holding && p != lookingLast {
+		return
+	}
+	if w.course.members != w.current {
+		w.t.Error("it sleeps though there is another list")
+	}
+	if w.rules.Breaker == nil && !w.rules.Strict && len(w.current.view.Snapshot().Eligible()) > 0 {
+		w.t.Error("it sleeps though there is somebody to choose")
 	}
 }
 

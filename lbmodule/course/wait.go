@@ -145,8 +145,12 @@ func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 // sleep waits for d, or until there is another snapshot than the one that was looked at, or other members.
 func (c *Course) sleep(p phase, d time.Duration, now time.Time) Step {
 	c.phase, c.slept = p, now
-	first, second := c.members.Superseded()
-	return Step{Do: Wait, Until: now.Add(d), Wake: [3]<-chan struct{}{c.snapshot.Replaced(), first, second}}
+	step := Step{Do: Wait, Until: now.Add(d)}
+	step.Wake[0] = c.snapshot.Replaced()
+	if !c.silent { // while the source does not answer, that there is another list is of no use
+		step.Wake[1], step.Wake[2] = c.members.Superseded()
+	}
+	return step
 }
 
 // hold waits until one of the members is back, all of which have been dead since then, unless the outage is too old.
