@@ -187,7 +187,7 @@ func TestWhomAgain(t *testing.T) {
 		{"not one whose breaker would be open, an answer", doubtful, []move{
 			{0, fails("c", 2), ""}, {0, fails("b", 2), ""}, {0, begin, "send a"}, {1 * ms, ended(answer(503)), "give"}, {1 * ms, serves, "a1 b0 c0 "},
 		}},
-		{"that one if nothing was sent", doubtful, []move{
+		{"that one if nothing was sent", all(doubtful, noHold), []move{
 			{0, fails("c", 2), ""}, {0, fails("b", 2), ""}, {0, begin, "send a"}, {1 * ms, ended(refusal()), "send b again for connect"},
 		}},
 	})

@@ -144,6 +144,10 @@ func TestJudge(t *testing.T) {
 			{0, halfOpens("a"), ""}, {0, begin, "send a"}, {1 * ms, ended(pending), "give"}, {2 * ms, probes, "true"}, {2 * ms, state, "1 failures, suspect false, dead false, closed"},
 			{3 * ms, ends(Ending{Complete: true, Status: ParseGRPC("0"), Judged: true}), `success "ok" false`},
 		}},
+		{"a stream that is a probe, once", func(w *world) { breaks(w); w.settings.Breaker.Probes = 2 }, []move{
+			{0, halfOpens("a"), ""}, {0, begin, "send a"}, {1 * ms, ended(pending), "give"}, {2 * ms, probes, "true"},
+			{3 * ms, ends(Ending{Complete: true, Status: ParseGRPC("0"), Judged: true}), `success "ok" false`}, {3 * ms, state, "1 failures, suspect false, dead false, half_open"},
+		}},
 		{"a stream that is a probe, and fails after it was judged", breaks, []move{
 			{0, halfOpens("a"), ""}, {0, begin, "send a"}, {1 * ms, ended(pending), "give"}, {2 * ms, probes, "true"},
 			{3 * ms, ends(Ending{Complete: true, Status: ParseGRPC("14"), Judged: true}), `failure "unavailable" false`}, {3 * ms, state, "2 failures, suspect false, dead false, closed"},
