@@ -13,7 +13,7 @@ import (
 
 func TestParseGRPC(t *testing.T) {
 	for value, want := range map[string]GRPC{
-		"": NoGRPC, "0": 1, "16": 17, "17": OtherGRPC, "-1": OtherGRPC, "x": OtherGRPC, " 0": OtherGRPC, "99999999999999999999": OtherGRPC,
+		"": NoGRPC, "0": 1, "16": 17, "17": OtherGRPC, "-1": OtherGRPC, "x": OtherGRPC, "0x1": OtherGRPC, "99999999999999999999": OtherGRPC,
 	} {
 		if got := ParseGRPC(value); got != want {
 			t.Errorf("%q: got %d, want %d", value, got, want)
@@ -32,7 +32,7 @@ func TestParseGRPC(t *testing.T) {
 func TestGRPCTimeout(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"":  0,
-		"5": 0, "S": 0, "5s": 0, "5X": 0, "-5S": 0, "+5S": 0, "5.5S": 0, " 5S": 0,
+		"5": 0, "S": 0, "5s": 0, "5X": 0, "-5S": 0, "+5S": 0, "5.5S": 0, "0x5S": 0,
 		"5H": 5 * time.Hour, "5M": 5 * time.Minute, "5S": 5 * time.Second, "5m": 5 * time.Millisecond, "5u": 5 * time.Microsecond, "5n": 5,
 		"99999999S": 99999999 * time.Second, "100000000S": 0,
 		"99999999H": 1 << 62 / time.Hour * time.Hour,

@@ -2,6 +2,7 @@ package course
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -218,7 +219,7 @@ func (w *random) next(s Step) Step {
 		for range w.r.IntN(4) {
 			w.happens()
 			w.now = w.now.Add(ms)
-			if err := w.course.Try(w.now); err != pool.ErrFull {
+			if err := w.course.Try(w.now); !errors.Is(err, pool.ErrFull) {
 				return w.course.Queued(err, w.now)
 			}
 		}

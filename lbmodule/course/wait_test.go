@@ -162,7 +162,7 @@ func TestMostReleases(t *testing.T) {
 	if want := "refuse: " + noneUsable; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if w.course.Refused() != pool.ErrNone || w.course.Attempts() != maxReleases+1 {
+	if !errors.Is(w.course.Refused(), pool.ErrNone) || w.course.Attempts() != maxReleases+1 {
 		t.Errorf("got %v after %d attempts", w.course.Refused(), w.course.Attempts())
 	}
 	w.end(Ending{}, w.at(time.Minute))
