@@ -29,7 +29,7 @@ func (c *Course) choose(now time.Time) Step {
 	for {
 		members, err := c.source.Members(c.retrying)
 		if err != nil {
-			return c.chosen(err, now)
+			return c.chosen(err)
 		}
 		c.enter(members)
 		c.choice, err = c.acquireInTurn(now)
@@ -54,13 +54,13 @@ func (c *Course) settled(err error, now time.Time) (step Step, ok bool) {
 		return c.sleep(awaitingSnapshot, minPoll, now), true
 	}
 	if err == nil {
-		return c.chosen(nil, now), true
+		return c.chosen(nil), true
 	}
 	return c.await(err, now)
 }
 
 // chosen ends choosing, with an error if nobody was found.
-func (c *Course) chosen(err error, now time.Time) Step {
+func (c *Course) chosen(err error) Step {
 	switch {
 	case c.retrying:
 		return c.afterHold(err)

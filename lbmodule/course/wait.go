@@ -99,7 +99,7 @@ func (c *Course) Resume(w Woken, now time.Time) Step {
 		}
 		return c.noneLeft(now)
 	}
-	return c.chosen(c.err, now)
+	return c.chosen(c.err)
 }
 
 // afterOutage goes on after waiting for a dead member to be back.
@@ -109,7 +109,7 @@ func (c *Course) afterOutage(w Woken, now time.Time) Step {
 	if w == Signaled {
 		return c.choose(now)
 	}
-	return c.chosen(c.err, now)
+	return c.chosen(c.err)
 }
 
 // await waits until another choice may succeed, after one that failed with err. ok is false if it may succeed now.
@@ -139,7 +139,7 @@ func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 	if left := until.Sub(now); left > 0 {
 		return c.sleep(awaitingProbes, min(left, maxHeld), now), true
 	}
-	return c.chosen(err, now), true
+	return c.chosen(err), true
 }
 
 // sleep waits for d, or until there is another snapshot than the one that was looked at, or other members.
@@ -157,7 +157,7 @@ func (c *Course) sleep(p phase, d time.Duration, now time.Time) Step {
 func (c *Course) hold(since, now time.Time) Step {
 	left := since.Add(c.rules.Hold).Sub(now)
 	if left <= 0 || !c.pool.Hold(maxHolding) {
-		return c.chosen(c.err, now)
+		return c.chosen(c.err)
 	}
 	c.holding = true
 	c.stay()
@@ -250,7 +250,7 @@ func (c *Course) Queued(err error, now time.Time) Step {
 	c.queued += now.Sub(c.slept)
 	c.pool.Queued.Add(c.queued)
 	if !errors.Is(err, pool.ErrNone) {
-		return c.chosen(err, now)
+		return c.chosen(err)
 	}
 	if step, ok := c.settled(err, now); ok {
 		return step
