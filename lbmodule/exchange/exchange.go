@@ -115,6 +115,9 @@ type Exchange struct {
 	err   error          // of the last attempt; nil if it has an answer
 	ended time.Time      // when that came
 
+	outcome pool.Outcome // what the last attempt says about its backend
+	status  course.GRPC  // of the last attempt as a gRPC call, as far as its header tells
+
 	body   *requestBody  // nil if there is none
 	sent   *sending      // of the attempt's body; nil if there is none
 	ticket pool.Ticket   // that the attempt waits for its answer, unless it has a body
@@ -230,8 +233,13 @@ func (q *request) Origin() pool.Origin { return q.front.Origin() }
 func (q *request) Client() string      { return q.front.Client() }
 func (q *request) Idempotent() bool    { return q.front.Idempotent() }
 func (q *request) Upgrade() bool       { return q.front.Upgrade() }
-func (q *request) Rewindable() bool    { return q.body.rewindable() }
 func (q *request) Untold() bool        { return q.informed.end() }
+
+// Rewindable is asked when the attempt has been judged and another may follow, with which the course forgets what it found.
+func (q *request) Rewindable() bool {
+	(*Exchange)(q).note()
+	return q.body.rewindable()
+}
 
 func (q *request) Session(m course.Members) (position int, known, signed bool) {
 	return q.front.Session(m)

@@ -49,15 +49,18 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
 }
 
+// note keeps what the course has found the current attempt to say about its backend.
+func (x *Exchange) note() { x.outcome, x.status = x.course.Outcome(), x.course.Call().Status }
+
 // record notes how the round trip of the current attempt ended.
 func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a := &x.trail[x.current]
-	a.Took, a.outcome, a.Err = now.Sub(a.Start), x.course.Outcome(), err
+	a.Took, a.outcome, a.Err = now.Sub(a.Start), x.outcome, err
 	if err != nil {
 		x.close(now)
 		return
 	}
-	a.Status, a.Call = f.Status, x.course.Call().Status
+	a.Status, a.Call = f.Status, x.status
 	a.traffic.Answered(a.Took, now)
 }
 
@@ -111,6 +114,7 @@ func (x *Exchange) overtaken(r *race, f *course.Facts, err error) {
 	if f == nil {
 		f = new(course.Facts)
 	}
+	x.note()
 	x.record(f, err, now)
 	x.close(now)
 	x.begin(r.choice, pool.RetryHedge, r.start)

@@ -1,0 +1,421 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+const ms = time.Millisecond
+
+// target is the address of a backend, which is all that there is of it here.
+type target string
+
+func (t target) Address() string { return string(t) }
+
+// list is a list of members over a view of the lab's pool.
+type list struct {
+	view       *pool.View
+	addresses  []string
+	superseded chan struct{}
+
+	mu    sync.Mutex
+	stays int
+}
+
+func (l *list) View() *pool.View                            { return l.view }
+func (l *list) Target(position int) course.Target           { return target(l.addresses[position]) }
+func (l *list) Find(address string) int                     { return slices.Index(l.addresses, address) }
+func (l *list) Superseded() (first, second <-chan struct{}) { return l.superseded, nil }
+func (l *list) Stay()                                       { l.count(1) }
+func (l *list) Leave()                                      { l.count(-1) }
+
+func (l *list) count(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stays += n
+}
+
+// lab is what exchanges are tried in: a pool, a source that names its members, a back that does what its scripts say, and an
+// observer. Nothing may be left of any exchange when it ends.
+type lab struct {
+	t        testing.TB
+	settings pool.Settings
+	backends []pool.Backend
+	rules    course.Rules
+	plan     Plan
+
+	pool  *pool.Pool
+	lists []*list
+
+	mu      sync.Mutex // guards what follows
+	scripts map[string][]script
+	sent    []string // who was asked, with what body
+	answers []*trackedBody
+	spans   []*span
+	chosen  []string
+	panics  []any
+}
+
+// newLab returns one with backends a:1, b:1 and so on, which are picked in that order, under the rules that a load balancer has by default.
+func newLab(t testing.TB, backends int) *lab {
+	l := &lab{t: t, pool: new(pool.Registry).Acquire("pool"), scripts: make(map[string][]script)}
+	for i := range backends {
+		l.backends = append(l.backends, pool.Backend{Address: string(rune('a'+i)) + ":1", Weight: 1})
+	}
+	l.settings = pool.Settings{Policy: balance.First{}}
+	l.rules = course.Rules{Hold: 2 * time.Second, Retry: course.RetryRules{Attempts: 2, Budget: pool.BudgetSettings{Ratio: 0.2, PerSecond: 10}}}
+	for _, reason := range []pool.RetryReason{pool.RetryConnect, pool.RetryReset, pool.RetryTimeout, pool.RetryStatus} {
+		l.rules.Retry.On[reason] = true
+	}
+	for _, status := range []string{"502", "503", "504", "grpc:unavailable"} {
+		l.rules.Retry.Statuses.Add(status)
+		l.rules.Failures.Add(status)
+	}
+	l.plan = Plan{
+		Rules: &l.rules, Pool: l.pool, Back: l, Observer: l, BodyLimit: 1 << 10, SmallBody: 1 << 4,
+		Panicked: func(value any, _ []byte) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.panics = append(l.panics, value)
+		},
+	}
+	return l
+}
+
+func newStock(duration, interval time.Duration) *course.StockRetries {
+	return &course.StockRetries{Duration: duration, Interval: interval, Answers: true}
+}
+
+// open has the source name another list, of the backends as they are now.
+func (l *lab) open() *list {
+	next := &list{view: l.pool.Open(l.backends, l.settings), superseded: make(chan struct{})}
+	for _, b := range l.backends {
+		next.addresses = append(next.addresses, b.Address)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.lists); n > 0 {
+		close(l.lists[n-1].superseded)
+	}
+	l.lists = append(l.lists, next)
+	return next
+}
+
+func (l *lab) current() *list {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lists[len(l.lists)-1]
+}
+
+// Members implements [course.Source].
+func (l *lab) Members(bool) (course.Members, error) { return l.current(), nil }
+
+// Quiet implements [course.Source].
+func (l *lab) Quiet() bool { return false }
+
+// script has the backs of the pool do what they do: the last of an address for all further attempts there.
+func (l *lab) script(address string, scripts ...script) { l.scripts[address] = scripts }
+
+// RoundTrip implements [Back].
+func (l *lab) RoundTrip(r *http.Request) (*http.Response, error) {
+	address := r.URL.Host
+	l.mu.Lock()
+	l.sent = append(l.sent, address)
+	scripts := l.scripts[address]
+	if len(scripts) == 0 {
+		l.mu.Unlock()
+		panic("no script for " + address)
+	}
+	if len(scripts) > 1 {
+		l.scripts[address] = scripts[1:]
+	}
+	l.mu.Unlock()
+	res, err := scripts[0](r)
+	if err != nil {
+		return nil, err
+	}
+	if res.Body != nil && res.Body != http.NoBody {
+		body := &trackedBody{ReadCloser: res.Body, of: fmt.Sprintf("%d of %s", res.StatusCode, address)}
+		res.Body = body
+		l.mu.Lock()
+		l.answers = append(l.answers, body)
+		l.mu.Unlock()
+	}
+	return res, nil
+}
+
+// Kind implements [Back].
+func (l *lab) Kind(err error) Failure {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, errDescriptors):
+		return Failure{Kind: course.NotConnected, NoDescriptors: true}
+	case errors.Is(err, errRefused):
+		return Failure{Kind: course.NotConnected, Unreachable: true}
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return Failure{Kind: course.TimedOut}
+	default:
+		return Failure{Kind: course.Broken}
+	}
+}
+
+// span is what the observer keeps of an attempt.
+type span struct {
+	begun  string
+	ended  int
+	status int
+	err    error
+}
+
+// Chosen implements [Observer].
+func (l *lab) Chosen(x *Exchange) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chosen = append(l.chosen, x.Course().Choice().Target.Address())
+}
+
+// Begin implements [Observer].
+func (l *lab) Begin(_ *Exchange, r *http.Request, address string, others int, reason pool.RetryReason, _ time.Time) (*http.Request, Span) {
+	s := &span{begun: fmt.Sprintf("%s after %d", address, others)}
+	if others > 0 {
+		s.begun += " for " + reason.String()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spans = append(l.spans, s)
+	return r, s
+}
+
+// End implements [Observer].
+func (l *lab) End(s Span, status int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := s.(*span)
+	of.ended++
+	of.status, of.err = status, err
+}
+
+// told is what the observer was told, in the order in which it began.
+func (l *lab) told() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []string
+	for _, s := range l.spans {
+		all = append(all, fmt.Sprintf("%s: %d %v", s.begun, s.status, s.err))
+	}
+	return strings.Join(all, "; ")
+}
+
+// trackedBody is an answer's body that must be closed.
+type trackedBody struct {
+	io.ReadCloser
+	of     string
+	mu     sync.Mutex
+	closed int
+}
+
+func (b *trackedBody) Close() error {
+	b.mu.Lock()
+	b.closed++
+	b.mu.Unlock()
+	return b.ReadCloser.Close()
+}
+
+// close checks that nothing is left of what was tried. Its caller has waited for all goroutines.
+func (l *lab) close() {
+	l.t.Helper()
+	for _, m := range l.pool.Members() {
+		if n := m.InFlight(); n != 0 {
+			l.t.Errorf("%s has %d requests in flight in the end", m.Address(), n)
+		}
+	}
+	if n := l.pool.QueueLength(); n != 0 {
+		l.t.Errorf("%d requests are in the queue in the end", n)
+	}
+	if n := l.pool.Holding(); n != 0 {
+		l.t.Errorf("%d requests wait for a backend in the end", n)
+	}
+	if live := l.pool.Live.List(10, ""); len(live) != 0 {
+		l.t.Errorf("requests are taken for being served in the end: %+v", live)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, members := range l.lists {
+		if members.stays != 0 {
+			l.t.Errorf("%d requests keep members alive in the end", members.stays)
+		}
+		members.view.Close()
+	}
+	for _, a := range l.answers {
+		if a.closed == 0 {
+			l.t.Errorf("the answer %s is left open", a.of)
+		}
+	}
+	for _, s := range l.spans {
+		if s.ended != 1 {
+			l.t.Errorf("the end of the attempt at %s was told %d times", s.begun, s.ended)
+		}
+	}
+}
+
+// front is a client, and what it sees.
+type front struct {
+	lab *lab
+
+	method  string
+	header  http.Header
+	body    *clientBody
+	whole   bool // the body is collected first, and comes anew with each attempt
+	client  string
+	key     pool.Key
+	unsafe  bool // the request is not idempotent
+	upgrade bool
+	session func(course.Members) (position int, known, signed bool)
+	wanted  func(pool.RetryReason, *http.Response) bool
+	fails   map[int]error // of making the request of an attempt, by number
+	alone   bool          // there can be no copy
+	reads   reading
+
+	mu  sync.Mutex // guards what follows
+	log []string
+}
+
+// reading is how a client takes its answer: after so many bytes it leaves, or all goes up in panic. The zero reading is to its end.
+type reading struct {
+	leaves bool
+	panics bool
+	after  int
+	cancel context.CancelFunc
+}
+
+var errLeft = errors.New("client has left")
+
+func (f *front) say(format string, a ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, fmt.Sprintf(format, a...))
+}
+
+// seen is what the client saw, and what it was asked.
+func (f *front) seen() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.log, ", ")
+}
+
+func (f *front) Key() pool.Key       { return f.key }
+func (f *front) Origin() pool.Origin { return pool.Origin{Client: 1, Target: 2} }
+func (f *front) Client() string      { return f.client }
+func (f *front) Idempotent() bool    { return !f.unsafe }
+func (f *front) Upgrade() bool       { return f.upgrade }
+
+func (f *front) Session(m course.Members) (position int, known, signed bool) {
+	return f.session(m)
+}
+
+func (f *front) Foreign(course.Members, []int) (int, course.Target) { return 0, target("own:1") }
+
+func (f *front) Wanted(reason pool.RetryReason, answer *http.Response) bool {
+	return f.wanted != nil && f.wanted(reason, answer)
+}
+
+type informKey struct{}
+
+// Attempt implements [Front].
+func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inform) (*http.Request, bool, error) {
+	if err := f.fails[n]; err != nil {
+		return nil, false, err
+	}
+	ctx = context.WithValue(ctx, informKey{}, func(status int) {
+		if inform.MayInform(n) {
+			f.say("%d of attempt %d", status, n)
+		}
+	})
+	r := (&http.Request{Method: f.method, URL: &url.URL{Host: to.Address()}, Header: f.header}).WithContext(ctx)
+	if r.Header == nil {
+		r.Header = make(http.Header)
+	}
+	if f.body == nil {
+		return r, false, nil
+	}
+	r.Body, r.ContentLength = f.body, f.body.length
+	if f.whole {
+		r.Body = io.NopCloser(strings.NewReader(strings.Join(f.body.parts, "")))
+	}
+	return r, f.whole, nil
+}
+
+func (f *front) Body() ClientBody {
+	if f.body == nil {
+		return nil
+	}
+	return f.body
+}
+
+func (f *front) Copy(ctx context.Context, r *http.Request, to course.Target) (*http.Request, bool) {
+	if f.alone {
+		return nil, false
+	}
+	r = r.WithContext(ctx)
+	r.URL = &url.URL{Host: to.Address()}
+	return r, true
+}
+
+func (f *front) Overtaken(to course.Target) { f.say("overtaken by %s", to.Address()) }
+
+func (f *front) Bind(m course.Members, position int, renew bool) {
+	f.say("bound to %s, renewed %v", m.Target(position).Address(), renew)
+}
+
+// Answer implements [Front].
+func (f *front) Answer(res *http.Response) error {
+	f.say("%d", res.StatusCode)
+	if res.Body == nil {
+		return nil
+	}
+	defer res.Body.Close()
+	var err error
+	var got []byte
+	if f.reads.leaves || f.reads.panics {
+		got = make([]byte, f.reads.after)
+		var n int
+		n, err = io.ReadFull(res.Body, got)
+		got = got[:n]
+	} else {
+		got, err = io.ReadAll(res.Body)
+	}
+	f.say("%q", got)
+	switch {
+	case f.reads.panics:
+		panic(http.ErrAbortHandler)
+	case f.reads.leaves:
+		if f.reads.cancel != nil {
+			f.reads.cancel()
+		}
+		return errLeft
+	}
+	return err
+}
+
+func (f *front) Fail(err error) error {
+	f.say("failed: %v", err)
+	return err
+}
+
+func (f *front) Refuse(err error) error {
+	f.say("refused: %v", err)
+	return err
+}
