@@ -39,6 +39,7 @@ type race struct {
 	start  time.Time
 	span   Span // of the copy; nil without one
 	res    *http.Response
+	facts  course.Facts // of the copy
 
 	// What became of a copy that did not win.
 	took   time.Duration
@@ -63,7 +64,14 @@ func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duratio
 	c := &race{x: x, copied: copied, ctx: r.Context(), cancelFirst: cancel, first: r, ended: make(chan struct{})}
 	x.race.Store(c)
 	timer := time.AfterFunc(after, c.send)
+	returned := false
+	defer func() {
+		if !returned {
+			c.abandon() // a panic, which goes on
+		}
+	}()
 	res, err := x.plan.Back.RoundTrip(r.WithContext(ctx))
+	returned = true
 	if timer.Stop() {
 		return res, err
 	}
@@ -111,6 +119,15 @@ func (c *race) decide(w winner) bool {
 	return true
 }
 
+// abandon sees to the copy when there is nobody any more who could take its answer.
+func (c *race) abandon() {
+	if c.decide(firstWon) || c.outcome() != copyWon {
+		return
+	}
+	<-c.ended
+	c.lose(c.res, nil, time.Now())
+}
+
 func (c *race) outcome() winner {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,18 +170,23 @@ func (c *race) send() {
 			c.x.plan.Panicked(p, debug.Stack())
 			c.choice.Lease.Release()
 			c.err = ErrCopyPanicked
+			c.endSpan()
 		}
 	}()
-	traffic := c.choice.Lease.Traffic()
 	res, err := c.x.plan.Back.RoundTrip(r)
 	now := time.Now()
-	f := c.x.copyFacts(r, res, err, c.start, now)
-	good := c.copied.Good(&f)
-	if good {
-		c.res = res
-		if c.decide(copyWon) {
-			return
-		}
+	c.facts = c.x.copyFacts(r, res, err, c.start, now)
+	c.res = res
+	if c.copied.Good(&c.facts) && c.decide(copyWon) {
+		return
+	}
+	c.lose(res, err, now)
+}
+
+// lose counts a copy that is not the answer, and gives up what it has.
+func (c *race) lose(res *http.Response, err error, now time.Time) {
+	traffic := c.choice.Lease.Traffic()
+	if c.copied.Good(&c.facts) {
 		c.err = ErrCopyLost
 	}
 	if c.took = now.Sub(c.start); err != nil {
@@ -175,8 +197,12 @@ func (c *race) send() {
 		traffic.Answered(c.took, now)
 		res.Body.Close()
 	}
-	outcome := c.copied.Lost(&c.choice, &f, now)
+	outcome := c.copied.Lost(&c.choice, &c.facts, now)
 	traffic.Ended(outcome, c.status, c.took)
+	c.endSpan()
+}
+
+func (c *race) endSpan() {
 	if c.span != nil {
 		c.x.plan.Observer.End(c.span, c.status, c.err)
 	}
