@@ -28,6 +28,7 @@ func (l *lab) run(ctx context.Context, f *front) (o outcome) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	l.ctx = ctx
 	f.reads.cancel = func() { cancel(context.Canceled) }
 	o.x = new(Exchange)
 	o.x.Init(&l.plan, l, f)

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -57,6 +58,7 @@ type lab struct {
 
 	pool  *pool.Pool
 	lists []*list
+	ctx   context.Context // of the request that runs, or ran last
 
 	mu      sync.Mutex // guards what follows
 	scripts map[string][]script
@@ -117,6 +119,8 @@ func (l *lab) current() *list {
 	defer l.mu.Unlock()
 	return l.lists[len(l.lists)-1]
 }
+
+func (l *lab) context() context.Context { return l.ctx }
 
 // Members implements [course.Source].
 func (l *lab) Members(bool) (course.Members, error) { return l.current(), nil }
