@@ -28,7 +28,9 @@ func (l *lab) run(ctx context.Context, f *front) (o outcome) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	l.mu.Lock()
 	l.ctx = ctx
+	l.mu.Unlock()
 	f.reads.cancel = func() { cancel(context.Canceled) }
 	o.x = new(Exchange)
 	o.x.Init(&l.plan, l, f)

@@ -30,6 +30,7 @@ type front struct {
 	session func(course.Members) (position int, known, signed bool)
 	wanted  func(pool.RetryReason, *http.Response) bool
 	fails   map[int]error // of making the request of an attempt, by number
+	foreign bool          // a policy of others comes up with a backend of its own
 	alone   bool          // there can be no copy
 	reads   reading
 
@@ -70,7 +71,12 @@ func (f *front) Session(m course.Members) (position int, known, signed bool) {
 	return f.session(m)
 }
 
-func (f *front) Foreign(course.Members, []int) (int, course.Target) { return 0, target("own:1") }
+func (f *front) Foreign(_ course.Members, candidates []int) (int, course.Target) {
+	if f.foreign {
+		return -1, target("own:1")
+	}
+	return candidates[0], nil
+}
 
 func (f *front) Wanted(reason pool.RetryReason, answer *http.Response) bool {
 	return f.wanted != nil && f.wanted(reason, answer)

@@ -58,7 +58,6 @@ type lab struct {
 
 	pool  *pool.Pool
 	lists []*list
-	ctx   context.Context // of the request that runs, or ran last
 
 	mu      sync.Mutex // guards what follows
 	scripts map[string][]script
@@ -67,6 +66,7 @@ type lab struct {
 	spans   []*span
 	chosen  []string
 	panics  []any
+	ctx     context.Context // of the request that runs, or ran last
 }
 
 // newLab returns one with backends a:1, b:1 and so on, which are picked in that order, under the rules that a load balancer has by default.
@@ -120,7 +120,11 @@ func (l *lab) current() *list {
 	return l.lists[len(l.lists)-1]
 }
 
-func (l *lab) context() context.Context { return l.ctx }
+func (l *lab) context() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ctx
+}
 
 // Members implements [course.Source].
 func (l *lab) Members(bool) (course.Members, error) { return l.current(), nil }
