@@ -123,6 +123,24 @@ func crashes(d time.Duration) script {
 	}
 }
 
+// crashesAfter panics when it has read so much of the body.
+func crashesAfter(n int64) script {
+	return func(r *http.Request) (*http.Response, error) {
+		if r.Body != nil {
+			_, _ = io.CopyN(io.Discard, r.Body, n)
+		}
+		panic("crash")
+	}
+}
+
+// readsLate fails at once, and reads the body only then.
+func readsLate(d time.Duration) script {
+	return func(r *http.Request) (*http.Response, error) {
+		time.AfterFunc(d, func() { _ = upload(r) })
+		return nil, errReset
+	}
+}
+
 // informs gives an informational answer before it goes on.
 func informs(d time.Duration, status int, then script) script {
 	return func(r *http.Request) (*http.Response, error) {
@@ -132,6 +150,13 @@ func informs(d time.Duration, status int, then script) script {
 		r.Context().Value(informKey{}).(func(int))(status)
 		return then(r)
 	}
+}
+
+// contextFor is a client that leaves after that time.
+func contextFor(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	time.AfterFunc(d, cancel)
+	return ctx, cancel
 }
 
 // answerText is the body of an answer, which comes in parts.

@@ -172,3 +172,10 @@ func (f *front) Refuse(err error) error {
 	f.say("refused: %v", err)
 	return err
 }
+
+// wantsStatus asks for another attempt after an answer with that status.
+func wantsStatus(status int) func(pool.RetryReason, *http.Response) bool {
+	return func(reason pool.RetryReason, res *http.Response) bool {
+		return reason == pool.RetryStatus && res.StatusCode == status
+	}
+}

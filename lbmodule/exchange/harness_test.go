@@ -55,6 +55,7 @@ type lab struct {
 	backends []pool.Backend
 	rules    course.Rules
 	plan     Plan
+	blind    bool // the observer keeps nothing of attempts
 
 	pool  *pool.Pool
 	lists []*list
@@ -195,6 +196,9 @@ func (l *lab) Chosen(x *Exchange) {
 
 // Begin implements [Observer].
 func (l *lab) Begin(_ *Exchange, r *http.Request, address string, others int, reason pool.RetryReason, _ time.Time) (*http.Request, Span) {
+	if l.blind {
+		return r, nil
+	}
 	s := &span{begun: fmt.Sprintf("%s after %d", address, others)}
 	if others > 0 {
 		s.begun += " for " + reason.String()

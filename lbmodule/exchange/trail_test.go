@@ -1,0 +1,198 @@
+package exchange
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// shown is a trail with its times, in milliseconds.
+func (o *outcome) shown(start time.Time) string {
+	var all []string
+	for i, a := range o.x.Trail() {
+		text := fmt.Sprintf("%s %d+%d", a.Address, a.Start.Sub(start).Milliseconds(), a.Took.Milliseconds())
+		if i > 0 {
+			text += " " + a.Reason.String()
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, ", ")
+}
+
+// phases is how often, and how long in all, it took until headers came and until attempts had ended.
+func (l *lab) phases(address string) string {
+	traffic := l.pool.TrafficOf(address)
+	first, total := traffic.Duration(pool.FirstByte), traffic.Duration(pool.Total)
+	return fmt.Sprintf("%d header in %v, %d end in %v", first.Count, first.Sum, total.Count, total.Sum)
+}
+
+// TestTrail tries when attempts are told to have begun and ended, and what is counted of that.
+func TestTrail(t *testing.T) {
+	for name, test := range map[string]struct {
+		a, b    []script
+		rules   func(*lab)
+		wanted  func(pool.RetryReason, *http.Response) bool
+		trail   string
+		current string
+		a1, b1  string // of their phases
+		classes [pool.Classes]uint64
+	}{
+		"one": {
+			a: []script{streams(10*ms, 2, nil)}, trail: "a:1 0+0", current: "a:1",
+			a1: "1 header in 0s, 1 end in 30ms", b1: "0 header in 0s, 0 end in 0s", classes: [pool.Classes]uint64{2: 1},
+		},
+		"two": {
+			a: []script{resets(5 * ms)}, b: []script{says(7*ms, 404)}, trail: "a:1 0+5, b:1 5+7 reset", current: "b:1",
+			a1: "0 header in 0s, 1 end in 5ms", b1: "1 header in 7ms, 1 end in 7ms",
+		},
+		"a dropped answer": {
+			a: []script{says(5*ms, 502)}, b: []script{says(7*ms, 200)}, trail: "a:1 0+5, b:1 5+7 status", current: "b:1",
+			a1: "1 header in 5ms, 1 end in 5ms", b1: "1 header in 7ms, 1 end in 7ms", classes: [pool.Classes]uint64{5: 1},
+		},
+		"an answer dropped after a while": {
+			a: []script{says(5*ms, 502)}, b: []script{says(7*ms, 200)}, trail: "a:1 0+5, b:1 105+7 status", current: "b:1",
+			rules:  stockRules(time.Second, 100*ms),
+			wanted: wantsStatus(502),
+			a1:     "1 header in 5ms, 1 end in 5ms", b1: "1 header in 7ms, 1 end in 7ms", classes: [pool.Classes]uint64{5: 1},
+		},
+		"a copy that lost": {
+			a: []script{says(50*ms, 200)}, b: []script{hangs()}, rules: func(l *lab) { l.hedges() }, trail: "a:1 0+50, b:1 10+39 hedge", current: "a:1",
+			a1: "1 header in 50ms, 1 end in 50ms", classes: [pool.Classes]uint64{2: 1},
+		},
+		"a copy that won": {
+			a: []script{hangs()}, b: []script{streams(20*ms, 1, nil)}, rules: func(l *lab) { l.hedges() }, trail: "a:1 0+10, b:1 10+0 hedge", current: "b:1",
+			b1: "1 header in 0s, 1 end in 40ms",
+		},
+		"nobody": {
+			rules: func(l *lab) { l.backends[0].Weight, l.backends[1].Weight = 0, 0 },
+			a1:    "0 header in 0s, 0 end in 0s", b1: "0 header in 0s, 0 end in 0s",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 2)
+				l.script("a:1", test.a...)
+				l.script("b:1", test.b...)
+				if test.rules != nil {
+					test.rules(l)
+				}
+				start := time.Now()
+				f := &front{wanted: test.wanted}
+				o := l.run(t.Context(), f)
+				if got := o.shown(start); got != test.trail {
+					t.Errorf("attempts: %s; want %s", got, test.trail)
+				}
+				current := ""
+				if a := o.x.Current(); a != nil {
+					current = a.Address
+				}
+				if current != test.current {
+					t.Errorf("the current attempt is at %q, want %q", current, test.current)
+				}
+				synctest.Wait()
+				if got := l.phases("a:1"); test.a1 != "" && got != test.a1 {
+					t.Errorf("a:1: %s; want %s", got, test.a1)
+				}
+				if got := l.phases("b:1"); test.b1 != "" && got != test.b1 {
+					t.Errorf("b:1: %s; want %s", got, test.b1)
+				}
+				if got := l.pool.TrafficOf("a:1").Counts().Answers; got != test.classes {
+					t.Errorf("answers of a:1 by class: %v, want %v", got, test.classes)
+				}
+				l.close()
+			})
+		})
+	}
+}
+
+// TestNoSpan has an observer that keeps nothing: it is told of no end.
+func TestNoSpan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2)
+		l.hedges()
+		l.blind = true
+		l.script("a:1", says(50*ms, 200))
+		l.script("b:1", crashes(ms), hangs(), says(ms, 200))
+		for range 2 {
+			l.run(t.Context(), &front{})
+		}
+		l.script("a:1", hangs())
+		l.run(t.Context(), &front{})
+		time.Sleep(time.Second)
+		if len(l.spans) > 0 || len(l.panics) != 1 || l.pool.HedgesWon() != 1 {
+			t.Errorf("%d spans, %d panics, %d copies have won", len(l.spans), len(l.panics), l.pool.HedgesWon())
+		}
+		l.close()
+	})
+}
+
+// TestNobodyIsWaitedFor makes attempts of all kinds on backends that are avoided while requests wait for them in vain. When all are over,
+// nobody waits.
+func TestNobodyIsWaitedFor(t *testing.T) {
+	many := func(s script) []script { return []script{s} }
+	for name, test := range map[string]struct {
+		a, b  []script
+		front func() *front
+		leave time.Duration
+		rules func(l *lab)
+	}{
+		"answered":           {a: many(says(5*ms, 200)), b: many(says(5*ms, 200))},
+		"failed":             {a: many(resets(5 * ms)), b: many(says(5*ms, 200))},
+		"out of time":        {a: many(hangs()), b: many(says(5*ms, 200)), rules: timeout(50 * ms)},
+		"left":               {a: many(hangs()), b: many(hangs()), leave: 50 * ms},
+		"crashed":            {a: many(crashes(5 * ms)), b: many(crashes(5 * ms))},
+		"copied":             {a: many(says(50*ms, 200)), b: many(says(5*ms, 200)), rules: func(l *lab) { l.hedges() }},
+		"with a body":        {a: many(resets(5 * ms)), b: many(says(5*ms, 200)), front: func() *front { return &front{body: newBody(ms, nil, "he", "llo")} }},
+		"with half a body":   {a: many(fails(5*ms, 2, errReset)), b: many(says(5*ms, 200)), front: func() *front { return &front{body: newBody(ms, nil, "he", "llo")} }},
+		"crashed after that": {a: many(crashesAfter(5)), b: many(crashesAfter(5)), front: func() *front { return &front{body: newBody(ms, nil, "he", "llo")} }},
+		"refused":            {a: many(refuses(5 * ms)), b: many(says(5*ms, 200))},
+		"body read too late": {
+			a: many(readsLate(ms)), b: many(readsLate(ms)), rules: stockRules(200*ms, 90*ms),
+			front: func() *front {
+				return &front{body: newBody(0, nil, "hello"), wanted: func(pool.RetryReason, *http.Response) bool { return true }}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 2)
+				l.settings.Policy = balance.PeakEWMA{}
+				if test.rules != nil {
+					test.rules(l)
+				}
+				l.script("a:1", says(5*ms, 200))
+				l.script("b:1", says(5*ms, 200))
+				for range 20 {
+					l.run(t.Context(), &front{})
+				}
+				l.script("a:1", test.a...)
+				l.script("b:1", test.b...)
+				for range 20 {
+					f := &front{}
+					if test.front != nil {
+						f = test.front()
+					}
+					ctx, cancel := t.Context(), func() {}
+					if test.leave > 0 {
+						ctx, cancel = contextFor(ctx, test.leave)
+					}
+					l.run(ctx, f)
+					cancel()
+				}
+				time.Sleep(10 * time.Second)
+				for i, a := range l.current().View().Snapshot().Avoided(time.Now()) {
+					if a.Cause == balance.Silent {
+						t.Errorf("backend %d is avoided because requests wait for it, of which there are none: %+v", i, a)
+					}
+				}
+				l.close()
+			})
+		})
+	}
+}
