@@ -34,6 +34,9 @@ type front struct {
 	alone   bool          // there can be no copy
 	reads   reading
 
+	attempts int    // made so far
+	text     string // the body, before anybody has read of it
+
 	mu  sync.Mutex // guards what follows
 	log []string
 }
@@ -86,6 +89,7 @@ type informKey struct{}
 
 // Attempt implements [Front].
 func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inform) (*http.Request, bool, error) {
+	f.attempts = n
 	if err := f.fails[n]; err != nil {
 		return nil, false, err
 	}
