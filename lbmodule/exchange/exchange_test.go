@@ -210,6 +210,13 @@ func TestClientLeaves(t *testing.T) {
 			a: []script{hangs()}, leave: 20 * ms, seen: "failed: context canceled", took: 20 * ms,
 			told: "a:1 after 0: 0 context canceled", countA: onceIgnored,
 		},
+		"and the transport tells of something else": {
+			a: []script{func(r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return nil, errReset
+			}}, leave: 20 * ms, seen: "failed: connection reset", took: 20 * ms,
+			told: "a:1 after 0: 0 connection reset", countA: onceIgnored,
+		},
 		"while the answer comes": {
 			a: []script{streams(10*ms, 5, nil)}, leave: 25 * ms, seen: `200, "part.part."`, took: 25 * ms,
 			told: "a:1 after 0: 200 <nil>", countA: onceGood,

@@ -42,7 +42,8 @@ type contest struct {
 	copied time.Duration // how much of that goes by from when the copy is sent; took does not count if it is set
 	trail  string        // when it is over
 	told   string        // to the observer, when the copy is over, too
-	countB string        // of the attempts on the second backend
+	countA string        // of the attempts on the first backend; "" for any
+	countB string        // on the second
 	won    uint64        // by copies
 }
 
@@ -62,6 +63,16 @@ func TestRaces(t *testing.T) {
 			a: answer(500*ms, 200), b: answer(5*ms, 200), seen: `overtaken by b:1, 200, ""`, copied: 5 * ms,
 			trail: "a:1 0 ignored " + overtaken + "; b:1 200 success",
 			told:  "a:1 after 0: 0 " + overtaken + "; b:1 after 1 for hedge: 200 <nil>", countB: onceGood, won: 1,
+		},
+		"the copy is first, as the transport says": {
+			a: []script{func(r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return nil, context.Cause(r.Context())
+			}},
+			b: answer(5*ms, 200), seen: `overtaken by b:1, 200, ""`, copied: 5 * ms,
+			trail:  "a:1 0 ignored " + overtaken + "; b:1 200 success",
+			told:   "a:1 after 0: 0 " + overtaken + "; b:1 after 1 for hedge: 200 <nil>",
+			countA: onceIgnored, countB: onceGood, won: 1,
 		},
 		"the copy is later": {
 			a: answer(50*ms, 200), b: answer(500*ms, 200), seen: `200, ""`, took: 50 * ms,
@@ -207,6 +218,9 @@ func (c *contest) race(t *testing.T) {
 	if got := l.told(); got != c.told {
 		t.Errorf("the observer is told %s; want %s", got, c.told)
 	}
+	if got := l.counted("a:1"); c.countA != "" && got != c.countA {
+		t.Errorf("counted of a:1: %s; want %s", got, c.countA)
+	}
 	if got := l.counted("b:1"); got != c.countB {
 		t.Errorf("counted of b:1: %s; want %s", got, c.countB)
 	}
@@ -215,6 +229,31 @@ func (c *contest) race(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	l.close()
+}
+
+// TestRaceEndsAtOnce has the first attempt win with an answer that takes long: nobody waits for that to end the copy.
+func TestRaceEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2)
+		l.hedges()
+		start := time.Now()
+		var ended time.Duration
+		l.script("a:1", func(r *http.Request) (*http.Response, error) {
+			if err := pause(r, 50*ms); err != nil {
+				return nil, err
+			}
+			return streams(100*ms, 10, nil)(r)
+		})
+		l.script("b:1", func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			ended = time.Since(start)
+			return nil, r.Context().Err()
+		})
+		if o := l.run(t.Context(), &front{}); o.took < time.Second || ended != 50*ms {
+			t.Errorf("the request was over after %v, its copy after %v", o.took, ended)
+		}
+		l.close()
+	})
 }
 
 // TestRacePanics has the transport of the first attempt panic, while a copy is on its way, and before. The copy is given up.

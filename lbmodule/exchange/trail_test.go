@@ -161,13 +161,14 @@ func TestNobodyIsWaitedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLab(t, 2)
+				l := newLab(t, 3) // and one that is never waited for, so that the others can be avoided
 				l.settings.Policy = balance.PeakEWMA{}
 				if test.rules != nil {
 					test.rules(l)
 				}
 				l.script("a:1", says(5*ms, 200))
 				l.script("b:1", says(5*ms, 200))
+				l.script("c:1", says(5*ms, 200))
 				for range 20 {
 					l.run(t.Context(), &front{})
 				}

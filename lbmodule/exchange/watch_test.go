@@ -256,6 +256,26 @@ func TestStreamProbe(t *testing.T) {
 	}
 }
 
+// TestStreamProbeStopped has the time of a probe be up just when it is stopped.
+func TestStreamProbeStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 1)
+		lease, err := l.open().View().Acquire(nil, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newStreamProbe(&lease, pool.Verdict{Outcome: pool.Failure})
+		p.note(true, false)
+		judged := p.stop()
+		p.note(false, true)
+		if n := l.pool.Member("a:1").Counts().Failures; judged || n != 0 {
+			t.Errorf("judged %v, and %d times afterwards", judged, n)
+		}
+		lease.Release()
+		l.close()
+	})
+}
+
 // TestStreamProbeLeft has the client leave a call that is a probe, before and after it has gone well.
 func TestStreamProbeLeft(t *testing.T) {
 	for leave, want := range map[time.Duration]breaker.State{300 * ms: breaker.HalfOpen, 500 * ms: breaker.Closed, 1500 * ms: breaker.Closed} {
