@@ -105,7 +105,9 @@ func TestWaiting(t *testing.T) {
 			rules: func(l *lab) {
 				l.script("c:1", says(5*ms, 200))
 				time.AfterFunc(300*ms, func() {
-					l.backends[1].Address = "c:1"
+					l.mu.Lock()
+					l.backends = []pool.Backend{l.backends[0], {Address: "c:1", Weight: 1}}
+					l.mu.Unlock()
 					l.open()
 				})
 			},

@@ -23,7 +23,10 @@ type outcome struct {
 // run carries a request through its course, whose client leaves when ctx is done.
 func (l *lab) run(ctx context.Context, f *front) (o outcome) {
 	f.lab = l
-	if len(l.lists) == 0 {
+	l.mu.Lock()
+	first := len(l.lists) == 0
+	l.mu.Unlock()
+	if first {
 		l.open()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

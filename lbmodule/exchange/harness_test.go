@@ -102,8 +102,11 @@ func newStock(duration, interval time.Duration) *course.StockRetries {
 
 // open has the source name another list, of the backends as they are now.
 func (l *lab) open() *list {
-	next := &list{view: l.pool.Open(l.backends, l.settings), superseded: make(chan struct{})}
-	for _, b := range l.backends {
+	l.mu.Lock()
+	backends := l.backends
+	l.mu.Unlock()
+	next := &list{view: l.pool.Open(backends, l.settings), superseded: make(chan struct{})}
+	for _, b := range backends {
 		next.addresses = append(next.addresses, b.Address)
 	}
 	l.mu.Lock()

@@ -249,7 +249,9 @@ func TestRaceEndsAtOnce(t *testing.T) {
 			ended = time.Since(start)
 			return nil, r.Context().Err()
 		})
-		if o := l.run(t.Context(), &front{}); o.took < time.Second || ended != 50*ms {
+		o := l.run(t.Context(), &front{})
+		synctest.Wait()
+		if o.took < time.Second || ended != 50*ms {
 			t.Errorf("the request was over after %v, its copy after %v", o.took, ended)
 		}
 		l.close()
@@ -320,6 +322,7 @@ func TestRaceDrained(t *testing.T) {
 				time.AfterFunc(25*ms, func() { ended = l.pool.Live.EndAt(test.address) })
 				f := &front{}
 				o := l.run(t.Context(), f)
+				synctest.Wait()
 				if got := f.seen(); got != test.seen || ended != test.ended {
 					t.Errorf("the client sees %s, %d ended; want %s, %d", got, ended, test.seen, test.ended)
 				}

@@ -102,6 +102,7 @@ func TestBodyReadLate(t *testing.T) {
 				f := &front{body: newBody(0, nil, "he", "llo")}
 				l.run(t.Context(), f)
 				time.Sleep(time.Second)
+				synctest.Wait()
 				if got := f.seen(); got != `200, "hello"` || !errors.Is(late, ErrBodyTaken) || f.body.closed != 0 {
 					t.Errorf("the client sees %s, the late reader %v; the body was closed %d times", got, late, f.body.closed)
 				}
