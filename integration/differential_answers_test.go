@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -13,7 +14,11 @@ func answerSites() []site {
 	answers = append(answers, answerFields()...)
 	answers = append(answers, informational()...)
 	answers = append(answers, inPieces()...)
+	good := slices.DeleteFunc(slices.Clone(answers), func(x exchange) bool { // what is not tried again
+		return strings.HasPrefix(x.name, "status 502") || strings.HasPrefix(x.name, "status 503") || strings.HasPrefix(x.name, "status 504")
+	})
 	return []site{
+		{name: "answers-by-default", exchanges: good},
 		{name: "answers", ours: "retry off", exchanges: answers},
 		{name: "answers-over-transport", ours: "retry off", settings: overTransport, ordered: true, exchanges: answers},
 	}

@@ -18,13 +18,14 @@ func usual() []exchange {
 		{name: "moved", request: get("/old"), answer: answerHead("302 Found", "Location: /new", "Content-Length: 0")},
 		{name: "not modified", request: get("/same", "If-None-Match: \"e\""), answer: answerHead("304 Not Modified", "Etag: \"e\"")},
 		{name: "gzip", request: get("/packed"), answer: answer("200 OK", inGzip("unpacked"), "Content-Encoding: gzip", "X-Backend: one")},
+		{name: "hop-by-hop", request: get("/hop", "Connection: X-B", "X-A: a", "X-B: b", "Keep-Alive: x"), answer: answer("200 OK", "text", "Connection: X-Backend, keep-alive", "X-Backend: one", "Keep-Alive: timeout=5", "Proxy-Authenticate: Basic", "X-Count: 7")},
 		{name: "informed", request: get("/hints"), answer: "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Backend: one\r\n\r\n" + answer("200 OK", "text", "X-Backend: two")},
 	}
 }
 
 // configSites are configured in many ways. At each there are the usual exchanges, and some more.
 func configSites() []site {
-	return named(headerSites(), forwardedSites(), rewriteSites(), handlingSites(), bufferSites(), transportSites(), backendSites(), aroundSites())
+	return named(headerSites(), forwardedSites(), rewriteSites(), handlingSites(), bufferSites(), retrySites(), transportSites(), backendSites(), aroundSites())
 }
 
 // named fills in what sites leave to be filled in: the usual exchanges, and a name where all that there is is settings.
@@ -128,6 +129,7 @@ func headerSites() []site {
 		"header_down Date then",
 		"header_down Connection close",
 		"header_down Trailer X-V",
+		"header_down X-Inner {http.reverse_proxy.header.Connection}|{http.reverse_proxy.header.Keep-Alive}|{http.reverse_proxy.header.Proxy-Authenticate}", // caddy: TestCopyResponseHeadersStripLeavesUpstreamHeader
 		"header_up X-A 1\n header_up -X-B\n header_up X-A 1 2\n header_down X-Backend a b\n header_down +X-C {http.request.method}",
 	)
 }
@@ -162,6 +164,9 @@ func forwardedSites() (sites []site) {
 		{name: "trusts-server-strict", settings: who, server: "trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict"},
 		{name: "trusts-server-by-header", settings: who, server: "trusted_proxies static private_ranges 127.0.0.1/32\n client_ip_headers CF-Connecting-IP X-Client X-Forwarded-For"},
 		{name: "trusts-server-proxy-protocol", settings: "transport http {\n proxy_protocol v1\n }", server: "trusted_proxies static 127.0.0.0/8", ordered: true},
+		{name: "socket-trusts-nobody", socket: true, settings: who}, // caddy: TestAddForwardedHeaders_UnixSocket*
+		{name: "socket-trusts-handler", socket: true, settings: who + "\n trusted_proxies 127.0.0.0/8"},
+		{name: "socket-trusts-server", socket: true, settings: who, server: "trusted_proxies_unix"},
 		{name: "no-forwarded", settings: "header_up -X-Forwarded-*", route: "request_header X-Forwarded-For 203.0.113.1\n PROXY"},
 	} {
 		s.exchanges = forwarded
@@ -196,6 +201,14 @@ func handlingSites() []site {
 		{settings: "@count header X-Count *\n replace_status @count 299"},
 		{settings: "replace_status 2{http.reverse_proxy.header.X-Count}8"},
 		{settings: "replace_status 203"},
+		{settings: "replace_status {http.reverse_proxy.header.X-Backend}"}, // caddy: TestHandleResponseInvalidStatusCodeClosesBody
+		{name: "original-request", settings: "header_up X-A changed\n header_up Host other\n header_up -Cookie\n rewrite /elsewhere\n handle_response {\n" + // httputil: TestClonesRequestHeaders, TestServeHTTPDeepCopy
+			" respond \"{method} {host} {uri} {header.X-A} {header.Cookie} {header.Connection} {header.Via} {header.X-Forwarded-For} {http.request.body}\"\n }"},
+		{name: "unread-answer", settings: "handle_response {\n respond own\n }", exchanges: []exchange{ // httputil: TestModifyResponseClosesBody
+			{name: "and one more", request: get("/1"), more: []string{get("/2")}},
+			{name: "of nothing, and one more", request: get("/1"), more: []string{get("/2")}, answer: answerHead("204 No Content")},
+			{name: "HEAD, and one more", request: requestHead("HEAD /1 HTTP/1.1"), more: []string{get("/2")}, answers: []string{answerHead("200 OK", typed, "Content-Length: 2"), ok200}},
+		}},
 		{settings: "@bad status 404\n replace_status @bad 200\n header_down X-Status {http.reverse_proxy.status_code}"},
 		{settings: "handle_response {\n error \"made an error\" 419\n }"},
 		{settings: "@ok status 200\n handle_response @ok {\n redir /login 303\n }"},
@@ -241,6 +254,11 @@ func authorized() []exchange {
 
 func bufferSites() []site {
 	large := []exchange{
+		{name: "trailers both ways", request: chunkedRequest("PUT", withTrailers("some text", "X-T: 1"), "Trailer: X-T"), answer: chunkedAnswer("200 OK", withTrailers("more text", "X-U: 2"), "Trailer: X-U")}, // caddy: TestRequestTrailersNetwork
+		{name: "body of nothing in chunks, with trailers", request: chunkedRequest("PUT", "0\r\nX-T: 1\r\n\r\n", "Trailer: X-T")},
+		{name: "as much as the buffer", request: sized("POST", filled(4<<10)), answer: answer("200 OK", filled(4<<10))}, // caddy: TestBufferingBoundary
+		{name: "one more than the buffer", request: sized("POST", filled(4<<10+1)), answer: answer("200 OK", filled(4<<10+1))},
+		{name: "one less than the buffer", request: chunkedRequest("POST", inChunks(filled(4<<10-1))), answer: chunkedAnswer("200 OK", inChunks(filled(4<<10-1)))},
 		{name: "large body", request: sized("POST", filled(70<<10)), answer: answer("200 OK", filled(70<<10))},
 		{name: "large chunks", request: chunkedRequest("POST", inChunks(filled(5000), filled(70<<10))), answer: chunkedAnswer("200 OK", inChunks(filled(5000), filled(9000)))},
 		{name: "to the end", request: get("/"), answer: answerHead("200 OK", typed) + filled(3000), then: hangsUp},
@@ -272,6 +290,51 @@ func bufferSites() []site {
 		sites = append(sites, site{settings: settings, exchanges: pieces})
 	}
 	return append(sites, settingsOf("stream_timeout 1h", "stream_close_delay 1m", "stream_buffer_size 4KiB", "verbose_logs", "flush_interval 1h")...)
+}
+
+// retrySites have Caddy's words for retries. caddy: retries_test.go, TestReverseProxyRetryMatch*, TestRequestTrailersRetry
+func retrySites() (sites []site) {
+	busy, again := answer("503 Service Unavailable", "busy", "X-Retry: yes"), answer("200 OK", "again", "X-Retry: yes")
+	for name, settings := range map[string]string{
+		"retry-status":    "lb_retries 2\n lb_retry_match {\n expression `{rp.status_code} in [502, 503]`\n }",
+		"retry-header":    "lb_retries 2\n lb_retry_match {\n expression `{rp.header.X-Retry} == \"yes\"`\n }",
+		"retry-combined":  "lb_retries 1\n lb_retry_match {\n expression `path('/again*') && {rp.status_code} == 503`\n }",
+		"retry-error":     "lb_retries 1\n lb_retry_match {\n expression `{rp.is_transport_error} || {rp.status_code} == 503`\n }",
+		"retry-method":    "lb_retries 1\n lb_retry_match {\n method POST PUT\n }",
+		"retry-plain":     "lb_retries 1",
+		"retry-buffered":  "lb_retries 1\n request_buffers 4KiB\n lb_retry_match {\n expression `{rp.is_transport_error} || {rp.status_code} == 503`\n }",
+		"retry-header-up": "lb_retries 1\n header_up X-Try {http.reverse_proxy.upstream.fails}\n lb_retry_match {\n expression `{rp.status_code} == 503`\n }",
+	} {
+		matches := strings.Contains(settings, "rp.") // what answers are
+		s := site{name: name, settings: settings, ours: "breaker off\n hold off", exchanges: []exchange{
+			{name: "busy, then not", request: get("/again"), answers: []string{busy, ok200}},
+			{name: "busy, then not, elsewhere", request: get("/"), answers: []string{busy, ok200}},
+			{name: "asked for again", request: get("/again"), answers: []string{again, ok200}},
+			{name: "not found", request: get("/again"), answers: []string{answer("404 Not Found", "not here"), ok200}},
+			{name: "busy all the time", request: get("/again"), answers: []string{busy, busy, busy, busy}},
+			{name: "POST", request: sized("POST", "body"), answers: []string{busy, ok200}},
+		}}
+		if matches {
+			s.exchanges[4].differs = []string{"last answer"}
+		}
+		if matches && name != "retry-combined" && name != "retry-buffered" {
+			s.exchanges[5].differs = []string{"bodies of retries"}
+		}
+		sites = append(sites, s)
+	}
+	return append(sites,
+		site{name: "retry-closed", settings: "lb_retries 1", ours: "breaker off\n hold off", exchanges: []exchange{
+			{name: "GET", request: get("/again"), answer: none, then: hangsUp},
+			{name: "POST", request: sized("POST", "body"), answer: none, then: hangsUp},
+			{name: "POST in chunks", request: chunkedRequest("POST", inChunks("body")), answer: none, then: hangsUp},
+			{name: "HEAD", request: requestHead("HEAD / HTTP/1.1"), answer: none, then: resetsIt},
+		}},
+		site{name: "retry-closed-error", settings: "lb_retries 1\n lb_retry_match {\n expression `{rp.is_transport_error} == true`\n }", ours: "breaker off\n hold off", exchanges: []exchange{
+			{name: "GET", request: get("/again"), answers: []string{none, ok200}, then: hangsUp},
+			{name: "POST", request: sized("POST", "body"), answers: []string{none, ok200}, then: hangsUp, differs: []string{"bodies of retries"}},
+			{name: "POST in chunks", request: chunkedRequest("POST", inChunks("body")), answer: none, then: hangsUp, differs: []string{"bodies of retries"}},
+		}},
+	)
 }
 
 func transportSites() (sites []site) {
@@ -306,6 +369,7 @@ func backendSites() []site {
 		{name: "fastcgi", backend: overFCGI, settings: "transport fastcgi {\n root /srv\n split .php\n env EXTRA {http.request.header.X-A}\n }", exchanges: httpLevel()},
 		{name: "fastcgi-defaults", backend: overFCGI, settings: "transport fastcgi", exchanges: httpLevel()},
 		{name: "placeholder", route: "route {\n vars up BACKEND\n DIRECTIVE {http.vars.up} {\n header_up X-Up {http.reverse_proxy.upstream.hostport}\n }\n }", exchanges: some()}, // caddy: TestReverseProxyWithPlaceholderDialAddress
+		{name: "dynamic", route: "DIRECTIVE {\n dynamic a {\n name localhost\n port BACKENDPORT\n versions ipv4\n }\n header_up X-Up {http.reverse_proxy.upstream.hostport}\n }", exchanges: some()},
 		{name: "scheme", route: "DIRECTIVE http://BACKEND", exchanges: some()},
 		{name: "policy-first", settings: "lb_policy first", route: "DIRECTIVE BACKEND OTHER {\n lb_policy first\n }", exchanges: some()},
 		{name: "policy-cookie", settings: "lb_policy cookie", exchanges: informedIsDifferent(some())}, // caddy: TestCookieHashPolicy

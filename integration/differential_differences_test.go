@@ -73,6 +73,27 @@ var intended = map[string]difference{
 		reason: "Most failures of one attempt are none of the next, and what may be repeated does no harm.",
 		makes:  inBackend(func(s string) string { return s + "[another connection]\n" + s }),
 	},
+	"bodies of retries": {
+		reason: "A request whose body is missing is another request.",
+		makes: func(t transcript) transcript {
+			if before, _, ok := strings.Cut(t.backend, "[body] \"\"\n[in the body] [closed]\n"); ok {
+				t.backend = before + "[body] \"body\"\n"
+				t.client = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\nVia: 1.1 Caddy\r\nDate: DATE\r\n\r\n[body] \"ok\"\n[one more]\n" + onePage
+			} else if strings.HasSuffix(t.backend, "[chunks] \"\"\n") {
+				t.backend, _, _ = strings.Cut(t.backend, "[another connection]\n")
+			}
+			return t
+		},
+	},
+	"last answer": {
+		reason: "What a backend has said is worth more to a client than an answer without a word.",
+		makes: inProxied(func(s string) string {
+			if !strings.HasPrefix(s, "HTTP/1.1 503 ") {
+				return s
+			}
+			return "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nContent-Type: text/plain\r\nVia: 1.1 Caddy\r\nX-Retry: yes\r\nDate: DATE\r\n\r\n[body] \"busy\"\n"
+		}),
+	},
 	"backends that cannot be reached": {
 		reason: "It is the pool that is not available for now, and clients and other proxies can tell that from a bad answer.",
 		makes: inProxied(func(s string) string {

@@ -174,7 +174,11 @@ type nearEnd struct {
 
 // talk makes the exchange as its client, and returns what it got.
 func (r *run) talk() string {
-	conn, err := net.DialTimeout("tcp", r.address, differentialPatience)
+	network, address := "tcp", r.address
+	if path, ok := strings.CutPrefix(address, "unix/"); ok {
+		network, address = "unix", path
+	}
+	conn, err := net.DialTimeout(network, address, differentialPatience)
 	if err != nil {
 		return "[dial] " + err.Error()
 	}
@@ -355,12 +359,7 @@ func (k farKind) start(t *testing.T) far {
 	t.Helper()
 	switch k {
 	case rawUnix:
-		dir, err := os.MkdirTemp("", "ballast")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		return startRawFar(t, "unix", dir+"/s", nil)
+		return startRawFar(t, "unix", socketPath(t), nil)
 	case rawTLS:
 		certificate, key := selfSigned(t)
 		pair, err := tls.LoadX509KeyPair(certificate, key)
@@ -374,6 +373,17 @@ func (k farKind) start(t *testing.T) far {
 		return startHTTPFar(t, k)
 	}
 	return startRawFar(t, "tcp", freeAddress(t), nil)
+}
+
+// socketPath is a path for a socket, which has to be short.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ballast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir + "/s"
 }
 
 // absent is the address of a backend that is not there.
@@ -405,7 +415,6 @@ type farEnd struct {
 	br       *bufio.Reader
 	log      strings.Builder
 	finished chan struct{}
-	requests int
 	idle     bool // it waits for a request; far.mu guards it, and the next
 	ending   bool // it is to wait no longer
 }
@@ -690,10 +699,9 @@ func (e *farEnd) body(head string) bool {
 // reply writes the answer to a request of that method, and its pieces. What answers HEAD has a body, if the proxy made it another request.
 func (e *farEnd) reply(asked string) bool {
 	answer := e.x.answer
-	if e.requests < len(e.x.answers) {
-		answer = e.x.answers[e.requests]
+	if n := int(e.replies.Add(1)); n <= len(e.x.answers) {
+		answer = e.x.answers[n-1]
 	}
-	e.requests++
 	if answer == "" {
 		answer = ok200
 	}

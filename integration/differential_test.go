@@ -3,10 +3,12 @@ package integration
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -24,6 +26,7 @@ type site struct {
 	server    string   // options of its server
 	tail      string   // what stands at the end of its server's block
 	tls       bool     // the client speaks TLS
+	socket    bool     // its server listens on a socket
 	backend   farKind  // what the backend is; raw connections if empty
 	ordered   bool     // fields of requests come in net/http's order
 	differs   []string // in every exchange
@@ -36,11 +39,10 @@ type exchange struct {
 	request   string           // its bytes; SITE is the host of the site
 	more      []string         // requests that follow over the same connection, each when the one before has been answered
 	uploads   []string         // pieces of the body that follow the request's bytes, each when the backend has read what was sent before
-	http1     bool             // of an exchange with HTTP-level ends: not used by them
 	http2     bool             // the request is sent over HTTP/2
 	continues bool             // the backend says 100 Continue before it reads a body
 	waits     bool             // the client sends the pieces of its body when it was told to continue, not when the backend has read the request
-	blind     bool             // what the backend sees depends on time
+	blind     bool             // what the backend sees depends on time; the path is /blind
 	early     bool             // the backend answers when it has read the head
 	answer    string           // the bytes of the answer; a 200 if empty
 	answers   []string         // to each of the requests, in place of answer
@@ -101,7 +103,7 @@ func (u *usedDifferences) add(name string) {
 // TestDifferential: what reverse_proxy does, load_balancer does.
 func TestDifferential(t *testing.T) {
 	t.Parallel()
-	sites := slices.Concat(requestSites(), answerSites(), faultSites(), configSites(), upgradeSites())
+	sites := slices.Concat(requestSites(), answerSites(), faultSites(), configSites(), upgradeSites(), logSites())
 	p := startPair(t, sites)
 	used := usedDifferences{seen: map[string]bool{}}
 	exchanges := 0
@@ -117,6 +119,9 @@ func TestDifferential(t *testing.T) {
 					}
 					names[x.name] = true
 					p.compare(t, s, x, &used)
+				}
+				if strings.Contains(s.tail, "LOG") {
+					p.compareLogs(t)
 				}
 			})
 		}
@@ -137,6 +142,7 @@ type pair struct {
 	ports map[string][2]string // the addresses of both servers, by what they are configured with
 	ends  map[string]far       // the backends of each site
 	other map[string]*rawFar   // their second backends
+	logs  [2]string            // files with the access logs of both sides
 }
 
 // startPair starts it, and the backends.
@@ -155,18 +161,25 @@ func startPair(t *testing.T, sites []site) *pair {
 		byServer[s.serverKey()] = append(byServer[s.serverKey()], s)
 	}
 	certificate, key := selfSigned(t)
+	logs := t.TempDir()
 	var global, servers strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(byServer)) {
-		addresses := [2]string{freeAddress(t), freeAddress(t)}
-		p.ports[name] = addresses
 		of := byServer[name]
+		var addresses [2]string
 		for side, directive := range sides {
-			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n}\n", addresses[side], of[0].server)
-			scheme, tls := "http", ""
+			scheme, tls, host, bind := "http", "", "", "127.0.0.1"
+			if of[0].socket {
+				addresses[side] = "unix/" + socketPath(t)
+				host, bind = "sockets-"+directive, addresses[side]
+			} else {
+				addresses[side] = freeAddress(t)
+				host = ":" + port(t, addresses[side])
+			}
 			if of[0].tls {
 				scheme, tls = "https", "tls "+certificate+" "+key
 			}
-			fmt.Fprintf(&servers, "%s://:%s {\n bind 127.0.0.1\n %s\n handle /differential-end {\n respond end\n }\n", scheme, port(t, addresses[side]), tls)
+			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n}\n", addresses[side], of[0].server)
+			fmt.Fprintf(&servers, "%s://%s {\n bind %s\n %s\n handle /differential-end {\n respond end\n }\n", scheme, host, bind, tls)
 			for i, s := range of {
 				matcher := ""
 				if i > 0 || s.name != "plain" { // the first one has all other hosts
@@ -175,16 +188,20 @@ func startPair(t *testing.T, sites []site) *pair {
 				}
 				fmt.Fprintf(&servers, " handle %s {\n %s\n }\n", matcher, p.routeOf(s, directive))
 			}
-			servers.WriteString(of[0].tail + "\n}\n")
+			p.logs[side] = filepath.Join(logs, directive)
+			servers.WriteString(strings.ReplaceAll(of[0].tail, "LOG", p.logs[side]) + "\n}\n")
 		}
+		p.ports[name] = addresses
 	}
-	p.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n log {\n level FATAL\n }\n auto_https disable_redirects\n"+
+	p.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n log {\n level ERROR\n exclude http\n }\n auto_https disable_redirects\n"+
 		global.String()+"}\nhttp://SITE_ADDRESS {\n respond ok\n}\n"+servers.String())
 	return p
 }
 
 // serverKey tells servers that are configured differently apart.
-func (s site) serverKey() string { return fmt.Sprintf("%s %s %v", s.server, s.tail, s.tls) }
+func (s site) serverKey() string {
+	return fmt.Sprintf("%s %s %v %v", s.server, s.tail, s.tls, s.socket)
+}
 
 // routeOf is the configuration of a site for one side.
 func (p *pair) routeOf(s site, directive string) string {
@@ -201,7 +218,8 @@ func (p *pair) routeOf(s site, directive string) string {
 		other = o.address()
 	}
 	proxy := "DIRECTIVE BACKEND {\n " + settings + "\n }\n"
-	return strings.NewReplacer("DIRECTIVE", directive, "BACKEND", p.ends[s.name].address(), "OTHER", other).Replace(strings.ReplaceAll(route, "PROXY", proxy))
+	backend := p.ends[s.name].address()
+	return strings.NewReplacer("DIRECTIVE", directive, "BACKENDPORT", backend[strings.LastIndex(backend, ":")+1:], "BACKEND", backend, "OTHER", other).Replace(strings.ReplaceAll(route, "PROXY", proxy))
 }
 
 // compare makes the exchange on both sides and compares.
@@ -308,6 +326,7 @@ type run struct {
 	address string // of the server
 	host    string
 
+	replies              atomic.Int64
 	downloaded, uploaded progress // bytes of bodies that the client has got, and the backend
 	events               events
 }
