@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -41,6 +42,9 @@ func (r *run) ask() string {
 	}
 	request.RequestURI = ""
 	request.URL.Scheme, request.URL.Host = "http", r.address
+	if r.x.echoes {
+		request.Body, request.ContentLength = io.NopCloser(r.echoing()), -1
+	}
 	transport := &http.Transport{
 		Protocols:          new(http.Protocols),
 		DisableCompression: true,
@@ -141,13 +145,23 @@ func (f *httpFar) turn(n int) {
 func (f *httpFar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.turn(1)
 	defer f.turn(-1)
-	body, err := io.ReadAll(r.Body)
 	f.mu.Lock()
 	x := exchange{}
 	if f.run != nil {
 		x = f.run.x
 	}
-	fmt.Fprintf(&f.seen, "%s %s %s, host %s, length %d\n%s[body] %s, %v\n", r.Method, r.RequestURI, r.Proto, r.Host, r.ContentLength, showFields(r.Header), showBody(body), err)
+	f.mu.Unlock()
+	var back io.Writer = io.Discard
+	if x.echoes {
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusOK)
+		back = flushed{w}
+		_ = http.NewResponseController(w).Flush()
+	}
+	var body bytes.Buffer
+	_, err := io.Copy(io.MultiWriter(&body, back), r.Body)
+	f.mu.Lock()
+	fmt.Fprintf(&f.seen, "%s %s %s, host %s, length %d\n%s[body] %s, %v\n", r.Method, r.RequestURI, r.Proto, r.Host, r.ContentLength, showFields(r.Header), showBody(body.Bytes()), err)
 	if len(r.Trailer) > 0 {
 		fmt.Fprintf(&f.seen, "[trailers]\n%s", showFields(r.Trailer))
 	}
@@ -160,6 +174,9 @@ func (f *httpFar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	f.mu.Unlock()
+	if x.echoes {
+		return
+	}
 	answer := x.answer
 	if answer == "" {
 		answer = ok200
@@ -178,4 +195,16 @@ func (f *httpFar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(res.StatusCode)
 	_, _ = io.Copy(w, res.Body)
 	maps.Copy(w.Header(), res.Trailer)
+}
+
+// flushed sends what is written at once.
+type flushed struct{ w http.ResponseWriter }
+
+// Write implements [io.Writer].
+func (f flushed) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err == nil {
+		err = http.NewResponseController(f.w).Flush()
+	}
+	return n, err
 }

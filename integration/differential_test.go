@@ -42,7 +42,7 @@ type exchange struct {
 	http2     bool             // the request is sent over HTTP/2
 	continues bool             // the backend says 100 Continue before it reads a body
 	waits     bool             // the client sends the pieces of its body when it was told to continue, not when the backend has read the request
-	blind     bool             // what the backend sees depends on time; the path is /blind
+	blind     bool             // what the backend sees depends on time; the path is /blind where it may come late
 	early     bool             // the backend answers when it has read the head
 	answer    string           // the bytes of the answer; a 200 if empty
 	answers   []string         // to each of the requests, in place of answer
@@ -53,6 +53,8 @@ type exchange struct {
 	near      func(c *nearEnd) // what the client does, instead
 	far       func(f *farEnd)  // what the backend does, instead
 	other     string           // what the second backend answers
+	echoes    bool             // an HTTP/2 backend sends back what comes, as it comes
+	randomKey bool             // the proxy makes up the key of a WebSocket
 	differs   []string         // names of the intended differences that it shows
 }
 
@@ -103,7 +105,7 @@ func (u *usedDifferences) add(name string) {
 // TestDifferential: what reverse_proxy does, load_balancer does.
 func TestDifferential(t *testing.T) {
 	t.Parallel()
-	sites := slices.Concat(requestSites(), answerSites(), faultSites(), configSites(), upgradeSites(), logSites())
+	sites := slices.Concat(requestSites(), answerSites(), faultSites(), configSites(), upgradeSites(), streamSites(), logSites())
 	p := startPair(t, sites)
 	used := usedDifferences{seen: map[string]bool{}}
 	exchanges := 0
@@ -194,7 +196,7 @@ func startPair(t *testing.T, sites []site) *pair {
 		p.ports[name] = addresses
 	}
 	p.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n log {\n level ERROR\n exclude http\n }\n auto_https disable_redirects\n"+
-		global.String()+"}\nhttp://SITE_ADDRESS {\n respond ok\n}\n"+servers.String())
+		global.String()+"}\nhttp://SITE_ADDRESS {\n respond ok\n}\n"+servers.String(), "GODEBUG=http2xconnect=1")
 	return p
 }
 
@@ -226,12 +228,16 @@ func (p *pair) routeOf(s site, directive string) string {
 func (p *pair) compare(t *testing.T, s site, x exchange, used *usedDifferences) {
 	t.Helper()
 	var seen [2]transcript
+	inVain := false
 	for side := range sides {
 		seen[side] = p.run(s, x, p.ports[s.serverKey()][side])
 		if strings.Contains(seen[side].String(), timedOut) {
 			t.Errorf("%s/%s: %s: an end waited for more than %v; %v", s.name, x.name, sides[side], differentialPatience, seen[side])
-			return
+			inVain = true
 		}
+	}
+	if inVain {
+		return
 	}
 	want := seen[1]
 	names := slices.Concat(s.differs, x.differs)
@@ -295,7 +301,7 @@ func normal(x exchange, seen transcript) transcript {
 		return "Trailer: " + strings.Join(names, ", ") + "\r"
 	})
 	if strings.Contains(x.request, "\r\nExpect: 100-continue\r\n") { // the server and the backend both say so, the former if it is the first
-		if without := continuing.ReplaceAllString(seen.client, ""); without != seen.client {
+		if without := continued.ReplaceAllString(seen.client, ""); without != seen.client {
 			seen.client = "[continue]\n" + without
 		}
 	}
@@ -303,6 +309,9 @@ func normal(x exchange, seen transcript) transcript {
 	seen.client = strings.ReplaceAll(seen.client, "[one more]\n[reset]\n", "[one more]\n[closed]\n") // which of both depends on when it was closed
 	// The timer that is to flush the header of an answer of unknown length competes with the end of an answer that is empty.
 	seen.client = strings.ReplaceAll(seen.client, "Transfer-Encoding: chunked\r\n\r\n[chunks] \"\"\n", "Content-Length: 0\r\n\r\n[body] \"\"\n")
+	if x.randomKey {
+		seen.backend = madeUpKey.ReplaceAllString(seen.backend, "Sec-WebSocket-Key: KEY\r\n")
+	}
 	if x.blind {
 		seen.backend = ""
 	}
@@ -312,8 +321,9 @@ func normal(x exchange, seen transcript) transcript {
 var (
 	dates         = regexp.MustCompile(`(?m)^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT`)
 	announcements = regexp.MustCompile(`(?m)^Trailer: .*\r`)
+	madeUpKey     = regexp.MustCompile(`Sec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n`)
 	retryAfter    = regexp.MustCompile(`Retry-After: \d+\r\nServer: Caddy\r\n`) // of answers that are made here
-	continuing    = regexp.MustCompile(`HTTP/1.1 100 Continue\r\n(Server: Caddy\r\n)?\r\n`)
+	continued     = regexp.MustCompile(`HTTP/1.1 100 Continue\r\n(Server: Caddy\r\n)?\r\n`)
 )
 
 // proxied is the header of PROXY protocol 1, up to the ports.
