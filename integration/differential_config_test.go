@@ -332,7 +332,7 @@ func retrySites() (sites []site) {
 		site{name: "retry-closed-error", settings: "lb_retries 1\n lb_retry_match {\n expression `{rp.is_transport_error} == true`\n }", ours: "breaker off\n hold off", exchanges: []exchange{
 			{name: "GET", request: get("/again"), answers: []string{none, ok200}, then: hangsUp},
 			{name: "POST", request: sized("POST", "body"), answers: []string{none, ok200}, then: hangsUp, differs: []string{"bodies of retries"}},
-			{name: "POST in chunks", request: chunkedRequest("POST", inChunks("body")), answer: none, then: hangsUp, differs: []string{"bodies of retries"}},
+			{name: "POST in chunks", request: requestHead("POST /blind HTTP/1.1", "Transfer-Encoding: chunked") + inChunks("body"), answer: none, then: hangsUp, blind: true},
 		}},
 	)
 }

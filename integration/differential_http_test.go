@@ -151,7 +151,7 @@ func (f *httpFar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x = f.run.x
 	}
 	f.mu.Unlock()
-	var back io.Writer = io.Discard
+	back := io.Discard
 	if x.echoes {
 		w.Header().Set("Content-Type", "text/plain")
 		w.WriteHeader(http.StatusOK)
@@ -159,7 +159,7 @@ func (f *httpFar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 	}
 	var body bytes.Buffer
-	_, err := io.Copy(io.MultiWriter(&body, back), r.Body)
+	_, err := io.Copy(io.MultiWriter(&body, back), struct{ io.Reader }{r.Body}) // read only: net/http/fcgi shares one empty body
 	f.mu.Lock()
 	fmt.Fprintf(&f.seen, "%s %s %s, host %s, length %d\n%s[body] %s, %v\n", r.Method, r.RequestURI, r.Proto, r.Host, r.ContentLength, showFields(r.Header), showBody(body.Bytes()), err)
 	if len(r.Trailer) > 0 {

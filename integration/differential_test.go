@@ -169,13 +169,11 @@ func startPair(t *testing.T, sites []site) *pair {
 		of := byServer[name]
 		var addresses [2]string
 		for side, directive := range sides {
-			scheme, tls, host, bind := "http", "", "", "127.0.0.1"
+			addresses[side] = freeAddress(t)
+			scheme, tls, host, bind := "http", "", ":"+port(t, addresses[side]), "127.0.0.1"
 			if of[0].socket {
 				addresses[side] = "unix/" + socketPath(t)
 				host, bind = "sockets-"+directive, addresses[side]
-			} else {
-				addresses[side] = freeAddress(t)
-				host = ":" + port(t, addresses[side])
 			}
 			if of[0].tls {
 				scheme, tls = "https", "tls "+certificate+" "+key
@@ -278,13 +276,12 @@ func (p *pair) run(s site, x exchange, address string) transcript {
 	if other != nil {
 		other.begin(&run{x: exchange{name: x.name, answer: x.other}, site: s, host: r.host})
 	}
-	client := ""
+	talk := r.talk
 	if x.http2 {
-		client = r.ask()
-	} else {
-		client = r.talk()
+		talk = r.ask
 	}
-	seen := transcript{backend: end.finish(), client: client}
+	seen := transcript{client: talk()}
+	seen.backend = end.finish()
 	if other != nil {
 		seen.backend += "the second backend saw:\n" + other.finish()
 	}
