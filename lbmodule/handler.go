@@ -162,13 +162,13 @@ func (h *Handler) provisionStock(ctx caddy.Context, roster *service.Roster) erro
 	if err := h.checkHedgeModules(); err != nil {
 		return err
 	}
+	h.front = front.New(&h.stock, h.logger, h.pool.Name(), h.Retry.WithDefaults().IdempotencyKey)
 	h.loadRetries()
 	h.loadBreaker()
 	transport := h.stock.Transport
 	transport.TimeConnections(func(upstream string, took time.Duration) { h.pool.TrafficOf(upstream).Connected(took) })
 	transport.Shorten()
 	transport.HearOut()
-	h.front = front.New(&h.stock, h.logger)
 	return h.service.Open(ctx, &h.stock, h.words.Transport, h.retries.probeTimeout, h.retries.budget)
 }
 

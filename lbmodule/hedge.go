@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
@@ -109,7 +110,7 @@ func dependsOnUpstream(text string) bool {
 
 // hedgeDelay is after which time a copy of the request may be sent, 0 for never.
 func (q *request) hedgeDelay(r *http.Request, now time.Time) time.Duration {
-	if !q.h.Hedge.Enabled() || q.attempts > 1 || r.Body != nil || !q.h.retries.isIdempotent(r) || isUpgrade(r) || !q.lease.Held() {
+	if !q.h.Hedge.Enabled() || q.attempts > 1 || r.Body != nil || !q.h.front.Idempotent(r) || front.IsUpgrade(r) || !q.lease.Held() {
 		return 0
 	}
 	if q.h.sessions != nil {

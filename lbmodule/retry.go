@@ -3,17 +3,11 @@ package lbmodule
 import (
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
-
-	"go.uber.org/zap"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -23,7 +17,6 @@ type retryRules struct {
 	on            [pool.RetryReasons]bool
 	status        statusSet
 	nonIdempotent bool
-	key           bool          // requests with an Idempotency-Key are idempotent
 	base, max     time.Duration // of the backoff
 	bodyLimit     int64         // bytes of a request's body that are kept
 	tryTimeout    time.Duration // 0 for none that we see to
@@ -35,10 +28,9 @@ type retryRules struct {
 
 // stockRetries are retries as reverse_proxy's words describe them.
 type stockRetries struct {
-	duration time.Duration         // for how long attempts are made, and a backend is waited for; 0 for no bound
-	interval time.Duration         // between attempts
-	match    caddyhttp.MatcherSets // requests and answers that are retried; nil for GET
-	answers  bool                  // some of match look at the answer
+	duration time.Duration // for how long attempts are made, and a backend is waited for; 0 for no bound
+	interval time.Duration // between attempts
+	answers  bool          // some are about answers
 }
 
 // waits tells whether requests wait for a backend as reverse_proxy's words say. Without any they do not.
@@ -48,7 +40,7 @@ func (s *stockRetries) waits() bool { return s != nil && s.duration > 0 }
 func (h *Handler) loadRetries() {
 	r := h.Retry.WithDefaults()
 	h.retries = retryRules{
-		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, key: r.IdempotencyKey, bodyLimit: r.BodyLimit,
+		attempts: r.Attempts, nonIdempotent: r.NonIdempotent, bodyLimit: r.BodyLimit,
 		base: time.Duration(r.Backoff.Base), max: time.Duration(r.Backoff.Max), tryTimeout: h.tryTimeout(r), probeTimeout: max(time.Duration(r.TryTimeout), time.Minute) + probeGrace,
 		budget: pool.BudgetSettings{Ratio: *r.Budget.Ratio, PerSecond: *r.Budget.PerSecond},
 	}
@@ -68,7 +60,7 @@ func (h *Handler) loadRetries() {
 	if words := h.stock.Retries; words.Given {
 		h.retries.stock = &stockRetries{
 			duration: words.TryDuration, interval: max(words.TryInterval, 0),
-			match: words.Match, answers: slices.ContainsFunc(words.Match, looksAtAnswer),
+			answers: h.front.LooksAtAnswers(),
 		}
 		h.retries.status, h.retries.attempts = statusSet{}, 1
 		switch {
@@ -91,18 +83,6 @@ func (h *Handler) tryTimeout(r config.Retry) time.Duration {
 		return 0
 	}
 	return timeout
-}
-
-// looksAtAnswer tells whether a set of matchers can only be judged when there is an answer.
-func looksAtAnswer(set caddyhttp.MatcherSet) bool {
-	return slices.ContainsFunc(set, func(m any) bool {
-		expression, ok := m.(*caddyhttp.MatchExpression)
-		return ok && slices.ContainsFunc(expression.Placeholders(), func(name string) bool {
-			// An empty name is one that the expression makes up.
-			return name == "" || name == "http.reverse_proxy.status_code" || name == "http.reverse_proxy.status_text" ||
-				strings.HasPrefix(name, "http.reverse_proxy.header.")
-		})
-	})
 }
 
 // attemptError is an error that does not show what it wraps.
@@ -143,7 +123,7 @@ func (q *request) reason(r *http.Request, res *http.Response, err error) (reason
 	}
 	switch {
 	case rules.stock != nil:
-		ok = rules.stock.wants(r, reason, q.h)
+		ok = q.h.front.Wanted(r, reason)
 	case reason == pool.RetryConnect:
 		ok = rules.on[reason]
 	default:
@@ -154,61 +134,11 @@ func (q *request) reason(r *http.Request, res *http.Response, err error) (reason
 
 // repeatable tells whether the request may be made again when a backend may have acted on it already.
 func (q *request) repeatable(r *http.Request) bool {
-	rules := &q.h.retries
-	return !isUpgrade(r) && (rules.isIdempotent(r) || rules.nonIdempotent)
-}
-
-// isIdempotent tells whether making the request twice is as good as making it once (RFC 9110, 9.2.2). That a client says so does not
-// make it so: only who runs the backends knows whether they go by its key.
-func (rules *retryRules) isIdempotent(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return rules.key && r.Header.Get("Idempotency-Key") != ""
+	return !front.IsUpgrade(r) && (q.h.front.Idempotent(r) || q.h.retries.nonIdempotent)
 }
 
 // isKeyed tells whether a request has one of the fields that net/http's transport takes for leave to send it again.
 func isKeyed(h http.Header) bool { return h["Idempotency-Key"] != nil || h["X-Idempotency-Key"] != nil }
-
-func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
-
-// wants tells what reverse_proxy's words say about an attempt that ended in that way.
-func (s *stockRetries) wants(r *http.Request, reason pool.RetryReason, h *Handler) bool {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	switch {
-	case reason == pool.RetryConnect:
-		return true
-	case reason == pool.RetryStatus:
-		return s.matches(r, h, looksAtAnswer)
-	case len(s.match) == 0:
-		return r.Method == http.MethodGet
-	default:
-		if ok {
-			repl.Set("http.reverse_proxy.is_transport_error", true)
-			defer repl.Delete("http.reverse_proxy.is_transport_error")
-		}
-		return s.matches(r, h, func(caddyhttp.MatcherSet) bool { return true })
-	}
-}
-
-// matches tells whether one of the sets of matchers that are to be asked matches.
-func (s *stockRetries) matches(r *http.Request, h *Handler, ask func(caddyhttp.MatcherSet) bool) bool {
-	for _, set := range s.match {
-		if !ask(set) {
-			continue
-		}
-		matched, err := set.MatchWithError(r)
-		if err != nil {
-			h.logger.Error("failed matching request for retry", zap.String("pool", h.pool.Name()), zap.Error(err))
-			return false
-		}
-		if matched {
-			return true
-		}
-	}
-	return false
-}
 
 // errDropped is the error of an attempt whose answer was dropped for another attempt.
 func errDropped(status int, call grpcStatus) error {

@@ -31,6 +31,9 @@ import (
 type Front struct {
 	stock  *stock.Handler
 	logger *zap.Logger
+	pool   string
+
+	idempotencyKey bool // requests with one are idempotent
 
 	headers        bool // something is done to the headers of requests
 	proxyProtocol  bool // connections begin with the PROXY protocol
@@ -38,10 +41,11 @@ type Front struct {
 	requiresLength bool
 }
 
-// New returns the front of the load balancer with those settings, once they are provisioned.
-func New(s *stock.Handler, logger *zap.Logger) *Front {
+// New returns the front of the load balancer of that pool, once its settings are provisioned. With idempotencyKey requests that have an
+// Idempotency-Key are idempotent.
+func New(s *stock.Handler, logger *zap.Logger, pool string, idempotencyKey bool) *Front {
 	f := &Front{
-		stock: s, logger: logger,
+		stock: s, logger: logger, pool: pool, idempotencyKey: idempotencyKey,
 		headers:        s.TransportHeaders != nil || s.RequestHeaders != nil,
 		proxyProtocol:  s.Transport.ProxyProtocolEnabled(),
 		requiresLength: s.Transport.RequiresContentLength(),
