@@ -155,6 +155,10 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	x.ctx = ctx
 	// A panic (http.ErrAbortHandler, when an answer breaks off) must give the slot back, too.
 	defer x.end()
+	if err := x.brokenOff(); err != nil {
+		x.plan.Pool.CountRequest()
+		return x.front.Fail(err)
+	}
 	step := x.course.Begin(now)
 	for { // bound: the rules of the course bound its attempts, and for how long it waits
 		switch step.Do {
@@ -177,6 +181,15 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 			return x.front.Refuse(step.Err)
 		}
 	}
+}
+
+// brokenOff is how the client broke its body off before there was an attempt: the front has collected that first, or knows that what was
+// announced does not come.
+func (x *Exchange) brokenOff() error {
+	if body := x.front.Body(); body != nil {
+		return body.Failure()
+	}
+	return nil
 }
 
 // wait waits as a step says.

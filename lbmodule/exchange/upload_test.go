@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // TestBodies tries what becomes of a request's body.
@@ -70,6 +72,25 @@ func TestBodies(t *testing.T) {
 func unannounced(b *clientBody) *clientBody {
 	b.length = -1
 	return b
+}
+
+// TestBodyBrokenBefore has a front collect a body that breaks off: nobody is asked. The request counts as one all the same.
+func TestBodyBrokenBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 1)
+		l.script("a:1", says(0, 200))
+		earned := pool.BudgetSettings{Ratio: 1}
+		before := l.pool.RetryBudget(earned, time.Now())
+		f := &front{body: &clientBody{length: 5, broken: io.ErrUnexpectedEOF}}
+		o := l.run(t.Context(), f)
+		if got := f.seen(); got != "failed: unexpected EOF" || o.trail() != "" {
+			t.Errorf("the client sees %s; attempts: %s", got, o.trail())
+		}
+		if after := l.pool.RetryBudget(earned, time.Now()); after != before+1 {
+			t.Errorf("the budget for retries went from %v to %v, want one request more", before, after)
+		}
+		l.close()
+	})
 }
 
 // TestBodyReadLate has a transport read on after its round trip is over: the next attempt sends the whole body all the same, and nothing
