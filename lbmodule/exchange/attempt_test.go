@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -280,7 +281,7 @@ func TestLive(t *testing.T) {
 		if !slices.Equal(seen, want) || !slices.Equal(l.chosen, []string{"a:1", "b:1"}) || !slices.Equal(l.sent, l.chosen) {
 			t.Errorf("%q, chosen %v, sent to %v; want %q", seen, l.chosen, l.sent, want)
 		}
-		if p := o.x.Passed(); p == nil || p.StatusCode != 200 || o.x.Course().Attempts() != 2 {
+		if p := o.x.Passed(); p == nil || p.StatusCode != http.StatusOK || o.x.Course().Attempts() != 2 {
 			t.Errorf("passed %+v after %d attempts", p, o.x.Course().Attempts())
 		}
 		l.close()
@@ -294,7 +295,7 @@ func TestDrained(t *testing.T) {
 		l.script("a:1", hangs())
 		time.AfterFunc(20*ms, func() { l.pool.Live.EndAt("a:1") })
 		o := l.run(t.Context(), &front{})
-		if cause := context.Cause(l.context()); cause != pool.ErrDrained || o.took != 20*ms || o.trail() != "a:1 0 ignored context canceled" {
+		if cause := context.Cause(l.context()); !errors.Is(cause, pool.ErrDrained) || o.took != 20*ms || o.trail() != "a:1 0 ignored context canceled" {
 			t.Errorf("%v after %v, attempts: %s", cause, o.took, o.trail())
 		}
 		l.close()

@@ -98,7 +98,7 @@ func fails(d time.Duration, upTo int, err error) script {
 	return func(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			defer r.Body.Close()
-			if _, err := io.CopyN(io.Discard, r.Body, int64(upTo)); err != nil && err != io.EOF {
+			if _, err := io.CopyN(io.Discard, r.Body, int64(upTo)); err != nil && !errors.Is(err, io.EOF) {
 				return nil, err
 			}
 		}

@@ -182,10 +182,8 @@ func TestWays(t *testing.T) {
 		},
 		"as the words of reverse_proxy say": {
 			a: []script{says(ms, 404)}, b: good, rules: stockRules(time.Second, 250*ms), seen: `200, "hello"`, took: 256 * ms,
-			front: front{wanted: func(reason pool.RetryReason, res *http.Response) bool {
-				return reason == pool.RetryStatus && res.StatusCode == 404
-			}},
-			told: "a:1 after 0: 404 <nil>; b:1 after 1 for status: 200 <nil>", countA: "0 ignored, 1 success, 0 failure, 1 again",
+			front: front{wanted: wantsStatus(404)},
+			told:  "a:1 after 0: 404 <nil>; b:1 after 1 for status: 200 <nil>", countA: "0 ignored, 1 success, 0 failure, 1 again",
 		},
 		"the front cannot make the request": {
 			front: front{fails: map[int]error{1: errBroken}}, seen: "failed: unexpected end", countA: "0 ignored, 0 success, 0 failure, 0 again",
