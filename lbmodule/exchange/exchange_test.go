@@ -185,6 +185,9 @@ func TestWays(t *testing.T) {
 			front: front{wanted: wantsStatus(404)},
 			told:  "a:1 after 0: 404 <nil>; b:1 after 1 for status: 200 <nil>", countA: "0 ignored, 1 success, 0 failure, 1 again",
 		},
+		"the source names nobody": {
+			rules: func(l *lab) { l.failure = errReset }, seen: "refused: connection reset", countA: none,
+		},
 		"the front cannot make the request": {
 			front: front{fails: map[int]error{1: errBroken}}, seen: "failed: unexpected end", countA: "0 ignored, 0 success, 0 failure, 0 again",
 		},
@@ -192,6 +195,22 @@ func TestWays(t *testing.T) {
 			a: []script{refuses(ms)}, front: front{fails: map[int]error{2: errBroken}}, seen: "failed: unexpected end", took: ms,
 			told: "a:1 after 0: 0 connection refused", countA: failedAgain,
 		},
+	})
+}
+
+// TestDropped looks at the answer that is dropped while the next attempt is made.
+func TestDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2)
+		l.script("a:1", says(ms, 503))
+		l.script("b:1", func(r *http.Request) (*http.Response, error) {
+			if n := l.pool.InFlight("a:1"); n != 0 || l.answers[0].closed != 1 {
+				t.Errorf("the first backend has %d requests, its answer was closed %d times", n, l.answers[0].closed)
+			}
+			return says(ms, 200)(r)
+		})
+		l.run(t.Context(), &front{})
+		l.close()
 	})
 }
 

@@ -55,7 +55,8 @@ type lab struct {
 	backends []pool.Backend
 	rules    course.Rules
 	plan     Plan
-	blind    bool // the observer keeps nothing of attempts
+	failure  error // of the source
+	blind    bool  // the observer keeps nothing of attempts
 
 	pool  *pool.Pool
 	lists []*list
@@ -131,7 +132,7 @@ func (l *lab) context() context.Context {
 }
 
 // Members implements [course.Source].
-func (l *lab) Members(bool) (course.Members, error) { return l.current(), nil }
+func (l *lab) Members(bool) (course.Members, error) { return l.current(), l.failure }
 
 // Quiet implements [course.Source].
 func (l *lab) Quiet() bool { return false }

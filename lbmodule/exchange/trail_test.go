@@ -1,9 +1,11 @@
 package exchange
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,6 +113,41 @@ func TestTrail(t *testing.T) {
 	}
 }
 
+// TestLatency tries what the backend's latency is told of one attempt.
+func TestLatency(t *testing.T) {
+	early := func(r *http.Request) (*http.Response, error) { return newAnswer(200, "", nil), pause(r, 40*ms) }
+	untilLastByte := func(l *lab) { l.rules.UntilLastByte = true }
+	for name, test := range map[string]struct {
+		script script
+		front  *front
+		rules  func(*lab)
+		takes  time.Duration // 0 if that is not known
+	}{
+		"until the header":        {says(40*ms, 200), &front{}, nil, 40 * ms},
+		"of a stream":             {streams(100*ms, 2, nil), &front{}, nil, 0},
+		"from the last byte on":   {says(40*ms, 200), &front{body: newBody(100*ms, nil, "he", "llo")}, nil, 140 * ms}, // 100 to see that it is the last
+		"before the last byte":    {early, &front{body: newBody(0, nil, "hello")}, nil, 0},
+		"until the last byte":     {streams(50*ms, 2, nil), &front{}, untilLastByte, 150 * ms},
+		"and the upload was slow": {streams(50*ms, 2, nil), &front{body: newBody(100*ms, nil, "he", "llo")}, untilLastByte, 250 * ms},
+		"and the client left":     {streams(50*ms, 2, nil), &front{reads: reading{leaves: true, after: 5}}, untilLastByte, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 1)
+				l.script("a:1", test.script)
+				if test.rules != nil {
+					test.rules(l)
+				}
+				l.run(t.Context(), test.front)
+				if got := l.pool.Member("a:1").Latency().Estimate(); (got - test.takes).Abs() > test.takes/10 {
+					t.Errorf("answers take %v, want %v", got, test.takes)
+				}
+				l.close()
+			})
+		})
+	}
+}
+
 // TestNoSpan has an observer that keeps nothing: it is told of no end.
 func TestNoSpan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -130,6 +167,49 @@ func TestNoSpan(t *testing.T) {
 		}
 		l.close()
 	})
+}
+
+// TestWaitedFor has a backend hang: it is avoided for the requests that wait for it, once they have been sent.
+func TestWaitedFor(t *testing.T) {
+	for name, test := range map[string]struct {
+		front func() *front
+		want  balance.Cause
+	}{
+		"without a body":             {func() *front { return &front{} }, balance.Silent},
+		"with a body":                {func() *front { return &front{body: newBody(ms, nil, "hello")} }, balance.Silent},
+		"with a body that is slow":   {func() *front { return &front{body: newBody(20*time.Second, nil, "hello")} }, balance.NotAvoided},
+		"with a body that was small": {func() *front { return &front{body: newBody(0, nil, "h")} }, balance.Silent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 2)
+				l.settings.Policy = balance.PeakEWMA{}
+				l.script("a:1", says(5*ms, 200))
+				l.script("b:1", says(5*ms, 200))
+				for range 20 {
+					l.run(t.Context(), &front{})
+				}
+				l.script("a:1", hangs())
+				ctx, cancel := context.WithCancel(t.Context())
+				var all sync.WaitGroup
+				for range 20 {
+					all.Go(func() { l.run(ctx, test.front()) })
+				}
+				time.Sleep(10 * time.Second)
+				cause := balance.NotAvoided
+				if avoided := l.current().View().Snapshot().Avoided(time.Now()); avoided != nil {
+					cause = avoided[0].Cause
+				}
+				if cause != test.want {
+					t.Errorf("the backend is avoided for %v, want %v", cause, test.want)
+				}
+				cancel()
+				all.Wait()
+				time.Sleep(time.Minute) // for what the slow ones still read
+				l.close()
+			})
+		})
+	}
 }
 
 // TestNobodyIsWaitedFor makes attempts of all kinds on backends that are avoided while requests wait for them in vain. When all are over,
