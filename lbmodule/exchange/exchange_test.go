@@ -176,6 +176,10 @@ func TestWays(t *testing.T) {
 			a: []script{says(ms, 503)}, rules: func(l *lab) { l.rules.Retry.Budget = pool.BudgetSettings{} }, seen: `503, "hello"`, took: ms,
 			told: "a:1 after 0: 503 <nil>", countA: onceFailed,
 		},
+		"overload": {
+			a: []script{header(says(ms, 503), "Retry-After", "1")}, b: good, seen: `200, "hello"`, took: 6 * ms,
+			told: "a:1 after 0: 503 <nil>; b:1 after 1 for status: 200 <nil>", countA: "1 ignored, 0 success, 0 failure, 1 again",
+		},
 		"a status, and overload": {
 			a: []script{says(ms, 503)}, b: []script{header(says(5*ms, 503), "Retry-After", "1")}, seen: `503, "hello"`, took: 6 * ms,
 			told: "a:1 after 0: 503 <nil>; b:1 after 1 for status: 503 <nil>", countA: failedAgain,

@@ -99,6 +99,11 @@ func TestRaces(t *testing.T) {
 			trail: "a:1 200 success; b:1 429 ignored",
 			told:  "a:1 after 0: 200 <nil>; b:1 after 1 for hedge: 429 <nil>", countB: onceIgnored,
 		},
+		"the copy says when to come back": {
+			a: answer(50*ms, 200), b: []script{header(says(5*ms, 404), "Retry-After", "1")}, seen: `200, ""`, took: 50 * ms,
+			trail: "a:1 200 success; b:1 404 ignored",
+			told:  "a:1 after 0: 200 <nil>; b:1 after 1 for hedge: 404 <nil>", countB: onceGood,
+		},
 		"the copy is a 500": {
 			a: answer(50*ms, 200), b: answer(5*ms, 500), seen: `200, ""`, took: 50 * ms,
 			trail: "a:1 200 success; b:1 500 ignored",

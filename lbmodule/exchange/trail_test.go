@@ -116,6 +116,10 @@ func TestTrail(t *testing.T) {
 // TestLatency tries what the backend's latency is told of one attempt.
 func TestLatency(t *testing.T) {
 	early := func(r *http.Request) (*http.Response, error) { return newAnswer(200, "", nil), pause(r, 40*ms) }
+	events := func(r *http.Request) (*http.Response, error) {
+		_ = pause(r, 40*ms)
+		return header(streams(50*ms, 2, nil), "Content-Type", "text/event-stream")(r)
+	}
 	untilLastByte := func(l *lab) { l.rules.UntilLastByte = true }
 	for name, test := range map[string]struct {
 		script script
@@ -129,6 +133,7 @@ func TestLatency(t *testing.T) {
 		"before the last byte":    {early, &front{body: newBody(0, nil, "hello")}, nil, 0},
 		"until the last byte":     {streams(50*ms, 2, nil), &front{}, untilLastByte, 150 * ms},
 		"and the upload was slow": {streams(50*ms, 2, nil), &front{body: newBody(100*ms, nil, "he", "llo")}, untilLastByte, 250 * ms},
+		"but for events":          {events, &front{}, untilLastByte, 40 * ms},
 		"and the client left":     {streams(50*ms, 2, nil), &front{reads: reading{leaves: true, after: 5}}, untilLastByte, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
