@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -109,11 +110,13 @@ func TestDifferential(t *testing.T) {
 	p := startPair(t, sites)
 	used := usedDifferences{seen: map[string]bool{}}
 	exchanges := 0
+	var asked atomic.Int64 // sites
 	t.Run("sites", func(t *testing.T) {
 		for _, s := range sites {
 			exchanges += len(s.exchanges)
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
+				asked.Add(1)
 				names := map[string]bool{}
 				for _, x := range s.exchanges {
 					if names[x.name] {
@@ -129,7 +132,7 @@ func TestDifferential(t *testing.T) {
 		}
 	})
 	t.Logf("%d exchanges at %d sites", exchanges, len(sites))
-	if !t.Failed() {
+	if !t.Failed() && int(asked.Load()) == len(sites) {
 		for name := range intended {
 			if !used.seen[name] {
 				t.Errorf("intended difference %q: no exchange shows it", name)
@@ -291,7 +294,13 @@ func (p *pair) run(s site, x exchange, address string) transcript {
 
 // normal takes out of a transcript what differs from one run to the next, whichever side it is.
 func normal(x exchange, seen transcript) transcript {
-	seen.client = dates.ReplaceAllString(seen.client, "Date: DATE")
+	seen.client = dates.ReplaceAllStringFunc(seen.client, func(line string) string {
+		date, err := http.ParseTime(strings.TrimPrefix(line, "Date: "))
+		if err != nil || time.Since(date).Abs() > time.Hour { // that is one of the backend
+			return line
+		}
+		return "Date: DATE"
+	})
 	seen.client = announcements.ReplaceAllStringFunc(seen.client, func(line string) string { // in the order of a map
 		names := strings.Split(strings.TrimSuffix(strings.TrimPrefix(line, "Trailer: "), "\r"), ", ")
 		slices.Sort(names)
