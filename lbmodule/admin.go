@@ -155,3 +155,9 @@ func (a *App) serviceOf(pool string) *service.Service {
 }
 
 var _ caddy.AdminRouter = adminAPI{}
+
+// Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
+// counters would be gone for a moment at each reload.
+func (adminAPI) Provision(ctx caddy.Context) error {
+	return caddyapp.RegisterMetrics(ctx, metricsOf(nil))
+}

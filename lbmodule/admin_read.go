@@ -9,11 +9,13 @@ import (
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 func (c *apiCall) listPools() error {
-	all := []poolOverview{}
+	all := []status.Pool{}
 	if c.app != nil {
 		all = c.app.overview()
 	}
@@ -93,4 +95,43 @@ func etag(backends ...overlay.Running) string {
 }
 
 // showDiff shows in what the pool is not as the config has it.
-func (c *apiCall) showDiff() error { return caddyapp.WriteJSON(c.w, diff(c.s, time.Now())) }
+func (c *apiCall) showDiff() error { return caddyapp.WriteJSON(c.w, status.Diff(c.s, time.Now())) }
+
+// maxLive is how many live requests are listed.
+const maxLive = 20
+
+// explain explains where requests go: any request, with ?key= one that has this key (several for a policy with several), with
+// ?request= one that is being served.
+func (c *apiCall) explain() error {
+	set, _ := c.s.Shown()
+	if set == nil {
+		return apiError(http.StatusConflict, "pool %s: it has no backends yet", c.s.Pool().Name())
+	}
+	query := c.r.URL.Query()
+	var live *status.LiveRequest
+	var tried []string
+	if id := query.Get("request"); id != "" {
+		found := c.s.Pool().Live.List(1, id)
+		if len(found) == 0 {
+			return apiError(http.StatusNotFound, "request %s: there is none with that id any more", id)
+		}
+		live, tried = &status.LiveRequests(found, c.s.Manager().Name)[0], found[0].Tried
+	}
+	x := status.Explain(c.s, set, tried)
+	x.Request = live
+	switch keys := query["key"]; {
+	case live != nil:
+		x.Chosen = live.Backend
+	case len(keys) > 0:
+		x.Key = &keys[0]
+		if policy, ok := c.s.Policy().(policies.Keyed); ok {
+			// A full backend passes the request on.
+			if i := set.View().Snapshot().Home(policy.KeyOf(keys)); i >= 0 && x.Candidates[i].In {
+				x.Chosen = x.Candidates[i].Backend
+			}
+		}
+	default:
+		x.Live = status.LiveRequests(c.s.Pool().Live.List(maxLive, ""), c.s.Manager().Name)
+	}
+	return caddyapp.WriteJSON(c.w, x)
+}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 const twoNamed = `{"name": "web", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "name": "b", "weight": 3}]}`
@@ -73,7 +75,7 @@ func (r reply) wants(t *testing.T, status int, parts ...string) reply {
 	return r
 }
 
-func (r reply) backend(t *testing.T) (b backendOverview) {
+func (r reply) backend(t *testing.T) (b status.Backend) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.body), &b); err != nil {
 		t.Fatalf("%v: %s", err, r.body)
@@ -106,7 +108,7 @@ func TestEditBackends(t *testing.T) {
 	if b.Backup != 0 || b.MaxRequests != 0 || b.Zone != "" || len(b.Edits) != 2 {
 		t.Errorf("taken back: %+v", b)
 	}
-	var diff difference
+	var diff status.Difference
 	if err := json.Unmarshal([]byte(asks(t, "GET", webPath+"/diff", "").wants(t, http.StatusOK).body), &diff); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +223,7 @@ func TestIfMatch(t *testing.T) {
 			for range each {
 				for {
 					got := asks(t, "GET", path, "")
-					var b backendOverview
+					var b status.Backend
 					if err := json.Unmarshal([]byte(got.body), &b); err != nil {
 						done <- err
 						return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 	"github.com/ballastlb/ballast/lbmodule/manage"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 func init() {
@@ -86,7 +89,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("getting events app: %w", err)
 	}
 	a.events = events.(*caddyevents.App)
-	return caddyapp.RegisterMetrics(ctx, metrics{a})
+	return caddyapp.RegisterMetrics(ctx, metricsOf(a))
 }
 
 // join returns the manager of the pool of a handler with these settings. With an explicit name that is the pool of that name;
@@ -151,6 +154,50 @@ func (a *App) add(s *service.Service) {
 	a.services = append(a.services, s)
 }
 
+// metricsOf are the metrics of the config that serves; while none does yet, those of a.
+func metricsOf(a *App) status.Metrics {
+	return status.Metrics{Services: func() ([]*service.Service, bool) {
+		app := a
+		if latest := serving.Latest(); latest != nil {
+			app = latest
+		}
+		if app == nil {
+			return nil, false
+		}
+		return app.pools(), true
+	}}
+}
+
+// overview describes the pools of a's config, sorted by name.
+func (a *App) overview() []status.Pool {
+	all := []status.Pool{}
+	for _, s := range a.pools() {
+		all = append(all, a.overviewOf(s, s.Running(time.Now())))
+	}
+	return all
+}
+
+// pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
+func (a *App) pools() (all []*service.Service) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.services {
+		if !slices.ContainsFunc(all, func(other *service.Service) bool { return other.Pool() == s.Pool() }) {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b *service.Service) int { return strings.Compare(a.Pool().Name(), b.Pool().Name()) })
+	return all
+}
+
+// overviewOf is [status.Overview] with the warnings of a's config.
+func (a *App) overviewOf(s *service.Service, running []overlay.Running) status.Pool {
+	a.mu.Lock()
+	warnings := slices.Clone(a.warnings)
+	a.mu.Unlock()
+	return status.Overview(s, running, warnings)
+}
+
 // Start begins to serve this config.
 func (a *App) Start() error {
 	a.mu.Lock()
@@ -189,13 +236,13 @@ const lookInterval = 5 * time.Second
 
 // lookOn keeps the averages of the pools and reverse_proxy's gauge up to date until ctx ends.
 func (a *App) lookOn(ctx context.Context, services []*service.Service) {
-	gauge := newStockGauge(a.ctx)
+	gauge := status.NewStockGauge(a.ctx)
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
 		// While two configs run, the later one tells.
 		if serving.Latest() == a {
-			gauge.tell(services)
+			gauge.Tell(services)
 		}
 		select {
 		case <-ctx.Done():

@@ -12,35 +12,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
-
-func TestAvoidanceText(t *testing.T) {
-	const ms = time.Millisecond
-	for _, test := range []struct {
-		a    balance.Avoidance
-		want string
-	}{
-		{balance.Avoidance{}, ""},
-		{balance.Avoidance{Takes: time.Second, Others: ms, Again: time.Second}, ""},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 400 * ms, Others: 500 * time.Microsecond, Again: 800 * ms}, "its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 1234 * ms, Others: 537 * time.Microsecond, Again: 1234 * ms}, "its answers take 1.2 s, the others' 0.54 ms; tried again in 1.2 s"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 437 * ms, Others: 12345 * time.Microsecond, Again: time.Millisecond}, "its answers take 440 ms, the others' 12 ms; tried again in 0.1 s"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 999600 * time.Microsecond, Others: 9960 * time.Microsecond, Again: 12 * time.Second}, "its answers take 1 s, the others' 10 ms; tried again in 12 s"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 123456 * ms, Others: 99900 * ms, Again: 123456 * ms}, "its answers take 123 s, the others' 100 s; tried again in 123.5 s"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 20 * ms, Others: 1234, Again: -time.Second}, "its answers take 20 ms, the others' 0.0012 ms; tried again with the next request"},
-		{balance.Avoidance{Cause: balance.Slow, Takes: 20 * ms}, "its answers take 20 ms, the others' 0 ms; tried again with the next request"},
-		{balance.Avoidance{Cause: balance.Failing, Takes: ms, Others: ms, Again: 800 * ms}, "it fails; tried again in 0.8 s"},
-		{balance.Avoidance{Cause: balance.Failing}, "it fails; tried again with the next request"},
-		{balance.Avoidance{Cause: balance.Silent, Takes: 3210 * ms, Again: 760 * ms}, "it has answered nothing for 3.2 s; tried again in 0.8 s"},
-		{balance.Avoidance{Cause: balance.Silent, Takes: 321 * ms}, "it has answered nothing for 320 ms; tried again with the next request"},
-	} {
-		if got := avoidance(test.a); got != test.want {
-			t.Errorf("%+v: %q, want %q", test.a, got, test.want)
-		}
-	}
-}
 
 // answered has the backends of h answer for a second: those that are named late, the others at once.
 func answered(h *Handler, late ...string) {
@@ -67,7 +41,7 @@ var lateAnswers = regexp.MustCompile(`^its answers take 400 ms, the others' 0\.5
 func TestExplainAvoided(t *testing.T) {
 	h := newConfig(t).serve(`{"name": "web", "backends": [{"address": "a:1"}, {"address": "b:1"}, {"address": "slow:1"}, {"address": "drain:1"},
 		{"address": "full:1", "max_requests": 1}, {"address": "spare:1", "backup": true}, {"address": "spare:2", "backup": true}]}`)
-	if got := explained(t, "").reasons(); got["slow:1"] != "" {
+	if got := reasons(explained(t, "")); got["slow:1"] != "" {
 		t.Errorf("before it was slow: %q", got["slow:1"])
 	}
 	asks(t, "PATCH", webPath+"/backends/drain:1", `{"state": "drain"}`)
@@ -81,7 +55,7 @@ func TestExplainAvoided(t *testing.T) {
 			t.Errorf("%+v: avoided, want %t", c, want)
 		}
 	}
-	if got := x.reasons(); got["drain:1"] != "draining" || got["full:1"] != "full" || got["spare:2"] != "backup" || got["a:1"] != "" {
+	if got := reasons(x); got["drain:1"] != "draining" || got["full:1"] != "full" || got["spare:2"] != "backup" || got["a:1"] != "" {
 		t.Errorf("%v", got)
 	}
 
@@ -90,7 +64,7 @@ func TestExplainAvoided(t *testing.T) {
 	for range 10 {
 		failing.Failed(time.Millisecond, time.Now())
 	}
-	if got := explained(t, "").reasons()["a:1"]; !strings.HasPrefix(got, "avoided: it fails; tried again ") {
+	if got := reasons(explained(t, ""))["a:1"]; !strings.HasPrefix(got, "avoided: it fails; tried again ") {
 		t.Errorf("after ten failures: %q", got)
 	}
 }
@@ -108,7 +82,7 @@ func TestAvoidedByPolicy(t *testing.T) {
 	} {
 		h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "slow:1"}], "load_balancing": {"selection_policy": ` + policy + `}}`)
 		answered(h, "slow:1")
-		if got := explained(t, "").reasons()["slow:1"]; strings.HasPrefix(got, "avoided: ") != want {
+		if got := reasons(explained(t, ""))["slow:1"]; strings.HasPrefix(got, "avoided: ") != want {
 			t.Errorf("%s: %q", policy, got)
 		}
 		h.set().View().Member(2).Reset(time.Now())
@@ -160,11 +134,11 @@ func TestDebugHeaderAvoided(t *testing.T) {
 	q.upstream = q.next(r, w)
 	defer q.end()
 	q.explain(w)
-	var x explanation
+	var x status.Explanation
 	if err := json.Unmarshal([]byte(w.Header().Get("X-Balance")), &x); err != nil {
 		t.Fatalf("%v: %s", err, w.Header().Get("X-Balance"))
 	}
-	if got := x.reasons()["slow:1"]; !strings.HasPrefix(got, "avoided: its answers take 400 ms") {
+	if got := reasons(x)["slow:1"]; !strings.HasPrefix(got, "avoided: its answers take 400 ms") {
 		t.Errorf("%q", got)
 	}
 }

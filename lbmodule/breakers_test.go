@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 // judge has the backend at position i answer n requests in that way.
@@ -47,7 +48,7 @@ func TestBreakerIsSeen(t *testing.T) {
 				t.Errorf("%d lines in the log, want 1:\n%s", n, c.logged())
 			}
 			p := c.app().overview()[0]
-			i := slices.IndexFunc(p.Backends, func(b backendOverview) bool { return b.Name == "bee" })
+			i := slices.IndexFunc(p.Backends, func(b status.Backend) bool { return b.Name == "bee" })
 			b := p.Backends[i]
 			if b.Breaker != "open" || b.Usable != test.usable || (b.Reason == "") != test.usable || b.Until == nil || time.Until(*b.Until) > 5*time.Second {
 				t.Errorf("shown as %+v", b)

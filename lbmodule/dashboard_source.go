@@ -19,6 +19,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 // page returns the dashboard of a's config, which all handlers that serve it share.
@@ -36,21 +37,21 @@ type liveState struct{ app *App }
 
 // snapshot is the state at one moment.
 type snapshot struct {
-	Time       time.Time             `json:"time"`
-	Node       string                `json:"node,omitempty"`
-	Pools      []poolOverview        `json:"pools"`
-	Diffs      map[string]difference `json:"diffs,omitempty"` // of the pools that have some
-	RateLimits any                   `json:"rate_limits,omitempty"`
-	Process    processOverview       `json:"process"`
+	Time       time.Time                    `json:"time"`
+	Node       string                       `json:"node,omitempty"`
+	Pools      []status.Pool                `json:"pools"`
+	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of the pools that have some
+	RateLimits any                          `json:"rate_limits,omitempty"`
+	Process    processOverview              `json:"process"`
 }
 
 // Snapshot implements [dashboard.Source].
 func (s liveState) Snapshot() ([]byte, error) {
-	now := snapshot{Time: time.Now(), Pools: s.app.overview(), Diffs: make(map[string]difference), RateLimits: s.rateLimits(), Process: describeProcess()}
+	now := snapshot{Time: time.Now(), Pools: s.app.overview(), Diffs: make(map[string]status.Difference), RateLimits: s.rateLimits(), Process: describeProcess()}
 	now.Node, _ = os.Hostname() // none is fine
 	for _, p := range now.Pools {
 		if pool := s.app.serviceOf(p.Name); pool != nil {
-			if d := diff(pool, now.Time); len(d.Changes) > 0 {
+			if d := status.Diff(pool, now.Time); len(d.Changes) > 0 {
 				now.Diffs[p.Name] = d
 			}
 		}

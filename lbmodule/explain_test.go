@@ -13,11 +13,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 func init() { caddy.RegisterModule(perRequest{}) }
 
-func explained(t *testing.T, query string) (x explanation) {
+func explained(t *testing.T, query string) (x status.Explanation) {
 	t.Helper()
 	answer := asks(t, "GET", webPath+"/explain"+query, "").wants(t, http.StatusOK)
 	if err := json.Unmarshal([]byte(answer.body), &x); err != nil {
@@ -27,7 +28,7 @@ func explained(t *testing.T, query string) (x explanation) {
 }
 
 // reasons maps the candidates to why they are out or avoided, "" for those that are in like any other.
-func (x explanation) reasons() map[string]string {
+func reasons(x status.Explanation) map[string]string {
 	all := make(map[string]string)
 	for _, c := range x.Candidates {
 		if c.In != (c.Reason == "" || strings.HasPrefix(c.Reason, "avoided: ")) {
@@ -54,7 +55,7 @@ func TestExplain(t *testing.T) {
 		l.Release()
 	}
 	x := explained(t, "")
-	got := x.reasons()
+	got := reasons(x)
 	for backend, want := range map[string]string{
 		"in:1": "", "full:1": "full", "spare:1": "backup", "zero:1": "weight is 0", "gone:1": "cannot be reached since ", "drain:1": "draining",
 		"maint:1": "maintenance", "tried:1": "",
@@ -77,7 +78,7 @@ func TestExplain(t *testing.T) {
 		t.Fatalf("live %+v", x.Live)
 	}
 	x = explained(t, "?request="+x.Live[0].ID)
-	if x.Chosen != "in:1" || x.reasons()["tried:1"] != "tried" || x.Request == nil {
+	if x.Chosen != "in:1" || reasons(x)["tried:1"] != "tried" || x.Request == nil {
 		t.Errorf("of a live request: %+v", x)
 	}
 	q.live.Done()
@@ -112,7 +113,7 @@ func TestExplainKey(t *testing.T) {
 
 func TestExplainZones(t *testing.T) {
 	newConfig(t).serve(`{"name": "web", "prefer_zone": "eu", "backends": [{"address": "a:1", "zone": "eu"}, {"address": "b:1", "zone": "us"}]}`)
-	if got := explained(t, "").reasons(); got["a:1"] != "" || got["b:1"] != "other zone" {
+	if got := reasons(explained(t, "")); got["a:1"] != "" || got["b:1"] != "other zone" {
 		t.Errorf("%v", got)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/lbmodule/status"
 
 	_ "github.com/caddyserver/caddy/v2/modules/caddyevents"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
@@ -99,7 +100,7 @@ func (h *Handler) set() *service.Set {
 }
 
 // overview describes the handler's pool.
-func (h *Handler) overview() poolOverview {
+func (h *Handler) overview() status.Pool {
 	return h.app.overviewOf(h.service, h.service.Running(time.Now()))
 }
 

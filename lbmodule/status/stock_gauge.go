@@ -1,24 +1,23 @@
-package lbmodule
+package status
 
 import (
 	"errors"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ballastlb/ballast/lbmodule/service"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
-// stockGauge is reverse_proxy's gauge of healthy upstreams, which tells of our backends as our own metrics do.
-type stockGauge struct {
+// StockGauge is reverse_proxy's gauge of healthy upstreams, which tells of our backends as our own metrics do.
+type StockGauge struct {
 	gauge *prometheus.GaugeVec
 	told  map[string]bool // addresses that were told of
 }
 
-// newStockGauge finds the gauge among the metrics of a config.
-func newStockGauge(ctx caddy.Context) *stockGauge {
-	g := &stockGauge{told: make(map[string]bool)}
+// NewStockGauge finds the gauge among the metrics of a config.
+func NewStockGauge(ctx caddy.Context) *StockGauge {
+	g := &StockGauge{told: make(map[string]bool)}
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
 		return g
@@ -32,8 +31,8 @@ func newStockGauge(ctx caddy.Context) *stockGauge {
 	return g
 }
 
-// tell sets the gauge for the backends of these load balancers, but for those that depend on requests.
-func (g *stockGauge) tell(services []*service.Service) {
+// Tell sets the gauge for the backends of these load balancers, but for those that depend on requests.
+func (g *StockGauge) Tell(services []*service.Service) {
 	if g.gauge == nil {
 		return
 	}

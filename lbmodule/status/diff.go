@@ -1,4 +1,4 @@
-package lbmodule
+package status
 
 import (
 	"fmt"
@@ -10,19 +10,19 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// difference is in what a pool is not as the config has it, and how the config would have to be to say the same.
-type difference struct {
+// Difference is in what a pool is not as the config has it, and how the config would have to be to say the same.
+type Difference struct {
 	Pool      string               `json:"pool"`
 	Changes   []overlay.Difference `json:"changes"`
 	Caddyfile string               `json:"caddyfile"` // lines of a load_balancer block
 	JSON      []*config.Backend    `json:"json"`      // for the handler's `backends`
 }
 
-// diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
-func diff(s *service.Service, now time.Time) difference {
+// Diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
+func Diff(s *service.Service, now time.Time) Difference {
 	configured := s.Config()
 	o := s.Manager().Edits().Overlay
-	d := difference{Pool: s.Pool().Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}
+	d := Difference{Pool: s.Pool().Name(), Changes: overlay.Diff(o.Merge(configured, nil, now)), JSON: []*config.Backend{}}
 	for _, r := range o.Permanent().Merge(configured, nil, now) {
 		if len(overlay.Diff([]overlay.Running{r})) == 0 {
 			continue

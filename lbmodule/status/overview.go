@@ -1,7 +1,9 @@
-package lbmodule
+// Package status is the pools as they are shown: in the API and on the dashboard, as explanations and differences, and as metrics.
+package status
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,8 +15,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// poolOverview is a pool as it is shown.
-type poolOverview struct {
+// Pool is a pool as it is shown.
+type Pool struct {
 	Name   string `json:"name"`
 	Policy string `json:"policy"`
 	State  string `json:"state"` // ok, degraded, panic or down
@@ -29,12 +31,12 @@ type poolOverview struct {
 	Fairness    float64 `json:"fairness"`    // of 0 to 1: how evenly the last minute's requests were spread, by weight
 	Utilization float64 `json:"utilization"` // of 0 to 1: share of the slots of max_requests that are taken
 
-	Warnings []string          `json:"warnings"` // settings that work but hurt
-	Backends []backendOverview `json:"backends"` // sorted by name
+	Warnings []string  `json:"warnings"` // settings that work but hurt
+	Backends []Backend `json:"backends"` // sorted by name
 }
 
-// backendOverview is a backend as it is shown.
-type backendOverview struct {
+// Backend is a backend as it is shown.
+type Backend struct {
 	Address         string        `json:"address"`
 	Name            string        `json:"name"`
 	Weight          int           `json:"weight"`
@@ -54,19 +56,19 @@ type backendOverview struct {
 	InFlight        int64         `json:"in_flight"`
 	Requests        uint64        `json:"requests"`
 	Failures        uint64        `json:"failures"`
-	LastCheck       *lastCheck    `json:"last_check,omitempty"`
+	LastCheck       *LastCheck    `json:"last_check,omitempty"`
 	Source          string        `json:"source"` // config, dynamic or api
 
-	Removing  bool           `json:"removing,omitempty"` // it leaves when its requests have ended
-	Added     *mark          `json:"added,omitempty"`    // who added it, if somebody has
-	Edits     []editOverview `json:"edits,omitempty"`    // settings that were edited
-	Persisted *bool          `json:"persisted,omitempty"`
+	Removing  bool   `json:"removing,omitempty"` // it leaves when its requests have ended
+	Added     *Mark  `json:"added,omitempty"`    // who added it, if somebody has
+	Edits     []Edit `json:"edits,omitempty"`    // settings that were edited
+	Persisted *bool  `json:"persisted,omitempty"`
 
-	trafficOverview
+	Traffic
 }
 
-// mark is who did something, why, when, and for how long.
-type mark struct {
+// Mark is who did something, why, when, and for how long.
+type Mark struct {
 	Since    time.Time  `json:"since"`
 	Until    *time.Time `json:"until,omitempty"`
 	TimeLeft string     `json:"time_left,omitempty"`
@@ -74,16 +76,16 @@ type mark struct {
 	Reason   string     `json:"reason,omitempty"`
 }
 
-// editOverview is a setting that was edited.
-type editOverview struct {
+// Edit is a setting that was edited.
+type Edit struct {
 	Field  overlay.Field `json:"field"`
 	Value  any           `json:"value"`
 	Config any           `json:"config,omitempty"` // as the config has it
-	mark
+	Mark
 }
 
-// lastCheck is the result of the last probe.
-type lastCheck struct {
+// LastCheck is the result of the last probe.
+type LastCheck struct {
 	Time  time.Time `json:"time"`
 	OK    bool      `json:"ok"`
 	Ms    float64   `json:"ms"`
@@ -91,44 +93,14 @@ type lastCheck struct {
 	Error string    `json:"error,omitempty"`
 }
 
-// overview describes the pools of a's config, sorted by name.
-func (a *App) overview() []poolOverview {
-	all := []poolOverview{}
-	for _, s := range a.pools() {
-		all = append(all, a.overviewOf(s, s.Running(time.Now())))
-	}
-	return all
-}
-
-// pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
-func (a *App) pools() (all []*service.Service) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, s := range a.services {
-		if !slices.ContainsFunc(all, func(other *service.Service) bool { return other.Pool() == s.Pool() }) {
-			all = append(all, s)
-		}
-	}
-	slices.SortFunc(all, func(a, b *service.Service) int { return strings.Compare(a.Pool().Name(), b.Pool().Name()) })
-	return all
-}
-
-// overviewOf is [overviewOf] with the warnings of a's config.
-func (a *App) overviewOf(s *service.Service, running []overlay.Running) poolOverview {
-	a.mu.Lock()
-	warnings := slices.Clone(a.warnings)
-	a.mu.Unlock()
-	return overviewOf(s, running, warnings)
-}
-
-// overviewOf describes a pool with the settings that these backends have; all else is as it is now. warnings come after those of s.
-func overviewOf(s *service.Service, running []overlay.Running, warnings []string) poolOverview {
+// Overview describes a pool with the settings that these backends have; all else is as it is now. warnings come after those of s.
+func Overview(s *service.Service, running []overlay.Running, warnings []string) Pool {
 	now := time.Now()
 	p := s.Pool()
 	p.Look(now)
-	o := poolOverview{
+	o := Pool{
 		Fairness: 1, Name: p.Name(), Policy: s.PolicyName(), State: "down", Queue: p.QueueLength(), RetryBudget: s.RetryBudget(now),
-		Warnings: slices.Concat([]string{}, s.Warnings(), warnings), Backends: []backendOverview{},
+		Warnings: slices.Concat([]string{}, s.Warnings(), warnings), Backends: []Backend{},
 	}
 	set, dynamic := s.Shown()
 	at := make(map[string]int)
@@ -144,7 +116,7 @@ func overviewOf(s *service.Service, running []overlay.Running, warnings []string
 		}
 	}
 	for i := range running {
-		b := backendOverview{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
+		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
 			b = overviewBackend(set.View(), snapshot, position, s.Checked())
 			b.Avoided = avoided.why(snapshot, position)
@@ -152,12 +124,12 @@ func overviewOf(s *service.Service, running []overlay.Running, warnings []string
 		b.take(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)
 	}
-	slices.SortFunc(o.Backends, func(a, b backendOverview) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(o.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
 	return o
 }
 
 // judge says how the pool is, going by that snapshot.
-func (o *poolOverview) judge(snapshot *pool.Snapshot) {
+func (o *Pool) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
 	o.Usable, o.Panic = usable, snapshot.Panicking()
 	switch {
@@ -173,13 +145,13 @@ func (o *poolOverview) judge(snapshot *pool.Snapshot) {
 }
 
 // overviewBackend describes the backend at position i as it runs; checked tells that there are active checks.
-func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) backendOverview {
+func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) Backend {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
-	o := backendOverview{
+	o := Backend{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		trafficOverview: overviewTraffic(m),
+		Traffic: overviewTraffic(m),
 	}
 	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {
@@ -199,7 +171,7 @@ func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bo
 		}
 	}
 	if last := vitals.Last; !last.Time.IsZero() {
-		o.LastCheck = &lastCheck{Time: last.Time, OK: last.OK(), Ms: milliseconds(last.Took), Code: last.Code}
+		o.LastCheck = &LastCheck{Time: last.Time, OK: last.OK(), Ms: milliseconds(last.Took), Code: last.Code}
 		if last.Err != nil {
 			o.LastCheck.Error = last.Err.Error()
 		}
@@ -208,7 +180,7 @@ func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bo
 }
 
 // take adds the settings, and what was edited of them.
-func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) {
+func (o *Backend) take(r *overlay.Running, dynamic bool, now time.Time) {
 	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, config.Backup(r.Backup), r.Zone
 	o.State, o.Removing = string(r.State), r.Removed != nil
 	switch {
@@ -220,7 +192,7 @@ func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) 
 		o.Source = "config"
 	}
 	for _, e := range r.Edits {
-		shown := editOverview{Field: e.Field, Value: e.Value, mark: mark{Since: e.Since, Owner: e.Owner, Reason: e.Reason}}
+		shown := Edit{Field: e.Field, Value: e.Value, Mark: Mark{Since: e.Since, Owner: e.Owner, Reason: e.Reason}}
 		if r.Config != nil {
 			shown.Config = r.Config.Get(e.Field)
 		}
@@ -230,13 +202,13 @@ func (o *backendOverview) take(r *overlay.Running, dynamic bool, now time.Time) 
 		}
 	}
 	if r.Added != nil {
-		o.Added = &mark{Since: r.Added.Since, Owner: r.Added.Owner, Reason: r.Added.Reason}
+		o.Added = &Mark{Since: r.Added.Since, Owner: r.Added.Owner, Reason: r.Added.Reason}
 		o.Added.lasts(r.Added.Until, now)
 	}
 }
 
 // lasts says until when it is, if it is for a time.
-func (m *mark) lasts(until, now time.Time) {
+func (m *Mark) lasts(until, now time.Time) {
 	if !until.IsZero() {
 		m.Until, m.TimeLeft = &until, until.Sub(now).Round(time.Second).String()
 	}
@@ -263,3 +235,49 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 		return "not checked yet"
 	}
 }
+
+// Traffic is what is counted of a backend's requests, as it is shown. Backends beyond the first thousand of a pool are
+// counted together, and show nothing here.
+type Traffic struct {
+	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds; left out before the first request
+	Codes     map[string]uint64 `json:"codes,omitempty"`      // answers by class: 2xx, 3xx, 4xx, 5xx
+	Retries   uint64            `json:"retries"`              // attempts made again after one here failed
+}
+
+// Latency is how many milliseconds it takes until a request is answered.
+type Latency struct {
+	P50 float64 `json:"p50"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+
+	// EWMA is what a typical answer takes, by which lb_peak_ewma goes: a few that take far longer change next to nothing.
+	EWMA float64 `json:"ewma,omitempty"`
+}
+
+// overviewTraffic describes the requests of a member.
+func overviewTraffic(m *pool.Member) (o Traffic) {
+	if !m.Named() {
+		return o
+	}
+	counts := m.Traffic().SinceReset()
+	o.Retries = counts.Retried
+	o.Codes = make(map[string]uint64, 4)
+	for class := 2; class < pool.Classes; class++ {
+		o.Codes[className(class)] = counts.Answers[class]
+	}
+	if q := m.Traffic().Recent().Quantiles(0.50, 0.95, 0.99); q != nil {
+		o.LatencyMs = &Latency{milliseconds(q[0]), milliseconds(q[1]), milliseconds(q[2]), milliseconds(m.Latency().Estimate())}
+	}
+	return o
+}
+
+// className is how a class of statuses is shown.
+func className(class int) string {
+	if class == 0 {
+		return "other"
+	}
+	return strconv.Itoa(class) + "xx"
+}
+
+// milliseconds is d as it is shown.
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

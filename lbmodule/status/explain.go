@@ -1,0 +1,158 @@
+package status
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
+)
+
+// Explanation is why a request goes where it goes.
+type Explanation struct {
+	Pool       string        `json:"pool"`
+	Policy     string        `json:"policy"`
+	Key        *string       `json:"key,omitempty"`     // that was asked for
+	Request    *LiveRequest  `json:"request,omitempty"` // that was asked for
+	Chosen     string        `json:"chosen,omitempty"`  // backend, where that is certain
+	Candidates []Candidate   `json:"candidates"`
+	More       int           `json:"more,omitempty"` // candidates that are not shown
+	Live       []LiveRequest `json:"live,omitempty"` // requests that have been there for longest
+}
+
+// Candidate is a backend that may have been chosen.
+type Candidate struct {
+	Backend         string   `json:"backend"`
+	In              bool     `json:"in"`
+	Reason          string   `json:"reason,omitempty"` // why it is out, or is avoided though it is in
+	Score           *float64 `json:"score,omitempty"`  // what the policy makes of it, the lower the better
+	Weight          int      `json:"weight"`
+	EffectiveWeight float64  `json:"effective_weight"`
+	InFlight        int64    `json:"in_flight"`
+}
+
+// LiveRequest is a request that is being served, as it is shown.
+type LiveRequest struct {
+	ID       string    `json:"id"`
+	Backend  string    `json:"backend"`
+	Since    time.Time `json:"since"`
+	Attempts int       `json:"attempts"`
+}
+
+// LiveRequests shows requests that are being served, with the names that backends have.
+func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []LiveRequest {
+	shown := make([]LiveRequest, len(all))
+	for i, r := range all {
+		shown[i] = LiveRequest{ID: r.ID, Since: r.Since, Attempts: r.Attempts}
+		if r.Address != "" {
+			shown[i].Backend = nameOf(r.Address)
+		}
+	}
+	return shown
+}
+
+// Explain says of each backend of a set whether a request that has been at those addresses may go there.
+func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
+	x := Explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []Candidate{}}
+	snapshot := set.View().Snapshot()
+	avoided := avoidances(snapshot.Avoided(time.Now()))
+	for i := range set.View().Len() {
+		b, m := set.View().Backend(i), set.View().Member(i)
+		c := Candidate{Backend: s.Manager().Name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
+		switch {
+		case !snapshot.Has(i):
+			c.Reason = whyOut(b, m.Vitals())
+		case b.MaxRequests > 0 && c.InFlight >= int64(b.MaxRequests):
+			c.Reason = "full"
+		case slices.Contains(tried, b.Address):
+			c.Reason = "tried"
+		case !snapshot.InTurn(i):
+			c.Reason = "backup"
+		case snapshot.Spared(i):
+			c.Reason = "other zone"
+		default:
+			c.In = true
+			if why := avoided.why(snapshot, i); why != "" {
+				c.Reason = "avoided: " + why
+			}
+		}
+		if snapshot.Has(i) {
+			c.EffectiveWeight = float64(b.Weight) * snapshot.Warmth(i)
+			if score, ok := snapshot.Score(i); ok {
+				c.Score = &score
+			}
+		}
+		x.Candidates = append(x.Candidates, c)
+	}
+	return x
+}
+
+// whyOut tells why a backend is given no requests, and since or until when.
+func whyOut(b pool.Backend, v pool.Vitals) string {
+	reason := unusable(b, v)
+	switch {
+	case b.State != pool.Ready || b.Weight == 0:
+		return reason
+	case !v.Until.IsZero():
+		return reason + " until " + v.Until.UTC().Format(time.RFC3339)
+	default:
+		return reason + " since " + v.Since.UTC().Format(time.RFC3339)
+	}
+}
+
+// avoidances tells of each backend of a view, by its position, why the policy avoids it, "" where it does not. It is asked once for all.
+type avoidances []balance.Avoidance
+
+func (a avoidances) why(s *pool.Snapshot, i int) string {
+	// Those that are not in turn get nothing anyway.
+	if a == nil || a[i].Cause == balance.NotAvoided || !s.InTurn(i) || s.Spared(i) {
+		return ""
+	}
+	return avoidance(a[i])
+}
+
+// avoidance tells why a backend is avoided, and when it is tried again.
+func avoidance(a balance.Avoidance) string {
+	again := "; tried again with the next request"
+	if a.Again > 0 {
+		again = "; tried again in " + inSeconds(a.Again)
+	}
+	switch a.Cause {
+	case balance.Slow:
+		return "its answers take " + roughly(a.Takes) + ", the others' " + roughly(a.Others) + again
+	case balance.Failing:
+		return "it fails" + again
+	case balance.Silent:
+		return "it has answered nothing for " + roughly(a.Takes) + again
+	default:
+		return ""
+	}
+}
+
+// roughly writes a duration with two significant digits at most: in milliseconds below a second, and whole seconds from a hundred on.
+func roughly(d time.Duration) string {
+	if ms := twoDigits(d.Seconds() * 1000); ms < 1000 {
+		return plainNumber(ms) + " ms"
+	}
+	seconds := d.Seconds()
+	if seconds < 100 {
+		return plainNumber(twoDigits(seconds)) + " s"
+	}
+	return plainNumber(math.Round(seconds)) + " s"
+}
+
+// inSeconds writes a time to wait to the tenth of a second, which is the least.
+func inSeconds(d time.Duration) string {
+	return plainNumber(max(math.Round(d.Seconds()*10), 1)/10) + " s"
+}
+
+// twoDigits rounds x to two significant digits.
+func twoDigits(x float64) float64 {
+	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'e', 1, 64), 64)
+	return rounded
+}
+
+func plainNumber(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }

@@ -1,0 +1,407 @@
+package status
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/manage"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
+)
+
+// family is a metric with its labels.
+type family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+// families are all metrics, but for the histograms.
+var families []*family
+
+func newFamily(kind prometheus.ValueType, name, help string, labels ...string) *family {
+	f := &family{prometheus.NewDesc("caddy_load_balancer_"+name, help, labels, nil), kind}
+	families = append(families, f)
+	return f
+}
+
+func gauge(name, help string, labels ...string) *family {
+	return newFamily(prometheus.GaugeValue, name, help, labels...)
+}
+
+func counter(name, help string, labels ...string) *family {
+	return newFamily(prometheus.CounterValue, name, help, labels...)
+}
+
+// Metrics of a pool.
+var (
+	requestsMetric = counter("requests_total",
+		"Requests by the status they were answered with; 499 where the client left before.", "pool", "code")
+	retriesMetric = counter("retries_total",
+		"Attempts made again, by what was wrong with the one before; hedge for copies of requests.", "pool", "reason")
+	budgetMetric = gauge("retry_budget_remaining",
+		"How many retries the pool could spend now.", "pool")
+	hedgesSentMetric = counter("hedges_sent_total",
+		"Copies of requests that were sent.", "pool")
+	hedgesWonMetric = counter("hedges_won_total",
+		"Copies of requests that were answered before the request.", "pool")
+	queueMetric = gauge("queue_length",
+		"Requests that wait for a slot on a backend.", "pool")
+	heldMetric = gauge("held_requests",
+		"Requests that wait for a dead backend to be back.", "pool")
+	backendsMetric = gauge("backends",
+		"Backends that have a weight.", "pool")
+	usableMetric = gauge("usable_backends",
+		"Backends that are usable.", "pool")
+	panicMetric = gauge("panic",
+		"Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).", "pool")
+	fairnessMetric = gauge("fairness_ratio",
+		"How evenly the requests of the last minute were spread over the backends in use, by weight: 1 evenly, 1/n all to one of n (Jain's index).", "pool")
+	utilizationMetric = gauge("utilization_ratio",
+		"Share of the slots that are taken on backends in use that have a max_requests; 0 if none has.", "pool")
+	errorsMetric = gauge("error_ratio",
+		"Share of requests answered with 5xx, averaged over 1m, 5m and 15m as load averages are.", "pool", "window")
+	reboundMetric = counter("sessions_rebound_total",
+		"Sessions that were given another backend, because their own was gone.", "pool")
+)
+
+var stateWritesMetric = counter("state_writes_total",
+	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
+
+// Metrics of a backend.
+var (
+	attemptsMetric = counter("attempts_total",
+		"Attempts that have ended: success, failure, or ignored where they say nothing about the backend.", "pool", "backend", "outcome")
+	responsesMetric = counter("responses_total",
+		"Answers of the backend by class of their status.", "pool", "backend", "class")
+	callsMetric = counter("grpc_responses_total",
+		"Answers of the backend to gRPC calls by their gRPC status, whose names are gRPC's in lower case; other for what is none.", "pool", "backend", "code")
+	repeatedMetric = counter("attempts_repeated_total",
+		"Attempts made again, here or elsewhere, after one on this backend failed.", "pool", "backend")
+	avoidedMetric = counter("avoided_total",
+		"Picks that went to another backend for what is known of this one's answers: they take longer, fail, or do not come.", "pool", "backend")
+	trialsMetric = counter("trials_total",
+		"Picks of the backend while it was avoided, to find out whether that still holds.", "pool", "backend")
+	inFlightMetric = gauge("in_flight",
+		"Requests that the backend is serving.", "pool", "backend")
+	healthyMetric = gauge("backend_healthy",
+		"Whether checks and the circuit breaker find the backend fit for use (1) or not (0).", "pool", "backend")
+	checkOKMetric = gauge("last_check_ok",
+		"Whether the last active check passed (1) or not, or was never made (0).", "pool", "backend")
+	checkTimeMetric = gauge("last_check_timestamp_seconds",
+		"When the last active check was made; 0 if there was none.", "pool", "backend")
+	checkTookMetric = gauge("last_check_duration_seconds",
+		"How long the last active check took.", "pool", "backend")
+	breakerMetric = gauge("breaker_state",
+		"The state of the backend's circuit breaker: 1 for the one it is in.", "pool", "backend", "state")
+	transitionsMetric = counter("breaker_transitions_total",
+		"How often the backend's circuit breaker went into a state.", "pool", "backend", "state")
+	ejectionsMetric = counter("ejections_total",
+		"How often the circuit breaker should have taken the backend out (detected) and did (enforced); they differ by max_ejected and dry_run.", "pool", "backend", "mode")
+	weightMetric = gauge("weight",
+		"The weight in force: 0 while the backend gets no requests, less than configured while it is ramped up.", "pool", "backend")
+	slowStartMetric = gauge("slow_start_ratio",
+		"Share of its weight that the backend is given: 1 unless it is being ramped up.", "pool", "backend")
+	drainingMetric = gauge("draining",
+		"Whether the backend was taken out by hand, to drain or for maintenance (1) or not (0).", "pool", "backend")
+)
+
+// Histograms.
+var (
+	queueSecondsMetric = prometheus.NewDesc("caddy_load_balancer_queue_seconds",
+		"How long requests waited in the queue, whatever became of them.", []string{"pool"}, nil)
+	durationMetric = prometheus.NewDesc("caddy_load_balancer_attempt_duration_seconds",
+		"How long attempts took to connect, where they had to, until the answer's header (first_byte), and until its end or the failure (total).",
+		[]string{"pool", "backend", "phase"}, nil)
+)
+
+// otherBackends stands for the backends that are not told apart: those beyond the first thousand of a pool, and those that
+// depend on the request.
+const otherBackends = "_other"
+
+// Metrics collects the metrics of pools. They are read from the live state when they are asked for, so that they never disagree with
+// it. What a label says comes from the config, never from clients.
+type Metrics struct {
+	// Services returns a load balancer of each pool. ok is false while no config has one.
+	Services func() (all []*service.Service, ok bool)
+}
+
+// Describe implements [prometheus.Collector].
+func (Metrics) Describe(descs chan<- *prometheus.Desc) {
+	for _, f := range families {
+		descs <- f.desc
+	}
+	descs <- queueSecondsMetric
+	descs <- durationMetric
+}
+
+// Collect implements [prometheus.Collector].
+func (m Metrics) Collect(found chan<- prometheus.Metric) {
+	all, ok := m.Services()
+	if !ok {
+		return
+	}
+	e := emitter(found)
+	written, failed := manage.Writes()
+	e.emit(stateWritesMetric, float64(written), "ok")
+	e.emit(stateWritesMetric, float64(failed), "failed")
+	for _, s := range all {
+		e.service(s)
+	}
+}
+
+// emitter sends metrics.
+type emitter chan<- prometheus.Metric
+
+func (e emitter) emit(f *family, value float64, labels ...string) {
+	e <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
+}
+
+// label makes text of a config a label: whatever the environment put there, what is no UTF-8 cannot be told.
+func label(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// shownAlways are statuses that are shown from the start: what all is well looks like, and what Ballast answers itself when
+// it is not. A counter that appears with its first event hides that from rate().
+var shownAlways = []int{200, 499, 502, 503, 504}
+
+// callsShownAlways are the statuses of gRPC calls that are: OK, and what speaks against a backend.
+var callsShownAlways = []codes.Code{
+	codes.OK, codes.Unknown, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.Unavailable, codes.DataLoss,
+}
+
+// trendNames are the names of the pool's windows.
+var trendNames = [len(pool.TrendWindows)]string{"1m", "5m", "15m"}
+
+// service sends the metrics of a load balancer's pool and of its backends.
+func (e emitter) service(s *service.Service) {
+	now := time.Now()
+	p := s.Pool()
+	p.Look(now)
+	name := label(p.Name())
+	e.answers(p, name)
+	for reason := range pool.RetryReasons {
+		e.emit(retriesMetric, float64(p.Retries(reason)), name, reason.String())
+	}
+	e.emit(reboundMetric, float64(p.Rebound()), name)
+	e.emit(hedgesSentMetric, float64(p.Retries(pool.RetryHedge)), name)
+	e.emit(hedgesWonMetric, float64(p.HedgesWon()), name)
+	e.emit(budgetMetric, s.RetryBudget(now), name)
+	e.emit(queueMetric, float64(p.QueueLength()), name)
+	e.emit(heldMetric, float64(p.Holding()), name)
+	for i, ratio := range p.ErrorRatios() {
+		e.emit(errorsMetric, ratio, name, trendNames[i])
+	}
+	e.histogram(queueSecondsMetric, p.Queued.Distribution(), name)
+	set, _ := s.Shown()
+	if set == nil {
+		e.state(name, 0, 0, false, 1, 0)
+		e.rest(p, name, nil)
+		return
+	}
+	snapshot := set.View().Snapshot()
+	usable, total := snapshot.Usable()
+	e.state(name, usable, total, snapshot.Panicking(), set.View().Fairness(), set.View().Utilization())
+	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
+}
+
+// state sends how a pool is.
+func (e emitter) state(name string, usable, total int, panicking bool, fairness, utilization float64) {
+	e.emit(backendsMetric, float64(total), name)
+	e.emit(usableMetric, float64(usable), name)
+	e.emit(panicMetric, number(panicking), name)
+	e.emit(fairnessMetric, fairness, name)
+	e.emit(utilizationMetric, utilization, name)
+}
+
+// backends sends the metrics of the backends that are told apart, and returns which these are.
+func (e emitter) backends(s *service.Service, view *pool.View, snapshot *pool.Snapshot, name string) (told map[*pool.Member]bool) {
+	at := make(map[string]int)
+	for i := range view.Len() {
+		at[view.Backend(i).Address] = i
+	}
+	running := s.Running(time.Now())
+	slices.SortFunc(running, func(a, b overlay.Running) int { return strings.Compare(a.Name, b.Name) })
+	// Two backends can end up with the same label, when a name is made UTF-8 or is that of the rest: the second is counted with the rest.
+	taken := map[string]bool{otherBackends: true}
+	told = make(map[*pool.Member]bool, len(running))
+	for i := range running {
+		position, is := at[running[i].Address]
+		if !is {
+			continue // it is not in use yet
+		}
+		m := view.Member(position)
+		if backend := label(running[i].Name); m.Named() && !taken[backend] {
+			taken[backend], told[m] = true, true
+			warmth := 1.0
+			effective := 0.0
+			if snapshot.Has(position) {
+				warmth = snapshot.Warmth(position)
+				effective = float64(view.Backend(position).Weight) * warmth
+			}
+			e.emit(weightMetric, effective, name, backend)
+			e.emit(slowStartMetric, warmth, name, backend)
+			e.emit(drainingMetric, number(running[i].State != overlay.Ready), name, backend)
+			e.member(m, name, backend)
+		}
+	}
+	return told
+}
+
+func (e emitter) answers(p *pool.Pool, name string) {
+	counts := make(map[int]uint64, len(shownAlways))
+	for _, status := range shownAlways {
+		counts[status] = 0
+	}
+	for status, n := range p.Answers {
+		counts[status] = n
+	}
+	for status, n := range counts {
+		code := strconv.Itoa(status)
+		if status == 0 {
+			code = "other"
+		}
+		e.emit(requestsMetric, float64(n), name, code)
+	}
+}
+
+// member sends what is known of a backend that is told apart.
+func (e emitter) member(m *pool.Member, labels ...string) {
+	e.traffic(m.Traffic(), labels...)
+	e.picks(m.Picks(), labels...)
+	vitals := m.Vitals()
+	for state := range breaker.States {
+		e.emit(breakerMetric, number(vitals.Breaker == state), with(labels, state.String())...)
+		e.emit(transitionsMetric, float64(vitals.Turned[state]), with(labels, state.String())...)
+	}
+	e.emit(inFlightMetric, float64(m.InFlight()), labels...)
+	e.emit(healthyMetric, number(vitals.Usable), labels...)
+	last := vitals.Last
+	at, ok := 0.0, false
+	if !last.Time.IsZero() {
+		at, ok = float64(last.Time.UnixMilli())/1000, last.OK()
+	}
+	e.emit(checkOKMetric, number(ok), labels...)
+	e.emit(checkTimeMetric, at, labels...)
+	e.emit(checkTookMetric, last.Took.Seconds(), labels...)
+}
+
+// rest sends what is counted of those that are not told apart, if there are any: of counts the sums, of their health the
+// share that is fit.
+func (e emitter) rest(p *pool.Pool, name string, told map[*pool.Member]bool) {
+	members, inFlight, healthy := 0, int64(0), 0
+	for _, m := range p.Members() {
+		if told[m] {
+			continue
+		}
+		members++
+		inFlight += m.InFlight()
+		if m.Vitals().Usable {
+			healthy++
+		}
+	}
+	others := p.Others()
+	counts, picks := others.Counts(), p.OtherPicks()
+	if members == 0 && counts == (pool.TrafficCounts{}) && picks == (pool.Picks{}) {
+		return
+	}
+	e.traffic(others, name, otherBackends)
+	e.picks(picks, name, otherBackends)
+	e.emit(inFlightMetric, float64(inFlight), name, otherBackends)
+	e.emit(healthyMetric, float64(healthy)/float64(max(members, 1)), name, otherBackends)
+}
+
+// traffic sends what is counted of attempts.
+func (e emitter) traffic(t *pool.Traffic, labels ...string) {
+	counts := t.Counts()
+	for outcome := range pool.Outcomes {
+		e.emit(attemptsMetric, float64(counts.Ended[outcome]), with(labels, outcome.String())...)
+	}
+	for class := range pool.Classes {
+		e.emit(responsesMetric, float64(counts.Answers[class]), with(labels, className(class))...)
+	}
+	for i, n := range counts.Calls {
+		if status := course.GRPC(i + 1); n > 0 || slices.Contains(callsShownAlways, codes.Code(i)) {
+			e.emit(callsMetric, float64(n), with(labels, status.String())...)
+		}
+	}
+	for mode := range pool.EjectionModes {
+		e.emit(ejectionsMetric, float64(counts.Ejections[mode]), with(labels, mode.String())...)
+	}
+	e.emit(repeatedMetric, float64(counts.Retried), labels...)
+	for phase := range pool.Phases {
+		e.histogram(durationMetric, t.Duration(phase), with(labels, phase.String())...)
+	}
+}
+
+// picks sends what latency decided.
+func (e emitter) picks(p pool.Picks, labels ...string) {
+	e.emit(avoidedMetric, float64(p.Avoided), labels...)
+	e.emit(trialsMetric, float64(p.Trials), labels...)
+}
+
+// with returns the labels with another one.
+func with(labels []string, last string) []string {
+	return append(labels[:len(labels):len(labels)], last)
+}
+
+// The classic buckets end with powers of two, which are ends of native buckets as well, so that both count exactly: from a
+// millisecond to eight seconds.
+const (
+	firstClassic = -10
+	lastClassic  = 3
+)
+
+// histogramMetric is a histogram with both kinds of buckets: who scrapes in the protobuf format may take the native ones.
+type histogramMetric struct {
+	prometheus.Metric // with native buckets
+	classic           []*dto.Bucket
+}
+
+// Write implements [prometheus.Metric].
+func (m histogramMetric) Write(out *dto.Metric) error {
+	if err := m.Metric.Write(out); err != nil {
+		return err
+	}
+	out.Histogram.Bucket, out.Histogram.CreatedTimestamp = m.classic, nil
+	return nil
+}
+
+// histogram sends a histogram of durations.
+func (e emitter) histogram(desc *prometheus.Desc, d *pool.Distribution, labels ...string) {
+	native := make(map[int]int64)
+	for i, n := range d.Counts {
+		if n > 0 {
+			native[pool.FirstBucket+i] = int64(n)
+		}
+	}
+	m := histogramMetric{Metric: must(prometheus.NewConstNativeHistogram(
+		desc, d.Count, d.Sum.Seconds(), native, nil, 0, pool.BucketSchema, 0, time.Time{}, labels...))}
+	for exponent := firstClassic; exponent <= lastClassic; exponent++ {
+		n, end := d.UpTo(exponent), math.Exp2(float64(exponent))
+		m.classic = append(m.classic, &dto.Bucket{CumulativeCount: &n, UpperBound: &end})
+	}
+	e <- m
+}
+
+func must(m prometheus.Metric, err error) prometheus.Metric {
+	if err != nil {
+		panic(err) // the number of labels is wrong
+	}
+	return m
+}
