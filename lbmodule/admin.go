@@ -10,15 +10,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/caddyapp"
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 func init() {
 	caddy.RegisterModule(adminAPI{})
 }
-
-// serving are the apps that have been started.
-var serving caddyapp.Serving[*App]
 
 // adminAPI shows the pools at Caddy's admin endpoint, and edits their backends; [apiRoutes] lists what there is. openapi.yaml
 // describes it.
@@ -71,7 +69,7 @@ var apiRoutes = []apiRoute{
 type apiCall struct {
 	w   http.ResponseWriter
 	r   *http.Request
-	app *App // of the config that serves; nil if there is none
+	app *app.App // of the config that serves; nil if there is none
 
 	s       *service.Service // of the pool in the path
 	backend string           // name or address in the path
@@ -98,7 +96,7 @@ func (adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 			allowed = append(allowed, route.method)
 			continue
 		}
-		c := &apiCall{w: w, r: r, app: serving.Latest()}
+		c := &apiCall{w: w, r: r, app: app.Serving()}
 		if err := c.find(pattern, path); err != nil {
 			return err
 		}
@@ -133,22 +131,10 @@ func (c *apiCall) find(pattern, path []string) error {
 			continue
 		}
 		if c.app != nil {
-			c.s = c.app.serviceOf(name)
+			c.s = c.app.ServiceOf(name)
 		}
 		if c.s == nil {
 			return apiError(http.StatusNotFound, "pool %s: there is none of that name", name)
-		}
-	}
-	return nil
-}
-
-// serviceOf returns a load balancer of the pool of that name, nil if there is none. Those that share a pool are set alike.
-func (a *App) serviceOf(pool string) *service.Service {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, s := range a.services {
-		if s.Pool().Name() == pool {
-			return s
 		}
 	}
 	return nil
@@ -159,5 +145,5 @@ var _ caddy.AdminRouter = adminAPI{}
 // Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
 // counters would be gone for a moment at each reload.
 func (adminAPI) Provision(ctx caddy.Context) error {
-	return caddyapp.RegisterMetrics(ctx, metricsOf(nil))
+	return caddyapp.RegisterMetrics(ctx, app.MetricsOf(nil))
 }

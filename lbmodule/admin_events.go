@@ -1,12 +1,12 @@
 package lbmodule
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/app"
 )
 
 const (
@@ -22,7 +22,7 @@ func (c *apiCall) streamEvents() error {
 	if c.app == nil {
 		return apiError(http.StatusNotFound, "events: the config has no load balancer")
 	}
-	last := feed.newest()
+	last := app.Events.Newest()
 	if text := c.r.Header.Get("Last-Event-ID"); text != "" {
 		seen, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
@@ -30,13 +30,13 @@ func (c *apiCall) streamEvents() error {
 		}
 		last = seen
 	}
-	stream, missed, ok := feed.listen(c.app, last)
+	stream, missed, ok := app.Events.Listen(c.app, last)
 	if !ok {
 		c.w.Header().Set("Retry-After", "5")
-		return apiError(http.StatusServiceUnavailable, "events: %d streams are open already", maxStreams)
+		return apiError(http.StatusServiceUnavailable, "events: %d streams are open already", app.MaxStreams)
 	}
-	defer feed.leave(stream)
-	if serving.Latest() != c.app {
+	defer app.Events.Leave(stream)
+	if app.Serving() != c.app {
 		return nil // it ended before the stream was known
 	}
 	c.w.Header().Set("Content-Type", "text/event-stream")
@@ -52,7 +52,7 @@ func (c *apiCall) streamEvents() error {
 		return nil
 	}
 	for _, e := range missed {
-		if !send(e.frame()) {
+		if !send(e.Frame()) {
 			return nil
 		}
 	}
@@ -66,26 +66,10 @@ func (c *apiCall) streamEvents() error {
 			if !send(": alive\n\n") {
 				return nil
 			}
-		case e, open := <-stream.events:
-			if !open || !send(e.frame()) {
+		case e, open := <-stream.Events():
+			if !open || !send(e.Frame()) {
 				return nil
 			}
 		}
 	}
-}
-
-// frame is the event as it is sent.
-func (e *feedEvent) frame() string {
-	return fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Name, e.json())
-}
-
-// json is what the event tells.
-func (e *feedEvent) json() []byte {
-	data := maps.Clone(e.Data)
-	data["time"] = e.Time
-	text, err := json.Marshal(data)
-	if err != nil {
-		return []byte(`{}`) // events hold plain values
-	}
-	return text
 }

@@ -17,7 +17,7 @@ import (
 func (c *apiCall) listPools() error {
 	all := []status.Pool{}
 	if c.app != nil {
-		all = c.app.overview()
+		all = c.app.Overview()
 	}
 	return caddyapp.WriteJSON(c.w, all)
 }
@@ -29,13 +29,13 @@ func (c *apiCall) showPool() error {
 	// What is answered and what the ETag names are one state.
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
-	return caddyapp.WriteJSON(c.w, c.app.overviewOf(c.s, running))
+	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, running))
 }
 
 func (c *apiCall) listBackends() error {
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
-	return caddyapp.WriteJSON(c.w, c.app.overviewOf(c.s, running).Backends)
+	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, running).Backends)
 }
 
 func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
@@ -51,7 +51,7 @@ func (c *apiCall) answer(status int, name string, persisted *bool) error {
 	if !ok {
 		return unknownBackend(c.s, name)
 	}
-	shown := c.app.overviewOf(c.s, []overlay.Running{b}).Backends
+	shown := c.app.OverviewOf(c.s, []overlay.Running{b}).Backends
 	if len(shown) == 0 {
 		return unknownBackend(c.s, name)
 	}

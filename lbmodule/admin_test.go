@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
@@ -126,7 +127,7 @@ func TestEditBackends(t *testing.T) {
 	asks(t, "POST", webPath+"/backends", `{"address": "b:1"}`).wants(t, http.StatusCreated, `"name":"b"`, `"weight":3`, `"source":"config"`)
 	asks(t, "POST", webPath+"/backends/b/reset", "").wants(t, http.StatusOK, `"requests":0`)
 	// A change of the pool is told of, and of this pool only.
-	if len(feed.after(0)) == 0 {
+	if len(app.Events.After(0)) == 0 {
 		t.Error("no events")
 	}
 }
@@ -317,7 +318,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 // A timed change undoes itself.
 func TestTimedChanges(t *testing.T) {
 	h := newConfig(t).serve(twoNamed)
-	begun := feed.newest()
+	begun := app.Events.Newest()
 	b := asks(t, "PATCH", webPath+"/backends/b", `{"weight": 9, "state": "drain", "for": "2s", "owner": "me"}`).wants(t, http.StatusOK).backend(t)
 	if b.Weight != 9 || b.Until == nil || b.Edits[0].TimeLeft == "" || b.Edits[0].Owner != "me" {
 		t.Errorf("%+v", b)
@@ -333,7 +334,7 @@ func TestTimedChanges(t *testing.T) {
 	// They are told of when they are over already.
 	eventually(t, "an event for each", func() bool {
 		expired := 0
-		for _, e := range feed.after(begun) {
+		for _, e := range app.Events.After(begun) {
 			if e.Name == "change_expired" && e.Data["pool"] == h.pool.Name() {
 				expired++
 			}

@@ -38,7 +38,7 @@ func TestBreakerIsSeen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newConfig(t)
 			h, listener := listen(t, c, `{"name": "seen", "backends": [{"address": "a:1"}, {"address": "b:1", "name": "bee"}], "breaker": `+test.settings+`}`,
-				eventBreakerOpened, eventBreakerHalfOpen, eventBreakerClosed)
+				"breaker_opened", "breaker_half_open", "breaker_closed")
 			judge(t, h, 1, 5, pool.Verdict{Outcome: pool.Failure})
 			if len(listener.said) != 1 || !strings.HasPrefix(listener.said[0], `breaker_opened {"backend":"bee",`+test.opened+`"error":"","open_for":4.`) &&
 				!strings.HasPrefix(listener.said[0], `breaker_opened {"backend":"bee",`+test.opened+`"error":"","open_for":5,`) {
@@ -47,7 +47,7 @@ func TestBreakerIsSeen(t *testing.T) {
 			if n := strings.Count(c.logged(), `"breaker of backend is open","pool":"seen","backend":"bee","reason":"consecutive failures"`); n != 1 {
 				t.Errorf("%d lines in the log, want 1:\n%s", n, c.logged())
 			}
-			p := c.app().overview()[0]
+			p := c.app().Overview()[0]
 			i := slices.IndexFunc(p.Backends, func(b status.Backend) bool { return b.Name == "bee" })
 			b := p.Backends[i]
 			if b.Breaker != "open" || b.Usable != test.usable || (b.Reason == "") != test.usable || b.Until == nil || time.Until(*b.Until) > 5*time.Second {

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 )
 
@@ -37,15 +38,15 @@ func (*Dashboard) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets d up.
 func (d *Dashboard) Provision(ctx caddy.Context) error {
-	app, err := loadApp(ctx)
+	app, err := app.Load(ctx)
 	if err != nil {
 		return err
 	}
-	d.page = app.page()
+	d.page = app.Dashboard(liveState{app})
 	// A server that stops waits for its requests, and streams do not end by themselves.
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(d.page.Close)
-		app.warnOfDashboard(server)
+		warnOfDashboard(app, server)
 	}
 	return nil
 }

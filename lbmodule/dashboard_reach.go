@@ -9,6 +9,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -17,15 +19,9 @@ const openDashboard = "load_balancer_dashboard takes a whole public site, and no
 
 // warnOfDashboard warns of a dashboard that everybody is shown who comes to a server. A dashboard is loaded while the JSON of
 // its route is still there.
-func (a *App) warnOfDashboard(server *caddyhttp.Server) {
-	if !opensDashboard(server) {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.logger.Warn(openDashboard, zap.Strings("listen", server.Listen))
-	if !slices.Contains(a.warnings, openDashboard) {
-		a.warnings = append(a.warnings, openDashboard)
+func warnOfDashboard(a *app.App, server *caddyhttp.Server) {
+	if opensDashboard(server) {
+		a.Warn(openDashboard, zap.Strings("listen", server.Listen))
 	}
 }
 

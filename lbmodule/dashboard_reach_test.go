@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/app"
 )
 
 // The API lists the warning once with each pool, however many servers show the dashboard.
@@ -29,11 +31,11 @@ func TestOpenDashboardIsListed(t *testing.T) {
 	}
 	ctx, cancel := caddy.NewContext(parent)
 	defer cancel()
-	app, err := loadApp(ctx)
+	app, err := app.Load(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if shown := app.overview(); len(shown) != 1 || !slices.Equal(shown[0].Warnings, []string{openDashboard}) {
+	if shown := app.Overview(); len(shown) != 1 || !slices.Equal(shown[0].Warnings, []string{openDashboard}) {
 		t.Errorf("overview: %+v", shown)
 	}
 }

@@ -16,24 +16,15 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
-// page returns the dashboard of a's config, which all handlers that serve it share.
-func (a *App) page() *dashboard.Dashboard {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.dashboard == nil {
-		a.dashboard = dashboard.New(liveState{a})
-	}
-	return a.dashboard
-}
-
 // liveState is what the dashboard of a config shows and changes.
-type liveState struct{ app *App }
+type liveState struct{ app *app.App }
 
 // snapshot is the state at one moment.
 type snapshot struct {
@@ -47,10 +38,10 @@ type snapshot struct {
 
 // Snapshot implements [dashboard.Source].
 func (s liveState) Snapshot() ([]byte, error) {
-	now := snapshot{Time: time.Now(), Pools: s.app.overview(), Diffs: make(map[string]status.Difference), RateLimits: s.rateLimits(), Process: describeProcess()}
+	now := snapshot{Time: time.Now(), Pools: s.app.Overview(), Diffs: make(map[string]status.Difference), RateLimits: s.app.RateLimits(), Process: describeProcess()}
 	now.Node, _ = os.Hostname() // none is fine
 	for _, p := range now.Pools {
-		if pool := s.app.serviceOf(p.Name); pool != nil {
+		if pool := s.app.ServiceOf(p.Name); pool != nil {
 			if d := status.Diff(pool, now.Time); len(d.Changes) > 0 {
 				now.Diffs[p.Name] = d
 			}
@@ -59,30 +50,17 @@ func (s liveState) Snapshot() ([]byte, error) {
 	return json.Marshal(now)
 }
 
-// rateLimits describes the zones of the config, nil if it has none. Only the app that has them knows what they are.
-func (s liveState) rateLimits() any {
-	app, err := s.app.ctx.AppIfConfigured("ip_rate_limit")
-	if err != nil {
-		return nil
-	}
-	limits, ok := app.(interface{ Overview() any })
-	if !ok {
-		return nil
-	}
-	return limits.Overview()
-}
-
 // Events implements [dashboard.Source].
 func (liveState) Events(after uint64) (events []dashboard.Event) {
-	for _, e := range feed.after(after) {
-		events = append(events, dashboard.Event{ID: e.ID, Name: e.Name, Data: e.json()})
+	for _, e := range app.Events.After(after) {
+		events = append(events, dashboard.Event{ID: e.ID, Name: e.Name, Data: e.JSON()})
 	}
 	return events
 }
 
 // Change implements [dashboard.Source]. It is a PATCH of the admin API, whose owner is the user.
 func (s liveState) Change(ctx context.Context, pool, backend string, fields []byte, user string) error {
-	in := s.app.serviceOf(pool)
+	in := s.app.ServiceOf(pool)
 	if in == nil {
 		return refused(apiError(http.StatusNotFound, "pool %s: there is none of that name", pool))
 	}
@@ -95,7 +73,7 @@ func (s liveState) Change(ctx context.Context, pool, backend string, fields []by
 		return refused(err)
 	}
 	remote, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
-	s.app.tellChange("backend_changed", in.Manager(), before.Address, &before, change, remote, user)
+	s.app.TellChange("backend_changed", in.Manager(), before.Address, &before, change, remote, user)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 )
 
@@ -51,7 +52,7 @@ func TestDashboardSource(t *testing.T) {
 	if len(state.Pools) != 1 || len(state.Pools[0].Backends) != 2 || len(state.Diffs) != 0 || state.Time.IsZero() || state.Process.Goroutines == 0 || state.Process.Memory == 0 {
 		t.Errorf("state: %+v", state)
 	}
-	last := feed.newest()
+	last := app.Events.Newest()
 	if err := user("dashboard-source", "10.0.0.1:80", `{"state": "drain", "for": "5m", "reason": "r"}`); err != nil {
 		t.Fatal(err)
 	}

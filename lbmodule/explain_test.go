@@ -118,60 +118,6 @@ func TestExplainZones(t *testing.T) {
 	}
 }
 
-func TestEventFeed(t *testing.T) {
-	var f eventFeed
-	one, two := new(App), new(App)
-	slow, _, _ := f.listen(one, 0)
-	quick, _, _ := f.listen(two, 0)
-	for n := range feedLength + 10 {
-		f.publish("e", map[string]any{"n": n})
-		if e := <-quick.events; e.Data["n"] != n {
-			t.Fatalf("event %d is %+v", n, e)
-		}
-	}
-	got := 0
-	for range slow.events {
-		got++
-	}
-	if got != streamBacklog {
-		t.Errorf("the slow one got %d, want %d and an end", got, streamBacklog)
-	}
-	if got := f.after(0); len(got) != feedLength || got[0].ID != 11 {
-		t.Errorf("%d remembered from %d on", len(got), got[0].ID)
-	}
-	if got := f.after(f.newest() - 3); len(got) != 3 {
-		t.Errorf("%d after the last but three", len(got))
-	}
-	if got := f.after(f.newest() + 7); len(got) != 0 {
-		t.Errorf("%d after one that is not there yet", len(got))
-	}
-	f.endStreams(one)
-	select {
-	case <-quick.events:
-		t.Error("the stream of another config ended")
-	default:
-	}
-	f.endStreams(two)
-	if _, open := <-quick.events; open {
-		t.Error("the stream goes on after its config")
-	}
-	var streams []*eventStream
-	for range maxStreams {
-		s, _, ok := f.listen(one, f.newest()-2)
-		if !ok {
-			t.Fatal("too many")
-		}
-		streams = append(streams, s)
-	}
-	if _, _, ok := f.listen(one, 0); ok {
-		t.Error("more streams than may be")
-	}
-	f.leave(streams[0])
-	if _, missed, ok := f.listen(one, f.newest()-2); !ok || len(missed) != 2 {
-		t.Errorf("after one has left: %v, %d missed", ok, len(missed))
-	}
-}
-
 // Requests carry the means to end them only where drains have a timeout.
 func TestDrainTimeoutSettings(t *testing.T) {
 	// What is served last is what the API shows.

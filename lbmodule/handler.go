@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/manage"
@@ -65,7 +66,7 @@ type Handler struct {
 
 	config.Settings
 
-	app           *App
+	app           *app.App
 	logger        *zap.Logger
 	pool          *pool.Pool
 	manager       *manage.Manager // of pool
@@ -106,11 +107,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.words, err = stock.Read(&h.Handler); err != nil {
 		return err
 	}
-	settings, err := h.describe(&h.words)
+	key, err := h.poolKey(&h.words)
 	if err != nil {
 		return err
 	}
-	if h.app, err = loadApp(ctx); err != nil {
+	if h.app, err = app.Load(ctx); err != nil {
 		return err
 	}
 	h.loadHealthChecks()
@@ -125,7 +126,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := roster.SetWeights(h.policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
-	if h.manager, err = h.app.join(h.Name, h.derivedName(&h.words), settings); err != nil {
+	if h.manager, err = h.app.Join(key); err != nil {
 		return err
 	}
 	h.pool = h.manager.Pool()
@@ -134,7 +135,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Owner: h.app, Manager: h.manager, Logger: h.logger, Roster: roster, Policy: h.policy, Settings: &h.Settings,
 		Check: h.active, Passive: h.passive.settings, Limit: h.words.MaxRequests, Warnings: h.warnings,
 	})
-	h.app.add(h.service)
+	h.app.Add(h.service)
 	if h.words.Dynamic != nil {
 		// reverse_proxy would ask it at every attempt, and go through a global lock for every backend that it names.
 		if err := h.service.LoadSource(ctx, h.words.Dynamic); err != nil {

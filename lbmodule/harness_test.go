@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/status"
@@ -101,13 +102,13 @@ func (h *Handler) set() *service.Set {
 
 // overview describes the handler's pool.
 func (h *Handler) overview() status.Pool {
-	return h.app.overviewOf(h.service, h.service.Running(time.Now()))
+	return h.app.OverviewOf(h.service, h.service.Running(time.Now()))
 }
 
 // app is the app that the handlers brought in.
-func (c *harness) app() *App {
+func (c *harness) app() *app.App {
 	c.t.Helper()
-	app, err := loadApp(c.ctx)
+	app, err := app.Load(c.ctx)
 	if err != nil {
 		c.t.Fatal(err)
 	}

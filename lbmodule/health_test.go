@@ -129,7 +129,7 @@ func listen(t *testing.T, c *harness, settings string, names ...string) (*Handle
 
 func TestEventsAndLog(t *testing.T) {
 	c := newConfig(t)
-	h, listener := listen(t, c, checked, eventBackendDown, eventBackendUp, eventPanicBegan, eventPanicEnded, "healthy", "unhealthy")
+	h, listener := listen(t, c, checked, "backend_down", "backend_up", "panic_began", "panic_ended", "healthy", "unhealthy")
 	observe(h, errors.New("oh"), 1)
 	observe(h, errors.New("oh"), 1)
 	observe(h, errors.New("no"), 0)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
@@ -16,6 +17,33 @@ func (h *Handler) PoolSettings() (string, error) {
 		return "", err
 	}
 	return h.describe(&words)
+}
+
+func init() {
+	app.DescribeBy(new(Handler).CaddyModule().ID.Name(), describePool)
+}
+
+// describePool reads from a load balancer's config which pool it will use.
+func describePool(text []byte) (key app.PoolKey, err error) {
+	h := new(Handler)
+	if err := json.Unmarshal(text, h); err != nil {
+		return key, err
+	}
+	if err := h.Check(); err != nil {
+		return key, err
+	}
+	words, err := stock.Read(&h.Handler)
+	if err != nil {
+		return key, err
+	}
+	return h.poolKey(&words)
+}
+
+// poolKey is what h says about its pool.
+func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
+	key = app.PoolKey{Name: h.Name, Derived: h.derivedName(words)}
+	key.Settings, err = h.describe(words)
+	return key, err
 }
 
 // describe describes all that handlers which share a pool must agree on.

@@ -2,13 +2,16 @@ package lbmodule
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
@@ -26,7 +29,7 @@ type Ready struct {
 	// The names of the pools to look at. Default: all.
 	Pools []string `json:"pools,omitempty"`
 
-	app *App
+	app *app.App
 }
 
 // CaddyModule returns the Caddy module information.
@@ -53,7 +56,7 @@ func (r *Ready) Provision(ctx caddy.Context) error {
 		return err
 	}
 	var err error
-	if r.app, err = loadApp(ctx); err != nil {
+	if r.app, err = app.Load(ctx); err != nil {
 		return err
 	}
 	return r.checkPools(ctx)
@@ -71,7 +74,7 @@ func (r *Ready) ServeHTTP(w http.ResponseWriter, req *http.Request, _ caddyhttp.
 	answer := readiness{Ready: true}
 	if stopping(req) {
 		answer = readiness{Reason: "stopping"}
-	} else if unready, some := r.app.unready(r.Pools); some {
+	} else if unready, some := r.app.Unready(r.Pools); some {
 		answer = readiness{Reason: "no usable backend", Pools: unready}
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -95,23 +98,66 @@ func stopping(req *http.Request) bool {
 	return down == true
 }
 
-// unready tells whether one of the pools of these names, or of all, has no usable backend, and gives those that
-// were named by the user.
-func (a *App) unready(names []string) (unready []string, some bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, s := range a.services {
-		name := s.Pool().Name()
-		if len(names) > 0 && !slices.Contains(names, name) || s.Ready() {
+// checkPools checks that the config has the pools that r is to look at. The load balancers that come later in the config are not there
+// yet, but their JSON is: the http app has them, of which r is a part.
+func (r *Ready) checkPools(ctx caddy.Context) error {
+	asked := askedFor.take(r.Pools)
+	var http *caddyhttp.App
+	loaded, err := ctx.AppIfConfigured("http")
+	if err == nil {
+		http = loaded.(*caddyhttp.App)
+	} else if !errors.Is(err, caddy.ErrNotConfigured) {
+		return nil //nolint:nilerr // it is told of where it belongs: the config is not accepted with it
+	}
+	names, err := r.app.Called(http)
+	if err != nil {
+		return nil //nolint:nilerr // and so is what is wrong with a load balancer
+	}
+	for _, name := range r.Pools {
+		if slices.Contains(names, name) {
 			continue
 		}
-		some = true
-		if joined, _ := a.find(name); joined.explicit && !slices.Contains(unready, name) {
-			unready = append(unready, name)
+		if at := asked[name]; at != "" {
+			return fmt.Errorf("load_balancer_ready: pools: there is no pool named %s, at %s", name, at)
 		}
+		return fmt.Errorf("load_balancer_ready: pools: there is no pool named %s", name)
 	}
-	slices.Sort(unready)
-	return unready, some
+	return nil
+}
+
+// askedFor is where the Caddyfiles that were adapted last ask for pools. A line has no place in the JSON that is provisioned, and
+// while a Caddyfile is adapted nobody knows which pools follow.
+var askedFor positions
+
+// positions are where names stand, until they are taken.
+type positions struct {
+	mu sync.Mutex
+	of map[string]string
+}
+
+// NoteAsked notes where a Caddyfile asks for the pool of that name.
+func NoteAsked(name, position string) { askedFor.note(name, position) }
+
+func (p *positions) note(name, position string) {
+	const most = 1000 // of Caddyfiles that are adapted and not provisioned
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of == nil || len(p.of) >= most {
+		p.of = make(map[string]string)
+	}
+	p.of[name] = position
+}
+
+// take returns where these names stand, and forgets it: another config may ask for them elsewhere.
+func (p *positions) take(names []string) map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := make(map[string]string)
+	for _, name := range names {
+		taken[name] = p.of[name]
+		delete(p.of, name)
+	}
+	return taken
 }
 
 // Interface guards

@@ -1,14 +1,148 @@
-package lbmodule
+package app
 
 import (
-	"go.uber.org/zap"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/manage"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
+
+const (
+	// feedLength is how many events are remembered, for those who come back.
+	feedLength = 256
+	// MaxStreams is how many may listen at a time.
+	MaxStreams = 16
+	// streamBacklog is how many events a listener may be behind until it is given up.
+	streamBacklog = 64
+)
+
+// Events is what has happened lately, over config reloads.
+var Events Feed
+
+// Event is something that happened.
+type Event struct {
+	ID   uint64
+	Name string
+	Time time.Time
+	Data map[string]any
+}
+
+// Feed remembers the latest events and hands new ones on. The zero eventFeed has none.
+type Feed struct {
+	mu      sync.Mutex
+	last    uint64
+	recent  []Event
+	streams []*Stream
+}
+
+// Stream is a listener.
+type Stream struct {
+	events chan Event // closed when it was too slow, or the config that it came with is gone
+	app    *App
+}
+
+// Events are those that happen, until it was too slow to take them, or the config that it came with is gone.
+func (s *Stream) Events() <-chan Event { return s.events }
+
+// publish adds an event. Nobody is waited for.
+func (f *Feed) publish(name string, data map[string]any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last++
+	e := Event{ID: f.last, Name: name, Time: time.Now().UTC(), Data: data}
+	if len(f.recent) == feedLength {
+		f.recent = slices.Delete(f.recent, 0, 1)
+	}
+	f.recent = append(f.recent, e)
+	f.streams = slices.DeleteFunc(f.streams, func(s *Stream) bool {
+		select {
+		case s.events <- e:
+			return false
+		default:
+			close(s.events)
+			return true
+		}
+	})
+}
+
+// After returns the events that are remembered and came after the one with that id.
+func (f *Feed) After(id uint64) []Event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.since(id)
+}
+
+func (f *Feed) since(id uint64) []Event {
+	at := slices.IndexFunc(f.recent, func(e Event) bool { return e.ID > id })
+	if at < 0 {
+		return nil
+	}
+	return slices.Clone(f.recent[at:])
+}
+
+// Listen begins a stream, after the event with that id; ok is false if there are too many.
+func (f *Feed) Listen(app *App, after uint64) (s *Stream, missed []Event, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.streams) >= MaxStreams {
+		return nil, nil, false
+	}
+	s = &Stream{events: make(chan Event, streamBacklog), app: app}
+	f.streams = append(f.streams, s)
+	return s, f.since(after), true
+}
+
+// Leave ends a stream.
+func (f *Feed) Leave(s *Stream) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.streams = slices.DeleteFunc(f.streams, func(other *Stream) bool { return other == s })
+}
+
+// endStreams ends those that came with that config.
+func (f *Feed) endStreams(app *App) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.streams = slices.DeleteFunc(f.streams, func(s *Stream) bool {
+		if s.app == app {
+			close(s.events)
+		}
+		return s.app == app
+	})
+}
+
+// Newest is the id of the latest event.
+func (f *Feed) Newest() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
+// Frame is the event as it is sent.
+func (e *Event) Frame() string {
+	return fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Name, e.JSON())
+}
+
+// JSON is what the event tells.
+func (e *Event) JSON() []byte {
+	data := maps.Clone(e.Data)
+	data["time"] = e.Time
+	text, err := json.Marshal(data)
+	if err != nil {
+		return []byte(`{}`) // events hold plain values
+	}
+	return text
+}
 
 // The names under which Caddy's events tell of a pool.
 const (
@@ -93,7 +227,7 @@ func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]an
 // emit tells Caddy's events and ours.
 func (a *App) emit(name string, data map[string]any) {
 	a.events.Emit(a.ctx, name, data)
-	feed.publish(name, data)
+	Events.publish(name, data)
 }
 
 // Storage implements [manage.Owner].
@@ -155,6 +289,42 @@ func (a *App) backendName(pool, address string) string {
 		return address
 	}
 	return joined.Name(address)
+}
+
+// TellChange tells that somebody has changed a backend.
+func (a *App) TellChange(event string, m *manage.Manager, address string, before *overlay.Running, change *manage.Change, remote, identity string) {
+	name := m.Name(address)
+	if before != nil {
+		name = before.Name
+	}
+	data := map[string]any{"pool": m.Pool().Name(), "backend": name, "reason": change.Mark.Reason, "owner": change.Mark.Owner}
+	fields := []zap.Field{
+		zap.String("event", event), zap.String("pool", m.Pool().Name()), zap.String("backend", name), zap.String("address", address),
+		zap.String("remote", remote), zap.String("identity", identity), zap.String("owner", change.Mark.Owner), zap.String("reason", change.Mark.Reason),
+	}
+	if !change.Mark.Until.IsZero() {
+		data["until"] = change.Mark.Until
+		fields = append(fields, zap.Time("until", change.Mark.Until))
+	}
+	was, is := make(map[string]any), make(map[string]any)
+	note := func(f overlay.Field, value any) {
+		is[string(f)] = value
+		if before != nil {
+			was[string(f)] = before.Get(f)
+		}
+	}
+	for _, e := range change.Edits {
+		note(e.Field, e.Value)
+	}
+	for _, f := range change.TakeBack {
+		note(f, nil) // what the config says
+	}
+	if len(is) > 0 {
+		data["before"], data["after"] = was, is
+		fields = append(fields, zap.Any("before", was), zap.Any("after", is))
+	}
+	a.logger.Info("backend was changed by hand", fields...)
+	a.emit(event, data)
 }
 
 var _ manage.Owner = (*App)(nil)

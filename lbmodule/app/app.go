@@ -1,4 +1,4 @@
-package lbmodule
+package app
 
 import (
 	"context"
@@ -24,6 +24,12 @@ import (
 func init() {
 	caddy.RegisterModule(new(App))
 }
+
+// serving are the apps that have been started.
+var serving caddyapp.Serving[*App]
+
+// Serving is that of the config that serves; nil if there is none.
+func Serving() *App { return serving.Latest() }
 
 // App coordinates the load balancers of one config. It has no settings and need not be configured: the first
 // load balancer of a config brings it in.
@@ -54,14 +60,6 @@ type App struct {
 	done sync.WaitGroup
 }
 
-// joinedPool is a pool of this config.
-type joinedPool struct {
-	*manage.Manager
-	called   string
-	explicit bool   // the user named it
-	settings string // what handlers that share it must agree on
-}
-
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -70,8 +68,8 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// loadApp returns the App of the config that ctx belongs to.
-func loadApp(ctx caddy.Context) (*App, error) {
+// Load returns the App of the config that ctx belongs to.
+func Load(ctx caddy.Context) (*App, error) {
 	app, err := ctx.App("load_balancer")
 	if err != nil {
 		return nil, fmt.Errorf("getting load_balancer app: %w", err)
@@ -89,73 +87,18 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("getting events app: %w", err)
 	}
 	a.events = events.(*caddyevents.App)
-	return caddyapp.RegisterMetrics(ctx, metricsOf(a))
+	return caddyapp.RegisterMetrics(ctx, MetricsOf(a))
 }
 
-// join returns the manager of the pool of a handler with these settings. With an explicit name that is the pool of that name;
-// without one it is the pool of a handler with equal settings, or a new one under the derived name, numbered
-// if that is taken.
-func (a *App) join(explicit, derived, settings string) (*manage.Manager, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	name, have, err := nameIn(a.joined, explicit, derived, settings)
-	if err != nil {
-		return nil, err
-	}
-	if have >= 0 {
-		return a.joined[have].Manager, nil
-	}
-	m := a.acquire(name)
-	a.joined = append(a.joined, joinedPool{Manager: m, called: name, explicit: explicit != "", settings: settings})
-	return m, nil
-}
-
-// nameIn is the name of the pool of a handler with these settings, and where that pool is among those that there are; -1 for a new one.
-func nameIn(pools []joinedPool, explicit, derived, settings string) (name string, have int, err error) {
-	name = explicit
-	if explicit == "" {
-		name = derived
-	}
-	for n := 2; ; n++ {
-		i := slices.IndexFunc(pools, func(j joinedPool) bool { return j.called == name })
-		switch {
-		case i < 0 || pools[i].settings == settings && pools[i].explicit == (explicit != ""):
-			return name, i, nil
-		case explicit != "":
-			return "", 0, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
-		}
-		// The loop ends: every turn but the last finds another pool.
-		name = fmt.Sprintf("%s-%d", derived, n)
-	}
-}
-
-// acquire acquires the manager of the pool of that name. A storage that does not answer is not waited for once per pool.
-func (a *App) acquire(name string) *manage.Manager {
-	const least = 100 * time.Millisecond
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(a.ctx, max(manage.StorageTimeout-a.waited, least))
-	defer cancel()
-	m := manage.Acquire(ctx, name, a.ctx.Storage(), a.logger)
-	a.waited += time.Since(start)
-	return m
-}
-
-func (a *App) find(name string) (joinedPool, bool) {
-	if i := slices.IndexFunc(a.joined, func(j joinedPool) bool { return j.called == name }); i >= 0 {
-		return a.joined[i], true
-	}
-	return joinedPool{}, false
-}
-
-// add makes s one of the load balancers that are started and stopped with the config.
-func (a *App) add(s *service.Service) {
+// Add makes s one of the load balancers that are started and stopped with the config.
+func (a *App) Add(s *service.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.services = append(a.services, s)
 }
 
-// metricsOf are the metrics of the config that serves; while none does yet, those of a.
-func metricsOf(a *App) status.Metrics {
+// MetricsOf are the metrics of the config that serves; while none does yet, those of a.
+func MetricsOf(a *App) status.Metrics {
 	return status.Metrics{Services: func() ([]*service.Service, bool) {
 		app := a
 		if latest := serving.Latest(); latest != nil {
@@ -164,21 +107,21 @@ func metricsOf(a *App) status.Metrics {
 		if app == nil {
 			return nil, false
 		}
-		return app.pools(), true
+		return app.Pools(), true
 	}}
 }
 
-// overview describes the pools of a's config, sorted by name.
-func (a *App) overview() []status.Pool {
+// Overview describes the pools of a's config, sorted by name.
+func (a *App) Overview() []status.Pool {
 	all := []status.Pool{}
-	for _, s := range a.pools() {
-		all = append(all, a.overviewOf(s, s.Running(time.Now())))
+	for _, s := range a.Pools() {
+		all = append(all, a.OverviewOf(s, s.Running(time.Now())))
 	}
 	return all
 }
 
-// pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
-func (a *App) pools() (all []*service.Service) {
+// Pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
+func (a *App) Pools() (all []*service.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.services {
@@ -190,12 +133,45 @@ func (a *App) pools() (all []*service.Service) {
 	return all
 }
 
-// overviewOf is [status.Overview] with the warnings of a's config.
-func (a *App) overviewOf(s *service.Service, running []overlay.Running) status.Pool {
+// OverviewOf is [status.Overview] with the warnings of a's config.
+func (a *App) OverviewOf(s *service.Service, running []overlay.Running) status.Pool {
 	a.mu.Lock()
 	warnings := slices.Clone(a.warnings)
 	a.mu.Unlock()
 	return status.Overview(s, running, warnings)
+}
+
+// Dashboard returns the dashboard of a's config, which all handlers that serve it share. It is made of source when it is asked for first.
+func (a *App) Dashboard(source dashboard.Source) *dashboard.Dashboard {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dashboard == nil {
+		a.dashboard = dashboard.New(source)
+	}
+	return a.dashboard
+}
+
+// Warn notes what concerns no pool more than another: in the log, and once for the API.
+func (a *App) Warn(text string, fields ...zap.Field) {
+	a.logger.Warn(text, fields...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Contains(a.warnings, text) {
+		a.warnings = append(a.warnings, text)
+	}
+}
+
+// RateLimits describes the zones of the config, nil if it has none. Only the app that has them knows what they are.
+func (a *App) RateLimits() any {
+	app, err := a.ctx.AppIfConfigured("ip_rate_limit")
+	if err != nil {
+		return nil
+	}
+	limits, ok := app.(interface{ Overview() any })
+	if !ok {
+		return nil
+	}
+	return limits.Overview()
 }
 
 // Start begins to serve this config.
@@ -265,7 +241,7 @@ func (a *App) Stop() error {
 	a.stop = nil
 	a.done.Wait()
 	serving.Remove(a)
-	feed.endStreams(a)
+	Events.endStreams(a)
 	a.mu.Lock()
 	managers := a.managers()
 	a.mu.Unlock()
@@ -297,6 +273,37 @@ func (a *App) Cleanup() error {
 	}
 	a.joined = nil
 	return nil
+}
+
+// ServiceOf returns a load balancer of the pool of that name, nil if there is none. Those that share a pool are set alike.
+func (a *App) ServiceOf(pool string) *service.Service {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.services {
+		if s.Pool().Name() == pool {
+			return s
+		}
+	}
+	return nil
+}
+
+// Unready tells whether one of the pools of these names, or of all, has no usable backend, and gives those that
+// were named by the user.
+func (a *App) Unready(names []string) (unready []string, some bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.services {
+		name := s.Pool().Name()
+		if len(names) > 0 && !slices.Contains(names, name) || s.Ready() {
+			continue
+		}
+		some = true
+		if joined, _ := a.find(name); joined.key.Name != "" && !slices.Contains(unready, name) {
+			unready = append(unready, name)
+		}
+	}
+	slices.Sort(unready)
+	return unready, some
 }
 
 // Interface guards
