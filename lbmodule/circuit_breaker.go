@@ -14,6 +14,7 @@ import (
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -30,7 +31,7 @@ type CircuitBreaker struct {
 
 	logger   *zap.Logger
 	settings breaker.Settings
-	failures statusSet
+	failures course.Statuses
 	slow     time.Duration
 
 	mu    sync.Mutex // guards what follows
@@ -63,11 +64,11 @@ func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	if c.MaxEjected != 0 {
 		return fmt.Errorf("breaker: max_ejected %s: is for load_balancer; here one breaker stands for all upstreams", config.Percent(c.MaxEjected))
 	}
-	if given := newStatusSet(c.FailureStatus); given.grpc != 0 {
+	if given := course.NewStatuses(c.FailureStatus); given.SomeGRPC() {
 		return fmt.Errorf("breaker: failure_status: statuses of gRPC are for load_balancer; here nobody tells of them")
 	}
 	c.Breaker = c.Breaker.WithDefaults()
-	c.failures = newStatusSet(c.FailureStatus)
+	c.failures = course.NewStatuses(c.FailureStatus)
 	var s pool.Settings
 	c.Breaker.Apply(&s, 0)
 	c.settings = s.Breaker
@@ -101,7 +102,7 @@ func (c *CircuitBreaker) RecordMetric(status int, latency time.Duration) {
 		return
 	}
 	now, jitter := time.Now(), rand.Float64()
-	failed := c.failures.has(status, noGRPC)
+	failed := c.failures.HasHTTP(status)
 	slow := c.slow > 0 && latency >= c.slow
 	c.mu.Lock()
 	ticked := c.state.Tick(now)

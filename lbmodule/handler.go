@@ -1,3 +1,5 @@
+// Package lbmodule is the load balancer as Caddy sees it: the handler with its JSON and its way of serving a request, and the circuit
+// breaker for a plain reverse_proxy. What a load balancer does stands in the packages below it.
 package lbmodule
 
 import (
@@ -6,8 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
@@ -19,9 +19,10 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/front"
-	"github.com/ballastlb/ballast/lbmodule/manage"
-	"github.com/ballastlb/ballast/lbmodule/policies"
+	"github.com/ballastlb/ballast/lbmodule/observe"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
@@ -66,27 +67,15 @@ type Handler struct {
 
 	config.Settings
 
-	app           *app.App
-	logger        *zap.Logger
-	pool          *pool.Pool
-	manager       *manage.Manager // of pool
-	words         stock.Words     // what is said in reverse_proxy's words
-	service       *service.Service
-	policy        reverseproxy.Selector
-	keyed         policies.Keyed         // policy, if it goes by keys
-	sessions      policies.SessionPolicy // policy, if it goes by sessions
-	untilLastByte bool                   // the policy goes by the time to the end of answers
-	active        *config.HealthCheck    // with its defaults; nil for none
-	passive       passive
-	retries       retryRules
-	debugRanges   []netip.Prefix // clients that are given the debug header
-	hold          time.Duration  // how old an outage of all may be for requests to wait; 0 if they never do
-	slow          time.Duration  // from which on an answer is slow for the breaker; 0 if none is
-	failureStatus statusSet      // answers that are failures
-	warnings      []string       // about settings that work but hurt
-
-	stock stock.Handler // reverse_proxy's part
-	front *front.Front
+	app     *app.App
+	logger  *zap.Logger
+	words   stock.Words   // what is said in reverse_proxy's words
+	stock   stock.Handler // reverse_proxy's part
+	service *service.Service
+	front   *front.Front
+	plan    exchange.Plan
+	rules   course.Rules
+	shown   observe.Observer
 }
 
 // CaddyModule returns the Caddy module information.
@@ -97,161 +86,48 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets h up. It starts nothing of its own: see [App].
-func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
-	if err := h.Check(); err != nil {
-		return err
-	}
-	var err error
-	if h.words, err = stock.Read(&h.Handler); err != nil {
-		return err
-	}
-	key, err := h.poolKey(&h.words)
-	if err != nil {
-		return err
-	}
-	if h.app, err = app.Load(ctx); err != nil {
-		return err
-	}
-	h.loadHealthChecks()
-	roster, err := service.NewRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)
-	if err != nil {
-		return err
-	}
-	h.debugRanges = h.DebugHeader.Prefixes()
-	if err := h.loadPolicy(ctx); err != nil {
-		return err
-	}
-	if err := roster.SetWeights(h.policy, h.Backends, h.words.Dynamic != nil); err != nil {
-		return err
-	}
-	if h.manager, err = h.app.Join(key); err != nil {
-		return err
-	}
-	h.pool = h.manager.Pool()
-	h.warn(roster)
-	h.service = service.New(service.Options{
-		Owner: h.app, Manager: h.manager, Logger: h.logger, Roster: roster, Policy: h.policy, Settings: &h.Settings,
-		Check: h.active, Passive: h.passive.settings, Limit: h.words.MaxRequests, Warnings: h.warnings,
-	})
-	h.app.Add(h.service)
-	if h.words.Dynamic != nil {
-		// reverse_proxy would ask it at every attempt, and go through a global lock for every backend that it names.
-		if err := h.service.LoadSource(ctx, h.words.Dynamic); err != nil {
-			return err
-		}
-	}
-	return h.provisionStock(ctx, roster)
-}
-
-// loadHealthChecks takes the health checks of reverse_proxy's words, where there are any, and ours.
-func (h *Handler) loadHealthChecks() {
-	h.active = h.HealthCheck.WithDefaults()
-	if h.words.Active != nil {
-		h.boundInterval(h.words.Active)
-		h.active = h.words.Active.WithDefaults()
-	}
-	h.passive = h.loadPassive()
-}
-
-// provisionStock sets up what we take of reverse_proxy, and brings the backends into the pool.
-func (h *Handler) provisionStock(ctx caddy.Context, roster *service.Roster) error {
-	if err := h.stock.Provision(ctx, &h.Handler, roster.Upstreams()); err != nil {
-		return err
-	}
-	if err := h.checkHedgeModules(); err != nil {
-		return err
-	}
-	h.front = front.New(&h.stock, h.logger, h.pool.Name(), h.Retry.WithDefaults().IdempotencyKey)
-	h.loadRetries()
-	h.loadBreaker()
-	transport := h.stock.Transport
-	transport.TimeConnections(func(upstream string, took time.Duration) { h.pool.TrafficOf(upstream).Connected(took) })
-	transport.Shorten()
-	transport.HearOut()
-	return h.service.Open(ctx, &h.stock, h.words.Transport, h.retries.probeTimeout, h.retries.budget)
-}
-
-// Cleanup releases what Provision acquired, also when Provision failed half way.
-func (h *Handler) Cleanup() error {
-	if h.service != nil {
-		h.service.Close()
-	}
-	return h.stock.Cleanup()
-}
-
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	q := &request{h: h, debug: h.debugs(r)}
-	q.front.Receive(r)
-	q.show(r.Context())
-	// A panic (http.ErrAbortHandler, when a body breaks off) must release the lease, too.
+	c := &call{handler: h, next: next}
+	c.Receive(r)
+	c.exchange.Init(&h.plan, c, c)
+	c.told.Show(&h.shown, &c.exchange, &c.Request, w, r)
+	// The server is told, and the request counted, also after a panic (http.ErrAbortHandler, when an answer breaks off).
 	defer func() {
-		q.end()
-		q.front.Body().CloseAfter(w, r)
-		h.pool.CountAnswer(q.status(err))
+		c.End(time.Now())
+		c.Request.Body().CloseAfter(w, r)
+		h.plan.Pool.CountAnswer(c.told.Status(err))
 	}()
-	if q.refused = h.refusal(); q.refused != nil {
-		return h.unavailable(w, q.refused)
+	if !h.rules.Retry.Waits() && h.service.Hopeless(h.rules.Hold) {
+		// Whether the request could wait need not be looked at, nor need its body be read.
+		c.exchange.Course().Refuse(pool.ErrNone)
+		return h.unavailable(w, pool.ErrNone)
 	}
-	if h.DrainTimeout <= 0 {
-		h.pool.Live.Add(&q.live, nil)
-	} else {
-		ctx, cancel := context.WithCancelCause(r.Context())
+	var cancel context.CancelCauseFunc
+	if h.DrainTimeout > 0 {
+		var ctx context.Context
+		ctx, cancel = context.WithCancelCause(r.Context())
 		defer cancel(nil)
 		r = r.WithContext(ctx)
-		h.pool.Live.Add(&q.live, cancel)
 	}
-	err = q.serve(w, r, next)
-	switch {
-	case err == nil:
-		return nil
-	case q.front.Body().Failure() != nil:
+	h.plan.Pool.Live.Add(&c.exchange.Live, cancel)
+	if err = c.Begin(h.front, w, r); err == nil {
+		err = c.exchange.Run(r.Context(), time.Now())
+	}
+	if err == nil || c.Request.Body().Failure() != nil {
 		return err
-	case errors.Is(context.Cause(r.Context()), context.Canceled) && (q.refused != nil || q.lost):
+	}
+	refused, cause := c.exchange.Course().Refused(), context.Cause(r.Context())
+	switch {
+	case errors.Is(cause, context.Canceled) && (refused != nil || c.exchange.Course().Lost()):
 		return caddyhttp.Error(front.StatusCanceled, context.Canceled) // the client did not wait for a backend
-	case q.refused != nil:
-		return h.unavailable(w, q.refused)
-	case errors.Is(context.Cause(r.Context()), pool.ErrDrained):
+	case refused != nil:
+		return h.unavailable(w, refused)
+	case errors.Is(cause, pool.ErrDrained):
 		return h.unavailable(w, pool.ErrDrained)
 	default:
 		return err
 	}
-}
-
-// serve takes the request to backends, one after the other, until one of them answers or there is to be no other.
-func (q *request) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	x := &q.front
-	if err := x.Begin(q.h.front, w, r); err != nil {
-		return err
-	}
-	for { // bound: an attempt says whether there is another
-		if q.next(x.Request(), w) == nil {
-			return x.Fail(q.refused)
-		}
-		attempt, _, err := x.Attempt(q.attempts, q.target(), q.set.View().Len(), q)
-		if err != nil {
-			return x.Fail(err)
-		}
-		res, err := q.attempt(q.h.stock.Transport, attempt)
-		switch {
-		case err == nil:
-			return x.Answer(res, next)
-		case !q.again || errors.Is(err, context.Canceled):
-			return x.Fail(err)
-		}
-		x.Retrying(err)
-	}
-}
-
-// refusal tells why no request can be served now, when that is known without looking at the request and
-// waiting was not asked for: reverse_proxy may read a whole body before it asks for a backend.
-func (h *Handler) refusal() error {
-	if !h.retries.stock.waits() && h.service.Hopeless(h.hold) {
-		return pool.ErrNone
-	}
-	return nil
 }
 
 // unavailable is the answer to a request that found no backend. Clients are asked to come back when that may have
@@ -264,55 +140,67 @@ func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
 
-// warn notes settings that work but hurt: in the log, and for the API.
-func (h *Handler) warn(r *service.Roster) {
-	warn := func(text string, fields ...zap.Field) {
-		h.logger.Warn(text, append(fields, zap.String("pool", h.pool.Name()))...)
-		h.warnings = append(h.warnings, text)
+// call is one request: its front, and where that and its exchange meet Caddy and the load balancer's backends.
+type call struct {
+	front.Request
+	exchange exchange.Exchange
+	told     observe.Request
+	handler  *Handler
+	next     caddyhttp.Handler
+}
+
+// Members implements [course.Source].
+func (c *call) Members(retry bool) (course.Members, error) {
+	set, err := c.handler.service.Members(c.Request.Request(), retry)
+	if err != nil {
+		return nil, err
 	}
-	backends := r.Backends()
-	weight, unequal := 0, false
-	for _, b := range backends {
-		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
-		weight = max(weight, b.Weight)
+	return set, nil
+}
+
+// Quiet implements [course.Source].
+func (c *call) Quiet() bool { return c.handler.service.Quiet() }
+
+// Body implements [exchange.Front].
+func (c *call) Body() exchange.ClientBody {
+	if body := c.Request.Body(); body != nil {
+		return body
 	}
-	if len(backends) > 0 && weight == 0 {
-		warn("all weights are zero: no backend will be used")
+	return nil
+}
+
+// Attempt implements [exchange.Front].
+func (c *call) Attempt(_ context.Context, n int, to course.Target, inform exchange.Inform) (r *http.Request, whole bool, err error) {
+	return c.Request.Attempt(n, to.(*stock.Target), c.exchange.Course().Members().View().Len(), inform)
+}
+
+// Copy implements [exchange.Front].
+func (c *call) Copy(ctx context.Context, r *http.Request, to course.Target) (copied *http.Request, ok bool) {
+	return c.Request.Copy(ctx, r, to.(*stock.Target))
+}
+
+// Overtaken implements [exchange.Front].
+func (c *call) Overtaken(by course.Target) { c.Request.Overtaken(by.(*stock.Target)) }
+
+// Answer implements [exchange.Front].
+func (c *call) Answer(answer *http.Response) error { return c.Request.Answer(answer, c.next) }
+
+// Refuse implements [exchange.Front].
+func (c *call) Refuse(err error) error { return c.Fail(err) }
+
+// back is the transport as an exchange sees it.
+type back struct{ *stock.Transport }
+
+// Kind implements [exchange.Back].
+func (back) Kind(err error) exchange.Failure {
+	f := exchange.Failure{Kind: course.Broken, Unreachable: stock.IsUnreachable(err), NoDescriptors: stock.OutOfDescriptors(err)}
+	switch {
+	case stock.IsConnectError(err):
+		f.Kind = course.NotConnected
+	case stock.IsTimeout(err):
+		f.Kind = course.TimedOut
 	}
-	if c := h.active; c != nil {
-		if c.Timeout >= c.Interval {
-			warn("health check timeout is not below its interval: a slow answer delays the next probe",
-				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
-		}
-		if len(backends) == 1 && h.words.Dynamic == nil {
-			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
-		}
-		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(backends, func(b pool.Backend) bool {
-			a, err := caddy.ParseNetworkAddress(b.Address)
-			return err == nil && stock.IsSocket(a.Network)
-		}) {
-			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
-		}
-		if h.words.Dynamic != nil && !service.CanPoll(h.words.Dynamic) {
-			warn("backends of this dynamic source depend on the request and are not checked actively")
-		}
-	}
-	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
-		!slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
-		warn("queue without max_requests: no backend is ever full, so that no request waits")
-	}
-	if h.Hold != nil && h.words.TryDuration > 0 {
-		warn("hold is ignored: lb_try_duration says how long requests wait")
-	}
-	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
-		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", h.pool.Name()), zap.String("zone", zone))
-	}
-	for _, text := range policies.Warnings(h.policy) {
-		warn(text)
-	}
-	if unequal && !policies.UsesWeights(h.policy) {
-		warn("the selection policy does not look at weights")
-	}
+	return f
 }
 
 // Interface guards
@@ -320,4 +208,7 @@ var (
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ course.Source               = (*call)(nil)
+	_ exchange.Front              = (*call)(nil)
+	_ exchange.Back               = back{}
 )

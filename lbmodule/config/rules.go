@@ -152,7 +152,7 @@ func (s *Settings) Rules(words RetryWords) course.Rules {
 	rules := course.Rules{
 		Hold:       s.Hold.MaxAge(),
 		Retry:      s.Retry.rules(words),
-		Failures:   statuses(b.FailureStatus),
+		Failures:   course.NewStatuses(b.FailureStatus),
 		BreakerOff: b.Disabled,
 	}
 	if rules.Retry.Waits() {
@@ -209,11 +209,4 @@ func (r *Retry) rules(words RetryWords) course.RetryRules {
 func (r *Retry) ProbeTimeout() time.Duration {
 	const least, grace = time.Minute, 10 * time.Second
 	return max(time.Duration(r.WithDefaults().TryTimeout), least) + grace
-}
-
-func statuses(all []Status) (set course.Statuses) {
-	for _, s := range all {
-		set.Add(string(s))
-	}
-	return set
 }

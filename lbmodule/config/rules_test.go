@@ -105,7 +105,7 @@ func TestRules(t *testing.T) {
 			settings: Settings{Retry: &Retry{On: []string{"reset", "500"}}, Breaker: &Breaker{FailureStatus: []Status{"501"}}},
 			change: func(r *course.Rules) {
 				r.Retry.On = [pool.RetryReasons]bool{pool.RetryReset: true, pool.RetryStatus: true}
-				r.Retry.Statuses, r.Failures = statuses([]Status{"500"}), statuses([]Status{"501"})
+				r.Retry.Statuses, r.Failures = course.NewStatuses([]Status{"500"}), course.NewStatuses([]Status{"501"})
 			},
 		},
 		"none": {

@@ -209,7 +209,7 @@ func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 // Rebind tells whether the client is to be told with the answer that its session is bound to the backend of the last attempt, whose
 // position it returns. renew tells that the client knows and need be told only if what it has is out of date.
 func (c *Course) Rebind() (position int, renew, ok bool) {
-	if !c.rules.Sessions || !c.choice.Lease.Held() {
+	if !c.rules.Told || !c.choice.Lease.Held() {
 		return 0, false, false
 	}
 	at, was := c.choice.Lease.Index(), c.session.member

@@ -87,7 +87,7 @@ func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
 func (c *Course) Overtaken(f *Facts, copied Choice, after time.Duration, now time.Time) {
 	if f == nil {
 		c.choice.Lease.Latency().Unanswered(after, now)
-		c.outcome = pool.Ignored
+		c.outcome, c.last = pool.Ignored, Result{Outcome: pool.Ignored}
 	} else {
 		c.judge(f, now)
 		c.choice.Lease.Judge(c.verdict, now)

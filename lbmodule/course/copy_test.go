@@ -29,7 +29,7 @@ func TestWhetherCopy(t *testing.T) {
 		{"upgrade", func(w *world) { w.upgrade = true }, false},
 		{"not idempotent", func(w *world) { w.notIdempotent = true }, false},
 		{"not idempotent, and asked for", func(w *world) { w.notIdempotent, w.rules.Retry.NonIdempotent = true, true }, false},
-		{"sessions", func(w *world) { w.rules.Sessions = true }, false},
+		{"sessions", func(w *world) { w.rules.Sessions, w.rules.Told = true, true }, false},
 		{"a backend of a policy's own", func(w *world) {
 			w.rules.Foreign, w.settings.Policy = true, nil
 			w.foreign = func([]int) (int, Target) { return -1, target("own") }

@@ -169,6 +169,7 @@ type Course struct {
 	before   int       // holds when the last attempt had found no connection
 
 	outcome  pool.Outcome // of the current attempt
+	last Result // of the attempt that ended last
 	call     Call
 	judged   bool          // the backend has been judged before the call has ended
 	lastByte bool          // how long the attempt takes is known when its answer has ended
@@ -220,6 +221,11 @@ func (c *Course) send(again bool) Step {
 	c.attempts++
 	c.verdict, c.outcome, c.lastByte, c.judged, c.call = pool.Verdict{}, pool.Ignored, false, false, Call{}
 	return Step{Do: Send, Again: again, Reason: c.reason}
+}
+
+// Refuse ends a course that has not begun: nobody could be found, whatever the request is.
+func (c *Course) Refuse(err error) {
+	c.phase, c.refused = over, err
 }
 
 // refuse makes it the next step to tell the client that there is nobody.

@@ -201,8 +201,19 @@ func (s *Statuses) Add(value string) {
 	s.http = append(s.http, code)
 }
 
+// NewStatuses returns the set of these statuses, see [Statuses.Add].
+func NewStatuses[S ~string](all []S) (set Statuses) {
+	for _, value := range all {
+		set.Add(string(value))
+	}
+	return set
+}
+
 // Empty tells whether there is nothing in the set.
 func (s *Statuses) Empty() bool { return len(s.http) == 0 && s.grpc == 0 }
+
+// SomeGRPC tells whether there are statuses of gRPC in the set.
+func (s *Statuses) SomeGRPC() bool { return s.grpc != 0 }
 
 // Has tells whether the status of an answer, or of the gRPC call that it belongs to, is in the set.
 func (s *Statuses) Has(status int, call GRPC) bool { return s.HasHTTP(status) || s.HasGRPC(call) }

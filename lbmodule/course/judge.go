@@ -104,6 +104,7 @@ func (c *Course) judge(f *Facts, now time.Time) {
 		c.verdict.Outcome = pool.Ignored
 	}
 	c.outcome = c.verdict.Outcome
+	c.last = Result{Outcome: c.outcome, Status: c.call.Status}
 	if c.rules.Hedge.On && c.outcome == pool.Success && !c.call.Pending {
 		c.pool.Latency.Add(f.Took, now)
 	}
@@ -133,8 +134,8 @@ func (c *Course) judge(f *Facts, now time.Time) {
 	}
 }
 
-// Outcome is what the current attempt has been found to say about its backend.
-func (c *Course) Outcome() pool.Outcome { return c.outcome }
+// Last is what the attempt that ended last said about its backend, as far as that was known when its answer began.
+func (c *Course) Last() Result { return c.last }
 
 // Call is what is known of the current attempt as a gRPC call.
 func (c *Course) Call() *Call { return &c.call }
@@ -205,7 +206,7 @@ type Ending struct {
 	Known    bool
 }
 
-// Result is what is told of the last attempt when it is over.
+// Result is what is told of an attempt when it is over.
 type Result struct {
 	Outcome pool.Outcome
 	Status  GRPC

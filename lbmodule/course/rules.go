@@ -12,6 +12,7 @@ type Rules struct {
 	Keyed    bool // the policy chooses by a key of the request
 	Sessions bool // the policy keeps sessions at their backend
 	Strict   bool // and serves them nowhere else
+	Told     bool // clients are told which backend their sessions are bound to
 	Foreign  bool // the policy is not ours: [Request.Foreign] chooses
 
 	Hold  time.Duration // how old an outage of all may be for requests to wait; 0 if they never do

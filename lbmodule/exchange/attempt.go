@@ -60,9 +60,8 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 	x.hear(err, now)
 	x.res, x.err, x.ended = res, err, now
 	facts := x.facts(r, res, err, x.trail[x.current].Start, now)
-	if next = x.course.Ended(&facts, now); next.Do != course.Send {
-		x.note()
-	}
+	x.front.Ended(res, err, x.trail[x.current].Start, now)
+	next = x.course.Ended(&facts, now)
 	x.record(&facts, err, now)
 	return next, nil
 }

@@ -281,6 +281,8 @@ func (b *clientBody) Wait(now time.Time) time.Duration {
 	return b.waited + now.Sub(b.since)
 }
 
+func (b *clientBody) Unread([]byte) {}
+
 func (b *clientBody) Stalled(began time.Time, waited time.Duration, now time.Time) bool {
 	b.mu.Lock()
 	unfinished := b.next < len(b.parts) || b.err != nil

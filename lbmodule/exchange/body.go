@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -74,6 +75,17 @@ func (b *requestBody) failed() bool { return b != nil && b.broken.Load() }
 func (b *requestBody) detach() {
 	if b != nil && b.view != nil {
 		b.view.detached.Store(true)
+	}
+}
+
+// giveBack puts back what was read of the body, unless some of it is lost.
+func (b *requestBody) giveBack(to ClientBody) {
+	if to == nil || b.whole || !b.rewindable() || !b.mu.TryLock() {
+		return
+	}
+	defer b.mu.Unlock()
+	if b.end = ErrBodyTaken; len(b.kept) > 0 {
+		to.Unread(bytes.Clone(b.kept))
 	}
 }
 

@@ -29,6 +29,10 @@ type Front interface {
 	// was read last; whole tells that it is a copy which begins at the beginning. An informational answer of the backend is passed on if
 	// inform says so of the attempt of number n when it has come.
 	Attempt(ctx context.Context, n int, to course.Target, inform Inform) (r *http.Request, whole bool, err error)
+	// Ended is told how the attempt ended that began at start. What the backend says of it after that is too late for the client.
+	Ended(answer *http.Response, err error, start, now time.Time)
+	// Retrying is told that another attempt follows one that ended with that error.
+	Retrying(err error)
 	// Body tells how the client sends its body; it is nil where there is none.
 	Body() ClientBody
 	// Copy makes the copy of a request for another backend. ok is false if there can be none. It may be called by another goroutine.
@@ -57,6 +61,8 @@ type ClientBody interface {
 	Failure() error
 	// Wait is for how long the client has been waited for until now.
 	Wait(now time.Time) time.Duration
+	// Unread puts back what has been read last, for whoever reads the body next.
+	Unread(p []byte)
 	// Stalled tells whether an attempt that began then, when the client had been waited for so long, spent its time on that.
 	Stalled(began time.Time, waited time.Duration, now time.Time) bool
 }
@@ -115,9 +121,6 @@ type Exchange struct {
 	err   error          // of the last attempt; nil if it has an answer
 	ended time.Time      // when that came
 
-	outcome pool.Outcome // what the last attempt says about its backend
-	status  course.GRPC  // of the last attempt as a gRPC call, as far as its header tells
-
 	body   *requestBody  // nil if there is none
 	sent   *sending      // of the attempt's body; nil if there is none
 	ticket pool.Ticket   // that the attempt waits for its answer, unless it has a body
@@ -157,7 +160,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	defer x.end()
 	if err := x.brokenOff(); err != nil {
 		x.plan.Pool.CountRequest()
-		return x.front.Fail(err)
+		return x.giveUp(x.front.Fail(err))
 	}
 	step := x.course.Begin(now)
 	for { // bound: the rules of the course bound its attempts, and for how long it waits
@@ -165,7 +168,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		case course.Send:
 			var err error
 			if step, err = x.attempt(&step); err != nil {
-				return x.front.Fail(err)
+				return x.giveUp(x.front.Fail(err))
 			}
 		case course.Wait:
 			woken := x.wait(&step)
@@ -176,9 +179,9 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		case course.Give:
 			return x.give()
 		case course.Fail:
-			return x.front.Fail(x.err)
+			return x.giveUp(x.front.Fail(x.err))
 		case course.Refuse:
-			return x.front.Refuse(step.Err)
+			return x.giveUp(x.front.Refuse(step.Err))
 		}
 	}
 }
@@ -190,6 +193,15 @@ func (x *Exchange) brokenOff() error {
 		return body.Failure()
 	}
 	return nil
+}
+
+// giveUp leaves the body as it came to whoever has the request next, such as a route for errors, and returns err.
+func (x *Exchange) giveUp(err error) error {
+	if err != nil && x.body != nil {
+		x.body.detach()
+		x.body.giveBack(x.front.Body())
+	}
+	return err
 }
 
 // wait waits as a step says.
@@ -248,11 +260,7 @@ func (q *request) Idempotent() bool    { return q.front.Idempotent() }
 func (q *request) Upgrade() bool       { return q.front.Upgrade() }
 func (q *request) Untold() bool        { return q.informed.end() }
 
-// Rewindable is asked when the attempt has been judged and another may follow, with which the course forgets what it found.
-func (q *request) Rewindable() bool {
-	(*Exchange)(q).note()
-	return q.body.rewindable()
-}
+func (q *request) Rewindable() bool { return q.body.rewindable() }
 
 func (q *request) Session(m course.Members) (position int, known, signed bool) {
 	return q.front.Session(m)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -176,6 +177,10 @@ func (f *front) Refuse(err error) error {
 	f.say("refused: %v", err)
 	return err
 }
+
+func (f *front) Ended(*http.Response, error, time.Time, time.Time) {}
+
+func (f *front) Retrying(error) {}
 
 // wantsStatus asks for another attempt after an answer with that status.
 func wantsStatus(status int) func(pool.RetryReason, *http.Response) bool {

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/course"
@@ -49,18 +50,16 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
 }
 
-// note keeps what the course has found the current attempt to say about its backend.
-func (x *Exchange) note() { x.outcome, x.status = x.course.Outcome(), x.course.Call().Status }
-
 // record notes how the round trip of the current attempt ended.
 func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a := &x.trail[x.current]
-	a.Took, a.outcome, a.Err = now.Sub(a.Start), x.outcome, err
+	last := x.course.Last()
+	a.Took, a.outcome, a.Err = now.Sub(a.Start), last.Outcome, err
 	if err != nil {
 		x.close(now)
 		return
 	}
-	a.Status, a.Call = f.Status, x.status
+	a.Status, a.Call = f.Status, last.Status
 	a.traffic.Answered(a.Took, now)
 }
 
@@ -69,9 +68,20 @@ func (x *Exchange) repeat() {
 	x.trail[x.current].traffic.Repeated()
 	x.close(x.ended)
 	x.body.detach()
-	if x.res != nil {
+	if x.err == nil {
 		x.res.Body.Close()
+		x.err = x.dropped()
 	}
+	x.front.Retrying(x.err)
+}
+
+// dropped is the error of an attempt whose answer is dropped for another attempt.
+func (x *Exchange) dropped() error {
+	a := &x.trail[x.current]
+	if a.Call != course.NoGRPC {
+		return fmt.Errorf("answer with status %s%s is dropped for another attempt", course.GRPCPrefix, a.Call)
+	}
+	return fmt.Errorf("answer with status %d is dropped for another attempt", a.Status)
 }
 
 // finish tells of the last attempt when all is over.
@@ -114,7 +124,6 @@ func (x *Exchange) overtaken(r *race, f *course.Facts, err error) {
 	if f == nil {
 		f = new(course.Facts)
 	}
-	x.note()
 	x.record(f, err, now)
 	x.close(now)
 	x.begin(r.choice, pool.RetryHedge, r.start)

@@ -29,6 +29,9 @@ const StatusCanceled = 499
 
 // Fail returns the error with which the client is answered when there is no answer because of err; nil if it has left.
 func (x *Request) Fail(err error) error {
+	if refusal := x.received.Refusal(x.original.Context()); refusal != nil {
+		err = refusal // the client broke its body off, whatever the backend made of that
+	}
 	if errors.Is(err, context.Canceled) {
 		x.w.WriteHeader(StatusCanceled) // so that the access log has it
 		return nil

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -100,6 +101,22 @@ func (b *ClientBody) Read(p []byte) (int, error) {
 		b.whole = true
 	}
 	return n, err
+}
+
+// Unread puts back what has been read last. That the client has sent it stays true.
+func (b *ClientBody) Unread(p []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.broken != nil {
+		return
+	}
+	if b.left >= 0 {
+		b.left += int64(len(p))
+	}
+	b.ReadCloser = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(p), b.ReadCloser), b.ReadCloser}
 }
 
 // Wait is for how long the client has been waited for until now.

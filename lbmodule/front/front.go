@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -33,6 +34,10 @@ type Front struct {
 	logger *zap.Logger
 	pool   string
 
+	policy   reverseproxy.Selector
+	keyed    policies.Keyed         // policy, if it goes by keys
+	sessions policies.SessionPolicy // policy, if it goes by sessions
+
 	idempotencyKey bool // requests with one are idempotent
 
 	headers        bool // something is done to the headers of requests
@@ -41,15 +46,17 @@ type Front struct {
 	requiresLength bool
 }
 
-// New returns the front of the load balancer of that pool, once its settings are provisioned. With idempotencyKey requests that have an
+// New returns the front of the load balancer of that pool and policy, once its settings are provisioned. With idempotencyKey requests that have an
 // Idempotency-Key are idempotent.
-func New(s *stock.Handler, logger *zap.Logger, pool string, idempotencyKey bool) *Front {
+func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, pool string, idempotencyKey bool) *Front {
 	f := &Front{
-		stock: s, logger: logger, pool: pool, idempotencyKey: idempotencyKey,
+		stock: s, policy: policy, logger: logger, pool: pool, idempotencyKey: idempotencyKey,
 		headers:        s.TransportHeaders != nil || s.RequestHeaders != nil,
 		proxyProtocol:  s.Transport.ProxyProtocolEnabled(),
 		requiresLength: s.Transport.RequiresContentLength(),
 	}
+	f.keyed, _ = policy.(policies.Keyed)
+	f.sessions, _ = policy.(policies.SessionPolicy)
 	_, caddys := s.Transport.Configured().(*reverseproxy.HTTPTransport)
 	f.needsClient = f.proxyProtocol || !caddys
 	return f

@@ -56,12 +56,14 @@ type front struct {
 	header http.Header
 }
 
-func (*front) Origin() pool.Origin       { return pool.Origin{} }
-func (*front) Idempotent() bool          { return true }
-func (*front) Upgrade() bool             { return false }
-func (*front) Body() exchange.ClientBody { return nil }
-func (*front) Fail(err error) error      { return caddyhttp.Error(http.StatusBadGateway, err) }
-func (*front) Refuse(err error) error    { return caddyhttp.Error(http.StatusServiceUnavailable, err) }
+func (*front) Origin() pool.Origin                               { return pool.Origin{} }
+func (*front) Idempotent() bool                                  { return true }
+func (*front) Upgrade() bool                                     { return false }
+func (*front) Body() exchange.ClientBody                         { return nil }
+func (*front) Fail(err error) error                              { return caddyhttp.Error(http.StatusBadGateway, err) }
+func (*front) Ended(*http.Response, error, time.Time, time.Time) {}
+func (*front) Retrying(error)                                    {}
+func (*front) Refuse(err error) error                            { return caddyhttp.Error(http.StatusServiceUnavailable, err) }
 
 func (*front) Overtaken(course.Target) {}
 

@@ -159,7 +159,11 @@ func (s *Service) Members(r *http.Request, retry bool) (*Set, error) {
 		}
 		// Upstreams of the config stand in for a dynamic source that cannot answer.
 	}
-	return s.static.Load(), nil
+	set := s.static.Load()
+	if set == nil {
+		return nil, pool.ErrNone
+	}
+	return set, nil
 }
 
 // Quiet tells whether there may be other backends without [Set.Superseded] saying so: a source is asked for each request.

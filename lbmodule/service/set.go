@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
@@ -58,8 +59,8 @@ func (s *Set) View() *pool.View { return s.view }
 // Upstream is the backend at that position of the view.
 func (s *Set) Upstream(position int) *reverseproxy.Upstream { return s.upstreams[position] }
 
-// Target is the backend at that position of the view, as attempts need it.
-func (s *Set) Target(position int) *stock.Target { return s.targets[position] }
+// Target is the backend at that position of the view: a [*stock.Target].
+func (s *Set) Target(position int) course.Target { return s.targets[position] }
 
 // Superseded returns what is closed when another set takes this one's place, and when the dynamic source names others, if it is asked
 // now and then. The second one is nil where there is no such source.

@@ -103,6 +103,9 @@ func parse(u *reverseproxy.Upstream, address string) (reverseproxy.DialInfo, err
 	}, nil
 }
 
+// Address is the address by which the upstream is known.
+func (t *Target) Address() string { return t.Upstream.Dial }
+
 // Value is what a context holds under [DialInfoKey], where the target is the one to connect to.
 func (t *Target) Value() any { return t.key }
 

@@ -22,6 +22,9 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/engine"
 )
 
+// SmallBody is up to which size a body is read before there is a connection, in bytes.
+const SmallBody = engine.MaxBody
+
 // Transport makes attempts over the configured transport, and over the engine where that does the same.
 type Transport struct {
 	next   http.RoundTripper // the configured one

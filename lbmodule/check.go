@@ -3,10 +3,13 @@ package lbmodule
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 
-	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
@@ -90,16 +93,83 @@ func checkResolvers(place string, raw json.RawMessage) error {
 	return nil
 }
 
-// loadPolicy loads the selection policy.
-func (h *Handler) loadPolicy(ctx caddy.Context) (err error) {
-	if h.policy, err = policies.Load(ctx, h.words.Policy); err != nil {
-		return err
+// checkHedge checks that copies of requests can be sent elsewhere, as far as that shows in the settings: they carry the headers that
+// were made for the first backend, and policies that are not ours may write to the response while they choose.
+func (h *Handler) checkHedge() error {
+	if !h.Hedge.Enabled() {
+		return nil
 	}
-	h.keyed, _ = h.policy.(policies.Keyed)
-	h.sessions, _ = h.policy.(policies.SessionPolicy)
-	h.untilLastByte = policies.UntilLastByte(h.policy)
+	if lb := h.LoadBalancing; lb != nil && lb.SelectionPolicyRaw != nil {
+		var policy struct {
+			Name string `json:"policy"`
+		}
+		if json.Unmarshal(lb.SelectionPolicyRaw, &policy) == nil && !policies.IsServedByUs(policy.Name) {
+			return caddyapp.About(errHedgePolicy(policy.Name), "hedge", "lb_policy")
+		}
+	}
+	var transport struct {
+		Protocol      string `json:"protocol"`
+		ProxyProtocol string `json:"proxy_protocol"`
+		TLS           struct {
+			ServerName string `json:"server_name"`
+		} `json:"tls"`
+	}
+	// What cannot be read will be told of when it is loaded.
+	if json.Unmarshal(h.TransportRaw, &transport) == nil && transport.Protocol == "http" {
+		if transport.ProxyProtocol != "" {
+			return caddyapp.About(errHedgeProxyProtocol, "hedge", "transport")
+		}
+		if name := transport.TLS.ServerName; dependsOnUpstream(name) {
+			return caddyapp.About(fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", name), "hedge", "transport")
+		}
+	}
+	return caddyapp.About(h.checkHedgeHeaders(), "hedge", "header_up")
+}
+
+func (h *Handler) checkHedgeHeaders() error {
+	if h.Headers == nil || h.Headers.Request == nil {
+		return nil
+	}
+	ops := h.Headers.Request
+	var values []string
+	for _, header := range []http.Header{ops.Add, ops.Set} {
+		for _, list := range header {
+			values = append(values, list...)
+		}
+	}
+	for _, list := range ops.Replace {
+		for _, replacement := range list {
+			values = append(values, replacement.Replace)
+		}
+	}
+	for _, value := range values {
+		if dependsOnUpstream(value) {
+			return fmt.Errorf("hedge: request header %s: must not depend on the upstream, of which there may be two", value)
+		}
+	}
 	return nil
 }
 
-// BalancesLoad marks h for selection policies, of which some serve a load balancer in another way than a plain reverse_proxy.
-func (*Handler) BalancesLoad() {}
+// checkHedgeModules checks the same of modules of others, which must be loaded to tell.
+func (h *Handler) checkHedgeModules(policy reverseproxy.Selector) error {
+	if !h.Hedge.Enabled() {
+		return nil
+	}
+	if _, ours := policy.(policies.Balancer); !ours {
+		return errHedgePolicy(policies.Name(policy))
+	}
+	if h.stock.Transport.ProxyProtocolEnabled() {
+		return errHedgeProxyProtocol
+	}
+	return nil
+}
+
+func errHedgePolicy(name string) error {
+	return fmt.Errorf("hedge: selection policy %s: must be one of the lb_ policies", name)
+}
+
+var errHedgeProxyProtocol = errors.New("hedge: the transport uses the PROXY protocol; connections of it are for one backend and client")
+
+func dependsOnUpstream(text string) bool {
+	return strings.Contains(text, "{http.reverse_proxy.upstream.")
+}

@@ -1,0 +1,308 @@
+package lbmodule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/app"
+	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/observe"
+	"github.com/ballastlb/ballast/lbmodule/policies"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/lbmodule/status"
+	"github.com/ballastlb/ballast/lbmodule/stock"
+)
+
+// Provision sets h up. It starts nothing of its own: see [app.App]. What the words of reverse_proxy say is read first. The embedded
+// handler is never written to.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if err := h.Check(); err != nil {
+		return err
+	}
+	var err error
+	if h.words, err = stock.Read(&h.Handler); err != nil {
+		return err
+	}
+	key, err := h.poolKey(&h.words)
+	if err != nil {
+		return err
+	}
+	if h.app, err = app.Load(ctx); err != nil {
+		return err
+	}
+	check, warnings := h.healthCheck()
+	roster, err := service.NewRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)
+	if err != nil {
+		return err
+	}
+	policy, err := policies.Load(ctx, h.words.Policy)
+	if err != nil {
+		return err
+	}
+	if err := roster.SetWeights(policy, h.Backends, h.words.Dynamic != nil); err != nil {
+		return err
+	}
+	manager, err := h.app.Join(key)
+	if err != nil {
+		return err
+	}
+	warnings = append(warnings, h.warn(roster, policy, check, manager.Pool().Name())...)
+	h.service = service.New(service.Options{
+		Owner: h.app, Manager: manager, Logger: h.logger, Roster: roster, Policy: policy, Settings: &h.Settings,
+		Check: check, Passive: h.passive(), Limit: h.words.MaxRequests, Warnings: warnings,
+	})
+	h.app.Add(h.service)
+	if h.words.Dynamic != nil {
+		// reverse_proxy would ask it at every attempt, and go through a global lock for every backend that it names.
+		if err := h.service.LoadSource(ctx, h.words.Dynamic); err != nil {
+			return err
+		}
+	}
+	if err := h.stock.Provision(ctx, &h.Handler, roster.Upstreams()); err != nil {
+		return err
+	}
+	if err := h.checkHedgeModules(policy); err != nil {
+		return err
+	}
+	h.front = front.New(&h.stock, policy, h.logger, manager.Pool().Name(), h.Retry.WithDefaults().IdempotencyKey)
+	h.makePlan(policy, manager.Pool())
+	h.observe()
+	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
+}
+
+// Cleanup releases what Provision acquired, also when Provision failed half way.
+func (h *Handler) Cleanup() error {
+	if h.service != nil {
+		h.service.Close()
+	}
+	return h.stock.Cleanup()
+}
+
+// healthCheck is the active check, of our words or of those of reverse_proxy; nil for none.
+func (h *Handler) healthCheck() (check *config.HealthCheck, warnings []string) {
+	if h.words.Active == nil {
+		return h.HealthCheck.WithDefaults(), nil
+	}
+	warnings = h.boundInterval(h.words.Active)
+	return h.words.Active.WithDefaults(), warnings
+}
+
+// boundInterval has a check of reverse_proxy's words, which takes any interval, made as often as one of ours can be.
+func (h *Handler) boundInterval(stock *config.HealthCheck) (warnings []string) {
+	asked, r := stock.Interval, config.Ranges.Of("health_check.interval")
+	stock.Interval = min(max(asked, caddy.Duration(r.Least)), caddy.Duration(r.Most))
+	if stock.Interval == asked {
+		return nil
+	}
+	const text = "health_interval is not what an interval can be; the nearest that can is taken"
+	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
+	return []string{text}
+}
+
+// minRatioRequests is how many requests a share of failed ones must be of to mean anything.
+const minRatioRequests = 20
+
+// passive are the passive checks of the words of reverse_proxy, with the share of failures of ours. They count in buckets of time; in
+// reverse_proxy there is a goroutine for each failure.
+func (h *Handler) passive() pool.Passive {
+	words := &h.words.Passive
+	if !words.Given {
+		return pool.Passive{}
+	}
+	p := pool.Passive{Span: words.Span, MaxFails: words.MaxFails, MaxRatio: h.MaxFailRatio, MinRequests: minRatioRequests}
+	if p.MaxFails == 0 && p.MaxRatio == 0 {
+		p.MaxFails = 1
+	}
+	return p
+}
+
+// makePlan makes what requests go by.
+func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
+	transport, words := h.stock.Transport, &h.stock.Retries
+	h.rules = h.Settings.Rules(config.RetryWords{
+		Given: words.Given, Retries: words.Retries, Duration: words.TryDuration, Interval: words.TryInterval, Answers: h.front.LooksAtAnswers(),
+	})
+	_, ours := policy.(policies.Balancer)
+	_, h.rules.Keyed = policy.(policies.Keyed)
+	h.rules.Foreign, h.rules.UntilLastByte = !ours, policies.UntilLastByte(policy)
+	if sessions, ok := policy.(policies.SessionPolicy); ok {
+		h.rules.Sessions, h.rules.Strict, h.rules.Told = true, sessions.Strictly(), sessions.Tells()
+	}
+	if words := &h.words.Passive; words.Span > 0 {
+		h.rules.Passive = course.PassiveRules{On: true, Latency: words.Latency, Status: words.Status}
+	}
+	if h.stock.CircuitBreaker != nil {
+		h.rules.Breaker = h.stock.CircuitBreaker
+	}
+	retry := h.Retry.WithDefaults()
+	h.plan = exchange.Plan{
+		Rules: &h.rules, Pool: p, Back: back{transport}, Observer: &h.shown, TryTimeout: max(time.Duration(retry.TryTimeout), 0),
+		BodyLimit: retry.BodyLimit, SmallBody: stock.SmallBody,
+		Panicked: func(value any, stack []byte) {
+			h.logger.Error("copy of a request panicked", zap.String("pool", p.Name()), zap.Any("panic", value), zap.ByteString("stack", stack))
+		},
+	}
+	// A transport that speaks HTTP/1 only is told to bound an attempt itself, which is cheaper and the same.
+	if h.plan.TryTimeout > 0 && transport.AnswerWithin(h.plan.TryTimeout) {
+		h.plan.TryTimeout = 0
+	}
+	transport.TimeConnections(func(upstream string, took time.Duration) { p.TrafficOf(upstream).Connected(took) })
+	transport.Shorten()
+	transport.HearOut()
+}
+
+// maxExplained is how many candidates the debug header holds.
+const maxExplained = 16
+
+// observe prepares what is told of requests.
+func (h *Handler) observe() {
+	h.shown = observe.Observer{
+		Pool: h.service.Pool().Name(), Policy: h.service.PolicyName(), Secure: h.stock.Transport.TLSEnabled(), Name: h.service.Manager().Name,
+		Dialed: func(ctx context.Context) string {
+			to, _ := reverseproxy.GetDialInfo(ctx)
+			return to.Address
+		},
+		Kind: func(err error) course.Kind { return back{}.Kind(err).Kind },
+		Explain: func(m course.Members, tried []string, chosen string) any {
+			x := status.Explain(h.service, m.(*service.Set), tried)
+			x.Chosen = h.service.Manager().Name(chosen)
+			if n := len(x.Candidates); n > maxExplained {
+				x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained
+			}
+			return x // whose names are ASCII without control characters, as the rest is
+		},
+	}
+	if ranges := h.DebugHeader.Prefixes(); len(ranges) > 0 {
+		h.shown.DebugHeader, h.shown.DebugRanges = h.DebugHeader.Name, ranges
+	}
+}
+
+func init() {
+	app.DescribeBy(new(Handler).CaddyModule().ID.Name(), describePool)
+}
+
+// describePool reads from a load balancer's config which pool it will use.
+func describePool(text []byte) (key app.PoolKey, err error) {
+	h := new(Handler)
+	if err := json.Unmarshal(text, h); err != nil {
+		return key, err
+	}
+	if err := h.Check(); err != nil {
+		return key, err
+	}
+	words, err := stock.Read(&h.Handler)
+	if err != nil {
+		return key, err
+	}
+	return h.poolKey(&words)
+}
+
+// PoolSettings describes all that handlers which share a pool must agree on. h has not been provisioned.
+func (h *Handler) PoolSettings() (string, error) {
+	words, err := stock.Read(&h.Handler)
+	if err != nil {
+		return "", err
+	}
+	return h.describe(&words)
+}
+
+// poolKey is what h says about its pool.
+func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
+	key = app.PoolKey{Name: h.Name, Derived: h.derivedName(words)}
+	key.Settings, err = h.describe(words)
+	return key, err
+}
+
+// describe describes all that handlers which share a pool must agree on.
+func (h *Handler) describe(words *stock.Words) (string, error) {
+	described, err := json.Marshal(struct {
+		Words    json.RawMessage
+		Backends []*config.Backend
+		Settings config.Settings
+	}{words.Described, h.Backends, h.Settings})
+	if err != nil {
+		return "", fmt.Errorf("describing pool: %w", err)
+	}
+	return string(described), nil
+}
+
+// derivedName is the name of a pool that was given none. It is as stable as can be under edits, because the
+// state of the pool goes with it: that is why it does not name all backends.
+func (h *Handler) derivedName(words *stock.Words) string {
+	switch {
+	case len(words.Dynamic) > 0:
+		return service.SourceName(words.Dynamic)
+	case len(words.Upstreams) > 0:
+		return words.Upstreams[0].Dial
+	default:
+		return h.Backends[0].Address
+	}
+}
+
+// warn notes settings that work but hurt: in the log, and for the API.
+func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *config.HealthCheck, poolName string) (warnings []string) {
+	warn := func(text string, fields ...zap.Field) {
+		h.logger.Warn(text, append(fields, zap.String("pool", poolName))...)
+		warnings = append(warnings, text)
+	}
+	backends := r.Backends()
+	weight, unequal := 0, false
+	for _, b := range backends {
+		unequal = unequal || (b.Weight > 0 && weight > 0 && b.Weight != weight)
+		weight = max(weight, b.Weight)
+	}
+	if len(backends) > 0 && weight == 0 {
+		warn("all weights are zero: no backend will be used")
+	}
+	if c := check; c != nil {
+		if c.Timeout >= c.Interval {
+			warn("health check timeout is not below its interval: a slow answer delays the next probe",
+				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
+		}
+		if len(backends) == 1 && h.words.Dynamic == nil {
+			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
+		}
+		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(backends, func(b pool.Backend) bool {
+			a, err := caddy.ParseNetworkAddress(b.Address)
+			return err == nil && stock.IsSocket(a.Network)
+		}) {
+			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
+		}
+		if h.words.Dynamic != nil && !service.CanPoll(h.words.Dynamic) {
+			warn("backends of this dynamic source depend on the request and are not checked actively")
+		}
+	}
+	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
+		!slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
+		warn("queue without max_requests: no backend is ever full, so that no request waits")
+	}
+	if h.Hold != nil && h.words.TryDuration > 0 {
+		warn("hold is ignored: lb_try_duration says how long requests wait")
+	}
+	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
+		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", poolName), zap.String("zone", zone))
+	}
+	for _, text := range policies.Warnings(policy) {
+		warn(text)
+	}
+	if unequal && !policies.UsesWeights(policy) {
+		warn("the selection policy does not look at weights")
+	}
+	return warnings
+}
+
+// BalancesLoad marks h for selection policies, of which some serve a load balancer in another way than a plain reverse_proxy.
+func (*Handler) BalancesLoad() {}
