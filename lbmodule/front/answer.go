@@ -103,9 +103,7 @@ func (x *Request) finish(res *http.Response, next caddyhttp.Handler, proceed fun
 // finished has the placeholders tell of this request again, after reverse_proxy has ended, unless another one has handled it since.
 func (x *Request) finished() {
 	x.copied = time.Now()
-	for _, name := range []string{"duration", "duration_ms", "retries"} {
-		x.repl.Delete(placeholderPrefix + name)
-	}
+	x.forgetTotals()
 	x.hidden = true
 	_, another := x.repl.Get(placeholderPrefix + "upstream.address")
 	if x.hidden = false; !another {

@@ -168,7 +168,9 @@ func (x *Request) Request() *http.Request { return x.request }
 func (x *Request) End(now time.Time) {
 	x.release()
 	x.tunnel.finish()
-	x.ended = now
+	if x.ended = now; x.repl != nil && x.res == nil {
+		x.forgetTotals()
+	}
 }
 
 // clientAddress is the client's address, which has no port as a rule.

@@ -84,3 +84,10 @@ func (x *Request) since(start, end time.Time) (d time.Duration, ok bool) {
 }
 
 func inMilliseconds(d time.Duration, ok bool) (any, bool) { return d.Seconds() * 1e3, ok }
+
+// forgetTotals deletes what a reverse_proxy sets when it has ended.
+func (x *Request) forgetTotals() {
+	for _, name := range []string{"duration", "duration_ms", "retries"} {
+		x.repl.Delete(placeholderPrefix + name)
+	}
+}
