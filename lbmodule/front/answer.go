@@ -102,13 +102,17 @@ func (x *Request) finish(res *http.Response, next caddyhttp.Handler, proceed fun
 
 // finished has the placeholders tell of this request again, after reverse_proxy has ended, unless another one has handled it since.
 func (x *Request) finished() {
-	x.copied = time.Now()
 	x.forgetTotals()
 	x.hidden = true
 	_, another := x.repl.Get(placeholderPrefix + "upstream.address")
-	if x.hidden = false; !another {
-		x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
+	_, copied := x.repl.Get(placeholderPrefix + "upstream.duration")
+	if x.hidden = false; another {
+		return
 	}
+	if copied {
+		x.copied = time.Now()
+	}
+	x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
 }
 
 // untyped keeps the server from guessing what type an answer is of whose backend did not say, see [Request.pass].
