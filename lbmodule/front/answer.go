@@ -370,7 +370,7 @@ func (x *Request) copyBody(body io.Reader, flushAfter time.Duration) error {
 			}
 		}
 		switch {
-		case err == io.EOF: //nolint:errorlint // as io.Copy has it
+		case err == io.EOF:
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading: %w", err)

@@ -207,7 +207,7 @@ func TestAbort(t *testing.T) {
 	} {
 		func() {
 			defer func() {
-				if p := recover(); p != http.ErrAbortHandler {
+				if p, _ := recover().(error); !errors.Is(p, http.ErrAbortHandler) {
 					t.Errorf("%s: panic %v, want %v", name, p, http.ErrAbortHandler)
 				}
 			}()

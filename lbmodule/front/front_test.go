@@ -312,7 +312,7 @@ func TestWebSocketConnect(t *testing.T) {
 			delete(r.Header, ":protocol")
 		}
 		sent := attempt(t, begin(t, f, httptest.NewRecorder(), r), 1, "a:1")
-		asks := sent.Method == http.MethodGet && sent.Body == http.NoBody && upgradeType(sent.Header) == "websocket" && len(sent.Header["Sec-WebSocket-Key"]) == 1
+		asks := sent.Method == http.MethodGet && sent.Body == http.NoBody && upgradeType(sent.Header) == "websocket" && len(sent.Header[webSocketNames["Sec-Websocket-Key"]]) == 1
 		if asks != (major > 1) {
 			t.Errorf("HTTP/%d: %s %v", major, sent.Method, sent.Header)
 		}
@@ -320,7 +320,7 @@ func TestWebSocketConnect(t *testing.T) {
 	r := newRequest(t, http.MethodGet, "http://example.com/", nil)
 	r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"WebSocket"}, "Sec-Websocket-Key": {"x"}}
 	sent := attempt(t, begin(t, f, httptest.NewRecorder(), r), 1, "a:1")
-	if sent.Header["Sec-WebSocket-Key"] == nil || sent.Header["Sec-Websocket-Key"] != nil || caddyhttp.GetVar(r.Context(), http1OnlyVar) != true {
+	if sent.Header[webSocketNames["Sec-Websocket-Key"]] == nil || sent.Header["Sec-Websocket-Key"] != nil || caddyhttp.GetVar(r.Context(), http1OnlyVar) != true {
 		t.Errorf("%v", sent.Header)
 	}
 }
