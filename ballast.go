@@ -11,5 +11,6 @@ import (
 	_ "github.com/ballastlb/ballast/caddyfile"
 	_ "github.com/ballastlb/ballast/command"
 	_ "github.com/ballastlb/ballast/lbmodule"
+	_ "github.com/ballastlb/ballast/lbmodule/admin"
 	_ "github.com/ballastlb/ballast/ratelimit"
 )

@@ -16,12 +16,12 @@ const module = "github.com/ballastlb/ballast"
 // arrows says which of our packages each of our packages may import. Packages that are not named here start
 // programs or test them: they may import everything, and nobody imports them.
 var arrows = map[string][]string{
-	"":              {"caddyfile", "command", "lbmodule", "ratelimit"},
+	"":              {"caddyfile", "command", "lbmodule", "lbmodule/admin", "ratelimit"},
 	"command":       {"command/api", "command/plain", "command/top"},
 	"command/api":   nil,
 	"command/plain": {"command/api"},
 	"command/top":   {"command/api", "command/plain"},
-	"caddyfile":     {"caddyapp", "lbmodule", "lbmodule/config", "lbmodule/policies", "ratelimit"},
+	"caddyfile":     {"caddyapp", "lbmodule", "lbmodule/admin", "lbmodule/config", "lbmodule/policies", "ratelimit"},
 	"lbmodule": {
 		"breaker",
 		"caddyapp",
@@ -30,16 +30,26 @@ var arrows = map[string][]string{
 		"lbmodule/balance",
 		"lbmodule/config",
 		"lbmodule/course",
-		"lbmodule/dashboard",
 		"lbmodule/engine",
 		"lbmodule/front",
+		"lbmodule/manage",
+		"lbmodule/policies",
+		"lbmodule/pool",
+		"lbmodule/service",
+		"lbmodule/status",
+		"lbmodule/stock",
+	},
+	"lbmodule/admin": {
+		"caddyapp",
+		"lbmodule/app",
+		"lbmodule/config",
+		"lbmodule/dashboard",
 		"lbmodule/manage",
 		"lbmodule/overlay",
 		"lbmodule/policies",
 		"lbmodule/pool",
 		"lbmodule/service",
 		"lbmodule/status",
-		"lbmodule/stock",
 	},
 	"lbmodule/app": {
 		"breaker",

@@ -4,7 +4,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/admin"
 )
 
 func init() {
@@ -23,7 +23,7 @@ func parseDashboard(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 	if d.NextArg() {
 		return nil, d.Errf("load_balancer_dashboard: unexpected argument %s; it shows all pools", d.Val())
 	}
-	page := new(lbmodule.Dashboard)
+	page := new(admin.Dashboard)
 	for d.NextBlock(0) {
 		switch d.Val() {
 		case "actions":

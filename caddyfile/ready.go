@@ -6,7 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/ballastlb/ballast/lbmodule"
+	"github.com/ballastlb/ballast/lbmodule/admin"
 )
 
 func init() {
@@ -20,7 +20,7 @@ func init() {
 func parseReady(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	d := helper.Dispenser
 	d.Next() // the directive's name
-	r := &lbmodule.Ready{Pools: d.RemainingArgs()}
+	r := &admin.Ready{Pools: d.RemainingArgs()}
 	if d.NextBlock(0) {
 		return nil, unrecognized(d, "load_balancer_ready", "load_balancer_ready")
 	}
@@ -28,7 +28,7 @@ func parseReady(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 		return nil, d.WrapErr(err)
 	}
 	for _, name := range r.Pools {
-		lbmodule.NoteAsked(name, fmt.Sprintf("%s:%d", d.File(), d.Line()))
+		admin.NoteAsked(name, fmt.Sprintf("%s:%d", d.File(), d.Line()))
 	}
 	return r, nil
 }

@@ -51,7 +51,7 @@ func asks(t *testing.T, method, path, body string, header ...string) reply {
 		r.Header.Add(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	err := adminAPI{}.serve(w, r)
+	err := serveAPI(t, w, r)
 	if err == nil {
 		return reply{w.Code, w.Header(), w.Body.String()}
 	}
@@ -60,6 +60,16 @@ func asks(t *testing.T, method, path, body string, header ...string) reply {
 		t.Fatalf("%s %s: %v is no API error", method, path, err)
 	}
 	return reply{answer.HTTPStatus, w.Header(), answer.Err.Error()}
+}
+
+// serveAPI asks the API.
+func serveAPI(t *testing.T, w http.ResponseWriter, r *http.Request) error {
+	t.Helper()
+	module, err := caddy.GetModule("admin.api.load_balancer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return module.New().(caddy.AdminRouter).Routes()[0].Handler.ServeHTTP(w, r)
 }
 
 // wants fails the test unless the answer has that status and these parts.

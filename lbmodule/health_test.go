@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/healthcheck"
@@ -174,11 +175,12 @@ caddy_load_balancer_panic{pool="web"} 0
 }
 
 func TestAdminAPI(t *testing.T) {
+	const poolsPath = "/load_balancer/pools"
 	get := func(path string) (int, string) {
 		t.Helper()
 		w := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
-		if err := (adminAPI{}).serve(w, r); err != nil {
+		if err := serveAPI(t, w, r); err != nil {
 			var failed caddy.APIError
 			if !errors.As(err, &failed) {
 				t.Fatalf("%s: %v", path, err)
@@ -232,7 +234,7 @@ func TestAdminAPI(t *testing.T) {
 	if status, _ := get(poolsPath + "/nobody"); status != http.StatusNotFound {
 		t.Errorf("no such pool: %d", status)
 	}
-	if err := (adminAPI{}).serve(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodDelete, poolsPath, nil)); err == nil {
+	if err := serveAPI(t, httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodDelete, poolsPath, nil)); err == nil {
 		t.Error("DELETE is accepted")
 	}
 }
@@ -268,13 +270,13 @@ func TestReadyWithoutPools(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	if err := loaded.(*Ready).ServeHTTP(w, newRequest(t), nil); err != nil || w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"ready":true}` {
+	if err := loaded.(caddyhttp.MiddlewareHandler).ServeHTTP(w, newRequest(t), nil); err != nil || w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != `{"ready":true}` {
 		t.Errorf("%d %s, %v", w.Code, w.Body, err)
 	}
 	r := newRequest(t)
 	r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.shutting_down", true)
 	w = httptest.NewRecorder()
-	if err := loaded.(*Ready).ServeHTTP(w, r, nil); err != nil || w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "stopping") {
+	if err := loaded.(caddyhttp.MiddlewareHandler).ServeHTTP(w, r, nil); err != nil || w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "stopping") {
 		t.Errorf("while stopping: %d %s, %v", w.Code, w.Body, err)
 	}
 	_, err = c.ctx.LoadModuleByID("http.handlers.load_balancer_ready", json.RawMessage(`{"pools": ["a b"]}`))

@@ -1,4 +1,4 @@
-package lbmodule
+package admin
 
 import (
 	"context"
@@ -17,23 +17,30 @@ import (
 )
 
 // startDashboard is a config with one pool that serves, and its dashboard.
-func startDashboard(t *testing.T, pool, settings string) (*harness, *Dashboard) {
+func startDashboard(t *testing.T, pool, settings string) (caddy.Context, *app.App, *Dashboard) {
 	t.Helper()
-	c := newConfig(t)
-	c.mustLoad(`{"name": "` + pool + `", "upstreams": [{"dial": "10.0.0.1:80"}, {"dial": "10.0.0.2:80"}]}`)
-	loaded, err := c.ctx.LoadModuleByID("http.handlers.load_balancer_dashboard", json.RawMessage(settings))
+	ctx := newContext(t, nil)
+	balancer := `{"name": "` + pool + `", "upstreams": [{"dial": "10.0.0.1:80"}, {"dial": "10.0.0.2:80"}]}`
+	if _, err := ctx.LoadModuleByID("http.handlers.load_balancer", json.RawMessage(balancer)); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := ctx.LoadModuleByID("http.handlers.load_balancer_dashboard", json.RawMessage(settings))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.app().Start(); err != nil {
+	of, err := app.Load(ctx)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return c, loaded.(*Dashboard)
+	if err := of.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return ctx, of, loaded.(*Dashboard)
 }
 
 func TestDashboardSource(t *testing.T) {
-	c, _ := startDashboard(t, "dashboard-source", `{}`)
-	source := liveState{c.app()}
+	_, of, _ := startDashboard(t, "dashboard-source", `{}`)
+	source := liveState{of}
 	user := func(pool, backend, change string) error {
 		return source.Change(context.WithValue(t.Context(), caddyhttp.VarsCtxKey, map[string]any{}), pool, backend, []byte(change), "ann")
 	}
@@ -101,7 +108,7 @@ func TestDashboardUser(t *testing.T) {
 	}{
 		{`{"actions": true}`, "ann", 204}, {`{"actions": true}`, "", 403}, {`{"actions": true}`, nil, 403}, {`{}`, "ann", 403},
 	} {
-		_, page := startDashboard(t, "dashboard-user", tt.settings)
+		_, _, page := startDashboard(t, "dashboard-user", tt.settings)
 		body := strings.NewReader(`{"pool":"dashboard-user","backend":"10.0.0.1:80","change":{"weight":2}}`)
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/lb/change", body)
 		r.Header.Set("Content-Type", "application/json")
@@ -118,8 +125,8 @@ func TestDashboardUser(t *testing.T) {
 
 // TestDashboardsShare sees that the pages of a config share their snapshots.
 func TestDashboardsShare(t *testing.T) {
-	c, one := startDashboard(t, "dashboards-share", `{}`)
-	other, err := c.ctx.LoadModuleByID("http.handlers.load_balancer_dashboard", json.RawMessage(`{"actions": true}`))
+	ctx, _, one := startDashboard(t, "dashboards-share", `{}`)
+	other, err := ctx.LoadModuleByID("http.handlers.load_balancer_dashboard", json.RawMessage(`{"actions": true}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package lbmodule
+package admin
 
 import (
 	"encoding/json"
@@ -216,4 +216,17 @@ func (c *apiCall) resetBackend() error {
 	}
 	c.audit("backend_reset", b.Address, &b, new(manage.Change))
 	return c.answer(http.StatusOK, b.Address, nil)
+}
+
+// audit tells who has changed what. before is the backend as it was, nil if there was none.
+func (c *apiCall) audit(event, address string, before *overlay.Running, change *manage.Change) {
+	c.app.TellChange(event, c.s.Manager(), address, before, change, c.r.RemoteAddr, identity(c.r))
+}
+
+// identity is who a client certificate says that the client is; "" without one.
+func identity(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return ""
+	}
+	return r.TLS.PeerCertificates[0].Subject.String()
 }

@@ -1,4 +1,4 @@
-package lbmodule
+package admin
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package lbmodule
+package admin
 
 import (
 	"cmp"
@@ -70,7 +70,7 @@ func documentedRoutes(t *testing.T, document map[string]any) []route {
 
 func readOpenAPI(t *testing.T) map[string]any {
 	t.Helper()
-	text, err := os.ReadFile("openapi.yaml")
+	text, err := os.ReadFile("../openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
