@@ -129,9 +129,8 @@ func CheckUnique(backends []*Backend) error {
 
 const maxNameLength = 128
 
-// ValidateName checks that s can be the name of a pool, a backend or a zone. Names go into metrics, paths, logs
-// and pages; what could mean something there is refused here once. Every address without placeholders
-// is a legal name.
+// ValidateName checks that s can be the name of a pool, a backend or a zone. Names go into metrics, paths, logs and pages: characters that
+// have a meaning there are refused here, once. Every address without placeholders is a legal name.
 func ValidateName(s string) error {
 	if s == "" || len(s) > maxNameLength {
 		return fmt.Errorf("must have 1 to %d bytes", maxNameLength)

@@ -21,7 +21,7 @@ func (s *Settings) Check() error {
 	return s.HealthCheck.checkWhole()
 }
 
-// CheckGiven is Check while more settings may follow: it says nothing of what may yet come right.
+// CheckGiven is Check while more settings may follow: it does not complain about what they may still put right.
 func (s *Settings) CheckGiven() error {
 	if err := Ranges.Check("", s); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (h *Hedge) check() error {
 	)
 }
 
-// reservedHeaders are response fields without which, or with another value, an answer is another one.
+// reservedHeaders are response fields that must not be lost or changed: the answer would mean something else.
 var reservedHeaders = []string{
 	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Location", "Set-Cookie", "Trailer", "Transfer-Encoding", "Upgrade",
 }

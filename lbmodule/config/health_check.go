@@ -22,7 +22,7 @@ import (
 // the transport that requests take. A backend that is down is probed less and less often, down to a sixth.
 // Backends whose address depends on the request are not checked.
 type HealthCheck struct {
-	// Whether there is no check.
+	// Switches the check off.
 	Disabled bool `json:"disabled,omitempty"`
 
 	// What a probe is: `http` (a request), `tcp` (a connection), `tls` (a handshake) or `grpc` (a call of
@@ -67,13 +67,13 @@ type HealthCheck struct {
 	// The transport of the probes, where it is not that of requests. Default: that of requests.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
-	// From one probe to the next. Default: 5s.
+	// The time from one probe to the next. Default: 5s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
-	// The same while a change is pending, at most interval. Default: 1s.
+	// The time from one probe to the next while a change is pending; at most interval. Default: 1s.
 	FastInterval caddy.Duration `json:"fast_interval,omitempty"`
 
-	// Of one probe, from its start to its verdict. Default: 2s, at most 80 % of interval.
+	// How long one probe may take, from its start to its verdict. Default: 2s, at most 80 % of interval.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// How many probes in a row must pass until a backend that is down is up. Default: 2.
@@ -87,7 +87,7 @@ type HealthCheck struct {
 	Initial string `json:"initial,omitempty"`
 }
 
-// defaultInterval lies between probes where nothing is said.
+// defaultInterval is the time between probes where the config says nothing.
 const defaultInterval = 5 * time.Second
 
 // WithDefaults returns the check with everything filled in that it leaves open; nil if there is none.
@@ -131,8 +131,8 @@ func (c *HealthCheck) Thresholds() healthcheck.Thresholds {
 	return healthcheck.Thresholds{Rise: c.Rise, Fall: c.Fall}
 }
 
-// Key tells checks apart that are made in different ways or at different times, of that address and over a transport of
-// that config. What is made of the results does not count.
+// Key identifies the check of that address over a transport of that config: checks that probe in the same way at the same times have the same
+// key. The thresholds do not count.
 func (c *HealthCheck) Key(address string, transport json.RawMessage) string {
 	same := *c
 	same.Rise, same.Fall, same.Initial = 0, 0, ""
@@ -219,7 +219,7 @@ func (c *HealthCheck) checkKind() error {
 	return nil
 }
 
-// checkRequest checks what makes the request of an HTTP check.
+// checkRequest checks the settings that an HTTP check makes its request of.
 func (c *HealthCheck) checkRequest() error {
 	if u, err := url.Parse(c.URI); err != nil || u.Host != "" {
 		return fmt.Errorf("health_check: uri %s: must be a path, with a query or without", c.URI)

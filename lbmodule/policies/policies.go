@@ -63,9 +63,9 @@ type Sessions interface {
 	Stale(r *http.Request) bool
 }
 
-// What follows a policy of ours may do, too.
+// A policy of ours may have these methods, too.
 type (
-	// fallbackPolicy has another policy for requests that it has nothing to go by for.
+	// fallbackPolicy has another policy for requests without a key or a session.
 	fallbackPolicy interface{ Fallback() reverseproxy.Selector }
 
 	// positionWeights lists weights for backends by their position: weights that are not given with them.
@@ -82,7 +82,7 @@ type (
 	warner interface{ Warnings() []string }
 )
 
-// loadBalancer is the handler that policies of ours work best in. What it does is of no interest to them.
+// loadBalancer marks a handler that has our policies served by package balance.
 type loadBalancer interface{ BalancesLoad() }
 
 // UsesWeights tells whether weights other than zero make a difference to the policy.
@@ -104,7 +104,7 @@ func WeightsByPosition(policy reverseproxy.Selector) (name string, weights []int
 	return "", nil
 }
 
-// WeightAt is the weight of the backend at that position: of a list that there is not each has 1, and of one that is too short it is 0.
+// WeightAt is the weight of the backend at that position: 1 where there is no list, and 0 where the list is too short.
 func WeightAt(weights []int, position int) int {
 	switch {
 	case len(weights) == 0:
@@ -166,7 +166,7 @@ func servedBy(name string) string {
 }
 
 // IsServedByUs tells whether a policy of ours serves the policy of that name in a load balancer, as far as its name tells: for some of
-// Caddy's it depends on their fallback. It is true of names that there are not.
+// Caddy's it depends on their fallback. It is true for a name that no module has.
 func IsServedByUs(name string) bool {
 	if isWord(name) {
 		return true
@@ -215,7 +215,7 @@ func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector
 	}
 	delete(settings, "policy")
 	if name == "random_choose" {
-		takeStockChoices(settings)
+		adaptChoices(settings)
 	}
 	if inLoadBalancer(ctx) {
 		if policy, err := loadWord(ctx, name, settings); policy != nil || err != nil {
@@ -229,9 +229,9 @@ func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector
 	return policy, nil
 }
 
-// takeStockChoices makes of Caddy's random_choose what serves it takes: there 0 is as if it were left out, and more draws than
-// there are backends are as many as there are.
-func takeStockChoices(settings map[string]json.RawMessage) {
+// adaptChoices turns the settings of Caddy's random_choose into those of the policy that serves it: in Caddy's, 0 means the default, and
+// draws beyond the number of backends are ignored.
+func adaptChoices(settings map[string]json.RawMessage) {
 	var n int
 	switch err := json.Unmarshal(settings["choose"], &n); {
 	case err != nil: // it is not there, or what serves it says what is wrong
@@ -255,8 +255,8 @@ func loadModule(ctx caddy.Context, name string, settings map[string]json.RawMess
 	return policy, nil
 }
 
-// loadFallback loads the policy for requests that another one has nothing to go by for; none is the name of the one where nothing is
-// said about that.
+// loadFallback loads the policy for requests without a key or a session; none is the name of the policy to use where the config gives
+// none.
 func loadFallback(ctx caddy.Context, raw json.RawMessage, none string) (reverseproxy.Selector, error) {
 	if raw == nil {
 		raw = caddyconfig.JSON(map[string]string{"policy": none}, nil)

@@ -78,7 +78,7 @@ func (w *word) Fallback() reverseproxy.Selector { return w.otherwise }
 // BalancePolicy implements [Balancer].
 func (w *word) BalancePolicy() balance.Policy { return withFallback(balance.Hash{}, w.otherwise) }
 
-// wordValue returns what finds the part of a request that the policy goes by.
+// wordValue returns the function that finds the part of a request that the policy goes by.
 func wordValue(stock reverseproxy.Selector) func(r *http.Request) string {
 	switch s := stock.(type) {
 	case *reverseproxy.IPHashSelection:
