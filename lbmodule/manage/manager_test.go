@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -227,7 +228,7 @@ func TestWritingTurns(t *testing.T) {
 			t.Errorf("told of %v, want %v", s.Err, refused)
 		}
 	}
-	if fmt.Sprint(turns) != fmt.Sprint([]Turn{Began, Ended}) {
+	if !slices.Equal(turns, []Turn{Began, Ended}) {
 		t.Errorf("told of %v, want began and ended", turns)
 	}
 }
