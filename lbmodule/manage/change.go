@@ -67,7 +67,7 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 			return nil, fmt.Errorf("%s: there is no such setting here", shorten(word))
 		}
 	}
-	if err := c.lasts(hasFor, hasUntil, lasts, now); err != nil {
+	if err := c.readUntil(hasFor, hasUntil, lasts, now); err != nil {
 		return nil, err
 	}
 	for _, remark := range []struct{ word, text string }{{"owner", c.Mark.Owner}, {"reason", c.Mark.Reason}} {
@@ -75,7 +75,7 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 			return nil, fmt.Errorf("%s %q: must be at most %d bytes without control characters", remark.word, shorten(remark.text), maxRemark)
 		}
 	}
-	if err := c.take(fields, v == Add); err != nil {
+	if err := c.readSettings(fields, v == Add); err != nil {
 		return nil, err
 	}
 	if v == Edit && len(c.Edits)+len(c.TakeBack) == 0 {
@@ -117,8 +117,8 @@ func (c *Change) checkAdded() error {
 // shorten makes of a text that may be long what fits into an error.
 func shorten(text string) string { return text[:min(len(text), 32)] }
 
-// lasts reads until when the change is.
-func (c *Change) lasts(isFor, isUntil bool, text string, now time.Time) error {
+// readUntil reads until when the change is.
+func (c *Change) readUntil(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
 		lasting := config.Ranges.Of("changes.for")
@@ -143,8 +143,8 @@ func (c *Change) lasts(isFor, isUntil bool, text string, now time.Time) error {
 	return nil
 }
 
-// take reads the settings.
-func (c *Change) take(fields map[string]json.RawMessage, adding bool) error {
+// readSettings reads the settings.
+func (c *Change) readSettings(fields map[string]json.RawMessage, adding bool) error {
 	for _, f := range overlay.Fields {
 		raw, given := fields[string(f)]
 		switch {

@@ -13,7 +13,7 @@ func (m *Manager) Serve(owner Owner) {
 	m.mu.Lock()
 	m.owners = append(m.owners, owner)
 	m.keeper.use(owner.Storage())
-	events := m.put(m.reconsidered(owner), m.edits.Load().gone)
+	events := m.put(m.reconsider(owner), m.edits.Load().gone)
 	events = append(events, m.finishRemovals(time.Now())...)
 	m.settle()
 	m.mu.Unlock()
@@ -65,11 +65,11 @@ func (m *Manager) Renamed() {
 // addresses are used again.
 const forgetRemoved = 24 * time.Hour
 
-// reconsidered returns the edits without the removals that the config owner, which is the latest, puts an end to: the config before
+// reconsider returns the edits without the removals that the config owner, which is the latest, puts an end to: the config before
 // it had dropped the backend, and this one has it again. The caller holds m.mu.
 //
 // Dropping the backend is not enough. An older config that has it may go on, here or on another node, when this one is given up.
-func (m *Manager) reconsidered(owner Owner) *overlay.Overlay {
+func (m *Manager) reconsider(owner Owner) *overlay.Overlay {
 	o := m.edits.Load().Overlay
 	g := m.latest()
 	if g == nil || g.Owner() != owner {
@@ -161,7 +161,7 @@ func (m *Manager) tick() {
 	e := m.edits.Load()
 	next, expired := e.Expire(now)
 	events := m.put(next, e.gone)
-	closing := m.drainsEnded(g, now)
+	closing := m.endedDrains(g, now)
 	if len(closing) > 0 {
 		events = append(events, m.install(m.edits.Load())...)
 	}
@@ -178,8 +178,8 @@ func (m *Manager) tick() {
 	}
 }
 
-// drainsEnded returns the addresses of the backends whose time to drain has ended, each once. The caller holds m.mu.
-func (m *Manager) drainsEnded(g Group, now time.Time) (ended []string) {
+// endedDrains returns the addresses of the backends whose time to drain has ended, each once. The caller holds m.mu.
+func (m *Manager) endedDrains(g Group, now time.Time) (ended []string) {
 	closed := make(map[string]time.Time)
 	for _, b := range m.Running(g, now) {
 		if b.State != overlay.Drain || DrainEnds(&b, g.DrainTimeout()).After(now) {

@@ -127,7 +127,7 @@ var pools pool.Registry
 // newManager returns the manager of the pool of that name, which it acquires.
 func newManager(name string) *Manager {
 	m := &Manager{pool: pools.Acquire(name)}
-	m.keeper = newKeeper(name, m.synced)
+	m.keeper = newKeeper(name, m.endRound)
 	m.edits.Store(&Edits{Overlay: new(overlay.Overlay)})
 	m.names.Store(new(map[string]string))
 	return m

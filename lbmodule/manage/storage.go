@@ -49,7 +49,7 @@ type keeper struct {
 	pool  string
 	key   string
 	hurry chan struct{} // tells who writes not to rest
-	ended func(*round)  // is called when a round has ended, with no lock held
+	onEnd func(*round)  // is called when a round has ended, with no lock held
 
 	// mu guards what follows. It is held for moments and nobody is called meanwhile, so that it may be taken with Manager.mu held.
 	mu      sync.Mutex
@@ -84,10 +84,10 @@ func stateKey(pool string) string {
 }
 
 // newKeeper returns the keeper of the edits of the pool of that name, of which there are none yet.
-func newKeeper(pool string, ended func(*round)) *keeper {
+func newKeeper(pool string, onEnd func(*round)) *keeper {
 	none := new(overlay.Overlay)
 	return &keeper{
-		pool: pool, key: stateKey(pool), hurry: make(chan struct{}, 1), ended: ended,
+		pool: pool, key: stateKey(pool), hurry: make(chan struct{}, 1), onEnd: onEnd,
 		mine: none, base: none, turned: make(chan struct{}),
 	}
 }
@@ -187,7 +187,7 @@ func (k *keeper) writeAll() {
 		}
 		start := time.Now()
 		r.err = r.do()
-		k.ended(r)
+		k.onEnd(r)
 		if r.err == nil || !r.own {
 			retry = writeRetry
 			time.Sleep(writeGap - time.Since(start))
@@ -319,8 +319,8 @@ func Follow(ctx context.Context, managers []*Manager) {
 	}
 }
 
-// synced takes over what a round has brought.
-func (m *Manager) synced(r *round) {
+// endRound takes over what a round has brought.
+func (m *Manager) endRound(r *round) {
 	m.mu.Lock()
 	next, s := m.keeper.end(r)
 	events := m.adopt(next)

@@ -145,11 +145,11 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*Set, error) {
 		d.reset(d.source, r)
 	}
 	upstreams, err := d.source.GetUpstreams(r)
-	d.note(err)
+	d.noteFailing(err)
 	if err != nil {
 		return nil, fmt.Errorf("getting dynamic upstreams: %w", err)
 	}
-	return d.sets.of(upstreams), nil
+	return d.sets.setOf(upstreams), nil
 }
 
 // closed is closed.
@@ -243,7 +243,7 @@ func (d *dynamicSource) ask(ctx context.Context, anew bool) (err error) {
 	answered := len(d.polled) == 0
 	for _, s := range d.polled {
 		list, asked := d.askOne(ctx, s, anew)
-		if d.take(s, list, asked, time.Now()) {
+		if d.noteAnswer(s, list, asked, time.Now()) {
 			answered = true
 		} else {
 			err = asked
@@ -270,11 +270,11 @@ func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) 
 	return s.ask(r)
 }
 
-// take notes what came of asking a source, and tells whether it has ever answered.
-func (d *dynamicSource) take(s *polledSource, list []*reverseproxy.Upstream, err error, now time.Time) bool {
+// noteAnswer notes what came of asking a source, and tells whether it has ever answered.
+func (d *dynamicSource) noteAnswer(s *polledSource, list []*reverseproxy.Upstream, err error, now time.Time) bool {
 	before, had := s.state, len(s.list) > 0 // which only the one who asks changes
 	d.publishing.Lock()
-	s.answers.take(list, err, d.service.negativeTTL(), now)
+	s.answers.note(list, err, d.service.negativeTTL(), now)
 	d.publishing.Unlock()
 	d.noteState(s, before, had, err)
 	return s.known
@@ -295,8 +295,8 @@ func (d *dynamicSource) publish() {
 	}
 }
 
-// edited has the current answer be looked at with what has been edited since, and returns what there is to report.
-func (d *dynamicSource) edited() []pool.Event {
+// apply puts the edits as they are now in force in the current answer, and returns what there is to report.
+func (d *dynamicSource) apply() []pool.Event {
 	d.publishing.Lock()
 	defer d.publishing.Unlock()
 	if !d.answered {
@@ -353,8 +353,8 @@ func (d *dynamicSource) reset(source reverseproxy.UpstreamSource, r *http.Reques
 	}
 }
 
-// note logs when a source that is not polled begins to fail, and when it answers again.
-func (d *dynamicSource) note(err error) {
+// noteFailing logs when a source that is not polled begins to fail, and when it answers again.
+func (d *dynamicSource) noteFailing(err error) {
 	if failing := err != nil; d.failing.Swap(failing) != failing {
 		if failing {
 			d.service.logger.Error("failed getting dynamic upstreams", zap.String("pool", d.service.pool.Name()), zap.Error(err))

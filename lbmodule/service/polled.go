@@ -143,20 +143,20 @@ const (
 	gone                // there are none
 )
 
-// take notes what a look-up came to. ttl is for how long negative answers leave the list as it is.
-func (a *answers) take(list []*reverseproxy.Upstream, err error, ttl time.Duration, now time.Time) {
+// note notes what a look-up came to. ttl is for how long negative answers leave the list as it is.
+func (a *answers) note(list []*reverseproxy.Upstream, err error, ttl time.Duration, now time.Time) {
 	switch {
 	case err == nil && len(list) > 0:
 		*a = answers{state: named, known: true, list: list}
 	case err == nil || isNegative(err):
 		a.known = true
-		if lasts := a.absence.confirmed(now); len(a.list) > 0 && lasts < ttl {
+		if lasts := a.absence.confirm(now); len(a.list) > 0 && lasts < ttl {
 			a.state = absent
 			return
 		}
 		a.state, a.list = gone, nil
 	default:
-		a.absence.interrupted()
+		a.absence.interrupt()
 		a.state = failing
 	}
 }
@@ -168,8 +168,8 @@ type absence struct {
 	last  time.Time // of the last look-up, if its answer was negative; zero if it was not
 }
 
-// confirmed is told of a negative answer, and returns for how long there have been no others.
-func (a *absence) confirmed(now time.Time) time.Duration {
+// confirm is told of a negative answer, and returns for how long there have been no others.
+func (a *absence) confirm(now time.Time) time.Duration {
 	if !a.last.IsZero() {
 		a.lasts += now.Sub(a.last)
 	}
@@ -177,8 +177,8 @@ func (a *absence) confirmed(now time.Time) time.Duration {
 	return a.lasts
 }
 
-// interrupted is told of a look-up that failed.
-func (a *absence) interrupted() { a.last = time.Time{} }
+// interrupt is told of a look-up that failed.
+func (a *absence) interrupt() { a.last = time.Time{} }
 
 // noteState logs when a source begins to fail, names nobody, or names somebody again. had tells whether it had backends before.
 func (d *dynamicSource) noteState(s *polledSource, before answerState, had bool, err error) {

@@ -64,8 +64,8 @@ func (s *Service) loadProbing(ctx caddy.Context, raw []byte) error {
 	return nil
 }
 
-// of returns the check of the backend with that address.
-func (p *probing) of(address string) (probe.Check, error) {
+// checkOf returns the check of the backend with that address.
+func (p *probing) checkOf(address string) (probe.Check, error) {
 	prober, err := p.prober(address)
 	return probe.Check{
 		Key:          p.check.Key(address, p.raw),
@@ -191,7 +191,7 @@ func (w *watching) begin() {
 			if b.Unchecked || b.State == pool.Maintenance {
 				continue
 			}
-			check, err := s.probing.of(b.Address)
+			check, err := s.probing.checkOf(b.Address)
 			if err != nil {
 				// Only addresses that a dynamic source named can be wrong here.
 				s.logger.Error("backend cannot be checked", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))

@@ -242,7 +242,7 @@ func (s *Service) Apply() (events []pool.Event) {
 	if len(s.roster.backends) > 0 {
 		before := s.static.Load()
 		var set *Set
-		set, events = s.newSet(s.assemble(s.roster), s.viewSettings(true))
+		set, events = s.newSet(s.roster, s.viewSettings(true))
 		s.static.Store(set)
 		s.watchingStatic.follow(set)
 		if before != nil {
@@ -250,7 +250,7 @@ func (s *Service) Apply() (events []pool.Event) {
 		}
 	}
 	if s.dynamic != nil {
-		events = append(events, s.dynamic.edited()...)
+		events = append(events, s.dynamic.apply()...)
 	}
 	return events
 }
@@ -264,17 +264,12 @@ func (s *Service) DrainTimeout() time.Duration { return time.Duration(s.settings
 // Owner implements [manage.Group].
 func (s *Service) Owner() manage.Owner { return s.owner }
 
-// assembly is a list of backends as they are in force: those of the config, or of a dynamic source, with what was edited.
-type assembly struct {
-	backends  []pool.Backend
-	upstreams reverseproxy.UpstreamPool
-	targets   []*stock.Target
-}
-
-// assemble returns the backends of a roster with what was edited.
-func (s *Service) assemble(r *Roster) assembly {
+// newSet makes the set of the backends of a roster as they are in force, with what was edited. It returns what there is to report when
+// no lock is held.
+func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []pool.Event) {
 	now := time.Now()
-	var a assembly
+	set = &Set{service: s, superseded: make(chan struct{})}
+	var backends []pool.Backend
 	for _, b := range s.manager.Edits().Running(r.config(), now) {
 		at, inRoster := r.byAddress[b.Address]
 		made := pool.Backend{Address: b.Address}
@@ -292,11 +287,12 @@ func (s *Service) assemble(r *Roster) assembly {
 		}
 		made.Weight, made.MaxRequests, made.Backup, made.Zone = b.Weight, limit, b.Backup, b.Zone
 		made.State = s.poolState(&b, now)
-		a.backends = append(a.backends, made)
-		a.upstreams = append(a.upstreams, upstream)
-		a.targets = append(a.targets, s.stock.NewTarget(upstream))
+		backends = append(backends, made)
+		set.upstreams = append(set.upstreams, upstream)
+		set.targets = append(set.targets, s.stock.NewTarget(upstream))
 	}
-	return a
+	set.view, events = s.pool.OpenQuietly(backends, settings)
+	return set, events
 }
 
 // poolState is what the pool makes of a backend's state.

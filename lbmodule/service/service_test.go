@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/certmagic"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
@@ -135,7 +136,7 @@ func TestNamedAfterTheEnd(t *testing.T) {
 	s := open(t, "service-late", Options{})
 	s.dynamic = &dynamicSource{service: s, sets: sets{service: s}}
 	s.Close()
-	set, _ := s.newSet(assembly{backends: []pool.Backend{{Address: "a:1", Weight: 1}}}, pool.Settings{})
+	set, _ := s.newSet(s.dynamic.sets.roster([]*reverseproxy.Upstream{{Dial: "a:1"}}), pool.Settings{})
 	s.dynamic.sets.mu.Lock()
 	s.dynamic.sets.remember(knownSet{set: set})
 	s.dynamic.sets.mu.Unlock()
@@ -149,8 +150,8 @@ func TestNamedAfterTheEnd(t *testing.T) {
 	}
 }
 
-// checkOf is the check with these settings, which is made over a transport with that config.
-func checkOf(t *testing.T, settings, transport string) *probing {
+// checkWith is the check with these settings, which is made over a transport with that config.
+func checkWith(t *testing.T, settings, transport string) *probing {
 	t.Helper()
 	var c config.HealthCheck
 	if err := json.Unmarshal([]byte(settings), &c); err != nil {
@@ -164,7 +165,7 @@ func TestCheckKeys(t *testing.T) {
 	const plain, secure = `{"protocol": "http"}`, `{"protocol": "http", "tls": {}}`
 	key := func(settings, transport, address string) string {
 		t.Helper()
-		check, err := checkOf(t, settings, transport).of(address)
+		check, err := checkWith(t, settings, transport).checkOf(address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +196,7 @@ func TestCheckTransport(t *testing.T) {
 		if err := s.loadProbing(ctx, nil); err != nil {
 			t.Fatal(err)
 		}
-		check, err := s.probing.of("a:1")
+		check, err := s.probing.checkOf("a:1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +227,7 @@ func TestProbeTargets(t *testing.T) {
 		{"unix//run/app.sock", elsewhere, "tcp check.internal:82", "http://check.internal:82", "check.internal", true},
 		{"a:80", `{"upstream": "unix//run/check.sock"}`, "unix /run/check.sock", "http://localhost", "localhost", true},
 	} {
-		p := checkOf(t, test.settings, `{}`)
+		p := checkWith(t, test.settings, `{}`)
 		target, err := p.target(test.address)
 		if err != nil {
 			t.Errorf("%s %s: %v", test.address, test.settings, err)

@@ -41,12 +41,6 @@ type eligibleUpstreams struct {
 	list reverseproxy.UpstreamPool
 }
 
-// newSet makes the set of these backends. It returns what there is to report when no lock is held.
-func (s *Service) newSet(a assembly, settings pool.Settings) (*Set, []pool.Event) {
-	view, events := s.pool.OpenQuietly(a.backends, settings)
-	return &Set{service: s, view: view, upstreams: a.upstreams, targets: a.targets, superseded: make(chan struct{})}, events
-}
-
 // supersede gives the set up, because another one is in its place.
 func (s *Set) supersede() {
 	close(s.superseded)

@@ -52,14 +52,14 @@ func (k *knownSet) stop() {
 
 var listSeed = maphash.MakeSeed()
 
-// of returns the set of these upstreams.
-func (m *sets) of(upstreams []*reverseproxy.Upstream) *Set {
+// setOf returns the set of these upstreams.
+func (m *sets) setOf(upstreams []*reverseproxy.Upstream) *Set {
 	set, events := m.find(upstreams)
 	m.service.pool.Report(events)
 	return set
 }
 
-// find is of for those who hold a lock: it returns what there is to report.
+// find is setOf for those who hold a lock: it returns what there is to report.
 func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	var hash maphash.Hash
 	hash.SetSeed(listSeed)
@@ -94,7 +94,7 @@ func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	var events []pool.Event
 	settings := s.viewSettings(s.dynamic.isPolled())
 	settings.Unnamed = !s.dynamic.isPolled()
-	k.set, events = s.newSet(s.assemble(k.roster), settings)
+	k.set, events = s.newSet(k.roster, settings)
 	m.remember(k)
 	return k.set, events
 }

@@ -118,10 +118,10 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	for i := range running {
 		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
-			b = overviewBackend(set.View(), snapshot, position, s.Checked())
+			b = newBackend(set.View(), snapshot, position, s.Checked())
 			b.Avoided = avoided.why(snapshot, position)
 		}
-		b.take(&running[i], dynamic, now)
+		b.addSettings(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)
 	}
 	slices.SortFunc(o.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
@@ -144,14 +144,14 @@ func (o *Pool) judge(snapshot *pool.Snapshot) {
 	}
 }
 
-// overviewBackend describes the backend at position i as it runs; checked tells that there are active checks.
-func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) Backend {
+// newBackend describes the backend at position i as it runs; checked tells that there are active checks.
+func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) Backend {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := Backend{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		Traffic: overviewTraffic(m),
+		Traffic: newTraffic(m),
 	}
 	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {
@@ -179,8 +179,8 @@ func overviewBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bo
 	return o
 }
 
-// take adds the settings, and what was edited of them.
-func (o *Backend) take(r *overlay.Running, dynamic bool, now time.Time) {
+// addSettings adds the settings, and what was edited of them.
+func (o *Backend) addSettings(r *overlay.Running, dynamic bool, now time.Time) {
 	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, config.Backup(r.Backup), r.Zone
 	o.State, o.Removing = string(r.State), r.Removed != nil
 	switch {
@@ -196,19 +196,19 @@ func (o *Backend) take(r *overlay.Running, dynamic bool, now time.Time) {
 		if r.Config != nil {
 			shown.Config = r.Config.Get(e.Field)
 		}
-		shown.lasts(e.Until, now)
+		shown.setUntil(e.Until, now)
 		if o.Edits = append(o.Edits, shown); e.Field == overlay.StateField && shown.Until != nil {
 			o.Until = shown.Until
 		}
 	}
 	if r.Added != nil {
 		o.Added = &Mark{Since: r.Added.Since, Owner: r.Added.Owner, Reason: r.Added.Reason}
-		o.Added.lasts(r.Added.Until, now)
+		o.Added.setUntil(r.Added.Until, now)
 	}
 }
 
-// lasts says until when it is, if it is for a time.
-func (m *Mark) lasts(until, now time.Time) {
+// setUntil says until when it is, if it is for a time.
+func (m *Mark) setUntil(until, now time.Time) {
 	if !until.IsZero() {
 		m.Until, m.TimeLeft = &until, until.Sub(now).Round(time.Second).String()
 	}
@@ -254,8 +254,8 @@ type Latency struct {
 	EWMA float64 `json:"ewma,omitempty"`
 }
 
-// overviewTraffic describes the requests of a member.
-func overviewTraffic(m *pool.Member) (o Traffic) {
+// newTraffic describes the requests of a member.
+func newTraffic(m *pool.Member) (o Traffic) {
 	if !m.Named() {
 		return o
 	}
