@@ -65,7 +65,6 @@ var arrows = map[string][]string{
 	"lbmodule/status": {
 		"breaker",
 		"healthcheck",
-		"lbmodule/balance",
 		"lbmodule/config",
 		"lbmodule/course",
 		"lbmodule/manage",

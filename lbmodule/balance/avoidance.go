@@ -2,7 +2,9 @@ package balance
 
 import (
 	"cmp"
+	"math"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -25,6 +27,24 @@ const (
 	Failing          // its answers are failures or refusals
 	Silent           // requests wait for far longer than its answers took, and it has answered none
 )
+
+// String tells people why a member is avoided, and when it is tried again; "" if it is not.
+func (a Avoidance) String() string {
+	again := "; tried again with the next request"
+	if a.Again > 0 {
+		again = "; tried again in " + inSeconds(a.Again)
+	}
+	switch a.Cause {
+	case Slow:
+		return "its answers take " + roughly(a.Takes) + ", the others' " + roughly(a.Others) + again
+	case Failing:
+		return "it fails" + again
+	case Silent:
+		return "it has answered nothing for " + roughly(a.Takes) + again
+	default:
+		return ""
+	}
+}
 
 // Avoiding is implemented by pickers that avoid members by what is known of their answers.
 type Avoiding interface {
@@ -83,3 +103,28 @@ func (p *peakEWMA) cost(at int, c *clock) float64 {
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// roughly writes a duration with two significant digits at most: in milliseconds below a second, and whole seconds from a hundred on.
+func roughly(d time.Duration) string {
+	if ms := twoDigits(d.Seconds() * 1000); ms < 1000 {
+		return plainNumber(ms) + " ms"
+	}
+	seconds := d.Seconds()
+	if seconds < 100 {
+		return plainNumber(twoDigits(seconds)) + " s"
+	}
+	return plainNumber(math.Round(seconds)) + " s"
+}
+
+// inSeconds writes a time to wait to the tenth of a second, which is the least.
+func inSeconds(d time.Duration) string {
+	return plainNumber(max(math.Round(d.Seconds()*10), 1)/10) + " s"
+}
+
+// twoDigits rounds x to two significant digits.
+func twoDigits(x float64) float64 {
+	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'e', 1, 64), 64)
+	return rounded
+}
+
+func plainNumber(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }

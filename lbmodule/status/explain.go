@@ -1,12 +1,9 @@
 package status
 
 import (
-	"math"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
@@ -58,7 +55,7 @@ func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []Liv
 func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 	x := Explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []Candidate{}}
 	snapshot := set.View().Snapshot()
-	avoided := avoidances(snapshot.Avoided(time.Now()))
+	avoided := whyAvoided(snapshot, time.Now())
 	for i := range set.View().Len() {
 		b, m := set.View().Backend(i), set.View().Member(i)
 		c := Candidate{Backend: s.Manager().Name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
@@ -75,7 +72,7 @@ func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 			c.Reason = "other zone"
 		default:
 			c.In = true
-			if why := avoided.why(snapshot, i); why != "" {
+			if why := avoided(i); why != "" {
 				c.Reason = "avoided: " + why
 			}
 		}
@@ -103,56 +100,14 @@ func whyOut(b pool.Backend, v pool.Vitals) string {
 	}
 }
 
-// avoidances tells of each backend of a view, by its position, why the policy avoids it, "" where it does not. It is asked once for all.
-type avoidances []balance.Avoidance
-
-func (a avoidances) why(s *pool.Snapshot, i int) string {
-	// Those that are not in turn get nothing anyway.
-	if a == nil || a[i].Cause == balance.NotAvoided || !s.InTurn(i) || s.Spared(i) {
-		return ""
-	}
-	return avoidance(a[i])
-}
-
-// avoidance tells why a backend is avoided, and when it is tried again.
-func avoidance(a balance.Avoidance) string {
-	again := "; tried again with the next request"
-	if a.Again > 0 {
-		again = "; tried again in " + inSeconds(a.Again)
-	}
-	switch a.Cause {
-	case balance.Slow:
-		return "its answers take " + roughly(a.Takes) + ", the others' " + roughly(a.Others) + again
-	case balance.Failing:
-		return "it fails" + again
-	case balance.Silent:
-		return "it has answered nothing for " + roughly(a.Takes) + again
-	default:
-		return ""
+// whyAvoided returns what tells of each backend of a snapshot, by its position, why the policy avoids it, "" where it does not.
+func whyAvoided(s *pool.Snapshot, now time.Time) func(i int) string {
+	avoided := s.Avoided(now)
+	return func(i int) string {
+		// Those that are not in turn get nothing anyway.
+		if avoided == nil || !s.InTurn(i) || s.Spared(i) {
+			return ""
+		}
+		return avoided[i].String()
 	}
 }
-
-// roughly writes a duration with two significant digits at most: in milliseconds below a second, and whole seconds from a hundred on.
-func roughly(d time.Duration) string {
-	if ms := twoDigits(d.Seconds() * 1000); ms < 1000 {
-		return plainNumber(ms) + " ms"
-	}
-	seconds := d.Seconds()
-	if seconds < 100 {
-		return plainNumber(twoDigits(seconds)) + " s"
-	}
-	return plainNumber(math.Round(seconds)) + " s"
-}
-
-// inSeconds writes a time to wait to the tenth of a second, which is the least.
-func inSeconds(d time.Duration) string {
-	return plainNumber(max(math.Round(d.Seconds()*10), 1)/10) + " s"
-}
-
-// twoDigits rounds x to two significant digits.
-func twoDigits(x float64) float64 {
-	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'e', 1, 64), 64)
-	return rounded
-}
-
-func plainNumber(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }

@@ -105,11 +105,11 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	set, dynamic := s.Shown()
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot
-	var avoided avoidances
+	var avoided func(i int) string
 	if set != nil {
 		snapshot = set.View().Snapshot()
 		o.judge(snapshot)
-		avoided = snapshot.Avoided(now)
+		avoided = whyAvoided(snapshot, now)
 		o.Fairness, o.Utilization = set.View().Fairness(), set.View().Utilization()
 		for i := range set.View().Len() {
 			at[set.View().Backend(i).Address] = i
@@ -119,7 +119,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
 		if position, is := at[running[i].Address]; is {
 			b = newBackend(set.View(), snapshot, position, s.Checked())
-			b.Avoided = avoided.why(snapshot, position)
+			b.Avoided = avoided(position)
 		}
 		b.addSettings(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)
