@@ -110,7 +110,7 @@ func headerSites() []site {
 		"header_up Trailer X-T",
 		"header_up X-Empty \"\"",
 		"header_up Authorization \"Basic {http.request.header.X-B}\"",
-		"header_down X-New value",
+		"header_down X-New value", // httputil: TestReverseProxyModifyResponse
 		"header_down X-Backend replaced",
 		"header_down +X-Backend added",
 		"header_down -X-Backend",
@@ -178,6 +178,7 @@ func forwardedSites() (sites []site) {
 	return sites
 }
 
+// rewriteSites ask backends for something else. httputil: TestSetURL, TestReverseProxyRewriteReplacesOut
 func rewriteSites() []site {
 	return settingsOf(
 		"method GET", "method HEAD", "method POST", "method {http.request.header.X-A}",
@@ -370,6 +371,7 @@ func backendSites() []site {
 		{name: "fastcgi-defaults", backend: overFCGI, settings: "transport fastcgi", exchanges: httpLevel()},
 		{name: "placeholder", route: "route {\n vars up BACKEND\n DIRECTIVE {http.vars.up} {\n header_up X-Up {http.reverse_proxy.upstream.hostport}\n }\n }", exchanges: some()}, // caddy: TestReverseProxyWithPlaceholderDialAddress
 		{name: "dynamic", route: "DIRECTIVE {\n dynamic a {\n name localhost\n port BACKENDPORT\n versions ipv4\n }\n header_up X-Up {http.reverse_proxy.upstream.hostport}\n }", exchanges: some()},
+		{name: "forward-proxy", route: "DIRECTIVE inner.example:80 {\n transport http {\n network_proxy url http://BACKEND\n }\n }", exchanges: some()}, // caddy: TestForwardProxyDialErrorRetried
 		{name: "scheme", route: "DIRECTIVE http://BACKEND", exchanges: some()},
 		{name: "policy-first", settings: "lb_policy first", route: "DIRECTIVE BACKEND OTHER {\n lb_policy first\n }", exchanges: some()},
 		{name: "policy-cookie", settings: "lb_policy cookie", exchanges: informedIsDifferent(some())}, // caddy: TestCookieHashPolicy
@@ -403,6 +405,8 @@ func httpLevel() []exchange {
 		{name: "trailers", request: chunkedRequest("PUT", withTrailers("some text", "X-T: 1"), "Trailer: X-T"), answer: chunkedAnswer("200 OK", withTrailers("more text", "X-U: 2"), "Trailer: X-U")},
 		{name: "hop-by-hop", request: get("/", "Connection: X-Foo", "X-Foo: 1", "TE: trailers", "Keep-Alive: x")},
 		{name: "escaped path", request: get("/a%2Fb.php/%20c?d=e%20f")},
+		{name: "dots in the path", request: get("/dir/../script.php/info/../more")}, // caddy: TestBuildEnvDotSegmentsCannotSelectAnotherScript
+		{name: "escaped dots in the path", request: get("/%2e%2e/secret.php%2fx")},  // caddy: TestBuildEnvEscapedPathCannotSelectAnotherScript
 	}
 }
 
@@ -439,6 +443,7 @@ func aroundSites() []site {
 			exchange{name: "packed already", request: get("/", "Accept-Encoding: gzip"), answer: answer("200 OK", inGzip(filled(5000)), "Content-Encoding: gzip")},
 		)},
 		{name: "header-after", route: "header >X-Up {http.reverse_proxy.upstream.hostport}/{http.reverse_proxy.status_code}\n header >-X-Backend\n PROXY"},
+		// caddy: TestInformationalResponseKeepsHandlerHeaders
 		{name: "header-before", route: "header X-Backend zero\n header Server outer\n header Via other\n PROXY"},
 		{name: "uri-and-path", route: "route {\n uri strip_prefix /usual\n uri replace /path /way\n PROXY\n }"},
 		{name: "request-header", route: "route {\n request_header X-A changed\n request_header -Cookie\n request_header Host other.example\n PROXY\n }"},

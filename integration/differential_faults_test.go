@@ -28,9 +28,11 @@ func faultSites() []site {
 		{name: "nobody-by-default", backend: nobody, exchanges: refused[:1], differs: []string{"backends that cannot be reached"}},
 		{name: "leaving", exchanges: leavers()},
 		{name: "leaving-over-transport", settings: overTransport, ordered: true, exchanges: leavers()},
+		// httputil: TestReverseProxyErrorHandler
 		{name: "errors-of-faults", ours: untried, tail: "handle_errors {\n respond \"{err.status_code} {err.status_text}|{http.reverse_proxy.status_code}|{http.reverse_proxy.upstream.fails}|{http.reverse_proxy.retries}\"\n }",
 			exchanges: unanswered()},
 	}
+	sites = append(sites, site{name: "fallback", ours: untried, backend: nobody, tail: "handle_errors {\n DIRECTIVE OTHER\n }", differs: []string{"order of fields"}, exchanges: append(usual()[:3:3], exchange{name: "chunks", request: chunkedRequest("PUT", inChunks("some ", "text"))})}) // caddy: TestSubrouteErrorFallbackWithBody
 	sites = append(sites, site{name: "words-of-errors", ours: untried, tail: "handle_errors {\n respond \"{err.message}\"\n }", exchanges: []exchange{
 		{name: "closed before the answer", answer: none, then: hangsUp, differs: []string{"words of errors"}},
 	}})

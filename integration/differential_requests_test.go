@@ -155,6 +155,7 @@ func hosts() (all []exchange) {
 	)
 }
 
+// bodies are requests that have some, or might. httputil: TestReverseProxy_Post, TestNilBody; caddy: request_trailers_test.go
 func bodies() (all []exchange) {
 	for name, body := range map[string]string{"0": "", "1": "x", "small": "some text", "4 KiB": filled(4 << 10), "16 KiB": filled(16 << 10), "16 KiB and 1": filled(16<<10 + 1), "64 KiB": filled(64 << 10), "300 KiB": filled(300 << 10)} {
 		all = append(all,

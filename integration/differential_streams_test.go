@@ -105,7 +105,7 @@ func continuing() []exchange {
 	}
 }
 
-// extendedConnect is a WebSocket over HTTP/2 (RFC 8441).
+// extendedConnect is a WebSocket over HTTP/2 (RFC 8441), whose client's side cannot be half closed. httputil: TestReverseProxyUpgradeNoCloseWrite
 func extendedConnect() exchange {
 	return exchange{name: "extended CONNECT", request: "", randomKey: true,
 		near: func(c *nearEnd) {

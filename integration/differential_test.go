@@ -160,7 +160,7 @@ func startPair(t *testing.T, sites []site) *pair {
 			t.Fatalf("two sites are called %s", s.name)
 		}
 		p.ends[s.name] = s.backend.start(t)
-		if strings.Contains(s.route+s.settings, "OTHER") {
+		if strings.Contains(s.route+s.settings+s.tail, "OTHER") {
 			p.other[s.name] = startRawFar(t, "tcp", freeAddress(t), nil)
 		}
 		byServer[s.serverKey()] = append(byServer[s.serverKey()], s)
@@ -192,7 +192,7 @@ func startPair(t *testing.T, sites []site) *pair {
 				fmt.Fprintf(&servers, " handle %s {\n %s\n }\n", matcher, p.routeOf(s, directive))
 			}
 			p.logs[side] = filepath.Join(logs, directive)
-			servers.WriteString(strings.ReplaceAll(of[0].tail, "LOG", p.logs[side]) + "\n}\n")
+			servers.WriteString(p.fill(of[0], directive, strings.ReplaceAll(of[0].tail, "LOG", p.logs[side])) + "\n}\n")
 		}
 		p.ports[name] = addresses
 	}
@@ -216,13 +216,17 @@ func (p *pair) routeOf(s site, directive string) string {
 	if route == "" {
 		route = "PROXY"
 	}
+	return p.fill(s, directive, strings.ReplaceAll(route, "PROXY", "DIRECTIVE BACKEND {\n "+settings+"\n }\n"))
+}
+
+// fill fills in the directive and the addresses.
+func (p *pair) fill(s site, directive, text string) string {
 	other := ""
 	if o := p.other[s.name]; o != nil {
 		other = o.address()
 	}
-	proxy := "DIRECTIVE BACKEND {\n " + settings + "\n }\n"
 	backend := p.ends[s.name].address()
-	return strings.NewReplacer("DIRECTIVE", directive, "BACKENDPORT", backend[strings.LastIndex(backend, ":")+1:], "BACKEND", backend, "OTHER", other).Replace(strings.ReplaceAll(route, "PROXY", proxy))
+	return strings.NewReplacer("DIRECTIVE", directive, "BACKENDPORT", backend[strings.LastIndex(backend, ":")+1:], "BACKEND", backend, "OTHER", other).Replace(text)
 }
 
 // compare makes the exchange on both sides and compares.
