@@ -19,6 +19,8 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/ballastlb/ballast/lbmodule/app"
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/status"
@@ -141,18 +143,65 @@ func newRequest(t testing.TB) *http.Request {
 	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
 }
 
+// ride is a request whose attempts are made by a test: it goes no further in its course than it is told to.
+type ride struct {
+	*call
+	w    *httptest.ResponseRecorder
+	step course.Step
+}
+
+// begin takes a request to the first step of its course.
+func begin(t testing.TB, h *Handler, r *http.Request) *ride {
+	t.Helper()
+	q := &ride{call: &call{handler: h}, w: httptest.NewRecorder()}
+	q.Receive(r)
+	q.exchange.Init(&h.plan, q.call, q.call)
+	q.told.Show(&h.shown, &q.exchange, &q.Request, q.w, r)
+	if err := q.Begin(h.front, q.w, r); err != nil {
+		t.Fatal(err)
+	}
+	q.step = q.course().Begin(time.Now())
+	return q
+}
+
+func (q *ride) course() *course.Course { return q.exchange.Course() }
+
+// at is the address of the backend of the attempt that is to be made, "" if there is none.
+func (q *ride) at() string {
+	if q.step.Do != course.Send {
+		return ""
+	}
+	return q.course().Choice().Target.Address()
+}
+
+// failOver has the attempt find no connection, and another one be chosen.
+func (q *ride) failOver(t testing.TB) {
+	t.Helper()
+	q.step = q.course().Ended(&course.Facts{Kind: course.NotConnected}, time.Now())
+	if q.step.Do != course.Send {
+		t.Fatalf("there is no other attempt: %+v", q.step)
+	}
+}
+
+// end ends the course.
+func (q *ride) end() { q.course().End(course.Ending{}, time.Now()) }
+
+// over is a back that makes attempts over any transport.
+type over struct{ http.RoundTripper }
+
+// Kind implements [exchange.Back].
+func (over) Kind(err error) exchange.Failure { return back{}.Kind(err) }
+
 // shares counts where n requests are sent that end at once.
 func shares(t *testing.T, h *Handler, n int) map[string]int {
 	t.Helper()
 	counts := make(map[string]int)
 	for range n {
-		r := newRequest(t)
-		q := &request{h: h}
-		u := q.next(r, httptest.NewRecorder())
-		if u == nil {
-			t.Fatalf("no backend: %v", q.refused)
+		q := begin(t, h, newRequest(t))
+		if q.at() == "" {
+			t.Fatalf("no backend: %v", q.course().Refused())
 		}
-		counts[u.Dial]++
+		counts[q.at()]++
 		q.end()
 	}
 	return counts

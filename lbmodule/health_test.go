@@ -27,8 +27,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// observe has an active check of h find the backends at these positions as err says.
-func observe(h *Handler, err error, positions ...int) {
+// probed has an active check of h find the backends at these positions as err says.
+func probed(h *Handler, err error, positions ...int) {
 	for _, i := range positions {
 		o := pool.Observer{Member: h.set().View().Member(i), Thresholds: healthcheck.Thresholds{}}
 		o.Observe(healthcheck.Result{Time: time.Now(), Took: 3 * time.Millisecond, Code: 503, Err: err})
@@ -111,7 +111,7 @@ func listen(t *testing.T, c *harness, settings string, names ...string) (*Handle
 	}
 	h := c.mustLoad(settings)
 	if h.active != nil {
-		observe(h, nil, 0, 1) // what is known is not probed for an interval: the test makes the observations
+		probed(h, nil, 0, 1) // what is known is not probed for an interval: the test makes the observations
 	}
 	if err := events.(*caddyevents.App).Start(); err != nil {
 		t.Fatal(err)
@@ -131,10 +131,10 @@ func listen(t *testing.T, c *harness, settings string, names ...string) (*Handle
 func TestEventsAndLog(t *testing.T) {
 	c := newConfig(t)
 	h, listener := listen(t, c, checked, "backend_down", "backend_up", "panic_began", "panic_ended", "healthy", "unhealthy")
-	observe(h, errors.New("oh"), 1)
-	observe(h, errors.New("oh"), 1)
-	observe(h, errors.New("no"), 0)
-	observe(h, nil, 1)
+	probed(h, errors.New("oh"), 1)
+	probed(h, errors.New("oh"), 1)
+	probed(h, errors.New("no"), 0)
+	probed(h, nil, 1)
 	want := []string{
 		`backend_down {"backend":"bee","error":"oh","pool":"web","reason":"active check"}`,
 		`unhealthy {"host":"b:1"}`,
@@ -158,8 +158,8 @@ func TestEventsAndLog(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(checked)
-	observe(h, nil, 0)
-	observe(h, errors.New("oh"), 1)
+	probed(h, nil, 0)
+	probed(h, errors.New("oh"), 1)
 	err := testutil.GatherAndCompare(c.ctx.GetMetricsRegistry(), strings.NewReader(`
 # HELP caddy_load_balancer_backend_healthy Whether checks and the circuit breaker find the backend fit for use (1) or not (0).
 # TYPE caddy_load_balancer_backend_healthy gauge
@@ -195,8 +195,8 @@ func TestAdminAPI(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(checked)
 	c.mustLoad(`{"upstreams": [{"dial": "unix//run/app.sock"}]}`)
-	observe(h, nil, 0) // before the checker runs, which leaves alone for an interval what is known
-	observe(h, errors.New("oh"), 1)
+	probed(h, nil, 0) // before the checker runs, which leaves alone for an interval what is known
+	probed(h, errors.New("oh"), 1)
 	app := c.app()
 	if err := app.Start(); err != nil {
 		t.Fatal(err)
@@ -243,9 +243,9 @@ func TestAdminAPI(t *testing.T) {
 func TestSlowStartWithStockPolicy(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "slow", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
 		"health_check": {"interval": "1h"}, "slow_start": "10h", "load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`)
-	observe(h, nil, 0, 1, 2)
-	observe(h, errors.New("oh"), 1)
-	observe(h, nil, 1)
+	probed(h, nil, 0, 1, 2)
+	probed(h, errors.New("oh"), 1)
+	probed(h, nil, 1)
 	got := 0
 	const requests, share = 3000, 0.1 / 3 // it is chosen by a third, and let pass by a tenth
 	for range requests {
