@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,98 +16,50 @@ const module = "github.com/ballastlb/ballast"
 
 // arrows says which of our packages each of our packages may import. Packages that are not named here start
 // programs or test them: they may import everything, and nobody imports them.
-var arrows = map[string][]string{
-	"":              {"caddyfile", "command", "lbmodule", "lbmodule/admin", "ratelimit"},
-	"command":       {"command/api", "command/plain", "command/top"},
-	"command/api":   nil,
-	"command/plain": {"command/api"},
-	"command/top":   {"command/api", "command/plain"},
-	"caddyfile":     {"caddyapp", "lbmodule", "lbmodule/admin", "lbmodule/config", "lbmodule/policies", "ratelimit"},
-	"lbmodule": {
-		"breaker",
-		"caddyapp",
-		"healthcheck",
-		"lbmodule/app",
-		"lbmodule/balance",
-		"lbmodule/config",
-		"lbmodule/course",
-		"lbmodule/engine",
-		"lbmodule/front",
-		"lbmodule/manage",
-		"lbmodule/policies",
-		"lbmodule/pool",
-		"lbmodule/service",
-		"lbmodule/status",
-		"lbmodule/stock",
-	},
-	"lbmodule/admin": {
-		"caddyapp",
-		"lbmodule/app",
-		"lbmodule/config",
-		"lbmodule/dashboard",
-		"lbmodule/manage",
-		"lbmodule/overlay",
-		"lbmodule/policies",
-		"lbmodule/pool",
-		"lbmodule/service",
-		"lbmodule/status",
-	},
-	"lbmodule/app": {
-		"breaker",
-		"caddyapp",
-		"lbmodule/config",
-		"lbmodule/dashboard",
-		"lbmodule/manage",
-		"lbmodule/overlay",
-		"lbmodule/pool",
-		"lbmodule/service",
-		"lbmodule/status",
-	},
-	"lbmodule/status": {
-		"breaker",
-		"healthcheck",
-		"lbmodule/config",
-		"lbmodule/course",
-		"lbmodule/manage",
-		"lbmodule/overlay",
-		"lbmodule/policies",
-		"lbmodule/pool",
-		"lbmodule/service",
-	},
-	"lbmodule/service": {
-		"healthcheck",
-		"healthcheck/probe",
-		"lbmodule/balance",
-		"lbmodule/config",
-		"lbmodule/manage",
-		"lbmodule/overlay",
-		"lbmodule/policies",
-		"lbmodule/pool",
-		"lbmodule/stock",
-	},
-	"lbmodule/config":      {"caddyapp", "lbmodule/course", "lbmodule/pool", "lbmodule/balance", "breaker", "healthcheck"},
-	"lbmodule/policies":    {"lbmodule/config", "lbmodule/pool", "lbmodule/balance"},
-	"lbmodule/stock":       {"lbmodule/config", "lbmodule/engine", "healthcheck", "healthcheck/probe"},
-	"lbmodule/dashboard":   nil,
-	"lbmodule/engine":      nil,
-	"lbmodule/front":       {"lbmodule/pool", "lbmodule/stock"},
-	"lbmodule/manage":      {"lbmodule/config", "lbmodule/overlay", "lbmodule/pool"},
-	"lbmodule/overlay":     nil,
-	"lbmodule/course":      {"lbmodule/pool"},
-	"lbmodule/exchange":    {"lbmodule/course", "lbmodule/pool"},
-	"lbmodule/observe":     {"lbmodule/exchange", "lbmodule/course", "lbmodule/pool"},
-	"lbmodule/pool":        {"lbmodule/balance", "breaker", "healthcheck"},
-	"lbmodule/balance":     nil,
-	"breaker":              nil,
-	"healthcheck":          nil,
-	"healthcheck/probe":    {"healthcheck"},
-	"ratelimit":            {"caddyapp", "ratelimit/bucket", "ratelimit/redisstore"},
-	"caddyapp":             nil,
-	"ratelimit/bucket":     nil,
-	"ratelimit/redisstore": nil,
-	"bench/openloop":       nil, // tests put loads on, too
+var arrows = map[string]string{
+	"":          "caddyfile command lbmodule lbmodule/admin ratelimit", // registers
+	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies ratelimit caddyapp",
 
-	"lbmodule/dashboard/fake": {"lbmodule/dashboard"}, // tests look at it, too
+	"command":       "command/api command/plain command/top",
+	"command/api":   "",
+	"command/plain": "command/api",
+	"command/top":   "command/api command/plain",
+
+	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/observe lbmodule/stock " +
+		"lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
+	"lbmodule/admin": "lbmodule/app lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
+		"lbmodule/overlay lbmodule/dashboard caddyapp",
+	"lbmodule/app": "lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
+		"lbmodule/dashboard caddyapp",
+	"lbmodule/observe": "lbmodule/exchange lbmodule/course lbmodule/service lbmodule/status lbmodule/config lbmodule/pool",
+	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
+		"breaker healthcheck caddyapp",
+	"lbmodule/service": "lbmodule/course lbmodule/manage lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool lbmodule/balance " +
+		"lbmodule/overlay healthcheck healthcheck/probe",
+	"lbmodule/front":    "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
+	"lbmodule/exchange": "lbmodule/course lbmodule/pool",
+	"lbmodule/manage":   "lbmodule/config lbmodule/overlay lbmodule/pool",
+	"lbmodule/policies": "lbmodule/config lbmodule/pool lbmodule/balance",
+	"lbmodule/stock":    "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",
+	"lbmodule/config":   "lbmodule/course lbmodule/pool lbmodule/balance breaker healthcheck caddyapp",
+	"lbmodule/course":   "lbmodule/pool",
+	"lbmodule/pool":     "lbmodule/balance breaker healthcheck",
+
+	"lbmodule/balance":   "",
+	"lbmodule/dashboard": "",
+	"lbmodule/engine":    "",
+	"lbmodule/overlay":   "",
+	"breaker":            "",
+	"healthcheck":        "",
+	"healthcheck/probe":  "healthcheck",
+
+	"ratelimit":            "caddyapp ratelimit/bucket ratelimit/redisstore",
+	"ratelimit/bucket":     "",
+	"ratelimit/redisstore": "",
+	"caddyapp":             "",
+
+	"bench/openloop":          "",                   // tests put loads on, too
+	"lbmodule/dashboard/fake": "lbmodule/dashboard", // tests look at it, too
 }
 
 // cores are the packages that know no framework.
@@ -144,7 +97,8 @@ func TestLayering(t *testing.T) {
 	for _, line := range goList(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
 		fields := strings.Fields(line)
 		name := short(fields[0])
-		allowed, named := arrows[name]
+		list, named := arrows[name]
+		allowed := strings.Fields(list)
 		for _, imported := range fields[1:] {
 			if imported != module && !strings.HasPrefix(imported, module+"/") {
 				continue
@@ -158,9 +112,6 @@ func TestLayering(t *testing.T) {
 		}
 	}
 	for _, core := range cores {
-		if _, err := os.Stat(core); err != nil {
-			continue // not built yet
-		}
 		for _, dep := range goList(t, "-deps", "./"+core) {
 			for _, framework := range frameworks {
 				if strings.HasPrefix(dep, framework) {
@@ -172,6 +123,59 @@ func TestLayering(t *testing.T) {
 			}
 		}
 	}
+}
+
+// forbidden says which packages a package must not import by itself, whatever the packages below it do.
+var forbidden = map[string][]string{
+	"lbmodule/course": {"context", "sync", "sync/atomic", "net/http"}, // it decides, and neither waits nor starts anything
+	"lbmodule/exchange": {
+		"github.com/caddyserver/caddy/v2", "github.com/caddyserver/caddy/v2/modules/caddyhttp", "go.uber.org/zap", "go.opentelemetry.io/otel/trace",
+	},
+}
+
+// knowers are the packages that may know reverse_proxy.
+var knowers = []string{"caddyfile", "lbmodule", "lbmodule/config", "lbmodule/front", "lbmodule/policies", "lbmodule/service", "lbmodule/stock"}
+
+// TestImports holds what single packages must not know.
+func TestImports(t *testing.T) {
+	const reverseProxy = "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	for _, line := range goList(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+		fields := strings.Fields(line)
+		name, imports := short(fields[0]), fields[1:]
+		for _, path := range forbidden[name] {
+			if slices.Contains(imports, path) {
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
+		if _, named := arrows[name]; named && slices.Contains(imports, reverseProxy) && !slices.Contains(knowers, name) {
+			t.Errorf("%s knows reverse_proxy; only %q may", name, knowers)
+		}
+	}
+}
+
+// words are what only some files may write: what they stand for is known, or done, in one place.
+var words = []struct {
+	word *regexp.Regexp
+	in   string // folder of the files that may not
+	but  string // folder of those that may, "" for none
+}{
+	{regexp.MustCompile(`reverseproxy\.(HTTPTransport|DialInfo)\b`), ".", "lbmodule/stock"},
+	{regexp.MustCompile(`http\.ResponseWriter`), "lbmodule/exchange", ""},
+	{regexp.MustCompile(`time\.(Now|Since|Until|After|AfterFunc|NewTimer|NewTicker|Sleep|Tick)\(`), "lbmodule/course", ""},
+}
+
+// TestWords holds that nobody else knows them.
+func TestWords(t *testing.T) {
+	eachFile(t, func(path string, text []byte) {
+		folder := filepath.ToSlash(filepath.Dir(path))
+		for _, w := range words {
+			if (w.in == "." || folder == w.in) && folder != w.but {
+				if found := w.word.Find(text); found != nil {
+					t.Errorf("%s: %s", path, found)
+				}
+			}
+		}
+	})
 }
 
 func short(path string) string {
@@ -192,21 +196,28 @@ func goList(t *testing.T, args ...string) []string {
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
 
-// TestFileSizes keeps rooms small: a file that outgrows this has two things in it.
+// TestFileSizes keeps files readable: one that outgrows this has two thoughts in it.
 func TestFileSizes(t *testing.T) {
 	const most = 500
+	eachFile(t, func(path string, text []byte) {
+		if n := bytes.Count(text, []byte("\n")); n > most {
+			t.Errorf("%s has %d lines, want at most %d", path, n, most)
+		}
+	})
+}
+
+// eachFile calls do for all Go files but tests.
+func eachFile(t *testing.T, do func(path string, text []byte)) {
+	t.Helper()
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		if err == nil {
+			do(path, text)
 		}
-		if n := bytes.Count(text, []byte("\n")); n > most {
-			t.Errorf("%s has %d lines, want at most %d", path, n, most)
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

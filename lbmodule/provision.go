@@ -1,7 +1,6 @@
 package lbmodule
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -21,7 +20,6 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
-	"github.com/ballastlb/ballast/lbmodule/status"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -79,7 +77,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.front = front.New(&h.stock, policy, h.logger, manager.Pool().Name(), h.Retry.WithDefaults().IdempotencyKey)
 	h.makePlan(policy, manager.Pool())
-	h.observe()
+	h.shown = observe.New(h.service, h.DebugHeader)
+	h.shown.Secure, h.shown.Dialed = h.stock.Transport.TLSEnabled(), stock.Dialed
+	h.shown.Kind = func(err error) course.Kind { return back{}.Kind(err).Kind }
 	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
 }
 
@@ -162,32 +162,6 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 	transport.TimeConnections(func(upstream string, took time.Duration) { p.TrafficOf(upstream).Connected(took) })
 	transport.Shorten()
 	transport.HearOut()
-}
-
-// maxExplained is how many candidates the debug header holds.
-const maxExplained = 16
-
-// observe prepares what is told of requests.
-func (h *Handler) observe() {
-	h.shown = observe.Observer{
-		Pool: h.service.Pool().Name(), Policy: h.service.PolicyName(), Secure: h.stock.Transport.TLSEnabled(), Name: h.service.Manager().Name,
-		Dialed: func(ctx context.Context) string {
-			to, _ := reverseproxy.GetDialInfo(ctx)
-			return to.Address
-		},
-		Kind: func(err error) course.Kind { return back{}.Kind(err).Kind },
-		Explain: func(m course.Members, tried []string, chosen string) any {
-			x := status.Explain(h.service, m.(*service.Set), tried)
-			x.Chosen = h.service.Manager().Name(chosen)
-			if n := len(x.Candidates); n > maxExplained {
-				x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained
-			}
-			return x // whose names are ASCII without control characters, as the rest is
-		},
-	}
-	if ranges := h.DebugHeader.Prefixes(); len(ranges) > 0 {
-		h.shown.DebugHeader, h.shown.DebugRanges = h.DebugHeader.Name, ranges
-	}
 }
 
 func init() {

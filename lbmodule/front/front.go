@@ -57,8 +57,7 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 	}
 	f.keyed, _ = policy.(policies.Keyed)
 	f.sessions, _ = policy.(policies.SessionPolicy)
-	_, caddys := s.Transport.Configured().(*reverseproxy.HTTPTransport)
-	f.needsClient = f.proxyProtocol || !caddys
+	f.needsClient = f.proxyProtocol || !s.Transport.IsCaddys()
 	return f
 }
 

@@ -54,7 +54,7 @@ func newFront(t testing.TB, settings string) *Front {
 	if err := s.Provision(ctx, from, nil); err != nil {
 		t.Fatal(err)
 	}
-	return New(s, zap.NewNop(), "web", true)
+	return New(s, nil, zap.NewNop(), "web", true)
 }
 
 // arrived is a request as Caddy hands it to a handler.

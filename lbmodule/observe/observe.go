@@ -18,8 +18,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 const (
@@ -56,6 +59,30 @@ type Observer struct {
 	// Explain says of each of these members why a request that has been at those addresses may go there or not. chosen is where it
 	// goes. It is written as JSON, whose texts are ASCII without control characters.
 	Explain func(m course.Members, tried []string, chosen string) any
+}
+
+// maxExplained is how many candidates the debug header holds.
+const maxExplained = 16
+
+// New returns an observer that tells of the requests of that load balancer, and in that header, if there is one. How requests are sent to
+// backends is left to be filled in.
+func New(s *service.Service, header *config.DebugHeader) Observer {
+	name := s.Manager().Name
+	o := Observer{
+		Pool: s.Pool().Name(), Policy: s.PolicyName(), Name: name,
+		Explain: func(m course.Members, tried []string, chosen string) any {
+			x := status.Explain(s, m.(*service.Set), tried)
+			x.Chosen = name(chosen)
+			if n := len(x.Candidates); n > maxExplained {
+				x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained
+			}
+			return x // whose names are ASCII without control characters, as the rest is
+		},
+	}
+	if o.DebugRanges = header.Prefixes(); len(o.DebugRanges) > 0 {
+		o.DebugHeader = header.Name
+	}
+	return o
 }
 
 // Placeholders are others that are told of a request.

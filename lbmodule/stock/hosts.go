@@ -114,6 +114,12 @@ func (t *Target) Into(ctx context.Context) context.Context {
 	return context.WithValue(ctx, DialInfoKey, t.key)
 }
 
+// Dialed is the address that a request with that context is sent to, "" if that is not known.
+func Dialed(ctx context.Context) string {
+	to, _ := reverseproxy.GetDialInfo(ctx)
+	return to.Address
+}
+
 // Fixed tells whether the address is the same for all requests.
 func (t *Target) Fixed() bool { return t.key != nil }
 

@@ -88,6 +88,12 @@ func (t *Transport) Cleanup() {
 	}
 }
 
+// IsCaddys tells whether it is the transport that Caddy has for HTTP.
+func (t *Transport) IsCaddys() bool {
+	_, ok := t.next.(*reverseproxy.HTTPTransport)
+	return ok
+}
+
 // TLSEnabled tells whether connections are made with TLS.
 func (t *Transport) TLSEnabled() bool {
 	s, ok := t.next.(reverseproxy.TLSTransport)
