@@ -82,7 +82,7 @@ type Request struct {
 	incremental bool
 	ctx         attemptContext // of the first attempt
 	trace       httptrace.ClientTrace
-	values      [5]string // of the header fields that are set for all requests and answers
+	values      [6]string // of the header fields that are set for all requests and answers
 
 	// The attempt.
 	target   *stock.Target // nil before the first

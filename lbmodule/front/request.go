@@ -58,7 +58,7 @@ func (x *Request) prepare(r *http.Request) error {
 	}
 	req.Close = false
 	if _, ok := r.Header["User-Agent"]; !ok {
-		header["User-Agent"] = noUserAgent // or the transport fills in its own
+		header["User-Agent"] = x.values[5:6:6] // or the transport fills in its own
 	}
 	if req.TLS != nil && !req.TLS.HandshakeComplete {
 		header["Early-Data"] = []string{"1"} // RFC 8470, 5.1
@@ -93,9 +93,6 @@ func (x *Request) prepare(r *http.Request) error {
 	x.incremental = isIncremental(x.header)
 	return nil
 }
-
-// noUserAgent is how the transport is told not to fill in its own.
-var noUserAgent = []string{""}
 
 // forwardable returns a copy of a request's header without the fields that belong to the client's connection, with room for more. The
 // values are not copied. TE is left in it.
