@@ -179,7 +179,7 @@ func (x *Request) pass(res *http.Response) error {
 	}
 	x.w.WriteHeader(res.StatusCode)
 	x.verbose("wrote header")
-	err := x.copyBody(res.Body, f.flushInterval(res, incremental))
+	err := x.copyBody(res.Body, res.ContentLength, f.flushInterval(res, incremental))
 	closing := res.Body.Close() // now, which is when the trailers are known
 	if f.stock.VerboseLogs || closing != nil {
 		if c := f.logger.Check(zapcore.DebugLevel, "closed response body from upstream"); c != nil {
@@ -334,12 +334,20 @@ func isEvents(contentType string) bool {
 // errWriting is what is wrapped when it is the client that could not be written to.
 var errWriting = errors.New("writing")
 
-const bufferSize = 32 << 10
+// Sizes of the buffers that answers are copied by. A large answer takes fewer calls of the system with a larger one.
+const (
+	bufferSize = 32 << 10
+	largeSize  = 64 << 10
+)
 
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+var (
+	buffers      = sync.Pool{New: func() any { return new(make([]byte, bufferSize)) }}
+	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeSize)) }}
+)
 
-// copyBody writes a body to the client. It flushes what has been written after that time, if it is not 0; negative is at once.
-func (x *Request) copyBody(body io.Reader, flushAfter time.Duration) error {
+// copyBody writes a body of that length, negative if it is not known, to the client. It flushes what has been written after that time, if
+// it is not 0; negative is at once.
+func (x *Request) copyBody(body io.Reader, length int64, flushAfter time.Duration) error {
 	if body == http.NoBody && flushAfter == 0 {
 		return nil
 	}
@@ -350,15 +358,19 @@ func (x *Request) copyBody(body io.Reader, flushAfter time.Duration) error {
 		flusher.start()
 		to = flusher
 	}
-	buffer := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buffer)
+	pool := &buffers
+	if length > bufferSize {
+		pool = &largeBuffers
+	}
+	buffer := pool.Get().(*[]byte)
+	defer pool.Put(buffer)
 	for {
-		n, err := body.Read(buffer[:])
+		n, err := body.Read(*buffer)
 		if x.front.stock.VerboseLogs {
 			x.logRead(n, err)
 		}
 		if n > 0 {
-			written, failed := to.Write(buffer[:n])
+			written, failed := to.Write((*buffer)[:n])
 			if x.front.stock.VerboseLogs {
 				x.verbose("wrote to downstream", zap.Int("read", n), zap.Int("written", written), zap.Error(failed))
 			}
