@@ -260,7 +260,7 @@ func TestStreamProbe(t *testing.T) {
 func TestStreamProbeStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 1)
-		lease, err := l.open().View().Acquire(nil, true)
+		lease, err := l.open().View().AcquireFor(pool.Key{}, nil, true)
 		if err != nil {
 			t.Fatal(err)
 		}

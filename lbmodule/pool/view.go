@@ -86,14 +86,6 @@ func (v *View) Reopen() []Event {
 	return v.refresh(time.Now())
 }
 
-// Acquire picks a member by the view's policy and reserves a slot on it. A half-open member comes first, with one
-// request at a time: see [View.AcquireProbe]. tried are the positions of members
-// that this request has been to: they are picked only when no other member can be. Backups are considered
-// when no primary is eligible, and by a request that found no other primary to go to.
-func (v *View) Acquire(tried []int, safe bool) (Lease, error) {
-	return v.AcquireFor(Key{}, tried, safe)
-}
-
 // Key is what policies that choose by a key of the request know of it. The zero Key is that of a request without one.
 type Key struct {
 	Hash  uint64
@@ -103,7 +95,9 @@ type Key struct {
 	Now time.Time
 }
 
-// AcquireFor is Acquire for a request with that key. Policies that do not go by keys do not look at it.
+// AcquireFor picks a member by the view's policy, for a request with that key, and reserves a slot on it. A half-open member comes first, with
+// one request at a time: see [View.AcquireProbe]. tried are the positions of members that this request has been to: they are picked only when
+// no other member can be. Backups are considered when no primary is eligible, and by a request that found no other primary to go to.
 func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 	s := v.snap.Load()
 	if l, ok := v.AcquireProbe(tried, safe); ok {
