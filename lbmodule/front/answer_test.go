@@ -250,7 +250,7 @@ func TestFail(t *testing.T) {
 		"canceled, by name": {errors.New("operation was canceled"), 499},
 	} {
 		w := httptest.NewRecorder()
-		err := (&Request{w: w}).Fail(test.err)
+		err := (&Request{w: w, original: httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)}).Fail(test.err)
 		failed, _ := errors.AsType[caddyhttp.HandlerError](err)
 		if failed.StatusCode != test.want || test.want == 0 && (err != nil || w.Code != StatusCanceled) {
 			t.Errorf("%s: %v with %d, %d is written; want %d", name, err, failed.StatusCode, w.Code, test.want)
