@@ -373,7 +373,7 @@ func (e *farEnd) proxyProtocol() bool {
 
 // body reads the body of a request.
 func (e *farEnd) body(head string) bool {
-	body, err := readMessageBody(e.br, head, false, e.uploaded.add)
+	body, err := readMessageBody(e.br, head, false, showBody, e.uploaded.add)
 	e.log.WriteString(body)
 	return err == nil
 }

@@ -114,7 +114,11 @@ func (c *nearEnd) answer(method string) {
 		c.happened("100") // or never
 		bodiless := method == "HEAD" || strings.HasPrefix(status, "204") || strings.HasPrefix(status, "304") || method == "CONNECT" && strings.HasPrefix(status, "2")
 		if !bodiless {
-			body, err := readMessageBody(c.br, head, true, func(n int) {
+			show := showBody
+			if c.x.packs {
+				show = showUnpacked
+			}
+			body, err := readMessageBody(c.br, head, true, show, func(n int) {
 				c.downloaded.add(n)
 				if n > 0 && c.x.leaves == inAnswer {
 					c.conn.Close()

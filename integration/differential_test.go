@@ -55,6 +55,7 @@ type exchange struct {
 	far       func(f *farEnd)  // what the backend does, instead
 	other     string           // what the second backend answers
 	echoes    bool             // an HTTP/2 backend sends back what comes, as it comes
+	packs     bool             // the proxy packs the answer's body
 	randomKey bool             // the proxy makes up the key of a WebSocket
 	differs   []string         // names of the intended differences that it shows
 }

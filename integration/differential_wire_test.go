@@ -2,6 +2,8 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -40,6 +42,19 @@ func showBody(body []byte) string {
 	return fmt.Sprintf("%q... %d bytes, SHA-256 %x", body[:40], len(body), sha256.Sum256(body))
 }
 
+// showUnpacked is a body in a transcript that was packed on its way. Where its packer has flushed depends on time.
+func showUnpacked(body []byte) string {
+	r, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return showBody(body)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return showBody(body)
+	}
+	return "unpacked " + showBody(text)
+}
+
 // readMessageHead reads the head of a message as it is.
 func readMessageHead(br *bufio.Reader) (string, error) {
 	var head strings.Builder
@@ -64,7 +79,7 @@ func fieldValues(head, name string) (values []string) {
 
 // readMessageBody reads a body whose framing the head tells, and describes it. A message without framing ends with the connection, or
 // has no body. It tells of bytes as they come.
-func readMessageBody(br *bufio.Reader, head string, toTheEnd bool, came func(n int)) (string, error) {
+func readMessageBody(br *bufio.Reader, head string, toTheEnd bool, show func(body []byte) string, came func(n int)) (string, error) {
 	length := int64(-1)
 	if values := fieldValues(head, "Content-Length"); len(values) > 0 {
 		length, _ = strconv.ParseInt(values[0], 10, 64)
@@ -72,14 +87,14 @@ func readMessageBody(br *bufio.Reader, head string, toTheEnd bool, came func(n i
 	switch {
 	case len(fieldValues(head, "Transfer-Encoding")) > 0:
 		body, rest, err := readChunks(br, came)
-		text := "[chunks] " + showBody(body) + "\n" + rest
+		text := "[chunks] " + show(body) + "\n" + rest
 		if err != nil {
 			text += "[in the chunks] " + broken(err) + "\n"
 		}
 		return text, err
 	case length >= 0:
 		body, err := readSome(io.LimitReader(br, length), came)
-		text := "[body] " + showBody(body) + "\n"
+		text := "[body] " + show(body) + "\n"
 		if err == nil && int64(len(body)) < length {
 			err = io.ErrUnexpectedEOF
 		}
@@ -89,7 +104,7 @@ func readMessageBody(br *bufio.Reader, head string, toTheEnd bool, came func(n i
 		return text, err
 	case toTheEnd:
 		body, err := readSome(br, came)
-		text := "[to the end] " + showBody(body) + "\n"
+		text := "[to the end] " + show(body) + "\n"
 		if err != nil {
 			text += broken(err) + "\n"
 		}
