@@ -169,7 +169,7 @@ type Course struct {
 	before   int       // holds when the last attempt had found no connection
 
 	outcome  pool.Outcome // of the current attempt
-	last Result // of the attempt that ended last
+	last     Result       // of the attempt that ended last
 	call     Call
 	judged   bool          // the backend has been judged before the call has ended
 	lastByte bool          // how long the attempt takes is known when its answer has ended
