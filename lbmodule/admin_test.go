@@ -296,9 +296,9 @@ func TestRemovalWaits(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
 		asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`)
-		q := &request{h: h}
-		if u := q.next(newRequest(t), httptest.NewRecorder()); u.Dial != "c:1" {
-			t.Fatalf("got %s", u.Dial)
+		q := begin(t, h, newRequest(t))
+		if q.at() != "c:1" {
+			t.Fatalf("got %q", q.at())
 		}
 		path := webPath + "/backends/c:1"
 		if force {
@@ -345,7 +345,7 @@ func TestTimedChanges(t *testing.T) {
 	eventually(t, "an event for each", func() bool {
 		expired := 0
 		for _, e := range app.Events.After(begun) {
-			if e.Name == "change_expired" && e.Data["pool"] == h.pool.Name() {
+			if e.Name == "change_expired" && e.Data["pool"] == h.plan.Pool.Name() {
 				expired++
 			}
 		}

@@ -18,23 +18,23 @@ const twoBackends = `{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`
 func TestPoolNames(t *testing.T) {
 	c := newConfig(t)
 	first := c.mustLoad(twoBackends)
-	if got := first.pool.Name(); got != "a:1" {
+	if got := first.plan.Pool.Name(); got != "a:1" {
 		t.Errorf("derived name %s, want that of the first backend", got)
 	}
-	if again := c.mustLoad(twoBackends); again.pool != first.pool {
+	if again := c.mustLoad(twoBackends); again.plan.Pool != first.plan.Pool {
 		t.Error("handlers of equal settings do not share their pool")
 	}
-	if other := c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); other.pool == first.pool || other.pool.Name() != "a:1-2" {
-		t.Errorf("other settings, pool %s; want a:1-2", other.pool.Name())
+	if other := c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); other.plan.Pool == first.plan.Pool || other.plan.Pool.Name() != "a:1-2" {
+		t.Errorf("other settings, pool %s; want a:1-2", other.plan.Pool.Name())
 	}
-	if third := c.mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "c:1"}]}`); third.pool.Name() != "a:1-3" {
-		t.Errorf("other settings, pool %s; want a:1-3", third.pool.Name())
+	if third := c.mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "c:1"}]}`); third.plan.Pool.Name() != "a:1-3" {
+		t.Errorf("other settings, pool %s; want a:1-3", third.plan.Pool.Name())
 	}
 	named := c.mustLoad(`{"name": "web", "upstreams": [{"dial": "a:1"}]}`)
-	if got := named.pool.Name(); got != "web" {
+	if got := named.plan.Pool.Name(); got != "web" {
 		t.Errorf("pool %s, want web", got)
 	}
-	if again := c.mustLoad(`{"name": "web", "upstreams": [{"dial": "a:1"}]}`); again.pool != named.pool {
+	if again := c.mustLoad(`{"name": "web", "upstreams": [{"dial": "a:1"}]}`); again.plan.Pool != named.plan.Pool {
 		t.Error("handlers of one name and equal settings do not share their pool")
 	}
 	_, err := c.load(`{"name": "web", "upstreams": [{"dial": "b:1"}]}`)
@@ -45,8 +45,8 @@ func TestPoolNames(t *testing.T) {
 func TestGivenAndDerivedNames(t *testing.T) {
 	c := newConfig(t)
 	c.mustLoad(`{"name": "a:1", "upstreams": [{"dial": "a:1"}]}`)
-	if derived := c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); derived.pool.Name() != "a:1-2" {
-		t.Errorf("pool %s, want a:1-2", derived.pool.Name())
+	if derived := c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); derived.plan.Pool.Name() != "a:1-2" {
+		t.Errorf("pool %s, want a:1-2", derived.plan.Pool.Name())
 	}
 	c = newConfig(t)
 	c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
@@ -72,10 +72,9 @@ func TestReload(t *testing.T) {
 	const settings = `{"name": "reload", "backends": [{"address": "a:1", "max_requests": 1}]}`
 	old := newConfig(t)
 	before := old.mustLoad(settings)
-	r := newRequest(t)
-	held := &request{h: before}
-	if held.next(r, httptest.NewRecorder()) == nil {
-		t.Fatal(held.refused)
+	held := begin(t, before, newRequest(t))
+	if held.at() != "a:1" {
+		t.Fatal(held.course().Refused())
 	}
 
 	rejected := newConfig(t)
@@ -87,17 +86,19 @@ func TestReload(t *testing.T) {
 
 	next := newConfig(t)
 	after := next.mustLoad(settings)
-	if after.pool != before.pool {
+	if after.plan.Pool != before.plan.Pool {
 		t.Error("the new config has another pool")
 	}
 	old.cancel()
-	q := &request{h: after}
-	if u := q.next(r, httptest.NewRecorder()); u != nil || !errors.Is(q.refused, pool.ErrFull) {
-		t.Errorf("got %v, %v; want the slot still to be taken", u, q.refused)
+	q := begin(t, after, newRequest(t))
+	if !errors.Is(q.course().Refused(), pool.ErrFull) {
+		t.Errorf("got %q, %v; want the slot still to be taken", q.at(), q.course().Refused())
 	}
+	q.end()
 	held.end()
-	if u := q.next(r, httptest.NewRecorder()); u == nil {
-		t.Errorf("no backend after the old config's request ended: %v", q.refused)
+	q = begin(t, after, newRequest(t))
+	if q.at() != "a:1" {
+		t.Errorf("no backend after the old config's request ended: %v", q.course().Refused())
 	}
 	q.end()
 	next.cancel()

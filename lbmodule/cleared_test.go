@@ -54,7 +54,7 @@ func TestRequestCountCapsDynamicBackends(t *testing.T) {
 // As in reverse_proxy, requests that lb_retry_match names are made again as often as lb_retries says: not at all when it is not given.
 func TestRetryMatchAlone(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retry_match": [{"method": ["POST"]}]}}`)
-	if h.retries.stock == nil || len(h.stock.Retries.Match) != 1 || h.retries.attempts != 1 {
-		t.Errorf("got %+v, want reverse_proxy's rules and one attempt", h.retries)
+	if r := h.rules.Retry; r.Stock == nil || len(h.stock.Retries.Match) != 1 || r.Attempts != 1 {
+		t.Errorf("got %+v, want reverse_proxy's rules and one attempt", r)
 	}
 }

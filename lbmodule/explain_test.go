@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -69,10 +68,10 @@ func TestExplain(t *testing.T) {
 	}
 
 	// A request that is being served, at its second backend.
-	q := &request{h: h}
-	h.pool.Live.Add(&q.live, nil)
-	q.live.At("tried:1")
-	q.live.At("in:1")
+	var live pool.LiveRequest
+	h.plan.Pool.Live.Add(&live, nil)
+	live.At("tried:1")
+	live.At("in:1")
 	x = explained(t, "")
 	if len(x.Live) != 1 || x.Live[0].Backend != "in:1" || x.Live[0].Attempts != 2 {
 		t.Fatalf("live %+v", x.Live)
@@ -81,8 +80,8 @@ func TestExplain(t *testing.T) {
 	if x.Chosen != "in:1" || reasons(x)["tried:1"] != "tried" || x.Request == nil {
 		t.Errorf("of a live request: %+v", x)
 	}
-	q.live.Done()
-	q.live.Done()
+	live.Done()
+	live.Done()
 	asks(t, "GET", webPath+"/explain?request="+x.Request.ID, "").wants(t, http.StatusNotFound, "request "+x.Request.ID)
 }
 
@@ -94,9 +93,9 @@ func TestExplainKey(t *testing.T) {
 		said := explained(t, "?key="+key).Chosen
 		r := newRequest(t)
 		r.Header.Set("K", key)
-		q := &request{h: h}
-		if u := q.next(r, httptest.NewRecorder()); u.Dial != said {
-			t.Errorf("key %s: said %s, went to %s", key, said, u.Dial)
+		q := begin(t, h, r)
+		if q.at() != said {
+			t.Errorf("key %s: said %s, went to %q", key, said, q.at())
 		}
 		q.end()
 	}
@@ -157,12 +156,9 @@ func TestEditsOfPerRequestSource(t *testing.T) {
 	goes := func(to string) string {
 		r := newRequest(t)
 		r.Header.Set("To", to)
-		q := &request{h: h}
+		q := begin(t, h, r)
 		defer q.end()
-		if u := q.next(r, httptest.NewRecorder()); u != nil {
-			return u.Dial
-		}
-		return ""
+		return q.at()
 	}
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1", "weight": 60000}`).wants(t, http.StatusCreated, "not in use yet")
 	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "drain"}`).wants(t, http.StatusOK)
@@ -191,14 +187,15 @@ func TestDynamicEdits(t *testing.T) {
 	h := c.serve(`{"name": "web", "dynamic_upstreams": {"source": "multi", "sources": []}}`)
 	eventually(t, "the source to answer", func() bool { return h.set() != nil })
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated, `"source":"api"`)
-	q := &request{h: h}
-	if u := q.next(newRequest(t), httptest.NewRecorder()); u.Dial != "c:1" {
-		t.Errorf("got %s, %v", u.Dial, q.refused)
+	q := begin(t, h, newRequest(t))
+	if q.at() != "c:1" {
+		t.Errorf("got %q, %v", q.at(), q.course().Refused())
 	}
 	q.end()
 	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "drain"}`).wants(t, http.StatusOK)
-	q = &request{h: h}
-	if u := q.next(newRequest(t), httptest.NewRecorder()); u != nil {
-		t.Errorf("got %s", u.Dial)
+	q = begin(t, h, newRequest(t))
+	if q.at() != "" {
+		t.Errorf("got %s", q.at())
 	}
+	q.end()
 }

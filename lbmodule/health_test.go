@@ -24,6 +24,7 @@ import (
 
 	"github.com/ballastlb/ballast/healthcheck"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -36,6 +37,15 @@ func probed(h *Handler, err error, positions ...int) {
 }
 
 const checked = `{"name": "web", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "name": "bee"}], "health_check": {"interval": "1h"}}`
+
+// checks is the check that the backends of h are given; nil if there is none.
+func (h *Handler) checks() *config.HealthCheck {
+	if !h.service.Checked() {
+		return nil
+	}
+	check, _ := h.healthCheck()
+	return check
+}
 
 func TestStockWordsBecomeOurCheck(t *testing.T) {
 	for stock, want := range map[string]config.HealthCheck{
@@ -55,12 +65,12 @@ func TestStockWordsBecomeOurCheck(t *testing.T) {
 		},
 	} {
 		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "health_checks": {"active": ` + stock + `}}`)
-		if !reflect.DeepEqual(*h.active, want) {
-			t.Errorf("%s: %+v, want %+v", stock, *h.active, want)
+		if got := h.checks(); !reflect.DeepEqual(got, &want) {
+			t.Errorf("%s: %+v, want %+v", stock, got, want)
 		}
 	}
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "health_checks": {"active": {"method": "HEAD"}}}`)
-	if h.active != nil {
+	if h.checks() != nil {
 		t.Error("a check without uri and port is on; reverse_proxy has it off")
 	}
 }
@@ -71,11 +81,11 @@ func TestHealthCheckDefaults(t *testing.T) {
 		Type: "http", URI: "/", Method: "GET", Rise: 2, Fall: 3, Initial: "check",
 		Interval: caddy.Duration(5 * time.Second), FastInterval: caddy.Duration(time.Second), Timeout: caddy.Duration(2 * time.Second),
 	}
-	if !reflect.DeepEqual(*h.active, want) {
-		t.Errorf("defaults %+v, want %+v", *h.active, want)
+	if got := h.checks(); !reflect.DeepEqual(got, &want) {
+		t.Errorf("defaults %+v, want %+v", got, want)
 	}
-	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.active != nil || h.SlowStart.Length() != 10*time.Second {
-		t.Errorf("without settings: check %v, slow start %v", h.active, h.SlowStart.Length())
+	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`); h.checks() != nil || h.SlowStart.Length() != 10*time.Second {
+		t.Errorf("without settings: check %v, slow start %v", h.checks(), h.SlowStart.Length())
 	}
 	if h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "slow_start": {"disabled": true}}`); h.SlowStart.Length() != 0 {
 		t.Error("slow start is on though disabled")
@@ -110,7 +120,7 @@ func listen(t *testing.T, c *harness, settings string, names ...string) (*Handle
 		}
 	}
 	h := c.mustLoad(settings)
-	if h.active != nil {
+	if h.service.Checked() {
 		probed(h, nil, 0, 1) // what is known is not probed for an interval: the test makes the observations
 	}
 	if err := events.(*caddyevents.App).Start(); err != nil {
@@ -239,25 +249,25 @@ func TestAdminAPI(t *testing.T) {
 	}
 }
 
+func init() { caddy.RegisterModule(foreignRandom{}) }
+
+// foreignRandom is a selection policy of another plugin.
+type foreignRandom struct{ reverseproxy.RandomSelection }
+
+// CaddyModule returns the Caddy module information.
+func (foreignRandom) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: policies.Namespace + ".foreign_random", New: func() caddy.Module { return new(foreignRandom) }}
+}
+
 // With a policy that is not ours, a backend that is ramped up gets its small share, too.
 func TestSlowStartWithStockPolicy(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"name": "slow", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}],
-		"health_check": {"interval": "1h"}, "slow_start": "10h", "load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`)
+		"health_check": {"interval": "1h"}, "slow_start": "10h", "load_balancing": {"selection_policy": {"policy": "foreign_random"}}}`)
 	probed(h, nil, 0, 1, 2)
 	probed(h, errors.New("oh"), 1)
 	probed(h, nil, 1)
-	got := 0
 	const requests, share = 3000, 0.1 / 3 // it is chosen by a third, and let pass by a tenth
-	for range requests {
-		c, err := acquireIn(h.set(), reverseproxy.RandomSelection{}, pool.Key{}, nil, true, newRequest(t), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c.lease.Index() == 1 {
-			got++
-		}
-		c.lease.Release()
-	}
+	got := shares(t, h, requests)["b:1"]
 	if room := spread(requests, share); math.Abs(float64(got)-requests*share) > room {
 		t.Errorf("a backend that just recovered got %d of %d, want about 100", got, requests)
 	}

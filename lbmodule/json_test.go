@@ -228,7 +228,7 @@ func TestPolicies(t *testing.T) {
 	} {
 		t.Run(stock, func(t *testing.T) {
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "load_balancing": {"selection_policy": ` + stock + `}}`)
-			if got := string(h.policy.(caddy.Module).CaddyModule().ID); got != policies.Namespace+"."+want {
+			if got := string(h.service.Policy().(caddy.Module).CaddyModule().ID); got != policies.Namespace+"."+want {
 				t.Errorf("served by %s, want %s", got, want)
 			}
 			if got := shares(t, h, 10); got["a:1"]+got["b:1"] != 10 {
@@ -237,8 +237,8 @@ func TestPolicies(t *testing.T) {
 		})
 	}
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
-	if _, ok := h.policy.(*policies.PeakEWMA); !ok {
-		t.Errorf("the default policy is %T, want peak EWMA", h.policy)
+	if _, ok := h.service.Policy().(*policies.PeakEWMA); !ok {
+		t.Errorf("the default policy is %T, want peak EWMA", h.service.Policy())
 	}
 }
 

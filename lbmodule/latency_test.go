@@ -7,18 +7,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
-	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // says answers in a while with that status and header fields; the body takes as long again.
@@ -96,24 +92,20 @@ func TestLearn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			h := newConfig(t).mustLoad(fmt.Sprintf(`{"name": "learn-%d", %s "upstreams": [{"dial": "a:1"}], "retry": {"disabled": true}}`, i, test.settings))
 			h.logger = zap.NewNop()
-			q := &request{h: h}
-			q.next(newRequest(t), httptest.NewRecorder())
 			synctest.Test(t, func(t *testing.T) {
-				info := q.target().Dial
-				ctx, cancel := context.WithCancel(context.WithValue(t.Context(), stock.DialInfoKey, info))
+				r := newRequest(t)
+				ctx, cancel := context.WithCancel(r.Context())
 				defer cancel()
-				r := newRequest(t).WithContext(ctx)
+				r = r.WithContext(ctx)
 				if test.upload {
 					r.Method, r.Body, r.ContentLength = http.MethodPost, new(slowUpload), 1
 				}
 				if test.leave > 0 {
 					time.AfterFunc(test.leave, cancel)
 				}
-				if res, err := q.attempt(scripted{"a:1": test.backend}, r); err == nil {
-					_, _ = io.Copy(io.Discard, res.Body)
-				}
-				l := q.lease.Latency()
-				q.end()
+				h.plan.Back = over{scripted{"a:1": test.backend}}
+				_ = h.ServeHTTP(httptest.NewRecorder(), r, nil)
+				l := h.set().View().Member(0).Latency()
 				got, penalty := l.Estimate(), l.Penalty(time.Now())
 				want := test.want * time.Millisecond
 				// A little is forgotten while the body is on its way.
@@ -139,21 +131,13 @@ func TestLearnOfCopies(t *testing.T) {
 			h := newConfig(t).mustLoad(fmt.Sprintf(`{"name": "learn-copy-%d", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.9, "max_extra": 1},
 				"load_balancing": {"selection_policy": {"policy": "first"}}}`, i))
 			h.logger = zap.NewNop()
-			q := &request{h: h}
-			q.next(newRequest(t), httptest.NewRecorder())
 			synctest.Test(t, func(t *testing.T) {
-				for range 200 {
-					h.pool.Latency.Add(300*time.Millisecond, time.Now())
-				}
-				info := q.target().Dial
-				r := newRequest(t)
-				r = r.WithContext(context.WithValue(r.Context(), stock.DialInfoKey, info))
-				r.Body = nil
-				if _, err := q.attempt(scripted{"a:1": test.first, "b:1": test.second}, r); err != nil {
+				hedges(h, 300*time.Millisecond)
+				h.plan.Back = over{scripted{"a:1": test.first, "b:1": test.second}}
+				if err := h.ServeHTTP(httptest.NewRecorder(), newRequest(t), nil); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				q.end()
 				for k, m := range []*pool.Member{h.set().View().Member(0), h.set().View().Member(1)} {
 					got, want := m.Latency().Estimate(), test.want[k]*time.Millisecond
 					if got < want-20*time.Millisecond || got > want+20*time.Millisecond {
@@ -175,117 +159,4 @@ func TestPeakEWMANeedsALoadBalancer(t *testing.T) {
 		!strings.Contains(err.Error(), "noon: must be first_byte or last_byte") {
 		t.Errorf("until noon: %v", err)
 	}
-}
-
-// An attempt whose time was up is no sign of life from a backend that others wait for.
-func TestTimeoutIsSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for _, test := range []struct {
-			err   error
-			hangs bool
-		}{{os.ErrDeadlineExceeded, true}, {errTryTimeout, true}, {context.Canceled, true}, {errors.New("reset"), false}, {nil, false}} {
-			members := make([]balance.Member, 2)
-			for i := range members {
-				members[i] = balance.Member{Weight: 1, Load: new(atomic.Int64), Latency: new(balance.Latency)}
-				for range 100 {
-					members[i].Latency.Answered(10*time.Millisecond, time.Now())
-				}
-			}
-			l := members[0].Latency
-			l.Asked(time.Now()) // by two other requests, which wait all the while
-			l.Asked(time.Now())
-			ticket := l.Asked(time.Now())
-			time.Sleep(time.Second)
-			(&request{asked: l, ticket: ticket}).hears(test.err, time.Now())
-			p, asked := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1}), false
-			for range 100 {
-				i := p.Pick(nil)
-				asked = asked || i == 0
-				members[i].Load.Add(-1)
-			}
-			if asked == test.hangs {
-				t.Errorf("after %v, a backend on which another request waits gets more: %v", test.err, asked)
-			}
-		}
-	})
-}
-
-// A transport that panics leaves nobody waiting.
-func TestPanicIsToldOf(t *testing.T) {
-	h := newConfig(t).mustLoad(`{"name": "panic-told", "upstreams": [{"dial": "a:1"}]}`)
-	h.logger = zap.NewNop()
-	q := &request{h: h}
-	r := newRequest(t)
-	r.Body = nil
-	q.next(r, httptest.NewRecorder())
-	l := q.lease.Latency()
-	synctest.Test(t, func(t *testing.T) {
-		func() {
-			defer q.end()
-			defer func() { _ = recover() }()
-			_, _ = q.attempt(roundTripFunc(func(*http.Request) (*http.Response, error) { panic("crash") }), r)
-		}()
-		members := []balance.Member{{Weight: 1, Load: new(atomic.Int64), Latency: l}, {Weight: 1, Load: new(atomic.Int64), Latency: new(balance.Latency)}}
-		for _, m := range members {
-			for range 100 {
-				m.Latency.Answered(10*time.Millisecond, time.Now())
-			}
-		}
-		// Another client has left without an answer: a single request could be a long poll.
-		l.Told(l.Asked(time.Now()), false, time.Now())
-		time.Sleep(time.Second)
-		p := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1})
-		for range 100 {
-			i := p.Pick(nil)
-			if i == 0 {
-				return
-			}
-			members[i].Load.Add(-1)
-		}
-		t.Error("the backend is taken for one that does not answer")
-	})
-}
-
-// A backend that hangs has said nothing when the copy of a request was answered in its place: it gets no new requests.
-func TestHedgeToldNothing(t *testing.T) {
-	h := newConfig(t).mustLoad(`{"name": "hedge-told", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.9, "max_extra": 1},
-		"load_balancing": {"selection_policy": {"policy": "first"}}}`)
-	h.logger = zap.NewNop()
-	q := &request{h: h}
-	q.next(newRequest(t), httptest.NewRecorder())
-	synctest.Test(t, func(t *testing.T) {
-		members := make([]balance.Member, 2)
-		for i := range members {
-			l := h.set().View().Member(i).Latency()
-			for range 100 {
-				l.Answered(10*time.Millisecond, time.Now())
-			}
-			members[i] = balance.Member{Weight: 1, Load: new(atomic.Int64), Latency: l}
-		}
-		for range 200 {
-			h.pool.Latency.Add(10*time.Millisecond, time.Now())
-		}
-		hung := members[0].Latency
-		hung.Asked(time.Now()) // by two other requests, which wait all the while
-		hung.Asked(time.Now())
-		time.Sleep(time.Second)
-		info := q.target().Dial
-		r := newRequest(t)
-		r = r.WithContext(context.WithValue(r.Context(), stock.DialInfoKey, info))
-		r.Body = nil
-		var canceled atomic.Int64
-		if res, err := q.attempt(scripted{"a:1": after(time.Hour, 200, &canceled), "b:1": says(1, 200)}, r); err != nil || res.StatusCode != http.StatusOK || len(q.trail) != 2 {
-			t.Fatalf("%v, %v, %d attempts", res, err, len(q.trail))
-		}
-		synctest.Wait()
-		q.end()
-		p := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1})
-		for range 100 {
-			i := p.Pick(nil)
-			if i == 0 {
-				t.Fatal("a backend that hangs is taken for one that has answered")
-			}
-			members[i].Load.Add(-1)
-		}
-	})
 }

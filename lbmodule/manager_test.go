@@ -141,13 +141,13 @@ func TestNamesOfConfigs(t *testing.T) {
 	rejected := newConfig(t)
 	rejected.serve(named("rejected"))
 	rejected.giveUp()
-	if got := h.manager.Name("b:1"); got != "first" {
+	if got := h.service.Manager().Name("b:1"); got != "first" {
 		t.Errorf("called %s after another config was given up", got)
 	}
 	second := newConfig(t)
 	second.serve(`{"name": "web", "upstreams": [{"dial": "b:1"}]}`)
 	first.cancel()
-	if got := h.manager.Name("b:1"); got != "b:1" {
+	if got := h.service.Manager().Name("b:1"); got != "b:1" {
 		t.Errorf("called %s by a config that gives no name", got)
 	}
 }
@@ -160,11 +160,11 @@ func TestDrainIsOverAlready(t *testing.T) {
 	first := newConfig(t)
 	h := first.serve(settings("1h"))
 	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
-	q := &request{h: h}
+	var live pool.LiveRequest
 	ctx, cancel := context.WithCancelCause(t.Context())
-	h.pool.Live.Add(&q.live, cancel)
-	defer q.live.Done()
-	q.live.At("a:1")
+	h.plan.Pool.Live.Add(&live, cancel)
+	defer live.Done()
+	live.At("a:1")
 	second := newConfig(t)
 	second.serve(settings("1ms"))
 	first.cancel()
@@ -204,25 +204,25 @@ func TestRemovalNotPersisted(t *testing.T) {
 // Copies of requests go nowhere once the backends they would choose from are others.
 func TestNoHedgeInOldSet(t *testing.T) {
 	h := newConfig(t).serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "hedge": {"percentile": 0.95, "max_extra": 0.5}}`)
-	q := &request{h: h}
-	q.next(newRequest(t), httptest.NewRecorder())
+	hedges(h, 10*time.Millisecond)
+	q := begin(t, h, newRequest(t))
 	defer q.end()
-	for range 1000 {
-		h.pool.CountRequest()
-	}
-	prepare := func() bool {
-		r := newRequest(t)
-		c := &hedgeCopy{q: q, set: q.set, first: q.lease.Index(), original: r, cancelFirst: func(error) {}}
-		_, ok := c.prepare()
-		c.choice.lease.Release()
-		return ok
-	}
-	h.pool.SpendHedge(0.5, pool.BudgetSettings{PerSecond: 10}, time.Now().Add(-time.Minute))
-	if !prepare() {
+	copied, _, ok := q.course().Copy(time.Now())
+	if !ok {
 		t.Fatal("no copy")
 	}
+	chooses := func() bool {
+		choice, ok := copied.Choose(time.Now())
+		if ok {
+			choice.Lease.Release()
+		}
+		return ok
+	}
+	if !chooses() {
+		t.Fatal("a copy goes nowhere")
+	}
 	asks(t, "DELETE", webPath+"/backends/b:1", "")
-	if prepare() {
+	if chooses() {
 		t.Error("a copy to a set that is out of date")
 	}
 }

@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -159,8 +160,8 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	}
 	before := newConfig(t)
 	h := before.mustLoad(`{"name": "many", "upstreams": ` + upstreams(1010) + `}`)
-	h.pool.Others().Ended(pool.Success, 200, time.Millisecond)
-	h.pool.Members()[5].Traffic().Ended(pool.Success, 200, time.Millisecond)
+	h.plan.Pool.Others().Ended(pool.Success, 200, time.Millisecond)
+	h.plan.Pool.Members()[5].Traffic().Ended(pool.Success, 200, time.Millisecond)
 	start := time.Now()
 	got := values(before.gathered()["attempts_total"])
 	t.Logf("gathered and read in %v", time.Since(start))
@@ -185,7 +186,7 @@ func TestHistogramMetric(t *testing.T) {
 	h := c.mustLoad(`{"name": "both", "upstreams": [{"dial": "both.test:1"}]}`)
 	durations := []time.Duration{3 * time.Millisecond, 250 * time.Millisecond, 251 * time.Millisecond, time.Minute}
 	for _, d := range durations {
-		h.pool.Queued.Add(d)
+		h.plan.Pool.Queued.Add(d)
 	}
 	m := c.gathered()["queue_seconds"].GetMetric()[0].GetHistogram()
 	for _, b := range m.Bucket {
@@ -222,19 +223,38 @@ func TestHistogramMetric(t *testing.T) {
 
 // TestStatusThatCounts: what a request is counted as is what its client is answered.
 func TestStatusThatCounts(t *testing.T) {
-	for name, test := range map[string]struct {
-		err    error
-		passed *http.Response
-		want   int
+	answers := func(status int) func(*http.Request) (*http.Response, error) {
+		return func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: make(http.Header), Body: http.NoBody}, nil
+		}
+	}
+	for want, test := range map[string]struct {
+		settings string
+		back     func(*http.Request) (*http.Response, error)
+		leaves   bool
 	}{
-		"an answer":                           {nil, &http.Response{StatusCode: http.StatusNotFound}, 404},
-		"none":                                {caddyhttp.Error(503, errors.New("none")), nil, 503},
-		"an answer that could not be handled": {caddyhttp.Error(500, errors.New("routes")), &http.Response{StatusCode: http.StatusOK}, 500},
-		"an error without a status":           {errors.New("what"), nil, 500},
-		"the client is gone":                  {nil, nil, 499},
+		"404": {`"retry": {}`, answers(404), false},
+		"502": {`"retry": {"attempts": 1}`, func(*http.Request) (*http.Response, error) { return nil, errors.New("broken") }, false},
+		"418": {`"handle_response": [{"routes": [{"handle": [{"handler": "error", "status_code": "418"}]}]}]`, answers(200), false},
+		"499": {`"retry": {}`, func(r *http.Request) (*http.Response, error) { return nil, r.Context().Err() }, true},
 	} {
-		if got := (&request{passed: test.passed}).status(test.err); got != test.want {
-			t.Errorf("%s: %d, want %d", name, got, test.want)
+		c := newConfig(t)
+		h := c.mustLoad(`{"name": "status-` + want + `", "upstreams": [{"dial": "a:1"}], ` + test.settings + `}`)
+		h.plan.Back = over{scripted{"a:1": test.back}}
+		r := newRequest(t)
+		ctx, cancel := context.WithCancel(r.Context())
+		if test.leaves {
+			cancel()
+		}
+		err := h.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx), nil)
+		cancel()
+		for status, n := range values(c.gathered()["requests_total"]) {
+			if (n == 1) != (status == want) {
+				t.Errorf("%v counts %v times as %s, want once as %s", err, n, status, want)
+			}
+		}
+		if values(c.gathered()["requests_total"])[want] != 1 {
+			t.Errorf("%v is not counted as %s", err, want)
 		}
 	}
 }
@@ -265,15 +285,15 @@ func TestRefusedIsCounted(t *testing.T) {
 	if got := values(c.gathered()["requests_total"]); got["503"] != 1 {
 		t.Errorf("requests %v, want one 503", got)
 	}
-	q := caddyhttp.GetVar(r.Context(), requestVar).(*request)
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	for name, want := range map[string]string{
 		"pool": "refused", "backend": "", "policy": "lb_peak_ewma", "queue_ms": "0", "attempts": "[]", "retries": "0", "error": "no backend is usable",
 	} {
-		if got, ok := q.placeholder(name); !ok || fmt.Sprint(got) != want {
+		if got, ok := repl.Get("http.load_balancer." + name); !ok || fmt.Sprint(got) != want {
 			t.Errorf("{http.load_balancer.%s} is %v, want %q", name, got, want)
 		}
 	}
-	if _, ok := q.placeholder("unknown"); ok {
+	if _, ok := repl.Get("http.load_balancer.unknown"); ok {
 		t.Error("a placeholder that is none is known")
 	}
 }

@@ -155,8 +155,8 @@ func TestZeroIsNotLeftOut(t *testing.T) {
 	}
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1", "max_requests": 0}], "panic_threshold": 0, "queue": null, "breaker": {"failure_ratio": null},
 		"retry": {"budget": {"ratio": 0, "per_second": 0}, "on": []}, "load_balancing": {"selection_policy": {"policy": "random_choose", "choose": 0}}}`)
-	if b := h.retries.budget; b.Ratio != 0 || b.PerSecond != 0 || h.retries.on != [len(h.retries.on)]bool{} {
-		t.Errorf("got %+v, want zeros kept", h.retries)
+	if r := h.rules.Retry; r.Budget != (pool.BudgetSettings{}) || r.On != [len(r.On)]bool{} {
+		t.Errorf("got %+v, want zeros kept", r)
 	}
 }
 
@@ -164,12 +164,13 @@ func TestZeroIsNotLeftOut(t *testing.T) {
 func TestStockIntervalIsBounded(t *testing.T) {
 	for asked, want := range map[string]time.Duration{"1ns": 10 * time.Millisecond, "10ms": 10 * time.Millisecond, "30s": 30 * time.Second, "2000000h": 24 * time.Hour} {
 		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "health_checks": {"active": {"uri": "/", "max_size": -1, "interval": "` + asked + `"}}}`)
-		if got := time.Duration(h.active.Interval); got != want {
+		got := time.Duration(h.checks().Interval)
+		if got != want {
 			t.Errorf("%s: checked every %v, want %v", asked, got, want)
 		}
-		asIs := time.Duration(h.active.Interval).String() == mustDuration(t, asked).String()
-		if warned := strings.Contains(strings.Join(h.warnings, "\n"), "health_interval"); warned == asIs {
-			t.Errorf("%s: warnings %q", asked, h.warnings)
+		asIs := got == mustDuration(t, asked)
+		if warned := strings.Contains(strings.Join(h.service.Warnings(), "\n"), "health_interval"); warned == asIs {
+			t.Errorf("%s: warnings %q", asked, h.service.Warnings())
 		}
 	}
 }
@@ -194,8 +195,8 @@ func TestQueueWithoutCaps(t *testing.T) {
 		`{"dynamic_upstreams": {"source": "multi"}, ` + queue + `}`:                                                     false,
 	} {
 		h := newConfig(t).mustLoad(config)
-		if got := strings.Contains(strings.Join(h.warnings, "\n"), "queue without max_requests"); got != want {
-			t.Errorf("%s: warnings %q", config, h.warnings)
+		if got := strings.Contains(strings.Join(h.service.Warnings(), "\n"), "queue without max_requests"); got != want {
+			t.Errorf("%s: warnings %q", config, h.service.Warnings())
 		}
 	}
 }
@@ -209,8 +210,8 @@ func TestHoldBesideTryDuration(t *testing.T) {
 		`{"upstreams": [{"dial": "a:1"}], ` + hold + `}`:                                           false,
 	} {
 		h := newConfig(t).mustLoad(config)
-		if got := strings.Contains(strings.Join(h.warnings, "\n"), "hold is ignored"); got != want {
-			t.Errorf("%s: warnings %q", config, h.warnings)
+		if got := strings.Contains(strings.Join(h.service.Warnings(), "\n"), "hold is ignored"); got != want {
+			t.Errorf("%s: warnings %q", config, h.service.Warnings())
 		}
 	}
 }
@@ -267,8 +268,8 @@ func TestBudgetDefaults(t *testing.T) {
 		`{"budget": {"ratio": null, "per_second": 0}}`: {Ratio: 0.2},
 	} {
 		h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}], "retry": ` + config + `}`)
-		if h.retries.budget != want {
-			t.Errorf("%s: %+v, want %+v", config, h.retries.budget, want)
+		if got := h.rules.Retry.Budget; got != want {
+			t.Errorf("%s: %+v, want %+v", config, got, want)
 		}
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,4 +283,81 @@ func TestNobodyIsWaitedFor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSilence tries how an attempt ends on a backend for which others wait in vain: what ended because nothing came is no sign of life.
+func TestSilence(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		silent bool
+	}{{os.ErrDeadlineExceeded, true}, {ErrTryTimeout, true}, {context.Canceled, true}, {ErrCopyWon, true}, {errReset, false}, {nil, false}} {
+		t.Run(fmt.Sprint(test.err), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 2)
+				ends := l.hang(3)
+				x := &Exchange{plan: &l.plan, ticket: ends[2]}
+				x.hear(test.err, time.Now())
+				if got := l.avoids("a:1"); got != test.silent {
+					t.Errorf("avoided %v, want %v", got, test.silent)
+				}
+				l.close()
+			})
+		})
+	}
+}
+
+// TestSilenceOfOvertaken has a backend hang that others wait for, and the copy of a request be answered in its place: it has said nothing.
+func TestSilenceOfOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 2)
+		l.hang(2)
+		l.hedges()
+		l.script("a:1", hangs())
+		l.script("b:1", saysBody(ms, 200, "", nil))
+		f := &front{}
+		if l.run(t.Context(), f); f.seen() != `overtaken by b:1, 200, ""` {
+			t.Fatalf("the client sees %s", f.seen())
+		}
+		if !l.avoids("a:1") {
+			t.Error("a backend that hangs is taken for one that has answered")
+		}
+		l.close()
+	})
+}
+
+// hang has all backends answer for a while, and so many requests wait for a:1 for a second. It returns what those are told by.
+func (l *lab) hang(n int) (all []pool.Ticket) {
+	view := l.open().View()
+	for i := range view.Len() {
+		for range 100 {
+			view.Member(i).Latency().Answered(10*ms, time.Now())
+		}
+	}
+	for range n {
+		lease, _ := view.AcquireMember(0)
+		ticket := lease.Ticket()
+		lease.Release()
+		ticket.Ask(time.Now())
+		all = append(all, ticket)
+	}
+	time.Sleep(time.Second)
+	return all
+}
+
+// avoids tells whether a policy that goes by latency sends nobody to the backend, however much the others have.
+func (l *lab) avoids(address string) bool {
+	view := l.current().View()
+	members := make([]balance.Member, view.Len())
+	for i := range members {
+		members[i] = balance.Member{Weight: 1, Load: new(atomic.Int64), Latency: view.Member(i).Latency()}
+	}
+	p, picked := balance.PeakEWMA{}.Build(members, nil, []int{-1, -1}), 0
+	for range 100 {
+		i := p.Pick(nil)
+		if view.Backend(i).Address == address {
+			picked++
+		}
+		members[i].Load.Add(-1)
+	}
+	return picked == 0
 }
