@@ -154,6 +154,12 @@ func TestRaces(t *testing.T) {
 			trail: "a:1 0 ignored " + overtaken + "; b:1 200 success",
 			told:  "a:1 after 0: 0 " + overtaken + "; b:1 after 1 for hedge: 200 <nil>", countB: onceGood, won: 1,
 		},
+		"both inform, and the copy is first": {
+			a: []script{informs(15*ms, 103, says(35*ms, 200))}, b: []script{informs(ms, 102, saysBody(5*ms, 200, "", nil))},
+			seen: `overtaken by b:1, 200, ""`, copied: 6 * ms,
+			trail: "a:1 0 ignored " + overtaken + "; b:1 200 success",
+			told:  "a:1 after 0: 0 " + overtaken + "; b:1 after 1 for hedge: 200 <nil>", countB: onceGood, won: 1,
+		},
 		"the client leaves": {
 			a: []script{hangs()}, b: []script{hangs()}, leave: 50 * ms, seen: "failed: context canceled", took: 50 * ms,
 			trail: "a:1 0 ignored context canceled; b:1 0 ignored " + lost,
