@@ -138,6 +138,9 @@ func TestDebugHeaderAvoided(t *testing.T) {
 	if got := reasons(x)["slow:1"]; !strings.HasPrefix(got, "avoided: its answers take 400 ms") {
 		t.Errorf("%q", got)
 	}
+	if got := attempts(t, r); got != x.Chosen+" 200" {
+		t.Errorf("attempts: %s, chosen %s", got, x.Chosen)
+	}
 }
 
 // What latency decided is counted for good: over resets, and reloads.
