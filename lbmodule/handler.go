@@ -185,6 +185,14 @@ func (c *call) Overtaken(by course.Target) { c.Request.Overtaken(by.(*stock.Targ
 // Answer implements [exchange.Front].
 func (c *call) Answer(answer *http.Response) error { return c.Request.Answer(answer, c.next) }
 
+// Fail implements [exchange.Front]. Transports of HTTP/2 say that a request was canceled, but not that a drain has ended it.
+func (c *call) Fail(err error) error {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(c.exchange.Context()), pool.ErrDrained) {
+		err = pool.ErrDrained
+	}
+	return c.Request.Fail(err)
+}
+
 // Refuse implements [exchange.Front].
 func (c *call) Refuse(err error) error { return c.Fail(err) }
 

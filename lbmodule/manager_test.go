@@ -171,6 +171,37 @@ func TestDrainIsOverAlready(t *testing.T) {
 	eventually(t, "the request to be ended", func() bool { return errors.Is(context.Cause(ctx), pool.ErrDrained) })
 }
 
+// A request that is being served is shown, and ended when the time of a drain is over, whatever its transport calls that.
+func TestDrainEndsRequests(t *testing.T) {
+	for want, says := range map[string]func(context.Context) error{
+		"a:1 0 context canceled":           context.Context.Err, // HTTP/2
+		"a:1 0 " + pool.ErrDrained.Error(): context.Cause,
+	} {
+		c := newConfig(t)
+		h := c.serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "drain_timeout": "1ms", "load_balancing": {"selection_policy": {"policy": "first"}}}`)
+		h.plan.Back = over{scripted{"a:1": func(r *http.Request) (*http.Response, error) {
+			if live := explained(t, "").Live; len(live) != 1 || live[0].Backend != "a:1" || live[0].Attempts != 1 {
+				t.Errorf("live %+v", live)
+			}
+			asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
+			<-r.Context().Done()
+			return nil, says(r.Context())
+		}}}
+		w, r := httptest.NewRecorder(), newRequest(t)
+		err := h.ServeHTTP(w, r, nil)
+		if expectError(t, err, "503", pool.ErrDrained.Error()); w.Header().Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+		if got := attempts(t, r); got != want {
+			t.Errorf("attempts: %s; want %s", got, want)
+		}
+		if live := explained(t, "").Live; len(live) != 0 {
+			t.Errorf("live when it is over: %+v", live)
+		}
+		c.cancel()
+	}
+}
+
 // What a later version has written is left alone.
 func TestLaterDocument(t *testing.T) {
 	dir := t.TempDir()
