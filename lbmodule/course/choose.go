@@ -196,10 +196,14 @@ func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 		case i < 0:
 			return Choice{}, pool.ErrFull
 		}
-		if passedOver := len(candidates) > 1 && rand.Float64() >= snapshot.Warmth(i); !passedOver {
+		offered := slices.Contains(candidates, i)
+		if passedOver := offered && len(candidates) > 1 && rand.Float64() >= snapshot.Warmth(i); !passedOver {
 			if lease, ok := c.view.AcquireMember(i); ok {
 				return Choice{c.members.Target(i), lease}, nil
 			}
+		}
+		if !offered {
+			break // it may remember one that it was not offered, and would choose that again
 		}
 		candidates = slices.DeleteFunc(slices.Clone(candidates), func(k int) bool { return k == i })
 	}

@@ -226,6 +226,9 @@ func TestForeignPolicy(t *testing.T) {
 			{0, begin, "send b"}, {1 * ms, ended(failure(Broken)), "send a again for reset"}, {1 * ms, offered, "[[0 1] [0]]"},
 		}},
 		{"it is asked about those that failed if there are no others", all(foreign(last), alone), []move{{0, begin, "send a"}, {1 * ms, ended(failure(Broken)), "send a again for reset"}}},
+		{"it insists on one that is full", func(w *world) { foreign(func([]int) (int, Target) { return 1, nil })(w); caps(w) }, []move{
+			{0, fills("b"), ""}, {0, begin, "refuse: " + allFull},
+		}},
 		{"all are dead", func(w *world) { foreign(last)(w); w.rules.Hold = 0 }, []move{{0, dies("a", "b"), ""}, {0, begin, "refuse: " + noneUsable}, {0, offered, "[]"}}},
 		{"none is checked", func(w *world) { foreign(last)(w); w.settings.Checked = true }, []move{{0, begin, "wait until 1s"}}},
 	})
