@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -42,20 +43,46 @@ type harness struct {
 
 func newConfig(t testing.TB) *harness {
 	t.Helper()
-	// The directory of t.TempDir has the test's name in it, and Caddy would see placeholders there.
+	return newConfigIn(t, newDir(t))
+}
+
+// newDir is a directory for a config. That of t.TempDir has the test's name in it, and Caddy would see placeholders there.
+func newDir(t testing.TB) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "ballast")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return newConfigIn(t, dir)
+	return dir
 }
 
 // newConfigIn is newConfig with its storage and log in that directory.
 func newConfigIn(t testing.TB, dir string) *harness {
 	t.Helper()
-	c := &harness{t: t, log: filepath.Join(dir, "log")}
-	writer, err := json.Marshal(map[string]string{"output": "file", "filename": c.log})
+	log := filepath.Join(dir, "log")
+	return provision(t, dir, log, map[string]string{"output": "file", "filename": log})
+}
+
+// newQuietConfig is newConfig without a log, for what runs in a [bubble].
+func newQuietConfig(t testing.TB) *harness {
+	t.Helper()
+	return provision(t, newDir(t), "", map[string]string{"output": "discard"})
+}
+
+// bubble runs a test in virtual time, in which configs and their requests live together.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	// The log of the config before must not be written to in there: its writer has a goroutine, which it begins when it is written to first.
+	newQuietConfig(t)
+	synctest.Test(t, test)
+}
+
+// provision makes a config with its storage in that directory, and its log where logs says.
+func provision(t testing.TB, dir, log string, logs map[string]string) *harness {
+	t.Helper()
+	c := &harness{t: t, log: log}
+	writer, err := json.Marshal(logs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,10 +201,10 @@ func (q *ride) at() string {
 	return q.course().Choice().Target.Address()
 }
 
-// failOver has the attempt find no connection, and another one be chosen.
+// failOver has the attempt find no connection, for which its backend is not to blame, and another one be chosen.
 func (q *ride) failOver(t testing.TB) {
 	t.Helper()
-	q.step = q.course().Ended(&course.Facts{Kind: course.NotConnected}, time.Now())
+	q.step = q.course().Ended(&course.Facts{Kind: course.NotConnected, ClientFault: true}, time.Now())
 	if q.step.Do != course.Send {
 		t.Fatalf("there is no other attempt: %+v", q.step)
 	}

@@ -58,7 +58,7 @@ func TestOtherPolicy(t *testing.T) {
 	if a, b := view.Backend(0).Weight, view.Backend(1).Weight; a != 3 || b != 1 {
 		t.Errorf("weights %d and %d, want 3 and 1", a, b)
 	}
-	if !h.untilLastByte {
+	if !h.rules.UntilLastByte {
 		t.Error("time is taken to the header of answers")
 	}
 	log := c.logged()

@@ -23,14 +23,13 @@ func requestFor(t *testing.T, path, user string) *http.Request {
 // chosen is where a request goes, and where it goes next if that fails.
 func chosen(t *testing.T, h *Handler, r *http.Request) (first, second string) {
 	t.Helper()
-	q := &request{h: h}
+	q := begin(t, h, r)
 	defer q.end()
-	u := q.next(r, httptest.NewRecorder())
-	if u == nil {
-		t.Fatal(q.refused)
+	if first = q.at(); first == "" {
+		t.Fatal(q.course().Refused())
 	}
-	failOver(t, q, r)
-	return u.Dial, q.next(r, httptest.NewRecorder()).Dial
+	q.failOver(t)
+	return first, q.at()
 }
 
 const hashed = `{"name": "hashed", "retry": {"budget": {"ratio": 1, "per_second": 100000}}, "backends": [{"address": "a:1"}, {"address": "b:1", "weight": 2}, {"address": "c:1"}],

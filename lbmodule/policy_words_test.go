@@ -3,7 +3,6 @@ package lbmodule
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -40,7 +39,7 @@ func TestWordValues(t *testing.T) {
 		r := newRequest(t)
 		test.change(r)
 		want := pool.Key{Hash: xxhash.Sum64String(test.want), Known: test.want != ""}
-		if got := h.policy.(policies.Keyed).Key(r); got != want {
+		if got := h.service.Policy().(policies.Keyed).Key(r); got != want {
 			t.Errorf("%s: key %v, want that of %q", test.policy, got, test.want)
 		}
 	}
@@ -52,9 +51,9 @@ func TestWordShares(t *testing.T) {
 		"load_balancing": {"selection_policy": {"policy": "header", "field": "X-User", "fallback": {"policy": "first"}}}}`)
 	counts := make(map[string]int)
 	where := func(user string) string {
-		q := &request{h: h}
+		q := begin(t, h, requestFor(t, "/", user))
 		defer q.end()
-		return q.next(requestFor(t, "/", user), httptest.NewRecorder()).Dial
+		return q.at()
 	}
 	const users = 4000
 	for i := range users {
@@ -79,8 +78,8 @@ func TestWordShares(t *testing.T) {
 func TestWordWithForeignFallback(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}],
 		"load_balancing": {"selection_policy": {"policy": "query", "key": "q", "fallback": {"policy": "foreign"}}}}`)
-	if _, ok := h.policy.(*reverseproxy.QueryHashSelection); !ok {
-		t.Errorf("served by %T", h.policy)
+	if _, ok := h.service.Policy().(*reverseproxy.QueryHashSelection); !ok {
+		t.Errorf("served by %T", h.service.Policy())
 	}
 	if got := shares(t, h, 10); got["a:1"] != 10 {
 		t.Errorf("shares = %v, want what the fallback chooses", got)
@@ -98,7 +97,7 @@ func TestWordFallbackChain(t *testing.T) {
 	}{{"k=1", "alice", true}, {"", "alice", true}, {"k=1", "", true}, {"", "", false}} {
 		r := requestFor(t, "/", test.user)
 		r.URL.RawQuery = test.query
-		if got := h.policy.(policies.Keyed).Key(r); got.Known != test.known {
+		if got := h.service.Policy().(policies.Keyed).Key(r); got.Known != test.known {
 			t.Errorf("%+v: key %v", test, got)
 		}
 	}

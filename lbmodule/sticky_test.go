@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -38,18 +39,15 @@ func (b *browser) get(change ...func(r *http.Request)) (string, error) {
 	for _, c := range change {
 		c(r)
 	}
-	q, w := &request{h: b.h}, httptest.NewRecorder()
-	defer q.end()
-	u := q.next(r, w)
-	if u == nil {
-		return "", q.refused
-	}
-	q.bind(r)
+	var at string
+	b.h.plan.Back = over{answering(func(r *http.Request) *http.Response { at = r.URL.Host; return answerOf(http.StatusOK) })}
+	w := httptest.NewRecorder()
+	err := b.h.ServeHTTP(w, r, nil)
 	b.set = w.Header().Get("Set-Cookie")
 	for _, c := range w.Result().Cookies() {
 		b.cookies[c.Name] = c.Value
 	}
-	return u.Dial, nil
+	return at, err
 }
 
 // stays checks that all requests go to that backend, without another cookie.
@@ -118,7 +116,7 @@ func TestStickyRebinds(t *testing.T) {
 		t.Fatalf("its backend gone, it goes to %s, %v, cookie %q", other, err, b.set)
 	}
 	b.stays(other)
-	if got := h.pool.Rebound(); got != 1 {
+	if got := h.plan.Pool.Rebound(); got != 1 {
 		t.Errorf("%d sessions rebound, want 1", got)
 	}
 }
@@ -129,7 +127,7 @@ func TestStickyStrict(t *testing.T) {
 	at, _ := b.get()
 	refuse(h, at)
 	for range 10 {
-		if got, err := b.get(); !errors.Is(err, errSessionGone) {
+		if got, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
 			t.Fatalf("its backend gone, it goes to %s, %v", got, err)
 		}
 	}
@@ -139,7 +137,7 @@ func TestStickyStrict(t *testing.T) {
 	// Nor is one served whose backend is not in the config any more.
 	less := newConfig(t).mustLoad(`{"name": "sticky-less", "upstreams": [{"dial": "d:1"}], "load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
 	b.h = less
-	if got, err := b.get(); !errors.Is(err, errSessionGone) {
+	if got, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
 		t.Errorf("its backend not known, it goes to %s, %v", got, err)
 	}
 }
@@ -175,7 +173,7 @@ func TestStickyFull(t *testing.T) {
 		at, _ := b.get()
 		l, _ := h.set().View().AcquireSession(h.set().Find(at))
 		switch other, err := b.get(); {
-		case strict && !errors.Is(err, errSessionFull):
+		case strict && !errors.Is(err, course.ErrSessionFull):
 			t.Errorf("strict, its backend full: %s, %v", other, err)
 		case !strict && (err != nil || other == at || b.set != ""):
 			t.Errorf("its backend full: %s, %v, cookie %q", other, err, b.set)
@@ -197,7 +195,7 @@ func TestStickyStrictRecovers(t *testing.T) {
 		}
 		asks(t, "PATCH", "/load_balancer/pools/sticky-recovers/backends/"+at, `{"state": "`+state+`"}`).wants(t, http.StatusOK)
 		tellAll(h, at, pool.Verdict{Outcome: pool.Failure})
-		if _, err := b.get(); !errors.Is(err, errSessionGone) {
+		if _, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
 			t.Errorf("%s: %v", state, err)
 		}
 		eventually(t, "the session to be let in as a probe", func() bool {
@@ -215,10 +213,10 @@ func TestStickyStrictDoesNotQueue(t *testing.T) {
 	at, _ := b.get()
 	l, _ := h.set().View().AcquireSession(h.set().Find(at))
 	defer l.Release()
-	if _, err := b.get(); !errors.Is(err, errSessionFull) {
+	if _, err := b.get(); !errors.Is(err, course.ErrSessionFull) {
 		t.Errorf("its backend is full: %v", err)
 	}
-	if n := h.pool.QueueLength(); n != 0 {
+	if n := h.plan.Pool.QueueLength(); n != 0 {
 		t.Errorf("%d wait", n)
 	}
 }
@@ -240,7 +238,7 @@ func TestFallbackSettings(t *testing.T) {
 		expectError(t, err, "2 weights for 3 backends")
 	}
 	h := newConfig(t).mustLoad(fmt.Sprintf(three, oneSecret+`, "fallback": {"policy": "peak_ewma", "until": "last_byte"}`))
-	if !h.untilLastByte {
+	if !h.rules.UntilLastByte {
 		t.Error("the fallback's setting is lost")
 	}
 }

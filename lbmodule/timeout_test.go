@@ -37,8 +37,8 @@ func TestNoTimeoutUnlessSet(t *testing.T) {
 			}
 			h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]` + more + `}`)
 			transport := h.stock.Transport.Configured().(*reverseproxy.HTTPTransport).Transport
-			if h.retries.tryTimeout != want.ours || transport.ResponseHeaderTimeout != want.transport {
-				t.Errorf("bounds %v, and %v on the transport; want %v and %v", h.retries.tryTimeout, transport.ResponseHeaderTimeout, want.ours, want.transport)
+			if h.plan.TryTimeout != want.ours || transport.ResponseHeaderTimeout != want.transport {
+				t.Errorf("bounds %v, and %v on the transport; want %v and %v", h.plan.TryTimeout, transport.ResponseHeaderTimeout, want.ours, want.transport)
 			}
 		})
 	}

@@ -160,6 +160,10 @@ func TestWays(t *testing.T) {
 			a: []script{fails(ms, 0, errDescriptors)}, seen: "failed: too many open files", took: ms,
 			told: "a:1 after 0: 0 too many open files", countA: onceIgnored,
 		},
+		"out of a body that another attempt has": {
+			a: []script{fails(ms, 0, fmt.Errorf("write: %w", ErrBodyTaken))}, front: front{unsafe: true}, seen: "failed: write: request body belongs to another attempt", took: ms,
+			told: "a:1 after 0: 0 write: request body belongs to another attempt", countA: onceIgnored,
+		},
 		"too slow, then answered": {
 			a: []script{hangs()}, b: good, rules: func(l *lab) { l.plan.TryTimeout = 100 * ms }, seen: `200, "hello"`, took: 105 * ms,
 			told: "a:1 after 0: 0 backend did not answer within try_timeout; b:1 after 1 for timeout: 200 <nil>", countA: failedAgain,
@@ -258,6 +262,24 @@ func TestClientLeaves(t *testing.T) {
 			a: []script{says(5*ms, 503)}, b: []script{hangs()}, leave: 10 * ms, seen: "failed: context canceled", took: 10 * ms,
 			told: "a:1 after 0: 503 <nil>; b:1 after 1 for status: 0 context canceled", countA: failedAgain,
 		},
+	})
+}
+
+// TestClientIsLate tries a request whose client stops waiting at a time of its own: what takes longer than that has failed.
+func TestClientIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 1)
+		l.script("a:1", hangs())
+		ctx, cancel := context.WithTimeout(t.Context(), 20*ms)
+		defer cancel()
+		f := &front{}
+		if o := l.run(ctx, f); f.seen() != "failed: context deadline exceeded" || o.took != 20*ms {
+			t.Errorf("the client sees %s after %v", f.seen(), o.took)
+		}
+		if got := l.counted("a:1"); got != onceFailed {
+			t.Errorf("counted of a:1: %s; want %s", got, onceFailed)
+		}
+		l.close()
 	})
 }
 
