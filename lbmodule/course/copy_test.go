@@ -64,8 +64,8 @@ func TestWhetherCopy(t *testing.T) {
 	w.end(Ending{}, w.began)
 }
 
-// timed is a policy that notes whether it was told the time.
-type timed struct{ told *[]bool }
+// timed is a policy that notes which time it was told; the zero time if it was told none.
+type timed struct{ told *[]time.Time }
 
 func (p timed) Build(members []balance.Member, prev balance.Picker, prevIndex []int) balance.Picker {
 	return timedPicker{p, balance.First{}.Build(members, prev, prevIndex)}
@@ -76,32 +76,49 @@ type timedPicker struct {
 	balance.Picker
 }
 
-func (p timedPicker) Pick(tried []int) int {
-	*p.policy.told = append(*p.policy.told, false)
+func (p timedPicker) Pick(tried []int) int { return p.PickAt(time.Time{}, tried) }
+
+func (p timedPicker) PickAt(now time.Time, tried []int) int {
+	*p.policy.told = append(*p.policy.told, now)
 	return p.Picker.Pick(tried)
 }
 
-func (p timedPicker) PickAt(_ time.Time, tried []int) int {
-	*p.policy.told = append(*p.policy.told, true)
-	return p.Picker.Pick(tried)
-}
-
-// TestTime checks that policies are told the time, and need not look at the clock.
+// TestTime checks that policies are told the time, and need not look at the clock. It is the time of the choice: the request may have
+// come long before.
 func TestTime(t *testing.T) {
-	w := newWorld(t, 3)
-	hedged(w)
-	var told []bool
-	w.settings.Policy = timed{&told}
-	w.start()
-	begin(w, w.began)
-	copied, _, _ := w.course.Copy(w.began)
-	choice, _ := copied.Choose(w.began)
-	choice.Lease.Release()
-	ended(failure(Broken))(w, w.began)
-	if got, want := fmt.Sprint(told), "[true true true]"; got != want {
-		t.Errorf("the policy was told the time: %s, want %s", got, want)
+	copied := func(w *world, now time.Time) string {
+		at := copies(w, now)
+		w.copyChoice.Lease.Release()
+		return at
 	}
-	w.end(Ending{}, w.began)
+	for name, moves := range map[string][]move{
+		"a copy, and again": {{0, begin, "send a"}, {30 * ms, copied, "b"}, {40 * ms, ended(failure(Broken)), "send b again for reset"}},
+		"after an outage":   {{0, dies("a", "b", "c"), ""}, {0, begin, "wait until 1.9s"}, {50 * ms, returns("b"), ""}, {60 * ms, resume(Signaled), "send b"}},
+		"out of the queue":  {{0, fills("a", "b", "c"), ""}, {0, begin, "queue of 5 for 1s"}, {50 * ms, frees("b"), ""}, {60 * ms, tries, "chose b"}},
+	} {
+		w := newWorld(t, 3)
+		hedged(w)
+		caps(w)
+		queue(w)
+		var told []time.Time
+		w.settings.Policy = timed{&told}
+		for i, m := range moves {
+			moves[i].do = func(w *world, now time.Time) string {
+				before := len(told)
+				got := m.do(w, now)
+				for _, at := range told[before:] {
+					if !at.Equal(now) {
+						t.Errorf("%s, move %d: the policy was told %v, want %v", name, i, at, now)
+					}
+				}
+				return got
+			}
+		}
+		w.play(moves...)
+		if len(told) == 0 {
+			t.Errorf("%s: the policy was told nothing", name)
+		}
+	}
 }
 
 // copies has a copy be sent, and tells where.
