@@ -122,24 +122,26 @@ func TestStickyRebinds(t *testing.T) {
 }
 
 func TestStickyStrict(t *testing.T) {
-	h := newConfig(t).mustLoad(stickyConfig("sticky-strict", oneSecret+`, "strict": true`))
-	b := newBrowser(t, h)
-	at, _ := b.get()
-	refuse(h, at)
-	for range 10 {
-		if got, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
-			t.Fatalf("its backend gone, it goes to %s, %v", got, err)
+	bubble(t, func(t *testing.T) {
+		h := newQuietConfig(t).mustLoad(stickyConfig("sticky-strict", oneSecret+`, "strict": true`))
+		b := newBrowser(t, h)
+		at, _ := b.get()
+		refuse(h, at)
+		for range 10 {
+			if got, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
+				t.Fatalf("its backend gone, it goes to %s, %v", got, err)
+			}
 		}
-	}
-	if got, err := newBrowser(t, h).get(); err != nil || got == at {
-		t.Errorf("a new session: %s, %v", got, err)
-	}
-	// Nor is one served whose backend is not in the config any more.
-	less := newConfig(t).mustLoad(`{"name": "sticky-less", "upstreams": [{"dial": "d:1"}], "load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
-	b.h = less
-	if got, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
-		t.Errorf("its backend not known, it goes to %s, %v", got, err)
-	}
+		if got, err := newBrowser(t, h).get(); err != nil || got == at {
+			t.Errorf("a new session: %s, %v", got, err)
+		}
+		// Nor is one served whose backend is not in the config any more.
+		less := newQuietConfig(t).mustLoad(`{"name": "sticky-less", "upstreams": [{"dial": "d:1"}], "load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}}}`)
+		b.h = less
+		if got, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
+			t.Errorf("its backend not known, it goes to %s, %v", got, err)
+		}
+	})
 }
 
 // A backend without a weight keeps its sessions and is given no new ones.
