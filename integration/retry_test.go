@@ -260,7 +260,10 @@ func TestIdempotencyKey(t *testing.T) {
 					c.get("/")
 				}
 				status, _ := c.ask(c.request(http.MethodPost, strings.NewReader(strings.Repeat("x", test.length)), "Idempotency-Key", "k"))
-				if got := int(delivered.Load()); got != want {
+				got := int(delivered.Load())
+				// On a busy machine the body may not be there at once. Such a request goes over another connection, which is not kept.
+				late := kept && settings == asked && got == want-1
+				if got != want && !late {
 					t.Errorf("delivered %d times, want %d; status %d", got, want, status)
 				}
 			})
