@@ -94,6 +94,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	c.told.Show(&h.shown, &c.exchange, &c.Request, w, r)
 	// The server is told, and the request counted, also after a panic (http.ErrAbortHandler, when an answer breaks off).
 	defer func() {
+		c.exchange.Live.Done() // also of a request that is refused before there is a backend to be chosen
 		c.End(time.Now())
 		c.Request.Body().CloseAfter(w, r)
 		h.plan.Pool.CountAnswer(c.told.Status(err))
