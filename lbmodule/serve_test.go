@@ -31,3 +31,19 @@ func TestRefusedIncremental(t *testing.T) {
 		t.Errorf("after the request was refused it is still on its way: %+v", left)
 	}
 }
+
+// The log and the placeholders tell why a request is refused whose body does not come.
+func TestRefusedBodyTold(t *testing.T) {
+	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "127.0.0.1:1"}]}`)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/", nil)
+	r.ProtoMajor, r.Header["Content-Length"] = 2, []string{"5"}
+	w, repl := httptest.NewRecorder(), caddy.NewReplacer()
+	err := h.ServeHTTP(w, caddyhttp.PrepareRequest(r, repl, w, new(caddyhttp.Server)), nil)
+	if refused, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || refused.StatusCode != http.StatusBadRequest {
+		t.Errorf("it was answered with %v, want an error with 400", err)
+	}
+	const want = "request body is shorter than its Content-Length: unexpected EOF"
+	if got, _ := repl.GetString("http.load_balancer.error"); got != want {
+		t.Errorf("{http.load_balancer.error} is %q, want %q", got, want)
+	}
+}

@@ -223,7 +223,7 @@ func (c *Course) send(again bool) Step {
 	return Step{Do: Send, Again: again, Reason: c.reason}
 }
 
-// Refuse ends a course that has not begun: nobody could be found, whatever the request is.
+// Refuse ends a course that has not begun: nobody could be found, whatever the request is, or nobody is to be asked.
 func (c *Course) Refuse(err error) {
 	c.phase, c.refused = over, err
 }

@@ -160,6 +160,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	defer x.end()
 	if err := x.brokenOff(); err != nil {
 		x.plan.Pool.CountRequest()
+		x.course.Refuse(err)
 		return x.giveUp(x.front.Fail(err))
 	}
 	step := x.course.Begin(now)
