@@ -25,8 +25,8 @@ func init() {
 	caddy.RegisterModule(adminAPI{})
 }
 
-// adminAPI shows the pools at Caddy's admin endpoint, and edits their backends; [apiRoutes] lists what there is. openapi.yaml
-// describes it.
+// adminAPI serves the pools at Caddy's admin endpoint and edits their backends. [apiRoutes] lists its endpoints; openapi.yaml describes
+// them.
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -37,8 +37,8 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
-// counters would be gone for a moment at each reload.
+// Provision registers the metrics. A new config's admin endpoint answers before its apps are loaded; without this, counters would
+// disappear for a moment at each reload.
 func (adminAPI) Provision(ctx caddy.Context) error {
 	return caddyapp.RegisterMetrics(ctx, app.MetricsOf(nil))
 }
@@ -57,13 +57,13 @@ func (a adminAPI) Routes() []caddy.AdminRoute {
 	return all
 }
 
-// apiRoute is a method and a path, in which {pool} and {backend} stand for names.
+// apiRoute is an endpoint: a method and a path, in which {pool} and {backend} stand for names.
 type apiRoute struct {
 	method, pattern string
 	serve           func(*apiCall) error
 }
 
-// apiRoutes are what the API knows.
+// apiRoutes lists the endpoints of the API.
 var apiRoutes = []apiRoute{
 	{http.MethodGet, poolsPath, (*apiCall).listPools},
 	{http.MethodGet, poolsPath + "/{pool}", (*apiCall).showPool},
@@ -97,7 +97,7 @@ func (adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	// Names are percent-encoded: they may hold slashes.
+	// Names are percent-encoded, because they may contain slashes.
 	path := strings.Split(strings.TrimSuffix(r.URL.EscapedPath(), "/"), "/")
 	var allowed []string
 	for _, route := range apiRoutes {
@@ -129,7 +129,7 @@ func matches(pattern, path []string) bool {
 	return slices.EqualFunc(pattern, path, func(want, have string) bool { return want == have || isVariable(want) && have != "" })
 }
 
-// find finds what the path names.
+// find looks up what the path names.
 func (c *apiCall) find(pattern, path []string) error {
 	for i, part := range pattern {
 		if !isVariable(part) {
@@ -161,11 +161,11 @@ func (c *apiCall) listPools() error {
 	return caddyapp.WriteJSON(c.w, all)
 }
 
-// running are the backends of the pool, but for those that are gone.
+// running returns the backends of the pool, without those that are gone.
 func (c *apiCall) running() []overlay.Running { return c.s.Running(time.Now()) }
 
 func (c *apiCall) showPool() error {
-	// What is answered and what the ETag names are one state.
+	// The answer and its ETag must describe the same state.
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
 	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, running))
@@ -183,8 +183,7 @@ func unknownBackend(s *service.Service, name string) error {
 	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, s.Pool().Name())
 }
 
-// answer answers with the backend of that name or address; persisted tells whether a change of it is in storage, nil if there was
-// none.
+// answer writes the backend with this name or address. persisted says whether a change of it is in storage, nil without a change.
 func (c *apiCall) answer(status int, name string, persisted *bool) error {
 	b, ok := findRunning(c.running(), name)
 	if !ok {
@@ -205,7 +204,7 @@ func writeStatus(w http.ResponseWriter, status int, value any) error {
 	return json.NewEncoder(w).Encode(value)
 }
 
-// findRunning finds the backend of that name, or of that address if none has it for a name.
+// findRunning returns the backend with this name or, if there is none, with this address.
 func findRunning(all []overlay.Running, name string) (overlay.Running, bool) {
 	var byAddress *overlay.Running
 	for i, b := range all {
@@ -222,25 +221,25 @@ func findRunning(all []overlay.Running, name string) (overlay.Running, bool) {
 	return *byAddress, true
 }
 
-// etag names the managed settings of backends as they are now (RFC 9110, 8.8.3).
+// etag returns the entity tag of the managed settings of backends (RFC 9110, 8.8.3).
 func etag(backends ...overlay.Running) string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
 	for _, b := range backends {
-		// Plain values are always written.
+		// Encoding plain values cannot fail.
 		_ = encoder.Encode([]any{b.Backend, b.Revision, b.Added, b.Removed})
 	}
 	return `"` + hex.EncodeToString(sum.Sum(nil)[:12]) + `"`
 }
 
-// showDiff shows in what the pool is not as the config has it.
+// showDiff writes how the pool differs from its config.
 func (c *apiCall) showDiff() error { return caddyapp.WriteJSON(c.w, status.Diff(c.s, time.Now())) }
 
-// maxLive is how many live requests are listed.
+// maxLive is the maximum number of live requests in an explanation.
 const maxLive = 20
 
-// explain explains where requests go: any request, with ?key= one that has this key (several for a policy with several), with
-// ?request= one that is being served.
+// explain explains where requests go: any request; with ?key= one with this key (several for a policy with several); with ?request= one
+// that is being served.
 func (c *apiCall) explain() error {
 	set, _ := c.s.Shown()
 	if set == nil {

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// maxChange bounds the body of a change.
+	// maxChange bounds the body of a change request.
 	maxChange = 1 << 20
 
-	// persistWait is for how long an answer waits for a change to be in storage, and syncWait where that was asked for.
+	// persistWait is how long an answer waits until a change is in storage, and syncWait the same if the client asked to wait.
 	persistWait = time.Second
 	syncWait    = manage.StorageTimeout
 )
 
-// readChange reads the change in the request's body.
+// readChange parses the change in the request's body.
 func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxChange))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
@@ -54,7 +54,7 @@ func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 	return change, nil
 }
 
-// unchanged checks If-Match against the settings as they are.
+// unchanged checks If-Match against the current settings.
 func (c *apiCall) unchanged(backends ...overlay.Running) error {
 	wanted := c.r.Header.Values("If-Match")
 	if len(wanted) == 0 {
@@ -69,13 +69,13 @@ func (c *apiCall) unchanged(backends ...overlay.Running) error {
 	return apiError(http.StatusPreconditionFailed, "If-Match %s: the settings have changed meanwhile; they are %s now", strings.Join(wanted, ", "), is)
 }
 
-// asks tells whether the query has that word.
+// asks reports whether the query has this parameter.
 func (c *apiCall) asks(word string) bool {
 	query := c.r.URL.Query()
 	return query.Has(word) && query.Get(word) != "0" && query.Get(word) != "false"
 }
 
-// changeEdits is [manage.Manager.Change], with errors of the API.
+// changeEdits is [manage.Manager.Change], but returns errors of the API.
 func changeEdits(s *service.Service, alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
 	number, err = s.Manager().Change(alter)
 	if errors.Is(err, manage.ErrEnded) {
@@ -84,7 +84,7 @@ func changeEdits(s *service.Service, alter func(*manage.Edits, manage.Group) (*o
 	return number, err
 }
 
-// persisted waits for a change to be in storage, and tells whether it is.
+// persisted waits until a change is in storage, and returns whether it is.
 func (c *apiCall) persisted(number uint64) *bool {
 	wait := persistWait
 	if c.asks("sync") {
@@ -125,7 +125,7 @@ func (c *apiCall) addBackend() error {
 			}
 		}
 		for i := range change.Edits {
-			change.Edits[i].Until = time.Time{} // it is the backend that leaves
+			change.Edits[i].Until = time.Time{} // the whole backend expires, not its settings
 		}
 		return e.Add(change.Address, change.Name, change.Edits, change.Mark), nil
 	})
@@ -150,8 +150,8 @@ func (c *apiCall) editBackend() error {
 	return c.answer(http.StatusOK, before.Address, c.persisted(number))
 }
 
-// editBackend edits the backend of that name or address, if check agrees to what it is. It returns what it was, and the number of
-// the edits. Errors are those of the API.
+// editBackend edits the backend with this name or address if check accepts its current state. It returns the state before, and the number
+// of the edits. Its errors are API errors.
 func editBackend(s *service.Service, name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
 	number, err = changeEdits(s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
@@ -184,7 +184,7 @@ func (c *apiCall) removeBackend() error {
 			return nil, err
 		}
 		if before.Removed != nil {
-			return e.Overlay, nil // it is on its way already
+			return e.Overlay, nil // it is already being removed
 		}
 		return e.Remove(before.Address, change.Mark), nil
 	})
@@ -218,12 +218,12 @@ func (c *apiCall) resetBackend() error {
 	return c.answer(http.StatusOK, b.Address, nil)
 }
 
-// audit tells who has changed what. before is the backend as it was, nil if there was none.
+// audit reports who changed what. before is the backend before the change, nil if there was none.
 func (c *apiCall) audit(event, address string, before *overlay.Running, change *manage.Change) {
 	c.app.TellChange(event, c.s.Manager(), address, before, change, c.r.RemoteAddr, identity(c.r))
 }
 
-// identity is who a client certificate says that the client is; "" without one.
+// identity returns the identity in the client's certificate; "" without one.
 func identity(r *http.Request) string {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return ""

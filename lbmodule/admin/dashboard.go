@@ -27,14 +27,13 @@ func init() {
 	caddy.RegisterModule(new(Dashboard))
 }
 
-// Dashboard serves a page that shows the state of all pools, live. It needs nothing from outside and works under any path that it
-// is mounted at.
+// Dashboard serves a page that shows the live state of all pools. It needs no external resources and works under any path.
 //
-// It shows addresses and errors: put it where only operators get to, or an `authentication` handler in front of it. A dashboard that
-// takes a whole public site, without a login in front, is warned of.
+// It shows addresses and errors, so make it reachable by operators only, or put an `authentication` handler in front of it. A warning is
+// logged for a dashboard that serves every path of a public site without a login.
 type Dashboard struct {
-	// Lets users take backends out, bring them back and change their weights. A user is whom an `authentication` handler
-	// in front has let in (`{http.auth.user.id}`); all others can only look. Default: read-only for everybody.
+	// Lets authenticated users take backends out, bring them back and change their weights. A user is authenticated if an
+	// `authentication` handler in front has set `{http.auth.user.id}`; everybody else can only look. Default: read-only for everybody.
 	Actions bool `json:"actions,omitempty"`
 
 	page *dashboard.Dashboard
@@ -55,7 +54,7 @@ func (d *Dashboard) Provision(ctx caddy.Context) error {
 		return err
 	}
 	d.page = app.Dashboard(liveState{app})
-	// A server that stops waits for its requests, and streams do not end by themselves.
+	// A stopping server waits for its requests, and streams do not end by themselves.
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(d.page.Close)
 		warnOfDashboard(app, server)
@@ -71,7 +70,7 @@ func (d *Dashboard) Cleanup() error {
 	return nil
 }
 
-// ServeHTTP answers.
+// ServeHTTP serves the page, its streams and its actions.
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	v := dashboard.Visit{Path: r.URL.Path, Actions: d.Actions}
 	_, v.File = path.Split(r.URL.Path)
@@ -85,15 +84,15 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 	return nil
 }
 
-// liveState is what the dashboard of a config shows and changes.
+// liveState is the [dashboard.Source] of a config.
 type liveState struct{ app *app.App }
 
-// snapshot is the state at one moment.
+// snapshot is the state at one moment, as JSON.
 type snapshot struct {
 	Time       time.Time                    `json:"time"`
 	Node       string                       `json:"node,omitempty"`
 	Pools      []status.Pool                `json:"pools"`
-	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of the pools that have some
+	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of pools that differ from their config
 	RateLimits any                          `json:"rate_limits,omitempty"`
 	Process    processOverview              `json:"process"`
 }
@@ -101,7 +100,7 @@ type snapshot struct {
 // Snapshot implements [dashboard.Source].
 func (s liveState) Snapshot() ([]byte, error) {
 	now := snapshot{Time: time.Now(), Pools: s.app.Overview(), Diffs: make(map[string]status.Difference), RateLimits: s.app.RateLimits(), Process: describeProcess()}
-	now.Node, _ = os.Hostname() // none is fine
+	now.Node, _ = os.Hostname() // an empty name is fine
 	for _, p := range now.Pools {
 		if pool := s.app.ServiceOf(p.Name); pool != nil {
 			if d := status.Diff(pool, now.Time); len(d.Changes) > 0 {
@@ -120,7 +119,7 @@ func (liveState) Events(after uint64) (events []dashboard.Event) {
 	return events
 }
 
-// Change implements [dashboard.Source]. It is a PATCH of the admin API, whose owner is the user.
+// Change implements [dashboard.Source]. It does what a PATCH of the admin API does, with the user as owner.
 func (s liveState) Change(ctx context.Context, pool, backend string, fields []byte, user string) error {
 	in := s.app.ServiceOf(pool)
 	if in == nil {
@@ -139,7 +138,7 @@ func (s liveState) Change(ctx context.Context, pool, backend string, fields []by
 	return nil
 }
 
-// changeOf is the change that user asks for with these fields.
+// changeOf returns the change that these fields request on behalf of user.
 func changeOf(fields []byte, user string) (*manage.Change, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(fields, &all); err != nil {
@@ -153,7 +152,7 @@ func changeOf(fields []byte, user string) (*manage.Change, error) {
 	return manage.ParseChange(all, manage.Edit, time.Now())
 }
 
-// refused gives an error of the API the shape that the dashboard knows.
+// refused converts an API error to the dashboard's error type.
 func refused(err error) error {
 	if e, ok := errors.AsType[caddy.APIError](err); ok {
 		return dashboard.Refusal{Status: e.HTTPStatus, Err: e.Err}
@@ -161,16 +160,16 @@ func refused(err error) error {
 	return err
 }
 
-// processOverview is how the process is, as far as the operating system tells.
+// processOverview describes the process, as far as the operating system provides the numbers.
 type processOverview struct {
 	Goroutines int        `json:"goroutines"`
 	CPUSeconds float64    `json:"cpu_seconds,omitempty"`
-	Memory     float64    `json:"memory,omitempty"` // bytes that it holds
+	Memory     float64    `json:"memory,omitempty"` // resident bytes
 	OpenFiles  float64    `json:"open_files,omitempty"`
 	Started    *time.Time `json:"started,omitempty"`
 }
 
-// processNumbers knows how to ask each operating system.
+// processNumbers collects the numbers on each operating system.
 var processNumbers = func() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -179,7 +178,7 @@ var processNumbers = func() *prometheus.Registry {
 
 func describeProcess() processOverview {
 	o := processOverview{Goroutines: runtime.NumGoroutine()}
-	families, _ := processNumbers.Gather() // what cannot be known is left out
+	families, _ := processNumbers.Gather() // unavailable numbers are left out
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			switch value := m.GetGauge().GetValue() + m.GetCounter().GetValue(); f.GetName() {

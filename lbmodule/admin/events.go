@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// streamBeat is how often a stream says that it is alive.
+	// streamBeat is the interval of a stream's keep-alive messages.
 	streamBeat = 15 * time.Second
-	// streamWrite is how long a listener may take to take what it is sent.
+	// streamWrite bounds one write to a client.
 	streamWrite = 5 * time.Second
 )
 
-// streamEvents sends events as they happen, as server-sent events (WHATWG HTML, 9.2). Whoever comes back says with Last-Event-ID
-// what it has seen. Streams end with their config.
+// streamEvents sends events as they happen, as server-sent events (WHATWG HTML, 9.2). A client that reconnects sends the id of the last
+// event it has seen as Last-Event-ID. Streams end with their config.
 func (c *apiCall) streamEvents() error {
 	if c.app == nil {
 		return apiError(http.StatusNotFound, "events: the config has no load balancer")
@@ -37,13 +37,13 @@ func (c *apiCall) streamEvents() error {
 	}
 	defer app.Events.Leave(stream)
 	if app.Serving() != c.app {
-		return nil // it ended before the stream was known
+		return nil // the config ended before the stream was registered
 	}
 	c.w.Header().Set("Content-Type", "text/event-stream")
 	c.w.Header().Set("Cache-Control", "no-store")
 	control := http.NewResponseController(c.w)
 	send := func(text string) bool {
-		// A listener that does not take what it is sent is given up.
+		// A client that does not read is disconnected.
 		_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
 		_, err := fmt.Fprint(c.w, text)
 		return err == nil && control.Flush() == nil

@@ -17,22 +17,22 @@ import (
 
 const openDashboard = "load_balancer_dashboard takes a whole public site, and nobody has to log in: give it a path, such as /dashboard*, and a login"
 
-// warnOfDashboard warns of a dashboard that everybody is shown who comes to a server. A dashboard is loaded while the JSON of
-// its route is still there.
+// warnOfDashboard warns of a dashboard that anybody who reaches the server can see. When a dashboard is provisioned, the JSON of its
+// route is still available.
 func warnOfDashboard(a *app.App, server *caddyhttp.Server) {
 	if opensDashboard(server) {
 		a.Warn(openDashboard, zap.Strings("listen", server.Listen))
 	}
 }
 
-// openRoute is a route as far as it tells who gets to its handlers.
+// openRoute is the part of a route that decides who reaches its handlers.
 type openRoute struct {
 	Match  []map[string]json.RawMessage `json:"match"`
 	Handle []json.RawMessage            `json:"handle"`
 }
 
-// opensDashboard tells whether a dashboard is in a route that takes every path, that is no affair of this machine or its network alone,
-// and that has no login in front.
+// opensDashboard reports whether a dashboard is in a route that takes every path, is not limited to this machine or its network, and has
+// no login in front.
 func opensDashboard(server *caddyhttp.Server) bool {
 	if len(server.Listen) > 0 && !slices.ContainsFunc(server.Listen, isPublicListener) {
 		return false
@@ -53,7 +53,8 @@ func opensDashboard(server *caddyhttp.Server) bool {
 	return false
 }
 
-// findDashboard looks for a dashboard among handlers, and for a login in front of it, which all that follows is behind.
+// findDashboard looks for a dashboard among handlers, and for a login in front of it. locked means that a login protects all handlers
+// that follow.
 func findDashboard(handlers []json.RawMessage) (found, locked bool) {
 	for _, raw := range handlers {
 		var handler struct {
@@ -82,10 +83,11 @@ func findDashboard(handlers []json.RawMessage) (found, locked bool) {
 	return false, false
 }
 
-// isLogin tells whether a handler of that name lets in only whom it knows: Caddy's, and those of plugins, which are called so.
+// isLogin reports whether a handler with this name lets in only known users: Caddy's, and those of plugins, which have "auth" in their
+// names.
 func isLogin(name string) bool { return strings.Contains(name, "auth") }
 
-// narrows tells whether a matcher lets a part of a site through, or one that is not public.
+// narrows reports whether a matcher lets only part of a site through, or a site that is not public.
 func narrows(set map[string]json.RawMessage) bool {
 	for name, raw := range set {
 		var hosts []string
@@ -96,7 +98,7 @@ func narrows(set map[string]json.RawMessage) bool {
 	return false
 }
 
-// takesPublicSite tells whether one of these sets of matchers lets all paths of a public site through.
+// takesPublicSite reports whether one of these matcher sets lets all paths of a public site through.
 func takesPublicSite(sets caddyhttp.MatcherSets) bool {
 	return len(sets) == 0 || slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
 		return !slices.ContainsFunc(set, func(matcher any) bool {

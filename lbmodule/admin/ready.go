@@ -19,12 +19,12 @@ func init() {
 	caddy.RegisterModule(new(Ready))
 }
 
-// Ready answers whoever stands in front whether requests should be sent here: 200, or 503 when a pool has no usable
-// backend or Caddy is stopping. The body is JSON and tells no addresses:
+// Ready tells a load balancer in front of Caddy whether to send requests here: it answers 200, or 503 if a pool has no usable backend or
+// Caddy is stopping. The body is JSON and contains no addresses:
 //
 //	{"ready": false, "reason": "no usable backend", "pools": ["web"]}
 //
-// with those pools that are to blame, if they were given a name.
+// pools lists the unready pools that have a configured name.
 type Ready struct {
 	// The names of the pools to look at. Default: all.
 	Pools []string `json:"pools,omitempty"`
@@ -69,7 +69,7 @@ type readiness struct {
 	Pools  []string `json:"pools,omitempty"`
 }
 
-// ServeHTTP answers.
+// ServeHTTP answers 200 or 503.
 func (r *Ready) ServeHTTP(w http.ResponseWriter, req *http.Request, _ caddyhttp.Handler) error {
 	answer := readiness{Ready: true}
 	if stopping(req) {
@@ -85,7 +85,7 @@ func (r *Ready) ServeHTTP(w http.ResponseWriter, req *http.Request, _ caddyhttp.
 	return json.NewEncoder(w).Encode(answer)
 }
 
-// stopping tells whether Caddy is on its way out: while it waits for shutdown_delay, and after that.
+// stopping reports whether Caddy is shutting down or waits for shutdown_delay before it does.
 func stopping(req *http.Request) bool {
 	if caddy.Exiting() {
 		return true
@@ -98,8 +98,8 @@ func stopping(req *http.Request) bool {
 	return down == true
 }
 
-// checkPools checks that the config has the pools that r is to look at. The load balancers that come later in the config are not there
-// yet, but their JSON is: the http app has them, of which r is a part.
+// checkPools checks that the config has the named pools. Load balancers later in the config are not loaded yet, but their JSON is
+// available from the http app, which also contains r.
 func (r *Ready) checkPools(ctx caddy.Context) error {
 	asked := askedFor.take(r.Pools)
 	var http *caddyhttp.App
@@ -107,11 +107,11 @@ func (r *Ready) checkPools(ctx caddy.Context) error {
 	if err == nil {
 		http = loaded.(*caddyhttp.App)
 	} else if !errors.Is(err, caddy.ErrNotConfigured) {
-		return nil //nolint:nilerr // it is told of where it belongs: the config is not accepted with it
+		return nil //nolint:nilerr // Caddy reports it elsewhere and rejects the config
 	}
 	names, err := r.app.Called(http)
 	if err != nil {
-		return nil //nolint:nilerr // and so is what is wrong with a load balancer
+		return nil //nolint:nilerr // so it does an error in a load balancer
 	}
 	for _, name := range r.Pools {
 		if slices.Contains(names, name) {
@@ -125,21 +125,21 @@ func (r *Ready) checkPools(ctx caddy.Context) error {
 	return nil
 }
 
-// askedFor is where the Caddyfiles that were adapted last ask for pools. A line has no place in the JSON that is provisioned, and
-// while a Caddyfile is adapted nobody knows which pools follow.
+// askedFor holds where the most recently adapted Caddyfiles name pools. The provisioned JSON has no line numbers, and while a Caddyfile
+// is adapted the pools that follow are not known.
 var askedFor positions
 
-// positions are where names stand, until they are taken.
+// positions maps names to their positions in a Caddyfile, until they are taken.
 type positions struct {
 	mu sync.Mutex
 	of map[string]string
 }
 
-// NoteAsked notes where a Caddyfile asks for the pool of that name.
+// NoteAsked records where a Caddyfile names this pool.
 func NoteAsked(name, position string) { askedFor.note(name, position) }
 
 func (p *positions) note(name, position string) {
-	const most = 1000 // of Caddyfiles that are adapted and not provisioned
+	const most = 1000 // limits entries of Caddyfiles that are adapted but never provisioned
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.of == nil || len(p.of) >= most {
@@ -148,7 +148,7 @@ func (p *positions) note(name, position string) {
 	p.of[name] = position
 }
 
-// take returns where these names stand, and forgets it: another config may ask for them elsewhere.
+// take returns the positions of these names and removes them, because another config may have them elsewhere.
 func (p *positions) take(names []string) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

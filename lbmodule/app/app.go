@@ -25,36 +25,36 @@ func init() {
 	caddy.RegisterModule(new(App))
 }
 
-// serving are the apps that have been started.
+// serving holds the started apps.
 var serving caddyapp.Serving[*App]
 
-// Serving is that of the config that serves; nil if there is none.
+// Serving returns the app of the config that serves; nil if there is none.
 func Serving() *App { return serving.Latest() }
 
-// App coordinates the load balancers of one config. It has no settings and need not be configured: the first
-// load balancer of a config brings it in.
+// App coordinates the load balancers of one config. It has no settings and need not be configured: the first load balancer of a config
+// loads it.
 //
-// It is the commit hook. Provisioning happens for `caddy validate` and for configs that are then rejected, too,
-// so nothing that acts on its own is started there; Start means that this config serves from now on.
+// It is the commit hook. Caddy also provisions configs for `caddy validate`, and configs that it then rejects, so provisioning starts
+// nothing that runs by itself. Start means that this config serves from now on.
 type App struct {
 	ctx caddy.Context
 
 	logger *zap.Logger
 	events *caddyevents.App
 
-	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may come already
+	mu       sync.Mutex // guards the fields below; handlers are provisioned one by one, while events may already arrive
 	joined   []joinedPool
 	services []*service.Service
 
-	dashboard *dashboard.Dashboard // nil until it is asked for
+	dashboard *dashboard.Dashboard // nil until first use
 
-	warnings []string // that concern no pool more than another
+	warnings []string // that concern no particular pool
 
-	waited time.Duration // for storage
+	waited time.Duration // time spent waiting for storage
 
-	quiet []func() // end that events are reported
+	quiet []func() // end the reporting of events
 
-	flipped chan struct{} // has something in it when the health of a backend is another; see lookOn
+	flipped chan struct{} // signals that a backend's health has changed; see lookOn
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -90,14 +90,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return caddyapp.RegisterMetrics(ctx, MetricsOf(a))
 }
 
-// Add makes s one of the load balancers that are started and stopped with the config.
+// Add registers s, which starts and stops with the config.
 func (a *App) Add(s *service.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.services = append(a.services, s)
 }
 
-// MetricsOf are the metrics of the config that serves; while none does yet, those of a.
+// MetricsOf returns the metrics of the config that serves or, while none does, those of a.
 func MetricsOf(a *App) status.Metrics {
 	return status.Metrics{Services: func() ([]*service.Service, bool) {
 		app := a
@@ -120,7 +120,7 @@ func (a *App) Overview() []status.Pool {
 	return all
 }
 
-// Pools returns a load balancer of each pool, sorted by the pool's name. Those that share a pool show the same.
+// Pools returns one load balancer for each pool, sorted by the pool's name. Load balancers that share a pool show the same.
 func (a *App) Pools() (all []*service.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -141,7 +141,7 @@ func (a *App) OverviewOf(s *service.Service, running []overlay.Running) status.P
 	return status.Overview(s, running, warnings)
 }
 
-// Dashboard returns the dashboard of a's config, which all handlers that serve it share. It is made of source when it is asked for first.
+// Dashboard returns the dashboard of a's config, which all dashboard handlers share. The first call creates it with source.
 func (a *App) Dashboard(source dashboard.Source) *dashboard.Dashboard {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -151,7 +151,7 @@ func (a *App) Dashboard(source dashboard.Source) *dashboard.Dashboard {
 	return a.dashboard
 }
 
-// Warn notes what concerns no pool more than another: in the log, and once for the API.
+// Warn records a warning that concerns no particular pool: in the log, and once for the API.
 func (a *App) Warn(text string, fields ...zap.Field) {
 	a.logger.Warn(text, fields...)
 	a.mu.Lock()
@@ -161,7 +161,7 @@ func (a *App) Warn(text string, fields ...zap.Field) {
 	}
 }
 
-// RateLimits describes the zones of the config, nil if it has none. Only the app that has them knows what they are.
+// RateLimits describes the config's rate-limit zones, nil if there are none. Only the app of these zones knows the type.
 func (a *App) RateLimits() any {
 	app, err := a.ctx.AppIfConfigured("ip_rate_limit")
 	if err != nil {
@@ -199,7 +199,7 @@ func (a *App) Start() error {
 	return nil
 }
 
-// managers returns those of the pools of a. The caller holds a.mu.
+// managers returns the managers of a's pools. The caller holds a.mu.
 func (a *App) managers() (all []*manage.Manager) {
 	for _, j := range a.joined {
 		all = append(all, j.Manager)
@@ -207,7 +207,7 @@ func (a *App) managers() (all []*manage.Manager) {
 	return all
 }
 
-// lookInterval is how often the averages of pools are brought up to date.
+// lookInterval is the interval at which the pools' averages are updated.
 const lookInterval = 5 * time.Second
 
 // lookOn keeps the averages of the pools and reverse_proxy's gauge up to date until ctx ends.
@@ -216,7 +216,7 @@ func (a *App) lookOn(ctx context.Context, services []*service.Service) {
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
-		// While two configs run, the later one tells.
+		// While two configs run, only the later one updates the gauge.
 		if serving.Latest() == a {
 			gauge.Tell(services)
 		}
@@ -232,7 +232,7 @@ func (a *App) lookOn(ctx context.Context, services []*service.Service) {
 	}
 }
 
-// Stop ends what Start began.
+// Stop undoes Start.
 func (a *App) Stop() error {
 	if a.stop == nil {
 		return nil
@@ -246,7 +246,7 @@ func (a *App) Stop() error {
 	managers := a.managers()
 	a.mu.Unlock()
 	for _, m := range managers {
-		m.Unserve(a) // it may tell of what it does
+		m.Unserve(a) // it may notify a
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -260,8 +260,7 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// Cleanup gives up the pools that this config's handlers joined. A config that is given up after it has begun to serve may not
-// have been stopped.
+// Cleanup releases the pools that this config's handlers joined. A config that was given up after Start may not have been stopped.
 func (a *App) Cleanup() error {
 	if err := a.Stop(); err != nil {
 		return err
@@ -275,7 +274,7 @@ func (a *App) Cleanup() error {
 	return nil
 }
 
-// ServiceOf returns a load balancer of the pool of that name, nil if there is none. Those that share a pool are set alike.
+// ServiceOf returns a load balancer of the pool with this name, nil if there is none. Those that share a pool have the same settings.
 func (a *App) ServiceOf(pool string) *service.Service {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -287,8 +286,8 @@ func (a *App) ServiceOf(pool string) *service.Service {
 	return nil
 }
 
-// Unready tells whether one of the pools of these names, or of all, has no usable backend, and gives those that
-// were named by the user.
+// Unready reports whether one of the named pools, or of all pools, has no usable backend. unready lists those of them that the user
+// named.
 func (a *App) Unready(names []string) (unready []string, some bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -1,3 +1,3 @@
-// Package app is the module that brings the load balancers of one config together: it knows which pools there are, starts and stops what
-// runs beside requests when the config does, and tells what happens, in logs and events.
+// Package app is the app module, which coordinates the load balancers of one config: it knows the pools, starts and stops background work
+// with the config, and reports what happens, in logs and events.
 package app

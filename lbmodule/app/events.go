@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// feedLength is how many events are remembered, for those who come back.
+	// feedLength is the number of events that are kept for clients that reconnect.
 	feedLength = 256
-	// MaxStreams is how many may listen at a time.
+	// MaxStreams is the maximum number of concurrent streams.
 	MaxStreams = 16
-	// streamBacklog is how many events a listener may be behind until it is given up.
+	// streamBacklog is the number of events that a stream may lag behind before it is closed.
 	streamBacklog = 64
 )
 
-// Events is what has happened lately, over config reloads.
+// Events holds the latest events, across config reloads.
 var Events Feed
 
 // Event is something that happened.
@@ -37,7 +37,7 @@ type Event struct {
 	Data map[string]any
 }
 
-// Feed remembers the latest events and hands new ones on. The zero eventFeed has none.
+// Feed keeps the latest events and passes new ones to its streams. The zero Feed has no events.
 type Feed struct {
 	mu      sync.Mutex
 	last    uint64
@@ -45,16 +45,16 @@ type Feed struct {
 	streams []*Stream
 }
 
-// Stream is a listener.
+// Stream receives the events of a Feed.
 type Stream struct {
-	events chan Event // closed when it was too slow, or the config that it came with is gone
+	events chan Event // closed when the reader was too slow, or when its config is unloaded
 	app    *App
 }
 
-// Events are those that happen, until it was too slow to take them, or the config that it came with is gone.
+// Events returns the channel of events. It is closed when the reader was too slow, or when its config is unloaded.
 func (s *Stream) Events() <-chan Event { return s.events }
 
-// publish adds an event. Nobody is waited for.
+// publish adds an event. It never blocks.
 func (f *Feed) publish(name string, data map[string]any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,7 +75,7 @@ func (f *Feed) publish(name string, data map[string]any) {
 	})
 }
 
-// After returns the events that are remembered and came after the one with that id.
+// After returns the kept events that came after the event with this id.
 func (f *Feed) After(id uint64) []Event {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -90,7 +90,7 @@ func (f *Feed) since(id uint64) []Event {
 	return slices.Clone(f.recent[at:])
 }
 
-// Listen begins a stream, after the event with that id; ok is false if there are too many.
+// Listen opens a stream and returns the kept events after the one with this id. ok is false if there are too many streams.
 func (f *Feed) Listen(app *App, after uint64) (s *Stream, missed []Event, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -102,14 +102,14 @@ func (f *Feed) Listen(app *App, after uint64) (s *Stream, missed []Event, ok boo
 	return s, f.since(after), true
 }
 
-// Leave ends a stream.
+// Leave closes a stream.
 func (f *Feed) Leave(s *Stream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.streams = slices.DeleteFunc(f.streams, func(other *Stream) bool { return other == s })
 }
 
-// endStreams ends those that came with that config.
+// endStreams closes the streams of a config.
 func (f *Feed) endStreams(app *App) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,30 +121,30 @@ func (f *Feed) endStreams(app *App) {
 	})
 }
 
-// Newest is the id of the latest event.
+// Newest returns the id of the latest event.
 func (f *Feed) Newest() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.last
 }
 
-// Frame is the event as it is sent.
+// Frame returns the event as it is sent to clients.
 func (e *Event) Frame() string {
 	return fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Name, e.JSON())
 }
 
-// JSON is what the event tells.
+// JSON returns the event's data.
 func (e *Event) JSON() []byte {
 	data := maps.Clone(e.Data)
 	data["time"] = e.Time
 	text, err := json.Marshal(data)
 	if err != nil {
-		return []byte(`{}`) // events hold plain values
+		return []byte(`{}`) // cannot happen: events hold plain values
 	}
 	return text
 }
 
-// The names under which Caddy's events tell of a pool.
+// Names of Caddy events about a pool.
 const (
 	eventBackendDown = "backend_down"
 	eventBackendUp   = "backend_up"
@@ -156,7 +156,7 @@ const (
 	eventBreakerClosed   = "breaker_closed"
 )
 
-// report logs an event of a pool and tells it to whoever has subscribed. It is called with no lock held.
+// report logs an event of a pool and emits it to subscribers. It is called with no lock held.
 func (a *App) report(e pool.Event) {
 	select {
 	case a.flipped <- struct{}{}:
@@ -196,8 +196,8 @@ func (a *App) report(e pool.Event) {
 	}
 }
 
-// reportBreaker tells that a breaker is in another state. A backend that stays broken has its breaker turn to and fro:
-// the log tells of the beginning and the end.
+// reportBreaker reports a breaker's transition. The breaker of a broken backend alternates between open and half-open; the log shows only
+// the first and the last transition.
 func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]any) {
 	if e.DryRun {
 		data["dry_run"] = true
@@ -224,7 +224,7 @@ func (a *App) reportBreaker(e pool.Event, fields []zap.Field, data map[string]an
 	}
 }
 
-// emit tells Caddy's events and ours.
+// emit emits an event to Caddy's subscribers and to our feed.
 func (a *App) emit(name string, data map[string]any) {
 	a.events.Emit(a.ctx, name, data)
 	Events.publish(name, data)
@@ -243,7 +243,7 @@ func (a *App) Tell(n manage.Notice) {
 	}
 }
 
-// tellExpired tells that an edit, or a backend that was added for a time, is over.
+// tellExpired reports that an edit, or a temporarily added backend, has expired.
 func (a *App) tellExpired(x *manage.Expired) {
 	data := map[string]any{"pool": x.Pool, "backend": x.Backend, "reason": "its time is over"}
 	fields := []zap.Field{zap.String("pool", x.Pool), zap.String("backend", x.Backend)}
@@ -255,7 +255,7 @@ func (a *App) tellExpired(x *manage.Expired) {
 	a.emit("change_expired", data)
 }
 
-// tellSynced tells what is new after edits were brought together with those in storage.
+// tellSynced reports what changed when edits were merged with those in storage.
 func (a *App) tellSynced(s *manage.Synced) {
 	pool := zap.String("pool", s.Pool)
 	switch s.Writing {
@@ -280,7 +280,7 @@ func (a *App) tellSynced(s *manage.Synced) {
 	}
 }
 
-// backendName is the name of the backend with that address.
+// backendName returns the name of the backend with this address.
 func (a *App) backendName(pool, address string) string {
 	a.mu.Lock()
 	joined, ok := a.find(pool)
@@ -291,7 +291,7 @@ func (a *App) backendName(pool, address string) string {
 	return joined.Name(address)
 }
 
-// TellChange tells that somebody has changed a backend.
+// TellChange reports that somebody has changed a backend.
 func (a *App) TellChange(event string, m *manage.Manager, address string, before *overlay.Running, change *manage.Change, remote, identity string) {
 	name := m.Name(address)
 	if before != nil {
@@ -317,7 +317,7 @@ func (a *App) TellChange(event string, m *manage.Manager, address string, before
 		note(e.Field, e.Value)
 	}
 	for _, f := range change.TakeBack {
-		note(f, nil) // what the config says
+		note(f, nil) // the config's value
 	}
 	if len(is) > 0 {
 		data["before"], data["after"] = was, is

@@ -14,20 +14,20 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 )
 
-// PoolKey is what a load balancer says about the pool that it is to use.
+// PoolKey identifies the pool that a load balancer uses.
 type PoolKey struct {
-	Name     string // as the user calls it, "" if it was given none
-	Derived  string // what it is called then
-	Settings string // what load balancers that share it must agree on
+	Name     string // the configured name, "" if there is none
+	Derived  string // the name to use without a configured one
+	Settings string // the settings that all load balancers of the pool must share
 }
 
-// describer reads the config of a load balancer.
+// describer derives a PoolKey from the config of a load balancer.
 var describer struct {
 	handler  string // the name of its module
 	describe func(config []byte) (PoolKey, error)
 }
 
-// DescribeBy has the pools of load balancers that are not loaded yet known from their config; handler is the name of their module.
+// DescribeBy sets how the pools of load balancers that are not loaded yet are derived from their config; handler is their module's name.
 func DescribeBy(handler string, describe func(config []byte) (PoolKey, error)) {
 	describer.handler, describer.describe = handler, describe
 }
@@ -36,12 +36,11 @@ func DescribeBy(handler string, describe func(config []byte) (PoolKey, error)) {
 type joinedPool struct {
 	*manage.Manager
 	called string
-	key    PoolKey // of the first that has joined it
+	key    PoolKey // of the first load balancer that joined
 }
 
-// Join returns the manager of the pool of a load balancer. With an explicit name that is the pool of that name;
-// without one it is the pool of one with equal settings, or a new one under the derived name, numbered
-// if that is taken.
+// Join returns the manager of a load balancer's pool. With a configured name, it is the pool with that name; without one, a pool with
+// equal settings, or a new pool under the derived name, which gets a number if it is taken.
 func (a *App) Join(key PoolKey) (*manage.Manager, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -57,7 +56,7 @@ func (a *App) Join(key PoolKey) (*manage.Manager, error) {
 	return m, nil
 }
 
-// nameIn is the name of the pool of a load balancer, and where that pool is among those that there are; -1 for a new one.
+// nameIn returns the name of a load balancer's pool and its index in pools, -1 if the pool is new.
 func nameIn(pools []joinedPool, key PoolKey) (name string, have int, err error) {
 	name = cmp.Or(key.Name, key.Derived)
 	for n := 2; ; n++ {
@@ -68,12 +67,12 @@ func nameIn(pools []joinedPool, key PoolKey) (name string, have int, err error) 
 		case key.Name != "":
 			return "", 0, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
 		}
-		// The loop ends: every turn but the last finds another pool.
+		// The loop ends, because every turn but the last finds another pool.
 		name = fmt.Sprintf("%s-%d", key.Derived, n)
 	}
 }
 
-// acquire acquires the manager of the pool of that name. A storage that does not answer is not waited for once per pool.
+// acquire acquires the manager of the pool with this name. It limits the time that all pools together wait for storage.
 func (a *App) acquire(name string) *manage.Manager {
 	const least = 100 * time.Millisecond
 	start := time.Now()
@@ -84,7 +83,7 @@ func (a *App) acquire(name string) *manage.Manager {
 	return m
 }
 
-// find finds the pool of that name. The caller holds a.mu.
+// find returns the pool with this name. The caller holds a.mu.
 func (a *App) find(name string) (joinedPool, bool) {
 	if i := slices.IndexFunc(a.joined, func(j joinedPool) bool { return j.called == name }); i >= 0 {
 		return a.joined[i], true
@@ -92,8 +91,8 @@ func (a *App) find(name string) (joinedPool, bool) {
 	return joinedPool{}, false
 }
 
-// Called are the names of the config's pools: of the load balancers that have been loaded, and of those that will be, whose config the http
-// app has, if it is not nil.
+// Called returns the names of the config's pools, including those of load balancers that are not loaded yet, which are read from the http
+// app's config if http is not nil.
 func (a *App) Called(http *caddyhttp.App) (names []string, err error) {
 	a.mu.Lock()
 	pools := slices.Clone(a.joined)
@@ -109,7 +108,7 @@ func (a *App) Called(http *caddyhttp.App) (names []string, err error) {
 	return names, nil
 }
 
-// withComing appends the pools to these that the load balancers of app will have which have not been loaded.
+// withComing appends the pools of app's load balancers that are not loaded yet.
 func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 	all, err := json.Marshal(app)
 	if err != nil {
@@ -139,7 +138,7 @@ func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 	return pools, err
 }
 
-// eachObject calls do for each object in text, which is JSON, however deep.
+// eachObject calls do for each object in text, which is JSON, at any depth.
 func eachObject(text json.RawMessage, do func(object map[string]json.RawMessage) error) error {
 	var object map[string]json.RawMessage
 	var list []json.RawMessage

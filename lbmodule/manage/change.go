@@ -16,31 +16,31 @@ import (
 const (
 	// maxRemark bounds owner and reason.
 	maxRemark = 256
-	// maxLasts bounds for how long a timed change lasts.
+	// maxLasts bounds the duration of a timed change.
 	maxLasts = 10 * 365 * 24 * time.Hour
 )
 
-// Change is what somebody wants of a backend. What is in it has been checked.
+// Change is a requested change of a backend. Its values have been checked.
 type Change struct {
-	Address, Name string // of a backend that is to be added; Name is "" if it has none of its own
+	Address, Name string // of a backend to add; Name is "" if it has no name of its own
 	Edits         []overlay.Edit
-	TakeBack      []overlay.Field // whose edits are taken back
+	TakeBack      []overlay.Field // fields whose edits are undone
 	Mark          overlay.Mark
 }
 
-// Verb is what a change is to do with a backend.
+// Verb is the kind of a change.
 type Verb uint8
 
 const (
 	// Add adds a backend.
 	Add Verb = iota
-	// Edit edits settings of one that is there.
+	// Edit changes settings of an existing backend.
 	Edit
-	// Remove removes it.
+	// Remove removes a backend.
 	Remove
 )
 
-// ParseChange reads a change from the fields of a JSON object. Its errors name field, value and rule.
+// ParseChange parses a change from the fields of a JSON object. Its errors name the field, the value and the rule.
 func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Change, error) {
 	c := &Change{Mark: overlay.Mark{Since: now.UTC().Truncate(time.Millisecond)}}
 	var lasts string
@@ -92,7 +92,7 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 	return c, nil
 }
 
-// checkAdded checks the address and the name of a backend that is to be added.
+// checkAdded checks the address and the name of a backend to add.
 func (c *Change) checkAdded() error {
 	switch {
 	case c.Address == "":
@@ -114,10 +114,10 @@ func (c *Change) checkAdded() error {
 	return nil
 }
 
-// shorten makes of a text that may be long what fits into an error.
+// shorten cuts a text to a length that fits into an error message.
 func shorten(text string) string { return text[:min(len(text), 32)] }
 
-// readUntil reads until when the change is.
+// readUntil parses when the change ends.
 func (c *Change) readUntil(isFor, isUntil bool, text string, now time.Time) error {
 	switch {
 	case isFor:
@@ -143,7 +143,7 @@ func (c *Change) readUntil(isFor, isUntil bool, text string, now time.Time) erro
 	return nil
 }
 
-// readSettings reads the settings.
+// readSettings parses the settings.
 func (c *Change) readSettings(fields map[string]json.RawMessage, adding bool) error {
 	for _, f := range overlay.Fields {
 		raw, given := fields[string(f)]
@@ -172,7 +172,7 @@ func (c *Change) readSettings(fields map[string]json.RawMessage, adding bool) er
 	return nil
 }
 
-// checkSetting checks the range of one setting, by the rules of the config.
+// checkSetting checks the range of one setting by the config's rules.
 func checkSetting(f overlay.Field, s *overlay.Settings) error {
 	switch f {
 	case overlay.Weight:

@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
-// Serve begins to act for the config owner, which serves from now on.
+// Serve starts acting for the config owner, which serves from now on.
 func (m *Manager) Serve(owner Owner) {
 	m.mu.Lock()
 	m.owners = append(m.owners, owner)
@@ -20,10 +20,10 @@ func (m *Manager) Serve(owner Owner) {
 	m.pool.Report(events)
 }
 
-// Unserve ends what [Manager.Serve] began. The last one waits for what is to be written, for a while.
+// Unserve undoes [Manager.Serve]. For the last owner, it waits a limited time for pending writes.
 func (m *Manager) Unserve(owner Owner) {
 	m.mu.Lock()
-	// A config that ends before the one that it was to replace was given up: nothing is to be left of it.
+	// A config that ends before its predecessor was given up: none of its effects must remain.
 	given := len(m.owners) > 1 && m.owners[len(m.owners)-1] == owner
 	m.owners = slices.DeleteFunc(m.owners, func(other Owner) bool { return other == owner })
 	if given {
@@ -45,14 +45,14 @@ func (m *Manager) Unserve(owner Owner) {
 	}
 }
 
-// settle brings up to date what depends on which config serves. The caller holds m.mu.
+// settle updates everything that depends on which config serves. The caller holds m.mu.
 func (m *Manager) settle() {
 	m.nameBackends()
 	m.schedule(time.Now())
 	m.keeper.flush()
 }
 
-// Renamed is to be called when a dynamic source names other backends than before.
+// Renamed must be called when a dynamic source names other backends than before.
 func (m *Manager) Renamed() {
 	m.mu.Lock()
 	events := m.finishRemovals(time.Now())
@@ -61,14 +61,15 @@ func (m *Manager) Renamed() {
 	m.pool.Report(events)
 }
 
-// forgetRemoved is after which time it is forgotten that a backend was removed which a dynamic source does not name any more:
-// addresses are used again.
+// forgetRemoved is how long the removal of a backend is remembered after the dynamic source stopped naming the backend. Addresses are
+// reused.
 const forgetRemoved = 24 * time.Hour
 
-// reconsider returns the edits without the removals that the config owner, which is the latest, puts an end to: the config before
-// it had dropped the backend, and this one has it again. The caller holds m.mu.
+// reconsider returns the edits without the removals that owner, the latest config, has ended: the config before it had dropped the
+// backend, and owner has it again. The caller holds m.mu.
 //
-// Dropping the backend is not enough. An older config that has it may go on, here or on another node, when this one is given up.
+// A config that merely drops the backend does not end the removal: an older config that has the backend may continue, here or on another
+// node, if the new one is given up.
 func (m *Manager) reconsider(owner Owner) *overlay.Overlay {
 	o := m.edits.Load().Overlay
 	g := m.latest()
@@ -102,11 +103,10 @@ func (m *Manager) reconsider(owner Owner) *overlay.Overlay {
 	return next
 }
 
-// never is later than everything.
+// never is later than every other time.
 var never = time.Unix(1<<40, 0)
 
-// DrainEnds is when the open requests of a backend that is drained are closed, if that is done after timeout; far in the future if it
-// is 0.
+// DrainEnds returns when the open requests of a draining backend are closed: after timeout, or in the far future if timeout is 0.
 func DrainEnds(b *overlay.Running, timeout time.Duration) time.Time {
 	if timeout <= 0 {
 		return never
@@ -114,10 +114,10 @@ func DrainEnds(b *overlay.Running, timeout time.Duration) time.Time {
 	return b.DrainingSince().Add(timeout)
 }
 
-// removalPoll is how often a removed backend is looked at, whether it still has requests.
+// removalPoll is the interval at which a removed backend is checked for remaining requests.
 const removalPoll = 100 * time.Millisecond
 
-// schedule has tick called when time alone will change something. The caller holds m.mu.
+// schedule arranges for tick to run when the passage of time will change something. The caller holds m.mu.
 func (m *Manager) schedule(now time.Time) {
 	g := m.latest()
 	if len(m.owners) == 0 || g == nil {
@@ -149,7 +149,7 @@ func (m *Manager) schedule(now time.Time) {
 	}
 }
 
-// tick does what is due: edits are taken back, drained backends closed, removed ones taken away.
+// tick does what is due: it ends timed edits, closes the requests of drained backends, and takes removed backends out of the pool.
 func (m *Manager) tick() {
 	now := time.Now()
 	m.mu.Lock()
@@ -178,7 +178,7 @@ func (m *Manager) tick() {
 	}
 }
 
-// endedDrains returns the addresses of the backends whose time to drain has ended, each once. The caller holds m.mu.
+// endedDrains returns the addresses of the backends whose drain timeout has passed, each once. The caller holds m.mu.
 func (m *Manager) endedDrains(g Group, now time.Time) (ended []string) {
 	closed := make(map[string]time.Time)
 	for _, b := range m.Running(g, now) {

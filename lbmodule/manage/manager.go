@@ -1,6 +1,5 @@
-// Package manage holds what people change about the backends of a pool while it runs: it puts the changes in force in every load
-// balancer that uses the pool, keeps them in storage, shares them with the nodes that have the same storage, and takes them back when
-// their time is over.
+// Package manage holds the edits of a pool's backends that are made while it runs: it applies them in every load balancer of the pool,
+// stores them, shares them with the nodes that use the same storage, and ends them when they expire.
 package manage
 
 import (
@@ -21,64 +20,64 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Group is what one load balancer makes of a pool: which backends its config gives the pool, and how the edits are put in force there.
-// Groups are told apart by ==. Config and Apply are called with the manager's lock held and must not call its methods that change
-// something.
+// Group is one load balancer of a pool, as the manager sees it: the backends that its config gives the pool, and how the edits are
+// applied. Groups are compared with ==. Config and Apply are called with the manager's lock held and must not call methods of the manager
+// that change anything.
 type Group interface {
-	// Config returns the backends that the config, or the dynamic source, names.
+	// Config returns the backends that the config or the dynamic source names.
 	Config() []overlay.Backend
-	// Apply puts the edits as they are now in force and returns what there is to report.
+	// Apply applies the current edits and returns the events to report.
 	Apply() []pool.Event
-	// Dynamic tells whether a dynamic source names backends.
+	// Dynamic reports whether there is a dynamic source.
 	Dynamic() bool
-	// DrainTimeout is after which time the requests of a drained backend are ended; 0 for never.
+	// DrainTimeout is the time after which the requests of a draining backend are closed; 0 for never.
 	DrainTimeout() time.Duration
-	// Owner is the config that the load balancer belongs to.
+	// Owner returns the config that the load balancer belongs to.
 	Owner() Owner
 }
 
-// Owner is a config. Owners are told apart by ==.
+// Owner is a config. Owners are compared with ==.
 type Owner interface {
-	// Storage is where the config keeps things.
+	// Storage returns the config's storage.
 	Storage() certmagic.Storage
-	// Tell tells the config what has happened by itself. It is called with no lock held.
+	// Tell notifies the config. It is called with no lock held.
 	Tell(Notice)
 }
 
-// Notice is something that an [Owner] is told: an [Expired] or a [Synced].
+// Notice is what [Owner.Tell] is called with: an [Expired] or a [Synced].
 type Notice interface{ isNotice() }
 
-// Expired tells that an edit, or a backend that was added for a time, is over.
+// Expired says that an edit, or a temporarily added backend, has expired.
 type Expired struct {
 	Pool    string
 	Backend string        // its name
-	Edit    *overlay.Edit // nil if it is the backend
+	Edit    *overlay.Edit // nil if the backend itself expired
 }
 
 func (Expired) isNotice() {}
 
-// Synced tells how the edits of this node and those in storage were brought together.
+// Synced says how merging the edits of this node with those in storage went.
 type Synced struct {
 	Pool      string
-	Err       error    // why they were not; nil if they were
+	Err       error    // why it failed; nil if it succeeded
 	Writing   Turn     // whether edits can be written
 	Reading   Turn     // whether the edits of other nodes can be read
-	Aside     string   // where a document was put that nobody can read; "" if there was none
-	Cause     error    // why nobody can
-	Conflicts []string // names of backends that another node has edited at the same time; the last to write wins
+	Aside     string   // where an unreadable document was moved to; "" if there was none
+	Cause     error    // why the document is unreadable
+	Conflicts []string // names of backends that another node has edited at the same time; the last write wins
 }
 
 func (Synced) isNotice() {}
 
-// Turn is how something is that may fail for a while.
+// Turn says whether a failure has begun or ended.
 type Turn uint8
 
 const (
-	// Unchanged is as it was before.
+	// Unchanged means that nothing began or ended.
 	Unchanged Turn = iota
-	// Began is that it fails, and did not before.
+	// Began means that it fails now and did not before.
 	Began
-	// Ended is that it fails no more.
+	// Ended means that it works again.
 	Ended
 )
 
@@ -93,38 +92,37 @@ func turn(before, after bool) Turn {
 	}
 }
 
-// Edits are what was changed about a pool's backends while it ran. They are replaced, never written to.
+// Edits are the changes made to a pool's backends while it runs. They are immutable.
 type Edits struct {
 	*overlay.Overlay
-	gone map[string]bool // addresses of removed backends that have no requests any more
+	gone map[string]bool // addresses of removed backends that have no more requests
 }
 
-// Running returns the backends of a config as they are with the edits, but for those that are gone.
+// Running returns a config's backends with the edits applied, without those that are gone.
 func (e *Edits) Running(config []overlay.Backend, now time.Time) []overlay.Running {
 	return e.Merge(config, e.gone, now)
 }
 
-// Manager holds the edits of one pool. It lives as long as the pool does: over config reloads. Its methods may be called by several
-// goroutines at a time.
+// Manager holds the edits of one pool. It lives as long as the pool does, across config reloads. Its methods are safe for concurrent use.
 type Manager struct {
 	pool   *pool.Pool
 	keeper *keeper
 
-	edits atomic.Pointer[Edits]             // what requests go by
-	names atomic.Pointer[map[string]string] // of backends that have one of their own, by address
+	edits atomic.Pointer[Edits]             // the edits in force; requests read them
+	names atomic.Pointer[map[string]string] // of backends with a name of their own, by address
 
-	mu      sync.Mutex           // guards the replacement of edits and names, and what follows
+	mu      sync.Mutex           // guards replacing edits and names, and the fields below
 	groups  []Group              // of all configs that use the pool, the latest last
 	owners  []Owner              // the configs that serve, the latest last
-	dropped map[string]Owner     // addresses of removed backends, with the config that was the first not to have them
-	closed  map[string]time.Time // addresses of backends that drain, and when that began, whose requests have been closed
+	dropped map[string]Owner     // addresses of removed backends, with the first config that did not have them
+	closed  map[string]time.Time // addresses of draining backends whose requests have been closed, with the start of the drain
 	timer   *time.Timer          // calls tick
 }
 
-// pools holds the state of all pools, over config reloads.
+// pools holds the state of all pools, across config reloads.
 var pools pool.Registry
 
-// newManager returns the manager of the pool of that name, which it acquires.
+// newManager returns a manager for the pool with this name, and acquires the pool.
 func newManager(name string) *Manager {
 	m := &Manager{pool: pools.Acquire(name)}
 	m.keeper = newKeeper(name, m.endRound)
@@ -133,7 +131,7 @@ func newManager(name string) *Manager {
 	return m
 }
 
-// registry knows the managers of the pools in use by name. The zero registry is ready for use.
+// registry holds the managers of the pools in use, by name. The zero registry is ready for use.
 type registry struct {
 	mu   sync.Mutex
 	used map[string]*usedManager
@@ -145,11 +143,11 @@ type usedManager struct {
 	load sync.Once
 }
 
-// managers hold the edits of all pools, over config reloads.
+// managers holds the edits of all pools, across config reloads.
 var managers registry
 
-// Acquire returns the manager of the pool of that name. If nobody uses it yet it begins with what is in storage; if that cannot be
-// read, without edits. Every Acquire wants one [Manager.Release].
+// Acquire returns the manager of the pool with this name. A new manager starts with the edits in storage or, if these cannot be read,
+// without edits. Every Acquire needs one [Manager.Release].
 func Acquire(ctx context.Context, name string, storage certmagic.Storage, logger *zap.Logger) *Manager {
 	managers.mu.Lock()
 	used := managers.used[name]
@@ -168,7 +166,7 @@ func Acquire(ctx context.Context, name string, storage certmagic.Storage, logger
 	return used.Manager
 }
 
-// Release takes back one [Acquire]; the last one forgets the manager and its pool.
+// Release undoes one [Acquire]; the last one drops the manager and its pool.
 func (m *Manager) Release() {
 	managers.mu.Lock()
 	defer managers.mu.Unlock()
@@ -183,13 +181,13 @@ func (m *Manager) Release() {
 	}
 }
 
-// Pool is the pool whose edits m holds.
+// Pool returns the pool whose edits m holds.
 func (m *Manager) Pool() *pool.Pool { return m.pool }
 
 // Edits returns the edits that are in force.
 func (m *Manager) Edits() *Edits { return m.edits.Load() }
 
-// Running returns the backends of g as they are with the edits that are in force, but for those that are gone.
+// Running returns the backends of g with the edits in force, without those that are gone.
 func (m *Manager) Running(g Group, now time.Time) []overlay.Running {
 	return m.edits.Load().Running(g.Config(), now)
 }
@@ -201,7 +199,7 @@ func (m *Manager) Groups() []Group {
 	return slices.Clone(m.groups)
 }
 
-// Attach puts the edits in force in g, from now on.
+// Attach applies the edits in g, now and whenever they change.
 func (m *Manager) Attach(g Group) {
 	m.mu.Lock()
 	m.groups = append(m.groups, g)
@@ -211,7 +209,7 @@ func (m *Manager) Attach(g Group) {
 	m.pool.Report(events)
 }
 
-// Detach ends what [Manager.Attach] began.
+// Detach undoes [Manager.Attach].
 func (m *Manager) Detach(g Group) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -219,7 +217,7 @@ func (m *Manager) Detach(g Group) {
 	m.nameBackends()
 }
 
-// nameBackends notes the names of the backends. The caller holds m.mu.
+// nameBackends records the names of the backends. The caller holds m.mu.
 func (m *Manager) nameBackends() {
 	names := make(map[string]string)
 	g := m.latest()
@@ -236,7 +234,7 @@ func (m *Manager) nameBackends() {
 	m.names.Store(&names)
 }
 
-// Name is the name of the backend with that address.
+// Name returns the name of the backend with this address.
 func (m *Manager) Name(address string) string {
 	if name, named := (*m.names.Load())[address]; named {
 		return name
@@ -244,7 +242,7 @@ func (m *Manager) Name(address string) string {
 	return address
 }
 
-// latest is the group whose config rules: that of the latest config that serves. It is nil if none does. The caller holds m.mu.
+// latest returns the group of the latest config that serves, which is authoritative; nil if none serves. The caller holds m.mu.
 func (m *Manager) latest() Group {
 	for _, owner := range slices.Backward(m.owners) {
 		for _, g := range slices.Backward(m.groups) {
@@ -256,11 +254,11 @@ func (m *Manager) latest() Group {
 	return nil
 }
 
-// ErrEnded is why a pool cannot be changed that no config uses which serves.
+// ErrEnded is returned for a change of a pool that no serving config uses.
 var ErrEnded = errors.New("its config has ended")
 
-// Change makes the edits that alter returns of those that are in force, which take effect on the next request. It returns their number,
-// for [Manager.Written]. alter is given the load balancer whose config rules; what it is given stays as it is until Change returns.
+// Change replaces the edits with what alter returns. They apply from the next request on. It returns the number of the new edits, for
+// [Manager.Written]. alter gets the edits in force and the authoritative load balancer, neither of which changes until Change returns.
 func (m *Manager) Change(alter func(*Edits, Group) (*overlay.Overlay, error)) (number uint64, err error) {
 	m.mu.Lock()
 	e, g := m.edits.Load(), m.latest()
@@ -273,7 +271,7 @@ func (m *Manager) Change(alter func(*Edits, Group) (*overlay.Overlay, error)) (n
 		m.mu.Unlock()
 		return 0, err
 	}
-	// An address that is edited again is not gone any more.
+	// An address that is edited again is no longer gone.
 	gone := maps.Clone(e.gone)
 	maps.DeleteFunc(gone, func(address string, _ bool) bool {
 		return next.Backends[address].Removed != e.Backends[address].Removed
@@ -288,8 +286,8 @@ func (m *Manager) Change(alter func(*Edits, Group) (*overlay.Overlay, error)) (n
 	return number, nil
 }
 
-// DropRemoved takes a removed backend away whatever it is doing, and returns the number of the edits then. Its requests end by
-// themselves.
+// DropRemoved takes a removed backend out of the pool even if it still has requests, which run to their end. It returns the number of the
+// edits.
 func (m *Manager) DropRemoved(address string) (number uint64) {
 	m.mu.Lock()
 	events := m.takeAway(time.Now(), func(b *overlay.Running) bool { return b.Address == address })
@@ -299,7 +297,7 @@ func (m *Manager) DropRemoved(address string) (number uint64) {
 	return number
 }
 
-// put makes these the edits, if they are others, and has them written. The caller holds m.mu.
+// put puts next in force if it differs, and has it written. The caller holds m.mu.
 func (m *Manager) put(next *overlay.Overlay, gone map[string]bool) (events []pool.Event) {
 	now := m.edits.Load()
 	if next == now.Overlay && maps.Equal(gone, now.gone) {
@@ -310,7 +308,7 @@ func (m *Manager) put(next *overlay.Overlay, gone map[string]bool) (events []poo
 	return events
 }
 
-// install puts other edits in force and returns what there is to report. The caller holds m.mu.
+// install puts next in force and returns the events to report. The caller holds m.mu.
 func (m *Manager) install(next *Edits) (events []pool.Event) {
 	m.edits.Store(next)
 	for _, g := range m.groups {
@@ -321,12 +319,12 @@ func (m *Manager) install(next *Edits) (events []pool.Event) {
 	return events
 }
 
-// finishRemovals takes removed backends away that have no requests any more. The caller holds m.mu.
+// finishRemovals takes removed backends without requests out of the pool. The caller holds m.mu.
 func (m *Manager) finishRemovals(now time.Time) (events []pool.Event) {
 	return m.takeAway(now, func(b *overlay.Running) bool { return m.pool.InFlight(b.Address) == 0 })
 }
 
-// takeAway takes those removed backends away. The caller holds m.mu.
+// takeAway takes the removed backends that those selects out of the pool. The caller holds m.mu.
 func (m *Manager) takeAway(now time.Time, those func(*overlay.Running) bool) (events []pool.Event) {
 	g := m.latest()
 	if g == nil {

@@ -21,56 +21,57 @@ import (
 )
 
 const (
-	// StorageTimeout bounds what is done with the storage at a time; it may be at the other end of a network.
+	// StorageTimeout bounds one operation on the storage, which may be remote.
 	StorageTimeout = 10 * time.Second
-	// writeGap is the least time from one write to the next: what changes meanwhile is written together.
+	// writeGap is the minimum time between two writes. Changes made in between are written together.
 	writeGap = 25 * time.Millisecond
-	// writeRetry is after which time a write that failed is tried again, doubling up to writeRetryMax.
+	// writeRetry is the delay before a failed write is retried. It doubles up to writeRetryMax.
 	writeRetry    = time.Second
 	writeRetryMax = 30 * time.Second
-	// lastWrite is for how long a config that ends waits for what is to be written.
+	// lastWrite is how long a config that ends waits for pending writes.
 	lastWrite = 2 * time.Second
-	// storageLook is how often the storage is looked at for what other nodes have written.
+	// storageLook is the interval at which the storage is checked for writes of other nodes.
 	storageLook = time.Second
 )
 
-// node tells this process from others that share its storage.
+// node identifies this process among those that share its storage.
 var node = uuid.NewString()
 
-// writes count how often edits were written.
+// writes counts the writes of edits.
 var writes struct{ ok, failed atomic.Uint64 }
 
-// Writes returns how often this process has written edits to storage, and how often it has failed to.
+// Writes returns how many writes of edits to storage by this process have succeeded and failed.
 func Writes() (ok, failed uint64) { return writes.ok.Load(), writes.failed.Load() }
 
-// keeper keeps the edits of a pool in Caddy's storage. Several nodes may share that: whoever writes has the storage's lock and
-// brings together what both have.
+// keeper keeps the edits of a pool in Caddy's storage. Several nodes may share the storage: a writer takes the storage's lock and merges
+// its own edits with the stored ones.
 type keeper struct {
 	pool  string
 	key   string
-	hurry chan struct{} // tells who writes not to rest
-	onEnd func(*round)  // is called when a round has ended, with no lock held
+	hurry chan struct{} // tells the writer to skip its pause
+	onEnd func(*round)  // called when a round has ended, with no lock held
 
-	// mu guards what follows. It is held for moments and nobody is called meanwhile, so that it may be taken with Manager.mu held.
+	// mu guards the fields below. It is held only briefly, and nothing is called while it is held, so it may be taken with Manager.mu
+	// held.
 	mu      sync.Mutex
-	active  bool // there is a config that serves
+	active  bool // a config serves
 	storage certmagic.Storage
-	uses    int              // how often it was said what storage to use
+	uses    int              // counts the calls of use
 	mine    *overlay.Overlay // the edits of this node
-	number  uint64           // of mine: what is made here has the next. Versions are no such number: other nodes count, too
+	number  uint64           // number of mine; each change increments it. An overlay's version cannot serve for this, because other nodes increment it, too
 	lineage string           // of the document in storage; "" if none was seen
-	base    *overlay.Overlay // the edits in storage, as far as is known
+	base    *overlay.Overlay // the edits in storage, as last seen
 	seen    certmagic.KeyInfo
-	changed bool          // the storage may be another than the one that base is in
-	writing bool          // a goroutine is at it
-	looking bool          // it is to look whether another node has written
-	written uint64        // number up to which edits are in storage
-	failed  uint64        // number up to which they could not be written when that was tried last; 0 if it could
-	unread  bool          // it could not be read when that was tried last
-	turned  chan struct{} // closed when writing, written or failed is another
+	changed bool          // base may be from another storage than the current one
+	writing bool          // a writer goroutine is running
+	looking bool          // the writer must check for writes of other nodes
+	written uint64        // the edits up to this number are in storage
+	failed  uint64        // number up to which the last write failed; 0 if it succeeded
+	unread  bool          // the last read failed
+	turned  chan struct{} // closed when writing, written or failed changes
 }
 
-// stateKey is where the edits of the pool of that name are. Names may hold what paths must not.
+// stateKey returns the storage key of a pool's edits. Pool names may contain characters that paths must not.
 func stateKey(pool string) string {
 	const readable = 64
 	safe := strings.Map(func(c rune) rune {
@@ -83,7 +84,7 @@ func stateKey(pool string) string {
 	return "load_balancer/pools/" + safe[:min(len(safe), readable)] + "-" + hex.EncodeToString(sum[:8]) + ".json"
 }
 
-// newKeeper returns the keeper of the edits of the pool of that name, of which there are none yet.
+// newKeeper returns a keeper, without edits, for the pool with this name.
 func newKeeper(pool string, onEnd func(*round)) *keeper {
 	none := new(overlay.Overlay)
 	return &keeper{
@@ -92,11 +93,11 @@ func newKeeper(pool string, onEnd func(*round)) *keeper {
 	}
 }
 
-// load reads the edits and returns them. What cannot be read changes nothing, and is looked at again when a config serves.
+// load reads the edits from storage. After a failure it returns no edits, and they are read again when a config serves.
 func (k *keeper) load(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) *overlay.Overlay {
 	k.mu.Lock()
-	defer k.mu.Unlock() // nobody else knows of k yet
-	// First the stamp: what is written in between is looked at again.
+	defer k.mu.Unlock() // no other goroutine knows k yet
+	// Stat comes first, so that a write in between is noticed at the next look.
 	seen, err := storage.Stat(ctx, k.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return k.mine
@@ -116,28 +117,28 @@ func (k *keeper) load(ctx context.Context, storage certmagic.Storage, logger *za
 	return k.mine
 }
 
-// use makes this the storage from now on: a config serves that has it.
+// use switches to the storage of a config that serves.
 func (k *keeper) use(storage certmagic.Storage) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	// Each config has a storage of its own, which may be the same place.
+	// Each config has its own storage value, which may be the same place.
 	if k.uses > 0 {
 		k.changed = true
-		k.number++ // what was written elsewhere is to be here
+		k.number++ // the edits must be written to the new storage
 	}
 	k.active, k.storage = true, storage
 	k.uses++
 	k.looking = k.looking || k.unread || k.changed
 }
 
-// rest notes that no config serves any more: nothing new is written, and what fails is not tried again.
+// rest records that no config serves any more: nothing new is written, and failed writes are not retried.
 func (k *keeper) rest() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.active = false
 }
 
-// keep makes these the edits of this node, and has them written.
+// keep sets the edits of this node and has them written.
 func (k *keeper) keep(mine *overlay.Overlay) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -148,21 +149,21 @@ func (k *keeper) keep(mine *overlay.Overlay) {
 	k.write()
 }
 
-// latest is the number of the edits of this node.
+// latest returns the number of this node's edits.
 func (k *keeper) latest() uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.number
 }
 
-// flush has the edits written, if they are not in storage yet, and the storage looked at if that is wanted.
+// flush starts a writer if the edits are not in storage yet, or if the storage must be checked.
 func (k *keeper) flush() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.write()
 }
 
-// write is flush for those who hold k.mu.
+// write is flush for callers that hold k.mu.
 func (k *keeper) write() {
 	switch {
 	case !k.active:
@@ -177,7 +178,7 @@ func (k *keeper) write() {
 	}
 }
 
-// writeAll writes the edits until all are. There is one at a time.
+// writeAll runs rounds until all edits are written. Only one writer runs at a time.
 func (k *keeper) writeAll() {
 	retry := writeRetry
 	for {
@@ -204,7 +205,7 @@ func (k *keeper) writeAll() {
 	}
 }
 
-// begin begins a round. It returns nil, and writing ends, if there is nothing to do, or no use in it.
+// begin starts a round. It returns nil, and ends writing, if there is nothing to do or trying is pointless.
 func (k *keeper) begin() *round {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -221,8 +222,7 @@ func (k *keeper) begin() *round {
 	}
 }
 
-// end notes how a round has ended, and what there is to tell of it. It returns what the edits of this node are to be then, nil if they
-// stay as they are.
+// end records the result of a round and returns what to report. next is what the edits of this node become, nil if they stay the same.
 func (k *keeper) end(r *round) (next *overlay.Overlay, s Synced) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -234,10 +234,10 @@ func (k *keeper) end(r *round) (next *overlay.Overlay, s Synced) {
 		}
 		k.written, k.failed, k.unread = r.number, 0, false
 		k.seen, k.base, k.lineage = r.seen, r.result, r.lineage
-		k.changed = k.changed && k.uses != r.uses // there is another one meanwhile
+		k.changed = k.changed && k.uses != r.uses // the storage was switched during the round
 		next = r.result
 		if k.mine != r.mine {
-			// There were other edits meanwhile.
+			// The edits changed during the round.
 			next, _ = overlay.Rebase(r.mine, k.mine, r.result)
 		}
 		k.mine = next
@@ -253,7 +253,7 @@ func (k *keeper) end(r *round) (next *overlay.Overlay, s Synced) {
 	}
 }
 
-// turn tells those who wait that something is written, or is not. The caller holds k.mu.
+// turn wakes the callers of wait. The caller holds k.mu.
 func (k *keeper) turn() {
 	close(k.turned)
 	k.turned = make(chan struct{})
@@ -285,7 +285,7 @@ func (k *keeper) look(ctx context.Context) {
 	idle := !k.writing && k.active
 	k.mu.Unlock()
 	if !idle {
-		return // who writes looks, too
+		return // the writer checks the storage, too
 	}
 	ctx, cancel := context.WithTimeout(ctx, StorageTimeout)
 	defer cancel()
@@ -299,11 +299,11 @@ func (k *keeper) look(ctx context.Context) {
 	k.write()
 }
 
-// Written waits until the edits up to that number are in storage, and tells whether they are. It does not wait when they could not be
-// written, or nobody is going to.
+// Written waits until the edits up to that number are in storage, and reports whether they are. It returns early if writing has failed or
+// no writer will run.
 func (m *Manager) Written(number uint64, most time.Duration) bool { return m.keeper.wait(number, most) }
 
-// Follow has the managers take over what other nodes have written, until ctx ends.
+// Follow makes the managers take over what other nodes write, until ctx ends.
 func Follow(ctx context.Context, managers []*Manager) {
 	ticker := time.NewTicker(storageLook)
 	defer ticker.Stop()
@@ -319,7 +319,7 @@ func Follow(ctx context.Context, managers []*Manager) {
 	}
 }
 
-// endRound takes over what a round has brought.
+// endRound applies the result of a round.
 func (m *Manager) endRound(r *round) {
 	m.mu.Lock()
 	next, s := m.keeper.end(r)
@@ -338,7 +338,7 @@ func (m *Manager) endRound(r *round) {
 	}
 }
 
-// adopt makes next the edits, unless it is nil. Where it changes nothing but the version, nothing is built anew. The caller holds m.mu.
+// adopt makes next the edits, unless it is nil. If only the version differs, nothing is rebuilt. The caller holds m.mu.
 func (m *Manager) adopt(next *overlay.Overlay) (events []pool.Event) {
 	e := m.edits.Load()
 	switch {
@@ -352,7 +352,7 @@ func (m *Manager) adopt(next *overlay.Overlay) (events []pool.Event) {
 	return events
 }
 
-// round brings the edits of this node and those in storage together, once.
+// round merges the edits of this node with those in storage, once.
 type round struct {
 	storage certmagic.Storage
 	uses    int
@@ -360,26 +360,26 @@ type round struct {
 	pool    string
 	lineage string
 	changed bool
-	base    *overlay.Overlay // what both were, as far as this node knows
+	base    *overlay.Overlay // the last edits known to be common to both
 	mine    *overlay.Overlay // what this node has
 	number  uint64           // of mine
 	own     bool             // this node has something to write
 
 	err       error
 	result    *overlay.Overlay // what is in storage now
-	there     bool             // there was something before
+	there     bool             // a document existed before
 	seen      certmagic.KeyInfo
 	conflicts []overlay.Conflict
-	aside     string // where a document was put that could not be read; "" if there was none
-	cause     error  // why it could not
+	aside     string // where an unreadable document was moved to; "" if there was none
+	cause     error  // why it was unreadable
 }
 
-// do reads, and writes if there is something to write.
+// do reads the stored edits and, if there is something to write, writes the merged ones.
 func (r *round) do() error {
 	ctx, cancel := context.WithTimeout(context.Background(), StorageTimeout)
 	defer cancel()
 	if r.mine == r.base {
-		// There is nothing to write, unless what is there is nothing, or has another history.
+		// There is nothing to write, unless the document is missing or has another lineage.
 		theirs, err := r.read(ctx)
 		switch {
 		case err == nil && r.mine == r.base && (r.there || !r.changed):
@@ -409,7 +409,7 @@ func (r *round) do() error {
 // write writes the result.
 func (r *round) write(ctx context.Context) error {
 	if len(r.result.Backends) == 0 && !r.there {
-		return nil // there is nothing to keep
+		return nil // there are no edits to store
 	}
 	if r.lineage == "" {
 		r.lineage = uuid.NewString()
@@ -421,13 +421,13 @@ func (r *round) write(ctx context.Context) error {
 	if err := r.storage.Store(ctx, r.key, raw); err != nil {
 		return err
 	}
-	r.seen, _ = r.storage.Stat(ctx, r.key) // without it the document is read once more
+	r.seen, _ = r.storage.Stat(ctx, r.key) // if it fails, the document is read once more
 	return nil
 }
 
-// read returns what is in storage; what was, if there is nothing.
+// read returns the edits in storage, or the base if there are none.
 func (r *round) read(ctx context.Context) (*overlay.Overlay, error) {
-	// First the stamp: what is written in between is looked at again.
+	// Stat comes first, so that a write in between is noticed at the next look.
 	seen, err := r.storage.Stat(ctx, r.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.base, nil
@@ -444,18 +444,18 @@ func (r *round) read(ctx context.Context) (*overlay.Overlay, error) {
 		return nil, err
 	}
 	if r.there, r.seen = true, seen; r.lineage != lineage {
-		// It is another history, of which nothing here was made.
+		// The document has another lineage, which the edits here are not based on.
 		r.lineage, r.base = lineage, new(overlay.Overlay)
 	}
 	return theirs, nil
 }
 
-// unreadable tells whether a document is of no use to anybody. One of a later version is of use to others.
+// unreadable reports whether no node can read the document. Newer nodes can read one of a later version.
 func unreadable(err error) bool {
 	return errors.Is(err, overlay.ErrCorrupt) || errors.Is(err, overlay.ErrForeign)
 }
 
-// setAside puts a document away that cannot be read, in the place of the one before.
+// setAside moves an unreadable document away, replacing the one moved before.
 func (r *round) setAside(ctx context.Context, cause error) error {
 	raw, err := r.storage.Load(ctx, r.key)
 	if err != nil {

@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// pollInterval is how often a polled source is asked. Sources look up names at their own `refresh` and
-	// answer from a cache in between.
+	// pollInterval is how often a polled source is queried. Sources cache their answers and look names up again after their own
+	// `refresh`.
 	pollInterval = time.Second
 	// pollTimeout bounds one look-up.
 	pollTimeout = 10 * time.Second
@@ -36,30 +36,30 @@ const (
 
 // dynamicSource balances over the backends that an upstream source names.
 //
-// Caddy's own sources (a, srv, and multi of those) that use no placeholders of the request are polled: a
-// request finds the backends there, and never waits for a name to be looked up, nor is an answer that
-// was good thrown away because the next look-up fails. Any other source is asked for each attempt.
+// Caddy's own sources (a, srv, and multi of those) are polled if they use no placeholders of the request: requests then read the latest
+// answer and never wait for a look-up, and a failing look-up does not discard the last good answer. Any other source is queried for each
+// attempt.
 type dynamicSource struct {
 	service *Service
 	raw     json.RawMessage             // the config of the source
 	source  reverseproxy.UpstreamSource // nil if it is polled
-	polled  []*polledSource             // that the source consists of; nil if it is not polled
+	polled  []*polledSource             // the sources that make it up; nil if it is not polled
 
-	current    atomic.Pointer[Set] // of a polled source; nil until it has answered, and while the config's backends stand in for it
-	empty      atomic.Bool         // it has answered that there are no backends, and the config's stand in for it
-	publishing sync.Mutex          // guards the replacement of what is above, the answers of polled, and answered
-	answered   bool                // one of polled has ever answered
-	changed    chan struct{}       // closed when another set is current; guarded by publishing
-	hurry      chan struct{}       // asks the poller to have names looked up anew
-	turn       atomic.Uint64       // how often a polled source has been asked
-	asking     sync.Mutex          // held while a polled source is asked
-	lastErr    error               // of the last turn; guarded by asking
-	failing    atomic.Bool         // the last answer of one that is not polled was an error
+	current    atomic.Pointer[Set] // the latest answer of a polled source; nil before the first one, and while the config's backends stand in
+	empty      atomic.Bool         // the source answered that there are no backends, so the config's stand in
+	publishing sync.Mutex          // guards replacing the fields above, the answers in polled, and answered
+	answered   bool                // at least one of polled has answered
+	changed    chan struct{}       // closed when current is replaced; guarded by publishing
+	hurry      chan struct{}       // tells the poller to look names up again now
+	turn       atomic.Uint64       // counts the queries of a polled source
+	asking     sync.Mutex          // held while a polled source is queried
+	lastErr    error               // of the last query; guarded by asking
+	failing    atomic.Bool         // the last query of a source that is not polled failed
 
 	sets sets
 }
 
-// LoadSource loads the dynamic source of that config.
+// LoadSource loads the dynamic source from its config.
 func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 	d := &dynamicSource{service: s, raw: raw, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
 	d.sets.service = s
@@ -76,8 +76,8 @@ func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 	return nil
 }
 
-// SourceName is what a dynamic source of that config is called, and a pool whose backends it names: its kind and what it looks up, where
-// that shows.
+// SourceName returns the name of a dynamic source, which is also the default name of its pool: its kind and, where it is known, what it
+// looks up.
 func SourceName(raw json.RawMessage) string {
 	var source struct {
 		Source  string          `json:"source"`
@@ -86,7 +86,7 @@ func SourceName(raw json.RawMessage) string {
 		Name    string          `json:"name"`
 		Port    json.RawMessage `json:"port"`
 	}
-	// A source of another shape, or a name that cannot be ours, is told from others by its hash.
+	// A source of another kind, or one whose name is not valid here, is identified by a hash of its config.
 	if err := json.Unmarshal(raw, &source); err == nil && source.Name != "" {
 		name := source.Source + ":"
 		if source.Service != "" || source.Proto != "" {
@@ -105,7 +105,7 @@ func SourceName(raw json.RawMessage) string {
 	return fmt.Sprintf("dynamic:%08x", sum.Sum32())
 }
 
-// loadSource loads the source of that config.
+// loadSource loads a source from its config.
 func loadSource(ctx caddy.Context, raw json.RawMessage) (reverseproxy.UpstreamSource, error) {
 	holder := struct {
 		SourceRaw json.RawMessage `caddy:"namespace=http.reverse_proxy.upstreams inline_key=source"`
@@ -123,10 +123,10 @@ func loadSource(ctx caddy.Context, raw json.RawMessage) (reverseproxy.UpstreamSo
 
 func (d *dynamicSource) isPolled() bool { return d.source == nil }
 
-// errNoNames is why a source has no backends of its own.
+// errNoNames is the error when a source has no backends.
 var errNoNames = errors.New("dynamic source names no backends")
 
-// members returns the backends for r; retry tells that an attempt on one of them has failed.
+// members returns the backends for r. retry says that an attempt at one of them has failed.
 func (d *dynamicSource) members(r *http.Request, retry bool) (*Set, error) {
 	if d.isPolled() {
 		if set := d.current.Load(); set != nil {
@@ -152,14 +152,14 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*Set, error) {
 	return d.sets.setOf(upstreams), nil
 }
 
-// closed is closed.
+// closed is a channel that is always closed.
 var closed = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
 
-// other returns what is closed when a polled source names other backends than those of set. It may be asked of a nil source.
+// other returns a channel that is closed when the source no longer names the backends in set. d may be nil.
 func (d *dynamicSource) other(set *Set) <-chan struct{} {
 	if d == nil || !d.isPolled() {
 		return nil
@@ -172,8 +172,8 @@ func (d *dynamicSource) other(set *Set) <-chan struct{} {
 	return d.changed
 }
 
-// config returns the backends that the source names: in its latest answer, or, if answers depend on requests, in all that are
-// remembered.
+// config returns the backends that the source names: those of its latest answer or, if its answers depend on the request, of all
+// remembered answers.
 func (d *dynamicSource) config() []overlay.Backend {
 	if d.isPolled() {
 		return d.sets.config(1)
@@ -181,7 +181,7 @@ func (d *dynamicSource) config() []overlay.Backend {
 	return d.sets.config(maxSets)
 }
 
-// latest is the set of the latest answer, nil if there was none.
+// latest returns the set made from the latest answer, nil if there is none.
 func (d *dynamicSource) latest() *Set {
 	if d.isPolled() {
 		return d.current.Load()
@@ -195,7 +195,7 @@ func (d *dynamicSource) poll(ctx context.Context) {
 	defer ticker.Stop()
 	hurried := false
 	for {
-		// An error is noted there; the backends known so far stay.
+		// refresh records the error; the known backends stay.
 		_, _ = d.refresh(ctx, hurried)
 		select {
 		case <-ctx.Done():
@@ -211,7 +211,7 @@ func (d *dynamicSource) poll(ctx context.Context) {
 	}
 }
 
-// hurryUp has the poller make the source look up its names anew at its next turn.
+// hurryUp makes the poller look the names up again at its next turn.
 func (d *dynamicSource) hurryUp() {
 	select {
 	case d.hurry <- struct{}{}:
@@ -219,8 +219,7 @@ func (d *dynamicSource) hurryUp() {
 	}
 }
 
-// refresh asks a polled source and makes its answer the current one. With anew the source is made to forget
-// what it has cached.
+// refresh queries a polled source and publishes its answer. If anew is set, the source drops its cache first.
 func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*Set, error) {
 	turn := d.turn.Load()
 	d.asking.Lock()
@@ -229,8 +228,8 @@ func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*Set, error) {
 		d.lastErr = d.ask(ctx, anew)
 		d.turn.Add(1)
 	}
-	// Whoever waited for the lock takes the answer of the one before: a name server that does not answer
-	// must not be waited for by one request after the other.
+	// A caller that waited for the lock takes the answer of the previous one. Otherwise requests would wait for an unresponsive name
+	// server one after the other.
 	set, err := d.current.Load(), d.lastErr
 	if set == nil && err == nil {
 		err = errNoNames
@@ -238,7 +237,7 @@ func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*Set, error) {
 	return set, err
 }
 
-// ask is called with d.asking held. It returns an error if no source has ever answered.
+// ask queries all sources. It returns an error if none has ever answered. The caller holds d.asking.
 func (d *dynamicSource) ask(ctx context.Context, anew bool) (err error) {
 	answered := len(d.polled) == 0
 	for _, s := range d.polled {
@@ -256,7 +255,7 @@ func (d *dynamicSource) ask(ctx context.Context, anew bool) (err error) {
 	return nil
 }
 
-// askOne asks one of the sources. Each has its own time: one that does not answer takes none from the others.
+// askOne queries one of the sources. Each has its own timeout, so that an unresponsive one does not delay the others.
 func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) ([]*reverseproxy.Upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
@@ -270,9 +269,9 @@ func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) 
 	return s.ask(r)
 }
 
-// noteAnswer notes what came of asking a source, and tells whether it has ever answered.
+// noteAnswer records the result of a query and reports whether s has ever answered.
 func (d *dynamicSource) noteAnswer(s *polledSource, list []*reverseproxy.Upstream, err error, now time.Time) bool {
-	before, had := s.state, len(s.list) > 0 // which only the one who asks changes
+	before, had := s.state, len(s.list) > 0 // only the holder of d.asking writes them
 	d.publishing.Lock()
 	s.answers.note(list, err, d.service.negativeTTL(), now)
 	d.publishing.Unlock()
@@ -280,7 +279,7 @@ func (d *dynamicSource) noteAnswer(s *polledSource, list []*reverseproxy.Upstrea
 	return s.known
 }
 
-// publish makes the answers of the sources the current one.
+// publish makes the sources' answers the current set.
 func (d *dynamicSource) publish() {
 	d.publishing.Lock()
 	before := d.current.Load()
@@ -295,7 +294,7 @@ func (d *dynamicSource) publish() {
 	}
 }
 
-// apply puts the edits as they are now in force in the current answer, and returns what there is to report.
+// apply puts the current edits in force in the current set, and returns the events to report.
 func (d *dynamicSource) apply() []pool.Event {
 	d.publishing.Lock()
 	defer d.publishing.Unlock()
@@ -305,8 +304,8 @@ func (d *dynamicSource) apply() []pool.Event {
 	return d.compose()
 }
 
-// inherit takes over what another load balancer of the pool knows of the same source: a config that is loaded while the name server fails goes
-// on with the backends of the one before.
+// inherit takes over the answers that another load balancer of the pool has from the same source. A config that is loaded while the name
+// server fails starts with the backends of its predecessor.
 func (d *dynamicSource) inherit(others []manage.Group) {
 	at := slices.IndexFunc(others, func(g manage.Group) bool {
 		other, is := g.(*Service)
@@ -324,7 +323,7 @@ func (d *dynamicSource) inherit(others []manage.Group) {
 	d.answered = from.answered
 }
 
-// compose makes the current set of the answers. The caller holds d.publishing.
+// compose builds the current set from the answers. The caller holds d.publishing.
 func (d *dynamicSource) compose() []pool.Event {
 	var list []*reverseproxy.Upstream
 	for _, s := range d.polled {
@@ -344,7 +343,7 @@ func (d *dynamicSource) compose() []pool.Event {
 	return events
 }
 
-// reset has a source that caches forget what it has cached for r.
+// reset makes a caching source drop what it has cached for r.
 func (d *dynamicSource) reset(source reverseproxy.UpstreamSource, r *http.Request) {
 	if c, ok := source.(reverseproxy.CachingUpstreamSource); ok {
 		if err := c.ResetCache(r); err != nil {
@@ -353,7 +352,7 @@ func (d *dynamicSource) reset(source reverseproxy.UpstreamSource, r *http.Reques
 	}
 }
 
-// noteFailing logs when a source that is not polled begins to fail, and when it answers again.
+// noteFailing logs when a source that is not polled starts to fail, and when it recovers.
 func (d *dynamicSource) noteFailing(err error) {
 	if failing := err != nil; d.failing.Swap(failing) != failing {
 		if failing {
@@ -364,8 +363,8 @@ func (d *dynamicSource) noteFailing(err error) {
 	}
 }
 
-// syntheticRequest is the request that a polled source is asked with. Sources expand placeholders, so it
-// carries a replacer and variables.
+// syntheticRequest returns the request that a polled source is queried with. Sources expand placeholders, so the request carries a
+// replacer and variables.
 func syntheticRequest(ctx context.Context) (*http.Request, error) {
 	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
 	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, make(map[string]any))

@@ -14,10 +14,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// defaultNegativeTTL is for how long the last backends are kept of a name that is gone.
+// defaultNegativeTTL is how long the last backends of a name are kept after the name is gone.
 const defaultNegativeTTL = 30 * time.Second
 
-// negativeTTL is the setting, or its default.
+// negativeTTL returns the configured value or the default.
 func (s *Service) negativeTTL() time.Duration {
 	if s.settings.NegativeTTL == nil {
 		return defaultNegativeTTL
@@ -25,15 +25,15 @@ func (s *Service) negativeTTL() time.Duration {
 	return time.Duration(*s.settings.NegativeTTL)
 }
 
-// polledSource is one of the sources that a polled source consists of, and what it has answered. Caddy's own `multi` leaves out those
-// that fail, and does not tell them from those that answer that there is nobody.
+// polledSource is one of the sources that make up a polled source, with its last answer. Caddy's own `multi` skips failing sources and
+// does not distinguish them from sources that have no backends.
 type polledSource struct {
 	source reverseproxy.UpstreamSource
 	name   string
 	answers
 }
 
-// loadPolled loads the sources that the source of that config consists of.
+// loadPolled loads the sources that make up the source with this config.
 func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error) {
 	var multi struct {
 		Source  string            `json:"source"`
@@ -60,10 +60,10 @@ func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error)
 	return all, nil
 }
 
-// errStale is why an answer is none.
+// errStale is the error when a source returned nothing because its look-up failed.
 var errStale = errors.New("look-up failed within grace_period, and there are no results from before")
 
-// ask asks the source. An error that is negative is an answer: there is nobody.
+// ask queries the source. A negative error (see isNegative) counts as an answer: there are no backends.
 func (s *polledSource) ask(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	list, err := s.source.GetUpstreams(r)
 	switch source := s.source.(type) {
@@ -79,14 +79,14 @@ func (s *polledSource) ask(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	return list, err
 }
 
-// asksForBoth tells whether addresses of both IP versions are looked up together.
+// asksForBoth reports whether addresses of both IP versions are looked up together.
 func asksForBoth(v *reverseproxy.IPVersions) bool {
 	on := func(version *bool) bool { return version != nil && *version }
 	return v == nil || on(v.IPv4) == on(v.IPv6)
 }
 
-// askFamilies asks again for those IP versions only of which there were addresses, after a negative answer. Of two look-ups made
-// together Go returns the error of one: when the other has failed, addresses that nobody has called gone would be taken for that.
+// askFamilies queries again, but only for the IP versions that had addresses, after a negative answer. When Go looks up both versions
+// together it returns the error of only one: the other look-up may have failed, and its addresses would be taken for gone.
 func (s *polledSource) askFamilies(a *reverseproxy.AUpstreams, r *http.Request, negative error) (all []*reverseproxy.Upstream, err error) {
 	on, one := true, *a
 	var had4, had6 bool
@@ -115,7 +115,7 @@ func (s *polledSource) askFamilies(a *reverseproxy.AUpstreams, r *http.Request, 
 	return all, nil
 }
 
-// isNegative tells whether err is the answer that there is nothing by a name, or nothing of what was asked for (RFC 2308).
+// isNegative reports whether err means that the name, or records of the requested type, do not exist (RFC 2308).
 func isNegative(err error) bool {
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
 		return true // there are addresses, of the other IP version
@@ -124,26 +124,26 @@ func isNegative(err error) bool {
 	return ok && e.IsNotFound && !e.Temporary()
 }
 
-// answers is what a source has answered.
+// answers holds what a source has answered.
 type answers struct {
 	state   answerState
-	known   bool                     // it has answered, if only that there is nobody
-	list    []*reverseproxy.Upstream // the last one; empty once the name is gone
+	known   bool                     // it has answered, even if with no backends
+	list    []*reverseproxy.Upstream // the last backends; empty once the name is gone
 	absence absence
 }
 
-// answerState is what came of the last look-up.
+// answerState is the result of the last look-up.
 type answerState uint8
 
 const (
 	unasked answerState = iota
 	named               // there are backends
 	failing             // there was no answer
-	absent              // there are none; the last ones are kept for now
-	gone                // there are none
+	absent              // there are no backends; the last ones are kept for now
+	gone                // there are no backends
 )
 
-// note notes what a look-up came to. ttl is for how long negative answers leave the list as it is.
+// note records the result of a look-up. For ttl, negative answers do not change the list.
 func (a *answers) note(list []*reverseproxy.Upstream, err error, ttl time.Duration, now time.Time) {
 	switch {
 	case err == nil && len(list) > 0:
@@ -161,14 +161,14 @@ func (a *answers) note(list []*reverseproxy.Upstream, err error, ttl time.Durati
 	}
 }
 
-// absence is for how long a name has been gone by what its name server says. Time in which that does not answer does not count: what
-// fails now and then neither has a list emptied early nor keeps it for ever.
+// absence measures how long a name has been gone according to its name server. Time in which the name server does not answer does not
+// count, so occasional failures neither empty a list early nor keep it for ever.
 type absence struct {
 	lasts time.Duration
-	last  time.Time // of the last look-up, if its answer was negative; zero if it was not
+	last  time.Time // time of the last look-up if its answer was negative, else zero
 }
 
-// confirm is told of a negative answer, and returns for how long there have been no others.
+// confirm records a negative answer and returns how long answers have been negative.
 func (a *absence) confirm(now time.Time) time.Duration {
 	if !a.last.IsZero() {
 		a.lasts += now.Sub(a.last)
@@ -177,10 +177,10 @@ func (a *absence) confirm(now time.Time) time.Duration {
 	return a.lasts
 }
 
-// interrupt is told of a look-up that failed.
+// interrupt records a failed look-up.
 func (a *absence) interrupt() { a.last = time.Time{} }
 
-// noteState logs when a source begins to fail, names nobody, or names somebody again. had tells whether it had backends before.
+// noteState logs when a source starts to fail, has no backends, or has backends again. had says whether it had backends before.
 func (d *dynamicSource) noteState(s *polledSource, before answerState, had bool, err error) {
 	if s.state == before {
 		return

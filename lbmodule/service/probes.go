@@ -19,16 +19,16 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// probing makes the checks of one handler.
+// probing makes the active checks of one load balancer.
 type probing struct {
 	check     *config.HealthCheck // with its defaults
-	transport http.RoundTripper   // that probes are made over
-	raw       []byte              // its config; loading it clears that of check
+	transport http.RoundTripper   // probes are sent over it
+	raw       []byte              // its config; loading a transport clears the one in check
 	match     *regexp.Regexp
 	status    []healthcheck.StatusRange
 }
 
-// loadProbing sets up the active check, if there is one. raw is the config of the transport.
+// loadProbing sets up the active check, if there is one. raw is the transport's config.
 func (s *Service) loadProbing(ctx caddy.Context, raw []byte) error {
 	c := s.check
 	if c == nil {
@@ -64,7 +64,7 @@ func (s *Service) loadProbing(ctx caddy.Context, raw []byte) error {
 	return nil
 }
 
-// checkOf returns the check of the backend with that address.
+// checkOf returns the check of the backend with this address.
 func (p *probing) checkOf(address string) (probe.Check, error) {
 	prober, err := p.prober(address)
 	return probe.Check{
@@ -101,8 +101,8 @@ func (p *probing) httpProber(t stock.ProbeTarget, address string) (probe.Prober,
 	}
 	u := t.URL(p.transport)
 	u.Path, u.RawPath, u.RawQuery = uri.Path, uri.RawPath, uri.RawQuery
-	// Only what is the same for all requests can be filled in. In the body what is unknown stays as it is: braces
-	// are JSON there more often than placeholders.
+	// Only placeholders that do not depend on a request can be filled in. In the body, unknown ones stay as they are: there, braces are
+	// more often JSON than placeholders.
 	repl := caddy.NewReplacer()
 	repl.Set("http.reverse_proxy.active.target_upstream", address)
 	prober := &probe.HTTP{
@@ -127,7 +127,7 @@ func (p *probing) httpProber(t stock.ProbeTarget, address string) (probe.Prober,
 	return prober, nil
 }
 
-// target returns where probes of the backend with that address go.
+// target returns where probes of the backend with this address are sent.
 func (p *probing) target(address string) (stock.ProbeTarget, error) {
 	if p.check.Upstream != "" {
 		return stock.ProbeTargetAt(caddy.NewReplacer().ReplaceKnown(p.check.Upstream, ""), 0)
@@ -135,27 +135,27 @@ func (p *probing) target(address string) (stock.ProbeTarget, error) {
 	return stock.ProbeTargetAt(address, p.check.Port)
 }
 
-// elsewhere tells whether probes of the backend with that address go to another one.
+// elsewhere reports whether probes of the backend with this address are sent to another address.
 func (p *probing) elsewhere(address string) bool {
 	probed, err := p.target(address)
 	own, ownErr := stock.ProbeTargetAt(address, 0)
 	return err != nil || ownErr != nil || !probed.Same(own)
 }
 
-// checker makes the active checks of all configs: those of a new config go on where those of the old one were.
+// checker makes the active checks of all configs, so that checks continue across reloads.
 var checker probe.Checker
 
-// watching has the members of one set probed, and tried when they are dead, while its config serves.
+// watching probes the members of one set, and redials the dead ones, while its config serves.
 type watching struct {
 	service *Service
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	on    bool
 	set   *Set
 	stops []func()
 }
 
-// follow has the members of set probed from now on, and no others.
+// follow makes set the one whose members are probed.
 func (w *watching) follow(set *Set) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -165,7 +165,7 @@ func (w *watching) follow(set *Set) {
 	}
 }
 
-// start begins to probe.
+// start starts probing.
 func (w *watching) start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,7 +173,7 @@ func (w *watching) start() {
 	w.begin()
 }
 
-// stop ends probing.
+// stop stops probing.
 func (w *watching) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -181,7 +181,7 @@ func (w *watching) stop() {
 	w.end()
 }
 
-// begin probes the members of the set. Those who were probed before go on without a break. The caller holds w.mu.
+// begin starts probing the members of the set. Members that were already probed continue without a gap. The caller holds w.mu.
 func (w *watching) begin() {
 	s := w.service
 	stops := s.redial(w.set, false)
@@ -193,7 +193,7 @@ func (w *watching) begin() {
 			}
 			check, err := s.probing.checkOf(b.Address)
 			if err != nil {
-				// Only addresses that a dynamic source named can be wrong here.
+				// Only addresses from a dynamic source can be invalid here.
 				s.logger.Error("backend cannot be checked", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 				continue
 			}
@@ -213,8 +213,8 @@ func (w *watching) end() {
 	w.stops = nil
 }
 
-// redial has the members of set tried when they are dead; ended tells that the config has ended. Each of the functions that it returns
-// ends that for one of them.
+// redial redials the members of set whenever they are dead; ended says that the config has ended. Each returned function stops redialing
+// one of them.
 func (s *Service) redial(set *Set, ended bool) (stops []func()) {
 	if set == nil {
 		return nil
@@ -226,7 +226,7 @@ func (s *Service) redial(set *Set, ended bool) (stops []func()) {
 		}
 		dial, err := s.redialer(b.Address)
 		if err != nil {
-			// Only addresses that a dynamic source named can be wrong here.
+			// Only addresses from a dynamic source can be invalid here.
 			s.logger.Error("backend cannot be tried", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 			continue
 		}
@@ -235,7 +235,7 @@ func (s *Service) redial(set *Set, ended bool) (stops []func()) {
 	return stops
 }
 
-// redialer connects to the backend of that address.
+// redialer returns the dialer for the backend with this address.
 func (s *Service) redialer(address string) (pool.Dialer, error) {
 	t, err := stock.ProbeTargetAt(address, 0)
 	if err != nil {
@@ -248,7 +248,7 @@ func (s *Service) redialer(address string) (pool.Dialer, error) {
 			return err
 		}
 		if s.probing != nil {
-			// While it was down, probes have become rare.
+			// Probes became rare while the backend was down.
 			checker.Hurry(s.probing.check.Key(address, s.probing.raw))
 		}
 		return conn.Close()

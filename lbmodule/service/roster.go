@@ -17,23 +17,23 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Roster is the list of the backends of a config, those in `upstreams` and those in `backends` together.
+// Roster is the list of a config's backends: those in `upstreams` and those in `backends`.
 type Roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
-	names     []string                  // and what they are called
+	names     []string                  // and their names
 
-	// positions maps the order in which backends were given to an index of the lists above. It is longer
-	// than they are when an upstream was given twice.
+	// positions maps the order in which backends were written in the config to an index of the lists above. It is longer than the lists
+	// if an upstream was written twice.
 	positions []int
 	byAddress map[string]int
 }
 
-// NewRoster merges upstreams and backends. Upstreams given twice become one, with the weights of both. As in reverse_proxy, limit
-// (unhealthy_request_count) is the cap of those that have none of their own.
+// NewRoster merges upstreams and backends. An upstream that is listed twice becomes one backend with the sum of the weights. As in
+// reverse_proxy, limit (unhealthy_request_count) caps the backends that have no cap of their own.
 func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int, logger *zap.Logger) (*Roster, error) {
 	r := &Roster{byAddress: make(map[string]int)}
-	// What the environment fills in is the same for every request; filled in here, the address can be checked.
+	// Environment variables are the same for every request. Replacing them here allows the address to be checked.
 	environment := caddy.NewReplacer()
 	for _, word := range upstreams {
 		u := &reverseproxy.Upstream{Dial: environment.ReplaceKnown(word.Dial, ""), MaxRequests: word.MaxRequests}
@@ -67,7 +67,7 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: most, Backup: int(b.Backup), Zone: b.Zone, Unchecked: config.IsTemplate(address)},
 			&reverseproxy.Upstream{Dial: address, MaxRequests: most}, b.Name)
 	}
-	// Names go with addresses in one list: a name that is the address of another backend would stand for both.
+	// Names and addresses must be unique together: a name that is another backend's address would be ambiguous.
 	for i, name := range r.names {
 		if at, is := r.byAddress[name]; is && at != i {
 			return nil, fmt.Errorf("backend %s: name %s: is the address of another backend", r.backends[i].Address, name)
@@ -76,13 +76,13 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 	return r, nil
 }
 
-// Backends are the backends, with the weights that they have.
+// Backends returns the backends with their weights.
 func (r *Roster) Backends() []pool.Backend { return r.backends }
 
-// Upstreams are the same backends, as reverse_proxy knows them.
+// Upstreams returns the same backends as reverse_proxy's type.
 func (r *Roster) Upstreams() reverseproxy.UpstreamPool { return r.upstreams }
 
-// add appends a backend. Without a name of its own it goes by its address.
+// add appends a backend. The default name is its address.
 func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
 	if name == "" {
 		name = b.Address
@@ -94,8 +94,7 @@ func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
 	r.upstreams = append(r.upstreams, u)
 }
 
-// repeat merges another mention of the backend at index at. As in reverse_proxy, one mention without a cap
-// lets every request through.
+// repeat merges a repeated backend into the one at index at. As in reverse_proxy, one entry without a cap removes the cap.
 func (r *Roster) repeat(at int, u *reverseproxy.Upstream) {
 	r.positions = append(r.positions, at)
 	b := &r.backends[at]
@@ -108,8 +107,8 @@ func (r *Roster) repeat(at int, u *reverseproxy.Upstream) {
 	r.upstreams[at].MaxRequests = b.MaxRequests
 }
 
-// SetWeights gives the backends the weights that the policy lists by position, if it lists any. backends are those that may have
-// weights of their own; dynamic tells that a dynamic source will name more.
+// SetWeights sets the weights that the policy lists by position, if it lists any. backends are those that may have their own weights;
+// dynamic says that a dynamic source will add more.
 func (r *Roster) SetWeights(policy reverseproxy.Selector, backends []*config.Backend, dynamic bool) error {
 	name, weights := policies.WeightsByPosition(policy)
 	if len(weights) == 0 {
@@ -120,7 +119,7 @@ func (r *Roster) SetWeights(policy reverseproxy.Selector, backends []*config.Bac
 			return fmt.Errorf("backend %s: weight %d: %s lists weights, too; give them in one place", b.Address, *b.Weight, name)
 		}
 	}
-	// Backends that a dynamic source will name cannot be counted.
+	// The number of backends from a dynamic source is not known.
 	if !dynamic && len(weights) != len(r.positions) {
 		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(r.positions))
 	}
@@ -133,7 +132,7 @@ func (r *Roster) SetWeights(policy reverseproxy.Selector, backends []*config.Bac
 	return nil
 }
 
-// config returns the backends of the roster as edits see them.
+// config returns the backends as [overlay.Backend].
 func (r *Roster) config() []overlay.Backend {
 	all := make([]overlay.Backend, len(r.backends))
 	for i, b := range r.backends {

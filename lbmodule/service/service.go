@@ -1,5 +1,5 @@
-// Package service is one load balancer as it runs, beside the requests that it serves: which backends there are, by the config, by a
-// dynamic source and by what people have edited; the sets of them that requests choose from; probes, and the trying of the dead.
+// Package service runs one load balancer, except for its requests: it keeps the list of backends (from the config, a dynamic source and
+// edits), builds the sets that requests choose from, probes the backends, and redials dead ones.
 package service
 
 import (
@@ -23,28 +23,28 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Options are what a [Service] is made of. All but Check and Warnings are needed.
+// Options configure a [Service]. All fields except Check and Warnings are required.
 type Options struct {
-	Owner    manage.Owner    // the config that it belongs to
-	Manager  *manage.Manager // of its pool
+	Owner    manage.Owner    // the config that the service belongs to
+	Manager  *manage.Manager // the manager of its pool
 	Logger   *zap.Logger
 	Roster   *Roster
 	Policy   reverseproxy.Selector
 	Settings *config.Settings
 	Check    *config.HealthCheck // with its defaults; nil for none
 	Passive  pool.Passive
-	Limit    int      // cap of backends that have none of their own; 0 for none
-	Warnings []string // about settings that work but hurt
+	Limit    int      // cap of backends that have no cap of their own; 0 for none
+	Warnings []string // about settings that are valid but harmful
 }
 
-// Service is one load balancer as it runs: its backends, those of the config and those that a dynamic source names, as edits have them;
-// and what is done about them beside serving requests. Several may share a pool.
+// Service runs one load balancer: its backends, from the config and from a dynamic source, with the edits applied, and all work on them
+// apart from requests. Several services may share a pool.
 type Service struct {
 	owner    manage.Owner
 	manager  *manage.Manager
 	pool     *pool.Pool
 	logger   *zap.Logger
-	roster   *Roster // upstreams and backends, as the config has them
+	roster   *Roster // upstreams and backends of the config
 	policy   reverseproxy.Selector
 	settings *config.Settings
 	check    *config.HealthCheck // with its defaults; nil for none
@@ -52,20 +52,20 @@ type Service struct {
 	limit    int
 	warnings []string
 
-	dynamic      *dynamicSource      // nil without one
-	stock        *stock.Handler      // reverse_proxy's part
-	transport    http.RoundTripper   // that goes to backends
-	probeTimeout time.Duration       // when the slot of a breaker's lost probe comes back
+	dynamic      *dynamicSource      // nil if there is none
+	stock        *stock.Handler      // reverse_proxy's part of the load balancer
+	transport    http.RoundTripper   // requests to backends are sent over it
+	probeTimeout time.Duration       // after this time the slot of a lost half-open probe is released
 	budget       pool.BudgetSettings // of retries
 	probing      *probing            // of check; nil for none
 
-	// What roster has become by edits; nil when there are none and will be none: a dynamic source names them.
+	// The set made from roster and the edits; nil if the config has no backends because a dynamic source names them.
 	static atomic.Pointer[Set]
 
 	watchingStatic, watchingDynamic watching
 }
 
-// New makes a load balancer, which has no backends before [Service.Open].
+// New returns a load balancer. It has no backends until [Service.Open].
 func New(o Options) *Service {
 	s := &Service{
 		owner: o.Owner, manager: o.Manager, pool: o.Manager.Pool(), logger: o.Logger, roster: o.Roster, policy: o.Policy,
@@ -75,8 +75,8 @@ func New(o Options) *Service {
 	return s
 }
 
-// Open brings the load balancer's backends into its pool. from is reverse_proxy's part of the load balancer, with that config of its
-// transport; probeTimeout is when the slot of a breaker's lost probe comes back; budget is that of retries. [Service.Close] ends it.
+// Open adds the load balancer's backends to its pool. from is reverse_proxy's part of the load balancer and raw its transport's config;
+// probeTimeout is when the slot of a lost half-open probe is released; budget limits retries. [Service.Close] undoes Open.
 func (s *Service) Open(ctx caddy.Context, from *stock.Handler, raw []byte, probeTimeout time.Duration, budget pool.BudgetSettings) error {
 	s.stock, s.transport, s.probeTimeout, s.budget = from, from.Transport.Configured(), probeTimeout, budget
 	if err := s.loadProbing(ctx, raw); err != nil {
@@ -89,7 +89,7 @@ func (s *Service) Open(ctx caddy.Context, from *stock.Handler, raw []byte, probe
 	return nil
 }
 
-// Close gives the backends up. It may be called after an Open that failed, or was never made.
+// Close removes the backends from the pool. It may be called after a failed Open, or without one.
 func (s *Service) Close() {
 	s.Stop()
 	s.manager.Detach(s)
@@ -101,7 +101,7 @@ func (s *Service) Close() {
 	}
 }
 
-// Start begins what is done beside serving requests: probes, and trying the dead.
+// Start starts the background work: probing, and redialing dead backends.
 func (s *Service) Start() {
 	s.watchingStatic.start()
 	s.watchingDynamic.start()
@@ -110,7 +110,7 @@ func (s *Service) Start() {
 	}
 }
 
-// Stop ends what Start began.
+// Stop stops the work that Start started.
 func (s *Service) Stop() {
 	s.static.Load().stop()
 	if s.dynamic != nil {
@@ -120,34 +120,34 @@ func (s *Service) Stop() {
 	s.watchingDynamic.stop()
 }
 
-// Polls tells whether there is a dynamic source that [Service.Poll] is to be called for.
+// Polls reports whether there is a polled dynamic source, for which [Service.Poll] must run.
 func (s *Service) Polls() bool { return s.dynamic != nil && s.dynamic.isPolled() }
 
-// Poll keeps the backends that a dynamic source names up to date until ctx ends.
+// Poll keeps the backends of the dynamic source up to date until ctx ends.
 func (s *Service) Poll(ctx context.Context) { s.dynamic.poll(ctx) }
 
-// Pool is the pool that the load balancer uses.
+// Pool returns the pool that the load balancer uses.
 func (s *Service) Pool() *pool.Pool { return s.pool }
 
-// Manager is the manager of the pool.
+// Manager returns the manager of the pool.
 func (s *Service) Manager() *manage.Manager { return s.manager }
 
-// Policy is the selection policy.
+// Policy returns the selection policy.
 func (s *Service) Policy() reverseproxy.Selector { return s.policy }
 
-// Checked tells whether there are active checks.
+// Checked reports whether there are active checks.
 func (s *Service) Checked() bool { return s.check != nil }
 
-// RetryBudget is how many retries the pool could spend now.
+// RetryBudget returns the number of retries that the pool could make now.
 func (s *Service) RetryBudget(now time.Time) float64 { return s.pool.RetryBudget(s.budget, now) }
 
-// Warnings are about settings that work but hurt.
+// Warnings returns the warnings about settings that are valid but harmful.
 func (s *Service) Warnings() []string { return s.warnings }
 
-// PolicyName is the name of the selection policy.
+// PolicyName returns the name of the selection policy.
 func (s *Service) PolicyName() string { return policies.Name(s.policy) }
 
-// Members returns the set that r is to be balanced over; retry tells that an attempt has failed.
+// Members returns the set to balance r over. retry says that an attempt has failed.
 func (s *Service) Members(r *http.Request, retry bool) (*Set, error) {
 	if s.dynamic != nil {
 		set, err := s.dynamic.members(r, retry)
@@ -157,7 +157,7 @@ func (s *Service) Members(r *http.Request, retry bool) (*Set, error) {
 		if s.static.Load() == nil {
 			return nil, err
 		}
-		// Upstreams of the config stand in for a dynamic source that cannot answer.
+		// The config's upstreams stand in for a dynamic source that cannot answer.
 	}
 	set := s.static.Load()
 	if set == nil {
@@ -166,10 +166,10 @@ func (s *Service) Members(r *http.Request, retry bool) (*Set, error) {
 	return set, nil
 }
 
-// Quiet tells whether there may be other backends without [Set.Superseded] saying so: a source is asked for each request.
+// Quiet reports whether the backends may change without [Set.Superseded] saying so, because a source is queried for each request.
 func (s *Service) Quiet() bool { return s.dynamic != nil && !s.dynamic.isPolled() }
 
-// Shown returns the set of backends that is shown, nil if there is none, and whether a dynamic source has named them.
+// Shown returns the set of backends to display, nil if there is none, and whether it comes from a dynamic source.
 func (s *Service) Shown() (set *Set, dynamic bool) {
 	set = s.static.Load()
 	if s.dynamic == nil {
@@ -181,7 +181,7 @@ func (s *Service) Shown() (set *Set, dynamic bool) {
 	return set, false
 }
 
-// Ready tells whether there is a usable backend. A source that is asked anew for each request may name one.
+// Ready reports whether there is a usable backend. A source that is queried for each request is assumed to name one.
 func (s *Service) Ready() bool {
 	set := s.static.Load()
 	if s.dynamic != nil {
@@ -199,8 +199,8 @@ func (s *Service) Ready() bool {
 	return usable > 0
 }
 
-// Hopeless tells whether no request can be served now, whatever it is, where requests wait for as long as an outage is not older than
-// hold. A dynamic source may name others.
+// Hopeless reports whether every request must be refused now: no backend is usable, and if all are dead, the outage is older than hold.
+// It is false with a dynamic source, which may name other backends.
 func (s *Service) Hopeless(hold time.Duration) bool {
 	if s.dynamic != nil {
 		return false
@@ -214,7 +214,7 @@ func (s *Service) Hopeless(hold time.Duration) bool {
 	return snapshot.Hopeless() && (gone.IsZero() || time.Since(gone) >= hold)
 }
 
-// NextProbe is after which time a backend of the config may be usable again, 0 if that is not known.
+// NextProbe returns the time until a backend of the config may be usable again, 0 if it is unknown.
 func (s *Service) NextProbe(now time.Time) time.Duration {
 	if set := s.static.Load(); set != nil {
 		return set.view.NextProbe(now)
@@ -222,7 +222,7 @@ func (s *Service) NextProbe(now time.Time) time.Duration {
 	return 0
 }
 
-// Running are the backends as they are in force.
+// Running returns the backends with the edits that are in force.
 func (s *Service) Running(now time.Time) []overlay.Running { return s.manager.Running(s, now) }
 
 // Config implements [manage.Group].
@@ -264,8 +264,7 @@ func (s *Service) DrainTimeout() time.Duration { return time.Duration(s.settings
 // Owner implements [manage.Group].
 func (s *Service) Owner() manage.Owner { return s.owner }
 
-// newSet makes the set of the backends of a roster as they are in force, with what was edited. It returns what there is to report when
-// no lock is held.
+// newSet builds a set from a roster and the edits in force. It returns the events to report once no lock is held.
 func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []pool.Event) {
 	now := time.Now()
 	set = &Set{service: s, superseded: make(chan struct{})}
@@ -282,7 +281,7 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 		case !inRoster:
 			upstream = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: b.Address, MaxRequests: limit}
 		case upstream.MaxRequests != limit:
-			// Requests read the one there is. Both count in the same place.
+			// Requests read the old upstream, so it is copied, not changed. Both share one Host and its counters.
 			upstream = &reverseproxy.Upstream{Host: upstream.Host, Dial: b.Address, MaxRequests: limit}
 		}
 		made.Weight, made.MaxRequests, made.Backup, made.Zone = b.Weight, limit, b.Backup, b.Zone
@@ -295,7 +294,7 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 	return set, events
 }
 
-// poolState is what the pool makes of a backend's state.
+// poolState converts a backend's state to that of the pool.
 func (s *Service) poolState(b *overlay.Running, now time.Time) pool.State {
 	switch b.State {
 	case overlay.Drain:
@@ -310,7 +309,7 @@ func (s *Service) poolState(b *overlay.Running, now time.Time) pool.State {
 	}
 }
 
-// viewSettings are the settings of the views of the pool. With checked the members are those that the active check watches.
+// viewSettings returns the settings of the pool's views. With checked, the active check watches the members.
 func (s *Service) viewSettings(checked bool) pool.Settings {
 	v := pool.Settings{
 		Passive:        s.passive,

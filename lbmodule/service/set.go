@@ -13,61 +13,61 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Set is a list of backends to choose from: those of the config, or those that a dynamic source named together. It does not change; when
-// there are others, another one takes its place.
+// Set is a list of backends to choose from: those of the config, or those of one answer of a dynamic source. It is immutable; when the
+// backends change, another set replaces it.
 type Set struct {
 	service   *Service
 	view      *pool.View
 	upstreams reverseproxy.UpstreamPool // by position in view
-	targets   []*stock.Target           // the same, as attempts need them
+	targets   []*stock.Target           // the same backends, as attempts need them
 
-	superseded chan struct{} // closed when another set is in its place
+	superseded chan struct{} // closed when another set replaces this one
 	lifetime   lifetime
 
 	eligible atomic.Pointer[eligibleUpstreams]
-	sign     sync.Once // makes sessions, when they are asked for first
+	sign     sync.Once // guards making sessions on first use
 	sessions policies.Sessions
 }
 
-// Sessions returns what finds the backends of sessions in the set, by the policy of its load balancer.
+// Sessions returns the mapping from sessions to backends of this set, by the load balancer's policy.
 func (s *Set) Sessions(policy policies.SessionPolicy) policies.Sessions {
 	s.sign.Do(func() { s.sessions = policy.Among(s.upstreams) })
 	return s.sessions
 }
 
-// eligibleUpstreams are the upstreams of a snapshot's eligible members.
+// eligibleUpstreams holds the upstreams of a snapshot's eligible members.
 type eligibleUpstreams struct {
 	of   *pool.Snapshot
 	list reverseproxy.UpstreamPool
 }
 
-// supersede gives the set up, because another one is in its place.
+// supersede marks the set as replaced by another one.
 func (s *Set) supersede() {
 	close(s.superseded)
 	s.close()
 }
 
-// View is the pool as it is seen with the set.
+// View returns the set's view of the pool.
 func (s *Set) View() *pool.View { return s.view }
 
-// Upstream is the backend at that position of the view.
+// Upstream returns the backend at this position of the view.
 func (s *Set) Upstream(position int) *reverseproxy.Upstream { return s.upstreams[position] }
 
-// Target is the backend at that position of the view: a [*stock.Target].
+// Target returns the backend at this position of the view, a [*stock.Target].
 func (s *Set) Target(position int) course.Target { return s.targets[position] }
 
-// Superseded returns what is closed when another set takes this one's place, and when the dynamic source names others, if it is asked
-// now and then. The second one is nil where there is no such source.
+// Superseded returns two channels: the first is closed when another set replaces this one, the second when a polled dynamic source names
+// other backends. The second is nil without such a source.
 func (s *Set) Superseded() (first, second <-chan struct{}) {
 	return s.superseded, s.service.dynamic.other(s)
 }
 
-// Find returns the position of the backend of that address, -1 if it is not in the set.
+// Find returns the position of the backend with this address, -1 if it is not in the set.
 func (s *Set) Find(address string) int {
 	return slices.IndexFunc(s.upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address })
 }
 
-// Eligible returns the upstreams that may be chosen now, in the order of the config.
+// Eligible returns the upstreams that may be chosen now, in config order.
 func (s *Set) Eligible() reverseproxy.UpstreamPool {
 	snapshot := s.view.Snapshot()
 	if have := s.eligible.Load(); have != nil && have.of == snapshot {
@@ -81,21 +81,20 @@ func (s *Set) Eligible() reverseproxy.UpstreamPool {
 	return next.list
 }
 
-// lifetime is how long a set's view is kept open and its dead members are tried: while its config serves, and after that while requests
-// wait with it. Those requests came before the config ended, and the one after it may have other backends, or call the pool by
-// another name.
+// lifetime decides how long a set's view stays open and its dead members are redialed: while its config serves, and afterwards while
+// requests of that config still wait. The next config may have other backends or another pool name, so it cannot do this for them.
 type lifetime struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	waiting int
-	stopped bool     // the config does not try the dead any more
-	closed  bool     // nor does it use the view
-	stops   []func() // end that the dead are tried for those who wait
+	stopped bool     // the config no longer redials dead members
+	closed  bool     // the config no longer uses the view
+	stops   []func() // stop the redialing that is done for waiting requests
 }
 
-// Stay keeps the set's view open, and has its dead members tried, until Leave is called as often.
+// Stay keeps the view open and redials dead members until Leave has been called as often as Stay.
 func (s *Set) Stay() { s.service.pool.Report(s.stay()) }
 
-// stay returns what there is to report when no lock is held.
+// stay returns the events to report once no lock is held.
 func (s *Set) stay() (events []pool.Event) {
 	l := &s.lifetime
 	l.mu.Lock()
@@ -112,7 +111,7 @@ func (s *Set) stay() (events []pool.Event) {
 	return events
 }
 
-// Leave ends what Stay began.
+// Leave undoes one Stay.
 func (s *Set) Leave() {
 	l := &s.lifetime
 	l.mu.Lock()
@@ -129,7 +128,7 @@ func (s *Set) Leave() {
 	}
 }
 
-// stop is called before the config stops trying the dead, so that there is no gap.
+// stop must be called before the config stops redialing, so that there is no gap.
 func (s *Set) stop() {
 	if s == nil {
 		return
@@ -140,7 +139,7 @@ func (s *Set) stop() {
 	l.stop(s)
 }
 
-// close is stop where the config does not use the set any more, either.
+// close is stop for a config that no longer uses the set at all.
 func (s *Set) close() {
 	l := &s.lifetime
 	l.mu.Lock()
@@ -152,7 +151,7 @@ func (s *Set) close() {
 	}
 }
 
-// stop is called with l.mu held.
+// stop stops redialing for waiting requests. The caller holds l.mu.
 func (l *lifetime) stop(s *Set) {
 	if l.stopped {
 		return

@@ -18,18 +18,18 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// maxSets bounds the lists of backends that are remembered for a source whose answer depends on the request.
+// maxSets bounds the number of sets that are remembered for a source whose answers depend on the request.
 const maxSets = 128
 
-// sets finds the Set of a list of upstreams that was seen before, so that the policy goes on where
-// it was: a round robin that began anew at each request would send all of them to one backend.
+// sets finds the Set for a list of upstreams that was seen before, so that the policy keeps its state: a round robin that started anew at
+// each request would send all of them to one backend.
 type sets struct {
 	service *Service
 
 	mu      sync.Mutex
-	known   []knownSet                    // the most recently used first
-	hosts   map[string]*reverseproxy.Host // by address; they hold what passive checks count
-	watched bool                          // members are tried that are dead
+	known   []knownSet                    // most recently used first
+	hosts   map[string]*reverseproxy.Host // by address; they hold the counters of passive checks
+	watched bool                          // dead members are redialed
 	closed  bool
 }
 
@@ -37,12 +37,12 @@ type knownSet struct {
 	hash   uint64
 	list   []string // addresses, in the order of the source
 	roster *Roster
-	edits  *manage.Edits // that went into the set
+	edits  *manage.Edits // that the set was built with
 	set    *Set
-	stops  []func() // end that members are tried that are dead
+	stops  []func() // stop redialing dead members
 }
 
-// stop ends that members of the set are tried that are dead.
+// stop stops redialing dead members of the set.
 func (k *knownSet) stop() {
 	for _, stop := range k.stops {
 		stop()
@@ -52,14 +52,14 @@ func (k *knownSet) stop() {
 
 var listSeed = maphash.MakeSeed()
 
-// setOf returns the set of these upstreams.
+// setOf returns the set for these upstreams.
 func (m *sets) setOf(upstreams []*reverseproxy.Upstream) *Set {
 	set, events := m.find(upstreams)
 	m.service.pool.Report(events)
 	return set
 }
 
-// find is setOf for those who hold a lock: it returns what there is to report.
+// find is setOf for callers that hold a lock: it returns the events to report.
 func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	var hash maphash.Hash
 	hash.SetSeed(listSeed)
@@ -99,10 +99,10 @@ func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	return k.set, events
 }
 
-// remember keeps k as the most recently used. The caller holds m.mu.
+// remember records k as the most recently used set. The caller holds m.mu.
 func (m *sets) remember(k knownSet) {
 	if m.closed {
-		// The config is being unloaded; the request is served, nothing is remembered.
+		// The config is being unloaded: the request is served, but its set is not remembered.
 		k.set.close()
 		return
 	}
@@ -118,7 +118,7 @@ func (m *sets) remember(k knownSet) {
 	m.forgetHosts()
 }
 
-// latest is the set that was used last, nil if there is none.
+// latest returns the most recently used set, nil if there is none.
 func (m *sets) latest() *Set {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,7 +128,7 @@ func (m *sets) latest() *Set {
 	return m.known[0].set
 }
 
-// config returns the backends of the last n lists, as the source has named them.
+// config returns the backends of the n most recently used lists, as the source named them.
 func (m *sets) config(n int) []overlay.Backend {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -145,7 +145,7 @@ func (m *sets) config(n int) []overlay.Backend {
 	return all
 }
 
-// roster makes the list of these upstreams; one that is named twice gets both shares.
+// roster builds the roster of these upstreams. An upstream that is named twice gets the sum of both weights.
 func (m *sets) roster(upstreams []*reverseproxy.Upstream) *Roster {
 	r := &Roster{byAddress: make(map[string]int, len(upstreams))}
 	_, weights := policies.WeightsByPosition(m.service.policy)
@@ -174,7 +174,7 @@ func (m *sets) host(address string) *reverseproxy.Host {
 	return host
 }
 
-// forgetHosts drops the hosts that no set knows any more.
+// forgetHosts drops the hosts that no set uses any more.
 func (m *sets) forgetHosts() {
 	named := make(map[string]bool, len(m.hosts))
 	for _, k := range m.known {
@@ -189,7 +189,7 @@ func (m *sets) forgetHosts() {
 	}
 }
 
-// close gives up all sets, whose members are not tried any more.
+// close closes all sets and stops redialing their members.
 func (m *sets) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -199,7 +199,7 @@ func (m *sets) close() {
 	m.known, m.closed = nil, true
 }
 
-// watch has the members of all sets tried when they are dead.
+// watch redials dead members of all sets.
 func (m *sets) watch() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -211,7 +211,7 @@ func (m *sets) watch() {
 	}
 }
 
-// stop ends what watch began, but for the sets that requests wait with.
+// stop undoes watch, except for sets with waiting requests.
 func (m *sets) stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -223,8 +223,8 @@ func (m *sets) stop() {
 	}
 }
 
-// CanPoll tells whether the source of that config answers the same whatever the request: it is known for that,
-// and has no placeholders but those of the environment.
+// CanPoll reports whether the source with this config answers the same for every request: it is of a known kind and uses no placeholders
+// except those of the environment.
 func CanPoll(raw json.RawMessage) bool {
 	var source struct {
 		Source  string            `json:"source"`
@@ -244,7 +244,7 @@ func CanPoll(raw json.RawMessage) bool {
 	}
 }
 
-// hasPlaceholder tells whether a string in the JSON value holds a placeholder that the environment does not fill.
+// hasPlaceholder reports whether a string in the JSON value holds a placeholder that the environment does not replace.
 func hasPlaceholder(value any, environment *caddy.Replacer) bool {
 	switch v := value.(type) {
 	case string:

@@ -10,7 +10,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// Difference is in what a pool is not as the config has it, and how the config would have to be to say the same.
+// Difference lists how a pool differs from its config, and the config that would make the edits permanent.
 type Difference struct {
 	Pool      string               `json:"pool"`
 	Changes   []overlay.Difference `json:"changes"`
@@ -18,7 +18,7 @@ type Difference struct {
 	JSON      []*config.Backend    `json:"json"`      // for the handler's `backends`
 }
 
-// Diff tells in what the pool is not as the config has it. What is only for a time is no matter of the config.
+// Diff returns how the pool differs from its config. Temporary edits are left out.
 func Diff(s *service.Service, now time.Time) Difference {
 	configured := s.Config()
 	o := s.Manager().Edits().Overlay
@@ -35,7 +35,7 @@ func Diff(s *service.Service, now time.Time) Difference {
 	return d
 }
 
-// backendOf is the backend as a config has it.
+// backendOf returns the backend as a config would state it.
 func backendOf(r *overlay.Running) *config.Backend {
 	b := &config.Backend{Address: r.Address, MaxRequests: r.MaxRequests, Backup: config.Backup(r.Backup), Zone: r.Zone}
 	if r.Name != r.Address {
@@ -47,7 +47,7 @@ func backendOf(r *overlay.Running) *config.Backend {
 	return b
 }
 
-// caddyfileOf writes the backend as a block of a Caddyfile. All it can hold are names, addresses and numbers.
+// caddyfileOf writes the backend as a Caddyfile block. Its values can only be names, addresses and numbers.
 func caddyfileOf(r *overlay.Running) string {
 	var text strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }

@@ -8,30 +8,30 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// Explanation is why a request goes where it goes.
+// Explanation says why a request goes to a backend.
 type Explanation struct {
 	Pool       string        `json:"pool"`
 	Policy     string        `json:"policy"`
-	Key        *string       `json:"key,omitempty"`     // that was asked for
-	Request    *LiveRequest  `json:"request,omitempty"` // that was asked for
-	Chosen     string        `json:"chosen,omitempty"`  // backend, where that is certain
+	Key        *string       `json:"key,omitempty"`     // the key in the query
+	Request    *LiveRequest  `json:"request,omitempty"` // the request in the query
+	Chosen     string        `json:"chosen,omitempty"`  // the backend, if it is certain
 	Candidates []Candidate   `json:"candidates"`
-	More       int           `json:"more,omitempty"` // candidates that are not shown
-	Live       []LiveRequest `json:"live,omitempty"` // requests that have been there for longest
+	More       int           `json:"more,omitempty"` // number of candidates left out
+	Live       []LiveRequest `json:"live,omitempty"` // the oldest requests being served
 }
 
-// Candidate is a backend that may have been chosen.
+// Candidate is a backend that could be chosen.
 type Candidate struct {
 	Backend         string   `json:"backend"`
 	In              bool     `json:"in"`
-	Reason          string   `json:"reason,omitempty"` // why it is out, or is avoided though it is in
-	Score           *float64 `json:"score,omitempty"`  // what the policy makes of it, the lower the better
+	Reason          string   `json:"reason,omitempty"` // why it is out, or avoided although it is in
+	Score           *float64 `json:"score,omitempty"`  // the policy's score; lower is better
 	Weight          int      `json:"weight"`
 	EffectiveWeight float64  `json:"effective_weight"`
 	InFlight        int64    `json:"in_flight"`
 }
 
-// LiveRequest is a request that is being served, as it is shown.
+// LiveRequest describes a request that is being served.
 type LiveRequest struct {
 	ID       string    `json:"id"`
 	Backend  string    `json:"backend"`
@@ -39,7 +39,7 @@ type LiveRequest struct {
 	Attempts int       `json:"attempts"`
 }
 
-// LiveRequests shows requests that are being served, with the names that backends have.
+// LiveRequests describes requests that are being served, with their backends' names.
 func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []LiveRequest {
 	shown := make([]LiveRequest, len(all))
 	for i, r := range all {
@@ -51,7 +51,7 @@ func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []Liv
 	return shown
 }
 
-// Explain says of each backend of a set whether a request that has been at those addresses may go there.
+// Explain says for each backend of a set whether a request that has already tried these addresses may go there.
 func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 	x := Explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []Candidate{}}
 	snapshot := set.View().Snapshot()
@@ -87,7 +87,7 @@ func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 	return x
 }
 
-// whyOut tells why a backend is given no requests, and since or until when.
+// whyOut says why a backend gets no requests, and since or until when.
 func whyOut(b pool.Backend, v pool.Vitals) string {
 	reason := unusable(b, v)
 	switch {
@@ -100,11 +100,11 @@ func whyOut(b pool.Backend, v pool.Vitals) string {
 	}
 }
 
-// whyAvoided returns what tells of each backend of a snapshot, by its position, why the policy avoids it, "" where it does not.
+// whyAvoided returns a function that says why the policy avoids the backend at position i, "" if it does not.
 func whyAvoided(s *pool.Snapshot, now time.Time) func(i int) string {
 	avoided := s.Avoided(now)
 	return func(i int) string {
-		// Those that are not in turn get nothing anyway.
+		// Backends that are not in turn get no requests anyway.
 		if avoided == nil || !s.InTurn(i) || s.Spared(i) {
 			return ""
 		}

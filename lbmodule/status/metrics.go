@@ -19,13 +19,13 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// family is a metric with its labels.
+// family is a metric and its label names.
 type family struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 }
 
-// families are all metrics, but for the histograms.
+// families lists all metrics except the histograms.
 var families []*family
 
 func newFamily(kind prometheus.ValueType, name, help string, labels ...string) *family {
@@ -124,14 +124,14 @@ var (
 		[]string{"pool", "backend", "phase"}, nil)
 )
 
-// otherBackends stands for the backends that are not told apart: those beyond the first thousand of a pool, and those that
-// depend on the request.
+// otherBackends is the label of all backends without a label of their own: those beyond the first thousand of a pool, and those whose
+// address depends on the request.
 const otherBackends = "_other"
 
-// Metrics collects the metrics of pools. They are read from the live state when they are asked for, so that they never disagree with
-// it. What a label says comes from the config, never from clients.
+// Metrics collects the metrics of pools. It reads the live state at each scrape, so the two never disagree. Label values come from the
+// config, never from clients.
 type Metrics struct {
-	// Services returns a load balancer of each pool. ok is false while no config has one.
+	// Services returns one load balancer for each pool. ok is false while no config has any.
 	Services func() (all []*service.Service, ok bool)
 }
 
@@ -166,7 +166,7 @@ func (e emitter) emit(f *family, value float64, labels ...string) {
 	e <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
 }
 
-// label makes text of a config a label: whatever the environment put there, what is no UTF-8 cannot be told.
+// label makes a config text a valid label. Environment variables may contain invalid UTF-8, which labels must not.
 func label(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func number(b bool) float64 {
@@ -176,16 +176,16 @@ func number(b bool) float64 {
 	return 0
 }
 
-// shownAlways are statuses that are shown from the start: what all is well looks like, and what Ballast answers itself when
-// it is not. A counter that appears with its first event hides that from rate().
+// shownAlways lists the statuses that are shown from the start: success, and the statuses of Ballast's own answers. A counter that
+// appears only with its first event hides that event from rate().
 var shownAlways = []int{200, 499, 502, 503, 504}
 
-// callsShownAlways are the statuses of gRPC calls that are: OK, and what speaks against a backend.
+// callsShownAlways lists the gRPC statuses that are shown from the start: OK, and those that count as failures of a backend.
 var callsShownAlways = []codes.Code{
 	codes.OK, codes.Unknown, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.Unavailable, codes.DataLoss,
 }
 
-// trendNames are the names of the pool's windows.
+// trendNames are the names of the pool's averaging windows.
 var trendNames = [len(pool.TrendWindows)]string{"1m", "5m", "15m"}
 
 // service sends the metrics of a load balancer's pool and of its backends.
@@ -220,7 +220,7 @@ func (e emitter) service(s *service.Service) {
 	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
 }
 
-// state sends how a pool is.
+// state sends the state of a pool.
 func (e emitter) state(name string, usable, total int, panicking bool, fairness, utilization float64) {
 	e.emit(backendsMetric, float64(total), name)
 	e.emit(usableMetric, float64(usable), name)
@@ -229,7 +229,7 @@ func (e emitter) state(name string, usable, total int, panicking bool, fairness,
 	e.emit(utilizationMetric, utilization, name)
 }
 
-// backends sends the metrics of the backends that are told apart, and returns which these are.
+// backends sends the metrics of the backends that have a label of their own, and returns these backends.
 func (e emitter) backends(s *service.Service, view *pool.View, snapshot *pool.Snapshot, name string) (told map[*pool.Member]bool) {
 	at := make(map[string]int)
 	for i := range view.Len() {
@@ -237,7 +237,7 @@ func (e emitter) backends(s *service.Service, view *pool.View, snapshot *pool.Sn
 	}
 	running := s.Running(time.Now())
 	slices.SortFunc(running, func(a, b overlay.Running) int { return strings.Compare(a.Name, b.Name) })
-	// Two backends can end up with the same label, when a name is made UTF-8 or is that of the rest: the second is counted with the rest.
+	// Two backends can end up with the same label, if a name is made valid UTF-8 or is _other. The second is counted as _other.
 	taken := map[string]bool{otherBackends: true}
 	told = make(map[*pool.Member]bool, len(running))
 	for i := range running {
@@ -280,7 +280,7 @@ func (e emitter) answers(p *pool.Pool, name string) {
 	}
 }
 
-// member sends what is known of a backend that is told apart.
+// member sends the metrics of a backend that has a label of its own.
 func (e emitter) member(m *pool.Member, labels ...string) {
 	e.traffic(m.Traffic(), labels...)
 	e.picks(m.Picks(), labels...)
@@ -301,8 +301,7 @@ func (e emitter) member(m *pool.Member, labels ...string) {
 	e.emit(checkTookMetric, last.Took.Seconds(), labels...)
 }
 
-// rest sends what is counted of those that are not told apart, if there are any: of counts the sums, of their health the
-// share that is fit.
+// rest sends the metrics of all other backends, if there are any: sums for counters, and the share of healthy ones for health.
 func (e emitter) rest(p *pool.Pool, name string, told map[*pool.Member]bool) {
 	members, inFlight, healthy := 0, int64(0), 0
 	for _, m := range p.Members() {
@@ -326,7 +325,7 @@ func (e emitter) rest(p *pool.Pool, name string, told map[*pool.Member]bool) {
 	e.emit(healthyMetric, float64(healthy)/float64(max(members, 1)), name, otherBackends)
 }
 
-// traffic sends what is counted of attempts.
+// traffic sends the counters of attempts.
 func (e emitter) traffic(t *pool.Traffic, labels ...string) {
 	counts := t.Counts()
 	for outcome := range pool.Outcomes {
@@ -349,25 +348,25 @@ func (e emitter) traffic(t *pool.Traffic, labels ...string) {
 	}
 }
 
-// picks sends what latency decided.
+// picks sends the counters of picks that were decided by latency.
 func (e emitter) picks(p pool.Picks, labels ...string) {
 	e.emit(avoidedMetric, float64(p.Avoided), labels...)
 	e.emit(trialsMetric, float64(p.Trials), labels...)
 }
 
-// with returns the labels with another one.
+// with returns labels with last appended.
 func with(labels []string, last string) []string {
 	return append(labels[:len(labels):len(labels)], last)
 }
 
-// The classic buckets end with powers of two, which are ends of native buckets as well, so that both count exactly: from a
-// millisecond to eight seconds.
+// The classic buckets end at powers of two, which are also bounds of native buckets, so that both count exactly: from a millisecond to
+// eight seconds.
 const (
 	firstClassic = -10
 	lastClassic  = 3
 )
 
-// histogramMetric is a histogram with both kinds of buckets: who scrapes in the protobuf format may take the native ones.
+// histogramMetric is a histogram with classic and native buckets. Scrapers of the protobuf format can use the native ones.
 type histogramMetric struct {
 	prometheus.Metric // with native buckets
 	classic           []*dto.Bucket

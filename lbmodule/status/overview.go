@@ -1,4 +1,4 @@
-// Package status is the pools as they are shown: in the API and on the dashboard, as explanations and differences, and as metrics.
+// Package status presents the pools: in the API and on the dashboard, as explanations and differences, and as metrics.
 package status
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// Pool is a pool as it is shown.
+// Pool is the JSON of a pool.
 type Pool struct {
 	Name   string `json:"name"`
 	Policy string `json:"policy"`
@@ -25,49 +25,49 @@ type Pool struct {
 
 	Queue int `json:"queue"` // requests that wait for a slot
 
-	// RetryBudget is how many retries the pool could spend now.
+	// RetryBudget is the number of retries that the pool could make now.
 	RetryBudget float64 `json:"retry_budget"`
 
-	Fairness    float64 `json:"fairness"`    // of 0 to 1: how evenly the last minute's requests were spread, by weight
-	Utilization float64 `json:"utilization"` // of 0 to 1: share of the slots of max_requests that are taken
+	Fairness    float64 `json:"fairness"`    // from 0 to 1: how evenly the last minute's requests were spread, by weight
+	Utilization float64 `json:"utilization"` // from 0 to 1: share of the max_requests slots that are taken
 
-	Warnings []string  `json:"warnings"` // settings that work but hurt
+	Warnings []string  `json:"warnings"` // settings that are valid but harmful
 	Backends []Backend `json:"backends"` // sorted by name
 }
 
-// Backend is a backend as it is shown.
+// Backend is the JSON of a backend.
 type Backend struct {
 	Address         string        `json:"address"`
 	Name            string        `json:"name"`
 	Weight          int           `json:"weight"`
-	EffectiveWeight float64       `json:"effective_weight"` // 0 while it gets no requests, less than weight while it is ramped up
+	EffectiveWeight float64       `json:"effective_weight"` // 0 while it gets no requests, less than weight during slow start
 	MaxRequests     int           `json:"max_requests,omitempty"`
 	Backup          config.Backup `json:"backup,omitempty"`
 	Zone            string        `json:"zone,omitempty"`
 	State           string        `json:"state"`                // ready, drain or maintenance
-	SlowStart       *float64      `json:"slow_start,omitempty"` // share of its weight while it is ramped up
+	SlowStart       *float64      `json:"slow_start,omitempty"` // share of its weight during slow start
 	Health          string        `json:"health"`               // up, down or unknown
 	Breaker         string        `json:"breaker"`              // closed, open or half_open
 	Usable          bool          `json:"usable"`
 	Reason          string        `json:"reason,omitempty"`  // why it is not usable
-	Avoided         string        `json:"avoided,omitempty"` // why the policy gives it less than its share, if it does
+	Avoided         string        `json:"avoided,omitempty"` // why the policy gives it less than its share, if so
 	Since           time.Time     `json:"since"`
-	Until           *time.Time    `json:"until,omitempty"` // when an open breaker turns half-open, or state is over
+	Until           *time.Time    `json:"until,omitempty"` // when an open breaker turns half-open, or when state expires
 	InFlight        int64         `json:"in_flight"`
 	Requests        uint64        `json:"requests"`
 	Failures        uint64        `json:"failures"`
 	LastCheck       *LastCheck    `json:"last_check,omitempty"`
 	Source          string        `json:"source"` // config, dynamic or api
 
-	Removing  bool   `json:"removing,omitempty"` // it leaves when its requests have ended
-	Added     *Mark  `json:"added,omitempty"`    // who added it, if somebody has
+	Removing  bool   `json:"removing,omitempty"` // it leaves the pool when its requests have ended
+	Added     *Mark  `json:"added,omitempty"`    // who added it, if it was added by the API
 	Edits     []Edit `json:"edits,omitempty"`    // settings that were edited
 	Persisted *bool  `json:"persisted,omitempty"`
 
 	Traffic
 }
 
-// Mark is who did something, why, when, and for how long.
+// Mark says who made a change, why, when, and for how long.
 type Mark struct {
 	Since    time.Time  `json:"since"`
 	Until    *time.Time `json:"until,omitempty"`
@@ -80,7 +80,7 @@ type Mark struct {
 type Edit struct {
 	Field  overlay.Field `json:"field"`
 	Value  any           `json:"value"`
-	Config any           `json:"config,omitempty"` // as the config has it
+	Config any           `json:"config,omitempty"` // the config's value
 	Mark
 }
 
@@ -93,7 +93,7 @@ type LastCheck struct {
 	Error string    `json:"error,omitempty"`
 }
 
-// Overview describes a pool with the settings that these backends have; all else is as it is now. warnings come after those of s.
+// Overview describes a pool with the settings of the backends in running; all other values are current. It appends warnings to those of s.
 func Overview(s *service.Service, running []overlay.Running, warnings []string) Pool {
 	now := time.Now()
 	p := s.Pool()
@@ -128,7 +128,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	return o
 }
 
-// judge says how the pool is, going by that snapshot.
+// judge sets the pool's state from a snapshot.
 func (o *Pool) judge(snapshot *pool.Snapshot) {
 	usable, total := snapshot.Usable()
 	o.Usable, o.Panic = usable, snapshot.Panicking()
@@ -144,7 +144,7 @@ func (o *Pool) judge(snapshot *pool.Snapshot) {
 	}
 }
 
-// newBackend describes the backend at position i as it runs; checked tells that there are active checks.
+// newBackend describes the backend at position i of the view. checked says that there are active checks.
 func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) Backend {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
@@ -179,7 +179,7 @@ func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) B
 	return o
 }
 
-// addSettings adds the settings, and what was edited of them.
+// addSettings adds the backend's settings and its edits.
 func (o *Backend) addSettings(r *overlay.Running, dynamic bool, now time.Time) {
 	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, config.Backup(r.Backup), r.Zone
 	o.State, o.Removing = string(r.State), r.Removed != nil
@@ -207,14 +207,14 @@ func (o *Backend) addSettings(r *overlay.Running, dynamic bool, now time.Time) {
 	}
 }
 
-// setUntil says until when it is, if it is for a time.
+// setUntil sets when a temporary change ends.
 func (m *Mark) setUntil(until, now time.Time) {
 	if !until.IsZero() {
 		m.Until, m.TimeLeft = &until, until.Sub(now).Round(time.Second).String()
 	}
 }
 
-// unusable tells why a backend is not usable.
+// unusable returns why a backend is not usable.
 func unusable(b pool.Backend, v pool.Vitals) string {
 	switch {
 	case b.State == pool.Maintenance:
@@ -236,21 +236,21 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 	}
 }
 
-// Traffic is what is counted of a backend's requests, as it is shown. Backends beyond the first thousand of a pool are
-// counted together, and show nothing here.
+// Traffic is the JSON of a backend's request counters. Backends beyond the first thousand of a pool are counted together and show nothing
+// here.
 type Traffic struct {
-	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds; left out before the first request
+	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds; absent before the first request
 	Codes     map[string]uint64 `json:"codes,omitempty"`      // answers by class: 2xx, 3xx, 4xx, 5xx
-	Retries   uint64            `json:"retries"`              // attempts made again after one here failed
+	Retries   uint64            `json:"retries"`              // attempts that were retried after they failed here
 }
 
-// Latency is how many milliseconds it takes until a request is answered.
+// Latency is the time to an answer in milliseconds.
 type Latency struct {
 	P50 float64 `json:"p50"`
 	P95 float64 `json:"p95"`
 	P99 float64 `json:"p99"`
 
-	// EWMA is what a typical answer takes, by which lb_peak_ewma goes: a few that take far longer change next to nothing.
+	// EWMA is the typical answer time that lb_peak_ewma uses. A few much slower answers hardly change it.
 	EWMA float64 `json:"ewma,omitempty"`
 }
 
@@ -271,7 +271,7 @@ func newTraffic(m *pool.Member) (o Traffic) {
 	return o
 }
 
-// className is how a class of statuses is shown.
+// className returns the name of a class of statuses.
 func className(class int) string {
 	if class == 0 {
 		return "other"
@@ -279,5 +279,5 @@ func className(class int) string {
 	return strconv.Itoa(class) + "xx"
 }
 
-// milliseconds is d as it is shown.
+// milliseconds returns d in milliseconds.
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -9,10 +9,10 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// StockGauge is reverse_proxy's gauge of healthy upstreams, which tells of our backends as our own metrics do.
+// StockGauge sets reverse_proxy's gauge of healthy upstreams for our backends, consistently with our own metrics.
 type StockGauge struct {
 	gauge *prometheus.GaugeVec
-	told  map[string]bool // addresses that were told of
+	told  map[string]bool // addresses that have been set
 }
 
 // NewStockGauge finds the gauge among the metrics of a config.
@@ -31,7 +31,7 @@ func NewStockGauge(ctx caddy.Context) *StockGauge {
 	return g
 }
 
-// Tell sets the gauge for the backends of these load balancers, but for those that depend on requests.
+// Tell sets the gauge for the backends of these load balancers, except those whose address depends on the request.
 func (g *StockGauge) Tell(services []*service.Service) {
 	if g.gauge == nil {
 		return
@@ -48,7 +48,7 @@ func (g *StockGauge) Tell(services []*service.Service) {
 			if !m.Named() {
 				continue
 			}
-			// Pools may share an address. It is healthy if all of them find it so.
+			// Pools may share an address. It is healthy if it is so in all of them.
 			healthy, twice := g.told[m.Address()]
 			g.told[m.Address()] = m.Vitals().Usable && (healthy || !twice)
 		}
