@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -191,6 +192,8 @@ type InHand struct {
 	// Continue goes on with it, in the place of a route of handle_response. The context of its request is the one in which
 	// `copy_response` finds the answer.
 	Continue func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error
+
+	vars map[string]any // the request's variables
 }
 
 // inHandKey is the key of an *InHand in a context.
@@ -198,7 +201,12 @@ type inHandKey struct{}
 
 // Finish has reverse_proxy go on with an answer: this is how a request goes that is rare. It returns what reverse_proxy returns.
 func (s *Handler) Finish(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, a *InHand) error {
-	return s.finisher.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), inHandKey{}, a)), next)
+	ctx := context.WithValue(r.Context(), inHandKey{}, a)
+	// reverse_proxy tells its transport more by variables. It must not tell that of our attempts, which may still be reading those of the
+	// request: a connection is made on in the background when another one is free before.
+	a.vars = ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(a.vars))
+	return s.finisher.ServeHTTP(w, r.WithContext(ctx), next)
 }
 
 // CopyResponse writes the answer to the client as `copy_response` does. If it switches protocols, that is where the client's connection
@@ -224,5 +232,6 @@ func (inHand) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].
 func (inHand) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	return of(r.Context()).Continue(w, r, next)
+	a := of(r.Context())
+	return a.Continue(w, r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, a.vars)), next)
 }

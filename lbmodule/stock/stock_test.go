@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -301,6 +302,27 @@ func TestFinish(t *testing.T) {
 				t.Errorf("%d requests are counted", u.NumRequests())
 			}
 		})
+	}
+}
+
+// The transport of an attempt may still be reading the request's variables. Routes may set them, as ever.
+func TestFinishVariables(t *testing.T) {
+	s, r, w := provision(t, `{}`), arrived(t), httptest.NewRecorder()
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	before := maps.Clone(vars)
+	err := s.Finish(w, r, nil, &InHand{
+		Upstream: &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "finish:1"},
+		Response: &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody},
+		Continue: func(_ http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+			if !maps.Equal(vars, before) {
+				t.Errorf("variables were %v and are %v", before, vars)
+			}
+			caddyhttp.SetVar(r.Context(), "a", "b")
+			return nil
+		},
+	})
+	if got := caddyhttp.GetVar(r.Context(), "a"); err != nil || got != "b" {
+		t.Errorf("%v; what a route has set is %v", err, got)
 	}
 }
 
