@@ -111,7 +111,7 @@ func (r *Ready) checkPools(ctx caddy.Context) error {
 	}
 	names, err := r.app.Called(http)
 	if err != nil {
-		return nil //nolint:nilerr // so it does an error in a load balancer
+		return nil //nolint:nilerr // and an error in a load balancer, too
 	}
 	for _, name := range r.Pools {
 		if slices.Contains(names, name) {

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// ValidateAddress checks a dial address, as far as it does not depend on the request.
+// ValidateAddress checks a dial address, as far as this is possible without a request.
 func ValidateAddress(address string) error {
 	if !utf8.ValidString(address) {
 		return fmt.Errorf("must be UTF-8")
@@ -44,22 +44,22 @@ func ValidateAddress(address string) error {
 	return nil
 }
 
-// notInHosts cannot be in a name that anything resolves: not in one of DNS, of a hosts file, nor of a container.
+// notInHosts lists characters that no host name contains: neither in DNS, nor in a hosts file, nor of a container.
 const notInHosts = "=;,\"'`()<>[]?!&*@#$|\\^%/"
 
-// validateHost refuses what can be no host: typing errors, and words of other balancers' configs, would be taken for backends that are
-// down. An empty host is this machine.
+// validateHost rejects what cannot be a host. Otherwise typing errors, and keywords of other load balancers' configs, would become
+// backends that are down. An empty host is this machine.
 func validateHost(network, host string) error {
-	// What stands before the first slash is the network.
+	// The part before the first slash is the network.
 	if strings.ContainsAny(network, ".:[") {
 		return fmt.Errorf("must be a host and a port, without a scheme or a path")
 	}
-	// Networks of other names may be a plugin's.
+	// Other networks may come from a plugin.
 	if family := strings.TrimRight(network, "0123456789"); (family == "tcp" || family == "udp") && !slices.Contains([]string{family, family + "4", family + "6"}, network) {
 		return fmt.Errorf("must be at %s, %s4 or %s6", family, family, family)
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
-		return nil // with a zone, too
+		return nil // also with a zone
 	}
 	if strings.Contains(host, ":") {
 		return fmt.Errorf("must be one host and one port")

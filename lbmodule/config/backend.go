@@ -35,7 +35,7 @@ type Backend struct {
 // Backup is the level of a backup, 0 for a primary backend. In JSON the first level is `true`.
 type Backup int
 
-// MarshalJSON writes the level.
+// MarshalJSON writes true for level 1, else the level.
 func (b Backup) MarshalJSON() ([]byte, error) {
 	if b == 0 || b == 1 {
 		return json.Marshal(b == 1)
@@ -43,7 +43,7 @@ func (b Backup) MarshalJSON() ([]byte, error) {
 	return json.Marshal(int(b))
 }
 
-// UnmarshalJSON reads a level, or whether it is the first one.
+// UnmarshalJSON reads a level or a boolean.
 func (b *Backup) UnmarshalJSON(text []byte) error {
 	var level int
 	if err := json.Unmarshal(text, &level); err == nil {
@@ -93,10 +93,10 @@ func (b *Backend) Validate() error {
 	return nil
 }
 
-// ValidateBackup checks the level of a backup; 0 is that of a primary backend.
+// ValidateBackup checks the level of a backup; 0 means a primary backend.
 func ValidateBackup(level int) error {
 	if level == 0 {
-		return nil // it is none
+		return nil // it is a primary backend
 	}
 	return Ranges.Of("backends.backup").CheckIn("", float64(level))
 }
@@ -106,10 +106,10 @@ func ValidateWeight(weight int) error {
 	return Ranges.Of("backends.weight").CheckIn("", float64(weight))
 }
 
-// CheckUnique checks that no two backends go by the same address or name.
+// CheckUnique checks that no two backends share an address or a name.
 func CheckUnique(backends []*Backend) error {
 	addresses := make(map[string]bool)
-	names := make(map[string]string) // to the address of the one that has it
+	names := make(map[string]string) // values are the addresses
 	for _, b := range backends {
 		if addresses[b.Address] {
 			return fmt.Errorf("backend %s: given twice", b.Address)
@@ -129,8 +129,8 @@ func CheckUnique(backends []*Backend) error {
 
 const maxNameLength = 128
 
-// ValidateName checks that s can be the name of a pool, a backend or a zone. Names go into metrics, paths, logs and pages: characters that
-// have a meaning there are refused here, once. Every address without placeholders is a legal name.
+// ValidateName checks that s can be the name of a pool, a backend or a zone. Names are used in metrics, paths, logs and pages, so
+// characters with a meaning there are rejected. Every address without placeholders is a valid name.
 func ValidateName(s string) error {
 	if s == "" || len(s) > maxNameLength {
 		return fmt.Errorf("must have 1 to %d bytes", maxNameLength)
@@ -146,5 +146,5 @@ func ValidateName(s string) error {
 	return nil
 }
 
-// IsTemplate tells whether an address stands for different backends, depending on the request.
+// IsTemplate reports whether an address contains placeholders, and so stands for different backends depending on the request.
 func IsTemplate(address string) bool { return strings.Contains(address, "{") }

@@ -21,7 +21,7 @@ func (s *Settings) Check() error {
 	return s.HealthCheck.checkWhole()
 }
 
-// CheckGiven is Check while more settings may follow: it does not complain about what they may still put right.
+// CheckGiven is Check for settings that are not complete yet: it reports only errors that later settings cannot correct.
 func (s *Settings) CheckGiven() error {
 	if err := Ranges.Check("", s); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (h *Hedge) check() error {
 	)
 }
 
-// reservedHeaders are response fields that must not be lost or changed: the answer would mean something else.
+// reservedHeaders are response fields that the debug header must not replace, because that would change the answer's meaning.
 var reservedHeaders = []string{
 	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Location", "Set-Cookie", "Trailer", "Transfer-Encoding", "Upgrade",
 }
@@ -109,7 +109,7 @@ func (h *DebugHeader) check() error {
 	return nil
 }
 
-// Check checks what the ranges of single numbers do not.
+// Check checks what the ranges of single numbers do not cover.
 func (b *Breaker) Check() error {
 	if b == nil || b.Disabled {
 		return nil
@@ -148,7 +148,7 @@ func (r *Retry) check() error {
 	return nil
 }
 
-// Percent writes a share as a percentage.
+// Percent formats a share as a percentage.
 func Percent(ratio float64) string {
 	return strconv.FormatFloat(ratio*100, 'f', -1, 64) + "%"
 }
@@ -160,7 +160,7 @@ func atLeast[T int | int64 | caddy.Duration](field string, value, least T) error
 	return nil
 }
 
-// notBelow checks a setting that must not be less than another one.
+// notBelow checks that a setting is not less than another one.
 func notBelow(field string, value caddy.Duration, other string, least caddy.Duration) error {
 	if value < least {
 		return fmt.Errorf("%s %v: must be at least %s, which is %v", field, display(value), other, display(least))
@@ -168,7 +168,7 @@ func notBelow(field string, value caddy.Duration, other string, least caddy.Dura
 	return nil
 }
 
-// display makes a value readable: durations with units.
+// display formats a value for people: durations with units.
 func display(value any) any {
 	if d, ok := value.(caddy.Duration); ok {
 		return time.Duration(d)

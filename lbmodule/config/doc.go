@@ -1,3 +1,3 @@
-// Package config has the settings of a load balancer as they are written down: their JSON, their defaults and ranges, what makes a
-// set of them wrong, and what the rest goes by that follows from them. It sets nothing up.
+// Package config holds a load balancer's settings as they are written in a config: their JSON, their defaults and ranges, the checks of
+// them, and the rules that the other packages derive from them. It sets nothing up.
 package config

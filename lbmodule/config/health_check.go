@@ -18,28 +18,28 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
-// HealthCheck is an active health check. Each backend is probed by one probe at a time, at moments of its own, over
-// the transport that requests take. A backend that is down is probed less and less often, down to a sixth.
-// Backends whose address depends on the request are not checked.
+// HealthCheck is an active health check. Each backend is probed independently, by one probe at a time, over the transport that requests
+// use. A backend that stays down is probed less and less often, at least once in six intervals. Backends whose address depends on the
+// request are not checked.
 type HealthCheck struct {
 	// Switches the check off.
 	Disabled bool `json:"disabled,omitempty"`
 
-	// What a probe is: `http` (a request), `tcp` (a connection), `tls` (a handshake) or `grpc` (a call of
-	// grpc.health.v1.Health/Check). Default: http.
+	// The kind of probe: `http` (a request), `tcp` (a connection), `tls` (a handshake) or `grpc` (a call of grpc.health.v1.Health/Check).
+	// Default: http.
 	Type string `json:"type,omitempty"`
 
 	// Path and query of the request. Default: /.
 	URI string `json:"uri,omitempty"`
 
-	// The status that is expected: codes or classes such as 2xx. Default: 2xx.
+	// The expected status: codes or classes such as 2xx. Default: 2xx.
 	Status []string `json:"status,omitempty"`
 
 	// The method of the request. Default: GET.
 	Method string `json:"method,omitempty"`
 
-	// Header fields of the request. Placeholders may be used, {http.reverse_proxy.active.target_upstream} for the
-	// backend's address among them. `Host` sets the host. Default: none.
+	// Header fields of the request. Placeholders may be used, for example {http.reverse_proxy.active.target_upstream} for the backend's
+	// address. `Host` sets the host. Default: none.
 	Headers http.Header `json:"headers,omitempty"`
 
 	// The body of the request. Default: none.
@@ -48,23 +48,23 @@ type HealthCheck struct {
 	// A regular expression that the body of the answer must match. Default: none.
 	ExpectBody string `json:"expect_body,omitempty"`
 
-	// How many bytes of the answer's body are looked at. Default: 1 MiB.
+	// The number of bytes of the answer's body that are read. Default: 1 MiB.
 	MaxSize int64 `json:"max_size,omitempty"`
 
-	// Whether redirects are followed. Default: false, a redirect is an answer like others.
+	// Whether redirects are followed. Default: false, a redirect is judged by its own status.
 	FollowRedirects bool `json:"follow_redirects,omitempty"`
 
-	// The service that a gRPC check asks for. Default: the server as a whole.
+	// The service that a gRPC check asks about. Default: the server as a whole.
 	Service string `json:"service,omitempty"`
 
-	// The port to probe, where it is not the backend's. A backend at a unix socket is probed there all the same. Default: the backend's.
+	// The port to probe instead of the backend's. It does not apply to backends at unix sockets. Default: the backend's.
 	Port int `json:"port,omitempty"`
 
-	// The address to probe for all backends, where it is not the backend's own: something that knows how
-	// they are. It wins over port. Default: the backend's address.
+	// The address to probe for all backends, instead of the backend's own: a service that reports their health. It takes precedence over
+	// port. Default: the backend's address.
 	Upstream string `json:"upstream,omitempty"`
 
-	// The transport of the probes, where it is not that of requests. Default: that of requests.
+	// The transport of the probes, if it differs from that of requests. Default: that of requests.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	// The time from one probe to the next. Default: 5s.
@@ -73,24 +73,24 @@ type HealthCheck struct {
 	// The time from one probe to the next while a change is pending; at most interval. Default: 1s.
 	FastInterval caddy.Duration `json:"fast_interval,omitempty"`
 
-	// How long one probe may take, from its start to its verdict. Default: 2s, at most 80 % of interval.
+	// The timeout of one probe, from its start to its verdict. Default: 2s, at most 80 % of interval.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many probes in a row must pass until a backend that is down is up. Default: 2.
+	// The number of consecutive probes that must pass until a backend that is down is up. Default: 2.
 	Rise int `json:"rise,omitempty"`
 
-	// How many probes in a row must fail until a backend that is up is down. Default: 3.
+	// The number of consecutive probes that must fail until a backend that is up is down. Default: 3.
 	Fall int `json:"fall,omitempty"`
 
-	// What a backend is before its first probe has ended, which decides alone: `check` (it gets no requests), `up`
-	// or `down`. While nobody has been probed, requests wait for a second at most. Default: check.
+	// The state of a backend until its first probe, which alone decides: `check` (it gets no requests), `up` or `down`. Until any backend
+	// has been probed, requests wait for at most a second. Default: check.
 	Initial string `json:"initial,omitempty"`
 }
 
-// defaultInterval is the time between probes where the config says nothing.
+// defaultInterval is the default time between probes.
 const defaultInterval = 5 * time.Second
 
-// WithDefaults returns the check with everything filled in that it leaves open; nil if there is none.
+// WithDefaults returns the check with the defaults of all settings that are left out; nil if there is no check.
 func (c *HealthCheck) WithDefaults() *HealthCheck {
 	if c == nil || c.Disabled {
 		return nil
@@ -126,13 +126,13 @@ func (c *HealthCheck) WithDefaults() *HealthCheck {
 	return &filled
 }
 
-// Thresholds are how many results in a row turn a backend over.
+// Thresholds returns the numbers of consecutive results that change a backend's state.
 func (c *HealthCheck) Thresholds() healthcheck.Thresholds {
 	return healthcheck.Thresholds{Rise: c.Rise, Fall: c.Fall}
 }
 
-// Key identifies the check of that address over a transport of that config: checks that probe in the same way at the same times have the same
-// key. The thresholds do not count.
+// Key identifies the check of an address over a transport with this config: checks that send the same probes at the same times have equal
+// keys. The thresholds are not part of it.
 func (c *HealthCheck) Key(address string, transport json.RawMessage) string {
 	same := *c
 	same.Rise, same.Fall, same.Initial = 0, 0, ""
@@ -142,7 +142,7 @@ func (c *HealthCheck) Key(address string, transport json.RawMessage) string {
 		Check   HealthCheck
 	}{address, same})
 	if err != nil {
-		// Raw JSON that was read before can be written.
+		// Raw JSON that was read before can always be written.
 		panic(err)
 	}
 	return string(key)
@@ -186,7 +186,7 @@ func (c *HealthCheck) check() error {
 	)
 }
 
-// checkWhole checks what depends on settings that may be left out.
+// checkWhole checks conditions that depend on more than one setting.
 func (c *HealthCheck) checkWhole() error {
 	if c == nil || c.Disabled || c.Interval != 0 || time.Duration(c.FastInterval) <= defaultInterval {
 		return nil
@@ -194,7 +194,7 @@ func (c *HealthCheck) checkWhole() error {
 	return fmt.Errorf("health_check: fast_interval %v: must be at most interval, which is %v when it is left out", display(c.FastInterval), defaultInterval)
 }
 
-// checkKind checks that there are no settings of another kind of check.
+// checkKind checks that no settings of another kind of check are used.
 func (c *HealthCheck) checkKind() error {
 	http := c.Type == "" || c.Type == "http"
 	for _, s := range []struct {
@@ -219,7 +219,7 @@ func (c *HealthCheck) checkKind() error {
 	return nil
 }
 
-// checkRequest checks the settings that an HTTP check makes its request of.
+// checkRequest checks the settings of an HTTP check's request.
 func (c *HealthCheck) checkRequest() error {
 	if u, err := url.Parse(c.URI); err != nil || u.Host != "" {
 		return fmt.Errorf("health_check: uri %s: must be a path, with a query or without", c.URI)
@@ -238,7 +238,7 @@ func (c *HealthCheck) checkRequest() error {
 	return nil
 }
 
-// ParseStatusRange reads a status code or a class such as 2xx.
+// ParseStatusRange parses a status code or a class such as 2xx.
 func ParseStatusRange(status string) (healthcheck.StatusRange, error) {
 	if class, ok := strings.CutSuffix(status, "xx"); ok && len(class) == 1 && class >= "1" && class <= "5" {
 		first := int(class[0]-'0') * 100
@@ -251,7 +251,7 @@ func ParseStatusRange(status string) (healthcheck.StatusRange, error) {
 	return healthcheck.StatusRange{First: code, Last: code}, nil
 }
 
-// CheckTransport checks that a gRPC check can be made over a transport of that config.
+// CheckTransport checks that a gRPC check can be made over a transport with this config.
 func (c *HealthCheck) CheckTransport(transport json.RawMessage) error {
 	if c == nil || c.Disabled || c.Type != "grpc" {
 		return nil
@@ -265,10 +265,10 @@ func (c *HealthCheck) CheckTransport(transport json.RawMessage) error {
 		TLS      json.RawMessage `json:"tls"`
 	}
 	if len(transport) > 0 && json.Unmarshal(transport, &t) != nil {
-		return nil // loading it will tell what is wrong
+		return nil // loading the transport reports the error
 	}
 	if t.Protocol != "" && t.Protocol != "http" {
-		return nil // it may speak whatever it likes
+		return nil // another transport may support gRPC
 	}
 	if len(t.Versions) == 0 {
 		t.Versions = []string{"1.1", "2"}

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Nearest returns the candidate that word is most likely a slip for, or "" if none is near: what two slips of the pen can turn into
-// another word, and only one where a word is so short that two would make anything of it.
+// Nearest returns the candidate that word is most likely a misspelling of, or "" if none is near: within two typing errors, or one if the
+// word is so short that two errors could turn it into any other.
 func Nearest(word string, candidates []string) string {
 	most := 2
 	if len(word) < 5 {
 		most = 1
 	}
 	nearest := ""
-	candidates = slices.Sorted(slices.Values(candidates)) // the first of equals, whatever order they come in
+	candidates = slices.Sorted(slices.Values(candidates)) // makes ties independent of the iteration order
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(word), c); d <= most {
 			nearest, most = c, d-1
@@ -22,7 +22,7 @@ func Nearest(word string, candidates []string) string {
 	return nearest
 }
 
-// DidYouMean is what an error about an unknown word ends with: the nearest candidate, if there is one.
+// DidYouMean returns the end of an error about an unknown word: the nearest candidate, if there is one.
 func DidYouMean(word string, candidates ...string) string {
 	if nearest := Nearest(word, candidates); nearest != "" {
 		return "; did you mean " + nearest + "?"
@@ -30,7 +30,7 @@ func DidYouMean(word string, candidates ...string) string {
 	return ""
 }
 
-// distance counts the letters to be put in, left out, replaced or swapped with their neighbour to make b of a.
+// distance returns the number of letters to insert, delete, replace or swap with a neighbour to turn a into b.
 func distance(a, b string) int {
 	var before, last []int // the rows of the table above this one
 	row := make([]int, len(b)+1)

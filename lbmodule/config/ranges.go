@@ -11,13 +11,13 @@ import (
 const (
 	year = 365 * 24 * time.Hour
 
-	// MaxBackends is how many backends a config may list, and how many a pool may have before the API can add none.
+	// MaxBackends is the maximum number of backends in a config, and the size of a pool from which the API adds none.
 	MaxBackends = 16384
 )
 
-// Ranges are what the numbers in settings may be: at the small end what still does something, at the large end what is of any use and
-// hurts nobody. A setting that is left out has its default. The tables in docs/ tell the same; a test compares them. What
-// reverse_proxy has settings for, too, is as it is there.
+// Ranges are the permitted values of numeric settings. The minimum is the smallest value with an effect, the maximum the largest one that
+// is useful and harmless. A setting that is left out has its default. The tables in docs/ list the same ranges, and a test compares them.
+// Settings that reverse_proxy has, too, have its ranges.
 var Ranges = caddyapp.Ranges{
 	caddyapp.Number("backends.weight", 0, balance.MaxWeight),
 	caddyapp.Number("backends.max_requests", 1, 10_000_000),
@@ -68,7 +68,7 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Number("lb_policy p2c.choose", 2, MaxBackends),
 }
 
-// InRange checks a setting that must be given.
+// InRange checks a required setting.
 func InRange[T ~int | ~int64 | ~float64](setting string, value T) error {
 	return Ranges.Of(setting).Check(float64(value))
 }

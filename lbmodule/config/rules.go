@@ -12,8 +12,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// WithDefaults returns the breaker with everything filled in that it leaves open. A range that begins above 0 holds for each number,
-// so that 0 is what was left out.
+// WithDefaults returns the breaker with the defaults of all settings that are left out. All ranges begin above 0, so 0 means left out.
 func (b *Breaker) WithDefaults() Breaker {
 	if b == nil {
 		return defaultBreaker
@@ -32,7 +31,7 @@ func (b *Breaker) WithDefaults() Breaker {
 	return filled
 }
 
-// WithDefaults returns the retries with everything filled in that they leave open. There is one attempt where they are switched off.
+// WithDefaults returns the retries with the defaults of all settings that are left out. If retries are off, there is one attempt.
 func (r *Retry) WithDefaults() Retry {
 	if r == nil {
 		return defaultRetry
@@ -51,7 +50,7 @@ func (r *Retry) WithDefaults() Retry {
 	return filled
 }
 
-// withDefaults returns the budget with what it leaves open. What is given as 0 earns nothing.
+// withDefaults returns the budget with the defaults of all settings that are left out. An explicit 0 earns nothing.
 func (b *RetryBudget) withDefaults() *RetryBudget {
 	if b == nil {
 		return defaultRetry.Budget
@@ -59,10 +58,10 @@ func (b *RetryBudget) withDefaults() *RetryBudget {
 	return &RetryBudget{Ratio: cmp.Or(b.Ratio, defaultRetry.Budget.Ratio), PerSecond: cmp.Or(b.PerSecond, defaultRetry.Budget.PerSecond)}
 }
 
-// defaultSlowStart is the window of a slow start that nothing is said about.
+// defaultSlowStart is the default duration of a slow start.
 const defaultSlowStart = caddy.Duration(10 * time.Second)
 
-// Length is the length of the slow start, 0 if it is off.
+// Length returns the duration of the slow start, 0 if it is off.
 func (s *SlowStart) Length() time.Duration {
 	switch {
 	case s == nil:
@@ -74,10 +73,10 @@ func (s *SlowStart) Length() time.Duration {
 	}
 }
 
-// defaultHold is how old an outage may be where nothing is said about that.
+// defaultHold is the default of `hold`.
 const defaultHold = caddy.Duration(2 * time.Second)
 
-// MaxAge is the age up to which requests wait, 0 if they do not.
+// MaxAge returns the age of an outage up to which requests wait, 0 if they do not wait.
 func (h *Hold) MaxAge() time.Duration {
 	switch {
 	case h == nil:
@@ -89,7 +88,7 @@ func (h *Hold) MaxAge() time.Duration {
 	}
 }
 
-// Apply puts the breaker into the settings of a view. probe is when the slot of a lost probe comes back.
+// Apply copies the breaker to the settings of a view. probe is when the slot of a lost half-open probe is released.
 func (b *Breaker) Apply(s *pool.Settings, probe time.Duration) {
 	filled := b.WithDefaults()
 	s.DeadAfter = filled.ConsecutiveFailures
@@ -113,16 +112,16 @@ func (b *Breaker) Apply(s *pool.Settings, probe time.Duration) {
 	}
 }
 
-// Enabled tells whether requests may wait.
+// Enabled reports whether requests may wait.
 func (q *Queue) Enabled() bool { return q != nil && !q.Disabled }
 
-// Enabled tells whether sessions stay with a backend that drains. They do where nothing is said.
+// Enabled reports whether sessions stay with a draining backend, which is the default.
 func (s *DrainSticky) Enabled() bool { return s == nil || !s.Disabled }
 
-// Enabled tells whether requests are copied.
+// Enabled reports whether requests are copied.
 func (h *Hedge) Enabled() bool { return h != nil && !h.Disabled }
 
-// Prefixes are the ranges of clients, which have been checked.
+// Prefixes returns the ranges of clients, which have been checked.
 func (d *DebugHeader) Prefixes() (all []netip.Prefix) {
 	if d == nil || d.Disabled {
 		return nil
@@ -137,16 +136,16 @@ func (d *DebugHeader) Prefixes() (all []netip.Prefix) {
 	return all
 }
 
-// RetryWords are what reverse_proxy's words say about retries.
+// RetryWords holds reverse_proxy's retry settings.
 type RetryWords struct {
-	Given    bool // there is one of them: they rule then
+	Given    bool // at least one of them is set; then they replace ours
 	Retries  int
-	Duration time.Duration // for how long attempts are made and a backend is waited for; 0 if nothing is said
+	Duration time.Duration // how long attempts are made and a backend is waited for; 0 if not set
 	Interval time.Duration // between attempts
-	Answers  bool          // some answers are wanted again
+	Answers  bool          // some answers are retried
 }
 
-// Rules are what the settings say of a request's course. What the policy and passive checks say is not in them.
+// Rules holds the settings that apply to a request's course, except those of the policy and of passive checks.
 func (s *Settings) Rules(words RetryWords) course.Rules {
 	b := s.Breaker.WithDefaults()
 	rules := course.Rules{
@@ -156,7 +155,7 @@ func (s *Settings) Rules(words RetryWords) course.Rules {
 		BreakerOff: b.Disabled,
 	}
 	if rules.Retry.Waits() {
-		rules.Hold = 0 // how long to wait has been said
+		rules.Hold = 0 // the user has set how long to wait
 	}
 	if s.Queue.Enabled() {
 		rules.Queue = course.QueueRules{On: true, Size: s.Queue.Size, Timeout: time.Duration(s.Queue.Timeout)}
@@ -204,8 +203,7 @@ func (r *Retry) rules(words RetryWords) course.RetryRules {
 	return rules
 }
 
-// ProbeTimeout is when the slot of a breaker's lost probe comes back: it comes back when the attempt ends, and by this only if that is
-// never heard of.
+// ProbeTimeout returns when the slot of a lost half-open probe is released. Normally the end of the attempt releases it.
 func (r *Retry) ProbeTimeout() time.Duration {
 	const least, grace = time.Minute, 10 * time.Second
 	return max(time.Duration(r.WithDefaults().TryTimeout), least) + grace

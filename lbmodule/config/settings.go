@@ -7,54 +7,52 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Settings are what a load balancer can be told beyond the settings of `reverse_proxy`.
+// Settings are the settings that a load balancer has in addition to those of `reverse_proxy`.
 type Settings struct {
-	// For how long a backend is ramped up after it joined the pool or recovered: its share rises from 10 % to 100 %
-	// over this time. A duration, or `{"disabled": true}`. A pool that is new as a whole is not ramped up.
-	// Default: 10s.
+	// How long the share of a backend rises from 10 % to 100 % after it joined the pool or recovered. A duration, or `{"disabled":
+	// true}`. The backends of a new pool are not ramped up. Default: 10s.
 	SlowStart *SlowStart `json:"slow_start,omitempty"`
 
-	// The share of usable backends, 0 to 1, below which all are used that are not dead, whatever checks say of them.
-	// A backend is dead while no connection to it can be made. Default: 0, when nobody is usable.
+	// The share of usable backends, 0 to 1, below which all backends are used that are not dead, regardless of their checks. A backend is
+	// dead while no connection to it can be made. Default: 0, only when no backend is usable.
 	PanicThreshold float64 `json:"panic_threshold,omitempty"`
 
-	// How long an outage of all backends may have lasted for requests, whatever their method, to wait for its end. They wait until
-	// a connection to one can be made again, or the outage is older than this; then the answer is 503. A duration from 1ms to 1m, or
-	// `{"disabled": true}`. At most 10,000 requests of a pool wait. With `load_balancing.try_duration`, that says how
-	// long to wait, and this is ignored. Default: 2s.
+	// How long requests of any method wait when all backends are dead. They wait until a connection to one can be made again, or until
+	// the outage is older than this; then the answer is 503. A duration from 1ms to 1m, or `{"disabled": true}`. At most 10,000 requests
+	// of a pool wait. If `load_balancing.try_duration` is set, it limits the wait and this is ignored. Default: 2s.
 	Hold *Hold `json:"hold,omitempty"`
 
-	// Lets requests wait for a free slot while all usable backends are at their max_requests: those of one client in
-	// turn, clients by turns. Default: off, such requests are answered 503.
+	// Lets requests wait for a free slot while all usable backends are at their max_requests. The requests of one client are served in
+	// order, the clients in turn. Default: off, such requests are answered 503.
 	Queue *Queue `json:"queue,omitempty"`
 
-	// Sends a second copy of an idempotent request without a body to another backend when the first is not answered in
-	// the time that most are. Copies are taken from the budget for retries, too. Default: off.
+	// Sends a second copy of an idempotent request without a body to another backend when the first does not answer within the time that
+	// most requests take. Copies also use up the retry budget. Default: off.
 	Hedge *Hedge `json:"hedge,omitempty"`
 
-	// The zone whose backends come first: they are given all requests while 1/1.4 of their weight is usable, and less in proportion
-	// below that. Default: none.
+	// The preferred zone: its backends get all requests while at least 1/1.4 of their weight is usable, and proportionally fewer below
+	// that. Default: none.
 	PreferZone string `json:"prefer_zone,omitempty"`
 
-	// After which time a draining backend's open requests are closed. Default: never.
+	// The time after which a draining backend's open requests are closed. Default: never.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 
-	// Whether requests of sessions that the policy keeps at a backend still go there while it drains. Default: they do.
+	// Whether requests of sticky sessions still go to their backend while it drains. Default: they do.
 	DrainSticky *DrainSticky `json:"drain_sticky,omitempty"`
 
-	// For how long the backends of a dynamic source are kept once the name server answers that there are none by that name, from 0 to 1h.
-	// While it does not answer, or fails, they are kept for good. Default: 30s.
+	// How long the backends of a dynamic source are kept after the name server has answered that the name has none, from 0 to 1h. While
+	// the name server does not answer, or fails, they are kept without limit. Default: 30s.
 	NegativeTTL *caddy.Duration `json:"negative_ttl,omitempty"`
 
 	// A response header that explains the choice. Default: off.
 	DebugHeader *DebugHeader `json:"debug_header,omitempty"`
 
-	// Active health checks, unless `health_checks.active` asks for them. Default: none.
+	// Active health checks; cannot be combined with `health_checks.active`. Default: none.
 	HealthCheck *HealthCheck `json:"health_check,omitempty"`
 
-	// The share of failed requests, 0 to 1, from which on passive checks take a backend for unfit, beside
-	// `health_checks.passive.max_fails` or instead of it. It counts over `fail_duration`, from 20 requests on.
-	// Default: none.
+	// The share of failed requests, 0 to 1, from which on passive checks mark a backend as unhealthy, in addition to
+	// `health_checks.passive.max_fails` or instead of it. It is measured over `fail_duration` and applies from 20 requests on. Default:
+	// none.
 	MaxFailRatio float64 `json:"max_fail_ratio,omitempty"`
 
 	// The circuit breaker of each backend. Default: on, with the defaults of its settings.
@@ -64,13 +62,13 @@ type Settings struct {
 	Retry *Retry `json:"retry,omitempty"`
 }
 
-// SlowStart is how long a backend is ramped up.
+// SlowStart is how long a backend is ramped up after it joined or recovered.
 type SlowStart struct {
 	Disabled bool
 	Window   caddy.Duration
 }
 
-// MarshalJSON writes the duration, or that it is disabled.
+// MarshalJSON writes the duration or `{"disabled": true}`.
 func (s SlowStart) MarshalJSON() ([]byte, error) { return marshalDuration(s.Disabled, s.Window) }
 
 // UnmarshalJSON reads what MarshalJSON writes, or a duration as a string.
@@ -78,13 +76,13 @@ func (s *SlowStart) UnmarshalJSON(text []byte) error {
 	return unmarshalDuration(text, &s.Disabled, &s.Window)
 }
 
-// Hold is how old an outage of all may be for requests to wait it out.
+// Hold is how long requests wait when all backends are dead.
 type Hold struct {
 	Disabled bool
 	Age      caddy.Duration
 }
 
-// MarshalJSON writes the duration, or that it is disabled.
+// MarshalJSON writes the duration or `{"disabled": true}`.
 func (h Hold) MarshalJSON() ([]byte, error) { return marshalDuration(h.Disabled, h.Age) }
 
 // UnmarshalJSON reads what MarshalJSON writes, or a duration as a string.
@@ -92,7 +90,7 @@ func (h *Hold) UnmarshalJSON(text []byte) error {
 	return unmarshalDuration(text, &h.Disabled, &h.Age)
 }
 
-// marshalDuration writes a setting that is a duration or disabled.
+// marshalDuration writes a setting that is either a duration or disabled.
 func marshalDuration(disabled bool, d caddy.Duration) ([]byte, error) {
 	if disabled {
 		return []byte(`{"disabled":true}`), nil
@@ -123,7 +121,7 @@ type Queue struct {
 	// How many requests may wait. Required.
 	Size int `json:"size,omitempty"`
 
-	// For how long each may. Required.
+	// How long each may wait. Required.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 
@@ -141,7 +139,7 @@ type Hedge struct {
 
 // DrainSticky lets sessions stay with a backend that drains.
 type DrainSticky struct {
-	// Has them go elsewhere.
+	// Sends their requests to other backends instead.
 	Disabled bool `json:"disabled,omitempty"`
 }
 
@@ -153,17 +151,16 @@ type DebugHeader struct {
 	// The name of the response header.
 	Name string `json:"name,omitempty"`
 
-	// The clients that are given it: addresses or CIDR ranges.
+	// The clients that get the header: addresses or CIDR ranges.
 	Ranges []string `json:"ranges,omitempty"`
 }
 
 // Breaker is the circuit breaker of each backend. Settings that are left out have their defaults.
 type Breaker struct {
-	// Switches the breaker off. Backends that cannot be reached get no requests all the same.
+	// Switches the breaker off. Backends to which no connection can be made still get no requests.
 	Disabled bool `json:"disabled,omitempty"`
 
-	// How many failures in a row open it, and how many connections in a row must fail until a backend is dead.
-	// Default: 5.
+	// The number of consecutive failures that opens it, and of consecutive failed connections after which a backend is dead. Default: 5.
 	ConsecutiveFailures int `json:"consecutive_failures,omitempty"`
 
 	// The share of failures in the window, up to 1, that opens it. Default: 0.5.
@@ -172,42 +169,42 @@ type Breaker struct {
 	// The share of slow answers in the window that opens it. Default: off.
 	SlowRatio *SlowRatio `json:"slow_ratio,omitempty"`
 
-	// The time over which the ratios are taken. Default: 10s.
+	// The time over which the ratios are measured. Default: 10s.
 	Window caddy.Duration `json:"window,omitempty"`
 
-	// How many requests there must be in the window before a ratio counts. Default: 20.
+	// The number of requests in the window from which on the ratios apply. Default: 20.
 	MinRequests int `json:"min_requests,omitempty"`
 
-	// For how long it stays open. Default: 5s, doubling up to 60s.
+	// How long it stays open. Default: 5s, doubling up to 60s.
 	Open *OpenTime `json:"open,omitempty"`
 
-	// How many requests must succeed, one at a time, until it closes. Default: 3.
+	// The number of requests that must succeed, one at a time, before it closes. Default: 3.
 	Probes int `json:"probes,omitempty"`
 
-	// The statuses of answers that are failures, besides errors and timeouts: numbers, or of gRPC words such as
-	// `"grpc:unavailable"`. A 503 with `Retry-After` is none, nor is `grpc:resource_exhausted`, nor `grpc:deadline_exceeded` once the
-	// time that the client had set is up. Default: 502, 503, 504, grpc:unknown, grpc:deadline_exceeded, grpc:internal,
-	// grpc:unavailable, grpc:data_loss.
+	// The statuses that count as failures, besides errors and timeouts: HTTP statuses as numbers, and gRPC statuses such as
+	// `"grpc:unavailable"`. Not failures are a 503 with `Retry-After`, `grpc:resource_exhausted`, and `grpc:deadline_exceeded` after the
+	// client's own deadline. Default: 502, 503, 504, grpc:unknown, grpc:deadline_exceeded, grpc:internal, grpc:unavailable,
+	// grpc:data_loss.
 	FailureStatus []Status `json:"failure_status,omitempty"`
 
-	// The share of the backends, up to 1, that breakers may take out: rounded down, but one at least, and never the
-	// last that is usable. Default: 0.5.
+	// The share of the backends, up to 1, that breakers may take out, rounded down. One may always be taken out, but never the last
+	// usable one. Default: 0.5.
 	MaxEjected float64 `json:"max_ejected,omitempty"`
 
-	// Whether it only decides and reports, and takes no backend out. Default: false.
+	// Whether the breaker only decides and reports, but takes no backend out. Default: false.
 	DryRun bool `json:"dry_run,omitempty"`
 }
 
-// SlowRatio is a share of answers that take longer than a latency.
+// SlowRatio is a share of slow answers.
 type SlowRatio struct {
 	// The share, up to 1.
 	Ratio float64 `json:"ratio"`
 
-	// The time until an answer's header from which on it is slow.
+	// The time until an answer's header from which on the answer is slow.
 	Latency caddy.Duration `json:"latency"`
 }
 
-// OpenTime is how long a breaker stays open. It doubles each time, less up to 20 % at random.
+// OpenTime is how long a breaker stays open. It doubles each time, and is shortened at random by up to 20 %.
 type OpenTime struct {
 	// The first time.
 	First caddy.Duration `json:"first"`
@@ -216,37 +213,37 @@ type OpenTime struct {
 	Max caddy.Duration `json:"max"`
 }
 
-// Retry is how failed attempts are made again. Settings that are left out have their defaults.
+// Retry controls the retries of failed attempts. Settings that are left out have their defaults.
 type Retry struct {
 	// Switches retries off.
 	Disabled bool `json:"disabled,omitempty"`
 
-	// How many attempts there are in all. Default: 2.
+	// The number of attempts, including the first one. Default: 2.
 	Attempts int `json:"attempts,omitempty"`
 
-	// What is tried again: `connect`, `reset`, `timeout`, and statuses of answers; gRPC's only if the answer has no body. All but
-	// `connect` for idempotent requests only; gRPC calls are not idempotent. Default: connect, reset, timeout, 502, 503, 504,
+	// What is retried: `connect`, `reset`, `timeout`, and statuses; a gRPC status only if the answer has no body. All except `connect`
+	// apply to idempotent requests only; gRPC calls are not idempotent. Default: connect, reset, timeout, 502, 503, 504,
 	// grpc:unavailable.
 	On []string `json:"on,omitempty"`
 
-	// The pause before the same backend is asked again. Default: 25ms to 250ms.
+	// The pause before another attempt at the same backend. Default: 25ms to 250ms.
 	Backoff *Backoff `json:"backoff,omitempty"`
 
-	// What the pool may spend on retries. Default: 0.2 per request and 10 per second.
+	// The number of retries that the pool may make. Default: 0.2 per request and 10 per second.
 	Budget *RetryBudget `json:"budget,omitempty"`
 
-	// The time from a request's last byte to the answer's header; negative for none. gRPC calls have none. Default: none, but for the
-	// response_header_timeout of the transport, if that is set.
+	// The time from a request's last byte to the answer's header; negative for none. It does not apply to gRPC calls. Default: the
+	// transport's response_header_timeout if that is set, else none.
 	TryTimeout caddy.Duration `json:"try_timeout,omitempty"`
 
-	// Whether requests that are not idempotent are made again after they were sent, too. Default: false.
+	// Whether requests that are not idempotent are retried even after they were sent. Default: false.
 	NonIdempotent bool `json:"non_idempotent,omitempty"`
 
-	// Whether requests with an `Idempotency-Key` are taken for idempotent. The backends must know the field, and act only once for
-	// each value. Default: false.
+	// Whether requests with an `Idempotency-Key` count as idempotent. The backends must support the field, and act only once for each
+	// value. Default: false.
 	IdempotencyKey bool `json:"idempotency_key,omitempty"`
 
-	// The size in bytes up to which a request's body is kept to be sent again. Default: 65536.
+	// The size in bytes up to which a request's body is kept for retries. Default: 65536.
 	BodyLimit int64 `json:"body_limit,omitempty"`
 }
 
@@ -259,16 +256,16 @@ type Backoff struct {
 	Max caddy.Duration `json:"max"`
 }
 
-// RetryBudget is what earns retries. It is kept for ten seconds.
+// RetryBudget limits retries. Unused retries expire after ten seconds.
 type RetryBudget struct {
-	// Retries that a request earns, up to 1. Default: 0.2.
+	// Retries per request, up to 1. Default: 0.2.
 	Ratio *float64 `json:"ratio,omitempty"`
 
-	// Retries that a second earns. Default: 10.
+	// Retries per second. Default: 10.
 	PerSecond *float64 `json:"per_second,omitempty"`
 }
 
-// The defaults of the breaker and of retries. A setting that is left out has the value here.
+// The defaults of the breaker and of retries.
 var (
 	defaultBreaker = Breaker{
 		ConsecutiveFailures: 5,

@@ -10,10 +10,10 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/course"
 )
 
-// Status is a status of answers: of HTTP, such as `503`, or of gRPC, such as `grpc:unavailable`. In JSON the former is a number.
+// Status is a status of an answer: an HTTP status such as `503`, which is a number in JSON, or a gRPC status such as `grpc:unavailable`.
 type Status string
 
-// MarshalJSON writes a number where it is one.
+// MarshalJSON writes a number for an HTTP status.
 func (s Status) MarshalJSON() ([]byte, error) {
 	if code, err := strconv.Atoi(string(s)); err == nil {
 		return json.Marshal(code)
@@ -21,7 +21,7 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(s))
 }
 
-// UnmarshalJSON reads what MarshalJSON writes, and a number in a string.
+// UnmarshalJSON reads a status; an HTTP status may be a number or a string.
 func (s *Status) UnmarshalJSON(text []byte) error {
 	var code int
 	if json.Unmarshal(text, &code) == nil && string(text) != "null" {
@@ -36,9 +36,9 @@ func (s *Status) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// checkStatus checks a status; others are what may stand in its place.
+// checkStatus checks a status; others are words that are valid in its place.
 func checkStatus(field, value, others string) error {
-	names := course.GRPCNames()[1:] // but for ok
+	names := course.GRPCNames()[1:] // without ok
 	word, isGRPC := strings.CutPrefix(value, course.GRPCPrefix)
 	switch {
 	case !isGRPC && !isFailureStatus(value):
@@ -49,7 +49,7 @@ func checkStatus(field, value, others string) error {
 	return nil
 }
 
-// isFailureStatus tells whether value is a status of HTTP that can be a failure.
+// isFailureStatus reports whether value is an HTTP status that can be a failure.
 func isFailureStatus(value string) bool {
 	code, err := strconv.Atoi(value)
 	return err == nil && code >= 400 && code <= 599

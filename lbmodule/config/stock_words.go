@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 )
 
-// CheckWith checks the words of reverse_proxy that are about the same as settings of ours, and what these need of them.
+// CheckWith checks those settings of reverse_proxy that overlap with ours or that ours depend on.
 func (s *Settings) CheckWith(rp *reverseproxy.Handler) error {
 	if err := s.checkConflicts(rp); err != nil {
 		return err
@@ -30,7 +30,7 @@ func (s *Settings) CheckWith(rp *reverseproxy.Handler) error {
 	return checkStock(rp.HealthChecks)
 }
 
-// checkConflicts checks that nothing is set in reverse_proxy's words and in ours.
+// checkConflicts checks that nothing is set both in reverse_proxy's settings and in ours.
 func (s *Settings) checkConflicts(rp *reverseproxy.Handler) error {
 	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
 		err := fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
@@ -42,7 +42,7 @@ func (s *Settings) checkConflicts(rp *reverseproxy.Handler) error {
 	return nil
 }
 
-// StockRetryWord is the first of reverse_proxy's words for retries that is given, "" if none is.
+// StockRetryWord returns the first of reverse_proxy's retry settings that is set, "" if none is.
 func StockRetryWord(lb *reverseproxy.LoadBalancing) string {
 	switch {
 	case lb == nil:
@@ -60,7 +60,7 @@ func StockRetryWord(lb *reverseproxy.LoadBalancing) string {
 	}
 }
 
-// StockHealthCheck returns the check that reverse_proxy's settings ask for, with reverse_proxy's defaults; nil for none.
+// StockHealthCheck returns the check that reverse_proxy's settings describe, with reverse_proxy's defaults; nil if they describe none.
 func StockHealthCheck(checks *reverseproxy.HealthChecks) *HealthCheck {
 	if checks == nil || checks.Active == nil || !checks.Active.IsEnabled() {
 		return nil
@@ -72,7 +72,7 @@ func StockHealthCheck(checks *reverseproxy.HealthChecks) *HealthCheck {
 		Interval: a.Interval, Timeout: a.Timeout, Rise: max(a.Passes, 1), Fall: max(a.Fails, 1),
 	}
 	if c.URI == "" {
-		c.URI = a.Path //nolint:staticcheck // configs that have it still work with reverse_proxy
+		c.URI = a.Path //nolint:staticcheck // deprecated, but still works in reverse_proxy
 	}
 	switch status := a.ExpectStatus; {
 	case status >= 100:
@@ -89,7 +89,7 @@ func StockHealthCheck(checks *reverseproxy.HealthChecks) *HealthCheck {
 	return c
 }
 
-// checkStock checks reverse_proxy's own health checks as reverse_proxy does, and that they can be made.
+// checkStock checks reverse_proxy's health checks as reverse_proxy does, and that they can be made.
 func checkStock(checks *reverseproxy.HealthChecks) error {
 	if checks == nil {
 		return nil
@@ -107,7 +107,7 @@ func checkStock(checks *reverseproxy.HealthChecks) error {
 	return checkStockActive(checks)
 }
 
-// checkStockActive checks reverse_proxy's active checks. Where one word is wrong by itself, the error is about that.
+// checkStockActive checks reverse_proxy's active checks. If a single setting is wrong, the error names it.
 func checkStockActive(checks *reverseproxy.HealthChecks) error {
 	all := StockHealthCheck(checks)
 	if err := all.check(); err != nil {
@@ -136,7 +136,7 @@ func checkStockActive(checks *reverseproxy.HealthChecks) error {
 	return nil
 }
 
-// stockActiveWords ask for reverse_proxy's active health checks.
+// stockActiveWords are the settings that enable reverse_proxy's active health checks.
 var stockActiveWords = []string{
 	"health_uri", "health_path", "health_port", "health_upstream", "health_interval", "health_timeout", "health_status", "health_body",
 	"health_passes", "health_fails", "health_headers", "health_method", "health_request_body", "health_follow_redirects",

@@ -57,7 +57,7 @@ type keeper struct {
 	active  bool // a config serves
 	storage certmagic.Storage
 	uses    int              // counts the calls of use
-	mine    *overlay.Overlay // the edits of this node
+	mine    *overlay.Overlay // number of mine, incremented by each change here. Overlay versions do not serve: other nodes raise them
 	number  uint64           // number of mine; each change increments it. An overlay's version cannot serve for this, because other nodes increment it, too
 	lineage string           // of the document in storage; "" if none was seen
 	base    *overlay.Overlay // the edits in storage, as last seen

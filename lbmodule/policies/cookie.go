@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	idBytes = 16 // of a backend's number
-	// mostCookies is how many cookies of our name are looked at: browsers send several where paths or domains differ.
+	idBytes = 16 // of a backend's identifier
+	// mostCookies is how many cookies with our name are read: browsers send several if their paths or domains differ.
 	mostCookies = 8
 )
 
-// A cookie's value is a number of the backend and its signature. The number follows from address and secret and tells neither. So
-// there is nothing to be kept, and every machine with the secret makes and understands the same.
+// A cookie's value is an identifier of the backend and its signature. The identifier is derived from address and secret but reveals
+// neither. Nothing is stored, and every machine with the secret produces and understands the same values.
 
-// token returns the value for a backend. For Caddy's own policy that is what Caddy's own would make, so that sessions survive the
-// change of the word.
+// token returns the value for a backend. For Caddy's own policy it is the value that Caddy would produce, so that sessions survive the
+// change from reverse_proxy to load_balancer.
 func (s *Sticky) token(secret, address string) string {
 	if s.word != nil {
 		return hex.EncodeToString(mac(secret, address))
@@ -43,10 +43,10 @@ func signature(secret, id string) string {
 	return base64.RawURLEncoding.EncodeToString(mac(secret, "session "+id))
 }
 
-// signed tells whether a value was made with one of the secrets, for a backend that is not known any more.
+// signed reports whether a value was made with one of the secrets, for a backend that is no longer known.
 func (s *Sticky) signed(value string) bool {
 	if s.word != nil {
-		return len(value) == hex.EncodedLen(sha256.Size) // which nobody can tell from one that was made up
+		return len(value) == hex.EncodedLen(sha256.Size) // such a value cannot be verified
 	}
 	id, sum, ok := strings.Cut(value, ".")
 	if !ok || len(id) != base64.RawURLEncoding.EncodedLen(idBytes) {
@@ -55,7 +55,7 @@ func (s *Sticky) signed(value string) bool {
 	return slices.ContainsFunc(s.secrets, func(secret string) bool { return hmac.Equal([]byte(sum), []byte(signature(secret, id))) })
 }
 
-// cookies finds the backends of sessions among some, by what their cookies would be.
+// cookies finds the backends of sessions by comparing with the cookies that the backends would have.
 type cookies struct {
 	policy *Sticky
 	at     map[string]int // position by value
@@ -77,8 +77,8 @@ func (s *Sticky) among(upstreams reverseproxy.UpstreamPool) *cookies {
 	return all
 }
 
-// Find returns the position of the backend that the request's cookie is for, and whether there is one; or whether there is a cookie
-// of ours for one that is not in the list.
+// Find returns the position of the backend that the request's cookie names, and whether there is one. signed reports whether there is a
+// cookie of ours, even if its backend is not in the list.
 func (a *cookies) Find(r *http.Request) (position int, known, signed bool) {
 	if len(a.at) == 0 {
 		return 0, false, false
@@ -93,7 +93,7 @@ func (a *cookies) Find(r *http.Request) (position int, known, signed bool) {
 	return 0, false, slices.ContainsFunc(sent, func(c *http.Cookie) bool { return a.policy.signed(c.Value) })
 }
 
-// Stale tells whether the request's cookie is to be made anew, with the first secret.
+// Stale reports whether the request's cookie must be replaced by one with the first secret.
 func (a *cookies) Stale(r *http.Request) bool {
 	return !slices.ContainsFunc(r.CookiesNamed(a.policy.cookieName()), func(c *http.Cookie) bool { return a.fresh[c.Value] })
 }
@@ -105,7 +105,7 @@ func (s *Sticky) cookieName() string {
 	return s.Name
 }
 
-// cookie returns the cookie without its value.
+// cookie returns the cookie without a value.
 func (s *Sticky) cookie() http.Cookie {
 	c := http.Cookie{Name: s.cookieName(), Path: s.Path, Domain: s.Domain, HttpOnly: !s.Scripts, MaxAge: int(time.Duration(s.MaxAge).Seconds())}
 	if c.Path == "" {
@@ -118,18 +118,18 @@ func (s *Sticky) cookie() http.Cookie {
 	return c
 }
 
-// cookieFor returns the cookie of a session at the backend of that address.
+// cookieFor returns the cookie of a session at the backend with this address.
 func (s *Sticky) cookieFor(address string, r *http.Request) string {
 	c := s.cookie()
 	c.Value = s.token(s.secrets[0], address)
 	c.Secure = s.Secure == "on" || s.SameSite == "none" || s.Secure != "off" && cameByHTTPS(r)
 	if s.word != nil && c.Secure {
-		c.SameSite = http.SameSiteNoneMode // as Caddy's own
+		c.SameSite = http.SameSiteNoneMode // as Caddy does
 	}
 	return c.String()
 }
 
-// cameByHTTPS tells whether the client speaks HTTPS to us, or to a proxy that we trust.
+// cameByHTTPS reports whether the client speaks HTTPS to us, or to a trusted proxy.
 func cameByHTTPS(r *http.Request) bool {
 	if r.TLS != nil {
 		return true

@@ -28,7 +28,7 @@ func (*First) CaddyModule() caddy.ModuleInfo {
 // BalancePolicy implements [Balancer].
 func (*First) BalancePolicy() balance.Policy { return balance.First{} }
 
-// UsesWeights tells that weights make no difference.
+// UsesWeights reports that weights make no difference.
 func (*First) UsesWeights() bool { return false }
 
 var _ Balancer = (*First)(nil)

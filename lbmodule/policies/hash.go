@@ -22,27 +22,26 @@ func init() {
 	caddy.RegisterModule(new(Hash))
 }
 
-// Hash selects the same backend for the same key, whatever the request is made of: its path, a header, a query parameter, a
-// cookie. Keys are spread by weight, and few of them move when backends come or go. A request for which all placeholders are
-// empty goes where `fallback` says. A backend that is ramped up is given its keys little by little. When a key's
-// backend is full or has failed, it has a second one, which is always the same.
+// Hash selects the same backend for the same key. The key may be made of any part of the request: its path, a header, a query parameter,
+// a cookie. Keys are spread by weight, and few of them move when backends come or go. A request for which all placeholders are empty is
+// handled by `fallback`. During its slow start a backend gets its keys gradually. If the backend of a key is full or has failed, the key
+// goes to a second one, which is always the same.
 //
-// Caddy's `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` are served in the same way in a load balancer.
+// In a load balancer, Caddy's `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` work in the same way.
 //
-// A plain `reverse_proxy` knows no weights, and all backends are looked at each time.
+// A plain `reverse_proxy` has no weights, and there the cost of a choice grows with the number of backends.
 type Hash struct {
-	// What the key is made of: texts with placeholders, one at least. Required.
+	// What the key is made of: one or more texts with placeholders. Required.
 	Keys []string `json:"keys,omitempty"`
 
-	// How many times its share of the requests in flight a backend may have, more than 1: keys that would have it have more go to
-	// their next one. 1.25 is a good value for keys of which some are asked for far more than others. Not in a plain `reverse_proxy`.
-	// Default: no bound.
+	// The bound of a backend's requests in flight, as a multiple of its share, more than 1: keys beyond it go to their next backend. 1.25
+	// is a good value if some keys are requested far more often than others. Not in a plain `reverse_proxy`. Default: no bound.
 	BoundedLoad float64 `json:"bounded_load,omitempty"`
 
 	// The policy for requests without a key. Default: `random`.
 	FallbackRaw json.RawMessage `json:"fallback,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
-	constant  []string // what each key is when its placeholders are empty
+	constant  []string // the values of the keys with empty placeholders
 	otherwise reverseproxy.Selector
 }
 
@@ -92,7 +91,7 @@ func (h *Hash) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parseBoundedLoad parses a percentage of more than 100.
+// parseBoundedLoad parses a percentage above 100.
 func parseBoundedLoad(d *caddyfile.Dispenser, target *float64) error {
 	var text string
 	if !d.AllArgs(&text) {
@@ -137,7 +136,7 @@ func (h *Hash) Provision(ctx caddy.Context) (err error) {
 	return nil
 }
 
-// Validate returns an error if there is nothing to tell requests apart by.
+// Validate returns an error if there is no key.
 func (h *Hash) Validate() error {
 	if len(h.Keys) == 0 {
 		return fmt.Errorf("lb_policy hash: must be given placeholders, such as {http.request.uri.path}")
@@ -150,7 +149,7 @@ func (h *Hash) Validate() error {
 	return nil
 }
 
-// Key is the hash of the request's key.
+// Key returns the hash of the request's key.
 func (h *Hash) Key(r *http.Request) pool.Key {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
@@ -177,16 +176,16 @@ func (h *Hash) KeyOf(values []string) pool.Key {
 	return pool.Key{Hash: d.Sum64(), Known: true}
 }
 
-// keyDigest hashes the values that a key is made of.
+// keyDigest hashes the values of a key.
 type keyDigest struct{ xxhash.Digest }
 
 func (d *keyDigest) add(value string) {
 	_, _ = d.WriteString(value)
-	_, _ = d.Write([]byte{0}) // "ab" and "c" are not "a" and "bc"
+	_, _ = d.Write([]byte{0}) // so that "ab" and "c" differ from "a" and "bc"
 }
 
-// Select implements [reverseproxy.Selector] for a plain reverse_proxy: the upstream whose hash with the key is the highest
-// (rendezvous hashing: Thaler and Ravishankar, 1998).
+// Select implements [reverseproxy.Selector] for a plain reverse_proxy: it returns the upstream with the highest hash together with the
+// key (rendezvous hashing: Thaler and Ravishankar, 1998).
 func (h *Hash) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	key := h.Key(r)
 	if !key.Known {
@@ -205,7 +204,7 @@ func (h *Hash) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	return best
 }
 
-// Fallback is the policy for requests without a key.
+// Fallback returns the policy for requests without a key.
 func (h *Hash) Fallback() reverseproxy.Selector { return h.otherwise }
 
 // BalancePolicy implements [Balancer].

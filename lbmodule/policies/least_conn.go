@@ -11,10 +11,10 @@ func init() {
 	caddy.RegisterModule(new(LeastConn))
 }
 
-// LeastConn selects the backend with the fewest requests in flight in relation to its weight; among equals it
-// chooses at random, by weight. In a load balancer that is exact: every choice sees all requests in flight,
-// at a cost that grows with the logarithm of the number of backends. A plain `reverse_proxy` tells nobody when
-// a request ends, so there all backends are looked at each time, and weights are not known.
+// LeastConn selects the backend with the fewest requests in flight relative to its weight; ties are broken at random, by weight. In a
+// load balancer it is exact: every choice sees all requests in flight, at a cost that grows with the logarithm of the number of backends.
+// In a plain `reverse_proxy`, which does not tell policies when a request ends, each choice looks at all backends, and there are no
+// weights.
 type LeastConn struct {
 	// Select, for a plain reverse_proxy, is Caddy's own.
 	reverseproxy.LeastConnSelection

@@ -15,10 +15,10 @@ func init() {
 	caddy.RegisterModule(new(P2C))
 }
 
-// P2C (the power of two choices) draws two backends at random, by weight, and selects the one with fewer requests in flight in
-// relation to its weight. It takes no lock, and a backend that looks idle, for being new or for failing fast, gets at most twice its
-// share. `choose` may ask for more draws; it is the setting of `random_choose`, which this policy serves in a load balancer. A plain
-// `reverse_proxy` knows no weights.
+// P2C (the power of two choices) draws two backends at random, by weight, and selects the one with fewer requests in flight relative to
+// its weight. It takes no lock, and a backend that looks idle, because it is new or fails fast, gets at most twice its share. `choose`
+// sets the number of draws; it is also the setting of Caddy's `random_choose`, which works in the same way in a load balancer. A plain
+// `reverse_proxy` has no weights.
 type P2C struct {
 	// Select, for a plain reverse_proxy, is Caddy's own.
 	reverseproxy.RandomChoiceSelection

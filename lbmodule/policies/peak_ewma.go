@@ -15,18 +15,18 @@ func init() {
 	caddy.RegisterModule(new(PeakEWMA))
 }
 
-// PeakEWMA draws two backends at random, by weight, and selects the one whose answer is expected first: by how long its answers
-// typically take, and how many requests it has in relation to its weight. It is the default of a load balancer.
+// PeakEWMA draws two backends at random, by weight, and selects the one that is expected to answer first, given how long its answers
+// typically take and how many requests it has relative to its weight. It is the default of a load balancer.
 //
-// A slow page among many says nothing about the backend: one is slower than another if most of its answers are, beyond doubt. Otherwise
-// the requests in flight decide. Failures, statuses of 500 and more, 429, and answers of 400 and more with `Retry-After` make a backend
-// more expensive, and never faster. A backend that has not answered yet is given one request at a time until it has. One that is
-// avoided is tried again now and then.
+// A slow page among many says nothing about the backend: a backend counts as slower only if most of its answers are, with statistical
+// certainty. Otherwise the requests in flight decide. Failures, statuses of 500 and more, 429, and answers of 400 and more with
+// `Retry-After` make a backend more expensive, and never faster. A backend that has not answered yet gets one request at a time until it
+// has. One that is avoided is tried again now and then.
 //
-// It goes by how requests end, which a plain `reverse_proxy` tells no policy: there it is refused.
+// It needs to know how requests end. A plain `reverse_proxy` does not tell policies, so the policy is refused there.
 type PeakEWMA struct {
-	// What ends the time that an answer takes: `first_byte`, its header, or `last_byte`, for answers that are long to make. Streams
-	// are always measured to their header. Default: `first_byte`.
+	// The end of the measured time: `first_byte`, the answer's header, or `last_byte`, for answers that take long to produce. Streams are
+	// always measured to their header. Default: `first_byte`.
 	Until string `json:"until,omitempty"`
 }
 
@@ -68,7 +68,7 @@ func (p *PeakEWMA) check() error {
 	}
 }
 
-// Provision checks the settings, and that p serves a load balancer.
+// Provision checks the settings, and that p belongs to a load balancer.
 func (p *PeakEWMA) Provision(ctx caddy.Context) error {
 	if !inLoadBalancer(ctx) {
 		return fmt.Errorf("lb_policy lb_peak_ewma: must be in a load_balancer: reverse_proxy does not tell a policy how requests end")
@@ -76,7 +76,7 @@ func (p *PeakEWMA) Provision(ctx caddy.Context) error {
 	return p.check()
 }
 
-// Select implements [reverseproxy.Selector]. Nobody calls it: see Provision.
+// Select implements [reverseproxy.Selector]. It is never called: see Provision.
 func (*PeakEWMA) Select(reverseproxy.UpstreamPool, *http.Request, http.ResponseWriter) *reverseproxy.Upstream {
 	return nil
 }
@@ -84,7 +84,7 @@ func (*PeakEWMA) Select(reverseproxy.UpstreamPool, *http.Request, http.ResponseW
 // BalancePolicy implements [Balancer].
 func (*PeakEWMA) BalancePolicy() balance.Policy { return balance.PeakEWMA{} }
 
-// UntilLastByte tells whether the time that an answer takes is the time to its end.
+// UntilLastByte reports whether answers are measured to their end.
 func (p *PeakEWMA) UntilLastByte() bool { return p.Until == lastByte }
 
 // Interface guards

@@ -20,72 +20,71 @@ import (
 // Namespace is the namespace of selection policies.
 const Namespace = "http.reverse_proxy.selection_policies"
 
-// defaultPolicy is what a load balancer uses that was given no policy.
+// defaultPolicy is the policy of a load balancer that has none configured.
 const defaultPolicy = "lb_peak_ewma"
 
-// Balancer is a selection policy of ours. In a load balancer it is served by a policy of package balance, which
-// sees only members that are eligible and knows exactly what each is doing. In a plain reverse_proxy its own
-// Select is called, with what Caddy tells a policy: a list to be looked through at each request.
+// Balancer is a selection policy of ours. In a load balancer, a policy of package balance does its work, which sees only eligible members
+// and knows the exact load of each. In a plain reverse_proxy its own Select is called, which gets a list to search at each request, as
+// all of Caddy's policies do.
 type Balancer interface {
 	reverseproxy.Selector
-	// BalancePolicy is the policy that serves it in a load balancer.
+	// BalancePolicy returns the policy that does the work in a load balancer.
 	BalancePolicy() balance.Policy
 }
 
 // Keyed is a policy that chooses by a key of the request.
 type Keyed interface {
-	// Key is the key of the request; it is not known where the request has none.
+	// Key returns the key of the request; known is false if the request has none.
 	Key(r *http.Request) pool.Key
-	// KeyOf is the key of a request whose values are these, one at least.
+	// KeyOf returns the key of a request with these values, of which there must be at least one.
 	KeyOf(values []string) pool.Key
 }
 
-// SessionPolicy is a policy that keeps sessions at their backends: that of a request's session comes before what [Balancer] would
-// have picked.
+// SessionPolicy is a policy that keeps sessions at their backends: the backend of a request's session takes precedence over the one that
+// [Balancer] would pick.
 type SessionPolicy interface {
 	Balancer
-	// Strictly tells whether the requests of a session are served by its backend or not at all.
+	// Strictly reports whether the requests of a session are refused if its backend cannot serve them.
 	Strictly() bool
-	// Among returns what finds sessions among these backends.
+	// Among returns the mapping from sessions to these backends.
 	Among(upstreams reverseproxy.UpstreamPool) Sessions
-	// Tells tells whether clients are told where their sessions are. Otherwise Tell is not called.
+	// Tells reports whether clients are told their session's backend. If not, Tell is not called.
 	Tells() bool
-	// Tell tells a client, in the header of the answer, that its session is at the backend of that address.
+	// Tell tells a client, in the answer's header, that its session is at the backend with this address.
 	Tell(header http.Header, address string, r *http.Request)
 }
 
-// Sessions finds the backends of sessions among some. Many requests ask it at once.
+// Sessions maps sessions to backends. It is safe for concurrent use.
 type Sessions interface {
-	// Find returns the position of the backend of the request's session, and whether there is one. signed tells that the request
-	// belongs to a session of ours, whether or not its backend is among these.
+	// Find returns the position of the backend of the request's session, and whether there is one. signed reports whether the request
+	// belongs to a session of ours, even if its backend is not in the list.
 	Find(r *http.Request) (position int, known, signed bool)
-	// Stale tells whether a client that was told is to be told again, although its session stays where it is.
+	// Stale reports whether a client must be told again although its session's backend stays the same.
 	Stale(r *http.Request) bool
 }
 
-// A policy of ours may have these methods, too.
+// Optional methods of a policy of ours.
 type (
-	// fallbackPolicy has another policy for requests without a key or a session.
+	// fallbackPolicy has another policy for requests without a key or session.
 	fallbackPolicy interface{ Fallback() reverseproxy.Selector }
 
-	// positionWeights lists weights for backends by their position: weights that are not given with them.
+	// positionWeights lists weights for backends by position, as some policies have them in their own settings.
 	positionWeights interface{ PositionWeights() []int }
 
-	// weightUser tells whether weights other than zero make a difference to it. They do to policies that say nothing.
+	// weightUser says whether weights other than zero make a difference. Without the method they do.
 	weightUser interface{ UsesWeights() bool }
 
-	// lastByteTimer tells whether the time that an answer takes is the time to its end. To policies that say nothing it is that to
-	// its header.
+	// lastByteTimer says whether answers are measured to their end. Without the method they are measured to their header.
 	lastByteTimer interface{ UntilLastByte() bool }
 
-	// warner tells what in its settings works but hurts.
+	// warner warns of settings that are valid but harmful.
 	warner interface{ Warnings() []string }
 )
 
-// loadBalancer marks a handler that has our policies served by package balance.
+// loadBalancer marks a handler in which package balance does the work of our policies.
 type loadBalancer interface{ BalancesLoad() }
 
-// UsesWeights tells whether weights other than zero make a difference to the policy.
+// UsesWeights reports whether weights other than zero make a difference to the policy.
 func UsesWeights(policy reverseproxy.Selector) bool {
 	if p, ok := policy.(weightUser); ok {
 		return p.UsesWeights()
@@ -94,8 +93,8 @@ func UsesWeights(policy reverseproxy.Selector) bool {
 	return ok
 }
 
-// WeightsByPosition are the weights that the policy lists, or the one that chooses in its place, and what that is called; none if
-// there are none.
+// WeightsByPosition returns the weights that the policy, or its fallback that does the choosing, lists, and that policy's name; none if
+// there is no list.
 func WeightsByPosition(policy reverseproxy.Selector) (name string, weights []int) {
 	policy = chooser(policy)
 	if p, ok := policy.(positionWeights); ok {
@@ -104,7 +103,7 @@ func WeightsByPosition(policy reverseproxy.Selector) (name string, weights []int
 	return "", nil
 }
 
-// WeightAt is the weight of the backend at that position: 1 where there is no list, and 0 where the list is too short.
+// WeightAt returns the weight of the backend at this position: 1 without a list, and 0 beyond the end of the list.
 func WeightAt(weights []int, position int) int {
 	switch {
 	case len(weights) == 0:
@@ -116,13 +115,13 @@ func WeightAt(weights []int, position int) int {
 	}
 }
 
-// UntilLastByte tells whether the time that an answer takes is the time to its end.
+// UntilLastByte reports whether the policy measures answers to their end.
 func UntilLastByte(policy reverseproxy.Selector) bool {
 	p, ok := chooser(policy).(lastByteTimer)
 	return ok && p.UntilLastByte()
 }
 
-// Warnings are about settings of the policy that work but hurt.
+// Warnings returns the warnings about valid but harmful settings of the policy.
 func Warnings(policy reverseproxy.Selector) []string {
 	if p, ok := policy.(warner); ok {
 		return p.Warnings()
@@ -130,7 +129,7 @@ func Warnings(policy reverseproxy.Selector) []string {
 	return nil
 }
 
-// Name is the name of the policy's module, "" if it is none.
+// Name returns the name of the policy's module, "" if it is not a module.
 func Name(policy reverseproxy.Selector) string {
 	if m, ok := policy.(caddy.Module); ok {
 		return m.CaddyModule().ID.Name()
@@ -138,8 +137,8 @@ func Name(policy reverseproxy.Selector) string {
 	return ""
 }
 
-// Resolve returns the name of the module that serves the policy of that name in a load balancer:
-// our own where there is one, with or without its prefix `lb_`.
+// Resolve returns the name of the module that is used for a policy's name in a load balancer: our own if there is one, with or without
+// the prefix `lb_`.
 func Resolve(name string) string {
 	if _, err := caddy.GetModule(Namespace + ".lb_" + name); err == nil {
 		return "lb_" + name
@@ -147,7 +146,7 @@ func Resolve(name string) string {
 	return name
 }
 
-// Names lists the policies of this build as they may be written in a load balancer.
+// Names lists the policies of this build by the names to use in a load balancer.
 func Names() []string {
 	var names []string
 	for _, m := range caddy.GetModules(Namespace) {
@@ -157,7 +156,7 @@ func Names() []string {
 	return slices.Compact(names)
 }
 
-// servedBy returns the name of the module that serves a policy in a load balancer, also where ours is called otherwise.
+// servedBy returns the name of the module that is used for a policy in a load balancer, even if ours has another name.
 func servedBy(name string) string {
 	if name == "random_choose" {
 		return "lb_p2c"
@@ -165,8 +164,8 @@ func servedBy(name string) string {
 	return Resolve(name)
 }
 
-// IsServedByUs tells whether a policy of ours serves the policy of that name in a load balancer, as far as its name tells: for some of
-// Caddy's it depends on their fallback. It is true for a name that no module has.
+// IsServedByUs reports whether a policy of ours is used for this name in a load balancer, as far as the name decides: for some of
+// Caddy's, it depends on their fallback. It is true for a name without a module.
 func IsServedByUs(name string) bool {
 	if isWord(name) {
 		return true
@@ -179,9 +178,9 @@ func IsServedByUs(name string) bool {
 	return ours
 }
 
-// chooser returns the policy that chooses where neither a key nor a session does: the innermost fallback.
+// chooser returns the policy for requests with neither key nor session: the innermost fallback.
 func chooser(policy reverseproxy.Selector) reverseproxy.Selector {
-	for { // bound: fallbacks are nested in a config that has an end
+	for { // bound: a config nests fallbacks to a finite depth
 		p, ok := policy.(fallbackPolicy)
 		if !ok {
 			return policy
@@ -190,8 +189,8 @@ func chooser(policy reverseproxy.Selector) reverseproxy.Selector {
 	}
 }
 
-// Load loads the policy of that config, or the default one if it is nil, and returns what serves it in a load balancer: our own
-// policies take the settings of the stock ones that they replace.
+// Load loads the policy with this config, or the default policy if it is nil, and returns the policy to use in a load balancer. A policy
+// of ours that replaces one of Caddy's takes its settings.
 func Load(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector, error) {
 	if raw == nil {
 		raw = caddyconfig.JSON(map[string]string{"policy": defaultPolicy}, nil)
@@ -203,7 +202,7 @@ func Load(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector, error)
 	return policy, nil
 }
 
-// loadSelector loads a policy and returns what serves it. Its errors begin with the name, to be put behind what the policy is for.
+// loadSelector loads a policy and returns the one to use. Its errors begin with the name; the caller puts the policy's role in front.
 func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector, error) {
 	var settings map[string]json.RawMessage
 	var name string
@@ -229,12 +228,12 @@ func loadSelector(ctx caddy.Context, raw json.RawMessage) (reverseproxy.Selector
 	return policy, nil
 }
 
-// adaptChoices turns the settings of Caddy's random_choose into those of the policy that serves it: in Caddy's, 0 means the default, and
-// draws beyond the number of backends are ignored.
+// adaptChoices converts the settings of Caddy's random_choose to those of the policy that replaces it: in Caddy's, 0 means the default,
+// and draws beyond the number of backends are ignored.
 func adaptChoices(settings map[string]json.RawMessage) {
 	var n int
 	switch err := json.Unmarshal(settings["choose"], &n); {
-	case err != nil: // it is not there, or what serves it says what is wrong
+	case err != nil: // it is not set, or the replacing policy reports the error
 	case n == 0:
 		delete(settings, "choose")
 	case n > config.MaxBackends:
@@ -242,7 +241,7 @@ func adaptChoices(settings map[string]json.RawMessage) {
 	}
 }
 
-// loadModule loads the policy of that name and nothing else.
+// loadModule loads the policy with this name, without replacing it.
 func loadModule(ctx caddy.Context, name string, settings map[string]json.RawMessage) (reverseproxy.Selector, error) {
 	loaded, err := ctx.LoadModuleByID(Namespace+"."+name, caddyconfig.JSON(settings, nil))
 	if err != nil {
@@ -255,8 +254,7 @@ func loadModule(ctx caddy.Context, name string, settings map[string]json.RawMess
 	return policy, nil
 }
 
-// loadFallback loads the policy for requests without a key or a session; none is the name of the policy to use where the config gives
-// none.
+// loadFallback loads the policy for requests without a key or session; none is the name of the policy to use if the config has none.
 func loadFallback(ctx caddy.Context, raw json.RawMessage, none string) (reverseproxy.Selector, error) {
 	if raw == nil {
 		raw = caddyconfig.JSON(map[string]string{"policy": none}, nil)
@@ -268,7 +266,7 @@ func loadFallback(ctx caddy.Context, raw json.RawMessage, none string) (reversep
 	return policy, nil
 }
 
-// parseFallback parses `fallback <policy> [<options...>]`: a policy of ours, with or without its prefix, or any other.
+// parseFallback parses `fallback <policy> [<options...>]`: a policy of ours, with or without the prefix, or any other.
 func parseFallback(d *caddyfile.Dispenser, raw *json.RawMessage) error {
 	if *raw != nil {
 		return d.Err("fallback: given twice")
@@ -292,16 +290,16 @@ func parseFallback(d *caddyfile.Dispenser, raw *json.RawMessage) error {
 	return nil
 }
 
-// withFallback is the policy that picks by hash where there is a key, and as otherwise does where there is none.
+// withFallback returns the policy that picks by hash for requests with a key, and as otherwise does for the rest.
 func withFallback(hash balance.Hash, otherwise Balancer) balance.Policy {
 	policy := otherwise.BalancePolicy()
 	if both, ok := policy.(balance.WithFallback); ok {
-		policy = both.Else // its keys are ours, too: see keyOr
+		policy = both.Else // otherwise contributes its keys, too: see keyOr
 	}
 	return balance.WithFallback{Keyed: hash, Else: policy}
 }
 
-// keyOr returns key if it is known, and else the one that another policy has for the request, if it goes by keys.
+// keyOr returns key if it is known, else the key that another policy has for the request, if that policy is [Keyed].
 func keyOr(key pool.Key, otherwise reverseproxy.Selector, r *http.Request) pool.Key {
 	if k, ok := otherwise.(Keyed); ok && !key.Known {
 		return k.Key(r)
@@ -309,7 +307,7 @@ func keyOr(key pool.Key, otherwise reverseproxy.Selector, r *http.Request) pool.
 	return key
 }
 
-// inLoadBalancer tells whether the module that is provisioned belongs to a load balancer, and not to a plain reverse_proxy.
+// inLoadBalancer reports whether the module being provisioned belongs to a load balancer and not to a plain reverse_proxy.
 func inLoadBalancer(ctx caddy.Context) bool {
 	parents := ctx.Modules()
 	for i := len(parents) - 1; i >= 0; i-- {

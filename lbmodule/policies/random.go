@@ -11,7 +11,7 @@ func init() {
 	caddy.RegisterModule(new(Random))
 }
 
-// Random selects a backend at random, in a load balancer by weight. A plain `reverse_proxy` knows no weights.
+// Random selects a backend at random, by weight in a load balancer. A plain `reverse_proxy` has no weights.
 type Random struct {
 	// Select, for a plain reverse_proxy, is Caddy's own.
 	reverseproxy.RandomSelection

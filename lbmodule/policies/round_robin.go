@@ -11,8 +11,8 @@ func init() {
 	caddy.RegisterModule(new(RoundRobin))
 }
 
-// RoundRobin selects the backends one after the other. In a load balancer whose backends have different
-// weights it is `lb_weighted_round_robin`; a plain `reverse_proxy` knows no weights.
+// RoundRobin selects the backends one after the other. In a load balancer whose backends have different weights it works as
+// `lb_weighted_round_robin`; a plain `reverse_proxy` has no weights.
 type RoundRobin struct {
 	// Select, for a plain reverse_proxy, is Caddy's own.
 	reverseproxy.RoundRobinSelection

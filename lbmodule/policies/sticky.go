@@ -23,24 +23,24 @@ func init() {
 	caddy.RegisterModule(new(Sticky))
 }
 
-// Sticky selects the same backend for all requests of a session. Which one that is stands in a cookie, as an opaque number that tells no
-// address, signed with HMAC-SHA256. A session begins with a backend of the fallback policy. A cookie that is not ours is ignored.
+// Sticky selects the same backend for all requests of a session. A cookie names the backend by an opaque identifier that does not reveal
+// its address, signed with HMAC-SHA256. The fallback policy selects the backend of a new session. A cookie that is not ours is ignored.
 //
-// A backend of weight 0, or one that is draining, is given no new sessions and keeps those that it has. When it is full, a request of
-// a session goes to another one; when it is gone, the session does, unless it is `strict`.
+// A backend of weight 0, or one that is draining, gets no new sessions but keeps its own. If it is full, a request of a session goes to
+// another backend; if it is gone, the whole session moves, unless `strict` is set.
 //
-// With `learn_cookie` or `learn_header` it also goes by a cookie or header of the application: the same backend for the same value, as
-// with `lb_hash`.
+// With `learn_cookie` or `learn_header`, sessions are also recognized by a cookie or header of the application: requests with the same
+// value go to the same backend, as with `lb_hash`.
 type Sticky struct {
 	// The name of the cookie. Default: `lb`.
 	Name string `json:"name,omitempty"`
 
-	// What cookies are signed with: one secret, or the new and the old one while they are exchanged. The first one signs, both are
-	// accepted. Placeholders of the environment and of files may be used. All Caddys of a fleet must have the same. Required, unless
-	// `learn_cookie` or `learn_header` is given: then there is no cookie of our own.
+	// The secret that signs cookies, or the new and the old secret during a change: the first one signs, both are accepted. Placeholders
+	// of the environment and of files may be used. All Caddy instances of a fleet must have the same. Required, unless `learn_cookie` or
+	// `learn_header` is set: without a secret there is no cookie of our own.
 	Secrets []string `json:"secrets,omitempty"`
 
-	// For how long the browser keeps the cookie. Default: until it is closed.
+	// How long the browser keeps the cookie. Default: until the browser is closed.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	// The path that the cookie is for. Default: `/`.
@@ -49,7 +49,7 @@ type Sticky struct {
 	// The domain that the cookie is for. Default: the host of the request.
 	Domain string `json:"domain,omitempty"`
 
-	// Whether the cookie is for HTTPS only: `on`, `off`, or `auto`, when the request came by HTTPS. Default: `auto`.
+	// Whether the cookie is for HTTPS only: `on`, `off`, or `auto`, if the request came over HTTPS. Default: `auto`.
 	Secure string `json:"secure,omitempty"`
 
 	// Whether scripts of the page may read the cookie. Default: false.
@@ -58,21 +58,21 @@ type Sticky struct {
 	// `lax`, `strict` or `none`; the last one needs `secure on`. Default: `lax`.
 	SameSite string `json:"same_site,omitempty"`
 
-	// Whether a request whose backend is gone is refused with 503, instead of going to another one. Default: false.
+	// Whether a request whose backend is gone is refused with 503 instead of going to another one. Default: false.
 	Strict bool `json:"strict,omitempty"`
 
-	// A cookie of the application to go by. Default: none.
+	// A cookie of the application that identifies sessions. Default: none.
 	LearnCookie string `json:"learn_cookie,omitempty"`
 
-	// A header field of the request to go by. Default: none.
+	// A request header field that identifies sessions. Default: none.
 	LearnHeader string `json:"learn_header,omitempty"`
 
 	// The policy for new sessions. Default: the default policy; in a plain `reverse_proxy`, `random`.
 	FallbackRaw json.RawMessage `json:"fallback,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	otherwise reverseproxy.Selector
-	secrets   []string                          // filled in
-	word      *reverseproxy.CookieHashSelection // Caddy's own policy that s serves; nil if it is for itself
+	secrets   []string                          // with placeholders replaced
+	word      *reverseproxy.CookieHashSelection // Caddy's own policy that s replaces; nil if there is none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -177,7 +177,7 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	return nil
 }
 
-// check checks the settings, but for the secrets.
+// check checks the settings except the secrets.
 func (s *Sticky) check() error {
 	oneOf := func(field, value string, words ...string) error {
 		if value != "" && !slices.Contains(words, value) {
@@ -211,8 +211,8 @@ func (s *Sticky) check() error {
 	return nil
 }
 
-// checkSecrets checks that there is what cookies can be signed with. A secret that was made up at start would end all sessions with
-// a restart, and would be another one on each machine of a fleet.
+// checkSecrets checks that there is a secret to sign cookies with. A secret generated at start would end all sessions at a restart, and
+// would differ between the machines of a fleet.
 func (s *Sticky) checkSecrets(secrets []string) error {
 	switch {
 	case len(secrets) == 0 && s.LearnCookie == "" && s.LearnHeader == "":
@@ -248,21 +248,21 @@ func (s *Sticky) Provision(ctx caddy.Context) (err error) {
 	return nil
 }
 
-// Strictly tells whether a session is served by its backend or not at all.
+// Strictly reports whether the requests of a session are refused if its backend cannot serve them.
 func (s *Sticky) Strictly() bool { return s.Strict }
 
-// Tells tells whether there is a cookie of our own.
+// Tells reports whether there is a cookie of our own.
 func (s *Sticky) Tells() bool { return len(s.secrets) > 0 }
 
-// Tell sets the cookie of a session at the backend of that address.
+// Tell sets the cookie of a session at the backend with this address.
 func (s *Sticky) Tell(header http.Header, address string, r *http.Request) {
 	header.Add("Set-Cookie", s.cookieFor(address, r))
 }
 
-// safeSecret is how many bytes of a secret nobody guesses.
+// safeSecret is the number of bytes from which a secret cannot be guessed.
 const safeSecret = 16
 
-// Warnings tells whether a secret is too short.
+// Warnings warns of a secret that is too short.
 func (s *Sticky) Warnings() []string {
 	if slices.ContainsFunc(s.secrets, func(secret string) bool { return len(secret) < safeSecret }) {
 		return []string{"a secret of the sticky policy is shorter than 16 bytes: who guesses it can tell addresses from cookies, and make cookies"}
@@ -272,7 +272,7 @@ func (s *Sticky) Warnings() []string {
 
 func (s *Sticky) learns() bool { return s.LearnCookie != "" || s.LearnHeader != "" }
 
-// Fallback is the policy for requests without a session.
+// Fallback returns the policy for requests without a session.
 func (s *Sticky) Fallback() reverseproxy.Selector { return s.otherwise }
 
 // BalancePolicy implements [Balancer].
@@ -284,7 +284,7 @@ func (s *Sticky) BalancePolicy() balance.Policy {
 	return otherwise.BalancePolicy()
 }
 
-// Key is the hash of what is learned from, and else that of the fallback's key.
+// Key returns the hash of the learned value, or else the fallback's key.
 func (s *Sticky) Key(r *http.Request) pool.Key {
 	value := ""
 	if s.LearnCookie != "" {
@@ -301,7 +301,7 @@ func (s *Sticky) Key(r *http.Request) pool.Key {
 // KeyOf implements [Keyed].
 func (s *Sticky) KeyOf(values []string) pool.Key { return plainKey(values[0]) }
 
-// Select implements [reverseproxy.Selector] for a plain reverse_proxy: it looks for the session's backend among all.
+// Select implements [reverseproxy.Selector] for a plain reverse_proxy: it searches all upstreams for the session's backend.
 func (s *Sticky) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	at, known, signed := s.among(upstreams).Find(r)
 	switch {

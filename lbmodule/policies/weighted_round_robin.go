@@ -17,13 +17,13 @@ func init() {
 	caddy.RegisterModule(new(WeightedRoundRobin))
 }
 
-// WeightedRoundRobin selects the backends in turn, each as often as its weight says, spread as evenly as the
-// weights allow: with weights 5, 3 and 2 each hundred requests are shared 50, 30 and 20, and never go to
-// one backend three times in a row. Without a backend the others keep the ratio of their weights.
+// WeightedRoundRobin selects the backends in turn, each as often as its weight says, spread as evenly as the weights allow: with weights
+// 5, 3 and 2 each hundred requests are shared 50, 30 and 20, and never go to one backend three times in a row. If a backend is missing,
+// the others keep the ratio of their weights.
 type WeightedRoundRobin struct {
-	// The weights of the backends, by position; 0 to 65535 each. In a load balancer there must be one for each
-	// backend, unless the backends come from a dynamic source: backends without a weight are not used there.
-	// Default: the weights of the backends; in a plain `reverse_proxy`, all equal.
+	// The weights of the backends, by position; 0 to 65535 each. In a load balancer there must be one for each backend, unless the
+	// backends come from a dynamic source: then backends without a weight are not used. Default: the weights of the backends; in a plain
+	// `reverse_proxy`, all equal.
 	Weights []int `json:"weights,omitempty"`
 
 	turns balance.Scan // for a plain reverse_proxy
@@ -71,7 +71,7 @@ func (p *WeightedRoundRobin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// Select chooses an upstream for a plain reverse_proxy, which knows weights by position only.
+// Select chooses an upstream for a plain reverse_proxy, which has only weights by position.
 func (p *WeightedRoundRobin) Select(upstreams reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
 	i := p.turns.Pick(len(upstreams), func(i int) int {
 		if !upstreams[i].Available() {
@@ -85,7 +85,7 @@ func (p *WeightedRoundRobin) Select(upstreams reverseproxy.UpstreamPool, _ *http
 	return upstreams[i]
 }
 
-// PositionWeights are the weights that the config lists.
+// PositionWeights returns the weights in the config.
 func (p *WeightedRoundRobin) PositionWeights() []int { return p.Weights }
 
 // BalancePolicy implements [Balancer].

@@ -18,8 +18,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// loadWord loads one of Caddy's policies that go by a part of the request, to be served by ours: with weights, in constant time, and
-// by what is in flight. It returns nil for other policies, and for one whose fallback is a policy that cannot be served so.
+// loadWord replaces one of Caddy's policies that choose by a part of the request with one of ours, which has weights, takes constant
+// time, and knows the requests in flight. It returns nil for other policies, and for one whose fallback cannot be replaced.
 func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessage) (reverseproxy.Selector, error) {
 	if !isWord(name) {
 		return nil, nil
@@ -32,34 +32,35 @@ func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessag
 	if !ok {
 		return nil, nil
 	}
-	delete(settings, "fallback") // Caddy's own is not asked
+	delete(settings, "fallback") // Caddy's own policy is not used
 	stock, err := loadModule(ctx, name, settings)
 	if err != nil {
 		return nil, fmt.Errorf(" %s: %w", name, err)
 	}
 	if c, ok := stock.(*reverseproxy.CookieHashSelection); ok {
-		// Caddy's own takes a cookie without a secret, too: whoever knows a backend's address can make one.
+		// Caddy's policy also works without a secret, but then anybody who knows a backend's address can forge a cookie.
 		return &Sticky{Name: c.Name, secrets: []string{c.Secret}, MaxAge: c.MaxAge, otherwise: ours, word: c}, nil
 	}
 	return &word{stock, wordValue(stock), ours}, nil
 }
 
-// isWord tells whether the policy of that name is one of those.
+// isWord reports whether the policy with this name is one of those.
 func isWord(name string) bool {
 	return slices.Contains([]string{"ip_hash", "client_ip_hash", "uri_hash", "query", "header", "cookie"}, name)
 }
 
-// word is a policy of Caddy's that is served by ours. It goes by exactly what Caddy's goes by.
+// word is a policy of Caddy's that ours replaces. It chooses by exactly the same part of the request.
 type word struct {
-	reverseproxy.Selector // Caddy's own, which says what the word means and is not asked
+	reverseproxy.Selector // Caddy's own, for its settings only; its Select is not called
 	value                 func(r *http.Request) string
 	otherwise             Balancer
 }
 
-// CaddyModule returns the information of Caddy's own.
+// CaddyModule returns the information of Caddy's own module.
 func (w *word) CaddyModule() caddy.ModuleInfo { return w.Selector.(caddy.Module).CaddyModule() }
 
-// Key is the hash of what the policy goes by. As with Caddy's, those that have a fallback use it when that is empty.
+// Key returns the hash of the part of the request that the policy chooses by. As with Caddy's, an empty part is handled by the fallback
+// if there is one.
 func (w *word) Key(r *http.Request) pool.Key {
 	return keyOr(plainKey(w.value(r)), w.otherwise, r)
 }
@@ -67,18 +68,18 @@ func (w *word) Key(r *http.Request) pool.Key {
 // KeyOf implements [Keyed].
 func (w *word) KeyOf(values []string) pool.Key { return plainKey(values[0]) }
 
-// plainKey is the key of a request that goes by one value.
+// plainKey returns the key of a request that is identified by one value.
 func plainKey(value string) pool.Key {
 	return pool.Key{Hash: xxhash.Sum64String(value), Known: value != ""}
 }
 
-// Fallback is the policy for requests without what it goes by.
+// Fallback returns the policy for requests without that part.
 func (w *word) Fallback() reverseproxy.Selector { return w.otherwise }
 
 // BalancePolicy implements [Balancer].
 func (w *word) BalancePolicy() balance.Policy { return withFallback(balance.Hash{}, w.otherwise) }
 
-// wordValue returns the function that finds the part of a request that the policy goes by.
+// wordValue returns the function that extracts the part of a request that the policy chooses by.
 func wordValue(stock reverseproxy.Selector) func(r *http.Request) string {
 	switch s := stock.(type) {
 	case *reverseproxy.IPHashSelection:
