@@ -7,30 +7,30 @@ import (
 	"time"
 )
 
-// budgetMemory is for how long what was not spent on retries is kept.
+// budgetMemory is how long unspent retries are kept.
 const budgetMemory = 10 * time.Second
 
-// BudgetSettings are what requests and time earn for retries.
+// BudgetSettings says how many retries requests and time earn.
 type BudgetSettings struct {
-	Ratio     float64 // retries that a request earns
-	PerSecond float64 // retries that a second earns
+	Ratio     float64 // retries per request
+	PerSecond float64 // retries per second
 }
 
-// RetryReason is why an attempt is made again.
+// RetryReason is why an attempt is retried.
 type RetryReason uint8
 
 const (
-	// RetryConnect is that no connection could be made.
+	// RetryConnect means that no connection could be made.
 	RetryConnect RetryReason = iota
-	// RetryReset is that the connection broke, or what came was no answer.
+	// RetryReset means that the connection broke, or that the answer was invalid.
 	RetryReset
-	// RetryTimeout is that there was no answer in time.
+	// RetryTimeout means that there was no answer in time.
 	RetryTimeout
-	// RetryStatus is that the answer's status asks for it.
+	// RetryStatus means that the answer's status is retried.
 	RetryStatus
-	// RetryHedge is that there was no answer for longer than usual, so that a copy was sent.
+	// RetryHedge means that a copy was sent because the answer took longer than usual.
 	RetryHedge
-	// RetryReasons is how many reasons there are.
+	// RetryReasons is the number of reasons.
 	RetryReasons
 )
 
@@ -39,25 +39,25 @@ func (r RetryReason) String() string {
 	return [RetryReasons]string{"connect", "reset", "timeout", "status", "hedge"}[r]
 }
 
-// budget is what a pool may spend on retries, so that they do not multiply an outage. It is a bucket with a leak: what
-// is in it fades with a time constant of budgetMemory, so that steady income fills it to the income of that time. A
-// pool that begins has what ten seconds without requests would have earned.
+// budget limits a pool's retries, so that they do not multiply an outage. It is a leaky bucket: its content decays with a time constant
+// of budgetMemory, so that a steady income fills it to the income of that time. A new pool starts with what ten seconds without requests
+// earn.
 //
-// Requests only count themselves; the sum is done when somebody wants to spend, which is rare.
+// Requests only increment a counter. The level is computed when a retry is spent, which is rare.
 type budget struct {
 	requests atomic.Uint64
 	spent    [RetryReasons]atomic.Uint64
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	level float64
-	at    time.Time // of level; zero if nobody has asked yet
-	seen  uint64    // requests that level includes
+	at    time.Time // when level was computed; zero before the first time
+	seen  uint64    // number of requests included in level
 }
 
-// CountRequest has a request earn its share of a retry.
+// CountRequest adds one request's share of a retry to the budget.
 func (p *Pool) CountRequest() { p.budget.requests.Add(1) }
 
-// SpendRetry takes one retry from the budget, if there is one.
+// SpendRetry takes one retry from the budget, and reports whether there was one.
 func (p *Pool) SpendRetry(s BudgetSettings, reason RetryReason, now time.Time) bool {
 	b := &p.budget
 	b.mu.Lock()
@@ -70,8 +70,8 @@ func (p *Pool) SpendRetry(s BudgetSettings, reason RetryReason, now time.Time) b
 	return true
 }
 
-// SpendHedge takes a copy of a request from what requests earn for copies, and from the budget for retries, if there is
-// one in both. maxExtra is the share of a copy that a request earns.
+// SpendHedge takes one copy from both the budget of copies and the budget of retries, and reports whether both had one. maxExtra is the
+// number of copies per request.
 func (p *Pool) SpendHedge(maxExtra float64, s BudgetSettings, now time.Time) bool {
 	hedges, retries := &p.hedges, &p.budget
 	hedges.mu.Lock()
@@ -91,10 +91,10 @@ func (p *Pool) SpendHedge(maxExtra float64, s BudgetSettings, now time.Time) boo
 	return true
 }
 
-// Retries is how many retries there were for that reason.
+// Retries returns the number of retries for this reason.
 func (p *Pool) Retries(reason RetryReason) uint64 { return p.budget.spent[reason].Load() }
 
-// RetryBudget is how many retries the pool could spend now.
+// RetryBudget returns the number of retries that the pool could make now.
 func (p *Pool) RetryBudget(s BudgetSettings, now time.Time) float64 {
 	b := &p.budget
 	b.mu.Lock()
@@ -103,7 +103,7 @@ func (p *Pool) RetryBudget(s BudgetSettings, now time.Time) float64 {
 	return b.level
 }
 
-// settle brings level up to date. It is called with b.mu held.
+// settle computes the level as of now. The caller holds b.mu.
 func (b *budget) settle(s BudgetSettings, now time.Time) {
 	if b.at.IsZero() {
 		b.level, b.at = s.PerSecond*budgetMemory.Seconds(), now
@@ -112,7 +112,7 @@ func (b *budget) settle(s BudgetSettings, now time.Time) {
 	passed := max(now.Sub(b.at), 0)
 	income := s.PerSecond*passed.Seconds() + s.Ratio*float64(requests-b.seen)
 	if x := passed.Seconds() / budgetMemory.Seconds(); x > 0 {
-		// The income came evenly over the time that passed, and the early part of it has faded, too.
+		// The income arrived evenly over the time that passed, so its early part has decayed, too.
 		income *= -math.Expm1(-x) / x
 		b.level *= math.Exp(-x)
 	}

@@ -7,80 +7,80 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
-// deadAfter is how many connections in a row must fail until a member is dead, where nothing is said about that.
+// deadAfter is the default number of consecutive failed connections after which a member is dead.
 const deadAfter = 5
 
 const (
-	// coldest is the share of its weight that a member is given when its slow start begins.
+	// coldest is the share of its weight that a member has at the start of its slow start.
 	coldest = 0.1
-	// rampSteps is in how many steps the share rises, and rampStep the least time between two.
+	// rampSteps is the number of steps in which the share rises, and rampStep the minimum time between two steps.
 	rampSteps = 20
 	rampStep  = 50 * time.Millisecond
 )
 
-// vitals are what is known of a member's health. They belong to the member and are the same for all views; what
-// follows from them depends on the settings of the view.
+// vitals is the known health of a member. It belongs to the member and is the same for all views; what follows from it depends on each
+// view's settings.
 type vitals struct {
 	state   healthcheck.State
-	last    healthcheck.Result // of the active check; the zero Result if there was none
+	last    healthcheck.Result // of the active check; the zero Result before the first probe
 	passive breaker.Window
-	breaker breaker.Breaker // open as well while the member is dead
+	breaker breaker.Breaker // also open while the member is dead
 	blame   blame
 	failing bool      // passive checks found the member unfit
-	usable  bool      // so when last looked at
-	proven  bool      // it has been usable
-	cold    bool      // it has to be ramped up when it becomes usable
-	ramp    time.Time // when the last ramp began; zero if there was none
-	since   time.Time // when the member became what it is, usable or not
+	usable  bool      // its value at the last look
+	proven  bool      // it has been usable before
+	cold    bool      // it must be ramped up when it becomes usable
+	ramp    time.Time // when the last ramp began; zero before the first one
+	since   time.Time // when usable last changed
 
-	died      time.Time // when it was last found that no connection can be made; zero while one can
+	died      time.Time // when connecting was last found impossible; zero while it is possible
 	unreached bool      // state is down because the check could not connect
 	redial    redialing
 }
 
-// condition is what a view makes of a member's vitals.
+// condition is what a view concludes from a member's vitals.
 type condition struct {
 	held      bool      // it waits for its first probe
-	down      bool      // checks found it unfit
-	died      time.Time // when it was found that no connection can be made; zero if it was not
+	down      bool      // checks found it unhealthy
+	died      time.Time // when connecting was found impossible; zero if it is possible
 	since     time.Time // of breaker
 	breaker   breaker.State
-	until     time.Time // when an open breaker turns half-open; zero if that is not a matter of time
+	until     time.Time // when an open breaker turns half-open; zero if that does not depend on time
 	ejected   bool      // the breaker takes it out
-	withdrawn bool      // people have taken it out
-	proven    bool      // it has been usable
-	warmth    float64   // share of its weight it is to get, up to 1
-	next      time.Time // when this will be another without anything happening; zero if it will not
+	withdrawn bool      // an administrator has taken it out
+	proven    bool      // it has been usable before
+	warmth    float64   // the share of its weight that it gets, up to 1
+	next      time.Time // when the condition changes by the passage of time alone; zero if it does not
 }
 
-// fit tells whether nothing is wrong with it.
+// fit reports whether nothing is wrong with the member.
 func (c *condition) fit() bool { return !c.held && !c.down && !c.ejected && !c.dead() }
 
-// dead tells whether no connection can be made, so that trying makes no sense.
+// dead reports whether no connection to the member can be made, so that attempts are pointless.
 func (c *condition) dead() bool { return !c.died.IsZero() }
 
 func (c *condition) usable() bool { return c.fit() && !c.withdrawn }
 
-// lastResort tells whether the member may be used in a panic. One that has failed its first check never worked, as far
-// as is known: while others still wait for theirs, these are waited for instead.
+// lastResort reports whether the member may be used in a panic. A member that failed its first check may never have worked; while other
+// members still wait for their first check, requests wait for those instead.
 func (c *condition) lastResort(othersHeld bool) bool {
 	return !c.held && !c.dead() && (c.proven || !othersHeld)
 }
 
-// flips are what turned over when a member was looked at.
+// flips lists what changed when a member was examined.
 type flips struct {
 	passive bool
 	breaker breaker.Transition
 }
 
-// examine tells what the settings of a view make of m, which is in that state there, and what turned over because of that.
+// examine returns the condition of m, whose state in the view is given, and what has changed because of it.
 func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, f flips) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.vitals
 	c.withdrawn = state != Ready
 	if state == Maintenance {
-		// It is not checked. When it comes back it may be another one.
+		// It is not checked in maintenance, and may be another process when it comes back.
 		h.state = healthcheck.State{}
 	}
 	f.breaker = m.forget(now)
@@ -107,12 +107,12 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 		}
 	}
 	c.breaker, c.since = h.breaker.State(), h.breaker.Since()
-	// Without a breaker only the dead are out, whatever it had found when there still was one.
+	// Without a breaker, only dead members are out, whatever the breaker found while there was one.
 	c.ejected = c.breaker != breaker.Closed && !s.DryRun && !s.ConnectionsOnly
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
 		if usable && h.cold {
 			h.ramp, h.cold = now, false
-			m.latency.Forget() // it is of another life
+			m.latency.Forget() // it belongs to the previous process
 		}
 		h.usable, h.since = usable, now
 	}
@@ -127,7 +127,7 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	return c, f
 }
 
-// soon notes that the condition will be another at that time.
+// soon records that the condition changes at that time.
 func (c *condition) soon(at time.Time) {
 	if c.next.IsZero() || !at.IsZero() && at.Before(c.next) {
 		c.next = at
@@ -141,7 +141,7 @@ func (s *Settings) deadAfter() int32 {
 	return deadAfter
 }
 
-// judgePassive applies the passive checks and reports whether their verdict is another. It is called with m.mu held.
+// judgePassive applies the passive checks and reports whether their verdict has changed. The caller holds m.mu.
 func (m *Member) judgePassive(p *Passive, now time.Time) (flipped bool) {
 	h := m.vitals
 	failing := false
@@ -155,22 +155,22 @@ func (m *Member) judgePassive(p *Passive, now time.Time) (flipped bool) {
 	return flipped
 }
 
-// Vitals is a member's health for those who show it.
+// Vitals is a member's health for display.
 type Vitals struct {
 	Status healthcheck.Status // of the active check
 	Usable bool
-	Since  time.Time          // of Usable
-	Last   healthcheck.Result // of the active check; the zero Result if there was none
+	Since  time.Time          // when Usable last changed
+	Last   healthcheck.Result // of the active check; the zero Result before the first probe
 
-	Failing bool // passive checks found the member unfit
+	Failing bool // passive checks found the member unhealthy
 	Dead    bool // no connection can be made
 	Breaker breaker.State
-	Cause   breaker.Cause          // why it opened last
-	Until   time.Time              // when an open breaker turns half-open; zero if that is not a matter of time
-	Turned  [breaker.States]uint64 // how often the breaker went into each state
+	Cause   breaker.Cause          // why the breaker opened last
+	Until   time.Time              // when an open breaker turns half-open; zero if that does not depend on time
+	Turned  [breaker.States]uint64 // number of transitions into each state
 }
 
-// Vitals returns what is known of the member's health.
+// Vitals returns the member's health.
 func (m *Member) Vitals() Vitals {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -185,17 +185,17 @@ func (m *Member) Vitals() Vitals {
 	return v
 }
 
-// wasUnreached tells whether all that checks have against a member that has worked is that they could not connect.
+// wasUnreached reports whether the member has worked before, and the only thing that checks found is that they could not connect.
 func (h *vitals) wasUnreached() bool {
 	return h.state.Status == healthcheck.Down && h.unreached && h.proven
 }
 
-// Observer takes the results of an active check for a member.
+// Observer receives the results of an active check for a member.
 type Observer struct {
 	Member     *Member
 	Thresholds healthcheck.Thresholds
 
-	// Elsewhere tells that the probes are made at another address than the member's own. Then they say whether it is fit, but not
+	// Elsewhere says that probes go to another address than the member's own. Then they show whether the member is healthy, but not
 	// whether it can be connected to.
 	Elsewhere bool
 }
@@ -220,7 +220,7 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	m.vitals.state, m.vitals.last = after, r
 	m.vitals.unreached = after.Status == healthcheck.Down && unreached && (m.vitals.unreached || before.Status != healthcheck.Down)
 	m.mu.Unlock()
-	// What happened to the backend is told before what follows for the pool.
+	// The member's event is reported before the pool's.
 	switch e := (Event{Pool: m.pool.name, Backend: m.address, Reason: ReasonCheck, Err: r.Err}); {
 	case after.Status == before.Status:
 	case after.Status == healthcheck.Down:
@@ -234,7 +234,7 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	case unreached && after.Status == healthcheck.Down:
 		m.lost(false, now)
 	case (r.OK() || r.Code != 0) && !o.Elsewhere:
-		m.reached(now) // if it did not pass, it answers all the same
+		m.reached(now) // even a failed probe shows that the member answers
 	}
 	if after.Status != before.Status {
 		m.refresh(now)
@@ -242,7 +242,7 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	return after
 }
 
-// connected books whether a request could be given a connection to the member, which is dead after so many that could not.
+// connected records whether a request could connect to the member. After several failures in a row the member is dead.
 func (m *Member) connected(ok bool, after int32, now time.Time) {
 	switch {
 	case !ok:
@@ -254,7 +254,7 @@ func (m *Member) connected(ok bool, after int32, now time.Time) {
 	}
 }
 
-// ObservePassive books a request for the passive checks of the view: whether it failed in their sense.
+// ObservePassive records a request for the view's passive checks: whether they count it as failed.
 func (v *View) ObservePassive(i int, failed bool, now time.Time) {
 	p := &v.settings.Passive
 	if p.Span <= 0 {
@@ -271,7 +271,7 @@ func (v *View) ObservePassive(i int, failed bool, now time.Time) {
 	w.Add(failed, false, now)
 	before := m.vitals.failing
 	flipped := m.judgePassive(p, now)
-	// The views are to see the flip themselves, and to tell of it.
+	// Each view must see the change itself, and report it.
 	m.vitals.failing = before
 	m.mu.Unlock()
 	if flipped {

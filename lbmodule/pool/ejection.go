@@ -7,8 +7,8 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 )
 
-// mayEject tells whether a breaker may take out the member at position i: no more than max_ejected of the members are,
-// rounded down, but one at least, and the last usable member stays.
+// mayEject reports whether a breaker may take out the member at position i: at most max_ejected of the members are out, rounded down but
+// at least one, and the last usable member stays.
 func (v *View) mayEject(i int) bool {
 	s := v.snap.Load()
 	others := s.usable - int(v.opened.Load())
@@ -19,8 +19,7 @@ func (v *View) mayEject(i int) bool {
 	return others > 0 && s.ejected+int(v.ejected.Load()) < most
 }
 
-// living returns the view to go by where v is closed, with the position there of the member at position i: what v shows is out of
-// date then.
+// living returns v or, if v is closed and so out of date, another view of the member at position i, with the member's position there.
 func (v *View) living(i int) (*View, int) {
 	v.mu.Lock()
 	closed := v.closed
@@ -33,8 +32,8 @@ func (v *View) living(i int) (*View, int) {
 	return w.view, w.index
 }
 
-// trip opens the breaker of the member at position i for that cause, unless too many are out already, or the failures are to be put
-// down to the requests.
+// trip opens the breaker of the member at position i for that cause, unless too many are out already, or the failures are due to the
+// requests.
 func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	v, i = v.living(i)
 	m, s := v.members[i], &v.settings
@@ -67,14 +66,14 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	v.pool.Report(events)
 }
 
-// spare counts that the breaker should have opened and was not let. That is so again only once a request has succeeded.
+// spare counts a breaker that should have opened but was not allowed to. The next one counts only after a success.
 func (m *Member) spare() {
 	if m.spared.CompareAndSwap(false, true) {
 		m.traffic.ejections[EjectionDetected].Add(1)
 	}
 }
 
-// countEjection counts that the breaker has opened, and with enforced that this takes m out.
+// countEjection counts an opening of the breaker; enforced says that it takes m out.
 func (m *Member) countEjection(enforced bool) {
 	if !m.spared.Swap(false) {
 		m.traffic.ejections[EjectionDetected].Add(1)
@@ -84,7 +83,7 @@ func (m *Member) countEjection(enforced bool) {
 	}
 }
 
-// noteOpened has the views of m count that its breaker has opened, until their snapshots show it.
+// noteOpened makes the views of m count its open breaker until their snapshots include it.
 func (m *Member) noteOpened(counts bool) {
 	watchers := m.watchers.Load()
 	if watchers == nil {
@@ -98,20 +97,19 @@ func (m *Member) noteOpened(counts bool) {
 	}
 }
 
-// turned is the event of that transition.
+// turned returns the event of a transition.
 func (v *View) turned(i int, t breaker.Transition) Event {
 	return Event{
 		Kind: BreakerTurned, Pool: v.pool.name, Backend: v.backends[i].Address, Reason: t.Cause.String(), Breaker: t, DryRun: v.settings.DryRun,
 	}
 }
 
-// safeProbes is for how long after a breaker has turned half-open its probes are requests that may be made again if they
-// fail. Then any will do: there may be no others.
+// safeProbes is how long after a breaker turned half-open only requests that may be retried are used as probes. Then any request may be
+// used, because there may be no others.
 const safeProbes = time.Second
 
-// AcquireProbe reserves the probe slot of a half-open member, if one is free. A request that failed elsewhere already is
-// none to make experiments with, while there is another way; nor, at first, is one that is not safe, because it could not
-// be made again.
+// AcquireProbe reserves the probe slot of a half-open member, if one is free. A request that already failed elsewhere is not risked while
+// there is another way; nor, at first, is one that could not be retried.
 func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
 	s := v.snap.Load()
 	if len(s.probes) == 0 {
@@ -121,7 +119,7 @@ func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
 	if s.first < len(s.tiers) && (len(tried) > 0 || !safe && now.Sub(s.probing) < safeProbes) {
 		return Lease{}, false
 	}
-	// A pick takes its time however many there are: it looks at a few of them, others at others.
+	// A pick examines only a few members, so that its cost is constant; other picks examine others.
 	first := 0
 	if len(s.probes) > probeLooks {
 		first = rand.IntN(len(s.probes))
@@ -134,7 +132,7 @@ func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
 	return Lease{}, false
 }
 
-// probeLooks is at how many half-open members a request looks for a free probe slot.
+// probeLooks is the number of half-open members that a request examines for a free probe slot.
 const probeLooks = 8
 
 // probe reserves the probe slot of the member at position i, if it is half-open and the slot is free.
@@ -155,7 +153,7 @@ func (v *View) probe(i int, now time.Time) (Lease, bool) {
 		l.probe = probe
 		return l, true
 	}
-	// It is at its max_requests with what it had before.
+	// Requests from before the breaker opened take up its max_requests.
 	m.mu.Lock()
 	m.vitals.breaker.Done(probe)
 	m.noteSlot()
@@ -163,7 +161,7 @@ func (v *View) probe(i int, now time.Time) (Lease, bool) {
 	return Lease{}, false
 }
 
-// NextProbe is in which time a half-open member may take a request, when there is nobody else; 0 if that is not known.
+// NextProbe returns the time until a half-open member may take a request, when there is no other member; 0 if unknown.
 func (v *View) NextProbe(now time.Time) time.Duration {
 	at := v.snap.Load().reopens
 	if at.IsZero() {
@@ -172,7 +170,7 @@ func (v *View) NextProbe(now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), v.settings.Breaker.Open)
 }
 
-// Suspect tells whether the member at position i failed when it was asked last.
+// Suspect reports whether the last request to the member at position i failed.
 func (v *View) Suspect(i int) bool {
 	m := v.members[i]
 	m.mu.Lock()
@@ -180,8 +178,8 @@ func (v *View) Suspect(i int) bool {
 	return m.refused.Load() > 0 || m.vitals.breaker.Run() > 0
 }
 
-// Deciding tells whether the breaker of the lease's member has not seen enough failures yet to open, and hears of the one that is
-// about to be told.
+// Deciding reports whether the breaker of the lease's member still needs more failures to open, and will count the one that is about to
+// be recorded.
 func (l *Lease) Deciding(refused bool, now time.Time) bool {
 	v, m := l.view, l.member
 	if v.settings.ConnectionsOnly {
@@ -193,8 +191,8 @@ func (l *Lease) Deciding(refused bool, now time.Time) bool {
 	return b.State() == breaker.Closed && b.Due(&v.settings.Breaker, now) == 0
 }
 
-// Doubtful tells whether the member at position i fails so much that its breaker would be open if that were allowed. An
-// attempt that failed elsewhere is not worth another one there: when all fail, trying again only multiplies the load.
+// Doubtful reports whether the member at position i fails so often that its breaker would be open if that were allowed. It is not worth a
+// retry: when all members fail, retries only multiply the load.
 func (v *View) Doubtful(i int, now time.Time) bool {
 	m := v.members[i]
 	m.mu.Lock()

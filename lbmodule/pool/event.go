@@ -6,46 +6,46 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 )
 
-// EventKind is what happened.
+// EventKind is the kind of an event.
 type EventKind uint8
 
 const (
-	// BackendDown is that checks found a backend unfit.
+	// BackendDown means that checks found a backend unhealthy.
 	BackendDown EventKind = iota
-	// BackendUp is that checks found a backend fit again.
+	// BackendUp means that checks found a backend healthy again.
 	BackendUp
-	// PanicBegan is that too few backends of a pool are usable, so that all are used that are not dead.
+	// PanicBegan means that too few backends of a pool are usable, so that all are used that are not dead.
 	PanicBegan
-	// PanicEnded is that enough are usable again.
+	// PanicEnded means that enough backends are usable again.
 	PanicEnded
-	// BreakerTurned is that the circuit breaker of a backend is in another state.
+	// BreakerTurned means that a backend's circuit breaker has changed its state.
 	BreakerTurned
 )
 
-// The reasons of events.
+// Reasons of events.
 const (
 	ReasonCheck   = "active check"
 	ReasonPassive = "passive check"
-	// ReasonConnected is that a connection could be made, where that was all that was wrong.
+	// ReasonConnected means that a connection could be made, and nothing else had been wrong.
 	ReasonConnected = "connection made"
 )
 
-// Event is a change of a pool's state, told once, when it happens.
+// Event is a change of a pool's state. It is reported once, when it happens.
 type Event struct {
 	Kind    EventKind
 	Pool    string
-	Backend string // address; "" where the event is about the pool
+	Backend string // address; "" for events of the whole pool
 	Reason  string
-	Err     error // of the last probe; nil if there is none to tell
-	Usable  int   // of events about the pool: how many backends are usable
-	Total   int   // and of how many
+	Err     error // of the last probe; nil if there is none
+	Usable  int   // of pool events: number of usable backends
+	Total   int   // of pool events: number of all backends
 
 	Breaker breaker.Transition // of BreakerTurned
-	DryRun  bool               // of BreakerTurned: the backend is used all the same
+	DryRun  bool               // of BreakerTurned: the backend is still used
 }
 
-// Notify has the pool's events told to f, maybe several at once, with no lock of the pool held. The latest listener
-// hears them, until the returned function is called: if a config is given up again, the one before hears them.
+// Notify subscribes f to the pool's events until the returned function is called. Only the latest subscriber is called, possibly
+// concurrently and with no lock of the pool held: if a config is given up, its predecessor's subscriber takes over again.
 func (p *Pool) Notify(f func(Event)) (end func()) {
 	l := &listener{f}
 	p.listening.Lock()
@@ -72,7 +72,7 @@ func (p *Pool) report(e Event) {
 	}
 }
 
-// Report tells of what has happened. It is called with no lock held.
+// Report sends events to the subscriber. The caller must hold no lock.
 func (p *Pool) Report(events []Event) {
 	for _, e := range events {
 		p.report(e)

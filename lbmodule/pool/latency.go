@@ -6,23 +6,22 @@ import (
 )
 
 const (
-	// latencySpan is what a histogram spans; what is asked is answered from the last two.
+	// latencySpan is the length of a histogram's span. Quantiles are computed from the last two spans.
 	latencySpan = 10 * time.Second
-	// latencyMin is how many requests a quantile must be of to mean anything.
+	// latencyMin is the minimum number of requests for a meaningful quantile.
 	latencyMin = 100
 )
 
-// Latency knows how long requests take: a histogram that forgets. It is safe for concurrent use. The zero
-// Latency has seen no requests.
+// Latency is a histogram of recent request durations. It is safe for concurrent use. The zero Latency is empty.
 type Latency struct {
-	turn    atomic.Int64 // number of the span that counts are taken in
+	turn    atomic.Int64 // number of the current span
 	buckets [2][bucketCount]atomic.Uint32
 
-	known   atomic.Int64 // the quantile asked for last
-	knownAt atomic.Int64 // when that was found out, in Unix nanoseconds
+	known   atomic.Int64 // the last computed quantile
+	knownAt atomic.Int64 // when it was computed, in Unix nanoseconds
 }
 
-// latencyRefresh is how old an answer may be.
+// latencyRefresh is the maximum age of a computed quantile.
 const latencyRefresh = 100 * time.Millisecond
 
 // Add counts a request that took d.
@@ -41,8 +40,8 @@ func (l *Latency) Add(d time.Duration, now time.Time) {
 	l.buckets[turn&1][bucketOf(d)].Add(1)
 }
 
-// Quantile returns what a share of q of the recent requests did not exceed, and whether there were enough to tell. The
-// same q is to be asked for at all times.
+// Quantile returns the duration that a share of q of the recent requests did not exceed, and whether there were enough requests. Every
+// call must use the same q.
 func (l *Latency) Quantile(q float64, now time.Time) (time.Duration, bool) {
 	if at := l.knownAt.Load(); now.UnixNano()-at < int64(latencyRefresh) {
 		known := time.Duration(l.known.Load())
@@ -58,8 +57,8 @@ func (l *Latency) Quantile(q float64, now time.Time) (time.Duration, bool) {
 	return found, found > 0
 }
 
-// Quantiles returns what these shares of the recent requests did not exceed, be they ever so few; nil if there were none.
-// Recent are those of the last ten to twenty seconds in which there were any.
+// Quantiles returns the durations that these shares of the recent requests did not exceed, however few requests there were; nil if there
+// were none. Recent are the last ten to twenty seconds with requests.
 func (l *Latency) Quantiles(shares ...float64) []time.Duration {
 	var counts [bucketCount]uint64
 	total := l.count(&counts)
@@ -73,7 +72,7 @@ func (l *Latency) Quantiles(shares ...float64) []time.Duration {
 	return found
 }
 
-// count adds up both spans.
+// count adds both spans.
 func (l *Latency) count(counts *[bucketCount]uint64) (total uint64) {
 	for i := range counts {
 		counts[i] = uint64(l.buckets[0][i].Load()) + uint64(l.buckets[1][i].Load())
@@ -82,7 +81,7 @@ func (l *Latency) count(counts *[bucketCount]uint64) (total uint64) {
 	return total
 }
 
-// quantile returns what a share of q of the counted did not exceed.
+// quantile returns the duration that a share of q of the counted requests did not exceed.
 func quantile(counts *[bucketCount]uint64, total uint64, q float64) time.Duration {
 	left := uint64(q * float64(total))
 	for i, n := range counts {

@@ -8,17 +8,17 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// Outcome is how the request of a lease ended, as far as its member is concerned.
+// Outcome is how the request of a lease ended, as far as it concerns the member.
 type Outcome uint8
 
 const (
 	// Ignored says nothing about the member: the client went away, or the request never reached it.
 	Ignored Outcome = iota
-	// Success is an answer the member is to be credited with.
+	// Success is an answer that counts in the member's favor.
 	Success
-	// Failure is an answer, or the lack of one, the member is to be blamed for.
+	// Failure is an answer, or a missing answer, that counts against the member.
 	Failure
-	// Outcomes is how many there are.
+	// Outcomes is the number of outcomes.
 	Outcomes
 )
 
@@ -42,26 +42,26 @@ type Lease struct {
 	generation uint64 // of the member's counters
 	life       uint32 // of its breaker
 	deaths     uint32 // of the member
-	probe      uint32 // number of the probe that the request is; 0 if it is none
+	probe      uint32 // number of the half-open probe that the request is; 0 if it is not one
 }
 
-// Held tells whether the lease holds a slot.
+// Held reports whether the lease holds a slot.
 func (l *Lease) Held() bool { return l.member != nil }
 
-// Of tells whether v granted the lease.
+// Of reports whether v granted the lease.
 func (l *Lease) Of(v *View) bool { return l.view == v }
 
-// Index is the member's position among the backends of the view that granted the lease.
+// Index returns the member's position among the backends of the view that granted the lease.
 func (l *Lease) Index() int { return l.index }
 
-// Probing tells whether the request is a probe of a half-open member.
+// Probing reports whether the request is a probe of a half-open member.
 func (l *Lease) Probing() bool { return l.probe != 0 }
 
-// Dead tells whether no connection can be made to the lease's member.
+// Dead reports whether the lease's member is dead.
 func (l *Lease) Dead() bool { return l.member.dead.Load() }
 
-// Latency is what is known of how soon the lease's member answers, for those to tell who see how its requests end; nil if the
-// lease holds nothing. Unlike a verdict it is told when the answer begins.
+// Latency returns the latency estimate of the lease's member, which the caller updates; nil if the lease holds nothing. Unlike a verdict,
+// it is updated when the answer begins.
 func (l *Lease) Latency() *balance.Latency {
 	if l.member == nil {
 		return nil
@@ -69,24 +69,24 @@ func (l *Lease) Latency() *balance.Latency {
 	return &l.member.latency
 }
 
-// Ticket is a request that waits for its answer, for the latency of the member that is to give it. A member on which requests wait in
-// vain is avoided. The zero Ticket is of no member.
+// Ticket records that a request waits for its answer, in the latency estimate of the member that it waits for. A member that leaves
+// requests waiting is avoided. The zero Ticket has no member.
 type Ticket struct {
 	latency *balance.Latency
 	ticket  balance.Ticket
 }
 
-// Ticket returns the ticket of the lease's request, which does not wait yet.
+// Ticket returns a ticket for the lease's request, which does not wait yet.
 func (l *Lease) Ticket() Ticket { return Ticket{latency: l.Latency()} }
 
-// Ask tells that the request waits from now on.
+// Ask records that the request waits from now on.
 func (t *Ticket) Ask(now time.Time) {
 	if t.latency != nil {
 		t.ticket = t.latency.Asked(now)
 	}
 }
 
-// Told tells that the request waits no longer. alive tells whether it is because the member has said something.
+// Told records that the request no longer waits. alive says whether the member has sent something.
 func (t *Ticket) Told(alive bool, now time.Time) {
 	if t.latency != nil {
 		t.latency.Told(t.ticket, alive, now)
@@ -94,7 +94,7 @@ func (t *Ticket) Told(alive bool, now time.Time) {
 	}
 }
 
-// Traffic is where the attempt is to be counted; nil if the lease holds nothing.
+// Traffic returns the counters for the attempt; nil if the lease holds nothing.
 func (l *Lease) Traffic() *Traffic {
 	if l.member == nil {
 		return nil
@@ -102,8 +102,8 @@ func (l *Lease) Traffic() *Traffic {
 	return l.member.traffic
 }
 
-// Judge books what the attempt says about the member. A success may be judged when the answer begins, and a failure
-// once more should it break off.
+// Judge records what the attempt says about the member. A success may be recorded when the answer begins, and a failure once more if the
+// answer then breaks off.
 func (l *Lease) Judge(v Verdict, now time.Time) {
 	m := l.member
 	if m == nil || v.Outcome == Ignored {
@@ -158,7 +158,7 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	}
 }
 
-// endProbe gives the probe slot back that l holds, if it does. It is called with m.mu held.
+// endProbe releases the probe slot if l holds it. The caller holds m.mu.
 func (m *Member) endProbe(l *Lease) {
 	if l.probe == 0 {
 		return
@@ -168,7 +168,7 @@ func (m *Member) endProbe(l *Lease) {
 	m.noteSlot()
 }
 
-// noteSlot publishes whether the probe slot is taken. It is called with m.mu held.
+// noteSlot publishes whether the probe slot is taken. The caller holds m.mu.
 func (m *Member) noteSlot() {
 	if busy := m.vitals.breaker.Busy(); busy.IsZero() {
 		m.slot.Store(0)
@@ -177,7 +177,7 @@ func (m *Member) noteSlot() {
 	}
 }
 
-// Release gives the slot back. A second call does nothing.
+// Release releases the slot. Further calls do nothing.
 func (l *Lease) Release() {
 	m := l.member
 	if m == nil {
@@ -189,7 +189,7 @@ func (l *Lease) Release() {
 	l.Abandon()
 }
 
-// Abandon gives the slot back as if it had never been taken: nothing was sent to the member.
+// Abandon releases the slot as if it had never been taken: nothing was sent to the member.
 func (l *Lease) Abandon() {
 	m := l.member
 	if m == nil {

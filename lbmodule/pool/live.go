@@ -11,38 +11,38 @@ import (
 	"time"
 )
 
-// ErrDrained ends the requests of a backend whose time to drain is over.
+// ErrDrained ends the requests of a backend whose drain timeout has passed.
 var ErrDrained = errors.New("backend has been drained for as long as drain_timeout allows")
 
-// liveShards is in how many parts live requests are kept, so that few who come and go meet at a lock.
+// liveShards is the number of shards of the live requests. It keeps lock contention low.
 const liveShards = 16
 
-// Live are the requests that a pool is serving. The zero Live has none. Its methods may be called by several goroutines at a time.
+// Live holds the requests that a pool is serving. The zero Live is empty. It is safe for concurrent use.
 type Live struct {
 	shards [liveShards]liveShard
 }
 
 type liveShard struct {
-	mu    sync.Mutex // guards what follows, and the fields of the requests in it
+	mu    sync.Mutex // guards the fields below, and the fields of the requests in it
 	first *LiveRequest
-	_     [48]byte // the next one is on another cache line
+	_     [48]byte // puts the next shard on another cache line
 }
 
-// LiveRequest is what is known of a request on its way. The zero LiveRequest is of one that has not been added: nothing that is noted
-// of it is kept.
+// LiveRequest describes a request that is being served. The zero LiveRequest has not been added to a Live, and its methods record
+// nothing.
 type LiveRequest struct {
 	shard      *liveShard
 	prev, next *LiveRequest
 
 	started time.Time
-	address string                  // of the backend it is at; "" before there is one
-	copy    string                  // of the backend that a copy of it is at; "" without one
+	address string                  // of the current backend; "" before there is one
+	copy    string                  // address of the copy's backend; "" without a copy
 	endCopy context.CancelCauseFunc // ends the copy
-	tried   []string                // addresses of those it has been at before
-	end     context.CancelCauseFunc // ends it; nil if nobody ever will
+	tried   []string                // addresses of the backends tried before
+	end     context.CancelCauseFunc // ends the request; nil if it cannot be ended
 }
 
-// Add notes a request that has begun. end ends it, if that may be wanted.
+// Add adds a request that has begun. end ends the request, and may be nil.
 func (l *Live) Add(r *LiveRequest, end context.CancelCauseFunc) {
 	r.shard, r.started, r.end = &l.shards[rand.IntN(liveShards)], time.Now(), end
 	s := r.shard
@@ -54,10 +54,10 @@ func (l *Live) Add(r *LiveRequest, end context.CancelCauseFunc) {
 	s.mu.Unlock()
 }
 
-// Started is when the request was added, zero if it never was.
+// Started returns when the request was added, zero if it never was.
 func (r *LiveRequest) Started() time.Time { return r.started }
 
-// At notes the backend of its next attempt.
+// At records the backend of the next attempt.
 func (r *LiveRequest) At(address string) {
 	if r.shard == nil {
 		return
@@ -70,7 +70,7 @@ func (r *LiveRequest) At(address string) {
 	r.shard.mu.Unlock()
 }
 
-// Copied notes the backend that a copy of it is sent to, and what ends the copy; "" when there is none any more.
+// Copied records the backend of a copy, and the function that ends the copy; "" when the copy has ended.
 func (r *LiveRequest) Copied(address string, end context.CancelCauseFunc) {
 	if r.shard == nil {
 		return
@@ -80,7 +80,7 @@ func (r *LiveRequest) Copied(address string, end context.CancelCauseFunc) {
 	r.shard.mu.Unlock()
 }
 
-// Done takes the request away. One that was never added may be done, too.
+// Done removes the request, if it was added.
 func (r *LiveRequest) Done() {
 	s := r.shard
 	if s == nil {
@@ -99,7 +99,7 @@ func (r *LiveRequest) Done() {
 	r.shard, r.prev, r.next = nil, nil, nil
 }
 
-// each calls f for all requests. f must not keep r, nor call back.
+// each calls f for all requests. f must neither keep r nor call methods of Live.
 func (l *Live) each(f func(r *LiveRequest)) {
 	for i := range l.shards {
 		s := &l.shards[i]
@@ -111,8 +111,7 @@ func (l *Live) each(f func(r *LiveRequest)) {
 	}
 }
 
-// EndAt ends the requests, and the copies of requests, that are at the backend with that address: their cause is [ErrDrained]. It
-// returns how many it has ended.
+// EndAt ends the requests and copies that are at the backend with this address, with the cause [ErrDrained]. It returns their number.
 func (l *Live) EndAt(address string) int {
 	var open []context.CancelCauseFunc
 	l.each(func(r *LiveRequest) {
@@ -131,19 +130,19 @@ func (l *Live) EndAt(address string) int {
 
 // LiveView is a request as it was at one moment.
 type LiveView struct {
-	ID       string // for as long as the request lives
+	ID       string // unique while the request lives
 	Since    time.Time
-	Attempts int      // that it has made, with the one that it is at
-	Address  string   // of the backend that it is at, "" before there is one
-	Tried    []string // addresses of those that it has been at before
+	Attempts int      // with the current one
+	Address  string   // of the current backend, "" before there is one
+	Tried    []string // addresses of the backends tried before
 }
 
-// id names the request for as long as it lives.
+// id returns the request's ID.
 func (r *LiveRequest) id() string {
 	return strconv.FormatInt(r.started.UnixNano(), 36)
 }
 
-// List returns the requests that have been there for longest, at most n, and with an id only that one.
+// List returns the n oldest requests or, with an id, only the request with that id.
 func (l *Live) List(n int, id string) []LiveView {
 	all := []LiveView{}
 	l.each(func(r *LiveRequest) {

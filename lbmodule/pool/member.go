@@ -14,38 +14,36 @@ import (
 // is safe for concurrent use.
 type Member struct {
 	address string
-	id      uint64 // hash of the address: what policies that go by keys know the member by
+	id      uint64 // hash of the address, which identifies the member to policies that choose by keys
 	pool    *Pool
 
-	// load counts the requests in flight. Pickers raise it when they reserve a slot, a lease lowers it.
+	// load counts the requests in flight. Pickers increment it when they reserve a slot, a lease decrements it.
 	load atomic.Int64
 
-	// generation tells one life of the counters from the next, so that an answer to a request of an earlier
-	// life is not booked in this one.
+	// generation counts the resets of the counters, so that an answer to a request from before a reset is not counted.
 	generation atomic.Uint64
 	requests   atomic.Uint64
 	failures   atomic.Uint64
 
 	latency balance.Latency
 
-	// watchers are the views to tell when load changes. The slice is replaced, never written to; Pool.mu
-	// guards the replacement.
+	// watchers are the views to notify when load changes. The slice is immutable; Pool.mu guards its replacement.
 	watchers atomic.Pointer[[]watcher]
 
-	traffic *Traffic // what is counted for good; shared by those beyond maxNamed
+	traffic *Traffic // the counters; members beyond maxNamed share one
 
-	spared  atomic.Bool   // its breaker should have opened, and was not let
-	refused atomic.Int32  // connections that failed in a row
-	dead    atomic.Bool   // so many that there can be none; mu is held when it is written
-	deaths  atomic.Uint32 // how often it was; what began before the last time says nothing about whether it can be connected to
-	life    atomic.Uint32 // generation of vitals.breaker, for those who are admitted
-	slot    atomic.Int64  // until when its probe slot is taken, in Unix nanoseconds; 0 if it is free
+	spared  atomic.Bool   // its breaker should have opened but was not allowed to
+	refused atomic.Int32  // consecutive failed connections
+	dead    atomic.Bool   // no connection can be made; written with mu held
+	deaths  atomic.Uint32 // number of deaths; attempts that began before the last one say nothing about whether it can be connected to
+	life    atomic.Uint32 // generation of vitals.breaker, copied into leases
+	slot    atomic.Int64  // time until which its probe slot is taken, in Unix nanoseconds; 0 if it is free
 
-	mu     sync.Mutex // guards vitals; nothing else is locked while it is held
-	vitals *vitals    // apart, so that many members fit into the cache of who only chooses among them
+	mu     sync.Mutex // guards vitals; no other lock is taken while it is held
+	vitals *vitals    // allocated separately, so that the fields needed for a pick share cache lines
 
-	refs int       // views that hold the member; guarded by Pool.mu
-	left time.Time // when the last of them gave it up; guarded by Pool.mu
+	refs int       // number of views that hold the member; guarded by Pool.mu
+	left time.Time // when the last view released it; guarded by Pool.mu
 	rate trend     // of requests that ended; guarded by Pool.looking
 }
 
@@ -62,10 +60,10 @@ type Counts struct {
 	Failures uint64 // those of them that ended in Failure
 }
 
-// Address is the address the member was configured with; within its pool it is unique.
+// Address returns the address in the config, which is unique in the pool.
 func (m *Member) Address() string { return m.address }
 
-// InFlight is the number of requests the member is serving.
+// InFlight returns the number of requests that the member is serving.
 func (m *Member) InFlight() int64 { return m.load.Load() }
 
 // Counts returns the member's counters.
@@ -73,18 +71,17 @@ func (m *Member) Counts() Counts {
 	return Counts{InFlight: m.load.Load(), Requests: m.requests.Load(), Failures: m.failures.Load()}
 }
 
-// Latency is what is known of how soon the member answers.
+// Latency returns the estimate of the member's latency.
 func (m *Member) Latency() *balance.Latency { return &m.latency }
 
-// Died is since when the member has been dead; zero if it is not.
+// Died returns when the member died; zero if it is not dead.
 func (m *Member) Died() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.vitals.died
 }
 
-// Reset begins a new life of the counters and closes the breaker, whatever it has found. Requests in flight stay counted as
-// such; how they end is no longer booked.
+// Reset resets the counters and closes the breaker. Requests in flight remain counted, but their outcomes are no longer recorded.
 func (m *Member) Reset(now time.Time) {
 	m.latency.Forget()
 	m.generation.Add(1)
@@ -107,7 +104,7 @@ func (m *Member) Reset(now time.Time) {
 	m.refresh(now)
 }
 
-// changed tells the views of m, but not from itself, that its load is another.
+// changed notifies the views of m, except from, that its load has changed.
 func (m *Member) changed(from *View) {
 	watchers := m.watchers.Load()
 	if watchers == nil {
@@ -120,10 +117,10 @@ func (m *Member) changed(from *View) {
 	}
 }
 
-// refresh has the views of m look at it anew.
+// refresh makes the views of m examine it again.
 func (m *Member) refresh(now time.Time) { m.pool.Report(m.refreshQuietly(now)) }
 
-// refreshQuietly is refresh for those who hold a lock: it returns what there is to report.
+// refreshQuietly is refresh for callers that hold a lock: it returns the events to report.
 func (m *Member) refreshQuietly(now time.Time) (events []Event) {
 	watchers := m.watchers.Load()
 	if watchers == nil {

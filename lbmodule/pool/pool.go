@@ -13,56 +13,55 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// Pool is a set of members with a name. Its members are known by address and are there for as long as a view
-// holds them or a request is on them.
+// Pool is a named set of members, which are identified by address. A member exists while a view holds it or it has requests.
 type Pool struct {
-	// Latency is how long requests take until they are answered, as far as somebody counts.
+	// Latency is the distribution of the time to an answer, as far as callers record it.
 	Latency Latency
 
-	// Queued is for how long requests waited in the queue, whatever became of them.
+	// Queued is the distribution of the time that requests waited in the queue, with any result.
 	Queued Histogram
 
-	// Live are the requests that the pool is serving, as far as somebody says so.
+	// Live holds the requests that the pool is serving, as far as callers add them.
 	Live Live
 
 	name string
 
-	panicking atomic.Bool // as reported last
+	panicking atomic.Bool // as last reported
 	rebound   atomic.Uint64
 	budget    budget // of retries
-	hedges    budget // of copies; its mutex comes before that of budget
+	hedges    budget // of copies; its mutex is locked before that of budget
 	queue     queue
-	holding   atomic.Int64 // requests that wait for a dead member to be back
+	holding   atomic.Int64 // number of requests that wait for a dead member to come back
 
-	ejecting sync.Mutex // held while a breaker opens, so that several cannot do so where one may
+	ejecting sync.Mutex // held while a breaker opens, so that two cannot open if only one may
 	served   servedTargets
 
 	answers   answers
 	hedgesWon atomic.Uint64
-	others    Traffic    // of members beyond maxNamed, of those that depend on the request, and of backends that are no members
-	looking   sync.Mutex // guards trend, and the rates of members
+	others    Traffic    // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are no members
+	looking   sync.Mutex // guards trend and the members' rates
 	trend     trend
 
 	listening sync.Mutex // guards listeners
 	listeners []*listener
 
-	mu        sync.Mutex // guards members, their refs and the replacement of their watchers, and what follows
+	mu        sync.Mutex // guards members, their refs, the replacement of their watchers, and the fields below
 	members   map[string]*Member
-	named     int   // members that have a Traffic of their own
-	forgotten Picks // of members that had none, and are not there any more
+	named     int   // number of members with their own Traffic
+	forgotten Picks // the sums of deleted members without their own Traffic
 }
 
 const (
-	// retention is for how long a member that nobody holds keeps its state: name servers drop and return names.
+	// retention is how long the state of a member is kept when no view holds it: name servers drop and return addresses.
 	retention = time.Minute
-	// maxRetained bounds how many of them a pool keeps.
+	// maxRetained bounds the number of such members in a pool.
 	maxRetained = 1024
 )
 
-// Name is the pool's name.
+// Name returns the pool's name.
 func (p *Pool) Name() string { return p.name }
 
-// Members returns the members that views hold, sorted by address.
+// Members returns the members held by views, sorted by address.
 func (p *Pool) Members() []*Member {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +75,8 @@ func (p *Pool) Members() []*Member {
 	return all
 }
 
-// Hold notes that a request waits for a dead member to be back, unless there are that many who do. EndHold ends it.
+// Hold registers a request that waits for a dead member to come back, and reports whether it may: their number is bounded. EndHold undoes
+// it.
 func (p *Pool) Hold(most int) bool {
 	if p.holding.Add(1) > int64(most) {
 		p.holding.Add(-1)
@@ -85,26 +85,26 @@ func (p *Pool) Hold(most int) bool {
 	return true
 }
 
-// EndHold ends what Hold began.
+// EndHold undoes Hold.
 func (p *Pool) EndHold() { p.holding.Add(-1) }
 
-// Holding is how many requests wait for a dead member to be back.
+// Holding returns the number of requests that wait for a dead member to come back.
 func (p *Pool) Holding() int { return int(p.holding.Load()) }
 
-// MaxBackup is the highest level of backups.
+// MaxBackup is the highest backup level.
 const MaxBackup = 9
 
-// State is whether a backend is to be used, as far as people have a say.
+// State is the administrative state of a backend.
 type State uint8
 
 const (
-	// Ready is as usual.
+	// Ready is normal operation.
 	Ready State = iota
-	// Draining is no new requests, but those of sessions that are bound to it.
+	// Draining means no new requests, except for sessions that belong to it.
 	Draining
-	// Drained is no new requests at all.
+	// Drained means no new requests at all.
 	Drained
-	// Maintenance is Drained, and what is known of its health is out of date.
+	// Maintenance is Drained, and its health is also forgotten.
 	Maintenance
 )
 
@@ -112,14 +112,14 @@ const (
 type Backend struct {
 	Address     string
 	State       State
-	Weight      int    // 0..balance.MaxWeight; 0 takes no new requests
+	Weight      int    // 0..balance.MaxWeight; 0 means no new requests
 	MaxRequests int    // exact bound of requests in flight, counted over all views of the pool; 0 = none
 	Backup      int    // level: used while no backend of a lower one is eligible; 0 = primary, at most MaxBackup
 	Zone        string // for Settings.PreferZone
-	Unchecked   bool   // the address stands for several backends, depending on the request: checks do not apply
+	Unchecked   bool   // the address depends on the request, so checks do not apply
 }
 
-// InFlight is the number of requests that the member with that address is serving; 0 if there is none.
+// InFlight returns the number of requests at the member with this address; 0 if there is no such member.
 func (p *Pool) InFlight(address string) int64 {
 	if m := p.Member(address); m != nil {
 		return m.InFlight()
@@ -127,84 +127,82 @@ func (p *Pool) InFlight(address string) int64 {
 	return 0
 }
 
-// Member returns the member with that address, nil if there is none.
+// Member returns the member with this address, nil if there is none.
 func (p *Pool) Member(address string) *Member {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.members[address]
 }
 
-// takesNew tells whether the backend is to be given new requests at all.
+// takesNew reports whether the backend takes new requests at all.
 func (b *Backend) takesNew() bool { return b.Weight > 0 && b.State == Ready }
 
-// keepsSessions tells whether requests of sessions that are bound to it still go to a backend that takes no new ones.
+// keepsSessions reports whether a backend without new requests still gets those of its sessions.
 func (b *Backend) keepsSessions() bool {
 	return b.State == Draining || b.State == Ready && b.Weight == 0
 }
 
-// Initial is how a member with an active check is treated before its first probe has ended.
+// Initial is how a member with an active check is treated until its first probe has ended.
 type Initial uint8
 
 const (
 	// HoldUntilChecked gives it no requests.
 	HoldUntilChecked Initial = iota
-	// StartUp takes it for healthy.
+	// StartUp treats it as healthy.
 	StartUp
-	// StartDown takes it for unhealthy.
+	// StartDown treats it as unhealthy.
 	StartDown
 )
 
-// Passive are checks that watch the requests. The zero Passive does not.
+// Passive configures passive checks, which watch the requests. The zero Passive disables them.
 type Passive struct {
-	Span        time.Duration // for how long a failure is remembered
-	MaxFails    int           // so many failures make a member unfit; 0 for any number
-	MaxRatio    float64       // or this share of its requests; 0 for any share
-	MinRequests int           // before the share counts
+	Span        time.Duration // how long a failure counts
+	MaxFails    int           // this many failures make a member unhealthy; 0 disables this rule
+	MaxRatio    float64       // or this share of its requests; 0 disables this rule
+	MinRequests int           // the minimum number of requests for MaxRatio
 }
 
-// Settings are what a view goes by.
+// Settings are the settings of a view.
 type Settings struct {
-	// Policy chooses. Without one the caller does: see [View.AcquireMember].
+	// Policy chooses the members. Without one, the caller does: see [View.AcquireMember].
 	Policy balance.Policy
 
 	Checked bool    // an active check watches the members
-	Initial Initial // what they are before it has
+	Initial Initial // state of members before their first check
 	Passive Passive
 
-	// PreferZone is the zone whose members are given all requests that they can take. Without one zones do not matter.
+	// PreferZone is the zone whose members get all requests that they can take. If it is empty, zones do not matter.
 	PreferZone string
 
-	// Unnamed has members be counted together, because who they are depends on requests.
+	// Unnamed makes the members share their counters, because their addresses depend on requests.
 	Unnamed bool
 
-	// SlowStart is for how long a member is ramped up after it joined the pool or recovered; 0 for not at all.
+	// SlowStart is how long a member is ramped up after it joined the pool or recovered; 0 disables it.
 	SlowStart time.Duration
 
-	// Breaker is what the members' circuit breakers go by.
+	// Breaker configures the members' circuit breakers.
 	Breaker breaker.Settings
-	// ConnectionsOnly has them hear of nothing: there is no breaker then, and only the dead are out.
+	// ConnectionsOnly disables the breakers, so that only dead members are out.
 	ConnectionsOnly bool
-	// MaxEjected is the share of the members that breakers may take out; it is rounded down, and one always may.
+	// MaxEjected is the share of the members that breakers may take out, rounded down, but at least one.
 	MaxEjected float64
-	// DryRun has them decide and report, but take nobody out.
+	// DryRun makes breakers decide and report, but take no member out.
 	DryRun bool
-	// DeadAfter is how many connections in a row must fail until a member is dead; 0 for 5.
+	// DeadAfter is the number of consecutive failed connections after which a member is dead; 0 means 5.
 	DeadAfter int
 
-	// PanicThreshold is the usable share of the members below which all are used that are not dead. At 0 that is
-	// so when nobody is usable.
+	// PanicThreshold is the usable share of the members below which all are used that are not dead; 0 means when none is usable.
 	PanicThreshold float64
 }
 
-// Open makes a view of the pool with these backends, whose addresses must differ. The view is to be closed when
-// its config goes.
+// Open opens a view of the pool with these backends, whose addresses must differ. The view must be closed when its config ends.
 func (p *Pool) Open(backends []Backend, settings Settings) *View {
 	v, events := p.OpenQuietly(backends, settings)
 	p.Report(events)
 	return v
 }
 
-// OpenQuietly is Open for those who hold a lock: it returns what there is to [Pool.Report] afterwards.
+// OpenQuietly is Open for callers that hold a lock: it returns the events to [Pool.Report] afterwards.
 func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Event) {
 	if sized, ok := settings.Policy.(balance.Sized); ok {
 		settings.Policy = sized.For(len(backends))
@@ -218,7 +216,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	now := time.Now()
 	p.mu.Lock()
 	p.sweep(now)
-	// Members of a pool that is new as a whole need no slow start: nobody else could take their share.
+	// The members of a new pool need no slow start: no other member could take their share.
 	late := len(p.members) > 0
 	for i, b := range v.backends {
 		m := p.members[b.Address]
@@ -230,8 +228,8 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 		v.members[i] = m
 	}
 	p.mu.Unlock()
-	// The snapshot must be there before a member tells of its changes, and synchronised after all of them do. It is built with no lock
-	// that others wait for: the table of a large pool takes its time.
+	// The snapshot must exist before members notify of changes, and be synchronised after all of them do. It is built without a lock that
+	// others wait for, because building the table of a large pool takes long.
 	events := v.refresh(now)
 	p.mu.Lock()
 	for i, m := range v.members {
@@ -243,7 +241,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	return v, events
 }
 
-// hold takes v's hold of its members again. Those that the pool has forgotten meanwhile are v's alone.
+// hold makes v hold its members again. Those that the pool has deleted in the meantime are held by v alone.
 func (p *Pool) hold(v *View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,7 +251,7 @@ func (p *Pool) hold(v *View) {
 	}
 }
 
-// close takes v's hold from its members.
+// close makes v release its members.
 func (p *Pool) close(v *View) {
 	now := time.Now()
 	p.mu.Lock()
@@ -267,8 +265,8 @@ func (p *Pool) close(v *View) {
 	p.sweep(now)
 }
 
-// sweep forgets members that nobody has held for a while. One with requests on it stays: should its address come
-// back, its cap has to count them. It is called with p.mu held.
+// sweep deletes members that no view has held for a while. A member with requests stays, because its cap must count them if its address
+// returns. The caller holds p.mu.
 func (p *Pool) sweep(now time.Time) {
 	retained := 0
 	for _, m := range p.members {
@@ -292,7 +290,7 @@ func (p *Pool) sweep(now time.Time) {
 	}
 }
 
-// Registry knows the pools in use by name. The zero Registry is ready for use.
+// Registry holds the pools in use, by name. The zero Registry is ready for use.
 type Registry struct {
 	mu    sync.Mutex
 	pools map[string]*registered
@@ -303,7 +301,7 @@ type registered struct {
 	refs int
 }
 
-// Acquire returns the pool of that name, a new one if nobody holds it. Every Acquire wants one Release.
+// Acquire returns the pool with this name, a new one if it is not in use. Every Acquire needs one Release.
 func (r *Registry) Acquire(name string) *Pool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -319,7 +317,7 @@ func (r *Registry) Acquire(name string) *Pool {
 	return e.pool
 }
 
-// Release takes back one Acquire; the last one forgets the pool.
+// Release undoes one Acquire; the last one deletes the pool.
 func (r *Registry) Release(p *Pool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

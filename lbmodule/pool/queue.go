@@ -10,28 +10,28 @@ import (
 )
 
 var (
-	// ErrQueueFull is returned when as many requests wait for a slot as may.
+	// ErrQueueFull is returned when the maximum number of requests already waits for a slot.
 	ErrQueueFull = errors.New("all usable backends are at max_requests and the queue is full")
-	// ErrQueueTimeout is returned when a request has waited for a slot for as long as it may.
+	// ErrQueueTimeout is returned when a request has waited for a slot for the maximum time.
 	ErrQueueTimeout = errors.New("all usable backends were at max_requests for the time that a request may wait")
 )
 
 // queue holds the requests that wait for a slot on any member of a pool: those of one client in the order in which they
 // came, the clients in turn. A client that sends many requests waits behind its own (fair queueing: J. Nagle, RFC 970).
 //
-// Whoever is woken tries for itself, with no lock held; if somebody else was faster it is the next again. It counts as
-// waiting until it has a slot, so that nobody who comes later is served before.
+// A woken request tries to get a slot itself, with no lock held; if another request was faster, it is the next one again. It counts as
+// waiting until it has a slot, so that no later request overtakes it.
 type queue struct {
-	length atomic.Int64 // requests waiting, asleep or just woken
+	length atomic.Int64 // number of waiting requests, asleep or just woken
 
 	mu     sync.Mutex
-	lines  map[string]*line // of clients that have somebody asleep
+	lines  map[string]*line // of clients with sleeping requests
 	turns  list.List        // of *line, the next one first
-	sizes  []*list.List     // of *line, by how many are asleep in them
-	missed int              // slots that became free while nobody was asleep
+	sizes  []*list.List     // of *line, by the number of sleeping requests
+	missed int              // slots that became free while no request was asleep
 }
 
-// line is what one client has waiting.
+// line holds the waiting requests of one client.
 type line struct {
 	client string
 	asleep list.List // of *waiter, the next one first
@@ -41,28 +41,28 @@ type line struct {
 
 type waiter struct {
 	client  string
-	woken   chan struct{} // has room for the one signal
+	woken   chan struct{} // buffers the one signal
 	at      *list.Element // in the line; nil while awake
 	cascade bool          // there may be more slots than this one
-	ousted  bool          // another client has the place
+	ousted  bool          // a request of another client has taken the place
 }
 
-// QueueLength is how many requests wait for a slot.
+// QueueLength returns the number of requests that wait for a slot.
 func (p *Pool) QueueLength() int { return int(p.queue.length.Load()) }
 
-// free tells the queue that there is a slot, or with more that there may be several.
+// free tells the queue that a slot is free or, with more, that there may be several.
 func (p *Pool) free(more bool) {
 	if p.queue.length.Load() > 0 {
 		p.queue.wake(more)
 	}
 }
 
-// Wake has those who wait look again: there are other slots than before, in another view.
+// Wake makes all waiting requests try again, because another view has other slots.
 func (p *Pool) Wake() { p.free(true) }
 
-// Wait has a request of that client wait until try succeeds, which is called each time that it may. It returns what try
-// returned last, unless that is ErrFull: then ErrQueueFull if there are size requests waiting already, ErrQueueTimeout
-// when the time is up, or the error of ctx.
+// Wait makes a request of this client wait until try, which is called each time that a slot may be free, succeeds. It returns the last
+// result of try, unless that is ErrFull: then ErrQueueFull if size requests already wait, ErrQueueTimeout when the time is up, or the
+// error of ctx.
 func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.Duration, try func() error) error {
 	q := &p.queue
 	w := &waiter{client: client, woken: make(chan struct{}, 1)}
@@ -71,7 +71,7 @@ func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.D
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	// The loop ends: every turn but the last, somebody else was given the slot, and there is the timer.
+	// The loop ends: in every turn but the last another request got the slot, and the timer bounds the wait.
 	for {
 		var err error
 		select {
@@ -112,7 +112,7 @@ func (q *queue) enter(w *waiter, size int, try func() error) error {
 		q.mu.Unlock()
 		return ErrQueueFull
 	}
-	// From now on slots that become free are told of. One may have become so just before.
+	// From here on, free slots are reported to w. One may have become free just before.
 	q.length.Add(1)
 	empty := q.turns.Len() == 0
 	q.mu.Unlock()
@@ -126,7 +126,7 @@ func (q *queue) enter(w *waiter, size int, try func() error) error {
 	return ErrFull
 }
 
-// sleep puts w to sleep, with first before all others. If a slot was missed it is woken at once.
+// sleep puts w to sleep, before all others if first is set. If a slot was missed, w is woken at once.
 func (q *queue) sleep(w *waiter, first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -155,14 +155,14 @@ func (q *queue) sleep(w *waiter, first bool) {
 	q.size(l)
 }
 
-// wake wakes the next one, if there is one. With cascade there may be more to be had than one slot: whoever succeeds
-// wakes another.
+// wake wakes the next request, if there is one. cascade says that there may be more than one slot: a request that succeeds wakes the
+// next.
 func (q *queue) wake(cascade bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	next := q.turns.Front()
 	if next == nil {
-		// Those who are awake may have looked before.
+		// The requests that are awake may have tried before.
 		awake := int(q.length.Load())
 		if q.missed = min(q.missed+1, awake); cascade {
 			q.missed = awake
@@ -177,7 +177,7 @@ func (q *queue) wake(cascade bool) {
 	w.woken <- struct{}{}
 }
 
-// leave takes out a waiter that gives up. If it was woken meanwhile, the next one is.
+// leave removes a waiter that gives up. If it had been woken, the next one is woken instead.
 func (q *queue) leave(w *waiter) {
 	q.mu.Lock()
 	asleep, ousted, cascade := w.at != nil, w.ousted, w.cascade
@@ -194,8 +194,8 @@ func (q *queue) leave(w *waiter) {
 	}
 }
 
-// oust makes room for a request of that client by taking the place of the newest of those who have most waiting, if that
-// leaves them with no less than the client will have.
+// oust makes room for a request of this client by removing the newest request of the client with most waiting requests, if that leaves
+// the other client with no fewer than this one will have.
 func (q *queue) oust(client string) bool {
 	own := 0
 	if l := q.lines[client]; l != nil {
@@ -214,7 +214,7 @@ func (q *queue) oust(client string) bool {
 	return true
 }
 
-// remove takes w out of its line.
+// remove removes w from its line.
 func (q *queue) remove(l *line, w *waiter) {
 	q.unsize(l)
 	l.asleep.Remove(w.at)
@@ -227,7 +227,7 @@ func (q *queue) remove(l *line, w *waiter) {
 	q.size(l)
 }
 
-// size notes how many are asleep in l; unsize forgets it.
+// size updates the place of l in sizes; unsize removes l from there.
 func (q *queue) size(l *line) {
 	n := l.asleep.Len()
 	for len(q.sizes) <= n {

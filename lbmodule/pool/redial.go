@@ -10,33 +10,33 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
-// A dead member is tried in the background, by connecting to it: requests are none to make experiments with, and a backend that
-// restarts is to be back when it is. There is one timer for each dead member, which is set only while somebody wants it to be
-// tried, and one connection at a time, however many requests and views there are.
+// A dead member is redialed in the background: requests are not risked for that, and a restarted backend must be back as soon as it
+// listens. There is one timer for each dead member, which is set only while a view wants the member redialed, and one connection attempt
+// at a time, however many requests and views there are.
 
 const (
-	// firstRedial is when a member is tried after it died. The time doubles with each connection that fails, up to maxRedial.
+	// firstRedial is the delay from a member's death to its first redial. It doubles with each failure, up to maxRedial.
 	firstRedial = 100 * time.Millisecond
 	maxRedial   = time.Second
-	// redialJitter is the share of the time that chance takes off, so that members that died together are not tried together.
+	// redialJitter is the share by which a delay is shortened at random, so that members that died together are not redialed together.
 	redialJitter = 0.2
 )
 
-// Dialer makes a connection to a backend and closes it, or tells why there can be none. It must return when ctx is done.
+// Dialer connects to a backend and closes the connection, or returns why it cannot. It must return when ctx is done.
 type Dialer func(ctx context.Context) error
 
-// redialing is how a dead member is tried. Member.mu guards it.
+// redialing is the state of redialing a dead member. Member.mu guards it.
 type redialing struct {
-	dialers []*Dialer          // of those who want it to be tried; the latest is used
-	givenUp bool               // nobody tries it any more, so that nobody knows whether it is still dead
-	timer   *time.Timer        // fires when the next connection is due; nil if there was none yet
-	due     time.Time          // when that is
-	delay   time.Duration      // from the connection that failed last to the next
-	end     context.CancelFunc // ends the connection that is being made; nil if there is none
+	dialers []*Dialer          // registered by Redial; the latest is used
+	givenUp bool               // nobody redials it any more, so it may be alive again
+	timer   *time.Timer        // fires when the next connection is due; nil before the first time
+	due     time.Time          // when timer fires
+	delay   time.Duration      // from the last failed connection to the next
+	end     context.CancelFunc // cancels the current connection attempt; nil if there is none
 }
 
-// Redial has m tried by dial whenever it is dead, until the returned function is called. Of several the latest is used, and one of a
-// config that has ended only where there is no other.
+// Redial makes dial redial m whenever m is dead, until the returned function is called. Of several dialers the latest is used; one of a
+// config that has ended is used only if there is no other.
 func (m *Member) Redial(dial Dialer, ended bool) (stop func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -69,7 +69,7 @@ func (m *Member) endRedial(d *Dialer) {
 	}
 }
 
-// forget takes a dead member for one that may be alive, if nobody has tried it for some time: it was in maintenance, or in no config.
+// forget treats a dead member as possibly alive if it has not been redialed for some time, because it was in maintenance or in no config.
 // The caller holds m.mu.
 func (m *Member) forget(now time.Time) (turned breaker.Transition) {
 	h := m.vitals
@@ -92,7 +92,7 @@ func (m *Member) forget(now time.Time) (turned breaker.Transition) {
 	return turned
 }
 
-// arm has m be tried after that time, if somebody wants it and nobody is at it. It is called with m.mu held.
+// arm schedules a redial of m after that time, if a dialer is registered and none is running. The caller holds m.mu.
 func (m *Member) arm(delay time.Duration) {
 	r := &m.vitals.redial
 	r.delay = delay
@@ -108,7 +108,7 @@ func (m *Member) arm(delay time.Duration) {
 	r.timer.Reset(delay)
 }
 
-// disarm ends that m is tried. It is called with m.mu held.
+// disarm stops redialing m. The caller holds m.mu.
 func (m *Member) disarm() {
 	r := &m.vitals.redial
 	r.due = time.Time{}
@@ -120,7 +120,7 @@ func (m *Member) disarm() {
 	}
 }
 
-// redial tries m.
+// redial redials m once.
 func (m *Member) redial() {
 	m.mu.Lock()
 	r := &m.vitals.redial
@@ -147,8 +147,8 @@ func (m *Member) redial() {
 	}
 }
 
-// lost makes m dead: no connection to it can be made. If it was requests that found that, its breaker is open for as long as that is so;
-// a check tells of what it finds itself.
+// lost marks m as dead: no connection to it can be made. If requests found that, its breaker stays open for as long; a check reports its
+// findings itself.
 func (m *Member) lost(byRequests bool, now time.Time) {
 	p := m.pool
 	p.ejecting.Lock()
@@ -179,8 +179,8 @@ func (m *Member) lost(byRequests bool, now time.Time) {
 	p.Report(events)
 }
 
-// reached books that a connection to m could be made. If it was dead it is not any more, and not down either if that is all that
-// its active check had found. One that has never worked waits for its check.
+// reached records that a connection to m could be made. m is no longer dead, and no longer down either if connecting was all that its
+// active check found wrong. A member that has never worked still waits for its check.
 func (m *Member) reached(now time.Time) {
 	m.refused.Store(0)
 	if !m.dead.Load() {
@@ -211,8 +211,7 @@ func (m *Member) reached(now time.Time) {
 	m.refresh(now)
 }
 
-// hurryOthers has all members be tried where all were dead: what was wrong with them is over, and m must not take the load of all
-// for long.
+// hurryOthers redials all members at once if all were dead: their common problem is over, and m must not carry the load of all for long.
 func (m *Member) hurryOthers() {
 	watchers := m.watchers.Load()
 	if watchers == nil {
@@ -225,10 +224,11 @@ func (m *Member) hurryOthers() {
 	}
 }
 
-// lookCost is what a look takes at least for each member: however short the interval, there are at most a thousand connections a second.
+// lookCost is the minimum time per member between two looks: even with a short interval, there are at most a thousand connections a
+// second.
 const lookCost = time.Millisecond
 
-// Look has the dead members be tried at once, but not more often than each interval, nor than so many members allow.
+// Look redials the dead members at once, but at most once per interval, and less often in large pools.
 func (v *View) Look(interval time.Duration, now time.Time) {
 	interval = max(interval, time.Duration(len(v.members))*lookCost)
 	last := v.looked.Load()
@@ -237,11 +237,11 @@ func (v *View) Look(interval time.Duration, now time.Time) {
 	}
 }
 
-// hurrySpread is what comes between two members that are tried at once, on average, so that a large pool does not have as many
-// connections being made as it has members.
+// hurrySpread is the average time between two members that are redialed at once, so that a large pool does not make as many connections
+// at the same time as it has members.
 const hurrySpread = 50 * time.Microsecond
 
-// hurry has the dead members be tried at once.
+// hurry redials the dead members at once.
 func (v *View) hurry() {
 	now := time.Now()
 	for i, m := range v.members {
@@ -251,21 +251,21 @@ func (v *View) hurry() {
 		if m.dead.Load() && (r.due.Before(now) || r.due.After(now.Add(delay))) {
 			before := r.delay
 			m.arm(delay)
-			r.delay = before // it is one more connection, not the first of many
+			r.delay = before // this connection is an additional one, not the first of a series
 		}
 		m.mu.Unlock()
 	}
 }
 
-// tellBreaker reports that the breaker of m has turned, for all views.
+// tellBreaker reports for all views that m's breaker has changed its state.
 func (m *Member) tellBreaker(t breaker.Transition) {
 	if t.Happened() {
 		m.pool.report(Event{Kind: BreakerTurned, Pool: m.pool.name, Backend: m.address, Reason: t.Cause.String(), Breaker: t})
 	}
 }
 
-// Lose makes those of the members at these positions dead whose last connections failed. It is for a request that has found no other
-// member to go to: they are not worth finding out about by further requests.
+// Lose marks those of the members at these positions as dead whose last connections failed. It is for a request that has found no other
+// member to go to: further requests should not have to find out.
 func (v *View) Lose(positions []int, now time.Time) {
 	for _, i := range positions {
 		if m := v.members[i]; m.refused.Load() > 0 && !v.backends[i].Unchecked {
