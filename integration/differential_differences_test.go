@@ -25,15 +25,15 @@ var intended = map[string]difference{
 		sometimes: true,
 	},
 	"absent type": {
-		reason: "A type that is guessed can turn text into HTML (RFC 9110, 8.3).",
+		reason: "A guessed type can turn text into HTML (RFC 9110, 8.3).",
 		makes:  inProxied(func(s string) string { return guessedType.ReplaceAllString(s, "") }),
 	},
 	"connections of either way": {
-		reason: "Ordinary requests and others go to a backend over connections of their own, each with what it needs and no more.",
+		reason: "Ordinary requests do not need all that net/http's transport does for a connection.",
 		makes:  inBackend(func(s string) string { return strings.Replace(s, "GET /next", "[another connection]\nGET /next", 1) }),
 	},
 	"malformed body": {
-		reason: "It is the client that made the mistake, and no backend is to be blamed for it.",
+		reason: "The client made the mistake, so no backend must be blamed for it.",
 		makes: inClient(func(s string) string {
 			if !strings.HasPrefix(s, "HTTP/1.1 502 ") {
 				return s
@@ -42,20 +42,20 @@ var intended = map[string]difference{
 		}),
 	},
 	"cookie of a session": {
-		reason: "A cookie that came before the answer could name a backend that does not give it.",
+		reason: "A cookie that is sent before the answer could name a backend that then fails.",
 		makes: inClient(func(s string) string {
 			early, answer, _ := strings.Cut(s, "\r\n\r\n")
 			return cookieLine.ReplaceAllString(early, "") + "\r\n\r\n" + answer
 		}),
 	},
 	"switch of protocols that was not asked for": {
-		reason: "Such an answer is no HTTP, and an empty 200 would hide that.",
+		reason: "Such an answer is not valid HTTP, and an empty 200 would hide that.",
 		makes: inProxied(func(s string) string {
 			return strings.Replace(s, "HTTP/1.1 200 OK\r\n", "HTTP/1.1 502 Bad Gateway\r\n", 1)
 		}),
 	},
 	"status that HTTP does not have": {
-		reason: "The backend is at fault, and the client is to be told so, as with any other answer that is none.",
+		reason: "The backend is at fault, and the client must be told so, as with any other invalid answer.",
 		makes: inClient(func(s string) string {
 			if s != "[closed]\n" {
 				return s
@@ -64,13 +64,13 @@ var intended = map[string]difference{
 		}),
 	},
 	"words of errors": {
-		reason: "Ordinary requests do not go over net/http's transport, and errors say what was being done.",
+		reason: "Ordinary requests do not go over net/http's transport, and our messages say which step failed.",
 		makes: inProxied(func(s string) string {
 			return strings.ReplaceAll(strings.Replace(s, "[body] \"EOF\"", "[body] \"reading the answer: unexpected EOF\"", 1), "Content-Length: 3\r\n", "Content-Length: 34\r\n")
 		}),
 	},
 	"retries": {
-		reason: "Most failures of one attempt are none of the next, and what may be repeated does no harm.",
+		reason: "Most failures do not happen again at another backend, and repeating an idempotent request does no harm.",
 		makes:  inBackend(func(s string) string { return s + "[another connection]\n" + s }),
 	},
 	"bodies of retries": {
@@ -88,7 +88,7 @@ var intended = map[string]difference{
 		},
 	},
 	"last answer": {
-		reason: "What a backend has said is worth more to a client than an answer without a word.",
+		reason: "The backend's answer is worth more to a client than an empty one.",
 		makes: inProxied(func(s string) string {
 			if !strings.HasPrefix(s, "HTTP/1.1 503 ") {
 				return s
@@ -97,7 +97,7 @@ var intended = map[string]difference{
 		}),
 	},
 	"backends that cannot be reached": {
-		reason: "It is the pool that is not available for now, and clients and other proxies can tell that from a bad answer.",
+		reason: "The pool is temporarily unavailable, and the status lets clients and other proxies distinguish that from a bad answer.",
 		makes: inProxied(func(s string) string {
 			return strings.Replace(s, "HTTP/1.1 502 Bad Gateway\r\n", "HTTP/1.1 503 Service Unavailable\r\nRetry-After: SECONDS\r\n", 1)
 		}),
