@@ -2,17 +2,17 @@ package breaker
 
 import "time"
 
-// State is what a breaker makes of its backend.
+// State is the state of a breaker.
 type State uint8
 
 const (
-	// Closed lets requests pass.
+	// Closed lets all requests pass.
 	Closed State = iota
-	// Open lets none pass.
+	// Open lets no requests pass.
 	Open
-	// HalfOpen lets one pass at a time, to see how it ends.
+	// HalfOpen lets one request pass at a time, as a probe.
 	HalfOpen
-	// States is how many there are.
+	// States is the number of states.
 	States
 )
 
@@ -28,28 +28,28 @@ func (s State) String() string {
 	}
 }
 
-// Cause is why a state turned into another. The zero Cause is none.
+// Cause is why a state changed. The zero Cause means that none did.
 type Cause uint8
 
 const (
 	_ Cause = iota
-	// ConsecutiveFailures in a row were too many.
+	// ConsecutiveFailures means that too many requests in a row failed.
 	ConsecutiveFailures
-	// FailureRatio of the window was too large.
+	// FailureRatio means that too large a share of the window's requests failed.
 	FailureRatio
-	// SlowRatio of the window was too large.
+	// SlowRatio means that too large a share of the window's requests was slow.
 	SlowRatio
-	// ProbeFailed while half-open.
+	// ProbeFailed means that a half-open probe failed.
 	ProbeFailed
-	// TimeOver is that the open time has passed.
+	// TimeOver means that the open time has passed.
 	TimeOver
-	// Unreachable is that no connection can be made.
+	// Unreachable means that no connection can be made.
 	Unreachable
-	// Reached is that one could be made again.
+	// Reached means that a connection could be made again.
 	Reached
-	// Recovered is that enough probes succeeded.
+	// Recovered means that enough probes succeeded.
 	Recovered
-	// WasReset is that somebody said so.
+	// WasReset means that [Breaker.Reset] was called.
 	WasReset
 )
 
@@ -60,80 +60,79 @@ func (c Cause) String() string {
 	}[c]
 }
 
-// Transition is a change of state. The zero Transition is none.
+// Transition is a change of state. The zero Transition means that there was none.
 type Transition struct {
 	From, To State
 	Cause    Cause
-	OpenFor  time.Duration // of a breaker that opened; 0 if that is not a matter of time
+	OpenFor  time.Duration // how long it stays open; 0 if that does not depend on time
 }
 
-// Happened tells whether there was a transition.
+// Happened reports whether there was a transition.
 func (t Transition) Happened() bool { return t.From != t.To }
 
-// Settings are what a breaker goes by. A threshold of 0 is off.
+// Settings configure a breaker. A threshold of 0 is disabled.
 type Settings struct {
-	ConsecutiveFailures int           // so many in a row open it
-	FailureRatio        float64       // or this share of the window's requests
-	SlowRatio           float64       // or this share of them being slow
-	Window              time.Duration // what the ratios are taken over
-	MinRequests         int           // before they count
+	ConsecutiveFailures int           // this many failures in a row open it
+	FailureRatio        float64       // or this share of failures among the window's requests
+	SlowRatio           float64       // or this share of slow ones
+	Window              time.Duration // the time over which the ratios are measured
+	MinRequests         int           // the number of requests from which on the ratios apply
 
-	Open    time.Duration // how long it stays open first; doubles when it opens again
-	MaxOpen time.Duration // and at most
+	Open    time.Duration // the first open time; doubles each time it opens again
+	MaxOpen time.Duration // the longest open time
 
-	Probes       int           // successes that close it
-	ProbeTimeout time.Duration // after which a probe that nobody heard of again gives its slot to another
+	Probes       int           // the number of successes that close it
+	ProbeTimeout time.Duration // after this time the slot of a lost probe is released
 }
 
-// openJitter is the share of the open time that chance takes off, so that backends which failed together are not
-// probed together.
+// openJitter is the share by which an open time is shortened at random, so that backends that failed together are not probed together.
 const openJitter = 0.2
 
 // Breaker is the circuit breaker of one backend. The zero Breaker is closed. It is not safe for concurrent use.
 type Breaker struct {
 	state      State
-	generation uint32    // counts states: what ends in a later one than it began in is not counted
-	since      time.Time // when state began; zero if it was never another
+	generation uint32    // number of state changes: a request that ends in a later generation than it began in is not counted
+	since      time.Time // when the current state began; zero if there was no change yet
 
-	turned [States]uint64 // how often it went into each state
+	turned [States]uint64 // number of transitions into each state
 
 	run    int    // failures in a row, while closed
 	window Window // while closed
 
-	trips     int           // in a row, less what good behaviour has earned: the exponent of the open time
-	openedFor time.Duration // last
-	until     time.Time     // when open turns into half-open
-	cause     Cause         // of the last time that it opened, but for failed probes
+	trips     int           // how often it opened in a row, less the credit for time without failures: the exponent of the open time
+	openedFor time.Duration // the last open time
+	until     time.Time     // when open becomes half-open
+	cause     Cause         // why it opened last, except for failed probes
 
 	successes int       // while half-open
-	probe     uint32    // number of the probe that was admitted last
-	probing   bool      // it has not ended
-	deadline  time.Time // when its slot may be given to another
+	probe     uint32    // number of the last admitted probe
+	probing   bool      // that probe has not ended
+	deadline  time.Time // when its slot is released anyway
 }
 
-// State returns the state.
+// State returns the current state.
 func (b *Breaker) State() State { return b.state }
 
-// Generation numbers the lives of the breaker. A request is admitted in one and recorded with it.
+// Generation returns the current generation. A request is admitted in one and recorded with it.
 func (b *Breaker) Generation() uint32 { return b.generation }
 
-// Since is when the state began, the zero time if it was never another.
+// Since returns when the current state began, the zero time if there was no change yet.
 func (b *Breaker) Since() time.Time { return b.since }
 
-// Until is when an open breaker turns half-open, the zero time if that is not a matter of time.
+// Until returns when an open breaker becomes half-open, the zero time if that does not depend on time.
 func (b *Breaker) Until() time.Time { return b.until }
 
-// Cause is why it opened: what was wrong at first, not that a probe has failed since.
+// Cause returns why the breaker opened. Failed probes since then do not change it.
 func (b *Breaker) Cause() Cause { return b.cause }
 
-// Turned is how often the breaker went into each state.
+// Turned returns the number of transitions into each state.
 func (b *Breaker) Turned() [States]uint64 { return b.turned }
 
-// Run is how many failures there were in a row.
+// Run returns the number of consecutive failures.
 func (b *Breaker) Run() int { return b.run }
 
-// Record books how a request ended that was admitted in that generation. While closed it only counts: see [Breaker.Due].
-// While half-open it may close the breaker, or open it again. jitter is a random number from 0 to 1.
+// Record records how a request that was admitted in that generation ended. A closed breaker only counts it: see [Breaker.Due]. A
+// half-open one may close, or open again. jitter is a random number from 0 to 1.
 func (b *Breaker) Record(s *Settings, generation uint32, failed, slow bool, now time.Time, jitter float64) Transition {
 	if generation != b.generation {
 		return Transition{}
@@ -149,7 +148,7 @@ func (b *Breaker) Record(s *Settings, generation uint32, failed, slow bool, now 
 			return b.become(Closed, Recovered, now)
 		}
 	case Open:
-		// It was used all the same, in a panic. What opened it is known already.
+		// The backend was used in a panic. Why the breaker opened is known already.
 	}
 	return Transition{}
 }
@@ -172,8 +171,8 @@ func (b *Breaker) count(s *Settings, failed, slow bool, now time.Time) {
 	b.window.Add(failed, slow, now)
 }
 
-// Due returns why a closed breaker has to open, 0 if it has not. It is to be asked after a request that failed or was
-// slow: no success opens a breaker.
+// Due returns why a closed breaker must open, 0 if it need not. Call it after a request that failed or was slow: a success never opens a
+// breaker.
 func (b *Breaker) Due(s *Settings, now time.Time) Cause {
 	if b.state != Closed {
 		return 0
@@ -196,12 +195,12 @@ func (b *Breaker) Due(s *Settings, now time.Time) Cause {
 	}
 }
 
-// Trip opens a closed breaker that is due. Whoever decides that may have reasons not to: others are open already.
+// Trip opens a closed breaker that is due. The caller may decide not to, for example if too many breakers are open already.
 func (b *Breaker) Trip(s *Settings, cause Cause, now time.Time, jitter float64) Transition {
 	if b.state != Closed {
 		return Transition{}
 	}
-	// Staying closed for as long as it was open takes one doubling back.
+	// Staying closed for as long as the last open time takes one doubling back.
 	if b.trips > 0 && b.openedFor > 0 {
 		b.trips = max(b.trips-int(min(now.Sub(b.since)/b.openedFor, time.Duration(b.trips))), 0)
 	}
@@ -212,7 +211,7 @@ func (b *Breaker) open(s *Settings, cause Cause, now time.Time, jitter float64) 
 	d := s.Open
 	for range b.trips {
 		if d >= s.MaxOpen {
-			break // so that it cannot overflow
+			break // avoids an overflow
 		}
 		d *= 2
 	}
@@ -228,7 +227,7 @@ func (b *Breaker) open(s *Settings, cause Cause, now time.Time, jitter float64) 
 	return t
 }
 
-// Lose opens a closed breaker because no connection can be made, for as long as that is so: see [Breaker.Reach].
+// Lose opens a closed breaker because no connection can be made. It stays open until [Breaker.Reach].
 func (b *Breaker) Lose(now time.Time) Transition {
 	if b.state != Closed {
 		return Transition{}
@@ -237,8 +236,7 @@ func (b *Breaker) Lose(now time.Time) Transition {
 	return b.become(Open, Unreachable, now)
 }
 
-// Reach closes a breaker that is open for no other reason than that no connection could be made. There is nothing to find
-// out by probes then.
+// Reach closes a breaker that is open only because no connection could be made. Probes would find out nothing more.
 func (b *Breaker) Reach(now time.Time) Transition {
 	if b.state != Open || b.cause != Unreachable {
 		return Transition{}
@@ -246,7 +244,7 @@ func (b *Breaker) Reach(now time.Time) Transition {
 	return b.become(Closed, Reached, now)
 }
 
-// Tick turns an open breaker half-open when its time is over.
+// Tick makes an open breaker half-open when its open time has passed.
 func (b *Breaker) Tick(now time.Time) Transition {
 	if b.state != Open || b.until.IsZero() || now.Before(b.until) {
 		return Transition{}
@@ -254,7 +252,7 @@ func (b *Breaker) Tick(now time.Time) Transition {
 	return b.become(HalfOpen, TimeOver, now)
 }
 
-// Reset closes the breaker and forgets what it has counted, and how often it had opened before.
+// Reset closes the breaker and clears its counters, including how often it has opened.
 func (b *Breaker) Reset(now time.Time) Transition {
 	b.trips, b.run, b.window = 0, 0, Window{}
 	if b.state == Closed {
@@ -263,8 +261,8 @@ func (b *Breaker) Reset(now time.Time) Transition {
 	return b.become(Closed, WasReset, now)
 }
 
-// Admit takes the probe slot of a half-open breaker for a request, if it is free. The probe's number is to be given to
-// [Breaker.Done] when the request has ended.
+// Admit takes the probe slot of a half-open breaker for a request, if it is free. The caller passes the probe's number to [Breaker.Done]
+// when the request has ended.
 func (b *Breaker) Admit(s *Settings, now time.Time) (probe uint32, ok bool) {
 	if b.state != HalfOpen || b.probing && now.Before(b.deadline) {
 		return 0, false
@@ -274,14 +272,14 @@ func (b *Breaker) Admit(s *Settings, now time.Time) (probe uint32, ok bool) {
 	return b.probe, true
 }
 
-// Done gives the slot of that probe back. It does nothing if the slot is another's by now.
+// Done releases the slot of that probe. It does nothing if another probe has the slot by now.
 func (b *Breaker) Done(probe uint32) {
 	if b.probe == probe {
 		b.probing = false
 	}
 }
 
-// Busy returns until when the probe slot is taken, the zero time if it is free.
+// Busy returns the time until which the probe slot is taken, the zero time if it is free.
 func (b *Breaker) Busy() time.Time {
 	if !b.probing {
 		return time.Time{}

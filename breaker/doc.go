@@ -1,12 +1,12 @@
 // Package breaker decides whether a backend may be used: a circuit breaker with the states closed, open and half-open.
 //
-// Three things are kept apart. Whether an answer was bad is for the caller to say. How many bad ones are too many is
-// counted by [Breaker.Record], over a run and a [Window], and judged by [Breaker.Due]. Whether the breaker then opens is
-// again for the caller, who knows how many others are open: [Breaker.Trip].
+// Three decisions are separate. The caller decides whether an answer is a failure. [Breaker.Record] counts failures, in a row and in a
+// [Window], and [Breaker.Due] decides when there are too many. The caller then decides with [Breaker.Trip] whether the breaker opens,
+// because only the caller knows how many others are open.
 //
-// Admission has two steps. A request is admitted in a generation of the breaker and recorded with it; what began in an
-// earlier one is ignored. A half-open breaker hands out its probe slot with [Breaker.Admit]; the slot comes back with
-// [Breaker.Done], and by a deadline if that is never called.
+// Admission has two steps. A request is admitted in a generation of the breaker and recorded with it; a request of an earlier generation
+// is ignored. A half-open breaker grants its probe slot with [Breaker.Admit]; [Breaker.Done] releases it, or a deadline if Done is never
+// called.
 //
 // Circuit breakers are described in M. Nygard, Release It!, 2007. Generations follow gobreaker's two-step breaker,
 // the doubling of the open time and its limits Envoy's outlier detection. Unlike there a breaker that opens again does so

@@ -2,14 +2,14 @@ package breaker
 
 import "time"
 
-// windowBuckets is how finely a Window forgets: a tenth of its span at a time.
+// windowBuckets is the number of buckets of a Window, which forgets one bucket at a time.
 const windowBuckets = 10
 
 // Window counts requests, and those of them that failed or were slow, over the last while. It forgets by tenths of its span, so a
 // failure is remembered for the span and up to a tenth longer. The zero Window has no span and counts nothing. It
 // is not safe for concurrent use.
 type Window struct {
-	width   time.Duration // of a bucket
+	width   time.Duration // of one bucket
 	origin  time.Time
 	newest  int64 // number of the newest bucket, counted from origin
 	buckets [windowBuckets + 1]windowBucket
@@ -17,7 +17,7 @@ type Window struct {
 
 type windowBucket struct{ requests, failures, slow uint32 }
 
-// Counts are what a Window remembers.
+// Counts are the numbers of requests in a Window.
 type Counts struct{ Requests, Failures, Slow int }
 
 // NewWindow returns a window that spans the last d, at least a microsecond, as of now.
@@ -25,15 +25,15 @@ func NewWindow(d time.Duration, now time.Time) Window {
 	return Window{width: max(d, time.Microsecond) / windowBuckets, origin: now}
 }
 
-// Span is the time that the window remembers.
+// Span returns the time that the window covers.
 func (w *Window) Span() time.Duration { return w.width * windowBuckets }
 
-// spanOf is the Span of a window of d.
+// spanOf returns the Span of a window of d.
 func spanOf(d time.Duration) time.Duration {
 	return max(d, time.Microsecond) / windowBuckets * windowBuckets
 }
 
-// Add counts a request that ended now.
+// Add records a request that ended now.
 func (w *Window) Add(failed, slow bool, now time.Time) {
 	if w.width == 0 {
 		return
@@ -49,7 +49,7 @@ func (w *Window) Add(failed, slow bool, now time.Time) {
 	}
 }
 
-// Counts returns what the window remembers.
+// Counts returns the counts of the window.
 func (w *Window) Counts(now time.Time) (c Counts) {
 	if w.width == 0 {
 		return c
@@ -63,7 +63,7 @@ func (w *Window) Counts(now time.Time) (c Counts) {
 	return c
 }
 
-// NextExpiry returns when the oldest of what is remembered will be forgotten, the zero time if there is nothing.
+// NextExpiry returns when the oldest bucket with requests expires, the zero time if the window is empty.
 func (w *Window) NextExpiry(now time.Time) time.Time {
 	if w.width == 0 {
 		return time.Time{}
@@ -77,7 +77,7 @@ func (w *Window) NextExpiry(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// advance forgets what is too old. A time before the newest bucket's counts as in it.
+// advance clears expired buckets. A time before the newest bucket's counts as that bucket's.
 func (w *Window) advance(now time.Time) {
 	n := int64(now.Sub(w.origin) / w.width)
 	if n <= w.newest {
@@ -90,7 +90,7 @@ func (w *Window) advance(now time.Time) {
 	w.newest = n
 }
 
-// Resized returns a window of another span that remembers as much, as if it had happened just now.
+// Resized returns a window of another span with the same counts, as if they had been recorded just now.
 func (w *Window) Resized(d time.Duration, now time.Time) Window {
 	next := NewWindow(d, now)
 	c := w.Counts(now)

@@ -1,2 +1,2 @@
-// Package healthcheck says what a run of probes of a backend means: whether it is up or down ([State]). It makes none itself.
+// Package healthcheck derives from the results of probes whether a backend is up or down ([State]). It makes no probes itself.
 package healthcheck

@@ -2,30 +2,30 @@ package healthcheck
 
 import "time"
 
-// Result is how one probe ended.
+// Result is the result of one probe.
 type Result struct {
-	Time    time.Time     // when it began
-	Took    time.Duration // until the verdict
-	Code    int           // HTTP status or gRPC health status; 0 if there was no answer or it has none
+	Time    time.Time     // when the probe began
+	Took    time.Duration // time until the verdict
+	Code    int           // HTTP status or gRPC health status; 0 if there was no answer or it has no status
 	Err     error         // why the probe failed; nil if it passed
 	Refused bool          // it failed because no connection could be made
 }
 
-// OK tells whether the probe passed.
+// OK reports whether the probe passed.
 func (r Result) OK() bool { return r.Err == nil }
 
-// StatusRange is a range of HTTP status codes, both ends included.
+// StatusRange is a range of HTTP status codes, inclusive at both ends.
 type StatusRange struct{ First, Last int }
 
-// Status is what is held of a backend.
+// Status is the health of a backend.
 type Status uint8
 
 const (
-	// Unknown is a backend that has not been probed yet.
+	// Unknown means that the backend has not been probed yet.
 	Unknown Status = iota
-	// Up is a backend that may be used.
+	// Up means that the backend may be used.
 	Up
-	// Down is a backend that may not be used.
+	// Down means that the backend must not be used.
 	Down
 )
 
@@ -41,20 +41,20 @@ func (s Status) String() string {
 	}
 }
 
-// Thresholds are how many results in a row change a status. Values below 1 count as 1.
+// Thresholds are the numbers of consecutive results that change a status. Values below 1 count as 1.
 type Thresholds struct {
 	Rise int // successes until a backend that is down is up
 	Fall int // failures until a backend that is up is down
 }
 
-// State is a status and how far it is from turning over. The zero State is of a backend that has not been probed.
+// State is a status and the progress towards a change. The zero State belongs to a backend that has not been probed.
 type State struct {
 	Status Status
-	Run    int // results in a row that speak against Status
+	Run    int // consecutive results that contradict Status
 }
 
-// After returns the state after one more result. Only results in a row count: one that agrees with the status
-// wipes out those that did not. The first result of all decides alone.
+// After returns the state after one more result. Only consecutive results count: a result that agrees with the status resets Run. The
+// first result alone decides.
 func (s State) After(ok bool, t Thresholds) State {
 	said := Down
 	if ok {
@@ -76,5 +76,5 @@ func (s State) After(ok bool, t Thresholds) State {
 	return State{Status: s.Status, Run: s.Run + 1}
 }
 
-// Pending tells whether a change is in the air.
+// Pending reports whether a change has begun.
 func (s State) Pending() bool { return s.Run > 0 }

@@ -14,17 +14,17 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
-// Prober makes one probe. It returns a code, 0 if there is none, and why the probe failed. It must return when ctx
-// is done. It is used by one goroutine at a time; if it is an [io.Closer], it is closed when it is used no longer.
+// Prober makes one probe. It returns a code, 0 if there is none, and why the probe failed. It must return when ctx is done. It is used by
+// one goroutine at a time; if it is an [io.Closer], it is closed after its last use.
 type Prober interface {
 	Probe(ctx context.Context) (code int, err error)
 }
 
-// Check is what to probe and how often.
+// Check says what to probe and how often.
 type Check struct {
-	// Key identifies the check: checks of equal keys probe the same backend in the same way, and are made once.
+	// Key identifies the check: checks with equal keys probe the same backend in the same way, and are made once.
 	Key string
-	// Prober makes the probes. Of several under one key the latest does.
+	// Prober makes the probes. If several checks have one key, the latest Prober is used.
 	Prober Prober
 
 	Interval     time.Duration // from the start of one probe to the start of the next, while nothing changes
@@ -32,8 +32,8 @@ type Check struct {
 	Timeout      time.Duration // of one probe
 }
 
-// Observer is told the results of a check and returns what it makes of them. Observers are compared: watching one
-// check with equal observers is watching it once. Observe is called by one goroutine at a time.
+// Observer receives the results of a check and returns the resulting state. Observers are compared: watching one check with equal
+// observers is watching it once. Observe is called by one goroutine at a time.
 type Observer interface {
 	Observe(healthcheck.Result) healthcheck.State
 	// State is what Observe returned last.
@@ -41,46 +41,47 @@ type Observer interface {
 }
 
 const (
-	// jitter is the share of an interval by which probes are moved at random, so that checks that were set up
-	// together, here or on another machine, do not stay together.
+	// jitter is the share of an interval by which probes are moved at random, so that checks that were set up together, here or on
+	// another machine, drift apart.
 	jitter = 0.1
-	// growth is by how much the interval grows with every failed probe of a backend that is down, up to maxGrowth.
+	// growth is the factor by which the interval grows with every failed probe of a backend that is down, up to maxGrowth.
 	growth    = 1.25
 	maxGrowth = 6
-	// firstGap is kept between the first probes of new checks, so that a large pool does not start with a burst.
+	// firstGap is the minimum time between the first probes of new checks, so that a large pool does not start with a burst.
 	firstGap = time.Millisecond
-	// maxGrain bounds how far a probe is moved to be made together with others, which is a fiftieth of its interval.
+	// maxGrain bounds the time by which a probe is moved to be made together with others. A probe is moved by at most a fiftieth of its
+	// interval.
 	maxGrain = 20 * time.Millisecond
-	// lateness is how late a timer may be without anything being wrong.
+	// lateness is how late a timer may normally fire.
 	lateness = 500 * time.Millisecond
 	// golden spreads any number of checks evenly over their interval: the fractional parts of its multiples leave
 	// no gap much larger than another (three-distance theorem).
 	golden = 0.6180339887498949
 )
 
-// Checker makes checks, one goroutine for each that is watched. The zero Checker is ready for use.
+// Checker makes checks, with one goroutine for each. The zero Checker is ready for use.
 type Checker struct {
 	mu        sync.Mutex
 	targets   map[string]*target
-	created   uint64    // targets so far
-	lastFirst time.Time // when the last of the first probes is due
+	created   uint64    // number of targets created
+	lastFirst time.Time // when the latest first probe is due
 }
 
 // target is a check that is being made.
 type target struct {
-	phase float64       // where in the interval its probes are, 0 to 1
+	phase float64       // position of its probes in the interval, 0 to 1
 	stop  func()        // ends run
-	wake  chan struct{} // has run work out anew when the next probe is due
+	wake  chan struct{} // makes run compute anew when the next probe is due
 
 	hurried atomic.Bool // the next probe is due now
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	check     Check
-	observers map[Observer]int // how often each watches
+	observers map[Observer]int // with the number of calls of Watch
 }
 
-// Watch has o told the results of c until the returned function is called, which may be done more than once. The
-// probes begin at once if o has no state yet.
+// Watch reports the results of c to o until the returned function is called; further calls of it do nothing. Probing starts at once if o
+// has no state yet.
 func (c *Checker) Watch(check Check, o Observer) (stop func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,8 +98,8 @@ func (c *Checker) Watch(check Check, o Observer) (stop func()) {
 	return sync.OnceFunc(func() { c.unwatch(check.Key, t, o) })
 }
 
-// Hurry has the probe of the check with that key made at once, if it is being made: something else tells that the backend is another
-// than it was.
+// Hurry makes the probe of the check with this key at once, if there is such a check: there is other evidence that the backend's state
+// has changed.
 func (c *Checker) Hurry(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +109,7 @@ func (c *Checker) Hurry(key string) {
 	}
 }
 
-// reschedule wakes run to work out anew when the next probe is due.
+// reschedule wakes run, which computes anew when the next probe is due.
 func (t *target) reschedule() {
 	select {
 	case t.wake <- struct{}{}:
@@ -116,7 +117,7 @@ func (t *target) reschedule() {
 	}
 }
 
-// open starts a target. It is called with c.mu held.
+// open starts a target. The caller holds c.mu.
 func (c *Checker) open(check Check) *target {
 	ctx, cancel := context.WithCancel(context.Background())
 	_, phase := math.Modf(float64(c.created) * golden)
@@ -150,8 +151,7 @@ func (c *Checker) unwatch(key string, t *target, o Observer) {
 	}
 }
 
-// run makes the probes, the first one at the time given or, when all observers know the backend's state
-// already, when its turn comes.
+// run makes the probes: the first one at the given time or, if all observers know the backend's state already, at its regular time.
 func (t *target) run(ctx context.Context, first time.Time) {
 	p := pacer{phase: t.phase}
 	due := first
@@ -160,7 +160,7 @@ func (t *target) run(ctx context.Context, first time.Time) {
 	}
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
-	var open io.Closer // the prober that was used last, if it wants to be closed
+	var open io.Closer // the last prober, if it must be closed
 	defer func() {
 		if open != nil {
 			open.Close()
@@ -186,8 +186,8 @@ func (t *target) run(ctx context.Context, first time.Time) {
 		case <-timer.C:
 		}
 		check := t.current()
-		// A process that was stopped for a while finds all its timers due. Each check waits for its next turn then;
-		// but if it is late again, it is just that there is too much to do.
+		// After a process was suspended, all its timers are due. Each check then waits for its next turn; if it is late again, the
+		// machine is overloaded, and it does not wait.
 		if late := time.Since(due); !overslept && late > time.Duration(jitter*float64(check.Interval)) && late > lateness {
 			overslept = true
 			due = p.next(check, time.Now(), nil, 0)
@@ -211,13 +211,13 @@ func (t *target) run(ctx context.Context, first time.Time) {
 		}
 		due = p.next(check, r.Time, t.tell(r), failures)
 		if now := time.Now(); due.Before(now) {
-			due = now // the probe took that long
+			due = now // the probe took longer than the interval
 		}
 		timer.Reset(time.Until(due))
 	}
 }
 
-// makeProbe makes one probe. A prober that panics has failed.
+// makeProbe makes one probe. A panic of the prober counts as a failure.
 func makeProbe(ctx context.Context, c Check) (r healthcheck.Result) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -235,8 +235,8 @@ func makeProbe(ctx context.Context, c Check) (r healthcheck.Result) {
 	return r
 }
 
-// connecting follows how a probe connects. The errors do not tell: a timeout while connecting looks like one while
-// waiting for the answer. It is written to by goroutines that may outlive the probe.
+// connecting tracks whether a probe could connect. Errors do not show that: a timeout while connecting looks like one while waiting for
+// the answer. Goroutines that outlive the probe may write to it.
 type connecting struct{ tried, done atomic.Bool }
 
 func (c *connecting) trace() *httptrace.ClientTrace {
@@ -252,7 +252,7 @@ func (c *connecting) trace() *httptrace.ClientTrace {
 	}
 }
 
-// failed tells that there was an attempt to connect, and no connection.
+// failed reports whether there was an attempt to connect but no connection.
 func (c *connecting) failed() bool { return c.tried.Load() && !c.done.Load() }
 
 func (t *target) current() Check {
@@ -271,7 +271,7 @@ func (t *target) watchers() []Observer {
 	return all
 }
 
-// tell tells all observers, with no lock held, and returns what they make of it.
+// tell notifies all observers, with no lock held, and returns their states.
 func (t *target) tell(r healthcheck.Result) []healthcheck.State {
 	var states []healthcheck.State
 	for _, o := range t.watchers() {
@@ -288,7 +288,7 @@ func (t *target) observed() []healthcheck.State {
 	return states
 }
 
-// known tells whether no observer waits for a first result.
+// known reports whether all observers have had a first result.
 func (t *target) known() bool {
 	for _, s := range t.observed() {
 		if s.Status == healthcheck.Unknown {
@@ -298,14 +298,14 @@ func (t *target) known() bool {
 	return true
 }
 
-// pacer decides when probes are due.
+// pacer computes when probes are due.
 type pacer struct {
 	phase float64
 	grid  time.Time // the last turn on the grid of the regular interval
 }
 
-// next returns when the probe after the one that began at start is due. A change that is pending for any observer
-// makes it hurry; a backend that is down for all of them is probed less and less often.
+// next returns when the probe after the one that began at start is due. It is sooner if a change is pending for any observer, and later
+// the longer a backend is down for all of them.
 func (p *pacer) next(c Check, start time.Time, states []healthcheck.State, failures int) time.Time {
 	down := len(states) > 0
 	for _, s := range states {
@@ -318,9 +318,8 @@ func (p *pacer) next(c Check, start time.Time, states []healthcheck.State, failu
 		factor := min(math.Pow(growth, float64(failures-1)), maxGrowth)
 		return start.Add(shorten(time.Duration(float64(c.Interval) * factor)))
 	}
-	// The turns of a check are at fixed distances, and each probe a little after its turn: over any time there are
-	// as many probes as intervals, and checks that are spread stay spread. Turns that were missed are skipped: a
-	// machine that wakes up has nothing to catch up with.
+	// The turns of a check have fixed distances, and each probe comes shortly after its turn. So the number of probes equals the number
+	// of intervals, and checks that are spread stay spread. Missed turns are skipped: a machine that wakes up does not catch up.
 	if p.grid.IsZero() {
 		p.grid = start.Add(-time.Duration((1 - p.phase) * float64(c.Interval)))
 	}
@@ -329,11 +328,11 @@ func (p *pacer) next(c Check, start time.Time, states []healthcheck.State, failu
 	return together(p.grid.Add(time.Duration(rand.Float64()*jitter*float64(c.Interval))), c.Interval)
 }
 
-// started is what moments are counted from that checks share.
+// started is the common origin of the times to which probes are moved.
 var started = time.Now()
 
-// together moves due forward to a moment that other checks move to as well: waking up costs more than a probe, and
-// ten probes that are made together need one or two wake-ups.
+// together moves due forward to a moment that other checks move to as well: a wake-up costs more than a probe, and ten probes that are
+// made together need only one or two wake-ups.
 func together(due time.Time, interval time.Duration) time.Time {
 	grain := min(interval/50, maxGrain)
 	if grain <= 0 {

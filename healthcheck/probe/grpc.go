@@ -20,9 +20,9 @@ import (
 // settings, dialing and backoff of its own.
 type GRPC struct {
 	Transport http.RoundTripper
-	Prepare   func(ctx context.Context) context.Context // adds what the transport wants to find; may be nil
-	URL       string                                    // scheme and host; the rest is not looked at
-	Service   string                                    // "" is the server as a whole
+	Prepare   func(ctx context.Context) context.Context // adds values that the transport needs; may be nil
+	URL       string                                    // scheme and host; the rest is ignored
+	Service   string                                    // "" means the server as a whole
 }
 
 const (

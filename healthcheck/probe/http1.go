@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// maxHeader bounds the header of an answer, as http.Server's default does for requests.
+	// maxHeader bounds the header of an answer. It is the default of http.Server for requests.
 	maxHeader = 1 << 20
-	// maxInformational is how many answers of the class 1xx may precede the final one.
+	// maxInformational bounds the number of 1xx answers before the final one.
 	maxInformational = 5
-	// maxReuse is how many probes are made on one connection, so that a backend that does not accept new ones any
-	// more is found out.
+	// maxReuse is the number of probes on one connection. A new connection from time to time detects a backend that no longer accepts
+	// any.
 	maxReuse = 30
 )
 
-// keptConn is a connection that is kept from one probe to the next. It is for one goroutine.
+// keptConn is a connection that is kept from one probe to the next. It is used by one goroutine.
 type keptConn struct {
 	net.Conn // nil if there is none
 	limit    io.LimitedReader
@@ -29,7 +29,7 @@ type keptConn struct {
 	used     int           // probes made on it
 }
 
-// Close gives up the connection that is kept for the next probe, if there is one.
+// Close closes the kept connection, if there is one.
 func (p *HTTP) Close() error {
 	if p.conn.Conn == nil {
 		return nil
@@ -39,7 +39,7 @@ func (p *HTTP) Close() error {
 	return conn.Close()
 }
 
-// probeDirectly makes the probe on a connection of its own.
+// probeDirectly makes the probe over p's own connection.
 func (p *HTTP) probeDirectly(ctx context.Context, r *http.Request) (int, error) {
 	reused := p.conn.Conn != nil
 	if !reused {
@@ -49,7 +49,7 @@ func (p *HTTP) probeDirectly(ctx context.Context, r *http.Request) (int, error) 
 	}
 	code, answered, err := p.exchange(ctx, r)
 	if reused && !answered && err != nil && ctx.Err() == nil {
-		// The backend has closed the connection since the last probe; that says nothing about it.
+		// The backend has closed the idle connection, which says nothing about its health.
 		if r.GetBody != nil {
 			if r.Body, err = r.GetBody(); err != nil {
 				return 0, err
@@ -78,21 +78,21 @@ func (p *HTTP) connect(ctx context.Context) error {
 	return nil
 }
 
-// exchange sends the request and reads the answer. Unless both could be done to the end, and the connection may be
-// used again, it is closed. answered tells whether the backend has said anything at all.
+// exchange sends the request and reads the answer. It closes the connection unless both were complete and the connection may be used
+// again. answered reports whether the backend has sent anything at all.
 func (p *HTTP) exchange(ctx context.Context, r *http.Request) (code int, answered bool, err error) {
 	c := &p.conn
 	keep := false
 	defer func() {
 		if !keep {
-			_ = p.Close() // it is of no use any more
+			_ = p.Close() // it cannot be used again
 		}
 	}()
 	deadline, _ := ctx.Deadline()
 	if err := c.SetDeadline(deadline); err != nil {
 		return 0, false, err
 	}
-	// Whoever ends the check need not wait for the timeout.
+	// When the check ends, the probe ends at once, without waiting for the timeout.
 	conn := c.Conn
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	limit := p.MaxBody
@@ -126,7 +126,7 @@ func (p *HTTP) exchange(ctx context.Context, r *http.Request) (code int, answere
 	return 0, true, errors.New("too many informational answers")
 }
 
-// timedOut returns what is to be said of an error that the end of ctx has brought about.
+// timedOut returns the error to report for an error that the end of ctx has caused.
 func timedOut(ctx context.Context, err error) error {
 	switch {
 	case err == nil:

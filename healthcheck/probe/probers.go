@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// maxBody bounds how much of an answer is read when the check says nothing else.
+	// maxBody is the default bound of the body.
 	maxBody = 1 << 20
-	// maxDrain bounds how much of an answer nobody looks at is read to be able to use the connection again.
+	// maxDrain bounds how much of an unused answer is read so that the connection can be used again.
 	maxDrain = 64 << 10
 )
 
-// HTTP probes with a request. Redirects are answers like others, unless they are followed.
+// HTTP probes with a request. Redirects are judged by their status, unless they are followed.
 type HTTP struct {
 	// Dial, if set, has probes made by HTTP/1.1 on a connection of their own, by the calling goroutine alone: a
 	// transport has two more for each connection, and it is these that thousands of checks cost most. There are no
@@ -30,7 +30,7 @@ type HTTP struct {
 	Dial Dialer
 
 	Transport       http.RoundTripper                         // makes the probes if Dial is nil
-	Prepare         func(ctx context.Context) context.Context // adds what the transport wants to find; may be nil
+	Prepare         func(ctx context.Context) context.Context // adds values that the transport needs; may be nil
 	Method          string
 	URL             string
 	Host            string // of the request; "" for that of URL
@@ -74,7 +74,7 @@ func (p *HTTP) Probe(ctx context.Context) (int, error) {
 	}
 	res, err := client.Do(r)
 	if err != nil {
-		// The URL that http.Client puts in front says nothing new.
+		// The URL that http.Client puts in front is redundant.
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
