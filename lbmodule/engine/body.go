@@ -10,18 +10,18 @@ import (
 	"sync/atomic"
 )
 
-// body is the body of an answer. At its end the connection is kept; closed before, it is closed.
+// body is the body of an answer. Its connection is kept after the end of the body, and closed if the body is closed before.
 type body struct {
 	conn  *conn
-	stop  func() bool // ends the watch over ctx; false if ctx has ended
+	stop  func() bool // stops watching ctx; returns false if ctx has ended
 	ctx   context.Context
 	from  io.Reader
-	again bool // another answer may follow
+	again bool // the connection may be used again
 	err   error
 	over  atomic.Bool
 }
 
-// errClosed is the error of reading from a body that was closed.
+// errClosed is returned by a read from a closed body.
 var errClosed = errors.New("body of the answer is closed")
 
 // Read implements [io.Reader].
@@ -39,7 +39,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// end gives up the connection because of err, and returns what reading ends with.
+// end gives up the connection because of err, and returns the error for the reader.
 func (b *body) end(err error) error {
 	if b.over.Swap(true) {
 		return errClosed
@@ -52,7 +52,7 @@ func (b *body) end(err error) error {
 	return err
 }
 
-// Close implements [io.Closer]. It may be called while somebody reads.
+// Close implements [io.Closer]. It may be called during a Read.
 func (b *body) Close() error {
 	if !b.over.Swap(true) {
 		b.stop()
@@ -61,11 +61,11 @@ func (b *body) Close() error {
 	return nil
 }
 
-// unpacked is a body that came packed only because the client asked for it.
+// unpacked is the body of an answer that is compressed only because the client asked for gzip.
 type unpacked struct {
 	packed *body
 	reader *gzip.Reader // nil before the first read
-	err    error        // of what should have been the beginning of a packed body
+	err    error        // why the compressed body could not be read
 }
 
 // Read implements [io.Reader].
@@ -84,5 +84,5 @@ func (u *unpacked) Read(p []byte) (int, error) {
 // Close implements [io.Closer].
 func (u *unpacked) Close() error { return u.packed.Close() }
 
-// isGzip tells whether an answer's body is packed.
+// isGzip reports whether an answer's body is compressed.
 func isGzip(h http.Header) bool { return strings.EqualFold(h.Get("Content-Encoding"), "gzip") }

@@ -1,9 +1,9 @@
-// Package engine is the short way to a backend: requests with no body, or a small one that is there, over plain connections that are kept, made on
-// the goroutine of who asks. net/http's transport gives every connection two goroutines of its own, and hands each request over to
-// them and back; most of what a transport costs a small request goes there.
+// Package engine is a fast HTTP client for plain requests with no body or a small one. It uses kept connections on the caller's
+// goroutine. net/http's transport has two goroutines for each connection, and hands each request over to them and back; for a small
+// request, that is most of its cost.
 //
-// The engine takes the ordinary only ([Client.Takes]): what it does not take is for net/http's transport. It parses no HTTP
-// itself: answers are read by [http.ReadResponse], as the transport does, so both agree on what an answer is.
+// The engine takes only ordinary requests ([Client.Takes]); all others go to net/http's transport. It does not parse HTTP itself: like
+// the transport, it reads answers with [http.ReadResponse], so both agree on what is valid.
 package engine
 
 import (
@@ -15,33 +15,32 @@ import (
 	"time"
 )
 
-// Client makes requests. Its settings are those of [http.Transport] of the same names, with their meaning, and must not be changed
-// once it is in use. The zero Client, given DialContext, is ready to use. It is safe for concurrent use.
+// Client makes requests. Its settings have the names and meanings of those of [http.Transport], and must not be changed once it is in
+// use. A Client needs only DialContext. It is safe for concurrent use.
 type Client struct {
 	// DialContext makes a connection. Required.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// ResponseHeaderTimeout is how long to wait for an answer's header once the request has been written. Default: for ever.
+	// ResponseHeaderTimeout bounds the time from the end of the request to the answer's header. Default: none.
 	ResponseHeaderTimeout time.Duration
 
 	// MaxResponseHeaderBytes bounds the header of an answer. Default: 10 MiB.
 	MaxResponseHeaderBytes int64
 
-	// MaxIdleConns and MaxIdleConnsPerHost bound the connections that are kept; 0 is no bound in all, and 2 for a host.
+	// MaxIdleConns and MaxIdleConnsPerHost bound the kept connections; 0 means no bound in total, and 2 per host.
 	MaxIdleConns, MaxIdleConnsPerHost int
 
-	// IdleConnTimeout is for how long an idle connection is kept. Default: for ever.
+	// IdleConnTimeout is how long an idle connection is kept. Default: forever.
 	IdleConnTimeout time.Duration
 
-	// DisableCompression keeps the client from asking for gzip, and from unpacking what comes for that, where a request does not
-	// say what it accepts.
+	// DisableCompression keeps the client from asking for gzip, and decompressing the answer, for requests without Accept-Encoding.
 	DisableCompression bool
 
 	// ReadBufferSize is in bytes. Default: 4 KiB.
 	ReadBufferSize int
 
-	// Streaming makes the requests whose body does not come at once. It is given what has come of the body, and the rest as it comes.
-	// Required for requests with a body.
+	// Streaming makes the requests whose body does not arrive at once. It gets the part of the body that has arrived, followed by the
+	// rest. Required for requests with a body.
 	Streaming http.RoundTripper
 
 	idle    idle
@@ -54,7 +53,7 @@ const (
 	defaultBuffer      = 4 << 10
 )
 
-// errHeaderTimeout is the error of a request whose answer did not begin in time.
+// errHeaderTimeout is returned if an answer did not begin in time.
 var errHeaderTimeout net.Error = headerTimeout{}
 
 type headerTimeout struct{}
@@ -63,9 +62,9 @@ func (headerTimeout) Error() string   { return "timeout awaiting response header
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// RoundTrip implements [http.RoundTripper] for requests that the client takes. A body is read before there is a connection; what has not
-// come of it is not waited for. A kept connection that the backend closed before it answered with anything is replaced by a new one, once,
-// where nothing was sent or a request may be made again by itself.
+// RoundTrip implements [http.RoundTripper] for requests that the client takes. It reads the body before it connects, without waiting for
+// parts that have not arrived. If the backend closes a kept connection without answering, RoundTrip uses a new one, once, if nothing was
+// sent or the request may be repeated.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	if ctx.Err() != nil {
@@ -90,12 +89,12 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	case err == nil:
 		return c.send(r, body)
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx) // and not how the body broke off then
+		return nil, context.Cause(ctx) // rather than the error of reading the body
 	}
 	return nil, err
 }
 
-// send makes a request with that body.
+// send makes a request with this body.
 func (c *Client) send(r *http.Request, body []byte) (*http.Response, error) {
 	ctx := r.Context()
 	chosen, err := c.connect(ctx, r.URL.Host)
@@ -107,7 +106,7 @@ func (c *Client) send(r *http.Request, body []byte) (*http.Response, error) {
 	if !errors.Is(err, errStale) {
 		return res, err
 	}
-	out := chosen.out // with the body, which has been read
+	out := chosen.out // includes the body
 	if chosen, err = c.dial(ctx, r.URL.Host); err != nil {
 		return nil, err
 	}
@@ -135,7 +134,7 @@ func (c *Client) dial(ctx context.Context, address string) (*conn, error) {
 	return newConn(c, address, made), nil
 }
 
-// CloseIdleConnections closes the connections that are kept. Those in use are closed when they are free, from then on.
+// CloseIdleConnections closes the kept connections. Connections in use are closed when their requests end.
 func (c *Client) CloseIdleConnections() {
 	c.idle.close()
 	c.uploads.close()

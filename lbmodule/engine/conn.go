@@ -17,31 +17,31 @@ import (
 	"time"
 )
 
-// errStale is the error of a request on a kept connection that ended before anything came back, where it can be made on another: the
-// backend may have closed the connection while it was idle.
+// errStale is returned if a kept connection ended before an answer began, and the request may be made on another one: the backend may
+// have closed the connection while it was idle.
 var errStale = errors.New("kept connection is closed")
 
-// conn is a connection to a backend. At any time it belongs to one request, or to the idle ones.
+// conn is a connection to a backend. At any time either one request or the idle pool owns it.
 type conn struct {
 	net    net.Conn
 	client *Client
 	host   string
 	br     *bufio.Reader
-	out    []byte          // room for a request
-	raw    syscall.RawConn // nil where the connection cannot be looked at; it is used once then
+	out    []byte          // buffer for a request
+	raw    syscall.RawConn // nil if the connection cannot be checked; then it is used only once
 	look   func(fd uintptr) bool
-	quiet  bool // what look saw
-	used   bool // for a request before this one
-	spent  bool // no other request may follow
+	quiet  bool // result of the last check
+	used   bool // has had a request before
+	spent  bool // must not be used again
 
 	since  time.Time // when it became idle
-	left   int64     // bytes that may be read of a header; negative for no bound
-	pieces []byte    // of a header that does not come in one, if not nil: what has been read of it so far
-	failed error     // what reading from the network failed with
+	left   int64     // bytes of a header that may still be read; negative for no bound
+	pieces []byte    // the part of an incomplete header that has been read, if not nil
+	failed error     // the network error of the last read
 	closed atomic.Bool
 }
 
-// maxOut is how much room a connection keeps for its next request.
+// maxOut is the size of the buffer that a connection keeps for its next request.
 const maxOut = 2 * MaxBody
 
 func newConn(client *Client, host string, made net.Conn) *conn {
@@ -78,20 +78,21 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// alive tells whether an idle connection is open and nothing has come that nobody asked for.
+// alive reports whether an idle connection is open and has no unrequested bytes.
 func (c *conn) alive() bool {
 	c.quiet = false
 	return c.raw.Read(c.look) == nil && c.quiet
 }
 
-// close may be called more than once, and while the connection is read from.
+// close may be called more than once, and during a read.
 func (c *conn) close() {
 	if !c.closed.Swap(true) {
 		c.net.Close()
 	}
 }
 
-// release gives the connection up after a request; clean tells that the answer has been read to its end, and another may follow.
+// release gives up the connection after a request. clean says that the answer has been read to its end, so that the connection may be
+// used again.
 func (c *conn) release(clean bool) {
 	if !clean || c.raw == nil || c.br.Buffered() > 0 {
 		c.close()
@@ -103,7 +104,7 @@ func (c *conn) release(clean bool) {
 	c.client.idle.put(c, time.Now())
 }
 
-// exchange makes the request that was composed. The connection belongs to the answer then, or is given up.
+// exchange makes the composed request. Afterwards the answer owns the connection, or it has been released.
 func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	stop := context.AfterFunc(ctx, c.close)
@@ -139,7 +140,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 		if c.spent = true; n == 0 && c.used {
 			return nil, c.early(broken, true)
 		}
-		// The backend has stopped reading. What it has answered before that counts.
+		// The backend has stopped reading. An answer that it sent before is still valid.
 	}
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
@@ -167,7 +168,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 	return res, nil
 }
 
-// readHeader reads the header of the answer, and passes on what comes before it.
+// readHeader reads the header of the answer, and passes on informational answers before it.
 func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response, error) {
 	for {
 		raw := c.peekHeader()
@@ -184,7 +185,7 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 			c.spent = c.spent || isAmbiguous(res, raw)
 			return res, nil
 		}
-		// Where nobody looks at them, all headers together are bounded.
+		// If the client ignores informational answers, one bound applies to all headers together.
 		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.Got1xxResponse != nil {
 			if err := trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
 				return nil, err
@@ -194,7 +195,7 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response,
 	}
 }
 
-// peekHeader returns the header that comes next, if it is there as a whole. Otherwise it has the pieces be kept.
+// peekHeader returns the next header if it is complete. Otherwise it makes the connection keep the parts.
 func (c *conn) peekHeader() []byte {
 	raw, _ := c.br.Peek(c.br.Buffered())
 	if !bytes.Contains(raw, []byte("\n\r\n")) && !bytes.Contains(raw, []byte("\n\n")) {
@@ -203,7 +204,7 @@ func (c *conn) peekHeader() []byte {
 	return raw
 }
 
-// early is the error when err came before the first byte of an answer; again tells whether the request may be made again.
+// early returns the error for err if it came before the first byte of an answer; again says whether the request may be repeated.
 func (c *conn) early(err error, again bool) error {
 	if c.used && again && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return errStale
@@ -211,10 +212,10 @@ func (c *conn) early(err error, again bool) error {
 	return c.late(err)
 }
 
-// late is the error when err came afterwards.
+// late returns the error for err if it came later.
 func (c *conn) late(err error) error {
 	if c.failed != nil {
-		err = c.failed // and not what a parser made of a half line
+		err = c.failed // rather than the parser's error about an incomplete line
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -10,12 +10,11 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// MaxBody is up to which size bodies are sent in one piece with their heads, if they come at once. Longer ones are passed on as they
-// come, which is for net/http's transport.
+// MaxBody is the maximum size of a body that is sent in one piece with its header, if it arrives at once. Longer bodies are streamed by
+// net/http's transport.
 const MaxBody = 16 << 10 // bytes
 
-// Takes tells whether the client can make that request: an ordinary one. All else is for net/http's transport, what is wrong with a
-// request included.
+// Takes reports whether the client can make this request: an ordinary one. Others, including invalid ones, are for net/http's transport.
 func (c *Client) Takes(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
@@ -28,7 +27,7 @@ func (c *Client) Takes(r *http.Request) bool {
 		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
 }
 
-// isSmall tells whether a request has no body, or one whose length is known and small.
+// isSmall reports whether a request has no body, or one whose length is known and small.
 func isSmall(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r.ContentLength == 0
@@ -36,8 +35,8 @@ func isSmall(r *http.Request) bool {
 	return r.ContentLength > 0 && r.ContentLength <= MaxBody
 }
 
-// isRepeatable tells whether a request may be made again by itself when it is not known what became of it. It is as net/http's
-// transport sees it; PUT and DELETE are not among them, nor is one whose body cannot be had again.
+// isRepeatable reports whether a request may be repeated when its fate is unknown, by the rule of net/http's transport: not PUT and
+// DELETE, and not a request whose body cannot be read again.
 func isRepeatable(r *http.Request) bool {
 	if r.Body != nil && r.Body != http.NoBody && r.GetBody == nil {
 		return false
@@ -49,7 +48,7 @@ func isRepeatable(r *http.Request) bool {
 	return r.Header["Idempotency-Key"] != nil || r.Header["X-Idempotency-Key"] != nil
 }
 
-// isPlainHost tells whether a host can be sent as it is.
+// isPlainHost reports whether a host can be sent unchanged.
 func isPlainHost(host string) bool {
 	for i := range len(host) {
 		switch b := host[i]; {
@@ -61,7 +60,7 @@ func isPlainHost(host string) bool {
 	return host != ""
 }
 
-// isPlainQuery tells whether a query can be sent as it is. Paths are always escaped.
+// isPlainQuery reports whether a query can be sent unchanged. Paths are always escaped.
 func isPlainQuery(query string) bool {
 	for i := range len(query) {
 		if query[i] <= ' ' || query[i] == 0x7f {
@@ -71,10 +70,10 @@ func isPlainQuery(query string) bool {
 	return true
 }
 
-// isPlainHeader tells whether a header is valid, and asks for nothing beyond an answer.
+// isPlainHeader reports whether a header is valid, and asks for nothing beyond an answer.
 func isPlainHeader(h http.Header) bool {
 	if _, named := h["User-Agent"]; !named {
-		return false // net/http's transport fills in its own
+		return false // net/http's transport sends its own
 	}
 	for name, values := range h {
 		switch name {
@@ -93,19 +92,19 @@ func isPlainHeader(h http.Header) bool {
 	return true
 }
 
-// onlyWants1xx tells whether there is nobody who wants to hear of more than informational answers.
+// onlyWants1xx reports whether the request's trace, if any, wants nothing but informational answers.
 func onlyWants1xx(t *httptrace.ClientTrace) bool {
 	return t == nil || t.GetConn == nil && t.GotConn == nil && t.PutIdleConn == nil && t.GotFirstResponseByte == nil && t.Got100Continue == nil &&
 		t.DNSStart == nil && t.DNSDone == nil && t.ConnectStart == nil && t.ConnectDone == nil && t.TLSHandshakeStart == nil &&
 		t.TLSHandshakeDone == nil && t.WroteHeaderField == nil && t.WroteHeaders == nil && t.Wait100Continue == nil && t.WroteRequest == nil
 }
 
-// asksGzip tells whether the client asks for packed answers, as net/http's transport does: what comes for it is unpacked again.
+// asksGzip reports whether the client asks for gzip itself, as net/http's transport does, and so must decompress the answer.
 func (c *Client) asksGzip(r *http.Request) bool {
 	return !c.DisableCompression && r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
 }
 
-// appendHead appends a request that is taken.
+// appendHead appends the header of a request.
 func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
 	b = append(b, r.Method...)
 	b = append(b, ' ')
@@ -117,7 +116,7 @@ func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
 		b = strconv.AppendInt(b, r.ContentLength, 10)
 		b = append(b, "\r\n"...)
 	}
-	if agent := r.Header.Get("User-Agent"); agent != "" { // an empty one is how nothing is said
+	if agent := r.Header.Get("User-Agent"); agent != "" { // an empty one suppresses the default
 		b = appendField(b, "User-Agent", agent)
 	}
 	for name, values := range r.Header {
@@ -154,7 +153,7 @@ func isAmbiguous(res *http.Response, raw []byte) bool {
 	return false
 }
 
-// hasField tells whether the header at the beginning of raw has a field of that name, which is in lower case.
+// hasField reports whether the header at the beginning of raw has this field, whose name is in lower case.
 func hasField(raw []byte, name string) bool {
 	for line := range bytes.Lines(raw) {
 		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {

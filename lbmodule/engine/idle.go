@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// idle keeps connections that nobody uses. The zero idle is empty.
+// idle holds the idle connections. The zero idle is empty.
 type idle struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	hosts  map[string][]*conn
-	n      int // in all hosts
+	n      int // of all hosts
 	closed bool
 	reaper *time.Timer // nil while there is nothing to reap
 }
 
-// reapEvery is how often idle connections are looked at: whether they have been kept for too long, or the backend has closed them.
-// A connection that waits has no goroutine that would notice.
+// reapEvery is the interval at which idle connections are checked for their age and for being closed by the backend. An idle connection
+// has no goroutine that would notice.
 const reapEvery = 5 * time.Second
 
-// take returns a connection to that host that is alive and has not been kept for longest, if that is not 0; nil if there is none. The
-// one used last comes first, so that those too many grow old.
+// take returns a live connection to this host that has been idle for at most longest, if that is not 0; nil if there is none. The most
+// recently used one comes first, so that surplus connections expire.
 func (i *idle) take(host string, longest time.Duration, now time.Time) *conn {
 	for {
 		i.mu.Lock()
@@ -43,20 +43,20 @@ func (i *idle) take(host string, longest time.Duration, now time.Time) *conn {
 	}
 }
 
-// isOver tells whether an idle connection has been kept for that long, if it is not 0, or is dead.
+// isOver reports whether an idle connection is older than longest, if that is not 0, or is dead.
 func (c *conn) isOver(longest time.Duration, now time.Time) bool {
-	now = now.Round(0) // by the clock on the wall: the other one stands still while a machine sleeps
+	now = now.Round(0) // by the wall clock: the monotonic clock stops while a machine sleeps
 	return longest > 0 && now.Sub(c.since) >= longest || !c.alive()
 }
 
-// put keeps a connection. Where enough are kept, it or the oldest one is closed.
+// put keeps a connection. If enough are kept, it closes this one or the oldest one.
 func (i *idle) put(c *conn, now time.Time) {
 	if over := i.keep(c, now); over != nil {
 		over.close()
 	}
 }
 
-// keep returns the connection that is one too many, nil if there is none.
+// keep adds the connection and returns the surplus one, nil if there is none.
 func (i *idle) keep(c *conn, now time.Time) (over *conn) {
 	settings := c.client
 	most := settings.MaxIdleConnsPerHost
@@ -83,7 +83,7 @@ func (i *idle) keep(c *conn, now time.Time) (over *conn) {
 	return over
 }
 
-// dropOldest takes out the connection that has been idle for longest. There is one.
+// dropOldest removes the connection that has been idle for longest. There must be one.
 func (i *idle) dropOldest() *conn {
 	var oldest *conn
 	for _, list := range i.hosts {
@@ -96,7 +96,7 @@ func (i *idle) dropOldest() *conn {
 	return oldest
 }
 
-// reap closes the connections that have been kept for longer than that, if it is not 0, and those that are dead.
+// reap closes the connections that are older than longest, if that is not 0, and dead ones.
 func (i *idle) reap(longest time.Duration, now time.Time) {
 	i.mu.Lock()
 	var closing []*conn
@@ -124,7 +124,7 @@ func (i *idle) reap(longest time.Duration, now time.Time) {
 	}
 }
 
-// close closes all, and from now on whatever comes back.
+// close closes all idle connections, and from now on all that are put back.
 func (i *idle) close() {
 	i.mu.Lock()
 	hosts := i.hosts

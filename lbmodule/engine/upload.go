@@ -10,32 +10,31 @@ import (
 	"time"
 )
 
-// defaultAtOnce is for how long the end of a small body is waited for. One that is there is read in less; what has not come by then may
-// never come.
+// defaultAtOnce is how long the end of a small body is waited for. A body that is available takes less; one that is not may never end.
 const defaultAtOnce = time.Millisecond
 
-// errUploadClosed is the error of reading from a request's body that was closed.
+// errUploadClosed is returned by a read from a closed request body.
 var errUploadClosed = errors.New("body of the request is closed")
 
-// upload is the body of a request, read by a goroutine that the upload has for that: nobody can tell beforehand whether reading will have
-// to wait. It reads up to the length that was announced, and a byte more: that it does not come is how a body ends.
+// upload reads the body of a request in a goroutine of its own, because a read may block. It reads the announced length and one byte
+// more, to see the end of the body.
 //
-// An upload whose end comes at once is used for another body then, with its goroutine. One that is passed on as it comes is not.
+// If the body ends at once, the upload and its goroutine are used again for another body. An upload that is streamed is not.
 type upload struct {
-	begin chan struct{} // has an element when there is a body to read; closed when there will be none
-	over  chan struct{} // has an element when the body has been read, unless it is passed on
+	begin chan struct{} // receives when there is a body to read; closed when there will be none
+	over  chan struct{} // receives when the body has been read, unless it is streamed
 	timer *time.Timer
-	begun atomic.Bool // its goroutine has had its turn
+	begun atomic.Bool // its goroutine has started reading
 
-	mu     sync.Mutex // guards what follows while the body is read
+	mu     sync.Mutex // guards the fields below while the body is read
 	more   sync.Cond  // something was read, or the upload was closed
 	from   io.ReadCloser
-	room   int // how many bytes are read at most
+	room   int // maximum number of bytes to read
 	read   []byte
 	err    error
-	ended  bool // there is no more to read
-	handed bool // to somebody who reads it as it comes
-	passed int  // how much Read has returned
+	ended  bool // the body has been read to its end
+	handed bool // the body is streamed
+	passed int  // number of bytes that Read has returned
 	closed bool
 }
 
@@ -47,7 +46,7 @@ func newUpload() *upload {
 	return u
 }
 
-// start has a body of that length be read.
+// start starts reading a body of this length.
 func (u *upload) start(from io.ReadCloser, length int) {
 	u.from, u.room, u.read, u.err, u.ended = from, length+1, slices.Grow(u.read[:0], length+1), nil, false
 	u.begun.Store(false)
@@ -60,16 +59,16 @@ func (u *upload) serve() {
 		u.begun.Store(true)
 		for !u.step() {
 		}
-		if u.handed { // before the end, which was told with the lock held
+		if u.handed { // before the end, which was signalled with the lock held
 			return
 		}
 		u.over <- struct{}{}
 	}
 }
 
-// step reads once and tells whether that was the last time.
+// step reads once and reports whether that was the last time.
 func (u *upload) step() bool {
-	n, err := u.from.Read(u.read[len(u.read):u.room]) // nobody else looks there
+	n, err := u.from.Read(u.read[len(u.read):u.room]) // no other goroutine uses this part
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.read, u.err = u.read[:len(u.read)+n], err
@@ -78,8 +77,8 @@ func (u *upload) step() bool {
 	return u.ended
 }
 
-// isThere waits for the end of the body, but not for longer than that, and tells whether it has come. Otherwise the body is to be read
-// from u.
+// isThere waits for the end of the body, but no longer than the given time, and reports whether it was reached. If not, the caller must
+// read the body from u.
 func (u *upload) isThere(atOnce time.Duration) bool {
 	for waiting := true; waiting; {
 		u.timer.Reset(atOnce)
@@ -88,13 +87,13 @@ func (u *upload) isThere(atOnce time.Duration) bool {
 			u.timer.Stop()
 			return true
 		case <-u.timer.C:
-			waiting = !u.begun.Load() // on a busy machine
+			waiting = !u.begun.Load() // the machine is busy
 		}
 	}
 	u.mu.Lock()
 	there := u.ended
 	if !there {
-		u.handed = true // once it has ended, its goroutine looks there without the lock
+		u.handed = true // once it has ended, its goroutine checks this without the lock
 	}
 	u.mu.Unlock()
 	if there {
@@ -103,7 +102,7 @@ func (u *upload) isThere(atOnce time.Duration) bool {
 	return there
 }
 
-// whole returns the body, which is there.
+// whole returns the complete body.
 func (u *upload) whole() ([]byte, error) {
 	switch length := u.room - 1; {
 	case len(u.read) > length:
@@ -143,17 +142,17 @@ func (u *upload) Close() error {
 	return u.from.Close()
 }
 
-// maxUploads is how many uploads are kept for other bodies. Those that are in use at a time are few: it does not take long.
+// maxUploads bounds the number of kept uploads. Few are in use at a time, because a body takes little time.
 const maxUploads = 32
 
-// uploads keeps uploads that nobody uses. The zero uploads is empty.
+// uploads holds unused uploads. The zero uploads is empty.
 type uploads struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	spare  []*upload
 	closed bool
 }
 
-// take returns one that is spare, or a new one.
+// take returns an unused upload or a new one.
 func (s *uploads) take() *upload {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +165,7 @@ func (s *uploads) take() *upload {
 	return u
 }
 
-// put keeps one whose body has come to its end.
+// put keeps an upload whose body has ended.
 func (s *uploads) put(u *upload) {
 	u.from = nil
 	s.mu.Lock()
@@ -180,7 +179,7 @@ func (s *uploads) put(u *upload) {
 	}
 }
 
-// close gives up all, and from now on whatever comes back.
+// close ends all unused uploads, and from now on all that are put back.
 func (s *uploads) close() {
 	s.mu.Lock()
 	spare := s.spare

@@ -1,4 +1,4 @@
-// Package overlay is what was changed about a pool's backends while it ran, and what follows from that and the config.
+// Package overlay represents the edits of a pool's backends, and merges them with the config.
 //
 // The config says which backends there are and how they are set. An [Overlay] holds what was edited since: backends that were
 // added or removed, and single settings, each with who changed it, why, and until when. [Overlay.Merge] is the one place where

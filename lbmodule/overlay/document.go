@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// What Decode refuses.
+// Errors of Decode.
 var (
-	// ErrForeign is that it is no document of ours, or another pool's.
+	// ErrForeign means that the document is not ours, or another pool's.
 	ErrForeign = errors.New("not a state document of this pool")
-	// ErrLater is that it was written by a later version, which must not lose it.
+	// ErrLater means that a later version wrote the document, which must be preserved.
 	ErrLater = errors.New("state document is of a later version")
-	// ErrCorrupt is that it has been changed or cut off.
+	// ErrCorrupt means that the document has been altered or truncated.
 	ErrCorrupt = errors.New("state document is corrupt")
 )
 
@@ -25,7 +25,7 @@ const (
 	schema = 1
 )
 
-// document is an Overlay as it is stored.
+// document is the stored form of an Overlay.
 type document struct {
 	Format   string          `json:"format"`
 	Schema   int             `json:"schema"`
@@ -37,7 +37,7 @@ type document struct {
 	State    json.RawMessage `json:"state"`
 }
 
-// Encode returns o as it is stored for the pool of that name.
+// Encode returns the stored form of o for the pool with this name.
 func Encode(pool, lineage, writer string, o *Overlay, now time.Time) ([]byte, error) {
 	state, err := json.Marshal(o)
 	if err != nil {
@@ -46,7 +46,7 @@ func Encode(pool, lineage, writer string, o *Overlay, now time.Time) ([]byte, er
 	return json.Marshal(document{format, schema, pool, lineage, writer, now.UTC(), checksum(lineage, state), state})
 }
 
-// Decode reads what Encode returned for the pool of that name.
+// Decode parses what Encode returned for the pool with this name.
 func Decode(pool string, raw []byte) (o *Overlay, lineage string, err error) {
 	var d document
 	if err := json.Unmarshal(raw, &d); err != nil {
@@ -78,7 +78,7 @@ func decodeState(state []byte) (*Overlay, error) {
 			if err := s.Set(edit.Field, edit.Value); err != nil {
 				return nil, fmt.Errorf("%w: backend %s: %w", ErrForeign, address, err)
 			}
-			edit.Value = s.Get(edit.Field) // a number as an int
+			edit.Value = s.Get(edit.Field) // converts a number to int
 		}
 	}
 	return o, nil

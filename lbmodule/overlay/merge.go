@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Running is a backend as it is in force.
+// Running is a backend with the edits in force.
 type Running struct {
 	Backend
-	Config   *Backend // as the config has it; nil if it does not
-	Revision uint64   // of what was edited; 0 if nothing was
+	Config   *Backend // the config's values; nil if the config does not have the backend
+	Revision uint64   // of the latest edit; 0 if there is none
 	Edits    []Edit   // in force, in the order of Fields
 	Added    *Mark    // nil unless it was added
-	Removed  *Mark    // nil unless it was removed, and is there only for as long as it takes to drain
+	Removed  *Mark    // nil unless it was removed and still drains
 }
 
-// defaults are the settings of a backend of which nothing is said.
+// defaults are the default settings of a backend.
 var defaults = Settings{Weight: 1, State: Ready}
 
 // Merge returns the backends that follow from those of the config and what was changed: those of the config first, in its order,
@@ -58,7 +58,8 @@ func (o *Overlay) Merge(config []Backend, gone map[string]bool, now time.Time) [
 	return append(all, added...)
 }
 
-// free returns the name, or the address, whichever is not taken, and takes it. The config may have come to use either for another.
+// free returns the name or, if that is taken, a free variant of the address, and takes it. The config may have come to use either for
+// another backend.
 func free(taken map[string]bool, name, address string) string {
 	if name == "" || taken[name] {
 		name = address
@@ -70,14 +71,14 @@ func free(taken map[string]bool, name, address string) string {
 	return name
 }
 
-// take applies what was changed about r.
+// take applies the edits of r.
 func (r *Running) take(e *Entry, now time.Time) {
 	r.Revision, r.Added, r.Removed = e.Revision, e.Added, e.Removed
 	for _, f := range Fields {
-		// The last one that is not over is on top.
+		// The last edit that has not expired wins.
 		for i := len(e.Edits) - 1; i >= 0; i-- {
 			if edit := e.Edits[i]; edit.Field == f && !edit.over(now) {
-				_ = r.Set(f, edit.Value) // it was checked when it was made or read
+				_ = r.Set(f, edit.Value) // the value was checked before
 				r.Edits = append(r.Edits, edit)
 				break
 			}
@@ -88,7 +89,7 @@ func (r *Running) take(e *Entry, now time.Time) {
 	}
 }
 
-// DrainingSince is when the backend was told to drain; zero if it was not.
+// DrainingSince returns when the backend began to drain; zero if it does not.
 func (r *Running) DrainingSince() time.Time {
 	if r.Removed != nil {
 		return r.Removed.Since
@@ -101,7 +102,7 @@ func (r *Running) DrainingSince() time.Time {
 	return time.Time{}
 }
 
-// Difference is a setting in which a backend is not as the config has it, or a backend that was added or removed.
+// Difference is a setting that differs from the config, or a backend that was added or removed.
 type Difference struct {
 	Backend string    `json:"backend"`
 	Field   Field     `json:"field,omitempty"`
@@ -114,7 +115,7 @@ type Difference struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
-// Diff lists in what these backends are not as the config has them.
+// Diff lists the differences between these backends and their config.
 func Diff(running []Running) []Difference {
 	all := []Difference{}
 	for _, r := range running {
@@ -150,12 +151,12 @@ func Diff(running []Running) []Difference {
 	return all
 }
 
-// Conflict is a backend about which two changed something at the same time.
+// Conflict is a backend that two nodes edited at the same time.
 type Conflict struct{ Address string }
 
-// Rebase brings mine and theirs together, which were both made from base. What only one of them has changed about a backend is
-// taken; where both have, mine wins, being the one that is written last, and it is reported. The result is newer than theirs, or
-// theirs if mine adds nothing to it.
+// Rebase merges mine and theirs, which were both made from base. If only one of them changed a backend, its change is taken; if both did,
+// mine wins, because it is written last, and the conflict is reported. The result is newer than theirs, or is theirs if mine adds
+// nothing.
 func Rebase(base, mine, theirs *Overlay) (*Overlay, []Conflict) {
 	if mine.Equal(theirs) {
 		return theirs, nil

@@ -8,37 +8,37 @@ import (
 	"time"
 )
 
-// Overlay is what was changed about the backends of a pool. The zero Overlay changes nothing.
+// Overlay holds the edits of a pool's backends. The zero Overlay has none.
 type Overlay struct {
-	Version  uint64           `json:"version"` // rises with every change
+	Version  uint64           `json:"version"` // increases with every change
 	Backends map[string]Entry `json:"backends,omitempty"`
 }
 
-// Entry is what was changed about the backend of one address.
+// Entry holds the edits of the backend with one address.
 type Entry struct {
-	Revision uint64 `json:"revision"`          // version of the overlay that changed it last
+	Revision uint64 `json:"revision"`          // version of the overlay that last changed the entry
 	Name     string `json:"name,omitempty"`    // of an added backend, if it has one of its own
 	Added    *Mark  `json:"added,omitempty"`   // nil unless the backend was added
 	Removed  *Mark  `json:"removed,omitempty"` // nil unless it was removed
-	Edits    []Edit `json:"edits,omitempty"`   // of settings; later ones lie on top
+	Edits    []Edit `json:"edits,omitempty"`   // of settings; later ones win
 }
 
-// Mark says who did something, when and why.
+// Mark says who made a change, when and why.
 type Mark struct {
 	Since  time.Time `json:"since"`
-	Until  time.Time `json:"until,omitzero"` // when it undoes itself; zero for never
+	Until  time.Time `json:"until,omitzero"` // when the change expires; zero for never
 	Owner  string    `json:"owner,omitempty"`
 	Reason string    `json:"reason,omitempty"`
 }
 
-// Edit is a setting that was changed.
+// Edit is an edited setting.
 type Edit struct {
 	Field Field `json:"field"`
 	Value any   `json:"value"` // int, bool or string
 	Mark
 }
 
-// over tells whether the time of what was marked has come.
+// over reports whether the change has expired.
 func (m *Mark) over(now time.Time) bool { return !m.Until.IsZero() && !now.Before(m.Until) }
 
 // next returns a copy of o with another version, whose entries may be replaced.
@@ -50,7 +50,7 @@ func (o *Overlay) next() *Overlay {
 	return n
 }
 
-// with returns a copy of o in which the backend of that address has this entry.
+// with returns a copy of o in which the backend with this address has this entry.
 func (o *Overlay) with(address string, e Entry) *Overlay {
 	n := o.next()
 	e.Revision = n.Version
@@ -62,18 +62,18 @@ func (o *Overlay) with(address string, e Entry) *Overlay {
 	return n
 }
 
-// Add adds a backend, or brings one back that was removed. With mark.Until it is removed again at that time.
+// Add adds a backend, or restores a removed one. It is removed again at mark.Until, if set.
 func (o *Overlay) Add(address, name string, edits []Edit, mark Mark) *Overlay {
 	return o.with(address, Entry{Name: name, Added: &mark, Edits: slices.Clone(edits)})
 }
 
-// Restore takes back the removal of a backend of the config, and edits it.
+// Restore undoes the removal of a backend of the config, and edits it.
 func (o *Overlay) Restore(address string, edits []Edit) *Overlay {
 	return o.with(address, Entry{Edits: slices.Clone(edits)})
 }
 
-// Edit changes settings of a backend and takes edits of others back. A permanent edit ends all edits of its field before it, a
-// timed one the timed ones: what is below it comes back.
+// Edit edits settings of a backend and undoes the edits of others. A permanent edit replaces all edits of its field, a timed one only
+// timed edits: the permanent edit below is in force again afterwards.
 func (o *Overlay) Edit(address string, edits []Edit, takeBack []Field) *Overlay {
 	e := o.Backends[address]
 	kept := slices.DeleteFunc(slices.Clone(e.Edits), func(old Edit) bool {
@@ -85,28 +85,28 @@ func (o *Overlay) Edit(address string, edits []Edit, takeBack []Field) *Overlay 
 	return o.with(address, e)
 }
 
-// Remove removes a backend. What was edited about it is forgotten.
+// Remove removes a backend. Its edits are dropped.
 func (o *Overlay) Remove(address string, mark Mark) *Overlay {
 	e := o.Backends[address]
 	return o.with(address, Entry{Name: e.Name, Added: e.Added, Removed: &mark})
 }
 
-// Forget drops all that is known about a backend.
+// Forget drops the entry of a backend.
 func (o *Overlay) Forget(address string) *Overlay { return o.with(address, Entry{}) }
 
-// Expired is an edit, or a backend that was added, whose time is over.
+// Expired is an edit, or an added backend, that has expired.
 type Expired struct {
 	Address string
-	Edit    *Edit // nil if it is the backend
+	Edit    *Edit // nil if the backend itself expired
 }
 
-// Expire takes back what is over.
+// Expire undoes what has expired.
 func (o *Overlay) Expire(now time.Time) (next *Overlay, expired []Expired) {
 	next = o
 	for _, address := range o.addresses() {
 		e := o.Backends[address]
 		if e.Added != nil && e.Removed == nil && e.Added.over(now) {
-			// Not now: several nodes do this, and are to agree.
+			// Not the current time: several nodes do this, and must agree.
 			next = next.Remove(address, Mark{Since: e.Added.Until, Owner: e.Added.Owner, Reason: "its time is over"})
 			expired = append(expired, Expired{Address: address})
 			continue
@@ -127,7 +127,7 @@ func (o *Overlay) Expire(now time.Time) (next *Overlay, expired []Expired) {
 	return next, expired
 }
 
-// Permanent returns what is left of o when all that is timed is over.
+// Permanent returns o without its timed changes.
 func (o *Overlay) Permanent() *Overlay {
 	n := o.next()
 	for address, e := range o.Backends {
@@ -141,7 +141,7 @@ func (o *Overlay) Permanent() *Overlay {
 	return n
 }
 
-// Due is when the next edit is over; zero if none ever is.
+// Due returns when the next change expires; zero if none does.
 func (o *Overlay) Due() (due time.Time) {
 	soonest := func(m *Mark) {
 		if !m.Until.IsZero() && (due.IsZero() || m.Until.Before(due)) {
@@ -159,17 +159,17 @@ func (o *Overlay) Due() (due time.Time) {
 	return due
 }
 
-// addresses returns the addresses of the entries, sorted: what is done for each is to be done in the same order everywhere.
+// addresses returns the addresses of the entries, sorted, so that all nodes process them in the same order.
 func (o *Overlay) addresses() []string {
 	return slices.SortedFunc(maps.Keys(o.Backends), strings.Compare)
 }
 
-// Equal tells whether both change the same, whatever their versions.
+// Equal reports whether both have the same changes, whatever their versions.
 func (o *Overlay) Equal(other *Overlay) bool {
 	return maps.EqualFunc(o.Backends, other.Backends, func(a, b Entry) bool { return a.equal(&b) })
 }
 
-// equal tells whether both change the same.
+// equal reports whether both have the same changes.
 func (e *Entry) equal(other *Entry) bool {
 	a, b := *e, *other
 	a.Revision, b.Revision = 0, 0

@@ -5,15 +5,15 @@ import (
 	"math"
 )
 
-// State is whether a backend is to be used.
+// State is the administrative state of a backend.
 type State string
 
 const (
-	// Ready is as usual.
+	// Ready is normal operation.
 	Ready State = "ready"
-	// Drain is no new requests; sessions may stay, and what is open ends by itself.
+	// Drain means no new requests; sessions may stay, and open requests run to their end.
 	Drain State = "drain"
-	// Maintenance is no requests and no checks.
+	// Maintenance means no requests and no checks.
 	Maintenance State = "maintenance"
 )
 
@@ -29,7 +29,7 @@ type Settings struct {
 // Backend is a backend with its settings.
 type Backend struct {
 	Address string
-	Name    string // the address if it has none of its own
+	Name    string // the address if it has no name of its own
 	Settings
 }
 
@@ -48,7 +48,7 @@ const (
 // Fields are all fields.
 var Fields = []Field{Weight, MaxRequests, Backup, Zone, StateField}
 
-// Get returns the value of a field: an int, a bool or a string. The first level of backups is true.
+// Get returns the value of a field: an int, a bool or a string. Backup level 1 is true.
 func (s *Settings) Get(f Field) any {
 	switch f {
 	case Weight:
@@ -69,7 +69,7 @@ func (s *Settings) Get(f Field) any {
 	}
 }
 
-// Set sets a field. Numbers may come as JSON reads them.
+// Set sets a field. Numbers may have the types that JSON decoding produces.
 func (s *Settings) Set(f Field, value any) error {
 	switch f {
 	case Weight, MaxRequests:
