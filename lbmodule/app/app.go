@@ -54,7 +54,7 @@ type App struct {
 
 	quiet []func() // end the reporting of events
 
-	flipped chan struct{} // signals that a backend's health has changed; see lookOn
+	healthChanged chan struct{} // signals that a backend's health has changed; see keepAverages
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -81,7 +81,7 @@ func Load(ctx caddy.Context) (*App, error) {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
-	a.flipped = make(chan struct{}, 1)
+	a.healthChanged = make(chan struct{}, 1)
 	events, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("getting events app: %w", err)
@@ -195,7 +195,7 @@ func (a *App) Start() error {
 		}
 	}
 	a.done.Go(func() { manage.Follow(ctx, managers) })
-	a.done.Go(func() { a.lookOn(ctx, services) })
+	a.done.Go(func() { a.keepAverages(ctx, services) })
 	return nil
 }
 
@@ -207,13 +207,13 @@ func (a *App) managers() (all []*manage.Manager) {
 	return all
 }
 
-// lookInterval is the interval at which the pools' averages are updated.
-const lookInterval = 5 * time.Second
+// averageInterval is the interval at which the pools' averages are updated.
+const averageInterval = 5 * time.Second
 
-// lookOn keeps the averages of the pools and reverse_proxy's gauge up to date until ctx ends.
-func (a *App) lookOn(ctx context.Context, services []*service.Service) {
+// keepAverages keeps the averages of the pools and reverse_proxy's gauge up to date until ctx ends.
+func (a *App) keepAverages(ctx context.Context, services []*service.Service) {
 	gauge := status.NewStockGauge(a.ctx)
-	ticker := time.NewTicker(lookInterval)
+	ticker := time.NewTicker(averageInterval)
 	defer ticker.Stop()
 	for {
 		// While two configs run, only the later one updates the gauge.
@@ -223,7 +223,7 @@ func (a *App) lookOn(ctx context.Context, services []*service.Service) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.flipped:
+		case <-a.healthChanged:
 		case now := <-ticker.C:
 			for _, s := range services {
 				s.Pool().Look(now)

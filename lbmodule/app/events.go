@@ -159,7 +159,7 @@ const (
 // report logs an event of a pool and emits it to subscribers. It is called with no lock held.
 func (a *App) report(e pool.Event) {
 	select {
-	case a.flipped <- struct{}{}:
+	case a.healthChanged <- struct{}{}:
 	default:
 	}
 	backend := a.backendName(e.Pool, e.Backend)

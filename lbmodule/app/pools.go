@@ -98,7 +98,7 @@ func (a *App) Called(http *caddyhttp.App) (names []string, err error) {
 	pools := slices.Clone(a.joined)
 	a.mu.Unlock()
 	if http != nil {
-		if pools, err = withComing(pools, http); err != nil {
+		if pools, err = withUnloaded(pools, http); err != nil {
 			return nil, err
 		}
 	}
@@ -108,8 +108,8 @@ func (a *App) Called(http *caddyhttp.App) (names []string, err error) {
 	return names, nil
 }
 
-// withComing appends the pools of app's load balancers that are not loaded yet.
-func withComing(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
+// withUnloaded appends the pools of app's load balancers that are not loaded yet.
+func withUnloaded(pools []joinedPool, app *caddyhttp.App) ([]joinedPool, error) {
 	all, err := json.Marshal(app)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ func (m *Manager) Serve(owner Owner) {
 	m.keeper.use(owner.Storage())
 	events := m.put(m.reconsider(owner), m.edits.Load().gone)
 	events = append(events, m.finishRemovals(time.Now())...)
-	m.settle()
+	m.ownersChanged()
 	m.mu.Unlock()
 	m.pool.Report(events)
 }
@@ -37,7 +37,7 @@ func (m *Manager) Unserve(owner Owner) {
 			m.timer.Stop()
 		}
 	}
-	m.settle()
+	m.ownersChanged()
 	number := m.keeper.latest()
 	m.mu.Unlock()
 	if last {
@@ -45,8 +45,8 @@ func (m *Manager) Unserve(owner Owner) {
 	}
 }
 
-// settle updates everything that depends on which config serves. The caller holds m.mu.
-func (m *Manager) settle() {
+// ownersChanged updates everything that depends on which config serves. The caller holds m.mu.
+func (m *Manager) ownersChanged() {
 	m.nameBackends()
 	m.schedule(time.Now())
 	m.keeper.flush()
@@ -56,7 +56,7 @@ func (m *Manager) settle() {
 func (m *Manager) Renamed() {
 	m.mu.Lock()
 	events := m.finishRemovals(time.Now())
-	m.settle()
+	m.ownersChanged()
 	m.mu.Unlock()
 	m.pool.Report(events)
 }

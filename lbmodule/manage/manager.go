@@ -290,7 +290,7 @@ func (m *Manager) Change(alter func(*Edits, Group) (*overlay.Overlay, error)) (n
 // edits.
 func (m *Manager) DropRemoved(address string) (number uint64) {
 	m.mu.Lock()
-	events := m.takeAway(time.Now(), func(b *overlay.Running) bool { return b.Address == address })
+	events := m.dropGone(time.Now(), func(b *overlay.Running) bool { return b.Address == address })
 	number = m.keeper.latest()
 	m.mu.Unlock()
 	m.pool.Report(events)
@@ -321,11 +321,11 @@ func (m *Manager) install(next *Edits) (events []pool.Event) {
 
 // finishRemovals takes removed backends without requests out of the pool. The caller holds m.mu.
 func (m *Manager) finishRemovals(now time.Time) (events []pool.Event) {
-	return m.takeAway(now, func(b *overlay.Running) bool { return m.pool.InFlight(b.Address) == 0 })
+	return m.dropGone(now, func(b *overlay.Running) bool { return m.pool.InFlight(b.Address) == 0 })
 }
 
-// takeAway takes the removed backends that those selects out of the pool. The caller holds m.mu.
-func (m *Manager) takeAway(now time.Time, those func(*overlay.Running) bool) (events []pool.Event) {
+// dropGone takes the removed backends that those selects out of the pool. The caller holds m.mu.
+func (m *Manager) dropGone(now time.Time, those func(*overlay.Running) bool) (events []pool.Event) {
 	g := m.latest()
 	if g == nil {
 		return nil

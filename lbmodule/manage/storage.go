@@ -30,8 +30,8 @@ const (
 	writeRetryMax = 30 * time.Second
 	// lastWrite is how long a config that ends waits for pending writes.
 	lastWrite = 2 * time.Second
-	// storageLook is the interval at which the storage is checked for writes of other nodes.
-	storageLook = time.Second
+	// storageInterval is the interval at which the storage is checked for writes of other nodes.
+	storageInterval = time.Second
 )
 
 // node identifies this process among those that share its storage.
@@ -305,7 +305,7 @@ func (m *Manager) Written(number uint64, most time.Duration) bool { return m.kee
 
 // Follow makes the managers take over what other nodes write, until ctx ends.
 func Follow(ctx context.Context, managers []*Manager) {
-	ticker := time.NewTicker(storageLook)
+	ticker := time.NewTicker(storageInterval)
 	defer ticker.Stop()
 	for {
 		select {
