@@ -228,6 +228,8 @@ type clientBody struct {
 	waited time.Duration
 	since  time.Time
 	closed int
+	unread string // what was put back at last
+	lost   bool
 }
 
 func newBody(pause time.Duration, err error, parts ...string) *clientBody {
@@ -281,7 +283,9 @@ func (b *clientBody) Wait(now time.Time) time.Duration {
 	return b.waited + now.Sub(b.since)
 }
 
-func (b *clientBody) Unread([]byte) {}
+func (b *clientBody) Unread(p []byte) { b.unread = string(p) }
+
+func (b *clientBody) Lose() { b.lost = true }
 
 func (b *clientBody) Stalled(began time.Time, waited time.Duration, now time.Time) bool {
 	b.mu.Lock()

@@ -78,9 +78,13 @@ func (b *requestBody) detach() {
 	}
 }
 
-// giveBack puts back what was read of the body, unless some of it is lost.
+// giveBack puts back what was read of the body. If some of it is lost, or a transport is still reading, nobody gets the rest.
 func (b *requestBody) giveBack(to ClientBody) {
-	if to == nil || b.whole || !b.rewindable() || !b.mu.TryLock() {
+	if to == nil || b.whole {
+		return
+	}
+	if !b.rewindable() || !b.mu.TryLock() {
+		to.Lose()
 		return
 	}
 	defer b.mu.Unlock()

@@ -63,6 +63,8 @@ type ClientBody interface {
 	Wait(now time.Time) time.Duration
 	// Unread puts back what has been read last, for whoever reads the body next.
 	Unread(p []byte)
+	// Lose tells that some of the body is gone, or still on its way to somebody: the rest is not to be taken for the body.
+	Lose()
 	// Stalled tells whether an attempt that began then, when the client had been waited for so long, spent its time on that.
 	Stalled(began time.Time, waited time.Duration, now time.Time) bool
 }

@@ -93,6 +93,42 @@ func TestBodyBrokenBefore(t *testing.T) {
 	})
 }
 
+// TestBodyGivenBack has an exchange fail, after which somebody else may want the body: it is given all of it, or none.
+func TestBodyGivenBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		read   script
+		limit  int64
+		unread string
+		lost   bool
+	}{
+		"not read":           {refuses(ms), 0, "", false},
+		"kept":               {fails(ms, 3, errReset), 9, "hel", false},
+		"not kept":           {fails(ms, 3, errReset), 0, "", true},
+		"more than was kept": {fails(ms, 9, errReset), 7, "", true},
+		"still being read": {func(r *http.Request) (*http.Response, error) {
+			go func() { _, _ = r.Body.Read(make([]byte, 3)) }()
+			return fails(ms, 0, errReset)(r)
+		}, 0, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, 1)
+				l.plan.BodyLimit, l.plan.SmallBody = test.limit, 0
+				l.script("a:1", test.read)
+				body := unannounced(newBody(time.Second, nil, "hel", "lo, ", "you"))
+				if o := l.run(t.Context(), &front{body: body, unsafe: test.limit == 0}); o.err == nil {
+					t.Error("the exchange did not fail")
+				}
+				if body.unread != test.unread || body.lost != test.lost {
+					t.Errorf("%q is put back, lost %v; want %q, %v", body.unread, body.lost, test.unread, test.lost)
+				}
+				time.Sleep(2 * time.Second) // until nobody reads any more
+				l.close()
+			})
+		})
+	}
+}
+
 // TestBodyReadLate has a transport read on after its round trip is over: the next attempt sends the whole body all the same, and nothing
 // closes what is the server's.
 func TestBodyReadLate(t *testing.T) {

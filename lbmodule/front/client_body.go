@@ -40,6 +40,7 @@ type ClientBody struct {
 	left   int64      // of the announced length; negative if none was announced
 	whole  bool       // it has come to its end
 	broken error      // how it ended before that
+	lost   bool       // some of it is gone
 	since  time.Time  // since when the client is waited for; zero while it is not
 	waited time.Duration
 }
@@ -74,6 +75,10 @@ func (b *ClientBody) Read(p []byte) (int, error) {
 	if err := b.broken; err != nil {
 		b.mu.Unlock()
 		return 0, err
+	}
+	if b.lost {
+		b.mu.Unlock()
+		return 0, http.ErrBodyReadAfterClose // as after reverse_proxy, which has the body closed
 	}
 	b.since = start
 	b.mu.Unlock()
@@ -117,6 +122,13 @@ func (b *ClientBody) Unread(p []byte) {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(p), b.ReadCloser), b.ReadCloser}
+}
+
+// Lose tells that some of the body is gone, or still on its way to somebody: who reads it from now on would take the rest for the body.
+func (b *ClientBody) Lose() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lost = true
 }
 
 // Wait is for how long the client has been waited for until now.

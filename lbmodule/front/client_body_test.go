@@ -75,6 +75,20 @@ func TestClientBody(t *testing.T) {
 }
 
 // A request without a body, and the second load balancer that has one, get no other.
+// Whoever comes after somebody who has lost some of a body does not get the rest.
+func TestLostBody(t *testing.T) {
+	r := &http.Request{Body: io.NopCloser(strings.NewReader("12345")), ContentLength: -1}
+	b := receive(r)
+	_, err := io.ReadFull(r.Body, make([]byte, 2))
+	b.Lose()
+	if n, after := r.Body.Read(make([]byte, 3)); err != nil || n != 0 || !errors.Is(after, http.ErrBodyReadAfterClose) {
+		t.Errorf("%v; after that %d bytes are read, %v", err, n, after)
+	}
+	if _, unfinished := b.wait(time.Now()); !unfinished || b.Failure() != nil {
+		t.Errorf("unfinished %v, failure %v: the client's body is as it was", unfinished, b.Failure())
+	}
+}
+
 func TestReceive(t *testing.T) {
 	for _, r := range []*http.Request{{}, {Body: http.NoBody}, {Body: http.NoBody, ContentLength: -1}} {
 		if b := receive(r); b != nil || b.Failure() != nil || b.Refusal(t.Context()) != nil {
