@@ -96,9 +96,12 @@ type trailedBody struct {
 func (b *trailedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF && b.original != nil {
-		clear(b.trailer)
-		for name, values := range b.original.Trailer {
-			b.trailer[name] = slices.Clone(values)
+		// Nothing is written where there are none: a small body is read while the transport looks at the request.
+		if len(b.trailer) > 0 || len(b.original.Trailer) > 0 {
+			clear(b.trailer)
+			for name, values := range b.original.Trailer {
+				b.trailer[name] = slices.Clone(values)
+			}
 		}
 		b.original = nil
 	}

@@ -302,6 +302,23 @@ func TestRequestTrailers(t *testing.T) {
 }
 
 // A WebSocket of HTTP/2 is asked for in HTTP/1.1's way.
+// Who reads the body of a request may do so while another goroutine looks at its trailers, of which there are none.
+func TestNoRequestTrailers(t *testing.T) {
+	x := begin(t, newFront(t, `{}`), httptest.NewRecorder(), newRequest(t, http.MethodPost, "http://example.com/", strings.NewReader("text")))
+	r := attempt(t, x, 1, "a:1")
+	read := make(chan error)
+	go func() {
+		_, err := io.ReadAll(r.Body)
+		read <- err
+	}()
+	for name := range r.Trailer {
+		t.Errorf("there is a trailer %s", name)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWebSocketConnect(t *testing.T) {
 	f := newFront(t, `{}`)
 	for _, major := range []int{1, 2, 3} {
