@@ -90,11 +90,18 @@ func (x *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
 func (x *Request) finish(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
 	x.release() // reverse_proxy counts the request from now on
 	defer x.finished()
+	body := res.Body
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body = http.NoBody // reverse_proxy would buffer what comes through the tunnel
+	}
 	return x.front.stock.Finish(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: x.w}}, x.original, next, &stock.InHand{
 		Upstream: x.target.Upstream, Response: res,
 		Continue: func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 			// The header stays as reverse_proxy has told it: it changes now. Of the upstream it does not know enough.
 			x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
+			if res.StatusCode == http.StatusSwitchingProtocols {
+				res.Body = body
+			}
 			return proceed(w, r, next)
 		},
 	})

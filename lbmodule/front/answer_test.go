@@ -156,6 +156,25 @@ func TestHandleResponse(t *testing.T) {
 	}
 }
 
+// counted counts how often it is read.
+type counted struct{ reads int }
+
+func (c *counted) Read([]byte) (int, error) {
+	c.reads++
+	return 0, io.EOF
+}
+
+// What comes through a tunnel is not waited for, however much is buffered of answers.
+func TestSwitchedUnbuffered(t *testing.T) {
+	from := new(counted)
+	w := httptest.NewRecorder()
+	res := answer(http.StatusSwitchingProtocols, from, "Connection", "Upgrade", "Upgrade", "x")
+	_, err := answered(t, `{"response_buffers": 4096, "handle_response": [{"routes": [{"handle": [{"handler": "static_response", "body": "routes"}]}]}]}`, w, res)
+	if err != nil || w.Body.String() != "routes" || from.reads > 0 {
+		t.Errorf("%v, %q; the tunnel was read from %d times", err, w.Body, from.reads)
+	}
+}
+
 // Trailers that were announced come as such, others with net/http's prefix.
 func TestAnswerTrailers(t *testing.T) {
 	for name, test := range map[string]struct {
