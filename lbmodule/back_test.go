@@ -17,6 +17,13 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/exchange"
 )
 
+// handshakeTimeout is the error of net/http's transport for a TLS handshake that takes too long.
+type handshakeTimeout struct{ error }
+
+func (handshakeTimeout) Error() string   { return "net/http: TLS handshake timeout" }
+func (handshakeTimeout) Timeout() bool   { return true }
+func (handshakeTimeout) Temporary() bool { return true }
+
 // What the errors of transports mean for an attempt.
 func TestFailure(t *testing.T) {
 	dial := func(err error) error {
@@ -37,9 +44,10 @@ func TestFailure(t *testing.T) {
 		{tls.RecordHeaderError{Msg: "no TLS"}, exchange.Failure{Kind: course.NotConnected}},
 		{&net.OpError{Op: "remote error", Err: tls.AlertError(40)}, exchange.Failure{Kind: course.NotConnected}},
 		{errors.New("net/http: TLS handshake timeout"), exchange.Failure{Kind: course.NotConnected}},
-		{os.ErrDeadlineExceeded, exchange.Failure{Kind: course.TimedOut}},
-		{exchange.ErrTryTimeout, exchange.Failure{Kind: course.TimedOut}},
-		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, exchange.Failure{Kind: course.TimedOut}},
+		{handshakeTimeout{}, exchange.Failure{Kind: course.NotConnected, Timeout: true}}, // nothing was sent, and nothing was heard
+		{os.ErrDeadlineExceeded, exchange.Failure{Kind: course.TimedOut, Timeout: true}},
+		{exchange.ErrTryTimeout, exchange.Failure{Kind: course.TimedOut, Timeout: true}},
+		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, exchange.Failure{Kind: course.TimedOut, Timeout: true}},
 		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, exchange.Failure{Kind: course.Broken}},
 		{io.ErrUnexpectedEOF, exchange.Failure{Kind: course.Broken}},
 		{context.Canceled, exchange.Failure{Kind: course.Broken}},

@@ -202,11 +202,13 @@ type back struct{ *stock.Transport }
 
 // Kind implements [exchange.Back].
 func (back) Kind(err error) exchange.Failure {
-	f := exchange.Failure{Kind: course.Broken, Unreachable: stock.IsUnreachable(err), NoDescriptors: stock.OutOfDescriptors(err)}
+	f := exchange.Failure{
+		Kind: course.Broken, Unreachable: stock.IsUnreachable(err), NoDescriptors: stock.OutOfDescriptors(err), Timeout: stock.IsTimeout(err),
+	}
 	switch {
 	case stock.IsConnectError(err):
 		f.Kind = course.NotConnected
-	case stock.IsTimeout(err):
+	case f.Timeout:
 		f.Kind = course.TimedOut
 	}
 	return f

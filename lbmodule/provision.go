@@ -79,7 +79,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.makePlan(policy, manager.Pool())
 	h.shown = observe.New(h.service, h.DebugHeader)
 	h.shown.Secure, h.shown.Dialed = h.stock.Transport.TLSEnabled(), stock.Dialed
-	h.shown.Kind = func(err error) course.Kind { return back{}.Kind(err).Kind }
+	h.shown.Kind = func(err error) course.Kind {
+		f := back{}.Kind(err)
+		if f.Timeout {
+			return course.TimedOut
+		}
+		return f.Kind
+	}
 	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
 }
 

@@ -185,12 +185,18 @@ func (x *Exchange) hear(err error, now time.Time) {
 	if race := x.race.Load(); race != nil && err == nil {
 		err = race.overtook
 	}
-	silent := err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) || x.plan.Back.Kind(err).Kind == course.TimedOut)
+	silent := err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) || x.isTimeout(err))
 	if sent := x.sent; sent != nil {
 		sent.told(!silent, now)
 		return
 	}
 	x.ticket.Told(!silent, now)
+}
+
+// isTimeout reports whether an attempt failed because a time was up.
+func (x *Exchange) isTimeout(err error) bool {
+	f := x.plan.Back.Kind(err)
+	return f.Kind == course.TimedOut || f.Timeout
 }
 
 // took is how long the attempt has taken until now, from the request's last byte on: clients that are slow to send say nothing about a

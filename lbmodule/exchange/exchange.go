@@ -81,6 +81,7 @@ type Failure struct {
 	Kind          course.Kind // never [course.Answered]
 	Unreachable   bool        // not even the network could make a connection
 	NoDescriptors bool        // this process cannot open another connection
+	Timeout       bool        // a time was up, also where no connection could be made for that
 }
 
 // Observer is told of attempts as they are made.
