@@ -156,7 +156,7 @@ func (c *harness) logged() string {
 	return string(text)
 }
 
-// poolExists tells whether the pool of that name has members, and so a config that uses it.
+// poolExists reports whether the pool of that name has members, and so a config that uses it.
 func poolExists(name string) bool {
 	m := manage.Acquire(context.Background(), name, &certmagic.FileStorage{}, zap.NewNop())
 	defer m.Release()

@@ -256,7 +256,7 @@ func nameOf(at place) string {
 	return ""
 }
 
-// isOurSetting tells whether a place is in the settings that are ours, and not in a module of Caddy's among them.
+// isOurSetting reports whether a place is in the settings that are ours, and not in a module of Caddy's among them.
 func isOurSetting(at place) bool {
 	if len(at) > 2 && at[1] == "transport" {
 		return false

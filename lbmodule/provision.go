@@ -145,7 +145,7 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 	_, h.rules.Keyed = policy.(policies.Keyed)
 	h.rules.Foreign, h.rules.UntilLastByte = !ours, policies.UntilLastByte(policy)
 	if sessions, ok := policy.(policies.SessionPolicy); ok {
-		h.rules.Sessions, h.rules.Strict, h.rules.Told = true, sessions.Strictly(), sessions.Tells()
+		h.rules.Sessions, h.rules.Strict, h.rules.BindSessions = true, sessions.Strictly(), sessions.Tells()
 	}
 	if words := &h.words.Passive; words.Span > 0 {
 		h.rules.Passive = course.PassiveRules{On: true, Latency: words.Latency, Status: words.Status}

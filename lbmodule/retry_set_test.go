@@ -75,7 +75,7 @@ func TestAnswerOfASetThatIsGone(t *testing.T) {
 	}
 }
 
-// breaksOff serves a request, and tells whether its answer broke off.
+// breaksOff serves a request, and reports whether its answer broke off.
 func breaksOff(t *testing.T, h *Handler, w http.ResponseWriter, r *http.Request) (broken bool) {
 	t.Helper()
 	defer func() {

@@ -8,10 +8,10 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// maxSuspects is how many backends another attempt passes over because they failed last.
+// maxSuspects is how many backends a retry skips because their last request failed.
 const maxSuspects = 3
 
-// Ended goes on when the answer to an attempt has begun, or the attempt has failed.
+// Ended returns the next step after an attempt was answered or failed.
 func (c *Course) Ended(f *Facts, now time.Time) Step {
 	c.judge(f, now)
 	if f.Kind == Answered && !c.rules.Retry.concerns(f.Status, c.call.Status) {
@@ -19,7 +19,7 @@ func (c *Course) Ended(f *Facts, now time.Time) Step {
 	}
 	c.answered, c.overload = f.Kind == Answered, f.RetryAfter
 	reason, ok := c.reasonFor(f)
-	ok = ok && c.request.Untold()
+	ok = ok && c.request.EndInforming()
 	holds := c.lost && c.rules.Hold > 0 && !f.Gone && !f.BodyFailed && c.request.Rewindable()
 	if c.choice.Lease.Held() && (ok || holds) {
 		c.tried = append(c.tried, c.choice.Lease.Index())
@@ -29,7 +29,7 @@ func (c *Course) Ended(f *Facts, now time.Time) Step {
 		c.reason = reason
 		return c.reserve(now)
 	}
-	return c.noneLeft(now)
+	return c.noRetry(now)
 }
 
 // give ends the course with the answer of the current attempt.
@@ -39,9 +39,9 @@ func (c *Course) give() Step {
 	return Step{Do: Give}
 }
 
-// noneLeft goes on when no other attempt follows by the rules for retries. A request that found no connection may wait for one:
-// nothing was sent.
-func (c *Course) noneLeft(now time.Time) Step {
+// noRetry goes on when the rules for retries allow no other attempt. A request that could not connect may still wait for a backend,
+// because nothing was sent.
+func (c *Course) noRetry(now time.Time) Step {
 	switch {
 	case c.mayHold:
 		return c.holdOut(now)
@@ -53,12 +53,12 @@ func (c *Course) noneLeft(now time.Time) Step {
 	}
 }
 
-// concerns tells whether an answer may be one that is dropped for another attempt.
+// concerns reports whether an answer with that status might be dropped for another attempt.
 func (r *RetryRules) concerns(status int, call GRPC) bool {
 	return r.Stock != nil && r.Stock.Answers || r.Statuses.Has(status, call)
 }
 
-// reasonFor tells why the attempt should be made again; ok is false if it should not.
+// reasonFor returns the reason for another attempt; ok is false if there must be none.
 func (c *Course) reasonFor(f *Facts) (reason pool.RetryReason, ok bool) {
 	rules := &c.rules.Retry
 	switch {
@@ -84,7 +84,7 @@ func (c *Course) reasonFor(f *Facts) (reason pool.RetryReason, ok bool) {
 	return reason, ok && c.request.Rewindable()
 }
 
-// others tells whether there are backends that the request has not been to.
+// others reports whether there are backends that the request has not tried.
 func (c *Course) others() bool {
 	if c.rules.Strict && c.session.bound {
 		return false
@@ -92,19 +92,19 @@ func (c *Course) others() bool {
 	return c.view.Snapshot().Others(c.tried)
 }
 
-// reserve chooses the backend of another attempt and reserves a slot on it. It waits where that makes sense.
+// reserve chooses the backend of another attempt and reserves a slot on it, or returns a step that waits first.
 func (c *Course) reserve(now time.Time) Step {
 	if !c.answered {
-		c.choice.Lease.Release() // it is of no use any more, and its backend may be the only one
+		c.choice.Lease.Release() // first, because its backend may be the only one
 	}
 	rules := &c.rules.Retry
 	if s := rules.Stock; s != nil {
 		c.waited = false
 		switch {
 		case s.Duration > 0 && c.stockLeft(now) <= 0:
-			return c.noneLeft(now)
+			return c.noRetry(now)
 		case c.lost && s.waits() && !c.others():
-			// Members that are back are found sooner than by asking them in turn.
+			// Wait for a member to recover, which is faster than trying one after the other.
 			c.view.Lose(c.tried, now)
 			c.waited = true
 			return c.reserveStock(now)
@@ -114,37 +114,37 @@ func (c *Course) reserve(now time.Time) Step {
 	}
 	next, err := c.chooseNext(now)
 	if err != nil {
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	}
 	same := next.Lease.Held() && slices.Contains(c.tried, next.Lease.Index())
 	if next.Lease.Held() && (c.reason != pool.RetryConnect && c.view.Doubtful(next.Lease.Index(), now) || same && c.answered && c.overload) {
 		next.Lease.Abandon()
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	}
 	if same {
-		// A pause helps the backend that has just failed; it would not help another one.
+		// The backoff is for a backend that has just failed; another one needs none.
 		next.Lease.Abandon()
 		return c.pause(pausingSame, rand.N(max(min(rules.Base<<min(c.attempts-1, 20), rules.Max), 1)), now)
 	}
 	return c.spend(next, false, now)
 }
 
-// reserveSame goes on after the pause before another attempt at a backend that the request has been to.
+// reserveSame is reserve after the pause before another attempt at the same backend.
 func (c *Course) reserveSame(now time.Time) Step {
 	next, err := c.chooseNext(now)
 	if err != nil {
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	}
 	return c.spend(next, false, now)
 }
 
-// reserveStock goes on after waiting as the words of reverse_proxy say.
+// reserveStock is reserve after waiting as reverse_proxy's retry settings ask for.
 func (c *Course) reserveStock(now time.Time) Step {
 	s := c.rules.Retry.Stock
 	c.snapshot = c.view.Snapshot()
 	next, err := c.chooseNext(now)
 	if err == nil && c.waited && next.Lease.Held() && next.Lease.Dead() {
-		next.Lease.Abandon() // the snapshot does not show that yet
+		next.Lease.Abandon() // the snapshot is older than its death
 		err = pool.ErrNone
 	}
 	switch {
@@ -154,18 +154,18 @@ func (c *Course) reserveStock(now time.Time) Step {
 	case err == nil:
 		return c.spend(next, c.lost && s.waits(), now)
 	case c.answered || s.Duration == 0:
-		return c.noneLeft(now) // an answer is better than waiting for another
+		return c.noRetry(now) // give the answer rather than wait for another
 	}
 	if step, ok := c.look(lookingAgain, now); ok {
 		return step
 	}
-	return c.noneLeft(now)
+	return c.noRetry(now)
 }
 
-// pause waits for d, unless the client does not wait as long.
+// pause waits for d, unless the client's deadline is earlier.
 func (c *Course) pause(p phase, d time.Duration, now time.Time) Step {
 	if deadline, ok := c.request.Deadline(); ok && deadline.Sub(now) <= d {
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	}
 	if c.phase, c.slept = p, now; d <= 0 {
 		return c.Resume(Elapsed, now)
@@ -173,8 +173,8 @@ func (c *Course) pause(p phase, d time.Duration, now time.Time) Step {
 	return Step{Do: Wait, Until: now.Add(d)}
 }
 
-// chooseNext chooses the backend of another attempt and reserves a slot on it: one that this request has not been to, and that did not
-// fail when it was asked last, if there is one at hand.
+// chooseNext chooses the backend of another attempt and reserves a slot on it. It prefers backends that this request has not tried and
+// whose last request did not fail.
 func (c *Course) chooseNext(now time.Time) (Choice, error) {
 	members, err := c.source.Members(true)
 	if err != nil {
@@ -203,31 +203,31 @@ func (c *Course) chooseNext(now time.Time) (Choice, error) {
 	return best, err
 }
 
-// suspect tells whether that choice is a backend that failed when it was asked last, though not by this request.
+// suspect reports whether the last request to the chosen backend failed, and was not this one.
 func (c *Course) suspect(choice *Choice) bool {
 	l := &choice.Lease
 	return l.Held() && !slices.Contains(c.tried, l.Index()) && c.view.Suspect(l.Index())
 }
 
-// spend takes the retry from the pool's budget and makes an attempt on next the next step. If free, nothing has been sent yet, and there
-// is another attempt even when the budget is spent. Then so many connections are being refused that the backends tried are taken for dead at
-// once, so that no other request has to try them.
+// spend takes a retry from the pool's budget and returns the step that makes an attempt at next. If free, nothing has been sent yet, and
+// the attempt is made even if the budget is spent. So many connections fail then that the tried backends are marked dead at once, so that
+// no other request has to try them.
 func (c *Course) spend(next Choice, free bool, now time.Time) Step {
 	if !c.pool.SpendRetry(c.rules.Retry.Budget, c.reason, now) {
 		if !free {
 			next.Lease.Abandon()
-			return c.noneLeft(now)
+			return c.noRetry(now)
 		}
 		c.view.Lose(c.tried, now)
 	}
-	c.choice.Lease.Release() // of an answer that is dropped
+	c.choice.Lease.Release() // of the attempt whose answer is dropped
 	c.choice = next
 	return c.send(true)
 }
 
-// holdOut chooses the backend of another attempt after one that found no connection, when by the rules for retries no other follows, or
-// there is nobody to make it to. The backends tried are dead then; the request goes to another, or waits for one to be back. That costs
-// nothing of what retries may cost, because the request has not been sent.
+// holdOut goes on after an attempt that could not connect, if the rules for retries allow no other attempt or no backend is left. It marks
+// the tried backends dead; the request goes to another one, or waits for one to recover. This is no retry and spends no budget, because the
+// request has not been sent.
 func (c *Course) holdOut(now time.Time) Step {
 	rules := &c.rules.Retry
 	c.mayHold = false
@@ -243,7 +243,7 @@ func (c *Course) holdOut(now time.Time) Step {
 	return c.choose(now)
 }
 
-// afterHold ends what holdOut began; err is why nobody was found.
+// afterHold ends what holdOut began; err is why no backend was found.
 func (c *Course) afterHold(err error) Step {
 	c.retrying = false
 	if err != nil {

@@ -10,26 +10,26 @@ import (
 )
 
 var (
-	// ErrSessionGone refuses a request whose session is bound to a backend that does not take it.
+	// ErrSessionGone refuses a request whose session is bound to a backend that is not usable.
 	ErrSessionGone = errors.New("the backend of the session is not usable")
-	// ErrSessionFull refuses a request whose session is bound to a backend that has as many requests as it may. The request does
-	// not wait in the queue: slots of other backends are of no use to it, and it would stand in the way of requests that wait for one.
+	// ErrSessionFull refuses a request whose session is bound to a backend that is at its max_requests. The request does not wait in
+	// the queue: it cannot use the slots of other backends, and would block requests that can.
 	ErrSessionFull = errors.New("the backend of the session is at max_requests")
 )
 
 // session is what a request says about its session.
 type session struct {
-	member int  // position of its backend; -1 if that is none of the members
-	bound  bool // there is one
+	member int  // position of its backend; -1 if the backend is not among the members
+	bound  bool // the request has a session
 }
 
-// choose chooses a backend and reserves a slot on it. It waits where that makes sense.
+// choose chooses a backend and reserves a slot on it, or returns a step that waits for one.
 func (c *Course) choose(now time.Time) Step {
-	// The loop ends: each turn but the last finds a newer snapshot than the one before.
+	// The loop ends: it goes round only if there is a newer snapshot.
 	for {
 		members, err := c.source.Members(c.retrying)
 		if err != nil {
-			return c.chosen(err)
+			return c.endChoosing(err)
 		}
 		c.enter(members)
 		c.choice, err = c.acquireInTurn(now)
@@ -39,28 +39,28 @@ func (c *Course) choose(now time.Time) Step {
 				return Step{Do: Queue, Size: size, Timeout: timeout}
 			}
 		}
-		if step, ok := c.settled(err, now); ok {
+		if step, ok := c.afterTry(err, now); ok {
 			return step
 		}
 	}
 }
 
-// settled is called with the outcome of one try to choose. ok is false if it is to be tried again at once.
-func (c *Course) settled(err error, now time.Time) (step Step, ok bool) {
+// afterTry goes on after a try to choose, which ended with err. ok is false if the caller must try again at once.
+func (c *Course) afterTry(err error, now time.Time) (step Step, ok bool) {
 	if err == nil && c.retrying && c.choice.Lease.Held() && c.choice.Lease.Dead() {
-		// The snapshot of a large pool takes a moment to show that.
+		// A large pool takes a moment to publish a snapshot without the dead member.
 		c.choice.Lease.Abandon()
 		c.err, c.snapshot = pool.ErrNone, c.view.Snapshot()
 		return c.sleep(awaitingSnapshot, minPoll, now), true
 	}
 	if err == nil {
-		return c.chosen(nil), true
+		return c.endChoosing(nil), true
 	}
 	return c.await(err, now)
 }
 
-// chosen ends choosing, with an error if nobody was found.
-func (c *Course) chosen(err error) Step {
+// endChoosing ends choosing, with an error if no backend was found.
+func (c *Course) endChoosing(err error) Step {
 	switch {
 	case c.retrying:
 		return c.afterHold(err)
@@ -71,7 +71,7 @@ func (c *Course) chosen(err error) Step {
 	}
 }
 
-// enter makes members the ones that the request chooses from.
+// enter makes members the list that the request chooses from.
 func (c *Course) enter(members Members) {
 	c.silent = false
 	if c.members == members {
@@ -83,7 +83,7 @@ func (c *Course) enter(members Members) {
 		c.tried = c.triedSpace[:0]
 		return
 	}
-	// There are other backends meanwhile: those already tried may have moved.
+	// The list has been replaced: the backends in tried may have other positions, or be gone.
 	moved := c.tried[:0]
 	for _, i := range c.tried {
 		if at := members.Find(before.Backend(i).Address); at >= 0 {
@@ -93,15 +93,15 @@ func (c *Course) enter(members Members) {
 	c.tried = moved
 }
 
-// acquireInTurn is acquire for requests that have just come: they do not overtake those that wait.
+// acquireInTurn is acquire for a new request, which must not overtake the requests in the queue.
 func (c *Course) acquireInTurn(now time.Time) (Choice, error) {
 	if c.rules.Queue.On && c.pool.QueueLength() > 0 && !c.rules.Strict {
-		return Choice{}, pool.ErrFull // strict sessions have nothing to do with a queue for any backend
+		return Choice{}, pool.ErrFull // strict sessions do not use the queue, see ErrSessionFull
 	}
 	return c.acquire(c.tried, now)
 }
 
-// acquire chooses a backend of the members and reserves a slot on it, preferably none of those at the positions to avoid.
+// acquire chooses a backend and reserves a slot on it. It chooses one of the positions to avoid only if there is no other.
 func (c *Course) acquire(avoid []int, now time.Time) (Choice, error) {
 	if b := c.rules.Breaker; b != nil && !b.OK() {
 		return Choice{}, pool.ErrNone
@@ -116,8 +116,7 @@ func (c *Course) acquire(avoid []int, now time.Time) (Choice, error) {
 	return c.acquireAny(avoid, safe, now)
 }
 
-// acquireAny chooses by the policy. safe tells that the request may be made
-// again if the attempt fails.
+// acquireAny chooses by the policy. safe says that the request may be sent again if the attempt fails.
 func (c *Course) acquireAny(avoid []int, safe bool, now time.Time) (Choice, error) {
 	if c.rules.Foreign {
 		return c.acquireForeign(avoid, safe)
@@ -131,7 +130,7 @@ func (c *Course) acquireAny(avoid []int, safe bool, now time.Time) (Choice, erro
 	return Choice{c.members.Target(lease.Index()), lease}, nil
 }
 
-// acquireSession chooses the backend of the request's session, or another one where that is not to be had.
+// acquireSession chooses the backend of the request's session, or another one if that is not available.
 func (c *Course) acquireSession(avoid []int, safe bool, now time.Time) (Choice, error) {
 	at, known, signed := c.request.Session(c.members)
 	c.session = session{member: -1, bound: known || signed}
@@ -149,7 +148,7 @@ func (c *Course) acquireSession(avoid []int, safe bool, now time.Time) (Choice, 
 	return c.acquireAny(avoid, safe, now)
 }
 
-// acquireStrictly is acquireSession for a session that may be served by its own backend only.
+// acquireStrictly is acquireSession for a session that only its own backend may serve.
 func (c *Course) acquireStrictly() (Choice, error) {
 	at := c.session.member
 	if at < 0 {
@@ -166,7 +165,7 @@ func (c *Course) acquireStrictly() (Choice, error) {
 	}
 }
 
-// acquireForeign has a policy that is not ours choose among the members that may be picked.
+// acquireForeign lets a policy that is not ours choose among the eligible members.
 func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 	snapshot := c.view.Snapshot()
 	if lease, ok := c.view.AcquireProbe(avoid, safe); ok {
@@ -186,8 +185,8 @@ func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 			candidates = all
 		}
 	}
-	// Each turn but the last takes a candidate away that has no free slot, or that is being ramped up and left out
-	// this time: such policies know no weights that could be lowered.
+	// Each iteration but the last removes a candidate: one without a free slot, or one that slow start skips this time.
+	// (Such policies know no weights, so a skip takes the place of a lower weight.)
 	for len(candidates) > 0 {
 		i, own := c.request.Foreign(c.members, candidates)
 		switch {
@@ -203,30 +202,30 @@ func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 			}
 		}
 		if !offered {
-			break // it may remember one that it was not offered, and would choose that again
+			break // the policy remembers a backend that is no candidate, and would choose it again
 		}
 		candidates = slices.DeleteFunc(slices.Clone(candidates), func(k int) bool { return k == i })
 	}
 	return Choice{}, pool.ErrFull
 }
 
-// Rebind tells whether the client is to be told with the answer that its session is bound to the backend of the last attempt, whose
-// position it returns. renew tells that the client knows and need be told only if what it has is out of date.
+// Rebind returns the position of the backend that the client's session is now bound to. ok reports whether the answer must tell the
+// client. renew says that the session was bound there before, so that the client needs to be told only if its session data is stale.
 func (c *Course) Rebind() (position int, renew, ok bool) {
-	if !c.rules.Told || !c.choice.Lease.Held() {
+	if !c.rules.BindSessions || !c.choice.Lease.Held() {
 		return 0, false, false
 	}
 	at, was := c.choice.Lease.Index(), c.session.member
-	if !c.choice.Lease.Of(c.view) { // nobody was found for another attempt in newer members than those of this attempt
+	if !c.choice.Lease.Of(c.view) { // the list was replaced, and no backend was found for another attempt
 		at = c.members.Find(c.choice.Target.Address())
 	}
 	switch {
 	case at < 0:
-		return 0, false, false // there are no sessions any more at a backend that was taken out
+		return 0, false, false // the backend was removed
 	case was == at:
 		return at, true, true
 	case was >= 0 && !slices.Contains(c.tried, was) && c.view.Snapshot().Keeps(was):
-		return 0, false, false // it is full just now
+		return 0, false, false // the session's backend is full at the moment, and stays bound
 	case c.session.bound:
 		c.pool.CountRebound()
 	}

@@ -104,7 +104,7 @@ func TestNobodyOvertakes(t *testing.T) {
 	} {
 		w := newWorld(t, 1)
 		w.rules.Queue = QueueRules{On: c.queue, Size: 5, Timeout: time.Second}
-		w.rules.Sessions, w.rules.Told, w.rules.Strict = c.strict, c.strict, c.strict
+		w.rules.Sessions, w.rules.BindSessions, w.rules.Strict = c.strict, c.strict, c.strict
 		waits(t, w, func() { w.play(move{0, begin, c.want}) })
 	}
 }
@@ -125,7 +125,7 @@ func waits(t *testing.T, w *world, f func()) {
 // stays is a session that is bound to the backend at that position.
 func stays(at int) func(*world) {
 	return func(w *world) {
-		w.rules.Sessions, w.rules.Told = true, true
+		w.rules.Sessions, w.rules.BindSessions = true, true
 		w.session = func() (int, bool, bool) { return at, true, true }
 	}
 }
@@ -148,11 +148,11 @@ func rebinds(w *world, _ time.Time) string {
 
 func TestSessions(t *testing.T) {
 	scripts(t, []script{
-		{"there is none", func(w *world) { w.rules.Sessions, w.rules.Told = true, true }, []move{
+		{"there is none", func(w *world) { w.rules.Sessions, w.rules.BindSessions = true, true }, []move{
 			{0, begin, "send a"}, {1 * ms, ended(answer(200)), "give"}, {1 * ms, rebinds, "0 renew false true 0"},
 		}},
 		{"it is bound", stays(1), []move{{0, begin, "send b"}, {1 * ms, ended(answer(200)), "give"}, {1 * ms, rebinds, "1 renew true true 0"}}},
-		{"the policy keeps none", func(w *world) { stays(1)(w); w.rules.Sessions, w.rules.Told = false, false }, []move{
+		{"the policy keeps none", func(w *world) { stays(1)(w); w.rules.Sessions, w.rules.BindSessions = false, false }, []move{
 			{0, begin, "send a"}, {1 * ms, ended(answer(200)), "give"}, {1 * ms, rebinds, "0 renew false false 0"},
 		}},
 		{"its backend drains", func(w *world) { stays(1)(w); drains(1, w) }, []move{{0, begin, "send b"}}},
@@ -183,7 +183,7 @@ func TestSessions(t *testing.T) {
 			{1 * ms, rebinds, "0 renew false false 0"},
 		}},
 		{"strict", strictly(1), []move{{0, begin, "send b"}, {1 * ms, ended(answer(200)), "give"}, {1 * ms, rebinds, "1 renew true true 0"}}},
-		{"strict and new", func(w *world) { w.rules.Sessions, w.rules.Told, w.rules.Strict = true, true, true }, []move{{0, begin, "send a"}}},
+		{"strict and new", func(w *world) { w.rules.Sessions, w.rules.BindSessions, w.rules.Strict = true, true, true }, []move{{0, begin, "send a"}}},
 		{"strict and full", func(w *world) { strictly(1)(w); caps(w); queue(w) }, []move{{0, fills("b"), ""}, {0, begin, "refuse: " + sessionFull}}},
 		{"strict and not in the list", func(w *world) {
 			strictly(1)(w)

@@ -6,8 +6,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Copy is what a copy of a request goes by that is sent to another backend while the first attempt waits for its answer. Unlike the
-// course it may be used by another goroutine meanwhile.
+// Copy makes the decisions for a hedge: a copy of a request, sent to another backend while the first attempt waits for its answer. Another
+// goroutine may use it concurrently with the course.
 type Copy struct {
 	rules   *Rules
 	pool    *pool.Pool
@@ -17,10 +17,10 @@ type Copy struct {
 	first   int // position of the backend of the first attempt
 }
 
-// Copy returns what a copy of the request may be sent by, and after which time. ok is false if there is to be none. The request must have
-// no body.
+// Copy returns the decisions for a copy of the request, and after which time it may be sent. ok is false if there must be none. The request
+// must have no body.
 func (c *Course) Copy(now time.Time) (copied Copy, after time.Duration, ok bool) {
-	// A session's other backend would not know it.
+	// No sessions: another backend would not know the session.
 	if !c.rules.Hedge.On || c.attempts > 1 || c.rules.Sessions || !c.choice.Lease.Held() || c.request.Upgrade() || !c.request.Idempotent() {
 		return Copy{}, 0, false
 	}
@@ -42,7 +42,7 @@ func (k *Copy) Choose(now time.Time) (Choice, bool) {
 	if err != nil {
 		return Choice{}, false
 	}
-	// What a backend's address is that depends on the request was made out for the first attempt.
+	// An unchecked backend's address may depend on the request, and was resolved for the first attempt only.
 	if lease.Index() == k.first || view.Backend(lease.Index()).Unchecked || !k.pool.SpendHedge(k.rules.Hedge.MaxExtra, k.rules.Retry.Budget, now) {
 		lease.Abandon()
 		return Choice{}, false
@@ -50,7 +50,7 @@ func (k *Copy) Choose(now time.Time) (Choice, bool) {
 	return Choice{k.members.Target(lease.Index()), lease}, true
 }
 
-// isSuperseded tells whether others are in the place of these members: some of these may have been taken out.
+// isSuperseded reports whether another list has replaced m, so that some of its members may have been removed.
 func isSuperseded(m Members) bool {
 	first, second := m.Superseded()
 	select {
@@ -63,16 +63,16 @@ func isSuperseded(m Members) bool {
 	}
 }
 
-// Good tells whether an answer to the copy is to be preferred to another one that is still to come.
+// Good reports whether an answer to the copy is good enough not to wait for the other one.
 func (k *Copy) Good(f *Facts) bool { return k.rules.Good(f) }
 
-// Lost books what a copy says about its backend that is not the answer, and gives its slot back. It returns what it said.
+// Lost judges the backend of a copy that lost the race, and releases its lease. It returns the outcome.
 func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
 	outcome := k.rules.classify(f)
 	if k.rules.Good(f) {
 		outcome = pool.Ignored
 	}
-	if l := choice.Lease.Latency(); outcome == pool.Failure || f.Kind == Answered && f.speaksAgainst() {
+	if l := choice.Lease.Latency(); outcome == pool.Failure || f.Kind == Answered && f.isRejection() {
 		l.Failed(f.Took, now)
 	} else {
 		l.Unanswered(f.Took, now)
@@ -82,9 +82,9 @@ func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
 	return outcome
 }
 
-// Overtaken makes the copy the current attempt, because it was answered first. f tells how the first attempt ended; it is nil if that was
-// given up for the copy, so long after it began.
-func (c *Course) Overtaken(f *Facts, copied Choice, after time.Duration, now time.Time) {
+// CopyWon makes the copy the current attempt, because it was answered first. f says how the first attempt ended; it is nil if the first
+// attempt was canceled, after that time, because the copy won.
+func (c *Course) CopyWon(f *Facts, copied Choice, after time.Duration, now time.Time) {
 	if f == nil {
 		c.choice.Lease.Latency().Unanswered(after, now)
 		c.outcome, c.last = pool.Ignored, Result{Outcome: pool.Ignored}

@@ -29,7 +29,7 @@ func TestWhetherCopy(t *testing.T) {
 		{"upgrade", func(w *world) { w.upgrade = true }, false},
 		{"not idempotent", func(w *world) { w.notIdempotent = true }, false},
 		{"not idempotent, and asked for", func(w *world) { w.notIdempotent, w.rules.Retry.NonIdempotent = true, true }, false},
-		{"sessions", func(w *world) { w.rules.Sessions, w.rules.Told = true, true }, false},
+		{"sessions", func(w *world) { w.rules.Sessions, w.rules.BindSessions = true, true }, false},
 		{"a backend of a policy's own", func(w *world) {
 			w.rules.Foreign, w.settings.Policy = true, nil
 			w.foreign = func([]int) (int, Target) { return -1, target("own") }
@@ -143,7 +143,7 @@ func loses(f Facts) func(*world, time.Time) string {
 // overtakes has the copy be the answer; f tells how the first attempt ended, if it did.
 func overtakes(f *Facts) func(*world, time.Time) string {
 	return func(w *world, now time.Time) string {
-		w.course.Overtaken(f, w.copyChoice, 60*ms, now)
+		w.course.CopyWon(f, w.copyChoice, 60*ms, now)
 		return fmt.Sprint(w.course.Choice().Target.Address(), " attempt ", w.course.Attempts())
 	}
 }

@@ -48,7 +48,7 @@ func (w *world) Client() string                                 { return "client
 func (w *world) Idempotent() bool                               { return !w.notIdempotent }
 func (w *world) Upgrade() bool                                  { return w.upgrade }
 func (w *world) Rewindable() bool                               { return !w.read }
-func (w *world) Untold() bool                                   { w.untold++; return !w.told }
+func (w *world) EndInforming() bool                             { w.untold++; return !w.told }
 func (w *world) Wanted(reason pool.RetryReason) bool            { return !slices.Contains(w.unwanted, reason) }
 func (w *world) Deadline() (deadline time.Time, ok bool)        { return w.deadline, !w.deadline.IsZero() }
 func (w *world) Foreign(_ Members, candidates []int) (int, Target) {
@@ -257,7 +257,7 @@ func tries(w *world, now time.Time) string {
 	return "chose " + w.course.Choice().Target.Address()
 }
 
-// wakes tells whether what was waited for has happened.
+// wakes reports whether what was waited for has happened.
 func wakes(w *world, _ time.Time) string {
 	for i, wake := range w.step.Wake {
 		select {

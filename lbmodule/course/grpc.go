@@ -11,10 +11,9 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// The outcome of a gRPC call is its gRPC status; HTTP's is 200 nearly always. It stands in the header of an answer that has nothing
-// else (trailers-only), and after the body of all others. So an answer with a body is judged when it has ended, and not before: what
-// fails at its end was no success at its beginning. gRPC-Web has its trailers in the body, where nobody looks for them: only a status
-// in the header is seen there.
+// The outcome of a gRPC call is its gRPC status; the HTTP status is nearly always 200. The gRPC status is in the header if the answer has
+// no body (trailers-only), and in the trailer otherwise. So an answer with a body is judged at its end: a call that fails there was not a
+// success at its beginning. gRPC-Web puts its trailers into the body, which is not parsed: only a status in the header is seen.
 
 // grpcNames are the statuses of gRPC by their codes, as its documentation names them (github.com/grpc/grpc, doc/statuscodes.md).
 var grpcNames = [...]string{
@@ -23,23 +22,23 @@ var grpcNames = [...]string{
 	"unauthenticated",
 }
 
-// What is counted has a place for each of them, and one for all others.
+// The pool has a counter for each status, and one for all others.
 var _ [pool.Calls]struct{} = [len(grpcNames) + 1]struct{}{}
 
-// GRPCNames are the names of gRPC's statuses, by their codes.
+// GRPCNames returns the names of gRPC's statuses in the order of their codes.
 func GRPCNames() []string { return slices.Clone(grpcNames[:]) }
 
 // GRPC is how a gRPC call ended: 1 more than the code of its status.
 type GRPC uint8
 
 const (
-	// NoGRPC is that there is no status: it is no gRPC call, or has not ended.
+	// NoGRPC means that there is no status: the attempt is no gRPC call, or has not ended.
 	NoGRPC GRPC = 0
-	// OtherGRPC is a status that gRPC does not have, or none where there must be one.
+	// OtherGRPC means that the status is not one of gRPC's, or is missing where one is required.
 	OtherGRPC = GRPC(len(grpcNames) + 1)
 )
 
-// ParseGRPC reads a status as it stands in a header or a trailer; "" is none.
+// ParseGRPC parses the value of Grpc-Status; "" means that there is none.
 func ParseGRPC(value string) GRPC {
 	if value == "" {
 		return NoGRPC
@@ -51,7 +50,7 @@ func ParseGRPC(value string) GRPC {
 	return GRPC(code + 1)
 }
 
-// code is the status as gRPC's clients take it: what gRPC does not have is unknown. There must be one.
+// code returns the code as gRPC clients see it, which treat an invalid status as unknown. s must not be NoGRPC.
 func (s GRPC) code() codes.Code {
 	if s == OtherGRPC {
 		return codes.Unknown
@@ -71,40 +70,40 @@ func (s GRPC) String() string {
 	}
 }
 
-// Call is what is known of an attempt as a gRPC call. The zero Call is of an attempt that is none.
+// Call is what is known of an attempt as a gRPC call. It is zero if the attempt is no gRPC call.
 type Call struct {
 	Status  GRPC
-	Excused bool          // it ended because the time was up that the client had set
-	Pending bool          // the status is in the trailer of the answer
-	Timeout time.Duration // that the client has set; 0 for none
+	Excused bool          // it ended because the client's timeout expired
+	Pending bool          // the status will be in the trailer of the answer
+	Timeout time.Duration // set by the client; 0 for none
 
-	begun bool // a part of the body has come
+	begun bool // body data has arrived
 }
 
-// Message is what tells of a gRPC call in the header of a request or an answer. The zero Message is none of gRPC.
+// Message is what the header of a request or an answer says about gRPC. It is zero if the message is not gRPC.
 type Message struct {
-	Is      bool   // it is one of gRPC, or of gRPC-Web
-	Web     bool   // it is one of gRPC-Web
+	Is      bool   // it is gRPC or gRPC-Web
+	Web     bool   // it is gRPC-Web
 	Status  string // Grpc-Status
 	Timeout string // Grpc-Timeout
 }
 
-// NewCall returns what is known of an attempt as a gRPC call, from the request and the answer that came so long after the client had
-// asked. answer is nil if there is none; status is that of HTTP, and body tells that the answer has one.
+// NewCall returns what is known of an attempt as a gRPC call, from the request and its answer. answer is nil if there is none, status is
+// the HTTP status, body says that the answer has a body, and after is the time since the client's request arrived.
 func NewCall(request Message, answer *Message, status int, body bool, after time.Duration) (c Call) {
 	if !request.Is || answer != nil && !answer.Is {
 		return c
 	}
 	c.Timeout = grpcTimeout(request.Timeout)
 	if answer == nil {
-		c.Excused = c.timeUp(after) // servers break off what has taken too long
+		c.Excused = c.timeUp(after) // gRPC servers reset the stream of a call whose timeout expired
 		return c
 	}
 	switch code := ParseGRPC(answer.Status); {
 	case code != NoGRPC:
 		c.end(code, after)
 	case status != statusOK || answer.Web:
-		// The status of HTTP is all there is.
+		// There is only the HTTP status.
 	case !body:
 		c.end(OtherGRPC, after)
 	default:
@@ -115,24 +114,24 @@ func NewCall(request Message, answer *Message, status int, body bool, after time
 
 const statusOK = 200
 
-// end notes how the call ended, that long after the client had asked.
+// end records the status of the call, that long after the client's request arrived.
 func (c *Call) end(status GRPC, after time.Duration) {
 	c.Status, c.Pending = status, false
 	c.Excused = c.is(codes.DeadlineExceeded) && c.timeUp(after)
 }
 
-// timeUp tells whether the time that the client has set is over when so much has passed. Clocks differ, and timers are not exact.
+// timeUp reports whether the client's timeout has expired after that time. It allows for 10%, because clocks and timers are not exact.
 func (c *Call) timeUp(after time.Duration) bool {
 	return c.Timeout > 0 && after >= c.Timeout-c.Timeout/10
 }
 
-// is tells whether the call has ended with that code.
+// is reports whether the call has ended with that code.
 func (c *Call) is(code codes.Code) bool { return c.Status != NoGRPC && c.Status.code() == code }
 
-// ownDoing tells whether the call ended because its client wanted it to.
+// ownDoing reports whether the client itself ended the call, by canceling or by its timeout.
 func (c *Call) ownDoing() bool { return c.Excused || c.is(codes.Canceled) }
 
-// outcome is what the call says about its backend, as far as it is known.
+// outcome returns what the call says about its backend so far.
 func (c *Call) outcome(failures *Statuses) pool.Outcome {
 	switch {
 	case c.Excused, c.is(codes.ResourceExhausted):
@@ -146,8 +145,8 @@ func (c *Call) outcome(failures *Statuses) pool.Outcome {
 	}
 }
 
-// speaksAgainst is [Facts.speaksAgainst] for calls: the statuses are those that Envoy takes for 429 and 5xx (grpcToHttpStatus).
-func (c *Call) speaksAgainst() bool {
+// isRejection is [Facts.isRejection] for calls: it is true for the statuses that Envoy maps to 429 and 5xx (grpcToHttpStatus).
+func (c *Call) isRejection() bool {
 	if c.Status == NoGRPC || c.Excused {
 		return false
 	}
@@ -159,7 +158,7 @@ func (c *Call) speaksAgainst() bool {
 	}
 }
 
-// grpcTimeout reads the value of a grpc-timeout, 0 for none.
+// grpcTimeout parses the value of Grpc-Timeout; 0 means that there is none.
 func grpcTimeout(value string) time.Duration {
 	const most = 8 // digits
 	if len(value) < 2 || len(value) > most+1 {
@@ -177,21 +176,21 @@ func grpcTimeout(value string) time.Duration {
 	return time.Duration(min(n, uint64(longest/unit))) * unit
 }
 
-// grpcUnits are the units of a grpc-timeout (gRPC over HTTP/2, Requests).
+// grpcUnits are the units of Grpc-Timeout (gRPC over HTTP/2, Requests).
 var grpcUnits = map[byte]time.Duration{
 	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
 }
 
-// GRPCPrefix is what a status of gRPC begins with where those of HTTP may stand, too.
+// GRPCPrefix marks a gRPC status in a list that may also hold HTTP statuses.
 const GRPCPrefix = "grpc:"
 
-// Statuses is a set of statuses of HTTP and gRPC.
+// Statuses is a set of HTTP and gRPC statuses.
 type Statuses struct {
 	http []int
 	grpc uint32 // a bit for each code
 }
 
-// Add puts a status into the set, which has been checked: a number, or `grpc:` and a name of [GRPCNames].
+// Add adds a status to the set. value must be valid: a number, or `grpc:` and a name of [GRPCNames].
 func (s *Statuses) Add(value string) {
 	if word, isGRPC := strings.CutPrefix(value, GRPCPrefix); isGRPC {
 		s.grpc |= 1 << slices.Index(grpcNames[:], word)
@@ -201,7 +200,7 @@ func (s *Statuses) Add(value string) {
 	s.http = append(s.http, code)
 }
 
-// NewStatuses returns the set of these statuses, see [Statuses.Add].
+// NewStatuses returns a set of those statuses. See [Statuses.Add].
 func NewStatuses[S ~string](all []S) (set Statuses) {
 	for _, value := range all {
 		set.Add(string(value))
@@ -209,17 +208,17 @@ func NewStatuses[S ~string](all []S) (set Statuses) {
 	return set
 }
 
-// Empty tells whether there is nothing in the set.
+// Empty reports whether the set is empty.
 func (s *Statuses) Empty() bool { return len(s.http) == 0 && s.grpc == 0 }
 
-// SomeGRPC tells whether there are statuses of gRPC in the set.
+// SomeGRPC reports whether the set has gRPC statuses.
 func (s *Statuses) SomeGRPC() bool { return s.grpc != 0 }
 
-// Has tells whether the status of an answer, or of the gRPC call that it belongs to, is in the set.
+// Has reports whether the HTTP status of an answer, or the status of its gRPC call, is in the set.
 func (s *Statuses) Has(status int, call GRPC) bool { return s.HasHTTP(status) || s.HasGRPC(call) }
 
-// HasHTTP tells whether a status of HTTP is in the set.
+// HasHTTP reports whether an HTTP status is in the set.
 func (s *Statuses) HasHTTP(status int) bool { return slices.Contains(s.http, status) }
 
-// HasGRPC tells whether the status of a gRPC call is in the set.
+// HasGRPC reports whether the status of a gRPC call is in the set.
 func (s *Statuses) HasGRPC(call GRPC) bool { return call != NoGRPC && s.grpc&(1<<call.code()) != 0 }

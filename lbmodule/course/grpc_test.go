@@ -135,7 +135,7 @@ func TestCallOutcome(t *testing.T) {
 		{Call{Status: ParseGRPC("15")}, &failures, pool.Success, true},
 		{Call{Status: ParseGRPC("0")}, &none, pool.Success, false},
 	} {
-		if got, against := c.call.outcome(c.failures), c.call.speaksAgainst(); got != c.want || against != c.against {
+		if got, against := c.call.outcome(c.failures), c.call.isRejection(); got != c.want || against != c.against {
 			t.Errorf("%+v: got %v, against %v; want %v, against %v", c.call, got, against, c.want, c.against)
 		}
 	}

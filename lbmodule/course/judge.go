@@ -6,17 +6,17 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Kind is what an attempt came to.
+// Kind is how an attempt ended.
 type Kind uint8
 
 const (
-	// Answered is that an answer began.
+	// Answered means that the header of an answer arrived.
 	Answered Kind = iota
-	// NotConnected is that no connection could be made, so that the backend knows nothing of the request.
+	// NotConnected means that no connection could be made, so that the backend has seen nothing of the request.
 	NotConnected
-	// TimedOut is that there was no answer in time.
+	// TimedOut means that no answer arrived in time.
 	TimedOut
-	// Broken is that the connection broke, or that what came was no answer.
+	// Broken means that the connection broke, or that the backend sent no valid answer.
 	Broken
 )
 
@@ -26,23 +26,23 @@ type Facts struct {
 
 	// Of the answer, if there is one.
 	Status     int
-	RetryAfter bool // it says when to come back
-	Stream     bool // it may go on for as long as the client likes
-	Body       bool // it has one
-	Call       Call // the gRPC call that the attempt is
+	RetryAfter bool // it has a Retry-After
+	Stream     bool // it may last for as long as the client likes
+	Body       bool // it has a body
+	Call       Call // of gRPC; zero if the attempt is none
 
 	// Of the failure, if it is one.
-	Unreachable   bool // not even the network could make a connection
-	NoDescriptors bool // this process cannot open another connection
-	Excused       bool // it ended for no reason that concerns the backend: the client has left, or broke its body off
+	Unreachable   bool // the connection failed at the network level, such as refused
+	NoDescriptors bool // this process is out of file descriptors
+	Excused       bool // the cause is not the backend: the client left, or its body broke off
 
 	// Of the client.
-	Gone        bool // it has left, or its time is up
+	Gone        bool // it left, or its deadline passed
 	BodyFailed  bool // its body broke off
-	ClientFault bool // what went wrong with the attempt is its doing, if something did
+	ClientFault bool // a failure of the attempt, if it failed, is the client's fault
 
 	Took     time.Duration // since the attempt began
-	Answered time.Duration // since the request's last byte was sent, if Known
+	Answered time.Duration // since the request's last byte was sent; valid if Known
 	Known    bool
 }
 
@@ -53,19 +53,19 @@ const (
 	statusServiceUnavailable  = 503
 )
 
-// isOverload tells whether a backend says that it has too much to do.
+// isOverload reports whether a backend says that it is overloaded.
 func (f *Facts) isOverload() bool {
 	return f.Status == statusTooManyRequests || f.Status == statusServiceUnavailable && f.RetryAfter
 }
 
-// speaksAgainst tells whether an answer makes nobody fast, however soon it came: a refusal, or an error.
-func (f *Facts) speaksAgainst() bool {
+// isRejection reports whether an answer is an error or a refusal, which does not make a backend fast, however soon it comes.
+func (f *Facts) isRejection() bool {
 	return f.Status >= statusInternalServerError || f.Status == statusTooManyRequests || f.Status >= 400 && f.RetryAfter
 }
 
-// classify tells what an attempt says about its backend. A request that its client gave up, broke off or was too slow to send, and
-// descriptors that this process has run out of, are no backend's failure; neither is a status that a healthy application gives. A
-// backend that says it has too much to do is neither well nor broken: taking it out would give the others too much to do.
+// classify returns what an attempt says about its backend. It is no failure of the backend if the client canceled the request, broke it
+// off or was too slow to send it, if this process is out of file descriptors, or if the status is one that a healthy application gives.
+// A backend that says it is overloaded counts neither as a success nor as a failure: ejecting it would overload the others.
 func (r *Rules) classify(f *Facts) pool.Outcome {
 	switch {
 	case f.Kind == Answered && f.isOverload(), f.Kind != Answered && (f.Excused || f.NoDescriptors):
@@ -79,12 +79,12 @@ func (r *Rules) classify(f *Facts) pool.Outcome {
 	}
 }
 
-// Good tells whether an attempt has an answer that is to be preferred to another one that is still to come.
+// Good reports whether the answer of an attempt is good enough not to wait for the other one of a race.
 func (r *Rules) Good(f *Facts) bool {
-	return f.Kind == Answered && r.classify(f) == pool.Success && !f.speaksAgainst()
+	return f.Kind == Answered && r.classify(f) == pool.Success && !f.isRejection()
 }
 
-// judge books what the attempt says about its backend, as far as that is known when the answer begins.
+// judge records what the attempt says about its backend, as far as that is known when the header of the answer has arrived.
 func (c *Course) judge(f *Facts, now time.Time) {
 	if b := c.rules.Breaker; b != nil && f.Kind == Answered {
 		b.RecordMetric(f.Status, f.Took)
@@ -121,50 +121,50 @@ func (c *Course) judge(f *Facts, now time.Time) {
 	switch {
 	case ignored:
 	case c.call.Pending && c.outcome == pool.Success:
-		// The slot of a probe is not to be held for as long as a stream may last. See [Course.Probe].
+		// A stream must not hold the slot of a half-open probe for as long as it lasts. See [Course.Probe].
 		if l.Probing() && c.rules.BreakerOff {
 			l.Judge(c.verdict, now) // only the connection matters
 			c.judged = true
 		}
-	// A success is judged when the answer has ended, because it may yet break off; but not where that would take too long
-	// to learn from, or a probe is waited for.
+	// A success is judged when the answer has ended, because it may still break off. A stream is judged now, because its end
+	// may come too late to learn from, and so is a probe, because the breaker waits for it.
 	case c.outcome == pool.Failure || l.Probing() || f.Stream:
 		l.Judge(c.verdict, now)
 		c.verdict = pool.Verdict{}
 	}
 }
 
-// Last is what the attempt that ended last said about its backend, as far as that was known when its answer began.
-func (c *Course) Last() Result { return c.last }
+// LastResult returns what the last attempt says about its backend, as far as it was known when the header of its answer arrived.
+func (c *Course) LastResult() Result { return c.last }
 
-// Call is what is known of the current attempt as a gRPC call.
+// Call returns what is known of the current attempt as a gRPC call.
 func (c *Course) Call() *Call { return &c.call }
 
-// Probe returns what to judge the backend by once a stream that probes it has gone well for a while. ok is false where the current
-// attempt is no such stream, or has been judged.
+// Probe returns the lease and the verdict to judge it by, once a stream that is a half-open probe has gone well for a while. ok is false if
+// the current attempt is no such stream, or has been judged.
 func (c *Course) Probe() (l *pool.Lease, v pool.Verdict, ok bool) {
 	l = &c.choice.Lease
 	return l, c.verdict, c.call.Pending && c.outcome == pool.Success && l.Probing() && !c.judged
 }
 
-// learn tells the backend's latency how the attempt has ended. It is told whatever the policy: it shows, and another policy may come
-// with a reload.
+// learn updates the backend's latency with the end of the attempt. It does so for every policy, because the latency is displayed and a
+// reload may bring another policy.
 func (c *Course) learn(f *Facts, now time.Time) {
 	l := c.choice.Lease.Latency()
 	if l == nil {
 		return
 	}
-	failed := f.Kind != Answered || f.speaksAgainst() || c.call.speaksAgainst() || c.outcome == pool.Failure
+	failed := f.Kind != Answered || f.isRejection() || c.call.isRejection() || c.outcome == pool.Failure
 	switch {
 	case f.Kind != Answered && c.outcome == pool.Ignored:
 		if (f.Gone || c.call.Excused) && f.Known {
-			l.Unanswered(f.Answered, now) // the client had had enough
+			l.Unanswered(f.Answered, now) // the client ran out of patience
 		}
 	case failed && c.isWatched(f, now):
 		l.Unanswered(f.Answered, now)
 	case failed:
 		l.Failed(f.Answered, now)
-	case c.call.Pending: // it is told when there is something in the answer, or it has ended
+	case c.call.Pending: // see Streams and learnCall
 	case c.call.ownDoing():
 		l.Unanswered(f.Answered, now)
 	case c.rules.UntilLastByte && !f.Stream && f.Body:
@@ -174,8 +174,8 @@ func (c *Course) learn(f *Facts, now time.Time) {
 	}
 }
 
-// isWatched tells whether a failure is one that the backend may yet be taken out for. Then it is not to be avoided as well: its
-// breaker, or the passive checks, would never see enough of them to do so, nor tell anybody.
+// isWatched reports whether the breaker or the passive checks count the failure and may eject the backend for it. Its latency must not make
+// the policy avoid it as well: the failures would then never be enough for them to eject and report it.
 func (c *Course) isWatched(f *Facts, now time.Time) bool {
 	if c.rules.Passive.On && c.rules.Passive.failed(f, f.Answered) {
 		return true
@@ -183,8 +183,8 @@ func (c *Course) isWatched(f *Facts, now time.Time) bool {
 	return c.outcome == pool.Failure && c.choice.Lease.Deciding(c.verdict.Refused, now)
 }
 
-// Streams is told that a part of the body has come of an answer whose gRPC status is still to come. A backend that fails at once
-// sends none.
+// Streams is called when body data arrives of an answer whose gRPC status is pending: a backend that fails at once sends no body, so the
+// time of the header is the latency.
 func (c *Course) Streams(now time.Time) {
 	if c.call.begun {
 		return
@@ -200,20 +200,20 @@ type Ending struct {
 	Broken   bool // it broke off
 	Complete bool // it was read to its end
 	Status   GRPC // the status in its trailer
-	Judged   bool // its backend has been judged by [Course.Probe]
+	Judged   bool // its backend was judged with the result of [Course.Probe]
 
-	Answered time.Duration // since the request's last byte was sent, if Known
+	Answered time.Duration // since the request's last byte was sent; valid if Known
 	Known    bool
 }
 
-// Result is what is told of an attempt when it is over.
+// Result is the result of an attempt, for logs and counters.
 type Result struct {
 	Outcome pool.Outcome
 	Status  GRPC
-	Broken  bool // the answer broke off, and that is why
+	Broken  bool // the outcome is due to an answer that broke off
 }
 
-// End ends the course, however it went: what the pool has not been told yet it is told, and the slot is given back.
+// End ends the course in every case: it passes the rest of the verdict to the pool and releases the lease.
 func (c *Course) End(e Ending, now time.Time) Result {
 	c.endHold()
 	result := c.settle(&e, now)
@@ -230,7 +230,7 @@ func (c *Course) End(e Ending, now time.Time) Result {
 	return result
 }
 
-// settle judges the current attempt now that its answer is over, as far as its gRPC status was still to come.
+// settle makes the final verdict on the current attempt after the end of its answer, when a pending gRPC status is known.
 func (c *Course) settle(e *Ending, now time.Time) Result {
 	if c.call.Pending {
 		c.call.Pending = false
@@ -251,7 +251,7 @@ func (c *Course) settle(e *Ending, now time.Time) Result {
 			c.outcome = c.verdict.Outcome
 			c.learnCall(now)
 		case !c.call.begun:
-			c.verdict.Outcome, c.outcome = pool.Ignored, pool.Ignored // the client has left
+			c.verdict.Outcome, c.outcome = pool.Ignored, pool.Ignored // the client left
 		}
 		if judged && c.outcome == pool.Success && !e.Broken {
 			c.verdict = pool.Verdict{}
@@ -263,10 +263,10 @@ func (c *Course) settle(e *Ending, now time.Time) Result {
 	return Result{Outcome: c.outcome, Status: c.call.Status, Broken: e.Broken}
 }
 
-// learnCall tells the backend's latency how a call ended whose status came last.
+// learnCall updates the backend's latency with the end of a gRPC call whose status was in the trailer.
 func (c *Course) learnCall(now time.Time) {
 	l := c.choice.Lease.Latency()
-	failed := c.outcome == pool.Failure || c.call.speaksAgainst()
+	failed := c.outcome == pool.Failure || c.call.isRejection()
 	switch {
 	case l == nil:
 	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):
@@ -278,7 +278,7 @@ func (c *Course) learnCall(now time.Time) {
 	}
 }
 
-// learnEnd tells it what is known only when the answer has ended.
+// learnEnd updates the backend's latency with what is known only at the end of the answer.
 func (c *Course) learnEnd(e *Ending, now time.Time) {
 	switch l := c.choice.Lease.Latency(); {
 	case e.Broken && !c.choice.Lease.Deciding(false, now):

@@ -253,9 +253,9 @@ func (w *random) copy(copied *Copy) {
 		copied.Lost(&choice, &f, w.now)
 		return
 	case 1:
-		w.course.Overtaken(nil, choice, f.Took, w.now)
+		w.course.CopyWon(nil, choice, f.Took, w.now)
 	default:
-		w.course.Overtaken(&f, choice, f.Took, w.now)
+		w.course.CopyWon(&f, choice, f.Took, w.now)
 	}
 	w.overtaken++
 }

@@ -7,26 +7,26 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Rules say what a course goes by. They come from the configuration and do not change.
+// Rules are the settings of a course. They come from the configuration and never change.
 type Rules struct {
-	Keyed    bool // the policy chooses by a key of the request
-	Sessions bool // the policy keeps sessions at their backend
-	Strict   bool // and serves them nowhere else
-	Told     bool // clients are told which backend their sessions are bound to
-	Foreign  bool // the policy is not ours: [Request.Foreign] chooses
+	Keyed        bool // the policy hashes a key of the request
+	Sessions     bool // the policy keeps sessions at their backend
+	Strict       bool // a session is served by its own backend only
+	BindSessions bool // answers tell the client which backend its session is bound to
+	Foreign      bool // the policy is not ours: [Request.Foreign] chooses
 
-	Hold  time.Duration // how old an outage of all may be for requests to wait; 0 if they never do
+	Hold  time.Duration // requests wait while all backends have been dead for less than this; 0 if they never wait
 	Queue QueueRules
 	Retry RetryRules
 	Hedge HedgeRules
 
-	Slow     time.Duration // from which on an answer is slow for the breaker; 0 if none is
+	Slow     time.Duration // an answer that takes this long is slow for the breaker; 0 if none is
 	Failures Statuses      // answers that are failures
 	Passive  PassiveRules
 	Breaker  Breaker // of reverse_proxy; nil if there is none
 
-	BreakerOff    bool // only connections count, there is no breaker
-	UntilLastByte bool // the time that an answer takes is the time to its end
+	BreakerOff    bool // there is no breaker; only failed connections eject a backend
+	UntilLastByte bool // the latency of an answer counts to its last byte, not to its header
 }
 
 // QueueRules say how requests wait for a slot.
@@ -39,36 +39,36 @@ type QueueRules struct {
 // HedgeRules say when a copy of a request is sent to another backend.
 type HedgeRules struct {
 	On         bool
-	Percentile float64 // of the pool's latencies, after which a request may have a copy
-	MaxExtra   float64 // how many copies there may be for each request
+	Percentile float64 // of the pool's latencies; an attempt that takes longer may get a copy
+	MaxExtra   float64 // the largest share of requests that may get a copy
 }
 
-// RetryRules say which attempts are made again, when, and how often.
+// RetryRules say which failed attempts are followed by another one, when, and how often.
 type RetryRules struct {
-	Attempts      int // in all; 0 for any number
+	Attempts      int // including the first; 0 for any number
 	On            [pool.RetryReasons]bool
 	Statuses      Statuses
 	NonIdempotent bool
 	Base, Max     time.Duration // of the backoff
 	Budget        pool.BudgetSettings
 
-	Stock *StockRetries // the words of reverse_proxy, which rule instead; nil if none is given
+	Stock *StockRetries // the retry settings of reverse_proxy, which then decide instead of On; nil if none is given
 }
 
-// StockRetries are retries as the words of reverse_proxy describe them.
+// StockRetries are the retry settings of reverse_proxy.
 type StockRetries struct {
-	Duration time.Duration // for how long attempts are made, and a backend is waited for; 0 for no bound
-	Interval time.Duration // between attempts
-	Answers  bool          // some answers are wanted again
+	Duration time.Duration // lb_try_duration: for how long attempts are made and a backend is waited for; 0 for no bound
+	Interval time.Duration // lb_try_interval: between attempts
+	Answers  bool          // lb_retry_match has matchers that look at answers
 }
 
-// waits tells whether requests wait for a backend as the words of reverse_proxy say.
+// waits reports whether lb_try_duration makes requests wait for a backend.
 func (s *StockRetries) waits() bool { return s != nil && s.Duration > 0 }
 
-// Waits tells whether requests wait for a backend because the words of reverse_proxy say so.
+// Waits reports whether lb_try_duration makes requests wait for a backend.
 func (r *RetryRules) Waits() bool { return r.Stock.waits() }
 
-// Breaker is a circuit breaker of reverse_proxy: one for all backends.
+// Breaker is a circuit breaker of reverse_proxy: a single one for all backends.
 type Breaker interface {
 	OK() bool
 	RecordMetric(status int, latency time.Duration)
@@ -77,11 +77,11 @@ type Breaker interface {
 // PassiveRules say which attempts count as failed for passive checks.
 type PassiveRules struct {
 	On      bool
-	Latency time.Duration // from which on an answer is too slow; 0 if none is
-	Status  []int         // answers that are failures: statuses, or their class from 1 to 5
+	Latency time.Duration // an answer that takes this long is a failure; 0 if none is
+	Status  []int         // answers that are failures: statuses, or classes of statuses from 1 to 5
 }
 
-// failed tells whether an attempt counts as failed that took so long.
+// failed reports whether an attempt that took so long counts as failed.
 func (p *PassiveRules) failed(f *Facts, took time.Duration) bool {
 	if f.Kind != Answered {
 		return true

@@ -9,41 +9,41 @@ import (
 )
 
 const (
-	// maxHeld is how long a request waits at most while no backend has been checked yet.
+	// maxHeld is the longest time that a request waits for the first probe of a backend.
 	maxHeld = time.Second
-	// minPoll is the least time between two looks at a pool, while somebody waits for it.
+	// minPoll is the shortest time between two looks at the dead members of a pool while requests wait for them.
 	minPoll = 10 * time.Millisecond
-	// maxHolding is how many requests of a pool wait at a time until a dead backend is back.
+	// maxHolding is how many requests of a pool may wait at a time for a dead backend to recover.
 	maxHolding = 10_000
-	// maxReleases is how often a request is sent on its way after it has waited, should it find the backend dead again.
+	// maxReleases is how many times a request that has waited is sent and finds its backend dead again, before it is refused.
 	maxReleases = 5
-	// lastLook is for how long a request that is about to give up waits for the dead to be tried once more: the time between two
-	// tries may be longer than what was left.
+	// lastLook is how long a request that is about to give up waits for a last try of the dead members: the time to their next
+	// regular try may be longer than the time that was left.
 	lastLook = 100 * time.Millisecond
-	// overtime is by how much an lb_try_interval that has begun may go beyond lb_try_duration. reverse_proxy lets it pass, too,
-	// and asks once more after it; this is its default.
+	// overtime is how far an lb_try_interval that has begun may reach beyond lb_try_duration. reverse_proxy also waits it out and
+	// makes one more attempt; this is the default of lb_try_interval.
 	overtime = 250 * time.Millisecond
 )
 
-// phase is where a course stands.
+// phase is the state of a course.
 type phase uint8
 
 const (
 	sending          phase = iota // an attempt is being made
-	queued                        // it is in the pool's queue
-	awaitingSnapshot              // a dead member was chosen, which the snapshot does not show yet
-	awaitingProbes                // no member has been checked yet
-	awaitingSource                // all are dead, and the source may name others without telling
-	holding                       // all are dead, and one of them is waited for
-	lookingLast                   // the same, and the dead are being tried once more
-	lookingFirst                  // all are dead, and the words of reverse_proxy say how to wait
-	lookingAgain                  // the same, for another attempt
-	pausingSame                   // before another attempt at the same backend
-	pausingStock                  // for the lb_try_interval before another attempt
-	over                          // there is nothing more to decide
+	queued                        // the request is in the pool's queue
+	awaitingSnapshot              // a member was chosen that died after the snapshot; waiting for a new snapshot
+	awaitingProbes                // no member has been probed yet
+	awaitingSource                // all members are dead; waiting for one, and for a quiet source to name others
+	holding                       // all members are dead; waiting for one to recover
+	lookingLast                   // as holding, while dead members are tried one last time
+	lookingFirst                  // choosing failed; waiting as lb_try_duration says
+	lookingAgain                  // as lookingFirst, after a failed attempt
+	pausingSame                   // backing off before another attempt at the same backend
+	pausingStock                  // waiting for lb_try_interval before another attempt
+	over                          // nothing is left to decide
 )
 
-// Resume goes on after a step that asked to wait.
+// Resume returns the next step after a [Wait].
 func (c *Course) Resume(w Woken, now time.Time) Step {
 	if c.phase != pausingSame && c.phase != pausingStock {
 		c.queued += now.Sub(c.slept)
@@ -87,32 +87,33 @@ func (c *Course) Resume(w Woken, now time.Time) Step {
 			c.waited = true
 			return c.reserveStock(now)
 		}
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	case pausingSame:
 		if w != Gone {
 			return c.reserveSame(now)
 		}
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	case pausingStock:
 		if w != Gone {
 			return c.reserveStock(now)
 		}
-		return c.noneLeft(now)
+		return c.noRetry(now)
 	}
-	return c.chosen(c.err)
+	return c.endChoosing(c.err)
 }
 
-// afterOutage goes on after waiting for a dead member to be back.
+// afterOutage goes on after waiting for a dead member to recover.
 func (c *Course) afterOutage(w Woken, now time.Time) Step {
 	c.endHold()
 	c.patience = now.Add(c.rules.Hold)
 	if w == Signaled {
 		return c.choose(now)
 	}
-	return c.chosen(c.err)
+	return c.endChoosing(c.err)
 }
 
-// await waits until another choice may succeed, after one that failed with err. ok is false if it may succeed now.
+// await returns the step after a choice that failed with err: waiting until another may succeed, or the end. ok is false if it may succeed
+// at once.
 func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 	c.err = err
 	c.snapshot = c.view.Snapshot()
@@ -139,25 +140,25 @@ func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 	if left := until.Sub(now); left > 0 {
 		return c.sleep(awaitingProbes, min(left, maxHeld), now), true
 	}
-	return c.chosen(err), true
+	return c.endChoosing(err), true
 }
 
-// sleep waits for d, or until there is another snapshot than the one that was looked at, or other members.
+// sleep waits for d, or until the snapshot or the list of members is replaced.
 func (c *Course) sleep(p phase, d time.Duration, now time.Time) Step {
 	c.phase, c.slept = p, now
 	step := Step{Do: Wait, Until: now.Add(d)}
 	step.Wake[0] = c.snapshot.Replaced()
-	if !c.silent { // while the source does not answer, that there is another list is of no use
+	if !c.silent { // while the source fails, a replaced list would wake the request in vain
 		step.Wake[1], step.Wake[2] = c.members.Superseded()
 	}
 	return step
 }
 
-// hold waits until one of the members is back, all of which have been dead since then, unless the outage is too old.
+// hold waits until a member recovers, unless the outage is too old. All members have been dead since that time.
 func (c *Course) hold(since, now time.Time) Step {
 	left := since.Add(c.rules.Hold).Sub(now)
 	if left <= 0 || !c.pool.Hold(maxHolding) {
-		return c.chosen(c.err)
+		return c.endChoosing(c.err)
 	}
 	c.holding = true
 	c.stay()
@@ -173,7 +174,7 @@ func (c *Course) hold(since, now time.Time) Step {
 	}
 }
 
-// endHold ends that the request counts as one that waits for a dead member.
+// endHold tells the pool that the request does not wait for a dead member any longer.
 func (c *Course) endHold() {
 	if c.holding {
 		c.holding = false
@@ -181,15 +182,15 @@ func (c *Course) endHold() {
 	}
 }
 
-// stockLeft is for how long the request may go on waiting as lb_try_duration says.
+// stockLeft returns how much of lb_try_duration is left.
 func (c *Course) stockLeft(now time.Time) time.Duration {
 	return c.rules.Retry.Stock.Duration - now.Sub(c.began)
 }
 
-// look waits as the words of reverse_proxy say: the dead are tried each lb_try_interval, and once more when the time is up. ok is
-// false when that is over.
+// look waits as lb_try_duration says: dead members are tried at each lb_try_interval, and one last time at the end. ok is false after
+// that.
 func (c *Course) look(p phase, now time.Time) (step Step, ok bool) {
-	// A look counts as an attempt for lb_retries, which reverse_proxy would make.
+	// A look counts for lb_retries, because reverse_proxy would make an attempt instead.
 	if n := c.rules.Retry.Attempts; c.gaveUp || n > 0 && max(c.attempts, 1)+c.looks >= n {
 		return Step{}, false
 	}
@@ -200,7 +201,7 @@ func (c *Course) look(p phase, now time.Time) (step Step, ok bool) {
 		interval, d = minPoll, lastLook
 	}
 	if !c.snapshot.Gone().IsZero() {
-		c.pool.Hold(math.MaxInt) // counted only: reverse_proxy has no bound
+		c.pool.Hold(math.MaxInt) // no bound, as in reverse_proxy
 		c.holding = true
 	}
 	c.stay()
@@ -208,8 +209,8 @@ func (c *Course) look(p phase, now time.Time) (step Step, ok bool) {
 	return c.sleep(p, d, now), true
 }
 
-// goneSince is since when there has been nobody whom the request could go to, for no other reason than that no connection can be
-// made; zero if that is not so.
+// goneSince returns since when every backend that the request could go to has been dead; zero if one is alive, or is unusable for another
+// reason.
 func (c *Course) goneSince(snapshot *pool.Snapshot, err error) time.Time {
 	switch {
 	case errors.Is(err, pool.ErrNone):
@@ -221,8 +222,8 @@ func (c *Course) goneSince(snapshot *pool.Snapshot, err error) time.Time {
 	}
 }
 
-// mayQueue tells whether the request may wait for a slot, with how many others and for how long. Where there is no queue, requests
-// may that had to wait for a backend: they are all let go together when one is back, however short the queue for others is.
+// mayQueue reports whether the request may wait for a slot, and returns the bounds of the queue and of its wait. Requests that waited for
+// a dead backend may always queue, because they are all released at once when it recovers.
 func (c *Course) mayQueue(now time.Time) (size int, timeout time.Duration, may bool) {
 	timeout = c.patience.Sub(now)
 	if may = timeout > 0; may {
@@ -234,7 +235,7 @@ func (c *Course) mayQueue(now time.Time) (size int, timeout time.Duration, may b
 	return size, timeout, may
 }
 
-// Try chooses a backend for a request that is in the queue. It returns [pool.ErrFull] if that has to go on waiting.
+// Try chooses a backend for a request in the queue. It returns [pool.ErrFull] if the request must wait on.
 func (c *Course) Try(now time.Time) error {
 	members, err := c.source.Members(false)
 	if err != nil {
@@ -245,14 +246,14 @@ func (c *Course) Try(now time.Time) error {
 	return err
 }
 
-// Queued goes on after a step that asked to queue; err is what became of that.
+// Queued returns the next step after a [Queue]; err is how the queue ended.
 func (c *Course) Queued(err error, now time.Time) Step {
 	c.queued += now.Sub(c.slept)
 	c.pool.Queued.Add(c.queued)
 	if !errors.Is(err, pool.ErrNone) {
-		return c.chosen(err)
+		return c.endChoosing(err)
 	}
-	if step, ok := c.settled(err, now); ok {
+	if step, ok := c.afterTry(err, now); ok {
 		return step
 	}
 	return c.choose(now)

@@ -117,7 +117,7 @@ func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTime
 	return r, timer
 }
 
-// isKeyed tells whether a request has one of the fields that net/http's transport takes for leave to send it again.
+// isKeyed reports whether a request has one of the fields that net/http's transport takes for leave to send it again.
 func isKeyed(h http.Header) bool { return h["Idempotency-Key"] != nil || h["X-Idempotency-Key"] != nil }
 
 // facts are what is known of the attempt that r made.
@@ -158,12 +158,12 @@ func messageOf(h http.Header) (m course.Message) {
 	return course.Message{Is: true, Web: strings.HasPrefix(contentType, "application/grpc-web"), Status: h.Get(grpcStatus), Timeout: h.Get("Grpc-Timeout")}
 }
 
-// isGRPC tells whether a message is of gRPC, or of gRPC-Web.
+// isGRPC reports whether a message is of gRPC, or of gRPC-Web.
 func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
 
 func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
 
-// isStream tells whether an answer may go on for as long as the client likes.
+// isStream reports whether an answer may go on for as long as the client likes.
 func isStream(res *http.Response) bool {
 	contentType := res.Header.Get("Content-Type")
 	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
@@ -283,7 +283,7 @@ func (t *tryTimer) start() {
 	}
 }
 
-// stop ends counting and tells whether time was up before.
+// stop ends counting and reports whether time was up before.
 func (t *tryTimer) stop() bool {
 	if t == nil {
 		return false

@@ -219,7 +219,7 @@ func TestQueue(t *testing.T) {
 
 // TestSessions tries when the client is told which backend its session is bound to: with the answer, and only then.
 func TestSessions(t *testing.T) {
-	sessions := func(l *lab) { l.rules.Sessions, l.rules.Told = true, true }
+	sessions := func(l *lab) { l.rules.Sessions, l.rules.BindSessions = true, true }
 	bound := func(course.Members) (int, bool, bool) { return 1, true, true }
 	free := func(course.Members) (int, bool, bool) { return 0, false, false }
 	goes(t, map[string]*way{

@@ -63,12 +63,12 @@ func (b *requestBody) attach(r *http.Request, limit int64, whole bool, sent func
 	}
 }
 
-// rewindable tells whether another view could begin at the beginning.
+// rewindable reports whether another view could begin at the beginning.
 func (b *requestBody) rewindable() bool {
 	return b == nil || b.whole || b.read.Load() == 0 || !b.lost.Load()
 }
 
-// failed tells whether it could not be read: the client has left, or sent more than it may.
+// failed reports whether it could not be read: the client has left, or sent more than it may.
 func (b *requestBody) failed() bool { return b != nil && b.broken.Load() }
 
 // detach takes the body from the view that has it.

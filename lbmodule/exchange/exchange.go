@@ -21,7 +21,7 @@ type Front interface {
 	Upgrade() bool
 	Foreign(m course.Members, candidates []int) (position int, own course.Target)
 
-	// Wanted tells whether the words of reverse_proxy ask for another attempt after one that ended for that reason, with this answer
+	// Wanted reports whether the words of reverse_proxy ask for another attempt after one that ended for that reason, with this answer
 	// if it has one.
 	Wanted(reason pool.RetryReason, answer *http.Response) bool
 
@@ -51,7 +51,7 @@ type Front interface {
 	Refuse(err error) error
 }
 
-// Inform tells whether the client may be given an informational answer of the attempt of that number. It may be called by several
+// Inform reports whether the client may be given an informational answer of the attempt of that number. It may be called by several
 // goroutines.
 type Inform interface{ MayInform(n int) bool }
 
@@ -63,9 +63,9 @@ type ClientBody interface {
 	Wait(now time.Time) time.Duration
 	// Unread puts back what has been read last, for whoever reads the body next.
 	Unread(p []byte)
-	// Lose tells that some of the body is gone, or still on its way to somebody: the rest is not to be taken for the body.
+	// Lose tells that some of the body is gone, or is still being read: the rest must not be taken for the body.
 	Lose()
-	// Stalled tells whether an attempt that began then, when the client had been waited for so long, spent its time on that.
+	// Stalled reports whether an attempt that began then, when the client had been waited for so long, spent its time on that.
 	Stalled(began time.Time, waited time.Duration, now time.Time) bool
 }
 
@@ -262,7 +262,7 @@ func (q *request) Origin() pool.Origin { return q.front.Origin() }
 func (q *request) Client() string      { return q.front.Client() }
 func (q *request) Idempotent() bool    { return q.front.Idempotent() }
 func (q *request) Upgrade() bool       { return q.front.Upgrade() }
-func (q *request) Untold() bool        { return q.informed.end() }
+func (q *request) EndInforming() bool  { return q.informed.end() }
 
 func (q *request) Rewindable() bool { return q.body.rewindable() }
 

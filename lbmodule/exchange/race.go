@@ -134,7 +134,7 @@ func (c *race) outcome() winner {
 	return c.winner
 }
 
-// started tells whether there is a copy, and sees to it that there will be none if there is none yet.
+// started reports whether there is a copy, and sees to it that there will be none if there is none yet.
 func (c *race) started() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,7 +144,7 @@ func (c *race) started() bool {
 	return c.sent
 }
 
-// settle tells whether the client may be given an informational answer: there must not be two that it could come from. There will be no
+// settle reports whether the client may be given an informational answer: there must not be two that it could come from. There will be no
 // copy then.
 func (c *race) settle() bool {
 	c.mu.Lock()

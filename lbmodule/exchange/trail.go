@@ -53,7 +53,7 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 // record notes how the round trip of the current attempt ended.
 func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a := &x.trail[x.current]
-	last := x.course.Last()
+	last := x.course.LastResult()
 	a.Took, a.outcome, a.Err = now.Sub(a.Start), last.Outcome, err
 	if err != nil {
 		x.close(now)
@@ -120,7 +120,7 @@ func (x *Exchange) overtaken(r *race, f *course.Facts, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) {
 		f, err = nil, ErrCopyWon
 	}
-	x.course.Overtaken(f, r.choice, took, now)
+	x.course.CopyWon(f, r.choice, took, now)
 	if f == nil {
 		f = new(course.Facts)
 	}

@@ -344,7 +344,7 @@ func (l *lab) hang(n int) (all []pool.Ticket) {
 	return all
 }
 
-// avoids tells whether a policy that goes by latency sends nobody to the backend, however much the others have.
+// avoids reports whether a policy that goes by latency sends nobody to the backend, however much the others have.
 func (l *lab) avoids(address string) bool {
 	view := l.current().View()
 	members := make([]balance.Member, view.Len())

@@ -27,19 +27,19 @@ const (
 // begin is called when the attempt of that number begins.
 func (i *informed) begin(attempt int) { i.state.Store(uint64(attempt) * informedStates) }
 
-// may tells whether the client may be given one of that attempt's, and notes that it is.
+// may reports whether the client may be given one of that attempt's, and notes that it is.
 func (i *informed) may(attempt int) bool {
 	state := uint64(attempt) * informedStates
 	return i.state.CompareAndSwap(state+nothingYet, state+hasHeard) || i.state.Load() == state+hasHeard
 }
 
-// end tells whether the client has not been given any, and sees to it that it will not be.
+// end reports whether the client has not been given any, and sees to it that it will not be.
 func (i *informed) end() bool {
 	state := i.state.Load()
 	return state%informedStates == nothingYet && i.state.CompareAndSwap(state, state+willNotHear)
 }
 
-// MayInform tells whether the client may be given an informational answer of the attempt of that number. It may be called by the
+// MayInform reports whether the client may be given an informational answer of the attempt of that number. It may be called by the
 // transport's goroutines. There must not be two backends that such an answer could come from: there will be no copy of the request then.
 func (x *Exchange) MayInform(attempt int) bool {
 	if race := x.race.Load(); race != nil && !race.settle() {
@@ -80,7 +80,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// isClients tells whether what went wrong with the attempt is the client's doing.
+// isClients reports whether what went wrong with the attempt is the client's doing.
 func (x *Exchange) isClients() bool {
 	body := x.front.Body()
 	return body != nil && (x.body.failed() || body.Failure() != nil || body.Stalled(x.trail[x.current].Start, x.waited, time.Now()))

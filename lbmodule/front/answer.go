@@ -136,7 +136,7 @@ func (w *untyped) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// isOurs tells whether an entry of Via is that of this proxy.
+// isOurs reports whether an entry of Via is that of this proxy.
 func isOurs(via string) bool { return strings.HasSuffix(via, " Caddy") }
 
 // leaveUntyped keeps the server from guessing the type of an answer: absent stays absent (RFC 9110, 8.3), and a guess can make a page of
@@ -264,7 +264,7 @@ func passHeader(to, from http.Header, d drops) {
 	}
 }
 
-// answerHasContent tells whether an answer can have content.
+// answerHasContent reports whether an answer can have content.
 func answerHasContent(r *http.Request, res *http.Response) bool {
 	switch {
 	case r.Method == http.MethodHead, res.Body == nil, res.Body == http.NoBody, res.ContentLength == 0:
@@ -291,7 +291,7 @@ func (x *Request) abort(err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// isCanceledHTTP3 tells whether the client has given up an answer over HTTP/3. The same error of a backend is the backend's.
+// isCanceledHTTP3 reports whether the client has given up an answer over HTTP/3. The same error of a backend is the backend's.
 func isCanceledHTTP3(err error) bool {
 	if !errors.Is(err, errWriting) {
 		return false
@@ -328,7 +328,7 @@ func (f *Front) flushInterval(res *http.Response, incremental bool) time.Duratio
 	return f.stock.FlushInterval
 }
 
-// isEvents tells whether a type is that of server-sent events.
+// isEvents reports whether a type is that of server-sent events.
 func isEvents(contentType string) bool {
 	const events = "text/event-stream"
 	if name, _, _ := strings.Cut(contentType, ";"); !strings.EqualFold(strings.TrimSpace(name), events) {

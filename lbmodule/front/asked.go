@@ -70,7 +70,7 @@ func upstreamAt(m course.Members, position int) *reverseproxy.Upstream {
 	return m.Target(position).(*stock.Target).Upstream
 }
 
-// Idempotent tells whether making the request twice is as good as making it once (RFC 9110, 9.2.2). That a client says so does not make
+// Idempotent reports whether making the request twice is as good as making it once (RFC 9110, 9.2.2). That a client says so does not make
 // it so: only who runs the backends knows whether they go by its key.
 func (x *Request) Idempotent() bool {
 	switch x.request.Method {
@@ -80,10 +80,10 @@ func (x *Request) Idempotent() bool {
 	return x.front.idempotencyKey && x.request.Header.Get("Idempotency-Key") != ""
 }
 
-// Upgrade tells whether the request asks to switch protocols.
+// Upgrade reports whether the request asks to switch protocols.
 func (x *Request) Upgrade() bool { return x.request.Header.Get("Upgrade") != "" }
 
-// Wanted tells whether reverse_proxy's words for retries ask for another attempt after one that ended for that reason, with this answer if
+// Wanted reports whether reverse_proxy's words for retries ask for another attempt after one that ended for that reason, with this answer if
 // it has one.
 func (x *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
 	f, r := x.front, x.sent
@@ -103,7 +103,7 @@ func (x *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
 	return f.matches(r, func(caddyhttp.MatcherSet) bool { return true })
 }
 
-// matches tells whether one of the sets of matchers that are to be asked matches.
+// matches reports whether one of the sets of matchers that are to be asked matches.
 func (f *Front) matches(r *http.Request, ask func(caddyhttp.MatcherSet) bool) bool {
 	for _, set := range f.stock.Retries.Match {
 		if !ask(set) {
@@ -121,12 +121,12 @@ func (f *Front) matches(r *http.Request, ask func(caddyhttp.MatcherSet) bool) bo
 	return false
 }
 
-// LooksAtAnswers tells whether some of reverse_proxy's words for retries are about answers.
+// LooksAtAnswers reports whether some of reverse_proxy's words for retries are about answers.
 func (f *Front) LooksAtAnswers() bool {
 	return slices.ContainsFunc(f.stock.Retries.Match, looksAtAnswer)
 }
 
-// looksAtAnswer tells whether a set of matchers can only be judged when there is an answer.
+// looksAtAnswer reports whether a set of matchers can only be judged when there is an answer.
 func looksAtAnswer(set caddyhttp.MatcherSet) bool {
 	return slices.ContainsFunc(set, func(m any) bool {
 		expression, ok := m.(*caddyhttp.MatchExpression)

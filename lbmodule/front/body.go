@@ -115,7 +115,7 @@ func isIncremental(h http.Header) bool {
 	return said && caddyhttp.IsIncremental(h)
 }
 
-// hasContent tells whether a request may have content that is worth passing on as it comes. Of HTTP/3 the length of none is unknown, too.
+// hasContent reports whether a request may have content that is worth passing on as it comes. Of HTTP/3 the length of none is unknown, too.
 func hasContent(r *http.Request) bool {
 	if r.ContentLength >= 0 {
 		return r.ContentLength > 0
@@ -163,7 +163,7 @@ func proxyStatus(name string, upstream http.Header, problem string) (value strin
 	return value, err == nil
 }
 
-// isProxy tells whether a member of Proxy-Status is one: a token or a string.
+// isProxy reports whether a member of Proxy-Status is one: a token or a string.
 func isProxy(m httpsfv.Member) bool {
 	item, ok := m.(httpsfv.Item)
 	if !ok {
@@ -176,7 +176,7 @@ func isProxy(m httpsfv.Member) bool {
 	return false
 }
 
-// conflicts tells whether buffering is asked for, or needed, where content is to be passed on as it comes.
+// conflicts reports whether buffering is asked for, or needed, where content is to be passed on as it comes.
 func (f *Front) conflicts(r *http.Request) bool {
 	if !hasContent(r) {
 		return false

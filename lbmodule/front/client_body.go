@@ -61,7 +61,7 @@ func receive(r *http.Request) *ClientBody {
 	return b
 }
 
-// isAnnounced tells whether the header announces a body. net/http's HTTP/2 server does not look at that where the stream ends with the
+// isAnnounced reports whether the header announces a body. net/http's HTTP/2 server does not look at that where the stream ends with the
 // header (RFC 9113, 8.1.1).
 func isAnnounced(h http.Header) bool {
 	length := h["Content-Length"]
@@ -191,7 +191,7 @@ func (b *ClientBody) Refusal(ctx context.Context) error {
 	}
 }
 
-// hasLeft tells whether err, of reading a body, says that nobody is there any more who could be answered.
+// hasLeft reports whether err, of reading a body, says that nobody is there any more who could be answered.
 func hasLeft(err error) bool {
 	if canceled, ok := errors.AsType[*http3.Error](err); ok {
 		return canceled.Remote
@@ -200,7 +200,7 @@ func hasLeft(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || err.Error() == "client disconnected"
 }
 
-// Stalled tells whether an attempt that began then, when the client had been waited for so long, spent its time on that.
+// Stalled reports whether an attempt that began then, when the client had been waited for so long, spent its time on that.
 func (b *ClientBody) Stalled(began time.Time, waited time.Duration, now time.Time) bool {
 	if b == nil || b.stream {
 		return false

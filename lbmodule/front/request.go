@@ -106,7 +106,7 @@ func forwardable(from http.Header, more int) http.Header {
 	return header
 }
 
-// isHopByHop tells whether a field of that canonical name belongs to a connection.
+// isHopByHop reports whether a field of that canonical name belongs to a connection.
 func isHopByHop(name string) bool {
 	switch name {
 	case "Alt-Svc", "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
@@ -207,7 +207,7 @@ func (x *Request) lastOr(header http.Header, at int, name string, trusted bool, 
 	header[name] = x.values[at : at+1 : at+1]
 }
 
-// trusts tells whether that peer is one of trusted_proxies.
+// trusts reports whether that peer is one of trusted_proxies.
 func (f *Front) trusts(client string) bool {
 	if len(f.stock.TrustedProxies) == 0 {
 		return false
@@ -216,7 +216,7 @@ func (f *Front) trusts(client string) bool {
 	return err == nil && slices.ContainsFunc(f.stock.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(address) })
 }
 
-// isWebSocketConnect tells whether r asks for a WebSocket as HTTP/2 and HTTP/3 do (RFC 8441 and 9220).
+// isWebSocketConnect reports whether r asks for a WebSocket as HTTP/2 and HTTP/3 do (RFC 8441 and 9220).
 func isWebSocketConnect(r *http.Request) bool {
 	return r.Method == http.MethodConnect && (r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket")
 }
@@ -254,7 +254,7 @@ func spellWebSocket(h http.Header) {
 	}
 }
 
-// Inform tells whether the client may be given an informational answer of the attempt of that number. It may be called by several
+// Inform reports whether the client may be given an informational answer of the attempt of that number. It may be called by several
 // goroutines.
 type Inform interface{ MayInform(attempt int) bool }
 

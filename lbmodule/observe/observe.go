@@ -261,7 +261,7 @@ func (a attempt) MarshalLogObject(e zapcore.ObjectEncoder) error {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// debugs tells whether the client of a request is told how backends are chosen.
+// debugs reports whether the client of a request is told how backends are chosen.
 func (o *Observer) debugs(ctx context.Context) bool {
 	if len(o.DebugRanges) == 0 {
 		return false

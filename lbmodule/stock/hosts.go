@@ -120,7 +120,7 @@ func Dialed(ctx context.Context) string {
 	return to.Address
 }
 
-// Fixed tells whether the address is the same for all requests.
+// Fixed reports whether the address is the same for all requests.
 func (t *Target) Fixed() bool { return t.key != nil }
 
 // Begin counts a request at the target, where reverse_proxy's own selection policies, those of others and /reverse_proxy/upstreams look.

@@ -41,10 +41,10 @@ func ProbeTargetAt(address string, port int) (ProbeTarget, error) {
 	}}, nil
 }
 
-// IsSocket tells whether addresses of a network are files or descriptors: they have no ports.
+// IsSocket reports whether addresses of a network are files or descriptors: they have no ports.
 func IsSocket(network string) bool { return caddy.IsUnixNetwork(network) || caddy.IsFdNetwork(network) }
 
-// Same tells whether both are the same place.
+// Same reports whether both are the same place.
 func (t ProbeTarget) Same(other ProbeTarget) bool {
 	return t.dial.Network == other.dial.Network && t.dial.Address == other.dial.Address
 }
@@ -75,7 +75,7 @@ func (t ProbeTarget) Prepare(ctx context.Context) context.Context {
 	return context.WithValue(ctx, DialInfoKey, t.dial)
 }
 
-// SpeaksHTTP1 tells whether requests to the target are made with plain HTTP/1.1, and by nobody in between.
+// SpeaksHTTP1 reports whether requests to the target are made with plain HTTP/1.1, and by nobody in between.
 func (t ProbeTarget) SpeaksHTTP1(transport http.RoundTripper) bool {
 	h, ok := transport.(*reverseproxy.HTTPTransport)
 	if !ok || h.Transport == nil || !slices.Contains(h.Versions, "1.1") || slices.Contains(h.Versions, "h2c") {

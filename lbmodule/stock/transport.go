@@ -88,32 +88,32 @@ func (t *Transport) Cleanup() {
 	}
 }
 
-// IsCaddys tells whether it is the transport that Caddy has for HTTP.
+// IsCaddys reports whether it is the transport that Caddy has for HTTP.
 func (t *Transport) IsCaddys() bool {
 	_, ok := t.next.(*reverseproxy.HTTPTransport)
 	return ok
 }
 
-// TLSEnabled tells whether connections are made with TLS.
+// TLSEnabled reports whether connections are made with TLS.
 func (t *Transport) TLSEnabled() bool {
 	s, ok := t.next.(reverseproxy.TLSTransport)
 	return ok && s.TLSEnabled()
 }
 
-// ProxyProtocolEnabled tells whether connections begin with the PROXY protocol, and so belong to one client.
+// ProxyProtocolEnabled reports whether connections begin with the PROXY protocol, and so belong to one client.
 func (t *Transport) ProxyProtocolEnabled() bool {
 	p, ok := t.next.(reverseproxy.ProxyProtocolTransport)
 	return ok && p.ProxyProtocolEnabled()
 }
 
-// RequiresContentLength tells whether bodies of unknown length cannot be sent.
+// RequiresContentLength reports whether bodies of unknown length cannot be sent.
 func (t *Transport) RequiresContentLength() bool {
 	c, ok := t.next.(reverseproxy.ContentLengthRequiredTransport)
 	return ok && c.RequiresContentLength()
 }
 
 // AnswerWithin bounds the time from a request's last byte to its answer's header, if the transport can do that by itself: one that speaks
-// HTTP/1 only. It tells whether it can.
+// HTTP/1 only. It reports whether it can.
 func (t *Transport) AnswerWithin(d time.Duration) bool {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || h.TLS != nil || h.Transport == nil || slices.ContainsFunc(h.Versions, func(v string) bool { return v == "h2c" || v == "3" }) {
@@ -180,7 +180,7 @@ func (t *Transport) Shorten() {
 	}}
 }
 
-// isOrdinary tells whether a transport speaks HTTP/1.1 over plain connections that are kept and belong to no client, and bounds
+// isOrdinary reports whether a transport speaks HTTP/1.1 over plain connections that are kept and belong to no client, and bounds
 // neither their number nor single reads and writes.
 func isOrdinary(t *reverseproxy.HTTPTransport) bool {
 	special := func(version string) bool { return version == "h2c" || version == "3" }
@@ -221,7 +221,7 @@ func tellApart(r *http.Request, setScheme func(*http.Request)) *http.Request {
 	return r
 }
 
-// namesProxy tells whether the config of a transport names a forward proxy to which it may connect in a backend's place. It is asked
+// namesProxy reports whether the config of a transport names a forward proxy to which it may connect in a backend's place. It is asked
 // before the transport is loaded, which takes that out of its settings.
 func namesProxy(config json.RawMessage) bool {
 	var settings struct {
@@ -234,12 +234,12 @@ func namesProxy(config json.RawMessage) bool {
 	return settings.URL != "" || len(settings.Network) > 0
 }
 
-// isSet tells whether one of these environment variables is set.
+// isSet reports whether one of these environment variables is set.
 func isSet(variables ...string) bool {
 	return slices.ContainsFunc(variables, func(name string) bool { return os.Getenv(name) != "" })
 }
 
-// checkAnswer tells whether an answer to r is one that HTTP has. What it refuses is a failure of the backend, as garbage is.
+// checkAnswer reports whether an answer to r is one that HTTP has. What it refuses is a failure of the backend, as garbage is.
 func checkAnswer(r *http.Request, res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
@@ -253,7 +253,7 @@ func checkAnswer(r *http.Request, res *http.Response) error {
 	return nil
 }
 
-// checkSwitch tells whether a backend may switch to that protocol (RFC 9110, 15.2.2).
+// checkSwitch reports whether a backend may switch to that protocol (RFC 9110, 15.2.2).
 func checkSwitch(asked, switched string) error {
 	switch {
 	case asked == "":
