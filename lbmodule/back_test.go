@@ -18,7 +18,7 @@ import (
 )
 
 // handshakeTimeout is the error of net/http's transport for a TLS handshake that takes too long.
-type handshakeTimeout struct{ error }
+type handshakeTimeout struct{}
 
 func (handshakeTimeout) Error() string   { return "net/http: TLS handshake timeout" }
 func (handshakeTimeout) Timeout() bool   { return true }
