@@ -180,8 +180,8 @@ func (c *call) Copy(ctx context.Context, r *http.Request, to course.Target) (cop
 	return c.Request.Copy(ctx, r, to.(*stock.Target))
 }
 
-// Overtaken implements [exchange.Front].
-func (c *call) Overtaken(by course.Target) { c.Request.Overtaken(by.(*stock.Target)) }
+// CopyWon implements [exchange.Front].
+func (c *call) CopyWon(by course.Target) { c.Request.CopyWon(by.(*stock.Target)) }
 
 // Answer implements [exchange.Front].
 func (c *call) Answer(answer *http.Response) error { return c.Request.Answer(answer, c.next) }

@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	// ErrTryTimeout is the cause of an attempt's end when its time was up.
+	// ErrTryTimeout is the error of an attempt that was not answered within try_timeout.
 	ErrTryTimeout error = &timeoutError{}
-	// ErrBrokenOff is what became of an attempt whose answer ended before its end.
+	// ErrBrokenOff is the error of an attempt whose answer broke off.
 	ErrBrokenOff = errors.New("answer broke off")
 )
 
@@ -25,11 +25,11 @@ func (*timeoutError) Error() string   { return "backend did not answer within tr
 func (*timeoutError) Timeout() bool   { return true }
 func (*timeoutError) Temporary() bool { return false }
 
-// attempt makes one attempt, and returns the step that follows. err is that of the front where it could not make the request: there is no
-// step then.
+// attempt makes one attempt and returns the step that follows. If the front cannot make the request, it returns the front's error and no
+// step.
 func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 	if step.Again {
-		x.repeat()
+		x.dropAttempt()
 	}
 	x.res, x.err = nil, nil
 	target := x.course.Choice().Target
@@ -53,11 +53,11 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 	now := time.Now()
 	if timer.stop() && x.ctx.Err() == nil {
 		if err == nil {
-			res.Body.Close() // it has been cut off
+			res.Body.Close() // its context has ended
 		}
 		res, err = nil, ErrTryTimeout
 	}
-	x.hear(err, now)
+	x.endTicket(err, now)
 	x.res, x.err, x.ended = res, err, now
 	facts := x.facts(r, res, err, x.trail[x.current].Start, now)
 	x.front.Ended(res, err, x.trail[x.current].Start, now)
@@ -66,9 +66,9 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 	return next, nil
 }
 
-// roundTrip makes the attempt, with a copy where that is asked for.
+// roundTrip makes the attempt, in a race with a copy if hedging is on.
 func (x *Exchange) roundTrip(r *http.Request, start time.Time) (*http.Response, error) {
-	x.ask(start)
+	x.beginTicket(start)
 	if r.Body == nil {
 		if copied, after, ok := x.course.Copy(start); ok {
 			return x.raced(copied, r, after)
@@ -77,12 +77,12 @@ func (x *Exchange) roundTrip(r *http.Request, start time.Time) (*http.Response, 
 	return x.plan.Back.RoundTrip(r)
 }
 
-// prepare gives the request of an attempt a view of the body that can be taken away from it, and a bound on the time it may take to be
-// answered.
+// prepare gives the request of an attempt a view of the body, which can be detached later, and a timer that bounds the wait for the
+// answer.
 func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTimer) {
 	timeout := x.plan.TryTimeout
 	if timeout > 0 && isGRPC(r.Header) {
-		timeout = 0 // streams are answered when there is something to say
+		timeout = 0 // a stream's header may come with its first message, at any time
 	}
 	timer := (*tryTimer)(nil)
 	if timeout > 0 {
@@ -100,7 +100,7 @@ func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTime
 	case x.plan.Rules.Retry.Attempts != 1 && x.course.Repeatable() && r.ContentLength <= x.plan.BodyLimit:
 		limit = x.plan.BodyLimit
 	case r.ContentLength > 0 && r.ContentLength <= x.plan.SmallBody:
-		limit = x.plan.SmallBody // it is read before there is a connection, and there may be none
+		limit = x.plan.SmallBody // the back reads the body before it connects, and connecting may fail
 	}
 	if x.body == nil {
 		x.body = new(requestBody)
@@ -112,15 +112,15 @@ func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTime
 		timer.start()
 	})
 	if isKeyed(r.Header) && !x.course.Repeatable() {
-		r.GetBody = nil // so that the transport does not send it again, as it would not for reverse_proxy
+		r.GetBody = nil // keeps the transport from sending the request again, as in reverse_proxy
 	}
 	return r, timer
 }
 
-// isKeyed reports whether a request has one of the fields that net/http's transport takes for leave to send it again.
+// isKeyed reports whether a request has one of the fields that make net/http's transport regard it as idempotent.
 func isKeyed(h http.Header) bool { return h["Idempotency-Key"] != nil || h["X-Idempotency-Key"] != nil }
 
-// facts are what is known of the attempt that r made.
+// facts returns what is known of the attempt that r made.
 func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, now time.Time) (f course.Facts) {
 	clientGone := x.ctx.Err()
 	f.Gone, f.Took = clientGone != nil, now.Sub(start)
@@ -149,7 +149,7 @@ func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, 
 
 const grpcStatus = "Grpc-Status"
 
-// messageOf is what a header tells of a gRPC call.
+// messageOf returns what a header says about gRPC.
 func messageOf(h http.Header) (m course.Message) {
 	contentType := h.Get("Content-Type")
 	if m.Is = isGRPCType(contentType); !m.Is {
@@ -158,19 +158,20 @@ func messageOf(h http.Header) (m course.Message) {
 	return course.Message{Is: true, Web: strings.HasPrefix(contentType, "application/grpc-web"), Status: h.Get(grpcStatus), Timeout: h.Get("Grpc-Timeout")}
 }
 
-// isGRPC reports whether a message is of gRPC, or of gRPC-Web.
+// isGRPC reports whether a message is gRPC or gRPC-Web.
 func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
 
 func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
 
-// isStream reports whether an answer may go on for as long as the client likes.
+// isStream reports whether an answer may last for as long as the client likes.
 func isStream(res *http.Response) bool {
 	contentType := res.Header.Get("Content-Type")
 	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
 }
 
-// ask tells the backend's latency that the attempt waits for its answer, as soon as its last byte has been sent.
-func (x *Exchange) ask(now time.Time) {
+// beginTicket begins the ticket by which the backend's latency knows that a request waits for its answer. A request with a body waits
+// once its last byte has been sent.
+func (x *Exchange) beginTicket(now time.Time) {
 	ticket := x.course.Choice().Lease.Ticket() // a copy may take the attempt's place
 	if x.sent != nil {
 		x.sent.ticket = ticket
@@ -180,14 +181,14 @@ func (x *Exchange) ask(now time.Time) {
 	x.ticket = ticket
 }
 
-// hear ends what ask began; err is how the attempt ended. What ended because nothing came is no sign of life.
-func (x *Exchange) hear(err error, now time.Time) {
+// endTicket ends the ticket; err is the error of the attempt. The backend is alive, unless the attempt ended because nothing arrived.
+func (x *Exchange) endTicket(err error, now time.Time) {
 	if race := x.race.Load(); race != nil && err == nil {
-		err = race.overtook
+		err = race.firstErr
 	}
 	silent := err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) || x.isTimeout(err))
 	if sent := x.sent; sent != nil {
-		sent.told(!silent, now)
+		sent.endTicket(!silent, now)
 		return
 	}
 	x.ticket.Told(!silent, now)
@@ -199,8 +200,8 @@ func (x *Exchange) isTimeout(err error) bool {
 	return f.Kind == course.TimedOut || f.Timeout
 }
 
-// took is how long the attempt has taken until now, from the request's last byte on: clients that are slow to send say nothing about a
-// backend. If the answer came before that byte, the time is unknown.
+// took returns how long the attempt has taken, counted from the request's last byte, because a client that is slow to send says nothing
+// about the backend. If the answer arrived before that byte was sent, the time is unknown.
 func (x *Exchange) took(now time.Time) (took time.Duration, known bool) {
 	if x.sent == nil {
 		if len(x.trail) == 0 {
@@ -217,9 +218,9 @@ func (x *Exchange) took(now time.Time) (took time.Duration, known bool) {
 
 // sending is the body of an attempt on its way.
 type sending struct {
-	done   atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 if it has not been
-	ticket pool.Ticket   // asks that the request waits from then on; belongs to finished until waits is waiting
-	waits  atomic.Uint32 // whether it does: not yet, waiting, or no more
+	done   atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 before that
+	ticket pool.Ticket   // for the wait that begins then; finished owns it until waits is waiting
+	waits  atomic.Uint32 // the state of the ticket: not yet, waiting, or no more
 }
 
 // The values of sending.waits.
@@ -229,30 +230,30 @@ const (
 	waitsNoMore
 )
 
-// finished may be called by the transport's goroutines, and more than once.
+// finished records that the last byte was read, and begins the ticket. The transport's goroutines may call it, and more than once.
 func (s *sending) finished(now time.Time) {
 	if !s.done.CompareAndSwap(0, now.UnixNano()) {
 		return
 	}
 	s.ticket.Ask(now)
 	if !s.waits.CompareAndSwap(waitsNotYet, waiting) {
-		s.ticket.Told(false, now) // the attempt has ended before
+		s.ticket.Told(false, now) // the attempt has already ended
 	}
 }
 
-// told tells that the request waits no longer.
-func (s *sending) told(alive bool, now time.Time) {
+// endTicket ends the ticket if it has begun, and keeps it from beginning otherwise.
+func (s *sending) endTicket(alive bool, now time.Time) {
 	if s.waits.Swap(waitsNoMore) == waiting {
 		s.ticket.Told(alive, now)
 	}
 }
 
-// tryTimer ends an attempt that is not answered in time. A nil tryTimer never does.
+// tryTimer cancels an attempt that is not answered in time. A nil tryTimer never does.
 type tryTimer struct {
 	timeout time.Duration
 	cancel  context.CancelCauseFunc
 	timer   atomic.Pointer[time.Timer] // once started
-	over    atomic.Uint32              // what ended it: stopped or fired; 0 while nothing has
+	over    atomic.Uint32              // stopped or fired; 0 before that
 }
 
 const (
@@ -260,15 +261,15 @@ const (
 	fired
 )
 
-// newTryTimer returns a timer that is not running yet, and the context that it ends. The context ends with its parent at
-// the latest, so there is nobody who has to cancel it.
+// newTryTimer returns a timer that is not running yet, and the context that it cancels. The context needs no cancel function,
+// because it ends with its parent at the latest.
 func newTryTimer(parent context.Context, timeout time.Duration) (context.Context, *tryTimer) {
 	ctx, cancel := context.WithCancelCause(parent)
 	return ctx, &tryTimer{timeout: timeout, cancel: cancel}
 }
 
-// start begins to count, when the request's last byte has been read. It may be called by the transport's goroutines, and
-// more than once.
+// start starts the timer, when the request's last byte has been read. The transport's goroutines may call it, and more than
+// once.
 func (t *tryTimer) start() {
 	if t == nil || t.over.Load() != 0 || t.timer.Load() != nil {
 		return
@@ -283,7 +284,7 @@ func (t *tryTimer) start() {
 	}
 }
 
-// stop ends counting and reports whether time was up before.
+// stop stops the timer and reports whether it had fired.
 func (t *tryTimer) stop() bool {
 	if t == nil {
 		return false

@@ -9,33 +9,33 @@ import (
 	"sync/atomic"
 )
 
-// ErrBodyTaken is the error of reading a body that another attempt has been given.
+// ErrBodyTaken is the error of reading a body that now belongs to another attempt.
 var ErrBodyTaken = errors.New("request body belongs to another attempt")
 
-// requestBody is the body of a client's request, which several attempts may read one after the other. Each has a view
-// of its own: transports go on reading after they have given up. What is read is kept up to a limit, so that the next
-// view can begin at the beginning. A nil requestBody is of a request without one.
+// requestBody is the body of a client's request, which several attempts may read one after the other. Each attempt has
+// its own view, because a transport may still read after its attempt has failed. Up to a limit, the bytes read are kept,
+// so that the next view can start at the beginning. A nil requestBody stands for no body.
 type requestBody struct {
-	whole bool // the body is buffered by the front, and comes anew with every attempt
+	whole bool // the front has buffered the body, and each attempt starts at its beginning
 	limit int64
-	small bool // what is kept has room in one of keptSpace
+	small bool // kept fits into a buffer of keptSpace
 
 	view *bodyView // of the current attempt
 
-	mu     sync.Mutex // guards what follows, and is held while the source is read
+	mu     sync.Mutex // guards the fields up to end; held while source is read
 	source io.Reader
-	length int64  // of source; negative if it is not known
-	kept   []byte // what has been read, unless that was more than limit
-	end    error  // of the source
+	length int64  // of source; negative if unknown
+	kept   []byte // the bytes read; nil if they exceeded limit
+	end    error  // of source
 
 	read atomic.Int64 // bytes read from source
 	lost atomic.Bool  // they were not kept
 
-	broken atomic.Bool // source ended with an error, or before its end
+	broken atomic.Bool // source ended with an error, or too early
 }
 
-// attach gives r a view of the body. Up to limit bytes are kept for the next one, unless the body is whole: buffered, so that it begins
-// anew with each attempt. sent is called, maybe more than once, when the last byte has been read.
+// attach gives r a view of the body. Up to limit bytes are kept for the next view, unless the body is whole: buffered by the front, so that
+// each attempt starts at its beginning. sent is called, maybe more than once, when the last byte has been read.
 func (b *requestBody) attach(r *http.Request, limit int64, whole bool, sent func()) {
 	if b.source == nil {
 		b.whole, b.limit = whole, limit
@@ -52,7 +52,7 @@ func (b *requestBody) attach(r *http.Request, limit int64, whole bool, sent func
 	view := func() *bodyView { return &bodyView{body: b, length: r.ContentLength, sent: sent} }
 	b.view = view()
 	r.Body = b.view
-	// With this the transport replaces a connection by itself that was closed while it was idle.
+	// GetBody lets the transport try again by itself if an idle connection turns out to be closed.
 	r.GetBody = func() (io.ReadCloser, error) {
 		if !b.rewindable() {
 			return nil, ErrBodyTaken
@@ -63,22 +63,22 @@ func (b *requestBody) attach(r *http.Request, limit int64, whole bool, sent func
 	}
 }
 
-// rewindable reports whether another view could begin at the beginning.
+// rewindable reports whether another view could start at the beginning.
 func (b *requestBody) rewindable() bool {
 	return b == nil || b.whole || b.read.Load() == 0 || !b.lost.Load()
 }
 
-// failed reports whether it could not be read: the client has left, or sent more than it may.
+// failed reports whether reading the client's body failed.
 func (b *requestBody) failed() bool { return b != nil && b.broken.Load() }
 
-// detach takes the body from the view that has it.
+// detach makes the current view unable to read.
 func (b *requestBody) detach() {
 	if b != nil && b.view != nil {
 		b.view.detached.Store(true)
 	}
 }
 
-// giveBack puts back what was read of the body. If some of it is lost, or a transport is still reading, nobody gets the rest.
+// giveBack puts back the bytes read. If some of them were not kept, or a transport is still reading, the body is lost for the next reader.
 func (b *requestBody) giveBack(to ClientBody) {
 	if to == nil || b.whole {
 		return
@@ -93,13 +93,13 @@ func (b *requestBody) giveBack(to ClientBody) {
 	}
 }
 
-// keptSize is up to which size the room for what is kept is used again.
+// keptSize is the size of the buffers in keptSpace.
 const keptSize = 16 << 10 // bytes
 
-// keptSpace has room for small bodies.
+// keptSpace has buffers for the kept bytes of small bodies.
 var keptSpace = sync.Pool{New: func() any { return new([keptSize]byte) }}
 
-// forget gives up what is kept: there will be no other view. Where somebody still waits for the source, it is left to him.
+// forget drops the kept bytes when no other view will follow. It does nothing while a read of the source is blocked.
 func (b *requestBody) forget() {
 	if b == nil || !b.small || !b.mu.TryLock() {
 		return
@@ -112,7 +112,7 @@ func (b *requestBody) forget() {
 	b.lost.Store(true)
 }
 
-// readAt reads what stands at that position.
+// readAt reads from that position of the body.
 func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -146,14 +146,14 @@ func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	return n, err
 }
 
-// bodyView is a body as one attempt sees it. Closing it must never close the server's body. The next attempt may need that; above
-// all, transports close bodies when a backend answers before it has read all, and net/http's HTTP/1 server does not notice through
-// Caddy's wrappers that the rest is still to come: it would take the rest for the client's next requests, which is request smuggling
-// (RFC 9112, 9.3: a server reads a body to its end or closes the connection). Left open, the server does one of the two.
+// bodyView is the body as one attempt sees it. Closing a view must never close the server's body. The next attempt may need it; more
+// important, transports close the body when a backend answers before it has read all of it, and net/http's HTTP/1 server cannot see through
+// Caddy's wrappers that the rest is still to come. It would parse the rest as the client's next requests, which is request smuggling
+// (RFC 9112, 9.3: a server reads a body to its end or closes the connection). If the body stays open, the server does one of the two.
 type bodyView struct {
 	body     *requestBody
 	at       int64
-	length   int64 // of the body; -1 if it is not known
+	length   int64 // of the body; -1 if unknown
 	sent     func()
 	detached atomic.Bool
 }
@@ -175,7 +175,7 @@ func (v *bodyView) Close() error {
 	return nil
 }
 
-// countedBody is a body that tells when it has been read.
+// countedBody is a body that calls sent when it has been read.
 type countedBody struct {
 	io.ReadCloser
 	left int64

@@ -1,6 +1,6 @@
-// Package exchange carries a request through its course in real time: it makes the attempts that a [course.Course] decides on, waits where
-// that says so, and gives the client what comes of it.
+// Package exchange carries a request through its course in real time: it makes the attempts that a [course.Course] decides on, waits when
+// the course says so, and hands the result to the client's side.
 //
 // It stands between a [Front], which is the client's side of a request, and a [Back], which carries one attempt to a backend. It knows
-// requests and answers of net/http, but neither Caddy nor the writer of an answer, so that any server can be its front.
+// net/http's requests and responses, but neither Caddy nor [net/http.ResponseWriter], so that any server can be its front.
 package exchange

@@ -12,7 +12,7 @@ import (
 
 // Front is the client's side of one request.
 type Front interface {
-	// These are asked by the course: see [course.Request].
+	// The course needs these: see [course.Request].
 	Key() pool.Key
 	Session(m course.Members) (position int, known, signed bool)
 	Origin() pool.Origin
@@ -21,84 +21,83 @@ type Front interface {
 	Upgrade() bool
 	Foreign(m course.Members, candidates []int) (position int, own course.Target)
 
-	// Wanted reports whether the words of reverse_proxy ask for another attempt after one that ended for that reason, with this answer
-	// if it has one.
+	// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that ended for that reason. answer is nil
+	// if it has none.
 	Wanted(reason pool.RetryReason, answer *http.Response) bool
 
-	// Attempt makes the request of the next attempt, which goes to that backend. Its body, if it has one, is the client's, from where it
-	// was read last; whole tells that it is a copy which begins at the beginning. An informational answer of the backend is passed on if
-	// inform says so of the attempt of number n when it has come.
+	// Attempt makes the request of attempt number n, which goes to that backend. Its body, if it has one, continues the client's body
+	// where the last attempt stopped reading; whole says that it is a buffered body that starts at the beginning. When an informational
+	// answer arrives, inform decides whether to pass it on.
 	Attempt(ctx context.Context, n int, to course.Target, inform Inform) (r *http.Request, whole bool, err error)
-	// Ended is told how the attempt ended that began at start. What the backend says of it after that is too late for the client.
+	// Ended is called when the attempt that began at start has ended. Informational answers after that are too late for the client.
 	Ended(answer *http.Response, err error, start, now time.Time)
-	// Retrying is told that another attempt follows one that ended with that error.
+	// Retrying is called before another attempt; err is the error of the last one.
 	Retrying(err error)
-	// Body tells how the client sends its body; it is nil where there is none.
+	// Body returns the body as the client sends it; nil if there is none.
 	Body() ClientBody
-	// Copy makes the copy of a request for another backend. ok is false if there can be none. It may be called by another goroutine.
+	// Copy makes a copy of r for another backend. ok is false if that is not possible. Another goroutine may call it.
 	Copy(ctx context.Context, r *http.Request, to course.Target) (copied *http.Request, ok bool)
-	// Overtaken tells that the copy for that backend has become the current attempt.
-	Overtaken(to course.Target)
-	// Bind tells the client with the answer that its session is bound to the backend at that position. With renew it is told only if
-	// what it knows is out of date.
+	// CopyWon is called when the copy for that backend has become the current attempt.
+	CopyWon(to course.Target)
+	// Bind adds to the answer that the client's session is bound to the backend at that position. With renew it does so only if the
+	// client's session data is stale.
 	Bind(m course.Members, position int, renew bool)
 
-	// Answer gives the client an answer. It returns when that has ended.
+	// Answer gives the client an answer. It returns at the end of the answer.
 	Answer(answer *http.Response) error
 	// Fail tells the client that the last attempt failed.
 	Fail(err error) error
-	// Refuse tells the client that there is no backend for it.
+	// Refuse tells the client that no backend is available.
 	Refuse(err error) error
 }
 
-// Inform reports whether the client may be given an informational answer of the attempt of that number. It may be called by several
-// goroutines.
+// Inform decides whether the client may be given an informational answer (1xx) of attempt number n. Several goroutines may call it.
 type Inform interface{ MayInform(n int) bool }
 
 // ClientBody is the body of a request as its client sends it.
 type ClientBody interface {
-	// Failure is how the client broke the body off; nil if it did not.
+	// Failure returns the error with which the body broke off; nil if it did not.
 	Failure() error
-	// Wait is for how long the client has been waited for until now.
+	// Wait returns how long readers have waited for the client so far.
 	Wait(now time.Time) time.Duration
-	// Unread puts back what has been read last, for whoever reads the body next.
+	// Unread puts back what was read last, for the next reader.
 	Unread(p []byte)
-	// Lose tells that some of the body is gone, or is still being read: the rest must not be taken for the body.
+	// Lose marks the body as lost: some of it is gone or still being read, and the rest must not be taken for the body.
 	Lose()
-	// Stalled reports whether an attempt that began then, when the client had been waited for so long, spent its time on that.
+	// Stalled reports whether an attempt spent most of its time waiting for the client. waited is the result of Wait when it began.
 	Stalled(began time.Time, waited time.Duration, now time.Time) bool
 }
 
 // Back carries attempts to backends.
 type Back interface {
 	http.RoundTripper
-	// Kind tells what an error of RoundTrip means.
+	// Kind classifies an error of RoundTrip.
 	Kind(err error) Failure
 }
 
-// Failure is what an error of an attempt means.
+// Failure is the class of an attempt's error.
 type Failure struct {
 	Kind          course.Kind // never [course.Answered]
-	Unreachable   bool        // not even the network could make a connection
-	NoDescriptors bool        // this process cannot open another connection
-	Timeout       bool        // a time was up, also where no connection could be made for that
+	Unreachable   bool        // the connection failed at the network level, such as refused
+	NoDescriptors bool        // this process is out of file descriptors
+	Timeout       bool        // a timeout expired, even if it was for making a connection
 }
 
-// Observer is told of attempts as they are made.
+// Observer watches attempts, for logs and traces.
 type Observer interface {
-	// Chosen is called when the backend of an attempt is chosen, before it is made.
+	// Chosen is called after the backend of an attempt is chosen and before the attempt begins.
 	Chosen(x *Exchange)
-	// Begin is called when an attempt begins, or a copy of the request is sent: r is made, to the backend of that address, after so many
-	// others, for that reason. The request that it returns is made in its place. It may be called by another goroutine, and so may End.
+	// Begin is called when an attempt or a copy begins: r goes to the backend of that address, after that many others, for that reason.
+	// The returned request is sent instead of r. Another goroutine may call Begin and End.
 	Begin(x *Exchange, r *http.Request, address string, others int, reason pool.RetryReason, start time.Time) (*http.Request, Span)
-	// End is called when what began has ended, with that status or error, unless the span is nil.
+	// End is called when the attempt of a span has ended, with that status or error. It is not called for a nil span.
 	End(s Span, status int, err error)
 }
 
-// Span is what an [Observer] keeps of an attempt.
+// Span is an [Observer]'s record of an attempt.
 type Span any
 
-// Plan is what all exchanges of a load balancer have in common.
+// Plan is what all exchanges of a load balancer share.
 type Plan struct {
 	Rules    *course.Rules
 	Pool     *pool.Pool
@@ -106,12 +105,12 @@ type Plan struct {
 	Observer Observer
 
 	TryTimeout time.Duration // from a request's last byte to the answer's header; 0 for none
-	BodyLimit  int64         // up to which size a body is kept for another attempt, in bytes
-	SmallBody  int64         // up to which size the back reads a body before it has a connection
+	BodyLimit  int64         // the largest body that is kept for another attempt, in bytes
+	SmallBody  int64         // the largest body that the back reads before it has a connection, in bytes
 	Panicked   func(value any, stack []byte)
 }
 
-// Exchange is one request on its way. It is used by one goroutine, but for what says otherwise.
+// Exchange is one request on its way. It must be used by one goroutine, except for methods that say otherwise.
 type Exchange struct {
 	plan   *Plan
 	front  Front
@@ -125,41 +124,41 @@ type Exchange struct {
 	ended time.Time      // when that came
 
 	body   *requestBody  // nil if there is none
-	sent   *sending      // of the attempt's body; nil if there is none
-	ticket pool.Ticket   // that the attempt waits for its answer, unless it has a body
-	waited time.Duration // for the client before the current attempt
+	sent   *sending      // the attempt's body; nil if there is none
+	ticket pool.Ticket   // for waiting for the answer; with a body, the ticket is in sent
+	waited time.Duration // how long the client's body had been waited for when the current attempt began
 	answer answerBody
-	probe  *streamProbe // nil if the current attempt is none
+	probe  *streamProbe // nil if the current attempt is no probe by a stream
 	passed *http.Response
 
 	trail   []Attempt // the attempts so far, in the order in which they began
-	current int       // of trail
+	current int       // index in trail
 
 	informed informed
-	race     atomic.Pointer[race] // that the current attempt may be in; nil if it has no copy
+	race     atomic.Pointer[race] // nil if the current attempt can have no copy
 
 	trailSpace [1]Attempt
 }
 
-// Init makes x the exchange of a request that came just now. [Exchange.Run] must follow.
+// Init makes x the exchange of a new request. [Exchange.Run] must follow.
 func (x *Exchange) Init(plan *Plan, source course.Source, front Front) {
 	x.plan, x.front = plan, front
 	x.course = course.New(plan.Rules, plan.Pool, source, (*request)(x))
 }
 
-// Context is the context of the request.
+// Context returns the context of the request.
 func (x *Exchange) Context() context.Context { return x.ctx }
 
-// Course is what has been decided so far.
+// Course returns the course of the request.
 func (x *Exchange) Course() *course.Course { return &x.course }
 
-// Passed is the answer that the client gets; nil if there is none.
+// Passed returns the answer that was given to the client; nil if there is none.
 func (x *Exchange) Passed() *http.Response { return x.passed }
 
-// Run carries the request through its course. It returns what the front made of its end.
+// Run carries the request through its course. It returns the result of the front's Answer, Fail or Refuse.
 func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	x.ctx = ctx
-	// A panic (http.ErrAbortHandler, when an answer breaks off) must give the slot back, too.
+	// Deferred, because a panic (http.ErrAbortHandler, when an answer breaks off) must release the lease as well.
 	defer x.end()
 	if err := x.brokenOff(); err != nil {
 		x.plan.Pool.CountRequest()
@@ -190,8 +189,8 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	}
 }
 
-// brokenOff is how the client broke its body off before there was an attempt: the front has collected that first, or knows that what was
-// announced does not come.
+// brokenOff returns the error of a body that broke off before the first attempt: while the front buffered it, or because an announced body
+// is missing.
 func (x *Exchange) brokenOff() error {
 	if body := x.front.Body(); body != nil {
 		return body.Failure()
@@ -199,7 +198,7 @@ func (x *Exchange) brokenOff() error {
 	return nil
 }
 
-// giveUp leaves the body as it came to whoever has the request next, such as a route for errors, and returns err.
+// giveUp restores the body for the next handler of the request, such as a route for errors, and returns err.
 func (x *Exchange) giveUp(err error) error {
 	if err != nil && x.body != nil {
 		x.body.detach()
@@ -239,10 +238,10 @@ func (x *Exchange) give() error {
 	return x.front.Answer(x.res)
 }
 
-// end ends the course, and tells of the last attempt, however it went.
+// end ends the course and the record of the last attempt, in every case.
 func (x *Exchange) end() {
 	now := time.Now()
-	x.hear(context.Canceled, now) // of an attempt that panicked
+	x.endTicket(context.Canceled, now) // in case the attempt panicked
 	ending := course.Ending{Broken: x.answer.broken, Complete: x.answer.complete, Judged: x.probe.stop()}
 	if x.answer.complete && x.res != nil {
 		ending.Status = course.ParseGRPC(x.res.Trailer.Get(grpcStatus))
@@ -254,7 +253,7 @@ func (x *Exchange) end() {
 	x.body.forget()
 }
 
-// request is an exchange as its course sees it.
+// request is an exchange as a [course.Request].
 type request Exchange
 
 func (q *request) Key() pool.Key       { return q.front.Key() }

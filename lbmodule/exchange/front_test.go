@@ -132,7 +132,7 @@ func (f *front) Copy(ctx context.Context, r *http.Request, to course.Target) (*h
 	return r, true
 }
 
-func (f *front) Overtaken(to course.Target) { f.say("overtaken by %s", to.Address()) }
+func (f *front) CopyWon(to course.Target) { f.say("overtaken by %s", to.Address()) }
 
 func (f *front) Bind(m course.Members, position int, renew bool) {
 	f.say("bound to %s, renewed %v", m.Target(position).Address(), renew)

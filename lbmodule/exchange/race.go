@@ -13,25 +13,24 @@ import (
 )
 
 var (
-	// ErrCopyWon ends an attempt because a copy of its request was answered first.
+	// ErrCopyWon is the error of an attempt that was canceled because a copy of its request was answered first.
 	ErrCopyWon = errors.New("a copy of the request was answered first")
-	// ErrCopyLost is what became of a copy of a request that was not the first to be answered.
+	// ErrCopyLost is the error of a copy that was canceled because the first attempt was answered first.
 	ErrCopyLost = errors.New("the request was answered before its copy")
-	// ErrCopyPanicked is what became of a copy whose transport panicked.
+	// ErrCopyPanicked is the error of a copy whose transport panicked.
 	ErrCopyPanicked = errors.New("copy of the request panicked")
 )
 
-// race is one between an attempt and a copy of its request on its way to another backend (hedging: Dean and Barroso, The Tail at Scale,
-// 2013).
+// race is the race between an attempt and a copy of its request to another backend (hedging: Dean and Barroso, The Tail at Scale, 2013).
 type race struct {
 	x           *Exchange
 	copied      course.Copy
 	ctx         context.Context // of the first attempt
 	cancelFirst context.CancelCauseFunc
 	first       *http.Request
-	overtook    error // how the first attempt ended, if the copy won
+	firstErr    error // the first attempt's error, if the copy won
 
-	mu     sync.Mutex // guards what follows, until ended is closed
+	mu     sync.Mutex // guards the fields below until ended is closed
 	sent   bool
 	winner winner
 	cancel context.CancelCauseFunc
@@ -41,7 +40,7 @@ type race struct {
 	res    *http.Response
 	facts  course.Facts // of the copy
 
-	// What became of a copy that did not win.
+	// The end of a copy that lost.
 	took   time.Duration
 	status int
 	err    error
@@ -57,8 +56,8 @@ const (
 	copyWon
 )
 
-// raced makes an attempt, and sends a copy of the request to another backend if there is no answer after that time. The first good
-// answer counts; if it is the copy's, that becomes the attempt.
+// raced makes an attempt, and sends a copy of the request to another backend if there is no answer after that time. The first good answer
+// wins; if it is the copy's, the copy becomes the current attempt.
 func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	c := &race{x: x, copied: copied, ctx: r.Context(), cancelFirst: cancel, first: r, ended: make(chan struct{})}
@@ -67,7 +66,7 @@ func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duratio
 	returned := false
 	defer func() {
 		if !returned {
-			c.abandon() // a panic, which goes on
+			c.abandon() // RoundTrip panicked; the panic goes on
 		}
 	}()
 	res, err := x.plan.Back.RoundTrip(r.WithContext(ctx))
@@ -79,7 +78,7 @@ func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duratio
 	f := x.facts(r, res, err, x.trail[x.current].Start, now)
 	if copied.Good(&f) && c.decide(firstWon) {
 		if c.started() {
-			x.outrun(c)
+			x.recordLostCopy(c)
 		}
 		return res, nil
 	}
@@ -89,20 +88,20 @@ func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duratio
 	<-c.ended
 	if c.outcome() != copyWon {
 		x.Live.Copied("", nil)
-		x.outrun(c)
+		x.recordLostCopy(c)
 		return res, err
 	}
-	c.overtook = err
-	x.overtaken(c, &f, err)
+	c.firstErr = err
+	x.promoteCopy(c, &f, err)
 	if err == nil {
 		res.Body.Close()
 	}
 	x.Live.At(c.choice.Target.Address())
-	x.front.Overtaken(c.choice.Target)
+	x.front.CopyWon(c.choice.Target)
 	return c.res, nil
 }
 
-// decide makes w the winner, if there is none yet, and ends the other.
+// decide makes w the winner if there is none yet, and cancels the other one. It reports whether w has won.
 func (c *race) decide(w winner) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,7 +118,7 @@ func (c *race) decide(w winner) bool {
 	return true
 }
 
-// abandon sees to the copy when there is nobody any more who could take its answer.
+// abandon ends the copy after a panic of the first attempt, when its answer cannot be used.
 func (c *race) abandon() {
 	if c.decide(firstWon) || c.outcome() != copyWon {
 		return
@@ -134,7 +133,7 @@ func (c *race) outcome() winner {
 	return c.winner
 }
 
-// started reports whether there is a copy, and sees to it that there will be none if there is none yet.
+// started reports whether a copy has been sent. If not, none will be.
 func (c *race) started() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,9 +143,9 @@ func (c *race) started() bool {
 	return c.sent
 }
 
-// settle reports whether the client may be given an informational answer: there must not be two that it could come from. There will be no
-// copy then.
-func (c *race) settle() bool {
+// forbidCopy reports whether no copy has been sent, and keeps one from being sent: a client may have an informational answer only if one
+// backend alone can give it.
+func (c *race) forbidCopy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sent {
@@ -156,8 +155,7 @@ func (c *race) settle() bool {
 	return true
 }
 
-// send makes the attempt with the copy. It runs on a goroutine of its own, of which there are as many as the settings
-// allow copies.
+// send sends the copy. It runs on its own goroutine; the hedging budget bounds how many there are.
 func (c *race) send() {
 	r, ok := c.prepare()
 	if !ok {
@@ -165,7 +163,7 @@ func (c *race) send() {
 	}
 	defer close(c.ended)
 	defer func() {
-		// Nobody else would catch it here, and the first attempt goes on.
+		// Nothing else recovers on this goroutine, and the first attempt must go on.
 		if p := recover(); p != nil {
 			c.x.plan.Panicked(p, debug.Stack())
 			c.choice.Lease.Release()
@@ -183,7 +181,7 @@ func (c *race) send() {
 	c.lose(res, err, now)
 }
 
-// lose counts a copy that is not the answer, and gives up what it has.
+// lose records a copy that lost, and closes its answer.
 func (c *race) lose(res *http.Response, err error, now time.Time) {
 	traffic := c.choice.Lease.Traffic()
 	if c.copied.Good(&c.facts) {
@@ -208,7 +206,7 @@ func (c *race) endSpan() {
 	}
 }
 
-// prepare chooses the backend of the copy, if there is one and the budgets allow it, and makes the copy.
+// prepare chooses the backend of the copy and makes its request. It fails if there is no other backend or no budget.
 func (c *race) prepare() (*http.Request, bool) {
 	now := time.Now()
 	c.mu.Lock()
@@ -233,7 +231,7 @@ func (c *race) prepare() (*http.Request, bool) {
 	return r, true
 }
 
-// copyFacts are what is known of a copy. It has no body, and is no gRPC call.
+// copyFacts returns what is known of a copy, which has no body and is no gRPC call.
 func (x *Exchange) copyFacts(r *http.Request, res *http.Response, err error, start, now time.Time) (f course.Facts) {
 	gone := r.Context().Err()
 	f.Took = now.Sub(start)

@@ -10,7 +10,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Attempt is what there is to tell of an attempt. It is counted when it has ended.
+// Attempt is the record of an attempt. The pool counts it when it has ended.
 type Attempt struct {
 	Address string        // of the backend
 	Start   time.Time     // when it began
@@ -18,7 +18,7 @@ type Attempt struct {
 	Status  int           // 0 without an answer
 	Call    course.GRPC
 	Err     error
-	Reason  pool.RetryReason // why it was made, unless it was the first
+	Reason  pool.RetryReason // why it was made; meaningless for the first attempt
 
 	traffic *pool.Traffic
 	span    Span
@@ -26,10 +26,10 @@ type Attempt struct {
 	ended   bool
 }
 
-// Trail are the attempts so far, in the order in which they began. The slice must not be written to.
+// Trail returns the attempts so far, in the order in which they began. The caller must not change the slice.
 func (x *Exchange) Trail() []Attempt { return x.trail }
 
-// Current is the attempt that the request is at, or was at last; nil if there was none.
+// Current returns the current attempt, or the last one; nil if there was none.
 func (x *Exchange) Current() *Attempt {
 	if len(x.trail) == 0 {
 		return nil
@@ -37,7 +37,7 @@ func (x *Exchange) Current() *Attempt {
 	return &x.trail[x.current]
 }
 
-// begin makes a record of an attempt that is about to be made on that backend.
+// begin adds the record of an attempt that is about to begin, and makes it the current one.
 func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start time.Time) {
 	if x.trail == nil {
 		x.trail = x.trailSpace[:0]
@@ -50,7 +50,7 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
 }
 
-// record notes how the round trip of the current attempt ended.
+// record records how the round trip of the current attempt ended.
 func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a := &x.trail[x.current]
 	last := x.course.LastResult()
@@ -63,20 +63,20 @@ func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a.traffic.Answered(a.Took, now)
 }
 
-// repeat notes that another attempt follows the current one, which it gives up.
-func (x *Exchange) repeat() {
+// dropAttempt ends the current attempt, which another one follows, and drops its answer.
+func (x *Exchange) dropAttempt() {
 	x.trail[x.current].traffic.Repeated()
 	x.close(x.ended)
 	x.body.detach()
 	if x.err == nil {
 		x.res.Body.Close()
-		x.err = x.dropped()
+		x.err = x.droppedError()
 	}
 	x.front.Retrying(x.err)
 }
 
-// dropped is the error of an attempt whose answer is dropped for another attempt.
-func (x *Exchange) dropped() error {
+// droppedError returns the error of an attempt whose answer is dropped for another attempt.
+func (x *Exchange) droppedError() error {
 	a := &x.trail[x.current]
 	if a.Call != course.NoGRPC {
 		return fmt.Errorf("answer with status %s%s is dropped for another attempt", course.GRPCPrefix, a.Call)
@@ -84,7 +84,7 @@ func (x *Exchange) dropped() error {
 	return fmt.Errorf("answer with status %d is dropped for another attempt", a.Status)
 }
 
-// finish tells of the last attempt when all is over.
+// finish completes the record of the last attempt at the end of the exchange.
 func (x *Exchange) finish(result course.Result, now time.Time) {
 	a := x.Current()
 	if a == nil || a.ended {
@@ -97,7 +97,7 @@ func (x *Exchange) finish(result course.Result, now time.Time) {
 	x.close(now)
 }
 
-// close counts the current attempt, once it has ended.
+// close ends the current attempt and counts it, once.
 func (x *Exchange) close(now time.Time) {
 	a := &x.trail[x.current]
 	if a.ended {
@@ -113,8 +113,8 @@ func (x *Exchange) close(now time.Time) {
 	}
 }
 
-// overtaken makes the copy the current attempt, because it was answered first. err is how the first attempt ended.
-func (x *Exchange) overtaken(r *race, f *course.Facts, err error) {
+// promoteCopy makes the copy the current attempt, because it was answered first. err is the error of the first attempt.
+func (x *Exchange) promoteCopy(r *race, f *course.Facts, err error) {
 	now := time.Now()
 	took := now.Sub(x.trail[x.current].Start)
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrCopyWon) {
@@ -131,8 +131,8 @@ func (x *Exchange) overtaken(r *race, f *course.Facts, err error) {
 	x.plan.Pool.HedgeWon()
 }
 
-// outrun notes that there was a copy, and that it was not the first to be answered. The copy has counted itself.
-func (x *Exchange) outrun(r *race) {
+// recordLostCopy adds the record of a copy that lost. The copy has counted itself.
+func (x *Exchange) recordLostCopy(r *race) {
 	a := Attempt{Address: r.choice.Target.Address(), Start: r.start, Took: time.Since(r.start), Err: ErrCopyLost, Reason: pool.RetryHedge, ended: true}
 	select {
 	case <-r.ended:

@@ -296,7 +296,7 @@ func TestSilence(t *testing.T) {
 				l := newLab(t, 2)
 				ends := l.hang(3)
 				x := &Exchange{plan: &l.plan, ticket: ends[2]}
-				x.hear(test.err, time.Now())
+				x.endTicket(test.err, time.Now())
 				if got := l.avoids("a:1"); got != test.silent {
 					t.Errorf("avoided %v, want %v", got, test.silent)
 				}

@@ -12,43 +12,43 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// informed is whether the client has been given an informational answer (1xx) of the current attempt's backend. After that no other
-// backend is asked: the final answer would be another's. A state is the number of the attempt times three, and what there is to say
-// of it: a transport that is not done with an earlier attempt is none of the current one.
+// informed records whether the client has been given an informational answer (1xx) of the current attempt. If it has, no other attempt
+// follows, because the final answer would come from another backend. The state is three times the number of the attempt, plus one of the
+// constants below: with the number in it, a transport that still works on an earlier attempt cannot change the current one's.
 type informed struct{ state atomic.Uint64 }
 
 const (
-	nothingYet = iota
-	hasHeard
-	willNotHear
+	noneInformed = iota
+	clientInformed
+	informingEnded
 	informedStates
 )
 
 // begin is called when the attempt of that number begins.
 func (i *informed) begin(attempt int) { i.state.Store(uint64(attempt) * informedStates) }
 
-// may reports whether the client may be given one of that attempt's, and notes that it is.
+// may reports whether the client may be given an informational answer of that attempt, and records that it is.
 func (i *informed) may(attempt int) bool {
 	state := uint64(attempt) * informedStates
-	return i.state.CompareAndSwap(state+nothingYet, state+hasHeard) || i.state.Load() == state+hasHeard
+	return i.state.CompareAndSwap(state+noneInformed, state+clientInformed) || i.state.Load() == state+clientInformed
 }
 
-// end reports whether the client has not been given any, and sees to it that it will not be.
+// end reports whether the client has been given no informational answer. If so, it will be given none.
 func (i *informed) end() bool {
 	state := i.state.Load()
-	return state%informedStates == nothingYet && i.state.CompareAndSwap(state, state+willNotHear)
+	return state%informedStates == noneInformed && i.state.CompareAndSwap(state, state+informingEnded)
 }
 
-// MayInform reports whether the client may be given an informational answer of the attempt of that number. It may be called by the
-// transport's goroutines. There must not be two backends that such an answer could come from: there will be no copy of the request then.
+// MayInform implements [Inform]. The transport's goroutines may call it. A client that has an informational answer must get the final one
+// from the same backend, so no copy of the request is sent after that.
 func (x *Exchange) MayInform(attempt int) bool {
-	if race := x.race.Load(); race != nil && !race.settle() {
+	if race := x.race.Load(); race != nil && !race.forbidCopy() {
 		return false
 	}
 	return x.informed.may(attempt)
 }
 
-// watch has x learn how the answer ends. The body of one that switches protocols is a connection, and stays one.
+// watch wraps the body of the answer, to see how it ends. The body of an answer that switches protocols is a connection and is not wrapped.
 func (x *Exchange) watch() {
 	if lease, verdict, ok := x.course.Probe(); ok {
 		x.probe = newStreamProbe(lease, verdict)
@@ -59,10 +59,10 @@ func (x *Exchange) watch() {
 	}
 }
 
-// answerBody is an answer's body that notices when it breaks off.
+// answerBody is an answer's body that records how it ends.
 type answerBody struct {
 	io.ReadCloser
-	x        *Exchange // that it answers
+	x        *Exchange
 	broken   bool
 	complete bool // it has been read to its end
 }
@@ -72,33 +72,33 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	b.complete = b.complete || err == io.EOF
 	if n > 0 && b.x.course.Call().Pending {
 		b.x.course.Streams(time.Now())
-		b.x.probe.note(true, false)
+		b.x.probe.update(true, false)
 	}
-	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.x.ctx.Err() == nil && !b.x.isClients() {
+	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.x.ctx.Err() == nil && !b.x.clientAtFault() {
 		b.broken = true
 	}
 	return n, err
 }
 
-// isClients reports whether what went wrong with the attempt is the client's doing.
-func (x *Exchange) isClients() bool {
+// clientAtFault reports whether the client's body is the reason why the attempt failed.
+func (x *Exchange) clientAtFault() bool {
 	body := x.front.Body()
 	return body != nil && (x.body.failed() || body.Failure() != nil || body.Stalled(x.trail[x.current].Start, x.waited, time.Now()))
 }
 
-// probeStream is how long a stream must have lasted, and something have come in it, to be a probe that went well.
+// probeStream is how long a stream with data must have lasted to be a successful probe.
 const probeStream = time.Second
 
-// streamProbe is a probe of a half-open backend whose answer may go on for as long as the client likes. The lease is its own to judge
-// until it is stopped. A nil streamProbe is of an attempt that is none.
+// streamProbe is a probe of a half-open backend by a stream, which may last for as long as the client likes. Until stop is called, only the
+// streamProbe judges the lease. A nil streamProbe does nothing.
 type streamProbe struct {
 	timer *time.Timer
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	lease   *pool.Lease
 	verdict pool.Verdict
-	begun   bool // something has come
-	lasting bool // it goes on for long enough
+	begun   bool // data has arrived
+	lasting bool // it has lasted for probeStream
 	judged  bool
 	over    bool
 }
@@ -107,12 +107,12 @@ func newStreamProbe(lease *pool.Lease, verdict pool.Verdict) *streamProbe {
 	p := &streamProbe{lease: lease, verdict: verdict}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.timer = time.AfterFunc(probeStream, func() { p.note(false, true) })
+	p.timer = time.AfterFunc(probeStream, func() { p.update(false, true) })
 	return p
 }
 
-// note notes what is new, and judges the probe when it has gone well.
-func (p *streamProbe) note(begun, lasting bool) {
+// update records progress of the stream, and judges the probe once it is successful.
+func (p *streamProbe) update(begun, lasting bool) {
 	if p == nil {
 		return
 	}
@@ -125,7 +125,7 @@ func (p *streamProbe) note(begun, lasting bool) {
 	}
 }
 
-// stop returns whether the probe has been judged. From now on it is not.
+// stop keeps the probe from being judged later, and reports whether it has been.
 func (p *streamProbe) stop() bool {
 	if p == nil {
 		return false

@@ -265,9 +265,9 @@ func TestStreamProbeStopped(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := newStreamProbe(&lease, pool.Verdict{Outcome: pool.Failure})
-		p.note(true, false)
+		p.update(true, false)
 		judged := p.stop()
-		p.note(false, true)
+		p.update(false, true)
 		if n := l.pool.Member("a:1").Counts().Failures; judged || n != 0 {
 			t.Errorf("judged %v, and %d times afterwards", judged, n)
 		}

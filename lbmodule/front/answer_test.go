@@ -436,7 +436,7 @@ func TestPlaceholders(t *testing.T) {
 		"upstream.latency": 1500 * time.Millisecond, "upstream.latency_ms": 1500.0, "header.A": "1,2", "header.Old": nil, "header.a": nil,
 		"status_code": 202, "status_text": "202 Accepted", "duration": nil, "retries": nil, "upstream.duration": nil,
 	})
-	x.Overtaken(f.stock.NewTarget(&reverseproxy.Upstream{Dial: "b:2"}))
+	x.CopyWon(f.stock.NewTarget(&reverseproxy.Upstream{Dial: "b:2"}))
 	expect("overtaken", map[string]any{"upstream.hostport": "b:2"})
 	x.Retrying(nil)
 	if err := x.Answer(res, nil); err != nil {

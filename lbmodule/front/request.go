@@ -404,7 +404,7 @@ func (x *Request) Ended(res *http.Response, err error, start, now time.Time) {
 }
 
 // Overtaken is told that another target has answered the attempt.
-func (x *Request) Overtaken(by *stock.Target) { x.target = by }
+func (x *Request) CopyWon(by *stock.Target) { x.target = by }
 
 // copyHeader adds the fields of one header to another.
 func copyHeader(to, from http.Header) {

@@ -65,7 +65,7 @@ func (*front) Ended(*http.Response, error, time.Time, time.Time) {}
 func (*front) Retrying(error)                                    {}
 func (*front) Refuse(err error) error                            { return caddyhttp.Error(http.StatusServiceUnavailable, err) }
 
-func (*front) Overtaken(course.Target) {}
+func (*front) CopyWon(course.Target) {}
 
 func (f *front) Attempt(ctx context.Context, _ int, to course.Target, _ exchange.Inform) (*http.Request, bool, error) {
 	u := &url.URL{User: url.User("who"), Host: to.Address(), Path: "/x"}
