@@ -2,5 +2,5 @@
 // the course says so, and hands the result to the client's side.
 //
 // It stands between a [Front], which is the client's side of a request, and a [Back], which carries one attempt to a backend. It knows
-// net/http's requests and responses, but neither Caddy nor [net/http.ResponseWriter], so that any server can be its front.
+// net/http's requests and responses, but neither Caddy nor a response writer, so that any server can be its front.
 package exchange
