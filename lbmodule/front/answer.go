@@ -24,44 +24,44 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// StatusCanceled is what reverse_proxy answers to a client that has left.
+// StatusCanceled is the status that reverse_proxy logs for a client that has left.
 const StatusCanceled = 499
 
-// Fail returns the error with which the client is answered when there is no answer because of err; nil if it has left.
-func (x *Request) Fail(err error) error {
-	if refusal := x.received.Refusal(x.original.Context()); refusal != nil {
-		err = refusal // the client broke its body off, whatever the backend made of that
+// Fail returns the error to answer the client with when the attempts have ended with err; nil if the client has left.
+func (q *Request) Fail(err error) error {
+	if refusal := q.received.Refusal(q.original.Context()); refusal != nil {
+		err = refusal // the client's body broke off: that is the cause, whatever err says
 	}
 	if errors.Is(err, context.Canceled) {
-		x.w.WriteHeader(StatusCanceled) // so that the access log has it
+		q.w.WriteHeader(StatusCanceled) // for the access log
 		return nil
 	}
 	return statusError(err)
 }
 
-// statusError gives an error a status: 504 for one that says of itself that a time was up, 502 for others.
+// statusError gives an error a status: 504 for a timeout, 499 for a cancellation, 502 for others.
 func statusError(err error) error {
 	status := http.StatusBadGateway
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // of one that wraps a timeout reverse_proxy makes 502
 		status = http.StatusGatewayTimeout
 	}
-	// Some errors of the net package wrap what is only called like that (caddyserver/caddy#3748).
+	// Some errors of the net package do not wrap context.Canceled (caddyserver/caddy#3748).
 	if errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "operation was canceled") {
 		status = StatusCanceled
 	}
 	return caddyhttp.Error(status, err)
 }
 
-// Answer gives the client the answer of the last attempt. The error is one to return to the server.
-func (x *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
-	x.watch(res)
-	for i := range x.front.stock.Responses {
-		rh := &x.front.stock.Responses[i]
+// Answer gives the client the answer of the last attempt. The error must be returned to the server.
+func (q *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
+	q.watch(res)
+	for i := range q.front.stock.Responses {
+		rh := &q.front.stock.Responses[i]
 		if rh.Match != nil && !rh.Match.Match(res.StatusCode, res.Header) {
 			continue
 		}
 		if text := rh.StatusCode.String(); text != "" {
-			status, err := strconv.Atoi(x.repl.ReplaceAll(text, ""))
+			status, err := strconv.Atoi(q.repl.ReplaceAll(text, ""))
 			if err != nil {
 				res.Body.Close()
 				return statusError(caddyhttp.Error(http.StatusInternalServerError, err))
@@ -71,34 +71,34 @@ func (x *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
 			}
 			break
 		}
-		if c := x.front.logger.Check(zapcore.DebugLevel, "handling response"); c != nil {
-			c.Write(append(x.roundTripFields(x.took), zap.Int("handler", i))...)
+		if c := q.front.logger.Check(zapcore.DebugLevel, "handling response"); c != nil {
+			c.Write(append(q.roundTripFields(q.took), zap.Int("handler", i))...)
 		}
-		return x.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+		return q.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 			return rh.Routes.Compile(next).ServeHTTP(w, r)
 		})
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		return x.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-			return stock.CopyResponse(w, x.sent.WithContext(r.Context()), next)
+		return q.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+			return stock.CopyResponse(w, q.sent.WithContext(r.Context()), next)
 		})
 	}
-	return x.pass(res)
+	return q.pass(res)
 }
 
-// finish has reverse_proxy go on with the answer: proceed does what is to be done with it.
-func (x *Request) finish(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
-	x.release() // reverse_proxy counts the request from now on
-	defer x.finished()
+// finish hands the answer to reverse_proxy, which calls proceed with its own context.
+func (q *Request) finish(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
+	q.release() // from now on reverse_proxy counts the request
+	defer q.finished()
 	body := res.Body
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		res.Body = http.NoBody // reverse_proxy would buffer what comes through the tunnel
+		res.Body = http.NoBody // reverse_proxy would buffer the bytes of the tunnel
 	}
-	return x.front.stock.Finish(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: x.w}}, x.original, next, &stock.InHand{
-		Upstream: x.target.Upstream, Response: res,
+	return q.front.stock.Finish(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: q.w}}, q.original, next, &stock.InHand{
+		Upstream: q.target.Upstream, Response: res,
 		Continue: func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-			// The header stays as reverse_proxy has told it: it changes now. Of the upstream it does not know enough.
-			x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
+			// Keep reverse_proxy's placeholders of the header, which is about to change; drop those of the upstream, which are incomplete.
+			q.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
 			if res.StatusCode == http.StatusSwitchingProtocols {
 				res.Body = body
 			}
@@ -107,28 +107,28 @@ func (x *Request) finish(res *http.Response, next caddyhttp.Handler, proceed fun
 	})
 }
 
-// finished has the placeholders tell of this request again, after reverse_proxy has ended, unless another one has handled it since.
-func (x *Request) finished() {
-	x.forgetTotals()
-	x.hidden = true
-	_, another := x.repl.Get(placeholderPrefix + "upstream.address")
-	_, copied := x.repl.Get(placeholderPrefix + "upstream.duration")
-	if x.hidden = false; another {
+// finished makes the placeholders show this request again after reverse_proxy has ended, unless another proxy has handled it since.
+func (q *Request) finished() {
+	q.forgetTotals()
+	q.hidden = true
+	_, another := q.repl.Get(placeholderPrefix + "upstream.address")
+	_, copied := q.repl.Get(placeholderPrefix + "upstream.duration")
+	if q.hidden = false; another {
 		return
 	}
 	if copied {
-		x.copied = time.Now()
+		q.copied = time.Now()
 	}
-	x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
+	q.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
 }
 
-// untyped keeps the server from guessing what type an answer is of whose backend did not say, see [Request.pass].
+// untyped keeps the server from guessing a Content-Type that the backend did not send. See [Request.pass].
 type untyped struct {
 	caddyhttp.ResponseWriterWrapper
 }
 
-// WriteHeader implements [http.ResponseWriter]. What is passed on has our Via; other answers are made by the routes of handle_response,
-// and sniffed as ever.
+// WriteHeader implements [http.ResponseWriter]. A backend's answer has our Via; other answers come from routes of handle_response, and
+// their type is guessed as usual.
 func (w *untyped) WriteHeader(status int) {
 	if h := w.Header(); status >= http.StatusOK && slices.ContainsFunc(h["Via"], isOurs) {
 		leaveUntyped(h)
@@ -136,41 +136,41 @@ func (w *untyped) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// isOurs reports whether an entry of Via is that of this proxy.
+// isOurs reports whether a Via entry is this proxy's.
 func isOurs(via string) bool { return strings.HasSuffix(via, " Caddy") }
 
-// leaveUntyped keeps the server from guessing the type of an answer: absent stays absent (RFC 9110, 8.3), and a guess can make a page of
-// what is text.
+// leaveUntyped keeps the server from guessing the type of an answer. A missing Content-Type must stay missing (RFC 9110, 8.3), because a
+// wrong guess can turn text into an HTML page.
 func leaveUntyped(h http.Header) {
 	if _, known := h["Content-Type"]; !known {
 		h["Content-Type"] = nil
 	}
 }
 
-// pass passes an answer on.
-func (x *Request) pass(res *http.Response) error {
-	f := x.front
+// pass copies an answer to the client.
+func (q *Request) pass(res *http.Response) error {
+	f := q.front
 	incremental := isIncremental(res.Header)
 	if f.stock.ResponseBuffers != 0 && !incremental {
 		_, res.Body = readUpTo(res.Body, f.stock.ResponseBuffers)
 	}
-	header := x.w.Header()
-	delete(header, "Server") // Via tells of us instead
-	x.values[4] = answerVia(res)
-	header["Via"] = appendValue(header["Via"], x.values[4:5:5])
+	header := q.w.Header()
+	delete(header, "Server") // Via names us instead
+	q.values[4] = answerVia(res)
+	header["Via"] = appendValue(header["Via"], q.values[4:5:5])
 	from, drops := res.Header, dropsOf(res.Header)
 	if ops := f.stock.ResponseHeaders; ops != nil {
-		from = from.Clone() // placeholders tell of the header as it came
+		from = from.Clone() // placeholders show the header as it arrived
 		drops.strip(from)
-		drops = keepsAll // what is done to the header may name any field
+		drops = keepsAll // the operations may set any field
 		if ops.Require == nil || ops.Require.Match(res.StatusCode, from) {
-			ops.ApplyTo(from, x.repl)
+			ops.ApplyTo(from, q.repl)
 		}
 		incremental = incremental || isIncremental(from)
 	}
-	if f.stock.ResponseBuffers != 0 && incremental && answerHasContent(x.sent, res) {
+	if f.stock.ResponseBuffers != 0 && incremental && answerHasContent(q.sent, res) {
 		res.Body.Close()
-		return statusError(x.refuseIncremental(from))
+		return statusError(q.refuseIncremental(from))
 	}
 	passHeader(header, from, drops)
 	announced := len(res.Trailer)
@@ -184,23 +184,23 @@ func (x *Request) pass(res *http.Response) error {
 	if res.StatusCode >= http.StatusOK {
 		leaveUntyped(header)
 	}
-	x.w.WriteHeader(res.StatusCode)
-	x.verbose("wrote header")
-	err := x.copyBody(res.Body, res.ContentLength, f.flushInterval(res, incremental))
-	closing := res.Body.Close() // now, which is when the trailers are known
+	q.w.WriteHeader(res.StatusCode)
+	q.verbose("wrote header")
+	err := q.copyBody(res.Body, res.ContentLength, f.flushInterval(res, incremental))
+	closing := res.Body.Close() // before the trailers, which are known only then
 	if f.stock.VerboseLogs || closing != nil {
 		if c := f.logger.Check(zapcore.DebugLevel, "closed response body from upstream"); c != nil {
-			c.Write(append(x.roundTripFields(x.took), zap.Error(closing))...)
+			c.Write(append(q.roundTripFields(q.took), zap.Error(closing))...)
 		}
 	}
 	if err != nil {
-		x.abort(err)
+		q.abort(err)
 	}
-	x.passTrailers(res, announced)
+	q.passTrailers(res, announced)
 	return nil
 }
 
-// answerVia is the entry of Via for an answer.
+// answerVia returns the Via entry for an answer.
 func answerVia(res *http.Response) string {
 	entry := via(res.ProtoMajor, res.ProtoMinor)
 	if len(res.Proto) >= 5 && strings.EqualFold(res.Proto[:5], "HTTP/") {
@@ -209,16 +209,16 @@ func answerVia(res *http.Response) string {
 	return res.Proto[:strings.Index(res.Proto, "/")+1] + entry
 }
 
-// drops are the fields of an answer's header that end here.
+// drops are the fields of an answer's header that are not passed on.
 type drops struct {
-	all   bool     // that belong to a connection
-	named []string // by Connection, beside them
+	all   bool     // all hop-by-hop fields
+	named []string // the fields that Connection names in addition
 }
 
-// keepsAll is for a header that has none of them any more.
+// keepsAll drops no field.
 var keepsAll drops
 
-// dropsOf returns what ends here of a header.
+// dropsOf returns the fields of a header that are not passed on.
 func dropsOf(h http.Header) drops {
 	d := drops{all: true}
 	for _, list := range h["Connection"] {
@@ -244,13 +244,13 @@ func (d drops) strip(h http.Header) {
 	}
 }
 
-// passHeader adds the fields of an answer to those of the client's, but for those that end here.
+// passHeader adds the fields of an answer to the client's header, without those that are dropped.
 func passHeader(to, from http.Header, d drops) {
 	n := 0
 	for _, values := range from {
 		n += len(values)
 	}
-	all := make([]string, 0, n) // who changes values later changes none of the backend's
+	all := make([]string, 0, n) // a copy, so that later changes do not affect the backend's header
 	for name, values := range from {
 		if len(values) == 0 || d.has(name) {
 			continue
@@ -278,20 +278,20 @@ func answerHasContent(r *http.Request, res *http.Response) bool {
 	return true
 }
 
-// abort ends an answer that cannot be completed: the client has its beginning, and must see that there was more.
-func (x *Request) abort(err error) {
+// abort breaks off an answer that cannot be completed, so that the client sees that it is incomplete.
+func (q *Request) abort(err error) {
 	level := zapcore.WarnLevel
 	if isCanceledHTTP3(err) {
 		level = zapcore.DebugLevel // see caddyserver/caddy#5766
 	}
-	if c := x.front.logger.Check(level, "aborting with incomplete response"); c != nil {
-		c.Write(append(x.roundTripFields(x.took), zap.Error(err))...)
+	if c := q.front.logger.Check(level, "aborting with incomplete response"); c != nil {
+		c.Write(append(q.roundTripFields(q.took), zap.Error(err))...)
 	}
-	_ = http.NewResponseController(x.w).Flush() // of what there is (caddyserver/caddy#7845)
+	_ = http.NewResponseController(q.w).Flush() // send the part so far (caddyserver/caddy#7845)
 	panic(http.ErrAbortHandler)
 }
 
-// isCanceledHTTP3 reports whether the client has given up an answer over HTTP/3. The same error of a backend is the backend's.
+// isCanceledHTTP3 reports whether the client has canceled an answer over HTTP/3. A backend can cause the same error, but not of writing.
 func isCanceledHTTP3(err error) bool {
 	if !errors.Is(err, errWriting) {
 		return false
@@ -300,14 +300,14 @@ func isCanceledHTTP3(err error) bool {
 	return ok && h3.Remote && h3.ErrorCode == http3.ErrCodeRequestCanceled
 }
 
-// passTrailers passes on what came after the body.
-func (x *Request) passTrailers(res *http.Response, announced int) {
+// passTrailers passes on the trailers.
+func (q *Request) passTrailers(res *http.Response, announced int) {
 	if len(res.Trailer) > 0 {
-		// Otherwise the server gives a short answer a length, and it has no place for trailers then.
-		_ = http.NewResponseController(x.w).Flush()
+		// Without this the server gives a short answer a Content-Length, which leaves no place for trailers.
+		_ = http.NewResponseController(q.w).Flush()
 	}
-	x.copied = time.Now()
-	header := x.w.Header()
+	q.copied = time.Now()
+	header := q.w.Header()
 	if len(res.Trailer) == announced {
 		copyHeader(header, res.Trailer)
 		return
@@ -317,10 +317,10 @@ func (x *Request) passTrailers(res *http.Response, announced int) {
 			header.Add(http.TrailerPrefix+name, v)
 		}
 	}
-	x.verbose("response finalized")
+	q.verbose("response finalized")
 }
 
-// flushInterval is how soon what comes of an answer is sent on: 0 for when there is enough, negative for at once.
+// flushInterval returns the longest delay before a part of an answer is sent on: 0 for none set, negative for at once.
 func (f *Front) flushInterval(res *http.Response, incremental bool) time.Duration {
 	if incremental || res.ContentLength == -1 || isEvents(res.Header.Get("Content-Type")) {
 		return -1
@@ -328,7 +328,7 @@ func (f *Front) flushInterval(res *http.Response, incremental bool) time.Duratio
 	return f.stock.FlushInterval
 }
 
-// isEvents reports whether a type is that of server-sent events.
+// isEvents reports whether a Content-Type is that of server-sent events.
 func isEvents(contentType string) bool {
 	const events = "text/event-stream"
 	if name, _, _ := strings.Cut(contentType, ";"); !strings.EqualFold(strings.TrimSpace(name), events) {
@@ -338,10 +338,10 @@ func isEvents(contentType string) bool {
 	return err == nil && name == events
 }
 
-// errWriting is what is wrapped when it is the client that could not be written to.
+// errWriting marks errors of writing to the client.
 var errWriting = errors.New("writing")
 
-// Sizes of the buffers that answers are copied by. A large answer takes fewer calls of the system with a larger one.
+// The sizes of the buffers for copying answers. A larger one saves system calls on a large answer.
 const (
 	bufferSize = 32 << 10
 	largeSize  = 64 << 10
@@ -352,15 +352,15 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeSize)) }}
 )
 
-// copyBody writes a body of that length, negative if it is not known, to the client. It flushes what has been written after that time, if
-// it is not 0; negative is at once.
-func (x *Request) copyBody(body io.Reader, length int64, flushAfter time.Duration) error {
+// copyBody writes a body of that length, negative if unknown, to the client. If flushAfter is not 0, it flushes each part after that time
+// at the latest, and at once if it is negative.
+func (q *Request) copyBody(body io.Reader, length int64, flushAfter time.Duration) error {
 	if body == http.NoBody && flushAfter == 0 {
 		return nil
 	}
-	to := io.Writer(x.w)
+	to := io.Writer(q.w)
 	if flushAfter != 0 {
-		flusher := &flushWriter{to: x.w, flush: http.NewResponseController(x.w).Flush, after: flushAfter, x: x}
+		flusher := &flushWriter{to: q.w, flush: http.NewResponseController(q.w).Flush, after: flushAfter}
 		defer flusher.stop()
 		flusher.start()
 		to = flusher
@@ -373,13 +373,13 @@ func (x *Request) copyBody(body io.Reader, length int64, flushAfter time.Duratio
 	defer pool.Put(buffer)
 	for {
 		n, err := body.Read(*buffer)
-		if x.front.stock.VerboseLogs {
-			x.logRead(n, err)
+		if q.front.stock.VerboseLogs {
+			q.logRead(n, err)
 		}
 		if n > 0 {
 			written, failed := to.Write((*buffer)[:n])
-			if x.front.stock.VerboseLogs {
-				x.verbose("wrote to downstream", zap.Int("read", n), zap.Int("written", written), zap.Error(failed))
+			if q.front.stock.VerboseLogs {
+				q.verbose("wrote to downstream", zap.Int("read", n), zap.Int("written", written), zap.Error(failed))
 			}
 			switch {
 			case failed != nil:
@@ -397,19 +397,18 @@ func (x *Request) copyBody(body io.Reader, length int64, flushAfter time.Duratio
 	}
 }
 
-// flushWriter flushes what it has written to the client in time.
+// flushWriter flushes each write to the client after a bounded time.
 type flushWriter struct {
 	to    io.Writer
 	flush func() error
 	after time.Duration // negative for at once
-	x     *Request
 
-	mu      sync.Mutex // guards what follows, and flush
+	mu      sync.Mutex // guards the fields below, and calls of flush
 	timer   *time.Timer
 	pending bool
 }
 
-// start has the header be flushed in time, too: what follows may take longer.
+// start bounds the time for the header as well, because the body may take longer.
 func (f *flushWriter) start() {
 	f.pending = true
 	f.timer = time.AfterFunc(f.after, f.late)
@@ -434,7 +433,7 @@ func (f *flushWriter) Write(p []byte) (int, error) {
 func (f *flushWriter) late() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.pending { // or stop was called when this had begun
+	if f.pending { // false if stop was called in the meantime
 		_ = f.flush()
 		f.pending = false
 	}

@@ -17,76 +17,75 @@ import (
 	"go.uber.org/zap"
 )
 
-// What a course asks about a request (see [course.Request]), and what the selection policy makes of it: policies look at requests of
-// net/http, of which a course knows nothing.
+// This file implements [course.Request]. It also connects selection policies, which need requests of net/http, to a course, which does not
+// know them.
 
-// sessionMembers are members among which there are sessions.
+// sessionMembers are members that can find sessions.
 type sessionMembers interface {
 	Sessions(policy policies.SessionPolicy) policies.Sessions
 }
 
-// Key is what a policy that chooses by a key makes of the request.
-func (x *Request) Key() pool.Key { return x.front.keyed.Key(x.request) }
+// Key returns the hash key that the policy derives from the request.
+func (q *Request) Key() pool.Key { return q.front.keyed.Key(q.request) }
 
 // Session finds the backend of the request's session among the members.
-func (x *Request) Session(m course.Members) (position int, known, signed bool) {
-	return m.(sessionMembers).Sessions(x.front.sessions).Find(x.request)
+func (q *Request) Session(m course.Members) (position int, known, signed bool) {
+	return m.(sessionMembers).Sessions(q.front.sessions).Find(q.request)
 }
 
-// Bind tells the client with the answer that its session is at the backend of that position, if it is to be told; with renew only if
-// what it was told before is out of date. As with reverse_proxy this is the balancer's word and none of the backend's: nothing that is
-// done to the header of the backend's answer touches it.
-func (x *Request) Bind(m course.Members, position int, renew bool) {
-	policy := x.front.sessions
-	if !policy.Tells() || renew && !m.(sessionMembers).Sessions(policy).Stale(x.sent) {
+// Bind adds to the answer that the client's session is bound to the backend at that position, if the policy tells clients; with renew only
+// if the client's session data is stale. As in reverse_proxy, operations on the header of the backend's answer do not affect this field,
+// because it is the load balancer's and not the backend's.
+func (q *Request) Bind(m course.Members, position int, renew bool) {
+	policy := q.front.sessions
+	if !policy.Tells() || renew && !m.(sessionMembers).Sessions(policy).Stale(q.sent) {
 		return
 	}
-	policy.Tell(x.w.Header(), m.Target(position).Address(), x.sent)
+	policy.Tell(q.w.Header(), m.Target(position).Address(), q.sent)
 }
 
-// Foreign has a policy that is not ours choose among the candidates. It returns the position of its choice, or -1 and a target of the
-// policy's own making, or -1 and nil for nobody.
-func (x *Request) Foreign(m course.Members, candidates []int) (position int, own course.Target) {
+// Foreign lets a policy that is not ours choose among the candidates. It returns the position of its choice, or -1 and a target that the
+// policy made up, or -1 and nil if the policy chose nobody.
+func (q *Request) Foreign(m course.Members, candidates []int) (position int, own course.Target) {
 	all := make(reverseproxy.UpstreamPool, 0, len(candidates))
 	for _, i := range candidates {
 		all = append(all, upstreamAt(m, i))
 	}
-	chosen := x.front.policy.Select(all, x.request, x.w)
+	chosen := q.front.policy.Select(all, q.request, q.w)
 	if chosen == nil {
 		return -1, nil
 	}
 	if k := slices.Index(all, chosen); k >= 0 {
 		return candidates[k], nil
 	}
-	for i := range m.View().Len() { // it may remember one that is no candidate
+	for i := range m.View().Len() { // the policy may remember a member that is no candidate
 		if upstreamAt(m, i) == chosen {
 			return i, nil
 		}
 	}
-	return -1, x.front.stock.NewTarget(chosen)
+	return -1, q.front.stock.NewTarget(chosen)
 }
 
 func upstreamAt(m course.Members, position int) *reverseproxy.Upstream {
 	return m.Target(position).(*stock.Target).Upstream
 }
 
-// Idempotent reports whether making the request twice is as good as making it once (RFC 9110, 9.2.2). That a client says so does not make
-// it so: only who runs the backends knows whether they go by its key.
-func (x *Request) Idempotent() bool {
-	switch x.request.Method {
+// Idempotent reports whether making the request twice has the same effect as making it once (RFC 9110, 9.2.2). An Idempotency-Key counts
+// only if the config says so: the client cannot know whether the backends support it.
+func (q *Request) Idempotent() bool {
+	switch q.request.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
 		return true
 	}
-	return x.front.idempotencyKey && x.request.Header.Get("Idempotency-Key") != ""
+	return q.front.idempotencyKey && q.request.Header.Get("Idempotency-Key") != ""
 }
 
 // Upgrade reports whether the request asks to switch protocols.
-func (x *Request) Upgrade() bool { return x.request.Header.Get("Upgrade") != "" }
+func (q *Request) Upgrade() bool { return q.request.Header.Get("Upgrade") != "" }
 
-// Wanted reports whether reverse_proxy's words for retries ask for another attempt after one that ended for that reason, with this answer if
-// it has one.
-func (x *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
-	f, r := x.front, x.sent
+// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that ended for that reason.
+func (q *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
+	f, r := q.front, q.sent
 	match := f.stock.Retries.Match
 	switch {
 	case reason == pool.RetryConnect:
@@ -103,10 +102,10 @@ func (x *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
 	return f.matches(r, func(caddyhttp.MatcherSet) bool { return true })
 }
 
-// matches reports whether one of the sets of matchers that are to be asked matches.
-func (f *Front) matches(r *http.Request, ask func(caddyhttp.MatcherSet) bool) bool {
+// matches reports whether one of the matcher sets that applies selects matches r.
+func (f *Front) matches(r *http.Request, applies func(caddyhttp.MatcherSet) bool) bool {
 	for _, set := range f.stock.Retries.Match {
-		if !ask(set) {
+		if !applies(set) {
 			continue
 		}
 		matched, err := set.MatchWithError(r)
@@ -121,17 +120,17 @@ func (f *Front) matches(r *http.Request, ask func(caddyhttp.MatcherSet) bool) bo
 	return false
 }
 
-// LooksAtAnswers reports whether some of reverse_proxy's words for retries are about answers.
+// LooksAtAnswers reports whether lb_retry_match has a matcher set that looks at answers.
 func (f *Front) LooksAtAnswers() bool {
 	return slices.ContainsFunc(f.stock.Retries.Match, looksAtAnswer)
 }
 
-// looksAtAnswer reports whether a set of matchers can only be judged when there is an answer.
+// looksAtAnswer reports whether a matcher set needs an answer to match.
 func looksAtAnswer(set caddyhttp.MatcherSet) bool {
 	return slices.ContainsFunc(set, func(m any) bool {
 		expression, ok := m.(*caddyhttp.MatchExpression)
 		return ok && slices.ContainsFunc(expression.Placeholders(), func(name string) bool {
-			// An empty name is one that the expression makes up.
+			// An empty name is one that the expression computes.
 			return name == "" || name == placeholderPrefix+"status_code" || name == placeholderPrefix+"status_text" ||
 				strings.HasPrefix(name, placeholderPrefix+"header.")
 		})
@@ -140,10 +139,10 @@ func looksAtAnswer(set caddyhttp.MatcherSet) bool {
 
 var originSeed = maphash.MakeSeed()
 
-// Origin tells who sent a request and what it is for. IPv6 clients are told apart by /64, because one client has that many
-// addresses. The query is left out: it costs a client nothing to make another.
-func (x *Request) Origin() pool.Origin {
-	r := x.request
+// Origin returns hashes of the client and the path. All addresses of an IPv6 /64 count as one client, because a single client can use all
+// of them. The query is left out, because a client can vary it at will.
+func (q *Request) Origin() pool.Origin {
+	r := q.request
 	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	if text == "" {
 		return pool.Origin{}
@@ -156,10 +155,10 @@ func (x *Request) Origin() pool.Origin {
 	return pool.Origin{Client: max(uint32(client), 1), Target: uint32(maphash.String(originSeed, r.URL.Path))}
 }
 
-// Client is what tells clients apart where they wait: by address, and by network where an address is one of so many that a client has.
-func (x *Request) Client() string {
+// Client identifies the client in the queue: by its IPv4 address, or by its IPv6 /64.
+func (q *Request) Client() string {
 	const clientBits = 64 // of an IPv6 address
-	text, _ := caddyhttp.GetVar(x.request.Context(), caddyhttp.ClientIPVarKey).(string)
+	text, _ := caddyhttp.GetVar(q.request.Context(), caddyhttp.ClientIPVarKey).(string)
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Unmap().Is4() {
 		return text

@@ -12,9 +12,9 @@ import (
 	"github.com/dunglas/httpsfv"
 )
 
-// prepareBody makes the body that is sent of the client's.
-func (x *Request) prepareBody(r *http.Request, header http.Header) error {
-	f := x.front
+// prepareBody makes the body for the backend from the client's.
+func (q *Request) prepareBody(r *http.Request, header http.Header) error {
+	f := q.front
 	buffers := f.stock.RequestBuffers
 	r.Trailer = r.Trailer.Clone()
 	switch {
@@ -25,45 +25,45 @@ func (x *Request) prepareBody(r *http.Request, header http.Header) error {
 		if r.Trailer == nil {
 			r.Trailer = make(http.Header)
 		}
-		r.Body = &trailedBody{ReadCloser: r.Body, original: x.original, trailer: r.Trailer}
+		r.Body = &trailedBody{ReadCloser: r.Body, original: q.original, trailer: r.Trailer}
 	}
-	if x.incremental {
+	if q.incremental {
 		if f.conflicts(r) {
-			return x.refuseIncremental(nil)
+			return q.refuseIncremental(nil)
 		}
 		normalizeIncremental(r)
 	}
-	if buffers != 0 && r.Body != nil && !x.incremental {
+	if buffers != 0 && r.Body != nil && !q.incremental {
 		whole, rest := readUpTo(r.Body, buffers)
 		if r.Body = rest; whole != nil {
-			x.body = whole
+			q.body = whole
 			r.ContentLength = int64(len(whole.content))
 			header["Content-Length"] = []string{strconv.FormatInt(r.ContentLength, 10)}
 		}
 	}
-	// HTTP/1 has trailers of chunked bodies only. Transports that need a length have no trailers.
+	// In HTTP/1, only chunked bodies have trailers. Transports that need a length cannot send trailers.
 	if len(r.Trailer) > 0 && r.Body != nil && !f.requiresLength {
 		r.ContentLength = -1
 		header.Del("Content-Length")
 	}
 	if r.ContentLength == 0 {
-		r.Body, x.body = nil, nil // golang/go#16036: only without one does the transport try again by itself
+		r.Body, q.body = nil, nil // golang/go#16036: the transport tries again by itself only without a body
 	}
 	return nil
 }
 
-// requestBody is a request's body that has been read as a whole.
+// requestBody is a buffered request body.
 type requestBody struct{ content []byte }
 
-// rewind has r send it from its beginning.
+// rewind makes r send the body from its beginning.
 func (b *requestBody) rewind(r *http.Request) {
 	if b != nil {
 		r.Body = io.NopCloser(bytes.NewReader(b.content))
 	}
 }
 
-// readUpTo reads a body up to limit bytes, or to its end if limit is negative. It returns what there is if that is all, and otherwise a
-// body that begins with it. One that breaks off is passed on as it is.
+// readUpTo reads a body up to limit bytes, or to its end if limit is negative. If it reaches the end, it returns the whole body. Otherwise,
+// also after an error, it returns a body that starts with the bytes read.
 func readUpTo(body io.ReadCloser, limit int64) (*requestBody, io.ReadCloser) {
 	from := io.Reader(body)
 	if limit > 0 {
@@ -84,11 +84,11 @@ type joined struct {
 	io.Closer
 }
 
-// trailedBody is a body that has its trailers be those of the client's request at its end, which is when net/http knows them, and before
-// the transport writes them.
+// trailedBody is a body that copies the trailers of the client's request at its end. That is when net/http knows them, and just before the
+// transport writes them.
 type trailedBody struct {
 	io.ReadCloser
-	original *http.Request // nil once its trailers are known
+	original *http.Request // nil once its trailers are copied
 	trailer  http.Header
 }
 
@@ -108,14 +108,15 @@ func (b *trailedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Incremental messages are passed on as they come (RFC 10036), which buffers are against.
+// Incremental messages must be forwarded as they arrive (RFC 10036), which buffering would prevent.
 
 func isIncremental(h http.Header) bool {
 	_, said := h["Incremental"]
 	return said && caddyhttp.IsIncremental(h)
 }
 
-// hasContent reports whether a request may have content that is worth passing on as it comes. Of HTTP/3 the length of none is unknown, too.
+// hasContent reports whether a request may have content. In HTTP/3, the length may be unknown although there is no content; the method then
+// decides.
 func hasContent(r *http.Request) bool {
 	if r.ContentLength >= 0 {
 		return r.ContentLength > 0
@@ -127,43 +128,44 @@ func hasContent(r *http.Request) bool {
 	return true
 }
 
-// normalizeIncremental takes what is no body from an incremental request.
+// normalizeIncremental removes the body of an incremental request that has no content.
 func normalizeIncremental(r *http.Request) {
 	if !hasContent(r) {
 		r.ContentLength, r.Body = 0, nil
 	}
 }
 
-// errIncrementalRefused is the error of messages that were to be passed on as they come.
+// errIncrementalRefused is the error for incremental messages that would have to be buffered.
 var errIncrementalRefused = errors.New("refusing to forward the message incrementally")
 
-// refuseIncremental returns the error of such a message; upstream is its header if it is an answer.
-func (x *Request) refuseIncremental(upstream http.Header) error {
-	if value, ok := proxyStatus(x.front.stock.ProxyStatusName, upstream, "incremental_refused"); ok {
-		x.w.Header().Set("Proxy-Status", value)
+// refuseIncremental returns the error for an incremental message that cannot be forwarded; upstream is its header if it is an answer.
+func (q *Request) refuseIncremental(upstream http.Header) error {
+	if value, ok := proxyStatus(q.front.stock.ProxyStatusName, upstream, "incremental_refused"); ok {
+		q.w.Header().Set("Proxy-Status", value)
 	}
 	return caddyhttp.Error(http.StatusNotImplemented, errIncrementalRefused)
 }
 
-// proxyStatus is a Proxy-Status field (RFC 9209) with that error, after what those before have said. ok is false if we have no name.
+// proxyStatus returns a Proxy-Status field (RFC 9209) with that error, after the entries of earlier proxies. ok is false if this proxy has
+// no name.
 func proxyStatus(name string, upstream http.Header, problem string) (value string, ok bool) {
 	if name == "" {
 		return "", false
 	}
 	list, err := httpsfv.UnmarshalList(upstream.Values("Proxy-Status"))
 	if err != nil || slices.ContainsFunc(list, func(m httpsfv.Member) bool { return !isProxy(m) }) {
-		list = nil // it is not passed on
+		list = nil // an invalid field is not passed on
 	}
 	item := httpsfv.NewItem(httpsfv.Token(name))
 	item.Params.Add("error", httpsfv.Token(problem))
 	if _, err := httpsfv.Marshal(item); err != nil {
-		item.Value = name // a string, where a token cannot hold it
+		item.Value = name // a string, because the name is no token
 	}
 	value, err = httpsfv.Marshal(append(list, item))
 	return value, err == nil
 }
 
-// isProxy reports whether a member of Proxy-Status is one: a token or a string.
+// isProxy reports whether a member of Proxy-Status is valid: a token or a string.
 func isProxy(m httpsfv.Member) bool {
 	item, ok := m.(httpsfv.Item)
 	if !ok {
@@ -176,7 +178,7 @@ func isProxy(m httpsfv.Member) bool {
 	return false
 }
 
-// conflicts reports whether buffering is asked for, or needed, where content is to be passed on as it comes.
+// conflicts reports whether an incremental request would have to be buffered.
 func (f *Front) conflicts(r *http.Request) bool {
 	if !hasContent(r) {
 		return false

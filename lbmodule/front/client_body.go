@@ -18,34 +18,36 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// stallTime is for how long an attempt must have waited for the client's body, and for half of its time at least, before its failure
-// is put down to that. Whoever gives up on a slow upload has waited for longer, and a backend that drops every upload drops it sooner. (net/http's transport
-// tells of that when the client sends the next bytes: of a client that pauses just then nobody can say what kept the backend.)
+// stallTime is the shortest wait for the client's body that can be the cause of a failed attempt; the wait must also be at least half of
+// the attempt's time. A backend that gives up on a slow upload has waited longer than this, and one that drops every upload drops it
+// sooner. (net/http's transport reports a dropped upload only when the client sends the next bytes, so a client that pauses at that moment
+// hides the cause.)
 const stallTime = 200 * time.Millisecond
 
-// errBodyShort and errBodyLong are of bodies that do not have the length that was announced. HTTP/3's server tells of a short one by
-// a plain io.EOF.
+// errBodyShort and errBodyLong are the errors of bodies whose length differs from Content-Length. HTTP/3's server reports a short body
+// as a plain io.EOF.
 var (
 	errBodyShort = fmt.Errorf("request body is shorter than its Content-Length: %w", io.ErrUnexpectedEOF)
 	errBodyLong  = errors.New("request body is longer than its Content-Length")
 )
 
-// ClientBody is the body of a request as its client sends it, and how that goes: what a client does is no backend's failure. It is
-// read by one goroutine at a time, and asked by others. A nil ClientBody is of a request without a body.
+// ClientBody is the body of a request as its client sends it. It records errors and delays that the client causes, because they are no
+// failure of a backend. One goroutine at a time may read it; the other methods may be called concurrently. A nil ClientBody stands for no
+// body.
 type ClientBody struct {
 	io.ReadCloser
-	stream bool // the client sends when it has something to say, as in gRPC: waiting for it is nothing unusual
+	stream bool // the client may pause between messages, as in gRPC, so that waiting for it is normal
 
-	mu     sync.Mutex // guards what follows; it is not held while the body is read
-	left   int64      // of the announced length; negative if none was announced
-	whole  bool       // it has come to its end
-	broken error      // how it ended before that
+	mu     sync.Mutex // guards the fields below; not held while the body is read
+	left   int64      // bytes left of Content-Length; negative if there is none
+	whole  bool       // all of it has arrived
+	broken error      // the error with which it broke off
 	lost   bool       // some of it is gone
-	since  time.Time  // since when the client is waited for; zero while it is not
+	since  time.Time  // when the current read began; zero if there is none
 	waited time.Duration
 }
 
-// receive has r's body tell how it comes. A load balancer that has the request after another one goes on with what that one left.
+// receive replaces r's body by a ClientBody. If another load balancer has handled the request before, its ClientBody is used.
 func receive(r *http.Request) *ClientBody {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		if r.ProtoMajor == 2 && isAnnounced(r.Header) {
@@ -61,8 +63,8 @@ func receive(r *http.Request) *ClientBody {
 	return b
 }
 
-// isAnnounced reports whether the header announces a body. net/http's HTTP/2 server does not look at that where the stream ends with the
-// header (RFC 9113, 8.1.1).
+// isAnnounced reports whether Content-Length announces a body. net/http's HTTP/2 server ignores it if the stream ends with the header
+// (RFC 9113, 8.1.1).
 func isAnnounced(h http.Header) bool {
 	length := h["Content-Length"]
 	return len(length) > 0 && strings.Trim(length[0], "0") != ""
@@ -108,7 +110,7 @@ func (b *ClientBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Unread puts back what has been read last. That the client has sent it stays true.
+// Unread puts back what was read last.
 func (b *ClientBody) Unread(p []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -124,20 +126,20 @@ func (b *ClientBody) Unread(p []byte) {
 	}{io.MultiReader(bytes.NewReader(p), b.ReadCloser), b.ReadCloser}
 }
 
-// Lose tells that some of the body is gone, or still on its way to somebody: who reads it from now on would take the rest for the body.
+// Lose marks the body as lost: some of it is gone or still being read, and the next reader would take the rest for the body.
 func (b *ClientBody) Lose() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lost = true
 }
 
-// Wait is for how long the client has been waited for until now.
+// Wait returns how long readers have waited for the client so far.
 func (b *ClientBody) Wait(now time.Time) time.Duration {
 	waited, _ := b.wait(now)
 	return waited
 }
 
-// wait is that, and whether more is to come from it.
+// wait returns the same, and whether more of the body is expected.
 func (b *ClientBody) wait(now time.Time) (waited time.Duration, unfinished bool) {
 	if b == nil {
 		return 0, false
@@ -151,7 +153,7 @@ func (b *ClientBody) wait(now time.Time) (waited time.Duration, unfinished bool)
 	return waited, !b.whole
 }
 
-// Failure is how the client, or the server on its behalf, broke the body off; nil if it did not.
+// Failure returns the error with which the body broke off, on the client's side; nil if it did not.
 func (b *ClientBody) Failure() error {
 	if b == nil {
 		return nil
@@ -161,9 +163,9 @@ func (b *ClientBody) Failure() error {
 	return b.broken
 }
 
-// Refusal is the error with which a request is answered whose body broke off; nil if it did not. This is the one place where it is
-// said with which status: 400 for what is no body (RFC 9110, 15.5.1), 408 for one that did not come in time (15.5.9), 499, as
-// reverse_proxy has it, where the client has left, and what a handler said who has read it, such as 413.
+// Refusal returns the error to answer a request with whose body broke off; nil if it did not. Only this function decides on the status:
+// 400 for an invalid body (RFC 9110, 15.5.1), 408 for one that was too slow (15.5.9), 499 if the client left, as in reverse_proxy, and
+// the status of a handler that wraps the body, such as 413.
 func (b *ClientBody) Refusal(ctx context.Context) error {
 	err := b.Failure()
 	if err == nil {
@@ -178,7 +180,7 @@ func (b *ClientBody) Refusal(ctx context.Context) error {
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		// A client that has closed its side of an HTTP/1 connection is taken for one that has left, but may yet read.
+		// ctx is also done if the client closed only its side of an HTTP/1 connection. It may still read the answer.
 		return caddyhttp.Error(http.StatusBadRequest, err)
 	case ctx.Err() != nil, hasLeft(err):
 		return fmt.Errorf("%w: %w", context.Canceled, err)
@@ -191,16 +193,16 @@ func (b *ClientBody) Refusal(ctx context.Context) error {
 	}
 }
 
-// hasLeft reports whether err, of reading a body, says that nobody is there any more who could be answered.
+// hasLeft reports whether err, an error of reading a body, says that the client is gone.
 func hasLeft(err error) bool {
 	if canceled, ok := errors.AsType[*http3.Error](err); ok {
 		return canceled.Remote
 	}
-	// The last one is an error of net/http's HTTP/2 server, which has no name.
+	// The last one is an unexported error of net/http's HTTP/2 server.
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || err.Error() == "client disconnected"
 }
 
-// Stalled reports whether an attempt that began then, when the client had been waited for so long, spent its time on that.
+// Stalled reports whether an attempt spent most of its time waiting for the client. waited is the result of Wait when it began.
 func (b *ClientBody) Stalled(began time.Time, waited time.Duration, now time.Time) bool {
 	if b == nil || b.stream {
 		return false
@@ -209,9 +211,9 @@ func (b *ClientBody) Stalled(began time.Time, waited time.Duration, now time.Tim
 	return unfinished && all-waited >= max(stallTime, now.Sub(began)/2)
 }
 
-// CloseAfter has the server close the client's connection if there is more of the body to come, so that it is not taken for the next
-// requests. By itself the server reads the rest, or closes the connection; not so with full duplex, where it would have to know the body
-// for its own, which Caddy has wrapped.
+// CloseAfter makes the server close the client's connection if more of the body is expected, so that the rest is not parsed as the next
+// requests. The server normally reads the rest or closes the connection by itself. With full duplex it does not, because it does not
+// recognize its own body in Caddy's wrapper.
 func (b *ClientBody) CloseAfter(w http.ResponseWriter, r *http.Request) {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || !server.EnableFullDuplex || r.ProtoMajor != 1 {
@@ -220,13 +222,13 @@ func (b *ClientBody) CloseAfter(w http.ResponseWriter, r *http.Request) {
 	if _, unfinished := b.wait(time.Time{}); !unfinished {
 		return
 	}
-	for { // bound: there are as many as handlers
+	for { // bound: each handler adds at most a few wrappers
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
 			break
 		}
 		w = wrapper.Unwrap()
 	}
-	// A body that is larger than it may be is what has net/http close a connection and give its client the time to read the answer.
+	// On a body that is too large, net/http closes the connection, but leaves the client the time to read the answer.
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("more")), 1).Read(make([]byte, 4))
 }

@@ -1,9 +1,10 @@
-// Package front is the client's side of a load balancer: what becomes of a request before it is sent to a backend, and of an answer before
-// it is the client's. It does what reverse_proxy does beside balancing, to the letter; who is asked, and how often, others decide.
+// Package front is the client's side of a load balancer: it prepares the request that is sent to a backend, and gives the client the
+// answer. It does exactly what reverse_proxy does apart from balancing; the packages course and exchange decide which backends get the
+// request, and how often.
 //
-// These requests go through reverse_proxy's own ServeHTTP in the end, with the answer in hand (see [stock.Handler.Finish]):
-//   - those whose answer the routes of `handle_response` handle, and
-//   - those whose answer switches protocols (101).
+// These answers are handed to reverse_proxy's own ServeHTTP in the end (see [stock.Handler.Finish]):
+//   - answers that routes of `handle_response` handle, and
+//   - answers that switch protocols (101).
 package front
 
 import (
@@ -28,25 +29,25 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Front is what the requests of a load balancer have in common. It is prepared once, so that each pays only for what the config uses.
+// Front is what all requests of a load balancer share. It is prepared once, so that a request pays only for what the config uses.
 type Front struct {
 	stock  *stock.Handler
 	logger *zap.Logger
 	pool   string
 
 	policy   reverseproxy.Selector
-	keyed    policies.Keyed         // policy, if it goes by keys
-	sessions policies.SessionPolicy // policy, if it goes by sessions
+	keyed    policies.Keyed         // policy, if it hashes a key
+	sessions policies.SessionPolicy // policy, if it keeps sessions
 
-	idempotencyKey bool // requests with one are idempotent
+	idempotencyKey bool // requests with an Idempotency-Key are idempotent
 
-	headers        bool // something is done to the headers of requests
+	headers        bool // there are operations on request headers
 	proxyProtocol  bool // connections begin with the PROXY protocol
-	needsClient    bool // the transport may ask for whom a connection is
-	requiresLength bool
+	needsClient    bool // the transport may need the client's address
+	requiresLength bool // the transport cannot send bodies of unknown length
 }
 
-// New returns the front of the load balancer of that pool and policy, once its settings are provisioned. With idempotencyKey requests that have an
+// New returns the front of a load balancer with that pool and policy. s must be provisioned. idempotencyKey says that requests with an
 // Idempotency-Key are idempotent.
 func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, pool string, idempotencyKey bool) *Front {
 	f := &Front{
@@ -61,52 +62,52 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 	return f
 }
 
-// Request is a client's request and its answer. It is used by one goroutine at a time, but for informational answers, which may come
-// from another one. The zero Request is of a request that has not begun.
+// Request is a client's request and its answer. It must be used by one goroutine at a time, except that informational answers may arrive on
+// another. The zero Request is one that has not begun.
 type Request struct {
 	front    *Front
 	w        http.ResponseWriter
 	original *http.Request
-	received *ClientBody // nil without a body
+	received *ClientBody // nil if the request has no body
 	repl     *caddy.Replacer
 	began    time.Time
 
-	// The request as every attempt begins with it.
-	request     *http.Request // of the first attempt; others are copies
+	// What every attempt starts from.
+	request     *http.Request // sent by the first attempt; later ones send copies
 	header      http.Header
 	host        string
 	url         url.URL
-	sentURL     url.URL       // of the first attempt: transports complete it
+	sentURL     url.URL       // of the first attempt; transports add to it
 	source      io.ReadCloser // the body
-	body        *requestBody  // that was read beforehand; nil if it was not
+	body        *requestBody  // the buffered body; nil if it is not buffered
 	incremental bool
 	ctx         attemptContext // of the first attempt
 	trace       httptrace.ClientTrace
-	values      [6]string // of the header fields that are set for all requests and answers
+	values      [6]string // of the header fields that are set on every request and answer
 
-	// The attempt.
-	target   *stock.Target // nil before the first
+	// The current attempt.
+	target   *stock.Target // nil before the first attempt
 	sent     *http.Request
-	counted  *stock.Target // that counts the request; nil if none does
+	counted  *stock.Target // the target that counts the request; nil if none does
 	requests int           // at the target before this one
 	fails    int
 	retries  int
-	hidden   bool // placeholders do not tell of the request
+	hidden   bool // placeholders have no values of this request
 
-	mu       sync.Mutex // guards what follows
-	answered bool       // the attempt is over: what comes now is too late
+	mu       sync.Mutex // guards answered, and writing informational answers
+	answered bool       // the attempt is over: informational answers are too late
 
 	// The answer.
 	res     *http.Response
-	status  int           // as the backend said
+	status  int           // of the backend's answer
 	took    time.Duration // until its header
-	started time.Time     // when its attempt was
-	tunnel  *tunnel       // that it is; nil if it is none
-	copied  time.Time     // when the client had it
+	started time.Time     // when its attempt began
+	tunnel  *tunnel       // nil unless it switches protocols
+	copied  time.Time     // when the client had all of it
 	ended   time.Time
 }
 
-// attemptContext is the context of an attempt: it says where to connect to, and who is told of informational answers.
+// attemptContext is the context of an attempt: it holds the address to connect to, and the trace that receives informational answers.
 type attemptContext struct {
 	context.Context
 	dial  any
@@ -128,14 +129,14 @@ func (c *attemptContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// traceKey is the key of traces in contexts. [httptrace.WithClientTrace] makes another context for each.
+// traceKey is the key of a trace in a context. It lets an attempt do without the context that [httptrace.WithClientTrace] would allocate.
 var traceKey = func() any {
 	var asked keyCatcher
 	httptrace.ContextClientTrace(&asked)
 	return asked.key
 }()
 
-// keyCatcher is a context that remembers what it was asked for.
+// keyCatcher is a context that records the last key it was asked for.
 type keyCatcher struct {
 	context.Context
 	key any
@@ -146,33 +147,33 @@ func (c *keyCatcher) Value(key any) any {
 	return nil
 }
 
-// Receive has the body of r tell how it comes. It comes before everything else, because r is given the body in place of its own.
-func (x *Request) Receive(r *http.Request) { x.received = receive(r) }
+// Receive replaces the body of r by a [ClientBody]. It must be called before anything else uses r.
+func (q *Request) Receive(r *http.Request) { q.received = receive(r) }
 
-// Body is the request's body as the client sends it; nil if there is none.
-func (x *Request) Body() *ClientBody { return x.received }
+// Body returns the request's body as the client sends it; nil if there is none.
+func (q *Request) Body() *ClientBody { return q.received }
 
-// Begin makes the request that is to be sent of the client's. It fails where the client is to get an error for an answer at once.
-func (x *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request) error {
-	x.front, x.w, x.original = f, w, r
-	x.repl = r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	x.began = time.Now()
-	return x.prepare(r)
+// Begin makes the request for the backend from the client's. An error is the answer to the client.
+func (q *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request) error {
+	q.front, q.w, q.original = f, w, r
+	q.repl = r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	q.began = time.Now()
+	return q.prepare(r)
 }
 
-// Request is the client's request as it is sent, but for what depends on the backend.
-func (x *Request) Request() *http.Request { return x.request }
+// Request returns the request for the backend, without what depends on which backend it is.
+func (q *Request) Request() *http.Request { return q.request }
 
-// End is called when the client has been answered.
-func (x *Request) End(now time.Time) {
-	x.release()
-	x.tunnel.finish()
-	if x.ended = now; x.repl != nil && x.res == nil {
-		x.forgetTotals()
+// End is called when the request is over.
+func (q *Request) End(now time.Time) {
+	q.release()
+	q.tunnel.finish()
+	if q.ended = now; q.repl != nil && q.res == nil {
+		q.forgetTotals()
 	}
 }
 
-// clientAddress is the client's address, which has no port as a rule.
+// clientAddress returns the client's address, usually without a port.
 func clientAddress(ctx context.Context) netip.AddrPort {
 	text, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	if with, err := netip.ParseAddrPort(text); err == nil {
@@ -185,7 +186,7 @@ func clientAddress(ctx context.Context) netip.AddrPort {
 	return netip.AddrPortFrom(address, 0)
 }
 
-// peer is the address of who has sent the request, without port and zone; ok is false if that cannot be told.
+// peer returns the address at the other end of the connection, without port and zone; ok is false if it is not an IP address with a port.
 func peer(r *http.Request) (address string, ok bool) {
 	address, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

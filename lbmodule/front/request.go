@@ -26,39 +26,39 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Variables of requests by which reverse_proxy tells its transports more.
+// Request variables that reverse_proxy's transports read.
 const (
 	proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
 	http1OnlyVar     = "reverse_proxy.tls_h1_only"
 	webSocketBodyVar = "extended_connect_websocket_body"
 )
 
-// prepare makes the request that is sent of the client's, which stays as it is.
-func (x *Request) prepare(r *http.Request) error {
-	f := x.front
-	x.ctx.Context = r.Context()
-	req := r.WithContext(&x.ctx)
-	x.request = req
+// prepare makes the request for the backend from r, which it does not change.
+func (q *Request) prepare(r *http.Request) error {
+	f := q.front
+	q.ctx.Context = r.Context()
+	req := r.WithContext(&q.ctx)
+	q.request = req
 	if r.URL != nil {
-		// Scheme and host of the request line would lead the transport astray.
-		x.url = *r.URL
-		x.url.Scheme, x.url.Host = "", ""
-		req.URL = &x.url
+		// The transport must not take scheme and host from the client's request line.
+		q.url = *r.URL
+		q.url.Scheme, q.url.Host = "", ""
+		req.URL = &q.url
 	}
 	if rw := f.stock.Rewrite; rw != nil {
-		if changed := rw.Rewrite(req, x.repl); changed && (rw.Method == http.MethodGet || rw.Method == http.MethodHead) {
+		if changed := rw.Rewrite(req, q.repl); changed && (rw.Method == http.MethodGet || rw.Method == http.MethodHead) {
 			req.ContentLength, req.Body = 0, nil
 		}
 	}
 	upgrade := upgradeType(r.Header)
-	x.incremental = isIncremental(r.Header)
+	q.incremental = isIncremental(r.Header)
 	header := forwardable(r.Header, 4)
-	if err := x.prepareBody(req, header); err != nil {
+	if err := q.prepareBody(req, header); err != nil {
 		return err
 	}
 	req.Close = false
 	if _, ok := r.Header["User-Agent"]; !ok {
-		header["User-Agent"] = x.values[5:6:6] // or the transport fills in its own
+		header["User-Agent"] = q.values[5:6:6] // an empty one, or the transport adds its own
 	}
 	if req.TLS != nil && !req.TLS.HandshakeComplete {
 		header["Early-Data"] = []string{"1"} // RFC 8470, 5.1
@@ -80,22 +80,22 @@ func (x *Request) prepare(r *http.Request) error {
 	if f.needsClient {
 		caddyhttp.SetVar(r.Context(), proxyProtocolVar, reverseproxy.ProxyProtocolInfo{AddrPort: clientAddress(r.Context())})
 	}
-	x.forwarded(req, header)
-	x.values[3] = via(req.ProtoMajor, req.ProtoMinor)
-	header["Via"] = appendValue(header["Via"], x.values[3:4:4])
+	q.forwarded(req, header)
+	q.values[3] = via(req.ProtoMajor, req.ProtoMinor)
+	header["Via"] = appendValue(header["Via"], q.values[3:4:4])
 	req.Header = header
 	if isWebSocketConnect(r) {
-		if err := x.downgradeWebSocket(req); err != nil {
+		if err := q.downgradeWebSocket(req); err != nil {
 			return err
 		}
 	}
-	x.header, x.host, x.source = req.Header, req.Host, req.Body
-	x.incremental = isIncremental(x.header)
+	q.header, q.host, q.source = req.Header, req.Host, req.Body
+	q.incremental = isIncremental(q.header)
 	return nil
 }
 
-// forwardable returns a copy of a request's header without the fields that belong to the client's connection, with room for more. The
-// values are not copied. TE is left in it.
+// forwardable returns a copy of a request's header without its hop-by-hop fields, except TE, and with room for more fields. It does not
+// copy the values.
 func forwardable(from http.Header, more int) http.Header {
 	header := make(http.Header, len(from)+more)
 	for name, values := range from {
@@ -106,7 +106,7 @@ func forwardable(from http.Header, more int) http.Header {
 	return header
 }
 
-// isHopByHop reports whether a field of that canonical name belongs to a connection.
+// isHopByHop reports whether the field of that canonical name is hop-by-hop.
 func isHopByHop(name string) bool {
 	switch name {
 	case "Alt-Svc", "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
@@ -116,7 +116,7 @@ func isHopByHop(name string) bool {
 	return false
 }
 
-// dropNamed drops the fields that Connection names (RFC 9110, 7.6.1).
+// dropNamed removes the fields that Connection names (RFC 9110, 7.6.1).
 func dropNamed(header http.Header, connection []string) {
 	for _, list := range connection {
 		for name := range strings.SplitSeq(list, ",") {
@@ -127,7 +127,7 @@ func dropNamed(header http.Header, connection []string) {
 	}
 }
 
-// upgradeType is the protocol that a message wants to switch to; "" for none.
+// upgradeType returns the protocol that a message asks to switch to; "" for none.
 func upgradeType(h http.Header) string {
 	connection := h["Connection"]
 	if len(connection) == 0 || !httpguts.HeaderValuesContainsToken(connection, "Upgrade") {
@@ -139,7 +139,7 @@ func upgradeType(h http.Header) string {
 	return ""
 }
 
-// appendValue appends one value to those before. Both stay as they are.
+// appendValue appends one value to others. It changes neither slice.
 func appendValue(before, one []string) []string {
 	if len(before) == 0 {
 		return one
@@ -147,7 +147,7 @@ func appendValue(before, one []string) []string {
 	return append(slices.Clip(before), one...)
 }
 
-// via is the entry of Via for a message that came with that version of HTTP.
+// via returns the Via entry for a message received with that HTTP version.
 func via(major, minor int) string {
 	switch [2]int{major, minor} {
 	case [2]int{1, 1}:
@@ -160,14 +160,14 @@ func via(major, minor int) string {
 	return strconv.Itoa(major) + "." + strconv.Itoa(minor) + " Caddy"
 }
 
-// forwarded sets the X-Forwarded fields. What is there already counts only if it is from a proxy that is trusted. A field that is nil is
-// one that something before us does not want to be sent.
-func (x *Request) forwarded(r *http.Request, header http.Header) {
+// forwarded sets the X-Forwarded fields. It uses their old values only if they come from a trusted proxy. A nil field stays nil: an earlier
+// handler has suppressed it.
+func (q *Request) forwarded(r *http.Request, header http.Header) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	client, known := "", false
-	if r.RemoteAddr != "@" { // which is a unix socket
+	if r.RemoteAddr != "@" { // a unix socket
 		client, known = peer(r)
-		trusted = trusted || known && x.front.trusts(client)
+		trusted = trusted || known && q.front.trusts(client)
 	}
 	if !known && (r.RemoteAddr != "@" || !trusted) {
 		delete(header, "X-Forwarded-For")
@@ -176,38 +176,38 @@ func (x *Request) forwarded(r *http.Request, header http.Header) {
 		return
 	}
 	if prior, there := header["X-Forwarded-For"]; !there || prior != nil {
-		x.values[0] = client
+		q.values[0] = client
 		if all := strings.Join(prior, ", "); trusted && all != "" {
-			if x.values[0] = all; client != "" {
-				x.values[0] += ", " + client
+			if q.values[0] = all; client != "" {
+				q.values[0] += ", " + client
 			}
 		}
-		if x.values[0] != "" {
-			header["X-Forwarded-For"] = x.values[0:1:1]
+		if q.values[0] != "" {
+			header["X-Forwarded-For"] = q.values[0:1:1]
 		}
 	}
 	proto := "https"
 	if r.TLS == nil {
 		proto = "http"
 	}
-	x.lastOr(header, 1, "X-Forwarded-Proto", trusted, proto)
-	x.lastOr(header, 2, "X-Forwarded-Host", trusted, r.Host)
+	q.lastOr(header, 1, "X-Forwarded-Proto", trusted, proto)
+	q.lastOr(header, 2, "X-Forwarded-Host", trusted, r.Host)
 }
 
-// lastOr sets a field to the last of its values, if that is to be trusted, and to another one otherwise.
-func (x *Request) lastOr(header http.Header, at int, name string, trusted bool, otherwise string) {
+// lastOr sets a field to the last of its values if it is trusted, and to otherwise if not.
+func (q *Request) lastOr(header http.Header, at int, name string, trusted bool, otherwise string) {
 	prior, there := header[name]
 	if there && prior == nil {
 		return
 	}
-	x.values[at] = otherwise
+	q.values[at] = otherwise
 	if n := len(prior); trusted && n > 0 && prior[n-1] != "" {
-		x.values[at] = prior[n-1]
+		q.values[at] = prior[n-1]
 	}
-	header[name] = x.values[at : at+1 : at+1]
+	header[name] = q.values[at : at+1 : at+1]
 }
 
-// trusts reports whether that peer is one of trusted_proxies.
+// trusts reports whether the client is in trusted_proxies.
 func (f *Front) trusts(client string) bool {
 	if len(f.stock.TrustedProxies) == 0 {
 		return false
@@ -216,13 +216,13 @@ func (f *Front) trusts(client string) bool {
 	return err == nil && slices.ContainsFunc(f.stock.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(address) })
 }
 
-// isWebSocketConnect reports whether r asks for a WebSocket as HTTP/2 and HTTP/3 do (RFC 8441 and 9220).
+// isWebSocketConnect reports whether r asks for a WebSocket by the extended CONNECT of HTTP/2 or HTTP/3 (RFC 8441 and 9220).
 func isWebSocketConnect(r *http.Request) bool {
 	return r.Method == http.MethodConnect && (r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket")
 }
 
-// downgradeWebSocket makes of it what HTTP/1.1 has for that: backends may know no other.
-func (x *Request) downgradeWebSocket(r *http.Request) error {
+// downgradeWebSocket turns an extended CONNECT into an HTTP/1.1 upgrade, because backends may not support the former.
+func (q *Request) downgradeWebSocket(r *http.Request) error {
 	key := make([]byte, 16)
 	if _, err := rand.Read(key); err != nil {
 		return err
@@ -235,7 +235,7 @@ func (x *Request) downgradeWebSocket(r *http.Request) error {
 	return nil
 }
 
-// webSocketNames are the names of fields as RFC 6455 spells them. Some backends know no other spelling.
+// webSocketNames maps canonical field names to their spelling in RFC 6455. Some backends accept no other spelling.
 var webSocketNames = map[string]string{
 	"Sec-Websocket-Accept":     "Sec-WebSocket-Accept",
 	"Sec-Websocket-Extensions": "Sec-WebSocket-Extensions",
@@ -244,7 +244,7 @@ var webSocketNames = map[string]string{
 	"Sec-Websocket-Version":    "Sec-WebSocket-Version",
 }
 
-// spellWebSocket gives the fields those names.
+// spellWebSocket renames the fields accordingly.
 func spellWebSocket(h http.Header) {
 	for canonical, name := range webSocketNames {
 		if v, ok := h[canonical]; ok {
@@ -254,44 +254,44 @@ func spellWebSocket(h http.Header) {
 	}
 }
 
-// Inform reports whether the client may be given an informational answer of the attempt of that number. It may be called by several
-// goroutines.
+// Inform decides whether the client may be given an informational answer (1xx) of the attempt of that number. Several goroutines may call
+// it.
 type Inform interface{ MayInform(attempt int) bool }
 
-// Attempt returns the request of the next attempt, which goes to that target, one of so many. Its body is the client's, from where it was
-// read last; whole tells that it is a copy which begins at the beginning. An informational answer is passed on if inform says so of the
-// attempt of number n when it has come. An error is one for [Request.Fail].
-func (x *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r *http.Request, whole bool, err error) {
-	f := x.front
-	if target, err = target.For(x.repl); err != nil {
+// Attempt returns the request of attempt number n, which goes to that target, one of so many. Its body continues the client's body where
+// the last attempt stopped reading; whole says that it is a buffered body that starts at the beginning. When an informational answer
+// arrives, inform decides whether to pass it on. An error is meant for [Request.Fail].
+func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r *http.Request, whole bool, err error) {
+	f := q.front
+	if target, err = target.For(q.repl); err != nil {
 		return nil, false, fmt.Errorf("making dial info: %w", err)
 	}
 	if c := f.logger.Check(zapcore.DebugLevel, "selected upstream"); c != nil {
 		c.Write(zap.String("dial", target.Dial.Address), zap.Int("total_upstreams", of))
 	}
-	x.target = target
+	q.target = target
 	if host := target.Upstream.Host; host != nil {
-		x.requests, x.fails = host.NumRequests(), host.Fails()
+		q.requests, q.fails = host.NumRequests(), host.Fails()
 	}
-	// What another proxy has said of its upstream before is over.
-	x.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
-	hear := func(status int, header textproto.MIMEHeader) error {
+	// An earlier proxy may have set placeholders about its upstream.
+	q.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
+	got1xx := func(status int, header textproto.MIMEHeader) error {
 		if inform.MayInform(n) {
-			x.inform(status, header)
+			q.inform(status, header)
 		}
 		return nil
 	}
-	if x.sent == nil {
-		r, x.trace.Got1xxResponse, x.sentURL = x.request, hear, x.url
-		r.URL, x.ctx.dial, x.ctx.trace = &x.sentURL, target.Value(), x.traced(&x.trace)
+	if q.sent == nil {
+		r, q.trace.Got1xxResponse, q.sentURL = q.request, got1xx, q.url
+		r.URL, q.ctx.dial, q.ctx.trace = &q.sentURL, target.Value(), q.traced(&q.trace)
 	} else {
-		r = x.again(target, x.traced(&httptrace.ClientTrace{Got1xxResponse: hear}))
+		r = q.again(target, q.traced(&httptrace.ClientTrace{Got1xxResponse: got1xx}))
 	}
-	x.body.rewind(r)
-	x.sent = r
+	q.body.rewind(r)
+	q.sent = r
 	if f.headers {
-		r.Header, r.Host = make(http.Header, len(x.header)+1), x.host
-		copyHeader(r.Header, x.header)
+		r.Header, r.Host = make(http.Header, len(q.header)+1), q.host
+		copyHeader(r.Header, q.header)
 		if ops := f.stock.TransportHeaders; ops != nil {
 			ops.ApplyToRequest(r)
 		}
@@ -299,8 +299,8 @@ func (x *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 			ops.ApplyToRequest(r)
 		}
 		if isIncremental(r.Header) {
-			if !x.incremental && hasContent(r) && (f.stock.RequestBuffers != 0 || r.ContentLength < 0 && f.requiresLength) {
-				return nil, false, x.refuseIncremental(nil)
+			if !q.incremental && hasContent(r) && (f.stock.RequestBuffers != 0 || r.ContentLength < 0 && f.requiresLength) {
+				return nil, false, q.refuseIncremental(nil)
 			}
 			normalizeIncremental(r)
 		}
@@ -310,67 +310,66 @@ func (x *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 	}
 	r.URL.Host = target.Dial.Address
 	if f.proxyProtocol {
-		// Connections are of one client each. Escaped it is a host for HTTP/2's transport, too (caddyserver/caddy#7529).
+		// A connection belongs to one client. The escaped text is a host that HTTP/2's transport accepts, too (caddyserver/caddy#7529).
 		r.URL.Host = url.QueryEscape(clientAddress(r.Context()).String() + "->" + target.Dial.Address)
 	}
-	x.mu.Lock()
-	x.answered = false
-	x.mu.Unlock()
+	q.mu.Lock()
+	q.answered = false
+	q.mu.Unlock()
 	target.Begin()
-	x.counted = target
-	return r, x.body != nil && r.Body != nil, nil
+	q.counted = target
+	return r, q.body != nil && r.Body != nil, nil
 }
 
-// Copy returns a copy of the request r, which has no body, for another target. ok is false if there can be none. It may be called by
-// another goroutine.
-func (x *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (copied *http.Request, ok bool) {
+// Copy returns a copy of r, which has no body, for another target. ok is false if that is not possible. Another goroutine may call it.
+func (q *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (copied *http.Request, ok bool) {
 	if !to.Fixed() {
 		return nil, false
 	}
 	copied = r.WithContext(to.Into(ctx))
-	u := x.url // and not that of r, which the transport may be writing to
+	u := q.url // not r.URL, which the transport may be changing
 	u.Host = to.Dial.Address
 	copied.URL = &u
 	return copied, true
 }
 
-// again returns the request of an attempt that is not the first. The transport may not be done with the one before, nor with its context.
-func (x *Request) again(target *stock.Target, trace *httptrace.ClientTrace) *http.Request {
-	x.release()
-	r := x.request.WithContext(&attemptContext{x.original.Context(), target.Value(), trace})
+// again returns the request of a later attempt. It shares nothing that changes with the attempt before, which the transport may still use.
+func (q *Request) again(target *stock.Target, trace *httptrace.ClientTrace) *http.Request {
+	q.release()
+	r := q.request.WithContext(&attemptContext{q.original.Context(), target.Value(), trace})
 	r.URL = new(url.URL)
-	*r.URL = x.url
-	r.Header, r.Host, r.GetBody = x.header, x.host, nil
+	*r.URL = q.url
+	r.Header, r.Host, r.GetBody = q.header, q.host, nil
 	if r.ContentLength != 0 {
-		r.Body = x.source
+		r.Body = q.source
 	}
 	return r
 }
 
-// release has the target count the request no more.
-func (x *Request) release() {
-	if x.counted != nil {
-		x.counted.End()
-		x.counted = nil
+// release makes the target stop counting the request.
+func (q *Request) release() {
+	if q.counted != nil {
+		q.counted.End()
+		q.counted = nil
 	}
 }
 
-// traced returns a trace that tells those, too, who trace the client's request.
-func (x *Request) traced(own *httptrace.ClientTrace) *httptrace.ClientTrace {
-	if ctx := x.original.Context(); httptrace.ContextClientTrace(ctx) != nil {
-		httptrace.WithClientTrace(ctx, own) // has own call the others
+// traced returns own, extended so that it also calls the traces of the client's request.
+func (q *Request) traced(own *httptrace.ClientTrace) *httptrace.ClientTrace {
+	if ctx := q.original.Context(); httptrace.ContextClientTrace(ctx) != nil {
+		httptrace.WithClientTrace(ctx, own) // makes own call the other traces
 	}
 	return own
 }
 
 // inform passes an informational answer on to the client.
-func (x *Request) inform(status int, header textproto.MIMEHeader) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.answered {
+func (q *Request) inform(status int, header textproto.MIMEHeader) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.answered {
 		return
 	}
-	h := x.w.Header()
+	h := q.w.Header()
 	own := h.Clone()
 	theirs := http.Header(header).Clone()
 	dropNamed(theirs, theirs["Connection"])
@@ -380,31 +379,31 @@ func (x *Request) inform(status int, header textproto.MIMEHeader) {
 		}
 	}
 	copyHeader(h, theirs)
-	x.w.WriteHeader(status)
-	clear(h) // the server leaves what it has sent of such an answer
+	q.w.WriteHeader(status)
+	clear(h) // the server leaves the informational fields in it
 	maps.Copy(h, own)
 }
 
-// Ended is told how the attempt ended that began at start.
-func (x *Request) Ended(res *http.Response, err error, start, now time.Time) {
-	if x.front == nil {
+// Ended is called when the attempt that began at start has ended.
+func (q *Request) Ended(res *http.Response, err error, start, now time.Time) {
+	if q.front == nil {
 		return
 	}
-	x.mu.Lock()
-	x.answered = true
-	x.mu.Unlock()
-	x.logRoundTrip(res, err, now.Sub(start))
+	q.mu.Lock()
+	q.answered = true
+	q.mu.Unlock()
+	q.logRoundTrip(res, err, now.Sub(start))
 	if err != nil {
-		x.release()
+		q.release()
 		return
 	}
-	// What another proxy has said of its answer before is over.
-	x.repl.DeleteByPrefix(placeholderPrefix)
-	x.res, x.status, x.started, x.took = res, res.StatusCode, start, now.Sub(start)
+	// An earlier proxy may have set placeholders about its answer.
+	q.repl.DeleteByPrefix(placeholderPrefix)
+	q.res, q.status, q.started, q.took = res, res.StatusCode, start, now.Sub(start)
 }
 
-// Overtaken is told that another target has answered the attempt.
-func (x *Request) CopyWon(by *stock.Target) { x.target = by }
+// CopyWon is called when the copy for another target has become the current attempt.
+func (q *Request) CopyWon(by *stock.Target) { q.target = by }
 
 // copyHeader adds the fields of one header to another.
 func copyHeader(to, from http.Header) {

@@ -13,148 +13,148 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// placeholderPrefix is what reverse_proxy's placeholders begin with.
+// placeholderPrefix is the prefix of reverse_proxy's placeholders.
 const placeholderPrefix = "http.reverse_proxy."
 
-// Placeholder returns what reverse_proxy's placeholder of that name stands for. reverse_proxy sets all of them for each request; here who
-// asks for one pays for it. ok is false of what is not known yet. What a reverse_proxy that handles the same request sets counts more, so
-// what one has set before is deleted when its time is over.
-func (x *Request) Placeholder(name string) (value any, ok bool) {
+// Placeholder returns the value of reverse_proxy's placeholder of that name; ok is false if it is not known yet. reverse_proxy sets all
+// placeholders on every request; here a value is computed only on demand. Values that another reverse_proxy sets on the same request take
+// precedence, so they are deleted once they no longer apply.
+func (q *Request) Placeholder(name string) (value any, ok bool) {
 	name, ours := strings.CutPrefix(name, placeholderPrefix)
-	if !ours || x.front == nil || x.hidden {
+	if !ours || q.front == nil || q.hidden {
 		return nil, false
 	}
 	if about, ok := strings.CutPrefix(name, "upstream."); ok {
-		return x.upstreamPlaceholder(about)
+		return q.upstreamPlaceholder(about)
 	}
 	if field, ok := strings.CutPrefix(name, "header."); ok {
-		if x.res == nil {
+		if q.res == nil {
 			return nil, false
 		}
-		values, ok := x.res.Header[field]
+		values, ok := q.res.Header[field]
 		return strings.Join(values, ","), ok
 	}
 	switch name {
 	case "status_code":
-		if x.res != nil {
-			return x.status, true
+		if q.res != nil {
+			return q.status, true
 		}
 	case "status_text":
-		if x.res != nil {
-			return x.res.Status, true
+		if q.res != nil {
+			return q.res.Status, true
 		}
 	case "duration":
-		return x.since(x.began, x.ended)
+		return q.since(q.began, q.ended)
 	case "duration_ms":
-		return inMilliseconds(x.since(x.began, x.ended))
+		return inMilliseconds(q.since(q.began, q.ended))
 	case "retries":
-		if !x.ended.IsZero() {
-			return x.retries, true
+		if !q.ended.IsZero() {
+			return q.retries, true
 		}
 	}
 	return nil, false
 }
 
-func (x *Request) upstreamPlaceholder(name string) (any, bool) {
-	if x.target == nil {
+func (q *Request) upstreamPlaceholder(name string) (any, bool) {
+	if q.target == nil {
 		return nil, false
 	}
 	switch name {
 	case "address":
-		return x.target.Dial.String(), true
+		return q.target.Dial.String(), true
 	case "hostport":
-		return x.target.Dial.Address, true
+		return q.target.Dial.Address, true
 	case "host":
-		return x.target.Dial.Host, true
+		return q.target.Dial.Host, true
 	case "port":
-		return x.target.Dial.Port, true
+		return q.target.Dial.Port, true
 	case "requests":
-		return x.requests, true
+		return q.requests, true
 	case "max_requests":
-		return x.target.Upstream.MaxRequests, true
+		return q.target.Upstream.MaxRequests, true
 	case "fails":
-		return x.fails, true
+		return q.fails, true
 	case "latency":
-		return x.took, x.res != nil
+		return q.took, q.res != nil
 	case "latency_ms":
-		return inMilliseconds(x.took, x.res != nil)
+		return inMilliseconds(q.took, q.res != nil)
 	case "duration":
-		return x.since(x.started, x.copied)
+		return q.since(q.started, q.copied)
 	case "duration_ms":
-		return inMilliseconds(x.since(x.started, x.copied))
+		return inMilliseconds(q.since(q.started, q.copied))
 	}
 	return nil, false
 }
 
-// since is how long something took; ok is false if it has not ended.
-func (x *Request) since(start, end time.Time) (d time.Duration, ok bool) {
+// since returns the time from start to end; ok is false if end is zero.
+func (q *Request) since(start, end time.Time) (d time.Duration, ok bool) {
 	return end.Sub(start), !end.IsZero()
 }
 
 func inMilliseconds(d time.Duration, ok bool) (any, bool) { return d.Seconds() * 1e3, ok }
 
-// forgetTotals deletes what a reverse_proxy sets when it has ended.
-func (x *Request) forgetTotals() {
+// forgetTotals deletes the placeholders that a reverse_proxy sets at its end.
+func (q *Request) forgetTotals() {
 	for _, name := range []string{"duration", "duration_ms", "retries"} {
-		x.repl.Delete(placeholderPrefix + name)
+		q.repl.Delete(placeholderPrefix + name)
 	}
 }
 
-// The log lines are reverse_proxy's. Nothing is made for one that nobody reads.
+// The log lines are reverse_proxy's. Fields are built only if the line is logged.
 
-// roundTripFields are what lines about an attempt tell of it.
-func (x *Request) roundTripFields(took time.Duration) []zap.Field {
+// roundTripFields returns the fields of log lines about an attempt.
+func (q *Request) roundTripFields(took time.Duration) []zap.Field {
 	return []zap.Field{
-		zap.String("upstream", x.target.Upstream.String()),
+		zap.String("upstream", q.target.Upstream.String()),
 		zap.Duration("duration", took),
-		zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: x.sent, ShouldLogCredentials: x.logsCredentials()}),
+		zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: q.sent, ShouldLogCredentials: q.logsCredentials()}),
 	}
 }
 
-func (x *Request) logsCredentials() bool {
-	server, ok := x.original.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+func (q *Request) logsCredentials() bool {
+	server, ok := q.original.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return ok && server.Logs != nil && server.Logs.ShouldLogCredentials
 }
 
-// logRoundTrip tells how an attempt ended.
-func (x *Request) logRoundTrip(res *http.Response, err error, took time.Duration) {
-	c := x.front.logger.Check(zapcore.DebugLevel, "upstream roundtrip")
+// logRoundTrip logs how an attempt ended.
+func (q *Request) logRoundTrip(res *http.Response, err error, took time.Duration) {
+	c := q.front.logger.Check(zapcore.DebugLevel, "upstream roundtrip")
 	switch {
 	case c == nil:
 	case err != nil:
-		c.Write(append(x.roundTripFields(took), zap.Error(err))...)
+		c.Write(append(q.roundTripFields(took), zap.Error(err))...)
 	default:
-		c.Write(append(x.roundTripFields(took),
-			zap.Object("headers", caddyhttp.LoggableHTTPHeader{Header: res.Header, ShouldLogCredentials: x.logsCredentials()}),
+		c.Write(append(q.roundTripFields(took),
+			zap.Object("headers", caddyhttp.LoggableHTTPHeader{Header: res.Header, ShouldLogCredentials: q.logsCredentials()}),
 			zap.Int("status", res.StatusCode))...)
 	}
 }
 
-// verbose tells of a step if verbose_logs is set.
-func (x *Request) verbose(message string, fields ...zap.Field) {
-	if !x.front.stock.VerboseLogs {
+// verbose logs a step if verbose_logs is set.
+func (q *Request) verbose(message string, fields ...zap.Field) {
+	if !q.front.stock.VerboseLogs {
 		return
 	}
-	if c := x.front.logger.Check(zapcore.DebugLevel, message); c != nil {
-		c.Write(append(x.roundTripFields(x.took), fields...)...)
+	if c := q.front.logger.Check(zapcore.DebugLevel, message); c != nil {
+		c.Write(append(q.roundTripFields(q.took), fields...)...)
 	}
 }
 
-// Retrying tells that there is to be another attempt, because of err.
-func (x *Request) Retrying(err error) {
-	x.retries++
-	if !x.front.stock.VerboseLogs {
+// Retrying is called before another attempt; err is the error of the last one.
+func (q *Request) Retrying(err error) {
+	q.retries++
+	if !q.front.stock.VerboseLogs {
 		return
 	}
-	if c := x.front.logger.Check(zapcore.DebugLevel, "retrying"); c != nil {
+	if c := q.front.logger.Check(zapcore.DebugLevel, "retrying"); c != nil {
 		c.Write(zap.Error(err), zap.Duration("after", 0))
 	}
 }
 
-// logRead tells what was read of an answer's body.
-func (x *Request) logRead(n int, err error) {
-	x.verbose("read from upstream", zap.Int("read", n), zap.Error(err))
+// logRead logs a read of an answer's body.
+func (q *Request) logRead(n int, err error) {
+	q.verbose("read from upstream", zap.Int("read", n), zap.Error(err))
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
-		x.front.logger.Error("reading from backend", append(x.roundTripFields(x.took), zap.Int("read", n), zap.Error(err))...)
+		q.front.logger.Error("reading from backend", append(q.roundTripFields(q.took), zap.Int("read", n), zap.Error(err))...)
 	}
 }

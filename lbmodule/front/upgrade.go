@@ -9,34 +9,33 @@ import (
 	"time"
 )
 
-// For how long nothing may pass through a tunnel of which one side has said that it will send nothing more. A backend that is done has no
-// use for its slot, and has closed its connection altogether as a rule, which TCP does not tell: the client has the time to take its
-// leave. A client that is done may wait for as long as the backend works, as those of container consoles do; a backend that was told so
-// and neither sends nor closes for that long works no more.
+// How long a half-closed tunnel may be silent before it ends. A backend that has closed its side has usually closed the whole connection,
+// which TCP does not show, and needs its slot no longer; the client gets a short time to finish. A client that has closed its side may wait
+// while the backend works, as clients of container consoles do; a backend that neither sends nor closes for clientDone is considered dead.
 const (
 	backendDone = 5 * time.Second
 	clientDone  = time.Hour
 )
 
-// tunnel is the connection to a backend that has switched protocols. Half closed, it ends when nothing passes any more. It is read by one
-// goroutine and written by another.
+// tunnel is the connection to a backend that has switched protocols. A half-closed tunnel ends when it is silent for too long. One
+// goroutine reads from it and another writes to it.
 type tunnel struct {
 	io.ReadWriteCloser
 	client http.ResponseWriter
-	half   atomic.Bool // one side is done
+	half   atomic.Bool // one side has closed
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	silent *time.Timer
-	bound  time.Duration // after which silent ends the tunnel
+	bound  time.Duration // of silent
 	over   bool          // client must not be used any more
 }
 
-// watch has the tunnel that an answer begins, if it begins one, end in time. reverse_proxy reads, writes and closes the body, and closes
-// one direction of it.
-func (x *Request) watch(res *http.Response) {
+// watch wraps the connection of an answer that switches protocols in a tunnel. reverse_proxy reads, writes and closes it, and closes one
+// direction of it.
+func (q *Request) watch(res *http.Response) {
 	if backend, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
-		x.tunnel = &tunnel{ReadWriteCloser: backend, client: x.w}
-		res.Body = x.tunnel
+		q.tunnel = &tunnel{ReadWriteCloser: backend, client: q.w}
+		res.Body = q.tunnel
 	}
 }
 
@@ -61,7 +60,7 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite tells the backend that the client is done.
+// CloseWrite tells the backend that the client has closed its side.
 func (t *tunnel) CloseWrite() error {
 	closer, ok := t.ReadWriteCloser.(interface{ CloseWrite() error })
 	if !ok {
@@ -71,7 +70,7 @@ func (t *tunnel) CloseWrite() error {
 	return closer.CloseWrite()
 }
 
-// halfClose begins to wait, when one side is done.
+// halfClose starts the timer for silence, when one side has closed.
 func (t *tunnel) halfClose(bound time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,7 +80,7 @@ func (t *tunnel) halfClose(bound time.Duration) {
 	}
 }
 
-// passed begins to wait anew.
+// passed restarts the timer when data passes.
 func (t *tunnel) passed() {
 	if !t.half.Load() {
 		return
@@ -93,7 +92,7 @@ func (t *tunnel) passed() {
 	}
 }
 
-// end breaks both directions, so that those who copy them stop.
+// end breaks both directions, so that the goroutines that copy them stop.
 func (t *tunnel) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,11 +100,11 @@ func (t *tunnel) end() {
 		return
 	}
 	t.ReadWriteCloser.Close()
-	// The deadline is that of the client's connection also after that has been taken over.
+	// The deadline applies to the client's connection even after it was hijacked.
 	_ = http.NewResponseController(t.client).SetReadDeadline(time.Unix(1, 0))
 }
 
-// finish is called when the client's request ends. A nil tunnel is of a request that has none.
+// finish is called when the client's request ends. t may be nil.
 func (t *tunnel) finish() {
 	if t == nil {
 		return
