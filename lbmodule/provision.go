@@ -166,8 +166,8 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 		h.plan.TryTimeout = 0
 	}
 	transport.TimeConnections(func(upstream string, took time.Duration) { p.TrafficOf(upstream).Connected(took) })
-	transport.Shorten()
-	transport.HearOut()
+	transport.UseEngine()
+	transport.DeferWriteErrors()
 }
 
 func init() {

@@ -74,27 +74,27 @@ func (q *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
 		if c := q.front.logger.Check(zapcore.DebugLevel, "handling response"); c != nil {
 			c.Write(append(q.roundTripFields(q.took), zap.Int("handler", i))...)
 		}
-		return q.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+		return q.delegate(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 			return rh.Routes.Compile(next).ServeHTTP(w, r)
 		})
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		return q.finish(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+		return q.delegate(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 			return stock.CopyResponse(w, q.sent.WithContext(r.Context()), next)
 		})
 	}
 	return q.pass(res)
 }
 
-// finish hands the answer to reverse_proxy, which calls proceed with its own context.
-func (q *Request) finish(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
+// delegate hands the answer to reverse_proxy, which calls proceed with its own context.
+func (q *Request) delegate(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
 	q.release() // from now on reverse_proxy counts the request
-	defer q.finished()
+	defer q.delegated()
 	body := res.Body
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		res.Body = http.NoBody // reverse_proxy would buffer the bytes of the tunnel
 	}
-	return q.front.stock.Finish(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: q.w}}, q.original, next, &stock.InHand{
+	return q.front.stock.Delegate(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: q.w}}, q.original, next, &stock.HandOver{
 		Upstream: q.target.Upstream, Response: res,
 		Continue: func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 			// Keep reverse_proxy's placeholders of the header, which is about to change; drop those of the upstream, which are incomplete.
@@ -107,8 +107,8 @@ func (q *Request) finish(res *http.Response, next caddyhttp.Handler, proceed fun
 	})
 }
 
-// finished makes the placeholders show this request again after reverse_proxy has ended, unless another proxy has handled it since.
-func (q *Request) finished() {
+// delegated makes the placeholders show this request again after reverse_proxy has ended, unless another proxy has handled it since.
+func (q *Request) delegated() {
 	q.forgetTotals()
 	q.hidden = true
 	_, another := q.repl.Get(placeholderPrefix + "upstream.address")

@@ -2,7 +2,7 @@
 // answer. It does exactly what reverse_proxy does apart from balancing; the packages course and exchange decide which backends get the
 // request, and how often.
 //
-// These answers are handed to reverse_proxy's own ServeHTTP in the end (see [stock.Handler.Finish]):
+// These answers are handed to reverse_proxy's own ServeHTTP in the end (see [stock.Handler.Delegate]):
 //   - answers that routes of `handle_response` handle, and
 //   - answers that switch protocols (101).
 package front

@@ -22,7 +22,7 @@ func load(t *testing.T, config string) (*Transport, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded.Shorten()
+	loaded.UseEngine()
 	return loaded, func() { cancel() }
 }
 

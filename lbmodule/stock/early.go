@@ -14,9 +14,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// HearOut has the transport pass on what a backend answered before it stopped reading a request. It is told of a failed write, and gives
-// the request up, before it has looked at what has come; a write over these connections fails when all of that has been read.
-func (t *Transport) HearOut() {
+// DeferWriteErrors makes the transport deliver an answer that a backend sends before it stops reading the request. net/http's transport gives up on
+// a failed write before it reads what has arrived. So a failed write to these connections returns only when everything has been read.
+func (t *Transport) DeferWriteErrors() {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || h.Transport == nil || h.Transport.DialContext == nil {
 		return
@@ -27,31 +27,31 @@ func (t *Transport) HearOut() {
 		if err != nil {
 			return nil, err
 		}
-		return &heardOut{Conn: conn, over: make(chan struct{})}, nil
+		return &deferringConn{Conn: conn, over: make(chan struct{})}, nil
 	}
 }
 
-// heardOut is a connection whose writes fail after its reads. One goroutine reads from it and another writes, as transports do. Until a
-// request is sent it may be one for both, as in TLS's handshake: then there is nobody who could read while a write waits.
-type heardOut struct {
+// deferringConn is a connection whose failed writes return after its reads have ended. A transport reads on one goroutine and writes on another.
+// Before the first request a single goroutine may do both, as in a TLS handshake; a write must not wait for reads then.
+type deferringConn struct {
 	net.Conn
 	once  sync.Once
 	over  chan struct{} // closed when there is nothing more to read
-	reads atomic.Uint64 // how many there have been
+	reads atomic.Uint64 // the number of reads
 	half  atomic.Bool   // closed for writing
 
 	busy atomic.Int32 // reads and writes that have not returned
-	both atomic.Bool  // there have been two at the same time
+	both atomic.Bool  // a read and a write have overlapped
 }
 
-// hearFor is how long a write that has failed waits for the next read. Somebody who does not read does not want to hear.
-const hearFor = 5 * time.Second
+// readWait is how long a failed write waits for the next read. After that it assumes that the reader has given up.
+const readWait = 5 * time.Second
 
-// hearFirst is how long it waits where nobody has read yet while somebody wrote: whoever is to read begins when the connection is made.
-const hearFirst = 100 * time.Millisecond
+// overlapWait is how long a failed write waits for reads and writes to overlap. A reader of its own starts when the connection is made.
+const overlapWait = 100 * time.Millisecond
 
 // Read implements [net.Conn].
-func (c *heardOut) Read(p []byte) (int, error) {
+func (c *deferringConn) Read(p []byte) (int, error) {
 	c.begin()
 	defer c.busy.Add(-1)
 	n, err := c.Conn.Read(p)
@@ -63,27 +63,27 @@ func (c *heardOut) Read(p []byte) (int, error) {
 }
 
 // Write implements [net.Conn].
-func (c *heardOut) Write(p []byte) (int, error) {
+func (c *deferringConn) Write(p []byte) (int, error) {
 	c.begin()
 	defer c.busy.Add(-1)
 	n, err := c.Conn.Write(p)
 	if (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) && !c.half.Load() {
-		c.hearOut() // after a reset there is an end to what can be read
+		c.awaitReads() // it ends: no more data arrives after a reset
 	}
 	return n, err
 }
 
-// begin notes that a read or a write begins.
-func (c *heardOut) begin() {
+// begin counts a read or a write that begins.
+func (c *deferringConn) begin() {
 	if c.busy.Add(1) > 1 && !c.both.Load() {
 		c.both.Store(true)
 	}
 }
 
-// hearOut waits until everything has been read.
-func (c *heardOut) hearOut() {
+// awaitReads waits until everything has been read, or the reader has given up.
+func (c *deferringConn) awaitReads() {
 	if !c.both.Load() {
-		begun := time.NewTimer(hearFirst)
+		begun := time.NewTimer(overlapWait)
 		defer begun.Stop()
 		select {
 		case <-c.over:
@@ -94,7 +94,7 @@ func (c *heardOut) hearOut() {
 			return
 		}
 	}
-	tick := time.NewTicker(hearFor)
+	tick := time.NewTicker(readWait)
 	defer tick.Stop()
 	for before := c.reads.Load(); ; {
 		select {
@@ -111,13 +111,13 @@ func (c *heardOut) hearOut() {
 }
 
 // Close implements [net.Conn].
-func (c *heardOut) Close() error {
+func (c *deferringConn) Close() error {
 	c.once.Do(c.end)
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the connection for writing, where it has that: tunnels are closed one way after the other.
-func (c *heardOut) CloseWrite() error {
+// CloseWrite closes the connection for writing, if it can. Tunnels close each direction separately.
+func (c *deferringConn) CloseWrite() error {
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok {
 		return fmt.Errorf("closing a connection for writing: %w", http.ErrNotSupported)
@@ -126,4 +126,4 @@ func (c *heardOut) CloseWrite() error {
 	return half.CloseWrite()
 }
 
-func (c *heardOut) end() { close(c.over) }
+func (c *deferringConn) end() { close(c.over) }

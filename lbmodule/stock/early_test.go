@@ -31,35 +31,35 @@ func (c resetConn) Read(p []byte) (int, error) {
 	return copy(p, text), nil
 }
 
-func TestHeardOut(t *testing.T) {
+func TestDeferWriteErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		err  error
-		then func(c *heardOut, chunks chan string) // what happens after the write has begun
-		want time.Duration                         // when the write has failed
+		then func(c *deferringConn, chunks chan string) // what happens after the write has begun
+		want time.Duration                              // when the write has failed
 	}{
-		"reset, silent": {syscall.ECONNRESET, func(*heardOut, chan string) {}, hearFor},
-		"reset, read to the end": {syscall.ECONNRESET, func(c *heardOut, chunks chan string) {
+		"reset, silent": {syscall.ECONNRESET, func(*deferringConn, chan string) {}, readWait},
+		"reset, read to the end": {syscall.ECONNRESET, func(c *deferringConn, chunks chan string) {
 			for range 3 {
-				time.Sleep(hearFor - time.Second)
+				time.Sleep(readWait - time.Second)
 				chunks <- "x"
 				_, _ = c.Read(make([]byte, 1))
 			}
 			close(chunks)
 			_, _ = c.Read(make([]byte, 1))
 			_, _ = c.Read(make([]byte, 1))
-		}, 3 * (hearFor - time.Second)},
-		"pipe, closed": {syscall.EPIPE, func(c *heardOut, _ chan string) {
+		}, 3 * (readWait - time.Second)},
+		"pipe, closed": {syscall.EPIPE, func(c *deferringConn, _ chan string) {
 			time.Sleep(time.Second)
 			c.Close()
 			c.Close()
 		}, time.Second},
 		"pipe, closed for writing before": {syscall.EPIPE, nil, 0},
-		"timeout":                         {syscall.ETIMEDOUT, func(*heardOut, chan string) {}, 0},
+		"timeout":                         {syscall.ETIMEDOUT, func(*deferringConn, chan string) {}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				chunks := make(chan string, 1)
-				c := &heardOut{Conn: resetConn{err: test.err, chunks: chunks}, over: make(chan struct{})}
+				c := &deferringConn{Conn: resetConn{err: test.err, chunks: chunks}, over: make(chan struct{})}
 				c.both.Store(true) // as a transport's goroutines have it
 				if test.then == nil {
 					if err := c.CloseWrite(); err != nil {
@@ -80,7 +80,7 @@ func TestHeardOut(t *testing.T) {
 	}
 	here, there := net.Pipe()
 	defer there.Close()
-	c := &heardOut{Conn: here, over: make(chan struct{})}
+	c := &deferringConn{Conn: here, over: make(chan struct{})}
 	defer c.Close()
 	if err := c.CloseWrite(); !errors.Is(err, http.ErrNotSupported) {
 		t.Errorf("closing for writing what cannot be: %v", err)
@@ -88,9 +88,9 @@ func TestHeardOut(t *testing.T) {
 }
 
 // During a handshake nobody else reads: a write that fails then waits for nothing.
-func TestHeardOutInHandshake(t *testing.T) {
+func TestDeferWriteErrorsInHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &heardOut{Conn: resetConn{err: syscall.ECONNRESET, chunks: make(chan string)}, over: make(chan struct{})}
+		c := &deferringConn{Conn: resetConn{err: syscall.ECONNRESET, chunks: make(chan string)}, over: make(chan struct{})}
 		start := time.Now()
 		if err := tls.Client(c, &tls.Config{ServerName: "x"}).HandshakeContext(t.Context()); err == nil {
 			t.Fatal("no error")
@@ -102,10 +102,10 @@ func TestHeardOutInHandshake(t *testing.T) {
 }
 
 // A transport reads and writes at the same time: the write that fails waits for the reads then.
-func TestHeardOutByReader(t *testing.T) {
+func TestDeferWriteErrorsByReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chunks := make(chan string)
-		c := &heardOut{Conn: resetConn{err: syscall.ECONNRESET, chunks: chunks}, over: make(chan struct{})}
+		c := &deferringConn{Conn: resetConn{err: syscall.ECONNRESET, chunks: chunks}, over: make(chan struct{})}
 		go func() {
 			for { // until the end
 				if _, err := c.Read(make([]byte, 1)); err != nil {

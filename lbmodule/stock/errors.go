@@ -10,12 +10,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// OutOfDescriptors reports whether it is this process that cannot make another connection.
+// OutOfDescriptors reports whether this process, or the system, is out of file descriptors.
 func OutOfDescriptors(err error) bool {
 	return isSystemError(err, syscall.EMFILE) || isSystemError(err, syscall.ENFILE)
 }
 
-// isSystemError reports whether that is what the system said. A DialError does not show what it wraps, but its text.
+// isSystemError reports whether err is that error of the system. A DialError does not unwrap, so its text is compared.
 func isSystemError(err error, code syscall.Errno) bool {
 	if errors.Is(err, code) {
 		return true
@@ -24,8 +24,8 @@ func isSystemError(err error, code syscall.Errno) bool {
 	return dial && strings.HasSuffix(err.Error(), code.Error())
 }
 
-// IsConnectError reports whether no connection could be made, so that the backend knows nothing of the request. A failed
-// TLS handshake is no connection either.
+// IsConnectError reports whether no connection could be made, so that the backend has seen nothing of the request. A failed
+// TLS handshake counts as well.
 func IsConnectError(err error) bool {
 	if _, dial := errors.AsType[reverseproxy.DialError](err); dial {
 		return true
@@ -42,14 +42,14 @@ func IsConnectError(err error) bool {
 	return strings.Contains(err.Error(), "TLS handshake timeout")
 }
 
-// IsUnreachable reports whether not even the network could make a connection. It is the transport that dials, and says so. A socket
-// whose backlog is full has somebody behind it, and where there are no ports left for our side nothing was tried.
+// IsUnreachable reports whether dialing failed at the network level, such as refused. EAGAIN is no such failure, because a unix socket with
+// a full backlog has a process behind it; nor is EADDRNOTAVAIL, because without a free local port nothing was tried.
 func IsUnreachable(err error) bool {
 	_, dial := errors.AsType[reverseproxy.DialError](err)
 	return dial && !isSystemError(err, syscall.EAGAIN) && !isSystemError(err, syscall.EADDRNOTAVAIL)
 }
 
-// IsTimeout reports whether a time was up.
+// IsTimeout reports whether err is a timeout.
 func IsTimeout(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()

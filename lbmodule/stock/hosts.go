@@ -12,16 +12,16 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// hosts are the backends of the config as reverse_proxy shows them at `/reverse_proxy/upstreams`.
+// hosts are the backends of the config that reverse_proxy lists at `/reverse_proxy/upstreams`.
 type hosts struct {
 	handler reverseproxy.Handler
 	held    bool
 	shown   map[string]bool // by address
 }
 
-// hold has these upstreams shown, and gives them their hosts. Only reverse_proxy can, while it provisions a handler; the
-// one that is provisioned for that serves nothing. It ends at once what it began in the background, because that is a gauge
-// of healthy upstreams which knows nothing of our checks.
+// hold lists these upstreams and gives them their hosts. Only reverse_proxy can do that, while it provisions a handler; the
+// handler here serves no requests. Canceling its context stops its background work at once: a gauge of healthy upstreams
+// that knows nothing of our checks.
 func (s *hosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool) error {
 	if len(upstreams) == 0 {
 		return nil
@@ -39,7 +39,7 @@ func (s *hosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool) err
 	return nil
 }
 
-// release takes them back.
+// release undoes hold.
 func (s *hosts) release() error {
 	if !s.held {
 		return nil
@@ -48,25 +48,25 @@ func (s *hosts) release() error {
 	return s.handler.Cleanup()
 }
 
-// DialInfoKey is where reverse_proxy's transports look for the address to connect to.
+// DialInfoKey is the variable in which reverse_proxy's transports find the address to connect to.
 const DialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
 
-// Target is an upstream as attempts need it: an address that has been parsed.
+// Target is an upstream with its parsed address.
 type Target struct {
 	Upstream *reverseproxy.Upstream
 	Dial     reverseproxy.DialInfo // zero if the address depends on the request
 
-	key   any  // Dial, in the form in which contexts hold it
-	shown bool // reverse_proxy shows its host under the address that is dialed
+	key   any  // Dial as an interface, so that a request does not allocate one; nil if the address depends on the request
+	shown bool // reverse_proxy lists its host under the dialed address
 }
 
-// NewTarget returns the target that u is.
+// NewTarget returns the target of u.
 func (s *Handler) NewTarget(u *reverseproxy.Upstream) *Target {
 	t := &Target{Upstream: u}
 	if strings.ContainsAny(u.Dial, "{}") {
 		return t
 	}
-	// An address that is wrong is told of by the requests that go there.
+	// A request to an invalid address returns the error, see For.
 	if info, err := parse(u, u.Dial); err == nil {
 		t.set(info)
 	}
@@ -76,7 +76,7 @@ func (s *Handler) NewTarget(u *reverseproxy.Upstream) *Target {
 
 func (t *Target) set(info reverseproxy.DialInfo) { t.Dial, t.key = info, info }
 
-// For returns the target for a request: that of an address with placeholders is its own.
+// For returns the target for a request. If the address has placeholders, that is a new target.
 func (t *Target) For(repl *caddy.Replacer) (*Target, error) {
 	if t.key != nil {
 		return t, nil
@@ -103,18 +103,18 @@ func parse(u *reverseproxy.Upstream, address string) (reverseproxy.DialInfo, err
 	}, nil
 }
 
-// Address is the address by which the upstream is known.
+// Address returns the address that identifies the upstream.
 func (t *Target) Address() string { return t.Upstream.Dial }
 
-// Value is what a context holds under [DialInfoKey], where the target is the one to connect to.
+// Value returns the value of [DialInfoKey] that makes transports connect to the target.
 func (t *Target) Value() any { return t.key }
 
-// Into returns ctx with the target as the one to connect to.
+// Into returns a context that makes transports connect to the target.
 func (t *Target) Into(ctx context.Context) context.Context {
 	return context.WithValue(ctx, DialInfoKey, t.key)
 }
 
-// Dialed is the address that a request with that context is sent to, "" if that is not known.
+// Dialed returns the address that a request with that context is sent to, "" if it is not known.
 func Dialed(ctx context.Context) string {
 	to, _ := reverseproxy.GetDialInfo(ctx)
 	return to.Address
@@ -123,18 +123,18 @@ func Dialed(ctx context.Context) string {
 // Fixed reports whether the address is the same for all requests.
 func (t *Target) Fixed() bool { return t.key != nil }
 
-// Begin counts a request at the target, where reverse_proxy's own selection policies, those of others and /reverse_proxy/upstreams look.
+// Begin counts a request in the counters that /reverse_proxy/upstreams and selection policies that are not ours read.
 func (t *Target) Begin() { t.count(1) }
 
-// End takes back what Begin did.
+// End undoes Begin.
 func (t *Target) End() { t.count(-1) }
 
 func (t *Target) count(delta int) {
 	if t.Upstream.Host != nil { // a policy may make up an upstream without one
-		_ = countRequest(t.Upstream.Host, delta) // its error is that the count is below zero
+		_ = countRequest(t.Upstream.Host, delta) // it fails only if the count would be negative
 	}
 	switch {
-	case t.shown: // the list has its host, and is not looked at
+	case t.shown: // the list reads the host's own counter
 	case delta > 0:
 		incInFlightRequest(t.Dial.Address)
 	default:
@@ -142,8 +142,8 @@ func (t *Target) count(delta int) {
 	}
 }
 
-// A Host counts its requests in a field that only reverse_proxy's own loop changes: there is no exported way. So its functions are called
-// by their linker names. A release of Caddy that lacks one of them fails to build, and TestCount notices when they mean something else.
+// Only reverse_proxy's own loop changes a Host's request counter, and no exported function does. So its functions are called by their
+// linker names. With a release of Caddy that lacks one of them the build fails, and TestCount fails if one of them changes its meaning.
 
 //go:linkname countRequest github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy.(*Host).countRequest
 func countRequest(h *reverseproxy.Host, delta int) error

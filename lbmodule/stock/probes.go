@@ -19,13 +19,13 @@ import (
 	"github.com/ballastlb/ballast/healthcheck/probe"
 )
 
-// proxyProtocolVar is where reverse_proxy's transports look for what to say in a PROXY header.
+// proxyProtocolVar is the variable in which reverse_proxy's transports find the client's address for a PROXY header.
 const proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
 
-// ProbeTarget is where probes of a backend go.
+// ProbeTarget is the address that probes of a backend go to.
 type ProbeTarget struct{ dial reverseproxy.DialInfo }
 
-// ProbeTargetAt is the target of that address, or of another port there if it is not 0.
+// ProbeTargetAt returns the target for that address, with another port if port is not 0.
 func ProbeTargetAt(address string, port int) (ProbeTarget, error) {
 	a, err := caddy.ParseNetworkAddress(address)
 	if err != nil {
@@ -41,10 +41,10 @@ func ProbeTargetAt(address string, port int) (ProbeTarget, error) {
 	}}, nil
 }
 
-// IsSocket reports whether addresses of a network are files or descriptors: they have no ports.
+// IsSocket reports whether the addresses of a network are files or descriptors, which have no ports.
 func IsSocket(network string) bool { return caddy.IsUnixNetwork(network) || caddy.IsFdNetwork(network) }
 
-// Same reports whether both are the same place.
+// Same reports whether both targets have the same network and address.
 func (t ProbeTarget) Same(other ProbeTarget) bool {
 	return t.dial.Network == other.dial.Network && t.dial.Address == other.dial.Address
 }
@@ -52,7 +52,7 @@ func (t ProbeTarget) Same(other ProbeTarget) bool {
 // String returns the network and the address.
 func (t ProbeTarget) String() string { return t.dial.Network + " " + t.dial.Address }
 
-// URL is the URL of probes, without a path. A socket's path could not be the host of one.
+// URL returns the URL of probes, without a path. Its host is localhost for a unix socket, whose path is no valid host.
 func (t ProbeTarget) URL(transport http.RoundTripper) *url.URL {
 	u := &url.URL{Scheme: "http", Host: t.dial.Address}
 	if IsSocket(t.dial.Network) {
@@ -64,18 +64,18 @@ func (t ProbeTarget) URL(transport http.RoundTripper) *url.URL {
 	return u
 }
 
-// Prepare adds to ctx what transports expect to find in that of a request.
+// Prepare adds the values to ctx that transports expect in a request's context.
 func (t ProbeTarget) Prepare(ctx context.Context) context.Context {
 	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
 	ctx = context.WithValue(ctx, caddyhttp.OriginalRequestCtxKey, http.Request{URL: new(url.URL)})
 	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{
-		// The probe's own address says that it is not for anybody else.
+		// The loopback address says that the connection is not for a client.
 		proxyProtocolVar: reverseproxy.ProxyProtocolInfo{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)},
 	})
 	return context.WithValue(ctx, DialInfoKey, t.dial)
 }
 
-// SpeaksHTTP1 reports whether requests to the target are made with plain HTTP/1.1, and by nobody in between.
+// SpeaksHTTP1 reports whether requests reach the target over plain HTTP/1.1 and without a forward proxy.
 func (t ProbeTarget) SpeaksHTTP1(transport http.RoundTripper) bool {
 	h, ok := transport.(*reverseproxy.HTTPTransport)
 	if !ok || h.Transport == nil || !slices.Contains(h.Versions, "1.1") || slices.Contains(h.Versions, "h2c") {
@@ -93,7 +93,7 @@ func (t ProbeTarget) SpeaksHTTP1(transport http.RoundTripper) bool {
 	return proxy == nil && err == nil
 }
 
-// Dialer connects as the transport does, where that can be known.
+// Dialer returns a dialer that connects as the transport does, if it is Caddy's.
 func (t ProbeTarget) Dialer(transport http.RoundTripper) probe.Dialer {
 	dial := new(net.Dialer).DialContext
 	if h, ok := transport.(*reverseproxy.HTTPTransport); ok && h.Transport != nil && h.Transport.DialContext != nil {
@@ -104,7 +104,7 @@ func (t ProbeTarget) Dialer(transport http.RoundTripper) probe.Dialer {
 	}
 }
 
-// TLSConfig is that of the transport, if it has one.
+// TLSConfig returns the transport's TLS config, if it has one.
 func (t ProbeTarget) TLSConfig(transport http.RoundTripper) *tls.Config {
 	config := new(tls.Config)
 	if h, ok := transport.(*reverseproxy.HTTPTransport); ok && h.Transport != nil && h.Transport.TLSClientConfig != nil {
@@ -120,11 +120,11 @@ func (t ProbeTarget) TLSConfig(transport http.RoundTripper) *tls.Config {
 	return config
 }
 
-// redialTimeout bounds a connection to a dead backend, unless the transport gives it more.
+// redialTimeout bounds a connection attempt to a dead backend, unless the transport's timeout is longer.
 const redialTimeout = 3 * time.Second
 
-// Redialer connects to the target as the transport does, as far as that can be known: to its proxy where it uses one, which is what it
-// could not connect to. The connection is no request's.
+// Redialer returns a dialer for a dead backend. It connects as the transport does, if that is Caddy's: with a forward proxy, to the proxy,
+// because that is the connection that failed.
 func (t ProbeTarget) Redialer(transport http.RoundTripper) probe.Dialer {
 	t.dial.Upstream = nil
 	timeout := redialTimeout
@@ -138,7 +138,7 @@ func (t ProbeTarget) Redialer(transport http.RoundTripper) probe.Dialer {
 		defer cancel()
 		network, to := t.dial.Network, t.dial.Address
 		if ok && h.Transport.Proxy != nil {
-			// Asked for its proxy, the transport notes in the context that it is not the backend that is dialed.
+			// Proxy returns the forward proxy, and stores in the context that the proxy is dialed instead of the backend.
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL(h).String(), nil)
 			if err != nil {
 				return nil, err
@@ -155,7 +155,7 @@ func (t ProbeTarget) Redialer(transport http.RoundTripper) probe.Dialer {
 	}
 }
 
-// hostPort is the address of a proxy.
+// hostPort returns the address of a forward proxy.
 func hostPort(proxy *url.URL) string {
 	port := proxy.Port()
 	if port == "" {

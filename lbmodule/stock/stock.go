@@ -1,5 +1,5 @@
-// Package stock is the one room that knows Caddy's reverse_proxy and its transports. A load balancer embeds a reverse_proxy handler for
-// its JSON and its Caddyfile; what it means is read here once, at provisioning, and the embedded handler is never written to.
+// Package stock is the only package that knows how Caddy's reverse_proxy and its transports work inside. A load balancer embeds a
+// reverse_proxy handler for its JSON and its Caddyfile; this package reads its settings once, at provisioning, and never changes it.
 package stock
 
 import (
@@ -20,16 +20,16 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
-// Handler is reverse_proxy's part of a load balancer. The settings have their defaults, and what is a module has been provisioned.
+// Handler is reverse_proxy's part of a load balancer. After Provision, its settings have their defaults and its modules are provisioned.
 type Handler struct {
 	Transport      *Transport
 	CircuitBreaker reverseproxy.CircuitBreaker // nil for none
 	Retries        Retries
 
 	Rewrite          *rewrite.Rewrite       // nil for none
-	TransportHeaders *headers.HeaderOps     // what the transport does to requests' headers; nil for nothing
-	RequestHeaders   *headers.HeaderOps     // what is done to them after that; nil for nothing
-	ResponseHeaders  *headers.RespHeaderOps // nil for nothing
+	TransportHeaders *headers.HeaderOps     // the transport's operations on request headers; nil for none
+	RequestHeaders   *headers.HeaderOps     // operations that follow TransportHeaders; nil for none
+	ResponseHeaders  *headers.RespHeaderOps // nil for none
 	Responses        []caddyhttp.ResponseHandler
 	TrustedProxies   []netip.Prefix
 
@@ -40,23 +40,23 @@ type Handler struct {
 	VerboseLogs          bool
 	ProxyStatusName      string
 
-	finisher    reverseproxy.Handler
-	provisioned bool // finisher is to be cleaned up
+	delegate    reverseproxy.Handler
+	provisioned bool // delegate must be cleaned up
 	hosts       hosts
 }
 
-// Retries are reverse_proxy's words for retries.
+// Retries are reverse_proxy's retry settings.
 type Retries struct {
-	Given       bool // one of them is
+	Given       bool // at least one is set
 	Retries     int
 	TryDuration time.Duration
 	TryInterval time.Duration
 	Match       caddyhttp.MatcherSets
 }
 
-// Provision reads the embedded handler. These upstreams are shown at /reverse_proxy/upstreams.
+// Provision reads the embedded handler. The upstreams are listed at /reverse_proxy/upstreams.
 func (s *Handler) Provision(ctx caddy.Context, from *reverseproxy.Handler, upstreams reverseproxy.UpstreamPool) error {
-	// Without the events app reverse_proxy's Provision returns before there is anything that its Cleanup could clean up.
+	// Without the events app, reverse_proxy's Provision fails before its Cleanup may be called.
 	if _, err := ctx.App("events"); err != nil {
 		return fmt.Errorf("getting events app: %w", err)
 	}
@@ -67,7 +67,7 @@ func (s *Handler) Provision(ctx caddy.Context, from *reverseproxy.Handler, upstr
 	if s.Transport, err = loadTransport(ctx, from.TransportRaw); err != nil {
 		return err
 	}
-	if err := s.provisionFinisher(ctx, from); err != nil {
+	if err := s.provisionDelegate(ctx, from); err != nil {
 		return err
 	}
 	if s.Retries, err = loadRetries(ctx, from.LoadBalancing); err != nil {
@@ -76,9 +76,9 @@ func (s *Handler) Provision(ctx caddy.Context, from *reverseproxy.Handler, upstr
 	return s.read(ctx, from)
 }
 
-// read takes over the settings that reverse_proxy's Provision has found right.
+// read copies the settings that reverse_proxy's Provision has checked.
 func (s *Handler) read(ctx caddy.Context, from *reverseproxy.Handler) error {
-	s.CircuitBreaker, s.Rewrite = s.finisher.CB, from.Rewrite
+	s.CircuitBreaker, s.Rewrite = s.delegate.CB, from.Rewrite
 	if from.Headers != nil {
 		s.RequestHeaders, s.ResponseHeaders = from.Headers.Request, from.Headers.Response
 	}
@@ -97,7 +97,7 @@ func (s *Handler) read(ctx caddy.Context, from *reverseproxy.Handler) error {
 		}
 	}
 	for i, rh := range from.HandleResponse {
-		rh.Routes = slices.Clone(rh.Routes) // whose modules are loaded into it
+		rh.Routes = slices.Clone(rh.Routes) // a copy, because provisioning loads modules into it
 		if err := rh.Provision(ctx); err != nil {
 			return fmt.Errorf("provisioning response handler %d: %w", i, err)
 		}
@@ -124,9 +124,9 @@ func loadRetries(ctx caddy.Context, from *reverseproxy.LoadBalancing) (r Retries
 		TryDuration: time.Duration(from.TryDuration), TryInterval: time.Duration(from.TryInterval),
 	}
 	if r.TryDuration > 0 && r.TryInterval == 0 {
-		r.TryInterval = 250 * time.Millisecond // as there
+		r.TryInterval = 250 * time.Millisecond // reverse_proxy's default
 	}
-	// Loading clears the field, which is why it is not that of the config.
+	// A copy of the field, because loading clears it.
 	raw := reverseproxy.LoadBalancing{RetryMatchRaw: slices.Clone(from.RetryMatchRaw)}
 	matchers, err := ctx.LoadModule(&raw, "RetryMatchRaw")
 	if err != nil {
@@ -135,35 +135,36 @@ func loadRetries(ctx caddy.Context, from *reverseproxy.LoadBalancing) (r Retries
 	return r, r.Match.FromInterface(matchers)
 }
 
-// Cleanup releases what Provision acquired, also when that failed half way.
+// Cleanup releases what Provision acquired, even if Provision failed half way.
 func (s *Handler) Cleanup() error {
 	s.Transport.Cleanup()
 	err := s.hosts.release()
 	if s.provisioned {
 		s.provisioned = false
-		err = errors.Join(err, s.finisher.Cleanup())
+		err = errors.Join(err, s.delegate.Cleanup())
 	}
 	return err
 }
 
-// The finisher is a reverse_proxy that is given an answer instead of asking for one. What is rare is done by it, because parts of that are
-// reverse_proxy's alone: the context in which `copy_response` and `copy_response_headers` find the answer, and the connections of
-// switched protocols, which end with the config. It has one response handler, which goes on with what it is told to.
+// The delegate is a reverse_proxy whose transport returns an answer that is already there. It handles the rare answers that only
+// reverse_proxy can handle: those of handle_response routes, because `copy_response` and `copy_response_headers` find the answer in
+// reverse_proxy's context, and those that switch protocols, because reverse_proxy closes such connections with the config. Its single
+// response handler calls [HandOver.Continue].
 
-// provisionFinisher makes the finisher. Its Provision checks and provisions those settings, too, that the front goes by: they are the
+// provisionDelegate makes the delegate. Its Provision also checks and provisions the settings that the front uses, because both share the
 // same objects.
-func (s *Handler) provisionFinisher(ctx caddy.Context, from *reverseproxy.Handler) error {
+func (s *Handler) provisionDelegate(ctx caddy.Context, from *reverseproxy.Handler) error {
 	s.RequestBuffers, s.ResponseBuffers = from.RequestBuffers, from.ResponseBuffers
-	s.finisher = reverseproxy.Handler{
-		Transport: inHand{}, LoadBalancing: &reverseproxy.LoadBalancing{SelectionPolicy: inHand{}}, CBRaw: slices.Clone(from.CBRaw),
+	s.delegate = reverseproxy.Handler{
+		Transport: stub{}, LoadBalancing: &reverseproxy.LoadBalancing{SelectionPolicy: stub{}}, CBRaw: slices.Clone(from.CBRaw),
 		Headers: from.Headers, Rewrite: from.Rewrite, TrustedProxies: from.TrustedProxies,
 		RequestBuffers: s.RequestBuffers, ResponseBuffers: s.ResponseBuffers, ProxyStatusName: from.ProxyStatusName,
 		FlushInterval: from.FlushInterval, StreamTimeout: from.StreamTimeout, StreamBufferSize: from.StreamBufferSize,
 		StreamCloseDelay: from.StreamCloseDelay, VerboseLogs: from.VerboseLogs,
-		HandleResponse: []caddyhttp.ResponseHandler{{Routes: caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{inHand{}}}}}},
+		HandleResponse: []caddyhttp.ResponseHandler{{Routes: caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{stub{}}}}}},
 	}
 	s.provisioned = true
-	if err := s.finisher.Provision(ctx); err != nil {
+	if err := s.delegate.Provision(ctx); err != nil {
 		return err
 	}
 	if b, ok := s.Transport.next.(reverseproxy.BufferedTransport); ok {
@@ -175,63 +176,63 @@ func (s *Handler) provisionFinisher(ctx caddy.Context, from *reverseproxy.Handle
 			s.ResponseBuffers = response
 		}
 	}
-	// The request has been made and sent.
-	s.finisher.Rewrite, s.finisher.RequestBuffers, s.finisher.ResponseBuffers = nil, 0, s.ResponseBuffers
-	s.finisher.Headers = nil
+	// The delegate must not change the request again: it has been sent.
+	s.delegate.Rewrite, s.delegate.RequestBuffers, s.delegate.ResponseBuffers = nil, 0, s.ResponseBuffers
+	s.delegate.Headers = nil
 	if from.Headers != nil {
-		s.finisher.Headers = &headers.Handler{Response: from.Headers.Response}
+		s.delegate.Headers = &headers.Handler{Response: from.Headers.Response}
 	}
 	return nil
 }
 
-// InHand is an answer that there is already.
-type InHand struct {
+// HandOver is an answer that is handed to reverse_proxy.
+type HandOver struct {
 	Upstream *reverseproxy.Upstream
 	Response *http.Response
 
-	// Continue goes on with it, in the place of a route of handle_response. The context of its request is the one in which
-	// `copy_response` finds the answer.
+	// Continue handles the answer, in the place of a route of handle_response. `copy_response` finds the answer in the context of its
+	// request.
 	Continue func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error
 
 	vars map[string]any // the request's variables
 }
 
-// inHandKey is the key of an *InHand in a context.
-type inHandKey struct{}
+// handOverKey is the key of an *HandOver in a context.
+type handOverKey struct{}
 
-// Finish has reverse_proxy go on with an answer: this is how a request goes that is rare. It returns what reverse_proxy returns.
-func (s *Handler) Finish(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, a *InHand) error {
-	ctx := context.WithValue(r.Context(), inHandKey{}, a)
-	// reverse_proxy tells its transport more by variables. It must not tell that of our attempts, which may still be reading those of the
-	// request: a connection is made on in the background when another one is free before.
+// Delegate hands an answer to reverse_proxy and returns the result of its ServeHTTP.
+func (s *Handler) Delegate(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, a *HandOver) error {
+	ctx := context.WithValue(r.Context(), handOverKey{}, a)
+	// reverse_proxy sets variables for its transport. They must not be those of the request, which the transport of our attempts may still
+	// be reading: it goes on dialing in the background when another connection becomes free first.
 	a.vars = ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
 	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(a.vars))
-	return s.finisher.ServeHTTP(w, r.WithContext(ctx), next)
+	return s.delegate.ServeHTTP(w, r.WithContext(ctx), next)
 }
 
-// CopyResponse writes the answer to the client as `copy_response` does. If it switches protocols, that is where the client's connection
-// becomes the backend's.
+// CopyResponse writes the answer to the client as `copy_response` does. If the answer switches protocols, it connects the client's
+// connection to the backend's.
 func CopyResponse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	return reverseproxy.CopyResponseHandler{}.ServeHTTP(w, r, next)
 }
 
-// inHand stands where the finisher asks for an upstream, for an answer, and for what to do with that.
-type inHand struct{}
+// stub is the delegate's selection policy, transport and response handler. Each returns or uses the answer that was handed over.
+type stub struct{}
 
-func of(ctx context.Context) *InHand { return ctx.Value(inHandKey{}).(*InHand) }
+func of(ctx context.Context) *HandOver { return ctx.Value(handOverKey{}).(*HandOver) }
 
 // Select implements [reverseproxy.Selector].
-func (inHand) Select(_ reverseproxy.UpstreamPool, r *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
+func (stub) Select(_ reverseproxy.UpstreamPool, r *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
 	return of(r.Context()).Upstream
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (inHand) RoundTrip(r *http.Request) (*http.Response, error) {
+func (stub) RoundTrip(r *http.Request) (*http.Response, error) {
 	return of(r.Context()).Response, nil
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].
-func (inHand) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (stub) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	a := of(r.Context())
 	return a.Continue(w, r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, a.vars)), next)
 }

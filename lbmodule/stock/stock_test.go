@@ -280,7 +280,7 @@ func TestFinish(t *testing.T) {
 				_, err := io.WriteString(w, "next")
 				return err
 			})
-			err := s.Finish(w, r, next, &InHand{
+			err := s.Delegate(w, r, next, &HandOver{
 				Upstream: u, Continue: test.proceed,
 				Response: &http.Response{StatusCode: http.StatusTeapot, ProtoMajor: 1, ProtoMinor: 1, Proto: "HTTP/1.1", Header: http.Header{"X": {"y"}}, Body: body, ContentLength: 4},
 			})
@@ -310,7 +310,7 @@ func TestFinishVariables(t *testing.T) {
 	s, r, w := provision(t, `{}`), arrived(t), httptest.NewRecorder()
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	before := maps.Clone(vars)
-	err := s.Finish(w, r, nil, &InHand{
+	err := s.Delegate(w, r, nil, &HandOver{
 		Upstream: &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "finish:1"},
 		Response: &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody},
 		Continue: func(_ http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {

@@ -22,25 +22,25 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/engine"
 )
 
-// SmallBody is up to which size a body is read before there is a connection, in bytes.
+// SmallBody is the largest body that is read before there is a connection, in bytes.
 const SmallBody = engine.MaxBody
 
-// Transport makes attempts over the configured transport, and over the engine where that does the same.
+// Transport makes attempts over the configured transport, or over the engine where that has the same effect.
 type Transport struct {
 	next   http.RoundTripper // the configured one
-	direct *direct           // takes the short way where there is one; nil where there is none
+	direct *direct           // uses the engine where possible; nil if the engine is not used
 
-	proxied   bool                // plain connections may be to a forward proxy
-	setScheme func(*http.Request) // of next, if it keeps connections by what stands in the URL; nil otherwise
+	proxied   bool                // plain connections may go to a forward proxy
+	setScheme func(*http.Request) // of next, if it keeps idle connections by the request's URL; nil otherwise
 }
 
-// loadTransport loads the transport of that config; the default is `http`.
+// loadTransport loads a transport from its config; the default is `http`.
 func loadTransport(ctx caddy.Context, raw json.RawMessage) (*Transport, error) {
 	if raw == nil || string(raw) == "null" {
 		raw = caddyconfig.JSON(map[string]string{"protocol": "http"}, nil)
 	}
 	t := &Transport{proxied: namesProxy(raw) || isSet("HTTP_PROXY", "http_proxy")}
-	// Loading clears the field, which is why it is not that of the config.
+	// A copy of the field, because loading clears it.
 	holder := struct {
 		Raw json.RawMessage `caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 	}{raw}
@@ -58,7 +58,7 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage) (*Transport, error) {
 	return t, nil
 }
 
-// Configured is the transport of the config.
+// Configured returns the transport of the config.
 func (t *Transport) Configured() http.RoundTripper { return t.next }
 
 // RoundTrip implements [http.RoundTripper].
@@ -68,7 +68,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		next = t.direct
 	}
 	if t.setScheme != nil {
-		r = tellApart(r, t.setScheme)
+		r = markNetwork(r, t.setScheme)
 	}
 	res, err := next.RoundTrip(r)
 	if err != nil {
@@ -81,14 +81,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// Cleanup closes the connections of the short way; the transport's are its own to close.
+// Cleanup closes the engine's idle connections. Caddy cleans up the configured transport.
 func (t *Transport) Cleanup() {
 	if t != nil && t.direct != nil {
 		t.direct.client.CloseIdleConnections()
 	}
 }
 
-// IsCaddys reports whether it is the transport that Caddy has for HTTP.
+// IsCaddys reports whether the configured transport is Caddy's `http`.
 func (t *Transport) IsCaddys() bool {
 	_, ok := t.next.(*reverseproxy.HTTPTransport)
 	return ok
@@ -100,20 +100,20 @@ func (t *Transport) TLSEnabled() bool {
 	return ok && s.TLSEnabled()
 }
 
-// ProxyProtocolEnabled reports whether connections begin with the PROXY protocol, and so belong to one client.
+// ProxyProtocolEnabled reports whether connections begin with the PROXY protocol, so that each belongs to one client.
 func (t *Transport) ProxyProtocolEnabled() bool {
 	p, ok := t.next.(reverseproxy.ProxyProtocolTransport)
 	return ok && p.ProxyProtocolEnabled()
 }
 
-// RequiresContentLength reports whether bodies of unknown length cannot be sent.
+// RequiresContentLength reports whether the transport cannot send bodies of unknown length.
 func (t *Transport) RequiresContentLength() bool {
 	c, ok := t.next.(reverseproxy.ContentLengthRequiredTransport)
 	return ok && c.RequiresContentLength()
 }
 
-// AnswerWithin bounds the time from a request's last byte to its answer's header, if the transport can do that by itself: one that speaks
-// HTTP/1 only. It reports whether it can.
+// AnswerWithin makes the transport bound the time from a request's last byte to its answer's header. It reports whether the transport can:
+// only one that speaks nothing but HTTP/1 can.
 func (t *Transport) AnswerWithin(d time.Duration) bool {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || h.TLS != nil || h.Transport == nil || slices.ContainsFunc(h.Versions, func(v string) bool { return v == "h2c" || v == "3" }) {
@@ -123,46 +123,46 @@ func (t *Transport) AnswerWithin(d time.Duration) bool {
 	return true
 }
 
-// dialFunc is how a transport makes a connection.
+// dialFunc is the type of a transport's DialContext.
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// TimeConnections has tell be told how long it takes to connect to an upstream. It is the dialing that is wrapped: requests on kept
-// connections pay nothing.
-func (t *Transport) TimeConnections(tell func(upstream string, took time.Duration)) {
+// TimeConnections makes the transport call connected with the time that each new connection to an upstream took. It wraps the dialing, so
+// requests on idle connections pay nothing.
+func (t *Transport) TimeConnections(connected func(upstream string, took time.Duration)) {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || h.Transport == nil {
 		return
 	}
 	if h.Transport.DialContext != nil {
-		h.Transport.DialContext = timed(tell, h.Transport.DialContext)
+		h.Transport.DialContext = timed(connected, h.Transport.DialContext)
 	}
 	if h.Transport.DialTLSContext != nil {
-		h.Transport.DialTLSContext = timed(tell, h.Transport.DialTLSContext)
+		h.Transport.DialTLSContext = timed(connected, h.Transport.DialTLSContext)
 	}
 }
 
-// timed tells how long dial takes for requests. Probes name no upstream.
-func timed(tell func(string, time.Duration), dial dialFunc) dialFunc {
+// timed wraps dial to report how long it takes for a request. Contexts without an upstream are not of requests.
+func timed(connected func(string, time.Duration), dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		start := time.Now()
 		conn, err := dial(ctx, network, address)
 		took := time.Since(start)
 		if to, known := reverseproxy.GetDialInfo(ctx); err == nil && known && to.Upstream != nil {
-			tell(to.Upstream.Dial, took)
+			connected(to.Upstream.Dial, took)
 		}
 		return conn, err
 	}
 }
 
-// direct is a transport that makes the requests that the engine takes over it, and all others over Caddy's.
+// direct is a transport that sends the requests that the engine takes over the engine, and all others over Caddy's transport.
 type direct struct {
 	*reverseproxy.HTTPTransport
 	client engine.Client
 }
 
-// Shorten has attempts take the short way, if the transport is one whose settings that has, too. It is called once the transport is
-// as it will be.
-func (t *Transport) Shorten() {
+// UseEngine makes attempts go over the engine, if it supports all settings of the transport. It copies the settings, so it must be called
+// after the last change of them.
+func (t *Transport) UseEngine() {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || !isOrdinary(h) || t.proxied {
 		return
@@ -180,8 +180,8 @@ func (t *Transport) Shorten() {
 	}}
 }
 
-// isOrdinary reports whether a transport speaks HTTP/1.1 over plain connections that are kept and belong to no client, and bounds
-// neither their number nor single reads and writes.
+// isOrdinary reports whether a transport speaks HTTP/1.1 over plain, persistent connections that any client may use, and bounds
+// neither their number nor the time of single reads and writes.
 func isOrdinary(t *reverseproxy.HTTPTransport) bool {
 	special := func(version string) bool { return version == "h2c" || version == "3" }
 	return t.Transport != nil && t.Transport.DialContext != nil && !t.Transport.DisableKeepAlives && t.Transport.MaxIdleConnsPerHost > 0 &&
@@ -198,14 +198,14 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return d.HTTPTransport.RoundTrip(r)
 }
 
-// networkMarks are put in front of the port in the URLs of requests that go over these networks. Transports keep connections by a URL's
-// scheme, host and port; what is dialed, [reverseproxy.DialInfo] says. Zeros make another port of it for those who compare, and the host
-// stays what TLS is to verify.
+// networkMarks are prefixes for the port in the URL of requests over these networks. Transports keep idle connections by the URL's scheme,
+// host and port, but dial what [reverseproxy.DialInfo] says. Leading zeros make the port compare as different, and keep the host that TLS
+// must verify.
 var networkMarks = map[string]string{"tcp4": "0", "tcp6": "00", "unix": "000", "unixpacket": "0000"}
 
-// tellApart returns the request with a URL by which transports use connections only that were made over the same network. A unix socket
-// whose path has a slash is like no other address.
-func tellApart(r *http.Request, setScheme func(*http.Request)) *http.Request {
+// markNetwork returns the request with a URL that keeps transports from reusing a connection over another network. The path of a unix
+// socket needs no mark if it has a slash, because no other address has one.
+func markNetwork(r *http.Request, setScheme func(*http.Request)) *http.Request {
 	to, ok := reverseproxy.GetDialInfo(r.Context())
 	mark := networkMarks[to.Network]
 	if !ok || mark == "" || strings.Contains(to.Address, "/") {
@@ -213,7 +213,7 @@ func tellApart(r *http.Request, setScheme func(*http.Request)) *http.Request {
 	}
 	r, u := r.WithContext(r.Context()), *r.URL
 	r.URL = &u
-	setScheme(r) // it goes by the port
+	setScheme(r) // first, because it looks at the port
 	if r.Host == "" {
 		r.Host = u.Host
 	}
@@ -221,15 +221,15 @@ func tellApart(r *http.Request, setScheme func(*http.Request)) *http.Request {
 	return r
 }
 
-// namesProxy reports whether the config of a transport names a forward proxy to which it may connect in a backend's place. It is asked
-// before the transport is loaded, which takes that out of its settings.
+// namesProxy reports whether the config of a transport names a forward proxy that it may connect to instead of a backend. It must be called
+// before the transport is loaded, because loading clears that setting.
 func namesProxy(config json.RawMessage) bool {
 	var settings struct {
 		URL     string          `json:"forward_proxy_url"`
 		Network json.RawMessage `json:"network_proxy"`
 	}
 	if err := json.Unmarshal(config, &settings); err != nil {
-		return false // loading it says what is wrong
+		return false // loading the transport returns the error
 	}
 	return settings.URL != "" || len(settings.Network) > 0
 }
@@ -239,7 +239,7 @@ func isSet(variables ...string) bool {
 	return slices.ContainsFunc(variables, func(name string) bool { return os.Getenv(name) != "" })
 }
 
-// checkAnswer reports whether an answer to r is one that HTTP has. What it refuses is a failure of the backend, as garbage is.
+// checkAnswer checks that an answer to r is valid HTTP. An invalid one is a failure of the backend.
 func checkAnswer(r *http.Request, res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
@@ -253,7 +253,7 @@ func checkAnswer(r *http.Request, res *http.Response) error {
 	return nil
 }
 
-// checkSwitch reports whether a backend may switch to that protocol (RFC 9110, 15.2.2).
+// checkSwitch checks that a backend may switch to that protocol (RFC 9110, 15.2.2).
 func checkSwitch(asked, switched string) error {
 	switch {
 	case asked == "":
@@ -264,7 +264,7 @@ func checkSwitch(asked, switched string) error {
 	return nil
 }
 
-// upgradeOf is the protocol that a message asks to switch to, or switches to; "" for none.
+// upgradeOf returns the protocol that a message asks to switch to, or switches to; "" for none.
 func upgradeOf(h http.Header) string {
 	if !httpguts.HeaderValuesContainsToken(h["Connection"], "Upgrade") {
 		return ""

@@ -11,8 +11,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// Words is what a config says in reverse_proxy's words, as plain values. They are read before anything else is done, and are
-// independent of the handler then: loading its modules clears some of its fields.
+// Words are the settings of the embedded reverse_proxy handler as plain values. They are read before anything else and share nothing
+// with the handler, because loading its modules clears some of its fields.
 type Words struct {
 	Upstreams []Upstream
 	Dynamic   json.RawMessage // the source of upstreams; nil for none
@@ -24,9 +24,9 @@ type Words struct {
 	// MaxRequests is the cap of upstreams that have none of their own; 0 for none.
 	MaxRequests int
 
-	TryDuration time.Duration // for how long attempts are made and a backend is waited for; 0 if nothing is said
+	TryDuration time.Duration // lb_try_duration; 0 if not set
 
-	// Described is all that handlers which share a pool must agree on. It is compared and not read.
+	// Described holds all settings in which handlers that share a pool must agree. It is compared, and never parsed.
 	Described json.RawMessage
 }
 
@@ -36,16 +36,16 @@ type Upstream struct {
 	MaxRequests int // 0 for no cap of its own
 }
 
-// Passive are passive checks.
+// Passive are the settings of passive checks.
 type Passive struct {
-	Given    bool // there are some
-	Span     time.Duration
-	MaxFails int           // 0 if nothing is said
-	Status   []int         // answers that are failures: statuses, or their class from 1 to 5
-	Latency  time.Duration // from which on an answer is one; 0 for none
+	Given    bool          // passive checks are configured
+	Span     time.Duration // fail_duration
+	MaxFails int           // 0 if not set
+	Status   []int         // answers that are failures: statuses, or classes of statuses from 1 to 5
+	Latency  time.Duration // an answer that takes this long is a failure; 0 if none is
 }
 
-// Read reads the words of a handler, which has been checked and not been provisioned.
+// Read reads the settings of a handler that has been checked and not yet provisioned.
 func Read(from *reverseproxy.Handler) (Words, error) {
 	w := Words{Dynamic: slices.Clone(from.DynamicUpstreamsRaw), Transport: slices.Clone(from.TransportRaw), Active: config.StockHealthCheck(from.HealthChecks)}
 	for _, u := range from.Upstreams {
