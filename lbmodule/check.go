@@ -22,8 +22,8 @@ func (h *Handler) UnmarshalJSON(text []byte) error {
 	return config.Ranges.Decode("", text, (*handler)(h))
 }
 
-// Check checks what can be known without loading other modules. Provision does so first of all; it is no
-// Validate method because Caddy would call that after everything has been set up.
+// Check checks everything that can be checked without loading other modules. Provision calls it first. It is not
+// called Validate, because Caddy would call that method only after Provision.
 func (h *Handler) Check() error {
 	if h.Name != "" {
 		if err := config.ValidateName(h.Name); err != nil {
@@ -70,8 +70,8 @@ func (h *Handler) Check() error {
 	return h.checkHedge()
 }
 
-// checkResolvers checks that the module of that config, and those in it, have name servers to ask where they have a resolver: with
-// none, Caddy's own panic when they look something up.
+// checkResolvers checks that the resolver of a module, and those of its sources, have addresses: without any, Caddy's modules panic at the
+// first look-up.
 func checkResolvers(place string, raw json.RawMessage) error {
 	var module struct {
 		Resolver *struct {
@@ -80,7 +80,7 @@ func checkResolvers(place string, raw json.RawMessage) error {
 		Sources []json.RawMessage `json:"sources"`
 	}
 	if json.Unmarshal(raw, &module) != nil {
-		return nil // loading it will tell what is wrong
+		return nil // loading the module returns the error
 	}
 	if module.Resolver != nil && len(module.Resolver.Addresses) == 0 {
 		return fmt.Errorf("%s: resolver: addresses: none given; there must be one at least", place)
@@ -93,8 +93,8 @@ func checkResolvers(place string, raw json.RawMessage) error {
 	return nil
 }
 
-// checkHedge checks that copies of requests can be sent elsewhere, as far as that shows in the settings: they carry the headers that
-// were made for the first backend, and policies that are not ours may write to the response while they choose.
+// checkHedge checks that requests can be copied, as far as the settings show it: a copy has the headers that were made for the first
+// backend, and policies that are not ours may write to the response while they choose.
 func (h *Handler) checkHedge() error {
 	if !h.Hedge.Enabled() {
 		return nil
@@ -114,7 +114,7 @@ func (h *Handler) checkHedge() error {
 			ServerName string `json:"server_name"`
 		} `json:"tls"`
 	}
-	// What cannot be read will be told of when it is loaded.
+	// If the config is invalid, loading the transport returns the error.
 	if json.Unmarshal(h.TransportRaw, &transport) == nil && transport.Protocol == "http" {
 		if transport.ProxyProtocol != "" {
 			return caddyapp.About(errHedgeProxyProtocol, "hedge", "transport")
@@ -150,7 +150,7 @@ func (h *Handler) checkHedgeHeaders() error {
 	return nil
 }
 
-// checkHedgeModules checks the same of modules of others, which must be loaded to tell.
+// checkHedgeModules checks the same for loaded modules: those that are not ours show only then what they do.
 func (h *Handler) checkHedgeModules(policy reverseproxy.Selector) error {
 	if !h.Hedge.Enabled() {
 		return nil

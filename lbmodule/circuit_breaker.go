@@ -22,10 +22,10 @@ func init() {
 	caddy.RegisterModule(new(CircuitBreaker))
 }
 
-// CircuitBreaker is the breaker of a load balancer for a plain `reverse_proxy`, as far as that allows it: there is one
-// for all upstreams together. It hears of answers only, their status and how long they took, not of connections that
-// fail or attempts that time out. While it is half-open it lets a request pass every 100 ms. It is forgotten at a config
-// reload. The `load_balancer` handler has a breaker for each backend, which knows no such limits.
+// CircuitBreaker brings the breaker of a load balancer to a plain `reverse_proxy`, as far as that is possible. A single
+// breaker stands for all upstreams. It sees only answers, their status and how long they took, and neither failed
+// connections nor timeouts. While half-open, it lets a request pass every 100 ms. A config reload resets it. The
+// `load_balancer` handler has a breaker for each backend, without these limits.
 type CircuitBreaker struct {
 	config.Breaker
 
@@ -34,12 +34,12 @@ type CircuitBreaker struct {
 	failures course.Statuses
 	slow     time.Duration
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	state breaker.Breaker
-	next  time.Time // while half-open: when another request may pass
+	next  time.Time // while half-open: when the next request may pass
 }
 
-// probeInterval is what lies between two requests that pass a half-open breaker.
+// probeInterval is the time between two requests that pass a half-open breaker.
 const probeInterval = 100 * time.Millisecond
 
 // CaddyModule returns the Caddy module information.
@@ -78,8 +78,8 @@ func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// OK implements reverseproxy.CircuitBreaker. It is asked for every upstream at every request, and by others who do not
-// want to send one.
+// OK implements reverseproxy.CircuitBreaker. reverse_proxy calls it for every upstream on every request, and also when no
+// request follows.
 func (c *CircuitBreaker) OK() bool {
 	if c.Disabled || c.DryRun {
 		return true

@@ -1,5 +1,5 @@
-// Package lbmodule is the load balancer as Caddy sees it: the handler with its JSON and its way of serving a request, and the circuit
-// breaker for a plain reverse_proxy. What a load balancer does stands in the packages below it.
+// Package lbmodule is the load balancer as Caddy sees it: the handler, its JSON, and the circuit breaker for a plain reverse_proxy. The
+// packages below it do the work.
 package lbmodule
 
 import (
@@ -67,15 +67,15 @@ type Handler struct {
 
 	config.Settings
 
-	app     *app.App
-	logger  *zap.Logger
-	words   stock.Words   // what is said in reverse_proxy's words
-	stock   stock.Handler // reverse_proxy's part
-	service *service.Service
-	front   *front.Front
-	plan    exchange.Plan
-	rules   course.Rules
-	shown   observe.Observer
+	app      *app.App
+	logger   *zap.Logger
+	words    stock.Words   // the settings of the embedded handler
+	stock    stock.Handler // reverse_proxy's part
+	service  *service.Service
+	front    *front.Front
+	plan     exchange.Plan
+	rules    course.Rules
+	observer observe.Observer
 }
 
 // CaddyModule returns the Caddy module information.
@@ -91,16 +91,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	c := &call{handler: h, next: next}
 	c.Receive(r)
 	c.exchange.Init(&h.plan, c, c)
-	c.told.Show(&h.shown, &c.exchange, &c.Request, w, r)
-	// The server is told, and the request counted, also after a panic (http.ErrAbortHandler, when an answer breaks off).
+	c.observed.Show(&h.observer, &c.exchange, &c.Request, w, r)
+	// Deferred, because the request must be counted even after a panic (http.ErrAbortHandler, when an answer breaks off).
 	defer func() {
-		c.exchange.Live.Done() // also of a request that is refused before there is a backend to be chosen
+		c.exchange.Live.Done() // Run does so as well, but the request may be refused before Run
 		c.End(time.Now())
 		c.Request.Body().CloseAfter(w, r)
-		h.plan.Pool.CountAnswer(c.told.Status(err))
+		h.plan.Pool.CountAnswer(c.observed.Status(err))
 	}()
 	if !h.rules.Retry.Waits() && h.service.Hopeless(h.rules.Hold) {
-		// Whether the request could wait need not be looked at, nor need its body be read.
+		// Refuse at once, without reading the body.
 		c.exchange.Course().Refuse(pool.ErrNone)
 		return h.unavailable(w, pool.ErrNone)
 	}
@@ -121,7 +121,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	refused, cause := c.exchange.Course().Refused(), context.Cause(r.Context())
 	switch {
 	case errors.Is(cause, context.Canceled) && (refused != nil || c.exchange.Course().Lost()):
-		return caddyhttp.Error(front.StatusCanceled, context.Canceled) // the client did not wait for a backend
+		return caddyhttp.Error(front.StatusCanceled, context.Canceled) // the client left while waiting for a backend
 	case refused != nil:
 		return h.unavailable(w, refused)
 	case errors.Is(cause, pool.ErrDrained):
@@ -131,8 +131,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 }
 
-// unavailable is the answer to a request that found no backend. Clients are asked to come back when that may have
-// changed, and at different moments, so that they do not return as a herd.
+// unavailable returns the error for a request that found no backend. Retry-After is the time of the next probe, with
+// jitter, so that the clients do not all come back at once.
 func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	const most, spread = 30, 5 // seconds
 	next := h.service.NextProbe(time.Now())
@@ -141,11 +141,11 @@ func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
 
-// call is one request: its front, and where that and its exchange meet Caddy and the load balancer's backends.
+// call is one request. It connects the front and the exchange of the request to the load balancer.
 type call struct {
 	front.Request
 	exchange exchange.Exchange
-	told     observe.Request
+	observed observe.Request
 	handler  *Handler
 	next     caddyhttp.Handler
 }
@@ -186,7 +186,7 @@ func (c *call) CopyWon(by course.Target) { c.Request.CopyWon(by.(*stock.Target))
 // Answer implements [exchange.Front].
 func (c *call) Answer(answer *http.Response) error { return c.Request.Answer(answer, c.next) }
 
-// Fail implements [exchange.Front]. Transports of HTTP/2 say that a request was canceled, but not that a drain has ended it.
+// Fail implements [exchange.Front]. HTTP/2 transports report a canceled request, but not that a drain was the cause.
 func (c *call) Fail(err error) error {
 	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(c.exchange.Context()), pool.ErrDrained) {
 		err = pool.ErrDrained
@@ -197,7 +197,7 @@ func (c *call) Fail(err error) error {
 // Refuse implements [exchange.Front].
 func (c *call) Refuse(err error) error { return c.Fail(err) }
 
-// back is the transport as an exchange sees it.
+// back is the transport as an [exchange.Back].
 type back struct{ *stock.Transport }
 
 // Kind implements [exchange.Back].

@@ -183,7 +183,7 @@ func begin(t testing.TB, h *Handler, r *http.Request) *ride {
 	q := &ride{call: &call{handler: h}, w: httptest.NewRecorder()}
 	q.Receive(r)
 	q.exchange.Init(&h.plan, q.call, q.call)
-	q.told.Show(&h.shown, &q.exchange, &q.Request, q.w, r)
+	q.observed.Show(&h.observer, &q.exchange, &q.Request, q.w, r)
 	if err := q.Begin(h.front, q.w, r); err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Provision sets h up. It starts nothing of its own: see [app.App]. What the words of reverse_proxy say is read first. The embedded
-// handler is never written to.
+// Provision sets up h. It starts no background work: see [app.App]. It reads the settings of the embedded handler first, and never changes
+// that handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.Check(); err != nil {
@@ -64,7 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	})
 	h.app.Add(h.service)
 	if h.words.Dynamic != nil {
-		// reverse_proxy would ask it at every attempt, and go through a global lock for every backend that it names.
+		// reverse_proxy would query the source at every attempt, and take a global lock for every backend in its answer.
 		if err := h.service.LoadSource(ctx, h.words.Dynamic); err != nil {
 			return err
 		}
@@ -77,9 +77,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.front = front.New(&h.stock, policy, h.logger, manager.Pool().Name(), h.Retry.WithDefaults().IdempotencyKey)
 	h.makePlan(policy, manager.Pool())
-	h.shown = observe.New(h.service, h.DebugHeader)
-	h.shown.Secure, h.shown.Dialed = h.stock.Transport.TLSEnabled(), stock.Dialed
-	h.shown.Kind = func(err error) course.Kind {
+	h.observer = observe.New(h.service, h.DebugHeader)
+	h.observer.Secure, h.observer.Dialed = h.stock.Transport.TLSEnabled(), stock.Dialed
+	h.observer.Kind = func(err error) course.Kind {
 		f := back{}.Kind(err)
 		if f.Timeout {
 			return course.TimedOut
@@ -89,7 +89,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
 }
 
-// Cleanup releases what Provision acquired, also when Provision failed half way.
+// Cleanup releases what Provision acquired, even if Provision failed half way.
 func (h *Handler) Cleanup() error {
 	if h.service != nil {
 		h.service.Close()
@@ -97,7 +97,7 @@ func (h *Handler) Cleanup() error {
 	return h.stock.Cleanup()
 }
 
-// healthCheck is the active check, of our words or of those of reverse_proxy; nil for none.
+// healthCheck returns the active check, from our settings or reverse_proxy's; nil for none.
 func (h *Handler) healthCheck() (check *config.HealthCheck, warnings []string) {
 	if h.words.Active == nil {
 		return h.HealthCheck.WithDefaults(), nil
@@ -106,23 +106,23 @@ func (h *Handler) healthCheck() (check *config.HealthCheck, warnings []string) {
 	return h.words.Active.WithDefaults(), warnings
 }
 
-// boundInterval has a check of reverse_proxy's words, which takes any interval, made as often as one of ours can be.
+// boundInterval bounds the interval of a check from reverse_proxy's settings, which allow any interval, to our range.
 func (h *Handler) boundInterval(stock *config.HealthCheck) (warnings []string) {
 	asked, r := stock.Interval, config.Ranges.Of("health_check.interval")
 	stock.Interval = min(max(asked, caddy.Duration(r.Least)), caddy.Duration(r.Most))
 	if stock.Interval == asked {
 		return nil
 	}
-	const text = "health_interval is not what an interval can be; the nearest that can is taken"
+	const text = "health_interval is out of range; the nearest value in range is used"
 	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
 	return []string{text}
 }
 
-// minRatioRequests is how many requests a share of failed ones must be of to mean anything.
+// minRatioRequests is the number of requests below which max_fail_ratio does not apply.
 const minRatioRequests = 20
 
-// passive are the passive checks of the words of reverse_proxy, with the share of failures of ours. They count in buckets of time; in
-// reverse_proxy there is a goroutine for each failure.
+// passive returns the settings of passive checks: reverse_proxy's, and our max_fail_ratio. Failures are counted in buckets of time;
+// reverse_proxy starts a goroutine for each failure.
 func (h *Handler) passive() pool.Passive {
 	words := &h.words.Passive
 	if !words.Given {
@@ -135,7 +135,7 @@ func (h *Handler) passive() pool.Passive {
 	return p
 }
 
-// makePlan makes what requests go by.
+// makePlan sets the rules and the plan of requests.
 func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 	transport, words := h.stock.Transport, &h.stock.Retries
 	h.rules = h.Settings.Rules(config.RetryWords{
@@ -155,13 +155,13 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 	}
 	retry := h.Retry.WithDefaults()
 	h.plan = exchange.Plan{
-		Rules: &h.rules, Pool: p, Back: back{transport}, Observer: &h.shown, TryTimeout: max(time.Duration(retry.TryTimeout), 0),
+		Rules: &h.rules, Pool: p, Back: back{transport}, Observer: &h.observer, TryTimeout: max(time.Duration(retry.TryTimeout), 0),
 		BodyLimit: retry.BodyLimit, SmallBody: stock.SmallBody,
 		Panicked: func(value any, stack []byte) {
 			h.logger.Error("copy of a request panicked", zap.String("pool", p.Name()), zap.Any("panic", value), zap.ByteString("stack", stack))
 		},
 	}
-	// A transport that speaks HTTP/1 only is told to bound an attempt itself, which is cheaper and the same.
+	// An HTTP/1 transport can bound the time of an attempt by itself, which is cheaper.
 	if h.plan.TryTimeout > 0 && transport.AnswerWithin(h.plan.TryTimeout) {
 		h.plan.TryTimeout = 0
 	}
@@ -174,7 +174,7 @@ func init() {
 	app.DescribeBy(new(Handler).CaddyModule().ID.Name(), describePool)
 }
 
-// describePool reads from a load balancer's config which pool it will use.
+// describePool returns the key of the pool that a load balancer with that config will use.
 func describePool(text []byte) (key app.PoolKey, err error) {
 	h := new(Handler)
 	if err := json.Unmarshal(text, h); err != nil {
@@ -190,7 +190,7 @@ func describePool(text []byte) (key app.PoolKey, err error) {
 	return h.poolKey(&words)
 }
 
-// PoolSettings describes all that handlers which share a pool must agree on. h has not been provisioned.
+// PoolSettings describes all settings in which handlers that share a pool must agree. h must not be provisioned yet.
 func (h *Handler) PoolSettings() (string, error) {
 	words, err := stock.Read(&h.Handler)
 	if err != nil {
@@ -199,14 +199,14 @@ func (h *Handler) PoolSettings() (string, error) {
 	return h.describe(&words)
 }
 
-// poolKey is what h says about its pool.
+// poolKey returns the key of h's pool.
 func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
 	key = app.PoolKey{Name: h.Name, Derived: h.derivedName(words)}
 	key.Settings, err = h.describe(words)
 	return key, err
 }
 
-// describe describes all that handlers which share a pool must agree on.
+// describe describes all settings in which handlers that share a pool must agree.
 func (h *Handler) describe(words *stock.Words) (string, error) {
 	described, err := json.Marshal(struct {
 		Words    json.RawMessage
@@ -219,8 +219,8 @@ func (h *Handler) describe(words *stock.Words) (string, error) {
 	return string(described), nil
 }
 
-// derivedName is the name of a pool that was given none. It is as stable as can be under edits, because the
-// state of the pool goes with it: that is why it does not name all backends.
+// derivedName returns the name of a pool without a configured name. The pool's state is lost when the name changes, so it
+// depends on a single backend and not on all.
 func (h *Handler) derivedName(words *stock.Words) string {
 	switch {
 	case len(words.Dynamic) > 0:
@@ -232,7 +232,7 @@ func (h *Handler) derivedName(words *stock.Words) string {
 	}
 }
 
-// warn notes settings that work but hurt: in the log, and for the API.
+// warn logs and returns warnings about settings that work but do harm.
 func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *config.HealthCheck, poolName string) (warnings []string) {
 	warn := func(text string, fields ...zap.Field) {
 		h.logger.Warn(text, append(fields, zap.String("pool", poolName))...)
@@ -284,5 +284,5 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 	return warnings
 }
 
-// BalancesLoad marks h for selection policies, of which some serve a load balancer in another way than a plain reverse_proxy.
+// BalancesLoad marks h for selection policies, some of which behave differently in a load balancer than in a plain reverse_proxy.
 func (*Handler) BalancesLoad() {}

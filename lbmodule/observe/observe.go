@@ -1,5 +1,5 @@
-// Package observe tells of one request what a load balancer did with it: in the access log, by placeholders, in spans, and in a header of
-// the answer. It asks when somebody wants to know, so that a request nobody looks at costs next to nothing.
+// Package observe shows what a load balancer did with one request: in the access log, in placeholders, in spans, and in a header of the
+// answer. It computes values on demand, so that a request costs next to nothing if none is used.
 package observe
 
 import (
@@ -26,46 +26,45 @@ import (
 )
 
 const (
-	// logField is the field of the access log that tells what became of a request here.
+	// logField is the field of the access log that describes the request's way through the load balancer.
 	logField = "load_balancer"
 
-	// placeholderPrefix is what the placeholders begin with that tell the same.
+	// placeholderPrefix is the prefix of the placeholders with the same values.
 	placeholderPrefix = "http.load_balancer."
 
-	// requestVar is the request variable that holds the *Request. A load balancer in handle_response routes of another overwrites it,
-	// after the other's last attempt.
+	// requestVar is the request variable that holds the *Request. If handle_response routes contain another load balancer, it overwrites
+	// the variable after the last attempt of the first.
 	requestVar = "load_balancer.request"
 
-	// statusCanceled is the status of a request whose client did not wait for the answer.
+	// statusCanceled is the status of a request whose client left before the answer.
 	statusCanceled = 499
 )
 
-// Observer tells of the requests of one load balancer. Its fields do not change.
+// Observer shows the requests of one load balancer. Its fields never change.
 type Observer struct {
 	Pool   string // its name
 	Policy string // the name of the selection policy
-	Secure bool   // backends are spoken to by TLS
+	Secure bool   // connections to backends use TLS
 
-	// Name is the name of the backend of that address.
+	// Name returns the name of the backend of that address.
 	Name func(address string) string
-	// Dialed is the address that a request of an attempt is sent to, "" if that is not known.
+	// Dialed returns the address that an attempt with that context connects to, "" if it is not known.
 	Dialed func(ctx context.Context) string
-	// Kind tells what an error of an attempt means.
+	// Kind classifies an error of an attempt.
 	Kind func(err error) course.Kind
 
-	// DebugHeader is the field of answers that tells clients at DebugRanges how their backend was chosen.
+	// DebugHeader is the header field that shows clients in DebugRanges how their backend was chosen.
 	DebugHeader string
 	DebugRanges []netip.Prefix
-	// Explain says of each of these members why a request that has been at those addresses may go there or not. chosen is where it
-	// goes. It is written as JSON, whose texts are ASCII without control characters.
+	// Explain returns, for each member, whether the request may go there and why. tried are the addresses that it has tried, chosen the
+	// one where it goes. The result is encoded as JSON; its strings must be ASCII without control characters.
 	Explain func(m course.Members, tried []string, chosen string) any
 }
 
-// maxExplained is how many candidates the debug header holds.
+// maxExplained is the largest number of candidates in the debug header.
 const maxExplained = 16
 
-// New returns an observer that tells of the requests of that load balancer, and in that header, if there is one. How requests are sent to
-// backends is left to be filled in.
+// New returns the observer of a load balancer. header is nil if there is no debug header. The caller must set Secure, Dialed and Kind.
 func New(s *service.Service, header *config.DebugHeader) Observer {
 	name := s.Manager().Name
 	o := Observer{
@@ -76,7 +75,7 @@ func New(s *service.Service, header *config.DebugHeader) Observer {
 			if n := len(x.Candidates); n > maxExplained {
 				x.Candidates, x.More = x.Candidates[:maxExplained], n-maxExplained
 			}
-			return x // whose names are ASCII without control characters, as the rest is
+			return x // its strings are ASCII without control characters
 		},
 	}
 	if o.DebugRanges = header.Prefixes(); len(o.DebugRanges) > 0 {
@@ -85,32 +84,31 @@ func New(s *service.Service, header *config.DebugHeader) Observer {
 	return o
 }
 
-// Placeholders are others that are told of a request.
+// Placeholders are further placeholders of a request.
 type Placeholders interface {
-	// Placeholder returns what the placeholder of that name stands for; ok is false where it is none of these.
+	// Placeholder returns the value of the placeholder of that name; ok is false if there is none.
 	Placeholder(name string) (value any, ok bool)
 }
 
-// Request is a request as it is told of. The zero Request is of none.
+// Request shows one request. Call [Request.Show] before anything else.
 type Request struct {
 	observer *Observer
 	exchange *exchange.Exchange
 	others   Placeholders
-	w        http.ResponseWriter // whose client is told how backends are chosen; nil if it is not
+	w        http.ResponseWriter // gets the debug header; nil if the client must not see it
 }
 
-// Show has the access log and the placeholders tell of q, which is the request r on its way through x. Placeholders of reverse_proxy are
-// others.
+// Show makes the access log and the placeholders show r and its exchange x. others are the placeholders of reverse_proxy.
 func (q *Request) Show(o *Observer, x *exchange.Exchange, others Placeholders, w http.ResponseWriter, r *http.Request) {
 	q.observer, q.exchange, q.others = o, x, others
 	ctx := r.Context()
-	if o.debugs(ctx) {
+	if o.maySeeDebug(ctx) {
 		q.w = w
 	}
 	_, before := caddyhttp.GetVar(ctx, requestVar).(*Request)
 	caddyhttp.SetVar(ctx, requestVar, q)
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !before {
-		// The latest load balancer on a request's way is the one that is told of, here as in the log.
+		// If several load balancers handle a request, the latest is shown, here and in the log.
 		repl.Map(func(key string) (any, bool) {
 			if !strings.HasPrefix(key, "http.") {
 				return nil, false
@@ -143,7 +141,7 @@ func (q *Request) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return e.AddArray("attempts", q.attempts())
 }
 
-// placeholder returns what the placeholder of that name stands for.
+// placeholder returns the value of the placeholder of that name.
 func (q *Request) placeholder(name string) (any, bool) {
 	switch name {
 	case "pool":
@@ -165,7 +163,7 @@ func (q *Request) placeholder(name string) (any, bool) {
 	}
 }
 
-// backend is the name of the backend that the request is at, or was at last; "" if it got to none.
+// backend returns the name of the backend of the current or last attempt; "" if there was no attempt.
 func (q *Request) backend() string {
 	a := q.exchange.Current()
 	if a == nil {
@@ -174,7 +172,7 @@ func (q *Request) backend() string {
 	return q.observer.Name(a.Address)
 }
 
-// lastError tells why there is no answer, or what went wrong before there was one; "" if nothing did.
+// lastError returns why the request was refused, or the last error of an attempt; "" if there was none.
 func (q *Request) lastError() string {
 	if err := q.exchange.Course().Refused(); err != nil {
 		return err.Error()
@@ -187,7 +185,7 @@ func (q *Request) lastError() string {
 	return ""
 }
 
-// Status is the status with which the request is answered; err is what the handler returns.
+// Status returns the status of the answer to the client; err is the error that the handler returns.
 func (q *Request) Status(err error) int {
 	if err != nil {
 		if answer, ok := errors.AsType[caddyhttp.HandlerError](err); ok && answer.StatusCode != 0 {
@@ -212,7 +210,7 @@ type attempt struct {
 	Error   string  `json:"error,omitempty"`
 }
 
-// attempts are those that the request has had so far.
+// attempts returns the attempts so far.
 func (q *Request) attempts() attemptList {
 	trail := q.exchange.Trail()
 	list := make(attemptList, len(trail))
@@ -226,7 +224,7 @@ func (q *Request) attempts() attemptList {
 	return list
 }
 
-// String is the list as JSON, which is what a placeholder stands for.
+// String returns the list as JSON, for the placeholder.
 func (l attemptList) String() string {
 	text, err := json.Marshal(l)
 	if err != nil {
@@ -261,8 +259,8 @@ func (a attempt) MarshalLogObject(e zapcore.ObjectEncoder) error {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// debugs reports whether the client of a request is told how backends are chosen.
-func (o *Observer) debugs(ctx context.Context) bool {
+// maySeeDebug reports whether the client of a request may see the debug header.
+func (o *Observer) maySeeDebug(ctx context.Context) bool {
 	if len(o.DebugRanges) == 0 {
 		return false
 	}
@@ -275,7 +273,7 @@ func (o *Observer) debugs(ctx context.Context) bool {
 	return slices.ContainsFunc(o.DebugRanges, func(p netip.Prefix) bool { return p.Contains(address) })
 }
 
-// Chosen implements [exchange.Observer]: it tells the client how the backend of the attempt was chosen.
+// Chosen implements [exchange.Observer]: it sets the debug header.
 func (o *Observer) Chosen(x *exchange.Exchange) {
 	if len(o.DebugRanges) == 0 {
 		return

@@ -24,14 +24,14 @@ import (
 // tracerName is the instrumentation scope of the spans.
 const tracerName = "github.com/ballastlb/ballast"
 
-// propagator writes a span's context into requests, in the formats that Caddy's `tracing` uses: those of OTEL_PROPAGATORS,
-// W3C by default.
+// propagator writes a span's context into request headers, in the formats that Caddy's `tracing` uses: those of
+// OTEL_PROPAGATORS, W3C by default.
 var propagator = autoprop.NewTextMapPropagator()
 
-// Begin implements [exchange.Observer]: an attempt is a span of its own, if Caddy's `tracing` handles the request. The backend sees that
+// Begin implements [exchange.Observer]: it starts a span for the attempt if Caddy's `tracing` handles the request. The backend sees this
 // span as its parent.
 func (o *Observer) Begin(x *exchange.Exchange, r *http.Request, address string, others int, reason pool.RetryReason, start time.Time) (*http.Request, exchange.Span) {
-	parent := trace.SpanFromContext(x.Context()) // that of a copy's own request is the first attempt's
+	parent := trace.SpanFromContext(x.Context()) // not r.Context(): for a copy, that has the first attempt's span
 	if !parent.SpanContext().IsValid() {
 		return r, nil
 	}
@@ -44,16 +44,16 @@ func (o *Observer) Begin(x *exchange.Exchange, r *http.Request, address string, 
 		trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start), trace.WithAttributes(attributes...))
 	header := r.Header
 	r = r.WithContext(ctx)
-	// Who has taken the context out of the request does not want the backend to see it.
+	// If an earlier handler removed the trace context from the header, the backend must not see it.
 	if slices.ContainsFunc(propagator.Fields(), func(field string) bool { return header.Get(field) != "" }) {
-		// Attempts share their header, and the transport may still be reading that of the one before.
+		// Attempts share a header, and the transport of the last attempt may still be reading it.
 		r.Header = header.Clone()
 		propagator.Inject(ctx, propagation.HeaderCarrier(r.Header))
 	}
 	return r, span
 }
 
-// spanMethod is the method as spans tell it: clients can make up others (OpenTelemetry's conventions for HTTP).
+// spanMethod returns the method for a span: _OTHER for methods that a client may have made up (OpenTelemetry's conventions for HTTP).
 func spanMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect,
@@ -64,7 +64,7 @@ func spanMethod(method string) string {
 	}
 }
 
-// attributes are those of an HTTP client's span in OpenTelemetry's semantic conventions, and who the backend is.
+// attributes returns the attributes of an HTTP client span by OpenTelemetry's semantic conventions, and those that identify the backend.
 func (o *Observer) attributes(r *http.Request, address string) []attribute.KeyValue {
 	all := []attribute.KeyValue{
 		attribute.String("http.request.method", spanMethod(r.Method)),
@@ -87,8 +87,7 @@ func (o *Observer) attributes(r *http.Request, address string) []attribute.KeyVa
 	return all
 }
 
-// fullURL is the URL of an attempt as it is shown: with the scheme, which transports fill in by themselves, and without
-// credentials.
+// fullURL returns the URL of an attempt with the scheme, which transports add by themselves, and without credentials.
 func (o *Observer) fullURL(u *url.URL) string {
 	shown := *u
 	shown.User = nil
@@ -101,7 +100,7 @@ func (o *Observer) fullURL(u *url.URL) string {
 	return shown.String()
 }
 
-// End implements [exchange.Observer]: it ends the span of an attempt that ended with that status, or error.
+// End implements [exchange.Observer]: it ends the span of an attempt.
 func (o *Observer) End(s exchange.Span, status int, err error) {
 	span := s.(trace.Span)
 	if status != 0 {
@@ -118,7 +117,7 @@ func (o *Observer) End(s exchange.Span, status int, err error) {
 	span.End()
 }
 
-// errorType classifies an error for error.type, in few words.
+// errorType returns the value of error.type for an error: one of a few.
 func (o *Observer) errorType(err error) string {
 	switch {
 	case errors.Is(err, exchange.ErrCopyWon), errors.Is(err, exchange.ErrCopyLost), errors.Is(err, context.Canceled):
