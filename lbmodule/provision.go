@@ -113,7 +113,7 @@ func (h *Handler) boundInterval(stock *config.HealthCheck) (warnings []string) {
 	if stock.Interval == asked {
 		return nil
 	}
-	const text = "health_interval is out of range; the nearest value in range is used"
+	const text = "health_interval is not what an interval can be; the nearest that can is taken"
 	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
 	return []string{text}
 }
