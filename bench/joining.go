@@ -234,7 +234,7 @@ func cool(ctx context.Context, backend string, more time.Duration) error {
 	return change(ctx, backend, fmt.Sprintf(`{"delay": "%v"}`, 10*time.Millisecond+more))
 }
 
-// wasAsked tells whether a backend has had a request.
+// wasAsked reports whether a backend has had a request.
 func wasAsked(ctx context.Context, backend string) (bool, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+backend+"/_stats", nil)
 	if err != nil {

@@ -55,7 +55,7 @@ func (r Range) OrOff() Range {
 	return r
 }
 
-// holds tells whether value is in the range. Percentages are not exact in binary.
+// holds reports whether value is in the range. Percentages are not exact in binary.
 func (r Range) holds(value float64) bool {
 	const inexact = 1e-12
 	return value >= r.Least-inexact && value <= r.Most+inexact || r.Off && value <= 0

@@ -97,5 +97,5 @@ func isPort(text string) bool {
 	return err == nil
 }
 
-// isWord tells whether a word may stand in a load_balancer, or in a block there.
+// isWord reports whether a word may stand in a load_balancer, or in a block there.
 func isWord(text string) bool { return len(placesOf(text, families[0])) > 0 }

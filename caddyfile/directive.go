@@ -170,7 +170,7 @@ func (p *directiveParser) parseWord() error {
 	}
 }
 
-// isGivenOnce tells whether a word is one of ours that may be given once.
+// isGivenOnce reports whether a word is one of ours that may be given once.
 func isGivenOnce(word string) bool {
 	_, ours := settingParsers[word]
 	return ours || word == "name" || word == "lb_policy"

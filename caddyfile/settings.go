@@ -25,7 +25,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) err
 	"retry":           parseRetry,
 }
 
-// isOff tells whether `off` is the one argument of the word that d stands on. If it is not, d stands there still.
+// isOff reports whether `off` is the one argument of the word that d stands on. If it is not, d stands there still.
 func isOff(d *caddyfile.Dispenser) (bool, error) {
 	if !d.NextArg() {
 		return false, nil

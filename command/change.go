@@ -123,7 +123,7 @@ func (t *tool) do(ctx context.Context, c *change, to target, r api.Request) erro
 	return t.stored(c, &b)
 }
 
-// stored tells whether the change will survive a restart. For those who asked for it to be stored, anything else is an error.
+// stored reports whether the change will survive a restart. For those who asked for it to be stored, anything else is an error.
 func (t *tool) stored(c *change, b *api.Backend) error {
 	const lost = "the change is in effect, but %s stored: %s be lost at a restart"
 	switch {

@@ -205,7 +205,7 @@ func (h *Handler) warnOfProxies(ctx caddy.Context) {
 		zap.String("zone", h.zone.name))
 }
 
-// trustsProxies tells whether the server trusts proxies. The settings are gone when handlers are provisioned; what was made of
+// trustsProxies reports whether the server trusts proxies. The settings are gone when handlers are provisioned; what was made of
 // them is in a field that is not exported. Were it renamed, a test would tell.
 func trustsProxies(server *caddyhttp.Server) bool {
 	if server.TrustedProxiesUnix || server.TrustedProxiesRaw != nil {

@@ -40,10 +40,10 @@ func newIdentifier(s *Settings) identifier {
 	return i
 }
 
-// mixesAddress tells whether the address is a part of the key.
+// mixesAddress reports whether the address is a part of the key.
 func (i *identifier) mixesAddress() bool { return strings.Contains(i.template, clientIP) }
 
-// byAddress tells whether clients may be told apart by their address.
+// byAddress reports whether clients may be told apart by their address.
 func (i *identifier) byAddress() bool {
 	return i.template == "" || i.mixesAddress() || strings.Contains(i.template, "{http.request.header.")
 }

@@ -36,7 +36,7 @@ type zone struct {
 
 func (z *zone) count(d decision) { z.decisions[d].Add(1) }
 
-// mayLog tells whether it is time for another line in the log, and how many there would have been since the last.
+// mayLog reports whether it is time for another line in the log, and how many there would have been since the last.
 func (z *zone) mayLog(now time.Time) (uint64, bool) {
 	const pause = time.Second
 	z.unlogged.Add(1)

@@ -124,7 +124,7 @@ Try, in another terminal:
 
 `
 
-// isFree tells whether a server can listen on address.
+// isFree reports whether a server can listen on address.
 func isFree(address string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

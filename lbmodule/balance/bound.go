@@ -24,7 +24,7 @@ func (b *bound) init(members []Member, factor float64) {
 	}
 }
 
-// allows tells whether position p may have one more. Everybody may have one, and with a factor above 1 somebody always may have
+// allows reports whether position p may have one more. Everybody may have one, and with a factor above 1 somebody always may have
 // more: not all can have more than their share.
 func (b *bound) allows(p int) bool {
 	if b.factor == 0 {

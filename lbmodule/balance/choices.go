@@ -95,7 +95,7 @@ func (c *choices) Score(i int) float64 {
 	return c.members[c.pos[i]].loadPerWeight()
 }
 
-// lighter tells whether m has fewer requests in flight than o, each in relation to its weight.
+// lighter reports whether m has fewer requests in flight than o, each in relation to its weight.
 func (m *Member) lighter(o *Member) bool {
 	return m.Load.Load()*int64(o.weight()) < o.Load.Load()*int64(m.weight())
 }

@@ -51,7 +51,7 @@ func scale(took time.Duration) float64 { return math.Log2(1 + max(took.Seconds()
 
 func unscale(y float64) float64 { return (math.Exp2(y) - 1) * grain }
 
-// known tells whether there is an estimate.
+// known reports whether there is an estimate.
 func (e *estimate) known() bool { return e.word.Load() != 0 }
 
 func (e *estimate) forget() { e.word.Store(0) }

@@ -31,7 +31,7 @@ func secondsOf(ticks uint32) float64 { return float64(ticks) * tickLength.Second
 // fading is a number and the tick that it is of, in one word, so that both are read and replaced at once. The zero fading is 0.
 type fading struct{ word atomic.Uint64 }
 
-// known tells whether the number is another than 0.
+// known reports whether the number is not 0.
 func (f *fading) known() bool { return f.word.Load()>>32 != 0 }
 
 func (f *fading) forget() { f.word.Store(0) }

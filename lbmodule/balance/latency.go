@@ -129,18 +129,18 @@ func (l *Latency) atLeast(took time.Duration, t uint32) {
 	}
 }
 
-// triedSince tells whether there has been a trial after that.
+// triedSince reports whether there has been a trial after that.
 func (l *Latency) triedSince(t uint32) bool {
 	return l.trials.Load() > 0 && int32(l.lastTrial.Load()-t) > 0
 }
 
-// untold tells whether its last trial may still wait for its answer. Other requests that wait, such as long polls, are no reason to put
+// untold reports whether its last trial may still wait for its answer. Other requests that wait, such as long polls, are no reason to put
 // off the next one.
 func (l *Latency) untold() bool {
 	return l.waiting.total.Load() > 0 && l.triedSince(l.waiting.heard.Load())
 }
 
-// first tells whether the member is to answer its first request.
+// first reports whether the member is to answer its first request.
 func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
 
 // Forget makes the member one that nothing is known of, as it is when it has been away.
@@ -168,7 +168,7 @@ func (l *Latency) penalty(t uint32) float64 {
 	return math.Exp2(l.blame.get(t, blameDecay))
 }
 
-// silent tells whether requests have been waiting for far longer than answers take, and none has come all the while. A member that
+// silent reports whether requests have been waiting for far longer than answers take, and none has come all the while. A member that
 // hangs shows by nothing else.
 func (l *Latency) silent(t uint32) bool {
 	seconds := l.waiting.silentFor(t)

@@ -22,7 +22,7 @@ const (
 	slowFaded, failingFaded = ticksPerMinute / 2, ticksPerMinute
 )
 
-// due counts a choice that avoids the member with this latency and tells whether it is its turn all the same. It is called once in a
+// due counts a choice that avoids the member with this latency and reports whether it is its turn all the same. It is called once in a
 // choice.
 func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	n := s.avoiding.Add(1)

@@ -64,7 +64,7 @@ func (w *waiting) begin(t uint32) Ticket {
 	}
 }
 
-// end counts a request no more; answered tells whether that is because the member did something.
+// end stops counting a request; answered reports whether the member did something.
 func (w *waiting) end(k Ticket, answered bool, t uint32) {
 	if answered {
 		w.heard.Store(t)
@@ -115,13 +115,13 @@ func (w *waiting) pages(t uint32) int {
 	return 0
 }
 
-// overtakes tells whether an answer has come lately while another request was overdue.
+// overtakes reports whether an answer has come lately while another request was overdue.
 func (w *waiting) overtakes(t uint32) bool {
 	at := w.overtook.Load()
 	return at != 0 && since(at, t) <= overtaking
 }
 
-// stuck tells whether requests wait, and so many have begun since the last answer that it cannot be all slow pages or long polls. A
+// stuck reports whether requests wait, and so many have begun since the last answer that it cannot be all slow pages or long polls. A
 // single one may be; where there have been some, so may two.
 func (w *waiting) stuck(t uint32) bool {
 	return w.total.Load() > 0 && (w.asked.Load() > 2 || w.asked.Load() == 2 && !w.overtakes(t))

@@ -127,7 +127,7 @@ func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
 	_, _ = w.Write(snapshot)
 }
 
-// allow tells whether the request has one of these methods, and answers it otherwise.
+// allow reports whether the request has one of these methods, and answers it otherwise.
 func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	for _, m := range methods {
 		if r.Method == m {

@@ -127,7 +127,7 @@ func (s *stream) send(chunks ...chunk) error {
 	return s.out.Flush()
 }
 
-// acceptsGzip tells whether the browser takes a compressed stream.
+// acceptsGzip reports whether the browser takes a compressed stream.
 func acceptsGzip(r *http.Request) bool {
 	for offer := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
 		name, quality, _ := strings.Cut(strings.ReplaceAll(offer, " ", ""), ";q=")

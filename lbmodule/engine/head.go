@@ -140,7 +140,7 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, "\r\n"...)
 }
 
-// isAmbiguous tells whether an answer, whose header is at the beginning of raw, tells its end in two ways: by a length and by chunks, or
+// isAmbiguous reports whether an answer, whose header is at the beginning of raw, tells its end in two ways: by a length and by chunks, or
 // by chunks that its version does not have. [http.ReadResponse] drops the one that does not count; where somebody else goes by it, what
 // follows on the connection is not what it seems (RFC 9112, 6.1 and 6.3).
 func isAmbiguous(res *http.Response, raw []byte) bool {

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// sentBody is the body of a request, which calls before it is read, and tells whether it was closed.
+// sentBody is the body of a request, which calls before it is read, and reports whether it was closed.
 type sentBody struct {
 	io.Reader
 	before func()

@@ -7,7 +7,7 @@ import (
 
 // Sessions: requests that belong to one member, whatever the policy says.
 
-// Keeps tells whether the member at position i takes the requests of its sessions: those that may be picked, and those that are given
+// Keeps reports whether the member at position i takes the requests of its sessions: those that may be picked, and those that are given
 // no new requests but still serve what they have begun.
 //
 // That is so for members that drain, and for those of weight 0, while nothing is wrong with them.

@@ -36,13 +36,13 @@ type Snapshot struct {
 // Usable is how many members are usable, and of how many.
 func (s *Snapshot) Usable() (usable, total int) { return s.usable, s.total }
 
-// Panicking tells whether too few members are usable, so that all are eligible that are not dead.
+// Panicking reports whether too few members are usable, so that all are eligible that are not dead.
 func (s *Snapshot) Panicking() bool { return s.panicking }
 
-// Held tells whether a member waits for its first probe.
+// Held reports whether a member waits for its first probe.
 func (s *Snapshot) Held() bool { return s.held }
 
-// Hopeless tells whether there is nobody to choose, whoever asks, and nobody to wait for.
+// Hopeless reports whether no member can be chosen for any request, and none is worth waiting for.
 func (s *Snapshot) Hopeless() bool {
 	return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 && len(s.kept) == 0
 }
@@ -50,7 +50,7 @@ func (s *Snapshot) Hopeless() bool {
 // Gone is since when all members are dead that could be usable; zero while one is not, or there are none.
 func (s *Snapshot) Gone() time.Time { return s.gone }
 
-// Others tells whether a member may be picked, or be probed, that is not one of these.
+// Others reports whether a member other than these may be picked or probed.
 func (s *Snapshot) Others(tried []int) bool {
 	n := 0
 	for t := range s.tiers {
@@ -64,13 +64,13 @@ func (s *Snapshot) Others(tried []int) bool {
 	return n > 0 || slices.ContainsFunc(s.probes, func(i int) bool { return !slices.Contains(tried, i) })
 }
 
-// Probing tells whether there are half-open members, for [View.AcquireProbe].
+// Probing reports whether there are half-open members, for [View.AcquireProbe].
 func (s *Snapshot) Probing() bool { return len(s.probes) > 0 }
 
 // Replaced is closed when another snapshot is in force.
 func (s *Snapshot) Replaced() <-chan struct{} { return s.replaced }
 
-// like tells whether other has the same members in the same places, with the same weights.
+// like reports whether other has the same members in the same places, with the same weights.
 func (s *Snapshot) like(other *Snapshot) bool {
 	if other == nil || s.usable != other.usable || s.total != other.total || s.held != other.held ||
 		s.panicking != other.panicking || s.ejected != other.ejected || !s.gone.Equal(other.gone) || s.reopens != other.reopens || !slices.Equal(s.probes, other.probes) || !slices.Equal(s.halfOpen, other.halfOpen) || !slices.Equal(s.kept, other.kept) {
@@ -84,7 +84,7 @@ func (s *Snapshot) like(other *Snapshot) bool {
 	return true
 }
 
-// Has tells whether the member at position i may be picked.
+// Has reports whether the member at position i may be picked.
 func (s *Snapshot) Has(i int) bool { return s.at[i] != nowhere }
 
 // Warmth is the share of its weight that the member at position i is to get, 1 if it is not being ramped up.
@@ -95,12 +95,12 @@ func (s *Snapshot) Warmth(i int) float64 {
 	return 1
 }
 
-// InTurn tells whether the member at position i is one of those that come first: no backup while there are others.
+// InTurn reports whether the member at position i is one of those that come first: no backup while there are others.
 func (s *Snapshot) InTurn(i int) bool {
 	return s.Has(i) && int(s.at[i].tier) >= s.first && int(s.at[i].tier) < s.first+zones
 }
 
-// Spared tells whether the member at position i is in another zone than the preferred one, which can take all requests.
+// Spared reports whether the member at position i is in another zone than the preferred one, which can take all requests.
 func (s *Snapshot) Spared(i int) bool {
 	return s.InTurn(i) && s.local == 1 && int(s.at[i].tier) != s.first
 }

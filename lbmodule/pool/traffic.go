@@ -26,7 +26,7 @@ const (
 // String returns the phase as metrics show it.
 func (p Phase) String() string { return [Phases]string{"connect", "first_byte", "total"}[p] }
 
-// EjectionMode tells whether a breaker that should take a member out does.
+// EjectionMode says whether a breaker that should take a member out does so.
 type EjectionMode uint8
 
 const (
@@ -162,7 +162,7 @@ func (p *Pool) newTraffic(unnamed bool) *Traffic {
 	return new(Traffic)
 }
 
-// Named tells whether what is counted of m is counted by itself.
+// Named reports whether m has counters of its own.
 func (m *Member) Named() bool { return m.traffic != &m.pool.others }
 
 // Traffic is what is counted of m, or if it is not named of all who are not.

@@ -302,7 +302,7 @@ func (v *View) tell(events []Event, i int, c *condition, f flips) []Event {
 	return events
 }
 
-// panics tells whether so few members are usable that those must be used that are not, and whether there are any.
+// panics reports whether too few members are usable, and others exist that can be used all the same.
 // Held members are not counted: they are not known to be unfit.
 func (v *View) panics(s *Snapshot, conditions []condition) bool {
 	known, resort := 0, false

@@ -155,7 +155,7 @@ func (s *shard) share(e *entry, now time.Time) float64 {
 	return e.limiter.TokensAt(now) / float64(e.limiter.Burst())
 }
 
-// standing tells whether nothing is lost with e, and for how long at least its owner would be refused. Requests in flight
+// standing reports whether nothing is lost with e, and for how long at least its owner would be refused. Requests in flight
 // count as an hour: their end is noticed.
 func (s *shard) standing(e *entry, now time.Time) (full bool, owes time.Duration) {
 	if e.inFlight > 0 {

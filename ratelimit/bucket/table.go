@@ -37,7 +37,7 @@ type Decision struct {
 	Overflow bool          // the table had no room for a key of it: the bucket that such share was asked
 }
 
-// Allowed tells whether the request may pass.
+// Allowed reports whether the request may pass.
 func (d *Decision) Allowed() bool { return d.Cause == 0 }
 
 // MaxKeys is how many keys a request has at most.

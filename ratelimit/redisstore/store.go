@@ -133,7 +133,7 @@ func (s *Store) Close() error {
 	return s.client.Close()
 }
 
-// Available tells whether the server is asked.
+// Available reports whether the server is asked.
 func (s *Store) Available() bool { return !s.guard.down.Load() }
 
 // Take takes a token from each of the buckets, or from none. Those of one request must be of one group, which keeps them on one
