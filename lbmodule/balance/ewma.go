@@ -181,7 +181,7 @@ type duel struct {
 	cause         Cause // why the loser is avoided, if it is
 }
 
-// compare tells of which position an answer is expected first, a's or b's; b's if there is no difference. With b drawn again, a must be
+// compare returns the position whose answer is expected first, a or b; b if there is no difference. With b drawn again, a must be
 // the faster one for itself, too: a light member is not to be preferred for having nothing to do whenever a heavy one was drawn twice.
 func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	loadA, loadB := p.loads(a, b, c)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Latency is what is known of how soon a member answers, and of how likely well. Whoever judges requests tells it, [PeakEWMA] asks
+// Latency records how soon a member answers, and how often it fails. Callers that judge requests write to it, and [PeakEWMA] reads
 // it. It belongs to the member and is shared by all pickers over it; it takes no lock. The zero Latency knows nothing.
 //
 // It has four parts:
@@ -48,14 +48,14 @@ const (
 	longAnyway = 250 * time.Millisecond
 )
 
-// Asked tells that a request waits for its answer from now on. One Told with what it returns has to follow.
+// Asked records that a request waits for its answer from now on. The caller must pass the returned ticket to Told.
 func (l *Latency) Asked(now time.Time) Ticket {
 	t := tickOf(now)
 	l.tried.Store(t)
 	return l.waiting.begin(t)
 }
 
-// Told tells that a request waits no more, and whether that is because the member did something.
+// Told records that a request no longer waits, and whether the member did something to end that.
 func (l *Latency) Told(k Ticket, something bool, now time.Time) {
 	t := tickOf(now)
 	l.tried.Store(t)
@@ -65,7 +65,7 @@ func (l *Latency) Told(k Ticket, something bool, now time.Time) {
 	l.waiting.end(k, something, t)
 }
 
-// Answered tells of an answer that speaks for the member, and how long it took.
+// Answered records a good answer, and how long it took.
 func (l *Latency) Answered(took time.Duration, now time.Time) {
 	t, d := tickOf(now), took.Seconds()
 	if l.takes.known() {
@@ -109,11 +109,11 @@ func (l *Latency) lengthen(overdue bool) {
 
 func (l *Latency) tailShare() float64 { return float64(math.Float32frombits(l.tail.Load())) }
 
-// Unanswered tells that there was no answer in that time, and that nobody is to blame: the one who asked left, or took the answer
-// of another member. It shows only that the member takes at least that long.
+// Unanswered records that there was no answer in that time, and that the member is not to blame: the client left, or another member
+// answered. All it shows is that the member takes at least that long.
 func (l *Latency) Unanswered(took time.Duration, now time.Time) { l.atLeast(took, tickOf(now)) }
 
-// Failed tells of an answer that speaks against the member, or that there was none. However soon that was, it makes nobody fast.
+// Failed records a bad answer, or a failure without one. It never makes the member look fast, however soon it came.
 func (l *Latency) Failed(took time.Duration, now time.Time) {
 	t := tickOf(now)
 	l.atLeast(took, t)
@@ -143,7 +143,7 @@ func (l *Latency) untold() bool {
 // first reports whether the member is to answer its first request.
 func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
 
-// Forget makes the member one that nothing is known of, as it is when it has been away.
+// Forget drops what is known about the member, because it has been away.
 func (l *Latency) Forget() {
 	l.takes.forget()
 	l.blame.forget()
@@ -185,9 +185,8 @@ func (l *Latency) avoid(counts bool) {
 	}
 }
 
-// Avoided is how many choices have preferred another member for what is known of this one's answers. It is never less than before.
+// Avoided returns how many choices preferred another member because of this member's answers. It never decreases.
 func (l *Latency) Avoided() uint64 { return l.avoided.Load() }
 
-// Trials is how many requests the member was given although it was avoided, to find out whether it still is to be. It is never less than
-// before.
+// Trials returns how many requests the member got although it was avoided, to find out whether that still holds. It never decreases.
 func (l *Latency) Trials() uint64 { return l.trials.Load() }
