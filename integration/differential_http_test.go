@@ -91,7 +91,8 @@ type httpFar struct {
 	mu   sync.Mutex
 	run  *run
 	seen strings.Builder
-	busy int // requests that are being answered
+	busy int        // requests that are being answered
+	idle *sync.Cond // busy has become 0; uses mu
 }
 
 func startHTTPFar(t *testing.T, kind farKind) *httpFar {
@@ -101,6 +102,7 @@ func startHTTPFar(t *testing.T, kind farKind) *httpFar {
 		t.Fatal(err)
 	}
 	f := &httpFar{kind: kind, l: l}
+	f.idle = sync.NewCond(&f.mu)
 	if kind == overFCGI {
 		go func() { _ = fcgi.Serve(l, f) }()
 		t.Cleanup(func() { l.Close() })
@@ -123,22 +125,21 @@ func (f *httpFar) begin(r *run) {
 }
 
 func (f *httpFar) finish() string {
-	for {
-		f.mu.Lock()
-		if f.busy == 0 {
-			defer f.mu.Unlock()
-			f.run = nil
-			return f.seen.String()
-		}
-		f.mu.Unlock()
-		time.Sleep(100 * time.Microsecond)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.busy > 0 { // bound: an answer has a deadline
+		f.idle.Wait()
 	}
+	f.run = nil
+	return f.seen.String()
 }
 
 func (f *httpFar) turn(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.busy += n
+	if f.busy += n; f.busy == 0 {
+		f.idle.Broadcast()
+	}
 }
 
 // ServeHTTP implements [http.Handler].

@@ -256,14 +256,19 @@ func TestIdempotencyKey(t *testing.T) {
 						}
 					})
 				}
-				if kept {
-					c.get("/")
+				status, got := 0, 0
+				// On a busy machine a body may come late. Its request goes over another connection, which is not kept: it is sent once less.
+				for range 5 {
+					if kept {
+						c.get("/")
+					}
+					delivered.Store(0)
+					status, _ = c.ask(c.request(http.MethodPost, strings.NewReader(strings.Repeat("x", test.length)), "Idempotency-Key", "k"))
+					if got = int(delivered.Load()); !kept || settings != asked || got != want-1 {
+						break
+					}
 				}
-				status, _ := c.ask(c.request(http.MethodPost, strings.NewReader(strings.Repeat("x", test.length)), "Idempotency-Key", "k"))
-				got := int(delivered.Load())
-				// On a busy machine the body may not be there at once. Such a request goes over another connection, which is not kept.
-				late := kept && settings == asked && got == want-1
-				if got != want && !late {
+				if got != want {
 					t.Errorf("delivered %d times, want %d; status %d", got, want, status)
 				}
 			})
