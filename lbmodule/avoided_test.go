@@ -14,6 +14,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/status"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // answered has the backends of h answer for a second: those that are named late, the others at once.
@@ -127,7 +128,7 @@ func TestDebugHeaderAvoided(t *testing.T) {
 	r := newRequest(t)
 	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, netip.MustParseAddr("192.0.2.1").String())
 	w := httptest.NewRecorder()
-	h.plan.Back = over{new(instantTransport)}
+	h.stock.Transport = stock.NewTransport(new(instantTransport))
 	if err := h.ServeHTTP(w, r, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func TestFailure(t *testing.T) {
 		{context.Canceled, exchange.Failure{Kind: course.Broken}},
 		{exchange.ErrCopyWon, exchange.Failure{Kind: course.Broken}},
 	} {
-		if got := (back{}).Kind(test.err); got != test.want {
+		if got := kindOf(test.err); got != test.want {
 			t.Errorf("%v: %+v, want %+v", test.err, got, test.want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // A retry goes to another backend, as long as there is one.
@@ -25,10 +26,10 @@ func TestRetryGoesElsewhere(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "retry": {"attempts": 4},
 					"breaker": {"disabled": true}, "load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)
 				var at []string
-				h.plan.Back = over{refusing(func(r *http.Request) error {
+				h.stock.Transport = stock.NewTransport(refusing(func(r *http.Request) error {
 					at = append(at, r.URL.Host)
 					return &net.OpError{Op: "remote error", Err: tls.AlertError(42)}
-				})}
+				}))
 				for range 5 {
 					time.Sleep(time.Second) // there are enough retries again
 					at = nil
@@ -95,7 +96,7 @@ func TestCapWithForeignPolicy(t *testing.T) {
 func TestOddPolicies(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}, {"address": "b:1"}], "load_balancing": {"selection_policy": {"policy": "foreign"}}}`)
 	var at string
-	h.plan.Back = over{answering(func(r *http.Request) *http.Response { at = r.URL.Host; return answerOf(http.StatusOK) })}
+	h.stock.Transport = stock.NewTransport(answering(func(r *http.Request) *http.Response { at = r.URL.Host; return answerOf(http.StatusOK) }))
 	own := &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: "elsewhere:1"}
 	remembered := h.set().Upstream(0)
 	for name, test := range map[string]struct {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -88,20 +89,22 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	c := &call{handler: h, next: next}
-	c.Receive(r)
-	c.exchange.Init(&h.plan, c, c)
-	c.observed.Show(&h.observer, &c.exchange, &c.Request, w, r)
+	c, told := calls.Get().(*call), new(told)
+	c.handler, c.next = h, next
+	c.Receive(r, &told.Told)
+	c.exchange.Init(&h.plan, c, c, &told.Record)
+	told.Show(&h.observer, &told.Record, &told.Told, w, r)
 	// Deferred, because the request must be counted even after a panic (http.ErrAbortHandler, when an answer breaks off).
 	defer func() {
 		c.exchange.Live.Done() // Run does so as well, but the request may be refused before Run
 		c.End(time.Now())
 		c.Request.Body().CloseAfter(w, r)
-		h.plan.Pool.CountAnswer(c.observed.Status(err))
+		h.plan.Pool.CountAnswer(told.Status(err))
+		c.recycle()
 	}()
 	if !h.rules.Retry.Waits() && h.service.Hopeless(h.rules.Hold) {
 		// Refuse at once, without reading the body.
-		c.exchange.Course().Refuse(pool.ErrNone)
+		c.exchange.Refuse(pool.ErrNone)
 		return h.unavailable(w, pool.ErrNone)
 	}
 	var cancel context.CancelCauseFunc
@@ -114,6 +117,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.plan.Pool.Live.Add(&c.exchange.Live, cancel)
 	if err = c.Begin(h.front, w, r); err == nil {
 		err = c.exchange.Run(r.Context(), time.Now())
+		c.returned = true
 	}
 	if err == nil || c.Request.Body().Failure() != nil {
 		return err
@@ -145,9 +149,27 @@ func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 type call struct {
 	front.Request
 	exchange exchange.Exchange
-	observed observe.Request
 	handler  *Handler
 	next     caddyhttp.Handler
+	returned bool // Run has returned, rather than panicked
+}
+
+// told is what logs and placeholders tell of a request. They may ask for it after the call has ended, so it is not recycled.
+type told struct {
+	observe.Request
+	exchange.Record
+	front.Told
+}
+
+// calls are calls to be used again. They are large, and most are over within a millisecond.
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+// recycle keeps c for another request, if nothing can refer to it any more.
+func (c *call) recycle() {
+	if c.returned && c.exchange.Settled() && c.Settled() {
+		*c = call{}
+		calls.Put(c)
+	}
 }
 
 // Members implements [course.Source].
@@ -171,13 +193,15 @@ func (c *call) Body() exchange.ClientBody {
 }
 
 // Attempt implements [exchange.Front].
-func (c *call) Attempt(_ context.Context, n int, to course.Target, inform exchange.Inform) (r *http.Request, whole bool, err error) {
-	return c.Request.Attempt(n, to.(*stock.Target), c.exchange.Course().Members().View().Len(), inform)
+func (c *call) Attempt(_ context.Context, n int, to course.Target, inform exchange.Inform) (o exchange.Outgoing, err error) {
+	r, trip, whole, err := c.Request.Attempt(n, to.(*stock.Target), c.exchange.Course().Members().View().Len(), inform)
+	return exchange.Outgoing{Request: r, Back: trip, Whole: whole}, err
 }
 
 // Copy implements [exchange.Front].
-func (c *call) Copy(ctx context.Context, r *http.Request, to course.Target) (copied *http.Request, ok bool) {
-	return c.Request.Copy(ctx, r, to.(*stock.Target))
+func (c *call) Copy(ctx context.Context, r *http.Request, to course.Target) (o exchange.Outgoing, ok bool) {
+	copied, trip, ok := c.Request.Copy(ctx, r, to.(*stock.Target))
+	return exchange.Outgoing{Request: copied, Back: trip}, ok
 }
 
 // CopyWon implements [exchange.Front].
@@ -197,11 +221,8 @@ func (c *call) Fail(err error) error {
 // Refuse implements [exchange.Front].
 func (c *call) Refuse(err error) error { return c.Fail(err) }
 
-// back is the transport as an [exchange.Back].
-type back struct{ *stock.Transport }
-
-// Kind implements [exchange.Back].
-func (back) Kind(err error) exchange.Failure {
+// kindOf classifies an error of an attempt.
+func kindOf(err error) exchange.Failure {
 	f := exchange.Failure{
 		Kind: course.Broken, Unreachable: stock.IsUnreachable(err), NoDescriptors: stock.OutOfDescriptors(err), Timeout: stock.IsTimeout(err),
 	}
@@ -221,5 +242,4 @@ var (
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 	_ course.Source               = (*call)(nil)
 	_ exchange.Front              = (*call)(nil)
-	_ exchange.Back               = back{}
 )

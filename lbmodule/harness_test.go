@@ -21,7 +21,6 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/course"
-	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/status"
@@ -180,10 +179,10 @@ type ride struct {
 // begin takes a request to the first step of its course.
 func begin(t testing.TB, h *Handler, r *http.Request) *ride {
 	t.Helper()
-	q := &ride{call: &call{handler: h}, w: httptest.NewRecorder()}
-	q.Receive(r)
-	q.exchange.Init(&h.plan, q.call, q.call)
-	q.observed.Show(&h.observer, &q.exchange, &q.Request, q.w, r)
+	q, told := &ride{call: &call{handler: h}, w: httptest.NewRecorder()}, new(told)
+	q.Receive(r, &told.Told)
+	q.exchange.Init(&h.plan, q.call, q.call, &told.Record)
+	told.Show(&h.observer, &told.Record, &told.Told, q.w, r)
 	if err := q.Begin(h.front, q.w, r); err != nil {
 		t.Fatal(err)
 	}
@@ -212,12 +211,6 @@ func (q *ride) failOver(t testing.TB) {
 
 // end ends the course.
 func (q *ride) end() { q.course().End(course.Ending{}, time.Now()) }
-
-// over is a back that makes attempts over any transport.
-type over struct{ http.RoundTripper }
-
-// Kind implements [exchange.Back].
-func (over) Kind(err error) exchange.Failure { return back{}.Kind(err) }
 
 // shares counts where n requests are sent that end at once.
 func shares(t *testing.T, h *Handler, n int) map[string]int {

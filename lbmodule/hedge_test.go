@@ -22,6 +22,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // scripted is a transport that does with the requests to a backend what the script for its address says.
@@ -120,7 +121,7 @@ func TestHedged(t *testing.T) {
 				hedges(h, 10*time.Millisecond)
 				wait, _ := h.plan.Pool.Latency.Quantile(0.9, time.Now())
 				var canceled atomic.Int64
-				h.plan.Back = over{scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)}}
+				h.stock.Transport = stock.NewTransport(scripted{"a:1": test.first(&canceled), "b:1": test.second(&canceled)})
 				r, w, start := newRequest(t), httptest.NewRecorder(), time.Now()
 				err := h.ServeHTTP(w, r, nil)
 				took, want := time.Since(start), test.took*time.Millisecond
@@ -185,7 +186,7 @@ func TestWhoIsHedged(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hedges(h, 10*time.Millisecond)
 				late := after(50*time.Millisecond, 200, new(atomic.Int64))
-				h.plan.Back = over{scripted{"a:1": late, "b:1": late}}
+				h.stock.Transport = stock.NewTransport(scripted{"a:1": late, "b:1": late})
 				r := newRequest(t)
 				r.Method = test.method
 				if err := h.ServeHTTP(httptest.NewRecorder(), r, nil); err != nil {

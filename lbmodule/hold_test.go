@@ -15,6 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // These tests are in virtual time: a config and its requests are in one bubble, so that all that takes time is what they wait for.
@@ -31,7 +33,7 @@ type gate struct {
 
 // carries has the requests of a handler go through the gate.
 func (g *gate) carries(h *Handler) *gate {
-	h.plan.Back = over{g}
+	h.stock.Transport = stock.NewTransport(g)
 	return g
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/textproto"
 	"slices"
 	"testing"
+
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // client notes the informational answers that it is given before the last one.
@@ -30,7 +32,7 @@ func TestInformed(t *testing.T) {
 	h := newConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`)
 	for _, informs := range []bool{false, true} {
 		var late func(int, textproto.MIMEHeader) error
-		h.plan.Back = over{scripted{
+		h.stock.Transport = stock.NewTransport(scripted{
 			"a:1": func(r *http.Request) (*http.Response, error) {
 				late = httptrace.ContextClientTrace(r.Context()).Got1xxResponse
 				if informs {
@@ -44,7 +46,7 @@ func TestInformed(t *testing.T) {
 				_ = late(102, nil)
 				return new(instantTransport).RoundTrip(r)
 			},
-		}}
+		})
 		r, c := newRequest(t), &client{ResponseRecorder: httptest.NewRecorder()}
 		err := h.ServeHTTP(c, r, nil)
 		_ = late(102, nil)

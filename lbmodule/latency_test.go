@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // says answers in a while with that status and header fields; the body takes as long again.
@@ -103,7 +104,7 @@ func TestLearn(t *testing.T) {
 				if test.leave > 0 {
 					time.AfterFunc(test.leave, cancel)
 				}
-				h.plan.Back = over{scripted{"a:1": test.backend}}
+				h.stock.Transport = stock.NewTransport(scripted{"a:1": test.backend})
 				_ = h.ServeHTTP(httptest.NewRecorder(), r, nil)
 				l := h.set().View().Member(0).Latency()
 				got, penalty := l.Estimate(), l.Penalty(time.Now())
@@ -133,7 +134,7 @@ func TestLearnOfCopies(t *testing.T) {
 			h.logger = zap.NewNop()
 			synctest.Test(t, func(t *testing.T) {
 				hedges(h, 300*time.Millisecond)
-				h.plan.Back = over{scripted{"a:1": test.first, "b:1": test.second}}
+				h.stock.Transport = stock.NewTransport(scripted{"a:1": test.first, "b:1": test.second})
 				if err := h.ServeHTTP(httptest.NewRecorder(), newRequest(t), nil); err != nil {
 					t.Fatal(err)
 				}

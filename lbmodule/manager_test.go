@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 const (
@@ -179,14 +180,14 @@ func TestDrainEndsRequests(t *testing.T) {
 	} {
 		c := newConfig(t)
 		h := c.serve(`{"name": "web", "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "drain_timeout": "1ms", "load_balancing": {"selection_policy": {"policy": "first"}}}`)
-		h.plan.Back = over{scripted{"a:1": func(r *http.Request) (*http.Response, error) {
+		h.stock.Transport = stock.NewTransport(scripted{"a:1": func(r *http.Request) (*http.Response, error) {
 			if live := explained(t, "").Live; len(live) != 1 || live[0].Backend != "a:1" || live[0].Attempts != 1 {
 				t.Errorf("live %+v", live)
 			}
 			asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
 			<-r.Context().Done()
 			return nil, says(r.Context())
-		}}}
+		}})
 		w, r := httptest.NewRecorder(), newRequest(t)
 		err := h.ServeHTTP(w, r, nil)
 		if expectError(t, err, "503", pool.ErrDrained.Error()); w.Header().Get("Retry-After") == "" {

@@ -24,6 +24,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/status"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // gathered are the metrics of a config as they are served, by name.
@@ -240,7 +241,7 @@ func TestStatusThatCounts(t *testing.T) {
 	} {
 		c := newConfig(t)
 		h := c.mustLoad(`{"name": "status-` + want + `", "upstreams": [{"dial": "a:1"}], ` + test.settings + `}`)
-		h.plan.Back = over{scripted{"a:1": test.back}}
+		h.stock.Transport = stock.NewTransport(scripted{"a:1": test.back})
 		r := newRequest(t)
 		ctx, cancel := context.WithCancel(r.Context())
 		if test.leaves {

@@ -80,7 +80,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.observer = observe.New(h.service, h.DebugHeader)
 	h.observer.Secure, h.observer.Dialed = h.stock.Transport.TLSEnabled(), stock.Dialed
 	h.observer.Kind = func(err error) course.Kind {
-		f := back{}.Kind(err)
+		f := kindOf(err)
 		if f.Timeout {
 			return course.TimedOut
 		}
@@ -155,7 +155,7 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 	}
 	retry := h.Retry.WithDefaults()
 	h.plan = exchange.Plan{
-		Rules: &h.rules, Pool: p, Back: back{transport}, Observer: &h.observer, TryTimeout: max(time.Duration(retry.TryTimeout), 0),
+		Rules: &h.rules, Pool: p, Observer: &h.observer, Kind: kindOf, TryTimeout: max(time.Duration(retry.TryTimeout), 0),
 		BodyLimit: retry.BodyLimit, SmallBody: stock.SmallBody,
 		Panicked: func(value any, stack []byte) {
 			h.logger.Error("copy of a request panicked", zap.String("pool", p.Name()), zap.Any("panic", value), zap.ByteString("stack", stack))

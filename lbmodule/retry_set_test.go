@@ -11,6 +11,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/policies"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // An answer that is passed on because there is no other attempt is of the set that it was asked in, whatever set was looked at for another.
@@ -27,7 +28,7 @@ func TestAnswerOfASetThatIsGone(t *testing.T) {
 			h := newConfig(t).serve(`{"name": "set-gone-` + name + `", ` + policy + ` "retry": {"on": ["503"], "budget": {"ratio": 0, "per_second": 0}},
 				"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}]}`)
 			last := false
-			h.plan.Back = over{answering(func(r *http.Request) *http.Response {
+			h.stock.Transport = stock.NewTransport(answering(func(r *http.Request) *http.Response {
 				if last = r.URL.Host == "c:1"; !last {
 					return answerOf(http.StatusOK)
 				}
@@ -42,7 +43,7 @@ func TestAnswerOfASetThatIsGone(t *testing.T) {
 					res.Body = io.NopCloser(iotest.ErrReader(errors.New("broken")))
 				}
 				return res
-			})}
+			}))
 			w, r := httptest.NewRecorder(), newRequest(t)
 			for n := 0; !last; n++ { // by chance none of a thousand sessions begins there once in 10^176 times
 				if n == 1000 {

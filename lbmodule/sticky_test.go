@@ -15,6 +15,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
 // browser is a client that keeps the cookies it is given.
@@ -40,7 +41,7 @@ func (b *browser) get(change ...func(r *http.Request)) (string, error) {
 		c(r)
 	}
 	var at string
-	b.h.plan.Back = over{answering(func(r *http.Request) *http.Response { at = r.URL.Host; return answerOf(http.StatusOK) })}
+	b.h.stock.Transport = stock.NewTransport(answering(func(r *http.Request) *http.Response { at = r.URL.Host; return answerOf(http.StatusOK) }))
 	w := httptest.NewRecorder()
 	err := b.h.ServeHTTP(w, r, nil)
 	b.set = w.Header().Get("Set-Cookie")

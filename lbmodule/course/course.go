@@ -179,9 +179,9 @@ type Course struct {
 	triedSpace [4]int // room for most tried lists
 }
 
-// New returns the course of a request. [Course.Begin] returns its first step.
-func New(rules *Rules, p *pool.Pool, source Source, request Request) Course {
-	return Course{rules: rules, pool: p, source: source, request: request, session: session{member: -1}}
+// Init makes the zero Course c the course of a request. [Course.Begin] returns its first step.
+func (c *Course) Init(rules *Rules, p *pool.Pool, source Source, request Request) {
+	c.rules, c.pool, c.source, c.request, c.session.member = rules, p, source, request, -1
 }
 
 // Begin starts the course. now is when the request arrived.

@@ -133,7 +133,8 @@ func (w *world) start() {
 		w.open()
 	}
 	if w.course.rules == nil {
-		w.course = New(&w.rules, w.pool, w, w)
+		w.course = Course{}
+		w.course.Init(&w.rules, w.pool, w, w)
 	}
 }
 

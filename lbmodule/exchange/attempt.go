@@ -38,18 +38,18 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 	n := x.course.Attempts()
 	x.informed.begin(n)
 	x.race.Store(nil)
-	r, whole, err := x.front.Attempt(x.ctx, n, target, x)
+	o, err := x.front.Attempt(x.ctx, n, target, x)
 	if err != nil {
 		return course.Step{}, err
 	}
-	r, timer := x.prepare(r, whole)
+	timer := x.prepare(&o)
 	start := time.Now()
 	x.begin(*x.course.Choice(), step.Reason, start)
 	if body := x.front.Body(); body != nil {
 		x.waited = body.Wait(start)
 	}
-	r, x.trail[x.current].span = x.plan.Observer.Begin(x, r, target.Address(), x.current, step.Reason, start)
-	res, err := x.roundTrip(r, start)
+	x.trail[x.current].span = x.plan.Observer.Begin(x, &o, target.Address(), x.current, step.Reason, start)
+	res, err := x.roundTrip(&o, start)
 	now := time.Now()
 	if timer.stop() && x.ctx.Err() == nil {
 		if err == nil {
@@ -59,7 +59,7 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 	}
 	x.endTicket(err, now)
 	x.res, x.err, x.ended = res, err, now
-	facts := x.facts(r, res, err, x.trail[x.current].Start, now)
+	facts := x.facts(o.Request, res, err, x.trail[x.current].Start, now)
 	x.front.Ended(res, err, x.trail[x.current].Start, now)
 	next = x.course.Ended(&facts, now)
 	x.record(&facts, err, now)
@@ -67,19 +67,20 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 }
 
 // roundTrip makes the attempt, in a race with a copy if hedging is on.
-func (x *Exchange) roundTrip(r *http.Request, start time.Time) (*http.Response, error) {
+func (x *Exchange) roundTrip(o *Outgoing, start time.Time) (*http.Response, error) {
 	x.beginTicket(start)
-	if r.Body == nil {
+	if o.Request.Body == nil {
 		if copied, after, ok := x.course.Copy(start); ok {
-			return x.raced(copied, r, after)
+			return x.raced(copied, o, after)
 		}
 	}
-	return x.plan.Back.RoundTrip(r)
+	return o.Back.RoundTrip(o.Request)
 }
 
 // prepare gives the request of an attempt a view of the body, which can be detached later, and a timer that bounds the wait for the
 // answer.
-func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTimer) {
+func (x *Exchange) prepare(o *Outgoing) *tryTimer {
+	r := o.Request
 	timeout := x.plan.TryTimeout
 	if timeout > 0 && isGRPC(r.Header) {
 		timeout = 0 // a stream's header may come with its first message, at any time
@@ -89,11 +90,12 @@ func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTime
 		var ctx context.Context
 		ctx, timer = newTryTimer(r.Context(), timeout)
 		r = r.WithContext(ctx)
+		o.Request = r
 	}
 	x.sent = nil
 	if r.Body == nil {
 		timer.start()
-		return r, timer
+		return timer
 	}
 	limit := int64(0)
 	switch {
@@ -107,14 +109,14 @@ func (x *Exchange) prepare(r *http.Request, whole bool) (*http.Request, *tryTime
 	}
 	sent := new(sending)
 	x.sent = sent
-	x.body.attach(r, limit, whole, func() {
+	x.body.attach(r, limit, o.Whole, func() {
 		sent.finished(time.Now())
 		timer.start()
 	})
 	if isKeyed(r.Header) && !x.course.Repeatable() {
 		r.GetBody = nil // keeps the transport from sending the request again, as in reverse_proxy
 	}
-	return r, timer
+	return timer
 }
 
 // isKeyed reports whether a request has one of the fields that make net/http's transport regard it as idempotent.
@@ -132,7 +134,7 @@ func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, 
 	after := now.Sub(x.course.Began())
 	request := messageOf(r.Header)
 	if err != nil {
-		failure := x.plan.Back.Kind(err)
+		failure := x.plan.Kind(err)
 		f.Kind, f.Unreachable, f.NoDescriptors = failure.Kind, failure.Unreachable, failure.NoDescriptors
 		f.Excused = errors.Is(err, context.Canceled) || errors.Is(clientGone, context.Canceled) || x.body.failed() || errors.Is(err, ErrBodyTaken)
 		f.Call = course.NewCall(request, nil, 0, false, after)
@@ -196,7 +198,7 @@ func (x *Exchange) endTicket(err error, now time.Time) {
 
 // isTimeout reports whether an attempt failed because a time was up.
 func (x *Exchange) isTimeout(err error) bool {
-	f := x.plan.Back.Kind(err)
+	f := x.plan.Kind(err)
 	return f.Kind == course.TimedOut || f.Timeout
 }
 

@@ -26,9 +26,8 @@ type Front interface {
 	Wanted(reason pool.RetryReason, answer *http.Response) bool
 
 	// Attempt makes the request of attempt number n, which goes to that backend. Its body, if it has one, continues the client's body
-	// where the last attempt stopped reading; whole says that it is a buffered body that starts at the beginning. When an informational
-	// answer arrives, inform decides whether to pass it on.
-	Attempt(ctx context.Context, n int, to course.Target, inform Inform) (r *http.Request, whole bool, err error)
+	// where the last attempt stopped reading. When an informational answer arrives, inform decides whether to pass it on.
+	Attempt(ctx context.Context, n int, to course.Target, inform Inform) (Outgoing, error)
 	// Ended is called when the attempt that began at start has ended. Informational answers after that are too late for the client.
 	Ended(answer *http.Response, err error, start, now time.Time)
 	// Retrying is called before another attempt; err is the error of the last one.
@@ -36,7 +35,7 @@ type Front interface {
 	// Body returns the body as the client sends it; nil if there is none.
 	Body() ClientBody
 	// Copy makes a copy of r for another backend. ok is false if that is not possible. Another goroutine may call it.
-	Copy(ctx context.Context, r *http.Request, to course.Target) (copied *http.Request, ok bool)
+	Copy(ctx context.Context, r *http.Request, to course.Target) (copied Outgoing, ok bool)
 	// CopyWon is called when the copy for that backend has become the current attempt.
 	CopyWon(to course.Target)
 	// Bind adds to the answer that the client's session is bound to the backend at that position. With renew it does so only if the
@@ -68,11 +67,11 @@ type ClientBody interface {
 	Stalled(began time.Time, waited time.Duration, now time.Time) bool
 }
 
-// Back carries attempts to backends.
-type Back interface {
-	http.RoundTripper
-	// Kind classifies an error of RoundTrip.
-	Kind(err error) Failure
+// Outgoing is the request of an attempt, and what carries it to its backend.
+type Outgoing struct {
+	Request *http.Request
+	Back    http.RoundTripper
+	Whole   bool // the request's body is buffered, and starts at its beginning
 }
 
 // Failure is the class of an attempt's error.
@@ -87,9 +86,9 @@ type Failure struct {
 type Observer interface {
 	// Chosen is called after the backend of an attempt is chosen and before the attempt begins.
 	Chosen(x *Exchange)
-	// Begin is called when an attempt or a copy begins: r goes to the backend of that address, after that many others, for that reason.
-	// The returned request is sent instead of r. Another goroutine may call Begin and End.
-	Begin(x *Exchange, r *http.Request, address string, others int, reason pool.RetryReason, start time.Time) (*http.Request, Span)
+	// Begin is called when an attempt or a copy begins: o goes to the backend of that address, after that many others, for that reason.
+	// Begin may replace the request of o. Another goroutine may call Begin and End.
+	Begin(x *Exchange, o *Outgoing, address string, others int, reason pool.RetryReason, start time.Time) Span
 	// End is called when the attempt of a span has ended, with that status or error. It is not called for a nil span.
 	End(s Span, status int, err error)
 }
@@ -101,8 +100,8 @@ type Span any
 type Plan struct {
 	Rules    *course.Rules
 	Pool     *pool.Pool
-	Back     Back
 	Observer Observer
+	Kind     func(err error) Failure // classifies an attempt's error
 
 	TryTimeout time.Duration // from a request's last byte to the answer's header; 0 for none
 	BodyLimit  int64         // the largest body that is kept for another attempt, in bytes
@@ -129,21 +128,16 @@ type Exchange struct {
 	waited time.Duration // how long the client's body had been waited for when the current attempt began
 	answer answerBody
 	probe  *streamProbe // nil if the current attempt is no probe by a stream
-	passed *http.Response
-
-	trail   []Attempt // the attempts so far, in the order in which they began
-	current int       // index in trail
+	*Record
 
 	informed informed
 	race     atomic.Pointer[race] // nil if the current attempt can have no copy
-
-	trailSpace [1]Attempt
 }
 
-// Init makes x the exchange of a new request. [Exchange.Run] must follow.
-func (x *Exchange) Init(plan *Plan, source course.Source, front Front) {
-	x.plan, x.front = plan, front
-	x.course = course.New(plan.Rules, plan.Pool, source, (*request)(x))
+// Init makes x the exchange of a new request. [Exchange.Run] must follow, or [Exchange.Refuse].
+func (x *Exchange) Init(plan *Plan, source course.Source, front Front, record *Record) {
+	x.plan, x.front, x.Record = plan, front, record
+	x.course.Init(plan.Rules, plan.Pool, source, (*request)(x))
 }
 
 // Context returns the context of the request.
@@ -152,8 +146,11 @@ func (x *Exchange) Context() context.Context { return x.ctx }
 // Course returns the course of the request.
 func (x *Exchange) Course() *course.Course { return &x.course }
 
-// Passed returns the answer that was given to the client; nil if there is none.
-func (x *Exchange) Passed() *http.Response { return x.passed }
+// Refuse ends an exchange that does not run: no backend can be found for any request.
+func (x *Exchange) Refuse(err error) {
+	x.course.Refuse(err)
+	x.refused = err
+}
 
 // Run carries the request through its course. It returns the result of the front's Answer, Fail or Refuse.
 func (x *Exchange) Run(ctx context.Context, now time.Time) error {
@@ -162,7 +159,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	defer x.end()
 	if err := x.brokenOff(); err != nil {
 		x.plan.Pool.CountRequest()
-		x.course.Refuse(err)
+		x.Refuse(err)
 		return x.giveUp(x.front.Fail(err))
 	}
 	step := x.course.Begin(now)
@@ -176,9 +173,11 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		case course.Wait:
 			woken := x.wait(&step)
 			step = x.course.Resume(woken, time.Now())
+			x.queued = x.course.Waited()
 		case course.Queue:
 			err := x.plan.Pool.Wait(ctx, x.front.Client(), step.Size, step.Timeout, func() error { return x.course.Try(time.Now()) })
 			step = x.course.Queued(err, time.Now())
+			x.queued = x.course.Waited()
 		case course.Give:
 			return x.give()
 		case course.Fail:
@@ -230,7 +229,7 @@ func (x *Exchange) wait(step *course.Step) course.Woken {
 
 // give gives the client the answer of the last attempt.
 func (x *Exchange) give() error {
-	x.passed = x.res
+	x.passed = x.res.StatusCode
 	if at, renew, ok := x.course.Rebind(); ok {
 		x.front.Bind(x.course.Members(), at, renew)
 	}
@@ -248,9 +247,16 @@ func (x *Exchange) end() {
 	}
 	ending.Answered, ending.Known = x.took(now)
 	x.finish(x.course.End(ending, now), now)
+	x.queued, x.refused = x.course.Waited(), x.course.Refused()
 	x.Live.Done()
 	x.body.detach()
 	x.body.forget()
+}
+
+// Settled reports, after Run has returned, whether nothing can refer to the exchange any more, so that it may be used for another request:
+// its only attempt was answered, and there was neither a copy, nor a probe by a stream, nor a span.
+func (x *Exchange) Settled() bool {
+	return x.err == nil && x.course.Attempts() == 1 && len(x.trail) == 1 && x.trail[0].span == nil && x.probe == nil
 }
 
 // request is an exchange as a [course.Request].

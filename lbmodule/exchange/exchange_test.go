@@ -36,7 +36,7 @@ func (l *lab) run(ctx context.Context, f *front) (o outcome) {
 	l.mu.Unlock()
 	f.reads.cancel = func() { cancel(context.Canceled) }
 	o.x = new(Exchange)
-	o.x.Init(&l.plan, l, f)
+	o.x.Init(&l.plan, l, f, new(Record))
 	l.pool.Live.Add(&o.x.Live, cancel)
 	start := time.Now()
 	defer func() {

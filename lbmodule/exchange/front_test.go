@@ -89,10 +89,10 @@ func (f *front) Wanted(reason pool.RetryReason, answer *http.Response) bool {
 type informKey struct{}
 
 // Attempt implements [Front].
-func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inform) (*http.Request, bool, error) {
+func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inform) (o Outgoing, err error) {
 	f.attempts = n
 	if err := f.fails[n]; err != nil {
-		return nil, false, err
+		return o, err
 	}
 	ctx = context.WithValue(ctx, informKey{}, func(status int) {
 		if inform.MayInform(n) {
@@ -104,7 +104,7 @@ func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inf
 		r.Header = make(http.Header)
 	}
 	if f.body == nil {
-		return r, false, nil
+		return Outgoing{Request: r, Back: f.lab}, nil
 	}
 	r.Body, r.ContentLength = f.body, f.body.length
 	if f.source != nil {
@@ -113,7 +113,7 @@ func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inf
 	if f.whole {
 		r.Body = io.NopCloser(strings.NewReader(strings.Join(f.body.parts, "")))
 	}
-	return r, f.whole, nil
+	return Outgoing{Request: r, Back: f.lab, Whole: f.whole}, nil
 }
 
 func (f *front) Body() ClientBody {
@@ -123,13 +123,13 @@ func (f *front) Body() ClientBody {
 	return f.body
 }
 
-func (f *front) Copy(ctx context.Context, r *http.Request, to course.Target) (*http.Request, bool) {
+func (f *front) Copy(ctx context.Context, r *http.Request, to course.Target) (o Outgoing, ok bool) {
 	if f.alone {
-		return nil, false
+		return o, false
 	}
 	r = r.WithContext(ctx)
 	r.URL = &url.URL{Host: to.Address()}
-	return r, true
+	return Outgoing{Request: r, Back: f.lab}, true
 }
 
 func (f *front) CopyWon(to course.Target) { f.say("overtaken by %s", to.Address()) }

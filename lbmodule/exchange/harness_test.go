@@ -87,7 +87,7 @@ func newLab(t testing.TB, backends int) *lab {
 		l.rules.Failures.Add(status)
 	}
 	l.plan = Plan{
-		Rules: &l.rules, Pool: l.pool, Back: l, Observer: l, BodyLimit: 1 << 10, SmallBody: 1 << 4,
+		Rules: &l.rules, Pool: l.pool, Observer: l, Kind: l.Kind, BodyLimit: 1 << 10, SmallBody: 1 << 4,
 		Panicked: func(value any, _ []byte) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -140,7 +140,7 @@ func (l *lab) Quiet() bool { return false }
 // script has the backs of the pool do what they do: the last of an address for all further attempts there.
 func (l *lab) script(address string, scripts ...script) { l.scripts[address] = scripts }
 
-// RoundTrip implements [Back].
+// RoundTrip implements [http.RoundTripper].
 func (l *lab) RoundTrip(r *http.Request) (*http.Response, error) {
 	address := r.URL.Host
 	l.mu.Lock()
@@ -168,7 +168,7 @@ func (l *lab) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// Kind implements [Back].
+// Kind classifies the errors of RoundTrip.
 func (l *lab) Kind(err error) Failure {
 	var timeout interface{ Timeout() bool }
 	switch {
@@ -199,9 +199,9 @@ func (l *lab) Chosen(x *Exchange) {
 }
 
 // Begin implements [Observer].
-func (l *lab) Begin(_ *Exchange, r *http.Request, address string, others int, reason pool.RetryReason, _ time.Time) (*http.Request, Span) {
+func (l *lab) Begin(_ *Exchange, _ *Outgoing, address string, others int, reason pool.RetryReason, _ time.Time) Span {
 	if l.blind {
-		return r, nil
+		return nil
 	}
 	s := &span{begun: fmt.Sprintf("%s after %d", address, others)}
 	if others > 0 {
@@ -210,7 +210,7 @@ func (l *lab) Begin(_ *Exchange, r *http.Request, address string, others int, re
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.spans = append(l.spans, s)
-	return r, s
+	return s
 }
 
 // End implements [Observer].

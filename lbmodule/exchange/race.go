@@ -58,7 +58,8 @@ const (
 
 // raced makes an attempt, and sends a copy of the request to another backend if there is no answer after that time. The first good answer
 // wins; if it is the copy's, the copy becomes the current attempt.
-func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duration) (*http.Response, error) {
+func (x *Exchange) raced(copied course.Copy, o *Outgoing, after time.Duration) (*http.Response, error) {
+	r := o.Request
 	ctx, cancel := context.WithCancelCause(r.Context())
 	c := &race{x: x, copied: copied, ctx: r.Context(), cancelFirst: cancel, first: r, ended: make(chan struct{})}
 	x.race.Store(c)
@@ -69,7 +70,7 @@ func (x *Exchange) raced(copied course.Copy, r *http.Request, after time.Duratio
 			c.abandon() // RoundTrip panicked; the panic goes on
 		}
 	}()
-	res, err := x.plan.Back.RoundTrip(r.WithContext(ctx))
+	res, err := o.Back.RoundTrip(r.WithContext(ctx))
 	returned = true
 	if timer.Stop() {
 		return res, err
@@ -157,7 +158,7 @@ func (c *race) forbidCopy() bool {
 
 // send sends the copy. It runs on its own goroutine; the hedging budget bounds how many there are.
 func (c *race) send() {
-	r, ok := c.prepare()
+	o, ok := c.prepare()
 	if !ok {
 		return
 	}
@@ -171,9 +172,9 @@ func (c *race) send() {
 			c.endSpan()
 		}
 	}()
-	res, err := c.x.plan.Back.RoundTrip(r)
+	res, err := o.Back.RoundTrip(o.Request)
 	now := time.Now()
-	c.facts = c.x.copyFacts(r, res, err, c.start, now)
+	c.facts = c.x.copyFacts(o.Request, res, err, c.start, now)
 	c.res = res
 	if c.copied.Good(&c.facts) && c.decide(copyWon) {
 		return
@@ -207,28 +208,28 @@ func (c *race) endSpan() {
 }
 
 // prepare chooses the backend of the copy and makes its request. It fails if there is no other backend or no budget.
-func (c *race) prepare() (*http.Request, bool) {
+func (c *race) prepare() (o Outgoing, ok bool) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.winner != undecided || c.ctx.Err() != nil {
-		return nil, false
+		return o, false
 	}
 	choice, ok := c.copied.Choose(now)
 	if !ok {
-		return nil, false
+		return o, false
 	}
 	ctx, cancel := context.WithCancelCause(c.ctx)
-	r, ok := c.x.front.Copy(ctx, c.first, choice.Target)
+	o, ok = c.x.front.Copy(ctx, c.first, choice.Target)
 	if !ok {
 		cancel(nil)
 		choice.Lease.Abandon()
-		return nil, false
+		return o, false
 	}
 	c.choice, c.sent, c.start, c.cancel = choice, true, now, cancel
 	c.x.Live.Copied(choice.Target.Address(), cancel)
-	r, c.span = c.x.plan.Observer.Begin(c.x, r, choice.Target.Address(), 1, pool.RetryHedge, now)
-	return r, true
+	c.span = c.x.plan.Observer.Begin(c.x, &o, choice.Target.Address(), 1, pool.RetryHedge, now)
+	return o, true
 }
 
 // copyFacts returns what is known of a copy, which has no body and is no gRPC call.
@@ -236,7 +237,7 @@ func (x *Exchange) copyFacts(r *http.Request, res *http.Response, err error, sta
 	gone := r.Context().Err()
 	f.Took = now.Sub(start)
 	if err != nil {
-		failure := x.plan.Back.Kind(err)
+		failure := x.plan.Kind(err)
 		f.Kind, f.Unreachable, f.NoDescriptors = failure.Kind, failure.Unreachable, failure.NoDescriptors
 		f.Excused = errors.Is(err, context.Canceled) || errors.Is(gone, context.Canceled)
 		return f

@@ -26,16 +26,37 @@ type Attempt struct {
 	ended   bool
 }
 
+// Record is what is told of a request, while its exchange runs and afterwards. It does not refer to the exchange. The zero Record is that of
+// a request that has not begun.
+type Record struct {
+	trail   []Attempt // in the order in which they began
+	current int       // index in trail
+	queued  time.Duration
+	refused error
+	passed  int
+
+	trailSpace [1]Attempt
+}
+
 // Trail returns the attempts so far, in the order in which they began. The caller must not change the slice.
-func (x *Exchange) Trail() []Attempt { return x.trail }
+func (r *Record) Trail() []Attempt { return r.trail }
 
 // Current returns the current attempt, or the last one; nil if there was none.
-func (x *Exchange) Current() *Attempt {
-	if len(x.trail) == 0 {
+func (r *Record) Current() *Attempt {
+	if len(r.trail) == 0 {
 		return nil
 	}
-	return &x.trail[x.current]
+	return &r.trail[r.current]
 }
+
+// Waited returns how long the request has waited for a backend.
+func (r *Record) Waited() time.Duration { return r.queued }
+
+// Refused returns why no backend was found; nil if one was.
+func (r *Record) Refused() error { return r.refused }
+
+// Passed returns the status of the answer that was given to the client; 0 if there is none.
+func (r *Record) Passed() int { return r.passed }
 
 // begin adds the record of an attempt that is about to begin, and makes it the current one.
 func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start time.Time) {

@@ -89,6 +89,7 @@ func (q *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
 // delegate hands the answer to reverse_proxy, which calls proceed with its own context.
 func (q *Request) delegate(res *http.Response, next caddyhttp.Handler, proceed func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error) error {
 	q.release() // from now on reverse_proxy counts the request
+	q.handed = true
 	defer q.delegated()
 	body := res.Body
 	if res.StatusCode == http.StatusSwitchingProtocols {
@@ -156,8 +157,8 @@ func (q *Request) pass(res *http.Response) error {
 	}
 	header := q.w.Header()
 	delete(header, "Server") // Via names us instead
-	q.values[4] = answerVia(res)
-	header["Via"] = appendValue(header["Via"], q.values[4:5:5])
+	q.via[0] = answerVia(res)
+	header["Via"] = appendValue(header["Via"], q.via[:])
 	from, drops := res.Header, dropsOf(res.Header)
 	if ops := f.stock.ResponseHeaders; ops != nil {
 		from = from.Clone() // placeholders show the header as it arrived

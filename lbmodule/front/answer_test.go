@@ -367,7 +367,7 @@ func TestIncremental(t *testing.T) {
 			res.Header.Set("Incremental", "?1")
 		}
 		x := new(Request)
-		x.Receive(r)
+		x.Receive(r, new(Told))
 		err := x.Begin(f, w, r)
 		want := `"a b";error=incremental_refused`
 		if err == nil {

@@ -26,11 +26,11 @@ type sessionMembers interface {
 }
 
 // Key returns the hash key that the policy derives from the request.
-func (q *Request) Key() pool.Key { return q.front.keyed.Key(q.request) }
+func (q *Request) Key() pool.Key { return q.front.keyed.Key(&q.request) }
 
 // Session finds the backend of the request's session among the members.
 func (q *Request) Session(m course.Members) (position int, known, signed bool) {
-	return m.(sessionMembers).Sessions(q.front.sessions).Find(q.request)
+	return m.(sessionMembers).Sessions(q.front.sessions).Find(&q.request)
 }
 
 // Bind adds to the answer that the client's session is bound to the backend at that position, if the policy tells clients; with renew only
@@ -51,7 +51,7 @@ func (q *Request) Foreign(m course.Members, candidates []int) (position int, own
 	for _, i := range candidates {
 		all = append(all, upstreamAt(m, i))
 	}
-	chosen := q.front.policy.Select(all, q.request, q.w)
+	chosen := q.front.policy.Select(all, &q.request, q.w)
 	if chosen == nil {
 		return -1, nil
 	}

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -36,6 +35,7 @@ type Front struct {
 	pool   string
 
 	policy   reverseproxy.Selector
+	ours     bool                   // the policy is ours, and keeps no request
 	keyed    policies.Keyed         // policy, if it hashes a key
 	sessions policies.SessionPolicy // policy, if it keeps sessions
 
@@ -56,6 +56,7 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 		proxyProtocol:  s.Transport.ProxyProtocolEnabled(),
 		requiresLength: s.Transport.RequiresContentLength(),
 	}
+	_, f.ours = policy.(policies.Balancer)
 	f.keyed, _ = policy.(policies.Keyed)
 	f.sessions, _ = policy.(policies.SessionPolicy)
 	f.needsClient = f.proxyProtocol || !s.Transport.IsCaddys()
@@ -65,15 +66,14 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 // Request is a client's request and its answer. It must be used by one goroutine at a time, except that informational answers may arrive on
 // another. The zero Request is one that has not begun.
 type Request struct {
-	front    *Front
+	*Told
 	w        http.ResponseWriter
 	original *http.Request
 	received *ClientBody // nil if the request has no body
 	repl     *caddy.Replacer
-	began    time.Time
 
 	// What every attempt starts from.
-	request     *http.Request // sent by the first attempt; later ones send copies
+	request     http.Request // sent by the first attempt; later ones send copies
 	header      http.Header
 	host        string
 	url         url.URL
@@ -81,96 +81,74 @@ type Request struct {
 	source      io.ReadCloser // the body
 	body        *requestBody  // the buffered body; nil if it is not buffered
 	incremental bool
-	ctx         attemptContext // of the first attempt
-	trace       httptrace.ClientTrace
-	values      [6]string // of the header fields that are set on every request and answer
+	values      [5]string // of the header fields that are set on every request
+
+	// The current attempt.
+	sent     *http.Request
+	counted  *stock.Target // the target that counts the request; nil if none does
+	informer informer      // of the first attempt
+	trip     stock.Trip    // of the first attempt
+
+	mu       sync.Mutex // guards answered, and writing informational answers
+	answered bool       // the attempt is over: informational answers are too late
+
+	tunnel *tunnel // the answer's; nil unless it switches protocols
+	handed bool    // the answer was handed to reverse_proxy
+}
+
+// Told is what placeholders and logs tell of a request, while it is handled and afterwards. It does not refer to the Request. The zero Told
+// is that of a request that has not begun.
+type Told struct {
+	front *Front
+	began time.Time
 
 	// The current attempt.
 	target   *stock.Target // nil before the first attempt
-	sent     *http.Request
-	counted  *stock.Target // the target that counts the request; nil if none does
 	requests int           // at the target before this one
 	fails    int
 	retries  int
 	hidden   bool // placeholders have no values of this request
 
-	mu       sync.Mutex // guards answered, and writing informational answers
-	answered bool       // the attempt is over: informational answers are too late
-
 	// The answer.
-	res     *http.Response
-	status  int           // of the backend's answer
-	took    time.Duration // until its header
-	started time.Time     // when its attempt began
-	tunnel  *tunnel       // nil unless it switches protocols
-	copied  time.Time     // when the client had all of it
-	ended   time.Time
+	fields     http.Header   // of the backend's answer
+	status     int           // 0 without an answer
+	statusText string        // with the status
+	took       time.Duration // until its header
+	started    time.Time     // when its attempt began
+	copied     time.Time     // when the client had all of it
+	ended      time.Time
+	via        [1]string // of the answer
 }
 
-// attemptContext is the context of an attempt: it holds the address to connect to, and the trace that receives informational answers.
-type attemptContext struct {
-	context.Context
-	dial  any
-	trace *httptrace.ClientTrace
-}
-
-// Value implements [context.Context].
-func (c *attemptContext) Value(key any) any {
-	switch key {
-	case stock.DialInfoKey:
-		if c.dial != nil {
-			return c.dial
-		}
-	case traceKey:
-		if c.trace != nil {
-			return c.trace
-		}
-	}
-	return c.Context.Value(key)
-}
-
-// traceKey is the key of a trace in a context. It lets an attempt do without the context that [httptrace.WithClientTrace] would allocate.
-var traceKey = func() any {
-	var asked keyCatcher
-	httptrace.ContextClientTrace(&asked)
-	return asked.key
-}()
-
-// keyCatcher is a context that records the last key it was asked for.
-type keyCatcher struct {
-	context.Context
-	key any
-}
-
-func (c *keyCatcher) Value(key any) any {
-	c.key = key
-	return nil
-}
-
-// Receive replaces the body of r by a [ClientBody]. It must be called before anything else uses r.
-func (q *Request) Receive(r *http.Request) { q.received = receive(r) }
+// Receive makes the zero Request q that of r, and replaces the body of r by a [ClientBody]. It must be called before anything else uses r.
+func (q *Request) Receive(r *http.Request, told *Told) { q.received, q.Told = receive(r), told }
 
 // Body returns the request's body as the client sends it; nil if there is none.
 func (q *Request) Body() *ClientBody { return q.received }
 
 // Begin makes the request for the backend from the client's. An error is the answer to the client.
 func (q *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request) error {
-	q.front, q.w, q.original = f, w, r
+	q.Told.front, q.w, q.original = f, w, r
 	q.repl = r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	q.began = time.Now()
 	return q.prepare(r)
 }
 
 // Request returns the request for the backend, without what depends on which backend it is.
-func (q *Request) Request() *http.Request { return q.request }
+func (q *Request) Request() *http.Request { return &q.request }
 
 // End is called when the request is over.
 func (q *Request) End(now time.Time) {
 	q.release()
 	q.tunnel.finish()
-	if q.ended = now; q.repl != nil && q.res == nil {
+	if q.ended = now; q.repl != nil && q.status == 0 {
 		q.forgetTotals()
 	}
+}
+
+// Settled reports, after End, whether nothing can refer to the request any more, so that it may be used for another one.
+func (q *Request) Settled() bool {
+	return q.trip.Direct() && !q.handed && q.tunnel == nil && q.front.ours
 }
 
 // clientAddress returns the client's address, usually without a port.

@@ -70,7 +70,7 @@ func newRequest(t testing.TB, method, url string, body io.Reader) *http.Request 
 func begin(t testing.TB, f *Front, w http.ResponseWriter, r *http.Request) *Request {
 	t.Helper()
 	x := new(Request)
-	x.Receive(r)
+	x.Receive(r, new(Told))
 	if err := x.Begin(f, w, r); err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +87,32 @@ func (n informs) MayInform(attempt int) bool { return attempt == int(n) }
 func attempt(t testing.TB, x *Request, n int, dial string) *http.Request {
 	t.Helper()
 	target := x.front.stock.NewTarget(&reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: dial, MaxRequests: 9})
-	r, _, err := x.Attempt(n, target, 2, informs(n))
+	r, _, _, err := x.Attempt(n, target, 2, informs(n))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// wire is a transport that keeps the last request.
+type wire struct{ r *http.Request }
+
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.r = r
+	return nil, io.EOF
+}
+
+// carried makes an attempt and returns the request that the transport gets.
+func carried(t testing.TB, x *Request, n int, dial string, inform Inform) *http.Request {
+	t.Helper()
+	w := new(wire)
+	x.front.stock.Transport = stock.NewTransport(w)
+	r, trip, _, err := x.Attempt(n, x.front.stock.NewTarget(&reverseproxy.Upstream{Dial: dial}), 1, inform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = trip.RoundTrip(r) //nolint:bodyclose // there is no answer
+	return w.r
 }
 
 // stripped is what reverse_proxy does to the header of a request, in its words and order.
@@ -214,10 +235,10 @@ func TestAttempts(t *testing.T) {
 	for name, sent := range map[string]io.Reader{"without a body": nil, "with one": strings.NewReader("text")} {
 		t.Run(name, func(t *testing.T) {
 			x := begin(t, f, httptest.NewRecorder(), newRequest(t, http.MethodPut, "http://example.com/a?b", sent))
-			first := attempt(t, x, 1, "a:1")
+			first := carried(t, x, 1, "a:1", informs(1))
 			body := first.Body
 			first.URL.Scheme, first.Body = "http", nil // as the transport does, and who has made a view of it
-			second := attempt(t, x, 2, "b:2")
+			second := carried(t, x, 2, "b:2", informs(2))
 			if first == second || first.URL == second.URL || first.Context() == second.Context() {
 				t.Error("they share something")
 			}
@@ -232,11 +253,11 @@ func TestAttempts(t *testing.T) {
 			if second.Body != body {
 				t.Errorf("the body is %v, want %v", second.Body, body)
 			}
-			copied, ok := x.Copy(second.Context(), second, f.stock.NewTarget(&reverseproxy.Upstream{Dial: "c:3"}))
-			if to, _ := reverseproxy.GetDialInfo(copied.Context()); !ok || to.Address != "c:3" || copied.URL.String() != "//c:3/a?b" || second.URL.Host != "b:2" {
-				t.Errorf("a copy for %s: %s", to.Address, copied.URL)
+			copied, trip, ok := x.Copy(second.Context(), second, f.stock.NewTarget(&reverseproxy.Upstream{Dial: "c:3"}))
+			if to := stock.Dialed(trip); !ok || to != "c:3" || copied.URL.String() != "//c:3/a?b" || second.URL.Host != "b:2" {
+				t.Errorf("a copy for %s: %s", to, copied.URL)
 			}
-			if _, ok := x.Copy(second.Context(), second, f.stock.NewTarget(&reverseproxy.Upstream{Dial: "{x}:3"})); ok {
+			if _, _, ok := x.Copy(second.Context(), second, f.stock.NewTarget(&reverseproxy.Upstream{Dial: "{x}:3"})); ok {
 				t.Error("a copy to nowhere in particular")
 			}
 		})
@@ -268,7 +289,7 @@ func TestBufferedBody(t *testing.T) {
 		x := begin(t, f, httptest.NewRecorder(), r)
 		for n := 1; n <= 2; n++ {
 			target := f.stock.NewTarget(&reverseproxy.Upstream{Dial: "a:1"})
-			sent, whole, err := x.Attempt(n, target, 1, informs(n))
+			sent, _, whole, err := x.Attempt(n, target, 1, informs(n))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -349,15 +370,11 @@ func TestInform(t *testing.T) {
 	w.Header().Set("Own", "1")
 	x := begin(t, f, w, newRequest(t, http.MethodGet, "http://example.com/", nil))
 	hints := textproto.MIMEHeader{"Link": {"</a>"}, "Connection": {"x-a"}, "X-A": {"1"}, "Own": {"2"}}
-	hear := httptrace.ContextClientTrace(attempt(t, x, 1, "a:1").Context()).Got1xxResponse
+	hear := httptrace.ContextClientTrace(carried(t, x, 1, "a:1", informs(1)).Context()).Got1xxResponse
 	_ = hear(103, hints)
 	x.Ended(nil, io.EOF, time.Now(), time.Now())
 	_ = hear(103, hints)
-	target := f.stock.NewTarget(&reverseproxy.Upstream{Dial: "b:1"})
-	r, _, err := x.Attempt(2, target, 1, informs(1)) // which may not
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := carried(t, x, 2, "b:1", informs(1)) // which may not
 	_ = httptrace.ContextClientTrace(r.Context()).Got1xxResponse(103, hints)
 	if len(w.told) != 1 || !strings.Contains(w.told[0], `103 map[Link:[</a>] Own:[1 2]]`) {
 		t.Errorf("told %q", w.told)
@@ -372,7 +389,7 @@ func TestInform(t *testing.T) {
 		return nil
 	}})
 	traced := arrived(t, httptest.NewRequestWithContext(outer, http.MethodGet, "http://example.com/", nil))
-	_ = httptrace.ContextClientTrace(attempt(t, begin(t, f, w, traced), 1, "a:1").Context()).Got1xxResponse(103, hints)
+	_ = httptrace.ContextClientTrace(carried(t, begin(t, f, w, traced), 1, "a:1", informs(1)).Context()).Got1xxResponse(103, hints)
 	if heard != 1 || len(w.told) != 2 {
 		t.Errorf("heard %d times, told %q", heard, w.told)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/textproto"
 	"net/url"
@@ -36,9 +35,8 @@ const (
 // prepare makes the request for the backend from r, which it does not change.
 func (q *Request) prepare(r *http.Request) error {
 	f := q.front
-	q.ctx.Context = r.Context()
-	req := r.WithContext(&q.ctx)
-	q.request = req
+	req := &q.request
+	*req = *r
 	if r.URL != nil {
 		// The transport must not take scheme and host from the client's request line.
 		q.url = *r.URL
@@ -58,7 +56,7 @@ func (q *Request) prepare(r *http.Request) error {
 	}
 	req.Close = false
 	if _, ok := r.Header["User-Agent"]; !ok {
-		header["User-Agent"] = q.values[5:6:6] // an empty one, or the transport adds its own
+		header["User-Agent"] = q.values[4:5:5] // an empty one, or the transport adds its own
 	}
 	if req.TLS != nil && !req.TLS.HandshakeComplete {
 		header["Early-Data"] = []string{"1"} // RFC 8470, 5.1
@@ -258,13 +256,27 @@ func spellWebSocket(h http.Header) {
 // it.
 type Inform interface{ MayInform(attempt int) bool }
 
-// Attempt returns the request of attempt number n, which goes to that target, one of so many. Its body continues the client's body where
-// the last attempt stopped reading; whole says that it is a buffered body that starts at the beginning. When an informational answer
-// arrives, inform decides whether to pass it on. An error is meant for [Request.Fail].
-func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r *http.Request, whole bool, err error) {
+// informer gives the client the informational answers of an attempt.
+type informer struct {
+	request *Request
+	may     Inform
+	attempt int
+}
+
+// Inform implements [stock.Informer].
+func (i *informer) Inform(status int, header textproto.MIMEHeader) {
+	if i.may.MayInform(i.attempt) {
+		i.request.inform(status, header)
+	}
+}
+
+// Attempt returns the request of attempt number n, and the trip that carries it to that target, one of so many. Its body continues the
+// client's body where the last attempt stopped reading; whole says that it is a buffered body that starts at the beginning. When an
+// informational answer arrives, inform decides whether to pass it on. An error is meant for [Request.Fail].
+func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r *http.Request, trip *stock.Trip, whole bool, err error) {
 	f := q.front
 	if target, err = target.For(q.repl); err != nil {
-		return nil, false, fmt.Errorf("making dial info: %w", err)
+		return nil, nil, false, fmt.Errorf("making dial info: %w", err)
 	}
 	if c := f.logger.Check(zapcore.DebugLevel, "selected upstream"); c != nil {
 		c.Write(zap.String("dial", target.Dial.Address), zap.Int("total_upstreams", of))
@@ -275,18 +287,16 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 	}
 	// An earlier proxy may have set placeholders about its upstream.
 	q.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
-	got1xx := func(status int, header textproto.MIMEHeader) error {
-		if inform.MayInform(n) {
-			q.inform(status, header)
-		}
-		return nil
-	}
+	to := &q.informer
+	r, trip = &q.request, &q.trip
 	if q.sent == nil {
-		r, q.trace.Got1xxResponse, q.sentURL = q.request, got1xx, q.url
-		r.URL, q.ctx.dial, q.ctx.trace = &q.sentURL, target.Value(), q.traced(&q.trace)
+		q.sentURL = q.url
+		r.URL = &q.sentURL
 	} else {
-		r = q.again(target, q.traced(&httptrace.ClientTrace{Got1xxResponse: got1xx}))
+		r, trip, to = q.again(), new(stock.Trip), new(informer)
 	}
+	*to = informer{q, inform, n}
+	trip.Init(f.stock.Transport, target, to)
 	q.body.rewind(r)
 	q.sent = r
 	if f.headers {
@@ -300,7 +310,7 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 		}
 		if isIncremental(r.Header) {
 			if !q.incremental && hasContent(r) && (f.stock.RequestBuffers != 0 || r.ContentLength < 0 && f.requiresLength) {
-				return nil, false, q.refuseIncremental(nil)
+				return nil, nil, false, q.refuseIncremental(nil)
 			}
 			normalizeIncremental(r)
 		}
@@ -318,27 +328,29 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 	q.mu.Unlock()
 	target.Begin()
 	q.counted = target
-	return r, q.body != nil && r.Body != nil, nil
+	return r, trip, q.body != nil && r.Body != nil, nil
 }
 
 // Copy returns a copy of r, which has no body, for another target. ok is false if that is not possible. Another goroutine may call it.
-func (q *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (copied *http.Request, ok bool) {
+func (q *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (copied *http.Request, trip *stock.Trip, ok bool) {
 	if !to.Fixed() {
-		return nil, false
+		return nil, nil, false
 	}
-	copied = r.WithContext(to.Into(ctx))
+	copied = r.WithContext(ctx)
 	u := q.url // not r.URL, which the transport may be changing
 	u.Host = to.Dial.Address
 	copied.URL = &u
-	return copied, true
+	trip = new(stock.Trip)
+	trip.Init(q.front.stock.Transport, to, nil)
+	return copied, trip, true
 }
 
 // again returns the request of a later attempt. It shares nothing that changes with the attempt before, which the transport may still use.
-func (q *Request) again(target *stock.Target, trace *httptrace.ClientTrace) *http.Request {
+func (q *Request) again() *http.Request {
 	q.release()
-	r := q.request.WithContext(&attemptContext{q.original.Context(), target.Value(), trace})
-	r.URL = new(url.URL)
-	*r.URL = q.url
+	r, u := new(http.Request), q.url
+	*r = q.request
+	r.URL = &u
 	r.Header, r.Host, r.GetBody = q.header, q.host, nil
 	if r.ContentLength != 0 {
 		r.Body = q.source
@@ -352,14 +364,6 @@ func (q *Request) release() {
 		q.counted.End()
 		q.counted = nil
 	}
-}
-
-// traced returns own, extended so that it also calls the traces of the client's request.
-func (q *Request) traced(own *httptrace.ClientTrace) *httptrace.ClientTrace {
-	if ctx := q.original.Context(); httptrace.ContextClientTrace(ctx) != nil {
-		httptrace.WithClientTrace(ctx, own) // makes own call the other traces
-	}
-	return own
 }
 
 // inform passes an informational answer on to the client.
@@ -399,7 +403,7 @@ func (q *Request) Ended(res *http.Response, err error, start, now time.Time) {
 	}
 	// An earlier proxy may have set placeholders about its answer.
 	q.repl.DeleteByPrefix(placeholderPrefix)
-	q.res, q.status, q.started, q.took = res, res.StatusCode, start, now.Sub(start)
+	q.fields, q.status, q.statusText, q.started, q.took = res.Header, res.StatusCode, res.Status, start, now.Sub(start)
 }
 
 // CopyWon is called when the copy for another target has become the current attempt.

@@ -19,75 +19,72 @@ const placeholderPrefix = "http.reverse_proxy."
 // Placeholder returns the value of reverse_proxy's placeholder of that name; ok is false if it is not known yet. reverse_proxy sets all
 // placeholders on every request; here a value is computed only on demand. Values that another reverse_proxy sets on the same request take
 // precedence, so they are deleted once they no longer apply.
-func (q *Request) Placeholder(name string) (value any, ok bool) {
+func (t *Told) Placeholder(name string) (value any, ok bool) {
 	name, ours := strings.CutPrefix(name, placeholderPrefix)
-	if !ours || q.front == nil || q.hidden {
+	if !ours || t.front == nil || t.hidden {
 		return nil, false
 	}
 	if about, ok := strings.CutPrefix(name, "upstream."); ok {
-		return q.upstreamPlaceholder(about)
+		return t.upstreamPlaceholder(about)
 	}
 	if field, ok := strings.CutPrefix(name, "header."); ok {
-		if q.res == nil {
-			return nil, false
-		}
-		values, ok := q.res.Header[field]
+		values, ok := t.fields[field]
 		return strings.Join(values, ","), ok
 	}
 	switch name {
 	case "status_code":
-		if q.res != nil {
-			return q.status, true
+		if t.status != 0 {
+			return t.status, true
 		}
 	case "status_text":
-		if q.res != nil {
-			return q.res.Status, true
+		if t.status != 0 {
+			return t.statusText, true
 		}
 	case "duration":
-		return q.since(q.began, q.ended)
+		return since(t.began, t.ended)
 	case "duration_ms":
-		return inMilliseconds(q.since(q.began, q.ended))
+		return inMilliseconds(since(t.began, t.ended))
 	case "retries":
-		if !q.ended.IsZero() {
-			return q.retries, true
+		if !t.ended.IsZero() {
+			return t.retries, true
 		}
 	}
 	return nil, false
 }
 
-func (q *Request) upstreamPlaceholder(name string) (any, bool) {
-	if q.target == nil {
+func (t *Told) upstreamPlaceholder(name string) (any, bool) {
+	if t.target == nil {
 		return nil, false
 	}
 	switch name {
 	case "address":
-		return q.target.Dial.String(), true
+		return t.target.Dial.String(), true
 	case "hostport":
-		return q.target.Dial.Address, true
+		return t.target.Dial.Address, true
 	case "host":
-		return q.target.Dial.Host, true
+		return t.target.Dial.Host, true
 	case "port":
-		return q.target.Dial.Port, true
+		return t.target.Dial.Port, true
 	case "requests":
-		return q.requests, true
+		return t.requests, true
 	case "max_requests":
-		return q.target.Upstream.MaxRequests, true
+		return t.target.Upstream.MaxRequests, true
 	case "fails":
-		return q.fails, true
+		return t.fails, true
 	case "latency":
-		return q.took, q.res != nil
+		return t.took, t.status != 0
 	case "latency_ms":
-		return inMilliseconds(q.took, q.res != nil)
+		return inMilliseconds(t.took, t.status != 0)
 	case "duration":
-		return q.since(q.started, q.copied)
+		return since(t.started, t.copied)
 	case "duration_ms":
-		return inMilliseconds(q.since(q.started, q.copied))
+		return inMilliseconds(since(t.started, t.copied))
 	}
 	return nil, false
 }
 
 // since returns the time from start to end; ok is false if end is zero.
-func (q *Request) since(start, end time.Time) (d time.Duration, ok bool) {
+func since(start, end time.Time) (d time.Duration, ok bool) {
 	return end.Sub(start), !end.IsZero()
 }
 

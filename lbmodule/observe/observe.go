@@ -3,6 +3,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,8 +49,8 @@ type Observer struct {
 
 	// Name returns the name of the backend of that address.
 	Name func(address string) string
-	// Dialed returns the address that an attempt with that context connects to, "" if it is not known.
-	Dialed func(ctx context.Context) string
+	// Dialed returns the address that an attempt which that back carries connects to, "" if it is not known.
+	Dialed func(back http.RoundTripper) string
 	// Kind classifies an error of an attempt.
 	Kind func(err error) course.Kind
 
@@ -93,14 +94,14 @@ type Placeholders interface {
 // Request shows one request. Call [Request.Show] before anything else.
 type Request struct {
 	observer *Observer
-	exchange *exchange.Exchange
+	record   *exchange.Record
 	others   Placeholders
 	w        http.ResponseWriter // gets the debug header; nil if the client must not see it
 }
 
-// Show makes the access log and the placeholders show r and its exchange x. others are the placeholders of reverse_proxy.
-func (q *Request) Show(o *Observer, x *exchange.Exchange, others Placeholders, w http.ResponseWriter, r *http.Request) {
-	q.observer, q.exchange, q.others = o, x, others
+// Show makes the access log and the placeholders show r and the record of its exchange. others are the placeholders of reverse_proxy.
+func (q *Request) Show(o *Observer, record *exchange.Record, others Placeholders, w http.ResponseWriter, r *http.Request) {
+	q.observer, q.record, q.others = o, record, others
 	ctx := r.Context()
 	if o.maySeeDebug(ctx) {
 		q.w = w
@@ -134,8 +135,8 @@ func (q *Request) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("pool", q.observer.Pool)
 	e.AddString("backend", q.backend())
 	e.AddString("policy", q.observer.Policy)
-	e.AddFloat64("queue_ms", milliseconds(q.exchange.Course().Waited()))
-	if err := q.exchange.Course().Refused(); err != nil {
+	e.AddFloat64("queue_ms", milliseconds(q.record.Waited()))
+	if err := q.record.Refused(); err != nil {
 		e.AddString("error", err.Error())
 	}
 	return e.AddArray("attempts", q.attempts())
@@ -151,11 +152,11 @@ func (q *Request) placeholder(name string) (any, bool) {
 	case "policy":
 		return q.observer.Policy, true
 	case "queue_ms":
-		return milliseconds(q.exchange.Course().Waited()), true
+		return milliseconds(q.record.Waited()), true
 	case "attempts":
 		return q.attempts(), true
 	case "retries":
-		return max(len(q.exchange.Trail())-1, 0), true
+		return max(len(q.record.Trail())-1, 0), true
 	case "error":
 		return q.lastError(), true
 	default:
@@ -165,7 +166,7 @@ func (q *Request) placeholder(name string) (any, bool) {
 
 // backend returns the name of the backend of the current or last attempt; "" if there was no attempt.
 func (q *Request) backend() string {
-	a := q.exchange.Current()
+	a := q.record.Current()
 	if a == nil {
 		return ""
 	}
@@ -174,10 +175,10 @@ func (q *Request) backend() string {
 
 // lastError returns why the request was refused, or the last error of an attempt; "" if there was none.
 func (q *Request) lastError() string {
-	if err := q.exchange.Course().Refused(); err != nil {
+	if err := q.record.Refused(); err != nil {
 		return err.Error()
 	}
-	for _, a := range slices.Backward(q.exchange.Trail()) {
+	for _, a := range slices.Backward(q.record.Trail()) {
 		if a.Err != nil {
 			return a.Err.Error()
 		}
@@ -193,10 +194,7 @@ func (q *Request) Status(err error) int {
 		}
 		return http.StatusInternalServerError
 	}
-	if passed := q.exchange.Passed(); passed != nil { //nolint:bodyclose // the front closes it
-		return passed.StatusCode
-	}
-	return statusCanceled
+	return cmp.Or(q.record.Passed(), statusCanceled)
 }
 
 // attemptList are attempts as logs and placeholders show them.
@@ -212,7 +210,7 @@ type attempt struct {
 
 // attempts returns the attempts so far.
 func (q *Request) attempts() attemptList {
-	trail := q.exchange.Trail()
+	trail := q.record.Trail()
 	list := make(attemptList, len(trail))
 	for i := range trail {
 		a := &trail[i]
@@ -279,7 +277,7 @@ func (o *Observer) Chosen(x *exchange.Exchange) {
 		return
 	}
 	q, ok := caddyhttp.GetVar(x.Context(), requestVar).(*Request)
-	if !ok || q.exchange != x || q.w == nil {
+	if !ok || q.record != x.Record || q.w == nil {
 		return
 	}
 	c := x.Course()

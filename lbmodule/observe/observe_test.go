@@ -53,6 +53,7 @@ func (m *members) Quiet() bool                          { return false }
 // front is a client of GET requests. What it is not asked here it does not have.
 type front struct {
 	exchange.Front
+	back   back
 	header http.Header
 }
 
@@ -67,15 +68,15 @@ func (*front) Refuse(err error) error                            { return caddyh
 
 func (*front) CopyWon(course.Target) {}
 
-func (f *front) Attempt(ctx context.Context, _ int, to course.Target, _ exchange.Inform) (*http.Request, bool, error) {
+func (f *front) Attempt(ctx context.Context, _ int, to course.Target, _ exchange.Inform) (exchange.Outgoing, error) {
 	u := &url.URL{User: url.User("who"), Host: to.Address(), Path: "/x"}
-	return (&http.Request{Method: "BREW", URL: u, Header: f.header}).WithContext(ctx), false, nil
+	return exchange.Outgoing{Request: (&http.Request{Method: "BREW", URL: u, Header: f.header}).WithContext(ctx), Back: f.back}, nil
 }
 
-func (f *front) Copy(ctx context.Context, r *http.Request, to course.Target) (*http.Request, bool) {
+func (f *front) Copy(ctx context.Context, r *http.Request, to course.Target) (exchange.Outgoing, bool) {
 	r = r.WithContext(ctx)
 	r.URL = &url.URL{Host: to.Address(), Path: "/x"}
-	return r, true
+	return exchange.Outgoing{Request: r, Back: f.back}, true
 }
 
 func (*front) Answer(res *http.Response) error {
@@ -129,13 +130,14 @@ type lab struct {
 	observer Observer
 	members  members
 	plan     exchange.Plan
+	back     back
 	rules    course.Rules
 	pool     *pool.Pool
 }
 
 func newLab(t *testing.T, b back) *lab {
 	t.Helper()
-	l := &lab{pool: new(pool.Registry).Acquire("web")}
+	l := &lab{pool: new(pool.Registry).Acquire("web"), back: b}
 	l.members.addresses = []string{"a:1", "b:1"}
 	var backends []pool.Backend
 	for _, address := range l.members.addresses {
@@ -151,10 +153,10 @@ func newLab(t *testing.T, b back) *lab {
 	l.observer = Observer{
 		Pool: "web", Policy: "lb_first", Secure: true,
 		Name:   func(address string) string { return "name of " + address },
-		Dialed: func(context.Context) string { return "192.0.2.1:443" },
+		Dialed: func(http.RoundTripper) string { return "192.0.2.1:443" },
 		Kind:   func(err error) course.Kind { return b.Kind(err).Kind },
 	}
-	l.plan = exchange.Plan{Rules: &l.rules, Pool: l.pool, Back: b, Observer: &l.observer}
+	l.plan = exchange.Plan{Rules: &l.rules, Pool: l.pool, Observer: &l.observer, Kind: b.Kind}
 	return l
 }
 
@@ -172,8 +174,8 @@ func (l *lab) do(ctx context.Context, change func(r *http.Request)) (q *Request,
 	}
 	q = new(Request)
 	x := new(exchange.Exchange)
-	x.Init(&l.plan, &l.members, &front{header: r.Header})
-	q.Show(&l.observer, x, noOthers{}, w, r)
+	x.Init(&l.plan, &l.members, &front{back: l.back, header: r.Header}, new(exchange.Record))
+	q.Show(&l.observer, x.Record, noOthers{}, w, r)
 	return q, r, w, x.Run(r.Context(), time.Now())
 }
 
@@ -269,9 +271,8 @@ func TestLatestIsToldOf(t *testing.T) {
 		_, r, w, _ := l.do(t.Context(), nil)
 		other := l.observer
 		other.Pool = "inner"
-		x := new(exchange.Exchange)
-		x.Init(&l.plan, &l.members, &front{header: r.Header})
-		new(Request).Show(&other, x, noOthers{}, w, r)
+		record := new(exchange.Record)
+		new(Request).Show(&other, record, noOthers{}, w, r)
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 		if got, _ := repl.Get(placeholderPrefix + "pool"); got != "inner" {
 			t.Errorf("pool is %v, want inner", got)
@@ -283,7 +284,7 @@ func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, back{"a:1": says(200)})
 		answered, _, _, _ := l.do(t.Context(), nil)
-		nothing := &Request{exchange: new(exchange.Exchange)}
+		nothing := &Request{record: new(exchange.Record)}
 		for _, test := range []struct {
 			q    *Request
 			err  error
@@ -414,10 +415,10 @@ func TestSpanAttributes(t *testing.T) {
 	for dialed, want := range map[string]string{
 		"192.0.2.1:443": `server.address=192.0.2.1 server.port=443`, "/run/app.sock": `server.address=/run/app.sock`, "": ``,
 	} {
-		l.observer.Dialed = func(context.Context) string { return dialed }
+		l.observer.Dialed = func(http.RoundTripper) string { return dialed }
 		var got []string
 		u := &url.URL{User: url.UserPassword("who", "secret"), Host: "a:1", Path: "/x"}
-		for _, a := range l.observer.attributes((&http.Request{Method: http.MethodGet, URL: u}).WithContext(t.Context()), "a:1") {
+		for _, a := range l.observer.attributes((&http.Request{Method: http.MethodGet, URL: u}).WithContext(t.Context()), nil, "a:1") {
 			got = append(got, fmt.Sprintf("%s=%s", a.Key, a.Value.String()))
 		}
 		all := strings.TrimSpace("http.request.method=GET url.full=https://a:1/x caddy.load_balancer.pool=web caddy.load_balancer.backend=name of a:1 " + want)

@@ -30,12 +30,13 @@ var propagator = autoprop.NewTextMapPropagator()
 
 // Begin implements [exchange.Observer]: it starts a span for the attempt if Caddy's `tracing` handles the request. The backend sees this
 // span as its parent.
-func (o *Observer) Begin(x *exchange.Exchange, r *http.Request, address string, others int, reason pool.RetryReason, start time.Time) (*http.Request, exchange.Span) {
+func (o *Observer) Begin(x *exchange.Exchange, out *exchange.Outgoing, address string, others int, reason pool.RetryReason, start time.Time) exchange.Span {
 	parent := trace.SpanFromContext(x.Context()) // not r.Context(): for a copy, that has the first attempt's span
 	if !parent.SpanContext().IsValid() {
-		return r, nil
+		return nil
 	}
-	attributes := o.attributes(r, address)
+	r := out.Request
+	attributes := o.attributes(r, out.Back, address)
 	if others > 0 {
 		attributes = append(attributes, attribute.Int("http.request.resend_count", others),
 			attribute.String("caddy.load_balancer.retry_reason", reason.String()))
@@ -44,13 +45,14 @@ func (o *Observer) Begin(x *exchange.Exchange, r *http.Request, address string, 
 		trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start), trace.WithAttributes(attributes...))
 	header := r.Header
 	r = r.WithContext(ctx)
+	out.Request = r
 	// If an earlier handler removed the trace context from the header, the backend must not see it.
 	if slices.ContainsFunc(propagator.Fields(), func(field string) bool { return header.Get(field) != "" }) {
 		// Attempts share a header, and the transport of the last attempt may still be reading it.
 		r.Header = header.Clone()
 		propagator.Inject(ctx, propagation.HeaderCarrier(r.Header))
 	}
-	return r, span
+	return span
 }
 
 // spanMethod returns the method for a span: _OTHER for methods that a client may have made up (OpenTelemetry's conventions for HTTP).
@@ -65,14 +67,14 @@ func spanMethod(method string) string {
 }
 
 // attributes returns the attributes of an HTTP client span by OpenTelemetry's semantic conventions, and those that identify the backend.
-func (o *Observer) attributes(r *http.Request, address string) []attribute.KeyValue {
+func (o *Observer) attributes(r *http.Request, back http.RoundTripper, address string) []attribute.KeyValue {
 	all := []attribute.KeyValue{
 		attribute.String("http.request.method", spanMethod(r.Method)),
 		attribute.String("url.full", o.fullURL(r.URL)),
 		attribute.String("caddy.load_balancer.pool", o.Pool),
 		attribute.String("caddy.load_balancer.backend", o.Name(address)),
 	}
-	dialed := o.Dialed(r.Context())
+	dialed := o.Dialed(back)
 	if dialed == "" {
 		return all
 	}

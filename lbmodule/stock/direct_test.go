@@ -95,7 +95,7 @@ func TestShortWayIsClosed(t *testing.T) {
 	if !d.client.Takes(r) {
 		t.Fatal("not taken")
 	}
-	res, err := d.RoundTrip(r)
+	res, err := d.client.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}

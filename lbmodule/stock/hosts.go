@@ -1,7 +1,6 @@
 package stock
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -48,8 +47,8 @@ func (s *hosts) release() error {
 	return s.handler.Cleanup()
 }
 
-// DialInfoKey is the variable in which reverse_proxy's transports find the address to connect to.
-const DialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
+// dialInfoKey is the variable in which reverse_proxy's transports find the address to connect to.
+const dialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
 
 // Target is an upstream with its parsed address.
 type Target struct {
@@ -105,20 +104,6 @@ func parse(u *reverseproxy.Upstream, address string) (reverseproxy.DialInfo, err
 
 // Address returns the address that identifies the upstream.
 func (t *Target) Address() string { return t.Upstream.Dial }
-
-// Value returns the value of [DialInfoKey] that makes transports connect to the target.
-func (t *Target) Value() any { return t.key }
-
-// Into returns a context that makes transports connect to the target.
-func (t *Target) Into(ctx context.Context) context.Context {
-	return context.WithValue(ctx, DialInfoKey, t.key)
-}
-
-// Dialed returns the address that a request with that context is sent to, "" if it is not known.
-func Dialed(ctx context.Context) string {
-	to, _ := reverseproxy.GetDialInfo(ctx)
-	return to.Address
-}
 
 // Fixed reports whether the address is the same for all requests.
 func (t *Target) Fixed() bool { return t.key != nil }

@@ -72,7 +72,7 @@ func (t ProbeTarget) Prepare(ctx context.Context) context.Context {
 		// The loopback address says that the connection is not for a client.
 		proxyProtocolVar: reverseproxy.ProxyProtocolInfo{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)},
 	})
-	return context.WithValue(ctx, DialInfoKey, t.dial)
+	return context.WithValue(ctx, dialInfoKey, t.dial)
 }
 
 // SpeaksHTTP1 reports whether requests reach the target over plain HTTP/1.1 and without a forward proxy.

@@ -240,7 +240,9 @@ func TestTarget(t *testing.T) {
 			}
 			continue
 		}
-		d, ok := reverseproxy.GetDialInfo(own.Into(t.Context()))
+		var trip Trip
+		trip.Init(nil, own, nil)
+		d, ok := reverseproxy.GetDialInfo(trip.into(t.Context()))
 		if got := strings.Join([]string{d.Network, d.Address, d.Host, d.Port}, " "); got != want || !ok || d.Upstream != u {
 			t.Errorf("%s: %q, want %q", dial, got, want)
 		}

@@ -39,7 +39,7 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage) (*Transport, error) {
 	if raw == nil || string(raw) == "null" {
 		raw = caddyconfig.JSON(map[string]string{"protocol": "http"}, nil)
 	}
-	t := &Transport{proxied: namesProxy(raw) || isSet("HTTP_PROXY", "http_proxy")}
+	proxied := namesProxy(raw) || isSet("HTTP_PROXY", "http_proxy")
 	// A copy of the field, because loading clears it.
 	holder := struct {
 		Raw json.RawMessage `caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -48,29 +48,38 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage) (*Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading transport: %w", err)
 	}
-	var ok bool
-	if t.next, ok = loaded.(http.RoundTripper); !ok {
+	next, ok := loaded.(http.RoundTripper)
+	if !ok {
 		return nil, fmt.Errorf("loading transport: %T is not a transport", loaded)
 	}
+	t := NewTransport(next)
+	t.proxied = proxied
 	if h, ok := t.next.(*reverseproxy.HTTPTransport); ok && !slices.Contains(h.Versions, "3") && !t.proxied && !isSet("HTTPS_PROXY", "https_proxy") {
 		t.setScheme = h.SetScheme
 	}
 	return t, nil
 }
 
+// NewTransport returns a transport that makes attempts over next.
+func NewTransport(next http.RoundTripper) *Transport { return &Transport{next: next} }
+
 // Configured returns the transport of the config.
 func (t *Transport) Configured() http.RoundTripper { return t.next }
 
-// RoundTrip implements [http.RoundTripper].
-func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	next := t.next
-	if t.direct != nil {
-		next = t.direct
-	}
+// roundTrip makes a trip's request.
+func (t *Transport) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) {
+	r = r.WithContext(trip.into(r.Context()))
 	if t.setScheme != nil {
 		r = markNetwork(r, t.setScheme)
 	}
-	res, err := next.RoundTrip(r)
+	var res *http.Response
+	var err error
+	if t.direct != nil && t.direct.takes(r) {
+		trip.direct = r.Body == nil
+		res, err = t.direct.client.RoundTrip(r)
+	} else {
+		res, err = t.next.RoundTrip(r)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -189,13 +198,10 @@ func isOrdinary(t *reverseproxy.HTTPTransport) bool {
 		!slices.ContainsFunc(t.Versions, special)
 }
 
-// RoundTrip implements [http.RoundTripper].
-func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
+// takes reports whether the engine takes r.
+func (d *direct) takes(r *http.Request) bool {
 	d.SetScheme(r)
-	if d.client.Takes(r) {
-		return d.client.RoundTrip(r)
-	}
-	return d.HTTPTransport.RoundTrip(r)
+	return d.client.Takes(r)
 }
 
 // networkMarks are prefixes for the port in the URL of requests over these networks. Transports keep idle connections by the URL's scheme,

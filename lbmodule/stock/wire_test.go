@@ -73,7 +73,9 @@ func TestTellApart(t *testing.T) {
 		}
 		h := &reverseproxy.HTTPTransport{TLS: &reverseproxy.TLSConfig{ExceptPorts: []string{"8080"}}}
 		for _, host := range []string{"example.com", ""} {
-			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(to.Into(t.Context()))
+			var trip Trip
+			trip.Init(nil, to, nil)
+			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(trip.into(t.Context()))
 			apart := markNetwork(r, h.SetScheme)
 			if apart.URL.Host != test.want {
 				t.Errorf("%s/%s: %s, want %s", test.network, test.address, apart.URL.Host, test.want)
