@@ -69,7 +69,7 @@ func TestExplain(t *testing.T) {
 
 	// A request that is being served, at its second backend.
 	var live pool.LiveRequest
-	h.plan.Pool.Live.Add(&live, nil)
+	h.plan.Pool.Live.Add(&live, nil, time.Now())
 	live.At("tried:1")
 	live.At("in:1")
 	x = explained(t, "")

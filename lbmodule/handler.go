@@ -89,6 +89,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP proxies the request to a backend of the pool.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+	now := time.Now()
 	c, told := calls.Get().(*call), new(told)
 	c.handler, c.next = h, next
 	c.Receive(r, &told.Told)
@@ -97,7 +98,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// Deferred, because the request must be counted even after a panic (http.ErrAbortHandler, when an answer breaks off).
 	defer func() {
 		c.exchange.Live.Done() // Run does so as well, but the request may be refused before Run
-		c.End(time.Now())
+		c.End(c.exchange.Ended())
 		c.Request.Body().CloseAfter(w, r)
 		h.plan.Pool.CountAnswer(told.Status(err))
 		c.recycle()
@@ -114,9 +115,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		defer cancel(nil)
 		r = r.WithContext(ctx)
 	}
-	h.plan.Pool.Live.Add(&c.exchange.Live, cancel)
-	if err = c.Begin(h.front, w, r); err == nil {
-		err = c.exchange.Run(r.Context(), time.Now())
+	h.plan.Pool.Live.Add(&c.exchange.Live, cancel, now)
+	if err = c.Begin(h.front, w, r, now); err == nil {
+		if c.Request.Body() != nil {
+			now = time.Now() // Begin may have waited for the body
+		}
+		err = c.exchange.Run(r.Context(), now)
 		c.returned = true
 	}
 	if err == nil || c.Request.Body().Failure() != nil {
@@ -167,7 +171,8 @@ var calls = sync.Pool{New: func() any { return new(call) }}
 // recycle keeps c for another request, if nothing can refer to it any more.
 func (c *call) recycle() {
 	if c.returned && c.exchange.Settled() && c.Settled() {
-		*c = call{}
+		c.Clear()
+		c.exchange, c.handler, c.next, c.returned = exchange.Exchange{}, nil, nil, false
 		calls.Put(c)
 	}
 }

@@ -183,7 +183,7 @@ func begin(t testing.TB, h *Handler, r *http.Request) *ride {
 	q.Receive(r, &told.Told)
 	q.exchange.Init(&h.plan, q.call, q.call, &told.Record)
 	told.Show(&h.observer, &told.Record, &told.Told, q.w, r)
-	if err := q.Begin(h.front, q.w, r); err != nil {
+	if err := q.Begin(h.front, q.w, r, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	q.step = q.course().Begin(time.Now())

@@ -163,7 +163,7 @@ func TestDrainIsOverAlready(t *testing.T) {
 	asks(t, "PATCH", webPath+"/backends/a:1", `{"state": "drain"}`).wants(t, http.StatusOK)
 	var live pool.LiveRequest
 	ctx, cancel := context.WithCancelCause(t.Context())
-	h.plan.Pool.Live.Add(&live, cancel)
+	h.plan.Pool.Live.Add(&live, cancel, time.Now())
 	defer live.Done()
 	live.At("a:1")
 	second := newConfig(t)

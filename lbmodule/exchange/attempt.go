@@ -25,9 +25,9 @@ func (*timeoutError) Error() string   { return "backend did not answer within tr
 func (*timeoutError) Timeout() bool   { return true }
 func (*timeoutError) Temporary() bool { return false }
 
-// attempt makes one attempt and returns the step that follows. If the front cannot make the request, it returns the front's error and no
+// attempt makes one attempt, which begins now, and returns the step that follows. If the front cannot make the request, it returns the front's error and no
 // step.
-func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
+func (x *Exchange) attempt(step *course.Step, start time.Time) (next course.Step, err error) {
 	if step.Again {
 		x.dropAttempt()
 	}
@@ -43,7 +43,6 @@ func (x *Exchange) attempt(step *course.Step) (next course.Step, err error) {
 		return course.Step{}, err
 	}
 	timer := x.prepare(&o)
-	start := time.Now()
 	x.begin(*x.course.Choice(), step.Reason, start)
 	if body := x.front.Body(); body != nil {
 		x.waited = body.Wait(start)

@@ -121,6 +121,7 @@ type Exchange struct {
 	res   *http.Response // of the last attempt; nil if it has none
 	err   error          // of the last attempt; nil if it has an answer
 	ended time.Time      // when that came
+	over  time.Time      // when Run returned; zero before
 
 	body   *requestBody  // nil if there is none
 	sent   *sending      // the attempt's body; nil if there is none
@@ -142,6 +143,14 @@ func (x *Exchange) Init(plan *Plan, source course.Source, front Front, record *R
 
 // Context returns the context of the request.
 func (x *Exchange) Context() context.Context { return x.ctx }
+
+// Ended returns when Run returned; the time now if it never ran.
+func (x *Exchange) Ended() time.Time {
+	if x.over.IsZero() {
+		return time.Now()
+	}
+	return x.over
+}
 
 // Course returns the course of the request.
 func (x *Exchange) Course() *course.Course { return &x.course }
@@ -167,16 +176,19 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		switch step.Do {
 		case course.Send:
 			var err error
-			if step, err = x.attempt(&step); err != nil {
+			if step, err = x.attempt(&step, now); err != nil {
 				return x.giveUp(x.front.Fail(err))
 			}
+			now = x.ended
 		case course.Wait:
 			woken := x.wait(&step)
-			step = x.course.Resume(woken, time.Now())
+			now = time.Now()
+			step = x.course.Resume(woken, now)
 			x.queued = x.course.Waited()
 		case course.Queue:
 			err := x.plan.Pool.Wait(ctx, x.front.Client(), step.Size, step.Timeout, func() error { return x.course.Try(time.Now()) })
-			step = x.course.Queued(err, time.Now())
+			now = time.Now()
+			step = x.course.Queued(err, now)
 			x.queued = x.course.Waited()
 		case course.Give:
 			return x.give()
@@ -240,6 +252,7 @@ func (x *Exchange) give() error {
 // end ends the course and the record of the last attempt, in every case.
 func (x *Exchange) end() {
 	now := time.Now()
+	x.over = now
 	x.endTicket(context.Canceled, now) // in case the attempt panicked
 	ending := course.Ending{Broken: x.answer.broken, Complete: x.answer.complete, Judged: x.probe.stop()}
 	if x.answer.complete && x.res != nil {

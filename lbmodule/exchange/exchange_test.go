@@ -37,7 +37,7 @@ func (l *lab) run(ctx context.Context, f *front) (o outcome) {
 	f.reads.cancel = func() { cancel(context.Canceled) }
 	o.x = new(Exchange)
 	o.x.Init(&l.plan, l, f, new(Record))
-	l.pool.Live.Add(&o.x.Live, cancel)
+	l.pool.Live.Add(&o.x.Live, cancel, time.Now())
 	start := time.Now()
 	defer func() {
 		o.took = time.Since(start)

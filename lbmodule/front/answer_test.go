@@ -368,7 +368,7 @@ func TestIncremental(t *testing.T) {
 		}
 		x := new(Request)
 		x.Receive(r, new(Told))
-		err := x.Begin(f, w, r)
+		err := x.Begin(f, w, r, time.Now())
 		want := `"a b";error=incremental_refused`
 		if err == nil {
 			x.repl.Map(x.Placeholder)

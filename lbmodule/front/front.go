@@ -81,7 +81,8 @@ type Request struct {
 	source      io.ReadCloser // the body
 	body        *requestBody  // the buffered body; nil if it is not buffered
 	incremental bool
-	values      [5]string // of the header fields that are set on every request
+	values      [5]string   // of the header fields that are set on every request
+	space       http.Header // an empty map for header; nil for none
 
 	// The current attempt.
 	sent     *http.Request
@@ -126,11 +127,11 @@ func (q *Request) Receive(r *http.Request, told *Told) { q.received, q.Told = re
 // Body returns the request's body as the client sends it; nil if there is none.
 func (q *Request) Body() *ClientBody { return q.received }
 
-// Begin makes the request for the backend from the client's. An error is the answer to the client.
-func (q *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request) error {
+// Begin makes the request for the backend from the client's, which arrived at that time. An error is the answer to the client.
+func (q *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request, now time.Time) error {
 	q.Told.front, q.w, q.original = f, w, r
 	q.repl = r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	q.began = time.Now()
+	q.began = now
 	return q.prepare(r)
 }
 
@@ -144,6 +145,17 @@ func (q *Request) End(now time.Time) {
 	if q.ended = now; q.repl != nil && q.status == 0 {
 		q.forgetTotals()
 	}
+}
+
+// Clear makes q the zero Request, but for space that another request may use. It must be settled.
+func (q *Request) Clear() {
+	const most = 64 // fields; a map does not shrink
+	space := q.header
+	if len(space) > most {
+		space = nil
+	}
+	clear(space)
+	*q = Request{space: space}
 }
 
 // Settled reports, after End, whether nothing can refer to the request any more, so that it may be used for another one.

@@ -71,7 +71,7 @@ func begin(t testing.TB, f *Front, w http.ResponseWriter, r *http.Request) *Requ
 	t.Helper()
 	x := new(Request)
 	x.Receive(r, new(Told))
-	if err := x.Begin(f, w, r); err != nil {
+	if err := x.Begin(f, w, r, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	x.repl.Map(x.Placeholder)

@@ -50,7 +50,7 @@ func (q *Request) prepare(r *http.Request) error {
 	}
 	upgrade := upgradeType(r.Header)
 	q.incremental = isIncremental(r.Header)
-	header := forwardable(r.Header, 4)
+	header := q.forwardable(r.Header)
 	if err := q.prepareBody(req, header); err != nil {
 		return err
 	}
@@ -92,10 +92,13 @@ func (q *Request) prepare(r *http.Request) error {
 	return nil
 }
 
-// forwardable returns a copy of a request's header without its hop-by-hop fields, except TE, and with room for more fields. It does not
-// copy the values.
-func forwardable(from http.Header, more int) http.Header {
-	header := make(http.Header, len(from)+more)
+// forwardable returns a copy of a request's header without its hop-by-hop fields, except TE. It does not copy the values.
+func (q *Request) forwardable(from http.Header) http.Header {
+	header := q.space
+	if header == nil {
+		const more = 6 // fields that are set on every request
+		header = make(http.Header, len(from)+more)
+	}
 	for name, values := range from {
 		if name == "Te" || !isHopByHop(name) {
 			header[name] = values[:len(values):len(values)]

@@ -42,9 +42,9 @@ type LiveRequest struct {
 	end     context.CancelCauseFunc // ends the request; nil if it cannot be ended
 }
 
-// Add adds a request that has begun. end ends the request, and may be nil.
-func (l *Live) Add(r *LiveRequest, end context.CancelCauseFunc) {
-	r.shard, r.started, r.end = &l.shards[rand.IntN(liveShards)], time.Now(), end
+// Add adds a request that has begun at that time. end ends the request, and may be nil.
+func (l *Live) Add(r *LiveRequest, end context.CancelCauseFunc, now time.Time) {
+	r.shard, r.started, r.end = &l.shards[rand.IntN(liveShards)], now, end
 	s := r.shard
 	s.mu.Lock()
 	if r.next = s.first; r.next != nil {

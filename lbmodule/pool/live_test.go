@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"testing"
+	"time"
 )
 
 func TestLiveRequests(t *testing.T) {
@@ -15,7 +16,7 @@ func TestLiveRequests(t *testing.T) {
 			if errors.Is(cause, ErrDrained) {
 				ended++
 			}
-		})
+		}, time.Now())
 		r.At([]string{"a:1", "b:1"}[i%2])
 		all = append(all, r)
 	}
@@ -31,7 +32,7 @@ func TestLiveRequests(t *testing.T) {
 	// Of a request whose copy is there, the copy.
 	var ends []string
 	r := new(LiveRequest)
-	l.Add(r, func(error) { ends = append(ends, "request") })
+	l.Add(r, func(error) { ends = append(ends, "request") }, time.Now())
 	r.At("c:1")
 	r.Copied("d:1", func(error) { ends = append(ends, "copy") })
 	l.EndAt("d:1")
