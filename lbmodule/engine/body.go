@@ -15,7 +15,7 @@ type body struct {
 	conn  *conn
 	stop  func() bool // stops watching ctx; returns false if ctx has ended
 	ctx   context.Context
-	from  io.Reader
+	from  content
 	again bool // the connection may be used again
 	err   error
 	over  atomic.Bool

@@ -2,8 +2,8 @@
 // goroutine. net/http's transport has two goroutines for each connection, and hands each request over to them and back; for a small
 // request, that is most of its cost.
 //
-// The engine takes only ordinary requests ([Client.Takes]); all others go to net/http's transport. It does not parse HTTP itself: like
-// the transport, it reads answers with [http.ReadResponse], so both agree on what is valid.
+// The engine takes only ordinary requests ([Client.Takes]); all others go to net/http's transport. It parses answers itself, with little
+// memory, as [http.ReadResponse] does: both agree on what is valid and what it means. Fuzz tests compare them.
 package engine
 
 import (

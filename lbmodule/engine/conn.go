@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +35,6 @@ type conn struct {
 
 	since  time.Time // when it became idle
 	left   int64     // bytes of a header that may still be read; negative for no bound
-	pieces []byte    // the part of an incomplete header that has been read, if not nil
 	failed error     // the network error of the last read
 	closed atomic.Bool
 }
@@ -69,9 +67,6 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.net.Read(p)
 	c.left -= int64(n)
-	if c.pieces != nil {
-		c.pieces = append(c.pieces, p[:n]...)
-	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.failed = err
 	}
@@ -108,7 +103,7 @@ func (c *conn) release(clean bool) {
 func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	stop := context.AfterFunc(ctx, c.close)
-	res, err := c.roundTrip(ctx, r)
+	answer, err := c.roundTrip(ctx, r)
 	if err != nil {
 		c.close()
 		if !stop() {
@@ -116,13 +111,15 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
+	res := &answer.Response
 	again := !res.Close && res.StatusCode >= http.StatusOK && !c.spent
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
 		c.release(stop() && again)
 		return res, nil
 	}
-	b := &body{conn: c, stop: stop, ctx: ctx, from: res.Body, again: again}
+	b := &answer.body
+	b.conn, b.stop, b.ctx, b.again = c, stop, ctx, again
 	res.Body = b
 	if c.client.asksGzip(r) && isGzip(res.Header) {
 		res.Body = &unpacked{packed: b}
@@ -134,7 +131,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 }
 
 // roundTrip writes the request and reads the header of its answer.
-func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, error) {
+func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) {
 	n, broken := c.net.Write(c.out)
 	if broken != nil {
 		if c.spent = true; n == 0 && c.used {
@@ -155,7 +152,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 		}
 		return nil, c.early(err, n == 0 || isRepeatable(r))
 	}
-	res, err := c.readHeader(ctx, r)
+	a, err := c.readHeader(ctx, r)
 	if err != nil {
 		return nil, c.late(err)
 	}
@@ -165,43 +162,33 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*http.Response, 
 			return nil, err
 		}
 	}
-	return res, nil
+	return a, nil
 }
 
 // readHeader reads the header of the answer, and passes on informational answers before it.
-func (c *conn) readHeader(ctx context.Context, r *http.Request) (*http.Response, error) {
+func (c *conn) readHeader(ctx context.Context, r *http.Request) (*answer, error) {
+	a := new(answer)
 	for {
-		raw := c.peekHeader()
-		res, err := http.ReadResponse(c.br, r)
-		if c.pieces != nil {
-			raw, c.pieces = c.pieces, nil
-		}
-		switch {
-		case err != nil:
+		if err := a.readHead(c.br, r.Method); err != nil {
 			return nil, err
-		case res.StatusCode == http.StatusSwitchingProtocols:
+		}
+		c.spent = c.spent || a.odd
+		switch {
+		case a.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errors.New("backend switches protocols, which was not asked for")
-		case res.StatusCode >= http.StatusOK || res.StatusCode < http.StatusContinue:
-			c.spent = c.spent || isAmbiguous(res, raw)
-			return res, nil
+		case a.StatusCode >= http.StatusOK || a.StatusCode < http.StatusContinue:
+			a.Request = r
+			return a, nil
 		}
 		// If the client ignores informational answers, one bound applies to all headers together.
 		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.Got1xxResponse != nil {
-			if err := trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
+			if err := trace.Got1xxResponse(a.StatusCode, textproto.MIMEHeader(a.Header)); err != nil {
 				return nil, err
 			}
 			c.left = c.client.headerBytes()
 		}
+		*a = answer{}
 	}
-}
-
-// peekHeader returns the next header if it is complete. Otherwise it makes the connection keep the parts.
-func (c *conn) peekHeader() []byte {
-	raw, _ := c.br.Peek(c.br.Buffered())
-	if !bytes.Contains(raw, []byte("\n\r\n")) && !bytes.Contains(raw, []byte("\n\n")) {
-		c.pieces = append(make([]byte, 0, 2*c.client.bufferSize()), raw...)
-	}
-	return raw
 }
 
 // early returns the error for err if it came before the first byte of an answer; again says whether the request may be repeated.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -138,30 +137,4 @@ func appendField(b []byte, name, value string) []byte {
 	b = append(b, ": "...)
 	b = append(b, strings.Trim(value, " \t")...)
 	return append(b, "\r\n"...)
-}
-
-// isAmbiguous reports whether an answer, whose header is at the beginning of raw, tells its end in two ways: by a length and by chunks, or
-// by chunks that its version does not have. [http.ReadResponse] drops the one that does not count; where somebody else goes by it, what
-// follows on the connection is not what it seems (RFC 9112, 6.1 and 6.3).
-func isAmbiguous(res *http.Response, raw []byte) bool {
-	switch {
-	case !res.ProtoAtLeast(1, 1):
-		return hasField(raw, "transfer-encoding")
-	case len(res.TransferEncoding) > 0:
-		return hasField(raw, "content-length")
-	}
-	return false
-}
-
-// hasField reports whether the header at the beginning of raw has this field, whose name is in lower case.
-func hasField(raw []byte, name string) bool {
-	for line := range bytes.Lines(raw) {
-		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {
-			return false
-		}
-		if len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name) {
-			return true
-		}
-	}
-	return false
 }
