@@ -104,7 +104,7 @@ func TestChoose(t *testing.T) {
 		uneven bool
 		want   int
 	}{
-		{"", false, 3},
+		{"", false, len(scenarios)},
 		{"", true, len(unevenScenarios) + 2},
 		{"post4k,get1k", false, 2},
 		{"tail,joining,pairs", true, 3},

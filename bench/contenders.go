@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -18,37 +19,23 @@ type contender struct {
 	file    string // of its config
 }
 
-// startAll starts the backends and all contenders.
-func startAll(started *processes, dir string, o options) ([]contender, error) {
-	backends, err := startBackends(started, dir)
+// startAll starts the backends and all contenders of a scenario.
+func startAll(ctx context.Context, started *processes, dir string, s scenario, o options) ([]contender, error) {
+	backends, err := startBackends(started, dir, s.ends)
 	if err != nil {
 		return nil, err
 	}
-	policy := "lb_policy " + o.policy
-	kinds := []kind{
-		caddyKind("reverse_proxy", o, "reverse_proxy", policy),
-		caddyKind("load_balancer", o, "load_balancer", policy),
-		caddyKind("load_balancer, default policy", o, "load_balancer"),
-		haproxyKind("haproxy", "roundrobin"),
-		nginxKind("nginx", dir, ""),
+	for _, b := range backends {
+		if err := s.checkAnswer(ctx, b, s.backendTLS, false); err != nil {
+			return nil, fmt.Errorf("backend: %w", err)
+		}
 	}
-	if o.limits {
-		// Nobody is refused: what is measured is what the decision costs.
-		limited := func(name, options string) kind {
-			return caddyKind(name, o, "ip_rate_limit {\n\t\trate 1000000/s\n"+options+"\t}\n\tload_balancer", policy)
-		}
-		kinds = []kind{
-			caddyKind("load_balancer", o, "load_balancer", policy),
-			limited("with ip_rate_limit", ""),
-			limited("with concurrency, too", "concurrency 100000\n"),
-		}
-		redis, err := startRedis(started)
-		if err != nil {
-			return nil, err
-		}
-		if redis != "" {
-			kinds = append(kinds, limited("in redis", "redis redis://"+redis+"\n"))
-		}
+	kinds, err := s.kinds(started, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	for i := range kinds {
+		kinds[i].ends = s.ends
 	}
 	return startKinds(started, dir, kinds, backends)
 }
@@ -93,7 +80,7 @@ func startKind(started *processes, dir string, k kind, backends []string) (conte
 
 // configuration is the config of c over these backends.
 func (c *contender) configuration(backends []string) string {
-	return c.config(c.address, c.upstreams(backends))
+	return c.config(setting{c.address, c.upstreams(backends), c.ends})
 }
 
 // configure writes it.
@@ -102,12 +89,15 @@ func (c *contender) configure(backends []string) error {
 }
 
 // startBackends starts nginx on three ports.
-func startBackends(started *processes, dir string) ([]string, error) {
-	for name, size := range map[string]int{"1k": 1 << 10, "100k": 100 << 10} {
+func startBackends(started *processes, dir string, e ends) ([]string, error) {
+	for name, size := range map[string]int{"1k": 1 << 10, "16k": 16 << 10, "100k": 100 << 10} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.Repeat("x", size)), 0o644); err != nil {
 			return nil, err
 		}
 	}
+	// An nginx that looks for commands in what it sends does not know its length; there are none, and it sends every buffer as a chunk.
+	locations := "location /post { client_max_body_size 1m; client_body_buffer_size 128k; return 200 'ok'; } " +
+		"location /chunked { alias " + filepath.Join(dir, "16k") + "; ssi on; ssi_types *; sendfile off; output_buffers 4 4k; }"
 	var addresses []string
 	servers := ""
 	for range 3 {
@@ -116,7 +106,7 @@ func startBackends(started *processes, dir string) ([]string, error) {
 			return nil, err
 		}
 		addresses = append(addresses, address)
-		servers += "server { listen " + address + " backlog=4096; root " + dir + "; location /post { client_max_body_size 1m; return 200 'ok'; } }\n"
+		servers += "server { " + nginxListen(address, " backlog=4096", e.backendTLS, e.certificate) + " root " + dir + "; " + locations + " }\n"
 	}
 	file := filepath.Join(dir, "backends.conf")
 	if err := os.WriteFile(file, []byte(nginxConfig(filepath.Join(dir, "backends"), 1, servers)), 0o644); err != nil {

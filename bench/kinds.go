@@ -13,9 +13,26 @@ import (
 type kind struct {
 	name    string
 	command []string // that starts it, followed by its config's file
-	config  func(address string, upstreams []upstream) string
+	config  func(setting) string
+	ends    ends   // how it speaks
+	log     string // file of its access log, which begins anew with each measurement; empty for none
 	weights []int  // of the backends; nil for 1 each
 	join    joiner // how backends are added to it while it runs; nil where that is not measured
+}
+
+// setting is what a config depends on besides the kind of proxy.
+type setting struct {
+	address   string // that it listens on
+	upstreams []upstream
+	ends
+}
+
+// ends is how a proxy speaks with its clients and with its backends. The zero value is plain HTTP/1.1 with both.
+type ends struct {
+	tls        bool // with its clients
+	h2         bool // with its clients, too: needs tls
+	backendTLS bool
+	certificate
 }
 
 // upstream is a backend in a proxy's config.
@@ -49,16 +66,25 @@ func caddyWithAdmin(name string, o options, global, directive string, lines ...s
 	return kind{
 		name:    name,
 		command: []string{o.caddy, "run", "--adapter", "caddyfile", "--config"},
-		config: func(address string, upstreams []upstream) string {
+		config: func(s setting) string {
 			plain, block := "", slices.Clone(lines)
-			for _, u := range upstreams {
+			for _, u := range s.upstreams {
 				if u.weight == 1 {
 					plain += " " + u.address
 				} else {
 					block = append(block, "backend "+u.address+" {", fmt.Sprintf("weight %d", u.weight), "}")
 				}
 			}
-			return "{\n\t" + global + "\n\tpersist_config off\n\tauto_https off\n}\nhttp://" + address + " {\n\t" +
+			if s.backendTLS {
+				block = append(block, "transport http {", "\ttls_trust_pool file "+s.certFile, "}")
+			}
+			global, site := global, "http://"+s.address+" {\n\t"
+			if s.tls {
+				// HTTP/3 would be advertised in every answer.
+				global += "\n\tservers {\n\t\tprotocols h1 h2\n\t}"
+				site = "https://" + s.address + " {\n\ttls " + s.certFile + " " + s.keyFile + "\n\t"
+			}
+			return "{\n\t" + global + "\n\tpersist_config off\n\tauto_https off\n}\n" + site +
 				directive + plain + " {\n\t\t" + strings.Join(block, "\n\t\t") + "\n\t}\n}\n"
 		},
 	}
@@ -72,12 +98,19 @@ func haproxyWithGlobal(name, global, balance string) kind {
 	return kind{
 		name:    name,
 		command: []string{"haproxy", "-db", "-f"},
-		config: func(address string, upstreams []upstream) string {
+		config: func(s setting) string {
+			front, back := "", ""
+			if s.tls {
+				front = " ssl crt " + s.bothFile + " alpn h2,http/1.1"
+			}
+			if s.backendTLS {
+				back = " ssl verify required ca-file " + s.certFile
+			}
 			config := "global\n nbthread 2\n maxconn 4096\n" + global +
 				"defaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
-				address + "\n default_backend b\nbackend b\n balance " + balance + "\n"
-			for i, u := range upstreams {
-				config += fmt.Sprintf(" server s%d %s weight %d\n", i, u.address, u.weight)
+				s.address + front + "\n default_backend b\nbackend b\n balance " + balance + "\n"
+			for i, u := range s.upstreams {
+				config += fmt.Sprintf(" server s%d %s weight %d%s\n", i, u.address, u.weight, back)
 			}
 			return config
 		},
@@ -89,16 +122,32 @@ func nginxKind(name, dir, method string) kind {
 	return kind{
 		name:    name,
 		command: []string{"nginx", "-c"},
-		config: func(address string, upstreams []upstream) string {
+		config: func(s setting) string {
 			block := "upstream b { " + method + " keepalive 64;"
-			for _, u := range upstreams {
+			for _, u := range s.upstreams {
 				block += fmt.Sprintf(" server %s weight=%d;", u.address, u.weight)
 			}
-			_, port, _ := net.SplitHostPort(address)
-			return nginxConfig(filepath.Join(dir, "proxy"+port), 2, block+" }\nserver { listen "+address+
-				"; location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ''; } }")
+			pass := "proxy_pass http://b;"
+			if s.backendTLS {
+				pass = "proxy_pass https://b; proxy_ssl_name localhost; proxy_ssl_protocols TLSv1.3; proxy_ssl_verify on; proxy_ssl_trusted_certificate " + s.certFile + ";"
+			}
+			protocols := ""
+			if s.tls {
+				protocols = " http2"
+			}
+			_, port, _ := net.SplitHostPort(s.address)
+			return nginxConfig(filepath.Join(dir, "proxy"+port), 2, block+" }\nserver { "+nginxListen(s.address, protocols, s.tls, s.certificate)+
+				" location / { "+pass+" proxy_http_version 1.1; proxy_set_header Connection ''; client_body_buffer_size 128k; } }")
 		},
 	}
+}
+
+// nginxListen has an nginx listen on address with these parameters.
+func nginxListen(address, parameters string, tls bool, c certificate) string {
+	if !tls {
+		return "listen " + address + parameters + ";"
+	}
+	return "listen " + address + parameters + " ssl; ssl_protocols TLSv1.3; ssl_certificate " + c.certFile + "; ssl_certificate_key " + c.keyFile + ";"
 }
 
 // nginxConfig is the config of an nginx in the foreground whose files all begin with prefix.
@@ -107,6 +156,6 @@ func nginxConfig(prefix string, workers int, http string) string {
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		paths += kind + "_temp_path " + prefix + "." + kind + ";\n"
 	}
-	return fmt.Sprintf("daemon off; worker_processes %d; pid %s.pid; error_log %s.log;\nevents { worker_connections 4096; }\n"+
+	return fmt.Sprintf("daemon off; worker_processes %d; pid %s.pid; error_log %s.log;\nworker_rlimit_nofile 8192; events { worker_connections 4096; }\n"+
 		"http { access_log off; keepalive_requests 1000000; sendfile on; tcp_nopush on;\n%s%s\n}\n", workers, prefix, prefix, paths, http)
 }

@@ -19,11 +19,12 @@ import (
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds per scenario; each contender is measured once in a round")
-	flag.DurationVar(&o.duration, "duration", 4*time.Second, "length of one measurement")
-	flag.IntVar(&o.connections, "connections", 64, "keep-alive connections")
+	flag.DurationVar(&o.duration, "duration", 3*time.Second, "length of one measurement; whole seconds, but for those of -uneven")
+	flag.IntVar(&o.connections, "connections", 64, "connections, where the scenario does not say")
 	flag.StringVar(&o.policy, "policy", "round_robin", "lb_policy of reverse_proxy and load_balancer")
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
-	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -uneven: "+
+	flag.StringVar(&o.stock, "stock", "", "a second Caddy binary, whose reverse_proxy is measured, too; see bench/README.md")
+	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -limits: "+names(experiments(options{limits: true}))+"; of -uneven: "+
 		names(experiments(options{uneven: true}))+" (default: all)")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.uneven, "uneven", false, "measure policies over backends that are slow, failing or otherwise odd, and nothing else")
@@ -47,6 +48,7 @@ type options struct {
 	connections int
 	policy      string
 	caddy       string
+	stock       string
 	limits      bool
 	uneven      bool
 }
@@ -54,21 +56,30 @@ type options struct {
 // experiment is something that is measured, with contenders of its own.
 type experiment struct {
 	name string
-	run  func(ctx context.Context, dir string, o options) error
+	run  func(ctx context.Context, dir string, o options) ([]verdict, error)
+}
+
+// unjudged is an experiment that has no bar to meet.
+func unjudged(name string, run func(ctx context.Context, dir string, o options) error) experiment {
+	return experiment{name, func(ctx context.Context, dir string, o options) ([]verdict, error) { return nil, run(ctx, dir, o) }}
 }
 
 // experiments are those of that kind.
 func experiments(o options) (all []experiment) {
 	if !o.uneven {
-		for _, s := range scenarios {
+		these := scenarios
+		if o.limits {
+			these = limitScenarios()
+		}
+		for _, s := range these {
 			all = append(all, experiment{s.name, s.compare})
 		}
 		return all
 	}
 	for _, s := range unevenScenarios {
-		all = append(all, experiment{s.name, s.compare})
+		all = append(all, unjudged(s.name, s.compare))
 	}
-	return append(all, experiment{"joining", compareJoining}, experiment{"pairs", comparePairs})
+	return append(all, unjudged("joining", compareJoining), unjudged("pairs", comparePairs))
 }
 
 // names are those of experiments, with commas in between.
@@ -101,7 +112,13 @@ func run(ctx context.Context, o options, only string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkTools(); err != nil {
+	if !o.uneven && (o.duration < time.Second || o.duration%time.Second != 0) {
+		return fmt.Errorf("duration %v: must be whole seconds, at least one", o.duration)
+	}
+	if o.rounds < 1 {
+		return fmt.Errorf("rounds %d: must be at least 1", o.rounds)
+	}
+	if err := checkTools(chosen); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "ballast-bench")
@@ -122,24 +139,36 @@ func run(ctx context.Context, o options, only string) error {
 			return fmt.Errorf("building caddy: %w", err)
 		}
 	}
-	for _, e := range chosen {
-		if err := e.run(ctx, dir, o); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
+	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS"} {
+		if value, ok := os.LookupEnv(name); ok {
+			fmt.Printf("%s=%s rules all that are written in Go\n", name, value)
 		}
 	}
+	var verdicts []verdict
+	for _, e := range chosen {
+		these, err := e.run(ctx, dir, o)
+		if err != nil {
+			fmt.Print(summary(verdicts))
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+		verdicts = append(verdicts, these...)
+	}
+	fmt.Print(summary(verdicts))
 	return nil
 }
 
 // checkTools tells what is missing and how to get it.
-func checkTools() error {
-	var missing []string
-	for _, tool := range []string{"wrk", "nginx"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = append(missing, tool)
-		}
+func checkTools(chosen []experiment) error {
+	needed := []string{"wrk", "nginx"}
+	if slices.ContainsFunc(chosen, func(e experiment) bool { return e.name == "h2" }) {
+		needed = append(needed, "h2load")
 	}
+	missing := slices.DeleteFunc(needed, func(tool string) bool {
+		_, err := exec.LookPath(tool)
+		return err == nil
+	})
 	if len(missing) > 0 {
-		return fmt.Errorf("missing: %s; on Debian: apt-get install wrk nginx-light haproxy", strings.Join(missing, ", "))
+		return fmt.Errorf("missing: %s; on Debian: apt-get install wrk nginx-light nghttp2-client haproxy", strings.Join(missing, ", "))
 	}
 	if _, err := exec.LookPath("haproxy"); err != nil {
 		fmt.Println("haproxy is not installed and left out; on Debian: apt-get install haproxy")

@@ -2,51 +2,97 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"strconv"
+	"slices"
+	"strings"
 	"time"
 )
 
-// scenario is a kind of request.
+// scenario is a kind of request, and how it comes and goes.
 type scenario struct {
-	name, title, path string
-	script            string // for wrk; empty for plain GET requests
+	name, title string
+	path        string
+	answer      int  // bytes of the answer's body
+	post        int  // bytes of the request's body; 0 for GET
+	closing     bool // the client asks for the end of the connection with each request
+	connections int  // 0 for what -connections gives
+	ends
+	kinds func(started *processes, dir string, o options) ([]kind, error) // may start what they need besides backends
+	pairs []pair                                                          // that are judged
 }
 
-var scenarios = []scenario{
-	{"get1k", "GET, answer of 1 KiB", "/1k", ""},
-	{"get100k", "GET, answer of 100 KiB", "/100k", ""},
-	{"post4k", "POST of 4 KiB, small answer", "/post", "wrk.method = 'POST'\nwrk.body = string.rep('x', 4096)\n"},
+// pair is two contenders, of which one is judged by the other.
+type pair struct {
+	judged, reference string
+	bar               float64 // how much CPU time per request the judged one may take, in relation to the reference; 0 for no bar at all
+	cpuOnly           bool    // the bar says nothing of p99 and memory
 }
 
-func (s scenario) writeScript(dir string) (string, error) {
-	if s.script == "" {
-		return "", nil
-	}
-	file := filepath.Join(dir, s.name+".lua")
-	return file, os.WriteFile(file, []byte(s.script), 0o600)
+// ourBar judges load_balancer by reverse_proxy.
+func ourBar(cpu float64) []pair { return []pair{{judged: ours, reference: theirs, bar: cpu}} }
+
+// plain are the scenarios without anything special.
+var plain = []scenario{
+	{name: "get1k", title: "GET, answer of 1 KiB", path: "/1k", answer: 1 << 10, kinds: withDefault, pairs: ourBar(0.40)},
+	{name: "get100k", title: "GET, answer of 100 KiB", path: "/100k", answer: 100 << 10, kinds: withDefault, pairs: ourBar(0.55)},
+	{name: "post4k", title: "POST of 4 KiB, small answer", path: "/post", answer: 2, post: 4 << 10, kinds: withDefault, pairs: ourBar(0.40)},
 }
+
+// scenarios are all. Where no other bar stands, load_balancer must not cost more than reverse_proxy.
+var scenarios = slices.Concat(plain, []scenario{
+	{name: "https", title: "GET over HTTPS with HTTP/1.1, answer of 1 KiB", path: "/1k", answer: 1 << 10,
+		ends: ends{tls: true}, kinds: usualKinds, pairs: ourBar(0.55)},
+	{name: "h2", title: "GET over HTTPS with HTTP/2, answer of 1 KiB", path: "/1k", answer: 1 << 10,
+		ends: ends{tls: true, h2: true}, kinds: usualKinds, pairs: ourBar(0.55)},
+	{name: "connect", title: "GET, answer of 1 KiB, a new connection for each", path: "/1k", answer: 1 << 10, closing: true,
+		kinds: usualKinds, pairs: ourBar(1)},
+	{name: "chunked", title: "GET, answer of 16 KiB in four chunks", path: "/chunked", answer: 16 << 10, kinds: usualKinds, pairs: ourBar(1)},
+	{name: "post64k", title: "POST of 64 KiB, small answer", path: "/post", answer: 2, post: 64 << 10, kinds: usualKinds, pairs: ourBar(1)},
+	{name: "conns1000", title: "GET, answer of 1 KiB, 1,000 connections", path: "/1k", answer: 1 << 10, connections: 1000,
+		kinds: usualKinds, pairs: ourBar(1)},
+	{name: "backendtls", title: "GET, answer of 1 KiB, HTTPS to the backends", path: "/1k", answer: 1 << 10,
+		ends: ends{backendTLS: true}, kinds: usualKinds, pairs: ourBar(1)},
+	{name: "everything", title: "GET, answer of 1 KiB; breaker, retries, health checks, metrics, access log, limiter", path: "/1k", answer: 1 << 10,
+		kinds: everythingKinds, pairs: []pair{
+			{judged: allOn, reference: allOff, bar: 1.05, cpuOnly: true},
+			{judged: ownOn, reference: allOff},
+			{judged: theirsAllOn, reference: theirs},
+			{judged: allOn, reference: theirsAllOn, bar: 1},
+		}},
+})
 
 // compare measures every contender in each round, in an order that is turned round every time, so that what
 // the machine does meanwhile falls on all alike.
-func (s scenario) compare(ctx context.Context, dir string, o options) error {
+func (s scenario) compare(ctx context.Context, dir string, o options) ([]verdict, error) {
 	var started processes
 	defer started.stop()
-	contenders, err := startAll(&started, dir, o)
-	if err != nil {
-		return err
+	var err error
+	if s.certificate, err = writeCertificate(dir); err != nil {
+		return nil, err
 	}
-	script, err := s.writeScript(dir)
+	if s.connections == 0 {
+		s.connections = o.connections
+	}
+	contenders, err := startAll(ctx, &started, dir, s, o)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	load, err := s.generator(dir)
+	if err != nil {
+		return nil, err
 	}
 	for _, c := range contenders {
-		if _, err := measure(ctx, o, c, s, script, time.Second); err != nil {
-			return err
+		if err := s.checkAnswer(ctx, c.address, s.tls, s.h2); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+		if _, err := measure(ctx, c, load, time.Second); err != nil {
+			return nil, err
 		}
 	}
 	rounds := make([][]sample, o.rounds)
@@ -57,91 +103,72 @@ func (s scenario) compare(ctx context.Context, dir string, o options) error {
 			if r%2 == 1 {
 				i = len(contenders) - 1 - k
 			}
-			if rounds[r][i], err = measure(ctx, o, contenders[i], s, script, o.duration); err != nil {
-				return err
+			if rounds[r][i], err = measure(ctx, contenders[i], load, o.duration); err != nil {
+				return nil, err
 			}
 		}
 		fmt.Printf("%s: round %d of %d\n", s.name, r+1, o.rounds)
 	}
-	fmt.Print(report(s, contenders, rounds))
+	verdicts := s.judge(contenders, rounds)
+	fmt.Print(report(s, contenders, rounds, verdicts))
+	return verdicts, nil
+}
+
+// checkAnswer asks once and fails unless the answer is what the scenario is about.
+func (s scenario) checkAnswer(ctx context.Context, address string, tls, h2 bool) error {
+	client, err := s.client(tls, h2)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	method, url := http.MethodGet, "http://"
+	if s.post > 0 {
+		method = http.MethodPost
+	}
+	if tls {
+		url = "https://"
+	}
+	r, err := http.NewRequestWithContext(ctx, method, url+address+s.path, strings.NewReader(strings.Repeat("x", s.post)))
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	major := 1
+	if h2 {
+		major = 2
+	}
+	if res.StatusCode != http.StatusOK || len(body) != s.answer || res.ProtoMajor != major {
+		return fmt.Errorf("%s %s: %s %s with %d bytes; want HTTP/%d 200 with %d", method, s.path, res.Proto, res.Status, len(body), major, s.answer)
+	}
+	if s.path == "/chunked" && !slices.Equal(res.TransferEncoding, []string{"chunked"}) {
+		return errors.New("the answer does not come in chunks")
+	}
 	return nil
 }
 
-// sample is one measurement of one contender.
-type sample struct {
-	requests int
-	errors   int           // answers that are not 2xx or 3xx, and broken connections
-	cpu      time.Duration // user and system time of the contender's processes
-	rate     float64       // requests per second
-	p50, p99 time.Duration
-	memory   int64 // resident bytes afterwards
-}
-
-// cpuPerRequest is the figure that depends least on what else runs on the machine.
-func (s sample) cpuPerRequest() float64 { return float64(s.cpu.Microseconds()) / float64(s.requests) }
-
-// measure drives c with wrk.
-func measure(ctx context.Context, o options, c contender, s scenario, script string, duration time.Duration) (sample, error) {
-	before, err := usage(c.pid)
-	if err != nil {
-		return sample{}, err
-	}
-	args := []string{"-t1", "-c" + strconv.Itoa(o.connections), "-d" + strconv.Itoa(int(duration.Seconds())) + "s", "--latency"}
-	if script != "" {
-		args = append(args, "-s", script)
-	}
-	out, err := exec.CommandContext(ctx, "wrk", append(args, "http://"+c.address+s.path)...).CombinedOutput()
-	if err != nil {
-		return sample{}, fmt.Errorf("wrk on %s: %w: %s", c.name, err, out)
-	}
-	after, err := usage(c.pid)
-	if err != nil {
-		return sample{}, err
-	}
-	result, err := parseWrk(string(out))
-	if err != nil {
-		return sample{}, fmt.Errorf("%s: %w", c.name, err)
-	}
-	result.cpu, result.memory = after.cpu-before.cpu, after.memory
-	return result, nil
-}
-
-var (
-	wrkRequests = regexp.MustCompile(`(\d+) requests in`)
-	wrkRate     = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
-	wrkLatency  = regexp.MustCompile(`(?m)^\s+(50|99)%\s+([\d.]+(?:us|ms|s|m))$`)
-	wrkStatus   = regexp.MustCompile(`Non-2xx or 3xx responses: (\d+)`)
-	wrkSocket   = regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`)
-)
-
-// parseWrk reads what wrk prints.
-func parseWrk(out string) (sample, error) {
-	var s sample
-	requests, rate := wrkRequests.FindStringSubmatch(out), wrkRate.FindStringSubmatch(out)
-	if requests == nil || rate == nil {
-		return s, fmt.Errorf("cannot read what wrk printed: %q", out)
-	}
-	s.requests, _ = strconv.Atoi(requests[1])
-	s.rate, _ = strconv.ParseFloat(rate[1], 64)
-	for _, m := range wrkLatency.FindAllStringSubmatch(out, -1) {
-		d, err := time.ParseDuration(m[2])
+// client asks as the scenario does, and trusts nobody but its certificate.
+func (s scenario) client(secure, h2 bool) (*http.Client, error) {
+	t := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
+	t.Protocols.SetHTTP1(!h2)
+	t.Protocols.SetHTTP2(h2)
+	if secure {
+		pem, err := os.ReadFile(s.certFile)
 		if err != nil {
-			return s, fmt.Errorf("latency %s: %w", m[2], err)
+			return nil, err
 		}
-		if m[1] == "50" {
-			s.p50 = d
-		} else {
-			s.p99 = d
-		}
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(pem)
+		t.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
-	for _, m := range append([][]string{wrkStatus.FindStringSubmatch(out)}, wrkSocket.FindStringSubmatch(out)) {
-		for _, text := range m[min(1, len(m)):] {
-			n, _ := strconv.Atoi(text)
-			s.errors += n
-		}
-	}
-	if s.requests == 0 {
-		return s, fmt.Errorf("no request was answered: %q", out)
-	}
-	return s, nil
+	return &http.Client{Transport: t}, nil
 }

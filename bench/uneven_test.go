@@ -209,7 +209,7 @@ func TestWeights(t *testing.T) {
 		"nginx `least_conn`":           "server a weight=5; server b weight=1; server c weight=2;",
 	}
 	for _, k := range s.kinds("", options{}) {
-		if got := k.config("127.0.0.1:80", k.upstreams([]string{"a", "b", "c"})); !strings.Contains(got, want[k.name]) {
+		if got := k.config(setting{address: "127.0.0.1:80", upstreams: k.upstreams([]string{"a", "b", "c"})}); !strings.Contains(got, want[k.name]) {
 			t.Errorf("%s: %s\nwant %q in it", k.name, got, want[k.name])
 		}
 		delete(want, k.name)

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+)
+
+const (
+	ours   = "load_balancer"
+	theirs = "reverse_proxy"
+	stock  = "reverse_proxy, stock binary"
+)
+
+// usualKinds are the proxies that forward requests and do nothing else.
+func usualKinds(_ *processes, dir string, o options) ([]kind, error) {
+	policy := "lb_policy " + o.policy
+	kinds := []kind{caddyKind(theirs, o, "reverse_proxy", policy), caddyKind(ours, o, "load_balancer", policy)}
+	if o.stock != "" {
+		kinds = append(kinds, caddyKind(stock, options{caddy: o.stock}, "reverse_proxy", policy))
+	}
+	return append(kinds, haproxyKind("haproxy", "roundrobin"), nginxKind("nginx", dir, "")), nil
+}
+
+// withDefault are the same, and ours without a policy of the user's.
+func withDefault(started *processes, dir string, o options) ([]kind, error) {
+	kinds, err := usualKinds(started, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Insert(kinds, 2, caddyKind(ours+", default policy", o, "load_balancer")), nil
+}
+
+const (
+	allOff      = "load_balancer, all off"
+	ownOn       = "load_balancer, its own on"
+	allOn       = "load_balancer, all on"
+	theirsAllOn = "reverse_proxy, all it has on"
+)
+
+// everythingKinds are ours with all that may cost something at every request, with what of that is ours, and without; and Caddy's
+// with what it has of that.
+func everythingKinds(_ *processes, dir string, o options) ([]kind, error) {
+	policy := "lb_policy " + o.policy
+	const metrics = "admin off\n\tmetrics"
+	log := func(file string) string {
+		return "log {\n\t\toutput file " + file + " {\n\t\t\troll_disabled\n\t\t}\n\t}\n\t"
+	}
+	// Breaker and retries are on unless they are off.
+	const limit = "ip_rate_limit {\n\t\trate 1000000/s\n\t}\n\t"
+	own := []string{policy, "health_check {", "\thttp /1k 2xx", "\tinterval 1s", "}"}
+	ourLog, theirLog := filepath.Join(dir, "ours.log"), filepath.Join(dir, "theirs.log")
+	on := caddyWithAdmin(allOn, o, metrics, log(ourLog)+limit+"load_balancer", own...)
+	theirsOn := caddyWithAdmin(theirsAllOn, o, metrics, log(theirLog)+"reverse_proxy", policy, "health_uri /1k", "health_interval 1s")
+	on.log, theirsOn.log = ourLog, theirLog
+	return []kind{
+		caddyKind(theirs, o, "reverse_proxy", policy),
+		theirsOn,
+		caddyKind(allOff, o, "load_balancer", policy, "breaker off", "retry off", "slow_start off", "hold off"),
+		caddyKind(ownOn, o, limit+"load_balancer", own...),
+		on,
+	}, nil
+}
+
+const oursLimited = "with ip_rate_limit"
+
+// limitScenarios are the plain ones for limitKinds.
+func limitScenarios() []scenario {
+	all := slices.Clone(plain)
+	for i := range all {
+		all[i].kinds, all[i].pairs = limitKinds, []pair{{judged: oursLimited, reference: ours}}
+	}
+	return all
+}
+
+// limitKinds are ours alone and with limits that refuse nobody: what is measured is what the decision costs.
+func limitKinds(started *processes, _ string, o options) ([]kind, error) {
+	policy := "lb_policy " + o.policy
+	limited := func(name, options string) kind {
+		return caddyKind(name, o, "ip_rate_limit {\n\t\trate 1000000/s\n"+options+"\t}\n\tload_balancer", policy)
+	}
+	kinds := []kind{
+		caddyKind(ours, o, "load_balancer", policy),
+		limited(oursLimited, ""),
+		limited("with concurrency, too", "concurrency 100000\n"),
+	}
+	redis, err := startRedis(started)
+	if err != nil {
+		return nil, err
+	}
+	if redis != "" {
+		kinds = append(kinds, limited("in redis", "redis redis://"+redis+"\n"))
+	}
+	return kinds, nil
+}

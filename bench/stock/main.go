@@ -1,0 +1,11 @@
+// Command stock is Caddy with its standard modules and nothing else, of the version that Ballast is built on, to measure beside.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+func main() {
+	caddycmd.Main()
+}
