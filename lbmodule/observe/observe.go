@@ -139,7 +139,7 @@ func (q *Request) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	if err := q.record.Refused(); err != nil {
 		e.AddString("error", err.Error())
 	}
-	return e.AddArray("attempts", q.attempts())
+	return e.AddArray("attempts", (*attemptLog)(q))
 }
 
 // placeholder returns the value of the placeholder of that name.
@@ -213,13 +213,34 @@ func (q *Request) attempts() attemptList {
 	trail := q.record.Trail()
 	list := make(attemptList, len(trail))
 	for i := range trail {
-		a := &trail[i]
-		list[i] = attempt{Backend: q.observer.Name(a.Address), Status: a.Status, GRPC: a.Call.String(), Ms: milliseconds(a.Took)}
-		if a.Err != nil {
-			list[i].Error = a.Err.Error()
-		}
+		list[i].set(&trail[i], q.observer)
 	}
 	return list
+}
+
+// set makes a show the attempt.
+func (a *attempt) set(from *exchange.Attempt, o *Observer) {
+	*a = attempt{Backend: o.Name(from.Address), Status: from.Status, GRPC: from.Call.String(), Ms: milliseconds(from.Took)}
+	if from.Err != nil {
+		a.Error = from.Err.Error()
+	}
+}
+
+// attemptLog is a Request as the list of its attempts in the access log. Unlike an attemptList, it allocates the same for any number of
+// them.
+type attemptLog Request
+
+// MarshalLogArray implements [zapcore.ArrayMarshaler].
+func (l *attemptLog) MarshalLogArray(e zapcore.ArrayEncoder) error {
+	var a attempt // encoders read it before they return
+	trail := l.exchange.Trail()
+	for i := range trail {
+		a.set(&trail[i], l.observer)
+		if err := e.AppendObject(&a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // String returns the list as JSON, for the placeholder.

@@ -135,7 +135,7 @@ type lab struct {
 	pool     *pool.Pool
 }
 
-func newLab(t *testing.T, b back) *lab {
+func newLab(t testing.TB, b back) *lab {
 	t.Helper()
 	l := &lab{pool: new(pool.Registry).Acquire("web"), back: b}
 	l.members.addresses = []string{"a:1", "b:1"}
