@@ -13,17 +13,59 @@ import (
 // net/http's transport.
 const MaxBody = 16 << 10 // bytes
 
-// Takes reports whether the client can make this request: an ordinary one. Others, including invalid ones, are for net/http's transport.
-func (c *Client) Takes(r *http.Request) bool {
+// Reason says why a client does not make a request. The empty one means that it does.
+type Reason string
+
+// The reasons of [Client.Refuses].
+const (
+	ReasonPlatform Reason = "platform" // an idle connection cannot be checked here
+	ReasonMethod   Reason = "method"   // not a common one
+	ReasonConnect  Reason = "connect"
+	ReasonUpgrade  Reason = "upgrade"
+	ReasonTLS      Reason = "tls"
+	ReasonURL      Reason = "url"    // invalid, or with parts that need escaping
+	ReasonHost     Reason = "host"   // invalid, or with parts that need escaping
+	ReasonHeader   Reason = "header" // invalid, or with a field that asks for more than an answer
+	ReasonBody     Reason = "body"   // its length is not what it says, or not for the client
+	ReasonClose    Reason = "close"  // the connection is to be closed afterwards
+	ReasonTrace    Reason = "trace"  // events are asked for that the client does not report
+)
+
+// Takes reports whether the client can make this request.
+func (c *Client) Takes(r *http.Request) bool { return c.Refuses(r) == "" }
+
+// Refuses returns the reason why the client cannot make this request; "" if it can. Refused requests, including invalid ones, are for
+// net/http's transport.
+func (c *Client) Refuses(r *http.Request) Reason {
+	u := r.URL
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+	case http.MethodConnect:
+		return ReasonConnect
 	default:
-		return false
+		return ReasonMethod
 	}
-	u := r.URL
-	return canTell && isSmall(r) && len(r.TransferEncoding) == 0 && len(r.Trailer) == 0 && !r.Close &&
-		u.Scheme == "http" && u.Host != "" && u.Opaque == "" && u.User == nil && isPlainQuery(u.RawQuery) &&
-		isPlainHost(r.Host) && isPlainHeader(r.Header) && onlyWants1xx(httptrace.ContextClientTrace(r.Context()))
+	switch {
+	case !canTell:
+		return ReasonPlatform
+	case u.Scheme == "https":
+		return ReasonTLS
+	case u.Scheme != "http" || u.Host == "" || u.Opaque != "" || u.User != nil || !isPlainQuery(u.RawQuery):
+		return ReasonURL
+	case r.Close:
+		return ReasonClose
+	case !isSmall(r) || len(r.TransferEncoding) > 0 || len(r.Trailer) > 0:
+		return ReasonBody
+	case !isPlainHost(r.Host):
+		return ReasonHost
+	case r.Header["Upgrade"] != nil:
+		return ReasonUpgrade
+	case !isPlainHeader(r.Header):
+		return ReasonHeader
+	case !onlyWants1xx(httptrace.ContextClientTrace(r.Context())):
+		return ReasonTrace
+	}
+	return ""
 }
 
 // isSmall reports whether a request has no body, or one whose length is known and small.

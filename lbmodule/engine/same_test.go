@@ -213,6 +213,10 @@ func TestRequestsAreThoseOfTheTransport(t *testing.T) {
 }
 
 func TestWhatIsNotTaken(t *testing.T) {
+	reasons := map[string]Reason{
+		"method": ReasonConnect, "no method": ReasonMethod, "no body": ReasonBody, "close": ReasonClose, "https": ReasonTLS, "opaque": ReasonURL,
+		"foreign host": ReasonHost, "upgrade": ReasonUpgrade, "extended connect": ReasonHeader, "value with zero": ReasonHeader,
+	}
 	for name, change := range map[string]func(r *http.Request){
 		"method":           func(r *http.Request) { r.Method = http.MethodConnect },
 		"no method":        func(r *http.Request) { r.Method = "" },
@@ -247,8 +251,11 @@ func TestWhatIsNotTaken(t *testing.T) {
 		"value with zero":  func(r *http.Request) { r.Header["X"] = []string{"a\x00"} },
 	} {
 		r := request(t.Context(), http.MethodGet, "http://backend/x")
-		if change(r); new(Client).Takes(r) {
+		change(r)
+		if reason := new(Client).Refuses(r); reason == "" || new(Client).Takes(r) {
 			t.Errorf("%s: taken", name)
+		} else if want, ok := reasons[name]; ok && reason != want {
+			t.Errorf("%s: refused for its %s, want %s", name, reason, want)
 		}
 	}
 }
