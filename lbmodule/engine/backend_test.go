@@ -125,9 +125,7 @@ func answering(text string) func(int, *peer) {
 const okay = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 func (b *backend) client() *Client {
-	streaming := &http.Transport{DialContext: b.dial}
-	c := &Client{DialContext: b.dial, MaxIdleConnsPerHost: 32, Streaming: streaming, atOnce: patience}
-	b.t.Cleanup(streaming.CloseIdleConnections)
+	c := &Client{DialContext: b.dial, MaxIdleConnsPerHost: 32, atOnce: patience}
 	b.t.Cleanup(c.CloseIdleConnections)
 	return c
 }

@@ -1,6 +1,6 @@
-// Package engine is a fast HTTP client for plain requests with no body or a small one. It uses kept connections on the caller's
-// goroutine. net/http's transport has two goroutines for each connection, and hands each request over to them and back; for a small
-// request, that is most of its cost.
+// Package engine is a fast HTTP client for plain requests. It uses kept connections on the caller's goroutine; the part of a body that
+// does not arrive at once is sent by another one. net/http's transport has two goroutines for each connection, and hands each request over
+// to them and back; for a small request, that is most of its cost.
 //
 // The engine takes only ordinary requests ([Client.Takes]); all others go to net/http's transport. It parses answers itself, with little
 // memory, as [http.ReadResponse] does: both agree on what is valid and what it means. Fuzz tests compare them.
@@ -39,9 +39,9 @@ type Client struct {
 	// ReadBufferSize is in bytes. Default: 4 KiB.
 	ReadBufferSize int
 
-	// Streaming makes the requests whose body does not arrive at once. It gets the part of the body that has arrived, followed by the
-	// rest. Required for requests with a body.
-	Streaming http.RoundTripper
+	// ExpectContinueTimeout bounds the time for which a body is held back after a header with "Expect: 100-continue". Default: the body is
+	// sent at once.
+	ExpectContinueTimeout time.Duration
 
 	idle    idle
 	uploads uploads
@@ -62,9 +62,9 @@ func (headerTimeout) Error() string   { return "timeout awaiting response header
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// RoundTrip implements [http.RoundTripper] for requests that the client takes. It reads the body before it connects, without waiting for
-// parts that have not arrived. If the backend closes a kept connection without answering, RoundTrip uses a new one, once, if nothing was
-// sent or the request may be repeated.
+// RoundTrip implements [http.RoundTripper] for requests that the client takes. It reads a small body before it connects, if it arrives at
+// once. If the backend closes a kept connection without answering, RoundTrip uses a new one, once, if nothing was sent or the request may
+// be repeated.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	if ctx.Err() != nil {
@@ -73,46 +73,129 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, context.Cause(ctx)
 	}
-	if r.ContentLength == 0 {
-		return c.send(r, nil)
+	length := bodyLength(r)
+	if length == 0 {
+		chosen, err := c.connect(ctx, r.URL.Host)
+		if err != nil {
+			return nil, err
+		}
+		return c.sendBare(chosen, r)
 	}
 	u := c.uploads.take()
-	if u.start(r.Body, int(r.ContentLength)); !u.isThere(cmp.Or(c.atOnce, defaultAtOnce)) {
-		r = r.WithContext(ctx)
-		r.Body = u
-		return c.Streaming.RoundTrip(r)
+	u.prepare(r, length, c.asksGzip(r))
+	if length < 0 || length > MaxBody || isPrompt(r.Header) {
+		return c.upload(r, u)
+	}
+	u.start()
+	end, ended := u.await(c.patience())
+	if !ended {
+		chosen, err := c.connect(ctx, r.URL.Host)
+		if err != nil {
+			u.drop()
+			return nil, err
+		}
+		return c.sendOn(chosen, r, u, end)
 	}
 	defer c.uploads.put(u)
 	defer r.Body.Close()
-	body, err := u.whole()
-	switch {
+	switch err := u.check(); {
 	case err == nil:
-		return c.send(r, body)
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx) // rather than the error of reading the body
+	default:
+		return nil, err
 	}
-	return nil, err
-}
-
-// send makes a request with this body.
-func (c *Client) send(r *http.Request, body []byte) (*http.Response, error) {
-	ctx := r.Context()
 	chosen, err := c.connect(ctx, r.URL.Host)
 	if err != nil {
 		return nil, err
 	}
-	chosen.out = append(appendHead(chosen.out[:0], r, c.asksGzip(r)), body...)
+	return c.send(chosen, r, u.whole())
+}
+
+// sendBare makes a request without a body.
+func (c *Client) sendBare(chosen *conn, r *http.Request) (*http.Response, error) {
+	chosen.own = appendHead(chosen.own[:0], r, 0, c.asksGzip(r))
+	return c.send(chosen, r, chosen.own)
+}
+
+// send makes a request that is complete.
+func (c *Client) send(chosen *conn, r *http.Request, out []byte) (*http.Response, error) {
+	chosen.out = out
 	res, err := chosen.exchange(r)
 	if !errors.Is(err, errStale) {
 		return res, err
 	}
-	out := chosen.out // includes the body
-	if chosen, err = c.dial(ctx, r.URL.Host); err != nil {
+	if chosen, err = c.dial(r.Context(), r.URL.Host); err != nil {
 		return nil, err
 	}
 	chosen.out = out
 	return chosen.exchange(r)
 }
+
+// upload makes a request whose body is read once there is a connection.
+func (c *Client) upload(r *http.Request, u *upload) (*http.Response, error) {
+	chosen, err := c.connect(r.Context(), r.URL.Host)
+	if err != nil {
+		r.Body.Close()
+		c.uploads.put(u)
+		return nil, err
+	}
+	return c.uploadOver(chosen, r, u)
+}
+
+// uploadOver makes the request over this connection.
+func (c *Client) uploadOver(chosen *conn, r *http.Request, u *upload) (*http.Response, error) {
+	if isPrompt(r.Header) {
+		return c.sendOn(chosen, r, u, u.data)
+	}
+	u.start()
+	end, ended := u.await(c.patience())
+	if !ended && u.probes && end == u.data {
+		end, ended = u.await(probeTime)
+	}
+	if !ended {
+		return c.sendOn(chosen, r, u, end)
+	}
+	defer c.uploads.put(u)
+	defer r.Body.Close()
+	if u.isNone() {
+		return c.sendBare(chosen, r)
+	}
+	if err := u.check(); err != nil {
+		chosen.release(true)
+		if ctx := r.Context(); ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return c.send(chosen, r, u.whole())
+}
+
+// sendOn makes a request of whose body only the beginning has been read, up to end.
+func (c *Client) sendOn(chosen *conn, r *http.Request, u *upload, end int) (*http.Response, error) {
+	chosen.out = u.first(end)
+	chosen.rest = newSending(chosen, u, end, c.ExpectContinueTimeout > 0 && expectsContinue(r.Header))
+	res, err := chosen.exchange(r)
+	if !errors.Is(err, errStale) {
+		return res, err
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	r = r.WithContext(r.Context())
+	r.Body = body
+	if chosen, err = c.dial(r.Context(), r.URL.Host); err != nil {
+		body.Close()
+		return nil, err
+	}
+	u = c.uploads.take()
+	u.prepare(r, bodyLength(r), c.asksGzip(r))
+	return c.uploadOver(chosen, r, u) // a new connection is not stale
+}
+
+// patience is how long the end of a body is waited for.
+func (c *Client) patience() time.Duration { return cmp.Or(c.atOnce, defaultAtOnce) }
 
 // connect returns a kept connection, or makes one.
 func (c *Client) connect(ctx context.Context, host string) (*conn, error) {

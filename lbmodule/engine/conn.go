@@ -26,7 +26,9 @@ type conn struct {
 	client *Client
 	host   string
 	br     *bufio.Reader
-	out    []byte          // buffer for a request
+	out    []byte          // the request, or what is sent of it before the answer is awaited
+	own    []byte          // buffer for requests without a body
+	rest   *sending        // sends the rest of the request's body; nil if there is none
 	raw    syscall.RawConn // nil if the connection cannot be checked; then it is used only once
 	look   func(fd uintptr) bool
 	quiet  bool // result of the last check
@@ -39,8 +41,8 @@ type conn struct {
 	closed atomic.Bool
 }
 
-// maxOut is the size of the buffer that a connection keeps for its next request.
-const maxOut = 2 * MaxBody
+// maxOwn is the size of the buffer that a connection keeps for its next request.
+const maxOwn = 32 << 10
 
 func newConn(client *Client, host string, made net.Conn) *conn {
 	c := &conn{net: made, client: client, host: host}
@@ -89,12 +91,13 @@ func (c *conn) close() {
 // release gives up the connection after a request. clean says that the answer has been read to its end, so that the connection may be
 // used again.
 func (c *conn) release(clean bool) {
-	if !clean || c.raw == nil || c.br.Buffered() > 0 {
+	if !clean || c.raw == nil || c.br.Buffered() > 0 || !c.rest.isSent() {
 		c.close()
 		return
 	}
-	if c.used = true; cap(c.out) > maxOut {
-		c.out = nil
+	c.out, c.rest = nil, nil
+	if c.used = true; cap(c.own) > maxOwn {
+		c.own = nil
 	}
 	c.client.idle.put(c, time.Now())
 }
@@ -106,8 +109,12 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	answer, err := c.roundTrip(ctx, r)
 	if err != nil {
 		c.close()
+		c.rest.allow(false)
 		if !stop() {
 			return nil, context.Cause(ctx)
+		}
+		if fromBody, cause := c.rest.failure(); fromBody {
+			err = cause
 		}
 		return nil, err
 	}
@@ -133,30 +140,38 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 // roundTrip writes the request and reads the header of its answer.
 func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) {
 	n, broken := c.net.Write(c.out)
+	c.rest.begin(broken)
+	nothing := n == 0 && (c.rest == nil || r.GetBody != nil)
 	if broken != nil {
 		if c.spent = true; n == 0 && c.used {
-			return nil, c.early(broken, true)
+			return nil, c.early(broken, nothing)
 		}
 		// The backend has stopped reading. An answer that it sent before is still valid.
 	}
 	timeout := c.client.ResponseHeaderTimeout
-	if timeout > 0 {
+	if timeout > 0 && c.rest == nil {
 		if err := c.net.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return nil, err
 		}
 	}
 	c.left = c.client.headerBytes()
 	if _, err := c.br.Peek(1); err != nil {
+		if broken == nil {
+			_, broken = c.rest.failure()
+		}
 		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			err = broken
 		}
-		return nil, c.early(err, n == 0 || isRepeatable(r))
+		return nil, c.early(err, nothing || isRepeatable(r))
 	}
 	a, err := c.readHeader(ctx, r)
 	if err != nil {
 		return nil, c.late(err)
 	}
 	c.left = -1
+	if c.rest != nil {
+		return res, c.rest.answer(res.Close)
+	}
 	if timeout > 0 {
 		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
 			return nil, err
@@ -179,6 +194,9 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*answer, error)
 		case a.StatusCode >= http.StatusOK || a.StatusCode < http.StatusContinue:
 			a.Request = r
 			return a, nil
+		}
+		if res.StatusCode == http.StatusContinue {
+			c.rest.continued()
 		}
 		// If the client ignores informational answers, one bound applies to all headers together.
 		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.Got1xxResponse != nil {

@@ -3,15 +3,12 @@ package engine
 import (
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
 )
-
-// MaxBody is the maximum size of a body that is sent in one piece with its header, if it arrives at once. Longer bodies are streamed by
-// net/http's transport.
-const MaxBody = 16 << 10 // bytes
 
 // Reason says why a client does not make a request. The empty one means that it does.
 type Reason string
@@ -54,7 +51,7 @@ func (c *Client) Refuses(r *http.Request) Reason {
 		return ReasonURL
 	case r.Close:
 		return ReasonClose
-	case !isSmall(r) || len(r.TransferEncoding) > 0 || len(r.Trailer) > 0:
+	case !isPlainBody(r):
 		return ReasonBody
 	case !isPlainHost(r.Host):
 		return ReasonHost
@@ -68,12 +65,45 @@ func (c *Client) Refuses(r *http.Request) Reason {
 	return ""
 }
 
-// isSmall reports whether a request has no body, or one whose length is known and small.
-func isSmall(r *http.Request) bool {
+// isPlainBody reports whether the length of a request's body is told in a valid way, and its trailer is valid.
+func isPlainBody(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody {
-		return r.ContentLength == 0
+		return r.ContentLength == 0 && (r.Body == nil || len(r.TransferEncoding) == 0)
 	}
-	return r.ContentLength > 0 && r.ContentLength <= MaxBody
+	if coding := r.TransferEncoding; len(coding) > 1 || len(coding) == 1 && coding[0] != "chunked" {
+		return false
+	}
+	for name, values := range r.Trailer {
+		switch http.CanonicalHeaderKey(name) {
+		case "Transfer-Encoding", "Trailer", "Content-Length":
+			return false
+		}
+		if !isValidField(name, values) {
+			return false
+		}
+	}
+	return true
+}
+
+// bodyLength returns the length of a request's body; a negative one if it is sent in chunks.
+func bodyLength(r *http.Request) int64 {
+	switch {
+	case r.Body == nil || r.Body == http.NoBody:
+		return 0
+	case r.ContentLength == 0 || len(r.TransferEncoding) > 0:
+		return -1
+	}
+	return r.ContentLength
+}
+
+// usuallyLacksBody reports whether requests with this method seldom have a body. As in net/http's transport, they get one in chunks only
+// if there is something in it, because it confuses many servers.
+func usuallyLacksBody(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
+		return true
+	}
+	return false
 }
 
 // isRepeatable reports whether a request may be repeated when its fate is unknown, by the rule of net/http's transport: not PUT and
@@ -118,16 +148,23 @@ func isPlainHeader(h http.Header) bool {
 	}
 	for name, values := range h {
 		switch name {
-		case "Connection", "Upgrade", "Expect", "Trailer", "Transfer-Encoding", "Host", "Incremental":
+		case "Connection", "Upgrade":
 			return false
 		}
-		if !httpguts.ValidHeaderFieldName(name) {
+		if !isValidField(name, values) {
 			return false
 		}
-		for _, v := range values {
-			if !httpguts.ValidHeaderFieldValue(v) {
-				return false
-			}
+	}
+	return true
+}
+
+func isValidField(name string, values []string) bool {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return false
+	}
+	for _, v := range values {
+		if !httpguts.ValidHeaderFieldValue(v) {
+			return false
 		}
 	}
 	return true
@@ -145,24 +182,31 @@ func (c *Client) asksGzip(r *http.Request) bool {
 	return !c.DisableCompression && r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
 }
 
-// appendHead appends the header of a request.
-func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
+// appendHead appends the header of a request with a body of this length; a negative one means chunks.
+func appendHead(b []byte, r *http.Request, length int64, asksGzip bool) []byte {
 	b = append(b, r.Method...)
 	b = append(b, ' ')
 	b = append(b, r.URL.RequestURI()...)
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendField(b, "Host", r.Host)
-	if r.ContentLength > 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
+	switch {
+	case length < 0:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		if len(r.Trailer) > 0 {
+			b = appendTrailerNames(b, r.Trailer)
+		}
+	case length > 0 || r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch:
 		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, r.ContentLength, 10)
+		b = strconv.AppendInt(b, length, 10)
 		b = append(b, "\r\n"...)
 	}
 	if agent := r.Header.Get("User-Agent"); agent != "" { // an empty one suppresses the default
 		b = appendField(b, "User-Agent", agent)
 	}
 	for name, values := range r.Header {
-		if name == "User-Agent" || name == "Content-Length" {
-			continue
+		switch name {
+		case "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer":
+			continue // said above
 		}
 		for _, v := range values {
 			b = appendField(b, name, v)
@@ -172,6 +216,16 @@ func appendHead(b []byte, r *http.Request, asksGzip bool) []byte {
 		b = appendField(b, "Accept-Encoding", "gzip")
 	}
 	return append(b, "\r\n"...)
+}
+
+// appendTrailerNames appends the field that announces trailers.
+func appendTrailerNames(b []byte, trailer http.Header) []byte {
+	names := make([]string, 0, len(trailer))
+	for name := range trailer {
+		names = append(names, http.CanonicalHeaderKey(name))
+	}
+	slices.Sort(names)
+	return appendField(b, "Trailer", strings.Join(names, ","))
 }
 
 func appendField(b []byte, name, value string) []byte {

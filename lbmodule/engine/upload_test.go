@@ -211,15 +211,15 @@ func TestAnswerDuringUpload(t *testing.T) {
 	eventually(t, "the body to be closed", body.closed.Load)
 }
 
-// Bodies that come at once are read by few goroutines, which are kept; the others have their own.
+// Bodies are read by few goroutines, which are kept.
 func TestUploadsAreKept(t *testing.T) {
 	var s uploads
 	for range 3 {
 		u := s.take()
-		u.start(io.NopCloser(strings.NewReader("hello")), 5)
+		startUpload(u, strings.NewReader("hello"), 5)
 		<-u.over
-		if body, err := u.whole(); string(body) != "hello" || err != nil {
-			t.Errorf("%q, %v", body, err)
+		if body := u.whole(); string(body) != "hello" || u.check() != nil {
+			t.Errorf("%q, %v", body, u.check())
 		}
 		if s.put(u); len(s.spare) != 1 {
 			t.Errorf("%d are kept", len(s.spare))
@@ -240,9 +240,16 @@ func TestUploadsAreKept(t *testing.T) {
 	if s.put(u); len(s.spare) != 0 {
 		t.Errorf("%d are kept in the end", len(s.spare))
 	}
-	if _, more := <-u.begin; more {
+	if _, more := <-u.work; more {
 		t.Error("its goroutine goes on")
 	}
+}
+
+// startUpload starts the upload of a body without a header.
+func startUpload(u *upload, body io.Reader, length int) {
+	u.from, u.length, u.buf, u.room = io.NopCloser(body), int64(length), takeBuffer(length+1), length+1
+	u.data, u.end, u.full, u.handed = 0, 0, false, false
+	u.start()
 }
 
 // What net/http's transport sends again when a kept connection turns out to be closed is sent again, with its body.
@@ -413,13 +420,25 @@ func TestUploadIsNotRepeated(t *testing.T) {
 
 // The end of a body may come just when it has been waited for long enough. It is the race detector that judges here.
 func TestUploadEndsWhenTimeIsUp(t *testing.T) {
+	var s uploads
+	b := newBackend(t, func(_ int, p *peer) { io.Copy(io.Discard, p.br) })
+	made, err := b.dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newConn(b.client(), "backend", made)
 	for range 3000 {
-		u := newUpload()
-		u.start(io.NopCloser(strings.NewReader("0123456789")), 10)
-		if u.isThere(time.Nanosecond) {
-			close(u.begin)
-		} else if text, err := io.ReadAll(u); err != nil || string(text) != "0123456789" {
-			t.Fatalf("%q, %v", text, err)
+		u := newUpload(&s)
+		startUpload(u, strings.NewReader("0123456789"), 10)
+		end, ended := u.await(time.Nanosecond)
+		if ended {
+			close(u.work)
+			continue
+		}
+		rest := newSending(c, u, end, false)
+		rest.begin(nil)
+		if !rest.isSent() {
+			t.Fatal(rest.failure())
 		}
 	}
 }

@@ -185,7 +185,7 @@ func (t *Transport) UseEngine() {
 		IdleConnTimeout:        h.Transport.IdleConnTimeout,
 		DisableCompression:     h.Transport.DisableCompression,
 		ReadBufferSize:         h.Transport.ReadBufferSize,
-		Streaming:              h,
+		ExpectContinueTimeout:  h.Transport.ExpectContinueTimeout,
 	}}
 }
 

@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// sending is the part of a request's body that is sent while the answer is awaited.
+//
+// As in net/http's transport, the connection of an answer that comes early may be used again only if the rest is sent soon after the
+// answer's end. Otherwise it is closed, which ends the sending.
+type sending struct {
+	conn   *conn     // nil if nothing is to be sent
+	upload *upload   // nil once it has been told to send
+	from   int       // where the unsent part begins in the upload's buffer
+	permit chan bool // receives whether the body is to be sent; nil if that is certain
+	over   chan struct{}
+	broken error // sending the beginning failed
+
+	mu       sync.Mutex // guards the fields below
+	err      error      // the body was not sent to its end
+	fromBody bool       // err is the fault of the body
+	answered bool       // the header of the answer has been read
+}
+
+// maxSendWait is how long the end of the request is waited for after the end of its answer, as in net/http's transport.
+const maxSendWait = 50 * time.Millisecond
+
+// errNotSent is the error of a body that the backend did not ask for.
+var errNotSent = errors.New("body of the request was not asked for")
+
+// newSending makes conn's next request one whose body u sends from that position of its buffer on, after the beginning.
+func newSending(c *conn, u *upload, from int, waits bool) *sending {
+	s := &sending{conn: c, upload: u, from: from, over: make(chan struct{})}
+	if waits {
+		s.permit = make(chan bool, 1)
+	}
+	return s
+}
+
+// begin starts the sending. err is the error of sending the beginning.
+func (s *sending) begin(err error) {
+	if s == nil {
+		return
+	}
+	s.broken = err
+	u := s.upload
+	s.upload = nil
+	u.work <- s
+}
+
+// run sends the rest of the body that u has, and closes it.
+func (s *sending) run(u *upload) {
+	fromBody, err := false, s.broken
+	if err == nil {
+		fromBody, err = s.send(u)
+	}
+	u.from.Close()
+	s.mu.Lock()
+	s.err, s.fromBody = err, fromBody
+	if timeout := s.conn.client.ResponseHeaderTimeout; err == nil && timeout > 0 && !s.answered {
+		_ = s.conn.net.SetReadDeadline(time.Now().Add(timeout)) // fails only if the connection is closed
+	}
+	s.mu.Unlock()
+	close(s.over)
+	// What the backend said before it stopped reading can be read until the connection's end.
+	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	if fromBody || err != nil && !reset && !errors.Is(err, errNotSent) {
+		s.conn.close()
+	}
+}
+
+// send sends the rest of the body. If that fails, fromBody says that it is the fault of the body.
+func (s *sending) send(u *upload) (fromBody bool, err error) {
+	if s.permit != nil && !s.isPermitted() {
+		return false, errNotSent
+	}
+	from, to, end := s.from, u.end, u.err
+	for read := int64(to - u.data); ; read += int64(to - from) {
+		if u.length >= 0 && read > u.length {
+			to -= int(read - u.length)
+		}
+		if piece := u.piece(from, to, errors.Is(end, io.EOF)); len(piece) > 0 {
+			if _, err := s.conn.net.Write(piece); err != nil {
+				return false, err
+			}
+		}
+		if end != nil || u.length >= 0 && read > u.length {
+			err := bodyError(end, u.length, read)
+			return err != nil, err
+		}
+		if s.conn.closed.Load() {
+			return false, net.ErrClosed // before more of the body is read in vain
+		}
+		from, to, end = u.readOn()
+	}
+}
+
+// isPermitted waits until the backend wants the body, and reports whether it does.
+func (s *sending) isPermitted() bool {
+	timer := time.NewTimer(s.conn.client.ExpectContinueTimeout)
+	defer timer.Stop()
+	select {
+	case wanted := <-s.permit:
+		return wanted
+	case <-timer.C:
+		return true
+	}
+}
+
+// allow says whether the body is to be sent, if that was not certain.
+func (s *sending) allow(wanted bool) {
+	if s == nil || s.permit == nil {
+		return
+	}
+	select {
+	case s.permit <- wanted:
+	default: // said before
+	}
+}
+
+// continued is called when the backend asks for the body.
+func (s *sending) continued() { s.allow(true) }
+
+// answer is called when the header of the answer has been read, with a read deadline that may have been set. close says that the
+// connection will be closed, so that nothing is sent that the backend did not ask for.
+func (s *sending) answer(close bool) error {
+	s.allow(!close)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered = true
+	if s.conn.client.ResponseHeaderTimeout <= 0 {
+		return nil
+	}
+	return s.conn.net.SetReadDeadline(time.Time{})
+}
+
+// failure returns why the body was not sent to its end; nil if it was, or may still be.
+func (s *sending) failure() (fromBody bool, err error) {
+	if s == nil {
+		return false, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fromBody, s.err
+}
+
+// isSent reports whether the body has been sent to its end, for which it waits a little.
+func (s *sending) isSent() bool {
+	if s == nil {
+		return true
+	}
+	select {
+	case <-s.over:
+		return s.err == nil
+	default:
+	}
+	timer := time.NewTimer(maxSendWait)
+	defer timer.Stop()
+	select {
+	case <-s.over:
+		return s.err == nil
+	case <-timer.C:
+		return false
+	}
+}
+
+// expectsContinue reports whether a request asks the backend whether it wants the body.
+func expectsContinue(h http.Header) bool {
+	expect := h["Expect"]
+	return len(expect) > 0 && httpguts.HeaderValuesContainsToken(expect[:1], "100-continue")
+}
+
+// isPrompt reports whether the header of a request must be sent before its body is read: a client that expects to be told to continue may
+// have its body asked for only when there is a backend, and incremental messages are forwarded as they arrive.
+func isPrompt(h http.Header) bool { return h["Incremental"] != nil || expectsContinue(h) }
