@@ -170,7 +170,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) 
 	}
 	c.left = -1
 	if c.rest != nil {
-		return res, c.rest.answer(res.Close)
+		return a, c.rest.answer(a.Close)
 	}
 	if timeout > 0 {
 		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
@@ -195,7 +195,7 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*answer, error)
 			a.Request = r
 			return a, nil
 		}
-		if res.StatusCode == http.StatusContinue {
+		if a.StatusCode == http.StatusContinue {
 			c.rest.continued()
 		}
 		// If the client ignores informational answers, one bound applies to all headers together.
