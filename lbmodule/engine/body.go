@@ -13,7 +13,6 @@ import (
 // body is the body of an answer. Its connection is kept after the end of the body, and closed if the body is closed before.
 type body struct {
 	conn  *conn
-	stop  func() bool // stops watching ctx; returns false if ctx has ended
 	ctx   context.Context
 	from  content
 	again bool // the connection may be used again
@@ -44,9 +43,9 @@ func (b *body) end(err error) error {
 	if b.over.Swap(true) {
 		return errClosed
 	}
-	watched, complete := b.stop(), errors.Is(err, io.EOF)
-	b.conn.release(complete && watched && b.again)
-	if !complete && !watched {
+	open, complete := b.conn.unwatch(), errors.Is(err, io.EOF)
+	b.conn.release(complete && open && b.again)
+	if !complete && (!open || b.ctx.Err() != nil) {
 		return context.Cause(b.ctx)
 	}
 	return err
@@ -55,7 +54,7 @@ func (b *body) end(err error) error {
 // Close implements [io.Closer]. It may be called during a Read.
 func (b *body) Close() error {
 	if !b.over.Swap(true) {
-		b.stop()
+		b.conn.unwatch()
 		b.conn.close()
 	}
 	return nil

@@ -44,6 +44,7 @@ type Client struct {
 	ExpectContinueTimeout time.Duration
 
 	idle    idle
+	watcher watcher
 	uploads uploads
 	atOnce  time.Duration // in tests; 0 for the default
 }

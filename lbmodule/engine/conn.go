@@ -30,7 +30,7 @@ type conn struct {
 	own    []byte          // buffer for requests without a body
 	rest   *sending        // sends the rest of the request's body; nil if there is none
 	raw    syscall.RawConn // nil if the connection cannot be checked; then it is used only once
-	look   func(fd uintptr) bool
+	check  func(fd uintptr) bool
 	quiet  bool // result of the last check
 	used   bool // has had a request before
 	spent  bool // must not be used again
@@ -39,6 +39,8 @@ type conn struct {
 	left   int64     // bytes of a header that may still be read; negative for no bound
 	failed error     // the network error of the last read
 	closed atomic.Bool
+
+	watched
 }
 
 // maxOwn is the size of the buffer that a connection keeps for its next request.
@@ -49,9 +51,10 @@ func newConn(client *Client, host string, made net.Conn) *conn {
 	c.br = bufio.NewReaderSize(c, client.bufferSize())
 	if s, ok := made.(syscall.Conn); ok && canTell {
 		if raw, err := s.SyscallConn(); err == nil {
-			c.raw, c.look = raw, c.peek
+			c.raw, c.check = raw, c.peek
 		}
 	}
+	client.watcher.add(c)
 	return c
 }
 
@@ -78,13 +81,14 @@ func (c *conn) Read(p []byte) (int, error) {
 // alive reports whether an idle connection is open and has no unrequested bytes.
 func (c *conn) alive() bool {
 	c.quiet = false
-	return c.raw.Read(c.look) == nil && c.quiet
+	return c.raw.Read(c.check) == nil && c.quiet
 }
 
 // close may be called more than once, and during a read.
 func (c *conn) close() {
 	if !c.closed.Swap(true) {
 		c.net.Close()
+		c.client.watcher.remove(c)
 	}
 }
 
@@ -105,12 +109,12 @@ func (c *conn) release(clean bool) {
 // exchange makes the composed request. Afterwards the answer owns the connection, or it has been released.
 func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
-	stop := context.AfterFunc(ctx, c.close)
+	c.watch(ctx)
 	answer, err := c.roundTrip(ctx, r)
 	if err != nil {
 		c.close()
 		c.rest.allow(false)
-		if !stop() {
+		if !c.unwatch() || ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		if fromBody, cause := c.rest.failure(); fromBody {
@@ -122,11 +126,11 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	again := !res.Close && res.StatusCode >= http.StatusOK && !c.spent
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
-		c.release(stop() && again)
+		c.release(c.unwatch() && again)
 		return res, nil
 	}
 	b := &answer.body
-	b.conn, b.stop, b.ctx, b.again = c, stop, ctx, again
+	b.conn, b.ctx, b.again = c, ctx, again
 	res.Body = b
 	if c.client.asksGzip(r) && isGzip(res.Header) {
 		res.Body = &unpacked{packed: b}

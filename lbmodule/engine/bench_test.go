@@ -1,0 +1,56 @@
+//go:build unix
+
+package engine
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patient is the context of a client that nobody waits for when it has left.
+type patient struct{ context.Context }
+
+func (patient) Patient() bool { return true }
+
+// BenchmarkExchange is a request on a kept connection, and its answer. The time of the backend, which is in this process, counts.
+func BenchmarkExchange(b *testing.B) {
+	for _, bench := range []struct {
+		name    string
+		patient bool
+	}{{"patient", true}, {"prompt", false}} {
+		b.Run(bench.name, func(b *testing.B) {
+			c := newBackend(b, answering(okay)).client()
+			template := request(b.Context(), http.MethodGet, "http://backend/x")
+			b.ReportAllocs()
+			before := used(b)
+			for b.Loop() {
+				ctx, cancel := context.WithCancel(b.Context()) // as net/http's server makes one for each request
+				if bench.patient {
+					ctx = patient{ctx}
+				}
+				res, err := c.RoundTrip(template.WithContext(ctx))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					b.Fatal(err)
+				}
+				cancel()
+			}
+			b.ReportMetric(float64(used(b)-before)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
+
+// used is the CPU time that this process has used.
+func used(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

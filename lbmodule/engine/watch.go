@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Patient is implemented by contexts whose end may be noticed a little late during the first moments of a request: those that end when
+// the client leaves, which nobody waits for. For other contexts, [context.AfterFunc] is called for each request, which is dear. So it is
+// for a context that was derived from a patient one, and for one with a deadline.
+type Patient interface {
+	context.Context
+	Patient() bool
+}
+
+func isPatient(ctx context.Context) bool {
+	p, ok := ctx.(Patient)
+	if !ok || !p.Patient() {
+		return false
+	}
+	_, limited := ctx.Deadline()
+	return !limited
+}
+
+// watched is what makes a request's connection close when the request's context ends.
+type watched struct {
+	mu   sync.Mutex // guards the fields below
+	ctx  context.Context
+	seen bool        // the watcher has come by
+	stop func() bool // stops waiting for the end of ctx; nil if nobody waits for it yet
+	at   int         // index in the watcher's list; the watcher's lock guards it
+}
+
+// watch makes the connection close when ctx ends, until unwatch.
+func (c *conn) watch(ctx context.Context) {
+	if !isPatient(ctx) || ctx.Err() != nil {
+		stop := context.AfterFunc(ctx, c.close)
+		c.mu.Lock()
+		c.stop = stop
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Lock()
+	c.ctx, c.seen = ctx, false
+	c.mu.Unlock()
+	if w := &c.client.watcher; !w.awake.Load() && w.awake.CompareAndSwap(false, true) {
+		w.comeBack()
+	}
+}
+
+// unwatch ends watch and reports whether ctx did not close the connection.
+func (c *conn) unwatch() bool {
+	c.mu.Lock()
+	stop := c.stop
+	c.ctx, c.stop = nil, nil
+	c.mu.Unlock()
+	return stop == nil || stop()
+}
+
+// look calls [context.AfterFunc] for a request that the watcher sees for the second time. It reports whether the watcher must come back
+// for a request that it has seen for the first time.
+func (c *conn) look() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ctx == nil:
+		return false
+	case !c.seen:
+		c.seen = true
+		return true
+	}
+	c.stop, c.ctx = context.AfterFunc(c.ctx, c.close), nil
+	return false
+}
+
+// watcher makes sure that the end of a context closes its connection, for the requests that take longer than a moment. Most take less, so
+// it costs less than to do so for each. It comes by only while there are requests that it has not taken care of. The zero watcher is
+// asleep.
+type watcher struct {
+	awake atomic.Bool
+	quiet int // rounds without requests so far; used by the round only
+
+	mu    sync.Mutex // guards the fields below
+	conns []*conn    // all that are open
+}
+
+const (
+	// watchEvery is the interval of the watcher's rounds. A request is taken care of in the second one.
+	watchEvery = 50 * time.Millisecond
+
+	// quietRounds is the number of rounds without requests after which the watcher falls asleep.
+	quietRounds = 4
+)
+
+// comeBack starts the wait for the next round. Only one that has set awake may call it.
+func (w *watcher) comeBack() { time.AfterFunc(watchEvery, w.round) }
+
+// round looks at all connections.
+func (w *watcher) round() {
+	if w.quiet++; w.look() {
+		w.quiet = 0
+	}
+	if w.quiet < quietRounds {
+		w.comeBack()
+		return
+	}
+	w.quiet = 0
+	w.awake.Store(false)
+	// A request that began meanwhile may have found the watcher awake.
+	if w.look() && w.awake.CompareAndSwap(false, true) {
+		w.comeBack()
+	}
+}
+
+// look looks at all connections, and reports whether there are requests that it has to look at again.
+func (w *watcher) look() (again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		if c.look() {
+			again = true
+		}
+	}
+	return again
+}
+
+// add makes the watcher look at a new connection.
+func (w *watcher) add(c *conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.at = len(w.conns)
+	w.conns = append(w.conns, c)
+}
+
+// remove makes the watcher forget a connection. A request may still be using it.
+func (w *watcher) remove(c *conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := len(w.conns) - 1
+	moved := w.conns[last]
+	w.conns[last] = nil
+	w.conns[c.at], moved.at = moved, c.at
+	w.conns = w.conns[:last]
+}
