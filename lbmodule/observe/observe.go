@@ -233,7 +233,7 @@ type attemptLog Request
 // MarshalLogArray implements [zapcore.ArrayMarshaler].
 func (l *attemptLog) MarshalLogArray(e zapcore.ArrayEncoder) error {
 	var a attempt // encoders read it before they return
-	trail := l.exchange.Trail()
+	trail := l.record.Trail()
 	for i := range trail {
 		a.set(&trail[i], l.observer)
 		if err := e.AppendObject(&a); err != nil {
