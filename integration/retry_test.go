@@ -256,18 +256,11 @@ func TestIdempotencyKey(t *testing.T) {
 						}
 					})
 				}
-				status, got := 0, 0
-				// On a busy machine a body may come late. Its request goes over another connection, which is not kept: it is sent once less.
-				for range 5 {
-					if kept {
-						c.get("/")
-					}
-					delivered.Store(0)
-					status, _ = c.ask(c.request(http.MethodPost, strings.NewReader(strings.Repeat("x", test.length)), "Idempotency-Key", "k"))
-					if got = int(delivered.Load()); !kept || settings != asked || got != want-1 {
-						break
-					}
+				if kept {
+					c.get("/")
 				}
+				status, _ := c.ask(c.request(http.MethodPost, strings.NewReader(strings.Repeat("x", test.length)), "Idempotency-Key", "k"))
+				got := int(delivered.Load())
 				if got != want {
 					t.Errorf("delivered %d times, want %d; status %d", got, want, status)
 				}

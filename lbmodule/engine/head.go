@@ -16,7 +16,7 @@ type Reason string
 // The reasons of [Client.Refuses].
 const (
 	ReasonPlatform Reason = "platform" // an idle connection cannot be checked here
-	ReasonMethod   Reason = "method"   // not a common one
+	ReasonMethod   Reason = "method"   // invalid
 	ReasonConnect  Reason = "connect"
 	ReasonUpgrade  Reason = "upgrade"
 	ReasonTLS      Reason = "tls"
@@ -35,14 +35,11 @@ func (c *Client) Takes(r *http.Request) bool { return c.Refuses(r) == "" }
 // net/http's transport.
 func (c *Client) Refuses(r *http.Request) Reason {
 	u := r.URL
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-	case http.MethodConnect:
-		return ReasonConnect
-	default:
-		return ReasonMethod
-	}
 	switch {
+	case r.Method == http.MethodConnect:
+		return ReasonConnect
+	case !httpguts.ValidHeaderFieldName(r.Method): // a token, like a method
+		return ReasonMethod
 	case !canTell:
 		return ReasonPlatform
 	case u.Scheme == "https":
@@ -100,7 +97,7 @@ func bodyLength(r *http.Request) int64 {
 // if there is something in it, because it confuses many servers.
 func usuallyLacksBody(method string) bool {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete, "PROPFIND", "SEARCH":
 		return true
 	}
 	return false
@@ -113,7 +110,7 @@ func isRepeatable(r *http.Request) bool {
 		return false
 	}
 	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return true
 	}
 	return r.Header["Idempotency-Key"] != nil || r.Header["X-Idempotency-Key"] != nil

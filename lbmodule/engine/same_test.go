@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -135,12 +136,16 @@ func sent(t testing.TB, rt func(b *backend) http.RoundTripper, r *http.Request) 
 	lines := make(chan []string, 1)
 	b := newBackend(t, func(_ int, p *peer) {
 		head := p.head()
-		body := make([]byte, r.ContentLength)
-		if _, err := io.ReadFull(p.br, body); err != nil {
+		parsed, err := http.ReadRequest(bufio.NewReader(io.MultiReader(strings.NewReader(strings.Join(head, "\r\n")+"\r\n\r\n"), p.br)))
+		if err != nil {
+			t.Error(err)
+		}
+		body, err := io.ReadAll(parsed.Body)
+		if err != nil {
 			t.Error(err)
 		}
 		slices.Sort(head[1:])
-		lines <- append(head, string(body))
+		lines <- append(head, string(body), fmt.Sprint(parsed.ContentLength, parsed.Trailer))
 		p.say(okay)
 	})
 	res, err := rt(b).RoundTrip(r)
@@ -151,38 +156,87 @@ func sent(t testing.TB, rt func(b *backend) http.RoundTripper, r *http.Request) 
 	return <-lines
 }
 
+// inChunks gives a request a body of unknown length.
+func inChunks(r *http.Request, method, body string) {
+	setBody(r, method, body)
+	r.ContentLength = -1
+}
+
 func TestRequestsAreThoseOfTheTransport(t *testing.T) {
 	for name, change := range map[string]func(r *http.Request){
-		"plain":                  func(*http.Request) {},
-		"user agent":             func(r *http.Request) { r.Header.Set("User-Agent", " curl/8 ") },
-		"own host":               func(r *http.Request) { r.Host = "example.com:8080" },
-		"host of IPv6":           func(r *http.Request) { r.Host = "[::1]:80" },
-		"several values":         func(r *http.Request) { r.Header["X"] = []string{"a", "b", " c\t"} },
-		"not canonical":          func(r *http.Request) { r.Header["x-odd"] = []string{"a"} },
-		"empty value":            func(r *http.Request) { r.Header["X"] = []string{""} },
-		"WebSocket casing":       func(r *http.Request) { r.Header["Sec-WebSocket-Key"] = []string{"x"} },
-		"accepts":                func(r *http.Request) { r.Header.Set("Accept-Encoding", "br") },
-		"accepts the empty":      func(r *http.Request) { r.Header["Accept-Encoding"] = []string{""} },
-		"range":                  func(r *http.Request) { r.Header.Set("Range", "bytes=0-1") },
-		"te":                     func(r *http.Request) { r.Header.Set("Te", "trailers") },
-		"query":                  func(r *http.Request) { r.URL.RawQuery = "a=b&c=%20;d" },
-		"empty query":            func(r *http.Request) { r.URL.ForceQuery = true },
-		"path to escape":         func(r *http.Request) { r.URL.Path = "/a b/ü\x01\n" },
-		"escaped path":           func(r *http.Request) { r.URL.Path, r.URL.RawPath = "/a/b c", "/a%2Fb%20c" },
-		"path of two slashes":    func(r *http.Request) { r.URL.Path = "//other/x" },
-		"no path":                func(r *http.Request) { r.URL.Path = "" },
-		"path without a slash":   func(r *http.Request) { r.URL.Path = "*" },
-		"fragment":               func(r *http.Request) { r.URL.Fragment = "x" },
-		"options":                func(r *http.Request) { r.Method = http.MethodOptions },
-		"head":                   func(r *http.Request) { r.Method = http.MethodHead },
-		"agent without a value":  func(r *http.Request) { r.Header["User-Agent"] = nil },
-		"several agents":         func(r *http.Request) { r.Header["User-Agent"] = []string{"a", "b"} },
-		"body":                   func(r *http.Request) { setBody(r, http.MethodPost, "hello") },
-		"body of a GET":          func(r *http.Request) { setBody(r, http.MethodGet, "hello") },
-		"body of a DELETE":       func(r *http.Request) { setBody(r, http.MethodDelete, "hello") },
-		"body of a HEAD":         func(r *http.Request) { setBody(r, http.MethodHead, "hello") },
-		"body of OPTIONS":        func(r *http.Request) { setBody(r, http.MethodOptions, "hello") },
-		"longest body":           func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", MaxBody)) },
+		"plain":                 func(*http.Request) {},
+		"user agent":            func(r *http.Request) { r.Header.Set("User-Agent", " curl/8 ") },
+		"own host":              func(r *http.Request) { r.Host = "example.com:8080" },
+		"host of IPv6":          func(r *http.Request) { r.Host = "[::1]:80" },
+		"several values":        func(r *http.Request) { r.Header["X"] = []string{"a", "b", " c\t"} },
+		"not canonical":         func(r *http.Request) { r.Header["x-odd"] = []string{"a"} },
+		"empty value":           func(r *http.Request) { r.Header["X"] = []string{""} },
+		"WebSocket casing":      func(r *http.Request) { r.Header["Sec-WebSocket-Key"] = []string{"x"} },
+		"accepts":               func(r *http.Request) { r.Header.Set("Accept-Encoding", "br") },
+		"accepts the empty":     func(r *http.Request) { r.Header["Accept-Encoding"] = []string{""} },
+		"range":                 func(r *http.Request) { r.Header.Set("Range", "bytes=0-1") },
+		"te":                    func(r *http.Request) { r.Header.Set("Te", "trailers") },
+		"query":                 func(r *http.Request) { r.URL.RawQuery = "a=b&c=%20;d" },
+		"empty query":           func(r *http.Request) { r.URL.ForceQuery = true },
+		"path to escape":        func(r *http.Request) { r.URL.Path = "/a b/ü\x01\n" },
+		"escaped path":          func(r *http.Request) { r.URL.Path, r.URL.RawPath = "/a/b c", "/a%2Fb%20c" },
+		"path of two slashes":   func(r *http.Request) { r.URL.Path = "//other/x" },
+		"no path":               func(r *http.Request) { r.URL.Path = "" },
+		"path without a slash":  func(r *http.Request) { r.URL.Path = "*" },
+		"fragment":              func(r *http.Request) { r.URL.Fragment = "x" },
+		"options":               func(r *http.Request) { r.Method = http.MethodOptions },
+		"head":                  func(r *http.Request) { r.Method = http.MethodHead },
+		"agent without a value": func(r *http.Request) { r.Header["User-Agent"] = nil },
+		"several agents":        func(r *http.Request) { r.Header["User-Agent"] = []string{"a", "b"} },
+		"body":                  func(r *http.Request) { setBody(r, http.MethodPost, "hello") },
+		"body of a GET":         func(r *http.Request) { setBody(r, http.MethodGet, "hello") },
+		"body of a DELETE":      func(r *http.Request) { setBody(r, http.MethodDelete, "hello") },
+		"body of a HEAD":        func(r *http.Request) { setBody(r, http.MethodHead, "hello") },
+		"body of OPTIONS":       func(r *http.Request) { setBody(r, http.MethodOptions, "hello") },
+		"longest body":          func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", MaxBody)) },
+		"64 KiB":                func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", maxWhole)) },
+		"1 MiB":                 func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", 1<<20)) },
+		"chunks":                func(r *http.Request) { inChunks(r, http.MethodPost, "hello") },
+		"1 MiB of chunks":       func(r *http.Request) { inChunks(r, http.MethodPost, strings.Repeat("x", 1<<20)) },
+		"no chunks":             func(r *http.Request) { inChunks(r, http.MethodPost, "") },
+		"chunks of a GET":       func(r *http.Request) { inChunks(r, http.MethodGet, "hello") },
+		"chunks of a HEAD":      func(r *http.Request) { inChunks(r, http.MethodHead, "hello") },
+		"no chunks of a GET":    func(r *http.Request) { inChunks(r, http.MethodGet, "") },
+		"no chunks of a DELETE": func(r *http.Request) { inChunks(r, http.MethodDelete, "") },
+		"no chunks of a REPORT": func(r *http.Request) { inChunks(r, "REPORT", "") },
+		"no chunks of PROPFIND": func(r *http.Request) { inChunks(r, "PROPFIND", "") },
+		"coding of a GET":       func(r *http.Request) { setBody(r, http.MethodGet, ""); r.TransferEncoding = []string{"chunked"} },
+		"coding and length":     func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.TransferEncoding = []string{"chunked"} },
+		"coding without a body": func(r *http.Request) { r.TransferEncoding = []string{"chunked"} },
+		"body without a length": func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.ContentLength = 0 },
+		"none without a length": func(r *http.Request) { setBody(r, http.MethodGet, "") },
+		"trailer": func(r *http.Request) {
+			inChunks(r, http.MethodPost, "hello")
+			r.Trailer = http.Header{"X-Sum": {"a", " b"}, "A": {"c"}}
+		},
+		"long trailer": func(r *http.Request) {
+			inChunks(r, http.MethodPost, "hello")
+			r.Trailer = http.Header{"X": {strings.Repeat("x", 3000)}}
+		},
+		"trailer, not canonical": func(r *http.Request) { inChunks(r, http.MethodPost, "hello"); r.Trailer = http.Header{"x-sum": {"a"}} },
+		"trailer of nothing":     func(r *http.Request) { inChunks(r, http.MethodPost, ""); r.Trailer = http.Header{"X-Sum": {"a"}} },
+		"trailer of a GET":       func(r *http.Request) { inChunks(r, http.MethodGet, ""); r.Trailer = http.Header{"X-Sum": {"a"}} },
+		"trailer and a length":   func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Trailer = http.Header{"X-Sum": {"a"}} },
+		"empty trailer":          func(r *http.Request) { inChunks(r, http.MethodPost, "hello"); r.Trailer = http.Header{} },
+		"trailer header":         func(r *http.Request) { r.Header.Set("Trailer", "X") },
+		"coding header":          func(r *http.Request) { r.Header.Set("Transfer-Encoding", "chunked") },
+		"host header":            func(r *http.Request) { r.Header.Set("Host", "other") },
+		"expect":                 func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Expect", "100-continue") },
+		"expect nothing":         func(r *http.Request) { r.Header.Set("Expect", "100-continue") },
+		"expect otherwise":       func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Expect", "200-maybe") },
+		"expect, chunks":         func(r *http.Request) { inChunks(r, http.MethodPost, "hello"); r.Header.Set("Expect", "100-Continue") },
+		"incremental":            func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Incremental", "?1") },
+		"long header": func(r *http.Request) {
+			setBody(r, http.MethodPost, "hello")
+			r.Header.Set("X", strings.Repeat("x", 1<<17))
+		},
+		"method":                 func(r *http.Request) { setBody(r, "X-CUSTOM!", "hello") },
+		"trace":                  func(r *http.Request) { r.Method = http.MethodTrace },
 		"empty POST":             func(r *http.Request) { r.Method = http.MethodPost },
 		"empty PUT":              func(r *http.Request) { r.Method = http.MethodPut },
 		"empty PATCH":            func(r *http.Request) { r.Method = http.MethodPatch },
