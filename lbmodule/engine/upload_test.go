@@ -248,7 +248,7 @@ func TestUploadsAreKept(t *testing.T) {
 // startUpload starts the upload of a body without a header.
 func startUpload(u *upload, body io.Reader, length int) {
 	u.from, u.length, u.buf, u.room = io.NopCloser(body), int64(length), takeBuffer(length+1), length+1
-	u.data, u.end, u.full, u.handed = 0, 0, false, false
+	u.data, u.end, u.size, u.full, u.handed = 0, 0, bufferSizes[0], false, false
 	u.start()
 }
 
