@@ -156,8 +156,8 @@ func sent(t testing.TB, rt func(b *backend) http.RoundTripper, r *http.Request) 
 	return <-lines
 }
 
-// inChunks gives a request a body of unknown length.
-func inChunks(r *http.Request, method, body string) {
+// setChunks gives a request a body of unknown length.
+func setChunks(r *http.Request, method, body string) {
 	setBody(r, method, body)
 	r.ContentLength = -1
 }
@@ -196,40 +196,40 @@ func TestRequestsAreThoseOfTheTransport(t *testing.T) {
 		"longest body":          func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", MaxBody)) },
 		"64 KiB":                func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", maxWhole)) },
 		"1 MiB":                 func(r *http.Request) { setBody(r, http.MethodPut, strings.Repeat("x", 1<<20)) },
-		"chunks":                func(r *http.Request) { inChunks(r, http.MethodPost, "hello") },
-		"1 MiB of chunks":       func(r *http.Request) { inChunks(r, http.MethodPost, strings.Repeat("x", 1<<20)) },
-		"no chunks":             func(r *http.Request) { inChunks(r, http.MethodPost, "") },
-		"chunks of a GET":       func(r *http.Request) { inChunks(r, http.MethodGet, "hello") },
-		"chunks of a HEAD":      func(r *http.Request) { inChunks(r, http.MethodHead, "hello") },
-		"no chunks of a GET":    func(r *http.Request) { inChunks(r, http.MethodGet, "") },
-		"no chunks of a DELETE": func(r *http.Request) { inChunks(r, http.MethodDelete, "") },
-		"no chunks of a REPORT": func(r *http.Request) { inChunks(r, "REPORT", "") },
-		"no chunks of PROPFIND": func(r *http.Request) { inChunks(r, "PROPFIND", "") },
+		"chunks":                func(r *http.Request) { setChunks(r, http.MethodPost, "hello") },
+		"1 MiB of chunks":       func(r *http.Request) { setChunks(r, http.MethodPost, strings.Repeat("x", 1<<20)) },
+		"no chunks":             func(r *http.Request) { setChunks(r, http.MethodPost, "") },
+		"chunks of a GET":       func(r *http.Request) { setChunks(r, http.MethodGet, "hello") },
+		"chunks of a HEAD":      func(r *http.Request) { setChunks(r, http.MethodHead, "hello") },
+		"no chunks of a GET":    func(r *http.Request) { setChunks(r, http.MethodGet, "") },
+		"no chunks of a DELETE": func(r *http.Request) { setChunks(r, http.MethodDelete, "") },
+		"no chunks of a REPORT": func(r *http.Request) { setChunks(r, "REPORT", "") },
+		"no chunks of PROPFIND": func(r *http.Request) { setChunks(r, "PROPFIND", "") },
 		"coding of a GET":       func(r *http.Request) { setBody(r, http.MethodGet, ""); r.TransferEncoding = []string{"chunked"} },
 		"coding and length":     func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.TransferEncoding = []string{"chunked"} },
 		"coding without a body": func(r *http.Request) { r.TransferEncoding = []string{"chunked"} },
 		"body without a length": func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.ContentLength = 0 },
 		"none without a length": func(r *http.Request) { setBody(r, http.MethodGet, "") },
 		"trailer": func(r *http.Request) {
-			inChunks(r, http.MethodPost, "hello")
+			setChunks(r, http.MethodPost, "hello")
 			r.Trailer = http.Header{"X-Sum": {"a", " b"}, "A": {"c"}}
 		},
 		"long trailer": func(r *http.Request) {
-			inChunks(r, http.MethodPost, "hello")
+			setChunks(r, http.MethodPost, "hello")
 			r.Trailer = http.Header{"X": {strings.Repeat("x", 3000)}}
 		},
-		"trailer, not canonical": func(r *http.Request) { inChunks(r, http.MethodPost, "hello"); r.Trailer = http.Header{"x-sum": {"a"}} },
-		"trailer of nothing":     func(r *http.Request) { inChunks(r, http.MethodPost, ""); r.Trailer = http.Header{"X-Sum": {"a"}} },
-		"trailer of a GET":       func(r *http.Request) { inChunks(r, http.MethodGet, ""); r.Trailer = http.Header{"X-Sum": {"a"}} },
+		"trailer, not canonical": func(r *http.Request) { setChunks(r, http.MethodPost, "hello"); r.Trailer = http.Header{"x-sum": {"a"}} },
+		"trailer of nothing":     func(r *http.Request) { setChunks(r, http.MethodPost, ""); r.Trailer = http.Header{"X-Sum": {"a"}} },
+		"trailer of a GET":       func(r *http.Request) { setChunks(r, http.MethodGet, ""); r.Trailer = http.Header{"X-Sum": {"a"}} },
 		"trailer and a length":   func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Trailer = http.Header{"X-Sum": {"a"}} },
-		"empty trailer":          func(r *http.Request) { inChunks(r, http.MethodPost, "hello"); r.Trailer = http.Header{} },
+		"empty trailer":          func(r *http.Request) { setChunks(r, http.MethodPost, "hello"); r.Trailer = http.Header{} },
 		"trailer header":         func(r *http.Request) { r.Header.Set("Trailer", "X") },
 		"coding header":          func(r *http.Request) { r.Header.Set("Transfer-Encoding", "chunked") },
 		"host header":            func(r *http.Request) { r.Header.Set("Host", "other") },
 		"expect":                 func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Expect", "100-continue") },
 		"expect nothing":         func(r *http.Request) { r.Header.Set("Expect", "100-continue") },
 		"expect otherwise":       func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Expect", "200-maybe") },
-		"expect, chunks":         func(r *http.Request) { inChunks(r, http.MethodPost, "hello"); r.Header.Set("Expect", "100-Continue") },
+		"expect, chunks":         func(r *http.Request) { setChunks(r, http.MethodPost, "hello"); r.Header.Set("Expect", "100-Continue") },
 		"incremental":            func(r *http.Request) { setBody(r, http.MethodPost, "hello"); r.Header.Set("Incremental", "?1") },
 		"long header": func(r *http.Request) {
 			setBody(r, http.MethodPost, "hello")
