@@ -29,6 +29,16 @@ func BenchmarkTake(b *testing.B) {
 	}
 }
 
+// BenchmarkTakeTiers charges a request to as many keys as there may be.
+func BenchmarkTakeTiers(b *testing.B) {
+	table := New(Limits{Rate: 1e9, Burst: 1e9, Concurrency: 1}, 1000, time.Now)
+	b.ReportAllocs()
+	for b.Loop() {
+		g, _ := table.Take(tiers, "")
+		g.Release()
+	}
+}
+
 // BenchmarkTakeHot decides about one key that everybody asks for.
 func BenchmarkTakeHot(b *testing.B) {
 	table := New(Limits{Rate: 1, Burst: 1}, 1000, time.Now)

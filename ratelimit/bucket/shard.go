@@ -54,6 +54,12 @@ type shard struct {
 	_ [64]byte // neighbours do not share a cache line
 }
 
+// time returns the time when the clock says now. It does not run backwards.
+func (s *shard) time(now time.Time) time.Time {
+	s.last = later(s.last, now)
+	return s.last
+}
+
 func (s *shard) at(slot int) *entry { return &s.slabs[slot/len(slab{})][slot%len(slab{})] }
 
 // each calls f for all entries in use.
@@ -111,9 +117,11 @@ func (s *shard) only(now time.Time) *entry {
 func (s *shard) admit(e *entry, tokens bool, now time.Time) (Cause, time.Duration) {
 	e.requests++
 	multiple := e.key.Multiple()
-	if held := e.heldUntil - now.Sub(s.epoch); tokens && e.heldUntil > 0 && held > 0 {
-		e.refused++
-		return Rate, held
+	if tokens && e.heldUntil > 0 {
+		if held := e.heldUntil - now.Sub(s.epoch); held > 0 {
+			e.refused++
+			return Rate, held
+		}
 	}
 	if most := s.limits.Concurrency * multiple; most > 0 && int(e.inFlight) >= most {
 		e.refused++

@@ -113,10 +113,7 @@ func (t *Table) lock(k Key) *shard {
 }
 
 // time returns the time, which does not run backwards for a shard. Its lock is held.
-func (t *Table) time(s *shard) time.Time {
-	s.last = later(s.last, t.now())
-	return s.last
-}
+func (t *Table) time(s *shard) time.Time { return s.time(t.now()) }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
@@ -148,8 +145,9 @@ func (t *Table) TakeInFlight(keys []Key, text string) (Grant, Decision) {
 }
 
 func (t *Table) takeAll(g Grant, keys []Key, text string) (Grant, Decision) {
+	var now time.Time // under the lock of the first key's shard; to look at the clock takes as long as to charge a key
 	for _, k := range keys {
-		if d := t.charge(&g, k, text); !d.Allowed() {
+		if d := t.charge(&g, k, text, &now); !d.Allowed() {
 			g.Refund()
 			return Grant{}, d
 		}
@@ -158,9 +156,12 @@ func (t *Table) takeAll(g Grant, keys []Key, text string) (Grant, Decision) {
 	return g, Decision{Overflow: g.spill > 0}
 }
 
-func (t *Table) charge(g *Grant, k Key, text string) Decision {
+func (t *Table) charge(g *Grant, k Key, text string, read *time.Time) Decision {
 	s := t.lock(k)
-	now := t.time(s)
+	if read.IsZero() {
+		*read = t.now()
+	}
+	now := s.time(*read)
 	e := s.find(k, text, now)
 	spill := e == nil
 	if spill {
@@ -170,7 +171,7 @@ func (t *Table) charge(g *Grant, k Key, text string) Decision {
 		}
 		s = &t.overflow
 		s.mu.Lock()
-		now = t.time(s)
+		now = s.time(*read)
 		e = s.only(now)
 	}
 	defer s.mu.Unlock()

@@ -38,6 +38,28 @@ func admitted(t *Table, k Key, asked int) int {
 	return n
 }
 
+// tiers are the keys of an IPv6 client.
+var tiers = []Key{
+	AddressKey(netip.MustParsePrefix("2001:db8::/64"), 1), AddressKey(netip.MustParsePrefix("2001:db8::/56"), 4), AddressKey(netip.MustParsePrefix("2001:db8::/48"), 16),
+}
+
+// A request takes one look at the clock, however many keys it is charged to, and also if there is no room for some of them.
+func TestTakeLooksOnceAtTheClock(t *testing.T) {
+	for _, most := range []int{1000, 1} {
+		looks := 0
+		table := New(Limits{Rate: 1, Burst: 1000, Concurrency: 1000}, most, func() time.Time {
+			looks++
+			return time.Unix(1_000_000_000, 0)
+		})
+		for range 3 {
+			looks = 0
+			if _, d := table.Take(tiers, ""); !d.Allowed() || d.Overflow != (most == 1) || looks != 1 {
+				t.Errorf("%d keys at most: %d looks at the clock, want 1; %+v", most, looks, d)
+			}
+		}
+	}
+}
+
 func TestRateAndBurst(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Rate: 100, Burst: 200}, 1000, c.now)
