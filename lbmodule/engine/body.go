@@ -15,6 +15,7 @@ type body struct {
 	conn  *conn
 	ctx   context.Context
 	from  content
+	piece io.LimitedReader // what Splice has moved
 	again bool // the connection may be used again
 	err   error
 	over  atomic.Bool
@@ -32,6 +33,7 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, errClosed
 	}
 	n, err := b.from.Read(p)
+	b.left -= int64(n)
 	if err != nil {
 		b.err = b.end(err)
 	}

@@ -69,15 +69,38 @@ type answerBody struct {
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.note(n > 0, err)
+	return n, err
+}
+
+// splicer is a body whose bytes the kernel can move. See [engine.Client].
+type splicer interface {
+	Splice(most int64, move func(io.Reader) (int64, error)) (int64, error)
+}
+
+// Splice has move pass on the next bytes, at most most, if the body can do that, and returns [errors.ErrUnsupported] otherwise.
+func (b *answerBody) Splice(most int64, move func(io.Reader) (int64, error)) (int64, error) {
+	from, ok := b.ReadCloser.(splicer)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	n, err := from.Splice(most, move)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		b.note(n > 0, err)
+	}
+	return n, err
+}
+
+// note records the result of a read.
+func (b *answerBody) note(begun bool, err error) {
 	b.complete = b.complete || err == io.EOF
-	if n > 0 && b.x.course.Call().Pending {
+	if begun && b.x.course.Call().Pending {
 		b.x.course.Streams(time.Now())
 		b.x.probe.update(true, false)
 	}
 	if err != nil && err != io.EOF && !errors.Is(err, context.Canceled) && b.x.ctx.Err() == nil && !b.x.clientAtFault() {
 		b.broken = true
 	}
-	return n, err
 }
 
 // clientAtFault reports whether the client's body is the reason why the attempt failed.

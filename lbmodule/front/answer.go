@@ -3,8 +3,6 @@ package front
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -12,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
@@ -337,112 +334,4 @@ func isEvents(contentType string) bool {
 	}
 	name, _, err := mime.ParseMediaType(contentType)
 	return err == nil && name == events
-}
-
-// errWriting marks errors of writing to the client.
-var errWriting = errors.New("writing")
-
-// The sizes of the buffers for copying answers. A larger one saves system calls on a large answer.
-const (
-	bufferSize = 32 << 10
-	largeSize  = 64 << 10
-)
-
-var (
-	buffers      = sync.Pool{New: func() any { return new(make([]byte, bufferSize)) }}
-	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeSize)) }}
-)
-
-// copyBody writes a body of that length, negative if unknown, to the client. If flushAfter is not 0, it flushes each part after that time
-// at the latest, and at once if it is negative.
-func (q *Request) copyBody(body io.Reader, length int64, flushAfter time.Duration) error {
-	if body == http.NoBody && flushAfter == 0 {
-		return nil
-	}
-	to := io.Writer(q.w)
-	if flushAfter != 0 {
-		flusher := &flushWriter{to: q.w, flush: http.NewResponseController(q.w).Flush, after: flushAfter}
-		defer flusher.stop()
-		flusher.start()
-		to = flusher
-	}
-	pool := &buffers
-	if length > bufferSize {
-		pool = &largeBuffers
-	}
-	buffer := pool.Get().(*[]byte)
-	defer pool.Put(buffer)
-	for {
-		n, err := body.Read(*buffer)
-		if q.front.stock.VerboseLogs {
-			q.logRead(n, err)
-		}
-		if n > 0 {
-			written, failed := to.Write((*buffer)[:n])
-			if q.front.stock.VerboseLogs {
-				q.verbose("wrote to downstream", zap.Int("read", n), zap.Int("written", written), zap.Error(failed))
-			}
-			switch {
-			case failed != nil:
-				return fmt.Errorf("%w: %w", errWriting, failed)
-			case written != n:
-				return io.ErrShortWrite
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return fmt.Errorf("reading: %w", err)
-		}
-	}
-}
-
-// flushWriter flushes each write to the client after a bounded time.
-type flushWriter struct {
-	to    io.Writer
-	flush func() error
-	after time.Duration // negative for at once
-
-	mu      sync.Mutex // guards the fields below, and calls of flush
-	timer   *time.Timer
-	pending bool
-}
-
-// start bounds the time for the header as well, because the body may take longer.
-func (f *flushWriter) start() {
-	f.pending = true
-	f.timer = time.AfterFunc(f.after, f.late)
-}
-
-// Write implements [io.Writer].
-func (f *flushWriter) Write(p []byte) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n, err := f.to.Write(p)
-	switch {
-	case f.after < 0:
-		_ = f.flush()
-	case !f.pending:
-		f.pending = true
-		f.timer.Reset(f.after)
-	}
-	return n, err
-}
-
-// late flushes when the time is up.
-func (f *flushWriter) late() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.pending { // false if stop was called in the meantime
-		_ = f.flush()
-		f.pending = false
-	}
-}
-
-func (f *flushWriter) stop() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pending = false
-	f.timer.Stop()
 }

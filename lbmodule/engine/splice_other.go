@@ -1,0 +1,8 @@
+//go:build !linux
+
+package engine
+
+// canSplice says whether this platform can move bytes between connections in the kernel.
+const canSplice = false
+
+func (c *conn) isBroken() bool { return false }
