@@ -33,7 +33,6 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, errClosed
 	}
 	n, err := b.from.Read(p)
-	b.left -= int64(n)
 	if err != nil {
 		b.err = b.end(err)
 	}

@@ -299,7 +299,7 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 		r, trip, to = q.again(), new(stock.Trip), new(informer)
 	}
 	*to = informer{q, inform, n}
-	trip.Init(f.stock.Transport, target, to)
+	trip.Init(f.stock.Transport, target, r, to)
 	q.body.rewind(r)
 	q.sent = r
 	if f.headers {
@@ -344,7 +344,7 @@ func (q *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (
 	u.Host = to.Dial.Address
 	copied.URL = &u
 	trip = new(stock.Trip)
-	trip.Init(q.front.stock.Transport, to, nil)
+	trip.Init(q.front.stock.Transport, to, nil, nil)
 	return copied, trip, true
 }
 

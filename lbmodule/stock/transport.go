@@ -68,7 +68,7 @@ func (t *Transport) Configured() http.RoundTripper { return t.next }
 
 // roundTrip makes a trip's request.
 func (t *Transport) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) {
-	r = r.WithContext(trip.into(r.Context()))
+	r = r.WithContext(trip.into(r))
 	if t.setScheme != nil {
 		r = markNetwork(r, t.setScheme)
 	}

@@ -18,12 +18,13 @@ type Trip struct {
 	transport *Transport
 	target    *Target
 	informer  Informer
+	request   *http.Request // that its client sent; nil if it is a copy
 	direct    bool
 }
 
-// Init makes t the trip of a request to that target. informer receives the informational answers; nil for nobody.
-func (t *Trip) Init(transport *Transport, to *Target, informer Informer) {
-	*t = Trip{transport: transport, target: to, informer: informer}
+// Init makes t the trip of r to that target. informer receives the informational answers. A trip of a copy has neither.
+func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer Informer) {
+	*t = Trip{transport: transport, target: to, request: r, informer: informer}
 }
 
 // Direct reports whether the request went over the engine, which keeps nothing of it once the body of its answer is closed.
@@ -46,13 +47,19 @@ func (t *Trip) RoundTrip(r *http.Request) (*http.Response, error) {
 // informational answers.
 type tripContext struct {
 	context.Context
-	dial  any
-	trace *httptrace.ClientTrace
+	dial    any
+	trace   *httptrace.ClientTrace
+	patient bool
 }
 
-// into returns a context with which transports connect to the trip's target.
-func (t *Trip) into(ctx context.Context) context.Context {
-	c := &tripContext{Context: ctx, dial: t.target.key}
+// Patient implements [engine.Patient].
+func (c *tripContext) Patient() bool { return c.patient }
+
+// into returns the context of r, extended so that transports connect to the trip's target. If nobody has replaced the context of the client's
+// request, it ends when the client leaves, and the engine may notice that late.
+func (t *Trip) into(r *http.Request) context.Context {
+	ctx := r.Context()
+	c := &tripContext{Context: ctx, dial: t.target.key, patient: r == t.request}
 	if t.informer != nil {
 		c.trace = &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
 			t.informer.Inform(status, header)
