@@ -16,7 +16,7 @@ type body struct {
 	ctx   context.Context
 	from  content
 	piece io.LimitedReader // what Splice has moved
-	again bool // the connection may be used again
+	again bool             // the connection may be used again
 	err   error
 	over  atomic.Bool
 }
