@@ -6,3 +6,5 @@ package engine
 const canTell = false
 
 func (c *conn) peek(uintptr) bool { return true }
+
+func (c *ciphertext) look(uintptr) bool { return true }

@@ -15,3 +15,17 @@ func (c *conn) peek(fd uintptr) bool {
 	c.quiet = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK
 	return true
 }
+
+// look reads from the socket without blocking.
+func (c *ciphertext) look(fd uintptr) bool {
+	for {
+		c.n, c.err = syscall.Read(int(fd), c.into)
+		if c.err != syscall.EINTR {
+			break
+		}
+	}
+	if c.n = max(c.n, 0); c.err == syscall.EAGAIN || c.err == syscall.EWOULDBLOCK {
+		c.err = errNothing
+	}
+	return true
+}

@@ -9,9 +9,11 @@ package engine
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -42,6 +44,16 @@ type Client struct {
 	// ExpectContinueTimeout bounds the time for which a body is held back after a header with "Expect: 100-continue". Default: the body is
 	// sent at once.
 	ExpectContinueTimeout time.Duration
+
+	// TLSClientConfig is for https. Default: that of crypto/tls.
+	TLSClientConfig *tls.Config
+
+	// TLSHandshakeTimeout bounds a TLS handshake. Default: none.
+	TLSHandshakeTimeout time.Duration
+
+	// HandOver is called with a new connection to a host on which the backend chose another protocol than HTTP/1.1, out of those that
+	// TLSClientConfig offers. The request that the connection was made for fails with [HandedOver]. Required if others are offered.
+	HandOver func(host string, made *tls.Conn)
 
 	idle    idle
 	watcher watcher
@@ -76,21 +88,22 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	length := bodyLength(r)
 	if length == 0 {
-		chosen, err := c.connect(ctx, r.URL.Host)
+		chosen, err := c.connect(ctx, r.URL)
 		if err != nil {
-			return nil, err
+			return nil, instead(err, r)
 		}
 		return c.sendBare(chosen, r)
 	}
 	u := c.uploads.take()
 	u.prepare(r, length, c.asksGzip(r))
-	if length < 0 || length > MaxBody || isPrompt(r.Header) {
+	// Only a new TLS connection tells whether the body is for the client.
+	if length < 0 || length > MaxBody || isPrompt(r.Header) || r.URL.Scheme == "https" {
 		return c.upload(r, u)
 	}
 	u.start()
 	end, ended := u.await(c.patience())
 	if !ended {
-		chosen, err := c.connect(ctx, r.URL.Host)
+		chosen, err := c.connect(ctx, r.URL)
 		if err != nil {
 			u.drop()
 			return nil, err
@@ -106,7 +119,7 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	default:
 		return nil, err
 	}
-	chosen, err := c.connect(ctx, r.URL.Host)
+	chosen, err := c.connect(ctx, r.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +139,8 @@ func (c *Client) send(chosen *conn, r *http.Request, out []byte) (*http.Response
 	if !errors.Is(err, errStale) {
 		return res, err
 	}
-	if chosen, err = c.dial(r.Context(), r.URL.Host); err != nil {
-		return nil, err
+	if chosen, err = c.dial(r.Context(), r.URL); err != nil {
+		return nil, instead(err, r)
 	}
 	chosen.out = out
 	return chosen.exchange(r)
@@ -135,11 +148,13 @@ func (c *Client) send(chosen *conn, r *http.Request, out []byte) (*http.Response
 
 // upload makes a request whose body is read once there is a connection.
 func (c *Client) upload(r *http.Request, u *upload) (*http.Response, error) {
-	chosen, err := c.connect(r.Context(), r.URL.Host)
+	chosen, err := c.connect(r.Context(), r.URL)
 	if err != nil {
-		r.Body.Close()
 		c.uploads.put(u)
-		return nil, err
+		if !errors.Is(err, errHandedOver) {
+			r.Body.Close()
+		}
+		return nil, instead(err, r)
 	}
 	return c.uploadOver(chosen, r, u)
 }
@@ -160,7 +175,8 @@ func (c *Client) uploadOver(chosen *conn, r *http.Request, u *upload) (*http.Res
 	defer c.uploads.put(u)
 	defer r.Body.Close()
 	if u.isNone() {
-		return c.sendBare(chosen, r)
+		res, err := c.sendBare(chosen, r)
+		return res, restored(err, nil)
 	}
 	if err := u.check(); err != nil {
 		chosen.release(true)
@@ -169,7 +185,8 @@ func (c *Client) uploadOver(chosen *conn, r *http.Request, u *upload) (*http.Res
 		}
 		return nil, err
 	}
-	return c.send(chosen, r, u.whole())
+	res, err := c.send(chosen, r, u.whole())
+	return res, restored(err, u.buf.bytes[u.data:u.end])
 }
 
 // sendOn makes a request of whose body only the beginning has been read, up to end.
@@ -186,9 +203,11 @@ func (c *Client) sendOn(chosen *conn, r *http.Request, u *upload, end int) (*htt
 	}
 	r = r.WithContext(r.Context())
 	r.Body = body
-	if chosen, err = c.dial(r.Context(), r.URL.Host); err != nil {
-		body.Close()
-		return nil, err
+	if chosen, err = c.dial(r.Context(), r.URL); err != nil {
+		if !errors.Is(err, errHandedOver) {
+			body.Close()
+		}
+		return nil, instead(err, r)
 	}
 	u = c.uploads.take()
 	u.prepare(r, bodyLength(r), c.asksGzip(r))
@@ -199,23 +218,30 @@ func (c *Client) sendOn(chosen *conn, r *http.Request, u *upload, end int) (*htt
 func (c *Client) patience() time.Duration { return cmp.Or(c.atOnce, defaultAtOnce) }
 
 // connect returns a kept connection, or makes one.
-func (c *Client) connect(ctx context.Context, host string) (*conn, error) {
-	if kept := c.idle.take(host, c.IdleConnTimeout, time.Now()); kept != nil {
-		return kept, nil
+func (c *Client) connect(ctx context.Context, u *url.URL) (*conn, error) {
+	if kept := c.idle.take(u.Host, c.IdleConnTimeout, time.Now()); kept != nil {
+		if (kept.under != nil) == (u.Scheme == "https") {
+			return kept, nil
+		}
+		kept.close()
 	}
-	return c.dial(ctx, host)
+	return c.dial(ctx, u)
 }
 
 // dial makes a connection.
-func (c *Client) dial(ctx context.Context, address string) (*conn, error) {
-	made, err := c.DialContext(ctx, "tcp", address)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, err
+func (c *Client) dial(ctx context.Context, u *url.URL) (made *conn, err error) {
+	plain, err := c.DialContext(ctx, "tcp", u.Host)
+	switch {
+	case err != nil:
+	case u.Scheme == "https":
+		made, err = c.secure(ctx, plain, u)
+	default:
+		made = newConn(c, u.Host, plain)
 	}
-	return newConn(c, address, made), nil
+	if err != nil && !errors.Is(err, errHandedOver) && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return made, err
 }
 
 // CloseIdleConnections closes the kept connections. Connections in use are closed when their requests end.

@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ type conn struct {
 	out    []byte          // the request, or what is sent of it before the answer is awaited
 	own    []byte          // buffer for requests without a body
 	rest   *sending        // sends the rest of the request's body; nil if there is none
+	under  *ciphertext     // the connection beneath TLS; nil without TLS
 	raw    syscall.RawConn // nil if the connection cannot be checked; then it is used only once
 	check  func(fd uintptr) bool
 	quiet  bool // result of the last check
@@ -38,6 +40,7 @@ type conn struct {
 	since  time.Time // when it became idle
 	left   int64     // bytes of a header that may still be read; negative for no bound
 	failed error     // the network error of the last read
+	state  *tls.ConnectionState
 	closed atomic.Bool
 
 	watched
@@ -49,11 +52,7 @@ const maxOwn = 32 << 10
 func newConn(client *Client, host string, made net.Conn) *conn {
 	c := &conn{net: made, client: client, host: host}
 	c.br = bufio.NewReaderSize(c, client.bufferSize())
-	if s, ok := made.(syscall.Conn); ok && canTell {
-		if raw, err := s.SyscallConn(); err == nil {
-			c.raw, c.check = raw, c.peek
-		}
-	}
+	c.raw, c.check = rawOf(made), c.peek
 	client.watcher.add(c)
 	return c
 }
@@ -80,6 +79,9 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // alive reports whether an idle connection is open and has no unrequested bytes.
 func (c *conn) alive() bool {
+	if c.under != nil {
+		return c.under.isQuiet(c.net)
+	}
 	c.quiet = false
 	return c.raw.Read(c.check) == nil && c.quiet
 }
@@ -123,6 +125,7 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	res := &answer.Response
+	res.TLS = c.state
 	again := !res.Close && res.StatusCode >= http.StatusOK && !c.spent
 	if r.Method == http.MethodHead || res.ContentLength == 0 {
 		res.Body = http.NoBody
@@ -163,7 +166,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) 
 		if broken == nil {
 			_, broken = c.rest.failure()
 		}
-		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !isAlert(err) {
 			err = broken
 		}
 		return nil, c.early(err, nothing || isRepeatable(r))

@@ -19,7 +19,6 @@ const (
 	ReasonMethod   Reason = "method"   // invalid
 	ReasonConnect  Reason = "connect"
 	ReasonUpgrade  Reason = "upgrade"
-	ReasonTLS      Reason = "tls"
 	ReasonURL      Reason = "url"    // invalid, or with parts that need escaping
 	ReasonHost     Reason = "host"   // invalid, or with parts that need escaping
 	ReasonHeader   Reason = "header" // invalid, or with a field that asks for more than an answer
@@ -42,9 +41,7 @@ func (c *Client) Refuses(r *http.Request) Reason {
 		return ReasonMethod
 	case !canTell:
 		return ReasonPlatform
-	case u.Scheme == "https":
-		return ReasonTLS
-	case u.Scheme != "http" || u.Host == "" || u.Opaque != "" || u.User != nil || !isPlainQuery(u.RawQuery):
+	case !c.speaks(u) || u.Host == "" || u.Opaque != "" || u.User != nil || !isPlainQuery(u.RawQuery):
 		return ReasonURL
 	case r.Close:
 		return ReasonClose

@@ -268,7 +268,7 @@ func TestRequestsAreThoseOfTheTransport(t *testing.T) {
 
 func TestWhatIsNotTaken(t *testing.T) {
 	reasons := map[string]Reason{
-		"method": ReasonConnect, "no method": ReasonMethod, "no body": ReasonBody, "close": ReasonClose, "https": ReasonTLS, "opaque": ReasonURL,
+		"method": ReasonConnect, "no method": ReasonMethod, "no body": ReasonBody, "close": ReasonClose, "other scheme": ReasonURL, "foreign backend": ReasonURL, "opaque": ReasonURL,
 		"foreign host": ReasonHost, "upgrade": ReasonUpgrade, "extended connect": ReasonHeader, "value with zero": ReasonHeader,
 	}
 	for name, change := range map[string]func(r *http.Request){
@@ -286,7 +286,8 @@ func TestWhatIsNotTaken(t *testing.T) {
 		},
 		"name of a trailer": func(r *http.Request) { setBody(r, http.MethodPost, "x"); r.Trailer = http.Header{"X Y": nil} },
 		"close":             func(r *http.Request) { r.Close = true },
-		"https":             func(r *http.Request) { r.URL.Scheme = "https" },
+		"other scheme":      func(r *http.Request) { r.URL.Scheme = "ftp" },
+		"foreign backend":   func(r *http.Request) { r.URL.Scheme, r.URL.Host = "https", "bücher.example" },
 		"no scheme":         func(r *http.Request) { r.URL.Scheme = "" },
 		"opaque":            func(r *http.Request) { r.URL.Opaque = "x" },
 		"no backend":        func(r *http.Request) { r.URL.Host = "" },
