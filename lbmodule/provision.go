@@ -166,7 +166,7 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 		h.plan.TryTimeout = 0
 	}
 	transport.TimeConnections(func(upstream string, took time.Duration) { p.TrafficOf(upstream).Connected(took) })
-	transport.UseEngine()
+	transport.UseEngine(h.logger.With(zap.String("pool", p.Name())), p.Detoured)
 	transport.DeferWriteErrors()
 }
 

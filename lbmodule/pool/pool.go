@@ -38,6 +38,7 @@ type Pool struct {
 
 	answers   answers
 	hedgesWon atomic.Uint64
+	detours   detours
 	others    Traffic    // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are no members
 	looking   sync.Mutex // guards trend and the members' rates
 	trend     trend
@@ -49,6 +50,8 @@ type Pool struct {
 	members   map[string]*Member
 	named     int   // number of members with their own Traffic
 	forgotten Picks // the sums of deleted members without their own Traffic
+
+	leftAttempts uint64 // of deleted members with their own Traffic
 }
 
 const (
@@ -283,6 +286,7 @@ func (p *Pool) sweep(now time.Time) {
 			retained--
 			if m.Named() {
 				p.named--
+				p.leftAttempts += m.traffic.attempts()
 			} else {
 				p.forgotten.add(m.Picks())
 			}

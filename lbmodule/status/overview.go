@@ -31,8 +31,16 @@ type Pool struct {
 	Fairness    float64 `json:"fairness"`    // from 0 to 1: how evenly the last minute's requests were spread, by weight
 	Utilization float64 `json:"utilization"` // from 0 to 1: share of the max_requests slots that are taken
 
+	Transport Transport `json:"transport"`
+
 	Warnings []string  `json:"warnings"` // settings that are valid but harmful
 	Backends []Backend `json:"backends"` // sorted by name
+}
+
+// Transport is the JSON of how attempts went to the backends.
+type Transport struct {
+	Engine uint64            `json:"engine"` // attempts over the engine
+	Others map[string]uint64 `json:"others"` // attempts over the configured transport, by the reason
 }
 
 // Backend is the JSON of a backend.
@@ -102,6 +110,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		Fairness: 1, Name: p.Name(), Policy: s.PolicyName(), State: "down", Queue: p.QueueLength(), RetryBudget: s.RetryBudget(now),
 		Warnings: slices.Concat([]string{}, s.Warnings(), warnings), Backends: []Backend{},
 	}
+	o.Transport.Engine, o.Transport.Others = p.Ways()
 	set, dynamic := s.Shown()
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot

@@ -9,8 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/fastcgi" // a transport that is not "http"
+
+	"github.com/ballastlb/ballast/lbmodule/engine"
 )
 
 // load loads a transport in a config of its own, which ends with the test or before.
@@ -22,33 +27,41 @@ func load(t *testing.T, config string) (*Transport, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded.UseEngine()
+	loaded.UseEngine(zap.NewNop(), func(string) {})
 	return loaded, func() { cancel() }
 }
 
 // Only where the engine does all that the transport was told to does it take the transport's place.
 func TestShortWay(t *testing.T) {
-	for transport, short := range map[string]bool{
-		`null`:                 true,
-		`{"protocol": "http"}`: true,
-		`{"protocol": "http", "compression": false, "dial_timeout": "1s", "response_header_timeout": "1s", "max_response_header_size": 5000}`: true,
-		`{"protocol": "http", "versions": ["1.1"], "read_buffer_size": 8192, "write_buffer_size": 8192, "local_address": "127.0.0.1"}`:        true,
-		`{"protocol": "http", "keep_alive": {"max_idle_conns": 5, "max_idle_conns_per_host": 3, "idle_timeout": "4s"}}`:                       true,
-		`{"protocol": "http", "keep_alive": {"enabled": false}}`:                                                                              false,
-		`{"protocol": "http", "keep_alive": {"max_idle_conns_per_host": -1}}`:                                                                 false,
-		`{"protocol": "http", "tls": {}}`:                                                     false,
-		`{"protocol": "http", "proxy_protocol": "v1"}`:                                        false,
-		`{"protocol": "http", "max_conns_per_host": 5}`:                                       false,
-		`{"protocol": "http", "read_timeout": "1s"}`:                                          false,
-		`{"protocol": "http", "write_timeout": "1s"}`:                                         false,
-		`{"protocol": "http", "versions": ["h2c", "2"]}`:                                      false,
-		`{"protocol": "http", "forward_proxy_url": "http://127.0.0.1:1"}`:                     false,
-		`{"protocol": "http", "network_proxy": {"from": "url", "url": "http://127.0.0.1:1"}}`: false,
+	for transport, why := range map[string]engine.Reason{
+		`null`:                 "",
+		`{"protocol": "http"}`: "",
+		`{"protocol": "http", "compression": false, "dial_timeout": "1s", "response_header_timeout": "1s", "max_response_header_size": 5000}`: "",
+		`{"protocol": "http", "versions": ["1.1"], "read_buffer_size": 8192, "write_buffer_size": 8192, "local_address": "127.0.0.1"}`:        "",
+		`{"protocol": "http", "keep_alive": {"max_idle_conns": 5, "max_idle_conns_per_host": 3, "idle_timeout": "4s"}}`:                       "",
+		`{"protocol": "http", "read_timeout": "1s"}`:                                                         "",
+		`{"protocol": "http", "write_timeout": "1s", "response_header_timeout": "1s"}`:                       "",
+		`{"protocol": "http", "tls": {}}`:                                                                    "",
+		`{"protocol": "http", "tls": {"server_name": "a", "handshake_timeout": "1s"}, "versions": ["1.1"]}`:  "",
+		`{"protocol": "http", "tls": {"renegotiation": "never", "except_ports": ["80"]}, "versions": ["2"]}`: "",
+		`{"protocol": "http", "tls": {"server_name": "{http.request.host}"}}`:                                reasonServerName,
+		`{"protocol": "http", "tls": {"renegotiation": "once"}}`:                                             reasonRenegotiates,
+		`{"protocol": "http", "tls": {}, "proxy_protocol": "v1"}`:                                            reasonProxy,
+		`{"protocol": "http", "tls": {}, "versions": ["3"]}`:                                                 reasonHTTP3,
+		`{"protocol": "http", "keep_alive": {"enabled": false}}`:                                             reasonKeepalive,
+		`{"protocol": "http", "keep_alive": {"max_idle_conns_per_host": -1}}`:                                reasonKeepalive,
+		`{"protocol": "http", "proxy_protocol": "v1"}`:                                                       reasonProxy,
+		`{"protocol": "http", "max_conns_per_host": 5}`:                                                      reasonConns,
+		`{"protocol": "http", "read_timeout": "1s", "response_header_timeout": "1s"}`:                        reasonTimeouts,
+		`{"protocol": "http", "versions": ["h2c", "2"]}`:                                                     reasonH2C,
+		`{"protocol": "http", "forward_proxy_url": "http://127.0.0.1:1"}`:                                    reasonForwardProxy,
+		`{"protocol": "http", "network_proxy": {"from": "url", "url": "http://127.0.0.1:1"}}`:                reasonForwardProxy,
+		`{"protocol": "fastcgi"}`:                                                                            reasonFastCGI,
 	} {
 		loaded, _ := load(t, transport)
 		d := loaded.direct
-		if (d != nil) != short {
-			t.Errorf("%s: short way %v, want %v", transport, d != nil, short)
+		if (d == nil) != (why != "") || loaded.ways.none != why {
+			t.Errorf("%s: short way %v, want %q for not taking it, have %q", transport, d != nil, why, loaded.ways.none)
 		}
 		if d == nil {
 			continue
@@ -57,18 +70,27 @@ func TestShortWay(t *testing.T) {
 		from, c := loaded.next.(*reverseproxy.HTTPTransport).Transport, &d.client
 		if c.ResponseHeaderTimeout != from.ResponseHeaderTimeout || c.MaxResponseHeaderBytes != from.MaxResponseHeaderBytes ||
 			c.MaxIdleConns != from.MaxIdleConns || c.MaxIdleConnsPerHost != from.MaxIdleConnsPerHost || c.IdleConnTimeout != from.IdleConnTimeout ||
-			c.DisableCompression != from.DisableCompression || c.ReadBufferSize != from.ReadBufferSize {
+			c.DisableCompression != from.DisableCompression || c.ReadBufferSize != from.ReadBufferSize ||
+			c.TLSClientConfig != from.TLSClientConfig || c.TLSHandshakeTimeout != from.TLSHandshakeTimeout {
 			t.Errorf("%s: settings differ from those of the transport", transport)
 		}
 	}
-	for _, name := range []string{"HTTP_PROXY", "http_proxy"} {
+	for name, transport := range map[string]string{
+		"HTTP_PROXY": `null`, "http_proxy": `null`, "HTTPS_PROXY": `{"protocol": "http", "tls": {}}`, "https_proxy": `{"protocol": "http", "tls": {}}`,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, "http://127.0.0.1:1")
-			if loaded, _ := load(t, `null`); loaded.direct != nil {
+			if loaded, _ := load(t, transport); loaded.ways.none != reasonForwardProxy {
 				t.Error("goes past the proxy")
 			}
 		})
 	}
+	t.Run("proxy for https", func(t *testing.T) {
+		t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+		if loaded, _ := load(t, `null`); loaded.direct == nil {
+			t.Error("plain requests do not go to that proxy")
+		}
+	})
 }
 
 // A config that is given up leaves no connections behind.

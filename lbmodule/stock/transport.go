@@ -29,8 +29,9 @@ const SmallBody = engine.MaxBody
 type Transport struct {
 	next   http.RoundTripper // the configured one
 	direct *direct           // uses the engine where possible; nil if the engine is not used
+	ways   ways
 
-	proxied   bool                // plain connections may go to a forward proxy
+	proxied   bool                // connections may go to a forward proxy
 	setScheme func(*http.Request) // of next, if it keeps idle connections by the request's URL; nil otherwise
 }
 
@@ -40,6 +41,7 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage) (*Transport, error) {
 		raw = caddyconfig.JSON(map[string]string{"protocol": "http"}, nil)
 	}
 	proxied := namesProxy(raw) || isSet("HTTP_PROXY", "http_proxy")
+	none := reasonOf(raw)
 	// A copy of the field, because loading clears it.
 	holder := struct {
 		Raw json.RawMessage `caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
@@ -53,10 +55,16 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage) (*Transport, error) {
 		return nil, fmt.Errorf("loading transport: %T is not a transport", loaded)
 	}
 	t := NewTransport(next)
-	t.proxied = proxied
-	if h, ok := t.next.(*reverseproxy.HTTPTransport); ok && !slices.Contains(h.Versions, "3") && !t.proxied && !isSet("HTTPS_PROXY", "https_proxy") {
+	t.proxied, t.ways.none = proxied, none
+	h, ok := t.next.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return t, nil
+	}
+	secureProxy := isSet("HTTPS_PROXY", "https_proxy")
+	if !slices.Contains(h.Versions, "3") && !t.proxied && !secureProxy {
 		t.setScheme = h.SetScheme
 	}
+	t.proxied = t.proxied || h.TLS != nil && secureProxy
 	return t, nil
 }
 
@@ -74,10 +82,10 @@ func (t *Transport) roundTrip(trip *Trip, r *http.Request) (*http.Response, erro
 	}
 	var res *http.Response
 	var err error
-	if t.direct != nil && t.direct.takes(r) {
-		trip.direct = r.Body == nil
-		res, err = t.direct.client.RoundTrip(r)
+	if t.direct != nil {
+		res, err = t.direct.roundTrip(trip, r)
 	} else {
+		t.ways.other(r, t.ways.none)
 		res, err = t.next.RoundTrip(r)
 	}
 	if err != nil {
@@ -161,47 +169,6 @@ func timed(connected func(string, time.Duration), dial dialFunc) dialFunc {
 		}
 		return conn, err
 	}
-}
-
-// direct is a transport that sends the requests that the engine takes over the engine, and all others over Caddy's transport.
-type direct struct {
-	*reverseproxy.HTTPTransport
-	client engine.Client
-}
-
-// UseEngine makes attempts go over the engine, if it supports all settings of the transport. It copies the settings, so it must be called
-// after the last change of them.
-func (t *Transport) UseEngine() {
-	h, ok := t.next.(*reverseproxy.HTTPTransport)
-	if !ok || !isOrdinary(h) || t.proxied {
-		return
-	}
-	t.direct = &direct{HTTPTransport: h, client: engine.Client{
-		DialContext:            h.Transport.DialContext,
-		ResponseHeaderTimeout:  h.Transport.ResponseHeaderTimeout,
-		MaxResponseHeaderBytes: h.Transport.MaxResponseHeaderBytes,
-		MaxIdleConns:           h.Transport.MaxIdleConns,
-		MaxIdleConnsPerHost:    h.Transport.MaxIdleConnsPerHost,
-		IdleConnTimeout:        h.Transport.IdleConnTimeout,
-		DisableCompression:     h.Transport.DisableCompression,
-		ReadBufferSize:         h.Transport.ReadBufferSize,
-		ExpectContinueTimeout:  h.Transport.ExpectContinueTimeout,
-	}}
-}
-
-// isOrdinary reports whether a transport speaks HTTP/1.1 over plain, persistent connections that any client may use, and bounds
-// neither their number nor the time of single reads and writes.
-func isOrdinary(t *reverseproxy.HTTPTransport) bool {
-	special := func(version string) bool { return version == "h2c" || version == "3" }
-	return t.Transport != nil && t.Transport.DialContext != nil && !t.Transport.DisableKeepAlives && t.Transport.MaxIdleConnsPerHost > 0 &&
-		t.TLS == nil && t.ProxyProtocol == "" && t.MaxConnsPerHost == 0 && t.ReadTimeout == 0 && t.WriteTimeout == 0 &&
-		!slices.ContainsFunc(t.Versions, special)
-}
-
-// takes reports whether the engine takes r.
-func (d *direct) takes(r *http.Request) bool {
-	d.SetScheme(r)
-	return d.client.Takes(r)
 }
 
 // networkMarks are prefixes for the port in the URL of requests over these networks. Transports keep idle connections by the URL's scheme,

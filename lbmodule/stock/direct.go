@@ -1,0 +1,231 @@
+package stock
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/engine"
+)
+
+// Reasons why attempts go over the configured transport and not over the engine, beside those of the engine. The first ones are reasons of a
+// config, so that no attempt goes over the engine.
+const (
+	reasonFastCGI      engine.Reason = "fastcgi"
+	reasonOther        engine.Reason = "other_transport"
+	reasonHTTP3        engine.Reason = "http3"
+	reasonH2C          engine.Reason = "h2c"
+	reasonProxy        engine.Reason = "proxy_protocol"
+	reasonForwardProxy engine.Reason = "forward_proxy"
+	reasonKeepalive    engine.Reason = "keepalive_off"
+	reasonConns        engine.Reason = "max_conns_per_host"
+	reasonTimeouts     engine.Reason = "timeouts" // of single reads and of the answer's header
+	reasonServerName   engine.Reason = "tls_server_name"
+	reasonRenegotiates engine.Reason = "tls_renegotiation"
+
+	reasonHTTP2 engine.Reason = "http2" // the backend chose it
+)
+
+// ways tells which attempts go over the configured transport, and why.
+type ways struct {
+	none    engine.Reason // why no attempt goes over the engine, if so
+	counted func(reason string)
+	logger  *zap.Logger
+}
+
+// other tells that an attempt goes over the configured transport.
+func (w *ways) other(r *http.Request, why engine.Reason) {
+	if w.counted == nil {
+		return
+	}
+	w.counted(string(why))
+	if entry := w.logger.Check(zapcore.DebugLevel, "attempt does not go over the engine"); entry != nil {
+		to, _ := reverseproxy.GetDialInfo(r.Context())
+		entry.Write(zap.String("reason", string(why)), zap.String("upstream", to.String()))
+	}
+}
+
+// reasonOf returns why no attempt goes over the engine if the transport with that config is not `http`.
+func reasonOf(config json.RawMessage) engine.Reason {
+	var module struct {
+		Protocol string `json:"protocol"`
+	}
+	if err := json.Unmarshal(config, &module); err == nil && module.Protocol == "fastcgi" {
+		return reasonFastCGI
+	}
+	return reasonOther
+}
+
+// direct is a transport that sends the requests that the engine takes over the engine, and all others over Caddy's transport.
+type direct struct {
+	*reverseproxy.HTTPTransport
+	client engine.Client
+	ways   *ways
+	http2  http2Hosts
+}
+
+// UseEngine makes attempts go over the engine, if it supports all settings of the transport. It copies the settings, so it must be called
+// after the last change of them. counted is called for each attempt that goes over the configured transport, with the reason, which is one
+// of a fixed set of words; the logger gets it at debug level.
+func (t *Transport) UseEngine(logger *zap.Logger, counted func(reason string)) {
+	t.ways.logger, t.ways.counted = logger, counted
+	h, ok := t.next.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return
+	}
+	if t.ways.none = t.special(h); t.ways.none != "" {
+		return
+	}
+	d := &direct{HTTPTransport: h, ways: &t.ways}
+	d.client = engine.Client{
+		DialContext:            h.Transport.DialContext,
+		ResponseHeaderTimeout:  h.Transport.ResponseHeaderTimeout,
+		MaxResponseHeaderBytes: h.Transport.MaxResponseHeaderBytes,
+		MaxIdleConns:           h.Transport.MaxIdleConns,
+		MaxIdleConnsPerHost:    h.Transport.MaxIdleConnsPerHost,
+		IdleConnTimeout:        h.Transport.IdleConnTimeout,
+		DisableCompression:     h.Transport.DisableCompression,
+		ReadBufferSize:         h.Transport.ReadBufferSize,
+		TLSClientConfig:        h.Transport.TLSClientConfig,
+		TLSHandshakeTimeout:    h.Transport.TLSHandshakeTimeout,
+		HandOver:               d.handOver,
+		ExpectContinueTimeout:  h.Transport.ExpectContinueTimeout,
+	}
+	t.direct = d
+}
+
+// special returns why the engine cannot take the place of a transport; "" if it can. The engine has persistent connections that any client
+// may use, and does not bound their number.
+func (t *Transport) special(h *reverseproxy.HTTPTransport) engine.Reason {
+	switch {
+	case slices.Contains(h.Versions, "3"):
+		return reasonHTTP3
+	case slices.Contains(h.Versions, "h2c"):
+		return reasonH2C
+	case h.Transport == nil || h.Transport.DialContext == nil:
+		return reasonOther
+	case h.ProxyProtocol != "":
+		return reasonProxy
+	case t.proxied:
+		return reasonForwardProxy
+	case h.Transport.DisableKeepAlives || h.Transport.MaxIdleConnsPerHost <= 0:
+		return reasonKeepalive
+	case h.MaxConnsPerHost != 0:
+		return reasonConns
+	case h.ReadTimeout > 0 && h.Transport.ResponseHeaderTimeout > 0:
+		return reasonTimeouts // both would set the deadline of the same read
+	case h.TLS != nil && strings.Contains(h.TLS.ServerName, "{"):
+		return reasonServerName // connections would belong to a name
+	case h.TLS != nil && h.TLS.Renegotiation != "" && h.TLS.Renegotiation != "never":
+		return reasonRenegotiates
+	}
+	return ""
+}
+
+// roundTrip makes a trip's request.
+func (d *direct) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) {
+	d.SetScheme(r)
+	why := d.client.Refuses(r)
+	if why == "" && r.URL.Scheme == "https" && d.http2.has(r.URL.Host) {
+		why = reasonHTTP2
+	}
+	if why != "" {
+		return d.stock(r, why)
+	}
+	trip.direct = r.Body == nil
+	res, err := d.client.RoundTrip(r)
+	if err != nil {
+		if over, ok := errors.AsType[*engine.HandedOver](err); ok {
+			trip.direct = false
+			return d.stock(over.Request, reasonHTTP2)
+		}
+	}
+	return res, err
+}
+
+// stock makes an attempt over Caddy's transport.
+func (d *direct) stock(r *http.Request, why engine.Reason) (*http.Response, error) {
+	d.ways.other(r, why)
+	res, err := d.HTTPTransport.RoundTrip(r)
+	// An upgrade is asked for over HTTP/1.1, so its answer says nothing about what the backend prefers.
+	if err == nil && res.ProtoMajor == 1 && r.URL.Scheme == "https" && r.Header["Upgrade"] == nil {
+		d.http2.drop(r.URL.Host)
+	}
+	return res, err
+}
+
+// handOver gives the transport a connection on which the backend chose HTTP/2, as if the transport had made it. From then on requests to that
+// host go over the transport, until one is answered in HTTP/1.1.
+func (d *direct) handOver(host string, made *tls.Conn) {
+	d.http2.add(host)
+	next := d.Transport.TLSNextProto[made.ConnectionState().NegotiatedProtocol]
+	if next == nil {
+		made.Close()
+		return
+	}
+	next(host, made) // an error means that the transport cannot use the connection; then it makes its own
+}
+
+// http2Hosts are the hosts that chose HTTP/2 when the last connection was made. The zero http2Hosts is empty. Reading takes no lock.
+type http2Hosts struct {
+	mu  sync.Mutex // guards changes
+	all atomic.Pointer[map[string]struct{}]
+}
+
+// maxHTTP2Hosts bounds the number of such hosts, because the addresses of backends may depend on requests. Of those beyond it some are forgotten:
+// the engine finds out again.
+const maxHTTP2Hosts = 1024
+
+// has reports whether the host is one of them.
+func (h *http2Hosts) has(host string) bool {
+	all := h.all.Load()
+	if all == nil {
+		return false
+	}
+	_, is := (*all)[host]
+	return is
+}
+
+// add adds a host.
+func (h *http2Hosts) add(host string) {
+	h.change(host, func(all map[string]struct{}) {
+		for other := range all {
+			if len(all) < maxHTTP2Hosts {
+				break
+			}
+			delete(all, other)
+		}
+		all[host] = struct{}{}
+	}, false)
+}
+
+// drop removes a host.
+func (h *http2Hosts) drop(host string) {
+	h.change(host, func(all map[string]struct{}) { delete(all, host) }, true)
+}
+
+// change makes a change if the host is one of them, or is not.
+func (h *http2Hosts) change(host string, f func(all map[string]struct{}), is bool) {
+	if h.has(host) != is {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make(map[string]struct{})
+	if before := h.all.Load(); before != nil {
+		maps.Copy(all, *before)
+	}
+	f(all)
+	h.all.Store(&all)
+}
