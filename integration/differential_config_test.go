@@ -360,7 +360,7 @@ func backendSites() []site {
 	return []site{
 		{name: "unix-socket", backend: rawUnix, exchanges: some(), differs: []string{"order of fields"}}, // caddy: TestDialWithPlaceholderUnix
 		{name: "unix-socket-host", backend: rawUnix, settings: "header_up X-Up {http.reverse_proxy.upstream.hostport}|{http.reverse_proxy.upstream.host}|{http.reverse_proxy.upstream.port}|{http.reverse_proxy.upstream.address}", exchanges: some(), differs: []string{"order of fields"}},
-		{name: "tls", backend: rawTLS, settings: "transport http {\n tls_insecure_skip_verify\n }", exchanges: some(), ordered: true}, // caddy: TestHTTPTransport_RequestHeaderOps_TLS
+		{name: "tls", backend: rawTLS, settings: "transport http {\n tls_insecure_skip_verify\n }", exchanges: some()}, // caddy: TestHTTPTransport_RequestHeaderOps_TLS
 		{name: "tls-host", backend: rawTLS, settings: "header_up Host {host}\n transport http {\n tls_insecure_skip_verify\n }", exchanges: some()},
 		{name: "tls-server-name", backend: rawTLS, settings: "transport http {\n tls_insecure_skip_verify\n tls_server_name inner.example\n }", exchanges: some()},
 		{name: "tls-server-name-placeholder", backend: rawTLS, settings: "transport http {\n tls_insecure_skip_verify\n tls_server_name {http.request.header.X-B}.example\n }", exchanges: some()}, // caddy: TestReverseProxySNIPlaceHolder

@@ -247,7 +247,7 @@ func (p *pair) compare(t *testing.T, s site, x exchange, used *usedDifferences) 
 	}
 	want := seen[1]
 	names := slices.Concat(s.differs, x.differs)
-	if !s.ordered && s.backend == "" {
+	if !s.ordered && (s.backend == "" || s.backend == rawTLS) {
 		names = append(names, "order of fields")
 	}
 	for _, name := range names {

@@ -102,7 +102,7 @@ func (c *caddy) dial() net.Conn {
 }
 
 // overTransport are settings with which requests take Caddy's transport.
-const overTransport = "transport http {\n read_timeout 5m\n }"
+const overTransport = "transport http {\n max_conns_per_host 100000\n }"
 
 // ways are the settings with which requests take either way to a backend.
 var ways = map[string]string{"engine": "", "transport": overTransport}
