@@ -20,6 +20,7 @@ func answerSites() []site {
 	return []site{
 		{name: "answers-by-default", exchanges: good},
 		{name: "answers", ours: "retry off", exchanges: answers},
+		{name: "answers-over-tls", ours: "retry off", backend: rawTLS, settings: "transport http {\n tls_insecure_skip_verify\n }", exchanges: answers},
 		{name: "answers-over-transport", ours: "retry off", settings: overTransport, ordered: true, exchanges: answers},
 	}
 }

@@ -15,6 +15,7 @@ func faultSites() []site {
 	refused := []exchange{{name: "GET", request: get("/")}, {name: "POST", request: sized("POST", "body")}, {name: "HEAD", request: requestHead("HEAD / HTTP/1.1")}}
 	sites := []site{
 		{name: "faults", ours: untried, exchanges: faults},
+		{name: "faults-over-tls", ours: untried, backend: rawTLS, settings: "transport http {\n tls_insecure_skip_verify\n }", exchanges: faults},
 		{name: "faults-over-transport", ours: untried, settings: overTransport, ordered: true, exchanges: faults},
 		{name: "small-header", ours: untried, settings: "transport http {\n max_response_header 1KiB\n }", exchanges: []exchange{
 			{name: "fits", answer: answer("200 OK", "text", "X-Large: "+strings.Repeat("l", 500))},
