@@ -11,11 +11,6 @@ import (
 	"time"
 )
 
-// patient is the context of a client that nobody waits for when it has left.
-type patient struct{ context.Context }
-
-func (patient) Patient() bool { return true }
-
 // BenchmarkExchange is a request on a kept connection, and its answer. The time of the backend, which is in this process, counts.
 func BenchmarkExchange(b *testing.B) {
 	for _, bench := range []struct {
@@ -25,14 +20,13 @@ func BenchmarkExchange(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			c := newBackend(b, answering(okay)).client()
 			template := request(b.Context(), http.MethodGet, "http://backend/x")
+			call := new(Call)
 			b.ReportAllocs()
 			before := used(b)
 			for b.Loop() {
 				ctx, cancel := context.WithCancel(b.Context()) // as net/http's server makes one for each request
-				if bench.patient {
-					ctx = patient{ctx}
-				}
-				res, err := c.RoundTrip(template.WithContext(ctx))
+				*call = Call{Request: template.WithContext(ctx), Patient: bench.patient}
+				res, err := c.Do(call)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -13,7 +13,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/url"
+	"net/textproto"
 	"time"
 )
 
@@ -75,10 +75,55 @@ func (headerTimeout) Error() string   { return "timeout awaiting response header
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// RoundTrip implements [http.RoundTripper] for requests that the client takes. It reads a small body before it connects, if it arrives at
-// once. If the backend closes a kept connection without answering, RoundTrip uses a new one, once, if nothing was sent or the request may
-// be repeated.
-func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
+// Call is one request, and what its answer needs of memory. It may be used for another request once the body of the answer is closed. It
+// takes the values of [http.Transport] where it has none of its own.
+type Call struct {
+	Request *http.Request
+
+	// Dialer makes connections for the request. Default: DialContext of the client.
+	Dialer Dialer
+
+	// Informer gets the informational answers (1xx). Default: they are dropped.
+	Informer Informer
+
+	// Patient says that the context of the request ends when the client leaves, which may be noticed a little late: see [conn.watch].
+	Patient bool
+
+	answer answer
+	used   bool // the answer is
+}
+
+// Dialer makes connections.
+type Dialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Informer receives informational answers (1xx).
+type Informer interface {
+	Inform(status int, header textproto.MIMEHeader)
+}
+
+// with returns a call of r in the place of k's request.
+func (k *Call) with(r *http.Request) *Call {
+	return &Call{Request: r, Dialer: k.Dialer, Informer: k.Informer, Patient: k.Patient}
+}
+
+// newAnswer returns memory for an answer.
+func (k *Call) newAnswer() *answer {
+	if k.used {
+		return new(answer)
+	}
+	k.used = true
+	return &k.answer
+}
+
+// RoundTrip implements [http.RoundTripper] for requests that the client takes.
+func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) { return c.Do(&Call{Request: r}) }
+
+// Do makes the request of k, which the client must take. It reads a small body before it connects, if it arrives at once. If the backend
+// closes a kept connection without answering, Do uses a new one, once, if nothing was sent or the request may be repeated.
+func (c *Client) Do(k *Call) (*http.Response, error) {
+	r := k.Request
 	ctx := r.Context()
 	if ctx.Err() != nil {
 		if r.Body != nil {
@@ -88,27 +133,27 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	length := bodyLength(r)
 	if length == 0 {
-		chosen, err := c.connect(ctx, r.URL)
+		chosen, err := c.connect(k)
 		if err != nil {
 			return nil, instead(err, r)
 		}
-		return c.sendBare(chosen, r)
+		return c.sendBare(chosen, k)
 	}
 	u := c.uploads.take()
 	u.prepare(r, length, c.asksGzip(r))
 	// Only a new TLS connection tells whether the body is for the client.
 	if length < 0 || length > MaxBody || isPrompt(r.Header) || r.URL.Scheme == "https" {
-		return c.upload(r, u)
+		return c.upload(k, u)
 	}
 	u.start()
 	end, ended := u.await(c.patience())
 	if !ended {
-		chosen, err := c.connect(ctx, r.URL)
+		chosen, err := c.connect(k)
 		if err != nil {
 			u.drop()
 			return nil, err
 		}
-		return c.sendOn(chosen, r, u, end)
+		return c.sendOn(chosen, k, u, end)
 	}
 	defer c.uploads.put(u)
 	defer r.Body.Close()
@@ -119,50 +164,51 @@ func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	default:
 		return nil, err
 	}
-	chosen, err := c.connect(ctx, r.URL)
+	chosen, err := c.connect(k)
 	if err != nil {
 		return nil, err
 	}
-	return c.send(chosen, r, u.whole())
+	return c.send(chosen, k, u.whole())
 }
 
 // sendBare makes a request without a body.
-func (c *Client) sendBare(chosen *conn, r *http.Request) (*http.Response, error) {
-	chosen.own = appendHead(chosen.own[:0], r, 0, c.asksGzip(r))
-	return c.send(chosen, r, chosen.own)
+func (c *Client) sendBare(chosen *conn, k *Call) (*http.Response, error) {
+	chosen.own = appendHead(chosen.own[:0], k.Request, 0, c.asksGzip(k.Request))
+	return c.send(chosen, k, chosen.own)
 }
 
 // send makes a request that is complete.
-func (c *Client) send(chosen *conn, r *http.Request, out []byte) (*http.Response, error) {
+func (c *Client) send(chosen *conn, k *Call, out []byte) (*http.Response, error) {
 	chosen.out = out
-	res, err := chosen.exchange(r)
+	res, err := chosen.exchange(k)
 	if !errors.Is(err, errStale) {
 		return res, err
 	}
-	if chosen, err = c.dial(r.Context(), r.URL); err != nil {
-		return nil, instead(err, r)
+	if chosen, err = c.dial(k); err != nil {
+		return nil, instead(err, k.Request)
 	}
 	chosen.out = out
-	return chosen.exchange(r)
+	return chosen.exchange(k)
 }
 
 // upload makes a request whose body is read once there is a connection.
-func (c *Client) upload(r *http.Request, u *upload) (*http.Response, error) {
-	chosen, err := c.connect(r.Context(), r.URL)
+func (c *Client) upload(k *Call, u *upload) (*http.Response, error) {
+	chosen, err := c.connect(k)
 	if err != nil {
 		c.uploads.put(u)
 		if !errors.Is(err, errHandedOver) {
-			r.Body.Close()
+			k.Request.Body.Close()
 		}
-		return nil, instead(err, r)
+		return nil, instead(err, k.Request)
 	}
-	return c.uploadOver(chosen, r, u)
+	return c.uploadOver(chosen, k, u)
 }
 
 // uploadOver makes the request over this connection.
-func (c *Client) uploadOver(chosen *conn, r *http.Request, u *upload) (*http.Response, error) {
+func (c *Client) uploadOver(chosen *conn, k *Call, u *upload) (*http.Response, error) {
+	r := k.Request
 	if isPrompt(r.Header) {
-		return c.sendOn(chosen, r, u, u.data)
+		return c.sendOn(chosen, k, u, u.data)
 	}
 	u.start()
 	end, ended := u.await(c.patience())
@@ -170,12 +216,12 @@ func (c *Client) uploadOver(chosen *conn, r *http.Request, u *upload) (*http.Res
 		end, ended = u.await(probeTime)
 	}
 	if !ended {
-		return c.sendOn(chosen, r, u, end)
+		return c.sendOn(chosen, k, u, end)
 	}
 	defer c.uploads.put(u)
 	defer r.Body.Close()
 	if u.isNone() {
-		res, err := c.sendBare(chosen, r)
+		res, err := c.sendBare(chosen, k)
 		return res, restored(err, nil)
 	}
 	if err := u.check(); err != nil {
@@ -185,15 +231,16 @@ func (c *Client) uploadOver(chosen *conn, r *http.Request, u *upload) (*http.Res
 		}
 		return nil, err
 	}
-	res, err := c.send(chosen, r, u.whole())
+	res, err := c.send(chosen, k, u.whole())
 	return res, restored(err, u.buf.bytes[u.data:u.end])
 }
 
 // sendOn makes a request of whose body only the beginning has been read, up to end.
-func (c *Client) sendOn(chosen *conn, r *http.Request, u *upload, end int) (*http.Response, error) {
+func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Response, error) {
+	r := k.Request
 	chosen.out = u.first(end)
 	chosen.rest = newSending(chosen, u, end, c.ExpectContinueTimeout > 0 && expectsContinue(r.Header))
-	res, err := chosen.exchange(r)
+	res, err := chosen.exchange(k)
 	if !errors.Is(err, errStale) {
 		return res, err
 	}
@@ -203,7 +250,8 @@ func (c *Client) sendOn(chosen *conn, r *http.Request, u *upload, end int) (*htt
 	}
 	r = r.WithContext(r.Context())
 	r.Body = body
-	if chosen, err = c.dial(r.Context(), r.URL); err != nil {
+	k = k.with(r)
+	if chosen, err = c.dial(k); err != nil {
 		if !errors.Is(err, errHandedOver) {
 			body.Close()
 		}
@@ -211,26 +259,31 @@ func (c *Client) sendOn(chosen *conn, r *http.Request, u *upload, end int) (*htt
 	}
 	u = c.uploads.take()
 	u.prepare(r, bodyLength(r), c.asksGzip(r))
-	return c.uploadOver(chosen, r, u) // a new connection is not stale
+	return c.uploadOver(chosen, k, u) // a new connection is not stale
 }
 
 // patience is how long the end of a body is waited for.
 func (c *Client) patience() time.Duration { return cmp.Or(c.atOnce, defaultAtOnce) }
 
 // connect returns a kept connection, or makes one.
-func (c *Client) connect(ctx context.Context, u *url.URL) (*conn, error) {
+func (c *Client) connect(k *Call) (*conn, error) {
+	u := k.Request.URL
 	if kept := c.idle.take(u.Host, c.IdleConnTimeout, time.Now()); kept != nil {
 		if (kept.under != nil) == (u.Scheme == "https") {
 			return kept, nil
 		}
 		kept.close()
 	}
-	return c.dial(ctx, u)
+	return c.dial(k)
 }
 
 // dial makes a connection.
-func (c *Client) dial(ctx context.Context, u *url.URL) (made *conn, err error) {
-	plain, err := c.DialContext(ctx, "tcp", u.Host)
+func (c *Client) dial(k *Call) (made *conn, err error) {
+	ctx, u, dial := k.Request.Context(), k.Request.URL, c.DialContext
+	if k.Dialer != nil {
+		dial = k.Dialer.DialContext
+	}
+	plain, err := dial(ctx, "tcp", u.Host)
 	switch {
 	case err != nil:
 	case u.Scheme == "https":

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
 	"strconv"
 	"strings"
@@ -302,23 +301,22 @@ func TestDialError(t *testing.T) {
 	}
 }
 
+type informer func(status int, header textproto.MIMEHeader)
+
+func (f informer) Inform(status int, header textproto.MIMEHeader) { f(status, header) }
+
 func TestInformational(t *testing.T) {
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </x.css>\r\n\r\n"
 	b := newBackend(t, answering("HTTP/1.1 100 Continue\r\n\r\n"+hints+hints+okay))
 	c := b.client()
 	c.MaxResponseHeaderBytes = 100 // of each, where somebody takes them
 	var heard []int
-	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+	listener := informer(func(code int, h textproto.MIMEHeader) {
 		if heard = append(heard, code); code == http.StatusEarlyHints && h.Get("Link") != "</x.css>" {
 			t.Errorf("%d: %v", code, h)
 		}
-		return nil
-	}}
-	r := request(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, "http://backend/")
-	if !c.Takes(r) {
-		t.Error("a request of somebody who wants to hear of hints is not taken")
-	}
-	res, err := c.RoundTrip(r)
+	})
+	res, err := c.Do(&Call{Request: request(t.Context(), http.MethodGet, "http://backend/"), Informer: listener})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
 	"os"
 	"sync/atomic"
@@ -109,10 +108,11 @@ func (c *conn) release(clean bool) {
 }
 
 // exchange makes the composed request. Afterwards the answer owns the connection, or it has been released.
-func (c *conn) exchange(r *http.Request) (*http.Response, error) {
+func (c *conn) exchange(k *Call) (*http.Response, error) {
+	r := k.Request
 	ctx := r.Context()
-	c.watch(ctx)
-	answer, err := c.roundTrip(ctx, r)
+	c.watch(ctx, k.Patient)
+	answer, err := c.roundTrip(k)
 	if err != nil {
 		c.close()
 		c.rest.allow(false)
@@ -145,7 +145,8 @@ func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 }
 
 // roundTrip writes the request and reads the header of its answer.
-func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) {
+func (c *conn) roundTrip(k *Call) (*answer, error) {
+	r := k.Request
 	n, broken := c.net.Write(c.out)
 	c.rest.begin(broken)
 	nothing := n == 0 && (c.rest == nil || r.GetBody != nil)
@@ -171,7 +172,7 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) 
 		}
 		return nil, c.early(err, nothing || isRepeatable(r))
 	}
-	a, err := c.readHeader(ctx, r)
+	a, err := c.readHeader(k)
 	if err != nil {
 		return nil, c.late(err)
 	}
@@ -188,10 +189,10 @@ func (c *conn) roundTrip(ctx context.Context, r *http.Request) (*answer, error) 
 }
 
 // readHeader reads the header of the answer, and passes on informational answers before it.
-func (c *conn) readHeader(ctx context.Context, r *http.Request) (*answer, error) {
-	a := new(answer)
+func (c *conn) readHeader(k *Call) (*answer, error) {
+	a := k.newAnswer()
 	for {
-		if err := a.readHead(c.br, r.Method); err != nil {
+		if err := a.readHead(c.br, k.Request.Method); err != nil {
 			return nil, err
 		}
 		c.spent = c.spent || a.odd
@@ -199,17 +200,15 @@ func (c *conn) readHeader(ctx context.Context, r *http.Request) (*answer, error)
 		case a.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errors.New("backend switches protocols, which was not asked for")
 		case a.StatusCode >= http.StatusOK || a.StatusCode < http.StatusContinue:
-			a.Request = r
+			a.Request = k.Request
 			return a, nil
 		}
 		if a.StatusCode == http.StatusContinue {
 			c.rest.continued()
 		}
-		// If the client ignores informational answers, one bound applies to all headers together.
-		if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.Got1xxResponse != nil {
-			if err := trace.Got1xxResponse(a.StatusCode, textproto.MIMEHeader(a.Header)); err != nil {
-				return nil, err
-			}
+		// If nobody gets informational answers, one bound applies to all headers together.
+		if k.Informer != nil {
+			k.Informer.Inform(a.StatusCode, textproto.MIMEHeader(a.Header))
 			c.left = c.client.headerBytes()
 		}
 		*a = answer{}

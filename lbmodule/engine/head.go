@@ -53,7 +53,7 @@ func (c *Client) Refuses(r *http.Request) Reason {
 		return ReasonUpgrade
 	case !isPlainHeader(r.Header):
 		return ReasonHeader
-	case !onlyWants1xx(httptrace.ContextClientTrace(r.Context())):
+	case httptrace.ContextClientTrace(r.Context()) != nil:
 		return ReasonTrace
 	}
 	return ""
@@ -162,13 +162,6 @@ func isValidField(name string, values []string) bool {
 		}
 	}
 	return true
-}
-
-// onlyWants1xx reports whether the request's trace, if any, wants nothing but informational answers.
-func onlyWants1xx(t *httptrace.ClientTrace) bool {
-	return t == nil || t.GetConn == nil && t.GotConn == nil && t.PutIdleConn == nil && t.GotFirstResponseByte == nil && t.Got100Continue == nil &&
-		t.DNSStart == nil && t.DNSDone == nil && t.ConnectStart == nil && t.ConnectDone == nil && t.TLSHandshakeStart == nil &&
-		t.TLSHandshakeDone == nil && t.WroteHeaderField == nil && t.WroteHeaders == nil && t.Wait100Continue == nil && t.WroteRequest == nil
 }
 
 // asksGzip reports whether the client asks for gzip itself, as net/http's transport does, and so must decompress the answer.

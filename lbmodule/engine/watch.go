@@ -7,23 +7,6 @@ import (
 	"time"
 )
 
-// Patient is implemented by contexts whose end may be noticed a little late during the first moments of a request: those that end when
-// the client leaves, which nobody waits for. For other contexts, [context.AfterFunc] is called for each request, which is dear. So it is
-// for a context that was derived from a patient one, and for one with a deadline.
-type Patient interface {
-	context.Context
-	Patient() bool
-}
-
-func isPatient(ctx context.Context) bool {
-	p, ok := ctx.(Patient)
-	if !ok || !p.Patient() {
-		return false
-	}
-	_, limited := ctx.Deadline()
-	return !limited
-}
-
 // watched is what makes a request's connection close when the request's context ends.
 type watched struct {
 	mu   sync.Mutex // guards the fields below
@@ -33,9 +16,11 @@ type watched struct {
 	at   int         // index in the watcher's list; the watcher's lock guards it
 }
 
-// watch makes the connection close when ctx ends, until unwatch.
-func (c *conn) watch(ctx context.Context) {
-	if !isPatient(ctx) || ctx.Err() != nil {
+// watch makes the connection close when ctx ends, until unwatch. patient says that nobody waits for that, such as when it ends because the
+// client leaves: then it may be noticed a little late during the first moments of the request. Otherwise, and for a context with a
+// deadline, watch calls [context.AfterFunc], which is dear.
+func (c *conn) watch(ctx context.Context, patient bool) {
+	if _, limited := ctx.Deadline(); !patient || limited || ctx.Err() != nil {
 		stop := context.AfterFunc(ctx, c.close)
 		c.mu.Lock()
 		c.stop = stop

@@ -266,7 +266,7 @@ type informer struct {
 	attempt int
 }
 
-// Inform implements [stock.Informer].
+// Inform implements [engine.Informer].
 func (i *informer) Inform(status int, header textproto.MIMEHeader) {
 	if i.may.MayInform(i.attempt) {
 		i.request.inform(status, header)

@@ -45,14 +45,13 @@ type ways struct {
 }
 
 // other tells that an attempt goes over the configured transport.
-func (w *ways) other(r *http.Request, why engine.Reason) {
+func (w *ways) other(trip *Trip, why engine.Reason) {
 	if w.counted == nil {
 		return
 	}
 	w.counted(string(why))
 	if entry := w.logger.Check(zapcore.DebugLevel, "attempt does not go over the engine"); entry != nil {
-		to, _ := reverseproxy.GetDialInfo(r.Context())
-		entry.Write(zap.String("reason", string(why)), zap.String("upstream", to.String()))
+		entry.Write(zap.String("reason", string(why)), zap.String("upstream", trip.target.Dial.String()))
 	}
 }
 
@@ -141,23 +140,24 @@ func (d *direct) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) 
 		why = reasonHTTP2
 	}
 	if why != "" {
-		return d.stock(r, why)
+		return d.stock(trip, r, why)
 	}
-	trip.direct = r.Body == nil
-	res, err := d.client.RoundTrip(r)
+	trip.direct, trip.dial = r.Body == nil, d.client.DialContext
+	trip.call = engine.Call{Request: r, Dialer: trip, Informer: trip.informer, Patient: r == trip.request}
+	res, err := d.client.Do(&trip.call)
 	if err != nil {
 		if over, ok := errors.AsType[*engine.HandedOver](err); ok {
 			trip.direct = false
-			return d.stock(over.Request, reasonHTTP2)
+			return d.stock(trip, over.Request, reasonHTTP2)
 		}
 	}
 	return res, err
 }
 
 // stock makes an attempt over Caddy's transport.
-func (d *direct) stock(r *http.Request, why engine.Reason) (*http.Response, error) {
-	d.ways.other(r, why)
-	res, err := d.HTTPTransport.RoundTrip(r)
+func (d *direct) stock(trip *Trip, r *http.Request, why engine.Reason) (*http.Response, error) {
+	d.ways.other(trip, why)
+	res, err := d.HTTPTransport.RoundTrip(r.WithContext(trip.into(r.Context())))
 	// An upgrade is asked for over HTTP/1.1, so its answer says nothing about what the backend prefers.
 	if err == nil && res.ProtoMajor == 1 && r.URL.Scheme == "https" && r.Header["Upgrade"] == nil {
 		d.http2.drop(r.URL.Host)

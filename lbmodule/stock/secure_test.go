@@ -110,7 +110,7 @@ type tripper struct{ transport *Transport }
 
 func (t tripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	var trip Trip
-	trip.Init(t.transport, new(Handler).NewTarget(&reverseproxy.Upstream{Dial: r.URL.Host}), nil)
+	trip.Init(t.transport, new(Handler).NewTarget(&reverseproxy.Upstream{Dial: r.URL.Host}), nil, nil)
 	res, err := trip.RoundTrip(r)
 	if err == nil && trip.Direct() && res.ProtoMajor != 1 {
 		return nil, errors.New("the trip is told to be over the engine")

@@ -242,7 +242,7 @@ func TestTarget(t *testing.T) {
 		}
 		var trip Trip
 		trip.Init(nil, own, nil, nil)
-		d, ok := reverseproxy.GetDialInfo(trip.into(new(http.Request).WithContext(t.Context())))
+		d, ok := reverseproxy.GetDialInfo(trip.into(t.Context()))
 		if got := strings.Join([]string{d.Network, d.Address, d.Host, d.Port}, " "); got != want || !ok || d.Upstream != u {
 			t.Errorf("%s: %q, want %q", dial, got, want)
 		}

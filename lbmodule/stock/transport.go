@@ -76,17 +76,16 @@ func (t *Transport) Configured() http.RoundTripper { return t.next }
 
 // roundTrip makes a trip's request.
 func (t *Transport) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) {
-	r = r.WithContext(trip.into(r))
 	if t.setScheme != nil {
-		r = markNetwork(r, t.setScheme)
+		r = markNetwork(r, &trip.target.Dial, t.setScheme)
 	}
 	var res *http.Response
 	var err error
 	if t.direct != nil {
 		res, err = t.direct.roundTrip(trip, r)
 	} else {
-		t.ways.other(r, t.ways.none)
-		res, err = t.next.RoundTrip(r)
+		t.ways.other(trip, t.ways.none)
+		res, err = t.next.RoundTrip(r.WithContext(trip.into(r.Context())))
 	}
 	if err != nil {
 		return nil, err
@@ -176,12 +175,11 @@ func timed(connected func(string, time.Duration), dial dialFunc) dialFunc {
 // must verify.
 var networkMarks = map[string]string{"tcp4": "0", "tcp6": "00", "unix": "000", "unixpacket": "0000"}
 
-// markNetwork returns the request with a URL that keeps transports from reusing a connection over another network. The path of a unix
-// socket needs no mark if it has a slash, because no other address has one.
-func markNetwork(r *http.Request, setScheme func(*http.Request)) *http.Request {
-	to, ok := reverseproxy.GetDialInfo(r.Context())
+// markNetwork returns the request with a URL that keeps transports from reusing a connection over another network than to's. The path of a
+// unix socket needs no mark if it has a slash, because no other address has one.
+func markNetwork(r *http.Request, to *reverseproxy.DialInfo, setScheme func(*http.Request)) *http.Request {
 	mark := networkMarks[to.Network]
-	if !ok || mark == "" || strings.Contains(to.Address, "/") {
+	if mark == "" || strings.Contains(to.Address, "/") {
 		return r
 	}
 	r, u := r.WithContext(r.Context()), *r.URL

@@ -2,28 +2,33 @@ package stock
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-)
 
-// Informer receives informational answers (1xx).
-type Informer interface {
-	// Inform is called when an informational answer arrives. Several goroutines may call it, also after RoundTrip has returned.
-	Inform(status int, header textproto.MIMEHeader)
-}
+	"github.com/ballastlb/ballast/lbmodule/engine"
+)
 
 // Trip carries one request to a target, over the engine or the configured transport. It implements [http.RoundTripper].
 type Trip struct {
 	transport *Transport
 	target    *Target
-	informer  Informer
+	informer  engine.Informer
 	request   *http.Request // that its client sent; nil if it is a copy
+	dial      dialFunc      // of the engine
 	direct    bool
+	call      engine.Call
 }
 
-// Init makes t the trip of r to that target. informer receives the informational answers. A trip of a copy has neither.
-func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer Informer) {
+// DialContext implements [engine.Dialer].
+func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return t.dial(&tripContext{Context: ctx, dial: t.target.key}, network, address)
+}
+
+// Init makes t the trip of r to that target. informer receives the informational answers; several goroutines may call it, also after
+// RoundTrip has returned. A trip of a copy has neither.
+func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer engine.Informer) {
 	*t = Trip{transport: transport, target: to, request: r, informer: informer}
 }
 
@@ -47,19 +52,13 @@ func (t *Trip) RoundTrip(r *http.Request) (*http.Response, error) {
 // informational answers.
 type tripContext struct {
 	context.Context
-	dial    any
-	trace   *httptrace.ClientTrace
-	patient bool
+	dial  any
+	trace *httptrace.ClientTrace
 }
 
-// Patient implements [engine.Patient].
-func (c *tripContext) Patient() bool { return c.patient }
-
-// into returns the context of r, extended so that transports connect to the trip's target. If nobody has replaced the context of the client's
-// request, it ends when the client leaves, and the engine may notice that late.
-func (t *Trip) into(r *http.Request) context.Context {
-	ctx := r.Context()
-	c := &tripContext{Context: ctx, dial: t.target.key, patient: r == t.request}
+// into returns ctx, extended so that transports connect to the trip's target.
+func (t *Trip) into(ctx context.Context) context.Context {
+	c := &tripContext{Context: ctx, dial: t.target.key}
 	if t.informer != nil {
 		c.trace = &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
 			t.informer.Inform(status, header)

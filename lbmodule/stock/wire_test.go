@@ -73,10 +73,8 @@ func TestTellApart(t *testing.T) {
 		}
 		h := &reverseproxy.HTTPTransport{TLS: &reverseproxy.TLSConfig{ExceptPorts: []string{"8080"}}}
 		for _, host := range []string{"example.com", ""} {
-			var trip Trip
-			trip.Init(nil, to, nil, nil)
-			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(trip.into(new(http.Request).WithContext(t.Context())))
-			apart := markNetwork(r, h.SetScheme)
+			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(t.Context())
+			apart := markNetwork(r, &to.Dial, h.SetScheme)
 			if apart.URL.Host != test.want {
 				t.Errorf("%s/%s: %s, want %s", test.network, test.address, apart.URL.Host, test.want)
 			}
