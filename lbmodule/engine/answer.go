@@ -127,10 +127,7 @@ func (a *answer) parse(raw []byte, method string, fields []field, whole bool) (i
 		a.Proto = text[:len("HTTP/0.0")]
 	}
 	a.odd = odd || !isValue(line)
-	if a.Header == nil {
-		a.Header = make(http.Header, min(len(fields), maxSizedFields))
-	}
-	return n, a.fill(text, fields, method)
+	return n, a.frame(a.fill(text, fields), method)
 }
 
 // statusLine is what the first line of a head says. The text from at on is the status with its reason.
@@ -333,77 +330,87 @@ func malformed(part string, line []byte) error {
 	return fmt.Errorf("malformed %s: %q", part, line[:min(len(line), most)])
 }
 
-// fill sets the header of the answer, and what follows from it. The text is the head.
-func (a *answer) fill(text string, fields []field, method string) error {
-	var coding string
-	var codings, lengths, connections, trailers, pragmas int
+// special is what a header says with fields that have a meaning for the answer itself: how many there are of each.
+type special struct {
+	coding                                           string // the last Transfer-Encoding
+	codings, lengths, connections, trailers, pragmas int
+}
+
+// fill sets the header of the answer. The text is the head.
+func (a *answer) fill(text string, fields []field) (s special) {
+	if a.Header == nil {
+		a.Header = make(http.Header, min(len(fields), maxSizedFields))
+	}
 	values := make([]string, len(fields))
 	for i, f := range fields {
 		name, value := text[f.name:f.colon], text[f.value:f.end]
 		switch name {
 		case "Transfer-Encoding": // is not in the header of an answer
-			coding = value
-			codings++
+			s.coding = value
+			s.codings++
 			continue
 		case "Content-Length":
-			lengths++
+			s.lengths++
 		case "Connection":
-			connections++
+			s.connections++
 		case "Trailer":
-			trailers++
+			s.trailers++
 		case "Pragma":
-			pragmas++
+			s.pragmas++
 		}
 		add(a.Header, name, values[i:i+1:i+1], value)
 	}
-	if pragmas > 0 && a.Header["Pragma"][0] == "no-cache" && a.Header["Cache-Control"] == nil {
+	if s.pragmas > 0 && a.Header["Pragma"][0] == "no-cache" && a.Header["Cache-Control"] == nil {
 		a.Header["Cache-Control"] = []string{"no-cache"}
 	}
+	return s
+}
+
+// frame sets where the answer ends, and whether its connection does.
+func (a *answer) frame(s special, method string) error {
 	a.Close = a.ProtoMajor < 1
 	if a.ProtoMajor == 1 && a.ProtoMinor == 0 {
-		a.Close = connections == 0 || !httpguts.HeaderValuesContainsToken(a.Header["Connection"], "keep-alive") ||
+		a.Close = s.connections == 0 || !httpguts.HeaderValuesContainsToken(a.Header["Connection"], "keep-alive") ||
 			httpguts.HeaderValuesContainsToken(a.Header["Connection"], "close")
-	} else if !a.Close && connections > 0 && httpguts.HeaderValuesContainsToken(a.Header["Connection"], "close") {
+	} else if !a.Close && s.connections > 0 && httpguts.HeaderValuesContainsToken(a.Header["Connection"], "close") {
 		a.Close = true
 		delete(a.Header, "Connection")
 	}
 	chunked := false
-	if codings > 0 && (a.ProtoMajor > 0 && (a.ProtoMajor > 1 || a.ProtoMinor > 0) || a.ProtoMajor == 0 && a.ProtoMinor == 0) {
-		if codings > 1 || len(coding) != len("chunked") || !strings.EqualFold(coding, "chunked") {
-			return fmt.Errorf("unsupported transfer encoding: %q", coding)
+	if s.codings > 0 && (a.ProtoAtLeast(1, 1) || a.ProtoMajor == 0 && a.ProtoMinor == 0) { // net/http takes HTTP/0.0 for HTTP/1.1 here
+		if s.codings > 1 || len(s.coding) != len("chunked") || !strings.EqualFold(s.coding, "chunked") {
+			return fmt.Errorf("unsupported transfer encoding: %q", s.coding)
 		}
 		chunked = true
 	}
 	length := int64(-1)
-	if lengths > 0 {
+	if s.lengths > 0 {
 		var err error
-		if length, err = a.announcedLength(lengths); err != nil {
+		if length, err = a.announcedLength(s.lengths); err != nil {
 			return err
 		}
 	}
 	// Where the end is told in two ways, or by chunks that the version does not have, somebody else may go by the other one, and what
-	// follows on the connection is not what it seems (RFC 9112, 6.1 and 6.3). So it is where there is a body that must not be.
-	hasBody := method != http.MethodHead && allowsBody(a.StatusCode)
-	a.odd = a.odd || codings > 0 && (!chunked || !a.ProtoAtLeast(1, 1) || lengths > 0) ||
-		!allowsBody(a.StatusCode) && a.StatusCode != http.StatusNotModified && (codings > 0 || length > 0)
+	// follows on the connection is not what it seems (RFC 9112, 6.1 and 6.3). The same holds where a body is announced that must not be.
+	a.odd = a.odd || s.codings > 0 && (!chunked || s.lengths > 0) ||
+		!allowsBody(a.StatusCode) && a.StatusCode != http.StatusNotModified && (s.codings > 0 || length > 0)
 	a.ContentLength = length
-	switch {
-	case !hasBody:
-		if method != http.MethodHead {
-			a.ContentLength = 0
-		}
+	switch from := &a.body.from; {
+	case method == http.MethodHead: // the length is that of the body that GET would get
+	case !allowsBody(a.StatusCode):
+		a.ContentLength = 0
 	case chunked:
 		delete(a.Header, "Content-Length")
-		a.body.from.form, a.body.from.trailer, a.ContentLength = inChunks, &a.Trailer, -1
+		from.form, from.trailer, a.ContentLength = inChunks, &a.Trailer, -1
 	case length > 0:
-		a.body.from.form, a.body.from.left = byLength, uint64(length)
+		from.form, from.left = byLength, uint64(length)
 	case length < 0:
-		a.body.from.form, a.Close = untilEnd, true
+		from.form, a.Close = untilEnd, true
 	}
 	if chunked {
 		a.coding[0] = "chunked"
 		a.TransferEncoding = a.coding[:]
-		if trailers > 0 {
+		if s.trailers > 0 {
 			return a.announceTrailers()
 		}
 	}

@@ -99,6 +99,10 @@ func TestAnswersMeanWhatNetHTTPTakesThemFor(t *testing.T) {
 	for _, odd := range oddAnswers {
 		all = append(all, odd.answer)
 	}
+	for _, size := range []int{maxChunkLine - 1, maxChunkLine} {
+		text := begin + chunks + "\r\n2;" + strings.Repeat("a", size-len("2;")) + "\r\nok\r\n" + last
+		compare(t, http.MethodGet, []byte(text), 2*maxChunkLine, 0, 0)
+	}
 	for _, text := range all {
 		for _, method := range methods {
 			for _, bufferSize := range []int{16, 64, defaultBuffer} {
