@@ -189,3 +189,21 @@ func TestDataBeforeTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// An ordinary answer takes its own memory, its text, the values, and two for the header's map.
+func TestMemoryOfAnAnswer(t *testing.T) {
+	text := fmt.Sprintf(serverHead, 2, "ok")
+	br, p := bufio.NewReader(&stream{text: text}), make([]byte, 100)
+	allocs := testing.AllocsPerRun(100, func() {
+		a := new(answer)
+		if err := a.readHead(br, http.MethodGet); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := a.body.from.Read(p); n != 2 || !errors.Is(err, io.EOF) {
+			t.Fatal(n, err)
+		}
+	})
+	if allocs > 5 {
+		t.Errorf("%v allocations, want 5", allocs)
+	}
+}
