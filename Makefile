@@ -1,11 +1,12 @@
 # Ballast. `make help` lists what there is.
 LINT = go tool -modfile=tools/go.mod golangci-lint
+BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test soak check bench load fuzz picture xcaddy clean
+.PHONY: help build run test soak check bench microbench load fuzz picture xcaddy clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build Caddy with Ballast: bin/caddy
 	go build -o bin/caddy ./cmd/caddy
@@ -30,6 +31,16 @@ check: ## formatting, vet, linters, layering
 
 bench: ## measure side by side with reverse_proxy, HAProxy and nginx; options in ARGS
 	go run ./bench $(ARGS)
+
+MICROBENCH = bin/microbench.txt
+# What no request does, large pools, and what many do at a time take too long for a comparison.
+MICROBENCH_SKIP = Build|Parallel|Busy|NoRoom|Take/262144|Take/1048576|././1000+|./././capped
+microbench: ## run the micro-benchmarks of the request path; compare them with those of the first run, or of BASE
+	@mkdir -p bin
+	go test -run '^$$' -bench . -skip '$(MICROBENCH_SKIP)' -benchmem -benchtime 200ms -count 6 ./lbmodule/... ./ratelimit/... >$(MICROBENCH).new \
+		|| { cat $(MICROBENCH).new; exit 1; }
+	@base=$${BASE:-$(MICROBENCH)}; if [ -e "$$base" ]; then $(BENCHSTAT) "$$base" $(MICROBENCH).new; \
+		else cp $(MICROBENCH).new "$$base" && $(BENCHSTAT) "$$base" && echo "saved as $$base, which the next run is compared with"; fi
 
 load: ## put an open-loop load on the running demo; options in ARGS
 	go run ./bench/load $(ARGS)
