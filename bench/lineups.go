@@ -63,7 +63,7 @@ func everythingKinds(_ *processes, dir string, o options) ([]kind, error) {
 
 const oursLimited = "with ip_rate_limit"
 
-// limitScenarios are the plain ones for limitKinds.
+// limitScenarios are the plain ones with limits.
 func limitScenarios() []scenario {
 	all := slices.Clone(plain)
 	for i := range all {
@@ -72,8 +72,13 @@ func limitScenarios() []scenario {
 	return all
 }
 
-// limitKinds are ours alone and with limits that refuse nobody: what is measured is what the decision costs.
 func limitKinds(started *processes, _ string, o options) ([]kind, error) {
+	redis, err := startRedis(started)
+	return limitedBy(redis, o), err
+}
+
+// limitedBy are ours alone and with limits that refuse nobody: what is measured is what the decision costs. An empty address is no Redis.
+func limitedBy(redis string, o options) []kind {
 	policy := "lb_policy " + o.policy
 	limited := func(name, options string) kind {
 		return caddyKind(name, o, "ip_rate_limit {\n\t\trate 1000000/s\n"+options+"\t}\n\tload_balancer", policy)
@@ -83,12 +88,8 @@ func limitKinds(started *processes, _ string, o options) ([]kind, error) {
 		limited(oursLimited, ""),
 		limited("with concurrency, too", "concurrency 100000\n"),
 	}
-	redis, err := startRedis(started)
-	if err != nil {
-		return nil, err
-	}
 	if redis != "" {
 		kinds = append(kinds, limited("in redis", "redis redis://"+redis+"\n"))
 	}
-	return kinds, nil
+	return kinds
 }

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,10 +136,12 @@ func TestConfigs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range append(limitScenarios()[:1], scenarios...) {
-		var started processes
-		defer started.stop()
-		kinds, err := s.kinds(&started, dir, options{caddy: "ours", stock: "theirs", policy: "round_robin"})
+	o := options{caddy: "ours", stock: "theirs", policy: "round_robin"}
+	limits := limitScenarios()[0]
+	limits.name = "limits"
+	limits.kinds = func(*processes, string, options) ([]kind, error) { return limitedBy("127.0.0.1:1", o), nil }
+	for _, s := range append(slices.Clone(scenarios), limits) {
+		kinds, err := s.kinds(nil, dir, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +220,7 @@ func TestCheckAnswer(t *testing.T) {
 	}{
 		{"as it should be", scenario{path: "/1k", answer: 4}, func(http.ResponseWriter) {}, ""},
 		{"too short", scenario{path: "/1k", answer: 5}, func(http.ResponseWriter) {}, "GET /1k: HTTP/1.1 200 OK with 4 bytes; want HTTP/1 200 with 5"},
-		{"an error", scenario{path: "/1k", answer: 4}, func(w http.ResponseWriter) { w.WriteHeader(502) }, "502 Bad Gateway"},
+		{"an error", scenario{path: "/1k", answer: 4}, func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, "502 Bad Gateway"},
 		{"chunks", scenario{path: "/chunked", answer: 4}, chunked, ""},
 		{"no chunks", scenario{path: "/chunked", answer: 4}, func(http.ResponseWriter) {}, "does not come in chunks"},
 		{"a body", scenario{path: "/post", answer: 4, post: 99}, func(http.ResponseWriter) {}, ""},
