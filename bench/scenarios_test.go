@@ -129,6 +129,18 @@ func TestJudgeStock(t *testing.T) {
 	}
 }
 
+func TestShown(t *testing.T) {
+	for _, test := range []struct {
+		n        float64
+		decimals int
+		want     string
+	}{{-0.4, 0, "+0"}, {-0.6, 0, "-1"}, {0.4005, 3, "+0.401"}, {1.004, 2, "+1"}} {
+		if got := fmt.Sprintf("%+g", shown(test.n, test.decimals)); got != test.want {
+			t.Errorf("%v with %d decimals = %s, want %s", test.n, test.decimals, got, test.want)
+		}
+	}
+}
+
 // TestConfigs: Caddy takes every config that it gets in a scenario, and all contenders that are judged are there.
 func TestConfigs(t *testing.T) {
 	dir := t.TempDir()
@@ -149,7 +161,7 @@ func TestConfigs(t *testing.T) {
 		names := make(map[string]bool)
 		for _, k := range kinds {
 			names[k.name] = true
-			config := k.config(setting{"127.0.0.1:8443", k.upstreams([]string{"127.0.0.1:81", "127.0.0.1:82"}), s.ends})
+			config := k.config(setting{"127.0.0.1:8443", k.upstreams([]string{"127.0.0.1:1", "127.0.0.1:2"}), s.ends})
 			if k.command[0] == "ours" || k.command[0] == "theirs" {
 				validate(t, s.name+", "+k.name, config)
 			}
@@ -179,6 +191,10 @@ func validate(t *testing.T, name, config string) {
 	if err := caddy.StrictUnmarshalJSON(adapted, &parsed); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
+	if parsed.Logging == nil {
+		parsed.Logging = &caddy.Logging{Logs: make(map[string]*caddy.CustomLog)}
+	}
+	parsed.Logging.Logs["default"] = &caddy.CustomLog{BaseLog: caddy.BaseLog{WriterRaw: []byte(`{"output": "discard"}`)}}
 	if err := caddy.Validate(&parsed); err != nil {
 		t.Errorf("%s: %v\n%s", name, err, config)
 	}

@@ -79,7 +79,7 @@ func (v verdict) met() string {
 // shown is a number as it is printed with so many decimals.
 func shown(n float64, decimals int) float64 {
 	unit := math.Pow10(decimals)
-	return math.Round(n*unit) / unit
+	return math.Round(n*unit)/unit + 0 // which makes 0 of -0
 }
 
 // summary is a table of the verdicts, as Markdown has them; nothing without any.
@@ -95,7 +95,7 @@ func summary(verdicts []verdict) string {
 			bar = fmt.Sprintf("%.2f", v.bar)
 		}
 		fmt.Fprintf(&b, "| `%s` | %s / %s | %.3f | %.3f to %.3f | %.1f / %.1f | %.2f | %s / %s | %+.0f MB | %s | %s |\n", v.scenario, v.judged, v.reference,
-			median(v.cpu), slices.Min(v.cpu), slices.Max(v.cpu), v.us[0], v.us[1], v.p99Ratio, milliseconds(v.p99[0]), milliseconds(v.p99[1]), v.memory, bar, v.met())
+			median(v.cpu), slices.Min(v.cpu), slices.Max(v.cpu), v.us[0], v.us[1], v.p99Ratio, milliseconds(v.p99[0]), milliseconds(v.p99[1]), shown(v.memory, 0), bar, v.met())
 	}
 	return b.String()
 }
