@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -115,14 +116,11 @@ func (c *conn) exchange(k *Call) (*http.Response, error) {
 	answer, err := c.roundTrip(k)
 	if err != nil {
 		c.close()
-		c.rest.allow(false)
+		cause := c.rest.stop()
 		if !c.unwatch() || ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if fromBody, cause := c.rest.failure(); fromBody {
-			err = cause
-		}
-		return nil, err
+		return nil, cmp.Or(cause, err)
 	}
 	res := &answer.Response
 	res.TLS = c.state

@@ -167,7 +167,7 @@ func TestStaleConnectionDuringUpload(t *testing.T) {
 		if test.want != nil {
 			again = 1
 		}
-		if (err == nil) != (test.want == nil) || errors.Is(err, errStale) || test.want == lost && !errors.Is(err, lost) || b.dials() != again {
+		if (err == nil) != (test.want == nil) || errors.Is(err, errStale) || errors.Is(test.want, lost) && !errors.Is(err, lost) || b.dials() != again {
 			t.Errorf("%s: %v on %d connections", name, err, b.dials())
 		}
 	}

@@ -17,12 +17,13 @@ import (
 // As in net/http's transport, the connection of an answer that comes early may be used again only if the rest is sent soon after the
 // answer's end. Otherwise it is closed, which ends the sending.
 type sending struct {
-	conn   *conn     // nil if nothing is to be sent
-	upload *upload   // nil once it has been told to send
-	from   int       // where the unsent part begins in the upload's buffer
-	permit chan bool // receives whether the body is to be sent; nil if that is certain
-	over   chan struct{}
-	broken error // sending the beginning failed
+	conn    *conn     // nil if nothing is to be sent
+	upload  *upload   // nil once it has been told to send
+	from    int       // where the unsent part begins in the upload's buffer
+	chunked bool      // the body may end with trailers
+	permit  chan bool // receives whether the body is to be sent; nil if that is certain
+	over    chan struct{}
+	broken  error // sending the beginning failed
 
 	mu       sync.Mutex // guards the fields below
 	err      error      // the body was not sent to its end
@@ -38,7 +39,7 @@ var errNotSent = errors.New("body of the request was not asked for")
 
 // newSending makes conn's next request one whose body u sends from that position of its buffer on, after the beginning.
 func newSending(c *conn, u *upload, from int, waits bool) *sending {
-	s := &sending{conn: c, upload: u, from: from, over: make(chan struct{})}
+	s := &sending{conn: c, upload: u, from: from, chunked: u.length < 0, over: make(chan struct{})}
 	if waits {
 		s.permit = make(chan bool, 1)
 	}
@@ -129,10 +130,10 @@ func (s *sending) allow(wanted bool) {
 // continued is called when the backend asks for the body.
 func (s *sending) continued() { s.allow(true) }
 
-// answer is called when the header of the answer has been read, with a read deadline that may have been set. close says that the
-// connection will be closed, so that nothing is sent that the backend did not ask for.
-func (s *sending) answer(close bool) error {
-	s.allow(!close)
+// answer is called when the header of the answer has been read, with a read deadline that may have been set. last says that
+// the connection will be closed, so that nothing is sent that the backend did not ask for.
+func (s *sending) answer(last bool) error {
+	s.allow(!last)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answered = true
@@ -150,6 +151,21 @@ func (s *sending) failure() (fromBody bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fromBody, s.err
+}
+
+// stop is called when the request has failed and its connection is closed. If the body is the fault, stop returns why.
+func (s *sending) stop() error {
+	if s == nil {
+		return nil
+	}
+	s.allow(false)
+	if s.chunked {
+		<-s.over // the end of the body may bring trailers, which change the request
+	}
+	if fromBody, err := s.failure(); fromBody {
+		return err
+	}
+	return nil
 }
 
 // isSent reports whether the body has been sent to its end, for which it waits a little.

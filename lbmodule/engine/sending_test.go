@@ -319,19 +319,38 @@ func TestBodiesThatFail(t *testing.T) {
 	})
 }
 
-// A backend that is gone in the midst of a body makes the request fail at once, even where the client pauses.
+// A backend that is gone in the midst of a body makes the request fail at once, even where the client pauses. If there may be trailers, the
+// request fails once nobody reads the body any more, because its end would change the request.
 func TestBackendClosesDuringUpload(t *testing.T) {
 	for _, length := range []int64{1 << 20, -1} {
+		gone := make(chan struct{}, 2)
 		b := newBackend(t, func(_ int, p *peer) {
 			p.head()
 			io.CopyN(io.Discard, p.br, 3)
+			p.Close()
+			gone <- struct{}{}
 		})
 		c := b.client()
 		c.atOnce = time.Millisecond
-		r := uploadOf(t, stalledBody(t), length)
+		reader, writer := io.Pipe()
+		r := uploadOf(t, io.MultiReader(strings.NewReader("begins"), reader), length)
+		r.Trailer = http.Header{"X": nil}
+		body := r.Body.(*sentBody)
+		if length < 0 {
+			go func() {
+				<-gone
+				writer.Write([]byte("goes on"))
+				writer.Close()
+			}()
+		}
 		if _, err := c.RoundTrip(r); err == nil {
 			t.Error("an answer")
 		}
+		if length < 0 && !body.closed.Load() {
+			t.Error("the body is still read")
+		}
+		writer.Close()
+		eventually(t, "the body to be closed", body.closed.Load)
 		r = uploadOf(t, endless{}, length)
 		if _, err := c.RoundTrip(r); err == nil {
 			t.Error("an answer")
