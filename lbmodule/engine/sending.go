@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"syscall"
@@ -96,9 +95,6 @@ func (s *sending) send(u *upload) (fromBody bool, err error) {
 		if end != nil || u.length >= 0 && read > u.length {
 			err := bodyError(end, u.length, read)
 			return err != nil, err
-		}
-		if s.conn.closed.Load() {
-			return false, net.ErrClosed // before more of the body is read in vain
 		}
 		from, to, end = u.readOn()
 	}

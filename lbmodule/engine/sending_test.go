@@ -339,6 +339,7 @@ func TestBackendClosesDuringUpload(t *testing.T) {
 		if length < 0 {
 			go func() {
 				<-gone
+				time.Sleep(50 * time.Millisecond) // time to fail too early
 				writer.Write([]byte("goes on"))
 				writer.Close()
 			}()
