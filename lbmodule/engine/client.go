@@ -55,10 +55,10 @@ type Client struct {
 	// TLSClientConfig offers. The request that the connection was made for fails with [HandedOver]. Required if others are offered.
 	HandOver func(host string, made *tls.Conn)
 
-	idle    idle
-	watcher watcher
-	uploads uploads
-	atOnce  time.Duration // in tests; 0 for the default
+	idle             idle
+	watcher          watcher
+	uploads          uploads
+	atOnce, sendWait time.Duration // in tests; 0 for the defaults
 }
 
 const (

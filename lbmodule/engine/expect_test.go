@@ -62,7 +62,7 @@ func TestExpectContinue(t *testing.T) {
 			}
 			b := newBackend(t, serve)
 			c := b.client()
-			c.ExpectContinueTimeout = test.wait
+			c.ExpectContinueTimeout, c.sendWait = test.wait, patience
 			r := requests(b)
 			if got := result(c, r); got != test.want {
 				t.Errorf("%s, want %s", got, test.want)

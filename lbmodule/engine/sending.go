@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -174,7 +175,7 @@ func (s *sending) isSent() bool {
 		return s.err == nil
 	default:
 	}
-	timer := time.NewTimer(maxSendWait)
+	timer := time.NewTimer(cmp.Or(s.conn.client.sendWait, maxSendWait))
 	defer timer.Stop()
 	select {
 	case <-s.over:
