@@ -36,9 +36,9 @@ func TestShortWay(t *testing.T) {
 	for transport, why := range map[string]engine.Reason{
 		`null`:                 "",
 		`{"protocol": "http"}`: "",
-		`{"protocol": "http", "compression": false, "dial_timeout": "1s", "response_header_timeout": "1s", "max_response_header_size": 5000}`: "",
-		`{"protocol": "http", "versions": ["1.1"], "read_buffer_size": 8192, "write_buffer_size": 8192, "local_address": "127.0.0.1"}`:        "",
-		`{"protocol": "http", "keep_alive": {"max_idle_conns": 5, "max_idle_conns_per_host": 3, "idle_timeout": "4s"}}`:                       "",
+		`{"protocol": "http", "compression": false, "dial_timeout": "1s", "response_header_timeout": "1s", "expect_continue_timeout": "1s", "max_response_header_size": 5000}`: "",
+		`{"protocol": "http", "versions": ["1.1"], "read_buffer_size": 8192, "write_buffer_size": 8192, "local_address": "127.0.0.1"}`:                                         "",
+		`{"protocol": "http", "keep_alive": {"max_idle_conns": 5, "max_idle_conns_per_host": 3, "idle_timeout": "4s"}}`:                                                        "",
 		`{"protocol": "http", "read_timeout": "1s"}`:                                                         "",
 		`{"protocol": "http", "write_timeout": "1s", "response_header_timeout": "1s"}`:                       "",
 		`{"protocol": "http", "tls": {}}`:                                                                    "",
@@ -71,7 +71,7 @@ func TestShortWay(t *testing.T) {
 		if c.ResponseHeaderTimeout != from.ResponseHeaderTimeout || c.MaxResponseHeaderBytes != from.MaxResponseHeaderBytes ||
 			c.MaxIdleConns != from.MaxIdleConns || c.MaxIdleConnsPerHost != from.MaxIdleConnsPerHost || c.IdleConnTimeout != from.IdleConnTimeout ||
 			c.DisableCompression != from.DisableCompression || c.ReadBufferSize != from.ReadBufferSize ||
-			c.TLSClientConfig != from.TLSClientConfig || c.TLSHandshakeTimeout != from.TLSHandshakeTimeout {
+			c.TLSClientConfig != from.TLSClientConfig || c.TLSHandshakeTimeout != from.TLSHandshakeTimeout || c.ExpectContinueTimeout != from.ExpectContinueTimeout {
 			t.Errorf("%s: settings differ from those of the transport", transport)
 		}
 	}
