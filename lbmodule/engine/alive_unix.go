@@ -2,7 +2,10 @@
 
 package engine
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
 // canTell says whether this platform can check an idle connection.
 const canTell = true
@@ -18,14 +21,13 @@ func (c *conn) peek(fd uintptr) bool {
 
 // look reads from the socket without blocking.
 func (c *ciphertext) look(fd uintptr) bool {
-	for {
-		c.n, c.err = syscall.Read(int(fd), c.into)
-		if c.err != syscall.EINTR {
-			break
-		}
+	n, err := syscall.Read(int(fd), c.into)
+	for errors.Is(err, syscall.EINTR) {
+		n, err = syscall.Read(int(fd), c.into)
 	}
-	if c.n = max(c.n, 0); c.err == syscall.EAGAIN || c.err == syscall.EWOULDBLOCK {
-		c.err = errNothing
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EWOULDBLOCK) {
+		err = errNothing
 	}
+	c.n, c.err = max(n, 0), err
 	return true
 }

@@ -103,7 +103,7 @@ func (c *Client) secure(ctx context.Context, plain net.Conn, u *url.URL) (*conn,
 		return secured, nil
 	}
 	if c.HandOver == nil {
-		made.Close()
+		plain.Close()
 		return nil, fmt.Errorf("backend chose protocol %q, want HTTP/1.1", state.NegotiatedProtocol)
 	}
 	c.HandOver(u.Host, made)

@@ -171,7 +171,7 @@ func (d *direct) handOver(host string, made *tls.Conn) {
 	d.http2.add(host)
 	next := d.Transport.TLSNextProto[made.ConnectionState().NegotiatedProtocol]
 	if next == nil {
-		made.Close()
+		_ = made.Close()
 		return
 	}
 	next(host, made) // an error means that the transport cannot use the connection; then it makes its own
