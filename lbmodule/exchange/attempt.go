@@ -38,17 +38,17 @@ func (x *Exchange) attempt(step *course.Step, start time.Time) (next course.Step
 	n := x.course.Attempts()
 	x.informed.begin(n)
 	x.race.Store(nil)
-	o, err := x.front.Attempt(x.ctx, n, target, x)
-	if err != nil {
+	o := &x.out
+	if *o, err = x.front.Attempt(x.ctx, n, target, x); err != nil {
 		return course.Step{}, err
 	}
-	timer := x.prepare(&o)
+	timer := x.prepare(o)
 	x.begin(*x.course.Choice(), step.Reason, start)
 	if body := x.front.Body(); body != nil {
 		x.waited = body.Wait(start)
 	}
-	x.trail[x.current].span = x.plan.Observer.Begin(x, &o, target.Address(), x.current, step.Reason, start)
-	res, err := x.roundTrip(&o, start)
+	x.trail[x.current].span = x.plan.Observer.Begin(x, o, target.Address(), x.current, step.Reason, start)
+	res, err := x.roundTrip(o, start)
 	now := time.Now()
 	if timer.stop() && x.ctx.Err() == nil {
 		if err == nil {

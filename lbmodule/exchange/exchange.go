@@ -118,6 +118,7 @@ type Exchange struct {
 
 	Live pool.LiveRequest
 
+	out   Outgoing       // the current attempt's
 	res   *http.Response // of the last attempt; nil if it has none
 	err   error          // of the last attempt; nil if it has an answer
 	ended time.Time      // when that came
