@@ -211,10 +211,11 @@ func (c *Client) uploadOver(chosen *conn, k *Call, u *upload) (*http.Response, e
 		return c.sendOn(chosen, k, u, u.data)
 	}
 	u.start()
-	end, ended := u.await(c.patience())
-	if !ended && u.probes && end == u.data {
-		end, ended = u.await(probeTime)
+	patience := c.patience()
+	if u.probes {
+		patience = max(patience, probeTime) // for the first byte
 	}
+	end, ended := u.await(patience)
 	if !ended {
 		return c.sendOn(chosen, k, u, end)
 	}

@@ -207,3 +207,36 @@ func TestNothingWrittenOfUpload(t *testing.T) {
 		}
 	}
 }
+
+// A body in chunks of a method that usually has none is waited for a little longer, to see whether there is one.
+func TestProbedBodies(t *testing.T) {
+	b := newBackend(t, func(_ int, p *peer) {
+		for {
+			r, err := http.ReadRequest(p.br)
+			if err != nil {
+				return
+			}
+			body, err := io.ReadAll(r.Body)
+			text := fmt.Sprintf("%q %q %v", body, r.TransferEncoding, err)
+			fmt.Fprintf(p, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+		}
+	})
+	c := b.client()
+	c.atOnce = time.Microsecond
+	for body, want := range map[string]string{"": `200 "" [] <nil>`, "hello": `200 "hello" ["chunked"] <nil>`} {
+		for at := range 2 {
+			r := uploadOf(t, &laterReader{Reader: strings.NewReader(body), at: at}, -1)
+			r.Method = http.MethodGet
+			if got := result(c, r); got != want {
+				t.Errorf("%q, paused at %d: %s, want %s", body, at, got, want)
+			}
+		}
+	}
+	reader, writer := io.Pipe()
+	time.AfterFunc(2*probeTime, func() { writer.Close() })
+	r := uploadOf(t, reader, -1)
+	r.Method = http.MethodGet
+	if got := result(c, r); got != `200 "" ["chunked"] <nil>` {
+		t.Errorf("late: %s", got)
+	}
+}
