@@ -28,10 +28,6 @@ var intended = map[string]difference{
 		reason: "A guessed type can turn text into HTML (RFC 9110, 8.3).",
 		makes:  inProxied(func(s string) string { return guessedType.ReplaceAllString(s, "") }),
 	},
-	"connections of either way": {
-		reason: "Ordinary requests do not need all that net/http's transport does for a connection.",
-		makes:  inBackend(func(s string) string { return strings.Replace(s, "GET /next", "[another connection]\nGET /next", 1) }),
-	},
 	"malformed body": {
 		reason: "The client made the mistake, so no backend must be blamed for it.",
 		makes: inClient(func(s string) string {

@@ -23,7 +23,6 @@ func bothWays() []exchange {
 	return []exchange{
 		{name: "large, then ordinary", request: sized("PUT", filled(20<<10)), more: []string{get("/next")}},
 		{name: "chunked, then ordinary", request: chunkedRequest("PUT", inChunks("abc")), more: []string{get("/next")}},
-		{name: "upgrade, then ordinary", request: requestHead("GET /switch HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket"), more: []string{get("/next")}, differs: []string{"connections of either way"}},
 	}
 }
 
