@@ -85,4 +85,4 @@ func (u *unpacked) Read(p []byte) (int, error) {
 func (u *unpacked) Close() error { return u.packed.Close() }
 
 // isGzip reports whether an answer's body is compressed.
-func isGzip(h http.Header) bool { return strings.EqualFold(h.Get("Content-Encoding"), "gzip") }
+func isGzip(h http.Header) bool { return strings.EqualFold(first(h, "Content-Encoding"), "gzip") }

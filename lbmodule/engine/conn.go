@@ -133,7 +133,7 @@ func (c *conn) exchange(k *Call) (*http.Response, error) {
 	b := &answer.body
 	b.conn, b.ctx, b.again = c, ctx, again
 	res.Body = b
-	if c.client.asksGzip(r) && isGzip(res.Header) {
+	if isGzip(res.Header) && c.client.asksGzip(r) {
 		res.Body = &unpacked{packed: b}
 		res.Header.Del("Content-Encoding")
 		res.Header.Del("Content-Length")

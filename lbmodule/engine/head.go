@@ -164,9 +164,17 @@ func isValidField(name string, values []string) bool {
 	return true
 }
 
+// first returns the first value of the field of that canonical name. Unlike [http.Header.Get], it does not check the name.
+func first(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // asksGzip reports whether the client asks for gzip itself, as net/http's transport does, and so must decompress the answer.
 func (c *Client) asksGzip(r *http.Request) bool {
-	return !c.DisableCompression && r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
+	return !c.DisableCompression && r.Method != http.MethodHead && first(r.Header, "Accept-Encoding") == "" && first(r.Header, "Range") == ""
 }
 
 // appendHead appends the header of a request with a body of this length; a negative one means chunks.
@@ -187,7 +195,7 @@ func appendHead(b []byte, r *http.Request, length int64, asksGzip bool) []byte {
 		b = strconv.AppendInt(b, length, 10)
 		b = append(b, "\r\n"...)
 	}
-	if agent := r.Header.Get("User-Agent"); agent != "" { // an empty one suppresses the default
+	if agent := first(r.Header, "User-Agent"); agent != "" { // an empty one suppresses the default
 		b = appendField(b, "User-Agent", agent)
 	}
 	for name, values := range r.Header {

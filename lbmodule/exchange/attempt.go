@@ -139,7 +139,7 @@ func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, 
 		f.Call = course.NewCall(request, nil, 0, false, after)
 		return f
 	}
-	f.Status, f.RetryAfter = res.StatusCode, res.Header.Get("Retry-After") != ""
+	f.Status, f.RetryAfter = res.StatusCode, first(res.Header, "Retry-After") != ""
 	f.Stream, f.Body = isStream(res), res.Body != nil && res.Body != http.NoBody
 	if request.Is {
 		answer := messageOf(res.Header)
@@ -150,9 +150,17 @@ func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, 
 
 const grpcStatus = "Grpc-Status"
 
+// first returns the first value of the field of that canonical name. Unlike [http.Header.Get], it does not check the name.
+func first(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // messageOf returns what a header says about gRPC.
 func messageOf(h http.Header) (m course.Message) {
-	contentType := h.Get("Content-Type")
+	contentType := first(h, "Content-Type")
 	if m.Is = isGRPCType(contentType); !m.Is {
 		return m
 	}
@@ -160,13 +168,13 @@ func messageOf(h http.Header) (m course.Message) {
 }
 
 // isGRPC reports whether a message is gRPC or gRPC-Web.
-func isGRPC(h http.Header) bool { return isGRPCType(h.Get("Content-Type")) }
+func isGRPC(h http.Header) bool { return isGRPCType(first(h, "Content-Type")) }
 
 func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
 
 // isStream reports whether an answer may last for as long as the client likes.
 func isStream(res *http.Response) bool {
-	contentType := res.Header.Get("Content-Type")
+	contentType := first(res.Header, "Content-Type")
 	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
 }
 

@@ -320,15 +320,19 @@ func (q *Request) passTrailers(res *http.Response, announced int) {
 
 // flushInterval returns the longest delay before a part of an answer is sent on: 0 for none set, negative for at once.
 func (f *Front) flushInterval(res *http.Response, incremental bool) time.Duration {
-	if incremental || res.ContentLength == -1 || isEvents(res.Header.Get("Content-Type")) {
+	if incremental || res.ContentLength == -1 || isEvents(res.Header["Content-Type"]) {
 		return -1
 	}
 	return f.stock.FlushInterval
 }
 
 // isEvents reports whether a Content-Type is that of server-sent events.
-func isEvents(contentType string) bool {
+func isEvents(values []string) bool {
 	const events = "text/event-stream"
+	if len(values) == 0 {
+		return false
+	}
+	contentType := values[0]
 	if name, _, _ := strings.Cut(contentType, ";"); !strings.EqualFold(strings.TrimSpace(name), events) {
 		return false
 	}

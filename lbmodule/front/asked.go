@@ -81,7 +81,10 @@ func (q *Request) Idempotent() bool {
 }
 
 // Upgrade reports whether the request asks to switch protocols.
-func (q *Request) Upgrade() bool { return q.request.Header.Get("Upgrade") != "" }
+func (q *Request) Upgrade() bool {
+	asked := q.request.Header["Upgrade"]
+	return len(asked) > 0 && asked[0] != ""
+}
 
 // Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that ended for that reason.
 func (q *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
