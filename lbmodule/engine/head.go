@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -181,7 +182,10 @@ func (c *Client) asksGzip(r *http.Request) bool {
 func appendHead(b []byte, r *http.Request, length int64, asksGzip bool) []byte {
 	b = append(b, r.Method...)
 	b = append(b, ' ')
-	b = append(b, r.URL.RequestURI()...)
+	b = append(b, cmp.Or(r.URL.EscapedPath(), "/")...)
+	if r.URL.ForceQuery || r.URL.RawQuery != "" {
+		b = append(append(b, '?'), r.URL.RawQuery...)
+	}
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendField(b, "Host", r.Host)
 	switch {

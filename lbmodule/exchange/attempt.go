@@ -105,13 +105,12 @@ func (x *Exchange) prepare(o *Outgoing) *tryTimer {
 	}
 	if x.body == nil {
 		x.body = new(requestBody)
+		x.sent = &x.body.first
+	} else {
+		x.sent = new(sending)
 	}
-	sent := new(sending)
-	x.sent = sent
-	x.body.attach(r, limit, o.Whole, func() {
-		sent.finished(time.Now())
-		timer.start()
-	})
+	x.sent.timer = timer
+	x.body.attach(r, limit, o.Whole, x.sent)
 	if isKeyed(r.Header) && !x.course.Repeatable() {
 		r.GetBody = nil // keeps the transport from sending the request again, as in reverse_proxy
 	}
@@ -230,6 +229,7 @@ type sending struct {
 	done   atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 before that
 	ticket pool.Ticket   // for the wait that begins then; finished owns it until waits is waiting
 	waits  atomic.Uint32 // the state of the ticket: not yet, waiting, or no more
+	timer  *tryTimer     // starts then
 }
 
 // The values of sending.waits.
@@ -238,6 +238,12 @@ const (
 	waiting
 	waitsNoMore
 )
+
+// sent implements [sender].
+func (s *sending) sent() {
+	s.finished(time.Now())
+	s.timer.start()
+}
 
 // finished records that the last byte was read, and begins the ticket. The transport's goroutines may call it, and more than once.
 func (s *sending) finished(now time.Time) {

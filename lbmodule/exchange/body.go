@@ -20,7 +20,9 @@ type requestBody struct {
 	limit int64
 	small bool // kept fits into a buffer of keptSpace
 
-	view *bodyView // of the current attempt
+	view      *bodyView // of the current attempt
+	firstView bodyView  // of the first one
+	first     sending   // of the first one
 
 	mu     sync.Mutex // guards the fields up to end; held while source is read
 	source io.Reader
@@ -34,33 +36,42 @@ type requestBody struct {
 	broken atomic.Bool // source ended with an error, or too early
 }
 
+// sender is told, maybe more than once, that the last byte of a body has been read.
+type sender interface{ sent() }
+
 // attach gives r a view of the body. Up to limit bytes are kept for the next view, unless the body is whole: buffered by the front, so that
-// each attempt starts at its beginning. sent is called, maybe more than once, when the last byte has been read.
-func (b *requestBody) attach(r *http.Request, limit int64, whole bool, sent func()) {
-	if b.source == nil {
+// each attempt starts at its beginning.
+func (b *requestBody) attach(r *http.Request, limit int64, whole bool, by sender) {
+	first := b.source == nil
+	if first {
 		b.whole, b.limit = whole, limit
 		b.small = r.ContentLength > 0 && r.ContentLength <= min(limit, keptSize)
 	}
 	if b.whole {
-		r.Body = &countedBody{ReadCloser: r.Body, left: r.ContentLength, sent: sent}
+		r.Body = &countedBody{ReadCloser: r.Body, left: r.ContentLength, by: by}
 		b.source = r.Body
 		return
 	}
-	if b.source == nil {
+	view := &b.firstView
+	if first {
 		b.source, b.length = r.Body, r.ContentLength
+	} else {
+		view = new(bodyView)
 	}
-	view := func() *bodyView { return &bodyView{body: b, length: r.ContentLength, sent: sent} }
-	b.view = view()
-	r.Body = b.view
-	// GetBody lets the transport try again by itself if an idle connection turns out to be closed.
-	r.GetBody = func() (io.ReadCloser, error) {
-		if !b.rewindable() {
-			return nil, ErrBodyTaken
-		}
-		b.detach()
-		b.view = view()
-		return b.view, nil
+	view.body, view.length, view.by = b, r.ContentLength, by
+	b.view, r.Body = view, view
+	r.GetBody = b.again
+}
+
+// again returns another view for the current attempt. It lets the transport try again by itself if an idle connection turns out to be
+// closed.
+func (b *requestBody) again() (io.ReadCloser, error) {
+	if !b.rewindable() {
+		return nil, ErrBodyTaken
 	}
+	b.detach()
+	b.view = &bodyView{body: b, length: b.view.length, by: b.view.by}
+	return b.view, nil
 }
 
 // rewindable reports whether another view could start at the beginning.
@@ -154,7 +165,7 @@ type bodyView struct {
 	body     *requestBody
 	at       int64
 	length   int64 // of the body; -1 if unknown
-	sent     func()
+	by       sender
 	detached atomic.Bool
 }
 
@@ -165,7 +176,7 @@ func (v *bodyView) Read(p []byte) (int, error) {
 	n, err := v.body.readAt(v.at, p)
 	v.at += int64(n)
 	if err != nil || v.at == v.length {
-		v.sent()
+		v.by.sent()
 	}
 	return n, err
 }
@@ -175,17 +186,17 @@ func (v *bodyView) Close() error {
 	return nil
 }
 
-// countedBody is a body that calls sent when it has been read.
+// countedBody is a body that tells when it has been read.
 type countedBody struct {
 	io.ReadCloser
 	left int64
-	sent func()
+	by   sender
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); err != nil || b.left == 0 {
-		b.sent()
+		b.by.sent()
 	}
 	return n, err
 }

@@ -11,10 +11,14 @@ import (
 	"time"
 )
 
+type senderFunc func()
+
+func (f senderFunc) sent() { f() }
+
 // attemptOn gives a request of its own a view of the body.
 func attemptOn(b *requestBody, source io.ReadCloser, length, limit int64, sent func()) *http.Request {
 	r := &http.Request{Body: source, ContentLength: length}
-	b.attach(r, limit, false, sent)
+	b.attach(r, limit, false, senderFunc(sent))
 	return r
 }
 
@@ -169,7 +173,7 @@ func TestBodyInWhole(t *testing.T) {
 	for range 3 {
 		told := 0
 		r := &http.Request{Body: io.NopCloser(strings.NewReader("hello")), ContentLength: 5}
-		b.attach(r, 0, true, func() { told++ })
+		b.attach(r, 0, true, senderFunc(func() { told++ }))
 		if got, err := io.ReadAll(r.Body); string(got) != "hello" || err != nil || told == 0 {
 			t.Errorf("%q, %v, told %d times", got, err, told)
 		}

@@ -21,6 +21,7 @@ func (q *Request) prepareBody(r *http.Request, header http.Header) error {
 	case r.Body == nil:
 	case buffers == 0 && r.ContentLength == 0 && len(r.Trailer) == 0:
 		r.Body = nil
+	case r.ProtoMajor == 1 && r.ContentLength > 0 && len(r.Trailer) == 0: // cannot have trailers
 	default:
 		if r.Trailer == nil {
 			r.Trailer = make(http.Header)

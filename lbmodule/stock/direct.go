@@ -142,7 +142,7 @@ func (d *direct) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) 
 	if why != "" {
 		return d.stock(trip, r, why)
 	}
-	trip.direct, trip.dial = r.Body == nil, d.client.DialContext
+	trip.direct, trip.dial = true, d.client.DialContext
 	trip.call = engine.Call{Request: r, Dialer: trip, Informer: trip.informer, Patient: r == trip.request}
 	res, err := d.client.Do(&trip.call)
 	if err != nil {
