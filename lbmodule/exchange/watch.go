@@ -73,12 +73,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// splicer is a body whose bytes the kernel can move. See [engine.Client].
+// splicer is a body whose bytes the kernel can move, such as the engine's.
 type splicer interface {
 	Splice(most int64, move func(io.Reader) (int64, error)) (int64, error)
 }
 
-// Splice has move pass on the next bytes, at most most, if the body can do that, and returns [errors.ErrUnsupported] otherwise.
+// Splice has move pass on the next bytes, at most most. It returns [errors.ErrUnsupported] if the body cannot do that.
 func (b *answerBody) Splice(most int64, move func(io.Reader) (int64, error)) (int64, error) {
 	from, ok := b.ReadCloser.(splicer)
 	if !ok {

@@ -27,7 +27,8 @@ const startSize = 4 << 10
 
 var starts = sync.Pool{New: func() any { return new([startSize]byte) }}
 
-// splicer is a body that can be moved. See [engine.Client].
+// splicer is a body that can be moved. Splice has move pass on the next bytes, at most most; its own error is one of reading, or
+// [errors.ErrUnsupported] if the next bytes must be copied.
 type splicer interface {
 	io.Reader
 	Splice(most int64, move func(io.Reader) (int64, error)) (int64, error)
