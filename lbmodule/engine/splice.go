@@ -18,7 +18,7 @@ func (b *body) Splice(most int64, move func(io.Reader) (int64, error)) (int64, e
 	}
 	// Waiting here and not in move keeps the time out of what bounds a write, and tells errors of reading from those of writing.
 	arrived, err := b.conn.arrived()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {

@@ -111,7 +111,7 @@ func carried(t testing.TB, x *Request, n int, dial string, inform Inform) *http.
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = trip.RoundTrip(r) //nolint:bodyclose // there is no answer
+	_, _ = trip.RoundTrip(r)
 	return w.r
 }
 

@@ -90,7 +90,7 @@ func (m *mover) move() error {
 	}
 	for {
 		switch _, err := m.from.Splice(most, m.part); {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, errors.ErrUnsupported):
 			return err
