@@ -170,7 +170,7 @@ func (q *Request) pass(res *http.Response) error {
 		res.Body.Close()
 		return statusError(q.refuseIncremental(from))
 	}
-	passHeader(header, from, drops)
+	passHeader(header, from, drops, q.current != nil && q.current.Direct() && f.stock.ResponseHeaders == nil)
 	announced := len(res.Trailer)
 	if announced > 0 {
 		names := make([]string, 0, announced)
@@ -220,6 +220,9 @@ var keepsAll drops
 func dropsOf(h http.Header) drops {
 	d := drops{all: true}
 	for _, list := range h["Connection"] {
+		if list == "keep-alive" { // what most answers say, if anything
+			continue
+		}
 		for name := range strings.SplitSeq(list, ",") {
 			name = http.CanonicalHeaderKey(textproto.TrimString(name))
 			if _, there := h[name]; there && !isHopByHop(name) {
@@ -242,8 +245,8 @@ func (d drops) strip(h http.Header) {
 	}
 }
 
-// passHeader adds the fields of an answer to the client's header, without those that are dropped.
-func passHeader(to, from http.Header, d drops) {
+// passHeader adds the fields of an answer to the client's header, without those that are dropped. canonical says that their names are.
+func passHeader(to, from http.Header, d drops, canonical bool) {
 	n := 0
 	for _, values := range from {
 		n += len(values)
@@ -253,7 +256,10 @@ func passHeader(to, from http.Header, d drops) {
 		if len(values) == 0 || d.has(name) {
 			continue
 		}
-		if name = http.CanonicalHeaderKey(name); len(to[name]) > 0 {
+		if !canonical {
+			name = http.CanonicalHeaderKey(name)
+		}
+		if len(to[name]) > 0 {
 			to[name] = append(to[name], values...)
 			continue
 		}

@@ -86,6 +86,7 @@ type Request struct {
 
 	// The current attempt.
 	sent     *http.Request
+	current  *stock.Trip   // what carries sent; nil if a copy's answer came first
 	counted  *stock.Target // the target that counts the request; nil if none does
 	informer informer      // of the first attempt
 	trip     stock.Trip    // of the first attempt

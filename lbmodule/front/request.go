@@ -299,6 +299,7 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 		r, trip, to = q.again(), new(stock.Trip), new(informer)
 	}
 	*to = informer{q, inform, n}
+	q.current = trip
 	trip.Init(f.stock.Transport, target, r, to)
 	q.body.rewind(r)
 	q.sent = r
@@ -410,7 +411,7 @@ func (q *Request) Ended(res *http.Response, err error, start, now time.Time) {
 }
 
 // CopyWon is called when the copy for another target has become the current attempt.
-func (q *Request) CopyWon(by *stock.Target) { q.target = by }
+func (q *Request) CopyWon(by *stock.Target) { q.target, q.current = by, nil }
 
 // copyHeader adds the fields of one header to another.
 func copyHeader(to, from http.Header) {
