@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,16 +15,37 @@ import (
 // errWriting marks errors of writing to the client.
 var errWriting = errors.New("writing")
 
-// The sizes of the buffers for copying answers. A larger one saves system calls on a large answer.
+// The sizes of the buffers for copying answers. A large one takes a whole answer of moderate length at once, which saves system calls. For
+// a longer answer a small one is cheaper, because what it holds stays in the processor's cache.
 const (
 	bufferSize = 32 << 10
-	largeSize  = 64 << 10
+	largeSize  = 128 << 10
 )
 
 var (
 	buffers      = sync.Pool{New: func() any { return new(make([]byte, bufferSize)) }}
 	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeSize)) }}
 )
+
+// largeOnes bounds the memory that large buffers take while clients are slow.
+var largeOnes = places{most: 64}
+
+// places bounds how many users something has at the same time.
+type places struct {
+	most  int32
+	taken atomic.Int32
+}
+
+// take reports whether there was a free place. If so, leave must be called once.
+func (p *places) take() bool {
+	if p.taken.Add(1) <= p.most {
+		return true
+	}
+	p.taken.Add(-1)
+	return false
+}
+
+func (p *places) leave() { p.taken.Add(-1) }
 
 // copyBody writes a body of that length, negative if unknown, to the client. If flushAfter is not 0, it flushes each part after that time
 // at the latest, and at once if it is negative.
@@ -46,7 +68,8 @@ func (q *Request) copyBody(body io.Reader, length int64, flushAfter time.Duratio
 		to = flusher
 	}
 	pool := &buffers
-	if length > bufferSize {
+	if length > bufferSize && length <= largeSize && largeOnes.take() {
+		defer largeOnes.leave()
 		pool = &largeBuffers
 	}
 	buffer := pool.Get().(*[]byte)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -16,11 +15,9 @@ import (
 // pays for shorter ones hardly or not at all.
 const moveFrom = 64 << 10
 
-// maxMovers bounds the number of bodies that are moved at the same time; others are copied. Each takes a pipe, and a user other than root
-// gets only tiny pipes once he has 64 large ones (pipe-user-pages-soft in pipe(7)).
-const maxMovers = 32
-
-var movers atomic.Int32
+// movers bounds the number of bodies that are moved at the same time; others are copied. Each takes a pipe, and a user other than root gets
+// only tiny pipes once he has 64 large ones (pipe-user-pages-soft in pipe(7)).
+var movers = places{most: 32}
 
 // startSize is the size of the first part of a body, which is copied: what has been read together with the header cannot be moved.
 const startSize = 4 << 10
@@ -77,10 +74,10 @@ func firstWriter(r *http.Request) *caddyhttp.IdleTimeoutWriter {
 
 // move moves the whole body. It returns [errors.ErrUnsupported] if the rest of the body must be copied.
 func (m *mover) move() error {
-	defer movers.Add(-1)
-	if movers.Add(1) > maxMovers {
+	if !movers.take() {
 		return errors.ErrUnsupported
 	}
+	defer movers.leave()
 	if over, err := m.copyStart(); over || err != nil {
 		return err
 	}
