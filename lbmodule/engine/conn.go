@@ -152,6 +152,9 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 		if c.spent = true; n == 0 && c.used {
 			return nil, c.early(broken, nothing)
 		}
+		if !isReset(broken) {
+			return nil, unsent(broken)
+		}
 		// The backend has stopped reading. An answer that it sent before is still valid.
 	}
 	timeout := c.client.ResponseHeaderTimeout
@@ -163,7 +166,9 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 	c.left = c.client.headerBytes()
 	if _, err := c.br.Peek(1); err != nil {
 		if broken == nil {
-			_, broken = c.rest.failure()
+			if _, broken = c.rest.failure(); broken != nil && !isReset(broken) {
+				return nil, unsent(broken) // after which the connection was closed
+			}
 		}
 		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !isAlert(err) {
 			err = broken
@@ -185,6 +190,14 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 	}
 	return a, nil
 }
+
+// isReset reports whether err, an error of writing, means that the backend has stopped reading.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// unsent returns the error for err, an error of writing.
+func unsent(err error) error { return fmt.Errorf("sending the request: %w", err) }
 
 // readHeader reads the header of the answer, and passes on informational answers before it.
 func (c *conn) readHeader(k *Call) (*answer, error) {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -72,8 +71,7 @@ func (s *sending) run(u *upload) {
 	s.mu.Unlock()
 	close(s.over)
 	// What the backend said before it stopped reading can be read until the connection's end.
-	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	if fromBody || err != nil && !reset && !errors.Is(err, errNotSent) {
+	if fromBody || err != nil && !isReset(err) && !errors.Is(err, errNotSent) {
 		s.conn.close()
 	}
 }
