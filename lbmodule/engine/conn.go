@@ -133,7 +133,7 @@ func (c *conn) exchange(k *Call) (*http.Response, error) {
 	b := &answer.body
 	b.conn, b.ctx, b.again = c, ctx, again
 	res.Body = b
-	if isGzip(res.Header) && c.client.asksGzip(r) {
+	if c.client.asksGzip(r) && isGzip(res.Header) {
 		res.Body = &unpacked{packed: b}
 		res.Header.Del("Content-Encoding")
 		res.Header.Del("Content-Length")
@@ -153,7 +153,7 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 			return nil, c.early(broken, nothing)
 		}
 		if !isReset(broken) {
-			return nil, unsent(broken)
+			return nil, broken
 		}
 		// The backend has stopped reading. An answer that it sent before is still valid.
 	}
@@ -167,7 +167,7 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 	if _, err := c.br.Peek(1); err != nil {
 		if broken == nil {
 			if _, broken = c.rest.failure(); broken != nil && !isReset(broken) {
-				return nil, unsent(broken) // after which the connection was closed
+				return nil, broken // the connection was closed because of it
 			}
 		}
 		if broken != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !isAlert(err) {
@@ -195,9 +195,6 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
-
-// unsent returns the error for err, an error of writing.
-func unsent(err error) error { return fmt.Errorf("sending the request: %w", err) }
 
 // readHeader reads the header of the answer, and passes on informational answers before it.
 func (c *conn) readHeader(k *Call) (*answer, error) {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,8 +40,9 @@ func TestWriteTimeout(t *testing.T) {
 			defer cancel()
 			r := uploadOf(t, strings.NewReader(noise(length)), int64(length)).WithContext(ctx)
 			r.Method = http.MethodPut
-			if res, err := c.RoundTrip(r); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatalf("%v, %v; want the timeout of the write", res, err)
+			_, err := c.RoundTrip(r)
+			if timeout, ok := err.(net.Error); !ok || !timeout.Timeout() { //nolint:errorlint // reverse_proxy makes 504 of those only
+				t.Fatalf("%v, want the timeout of the write", err)
 			}
 		})
 	}
