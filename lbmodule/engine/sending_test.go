@@ -309,13 +309,13 @@ func TestBodiesThatFail(t *testing.T) {
 			}
 			eventually(t, "the body to be closed", r.Body.(*sentBody).closed.Load)
 			b.close()
-			if said := got.Load(); said != nil && strings.HasSuffix(*said, "true") && !strings.HasPrefix(name, "long") {
+			said := got.Load()
+			if said != nil && strings.HasSuffix(*said, "true") && !strings.HasPrefix(name, "long") {
 				t.Errorf("%s: the backend takes it for complete: %s", name, *said)
 			}
-			if c, ok := client.(*Client); ok && !strings.Contains(name, "64 KiB") && name != "broken at once" {
-				if n := c.idleConns(); n != 0 {
-					t.Errorf("%s: %d connections kept", name, n)
-				}
+			// A body that fails before the header is sent leaves the connection as it was.
+			if c, ok := client.(*Client); ok && said != nil && c.idleConns() != 0 {
+				t.Errorf("%s: the connection is kept", name)
 			}
 		}
 	})
