@@ -181,7 +181,7 @@ func (c *Client) sendBare(chosen *conn, k *Call) (*http.Response, error) {
 func (c *Client) send(chosen *conn, k *Call, out []byte) (*http.Response, error) {
 	chosen.out = out
 	res, err := chosen.exchange(k)
-	if !errors.Is(err, errStale) {
+	if _, stale := errors.AsType[*staleError](err); !stale {
 		return res, err
 	}
 	if chosen, err = c.dial(k); err != nil {
@@ -242,12 +242,13 @@ func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Respon
 	chosen.out = u.first(end)
 	chosen.rest = newSending(chosen, u, end, c.ExpectContinueTimeout > 0 && expectsContinue(r.Header))
 	res, err := chosen.exchange(k)
-	if !errors.Is(err, errStale) {
+	stale, ok := errors.AsType[*staleError](err)
+	if !ok {
 		return res, err
 	}
 	body, err := r.GetBody()
 	if err != nil {
-		return nil, err
+		return nil, stale.error
 	}
 	r = r.WithContext(r.Context())
 	r.Body = body

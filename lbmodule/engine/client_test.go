@@ -145,6 +145,9 @@ func TestDeadConnections(t *testing.T) {
 	}
 }
 
+// isStale reports whether err is one that must not leave the client.
+func isStale(err error) bool { return is[*staleError](err) }
+
 // A kept connection that ends while the request is on its way is replaced, once and only where nothing has come back.
 func TestStaleConnection(t *testing.T) {
 	var requests atomic.Int32
@@ -176,7 +179,7 @@ func TestStaleConnection(t *testing.T) {
 	})
 	c = b.client()
 	mustGet(t, c)
-	if _, _, err := get(t, c); err == nil || errors.Is(err, errStale) {
+	if _, _, err := get(t, c); err == nil || isStale(err) {
 		t.Errorf("an answer that broke off: %v", err)
 	}
 	if got := requests.Load(); got != 2 {

@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// errStale is returned if a kept connection ended before an answer began, and the request may be made on another one: the backend may
-// have closed the connection while it was idle.
-var errStale = errors.New("kept connection is closed")
+// staleError is returned if a kept connection ended before an answer began, and the request may be made on another one: the backend may
+// have closed the connection while it was idle. It holds the error for a request that cannot be made again.
+type staleError struct{ error }
 
 // conn is a connection to a backend. At any time either one request or the idle pool owns it.
 type conn struct {
@@ -225,10 +225,11 @@ func (c *conn) readHeader(k *Call) (*answer, error) {
 
 // early returns the error for err if it came before the first byte of an answer; again says whether the request may be repeated.
 func (c *conn) early(err error, again bool) error {
-	if c.used && again && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return errStale
+	again = again && c.used && !errors.Is(err, os.ErrDeadlineExceeded)
+	if err = c.late(err); again {
+		err = &staleError{err}
 	}
-	return c.late(err)
+	return err
 }
 
 // late returns the error for err if it came later.
