@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test soak check bench microbench load fuzz picture xcaddy clean
+.PHONY: help build run test soak check bench microbench profile load fuzz picture xcaddy clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ microbench: ## run the micro-benchmarks of the request path; compare them with t
 		|| { cat $(MICROBENCH).new; exit 1; }
 	@base=$${BASE:-$(MICROBENCH)}; if [ -e "$$base" ]; then $(BENCHSTAT) "$$base" $(MICROBENCH).new; \
 		else cp $(MICROBENCH).new "$$base" && $(BENCHSTAT) "$$base" && echo "saved as $$base, which the next run is compared with"; fi
+
+profile: ## take cmd/caddy/default.pgo anew, which go build and xcaddy.sh compile by; options in ARGS
+	go run ./bench/profile $(ARGS)
 
 load: ## put an open-loop load on the running demo; options in ARGS
 	go run ./bench/load $(ARGS)

@@ -10,5 +10,6 @@ caddy=$(go list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
 # versions, which a module that has not been published does not have.
 go tool -modfile=tools/go.mod xcaddy build "$caddy" \
 	--with "github.com/ballastlb/ballast@v0.0.0=$PWD" \
+	--pgo cmd/caddy/default.pgo \
 	--output "$output"
 echo "built $output"
