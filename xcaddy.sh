@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds Caddy with this working tree's Ballast the way xcaddy does it for users: into bin/caddy-xcaddy, or the file
-# given as the first argument.
+# given as the first argument. As cmd/caddy, it is compiled by our profile, and gives the garbage collector headroom.
 set -euo pipefail
 cd "$(dirname "$0")"
 output=${1:-bin/caddy-xcaddy}
@@ -10,6 +10,7 @@ caddy=$(go list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
 # versions, which a module that has not been published does not have.
 go tool -modfile=tools/go.mod xcaddy build "$caddy" \
 	--with "github.com/ballastlb/ballast@v0.0.0=$PWD" \
+	--with github.com/ballastlb/ballast/cmd/caddy/headroom \
 	--pgo cmd/caddy/default.pgo \
 	--output "$output"
 echo "built $output"

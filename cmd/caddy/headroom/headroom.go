@@ -1,0 +1,102 @@
+// Package headroom makes the garbage collector run less often in a small heap. The program that imports it need not
+// call anything.
+//
+// By itself the collector runs when as much was allocated as the last collection left alive (GOGC=100). A proxy has
+// little alive and allocates a lot, so it collects several times a second. With this package it runs when a fixed
+// number of bytes more was allocated. That is what it costs in memory, whatever the heap has grown to, while a higher
+// GOGC costs the more the larger the heap is.
+//
+// It does nothing where the environment has GOGC. A memory limit, from GOMEMLIMIT or from where Caddy finds one, still
+// rules. If other code sets the percentage at run time, that stays.
+//
+// The plugin does not import it: a library has no business with the settings of the process. Only programs do.
+package headroom
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+const (
+	room = 8 << 20 // bytes
+
+	// usual is the runtime's own percentage, and the least that is set here.
+	usual = 100
+
+	// smallest is how small a heap is taken to be at least. The runtime never collects below 4 MB times the percentage,
+	// so a smaller heap would get more room than it should.
+	smallest = 4 << 20
+
+	// near is how far from room the heap may get before the percentage is set anew, which stops the program for some
+	// microseconds.
+	near = room / 4
+)
+
+func init() {
+	if _, ok := os.LookupEnv("GOGC"); !ok {
+		newTuner().follow()
+	}
+}
+
+// tuner sets the percentage after each collection.
+type tuner struct {
+	samples []metrics.Sample
+	set     int // what it has set last
+}
+
+func newTuner() *tuner {
+	return &tuner{
+		samples: []metrics.Sample{
+			{Name: "/gc/gogc:percent"},
+			{Name: "/gc/heap/live:bytes"},
+			{Name: "/gc/scan/stack:bytes"},
+			{Name: "/gc/scan/globals:bytes"},
+		},
+		set: usual,
+	}
+}
+
+// follow adjusts now and after each collection, until somebody else has set the percentage.
+func (t *tuner) follow() {
+	if !t.adjust() {
+		return
+	}
+	// Nothing else refers to the mark, so the next collection frees it, which calls follow again. A pointer in it keeps
+	// the runtime from putting it together with other small objects.
+	type mark struct{ _ *tuner }
+	runtime.AddCleanup(new(mark), (*tuner).follow, t)
+}
+
+// adjust sets the percentage that this heap should have. It reports false if the percentage is no longer its own.
+func (t *tuner) adjust() bool {
+	metrics.Read(t.samples)
+	if t.samples[0].Value.Uint64() != uint64(t.set) {
+		return false
+	}
+	var alive uint64
+	for _, s := range t.samples[1:] {
+		alive += s.Value.Uint64()
+	}
+	if wanted := percentage(alive, t.set); wanted != t.set {
+		if before := debug.SetGCPercent(wanted); before != t.set { // between the two calls
+			debug.SetGCPercent(before)
+			return false
+		}
+		t.set = wanted
+	}
+	return true
+}
+
+// percentage is that with which a heap of which this much is alive has its room, or the present one, if that is near
+// enough.
+func percentage(alive uint64, present int) int {
+	size := max(float64(alive), smallest)
+	extra := size * float64(present-usual) / 100
+	if math.Abs(extra-room) < near {
+		return present
+	}
+	return usual + int(room*100/size)
+}
