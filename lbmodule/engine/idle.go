@@ -9,16 +9,21 @@ import (
 
 // idle holds the idle connections. The zero idle is empty.
 type idle struct {
-	mu     sync.Mutex // guards the fields below
-	hosts  map[string][]*conn
-	n      int // of all hosts
-	closed bool
-	reaper *time.Timer // nil while there is nothing to reap
+	mu      sync.Mutex // guards the fields below
+	hosts   map[string][]*conn
+	n       int // of all hosts
+	closed  bool
+	reaper  *time.Timer // nil while there is nothing to reap
+	surplus *time.Timer // nil while no host has more connections than it may keep
 }
 
 // reapEvery is the interval at which idle connections are checked for their age and for being closed by the backend. An idle connection
 // has no goroutine that would notice.
 const reapEvery = 5 * time.Second
+
+// surplusFor is how long a host's idle connections are kept beyond their maximum number. Under load, the number of connections in use
+// changes all the time. Each time it went up, new connections would have to be made.
+const surplusFor = 100 * time.Millisecond
 
 // take returns a live connection to this host that has been idle for at most longest, if that is not 0; nil if there is none. The most
 // recently used one comes first, so that surplus connections expire.
@@ -49,7 +54,8 @@ func (c *conn) isOver(longest time.Duration, now time.Time) bool {
 	return longest > 0 && now.Sub(c.since) >= longest || !c.alive()
 }
 
-// put keeps a connection. If enough are kept, it closes this one or the oldest one.
+// put keeps a connection. If enough are kept in all, it closes this one or the oldest one. If enough are kept for this host only, it keeps
+// one more for a moment.
 func (i *idle) put(c *conn, now time.Time) {
 	if over := i.keep(c, now); over != nil {
 		over.close()
@@ -65,11 +71,14 @@ func (i *idle) keep(c *conn, now time.Time) (over *conn) {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.closed || len(i.hosts[c.host]) >= most {
+	full := settings.MaxIdleConns > 0 && i.n >= settings.MaxIdleConns
+	switch surplus := len(i.hosts[c.host]) >= most; {
+	case i.closed, most < 0, surplus && full:
 		return c
-	}
-	if settings.MaxIdleConns > 0 && i.n >= settings.MaxIdleConns {
+	case full:
 		over = i.dropOldest()
+	case surplus && i.surplus == nil:
+		i.surplus = time.AfterFunc(surplusFor, func() { i.trim(most, time.Now()) })
 	}
 	if i.hosts == nil {
 		i.hosts = make(map[string][]*conn)
@@ -124,6 +133,32 @@ func (i *idle) reap(longest time.Duration, now time.Time) {
 	}
 }
 
+// trim closes the surplus connections that have been idle for surplusFor. most is the maximum number for each host.
+func (i *idle) trim(most int, now time.Time) {
+	var closing []*conn
+	again := false
+	i.mu.Lock()
+	for host, list := range i.hosts {
+		n := 0
+		for n < len(list)-most && now.Sub(list[n].since) >= surplusFor {
+			n++
+		}
+		closing = append(closing, list[:n]...)
+		i.hosts[host] = slices.Delete(list, 0, n)
+		again = again || len(list)-n > most
+	}
+	i.n -= len(closing)
+	if again && !i.closed {
+		i.surplus.Reset(surplusFor)
+	} else {
+		i.surplus = nil
+	}
+	i.mu.Unlock()
+	for _, c := range closing {
+		c.close()
+	}
+}
+
 // close closes all idle connections, and from now on all that are put back.
 func (i *idle) close() {
 	i.mu.Lock()
@@ -131,6 +166,9 @@ func (i *idle) close() {
 	i.hosts, i.n, i.closed = nil, 0, true
 	if i.reaper != nil {
 		i.reaper.Stop()
+	}
+	if i.surplus != nil {
+		i.surplus.Stop()
 	}
 	i.mu.Unlock()
 	for _, list := range hosts {

@@ -4,8 +4,10 @@ package engine
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -50,6 +52,58 @@ func TestBounds(t *testing.T) {
 	if got := c.idleConns(); got != 0 {
 		t.Errorf("%d connections kept after all were closed", got)
 	}
+}
+
+// Connections beyond what a host may keep are kept for a moment, because they are likely to be needed again.
+func TestSurplus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{MaxIdleConnsPerHost: 2}
+		put := func(n int, host string) (kept []*conn) {
+			for range n {
+				ours, theirs := net.Pipe()
+				t.Cleanup(func() { theirs.Close() })
+				kept = append(kept, newConn(c, host, ours))
+				c.idle.put(kept[len(kept)-1], time.Now())
+			}
+			return kept
+		}
+		check := func(when string, want int, open ...*conn) {
+			t.Helper()
+			synctest.Wait()
+			if got := c.idleConns(); got != want {
+				t.Errorf("%s: %d connections kept, want %d", when, got, want)
+			}
+			for n, kept := range open {
+				if kept.closed.Load() {
+					t.Errorf("%s: connection %d is closed", when, n)
+				}
+			}
+		}
+		put(5, "a")
+		other := put(1, "b")
+		check("at first", 6)
+		time.Sleep(surplusFor / 2)
+		later := put(4, "a")
+		check("after half the time", 10)
+		time.Sleep(surplusFor / 2)
+		check("after the time of the first ones", 5, append(later, other...)...)
+		time.Sleep(surplusFor)
+		check("after the time of the later ones", 3, later[2], later[3], other[0])
+
+		put(3, "b")
+		c.MaxIdleConns = c.idleConns()
+		if over := put(1, "b"); !over[0].closed.Load() {
+			t.Error("a surplus connection is kept beyond the maximum number of all hosts")
+		}
+		check("with as many in all as may be", 6)
+		c.MaxIdleConnsPerHost, c.MaxIdleConns = -1, 0
+		if over := put(1, "c"); !over[0].closed.Load() {
+			t.Error("a connection is kept though none may be")
+		}
+		c.CloseIdleConnections()
+		time.Sleep(2 * surplusFor)
+		check("when all were closed", 0)
+	})
 }
 
 // A connection is not used for longer than it may be idle, whenever they are looked at: that time is chosen so that the backend, which
