@@ -246,6 +246,12 @@ func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Respon
 	if !ok {
 		return res, err
 	}
+	// As in net/http's transport: a read that has not ended takes what may not be had again.
+	select {
+	case <-chosen.rest.over:
+	case <-r.Context().Done():
+		return nil, context.Cause(r.Context())
+	}
 	body, err := r.GetBody()
 	if err != nil {
 		return nil, stale.error

@@ -241,3 +241,53 @@ func TestProbedBodies(t *testing.T) {
 		t.Errorf("late: %s", got)
 	}
 }
+
+// The body is not asked for again while it is being read: what that read takes may be more than can be had again.
+func TestStaleConnectionDuringRead(t *testing.T) {
+	body := noise(100 << 10)
+	left := make(chan struct{})
+	b := newBackend(t, func(n int, p *peer) {
+		r, err := http.ReadRequest(p.br)
+		if err != nil {
+			return
+		}
+		if n == 1 {
+			p.say(okay)
+			p.head()
+			p.Close()
+			close(left)
+			return
+		}
+		if got, err := io.ReadAll(r.Body); string(got) != body || err != nil {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		p.say(okay)
+	})
+	c := b.client()
+	c.atOnce = time.Millisecond
+	mustGet(t, c)
+	var reading atomic.Bool
+	first := io.MultiReader(strings.NewReader("x"), reads(func(p []byte) (int, error) {
+		reading.Store(true)
+		defer reading.Store(false)
+		<-left
+		time.Sleep(50 * time.Millisecond)
+		return copy(p, body[1:]), nil
+	}))
+	r := uploadOf(t, first, int64(len(body)))
+	r.Method = http.MethodGet
+	r.GetBody = func() (io.ReadCloser, error) {
+		if reading.Load() {
+			t.Error("the body is being read")
+		}
+		return io.NopCloser(strings.NewReader(body)), nil
+	}
+	if got := result(c, r); got != "200 ok" {
+		t.Error(got)
+	}
+}
+
+// reads is a reader.
+type reads func(p []byte) (int, error)
+
+func (f reads) Read(p []byte) (int, error) { return f(p) }
