@@ -168,9 +168,10 @@ type told struct {
 // calls are calls to be used again. They are large, and most are over within a millisecond.
 var calls = sync.Pool{New: func() any { return new(call) }}
 
-// recycle keeps c for another request, if nothing can refer to it any more.
+// recycle keeps c for another request, if nothing can refer to it any more. A dynamic source that is asked for each request may be of
+// another plugin, and keep the request.
 func (c *call) recycle() {
-	if c.returned && c.exchange.Settled() && c.Settled() {
+	if c.returned && c.exchange.Settled() && c.Settled() && !c.Quiet() {
 		c.Clear()
 		c.exchange, c.handler, c.next, c.returned = exchange.Exchange{}, nil, nil, false
 		calls.Put(c)
