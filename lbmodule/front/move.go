@@ -109,7 +109,7 @@ func (m *mover) copyStart() (over bool, _ error) {
 			return false, writing(failed)
 		}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return true, nil
 	}
 	if err != nil {
