@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	room = 8 << 20 // bytes
+	room = 6 << 20 // bytes
 
 	// usual is the runtime's own percentage, and the least that is set here.
 	usual = 100
@@ -36,7 +36,7 @@ const (
 )
 
 func init() {
-	if _, ok := os.LookupEnv("GOGC"); !ok {
+	if os.Getenv("GOGC") == "" { // the runtime takes an empty one for none, too
 		newTuner().follow()
 	}
 }

@@ -21,19 +21,19 @@ func TestPercentage(t *testing.T) {
 		present int
 		want    int
 	}{
-		{0, 100, 300},         // as 4 MB: the runtime then collects at 12 MB
-		{1 * mb, 100, 300},    // the same
-		{4 * mb, 100, 300},    // at 4 + 4 + 8 MB
-		{8 * mb, 100, 200},    // at 8 + 8 + 8 MB
-		{16 * mb, 100, 150},   // at 16 + 16 + 8 MB
-		{80 * mb, 100, 110},   // at 80 + 80 + 8 MB
-		{1024 * mb, 100, 100}, // 8 MB are less than one percent
-		{8 * mb, 200, 200},
-		{9 * mb, 200, 200},     // 9 MB of room are near enough
-		{7 * mb, 200, 200},     // 7 MB as well
-		{10 * mb, 200, 180},    // 10 MB are too much
-		{6 * mb, 200, 233},     // 6 MB are too little
-		{800 * mb, 200, 101},   // and 800 MB much too much
+		{0, 100, 250},         // as 4 MB: the runtime then collects at 10 MB
+		{1 * mb, 100, 250},    // the same
+		{4 * mb, 100, 250},    // at 4 + 4 + 6 MB
+		{8 * mb, 100, 175},    // at 8 + 8 + 6 MB
+		{12 * mb, 100, 150},   // at 12 + 12 + 6 MB
+		{60 * mb, 100, 110},   // at 60 + 60 + 6 MB
+		{1024 * mb, 100, 100}, // 6 MB are less than one percent
+		{8 * mb, 175, 175},
+		{9 * mb, 175, 175},     // 6.75 MB of room are near enough
+		{7 * mb, 175, 175},     // 5.25 MB as well
+		{12 * mb, 175, 150},    // 9 MB are too much
+		{5 * mb, 175, 220},     // 3.75 MB are too little
+		{600 * mb, 175, 101},   // and 450 MB much too much
 		{10240 * mb, 101, 100}, // so are 102 MB
 	} {
 		if got := percentage(tt.alive, tt.present); got != tt.want {
@@ -89,11 +89,12 @@ func TestEnvironment(t *testing.T) {
 		low, high int // percentage
 		limit     int64
 	}{
-		{"default", nil, 300, 300, none}, // a test's heap is smaller than 4 MB
-		{"larger heap", []string{"HEADROOM_HEAP=33554432"}, 120, 125, none},
+		{"default", nil, 250, 250, none}, // a test's heap is smaller than 4 MB
+		{"larger heap", []string{"HEADROOM_HEAP=33554432"}, 115, 119, none},
+		{"empty GOGC", []string{"GOGC="}, 250, 250, none},
 		{"GOGC", []string{"GOGC=100"}, 100, 100, none},
 		{"GOGC off", []string{"GOGC=off"}, -1, -1, none},
-		{"GOMEMLIMIT", []string{"GOMEMLIMIT=64MiB"}, 300, 300, 64 << 20},
+		{"GOMEMLIMIT", []string{"GOMEMLIMIT=64MiB"}, 250, 250, 64 << 20},
 		{"other code", []string{"HEADROOM_OTHER=120"}, 120, 120, none},
 		{"other code turns it off", []string{"HEADROOM_OTHER=-1"}, -1, -1, none},
 	} {
