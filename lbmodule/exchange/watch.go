@@ -93,13 +93,13 @@ func (b *answerBody) Splice(most int64, move func(io.Reader) (int64, error)) (in
 
 // note records the result of a read.
 func (b *answerBody) note(begun bool, err error) {
-	b.complete = b.complete || err == io.EOF
+	end := err == io.EOF //nolint:errorlint // one that wraps EOF is no end
+	b.complete = b.complete || end
 	if begun && b.x.course.Call().Pending {
 		b.x.course.Streams(time.Now())
 		b.x.probe.update(true, false)
 	}
-	fine := err == nil || err == io.EOF //nolint:errorlint // one that wraps EOF is no end
-	if !fine && !errors.Is(err, context.Canceled) && b.x.ctx.Err() == nil && !b.x.clientAtFault() {
+	if err != nil && !end && !errors.Is(err, context.Canceled) && b.x.ctx.Err() == nil && !b.x.clientAtFault() {
 		b.broken = true
 	}
 }
