@@ -239,6 +239,9 @@ func (c *Client) uploadOver(chosen *conn, k *Call, u *upload) (*http.Response, e
 // sendOn makes a request of whose body only the beginning has been read, up to end.
 func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Response, error) {
 	r := k.Request
+	if u.length > 0 && int64(end-u.data) == u.length {
+		end-- // whether that is the end of the body will be seen before its last byte is sent
+	}
 	chosen.out = u.first(end)
 	chosen.rest = newSending(chosen, u, end, c.ExpectContinueTimeout > 0 && expectsContinue(r.Header))
 	res, err := chosen.exchange(k)

@@ -291,3 +291,38 @@ func TestStaleConnectionDuringRead(t *testing.T) {
 type reads func(p []byte) (int, error)
 
 func (f reads) Read(p []byte) (int, error) { return f(p) }
+
+// A backend does not get the last byte of a body that goes on after its announced length, however late it does.
+func TestBodiesThatGoOn(t *testing.T) {
+	b := newBackend(t, func(_ int, p *peer) {
+		for {
+			r, err := http.ReadRequest(p.br)
+			if err != nil {
+				return
+			}
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				return
+			}
+			p.say(okay)
+		}
+	})
+	c := b.client()
+	for _, length := range []int{1, 5, MaxBody + 1, 30_000, 100_000} {
+		for _, more := range []string{"", "x"} {
+			reader, writer := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(writer, strings.Repeat("x", length))
+				time.Sleep(5 * time.Millisecond) // longer than the end is waited for before the header is sent
+				_, _ = io.WriteString(writer, more)
+				writer.Close()
+			}()
+			got, want := result(c, uploadOf(t, reader, int64(length))), "200 ok"
+			if more != "" {
+				want = "error"
+			}
+			if got != want {
+				t.Errorf("%d bytes and then %q: %s, want %s", length, more, got, want)
+			}
+		}
+	}
+}

@@ -83,17 +83,24 @@ func (s *sending) send(u *upload) (fromBody bool, err error) {
 	}
 	from, to, end := s.from, u.end, u.err
 	for read := int64(to - u.data); ; read += int64(to - from) {
-		if u.length >= 0 && read > u.length {
-			to -= int(read - u.length)
+		if end == nil && read == u.length {
+			// The backend must not get the last byte of a body that turns out to be too long.
+			var more int
+			more, end = u.readEnd()
+			read += int64(more)
+		}
+		if end != nil || u.length >= 0 && read > u.length {
+			if err := bodyError(end, u.length, read); err != nil {
+				return true, err
+			}
 		}
 		if piece := u.piece(from, to, errors.Is(end, io.EOF)); len(piece) > 0 {
 			if _, err := s.conn.net.Write(piece); err != nil {
 				return false, err
 			}
 		}
-		if end != nil || u.length >= 0 && read > u.length {
-			err := bodyError(end, u.length, read)
-			return err != nil, err
+		if end != nil {
+			return false, nil
 		}
 		from, to, end = u.readOn()
 	}

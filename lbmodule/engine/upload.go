@@ -234,6 +234,16 @@ func (u *upload) readOn() (from, to int, err error) {
 	return from, from + n, err
 }
 
+// readEnd reads what should be the end of a body of which all announced bytes have been read. It returns the number of bytes that it found
+// instead.
+func (u *upload) readEnd() (more int, err error) {
+	var one [1]byte
+	for more == 0 && err == nil {
+		more, err = u.from.Read(one[:])
+	}
+	return more, err
+}
+
 // In a buffer, chunks have room before their data for their size, and after it for the last chunk.
 const (
 	beforeChunk = len("ffffffff\r\n")
