@@ -53,7 +53,6 @@ var answerWays = []struct{ name, handler string }{
 // TestAnswersOfAllSizes: an answer arrives as the backend sent it, whatever its length, over every protocol, and leaves the connections
 // in order.
 func TestAnswersOfAllSizes(t *testing.T) {
-	t.Parallel()
 	all := content(4 * long)
 	b := startBackend(t)
 	b.handle(func(w http.ResponseWriter, r *http.Request) {

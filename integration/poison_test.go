@@ -278,7 +278,6 @@ func askRaw(site, method, path, fields string, then func()) (s seen) {
 
 // TestPoisonedConnections: one client gets an odd answer; the next one, who is somebody else, gets its own answer and nothing of the odd one.
 func TestPoisonedConnections(t *testing.T) {
-	t.Parallel()
 	certificate, key := selfSigned(t)
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {

@@ -226,7 +226,6 @@ func (u pickyUpload) sendHTTP2(site, path, id string) (first, next string) {
 // TestUploadsAreWhole: a backend sees the whole of an upload or sees that it is not whole, and never takes a part of it for a request,
 // whoever stops in the middle. The client's connection either serves its next request or is closed.
 func TestUploadsAreWhole(t *testing.T) {
-	t.Parallel()
 	certificate, key := selfSigned(t)
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {

@@ -136,7 +136,6 @@ func TestTLSProtocols(t *testing.T) {
 
 // TestTLSBackendChanges: no request is lost while a backend begins to speak HTTP/2, stops, and ends connections all the while.
 func TestTLSBackendChanges(t *testing.T) {
-	t.Parallel()
 	b := startTLSBackend(t, 7)
 	c := startCaddy(t, "load_balancer "+b.URL+" {\n name web\n retry off\n transport http {\n tls_insecure_skip_verify\n }\n }")
 	const clients, requests = 8, 100
