@@ -116,7 +116,7 @@ func (c *conn) exchange(k *Call) (*http.Response, error) {
 	answer, err := c.roundTrip(k)
 	if err != nil {
 		c.close()
-		cause := c.rest.stop()
+		cause := c.rest.stop(ctx.Err() != nil)
 		if !c.unwatch() || ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}

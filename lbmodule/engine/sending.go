@@ -155,14 +155,18 @@ func (s *sending) failure() (fromBody bool, err error) {
 	return s.fromBody, s.err
 }
 
-// stop is called when the request has failed and its connection is closed. If the body is the fault, stop returns why.
-func (s *sending) stop() error {
+// stop is called when the request has failed and its connection is closed. If the body is the fault, stop returns why. gone says that the
+// context of the request has ended: a server ends it when a body breaks off, just before the reader of the body is told, so stop waits a
+// little for the reader.
+func (s *sending) stop(gone bool) error {
 	if s == nil {
 		return nil
 	}
 	s.allow(false)
 	if s.chunked {
 		<-s.over // the end of the body may bring trailers, which change the request
+	} else if gone {
+		s.isSent()
 	}
 	if fromBody, err := s.failure(); fromBody {
 		return err
