@@ -184,17 +184,7 @@ func TestNothingWrittenOfUpload(t *testing.T) {
 			}
 			swallowing(100<<10)(n, p)
 		})
-		c := b.client()
-		failed := new(atomic.Bool)
-		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			made, err := b.dial(ctx, network, address)
-			if err != nil || failed.Load() {
-				return made, err
-			}
-			return mute{made.(*net.UnixConn), failed}, nil
-		}
-		mustGet(t, c)
-		failed.Store(true)
+		c := b.muted()
 		r := request(t.Context(), http.MethodPost, "http://backend/")
 		if setBody(r, http.MethodPost, noise(100<<10)); !again {
 			r.GetBody = nil
@@ -211,17 +201,9 @@ func TestNothingWrittenOfUpload(t *testing.T) {
 
 // A body in chunks of a method that usually has none is waited for a little longer, to see whether there is one.
 func TestProbedBodies(t *testing.T) {
-	b := newBackend(t, func(_ int, p *peer) {
-		for {
-			r, err := http.ReadRequest(p.br)
-			if err != nil {
-				return
-			}
-			body, err := io.ReadAll(r.Body)
-			text := fmt.Sprintf("%q %q %v", body, r.TransferEncoding, err)
-			fmt.Fprintf(p, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
-		}
-	})
+	b := newBackend(t, describing(func(r *http.Request, body []byte, err error) string {
+		return fmt.Sprintf("%q %q %v", body, r.TransferEncoding, err)
+	}))
 	c := b.client()
 	c.atOnce = time.Microsecond
 	for body, want := range map[string]string{"": `200 "" [] <nil>`, "hello": `200 "hello" ["chunked"] <nil>`} {
@@ -267,16 +249,21 @@ func TestStaleConnectionDuringRead(t *testing.T) {
 	c.atOnce = time.Millisecond
 	mustGet(t, c)
 	var reading atomic.Bool
+	asked := make(chan struct{})
 	first := io.MultiReader(strings.NewReader("x"), reads(func(p []byte) (int, error) {
 		reading.Store(true)
 		defer reading.Store(false)
 		<-left
-		time.Sleep(50 * time.Millisecond)
+		select {
+		case <-asked: // too early
+		case <-time.After(50 * time.Millisecond):
+		}
 		return copy(p, body[1:]), nil
 	}))
 	r := uploadOf(t, first, int64(len(body)))
 	r.Method = http.MethodGet
 	r.GetBody = func() (io.ReadCloser, error) {
+		close(asked)
 		if reading.Load() {
 			t.Error("the body is being read")
 		}
@@ -294,33 +281,32 @@ func (f reads) Read(p []byte) (int, error) { return f(p) }
 
 // A backend does not get the last byte of a body that goes on after its announced length, however late it does.
 func TestBodiesThatGoOn(t *testing.T) {
-	b := newBackend(t, func(_ int, p *peer) {
-		for {
-			r, err := http.ReadRequest(p.br)
-			if err != nil {
-				return
-			}
-			if _, err := io.Copy(io.Discard, r.Body); err != nil {
-				return
-			}
-			p.say(okay)
-		}
-	})
-	c := b.client()
 	for _, length := range []int{1, 5, MaxBody + 1, 30_000, 100_000} {
-		for _, more := range []string{"", "x"} {
+		for more, want := range map[string]string{"": "200 ok", "x": "error"} {
+			answered := make(chan struct{})
+			b := newBackend(t, func(_ int, p *peer) {
+				r, err := http.ReadRequest(p.br)
+				if err != nil {
+					return
+				}
+				if _, err := io.Copy(io.Discard, r.Body); err == nil {
+					p.say(okay)
+				}
+			})
+			c := b.client()
+			c.atOnce = time.Millisecond
 			reader, writer := io.Pipe()
 			go func() {
 				_, _ = io.WriteString(writer, strings.Repeat("x", length))
-				time.Sleep(5 * time.Millisecond) // longer than the end is waited for before the header is sent
+				select {
+				case <-answered: // too early
+				case <-time.After(50 * time.Millisecond):
+				}
 				_, _ = io.WriteString(writer, more)
 				writer.Close()
 			}()
-			got, want := result(c, uploadOf(t, reader, int64(length))), "200 ok"
-			if more != "" {
-				want = "error"
-			}
-			if got != want {
+			got := result(c, uploadOf(t, reader, int64(length)))
+			if close(answered); got != want {
 				t.Errorf("%d bytes and then %q: %s, want %s", length, more, got, want)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -75,19 +76,26 @@ func noise(length int) string {
 	return b.String()[:length]
 }
 
-// A server of net/http gets what was sent, in whatever form and pieces.
-func TestBodiesArrive(t *testing.T) {
-	b := newBackend(t, func(_ int, p *peer) {
+// describing answers each request with what it says of the request, whose body it has read.
+func describing(describe func(r *http.Request, body []byte, err error) string) func(int, *peer) {
+	return func(_ int, p *peer) {
 		for {
 			r, err := http.ReadRequest(p.br)
 			if err != nil {
 				return
 			}
 			body, err := io.ReadAll(r.Body)
-			text := fmt.Sprintf("%x %d %q %v %v", body, r.ContentLength, r.TransferEncoding, r.Trailer, err)
+			text := describe(r, body, err)
 			fmt.Fprintf(p, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 		}
-	})
+	}
+}
+
+// A server of net/http gets what was sent, in whatever form and pieces.
+func TestBodiesArrive(t *testing.T) {
+	b := newBackend(t, describing(func(r *http.Request, body []byte, err error) string {
+		return fmt.Sprintf("%x %d %q %v %v", body, r.ContentLength, r.TransferEncoding, r.Trailer, err)
+	}))
 	other := newBackend(t, b.serve)
 	c, stock := b.client(), other.stock()
 	c.sendWait = patience
@@ -129,7 +137,7 @@ func TestBodiesArrive(t *testing.T) {
 	eventually(t, "all uploads to end", func() bool { return c.rests() })
 }
 
-// laterReader pauses once, for longer than the client waits.
+// laterReader pauses once, mostly for longer than the client waits. What arrives must be the same in either case.
 type laterReader struct {
 	io.Reader
 	at, read int
@@ -325,7 +333,7 @@ func TestBodiesThatFail(t *testing.T) {
 // request fails once nobody reads the body any more, because its end would change the request.
 func TestBackendClosesDuringUpload(t *testing.T) {
 	for _, length := range []int64{1 << 20, -1} {
-		gone := make(chan struct{}, 2)
+		gone, failed := make(chan struct{}, 2), make(chan struct{})
 		b := newBackend(t, func(_ int, p *peer) {
 			p.head()
 			io.CopyN(io.Discard, p.br, 3)
@@ -341,12 +349,16 @@ func TestBackendClosesDuringUpload(t *testing.T) {
 		if length < 0 {
 			go func() {
 				<-gone
-				time.Sleep(50 * time.Millisecond) // time to fail too early
+				select {
+				case <-failed: // too early
+				case <-time.After(50 * time.Millisecond):
+				}
 				writer.Write([]byte("goes on"))
 				writer.Close()
 			}()
 		}
-		if _, err := c.RoundTrip(r); err == nil {
+		_, err := c.RoundTrip(r)
+		if close(failed); err == nil {
 			t.Error("an answer")
 		}
 		if length < 0 && !body.closed.Load() {
@@ -359,6 +371,28 @@ func TestBackendClosesDuringUpload(t *testing.T) {
 			t.Error("an answer")
 		}
 		eventually(t, "the body to be closed", r.Body.(*sentBody).closed.Load)
+	}
+}
+
+// A server ends the context when a body breaks off, just before it tells the body's reader. The request fails after that.
+func TestReaderIsToldFirst(t *testing.T) {
+	b := newBackend(t, func(_ int, p *peer) { io.Copy(io.Discard, p) })
+	c := b.client()
+	c.atOnce, c.sendWait = time.Millisecond, patience
+	ctx, cancel := context.WithCancel(t.Context())
+	failed, told := make(chan struct{}), false
+	body := io.MultiReader(strings.NewReader("begins"), reads(func([]byte) (int, error) {
+		cancel()
+		select {
+		case <-failed: // too early
+		case <-time.After(50 * time.Millisecond):
+			told = true
+		}
+		return 0, io.ErrUnexpectedEOF
+	}))
+	_, err := c.RoundTrip(uploadOf(t, body, 1<<20).WithContext(ctx))
+	if close(failed); !errors.Is(err, context.Canceled) || !told {
+		t.Errorf("%v, the reader was told before: %v", err, told)
 	}
 }
 
@@ -393,41 +427,32 @@ func TestCancelDuringUpload(t *testing.T) {
 
 // The time for the answer's header begins at the end of the request.
 func TestHeaderTimeoutAfterUpload(t *testing.T) {
-	const timeout = 100 * time.Millisecond
-	b := newBackend(t, func(n int, p *peer) {
-		for {
-			r, err := http.ReadRequest(p.br)
-			if err != nil {
-				return
+	const timeout, uploads = 100 * time.Millisecond, time.Second
+	for path, want := range map[string]struct {
+		text string // what the client gets
+		took time.Duration
+	}{"/99ms": {"done", uploads + 2*99*time.Millisecond}, "/101ms": {"", uploads + timeout}} {
+		synctest.Test(t, func(t *testing.T) {
+			c := pipes(nil)
+			c.ResponseHeaderTimeout = timeout
+			defer c.CloseIdleConnections()
+			reader, writer := io.Pipe()
+			time.AfterFunc(uploads, func() {
+				io.WriteString(writer, "hello")
+				writer.Close()
+			})
+			r := uploadOf(t, reader, -1)
+			r.URL.Path = path
+			start := time.Now()
+			res, err := c.RoundTrip(r)
+			var text []byte
+			if err == nil {
+				text, err = io.ReadAll(res.Body)
 			}
-			io.Copy(io.Discard, r.Body)
-			if r.URL.Path == "/silent" {
-				io.Copy(io.Discard, p.br)
-				return
+			if (err != nil) != (want.text == "") || err != nil && !errors.Is(err, errHeaderTimeout) || string(text) != want.text || time.Since(start) != want.took {
+				t.Errorf("%s: %q, %v after %v, want %q after %v", path, text, err, time.Since(start), want.text, want.took)
 			}
-			p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-			time.Sleep(2 * timeout) // the answer's body may take longer
-			p.say("ok")
-		}
-	})
-	c := b.client()
-	c.atOnce, c.ResponseHeaderTimeout = time.Millisecond, timeout
-	slow := func() io.Reader {
-		reader, writer := io.Pipe()
-		go func() {
-			time.Sleep(2 * timeout)
-			io.WriteString(writer, "hello")
-			writer.Close()
-		}()
-		return reader
-	}
-	if got := result(c, uploadOf(t, slow(), -1)); got != "200 ok" {
-		t.Error(got)
-	}
-	r := uploadOf(t, slow(), -1)
-	r.URL.Path = "/silent"
-	if _, err := c.RoundTrip(r); !errors.Is(err, errHeaderTimeout) {
-		t.Errorf("%v", err)
+		})
 	}
 }
 

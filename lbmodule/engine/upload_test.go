@@ -302,6 +302,21 @@ func (c mute) Write(p []byte) (int, error) {
 	return c.UnixConn.Write(p)
 }
 
+// muted returns a client with a kept connection on which nothing can be written.
+func (b *backend) muted() *Client {
+	c, failed := b.client(), new(atomic.Bool)
+	c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		made, err := b.dial(ctx, network, address)
+		if err != nil || failed.Load() {
+			return made, err
+		}
+		return mute{made.(*net.UnixConn), failed}, nil
+	}
+	mustGet(b.t, c)
+	failed.Store(true)
+	return c
+}
+
 // A request of which nothing has been sent can be made again, whatever it is.
 func TestNothingWritten(t *testing.T) {
 	for _, length := range []int{0, 5} {
@@ -312,17 +327,7 @@ func TestNothingWritten(t *testing.T) {
 			}
 			swallowing(length)(n, p)
 		})
-		c := b.client()
-		failed := new(atomic.Bool)
-		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			made, err := b.dial(ctx, network, address)
-			if err != nil || failed.Load() {
-				return made, err
-			}
-			return mute{made.(*net.UnixConn), failed}, nil
-		}
-		mustGet(t, c)
-		failed.Store(true)
+		c := b.muted()
 		r := request(t.Context(), http.MethodPost, "http://backend/")
 		if length > 0 {
 			setBody(r, http.MethodPost, strings.Repeat("x", length))

@@ -29,6 +29,7 @@ func pipes(hungUp chan<- struct{}) *Client {
 			if err != nil {
 				return
 			}
+			io.Copy(io.Discard, r.Body)
 			takes, err := time.ParseDuration(strings.TrimPrefix(r.URL.Path, "/"))
 			if err != nil {
 				panic(err)
