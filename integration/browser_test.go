@@ -43,13 +43,13 @@ func openTab(t *testing.T) *tab {
 		t.Fatal(err)
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.UserDataDir(dir),
-		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-dev-shm-usage", true))
+		chromedp.Env("TMPDIR="+dir), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-dev-shm-usage", true))
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, closeTab := chromedp.NewContext(ctx)
 	t.Cleanup(func() {
 		closeTab()
 		stop()
-		os.RemoveAll(dir)
+		waitFor(t, "the files of the browser to be gone", func() bool { return os.RemoveAll(dir) == nil }) // its processes may write some more
 	})
 	// The first action starts the browser, which lives as long as the context of that one.
 	if err := chromedp.Do(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -22,7 +23,7 @@ import (
 func TestRetryGoesElsewhere(t *testing.T) {
 	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "p2c", "random_choose", "peak_ewma", "ip_hash", "foreign"} {
 		t.Run(policy, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}], "retry": {"attempts": 4},
 					"breaker": {"disabled": true}, "load_balancing": {"selection_policy": {"policy": "` + policy + `"}}}`)
 				var at []string

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -60,40 +59,34 @@ func newDir(t testing.TB) string {
 func newConfigIn(t testing.TB, dir string) *harness {
 	t.Helper()
 	log := filepath.Join(dir, "log")
-	return provision(t, dir, log, map[string]string{"output": "file", "filename": log})
-}
-
-// newQuietConfig is newConfig without a log, for what runs in a [bubble].
-func newQuietConfig(t testing.TB) *harness {
-	t.Helper()
-	return provision(t, newDir(t), "", map[string]string{"output": "discard"})
-}
-
-// bubble runs a test in virtual time, in which configs and their requests live together.
-func bubble(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	// The log of the config before must not be written to in there: its writer has a goroutine, which it begins when it is written to first.
-	newQuietConfig(t)
-	synctest.Test(t, test)
-}
-
-// provision makes a config with its storage in that directory, and its log where logs says.
-func provision(t testing.TB, dir, log string, logs map[string]string) *harness {
-	t.Helper()
-	c := &harness{t: t, log: log}
-	writer, err := json.Marshal(logs)
+	writer, err := json.Marshal(map[string]string{"output": "file", "filename": log})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return provision(t, dir, log, map[string]*caddy.CustomLog{
+		"test": {BaseLog: caddy.BaseLog{WriterRaw: writer, EncoderRaw: json.RawMessage(`{"format": "json"}`)}},
+	})
+}
+
+// newQuietConfig is newConfig without a log, for what runs in virtual time: the writer of a file has a goroutine.
+func newQuietConfig(t testing.TB) *harness {
+	t.Helper()
+	return provision(t, newDir(t), "", map[string]*caddy.CustomLog{})
+}
+
+// provision makes a config with its storage in that directory, and those logs. The default log discards: Caddy writes to it once more when
+// the next config replaces it, when the directory of a file would be gone and be made again.
+func provision(t testing.TB, dir, log string, logs map[string]*caddy.CustomLog) *harness {
+	t.Helper()
+	c := &harness{t: t, log: log}
+	logs["default"] = &caddy.CustomLog{BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output": "discard"}`)}}
 	storage, err := json.Marshal(map[string]string{"module": "file_system", "root": dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	parent, err := caddy.ProvisionContext(&caddy.Config{
 		StorageRaw: storage,
-		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{
-			"default": {BaseLog: caddy.BaseLog{WriterRaw: writer, EncoderRaw: json.RawMessage(`{"format": "json"}`)}},
-		}},
+		Logging:    &caddy.Logging{Logs: logs},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func TestHoldInLargePool(t *testing.T) {
 		"lb_try_duration, large": {`"load_balancing": {"try_duration": "20s", "try_interval": "1ms"}`, 2 * 256},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{` + test.settings + `, ` + manyBackends(test.backends) + `}`)
 				g := gated(t, h)
 				g.takes = 100 * time.Microsecond
@@ -67,7 +67,7 @@ func TestHoldInLargePool(t *testing.T) {
 
 // A queue that is shorter than the crowd that has waited for a backend is for those who come new.
 func TestHoldBesideQueue(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"queue": {"size": 1, "timeout": "1ms"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
 		g := gated(t, h)
 		g.takes = 5 * time.Millisecond
@@ -86,7 +86,7 @@ func TestHoldBesideQueue(t *testing.T) {
 
 // With lb_retries beside lb_try_duration, a look at the dead is one of the attempts, as it is for reverse_proxy.
 func TestTryDurationAndRetries(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"load_balancing": {"retries": 2, "try_duration": "1m", "try_interval": "50ms"}, "upstreams": [{"dial": "a:1"}]}`)
 		gated(t, h)
 		for n, want := range []int{http.StatusBadGateway, http.StatusServiceUnavailable} {
@@ -99,7 +99,7 @@ func TestTryDurationAndRetries(t *testing.T) {
 
 // While nobody has been checked yet, requests wait for that, however few looks lb_retries allows.
 func TestRetriesWhileUnchecked(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"health_check": {"interval": "1h"}, "load_balancing": {"retries": 1, "try_duration": "1m", "try_interval": "10ms"},
 			"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
 		gated(t, h)
@@ -111,7 +111,7 @@ func TestRetriesWhileUnchecked(t *testing.T) {
 
 // Who waits for a slot, as lb_try_duration says, does not wait for a dead backend.
 func TestTryDurationForASlot(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"load_balancing": {"try_duration": "1m", "try_interval": "10ms"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
 		g := gated(t, h)
 		g.open.Store(true)

@@ -127,7 +127,7 @@ func TestHold(t *testing.T) {
 		"strict sessions":          `"load_balancing": {"selection_policy": {` + oneSecret + `, "strict": true}},`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{` + settings + ` "upstreams": [{"dial": "a:1"}]}`)
 				g := gated(t, h)
 				time.AfterFunc(150*time.Millisecond, func() { g.open.Store(true) })
@@ -149,7 +149,7 @@ func TestHoldAfterAllRefused(t *testing.T) {
 		"lb_retries": `"load_balancing": {"retries": 1, "try_interval": "1ms"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{` + settings + `, "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "c:1"}, {"dial": "d:1"}]}`)
 				g := gated(t, h)
 				time.AfterFunc(200*time.Millisecond, func() { g.open.Store(true) })
@@ -167,7 +167,7 @@ func TestHoldAfterAllRefused(t *testing.T) {
 
 // With retries off, only a request that found the last backend gone waits: that is no retry.
 func TestHoldIsNoRetry(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"retry": {"disabled": true}, "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}]}`)
 		gated(t, h)
 		if status, attempts, took := served(h, newRequest(t)); status != http.StatusBadGateway || attempts != 1 || took != 0 {
@@ -179,7 +179,7 @@ func TestHoldIsNoRetry(t *testing.T) {
 // When the outage is older than hold, or may not be waited out, the answer is 503, at once; the first who found out has waited.
 func TestHoldEnds(t *testing.T) {
 	t.Run("on", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			const hold = 300 * time.Millisecond
 			h := newQuietConfig(t).mustLoad(`{"hold": "300ms", "upstreams": [{"dial": "a:1"}]}`)
 			g := gated(t, h)
@@ -204,7 +204,7 @@ func TestHoldEnds(t *testing.T) {
 		})
 	})
 	t.Run("off", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			h := newQuietConfig(t).mustLoad(`{"hold": {"disabled": true}, "upstreams": [{"dial": "a:1"}]}`)
 			gated(t, h)
 			for n, want := range []int{502, 502, 502, 503, 503} { // two attempts each, of which five are enough
@@ -218,7 +218,7 @@ func TestHoldEnds(t *testing.T) {
 
 // Those who wait are bounded in number, and leave with their clients.
 func TestHoldIsBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const most = 10_000
 		h := newQuietConfig(t).mustLoad(`{"hold": "1m", "upstreams": [{"dial": "a:1"}]}`)
 		gated(t, h)
@@ -262,7 +262,7 @@ func TestHoldIsBounded(t *testing.T) {
 
 // All who waited are let go together: those for whom there is no slot then wait for one, also where there is no queue.
 func TestHoldThenFull(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}]}`)
 		g := gated(t, h)
 		g.takes = 20 * time.Millisecond
@@ -286,7 +286,7 @@ func TestHoldIsForOutagesOnly(t *testing.T) {
 		"full":     `{"address": "a:1", "max_requests": 1}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{"backends": [` + backends + `]}`)
 				gated(t, h)
 				if l, ok := h.set().View().AcquireMember(0); ok {
@@ -302,7 +302,7 @@ func TestHoldIsForOutagesOnly(t *testing.T) {
 
 // What was sent is not sent again because a backend is back: a connection that broke is not one that could not be made.
 func TestHoldIsNotForWhatWasSent(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
 		g := gated(t, h)
 		g.open.Store(true)
@@ -317,7 +317,7 @@ func TestHoldIsNotForWhatWasSent(t *testing.T) {
 
 // An attempt that found no connection, so that its request had to wait, is none of those that it may make.
 func TestHoldTakesNoAttempt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
 		g := gated(t, h)
 		g.resets.Store(1)
@@ -330,7 +330,7 @@ func TestHoldTakesNoAttempt(t *testing.T) {
 
 // A backend that is back within hold costs nothing, also where its turn to be tried would come later.
 func TestHoldLooksBeforeItEnds(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
 		g := gated(t, h)
 		// It is tried after 1.2 s to 1.5 s, and then after 2 s at the earliest.
@@ -344,7 +344,7 @@ func TestHoldLooksBeforeItEnds(t *testing.T) {
 // While requests wait as lb_try_duration says, a dead backend is tried each lb_try_interval, as by reverse_proxy: it may be back only just
 // before they give up.
 func TestTryInterval(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"load_balancing": {"try_duration": "10s", "try_interval": "50ms"}, "upstreams": [{"dial": "a:1"}]}`)
 		g := gated(t, h)
 		tried := make(chan int64, 1)
@@ -374,7 +374,7 @@ func TestTryUntilTheEnd(t *testing.T) {
 		"overtime":             {"300ms", 1060 * time.Millisecond}, // the last interval begins after 900 ms
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				h := newQuietConfig(t).mustLoad(`{"load_balancing": {"try_duration": "1s", "try_interval": "` + test.interval + `"}, "upstreams": [{"dial": "a:1"}]}`)
 				g := gated(t, h)
 				time.AfterFunc(test.back, func() { g.open.Store(true) })
@@ -388,7 +388,7 @@ func TestTryUntilTheEnd(t *testing.T) {
 
 // A config that ends in the middle of an outage leaves those behind who wait: they are served when the backend is back.
 func TestHoldOverReload(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const settings = `{"upstreams": [{"dial": "a:1"}]}`
 		before := newQuietConfig(t)
 		h := before.mustLoad(settings)
@@ -412,7 +412,7 @@ const goneSocket = "unix//nonexistent/ballast.sock"
 
 // A request that finds the backend gone when its config has ended does not wait for longer than others.
 func TestHoldAfterReload(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c := newQuietConfig(t)
 		h := c.mustLoad(`{"hold": "300ms", "upstreams": [{"dial": "` + goneSocket + `"}]}`)
 		new(gate).carries(h)
@@ -425,7 +425,7 @@ func TestHoldAfterReload(t *testing.T) {
 
 // Nor does it ask as fast as it can where lb_try_duration rules.
 func TestTryDurationAfterReload(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c := newQuietConfig(t)
 		h := c.mustLoad(`{"load_balancing": {"try_duration": "300ms", "try_interval": "20ms"}, "upstreams": [{"dial": "` + goneSocket + `"}]}`)
 		new(gate).carries(h)

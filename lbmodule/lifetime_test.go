@@ -20,7 +20,7 @@ func (c *harness) ends(h *Handler) {
 // take long to end.
 func TestLifetime(t *testing.T) {
 	t.Run("given up", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			c := newQuietConfig(t)
 			h := c.mustLoad(`{"name": "lifetime-up", "hold": "300ms", "upstreams": [{"dial": "` + goneSocket + `"}]}`)
 			new(gate).carries(h)
@@ -35,7 +35,7 @@ func TestLifetime(t *testing.T) {
 		})
 	})
 	t.Run("served", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			c := newQuietConfig(t)
 			h := c.mustLoad(`{"name": "lifetime-served", "hold": "1m", "upstreams": [{"dial": "a:1"}]}`)
 			g := gated(t, h)

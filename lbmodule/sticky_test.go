@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -123,7 +124,7 @@ func TestStickyRebinds(t *testing.T) {
 }
 
 func TestStickyStrict(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(stickyConfig("sticky-strict", oneSecret+`, "strict": true`))
 		b := newBrowser(t, h)
 		at, _ := b.get()
