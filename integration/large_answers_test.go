@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -127,6 +128,58 @@ func TestAnswersOfAllSizes(t *testing.T) {
 					t.Errorf("the requests took %d connections to the load balancer, want 1", n)
 				}
 			})
+		}
+	}
+}
+
+// TestVeryLongAnswers: 64 MiB arrive byte for byte, with a length and in chunks, over every protocol.
+func TestVeryLongAnswers(t *testing.T) {
+	t.Parallel()
+	all := content(64 << 20)
+	sum := sha256.Sum256(all)
+	b := startBackend(t)
+	b.handle(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/length" {
+			w.Header().Set("Content-Length", strconv.Itoa(len(all)))
+		}
+		for rest, n := all, 1; len(rest) > 0; n = n*7%100_003 + 1 { // chunks of many sizes
+			piece := rest[:min(n, len(rest))]
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+			rest = rest[len(piece):]
+		}
+	})
+	site := "load_balancer " + b.addr + " {\n name p\n }"
+	plain, encrypted := startCaddy(t, site), startTLSCaddy(t, site)
+	for _, over := range []struct {
+		name, scheme string
+		c            *caddy
+		h2           bool
+	}{{"h1", "http", plain, false}, {"h1 TLS", "https", encrypted, false}, {"h2 TLS", "https", encrypted, true}} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: new(http.Protocols), DisableCompression: true}
+		transport.Protocols.SetHTTP1(!over.h2)
+		transport.Protocols.SetHTTP2(over.h2)
+		from := &http.Client{Transport: transport, Timeout: patience}
+		for path, length := range map[string]int64{"length": int64(len(all)), "chunks": -1} {
+			res, err := from.Get(over.scheme + "://" + over.c.site + "/" + path)
+			if err != nil {
+				t.Fatal(over.name, path, err)
+			}
+			got := sha256.New()
+			n, err := io.Copy(got, res.Body)
+			res.Body.Close()
+			if n != int64(len(all)) || err != nil || !bytes.Equal(got.Sum(nil), sum[:]) || res.ContentLength != length || res.ProtoAtLeast(2, 0) != over.h2 {
+				t.Errorf("%s, %s: %d bytes, SHA-256 %x, %v, Content-Length %d, %s; want %d, %x, %d",
+					over.name, path, n, got.Sum(nil), err, res.ContentLength, res.Proto, len(all), sum, length)
+			}
+		}
+		transport.CloseIdleConnections()
+	}
+	for c, n := range map[*caddy]uint64{plain: 2, encrypted: 4} {
+		waitFor(t, "the attempts to be counted", func() bool { return c.transport("p").sum() == n })
+		if got := c.transport("p"); got.Engine != n {
+			t.Errorf("%+v, want %d over the engine", got, n)
 		}
 	}
 }
