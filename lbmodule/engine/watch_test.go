@@ -222,7 +222,7 @@ func TestKeptAfterLongRequests(t *testing.T) {
 	}
 }
 
-// Requests that are canceled at any time never harm those that follow on the same connections.
+// Requests that are canceled at any time never harm those that follow on the same connections, none of which can be made again.
 func TestCancelAtAnyTime(t *testing.T) {
 	b := newBackend(t, func(_ int, p *peer) {
 		for p.head() != nil {
@@ -256,7 +256,7 @@ func TestCancelAtAnyTime(t *testing.T) {
 				if leaves {
 					time.AfterFunc(rand.N(300*time.Microsecond), func() { cancel(gone) })
 				}
-				res, err := c.Do(&Call{Request: request(ctx, http.MethodGet, "http://backend/x"), Patient: true})
+				res, err := c.Do(&Call{Request: request(ctx, http.MethodPost, "http://backend/x"), Patient: true})
 				var body []byte
 				if err == nil {
 					body, err = io.ReadAll(res.Body)
