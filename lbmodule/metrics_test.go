@@ -236,6 +236,7 @@ func TestStatusThatCounts(t *testing.T) {
 	}{
 		"404": {`"retry": {}`, answers(404), false},
 		"502": {`"retry": {"attempts": 1}`, func(*http.Request) (*http.Response, error) { return nil, errors.New("broken") }, false},
+		"410": {`"handle_response": [{"status_code": "410"}]`, answers(200), false},
 		"418": {`"handle_response": [{"routes": [{"handle": [{"handler": "error", "status_code": "418"}]}]}]`, answers(200), false},
 		"499": {`"retry": {}`, func(r *http.Request) (*http.Response, error) { return nil, r.Context().Err() }, true},
 	} {

@@ -255,6 +255,9 @@ func (x *Exchange) end() {
 	now := time.Now()
 	x.over = now
 	x.endTicket(context.Canceled, now) // in case the attempt panicked
+	if x.passed != 0 {
+		x.passed = x.res.StatusCode // the front may have replaced it
+	}
 	ending := course.Ending{Broken: x.answer.broken, Complete: x.answer.complete, Judged: x.probe.stop()}
 	if x.answer.complete && x.res != nil {
 		ending.Status = course.ParseGRPC(x.res.Trailer.Get(grpcStatus))
