@@ -35,6 +35,9 @@ type keepingSource struct {
 	To string `json:"to"`
 }
 
+// keepingMatcher is a matcher that does so.
+type keepingMatcher struct{}
+
 // keptRequests are those requests.
 var keptRequests struct {
 	mu  sync.Mutex
@@ -46,7 +49,32 @@ type keptRequest struct {
 	id string // that r had when it came
 }
 
-func init() { core.RegisterModule(keepingSource{}) }
+func init() {
+	core.RegisterModule(keepingSource{})
+	core.RegisterModule(keepingMatcher{})
+}
+
+func (keepingMatcher) CaddyModule() core.ModuleInfo {
+	return core.ModuleInfo{ID: "http.matchers.keeping_test", New: func() core.Module { return new(keepingMatcher) }}
+}
+
+// UnmarshalCaddyfile implements [caddyfile.Unmarshaler].
+func (*keepingMatcher) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	return nil
+}
+
+// MatchWithError implements [caddyhttp.RequestMatcherWithError].
+func (*keepingMatcher) MatchWithError(r *http.Request) (bool, error) {
+	keep(r)
+	return true, nil
+}
+
+func keep(r *http.Request) {
+	keptRequests.mu.Lock()
+	defer keptRequests.mu.Unlock()
+	keptRequests.all = append(keptRequests.all, keptRequest{r, r.Header.Get("Id")})
+}
 
 func (keepingSource) CaddyModule() core.ModuleInfo {
 	return core.ModuleInfo{ID: "http.reverse_proxy.upstreams.keeping_test", New: func() core.Module { return new(keepingSource) }}
@@ -63,9 +91,7 @@ func (s *keepingSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // GetUpstreams implements [reverseproxy.UpstreamSource].
 func (s *keepingSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	keptRequests.mu.Lock()
-	defer keptRequests.mu.Unlock()
-	keptRequests.all = append(keptRequests.all, keptRequest{r, r.Header.Get("Id")})
+	keep(r)
 	return []*reverseproxy.Upstream{{Dial: s.To}}, nil
 }
 
@@ -222,6 +248,7 @@ func TestRecycledRequests(t *testing.T) {
 		"hedged":  strings.Join(plain, "\n") + "\n hedge 50% 50%",
 		"routed":  strings.Join(plain, "\n") + "\n handle_response {\n header X-Routed yes\n copy_response\n }",
 		"changed": strings.Join(plain, "\n") + "\n header_up X-Up {http.request.header.Id}\n header_down X-Down {http.reverse_proxy.header.X-Id}\n debug_header X-Chosen 127.0.0.0/8\n flush_interval 1ms",
+		"matched": strings.Join(plain, "\n") + "\n lb_retries 1\n lb_retry_match {\n keeping_test\n expression `{http.reverse_proxy.status_code} == 599`\n }",
 		"kept":    "dynamic keeping_test " + kept.Listener.Addr().String(),
 	}
 	var site strings.Builder
@@ -262,6 +289,9 @@ func TestRecycledRequests(t *testing.T) {
 			for i := range longer(6) {
 				for route := range routes {
 					fate := fates[rand.IntN(len(fates))]
+					if route == "matched" {
+						fate = "ok" // it is tried again only after 599
+					}
 					c.ask(c.sites[rand.IntN(2)], route, fate, fmt.Sprintf("%s-%d-%d-%s", route, n, i, fate))
 				}
 			}
@@ -273,7 +303,7 @@ func TestRecycledRequests(t *testing.T) {
 	keptRequests.mu.Lock()
 	for _, k := range keptRequests.all {
 		if id := k.r.Header.Get("Id"); id != k.id {
-			t.Errorf("a source of upstreams has kept the request %q, which is now %q", k.id, id)
+			t.Errorf("the request %q was kept, and is now %q", k.id, id)
 			break
 		}
 	}

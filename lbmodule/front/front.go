@@ -35,12 +35,12 @@ type Front struct {
 	pool   string
 
 	policy   reverseproxy.Selector
-	ours     bool                   // the policy is ours, and keeps no request
 	keyed    policies.Keyed         // policy, if it hashes a key
 	sessions policies.SessionPolicy // policy, if it keeps sessions
 
 	idempotencyKey bool // requests with an Idempotency-Key are idempotent
 
+	shows          bool // modules of other plugins may see requests, and keep them
 	headers        bool // there are operations on request headers
 	proxyProtocol  bool // connections begin with the PROXY protocol
 	needsClient    bool // the transport may need the client's address
@@ -56,7 +56,8 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 		proxyProtocol:  s.Transport.ProxyProtocolEnabled(),
 		requiresLength: s.Transport.RequiresContentLength(),
 	}
-	_, f.ours = policy.(policies.Balancer)
+	_, ours := policy.(policies.Balancer)
+	f.shows = !ours || f.LooksAtAnswers()
 	f.keyed, _ = policy.(policies.Keyed)
 	f.sessions, _ = policy.(policies.SessionPolicy)
 	f.needsClient = f.proxyProtocol || !s.Transport.IsCaddys()
@@ -161,7 +162,7 @@ func (q *Request) Clear() {
 
 // Settled reports, after End, whether nothing can refer to the request any more, so that it may be used for another one.
 func (q *Request) Settled() bool {
-	return q.trip.Direct() && !q.handed && q.tunnel == nil && q.front.ours
+	return q.trip.Direct() && !q.handed && q.tunnel == nil && !q.front.shows
 }
 
 // clientAddress returns the client's address, usually without a port.
