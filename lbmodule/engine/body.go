@@ -15,7 +15,7 @@ type body struct {
 	conn  *conn
 	ctx   context.Context
 	from  content
-	piece io.LimitedReader // what Splice has moved
+	piece io.LimitedReader // what Splice gives to move
 	again bool             // the connection may be used again
 	err   error
 	over  atomic.Bool

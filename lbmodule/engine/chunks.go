@@ -16,8 +16,8 @@ type content struct {
 	left uint64 // bytes of the body, or of the chunk, that have not been read
 	at   place  // in chunks
 
-	// excess is what chunks have taken beyond the bytes of the body, less what they may. It is bounded, because a chunk of one byte may
-	// have a line of thousands.
+	// excess is the number of bytes that chunks have taken for other things than data, less an allowance for each. It is bounded, because
+	// a chunk of one byte may have a line of thousands.
 	excess int64
 
 	trailer *http.Header // of the answer
@@ -114,7 +114,8 @@ func (c *content) readChunks(p []byte) (n int, err error) {
 	}
 }
 
-// isNear reports whether what comes next can be read without waiting. Data is always near: a chunk is not torn for what has arrived of it.
+// isNear reports whether what comes next can be read without waiting. Data always counts as near: as in net/http, a read waits for the rest
+// of a chunk rather than return a part of it.
 func (c *content) isNear() bool {
 	switch c.at {
 	case atSize:

@@ -2,8 +2,8 @@
 // does not arrive at once is sent by another one. net/http's transport has two goroutines for each connection, and hands each request over
 // to them and back; for a small request, that is most of its cost.
 //
-// The engine takes only ordinary requests ([Client.Takes]); all others go to net/http's transport. It parses answers itself, with little
-// memory, as [http.ReadResponse] does: both agree on what is valid and what it means. Fuzz tests compare them.
+// The engine takes only ordinary requests ([Client.Takes]); all others go to net/http's transport. It parses answers itself, with few
+// allocations. It accepts what [http.ReadResponse] accepts, with the same result. Fuzz tests compare the two.
 package engine
 
 import (
@@ -51,8 +51,9 @@ type Client struct {
 	// TLSHandshakeTimeout bounds a TLS handshake. Default: none.
 	TLSHandshakeTimeout time.Duration
 
-	// HandOver is called with a new connection to a host on which the backend chose another protocol than HTTP/1.1, out of those that
-	// TLSClientConfig offers. The request that the connection was made for fails with [HandedOver]. Required if others are offered.
+	// HandOver takes a new connection to a host, on which the backend chose a protocol other than HTTP/1.1 from those that TLSClientConfig
+	// offers. The request for which the connection was made fails with [HandedOver]. Default: such a connection is closed, and the request
+	// fails.
 	HandOver func(host string, made *tls.Conn)
 
 	idle             idle
@@ -75,8 +76,7 @@ func (headerTimeout) Error() string   { return "timeout awaiting response header
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// Call is one request, and what its answer needs of memory. It may be used for another request once the body of the answer is closed. It
-// takes the values of [http.Transport] where it has none of its own.
+// Call is one request, with memory for its answer. Its memory may be used for another Call once the body of the answer is closed.
 type Call struct {
 	Request *http.Request
 
@@ -90,7 +90,7 @@ type Call struct {
 	Patient bool
 
 	answer answer
-	used   bool // the answer is
+	used   bool // answer is in use
 }
 
 // Dialer makes connections.
@@ -103,12 +103,12 @@ type Informer interface {
 	Inform(status int, header textproto.MIMEHeader)
 }
 
-// with returns a call of r in the place of k's request.
+// with returns a call of r that is otherwise like k, with memory of its own.
 func (k *Call) with(r *http.Request) *Call {
 	return &Call{Request: r, Dialer: k.Dialer, Informer: k.Informer, Patient: k.Patient}
 }
 
-// newAnswer returns memory for an answer.
+// newAnswer returns memory for an answer: that of k the first time, new memory for another attempt.
 func (k *Call) newAnswer() *answer {
 	if k.used {
 		return new(answer)
@@ -120,7 +120,7 @@ func (k *Call) newAnswer() *answer {
 // RoundTrip implements [http.RoundTripper] for requests that the client takes.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) { return c.Do(&Call{Request: r}) }
 
-// Do makes the request of k, which the client must take. It reads a small body before it connects, if it arrives at once. If the backend
+// Do makes the request of k, which the client must take. It reads a small body that arrives at once before it connects. If the backend
 // closes a kept connection without answering, Do uses a new one, once, if nothing was sent or the request may be repeated.
 func (c *Client) Do(k *Call) (*http.Response, error) {
 	r := k.Request
@@ -141,7 +141,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 	}
 	u := c.uploads.take()
 	u.prepare(r, length, c.asksGzip(r))
-	// Only a new TLS connection tells whether the body is for the client.
+	// With TLS, only a connection tells whether the client or HandOver's side must read the body.
 	if length < 0 || length > MaxBody || isPrompt(r.Header) || r.URL.Scheme == "https" {
 		return c.upload(k, u)
 	}
@@ -236,11 +236,11 @@ func (c *Client) uploadOver(chosen *conn, k *Call, u *upload) (*http.Response, e
 	return res, restored(err, u.buf.bytes[u.data:u.end])
 }
 
-// sendOn makes a request of whose body only the beginning has been read, up to end.
+// sendOn makes a request whose body has been read only up to end, a position in the buffer.
 func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Response, error) {
 	r := k.Request
 	if u.length > 0 && int64(end-u.data) == u.length {
-		end-- // whether that is the end of the body will be seen before its last byte is sent
+		end-- // the last byte is held back until the end of the body has been seen
 	}
 	chosen.out = u.first(end)
 	chosen.rest = newSending(chosen, u, end, c.ExpectContinueTimeout > 0 && expectsContinue(r.Header))
@@ -249,7 +249,7 @@ func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Respon
 	if !ok {
 		return res, err
 	}
-	// As in net/http's transport: a read that has not ended takes what may not be had again.
+	// As net/http's transport does, wait for the read that may be under way: GetBody cannot give back what it takes.
 	select {
 	case <-chosen.rest.over:
 	case <-r.Context().Done():

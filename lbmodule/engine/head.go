@@ -23,9 +23,9 @@ const (
 	ReasonURL      Reason = "url"    // invalid, or with parts that need escaping
 	ReasonHost     Reason = "host"   // invalid, or with parts that need escaping
 	ReasonHeader   Reason = "header" // invalid, or with a field that asks for more than an answer
-	ReasonBody     Reason = "body"   // its length is not what it says, or not for the client
+	ReasonBody     Reason = "body"   // its length contradicts itself, or its coding or trailer is not for the client
 	ReasonClose    Reason = "close"  // the connection is to be closed afterwards
-	ReasonTrace    Reason = "trace"  // events are asked for that the client does not report
+	ReasonTrace    Reason = "trace"  // it asks for events that the client does not report
 )
 
 // Takes reports whether the client can make this request.
@@ -205,7 +205,7 @@ func appendHead(b []byte, r *http.Request, length int64, asksGzip bool) []byte {
 	for name, values := range r.Header {
 		switch name {
 		case "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer":
-			continue // said above
+			continue // written above
 		}
 		for _, v := range values {
 			b = appendField(b, name, v)

@@ -20,13 +20,13 @@ var errHandedOver = errors.New("backend speaks another protocol")
 // HandedOver is the error for a request that the client could not make, because the backend chose another protocol than HTTP/1.1 for a new
 // connection. Nothing of the request was sent.
 type HandedOver struct {
-	Request *http.Request // to be made by whom the connection was handed over to
+	Request *http.Request // for the side that has taken the connection
 }
 
 func (*HandedOver) Error() string { return errHandedOver.Error() }
 
-// instead returns the error for a request for which no connection could be made because of err. If that is because the backend speaks another
-// protocol, the request's body must not have been closed.
+// instead returns the error for a request that got no connection because of err. If the backend speaks another protocol, that is a
+// [HandedOver], and the request's body must still be open.
 func instead(err error, r *http.Request) error {
 	if errors.Is(err, errHandedOver) {
 		return &HandedOver{r}
@@ -34,7 +34,7 @@ func instead(err error, r *http.Request) error {
 	return err
 }
 
-// restored returns err. If that is a [HandedOver], its request gets a body with these bytes.
+// restored returns err. If that is a [HandedOver], its request gets a new body of these bytes, because its own has been read.
 func restored(err error, body []byte) error {
 	over, ok := errors.AsType[*HandedOver](err)
 	if !ok {
@@ -58,7 +58,7 @@ func (handshakeTimeout) Error() string   { return "TLS handshake timeout" }
 func (handshakeTimeout) Timeout() bool   { return true }
 func (handshakeTimeout) Temporary() bool { return true }
 
-// speaks reports whether the client can connect to the host of u. Names outside ASCII would have to be converted.
+// speaks reports whether the client can connect to the host of u. With TLS, a name outside ASCII would have to be converted.
 func (c *Client) speaks(u *url.URL) bool {
 	switch u.Scheme {
 	case "http":
@@ -74,7 +74,7 @@ func (c *Client) speaks(u *url.URL) bool {
 	return false
 }
 
-// secure makes a TLS connection of a plain one, as net/http's transport does. It closes the plain one if that fails.
+// secure makes a TLS connection over a plain one, as net/http's transport does. If that fails, it closes the plain one.
 func (c *Client) secure(ctx context.Context, plain net.Conn, u *url.URL) (*conn, error) {
 	config := c.TLSClientConfig.Clone()
 	if config == nil {
@@ -193,8 +193,8 @@ func (c *ciphertext) isQuiet(over net.Conn) bool {
 	return n == 0 && errors.Is(err, errNothing) && c.got == 0 && c.rest == 0
 }
 
-// isAlert reports whether a backend ended a connection with a TLS alert, such as one about the client's certificate: TLS 1.3 checks that one
-// after the client's side of the handshake.
+// isAlert reports whether a backend ended a connection with a TLS alert, such as one about the client's certificate. In TLS 1.3, that
+// alert comes after the client's side of the handshake has ended.
 func isAlert(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "remote error"

@@ -36,7 +36,7 @@ const maxSendWait = 50 * time.Millisecond
 // errNotSent is the error of a body that the backend did not ask for.
 var errNotSent = errors.New("body of the request was not asked for")
 
-// newSending makes conn's next request one whose body u sends from that position of its buffer on, after the beginning.
+// newSending returns the sending of u's body over c, from that position of u's buffer on. waits says that the backend must ask for the body.
 func newSending(c *conn, u *upload, from int, waits bool) *sending {
 	s := &sending{conn: c, upload: u, from: from, chunked: u.length < 0, over: make(chan struct{})}
 	if waits {
@@ -132,8 +132,8 @@ func (s *sending) allow(wanted bool) {
 // continued is called when the backend asks for the body.
 func (s *sending) continued() { s.allow(true) }
 
-// answer is called when the header of the answer has been read, with a read deadline that may have been set. last says that
-// the connection will be closed, so that nothing is sent that the backend did not ask for.
+// answer is called when the header of the answer has been read. It clears the read deadline. last says that the connection will be closed,
+// so a body that the backend has not asked for is not sent.
 func (s *sending) answer(last bool) error {
 	s.allow(!last)
 	s.mu.Lock()
@@ -174,7 +174,7 @@ func (s *sending) stop(gone bool) error {
 	return nil
 }
 
-// isSent reports whether the body has been sent to its end, for which it waits a little.
+// isSent reports whether the body has been sent to its end. It waits a little for that.
 func (s *sending) isSent() bool {
 	if s == nil {
 		return true
@@ -200,6 +200,6 @@ func expectsContinue(h http.Header) bool {
 	return len(expect) > 0 && httpguts.HeaderValuesContainsToken(expect[:1], "100-continue")
 }
 
-// isPrompt reports whether the header of a request must be sent before its body is read: a client that expects to be told to continue may
-// have its body asked for only when there is a backend, and incremental messages are forwarded as they arrive.
+// isPrompt reports whether the header of a request must be sent before its body is read. A client that waits for 100 must not be asked for
+// its body before there is a backend, and incremental messages must be forwarded as they arrive.
 func isPrompt(h http.Header) bool { return h["Incremental"] != nil || expectsContinue(h) }

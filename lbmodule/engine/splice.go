@@ -6,12 +6,11 @@ import (
 	"net"
 )
 
-// Splice has move pass on the next bytes of the body that have arrived, at most most; it waits for the first. move gets an
-// [io.LimitedReader] of a TCP connection: where it hands that to another one's ReadFrom, the kernel moves the bytes without copying them.
-// Splice returns the number of bytes that move returns, and an error only of reading, io.EOF at the end of the body; move's own errors
-// are for the caller to keep. If the next bytes do not come as they are from a TCP connection, Splice returns [errors.ErrUnsupported]
-// and does not call move.
-func (b *body) Splice(most int64, move func(io.Reader) (int64, error)) (int64, error) {
+// Splice waits for the next bytes of the body, and has move pass on those that have arrived, up to limit. move gets an [io.LimitedReader] of
+// a TCP connection. If it hands that to ReadFrom of another one, the kernel moves the bytes without copying them. Splice returns the number
+// of bytes that move returns. Its error is one of reading, or io.EOF at the end of the body; the caller must keep move's own errors. If the
+// next bytes do not come unchanged from a TCP connection, Splice returns [errors.ErrUnsupported] without calling move.
+func (b *body) Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error) {
 	from, plain := b.conn.net.(*net.TCPConn)
 	if !canSplice || !plain || b.from.form != byLength || b.err != nil || b.over.Load() || b.conn.br.Buffered() > 0 {
 		return 0, errors.ErrUnsupported
@@ -25,7 +24,7 @@ func (b *body) Splice(most int64, move func(io.Reader) (int64, error)) (int64, e
 		b.err = b.end(err)
 		return 0, b.err
 	}
-	want := min(most, arrived)
+	want := min(limit, arrived)
 	if b.from.left < uint64(want) {
 		want = int64(b.from.left)
 	}

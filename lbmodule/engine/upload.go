@@ -15,17 +15,17 @@ import (
 const MaxBody = 16 << 10 // bytes
 
 const (
-	// defaultAtOnce is how long the end of a body is waited for before its header is sent. A body that is available takes less; one that
-	// is not may never end.
+	// defaultAtOnce is how long a header is held back to wait for the end of its body. A body that is available takes less; one that is
+	// not may never end.
 	defaultAtOnce = time.Millisecond
 
-	// probeTime is the same for a body that may turn out to be none, as in net/http's transport.
+	// probeTime is the same for the first byte of a body that may turn out to be none, as in net/http's transport.
 	probeTime = 200 * time.Millisecond
 
 	// maxWhole is the maximum size of a body of known length that is sent in one piece with its header, if it arrives at once.
 	maxWhole = 64 << 10 // bytes
 
-	// firstPiece is the maximum size of what is sent of other bodies with the header.
+	// firstPiece is the maximum size of the part of any other body that is sent with the header.
 	firstPiece = 32 << 10 // bytes
 )
 
@@ -37,7 +37,7 @@ const (
 type upload struct {
 	home  *uploads
 	work  chan *sending // receives nil if there is a beginning to read, otherwise what to do with the rest; closed in the end
-	over  chan struct{} // receives when the beginning has been read, unless the upload was handed
+	over  chan struct{} // receives when the beginning has been read, unless handed is set
 	timer *time.Timer
 	begun atomic.Bool // its goroutine has started reading
 	head  []byte      // of the request
@@ -48,14 +48,14 @@ type upload struct {
 	probes  bool    // the body may turn out to be none
 	buf     *buffer // the header and what has been read; nil if there is none
 	data    int     // where the body begins in buf
-	room    int     // where it must end in buf
+	room    int     // where the beginning ends in buf at the latest
 	size    int     // of the buffer for the next piece
 
 	mu     sync.Mutex // guards the fields below while the beginning is read
-	end    int        // of what has been read, in buf
+	end    int        // where what has been read ends in buf
 	err    error      // of the last read
 	full   bool       // the beginning has been read
-	handed bool       // it is no longer waited for
+	handed bool       // nobody waits for the beginning any more
 }
 
 func newUpload(home *uploads) *upload {
@@ -91,7 +91,7 @@ func (u *upload) start() {
 	u.work <- nil
 }
 
-// drop gives up a body that is no longer waited for; the goroutine closes it.
+// drop gives up a body that may still be being read. The goroutine closes it.
 func (u *upload) drop() { u.work <- new(sending) }
 
 // serve does the work of one body after the other.
@@ -110,7 +110,7 @@ func (u *upload) serve() {
 	}
 }
 
-// readBeginning reads until the beginning is complete or no longer waited for.
+// readBeginning reads until the beginning is complete or nobody waits for it any more.
 func (u *upload) readBeginning() {
 	u.begun.Store(true)
 	for {
@@ -130,8 +130,8 @@ func (u *upload) readBeginning() {
 	}
 }
 
-// await waits until the beginning has been read, but no longer than the given time. It returns the end of what has been read. If ended is
-// false, the upload must be sent on.
+// await waits until the beginning has been read, but no longer than the given time. It returns where what has been read ends in the buffer.
+// ended says that the body has ended; otherwise its rest must be sent or dropped.
 func (u *upload) await(atOnce time.Duration) (end int, ended bool) {
 	for waiting := true; waiting; {
 		u.timer.Reset(atOnce)
@@ -140,7 +140,7 @@ func (u *upload) await(atOnce time.Duration) (end int, ended bool) {
 			u.timer.Stop()
 			return u.end, u.err != nil || u.isTooLong(u.end)
 		case <-u.timer.C:
-			waiting = !u.begun.Load() // the machine is busy
+			waiting = !u.begun.Load() // a busy machine may not have run the goroutine yet
 		}
 	}
 	u.mu.Lock()
@@ -244,7 +244,7 @@ func (u *upload) readEnd() (more int, err error) {
 	return more, err
 }
 
-// In a buffer, chunks have room before their data for their size, and after it for the last chunk.
+// The room in a buffer before the data of a chunk, for its size, and after it, for its end and the last chunk.
 const (
 	beforeChunk = len("ffffffff\r\n")
 	afterChunk  = len("\r\n0\r\n\r\n")
@@ -288,7 +288,7 @@ var bufferSizes = [...]int{4 << 10, 8 << 10, 24 << 10, 40 << 10, 72 << 10}
 // buffers has a pool for each of bufferSizes.
 var buffers [len(bufferSizes)]sync.Pool
 
-// takeBuffer returns a buffer of at least this size.
+// takeBuffer returns a buffer of at least this many bytes.
 func takeBuffer(least int) *buffer {
 	for i, size := range bufferSizes {
 		if size < least {

@@ -16,9 +16,9 @@ type watched struct {
 	at   int         // index in the watcher's list; the watcher's lock guards it
 }
 
-// watch makes the connection close when ctx ends, until unwatch. patient says that nobody waits for that, such as when it ends because the
-// client leaves: then it may be noticed a little late during the first moments of the request. Otherwise, and for a context with a
-// deadline, watch calls [context.AfterFunc], which is dear.
+// watch makes the connection close when ctx ends, until unwatch is called. patient says that nobody waits for that, as when ctx ends because
+// the client leaves. Then an end of ctx in the first moments of the request may be noticed a little late. Otherwise, and for a context with
+// a deadline, watch calls [context.AfterFunc], which costs more.
 func (c *conn) watch(ctx context.Context, patient bool) {
 	if _, limited := ctx.Deadline(); !patient || limited || ctx.Err() != nil {
 		stop := context.AfterFunc(ctx, c.close)
@@ -35,7 +35,7 @@ func (c *conn) watch(ctx context.Context, patient bool) {
 	}
 }
 
-// unwatch ends watch and reports whether ctx did not close the connection.
+// unwatch undoes watch. It returns false if the end of ctx has closed the connection, or is about to.
 func (c *conn) unwatch() bool {
 	c.mu.Lock()
 	stop := c.stop
@@ -60,9 +60,8 @@ func (c *conn) look() bool {
 	return false
 }
 
-// watcher makes sure that the end of a context closes its connection, for the requests that take longer than a moment. Most take less, so
-// it costs less than to do so for each. It comes by only while there are requests that it has not taken care of. The zero watcher is
-// asleep.
+// watcher calls [context.AfterFunc] for the requests that take longer than a moment. Most take less, so this costs less than a call for
+// each. It makes its rounds only while there are requests for which it may have to do that. The zero watcher is asleep.
 type watcher struct {
 	awake atomic.Bool
 	quiet int // rounds without requests so far; used by the round only
@@ -72,14 +71,14 @@ type watcher struct {
 }
 
 const (
-	// watchEvery is the interval of the watcher's rounds. A request is taken care of in the second one.
+	// watchEvery is the interval of the watcher's rounds. It acts for a request in the second round that sees it.
 	watchEvery = 50 * time.Millisecond
 
 	// quietRounds is the number of rounds without requests after which the watcher falls asleep.
 	quietRounds = 4
 )
 
-// comeBack starts the wait for the next round. Only one that has set awake may call it.
+// comeBack starts the wait for the next round. Only the goroutine that has set awake may call it, and the round itself.
 func (w *watcher) comeBack() { time.AfterFunc(watchEvery, w.round) }
 
 // round looks at all connections.
@@ -93,7 +92,7 @@ func (w *watcher) round() {
 	}
 	w.quiet = 0
 	w.awake.Store(false)
-	// A request that began meanwhile may have found the watcher awake.
+	// A request that began in the meantime may have relied on a watcher that was still awake.
 	if w.look() && w.awake.CompareAndSwap(false, true) {
 		w.comeBack()
 	}

@@ -75,16 +75,16 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 // splicer is a body whose bytes the kernel can move, such as the engine's.
 type splicer interface {
-	Splice(most int64, move func(io.Reader) (int64, error)) (int64, error)
+	Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error)
 }
 
-// Splice has move pass on the next bytes, at most most. It returns [errors.ErrUnsupported] if the body cannot do that.
-func (b *answerBody) Splice(most int64, move func(io.Reader) (int64, error)) (int64, error) {
+// Splice has move pass on the next bytes, up to limit. It returns [errors.ErrUnsupported] if the body cannot do that.
+func (b *answerBody) Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error) {
 	from, ok := b.ReadCloser.(splicer)
 	if !ok {
 		return 0, errors.ErrUnsupported
 	}
-	n, err := from.Splice(most, move)
+	n, err := from.Splice(limit, move)
 	if !errors.Is(err, errors.ErrUnsupported) {
 		b.note(n > 0, err)
 	}

@@ -30,7 +30,7 @@ var (
 // largeOnes bounds the memory that large buffers take while clients are slow.
 var largeOnes = places{most: 64}
 
-// places bounds how many users something has at the same time.
+// places bounds the number of users that something has at the same time.
 type places struct {
 	most  int32
 	taken atomic.Int32

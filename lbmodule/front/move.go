@@ -11,24 +11,25 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// moveFrom is the length from which on an answer's body is moved from connection to connection by the kernel, where that is possible. It
-// pays for shorter ones hardly or not at all.
+// moveFrom is the length, in bytes, from which on the kernel moves an answer's body from connection to connection, where that is possible. For
+// shorter ones that gains little or nothing.
 const moveFrom = 64 << 10
 
-// movers bounds the number of bodies that are moved at the same time; others are copied. Each takes a pipe, and a user other than root gets
-// only tiny pipes once he has 64 large ones (pipe-user-pages-soft in pipe(7)).
+// movers bounds the number of bodies that are moved at the same time; others are copied. Each takes a pipe, and a user other than root who has
+// 64 large pipes gets only tiny ones (pipe-user-pages-soft in pipe(7)).
 var movers = places{most: 32}
 
-// startSize is the size of the first part of a body, which is copied: what has been read together with the header cannot be moved.
+// startSize is the maximum size of the first part of a body, in bytes. It is copied, because what was read together with the header cannot
+// be moved.
 const startSize = 4 << 10
 
 var starts = sync.Pool{New: func() any { return new([startSize]byte) }}
 
-// splicer is a body that can be moved. Splice has move pass on the next bytes, at most most; its own error is one of reading, or
+// splicer is a body that can be moved. Splice has move pass on the next bytes, up to limit. Its own error is one of reading, or
 // [errors.ErrUnsupported] if the next bytes must be copied.
 type splicer interface {
 	io.Reader
-	Splice(most int64, move func(io.Reader) (int64, error)) (int64, error)
+	Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error)
 }
 
 // mover moves a body to the client's connection. It does what the server's writer would do for each part.
@@ -38,27 +39,27 @@ type mover struct {
 	failed error // an error of writing
 }
 
-// mover returns what moves a body of that length; nil if it must be copied. It can be moved if it comes as it is from a connection, and if
-// nothing between this handler and the client's connection, such as an access log, looks at what is written.
+// mover returns the mover of a body of that length; nil if the body must be copied. It can be moved if it comes unchanged from a connection,
+// and if nothing between this handler and the client's connection looks at what is written, as an access log does.
 func (q *Request) mover(body io.Reader, length int64) *mover {
 	from, ok := body.(splicer)
 	if !ok || q.front.stock.VerboseLogs {
 		return nil
 	}
 	to, ok := q.w.(*caddyhttp.IdleTimeoutWriter)
-	if !ok || to.Deadline.MinRate > 0 { // the writer counts for the rate
+	if !ok || to.Deadline.MinRate > 0 { // for the rate, the writer counts what it writes
 		return nil
 	}
 	if first := firstWriter(q.original); first != to {
 		return nil
 	}
 	if named := to.Header()["Content-Length"]; len(named) != 1 || named[0] != strconv.FormatInt(length, 10) {
-		return nil // the server does not hold moved bytes against the length that it announces
+		return nil // the server does not check that as many bytes are moved as it announces
 	}
 	return &mover{from: from, to: to}
 }
 
-// firstWriter returns the writer below which there are only the server's own and a plain TCP connection; nil if there is none.
+// firstWriter returns the first writer above the server's own, if the client's connection is plain TCP; otherwise nil.
 func firstWriter(r *http.Request) *caddyhttp.IdleTimeoutWriter {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.WriteIdleTimeout <= 0 || r.ProtoMajor != 1 || r.TLS != nil {
@@ -81,12 +82,12 @@ func (m *mover) move() error {
 	if over, err := m.copyStart(); over || err != nil {
 		return err
 	}
-	most := int64(m.to.MaxChunk)
-	if most <= 0 {
-		most = caddyhttp.DefaultMaxWriteChunk
+	limit := int64(m.to.MaxChunk)
+	if limit <= 0 {
+		limit = caddyhttp.DefaultMaxWriteChunk
 	}
 	for {
-		switch _, err := m.from.Splice(most, m.part); {
+		switch _, err := m.from.Splice(limit, m.part); {
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, errors.ErrUnsupported):

@@ -49,7 +49,7 @@ type Observer struct {
 
 	// Name returns the name of the backend of that address.
 	Name func(address string) string
-	// Dialed returns the address that an attempt which that back carries connects to, "" if it is not known.
+	// Dialed returns the address to which back connects; "" if that is not known.
 	Dialed func(back http.RoundTripper) string
 	// Kind classifies an error of an attempt.
 	Kind func(err error) course.Kind

@@ -19,8 +19,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/engine"
 )
 
-// Reasons why attempts go over the configured transport and not over the engine, beside those of the engine. The first ones are reasons of a
-// config, so that no attempt goes over the engine.
+// Reasons why attempts go over the configured transport and not over the engine, in addition to those of the engine. All but the last are
+// about the config: with such a config, no attempt goes over the engine.
 const (
 	reasonFastCGI      engine.Reason = "fastcgi"
 	reasonOther        engine.Reason = "other_transport"
@@ -37,14 +37,14 @@ const (
 	reasonHTTP2 engine.Reason = "http2" // the backend chose it
 )
 
-// ways tells which attempts go over the configured transport, and why.
+// ways counts and logs the attempts that go over the configured transport.
 type ways struct {
-	none    engine.Reason // why no attempt goes over the engine, if so
+	none    engine.Reason // why no attempt goes over the engine; "" if some do
 	counted func(reason string)
 	logger  *zap.Logger
 }
 
-// other tells that an attempt goes over the configured transport.
+// other counts and logs an attempt that goes over the configured transport.
 func (w *ways) other(trip *Trip, why engine.Reason) {
 	if w.counted == nil {
 		return
@@ -66,7 +66,7 @@ func reasonOf(config json.RawMessage) engine.Reason {
 	return reasonOther
 }
 
-// direct is a transport that sends the requests that the engine takes over the engine, and all others over Caddy's transport.
+// direct is a transport that sends requests over the engine if the engine takes them, and all others over Caddy's transport.
 type direct struct {
 	*reverseproxy.HTTPTransport
 	client engine.Client
@@ -75,8 +75,8 @@ type direct struct {
 }
 
 // UseEngine makes attempts go over the engine, if it supports all settings of the transport. It copies the settings, so it must be called
-// after the last change of them. counted is called for each attempt that goes over the configured transport, with the reason, which is one
-// of a fixed set of words; the logger gets it at debug level.
+// after the last change of them. Each attempt that goes over the configured transport is logged at debug level, and counted is called with
+// the reason, which is one of a fixed set of words.
 func (t *Transport) UseEngine(logger *zap.Logger, counted func(reason string)) {
 	t.ways.logger, t.ways.counted = logger, counted
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
@@ -104,8 +104,8 @@ func (t *Transport) UseEngine(logger *zap.Logger, counted func(reason string)) {
 	t.direct = d
 }
 
-// special returns why the engine cannot take the place of a transport; "" if it can. The engine has persistent connections that any client
-// may use, and does not bound their number.
+// special returns why the engine cannot take the place of a transport; "" if it can. The engine keeps its connections, uses them for any
+// client, and does not bound their number.
 func (t *Transport) special(h *reverseproxy.HTTPTransport) engine.Reason {
 	switch {
 	case slices.Contains(h.Versions, "3"):
@@ -183,8 +183,8 @@ type http2Hosts struct {
 	all atomic.Pointer[map[string]struct{}]
 }
 
-// maxHTTP2Hosts bounds the number of such hosts, because the addresses of backends may depend on requests. Of those beyond it some are forgotten:
-// the engine finds out again.
+// maxHTTP2Hosts bounds the number of such hosts, because the addresses of backends may depend on requests. When there are more, some are
+// forgotten, and the engine finds out again.
 const maxHTTP2Hosts = 1024
 
 // has reports whether the host is one of them.
@@ -193,13 +193,13 @@ func (h *http2Hosts) has(host string) bool {
 	if all == nil {
 		return false
 	}
-	_, is := (*all)[host]
-	return is
+	_, present := (*all)[host]
+	return present
 }
 
 // add adds a host.
 func (h *http2Hosts) add(host string) {
-	h.change(host, func(all map[string]struct{}) {
+	h.change(host, false, func(all map[string]struct{}) {
 		for other := range all {
 			if len(all) < maxHTTP2Hosts {
 				break
@@ -207,17 +207,17 @@ func (h *http2Hosts) add(host string) {
 			delete(all, other)
 		}
 		all[host] = struct{}{}
-	}, false)
+	})
 }
 
 // drop removes a host.
 func (h *http2Hosts) drop(host string) {
-	h.change(host, func(all map[string]struct{}) { delete(all, host) }, true)
+	h.change(host, true, func(all map[string]struct{}) { delete(all, host) })
 }
 
-// change makes a change if the host is one of them, or is not.
-func (h *http2Hosts) change(host string, f func(all map[string]struct{}), is bool) {
-	if h.has(host) != is {
+// change makes a change for a host, but only if the host is one of them, or only if it is not, as present says.
+func (h *http2Hosts) change(host string, present bool, f func(all map[string]struct{})) {
+	if h.has(host) != present {
 		return
 	}
 	h.mu.Lock()

@@ -15,7 +15,7 @@ type Trip struct {
 	transport *Transport
 	target    *Target
 	informer  engine.Informer
-	request   *http.Request // that its client sent; nil if it is a copy
+	request   *http.Request // the request as the front made it; nil for a copy
 	dial      dialFunc      // of the engine
 	direct    bool
 	call      engine.Call
@@ -26,8 +26,8 @@ func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Co
 	return t.dial(&tripContext{Context: ctx, dial: t.target.key}, network, address)
 }
 
-// Init makes t the trip of r to that target. informer receives the informational answers; several goroutines may call it, also after
-// RoundTrip has returned. A trip of a copy has neither.
+// Init makes t the trip of r to that target. informer receives the informational answers. Several goroutines may call it, even after
+// RoundTrip has returned. For a copy made by hedging, r and informer are nil.
 func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer engine.Informer) {
 	*t = Trip{transport: transport, target: to, request: r, informer: informer}
 }
@@ -35,7 +35,7 @@ func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer 
 // Direct reports whether the request went over the engine, which keeps nothing of it once the body of its answer is closed.
 func (t *Trip) Direct() bool { return t.direct }
 
-// Dialed returns the address that a request which that back carries is sent to, "" if it is not known.
+// Dialed returns the address to which back sends its request; "" if that is not known.
 func Dialed(back http.RoundTripper) string {
 	if t, ok := back.(*Trip); ok {
 		return t.target.Dial.Address
@@ -56,7 +56,7 @@ type tripContext struct {
 	trace *httptrace.ClientTrace
 }
 
-// into returns ctx, extended so that transports connect to the trip's target.
+// into returns ctx, extended so that transports connect to the trip's target and report informational answers.
 func (t *Trip) into(ctx context.Context) context.Context {
 	c := &tripContext{Context: ctx, dial: t.target.key}
 	if t.informer != nil {

@@ -1,15 +1,15 @@
 // Package headroom makes the garbage collector run less often in a small heap. The program that imports it need not
 // call anything.
 //
-// By itself the collector runs when as much was allocated as the last collection left alive (GOGC=100). A proxy has
-// little alive and allocates a lot, so it collects several times a second. With this package it runs when a fixed
-// number of bytes more was allocated. That is what it costs in memory, whatever the heap has grown to, while a higher
-// GOGC costs the more the larger the heap is.
+// By itself, the collector runs when as much was allocated as the last collection left alive (GOGC=100). A proxy has
+// little alive and allocates a lot, so it collects several times a second. With this package, the collector waits until
+// a fixed number of bytes more was allocated. The process takes that much more memory, however large the heap is, while
+// a higher GOGC takes more the larger the heap is.
 //
 // It does nothing where the environment has GOGC. A memory limit, from GOMEMLIMIT or from where Caddy finds one, still
 // rules. If other code sets the percentage at run time, that stays.
 //
-// The plugin does not import it: a library has no business with the settings of the process. Only programs do.
+// The plugin does not import it, because a library must not change the settings of the process. Programs import it.
 package headroom
 
 import (
@@ -26,12 +26,12 @@ const (
 	// usual is the runtime's own percentage, and the least that is set here.
 	usual = 100
 
-	// smallest is how small a heap is taken to be at least. The runtime never collects below 4 MB times the percentage,
-	// so a smaller heap would get more room than it should.
+	// smallest is the size that a smaller heap is taken to have. The runtime never collects below 4 MB times the
+	// percentage, so by its real size a smaller heap would get more room than it should.
 	smallest = 4 << 20
 
-	// near is how far from room the heap may get before the percentage is set anew, which stops the program for some
-	// microseconds.
+	// near is how much the heap's room may differ from room before the percentage is set again, which stops the program
+	// for some microseconds.
 	near = room / 4
 )
 
@@ -44,7 +44,7 @@ func init() {
 // tuner sets the percentage after each collection.
 type tuner struct {
 	samples []metrics.Sample
-	set     int // what it has set last
+	set     int // the percentage that it set last
 }
 
 func newTuner() *tuner {
@@ -64,13 +64,13 @@ func (t *tuner) follow() {
 	if !t.adjust() {
 		return
 	}
-	// Nothing else refers to the mark, so the next collection frees it, which calls follow again. A pointer in it keeps
-	// the runtime from putting it together with other small objects.
+	// Nothing refers to the mark, so the next collection frees it, which calls follow again. The pointer in it keeps the
+	// runtime from allocating it together with other small objects.
 	type mark struct{ _ *tuner }
 	runtime.AddCleanup(new(mark), (*tuner).follow, t)
 }
 
-// adjust sets the percentage that this heap should have. It reports false if the percentage is no longer its own.
+// adjust sets the percentage for the present heap. It returns false if somebody else has set the percentage.
 func (t *tuner) adjust() bool {
 	metrics.Read(t.samples)
 	if t.samples[0].Value.Uint64() != uint64(t.set) {
@@ -81,7 +81,7 @@ func (t *tuner) adjust() bool {
 		alive += s.Value.Uint64()
 	}
 	if wanted := percentage(alive, t.set); wanted != t.set {
-		if before := debug.SetGCPercent(wanted); before != t.set { // between the two calls
+		if before := debug.SetGCPercent(wanted); before != t.set { // somebody else set it between the two calls
 			debug.SetGCPercent(before)
 			return false
 		}
@@ -90,8 +90,8 @@ func (t *tuner) adjust() bool {
 	return true
 }
 
-// percentage is that with which a heap of which this much is alive has its room, or the present one, if that is near
-// enough.
+// percentage returns the percentage that gives a heap its room, if this many bytes of it are alive. It returns the
+// present one if that is near enough.
 func percentage(alive uint64, present int) int {
 	size := max(float64(alive), smallest)
 	extra := size * float64(present-usual) / 100
