@@ -33,7 +33,7 @@ bench: ## measure side by side with reverse_proxy, HAProxy and nginx; options in
 	go run ./bench $(ARGS)
 
 MICROBENCH = bin/microbench.txt
-# What no request does, large pools, and what many do at a time take too long for a comparison.
+# Left out, because they take too long: what no request does, large pools, and what many requests do at the same time.
 MICROBENCH_SKIP = Build|Parallel|Busy|NoRoom|Take/262144|Take/1048576|././1000+|./././capped
 microbench: ## run the micro-benchmarks of the request path; compare them with those of the first run, or of BASE
 	@mkdir -p bin
@@ -42,7 +42,7 @@ microbench: ## run the micro-benchmarks of the request path; compare them with t
 	@base=$${BASE:-$(MICROBENCH)}; if [ -e "$$base" ]; then $(BENCHSTAT) "$$base" $(MICROBENCH).new; \
 		else cp $(MICROBENCH).new "$$base" && $(BENCHSTAT) "$$base" && echo "saved as $$base, which the next run is compared with"; fi
 
-profile: ## take cmd/caddy/default.pgo anew, which go build and xcaddy.sh compile by; options in ARGS
+profile: ## record cmd/caddy/default.pgo again, which go build and xcaddy.sh compile with; options in ARGS
 	go run ./bench/profile $(ARGS)
 
 load: ## put an open-loop load on the running demo; options in ARGS

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds Caddy with this working tree's Ballast the way xcaddy does it for users: into bin/caddy-xcaddy, or the file
-# given as the first argument. As cmd/caddy, it is compiled by our profile, and gives the garbage collector headroom.
+# given as the first argument. Like cmd/caddy, it is compiled with our profile, and gives the garbage collector headroom.
 set -euo pipefail
 cd "$(dirname "$0")"
 output=${1:-bin/caddy-xcaddy}

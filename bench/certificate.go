@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// certificate is one for localhost and 127.0.0.1 that signs itself, with its key, as the proxies want them: in files.
+// certificate is a self-signed certificate for localhost and 127.0.0.1, and its key, in files.
 type certificate struct {
 	certFile, keyFile string
-	bothFile          string // for HAProxy
+	bothFile          string // both in one file, for HAProxy
 }
 
-// writeCertificate makes a new one, with a key of the kind that Caddy makes by default.
+// writeCertificate makes a new certificate, with a key of the kind that Caddy makes by default.
 func writeCertificate(dir string) (certificate, error) {
 	c := certificate{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "both.pem")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -26,10 +26,10 @@ type sample struct {
 // cpuPerRequest is the figure that depends least on what else runs on the machine.
 func (s sample) cpuPerRequest() float64 { return float64(s.cpu.Microseconds()) / float64(s.requests) }
 
-// generator puts the load of a scenario on the proxy at that address, and returns what a client sees of it.
+// generator puts the load of a scenario on the proxy at that address, and returns what clients see.
 type generator func(ctx context.Context, address string, duration time.Duration) (sample, error)
 
-// generator is wrk, or h2load for HTTP/2.
+// generator returns wrk, or h2load for HTTP/2.
 func (s scenario) generator(dir string) (generator, error) {
 	if s.h2 {
 		return s.h2load(dir), nil
@@ -128,13 +128,13 @@ func parseWrk(out string) (sample, error) {
 	return s, nil
 }
 
-// h2Streams is how many requests share a connection at a time: of HTTP/2 there are so many times fewer connections.
+// h2Streams is the number of requests that share a connection of HTTP/2 at a time. There are that many times fewer connections.
 const h2Streams = 4
 
 func (s scenario) h2load(dir string) generator {
 	log := filepath.Join(dir, "h2load.log")
 	return func(ctx context.Context, address string, duration time.Duration) (sample, error) {
-		if err := os.RemoveAll(log); err != nil { // it would be added to
+		if err := os.RemoveAll(log); err != nil { // h2load would append to it
 			return sample{}, err
 		}
 		out, err := exec.CommandContext(ctx, "h2load", "-t1", "-c"+strconv.Itoa(max(s.connections/h2Streams, 1)), "-m"+strconv.Itoa(h2Streams),
@@ -156,7 +156,8 @@ var (
 	h2Protocol = regexp.MustCompile(`Application protocol: (\S+)`)
 )
 
-// parseH2load reads what h2load prints, and its log, of which every line is a request: its start, its status and its microseconds.
+// parseH2load reads what h2load prints, and its log. Each line of the log is a request: its start, its status, and how many microseconds it
+// took.
 func parseH2load(out, log string) (sample, error) {
 	var s sample
 	rate, requests, protocol := h2Rate.FindStringSubmatch(out), h2Requests.FindStringSubmatch(out), h2Protocol.FindStringSubmatch(out)
@@ -176,7 +177,7 @@ func parseH2load(out, log string) (sample, error) {
 	for line := range strings.Lines(log) {
 		fields := strings.Fields(line)
 		if len(fields) != 3 {
-			return s, fmt.Errorf("h2load's log: line %q: must have three fields", line)
+			return s, fmt.Errorf("h2load's log: line %q has %d fields, want 3", line, len(fields))
 		}
 		us, err := strconv.Atoi(fields[2])
 		if err != nil {

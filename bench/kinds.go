@@ -12,10 +12,10 @@ import (
 // kind is a proxy with a policy.
 type kind struct {
 	name    string
-	command []string // that starts it, followed by its config's file
+	command []string // starts it, followed by the file of its config
 	config  func(setting) string
 	ends    ends   // how it speaks
-	log     string // file of its access log, which begins anew with each measurement; empty for none
+	log     string // file of its access log, which is emptied before each measurement; "" for none
 	weights []int  // of the backends; nil for 1 each
 	join    joiner // how backends are added to it while it runs; nil where that is not measured
 }
@@ -29,9 +29,9 @@ type setting struct {
 
 // ends is how a proxy speaks with its clients and with its backends. The zero value is plain HTTP/1.1 with both.
 type ends struct {
-	tls        bool // with its clients
-	h2         bool // with its clients, too: needs tls
-	backendTLS bool
+	tls        bool // TLS with its clients
+	h2         bool // HTTP/2 with its clients; requires tls
+	backendTLS bool // TLS with its backends
 	certificate
 }
 
@@ -61,7 +61,7 @@ func caddyKind(name string, o options, directive string, lines ...string) kind {
 	return caddyWithAdmin(name, o, "admin off", directive, lines...)
 }
 
-// caddyWithAdmin is Caddy with these global options, too.
+// caddyWithAdmin is the same with these global options.
 func caddyWithAdmin(name string, o options, global, directive string, lines ...string) kind {
 	return kind{
 		name:    name,
@@ -93,7 +93,7 @@ func caddyWithAdmin(name string, o options, global, directive string, lines ...s
 // haproxyKind is HAProxy with that algorithm.
 func haproxyKind(name, balance string) kind { return haproxyWithGlobal(name, "", balance) }
 
-// haproxyWithGlobal is HAProxy with these global settings, too.
+// haproxyWithGlobal is the same with these global settings.
 func haproxyWithGlobal(name, global, balance string) kind {
 	return kind{
 		name:    name,
@@ -142,7 +142,7 @@ func nginxKind(name, dir, method string) kind {
 	}
 }
 
-// nginxListen has an nginx listen on address with these parameters.
+// nginxListen returns the directives by which nginx listens on that address with these parameters.
 func nginxListen(address, parameters string, tls bool, c certificate) string {
 	if !tls {
 		return "listen " + address + parameters + ";"

@@ -11,7 +11,7 @@ const (
 	stock  = "reverse_proxy, stock binary"
 )
 
-// usualKinds are the proxies that forward requests and do nothing else.
+// usualKinds returns the proxies, which forward requests and do nothing else.
 func usualKinds(_ *processes, dir string, o options) ([]kind, error) {
 	policy := "lb_policy " + o.policy
 	kinds := []kind{caddyKind(theirs, o, "reverse_proxy", policy), caddyKind(ours, o, "load_balancer", policy)}
@@ -21,7 +21,7 @@ func usualKinds(_ *processes, dir string, o options) ([]kind, error) {
 	return append(kinds, haproxyKind("haproxy", "roundrobin"), nginxKind("nginx", dir, "")), nil
 }
 
-// withDefault are the same, and ours without a policy of the user's.
+// withDefault returns the same, and ours with the default policy.
 func withDefault(started *processes, dir string, o options) ([]kind, error) {
 	kinds, err := usualKinds(started, dir, o)
 	if err != nil {
@@ -37,8 +37,8 @@ const (
 	theirsAllOn = "reverse_proxy, all it has on"
 )
 
-// everythingKinds are ours with all that may cost something at every request, with what of that is ours, and without; and Caddy's
-// with what it has of that.
+// everythingKinds returns ours with all options that may cost something at every request, with those of them that are ours, and with none;
+// and Caddy's with those that it has, and with none.
 func everythingKinds(_ *processes, dir string, o options) ([]kind, error) {
 	policy := "lb_policy " + o.policy
 	const metrics = "admin off\n\tmetrics"
@@ -63,7 +63,7 @@ func everythingKinds(_ *processes, dir string, o options) ([]kind, error) {
 
 const oursLimited = "with ip_rate_limit"
 
-// limitScenarios are the plain ones with limits.
+// limitScenarios returns the plain scenarios with limits.
 func limitScenarios() []scenario {
 	all := slices.Clone(plain)
 	for i := range all {
@@ -77,7 +77,8 @@ func limitKinds(started *processes, _ string, o options) ([]kind, error) {
 	return limitedBy(redis, o), err
 }
 
-// limitedBy are ours alone and with limits that refuse nobody: what is measured is what the decision costs. An empty address is no Redis.
+// limitedBy returns ours alone, and with limits that refuse nobody, to measure what the decision costs. redis is the address of a Redis; ""
+// for none.
 func limitedBy(redis string, o options) []kind {
 	policy := "lb_policy " + o.policy
 	limited := func(name, options string) kind {

@@ -18,11 +18,11 @@ type verdict struct {
 	cpu      []float64  // ratios within each round
 	p99Ratio float64    // median of those within each round
 	memory   float64    // median of the differences within each round, in megabytes
-	us, p99  [2]float64 // medians of the judged one and of the reference
+	us, p99  [2]float64 // medians of the judged contender and of the reference
 	errors   [2]int     // of both
 }
 
-// judge relates the pairs of s that were measured.
+// judge compares the pairs of s that were measured.
 func (s scenario) judge(contenders []contender, rounds [][]sample) []verdict {
 	index := func(name string) int {
 		return slices.IndexFunc(contenders, func(c contender) bool { return c.name == name })
@@ -52,7 +52,7 @@ func (s scenario) judge(contenders []contender, rounds [][]sample) []verdict {
 	return all
 }
 
-// met says whether the bar is met, and if not, by what. A figure is judged as it is shown.
+// met returns whether the bar is met and, if not, what misses it. A figure is judged as it is shown.
 func (v verdict) met() string {
 	if v.bar == 0 {
 		return "-"
@@ -76,13 +76,13 @@ func (v verdict) met() string {
 	return "yes"
 }
 
-// shown is a number as it is printed with so many decimals.
+// shown returns a number as it is printed with that many decimals.
 func shown(n float64, decimals int) float64 {
 	unit := math.Pow10(decimals)
-	return math.Round(n*unit)/unit + 0 // which makes 0 of -0
+	return math.Round(n*unit)/unit + 0 // adding 0 turns -0 into 0
 }
 
-// summary is a table of the verdicts, as Markdown has them; nothing without any.
+// summary returns the verdicts as a table in Markdown; "" if there are none.
 func summary(verdicts []verdict) string {
 	if len(verdicts) == 0 {
 		return ""

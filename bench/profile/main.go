@@ -1,6 +1,6 @@
-// Command profile makes cmd/caddy/default.pgo anew: the CPU profile by which the compiler decides what it inlines and
-// which calls through interfaces it makes direct. It builds Caddy without a profile, has it serve what users have
-// (scenarios.go), and merges what the admin endpoint's profiler saw of each scenario. It needs nothing but Go.
+// Command profile records cmd/caddy/default.pgo, the CPU profile that tells the compiler what to inline and which calls
+// through interfaces to make direct. It builds Caddy without a profile, puts typical load on it (scenarios.go), and merges
+// the profiles that the admin endpoint returns for each scenario. It needs nothing but Go.
 package main
 
 import (
@@ -68,7 +68,7 @@ func run(ctx context.Context, output string, seconds int) error {
 	return merge(ctx, profiles, output)
 }
 
-// command runs a command, and shows what it says only if it fails.
+// command runs a command. If it fails, the error has its output.
 func command(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
@@ -91,7 +91,7 @@ func merge(ctx context.Context, profiles []string, output string) error {
 	return nil
 }
 
-// sites are what Caddy serves.
+// sites is Caddy with the addresses that it serves.
 type sites struct {
 	admin string // address
 	plain string // load_balancer and nothing else, over HTTP
@@ -175,7 +175,7 @@ http://` + s.inner + ` {
 `
 }
 
-// wait returns once all sites answer; the certificate is made in the background.
+// wait waits until all sites answer. Caddy makes the certificate in the background.
 func (s *sites) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -213,7 +213,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// download writes what url gives into a file.
+// download writes the answer of url into a file.
 func download(ctx context.Context, url, file string) (err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -16,17 +16,17 @@ import (
 	"time"
 )
 
-// clients is how many ask at once.
+// clients is the number of clients that make requests at the same time.
 const clients = 32
 
 // scenario is one kind of load.
 type scenario struct {
 	name     string
-	requests []request // asked in turn
+	requests []request // made in turn
 	h2       bool
 }
 
-// request is one that a client makes.
+// request is a request that clients make.
 type request struct {
 	method, url string
 	body        []byte
@@ -34,7 +34,7 @@ type request struct {
 	size        int  // of the answer's body
 }
 
-// scenarios are what is profiled. Each has the same time, so that none of them decides alone.
+// scenarios returns what is profiled. All take the same time, so that none of them decides alone.
 func scenarios(s *sites) []scenario {
 	get := func(base, path string, size int) request {
 		return request{method: http.MethodGet, url: base + path, size: size}
@@ -62,7 +62,7 @@ func scenarios(s *sites) []scenario {
 	}
 }
 
-// profile puts the load on and writes the CPU profile of that time into file.
+// profile puts the load of the scenario on Caddy, and writes the CPU profile of that time into file.
 func (s scenario) profile(ctx context.Context, admin, file string, seconds int) (requests int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+time.Minute)
 	defer cancel()
@@ -90,7 +90,7 @@ func (s scenario) profile(ctx context.Context, admin, file string, seconds int) 
 	ended.Store(true)
 	all.Wait()
 	close(failed)
-	// The first failure ended the others and the profile.
+	// The first failure has ended the other clients and the profile.
 	if first, ok := <-failed; ok {
 		return 0, first
 	}
@@ -109,7 +109,7 @@ func newClient(h2 bool) *http.Client {
 	}}
 }
 
-// ask makes a request and says whether the answer is as it should be.
+// ask makes a request, and returns an error if the answer is not as expected.
 func ask(ctx context.Context, client *http.Client, want request) error {
 	var body io.Reader = http.NoBody
 	if len(want.body) > 0 {
@@ -166,7 +166,7 @@ func (b backends) stop() {
 
 var page = bytes.Repeat([]byte("x"), 100<<10)
 
-// answer is what a backend does.
+// answer answers a request as a backend.
 func answer(w http.ResponseWriter, r *http.Request) {
 	// What a server of files sends with every answer.
 	h := w.Header()

@@ -1,6 +1,6 @@
 // Command caddy is Caddy with its standard modules and Ballast: the same program that xcaddy.sh builds,
-// for `go build` and `go run` in this repository. default.pgo beside it is the CPU profile that the Go command compiles it
-// by; `make profile` takes it anew.
+// for `go build` and `go run` in this repository. default.pgo beside it is the CPU profile with which the Go command
+// compiles it; `make profile` records it again.
 package main
 
 import (

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// detours counts the attempts that did not take the ordinary way to a backend, by the reason. The zero detours is ready for use. The reasons
-// are few words.
+// detours counts the attempts that did not take the ordinary way to a backend, by the reason. There are only a few reasons. The zero detours
+// is ready for use.
 type detours struct{ byReason sync.Map } // string -> *atomic.Uint64
 
 // Detoured counts an attempt that does not take the ordinary way to its backend.
@@ -18,8 +18,8 @@ func (p *Pool) Detoured(reason string) {
 	n.(*atomic.Uint64).Add(1)
 }
 
-// Ways returns how many attempts took the ordinary way to their backend, and how many did not for each reason. Nothing is counted for the
-// ordinary ones: they are all attempts that have ended or are in flight, less the others.
+// Ways returns how many attempts took the ordinary way to their backend and, for each reason, how many did not. The ordinary ones are not
+// counted by themselves: they are all attempts that have ended or are in flight, less the others.
 func (p *Pool) Ways() (ordinary uint64, detours map[string]uint64) {
 	detours = make(map[string]uint64)
 	sum := uint64(0)

@@ -54,7 +54,7 @@ type shard struct {
 	_ [64]byte // neighbours do not share a cache line
 }
 
-// time returns the time when the clock says now. It does not run backwards.
+// time returns the time, which is now or, because it does not run backwards, the last one.
 func (s *shard) time(now time.Time) time.Time {
 	s.last = later(s.last, now)
 	return s.last

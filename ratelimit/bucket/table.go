@@ -145,7 +145,7 @@ func (t *Table) TakeInFlight(keys []Key, text string) (Grant, Decision) {
 }
 
 func (t *Table) takeAll(g Grant, keys []Key, text string) (Grant, Decision) {
-	var now time.Time // under the lock of the first key's shard; to look at the clock takes as long as to charge a key
+	var now time.Time // read once, under the lock of the first key's shard, because reading it takes as long as charging a key
 	for _, k := range keys {
 		if d := t.charge(&g, k, text, &now); !d.Allowed() {
 			g.Refund()
