@@ -37,7 +37,7 @@ const usualFields = 32
 // maxSizedFields bounds the number of names for which a header is made to have room at once. Many fields may have the same name.
 const maxSizedFields = 1000
 
-// errIncomplete is returned if the end of a header has not been read, or a folded line has.
+// errIncomplete is returned for a head that is not all in the buffer, or that has a folded line.
 var errIncomplete = errors.New("header is incomplete")
 
 // readHead reads the head of the answer to a request with this method.
@@ -63,8 +63,8 @@ func (a *answer) readHead(br *bufio.Reader, method string) error {
 	return err
 }
 
-// collectHead reads a head that does not lie in the buffer as a whole. It returns an error as soon as there is a line that is not valid,
-// rather than when a head has ended whose sender may not speak HTTP.
+// collectHead reads a head that is not all in the buffer. It returns an error at the first invalid line, because a sender that does not
+// speak HTTP may never end its head.
 func collectHead(br *bufio.Reader) ([]byte, error) {
 	raw := make([]byte, 0, 2*br.Size())
 	for start, lines := 0, 0; ; {
@@ -298,7 +298,7 @@ func isValue(v []byte) bool {
 	return true
 }
 
-// mayHaveControl reports whether one of the eight bytes is below a space or is DEL. If not, it is sure.
+// mayHaveControl reports whether one of the eight bytes may be below a space or be DEL. If it returns false, none is.
 func mayHaveControl(word uint64) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	del := word ^ 0x7f*ones
@@ -417,7 +417,7 @@ func (a *answer) frame(s special, method string) error {
 	return nil
 }
 
-// add adds a value to a header. one has room for it.
+// add adds a value to a header. one is a slice of one element, in which the value is put if it is the first of its name.
 func add(h http.Header, name string, one []string, value string) {
 	if old := h[name]; old != nil {
 		h[name] = append(old, value)

@@ -22,7 +22,7 @@ type idle struct {
 const reapEvery = 5 * time.Second
 
 // surplusFor is how long a host's idle connections are kept beyond their maximum number. Under load, the number of connections in use
-// changes all the time. Each time it went up, new connections would have to be made.
+// changes all the time. Without the surplus, connections would have to be made whenever it rises.
 const surplusFor = 100 * time.Millisecond
 
 // take returns a live connection to this host that has been idle for at most longest, if that is not 0; nil if there is none. The most
