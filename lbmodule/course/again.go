@@ -220,6 +220,10 @@ func (c *Course) spend(next Choice, free bool, now time.Time) Step {
 		}
 		c.view.Lose(c.tried, now)
 	}
+	if !c.request.Rewind() {
+		next.Lease.Abandon()
+		return c.noRetry(now) // the last attempt, whose answer may still be given, has read on
+	}
 	c.choice.Lease.Release() // of the attempt whose answer is dropped
 	c.choice = next
 	return c.send(true)

@@ -67,6 +67,7 @@ func TestWhetherAgain(t *testing.T) {
 	notIdempotent := func(w *world) { w.notIdempotent = true }
 	upgrade := func(w *world) { w.upgrade = true }
 	read := func(w *world) { w.read = true }
+	readOn := func(w *world) { w.readOn = true }
 	told := func(w *world) { w.told = true }
 	off := attempts(1)
 	for _, c := range []struct {
@@ -106,6 +107,8 @@ func TestWhetherAgain(t *testing.T) {
 		{"body is read, a status", read, answer(503), "give", ""},
 		{"body is read, no connection", read, refusal(), "fail", ""},
 		{"body is read, no connection and no other", all(read, alone), refusal(), "fail", ""},
+		{"body is read in the meantime", readOn, failure(Broken), "fail", "reset1 "},
+		{"body is read in the meantime, a status", readOn, answer(503), "give", "status1 "},
 		{"the client was told a 1xx", told, failure(Broken), "fail", ""},
 		{"the client was told a 1xx, a status", told, answer(503), "give", ""},
 		{"the client has left", nil, gone, "fail", ""},

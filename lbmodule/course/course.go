@@ -21,8 +21,11 @@ type Request interface {
 	Idempotent() bool
 	// Upgrade reports whether the request asks to switch protocols.
 	Upgrade() bool
-	// Rewindable reports whether the body can be sent again from its beginning.
+	// Rewindable reports whether the body can be sent again from its beginning, unless more of it is read before Rewind.
 	Rewindable() bool
+	// Rewind takes the body from the current attempt, so that the next one can send it from its beginning. If that is no longer possible,
+	// it does nothing and returns false.
+	Rewind() bool
 	// EndInforming stops the informational answers (1xx) of the current attempt, and reports whether the client has received
 	// none. Once it has one from a backend, the final answer must come from the same backend.
 	EndInforming() bool

@@ -48,6 +48,7 @@ func (w *world) Client() string                                 { return "client
 func (w *world) Idempotent() bool                               { return !w.notIdempotent }
 func (w *world) Upgrade() bool                                  { return w.upgrade }
 func (w *world) Rewindable() bool                               { return !w.read }
+func (w *world) Rewind() bool                                   { return !w.read && !w.readOn }
 func (w *world) EndInforming() bool                             { w.untold++; return !w.told }
 func (w *world) Wanted(reason pool.RetryReason) bool            { return !slices.Contains(w.unwanted, reason) }
 func (w *world) Deadline() (deadline time.Time, ok bool)        { return w.deadline, !w.deadline.IsZero() }
@@ -76,6 +77,7 @@ type world struct {
 	notIdempotent bool
 	upgrade       bool
 	read          bool // the body cannot be sent once more
+	readOn        bool // that is so only after it was asked
 	told          bool // the client has been given a 1xx
 	untold        int  // how often that was asked
 	unwanted      []pool.RetryReason

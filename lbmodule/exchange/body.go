@@ -31,7 +31,9 @@ type requestBody struct {
 	end    error  // of source
 
 	read atomic.Int64 // bytes read from source
-	lost atomic.Bool  // they were not kept
+
+	taking sync.Mutex  // guards setting lost, and taking the body from a view for another one
+	lost   atomic.Bool // the bytes read were not kept
 
 	broken atomic.Bool // source ended with an error, or too early
 }
@@ -66,17 +68,31 @@ func (b *requestBody) attach(r *http.Request, limit int64, whole bool, by sender
 // again returns another view for the current attempt. It lets the transport try again by itself if an idle connection turns out to be
 // closed.
 func (b *requestBody) again() (io.ReadCloser, error) {
-	if !b.rewindable() {
+	if !b.rewind() {
 		return nil, ErrBodyTaken
 	}
-	b.detach()
 	b.view = &bodyView{body: b, length: b.view.length, by: b.view.by}
 	return b.view, nil
 }
 
-// rewindable reports whether another view could start at the beginning.
+// rewindable reports whether another view could start at the beginning now. While the current view can read, it may not be possible later.
 func (b *requestBody) rewindable() bool {
 	return b == nil || b.whole || b.read.Load() == 0 || !b.lost.Load()
+}
+
+// rewind makes the current view unable to read, so that the next one can start at the beginning. If that is not possible, the current view
+// keeps the body.
+func (b *requestBody) rewind() bool {
+	if b == nil || b.whole {
+		return true
+	}
+	b.taking.Lock()
+	defer b.taking.Unlock()
+	if !b.rewindable() {
+		return false
+	}
+	b.detach()
+	return true
 }
 
 // failed reports whether reading the client's body failed.
@@ -123,10 +139,14 @@ func (b *requestBody) forget() {
 	b.lost.Store(true)
 }
 
-// readAt reads from that position of the body.
-func (b *requestBody) readAt(at int64, p []byte) (int, error) {
+// readAt reads from the position of a view.
+func (b *requestBody) readAt(v *bodyView, p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if v.detached.Load() {
+		return 0, ErrBodyTaken // while it waited for the reader before it
+	}
+	at := v.at
 	if at < int64(len(b.kept)) {
 		return copy(p, b.kept[at:]), nil
 	}
@@ -145,16 +165,28 @@ func (b *requestBody) readAt(at int64, p []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		b.broken.Store(true)
 	}
-	if n > 0 && (total > b.limit || b.lost.Load()) {
-		b.lost.Store(true)
+	switch {
+	case n == 0:
+	case !b.keeps(v, total):
 		b.kept = nil
-	} else if n > 0 {
+	default:
 		if b.kept == nil && b.small {
 			b.kept = (*keptSpace.Get().(*[keptSize]byte))[:0]
 		}
 		b.kept = append(b.kept, p[:n]...)
 	}
 	return n, err
+}
+
+// keeps reports whether the bytes that v has just read are kept; total are read now. Those that are read after the body was taken from v
+// belong to the next view, even beyond the limit. They are one read, because a detached view does not begin another.
+func (b *requestBody) keeps(v *bodyView, total int64) bool {
+	b.taking.Lock()
+	defer b.taking.Unlock()
+	if total > b.limit && !v.detached.Load() {
+		b.lost.Store(true)
+	}
+	return !b.lost.Load()
 }
 
 // bodyView is the body as one attempt sees it. Closing a view must never close the server's body. The next attempt may need it; more
@@ -173,7 +205,7 @@ func (v *bodyView) Read(p []byte) (int, error) {
 	if v.detached.Load() {
 		return 0, ErrBodyTaken
 	}
-	n, err := v.body.readAt(v.at, p)
+	n, err := v.body.readAt(v, p)
 	v.at += int64(n)
 	if err != nil || v.at == v.length {
 		v.by.sent()

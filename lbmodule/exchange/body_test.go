@@ -115,6 +115,64 @@ func TestReplayWhileReading(t *testing.T) {
 	}
 }
 
+// What is read after the body was taken from a view belongs to the next one, even if it is more than may be kept. If the view has read so
+// much before, the body cannot be taken from it.
+func TestReplayOfFirstRead(t *testing.T) {
+	const all = "more than may be kept, and the rest"
+	for name, taken := range map[string]bool{"taken first": true, "read first": false} {
+		t.Run(name, func(t *testing.T) {
+			pr, pw := io.Pipe()
+			var b requestBody
+			old := attemptOn(&b, pr, int64(len(all)), 0, func() {}).Body
+			write := func() {
+				if _, err := io.WriteString(pw, all[:20]); err != nil {
+					t.Error(err)
+				}
+			}
+			read := make(chan string)
+			go func() {
+				p := make([]byte, 30)
+				n, _ := old.Read(p)
+				read <- string(p[:n])
+			}()
+			if taken {
+				for b.mu.TryLock() { // until it reads
+					b.mu.Unlock()
+					time.Sleep(time.Millisecond)
+				}
+			} else {
+				write()
+				<-read
+			}
+			if got := b.rewind(); got != taken {
+				t.Fatalf("the body was taken: %v", got)
+			}
+			if !taken {
+				go func() {
+					_, _ = io.WriteString(pw, all[20:])
+					pw.Close()
+				}()
+				if rest, err := io.ReadAll(old); string(rest) != all[20:] || err != nil {
+					t.Errorf("the view that keeps the body reads on: %q, %v", rest, err)
+				}
+				return
+			}
+			go func() {
+				write()
+				<-read
+				_, _ = io.WriteString(pw, all[20:])
+				pw.Close()
+			}()
+			if got, err := io.ReadAll(attemptOn(&b, pr, int64(len(all)), 0, func() {}).Body); string(got) != all || err != nil {
+				t.Errorf("the next view reads %q, %v", got, err)
+			}
+			if b.rewindable() {
+				t.Error("more than may be kept is kept after it was read again")
+			}
+		})
+	}
+}
+
 // What the client breaks off is known as that.
 func TestReplayBroken(t *testing.T) {
 	pr, pw := io.Pipe()

@@ -287,6 +287,7 @@ func (q *request) Upgrade() bool       { return q.front.Upgrade() }
 func (q *request) EndInforming() bool  { return q.informed.end() }
 
 func (q *request) Rewindable() bool { return q.body.rewindable() }
+func (q *request) Rewind() bool     { return q.body.rewind() }
 
 func (q *request) Session(m course.Members) (position int, known, signed bool) {
 	return q.front.Session(m)
