@@ -59,6 +59,12 @@ var intended = map[string]difference{
 			return badGateway + "[one more]\n" + onePage
 		}),
 	},
+	"header that stops": {
+		reason: "The backend is late, and has not said anything invalid. With `response_header_timeout`, `reverse_proxy` says 504 as well.",
+		makes: inClient(func(s string) string {
+			return strings.Replace(s, "HTTP/1.1 502 Bad Gateway\r\n", "HTTP/1.1 504 Gateway Timeout\r\n", 1)
+		}),
+	},
 	"words of errors": {
 		reason: "Ordinary requests do not go over net/http's transport, and our messages say which step failed.",
 		makes: inProxied(func(s string) string {

@@ -25,6 +25,10 @@ func faultSites() []site {
 			{name: "GET", request: get("/"), answer: none, then: listens},
 			{name: "POST", request: sized("POST", "body"), answer: none, then: listens},
 		}},
+		{name: "stopped-header", ours: untried, settings: "transport http {\n read_timeout 1s\n }", differs: []string{"header that stops"}, exchanges: []exchange{
+			{name: "GET", request: get("/"), answer: "HTTP/1.1 200 OK\r\nX-A: b", then: listens},
+			{name: "POST", request: sized("POST", "body"), answer: "HTTP/1.1 200 OK\r\n", then: listens},
+		}},
 		{name: "nobody", ours: untried, backend: nobody, exchanges: refused},
 		{name: "nobody-by-default", backend: nobody, exchanges: refused[:1], differs: []string{"backends that cannot be reached"}},
 		{name: "leaving", exchanges: leavers()},
