@@ -224,8 +224,8 @@ func TestEarlyAnswers(t *testing.T) {
 				"stalled":           func() (io.Reader, int64) { return stalledBody(t), 1 << 20 },
 				"stalled in chunks": func() (io.Reader, int64) { return stalledBody(t), -1 },
 			} {
-				if strings.HasPrefix(name, "closes") && !strings.HasPrefix(what, "stalled") && t.Name() == "TestEarlyAnswers/transport" {
-					continue // net/http's transport may give up on the failed write before it has read the answer
+				if strings.HasPrefix(name, "closes") && t.Name() == "TestEarlyAnswers/transport" {
+					continue // net/http's transport may see the end of the connection before it has read the answer
 				}
 				b := newBackend(t, serve)
 				client := rt(b)
@@ -461,13 +461,15 @@ func TestLargeUpload(t *testing.T) {
 	const size = 100 << 20
 	var got atomic.Int64
 	b := newBackend(t, func(_ int, p *peer) {
-		r, err := http.ReadRequest(p.br)
-		if err != nil {
-			return
+		for { // a connection that closes without saying so may be used again before that is seen
+			r, err := http.ReadRequest(p.br)
+			if err != nil {
+				return
+			}
+			n, _ := io.Copy(io.Discard, r.Body)
+			got.Store(n)
+			p.say(okay)
 		}
-		n, _ := io.Copy(io.Discard, r.Body)
-		got.Store(n)
-		p.say(okay)
 	})
 	c := b.client()
 	var before, after runtime.MemStats
