@@ -14,7 +14,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"net"
 	"net/http"
@@ -54,9 +53,9 @@ func newSealer(to net.Conn, over *tls.Conn, log string) (*sealer, error) {
 
 // derive is HKDF-Expand-Label of RFC 8446, section 7.1.
 func (s *sealer) derive(label string, length int) []byte {
-	newHash := func() hash.Hash { return sha256.New() }
+	newHash := sha256.New
 	if s.suite == tls.TLS_AES_256_GCM_SHA384 {
-		newHash = func() hash.Hash { return sha512.New384() }
+		newHash = sha512.New384
 	}
 	label = "tls13 " + label
 	info := append(binary.BigEndian.AppendUint16(nil, uint16(length)), byte(len(label)))
@@ -123,9 +122,9 @@ func (s *sealer) keyUpdate(asks byte) []byte {
 	return record
 }
 
-// send writes what is to arrive at once.
+// send writes what is to arrive at once. The client may have closed the connection.
 func (s *sealer) send(records ...[]byte) {
-	s.to.Write(bytes.Join(records, nil)) //nolint:errcheck // the client may have closed the connection
+	_, _ = s.to.Write(bytes.Join(records, nil))
 }
 
 // A backend may send session tickets and new keys at any time. The connection is kept, if nothing else came and nothing is incomplete. No
