@@ -56,6 +56,9 @@ type App struct {
 
 	healthChanged chan struct{} // signals that a backend's health has changed; see keepAverages
 
+	settled chan struct{} // see Settled
+	release func()        // closes settled
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -82,6 +85,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
 	a.healthChanged = make(chan struct{}, 1)
+	a.settled = make(chan struct{})
+	a.release = sync.OnceFunc(func() { close(a.settled) })
 	events, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("getting events app: %w", err)
@@ -194,6 +199,7 @@ func (a *App) Start() error {
 			a.done.Go(func() { s.Poll(ctx) })
 		}
 	}
+	a.done.Go(func() { a.settle(ctx, managers, services) })
 	a.done.Go(func() { manage.Follow(ctx, managers) })
 	a.done.Go(func() { a.keepAverages(ctx, services) })
 	return nil
@@ -262,6 +268,7 @@ func (a *App) Stop() error {
 
 // Cleanup releases the pools that this config's handlers joined. A config that was given up after Start may not have been stopped.
 func (a *App) Cleanup() error {
+	a.release()
 	if err := a.Stop(); err != nil {
 		return err
 	}

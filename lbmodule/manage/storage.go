@@ -278,6 +278,24 @@ func (k *keeper) wait(number uint64, most time.Duration) bool {
 	}
 }
 
+// settle waits until the edits have been read or, if load could not read them, until the attempt of the first config that serves has ended.
+// It reports false if ctx ends before.
+func (k *keeper) settle(ctx context.Context) bool {
+	for {
+		k.mu.Lock()
+		done, turned := !k.unread || k.uses != 1 || !k.writing || k.failed > 0, k.turned
+		k.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // look takes over what other nodes have written.
 func (k *keeper) look(ctx context.Context) {
 	k.mu.Lock()
@@ -302,6 +320,18 @@ func (k *keeper) look(ctx context.Context) {
 // Written waits until the edits up to that number are in storage, and reports whether they are. It returns early if writing has failed or
 // no writer will run.
 func (m *Manager) Written(number uint64, most time.Duration) bool { return m.keeper.wait(number, most) }
+
+// Settle waits until the edits in storage, if they could be read, are in force. The first config that serves makes one more attempt if they
+// could not be read when it was loaded. It reports false if ctx ends before.
+func (m *Manager) Settle(ctx context.Context) bool {
+	if !m.keeper.settle(ctx) {
+		return false
+	}
+	// A round ends with mu held until its result is in force.
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return true
+}
 
 // Follow makes the managers take over what other nodes write, until ctx ends.
 func Follow(ctx context.Context, managers []*Manager) {

@@ -52,6 +52,8 @@ type dynamicSource struct {
 	changed    chan struct{}       // closed when current is replaced; guarded by publishing
 	hurry      chan struct{}       // tells the poller to look names up again now
 	turn       atomic.Uint64       // counts the queries of a polled source
+	asked      chan struct{}       // closed after the first of them
+	noteAsked  func()              // closes asked
 	asking     sync.Mutex          // held while a polled source is queried
 	lastErr    error               // of the last query; guarded by asking
 	failing    atomic.Bool         // the last query of a source that is not polled failed
@@ -59,10 +61,16 @@ type dynamicSource struct {
 	sets sets
 }
 
+func newDynamicSource(s *Service, raw json.RawMessage) *dynamicSource {
+	d := &dynamicSource{service: s, raw: raw, changed: make(chan struct{}), hurry: make(chan struct{}, 1), asked: make(chan struct{})}
+	d.noteAsked = sync.OnceFunc(func() { close(d.asked) })
+	d.sets.service = s
+	return d
+}
+
 // LoadSource loads the dynamic source from its config.
 func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
-	d := &dynamicSource{service: s, raw: raw, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}
-	d.sets.service = s
+	d := newDynamicSource(s, raw)
 	var err error
 	if CanPoll(raw) {
 		d.polled, err = loadPolled(ctx, raw)
@@ -227,6 +235,7 @@ func (d *dynamicSource) refresh(ctx context.Context, anew bool) (*Set, error) {
 	if d.turn.Load() == turn {
 		d.lastErr = d.ask(ctx, anew)
 		d.turn.Add(1)
+		d.noteAsked()
 	}
 	// A caller that waited for the lock takes the answer of the previous one. Otherwise requests would wait for an unresponsive name
 	// server one after the other.
@@ -320,7 +329,9 @@ func (d *dynamicSource) inherit(others []manage.Group) {
 	for i, s := range from.polled {
 		d.polled[i].answers = s.answers
 	}
-	d.answered = from.answered
+	if d.answered = from.answered; d.answered {
+		d.noteAsked()
+	}
 }
 
 // compose builds the current set from the answers. The caller holds d.publishing.
