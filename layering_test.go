@@ -17,8 +17,10 @@ const module = "github.com/ballastlb/ballast"
 // arrows says which of our packages each of our packages may import. Packages that are not named here start
 // programs or test them: they may import everything, and nobody imports them.
 var arrows = map[string]string{
-	"":          "caddyfile command lbmodule lbmodule/admin ratelimit", // registers
+	"":          "caddyfile command listener lbmodule lbmodule/admin ratelimit", // registers
 	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies ratelimit caddyapp",
+
+	"listener": "lbmodule/app",
 
 	"command":       "command/api command/plain command/top",
 	"command/api":   "",

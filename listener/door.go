@@ -1,0 +1,228 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// doors are the open doors by address.
+var doors = struct {
+	sync.Mutex
+	at map[string]*door
+}{at: make(map[string]*door)}
+
+// door owns the connections that come to one listen address.
+type door struct {
+	address string
+	addr    net.Addr
+	main    net.Listener // the first config's socket, kept open
+	first   socket
+	silent  *silent
+
+	// serving is the generation that serves. It stays when it was the last.
+	serving atomic.Pointer[generation]
+	// closing is set when Caddy stops: clients are to close their connections.
+	closing atomic.Bool
+
+	mu          sync.Mutex
+	generations []*generation // not closed, the oldest first
+	servers     []*server     // that have connections; the last is the one that takes them
+
+	ending sync.WaitGroup // of servers
+
+	ended chan struct{} // closed when nothing more is accepted
+	empty chan struct{} // closed when the last connection has gone after that
+}
+
+// join adds g to the door of its address. The first generation opens the door.
+func join(g *generation, socket socket) error {
+	doors.Lock()
+	defer doors.Unlock()
+	d := doors.at[socket.address]
+	if d == nil {
+		var err error
+		if d, err = open(socket); err != nil {
+			return err
+		}
+		doors.at[socket.address] = d
+		g.door = d
+		d.generations = []*generation{g}
+		d.promote(g)
+		go d.accept(d.main, g.settled)
+		return nil
+	}
+	g.door = d
+	d.mu.Lock()
+	d.generations = append(d.generations, g)
+	d.mu.Unlock()
+	if !socket.shared {
+		d.steer()
+		go d.accept(socket, nil) // in case that the kernel sends connections there
+	}
+	return nil
+}
+
+// open makes the door of a socket.
+func open(s socket) (*door, error) {
+	main, err := s.duplicate()
+	if err != nil {
+		return nil, err
+	}
+	d := &door{
+		address: s.address,
+		addr:    s.Addr(),
+		first:   s,
+		main:    main,
+		ended:   make(chan struct{}),
+		empty:   make(chan struct{}),
+	}
+	if d.silent, err = newSilent(d.deliver); err != nil {
+		main.Close()
+		return nil, err
+	}
+	if !s.shared {
+		d.steer()
+	}
+	return d, nil
+}
+
+// steer has the kernel send all connections to the main socket, which is the first one of its address. Where the kernel cannot, they come
+// to the sockets of all configs.
+func (d *door) steer() {
+	if of, ok := d.main.(listening); ok {
+		_ = steer(of, 0)
+	}
+}
+
+// leave removes g when its config stops. It reports false if g was removed before. What was accepted for g goes to the generation after
+// it; if there is none, the door closes.
+func (d *door) leave(g *generation) bool {
+	doors.Lock()
+	defer doors.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := slices.Index(d.generations, g)
+	if at < 0 {
+		return false
+	}
+	d.generations = slices.Delete(d.generations, at, at+1)
+	if len(d.generations) == 0 {
+		delete(doors.at, d.address)
+		close(g.closed)
+		go d.finish(g)
+		return true
+	}
+	if at == 0 {
+		d.promote(d.generations[0])
+	}
+	close(g.closed)
+	return true
+}
+
+// promote makes g the generation that serves. The caller holds d.mu, or d is new.
+func (d *door) promote(g *generation) {
+	var last *server
+	if n := len(d.servers); n > 0 {
+		last = d.servers[n-1]
+	}
+	kept := d.servers[:0:0]
+	for _, s := range d.servers {
+		switch {
+		case !g.shape.trusts(s.shape):
+			s.retired.Store(true)
+			d.ending.Go(func() { d.shutdown(s, g.grace) })
+		case s.open.Load() > 0 || s == last:
+			kept = append(kept, s)
+		}
+	}
+	if last == nil || last.shape != g.shape {
+		kept = append(kept, newServer(d, g.shape, g.logger))
+	}
+	d.servers = kept
+	d.serving.Store(g)
+	if last != nil && last != kept[len(kept)-1] {
+		last.inlet.close()
+	}
+}
+
+// taking returns the generation that serves, and the server that takes its connections.
+func (d *door) taking() (*generation, *server) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.serving.Load(), d.servers[len(d.servers)-1]
+}
+
+// accept accepts connections from ln until it is closed, once settled is closed.
+func (d *door) accept(ln net.Listener, settled <-chan struct{}) {
+	if settled != nil {
+		select {
+		case <-settled:
+		case <-d.ended:
+			return
+		}
+	}
+	var pause time.Duration
+	for {
+		c, err := ln.Accept()
+		if err == nil {
+			pause = 0
+			d.receive(c)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		// Most likely there are too many open files. The interval grows as in net/http.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		d.serving.Load().logger.Error("accepting connection", zap.Stringer("address", d.addr), zap.Error(err), zap.Duration("again_in", pause))
+		select {
+		case <-time.After(pause):
+		case <-d.ended:
+			return
+		}
+	}
+}
+
+// receive waits for the first byte of a connection.
+func (d *door) receive(c net.Conn) {
+	g := d.serving.Load()
+	if tcp, ok := c.(*net.TCPConn); ok && g.keepAlive != (net.KeepAliveConfig{Enable: true}) {
+		_ = tcp.SetKeepAliveConfig(g.keepAlive)
+	}
+	d.silent.add(c, g.shape.readHeaderTimeout)
+}
+
+// deliver passes on a connection on which something was sent. When the generation that serves changes meanwhile, the next one gets it.
+func (d *door) deliver(c net.Conn) {
+	g, s := d.taking()
+	for !g.begin(c, s) {
+		before, last := g, s
+		if g, s = d.taking(); g == before && s == last { // the door is closed
+			c.Close()
+			return
+		}
+	}
+}
+
+// await waits until the door is closed and its last connection has gone, or ctx ends. Caddy calls it when a config has stopped, and waits
+// for requests only if it exits.
+func (d *door) await(ctx context.Context) error {
+	if !caddy.Exiting() {
+		return nil
+	}
+	select {
+	case <-d.empty:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,90 @@
+package listener
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// linger is how long clients have to close connections that they keep, when Caddy exits. Each answer tells them to. A client that has not
+// sent a request for so long is unlikely to send one just when the connection is closed.
+const linger = time.Second
+
+// finish closes the door after its last generation.
+func (d *door) finish(last *generation) {
+	defer close(d.empty)
+	if d.first.inherited {
+		// The next process takes what stands in the accept queue.
+		d.main.Close()
+	}
+	if caddy.Exiting() {
+		d.closing.Store(true)
+		if of, ok := d.main.(listening); ok && !d.first.shared {
+			// Connections that are being made get time to be completed; new ones go to another process, if there is one.
+			_ = steer(of, 1)
+			_ = shun(of)
+		}
+		d.linger(last)
+	}
+	if of, ok := d.main.(listening); ok && !d.first.inherited {
+		for _, c := range queued(of) {
+			d.receive(c)
+		}
+	}
+	d.main.Close()
+	d.silent.close()
+	close(d.ended)
+	d.mu.Lock()
+	servers := d.servers
+	d.mu.Unlock()
+	for _, s := range servers {
+		d.ending.Go(func() { d.shutdown(s, last.grace) })
+	}
+	d.ending.Wait()
+}
+
+// linger waits until there are no connections any more, or the time is over.
+func (d *door) linger(last *generation) {
+	bound := linger
+	if half := duration(last.grace) / 2; half > 0 {
+		bound = min(bound, half)
+	}
+	timeout := time.NewTimer(bound)
+	defer timeout.Stop()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for d.connections() > 0 {
+		select {
+		case <-ticker.C:
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
+// connections returns the number of connections that the door has.
+func (d *door) connections() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.silent.len()
+	for _, s := range d.servers {
+		n += int(s.open.Load())
+	}
+	return n
+}
+
+// shutdown lets the requests of s end, within the grace period of a config if it has one.
+func (d *door) shutdown(s *server, grace caddy.Duration) {
+	ctx := context.Background()
+	if grace > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, duration(grace))
+		defer cancel()
+	}
+	if err := s.Shutdown(ctx); err != nil {
+		d.serving.Load().logger.Error("server shutdown", zap.Stringer("address", d.addr), zap.Error(err))
+	}
+}

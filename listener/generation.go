@@ -1,0 +1,80 @@
+package listener
+
+import (
+	"net"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// generation is what one config wants with the connections of a door. To Caddy it is the listener of the config's server.
+type generation struct {
+	door      *door
+	ln        net.Listener // that Caddy has opened for this config
+	socket    socket       // beneath ln
+	handler   http.Handler
+	wrappers  wrappers
+	keepAlive net.KeepAliveConfig
+	shape     shape
+	settled   <-chan struct{} // closed when the config has what it needs to serve
+	grace     caddy.Duration
+	logger    *zap.Logger
+
+	toCaddy bool          // connections are passed to the server that calls Accept, instead of to ours
+	handed  chan net.Conn // those connections
+
+	closed chan struct{}
+}
+
+// Accept implements [net.Listener].
+func (g *generation) Accept() (net.Conn, error) {
+	select {
+	case c := <-g.handed:
+		return c, nil
+	case <-g.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr implements [net.Listener].
+func (g *generation) Addr() net.Addr { return g.ln.Addr() }
+
+// Close implements [net.Listener]. Caddy calls it when the config stops serving.
+func (g *generation) Close() error {
+	if !g.door.leave(g) {
+		return nil
+	}
+	for _, c := range g.rest() {
+		g.door.receive(c)
+	}
+	return g.ln.Close()
+}
+
+// rest returns the connections in the accept queue of a socket that is about to be closed for good.
+func (g *generation) rest() []net.Conn {
+	if g.socket.shared {
+		return nil
+	}
+	return queued(g.socket)
+}
+
+// begin has the generation's server serve c, on which something was sent already. It reports false if it serves no more; then c is as it
+// was.
+func (g *generation) begin(c net.Conn, s *server) bool {
+	if g.toCaddy {
+		wrapped, err := g.wrappers.wrapBefore(c)
+		if err != nil {
+			return true // refused and closed
+		}
+		select {
+		case g.handed <- wrapped:
+			return true
+		case <-g.closed:
+			return false
+		}
+	}
+	wrapped, err := g.wrappers.wrap(c)
+	return err != nil || s.inlet.put(wrapped)
+}

@@ -1,0 +1,227 @@
+package listener
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"reflect"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/app"
+)
+
+func init() {
+	caddy.RegisterModule(new(Seamless))
+}
+
+// Seamless is a listener wrapper with which no request is lost when the config is reloaded or Caddy stops. It has no settings:
+//
+//	{
+//		servers {
+//			listener_wrappers {
+//				seamless
+//			}
+//		}
+//	}
+//
+// Kept connections stay open over a reload, HTTP/2 ones as well, and their next request is served by the new config. They keep the
+// timeouts and the limit of header bytes with which they were accepted. TLS connections are closed as without the wrapper if a
+// connection policy of the server asks for client certificates or drops connections, because what was proved under the old policy may
+// not hold under the new one, and all connections are closed if the other listener wrappers change.
+//
+// When Caddy stops, the wrapper accepts nothing more, has every answer tell its client to close the connection, and gives clients up to a
+// second to do so (half of grace_period, if that is less) before it closes those that are idle.
+//
+// Its place among the wrappers does not matter. Beside it may be `proxy_protocol`, `http_redirect` and `tls`. With another wrapper, or on
+// a network of a plugin, it does nothing but say so in the log. The connections of a server to which a module has registered for
+// connection events, or whose protocols do not contain h1, are still closed by Caddy.
+type Seamless struct {
+	ctx    caddy.Context
+	logger *zap.Logger
+	server *caddyhttp.Server
+	app    *app.App
+
+	wrappers wrappers
+	key      string // of the server's settings on which the safety of its connections depends
+	unique   bool   // they must not be kept for another config
+	ended    []*generation
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Seamless) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.listeners.seamless",
+		New: func() caddy.Module { return new(Seamless) },
+	}
+}
+
+// UnmarshalCaddyfile parses the word, which takes nothing.
+func (*Seamless) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	for d.Next() {
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		for nesting := d.Nesting(); d.NextBlock(nesting); {
+			return d.Errf("seamless: unrecognized subdirective %s", d.Val())
+		}
+	}
+	return nil
+}
+
+// Provision sets s up. It runs before the rest of the server is provisioned, whose settings are still there as they were configured.
+func (s *Seamless) Provision(ctx caddy.Context) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return fmt.Errorf("seamless: wraps listeners of the http app's servers only")
+	}
+	s.ctx, s.logger, s.server = ctx, ctx.Logger(), server
+	var err error
+	if s.app, err = app.Load(ctx); err != nil {
+		return err
+	}
+	if s.wrappers, err = loadWrappers(ctx, server.ListenerWrappersRaw); err != nil {
+		return fmt.Errorf("seamless: %w", err)
+	}
+	return s.identify()
+}
+
+// identify sets s.key and s.unique.
+func (s *Seamless) identify() error {
+	settings := struct {
+		Wrappers []json.RawMessage
+		Policies any `json:",omitempty"`
+	}{Wrappers: s.server.ListenerWrappersRaw}
+	for _, policy := range s.server.TLSConnPolicies {
+		// Whom a policy trusts may be in files, which change without the config.
+		s.unique = s.unique || policy.ClientAuthentication != nil
+		if policy.ClientAuthentication != nil || policy.Drop {
+			settings.Policies = s.server.TLSConnPolicies
+		}
+	}
+	key, err := json.Marshal(settings)
+	s.key = string(key)
+	return err
+}
+
+// WrapListener implements [caddy.ListenerWrapper].
+func (s *Seamless) WrapListener(ln net.Listener) net.Listener {
+	if s.wrappers.foreign != "" {
+		s.logger.Warn("seamless does nothing beside an unknown listener wrapper", zap.String("wrapper", s.wrappers.foreign))
+		return ln
+	}
+	socket, ok := socketOf(ln)
+	if !ok {
+		s.logger.Warn("seamless does nothing on a network that is no operating system's", zap.Stringer("address", ln.Addr()))
+		return ln
+	}
+	g, err := s.generation(ln, socket)
+	if err == nil {
+		err = join(g, socket)
+	}
+	if err != nil {
+		s.logger.Error("seamless does nothing because its socket could not be set up", zap.Stringer("address", ln.Addr()), zap.Error(err))
+		return ln
+	}
+	s.ended = append(s.ended, g)
+	s.server.RegisterOnStop(g.door.await)
+	return g
+}
+
+// generation describes how this config serves the connections of a socket.
+func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, error) {
+	loaded, err := s.ctx.AppIfConfigured("http")
+	if err != nil {
+		return nil, err
+	}
+	http := loaded.(*caddyhttp.App)
+	server := s.server
+	g := &generation{
+		ln:       ln,
+		socket:   socket,
+		handler:  server,
+		settled:  s.app.Settled(),
+		logger:   s.logger,
+		grace:    http.GracePeriod,
+		handed:   make(chan net.Conn),
+		closed:   make(chan struct{}),
+		wrappers: s.wrappers,
+		keepAlive: net.KeepAliveConfig{
+			Enable:   server.KeepAliveInterval >= 0,
+			Interval: duration(server.KeepAliveInterval),
+			Idle:     duration(server.KeepAliveIdle),
+			Count:    server.KeepAliveCount,
+		},
+		shape: shape{
+			key:               s.key,
+			readTimeout:       duration(server.ReadTimeout),
+			readHeaderTimeout: duration(server.ReadHeaderTimeout),
+			writeTimeout:      duration(server.WriteTimeout),
+			idleTimeout:       duration(server.IdleTimeout),
+			maxHeaderBytes:    server.MaxHeaderBytes,
+			h2:                slices.Contains(server.Protocols, "h2"),
+			h2c:               slices.Contains(server.Protocols, "h2c"),
+		},
+	}
+	// As in the http app: a server with TLS settings speaks plain HTTP on the HTTP port.
+	if len(server.TLSConnPolicies) > 0 && socket.port != httpPort(http) {
+		g.shape.tls = true
+		g.wrappers.tls = server.TLSConnPolicies.TLSConfig(s.ctx)
+	}
+	if s.unique {
+		g.shape.only = g
+	}
+	g.toCaddy = watched(server) || !sameForAll(server, g.shape.tls)
+	return g, nil
+}
+
+// Cleanup ends what [Seamless.WrapListener] began. Caddy has closed the listeners by then, but for those of a config that was given up.
+func (s *Seamless) Cleanup() error {
+	for _, g := range s.ended {
+		_ = g.Close()
+	}
+	return nil
+}
+
+// watched reports whether a module has registered for what happens to connections of server. It would not hear of the connections of
+// our server. There is no other way to find out than to look at unexported fields, which have gone if none of them is found.
+func watched(server *caddyhttp.Server) bool {
+	for _, name := range []string{"connStateFuncs", "connContextFuncs", "onShutdownFuncs"} {
+		if funcs := reflect.ValueOf(server).Elem().FieldByName(name); !funcs.IsValid() || funcs.Len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// sameForAll reports whether server treats all of its connections in the same way, whatever they begin with. If not, Caddy compares the
+// first bytes with HTTP/2's.
+func sameForAll(server *caddyhttp.Server, tls bool) bool {
+	for _, protocols := range server.ListenProtocols {
+		if protocols != nil {
+			return false
+		}
+	}
+	h2 := slices.Contains(server.Protocols, "h2") || slices.Contains(server.Protocols, "h2c")
+	return slices.Contains(server.Protocols, "h1") && (h2 || tls)
+}
+
+func httpPort(http *caddyhttp.App) int {
+	if http.HTTPPort == 0 {
+		return caddyhttp.DefaultHTTPPort
+	}
+	return http.HTTPPort
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Seamless)(nil)
+	_ caddy.CleanerUpper    = (*Seamless)(nil)
+	_ caddy.ListenerWrapper = (*Seamless)(nil)
+	_ caddyfile.Unmarshaler = (*Seamless)(nil)
+)

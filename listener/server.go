@@ -1,0 +1,150 @@
+package listener
+
+import (
+	"crypto/tls"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/net/http2"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// shape is what the connections of an HTTP server have in common for as long as they live.
+type shape struct {
+	key  string      // connections of other keys are not safe to be kept
+	tls  bool        // nor are those that are encrypted if others are not
+	only *generation // if not nil, the connections are not safe to be kept for another config
+
+	readTimeout, readHeaderTimeout, writeTimeout, idleTimeout time.Duration
+	maxHeaderBytes                                            int
+	h2, h2c                                                   bool
+}
+
+// trusts reports whether connections of another shape may be kept and served with the config of s.
+func (s shape) trusts(other shape) bool {
+	return s.key == other.key && s.tls == other.tls && s.only == other.only
+}
+
+// server serves the connections of a door that have the same shape. It is set up as Caddy sets up its own servers.
+type server struct {
+	http.Server
+
+	door    *door
+	shape   shape
+	inlet   *inlet
+	open    atomic.Int64 // connections
+	retired atomic.Bool  // the config that serves does not trust the connections
+}
+
+func newServer(d *door, s shape, logger *zap.Logger) *server {
+	srv := &server{door: d, shape: s, inlet: newInlet(d.addr)}
+	srv.Server = http.Server{
+		Handler:           http.HandlerFunc(srv.dispatch),
+		ReadTimeout:       s.readTimeout,
+		ReadHeaderTimeout: s.readHeaderTimeout,
+		WriteTimeout:      s.writeTimeout,
+		IdleTimeout:       s.idleTimeout,
+		MaxHeaderBytes:    s.maxHeaderBytes,
+		ErrorLog:          log.New(errorLog{logger.Named("stdlib")}, "", 0),
+		Protocols:         new(http.Protocols),
+		ConnState:         srv.count,
+	}
+	srv.Protocols.SetHTTP1(true)
+	if !s.h2 {
+		srv.TLSNextProto = make(map[string]func(*http.Server, *tls.Conn, http.Handler))
+	}
+	if s.h2 || s.h2c {
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		// It fails for unsuitable TLS settings only, of which there are none.
+		_ = http2.ConfigureServer(&srv.Server, new(http2.Server))
+	}
+	go func() { _ = srv.Serve(srv.inlet) }()
+	return srv
+}
+
+// dispatch has the config that serves answer a request.
+func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
+	if s.door.closing.Load() && r.Header["Upgrade"] == nil {
+		w.Header().Set("Connection", "close") // with HTTP/2 it makes a GOAWAY
+	}
+	serving := s.door.serving.Load() // before retired is looked at, which is set first
+	if s.retired.Load() {
+		// The connection is about to be closed. The client may repeat any request that is refused in this way.
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusMisdirectedRequest)
+		return
+	}
+	serving.handler.ServeHTTP(w, r)
+}
+
+// count counts connections.
+func (s *server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
+	}
+}
+
+// inlet is the listener of a server: connections come from the door.
+type inlet struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  func()
+	addr   net.Addr
+}
+
+func newInlet(addr net.Addr) *inlet {
+	l := &inlet{conns: make(chan net.Conn), closed: make(chan struct{}), addr: addr}
+	l.close = sync.OnceFunc(func() { close(l.closed) })
+	return l
+}
+
+// put passes c to the server. It reports false if the server takes no connections any more.
+func (l *inlet) put(c net.Conn) bool {
+	select {
+	case l.conns <- c:
+		return true
+	case <-l.closed:
+		return false
+	}
+}
+
+func (l *inlet) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *inlet) Addr() net.Addr { return l.addr }
+
+func (l *inlet) Close() error {
+	l.close()
+	return nil
+}
+
+// errorLog passes what net/http has to say about connections to Caddy's log, as Caddy does.
+type errorLog struct{ logger *zap.Logger }
+
+func (e errorLog) Write(p []byte) (int, error) {
+	text := strings.TrimSuffix(string(p), "\n")
+	if strings.HasPrefix(text, "http: panic serving") {
+		e.logger.Error(text)
+	} else {
+		e.logger.Debug(text)
+	}
+	return len(p), nil
+}
+
+func duration(d caddy.Duration) time.Duration { return time.Duration(d) }

@@ -1,0 +1,73 @@
+package listener
+
+import (
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"syscall"
+)
+
+// listening is what the listening sockets of an operating system have in common in Go.
+type listening interface {
+	net.Listener
+	syscall.Conn
+	File() (*os.File, error)
+}
+
+// socket is the listening socket of a config.
+type socket struct {
+	listening
+	address   string // names the door; equal for the sockets of later configs that listen there
+	port      int    // as configured, 0 for a socket that has none or was passed in
+	shared    bool   // all configs use the same socket of the kernel
+	inherited bool   // it was passed in, and another process may use it after this one
+}
+
+// socketOf finds the socket beneath the wrappers of ln. Caddy's own wrapper is among them, which tells how the socket was configured.
+func socketOf(ln net.Listener) (s socket, ok bool) {
+	var configured string // as network and address, if the socket is one that Caddy has opened or was given
+	for ln != nil {
+		value := reflect.Indirect(reflect.ValueOf(ln))
+		if value.Kind() != reflect.Struct {
+			return s, false
+		}
+		for _, name := range []string{"lnKey", "mapKey"} {
+			if key := value.FieldByName(name); key.IsValid() && key.Kind() == reflect.String {
+				configured = key.String()
+			}
+		}
+		if l, is := ln.(listening); is {
+			s.listening = l
+			break
+		}
+		inner := value.FieldByName("Listener")
+		if !inner.IsValid() || !inner.CanInterface() {
+			return s, false
+		}
+		ln, _ = inner.Interface().(net.Listener)
+	}
+	network, _, _ := strings.Cut(configured, "/")
+	switch addr := s.Addr().(type) {
+	case *net.UnixAddr:
+		s.shared = true
+		s.address = configured
+	case *net.TCPAddr:
+		s.port = addr.Port
+		s.address = network + "/" + addr.String()
+	}
+	if network == "fd" {
+		s.shared, s.inherited, s.port, s.address = true, true, 0, configured
+	}
+	return s, s.listening != nil && configured != ""
+}
+
+// duplicate returns another listener on the socket, which keeps it open.
+func (s socket) duplicate() (net.Listener, error) {
+	file, err := s.File()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return net.FileListener(file)
+}
