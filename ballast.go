@@ -10,8 +10,8 @@ import (
 	// Each registers its Caddy modules and directives when it is initialized.
 	_ "github.com/ballastlb/ballast/caddyfile"
 	_ "github.com/ballastlb/ballast/command"
-	_ "github.com/ballastlb/ballast/listener"
 	_ "github.com/ballastlb/ballast/lbmodule"
 	_ "github.com/ballastlb/ballast/lbmodule/admin"
+	_ "github.com/ballastlb/ballast/listener"
 	_ "github.com/ballastlb/ballast/ratelimit"
 )
