@@ -57,6 +57,9 @@ func join(g *generation, socket socket) error {
 		g.door = d
 		d.generations = []*generation{g}
 		d.promote(g)
+		if !socket.shared {
+			d.steer(g)
+		}
 		go d.accept(d.main, g.settled)
 		return nil
 	}
@@ -65,8 +68,7 @@ func join(g *generation, socket socket) error {
 	d.generations = append(d.generations, g)
 	d.mu.Unlock()
 	if !socket.shared {
-		d.steer()
-		go d.accept(socket, nil) // in case that the kernel sends connections there
+		go d.accept(socket, nil) // where the kernel cannot send all connections to the first socket
 	}
 	return nil
 }
@@ -89,43 +91,41 @@ func open(s socket) (*door, error) {
 		main.Close()
 		return nil, err
 	}
-	if !s.shared {
-		d.steer()
-	}
 	return d, nil
 }
 
-// steer has the kernel send all connections to the main socket, which is the first one of its address. Where the kernel cannot, they come
-// to the sockets of all configs.
-func (d *door) steer() {
-	if of, ok := d.main.(listening); ok {
-		_ = steer(of, 0)
+// steer has the kernel send all connections to the first socket, so that none is in the accept queue of one that is closed at a reload.
+func (d *door) steer(g *generation) {
+	conns, err := steer(d.first)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		g.logger.Warn("kernel does not send all connections to one socket; those that are being made at a reload may be lost",
+			zap.Stringer("address", d.addr), zap.Error(err))
+	}
+	for _, c := range conns {
+		d.receive(c)
 	}
 }
 
-// leave removes g when its config stops. It reports false if g was removed before. What was accepted for g goes to the generation after
-// it; if there is none, the door closes.
-func (d *door) leave(g *generation) bool {
+// leave removes g when its config stops. It reports false if g was removed before. The generation after it serves from now on; last tells
+// that there is none.
+func (d *door) leave(g *generation) (left, last bool) {
 	doors.Lock()
 	defer doors.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := slices.Index(d.generations, g)
 	if at < 0 {
-		return false
+		return false, false
 	}
 	d.generations = slices.Delete(d.generations, at, at+1)
 	if len(d.generations) == 0 {
 		delete(doors.at, d.address)
-		close(g.closed)
-		go d.finish(g)
-		return true
-	}
-	if at == 0 {
+		last = true
+	} else if at == 0 {
 		d.promote(d.generations[0])
 	}
 	close(g.closed)
-	return true
+	return true, last
 }
 
 // promote makes g the generation that serves. The caller holds d.mu, or d is new.

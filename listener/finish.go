@@ -16,27 +16,18 @@ const linger = time.Second
 // finish closes the door after its last generation.
 func (d *door) finish(last *generation) {
 	defer close(d.empty)
-	if d.first.inherited {
-		// The next process takes what stands in the accept queue.
-		d.main.Close()
-	}
-	if caddy.Exiting() {
-		d.closing.Store(true)
-		if of, ok := d.main.(listening); ok && !d.first.shared {
-			// Connections that are being made get time to be completed; new ones go to another process, if there is one.
-			_ = steer(of, 1)
-			_ = shun(of)
-		}
-		d.linger(last)
-	}
-	if of, ok := d.main.(listening); ok && !d.first.inherited {
+	if of, ok := d.main.(listening); ok && !d.first.inherited { // else the next process takes what is in the accept queue
 		for _, c := range queued(of) {
 			d.receive(c)
 		}
 	}
 	d.main.Close()
-	d.silent.close()
 	close(d.ended)
+	if caddy.Exiting() {
+		d.closing.Store(true)
+		d.linger(last)
+	}
+	d.silent.close()
 	d.mu.Lock()
 	servers := d.servers
 	d.mu.Unlock()

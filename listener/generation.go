@@ -43,21 +43,20 @@ func (g *generation) Addr() net.Addr { return g.ln.Addr() }
 
 // Close implements [net.Listener]. Caddy calls it when the config stops serving.
 func (g *generation) Close() error {
-	if !g.door.leave(g) {
+	left, last := g.door.leave(g)
+	if !left {
 		return nil
 	}
-	for _, c := range g.rest() {
-		g.door.receive(c)
+	if !g.socket.shared {
+		for _, c := range queued(g.socket) {
+			g.door.receive(c)
+		}
 	}
-	return g.ln.Close()
-}
-
-// rest returns the connections in the accept queue of a socket that is about to be closed for good.
-func (g *generation) rest() []net.Conn {
-	if g.socket.shared {
-		return nil
+	err := g.ln.Close()
+	if last {
+		go g.door.finish(g)
 	}
-	return queued(g.socket)
+	return err
 }
 
 // begin has the generation's server serve c, on which something was sent already. It reports false if it serves no more; then c is as it

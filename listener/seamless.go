@@ -50,7 +50,7 @@ type Seamless struct {
 	wrappers wrappers
 	key      string // of the server's settings on which the safety of its connections depends
 	unique   bool   // they must not be kept for another config
-	ended    []*generation
+	made     []*generation
 }
 
 // CaddyModule returns the Caddy module information.
@@ -128,7 +128,7 @@ func (s *Seamless) WrapListener(ln net.Listener) net.Listener {
 		s.logger.Error("seamless does nothing because its socket could not be set up", zap.Stringer("address", ln.Addr()), zap.Error(err))
 		return ln
 	}
-	s.ended = append(s.ended, g)
+	s.made = append(s.made, g)
 	s.server.RegisterOnStop(g.door.await)
 	return g
 }
@@ -182,7 +182,7 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 
 // Cleanup ends what [Seamless.WrapListener] began. Caddy has closed the listeners by then, but for those of a config that was given up.
 func (s *Seamless) Cleanup() error {
-	for _, g := range s.ended {
+	for _, g := range s.made {
 		_ = g.Close()
 	}
 	return nil

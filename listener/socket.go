@@ -18,6 +18,7 @@ type listening interface {
 // socket is the listening socket of a config.
 type socket struct {
 	listening
+	network   string // as configured
 	address   string // names the door; equal for the sockets of later configs that listen there
 	port      int    // as configured, 0 for a socket that has none or was passed in
 	shared    bool   // all configs use the same socket of the kernel
@@ -47,16 +48,16 @@ func socketOf(ln net.Listener) (s socket, ok bool) {
 		}
 		ln, _ = inner.Interface().(net.Listener)
 	}
-	network, _, _ := strings.Cut(configured, "/")
+	s.network, _, _ = strings.Cut(configured, "/")
 	switch addr := s.Addr().(type) {
 	case *net.UnixAddr:
 		s.shared = true
 		s.address = configured
 	case *net.TCPAddr:
 		s.port = addr.Port
-		s.address = network + "/" + addr.String()
+		s.address = s.network + "/" + addr.String()
 	}
-	if network == "fd" {
+	if s.network == "fd" {
 		s.shared, s.inherited, s.port, s.address = true, true, 0, configured
 	}
 	return s, s.listening != nil && configured != ""

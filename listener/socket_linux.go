@@ -1,48 +1,56 @@
 package listener
 
 import (
+	"context"
+	"errors"
 	"net"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
-// steer has the kernel send new connections to the socket at index among those that listen on the same address with SO_REUSEPORT, of
-// all processes. The first socket is the oldest; when one is closed, the last takes its place. An index that does not exist selects as if
-// there were no program. See SO_ATTACH_REUSEPORT_CBPF in socket(7).
-func steer(of syscall.Conn, index uint32) error {
-	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: index}}
-	return attach(of, unix.SO_ATTACH_REUSEPORT_CBPF, program)
-}
-
-// shun has the kernel drop requests for new connections to the socket, while those that are being made can be completed. Clients repeat
-// such a request after a second.
-func shun(of syscall.Conn) error {
-	const flags, syn, ack = 13, 0x02, 0x10 // of the TCP header
-	program := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: flags},
-		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: syn | ack},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: syn, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+// steer has the kernel send new connections to the oldest of the sockets that listen on the address of s with SO_REUSEPORT, of all
+// processes. When that one is closed, the youngest takes its place. See SO_ATTACH_REUSEPORT_CBPF in socket(7).
+//
+// Go's listening sockets are MPTCP's where the kernel has it, and those do not take the program. But it holds for all sockets of the
+// address, whichever brings it, so a socket without MPTCP does. It returns what connections that socket has got until then.
+func steer(s socket) ([]net.Conn, error) {
+	addr, ok := s.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil, errors.ErrUnsupported
 	}
-	return attach(of, unix.SO_ATTACH_FILTER, program)
-}
-
-func attach(of syscall.Conn, option int, program []unix.SockFilter) error {
-	raw, err := of.SyscallConn()
+	at := caddy.NetworkAddress{Network: s.network, Host: addr.IP.String(), StartPort: uint(addr.Port), EndPort: uint(addr.Port)}
+	if addr.Zone != "" {
+		at.Host += "%" + addr.Zone
+	}
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	opened, err := at.Listen(context.Background(), 0, config)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	ln := opened.(net.Listener)
+	defer ln.Close()
+	signpost, ok := socketOf(ln)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	raw, err := signpost.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, option, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return failed
+	return queued(signpost), os.NewSyscallError("setsockopt", failed)
 }
 
 // queued takes all connections from the accept queue of the socket.

@@ -10,8 +10,6 @@ import (
 
 // Elsewhere connections may come to the sockets of all configs, and those that stand in the accept queue of one that is closed are lost.
 
-func steer(syscall.Conn, uint32) error { return errors.ErrUnsupported }
-
-func shun(syscall.Conn) error { return errors.ErrUnsupported }
+func steer(socket) ([]net.Conn, error) { return nil, errors.ErrUnsupported }
 
 func queued(syscall.Conn) []net.Conn { return nil }
