@@ -16,6 +16,7 @@ import (
 
 	_ "github.com/ballastlb/ballast/caddyfile"
 	"github.com/ballastlb/ballast/lbmodule"
+	_ "github.com/ballastlb/ballast/listener"
 )
 
 // TestStockFixtures takes every Caddyfile of Caddy's own tests that has a reverse_proxy, changes the one word, and
