@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,9 @@ type door struct {
 
 	mu          sync.Mutex
 	generations []*generation // not closed, the oldest first
+	newest      *generation   // closed or not
 	servers     []*server     // that have connections; the last is the one that takes them
+	spare       net.Listener  // of a generation that was given up, see [door.release]
 
 	ending sync.WaitGroup // of servers
 
@@ -55,7 +58,7 @@ func join(g *generation, socket socket) error {
 		}
 		doors.at[socket.address] = d
 		g.door = d
-		d.generations = []*generation{g}
+		d.generations, d.newest = []*generation{g}, g
 		d.promote(g)
 		if !socket.shared {
 			d.steer(g)
@@ -66,7 +69,13 @@ func join(g *generation, socket socket) error {
 	g.door = d
 	d.mu.Lock()
 	d.generations = append(d.generations, g)
+	d.newest = g
+	spare := d.spare
+	d.spare = nil
 	d.mu.Unlock()
+	if spare != nil {
+		spare.Close()
+	}
 	if !socket.shared {
 		go d.accept(socket, nil) // where the kernel cannot send all connections to the first socket
 	}
@@ -106,8 +115,8 @@ func (d *door) steer(g *generation) {
 	}
 }
 
-// leave removes g when its config stops. It reports false if g was removed before. The generation after it serves from now on; last tells
-// that there is none.
+// leave removes g when its config stops. It reports false if g was removed before. If g serves, the generation after it does from now on;
+// last tells that there is none.
 func (d *door) leave(g *generation) (left, last bool) {
 	doors.Lock()
 	defer doors.Unlock()
@@ -126,6 +135,25 @@ func (d *door) leave(g *generation) (left, last bool) {
 	}
 	close(g.closed)
 	return true, last
+}
+
+// release closes the socket of g, which has left. Caddy opens a Unix socket for the next config by duplicating the one that it has opened
+// last, and cannot if that one is closed already. So that of a config that was given up is kept until there is a later one.
+func (d *door) release(g *generation, last bool) error {
+	d.mu.Lock()
+	var spare net.Listener
+	if last {
+		spare = d.spare
+	} else if g == d.newest && strings.HasPrefix(g.socket.network, "unix") {
+		d.spare = g.ln
+		d.mu.Unlock()
+		return nil
+	}
+	d.mu.Unlock()
+	if spare != nil {
+		spare.Close()
+	}
+	return g.ln.Close()
 }
 
 // promote makes g the generation that serves. The caller holds d.mu, or d is new.

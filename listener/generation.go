@@ -52,7 +52,7 @@ func (g *generation) Close() error {
 			g.door.receive(c)
 		}
 	}
-	err := g.ln.Close()
+	err := g.door.release(g, last)
 	if last {
 		go g.door.finish(g)
 	}

@@ -191,7 +191,7 @@ func (s *Seamless) Cleanup() error {
 // watched reports whether a module has registered for what happens to connections of server. It would not hear of the connections of
 // our server. There is no other way to find out than to look at unexported fields, which have gone if none of them is found.
 func watched(server *caddyhttp.Server) bool {
-	for _, name := range []string{"connStateFuncs", "connContextFuncs", "onShutdownFuncs"} {
+	for _, name := range []string{"connStateFuncs", "connContextFuncs"} {
 		if funcs := reflect.ValueOf(server).Elem().FieldByName(name); !funcs.IsValid() || funcs.Len() > 0 {
 			return true
 		}
