@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
@@ -143,22 +144,32 @@ func TestCleanupTwice(t *testing.T) {
 	}
 }
 
-// Nothing starts before Start, and Stop ends it.
-func TestStartAndStop(t *testing.T) {
+// Nothing starts before Start, and Cleanup ends it.
+func TestStartAndCleanup(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(`{"dynamic_upstreams": {"source": "multi", "sources": []}}`)
 	if h.set() != nil {
 		t.Error("the source was asked before the config serves")
 	}
-	app := c.app()
-	if err := app.Start(); err != nil {
+	started := c.app()
+	if err := started.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := app.Stop(); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := started.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if app.Serving() != started {
+			t.Error("it has ended before Cleanup, while the http app may serve")
+		}
 	}
-	if err := app.Stop(); err != nil {
-		t.Errorf("stopping again: %v", err)
+	for range 2 {
+		if err := started.Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		if app.Serving() == started {
+			t.Error("it serves after its end")
+		}
 	}
 }
 

@@ -131,7 +131,7 @@ func listen(t *testing.T, c *harness, settings string, names ...string) (*Handle
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := app.Stop(); err != nil {
+		if err := app.Cleanup(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -212,7 +212,7 @@ func TestAdminAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := app.Stop(); err != nil {
+		if err := app.Cleanup(); err != nil {
 			t.Error(err)
 		}
 	}()

@@ -161,10 +161,14 @@ func (a *App) configure() {
 	}
 }
 
-// Stop ends what Start began. If it was given up for the config before it, that config's limits hold again.
-func (a *App) Stop() error {
+// Stop leaves everything to Cleanup. Caddy stops the apps of a config in any order, and the http app serves for `shutdown_delay` and
+// `grace_period` before its own Stop returns. Cleanup follows as soon as all apps have been stopped.
+func (a *App) Stop() error { return nil }
+
+// end undoes Start. If a was given up for the config before it, that config's limits hold again.
+func (a *App) end() {
 	if a.stop == nil {
-		return nil
+		return
 	}
 	a.stop()
 	a.stop = nil
@@ -173,15 +177,11 @@ func (a *App) Stop() error {
 	if other := serving.Latest(); other != nil {
 		other.configure()
 	}
-	return nil
 }
 
-// Cleanup gives up the zones and stores that this config's handlers joined. A config that is given up after it has begun to serve
-// may not have been stopped.
+// Cleanup undoes Start and gives up the zones and stores that this config's handlers joined.
 func (a *App) Cleanup() error {
-	if err := a.Stop(); err != nil {
-		return err
-	}
+	a.end()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, z := range a.zones {

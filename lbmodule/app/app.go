@@ -238,49 +238,6 @@ func (a *App) keepAverages(ctx context.Context, services []*service.Service) {
 	}
 }
 
-// Stop undoes Start.
-func (a *App) Stop() error {
-	if a.stop == nil {
-		return nil
-	}
-	a.stop()
-	a.stop = nil
-	a.done.Wait()
-	serving.Remove(a)
-	Events.endStreams(a)
-	a.mu.Lock()
-	managers := a.managers()
-	a.mu.Unlock()
-	for _, m := range managers {
-		m.Unserve(a) // it may notify a
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, quiet := range a.quiet {
-		quiet()
-	}
-	a.quiet = nil
-	for _, s := range a.services {
-		s.Stop()
-	}
-	return nil
-}
-
-// Cleanup releases the pools that this config's handlers joined. A config that was given up after Start may not have been stopped.
-func (a *App) Cleanup() error {
-	a.release()
-	if err := a.Stop(); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, j := range a.joined {
-		j.Release()
-	}
-	a.joined = nil
-	return nil
-}
-
 // ServiceOf returns a load balancer of the pool with this name, nil if there is none. Those that share a pool have the same settings.
 func (a *App) ServiceOf(pool string) *service.Service {
 	a.mu.Lock()

@@ -45,6 +45,16 @@ func (m *Manager) Unserve(owner Owner) {
 	}
 }
 
+// Flush waits a limited time for pending writes, unless another config serves as well.
+func (m *Manager) Flush() {
+	m.mu.Lock()
+	last, number := len(m.owners) == 1, m.keeper.latest()
+	m.mu.Unlock()
+	if last {
+		m.Written(number, lastWrite)
+	}
+}
+
 // ownersChanged updates everything that depends on which config serves. The caller holds m.mu.
 func (m *Manager) ownersChanged() {
 	m.nameBackends()
