@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/app"
@@ -40,6 +41,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.app, err = app.Load(ctx); err != nil {
 		return err
+	}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterOnShutdown(h.app.LastCall)
 	}
 	check, warnings := h.healthCheck()
 	roster, err := service.NewRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)

@@ -56,8 +56,9 @@ type App struct {
 
 	healthChanged chan struct{} // signals that a backend's health has changed; see keepAverages
 
-	settled chan struct{} // see Settled
-	release func()        // closes settled
+	settled  chan struct{} // see Settled
+	release  func()        // closes settled
+	lastCall sync.Once     // see LastCall
 
 	stop context.CancelFunc
 	done sync.WaitGroup

@@ -1,6 +1,12 @@
 package app
 
-import "sync"
+import (
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
 
 // Stop has the edits written and leaves everything else to Cleanup. Caddy stops the apps of a config in any order, and the http app serves
 // for `shutdown_delay` and `grace_period` before its own Stop returns: until then backends are probed, sources are polled, and the API
@@ -59,4 +65,36 @@ func (a *App) Cleanup() error {
 	}
 	a.joined = nil
 	return nil
+}
+
+// lastCallMargin is how long before the end of `grace_period` waiting requests are answered, but at most a quarter of that period.
+const lastCallMargin = time.Second
+
+// LastCall must be called when a server of this config begins to shut down. If Caddy is exiting, requests that still wait for a backend
+// shortly before the end of `grace_period` are answered 503; otherwise the exit would cut their connections. After a reload they wait on.
+func (a *App) LastCall() {
+	if !caddy.Exiting() {
+		return
+	}
+	a.lastCall.Do(func() {
+		loaded, err := a.ctx.AppIfConfigured("http")
+		if err != nil {
+			return
+		}
+		grace := time.Duration(loaded.(*caddyhttp.App).GracePeriod)
+		if grace <= 0 {
+			return // Caddy waits for all requests
+		}
+		time.AfterFunc(grace-min(lastCallMargin, grace/4), a.dismiss)
+	})
+}
+
+// dismiss ends the waits of all requests.
+func (a *App) dismiss() {
+	a.mu.Lock()
+	managers := a.managers()
+	a.mu.Unlock()
+	for _, m := range managers {
+		m.Pool().Dismiss()
+	}
 }

@@ -114,7 +114,7 @@ const (
 	Elapsed Woken = iota
 	// Signaled means that a channel of [Step.Wake] was closed.
 	Signaled
-	// Gone means that the client stopped waiting.
+	// Gone means that the client stopped waiting, or that the process is about to exit.
 	Gone
 )
 

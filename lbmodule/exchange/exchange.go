@@ -235,6 +235,8 @@ func (x *Exchange) wait(step *course.Step) course.Woken {
 		return course.Signaled
 	case <-timer.C:
 		return course.Elapsed
+	case <-x.plan.Pool.Dismissed():
+		return course.Gone
 	case <-x.ctx.Done():
 		return course.Gone
 	}

@@ -33,6 +33,9 @@ type Pool struct {
 	queue     queue
 	holding   atomic.Int64 // number of requests that wait for a dead member to come back
 
+	dismissal sync.Once
+	dismissed chan struct{} // see Dismiss
+
 	ejecting sync.Mutex // held while a breaker opens, so that two cannot open if only one may
 	served   servedTargets
 
@@ -93,6 +96,12 @@ func (p *Pool) EndHold() { p.holding.Add(-1) }
 
 // Holding returns the number of requests that wait for a dead member to come back.
 func (p *Pool) Holding() int { return int(p.holding.Load()) }
+
+// Dismiss ends the waits of all requests, now and from now on: the process is about to exit. It cannot be undone.
+func (p *Pool) Dismiss() { p.dismissal.Do(func() { close(p.dismissed) }) }
+
+// Dismissed returns a channel that is closed by Dismiss.
+func (p *Pool) Dismissed() <-chan struct{} { return p.dismissed }
 
 // MaxBackup is the highest backup level.
 const MaxBackup = 9
@@ -314,7 +323,7 @@ func (r *Registry) Acquire(name string) *Pool {
 		if r.pools == nil {
 			r.pools = make(map[string]*registered)
 		}
-		e = &registered{pool: &Pool{name: name, members: make(map[string]*Member)}}
+		e = &registered{pool: &Pool{name: name, members: make(map[string]*Member), dismissed: make(chan struct{})}}
 		r.pools[name] = e
 	}
 	e.refs++

@@ -14,6 +14,8 @@ var (
 	ErrQueueFull = errors.New("all usable backends are at max_requests and the queue is full")
 	// ErrQueueTimeout is returned when a request has waited for a slot for the maximum time.
 	ErrQueueTimeout = errors.New("all usable backends were at max_requests for the time that a request may wait")
+	// ErrDismissed is returned when a request waits for a slot and the process is about to exit.
+	ErrDismissed = errors.New("all usable backends were at max_requests until the server shut down")
 )
 
 // queue holds the requests that wait for a slot on any member of a pool: those of one client in the order in which they
@@ -61,8 +63,8 @@ func (p *Pool) free(more bool) {
 func (p *Pool) Wake() { p.free(true) }
 
 // Wait makes a request of this client wait until try, which is called each time that a slot may be free, succeeds. It returns the last
-// result of try, unless that is ErrFull: then ErrQueueFull if size requests already wait, ErrQueueTimeout when the time is up, or the
-// error of ctx.
+// result of try, unless that is ErrFull: then ErrQueueFull if size requests already wait, ErrQueueTimeout when the time is up,
+// ErrDismissed after [Pool.Dismiss], or the error of ctx.
 func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.Duration, try func() error) error {
 	q := &p.queue
 	w := &waiter{client: client, woken: make(chan struct{}, 1)}
@@ -78,6 +80,8 @@ func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.D
 		case <-w.woken:
 		case <-timer.C:
 			err = ErrQueueTimeout
+		case <-p.dismissed:
+			err = ErrDismissed
 		case <-ctx.Done():
 			err = ctx.Err()
 		}

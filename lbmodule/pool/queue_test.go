@@ -274,3 +274,29 @@ func TestQueueRaces(t *testing.T) {
 		}
 	}
 }
+
+// Who waits when the process is about to exit is dismissed; who comes later does not wait.
+func TestQueueIsDismissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueued(t)
+		start := time.Now()
+		q.wait(t.Context(), "a1", 10, time.Hour)
+		q.wait(t.Context(), "b1", 10, time.Hour)
+		for range 2 {
+			q.view.Pool().Dismiss()
+		}
+		synctest.Wait()
+		q.wait(t.Context(), "c1", 10, time.Hour)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, name := range []string{"a1", "b1", "c1"} {
+			if err := q.ended[name]; !errors.Is(err, ErrDismissed) {
+				t.Errorf("%s: %v, want %v", name, err, ErrDismissed)
+			}
+		}
+		if n := q.view.Pool().QueueLength(); n != 0 || time.Since(start) != 0 {
+			t.Errorf("%d wait after %v", n, time.Since(start))
+		}
+		q.held.Release()
+	})
+}
