@@ -76,10 +76,14 @@ func startCaddy(t *testing.T, site string) *caddy {
 	return startCaddyConfig(t, siteConfig(site))
 }
 
-// siteConfig is a Caddyfile with one plain HTTP site.
+// siteConfig is a Caddyfile with one plain HTTP site behind a door.
 func siteConfig(site string) string {
-	return "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n\nhttp://SITE_ADDRESS {\n" + site + "\n}\n"
+	return "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t\t" + seamless +
+		"\n\t}\n}\n\nhttp://SITE_ADDRESS {\n" + site + "\n}\n"
 }
+
+// seamless is the setting of a server by which a door owns its connections.
+const seamless = "listener_wrappers {\n seamless\n }"
 
 // startCaddyConfig runs Caddy with a whole Caddyfile. SITE_ADDRESS and ADMIN_ADDRESS are filled in there and in the variables that are
 // added to the environment.

@@ -63,8 +63,8 @@ var uploadBackends = map[string]http.HandlerFunc{
 func startTLSCaddy(t *testing.T, site string) *caddy {
 	t.Helper()
 	certificate, key := selfSigned(t)
-	return startCaddyConfig(t, "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tauto_https disable_redirects\n\tservers {\n\t\tenable_full_duplex\n\t}\n}\n\n"+
-		"https://SITE_ADDRESS {\n\ttls "+certificate+" "+key+"\n"+site+"\n}\n")
+	return startCaddyConfig(t, "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tauto_https disable_redirects\n\tservers {\n\t\tenable_full_duplex\n\t\t"+
+		seamless+"\n\t}\n}\n\nhttps://SITE_ADDRESS {\n\ttls "+certificate+" "+key+"\n"+site+"\n}\n")
 }
 
 // TestClientsAreNoFaults: whatever clients do to their requests, over every protocol, no backend is blamed for it. What they are

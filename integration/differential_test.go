@@ -182,7 +182,11 @@ func startPair(t *testing.T, sites []site) *pair {
 			if of[0].tls {
 				scheme, tls = "https", "tls "+certificate+" "+key
 			}
-			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n}\n", addresses[side], of[0].server)
+			wrapper := ""
+			if side == 0 && !strings.Contains(of[0].server, "listener_wrappers") {
+				wrapper = "listener_wrappers {\n seamless\n }\n" // nor does the door change anything
+			}
+			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n%s}\n", addresses[side], of[0].server, wrapper)
 			fmt.Fprintf(&servers, "%s://%s {\n bind %s\n %s\n handle /differential-end {\n respond end\n }\n", scheme, host, bind, tls)
 			for i, s := range of {
 				matcher := ""
