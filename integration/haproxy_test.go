@@ -2,11 +2,16 @@ package integration
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // startHAProxy runs HAProxy in front of these backends, to compare with, and returns the address where it listens; "" if it is not
@@ -36,4 +41,77 @@ func startHAProxy(t *testing.T, backends ...string) string {
 	})
 	waitFor(t, "HAProxy to listen", func() bool { return canConnect(address) })
 	return address
+}
+
+// startReloadedHAProxy runs HAProxy as a master with workers that pass their sockets on, on plain HTTP, TLS and a unix socket; nil if
+// it is not installed.
+func startReloadedHAProxy(t *testing.T) *reloaded {
+	t.Helper()
+	program, err := exec.LookPath("haproxy")
+	if err != nil {
+		t.Log("no haproxy here to compare with")
+		return nil
+	}
+	backends := lossBackends(t)
+	certificate, key := selfSigned(t)
+	plain, secure, dir := freeAddress(t), freeAddress(t), t.TempDir()
+	socket, file := filepath.Join(dir, "site.sock"), filepath.Join(dir, "haproxy.cfg")
+	pair := inFile(t, "pair.pem", read(t, certificate)+read(t, key))
+	// The same backends and policies as the others have.
+	members, policies := []string{"B0 B1", "B0 B1 B2", "B1 B2", "B2 B1", "B1"}, []string{"roundrobin", "roundrobin", "random", "leastconn", "first"}
+	write := func(n int64) {
+		config := "global\n maxconn 5000\n stats socket " + filepath.Join(dir, "stats.sock") + " level admin expose-fd listeners\n" +
+			"defaults\n mode http\n timeout connect 2s\n timeout client 1m\n timeout server 1m\n retries 3\n option redispatch\n" +
+			"listen site\n bind " + plain + "\n bind " + secure + " ssl crt " + pair + " alpn h2,http/1.1\n bind unix@" + socket + " mode 666\n" +
+			" balance " + policies[n%int64(len(policies))] + "\n" + fmt.Sprintf(" http-response set-header X-Config %d\n", n)
+		for i, b := range strings.Fields(fillBackends(members[n%int64(len(members))], backends)) {
+			config += fmt.Sprintf(" server s%d %s\n", i, b)
+		}
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	cmd := exec.Command(program, "-W", "-S", filepath.Join(dir, "master.sock"), "-f", file)
+	log := newLogFile(t)
+	log.start(t, cmd)
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("HAProxy's log:\n%s", log)
+		}
+	})
+	waitFor(t, "HAProxy to listen", func() bool { return canConnect(plain) })
+	p := &reloaded{name: "HAProxy", sites: map[string]string{"plain": plain, "tls": secure, "unix": socket}}
+	p.reload = func(n int64) error {
+		write(n)
+		// Its reload is over when new connections are served by the new workers. A master that has just reloaded may sleep on a signal
+		// until the next.
+		asked := time.Time{}
+		waitFor(t, "HAProxy to reload", func() bool {
+			if time.Since(asked) > 500*time.Millisecond {
+				asked = time.Now()
+				_ = cmd.Process.Signal(syscall.SIGUSR2)
+			}
+			return namedConfig(plain) == n
+		})
+		return nil
+	}
+	return p
+}
+
+// namedConfig is which config a site names on a new connection; -1 for none.
+func namedConfig(address string) int64 {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}
+	res, err := (&http.Client{Transport: transport, Timeout: strictPatience}).Get("http://" + address + "/")
+	if err != nil {
+		return -1
+	}
+	defer res.Body.Close()
+	n, err := strconv.ParseInt(res.Header.Get("X-Config"), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
 }
