@@ -328,6 +328,9 @@ func (c *strictClient) answer(conn *strictConn, since int64, method, want string
 		return &stage{"no answer", err}
 	}
 	res, err := http.ReadResponse(conn.answers, &http.Request{Method: method})
+	for err == nil && res.StatusCode == http.StatusContinue {
+		res, err = http.ReadResponse(conn.answers, &http.Request{Method: method})
+	}
 	if err != nil {
 		return &stage{"cut answer", err}
 	}
