@@ -68,6 +68,8 @@ type caddy struct {
 	ended chan struct{}
 
 	reloaded time.Time // when the last reload ended; zero if there was none
+
+	files []*os.File // that the process is given, from descriptor 3 on
 }
 
 // startCaddy runs Caddy with a site whose body is given in Caddyfile syntax and waits until it serves.
@@ -116,6 +118,7 @@ func (c *caddy) run(config string, environment []string) {
 	for _, variable := range environment {
 		c.cmd.Env = append(c.cmd.Env, c.fill(variable))
 	}
+	c.cmd.ExtraFiles = c.files
 	c.log.start(c.t, c.cmd)
 	cmd, ended := c.cmd, c.ended
 	go func() {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,9 @@ type reloaded struct {
 	sites  map[string]string   // address by the way's site
 	reload func(n int64) error // to the config of that number
 	epoch
+
+	caddy  *caddy // nil if it is another proxy
+	config func(n int64) string
 }
 
 // next reloads.
@@ -99,7 +103,7 @@ func startReloadedCaddy(t *testing.T, name, directive, servers string) *reloaded
 	waitFor(t, "the site with TLS", func() bool { return canConnect(secure) })
 	return &reloaded{
 		name: name, sites: map[string]string{"plain": c.site, "tls": secure, "unix": socket},
-		reload: func(n int64) error { return c.reload(config(n)) },
+		reload: func(n int64) error { return c.reload(config(n)) }, caddy: c, config: config,
 	}
 }
 
@@ -118,6 +122,22 @@ func (r lossRow) String() string {
 // underReloads sends requests in these ways while the proxy is reloaded n times, one time every pace.
 func underReloads(t *testing.T, p *reloaded, ways []way, n int, pace time.Duration) (rows []lossRow, samples []string) {
 	t.Helper()
+	return underLoad(t, p, ways, func() {
+		ticker := time.NewTicker(pace)
+		defer ticker.Stop()
+		for range n {
+			<-ticker.C
+			if err := p.next(); err != nil {
+				t.Errorf("%s: %v", p.name, err)
+			}
+		}
+		<-ticker.C
+	})
+}
+
+// underLoad sends requests in these ways while something happens.
+func underLoad(t *testing.T, p *reloaded, ways []way, happens func()) (rows []lossRow, samples []string) {
+	t.Helper()
 	stop := make(chan struct{})
 	clients := make([]*strictClient, len(ways))
 	var wg sync.WaitGroup
@@ -127,17 +147,12 @@ func underReloads(t *testing.T, p *reloaded, ways []way, n int, pace time.Durati
 		defer clients[i].close()
 		wg.Go(func() { clients[i].run(stop) })
 	}
-	ticker := time.NewTicker(pace)
-	defer ticker.Stop()
-	for range n {
-		<-ticker.C
-		if err := p.next(); err != nil {
-			t.Errorf("%s: %v", p.name, err)
-		}
-	}
-	<-ticker.C
-	close(stop)
+	waitFor(t, "answers in each way", func() bool {
+		return !slices.ContainsFunc(clients, func(c *strictClient) bool { n, _, _ := c.result(); return n < 5 })
+	})
+	happens()
 	took := time.Since(start)
+	close(stop)
 	wg.Wait()
 	for _, c := range clients {
 		requests, failed, kinds := c.result()
