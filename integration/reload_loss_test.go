@@ -41,6 +41,8 @@ type reloaded struct {
 
 	caddy  *caddy // nil if it is another proxy
 	config func(n int64) string
+	// prepare, if not nil, sets a client up.
+	prepare func(*strictClient)
 }
 
 // next reloads.
@@ -51,6 +53,15 @@ func (p *reloaded) next() error {
 	}
 	p.committed.Store(n)
 	return nil
+}
+
+// client is a client of the proxy.
+func (p *reloaded) client(w way) *strictClient {
+	c := newStrictClient(w, p.sites[w.site], &p.epoch)
+	if p.prepare != nil {
+		p.prepare(c)
+	}
+	return c
 }
 
 // lossBackends start three backends that do what lossWays ask for.
@@ -96,7 +107,7 @@ func startReloadedCaddy(t *testing.T, name, directive, servers string) *reloaded
 	secure, socket := freeAddress(t), filepath.Join(t.TempDir(), "site.sock")
 	config := func(n int64) string {
 		site := fmt.Sprintf("header X-Config %d\n%s %s", n, directive, fillBackends(lossSettings[n%int64(len(lossSettings))], backends))
-		return "{\nadmin ADMIN_ADDRESS\npersist_config off\nauto_https off\nservers {\nprotocols h1 h2\n" + servers + "\n" + lossTimeouts[n%int64(len(lossTimeouts))] + "\n}\n}\n" +
+		return "{\nadmin ADMIN_ADDRESS\npersist_config off\nauto_https off\ngrace_period 10s\nservers {\nprotocols h1 h2\n" + servers + "\n" + lossTimeouts[n%int64(len(lossTimeouts))] + "\n}\n}\n" +
 			"http://SITE_ADDRESS {\n" + site + "\n}\nhttps://" + secure + " {\ntls " + certificate + " " + key + "\n" + site + "\n}\nhttp:// {\nbind unix/" + socket + "\n" + site + "\n}\n"
 	}
 	c := startCaddyConfig(t, config(0))
@@ -143,7 +154,7 @@ func underLoad(t *testing.T, p *reloaded, ways []way, happens func()) (rows []lo
 	var wg sync.WaitGroup
 	start := time.Now()
 	for i, w := range ways {
-		clients[i] = newStrictClient(w, p.sites[w.site], &p.epoch)
+		clients[i] = p.client(w)
 		defer clients[i].close()
 		wg.Go(func() { clients[i].run(stop) })
 	}

@@ -25,7 +25,7 @@ const strictPatience = 30 * time.Second
 // way is how requests are sent.
 type way struct {
 	name     string
-	site     string // "plain", "tls" or "unix"
+	site     string // "plain" or "unix"; with TLS if it begins with "tls"
 	protocol string // "h1" or "h2"
 	kept     bool   // connections are used again
 	shape    shape
@@ -52,6 +52,9 @@ type strictClient struct {
 	size    int    // of the set of connections that are kept
 	configs *epoch // nil if the answers do not tell which config they are of
 
+	greeting string // what is sent first on each connection
+	seen     string // as whom the server sees the client, in X-Client; "" if it does not tell
+
 	mu       sync.Mutex
 	idle     []*strictConn // the one that is idle for longest first
 	open     int           // connections
@@ -62,6 +65,7 @@ type strictClient struct {
 	samples  []string
 	started  time.Time
 	opened   atomic.Int64 // connections, in all
+	told     atomic.Int64 // answers that said that the connection will be closed
 }
 
 // epoch tells which configs may answer: the one that the last reload brought, and those of reloads that have begun since. Configs
@@ -102,7 +106,8 @@ func failureKind(err error) string {
 }
 
 func newStrictClient(w way, address string, configs *epoch) *strictClient {
-	return &strictClient{way: w, address: address, size: 16, configs: configs, failed: make(map[string]int), started: time.Now()}
+	size := min(max(w.rate/12, 2), 16) // each is used about every 80 ms, or more often
+	return &strictClient{way: w, address: address, size: size, configs: configs, failed: make(map[string]int), started: time.Now()}
 }
 
 // run sends requests until stop is closed, and waits for their ends.
@@ -202,7 +207,8 @@ func (c *strictClient) dialStrict() (*strictConn, error) {
 	}
 	c.opened.Add(1)
 	_ = conn.SetDeadline(time.Now().Add(strictPatience))
-	if c.site == "tls" {
+	_, _ = io.WriteString(conn, c.greeting)
+	if strings.HasPrefix(c.site, "tls") {
 		secured := tls.Client(conn, clientTLS("http/1.1"))
 		if err := secured.Handshake(); err != nil {
 			conn.Close()
@@ -334,7 +340,9 @@ func (c *strictClient) answer(conn *strictConn, since int64, method, want string
 	if err != nil {
 		return &stage{"cut answer", err}
 	}
-	conn.ended = res.Close
+	if conn.ended = res.Close; conn.ended {
+		c.told.Add(1)
+	}
 	return c.judge(res, since, want)
 }
 
@@ -349,6 +357,8 @@ func (c *strictClient) judge(res *http.Response, since int64, want string) error
 		return fmt.Errorf("%w %d", errStatus, res.StatusCode)
 	case want != "" && string(body) != want:
 		return fmt.Errorf("wrong body of %d bytes", len(body))
+	case res.Header.Get("X-Client") != c.seen:
+		return fmt.Errorf("seen as %q", res.Header.Get("X-Client"))
 	case c.configs == nil:
 		return nil
 	}
@@ -423,6 +433,13 @@ func (c *strictClient) takeHTTP2() (*http.ClientConn, error) {
 	c.mu.Unlock()
 	transport := &http.Transport{TLSClientConfig: clientTLS("h2"), Protocols: new(http.Protocols)}
 	transport.Protocols.SetHTTP2(true)
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			_, _ = io.WriteString(conn, c.greeting)
+		}
+		return conn, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), strictPatience)
 	defer cancel()
 	conn, err := transport.NewClientConn(ctx, "https", c.address)
