@@ -173,8 +173,6 @@ func underLoad(t *testing.T, p *reloaded, ways []way, happens func()) (rows []lo
 	return rows, samples
 }
 
-const seamless = "listener_wrappers {\nseamless\n}"
-
 // TestReloadsLoseNothing: no request is lost by reloads, however it is sent, where the servers are seamless. In a soak each way has
 // the machine for itself, and is tried with proxies to compare with.
 func TestReloadsLoseNothing(t *testing.T) {
