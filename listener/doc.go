@@ -10,5 +10,5 @@
 //   - It then passes the connection through the listener wrappers and TLS settings of the config that serves, to an HTTP server of its
 //     own. That server passes each request to the config that serves at that time, so connections need not be closed at a reload.
 //
-// A config begins to serve when Caddy closes the listeners of the config before, which is when it is certain that it will not be given up.
+// A config begins to serve when Caddy stops the config before, which is when it is certain that the new one will not be given up.
 package listener

@@ -130,11 +130,20 @@ func (d *door) leave(g *generation) (left, last bool) {
 	if len(d.generations) == 0 {
 		delete(doors.at, d.address)
 		last = true
-	} else if at == 0 {
-		d.promote(d.generations[0])
+	} else if d.serving.Load() == g {
+		d.promote(d.generations[min(at, len(d.generations)-1)])
 	}
 	close(g.closed)
 	return true, last
+}
+
+// yield has the generation after g serve, if g does and there is one.
+func (d *door) yield(g *generation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if next := slices.Index(d.generations, g) + 1; d.serving.Load() == g && next < len(d.generations) {
+		d.promote(d.generations[next])
+	}
 }
 
 // release closes the socket of g, which has left. Caddy opens a Unix socket for the next config by duplicating the one that it has opened

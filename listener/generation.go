@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 
@@ -18,7 +19,8 @@ type generation struct {
 	wrappers  wrappers
 	keepAlive net.KeepAliveConfig
 	shape     shape
-	settled   <-chan struct{} // closed when the config has what it needs to serve
+	choose    func(*tls.ClientHelloInfo) (*tls.Config, error) // nil if connections are not encrypted
+	settled   <-chan struct{}                                 // closed when the config has what it needs to serve
 	grace     caddy.Duration
 	logger    *zap.Logger
 
@@ -26,6 +28,18 @@ type generation struct {
 	handed  chan net.Conn // those connections
 
 	closed chan struct{}
+}
+
+// policies makes a function for tls.Config.GetConfigForClient from that of g's server: it uses the one of the generation that serves when
+// the client says hello. The certificates of an earlier one may not be there any more.
+func (g *generation) policies(own func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	g.choose = own
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if choose := g.door.serving.Load().choose; choose != nil {
+			return choose(hello)
+		}
+		return own(hello)
+	}
 }
 
 // Accept implements [net.Listener].

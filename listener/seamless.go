@@ -85,6 +85,7 @@ func (s *Seamless) Provision(ctx caddy.Context) error {
 	if s.app, err = app.Load(ctx); err != nil {
 		return err
 	}
+	s.app.OnStop(s.yield)
 	if s.wrappers, err = loadWrappers(ctx, server.ListenerWrappersRaw); err != nil {
 		return fmt.Errorf("seamless: %w", err)
 	}
@@ -172,12 +173,20 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	if len(server.TLSConnPolicies) > 0 && socket.port != httpPort(http) {
 		g.shape.tls = true
 		g.wrappers.tls = server.TLSConnPolicies.TLSConfig(s.ctx)
+		g.wrappers.tls.GetConfigForClient = g.policies(g.wrappers.tls.GetConfigForClient)
 	}
 	if s.unique {
 		g.shape.only = g
 	}
 	g.toCaddy = watched(server) || !sameForAll(server, g.shape.tls)
 	return g, nil
+}
+
+// yield has the next config serve, if there is one, before anything of this one is cleaned up.
+func (s *Seamless) yield() {
+	for _, g := range s.made {
+		g.door.yield(g)
+	}
 }
 
 // Cleanup ends what [Seamless.WrapListener] began. Caddy has closed the listeners by then, but for those of a config that was given up.

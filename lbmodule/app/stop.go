@@ -14,14 +14,25 @@ import (
 func (a *App) Stop() error {
 	a.release()
 	a.mu.Lock()
-	managers := a.managers()
+	managers, stopped := a.managers(), a.stopped
 	a.mu.Unlock()
+	for _, f := range stopped {
+		f()
+	}
 	var all sync.WaitGroup
 	for _, m := range managers {
 		all.Go(m.Flush)
 	}
 	all.Wait()
 	return nil
+}
+
+// OnStop registers f to be called by [App.Stop]. If another config takes over, it serves by then, and nothing of this one has been cleaned
+// up.
+func (a *App) OnStop(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped = append(a.stopped, f)
 }
 
 // end undoes Start.
