@@ -91,12 +91,19 @@ const seamless = "listener_wrappers {\n seamless\n }"
 // added to the environment.
 func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
+	c := launchCaddy(t, config, environment...)
+	if !c.serves() {
+		t.Fatal("caddy ended")
+	}
+	return c
+}
+
+// launchCaddy is startCaddyConfig, but does not wait.
+func launchCaddy(t *testing.T, config string, environment ...string) *caddy {
+	t.Helper()
 	c := &caddy{t: t}
 	c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), newLogFile(t), make(chan struct{})
 	c.run(config, environment)
-	if !c.serves() {
-		t.Fatalf("caddy ended:\n%s", c.log)
-	}
 	t.Cleanup(func() {
 		c.stop()
 		if t.Failed() {
