@@ -182,7 +182,7 @@ func (d *door) promote(g *generation) {
 		}
 	}
 	if last == nil || last.shape != g.shape {
-		kept = append(kept, newServer(d, g.shape, g.logger))
+		kept = append(kept, newServer(d, g.shape))
 	}
 	d.servers = kept
 	d.serving.Store(g)

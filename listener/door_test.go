@@ -50,6 +50,7 @@ func start(t *testing.T, ln net.Listener, name string, with shape) *generation {
 		shape:     with,
 		settled:   settled,
 		logger:    zap.NewNop(),
+		stdlib:    zap.NewNop(),
 		handed:    make(chan net.Conn),
 		closed:    make(chan struct{}),
 	}
@@ -295,7 +296,7 @@ func TestSettled(t *testing.T) {
 	settled := make(chan struct{})
 	served := make(chan struct{}, 1)
 	g := &generation{
-		ln: ln, socket: s, settled: settled, logger: zap.NewNop(), handed: make(chan net.Conn), closed: make(chan struct{}),
+		ln: ln, socket: s, settled: settled, logger: zap.NewNop(), stdlib: zap.NewNop(), handed: make(chan net.Conn), closed: make(chan struct{}),
 		handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			select {
 			case <-settled:
@@ -387,4 +388,47 @@ func TestSocketOf(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
+}
+
+// TestPolicies: a handshake uses the settings of the config that serves when the client says hello.
+func TestPolicies(t *testing.T) {
+	choice := func(name string) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return func(*tls.ClientHelloInfo) (*tls.Config, error) { return &tls.Config{ServerName: name}, nil }
+	}
+	d := new(door)
+	first, second, plain := &generation{door: d}, &generation{door: d}, &generation{door: d}
+	choose := first.policies(choice("first"))
+	second.policies(choice("second"))
+	for _, c := range []struct {
+		serving *generation
+		want    string
+	}{{first, "first"}, {second, "second"}, {plain, "first"}} {
+		d.serving.Store(c.serving)
+		if got, err := choose(nil); err != nil || got.ServerName != c.want {
+			t.Errorf("settings %+v, %v, want those of %s", got, err, c.want)
+		}
+	}
+}
+
+// TestYield: a config hands over when it stops, before its listeners are closed, but only if it serves and another one follows.
+func TestYield(t *testing.T) {
+	ln := listen(t, "127.0.0.1:0")
+	first := start(t, ln, "first", shape{})
+	kept := dial(t, ln.Addr())
+	d := first.door
+	d.yield(first)
+	kept.ask(200, "first")
+	second := start(t, listen(t, ln.Addr().String()), "second", shape{})
+	d.yield(second) // it is given up
+	kept.ask(200, "first")
+	d.yield(first)
+	kept.ask(200, "second")
+	// The listener of the first is closed late, after that of the second.
+	third := start(t, listen(t, ln.Addr().String()), "third", shape{})
+	d.yield(second)
+	second.Close()
+	kept.ask(200, "third")
+	first.Close()
+	kept.ask(200, "third")
+	third.Close()
 }

@@ -23,6 +23,7 @@ type generation struct {
 	settled   <-chan struct{}                                 // closed when the config has what it needs to serve
 	grace     caddy.Duration
 	logger    *zap.Logger
+	stdlib    *zap.Logger // for net/http
 
 	toCaddy bool          // connections are passed to the server that calls Accept, instead of to ours
 	handed  chan net.Conn // those connections
@@ -89,5 +90,5 @@ func (g *generation) begin(c net.Conn, s *server) bool {
 		}
 	}
 	wrapped, err := g.wrappers.wrap(c)
-	return err != nil || s.inlet.put(wrapped)
+	return err != nil || s.put(wrapped)
 }

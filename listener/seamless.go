@@ -148,6 +148,7 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 		handler:  server,
 		settled:  s.app.Settled(),
 		logger:   s.logger,
+		stdlib:   s.ctx.Logger(http).Named("stdlib"),
 		grace:    http.GracePeriod,
 		handed:   make(chan net.Conn),
 		closed:   make(chan struct{}),

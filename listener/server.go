@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/net/http2"
 
 	"github.com/caddyserver/caddy/v2"
@@ -43,7 +42,7 @@ type server struct {
 	retired atomic.Bool  // the config that serves does not trust the connections
 }
 
-func newServer(d *door, s shape, logger *zap.Logger) *server {
+func newServer(d *door, s shape) *server {
 	srv := &server{door: d, shape: s, inlet: newInlet(d.addr)}
 	srv.Server = http.Server{
 		Handler:           http.HandlerFunc(srv.dispatch),
@@ -52,9 +51,9 @@ func newServer(d *door, s shape, logger *zap.Logger) *server {
 		WriteTimeout:      s.writeTimeout,
 		IdleTimeout:       s.idleTimeout,
 		MaxHeaderBytes:    s.maxHeaderBytes,
-		ErrorLog:          log.New(errorLog{logger.Named("stdlib")}, "", 0),
+		ErrorLog:          log.New(errorLog{d}, "", 0),
 		Protocols:         new(http.Protocols),
-		ConnState:         srv.count,
+		ConnState:         srv.ended,
 	}
 	srv.Protocols.SetHTTP1(true)
 	if !s.h2 {
@@ -84,12 +83,19 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
 	serving.handler.ServeHTTP(w, r)
 }
 
-// count counts connections.
-func (s *server) count(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		s.open.Add(1)
-	case http.StateClosed, http.StateHijacked:
+// put passes c to the server. It reports false if the server takes no connections any more.
+func (s *server) put(c net.Conn) bool {
+	s.open.Add(1)
+	if s.inlet.put(c) {
+		return true
+	}
+	s.open.Add(-1)
+	return false
+}
+
+// ended counts connections down.
+func (s *server) ended(_ net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
 		s.open.Add(-1)
 	}
 }
@@ -134,15 +140,15 @@ func (l *inlet) Close() error {
 	return nil
 }
 
-// errorLog passes what net/http has to say about connections to Caddy's log, as Caddy does.
-type errorLog struct{ logger *zap.Logger }
+// errorLog passes what net/http has to say about connections to Caddy's log, as Caddy does. A log of an earlier config may be closed.
+type errorLog struct{ door *door }
 
 func (e errorLog) Write(p []byte) (int, error) {
-	text := strings.TrimSuffix(string(p), "\n")
+	text, logger := strings.TrimSuffix(string(p), "\n"), e.door.serving.Load().stdlib
 	if strings.HasPrefix(text, "http: panic serving") {
-		e.logger.Error(text)
+		logger.Error(text)
 	} else {
-		e.logger.Debug(text)
+		logger.Debug(text)
 	}
 	return len(p), nil
 }
