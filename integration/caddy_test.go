@@ -175,8 +175,8 @@ func (c *caddy) reload(config string) error {
 	return nil
 }
 
-// again asks until there is an answer. At a reload Caddy listens anew, and resets what waits at the old sockets to be accepted; the
-// admin endpoint does that a little after the reload has been answered. Only then is asking again in order.
+// again asks the admin endpoint until there is an answer. A little after a reload Caddy opens it anew and resets what waits at the old
+// socket to be accepted. Only then is asking again in order.
 func (c *caddy) again(ask func() error) error {
 	err := ask()
 	for n := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < 20*time.Second && n < 20; n++ {
@@ -204,25 +204,21 @@ func (c *caddy) as(header ...string) (int, http.Header) {
 // fetch is get with header fields.
 func (c *caddy) fetch(path string, header ...string) (status int, answer http.Header, body string) {
 	c.t.Helper()
-	err := c.again(func() error {
-		r := c.request(http.MethodGet, nil, header...)
-		var err error
-		if r.URL, err = url.Parse(c.url(path)); err != nil {
-			return err
-		}
-		res, err := client.Do(r)
-		if err != nil {
-			return err
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		status, answer, body = res.StatusCode, res.Header, string(text)
-		return err
-	})
+	r := c.request(http.MethodGet, nil, header...)
+	var err error
+	if r.URL, err = url.Parse(c.url(path)); err != nil {
+		c.t.Fatal(err)
+	}
+	res, err := client.Do(r)
 	if err != nil {
 		c.t.Fatalf("GET %s: %v", path, err)
 	}
-	return status, answer, body
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatalf("GET %s: %v", path, err)
+	}
+	return res.StatusCode, res.Header, string(text)
 }
 
 // request is a request for the site's root.

@@ -16,12 +16,9 @@ type load struct {
 	wg              sync.WaitGroup
 	served, failed  atomic.Int64
 	firstFailure    atomic.Pointer[string]
-	disconnectsOnly atomic.Int64
 }
 
-// startLoad asks url with n clients. A request whose connection is closed at the moment of a reload is asked
-// again: Caddy closes listeners and idle connections then, and a client may be using one of them. What counts is an
-// answer that is wrong.
+// startLoad asks url with n clients.
 func startLoad(url string, n int) *load {
 	l := new(load)
 	for range n {
@@ -30,12 +27,7 @@ func startLoad(url string, n int) *load {
 			defer transport.CloseIdleConnections()
 			own := &http.Client{Transport: transport, Timeout: patience}
 			for !l.stopping.Load() {
-				err := ask(own, url)
-				for again := 0; err != nil && isDisconnect(err) && again < 5; again++ {
-					l.disconnectsOnly.Add(1)
-					err = ask(own, url)
-				}
-				if err != nil {
+				if err := ask(own, url); err != nil {
 					l.failed.Add(1)
 					text := err.Error()
 					l.firstFailure.CompareAndSwap(nil, &text)
@@ -73,7 +65,7 @@ func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.stopping.Store(true)
 	l.wg.Wait()
-	t.Logf("%d requests served, %d failed, %d met a closed connection", l.served.Load(), l.failed.Load(), l.disconnectsOnly.Load())
+	t.Logf("%d requests served, %d failed", l.served.Load(), l.failed.Load())
 	if first := l.firstFailure.Load(); first != nil {
 		t.Errorf("%d requests failed, the first with: %s", l.failed.Load(), *first)
 	}
