@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -15,11 +16,12 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// doors are the open doors by address.
+// doors are the doors of this process.
 var doors = struct {
 	sync.Mutex
-	at map[string]*door
-}{at: make(map[string]*door)}
+	at      map[string]*door   // open, by address
+	closing map[*door]struct{} // without a config, but with connections
+}{at: make(map[string]*door), closing: make(map[*door]struct{})}
 
 // door owns the connections that come to one listen address.
 type door struct {
@@ -60,10 +62,11 @@ func join(g *generation, socket socket) error {
 		g.door = d
 		d.generations, d.newest = []*generation{g}, g
 		d.promote(g)
+		var conns []net.Conn
 		if !socket.shared {
-			d.steer(g)
+			conns = d.steer(g)
 		}
-		go d.accept(d.main, g.settled)
+		go d.accept(d.main, g.settled, conns...)
 		return nil
 	}
 	g.door = d
@@ -103,16 +106,15 @@ func open(s socket) (*door, error) {
 	return d, nil
 }
 
-// steer has the kernel send all connections to the first socket, so that none is in the accept queue of one that is closed at a reload.
-func (d *door) steer(g *generation) {
+// steer has the kernel send all connections to the first socket, so that none is in the accept queue of one that is closed at a reload. It
+// returns those that came elsewhere meanwhile.
+func (d *door) steer(g *generation) []net.Conn {
 	conns, err := steer(d.first)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		g.logger.Warn("kernel does not send all connections to one socket; those that are being made at a reload may be lost",
 			zap.Stringer("address", d.addr), zap.Error(err))
 	}
-	for _, c := range conns {
-		d.receive(c)
-	}
+	return conns
 }
 
 // leave removes g when its config stops. It reports false if g was removed before. If g serves, the generation after it does from now on;
@@ -129,6 +131,7 @@ func (d *door) leave(g *generation) (left, last bool) {
 	d.generations = slices.Delete(d.generations, at, at+1)
 	if len(d.generations) == 0 {
 		delete(doors.at, d.address)
+		doors.closing[d] = struct{}{}
 		last = true
 	} else if d.serving.Load() == g {
 		d.promote(d.generations[min(at, len(d.generations)-1)])
@@ -175,7 +178,7 @@ func (d *door) promote(g *generation) {
 	for _, s := range d.servers {
 		switch {
 		case !g.shape.trusts(s.shape):
-			s.retired.Store(true)
+			s.last.Store(d.serving.Load())
 			d.ending.Go(func() { d.shutdown(s, g.grace) })
 		case s.open.Load() > 0 || s == last:
 			kept = append(kept, s)
@@ -198,14 +201,17 @@ func (d *door) taking() (*generation, *server) {
 	return d.serving.Load(), d.servers[len(d.servers)-1]
 }
 
-// accept accepts connections from ln until it is closed, once settled is closed.
-func (d *door) accept(ln net.Listener, settled <-chan struct{}) {
+// accept accepts connections from ln until it is closed, once settled is closed. Those in accepted are accepted already.
+func (d *door) accept(ln net.Listener, settled <-chan struct{}, accepted ...net.Conn) {
 	if settled != nil {
 		select {
 		case <-settled:
 		case <-d.ended:
 			return
 		}
+	}
+	for _, c := range accepted {
+		d.receive(c)
 	}
 	var pause time.Duration
 	for {
@@ -250,16 +256,21 @@ func (d *door) deliver(c net.Conn) {
 	}
 }
 
-// await waits until the door is closed and its last connection has gone, or ctx ends. Caddy calls it when a config has stopped, and waits
-// for requests only if it exits.
-func (d *door) await(ctx context.Context) error {
+// await waits until all doors without a config have lost their last connection, or ctx ends. Caddy calls it when a config has stopped, and
+// waits for requests, also for those of earlier configs, only if it exits.
+func await(ctx context.Context) error {
 	if !caddy.Exiting() {
 		return nil
 	}
-	select {
-	case <-d.empty:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	doors.Lock()
+	closing := slices.Collect(maps.Keys(doors.closing))
+	doors.Unlock()
+	for _, d := range closing {
+		select {
+		case <-d.empty:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+	return nil
 }

@@ -15,7 +15,12 @@ const linger = time.Second
 
 // finish closes the door after its last generation.
 func (d *door) finish(last *generation) {
-	defer close(d.empty)
+	defer func() {
+		close(d.empty)
+		doors.Lock()
+		delete(doors.closing, d)
+		doors.Unlock()
+	}()
 	if of, ok := d.main.(listening); ok && !d.first.inherited { // else the next process takes what is in the accept queue
 		for _, c := range queued(of) {
 			d.receive(c)

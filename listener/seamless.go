@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/lbmodule/app"
@@ -39,8 +41,8 @@ func init() {
 // second to do so (half of grace_period, if that is less) before it closes those that are idle.
 //
 // Its place among the wrappers does not matter. Beside it may be `proxy_protocol`, `http_redirect` and `tls`. With another wrapper, or on
-// a network of a plugin, it does nothing but say so in the log. The connections of a server to which a module has registered for
-// connection events, or whose protocols do not contain h1, are still closed by Caddy.
+// a network of a plugin, it does nothing but say so in the log. The connections of a server are still closed by Caddy if a module has
+// registered for what happens to them, or if the server's protocols do not contain h1 or differ between its addresses.
 type Seamless struct {
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -85,7 +87,13 @@ func (s *Seamless) Provision(ctx caddy.Context) error {
 	if s.app, err = app.Load(ctx); err != nil {
 		return err
 	}
-	s.app.OnStop(s.yield)
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	if err := events.(*caddyevents.App).On("stopping", yielding{s}); err != nil {
+		return err
+	}
 	if s.wrappers, err = loadWrappers(ctx, server.ListenerWrappersRaw); err != nil {
 		return fmt.Errorf("seamless: %w", err)
 	}
@@ -130,7 +138,7 @@ func (s *Seamless) WrapListener(ln net.Listener) net.Listener {
 		return ln
 	}
 	s.made = append(s.made, g)
-	s.server.RegisterOnStop(g.door.await)
+	s.server.RegisterOnStop(await)
 	return g
 }
 
@@ -179,15 +187,20 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	if s.unique {
 		g.shape.only = g
 	}
-	g.toCaddy = watched(server) || !sameForAll(server, g.shape.tls)
+	g.toCaddy = watched(server) || !speaksHTTP1(server)
 	return g, nil
 }
 
-// yield has the next config serve, if there is one, before anything of this one is cleaned up.
-func (s *Seamless) yield() {
-	for _, g := range s.made {
+// yielding handles the event with which Caddy announces that it stops a config. The config after it, if there is one, serves from then on,
+// before any app of this one is stopped.
+type yielding struct{ *Seamless }
+
+// Handle implements [caddyevents.Handler].
+func (y yielding) Handle(context.Context, caddy.Event) error {
+	for _, g := range y.made {
 		g.door.yield(g)
 	}
+	return nil
 }
 
 // Cleanup ends what [Seamless.WrapListener] began. Caddy has closed the listeners by then, but for those of a config that was given up.
@@ -209,16 +222,14 @@ func watched(server *caddyhttp.Server) bool {
 	return false
 }
 
-// sameForAll reports whether server treats all of its connections in the same way, whatever they begin with. If not, Caddy compares the
-// first bytes with HTTP/2's.
-func sameForAll(server *caddyhttp.Server, tls bool) bool {
+// speaksHTTP1 reports whether server takes HTTP/1.1 at all of its addresses. If not, Caddy checks how connections begin.
+func speaksHTTP1(server *caddyhttp.Server) bool {
 	for _, protocols := range server.ListenProtocols {
 		if protocols != nil {
 			return false
 		}
 	}
-	h2 := slices.Contains(server.Protocols, "h2") || slices.Contains(server.Protocols, "h2c")
-	return slices.Contains(server.Protocols, "h1") && (h2 || tls)
+	return slices.Contains(server.Protocols, "h1")
 }
 
 func httpPort(http *caddyhttp.App) int {
@@ -234,4 +245,5 @@ var (
 	_ caddy.CleanerUpper    = (*Seamless)(nil)
 	_ caddy.ListenerWrapper = (*Seamless)(nil)
 	_ caddyfile.Unmarshaler = (*Seamless)(nil)
+	_ caddyevents.Handler   = yielding{}
 )

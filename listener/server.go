@@ -35,11 +35,13 @@ func (s shape) trusts(other shape) bool {
 type server struct {
 	http.Server
 
-	door    *door
-	shape   shape
-	inlet   *inlet
-	open    atomic.Int64 // connections
-	retired atomic.Bool  // the config that serves does not trust the connections
+	door  *door
+	shape shape
+	inlet *inlet
+	open  atomic.Int64 // connections
+
+	// last is the last config that trusted the connections, which are about to be closed; nil while the one that serves trusts them.
+	last atomic.Pointer[generation]
 }
 
 func newServer(d *door, s shape) *server {
@@ -70,15 +72,15 @@ func newServer(d *door, s shape) *server {
 
 // dispatch has the config that serves answer a request.
 func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
+	if r.Method == "PRI" && r.TLS == nil && !s.shape.h2 && !s.shape.h2c {
+		panic(http.ErrAbortHandler) // HTTP/2 is switched off; Caddy closes such a connection without an answer, too
+	}
 	if s.door.closing.Load() && r.Header["Upgrade"] == nil {
 		w.Header().Set("Connection", "close") // with HTTP/2 it makes a GOAWAY
 	}
-	serving := s.door.serving.Load() // before retired is looked at, which is set first
-	if s.retired.Load() {
-		// The connection is about to be closed. The client may repeat any request that is refused in this way.
-		w.Header().Set("Connection", "close")
-		w.WriteHeader(http.StatusMisdirectedRequest)
-		return
+	serving := s.door.serving.Load() // before last is looked at, which is set first
+	if last := s.last.Load(); last != nil {
+		serving = last
 	}
 	serving.handler.ServeHTTP(w, r)
 }

@@ -148,24 +148,22 @@ func TestWatched(t *testing.T) {
 	}
 }
 
-func TestSameForAll(t *testing.T) {
+func TestSpeaksHTTP1(t *testing.T) {
 	for _, c := range []struct {
 		protocols, listen []string
-		tls, want         bool
+		want              bool
 	}{
-		{[]string{"h1", "h2", "h3"}, nil, false, true},
-		{[]string{"h1", "h2c"}, nil, false, true},
-		{[]string{"h1"}, nil, true, true},
-		{[]string{"h1"}, nil, false, false}, // HTTP/2 is refused
-		{[]string{"h2"}, nil, true, false},  // HTTP/1.1 is refused
-		{[]string{"h1", "h2"}, []string{"h1"}, true, false},
+		{[]string{"h1", "h2", "h3"}, nil, true},
+		{[]string{"h1"}, nil, true},
+		{[]string{"h2"}, nil, false},
+		{[]string{"h1", "h2"}, []string{"h1"}, false},
 	} {
 		server := &caddyhttp.Server{Protocols: c.protocols}
 		if c.listen != nil {
 			server.ListenProtocols = [][]string{c.listen}
 		}
-		if got := sameForAll(server, c.tls); got != c.want {
-			t.Errorf("%v, %v, TLS %v: %v, want %v", c.protocols, c.listen, c.tls, got, c.want)
+		if got := speaksHTTP1(server); got != c.want {
+			t.Errorf("%v, %v: %v, want %v", c.protocols, c.listen, got, c.want)
 		}
 	}
 }

@@ -54,8 +54,6 @@ type App struct {
 
 	quiet []func() // end the reporting of events
 
-	stopped []func() // see OnStop
-
 	healthChanged chan struct{} // signals that a backend's health has changed; see keepAverages
 
 	settled  chan struct{} // see Settled

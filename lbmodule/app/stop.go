@@ -14,25 +14,14 @@ import (
 func (a *App) Stop() error {
 	a.release()
 	a.mu.Lock()
-	managers, stopped := a.managers(), a.stopped
+	managers := a.managers()
 	a.mu.Unlock()
-	for _, f := range stopped {
-		f()
-	}
 	var all sync.WaitGroup
 	for _, m := range managers {
 		all.Go(m.Flush)
 	}
 	all.Wait()
 	return nil
-}
-
-// OnStop registers f to be called by [App.Stop]. If another config takes over, it serves by then, and nothing of this one has been cleaned
-// up.
-func (a *App) OnStop(f func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.stopped = append(a.stopped, f)
 }
 
 // end undoes Start.
