@@ -12,10 +12,10 @@ import (
 
 // load asks in closed loops until it is stopped.
 type load struct {
-	stopping        atomic.Bool
-	wg              sync.WaitGroup
-	served, failed  atomic.Int64
-	firstFailure    atomic.Pointer[string]
+	stopping       atomic.Bool
+	wg             sync.WaitGroup
+	served, failed atomic.Int64
+	firstFailure   atomic.Pointer[string]
 }
 
 // startLoad asks url with n clients.
