@@ -58,7 +58,6 @@ func askAll(t *testing.T, when string, clients []*strictClient) {
 
 // TestSeamlessKeepsConnections: connections outlive configs, and what is sent on them after a reload is answered by the new one.
 func TestSeamlessKeepsConnections(t *testing.T) {
-	t.Parallel()
 	p := startReloadedCaddy(t, "seamless", "load_balancer", seamless)
 	clients := keptClients(t, p)
 	askAll(t, "before", clients)
@@ -72,7 +71,6 @@ func TestSeamlessKeepsConnections(t *testing.T) {
 
 // TestSeamlessRejectedReload: a config that is given up, however late, serves nothing and costs nothing.
 func TestSeamlessRejectedReload(t *testing.T) {
-	t.Parallel()
 	p := startReloadedCaddy(t, "seamless", "load_balancer", seamless)
 	clients := keptClients(t, p)
 	askAll(t, "before", clients)
@@ -132,7 +130,6 @@ func (c *caddy) load(config string) error {
 
 // TestSeamlessReloadsAtOnce: of two reloads at the same moment one is the last, for all connections.
 func TestSeamlessReloadsAtOnce(t *testing.T) {
-	t.Parallel()
 	p := startReloadedCaddy(t, "seamless", "load_balancer", seamless)
 	clients := keptClients(t, p)
 	askAll(t, "before", clients)
@@ -165,7 +162,6 @@ func TestSeamlessReloadsAtOnce(t *testing.T) {
 // TestSeamlessAddressGoesAndReturns: a reload that takes an address away ends what goes on there in good order, and costs the other
 // addresses nothing; one that brings it back serves there at once.
 func TestSeamlessAddressGoesAndReturns(t *testing.T) {
-	t.Parallel()
 	backends := lossBackends(t)
 	other := freeAddress(t)
 	config := func(n int64, address string) string {
@@ -226,7 +222,6 @@ func TestSeamlessAddressGoesAndReturns(t *testing.T) {
 
 // TestSeamlessSeveralAddresses: each address of a server has its own door.
 func TestSeamlessSeveralAddresses(t *testing.T) {
-	t.Parallel()
 	backends := lossBackends(t)
 	config := func(n int64, hosts string) string {
 		return fmt.Sprintf("{\nadmin ADMIN_ADDRESS\npersist_config off\nservers {\n%s\n}\n}\nhttp://:PORT {\nbind %s\nheader X-Config %d\nload_balancer %s\n}\n",

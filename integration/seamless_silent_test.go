@@ -118,7 +118,6 @@ func (c *caddy) settles(t *testing.T, what string, most cost) {
 // TestSeamlessSilentCost: connections on which nothing is said cost no goroutine, and next to no memory; when something is said on them
 // after all, it is answered, also by a later config.
 func TestSeamlessSilentCost(t *testing.T) {
-	t.Parallel()
 	n := 2000
 	if *soak {
 		n = 9500 // of 20,000 descriptors that a process may have where this is written

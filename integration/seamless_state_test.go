@@ -12,7 +12,6 @@ import (
 // TestSeamlessReloadsLeaveNothing: after many reloads with open connections the process holds what it held before, and all that is
 // known of backends and clients is as it was.
 func TestSeamlessReloadsLeaveNothing(t *testing.T) {
-	t.Parallel()
 	const pieces = 100
 	n := 20
 	if *soak {

@@ -15,7 +15,6 @@ import (
 // TestSeamlessShutdown: what has connected is served when Caddy stops, and told to close its connection. Only connections that are made
 // after that are refused.
 func TestSeamlessShutdown(t *testing.T) {
-	t.Parallel()
 	ways := append([]way{{"plain, answer in three parts", "plain", "h1", true, asDrips, 30}}, lightWays...)
 	for name, stop := range map[string]func(*caddy) error{
 		"SIGTERM": func(c *caddy) error { return c.cmd.Process.Signal(syscall.SIGTERM) },
@@ -28,7 +27,6 @@ func TestSeamlessShutdown(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			for range longer(1) {
 				p := startReloadedCaddy(t, "seamless", "load_balancer", seamless)
 				if err := p.next(); err != nil { // the first config's sockets are not those of the last
@@ -80,7 +78,6 @@ func shutDown(t *testing.T, p *reloaded, ways []way, stop func(*caddy) error) []
 
 // TestSeamlessPassedSocket: what waits at a socket that the process was given is served by the next one.
 func TestSeamlessPassedSocket(t *testing.T) {
-	t.Parallel()
 	backends := lossBackends(t)
 	plain := new(net.ListenConfig)
 	plain.SetMultipathTCP(false) // as systemd's are

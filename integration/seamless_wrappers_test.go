@@ -33,7 +33,6 @@ var wrapperLists = []struct {
 
 // TestSeamlessWrappers: the other wrappers do with each connection what they are for, and connections outlive configs all the same.
 func TestSeamlessWrappers(t *testing.T) {
-	t.Parallel()
 	certificate, key := selfSigned(t)
 	site := freeAddress(t)
 	p := &reloaded{name: "seamless", sites: make(map[string]string)}
@@ -57,7 +56,7 @@ func TestSeamlessWrappers(t *testing.T) {
 	p.prepare = func(c *strictClient) {
 		c.seen = "127.0.0.1"
 		if strings.Contains(c.name, "proxy_protocol") {
-			c.seen, c.greeting = "192.0.2.7", "PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
+			c.seen, c.greeting = "192.0.2.7", "PROXY TCP4 192.0.2.7 127.0.0.1 1234 443\r\n"
 		}
 		c.size = 2
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 // strictPatience is how long a request of a strictClient may take until it counts as lost.
-const strictPatience = 30 * time.Second
+const strictPatience = patience
 
 // way is how requests are sent.
 type way struct {
@@ -113,7 +113,7 @@ func newStrictClient(w way, address string, configs *epoch) *strictClient {
 // run sends requests until stop is closed, and waits for their ends.
 func (c *strictClient) run(stop <-chan struct{}) {
 	c.started = time.Now()
-	slots := make(chan struct{}, 1000)
+	slots := make(chan struct{}, 100) // a machine that cannot keep up is not to be buried
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	each := 1
@@ -244,7 +244,7 @@ func (c *strictClient) take() (*strictConn, error) {
 func (c *strictClient) put(conn *strictConn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.kept && err == nil && !conn.ended {
+	if c.kept && err == nil && !conn.ended && len(c.idle) < c.size {
 		c.idle = append(c.idle, conn)
 		return
 	}
