@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -197,7 +198,7 @@ func TestSeamlessAddressGoesAndReturns(t *testing.T) {
 			waitFor(t, "the address to be gone", func() bool { return !canConnect(other) })
 			for _, conn := range kept.idle {
 				_ = conn.SetReadDeadline(time.Now().Add(patience))
-				if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+				if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 					t.Errorf("the idle connection to the address that is gone: %v, want its end", err)
 				}
 			}
