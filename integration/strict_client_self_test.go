@@ -23,7 +23,7 @@ func TestStrictClient(t *testing.T) {
 		{"HTTP/1.1 100 Continue\r\n\r\n" + ok + "Connection: close\r\n\r\nok", false, ""},
 		{"", false, "[no answer: EOF:2]"},
 		{"", true, "[no answer: reset:2]"},
-		{"HTTP/1.1 200 OK\r\nContent-Le", false, "[cut answer: EOF:2]"},
+		{"HTTP/1.1 200 OK\r\n", false, "[cut answer: EOF:2]"},
 		{ok + "\r\no", false, "[cut answer: EOF:2]"},
 		{"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", false, "[request: unexpected status 502:2]"},
 		{"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Config: 2\r\nContent-Length: 0\r\n\r\n", false, "[answer: of an old config:2]"},
