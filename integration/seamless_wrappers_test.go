@@ -47,10 +47,10 @@ func TestSeamlessWrappers(t *testing.T) {
 		list := strings.ReplaceAll(strings.Join(strings.Fields(l.wrappers), "\n"), "proxy_protocol", "proxy_protocol {\nallow 127.0.0.0/8\n}")
 		fmt.Fprintf(&options, "servers :%s {\nlistener_wrappers {\n%s\n}\n}\n", port(t, address), list)
 		fmt.Fprintf(&sites, "%s://%s {\n%sheader X-Config CONFIG\nheader X-Client {http.request.remote.host}\nrespond ok\n}\n", scheme, address, secured)
-		kept = append(kept, way{l.wrappers, name, "h1", true, asWhole, 20})
-		ways = append(ways, kept[len(kept)-1], way{l.wrappers + ", new connections", name, "h1", false, asWhole, 20})
+		kept = append(kept, way{l.wrappers, name, "h1", true, asWhole, 10})
+		ways = append(ways, kept[len(kept)-1], way{l.wrappers + ", new connections", name, "h1", false, asWhole, 10})
 		if l.tls {
-			kept = append(kept, way{l.wrappers + ", h2", name, "h2", true, asWhole, 20})
+			kept = append(kept, way{l.wrappers + ", h2", name, "h2", true, asWhole, 10})
 		}
 	}
 	p.prepare = func(c *strictClient) {

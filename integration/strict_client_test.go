@@ -113,7 +113,8 @@ func newStrictClient(w way, address string, configs *epoch) *strictClient {
 // run sends requests until stop is closed, and waits for their ends.
 func (c *strictClient) run(stop <-chan struct{}) {
 	c.started = time.Now()
-	slots := make(chan struct{}, 100) // a machine that cannot keep up is not to be buried
+	// Enough for those that take long by their shape; a machine that cannot keep up is not to be buried.
+	slots := make(chan struct{}, max(c.rate/3, 20))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	each := 1
