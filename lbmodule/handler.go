@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -77,6 +78,7 @@ type Handler struct {
 	plan     exchange.Plan
 	rules    course.Rules
 	observer observe.Observer
+	ended    atomic.Int64 // when the config ended, in Unix nanoseconds; 0 before
 }
 
 // CaddyModule returns the Caddy module information.
@@ -214,7 +216,12 @@ func (c *call) Copy(ctx context.Context, r *http.Request, to course.Target) (o e
 func (c *call) CopyWon(by course.Target) { c.Request.CopyWon(by.(*stock.Target)) }
 
 // Answer implements [exchange.Front].
-func (c *call) Answer(answer *http.Response) error { return c.Request.Answer(answer, c.next) }
+func (c *call) Answer(answer *http.Response) error {
+	if stream, ok := c.Request.Switched(answer); ok {
+		c.handler.opened(&c.exchange.Live, stream)
+	}
+	return c.Request.Answer(answer, c.next)
+}
 
 // Fail implements [exchange.Front]. HTTP/2 transports report a canceled request, but not that a drain was the cause.
 func (c *call) Fail(err error) error {

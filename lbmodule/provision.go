@@ -67,6 +67,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Check: check, Passive: h.passive(), Limit: h.words.MaxRequests, Warnings: warnings,
 	})
 	h.app.Add(h.service)
+	h.app.EndStreamsWith(ctx)
 	if h.words.Dynamic != nil {
 		// reverse_proxy would query the source at every attempt, and take a global lock for every backend in its answer.
 		if err := h.service.LoadSource(ctx, h.words.Dynamic); err != nil {
@@ -96,6 +97,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // Cleanup releases what Provision acquired, even if Provision failed half way.
 func (h *Handler) Cleanup() error {
 	if h.service != nil {
+		h.endStreams(time.Now())
 		h.service.Close()
 	}
 	return h.stock.Cleanup()

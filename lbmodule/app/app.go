@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
@@ -49,6 +50,8 @@ type App struct {
 	dashboard *dashboard.Dashboard // nil until first use
 
 	warnings []string // that concern no particular pool
+
+	servers []*caddyhttp.Server // end the streams when the process exits
 
 	waited time.Duration // time spent waiting for storage
 

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"mime"
@@ -51,7 +52,6 @@ func statusError(err error) error {
 
 // Answer gives the client the answer of the last attempt. The error must be returned to the server.
 func (q *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
-	q.watch(res)
 	for i := range q.front.stock.Responses {
 		rh := &q.front.stock.Responses[i]
 		if rh.Match != nil && !rh.Match.Match(res.StatusCode, res.Header) {
@@ -92,7 +92,7 @@ func (q *Request) delegate(res *http.Response, next caddyhttp.Handler, proceed f
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		res.Body = http.NoBody // reverse_proxy would buffer the bytes of the tunnel
 	}
-	return q.front.stock.Delegate(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: q.w}}, q.original, next, &stock.HandOver{
+	return q.front.stock.Delegate(&untyped{caddyhttp.ResponseWriterWrapper{ResponseWriter: q.w}, q.tunnel}, q.original, next, &stock.HandOver{
 		Upstream: q.target.Upstream, Response: res,
 		Continue: func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 			// Keep reverse_proxy's placeholders of the header, which is about to change; drop those of the upstream, which are incomplete.
@@ -120,9 +120,36 @@ func (q *Request) delegated() {
 	q.repl.DeleteByPrefix(placeholderPrefix + "upstream.")
 }
 
-// untyped keeps the server from guessing a Content-Type that the backend did not send. See [Request.pass].
+// untyped keeps the server from guessing a Content-Type that the backend did not send. See [Request.pass]. It is also the client's side of
+// a tunnel.
 type untyped struct {
 	caddyhttp.ResponseWriterWrapper
+	tunnel *tunnel // nil unless the backend has switched protocols
+}
+
+// Hijack implements [http.Hijacker].
+func (w *untyped) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.tunnel == nil {
+		return http.NewResponseController(w.ResponseWriter).Hijack()
+	}
+	return w.tunnel.hijack(w.ResponseWriter)
+}
+
+// Write implements [io.Writer].
+func (w *untyped) Write(p []byte) (int, error) {
+	if w.tunnel == nil || !w.tunnel.begun.Load() {
+		return w.ResponseWriter.Write(p)
+	}
+	return w.tunnel.writeDown(p, w.ResponseWriter.Write)
+}
+
+// FlushError sends what has been written.
+func (w *untyped) FlushError() error {
+	if w.tunnel != nil {
+		w.tunnel.down.mu.Lock()
+		defer w.tunnel.down.mu.Unlock()
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // WriteHeader implements [http.ResponseWriter]. A backend's answer has our Via; other answers come from routes of handle_response, and

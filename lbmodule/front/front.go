@@ -95,8 +95,9 @@ type Request struct {
 	mu       sync.Mutex // guards answered, and writing informational answers
 	answered bool       // the attempt is over: informational answers are too late
 
-	tunnel *tunnel // the answer's; nil unless it switches protocols
-	handed bool    // the answer was handed to reverse_proxy
+	tunnel *tunnel       // the answer's; nil unless it switches protocols
+	stream *clientStream // nil unless the request is for a WebSocket of HTTP/2 or HTTP/3
+	handed bool          // the answer was handed to reverse_proxy
 }
 
 // Told is what placeholders and logs tell of a request, while it is handled and afterwards. It does not refer to the Request. The zero Told

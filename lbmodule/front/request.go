@@ -229,7 +229,8 @@ func (q *Request) downgradeWebSocket(r *http.Request) error {
 		return err
 	}
 	r.Header.Del(":protocol")
-	caddyhttp.SetVar(r.Context(), webSocketBodyVar, r.Body)
+	q.stream = &clientStream{ReadCloser: r.Body}
+	caddyhttp.SetVar(r.Context(), webSocketBodyVar, q.stream)
 	r.Body, r.Method = http.NoBody, http.MethodGet
 	r.Header["Upgrade"], r.Header["Connection"] = []string{"websocket"}, []string{"Upgrade"}
 	r.Header["Sec-WebSocket-Key"] = []string{base64.StdEncoding.EncodeToString(key)}

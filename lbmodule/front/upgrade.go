@@ -1,12 +1,17 @@
 package front
 
 import (
+	"bufio"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // How long a half-closed tunnel may be silent before it ends. A backend that has closed its side has usually closed the whole connection,
@@ -17,30 +22,48 @@ const (
 	clientDone  = time.Hour
 )
 
-// tunnel is the connection to a backend that has switched protocols. A half-closed tunnel ends when it is silent for too long. One
-// goroutine reads from it and another writes to it.
+// leave is how long each step may take when a tunnel is ended: to finish a frame, to write a close frame, and for the client to close.
+const leave = time.Second
+
+// tunnel connects a client to a backend that has switched protocols. reverse_proxy copies the bytes: one goroutine reads from the tunnel,
+// which is the backend's side, and writes to the client, and another does the opposite. The tunnel sees both sides, so that it can end a
+// WebSocket with close frames. A half-closed tunnel ends when it is silent for too long.
 type tunnel struct {
-	io.ReadWriteCloser
-	client http.ResponseWriter
-	half   atomic.Bool // one side has closed
+	io.ReadWriteCloser                     // the backend's side
+	client             http.ResponseWriter // for the deadlines of the client's connection, even after it was hijacked
+	webSocket          bool
+	up, down           outlet // of a WebSocket: to the backend and to the client
+
+	begun atomic.Bool // something reads from the backend's side
+	half  atomic.Bool // one side has closed
 
 	mu     sync.Mutex // guards the fields below
 	silent *time.Timer
 	bound  time.Duration // of silent
 	over   bool          // client must not be used any more
+	ending bool          // [tunnel.End] has ended it
+	ends   *time.Timer   // ends it, or, if it is ending, cuts it
+	endsAt time.Time     // when it is to end
 }
 
-// watch wraps the connection of an answer that switches protocols in a tunnel. reverse_proxy reads, writes and closes it, and closes one
-// direction of it.
-func (q *Request) watch(res *http.Response) {
-	if backend, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
-		q.tunnel = &tunnel{ReadWriteCloser: backend, client: q.w}
-		res.Body = q.tunnel
+// Switched returns the stream that an answer begins if it switches protocols; ok is false otherwise. It must be called before
+// [Request.Answer], and the stream must not be used after [Request.End].
+func (q *Request) Switched(res *http.Response) (stream pool.Stream, ok bool) {
+	backend, ok := res.Body.(io.ReadWriteCloser)
+	if !ok || res.StatusCode != http.StatusSwitchingProtocols {
+		return nil, false
 	}
+	q.tunnel = &tunnel{ReadWriteCloser: backend, client: q.w, webSocket: strings.EqualFold(res.Header.Get("Upgrade"), "websocket")}
+	res.Body = q.tunnel
+	if q.stream != nil {
+		q.stream.tunnel = q.tunnel
+	}
+	return q.tunnel, true
 }
 
 // Read implements [io.Reader].
 func (t *tunnel) Read(p []byte) (int, error) {
+	t.begun.Store(true)
 	n, err := t.ReadWriteCloser.Read(p)
 	if n > 0 {
 		t.passed()
@@ -52,12 +75,24 @@ func (t *tunnel) Read(p []byte) (int, error) {
 }
 
 // Write implements [io.Writer].
-func (t *tunnel) Write(p []byte) (int, error) {
-	n, err := t.ReadWriteCloser.Write(p)
+func (t *tunnel) Write(p []byte) (n int, err error) {
+	if t.webSocket {
+		n, err = t.up.write(p, t.ReadWriteCloser.Write)
+	} else {
+		n, err = t.ReadWriteCloser.Write(p)
+	}
 	if n > 0 {
 		t.passed()
 	}
 	return n, err
+}
+
+// writeDown writes to the client.
+func (t *tunnel) writeDown(p []byte, write func([]byte) (int, error)) (int, error) {
+	if t.webSocket {
+		return t.down.write(p, write)
+	}
+	return write(p)
 }
 
 // CloseWrite tells the backend that the client has closed its side.
@@ -75,7 +110,7 @@ func (t *tunnel) halfClose(bound time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.silent == nil && !t.over {
-		t.bound, t.silent = bound, time.AfterFunc(bound, t.end)
+		t.bound, t.silent = bound, time.AfterFunc(bound, t.cut)
 		t.half.Store(true)
 	}
 }
@@ -92,16 +127,76 @@ func (t *tunnel) passed() {
 	}
 }
 
-// end breaks both directions, so that the goroutines that copy them stop.
-func (t *tunnel) end() {
+// cut breaks both directions, so that the goroutines that copy them stop.
+func (t *tunnel) cut() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
 		return
 	}
 	t.ReadWriteCloser.Close()
-	// The deadline applies to the client's connection even after it was hijacked.
+	t.wake()
+}
+
+// wake makes the goroutine that reads from the client stop, after which the request's own goroutine closes the tunnel. The caller holds t.mu.
+func (t *tunnel) wake() {
 	_ = http.NewResponseController(t.client).SetReadDeadline(time.Unix(1, 0))
+}
+
+// End implements [pool.Stream].
+func (t *tunnel) End(after time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := time.Now().Add(after)
+	if t.over || t.ending || t.ends != nil && t.endsAt.Before(at) {
+		return
+	}
+	if t.ends != nil {
+		t.ends.Stop()
+	}
+	if after > 0 {
+		t.endsAt, t.ends = at, time.AfterFunc(after, func() { t.End(0) })
+		return
+	}
+	t.ending = true
+	t.ends = time.AfterFunc(leave, t.cut) // in case the goroutines are stuck in writing
+	t.wake()
+}
+
+// isEnding reports whether [tunnel.End] has ended the tunnel.
+func (t *tunnel) isEnding() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ending
+}
+
+// hijacked is called when the client's connection has been taken over, which clears its deadlines.
+func (t *tunnel) hijacked() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending {
+		t.wake()
+	}
+}
+
+// sayGoodbye sends both sides of an ended WebSocket a close frame. write writes to the client. It reports whether the client got one.
+func (t *tunnel) sayGoodbye(write func([]byte) (int, error)) bool {
+	if !t.webSocket || !t.isEnding() {
+		return false
+	}
+	_ = http.NewResponseController(t.client).SetWriteDeadline(time.Now().Add(leave))
+	cut := time.AfterFunc(leave, func() { t.ReadWriteCloser.Close() }) // it may not take the close frame
+	defer cut.Stop()
+	timer := time.NewTimer(leave)
+	defer timer.Stop()
+	select {
+	case <-t.down.end(goingAway(false), write):
+	case <-timer.C: // the rest of a frame is missing
+	}
+	t.up.end(goingAway(true), t.ReadWriteCloser.Write)
+	t.down.mu.Lock()
+	defer t.down.mu.Unlock()
+	return t.down.sent
 }
 
 // finish is called when the client's request ends. t may be nil.
@@ -111,7 +206,73 @@ func (t *tunnel) finish() {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.over = true; t.silent != nil {
-		t.silent.Stop()
+	t.over = true
+	for _, timer := range []*time.Timer{t.silent, t.ends} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
+}
+
+// clientConn is the client's connection of a tunnel.
+type clientConn struct {
+	net.Conn
+	tunnel *tunnel
+}
+
+// hijack takes over the client's connection of a tunnel.
+func (t *tunnel) hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	t.hijacked()
+	c := &clientConn{conn, t}
+	if half, ok := conn.(closeWriter); ok {
+		return &halfClosingConn{c, half}, buffered, nil
+	}
+	return c, buffered, nil
+}
+
+// Write implements [io.Writer].
+func (c *clientConn) Write(p []byte) (int, error) { return c.tunnel.writeDown(p, c.Conn.Write) }
+
+// Close implements [io.Closer]. After a close frame, it waits a little for the client to close its side: closing a connection on which
+// something has arrived unread resets it, and the client may lose the frame.
+func (c *clientConn) Close() error {
+	if c.tunnel.sayGoodbye(c.Conn.Write) {
+		if half, ok := c.Conn.(closeWriter); ok && half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(leave)) == nil {
+			_, _ = io.Copy(io.Discard, c.Conn)
+		}
+	}
+	return c.Conn.Close()
+}
+
+type closeWriter interface{ CloseWrite() error }
+
+// halfClosingConn is a clientConn whose sides can be closed one by one.
+type halfClosingConn struct {
+	*clientConn
+	closeWriter
+}
+
+// clientStream is the request body of a WebSocket of HTTP/2 or HTTP/3. Such a WebSocket has no connection of its own: what goes to the client
+// is written to an [untyped].
+type clientStream struct {
+	io.ReadCloser
+	tunnel *tunnel // nil until the backend has switched protocols
+}
+
+// Close implements [io.Closer].
+func (c *clientStream) Close() error {
+	if t := c.tunnel; t != nil {
+		t.sayGoodbye(func(p []byte) (int, error) {
+			n, err := t.client.Write(p)
+			if err == nil {
+				err = http.NewResponseController(t.client).Flush()
+			}
+			return n, err
+		})
+	}
+	return c.ReadCloser.Close()
 }

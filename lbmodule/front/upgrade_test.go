@@ -58,7 +58,7 @@ func TestTunnel(t *testing.T) {
 			client := &deadlines{ResponseWriter: httptest.NewRecorder()}
 			x := &Request{w: client}
 			res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: &halfCloser{Conn: near}}
-			x.watch(res)
+			x.Switched(res)
 			backend := res.Body.(io.ReadWriteCloser)
 			go func() { _, _ = io.Copy(io.Discard, backend) }()
 			go func() { _, _ = io.Copy(io.Discard, far) }()

@@ -57,8 +57,10 @@ func (m *Manager) Flush() {
 
 // ownersChanged updates everything that depends on which config serves. The caller holds m.mu.
 func (m *Manager) ownersChanged() {
+	now := time.Now()
 	m.nameBackends()
-	m.schedule(time.Now())
+	m.settleStreams(now)
+	m.schedule(now)
 	m.keeper.flush()
 }
 

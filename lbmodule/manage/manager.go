@@ -117,6 +117,7 @@ type Manager struct {
 	dropped map[string]Owner     // addresses of removed backends, with the first config that did not have them
 	closed  map[string]time.Time // addresses of draining backends whose requests have been closed, with the start of the drain
 	timer   *time.Timer          // calls tick
+	drain   time.Duration        // the drain timeout of the config that served last
 }
 
 // pools holds the state of all pools, across config reloads.
@@ -316,6 +317,9 @@ func (m *Manager) install(next *Edits) (events []pool.Event) {
 	}
 	m.pool.Wake()
 	m.nameBackends()
+	if g := m.latest(); g != nil {
+		m.pool.KeepStreams(m.has(g, time.Now()))
+	}
 	return events
 }
 

@@ -40,6 +40,8 @@ type LiveRequest struct {
 	endCopy context.CancelCauseFunc // ends the copy
 	tried   []string                // addresses of the backends tried before
 	end     context.CancelCauseFunc // ends the request; nil if it cannot be ended
+	stream  *openStream             // nil unless it has become a stream
+	drained bool                    // it must end as soon as it can be ended
 }
 
 // Add adds a request that has begun at that time. end ends the request, and may be nil.
@@ -95,8 +97,12 @@ func (r *LiveRequest) Done() {
 	if r.next != nil {
 		r.next.prev = r.prev
 	}
+	stream, address := r.stream, r.address
 	s.mu.Unlock()
-	r.shard, r.prev, r.next = nil, nil, nil
+	r.shard, r.prev, r.next, r.stream = nil, nil, nil, nil
+	if stream != nil {
+		stream.done(address)
+	}
 }
 
 // each calls f for all requests. f must neither keep r nor call methods of Live.
@@ -111,12 +117,20 @@ func (l *Live) each(f func(r *LiveRequest)) {
 	}
 }
 
-// EndAt ends the requests and copies that are at the backend with this address, with the cause [ErrDrained]. It returns their number.
+// EndAt ends the requests, copies and streams that are at the backend with this address, requests with the cause [ErrDrained]. It returns
+// their number.
 func (l *Live) EndAt(address string) int {
 	var open []context.CancelCauseFunc
 	l.each(func(r *LiveRequest) {
-		if r.address == address && r.end != nil {
+		switch {
+		case r.address != address:
+		case r.stream != nil:
+			stream := r.stream
+			open = append(open, func(error) { stream.End(0) })
+		case r.end != nil:
 			open = append(open, r.end)
+		default:
+			r.drained = true
 		}
 		if r.copy == address && r.endCopy != nil {
 			open = append(open, r.endCopy)

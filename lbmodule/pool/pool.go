@@ -24,7 +24,9 @@ type Pool struct {
 	// Live holds the requests that the pool is serving, as far as callers add them.
 	Live Live
 
-	name string
+	name     string
+	registry *Registry
+	streams  streams
 
 	panicking atomic.Bool // as last reported
 	rebound   atomic.Uint64
@@ -323,7 +325,7 @@ func (r *Registry) Acquire(name string) *Pool {
 		if r.pools == nil {
 			r.pools = make(map[string]*registered)
 		}
-		e = &registered{pool: &Pool{name: name, members: make(map[string]*Member), dismissed: make(chan struct{})}}
+		e = &registered{pool: &Pool{name: name, registry: r, members: make(map[string]*Member), dismissed: make(chan struct{})}}
 		r.pools[name] = e
 	}
 	e.refs++

@@ -4,7 +4,6 @@ package stock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -40,9 +39,8 @@ type Handler struct {
 	VerboseLogs          bool
 	ProxyStatusName      string
 
-	delegate    reverseproxy.Handler
-	provisioned bool // delegate must be cleaned up
-	hosts       hosts
+	delegate reverseproxy.Handler // never cleaned up, which would close its tunnels: see [Handler.Delegate]
+	hosts    hosts
 }
 
 // Retries are reverse_proxy's retry settings.
@@ -138,18 +136,13 @@ func loadRetries(ctx caddy.Context, from *reverseproxy.LoadBalancing) (r Retries
 // Cleanup releases what Provision acquired, even if Provision failed half way.
 func (s *Handler) Cleanup() error {
 	s.Transport.Cleanup()
-	err := s.hosts.release()
-	if s.provisioned {
-		s.provisioned = false
-		err = errors.Join(err, s.delegate.Cleanup())
-	}
-	return err
+	return s.hosts.release()
 }
 
 // The delegate is a reverse_proxy whose transport returns an answer that is already there. It handles the rare answers that only
 // reverse_proxy can handle: those of handle_response routes, because `copy_response` and `copy_response_headers` find the answer in
-// reverse_proxy's context, and those that switch protocols, because reverse_proxy closes such connections with the config. Its single
-// response handler calls [HandOver.Continue].
+// reverse_proxy's context, and those that switch protocols. Its single response handler calls [HandOver.Continue]. It has no upstreams, so
+// that its Cleanup would do nothing but close the connections that have switched protocols; these may outlive the config.
 
 // provisionDelegate makes the delegate. Its Provision also checks and provisions the settings that the front uses, because both share the
 // same objects.
@@ -160,10 +153,9 @@ func (s *Handler) provisionDelegate(ctx caddy.Context, from *reverseproxy.Handle
 		Headers: from.Headers, Rewrite: from.Rewrite, TrustedProxies: from.TrustedProxies,
 		RequestBuffers: s.RequestBuffers, ResponseBuffers: s.ResponseBuffers, ProxyStatusName: from.ProxyStatusName,
 		FlushInterval: from.FlushInterval, StreamTimeout: from.StreamTimeout, StreamBufferSize: from.StreamBufferSize,
-		StreamCloseDelay: from.StreamCloseDelay, VerboseLogs: from.VerboseLogs,
+		VerboseLogs:    from.VerboseLogs,
 		HandleResponse: []caddyhttp.ResponseHandler{{Routes: caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{stub{}}}}}},
 	}
-	s.provisioned = true
 	if err := s.delegate.Provision(ctx); err != nil {
 		return err
 	}

@@ -1,0 +1,46 @@
+package app
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/manage"
+)
+
+// exitWait bounds how long the process waits at its exit for the streams to end. Each ends within less, whatever its two ends do.
+const exitWait = 4 * time.Second
+
+func init() {
+	// This is after all servers have stopped. They do not wait for connections that were hijacked.
+	caddy.OnExit(func(context.Context) {
+		manage.EndStreams()
+		const poll = 5 * time.Millisecond
+		for deadline := time.Now().Add(exitWait); manage.Streams() > 0 && time.Now().Before(deadline); {
+			time.Sleep(poll)
+		}
+	})
+}
+
+// EndStreamsWith has all streams end when the process exits and the server that is being provisioned with ctx stops accepting connections.
+// The server waits for those of HTTP/2 and HTTP/3.
+func (a *App) EndStreamsWith(ctx caddy.Context) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Contains(a.servers, server) {
+		return
+	}
+	a.servers = append(a.servers, server)
+	server.RegisterOnShutdown(func() {
+		if caddy.Exiting() {
+			manage.EndStreams()
+		}
+	})
+}
