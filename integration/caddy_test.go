@@ -67,6 +67,7 @@ type caddy struct {
 	log   *logFile
 	ended chan struct{}
 
+	secure   bool      // the site has TLS
 	reloaded time.Time // when the last reload ended; zero if there was none
 
 	files []*os.File // that the process is given, from descriptor 3 on
@@ -101,7 +102,7 @@ func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy
 // launchCaddy is startCaddyConfig, but does not wait.
 func launchCaddy(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
-	c := &caddy{t: t}
+	c := &caddy{t: t, secure: strings.Contains(config, "https://SITE_ADDRESS")}
 	c.site, c.admin, c.log, c.ended = freeAddress(t), freeAddress(t), newLogFile(t), make(chan struct{})
 	c.run(config, environment)
 	t.Cleanup(func() {

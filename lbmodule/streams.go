@@ -3,6 +3,7 @@ package lbmodule
 import (
 	"time"
 
+	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
@@ -11,6 +12,7 @@ func (h *Handler) opened(r *pool.LiveRequest, stream pool.Stream) {
 	h.plan.Pool.OpenStream(r, stream, h)
 	if ended := h.ended.Load(); ended != 0 { // only now, so that either this or endStreams sees it
 		h.service.Manager().StreamOpened()
+		app.WatchExit()
 		h.endStreams(time.Unix(0, ended))
 	}
 }

@@ -25,8 +25,8 @@ func init() {
 	})
 }
 
-// EndStreamsWith has all streams end when the process exits and the server that is being provisioned with ctx stops accepting connections.
-// The server waits for those of HTTP/2 and HTTP/3.
+// EndStreamsWith has all streams end when the process exits and the server that is being provisioned with ctx stops accepting connections,
+// which is after the shutdown delay. The server waits for streams of HTTP/2 and HTTP/3.
 func (a *App) EndStreamsWith(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -43,4 +43,19 @@ func (a *App) EndStreamsWith(ctx caddy.Context) {
 			manage.EndStreams()
 		}
 	})
+}
+
+// exitPoll is the interval at which the exit of the process is looked for.
+const exitPoll = 100 * time.Millisecond
+
+// WatchExit ends the streams when the process exits. It must be called when there may be streams and no config serves, so that no server tells of
+// the exit: one that has shut down before would wait for those of HTTP/2 and HTTP/3, and the process for it.
+func WatchExit() {
+	switch {
+	case serving.Latest() != nil || manage.Streams() == 0:
+	case caddy.Exiting():
+		manage.EndStreams()
+	default:
+		time.AfterFunc(exitPoll, WatchExit)
+	}
 }

@@ -33,6 +33,9 @@ func (a *App) end() {
 	a.stop = nil
 	a.done.Wait()
 	serving.Remove(a)
+	if !caddy.Exiting() { // else the servers end the streams, after their delay
+		WatchExit()
+	}
 	Events.endStreams(a)
 	a.mu.Lock()
 	managers := a.managers()

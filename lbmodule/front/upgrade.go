@@ -148,7 +148,7 @@ func (t *tunnel) End(after time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := time.Now().Add(after)
-	if t.over || t.ending || t.ends != nil && t.endsAt.Before(at) {
+	if t.over || t.ending || after > 0 && t.ends != nil && t.endsAt.Before(at) {
 		return
 	}
 	if t.ends != nil {
