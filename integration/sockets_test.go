@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -99,8 +100,8 @@ func (b *socketBackend) closings(status int) int {
 	return b.closed[status]
 }
 
-// startSocketBackend starts a backend whose WebSockets echo. On the path /flood it sends frames of 1,000 bytes without end. On other requests
-// it answers with its address.
+// startSocketBackend starts a backend whose WebSockets echo. On the path /flood it sends without end, and on /pieces a piece of a frame every
+// millisecond. On other requests it answers with its address.
 func startSocketBackend(t *testing.T) *socketBackend {
 	t.Helper()
 	b := &socketBackend{backend: startBackend(t), closed: make(map[int]int)}
@@ -117,11 +118,16 @@ func startSocketBackend(t *testing.T) *socketBackend {
 		if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Backend: "+b.addr+"\r\n\r\n"); err != nil {
 			return
 		}
-		if r.URL.Path == "/flood" {
+		switch r.URL.Path {
+		case "/flood":
 			go func() {
 				for payload := make([]byte, 1000); writeFrame(conn, textFrame, payload, false) == nil; {
 				}
 			}()
+		case "/pieces":
+			done := make(chan struct{})
+			defer close(done)
+			go sendPieces(conn, done)
 		}
 		status := 0
 		for {
@@ -143,6 +149,26 @@ func startSocketBackend(t *testing.T) *socketBackend {
 		b.mu.Unlock()
 	})
 	return b
+}
+
+// sendPieces sends frames in pieces until done is closed.
+func sendPieces(to io.Writer, done <-chan struct{}) {
+	var frames bytes.Buffer
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if frames.Len() < 100 {
+			_ = writeFrame(&frames, textFrame, bytes.Repeat([]byte{0x80 | closeFrame}, 5000), false)
+		}
+		select {
+		case <-ticker.C:
+		case <-done:
+			return
+		}
+		if _, err := to.Write(frames.Next(100)); err != nil {
+			return
+		}
+	}
 }
 
 // socket is a WebSocket's client.

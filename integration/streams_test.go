@@ -216,10 +216,10 @@ func TestShutdownClosesStreams(t *testing.T) {
 			t.Parallel()
 			one, two := startSocketBackend(t), startSocketBackend(t)
 			c := startCaddyConfig(t, balancing("", one, two), extendedConnects)
-			var quiet, flooded sockets
+			var quiet, busy sockets
 			open := func() {
 				quiet = append(append(quiet, openSockets(t, c, 10)...), openSocketOverHTTP2(t, c, "/"))
-				flooded = append(flooded, mustOpenSocket(t, c, "/flood"), openSocketOverHTTP2(t, c, "/flood"))
+				busy = append(busy, mustOpenSocket(t, c, "/pieces"), openSocketOverHTTP2(t, c, "/pieces"))
 			}
 			open()
 			for _, config := range []string{balancing("stream_close_delay 1h", one, two), balancing("", one), balancing("", one, two)} {
@@ -232,7 +232,7 @@ func TestShutdownClosesStreams(t *testing.T) {
 			stuck := sockets{mustOpenSocket(t, c, "/flood"), mustOpenSocket(t, c, "/flood")}
 			quiet.echo(t, "before")
 			var wg sync.WaitGroup
-			wg.Go(func() { flooded.goAway(t, "flooded, at the exit") })
+			wg.Go(func() { busy.goAway(t, "busy, at the exit") })
 			stop(c)
 			quiet.goAway(t, "at the exit")
 			wg.Wait()

@@ -12,7 +12,7 @@ import (
 )
 
 // exitWait bounds how long the process waits at its exit for the streams to end. Each ends within less, whatever its two ends do.
-const exitWait = 4 * time.Second
+const exitWait = 7 * time.Second
 
 func init() {
 	// This is after all servers have stopped. They do not wait for connections that were hijacked.

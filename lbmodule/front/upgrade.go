@@ -22,8 +22,9 @@ const (
 	clientDone  = time.Hour
 )
 
-// leave is how long each step may take when a tunnel is ended: to finish a frame, to write a close frame, and for the client to close.
-const leave = time.Second
+// leave is how long each step may take when a tunnel is ended: to stop copying, to finish a frame and write a close frame, and for the client
+// to close.
+const leave = 2 * time.Second
 
 // tunnel connects a client to a backend that has switched protocols. reverse_proxy copies the bytes: one goroutine reads from the tunnel,
 // which is the backend's side, and writes to the client, and another does the opposite. The tunnel sees both sides, so that it can end a
@@ -179,19 +180,27 @@ func (t *tunnel) hijacked() {
 	}
 }
 
-// sayGoodbye sends both sides of an ended WebSocket a close frame. write writes to the client. It reports whether the client got one.
-func (t *tunnel) sayGoodbye(write func([]byte) (int, error)) bool {
+// client is how to write to the client of a WebSocket.
+type client interface {
+	Write(p []byte) (int, error)
+	SetWriteDeadline(t time.Time) error // another goroutine may be writing
+}
+
+// sayGoodbye sends both sides of an ended WebSocket a close frame. It reports whether the client got one.
+func (t *tunnel) sayGoodbye(to client) bool {
 	if !t.webSocket || !t.isEnding() {
 		return false
 	}
-	_ = http.NewResponseController(t.client).SetWriteDeadline(time.Now().Add(leave))
-	cut := time.AfterFunc(leave, func() { t.ReadWriteCloser.Close() }) // it may not take the close frame
+	late := make(chan struct{})
+	cut := time.AfterFunc(leave, func() {
+		t.ReadWriteCloser.Close()
+		_ = to.SetWriteDeadline(time.Unix(1, 0))
+		close(late)
+	})
 	defer cut.Stop()
-	timer := time.NewTimer(leave)
-	defer timer.Stop()
 	select {
-	case <-t.down.end(goingAway(false), write):
-	case <-timer.C: // the rest of a frame is missing
+	case <-t.down.end(goingAway(false), to.Write):
+	case <-late: // the rest of a frame is missing
 	}
 	t.up.end(goingAway(true), t.ReadWriteCloser.Write)
 	t.down.mu.Lock()
@@ -240,7 +249,7 @@ func (c *clientConn) Write(p []byte) (int, error) { return c.tunnel.writeDown(p,
 // Close implements [io.Closer]. After a close frame, it waits a little for the client to close its side: closing a connection on which
 // something has arrived unread resets it, and the client may lose the frame.
 func (c *clientConn) Close() error {
-	if c.tunnel.sayGoodbye(c.Conn.Write) {
+	if c.tunnel.sayGoodbye(c.Conn) {
 		if half, ok := c.Conn.(closeWriter); ok && half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(leave)) == nil {
 			_, _ = io.Copy(io.Discard, c.Conn)
 		}
@@ -265,14 +274,33 @@ type clientStream struct {
 
 // Close implements [io.Closer].
 func (c *clientStream) Close() error {
-	if t := c.tunnel; t != nil {
-		t.sayGoodbye(func(p []byte) (int, error) {
-			n, err := t.client.Write(p)
-			if err == nil {
-				err = http.NewResponseController(t.client).Flush()
-			}
-			return n, err
-		})
+	if c.tunnel != nil {
+		c.tunnel.sayGoodbye(streamClient{c.tunnel.client})
 	}
 	return c.ReadCloser.Close()
+}
+
+// streamClient is the client of a WebSocket of HTTP/2 or HTTP/3.
+type streamClient struct{ http.ResponseWriter }
+
+// Write implements [io.Writer].
+func (c streamClient) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	if err == nil {
+		err = http.NewResponseController(c.ResponseWriter).Flush()
+	}
+	return n, err
+}
+
+// SetWriteDeadline sets the deadline of the stream itself. The server's writers around it set deadlines of their own, and must not be used by
+// two goroutines.
+func (c streamClient) SetWriteDeadline(t time.Time) error {
+	w := c.ResponseWriter
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return http.NewResponseController(w).SetWriteDeadline(t)
+		}
+		w = outer.Unwrap()
+	}
 }

@@ -89,3 +89,70 @@ func TestTunnel(t *testing.T) {
 		})
 	}
 }
+
+// A tunnel that is to end is woken at that time, once, and its backend's connection is closed if that does not help.
+func TestTunnelEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(t *tunnel)
+		want time.Duration // -1 for never
+	}{
+		"at once":                  {func(t *tunnel) { t.End(0) }, 0},
+		"later":                    {func(t *tunnel) { t.End(time.Hour) }, time.Hour},
+		"twice, the first earlier": {func(t *tunnel) { t.End(time.Minute); t.End(time.Hour) }, time.Minute},
+		"twice, the second":        {func(t *tunnel) { t.End(time.Hour); t.End(time.Minute) }, time.Minute},
+		"later, then at once":      {func(t *tunnel) { t.End(time.Hour); t.End(0); t.End(0) }, 0},
+		"after its request":        {func(t *tunnel) { t.End(time.Hour); t.finish(); t.End(0) }, -1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := net.Pipe()
+			defer far.Close()
+			defer near.Close()
+			client := &deadlines{ResponseWriter: httptest.NewRecorder()}
+			x := &Request{w: client}
+			stream, ok := x.Switched(&http.Response{StatusCode: http.StatusSwitchingProtocols, Body: near})
+			if !ok {
+				t.Fatal("no stream")
+			}
+			test.end(stream.(*tunnel))
+			if test.want > 0 {
+				time.Sleep(test.want - 1)
+				synctest.Wait()
+				if client.n.Load() != 0 {
+					t.Errorf("%s: woken too early", name)
+				}
+				time.Sleep(1)
+				synctest.Wait()
+			}
+			if n := client.n.Load(); (n == 1) != (test.want >= 0) {
+				t.Errorf("%s: woken %d times", name, n)
+			}
+			closed := make(chan struct{})
+			go func() {
+				_, _ = io.Copy(io.Discard, far)
+				close(closed)
+			}()
+			time.Sleep(leave - 1)
+			synctest.Wait()
+			select {
+			case <-closed:
+				t.Errorf("%s: closed too early", name)
+			default:
+			}
+			time.Sleep(2 * time.Hour)
+			select {
+			case <-closed:
+				if test.want < 0 {
+					t.Errorf("%s: closed", name)
+				}
+			default:
+				if test.want >= 0 {
+					t.Errorf("%s: not closed", name)
+				}
+			}
+			x.tunnel.finish()
+		})
+	}
+	if _, ok := new(Request).Switched(&http.Response{StatusCode: http.StatusOK, Body: http.NoBody}); ok {
+		t.Error("an answer that does not switch protocols is a stream")
+	}
+}
