@@ -106,6 +106,12 @@ var intended = map[string]difference{
 	},
 }
 
+// overReloads are those that no exchange shows, with their reasons. TestStreamsBesideReverseProxy shows them.
+var overReloads = map[string]string{
+	"streams over reloads": "A reload that keeps a backend is no reason to disconnect its clients, who would all come back at once.",
+	"streams at the exit":  "Clients can tell an exit from a failure, and none of them can hold it up.",
+}
+
 // What the client got where the proxy had nothing from a backend, and from the page that is no backend's.
 const (
 	badGateway = "HTTP/1.1 502 Bad Gateway\r\nServer: Caddy\r\nDate: DATE\r\nContent-Length: 0\r\n\r\n[body] \"\"\n"
@@ -162,29 +168,35 @@ func sortFields(text string) string {
 	return strings.Join(all, "")
 }
 
-// TestIntendedDifferences: the page lists those that the test knows, with their reasons, and no others.
+// TestIntendedDifferences: the page lists those that the tests know, with their reasons, and no others.
 func TestIntendedDifferences(t *testing.T) {
-	_, list, _ := strings.Cut(read(t, "../docs/differences.md"), "\n## In one exchange\n")
-	list, _, _ = strings.Cut(list, "\n## ")
-	listed := map[string]bool{}
-	for _, section := range strings.Split(list, "\n### ")[1:] {
-		name, text, _ := strings.Cut(section, "\n")
-		listed[name] = true
-		d, ok := intended[name]
-		if !ok {
-			t.Errorf("docs/differences.md has %q, which no test knows", name)
-			continue
-		}
-		text = strings.Join(strings.Fields(text), " ")
-		for _, part := range []string{"`reverse_proxy`: ", "`load_balancer`: ", "Why: " + d.reason} {
-			if !strings.Contains(text, part) {
-				t.Errorf("docs/differences.md, %s: it does not say %q", name, part)
+	inExchanges := make(map[string]string)
+	for name, d := range intended {
+		inExchanges[name] = d.reason
+	}
+	for heading, known := range map[string]map[string]string{"In one exchange": inExchanges, "Over reloads and at the exit": overReloads} {
+		_, list, _ := strings.Cut(read(t, "../docs/differences.md"), "\n## "+heading+"\n")
+		list, _, _ = strings.Cut(list, "\n## ")
+		listed := map[string]bool{}
+		for _, section := range strings.Split(list, "\n### ")[1:] {
+			name, text, _ := strings.Cut(section, "\n")
+			listed[name] = true
+			reason, ok := known[name]
+			if !ok {
+				t.Errorf("docs/differences.md has %q, which no test knows", name)
+				continue
+			}
+			text = strings.Join(strings.Fields(text), " ")
+			for _, part := range []string{"`reverse_proxy`: ", "`load_balancer`: ", "Why: " + reason} {
+				if !strings.Contains(text, part) {
+					t.Errorf("docs/differences.md, %s: it does not say %q", name, part)
+				}
 			}
 		}
-	}
-	for name := range intended {
-		if !listed[name] {
-			t.Errorf("docs/differences.md does not have %q", name)
+		for name := range known {
+			if !listed[name] {
+				t.Errorf("docs/differences.md does not have %q", name)
+			}
 		}
 	}
 }

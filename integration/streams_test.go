@@ -89,6 +89,36 @@ func (c *caddy) leftovers() (goroutines, descriptors int) {
 	return int(c.metric("go_goroutines", "")), len(all)
 }
 
+// TestStreamsBesideReverseProxy shows how both directives treat WebSockets at a reload and at the exit.
+func TestStreamsBesideReverseProxy(t *testing.T) {
+	t.Parallel()
+	one := startSocketBackend(t)
+	site := func(settings string) string {
+		return siteConfig("handle /ours {\n load_balancer " + one.addr + " {\n " + settings + "\n}\n}\nhandle /stock {\n reverse_proxy " + one.addr + " {\n" + settings + "\n}\n}")
+	}
+	c := startCaddyConfig(t, site(""))
+	ours, stock := sockets{mustOpenSocket(t, c, "/ours")}, sockets{mustOpenSocket(t, c, "/stock")}
+	if err := c.reload(site("header_up X-Reloaded 1\n stream_close_delay 1h")); err != nil {
+		t.Fatal(err)
+	}
+	ours.echo(t, "after a reload")
+	stock.each(t, "after a reload, with reverse_proxy", func(s *socket) error {
+		if operation, payload, _, err := readFrame(s.from); operation != closeFrame || closeStatus(payload) != 1001 {
+			return fmt.Errorf("frame %d, %w; want 1001", operation, err)
+		}
+		return nil
+	})
+	ours, stock = append(ours, mustOpenSocket(t, c, "/ours")), sockets{mustOpenSocket(t, c, "/stock")}
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	ours.goAway(t, "at the exit")
+	stock.each(t, "at the exit, with reverse_proxy", func(s *socket) error {
+		if operation, _, _, err := readFrame(s.from); err == nil {
+			return fmt.Errorf("frame %d", operation)
+		}
+		return nil
+	})
+}
+
 // TestStreamsToRemovedBackends: WebSockets to a backend that the new config does not have any more end after drain_timeout, those to others do
 // not. Without drain_timeout, they stay.
 func TestStreamsToRemovedBackends(t *testing.T) {
