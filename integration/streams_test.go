@@ -135,10 +135,20 @@ func TestStreamsToRemovedBackends(t *testing.T) {
 		}
 		all.echo(t, fmt.Sprint("without drain_timeout, reload ", i))
 	}
-	// The backend returns in time.
-	if err := c.reload(balancing("drain_timeout 1h", two, three)); err != nil {
+	// The backend returns in time, at first at the API and then in the config.
+	if err := c.reload(balancing("drain_timeout 3s", two, three)); err != nil {
 		t.Fatal(err)
 	}
+	c.edit("POST", "", `{"address": "`+one.addr+`"}`).wants(t, http.StatusCreated)
+	start := time.Now()
+	all.each(t, "when the backend was added", func(s *socket) error {
+		for time.Since(start) < 3500*time.Millisecond {
+			if err := s.echo("added"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err := c.reload(balancing("drain_timeout 1s", one, two, three)); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +156,7 @@ func TestStreamsToRemovedBackends(t *testing.T) {
 	if f := c.inFlight("p"); f[one.addr] != 11 || f[two.addr] != 11 || f[three.addr] != 11 {
 		t.Errorf("%v in flight, want 11 each", f)
 	}
-	start := time.Now()
+	start = time.Now()
 	if err := c.reload(balancing("drain_timeout 1s", one, three)); err != nil {
 		t.Fatal(err)
 	}
@@ -281,6 +291,23 @@ func TestShutdownClosesStreams(t *testing.T) {
 				t.Errorf("backends were told of %d closings, want at least %d", n, len(quiet)+len(mute))
 			}
 		})
+	}
+}
+
+// TestExitWaitsForClients: a client is given two seconds to close its side, so that it does not lose the close frame to a reset.
+func TestExitWaitsForClients(t *testing.T) {
+	t.Parallel()
+	one := startSocketBackend(t)
+	c := startCaddyConfig(t, balancing("", one))
+	mute := mustOpenSocket(t, c, "/")
+	start := time.Now()
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	if operation, payload, _, err := readFrame(mute.from); operation != closeFrame || closeStatus(payload) != 1001 {
+		t.Errorf("frame %d %q, %v; want 1001", operation, payload, err)
+	}
+	c.exits(t, 20*time.Second)
+	if took := time.Since(start); took < 2*time.Second {
+		t.Errorf("caddy exited after %v, want at least 2s", took)
 	}
 }
 
