@@ -224,7 +224,11 @@ func TestStreamCloseDelay(t *testing.T) {
 func TestDrainsOfEarlierStreams(t *testing.T) {
 	t.Parallel()
 	one, two, three := startSocketBackend(t), startSocketBackend(t), startSocketBackend(t)
-	c := startCaddyConfig(t, balancing("", one, two, three))
+	c := startCaddyConfig(t, balancing("", one), extendedConnects)
+	stuck := sockets{mustOpenSocket(t, c, "/flood"), openSocketOverHTTP2(t, c, "/flood")} // their clients do not read
+	if err := c.reload(balancing("", one, two, three)); err != nil {
+		t.Fatal(err)
+	}
 	all := openSockets(t, c, 9)
 	for _, config := range []string{balancing("drain_timeout 1h", one, two, three), balancing("drain_timeout 1s", one, two, three)} {
 		if err := c.reload(config); err != nil {
@@ -242,6 +246,9 @@ func TestDrainsOfEarlierStreams(t *testing.T) {
 	}
 	all.to(three.addr, false).echo(t, "to the backend that is left")
 	waitFor(t, "the slots to be free", func() bool { f := c.inFlight("p"); return f[one.addr] == 0 && f[two.addr] == 0 && f[three.addr] == 9 })
+	for _, s := range stuck {
+		s.Close()
+	}
 }
 
 // TestShutdownClosesStreams: at the exit of the process, WebSockets of all configs are closed with 1001, between two frames. A client that does
