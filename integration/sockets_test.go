@@ -3,7 +3,6 @@ package integration
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -239,10 +238,15 @@ const extendedConnects = "GODEBUG=http2xconnect=1"
 // openSocketOverHTTP2 opens a WebSocket by an extended CONNECT (RFC 8441), on a connection of its own.
 func openSocketOverHTTP2(t *testing.T, c *caddy, path string) *socket {
 	t.Helper()
-	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
-		return c.dialSite(http2.NextProtoTLS)
-	}}
-	t.Cleanup(transport.CloseIdleConnections)
+	conn, err := c.dialSite(http2.NextProtoTLS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	transport, err := new(http2.Transport).NewClientConn(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
 	reader, writer := io.Pipe()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, c.url(path), reader)
 	if err != nil {
@@ -265,7 +269,7 @@ func openSocketOverHTTP2(t *testing.T, c *caddy, path string) *socket {
 			io.Reader
 			io.Writer
 			io.Closer
-		}{res.Body, writer, writer},
+		}{res.Body, writer, conn},
 		from: bufio.NewReader(res.Body), backend: res.Header.Get("X-Backend"),
 	}
 }
@@ -384,7 +388,7 @@ func (c *caddy) inFlight(pool string) map[string]int64 {
 	}
 	all := make(map[string]int64)
 	for _, b := range p.Backends {
-		all[b.Address] = int64(b.InFlight)
+		all[b.Address] = b.InFlight
 	}
 	return all
 }

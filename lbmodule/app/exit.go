@@ -45,14 +45,24 @@ func (a *App) EndStreamsWith(ctx caddy.Context) {
 	})
 }
 
+// endsStreams reports whether a server of a's config ends the streams; false for nil.
+func (a *App) endsStreams() bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.servers) > 0
+}
+
 // exitPoll is the interval at which the exit of the process is looked for.
 const exitPoll = 100 * time.Millisecond
 
-// WatchExit ends the streams when the process exits. It must be called when there may be streams and no config serves, so that no server tells of
-// the exit: one that has shut down before would wait for those of HTTP/2 and HTTP/3, and the process for it.
+// WatchExit ends the streams when the process exits, as long as the config that serves has no load balancer whose server would do so. It must
+// be called when that may be and there may be streams. The process waits for earlier servers, and those for their streams of HTTP/2 and HTTP/3.
 func WatchExit() {
 	switch {
-	case serving.Latest() != nil || manage.Streams() == 0:
+	case serving.Latest().endsStreams() || manage.Streams() == 0:
 	case caddy.Exiting():
 		manage.EndStreams()
 	default:

@@ -115,12 +115,12 @@ func TestTunnelEnd(t *testing.T) {
 			}
 			test.end(stream.(*tunnel))
 			if test.want > 0 {
-				time.Sleep(test.want - 1)
+				time.Sleep(test.want - time.Millisecond)
 				synctest.Wait()
 				if client.n.Load() != 0 {
 					t.Errorf("%s: woken too early", name)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Millisecond)
 				synctest.Wait()
 			}
 			if n := client.n.Load(); (n == 1) != (test.want >= 0) {
