@@ -143,7 +143,8 @@ func TestSeamlessSilentCost(t *testing.T) {
 		defer conn.Close()
 		conns[i] = conn
 	}
-	waitFor(t, "all connections to be accepted", func() bool { return p.caddy.descriptors() >= before.descriptors+n })
+	// Connections to backends may be closed meanwhile.
+	waitFor(t, "nearly all connections to be accepted", func() bool { return p.caddy.descriptors() >= before.descriptors+n-n/50 })
 	p.caddy.settles(t, fmt.Sprint(n, " silent connections"), cost{before.goroutines + n/100, before.descriptors + n + n/10, before.heap + n*1024})
 	t.Logf("before: %+v", before)
 	if err := p.next(); err != nil {

@@ -110,15 +110,15 @@ func open(s socket) (*door, error) {
 // returns those that came elsewhere meanwhile.
 func (d *door) steer(g *generation) []net.Conn {
 	conns, err := steer(d.first)
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err != nil && !errors.Is(err, errNoSteering) {
 		g.logger.Warn("kernel does not send all connections to one socket; those that are being made at a reload may be lost",
 			zap.Stringer("address", d.addr), zap.Error(err))
 	}
 	return conns
 }
 
-// leave removes g when its config stops. It reports false if g was removed before. If g serves, the generation after it does from now on;
-// last tells that there is none.
+// leave removes g when its config stops. If g serves, the generation after it does from now on. It reports whether g was there, and whether
+// it was the last one.
 func (d *door) leave(g *generation) (left, last bool) {
 	doors.Lock()
 	defer doors.Unlock()
@@ -179,9 +179,9 @@ func (d *door) promote(g *generation) {
 		switch {
 		case !g.shape.trusts(s.shape):
 			s.last.Store(d.serving.Load())
-			d.ending.Go(func() { d.shutdown(s, g.grace) })
+			d.ending.Go(func() { d.retire(s, g.grace) })
 		case s.open.Load() > 0 || s == last:
-			kept = append(kept, s)
+			kept = append(kept, s) // others have no connections and take none
 		}
 	}
 	if last == nil || last.shape != g.shape {

@@ -48,11 +48,16 @@ func (d *door) linger(last *generation) {
 	if half := duration(last.grace) / 2; half > 0 {
 		bound = min(bound, half)
 	}
+	wait(bound, func() bool { return d.connections() == 0 })
+}
+
+// wait waits until done reports true, but not longer than bound.
+func wait(bound time.Duration, done func() bool) {
 	timeout := time.NewTimer(bound)
 	defer timeout.Stop()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for d.connections() > 0 {
+	for !done() {
 		select {
 		case <-ticker.C:
 		case <-timeout.C:
@@ -70,6 +75,14 @@ func (d *door) connections() int {
 		n += int(s.open.Load())
 	}
 	return n
+}
+
+// retire ends a server whose connections are not safe to be kept. Those without a request are closed at once. Those that have just been made
+// are served: net/http drops requests that arrive when a server shuts down.
+func (d *door) retire(s *server, grace caddy.Duration) {
+	s.SetKeepAlivesEnabled(false)
+	wait(linger, func() bool { return s.open.Load() == 0 })
+	d.shutdown(s, grace)
 }
 
 // shutdown lets the requests of s end, within the grace period of a config if it has one.

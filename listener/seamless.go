@@ -33,9 +33,9 @@ func init() {
 //	}
 //
 // Kept connections stay open over a reload, HTTP/2 ones as well, and their next request is served by the new config. They keep the
-// timeouts and the limit of header bytes with which they were accepted. TLS connections are closed as without the wrapper if a
-// connection policy of the server asks for client certificates or drops connections, because what was proved under the old policy may
-// not hold under the new one, and all connections are closed if the other listener wrappers change.
+// timeouts and the limit of header bytes with which they were accepted. Idle connections are closed as without the wrapper if a TLS
+// connection policy of the server asks for client certificates, because what was proved under the old policy may not hold under the new
+// one; or if a policy that drops connections changes, or the other listener wrappers, or whether there is TLS or HTTP/2.
 //
 // When Caddy stops, the wrapper accepts nothing more, has every answer tell its client to close the connection, and gives clients up to a
 // second to do so (half of grace_period, if that is less) before it closes those that are idle.
@@ -187,7 +187,15 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	if s.unique {
 		g.shape.only = g
 	}
-	g.toCaddy = watched(server) || !speaksHTTP1(server)
+	for reason, applies := range map[string]bool{
+		"a module has registered for what happens to connections": watched(server),
+		"protocols lack h1 or differ between addresses":           !speaksHTTP1(server),
+	} {
+		if applies {
+			g.toCaddy = true
+			s.logger.Warn("reloads close idle connections in spite of seamless", zap.Stringer("address", ln.Addr()), zap.String("reason", reason))
+		}
+	}
 	return g, nil
 }
 
@@ -212,7 +220,7 @@ func (s *Seamless) Cleanup() error {
 }
 
 // watched reports whether a module has registered for what happens to connections of server. It would not hear of the connections of
-// our server. There is no other way to find out than to look at unexported fields, which have gone if none of them is found.
+// our server. Only unexported fields tell. If Caddy no longer has one of them, somebody may have registered.
 func watched(server *caddyhttp.Server) bool {
 	for _, name := range []string{"connStateFuncs", "connContextFuncs"} {
 		if funcs := reflect.ValueOf(server).Elem().FieldByName(name); !funcs.IsValid() || funcs.Len() > 0 {

@@ -21,14 +21,15 @@ type shape struct {
 	tls  bool        // nor are those that are encrypted if others are not
 	only *generation // if not nil, the connections are not safe to be kept for another config
 
+	h2, h2c bool // nor are HTTP/2's if it is switched off
+
 	readTimeout, readHeaderTimeout, writeTimeout, idleTimeout time.Duration
 	maxHeaderBytes                                            int
-	h2, h2c                                                   bool
 }
 
 // trusts reports whether connections of another shape may be kept and served with the config of s.
 func (s shape) trusts(other shape) bool {
-	return s.key == other.key && s.tls == other.tls && s.only == other.only
+	return s.key == other.key && s.tls == other.tls && s.only == other.only && s.h2 == other.h2 && s.h2c == other.h2c
 }
 
 // server serves the connections of a door that have the same shape. It is set up as Caddy sets up its own servers.
@@ -116,7 +117,7 @@ func newInlet(addr net.Addr) *inlet {
 	return l
 }
 
-// put passes c to the server. It reports false if the server takes no connections any more.
+// put blocks until Accept takes c.
 func (l *inlet) put(c net.Conn) bool {
 	select {
 	case l.conns <- c:
@@ -142,7 +143,8 @@ func (l *inlet) Close() error {
 	return nil
 }
 
-// errorLog passes what net/http has to say about connections to Caddy's log, as Caddy does. A log of an earlier config may be closed.
+// errorLog passes what net/http has to say about connections to Caddy's log, with the levels of Caddy's own servers. A log of an earlier config
+// may be closed.
 type errorLog struct{ door *door }
 
 func (e errorLog) Write(p []byte) (int, error) {

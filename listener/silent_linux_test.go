@@ -11,29 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pairs makes n TCP connections.
-func pairs(t *testing.T, n int) (clients, accepted []net.Conn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	for range n {
-		client, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close() })
-		clients, accepted = append(clients, client), append(accepted, c)
-	}
-	return clients, accepted
-}
-
 // startSilent returns the connections that speak.
 func startSilent(t *testing.T) (*silent, chan net.Conn) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"errors"
 	"net"
 	"os"
 	"reflect"
@@ -20,7 +21,7 @@ type socket struct {
 	listening
 	network   string // as configured
 	address   string // names the door; equal for the sockets of later configs that listen there
-	port      int    // as configured, 0 for a socket that has none or was passed in
+	port      int    // 0 for a socket that has none or was passed in
 	shared    bool   // all configs use the same socket of the kernel
 	inherited bool   // it was passed in, and another process may use it after this one
 }
@@ -48,6 +49,9 @@ func socketOf(ln net.Listener) (s socket, ok bool) {
 		}
 		ln, _ = inner.Interface().(net.Listener)
 	}
+	if s.listening == nil || configured == "" {
+		return s, false
+	}
 	s.network, _, _ = strings.Cut(configured, "/")
 	switch addr := s.Addr().(type) {
 	case *net.UnixAddr:
@@ -60,8 +64,11 @@ func socketOf(ln net.Listener) (s socket, ok bool) {
 	if s.network == "fd" {
 		s.shared, s.inherited, s.port, s.address = true, true, 0, configured
 	}
-	return s, s.listening != nil && configured != ""
+	return s, true
 }
+
+// errNoSteering is why connections cannot be steered where that is not expected.
+var errNoSteering = errors.New("connections cannot be steered here")
 
 // duplicate returns another listener on the socket, which keeps it open.
 func (s socket) duplicate() (net.Listener, error) {

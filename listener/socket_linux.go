@@ -2,7 +2,6 @@ package listener
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 	"syscall"
@@ -20,7 +19,7 @@ import (
 func steer(s socket) ([]net.Conn, error) {
 	addr, ok := s.Addr().(*net.TCPAddr)
 	if !ok {
-		return nil, errors.ErrUnsupported
+		return nil, errNoSteering
 	}
 	at := caddy.NetworkAddress{Network: s.network, Host: addr.IP.String(), StartPort: uint(addr.Port), EndPort: uint(addr.Port)}
 	if addr.Zone != "" {
@@ -36,7 +35,7 @@ func steer(s socket) ([]net.Conn, error) {
 	defer ln.Close()
 	signpost, ok := socketOf(ln)
 	if !ok {
-		return nil, errors.ErrUnsupported
+		return nil, errNoSteering
 	}
 	first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	raw, err := signpost.SyscallConn()

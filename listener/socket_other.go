@@ -3,13 +3,12 @@
 package listener
 
 import (
-	"errors"
 	"net"
 	"syscall"
 )
 
 // Elsewhere connections may come to the sockets of all configs, and those that stand in the accept queue of one that is closed are lost.
 
-func steer(socket) ([]net.Conn, error) { return nil, errors.ErrUnsupported }
+func steer(socket) ([]net.Conn, error) { return nil, errNoSteering }
 
 func queued(syscall.Conn) []net.Conn { return nil }
