@@ -63,6 +63,11 @@ func caddyKind(name string, o options, directive string, lines ...string) kind {
 
 // caddyWithAdmin is the same with these global options.
 func caddyWithAdmin(name string, o options, global, directive string, lines ...string) kind {
+	return caddyWithServers(name, o, global, nil, directive, lines...)
+}
+
+// caddyWithServers is the same with these options of servers.
+func caddyWithServers(name string, o options, global string, servers []string, directive string, lines ...string) kind {
 	return kind{
 		name:    name,
 		command: []string{o.caddy, "run", "--adapter", "caddyfile", "--config"},
@@ -78,11 +83,13 @@ func caddyWithAdmin(name string, o options, global, directive string, lines ...s
 			if s.backendTLS {
 				block = append(block, "transport http {", "\ttls_trust_pool file "+s.certFile, "}")
 			}
-			global, site := global, "http://"+s.address+" {\n\t"
+			global, servers, site := global, slices.Clone(servers), "http://"+s.address+" {\n\t"
 			if s.tls {
-				// HTTP/3 would be advertised in every answer.
-				global += "\n\tservers {\n\t\tprotocols h1 h2\n\t}"
+				servers = append(servers, "protocols h1 h2") // HTTP/3 would be advertised in every answer
 				site = "https://" + s.address + " {\n\ttls " + s.certFile + " " + s.keyFile + "\n\t"
+			}
+			if len(servers) > 0 {
+				global += "\n\tservers {\n\t\t" + strings.Join(servers, "\n\t\t") + "\n\t}"
 			}
 			return "{\n\t" + global + "\n\tpersist_config off\n\tauto_https off\n}\n" + site +
 				directive + plain + " {\n\t\t" + strings.Join(block, "\n\t\t") + "\n\t}\n}\n"

@@ -24,9 +24,11 @@ func main() {
 	flag.StringVar(&o.policy, "policy", "round_robin", "lb_policy of reverse_proxy and load_balancer")
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
 	flag.StringVar(&o.stock, "stock", "", "a second Caddy binary, whose reverse_proxy is measured, too; see bench/README.md")
-	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -limits: "+names(experiments(options{limits: true}))+"; of -uneven: "+
+	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -limits: "+names(experiments(options{limits: true}))+"; of -seamless: "+
+		names(experiments(options{seamless: true}))+"; of -uneven: "+
 		names(experiments(options{uneven: true}))+" (default: all)")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
+	flag.BoolVar(&o.seamless, "seamless", false, "measure what the listener wrapper seamless adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.uneven, "uneven", false, "measure policies over backends that are slow, failing or otherwise odd, and nothing else")
 	quick := flag.Bool("quick", false, "two short rounds of get1k")
 	flag.Parse()
@@ -50,6 +52,7 @@ type options struct {
 	caddy       string
 	stock       string
 	limits      bool
+	seamless    bool
 	uneven      bool
 }
 
@@ -70,6 +73,8 @@ func experiments(o options) (all []experiment) {
 		these := scenarios
 		if o.limits {
 			these = limitScenarios()
+		} else if o.seamless {
+			these = seamlessScenarios()
 		}
 		for _, s := range these {
 			all = append(all, experiment{s.name, s.compare})

@@ -152,7 +152,7 @@ func TestConfigs(t *testing.T) {
 	limits := limitScenarios()[0]
 	limits.name = "limits"
 	limits.kinds = func(*processes, string, options) ([]kind, error) { return limitedBy("127.0.0.1:1", o), nil }
-	for _, s := range append(slices.Clone(scenarios), limits) {
+	for _, s := range slices.Concat(scenarios, []scenario{limits}, seamlessScenarios()) {
 		kinds, err := s.kinds(nil, dir, o)
 		if err != nil {
 			t.Fatal(err)
