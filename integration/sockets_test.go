@@ -243,7 +243,7 @@ func openSocketOverHTTP2(t *testing.T, c *caddy, path string) *socket {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	transport, err := new(http2.Transport).NewClientConn(conn)
+	transport, err := new(http2.Transport).NewClientConn(conn) //nolint:staticcheck // net/http refuses to send :protocol
 	if err != nil {
 		t.Fatal(err)
 	}
