@@ -48,7 +48,7 @@ type server struct {
 func newServer(d *door, s shape) *server {
 	srv := &server{door: d, shape: s, inlet: newInlet(d.addr)}
 	srv.Server = http.Server{
-		Handler:           http.HandlerFunc(srv.dispatch),
+		Handler:           srv,
 		ReadTimeout:       s.readTimeout,
 		ReadHeaderTimeout: s.readHeaderTimeout,
 		WriteTimeout:      s.writeTimeout,
@@ -71,8 +71,8 @@ func newServer(d *door, s shape) *server {
 	return srv
 }
 
-// dispatch has the config that serves answer a request.
-func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP has the config that serves answer a request.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == "PRI" && r.TLS == nil && !s.shape.h2 && !s.shape.h2c {
 		panic(http.ErrAbortHandler) // HTTP/2 is switched off; Caddy closes such a connection without an answer, too
 	}
