@@ -65,7 +65,7 @@ func newServer(d *door, s shape) *server {
 	if s.h2 || s.h2c {
 		srv.Protocols.SetUnencryptedHTTP2(true)
 		// It fails for unsuitable TLS settings only, of which there are none.
-		_ = http2.ConfigureServer(&srv.Server, new(http2.Server))
+		_ = http2.ConfigureServer(&srv.Server, new(http2.Server)) //nolint:staticcheck // as Caddy does
 	}
 	go func() { _ = srv.Serve(srv.inlet) }()
 	return srv

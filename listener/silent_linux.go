@@ -39,7 +39,7 @@ func newSilent(speaks func(net.Conn)) (*silent, error) {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	s := &silent{speaks: speaks, poll: os.NewFile(uintptr(fd), "epoll"), waiting: make(map[int]silentConn)}
@@ -72,7 +72,7 @@ func (s *silent) add(c net.Conn, timeout time.Duration) {
 	err = raw.Control(func(fd uintptr) {
 		var n int
 		n, _, first = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if speaks = n > 0; first == unix.EAGAIN {
+		if speaks = n > 0; errors.Is(first, unix.EAGAIN) {
 			first = s.register(int(fd), silentConn{Conn: c, until: until})
 		} else if !speaks && first == nil {
 			first = io.EOF
