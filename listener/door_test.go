@@ -193,10 +193,17 @@ func TestDistrust(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ln := listen(t, "127.0.0.1:0")
 			first := start(t, ln, "first", shapes[0])
-			kept := dial(t, ln.Addr())
+			kept, begun := dial(t, ln.Addr()), dial(t, ln.Addr())
 			kept.ask(200, "first")
+			begun.send(request[:8])
+			_, s := first.door.taking()
+			for deadline := time.Now().Add(patience); s.open.Load() < 2 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
 			start(t, listen(t, ln.Addr().String()), "second", shapes[1])
 			first.Close()
+			begun.send(request[8:]) // it was made for the first config
+			begun.expect(200, "first")
 			if status, text := kept.receive(); status != 0 {
 				t.Errorf("got %d %q on a connection that is not trusted", status, text)
 			}

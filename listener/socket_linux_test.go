@@ -59,3 +59,18 @@ func TestQueued(t *testing.T) {
 	}
 	got[0].Close()
 }
+
+// TestDoorSteers: from the first config on, no connection comes to the sockets of later ones.
+func TestDoorSteers(t *testing.T) {
+	ln := listen(t, "127.0.0.1:0")
+	start(t, ln, "first", shape{})
+	second := listen(t, ln.Addr().String())
+	defer second.Close()
+	later, _ := socketOf(second)
+	for range 40 {
+		dial(t, ln.Addr()).ask(200, "first")
+	}
+	if got := len(queued(later)); got != 0 {
+		t.Errorf("%d connections came to the second socket", got)
+	}
+}
