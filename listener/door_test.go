@@ -61,6 +61,20 @@ func start(t *testing.T, ln net.Listener, name string, with shape) *generation {
 	return g
 }
 
+// waitFor polls until done reports true.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.After(patience); !done(); {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
 // peer is a client's connection.
 type peer struct {
 	t *testing.T
@@ -197,9 +211,7 @@ func TestDistrust(t *testing.T) {
 			kept.ask(200, "first")
 			begun.send(request[:8])
 			_, s := first.door.taking()
-			for deadline := time.Now().Add(patience); s.open.Load() < 2 && time.Now().Before(deadline); {
-				time.Sleep(time.Millisecond)
-			}
+			waitFor(t, "both connections to be served", func() bool { return s.open.Load() == 2 })
 			start(t, listen(t, ln.Addr().String()), "second", shapes[1])
 			first.Close()
 			begun.send(request[8:]) // it was made for the first config

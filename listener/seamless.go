@@ -187,14 +187,15 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	if s.unique {
 		g.shape.only = g
 	}
-	for reason, applies := range map[string]bool{
-		"a module has registered for what happens to connections": watched(server),
-		"protocols lack h1 or differ between addresses":           !speaksHTTP1(server),
-	} {
-		if applies {
-			g.toCaddy = true
-			s.logger.Warn("reloads close idle connections in spite of seamless", zap.Stringer("address", ln.Addr()), zap.String("reason", reason))
-		}
+	var reason string
+	switch {
+	case watched(server):
+		reason = "a module has registered for what happens to connections"
+	case !speaksHTTP1(server):
+		reason = "protocols lack h1 or differ between addresses"
+	}
+	if g.toCaddy = reason != ""; g.toCaddy {
+		s.logger.Warn("reloads close idle connections in spite of seamless", zap.Stringer("address", ln.Addr()), zap.String("reason", reason))
 	}
 	return g, nil
 }
