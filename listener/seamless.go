@@ -22,7 +22,7 @@ func init() {
 	caddy.RegisterModule(new(Seamless))
 }
 
-// Seamless is a listener wrapper with which no request is lost when the config is reloaded or Caddy stops. It has no settings:
+// Seamless is a listener wrapper with which no request is lost when the config is reloaded or Caddy stops:
 //
 //	{
 //		servers {
@@ -31,6 +31,9 @@ func init() {
 //			}
 //		}
 //	}
+//
+// It also serves plain HTTP/1.1 requests to load balancers on their connection, without Caddy's handler chain, if the outcome is the same:
+// the express lane.
 //
 // Kept connections stay open over a reload, HTTP/2 ones as well, and their next request is served by the new config. They keep the
 // timeouts and the limit of header bytes with which they were accepted. Idle connections are closed as without the wrapper if a TLS
@@ -44,6 +47,9 @@ func init() {
 // a network of a plugin, it does nothing but say so in the log. The connections of a server are still closed by Caddy if a module has
 // registered for what happens to them, or if the server's protocols do not contain h1 or differ between its addresses.
 type Seamless struct {
+	// The express lane. It is on by default.
+	Express *Express `json:"express,omitempty"`
+
 	ctx    caddy.Context
 	logger *zap.Logger
 	server *caddyhttp.Server
@@ -55,6 +61,12 @@ type Seamless struct {
 	made     []*generation
 }
 
+// Express are the settings of the express lane.
+type Express struct {
+	// Serve all requests through Caddy's handler chain.
+	Disabled bool `json:"disabled,omitempty"`
+}
+
 // CaddyModule returns the Caddy module information.
 func (*Seamless) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -63,14 +75,31 @@ func (*Seamless) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile parses the word, which takes nothing.
-func (*Seamless) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+// UnmarshalCaddyfile parses the word and its block:
+//
+//	seamless {
+//		express off
+//	}
+func (s *Seamless) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.Next() {
 		if d.NextArg() {
 			return d.ArgErr()
 		}
 		for nesting := d.Nesting(); d.NextBlock(nesting); {
-			return d.Errf("seamless: unrecognized subdirective %s", d.Val())
+			if d.Val() != "express" {
+				return d.Errf("seamless: unrecognized subdirective %s", d.Val())
+			}
+			if s.Express != nil {
+				return d.Err("seamless: express is given twice")
+			}
+			var value string
+			if !d.AllArgs(&value) {
+				return d.ArgErr()
+			}
+			if value != "off" {
+				return d.Errf("seamless: express: %q is not off; it is on by default", value)
+			}
+			s.Express = &Express{Disabled: true}
 		}
 	}
 	return nil
