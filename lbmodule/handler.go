@@ -5,10 +5,7 @@ package lbmodule
 import (
 	"context"
 	"errors"
-	"math"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,13 +138,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 }
 
-// unavailable returns the error for a request that found no backend. Retry-After is the time of the next probe, with
-// jitter, so that the clients do not all come back at once.
+// unavailable returns the error for a request that found no backend.
 func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
-	const most, spread = 30, 5 // seconds
-	next := h.service.NextProbe(time.Now())
-	after := min(max(int(math.Ceil(next.Seconds())), 1), most-spread)
-	w.Header().Set("Retry-After", strconv.Itoa(after+rand.IntN(spread)))
+	w.Header().Set("Retry-After", h.service.RetryAfter(time.Now()))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
 

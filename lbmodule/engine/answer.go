@@ -26,6 +26,9 @@ type answer struct {
 
 	// odd says that others may read the answer differently, and so see its end elsewhere. The connection must not be used again.
 	odd bool
+
+	// lines get the header's lines, if the answer is to keep them.
+	lines *Lines
 }
 
 // field is where a field of a header is: its name at name:colon, its value at value:end.
@@ -127,6 +130,10 @@ func (a *answer) parse(raw []byte, method string, fields []field, whole bool) (i
 		a.Proto = text[:len("HTTP/0.0")]
 	}
 	a.odd = odd || !isValue(line)
+	if a.lines != nil && status.code >= http.StatusOK {
+		a.lines.text, a.lines.all = text, append(a.lines.all[:0], fields...)
+		return n, a.frame(a.fillTold(), method)
+	}
 	return n, a.frame(a.fill(text, fields), method)
 }
 
@@ -344,26 +351,38 @@ func (a *answer) fill(text string, fields []field) (s special) {
 	values := make([]string, len(fields))
 	for i, f := range fields {
 		name, value := text[f.name:f.colon], text[f.value:f.end]
-		switch name {
-		case "Transfer-Encoding": // is not in the header of an answer
-			s.coding = value
-			s.codings++
+		s.count(name, value)
+		if name == "Transfer-Encoding" { // is not in the header of an answer
 			continue
-		case "Content-Length":
-			s.lengths++
-		case "Connection":
-			s.connections++
-		case "Trailer":
-			s.trailers++
-		case "Pragma":
-			s.pragmas++
 		}
 		add(a.Header, name, values[i:i+1:i+1], value)
 	}
+	a.fixPragma(s)
+	return s
+}
+
+// count notes a field if it has a meaning for the answer itself.
+func (s *special) count(name, value string) {
+	switch name {
+	case "Transfer-Encoding":
+		s.coding = value
+		s.codings++
+	case "Content-Length":
+		s.lengths++
+	case "Connection":
+		s.connections++
+	case "Trailer":
+		s.trailers++
+	case "Pragma":
+		s.pragmas++
+	}
+}
+
+// fixPragma turns Pragma: no-cache into Cache-Control, as net/http does.
+func (a *answer) fixPragma(s special) {
 	if s.pragmas > 0 && a.Header["Pragma"][0] == "no-cache" && a.Header["Cache-Control"] == nil {
 		a.Header["Cache-Control"] = []string{"no-cache"}
 	}
-	return s
 }
 
 // frame sets where the answer ends, and whether its connection does.

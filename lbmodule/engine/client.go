@@ -89,8 +89,13 @@ type Call struct {
 	// Patient says that the context of the request ends when the client leaves, which may be noticed a little late: see [conn.watch].
 	Patient bool
 
+	// Head composes the head of the request. Default: it is made from the fields of Request.
+	Head Head
+
 	answer answer
-	used   bool // answer is in use
+	used   bool  // answer is in use
+	lines  Lines // of the answer, if Head is set
+	first  *Call // of the same request; nil if this is the first
 }
 
 // Dialer makes connections.
@@ -105,16 +110,20 @@ type Informer interface {
 
 // with returns a call of r that is otherwise like k, with memory of its own.
 func (k *Call) with(r *http.Request) *Call {
-	return &Call{Request: r, Dialer: k.Dialer, Informer: k.Informer, Patient: k.Patient}
+	return &Call{Request: r, Dialer: k.Dialer, Informer: k.Informer, Patient: k.Patient, Head: k.Head, first: cmp.Or(k.first, k)}
 }
 
 // newAnswer returns memory for an answer: that of k the first time, new memory for another attempt.
 func (k *Call) newAnswer() *answer {
+	a := &k.answer
 	if k.used {
-		return new(answer)
+		a = new(answer)
 	}
 	k.used = true
-	return &k.answer
+	if k.Head != nil {
+		a.lines = &cmp.Or(k.first, k).lines
+	}
+	return a
 }
 
 // RoundTrip implements [http.RoundTripper] for requests that the client takes.
@@ -140,7 +149,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 		return c.sendBare(chosen, k)
 	}
 	u := c.uploads.take()
-	u.prepare(r, length, c.asksGzip(r))
+	u.prepare(k, length, c.asksGzip(k))
 	// With TLS, only a connection tells whether the client or HandOver's side must read the body.
 	if length < 0 || length > MaxBody || isPrompt(r.Header) || r.URL.Scheme == "https" {
 		return c.upload(k, u)
@@ -173,7 +182,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 
 // sendBare makes a request without a body.
 func (c *Client) sendBare(chosen *conn, k *Call) (*http.Response, error) {
-	chosen.own = appendHead(chosen.own[:0], k.Request, 0, c.asksGzip(k.Request))
+	chosen.own = k.appendHead(chosen.own[:0], 0, c.asksGzip(k))
 	return c.send(chosen, k, chosen.own)
 }
 
@@ -269,7 +278,7 @@ func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Respon
 		return nil, instead(err, r)
 	}
 	u = c.uploads.take()
-	u.prepare(r, bodyLength(r), c.asksGzip(r))
+	u.prepare(k, bodyLength(r), c.asksGzip(k))
 	return c.uploadOver(chosen, k, u) // a new connection is not stale
 }
 

@@ -133,7 +133,7 @@ func (c *conn) exchange(k *Call) (*http.Response, error) {
 	b := &answer.body
 	b.conn, b.ctx, b.again = c, ctx, again
 	res.Body = b
-	if c.client.asksGzip(r) && isGzip(res.Header) {
+	if c.client.asksGzip(k) && isGzip(res.Header) {
 		res.Body = &unpacked{packed: b}
 		res.Header.Del("Content-Encoding")
 		res.Header.Del("Content-Length")
@@ -219,7 +219,7 @@ func (c *conn) readHeader(k *Call) (*answer, error) {
 			k.Informer.Inform(a.StatusCode, textproto.MIMEHeader(a.Header))
 			c.left = c.client.headerBytes()
 		}
-		*a = answer{}
+		*a = answer{lines: a.lines} // the informer may keep the header
 	}
 }
 

@@ -173,8 +173,29 @@ func first(h http.Header, name string) string {
 	return ""
 }
 
+// Head is a request's head as its sender has made it.
+type Head interface {
+	// AppendHead appends the head, and the body unless that is the body of the [Call]'s request. The head must be valid and must not ask
+	// for more than an answer, which the client does not check. askGzip says to ask for gzip.
+	AppendHead(b []byte, askGzip bool) []byte
+	// MayAskGzip reports whether the client may ask for gzip: neither the method nor a field of the head is against it.
+	MayAskGzip() bool
+}
+
+// appendHead appends the head of the request, which has a body of this length; a negative one means chunks.
+func (k *Call) appendHead(b []byte, length int64, askGzip bool) []byte {
+	if k.Head != nil {
+		return k.Head.AppendHead(b, askGzip)
+	}
+	return appendHead(b, k.Request, length, askGzip)
+}
+
 // asksGzip reports whether the client asks for gzip itself, as net/http's transport does, and so must decompress the answer.
-func (c *Client) asksGzip(r *http.Request) bool {
+func (c *Client) asksGzip(k *Call) bool {
+	if k.Head != nil {
+		return !c.DisableCompression && k.Head.MayAskGzip()
+	}
+	r := k.Request
 	return !c.DisableCompression && r.Method != http.MethodHead && first(r.Header, "Accept-Encoding") == "" && first(r.Header, "Range") == ""
 }
 

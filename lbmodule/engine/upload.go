@@ -66,8 +66,9 @@ func newUpload(home *uploads) *upload {
 }
 
 // prepare composes the header of a request with a body of this length, and makes room for the beginning of the body.
-func (u *upload) prepare(r *http.Request, length int64, asksGzip bool) {
-	u.head = appendHead(u.head[:0], r, length, asksGzip)
+func (u *upload) prepare(k *Call, length int64, asksGzip bool) {
+	r := k.Request
+	u.head = k.appendHead(u.head[:0], length, asksGzip)
 	u.from, u.length, u.trailer = r.Body, length, r.Trailer
 	u.probes = length < 0 && len(r.TransferEncoding) == 0 && usuallyLacksBody(r.Method)
 	u.data = len(u.head)

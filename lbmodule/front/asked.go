@@ -73,11 +73,15 @@ func upstreamAt(m course.Members, position int) *reverseproxy.Upstream {
 // Idempotent reports whether making the request twice has the same effect as making it once (RFC 9110, 9.2.2). An Idempotency-Key counts
 // only if the config says so: the client cannot know whether the backends support it.
 func (q *Request) Idempotent() bool {
-	switch q.request.Method {
+	return isIdempotent(q.request.Method) || q.front.idempotencyKey && q.request.Header.Get("Idempotency-Key") != ""
+}
+
+func isIdempotent(method string) bool {
+	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
 		return true
 	}
-	return q.front.idempotencyKey && q.request.Header.Get("Idempotency-Key") != ""
+	return false
 }
 
 // Upgrade reports whether the request asks to switch protocols.
@@ -147,21 +151,38 @@ var originSeed = maphash.MakeSeed()
 func (q *Request) Origin() pool.Origin {
 	r := q.request
 	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	if text == "" {
+	return originOf(clientHash(text), r.URL.Path)
+}
+
+func originOf(client uint32, path string) pool.Origin {
+	if client == 0 {
 		return pool.Origin{}
+	}
+	return pool.Origin{Client: client, Target: uint32(maphash.String(originSeed, path))}
+}
+
+// clientHash returns the hash of a client's address; 0 if it is not known.
+func clientHash(text string) uint32 {
+	if text == "" {
+		return 0
 	}
 	client := maphash.String(originSeed, text)
 	if address, err := netip.ParseAddr(text); err == nil && address.Is6() && !address.Is4In6() {
 		bits := address.As16()
 		client = maphash.Bytes(originSeed, bits[:8])
 	}
-	return pool.Origin{Client: max(uint32(client), 1), Target: uint32(maphash.String(originSeed, r.URL.Path))}
+	return max(uint32(client), 1)
 }
 
 // Client identifies the client in the queue: by its IPv4 address, or by its IPv6 /64.
 func (q *Request) Client() string {
-	const clientBits = 64 // of an IPv6 address
 	text, _ := caddyhttp.GetVar(q.request.Context(), caddyhttp.ClientIPVarKey).(string)
+	return queueKey(text)
+}
+
+// queueKey identifies the client of that address in the queue.
+func queueKey(text string) string {
+	const clientBits = 64 // of an IPv6 address
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Unmap().Is4() {
 		return text

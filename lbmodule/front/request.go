@@ -380,6 +380,14 @@ func (q *Request) inform(status int, header textproto.MIMEHeader) {
 	}
 	h := q.w.Header()
 	own := h.Clone()
+	copyHeader(h, informational(header))
+	q.w.WriteHeader(status)
+	clear(h) // the server leaves the informational fields in it
+	maps.Copy(h, own)
+}
+
+// informational returns what is passed on of an informational answer's header.
+func informational(header textproto.MIMEHeader) http.Header {
 	theirs := http.Header(header).Clone()
 	dropNamed(theirs, theirs["Connection"])
 	for name := range theirs {
@@ -387,10 +395,7 @@ func (q *Request) inform(status int, header textproto.MIMEHeader) {
 			delete(theirs, name)
 		}
 	}
-	copyHeader(h, theirs)
-	q.w.WriteHeader(status)
-	clear(h) // the server leaves the informational fields in it
-	maps.Copy(h, own)
+	return theirs
 }
 
 // Ended is called when the attempt that began at start has ended.

@@ -5,8 +5,11 @@ package service
 import (
 	"cmp"
 	"context"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -220,6 +223,14 @@ func (s *Service) NextProbe(now time.Time) time.Duration {
 		return set.view.NextProbe(now)
 	}
 	return 0
+}
+
+// RetryAfter returns the value of Retry-After, in seconds, for a request that found no backend: the time until the next probe, with jitter, so
+// that the clients do not all come back at once.
+func (s *Service) RetryAfter(now time.Time) string {
+	const most, spread = 30, 5
+	after := min(max(int(math.Ceil(s.NextProbe(now).Seconds())), 1), most-spread)
+	return strconv.Itoa(after + rand.IntN(spread))
 }
 
 // Running returns the backends with the edits that are in force.

@@ -135,7 +135,10 @@ func (t *Transport) special(h *reverseproxy.HTTPTransport) engine.Reason {
 // roundTrip makes a trip's request.
 func (d *direct) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) {
 	d.SetScheme(r)
-	why := d.client.Refuses(r)
+	why := engine.Reason("")
+	if trip.head == nil {
+		why = d.client.Refuses(r)
+	}
 	if why == "" && r.URL.Scheme == "https" && d.http2.has(r.URL.Host) {
 		why = reasonHTTP2
 	}
@@ -143,8 +146,9 @@ func (d *direct) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) 
 		return d.stock(trip, r, why)
 	}
 	trip.direct, trip.dial = true, d.client.DialContext
-	trip.call = engine.Call{Request: r, Dialer: trip, Informer: trip.informer, Patient: r == trip.request}
-	res, err := d.client.Do(&trip.call)
+	k := &trip.call
+	k.Request, k.Dialer, k.Informer, k.Patient, k.Head = r, trip, trip.informer, r == trip.request, trip.head
+	res, err := d.client.Do(k)
 	if err != nil {
 		if over, ok := errors.AsType[*engine.HandedOver](err); ok {
 			trip.direct = false

@@ -97,6 +97,18 @@ func (t *Transport) roundTrip(trip *Trip, r *http.Request) (*http.Response, erro
 	return res, nil
 }
 
+// TakesHeads returns why the transport cannot make requests with a [Head]; "" if it can. Over TLS a backend may choose HTTP/2, which has
+// no such heads.
+func (t *Transport) TakesHeads() (why string) {
+	switch {
+	case t.direct == nil:
+		return string(t.ways.none)
+	case t.TLSEnabled():
+		return "backend_tls"
+	}
+	return ""
+}
+
 // Cleanup closes the engine's idle connections. Caddy cleans up the configured transport.
 func (t *Transport) Cleanup() {
 	if t != nil && t.direct != nil {

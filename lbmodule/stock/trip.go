@@ -18,8 +18,15 @@ type Trip struct {
 	request   *http.Request // the request as the front made it; nil for a copy
 	dial      dialFunc      // of the engine
 	direct    bool
+	head      engine.Head // the head of the request; nil if request has the fields
 	call      engine.Call
 }
+
+// Head is a request's head as its sender has made it.
+type Head = engine.Head
+
+// Lines are the fields of an answer's header.
+type Lines = engine.Lines
 
 // DialContext implements [engine.Dialer].
 func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -31,6 +38,16 @@ func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Co
 func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer engine.Informer) {
 	*t = Trip{transport: transport, target: to, request: r, informer: informer}
 }
+
+// InitHead is Init for a request whose head is head, and whose answer keeps its lines. A configured transport without an engine cannot make
+// it: see [Transport.TakesHeads]. t may have been the trip of another such request, to which nothing refers any more.
+func (t *Trip) InitHead(transport *Transport, to *Target, r *http.Request, informer engine.Informer, head Head) {
+	t.call.Reset()
+	t.transport, t.target, t.request, t.informer, t.head, t.direct = transport, to, r, informer, head, false
+}
+
+// Lines returns the header of the answer to a request that has a head.
+func (t *Trip) Lines() *Lines { return t.call.Lines() }
 
 // Direct reports whether the request went over the engine, which keeps nothing of it once the body of its answer is closed.
 func (t *Trip) Direct() bool { return t.direct }

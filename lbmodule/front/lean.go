@@ -1,0 +1,234 @@
+package front
+
+import (
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"sync"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/stock"
+)
+
+// RefusesHeads returns why requests cannot be served as a [Lean]; "" if they can: a setting that needs the fields of each request or answer.
+func (f *Front) RefusesHeads() (why string) {
+	s := f.stock
+	switch {
+	case s.Rewrite != nil:
+		return "rewrite"
+	case f.headers:
+		return "header_up"
+	case s.ResponseHeaders != nil:
+		return "header_down"
+	case len(s.Responses) > 0:
+		return "handle_response"
+	case len(s.TrustedProxies) > 0:
+		return "trusted_proxies"
+	case s.RequestBuffers != 0 || s.ResponseBuffers != 0:
+		return "buffers"
+	case len(s.Retries.Match) > 0:
+		return "lb_retry_match"
+	case f.shows:
+		return "lb_policy"
+	case f.logger.Core().Enabled(zapcore.DebugLevel):
+		return "debug" // reverse_proxy logs each request
+	}
+	return s.Transport.TakesHeads()
+}
+
+// Client is a client and its request, as a [Lean] needs to know them.
+type Client interface {
+	stock.Head
+
+	// Full returns the request as net/http's server would make it, with the context of Caddy's handlers.
+	Full() *http.Request
+	// Inform gives the client an informational answer.
+	Inform(status int, header http.Header)
+}
+
+// Lean is the part of a request that is about its backends, for a request whose head is passed on as it is. It does for such a request what
+// [Request] does for others. Its zero value is one that has not begun.
+type Lean struct {
+	front  *Front
+	client Client
+	who    *Who
+
+	request  http.Request // of the first attempt: what transports need to know beside the head
+	url      url.URL
+	path     string // unescaped
+	source   *ClientBody
+	keyed    bool // it has an Idempotency-Key
+	current  *stock.Trip
+	counted  *stock.Target // the target that counts the request; nil if none does
+	trip     stock.Trip    // of the first attempt
+	informer leanInformer  // of the first attempt
+	attempts int
+	tells    http.Header // fields that the load balancer adds to the answer
+
+	mu       sync.Mutex // guards answered, and informing the client
+	answered bool       // the attempt is over: informational answers are too late
+}
+
+// Who is a client, for all requests of its connection.
+type Who struct {
+	Address string // as Caddy's client_ip
+
+	hash uint32 // of Origin
+	key  string // of Client
+}
+
+// NewWho returns the client of that address.
+func NewWho(address string) *Who {
+	return &Who{Address: address, hash: clientHash(address), key: queueKey(address)}
+}
+
+// Begin makes q the request of that client. base has the context, and what transports must know: the method, the length and the body, which
+// is nil if it is none or if AppendHead appends it. path is the unescaped path; it may be dropped after Begin. keyed says that there is an Idempotency-Key.
+func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path string, keyed bool) {
+	q.front, q.client, q.who, q.path, q.keyed = f, c, who, path, keyed
+	q.request = *base
+	q.request.URL = &q.url
+	if base.Body != nil {
+		q.source = &ClientBody{ReadCloser: base.Body, left: base.ContentLength}
+		q.request.Body = q.source
+	}
+}
+
+// Body returns the request's body as the client sends it; nil if there is none that must be read.
+func (q *Lean) Body() *ClientBody { return q.source }
+
+// Lines returns the header of the current attempt's answer.
+func (q *Lean) Lines() *stock.Lines { return q.current.Lines() }
+
+// Tells returns the fields that the load balancer adds to the answer.
+func (q *Lean) Tells() http.Header { return q.tells }
+
+// End is called when the request is over.
+func (q *Lean) End() { q.release() }
+
+// Settled reports, after End, whether nothing can refer to the request any more, so that it may be used for another one.
+func (q *Lean) Settled() bool { return q.attempts <= 1 && (q.attempts == 0 || q.trip.Direct()) }
+
+// Clear makes q one that has not begun. It must be settled.
+func (q *Lean) Clear() {
+	q.front, q.client, q.who, q.path, q.keyed, q.source = nil, nil, nil, "", false, nil
+	q.request, q.url = http.Request{}, url.URL{}
+	q.current, q.counted, q.attempts, q.tells, q.answered = nil, nil, 0, nil, false
+}
+
+// Key returns the hash key that the policy derives from the request.
+func (q *Lean) Key() pool.Key { return q.front.keyed.Key(q.client.Full()) }
+
+// Session finds the backend of the request's session among the members.
+func (q *Lean) Session(m course.Members) (position int, known, signed bool) {
+	return m.(sessionMembers).Sessions(q.front.sessions).Find(q.client.Full())
+}
+
+// Bind does what [Request.Bind] does.
+func (q *Lean) Bind(m course.Members, position int, renew bool) {
+	policy, r := q.front.sessions, q.client.Full()
+	if !policy.Tells() || renew && !m.(sessionMembers).Sessions(policy).Stale(r) {
+		return
+	}
+	if q.tells == nil {
+		q.tells = make(http.Header)
+	}
+	policy.Tell(q.tells, m.Target(position).Address(), r)
+}
+
+// Foreign implements [exchange.Front]. All policies of a Lean are ours.
+func (*Lean) Foreign(course.Members, []int) (position int, own course.Target) { return -1, nil }
+
+// Idempotent does what [Request.Idempotent] does.
+func (q *Lean) Idempotent() bool {
+	return isIdempotent(q.request.Method) || q.front.idempotencyKey && q.keyed
+}
+
+// Upgrade implements [exchange.Front].
+func (*Lean) Upgrade() bool { return false }
+
+// Wanted does what [Request.Wanted] does without a matcher.
+func (q *Lean) Wanted(reason pool.RetryReason, _ *http.Response) bool {
+	return reason == pool.RetryConnect || reason != pool.RetryStatus && q.request.Method == http.MethodGet
+}
+
+// Origin does what [Request.Origin] does.
+func (q *Lean) Origin() pool.Origin {
+	return originOf(q.who.hash, q.path)
+}
+
+// Client identifies the client in the queue.
+func (q *Lean) Client() string { return q.who.key }
+
+// Attempt returns the request of the next attempt, and the trip that carries it to that target.
+func (q *Lean) Attempt(n int, target *stock.Target, inform Inform) (*http.Request, *stock.Trip, error) {
+	if !target.Fixed() {
+		_, err := target.For(caddy.NewEmptyReplacer()) // says what is wrong with the address
+		return nil, nil, fmt.Errorf("making dial info: %w", err)
+	}
+	r, trip, to := &q.request, &q.trip, &q.informer
+	if q.attempts++; q.attempts > 1 {
+		// The transport may still use what the attempt before has.
+		q.release()
+		r, trip, to = new(http.Request), new(stock.Trip), new(leanInformer)
+		*r = q.request
+		r.URL, r.GetBody = new(url.URL), nil
+		if q.source != nil {
+			r.Body = q.source
+		}
+	}
+	*to = leanInformer{q, inform, n}
+	trip.InitHead(q.front.stock.Transport, target, r, to, q.client)
+	q.current = trip
+	r.URL.Scheme, r.URL.Host = "", target.Dial.Address
+	q.mu.Lock()
+	q.answered = false
+	q.mu.Unlock()
+	target.Begin()
+	q.counted = target
+	return r, trip, nil
+}
+
+// Ended is called when an attempt has ended.
+func (q *Lean) Ended(err error) {
+	q.mu.Lock()
+	q.answered = true
+	q.mu.Unlock()
+	if err != nil {
+		q.release()
+	}
+}
+
+// release makes the target stop counting the request.
+func (q *Lean) release() {
+	if q.counted != nil {
+		q.counted.End()
+		q.counted = nil
+	}
+}
+
+// leanInformer gives the client the informational answers of an attempt.
+type leanInformer struct {
+	request *Lean
+	may     Inform
+	attempt int
+}
+
+// Inform implements [engine.Informer].
+func (i *leanInformer) Inform(status int, header textproto.MIMEHeader) {
+	if !i.may.MayInform(i.attempt) {
+		return
+	}
+	q := i.request
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.answered {
+		q.client.Inform(status, informational(header))
+	}
+}
