@@ -4,7 +4,6 @@ package lbmodule
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -122,17 +121,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		err = c.exchange.Run(r.Context(), now)
 		c.returned = true
 	}
-	if err == nil || c.Request.Body().Failure() != nil {
+	if err == nil || !c.returned || c.Request.Body().Failure() != nil {
 		return err
 	}
-	refused, cause := c.exchange.Course().Refused(), context.Cause(r.Context())
-	switch {
-	case errors.Is(cause, context.Canceled) && (refused != nil || c.exchange.Course().Lost()):
-		return caddyhttp.Error(front.StatusCanceled, context.Canceled) // the client left while waiting for a backend
-	case refused != nil:
-		return h.unavailable(w, refused)
-	case errors.Is(cause, pool.ErrDrained):
-		return h.unavailable(w, pool.ErrDrained)
+	switch left, unavailable := c.exchange.Unserved(); {
+	case left:
+		return caddyhttp.Error(front.StatusCanceled, context.Canceled)
+	case unavailable != nil:
+		return h.unavailable(w, unavailable)
 	default:
 		return err
 	}
@@ -216,13 +212,8 @@ func (c *call) Answer(answer *http.Response) error {
 	return c.Request.Answer(answer, c.next)
 }
 
-// Fail implements [exchange.Front]. HTTP/2 transports report a canceled request, but not that a drain was the cause.
-func (c *call) Fail(err error) error {
-	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(c.exchange.Context()), pool.ErrDrained) {
-		err = pool.ErrDrained
-	}
-	return c.Request.Fail(err)
-}
+// Fail implements [exchange.Front].
+func (c *call) Fail(err error) error { return c.Request.Fail(err) }
 
 // Refuse implements [exchange.Front].
 func (c *call) Refuse(err error) error { return c.Fail(err) }

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -170,7 +171,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 	if err := x.brokenOff(); err != nil {
 		x.plan.Pool.CountRequest()
 		x.Refuse(err)
-		return x.giveUp(x.front.Fail(err))
+		return x.fail(err)
 	}
 	step := x.course.Begin(now)
 	for { // bound: the rules of the course bound its attempts, and for how long it waits
@@ -178,7 +179,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		case course.Send:
 			var err error
 			if step, err = x.attempt(&step, now); err != nil {
-				return x.giveUp(x.front.Fail(err))
+				return x.fail(err)
 			}
 			now = x.ended
 		case course.Wait:
@@ -194,7 +195,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		case course.Give:
 			return x.give()
 		case course.Fail:
-			return x.giveUp(x.front.Fail(x.err))
+			return x.fail(x.err)
 		case course.Refuse:
 			return x.giveUp(x.front.Refuse(step.Err))
 		}
@@ -208,6 +209,30 @@ func (x *Exchange) brokenOff() error {
 		return body.Failure()
 	}
 	return nil
+}
+
+// fail tells the client that the last attempt failed with err. HTTP/2 transports report a canceled request, but not that a drain was the cause.
+func (x *Exchange) fail(err error) error {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(x.ctx), pool.ErrDrained) {
+		err = pool.ErrDrained
+	}
+	return x.giveUp(x.front.Fail(err))
+}
+
+// Unserved says, after Run has returned an error, whether the request was not served because the client left while the request waited for a
+// backend, or else because of an error that no other request would have met: no backend is available.
+func (x *Exchange) Unserved() (left bool, unavailable error) {
+	refused, cause := x.course.Refused(), context.Cause(x.ctx)
+	switch {
+	case errors.Is(cause, context.Canceled) && (refused != nil || x.course.Lost()):
+		return true, nil
+	case refused != nil:
+		return false, refused
+	case errors.Is(cause, pool.ErrDrained):
+		return false, pool.ErrDrained
+	default:
+		return false, nil
+	}
 }
 
 // giveUp restores the body for the next handler of the request, such as a route for errors, and returns err.

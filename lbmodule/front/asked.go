@@ -151,14 +151,15 @@ var originSeed = maphash.MakeSeed()
 func (q *Request) Origin() pool.Origin {
 	r := q.request
 	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return originOf(clientHash(text), r.URL.Path)
+	return originOf(clientHash(text), uint32(maphash.String(originSeed, r.URL.Path)))
 }
 
-func originOf(client uint32, path string) pool.Origin {
+// originOf returns the origin of a request with these hashes.
+func originOf(client, path uint32) pool.Origin {
 	if client == 0 {
 		return pool.Origin{}
 	}
-	return pool.Origin{Client: client, Target: uint32(maphash.String(originSeed, path))}
+	return pool.Origin{Client: client, Target: path}
 }
 
 // clientHash returns the hash of a client's address; 0 if it is not known.

@@ -1,7 +1,10 @@
 package front
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"hash/maphash"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -61,7 +64,7 @@ type Lean struct {
 
 	request  http.Request // of the first attempt: what transports need to know beside the head
 	url      url.URL
-	path     string // unescaped
+	path     []byte // unescaped
 	source   *ClientBody
 	keyed    bool // it has an Idempotency-Key
 	current  *stock.Trip
@@ -89,8 +92,8 @@ func NewWho(address string) *Who {
 }
 
 // Begin makes q the request of that client. base has the context, and what transports must know: the method, the length and the body, which
-// is nil if it is none or if AppendHead appends it. path is the unescaped path; it may be dropped after Begin. keyed says that there is an Idempotency-Key.
-func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path string, keyed bool) {
+// is nil if it is none or if AppendHead appends it. path is the unescaped path. keyed says that there is an Idempotency-Key.
+func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path []byte, keyed bool) {
 	q.front, q.client, q.who, q.path, q.keyed = f, c, who, path, keyed
 	q.request = *base
 	q.request.URL = &q.url
@@ -102,6 +105,17 @@ func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path stri
 
 // Body returns the request's body as the client sends it; nil if there is none that must be read.
 func (q *Lean) Body() *ClientBody { return q.source }
+
+// Fail returns the error to answer the client with when the attempts have ended with err; nil if the client has left.
+func (q *Lean) Fail(err error) error {
+	if refusal := q.source.Refusal(q.request.Context()); refusal != nil {
+		err = refusal // the client's body broke off: that is the cause, whatever err says
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return statusError(err)
+}
 
 // Lines returns the header of the current attempt's answer.
 func (q *Lean) Lines() *stock.Lines { return q.current.Lines() }
@@ -117,7 +131,7 @@ func (q *Lean) Settled() bool { return q.attempts <= 1 && (q.attempts == 0 || q.
 
 // Clear makes q one that has not begun. It must be settled.
 func (q *Lean) Clear() {
-	q.front, q.client, q.who, q.path, q.keyed, q.source = nil, nil, nil, "", false, nil
+	q.front, q.client, q.who, q.path, q.keyed, q.source = nil, nil, nil, nil, false, nil
 	q.request, q.url = http.Request{}, url.URL{}
 	q.current, q.counted, q.attempts, q.tells, q.answered = nil, nil, 0, nil, false
 }
@@ -160,7 +174,7 @@ func (q *Lean) Wanted(reason pool.RetryReason, _ *http.Response) bool {
 
 // Origin does what [Request.Origin] does.
 func (q *Lean) Origin() pool.Origin {
-	return originOf(q.who.hash, q.path)
+	return originOf(q.who.hash, uint32(maphash.Bytes(originSeed, q.path)))
 }
 
 // Client identifies the client in the queue.
