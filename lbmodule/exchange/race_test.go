@@ -311,7 +311,7 @@ func TestRaceDrained(t *testing.T) {
 		seen    string
 	}{
 		"of the copy":     {"b:1", 1, `200, "hello"`},
-		"of the first":    {"a:1", 1, "failed: context canceled"},
+		"of the first":    {"a:1", 1, "failed: " + pool.ErrDrained.Error()},
 		"of neither":      {"c:1", 0, `200, "hello"`},
 		"of the overtook": {"a:1", 0, `overtaken by b:1, 200, "hello"`},
 		"of the winner":   {"b:1", 1, `overtaken by b:1, 200, ""`},
