@@ -21,7 +21,6 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/observe"
-	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
@@ -101,10 +100,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.plan.Pool.CountAnswer(told.Status(err))
 		c.recycle()
 	}()
-	if !h.rules.Retry.Waits() && h.service.Hopeless(h.rules.Hold) {
-		// Refuse at once, without reading the body.
-		c.exchange.Refuse(pool.ErrNone)
-		return h.unavailable(w, pool.ErrNone)
+	if !h.rules.Retry.Waits() {
+		if hopeless := h.service.Refuses(h.rules.Hold); hopeless != nil { // at once, without reading the body
+			c.exchange.Refuse(hopeless)
+			return h.unavailable(w, hopeless)
+		}
 	}
 	var cancel context.CancelCauseFunc
 	if h.DrainTimeout > 0 {

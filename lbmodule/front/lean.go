@@ -181,24 +181,25 @@ func (q *Lean) Origin() pool.Origin {
 func (q *Lean) Client() string { return q.who.key }
 
 // Attempt returns the request of the next attempt, and the trip that carries it to that target.
-func (q *Lean) Attempt(n int, target *stock.Target, inform Inform) (*http.Request, *stock.Trip, error) {
+func (q *Lean) Attempt(n int, to course.Target, inform Inform) (*http.Request, *stock.Trip, error) {
+	target := to.(*stock.Target)
 	if !target.Fixed() {
 		_, err := target.For(caddy.NewEmptyReplacer()) // says what is wrong with the address
 		return nil, nil, fmt.Errorf("making dial info: %w", err)
 	}
-	r, trip, to := &q.request, &q.trip, &q.informer
+	r, trip, informer := &q.request, &q.trip, &q.informer
 	if q.attempts++; q.attempts > 1 {
 		// The transport may still use what the attempt before has.
 		q.release()
-		r, trip, to = new(http.Request), new(stock.Trip), new(leanInformer)
+		r, trip, informer = new(http.Request), new(stock.Trip), new(leanInformer)
 		*r = q.request
 		r.URL, r.GetBody = new(url.URL), nil
 		if q.source != nil {
 			r.Body = q.source
 		}
 	}
-	*to = leanInformer{q, inform, n}
-	trip.InitHead(q.front.stock.Transport, target, r, to, q.client)
+	*informer = leanInformer{q, inform, n}
+	trip.InitHead(q.front.stock.Transport, target, r, informer, q.client)
 	q.current = trip
 	r.URL.Scheme, r.URL.Host = "", target.Dial.Address
 	q.mu.Lock()

@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// logField is the field of the access log that describes the request's way through the load balancer.
-	logField = "load_balancer"
+	// LogField is the field of the access log that describes the request's way through the load balancer.
+	LogField = "load_balancer"
 
 	// placeholderPrefix is the prefix of the placeholders with the same values.
 	placeholderPrefix = "http.load_balancer."
@@ -126,9 +126,12 @@ func (q *Request) Show(o *Observer, record *exchange.Record, others Placeholders
 		return
 	}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.Object(logField, q))
+		extra.Set(zap.Object(LogField, q))
 	}
 }
+
+// Log makes q show the record of an exchange in the access log only.
+func (q *Request) Log(o *Observer, record *exchange.Record) { q.observer, q.record = o, record }
 
 // MarshalLogObject implements [zapcore.ObjectMarshaler].
 func (q *Request) MarshalLogObject(e zapcore.ObjectEncoder) error {

@@ -217,6 +217,14 @@ func (s *Service) Hopeless(hold time.Duration) bool {
 	return snapshot.Hopeless() && (gone.IsZero() || time.Since(gone) >= hold)
 }
 
+// Refuses returns the error of a request that must be refused at once because of [Service.Hopeless]; nil if it need not.
+func (s *Service) Refuses(hold time.Duration) error {
+	if s.Hopeless(hold) {
+		return pool.ErrNone
+	}
+	return nil
+}
+
 // NextProbe returns the time until a backend of the config may be usable again, 0 if it is unknown.
 func (s *Service) NextProbe(now time.Time) time.Duration {
 	if set := s.static.Load(); set != nil {
