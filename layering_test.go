@@ -20,7 +20,8 @@ var arrows = map[string]string{
 	"":          "caddyfile command listener lbmodule lbmodule/admin ratelimit", // registers
 	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies ratelimit caddyapp",
 
-	"listener": "lbmodule/app",
+	"listener":    "lbmodule/app",
+	"listener/h1": "lbmodule/fieldline",
 
 	"command":       "command/api command/plain command/top",
 	"command/api":   "",
@@ -49,7 +50,8 @@ var arrows = map[string]string{
 
 	"lbmodule/balance":   "",
 	"lbmodule/dashboard": "",
-	"lbmodule/engine":    "",
+	"lbmodule/engine":    "lbmodule/fieldline",
+	"lbmodule/fieldline": "",
 	"lbmodule/overlay":   "",
 	"breaker":            "",
 	"healthcheck":        "",
@@ -76,8 +78,10 @@ var cores = []string{
 	"lbmodule/course",
 	"lbmodule/dashboard",
 	"lbmodule/engine",
+	"lbmodule/fieldline",
 	"lbmodule/overlay",
 	"lbmodule/pool",
+	"listener/h1",
 	"ratelimit/bucket",
 }
 
@@ -89,8 +93,10 @@ var pure = []string{
 	"healthcheck",
 	"lbmodule/balance",
 	"lbmodule/course",
+	"lbmodule/fieldline",
 	"lbmodule/overlay",
 	"lbmodule/pool",
+	"listener/h1",
 	"ratelimit/bucket",
 }
 

@@ -3,7 +3,6 @@ package engine
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/ballastlb/ballast/lbmodule/fieldline"
 )
 
 // answer is the answer to a request. It is one piece of memory with what its body needs.
@@ -224,93 +225,23 @@ func unfold(raw []byte, at, length, next int) (line []byte, _ int) {
 // checkField checks the line of a field, makes its name canonical in place, and returns the place of the colon. net/http accepts a name
 // with spaces and leaves it as it is; so does checkField, which reports it.
 func checkField(line []byte) (colon int, spaced bool, err error) {
-	colon = bytes.IndexByte(line, ':')
-	if colon <= 0 || isBlank(line[0]) {
-		return 0, false, malformed("header line", line)
+	colon, canonical, _ := fieldline.Name(line)
+	for colon < len(line) && line[colon] == ' ' && colon > 0 {
+		n, _, _ := fieldline.Name(line[colon+1:])
+		colon += 1 + n
+		spaced = true
 	}
-	canonical, upper := true, true
-	for _, c := range line[:colon] {
-		switch kinds[c] {
-		case lower:
-			canonical = canonical && !upper
-		case capital:
-			canonical = canonical && upper
-		case other:
-		default:
-			if c != ' ' {
-				return 0, false, malformed("header line", line)
-			}
-			spaced = true
-		}
-		upper = c == '-'
-	}
-	if !isValue(line[colon+1:]) {
+	if colon == 0 || colon == len(line) || line[colon] != ':' || !isValue(line[colon+1:]) {
 		return 0, false, malformed("header line", line)
 	}
 	if !canonical && !spaced {
-		canonicalize(line[:colon])
+		fieldline.Canonicalize(line[:colon])
 	}
 	return colon, spaced, nil
 }
 
-// kinds has the kind of each byte of the name of a field; 0 for a byte that is none.
-var kinds = func() (k [256]byte) {
-	for c := range k {
-		switch {
-		case 'a' <= c && c <= 'z':
-			k[c] = lower
-		case 'A' <= c && c <= 'Z':
-			k[c] = capital
-		case '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0:
-			k[c] = other
-		}
-	}
-	return k
-}()
-
-const (
-	lower = iota + 1
-	capital
-	other
-)
-
-// canonicalize makes the first letter and each letter after a hyphen a capital one, and all others lower-case ones.
-func canonicalize(name []byte) {
-	upper := true
-	for i, c := range name {
-		if upper && kinds[c] == lower || !upper && kinds[c] == capital {
-			name[i] = c ^ ('a' - 'A')
-		}
-		upper = c == '-'
-	}
-}
-
 // isValue reports whether all bytes may be in the value of a field: no control characters but tabs.
-func isValue(v []byte) bool {
-	for len(v) >= 8 {
-		if word := binary.LittleEndian.Uint64(v); mayHaveControl(word) {
-			for _, c := range v[:8] {
-				if c < ' ' && c != '\t' || c == 0x7f {
-					return false
-				}
-			}
-		}
-		v = v[8:]
-	}
-	for _, c := range v {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// mayHaveControl reports whether one of the eight bytes may be below a space or be DEL. If it returns false, none is.
-func mayHaveControl(word uint64) bool {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	del := word ^ 0x7f*ones
-	return ((word-' '*ones)&^word|(del-ones)&^del)&tops != 0
-}
+func isValue(v []byte) bool { return fieldline.Value(v) == len(v) }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 

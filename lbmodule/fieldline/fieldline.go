@@ -1,0 +1,93 @@
+// Package fieldline reads the names and the values of HTTP/1.1 fields, eight bytes at a time where it can.
+package fieldline
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"strings"
+)
+
+// kinds has the kind of each byte of a name; 0 for a byte that is none.
+var kinds = func() (k [256]uint8) {
+	for c := range k {
+		switch {
+		case 'a' <= c && c <= 'z':
+			k[c] = lower
+		case 'A' <= c && c <= 'Z':
+			k[c] = capital
+		case c == '_' || c == '.':
+			k[c] = alias
+		case '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-^`|~", byte(c)) >= 0:
+			k[c] = other
+		}
+	}
+	return k
+}()
+
+const (
+	lower = 1 << iota
+	capital
+	alias
+	other
+)
+
+// Name returns the length of the name that text begins with. canonical says that it is written as net/http writes names. aliased says that
+// a byte of it is "_" or ".": some programs take these for hyphens, so that the name is one with another.
+func Name(text []byte) (n int, canonical, aliased bool) {
+	var found uint8
+	watched := uint8(lower | alias)
+	for i, c := range text {
+		k := kinds[c]
+		if k == 0 {
+			text = text[:i]
+			break
+		}
+		found |= k & watched
+		watched = capital | alias
+		if c == '-' {
+			watched = lower | alias
+		}
+	}
+	return len(text), found&(lower|capital) == 0, found&alias != 0
+}
+
+// Canonicalize makes the first letter of a name and each letter after a hyphen a capital one, and all others lower-case ones.
+func Canonicalize(name []byte) {
+	wrong := uint8(lower)
+	for i, c := range name {
+		if kinds[c]&wrong != 0 {
+			name[i] = c ^ ('a' - 'A')
+		}
+		wrong = capital
+		if c == '-' {
+			wrong = lower
+		}
+	}
+}
+
+// Value returns the length of the part of text before the first byte that no value has: a control character other than a tab.
+func Value(text []byte) int {
+	at := 0
+	for ; len(text)-at >= 8; at += 8 {
+		if found := controls(binary.LittleEndian.Uint64(text[at:])); found != 0 {
+			at += bits.TrailingZeros64(found) / 8
+			if text[at] != '\t' {
+				return at
+			}
+			at -= 7 // one byte after the tab
+		}
+	}
+	for ; at < len(text); at++ {
+		if c := text[at]; c < ' ' && c != '\t' || c == 0x7f {
+			break
+		}
+	}
+	return at
+}
+
+// controls returns a word that has a bit in each byte that is below a space or DEL. The bits above the lowest one may be wrong.
+func controls(word uint64) uint64 {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	del := word ^ 0x7f*ones
+	return ((word-' '*ones)&^word | (del-ones)&^del) & tops
+}
