@@ -198,16 +198,16 @@ func (a *App) Cleanup() error {
 // the end, and the first is what the client says of itself.
 func (h *Handler) warnOfProxies(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.TrustedProxiesStrict > 0 || !h.identifier.byAddress() || !trustsProxies(server) {
+	if !ok || server.TrustedProxiesStrict > 0 || !h.identifier.byAddress() || !TrustsProxies(server) {
 		return
 	}
 	h.logger.Warn("trusted_proxies without trusted_proxies_strict: clients can choose the address that they are limited by",
 		zap.String("zone", h.zone.name))
 }
 
-// trustsProxies reports whether the server trusts proxies. The settings are gone when handlers are provisioned; what was made of
+// TrustsProxies reports whether the server trusts proxies. The settings are gone when handlers are provisioned; what was made of
 // them is in a field that is not exported. Were it renamed, a test would tell.
-func trustsProxies(server *caddyhttp.Server) bool {
+func TrustsProxies(server *caddyhttp.Server) bool {
 	if server.TrustedProxiesUnix || server.TrustedProxiesRaw != nil {
 		return true
 	}

@@ -23,6 +23,21 @@ type pass struct {
 	shared []redisstore.Bucket
 }
 
+// decide decides what becomes of a request of c, and counts it. If it is allowed, p holds what is to be given back.
+func (h *Handler) decide(c *client, p *pass) (decision, bucket.Decision) {
+	outcome, d := allowed, bucket.Decision{}
+	if c.address.IsValid() && h.exemptions.contain(c.address) {
+		outcome = exempt
+	} else if d = h.take(c, p); !d.Allowed() {
+		if outcome = refused; h.DryRun {
+			outcome = dryRun
+			h.logDryRun(d)
+		}
+	}
+	h.zone.count(outcome)
+	return outcome, d
+}
+
 // take decides about a request of c.
 //
 // With a store the buckets of this Caddy are charged as well. They are never emptier than those of the store, as they are

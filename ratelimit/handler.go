@@ -78,24 +78,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP passes the request on, or refuses it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.identifier.identify(r)
-	if c.address.IsValid() && h.exemptions.contain(c.address) {
-		h.zone.count(exempt)
-		return next.ServeHTTP(w, r)
-	}
 	var p pass
-	if d := h.take(&c, &p); !d.Allowed() {
-		if h.DryRun {
-			h.zone.count(dryRun)
-			h.logDryRun(d)
-			return next.ServeHTTP(w, r)
-		}
-		h.zone.count(refused)
+	switch outcome, d := h.decide(&c, &p); outcome {
+	case exempt, dryRun:
+		return next.ServeHTTP(w, r)
+	case refused:
 		if h.app.several {
 			passesOf(r.Context()).refund()
 		}
 		return h.refuse(w, r, d)
 	}
-	h.zone.count(allowed)
 	if h.app.several {
 		return passOn(p, w, r, next)
 	}

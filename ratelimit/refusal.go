@@ -31,9 +31,38 @@ func causeError(c bucket.Cause) error {
 	}
 }
 
-// refuse answers 429, by way of the site's handle_errors. The fields are those of draft-ietf-httpapi-ratelimit-headers-10, and
-// Retry-After of RFC 9110.
+// refuse answers 429, by way of the site's handle_errors.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d bucket.Decision) error {
+	refusal := h.refusal(d)
+	refusal.SetHeader(w.Header())
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		refusal.SetPlaceholders(repl)
+	}
+	return refusal.Err
+}
+
+// Refusal is how a refused request is answered. The fields are those of draft-ietf-httpapi-ratelimit-headers-10, and Retry-After of
+// RFC 9110.
+type Refusal struct {
+	Err error // with status 429, as a handler returns it
+
+	zone, wait, limit, policy string
+}
+
+// SetHeader sets the header fields of the answer.
+func (f *Refusal) SetHeader(header http.Header) {
+	header.Set("Retry-After", f.wait)
+	header.Set("RateLimit", f.limit)
+	header.Set("RateLimit-Policy", f.policy)
+}
+
+// SetPlaceholders sets the placeholders of a refused request.
+func (f *Refusal) SetPlaceholders(repl *caddy.Replacer) {
+	repl.Set("http.ip_rate_limit.zone", f.zone)
+	repl.Set("http.ip_rate_limit.retry_after", f.wait)
+}
+
+func (h *Handler) refusal(d bucket.Decision) *Refusal {
 	wait := seconds(d.Wait)
 	multiple := d.Key.Multiple()
 	quota, window := quota(h.limits, multiple)
@@ -41,15 +70,13 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d bucket.Decisi
 	if d.Cause == bucket.Concurrency || h.limits.Rate == 0 {
 		policy = fmt.Sprintf("%q;q=%d;qu=\"concurrent-requests\"", h.zone.name, h.limits.Concurrency*multiple)
 	}
-	header := w.Header()
-	header.Set("Retry-After", strconv.Itoa(wait))
-	header.Set("RateLimit", fmt.Sprintf("%q;r=0;t=%d", h.zone.name, wait))
-	header.Set("RateLimit-Policy", policy)
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set("http.ip_rate_limit.zone", h.zone.name)
-		repl.Set("http.ip_rate_limit.retry_after", strconv.Itoa(wait))
+	return &Refusal{
+		Err:    caddyhttp.Error(http.StatusTooManyRequests, causeError(d.Cause)),
+		zone:   h.zone.name,
+		wait:   strconv.Itoa(wait),
+		limit:  fmt.Sprintf("%q;r=0;t=%d", h.zone.name, wait),
+		policy: policy,
 	}
-	return caddyhttp.Error(http.StatusTooManyRequests, causeError(d.Cause))
 }
 
 // seconds rounds up to whole seconds, at least one.
