@@ -57,6 +57,8 @@ type App struct {
 
 	quiet []func() // end the reporting of events
 
+	lanes []joinedLane // the express lanes of the config's servers
+
 	healthChanged chan struct{} // signals that a backend's health has changed; see keepAverages
 
 	settled  chan struct{} // see Settled

@@ -61,6 +61,7 @@ func (a *App) end() {
 func (a *App) Cleanup() error {
 	a.release()
 	a.end()
+	a.leaveLanes()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, j := range a.joined {
