@@ -1,0 +1,144 @@
+package express
+
+import (
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/requestbody"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+
+	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/ratelimit"
+)
+
+// balancer is a load balancer that tells what serves its requests, or why it serves them through Caddy only.
+type balancer interface {
+	Express() (*exchange.Plan, *service.Service, *front.Front, string)
+}
+
+// handler is a handler of a route.
+type handler interface {
+	// follow follows the way of a request through the handler. The reason is not empty if the way is left.
+	follow(w *Way) (end, string)
+}
+
+func (c *compiler) handler(h caddyhttp.MiddlewareHandler) handler {
+	name := nameOf(h)
+	switch h := h.(type) {
+	case *caddyhttp.Subroute:
+		if h.Errors != nil {
+			return stranger{name, "errors"}
+		}
+		l := c.list(h.Routes, false)
+		return &l
+	case *requestbody.RequestBody:
+		if h.Set == "" {
+			return bodyLimit(h.MaxSize)
+		}
+	case *rewrite.Rewrite:
+		if prefix, ok := c.prefix(h); ok {
+			return prefix
+		}
+	case *ratelimit.Handler:
+		if why := h.Express(); why != "" {
+			return stranger{name, why}
+		}
+		return limit{h}
+	case balancer:
+		plan, service, front, why := h.Express()
+		if why != "" {
+			return stranger{name, why}
+		}
+		return &target{name, plan, service, front}
+	}
+	return stranger{name, name}
+}
+
+// stranger is a handler that was not understood.
+type stranger struct{ name, why string }
+
+func (s stranger) follow(*Way) (end, string) { return left, s.why }
+
+// target is a load balancer.
+type target struct {
+	name    string
+	plan    *exchange.Plan
+	service *service.Service
+	front   *front.Front
+}
+
+func (t *target) follow(w *Way) (end, string) {
+	w.Plan, w.Service, w.Front = t.plan, t.service, t.front
+	return arrived, ""
+}
+
+// limit is a rate limit.
+type limit struct{ h *ratelimit.Handler }
+
+func (l limit) follow(w *Way) (end, string) {
+	if len(w.Limits) == mostLimits {
+		return left, reasonMany
+	}
+	w.Limits = append(w.Limits, l.h)
+	return passed, ""
+}
+
+// bodyLimit is the largest body that is allowed, 0 for any. Requests with a larger one are for Caddy, which refuses them.
+type bodyLimit int64
+
+func (b bodyLimit) follow(w *Way) (end, string) {
+	if b <= 0 {
+		return passed, ""
+	}
+	if w.length > int64(b) {
+		return left, "request_body"
+	}
+	if w.MaxBody == 0 || int64(b) < w.MaxBody {
+		w.MaxBody = int64(b)
+	}
+	return passed, ""
+}
+
+// prefix is what the path loses at its beginning, in lower case.
+type prefix string
+
+// prefix returns what r strips, if it does nothing else.
+func (c *compiler) prefix(r *rewrite.Rewrite) (prefix, bool) {
+	if r.Method != "" || r.URI != "" || r.StripPathSuffix != "" || len(r.URISubstring) > 0 || len(r.PathRegexp) > 0 || r.Query != nil {
+		return "", false
+	}
+	text := r.StripPathPrefix
+	if text != "" && !strings.HasPrefix(text, "/") {
+		text = "/" + text
+	}
+	if strings.ContainsAny(text, "{}%") || strings.Contains(text, "//") || !isASCII(text) {
+		return "", false
+	}
+	if c.ctx.Logger(r).Core().Enabled(zap.DebugLevel) {
+		return "", false // it writes what it has rewritten
+	}
+	return prefix(strings.ToLower(text)), true
+}
+
+func (p prefix) follow(w *Way) (end, string) {
+	if p == "" {
+		return passed, ""
+	}
+	if !w.plain {
+		return left, "rewrite"
+	}
+	if len(w.path) < len(p) || !beginsWith(w.path, string(p)) {
+		return passed, ""
+	}
+	rest := w.path[len(p):]
+	if len(rest) == 0 || rest[0] != '/' {
+		return left, "rewrite" // Caddy puts a slash before it
+	}
+	w.path = rest
+	w.Strip += len(p)
+	return passed, ""
+}

@@ -1,0 +1,166 @@
+// Package express is the express lane without its connections: which requests it serves, and how what it serves is told.
+//
+// A [Table] is what was understood of a server's routes. [Table.Find] follows a request's way through it before anything is done. Where the
+// way meets something that was not understood, the request is for Caddy.
+package express
+
+import (
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/app"
+	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/listener/h1"
+	"github.com/ballastlb/ballast/ratelimit"
+)
+
+// Reasons that requests are for Caddy. Others are the names of the handler or matcher that was not understood, and the settings in
+// [settings].
+const (
+	reasonOff   = "off"    // the express lane is switched off
+	reasonEmpty = "empty"  // no handler answers: Caddy sends an empty answer
+	reasonMany  = "routes" // the way meets more limits, groups or routes than a Way has room for
+)
+
+// Table is a server's routes as the express lane sees them. It is safe for concurrent use.
+type Table struct {
+	why    string // nothing is plain
+	routes list
+	shown  app.ExpressServer
+	counts *app.ExpressCounts
+}
+
+// settings are those settings of servers with which no request is plain.
+var settings = []struct {
+	reason string
+	set    func(*caddyhttp.Server) bool
+}{
+	{"protocols", func(s *caddyhttp.Server) bool { return !slices.Contains(s.Protocols, "h1") || s.ListenProtocols != nil }},
+	{"trusted_proxies", ratelimit.TrustsProxies},
+	{"errors", func(s *caddyhttp.Server) bool { return s.Errors != nil && len(s.Errors.Routes) > 0 }},
+	{"expected_underscore_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedUnderscoreHeaders) > 0 }},
+	{"expected_dot_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedDotHeaders) > 0 }},
+	{"enable_full_duplex", func(s *caddyhttp.Server) bool { return s.EnableFullDuplex }},
+	{"trace", func(s *caddyhttp.Server) bool { return s.Logs != nil && s.Logs.Trace }},
+	{"strict_sni_host", func(s *caddyhttp.Server) bool {
+		return s.StrictSNIHost != nil && *s.StrictSNIHost && len(s.TLSConnPolicies) > 0
+	}},
+	{"read_timeout", func(s *caddyhttp.Server) bool { return s.ReadTimeout > 0 }},
+	{"write_timeout", func(s *caddyhttp.Server) bool { return s.WriteTimeout > 0 }},
+	{"read_min_rate", func(s *caddyhttp.Server) bool { return s.ReadMinRate > 0 }},
+	{"write_min_rate", func(s *caddyhttp.Server) bool { return s.WriteMinRate > 0 }},
+}
+
+// Compile makes the table of a server, which must be provisioned. ctx is of the server's config.
+func Compile(server *caddyhttp.Server, ctx caddy.Context) *Table {
+	t := Off(server)
+	t.why = ""
+	for _, s := range settings {
+		if s.set(server) {
+			t.why = s.reason
+			break
+		}
+	}
+	c := compiler{ctx: ctx, groups: make(map[string]int)}
+	t.routes = c.list(server.Routes, true)
+	t.shown.On, t.shown.Reason = t.why == "", t.why
+	t.shown.Routes = describe(&t.routes, t.why)
+	return t
+}
+
+// Off returns the table of a server whose express lane is switched off.
+func Off(server *caddyhttp.Server) *Table {
+	return &Table{
+		why:    reasonOff,
+		shown:  app.ExpressServer{Server: server.Name(), Listen: slices.Clone(server.Listen), Reason: reasonOff, Routes: []app.ExpressRoute{}},
+		counts: new(app.ExpressCounts),
+	}
+}
+
+// Join adds t to what the API of a config tells. Its counts continue those of the server in earlier configs.
+func (t *Table) Join(a *app.App) { t.counts = a.AddExpress(t.shown) }
+
+// Served counts a request that was served.
+func (t *Table) Served() { t.counts.Serve() }
+
+// HandedOver counts a request that was left to Caddy, for a reason that [Table.Find] or the parser of heads gave.
+func (t *Table) HandedOver(reason string) { t.counts.HandOver(reason) }
+
+// Way is the plain way of a request: to a load balancer, past limits. It may be used again for other requests.
+type Way struct {
+	// The load balancer.
+	Plan    *exchange.Plan
+	Service *service.Service
+	Front   *front.Front
+
+	Limits  []*ratelimit.Handler // in order
+	MaxBody int64                // the largest body that is allowed, 0 for any; that of the request is not larger
+	Strip   int                  // how much the path loses at its beginning; what remains begins with a slash
+	Routes  []Matched            // of the server itself, those that matched, in order
+
+	// The request while its way is looked for.
+	method string
+	host   []byte // in lower case, without a port; in name
+	hosted bool   // host is known
+	path   []byte // what is left of it
+	plain  bool
+	tls    bool
+	length int64
+
+	groups []int // of which a route has matched
+	name   [maxHost]byte
+}
+
+// Matched is a route of a server that matched.
+type Matched struct {
+	Index   int
+	Handler string // the module name of its first handler
+}
+
+// The most that a Way has room for. Ways that need more are for Caddy.
+const (
+	mostLimits  = 8
+	mostMatched = 16
+	mostGroups  = 64
+)
+
+// NewWay returns a Way that can be used without allocating.
+func NewWay() *Way {
+	return &Way{
+		Limits: make([]*ratelimit.Handler, 0, mostLimits),
+		Routes: make([]Matched, 0, mostMatched),
+		groups: make([]int, 0, mostGroups),
+	}
+}
+
+// Reset forgets the request.
+func (w *Way) Reset() {
+	w.Plan, w.Service, w.Front = nil, nil, nil
+	clear(w.Limits)
+	w.Limits, w.Routes, w.groups = w.Limits[:0], w.Routes[:0], w.groups[:0]
+	w.MaxBody, w.Strip = 0, 0
+	w.host, w.path = nil, nil
+}
+
+// Find looks for the way of a request, and returns why there is no plain one; "" if there is. Only then w is complete. tls says that the
+// connection is over TLS.
+func (t *Table) Find(h *h1.Head, tls bool, w *Way) (why string) {
+	if t.why != "" {
+		return t.why
+	}
+	w.Reset()
+	w.method, w.path, w.plain, w.tls, w.length = h.Method, h.Path.Of(h.Raw), h.Plain, tls, h.Length
+	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
+	switch end, why := t.routes.follow(w); end {
+	case arrived:
+		return ""
+	case left:
+		return why
+	default:
+		return reasonEmpty
+	}
+}
