@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// LogField is the field of the access log that describes the request's way through the load balancer.
-	LogField = "load_balancer"
+	// logField is the field of the access log that describes the request's way through the load balancer.
+	logField = "load_balancer"
 
 	// placeholderPrefix is the prefix of the placeholders with the same values.
 	placeholderPrefix = "http.load_balancer."
@@ -91,7 +91,7 @@ type Placeholders interface {
 	Placeholder(name string) (value any, ok bool)
 }
 
-// Request shows one request. Call [Request.Show] before anything else.
+// Request shows one request. Call [Request.Show] or [Request.Observe] before anything else.
 type Request struct {
 	observer *Observer
 	record   *exchange.Record
@@ -101,7 +101,8 @@ type Request struct {
 
 // Show makes the access log and the placeholders show r and the record of its exchange. others are the placeholders of reverse_proxy.
 func (q *Request) Show(o *Observer, record *exchange.Record, others Placeholders, w http.ResponseWriter, r *http.Request) {
-	q.observer, q.record, q.others = o, record, others
+	q.Observe(o, record)
+	q.others = others
 	ctx := r.Context()
 	if o.maySeeDebug(ctx) {
 		q.w = w
@@ -125,13 +126,16 @@ func (q *Request) Show(o *Observer, record *exchange.Record, others Placeholders
 	if !ok || server.Logs == nil {
 		return
 	}
-	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.Object(LogField, q))
+	if extra, ok := ctx.Value(caddyhttp.ExtralogFieldsCtxKey).(*caddyhttp.ExtralogFields); ok {
+		extra.Set(q.Field())
 	}
 }
 
-// Log makes q show the record of an exchange in the access log only.
-func (q *Request) Log(o *Observer, record *exchange.Record) { q.observer, q.record = o, record }
+// Observe sets the record that q shows. Unlike [Request.Show] it tells nobody: the caller logs [Request.Field] if the request is logged.
+func (q *Request) Observe(o *Observer, record *exchange.Record) { q.observer, q.record = o, record }
+
+// Field returns the field of the access log.
+func (q *Request) Field() zap.Field { return zap.Object(logField, q) }
 
 // MarshalLogObject implements [zapcore.ObjectMarshaler].
 func (q *Request) MarshalLogObject(e zapcore.ObjectEncoder) error {
