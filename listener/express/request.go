@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,8 +39,8 @@ func NewClient(ctx context.Context, server *http.Server, c net.Conn) *Client {
 }
 
 // Request returns the request of a head as the handlers of a Caddy server would get it, but for its body: [http.NoBody] stands for any. It
-// refers to none of the head's bytes. w is for placeholders of the answer; it may be nil.
-func (c *Client) Request(h *h1.Head, server *caddyhttp.Server, w http.ResponseWriter) (*http.Request, error) {
+// refers to none of the head's bytes. begun is when it began. w is for placeholders of the answer; it may be nil.
+func (c *Client) Request(h *h1.Head, server *caddyhttp.Server, begun time.Time, w http.ResponseWriter) (*http.Request, error) {
 	raw := string(h.Raw)
 	target := raw[h.Target.Start:h.Target.End]
 	u, err := url.ParseRequestURI(target)
@@ -61,7 +62,9 @@ func (c *Client) Request(h *h1.Head, server *caddyhttp.Server, w http.ResponseWr
 		RequestURI:    target,
 		TLS:           c.TLS,
 	}
-	return caddyhttp.PrepareRequest(r.WithContext(c.ctx), caddy.NewReplacer(), w, server), nil
+	r = caddyhttp.PrepareRequest(r.WithContext(c.ctx), caddy.NewReplacer(), w, server)
+	caddyhttp.SetVar(r.Context(), "start_time", begun) // PrepareRequest takes the current time
+	return r, nil
 }
 
 const proto = "HTTP/1.1"
