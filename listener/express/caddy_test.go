@@ -78,17 +78,13 @@ func (s script) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if s.Status != 0 {
 		w.WriteHeader(s.Status)
 	}
-	_, err := io.WriteString(w, s.Body)
-	switch {
-	case s.Breaks:
-		panic(http.ErrAbortHandler)
-	case s.Fails != 0:
-		return s.err()
-	case s.Error != "":
-		return s.err()
-	default:
-		return err
+	if s.Body != "" {
+		_, _ = io.WriteString(w, s.Body)
 	}
+	if s.Breaks {
+		panic(http.ErrAbortHandler)
+	}
+	return s.err()
 }
 
 // err returns the error of a script that fails.
