@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -204,7 +205,7 @@ func (c *config) serve(tb testing.TB, remote string, state *tls.ConnectionState,
 	l := &one{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
 	l.conn <- newConn(there, remote, state)
 	closed := make(chan struct{})
-	server := &http.Server{Handler: c.server, ConnState: func(_ net.Conn, state http.ConnState) {
+	server := &http.Server{Handler: c.server, ErrorLog: log.New(io.Discard, "", 0), ConnState: func(_ net.Conn, state http.ConnState) {
 		if state == http.StateIdle || state == http.StateClosed {
 			select {
 			case <-closed:
@@ -221,9 +222,10 @@ func (c *config) serve(tb testing.TB, remote string, state *tls.ConnectionState,
 		tb.Fatal(err)
 	}
 	r := bufio.NewReader(here)
+	method, _, _ := strings.Cut(text, " ")
 	status := 0
 	for status = 100; status < 200; {
-		res, err := http.ReadResponse(r, nil)
+		res, err := http.ReadResponse(r, &http.Request{Method: method})
 		if err != nil {
 			status = 0
 			break

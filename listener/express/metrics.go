@@ -2,6 +2,7 @@ package express
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"strconv"
@@ -27,10 +28,16 @@ type Metrics struct {
 }
 
 // NewMetrics returns the metrics of server, or nil if the config has none. app is the http app that server belongs to, ctx the context of
-// any of the config's modules.
+// any of the config's modules. If there is an error, only Caddy can count the requests.
 func NewMetrics(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server) (*Metrics, error) {
 	if app.Metrics == nil {
 		return nil, nil
+	}
+	for name, server := range app.Servers {
+		// It depends on the order in which Caddy provisions the servers, which is random, what it counts then.
+		if server.Metrics != nil {
+			return nil, fmt.Errorf("server %s has metrics of its own, which is deprecated", name)
+		}
 	}
 	found, err := findFamilies(ctx, app.Metrics)
 	if err != nil {
