@@ -39,8 +39,8 @@ func (s scenario) generator(dir string) (generator, error) {
 
 // measure drives c.
 func measure(ctx context.Context, c contender, load generator, duration time.Duration) (sample, error) {
-	if c.log != "" {
-		if err := os.Truncate(c.log, 0); err != nil {
+	if c.log != nil {
+		if err := c.log.empty(); err != nil {
 			return sample{}, err
 		}
 	}
@@ -57,6 +57,11 @@ func measure(ctx context.Context, c contender, load generator, duration time.Dur
 		return sample{}, err
 	}
 	result.cpu, result.memory = after.cpu-before.cpu, after.memory
+	if c.log != nil {
+		if err := checkLog(c.log, result.requests); err != nil {
+			return sample{}, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
 	return result, nil
 }
 

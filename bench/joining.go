@@ -67,7 +67,7 @@ func joiningKinds(dir string, o options) ([]kind, error) {
 		{"HAProxy `random(2)`, `slowstart 10s`", "random(2)", "slowstart 10s"},
 	} {
 		socket := filepath.Join(dir, fmt.Sprintf("haproxy%d.sock", i))
-		k := haproxyWithGlobal(h.name, " stats socket "+socket+" level admin\n", h.balance)
+		k := haproxyWith(h.name, haproxyLines{global: " stats socket " + socket + " level admin\n"}, h.balance)
 		k.join = joinBySocket(socket, h.server)
 		kinds = append(kinds, k)
 	}

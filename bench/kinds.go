@@ -14,10 +14,10 @@ type kind struct {
 	name    string
 	command []string // starts it, followed by the file of its config
 	config  func(setting) string
-	ends    ends   // how it speaks
-	log     string // file of its access log, which is emptied before each measurement; "" for none
-	weights []int  // of the backends; nil for 1 each
-	join    joiner // how backends are added to it while it runs; nil where that is not measured
+	ends    ends      // how it speaks
+	log     accessLog // which is emptied before each measurement; nil for none
+	weights []int     // of the backends; nil for 1 each
+	join    joiner    // how backends are added to it while it runs; nil where that is not measured
 }
 
 // setting is what a config depends on besides the kind of proxy.
@@ -98,10 +98,13 @@ func caddyWithServers(name string, o options, global string, servers []string, d
 }
 
 // haproxyKind is HAProxy with that algorithm.
-func haproxyKind(name, balance string) kind { return haproxyWithGlobal(name, "", balance) }
+func haproxyKind(name, balance string) kind { return haproxyWith(name, haproxyLines{}, balance) }
 
-// haproxyWithGlobal is the same with these global settings.
-func haproxyWithGlobal(name, global, balance string) kind {
+// haproxyLines are further lines in sections of HAProxy's config.
+type haproxyLines struct{ global, frontend, backend string }
+
+// haproxyWith is the same with these lines.
+func haproxyWith(name string, lines haproxyLines, balance string) kind {
 	return kind{
 		name:    name,
 		command: []string{"haproxy", "-db", "-f"},
@@ -113,9 +116,9 @@ func haproxyWithGlobal(name, global, balance string) kind {
 			if s.backendTLS {
 				back = " ssl verify required ca-file " + s.certFile
 			}
-			config := "global\n nbthread 2\n maxconn 4096\n" + global +
+			config := "global\n nbthread 2\n maxconn 4096\n" + lines.global +
 				"defaults\n mode http\n option http-keep-alive\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind " +
-				s.address + front + "\n default_backend b\nbackend b\n balance " + balance + "\n"
+				s.address + front + "\n" + lines.frontend + " default_backend b\nbackend b\n balance " + balance + "\n" + lines.backend
 			for i, u := range s.upstreams {
 				config += fmt.Sprintf(" server s%d %s weight %d%s\n", i, u.address, u.weight, back)
 			}

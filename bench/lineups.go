@@ -37,26 +37,30 @@ const (
 	theirsAllOn = "reverse_proxy, all it has on"
 )
 
+// highLimit refuses nobody.
+const highLimit = "ip_rate_limit {\n\t\trate 1000000/s\n\t}\n\t"
+
+// logTo has Caddy write an access log.
+func logTo(file string) string {
+	return "log {\n\t\toutput file " + file + " {\n\t\t\troll_disabled\n\t\t}\n\t}\n\t"
+}
+
 // everythingKinds returns ours with all options that may cost something at every request, with those of them that are ours, and with none;
 // and Caddy's with those that it has, and with none.
 func everythingKinds(_ *processes, dir string, o options) ([]kind, error) {
 	policy := "lb_policy " + o.policy
 	const metrics = "admin off\n\tmetrics"
-	log := func(file string) string {
-		return "log {\n\t\toutput file " + file + " {\n\t\t\troll_disabled\n\t\t}\n\t}\n\t"
-	}
 	// Breaker and retries are on unless they are off.
-	const limit = "ip_rate_limit {\n\t\trate 1000000/s\n\t}\n\t"
 	own := []string{policy, "health_check {", "\thttp /1k 2xx", "\tinterval 1s", "}"}
 	ourLog, theirLog := filepath.Join(dir, "ours.log"), filepath.Join(dir, "theirs.log")
-	on := caddyWithAdmin(allOn, o, metrics, log(ourLog)+limit+"load_balancer", own...)
-	theirsOn := caddyWithAdmin(theirsAllOn, o, metrics, log(theirLog)+"reverse_proxy", policy, "health_uri /1k", "health_interval 1s")
-	on.log, theirsOn.log = ourLog, theirLog
+	on := caddyWithAdmin(allOn, o, metrics, logTo(ourLog)+highLimit+"load_balancer", own...)
+	theirsOn := caddyWithAdmin(theirsAllOn, o, metrics, logTo(theirLog)+"reverse_proxy", policy, "health_uri /1k", "health_interval 1s")
+	on.log, theirsOn.log = logFile(ourLog), logFile(theirLog)
 	return []kind{
 		caddyKind(theirs, o, "reverse_proxy", policy),
 		theirsOn,
 		caddyKind(allOff, o, "load_balancer", policy, "breaker off", "retry off", "slow_start off", "hold off"),
-		caddyKind(ownOn, o, limit+"load_balancer", own...),
+		caddyKind(ownOn, o, highLimit+"load_balancer", own...),
 		on,
 	}, nil
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -257,21 +259,66 @@ func TestCheckAnswer(t *testing.T) {
 	}
 }
 
-// TestMeasureLog: an access log begins anew with each measurement, or the last ones would be made with a full disk.
+// TestMeasureLog: an access log begins anew with each measurement, or the last ones would be made with a full disk; and there must be one.
 func TestMeasureLog(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(log, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var size int64 = -1
-	load := func(context.Context, string, time.Duration) (sample, error) {
-		info, err := os.Stat(log)
-		if err == nil {
+	load := func(lines string) generator {
+		return func(context.Context, string, time.Duration) (sample, error) {
+			info, err := os.Stat(log)
+			if err != nil {
+				return sample{}, err
+			}
 			size = info.Size()
+			return sample{requests: 2}, os.WriteFile(log, []byte(lines), 0o600)
 		}
-		return sample{requests: 1}, err
 	}
-	if _, err := measure(t.Context(), contender{kind: kind{log: log}, pid: os.Getpid()}, load, time.Second); err != nil || size != 0 {
+	logging := contender{kind: kind{log: logFile(log)}, pid: os.Getpid()}
+	if _, err := measure(t.Context(), logging, load("a\nb\n"), time.Second); err != nil || size != 0 {
 		t.Errorf("measured with a log of %d bytes: %v", size, err)
+	}
+	if _, err := measure(t.Context(), logging, load(""), time.Second); err == nil {
+		t.Error("no error for a contender that logs nothing")
+	}
+}
+
+// TestSyslog: what is sent is counted, until the next measurement.
+func TestSyslog(t *testing.T) {
+	s, err := startSyslog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	conn, err := net.Dial("udp", s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for range 3 {
+		if _, err := conn.Write([]byte("line")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+		if n, err := s.lines(); n == 3 && err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d lines, %v; want 3", n, err)
+		}
+	}
+	if err := checkLog(s, 6); err != nil {
+		t.Error(err)
+	}
+	if err := checkLog(s, 8); err == nil {
+		t.Error("no error for a log of 3 lines after 8 requests")
+	}
+	if err := s.empty(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.lines(); n != 0 || err != nil {
+		t.Errorf("%d lines, %v; want none", n, err)
 	}
 }
