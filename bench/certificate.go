@@ -22,6 +22,17 @@ type certificate struct {
 	bothFile          string // both in one file, for HAProxy
 }
 
+// pool returns it alone.
+func (c certificate) pool() (*x509.CertPool, error) {
+	pem, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return pool, nil
+}
+
 // writeCertificate makes a new certificate, with a key of the kind that Caddy makes by default.
 func writeCertificate(dir string) (certificate, error) {
 	c := certificate{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "both.pem")}

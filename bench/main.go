@@ -27,13 +27,17 @@ func main() {
 	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -limits: "+names(experiments(options{limits: true}))+"; of -seamless: "+
 		names(experiments(options{seamless: true}))+"; of -uneven: "+
 		names(experiments(options{uneven: true}))+" (default: all)")
+	flag.BoolVar(&o.express, "express", false, "measure the express lane beside HAProxy, and nothing else")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.seamless, "seamless", false, "measure what the listener wrapper seamless adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.uneven, "uneven", false, "measure policies over backends that are slow, failing or otherwise odd, and nothing else")
-	quick := flag.Bool("quick", false, "two short rounds of get1k")
+	quick := flag.Bool("quick", false, "two short rounds of get1k, or of express-get1k")
 	flag.Parse()
 	if *quick {
 		o.rounds, o.duration, *only = 2, 2*time.Second, "get1k"
+		if o.express {
+			*only = "express-get1k"
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, *only)
@@ -53,38 +57,58 @@ type options struct {
 	stock       string
 	limits      bool
 	seamless    bool
+	express     bool
 	uneven      bool
 }
 
 // experiment is something that is measured, with contenders of its own.
 type experiment struct {
 	name string
-	run  func(ctx context.Context, dir string, o options) ([]verdict, error)
+	run  func(ctx context.Context, dir string, o options) (results, error)
 }
+
+// results are what experiments have come to.
+type results struct {
+	verdicts []verdict
+	lines    []line // of those of the express lane
+}
+
+func (r *results) add(more results) {
+	r.verdicts, r.lines = append(r.verdicts, more.verdicts...), append(r.lines, more.lines...)
+}
+
+func (r *results) print() { fmt.Print(summary(r.verdicts), goalTable(r.lines)) }
 
 // unjudged is an experiment that has no bar to meet.
 func unjudged(name string, run func(ctx context.Context, dir string, o options) error) experiment {
-	return experiment{name, func(ctx context.Context, dir string, o options) ([]verdict, error) { return nil, run(ctx, dir, o) }}
+	return experiment{name, func(ctx context.Context, dir string, o options) (results, error) { return results{}, run(ctx, dir, o) }}
 }
 
 // experiments are those of that kind.
 func experiments(o options) (all []experiment) {
-	if !o.uneven {
-		these := scenarios
-		if o.limits {
-			these = limitScenarios()
-		} else if o.seamless {
-			these = seamlessScenarios()
+	switch {
+	case o.uneven:
+		for _, s := range unevenScenarios {
+			all = append(all, unjudged(s.name, s.compare))
 		}
-		for _, s := range these {
-			all = append(all, experiment{s.name, s.compare})
-		}
-		return all
+		return append(all, unjudged("joining", compareJoining), unjudged("pairs", comparePairs))
+	case o.limits:
+		return comparisons(limitScenarios())
+	case o.seamless:
+		return comparisons(seamlessScenarios())
+	case o.express:
+		return expressExperiments()
+	default:
+		return append(comparisons(scenarios), expressExperiments()...)
 	}
-	for _, s := range unevenScenarios {
-		all = append(all, unjudged(s.name, s.compare))
+}
+
+// comparisons are the experiments that compare in these scenarios.
+func comparisons(these []scenario) (all []experiment) {
+	for _, s := range these {
+		all = append(all, experiment{s.name, s.compare})
 	}
-	return append(all, unjudged("joining", compareJoining), unjudged("pairs", comparePairs))
+	return all
 }
 
 // names are those of experiments, with commas in between.
@@ -149,17 +173,17 @@ func run(ctx context.Context, o options, only string) error {
 			fmt.Printf("%s=%s rules all that are written in Go\n", name, value)
 		}
 	}
-	var verdicts []verdict
+	var all results
 	for _, e := range chosen {
 		these, err := e.run(ctx, dir, o)
 		if err != nil {
-			fmt.Print(summary(verdicts))
+			all.print()
 			return fmt.Errorf("%s: %w", e.name, err)
 		}
-		verdicts = append(verdicts, these...)
+		all.add(these)
 	}
-	fmt.Print(summary(verdicts))
-	return nil
+	all.print()
+	return failures(all.lines)
 }
 
 // checkTools tells what is missing and how to get it.

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -67,51 +65,65 @@ var scenarios = slices.Concat(plain, []scenario{
 		}},
 })
 
-// compare measures every contender in each round, in an order that is turned round every time, so that what
+// compare measures all contenders, prints what came back, and judges.
+func (s scenario) compare(ctx context.Context, dir string, o options) (results, error) {
+	contenders, rounds, err := s.measure(ctx, dir, o)
+	if err != nil {
+		return results{}, err
+	}
+	verdicts := s.judge(contenders, rounds)
+	fmt.Print(report(s, contenders, rounds, verdicts))
+	return results{verdicts: verdicts}, nil
+}
+
+// measure measures every contender in each round, in an order that is turned round every time, so that what
 // the machine does meanwhile falls on all alike.
-func (s scenario) compare(ctx context.Context, dir string, o options) ([]verdict, error) {
+func (s scenario) measure(ctx context.Context, dir string, o options) ([]contender, [][]sample, error) {
 	var started processes
 	defer started.stop()
 	var err error
 	if s.certificate, err = writeCertificate(dir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if s.connections == 0 {
 		s.connections = o.connections
 	}
 	contenders, err := startAll(ctx, &started, dir, s, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	load, err := s.generator(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, c := range contenders {
 		if err := s.checkAnswer(ctx, c.address, s.tls, s.h2); err != nil {
-			return nil, fmt.Errorf("%s: %w", c.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", c.name, err)
 		}
 		if _, err := measure(ctx, c, load, time.Second); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	rounds := make([][]sample, o.rounds)
 	for r := range rounds {
 		rounds[r] = make([]sample, len(contenders))
 		for k := range contenders {
-			i := k
-			if r%2 == 1 {
-				i = len(contenders) - 1 - k
-			}
+			i := turned(k, r, len(contenders))
 			if rounds[r][i], err = measure(ctx, contenders[i], load, o.duration); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		fmt.Printf("%s: round %d of %d\n", s.name, r+1, o.rounds)
 	}
-	verdicts := s.judge(contenders, rounds)
-	fmt.Print(report(s, contenders, rounds, verdicts))
-	return verdicts, nil
+	return contenders, rounds, nil
+}
+
+// turned is the contender that is measured k-th in round r: every other round goes backwards.
+func turned(k, r, contenders int) int {
+	if r%2 == 1 {
+		return contenders - 1 - k
+	}
+	return k
 }
 
 // checkAnswer asks once and fails unless the answer is what the scenario is about.
@@ -162,12 +174,10 @@ func (s scenario) client(secure, h2 bool) (*http.Client, error) {
 	t.Protocols.SetHTTP1(!h2)
 	t.Protocols.SetHTTP2(h2)
 	if secure {
-		pem, err := os.ReadFile(s.certFile)
+		pool, err := s.pool()
 		if err != nil {
 			return nil, err
 		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(pem)
 		t.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
 	return &http.Client{Transport: t}, nil
