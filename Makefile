@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test soak check bench microbench profile load fuzz picture xcaddy clean
+.PHONY: help build run test soak check bench express microbench profile load fuzz picture xcaddy clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +29,11 @@ check: ## formatting, vet, linters, layering
 	$(LINT) run ./...
 	go test -run 'TestLayering|TestFileSizes' .
 
-bench: ## measure side by side with reverse_proxy, HAProxy and nginx; options in ARGS
+bench: ## measure side by side with reverse_proxy, HAProxy and nginx, the express lane as well; options in ARGS
 	go run ./bench $(ARGS)
+
+express: ## measure the express lane side by side with HAProxy, and nothing else; options in ARGS
+	go run ./bench -express $(ARGS)
 
 MICROBENCH = bin/microbench.txt
 # Left out, because they take too long: what no request does, large pools, and what many requests do at the same time.

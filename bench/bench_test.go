@@ -104,9 +104,9 @@ func TestChoose(t *testing.T) {
 		uneven bool
 		want   int
 	}{
-		{"", false, len(scenarios)},
+		{"", false, len(scenarios) + len(expressScenarios())},
 		{"", true, len(unevenScenarios) + 2},
-		{"post4k,get1k", false, 2},
+		{"post4k,get1k,express-get1k", false, 3},
 		{"tail,joining,pairs", true, 3},
 		{names(experiments(options{uneven: true})), true, len(unevenScenarios) + 2},
 		{"tail", false, -1},
