@@ -77,7 +77,13 @@ func (r *results) add(more results) {
 	r.verdicts, r.lines = append(r.verdicts, more.verdicts...), append(r.lines, more.lines...)
 }
 
-func (r *results) print() { fmt.Print(summary(r.verdicts), goalTable(r.lines)) }
+func (r *results) print() {
+	fmt.Print(summary(r.verdicts))
+	if len(r.verdicts) > 0 && len(r.lines) > 0 {
+		fmt.Println() // between two tables
+	}
+	fmt.Print(goalTable(r.lines))
+}
 
 // unjudged is an experiment that has no bar to meet.
 func unjudged(name string, run func(ctx context.Context, dir string, o options) error) experiment {
