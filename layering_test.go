@@ -20,8 +20,10 @@ var arrows = map[string]string{
 	"":          "caddyfile command listener lbmodule lbmodule/admin ratelimit", // registers
 	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies ratelimit caddyapp",
 
-	"listener":         "listener/lane listener/express lbmodule/app",
-	"listener/lane":    "listener/express listener/h1 lbmodule/service lbmodule/course lbmodule/exchange lbmodule/observe lbmodule/front ratelimit",
+	"listener": "listener/lane listener/told listener/express lbmodule/app",
+	"listener/lane": "listener/told listener/express listener/h1 lbmodule/service lbmodule/course lbmodule/exchange lbmodule/observe lbmodule/front " +
+		"ratelimit",
+	"listener/told":    "listener/h1",
 	"listener/express": "listener/h1 lbmodule/app lbmodule/service lbmodule/exchange lbmodule/front ratelimit",
 	"listener/h1":      "lbmodule/fieldline",
 

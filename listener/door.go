@@ -181,7 +181,9 @@ func (d *door) promote(g *generation) {
 			s.last.Store(d.serving.Load())
 			d.ending.Go(func() { d.retire(s, g.grace) })
 		case s.open.Load() > 0 || s == last:
-			kept = append(kept, s) // others have no connections and take none
+			kept = append(kept, s)
+		default:
+			s.inlet.close() // it has no connections and takes none
 		}
 	}
 	if last == nil || last.shape != g.shape {
@@ -190,7 +192,7 @@ func (d *door) promote(g *generation) {
 	d.servers = kept
 	d.serving.Store(g)
 	if last != nil && last != kept[len(kept)-1] {
-		last.inlet.close()
+		last.full.Store(true)
 	}
 }
 

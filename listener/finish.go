@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,6 +31,11 @@ func (d *door) finish(last *generation) {
 	close(d.ended)
 	if caddy.Exiting() {
 		d.closing.Store(true)
+		d.mu.Lock()
+		for _, s := range d.servers {
+			s.lane.Drain()
+		}
+		d.mu.Unlock()
 		d.linger(last)
 	}
 	d.silent.close()
@@ -81,6 +87,7 @@ func (d *door) connections() int {
 // are served: net/http drops requests that arrive when a server shuts down.
 func (d *door) retire(s *server, grace caddy.Duration) {
 	s.SetKeepAlivesEnabled(false)
+	s.lane.Drain()
 	wait(linger, func() bool { return s.open.Load() == 0 })
 	d.shutdown(s, grace)
 }
@@ -93,7 +100,13 @@ func (d *door) shutdown(s *server, grace caddy.Duration) {
 		ctx, cancel = context.WithTimeout(ctx, duration(grace))
 		defer cancel()
 	}
-	if err := s.Shutdown(ctx); err != nil {
+	var lane sync.WaitGroup
+	lane.Go(func() { _ = s.lane.Shutdown(ctx) }) // fails as the server does
+	err := s.Shutdown(ctx)
+	if lane.Wait(); err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		d.serving.Load().logger.Error("server shutdown", zap.Stringer("address", d.addr), zap.Error(err))
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/listener/lane"
 )
 
 // generation is what one config wants with the connections of a door. To Caddy it is the listener of the config's server.
@@ -24,6 +26,7 @@ type generation struct {
 	grace     caddy.Duration
 	logger    *zap.Logger
 	stdlib    *zap.Logger // for net/http
+	site      *lane.Site  // of the express lane; nil if there is none
 
 	toCaddy bool          // connections are passed to the server that calls Accept, instead of to ours
 	handed  chan net.Conn // those connections
@@ -90,5 +93,5 @@ func (g *generation) begin(c net.Conn, s *server) bool {
 		}
 	}
 	wrapped, err := g.wrappers.wrap(c)
-	return err != nil || s.put(wrapped)
+	return err != nil || s.put(wrapped, g.site != nil && g.wrappers.none())
 }

@@ -216,6 +216,9 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	if s.unique {
 		g.shape.only = g
 	}
+	if g.site, err = s.site(http); err != nil {
+		return nil, err
+	}
 	var reason string
 	switch {
 	case watched(server):

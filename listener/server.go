@@ -1,6 +1,8 @@
 package listener
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"log"
 	"net"
@@ -13,6 +15,8 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/listener/lane"
 )
 
 // shape is what the connections of an HTTP server have in common for as long as they live.
@@ -39,7 +43,9 @@ type server struct {
 	door  *door
 	shape shape
 	inlet *inlet
+	lane  *lane.Lane   // nil if there is none
 	open  atomic.Int64 // connections
+	full  atomic.Bool  // no connections are taken any more, apart from those that the lane hands over
 
 	// last is the last config that trusted the connections, which are about to be closed; nil while the one that serves trusts them.
 	last atomic.Pointer[generation]
@@ -49,6 +55,7 @@ func newServer(d *door, s shape) *server {
 	srv := &server{door: d, shape: s, inlet: newInlet(d.addr)}
 	srv.Server = http.Server{
 		Handler:           srv,
+		ConnContext:       replayed,
 		ReadTimeout:       s.readTimeout,
 		ReadHeaderTimeout: s.readHeaderTimeout,
 		WriteTimeout:      s.writeTimeout,
@@ -67,8 +74,37 @@ func newServer(d *door, s shape) *server {
 		// It fails for unsuitable TLS settings only, of which there are none.
 		_ = http2.ConfigureServer(&srv.Server, new(http2.Server)) //nolint:staticcheck // as Caddy does
 	}
+	srv.lane = lane.New(lane.Options{
+		Site:           func() *lane.Site { return srv.generation().site },
+		HandOver:       srv.inlet.put,
+		Ended:          func() { srv.open.Add(-1) },
+		Server:         &srv.Server,
+		Idle:           cmp.Or(s.idleTimeout, s.readTimeout),
+		ReadHeader:     cmp.Or(s.readHeaderTimeout, s.readTimeout),
+		MaxHeaderBytes: cmp.Or(s.maxHeaderBytes, http.DefaultMaxHeaderBytes),
+	})
 	go func() { _ = srv.Serve(srv.inlet) }()
 	return srv
+}
+
+// generation returns the config that serves the next request.
+func (s *server) generation() *generation {
+	serving := s.door.serving.Load() // before last is looked at, which is set first
+	if last := s.last.Load(); last != nil {
+		return last
+	}
+	return serving
+}
+
+// replayedTLS is the key of the TLS state of a connection that the lane has handed over.
+type replayedTLS struct{}
+
+// replayed makes the TLS state of such a connection known, which net/http cannot see.
+func replayed(ctx context.Context, c net.Conn) context.Context {
+	if c, ok := c.(interface{ TLSState() *tls.ConnectionState }); ok {
+		return context.WithValue(ctx, replayedTLS{}, c.TLSState())
+	}
+	return ctx
 }
 
 // ServeHTTP has the config that serves answer a request.
@@ -79,17 +115,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.door.closing.Load() && r.Header["Upgrade"] == nil {
 		w.Header().Set("Connection", "close") // with HTTP/2 it makes a GOAWAY
 	}
-	serving := s.door.serving.Load() // before last is looked at, which is set first
-	if last := s.last.Load(); last != nil {
-		serving = last
+	if r.TLS == nil {
+		r.TLS, _ = r.Context().Value(replayedTLS{}).(*tls.ConnectionState)
 	}
-	serving.handler.ServeHTTP(w, r)
+	s.generation().handler.ServeHTTP(w, r)
 }
 
-// put passes c to the server. It reports false if the server takes no connections any more.
-func (s *server) put(c net.Conn) bool {
+// put passes c to the server, or to its lane. It reports false if the server takes no connections any more.
+func (s *server) put(c net.Conn, express bool) bool {
 	s.open.Add(1)
-	if s.inlet.put(c) {
+	if !s.full.Load() && (express && s.lane.Serve(c) || s.inlet.put(c)) {
 		return true
 	}
 	s.open.Add(-1)

@@ -76,6 +76,11 @@ func (w *wrappers) wrap(c net.Conn) (net.Conn, error) {
 	return w.pass(c, w.after)
 }
 
+// none reports whether nothing but TLS is between a client and the server.
+func (w *wrappers) none() bool {
+	return !slices.ContainsFunc(slices.Concat(w.before, w.after), func(w caddy.ListenerWrapper) bool { return w != nil })
+}
+
 // wrapBefore has c pass through those before seamless.
 func (w *wrappers) wrapBefore(c net.Conn) (net.Conn, error) { return w.pass(c, w.before) }
 

@@ -126,7 +126,7 @@ func (q *Request) Show(o *Observer, record *exchange.Record, others Placeholders
 	if !ok || server.Logs == nil {
 		return
 	}
-	if extra, ok := ctx.Value(caddyhttp.ExtralogFieldsCtxKey).(*caddyhttp.ExtralogFields); ok {
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(q.Field())
 	}
 }

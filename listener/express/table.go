@@ -1,4 +1,4 @@
-// Package express is the express lane without its connections: which requests it serves, and how what it serves is told.
+// Package express says which requests the express lane serves.
 //
 // A [Table] is what was understood of a server's routes. [Table.Find] follows a request's way through it before anything is done. Where the
 // way meets something that was not understood, the request is for Caddy.

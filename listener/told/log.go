@@ -1,4 +1,4 @@
-package express
+package told
 
 import (
 	"errors"

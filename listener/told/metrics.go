@@ -1,4 +1,4 @@
-package express
+package told
 
 import (
 	"errors"
@@ -50,8 +50,8 @@ func NewMetrics(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server)
 	return m, nil
 }
 
-// Way counts the requests that match the same top-level routes.
-type Way struct {
+// Meter counts the requests that match the same top-level routes.
+type Meter struct {
 	metrics  *Metrics
 	handlers []string // the first of each route
 
@@ -60,10 +60,10 @@ type Way struct {
 	byHost [2]atomic.Pointer[map[string]*series] // without and with TLS
 }
 
-// Way returns the counter of requests that match certain top-level routes. handlers are the names of the first handlers of these routes, in
+// Meter returns the counter of requests that match certain top-level routes. handlers are the names of the first handlers of these routes, in
 // order; that of a route without handlers is "".
-func (m *Metrics) Way(handlers ...string) *Way {
-	w := &Way{metrics: m, handlers: handlers}
+func (m *Metrics) Meter(handlers ...string) *Meter {
+	w := &Meter{metrics: m, handlers: handlers}
 	labels := make(prometheus.Labels)
 	if m.perHost {
 		labels[hostLabel] = "_other"
@@ -78,7 +78,7 @@ func (m *Metrics) Way(handlers ...string) *Way {
 const hostLabel = "host"
 
 // of returns the series of requests to host.
-func (w *Way) of(host []byte, secure bool) *series {
+func (w *Meter) of(host []byte, secure bool) *series {
 	if !w.metrics.perHost {
 		return w.rest
 	}
@@ -150,7 +150,7 @@ type answerSeries struct {
 	took, requestSize, responseSize, headerTook lazy[prometheus.Observer]
 }
 
-func (w *Way) newSeries(labels prometheus.Labels) *series {
+func (w *Meter) newSeries(labels prometheus.Labels) *series {
 	s := &series{routes: make([]routeSeries, len(w.handlers))}
 	for i, handler := range w.handlers {
 		r, f, labels := &s.routes[i], w.metrics.families, maps.Clone(labels)
@@ -221,7 +221,7 @@ type Measure struct {
 }
 
 // Begin begins to measure the request of a head. One of End and Break must follow.
-func (m *Measure) Begin(w *Way, h *h1.Head, secure bool, now time.Time) {
+func (m *Measure) Begin(w *Meter, h *h1.Head, secure bool, now time.Time) {
 	*m = Measure{series: w.of(h.Host.Of(h.Raw), secure), method: numberOf(h.Method), begun: now}
 	for i := range m.series.routes {
 		m.series.routes[i].inFlight.get().Inc()

@@ -1,4 +1,4 @@
-package express
+package told
 
 import (
 	"crypto/tls"
@@ -75,7 +75,7 @@ func measuredRoutes() string {
 }
 
 // measure measures a request as the lane does.
-func measure(w *Way, text string, s script, secure bool, tb testing.TB) {
+func measure(w *Meter, text string, s script, secure bool, tb testing.TB) {
 	h := headOf(tb, text)
 	now := time.Now()
 	var m Measure
@@ -124,7 +124,7 @@ func TestMetrics(t *testing.T) {
 			if got, want := lane.gathered(t), stock.gathered(t); !reflect.DeepEqual(got, want) {
 				t.Errorf("at the start %v, want %v", got, want)
 			}
-			way := m.Way("express_script", "express_script")
+			way := m.Meter("express_script", "express_script")
 			for path, s := range scripts {
 				for _, text := range []string{
 					"GET " + path + " HTTP/1.1\r\nHost: a.Example\r\n\r\n", "GET " + path + " HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -195,7 +195,7 @@ func TestInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	var measured Measure
-	measured.Begin(m.Way("x"), headOf(t, heads()["bare"]), false, time.Now())
+	measured.Begin(m.Meter("x"), headOf(t, heads()["bare"]), false, time.Now())
 	for _, want := range []string{"0 1", "0 0"} {
 		got := c.gathered(t)
 		if len(got) != 1 || !slices.Contains(slices.Collect(maps.Values(got)), want) {
@@ -214,7 +214,7 @@ func TestMetricsHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := m.Way("x")
+	w := m.Meter("x")
 	for i := range 2 * maxHosts {
 		measure(w, fmt.Sprintf("GET / HTTP/1.1\r\nHost: H%d\r\n\r\n", i), script{}, false, t)
 	}
@@ -264,7 +264,7 @@ func BenchmarkMetrics(b *testing.B) {
 	}
 }
 
-func count(w *Way, h *h1.Head, secure bool) {
+func count(w *Meter, h *h1.Head, secure bool) {
 	var m Measure
 	m.Begin(w, h, secure, start)
 	m.Answer(http.StatusOK, end)
@@ -277,13 +277,13 @@ var (
 )
 
 // benchmarked returns what an ordinary request is counted with.
-func benchmarked(tb testing.TB) (*Way, *h1.Head) {
+func benchmarked(tb testing.TB) (*Meter, *h1.Head) {
 	tb.Helper()
 	c := provision(tb, `"metrics": {"per_host": true},`, "", `{"match": [{"host": ["a.example"]}]}`, jsonEncoder)
 	m, err := NewMetrics(c.ctx, c.app, c.server)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return m.Way("load_balancer"), headOf(tb, "GET /a/b?c=d HTTP/1.1\r\nHost: a.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n"+
+	return m.Meter("load_balancer"), headOf(tb, "GET /a/b?c=d HTTP/1.1\r\nHost: a.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n"+
 		"Accept-Encoding: gzip\r\nAccept-Language: en\r\nCookie: a=b\r\n\r\n")
 }

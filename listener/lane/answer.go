@@ -1,0 +1,436 @@
+package lane
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// sentAnswer is what the client has got.
+type sentAnswer struct {
+	status   int
+	size     int         // bytes of the body that were written
+	header   http.Header // fields that are added; for the log, all
+	begun    bool        // the head was written
+	complete bool        // all of it was written
+	close    bool        // the connection is not kept
+	failed   error       // of writing
+}
+
+// pass gives the client a backend's answer, as Caddy would.
+func (x *request) pass(res *http.Response) {
+	buffer := writeBuffers.Get().(*[writeSize]byte)
+	defer writeBuffers.Put(buffer)
+	x.endBody()
+	form := x.formOf(res)
+	b := x.appendAnswer(buffer[:0], res, form)
+	x.begins(res.StatusCode)
+	var failed error // of reading
+	switch form {
+	case bare:
+		x.write(b)
+	case sized:
+		failed = x.passSized(b, res)
+	case chunked:
+		failed = x.passChunks(b, res)
+	}
+	closing := res.Body.Close() // before trailers are read
+	x.answer.complete = failed == nil && closing == nil && x.answer.failed == nil
+}
+
+// endBody reads the rest of the request's body, or has the connection closed after the answer.
+func (x *request) endBody() {
+	if x.comes() && !x.body.finish() {
+		x.answer.close = true
+	}
+}
+
+// begins notes that the head of the answer is about to be written.
+func (x *request) begins(status int) {
+	x.answer.status, x.answer.begun = status, true
+	if x.measured {
+		x.measure.Answer(status, time.Now())
+	}
+}
+
+// form is how the end of an answer is told.
+type form uint8
+
+const (
+	bare    form = iota // it has no body
+	sized               // by Content-Length
+	chunked             // by chunks
+)
+
+func (x *request) formOf(res *http.Response) form {
+	switch {
+	case x.conn.head.Method == http.MethodHead || !allowsBody(res.StatusCode):
+		return bare
+	case res.ContentLength < 0:
+		return chunked
+	case res.Body == http.NoBody:
+		return bare
+	default:
+		return sized
+	}
+}
+
+// allowsBody reports whether an answer with that status may have a body.
+func allowsBody(status int) bool {
+	return status >= http.StatusOK && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// appendAnswer appends the head of a backend's answer.
+func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
+	logged := x.newLogged()
+	b = appendStatus(b, res.StatusCode)
+	b = x.appendAltSvc(b, logged)
+	via := "1.1 Caddy"
+	if res.ProtoMajor != 1 || res.ProtoMinor != 1 {
+		via = strconv.Itoa(res.ProtoMajor) + "." + strconv.Itoa(res.ProtoMinor) + " Caddy"
+	}
+	b = appendTo(b, logged, "Via", via)
+	for name, values := range x.Lean.Tells() {
+		for _, v := range values {
+			b = appendTo(b, logged, name, v)
+		}
+	}
+	dated, typed := false, false
+	connection := res.Header["Connection"]
+	lines := x.Lean.Lines()
+	for i := range lines.Len() {
+		name, value := lines.At(i)
+		switch name {
+		case "Date":
+			dated = true
+		case "Content-Type":
+			typed = true
+			if res.StatusCode == http.StatusNotModified {
+				continue
+			}
+		case "Content-Length":
+			continue // below
+		case "Content-Encoding":
+			if res.Uncompressed {
+				continue
+			}
+		}
+		if isHopByHop(name) || len(connection) > 0 && isNamed(connection, name) || strings.IndexByte(name, ' ') >= 0 {
+			continue
+		}
+		b = appendTo(b, logged, name, value)
+	}
+	if res.Header["Pragma"] != nil && res.Header["Cache-Control"] != nil && !has(lines, "Cache-Control") {
+		b = appendTo(b, logged, "Cache-Control", "no-cache") // net/http says in the current way what HTTP/1.0 means with Pragma
+	}
+	if length := res.Header["Content-Length"]; len(length) > 0 && form != chunked {
+		note(logged, "Content-Length", length[0])
+		if allowsBody(res.StatusCode) {
+			b = appendField(b, "Content-Length", length[0])
+		}
+	}
+	if len(res.Trailer) > 0 {
+		names := make([]string, 0, len(res.Trailer))
+		for name := range res.Trailer {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		b = appendTo(b, logged, "Trailer", strings.Join(names, ", "))
+	}
+	if !typed && logged != nil {
+		logged["Content-Type"] = nil // so Caddy keeps its server from guessing it
+	}
+	if form == chunked {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	}
+	return x.appendEnd(b, dated)
+}
+
+// newLogged returns the header to note fields in for the log; nil if there is no log.
+func (x *request) newLogged() http.Header {
+	if !x.logged {
+		return nil
+	}
+	x.answer.header = make(http.Header)
+	return x.answer.header
+}
+
+// appendTo appends a field, and notes it.
+func appendTo(b []byte, logged http.Header, name, value string) []byte {
+	note(logged, name, value)
+	return appendField(b, name, value)
+}
+
+func note(logged http.Header, name, value string) {
+	if logged != nil {
+		logged[name] = append(logged[name], value)
+	}
+}
+
+// appendEnd appends what ends each head.
+func (x *request) appendEnd(b []byte, dated bool) []byte {
+	if !dated {
+		b = append(b, "Date: "...)
+		b = x.conn.now.UTC().AppendFormat(b, http.TimeFormat)
+		b = append(b, "\r\n"...)
+	}
+	if x.answer.close {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+func (x *request) appendAltSvc(b []byte, logged http.Header) []byte {
+	if x.site.AltSvc != nil {
+		if value := x.site.AltSvc(); value != "" {
+			return appendTo(b, logged, "Alt-Svc", value)
+		}
+	}
+	return b
+}
+
+func appendStatus(b []byte, status int) []byte {
+	if status == http.StatusOK {
+		return append(b, "HTTP/1.1 200 OK\r\n"...)
+	}
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	if text := http.StatusText(status); text != "" {
+		b = append(b, text...)
+	} else {
+		b = append(b, "status code "...)
+		b = strconv.AppendInt(b, int64(status), 10)
+	}
+	return append(b, "\r\n"...)
+}
+
+// isHopByHop reports whether the field of that canonical name is hop-by-hop.
+func isHopByHop(name string) bool {
+	switch name {
+	case "Alt-Svc", "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
+
+// isNamed reports whether Connection names the field.
+func isNamed(connection []string, name string) bool {
+	for _, list := range connection {
+		if list == "keep-alive" { // what most answers say, if anything
+			continue
+		}
+		for named := range strings.SplitSeq(list, ",") {
+			if http.CanonicalHeaderKey(textproto.TrimString(named)) == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+type fields interface {
+	Len() int
+	At(i int) (name, value string)
+}
+
+func has(all fields, name string) bool {
+	for i := range all.Len() {
+		if n, _ := all.At(i); n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// write writes to the client. It reports whether that succeeded, and the ones before.
+func (x *request) write(b []byte) bool {
+	if x.answer.failed != nil {
+		return false
+	}
+	x.conn.writeBy(time.Duration(x.site.Server.WriteIdleTimeout))
+	_, x.answer.failed = x.conn.net.Write(b)
+	return x.answer.failed == nil
+}
+
+// passSized passes on a body of known length. b is the head of the answer, at the beginning of a buffer. The error is one of reading.
+func (x *request) passSized(b []byte, res *http.Response) error {
+	head := len(b)
+	for first := true; ; first = false {
+		if !first {
+			if res.ContentLength >= moveFrom {
+				if err := x.move(res); !errors.Is(err, errors.ErrUnsupported) {
+					return err
+				}
+			}
+			head, b = 0, b[:0]
+		}
+		if cap(b)-head < leastRoom {
+			if !x.write(b) {
+				return nil
+			}
+			head, b = 0, b[:0]
+		}
+		n, err := res.Body.Read(b[head:cap(b)])
+		if n > 0 || head > 0 {
+			if !x.write(b[:head+n]) {
+				return nil
+			}
+			x.answer.size += n
+		}
+		switch {
+		case err == io.EOF: //nolint:errorlint // as io.Reader says
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// leastRoom is how much room a buffer must have behind a head, in bytes, for a part of the body.
+const leastRoom = 1 << 10
+
+// sizeRoom is the room for the size of a chunk and the end of its line.
+const sizeRoom = len("7fff\r\n")
+
+// passChunks passes on a body in chunks.
+func (x *request) passChunks(b []byte, res *http.Response) error {
+	const end = "\r\n0\r\n"
+	for {
+		if cap(b)-len(b) < leastRoom {
+			if !x.write(b) {
+				return nil
+			}
+			b = b[:0]
+		}
+		head := len(b)
+		data := b[head+sizeRoom : cap(b)-len(end)]
+		n, err := res.Body.Read(data)
+		over := err == io.EOF //nolint:errorlint // as io.Reader says
+		if n > 0 {
+			b = strconv.AppendInt(b, int64(n), 16)
+			b = append(b, "\r\n"...)
+			b = b[:len(b)+copy(b[len(b):cap(b)], data[:n])]
+			b = append(b, "\r\n"...)
+		}
+		if over {
+			b = append(b, "0\r\n"...)
+			b = appendTrailers(b, res)
+			b = append(b, "\r\n"...)
+		}
+		if len(b) > 0 && !x.write(b) {
+			return nil
+		}
+		x.answer.size += n
+		switch {
+		case over:
+			return nil
+		case err != nil:
+			return err
+		}
+		b = b[:0]
+	}
+}
+
+// appendTrailers appends the trailers of an answer whose body was read.
+func appendTrailers(b []byte, res *http.Response) []byte {
+	for name, values := range res.Trailer {
+		if !httpguts.ValidTrailerHeader(name) {
+			continue
+		}
+		for _, v := range values {
+			b = appendField(b, name, v)
+		}
+	}
+	return b
+}
+
+// moveFrom is the length, in bytes, from which on the kernel moves a body from connection to connection, where that is possible.
+const moveFrom = 64 << 10
+
+// splicer is a body that can be moved.
+type splicer interface {
+	Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error)
+}
+
+// move moves the rest of a body. It returns [errors.ErrUnsupported] if the next bytes must be copied.
+func (x *request) move(res *http.Response) error {
+	from, ok := res.Body.(splicer)
+	if !ok || x.conn.tcp == nil {
+		return errors.ErrUnsupported
+	}
+	limit := int64(x.site.Server.MaxWriteChunk)
+	part := func(from io.Reader) (n int64, _ error) {
+		x.conn.writeBy(time.Duration(x.site.Server.WriteIdleTimeout))
+		n, x.answer.failed = x.conn.tcp.ReadFrom(from)
+		x.answer.size += int(n)
+		return n, x.answer.failed
+	}
+	for {
+		switch _, err := from.Splice(limit, part); {
+		case x.answer.failed != nil:
+			return nil
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// refuse answers a request that no backend has answered.
+func (x *request) refuse(status int) {
+	if x.answer.begun {
+		return
+	}
+	if x.Lean.Body().Failure() != nil {
+		x.answer.close = true
+	} else {
+		x.endBody()
+	}
+	header := x.answer.header
+	logged := x.newLogged()
+	buffer := writeBuffers.Get().(*[writeSize]byte)
+	defer writeBuffers.Put(buffer)
+	b := appendStatus(buffer[:0], status)
+	b = appendTo(b, logged, "Server", "Caddy")
+	b = x.appendAltSvc(b, logged)
+	for name, values := range header {
+		for _, v := range values {
+			b = appendTo(b, logged, name, v)
+		}
+	}
+	if x.conn.head.Method != http.MethodHead {
+		b = append(b, "Content-Length: 0\r\n"...)
+	}
+	b = x.appendEnd(b, false)
+	x.answer.status, x.answer.begun = status, true
+	x.answer.complete = x.write(b)
+}
+
+// Inform implements [front.Client].
+func (x *request) Inform(status int, header http.Header) {
+	b := appendStatus(nil, status)
+	b = appendField(b, "Server", "Caddy")
+	b = x.appendAltSvc(b, nil)
+	for name, values := range header {
+		if name == "Content-Length" || name == "Transfer-Encoding" || !httpguts.ValidHeaderFieldName(name) {
+			continue
+		}
+		for _, v := range values {
+			b = appendField(b, name, v)
+		}
+	}
+	if x.measured {
+		x.measure.Answer(status, time.Now())
+	}
+	x.write(append(b, "\r\n"...))
+}

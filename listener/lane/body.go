@@ -1,0 +1,88 @@
+package lane
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// body is a request's body that has not arrived as a whole with its head. Another goroutine than the connection's may read it.
+type body struct {
+	conn *conn
+	idle time.Duration // for which a read may wait
+
+	mu   sync.Mutex // held while it is read
+	left int64
+	err  error // of the last read, or why there is no other one
+	read int64
+}
+
+// Read implements [io.Reader].
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.take(p)
+}
+
+func (b *body) take(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	c := b.conn
+	if c.start < c.end {
+		n = copy(p, c.buf[c.start:c.end])
+		c.start += n
+	} else {
+		c.readBy(b.idle)
+		n, err = c.net.Read(p)
+	}
+	b.left -= int64(n)
+	b.read += int64(n)
+	switch {
+	case b.left == 0:
+		err = io.EOF
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	b.err = err
+	return n, err
+}
+
+// Close implements [io.Closer]. The body stays open for its rest, which must be read before the next request.
+func (*body) Close() error { return nil }
+
+// maxRest is how much of the rest of a body is read, in bytes, so that its connection can be kept, as in net/http.
+const maxRest = 256 << 10
+
+// finish reads the rest of the body, if it is not too long. It reports whether there is no more; otherwise the connection must be closed
+// after the answer.
+func (b *body) finish() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left > maxRest {
+		return false
+	}
+	buffer := takeBuffer()
+	defer putBuffer(buffer)
+	for b.err == nil {
+		_, _ = b.take(buffer)
+	}
+	return b.left == 0
+}
+
+// end makes sure that nobody reads the body any more.
+func (b *body) end() {
+	if !b.mu.TryLock() {
+		_ = b.conn.net.SetReadDeadline(time.Unix(1, 0)) // the connection is closed afterwards, because the rest was not read
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = http.ErrBodyReadAfterClose
+	}
+}

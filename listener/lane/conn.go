@@ -1,0 +1,347 @@
+package lane
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/listener/express"
+	"github.com/ballastlb/ballast/listener/h1"
+	"github.com/ballastlb/ballast/listener/told"
+)
+
+// conn is a client's connection. One goroutine serves its requests, one after the other.
+type conn struct {
+	lane *Lane
+	net  net.Conn
+	tcp  *net.TCPConn // net, if it is not encrypted; nil otherwise
+	raw  syscall.RawConn
+
+	client  *told.Client
+	who     *front.Who
+	address netip.Addr // of the client; zero if it has none
+	peer    string     // the same as text, without a zone; "" if it has none
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	base    *http.Request // with ctx
+
+	state atomic.Int32
+
+	// What has arrived and was not read yet is buf[start:end]. While the connection waits for a request, buf is nil.
+	buf        []byte
+	start, end int
+	n          int   // of the last read
+	err        error // of the last read
+	read       func(fd uintptr) bool
+
+	head h1.Head
+	way  *express.Way
+
+	now        time.Time // when the current request was read
+	readUntil  time.Time // the deadline that is set for reading
+	writeUntil time.Time // and for writing
+	hangup     hangup
+}
+
+// The states of a connection.
+const (
+	busy int32 = iota
+	idle       // it waits for a request that is not its first
+	over
+)
+
+func newConn(l *Lane, c net.Conn) *conn {
+	made := &conn{lane: l, net: c}
+	under := c
+	if encrypted, ok := c.(*tls.Conn); ok {
+		under = encrypted.NetConn()
+	} else {
+		made.tcp, _ = c.(*net.TCPConn)
+	}
+	of, ok := under.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := of.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	made.raw, made.read = raw, made.readOnce
+	made.hangup.fd = -1
+	return made
+}
+
+// serve serves the connection until it ends or is handed over.
+func (c *conn) serve() {
+	defer func() {
+		if value := recover(); value != nil {
+			if site := c.lane.Site(); site != nil {
+				site.Logger.Error("express lane panicked", zap.Any("panic", value), zap.ByteString("stack", debug.Stack()))
+			}
+		}
+		c.close()
+	}()
+	if !c.begin() {
+		return
+	}
+	for first := true; ; first = false {
+		if !c.await(first) {
+			return
+		}
+		why, ok := c.readHead()
+		if !ok {
+			return
+		}
+		site := c.lane.Site()
+		if site == nil {
+			c.handOver()
+			return
+		}
+		if why == "" {
+			why = site.Table.Find(&c.head, c.client.TLS != nil, c.way)
+		}
+		if why != "" {
+			site.Table.HandedOver(why)
+			c.handOver()
+			return
+		}
+		site.Table.Served()
+		if !c.answerRequest(site) {
+			return
+		}
+	}
+}
+
+// begin makes the TLS handshake, and learns who the client is. It reports false if the connection is not for the lane, or has ended.
+func (c *conn) begin() bool {
+	if encrypted, ok := c.net.(*tls.Conn); ok {
+		if timeout := c.handshakeTimeout(); timeout > 0 {
+			_ = c.net.SetDeadline(time.Now().Add(timeout))
+		}
+		err := encrypted.HandshakeContext(context.Background())
+		_ = c.net.SetDeadline(time.Time{})
+		if err != nil || encrypted.ConnectionState().NegotiatedProtocol == "h2" {
+			// The other server makes no second handshake. It knows what to say about the error.
+			c.leave(c.net)
+			return false
+		}
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.base = new(http.Request).WithContext(c.ctx)
+	c.base.Proto, c.base.ProtoMajor, c.base.ProtoMinor = "HTTP/1.1", 1, 1
+	c.client = told.NewClient(c.ctx, c.lane.Server, c.net)
+	c.address, c.peer = addressOf(c.client.Remote)
+	c.who = front.NewWho(c.peer)
+	c.way = express.NewWay()
+	return true
+}
+
+// handshakeTimeout is as in net/http.
+func (c *conn) handshakeTimeout() time.Duration { return c.lane.ReadHeader }
+
+// addressOf returns the address of a client as Caddy's client_ip shows it without trusted proxies.
+func addressOf(remote string) (netip.Addr, string) {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return netip.Addr{}, ""
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}, ""
+	}
+	address = address.WithZone("")
+	return address, address.String()
+}
+
+// await waits for the first byte of a request. It reports false if the connection is over.
+func (c *conn) await(first bool) bool {
+	if c.end > c.start {
+		return true // a pipelined request
+	}
+	c.start, c.end = 0, 0
+	if !first && !c.state.CompareAndSwap(busy, idle) {
+		return false
+	}
+	if first {
+		c.readBy(c.lane.ReadHeader)
+	} else {
+		c.readBy(c.lane.Idle)
+	}
+	ok := c.fill() == nil
+	return (first || c.state.CompareAndSwap(idle, busy)) && ok
+}
+
+// readBy bounds the time for reading; 0 is no bound. Setting a deadline costs, so it is set somewhat later, and kept while it is not too early.
+func (c *conn) readBy(timeout time.Duration) {
+	c.readUntil = c.by(timeout, c.readUntil, c.net.SetReadDeadline)
+}
+
+// writeBy does the same for writing.
+func (c *conn) writeBy(timeout time.Duration) {
+	c.writeUntil = c.by(timeout, c.writeUntil, c.net.SetWriteDeadline)
+}
+
+func (c *conn) by(timeout time.Duration, until time.Time, set func(time.Time) error) time.Time {
+	if timeout <= 0 {
+		if !until.IsZero() {
+			_ = set(time.Time{})
+		}
+		return time.Time{}
+	}
+	now := time.Now()
+	early, late := now.Add(timeout), now.Add(timeout+timeout/16)
+	if !until.Before(early) && !until.After(late) {
+		return until
+	}
+	_ = set(late)
+	return late
+}
+
+// fill reads more. The buffer must have room, or be nil.
+func (c *conn) fill() error {
+	if c.client.TLS != nil {
+		c.makeRoom()
+		n, err := c.net.Read(c.buf[c.end:])
+		if c.end += n; n > 0 {
+			return nil
+		}
+		return err
+	}
+	if err := c.raw.Read(c.read); err != nil {
+		return err
+	}
+	c.end += c.n
+	return c.err
+}
+
+// readOnce reads from the socket if something has arrived. A connection that waits for its next request has no buffer meanwhile.
+func (c *conn) readOnce(fd uintptr) bool {
+	c.makeRoom()
+	n, err := syscall.Read(int(fd), c.buf[c.end:])
+	for errors.Is(err, syscall.EINTR) {
+		n, err = syscall.Read(int(fd), c.buf[c.end:])
+	}
+	switch {
+	case err == nil && n == 0:
+		err = io.EOF
+	case err == syscall.EAGAIN: //nolint:errorlint // what a system call returns is an Errno
+		if c.start == c.end {
+			c.dropBuffer()
+		}
+		return false
+	}
+	c.n, c.err = max(n, 0), err
+	return true
+}
+
+func (c *conn) makeRoom() {
+	if c.buf == nil {
+		c.buf = takeBuffer()
+		c.start, c.end = 0, 0
+	}
+}
+
+func (c *conn) dropBuffer() {
+	putBuffer(c.buf)
+	c.buf, c.start, c.end = nil, 0, 0
+}
+
+// readHead reads the head of a request, of which at least a byte has arrived. ok is false if the connection is over; otherwise why is the
+// reason why the head is not plain.
+func (c *conn) readHead() (why string, ok bool) {
+	c.head.Reset()
+	c.head.Raw = nil
+	for bounded := false; ; {
+		reason := c.head.Read(c.buf[c.start:c.end], c.lane.MaxHeaderBytes)
+		if reason != h1.Incomplete {
+			c.now = time.Now()
+			return string(reason), true
+		}
+		if !bounded {
+			c.readBy(c.lane.ReadHeader)
+			bounded = true
+		}
+		c.grow()
+		switch err := c.fill(); {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return "end", true
+		default:
+			return "", false
+		}
+	}
+}
+
+// grow makes room in the buffer for more of a head.
+func (c *conn) grow() {
+	if c.end < len(c.buf) {
+		return
+	}
+	if c.start > 0 {
+		c.end = copy(c.buf, c.buf[c.start:c.end])
+		c.start = 0
+		return
+	}
+	larger := make([]byte, 2*len(c.buf))
+	copy(larger, c.buf)
+	putBuffer(c.buf)
+	c.buf = larger
+}
+
+// handOver passes the connection, with what was read and is not answered, to the server that knows all of HTTP.
+func (c *conn) handOver() {
+	rest := c.buf[c.start:c.end]
+	if c.client.TLS != nil && len(rest) >= len(preface) && string(rest[:len(preface)]) == preface {
+		return // HTTP/2 that was not agreed upon
+	}
+	c.leave(replay(c.net, rest, c.client.TLS))
+}
+
+// preface begins HTTP/2.
+const preface = "PRI * HTTP/2.0"
+
+// leave passes the connection on as to.
+func (c *conn) leave(to net.Conn) {
+	_ = c.net.SetDeadline(time.Time{})
+	c.lane.remove(c)
+	c.state.Store(over)
+	if c.cancel != nil {
+		c.cancel(nil)
+	}
+	if !c.lane.HandOver(to) {
+		to.Close()
+		c.lane.Ended()
+	}
+	c.net = nil
+}
+
+// closeIdle closes the connection if it is idle.
+func (c *conn) closeIdle() {
+	if c.state.CompareAndSwap(idle, over) {
+		c.net.Close()
+	}
+}
+
+// close ends a connection that was not passed on.
+func (c *conn) close() {
+	if c.net == nil {
+		return
+	}
+	c.net.Close()
+	if c.cancel != nil {
+		c.cancel(context.Canceled)
+	}
+	c.lane.remove(c)
+	c.lane.Ended()
+}

@@ -1,0 +1,203 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// supported says whether this platform has what the lane needs.
+const supported = true
+
+const (
+	// watchEvery is the interval of the rounds in which connections are looked at. One whose request is seen in two rounds is watched.
+	watchEvery = 50 * time.Millisecond
+
+	// quietRounds is the number of rounds without such requests after which the rounds stop.
+	quietRounds = 4
+)
+
+// hangups notices that clients leave while they wait for an answer. net/http has a goroutine read from the connection meanwhile. Here the
+// kernel is asked to tell, but only for requests that take longer than a moment: most take less.
+type hangups struct {
+	lane  *Lane
+	awake atomic.Bool
+	quiet int // rounds so far; used by the round only
+
+	mu      sync.Mutex // guards the fields below
+	poll    *os.File   // epoll; nil before it is needed
+	raw     syscall.RawConn
+	watched map[int32]*conn // by file descriptor
+	closed  bool
+}
+
+func newHangups(l *Lane) *hangups { return &hangups{lane: l, watched: make(map[int32]*conn)} }
+
+// hangup is what hangups knows of a connection.
+type hangup struct {
+	request atomic.Uint64 // its number, while one is waiting for its answer; 0 otherwise
+	last    uint64        // of the connection's goroutine
+	seen    uint64        // by the last round
+	fd      int32         // while it is watched, and guarded as watched is; -1 otherwise
+}
+
+// begin is called when a request of c begins.
+func (h *hangups) begin(c *conn) {
+	c.hangup.last++
+	c.hangup.request.Store(c.hangup.last)
+	if !h.awake.Load() && h.awake.CompareAndSwap(false, true) {
+		h.comeBack()
+	}
+}
+
+// end is called when the request is over.
+func (h *hangups) end(c *conn) {
+	c.hangup.request.Store(0)
+	if atomic.LoadInt32(&c.hangup.fd) < 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forget(c)
+}
+
+// forget stops watching c. The caller holds h.mu.
+func (h *hangups) forget(c *conn) {
+	if fd := c.hangup.fd; fd >= 0 && h.watched[fd] == c {
+		delete(h.watched, fd)
+		_ = h.control(unix.EPOLL_CTL_DEL, int(fd), nil)
+	}
+	atomic.StoreInt32(&c.hangup.fd, -1)
+}
+
+func (h *hangups) comeBack() { time.AfterFunc(watchEvery, h.round) }
+
+// round looks at all connections.
+func (h *hangups) round() {
+	if h.quiet++; h.look() {
+		h.quiet = 0
+	}
+	if h.quiet < quietRounds {
+		h.comeBack()
+		return
+	}
+	h.quiet = 0
+	h.awake.Store(false)
+	// A request that began meanwhile may have relied on the rounds.
+	if h.look() && h.awake.CompareAndSwap(false, true) {
+		h.comeBack()
+	}
+}
+
+// look watches the connections whose request it sees for the second time. It reports whether there are requests that it is to see again.
+func (h *hangups) look() (again bool) {
+	h.lane.mu.Lock()
+	defer h.lane.mu.Unlock()
+	for c := range h.lane.conns {
+		request := c.hangup.request.Load()
+		switch {
+		case request == 0:
+		case request != c.hangup.seen:
+			c.hangup.seen, again = request, true
+		case atomic.LoadInt32(&c.hangup.fd) < 0:
+			h.watch(c, request)
+		}
+	}
+	return again
+}
+
+// watch has the kernel tell when the client of that request leaves.
+func (h *hangups) watch(c *conn, request uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || h.open() != nil {
+		return
+	}
+	_ = c.raw.Control(func(fd uintptr) {
+		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
+		if h.control(unix.EPOLL_CTL_ADD, int(fd), &event) == nil {
+			h.watched[event.Fd] = c
+			atomic.StoreInt32(&c.hangup.fd, event.Fd)
+		}
+	})
+	if c.hangup.request.Load() != request {
+		h.forget(c) // it ended before it was watched
+	}
+}
+
+// open makes the epoll. The caller holds h.mu.
+func (h *hangups) open() error {
+	if h.poll != nil {
+		return nil
+	}
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	h.poll = os.NewFile(uintptr(fd), "epoll")
+	if h.raw, err = h.poll.SyscallConn(); err != nil {
+		h.poll.Close()
+		h.poll = nil
+		return err
+	}
+	go h.wait()
+	return nil
+}
+
+func (h *hangups) control(operation, fd int, event *unix.EpollEvent) error {
+	var failed error
+	err := h.raw.Control(func(poll uintptr) { failed = unix.EpollCtl(int(poll), operation, fd, event) })
+	return errors.Join(err, failed)
+}
+
+// wait cancels the requests of clients that have left, until h is closed.
+func (h *hangups) wait() {
+	events := make([]unix.EpollEvent, 64)
+	for {
+		var n int
+		err := h.raw.Read(func(poll uintptr) bool {
+			n, _ = unix.EpollWait(int(poll), events, 0)
+			return n > 0
+		})
+		if err != nil {
+			return
+		}
+		for _, event := range events[:n] {
+			h.hungUp(event.Fd)
+		}
+	}
+}
+
+// hungUp cancels the request of the connection with that descriptor. If something is there to read, it is the next request, as for net/http.
+func (h *hangups) hungUp(fd int32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.watched[fd]
+	if c == nil {
+		return
+	}
+	var one [1]byte
+	if n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); n <= 0 && !errors.Is(err, unix.EAGAIN) {
+		c.cancel(context.Canceled)
+	}
+}
+
+// close ends the watching.
+func (h *hangups) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	if h.poll != nil {
+		h.poll.Close()
+	}
+}

@@ -1,0 +1,121 @@
+package lane
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options configure a [Lane]. All but Idle and ReadHeader are required.
+type Options struct {
+	// Site returns the site that serves now. nil means that the lane serves nothing.
+	Site func() *Site
+	// HandOver passes a connection to the server that knows all of HTTP. It reports whether that server takes it.
+	HandOver func(net.Conn) bool
+	// Ended is called when a connection of the lane has been closed.
+	Ended func()
+	// Server is what requests show as the server that has received them.
+	Server *http.Server
+
+	Idle           time.Duration // for which a connection waits for the next request; 0 for ever
+	ReadHeader     time.Duration // for which it waits for the rest of a head; 0 for ever
+	MaxHeaderBytes int
+}
+
+// Lane serves connections.
+type Lane struct {
+	Options
+
+	hangups *hangups
+
+	draining atomic.Bool // clients are told to close their connections
+
+	mu      sync.Mutex // guards the fields below
+	conns   map[*conn]struct{}
+	closing bool // idle connections are closed
+}
+
+// New returns a lane; nil if the platform has none.
+func New(o Options) *Lane {
+	if !supported {
+		return nil
+	}
+	l := &Lane{Options: o, conns: make(map[*conn]struct{})}
+	l.hangups = newHangups(l)
+	return l
+}
+
+// Serve serves a connection, which may be a [*tls.Conn] before its handshake, on a goroutine of its own. On the connection something was
+// sent already. Serve reports false if the lane does not serve such connections; then c is as it was.
+func (l *Lane) Serve(c net.Conn) bool {
+	if l == nil {
+		return false
+	}
+	made := newConn(l, c)
+	if made == nil {
+		return false
+	}
+	l.mu.Lock()
+	closing := l.closing
+	if !closing {
+		l.conns[made] = struct{}{}
+	}
+	l.mu.Unlock()
+	if closing {
+		return false
+	}
+	go made.serve()
+	return true
+}
+
+// remove forgets a connection.
+func (l *Lane) remove(c *conn) {
+	l.mu.Lock()
+	delete(l.conns, c)
+	l.mu.Unlock()
+}
+
+// Drain has each answer from now on tell its client to close the connection.
+func (l *Lane) Drain() {
+	if l != nil {
+		l.draining.Store(true)
+	}
+}
+
+// Shutdown closes connections that are idle, at once or when their request is over. It returns when there are none, or with the error of ctx.
+func (l *Lane) Shutdown(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	defer l.hangups.close()
+	ticker := time.NewTicker(shutdownInterval)
+	defer ticker.Stop()
+	for {
+		if l.closeIdle() == 0 {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// shutdownInterval is how often Shutdown looks for connections that have become idle.
+const shutdownInterval = 10 * time.Millisecond
+
+// closeIdle closes idle connections, and returns how many there are, idle or not.
+func (l *Lane) closeIdle() int {
+	l.draining.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closing = true
+	for c := range l.conns {
+		c.closeIdle()
+	}
+	return len(l.conns)
+}

@@ -1,0 +1,433 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/observe"
+	"github.com/ballastlb/ballast/listener/told"
+	"github.com/ballastlb/ballast/ratelimit"
+)
+
+// request is one request on its way to a backend, and its answer on the way back.
+type request struct {
+	front.Lean
+	exchange exchange.Exchange
+	record   exchange.Record
+	conn     *conn
+	site     *Site
+
+	limits  ratelimit.Admission
+	measure told.Measure
+	line    told.Line
+	shown   observe.Request // in the line
+
+	body    body
+	content []byte        // the body, if it has arrived with the head
+	full    *http.Request // nil before it is needed
+
+	measured, logged bool
+	returned         bool // Run has returned, rather than panicked
+	answer           sentAnswer
+}
+
+// requests are requests to be used again. They are large, and most are over within a millisecond.
+var requests = sync.Pool{New: func() any { return new(request) }}
+
+// answerRequest answers the request whose head was read, and which is plain. It reports whether the connection is to be kept.
+func (c *conn) answerRequest(site *Site) (keep bool) {
+	x := requests.Get().(*request)
+	x.conn, x.site = c, site
+	c.start += len(c.head.Raw)
+	x.begin()
+	defer x.end(&keep)
+	err := x.serve()
+	x.returned = true
+	x.finish(err)
+	return x.answer.complete && !x.answer.close
+}
+
+// begin prepares what happens before the request's way begins.
+func (x *request) begin() {
+	c, site := x.conn, x.site
+	x.answer = sentAnswer{close: c.head.Close || c.lane.draining.Load()}
+	if x.measured = site.Metrics != nil; x.measured {
+		x.measure.Begin(site.meter(c.way.Routes), &c.head, c.client.TLS != nil, c.now)
+	}
+	x.logged = site.Log.Wants(c.head.Host.Of(c.head.Raw))
+	x.takeBody()
+}
+
+// takeBody prepares the request's body.
+func (x *request) takeBody() {
+	c := x.conn
+	length := c.head.Length
+	if length == 0 {
+		return
+	}
+	if arrived := int64(c.end - c.start); length <= arrived {
+		x.content = c.buf[c.start : c.start+int(length)]
+		c.start += int(length)
+		return
+	}
+	x.body.conn, x.body.left, x.body.err, x.body.read = c, length, nil, 0
+	x.body.idle = time.Duration(x.site.Server.ReadIdleTimeout)
+}
+
+// comes reports whether the body must be read from the connection.
+func (x *request) comes() bool { return x.conn.head.Length > 0 && x.content == nil }
+
+// serve sends the request on its way. The error is what a chain of Caddy's handlers would return.
+func (x *request) serve() error {
+	c := x.conn
+	for _, limit := range c.way.Limits {
+		if refusal := limit.Admit(c.address, &x.limits); refusal != nil {
+			x.answer.header = make(http.Header)
+			refusal.SetHeader(x.answer.header)
+			return refusal.Err
+		}
+	}
+	return x.balance()
+}
+
+// balance does what the load balancer's handler does.
+func (x *request) balance() (err error) {
+	c := x.conn
+	plan, service := c.way.Plan, c.way.Service
+	base := c.base
+	ctx := c.ctx
+	var cancel context.CancelCauseFunc
+	if service.DrainTimeout() > 0 {
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		base = base.WithContext(ctx)
+	}
+	base.Method, base.Body, base.ContentLength, base.Header = c.head.Method, nil, 0, nil
+	if x.comes() {
+		base.Body, base.ContentLength = &x.body, c.head.Length
+	}
+	keyed := x.takeKeys(base)
+	x.Begin(c.way.Front, x, c.who, base, x.path(), keyed)
+	x.exchange.Init(plan, x, x, &x.record)
+	// Deferred, because the request must be counted even after a panic.
+	defer func() {
+		x.exchange.Live.Done()
+		x.Lean.End()
+		plan.Pool.CountAnswer(statusOf(err, x.record.Passed()))
+	}()
+	if !plan.Rules.Retry.Waits() {
+		if hopeless := service.Refuses(plan.Rules.Hold); hopeless != nil {
+			x.exchange.Refuse(hopeless)
+			return x.unavailable(hopeless)
+		}
+	}
+	plan.Pool.Live.Add(&x.exchange.Live, cancel, c.now)
+	c.lane.hangups.begin(c)
+	defer c.lane.hangups.end(c)
+	if err = x.exchange.Run(ctx, c.now); err == nil || x.Lean.Body().Failure() != nil {
+		return err
+	}
+	switch left, unavailable := x.exchange.Unserved(); {
+	case left:
+		return caddyhttp.Error(front.StatusCanceled, context.Canceled)
+	case unavailable != nil:
+		return x.unavailable(unavailable)
+	default:
+		return err
+	}
+}
+
+// unavailable returns the error for a request that found no backend.
+func (x *request) unavailable(err error) error {
+	x.answer.header = http.Header{"Retry-After": {x.conn.way.Service.RetryAfter(time.Now())}}
+	return caddyhttp.Error(http.StatusServiceUnavailable, err)
+}
+
+// path returns the unescaped path as the load balancer gets it.
+func (x *request) path() []byte {
+	c := x.conn
+	path := c.head.Path.Of(c.head.Raw)[c.way.Strip:]
+	if c.head.Plain {
+		return path
+	}
+	unescaped, err := url.PathUnescape(string(path))
+	if err != nil {
+		return path // its escapes are valid, so there is none
+	}
+	return []byte(unescaped)
+}
+
+// takeKeys gives r the fields that exchanges and transports look at.
+func (x *request) takeKeys(r *http.Request) (keyed bool) {
+	h := &x.conn.head
+	for _, f := range h.Fields {
+		switch name := f.Name.Of(h.Raw); string(name) {
+		case "Idempotency-Key", "X-Idempotency-Key":
+			if r.Header == nil {
+				r.Header = make(http.Header, 1)
+			}
+			r.Header.Add(string(name), string(f.Value.Of(h.Raw)))
+		}
+	}
+	return r.Header.Get("Idempotency-Key") != ""
+}
+
+// statusOf returns the status of the answer to the client. err is what the load balancer returns, passed the status of the answer that it
+// has passed on.
+func statusOf(err error, passed int) int {
+	const canceled = front.StatusCanceled
+	switch {
+	case err == nil && passed == 0:
+		return canceled
+	case err == nil:
+		return passed
+	}
+	if handler, ok := errors.AsType[caddyhttp.HandlerError](err); ok && handler.StatusCode != 0 {
+		return handler.StatusCode
+	}
+	return http.StatusInternalServerError
+}
+
+// finish answers a request that ended with an error, and records the request in log and metrics.
+func (x *request) finish(err error) {
+	if err != nil {
+		if x.measured {
+			x.recordMetrics(err)
+		}
+		x.refuse(statusOf(err, 0))
+		x.logError(err)
+	} else {
+		if !x.answer.begun {
+			x.answer.status, x.answer.close = front.StatusCanceled, true // the client has left
+		}
+		if x.measured {
+			x.recordMetrics(nil)
+		}
+	}
+	x.log()
+}
+
+func (x *request) recordMetrics(err error) {
+	x.measured = false
+	if err == nil && x.answer.begun && !x.answer.complete {
+		x.measure.Break()
+		return
+	}
+	x.measure.End(err, told.Size(&x.conn.head)-x.conn.way.Strip, x.answer.size, time.Now())
+}
+
+// end gives up the request. After a panic, the connection is not kept.
+func (x *request) end(keep *bool) {
+	x.limits.Release()
+	if x.measured {
+		x.measure.Break()
+	}
+	comes := x.comes()
+	if comes {
+		if *keep = *keep && x.body.finish(); !*keep {
+			x.body.end()
+		}
+	}
+	if !*keep && x.answer.begun {
+		x.conn.linger()
+	}
+	x.conn.dropGrown()
+	if !x.returned || comes || !x.exchange.Settled() || !x.Lean.Settled() || x.conn.way.Service.Quiet() {
+		return
+	}
+	x.Lean.Clear()
+	x.exchange, x.record, x.site, x.conn = exchange.Exchange{}, exchange.Record{}, nil, nil
+	x.line = told.Line{}
+	x.content, x.full, x.returned = nil, nil, false
+	requests.Put(x)
+}
+
+// fill describes the request for the log.
+func (x *request) describe() *told.Line {
+	c := x.conn
+	l := &x.line
+	l.Client, l.Head, l.ClientIP, l.Took = c.client, &c.head, c.peer, time.Since(c.now)
+	return l
+}
+
+// logError logs the error with which the request ended.
+func (x *request) logError(err error) { x.site.Log.Failed(x.describe(), err) }
+
+// log writes the access log.
+func (x *request) log() {
+	if !x.logged {
+		return
+	}
+	l := x.describe()
+	l.Status, l.Size, l.WriteErr = x.answer.status, x.answer.size, nil
+	l.Header = x.answer.header
+	if !x.answer.complete {
+		l.Took = 0 // as Caddy, which does not get to the end
+	}
+	if l.Read = len(x.content); x.comes() {
+		x.body.mu.Lock()
+		l.Read = int(x.body.read)
+		x.body.mu.Unlock()
+	}
+	if o, ok := x.conn.way.Plan.Observer.(*observe.Observer); ok {
+		x.shown.Observe(o, &x.record)
+		l.Extra = x.shown.Field()
+	}
+	x.site.Log.Write(l)
+}
+
+// Full implements [front.Client].
+func (x *request) Full() *http.Request {
+	if x.full == nil {
+		c := x.conn
+		full, err := c.client.Request(&c.head, x.site.Server, c.now, nil)
+		if err != nil {
+			// The parser of heads takes no target that net/url does not.
+			full = caddyhttp.PrepareRequest(&http.Request{URL: new(url.URL), Header: make(http.Header)}, caddy.NewReplacer(), nil, x.site.Server)
+		}
+		if n := c.way.Strip; n > 0 {
+			full.URL.Path, full.URL.RawPath = full.URL.Path[n:], ""
+		}
+		x.full = full
+	}
+	return x.full
+}
+
+// Members implements [course.Source].
+func (x *request) Members(retry bool) (course.Members, error) {
+	set, err := x.conn.way.Service.Members(nil, retry)
+	if err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// Quiet implements [course.Source].
+func (x *request) Quiet() bool { return x.conn.way.Service.Quiet() }
+
+// Body implements [exchange.Front].
+func (x *request) Body() exchange.ClientBody {
+	if body := x.Lean.Body(); body != nil {
+		return body
+	}
+	return nil
+}
+
+// Attempt implements [exchange.Front].
+func (x *request) Attempt(_ context.Context, n int, to course.Target, inform exchange.Inform) (exchange.Outgoing, error) {
+	r, trip, err := x.Lean.Attempt(n, to, inform)
+	if err != nil {
+		return exchange.Outgoing{}, err
+	}
+	return exchange.Outgoing{Request: r, Back: trip}, nil
+}
+
+// Ended implements [exchange.Front].
+func (x *request) Ended(_ *http.Response, err error, _, _ time.Time) { x.Lean.Ended(err) }
+
+// Retrying implements [exchange.Front].
+func (*request) Retrying(error) {}
+
+// Copy implements [exchange.Front]. A load balancer that hedges is not on the lane.
+func (*request) Copy(context.Context, *http.Request, course.Target) (o exchange.Outgoing, ok bool) {
+	return o, false
+}
+
+// CopyWon implements [exchange.Front].
+func (*request) CopyWon(course.Target) {}
+
+// Refuse implements [exchange.Front].
+func (x *request) Refuse(err error) error { return x.Fail(err) }
+
+// Answer implements [exchange.Front].
+func (x *request) Answer(res *http.Response) error {
+	x.pass(res)
+	return nil
+}
+
+// AppendHead implements [front.Client]: it appends the request as Caddy would send it.
+func (x *request) AppendHead(b []byte, askGzip bool) []byte {
+	c := x.conn
+	h := &c.head
+	raw := h.Raw
+	b = append(b, h.Method...)
+	b = append(b, ' ')
+	b = append(b, raw[h.Target.Start+c.way.Strip:h.Target.End]...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	host := h.Host.Of(raw)
+	b = append(b, host...)
+	if n := h.Length; n > 0 || h.Method == http.MethodPost || h.Method == http.MethodPut || h.Method == http.MethodPatch {
+		b = append(b, "\r\nContent-Length: "...)
+		b = strconv.AppendInt(b, n, 10)
+	}
+	b = append(b, "\r\n"...)
+	for _, f := range h.Fields {
+		name := f.Name.Of(raw)
+		if isReplaced(name) {
+			continue
+		}
+		b = appendField(b, name, f.Value.Of(raw))
+	}
+	b = append(b, "Via: 1.1 Caddy\r\n"...)
+	if c.peer != "" {
+		b = append(b, "X-Forwarded-For: "...)
+		b = append(b, c.peer...)
+		if c.client.TLS != nil {
+			b = append(b, "\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: "...)
+		} else {
+			b = append(b, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "...)
+		}
+		b = append(b, host...)
+		b = append(b, "\r\n"...)
+	}
+	if askGzip {
+		b = append(b, "Accept-Encoding: gzip\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	return append(b, x.content...)
+}
+
+func appendField[T []byte | string](b []byte, name, value T) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// isReplaced reports whether a request's field of that name is not passed on, because the head has it elsewhere, or because a client is not
+// trusted to set it.
+func isReplaced(name []byte) bool {
+	switch string(name) {
+	case "Host", "Content-Length", "Connection", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host":
+		return true
+	}
+	return false
+}
+
+// MayAskGzip implements [front.Client].
+func (x *request) MayAskGzip() bool {
+	h := &x.conn.head
+	if h.Method == http.MethodHead {
+		return false
+	}
+	for _, f := range h.Fields {
+		switch string(f.Name.Of(h.Raw)) {
+		case "Accept-Encoding", "Range":
+			if f.Value.End > f.Value.Start {
+				return false
+			}
+		}
+	}
+	return true
+}
