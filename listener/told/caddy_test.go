@@ -2,6 +2,7 @@ package told
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,8 +14,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"crypto/tls"
 
 	"go.uber.org/zap"
 
@@ -223,8 +222,8 @@ func (c *config) serve(tb testing.TB, remote string, state *tls.ConnectionState,
 	}
 	r := bufio.NewReader(here)
 	method, _, _ := strings.Cut(text, " ")
-	status := 0
-	for status = 100; status < 200; {
+	status := 100
+	for status < 200 {
 		res, err := http.ReadResponse(r, &http.Request{Method: method})
 		if err != nil {
 			status = 0

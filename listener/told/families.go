@@ -79,6 +79,9 @@ func find[C prometheus.Collector](registry *prometheus.Registry, like C, failed 
 	return like
 }
 
+// reached is the panic with which the request of register ends.
+type reached struct{}
+
 // register has Caddy register its metrics. A request goes through a route of no server and ends by a panic, upon which Caddy counts nothing.
 func register(ctx caddy.Context, settings *caddyhttp.Metrics) (err error) {
 	var route caddyhttp.Route
@@ -86,10 +89,11 @@ func register(ctx caddy.Context, settings *caddyhttp.Metrics) (err error) {
 		return err
 	}
 	// It has no matchers, which are what would fail before next is reached.
-	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
+	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { panic(reached{}) })
 	defer func() {
-		if cause := recover(); cause != nil && cause != http.ErrAbortHandler {
-			err = fmt.Errorf("%v", cause)
+		cause := recover()
+		if _, ok := cause.(reached); cause != nil && !ok {
+			err = fmt.Errorf("registering metrics: %v", cause)
 		}
 	}()
 	return route.Compile(next).ServeHTTP(nil, &http.Request{Method: http.MethodGet, URL: new(url.URL)})
