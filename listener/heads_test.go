@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func TestPlainPaths(t *testing.T) {
 				target := "/" + strings.Join([]string{a, b, c}, "/")
 				var head h1.Head
 				reason := head.Read([]byte("GET "+target+" HTTP/1.1\r\nHost: a\r\n\r\n"), 1<<10)
-				r := httptest.NewRequest("GET", "http://a"+target, nil)
+				r := httptest.NewRequest(http.MethodGet, "http://a"+target, nil)
 				path := r.URL.Path
 				if reason == h1.Plain && head.Plain {
 					plain++

@@ -49,7 +49,7 @@ func BenchmarkDrip(b *testing.B) {
 				var h h1.Head
 				for b.Loop() {
 					h.Reset()
-					for n := range len(raw) {
+					for n := range raw {
 						if reason := h.Read(raw[:n], size); reason != h1.Incomplete {
 							b.Fatal(reason)
 						}

@@ -170,7 +170,7 @@ func (h *Head) judge() Reason {
 	switch {
 	case h.Host.End == 0:
 		return Host
-	case h.Length > 0 && (h.Method == "GET" || h.Method == "HEAD"):
+	case h.Length > 0 && (h.Method == get || h.Method == head):
 		return Body
 	case h.pragma && !h.cached:
 		return Pragma

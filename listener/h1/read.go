@@ -12,10 +12,12 @@ const (
 	maxName = 128
 
 	version = "HTTP/1.1\r\n"
+
+	get, head = "GET", "HEAD"
 )
 
 // methods has the methods that are known, the usual ones first.
-var methods = [...]string{"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"}
+var methods = [...]string{get, "POST", head, "PUT", "DELETE", "PATCH", "OPTIONS"}
 
 // Read reads the head at the beginning of raw, which is what has arrived so far and may go on behind the head. It makes the names of the
 // fields canonical in raw. most is the number of bytes up to which a head is plain.

@@ -181,6 +181,7 @@ var plain = []string{
 	"DELETE /a%2Fb/%7e;v=1/@:,+*'()!$&=[] HTTP/1.1\r\nConnection: CLOSE\r\n" + rest,
 	"PATCH /.well-known/security.txt HTTP/1.1\r\nHost: [2001:db8::1]:443\r\n\r\n",
 	"OPTIONS /./a/../b HTTP/1.1\r\nHost: [::ffff:10.0.0.1]\r\n\r\n",
+	"GET /%0ewell-known/acme-challenge/x HTTP/1.1\r\n" + rest,
 	"GET /a//b/. HTTP/1.1\r\nHost: a_b.example.\r\n\r\n",
 	"GET /%2e/a. HTTP/1.1\r\nX-Empty:\r\nX-Blank: \t \r\nX-Obs: \xc3\xa9\xff\tb\r\nX-Colon: a:b\r\n" + rest,
 	"GET /?a[]=<\">|{}\\^`%zz HTTP/1.1\r\nPragma: no-cache\r\nCache-Control: max-age=0\r\n" + rest,
@@ -197,7 +198,7 @@ func TestReasons(t *testing.T) {
 	for reason, list := range map[h1.Reason][]string{
 		h1.EmptyLine:          {"\r\n" + target("/"), "\n" + target("/"), "\r"},
 		h1.Method:             {"CONNECT a:443 HTTP/1.1\r\n", "TRACE /", "get /", "GETS /", "GET\t/", "GE T", " GET /", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01"},
-		h1.Target:             {target("*"), target("http://example.com/"), target("//a/b"), target("a"), target(""), target("/a#b"), target("/a?b#c"), target("/\xc3\xa9"), target("/?\xc3"), target("/a%2"), target("/%zz"), target("/a\tb"), target("/a?\x00"), target("/\x7f"), target("/{a}"), target("/a|b"), target(`/a\b`), "GET  / HTTP/1.1\r\n"},
+		h1.Target:             {target("*"), target("http://example.com/"), target("//a/b"), target("a"), target(""), target("/a#b"), target("/a?b#c"), target("/\xc3\xa9"), target("/?\xc3"), target("/a%2"), target("/%zz"), target("/%g0"), target("/%0G"), target("/a\tb"), target("/a?\x00"), target("/\x7f"), target("/{a}"), target("/a|b"), target(`/a\b`), "GET  / HTTP/1.1\r\n"},
 		h1.ACME:               {target("/.well-known/acme-challenge/x"), target("/.well-known/acme-challenge"), target("/%2ewell%2Dknown/acme-challenge/x?y"), target("/.well-known/pki-validation/x")},
 		h1.Version:            {"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1 \r\n", "GET / http/1.1\r\n", "GET / HTTP/1.10\r\n", "GET / HTTP/2.0\r\n", "GET /\r\n", "GET /\n", "GET /a?b\r\n", "GET /  HTTP/1.1\r\n", "GET / HTTP/1.1\rX", "GET / \r\n", "GET / a"},
 		h1.BareLF:             {"GET / HTTP/1.1\nHost: a\n\n", "POST / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"},
@@ -245,6 +246,25 @@ func TestTargetBytes(t *testing.T) {
 			if kept != (reason == h1.Plain) {
 				t.Errorf("%q: reason %q", target, reason)
 			}
+		}
+	}
+}
+
+// TestReadOn: what was read of a long line is not read again.
+func TestReadOn(t *testing.T) {
+	for _, part := range []string{"GET /aaaa", "GET /?aaaa", "GET / HTTP/1.1\r\nA: aaaa"} {
+		var h h1.Head
+		raw := []byte(part)
+		if reason := h.Read(raw, most); reason != h1.Incomplete {
+			t.Fatalf("%q: reason %q", part, reason)
+		}
+		raw[len(raw)-2] = 0
+		if !strings.Contains(part, "\r\n") {
+			raw = append(raw, " HTTP/1.1"...)
+		}
+		raw = append(raw, "\r\n"+rest...)
+		if reason := h.Read(raw, most); reason != h1.Plain {
+			t.Errorf("%q: reason %q", raw, reason)
 		}
 	}
 }
