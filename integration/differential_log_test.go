@@ -31,28 +31,36 @@ func logSites() []site {
 	)}}
 }
 
-// compareLogs compares what both sides have logged of requests. Lines are written when a request is over, which its client may be before.
-func (p *pair) compareLogs(t *testing.T) {
+// compareLogs compares what all sides have logged of requests. Lines are written when a request is over, which its client may be before.
+func (p *columns) compareLogs(t *testing.T) {
 	t.Helper()
-	var lines [2][]string
-	waitFor(t, "as many lines in one log as in the other", func() bool {
-		for side := range sides {
-			text, err := os.ReadFile(p.logs[side])
+	var lines [len(sides)][]string
+	waitFor(t, "as many lines in one log as in the others", func() bool {
+		for i := range sides {
+			text, err := os.ReadFile(p.logs[i])
 			if err != nil {
 				return false
 			}
-			lines[side] = logged(t, string(text))
+			lines[i] = logged(t, string(text))
+			if len(lines[i]) == 0 || len(lines[i]) != len(lines[0]) {
+				return false
+			}
 		}
-		return len(lines[0]) == len(lines[1]) && len(lines[0]) > 0
+		return true
 	})
-	if got, want := strings.Join(lines[0], "\n"), strings.Join(lines[1], "\n"); got != want {
+	want := strings.Join(lines[right], "\n")
+	for i, on := range sides[:right] {
+		got := strings.Join(lines[i], "\n")
+		if got == want {
+			continue
+		}
 		var changes strings.Builder
 		for line := range strings.Lines(lineDiff(want, got)) {
 			if !strings.HasPrefix(line, "    ") {
 				changes.WriteString(line)
 			}
 		}
-		t.Errorf("the access log (- reverse_proxy, + load_balancer)\n%s", changes.String())
+		t.Errorf("the access log (- reverse_proxy, + %v)\n%s", on, changes.String())
 	}
 }
 

@@ -14,9 +14,10 @@ import (
 	"time"
 )
 
-// The differential test sends the same bytes through load_balancer and through reverse_proxy, in one Caddy and to the same backend, and
-// compares what that backend read and what the client got. Both are on two ports of the same server settings, so that nothing has to
-// differ but the word. What may differ all the same stands in a list (see intended), and a case says which entry it shows.
+// The differential test sends the same bytes through load_balancer, with and without the express lane, and through reverse_proxy, in one
+// Caddy and to the same backend, and compares what that backend read and what the client got. Each is on a port of its own of the same
+// server settings, so that nothing has to differ but the word. What may differ all the same stands in a list (see intended), and a case
+// says which entry it shows.
 
 // site is what both directives are configured with. Its requests are those for the host name.test.
 type site struct {
@@ -86,8 +87,24 @@ func (t transcript) String() string {
 	return "the backend saw:\n" + t.backend + "\nthe client got:\n" + t.client
 }
 
-// sides are the directives that are compared. The second one is right.
-var sides = [2]string{"load_balancer", "reverse_proxy"}
+// side is one of those that are compared.
+type side struct {
+	name      string // short: it is part of the names of pools and hosts
+	directive string
+	wrappers  string // of its servers' listeners
+}
+
+func (s side) String() string { return s.directive + " (" + s.name + ")" }
+
+// sides are all of them. Each of ours is compared with the one that is right.
+var sides = [...]side{
+	{"handler", "load_balancer", "listener_wrappers {\n seamless {\n express off\n }\n }"}, // nor does the door change anything
+	{"express", "load_balancer", seamless},
+	{"stock", "reverse_proxy", ""},
+}
+
+// right is the side that is right. Those before it are ours.
+const right = len(sides) - 1
 
 // differentialPatience is how long either end of an exchange waits for the other.
 const differentialPatience = 20 * time.Second
@@ -108,7 +125,7 @@ func (u *usedDifferences) add(name string) {
 func TestDifferential(t *testing.T) {
 	t.Parallel()
 	sites := slices.Concat(requestSites(), answerSites(), faultSites(), configSites(), upgradeSites(), streamSites(), logSites())
-	p := startPair(t, sites)
+	p := startColumns(t, sites)
 	used := usedDifferences{seen: map[string]bool{}}
 	exchanges := 0
 	var asked atomic.Int64 // sites
@@ -142,19 +159,19 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
-// pair is a Caddy that serves all sites by either directive.
-type pair struct {
+// columns is a Caddy that serves all sites on all sides.
+type columns struct {
 	caddy *caddy
-	ports map[string][2]string // the addresses of both servers, by what they are configured with
-	ends  map[string]far       // the backends of each site
-	other map[string]*rawFar   // their second backends
-	logs  [2]string            // files with the access logs of both sides
+	ports map[string][len(sides)]string // the addresses of the servers, by what they are configured with
+	ends  map[string]far                // the backends of each site
+	other map[string]*rawFar            // their second backends
+	logs  [len(sides)]string            // files with the access logs
 }
 
-// startPair starts it, and the backends.
-func startPair(t *testing.T, sites []site) *pair {
+// startColumns starts it, and the backends.
+func startColumns(t *testing.T, sites []site) *columns {
 	t.Helper()
-	p := &pair{ports: map[string][2]string{}, ends: map[string]far{}, other: map[string]*rawFar{}}
+	p := &columns{ports: map[string][len(sides)]string{}, ends: map[string]far{}, other: map[string]*rawFar{}}
 	byServer := map[string][]site{}
 	for _, s := range sites {
 		if p.ends[s.name] != nil {
@@ -171,33 +188,29 @@ func startPair(t *testing.T, sites []site) *pair {
 	var global, servers strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(byServer)) {
 		of := byServer[name]
-		var addresses [2]string
-		for side, directive := range sides {
-			addresses[side] = freeAddress(t)
-			scheme, tls, host, bind := "http", "", ":"+port(t, addresses[side]), "127.0.0.1"
+		var addresses [len(sides)]string
+		for i, on := range sides {
+			addresses[i] = freeAddress(t)
+			scheme, tls, host, bind := "http", "", ":"+port(t, addresses[i]), "127.0.0.1"
 			if of[0].socket {
-				addresses[side] = "unix/" + socketPath(t)
-				host, bind = "sockets-"+directive, addresses[side]
+				addresses[i] = "unix/" + socketPath(t)
+				host, bind = "sockets-"+on.name, addresses[i]
 			}
 			if of[0].tls {
 				scheme, tls = "https", "tls "+certificate+" "+key
 			}
-			wrapper := ""
-			if side == 0 && !strings.Contains(of[0].server, "listener_wrappers") {
-				wrapper = "listener_wrappers {\n seamless\n }\n" // nor does the door change anything
-			}
-			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n%s}\n", addresses[side], of[0].server, wrapper)
+			fmt.Fprintf(&global, "servers %s {\n protocols h1 h2 h2c\n %s\n%s\n}\n", addresses[i], of[0].server, on.wrappers)
 			fmt.Fprintf(&servers, "%s://%s {\n bind %s\n %s\n handle /differential-end {\n respond end\n }\n", scheme, host, bind, tls)
-			for i, s := range of {
+			for _, s := range of {
 				matcher := ""
-				if i > 0 || s.name != "plain" { // the first one has all other hosts
+				if s.name != "plain" { // which has all other hosts
 					matcher = "@" + s.name
 					fmt.Fprintf(&servers, " %s host %s.test\n", matcher, s.name)
 				}
-				fmt.Fprintf(&servers, " handle %s {\n %s\n }\n", matcher, p.routeOf(s, directive))
+				fmt.Fprintf(&servers, " handle %s {\n %s\n }\n", matcher, p.routeOf(s, on))
 			}
-			p.logs[side] = filepath.Join(logs, directive)
-			servers.WriteString(p.fill(of[0], directive, strings.ReplaceAll(of[0].tail, "LOG", p.logs[side])) + "\n}\n")
+			p.logs[i] = filepath.Join(logs, on.name)
+			servers.WriteString(p.fill(of[0], on.directive, strings.ReplaceAll(of[0].tail, "LOG", p.logs[i])) + "\n}\n")
 		}
 		p.ports[name] = addresses
 	}
@@ -211,21 +224,22 @@ func (s site) serverKey() string {
 	return fmt.Sprintf("%s %s %v %v", s.server, s.tail, s.tls, s.socket)
 }
 
-// routeOf is the configuration of a site for one side.
-func (p *pair) routeOf(s site, directive string) string {
+// routeOf is the configuration of a site for one side. Our sides have pools of their own, so that no side knows what has happened on
+// another.
+func (p *columns) routeOf(s site, on side) string {
 	settings := s.settings
-	if directive == sides[0] {
-		settings += "\n" + s.ours
+	if on != sides[right] {
+		settings += "\n name " + on.name + "-" + s.name + "\n" + s.ours
 	}
 	route := s.route
 	if route == "" {
 		route = "PROXY"
 	}
-	return p.fill(s, directive, strings.ReplaceAll(route, "PROXY", "DIRECTIVE BACKEND {\n "+settings+"\n }\n"))
+	return p.fill(s, on.directive, strings.ReplaceAll(route, "PROXY", "DIRECTIVE BACKEND {\n "+settings+"\n }\n"))
 }
 
 // fill fills in the directive and the addresses.
-func (p *pair) fill(s site, directive, text string) string {
+func (p *columns) fill(s site, directive, text string) string {
 	other := ""
 	if o := p.other[s.name]; o != nil {
 		other = o.address()
@@ -234,22 +248,29 @@ func (p *pair) fill(s site, directive, text string) string {
 	return strings.NewReplacer("DIRECTIVE", directive, "BACKENDPORT", backend[strings.LastIndex(backend, ":")+1:], "BACKEND", backend, "OTHER", other).Replace(text)
 }
 
-// compare makes the exchange on both sides and compares.
-func (p *pair) compare(t *testing.T, s site, x exchange, used *usedDifferences) {
+// compare makes the exchange on all sides and compares.
+func (p *columns) compare(t *testing.T, s site, x exchange, used *usedDifferences) {
 	t.Helper()
-	var seen [2]transcript
+	var seen [len(sides)]transcript
 	inVain := false
-	for side := range sides {
-		seen[side] = p.run(s, x, p.ports[s.serverKey()][side])
-		if strings.Contains(seen[side].String(), timedOut) {
-			t.Errorf("%s/%s: %s: an end waited for more than %v; %v", s.name, x.name, sides[side], differentialPatience, seen[side])
+	for i, on := range sides {
+		seen[i] = p.run(s, x, p.ports[s.serverKey()][i])
+		if strings.Contains(seen[i].String(), timedOut) {
+			t.Errorf("%s/%s: %v: an end waited for more than %v; %v", s.name, x.name, on, differentialPatience, seen[i])
 			inVain = true
 		}
 	}
 	if inVain {
 		return
 	}
-	want := seen[1]
+	for i, got := range seen[:right] {
+		p.judge(t, s, x, sides[i], got, seen[right], used)
+	}
+}
+
+// judge compares what was seen on one of our sides with what is right but for the differences that are intended.
+func (p *columns) judge(t *testing.T, s site, x exchange, on side, got, want transcript, used *usedDifferences) {
+	t.Helper()
 	names := slices.Concat(s.differs, x.differs)
 	if !s.ordered && (s.backend == "" || s.backend == rawTLS) {
 		names = append(names, "order of fields")
@@ -262,26 +283,26 @@ func (p *pair) compare(t *testing.T, s site, x exchange, used *usedDifferences) 
 		}
 		before := want
 		if want = d.makes(want); d.sometimes {
-			if seen[0] != want {
+			if got != want {
 				used.add(name)
 			}
-			seen[0] = d.makes(seen[0])
+			got = d.makes(got)
 		} else if want == before {
 			t.Errorf("%s/%s: reverse_proxy does not show what is different by %q; %v", s.name, x.name, name, before)
 		} else {
 			used.add(name)
 		}
 	}
-	if seen[0].backend != want.backend {
-		t.Errorf("%s/%s: the backend saw (- reverse_proxy, + load_balancer)\n%s", s.name, x.name, lineDiff(want.backend, seen[0].backend))
+	if got.backend != want.backend {
+		t.Errorf("%s/%s: the backend saw (- reverse_proxy, + %v)\n%s", s.name, x.name, on, lineDiff(want.backend, got.backend))
 	}
-	if seen[0].client != want.client {
-		t.Errorf("%s/%s: the client got (- reverse_proxy, + load_balancer)\n%s", s.name, x.name, lineDiff(want.client, seen[0].client))
+	if got.client != want.client {
+		t.Errorf("%s/%s: the client got (- reverse_proxy, + %v)\n%s", s.name, x.name, on, lineDiff(want.client, got.client))
 	}
 }
 
 // run makes the exchange over one server.
-func (p *pair) run(s site, x exchange, address string) transcript {
+func (p *columns) run(s site, x exchange, address string) transcript {
 	r := &run{x: x, site: s, address: address, host: s.name + ".test"}
 	end, other := p.ends[s.name], p.other[s.name]
 	end.begin(r)
