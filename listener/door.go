@@ -184,6 +184,7 @@ func (d *door) promote(g *generation) {
 			kept = append(kept, s)
 		default:
 			s.inlet.close() // it has no connections and takes none
+			s.handed.close()
 		}
 	}
 	if last == nil || last.shape != g.shape {

@@ -2,7 +2,6 @@ package listener
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -86,8 +85,7 @@ func (d *door) connections() int {
 // retire ends a server whose connections are not safe to be kept. Those without a request are closed at once. Those that have just been made
 // are served: net/http drops requests that arrive when a server shuts down.
 func (d *door) retire(s *server, grace caddy.Duration) {
-	s.SetKeepAlivesEnabled(false)
-	s.lane.Drain()
+	s.retire()
 	wait(linger, func() bool { return s.open.Load() == 0 })
 	d.shutdown(s, grace)
 }
@@ -100,13 +98,7 @@ func (d *door) shutdown(s *server, grace caddy.Duration) {
 		ctx, cancel = context.WithTimeout(ctx, duration(grace))
 		defer cancel()
 	}
-	var lane sync.WaitGroup
-	lane.Go(func() { _ = s.lane.Shutdown(ctx) }) // fails as the server does
-	err := s.Shutdown(ctx)
-	if lane.Wait(); err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
+	if err := s.shutdown(ctx); err != nil {
 		d.serving.Load().logger.Error("server shutdown", zap.Stringer("address", d.addr), zap.Error(err))
 	}
 }

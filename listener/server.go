@@ -43,29 +43,22 @@ type server struct {
 	door  *door
 	shape shape
 	inlet *inlet
-	lane  *lane.Lane   // nil if there is none
-	open  atomic.Int64 // connections
-	full  atomic.Bool  // no connections are taken any more, apart from those that the lane hands over
+
+	lane   *lane.Lane  // nil if there is none
+	behind http.Server // for what the lane hands over; it looks for no beginning of HTTP/2
+	handed *inlet
+
+	open atomic.Int64 // connections
+	full atomic.Bool  // no connections are taken any more, apart from those that the lane hands over
 
 	// last is the last config that trusted the connections, which are about to be closed; nil while the one that serves trusts them.
 	last atomic.Pointer[generation]
 }
 
 func newServer(d *door, s shape) *server {
-	srv := &server{door: d, shape: s, inlet: newInlet(d.addr)}
-	srv.Server = http.Server{
-		Handler:           srv,
-		ConnContext:       replayed,
-		ReadTimeout:       s.readTimeout,
-		ReadHeaderTimeout: s.readHeaderTimeout,
-		WriteTimeout:      s.writeTimeout,
-		IdleTimeout:       s.idleTimeout,
-		MaxHeaderBytes:    s.maxHeaderBytes,
-		ErrorLog:          log.New(errorLog{d}, "", 0),
-		Protocols:         new(http.Protocols),
-		ConnState:         srv.ended,
-	}
-	srv.Protocols.SetHTTP1(true)
+	srv := &server{door: d, shape: s, inlet: newInlet(d.addr), handed: newInlet(d.addr)}
+	srv.setUp(&srv.Server)
+	srv.setUp(&srv.behind)
 	if !s.h2 {
 		srv.TLSNextProto = make(map[string]func(*http.Server, *tls.Conn, http.Handler))
 	}
@@ -75,8 +68,13 @@ func newServer(d *door, s shape) *server {
 		_ = http2.ConfigureServer(&srv.Server, new(http2.Server)) //nolint:staticcheck // as Caddy does
 	}
 	srv.lane = lane.New(lane.Options{
-		Site:           func() *lane.Site { return srv.generation().site },
-		HandOver:       srv.inlet.put,
+		Site: func() *lane.Site { return srv.generation().site },
+		HandOver: func(c net.Conn, anew bool) bool {
+			if anew {
+				return srv.inlet.put(c)
+			}
+			return srv.handed.put(c)
+		},
 		Ended:          func() { srv.open.Add(-1) },
 		Server:         &srv.Server,
 		Idle:           cmp.Or(s.idleTimeout, s.readTimeout),
@@ -84,7 +82,36 @@ func newServer(d *door, s shape) *server {
 		MaxHeaderBytes: cmp.Or(s.maxHeaderBytes, http.DefaultMaxHeaderBytes),
 	})
 	go func() { _ = srv.Serve(srv.inlet) }()
+	go func() { _ = srv.behind.Serve(srv.handed) }()
 	return srv
+}
+
+// setUp sets up an HTTP/1 server for the shape of s.
+func (s *server) setUp(srv *http.Server) {
+	srv.Handler, srv.ConnContext, srv.ConnState = s, replayed, s.ended
+	srv.ReadTimeout, srv.ReadHeaderTimeout = s.shape.readTimeout, s.shape.readHeaderTimeout
+	srv.WriteTimeout, srv.IdleTimeout, srv.MaxHeaderBytes = s.shape.writeTimeout, s.shape.idleTimeout, s.shape.maxHeaderBytes
+	srv.ErrorLog = log.New(errorLog{s.door}, "", 0)
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+}
+
+// retire has clients close the connections when their next request is answered.
+func (s *server) retire() {
+	s.SetKeepAlivesEnabled(false)
+	s.behind.SetKeepAlivesEnabled(false)
+	s.lane.Drain()
+}
+
+// shutdown lets the requests of s end, until ctx does.
+func (s *server) shutdown(ctx context.Context) error {
+	var each sync.WaitGroup
+	var lane, behind error
+	each.Go(func() { lane = s.lane.Shutdown(ctx) })
+	each.Go(func() { behind = s.behind.Shutdown(ctx) })
+	err := s.Shutdown(ctx)
+	each.Wait()
+	return cmp.Or(err, lane, behind)
 }
 
 // generation returns the config that serves the next request.

@@ -17,11 +17,18 @@ import (
 type sentAnswer struct {
 	status   int
 	size     int         // bytes of the body that were written
-	header   http.Header // fields that are added; for the log, all
-	begun    bool        // the head was written
-	complete bool        // all of it was written
-	close    bool        // the connection is not kept
-	failed   error       // of writing
+	header   http.Header // fields that are added; when the head was written and there is a log, all
+	fields   fields
+	begun    bool  // the head was written
+	complete bool  // all of it was written
+	close    bool  // the connection is not kept
+	failed   error // of writing
+}
+
+// reset prepares a for the answer to another request. It keeps the room for fields.
+func (a *sentAnswer) reset() {
+	a.status, a.size, a.header, a.begun, a.complete, a.close, a.failed = 0, 0, nil, false, false, false, nil
+	a.fields.reset()
 }
 
 // pass gives the client a backend's answer, as Caddy would.
@@ -75,12 +82,17 @@ func (x *request) formOf(res *http.Response) form {
 		return bare
 	case res.ContentLength < 0:
 		return chunked
+	case res.ContentLength > knownAtOnce && isNamed(res.Header["Connection"], "Content-Length"):
+		return chunked // as Caddy's server, which finds out the length of short bodies only
 	case res.Body == http.NoBody:
 		return bare
 	default:
 		return sized
 	}
 }
+
+// knownAtOnce is how long a body may be of which net/http's server finds out the length, in bytes.
+const knownAtOnce = 2048
 
 // allowsBody reports whether an answer with that status may have a body.
 func allowsBody(status int) bool {
@@ -89,19 +101,15 @@ func allowsBody(status int) bool {
 
 // appendAnswer appends the head of a backend's answer.
 func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
-	logged := x.newLogged()
-	b = appendStatus(b, res.StatusCode)
-	b = x.appendAltSvc(b, logged)
+	f := &x.answer.fields
+	f.reset()
+	x.addAltSvc(f)
 	via := "1.1 Caddy"
 	if res.ProtoMajor != 1 || res.ProtoMinor != 1 {
 		via = strconv.Itoa(res.ProtoMajor) + "." + strconv.Itoa(res.ProtoMinor) + " Caddy"
 	}
-	b = appendTo(b, logged, "Via", via)
-	for name, values := range x.Lean.Tells() {
-		for _, v := range values {
-			b = appendTo(b, logged, name, v)
-		}
-	}
+	f.add("Via", via)
+	f.addAll(x.Lean.Tells())
 	dated, typed := false, false
 	connection := res.Header["Connection"]
 	lines := x.Lean.Lines()
@@ -125,16 +133,17 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 		if isHopByHop(name) || len(connection) > 0 && isNamed(connection, name) || strings.IndexByte(name, ' ') >= 0 {
 			continue
 		}
-		b = appendTo(b, logged, name, value)
+		f.add(name, value)
 	}
-	if res.Header["Pragma"] != nil && res.Header["Cache-Control"] != nil && !has(lines, "Cache-Control") {
-		b = appendTo(b, logged, "Cache-Control", "no-cache") // net/http says in the current way what HTTP/1.0 means with Pragma
+	if res.Header["Pragma"] != nil && res.Header["Cache-Control"] != nil && !f.has("Cache-Control") {
+		f.add("Cache-Control", "no-cache") // net/http says in the current way what HTTP/1.0 means with Pragma
 	}
-	if length := res.Header["Content-Length"]; len(length) > 0 && form != chunked {
-		note(logged, "Content-Length", length[0])
-		if allowsBody(res.StatusCode) {
-			b = appendField(b, "Content-Length", length[0])
-		}
+	length := res.Header["Content-Length"]
+	if form == chunked || len(connection) > 0 && isNamed(connection, "Content-Length") {
+		length = nil
+	}
+	if len(length) > 0 && allowsBody(res.StatusCode) {
+		f.add("Content-Length", length[0])
 	}
 	if len(res.Trailer) > 0 {
 		names := make([]string, 0, len(res.Trailer))
@@ -142,58 +151,53 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		b = appendTo(b, logged, "Trailer", strings.Join(names, ", "))
+		f.add("Trailer", strings.Join(names, ", "))
 	}
-	if !typed && logged != nil {
-		logged["Content-Type"] = nil // so Caddy keeps its server from guessing it
+	b = f.appendTo(appendStatus(b, res.StatusCode))
+	if x.logged {
+		x.answer.header = f.header()
+		if !allowsBody(res.StatusCode) && len(length) > 0 {
+			x.answer.header["Content-Length"] = length[:1] // Caddy's server drops it below the log
+		}
+		if !typed {
+			x.answer.header["Content-Type"] = nil // so Caddy keeps its server from guessing it
+		}
 	}
+	b = x.appendDate(b, dated)
+	if form == sized && len(length) == 0 { // see formOf
+		b = append(b, "Content-Length: "...)
+		b = append(strconv.AppendInt(b, res.ContentLength, 10), "\r\n"...)
+	}
+	b = x.appendConnection(b)
 	if form == chunked {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	}
-	return x.appendEnd(b, dated)
-}
-
-// newLogged returns the header to note fields in for the log; nil if there is no log.
-func (x *request) newLogged() http.Header {
-	if !x.logged {
-		return nil
-	}
-	x.answer.header = make(http.Header)
-	return x.answer.header
-}
-
-// appendTo appends a field, and notes it.
-func appendTo(b []byte, logged http.Header, name, value string) []byte {
-	note(logged, name, value)
-	return appendField(b, name, value)
-}
-
-func note(logged http.Header, name, value string) {
-	if logged != nil {
-		logged[name] = append(logged[name], value)
-	}
-}
-
-// appendEnd appends what ends each head.
-func (x *request) appendEnd(b []byte, dated bool) []byte {
-	if !dated {
-		b = append(b, "Date: "...)
-		b = x.conn.now.UTC().AppendFormat(b, http.TimeFormat)
-		b = append(b, "\r\n"...)
-	}
-	if x.answer.close {
-		b = append(b, "Connection: close\r\n"...)
 	}
 	return append(b, "\r\n"...)
 }
 
-func (x *request) appendAltSvc(b []byte, logged http.Header) []byte {
-	if x.site.AltSvc != nil {
-		if value := x.site.AltSvc(); value != "" {
-			return appendTo(b, logged, "Alt-Svc", value)
-		}
+func (x *request) appendDate(b []byte, dated bool) []byte {
+	if dated {
+		return b
+	}
+	b = append(b, "Date: "...)
+	b = x.conn.now.UTC().AppendFormat(b, http.TimeFormat)
+	return append(b, "\r\n"...)
+}
+
+func (x *request) appendConnection(b []byte) []byte {
+	if x.answer.close {
+		return append(b, "Connection: close\r\n"...)
 	}
 	return b
+}
+
+// addAltSvc adds what answers say of HTTP/3.
+func (x *request) addAltSvc(f *fields) {
+	if x.site.AltSvc != nil {
+		if value := x.site.AltSvc(); value != "" {
+			f.add("Alt-Svc", value)
+		}
+	}
 }
 
 func appendStatus(b []byte, status int) []byte {
@@ -232,20 +236,6 @@ func isNamed(connection []string, name string) bool {
 			if http.CanonicalHeaderKey(textproto.TrimString(named)) == name {
 				return true
 			}
-		}
-	}
-	return false
-}
-
-type fields interface {
-	Len() int
-	At(i int) (name, value string)
-}
-
-func has(all fields, name string) bool {
-	for i := range all.Len() {
-		if n, _ := all.At(i); n == name {
-			return true
 		}
 	}
 	return false
@@ -396,41 +386,42 @@ func (x *request) refuse(status int) {
 	} else {
 		x.endBody()
 	}
-	header := x.answer.header
-	logged := x.newLogged()
+	f := &x.answer.fields
+	f.reset()
+	f.add("Server", "Caddy")
+	x.addAltSvc(f)
+	f.addAll(x.answer.header)
 	buffer := writeBuffers.Get().(*[writeSize]byte)
 	defer writeBuffers.Put(buffer)
-	b := appendStatus(buffer[:0], status)
-	b = appendTo(b, logged, "Server", "Caddy")
-	b = x.appendAltSvc(b, logged)
-	for name, values := range header {
-		for _, v := range values {
-			b = appendTo(b, logged, name, v)
-		}
-	}
+	b := f.appendTo(appendStatus(buffer[:0], status))
+	b = x.appendDate(b, false)
 	if x.conn.head.Method != http.MethodHead {
 		b = append(b, "Content-Length: 0\r\n"...)
 	}
-	b = x.appendEnd(b, false)
+	b = append(x.appendConnection(b), "\r\n"...)
+	if x.logged {
+		x.answer.header = f.header()
+	}
 	x.answer.status, x.answer.begun = status, true
 	x.answer.complete = x.write(b)
 }
 
 // Inform implements [front.Client].
 func (x *request) Inform(status int, header http.Header) {
-	b := appendStatus(nil, status)
-	b = appendField(b, "Server", "Caddy")
-	b = x.appendAltSvc(b, nil)
+	var f fields
+	f.reset()
+	f.add("Server", "Caddy")
+	x.addAltSvc(&f)
 	for name, values := range header {
 		if name == "Content-Length" || name == "Transfer-Encoding" || !httpguts.ValidHeaderFieldName(name) {
 			continue
 		}
 		for _, v := range values {
-			b = appendField(b, name, v)
+			f.add(name, v)
 		}
 	}
 	if x.measured {
 		x.measure.Answer(status, time.Now())
 	}
-	x.write(append(b, "\r\n"...))
+	x.write(append(f.appendTo(appendStatus(nil, status)), "\r\n"...))
 }

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -105,7 +106,7 @@ func (c *conn) serve() {
 		}
 		site := c.lane.Site()
 		if site == nil {
-			c.handOver()
+			c.handOver(first)
 			return
 		}
 		if why == "" {
@@ -113,7 +114,7 @@ func (c *conn) serve() {
 		}
 		if why != "" {
 			site.Table.HandedOver(why)
-			c.handOver()
+			c.handOver(first)
 			return
 		}
 		site.Table.Served()
@@ -133,7 +134,7 @@ func (c *conn) begin() bool {
 		_ = c.net.SetDeadline(time.Time{})
 		if err != nil || encrypted.ConnectionState().NegotiatedProtocol == "h2" {
 			// The other server makes no second handshake. It knows what to say about the error.
-			c.leave(c.net)
+			c.leave(c.net, true)
 			return false
 		}
 	}
@@ -300,26 +301,24 @@ func (c *conn) grow() {
 }
 
 // handOver passes the connection, with what was read and is not answered, to the server that knows all of HTTP.
-func (c *conn) handOver() {
+func (c *conn) handOver(first bool) {
 	rest := c.buf[c.start:c.end]
-	if c.client.TLS != nil && len(rest) >= len(preface) && string(rest[:len(preface)]) == preface {
-		return // HTTP/2 that was not agreed upon
-	}
-	c.leave(replay(c.net, rest, c.client.TLS))
+	anew := first && c.client.TLS == nil && bytes.HasPrefix(rest, []byte(preface))
+	c.leave(replay(c.net, rest, c.client.TLS), anew)
 }
 
-// preface begins HTTP/2.
-const preface = "PRI * HTTP/2.0"
+// preface is what HTTP/2 begins with and no known method does.
+const preface = "PR"
 
 // leave passes the connection on as to.
-func (c *conn) leave(to net.Conn) {
+func (c *conn) leave(to net.Conn, anew bool) {
 	_ = c.net.SetDeadline(time.Time{})
 	c.lane.remove(c)
 	c.state.Store(over)
 	if c.cancel != nil {
 		c.cancel(nil)
 	}
-	if !c.lane.HandOver(to) {
+	if !c.lane.HandOver(to, anew) {
 		to.Close()
 		c.lane.Ended()
 	}

@@ -13,8 +13,9 @@ import (
 type Options struct {
 	// Site returns the site that serves now. nil means that the lane serves nothing.
 	Site func() *Site
-	// HandOver passes a connection to the server that knows all of HTTP. It reports whether that server takes it.
-	HandOver func(net.Conn) bool
+	// HandOver passes a connection to a server that knows all of HTTP, and reports whether that server takes it. anew says that the client may
+	// have begun with HTTP/2, or that the TLS handshake was the last that happened.
+	HandOver func(c net.Conn, anew bool) bool
 	// Ended is called when a connection of the lane has been closed.
 	Ended func()
 	// Server is what requests show as the server that has received them.

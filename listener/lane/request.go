@@ -61,7 +61,7 @@ func (c *conn) answerRequest(site *Site) (keep bool) {
 // begin prepares what happens before the request's way begins.
 func (x *request) begin() {
 	c, site := x.conn, x.site
-	x.answer = sentAnswer{close: c.head.Close || c.lane.draining.Load()}
+	x.answer.close = c.head.Close || c.lane.draining.Load()
 	if x.measured = site.Metrics != nil; x.measured {
 		x.measure.Begin(site.meter(c.way.Routes), &c.head, c.client.TLS != nil, c.now)
 	}
@@ -250,6 +250,7 @@ func (x *request) end(keep *bool) {
 	x.exchange, x.record, x.site, x.conn = exchange.Exchange{}, exchange.Record{}, nil, nil
 	x.line = told.Line{}
 	x.content, x.full, x.returned = nil, nil, false
+	x.answer.reset()
 	requests.Put(x)
 }
 
@@ -372,10 +373,16 @@ func (x *request) AppendHead(b []byte, askGzip bool) []byte {
 		b = strconv.AppendInt(b, n, 10)
 	}
 	b = append(b, "\r\n"...)
+	agents := 0
 	for _, f := range h.Fields {
 		name := f.Name.Of(raw)
 		if isReplaced(name) {
 			continue
+		}
+		if string(name) == "User-Agent" { // net/http's transport sends one, and none that is empty
+			if agents++; agents > 1 || f.Value.End == f.Value.Start {
+				continue
+			}
 		}
 		b = appendField(b, name, f.Value.Of(raw))
 	}
