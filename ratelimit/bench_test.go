@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 )
 
@@ -29,5 +30,23 @@ func BenchmarkPass(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkAdmit is the same without a request.
+func BenchmarkAdmit(b *testing.B) {
+	for _, text := range []string{"192.0.2.1", "2001:db8::1"} {
+		b.Run(text, func(b *testing.B) {
+			h := handlerOf(Settings{Rate: "1000000000/s"})
+			address := netip.MustParseAddr(text)
+			var a Admission
+			b.ReportAllocs()
+			for b.Loop() {
+				if refusal := h.Admit(address, &a); refusal != nil {
+					b.Fatal(refusal.Err)
+				}
+				a.Release()
+			}
+		})
 	}
 }

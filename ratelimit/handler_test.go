@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -15,7 +17,7 @@ import (
 
 // handlerOf is a handler in memory, as Provision leaves it.
 func handlerOf(s Settings) *Handler {
-	h := &Handler{Settings: s, app: new(App), limits: s.limits(), identifier: newIdentifier(&s)}
+	h := &Handler{Settings: s, app: new(App), logger: zap.NewNop(), limits: s.limits(), identifier: newIdentifier(&s)}
 	h.exemptions, _ = s.exempt()
 	h.zone = &zone{name: "z", table: bucket.New(h.limits, 1000, time.Now)}
 	return h
