@@ -20,6 +20,7 @@ func TestShow(t *testing.T) {
 		"GET /load_balancer/pools/slow/explain":                {body: `{"pool":"slow","policy":"lb_peak_ewma","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"weight":1,"effective_weight":1,"in_flight":0}]}`},
 		"GET /load_balancer/pools/web/diff":                    {body: diff},
 		"GET /load_balancer/pools/a%2Fb/diff":                  {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
+		"GET /load_balancer/express":                           {body: express},
 		"GET /load_balancer/rate_limits":                       {body: "[" + zone + "]"},
 		"GET /load_balancer/rate_limits/login":                 {body: zone},
 		"GET /load_balancer/rate_limits/login/2001:db8::%2F64": {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
@@ -87,6 +88,20 @@ KEY        TOKENS  SHARED  BURST  IN-FLIGHT  REQUESTS  REFUSED
 KEY            TOKENS  SHARED  BURST  IN-FLIGHT  REQUESTS  REFUSED
 2001:db8::/64  1.2     -       5      0          3         1`},
 		{"limits login --json", zone},
+		{"express", `
+SERVER  LISTEN      EXPRESS  SERVED  HANDED-OVER  REASON
+srv0    :443 :8443  on       1204    15           -
+srv1    :80         off      0       0            off
+
+SERVER  HOSTS              PATHS   HANDLER        POOL  SERVED  REASON
+srv0    example.com a.com  /api/*  load_balancer  api   yes     -
+srv0    *                  *       file_server    -     no      file_server
+
+SERVER  HANDED-OVER  REASON
+srv0    9            upgrade
+srv0    3            expect
+srv0    3            path`},
+		{"express --json", express},
 	} {
 		args := strings.Fields(test.command)
 		for i := range args {
@@ -119,6 +134,10 @@ const (
 	diff = `{"pool":"web","changes":[{"backend":"b","field":"weight","config":3,"running":5,"until":"` + soon + `"},` +
 		`{"backend":"b","field":"zone","config":null,"running":"eu"},{"backend":"[::1]:8080","added":true},{"backend":"c","removed":true}],` +
 		`"caddyfile":"backend b {\n\tweight 5\n}\n","json":{}}`
+	express = `[{"server":"srv0","listen":[":443",":8443"],"on":true,"served":1204,"handed_over":{"path":3,"upgrade":9,"expect":3},"routes":[` +
+		`{"hosts":["example.com","a.com"],"paths":["/api/*"],"handler":"load_balancer","pool":"api","served":true},` +
+		`{"hosts":[],"paths":[],"handler":"file_server","served":false,"reason":"file_server"}]},` +
+		`{"server":"srv1","listen":[":80"],"on":false,"reason":"off","served":0,"handed_over":{},"routes":[]}]`
 	zone = `{"zone":"login","rate":"5/m","burst":5,"dry_run":false,"keys":2,"max_keys":100,"evictions":1,"decisions":{"allowed":12,"refused":3},` +
 		`"store":{"available":true,"errors":0},"busiest":[{"key":"192.0.2.7","tokens":0.5,"shared_tokens":0.2,"burst":5,"in_flight":1,"requests":8,"refused":3}]}`
 )

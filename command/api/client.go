@@ -16,9 +16,10 @@ import (
 
 // Paths of the API.
 const (
-	PoolsPath  = "/load_balancer/pools"
-	LimitsPath = "/load_balancer/rate_limits"
-	eventsPath = "/load_balancer/events"
+	PoolsPath   = "/load_balancer/pools"
+	LimitsPath  = "/load_balancer/rate_limits"
+	ExpressPath = "/load_balancer/express"
+	eventsPath  = "/load_balancer/events"
 )
 
 // Path joins a path of the API and names, which may hold anything.

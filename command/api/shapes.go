@@ -133,6 +133,27 @@ type Live struct {
 	Attempts int       `json:"attempts"`
 }
 
+// ExpressServer is what the express lane does for a server.
+type ExpressServer struct {
+	Server     string            `json:"server"`
+	Listen     []string          `json:"listen"`
+	On         bool              `json:"on"`
+	Reason     string            `json:"reason"` // why it is not on
+	Served     uint64            `json:"served"`
+	HandedOver map[string]uint64 `json:"handed_over"` // by reason
+	Routes     []ExpressRoute    `json:"routes"`
+}
+
+// ExpressRoute is a route that ends requests.
+type ExpressRoute struct {
+	Hosts   []string `json:"hosts"` // none for all
+	Paths   []string `json:"paths"` // none for all
+	Handler string   `json:"handler"`
+	Pool    string   `json:"pool"`
+	Served  bool     `json:"served"`
+	Reason  string   `json:"reason"` // why it is not served
+}
+
 // Zone is a rate limit.
 type Zone struct {
 	Zone        string            `json:"zone"`

@@ -44,14 +44,15 @@ func (adminAPI) Provision(ctx caddy.Context) error {
 }
 
 const (
-	poolsPath  = "/load_balancer/pools"
-	eventsPath = "/load_balancer/events"
+	poolsPath   = "/load_balancer/pools"
+	expressPath = "/load_balancer/express"
+	eventsPath  = "/load_balancer/events"
 )
 
 // Routes implements [caddy.AdminRouter].
 func (a adminAPI) Routes() []caddy.AdminRoute {
 	var all []caddy.AdminRoute
-	for _, pattern := range []string{poolsPath, poolsPath + "/", eventsPath} {
+	for _, pattern := range []string{poolsPath, poolsPath + "/", expressPath, eventsPath} {
 		all = append(all, caddy.AdminRoute{Pattern: pattern, Handler: caddy.AdminHandlerFunc(a.serve)})
 	}
 	return all
@@ -75,6 +76,7 @@ var apiRoutes = []apiRoute{
 	{http.MethodPatch, poolsPath + "/{pool}/backends/{backend}", (*apiCall).editBackend},
 	{http.MethodDelete, poolsPath + "/{pool}/backends/{backend}", (*apiCall).removeBackend},
 	{http.MethodPost, poolsPath + "/{pool}/backends/{backend}/reset", (*apiCall).resetBackend},
+	{http.MethodGet, expressPath, (*apiCall).showExpress},
 	{http.MethodGet, eventsPath, (*apiCall).streamEvents},
 }
 
@@ -157,6 +159,15 @@ func (c *apiCall) listPools() error {
 	all := []status.Pool{}
 	if c.app != nil {
 		all = c.app.Overview()
+	}
+	return caddyapp.WriteJSON(c.w, all)
+}
+
+// showExpress writes what the express lane does.
+func (c *apiCall) showExpress() error {
+	all := []app.ExpressServer{}
+	if c.app != nil {
+		all = c.app.Express()
 	}
 	return caddyapp.WriteJSON(c.w, all)
 }

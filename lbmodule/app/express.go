@@ -54,13 +54,14 @@ func (c *ExpressCounts) of(reason string) *atomic.Uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := make(map[string]*atomic.Uint64)
-	if old := c.handedOver.Load(); old != nil {
-		all = maps.Clone(*old)
+	if have := c.handedOver.Load(); have != nil {
+		all = *have
 	}
 	if len(all) >= mostReasons {
 		reason = "other"
 	}
 	if all[reason] == nil {
+		all = maps.Clone(all)
 		all[reason] = new(atomic.Uint64)
 		c.handedOver.Store(&all)
 	}
