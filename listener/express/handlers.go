@@ -87,18 +87,13 @@ func (l limit) follow(w *Way) (end, string) {
 	return passed, ""
 }
 
-// bodyLimit is the largest body that is allowed, 0 for any. Requests with a larger one are for Caddy, which refuses them.
+// bodyLimit is the largest body that is allowed, 0 for any. Requests with a larger one are for Caddy, which refuses them. All others say
+// beforehand how large their body is, so nothing has to be limited while it is read.
 type bodyLimit int64
 
 func (b bodyLimit) follow(w *Way) (end, string) {
-	if b <= 0 {
-		return passed, ""
-	}
-	if w.length > int64(b) {
+	if b > 0 && w.length > int64(b) {
 		return left, "request_body"
-	}
-	if w.MaxBody == 0 || int64(b) < w.MaxBody {
-		w.MaxBody = int64(b)
 	}
 	return passed, ""
 }

@@ -97,10 +97,9 @@ type Way struct {
 	Service *service.Service
 	Front   *front.Front
 
-	Limits  []*ratelimit.Handler // in order
-	MaxBody int64                // the largest body that is allowed, 0 for any; that of the request is not larger
-	Strip   int                  // how much the path loses at its beginning; what remains begins with a slash
-	Routes  []Matched            // of the server itself, those that matched, in order
+	Limits []*ratelimit.Handler // in order
+	Strip  int                  // how much the path loses at its beginning; what remains begins with a slash
+	Routes []Matched            // of the server itself, those that matched, in order
 
 	// The request while its way is looked for.
 	method string
@@ -142,7 +141,7 @@ func (w *Way) Reset() {
 	w.Plan, w.Service, w.Front = nil, nil, nil
 	clear(w.Limits)
 	w.Limits, w.Routes, w.groups = w.Limits[:0], w.Routes[:0], w.groups[:0]
-	w.MaxBody, w.Strip = 0, 0
+	w.Strip = 0
 	w.host, w.path = nil, nil
 }
 

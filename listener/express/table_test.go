@@ -36,14 +36,13 @@ func TestFind(t *testing.T) {
 		asked
 		pool, why string
 		strip     int
-		body      int64
 	}{
 		{asked: get("example.com", "/"), pool: "main"},
 		{asked: get("EXAMPLE.com:8080", "/x?y=/api/"), pool: "main"},
 		{asked: get("a.example.org", "/api"), pool: "main"},
 		{asked: get("a.example.org", "/API/v1/x"), pool: "v1", strip: 4},
 		{asked: get("example.com", "/api/"), pool: "api", strip: 4},
-		{asked: asked{method: "POST", host: "example.com", target: "/api/x", length: 100}, pool: "api", strip: 4, body: 100},
+		{asked: asked{method: "POST", host: "example.com", target: "/api/x", length: 100}, pool: "api", strip: 4},
 		{asked: asked{method: "POST", host: "example.com", target: "/api/x", length: 101}, why: "request_body"},
 		{asked: get("example.com", "/index.PHP"), why: "foreign"},
 		{asked: get("example.com", "/a/wp/b"), why: "foreign"},
@@ -66,8 +65,8 @@ func TestFind(t *testing.T) {
 		if c.why != "" {
 			continue
 		}
-		if got := w.Plan.Pool.Name(); got != c.pool || w.Strip != c.strip || w.MaxBody != c.body {
-			t.Errorf("%+v: pool %s, strip %d, body %d, want %s, %d, %d", c.asked, got, w.Strip, w.MaxBody, c.pool, c.strip, c.body)
+		if got := w.Plan.Pool.Name(); got != c.pool || w.Strip != c.strip {
+			t.Errorf("%+v: pool %s, strip %d, want %s, %d", c.asked, got, w.Strip, c.pool, c.strip)
 		}
 		if len(w.Limits) != 1 || w.Limits[0].Zone != "z" {
 			t.Errorf("%+v: limits %v", c.asked, w.Limits)
