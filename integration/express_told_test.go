@@ -1,0 +1,84 @@
+package integration
+
+import (
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// lane is what the API tells of an express lane.
+type lane struct {
+	On         bool
+	Reason     string
+	Served     uint64
+	HandedOver map[string]uint64 `json:"handed_over"`
+	Routes     []struct {
+		Pool   string
+		Served bool
+		Reason string
+	}
+}
+
+func (c *caddy) lane() lane {
+	c.t.Helper()
+	var all []lane
+	if c.api(http.MethodGet, "/load_balancer/express", &all); len(all) != 1 {
+		c.t.Fatalf("%d express lanes, want 1: %+v", len(all), all)
+	}
+	return all[0]
+}
+
+// TestExpressIsTold: the API and the command tell what the express lane serves, and why not the rest, also after a reload.
+func TestExpressIsTold(t *testing.T) {
+	t.Parallel()
+	b := startBackend(t)
+	config := siteConfig("@odd {\n path /odd/*\n header X-Odd 1\n}\nload_balancer @odd " + b.addr + " {\n name odd\n}\nload_balancer " + b.addr + " {\n name main\n}")
+	c := startCaddyConfig(t, config)
+	// Each has a connection of its own: one that is left to Caddy stays there.
+	ask := func(path string, header ...string) {
+		t.Helper()
+		r := c.request(http.MethodGet, nil, header...)
+		r.URL.Path, r.Close = path, true
+		if status, body := c.ask(r); status != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, status, body)
+		}
+	}
+	round := func() {
+		ask("/")
+		ask("/a")
+		ask("/odd/a")
+		ask("/a b")
+		ask("/a", "Te", "trailers")
+	}
+	check := func(when string, rounds uint64) {
+		t.Helper()
+		got := c.lane()
+		if !got.On || got.Served != 2*rounds || got.HandedOver["header"] != rounds || got.HandedOver["path"] != rounds || got.HandedOver["te"] != rounds {
+			t.Errorf("%s: %+v, want %d rounds", when, got, rounds)
+		}
+		if len(got.Routes) != 2 || got.Routes[0].Reason != "header" || got.Routes[1].Pool != "main" || !got.Routes[1].Served {
+			t.Errorf("%s: routes %+v", when, got.Routes)
+		}
+	}
+	round()
+	check("at first", 1)
+	if err := c.reload(strings.Replace(config, "path /odd/*", "path /odd/* /odder/*", 1)); err != nil {
+		t.Fatal(err)
+	}
+	round()
+	check("after a reload", 2)
+	out, err := exec.CommandContext(t.Context(), caddyBinary, "lb", "express", "--address", c.admin).CombinedOutput()
+	for _, want := range []string{"on       4", "load_balancer  main  yes", "load_balancer  odd   no      header", "2            te"} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("caddy lb express: %v, want %q in\n%s", err, want, out)
+		}
+	}
+	if err := c.reload(strings.Replace(config, "\n seamless\n", "\n seamless {\n express off\n }\n", 1)); err != nil {
+		t.Fatal(err)
+	}
+	round()
+	if got := c.lane(); got.On || got.Reason != "off" || got.Served != 4 {
+		t.Errorf("switched off: %+v", got)
+	}
+}
