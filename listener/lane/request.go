@@ -298,7 +298,10 @@ func (x *request) Full() *http.Request {
 			full = caddyhttp.PrepareRequest(&http.Request{URL: new(url.URL), Header: make(http.Header)}, caddy.NewReplacer(), nil, x.site.Server)
 		}
 		if n := c.way.Strip; n > 0 {
-			full.URL.Path, full.URL.RawPath = full.URL.Path[n:], ""
+			// A path that loses something has no escapes, so the raw one is as long.
+			full.URL.Path = full.URL.Path[n:]
+			full.URL.RawPath = full.URL.RawPath[min(n, len(full.URL.RawPath)):]
+			full.RequestURI = full.URL.RequestURI()
 		}
 		x.full = full
 	}
