@@ -88,6 +88,9 @@ func siteConfig(site string) string {
 // seamless is the setting of a server by which a door owns its connections.
 const seamless = "listener_wrappers {\n seamless\n }"
 
+// expressOff is the same without the express lane.
+const expressOff = "listener_wrappers {\n seamless {\n express off\n }\n }"
+
 // startCaddyConfig runs Caddy with a whole Caddyfile. SITE_ADDRESS and ADMIN_ADDRESS are filled in there and in the variables that are
 // added to the environment.
 func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {

@@ -211,36 +211,39 @@ func TestWhichAnswersAreMoved(t *testing.T) {
 		_, _ = discard(conn)
 	})
 	for name, test := range map[string]struct {
-		config string
-		moved  bool
+		config  string
+		moved   bool
+		express bool // whether the express lane moves it
 	}{
-		"plain":           {siteConfig("load_balancer " + address), true},
-		"default servers": {"{\n admin ADMIN_ADDRESS\n persist_config off\n}\nhttp://SITE_ADDRESS {\n load_balancer " + address + "\n}", true},
-		"timeouts":        {siteConfig("timeouts {\n write_timeout 1m\n }\nload_balancer " + address), true},
-		"logged":          {siteConfig("log {\n output discard\n }\nload_balancer " + address), false},
-		"measured":        {strings.Replace(siteConfig("load_balancer "+address), "{\n", "{\n metrics\n", 1), false},
-		"encoded":         {siteConfig("encode gzip\nload_balancer " + address), false},
-		"flushed":         {siteConfig("load_balancer " + address + " {\n flush_interval 1s\n }"), false},
-		"rate":            {siteConfig("timeouts {\n write_timeout 1m 1\n }\nload_balancer " + address), false},
-		"length changed":  {siteConfig("load_balancer " + address + " {\n header_down -Content-Length\n }"), false},
-		"only HTTP/1.1":   {strings.Replace(siteConfig("load_balancer "+address), "h1 h2c", "h1", 1), false},
-		"control":         {siteConfig("reverse_proxy " + address), false},
+		"plain":           {siteConfig("load_balancer " + address), true, true},
+		"default servers": {"{\n admin ADMIN_ADDRESS\n persist_config off\n}\nhttp://SITE_ADDRESS {\n load_balancer " + address + "\n}", true, true},
+		"timeouts":        {siteConfig("timeouts {\n write_timeout 1m\n }\nload_balancer " + address), true, true},
+		"logged":          {siteConfig("log {\n output discard\n }\nload_balancer " + address), false, true},
+		"measured":        {strings.Replace(siteConfig("load_balancer "+address), "{\n", "{\n metrics\n", 1), false, true},
+		"encoded":         {siteConfig("encode gzip\nload_balancer " + address), false, false},
+		"flushed":         {siteConfig("load_balancer " + address + " {\n flush_interval 1s\n }"), false, true},
+		"rate":            {siteConfig("timeouts {\n write_timeout 1m 1\n }\nload_balancer " + address), false, false},
+		"length changed":  {siteConfig("load_balancer " + address + " {\n header_down -Content-Length\n }"), false, false},
+		"only HTTP/1.1":   {strings.Replace(siteConfig("load_balancer "+address), "h1 h2c", "h1", 1), false, true},
+		"control":         {siteConfig("reverse_proxy " + address), false, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := startCaddyConfig(t, test.config)
-			before := c.pipes()
-			conn := c.dial()
-			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", c.site)
-			br := bufio.NewReader(conn)
-			head := readHead(br)
-			if _, err := io.CopyN(io.Discard, br, long/4); err != nil {
-				t.Fatal(head, err)
-			}
-			if moved := c.pipes() > before; moved != test.moved {
-				t.Errorf("moved: %t, want %t", moved, test.moved)
-			}
-		})
+		for side, want := range map[string]bool{seamless: test.express, expressOff: test.moved} {
+			t.Run(name+", "+strings.Join(strings.Fields(side), " "), func(t *testing.T) {
+				t.Parallel()
+				c := startCaddyConfig(t, strings.Replace(test.config, seamless, side, 1))
+				before := c.pipes()
+				conn := c.dial()
+				fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", c.site)
+				br := bufio.NewReader(conn)
+				head := readHead(br)
+				if _, err := io.CopyN(io.Discard, br, long/4); err != nil {
+					t.Fatal(head, err)
+				}
+				if moved := c.pipes() > before; moved != want {
+					t.Errorf("moved: %t, want %t", moved, want)
+				}
+			})
+		}
 	}
 }
 

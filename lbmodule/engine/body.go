@@ -39,6 +39,9 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
+// IsReady reports whether the next Read returns without waiting.
+func (b *body) IsReady() bool { return b.err != nil || b.over.Load() || b.from.isReady() }
+
 // end gives up the connection because of err, and returns the error for the reader.
 func (b *body) end(err error) error {
 	if b.over.Swap(true) {

@@ -114,6 +114,11 @@ func (c *content) readChunks(p []byte) (n int, err error) {
 	}
 }
 
+// isReady reports whether the next read returns without waiting.
+func (c *content) isReady() bool {
+	return c.form == empty || c.br.Buffered() > 0 && (c.form != inChunks || c.isNear())
+}
+
 // isNear reports whether what comes next can be read without waiting. Data always counts as near: as in net/http, a read waits for the rest
 // of a chunk rather than return a part of it.
 func (c *content) isNear() bool {

@@ -73,6 +73,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// IsReady reports whether the next Read returns without waiting, as far as the body knows.
+func (b *answerBody) IsReady() bool {
+	of, ok := b.ReadCloser.(interface{ IsReady() bool })
+	return ok && of.IsReady()
+}
+
 // splicer is a body whose bytes the kernel can move, such as the engine's.
 type splicer interface {
 	Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error)

@@ -45,6 +45,9 @@ func (f *Front) RefusesHeads() (why string) {
 	return s.Transport.TakesHeads()
 }
 
+// Flushes reports whether an answer is passed on without waiting for more of it, in spite of its known length.
+func (f *Front) Flushes() bool { return f.stock.FlushInterval != 0 }
+
 // Client is a client and its request, as a [Lean] needs to know them.
 type Client interface {
 	stock.Head
@@ -102,6 +105,9 @@ func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path []by
 		q.request.Body = q.source
 	}
 }
+
+// DropKeys makes the transport send the request once only, although it has an Idempotency-Key. The exchange does so where it reads the body.
+func (q *Lean) DropKeys() { q.request.Header = nil }
 
 // Body returns the request's body as the client sends it; nil if there is none that must be read.
 func (q *Lean) Body() *ClientBody { return q.source }

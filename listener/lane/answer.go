@@ -44,12 +44,26 @@ func (x *request) pass(res *http.Response) {
 	case bare:
 		x.write(b)
 	case sized:
+		if x.conn.way.Front.Flushes() && !isReady(res) {
+			x.write(b)
+			b = b[:0]
+		}
 		failed = x.passSized(b, res)
 	case chunked:
+		if !isReady(res) {
+			x.write(b)
+			b = b[:0]
+		}
 		failed = x.passChunks(b, res)
 	}
 	closing := res.Body.Close() // before trailers are read
 	x.answer.complete = failed == nil && closing == nil && x.answer.failed == nil
+}
+
+// isReady reports whether the beginning of the body has arrived.
+func isReady(res *http.Response) bool {
+	of, ok := res.Body.(interface{ IsReady() bool })
+	return ok && of.IsReady()
 }
 
 // endBody reads the rest of the request's body, or has the connection closed after the answer.
@@ -254,7 +268,7 @@ func (x *request) write(b []byte) bool {
 // passSized passes on a body of known length. b is the head of the answer, at the beginning of a buffer. The error is one of reading.
 func (x *request) passSized(b []byte, res *http.Response) error {
 	head := len(b)
-	for first := true; ; first = false {
+	for first := head > 0; ; first = false {
 		if !first {
 			if res.ContentLength >= moveFrom {
 				if err := x.move(res); !errors.Is(err, errors.ErrUnsupported) {

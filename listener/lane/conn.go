@@ -97,7 +97,7 @@ func (c *conn) serve() {
 		return
 	}
 	for first := true; ; first = false {
-		if !c.await(first) {
+		if !c.await(first) || c.head.Method == http.MethodPost && !c.skipEmptyLines(first) {
 			return
 		}
 		why, ok := c.readHead()
@@ -181,6 +181,31 @@ func (c *conn) await(first bool) bool {
 	}
 	ok := c.fill() == nil
 	return (first || c.state.CompareAndSwap(idle, busy)) && ok
+}
+
+// skipEmptyLines drops line ends that old clients send after a POST, as net/http does. It reports false if the connection is over.
+func (c *conn) skipEmptyLines(first bool) bool {
+	if first {
+		return true
+	}
+	const most = 4
+	for n := 0; n < most; n++ {
+		if c.start == c.end && c.fillMore() != nil {
+			return false
+		}
+		if b := c.buf[c.start]; b != '\r' && b != '\n' {
+			break
+		}
+		c.start++
+	}
+	return c.start < c.end || c.fillMore() == nil
+}
+
+// fillMore reads more where nothing is left of what was read before.
+func (c *conn) fillMore() error {
+	c.start, c.end = 0, 0
+	c.readBy(c.lane.ReadHeader)
+	return c.fill()
 }
 
 // readBy bounds the time for reading; 0 is no bound. Setting a deadline costs, so it is set somewhat later, and kept while it is not too early.

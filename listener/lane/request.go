@@ -119,6 +119,9 @@ func (x *request) balance() (err error) {
 	}
 	keyed := x.takeKeys(base)
 	x.Begin(c.way.Front, x, c.who, base, x.path(), keyed)
+	if x.content != nil && !x.Idempotent() {
+		x.DropKeys()
+	}
 	x.exchange.Init(plan, x, x, &x.record)
 	// Deferred, because the request must be counted even after a panic.
 	defer func() {
@@ -310,7 +313,7 @@ func (x *request) Full() *http.Request {
 
 // Members implements [course.Source].
 func (x *request) Members(retry bool) (course.Members, error) {
-	set, err := x.conn.way.Service.Members(nil, retry)
+	set, err := x.conn.way.Service.Members(x.conn.base, retry) // of which a source that may be asked needs the context only
 	if err != nil {
 		return nil, err
 	}
