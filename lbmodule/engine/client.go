@@ -142,7 +142,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 	}
 	length := bodyLength(r)
 	if length == 0 {
-		chosen, err := c.connect(k)
+		chosen, err := c.connect(k, true)
 		if err != nil {
 			return nil, instead(err, r)
 		}
@@ -157,7 +157,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 	u.start()
 	end, ended := u.await(c.patience())
 	if !ended {
-		chosen, err := c.connect(k)
+		chosen, err := c.connect(k, false)
 		if err != nil {
 			u.drop()
 			return nil, err
@@ -173,7 +173,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 	default:
 		return nil, err
 	}
-	chosen, err := c.connect(k)
+	chosen, err := c.connect(k, true)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (c *Client) send(chosen *conn, k *Call, out []byte) (*http.Response, error)
 
 // upload makes a request whose body is read once there is a connection.
 func (c *Client) upload(k *Call, u *upload) (*http.Response, error) {
-	chosen, err := c.connect(k)
+	chosen, err := c.connect(k, false)
 	if err != nil {
 		c.uploads.put(u)
 		if !errors.Is(err, errHandedOver) {
@@ -285,10 +285,10 @@ func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Respon
 // patience is how long the end of a body is waited for.
 func (c *Client) patience() time.Duration { return cmp.Or(c.atOnce, defaultAtOnce) }
 
-// connect returns a kept connection, or makes one.
-func (c *Client) connect(k *Call) (*conn, error) {
+// connect returns a kept connection, or makes one. See [idle.take] for asks.
+func (c *Client) connect(k *Call, asks bool) (*conn, error) {
 	u := k.Request.URL
-	if kept := c.idle.take(u.Host, c.IdleConnTimeout, time.Now()); kept != nil {
+	if kept := c.idle.take(u.Host, c.IdleConnTimeout, time.Now(), asks); kept != nil {
 		if (kept.under != nil) == (u.Scheme == "https") {
 			return kept, nil
 		}

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/socket"
 )
 
 // staleError is returned if a kept connection ended before an answer began, and the request may be made on another one: the backend may
@@ -24,6 +26,10 @@ type staleError struct{ error }
 // conn is a connection to a backend. At any time either one request or the idle pool owns it.
 type conn struct {
 	net    net.Conn
+	io     io.ReadWriter // net, or quick
+	quick  *socket.Conn  // nil if there is none
+	ask    []byte        // a request that the next read writes first; nil for none
+	said   int           // how much of it was written
 	client *Client
 	host   string
 	br     *bufio.Reader
@@ -50,7 +56,10 @@ type conn struct {
 const maxOwn = 32 << 10
 
 func newConn(client *Client, host string, made net.Conn) *conn {
-	c := &conn{net: made, client: client, host: host}
+	c := &conn{net: made, io: made, client: client, host: host}
+	if c.quick = socket.New(made); c.quick != nil {
+		c.io = c.quick
+	}
 	c.br = bufio.NewReaderSize(c, client.bufferSize())
 	c.raw, c.check = rawOf(made), c.peek
 	client.watcher.add(c)
@@ -60,7 +69,7 @@ func newConn(client *Client, host string, made net.Conn) *conn {
 // Read implements [io.Reader] for c.br.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.left < 0 {
-		return c.net.Read(p)
+		return c.io.Read(p)
 	}
 	if c.left == 0 {
 		c.failed = fmt.Errorf("header of the answer is longer than %d bytes", c.client.headerBytes())
@@ -69,12 +78,29 @@ func (c *conn) Read(p []byte) (int, error) {
 	if int64(len(p)) > c.left {
 		p = p[:c.left]
 	}
-	n, err := c.net.Read(p)
+	n, err := c.read(p)
 	c.left -= int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.failed = err
 	}
 	return n, err
+}
+
+// read reads, and writes the request before if that was left to it.
+func (c *conn) read(p []byte) (n int, err error) {
+	if c.ask == nil {
+		return c.io.Read(p)
+	}
+	out := c.ask
+	c.ask = nil
+	if c.said, n, err = c.quick.Ask(out, p, c.used); err != nil || c.said == len(out) {
+		return n, err
+	}
+	more, err := c.io.Write(out[c.said:])
+	if c.said += more; err != nil {
+		return 0, err
+	}
+	return c.io.Read(p)
 }
 
 // alive reports whether an idle connection is open and has no unrequested bytes.
@@ -144,8 +170,11 @@ func (c *conn) exchange(k *Call) (*http.Response, error) {
 
 // roundTrip writes the request and reads the header of its answer.
 func (c *conn) roundTrip(k *Call) (*answer, error) {
+	if c.quick != nil && c.rest == nil {
+		return c.askOnce(k)
+	}
 	r := k.Request
-	n, broken := c.net.Write(c.out)
+	n, broken := c.io.Write(c.out)
 	c.rest.begin(broken)
 	nothing := n == 0 && (c.rest == nil || r.GetBody != nil)
 	if broken != nil {
@@ -183,6 +212,45 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 	if c.rest != nil {
 		return a, c.rest.answer(a.Close)
 	}
+	if timeout > 0 {
+		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// askOnce does the same for a request that is complete, in as few system calls as possible.
+func (c *conn) askOnce(k *Call) (*answer, error) {
+	timeout := c.client.ResponseHeaderTimeout
+	if timeout > 0 {
+		if err := c.net.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+			return nil, err
+		}
+	}
+	c.left, c.ask, c.said = c.client.headerBytes(), c.out, 0
+	_, err := c.br.Peek(1)
+	if err != nil && c.said < len(c.out) { // an error of writing
+		if c.spent = true; c.said == 0 && c.used {
+			return nil, c.early(err, true)
+		}
+		if !isReset(err) {
+			return nil, err
+		}
+		// The backend has stopped reading. An answer that it sent before is still valid.
+		broken := err
+		if _, err = c.br.Peek(1); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = broken
+		}
+	}
+	if err != nil {
+		return nil, c.early(err, isRepeatable(k.Request))
+	}
+	a, err := c.readHeader(k)
+	if err != nil {
+		return nil, c.late(err)
+	}
+	c.left = -1
 	if timeout > 0 {
 		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
 			return nil, err

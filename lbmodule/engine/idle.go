@@ -26,8 +26,9 @@ const reapEvery = 5 * time.Second
 const surplusFor = 100 * time.Millisecond
 
 // take returns a live connection to this host that has been idle for at most longest, if that is not 0; nil if there is none. The most
-// recently used one comes first, so that surplus connections expire.
-func (i *idle) take(host string, longest time.Duration, now time.Time) *conn {
+// recently used one comes first, so that surplus connections expire. asks says that the request is complete: whether the connection is alive
+// is found out when it is sent, see [conn.askOnce].
+func (i *idle) take(host string, longest time.Duration, now time.Time, asks bool) *conn {
 	for {
 		i.mu.Lock()
 		list := i.hosts[host]
@@ -41,7 +42,7 @@ func (i *idle) take(host string, longest time.Duration, now time.Time) *conn {
 		i.hosts[host] = list[:last]
 		i.n--
 		i.mu.Unlock()
-		if !c.isOver(longest, now) {
+		if !c.isOld(longest, now) && (asks && c.quick != nil || c.alive()) {
 			return c
 		}
 		c.close()
@@ -50,8 +51,12 @@ func (i *idle) take(host string, longest time.Duration, now time.Time) *conn {
 
 // isOver reports whether an idle connection is older than longest, if that is not 0, or is dead.
 func (c *conn) isOver(longest time.Duration, now time.Time) bool {
+	return c.isOld(longest, now) || !c.alive()
+}
+
+func (c *conn) isOld(longest time.Duration, now time.Time) bool {
 	now = now.Round(0) // by the wall clock: the monotonic clock stops while a machine sleeps
-	return longest > 0 && now.Sub(c.since) >= longest || !c.alive()
+	return longest > 0 && now.Sub(c.since) >= longest
 }
 
 // put keeps a connection. If enough are kept in all, it closes this one or the oldest one. If enough are kept for this host only, it keeps

@@ -261,7 +261,7 @@ func (x *request) write(b []byte) bool {
 		return false
 	}
 	x.conn.writeBy(time.Duration(x.site.Server.WriteIdleTimeout))
-	_, x.answer.failed = x.conn.net.Write(b)
+	_, x.answer.failed = x.conn.io.Write(b)
 	return x.answer.failed == nil
 }
 

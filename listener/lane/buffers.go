@@ -3,8 +3,8 @@ package lane
 import "sync"
 
 const (
-	readSize  = 4 << 10  // of a buffer for reading requests
-	writeSize = 32 << 10 // of a buffer for writing answers
+	readSize  = 8 << 10  // of a buffer for reading requests
+	writeSize = 32 << 10 // of a buffer for writing answers, and for requests with a body that is read as a whole
 )
 
 var (
@@ -14,9 +14,14 @@ var (
 
 func takeBuffer() []byte { return readBuffers.Get().(*[readSize]byte)[:] }
 
+func takeLarge() []byte { return writeBuffers.Get().(*[writeSize]byte)[:] }
+
 // putBuffer gives back a buffer, unless it has grown.
 func putBuffer(b []byte) {
-	if len(b) == readSize {
+	switch len(b) {
+	case readSize:
 		readBuffers.Put((*[readSize]byte)(b))
+	case writeSize:
+		writeBuffers.Put((*[writeSize]byte)(b))
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/socket"
 	"github.com/ballastlb/ballast/listener/express"
 	"github.com/ballastlb/ballast/listener/h1"
 	"github.com/ballastlb/ballast/listener/told"
@@ -26,7 +27,8 @@ import (
 type conn struct {
 	lane *Lane
 	net  net.Conn
-	tcp  *net.TCPConn // net, if it is not encrypted; nil otherwise
+	io   io.ReadWriter // net, or a quicker way to read and write
+	tcp  *net.TCPConn  // net, if it is not encrypted; nil otherwise
 	raw  syscall.RawConn
 
 	client  *told.Client
@@ -45,6 +47,7 @@ type conn struct {
 	n          int   // of the last read
 	err        error // of the last read
 	read       func(fd uintptr) bool
+	little     *[512]byte // for the first bytes of a request over TLS
 
 	head h1.Head
 	way  *express.Way
@@ -63,12 +66,18 @@ const (
 )
 
 func newConn(l *Lane, c net.Conn) *conn {
-	made := &conn{lane: l, net: c}
+	made := &conn{lane: l, net: c, io: c}
 	under := c
 	if encrypted, ok := c.(*tls.Conn); ok {
 		under = encrypted.NetConn()
 	} else {
 		made.tcp, _ = c.(*net.TCPConn)
+	}
+	if quick := socket.New(c); quick != nil {
+		made.io = quick
+	}
+	if made.tcp == nil {
+		made.little = new([512]byte)
 	}
 	of, ok := under.(syscall.Conn)
 	if !ok {
@@ -171,6 +180,9 @@ func (c *conn) await(first bool) bool {
 		return true // a pipelined request
 	}
 	c.start, c.end = 0, 0
+	if c.buf != nil && c.client.TLS != nil {
+		c.dropBuffer()
+	}
 	if !first && !c.state.CompareAndSwap(busy, idle) {
 		return false
 	}
@@ -234,10 +246,42 @@ func (c *conn) by(timeout time.Duration, until time.Time, set func(time.Time) er
 	return late
 }
 
+// arrive reads what has arrived of a body of that length behind the head, and reports whether that is all of it. It does not wait.
+func (c *conn) arrive(length int) bool {
+	if c.end-c.start >= length {
+		return true
+	}
+	if c.client.TLS != nil {
+		return false // there is no telling what has arrived
+	}
+	if head := len(c.head.Raw); c.start+length > len(c.buf) {
+		if head+length > writeSize {
+			return false
+		}
+		larger := takeLarge()
+		c.end = copy(larger, c.buf[c.start-head:c.end])
+		putBuffer(c.buf)
+		c.buf, c.start, c.head.Raw = larger, head, larger[:head]
+	}
+	_ = c.raw.Read(func(fd uintptr) bool {
+		for c.end-c.start < length {
+			n, err := syscall.Read(int(fd), c.buf[c.end:])
+			if err != nil || n == 0 {
+				break // whoever reads the rest of the body sees what this was
+			}
+			c.end += n
+		}
+		return true
+	})
+	return c.end-c.start >= length
+}
+
 // fill reads more. The buffer must have room, or be nil.
 func (c *conn) fill() error {
 	if c.client.TLS != nil {
-		c.makeRoom()
+		if c.buf == nil {
+			return c.fillFirst()
+		}
 		n, err := c.net.Read(c.buf[c.end:])
 		if c.end += n; n > 0 {
 			return nil
@@ -249,6 +293,17 @@ func (c *conn) fill() error {
 	}
 	c.end += c.n
 	return c.err
+}
+
+// fillFirst reads the beginning of a request over TLS. Meanwhile there is no more than a small buffer.
+func (c *conn) fillFirst() error {
+	n, err := c.net.Read(c.little[:])
+	if n == 0 {
+		return err
+	}
+	c.makeRoom()
+	c.end = copy(c.buf, c.little[:n])
+	return nil
 }
 
 // readOnce reads from the socket if something has arrived. A connection that waits for its next request has no buffer meanwhile.

@@ -21,6 +21,6 @@ func (c *conn) linger() {
 // dropGrown gives up a buffer that a large head has made grow, if nothing is left in it.
 func (c *conn) dropGrown() {
 	if c.start == c.end && len(c.buf) > readSize {
-		c.buf, c.start, c.end = nil, 0, 0
+		c.dropBuffer()
 	}
 }

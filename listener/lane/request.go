@@ -69,6 +69,9 @@ func (x *request) begin() {
 	x.takeBody()
 }
 
+// maxWhole is the size up to which a body that has arrived is sent with the head, in bytes.
+const maxWhole = 16 << 10
+
 // takeBody prepares the request's body.
 func (x *request) takeBody() {
 	c := x.conn
@@ -76,7 +79,7 @@ func (x *request) takeBody() {
 	if length == 0 {
 		return
 	}
-	if arrived := int64(c.end - c.start); length <= arrived {
+	if length <= maxWhole && c.arrive(int(length)) {
 		x.content = c.buf[c.start : c.start+int(length)]
 		c.start += int(length)
 		return

@@ -1,0 +1,169 @@
+// Package socket reads from TCP connections and writes to them with less effort than package net: it makes system calls without a word to
+// the scheduler. That is right for calls that never wait, which those on Go's sockets do not. Where there is nothing to read, or no room to
+// write, the runtime's poller waits, as for package net; deadlines hold.
+package socket
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Conn is a TCP connection. One goroutine at a time may read, and another one write.
+type Conn struct {
+	tcp     *net.TCPConn
+	raw     syscall.RawConn
+	reading half
+	writing half
+	asking  asking
+}
+
+// half is one direction.
+type half struct {
+	try  func(fd uintptr) bool // goes on with p, and reports false if it has to wait
+	p    []byte
+	n    int
+	errs syscall.Errno
+}
+
+// New returns a Conn; nil if the platform or the connection has none.
+func New(c net.Conn) *Conn {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok || !supported {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	made := &Conn{tcp: tcp, raw: raw}
+	made.reading.try, made.writing.try, made.asking.try = made.tryRead, made.tryWrite, made.tryAsk
+	return made
+}
+
+// Read implements [io.Reader].
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	h := &c.reading
+	h.p, h.n, h.errs = p, 0, 0
+	err := c.raw.Read(h.try)
+	h.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case h.errs != 0:
+		return 0, c.failure("read", h.errs)
+	case h.n == 0:
+		return 0, io.EOF
+	}
+	return h.n, nil
+}
+
+func (c *Conn) tryRead(fd uintptr) bool {
+	n, errs := read(fd, c.reading.p)
+	if errs == syscall.EAGAIN {
+		return false
+	}
+	c.reading.n, c.reading.errs = n, errs
+	return true
+}
+
+// Write implements [io.Writer].
+func (c *Conn) Write(p []byte) (int, error) {
+	h := &c.writing
+	h.p, h.n, h.errs = p, 0, 0
+	err := c.raw.Write(h.try)
+	h.p = nil
+	switch {
+	case err != nil:
+		return h.n, err
+	case h.errs != 0:
+		return h.n, c.failure("write", h.errs)
+	}
+	return h.n, nil
+}
+
+func (c *Conn) tryWrite(fd uintptr) bool {
+	h := &c.writing
+	for h.n < len(h.p) {
+		n, errs := write(fd, h.p[h.n:])
+		if errs == syscall.EAGAIN {
+			return false
+		}
+		if errs != 0 {
+			h.errs = errs
+			return true
+		}
+		h.n += n
+	}
+	return true
+}
+
+// asking is a write whose answer is read.
+type asking struct {
+	try     func(fd uintptr) bool
+	quietly bool
+	said    bool // out was written
+}
+
+// ErrUnquiet is the error of [Conn.Ask] if something had arrived before.
+var ErrUnquiet = errors.New("connection is closed or has something to read")
+
+// Ask writes out, waits, and reads the first bytes of the answer. If quietly is set, it writes nothing when something has arrived already. said is the number of
+// bytes that were written; if these are not all, nothing was read. It saves the attempts to read that a separate Read makes: one before the
+// answer can be there, and one to find out whether the connection is quiet.
+func (c *Conn) Ask(out, in []byte, quietly bool) (said, n int, err error) {
+	r, w, a := &c.reading, &c.writing, &c.asking
+	r.p, r.n, r.errs = in, 0, 0
+	w.p, w.n, w.errs = out, 0, 0
+	a.said, a.quietly = false, quietly
+	err = c.raw.Read(a.try)
+	r.p, w.p = nil, nil
+	switch {
+	case err != nil:
+		return w.n, 0, err
+	case w.errs != 0:
+		return w.n, 0, c.failure("write", w.errs)
+	case !a.said && w.n == 0 && r.errs == 0 && r.n < 0:
+		return 0, 0, ErrUnquiet
+	case r.errs != 0:
+		return w.n, 0, c.failure("read", r.errs)
+	case a.said && r.n == 0:
+		return w.n, 0, io.EOF
+	}
+	return w.n, r.n, nil
+}
+
+// tryAsk is called for the first time when the poller has forgotten what happened so far, and again when something has.
+func (c *Conn) tryAsk(fd uintptr) bool {
+	if c.asking.said {
+		return c.tryRead(fd)
+	}
+	if c.asking.quietly && !quiet(fd) {
+		c.reading.n = -1
+		return true
+	}
+	for w := &c.writing; w.n < len(w.p); {
+		n, errs := write(fd, w.p[w.n:])
+		if errs != 0 {
+			if errs != syscall.EAGAIN { // otherwise the caller writes the rest
+				w.errs = errs
+			}
+			return true
+		}
+		w.n += n
+	}
+	c.asking.said = true
+	return false
+}
+
+// failure returns the error that package net returns.
+func (c *Conn) failure(operation string, errs syscall.Errno) error {
+	return &net.OpError{
+		Op: operation, Net: c.tcp.LocalAddr().Network(), Source: c.tcp.LocalAddr(), Addr: c.tcp.RemoteAddr(), Err: os.NewSyscallError(operation, errs),
+	}
+}
