@@ -78,7 +78,8 @@ func (q *queue) unread(conn net.Conn, sent int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if b := q.buf[:n]; n >= header+answer && ne.Uint16(b[4:]) == ask {
+	const listening = 10 // that is the socket which is found when there is no other one
+	if b := q.buf[:n]; n >= header+answer && ne.Uint16(b[4:]) == ask && b[header+1] != listening {
 		queued := int(ne.Uint32(b[header+56:]))
 		for b = b[header+answer:]; len(b) >= 4; {
 			length := int(ne.Uint16(b))
