@@ -22,11 +22,33 @@ type lane struct {
 
 func (c *caddy) lane() lane {
 	c.t.Helper()
-	var all []lane
-	if c.api(http.MethodGet, "/load_balancer/express", &all); len(all) != 1 {
+	all := c.lanes()
+	if len(all) != 1 {
 		c.t.Fatalf("%d express lanes, want 1: %+v", len(all), all)
 	}
 	return all[0]
+}
+
+// lanes are those of all servers, whether they are on or not.
+func (c *caddy) lanes() (all []lane) {
+	c.t.Helper()
+	c.api(http.MethodGet, "/load_balancer/express", &all)
+	return all
+}
+
+// laneServed is how many requests the express lane has served, and how many it has left to Caddy, by reason.
+func (c *caddy) laneServed() (n uint64, left map[string]uint64) {
+	c.t.Helper()
+	left = make(map[string]uint64)
+	for _, l := range c.lanes() {
+		if n += l.Served; !l.On {
+			continue
+		}
+		for reason, n := range l.HandedOver {
+			left[reason] += n
+		}
+	}
+	return n, left
 }
 
 // TestExpressIsTold: the API and the command tell what the express lane serves, and why not the rest, also after a reload.
