@@ -163,8 +163,9 @@ func obscureLines() (all []desync) {
 	add(unix)
 	add(strings.ReplaceAll(unix, "\n", "\r"))
 	add(strings.ReplaceAll(unix, "\n", "\n\r"))
-	for _, before := range []string{"\r\n", "\n", "\r", "\r\n\r\n", "\n\n", " ", "\t", "\x00", "\r\n ", "X: a\r\n", "\r\n\r\n\r\n\r\n"} {
+	for _, before := range []string{"\r\n", "\n", "\r", "\r\n\r\n", "\n\n", "\n\n\n\n\n", " ", "\t", "\x00", "\r\n ", "X: a\r\n", "\r\n\r\n\r\n\r\n"} {
 		add(before + asked(plainGet, "Host: site.test"))
+		add(post("abc", "Content-Length: 3") + before + asked(plainGet, "Host: site.test")) // where some servers pass over empty lines
 	}
 	return all
 }
@@ -193,9 +194,10 @@ func obscureFirstLines() (all []desync) {
 		}
 	}
 	return append(all,
-		desync{name: "preface of HTTP/2", text: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
-		desync{name: "preface of HTTP/2 with fields", text: "PRI * HTTP/2.0\r\nHost: site.test\r\n\r\nSM\r\n\r\n"},
-		desync{name: "most of the preface of HTTP/2", text: "PRI * HTTP/2.0\r\n\r\n"},
+		// They are answered while the server waits for more.
+		desync{name: "preface of HTTP/2", text: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", early: true},
+		desync{name: "preface of HTTP/2 with fields", text: "PRI * HTTP/2.0\r\nHost: site.test\r\n\r\nSM\r\n\r\n", early: true},
+		desync{name: "most of the preface of HTTP/2", text: "PRI * HTTP/2.0\r\n\r\n", early: true},
 		desync{name: "a line without an end", text: "GET /x000000/a"},
 		desync{name: "an answer", text: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"},
 		desync{name: "TLS", text: "\x16\x03\x01\x00\x05hello\r\n\r\n"},

@@ -60,7 +60,7 @@ func (c desync) worse(got, handler, stock desyncOutcome) string {
 	}
 	if c.blind || c.early { // reverse_proxy goes on with the connection behind some of them
 		for _, request := range got.requests {
-			if !slices.Contains(stock.requests, request) && !(c.early && strings.HasPrefix(request, "GET /x000000/end ")) {
+			if !slices.Contains(stock.requests, request) && (c.blind || strings.Contains(request, "/smuggled")) {
 				return "the backend got what reverse_proxy does not send:\n" + request
 			}
 		}
@@ -133,7 +133,11 @@ func TestExpressSmuggling(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	t.Logf("%d forms, %d exchanges", len(cases), sent.Load())
+	served, left := o.laneServed()
+	t.Logf("%d forms, %d exchanges; the express lane served %d requests, and left to Caddy %v", len(cases), sent.Load(), served, left)
+	if served < 5000 {
+		t.Error("that is too little to show anything")
+	}
 	o.caddy.stop()
 	for i, on := range sides[:right] {
 		b := backends[i]
