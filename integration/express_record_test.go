@@ -230,8 +230,10 @@ func (m marked) send() (string, error) {
 				return "", err
 			}
 			defer q.close()
-			if ok, err := q.readBy(conn, m.cut, over); err != nil || !ok {
-				return "", fmt.Errorf("the server has not read the first %d bytes: %v", m.cut, err)
+			if ok, err := q.readBy(conn, m.cut, over); err != nil {
+				return "", err
+			} else if !ok {
+				return "", fmt.Errorf("the server has not read the first %d bytes", m.cut)
 			}
 		}
 	}
