@@ -7,21 +7,27 @@ import (
 
 const supported = true
 
-func read(fd uintptr, p []byte) (int, syscall.Errno) { return call(syscall.SYS_READ, fd, p) }
+// Receiving and sending take a little less than reading and writing, which know of files as well.
 
-func write(fd uintptr, p []byte) (int, syscall.Errno) { return call(syscall.SYS_WRITE, fd, p) }
+func read(fd uintptr, p []byte) (int, syscall.Errno) {
+	return call(syscall.SYS_RECVFROM, fd, p, syscall.MSG_DONTWAIT)
+}
+
+func write(fd uintptr, p []byte) (int, syscall.Errno) {
+	return call(syscall.SYS_SENDTO, fd, p, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+}
 
 // quiet reports whether there is nothing to read, nor an end.
 func quiet(fd uintptr) bool {
 	var one [1]byte
-	_, _, errs := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	_, errs := call(syscall.SYS_RECVFROM, fd, one[:], syscall.MSG_DONTWAIT|syscall.MSG_PEEK)
 	return errs == syscall.EAGAIN
 }
 
 // call makes a system call on a part of memory that is not empty.
-func call(trap, fd uintptr, p []byte) (int, syscall.Errno) {
+func call(trap, fd uintptr, p []byte, flags uintptr) (int, syscall.Errno) {
 	for {
-		n, _, errs := syscall.RawSyscall(trap, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		n, _, errs := syscall.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
 		if errs != syscall.EINTR {
 			return int(n), errs
 		}
