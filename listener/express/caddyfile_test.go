@@ -148,7 +148,7 @@ http://moved.example.com {
 		{asked: get("moved.example.com", "/x"), why: "static_response"},
 		{asked: get("other.example.com", "/x"), why: reasonEmpty},
 	} {
-		if why := table.Find(c.head(), false, w); why != c.why {
+		if why := table.Find(c.head(), nil, w); why != c.why {
 			t.Errorf("%+v: %q, want %q", c.asked, why, c.why)
 		} else if c.why == "" && (w.Plan.Pool.Name() != c.pool || w.Front == nil || w.Service == nil) {
 			t.Errorf("%+v: %s, want %s", c.asked, w.Plan.Pool.Name(), c.pool)

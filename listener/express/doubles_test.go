@@ -2,6 +2,7 @@ package express
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -156,4 +157,12 @@ func (a asked) caddys(t testing.TB, s *caddyhttp.Server) http.Header {
 		w.Header().Set("Error", err.Error())
 	}
 	return w.Header()
+}
+
+// stateOf is the state of a connection with TLS or without.
+func stateOf(encrypted bool) *tls.ConnectionState {
+	if encrypted {
+		return new(tls.ConnectionState)
+	}
+	return nil
 }

@@ -5,7 +5,10 @@
 package express
 
 import (
+	"crypto/tls"
+	"net"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -21,17 +24,20 @@ import (
 // Reasons that requests are for Caddy. Others are the names of the handler or matcher that was not understood, and the settings in
 // [settings].
 const (
-	reasonOff   = "off"    // the express lane is switched off
-	reasonEmpty = "empty"  // no handler answers: Caddy sends an empty answer
-	reasonMany  = "routes" // the way meets more limits, groups or routes than a Way has room for
+	reasonOff   = "off"             // the express lane is switched off
+	reasonEmpty = "empty"           // no handler answers: Caddy sends an empty answer
+	reasonSNI   = "strict_sni_host" // another host than that of the TLS handshake: Caddy refuses the request
+	reasonMany  = "routes"          // the way meets more limits, groups or routes than a Way has room for
 )
 
 // Table is a server's routes as the express lane sees them. It is safe for concurrent use.
 type Table struct {
-	why    string // nothing is plain
-	routes list
-	shown  app.ExpressServer
-	counts *app.ExpressCounts
+	why     string // nothing is plain
+	proxied bool   // the server trusts proxies
+	strict  bool   // the name in a request must be that of its connection's TLS
+	routes  list
+	shown   app.ExpressServer
+	counts  *app.ExpressCounts
 }
 
 // settings are those settings of servers with which no request is plain.
@@ -40,15 +46,11 @@ var settings = []struct {
 	set    func(*caddyhttp.Server) bool
 }{
 	{"protocols", func(s *caddyhttp.Server) bool { return !slices.Contains(s.Protocols, "h1") || s.ListenProtocols != nil }},
-	{"trusted_proxies", ratelimit.TrustsProxies},
 	{"errors", func(s *caddyhttp.Server) bool { return s.Errors != nil && len(s.Errors.Routes) > 0 }},
 	{"expected_underscore_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedUnderscoreHeaders) > 0 }},
 	{"expected_dot_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedDotHeaders) > 0 }},
 	{"enable_full_duplex", func(s *caddyhttp.Server) bool { return s.EnableFullDuplex }},
 	{"trace", func(s *caddyhttp.Server) bool { return s.Logs != nil && s.Logs.Trace }},
-	{"strict_sni_host", func(s *caddyhttp.Server) bool {
-		return s.StrictSNIHost != nil && *s.StrictSNIHost && len(s.TLSConnPolicies) > 0
-	}},
 	{"read_timeout", func(s *caddyhttp.Server) bool { return s.ReadTimeout > 0 }},
 	{"write_timeout", func(s *caddyhttp.Server) bool { return s.WriteTimeout > 0 }},
 	{"read_min_rate", func(s *caddyhttp.Server) bool { return s.ReadMinRate > 0 }},
@@ -59,6 +61,8 @@ var settings = []struct {
 func Compile(server *caddyhttp.Server, ctx caddy.Context) *Table {
 	t := Off(server)
 	t.why = ""
+	t.proxied = ratelimit.TrustsProxies(server)
+	t.strict = server.StrictSNIHost != nil && *server.StrictSNIHost
 	for _, s := range settings {
 		if s.set(server) {
 			t.why = s.reason
@@ -83,6 +87,9 @@ func Off(server *caddyhttp.Server) *Table {
 
 // Join adds t to what the API of a config tells. Its counts continue those of the server in earlier configs.
 func (t *Table) Join(a *app.App) { t.counts = a.AddExpress(t.shown) }
+
+// Proxied reports whether the server trusts proxies to say who their clients are.
+func (t *Table) Proxied() bool { return t.proxied }
 
 // Served counts a request that was served.
 func (t *Table) Served() { t.counts.Serve() }
@@ -145,14 +152,17 @@ func (w *Way) Reset() {
 	w.host, w.path = nil, nil
 }
 
-// Find looks for the way of a request, and returns why there is no plain one; "" if there is. Only then w is complete. tls says that the
-// connection is over TLS.
-func (t *Table) Find(h *h1.Head, tls bool, w *Way) (why string) {
+// Find looks for the way of a request, and returns why there is no plain one; "" if there is. Only then w is complete. state is that of the
+// connection's TLS, nil without TLS.
+func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string) {
 	if t.why != "" {
 		return t.why
 	}
+	if t.strict && state != nil && !isFor(h.Host.Of(h.Raw), state.ServerName) {
+		return reasonSNI
+	}
 	w.Reset()
-	w.method, w.path, w.plain, w.tls, w.length = h.Method, h.Path.Of(h.Raw), h.Plain, tls, h.Length
+	w.method, w.path, w.plain, w.tls, w.length = h.Method, h.Path.Of(h.Raw), h.Plain, state != nil, h.Length
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:
@@ -162,4 +172,13 @@ func (t *Table) Find(h *h1.Head, tls bool, w *Way) (why string) {
 	default:
 		return reasonEmpty
 	}
+}
+
+// isFor reports whether host, with or without a port, is the name that the client has said in its TLS handshake, as Caddy compares them.
+func isFor(host []byte, name string) bool {
+	text := string(host)
+	if without, _, err := net.SplitHostPort(text); err == nil {
+		text = without
+	}
+	return strings.EqualFold(name, text)
 }

@@ -1,6 +1,7 @@
 package express
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
 // A site as the Caddyfile makes it, with most of what is understood.
@@ -58,7 +58,7 @@ func TestFind(t *testing.T) {
 		{asked: get("other.example.net", "/"), why: reasonEmpty},
 		{asked: get(strings.Repeat("a", maxHost+1), "/"), why: "host"},
 	} {
-		if why := table.Find(c.head(), c.tls, w); why != c.why {
+		if why := table.Find(c.head(), stateOf(c.tls), w); why != c.why {
 			t.Errorf("%+v: %q, want %q", c.asked, why, c.why)
 			continue
 		}
@@ -81,7 +81,7 @@ func TestFindOfManyHosts(t *testing.T) {
 	ctx := newContext(t)
 	table, w := Compile(serverOf(t, ctx, manySites(200)), ctx), NewWay()
 	for i := range 200 {
-		if why := table.Find(get(fmt.Sprintf("site%d.example.com", i), "/").head(), false, w); why != "" {
+		if why := table.Find(get(fmt.Sprintf("site%d.example.com", i), "/").head(), nil, w); why != "" {
 			t.Fatal(why)
 		}
 		want := []Matched{{0, "ip_rate_limit"}, {i + 1, "subroute"}}
@@ -89,10 +89,10 @@ func TestFindOfManyHosts(t *testing.T) {
 			t.Errorf("site %d: pool %s, routes %v, want %v", i, got, w.Routes, want)
 		}
 	}
-	if why := table.Find(get("x.wild.example.com", "/").head(), false, w); why != "" || w.Plan.Pool.Name() != "wild" {
+	if why := table.Find(get("x.wild.example.com", "/").head(), nil, w); why != "" || w.Plan.Pool.Name() != "wild" {
 		t.Errorf("wildcard: %q", why)
 	}
-	if why := table.Find(get(strings.Repeat("a", maxHost+1), "/").head(), false, w); why != "host" {
+	if why := table.Find(get(strings.Repeat("a", maxHost+1), "/").head(), nil, w); why != "host" {
 		t.Errorf("an unknown host: %q", why)
 	}
 }
@@ -126,7 +126,7 @@ func TestFindIsBounded(t *testing.T) {
 				n, want = n+1, reasonMany
 			}
 			table, w := Compile(serverOf(t, ctx, "["+strings.Repeat(c.route+",", n)+end+"]"), ctx), NewWay()
-			if why := table.Find(get("a", "/").head(), false, w); why != want {
+			if why := table.Find(get("a", "/").head(), nil, w); why != want {
 				t.Errorf("%d %s: %q, want %q", n, name, why, want)
 			}
 		}
@@ -136,49 +136,44 @@ func TestFindIsBounded(t *testing.T) {
 		groups = append(groups, fmt.Sprintf(`{"group": "g%d"}`, i))
 	}
 	nested := `[{"handle": [{"handler": "subroute", "routes": [` + strings.Join(groups, ",") + "," + end + `]}]}]`
-	if why := Compile(serverOf(t, ctx, nested), ctx).Find(get("a", "/").head(), false, NewWay()); why != reasonMany {
+	if why := Compile(serverOf(t, ctx, nested), ctx).Find(get("a", "/").head(), nil, NewWay()); why != reasonMany {
 		t.Errorf("%d groups: %q", len(groups), why)
 	}
 }
 
 func TestSettingsOfServers(t *testing.T) {
 	ctx := newContext(t)
-	yes := true
 	for want, change := range map[string]func(*caddyhttp.Server){
 		"":                            func(*caddyhttp.Server) {},
 		"protocols":                   func(s *caddyhttp.Server) { s.Protocols = []string{"h2"} },
-		"trusted_proxies":             func(s *caddyhttp.Server) { s.TrustedProxiesUnix = true },
 		"errors":                      func(s *caddyhttp.Server) { s.Errors = &caddyhttp.HTTPErrorConfig{Routes: caddyhttp.RouteList{{}}} },
 		"expected_underscore_headers": func(s *caddyhttp.Server) { s.ExpectedUnderscoreHeaders = []string{"a_b"} },
 		"expected_dot_headers":        func(s *caddyhttp.Server) { s.ExpectedDotHeaders = []string{"a.b"} },
 		"enable_full_duplex":          func(s *caddyhttp.Server) { s.EnableFullDuplex = true },
 		"trace":                       func(s *caddyhttp.Server) { s.Logs = &caddyhttp.ServerLogConfig{Trace: true} },
-		"strict_sni_host": func(s *caddyhttp.Server) {
-			s.StrictSNIHost, s.TLSConnPolicies = &yes, caddytls.ConnectionPolicies{{}}
-		},
-		"read_timeout":   func(s *caddyhttp.Server) { s.ReadTimeout = 1 },
-		"write_timeout":  func(s *caddyhttp.Server) { s.WriteTimeout = 1 },
-		"read_min_rate":  func(s *caddyhttp.Server) { s.ReadMinRate = 1 },
-		"write_min_rate": func(s *caddyhttp.Server) { s.WriteMinRate = 1 },
+		"read_timeout":                func(s *caddyhttp.Server) { s.ReadTimeout = 1 },
+		"write_timeout":               func(s *caddyhttp.Server) { s.WriteTimeout = 1 },
+		"read_min_rate":               func(s *caddyhttp.Server) { s.ReadMinRate = 1 },
+		"write_min_rate":              func(s *caddyhttp.Server) { s.WriteMinRate = 1 },
 	} {
 		s := serverOf(t, ctx, `[{"handle": [{"handler": "balancer_double", "name": "x"}]}]`)
 		change(s)
 		table := Compile(s, ctx)
-		if why := table.Find(get("a", "/").head(), false, NewWay()); why != want {
+		if why := table.Find(get("a", "/").head(), nil, NewWay()); why != want {
 			t.Errorf("%q, want %q", why, want)
 		}
 		if shown := table.shown; shown.On != (want == "") || shown.Reason != want || len(shown.Routes) != 1 || shown.Routes[0].Reason != want {
 			t.Errorf("%s: %+v", want, shown)
 		}
 	}
-	if why := Off(serverOf(t, ctx, site)).Find(get("example.com", "/").head(), false, NewWay()); why != reasonOff {
+	if why := Off(serverOf(t, ctx, site)).Find(get("example.com", "/").head(), nil, NewWay()); why != reasonOff {
 		t.Errorf("off: %q", why)
 	}
 }
 
 // The settings for trusted proxies are gone when a server has been provisioned.
 func TestProvisionedTrustedProxies(t *testing.T) {
-	for proxies, want := range map[string]string{"": "", `"trusted_proxies": {"source": "static", "ranges": ["10.0.0.0/8"]},`: "trusted_proxies"} {
+	for proxies, want := range map[string]bool{"": false, `"trusted_proxies": {"source": "static", "ranges": ["10.0.0.0/8"]},`: true} {
 		ctx, err := caddy.ProvisionContext(&caddy.Config{Admin: &caddy.AdminConfig{Disabled: true}, AppsRaw: caddy.ModuleMap{
 			"http": []byte(`{"servers": {"s": {"listen": ["127.0.0.1:0"], ` + proxies + `"routes": [{"handle": [{"handler": "balancer_double", "name": "x"}]}]}}}`)}})
 		if err != nil {
@@ -189,8 +184,8 @@ func TestProvisionedTrustedProxies(t *testing.T) {
 			t.Fatal(err)
 		}
 		table := Compile(loaded.(*caddyhttp.App).Servers["s"], ctx)
-		if why := table.Find(get("a", "/").head(), false, NewWay()); why != want {
-			t.Errorf("%q: %q, want %q", proxies, why, want)
+		if why := table.Find(get("a", "/").head(), nil, NewWay()); why != "" || table.Proxied() != want {
+			t.Errorf("%q: %q, %v, want %v", proxies, why, table.Proxied(), want)
 		}
 		if table.shown.Server != "s" {
 			t.Errorf("server %q", table.shown.Server)
@@ -214,7 +209,7 @@ func TestRewritesThatAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := serverOf(t, ctx, `[{"handle": [{"handler": "rewrite", "strip_path_prefix": "/a"}, {"handler": "balancer_double", "name": "x"}]}]`)
-	if why := Compile(s, ctx).Find(get("a", "/a/b").head(), false, NewWay()); why != "rewrite" {
+	if why := Compile(s, ctx).Find(get("a", "/a/b").head(), nil, NewWay()); why != "rewrite" {
 		t.Errorf("%q", why)
 	}
 }
@@ -224,7 +219,7 @@ func TestFindAllocatesNothing(t *testing.T) {
 	table, w := Compile(serverOf(t, ctx, site), ctx), NewWay()
 	h := asked{method: "POST", host: "a.example.org:80", target: "/api/v2", length: 10}.head()
 	if n := testing.AllocsPerRun(100, func() {
-		if why := table.Find(h, true, w); why != "" {
+		if why := table.Find(h, stateOf(true), w); why != "" {
 			t.Fatal(why)
 		}
 	}); n != 0 {
@@ -245,10 +240,34 @@ func BenchmarkFind(b *testing.B) {
 			table, w, h := Compile(serverOf(b, ctx, c.routes), ctx), NewWay(), c.head()
 			b.ReportAllocs()
 			for b.Loop() {
-				if why := table.Find(h, false, w); why != "" {
+				if why := table.Find(h, nil, w); why != "" {
 					b.Fatal(why)
 				}
 			}
 		})
+	}
+}
+
+// A host must be the name of the handshake where Caddy asks for that, however it is written.
+func TestStrictSNIHost(t *testing.T) {
+	ctx := newContext(t)
+	s := serverOf(t, ctx, `[{"handle": [{"handler": "balancer_double", "name": "x"}]}]`)
+	yes := true
+	for strict, hosts := range map[*bool]map[string]string{
+		nil:       {"a.example": "", "other.example": ""},
+		new(bool): {"a.example": "", "other.example": ""},
+		&yes:      {"a.example": "", "A.example:443": "", "other.example": reasonSNI, "a.example.": reasonSNI, "[::1]": reasonSNI},
+	} {
+		s.StrictSNIHost = strict
+		table := Compile(s, ctx)
+		for host, want := range hosts {
+			h := get(host, "/").head()
+			if why := table.Find(h, &tls.ConnectionState{ServerName: "a.Example"}, NewWay()); why != want {
+				t.Errorf("%s: %q, want %q", host, why, want)
+			}
+			if why := table.Find(h, nil, NewWay()); why != "" {
+				t.Errorf("%s without TLS: %q", host, why)
+			}
+		}
 	}
 }

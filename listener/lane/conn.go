@@ -119,7 +119,7 @@ func (c *conn) serve() {
 			return
 		}
 		if why == "" {
-			why = site.Table.Find(&c.head, c.client.TLS != nil, c.way)
+			why = site.Table.Find(&c.head, c.client.TLS, c.way)
 		}
 		if why != "" {
 			site.Table.HandedOver(why)

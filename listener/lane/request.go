@@ -28,6 +28,7 @@ type request struct {
 	conn     *conn
 	site     *Site
 
+	asker
 	limits  ratelimit.Admission
 	measure told.Measure
 	line    told.Line
@@ -61,6 +62,7 @@ func (c *conn) answerRequest(site *Site) (keep bool) {
 // begin prepares what happens before the request's way begins.
 func (x *request) begin() {
 	c, site := x.conn, x.site
+	x.identify()
 	x.answer.close = c.head.Close || c.lane.draining.Load()
 	if x.measured = site.Metrics != nil; x.measured {
 		x.measure.Begin(site.meter(c.way.Routes), &c.head, c.client.TLS != nil, c.now)
@@ -95,7 +97,7 @@ func (x *request) comes() bool { return x.conn.head.Length > 0 && x.content == n
 func (x *request) serve() error {
 	c := x.conn
 	for _, limit := range c.way.Limits {
-		if refusal := limit.Admit(c.address, &x.limits); refusal != nil {
+		if refusal := limit.Admit(x.address, &x.limits); refusal != nil {
 			x.answer.header = make(http.Header)
 			refusal.SetHeader(x.answer.header)
 			return refusal.Err
@@ -121,7 +123,7 @@ func (x *request) balance() (err error) {
 		base.Body, base.ContentLength = &x.body, c.head.Length
 	}
 	keyed := x.takeKeys(base)
-	x.Begin(c.way.Front, x, c.who, base, x.path(), keyed)
+	x.Begin(c.way.Front, x, x.who, base, x.path(), keyed)
 	if x.content != nil && !x.Idempotent() {
 		x.DropKeys()
 	}
@@ -254,7 +256,7 @@ func (x *request) end(keep *bool) {
 	}
 	x.Lean.Clear()
 	x.exchange, x.record, x.site, x.conn = exchange.Exchange{}, exchange.Record{}, nil, nil
-	x.line = told.Line{}
+	x.line, x.asker = told.Line{}, asker{}
 	x.content, x.full, x.returned = nil, nil, false
 	x.answer.reset()
 	requests.Put(x)
@@ -264,7 +266,7 @@ func (x *request) end(keep *bool) {
 func (x *request) describe() *told.Line {
 	c := x.conn
 	l := &x.line
-	l.Client, l.Head, l.ClientIP, l.Took = c.client, &c.head, c.peer, time.Since(c.now)
+	l.Client, l.Head, l.ClientIP, l.Took = c.client, &c.head, x.ip, time.Since(c.now)
 	return l
 }
 
@@ -396,17 +398,7 @@ func (x *request) AppendHead(b []byte, askGzip bool) []byte {
 		b = appendField(b, name, f.Value.Of(raw))
 	}
 	b = append(b, "Via: 1.1 Caddy\r\n"...)
-	if c.peer != "" {
-		b = append(b, "X-Forwarded-For: "...)
-		b = append(b, c.peer...)
-		if c.client.TLS != nil {
-			b = append(b, "\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: "...)
-		} else {
-			b = append(b, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "...)
-		}
-		b = append(b, host...)
-		b = append(b, "\r\n"...)
-	}
+	b = x.appendForwarded(b, host)
 	if askGzip {
 		b = append(b, "Accept-Encoding: gzip\r\n"...)
 	}
@@ -421,11 +413,10 @@ func appendField[T []byte | string](b []byte, name, value T) []byte {
 	return append(b, "\r\n"...)
 }
 
-// isReplaced reports whether a request's field of that name is not passed on, because the head has it elsewhere, or because a client is not
-// trusted to set it.
+// isReplaced reports whether a request's field of that name is not passed on as it is, because AppendHead appends it elsewhere.
 func isReplaced(name []byte) bool {
 	switch string(name) {
-	case "Host", "Content-Length", "Connection", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host":
+	case "Host", "Content-Length", "Connection", forwardedFor, forwardedProto, forwardedHost:
 		return true
 	}
 	return false

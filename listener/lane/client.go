@@ -1,0 +1,90 @@
+package lane
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/front"
+)
+
+// asker is the client that a request is for. Where proxies are trusted, that is who they say.
+type asker struct {
+	who     *front.Who
+	address netip.Addr // zero if it is not known
+	ip      string     // as Caddy's client_ip
+	trusted bool       // the other end of the connection is a trusted proxy
+}
+
+// identify finds out for whom the request is. Only where proxies are trusted is the whole request needed.
+func (x *request) identify() {
+	c := x.conn
+	x.asker = asker{who: c.who, address: c.address, ip: c.peer}
+	if !x.site.Table.Proxied() {
+		return
+	}
+	ctx := x.Full().Context()
+	x.trusted, _ = caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool)
+	ip, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
+	if ip == c.peer {
+		return
+	}
+	x.ip, x.who = ip, front.NewWho(ip)
+	x.address, _ = netip.ParseAddr(ip) // a name that is no address stays unknown
+}
+
+// appendForwarded appends the X-Forwarded fields as [front.Request] sets them: what a trusted proxy said before is kept.
+func (x *request) appendForwarded(b, host []byte) []byte {
+	c := x.conn
+	if c.peer == "" && !x.trusted {
+		return b
+	}
+	proto := "http"
+	if c.client.TLS != nil {
+		proto = "https"
+	}
+	if !x.trusted {
+		b = appendField(b, forwardedFor, c.peer)
+		b = appendField(b, forwardedProto, proto)
+		b = append(b, forwardedHost+": "...)
+		return append(append(b, host...), "\r\n"...)
+	}
+	before := x.values(forwardedFor)
+	all := strings.Join(before, ", ")
+	switch {
+	case all == "" && c.peer != "":
+		b = appendField(b, forwardedFor, c.peer)
+	case all != "" && c.peer != "":
+		b = appendField(b, forwardedFor, all+", "+c.peer)
+	case len(before) > 0: // a Unix socket has no address to add
+		b = appendField(b, forwardedFor, all)
+	}
+	b = appendField(b, forwardedProto, lastOr(x.values(forwardedProto), proto))
+	return appendField(b, forwardedHost, lastOr(x.values(forwardedHost), string(host)))
+}
+
+const (
+	forwardedFor   = "X-Forwarded-For"
+	forwardedProto = "X-Forwarded-Proto"
+	forwardedHost  = "X-Forwarded-Host"
+)
+
+// values returns the values of the request's fields of that name.
+func (x *request) values(name string) (all []string) {
+	h := &x.conn.head
+	for _, f := range h.Fields {
+		if string(f.Name.Of(h.Raw)) == name {
+			all = append(all, string(f.Value.Of(h.Raw)))
+		}
+	}
+	return all
+}
+
+// lastOr returns the last of values, or otherwise if that is empty.
+func lastOr(values []string, otherwise string) string {
+	if n := len(values); n > 0 && values[n-1] != "" {
+		return values[n-1]
+	}
+	return otherwise
+}
