@@ -178,7 +178,8 @@ func (h *hangups) wait() {
 	}
 }
 
-// hungUp cancels the request of the connection with that descriptor. If something is there to read, it is the next request, as for net/http.
+// hungUp cancels the request of the connection with that descriptor. If something is there to read, it is the next request, as for net/http,
+// or the rest of the body.
 func (h *hangups) hungUp(fd int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -186,10 +187,26 @@ func (h *hangups) hungUp(fd int32) {
 	if c == nil {
 		return
 	}
-	var one [1]byte
-	if n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); n <= 0 && !errors.Is(err, unix.EAGAIN) {
+	var first [128]byte
+	n, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+	case n <= 0, c.client.TLS != nil && n < len(first) && isAlert(first[:n]):
 		c.cancel(context.Canceled)
 	}
+}
+
+// isAlert reports whether b is one TLS record, and that an alert. Before a client closes an encrypted connection, it says so with one.
+func isAlert(b []byte) bool {
+	const (
+		head        = 5
+		alert, data = 21, 23     // types of records
+		disguised   = 2 + 1 + 16 // with TLS 1.3, an alert is in a data record: the alert, its type, and the tag of all ciphers
+	)
+	if len(b) < head || int(b[3])<<8|int(b[4]) != len(b)-head {
+		return false
+	}
+	return b[0] == alert || b[0] == data && len(b) == head+disguised
 }
 
 // close ends the watching.
