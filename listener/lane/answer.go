@@ -66,9 +66,10 @@ func isReady(res *http.Response) bool {
 	return ok && of.IsReady()
 }
 
-// endBody reads the rest of the request's body, or has the connection closed after the answer.
+// endBody reads the rest of the request's body, or has the connection closed after the answer. A connection that is closed anyway needs
+// no rest, and the client may wait for the answer before it sends one.
 func (x *request) endBody() {
-	if x.comes() && !x.body.finish() {
+	if x.comes() && !x.answer.close && !x.body.finish() {
 		x.answer.close = true
 	}
 }
