@@ -107,8 +107,11 @@ func (s *server) retire() {
 func (s *server) shutdown(ctx context.Context) error {
 	var each sync.WaitGroup
 	var lane, behind error
-	each.Go(func() { lane = s.lane.Shutdown(ctx) })
-	each.Go(func() { behind = s.behind.Shutdown(ctx) })
+	s.behind.SetKeepAlivesEnabled(false)
+	each.Go(func() {
+		lane = s.lane.Shutdown(ctx)
+		behind = s.behind.Shutdown(ctx) // until now the lane may have handed over a request that ended with an error
+	})
 	err := s.Shutdown(ctx)
 	each.Wait()
 	return cmp.Or(err, lane, behind)
@@ -123,13 +126,19 @@ func (s *server) generation() *generation {
 	return serving
 }
 
-// replayedTLS is the key of the TLS state of a connection that the lane has handed over.
-type replayedTLS struct{}
+// handedKey is the key of a connection that the lane has handed over.
+type handedKey struct{}
 
-// replayed makes the TLS state of such a connection known, which net/http cannot see.
+// handedOver is such a connection.
+type handedOver interface {
+	TLSState() *tls.ConnectionState // which net/http cannot see
+	Failed() *lane.Failed
+}
+
+// replayed makes such a connection known to its requests.
 func replayed(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(interface{ TLSState() *tls.ConnectionState }); ok {
-		return context.WithValue(ctx, replayedTLS{}, c.TLSState())
+	if c, ok := c.(handedOver); ok {
+		return context.WithValue(ctx, handedKey{}, c)
 	}
 	return ctx
 }
@@ -142,8 +151,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.door.closing.Load() && r.Header["Upgrade"] == nil {
 		w.Header().Set("Connection", "close") // with HTTP/2 it makes a GOAWAY
 	}
-	if r.TLS == nil {
-		r.TLS, _ = r.Context().Value(replayedTLS{}).(*tls.ConnectionState)
+	if c, ok := r.Context().Value(handedKey{}).(handedOver); ok {
+		r.TLS = c.TLSState()
+		if failed := c.Failed(); failed != nil {
+			failed.ServeHTTP(w, r)
+			return
+		}
 	}
 	s.generation().handler.ServeHTTP(w, r)
 }

@@ -22,6 +22,10 @@ func (s *Seamless) site(http *caddyhttp.App) (*lane.Site, error) {
 		express.Off(s.server).Join(s.app)
 		return nil, nil
 	}
+	if lane.HasErrorRoutes(s.server) && !told.KnowsExtraFields() {
+		express.Without(s.server, "errors").Join(s.app)
+		return nil, nil
+	}
 	site := &lane.Site{Server: s.server, Logger: s.logger, Log: told.NewLog(s.ctx, http, s.server), Table: express.Compile(s.server, s.ctx)}
 	site.Table.Join(s.app)
 	var err error
@@ -29,6 +33,7 @@ func (s *Seamless) site(http *caddyhttp.App) (*lane.Site, error) {
 		return nil, err
 	}
 	site.AltSvc = alternative(s.server)
+	site.Errors = lane.ErrorRoutes(s.server)
 	return site, nil
 }
 

@@ -126,6 +126,18 @@ func (b *ClientBody) Unread(p []byte) {
 	}{io.MultiReader(bytes.NewReader(p), b.ReadCloser), b.ReadCloser}
 }
 
+// Again returns the first n bytes of the body, which were read and put back. ok is false if they are gone.
+func (b *ClientBody) Again(n int64) (bytes []byte, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost || b.broken != nil {
+		return nil, false
+	}
+	bytes = make([]byte, n)
+	_, err := io.ReadFull(b.ReadCloser, bytes)
+	return bytes, err == nil
+}
+
 // Lose marks the body as lost: some of it is gone or still being read, and the next reader would take the rest for the body.
 func (b *ClientBody) Lose() {
 	b.mu.Lock()

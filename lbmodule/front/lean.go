@@ -9,6 +9,7 @@ import (
 	"net/textproto"
 	"net/url"
 	"sync"
+	"time"
 
 	"go.uber.org/zap/zapcore"
 
@@ -72,8 +73,11 @@ type Lean struct {
 	keyed    bool // it has an Idempotency-Key
 	current  *stock.Trip
 	counted  *stock.Target // the target that counts the request; nil if none does
-	trip     stock.Trip    // of the first attempt
-	informer leanInformer  // of the first attempt
+	target   *stock.Target // of the current attempt
+	requests int           // at the target before this one
+	fails    int
+	trip     stock.Trip   // of the first attempt
+	informer leanInformer // of the first attempt
 	attempts int
 	tells    http.Header // fields that the load balancer adds to the answer
 
@@ -123,6 +127,16 @@ func (q *Lean) Fail(err error) error {
 	return statusError(err)
 }
 
+// Told returns what placeholders tell of a request that was not answered. status is that of an answer that was dropped for another attempt,
+// which began at started and took so long; 0 if there was none. The header of such an answer is not known any more.
+func (q *Lean) Told(status int, started time.Time, took time.Duration) *Told {
+	t := &Told{front: q.front, target: q.target, requests: q.requests, fails: q.fails, retries: max(q.attempts-1, 0)}
+	if t.status = status; status != 0 {
+		t.statusText, t.started, t.took = fmt.Sprintf("%d %s", status, http.StatusText(status)), started, took
+	}
+	return t
+}
+
 // Lines returns the header of the current attempt's answer.
 func (q *Lean) Lines() *stock.Lines { return q.current.Lines() }
 
@@ -139,7 +153,8 @@ func (q *Lean) Settled() bool { return q.attempts <= 1 && (q.attempts == 0 || q.
 func (q *Lean) Clear() {
 	q.front, q.client, q.who, q.path, q.keyed, q.source = nil, nil, nil, nil, false, nil
 	q.request, q.url = http.Request{}, url.URL{}
-	q.current, q.counted, q.attempts, q.tells, q.answered = nil, nil, 0, nil, false
+	q.current, q.counted, q.target, q.attempts, q.tells, q.answered = nil, nil, nil, 0, nil, false
+	q.requests, q.fails = 0, 0
 }
 
 // Key returns the hash key that the policy derives from the request.
@@ -192,6 +207,10 @@ func (q *Lean) Attempt(n int, to course.Target, inform Inform) (*http.Request, *
 	if !target.Fixed() {
 		_, err := target.For(caddy.NewEmptyReplacer()) // says what is wrong with the address
 		return nil, nil, fmt.Errorf("making dial info: %w", err)
+	}
+	q.target = target
+	if host := target.Upstream.Host; host != nil {
+		q.requests, q.fails = host.NumRequests(), host.Fails()
 	}
 	r, trip, informer := &q.request, &q.trip, &q.informer
 	if q.attempts++; q.attempts > 1 {

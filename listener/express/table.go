@@ -46,7 +46,6 @@ var settings = []struct {
 	set    func(*caddyhttp.Server) bool
 }{
 	{"protocols", func(s *caddyhttp.Server) bool { return !slices.Contains(s.Protocols, "h1") || s.ListenProtocols != nil }},
-	{"errors", func(s *caddyhttp.Server) bool { return s.Errors != nil && len(s.Errors.Routes) > 0 }},
 	{"expected_underscore_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedUnderscoreHeaders) > 0 }},
 	{"expected_dot_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedDotHeaders) > 0 }},
 	{"enable_full_duplex", func(s *caddyhttp.Server) bool { return s.EnableFullDuplex }},
@@ -77,10 +76,13 @@ func Compile(server *caddyhttp.Server, ctx caddy.Context) *Table {
 }
 
 // Off returns the table of a server whose express lane is switched off.
-func Off(server *caddyhttp.Server) *Table {
+func Off(server *caddyhttp.Server) *Table { return Without(server, reasonOff) }
+
+// Without returns the table of a server that has no express lane for that reason.
+func Without(server *caddyhttp.Server, reason string) *Table {
 	return &Table{
-		why:    reasonOff,
-		shown:  app.ExpressServer{Server: server.Name(), Listen: slices.Clone(server.Listen), Reason: reasonOff, Routes: []app.ExpressRoute{}},
+		why:    reason,
+		shown:  app.ExpressServer{Server: server.Name(), Listen: slices.Clone(server.Listen), Reason: reason, Routes: []app.ExpressRoute{}},
 		counts: new(app.ExpressCounts),
 	}
 }

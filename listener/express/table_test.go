@@ -146,7 +146,6 @@ func TestSettingsOfServers(t *testing.T) {
 	for want, change := range map[string]func(*caddyhttp.Server){
 		"":                            func(*caddyhttp.Server) {},
 		"protocols":                   func(s *caddyhttp.Server) { s.Protocols = []string{"h2"} },
-		"errors":                      func(s *caddyhttp.Server) { s.Errors = &caddyhttp.HTTPErrorConfig{Routes: caddyhttp.RouteList{{}}} },
 		"expected_underscore_headers": func(s *caddyhttp.Server) { s.ExpectedUnderscoreHeaders = []string{"a_b"} },
 		"expected_dot_headers":        func(s *caddyhttp.Server) { s.ExpectedDotHeaders = []string{"a.b"} },
 		"enable_full_duplex":          func(s *caddyhttp.Server) { s.EnableFullDuplex = true },

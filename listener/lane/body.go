@@ -60,7 +60,7 @@ func (*body) Close() error { return nil }
 const maxRest = 256 << 10
 
 // finish reads the rest of the body, if it is not too long. It reports whether there is no more; otherwise the connection must be closed
-// after the answer.
+// after the answer. The rest is not counted as read, as Caddy's log does not count what its server reads on its own.
 func (b *body) finish() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,9 +69,11 @@ func (b *body) finish() bool {
 	}
 	buffer := takeBuffer()
 	defer putBuffer(buffer)
+	read := b.read
 	for b.err == nil {
 		_, _ = b.take(buffer)
 	}
+	b.read = read
 	return b.left == 0
 }
 

@@ -384,7 +384,7 @@ func (c *conn) grow() {
 func (c *conn) handOver(first bool) {
 	rest := c.buf[c.start:c.end]
 	anew := first && c.client.TLS == nil && bytes.HasPrefix(rest, []byte(preface))
-	c.leave(replay(c.net, rest, c.client.TLS), anew)
+	c.leave(replay(&Replayed{Conn: c.net, state: c.client.TLS, again: bytes.Clone(rest)}), anew)
 }
 
 // preface is what HTTP/2 begins with and no known method does.
@@ -393,7 +393,6 @@ const preface = "PR"
 // leave passes the connection on as to.
 func (c *conn) leave(to net.Conn, anew bool) {
 	_ = c.net.SetDeadline(time.Time{})
-	c.lane.remove(c)
 	c.state.Store(over)
 	if c.cancel != nil {
 		c.cancel(nil)
@@ -402,6 +401,7 @@ func (c *conn) leave(to net.Conn, anew bool) {
 		to.Close()
 		c.lane.Ended()
 	}
+	c.lane.remove(c) // only now: the other server takes connections until the lane has none
 	c.net = nil
 }
 

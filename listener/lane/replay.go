@@ -9,17 +9,25 @@ import (
 // Replayed is a connection of which some bytes were read already. They are read again first.
 type Replayed struct {
 	net.Conn
-	again []byte
-	state *tls.ConnectionState
+	again  []byte
+	state  *tls.ConnectionState
+	broken error   // of reading what follows; nil if more can be read
+	failed *Failed // the first request
 }
 
 // TLSState returns the state of the connection; nil without TLS.
 func (r *Replayed) TLSState() *tls.ConnectionState { return r.state }
 
-// replay returns c with these bytes before what is still to be read. It copies them.
-func replay(c net.Conn, again []byte, state *tls.ConnectionState) net.Conn {
-	r := &Replayed{Conn: c, state: state, again: append([]byte(nil), again...)}
-	if tcp, ok := c.(*net.TCPConn); ok {
+// Failed returns what became of the request that is read next; nil if nothing did. It is told once.
+func (r *Replayed) Failed() *Failed {
+	f := r.failed
+	r.failed = nil
+	return f
+}
+
+// replay returns r as what it is for net/http.
+func replay(r *Replayed) net.Conn {
+	if tcp, ok := r.Conn.(*net.TCPConn); ok {
 		return &replayedTCP{r, tcp}
 	}
 	return r
@@ -28,6 +36,9 @@ func replay(c net.Conn, again []byte, state *tls.ConnectionState) net.Conn {
 // Read implements [io.Reader].
 func (r *Replayed) Read(p []byte) (int, error) {
 	if len(r.again) == 0 {
+		if r.broken != nil {
+			return 0, r.broken
+		}
 		return r.Conn.Read(p)
 	}
 	n := copy(p, r.again)

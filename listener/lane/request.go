@@ -39,7 +39,10 @@ type request struct {
 	full    *http.Request // nil before it is needed
 
 	measured, logged bool
+	sent             bool // Run was called
 	returned         bool // Run has returned, rather than panicked
+	handed           bool // the connection was handed over, for the server's error routes
+	refusal          *ratelimit.Refusal
 	answer           sentAnswer
 }
 
@@ -55,6 +58,10 @@ func (c *conn) answerRequest(site *Site) (keep bool) {
 	defer x.end(&keep)
 	err := x.serve()
 	x.returned = true
+	if err != nil && site.Errors != nil {
+		x.handFailed(err)
+		return false
+	}
 	x.finish(err)
 	return x.answer.complete && !x.answer.close
 }
@@ -98,7 +105,7 @@ func (x *request) serve() error {
 	c := x.conn
 	for _, limit := range c.way.Limits {
 		if refusal := limit.Admit(x.address, &x.limits); refusal != nil {
-			x.answer.header = make(http.Header)
+			x.refusal, x.answer.header = refusal, make(http.Header)
 			refusal.SetHeader(x.answer.header)
 			return refusal.Err
 		}
@@ -141,6 +148,7 @@ func (x *request) balance() (err error) {
 		}
 	}
 	plan.Pool.Live.Add(&x.exchange.Live, cancel, c.now)
+	x.sent = true
 	c.lane.hangups.begin(c)
 	defer c.lane.hangups.end(c)
 	if err = x.exchange.Run(ctx, c.now); err == nil || x.Lean.Body().Failure() != nil {
@@ -241,6 +249,9 @@ func (x *request) end(keep *bool) {
 	if x.measured {
 		x.measure.Break()
 	}
+	if x.handed {
+		return
+	}
 	comes := x.comes()
 	if comes {
 		if *keep = *keep && x.body.finish(); !*keep {
@@ -257,7 +268,7 @@ func (x *request) end(keep *bool) {
 	x.Lean.Clear()
 	x.exchange, x.record, x.site, x.conn = exchange.Exchange{}, exchange.Record{}, nil, nil
 	x.line, x.asker = told.Line{}, asker{}
-	x.content, x.full, x.returned = nil, nil, false
+	x.content, x.full, x.sent, x.returned, x.refusal = nil, nil, false, false, nil
 	x.answer.reset()
 	requests.Put(x)
 }
@@ -284,12 +295,12 @@ func (x *request) log() {
 	if !x.answer.complete {
 		l.Took = 0 // as Caddy, which does not get to the end
 	}
-	if l.Read = len(x.content); x.comes() {
+	if l.Read = int(x.contentRead()); x.comes() {
 		x.body.mu.Lock()
 		l.Read = int(x.body.read)
 		x.body.mu.Unlock()
 	}
-	if o, ok := x.conn.way.Plan.Observer.(*observe.Observer); ok {
+	if o, ok := x.conn.way.Plan.Observer.(*observe.Observer); ok && x.refusal == nil {
 		x.shown.Observe(o, &x.record)
 		l.Extra = x.shown.Field()
 	}

@@ -21,6 +21,9 @@ type Site struct {
 	Metrics *told.Metrics // nil without metrics
 	Logger  *zap.Logger
 
+	// Errors answers requests that ended with an error; nil if the server has no routes for them.
+	Errors caddyhttp.Handler
+
 	// AltSvc returns the value of Alt-Svc, "" for none. It is nil without HTTP/3.
 	AltSvc func() string
 

@@ -154,19 +154,32 @@ type Line struct {
 	WriteErr error
 	Extra    zap.Field // its zero value is none
 
+	userID string
+	extras []zap.Field
+
 	log   *Log
 	space [9]zapcore.Field
 }
 
 // Write writes line to the access log. The caller asks [Log.Wants] first.
 func (l *Log) Write(line *Line) {
-	level := zapcore.InfoLevel
-	if line.Status >= http.StatusInternalServerError {
-		level = zapcore.ErrorLevel
+	l.write(line, l.of(line.Head.Host.Of(line.Head.Raw)).access, levelOf(line.Status), handled)
+}
+
+const handled = "handled request"
+
+// levelOf returns the level of an answer with that status.
+func levelOf(status int) zapcore.Level {
+	if status >= http.StatusInternalServerError {
+		return zapcore.ErrorLevel
 	}
+	return zapcore.InfoLevel
+}
+
+func (l *Log) write(line *Line, loggers []*zap.Logger, level zapcore.Level, message string) {
 	var fields []zapcore.Field
-	for _, logger := range l.of(line.Head.Host.Of(line.Head.Raw)).access {
-		entry := logger.Check(level, "handled request")
+	for _, logger := range loggers {
+		entry := logger.Check(level, message)
 		if entry == nil {
 			continue
 		}
@@ -183,7 +196,7 @@ func (line *Line) accessed(l *Log) []zapcore.Field {
 	fields := append(line.space[:0],
 		zap.Object("request", line),
 		zap.Int("bytes_read", line.Read),
-		zap.String("user_id", ""), // who is authenticated is not on the lane
+		zap.String("user_id", line.userID), // "" on the lane itself
 		zap.Duration("duration", line.Took),
 		zap.Int("size", line.Size),
 		zap.Int("status", line.Status),
@@ -195,7 +208,7 @@ func (line *Line) accessed(l *Log) []zapcore.Field {
 	if line.Extra.Type != zapcore.UnknownType {
 		fields = append(fields, line.Extra)
 	}
-	return fields
+	return append(fields, line.extras...)
 }
 
 // Failed logs the error of a request for which the server has no error routes.

@@ -1,0 +1,232 @@
+package lane
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/front"
+	"github.com/ballastlb/ballast/lbmodule/observe"
+	"github.com/ballastlb/ballast/listener/h1"
+	"github.com/ballastlb/ballast/listener/told"
+	"github.com/ballastlb/ballast/ratelimit"
+)
+
+// Failed is a request that ended with an error before it was answered, in a server that has error routes. They may do anything, so its
+// connection goes to a server that knows all of HTTP, which reads the request again. ServeHTTP does for it what Caddy's server does once its
+// routes have returned the error. It does not pass through these routes again: it has, and what they count is counted.
+type Failed struct {
+	site   *Site
+	err    error
+	header http.Header // that was set before the error
+
+	begun  time.Time
+	line   told.Line
+	head   h1.Head
+	logged bool
+	read   int64 // bytes of the body
+
+	length int64 // of the body, if gone is not nil
+	gone   error // why the body cannot be read; nil if it can
+
+	// What placeholders and the log tell of the limit and the load balancer that the request has met; nil if it has not.
+	refusal *ratelimit.Refusal
+	shown   *observe.Request
+	of      *observe.Observer
+	record  *exchange.Record
+	others  *front.Told
+}
+
+// HasErrorRoutes reports whether the server has routes for errors.
+func HasErrorRoutes(server *caddyhttp.Server) bool {
+	return server.Errors != nil && len(server.Errors.Routes) > 0
+}
+
+// ErrorRoutes returns the handler that the error routes of a server are, for [Site.Errors]; nil if it has none.
+func ErrorRoutes(server *caddyhttp.Server) caddyhttp.Handler {
+	if !HasErrorRoutes(server) {
+		return nil
+	}
+	// The last handler is Caddy's for errors that no route takes.
+	return server.Errors.Routes.Compile(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		err, _ := r.Context().Value(caddyhttp.ErrorCtxKey).(error)
+		w.WriteHeader(ownStatus(err))
+		return nil
+	}))
+}
+
+// ownStatus returns the status of an error that a handler has returned. Unlike [statusOf], it does not look into errors that wrap one, as
+// Caddy does not when its error routes have failed.
+func ownStatus(err error) int {
+	if handler, ok := err.(caddyhttp.HandlerError); ok { //nolint:errorlint // as Caddy
+		return handler.StatusCode
+	}
+	return http.StatusInternalServerError
+}
+
+// handFailed hands the connection over, so that the error routes answer the request, which ended with err.
+func (x *request) handFailed(err error) {
+	c := x.conn
+	if x.measured {
+		x.recordMetrics(err)
+	}
+	f := &Failed{
+		site: x.site, err: err, header: x.answer.header, begun: c.now, logged: x.logged, length: c.head.Length, refusal: x.refusal,
+	}
+	x.tell(f)
+	r := &Replayed{Conn: c.net, state: c.client.TLS, failed: f}
+	r.again, r.broken = x.again(f)
+	f.head = c.head
+	f.head.Raw, f.head.Fields = slices.Clone(c.head.Raw), slices.Clone(c.head.Fields)
+	f.line = told.Line{Client: c.client, Head: &f.head, ClientIP: c.peer, Took: time.Since(c.now)}
+	x.limits.Release() // the routes that hold what was granted have returned
+	x.handed = true
+	c.leave(replay(r), false)
+}
+
+// tell notes what is told of the load balancer.
+func (x *request) tell(f *Failed) {
+	o, ok := x.conn.way.Plan.Observer.(*observe.Observer)
+	if !ok || x.refusal != nil {
+		return
+	}
+	f.of, f.shown, f.record = o, &x.shown, &x.record
+	if !x.sent {
+		f.others = new(front.Told)
+		return
+	}
+	for _, a := range slices.Backward(x.record.Trail()) {
+		if a.Status != 0 {
+			f.others = x.Lean.Told(a.Status, a.Start, a.Took)
+			return
+		}
+	}
+	f.others = x.Lean.Told(0, time.Time{}, 0)
+}
+
+// again returns what the other server is to read before the rest of the connection: the request as far as it was read, and what came behind
+// it. If the bytes of the body that were read are gone, the head says that the body is as long as the rest, and f knows better. broken is
+// the error of the connection after which nothing more comes.
+func (x *request) again(f *Failed) (again []byte, broken error) {
+	c := x.conn
+	raw, behind := c.head.Raw, c.buf[c.start:c.end]
+	if !x.comes() {
+		f.read = x.contentRead()
+		return slices.Concat(raw, x.content, behind), nil
+	}
+	body := x.Lean.Body()
+	failure := body.Failure()
+	x.body.end()
+	behind = c.buf[c.start:c.end] // it may have been read meanwhile
+	f.read = x.body.read
+	if failure != nil {
+		f.gone, broken = failure, x.body.err
+		if errors.Is(broken, io.ErrUnexpectedEOF) {
+			broken = io.EOF
+		}
+		return slices.Concat(withLength(&c.head, x.body.left), behind), broken
+	}
+	if body == nil { // no load balancer has had it
+		return slices.Concat(raw, behind), nil
+	}
+	if kept, ok := body.Again(f.read); ok {
+		return slices.Concat(raw, kept, behind), nil
+	}
+	f.gone = http.ErrBodyReadAfterClose // as after a load balancer
+	return slices.Concat(withLength(&c.head, x.body.left), behind), nil
+}
+
+// contentRead returns how many bytes of a body that has arrived with the head Caddy would have read by now: a load balancer reads it with its
+// first attempt.
+func (x *request) contentRead() int64 {
+	if len(x.record.Trail()) == 0 {
+		return 0
+	}
+	return int64(len(x.content))
+}
+
+// withLength returns the head with another length of the body.
+func withLength(h *h1.Head, length int64) []byte {
+	for _, f := range h.Fields {
+		if string(f.Name.Of(h.Raw)) == contentLength {
+			return slices.Concat(h.Raw[:f.Value.Start], strconv.AppendInt(nil, length, 10), h.Raw[f.Value.End:])
+		}
+	}
+	return h.Raw
+}
+
+const contentLength = "Content-Length"
+
+// ServeHTTP answers the request. It must be r's first handler.
+func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w, r, done := guard(w, r, f.site)
+	defer done()
+	h := w.Header()
+	h["Server"] = []string{"Caddy"}
+	if f.site.AltSvc != nil {
+		if value := f.site.AltSvc(); value != "" {
+			h["Alt-Svc"] = []string{value}
+		}
+	}
+	if f.gone != nil {
+		r.ContentLength, r.Body = f.length, goneBody{f.gone}
+		r.Header[contentLength] = []string{strconv.FormatInt(f.length, 10)}
+	}
+	repl := caddy.NewReplacer()
+	r = caddyhttp.PrepareRequest(r, repl, w, f.site.Server)
+	caddyhttp.SetVar(r.Context(), "start_time", f.begun) // PrepareRequest takes the current time
+	if f.logged {
+		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
+		counted := &countedBody{ReadCloser: r.Body}
+		w, r.Body = recorder, counted
+		defer func() { f.log(recorder, r, counted.n) }()
+	}
+	maps.Copy(h, f.header)
+	if f.refusal != nil {
+		f.refusal.SetPlaceholders(repl)
+	}
+	if f.shown != nil {
+		f.shown.Show(f.of, f.record, f.others, w, r)
+	}
+	if err := f.site.Errors.ServeHTTP(w, f.site.Server.Errors.WithError(r, f.err)); err != nil {
+		f.site.Log.FailedAgain(&f.line, f.err, err)
+		w.WriteHeader(ownStatus(f.err))
+		return
+	}
+	f.site.Log.Handled(&f.line, f.err)
+}
+
+// log writes the access log. r is the request as it went to the error routes, which have read n bytes of its body.
+func (f *Failed) log(recorder caddyhttp.ResponseRecorder, r *http.Request, n int64) {
+	f.line.Status, f.line.Size, f.line.Header = recorder.Status(), recorder.Size(), recorder.Header()
+	f.line.Read = int(max(f.read, n))
+	f.site.Log.WriteOf(&f.line, r)
+}
+
+// goneBody is a body that cannot be read any more.
+type goneBody struct{ err error }
+
+func (b goneBody) Read([]byte) (int, error) { return 0, b.err }
+
+// Close implements [io.Closer].
+func (goneBody) Close() error { return nil }
+
+// countedBody counts the bytes that are read.
+type countedBody struct {
+	io.ReadCloser
+	n int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	return n, err
+}
