@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -39,7 +40,8 @@ type conn struct {
 	cancel  context.CancelCauseFunc
 	base    *http.Request // with ctx
 
-	state atomic.Int32
+	state   atomic.Int32
+	resumed bool // it was parked, or is
 
 	// What has arrived and was not read yet is buf[start:end]. While the connection waits for a request, buf is nil.
 	buf        []byte
@@ -55,7 +57,7 @@ type conn struct {
 	now        time.Time // when the current request was read
 	readUntil  time.Time // the deadline that is set for reading
 	writeUntil time.Time // and for writing
-	hangup     hangup
+	watched    watched
 }
 
 // The states of a connection.
@@ -88,25 +90,35 @@ func newConn(l *Lane, c net.Conn) *conn {
 		return nil
 	}
 	made.raw, made.read = raw, made.readOnce
-	made.hangup.fd = -1
+	made.watched.fd = -1
 	return made
 }
 
-// serve serves the connection until it ends or is handed over.
-func (c *conn) serve() {
+// serve serves a new connection until it ends, is handed over or is parked.
+func (c *conn) serve() { c.run(true) }
+
+// serveOn does the same for one that was parked.
+func (c *conn) serveOn() { c.run(false) }
+
+func (c *conn) run(first bool) {
+	parked := false // c belongs to somebody else then
 	defer func() {
 		if value := recover(); value != nil {
 			if site := c.lane.Site(); site != nil {
 				site.Logger.Error("express lane panicked", zap.Any("panic", value), zap.ByteString("stack", debug.Stack()))
 			}
 		}
-		c.close()
+		if !parked {
+			c.close()
+		}
 	}()
-	if !c.begin() {
+	if first && !c.begin() {
 		return
 	}
-	for first := true; ; first = false {
-		if !c.await(first) || c.head.Method == http.MethodPost && !c.skipEmptyLines(first) {
+	c.way = express.NewWay()
+	for ; ; first = false {
+		var ready bool
+		if ready, parked = c.await(first); !ready || c.head.Method == http.MethodPost && !c.skipEmptyLines(first) {
 			return
 		}
 		why, ok := c.readHead()
@@ -153,7 +165,6 @@ func (c *conn) begin() bool {
 	c.client = told.NewClient(c.ctx, c.lane.Server, c.net)
 	c.address, c.peer = addressOf(c.client.Remote)
 	c.who = front.NewWho(c.peer)
-	c.way = express.NewWay()
 	return true
 }
 
@@ -174,25 +185,55 @@ func addressOf(remote string) (netip.Addr, string) {
 	return address, address.String()
 }
 
-// await waits for the first byte of a request. It reports false if the connection is over.
-func (c *conn) await(first bool) bool {
+// await waits for the first byte of a request. ready is false if the connection is over or parked.
+func (c *conn) await(first bool) (ready, parked bool) {
 	if c.end > c.start {
-		return true // a pipelined request
+		return true, false // a pipelined request
 	}
 	c.start, c.end = 0, 0
 	if c.buf != nil && c.client.TLS != nil {
 		c.dropBuffer()
 	}
-	if !first && !c.state.CompareAndSwap(busy, idle) {
-		return false
-	}
 	if first {
 		c.readBy(c.lane.ReadHeader)
-	} else {
-		c.readBy(c.lane.Idle)
+		return c.fill() == nil, false
 	}
-	ok := c.fill() == nil
-	return (first || c.state.CompareAndSwap(idle, busy)) && ok
+	if !c.resumed && !c.state.CompareAndSwap(busy, idle) {
+		return false, false
+	}
+	c.resumed = false
+	soon := c.lane.Idle
+	if soon <= 0 || soon > parkAfter {
+		soon = parkAfter
+	}
+	c.readBy(soon)
+	err := c.fill()
+	if soon != c.lane.Idle && errors.Is(err, os.ErrDeadlineExceeded) {
+		if c.park() {
+			return false, true
+		}
+		c.readBy(c.lane.Idle)
+		err = c.fill()
+	}
+	return c.state.CompareAndSwap(idle, busy) && err == nil, false
+}
+
+// parkAfter is how long a goroutine waits for the next request of a connection.
+const parkAfter = time.Second
+
+// park has the connection wait for its next request without a goroutine. It reports whether that is possible; then c belongs to somebody else.
+func (c *conn) park() bool {
+	until := time.Time{}
+	if c.lane.Idle > 0 {
+		until = time.Now().Add(c.lane.Idle - parkAfter)
+	}
+	way := c.way
+	c.resumed, c.way, c.head = true, nil, h1.Head{Method: c.head.Method} // the next request gets its own
+	if c.lane.watcher.park(c, until) {
+		return true
+	}
+	c.resumed, c.way = false, way
+	return false
 }
 
 // skipEmptyLines drops line ends that old clients send after a POST, as net/http does. It reports false if the connection is over.
@@ -405,14 +446,17 @@ func (c *conn) leave(to net.Conn, anew bool) {
 	c.net = nil
 }
 
-// closeIdle closes the connection if it is idle.
-func (c *conn) closeIdle() {
-	if c.state.CompareAndSwap(idle, over) {
-		c.net.Close()
+// closeIdle closes the connection if it is idle. It reports whether the connection was parked, and so is gone.
+func (c *conn) closeIdle() (gone bool) {
+	if !c.state.CompareAndSwap(idle, over) {
+		return false
 	}
+	gone = c.lane.watcher.unpark(c)
+	c.net.Close() // which wakes the goroutine, if there is one
+	return gone
 }
 
-// close ends a connection that was not passed on.
+// close ends a connection, unless it was passed on.
 func (c *conn) close() {
 	if c.net == nil {
 		return

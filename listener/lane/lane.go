@@ -30,7 +30,7 @@ type Options struct {
 type Lane struct {
 	Options
 
-	hangups *hangups
+	watcher *watcher
 
 	draining atomic.Bool // clients are told to close their connections
 
@@ -45,7 +45,7 @@ func New(o Options) *Lane {
 		return nil
 	}
 	l := &Lane{Options: o, conns: make(map[*conn]struct{})}
-	l.hangups = newHangups(l)
+	l.watcher = newWatcher(l)
 	return l
 }
 
@@ -91,7 +91,7 @@ func (l *Lane) Shutdown(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	defer l.hangups.close()
+	defer l.watcher.close()
 	ticker := time.NewTicker(shutdownInterval)
 	defer ticker.Stop()
 	for {
@@ -116,7 +116,11 @@ func (l *Lane) closeIdle() int {
 	defer l.mu.Unlock()
 	l.closing = true
 	for c := range l.conns {
-		c.closeIdle()
+		if c.closeIdle() {
+			delete(l.conns, c)
+			c.cancel(context.Canceled)
+			l.Ended()
+		}
 	}
 	return len(l.conns)
 }

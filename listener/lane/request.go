@@ -149,8 +149,8 @@ func (x *request) balance() (err error) {
 	}
 	plan.Pool.Live.Add(&x.exchange.Live, cancel, c.now)
 	x.sent = true
-	c.lane.hangups.begin(c)
-	defer c.lane.hangups.end(c)
+	c.lane.watcher.begin(c)
+	defer c.lane.watcher.end(c)
 	if err = x.exchange.Run(ctx, c.now); err == nil || x.Lean.Body().Failure() != nil {
 		return err
 	}

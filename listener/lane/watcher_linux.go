@@ -23,9 +23,10 @@ const (
 	quietRounds = 4
 )
 
-// hangups notices that clients leave while they wait for an answer. net/http has a goroutine read from the connection meanwhile. Here the
-// kernel is asked to tell, but only for requests that take longer than a moment: most take less.
-type hangups struct {
+// watcher notices that clients leave while they wait for an answer. net/http has a goroutine read from the connection meanwhile. Here the
+// kernel is asked to tell, but only for requests that take longer than a moment: most take less. It also waits for the next request of
+// connections that are parked.
+type watcher struct {
 	lane  *Lane
 	awake atomic.Bool
 	quiet int // rounds so far; used by the round only
@@ -34,32 +35,35 @@ type hangups struct {
 	poll    *os.File   // epoll; nil before it is needed
 	raw     syscall.RawConn
 	watched map[int32]*conn // by file descriptor
+	sweeps  bool            // [watcher.sweep] will run
 	closed  bool
 }
 
-func newHangups(l *Lane) *hangups { return &hangups{lane: l, watched: make(map[int32]*conn)} }
+func newWatcher(l *Lane) *watcher { return &watcher{lane: l, watched: make(map[int32]*conn)} }
 
-// hangup is what hangups knows of a connection.
-type hangup struct {
+// watched is what a watcher knows of a connection.
+type watched struct {
 	request atomic.Uint64 // its number, while one is waiting for its answer; 0 otherwise
 	last    uint64        // of the connection's goroutine
 	seen    uint64        // by the last round
-	fd      int32         // while it is watched, and guarded as watched is; -1 otherwise
+	fd      int32         // while it is watched, and guarded as watcher.watched is; -1 otherwise
+	parked  bool          // guarded in the same way
+	until   time.Time     // while it is parked: when it is closed; zero for never
 }
 
 // begin is called when a request of c begins.
-func (h *hangups) begin(c *conn) {
-	c.hangup.last++
-	c.hangup.request.Store(c.hangup.last)
+func (h *watcher) begin(c *conn) {
+	c.watched.last++
+	c.watched.request.Store(c.watched.last)
 	if !h.awake.Load() && h.awake.CompareAndSwap(false, true) {
 		h.comeBack()
 	}
 }
 
 // end is called when the request is over.
-func (h *hangups) end(c *conn) {
-	c.hangup.request.Store(0)
-	if atomic.LoadInt32(&c.hangup.fd) < 0 {
+func (h *watcher) end(c *conn) {
+	c.watched.request.Store(0)
+	if atomic.LoadInt32(&c.watched.fd) < 0 {
 		return
 	}
 	h.mu.Lock()
@@ -68,18 +72,18 @@ func (h *hangups) end(c *conn) {
 }
 
 // forget stops watching c. The caller holds h.mu.
-func (h *hangups) forget(c *conn) {
-	if fd := c.hangup.fd; fd >= 0 && h.watched[fd] == c {
+func (h *watcher) forget(c *conn) {
+	if fd := c.watched.fd; fd >= 0 && h.watched[fd] == c {
 		delete(h.watched, fd)
 		_ = h.control(unix.EPOLL_CTL_DEL, int(fd), nil)
 	}
-	atomic.StoreInt32(&c.hangup.fd, -1)
+	atomic.StoreInt32(&c.watched.fd, -1)
 }
 
-func (h *hangups) comeBack() { time.AfterFunc(watchEvery, h.round) }
+func (h *watcher) comeBack() { time.AfterFunc(watchEvery, h.round) }
 
 // round looks at all connections.
-func (h *hangups) round() {
+func (h *watcher) round() {
 	if h.quiet++; h.look() {
 		h.quiet = 0
 	}
@@ -96,16 +100,16 @@ func (h *hangups) round() {
 }
 
 // look watches the connections whose request it sees for the second time. It reports whether there are requests that it is to see again.
-func (h *hangups) look() (again bool) {
+func (h *watcher) look() (again bool) {
 	h.lane.mu.Lock()
 	defer h.lane.mu.Unlock()
 	for c := range h.lane.conns {
-		request := c.hangup.request.Load()
+		request := c.watched.request.Load()
 		switch {
 		case request == 0:
-		case request != c.hangup.seen:
-			c.hangup.seen, again = request, true
-		case atomic.LoadInt32(&c.hangup.fd) < 0:
+		case request != c.watched.seen:
+			c.watched.seen, again = request, true
+		case atomic.LoadInt32(&c.watched.fd) < 0:
 			h.watch(c, request)
 		}
 	}
@@ -113,26 +117,32 @@ func (h *hangups) look() (again bool) {
 }
 
 // watch has the kernel tell when the client of that request leaves.
-func (h *hangups) watch(c *conn, request uint64) {
+func (h *watcher) watch(c *conn, request uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || h.open() != nil {
 		return
 	}
-	_ = c.raw.Control(func(fd uintptr) {
-		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
-		if h.control(unix.EPOLL_CTL_ADD, int(fd), &event) == nil {
-			h.watched[event.Fd] = c
-			atomic.StoreInt32(&c.hangup.fd, event.Fd)
-		}
-	})
-	if c.hangup.request.Load() != request {
+	h.register(c, unix.EPOLLRDHUP)
+	if c.watched.request.Load() != request {
 		h.forget(c) // it ended before it was watched
 	}
 }
 
+// register has the kernel tell, once, when one of these events happens. The caller holds h.mu.
+func (h *watcher) register(c *conn, events uint32) (ok bool) {
+	_ = c.raw.Control(func(fd uintptr) {
+		event := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(fd)}
+		if ok = h.control(unix.EPOLL_CTL_ADD, int(fd), &event) == nil; ok {
+			h.watched[event.Fd] = c
+			atomic.StoreInt32(&c.watched.fd, event.Fd)
+		}
+	})
+	return ok
+}
+
 // open makes the epoll. The caller holds h.mu.
-func (h *hangups) open() error {
+func (h *watcher) open() error {
 	if h.poll != nil {
 		return nil
 	}
@@ -154,14 +164,14 @@ func (h *hangups) open() error {
 	return nil
 }
 
-func (h *hangups) control(operation, fd int, event *unix.EpollEvent) error {
+func (h *watcher) control(operation, fd int, event *unix.EpollEvent) error {
 	var failed error
 	err := h.raw.Control(func(poll uintptr) { failed = unix.EpollCtl(int(poll), operation, fd, event) })
 	return errors.Join(err, failed)
 }
 
-// wait cancels the requests of clients that have left, until h is closed.
-func (h *hangups) wait() {
+// wait waits for events until h is closed.
+func (h *watcher) wait() {
 	events := make([]unix.EpollEvent, 64)
 	for {
 		var n int
@@ -173,18 +183,24 @@ func (h *hangups) wait() {
 			return
 		}
 		for _, event := range events[:n] {
-			h.hungUp(event.Fd)
+			h.happened(event.Fd)
 		}
 	}
 }
 
-// hungUp cancels the request of the connection with that descriptor. If something is there to read, it is the next request, as for net/http,
-// or the rest of the body.
-func (h *hangups) hungUp(fd int32) {
+// happened goes on with a parked connection. Otherwise it cancels the request of the connection with that descriptor. If something is there to
+// read, it is the next request, as for net/http, or the rest of the body.
+func (h *watcher) happened(fd int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.watched[fd]
-	if c == nil {
+	switch {
+	case c == nil:
+		return
+	case c.watched.parked:
+		c.watched.parked = false
+		h.forget(c)
+		go c.serveOn()
 		return
 	}
 	var first [128]byte
@@ -210,7 +226,7 @@ func isAlert(b []byte) bool {
 }
 
 // close ends the watching.
-func (h *hangups) close() {
+func (h *watcher) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
