@@ -3,6 +3,7 @@ package lane
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -161,12 +162,7 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 		f.add("Content-Length", length[0])
 	}
 	if len(res.Trailer) > 0 {
-		names := make([]string, 0, len(res.Trailer))
-		for name := range res.Trailer {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		f.add("Trailer", strings.Join(names, ", "))
+		f.add("Trailer", strings.Join(slices.Sorted(maps.Keys(res.Trailer)), ", "))
 	}
 	b = f.appendTo(appendStatus(b, res.StatusCode))
 	if x.logged {
@@ -303,8 +299,12 @@ func (x *request) passSized(b []byte, res *http.Response) error {
 // leastRoom is how much room a buffer must have behind a head, in bytes, for a part of the body.
 const leastRoom = 1 << 10
 
-// sizeRoom is the room for the size of a chunk and the end of its line.
-const sizeRoom = len("7fff\r\n")
+const (
+	// sizeRoom is the room for the size of a chunk and the end of its line.
+	sizeRoom = len("7fff\r\n")
+	// maxChunk is the most that a chunk may have, in bytes, for its size to have room.
+	maxChunk = 0x7fff
+)
 
 // passChunks passes on a body in chunks.
 func (x *request) passChunks(b []byte, res *http.Response) error {
@@ -317,7 +317,8 @@ func (x *request) passChunks(b []byte, res *http.Response) error {
 			b = b[:0]
 		}
 		head := len(b)
-		data := b[head+sizeRoom : cap(b)-len(end)]
+		// A large head has made the buffer larger.
+		data := b[head+sizeRoom : min(head+sizeRoom+maxChunk, cap(b)-len(end))]
 		n, err := res.Body.Read(data)
 		over := err == io.EOF //nolint:errorlint // as io.Reader says
 		if n > 0 {
@@ -345,13 +346,13 @@ func (x *request) passChunks(b []byte, res *http.Response) error {
 	}
 }
 
-// appendTrailers appends the trailers of an answer whose body was read.
+// appendTrailers appends the trailers of an answer whose body was read, in the order of their names, as net/http does.
 func appendTrailers(b []byte, res *http.Response) []byte {
-	for name, values := range res.Trailer {
+	for _, name := range slices.Sorted(maps.Keys(res.Trailer)) {
 		if !httpguts.ValidTrailerHeader(name) {
 			continue
 		}
-		for _, v := range values {
+		for _, v := range res.Trailer[name] {
 			b = appendField(b, name, v)
 		}
 	}
