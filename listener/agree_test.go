@@ -172,7 +172,7 @@ func (b *recording) serve(c net.Conn) {
 func (in *input) serve(c net.Conn, br *bufio.Reader, q *queue) (keep bool) {
 	in.busy.Add(1)
 	defer in.busy.Add(-1)
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(exchangePatience))
 	at, text, complete := 0, "", false
 	in.mu.Lock()
 	at = len(in.seen)
@@ -207,7 +207,7 @@ func (in *input) serve(c net.Conn, br *bufio.Reader, q *queue) (keep bool) {
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	if in.answer != nil {
-		_ = c.SetWriteDeadline(time.Now().Add(patience))
+		_ = c.SetWriteDeadline(time.Now().Add(exchangePatience))
 		if sent, err := sendPieces(c, q, in.answer); err == nil {
 			_ = q.readBy(c, sent)
 		}
@@ -305,6 +305,9 @@ func cut(text string, lengths []byte) (pieces []string) {
 	return append(pieces, text)
 }
 
+// exchangePatience is how long an exchange may take. The fuzzer takes a test that takes ten seconds for one that hangs.
+const exchangePatience = 1500 * time.Millisecond
+
 // outcome is what became of an exchange.
 type outcome struct {
 	requests []string // that the backend got
@@ -322,7 +325,7 @@ func (s *twin) talk(pieces []string, answer []string, methods []string, quiet ti
 	}
 	c := dialed.(*net.TCPConn)
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(exchangePatience))
 	got, over := new(bytes.Buffer), make(chan struct{})
 	var came atomic.Int64
 	var readErr error
@@ -368,7 +371,7 @@ func awaitQuiet(over <-chan struct{}, quiet time.Duration, state func() int64) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	last, since := state(), time.Now()
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(exchangePatience); time.Now().Before(end); {
 		select {
 		case <-over:
 			return
@@ -386,7 +389,7 @@ func awaitQuiet(over <-chan struct{}, quiet time.Duration, state func() int64) {
 func waitUntil(done func() bool) {
 	ticker := time.NewTicker(200 * time.Microsecond)
 	defer ticker.Stop()
-	for end := time.Now().Add(patience); !done() && time.Now().Before(end); {
+	for end := time.Now().Add(exchangePatience); !done() && time.Now().Before(end); {
 		<-ticker.C
 	}
 }
