@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test soak check bench express microbench profile load fuzz picture xcaddy clean
+.PHONY: help build run test express-off caddytests soak check bench express microbench profile load fuzz picture xcaddy clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,8 +16,16 @@ run: ## build, then start three example backends and the balancer; options in AR
 
 test: ## run all tests; installs what they need where apt-get may be used
 	@./.ci/deps
-	@packages=$$(go list ./...) && set -x && go test -race $$(echo "$$packages" | grep -v '/integration$$')
+	@packages=$$(go list ./...) && set -x && go test -race $$(echo "$$packages" | grep -v '/integration')
 	go test -race -timeout 20m ./integration
+
+express-off: ## run the tests against real servers once more, with the express lane off
+	@./.ci/deps
+	go test -race -timeout 20m ./integration -express=false
+
+caddytests: ## run Caddy's own tests on servers with Ballast
+	@./.ci/deps
+	go test -race -timeout 20m ./integration/caddytests
 
 soak: ## run the tests against real servers for longer and with more, a million clients among it; options in ARGS
 	@./.ci/deps

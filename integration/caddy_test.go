@@ -26,6 +26,9 @@ var caddyBinary string
 // soak has tests that can go on and on do so.
 var soak = flag.Bool("soak", false, "run what can be run for longer for longer, and with more of everything")
 
+// express is whether servers have an express lane, where a test does not say so itself.
+var express = flag.Bool("express", true, "let the express lane serve requests")
+
 // longer is n, and many times that in a soak.
 func longer(n int) int {
 	if *soak {
@@ -40,6 +43,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	flag.Parse()
+	if !*express {
+		seamless = expressOff
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "ballast-integration")
 		if err != nil {
@@ -85,11 +91,14 @@ func siteConfig(site string) string {
 		"\n\t}\n}\n\nhttp://SITE_ADDRESS {\n" + site + "\n}\n"
 }
 
-// seamless is the setting of a server by which a door owns its connections.
-const seamless = "listener_wrappers {\n seamless\n }"
+// expressOn and expressOff are the settings of a server by which a door owns its connections, with the express lane and without.
+const (
+	expressOn  = "listener_wrappers {\n seamless\n }"
+	expressOff = "listener_wrappers {\n seamless {\n express off\n }\n }"
+)
 
-// expressOff is the same without the express lane.
-const expressOff = "listener_wrappers {\n seamless {\n express off\n }\n }"
+// seamless is the one for all tests to which it is the same.
+var seamless = expressOn
 
 // startCaddyConfig runs Caddy with a whole Caddyfile. SITE_ADDRESS and ADMIN_ADDRESS are filled in there and in the variables that are
 // added to the environment.

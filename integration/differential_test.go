@@ -99,7 +99,7 @@ func (s side) String() string { return s.directive + " (" + s.name + ")" }
 // sides are all of them. Each of ours is compared with the one that is right.
 var sides = [...]side{
 	{"handler", "load_balancer", expressOff}, // nor does the door change anything
-	{"express", "load_balancer", seamless},
+	{"express", "load_balancer", expressOn},
 	{"stock", "reverse_proxy", ""},
 }
 

@@ -55,7 +55,7 @@ func (c *caddy) laneServed() (n uint64, left map[string]uint64) {
 func TestExpressIsTold(t *testing.T) {
 	t.Parallel()
 	b := startBackend(t)
-	config := siteConfig("@odd {\n path /odd/*\n header X-Odd 1\n}\nload_balancer @odd " + b.addr + " {\n name odd\n}\nload_balancer " + b.addr + " {\n name main\n}")
+	config := strings.Replace(siteConfig("@odd {\n path /odd/*\n header X-Odd 1\n}\nload_balancer @odd "+b.addr+" {\n name odd\n}\nload_balancer "+b.addr+" {\n name main\n}"), seamless, expressOn, 1)
 	c := startCaddyConfig(t, config)
 	// Each has a connection of its own: one that is left to Caddy stays there.
 	ask := func(path string, header ...string) {

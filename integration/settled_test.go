@@ -117,7 +117,7 @@ func TestFirstRequests(t *testing.T) {
 					fmt.Fprint(w, "backend ", i)
 				})
 			}
-			c := launchCaddy(t, stoppingConfig("", wrappers["seamless"], fmt.Sprintf(`load_balancer %s {
+			c := launchCaddy(t, stoppingConfig("", seamless, fmt.Sprintf(`load_balancer %s {
 				name p
 				health_check {
 					http /healthz

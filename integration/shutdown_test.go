@@ -31,8 +31,8 @@ var stops = map[string]func(c *caddy){
 	},
 }
 
-// wrappers are the listener wrappers that a shutdown is tried with, by name.
-var wrappers = map[string]string{"plain": "", "seamless": "listener_wrappers {\n seamless\n}"}
+// wrappers returns the listener wrappers that a shutdown is tried with, by name.
+func wrappers() map[string]string { return map[string]string{"plain": "", "seamless": seamless} }
 
 // stoppingConfig is siteConfig with global options, and with options of its servers.
 func stoppingConfig(options, servers, site string) string {
@@ -103,11 +103,11 @@ func (c *caddy) stored() string {
 func TestShutdownGoesOn(t *testing.T) {
 	t.Parallel()
 	for stop := range stops {
-		for wrapper := range wrappers {
+		for wrapper := range wrappers() {
 			for n := range 2 {
 				t.Run(fmt.Sprint(stop, " ", wrapper, " ", n), func(t *testing.T) {
 					t.Parallel()
-					testShutdownGoesOn(t, stops[stop], wrappers[wrapper])
+					testShutdownGoesOn(t, stops[stop], wrappers()[wrapper])
 				})
 			}
 		}
@@ -208,7 +208,7 @@ func testShutdownGoesOn(t *testing.T, stop func(*caddy), wrapper string) {
 // TestShutdownAnswersAll: who waits for a backend when Caddy exits is answered within grace_period, however long it would have waited.
 func TestShutdownAnswersAll(t *testing.T) {
 	t.Parallel()
-	for wrapper := range wrappers {
+	for wrapper := range wrappers() {
 		t.Run(wrapper, func(t *testing.T) {
 			t.Parallel()
 			const grace = 4 * time.Second
@@ -216,7 +216,7 @@ func TestShutdownAnswersAll(t *testing.T) {
 			b := startBackend(t)
 			b.handle(func(http.ResponseWriter, *http.Request) { <-let })
 			nobody := freeAddress(t)
-			c := startCaddyConfig(t, stoppingConfig(fmt.Sprintf("grace_period %v", grace), wrappers[wrapper], `
+			c := startCaddyConfig(t, stoppingConfig(fmt.Sprintf("grace_period %v", grace), wrappers()[wrapper], `
 				handle /queue {
 					load_balancer {
 						name queue
