@@ -51,7 +51,7 @@ var annsLogin = map[string]any{"Authorization": "Basic " + base64.StdEncoding.En
 // TestDashboard looks at the dashboard of a running Caddy, with a real browser, as an operator does.
 func TestDashboard(t *testing.T) {
 	backends, addresses := startBackends(t, 3)
-	config := siteConfig(strings.Replace(dashboardSite, "BACKENDS", addresses, 1))
+	config := strings.Replace(siteConfig(strings.Replace(dashboardSite, "BACKENDS", addresses, 1)), seamless, expressOn, 1)
 	c := startCaddyConfig(t, config)
 	b := openTab(t)
 	b.open(c.url("/lb"), annsLogin) // it sends the browser to /lb/
@@ -60,6 +60,12 @@ func TestDashboard(t *testing.T) {
 	if got := b.text("#who"); got != "ann" {
 		t.Errorf("the user is %q, want ann", got)
 	}
+
+	// The express lane serves nothing here, because answers are encoded.
+	const lane = "document.getElementById('lanes-list').textContent"
+	b.await("the express lane to be on", lane+".includes('"+port(t, c.site)+"on')")
+	b.await("what was left to Caddy", "/0 served · [1-9][0-9]* left to Caddy/.test("+lane+") && /encode [1-9]/.test("+lane+")")
+	b.await("the routes that are left to Caddy", lane+".includes('load_balancer web: encode')")
 
 	// A backend is taken out by hand, and brought back.
 	b.click(`tr[data-backend="` + backends[1].addr + `"] button.name`)
@@ -123,6 +129,7 @@ func TestDashboard(t *testing.T) {
 
 	b.open(c.url("/open/"), nil)
 	b.await("a page that only shows", "document.getElementById('who').textContent === 'read-only'")
+	b.await("the express lane under another path", lane+".includes('encode')")
 	b.click("button.name")
 	b.await("the drawer without buttons", "document.getElementById('detail').open && document.querySelector('.acts').hidden")
 }
@@ -253,6 +260,28 @@ func TestDashboardUse(t *testing.T) {
 	eval[bool](b, "(location.hash = '', true)")
 	source.Edit("web", "web-7", map[string]any{"avoided": nil})
 	b.await("the backend as any other", row("web-7")+".dataset.tone === 'ok' && !"+row("web-7")+".textContent.includes('it fails')")
+
+	// What the express lanes do: on or why not, how much, why not the rest, and which routes.
+	lane := func(n int, what string) string {
+		return fmt.Sprintf("document.querySelectorAll('#lanes-list > .lane')[%d]?.querySelector('%s')?.textContent", n, what)
+	}
+	for _, want := range []struct {
+		n          int
+		what, text string
+	}{
+		{0, ".first", ":443on"}, {0, ".tags", "header 4,2"}, {0, ".tags", "te 310"}, {0, ".second", "left to Caddy · 99.6 %"},
+		{0, "summary", "2 routes left to Caddy"}, {0, "li:first-child", "example.com /static/*file_server: file_server"},
+		{0, "li:last-child", "all hosts /<i>beta</i>/*load_balancer api: header"},
+		{1, ".first", ":8443 :9443off: trusted_proxies"}, {1, ".second", "0 served · 91 left to Caddy"}, {1, ".tags", "trusted_proxies 91"},
+	} {
+		b.await(want.text, lane(want.n, want.what)+fmt.Sprintf("?.includes(%q)", want.text))
+	}
+	b.await("the rate", "/[23],[0-9]{3} served.s/.test("+lane(0, ".number")+")")
+	if shown := eval[bool](b, "document.querySelectorAll('#lanes-list > .lane')[1].querySelector('details').checkVisibility()"); shown {
+		t.Error("a server without routes that are left to Caddy has a list of them")
+	}
+	b.click("#lanes-list summary")
+	b.picture("lanes")
 
 	source.Edit("api", "api-2", map[string]any{"name": "api-9"})
 	eval[bool](b, "(location.hash = 'pool=api&backend=api-9', true)")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -94,6 +95,7 @@ type snapshot struct {
 	Pools      []status.Pool                `json:"pools"`
 	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of pools that differ from their config
 	RateLimits any                          `json:"rate_limits,omitempty"`
+	Express    []app.ExpressServer          `json:"express,omitempty"` // with the routes that are left to Caddy only
 	Process    processOverview              `json:"process"`
 }
 
@@ -107,6 +109,10 @@ func (s liveState) Snapshot() ([]byte, error) {
 				now.Diffs[p.Name] = d
 			}
 		}
+	}
+	for _, lane := range s.app.Express() {
+		lane.Routes = slices.DeleteFunc(slices.Clone(lane.Routes), func(r app.ExpressRoute) bool { return r.Served })
+		now.Express = append(now.Express, lane)
 	}
 	return json.Marshal(now)
 }

@@ -27,6 +27,7 @@ type Source struct {
 	last    time.Time // when the counters grew last
 	cpu     float64
 	limits  map[string]float64
+	express map[string]float64
 	events  []dashboard.Event
 	asked   int
 }
@@ -34,7 +35,8 @@ type Source struct {
 // New returns a source of a few pools in every state and as many more that are well, with that many backends each.
 func New(more, backends int) *Source {
 	now := time.Now()
-	s := &Source{random: rand.New(rand.NewPCG(1, 2)), started: now, last: now, limits: map[string]float64{"allowed": 0, "refused": 0}}
+	s := &Source{random: rand.New(rand.NewPCG(1, 2)), started: now, last: now, limits: map[string]float64{"allowed": 0, "refused": 0},
+		express: map[string]float64{"served": 1e6, "te": 310, "header": 4200, "upgrade": 12}}
 	s.pools = somePools(now)
 	for i := range more {
 		p := &pool{name: fmt.Sprintf("shard-%02d", i+1), policy: "lb_p2c", budget: 100}
@@ -117,6 +119,8 @@ func (s *Source) Snapshot() ([]byte, error) {
 	s.cpu += seconds * (0.4 + 0.1*s.random.Float64())
 	s.limits["allowed"] += math.Round(1400 * seconds)
 	s.limits["refused"] += math.Round(30 * seconds * s.random.Float64())
+	s.express["served"] += math.Round(2900 * seconds)
+	s.express["header"] += math.Round(12 * seconds * s.random.Float64())
 	return json.Marshal(object{
 		"time": now, "node": "edge-1", "pools": pools, "diffs": diffs,
 		"rate_limits": []object{
@@ -124,6 +128,15 @@ func (s *Source) Snapshot() ([]byte, error) {
 				"decisions": s.limits, "store": object{"available": true, "errors": 0}},
 			{"zone": "login", "rate": "5/m", "burst": 5, "dry_run": true, "keys": 17, "max_keys": 262144, "evictions": 0,
 				"decisions": object{"allowed": 310, "refused": 0, "dry_run": 4}},
+		},
+		"express": []object{
+			{"server": "srv0", "listen": []string{":443"}, "on": true, "served": s.express["served"],
+				"handed_over": object{"te": s.express["te"], "header": s.express["header"], "upgrade": s.express["upgrade"]},
+				"routes": []object{
+					{"hosts": []string{"example.com"}, "paths": []string{"/static/*"}, "handler": "file_server", "served": false, "reason": "file_server"},
+					{"hosts": []string{}, "paths": []string{"/<i>beta</i>/*"}, "handler": "load_balancer", "pool": "api", "served": false, "reason": "header"}}},
+			{"server": "srv1", "listen": []string{":8443", ":9443"}, "on": false, "reason": "trusted_proxies", "served": 0,
+				"handed_over": object{"trusted_proxies": 91}, "routes": []object{}},
 		},
 		"process": object{"goroutines": 412 + s.random.IntN(20), "memory": 96<<20 + s.random.IntN(4<<20), "cpu_seconds": s.cpu, "open_files": 380 + s.random.IntN(9),
 			"started": s.started.Add(-49 * time.Hour)},

@@ -167,6 +167,7 @@ export class Model {
 	constructor() {
 		this.pools = new Map();
 		this.zones = new Map();
+		this.lanes = new Map();
 		this.events = []; // newest first
 		this.requests = new Ring();
 		this.errors = new Ring();
@@ -188,6 +189,7 @@ export class Model {
 		this.snapshot = snapshot;
 		this.time = time;
 		this.pools = takeAll(this.pools, snapshot.pools ?? [], 'name', name => new Pool(name, this.requests.age), time, missed);
+		this.lanes = takeAll(this.lanes, snapshot.express ?? [], 'server', () => new Lane(), time, missed);
 		this.zones = takeAll(this.zones, snapshot.rate_limits ?? [], 'zone', () => new Zone(), time, missed);
 		this.total = total(this.backends());
 		this.total.queue = sum([...this.pools.values()], p => p.data.queue);
@@ -244,6 +246,23 @@ class Zone {
 		const latest = this.counted.take(time, data.decisions ?? {});
 		skip(missed, this.refused);
 		this.refused.push(latest.refused);
+		this.rates = this.counted.rates;
+	}
+}
+
+// Lane is the express lane of a server.
+class Lane {
+	constructor() {
+		this.counted = new Counted();
+		this.served = new Ring();
+	}
+
+	take(data, time, missed) {
+		this.data = data;
+		this.handedOver = sum(Object.values(data.handed_over ?? {}), n => n);
+		const latest = this.counted.take(time, { served: data.served, handedOver: this.handedOver });
+		skip(missed, this.served);
+		this.served.push(latest.served);
 		this.rates = this.counted.rates;
 	}
 }
