@@ -127,14 +127,16 @@ func (q *Lean) Fail(err error) error {
 	return statusError(err)
 }
 
-// Told returns what placeholders tell of a request that was not answered. status is that of an answer that was dropped for another attempt,
-// which began at started and took so long; 0 if there was none. The header of such an answer is not known any more.
-func (q *Lean) Told(status int, started time.Time, took time.Duration) *Told {
-	t := &Told{front: q.front, target: q.target, requests: q.requests, fails: q.fails, retries: max(q.attempts-1, 0)}
-	if t.status = status; status != 0 {
-		t.statusText, t.started, t.took = fmt.Sprintf("%d %s", status, http.StatusText(status)), started, took
+// Told returns what placeholders tell of a request that was not answered.
+func (q *Lean) Told(began, ended time.Time) *Told {
+	return &Told{
+		front: q.front, target: q.target, requests: q.requests, fails: q.fails, retries: max(q.attempts-1, 0), began: began, ended: ended,
 	}
-	return t
+}
+
+// Dropped notes the last answer that was dropped for another attempt. Its header is not known any more.
+func (t *Told) Dropped(status int, started time.Time, took time.Duration) {
+	t.status, t.statusText, t.started, t.took = status, fmt.Sprintf("%d %s", status, http.StatusText(status)), started, took
 }
 
 // Lines returns the header of the current attempt's answer.

@@ -103,13 +103,13 @@ func (x *request) tell(f *Failed) {
 		f.others = new(front.Told)
 		return
 	}
+	f.others = x.Lean.Told(x.conn.now, x.exchange.Ended())
 	for _, a := range slices.Backward(x.record.Trail()) {
 		if a.Status != 0 {
-			f.others = x.Lean.Told(a.Status, a.Start, a.Took)
+			f.others.Dropped(a.Status, a.Start, a.Took)
 			return
 		}
 	}
-	f.others = x.Lean.Told(0, time.Time{}, 0)
 }
 
 // again returns what the other server is to read before the rest of the connection: the request as far as it was read, and what came behind
