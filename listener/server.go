@@ -79,6 +79,8 @@ func newServer(d *door, s shape) *server {
 		Server:         &srv.Server,
 		Idle:           cmp.Or(s.idleTimeout, s.readTimeout),
 		ReadHeader:     cmp.Or(s.readHeaderTimeout, s.readTimeout),
+		ReadTimeout:    s.readTimeout,
+		WriteTimeout:   s.writeTimeout,
 		MaxHeaderBytes: cmp.Or(s.maxHeaderBytes, http.DefaultMaxHeaderBytes),
 	})
 	go func() { _ = srv.Serve(srv.inlet) }()

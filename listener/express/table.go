@@ -50,10 +50,6 @@ var settings = []struct {
 	{"expected_dot_headers", func(s *caddyhttp.Server) bool { return len(s.ExpectedDotHeaders) > 0 }},
 	{"enable_full_duplex", func(s *caddyhttp.Server) bool { return s.EnableFullDuplex }},
 	{"trace", func(s *caddyhttp.Server) bool { return s.Logs != nil && s.Logs.Trace }},
-	{"read_timeout", func(s *caddyhttp.Server) bool { return s.ReadTimeout > 0 }},
-	{"write_timeout", func(s *caddyhttp.Server) bool { return s.WriteTimeout > 0 }},
-	{"read_min_rate", func(s *caddyhttp.Server) bool { return s.ReadMinRate > 0 }},
-	{"write_min_rate", func(s *caddyhttp.Server) bool { return s.WriteMinRate > 0 }},
 }
 
 // Compile makes the table of a server, which must be provisioned. ctx is of the server's config.

@@ -150,10 +150,6 @@ func TestSettingsOfServers(t *testing.T) {
 		"expected_dot_headers":        func(s *caddyhttp.Server) { s.ExpectedDotHeaders = []string{"a.b"} },
 		"enable_full_duplex":          func(s *caddyhttp.Server) { s.EnableFullDuplex = true },
 		"trace":                       func(s *caddyhttp.Server) { s.Logs = &caddyhttp.ServerLogConfig{Trace: true} },
-		"read_timeout":                func(s *caddyhttp.Server) { s.ReadTimeout = 1 },
-		"write_timeout":               func(s *caddyhttp.Server) { s.WriteTimeout = 1 },
-		"read_min_rate":               func(s *caddyhttp.Server) { s.ReadMinRate = 1 },
-		"write_min_rate":              func(s *caddyhttp.Server) { s.WriteMinRate = 1 },
 	} {
 		s := serverOf(t, ctx, `[{"handle": [{"handler": "balancer_double", "name": "x"}]}]`)
 		change(s)

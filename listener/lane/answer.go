@@ -24,6 +24,8 @@ type sentAnswer struct {
 	complete bool  // all of it was written
 	close    bool  // the connection is not kept
 	failed   error // of writing
+	bound    bound // of writing the body
+	piece    int   // the most, in bytes, that is written within the time of one write
 }
 
 // reset prepares a for the answer to another request. It keeps the room for fields.
@@ -43,7 +45,7 @@ func (x *request) pass(res *http.Response) {
 	var failed error // of reading
 	switch form {
 	case bare:
-		x.write(b)
+		x.writeWhole(b)
 	case sized:
 		if x.conn.way.Front.Flushes() && !isReady(res) {
 			x.write(b)
@@ -58,7 +60,7 @@ func (x *request) pass(res *http.Response) {
 		failed = x.passChunks(b, res)
 	}
 	closing := res.Body.Close() // before trailers are read
-	x.answer.complete = failed == nil && closing == nil && x.answer.failed == nil
+	x.answer.complete = failed == nil && closing == nil && (x.answer.complete || x.answer.failed == nil)
 }
 
 // isReady reports whether the beginning of the body has arrived.
@@ -254,12 +256,26 @@ func isNamed(connection []string, name string) bool {
 
 // write writes to the client. It reports whether that succeeded, and the ones before.
 func (x *request) write(b []byte) bool {
-	if x.answer.failed != nil {
-		return false
+	a := &x.answer
+	for len(b) > 0 && a.failed == nil {
+		piece := b[:min(len(b), a.piece)]
+		a.bound.moved = int64(a.size)
+		x.conn.writeWithin(&a.bound)
+		_, a.failed = x.conn.io.Write(piece)
+		b = b[len(piece):]
 	}
-	x.conn.writeBy(time.Duration(x.site.Server.WriteIdleTimeout))
-	_, x.answer.failed = x.conn.io.Write(b)
-	return x.answer.failed == nil
+	return a.failed == nil
+}
+
+// writeWhole writes the whole of an answer. A short one is complete whether or not the client gets it: Caddy's server has it in a buffer, and
+// writes that when it is done with the request.
+func (x *request) writeWhole(b []byte) {
+	const buffered = 4 << 10
+	whole := x.write(b)
+	if !whole {
+		x.answer.close = true
+	}
+	x.answer.complete = whole || len(b) <= buffered
 }
 
 // passSized passes on a body of known length. b is the head of the answer, at the beginning of a buffer. The error is one of reading.
@@ -281,7 +297,11 @@ func (x *request) passSized(b []byte, res *http.Response) error {
 			head, b = 0, b[:0]
 		}
 		n, err := res.Body.Read(b[head:cap(b)])
-		if n > 0 || head > 0 {
+		switch {
+		case first && int64(n) == res.ContentLength:
+			x.writeWhole(b[:head+n])
+			x.answer.size += n
+		case n > 0 || head > 0:
 			if !x.write(b[:head+n]) {
 				return nil
 			}
@@ -373,9 +393,10 @@ func (x *request) move(res *http.Response) error {
 	if !ok || x.conn.tcp == nil {
 		return errors.ErrUnsupported
 	}
-	limit := int64(x.site.Server.MaxWriteChunk)
+	limit := int64(x.answer.piece)
 	part := func(from io.Reader) (n int64, _ error) {
-		x.conn.writeBy(time.Duration(x.site.Server.WriteIdleTimeout))
+		x.answer.bound.moved = int64(x.answer.size)
+		x.conn.writeWithin(&x.answer.bound)
 		n, x.answer.failed = x.conn.tcp.ReadFrom(from)
 		x.answer.size += int(n)
 		return n, x.answer.failed
@@ -419,7 +440,7 @@ func (x *request) refuse(status int) {
 		x.answer.header = f.header()
 	}
 	x.answer.status, x.answer.begun = status, true
-	x.answer.complete = x.write(b)
+	x.writeWhole(b)
 }
 
 // Inform implements [front.Client].

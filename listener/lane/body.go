@@ -11,12 +11,13 @@ import (
 // body is a request's body that has not arrived as a whole with its head. Another goroutine than the connection's may read it.
 type body struct {
 	conn *conn
-	idle time.Duration // for which a read may wait
 
-	mu   sync.Mutex // held while it is read
-	left int64
-	err  error // of the last read, or why there is no other one
-	read int64
+	mu     sync.Mutex // held while it is read
+	bound  bound
+	ending bool // the rest is read, within the time of one read
+	left   int64
+	err    error // of the last read, or why there is no other one
+	read   int64
 }
 
 // Read implements [io.Reader].
@@ -38,10 +39,13 @@ func (b *body) take(p []byte) (n int, err error) {
 		n = copy(p, c.buf[c.start:c.end])
 		c.start += n
 	} else {
-		c.readBy(b.idle)
+		if !b.ending {
+			c.readWithin(&b.bound)
+		}
 		n, err = c.net.Read(p)
 	}
 	b.left -= int64(n)
+	b.bound.moved += int64(n)
 	b.read += int64(n)
 	switch {
 	case b.left == 0:
@@ -70,6 +74,8 @@ func (b *body) finish() bool {
 	buffer := takeBuffer()
 	defer putBuffer(buffer)
 	read := b.read
+	b.conn.readWithin(&b.bound)
+	b.ending = true // else a client could keep the answer waiting with a byte from time to time
 	for b.err == nil {
 		_, _ = b.take(buffer)
 	}

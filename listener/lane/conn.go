@@ -54,7 +54,8 @@ type conn struct {
 	head h1.Head
 	way  *express.Way
 
-	now        time.Time // when the current request was read
+	now        time.Time // when the head of the current request was read
+	since      time.Time // when the request began; only if the server bounds the time for all of it
 	readUntil  time.Time // the deadline that is set for reading
 	writeUntil time.Time // and for writing
 	watched    watched
@@ -168,8 +169,15 @@ func (c *conn) begin() bool {
 	return true
 }
 
-// handshakeTimeout is as in net/http.
-func (c *conn) handshakeTimeout() time.Duration { return c.lane.ReadHeader }
+// handshakeTimeout is as in net/http: the least of those that there are; 0 without any.
+func (c *conn) handshakeTimeout() (least time.Duration) {
+	for _, timeout := range []time.Duration{c.lane.ReadHeader, c.lane.ReadTimeout, c.lane.WriteTimeout} {
+		if timeout > 0 && (least == 0 || timeout < least) {
+			least = timeout
+		}
+	}
+	return least
+}
 
 // addressOf returns the address of a client as Caddy's client_ip shows it without trusted proxies.
 func addressOf(remote string) (netip.Addr, string) {
@@ -187,14 +195,16 @@ func addressOf(remote string) (netip.Addr, string) {
 
 // await waits for the first byte of a request. ready is false if the connection is over or parked.
 func (c *conn) await(first bool) (ready, parked bool) {
-	if c.end > c.start {
-		return true, false // a pipelined request
+	if c.end > c.start { // a pipelined request
+		c.begins()
+		return true, false
 	}
 	c.start, c.end = 0, 0
 	if c.buf != nil && c.client.TLS != nil {
 		c.dropBuffer()
 	}
 	if first {
+		c.begins()
 		c.readBy(c.lane.ReadHeader)
 		return c.fill() == nil, false
 	}
@@ -215,6 +225,7 @@ func (c *conn) await(first bool) (ready, parked bool) {
 		c.readBy(c.lane.Idle)
 		err = c.fill()
 	}
+	c.begins()
 	return c.state.CompareAndSwap(idle, busy) && err == nil, false
 }
 
@@ -234,6 +245,13 @@ func (c *conn) park() bool {
 	}
 	c.resumed, c.way = false, way
 	return false
+}
+
+// begins notes when a request begins, as net/http sees it: the first one when the connection is there.
+func (c *conn) begins() {
+	if c.lane.ReadTimeout > 0 {
+		c.since = time.Now()
+	}
 }
 
 // skipEmptyLines drops line ends that old clients send after a POST, as net/http does. It reports false if the connection is over.
@@ -261,25 +279,17 @@ func (c *conn) fillMore() error {
 	return c.fill()
 }
 
-// readBy bounds the time for reading; 0 is no bound. Setting a deadline costs, so it is set somewhat later, and kept while it is not too early.
-func (c *conn) readBy(timeout time.Duration) {
-	c.readUntil = c.by(timeout, c.readUntil, c.net.SetReadDeadline)
-}
+// readBy bounds the time for reading; 0 is no bound.
+func (c *conn) readBy(timeout time.Duration) { c.readWithin(&bound{idle: timeout}) }
 
-// writeBy does the same for writing.
-func (c *conn) writeBy(timeout time.Duration) {
-	c.writeUntil = c.by(timeout, c.writeUntil, c.net.SetWriteDeadline)
-}
+// readWithin sets the deadline for reading. Setting one costs, so it is set somewhat later, and kept while it is not too early.
+func (c *conn) readWithin(b *bound) { c.readUntil = within(b, c.readUntil, c.net.SetReadDeadline) }
 
-func (c *conn) by(timeout time.Duration, until time.Time, set func(time.Time) error) time.Time {
-	if timeout <= 0 {
-		if !until.IsZero() {
-			_ = set(time.Time{})
-		}
-		return time.Time{}
-	}
-	now := time.Now()
-	early, late := now.Add(timeout), now.Add(timeout+timeout/16)
+// writeWithin does the same for writing.
+func (c *conn) writeWithin(b *bound) { c.writeUntil = within(b, c.writeUntil, c.net.SetWriteDeadline) }
+
+func within(b *bound, until time.Time, set func(time.Time) error) time.Time {
+	early, late := b.next()
 	if !until.Before(early) && !until.After(late) {
 		return until
 	}

@@ -86,7 +86,7 @@ func (x *request) handFailed(err error) {
 	r.again, r.broken = x.again(f)
 	f.head = c.head
 	f.head.Raw, f.head.Fields = slices.Clone(c.head.Raw), slices.Clone(c.head.Fields)
-	f.line = told.Line{Client: c.client, Head: &f.head, ClientIP: c.peer, Took: time.Since(c.now)}
+	f.line = told.Line{Client: c.client, Head: &f.head, ClientIP: x.ip, Took: time.Since(c.now)}
 	x.limits.Release() // the routes that hold what was granted have returned
 	x.handed = true
 	c.leave(replay(r), false)
@@ -167,7 +167,7 @@ const contentLength = "Content-Length"
 
 // ServeHTTP answers the request. It must be r's first handler.
 func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w, r, done := guard(w, r, f.site)
+	w, r, done := guard(w, r, f.site, f.begun)
 	defer done()
 	h := w.Header()
 	h["Server"] = []string{"Caddy"}

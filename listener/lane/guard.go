@@ -4,20 +4,21 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// guard guards against clients that are slow to send a body or to read an answer, as Caddy's server does. done must be called before the
-// handler returns. The timeouts and rates for whole messages are not on the lane.
-func guard(w http.ResponseWriter, r *http.Request, site *Site) (_ http.ResponseWriter, _ *http.Request, done func()) {
-	server, control, start := site.Server, http.NewResponseController(w), time.Now()
+// guard guards against clients that are slow to send a body or to read an answer, as Caddy's server does. begun is when
+// the request began. done must be called before the handler returns.
+func guard(w http.ResponseWriter, r *http.Request, site *Site, begun time.Time) (_ http.ResponseWriter, _ *http.Request, done func()) {
+	server, control := site.Server, http.NewResponseController(w)
 	var reader *caddyhttp.IdleTimeoutReader
 	var writer *caddyhttp.IdleTimeoutWriter
 	if server.ReadIdleTimeout > 0 {
 		reader = &caddyhttp.IdleTimeoutReader{
 			ReadCloser:    r.Body,
 			Ctrl:          control,
-			Deadline:      caddyhttp.IdleDeadline{Start: start, Timeout: time.Duration(server.ReadIdleTimeout)},
+			Deadline:      deadline(server.ReadIdleTimeout, server.ReadTimeout, server.ReadMinRate, begun),
 			Logger:        site.Logger,
 			DrainDeadline: r.ContentLength != 0,
 		}
@@ -28,7 +29,7 @@ func guard(w http.ResponseWriter, r *http.Request, site *Site) (_ http.ResponseW
 		writer = &caddyhttp.IdleTimeoutWriter{
 			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 			Ctrl:                  control,
-			Deadline:              caddyhttp.IdleDeadline{Start: start, Timeout: time.Duration(server.WriteIdleTimeout)},
+			Deadline:              deadline(server.WriteIdleTimeout, server.WriteTimeout, server.WriteMinRate, begun),
 			MaxChunk:              server.MaxWriteChunk,
 			Logger:                site.Logger,
 		}
@@ -45,6 +46,10 @@ func guard(w http.ResponseWriter, r *http.Request, site *Site) (_ http.ResponseW
 			reader.HandlerDone()
 		}
 	}
+}
+
+func deadline(idle, all caddy.Duration, rate int64, begun time.Time) caddyhttp.IdleDeadline {
+	return caddyhttp.IdleDeadline{Start: begun, Timeout: time.Duration(idle), MinRate: rate, HardDeadline: endOf(begun, time.Duration(all))}
 }
 
 // deadlineWriter gives the deadlines that handlers set for reading to the guard, which would set its own otherwise.

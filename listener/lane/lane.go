@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Options configure a [Lane]. All but Idle and ReadHeader are required.
+// Options configure a [Lane]. All but the times are required; those that are not positive are no limits.
 type Options struct {
 	// Site returns the site that serves now. nil means that the lane serves nothing.
 	Site func() *Site
@@ -21,8 +21,10 @@ type Options struct {
 	// Server is what requests show as the server that has received them.
 	Server *http.Server
 
-	Idle           time.Duration // for which a connection waits for the next request; 0 for ever
-	ReadHeader     time.Duration // for which it waits for the rest of a head; 0 for ever
+	Idle           time.Duration // for which a connection waits for the next request
+	ReadHeader     time.Duration // for which it waits for the rest of a head
+	ReadTimeout    time.Duration // from the beginning of a request to its end
+	WriteTimeout   time.Duration // from the end of a head to that of the answer
 	MaxHeaderBytes int
 }
 

@@ -76,6 +76,11 @@ func (x *request) begin() {
 	}
 	x.logged = site.Log.Wants(c.head.Host.Of(c.head.Raw))
 	x.takeBody()
+	server := site.Server
+	x.answer.bound = boundOf(server.WriteIdleTimeout, server.WriteTimeout, server.WriteMinRate, c.now, endOf(c.now, c.lane.WriteTimeout))
+	if x.answer.piece = server.MaxWriteChunk; x.answer.piece <= 0 {
+		x.answer.piece = caddyhttp.DefaultMaxWriteChunk
+	}
 }
 
 // maxWhole is the size up to which a body that has arrived is sent with the head, in bytes.
@@ -93,8 +98,9 @@ func (x *request) takeBody() {
 		c.start += int(length)
 		return
 	}
-	x.body.conn, x.body.left, x.body.err, x.body.read = c, length, nil, 0
-	x.body.idle = time.Duration(x.site.Server.ReadIdleTimeout)
+	server := x.site.Server
+	x.body.conn, x.body.left, x.body.err, x.body.read, x.body.ending = c, length, nil, 0, false
+	x.body.bound = boundOf(server.ReadIdleTimeout, server.ReadTimeout, server.ReadMinRate, c.now, endOf(c.since, c.lane.ReadTimeout))
 }
 
 // comes reports whether the body must be read from the connection.
@@ -294,6 +300,9 @@ func (x *request) log() {
 	l.Header = x.answer.header
 	if !x.answer.complete {
 		l.Took = 0 // as Caddy, which does not get to the end
+	}
+	if bound := time.Duration(x.site.Server.WriteTimeout); bound > 0 && l.Took >= bound {
+		l.WriteErr = x.answer.failed
 	}
 	if l.Read = int(x.contentRead()); x.comes() {
 		x.body.mu.Lock()
