@@ -194,10 +194,10 @@ func (b *ClientBody) Refusal(ctx context.Context) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		// ctx is also done if the client closed only its side of an HTTP/1 connection. It may still read the answer.
 		return caddyhttp.Error(http.StatusBadRequest, err)
+	case ok && timeout.Timeout(): // for which net/http cancels ctx as well
+		return caddyhttp.Error(http.StatusRequestTimeout, err)
 	case ctx.Err() != nil, hasLeft(err):
 		return fmt.Errorf("%w: %w", context.Canceled, err)
-	case ok && timeout.Timeout():
-		return caddyhttp.Error(http.StatusRequestTimeout, err)
 	case errors.Is(err, http.ErrBodyReadAfterClose):
 		return err // the server closed it
 	default:

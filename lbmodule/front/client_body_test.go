@@ -45,6 +45,7 @@ func TestClientBody(t *testing.T) {
 		"canceled over HTTP/3":       {5, iotest.ErrReader(&http3.Error{Remote: true, ErrorCode: http3.ErrCodeRequestCanceled}), t.Context(), 499},
 		"malformed over HTTP/3":      {5, iotest.ErrReader(&http3.Error{ErrorCode: http3.ErrCodeMessageError}), t.Context(), 400},
 		"too slow":                   {5, iotest.ErrReader(os.ErrDeadlineExceeded), t.Context(), 408},
+		"too slow, over HTTP/1":      {5, iotest.ErrReader(os.ErrDeadlineExceeded), gone, 408},
 		"too large":                  {-1, http.MaxBytesReader(nil, io.NopCloser(strings.NewReader("12345")), 3), t.Context(), 413},
 		"refused by another handler": {-1, iotest.ErrReader(caddyhttp.Error(http.StatusTeapot, nil)), t.Context(), 418},
 		"closed by the server":       {5, iotest.ErrReader(http.ErrBodyReadAfterClose), t.Context(), 502},
