@@ -42,6 +42,7 @@ type Front struct {
 
 	shows          bool // modules of other plugins may see requests, and keep them
 	headers        bool // there are operations on request headers
+	asks           bool // and they have placeholders
 	proxyProtocol  bool // connections begin with the PROXY protocol
 	needsClient    bool // the transport may need the client's address
 	requiresLength bool // the transport cannot send bodies of unknown length
@@ -53,6 +54,7 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 	f := &Front{
 		stock: s, policy: policy, logger: logger, pool: pool, idempotencyKey: idempotencyKey,
 		headers:        s.TransportHeaders != nil || s.RequestHeaders != nil,
+		asks:           asksOf(s.TransportHeaders) || asksOf(s.RequestHeaders),
 		proxyProtocol:  s.Transport.ProxyProtocolEnabled(),
 		requiresLength: s.Transport.RequiresContentLength(),
 	}

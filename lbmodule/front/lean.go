@@ -23,13 +23,12 @@ import (
 // RefusesHeads returns why requests cannot be served as a [Lean]; "" if they can: a setting that needs the fields of each request or answer.
 func (f *Front) RefusesHeads() (why string) {
 	s := f.stock
+	if why = f.refusesEdits(); why != "" {
+		return why
+	}
 	switch {
 	case s.Rewrite != nil:
 		return "rewrite"
-	case f.headers:
-		return "header_up"
-	case s.ResponseHeaders != nil:
-		return "header_down"
 	case len(s.Responses) > 0:
 		return "handle_response"
 	case len(s.TrustedProxies) > 0:
@@ -49,9 +48,14 @@ func (f *Front) RefusesHeads() (why string) {
 // Flushes reports whether an answer is passed on without waiting for more of it, in spite of its known length.
 func (f *Front) Flushes() bool { return f.stock.FlushInterval != 0 }
 
+// FlushesAtOnce reports whether the head of an answer is passed on before anything of its body.
+func (f *Front) FlushesAtOnce() bool { return f.stock.FlushInterval < 0 }
+
+// Head is the head of a request for a backend.
+type Head = stock.Head
+
 // Client is a client and its request, as a [Lean] needs to know them.
 type Client interface {
-	stock.Head
 
 	// Full returns the request as net/http's server would make it, with the context of Caddy's handlers.
 	Full() *http.Request
@@ -59,7 +63,7 @@ type Client interface {
 	Inform(status int, header http.Header)
 }
 
-// Lean is the part of a request that is about its backends, for a request whose head is passed on as it is. It does for such a request what
+// Lean is the part of a request that is about its backends, for a request whose head is passed on as it is, or with header operations. It does for such a request what
 // [Request] does for others. Its zero value is one that has not begun.
 type Lean struct {
 	front  *Front
@@ -203,8 +207,8 @@ func (q *Lean) Origin() pool.Origin {
 // Client identifies the client in the queue.
 func (q *Lean) Client() string { return q.who.key }
 
-// Attempt returns the request of the next attempt, and the trip that carries it to that target.
-func (q *Lean) Attempt(n int, to course.Target, inform Inform) (*http.Request, *stock.Trip, error) {
+// Attempt returns the request of the next attempt, whose head is head, and the trip that carries it to that target.
+func (q *Lean) Attempt(n int, to course.Target, head Head, inform Inform) (*http.Request, *stock.Trip, error) {
 	target := to.(*stock.Target)
 	if !target.Fixed() {
 		_, err := target.For(caddy.NewEmptyReplacer()) // says what is wrong with the address
@@ -226,7 +230,7 @@ func (q *Lean) Attempt(n int, to course.Target, inform Inform) (*http.Request, *
 		}
 	}
 	*informer = leanInformer{q, inform, n}
-	trip.InitHead(q.front.stock.Transport, target, r, informer, q.client)
+	trip.InitHead(q.front.stock.Transport, target, r, informer, head)
 	q.current = trip
 	r.URL.Scheme, r.URL.Host = "", target.Dial.Address
 	q.mu.Lock()

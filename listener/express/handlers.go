@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/requestbody"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 
@@ -42,6 +43,10 @@ func (c *compiler) handler(h caddyhttp.MiddlewareHandler) handler {
 	case *rewrite.Rewrite:
 		if prefix, ok := c.prefix(h); ok {
 			return prefix
+		}
+	case *headers.Handler:
+		if front.TakesRequestEdits(h.Request) && front.TakesAnswerEdits(h.Response) {
+			return edit{name, h}
 		}
 	case *ratelimit.Handler:
 		if why := h.Express(); why != "" {
@@ -95,6 +100,23 @@ func (b bodyLimit) follow(w *Way) (end, string) {
 	if b > 0 && w.length > int64(b) {
 		return left, "request_body"
 	}
+	return passed, ""
+}
+
+// edit is operations on the header of the request or of the answer.
+type edit struct {
+	name string
+	h    *headers.Handler
+}
+
+func (e edit) follow(w *Way) (end, string) {
+	if len(w.Edits) == mostEdits {
+		return left, reasonMany
+	}
+	if front.EditsHost(e.h.Request) {
+		w.hosted, w.renamed = false, e.name
+	}
+	w.Edits = append(w.Edits, Edit{e.h, len(w.Limits)})
 	return passed, ""
 }
 

@@ -148,6 +148,9 @@ func (r *route) follow(w *Way) (end, string) {
 		w.groups = append(w.groups, r.group)
 	}
 	if r.index >= 0 {
+		if w.renamed != "" {
+			return left, w.renamed // metrics tell by the host that each of the server's routes has met
+		}
 		if len(w.Routes) == mostMatched {
 			return left, reasonMany
 		}

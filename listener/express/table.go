@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/exchange"
@@ -26,18 +27,22 @@ import (
 const (
 	reasonOff   = "off"             // the express lane is switched off
 	reasonEmpty = "empty"           // no handler answers: Caddy sends an empty answer
+	reasonEdits = "header"          // header operations where proxies are trusted, or where there are error routes
 	reasonSNI   = "strict_sni_host" // another host than that of the TLS handshake: Caddy refuses the request
-	reasonMany  = "routes"          // the way meets more limits, groups or routes than a Way has room for
+	reasonMany  = "routes"          // the way meets more limits, header operations, groups or routes than a Way has room for
 )
 
 // Table is a server's routes as the express lane sees them. It is safe for concurrent use.
 type Table struct {
 	why     string // nothing is plain
 	proxied bool   // the server trusts proxies
-	strict  bool   // the name in a request must be that of its connection's TLS
-	routes  list
-	shown   app.ExpressServer
-	counts  *app.ExpressCounts
+
+	// plainOnly says that the lane does not combine what the server has with header operations: trusted proxies, and error routes.
+	plainOnly bool
+	strict    bool // the name in a request must be that of its connection's TLS
+	routes    list
+	shown     app.ExpressServer
+	counts    *app.ExpressCounts
 }
 
 // settings are those settings of servers with which no request is plain.
@@ -57,6 +62,7 @@ func Compile(server *caddyhttp.Server, ctx caddy.Context) *Table {
 	t := Off(server)
 	t.why = ""
 	t.proxied = ratelimit.TrustsProxies(server)
+	t.plainOnly = t.proxied || server.Errors != nil && len(server.Errors.Routes) > 0
 	t.strict = server.StrictSNIHost != nil && *server.StrictSNIHost
 	for _, s := range settings {
 		if s.set(server) {
@@ -95,7 +101,7 @@ func (t *Table) Served() { t.counts.Serve() }
 // HandedOver counts a request that was left to Caddy, for a reason that [Table.Find] or the parser of heads gave.
 func (t *Table) HandedOver(reason string) { t.counts.HandOver(reason) }
 
-// Way is the plain way of a request: to a load balancer, past limits. It may be used again for other requests.
+// Way is the plain way of a request: to a load balancer, past limits and header operations. It may be used again for other requests.
 type Way struct {
 	// The load balancer.
 	Plan    *exchange.Plan
@@ -103,20 +109,28 @@ type Way struct {
 	Front   *front.Front
 
 	Limits []*ratelimit.Handler // in order
+	Edits  []Edit               // in order
 	Strip  int                  // how much the path loses at its beginning; what remains begins with a slash
 	Routes []Matched            // of the server itself, those that matched, in order
 
 	// The request while its way is looked for.
-	method string
-	host   []byte // in lower case, without a port; in name
-	hosted bool   // host is known
-	path   []byte // what is left of it
-	plain  bool
-	tls    bool
-	length int64
+	method  string
+	host    []byte // in lower case, without a port; in name
+	hosted  bool   // host is known
+	renamed string // the handler that has changed the host; "" if none has
+	path    []byte // what is left of it
+	plain   bool
+	tls     bool
+	length  int64
 
 	groups []int // of which a route has matched
 	name   [maxHost]byte
+}
+
+// Edit is header operations on a way.
+type Edit struct {
+	*headers.Handler
+	Limits int // how many limits come before
 }
 
 // Matched is a route of a server that matched.
@@ -128,6 +142,7 @@ type Matched struct {
 // The most that a Way has room for. Ways that need more are for Caddy.
 const (
 	mostLimits  = 8
+	mostEdits   = 16
 	mostMatched = 16
 	mostGroups  = 64
 )
@@ -136,6 +151,7 @@ const (
 func NewWay() *Way {
 	return &Way{
 		Limits: make([]*ratelimit.Handler, 0, mostLimits),
+		Edits:  make([]Edit, 0, mostEdits),
 		Routes: make([]Matched, 0, mostMatched),
 		groups: make([]int, 0, mostGroups),
 	}
@@ -145,9 +161,10 @@ func NewWay() *Way {
 func (w *Way) Reset() {
 	w.Plan, w.Service, w.Front = nil, nil, nil
 	clear(w.Limits)
-	w.Limits, w.Routes, w.groups = w.Limits[:0], w.Routes[:0], w.groups[:0]
+	clear(w.Edits)
+	w.Edits, w.Limits, w.Routes, w.groups = w.Edits[:0], w.Limits[:0], w.Routes[:0], w.groups[:0]
 	w.Strip = 0
-	w.host, w.path = nil, nil
+	w.host, w.path, w.renamed = nil, nil, ""
 }
 
 // Find looks for the way of a request, and returns why there is no plain one; "" if there is. Only then w is complete. state is that of the
@@ -164,12 +181,20 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:
+		if t.plainOnly && w.edits() {
+			return reasonEdits
+		}
 		return ""
 	case left:
 		return why
 	default:
 		return reasonEmpty
 	}
+}
+
+// edits reports whether there are header operations on the way.
+func (w *Way) edits() bool {
+	return len(w.Edits) > 0 || w.Front.EditsRequests() || w.Front.EditsAnswers()
 }
 
 // isFor reports whether host, with or without a port, is the name that the client has said in its TLS handshake, as Caddy compares them.

@@ -39,6 +39,9 @@ func (x *request) pass(res *http.Response) {
 	buffer := writeBuffers.Get().(*[writeSize]byte)
 	defer writeBuffers.Put(buffer)
 	x.endBody()
+	if x.edit != nil {
+		x.editAnswer(res)
+	}
 	form := x.formOf(res)
 	b := x.appendAnswer(buffer[:0], res, form)
 	x.begins(res.StatusCode)
@@ -100,13 +103,21 @@ func (x *request) formOf(res *http.Response) form {
 		return bare
 	case res.ContentLength < 0:
 		return chunked
-	case res.ContentLength > knownAtOnce && isNamed(res.Header["Connection"], "Content-Length"):
+	case res.ContentLength > knownAtOnce && x.hidesLength(res):
 		return chunked // as Caddy's server, which finds out the length of short bodies only
-	case res.Body == http.NoBody:
+	case res.Body == http.NoBody && !x.hidesLength(res):
 		return bare
 	default:
 		return sized
 	}
+}
+
+// hidesLength reports whether the backend's Content-Length is not passed on.
+func (x *request) hidesLength(res *http.Response) bool {
+	if x.edit != nil {
+		return x.answer.header["Content-Length"] == nil
+	}
+	return isNamed(res.Header["Connection"], "Content-Length")
 }
 
 // knownAtOnce is how long a body may be of which net/http's server finds out the length, in bytes.
@@ -119,14 +130,13 @@ func allowsBody(status int) bool {
 
 // appendAnswer appends the head of a backend's answer.
 func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
+	if x.edit != nil {
+		return x.appendEdited(b, res, form)
+	}
 	f := &x.answer.fields
 	f.reset()
 	x.addAltSvc(f)
-	via := "1.1 Caddy"
-	if res.ProtoMajor != 1 || res.ProtoMinor != 1 {
-		via = strconv.Itoa(res.ProtoMajor) + "." + strconv.Itoa(res.ProtoMinor) + " Caddy"
-	}
-	f.add("Via", via)
+	f.add("Via", viaOf(res))
 	f.addAll(x.Lean.Tells())
 	dated, typed := false, false
 	connection := res.Header["Connection"]
@@ -164,7 +174,7 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 		f.add("Content-Length", length[0])
 	}
 	if len(res.Trailer) > 0 {
-		f.add("Trailer", strings.Join(slices.Sorted(maps.Keys(res.Trailer)), ", "))
+		f.add("Trailer", trailerNames(res))
 	}
 	b = f.appendTo(appendStatus(b, res.StatusCode))
 	if x.logged {
@@ -181,6 +191,29 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 		b = append(b, "Content-Length: "...)
 		b = append(strconv.AppendInt(b, res.ContentLength, 10), "\r\n"...)
 	}
+	return x.appendEnd(b, form)
+}
+
+// viaOf returns the Via entry for an answer.
+func viaOf(res *http.Response) string {
+	if res.ProtoMajor == 1 && res.ProtoMinor == 1 {
+		return "1.1 Caddy"
+	}
+	return strconv.Itoa(res.ProtoMajor) + "." + strconv.Itoa(res.ProtoMinor) + " Caddy"
+}
+
+// trailerNames returns the value of the field that announces the trailers.
+func trailerNames(res *http.Response) string {
+	names := make([]string, 0, len(res.Trailer))
+	for name := range res.Trailer {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// appendEnd appends the end of a head.
+func (x *request) appendEnd(b []byte, form form) []byte {
 	b = x.appendConnection(b)
 	if form == chunked {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
@@ -425,18 +458,23 @@ func (x *request) refuse(status int) {
 	}
 	f := &x.answer.fields
 	f.reset()
-	f.add("Server", "Caddy")
-	x.addAltSvc(f)
-	f.addAll(x.answer.header)
+	if x.edit == nil {
+		f.add("Server", "Caddy")
+		x.addAltSvc(f)
+		f.addAll(x.answer.header)
+	} else {
+		f.addEdited(x.answer.header, status)
+	}
+	_, dated := x.answer.header["Date"]
 	buffer := writeBuffers.Get().(*[writeSize]byte)
 	defer writeBuffers.Put(buffer)
 	b := f.appendTo(appendStatus(buffer[:0], status))
-	b = x.appendDate(b, false)
+	b = x.appendDate(b, dated)
 	if x.conn.head.Method != http.MethodHead {
 		b = append(b, "Content-Length: 0\r\n"...)
 	}
 	b = append(x.appendConnection(b), "\r\n"...)
-	if x.logged {
+	if x.logged && x.edit == nil {
 		x.answer.header = f.header()
 	}
 	x.answer.status, x.answer.begun = status, true
@@ -447,8 +485,13 @@ func (x *request) refuse(status int) {
 func (x *request) Inform(status int, header http.Header) {
 	var f fields
 	f.reset()
-	f.add("Server", "Caddy")
-	x.addAltSvc(&f)
+	if x.edit != nil {
+		f.addEdited(x.edit.informed(status, header), status)
+		header = nil
+	} else {
+		f.add("Server", "Caddy")
+		x.addAltSvc(&f)
+	}
 	for name, values := range header {
 		if name == "Content-Length" || name == "Transfer-Encoding" || !httpguts.ValidHeaderFieldName(name) {
 			continue

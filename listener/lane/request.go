@@ -37,6 +37,7 @@ type request struct {
 	body    body
 	content []byte        // the body, if it has arrived with the head
 	full    *http.Request // nil before it is needed
+	edit    *edit         // nil without header operations
 
 	measured, logged bool
 	sent             bool // Run was called
@@ -109,12 +110,21 @@ func (x *request) comes() bool { return x.conn.head.Length > 0 && x.content == n
 // serve sends the request on its way. The error is what a chain of Caddy's handlers would return.
 func (x *request) serve() error {
 	c := x.conn
-	for _, limit := range c.way.Limits {
+	x.beginEdit()
+	for i, limit := range c.way.Limits {
+		x.editUpTo(i)
 		if refusal := limit.Admit(x.address, &x.limits); refusal != nil {
-			x.refusal, x.answer.header = refusal, make(http.Header)
+			x.refusal = refusal
+			if x.edit == nil {
+				x.answer.header = make(http.Header)
+			}
 			refusal.SetHeader(x.answer.header)
 			return refusal.Err
 		}
+	}
+	x.editUpTo(len(c.way.Limits))
+	if x.edit != nil {
+		x.edit.prepare(x)
 	}
 	return x.balance()
 }
@@ -172,7 +182,10 @@ func (x *request) balance() (err error) {
 
 // unavailable returns the error for a request that found no backend.
 func (x *request) unavailable(err error) error {
-	x.answer.header = http.Header{"Retry-After": {x.conn.way.Service.RetryAfter(time.Now())}}
+	if x.edit == nil {
+		x.answer.header = make(http.Header)
+	}
+	x.answer.header.Set("Retry-After", x.conn.way.Service.RetryAfter(time.Now()))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
 
@@ -232,6 +245,9 @@ func (x *request) finish(err error) {
 	} else {
 		if !x.answer.begun {
 			x.answer.status, x.answer.close = front.StatusCanceled, true // the client has left
+			if x.edit != nil {
+				x.edit.applyDeferred(front.StatusCanceled, x.answer.header)
+			}
 		}
 		if x.measured {
 			x.recordMetrics(nil)
@@ -246,7 +262,11 @@ func (x *request) recordMetrics(err error) {
 		x.measure.Break()
 		return
 	}
-	x.measure.End(err, told.Size(&x.conn.head)-x.conn.way.Strip, x.answer.size, time.Now())
+	size := told.Size(&x.conn.head) - x.conn.way.Strip
+	if x.edit != nil {
+		size += x.edit.grown
+	}
+	x.measure.End(err, size, x.answer.size, time.Now())
 }
 
 // end gives up the request. After a panic, the connection is not kept.
@@ -274,7 +294,7 @@ func (x *request) end(keep *bool) {
 	x.Lean.Clear()
 	x.exchange, x.record, x.site, x.conn = exchange.Exchange{}, exchange.Record{}, nil, nil
 	x.line, x.asker = told.Line{}, asker{}
-	x.content, x.full, x.sent, x.returned, x.refusal = nil, nil, false, false, nil
+	x.content, x.full, x.edit, x.sent, x.returned, x.refusal = nil, nil, nil, false, false, nil
 	x.answer.reset()
 	requests.Put(x)
 }
@@ -331,6 +351,13 @@ func (x *request) Full() *http.Request {
 			full.URL.RawPath = full.URL.RawPath[min(n, len(full.URL.RawPath)):]
 			full.RequestURI = full.URL.RequestURI()
 		}
+		if x.edit != nil {
+			for _, done := range c.way.Edits[:x.edit.passed] {
+				if done.Request != nil {
+					done.Request.ApplyToRequest(full)
+				}
+			}
+		}
 		x.full = full
 	}
 	return x.full
@@ -358,7 +385,7 @@ func (x *request) Body() exchange.ClientBody {
 
 // Attempt implements [exchange.Front].
 func (x *request) Attempt(_ context.Context, n int, to course.Target, inform exchange.Inform) (exchange.Outgoing, error) {
-	r, trip, err := x.Lean.Attempt(n, to, inform)
+	r, trip, err := x.Lean.Attempt(n, to, x.headFor(to), inform)
 	if err != nil {
 		return exchange.Outgoing{}, err
 	}
@@ -388,22 +415,15 @@ func (x *request) Answer(res *http.Response) error {
 	return nil
 }
 
-// AppendHead implements [front.Client]: it appends the request as Caddy would send it.
+// AppendHead implements [front.Head]: it appends the request as Caddy would send it.
 func (x *request) AppendHead(b []byte, askGzip bool) []byte {
 	c := x.conn
 	h := &c.head
 	raw := h.Raw
-	b = append(b, h.Method...)
-	b = append(b, ' ')
-	b = append(b, raw[h.Target.Start+c.way.Strip:h.Target.End]...)
-	b = append(b, " HTTP/1.1\r\nHost: "...)
 	host := h.Host.Of(raw)
+	b = x.appendRequestLine(b)
 	b = append(b, host...)
-	if n := h.Length; n > 0 || h.Method == http.MethodPost || h.Method == http.MethodPut || h.Method == http.MethodPatch {
-		b = append(b, "\r\nContent-Length: "...)
-		b = strconv.AppendInt(b, n, 10)
-	}
-	b = append(b, "\r\n"...)
+	b = x.appendLength(b)
 	agents := 0
 	for _, f := range h.Fields {
 		name := f.Name.Of(raw)
@@ -426,6 +446,25 @@ func (x *request) AppendHead(b []byte, askGzip bool) []byte {
 	return append(b, x.content...)
 }
 
+// appendRequestLine appends the request line and the name of Host.
+func (x *request) appendRequestLine(b []byte) []byte {
+	h := &x.conn.head
+	b = append(b, h.Method...)
+	b = append(b, ' ')
+	b = append(b, h.Raw[h.Target.Start+x.conn.way.Strip:h.Target.End]...)
+	return append(b, " HTTP/1.1\r\nHost: "...)
+}
+
+// appendLength ends the line before, and appends Content-Length if the request has one.
+func (x *request) appendLength(b []byte) []byte {
+	h := &x.conn.head
+	if n := h.Length; n > 0 || h.Method == http.MethodPost || h.Method == http.MethodPut || h.Method == http.MethodPatch {
+		b = append(b, "\r\nContent-Length: "...)
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return append(b, "\r\n"...)
+}
+
 func appendField[T []byte | string](b []byte, name, value T) []byte {
 	b = append(b, name...)
 	b = append(b, ": "...)
@@ -442,7 +481,7 @@ func isReplaced(name []byte) bool {
 	return false
 }
 
-// MayAskGzip implements [front.Client].
+// MayAskGzip implements [front.Head].
 func (x *request) MayAskGzip() bool {
 	h := &x.conn.head
 	if h.Method == http.MethodHead {

@@ -69,6 +69,9 @@ func (c *Client) Request(h *h1.Head, server *caddyhttp.Server, begun time.Time, 
 
 const proto = "HTTP/1.1"
 
+// Header returns the fields of h as the handlers of a Caddy server would get them. It refers to none of the head's bytes.
+func Header(h *h1.Head) http.Header { return header(h, string(h.Raw)) }
+
 // header returns the fields of h as net/http's server shows them. raw are the head's bytes.
 func header(h *h1.Head, raw string) http.Header {
 	header := make(http.Header, len(h.Fields))
