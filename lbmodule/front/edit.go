@@ -77,7 +77,7 @@ var (
 	}}
 	onHeader = edits{fixed: answerFixed} // of an answer that is not there yet
 	// Trailers are sent only if the field announces them. Without a Content-Type, net/http's server guesses one.
-	onAnswer = edits{fixed: answerFixed, kept: []string{"Trailer", "Content-Type"}}
+	onAnswer   = edits{fixed: answerFixed, kept: []string{"Trailer", "Content-Type"}}
 	onBackends = edits{fixed: answerFixed} // Trailer and Content-Type come afterwards
 )
 
