@@ -151,6 +151,7 @@ func TestDifferential(t *testing.T) {
 	})
 	served, left := p.caddy.laneServed()
 	t.Logf("%d exchanges at %d sites; the express lane served %d requests, and left to Caddy %v", exchanges, len(sites), served, left)
+	checkRoutes(t, p, named(headerSites()), leftOperations)
 	if !t.Failed() && int(asked.Load()) == len(sites) {
 		if served < 700 {
 			t.Error("the express lane served too little to show anything")

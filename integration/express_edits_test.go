@@ -128,8 +128,16 @@ func TestExpressEditsHeaders(t *testing.T) {
 	checkRoutes(t, p, sites, nil)
 }
 
-// checkRoutes checks that the express lane serves all sites but some.
-func checkRoutes(t *testing.T, p *columns, sites []site, but []string) {
+// leftOperations are what header operations have that are left to Caddy: most placeholders, and fields that decide how messages are framed
+// or treated.
+var leftOperations = []string{
+	"{http.request.", "{header.", "{unknown.", "{http.reverse_proxy.upstream.address}", "{http.reverse_proxy.upstream.host}",
+	"{http.reverse_proxy.upstream.requests}", "{http.reverse_proxy.status_code}", "{http.reverse_proxy.header.", "header_down X-Up {",
+	"header_up -*", "header_up -X-*", " Connection ", " Te ", " Content-Length ", " Transfer-Encoding ", " Expect ", " Trailer ",
+}
+
+// checkRoutes checks that the express lane serves all sites but those with what is left to Caddy.
+func checkRoutes(t *testing.T, p *columns, sites []site, left []string) {
 	t.Helper()
 	reasons := map[string]string{}
 	var lanes []lane
@@ -141,7 +149,9 @@ func checkRoutes(t *testing.T, p *columns, sites []site, but []string) {
 	}
 	for _, s := range sites {
 		reason, ok := reasons["express-"+s.name]
-		if served := ok && reason == ""; served == slices.Contains(but, s.settings) {
+		settings := strings.ReplaceAll(s.settings, "{http.request.remote.host}", "")
+		strange := slices.ContainsFunc(left, func(word string) bool { return strings.Contains(settings, word) })
+		if served := ok && reason == ""; served == strange {
 			t.Errorf("%s: on the express lane %v, reason %q", s.name, served, reason)
 		}
 	}

@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // maker makes configs and requests of few words, so that they often meet.
@@ -71,7 +74,7 @@ func (m *maker) matcherSets(depth int) []map[string]any {
 }
 
 func (m *maker) handler(depth int) map[string]any {
-	switch n := m.IntN(10); {
+	switch n := m.IntN(11); {
 	case n < 3:
 		m.named++
 		return map[string]any{"handler": "balancer_double", "name": strconv.Itoa(m.named)}
@@ -81,6 +84,13 @@ func (m *maker) handler(depth int) map[string]any {
 		return map[string]any{"handler": "request_body", "max_size": pick(m, 0, 2, 3)}
 	case n == 5:
 		return map[string]any{"handler": "foreign"}
+	case n == 6:
+		m.named++
+		h := map[string]any{"handler": "headers", "response": map[string]any{"add": map[string]any{"Edited": []string{strconv.Itoa(m.named)}}}}
+		if m.IntN(3) == 0 {
+			h["request"] = map[string]any{pick(m, "set", "add"): map[string]any{pick(m, "Host", "host", "X-A"): []string{pick(m, "a", "b", "c.a.b")}}}
+		}
+		return h
 	case depth > 0:
 		return map[string]any{"handler": "subroute", "routes": m.routes(depth-1, 4)}
 	default:
@@ -123,7 +133,7 @@ func (m *maker) asked() asked {
 func TestAgreesWithCaddy(t *testing.T) {
 	ctx := newContext(t)
 	m := &maker{Rand: rand.New(rand.NewPCG(1, 2))}
-	plain := 0
+	plain, operated := 0, 0
 	for range 1500 {
 		routes, err := json.Marshal(m.routes(2, 8))
 		if err != nil {
@@ -143,10 +153,20 @@ func TestAgreesWithCaddy(t *testing.T) {
 			if got.Get("Balancer") != w.Plan.Pool.Name() || got.Get("Path") != path[w.Strip:] || got["Foreign"] != nil || got["Error"] != nil {
 				t.Fatalf("%s\n%+v: to %s with path %s, but Caddy says %v", routes, a, w.Plan.Pool.Name(), path[w.Strip:], got)
 			}
+			edited := make(http.Header)
+			for _, e := range w.Edits {
+				e.Response.ApplyTo(edited, caddy.NewEmptyReplacer())
+			}
+			if !slices.Equal(edited["Edited"], got["Edited"]) {
+				t.Fatalf("%s\n%+v: operations %v, but Caddy says %v", routes, a, edited, got)
+			}
+			if len(w.Edits) > 0 {
+				operated++
+			}
 		}
 	}
-	if plain < 5000 {
-		t.Errorf("only %d of the requests were plain", plain)
+	if plain < 5000 || operated < 500 {
+		t.Errorf("only %d of the requests were plain, %d of them with header operations", plain, operated)
 	}
 }
 

@@ -109,6 +109,34 @@ http://keyed.example.com {
 		name keyed
 	}
 }
+http://edited.example.com {
+	header {
+		Strict-Transport-Security max-age=31536000
+		-Server
+		>X-Deferred yes
+	}
+	request_header X-Site edited
+	handle /odd {
+		header X-Uri {uri}
+		load_balancer 127.0.0.1:1 {
+			name odd
+		}
+	}
+	handle /named {
+		load_balancer 127.0.0.1:1 {
+			name named
+			header_up X-Uri {uri}
+		}
+	}
+	handle {
+		load_balancer 127.0.0.1:1 {
+			name edited
+			header_up Host {upstream_hostport}
+			header_up X-Real-IP {client_ip}
+			header_down -Server
+		}
+	}
+}
 http://moved.example.com {
 	redir https://example.com{uri}
 }
@@ -118,6 +146,9 @@ http://moved.example.com {
 		fmt.Fprintf(&shown, "%v %v %s %s %v %s\n", r.Hosts, r.Paths, r.Handler, r.Pool, r.Served, r.Reason)
 	}
 	const want = `[keyed.example.com] [] load_balancer keyed false ip_rate_limit_key
+[edited.example.com] [/odd] load_balancer odd false headers
+[edited.example.com] [/named] load_balancer  false header_up
+[edited.example.com] [] load_balancer edited true 
 [plain.example.com] [/a/*] load_balancer a true 
 [plain.example.com] [] load_balancer b true 
 [moved.example.com] [] static_response  false static_response
@@ -145,6 +176,9 @@ http://moved.example.com {
 		{asked: get("plain.example.com", "/a/x"), pool: "a"},
 		{asked: get("plain.example.com", "/x"), pool: "b"},
 		{asked: get("keyed.example.com", "/x"), why: "ip_rate_limit_key"},
+		{asked: get("edited.example.com", "/"), pool: "edited"},
+		{asked: get("edited.example.com", "/odd"), why: "headers"},
+		{asked: get("edited.example.com", "/named"), why: "header_up"},
 		{asked: get("moved.example.com", "/x"), why: "static_response"},
 		{asked: get("other.example.com", "/x"), why: reasonEmpty},
 	} {

@@ -107,12 +107,7 @@ func (r *route) hosts() (all []string, only bool) {
 // follow follows the way of a request through the list.
 func (l *list) follow(w *Way) (end, string) {
 	if l.byHost == nil || !w.hosted {
-		for i := range l.routes {
-			if end, why := l.routes[i].follow(w); end != passed {
-				return end, why
-			}
-		}
-		return passed, ""
+		return l.followFrom(0, w)
 	}
 	some, others := l.byHost[string(w.host)], l.others
 	for len(some) > 0 || len(others) > 0 {
@@ -123,6 +118,19 @@ func (l *list) follow(w *Way) (end, string) {
 			next, others = others[0], others[1:]
 		}
 		if end, why := l.routes[next].follow(w); end != passed {
+			return end, why
+		}
+		if !w.hosted { // any more
+			return l.followFrom(next+1, w)
+		}
+	}
+	return passed, ""
+}
+
+// followFrom follows the way of a request through the rest of the list, whatever its host.
+func (l *list) followFrom(i int, w *Way) (end, string) {
+	for ; i < len(l.routes); i++ {
+		if end, why := l.routes[i].follow(w); end != passed {
 			return end, why
 		}
 	}

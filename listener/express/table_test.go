@@ -116,8 +116,9 @@ func TestFindIsBounded(t *testing.T) {
 		route string
 		most  int
 	}{
-		"limits": {`{"handle": [{"handler": "subroute", "routes": [{"handle": [{"handler": "ip_rate_limit", "zone": "z", "rate": "1/s"}]}]}]}`, mostLimits},
-		"routes": {`{"handle": [{"handler": "request_body", "max_size": 1}]}`, mostMatched - 1},
+		"limits":            {`{"handle": [{"handler": "subroute", "routes": [{"handle": [{"handler": "ip_rate_limit", "zone": "z", "rate": "1/s"}]}]}]}`, mostLimits},
+		"header operations": {`{"handle": [{"handler": "subroute", "routes": [{"handle": [` + strings.Repeat(`{"handler": "headers"},`, mostEdits-1) + `{"handler": "headers"}]}]}]}`, 1},
+		"routes":            {`{"handle": [{"handler": "request_body", "max_size": 1}]}`, mostMatched - 1},
 	} {
 		for _, more := range []bool{false, true} {
 			n := c.most
@@ -138,6 +139,29 @@ func TestFindIsBounded(t *testing.T) {
 	nested := `[{"handle": [{"handler": "subroute", "routes": [` + strings.Join(groups, ",") + "," + end + `]}]}]`
 	if why := Compile(serverOf(t, ctx, nested), ctx).Find(get("a", "/").head(), nil, NewWay()); why != reasonMany {
 		t.Errorf("%d groups: %q", len(groups), why)
+	}
+}
+
+// A host that was changed is not known to the matchers behind, in a list with an index, either.
+func TestFindWithAnotherHost(t *testing.T) {
+	ctx := newContext(t)
+	const sets = `{"handle": [{"handler": "headers", "request": {"set": {"Host": ["b"]}}}]}`
+	const b = `{"match": [{"host": ["b"]}], "handle": [{"handler": "foreign"}]}`
+	const end = `{"handle": [{"handler": "balancer_double", "name": "x"}]}`
+	for routes, want := range map[string]string{
+		sets + "," + b + "," + end:                  "host",
+		sets + "," + strings.Repeat(b+",", 5) + end: "host",
+		sets + "," + end:                            "",
+		strings.Repeat(b+",", 5) + sets + "," + end: "",
+	} {
+		nested := `[{"handle": [{"handler": "subroute", "routes": [` + routes + `]}]}]`
+		if why := Compile(serverOf(t, ctx, nested), ctx).Find(get("a", "/").head(), false, NewWay()); why != want {
+			t.Errorf("%s: %q, want %q", routes, why, want)
+		}
+	}
+	top := "[" + sets + "," + end + "]"
+	if why := Compile(serverOf(t, ctx, top), ctx).Find(get("a", "/").head(), false, NewWay()); why != "headers" {
+		t.Errorf("%s: %q", top, why) // each of the server's routes is measured
 	}
 }
 
