@@ -68,7 +68,7 @@ func FuzzAgree(f *testing.F) {
 	})
 }
 
-// TestAgreeAtEachByte cuts requests, and answers, at each byte.
+// TestAgreeAtEachByte cuts requests at each byte, and answers; what is before the cut is once all that comes.
 func TestAgreeAtEachByte(t *testing.T) {
 	all := startTwins(t)
 	text := "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\nGET /g HTTP/1.1\r\nHost: a\r\n\r\n" + lastRequest
@@ -77,10 +77,8 @@ func TestAgreeAtEachByte(t *testing.T) {
 	}
 	request := []string{lastRequest}
 	for _, answer := range fuzzedAnswers() {
-		if len(answer) > 300 {
-			continue
-		}
-		for at := 1; at < len(answer); at++ {
+		const each = 100 // cuts of an answer; of those that are longer, some
+		for at := 1; at < len(answer); at += 1 + len(answer)/each {
 			all.compare(t, request, []string{answer[:at], answer[at:]}, nil)
 			all.compare(t, request, []string{answer[:at]}, nil)
 		}
@@ -107,6 +105,7 @@ func fuzzedAnswers() []string {
 		head("200 OK", "Content-Length: 3", "Set-Cookie: a=b", "Set-Cookie: c=d", "X-Fold: a\r\n b", "Alt-Svc: clear", "Server: s", "Via: 1.0 v") + "abcd",
 		"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 1\n\nx", "garbage\r\n\r\n",
 		head("200 OK", "Content-Encoding: gzip", "Content-Length: 3") + "\x1f\x8b\x08", head("200 OK", "Pragma: no-cache", "Content-Length: 0"),
+		head("200 OK", "X-Long: "+strings.Repeat("l", 70000), "Transfer-Encoding: chunked") + "18000\r\n" + strings.Repeat("0123456789ab", 8192) + "\r\n0\r\n\r\n",
 		head("200 OK", "Content-Length: 40000") + strings.Repeat("l", 40000), head("200 OK", "X-Long: "+strings.Repeat("l", 40000), "Content-Length: 2") + "ok",
 	}
 }
@@ -123,7 +122,7 @@ func FuzzAgreeAnswers(f *testing.F) {
 	}
 	all := startTwins(f)
 	f.Fuzz(func(t *testing.T, answer, lengths []byte, which byte) {
-		if len(answer) > 64<<10 || len(answer) == 0 {
+		if len(answer) > 256<<10 || len(answer) == 0 {
 			return
 		}
 		request := requests[int(which)%len(requests)]
