@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -464,7 +463,7 @@ func (o outcome) String() string {
 	show := func(all []string) string {
 		var b strings.Builder
 		for _, text := range all {
-			fmt.Fprintf(&b, "\t%s\n", strconv.Quote(text))
+			fmt.Fprintf(&b, "\t%.2000q\n", text)
 		}
 		return b.String()
 	}
@@ -486,7 +485,7 @@ func (all twins) compare(t *testing.T, pieces, answer, methods []string) {
 			return
 		}
 	}
-	t.Errorf("client: %q\nbackend: %q\nwithout the lane %vwith the lane %v", pieces, answer, seen[0], seen[1])
+	t.Errorf("client: %.2000q\nbackend: %.2000q\nwithout the lane %vwith the lane %v", pieces, answer, seen[0], seen[1])
 }
 
 // queue asks the kernel about what the other end of a connection has not read.
