@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -354,9 +356,7 @@ func (s *twin) talk(pieces []string, answer []string, methods []string, quiet ti
 	<-over
 	waitUntil(func() bool { return in.busy.Load() == 0 })
 	var o outcome
-	if timeout, ok := readErr.(net.Error); ok && timeout.Timeout() {
-		o.open = true
-	}
+	o.open = errors.Is(readErr, os.ErrDeadlineExceeded)
 	in.mu.Lock()
 	o.requests = slices.Clone(in.seen)
 	in.mu.Unlock()
@@ -452,7 +452,8 @@ func agreeAll(a, b []string) bool {
 	for i := range a {
 		x, xBroken := strings.CutSuffix(a[i], incomplete)
 		y, yBroken := strings.CutSuffix(b[i], incomplete)
-		if a[i] != b[i] && !(xBroken && yBroken && (strings.HasPrefix(x, y) || strings.HasPrefix(y, x))) {
+		begins := strings.HasPrefix(x, y) || strings.HasPrefix(y, x)
+		if a[i] != b[i] && (!xBroken || !yBroken || !begins) {
 			return false
 		}
 	}
