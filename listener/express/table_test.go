@@ -155,12 +155,12 @@ func TestFindWithAnotherHost(t *testing.T) {
 		strings.Repeat(b+",", 5) + sets + "," + end: "",
 	} {
 		nested := `[{"handle": [{"handler": "subroute", "routes": [` + routes + `]}]}]`
-		if why := Compile(serverOf(t, ctx, nested), ctx).Find(get("a", "/").head(), false, NewWay()); why != want {
+		if why := Compile(serverOf(t, ctx, nested), ctx).Find(get("a", "/").head(), nil, NewWay()); why != want {
 			t.Errorf("%s: %q, want %q", routes, why, want)
 		}
 	}
 	top := "[" + sets + "," + end + "]"
-	if why := Compile(serverOf(t, ctx, top), ctx).Find(get("a", "/").head(), false, NewWay()); why != "headers" {
+	if why := Compile(serverOf(t, ctx, top), ctx).Find(get("a", "/").head(), nil, NewWay()); why != "headers" {
 		t.Errorf("%s: %q", top, why) // each of the server's routes is measured
 	}
 }
