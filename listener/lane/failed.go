@@ -34,8 +34,9 @@ type Failed struct {
 	logged bool
 	read   int64 // bytes of the body
 
-	length int64 // of the body, if gone is not nil
-	gone   error // why the body cannot be read; nil if it can
+	length int64             // of the body
+	gone   *front.ClientBody // what tells that the body cannot be read again; nil if it can
+	broken bool              // it broke off
 
 	// What placeholders and the log tell of the limit and the load balancer that the request has met; nil if it has not.
 	refusal *ratelimit.Refusal
@@ -123,12 +124,12 @@ func (x *request) again(f *Failed) (again []byte, broken error) {
 		return slices.Concat(raw, x.content, behind), nil
 	}
 	body := x.Lean.Body()
-	failure := body.Failure()
+	failed := body.Failure() != nil // before a reader is interrupted
 	x.body.end()
 	behind = c.buf[c.start:c.end] // it may have been read meanwhile
 	f.read = x.body.read
-	if failure != nil {
-		f.gone, broken = failure, x.body.err
+	if failed {
+		f.gone, f.broken, broken = body, true, x.body.err
 		if errors.Is(broken, io.ErrUnexpectedEOF) {
 			broken = io.EOF
 		}
@@ -140,7 +141,7 @@ func (x *request) again(f *Failed) (again []byte, broken error) {
 	if kept, ok := body.Again(f.read); ok {
 		return slices.Concat(raw, kept, behind), nil
 	}
-	f.gone = http.ErrBodyReadAfterClose // as after a load balancer
+	f.gone = body
 	return slices.Concat(withLength(&c.head, x.body.left), behind), nil
 }
 
@@ -177,8 +178,11 @@ func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if f.gone != nil {
-		r.ContentLength, r.Body = f.length, goneBody{f.gone}
+		r.ContentLength = f.length
 		r.Header[contentLength] = []string{strconv.FormatInt(f.length, 10)}
+		if f.broken {
+			_, _ = r.Body.Read(make([]byte, 1)) // so that net/http knows it, too
+		}
 	}
 	repl := caddy.NewReplacer()
 	r = caddyhttp.PrepareRequest(r, repl, w, f.site.Server)
@@ -188,6 +192,9 @@ func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		counted := &countedBody{ReadCloser: r.Body}
 		w, r.Body = recorder, counted
 		defer func() { f.log(recorder, r, counted.n) }()
+	}
+	if f.gone != nil {
+		r.Body = f.gone
 	}
 	maps.Copy(h, f.header)
 	if f.refusal != nil {
@@ -210,14 +217,6 @@ func (f *Failed) log(recorder caddyhttp.ResponseRecorder, r *http.Request, n int
 	f.line.Read = int(max(f.read, n))
 	f.site.Log.WriteOf(&f.line, r)
 }
-
-// goneBody is a body that cannot be read any more.
-type goneBody struct{ err error }
-
-func (b goneBody) Read([]byte) (int, error) { return 0, b.err }
-
-// Close implements [io.Closer].
-func (goneBody) Close() error { return nil }
 
 // countedBody counts the bytes that are read.
 type countedBody struct {
