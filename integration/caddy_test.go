@@ -85,6 +85,12 @@ func startCaddy(t *testing.T, site string) *caddy {
 	return startCaddyConfig(t, siteConfig(site))
 }
 
+// startExpress is startCaddy for tests that need the express lane.
+func startExpress(t *testing.T, site string) *caddy {
+	t.Helper()
+	return startCaddyConfig(t, strings.Replace(siteConfig(site), seamless, expressOn, 1))
+}
+
 // siteConfig is a Caddyfile with one plain HTTP site behind a door.
 func siteConfig(site string) string {
 	return "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t\t" + seamless +

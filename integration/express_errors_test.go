@@ -221,7 +221,7 @@ func TestErrorRoutesOfTheLane(t *testing.T) {
 	var answers [2][]string
 	var lines [2][]errorLine
 	var counts [2]string
-	for i, wrappers := range []string{seamless, expressOff} {
+	for i, wrappers := range []string{expressOn, expressOff} {
 		path := filepath.Join(t.TempDir(), "log")
 		c := startCaddyConfig(t, failing(wrappers, path, b.addr, reset, silent, dead))
 		for _, f := range failingRequests {

@@ -16,7 +16,7 @@ func TestExpressKeys(t *testing.T) {
 		b.handle(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, i) })
 		backends = append(backends, b.addr)
 	}
-	c := startCaddy(t, "handle_path /api/* {\n load_balancer "+strings.Join(backends, " ")+" {\n  lb_policy uri_hash\n }\n}")
+	c := startExpress(t, "handle_path /api/* {\n load_balancer "+strings.Join(backends, " ")+" {\n  lb_policy uri_hash\n }\n}")
 	served := func(path string, header ...string) string {
 		t.Helper()
 		r := c.request(http.MethodGet, nil, header...)
