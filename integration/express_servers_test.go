@@ -32,7 +32,7 @@ func TestExpressBehindProxies(t *testing.T) {
 			t.Parallel()
 			b := startBackend(t)
 			b.handle(func(w http.ResponseWriter, r *http.Request) {
-				fmt.Fprintf(w, "%q %q %q", r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"], r.Header["X-Forwarded-Host"])
+				fmt.Fprintf(w, "%q %q %q %q", r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"], r.Header["X-Forwarded-Host"], r.Header["X-Who"])
 			})
 			logs := t.TempDir()
 			o := startOnSides(t, options, func(i int, on side) string {
@@ -40,7 +40,7 @@ func TestExpressBehindProxies(t *testing.T) {
 				if i == right {
 					limit = ""
 				}
-				return fmt.Sprintf("log {\n output file %s/%d\n format json\n}\nroute {\n %s %s %s\n}", logs, i, limit, on.directive, b.addr)
+				return fmt.Sprintf("log {\n output file %s/%d\n format json\n}\nhandle /edited {\n %s %s {\n header_up X-Who {client_ip}\n }\n}\nhandle {\n route {\n %s %s %s\n }\n}", logs, i, on.directive, b.addr, limit, on.directive, b.addr)
 			})
 			requests := [][]string{
 				{"X-Forwarded-For: 192.0.2.1, 198.51.100.2", "X-Forwarded-Proto: https"},
@@ -57,8 +57,9 @@ func TestExpressBehindProxies(t *testing.T) {
 				defer conn.Close()
 				_ = conn.SetDeadline(time.Now().Add(differentialPatience))
 				br := bufio.NewReader(conn)
-				for _, fields := range requests {
-					fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: site.test\r\n%s\r\n\r\n", strings.Join(fields, "\r\n"))
+				for n := range 2 * len(requests) {
+					fields := requests[n/2]
+					fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: site.test\r\n%s\r\n\r\n", []string{"", "edited"}[n%2], strings.Join(fields, "\r\n"))
 					res, err := http.ReadResponse(br, nil)
 					if err != nil {
 						t.Fatal(err)
@@ -73,8 +74,12 @@ func TestExpressBehindProxies(t *testing.T) {
 			seen := map[string]int{}
 			for n, client := range clients {
 				if seen[client]++; seen[client] > 2 {
-					got[right][n] = "429 " // it has no limit
+					got[right][2*n] = "429 " // it has no limit
 				}
+			}
+			var each []string // two requests
+			for _, client := range clients {
+				each = append(each, client, client)
 			}
 			for i, on := range sides {
 				if !slices.Equal(got[i], got[right]) {
@@ -83,13 +88,13 @@ func TestExpressBehindProxies(t *testing.T) {
 				var ips []string
 				waitFor(t, "the requests in the log", func() bool {
 					ips = clientsLogged(filepath.Join(logs, fmt.Sprint(i)))
-					return len(ips) >= len(requests)
+					return len(ips) >= len(each)
 				})
-				if !slices.Equal(ips, clients) {
-					t.Errorf("%s: clients %q, want %q", on, ips, clients)
+				if !slices.Equal(ips, each) {
+					t.Errorf("%s: clients %q, want %q", on, ips, each)
 				}
 			}
-			if l := o.laneOf(t, 1); int(l.Served) != len(requests) || len(l.HandedOver) > 0 {
+			if l := o.laneOf(t, 1); int(l.Served) != len(each) || len(l.HandedOver) > 0 {
 				t.Errorf("the lane: %+v", l)
 			}
 		})

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -40,10 +41,7 @@ func (x *request) appendForwarded(b, host []byte) []byte {
 	if c.peer == "" && !x.trusted {
 		return b
 	}
-	proto := "http"
-	if c.client.TLS != nil {
-		proto = "https"
-	}
+	proto := scheme(c.client.TLS != nil)
 	if !x.trusted {
 		b = appendField(b, forwardedFor, c.peer)
 		b = appendField(b, forwardedProto, proto)
@@ -51,17 +49,38 @@ func (x *request) appendForwarded(b, host []byte) []byte {
 		return append(append(b, host...), "\r\n"...)
 	}
 	before := x.values(forwardedFor)
-	all := strings.Join(before, ", ")
-	switch {
-	case all == "" && c.peer != "":
-		b = appendField(b, forwardedFor, c.peer)
-	case all != "" && c.peer != "":
-		b = appendField(b, forwardedFor, all+", "+c.peer)
-	case len(before) > 0: // a Unix socket has no address to add
+	if all := chain(before, c.peer); all != "" || len(before) > 0 {
 		b = appendField(b, forwardedFor, all)
 	}
 	b = appendField(b, forwardedProto, lastOr(x.values(forwardedProto), proto))
 	return appendField(b, forwardedHost, lastOr(x.values(forwardedHost), string(host)))
+}
+
+// setForwarded sets the same fields in a header of which operations may have changed what the client sent.
+func (x *request) setForwarded(header http.Header, host string) {
+	c := x.conn
+	if !x.trusted {
+		delete(header, forwardedFor)
+		delete(header, forwardedProto)
+		delete(header, forwardedHost)
+		if c.peer == "" {
+			return
+		}
+	}
+	if all := chain(header[forwardedFor], c.peer); all != "" {
+		header[forwardedFor] = []string{all}
+	}
+	header[forwardedProto] = []string{lastOr(header[forwardedProto], scheme(c.client.TLS != nil))}
+	header[forwardedHost] = []string{lastOr(header[forwardedHost], host)}
+}
+
+// chain returns the addresses in before, which are those of clients, with that of a proxy behind them. A Unix socket has none, which is "".
+func chain(before []string, proxy string) string {
+	all := strings.Join(before, ", ")
+	if all == "" || proxy == "" {
+		return all + proxy
+	}
+	return all + ", " + proxy
 }
 
 const (

@@ -97,19 +97,12 @@ func (e *edit) prepare(x *request) {
 		}
 		e.open(x)
 	}
-	header, c := e.header, x.conn
+	header := e.header
 	maps.DeleteFunc(header, func(name string, _ []string) bool { return isHopByHop(name) })
 	if _, ok := header["User-Agent"]; !ok {
 		header["User-Agent"] = []string{""} // or the transport would add its own
 	}
-	delete(header, "X-Forwarded-For")
-	delete(header, "X-Forwarded-Proto")
-	delete(header, "X-Forwarded-Host")
-	if c.peer != "" {
-		header["X-Forwarded-For"] = []string{c.peer}
-		header["X-Forwarded-Proto"] = []string{scheme(c.client.TLS != nil)}
-		header["X-Forwarded-Host"] = []string{e.host}
-	}
+	x.setForwarded(header, e.host)
 	header["Via"] = append(slices.Clip(header["Via"]), "1.1 Caddy")
 }
 
@@ -153,7 +146,7 @@ func (x *request) asked() *front.Asked {
 	if err != nil {
 		remote = c.client.Remote
 	}
-	return &front.Asked{Host: x.edit.host, Secure: c.client.TLS != nil, Remote: remote, ClientIP: c.peer}
+	return &front.Asked{Host: x.edit.host, Secure: c.client.TLS != nil, Remote: remote, ClientIP: x.ip}
 }
 
 // AppendHead implements [front.Head].
