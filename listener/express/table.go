@@ -27,7 +27,7 @@ import (
 const (
 	reasonOff   = "off"             // the express lane is switched off
 	reasonEmpty = "empty"           // no handler answers: Caddy sends an empty answer
-	reasonEdits = "header"          // header operations where proxies are trusted, or where there are error routes
+	reasonEdits = "header"          // header operations where there are error routes
 	reasonSNI   = "strict_sni_host" // another host than that of the TLS handshake: Caddy refuses the request
 	reasonMany  = "routes"          // the way meets more limits, header operations, groups or routes than a Way has room for
 )
@@ -36,13 +36,11 @@ const (
 type Table struct {
 	why     string // nothing is plain
 	proxied bool   // the server trusts proxies
-
-	// plainOnly says that the lane does not combine what the server has with header operations: trusted proxies, and error routes.
-	plainOnly bool
-	strict    bool // the name in a request must be that of its connection's TLS
-	routes    list
-	shown     app.ExpressServer
-	counts    *app.ExpressCounts
+	errors  bool   // it has error routes, which the lane does not combine with header operations
+	strict  bool   // the name in a request must be that of its connection's TLS
+	routes  list
+	shown   app.ExpressServer
+	counts  *app.ExpressCounts
 }
 
 // settings are those settings of servers with which no request is plain.
@@ -62,7 +60,7 @@ func Compile(server *caddyhttp.Server, ctx caddy.Context) *Table {
 	t := Off(server)
 	t.why = ""
 	t.proxied = ratelimit.TrustsProxies(server)
-	t.plainOnly = t.proxied || server.Errors != nil && len(server.Errors.Routes) > 0
+	t.errors = server.Errors != nil && len(server.Errors.Routes) > 0
 	t.strict = server.StrictSNIHost != nil && *server.StrictSNIHost
 	for _, s := range settings {
 		if s.set(server) {
@@ -181,7 +179,7 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:
-		if t.plainOnly && w.edits() {
+		if t.errors && w.edits() {
 			return reasonEdits
 		}
 		return ""
