@@ -287,30 +287,6 @@ func isNamed(connection []string, name string) bool {
 	return false
 }
 
-// write writes to the client. It reports whether that succeeded, and the ones before.
-func (x *request) write(b []byte) bool {
-	a := &x.answer
-	for len(b) > 0 && a.failed == nil {
-		piece := b[:min(len(b), a.piece)]
-		a.bound.moved = int64(a.size)
-		x.conn.writeWithin(&a.bound)
-		_, a.failed = x.conn.io.Write(piece)
-		b = b[len(piece):]
-	}
-	return a.failed == nil
-}
-
-// writeWhole writes the whole of an answer. A short one is complete whether or not the client gets it: Caddy's server has it in a buffer, and
-// writes that when it is done with the request.
-func (x *request) writeWhole(b []byte) {
-	const buffered = 4 << 10
-	whole := x.write(b)
-	if !whole {
-		x.answer.close = true
-	}
-	x.answer.complete = whole || len(b) <= buffered
-}
-
 // passSized passes on a body of known length. b is the head of the answer, at the beginning of a buffer. The error is one of reading.
 func (x *request) passSized(b []byte, res *http.Response) error {
 	head := len(b)
@@ -410,40 +386,6 @@ func appendTrailers(b []byte, res *http.Response) []byte {
 		}
 	}
 	return b
-}
-
-// moveFrom is the length, in bytes, from which on the kernel moves a body from connection to connection, where that is possible.
-const moveFrom = 64 << 10
-
-// splicer is a body that can be moved.
-type splicer interface {
-	Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error)
-}
-
-// move moves the rest of a body. It returns [errors.ErrUnsupported] if the next bytes must be copied.
-func (x *request) move(res *http.Response) error {
-	from, ok := res.Body.(splicer)
-	if !ok || x.conn.tcp == nil {
-		return errors.ErrUnsupported
-	}
-	limit := int64(x.answer.piece)
-	part := func(from io.Reader) (n int64, _ error) {
-		x.answer.bound.moved = int64(x.answer.size)
-		x.conn.writeWithin(&x.answer.bound)
-		n, x.answer.failed = x.conn.tcp.ReadFrom(from)
-		x.answer.size += int(n)
-		return n, x.answer.failed
-	}
-	for {
-		switch _, err := from.Splice(limit, part); {
-		case x.answer.failed != nil:
-			return nil
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
 }
 
 // refuse answers a request that no backend has answered.
