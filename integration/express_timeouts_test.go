@@ -40,8 +40,8 @@ var timedRequests = map[string][]timed{
 		{path: "/slow/1500ms", want: "whole"},
 		{path: "/drip", parts: pieces(8), pause: 200 * time.Millisecond, want: "refused"},
 	},
-	"read_body_idle 1s 10": {
-		{path: "/drip", parts: pieces(20), pause: 200 * time.Millisecond, want: "refused"},
+	"read_body_idle 1s 100": {
+		{path: "/drip", parts: pieces(8), pause: 200 * time.Millisecond, want: "refused"},
 		{path: "/quick", parts: []string{strings.Repeat("x", 9), "x"}, pause: 50 * time.Millisecond, want: "whole"},
 	},
 	"read_body_idle 2s": {
