@@ -99,13 +99,15 @@ type sites struct {
 	tls   string // over HTTPS
 	inner string // over HTTP, to backends over HTTPS
 
+	express string // over HTTP, with what all has but the log, on the express lane
+
 	caddy *exec.Cmd
 }
 
 // startSites starts Caddy over these backends, and waits until it serves.
 func startSites(ctx context.Context, dir, binary string, b backends) (*sites, error) {
 	s := &sites{}
-	for _, address := range []*string{&s.admin, &s.plain, &s.all, &s.tls, &s.inner} {
+	for _, address := range []*string{&s.admin, &s.plain, &s.all, &s.tls, &s.inner, &s.express} {
 		var err error
 		if *address, err = freeAddress(); err != nil {
 			return nil, err
@@ -143,6 +145,18 @@ func (s *sites) caddyfile(dir string, b backends) string {
 	storage file_system ` + dir + `
 	auto_https disable_redirects
 	metrics
+	servers ` + s.express + ` {
+		listener_wrappers {
+			seamless
+		}
+	}
+}
+http://` + s.express + ` {
+	bind 127.0.0.1
+	ip_rate_limit {
+		rate 1000000/s
+	}
+	load_balancer ` + plain + `
 }
 http://` + s.plain + ` {
 	load_balancer ` + plain + `
@@ -181,7 +195,7 @@ func (s *sites) wait(ctx context.Context) error {
 	defer cancel()
 	client := newClient(false)
 	defer client.CloseIdleConnections()
-	for _, url := range []string{"http://" + s.plain, "http://" + s.all, "http://" + s.inner, "https://" + s.tls} {
+	for _, url := range []string{"http://" + s.plain, "http://" + s.all, "http://" + s.inner, "https://" + s.tls, "http://" + s.express} {
 		for {
 			err := ask(ctx, client, request{method: http.MethodGet, url: url + "/1k", size: 1 << 10})
 			if err == nil {

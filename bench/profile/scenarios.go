@@ -42,7 +42,7 @@ func scenarios(s *sites) []scenario {
 	post := func(base string, size int, chunked bool) request {
 		return request{method: http.MethodPost, url: base + "/post", body: bytes.Repeat([]byte("x"), size), chunked: chunked, size: 2}
 	}
-	plain, all, secure, inner := "http://"+s.plain, "http://"+s.all, "https://"+s.tls, "http://"+s.inner
+	plain, all, secure, inner, express := "http://"+s.plain, "http://"+s.all, "https://"+s.tls, "http://"+s.inner, "http://"+s.express
 	mixed := func(base string) []request {
 		return []request{
 			get(base, "/1k", 1<<10), get(base, "/1k", 1<<10), get(base, "/100k", 100<<10), get(base, "/chunked", 64<<10),
@@ -56,6 +56,8 @@ func scenarios(s *sites) []scenario {
 		{name: "post4k", requests: []request{post(plain, 4<<10, false)}},
 		{name: "post64k", requests: []request{post(plain, 64<<10, false), post(plain, 64<<10, true)}},
 		{name: "everything", requests: mixed(all)},
+		{name: "express-get", requests: []request{get(express, "/1k", 1<<10), get(express, "/100k", 100<<10)}},
+		{name: "express-mixed", requests: mixed(express)},
 		{name: "https-h1", requests: mixed(secure)},
 		{name: "https-h2", requests: mixed(secure), h2: true},
 		{name: "https-backend", requests: mixed(inner)},
