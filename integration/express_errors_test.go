@@ -36,6 +36,9 @@ func failing(wrappers, log string, backend, reset, silent, dead string) string {
 		}
 	}
 	handle /none {
+		header X-Set before
+		header >X-Late after
+		request_header X-Asked before
 		load_balancer {
 			name none
 			backend ` + backend + ` {
@@ -46,6 +49,8 @@ func failing(wrappers, log string, backend, reset, silent, dead string) string {
 	handle_path /stripped/* {
 		load_balancer ` + dead + ` {
 			name dead
+			header_up X-Up {upstream_hostport}
+			header_down X-Down 1
 			hold off
 			breaker off
 			retry {
@@ -94,7 +99,7 @@ func failing(wrappers, log string, backend, reset, silent, dead string) string {
 			error 418
 		}
 		handle {
-			respond "{err.status_code} {err.status_text}, {http.reverse_proxy.retries} {http.reverse_proxy.status_code} {uri}"
+			respond "{err.status_code} {err.status_text}, {http.reverse_proxy.retries} {http.reverse_proxy.status_code} {uri} {http.request.header.X-Asked}"
 		}
 	}
 }

@@ -27,7 +27,6 @@ import (
 const (
 	reasonOff   = "off"             // the express lane is switched off
 	reasonEmpty = "empty"           // no handler answers: Caddy sends an empty answer
-	reasonEdits = "header"          // header operations where there are error routes
 	reasonSNI   = "strict_sni_host" // another host than that of the TLS handshake: Caddy refuses the request
 	reasonMany  = "routes"          // the way meets more limits, header operations, groups or routes than a Way has room for
 )
@@ -36,7 +35,7 @@ const (
 type Table struct {
 	why     string // nothing is plain
 	proxied bool   // the server trusts proxies
-	errors  bool   // it has error routes, which the lane does not combine with header operations
+	errors  bool   // it has error routes
 	strict  bool   // the name in a request must be that of its connection's TLS
 	routes  list
 	shown   app.ExpressServer
@@ -179,8 +178,8 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:
-		if t.errors && w.edits() {
-			return reasonEdits
+		if t.errors && w.renamed != "" {
+			return w.renamed // errors are logged where requests to the changed host are
 		}
 		return ""
 	case left:
@@ -188,11 +187,6 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	default:
 		return reasonEmpty
 	}
-}
-
-// edits reports whether there are header operations on the way.
-func (w *Way) edits() bool {
-	return len(w.Edits) > 0 || w.Front.EditsRequests() || w.Front.EditsAnswers()
 }
 
 // isFor reports whether host, with or without a port, is the name that the client has said in its TLS handshake, as Caddy compares them.

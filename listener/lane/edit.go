@@ -77,6 +77,22 @@ func (e *edit) open(x *request) {
 	}
 }
 
+// again returns the request's header and host as the operations of the way have made them, before [edit.prepare]; nil if there were none for
+// requests.
+func (e *edit) again(x *request) (header http.Header, host string) {
+	for _, passed := range x.conn.way.Edits[:e.passed] {
+		if passed.Request == nil {
+			continue
+		}
+		if header == nil {
+			h := &x.conn.head
+			header, host = told.Header(h), string(h.Host.Of(h.Raw))
+		}
+		host = front.EditRequest(passed.Request, header, host)
+	}
+	return header, host
+}
+
 // sizeOf returns what Caddy's metrics take for the size of a header.
 func sizeOf(header http.Header, host string) int {
 	size := len(host)

@@ -27,6 +27,9 @@ type Failed struct {
 	site   *Site
 	err    error
 	header http.Header // that was set before the error
+	edit   *edit       // nil without header operations
+	asked  http.Header // of the request, with host, after the operations; nil if they have changed nothing
+	host   string
 
 	begun  time.Time
 	line   told.Line
@@ -81,6 +84,9 @@ func (x *request) handFailed(err error) {
 	}
 	f := &Failed{
 		site: x.site, err: err, header: x.answer.header, begun: c.now, logged: x.logged, length: c.head.Length, refusal: x.refusal,
+	}
+	if f.edit = x.edit; f.edit != nil {
+		f.asked, f.host = f.edit.again(x)
 	}
 	x.tell(f)
 	r := &Replayed{Conn: c.net, state: c.client.TLS, failed: f}
@@ -171,11 +177,8 @@ func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w, r, done := guard(w, r, f.site, f.begun)
 	defer done()
 	h := w.Header()
-	h["Server"] = []string{"Caddy"}
-	if f.site.AltSvc != nil {
-		if value := f.site.AltSvc(); value != "" {
-			h["Alt-Svc"] = []string{value}
-		}
+	if f.edit == nil { // otherwise f.header has them, if no operation has deleted them
+		f.setOwn(h)
 	}
 	if f.gone != nil {
 		r.ContentLength = f.length
@@ -183,6 +186,9 @@ func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.broken {
 			_, _ = r.Body.Read(make([]byte, 1)) // so that net/http knows it, too
 		}
+	}
+	if f.asked != nil {
+		r.Header, r.Host = f.asked, f.host
 	}
 	repl := caddy.NewReplacer()
 	r = caddyhttp.PrepareRequest(r, repl, w, f.site.Server)
@@ -209,6 +215,16 @@ func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.site.Log.Handled(&f.line, f.err)
+}
+
+// setOwn sets the fields that Caddy's server sets in each answer.
+func (f *Failed) setOwn(h http.Header) {
+	h["Server"] = []string{"Caddy"}
+	if f.site.AltSvc != nil {
+		if value := f.site.AltSvc(); value != "" {
+			h["Alt-Svc"] = []string{value}
+		}
+	}
 }
 
 // log writes the access log. r is the request as it went to the error routes, which have read n bytes of its body.
