@@ -11,9 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -142,6 +144,27 @@ func (q *Lean) Told(began, ended time.Time) *Told {
 func (t *Told) Dropped(status int, started time.Time, took time.Duration) {
 	t.status, t.statusText, t.started, t.took = status, fmt.Sprintf("%d %s", status, http.StatusText(status)), started, took
 }
+
+// Abort logs that the answer of the last attempt, whose header came after that time, breaks off: because of an error of reading from the
+// backend, or else of writing to the client.
+func (q *Lean) Abort(read, written error, took time.Duration) {
+	c := q.front.logger.Check(zapcore.WarnLevel, "aborting with incomplete response")
+	if c == nil {
+		return
+	}
+	err := reading(read)
+	if read == nil {
+		err = writing(written)
+	}
+	r := q.client.Full()
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	credentials := ok && server.Logs != nil && server.Logs.ShouldLogCredentials
+	c.Write(zap.String("upstream", q.target.Upstream.String()), zap.Duration("duration", took),
+		zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: r, ShouldLogCredentials: credentials}), zap.Error(err))
+}
+
+// NeedsWhole reports whether the policy looks at the whole request.
+func (f *Front) NeedsWhole() bool { return f.keyed != nil || f.sessions != nil }
 
 // Lines returns the header of the current attempt's answer.
 func (q *Lean) Lines() *stock.Lines { return q.current.Lines() }

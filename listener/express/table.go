@@ -27,6 +27,7 @@ import (
 const (
 	reasonOff   = "off"             // the express lane is switched off
 	reasonEmpty = "empty"           // no handler answers: Caddy sends an empty answer
+	reasonEdits = "header"          // where proxies are trusted, operations on a request by which the policy chooses
 	reasonSNI   = "strict_sni_host" // another host than that of the TLS handshake: Caddy refuses the request
 	reasonMany  = "routes"          // the way meets more limits, header operations, groups or routes than a Way has room for
 )
@@ -178,6 +179,9 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:
+		if t.proxied && w.Front.NeedsWhole() && slices.ContainsFunc(w.Edits, func(e Edit) bool { return e.Request != nil }) {
+			return reasonEdits
+		}
 		if t.errors && w.renamed != "" {
 			return w.renamed // errors are logged where requests to the changed host are
 		}

@@ -62,8 +62,11 @@ func (x *request) pass(res *http.Response) {
 		}
 		failed = x.passChunks(b, res)
 	}
-	closing := res.Body.Close() // before trailers are read
+	closing := res.Body.Close()
 	x.answer.complete = failed == nil && closing == nil && (x.answer.complete || x.answer.failed == nil)
+	if failed != nil || x.answer.failed != nil && !x.answer.complete {
+		x.Abort(failed, x.answer.failed, x.record.Current().Took)
+	}
 }
 
 // isReady reports whether the beginning of the body has arrived.
