@@ -320,7 +320,7 @@ func (x *request) passSized(b []byte, res *http.Response) error {
 			x.answer.size += n
 		}
 		switch {
-		case err == io.EOF: //nolint:errorlint // as io.Reader says
+		case err == io.EOF:
 			return nil
 		case err != nil:
 			return err
@@ -352,7 +352,7 @@ func (x *request) passChunks(b []byte, res *http.Response) error {
 		// A large head has made the buffer larger.
 		data := b[head+sizeRoom : min(head+sizeRoom+maxChunk, cap(b)-len(end))]
 		n, err := res.Body.Read(data)
-		over := err == io.EOF //nolint:errorlint // as io.Reader says
+		over := err == io.EOF
 		if n > 0 {
 			b = strconv.AppendInt(b, int64(n), 16)
 			b = append(b, "\r\n"...)

@@ -260,7 +260,7 @@ func (c *conn) skipEmptyLines(first bool) bool {
 		return true
 	}
 	const most = 4
-	for n := 0; n < most; n++ {
+	for range most {
 		if c.start == c.end && c.fillMore() != nil {
 			return false
 		}
