@@ -161,6 +161,10 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 	return false
 }
 
+// Receive reads what has arrived at a socket of the runtime's poller, as in a callback of [syscall.RawConn.Read]. p must not be empty. The error
+// is EAGAIN if there is nothing.
+func Receive(fd uintptr, p []byte) (int, syscall.Errno) { return read(fd, p) }
+
 // failure returns the error that package net returns.
 func (c *Conn) failure(operation string, errs syscall.Errno) error {
 	return &net.OpError{

@@ -316,8 +316,8 @@ func (c *conn) arrive(length int) bool {
 	}
 	_ = c.raw.Read(func(fd uintptr) bool {
 		for c.end-c.start < length {
-			n, err := syscall.Read(int(fd), c.buf[c.end:])
-			if err != nil || n == 0 {
+			n, errs := socket.Receive(fd, c.buf[c.end:])
+			if errs != 0 || n == 0 {
 				break // whoever reads the rest of the body sees what this was
 			}
 			c.end += n
@@ -360,20 +360,20 @@ func (c *conn) fillFirst() error {
 // readOnce reads from the socket if something has arrived. A connection that waits for its next request has no buffer meanwhile.
 func (c *conn) readOnce(fd uintptr) bool {
 	c.makeRoom()
-	n, err := syscall.Read(int(fd), c.buf[c.end:])
-	for errors.Is(err, syscall.EINTR) {
-		n, err = syscall.Read(int(fd), c.buf[c.end:])
-	}
+	n, errs := socket.Receive(fd, c.buf[c.end:])
 	switch {
-	case err == nil && n == 0:
-		err = io.EOF
-	case err == syscall.EAGAIN: //nolint:errorlint // what a system call returns is an Errno
+	case errs == syscall.EAGAIN:
 		if c.start == c.end {
 			c.dropBuffer()
 		}
 		return false
+	case errs != 0:
+		c.n, c.err = 0, errs
+	case n == 0:
+		c.n, c.err = 0, io.EOF
+	default:
+		c.n, c.err = n, nil
 	}
-	c.n, c.err = max(n, 0), err
 	return true
 }
 
