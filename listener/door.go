@@ -183,8 +183,7 @@ func (d *door) promote(g *generation) {
 		case s.open.Load() > 0 || s == last:
 			kept = append(kept, s)
 		default:
-			s.inlet.close() // it has no connections and takes none
-			s.handed.close()
+			s.free() // it has no connections and takes none
 		}
 	}
 	if last == nil || last.shape != g.shape {

@@ -105,6 +105,13 @@ func (s *server) retire() {
 	s.lane.Drain()
 }
 
+// free gives up a server without connections.
+func (s *server) free() {
+	s.inlet.close()
+	s.handed.close()
+	s.lane.Free()
+}
+
 // shutdown lets the requests of s end, until ctx does.
 func (s *server) shutdown(ctx context.Context) error {
 	var each sync.WaitGroup

@@ -108,6 +108,13 @@ func (l *Lane) Shutdown(ctx context.Context) error {
 	}
 }
 
+// Free gives up a lane that has no connections and gets none any more.
+func (l *Lane) Free() {
+	if l != nil {
+		l.watcher.close()
+	}
+}
+
 // shutdownInterval is how often Shutdown looks for connections that have become idle.
 const shutdownInterval = 10 * time.Millisecond
 

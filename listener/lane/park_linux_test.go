@@ -102,3 +102,21 @@ func TestParkedTLS(t *testing.T) {
 	c.Close()
 	<-s.ended
 }
+
+// TestFree: a lane that is given up keeps no descriptor.
+func TestFree(t *testing.T) {
+	s := start(t, "", Options{Idle: time.Minute, ReadHeader: time.Minute}, paths)
+	c := s.dial()
+	c.send(get("/a"))
+	c.expect("/a")
+	s.awaitParked(1) // for which there is an epoll
+	c.Close()
+	<-s.ended
+	if err := s.watcher.raw.Control(func(uintptr) {}); err != nil {
+		t.Errorf("the epoll is not there: %v", err)
+	}
+	s.Free()
+	if err := s.watcher.raw.Control(func(uintptr) {}); err == nil {
+		t.Error("the epoll is open still")
+	}
+}
