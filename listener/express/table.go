@@ -179,7 +179,7 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:
-		if t.proxied && w.Front.NeedsWhole() && slices.ContainsFunc(w.Edits, func(e Edit) bool { return e.Request != nil }) {
+		if t.proxied && slices.ContainsFunc(w.Edits, func(e Edit) bool { return e.Request != nil }) && w.Front.NeedsWhole() {
 			return reasonEdits
 		}
 		if t.errors && w.renamed != "" {
