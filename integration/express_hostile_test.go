@@ -15,14 +15,13 @@ import (
 	"time"
 )
 
-// hostileTimeouts are those of servers whose clients are slow: bounds of what takes long in one piece, with which the express lane serves,
-// and bounds of the whole, with which it leaves everything to Caddy.
+// hostileTimeouts are those of servers whose clients are slow: bounds of what takes long in one piece, and bounds of the whole.
 var hostileTimeouts = []struct {
 	name, options string
 	served        bool // by the lane
 }{
 	{"idle", "timeouts {\n read_header 1s\n read_body_idle 1s\n write_idle 1s\n}", true},
-	{"whole", "timeouts {\n read_header 1s\n read_body 3s\n write 3s\n}", false},
+	{"whole", "timeouts {\n read_header 1s\n read_body 3s\n write 3s\n}", true},
 }
 
 // hostileBackend is a backend. What it does about a request is in its path.
