@@ -284,7 +284,7 @@ func (x *request) end(keep *bool) {
 			x.body.end()
 		}
 	}
-	if !*keep && x.answer.begun {
+	if !*keep && comes && x.answer.begun {
 		x.conn.linger()
 	}
 	x.conn.dropGrown()
@@ -299,7 +299,7 @@ func (x *request) end(keep *bool) {
 	requests.Put(x)
 }
 
-// fill describes the request for the log.
+// describe describes the request for the log.
 func (x *request) describe() *told.Line {
 	c := x.conn
 	l := &x.line
