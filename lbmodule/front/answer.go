@@ -181,7 +181,7 @@ func (q *Request) pass(res *http.Response) error {
 	}
 	header := q.w.Header()
 	delete(header, "Server") // Via names us instead
-	q.via[0] = answerVia(res)
+	q.via[0] = AnswerVia(res)
 	header["Via"] = appendValue(header["Via"], q.via[:])
 	from, drops := res.Header, dropsOf(res.Header)
 	if ops := f.stock.ResponseHeaders; ops != nil {
@@ -225,8 +225,8 @@ func (q *Request) pass(res *http.Response) error {
 	return nil
 }
 
-// answerVia returns the Via entry for an answer.
-func answerVia(res *http.Response) string {
+// AnswerVia returns the Via entry for an answer.
+func AnswerVia(res *http.Response) string {
 	entry := via(res.ProtoMajor, res.ProtoMinor)
 	if len(res.Proto) >= 5 && strings.EqualFold(res.Proto[:5], "HTTP/") {
 		return entry
@@ -252,7 +252,7 @@ func dropsOf(h http.Header) drops {
 		}
 		for name := range strings.SplitSeq(list, ",") {
 			name = http.CanonicalHeaderKey(textproto.TrimString(name))
-			if _, there := h[name]; there && !isHopByHop(name) {
+			if _, there := h[name]; there && !IsHopByHop(name) {
 				d.named = append(d.named, name)
 			}
 		}
@@ -261,7 +261,7 @@ func dropsOf(h http.Header) drops {
 }
 
 func (d drops) has(name string) bool {
-	return d.all && isHopByHop(name) || slices.Contains(d.named, name)
+	return d.all && IsHopByHop(name) || slices.Contains(d.named, name)
 }
 
 func (d drops) strip(h http.Header) {

@@ -102,7 +102,7 @@ func TestAnswerVia(t *testing.T) {
 		"FCGI/1.0 Caddy": {Proto: "FCGI/1.0", ProtoMajor: 1},
 		"0.0 Caddy":      {},
 	} {
-		if got := answerVia(res); got != want {
+		if got := AnswerVia(res); got != want {
 			t.Errorf("%s: %s, want %s", res.Proto, got, want)
 		}
 	}

@@ -100,15 +100,15 @@ func (q *Request) forwardable(from http.Header) http.Header {
 		header = make(http.Header, len(from)+more)
 	}
 	for name, values := range from {
-		if name == "Te" || !isHopByHop(name) {
+		if name == "Te" || !IsHopByHop(name) {
 			header[name] = values[:len(values):len(values)]
 		}
 	}
 	return header
 }
 
-// isHopByHop reports whether the field of that canonical name is hop-by-hop.
-func isHopByHop(name string) bool {
+// IsHopByHop reports whether the field of that canonical name is hop-by-hop.
+func IsHopByHop(name string) bool {
 	switch name {
 	case "Alt-Svc", "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
 		"Transfer-Encoding", "Upgrade":
@@ -391,7 +391,7 @@ func informational(header textproto.MIMEHeader) http.Header {
 	theirs := http.Header(header).Clone()
 	dropNamed(theirs, theirs["Connection"])
 	for name := range theirs {
-		if isHopByHop(name) {
+		if IsHopByHop(name) {
 			delete(theirs, name)
 		}
 	}

@@ -15,6 +15,7 @@ func read(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Rea
 
 func write(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Write(int(fd), p)) }
 
+// result tells of a call that is not interrupted: the runtime restarts system calls after signals.
 func result(n int, err error) (int, syscall.Errno) {
 	errs, _ := errors.AsType[syscall.Errno](err)
 	return n, errs

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/ballastlb/ballast/lbmodule/front"
 )
 
 // sentAnswer is what the client has got.
@@ -139,7 +141,7 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 	f := &x.answer.fields
 	f.reset()
 	x.addAltSvc(f)
-	f.add("Via", viaOf(res))
+	f.add("Via", front.AnswerVia(res))
 	f.addAll(x.Lean.Tells())
 	dated, typed := false, false
 	connection := res.Header["Connection"]
@@ -161,7 +163,7 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 				continue
 			}
 		}
-		if isHopByHop(name) || len(connection) > 0 && isNamed(connection, name) || strings.IndexByte(name, ' ') >= 0 {
+		if front.IsHopByHop(name) || len(connection) > 0 && isNamed(connection, name) || strings.IndexByte(name, ' ') >= 0 {
 			continue
 		}
 		f.add(name, value)
@@ -197,22 +199,9 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 	return x.appendEnd(b, form)
 }
 
-// viaOf returns the Via entry for an answer.
-func viaOf(res *http.Response) string {
-	if res.ProtoMajor == 1 && res.ProtoMinor == 1 {
-		return "1.1 Caddy"
-	}
-	return strconv.Itoa(res.ProtoMajor) + "." + strconv.Itoa(res.ProtoMinor) + " Caddy"
-}
-
 // trailerNames returns the value of the field that announces the trailers.
 func trailerNames(res *http.Response) string {
-	names := make([]string, 0, len(res.Trailer))
-	for name := range res.Trailer {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
+	return strings.Join(slices.Sorted(maps.Keys(res.Trailer)), ", ")
 }
 
 // appendEnd appends the end of a head.
@@ -263,16 +252,6 @@ func appendStatus(b []byte, status int) []byte {
 		b = strconv.AppendInt(b, int64(status), 10)
 	}
 	return append(b, "\r\n"...)
-}
-
-// isHopByHop reports whether the field of that canonical name is hop-by-hop.
-func isHopByHop(name string) bool {
-	switch name {
-	case "Alt-Svc", "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
-		"Transfer-Encoding", "Upgrade":
-		return true
-	}
-	return false
 }
 
 // isNamed reports whether Connection names the field.

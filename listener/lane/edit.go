@@ -114,7 +114,7 @@ func (e *edit) prepare(x *request) {
 		e.open(x)
 	}
 	header := e.header
-	maps.DeleteFunc(header, func(name string, _ []string) bool { return isHopByHop(name) })
+	maps.DeleteFunc(header, func(name string, _ []string) bool { return front.IsHopByHop(name) })
 	if _, ok := header["User-Agent"]; !ok {
 		header["User-Agent"] = []string{""} // or the transport would add its own
 	}
@@ -204,7 +204,7 @@ func trimmed(value string) string { return strings.Trim(value, " \t") }
 func (x *request) editAnswer(res *http.Response) {
 	header := x.edit.answer
 	delete(header, "Server")
-	header["Via"] = append(header["Via"], viaOf(res))
+	header["Via"] = append(header["Via"], front.AnswerVia(res))
 	for name, values := range x.Lean.Tells() {
 		header[name] = append(header[name], values...)
 	}
@@ -227,7 +227,7 @@ func (x *request) answered(res *http.Response) http.Header {
 	values := make([]string, lines.Len())
 	for i := range lines.Len() {
 		name, value := lines.At(i)
-		if isHopByHop(name) || name == "Content-Length" || name == "Content-Encoding" && res.Uncompressed {
+		if front.IsHopByHop(name) || name == "Content-Length" || name == "Content-Encoding" && res.Uncompressed {
 			continue
 		}
 		if before, ok := from[name]; ok {
