@@ -87,6 +87,19 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
+// TestEarlyAnswerLate: the rest of a body that does not come in time is not taken for a request when it comes after all.
+func TestEarlyAnswerLate(t *testing.T) {
+	s := early(t, false)
+	s.site.Server.ReadIdleTimeout = caddy.Duration(100 * time.Millisecond)
+	c := s.dial()
+	c.send(post("/", len("begin"+hidden)) + "begin")
+	if res, text := c.receive(http.MethodPost); !res.Close || text != "no" {
+		t.Errorf("got %d %q, header %v", res.StatusCode, text, res.Header)
+	}
+	_, _ = io.WriteString(c, hidden)
+	c.expectEnd()
+}
+
 // TestEarlyAnswerAwaited: a client that waits for the answer before it sends its body gets it if its connection is not kept anyway.
 func TestEarlyAnswerAwaited(t *testing.T) {
 	s := early(t, true)
