@@ -261,12 +261,20 @@ func readBodyText(br *bufio.Reader, encoding []string, length int64) (string, er
 	return string(body) + endOfChunks + sortFields("\r\n"+trailers), err
 }
 
-// sortFields sorts the fields of a head by their names. Values of one field keep their order.
+// sortFields sorts the fields of a head by their names. Values of one field keep their order, except for the
+// names in Trailer, which Caddy announces in the random order of a map.
 func sortFields(head string) string {
 	all := strings.SplitAfter(head, "\r\n")
 	end := len(all)
 	for end > 1 && (all[end-1] == "" || all[end-1] == "\r\n") {
 		end--
+	}
+	for i, line := range all[1:end] {
+		if names, ok := strings.CutPrefix(line, "Trailer: "); ok {
+			announced := strings.Split(strings.TrimSuffix(names, "\r\n"), ", ")
+			slices.Sort(announced)
+			all[1+i] = "Trailer: " + strings.Join(announced, ", ") + "\r\n"
+		}
 	}
 	slices.SortStableFunc(all[1:end], func(a, b string) int {
 		nameOfA, _, _ := strings.Cut(a, ":")
