@@ -446,6 +446,7 @@ func aroundSites() []site {
 		// caddy: TestInformationalResponseKeepsHandlerHeaders
 		{name: "header-before", route: "header X-Backend zero\n header Server outer\n header Via other\n PROXY"},
 		{name: "uri-and-path", route: "route {\n uri strip_prefix /usual\n uri replace /path /way\n PROXY\n }"},
+		{name: "header-matcher", route: "@has header X-A *\n header @has X-Has yes\n @hasnot header !Cookie\n header @hasnot X-Has-Not yes\n @agent not header User-Agent *curl*\n request_header @agent X-Agent other\n PROXY"},
 		{name: "request-header", route: "route {\n request_header X-A changed\n request_header -Cookie\n request_header Host other.example\n PROXY\n }"},
 		{name: "method-directive", route: "route {\n method PATCH\n rewrite * /rewritten?{query}\n PROXY\n }"},
 		{name: "body-limit", route: "request_body {\n max_size 10\n }\n PROXY", exchanges: limits},

@@ -55,7 +55,7 @@ func (c *caddy) laneServed() (n uint64, left map[string]uint64) {
 func TestExpressIsTold(t *testing.T) {
 	t.Parallel()
 	b := startBackend(t)
-	config := strings.Replace(siteConfig("@odd {\n path /odd/*\n header X-Odd 1\n}\nload_balancer @odd "+b.addr+" {\n name odd\n}\nload_balancer "+b.addr+" {\n name main\n}"), seamless, expressOn, 1)
+	config := strings.Replace(siteConfig("@odd {\n path /odd/*\n query odd=*\n}\nload_balancer @odd "+b.addr+" {\n name odd\n}\nload_balancer "+b.addr+" {\n name main\n}"), seamless, expressOn, 1)
 	c := startCaddyConfig(t, config)
 	// Each has a connection of its own: one that is left to Caddy stays there.
 	ask := func(path string, header ...string) {
@@ -76,10 +76,10 @@ func TestExpressIsTold(t *testing.T) {
 	check := func(when string, rounds uint64) {
 		t.Helper()
 		got := c.lane()
-		if !got.On || got.Served != 2*rounds || got.HandedOver["header"] != rounds || got.HandedOver["path"] != rounds || got.HandedOver["te"] != rounds {
+		if !got.On || got.Served != 2*rounds || got.HandedOver["query"] != rounds || got.HandedOver["path"] != rounds || got.HandedOver["te"] != rounds {
 			t.Errorf("%s: %+v, want %d rounds", when, got, rounds)
 		}
-		if len(got.Routes) != 2 || got.Routes[0].Reason != "header" || got.Routes[1].Pool != "main" || !got.Routes[1].Served {
+		if len(got.Routes) != 2 || got.Routes[0].Reason != "query" || got.Routes[1].Pool != "main" || !got.Routes[1].Served {
 			t.Errorf("%s: routes %+v", when, got.Routes)
 		}
 	}
@@ -91,7 +91,7 @@ func TestExpressIsTold(t *testing.T) {
 	round()
 	check("after a reload", 2)
 	out, err := exec.CommandContext(t.Context(), caddyBinary, "lb", "express", "--address", c.admin).CombinedOutput()
-	for _, want := range []string{"on       4", "load_balancer  main  yes", "load_balancer  odd   no      header", "2            te"} {
+	for _, want := range []string{"on       4", "load_balancer  main  yes", "load_balancer  odd   no      query", "2            te"} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("caddy lb express: %v, want %q in\n%s", err, want, out)
 		}

@@ -42,6 +42,22 @@ func (m *maker) paths() []string {
 	return m.some("/", "/*", "/a", "/A/*", "/a*", "*b", "*.x", "*/c/*", "*/B*", "/a/*/c", "/a?", "/%61", "//a", "/a/", "/b/c", "*", "/{http.request.method}", `/\a`, "/[ab]")
 }
 
+func (m *maker) header() map[string]any {
+	h := make(map[string]any)
+	for range 1 + m.IntN(2) {
+		name := pick(m, "X-A", "x-a", "X-B", "Host", "Transfer-Encoding", "Content-Length", "X a")
+		switch m.IntN(8) {
+		case 0:
+			h[name] = nil
+		case 1:
+			h[name] = []string{}
+		default:
+			h[name] = m.some("*", "1", "1*", "*1", "*1*", "", "**", "a", "3", "*{http.request.method}*", "*a.b*")
+		}
+	}
+	return h
+}
+
 func (m *maker) matcherSet(depth int) map[string]any {
 	s := make(map[string]any)
 	if m.IntN(3) == 0 {
@@ -55,6 +71,9 @@ func (m *maker) matcherSet(depth int) map[string]any {
 	}
 	if m.IntN(8) == 0 {
 		s["protocol"] = pick(m, "http", "https", "grpc", "http/1.1", "http/2", "http/2+", "http/1.0", "http/1.0+", "http/3", "other")
+	}
+	if m.IntN(8) == 0 {
+		s["header"] = m.header()
 	}
 	if depth > 0 && m.IntN(5) == 0 {
 		s["not"] = m.matcherSets(depth - 1)
@@ -124,6 +143,7 @@ func (m *maker) asked() asked {
 		method: pick(m, "GET", "POST", "PUT"),
 		host:   pick(m, "a", "a.B", "c.a.b:80", "b", "[::1]", "[::1]:80", "A:", "a.", "::1", "c.d.b", "xn--bcher-kva.b", "GET"),
 		target: pick(m, "/", "/a", "/A/", "/a/b", "/a/b/c", "/b", "/a/c/x.x", "/ab", "/a/a/b", "/%61", "/a%2fb", "//a", "/a/../b", "/b/c/", "/a/x/c", "/GET", "/B/c", "/a(b)/!c*", "/a/b?c=/a/b&d"),
+		fields: pick(m, "", "", "X-A: 1\r\n", "x-a: \r\n", "X-A: 12\r\nX-B: a\r\n", "X-A: 0\r\nX-a:\t21 \r\n", "X-B: 213\r\n"),
 		length: pick[int64](m, 0, 2, 3, 5),
 		tls:    m.IntN(2) == 0,
 	}

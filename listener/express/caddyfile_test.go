@@ -84,6 +84,12 @@ http://example.com, http://www.example.com {
 			name beta
 		}
 	}
+	@named query name=*
+	handle @named {
+		load_balancer 127.0.0.1:1 {
+			name named
+		}
+	}
 	handle {
 		load_balancer 127.0.0.1:1 {
 			name rest
@@ -156,8 +162,9 @@ http://moved.example.com {
 [example.com www.example.com] [/api/*] load_balancer api true 
 [example.com www.example.com] [/files/*] load_balancer encoded false encode
 [example.com www.example.com] [/static/*] file_server  false file_server
-[example.com www.example.com] [] load_balancer beta false header
-[example.com www.example.com] [] load_balancer rest false header
+[example.com www.example.com] [] load_balancer beta true 
+[example.com www.example.com] [] load_balancer named false query
+[example.com www.example.com] [] load_balancer rest false query
 `
 	if got := sortedLines(shown.String()); got != sortedLines(want) {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -172,7 +179,8 @@ http://moved.example.com {
 		{asked: get("www.example.com", "/api/x"), pool: "api"},
 		{asked: get("example.com", "/files/x"), why: "encode"},
 		{asked: get("example.com", "/static/x"), why: "file_server"},
-		{asked: get("example.com", "/x"), why: "header"},
+		{asked: asked{method: "GET", host: "example.com", target: "/x", fields: "x-beta: 1\r\n"}, pool: "beta"},
+		{asked: get("example.com", "/x"), why: "query"},
 		{asked: get("plain.example.com", "/a/x"), pool: "a"},
 		{asked: get("plain.example.com", "/x"), pool: "b"},
 		{asked: get("keyed.example.com", "/x"), why: "ip_rate_limit_key"},

@@ -1,12 +1,13 @@
 package express
 
 import (
-	"bytes"
+	"bufio"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -121,20 +122,25 @@ func serverOf(t testing.TB, ctx caddy.Context, routes string) *caddyhttp.Server 
 // asked is a request.
 type asked struct {
 	method, host, target string
+	fields               string // lines
 	length               int64
 	tls                  bool
 }
 
 func get(host, target string) asked { return asked{method: "GET", host: host, target: target} }
 
-// head is the head of a request, nil if the parser does not take it.
-func (a asked) head() *h1.Head {
-	raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n", a.method, a.target, a.host)
+func (a asked) raw() string {
+	raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n%s", a.method, a.target, a.host, a.fields)
 	if a.length > 0 {
 		raw += fmt.Sprintf("Content-Length: %d\r\n", a.length)
 	}
+	return raw + "\r\n"
+}
+
+// head is the head of the request, nil if the parser does not take it.
+func (a asked) head() *h1.Head {
 	var h h1.Head
-	if h.Read([]byte(raw+"\r\n"), 1<<14) != h1.Plain {
+	if h.Read([]byte(a.raw()), 1<<14) != h1.Plain {
 		return nil
 	}
 	return &h
@@ -143,10 +149,12 @@ func (a asked) head() *h1.Head {
 // caddys is Caddy's answer to the request.
 func (a asked) caddys(t testing.TB, s *caddyhttp.Server) http.Header {
 	t.Helper()
-	r := httptest.NewRequest(a.method, a.target, bytes.NewReader(make([]byte, a.length)))
-	if r.Host = a.host; a.tls {
-		r.TLS = httptest.NewRequest(http.MethodGet, "https://a/", nil).TLS
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(a.raw() + strings.Repeat("x", int(a.length)))))
+	if err != nil {
+		t.Fatal(err)
 	}
+	r.RemoteAddr = "192.0.2.1:1234"
+	r.TLS = stateOf(a.tls)
 	w := httptest.NewRecorder()
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s)
 	end := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {

@@ -97,7 +97,7 @@ func (l limit) follow(w *Way) (end, string) {
 type bodyLimit int64
 
 func (b bodyLimit) follow(w *Way) (end, string) {
-	if b > 0 && w.length > int64(b) {
+	if b > 0 && w.head.Length > int64(b) {
 		return left, "request_body"
 	}
 	return passed, ""
@@ -145,7 +145,7 @@ func (p prefix) follow(w *Way) (end, string) {
 	if p == "" {
 		return passed, ""
 	}
-	if !w.plain {
+	if !w.head.Plain {
 		return left, "rewrite"
 	}
 	if len(w.path) < len(p) || !beginsWith(w.path, string(p)) {

@@ -44,6 +44,8 @@ func (c *compiler) matcher(m any) matcher {
 		return methods(*m)
 	case *caddyhttp.MatchProtocol:
 		return newProtocol(*m)
+	case *caddyhttp.MatchHeader:
+		return newHeader(*m)
 	case *caddyhttp.MatchNot:
 		return not(c.sets(m.MatcherSets))
 	default:
@@ -87,7 +89,7 @@ func (u unknown) foreign() string           { return string(u) }
 // methods is caddyhttp.MatchMethod.
 type methods []string
 
-func (m methods) match(w *Way) (bool, string) { return slices.Contains(m, w.method), "" }
+func (m methods) match(w *Way) (bool, string) { return slices.Contains(m, w.head.Method), "" }
 func (methods) foreign() string               { return "" }
 
 // protocol is caddyhttp.MatchProtocol.
@@ -190,7 +192,7 @@ func (p *paths) match(w *Way) (bool, string) {
 	if p.all {
 		return true, ""
 	}
-	if !w.plain {
+	if !w.head.Plain {
 		return false, "path"
 	}
 	for _, one := range p.patterns {

@@ -112,14 +112,12 @@ type Way struct {
 	Routes []Matched            // of the server itself, those that matched, in order
 
 	// The request while its way is looked for.
-	method  string
+	head    *h1.Head
 	host    []byte // in lower case, without a port; in name
 	hosted  bool   // host is known
 	renamed string // the handler that has changed the host; "" if none has
 	path    []byte // what is left of it
-	plain   bool
 	tls     bool
-	length  int64
 
 	groups []int // of which a route has matched
 	name   [maxHost]byte
@@ -162,7 +160,7 @@ func (w *Way) Reset() {
 	clear(w.Edits)
 	w.Edits, w.Limits, w.Routes, w.groups = w.Edits[:0], w.Limits[:0], w.Routes[:0], w.groups[:0]
 	w.Strip = 0
-	w.host, w.path, w.renamed = nil, nil, ""
+	w.head, w.host, w.path, w.renamed = nil, nil, nil, ""
 }
 
 // Find looks for the way of a request, and returns why there is no plain one; "" if there is. Only then w is complete. state is that of the
@@ -175,7 +173,7 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 		return reasonSNI
 	}
 	w.Reset()
-	w.method, w.path, w.plain, w.tls, w.length = h.Method, h.Path.Of(h.Raw), h.Plain, state != nil, h.Length
+	w.head, w.path, w.tls = h, h.Path.Of(h.Raw), state != nil
 	w.host, w.hosted = hostOf(h.Host.Of(h.Raw), w.name[:])
 	switch end, why := t.routes.follow(w); end {
 	case arrived:

@@ -24,6 +24,7 @@ const site = `[{"match": [{"host": ["example.com", "*.example.org"]}], "terminal
 	{"group": "g", "match": [{"path": ["*.php", "/old", "*/wp/*"]}], "handle": [{"handler": "foreign"}]},
 	{"group": "g", "match": [{"protocol": "https"}], "handle": [{"handler": "balancer_double", "name": "tls"}]},
 	{"group": "g", "match": [{"path": ["/odd*"], "foreign": {}}], "handle": [{"handler": "balancer_double", "name": "odd"}]},
+	{"group": "g", "match": [{"header": {"X-Beta": ["1*"]}}], "handle": [{"handler": "balancer_double", "name": "beta"}]},
 	{"group": "g", "handle": [{"handler": "balancer_double", "name": "main"}]}]}]},
 	{"match": [{"host": ["static.example.net"]}], "terminal": true, "handle": [{"handler": "foreign"}]},
 	{"match": [{"host": ["refusing.example.net"]}], "terminal": true, "handle": [{"handler": "balancer_double", "name": "x", "why": "mirror"}]}]`
@@ -52,6 +53,7 @@ func TestFind(t *testing.T) {
 		{asked: get("example.com", "/a//b"), why: "path"},
 		{asked: asked{method: "GET", host: "example.com", target: "/", tls: true}, pool: "tls"},
 		{asked: get("example.com", "/odd/even"), why: "foreign"},
+		{asked: asked{method: "GET", host: "example.com", target: "/", fields: "X-Beta: 12\r\n"}, pool: "beta"},
 		{asked: get("static.example.net", "/"), why: "foreign"},
 		{asked: get("refusing.example.net", "/"), why: "mirror"},
 		{asked: get("a.b.example.org", "/"), why: reasonEmpty},
@@ -236,13 +238,18 @@ func TestRewritesThatAreLogged(t *testing.T) {
 func TestFindAllocatesNothing(t *testing.T) {
 	ctx := newContext(t)
 	table, w := Compile(serverOf(t, ctx, site), ctx), NewWay()
-	h := asked{method: "POST", host: "a.example.org:80", target: "/api/v2", length: 10}.head()
-	if n := testing.AllocsPerRun(100, func() {
-		if why := table.Find(h, stateOf(true), w); why != "" {
-			t.Fatal(why)
+	for _, a := range []asked{
+		{method: "POST", host: "a.example.org:80", target: "/api/v2", length: 10, tls: true},
+		{method: "GET", host: "a.example.org:80", target: "/", fields: "X-Beta: 12\r\n"},
+	} {
+		h, state := a.head(), stateOf(a.tls)
+		if n := testing.AllocsPerRun(100, func() {
+			if why := table.Find(h, state, w); why != "" {
+				t.Fatal(why)
+			}
+		}); n != 0 {
+			t.Errorf("%+v: %v allocations", a, n)
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
