@@ -261,20 +261,23 @@ func readBodyText(br *bufio.Reader, encoding []string, length int64) (string, er
 	return string(body) + endOfChunks + sortFields("\r\n"+trailers), err
 }
 
-// sortFields sorts the fields of a head by their names. Values of one field keep their order, except for the
-// names in Trailer, which Caddy announces in the random order of a map.
+// announced is what a head announces as trailers. Caddy does that in the random order of a map.
+var announced = regexp.MustCompile(`(?m)^Trailer: (.*)\r`)
+
+func sortAnnounced(head string) string {
+	return announced.ReplaceAllStringFunc(head, func(line string) string {
+		names := strings.Split(announced.FindStringSubmatch(line)[1], ", ")
+		slices.Sort(names)
+		return "Trailer: " + strings.Join(names, ", ") + "\r"
+	})
+}
+
+// sortFields sorts the fields of a head by their names. Values of one field keep their order.
 func sortFields(head string) string {
 	all := strings.SplitAfter(head, "\r\n")
 	end := len(all)
 	for end > 1 && (all[end-1] == "" || all[end-1] == "\r\n") {
 		end--
-	}
-	for i, line := range all[1:end] {
-		if names, ok := strings.CutPrefix(line, "Trailer: "); ok {
-			announced := strings.Split(strings.TrimSuffix(names, "\r\n"), ", ")
-			slices.Sort(announced)
-			all[1+i] = "Trailer: " + strings.Join(announced, ", ") + "\r\n"
-		}
 	}
 	slices.SortStableFunc(all[1:end], func(a, b string) int {
 		nameOfA, _, _ := strings.Cut(a, ":")
@@ -415,7 +418,7 @@ func readAnswers(text string, methods []string) (all []string) {
 			return all
 		}
 		head, err := readHeadText(br)
-		shown := dated.ReplaceAllString(head, "Date: NOW\r")
+		shown := sortAnnounced(dated.ReplaceAllString(head, "Date: NOW\r"))
 		if err != nil {
 			return append(all, shown+incomplete)
 		}
