@@ -57,7 +57,7 @@ func TestExpressIsTold(t *testing.T) {
 	b := startBackend(t)
 	config := strings.Replace(siteConfig("@odd {\n path /odd/*\n query odd=*\n}\nload_balancer @odd "+b.addr+" {\n name odd\n}\nload_balancer "+b.addr+" {\n name main\n}"), seamless, expressOn, 1)
 	c := startCaddyConfig(t, config)
-	// Each has a connection of its own: one that is left to Caddy stays there.
+	// Each has a connection of its own: some would stay with Caddy otherwise.
 	ask := func(path string, header ...string) {
 		t.Helper()
 		r := c.request(http.MethodGet, nil, header...)

@@ -43,13 +43,17 @@ func TestStrictClient(t *testing.T) {
 				if err != nil {
 					return
 				}
-				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-					_, _ = io.WriteString(conn, tt.answer)
-				}
-				if tt.reset {
-					_ = conn.(*net.TCPConn).SetLinger(0)
-				}
-				conn.Close()
+				go func() {
+					defer conn.Close()
+					if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+						_, _ = io.WriteString(conn, tt.answer)
+					}
+					if tcp := conn.(*net.TCPConn); tt.reset {
+						_ = tcp.SetLinger(0)
+					} else if tcp.CloseWrite() == nil {
+						_, _ = io.Copy(io.Discard, tcp) // closing it with a request unread would reset it
+					}
+				}()
 			}
 		}()
 		c := newStrictClient(way{"", "plain", "h1", true, asWhole, 1}, l.Addr().String(), &configs)

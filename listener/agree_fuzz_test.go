@@ -28,6 +28,10 @@ func fuzzedRequests() []string {
 		head("GET /f", "X: a\r\n b") + get, head("GET /z", "X: a\x00b") + get, head("POST /l", "Content-Length: 5, 5") + "hello" + get, head("CONNECT a:80"),
 		head("GET /long", "X-Long: "+strings.Repeat("l", 5000)) + get, head("POST /large", "Content-Length: 9000") + strings.Repeat("b", 9000) + get,
 	}
+	// What goes to Caddy's server and comes back.
+	own, ownPost := head("GET /own"), head("POST /own", "Content-Length: 5")+"hello"
+	all = append(all, own+get, own+own+post+own+get, ownPost+get+ownPost+"\r\n"+post, own+chunked+get, own+"\r\n"+get, head("HEAD /own")+get,
+		head("PUT /own", "Content-Length: 9000")+strings.Repeat("o", 9000)+get, head("GET /own", "Connection: close")+get, get+own+head("GET /f", "X: a\r\n b"))
 	for n := range 3 { // some that fill the buffer, to a byte
 		pad := 4096 - len(head("GET /pad", "X: ")) - 1 + n
 		all = append(all, head("GET /pad", "X: "+strings.Repeat("p", pad))+get)
@@ -71,9 +75,11 @@ func FuzzAgree(f *testing.F) {
 // TestAgreeAtEachByte cuts requests at each byte, and answers; what is before the cut is once all that comes.
 func TestAgreeAtEachByte(t *testing.T) {
 	all := startTwins(t)
-	text := "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\nGET /g HTTP/1.1\r\nHost: a\r\n\r\n" + lastRequest
-	for at := 1; at < len(text); at++ {
-		all.compare(t, []string{text[:at], text[at:]}, nil, nil)
+	for _, path := range []string{"/p", "/own"} {
+		text := "POST " + path + " HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\nGET /g HTTP/1.1\r\nHost: a\r\n\r\n" + lastRequest
+		for at := 1; at < len(text); at++ {
+			all.compare(t, []string{text[:at], text[at:]}, nil, nil)
+		}
 	}
 	request := []string{lastRequest}
 	for _, answer := range fuzzedAnswers() {

@@ -75,6 +75,7 @@ func newServer(d *door, s shape) *server {
 			}
 			return srv.handed.put(c)
 		},
+		Back:           func() { srv.open.Add(1) },
 		Ended:          func() { srv.open.Add(-1) },
 		Server:         &srv.Server,
 		Idle:           cmp.Or(s.idleTimeout, s.readTimeout),
@@ -90,7 +91,7 @@ func newServer(d *door, s shape) *server {
 
 // setUp sets up an HTTP/1 server for the shape of s.
 func (s *server) setUp(srv *http.Server) {
-	srv.Handler, srv.ConnContext, srv.ConnState = s, replayed, s.ended
+	srv.Handler, srv.ConnContext, srv.ConnState = s, replayed, s.became
 	srv.ReadTimeout, srv.ReadHeaderTimeout = s.shape.readTimeout, s.shape.readHeaderTimeout
 	srv.WriteTimeout, srv.IdleTimeout, srv.MaxHeaderBytes = s.shape.writeTimeout, s.shape.idleTimeout, s.shape.maxHeaderBytes
 	srv.ErrorLog = log.New(errorLog{s.door}, "", 0)
@@ -142,6 +143,7 @@ type handedKey struct{}
 type handedOver interface {
 	TLSState() *tls.ConnectionState // which net/http cannot see
 	Failed() *lane.Failed
+	Became(state http.ConnState)
 }
 
 // replayed makes such a connection known to its requests.
@@ -180,8 +182,11 @@ func (s *server) put(c net.Conn, express bool) bool {
 	return false
 }
 
-// ended counts connections down.
-func (s *server) ended(_ net.Conn, state http.ConnState) {
+// became counts connections down, and tells those that the lane has handed over what they are.
+func (s *server) became(c net.Conn, state http.ConnState) {
+	if c, ok := c.(handedOver); ok {
+		c.Became(state)
+	}
 	if state == http.StateClosed || state == http.StateHijacked {
 		s.open.Add(-1)
 	}

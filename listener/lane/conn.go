@@ -42,6 +42,7 @@ type conn struct {
 
 	state   atomic.Int32
 	resumed bool // it was parked, or is
+	credit  int
 
 	// What has arrived and was not read yet is buf[start:end]. While the connection waits for a request, buf is nil.
 	buf        []byte
@@ -69,7 +70,7 @@ const (
 )
 
 func newConn(l *Lane, c net.Conn) *conn {
-	made := &conn{lane: l, net: c, io: c}
+	made := &conn{lane: l, net: c, io: c, credit: firstCredit}
 	under := c
 	if encrypted, ok := c.(*tls.Conn); ok {
 		under = encrypted.NetConn()
@@ -128,17 +129,20 @@ func (c *conn) run(first bool) {
 		}
 		site := c.lane.Site()
 		if site == nil {
-			c.handOver(first)
+			c.handOver(first, unknown)
 			return
 		}
+		size := int64(unknown)
 		if why == "" {
+			size = int64(len(c.head.Raw)) + c.head.Length
 			why = site.Table.Find(&c.head, c.client.TLS, c.way)
 		}
 		if why != "" {
 			site.Table.HandedOver(why)
-			c.handOver(first)
+			c.handOver(first, size)
 			return
 		}
+		c.credit = min(c.credit+1, mostCredit)
 		site.Table.Served()
 		if !c.answerRequest(site) {
 			return
@@ -146,7 +150,7 @@ func (c *conn) run(first bool) {
 	}
 }
 
-// begin makes the TLS handshake, and learns who the client is. It reports false if the connection is not for the lane, or has ended.
+// begin makes the TLS handshake. It reports false if the connection is not for the lane, or has ended.
 func (c *conn) begin() bool {
 	if encrypted, ok := c.net.(*tls.Conn); ok {
 		if timeout := c.handshakeTimeout(); timeout > 0 {
@@ -160,13 +164,18 @@ func (c *conn) begin() bool {
 			return false
 		}
 	}
+	c.introduce()
+	return true
+}
+
+// introduce learns who the client is.
+func (c *conn) introduce() {
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.base = new(http.Request).WithContext(c.ctx)
 	c.base.Proto, c.base.ProtoMajor, c.base.ProtoMinor = "HTTP/1.1", 1, 1
 	c.client = told.NewClient(c.ctx, c.lane.Server, c.net)
 	c.address, c.peer = addressOf(c.client.Remote)
 	c.who = front.NewWho(c.peer)
-	return true
 }
 
 // handshakeTimeout is as in net/http: the least of those that there are; 0 without any.
@@ -431,11 +440,14 @@ func (c *conn) grow() {
 	c.buf = larger
 }
 
-// handOver passes the connection, with what was read and is not answered, to the server that knows all of HTTP.
-func (c *conn) handOver(first bool) {
+// handOver passes the connection, with what was read and is not answered, to the server that knows all of HTTP. size is that of the request
+// in bytes, or unknown.
+func (c *conn) handOver(first bool, size int64) {
 	rest := c.buf[c.start:c.end]
 	anew := first && c.client.TLS == nil && bytes.HasPrefix(rest, []byte(preface))
-	c.leave(replay(&Replayed{Conn: c.net, state: c.client.TLS, again: bytes.Clone(rest)}), anew)
+	r := &Replayed{again: bytes.Clone(rest), left: c.handsOver(size)}
+	c.dropBuffer()
+	c.leave(c.replay(r), anew)
 }
 
 // preface is what HTTP/2 begins with and no known method does.

@@ -89,14 +89,16 @@ func (x *request) handFailed(err error) {
 		f.asked, f.host = f.edit.again(x)
 	}
 	x.tell(f)
-	r := &Replayed{Conn: c.net, state: c.client.TLS, failed: f}
-	r.again, r.broken = x.again(f)
+	r := &Replayed{failed: f}
+	r.again, r.left, r.broken = x.again(f)
+	c.credit-- // of what the request has added
+	r.left = c.handsOver(r.left)
 	f.head = c.head
 	f.head.Raw, f.head.Fields = slices.Clone(c.head.Raw), slices.Clone(c.head.Fields)
 	f.line = told.Line{Client: c.client, Head: &f.head, ClientIP: x.ip, Took: time.Since(c.now)}
 	x.limits.Release() // the routes that hold what was granted have returned
 	x.handed = true
-	c.leave(replay(r), false)
+	c.leave(c.replay(r), false)
 }
 
 // tell notes what is told of the load balancer.
@@ -120,14 +122,15 @@ func (x *request) tell(f *Failed) {
 }
 
 // again returns what the other server is to read before the rest of the connection: the request as far as it was read, and what came behind
-// it. If the bytes of the body that were read are gone, the head says that the body is as long as the rest, and f knows better. broken is
-// the error of the connection after which nothing more comes.
-func (x *request) again(f *Failed) (again []byte, broken error) {
+// it. size is that of the request. If the bytes of the body that were read are gone, the head says that the body is as long as the rest, and
+// f knows better. broken is the error of the connection after which nothing more comes.
+func (x *request) again(f *Failed) (again []byte, size int64, broken error) {
 	c := x.conn
-	raw, behind := c.head.Raw, c.buf[c.start:c.end]
+	head, behind := c.head.Raw, c.buf[c.start:c.end]
 	if !x.comes() {
 		f.read = x.contentRead()
-		return slices.Concat(raw, x.content, behind), nil
+		again = slices.Concat(head, x.content)
+		return append(again, behind...), int64(len(again)), nil
 	}
 	body := x.Lean.Body()
 	failed := body.Failure() != nil // before a reader is interrupted
@@ -139,16 +142,17 @@ func (x *request) again(f *Failed) (again []byte, broken error) {
 		if errors.Is(broken, io.ErrUnexpectedEOF) {
 			broken = io.EOF
 		}
-		return slices.Concat(withLength(&c.head, x.body.left), behind), broken
+		return slices.Concat(withLength(&c.head, x.body.left), behind), unknown, broken
 	}
-	if body == nil { // no load balancer has had it
-		return slices.Concat(raw, behind), nil
+	var kept []byte
+	if body != nil { // otherwise no load balancer has had it
+		var ok bool
+		if kept, ok = body.Again(f.read); !ok {
+			f.gone, head, kept = body, withLength(&c.head, x.body.left), nil
+		}
 	}
-	if kept, ok := body.Again(f.read); ok {
-		return slices.Concat(raw, kept, behind), nil
-	}
-	f.gone = body
-	return slices.Concat(withLength(&c.head, x.body.left), behind), nil
+	again = slices.Concat(head, kept)
+	return append(again, behind...), int64(len(again)) + x.body.left, nil
 }
 
 // contentRead returns how many bytes of a body that has arrived with the head Caddy would have read by now: a load balancer reads it with its

@@ -16,6 +16,8 @@ type Options struct {
 	// HandOver passes a connection to a server that knows all of HTTP, and reports whether that server takes it. anew says that the client may
 	// have begun with HTTP/2, or that the TLS handshake was the last that happened.
 	HandOver func(c net.Conn, anew bool) bool
+	// Back is called when the lane takes back a connection that was handed over, before the other server hears that it is closed.
+	Back func()
 	// Ended is called when a connection of the lane has been closed.
 	Ended func()
 	// Server is what requests show as the server that has received them.
@@ -61,16 +63,21 @@ func (l *Lane) Serve(c net.Conn) bool {
 	if made == nil {
 		return false
 	}
-	l.mu.Lock()
-	closing := l.closing
-	if !closing {
-		l.conns[made] = struct{}{}
-	}
-	l.mu.Unlock()
-	if closing {
+	if !l.add(made) {
 		return false
 	}
 	go made.serve()
+	return true
+}
+
+// add reports false if the lane takes no connections any more.
+func (l *Lane) add(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return false
+	}
+	l.conns[c] = struct{}{}
 	return true
 }
 

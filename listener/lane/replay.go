@@ -4,15 +4,67 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/ballastlb/ballast/listener/h1"
 )
 
 // Replayed is a connection of which some bytes were read already. They are read again first.
+//
+// If it is known where the request ends that was handed over, the other server gets to read that request only. When it wants to read the next
+// one, it is told that the connection has ended, and the lane takes the connection back.
 type Replayed struct {
 	net.Conn
-	again  []byte
+	lane   *Lane
 	state  *tls.ConnectionState
+	again  []byte
 	broken error   // of reading what follows; nil if more can be read
 	failed *Failed // the first request
+
+	left   int64  // how much of the request is to be read; unknown if that of the connection is
+	method string // of the request
+	credit int
+	idle   bool // the request was answered
+
+	whose   atomic.Int32
+	stopped chan struct{} // has something if reading is to be given up
+}
+
+// unknown stands for the size of a request. It may also be that of the rest of a connection.
+const unknown = -1
+
+// A handover, with the way back, costs about as much as a small request. So a connection comes back as long as it has credit: each request that
+// the lane serves adds one, and each handover takes one. One that has mostly other requests stays where these are served.
+const (
+	firstCredit = 4
+	mostCredit  = 8
+)
+
+// handsOver takes from the credit. It returns size, the size of the request that is handed over, or unknown if the connection is to stay.
+func (c *conn) handsOver(size int64) int64 {
+	if c.credit--; c.credit < 0 {
+		return unknown
+	}
+	return size
+}
+
+// Whose a connection is.
+const (
+	others    int32 = iota
+	returning       // it is the lane's when the other server closes it
+	returned
+)
+
+// replay completes r for a connection that is passed on, and returns it as what it is for net/http.
+func (c *conn) replay(r *Replayed) net.Conn {
+	r.Conn, r.lane, r.state = c.net, c.lane, c.client.TLS
+	r.method, r.credit, r.stopped = c.head.Method, c.credit, make(chan struct{}, 1)
+	if tcp, ok := r.Conn.(*net.TCPConn); ok {
+		return &replayedTCP{r, tcp}
+	}
+	return r
 }
 
 // TLSState returns the state of the connection; nil without TLS.
@@ -25,16 +77,36 @@ func (r *Replayed) Failed() *Failed {
 	return f
 }
 
-// replay returns r as what it is for net/http.
-func replay(r *Replayed) net.Conn {
-	if tcp, ok := r.Conn.(*net.TCPConn); ok {
-		return &replayedTCP{r, tcp}
+// Became is told the states of the connection, as [http.Server.ConnState].
+func (r *Replayed) Became(state http.ConnState) {
+	switch state {
+	case http.StateIdle:
+		r.idle = true
+	case http.StateHijacked:
+		r.left = unknown
 	}
-	return r
 }
 
 // Read implements [io.Reader].
 func (r *Replayed) Read(p []byte) (int, error) {
+	switch {
+	case r.left == unknown:
+		return r.read(p)
+	case r.left > 0:
+		n, err := r.read(p[:min(int64(len(p)), r.left)])
+		r.left -= int64(n)
+		return n, err
+	case !r.idle:
+		return r.watch()
+	case r.lane.takesBack() && r.whose.CompareAndSwap(others, returning):
+		return 0, io.EOF
+	default:
+		r.left = unknown
+		return r.read(p)
+	}
+}
+
+func (r *Replayed) read(p []byte) (int, error) {
 	if len(r.again) == 0 {
 		if r.broken != nil {
 			return 0, r.broken
@@ -46,6 +118,81 @@ func (r *Replayed) Read(p []byte) (int, error) {
 		r.again = nil
 	}
 	return n, nil
+}
+
+// watch is the read with which net/http finds out whether the client leaves while its request is served. What comes is of the next
+// request. It is kept for the lane, as net/http would keep it, until the request is over.
+func (r *Replayed) watch() (int, error) {
+	if len(r.again) == 0 {
+		var next [1]byte
+		n, err := r.Conn.Read(next[:])
+		if n == 0 {
+			return 0, err
+		}
+		r.again = next[:]
+	}
+	<-r.stopped
+	return 0, nil
+}
+
+// SetReadDeadline implements [net.Conn]. With a time in the past, net/http gives up reading.
+func (r *Replayed) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() && time.Until(t) <= 0 {
+		defer r.stop()
+	} else {
+		select {
+		case <-r.stopped: // by a read that is over
+		default:
+		}
+	}
+	return r.Conn.SetReadDeadline(t)
+}
+
+func (r *Replayed) stop() {
+	select {
+	case r.stopped <- struct{}{}:
+	default:
+	}
+}
+
+// Close implements [io.Closer]. It gives a connection that is returning back to the lane.
+func (r *Replayed) Close() error {
+	if r.whose.CompareAndSwap(returning, returned) {
+		if !r.lane.takeBack(r) {
+			return r.Conn.Close()
+		}
+		return nil
+	}
+	if r.whose.Load() == returned {
+		return nil
+	}
+	r.stop()
+	return r.Conn.Close()
+}
+
+// takesBack reports whether connections may come back.
+func (l *Lane) takesBack() bool { return !l.draining.Load() && l.Site() != nil }
+
+// takeBack goes on with a connection that was handed over. It reports false if the lane takes none any more.
+func (l *Lane) takeBack(r *Replayed) bool {
+	c := newConn(l, r.Conn)
+	if c == nil || !l.add(c) {
+		return false
+	}
+	l.Back()
+	_ = r.Conn.SetDeadline(time.Time{})
+	c.introduce()
+	c.credit, c.head = r.credit, h1.Head{Method: r.method}
+	if len(r.again) > 0 {
+		c.makeRoom()
+		if len(r.again) > len(c.buf) {
+			c.dropBuffer()
+			c.buf = r.again
+		}
+		c.end = copy(c.buf, r.again)
+	}
+	go c.serveOn()
+	return true
 }
 
 // CloseWrite closes the connection for writing, if it can.
