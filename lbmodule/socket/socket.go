@@ -158,7 +158,8 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 		w.n += n
 	}
 	c.asking.said = true
-	return false
+	// Without a look before, something may have arrived, of which the poller tells no second time.
+	return !c.asking.quietly && c.tryRead(fd)
 }
 
 // Receive reads what has arrived at a socket of the runtime's poller, as in a callback of [syscall.RawConn.Read]. p must not be empty. The error
