@@ -225,7 +225,10 @@ func closedInTime(t *testing.T, answers []string, took []time.Duration, least ti
 // TestHostileSlowHeads: heads that come a byte at a time are given up when the time for a head is over.
 func TestHostileSlowHeads(t *testing.T) {
 	underAttack(t, hostileTimeouts[0].options, hostileTimeouts[0].served, func(t *testing.T, h *hostile) {
-		const n = 1000
+		n := 1000
+		if *soak {
+			n = 10000
+		}
 		conns := h.open(n)
 		for _, conn := range conns {
 			_, _ = io.WriteString(conn, "GET /ok HTTP/1.1\r\nHost: site.test\r\nX-Slow: ")
