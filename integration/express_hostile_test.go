@@ -98,6 +98,7 @@ type hostile struct {
 	site    string
 	served  bool // by the express lane
 	before  cost
+	opened  int // connections of the attack
 }
 
 // underAttack runs a test for each of our sides: what is attacked serves ordinary requests afterwards, and holds no more than before.
@@ -118,8 +119,8 @@ func underAttack(t *testing.T, options string, served bool, attack func(t *testi
 			attack(t, h)
 			h.serves()
 			h.idle()
-			// The engine keeps some goroutines for uploads.
-			o.settles(t, "after the attack", cost{h.before.goroutines + 60, h.before.descriptors + 20, h.before.heap + 4<<20})
+			// The engine keeps some goroutines for uploads, and tables of connections keep their size.
+			o.settles(t, "after the attack", cost{h.before.goroutines + 60, h.before.descriptors + 20, h.before.heap + 4<<20 + h.opened<<10})
 		})
 	}
 }
@@ -177,6 +178,7 @@ func (h *hostile) open(n int) []*net.TCPConn {
 	for i := range all {
 		all[i] = dialRaw(h.t, h.site).conn.(*net.TCPConn)
 	}
+	h.opened += n
 	return all
 }
 
