@@ -162,7 +162,7 @@ func TestExpressEditsRefusals(t *testing.T) {
 	t.Parallel()
 	b := startBackend(t)
 	config := siteConfig("route {\n header X-Before 1\n header >X-Deferred 1\n ip_rate_limit {\n rate 1/h\n burst 1\n }\n header X-After 1\n load_balancer " + b.addr + "\n}")
-	for name, config := range map[string]string{"on": config, "off": strings.Replace(config, seamless, expressOff, 1)} {
+	for name, config := range map[string]string{"on": strings.Replace(config, seamless, expressOn, 1), "off": strings.Replace(config, seamless, expressOff, 1)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := startCaddyConfig(t, config)
@@ -196,7 +196,7 @@ func TestExpressEditsMeasured(t *testing.T) {
 	b := startBackend(t)
 	config := strings.Replace(siteConfig("request_header X-A "+strings.Repeat("a", 100)+"\nrequest_header -X-B\nrequest_header Host other.example\nload_balancer "+b.addr), "{\n", "{\n metrics\n", 1)
 	sums := map[string]string{}
-	for name, config := range map[string]string{"on": config, "off": strings.Replace(config, seamless, expressOff, 1)} {
+	for name, config := range map[string]string{"on": strings.Replace(config, seamless, expressOn, 1), "off": strings.Replace(config, seamless, expressOff, 1)} {
 		c := startCaddyConfig(t, config)
 		if status, body := c.ask(c.request(http.MethodGet, nil, "X-A", "1", "X-B", "2", "User-Agent", "a")); status != http.StatusOK {
 			t.Fatalf("%d %s", status, body)
