@@ -153,7 +153,7 @@ func (c *caddy) run(config string, environment []string) {
 	}()
 }
 
-// serves waits until Caddy serves, and reports whether it does.
+// serves waits until Caddy serves, at all of its addresses, and reports whether it does.
 func (c *caddy) serves() bool {
 	c.t.Helper()
 	over := false
@@ -163,9 +163,19 @@ func (c *caddy) serves() bool {
 			over = true
 		default:
 		}
-		return over || canConnect(c.admin) && canConnect(c.site)
+		return over || canConnect(c.admin) && canConnect(c.site) && c.isLoaded()
 	})
 	return !over
+}
+
+// isLoaded asks for the config, which is told when the last of the servers has started; they start in any order.
+func (c *caddy) isLoaded() bool {
+	res, err := (&http.Client{Timeout: patience}).Get("http://" + c.admin + "/config/")
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return true
 }
 
 func (c *caddy) fill(config string) string {
