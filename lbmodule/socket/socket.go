@@ -158,7 +158,7 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 		w.n += n
 	}
 	c.asking.said = true
-	// Without a look before, something may have arrived, of which the poller tells no second time.
+	// If nobody has looked, something may have arrived before. The poller does not report it a second time.
 	return !c.asking.quietly && c.tryRead(fd)
 }
 

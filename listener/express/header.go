@@ -52,7 +52,7 @@ func (header) foreign() string { return "" }
 func (h header) match(w *Way) (bool, string) {
 	for _, e := range w.Edits {
 		if e.Request != nil {
-			return false, "header" // the header is not what the client has sent
+			return false, "header" // an operation may have changed what the matcher looks at
 		}
 	}
 	for i := range h {

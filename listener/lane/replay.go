@@ -13,8 +13,8 @@ import (
 
 // Replayed is a connection of which some bytes were read already. They are read again first.
 //
-// If it is known where the request ends that was handed over, the other server gets to read that request only. When it wants to read the next
-// one, it is told that the connection has ended, and the lane takes the connection back.
+// If the lane knows where the request ends that it has handed over, the other server can read that request only. When the server wants to read
+// the next one, it is told that the connection has ended, and the lane takes the connection back.
 type Replayed struct {
 	net.Conn
 	lane   *Lane
@@ -29,14 +29,14 @@ type Replayed struct {
 	idle   bool // the request was answered
 
 	whose   atomic.Int32
-	stopped chan struct{} // has something if reading is to be given up
+	stopped chan struct{} // has an element if reading is to be given up
 }
 
 // unknown stands for the size of a request. It may also be that of the rest of a connection.
 const unknown = -1
 
 // A handover, with the way back, costs about as much as a small request. So a connection comes back as long as it has credit: each request that
-// the lane serves adds one, and each handover takes one. One that has mostly other requests stays where these are served.
+// the lane serves adds one, and each handover takes one. A connection of which most requests are handed over stays with the other server.
 const (
 	firstCredit = 4
 	mostCredit  = 8
@@ -120,8 +120,8 @@ func (r *Replayed) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// watch is the read with which net/http finds out whether the client leaves while its request is served. What comes is of the next
-// request. It is kept for the lane, as net/http would keep it, until the request is over.
+// watch is the read with which net/http finds out whether the client leaves while its request is served. A byte that arrives belongs to the
+// next request, so it is kept for the lane. net/http would keep it, too, and learn no more; watch waits until net/http gives up reading.
 func (r *Replayed) watch() (int, error) {
 	if len(r.again) == 0 {
 		var next [1]byte
