@@ -3,10 +3,10 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test express-off caddytests soak check bench express microbench profile load fuzz picture xcaddy clean
+.PHONY: help build run test express-off conformance caddytests soak check bench express microbench profile load fuzz picture xcaddy clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build Caddy with Ballast: bin/caddy
 	go build -o bin/caddy ./cmd/caddy
@@ -23,6 +23,10 @@ express-off: ## run the tests against real servers once more, with the express l
 	@./.ci/deps
 	go test -race -timeout 20m ./integration -express=false
 
+conformance: ## run other people's test suites against load_balancer and reverse_proxy, and print a table
+	@./.ci/deps
+	go test -tags trust -timeout 60m -run 'TestConformance' -v ./integration
+
 caddytests: ## run Caddy's own tests on servers with Ballast
 	@./.ci/deps
 	go test -race -timeout 20m ./integration/caddytests
@@ -33,8 +37,8 @@ soak: ## run the tests against real servers for longer and with more, a million 
 
 check: ## formatting, vet, linters, layering
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
-	go vet ./...
-	$(LINT) run ./...
+	go vet -tags trust ./...
+	$(LINT) run --build-tags trust ./...
 	go test -run 'TestLayering|TestFileSizes' .
 
 bench: ## measure side by side with reverse_proxy, HAProxy and nginx, the express lane as well; options in ARGS

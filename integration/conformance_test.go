@@ -1,0 +1,87 @@
+//go:build trust
+
+package integration
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// results maps the cases of a suite to what went wrong in them: nothing, or an error in a few words.
+type results map[string]string
+
+// suite is a set of cases that other people have written, or that are written after theirs. It is run against load_balancer and
+// reverse_proxy.
+type suite struct {
+	name   string // with its version
+	source string // where the cases come from
+	run    func(t *testing.T) (ours, stock results)
+}
+
+// suites are those that TestConformance runs, in the order of its table.
+var suites = []suite{}
+
+// known are the cases that do not pass with both load_balancer and reverse_proxy.
+var known = []struct{ suite, name, reason string }{}
+
+// TestConformance runs the suites and prints a table of them. Cases that do not pass with both must be known, and known ones must still
+// not do so.
+func TestConformance(t *testing.T) {
+	var rows []string
+	for _, s := range suites {
+		t.Run(s.name, func(t *testing.T) {
+			ours, stock := s.run(t)
+			if len(ours) == 0 {
+				t.Fatal("the suite has run no case")
+			}
+			rows = append(rows, fmt.Sprintf("| %s | %s | %d | %d | %d |", s.name, s.source, len(ours), passed(ours), passed(stock)))
+			s.compare(t, ours, stock)
+		})
+	}
+	t.Logf("cases that pass:\n| suite | source | cases | load_balancer | reverse_proxy |\n|---|---|---|---|---|\n%s", strings.Join(rows, "\n"))
+}
+
+// compare fails the test for each case whose outcome is not what is known of it.
+func (s *suite) compare(t *testing.T, ours, stock results) {
+	t.Helper()
+	reasons := map[string]string{}
+	for _, k := range known {
+		if k.suite == s.name {
+			reasons[k.name] = k.reason
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(ours)) {
+		theirs, both := stock[name]
+		if !both {
+			t.Errorf("%s: not run with reverse_proxy", name)
+		}
+		differs := ours[name] != "" || theirs != ""
+		reason, isKnown := reasons[name]
+		switch {
+		case differs && !isKnown:
+			t.Errorf("%s: load_balancer: %s; reverse_proxy: %s", name, cmp.Or(ours[name], "passes"), cmp.Or(theirs, "passes"))
+		case differs:
+			t.Logf("%s: load_balancer: %s; reverse_proxy: %s; known: %s", name, cmp.Or(ours[name], "passes"), cmp.Or(theirs, "passes"), reason)
+		case isKnown:
+			t.Errorf("%s passes with both, but is known to differ: %s", name, reason)
+		}
+		delete(reasons, name)
+	}
+	for name := range reasons {
+		t.Errorf("%s is known to differ, but is no case", name)
+	}
+}
+
+// passed counts the cases in which nothing went wrong.
+func passed(r results) (n int) {
+	for _, wrong := range r {
+		if wrong == "" {
+			n++
+		}
+	}
+	return n
+}
