@@ -236,6 +236,17 @@ func (b *Breaker) Lose(now time.Time) Transition {
 	return b.become(Open, Unreachable, now)
 }
 
+// Explain says that the breaker has opened, in that generation, because no connection can be made, as is known only now. It then stays
+// open until [Breaker.Reach], and the opening does not count for the next open time. It reports false if the breaker is not open any more.
+func (b *Breaker) Explain(generation uint32) bool {
+	if b.state != Open || b.generation != generation {
+		return false
+	}
+	b.until, b.cause = time.Time{}, Unreachable
+	b.trips = max(b.trips-1, 0)
+	return true
+}
+
 // Reach closes a breaker that is open only because no connection could be made. Probes would find out nothing more.
 func (b *Breaker) Reach(now time.Time) Transition {
 	if b.state != Open || b.cause != Unreachable {

@@ -221,6 +221,29 @@ func TestLose(t *testing.T) {
 	}
 }
 
+// TestExplain: a breaker that opened because no connection can be made is open for as long as that is so, and no longer the next time.
+func TestExplain(t *testing.T) {
+	var b Breaker
+	b.Trip(&standard, ConsecutiveFailures, start, 0)
+	opened := b.Generation()
+	if b.Explain(opened - 1) {
+		t.Error("explained by what was found out before it opened")
+	}
+	if !b.Explain(opened) || b.Cause() != Unreachable || !b.Until().IsZero() {
+		t.Errorf("explained: %v until %v", b.Cause(), b.Until())
+	}
+	if tr := b.Tick(start.Add(time.Hour)); tr.Happened() {
+		t.Errorf("time alone: %+v", tr)
+	}
+	now := start.Add(time.Second)
+	if tr := b.Reach(now); tr != (Transition{From: Open, To: Closed, Cause: Reached}) || b.Explain(b.Generation()) {
+		t.Errorf("reached: %+v", tr)
+	}
+	if tr := b.Trip(&standard, FailureRatio, now, 0); tr.OpenFor != standard.Open {
+		t.Errorf("open for %v the next time, want %v", tr.OpenFor, standard.Open)
+	}
+}
+
 // model is a breaker that keeps all that happened and looks through it.
 type model struct {
 	s       *Settings

@@ -58,8 +58,12 @@ func (b *RetryBudget) withDefaults() *RetryBudget {
 	return &RetryBudget{Ratio: cmp.Or(b.Ratio, defaultRetry.Budget.Ratio), PerSecond: cmp.Or(b.PerSecond, defaultRetry.Budget.PerSecond)}
 }
 
-// defaultSlowStart is the default duration of a slow start.
-const defaultSlowStart = caddy.Duration(10 * time.Second)
+const (
+	// defaultSlowStart is the default duration of a slow start.
+	defaultSlowStart = caddy.Duration(10 * time.Second)
+	// shortestSlowStart is the default duration for a backend that was away for less than that.
+	shortestSlowStart = caddy.Duration(5 * time.Second)
+)
 
 // Length returns the duration of the slow start, 0 if it is off.
 func (s *SlowStart) Length() time.Duration {
@@ -71,6 +75,15 @@ func (s *SlowStart) Length() time.Duration {
 	default:
 		return time.Duration(s.Window)
 	}
+}
+
+// Shortest returns the duration of the slow start of a backend that was away for less than that, 0 if it is the same for all: one that was
+// set is kept exactly.
+func (s *SlowStart) Shortest() time.Duration {
+	if s == nil {
+		return time.Duration(shortestSlowStart)
+	}
+	return 0
 }
 
 // defaultHold is the default of `hold`.

@@ -10,7 +10,8 @@ import (
 // Settings are the settings that a load balancer has in addition to those of `reverse_proxy`.
 type Settings struct {
 	// How long the share of a backend rises from 10 % to 100 % after it joined the pool or recovered. A duration, or `{"disabled":
-	// true}`. The backends of a new pool are not ramped up. Default: 10s.
+	// true}`. The backends of a new pool are not ramped up. Default: 10s, or for as long as a backend was away if that was less than 10s, but
+	// for 5s at least.
 	SlowStart *SlowStart `json:"slow_start,omitempty"`
 
 	// The share of usable backends, 0 to 1, below which all backends are used that are not dead, regardless of their checks. A backend is

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -26,12 +27,13 @@ type vitals struct {
 	passive breaker.Window
 	breaker breaker.Breaker // also open while the member is dead
 	blame   blame
-	failing bool      // passive checks found the member unfit
-	usable  bool      // its value at the last look
-	proven  bool      // it has been usable before
-	cold    bool      // it must be ramped up when it becomes usable
-	ramp    time.Time // when the last ramp began; zero before the first one
-	since   time.Time // when usable last changed
+	failing bool          // passive checks found the member unfit
+	usable  bool          // its value at the last look
+	proven  bool          // it has been usable before
+	cold    bool          // it must be ramped up when it becomes usable
+	ramp    time.Time     // when the last ramp began; zero before the first one
+	away    time.Duration // for how long it was not usable before that
+	since   time.Time     // when usable last changed
 
 	died      time.Time // when connecting was last found impossible; zero while it is possible
 	unreached bool      // state is down because the check could not connect
@@ -111,7 +113,10 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	c.ejected = c.breaker != breaker.Closed && !s.DryRun && !s.ConnectionsOnly
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
 		if usable && h.cold {
-			h.ramp, h.cold = now, false
+			h.ramp, h.cold, h.away = now, false, now.Sub(h.since)
+			if !h.proven {
+				h.away = math.MaxInt64 // it may be a backend that has never worked
+			}
 			m.latency.Forget() // it belongs to the previous process
 		}
 		h.usable, h.since = usable, now
@@ -120,11 +125,19 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	c.proven = h.proven
 	h.cold = h.cold || c.down || c.ejected || c.dead() || c.withdrawn
 	c.warmth = 1
-	if age := now.Sub(h.ramp); !h.ramp.IsZero() && age < s.SlowStart {
-		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(s.SlowStart)
-		c.soon(now.Add(max(s.SlowStart/rampSteps, rampStep)))
+	if age, length := now.Sub(h.ramp), s.rampOf(h.away); !h.ramp.IsZero() && age < length {
+		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(length)
+		c.soon(now.Add(max(length/rampSteps, rampStep)))
 	}
 	return c, f
+}
+
+// rampOf returns for how long a member is ramped up that was away for that long.
+func (s *Settings) rampOf(away time.Duration) time.Duration {
+	if s.ShortestRamp <= 0 {
+		return s.SlowStart
+	}
+	return min(max(away, s.ShortestRamp), s.SlowStart)
 }
 
 // soon records that the condition changes at that time.

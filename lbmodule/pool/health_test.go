@@ -231,6 +231,46 @@ func TestSlowStart(t *testing.T) {
 	}
 }
 
+// A member that was away for a short time is ramped up for as long as that, but not for less than the shortest ramp, nor for more than the
+// longest one. One that has never worked has the longest.
+func TestSlowStartAfterTimeAway(t *testing.T) {
+	for _, c := range []struct{ shortest, away, want time.Duration }{
+		{0, time.Second, 10 * time.Second},
+		{5 * time.Second, time.Second, 5 * time.Second},
+		{5 * time.Second, 8 * time.Second, 8 * time.Second},
+		{5 * time.Second, time.Minute, 10 * time.Second},
+		{5 * time.Second, 0, 10 * time.Second}, // it joins
+	} {
+		t.Run(fmt.Sprint(c.shortest, c.away), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPool()
+				settings := checked(balance.Random{})
+				settings.Initial, settings.SlowStart, settings.ShortestRamp = StartUp, 10*time.Second, c.shortest
+				if c.away == 0 {
+					defer p.Open(backends(3)[:2], settings).Close()
+				}
+				v := p.Open(backends(3), settings)
+				defer v.Close()
+				if c.away > 0 {
+					fails(v, true, 2)
+					time.Sleep(c.away)
+					passes(v, 2)
+				}
+				time.Sleep(c.want / 2)
+				synctest.Wait()
+				if got := v.Snapshot().Warmth(2); got < 0.45 || got > 0.6 {
+					t.Errorf("half way its warmth is %.2f, want 0.5 or so", got)
+				}
+				time.Sleep(c.want/2 + time.Millisecond)
+				synctest.Wait()
+				if got := v.Snapshot().Warmth(2); got < 1 {
+					t.Errorf("in the end its warmth is %.2f, want 1", got)
+				}
+			})
+		})
+	}
+}
+
 // A member that joins a pool is ramped up, also by `first`, which would give it everything.
 func TestSlowStartOfNewcomer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

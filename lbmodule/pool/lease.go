@@ -153,6 +153,9 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	case turned.Happened():
 		l.view.pool.report(l.view.turned(l.index, turned))
 		m.refresh(now)
+		if turned.To == breaker.Open {
+			m.suspectDead()
+		}
 	case due != 0:
 		l.view.trip(l.index, due, now)
 	}

@@ -193,6 +193,8 @@ type Settings struct {
 
 	// SlowStart is how long a member is ramped up after it joined the pool or recovered; 0 disables it.
 	SlowStart time.Duration
+	// ShortestRamp makes a member that recovers be ramped up for only as long as it was away, and for this long at least; 0 disables that.
+	ShortestRamp time.Duration
 
 	// Breaker configures the members' circuit breakers.
 	Breaker breaker.Settings

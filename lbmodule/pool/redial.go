@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -25,6 +26,9 @@ const (
 // Dialer connects to a backend and closes the connection, or returns why it cannot. It must return when ctx is done.
 type Dialer func(ctx context.Context) error
 
+// ErrNotTried is returned by a [Dialer] that could not try to connect, for a reason that is not the backend's.
+var ErrNotTried = errors.New("connecting was not tried")
+
 // redialing is the state of redialing a dead member. Member.mu guards it.
 type redialing struct {
 	dialers []*Dialer          // registered by Redial; the latest is used
@@ -32,6 +36,7 @@ type redialing struct {
 	timer   *time.Timer        // fires when the next connection is due; nil before the first time
 	due     time.Time          // when timer fires
 	delay   time.Duration      // from the last failed connection to the next
+	suspect bool               // the breaker has opened: the next redial finds out whether the member is dead
 	end     context.CancelFunc // cancels the current connection attempt; nil if there is none
 }
 
@@ -120,15 +125,30 @@ func (m *Member) disarm() {
 	}
 }
 
+// suspectDead is called when the breaker of m has opened. A backend that is killed breaks the connections of some requests and refuses
+// those of others: too few may be refused in a row to make it dead. One more connection, in the background, finds out whether it is.
+// Otherwise its return would be noticed only when the open time has passed.
+func (m *Member) suspectDead() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := &m.vitals.redial; !m.dead.Load() && r.end == nil {
+		r.suspect = true
+		m.arm(0)
+	}
+}
+
 // redial redials m once.
 func (m *Member) redial() {
 	m.mu.Lock()
 	r := &m.vitals.redial
-	if !m.dead.Load() || len(r.dialers) == 0 || r.end != nil {
+	suspect := r.suspect && !m.dead.Load()
+	r.suspect = false
+	if !m.dead.Load() && !suspect || len(r.dialers) == 0 || r.end != nil {
 		m.mu.Unlock()
 		return
 	}
 	dial, died := *r.dialers[len(r.dialers)-1], m.vitals.died
+	opened := m.vitals.breaker.Generation()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.end = cancel
 	m.mu.Unlock()
@@ -138,12 +158,16 @@ func (m *Member) redial() {
 	cancel()
 	r.end = nil
 	reached := err == nil && !stopped && m.vitals.died.Equal(died)
+	found := suspect && err != nil && !stopped && !errors.Is(err, ErrNotTried) && !m.dead.Load() && m.vitals.breaker.Explain(opened)
 	if m.dead.Load() && !reached {
 		m.arm(min(max(2*r.delay, firstRedial), maxRedial))
 	}
 	m.mu.Unlock()
-	if reached {
+	switch {
+	case reached:
 		m.reached(time.Now())
+	case found:
+		m.lost(true, time.Now())
 	}
 }
 

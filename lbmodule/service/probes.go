@@ -244,7 +244,10 @@ func (s *Service) redialer(address string) (pool.Dialer, error) {
 	connect := t.Redialer(s.transport)
 	return func(ctx context.Context) error {
 		conn, err := connect(ctx)
-		if err != nil {
+		switch {
+		case stock.OutOfDescriptors(err):
+			return pool.ErrNotTried
+		case err != nil:
 			return err
 		}
 		if s.probing != nil {

@@ -333,6 +333,7 @@ func (s *Service) viewSettings(checked bool) pool.Settings {
 	v := pool.Settings{
 		Passive:        s.passive,
 		SlowStart:      s.settings.SlowStart.Length(),
+		ShortestRamp:   s.settings.SlowStart.Shortest(),
 		PanicThreshold: s.settings.PanicThreshold,
 		PreferZone:     s.settings.PreferZone,
 	}

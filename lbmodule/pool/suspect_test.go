@@ -1,0 +1,92 @@
+package pool
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ballastlb/ballast/breaker"
+)
+
+// A backend that is killed breaks some connections and refuses others, so that its breaker opens before enough are refused in a row to
+// make it dead. It is found dead all the same, and is usable as soon as it is back.
+func TestKilledByBrokenConnections(t *testing.T) {
+	for name, verdicts := range map[string][]Verdict{
+		"broken first":  {bad, bad, bad, refused, refused},
+		"refused first": {refused, refused, refused, bad, bad},
+		"broken only":   {bad, bad, bad, bad, bad},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newPool().Open(backends(3), guarded())
+				defer v.Close()
+				var d dials
+				defer v.Member(0).Redial(d.dial, false)()
+				for _, verdict := range verdicts {
+					answer(t, v, 0, 1, verdict)
+				}
+				synctest.Wait()
+				if got := v.Member(0).Vitals(); !got.Dead || got.Breaker != breaker.Open || got.Cause != breaker.Unreachable {
+					t.Errorf("killed: %+v, want it dead", got)
+				}
+				time.Sleep(8 * time.Second)
+				d.set(true)
+				time.Sleep(maxRedial)
+				synctest.Wait()
+				eligible(t, v, 0, 1, 2)
+				// Its death does not count against it.
+				answer(t, v, 0, 5, bad)
+				if got := time.Until(v.Snapshot().reopens); got < 4*time.Second || got > 5*time.Second {
+					t.Errorf("half-open in %v, want 4s to 5s", got)
+				}
+			})
+		})
+	}
+}
+
+// A backend that was out for another reason and is gone when it is probed is dead, too.
+func TestKilledBeforeProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(3), guarded())
+		defer v.Close()
+		d := dials{up: true}
+		defer v.Member(0).Redial(d.dial, false)()
+		answer(t, v, 0, 5, bad)
+		synctest.Wait()
+		if got := v.Member(0).Vitals(); got.Dead || got.Cause != breaker.ConsecutiveFailures {
+			t.Fatalf("it accepts connections: %+v, want it open for its failures", got)
+		}
+		d.set(false)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		probe, ok := v.AcquireProbe(nil, true)
+		if !ok {
+			t.Fatal("no probe")
+		}
+		probe.Judge(refused, time.Now())
+		probe.Release()
+		synctest.Wait()
+		if !v.Member(0).Vitals().Dead {
+			t.Fatal("gone at its probe, but not dead")
+		}
+		d.set(true)
+		time.Sleep(2 * firstRedial)
+		synctest.Wait()
+		eligible(t, v, 0, 1, 2)
+	})
+}
+
+// A connection that could not even be tried says nothing.
+func TestNotTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(3), guarded())
+		defer v.Close()
+		defer v.Member(0).Redial(func(context.Context) error { return ErrNotTried }, false)()
+		answer(t, v, 0, 5, bad)
+		synctest.Wait()
+		if got := v.Member(0).Vitals(); got.Dead || got.Cause != breaker.ConsecutiveFailures {
+			t.Errorf("%+v, want it open for its failures", got)
+		}
+	})
+}
