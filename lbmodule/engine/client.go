@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
+	"sync/atomic"
 	"time"
 )
 
@@ -96,6 +97,9 @@ type Call struct {
 	used   bool  // answer is in use
 	lines  Lines // of the answer, if Head is set
 	first  *Call // of the same request; nil if this is the first
+
+	over atomic.Pointer[conn] // the last connection that the request was given to
+	off  atomic.Bool          // the request was broken off
 }
 
 // Dialer makes connections.

@@ -138,12 +138,15 @@ func (c *conn) release(clean bool) {
 func (c *conn) exchange(k *Call) (*http.Response, error) {
 	r := k.Request
 	ctx := r.Context()
-	c.watch(ctx, k.Patient)
+	c.watch(k)
 	answer, err := c.roundTrip(k)
 	if err != nil {
 		c.close()
 		cause := c.rest.stop(ctx.Err() != nil)
-		if !c.unwatch() || ctx.Err() != nil {
+		switch open := c.unwatch(); {
+		case k.off.Load():
+			return nil, errBrokenOff
+		case !open || ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		}
 		return nil, cmp.Or(cause, err)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,37 +12,70 @@ import (
 type watched struct {
 	mu   sync.Mutex // guards the fields below
 	ctx  context.Context
+	call *Call       // the request that the connection is used for; nil for none
 	seen bool        // the watcher has come by
 	stop func() bool // stops waiting for the end of ctx; nil if nobody waits for it yet
 	at   int         // index in the watcher's list; the watcher's lock guards it
 }
 
-// watch makes the connection close when ctx ends, until unwatch is called. patient says that nobody waits for that, as when ctx ends because
-// the client leaves. Then an end of ctx in the first moments of the request may be noticed a little late. Otherwise, and for a context with
-// a deadline, watch calls [context.AfterFunc], which costs more.
-func (c *conn) watch(ctx context.Context, patient bool) {
-	if _, limited := ctx.Deadline(); !patient || limited || ctx.Err() != nil {
+// watch makes the connection close when the context of k ends, until unwatch is called. That k is patient says that nobody waits for that,
+// as when the context ends because the client leaves. Then an end in the first moments of the request may be noticed a little late.
+// Otherwise, and for a context with a deadline, watch calls [context.AfterFunc], which costs more. Until unwatch, k can be broken off.
+func (c *conn) watch(k *Call) {
+	ctx := k.Request.Context()
+	k.over.Store(c)
+	if _, limited := ctx.Deadline(); !k.Patient || limited || ctx.Err() != nil {
 		stop := context.AfterFunc(ctx, c.close)
 		c.mu.Lock()
-		c.stop = stop
+		c.stop, c.call = stop, k
+		c.breakOff(k)
 		c.mu.Unlock()
 		return
 	}
 	c.mu.Lock()
-	c.ctx, c.seen = ctx, false
+	c.ctx, c.call, c.seen = ctx, k, false
+	c.breakOff(k)
 	c.mu.Unlock()
 	if w := &c.client.watcher; !w.awake.Load() && w.awake.CompareAndSwap(false, true) {
 		w.comeBack()
 	}
 }
 
-// unwatch undoes watch. It returns false if the end of ctx has closed the connection, or is about to.
+// unwatch undoes watch. It returns false if the end of the context has closed the connection, or is about to, or if the request was broken
+// off.
 func (c *conn) unwatch() bool {
 	c.mu.Lock()
-	stop := c.stop
-	c.ctx, c.stop = nil, nil
+	stop, k := c.stop, c.call
+	c.ctx, c.stop, c.call = nil, nil, nil
 	c.mu.Unlock()
-	return stop == nil || stop()
+	return (stop == nil || stop()) && (k == nil || !k.off.Load())
+}
+
+// errBrokenOff is returned for a request that was broken off.
+var errBrokenOff = errors.New("request was broken off")
+
+// past is a time that is over.
+var past = time.Unix(1, 0)
+
+// breakOff makes reads fail if k, whose connection c is, was broken off. The caller holds c.mu.
+func (c *conn) breakOff(k *Call) {
+	if k.off.Load() && c.call == k {
+		_ = c.net.SetReadDeadline(past)
+	}
+}
+
+// Waits reports whether the request has a connection, or has had one.
+func (k *Call) Waits() bool { return k.over.Load() != nil }
+
+// BreakOff makes the request fail as soon as it has a connection. It may be called by another goroutine, while the Call is not used for
+// another request.
+func (k *Call) BreakOff() {
+	k.off.Store(true)
+	if c := k.over.Load(); c != nil {
+		c.mu.Lock()
+		c.breakOff(k)
+		c.mu.Unlock()
+	}
 }
 
 // look calls [context.AfterFunc] for a request that the watcher sees for the second time. It reports whether the watcher must come back

@@ -188,7 +188,7 @@ func TestFallingAsleep(t *testing.T) {
 		defer long.mu.Unlock()
 		return long.stop != nil
 	})
-	late.watch(ctx, true)
+	late.watch(&Call{Request: new(http.Request).WithContext(ctx), Patient: true})
 	last.mu.Unlock()
 	round.Wait()
 	if !c.watcher.awake.Load() {
@@ -283,4 +283,66 @@ func TestCancelAtAnyTime(t *testing.T) {
 	c.CloseIdleConnections()
 	// What closes a connection when its context ends may still be running.
 	eventually(t, "no connection is watched", func() bool { return c.watcher.len() == 0 })
+}
+
+// A request that is broken off fails at once, whether it waits for its answer or has no connection yet, and leaves no connection that
+// another request could be given. What comes too late changes nothing.
+func TestBreakOff(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		patient bool
+		at      time.Duration // negative for before the request
+	}{
+		{"waiting", true, time.Minute},
+		{"waiting, not patient", false, time.Minute},
+		{"at once", true, time.Millisecond},
+		{"without a connection", true, -1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hungUp := make(chan struct{})
+				c := pipes(hungUp)
+				k := &Call{Request: request(t.Context(), http.MethodGet, "http://backend/1h"), Patient: test.patient}
+				if k.Waits() {
+					t.Error("it waits before it began")
+				}
+				start := time.Now()
+				if test.at < 0 {
+					k.BreakOff()
+				} else {
+					time.AfterFunc(test.at, func() {
+						if !k.Waits() {
+							t.Error("it does not wait")
+						}
+						k.BreakOff()
+					})
+				}
+				if _, err := c.Do(k); !errors.Is(err, errBrokenOff) || time.Since(start) != max(test.at, 0) {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+				<-hungUp
+				if got := c.watcher.len(); got != 0 {
+					t.Errorf("%d connections are watched", got)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := pipes(nil)
+		k := &Call{Request: request(t.Context(), http.MethodGet, "http://backend/1s"), Patient: true}
+		res, err := c.Do(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(res.Body); err != nil || string(text) != "done" {
+			t.Fatalf("%q, %v", text, err)
+		}
+		next := &Call{Request: request(t.Context(), http.MethodGet, "http://backend/1s"), Patient: true}
+		time.AfterFunc(time.Millisecond, k.BreakOff)
+		if res, err = c.Do(next); err != nil {
+			t.Fatalf("the next request: %v", err)
+		}
+		res.Body.Close()
+		synctest.Wait()
+	})
 }

@@ -49,18 +49,31 @@ func (x *Exchange) attempt(step *course.Step, start time.Time) (next course.Step
 	}
 	x.trail[x.current].span = x.plan.Observer.Begin(x, o, target.Address(), x.current, step.Reason, start)
 	res, err := x.roundTrip(o, start)
-	now := time.Now()
+	to, now := x.endMoving(), time.Now()
 	if timer.stop() && x.ctx.Err() == nil {
 		if err == nil {
 			res.Body.Close() // its context has ended
 		}
 		res, err = nil, ErrTryTimeout
 	}
+	if to != nil {
+		if err == nil {
+			res.Body.Close() // it came too late
+		}
+		if res, err = nil, ErrGone; x.ctx.Err() != nil {
+			to.Lease.Abandon()
+			to, err = nil, context.Cause(x.ctx)
+		}
+	}
 	x.endTicket(err, now)
 	x.res, x.err, x.ended = res, err, now
 	facts := x.facts(o.Request, res, err, x.trail[x.current].Start, now)
 	x.front.Ended(res, err, x.trail[x.current].Start, now)
-	next = x.course.Ended(&facts, now)
+	if to != nil {
+		next = x.course.Moved(&facts, *to, now)
+	} else {
+		next = x.course.Ended(&facts, now)
+	}
 	x.record(&facts, err, now)
 	return next, nil
 }
@@ -73,6 +86,7 @@ func (x *Exchange) roundTrip(o *Outgoing, start time.Time) (*http.Response, erro
 			return x.raced(copied, o, after)
 		}
 	}
+	x.beginMoving(o)
 	return o.Back.RoundTrip(o.Request)
 }
 
@@ -134,7 +148,7 @@ func (x *Exchange) facts(r *http.Request, res *http.Response, err error, start, 
 	if err != nil {
 		failure := x.plan.Kind(err)
 		f.Kind, f.Unreachable, f.NoDescriptors = failure.Kind, failure.Unreachable, failure.NoDescriptors
-		f.Excused = errors.Is(err, context.Canceled) || errors.Is(clientGone, context.Canceled) || x.body.failed() || errors.Is(err, ErrBodyTaken)
+		f.Excused = errors.Is(err, context.Canceled) || errors.Is(clientGone, context.Canceled) || x.body.failed() || errors.Is(err, ErrBodyTaken) || errors.Is(err, ErrGone)
 		f.Call = course.NewCall(request, nil, 0, false, after)
 		return f
 	}

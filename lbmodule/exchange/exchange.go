@@ -134,12 +134,13 @@ type Exchange struct {
 	*Record
 
 	informed informed
+	moving   moving
 	race     atomic.Pointer[race] // nil if the current attempt can have no copy
 }
 
 // Init makes x the exchange of a new request. [Exchange.Run] must follow, or [Exchange.Refuse].
 func (x *Exchange) Init(plan *Plan, source course.Source, front Front, record *Record) {
-	x.plan, x.front, x.Record = plan, front, record
+	x.plan, x.front, x.Record, x.Live.Mover = plan, front, record, x
 	x.course.Init(plan.Rules, plan.Pool, source, (*request)(x))
 }
 
@@ -282,6 +283,9 @@ func (x *Exchange) end() {
 	now := time.Now()
 	x.over = now
 	x.endTicket(context.Canceled, now) // in case the attempt panicked
+	if to := x.endMoving(); to != nil {
+		to.Lease.Abandon()
+	}
 	if x.passed != 0 {
 		x.passed = x.res.StatusCode // the front may have replaced it
 	}

@@ -34,6 +34,7 @@ type front struct {
 	foreign bool          // a policy of others comes up with a backend of its own
 	alone   bool          // there can be no copy
 	reads   reading
+	back    http.RoundTripper // what carries attempts; nil for the lab
 
 	attempts int    // made so far
 	text     string // the body, before anybody has read of it
@@ -102,6 +103,9 @@ func (f *front) Attempt(ctx context.Context, n int, to course.Target, inform Inf
 	r := (&http.Request{Method: f.method, URL: &url.URL{Host: to.Address()}, Header: f.header}).WithContext(ctx)
 	if r.Header == nil {
 		r.Header = make(http.Header)
+	}
+	if f.back != nil {
+		return Outgoing{Request: r, Back: f.back}, nil
 	}
 	if f.body == nil {
 		return Outgoing{Request: r, Back: f.lab}, nil

@@ -45,7 +45,7 @@ func (x *Exchange) MayInform(attempt int) bool {
 	if race := x.race.Load(); race != nil && !race.forbidCopy() {
 		return false
 	}
-	return x.informed.may(attempt)
+	return x.moving.mayAnswer() && x.informed.may(attempt)
 }
 
 // watch wraps the body of the answer, to see how it ends. The body of an answer that switches protocols is a connection and is not wrapped.

@@ -252,6 +252,10 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	if after.Status != before.Status {
 		m.refresh(now)
 	}
+	// A backend that answers its check, and be it to say that it wants no more requests, may still finish those that it has.
+	if after.Status == healthcheck.Down && r.Code == 0 && !o.Elsewhere {
+		m.moveWaiting(r.Err, now)
+	}
 	return after
 }
 

@@ -28,9 +28,18 @@ type liveShard struct {
 	_     [48]byte // puts the next shard on another cache line
 }
 
+// Mover is a request that may be sent to another backend while it waits for an answer.
+type Mover interface {
+	// MoveAway takes the request from its backend, which is gone, if it waits for an answer there and may be sent to another one. It reports
+	// whether it has done so. It must neither wait nor use the Live.
+	MoveAway(now time.Time) bool
+}
+
 // LiveRequest describes a request that is being served. The zero LiveRequest has not been added to a Live, and its methods record
 // nothing.
 type LiveRequest struct {
+	Mover Mover // nil if the request cannot be moved; it must be set before the request is added
+
 	shard      *liveShard
 	prev, next *LiveRequest
 
@@ -140,6 +149,23 @@ func (l *Live) EndAt(address string) int {
 		end(ErrDrained)
 	}
 	return len(open)
+}
+
+// MoveFrom moves away the requests that wait for an answer of the backend with this address, as far as they can be moved.
+func (l *Live) MoveFrom(address string, now time.Time) {
+	l.each(func(r *LiveRequest) {
+		if r.Mover != nil && r.address == address {
+			r.Mover.MoveAway(now)
+		}
+	})
+}
+
+// Settle returns when no [Live.MoveFrom] is at work on the request.
+func (r *LiveRequest) Settle() {
+	if s := r.shard; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
 }
 
 // LiveView is a request as it was at one moment.

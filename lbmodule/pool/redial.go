@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -169,6 +170,9 @@ func (m *Member) redial() {
 	case found:
 		m.lost(true, time.Now())
 	}
+	if !stopped && m.dead.Load() {
+		m.moveWaiting(err, time.Now())
+	}
 }
 
 // lost marks m as dead: no connection to it can be made. If requests found that, its breaker stays open for as long; a check reports its
@@ -201,6 +205,24 @@ func (m *Member) lost(byRequests bool, now time.Time) {
 	p.ejecting.Unlock()
 	m.tellBreaker(turned)
 	p.Report(events)
+}
+
+// moveWaiting moves the requests that wait for an answer of m away from it, after an attempt to connect, or a check, failed with err, and m
+// is not used any more. Only silence shows that they wait in vain. A host that refuses connections is alive: it would have reset theirs if
+// the process had died, and the process may have stopped listening to finish what it has.
+func (m *Member) moveWaiting(err error, now time.Time) {
+	if isSilence(err) && m.load.Load() > 0 {
+		m.pool.Live.MoveFrom(m.address, now)
+	}
+}
+
+// isSilence reports whether err means that nothing has answered, not even to refuse.
+func isSilence(err error) bool {
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && timeout.Timeout() || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
 // reached records that a connection to m could be made. m is no longer dead, and no longer down either if connecting was all that its

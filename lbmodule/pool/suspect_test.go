@@ -2,6 +2,10 @@ package pool
 
 import (
 	"context"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,4 +93,52 @@ func TestNotTried(t *testing.T) {
 			t.Errorf("%+v, want it open for its failures", got)
 		}
 	})
+}
+
+// mover is a request that waits.
+type mover struct{ moved atomic.Int32 }
+
+func (m *mover) MoveAway(time.Time) bool {
+	m.moved.Add(1)
+	return true
+}
+
+// What waits at a member is moved when the member is dead and nothing answers there. A host that refuses is alive, and its process may only
+// have stopped listening.
+func TestMoveFromTheDead(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		moves bool
+	}{
+		"refused":  {syscall.ECONNREFUSED, false},
+		"reset":    {syscall.ECONNRESET, false},
+		"no route": {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}, true},
+		"silent":   {&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newPool().Open(backends(3), guarded())
+				defer v.Close()
+				defer v.Member(0).Redial(func(context.Context) error { return c.err }, false)()
+				lease, _ := v.AcquireMember(0)
+				defer lease.Release()
+				var here, there mover
+				requests := [2]LiveRequest{{Mover: &here}, {Mover: &there}}
+				for i := range requests {
+					v.pool.Live.Add(&requests[i], nil, time.Now())
+					requests[i].At(v.Backend(i).Address)
+					defer requests[i].Done()
+				}
+				kill(t, v, 0)
+				if here.moved.Load() > 0 {
+					t.Error("moved before anything is known but that connections failed")
+				}
+				time.Sleep(firstRedial)
+				synctest.Wait()
+				if moved := here.moved.Load() > 0; moved != c.moves || there.moved.Load() > 0 {
+					t.Errorf("moved: %v, want %v; at the other member: %v", moved, c.moves, there.moved.Load() > 0)
+				}
+			})
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"sync"
 
 	"github.com/ballastlb/ballast/lbmodule/engine"
 )
@@ -18,8 +19,12 @@ type Trip struct {
 	request   *http.Request // the request as the front made it; nil for a copy
 	dial      dialFunc      // of the engine
 	direct    bool
+	armed     bool        // it may be broken off
 	head      engine.Head // the head of the request; nil if request has the fields
 	call      engine.Call
+
+	mu     sync.Mutex              // guards cancel
+	cancel context.CancelCauseFunc // ends the request over the configured transport; nil if it does not go there, or is not armed
 }
 
 // Head is a request's head as its sender has made it.
@@ -43,7 +48,7 @@ func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer 
 // it: see [Transport.TakesHeads]. t may have been the trip of another such request, to which nothing refers any more.
 func (t *Trip) InitHead(transport *Transport, to *Target, r *http.Request, informer engine.Informer, head Head) {
 	t.call.Reset()
-	t.transport, t.target, t.request, t.informer, t.head, t.direct = transport, to, r, informer, head, false
+	t.transport, t.target, t.request, t.informer, t.head, t.direct, t.armed = transport, to, r, informer, head, false, false
 }
 
 // Lines returns the header of the answer to a request that has a head.
@@ -65,6 +70,39 @@ func (t *Trip) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.transport.roundTrip(t, r)
 }
 
+// Arm makes it possible to break the trip off. It must be called before RoundTrip.
+func (t *Trip) Arm() { t.armed = true }
+
+// Waits reports whether the request has been given to a connection, or to the configured transport.
+func (t *Trip) Waits() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.cancel != nil || t.call.Waits()
+}
+
+// BreakOff makes RoundTrip fail, if it has not returned. Another goroutine may call it.
+func (t *Trip) BreakOff(err error) {
+	t.call.BreakOff()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cancel != nil {
+		t.cancel(err)
+	}
+}
+
+// breakable returns ctx, extended so that BreakOff ends it if the trip is armed. It needs no cancel function, because it ends with its parent
+// at the latest.
+func (t *Trip) breakable(ctx context.Context) context.Context {
+	if !t.armed {
+		return ctx
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cancel = cancel
+	return ctx
+}
+
 // tripContext is the context of a request over the configured transport: it holds the address to connect to, and the trace that receives
 // informational answers.
 type tripContext struct {
@@ -75,7 +113,7 @@ type tripContext struct {
 
 // into returns ctx, extended so that transports connect to the trip's target and report informational answers.
 func (t *Trip) into(ctx context.Context) context.Context {
-	c := &tripContext{Context: ctx, dial: t.target.key}
+	c := &tripContext{Context: t.breakable(ctx), dial: t.target.key}
 	if t.informer != nil {
 		c.trace = &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
 			t.informer.Inform(status, header)

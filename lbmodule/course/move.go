@@ -1,0 +1,54 @@
+package course
+
+import (
+	"slices"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// A request that waits for the answer of a backend is moved to another one when the backend is found to be gone. It is a retry like that of
+// an attempt that has timed out, except that the other backend and the budget come first: a request for which there is neither must stay.
+
+// MayMove reports whether the current attempt, which is about to begin, may be moved.
+func (c *Course) MayMove() bool {
+	rules := &c.rules.Retry
+	switch {
+	case rules.Stock != nil, !rules.On[pool.RetryTimeout], rules.Attempts > 0 && c.attempts-c.unsent >= rules.Attempts:
+		return false
+	case !c.choice.Lease.Held(), c.rules.Foreign, c.rules.Strict && c.session.bound:
+		return false
+	}
+	return c.Repeatable()
+}
+
+// Move chooses another backend for the current attempt, reserves a slot on it, and takes a retry from the budget. ok is false if that is not
+// possible. Another goroutine may call it while the attempt waits for its answer; then [Course.Moved] must follow.
+func (c *Course) Move(now time.Time) (to Choice, ok bool) {
+	if c.pool.QueueLength() > 0 || isSuperseded(c.members) {
+		return Choice{}, false
+	}
+	key, avoid := c.key, append(slices.Clip(c.tried), c.choice.Lease.Index())
+	key.Now = now
+	lease, err := c.view.AcquireFor(key, avoid, false)
+	if err != nil {
+		return Choice{}, false
+	}
+	at := lease.Index()
+	if slices.Contains(avoid, at) || lease.Dead() || c.view.Doubtful(at, now) || !c.pool.SpendRetry(c.rules.Retry.Budget, pool.RetryTimeout, now) {
+		lease.Abandon()
+		return Choice{}, false
+	}
+	return Choice{c.members.Target(at), lease}, true
+}
+
+// Moved returns the next step after an attempt that was moved, instead of [Course.Ended].
+func (c *Course) Moved(f *Facts, to Choice, now time.Time) Step {
+	c.judge(f, now)
+	c.request.EndInforming()
+	c.answered, c.overload, c.mayHold, c.reason = false, false, false, pool.RetryTimeout
+	c.tried = append(c.tried, c.choice.Lease.Index())
+	c.choice.Lease.Release()
+	c.choice = to
+	return c.send(true)
+}
