@@ -106,7 +106,7 @@ func (k *keeper) load(ctx context.Context, storage certmagic.Storage, logger *za
 		var raw []byte
 		if raw, err = storage.Load(ctx, k.key); err == nil {
 			var found *overlay.Overlay
-			if found, k.lineage, err = overlay.Decode(k.pool, raw); err == nil {
+			if found, k.lineage, err = decode(k.pool, raw); err == nil {
 				k.base, k.mine, k.seen = found, found, seen
 				return k.mine
 			}
@@ -469,7 +469,7 @@ func (r *round) read(ctx context.Context) (*overlay.Overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	theirs, lineage, err := overlay.Decode(r.pool, raw)
+	theirs, lineage, err := decode(r.pool, raw)
 	if err != nil {
 		return nil, err
 	}
