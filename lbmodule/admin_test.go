@@ -44,7 +44,7 @@ type reply struct {
 }
 
 // asks asks the API as Caddy's admin endpoint does. Headers are pairs.
-func asks(t *testing.T, method, path, body string, header ...string) reply {
+func asks(t testing.TB, method, path, body string, header ...string) reply {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
 	for i := 0; i < len(header); i += 2 {
@@ -63,7 +63,7 @@ func asks(t *testing.T, method, path, body string, header ...string) reply {
 }
 
 // serveAPI asks the API.
-func serveAPI(t *testing.T, w http.ResponseWriter, r *http.Request) error {
+func serveAPI(t testing.TB, w http.ResponseWriter, r *http.Request) error {
 	t.Helper()
 	module, err := caddy.GetModule("admin.api.load_balancer")
 	if err != nil {
