@@ -167,12 +167,16 @@ func clientHash(text string) uint32 {
 	if text == "" {
 		return 0
 	}
-	client := maphash.String(originSeed, text)
-	if address, err := netip.ParseAddr(text); err == nil && address.Is6() && !address.Is4In6() {
-		bits := address.As16()
-		client = maphash.Bytes(originSeed, bits[:8])
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return max(uint32(maphash.String(originSeed, text)), 1)
 	}
-	return max(uint32(client), 1)
+	bits := address.As16() // of an IPv4 address as one of IPv6
+	known := bits[:8]
+	if address.Unmap().Is4() {
+		known = bits[:]
+	}
+	return max(uint32(maphash.Bytes(originSeed, known)), 1)
 }
 
 // Client identifies the client in the queue: by its IPv4 address, or by its IPv6 /64.
@@ -185,8 +189,11 @@ func (q *Request) Client() string {
 func queueKey(text string) string {
 	const clientBits = 64 // of an IPv6 address
 	address, err := netip.ParseAddr(text)
-	if err != nil || address.Unmap().Is4() {
+	switch {
+	case err != nil || address.Is4():
 		return text
+	case address.Is4In6():
+		return address.Unmap().String()
 	}
 	network, err := address.WithZone("").Prefix(clientBits)
 	if err != nil {
