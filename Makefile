@@ -63,12 +63,8 @@ profile: ## record cmd/caddy/default.pgo again, which go build and xcaddy.sh com
 load: ## put an open-loop load on the running demo; options in ARGS
 	go run ./bench/load $(ARGS)
 
-fuzz: ## fuzz every target for FUZZTIME (1m)
-	@for package in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 10x $$package || exit 1; \
-		done; \
-	done
+fuzz: ## fuzz every target for FUZZTIME (1m) and print a table; which in ARGS
+	@./fuzz.sh $(ARGS)
 
 picture: ## make the picture of the dashboard in README.md anew, of the demo under load; needs Chromium
 	go run ./examples/screenshot
