@@ -25,7 +25,11 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 		answer := func(r *http.Request) (*http.Response, error) {
 			head := fmt.Sprintf("HTTP/1.1 %d \r\n%sContent-Length: 0\r\n\r\n", status, lines)
-			return http.ReadResponse(bufio.NewReader(strings.NewReader(head)), r)
+			res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(head)), r)
+			if err == nil {
+				res.Body = http.NoBody // whatever the fields say of one
+			}
+			return res, err
 		}
 		res, err := answer(&http.Request{Method: http.MethodGet})
 		if err != nil || status < 200 || status > 599 {
