@@ -57,6 +57,7 @@ func (c *caddy) api(method, path string, into any) int {
 
 // poolState is what the admin endpoint tells of a pool.
 type poolState struct {
+	Name        string
 	State       string
 	Usable      int
 	Queue       int

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +42,9 @@ type faults struct {
 	*caddy
 	t        *testing.T
 	backends []*backend
+	all      []*backend   // these, and those that were started in their place
 	served   atomic.Int64 // by these backends
+	requests string       // the file with the access log
 }
 
 // startFaults starts three backends, and Caddy with a pool of them that has these settings.
@@ -51,7 +55,8 @@ func startFaults(t *testing.T, settings string) *faults {
 	if *stock {
 		directive = "reverse_proxy " + addresses + " {\n lb_policy round_robin\n lb_try_duration 5s\n}"
 	}
-	f := &faults{caddy: startCaddy(t, directive), t: t, backends: backends}
+	log := filepath.Join(t.TempDir(), "requests")
+	f := &faults{caddy: startCaddy(t, logTo(log)+directive), t: t, backends: backends, all: slices.Clone(backends), requests: log}
 	for _, b := range backends {
 		b.handle(f.healthy)
 	}
@@ -66,6 +71,11 @@ func (f *faults) under(fault func()) *openloop.Summary {
 
 func (f *faults) underLoad(o openloop.Options, fault func()) *openloop.Summary {
 	f.t.Helper()
+	var w *watched
+	if !*stock {
+		w = f.watch(f.t)
+		w.tally, w.repeats = newLogTally(f.requests), true
+	}
 	stop := make(chan struct{})
 	o.URL, o.Timeout, o.Duration, o.Stop = f.url("/"), patience, 10*time.Minute, stop
 	var s *openloop.Summary
@@ -83,7 +93,19 @@ func (f *faults) underLoad(o openloop.Options, fault func()) *openloop.Summary {
 	}
 	f.t.Logf("sent %d, failed %d, statuses %v, errors %v, p50 %v, p99 %v, longest %v, retries %v",
 		s.Sent, s.Failed(), s.Statuses, s.Errors, s.Quantile(0.5), s.Quantile(0.99), s.Quantile(1), f.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`))
+	if w != nil {
+		w.atRest(f.got())
+	}
 	return s
+}
+
+// got is how many requests the backends have got, by address.
+func (f *faults) got() map[string]int64 {
+	n := make(map[string]int64)
+	for _, b := range f.all {
+		n[b.addr] += b.requests.Load()
+	}
+	return n
 }
 
 // serve waits until so many requests more have been served; in a soak it takes longer.
@@ -141,6 +163,7 @@ func (f *faults) healthy(w http.ResponseWriter, r *http.Request) {
 func (f *faults) restart(old *backend) *backend {
 	f.t.Helper()
 	b := startBackendAt(f.t, "tcp", old.addr)
+	f.all = append(f.all, b)
 	b.handle(f.healthy)
 	return b
 }
