@@ -34,8 +34,8 @@ type watched struct {
 	// repeats says that connections to backends are kept, and may break: a request over one that had been used before is then repeated on
 	// another one by the transport, which is no attempt of its own, but a second request to the backend.
 	repeats bool
-	// forgets says that the API resets backends, or removes some: their counters go with them.
-	forgets bool
+	// forgets are the pools of which the API resets backends, or removes some: their counters go with them.
+	forgets map[string]bool
 	// slack is how much more than before may be held afterwards.
 	slack cost
 
@@ -148,7 +148,7 @@ func (w *watched) disagreements(requests map[string]int64) []string {
 		if least := int64(a.answered[name]); got < least {
 			a.wrong("%s got %d requests, but is said to have answered %d", name, got, least)
 		}
-		if got > most && !w.repeats && !w.forgets {
+		if got > most && !w.repeats && len(w.forgets) == 0 {
 			a.wrong("%s got %d requests by %d attempts", name, got, most)
 		}
 	}
@@ -181,7 +181,7 @@ func (a *account) of(metric string, labels ...string) int {
 func (a *account) pool(p poolState) {
 	requests, attempts := a.of("requests_total", "pool", p.Name), a.of("attempts_total", "pool", p.Name)
 	again, copies := a.of("attempts_repeated_total", "pool", p.Name), a.of("hedges_sent_total", "pool", p.Name)
-	if retries := a.of("retries_total", "pool", p.Name) - a.of("retries_total", "pool", p.Name, "reason", "hedge"); retries > again && !a.forgets {
+	if retries := a.of("retries_total", "pool", p.Name) - a.of("retries_total", "pool", p.Name, "reason", "hedge"); retries > again && !a.forgets[p.Name] {
 		a.wrong("%s: %d retries, but %d attempts were made again", p.Name, retries, again)
 	}
 	if won := a.of("hedges_won_total", "pool", p.Name); won > copies {
@@ -200,7 +200,7 @@ func (a *account) pool(p poolState) {
 		a.poolLog(p.Name, logged, again+copies)
 	}
 	switch unattempted := requests + again + copies - attempts; {
-	case a.forgets:
+	case a.forgets[p.Name]:
 	case a.tally != nil && unattempted != logged.unattempted:
 		a.wrong("%s: %d attempts, for %d requests, %d attempts made again and %d copies; the log tells of %d requests without an attempt",
 			p.Name, attempts, requests, again, copies, logged.unattempted)
@@ -240,7 +240,7 @@ func (a *account) poolLog(pool string, logged *loggedPool, again int) {
 	if !maps.Equal(counted, logged.statuses) {
 		a.wrong("%s: answers %v are counted, %v logged", pool, counted, logged.statuses)
 	}
-	if again != logged.again && !a.forgets {
+	if again != logged.again && !a.forgets[pool] {
 		a.wrong("%s: %d attempts were made again or are copies, %d in the log", pool, again, logged.again)
 	}
 }
@@ -251,7 +251,7 @@ func (a *account) backend(pool, name string, selected int, logged *loggedBackend
 	labels := []string{"pool", pool, "backend", name}
 	attempts := a.of("attempts_total", labels...)
 	a.attempts[name] += attempts
-	if selected != attempts && !a.forgets {
+	if selected != attempts && !a.forgets[pool] {
 		a.wrong("%s: %s was selected %d times for %d attempts", pool, name, selected, attempts)
 	}
 	if ended := a.of("attempt_duration_seconds_count", append(labels, "phase", "total")...); ended != attempts {
@@ -268,7 +268,7 @@ func (a *account) backend(pool, name string, selected int, logged *loggedBackend
 	if detected, enforced := a.of("ejections_total", append(labels, "mode", "detected")...), a.of("ejections_total", append(labels, "mode", "enforced")...); enforced > detected {
 		a.wrong("%s: %s was taken out %d times, for %d reasons", pool, name, enforced, detected)
 	}
-	if a.tally == nil || a.forgets {
+	if a.tally == nil || a.forgets[pool] {
 		return
 	}
 	if attempts != logged.attempts {

@@ -184,10 +184,15 @@ func openSocket(c *caddy, path string) (*socket, error) {
 		return nil, err
 	}
 	c.t.Cleanup(func() { conn.Close() })
+	return upgradeSocket(conn, c.site, path)
+}
+
+// upgradeSocket opens a WebSocket on a connection to a site.
+func upgradeSocket(conn net.Conn, site, path string) (*socket, error) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, c.site)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, site)
 	s := &socket{ReadWriteCloser: conn, from: bufio.NewReader(conn)}
 	res, err := http.ReadResponse(s.from, nil)
 	if err != nil {

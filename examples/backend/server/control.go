@@ -20,6 +20,7 @@ type Settings struct {
 	Delay     caddy.Duration `json:"delay"`      // before the answer. Default: 0.
 	Jitter    caddy.Duration `json:"jitter"`     // at most so much more, at random. Default: 0.
 	Health    int            `json:"health"`     // status of /healthz. Default: 200.
+	Abort     string         `json:"abort"`      // break the connection off: "header" instead of an answer, "body" in the middle of one. Default: "", do not.
 	FailRatio float64        `json:"fail_ratio"` // share of requests, 0 to 1, that get a 503. Default: 0.
 	SlowRatio float64        `json:"slow_ratio"` // share of requests, 0 to 1, that wait for SlowDelay instead. Default: 0.
 	SlowNext  int            `json:"slow_next"`  // so many requests that come next wait for SlowDelay; counts down. Default: 0.
@@ -43,6 +44,9 @@ func (s Settings) check() error {
 	}
 	if s.Delay < 0 || s.Jitter < 0 || s.SlowDelay < 0 {
 		return fmt.Errorf("delay, jitter and slow_delay: must not be negative")
+	}
+	if s.Abort != "" && s.Abort != "header" && s.Abort != "body" {
+		return fmt.Errorf("abort %q: must be header, body or empty", s.Abort)
 	}
 	for field, ratio := range map[string]float64{"fail_ratio": s.FailRatio, "slow_ratio": s.SlowRatio} {
 		if ratio < 0 || ratio > 1 {

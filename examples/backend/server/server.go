@@ -16,6 +16,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -125,7 +126,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	if n, err := strconv.Atoi(query.Get("status")); err == nil && n >= 200 && n <= 599 {
 		status = n
 	}
-	abort := query.Get("abort")
+	abort := cmp.Or(query.Get("abort"), set.Abort)
 	if abort == "header" {
 		panic(http.ErrAbortHandler)
 	}

@@ -1,0 +1,106 @@
+//go:build trust
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// soakSample is what the process holds at a moment of a soak.
+type soakSample struct {
+	cost
+	at       time.Duration // from its start
+	resident int           // bytes
+	rest     bool          // nothing was going on
+}
+
+// sample takes one, if the last is ten seconds old, or at rest.
+func (s *soaking) sample(rest bool) {
+	s.t.Helper()
+	at := time.Since(s.start)
+	if n := len(s.samples); !rest && n > 0 && at-s.samples[n-1].at < 10*time.Second {
+		return
+	}
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	s.samples = append(s.samples, soakSample{s.costNow(), at, s.residentMemory(), rest})
+}
+
+// residentMemory is the memory that the process has, in bytes.
+func (c *caddy) residentMemory() int {
+	c.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		c.t.Fatalf("no VmRSS in %s", text)
+	}
+	kilobytes, err := strconv.Atoi(fields[0])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return kilobytes << 10
+}
+
+// slope is by how much a value grows in ten minutes, by least squares.
+func slope(samples []soakSample, value func(soakSample) int) float64 {
+	var n, t, v, tt, tv float64
+	for _, s := range samples {
+		x, y := s.at.Seconds()/600, float64(value(s))
+		n, t, v, tt, tv = n+1, t+x, v+y, tt+x*x, tv+x*y
+	}
+	if d := n*tt - t*t; d > 0 {
+		return (n*tv - t*v) / d
+	}
+	return 0
+}
+
+// slopes shows what the process held, and by how much it grew. The test fails if that is too much: what is held at rest, when it has
+// been warm for ten minutes.
+func (s *soaking) slopes() string {
+	s.t.Helper()
+	var rest, load []soakSample
+	for _, x := range s.samples {
+		switch {
+		case x.at < min(soakWarm, soakFor/3):
+		case x.rest:
+			rest = append(rest, x)
+		default:
+			load = append(load, x)
+		}
+	}
+	if len(rest) == 0 || len(load) == 0 {
+		s.t.Error("too few samples")
+		return ""
+	}
+	judged := rest[len(rest)-1].at-rest[0].at >= 10*time.Minute-2*soakCycle
+	var b strings.Builder
+	fmt.Fprintf(&b, "| held by Caddy | first rest | last rest | slope at rest, in 10 minutes | under load | most |\n|---|---|---|---|---|---|\n")
+	for _, row := range []struct {
+		name  string
+		value func(soakSample) int
+		most  float64
+	}{
+		{"heap after a collection, KB", func(x soakSample) int { return x.heap >> 10 }, soakSlope >> 10},
+		{"resident memory, KB", func(x soakSample) int { return x.resident >> 10 }, soakSlope >> 10},
+		{"goroutines", func(x soakSample) int { return x.goroutines }, soakFlat},
+		{"descriptors", func(x soakSample) int { return x.descriptors }, soakFlat},
+	} {
+		grows := slope(rest, row.value)
+		fmt.Fprintf(&b, "| %s | %d | %d | %+.1f | %+.1f | %+.0f |\n", row.name, row.value(rest[0]), row.value(rest[len(rest)-1]), grows, slope(load, row.value), row.most)
+		if judged && grows > row.most {
+			s.t.Errorf("%s grow by %.1f in ten minutes, want %.0f at most", row.name, grows, row.most)
+		}
+	}
+	if !judged {
+		b.WriteString("(too short to judge slopes)\n")
+	}
+	return b.String()
+}
