@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test express-off conformance caddytests soak check bench express microbench profile load fuzz picture xcaddy clean
+.PHONY: help build run test express-off conformance caddytests long soak check bench express microbench profile load fuzz picture xcaddy clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,11 @@ caddytests: ## run Caddy's own tests on servers with Ballast
 	@./.ci/deps
 	go test -race -timeout 20m ./integration/caddytests
 
-soak: ## run the tests against real servers for longer and with more, a million clients among it; options in ARGS
+soak: ## put mixed faults, reloads, edits and floods on a Caddy under load for SOAK (30m), SOAK_RATE requests per second (200)
+	@./.ci/deps
+	go test -tags trust -count=1 -timeout 24h -run '^TestSoak$$' -v ./integration
+
+long: ## run the tests against real servers for longer and with more, a million clients among it; options in ARGS
 	@./.ci/deps
 	go test -race -count=1 -timeout 2h -v ./integration -soak $(ARGS)
 

@@ -163,6 +163,9 @@ var (
 // briefly is how long a backend may be away without anybody noticing, with some time of the two seconds of `hold` left for a busy machine.
 const briefly = 1500 * time.Millisecond
 
+// lingers is for how long a backend may be out after a fault: its breaker stays open for two seconds at most, and its probes take a while.
+const lingers = 5 * time.Second
+
 // explain returns why a request may have failed, by what was wrong with the backends of its pool; "" if it must not have failed.
 // repeatable says that it may be sent again once a backend has got it.
 func (l *faultLog) explain(a *soakAsked) string {
@@ -175,6 +178,12 @@ func (l *faultLog) explain(a *soakAsked) string {
 		}
 		if f.harm >= away && !brief {
 			gone++
+		}
+	}
+	out := 0 // backends that are, or may be because of an open breaker
+	for _, f := range l.during(a.pool, a.from.Add(-lingers), a.to) {
+		if f.harm >= away {
+			out++
 		}
 	}
 	broken := slices.ContainsFunc(slices.Collect(maps.Values(all)), func(f *trouble) bool { return f.harm >= breaks })
@@ -191,6 +200,8 @@ func (l *faultLog) explain(a *soakAsked) string {
 		return "both attempts met a backend that failed"
 	case gone >= len(soakPools[a.pool]):
 		return "no backend was left"
+	case hurt >= 1 && out >= len(soakPools[a.pool]):
+		return "its backend failed, and the breakers of the others may have been open"
 	default:
 		return ""
 	}

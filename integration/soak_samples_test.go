@@ -27,7 +27,13 @@ func (s *soaking) sample(rest bool) {
 	}
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	s.samples = append(s.samples, soakSample{s.costNow(), at, s.residentMemory(), rest})
+	now := s.costNow()
+	// Connections that are kept are closed after two seconds, and checks open and close theirs.
+	for end := time.Now().Add(4 * time.Second); rest && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		now.goroutines = min(now.goroutines, int(s.metric("go_goroutines", "")))
+		now.descriptors = min(now.descriptors, s.descriptors())
+	}
+	s.samples = append(s.samples, soakSample{now, at, s.residentMemory(), rest})
 }
 
 // residentMemory is the memory that the process has, in bytes.
@@ -98,6 +104,10 @@ func (s *soaking) slopes() string {
 		if judged && grows > row.most {
 			s.t.Errorf("%s grow by %.1f in ten minutes, want %.0f at most", row.name, grows, row.most)
 		}
+	}
+	if s.t.Failed() || os.Getenv("SOAK_STACKS") != "" {
+		_, stacks := s.askAdmin("GET", "/debug/pprof/goroutine?debug=1")
+		s.t.Logf("goroutines:\n%s", stacks[:min(len(stacks), 6000)])
 	}
 	if !judged {
 		b.WriteString("(too short to judge slopes)\n")

@@ -135,7 +135,7 @@ func startSoak(t *testing.T) *soaking {
 // soakVariants are settings of the pool web and of the server that differ from one config to the next.
 var soakVariants = [][2]string{
 	{"", ""}, {"lb_policy round_robin", "timeouts {\n idle 45s\n}"}, {"lb_policy least_conn\n header_up X-Variant 2", ""}, {"hedge 95% 2%", ""},
-	{"lb_policy hash {client_ip}", "max_header_size 32KB"}, {"breaker {\n consecutive_failures 3\n open 300ms 1s\n}", ""}, {"header_down X-Variant 6", "timeouts {\n read_header 20s\n}"},
+	{"lb_policy hash {client_ip}", "max_header_size 32KB"}, {"retry {\n attempts 3\n}", ""}, {"header_down X-Variant 6", "timeouts {\n read_header 20s\n}"},
 }
 
 func (s *soaking) caddyfile(certificate, key string, variant int) string {
@@ -147,10 +147,8 @@ func (s *soaking) caddyfile(certificate, key string, variant int) string {
 		}
 		return strings.Join(all, " ")
 	}
-	quick := "slow_start 1s\n"
-	if !strings.Contains(v[0], "breaker") {
-		v[0] += "\n breaker {\n open 500ms 2s\n}"
-	}
+	// Connections that are kept are closed soon, so that there are none when the load rests.
+	quick := "slow_start 1s\n transport http {\n keepalive 2s\n}\n breaker {\n open 500ms 2s\n}\n"
 	check := "health_check {\n http /healthz\n interval 2s\n fast_interval 500ms\n timeout 1s\n rise 1\n fall 2\n}\n"
 	servers := func(name, protocols, wrapper string) string {
 		address := s.sites[name]
@@ -161,7 +159,7 @@ func (s *soaking) caddyfile(certificate, key string, variant int) string {
 	}
 	requests := "log {\n output file " + s.requests + " {\n roll_disabled\n}\n format filter {\n request>headers delete\n request>tls delete\n resp_headers delete\n wrap json\n}\n}\n"
 	body := requests +
-		"handle /limited/* {\n ip_rate_limit {\n zone soak\n rate 20/s\n burst 20\n}\n import web\n}\n" +
+		"handle /limited/* {\n ip_rate_limit {\n zone soak\n rate 10/s\n burst 10\n}\n import web\n}\n" +
 		"handle /cart/* {\n load_balancer " + list("cart") + " {\n name cart\n" + quick + "lb_policy sticky {\n secret s0akings3cret\n}\n}\n}\n" +
 		"handle /live/* {\n load_balancer " + list("live") + " {\n name live\n" + quick + "health_check {\n tcp\n interval 1s\n}\n}\n}\n" +
 		"handle /only/* {\n load_balancer " + list("only") + " {\n name only\n" + quick + "}\n}\n" +
@@ -202,6 +200,9 @@ func (s *soaking) report() {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %v |\n", name, k.sent, k.good, k.left, k.limited, k.failed, k.longest.Round(time.Millisecond))
 		sum.sent, sum.good, sum.left, sum.limited, sum.failed = sum.sent+k.sent, sum.good+k.good, sum.left+k.left, sum.limited+k.limited, sum.failed+k.failed
 		sum.longest = max(sum.longest, k.longest)
+		if name == limitedKind && k.limited == 0 {
+			s.t.Error("no request was refused by the limit")
+		}
 		if k.good+k.left == 0 {
 			s.t.Errorf("no request of the kind %q was answered", name)
 		}
