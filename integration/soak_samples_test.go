@@ -105,7 +105,7 @@ func (s *soaking) slopes() string {
 			s.t.Errorf("%s grow by %.1f in ten minutes, want %.0f at most", row.name, grows, row.most)
 		}
 	}
-	if s.t.Failed() || os.Getenv("SOAK_STACKS") != "" {
+	if s.t.Failed() {
 		_, stacks := s.askAdmin("GET", "/debug/pprof/goroutine?debug=1")
 		s.t.Logf("goroutines:\n%s", stacks[:min(len(stacks), 6000)])
 	}
