@@ -18,9 +18,13 @@ import (
 
 // Options say what to send. The zero value of a field stands for its default.
 type Options struct {
-	URL      string
-	Method   string        // default GET
-	Header   http.Header   // of each request
+	URL    string
+	Method string      // default GET
+	Header http.Header // of each request
+
+	// Make, if not nil, makes the request of that number, from 0 on, in the place of URL, Method and Header.
+	Make func(n int) (*http.Request, error)
+
 	Rate     int           // requests per second, 1 to 100000. Default: 500
 	Duration time.Duration // default 10 s
 	Timeout  time.Duration // of a request. Default: 5 s
@@ -44,6 +48,7 @@ type Summary struct {
 
 // Request is a request and what came of it.
 type Request struct {
+	N       int           // its number, from 0 on
 	Due     time.Duration // when it was, from the first one on
 	Latency time.Duration // from then until its end, whatever that was
 	Status  int           // of the answer; 0 if there was none
@@ -123,8 +128,11 @@ func Run(ctx context.Context, o Options) (*Summary, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	if _, err := http.NewRequest(o.Method, o.URL, nil); err != nil {
-		return nil, err
+	if o.Make == nil {
+		if _, err := http.NewRequest(o.Method, o.URL, nil); err != nil {
+			return nil, err
+		}
+		o.Make = o.same
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: o.Connections, DialContext: (&net.Dialer{}).DialContext}
 	defer transport.CloseIdleConnections()
@@ -156,11 +164,11 @@ func Run(ctx context.Context, o Options) (*Summary, error) {
 		s.Sent++
 		wg.Go(func() {
 			defer func() { <-slots }()
-			status, backend, err := send(ctx, client, &o)
+			status, backend, err := send(ctx, client, &o, i)
 			took := time.Since(due)
 			mu.Lock()
 			defer mu.Unlock()
-			s.add(Request{due.Sub(start), took, status, backend})
+			s.add(Request{i, due.Sub(start), took, status, backend})
 			if err != nil {
 				s.Errors[kind(err)]++
 			}
@@ -180,18 +188,27 @@ func (o *Options) stopped() bool {
 	}
 }
 
-// send sends one request and reads its answer.
-func send(ctx context.Context, client *http.Client, o *Options) (status int, backend string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, o.Method, o.URL, nil)
+// same makes a request that is like all others.
+func (o *Options) same(int) (*http.Request, error) {
+	r, err := http.NewRequest(o.Method, o.URL, nil)
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
 	for field, values := range o.Header {
 		r.Header[field] = values
 	}
-	res, err := client.Do(r)
+	return r, nil
+}
+
+// send sends the request of that number and reads its answer.
+func send(ctx context.Context, client *http.Client, o *Options, n int) (status int, backend string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	r, err := o.Make(n)
+	if err != nil {
+		return 0, "", err
+	}
+	res, err := client.Do(r.WithContext(ctx))
 	if err != nil {
 		return 0, "", err
 	}

@@ -1,8 +1,10 @@
 package openloop
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -77,6 +79,28 @@ func TestStop(t *testing.T) {
 	s, err := Run(t.Context(), Options{URL: server.URL, Rate: 1000, Duration: time.Hour, Timeout: time.Minute, Connections: 1, Stop: stop})
 	if err != nil || s.Sent < 3 || s.Sent > 4 || s.Statuses[200] != s.Sent {
 		t.Errorf("%+v, %v; want three requests answered, and maybe a fourth", s, err)
+	}
+}
+
+// TestMake: each request may be another, and what came of it bears its number.
+func TestMake(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Backend", r.URL.Query().Get("n"))
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusAccepted)
+		}
+	}))
+	defer server.Close()
+	s, err := Run(t.Context(), Options{Rate: 200, Duration: 200 * time.Millisecond, Timeout: time.Minute, Make: func(n int) (*http.Request, error) {
+		return http.NewRequest([]string{http.MethodGet, http.MethodPost}[n%2], fmt.Sprint(server.URL, "/?n=", n), nil)
+	}})
+	if err != nil || s.Sent != 40 || len(s.Backends) != 40 || s.Statuses[http.StatusAccepted] != 20 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	for _, r := range s.Requests {
+		if r.Backend != strconv.Itoa(r.N) || r.Status != []int{http.StatusOK, http.StatusAccepted}[r.N%2] {
+			t.Errorf("number %d: %+v", r.N, r)
+		}
 	}
 }
 
