@@ -18,29 +18,38 @@ import (
 // installed.
 func startHAProxy(t *testing.T, backends ...string) string {
 	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
+	if _, err := exec.LookPath("haproxy"); err != nil {
 		t.Log("no haproxy here to compare with")
 		return ""
 	}
-	address := freeAddress(t)
+	address, _ := startHAProxyWith(t, haproxyWords{}, backends...)
+	return address
+}
+
+// haproxyWords are further words of the configuration.
+type haproxyWords struct{ bind, site, server string }
+
+// startHAProxyWith runs HAProxy, which must be installed, with these words.
+func startHAProxyWith(t *testing.T, words haproxyWords, backends ...string) (address string, cmd *exec.Cmd) {
+	t.Helper()
+	address = freeAddress(t)
 	config := "global\n maxconn 5000\ndefaults\n mode http\n timeout connect 2s\n timeout client 1m\n timeout server 1m\n" +
-		" retries 3\n option redispatch\nlisten site\n bind " + address + "\n balance roundrobin\n"
+		" retries 3\n option redispatch\nlisten site\n bind " + address + " " + words.bind + "\n balance roundrobin\n" + words.site + "\n"
 	for i, backend := range backends {
-		config += fmt.Sprintf(" server s%d %s\n", i, backend)
+		config += fmt.Sprintf(" server s%d %s %s\n", i, backend, words.server)
 	}
 	file := filepath.Join(t.TempDir(), "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-db", "-f", file)
+	cmd = exec.Command("haproxy", "-db", "-f", file)
 	newLogFile(t).start(t, cmd)
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 	})
 	waitFor(t, "HAProxy to listen", func() bool { return canConnect(address) })
-	return address
+	return address, cmd
 }
 
 // startReloadedHAProxy runs HAProxy as a master with workers that pass their sockets on, on plain HTTP, TLS and a unix socket; nil if

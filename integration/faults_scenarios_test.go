@@ -1,0 +1,288 @@
+//go:build trust
+
+package integration
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ballastlb/ballast/bench/openloop"
+)
+
+// Those that are on their way when a backend breaks, and those that it takes to notice it. A POST that was sent is not sent again.
+const (
+	onTheWay = 3
+	toNotice = 15
+)
+
+// evenWithin is when shares are to be even after a recovery: a backend that is ramped up for ten seconds has four fifths of its share
+// after seven, and it may be a second until it is tried.
+const evenWithin = 8 * time.Second
+
+// scenarios are those of the table that need nothing but a load.
+var scenarios = []scenario{
+	{
+		name: "one of three killed, back after 8 s", bar: "GET lost 0, POST on the way at most, p99 100 ms, even 8 s after it is back",
+		happens: func(x *trial) {
+			x.members[0].kill()
+			x.pass(8 * time.Second)
+			x.members[0].start()
+			x.settle()
+		},
+		judge: func(x *trial) []string {
+			w := x.within(0, onTheWay, 100*time.Millisecond)
+			w.that(x.even >= 0 && x.even <= evenWithin, "shares are even after %v, want %v at most", x.even, evenWithin)
+			return w
+		},
+	},
+	{
+		name: "one of three stopped (SIGSTOP) for 8 s", bar: "lost 0, 3 held at most, p99 100 ms, even 8 s after it goes on",
+		happens: func(x *trial) {
+			x.members[0].signal(syscall.SIGSTOP)
+			x.pass(8 * time.Second)
+			x.members[0].signal(syscall.SIGCONT)
+			x.settle()
+		},
+		judge: func(x *trial) []string {
+			held := 0
+			for _, r := range x.summary.Requests {
+				if r.Backend == x.members[0].addr && r.Latency > time.Second && x.began.Add(r.Due).Before(x.back) {
+					held++
+				}
+			}
+			x.note("it held %d for more than a second, longest %s", held, short(x.summary.Quantile(1)))
+			w := x.within(0, 0, 100*time.Millisecond)
+			w.that(held <= 3, "it held %d requests for more than a second, want 3 at most", held)
+			w.that(x.even >= 0 && x.even <= evenWithin, "shares are even after %v, want %v at most", x.even, evenWithin)
+			return w
+		},
+	},
+	answersWrongly("half an answer from one", "half", "lost at most what it takes to notice (15+15), p99 100 ms, half never taken for whole", toNotice, toNotice,
+		func(x *trial, w *wants) {
+			x.note("%d halves taken for whole", x.summary.Backends["broken"])
+			w.that(x.summary.Backends["broken"] == 0, "%d halves taken for whole", x.summary.Backends["broken"])
+		}),
+	{
+		name: "503 from one of three for 8 s", bar: "GET failed 0, POST failed 15 at most, no POST twice, 3 probes each time, even 15 s after it is good",
+		happens: func(x *trial) {
+			x.members[0].tell("503")
+			x.pass(2 * time.Second)
+			noticed := time.Now()
+			x.pass(6 * time.Second)
+			x.note("it received %d in 8 s, %d after the first 2 s", x.members[0].between(x.fault, time.Now()), x.members[0].between(noticed, time.Now()))
+			x.members[0].tell("ok")
+			x.settle()
+			x.note("largest share after it %.2f", x.largestShare(x.back, time.Now()))
+		},
+		judge: func(x *trial) []string {
+			w := x.within(0, toNotice, 100*time.Millisecond)
+			// Its breaker may be open for 10 s at that time.
+			w.that(x.even >= 0 && x.even <= evenWithin+7*time.Second, "shares are even after %v", x.even)
+			return w
+		},
+	},
+	{
+		name: "503 from all for 5 s", bar: "1.2 attempts per request + 10/s",
+		happens: func(x *trial) {
+			for _, m := range x.members {
+				m.tell("503")
+			}
+			x.pass(200 * time.Millisecond)
+			begin := time.Now()
+			x.pass(5 * time.Second)
+			end := time.Now()
+			for _, m := range x.members {
+				x.attempts += m.between(begin, end)
+				m.tell("ok")
+			}
+			x.asked = float64(x.rate) * end.Sub(begin).Seconds()
+			x.allowed = 1.2*x.asked + 10*(end.Sub(begin).Seconds()+10) // what was saved in ten seconds before is there, too
+			x.note("%.3f attempts per request", float64(x.attempts)/x.asked)
+			x.pass(2 * time.Second)
+		},
+		judge: func(x *trial) (w []string) {
+			if float64(x.attempts) > x.allowed {
+				w = append(w, "too many attempts")
+			}
+			return w
+		},
+	},
+	answersWrongly("reset by one", "reset", "GET lost 0, POST at most what it takes to notice (15), no POST twice, p99 100 ms", 0, toNotice, nil),
+	answersWrongly("garbage from one", "garbage", "GET lost 0, POST at most what it takes to notice (15), no POST twice, p99 100 ms", 0, toNotice, nil),
+	answersWrongly("a length and chunks from one, and an answer nobody asked for", "both", "lost 0, that answer goes to nobody", 0, 0, func(x *trial, w *wants) {
+		x.note("%d were given the answer nobody asked for", x.summary.Backends["evil"])
+		w.that(x.summary.Backends["evil"] == 0, "%d were given the answer nobody asked for", x.summary.Backends["evil"])
+	}),
+	large(answersWrongly("14 MB of header from one, 60 requests/s", "header", "GET lost 0, POST at most what it takes to notice (15), no POST twice, longest 2 s", 0, toNotice, func(x *trial, w *wants) {
+		x.note("longest %s", short(x.summary.Quantile(1)))
+		w.that(x.summary.Quantile(1) <= 2*time.Second, "the longest request took %v", x.summary.Quantile(1))
+	})),
+	{
+		name: "one accepts and never answers, 8 s", bar: "with try_timeout 500ms: GET lost 0, POST at most what it takes to notice, longest 1.5 s",
+		settings: "retry {\n try_timeout 500ms\n }",
+		happens: func(x *trial) {
+			x.members[0].tell("hang")
+			x.pass(8 * time.Second)
+			x.members[0].tell("ok")
+		},
+		judge: func(x *trial) []string {
+			x.note("longest %s", short(x.summary.Quantile(1)))
+			w := x.within(0, toNotice, 600*time.Millisecond)
+			w.that(x.summary.Quantile(1) <= 1500*time.Millisecond, "the longest request took %v, want 1.5 s at most", x.summary.Quantile(1))
+			return w
+		},
+	},
+	{
+		name: "one answers 500 ms later, 8 s", bar: "lost 0, its share under 5 % after 5 s",
+		happens: func(x *trial) {
+			x.members[0].tell("slow")
+			x.pass(5 * time.Second)
+			begin := time.Now()
+			x.pass(3 * time.Second)
+			x.attempts = x.members[0].between(begin, time.Now())
+			x.asked = float64(x.rate) * time.Since(begin).Seconds()
+			x.note("share %.1f %%", 100*float64(x.attempts)/x.asked)
+		},
+		judge: func(x *trial) []string {
+			w := x.within(0, 0, time.Second)
+			w.that(float64(x.attempts) < x.asked/20, "the slow one received %d of %.0f requests", x.attempts, x.asked)
+			return w
+		},
+	},
+	{
+		name: "one flaps: 2 s away, 2 s there, four times", bar: "GET lost 0, POST on the way at most, p99 100 ms",
+		happens: func(x *trial) {
+			for range 4 {
+				x.members[0].tell("away 2s")
+				x.pass(4 * time.Second)
+			}
+		},
+		judge: func(x *trial) []string { return x.within(0, 4*onTheWay, 100*time.Millisecond) },
+	},
+	{
+		name: "all close kept connections after each answer, 8 s", bar: "GET lost 0, POST 10 at most, no POST twice",
+		happens: func(x *trial) {
+			for _, m := range x.members {
+				m.tell("closes")
+			}
+			x.pass(8 * time.Second)
+		},
+		judge: func(x *trial) []string { return x.within(0, 10, 100*time.Millisecond) },
+	},
+	away("the only backend away for 300 ms", 1, 300*time.Millisecond),
+	away("the only backend away for 1 s", 1, time.Second),
+	away("all three away for 300 ms", 3, 300*time.Millisecond),
+	away("all three away for 1 s", 3, time.Second),
+	{
+		name: "all three down for 8 s", bar: "503 in 5 ms (p99) after 3 s, 2 dials/s each at most, all used within 2 s when back, none with more than its share + 20 %",
+		happens: func(x *trial) {
+			for _, m := range x.members {
+				m.kill()
+			}
+			x.pass(3 * time.Second)
+			begin := time.Now()
+			ctx, stop := context.WithCancel(x.Context())
+			n := dials(ctx, x.members)
+			x.pass(5 * time.Second)
+			end := time.Now()
+			stop()
+			if n != nil {
+				x.dials = int(n.Load())
+				x.note("%.1f dials/s", float64(x.dials)/end.Sub(begin).Seconds())
+			}
+			x.refusing = [2]time.Time{begin, end}
+			for _, m := range x.members {
+				m.start()
+			}
+			x.back = time.Now()
+			x.pass(8 * time.Second)
+			x.largest = x.largestShare(x.back.Add(2*time.Second), time.Now())
+			x.note("largest share then %.2f", x.largest)
+		},
+		judge: func(x *trial) (w []string) {
+			down := x.summary.Only(func(r openloop.Request) bool {
+				at := x.began.Add(r.Due)
+				return !at.Before(x.refusing[0]) && at.Add(r.Latency).Before(x.refusing[1])
+			})
+			x.note("statuses while down %v, p99 then %s", down.Statuses, short(down.Quantile(0.99)))
+			var some wants
+			some.that(down.Sent > 0 && down.Statuses[http.StatusServiceUnavailable] == down.Sent, "statuses %v of %d while down, want 503", down.Statuses, down.Sent)
+			some.that(down.Quantile(0.99) <= 5*time.Millisecond, "p99 while down is %v, want 5 ms at most", down.Quantile(0.99))
+			some.that(x.dials <= 2*3*5, "%d dials in 5 s", x.dials)
+			some.that(x.even >= 0 && x.even <= 2*time.Second, "shares are even after %v", x.even)
+			some.that(x.largest <= 1.2, "the largest share is %.2f", x.largest)
+			return some
+		},
+	},
+	{
+		name: "one of three killed and back after 2 s, at a third of the load", bar: "GET lost 0, POST on the way at most, even 8 s after it is back", rate: tableRate / 3,
+		happens: func(x *trial) {
+			x.members[0].kill()
+			x.pass(2 * time.Second)
+			x.members[0].start()
+			x.settle()
+			x.note("largest share then %.2f", x.largestShare(x.back, time.Now()))
+		},
+		judge: func(x *trial) []string {
+			w := x.within(0, onTheWay, 100*time.Millisecond)
+			w.that(x.even >= 0 && x.even <= evenWithin, "shares are even after %v, want %v at most", x.even, evenWithin)
+			return w
+		},
+	},
+}
+
+// answersWrongly is a scenario in which one of three answers wrongly for 8 s.
+func answersWrongly(name, mode, bar string, get, post int, more func(x *trial, w *wants)) scenario {
+	return scenario{
+		name: name, bar: bar,
+		happens: func(x *trial) {
+			x.members[0].tell(mode)
+			x.pass(8 * time.Second)
+			x.note("it received %d", x.members[0].between(x.fault, time.Now()))
+		},
+		judge: func(x *trial) []string {
+			w := x.within(get, post, 100*time.Millisecond)
+			if more != nil {
+				more(x, &w)
+			}
+			return w
+		},
+	}
+}
+
+// large is for a backend whose answers take a while to make and to read.
+func large(s scenario) scenario {
+	judge := s.judge
+	s.rate = 60
+	s.judge = func(x *trial) (w []string) {
+		for _, wrong := range judge(x) {
+			if !strings.HasPrefix(wrong, "p99") { // it is the longest that is judged
+				w = append(w, wrong)
+			}
+		}
+		return w
+	}
+	return s
+}
+
+// away is a scenario in which all backends are gone for a while that ours waits for.
+func away(name string, members int, d time.Duration) scenario {
+	return scenario{
+		name: name, bar: "GET lost 0, POST on the way at most", members: members,
+		happens: func(x *trial) {
+			for _, m := range x.members {
+				m.tell("away " + d.String())
+			}
+			x.pass(d)
+			x.pass(2 * time.Second)
+		},
+		judge: func(x *trial) []string {
+			failed := x.summary.Only(func(r openloop.Request) bool { return r.Backend == "" && r.Due > x.fault.Add(d).Sub(x.began) })
+			x.note("%d of them sent when it was back", failed.Sent)
+			return x.within(0, onTheWay*members, d+time.Second)
+		},
+	}
+}
