@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -238,16 +237,20 @@ func (m *member) between(from, to time.Time) (n int) {
 }
 
 // copies is how often each request was received by any of these members.
-func copies(members []*member) map[int]int {
+func copies(members []*member) map[int]int { return copiesBetween(members, time.Time{}, time.Now()) }
+
+func copiesBetween(members []*member, from, to time.Time) map[int]int {
 	n := make(map[int]int)
 	for _, m := range members {
 		m.mu.Lock()
 		for _, r := range m.received {
-			n[r.id]++
+			if !r.at.Before(from) && r.at.Before(to) {
+				n[r.id]++
+			}
 		}
 		m.mu.Unlock()
 	}
-	return maps.Clone(n)
+	return n
 }
 
 // dials counts the connections that are tried to these members until ctx ends, whether or not anybody listens there. It returns nil
