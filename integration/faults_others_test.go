@@ -1,4 +1,4 @@
-//go:build trust
+//go:build trust && linux
 
 package integration
 
@@ -169,6 +169,7 @@ func measureReloads(t *testing.T) map[string]string {
 			parts = append(parts, fmt.Sprintf("%s %d of %d", r.way.name, r.failed, r.requests))
 		}
 		cells[name] = strings.Join(parts, "; ")
+		t.Log(name, ": ", cells[name])
 		if name == ours {
 			judgeLosses(t, rows, samples)
 		}
