@@ -23,10 +23,28 @@ type suite struct {
 }
 
 // suites are those that TestConformance runs, in the order of its table.
-var suites = []suite{}
+var suites = []suite{
+	{"Caddy's tests", "caddytest/integration of the Caddy in go.mod", runCaddys},
+	{"Caddy's tests with seamless", "the same, all of them", runCaddysSeamless},
+	{"httputil's tests", "net/http/httputil of this Go", runHTTPUtils},
+	{"httputil's tests with seamless", "the same", runHTTPUtilsSeamless},
+}
 
 // known are the cases that do not pass with both load_balancer and reverse_proxy.
-var known = []struct{ suite, name, reason string }{}
+var known = []struct{ suite, name, reason string }{
+	{"Caddy's tests", "TestReverseProxyRequestBodyTimeout", "a body that stops coming is answered 408"},
+	{"Caddy's tests", "TestWeightedRoundRobinSelectionValidation", "negative weights are refused in other words, and all weights may be 0"},
+	{"Caddy's tests with seamless", "TestReverseProxyRequestBodyTimeout", "a body that stops coming is answered 408"},
+	{"Caddy's tests with seamless", "TestWeightedRoundRobinSelectionValidation", "negative weights are refused in other words, and all weights may be 0"},
+	{"httputil's tests", "TestReverseProxy", "Te: trailers, which both pass on, is lost where Connection names it"},
+	{"httputil's tests", "TestReverseProxy_CopyBuffer", "the client has the head of an answer that breaks off, and sees that it does in the body"},
+	{"httputil's tests", "TestReverseProxyWebSocket", "operations on fields are not done to answers that switch protocols"},
+	{"httputil's tests", "TestReverseProxyWebSocketCancellation", "operations on fields are not done to answers that switch protocols"},
+	{"httputil's tests with seamless", "TestReverseProxy", "Te: trailers, which both pass on, is lost where Connection names it"},
+	{"httputil's tests with seamless", "TestReverseProxy_CopyBuffer", "the client has the head of an answer that breaks off, and sees that it does in the body"},
+	{"httputil's tests with seamless", "TestReverseProxyWebSocket", "operations on fields are not done to answers that switch protocols"},
+	{"httputil's tests with seamless", "TestReverseProxyWebSocketCancellation", "operations on fields are not done to answers that switch protocols"},
+}
 
 // TestConformance runs the suites and prints a table of them. Cases that do not pass with both must be known, and known ones must still
 // not do so.

@@ -1,6 +1,6 @@
-//go:build !linux
+//go:build trust && !linux
 
-package caddytests
+package integration
 
 import "syscall"
 

@@ -7,20 +7,19 @@ import (
 	"os"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	_ "conformance/loopback"
 )
 
 // Environment variables that say what is changed in configs, and where to write what came of it.
 const (
-	seamless      = "REWRITE_SEAMLESS"      // servers get the listener wrapper
-	loadBalancers = "REWRITE_LOAD_BALANCER" // load_balancer takes the place of reverse_proxy
-	record        = "REWRITE_RECORD"
+	seamless      = "CONFORMANCE_SEAMLESS"      // servers get the listener wrapper
+	loadBalancers = "CONFORMANCE_LOAD_BALANCER" // load_balancer takes the place of reverse_proxy
+	record        = "CONFORMANCE_RECORD"
 )
 
-// rewrite changes a config. It returns what it cannot read as it is: the test wants to see the error.
-func rewrite(config, kind string) (string, string) {
-	if os.Getenv(seamless) == "" {
-		return config, kind
-	}
+// rewrite changes a test's config. It returns what it cannot read as it is: the test wants to see the error.
+func rewrite(tc *Tester, config, kind string) (string, string) {
 	text := []byte(config)
 	if kind != "json" {
 		var err error
@@ -36,12 +35,17 @@ func rewrite(config, kind string) (string, string) {
 	app, _ := apps["http"].(map[string]any)
 	servers, _ := app["servers"].(map[string]any)
 	for _, s := range servers {
-		server := s.(map[string]any)
-		wrappers, _ := server["listener_wrappers"].([]any)
-		server["listener_wrappers"] = append([]any{map[string]any{"wrapper": "seamless"}}, wrappers...)
+		if os.Getenv(seamless) != "" {
+			server := s.(map[string]any)
+			wrappers, _ := server["listener_wrappers"].([]any)
+			server["listener_wrappers"] = append([]any{map[string]any{"wrapper": "seamless"}}, wrappers...)
+		}
 	}
-	if os.Getenv(loadBalancers) != "" {
-		balance(root)
+	if proxies(root) > 0 {
+		write("proxy", tc.t.Name())
+	}
+	if os.Getenv(seamless) == "" && os.Getenv(loadBalancers) == "" {
+		return config, kind
 	}
 	text, err := json.Marshal(root)
 	if err != nil {
@@ -50,21 +54,25 @@ func rewrite(config, kind string) (string, string) {
 	return string(text), "json"
 }
 
-// balance has load_balancer take the place of reverse_proxy.
-func balance(in any) {
+// proxies counts the proxies of a config, and has load_balancer take their place where it is to.
+func proxies(in any) (n int) {
 	switch in := in.(type) {
 	case []any:
 		for _, value := range in {
-			balance(value)
+			n += proxies(value)
 		}
 	case map[string]any:
 		if in["handler"] == "reverse_proxy" {
-			in["handler"] = "load_balancer"
+			n++
+			if os.Getenv(loadBalancers) != "" {
+				in["handler"] = "load_balancer"
+			}
 		}
 		for _, value := range in {
-			balance(value)
+			n += proxies(value)
 		}
 	}
+	return n
 }
 
 // note writes what the express lanes of the running config did.
@@ -88,10 +96,15 @@ func note(tc *Tester) {
 			handedOver += n
 		}
 	}
+	write("lane", tc.t.Name(), served, handedOver)
+}
+
+// write adds a line to the record.
+func write(words ...any) {
 	f, err := os.OpenFile(os.Getenv(record), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	fmt.Fprintln(f, tc.t.Name(), served, handedOver)
+	fmt.Fprintln(f, words...)
 }

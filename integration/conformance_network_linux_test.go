@@ -1,4 +1,6 @@
-package caddytests
+//go:build trust
+
+package integration
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package caddytest
+package loopback
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 
 // In a network of its own, the process has to switch the loopback device on.
 func init() {
-	if os.Getenv("REWRITE_LOOPBACK") == "" {
+	if os.Getenv("CONFORMANCE_LOOPBACK") == "" {
 		return
 	}
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
