@@ -77,7 +77,13 @@ func (q *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return q.delegate(res, next, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-			return stock.CopyResponse(w, q.sent.WithContext(r.Context()), next)
+			ctx := r.Context()
+			if q.tunnel != nil && r.ProtoMajor == 1 {
+				var end func()
+				ctx, end = q.tunnel.apart(ctx)
+				defer end()
+			}
+			return stock.CopyResponse(w, q.sent.WithContext(ctx), next)
 		})
 	}
 	return q.pass(res)

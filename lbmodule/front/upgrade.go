@@ -2,6 +2,7 @@ package front
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -45,6 +46,7 @@ type tunnel struct {
 	ending bool          // [tunnel.End] has ended it
 	ends   *time.Timer   // ends it, or, if it is ending, cuts it
 	endsAt time.Time     // when it is to end
+	follow func()        // binds it to the context of its request; nil if it is not held apart
 }
 
 // Switched returns the stream that an answer begins if it switches protocols; ok is false otherwise. It must be called before
@@ -171,12 +173,36 @@ func (t *tunnel) isEnding() bool {
 	return t.ending
 }
 
+// apart returns a context for the tunnel of a connection, which ends with its request's, and a function that ends it. Until the connection is
+// taken over it does not: the server sends the head of the answer before it stops reading ahead, and takes a client that closes its side as
+// soon as it has the head for one that has gone.
+func (t *tunnel) apart(request context.Context) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(request))
+	unbind := func() bool { return true }
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.follow = func() {
+		if cause := context.Cause(request); cause == nil {
+			unbind = context.AfterFunc(request, func() { cancel(context.Cause(request)) })
+		} else if !errors.Is(cause, context.Canceled) {
+			cancel(cause) // by us
+		}
+	}
+	return ctx, func() {
+		unbind()
+		cancel(nil)
+	}
+}
+
 // hijacked is called when the client's connection has been taken over, which clears its deadlines.
 func (t *tunnel) hijacked() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ending {
 		t.wake()
+	}
+	if t.follow != nil {
+		t.follow()
 	}
 }
 

@@ -1,6 +1,8 @@
 package front
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -154,5 +156,45 @@ func TestTunnelEnd(t *testing.T) {
 	}
 	if _, ok := new(Request).Switched(&http.Response{StatusCode: http.StatusOK, Body: http.NoBody}); ok {
 		t.Error("an answer that does not switch protocols is a stream")
+	}
+}
+
+// The context of a tunnel ends with that of its request, but for a client that the server takes for gone before the connection is taken over.
+func TestTunnelApart(t *testing.T) {
+	ours := errors.New("drained")
+	for name, test := range map[string]struct {
+		before, after error // with which the request ends
+		want          bool
+	}{
+		"nothing":                 {},
+		"the client, before":      {before: context.Canceled},
+		"the client, afterwards":  {after: context.Canceled, want: true},
+		"something of ours":       {before: ours, want: true},
+		"something of ours later": {after: ours, want: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			request, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			x := new(tunnel)
+			ctx, end := x.apart(request)
+			if test.before != nil {
+				cancel(test.before)
+			}
+			synctest.Wait()
+			if ctx.Err() != nil {
+				t.Errorf("%s: ended before the connection is taken over", name)
+			}
+			x.hijacked()
+			if test.after != nil {
+				cancel(test.after)
+			}
+			synctest.Wait()
+			if got := ctx.Err() != nil; got != test.want {
+				t.Errorf("%s: ended: %v, want %v", name, got, test.want)
+			}
+			if end(); ctx.Err() == nil {
+				t.Errorf("%s: not ended with the tunnel", name)
+			}
+		})
 	}
 }
