@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test express-off conformance caddytests long soak check bench express microbench profile load fuzz picture xcaddy faults clean
+.PHONY: help build run test express-off conformance long soak check bench express microbench profile load fuzz picture xcaddy faults clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,10 +30,6 @@ conformance: ## run other people's test suites against load_balancer and reverse
 faults: ## put faults upon load_balancer, reverse_proxy and HAProxy, and print a table; options in ARGS
 	@./.ci/deps
 	go test -tags trust -count=1 -timeout 40m -run 'TestFaultTable' -v ./integration $(ARGS)
-
-caddytests: ## run Caddy's own tests on servers with Ballast
-	@./.ci/deps
-	go test -race -timeout 20m ./integration/caddytests
 
 soak: ## put mixed faults, reloads, edits and floods on a Caddy under load for SOAK (30m), SOAK_RATE requests per second (200)
 	@./.ci/deps
