@@ -24,7 +24,7 @@ express-off: ## run the tests against real servers once more, with the express l
 	go test -race -timeout 20m ./integration -express=false
 
 conformance: ## run other people's test suites against load_balancer and reverse_proxy, and print a table
-	@./.ci/deps
+	@./.ci/deps trust
 	go test -tags trust -timeout 60m -run 'TestConformance' -v ./integration
 
 faults: ## put faults upon load_balancer, reverse_proxy and HAProxy, and print a table; options in ARGS
