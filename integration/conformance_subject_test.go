@@ -22,27 +22,28 @@ type subject struct {
 	directive string
 	plain     string // host:port of the site without TLS
 	backend   *witness
+	counted   tally // by the metrics, when they were last looked at
 }
 
 // startSubject runs a Caddy whose directive stands in front of a new backend. The site's other directives come with it. With seamless the door
 // owns connections and there is an express lane.
 func startSubject(t *testing.T, directive, others string, seamless bool, serve http.HandlerFunc) *subject {
 	t.Helper()
-	f := &subject{directive: directive, plain: freeAddress(t), backend: &witness{backend: startBackend(t), serve: serve, seen: map[string][]string{}}}
-	f.backend.handle(f.backend.record)
+	s := &subject{directive: directive, plain: freeAddress(t), backend: &witness{backend: startBackend(t), serve: serve, seen: map[string]int{}}}
+	s.backend.handle(s.backend.record)
 	wrappers := ""
 	if seamless {
 		wrappers = expressOn
 	}
 	certificate, key := selfSigned(t)
-	site := onLog + others + "\n" + directive + " " + f.backend.addr + "\n}\n"
-	f.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n auto_https disable_redirects\n servers {\n protocols h1 h2 h2c\n"+wrappers+
-		"\n}\n}\nhttps://SITE_ADDRESS {\n tls "+certificate+" "+key+"\n"+site+"http://"+f.plain+" {\n"+site, extendedConnects)
-	return f
+	site := onLog + others + "\n" + directive + " " + s.backend.addr + "\n}\n"
+	s.caddy = startCaddyConfig(t, "{\n admin ADMIN_ADDRESS\n persist_config off\n auto_https disable_redirects\n servers {\n protocols h1 h2 h2c\n"+wrappers+
+		"\n}\n}\nhttps://SITE_ADDRESS {\n tls "+certificate+" "+key+"\n"+site+"http://"+s.plain+" {\n"+site, extendedConnects)
+	return s
 }
 
 // both runs cases against load_balancer, with seamless or without, and against reverse_proxy, each in a Caddy of its own.
-func both(t *testing.T, others string, seamless bool, serve http.HandlerFunc, run func(t *testing.T, f *subject) results) (ours, stock results) {
+func both(t *testing.T, others string, seamless bool, serve http.HandlerFunc, run func(t *testing.T, s *subject) results) (ours, stock results) {
 	t.Helper()
 	all := map[string]results{}
 	for _, directive := range []string{"load_balancer", "reverse_proxy"} {
@@ -53,101 +54,120 @@ func both(t *testing.T, others string, seamless bool, serve http.HandlerFunc, ru
 	return all["load_balancer"], all["reverse_proxy"]
 }
 
-// site is the address of the site with TLS or of that without.
-func (f *subject) address(secure bool) string {
+// address is that of the site with TLS or of that without.
+func (s *subject) address(secure bool) string {
 	if secure {
-		return f.site
+		return s.site
 	}
-	return f.plain
+	return s.plain
 }
 
-// url is that of a path of the site with TLS or of that without.
-func (f *subject) at(secure bool, path string) string {
+// at is the URL of a path of the site with TLS or of that without.
+func (s *subject) at(secure bool, path string) string {
 	if secure {
-		return "https://" + f.site + path
+		return "https://" + s.site + path
 	}
-	return "http://" + f.plain + path
+	return "http://" + s.plain + path
 }
 
-// agree waits until the access log has a line for each of n requests whose path begins so, and tells where the log, the backend and, in
-// front of it, the metrics count otherwise, or have another status than 200. There may be up to spare more of them.
-func (f *subject) agree(path string, n, spare int) string {
-	f.t.Helper()
-	var wrong []string
-	say := func(format string, values ...any) { wrong = append(wrong, fmt.Sprintf(format, values...)) }
-	requests, selections, retries := -1, -1, -1
-	if f.directive == "load_balancer" {
-		waitFor(f.t, "all requests to end", func() bool { return f.pool().Backends[0].InFlight == 0 })
+// agree waits until the access log has a line for each of n requests whose path begins so, and the backend and, of load_balancer, the
+// metrics have counted as many, and tells where that does not come to pass or a status is not right. There may be up to spare more requests,
+// whose clients did not wait.
+func (s *subject) agree(path string, n, spare int, right func(status int) bool) (wrong string) {
+	s.t.Helper()
+	seen := 0
+	for begun := time.Now(); ; {
+		seen += s.backend.take(path)
+		if wrong = s.disagreement(path, seen, n, spare, right); wrong == "" || time.Since(begun) > 10*time.Second {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	lines := f.accessLog(path, n)
-	seen := len(f.backend.take(path))
-	if len(lines) > n+spare || seen != len(lines) {
-		say("the client counts %d requests, the access log %d, the backend %d", n, len(lines), seen)
+	if s.directive == "load_balancer" {
+		s.counted = s.tally()
 	}
-	ended := 0
+	return wrong
+}
+
+// disagreement is where they disagree by now.
+func (s *subject) disagreement(path string, seen, n, spare int, right func(status int) bool) string {
+	answered, attempts := 0, 0
+	lines := s.accessLog(path, 0)
 	for _, line := range lines {
-		if line.Status == http.StatusOK {
-			ended++
+		if right(line.Status) {
+			answered++
 		}
-		if lb := line.LB; f.directive == "load_balancer" && (lb == nil || len(lb.Attempts) != 1) {
-			say("a request without one attempt: %+v", lb)
-		}
-	}
-	if ended < n {
-		say("%d requests are answered 200, want %d", ended, n)
-	}
-	if f.directive == "load_balancer" {
-		text := f.scrape()
-		requests, selections, retries = total(text, "caddy_load_balancer_requests_total"), total(text, "caddy_load_balancer_attempts_total"), total(text, "caddy_load_balancer_retries_total")
-		if all := int(f.backend.requests.Load()); requests != all || selections != all || retries != 0 {
-			say("the backend counts %d requests since the start, the metrics %d, with %d attempts and %d retries", all, requests, selections, retries)
+		if line.LB != nil {
+			attempts += len(line.LB.Attempts)
 		}
 	}
-	return strings.Join(wrong, "; ")
+	if len(lines) < n || len(lines) > n+spare || seen > len(lines) || seen < len(lines)-spare || answered < n {
+		return fmt.Sprintf("the client counts %d requests, the backend %d, the access log %d, of which %d have the right status", n, seen, len(lines), answered)
+	}
+	if s.directive != "load_balancer" {
+		return ""
+	}
+	if attempts > len(lines) || attempts < len(lines)-spare {
+		return fmt.Sprintf("the log tells of %d attempts of %d requests", attempts, len(lines))
+	}
+	if told, logged := s.tally().since(s.counted), (tally{requests: len(lines), attempts: attempts}); told != logged {
+		return fmt.Sprintf("the log tells of %+v, the metrics of %+v", logged, told)
+	}
+	return ""
 }
 
-// witness is a backend that remembers what it was asked.
+// tally is what the metrics count.
+type tally struct{ requests, attempts, retries, inFlight int }
+
+func (s *subject) tally() tally {
+	text := s.scrape()
+	return tally{total(text, "caddy_load_balancer_requests_total"), total(text, "caddy_load_balancer_attempts_total"), total(text, "caddy_load_balancer_retries_total"), total(text, "caddy_load_balancer_in_flight")}
+}
+
+func (t tally) since(before tally) tally {
+	return tally{t.requests - before.requests, t.attempts - before.attempts, t.retries - before.retries, t.inFlight}
+}
+
+// expectExpress fails the test unless the express lane has served requests.
+func (s *subject) expectExpress(t *testing.T) {
+	t.Helper()
+	if s.directive != "load_balancer" {
+		return
+	}
+	served, left := s.laneServed()
+	t.Logf("the express lane has served %d requests, and left to Caddy %v", served, left)
+	if served == 0 {
+		t.Error("the express lane has served nothing")
+	}
+}
+
+// witness is a backend that counts what it was asked.
 type witness struct {
 	*backend
 	serve http.HandlerFunc
 
 	mu   sync.Mutex
-	seen map[string][]string // by path
+	seen map[string]int // requests by path
 }
-
-// noted lets a handler say what it has seen.
-type noted struct {
-	http.ResponseWriter
-	text string
-}
-
-// Unwrap is for http.ResponseController.
-func (n *noted) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 
 func (b *witness) record(w http.ResponseWriter, r *http.Request) {
-	n := &noted{ResponseWriter: w}
-	defer func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.seen[r.URL.Path] = append(b.seen[r.URL.Path], n.text)
-	}()
-	b.serve(n, r)
+	b.mu.Lock()
+	b.seen[r.URL.Path]++
+	b.mu.Unlock()
+	b.serve(w, r)
 }
 
-// take returns what was seen of requests whose path begins so, when all of them have ended, and forgets it.
-func (b *witness) take(path string) (all []string) {
-	for n := 0; b.inFlight.Load() > 0 && n < 1000; n++ {
-		time.Sleep(time.Millisecond)
-	}
+// take returns the number of requests whose path begins so, and forgets them.
+func (b *witness) take(path string) (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for of, texts := range b.seen {
+	for of, times := range b.seen {
 		if strings.HasPrefix(of, path) {
-			all = append(all, texts...)
+			n += times
 			delete(b.seen, of)
 		}
 	}
-	return all
+	return n
 }
 
 // program is the path of a program: one that tools/go.mod pins is built first, others are Debian's.

@@ -32,6 +32,12 @@ var suites = []suite{
 	{"h2spec 2.2.1, TLS, seamless", "github.com/summerwind/h2spec", h2spec(true, true)},
 	{"h2spec 2.2.1, h2c", "github.com/summerwind/h2spec", h2spec(false, false)},
 	{"h2spec 2.2.1, h2c, seamless", "github.com/summerwind/h2spec", h2spec(false, true)},
+	{"curl", "curl as Debian has it", curl(false)},
+	{"curl, seamless", "curl as Debian has it", curl(true)},
+	{"wrk, h2load, vegeta", "wrk and h2load as Debian has them, vegeta 12.13.0", loads(false)},
+	{"wrk, h2load, vegeta, seamless", "wrk and h2load as Debian has them, vegeta 12.13.0", loads(true)},
+	{"WebSocket", "random frames, over HTTP/1.1 and HTTP/2", echoes(false)},
+	{"WebSocket, seamless", "random frames, over HTTP/1.1 and HTTP/2", echoes(true)},
 }
 
 // known are the cases that do not pass with both load_balancer and reverse_proxy, or the tests of which these are parts.
