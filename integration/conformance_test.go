@@ -38,6 +38,8 @@ var suites = []suite{
 	{"wrk, h2load, vegeta, seamless", "wrk and h2load as Debian has them, vegeta 12.13.0", loads(true)},
 	{"WebSocket", "random frames, over HTTP/1.1 and HTTP/2", echoes(false)},
 	{"WebSocket, seamless", "random frames, over HTTP/1.1 and HTTP/2", echoes(true)},
+	{"grpc-go's interop, v1.83.2", "google.golang.org/grpc/interop: client and server, each case 20 times, over TLS and h2c", runInterop},
+	{"HAProxy's scenarios", "HAProxy 3.5-dev5 reg-tests, what carries over, told anew", runScenarios},
 }
 
 // known are the cases that do not pass with both load_balancer and reverse_proxy, or the tests of which these are parts.
