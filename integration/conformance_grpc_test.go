@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -125,7 +126,7 @@ func buildInterop(t *testing.T) (client, server string) {
 	modules := filepath.Join(out, "go.mod")
 	for file, text := range map[string]string{
 		source:                       strings.Replace(text, everywhere, here, 1),
-		modules:                      read(t, "../tools/go.mod") + "\nreplace " + module + " => " + copied + "\n",
+		modules:                      read(t, "../tools/go.mod") + "\nreplace " + module + " => " + strconv.Quote(copied) + "\n",
 		filepath.Join(out, "go.sum"): read(t, "../tools/go.sum"),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

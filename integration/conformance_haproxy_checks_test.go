@@ -173,9 +173,9 @@ func checkScenarios() []scenario {
 			check := func(port string) string {
 				return "health_check {\n tcp\n interval 100ms\n rise 1\n fall 1\n" + port + "\n }\n"
 			}
-			c := s.start("PROXY " + good.addr + s.either("{\n"+check("")+"}", ""))
+			c := s.start("PROXY " + good.addr + s.either(" {\n"+check("")+"}", ""))
 			if a, err := s.askPath(c, "/"); err != nil || a.body != "good" {
-				return fmt.Errorf("status %d with a check that passes, %w", a.status, err)
+				return fmt.Errorf("status %d with a check that passes, %v", a.status, err)
 			}
 			c = s.start("PROXY " + other.addr + " {\n" + s.either("hold off\npanic_threshold 0%\n"+check("port "+nobody), "health_uri /\nhealth_interval 100ms\nhealth_port "+nobody) + "\n}\n")
 			return until("the check to be seen as failed", func() (bool, error) {
@@ -194,11 +194,11 @@ func checkScenarios() []scenario {
 			c := s.start("handle /health {\n load_balancer_ready\n}\nhandle {\n PROXY " + f.addr + "\n}")
 			for path, want := range map[string]int{"/health": http.StatusOK, "http://www.haproxy.org/health": http.StatusOK} {
 				if a, err := s.askPath(c, path); err != nil || a.status != want || len(f.got()) > 0 {
-					return fmt.Errorf("%s: status %d, %w; %d requests", path, a.status, err, len(f.got()))
+					return fmt.Errorf("%s: status %d, %v; %d requests", path, a.status, err, len(f.got()))
 				}
 			}
 			if a, err := s.askPath(c, "/ready"); err != nil || a.body != "ok" {
-				return fmt.Errorf("another path: status %d, %w", a.status, err)
+				return fmt.Errorf("another path: status %d, %v", a.status, err)
 			}
 			return nil
 		}},

@@ -54,10 +54,10 @@ func refusedWith(statuses ...int) func(w wired) error {
 			return w.err
 		}
 		if !slices.Contains(statuses, w.status) {
-			return fmt.Errorf("status %d", w.status)
+			return fmt.Errorf("status %d; the backend got %s", w.status, w.far.lines())
 		}
-		if got := w.far.got(); len(got) > 0 {
-			return fmt.Errorf("the backend got %q", got[0].head)
+		if got := w.far.lines(); got != "nothing" {
+			return fmt.Errorf("the backend got %s", got)
 		}
 		return nil
 	}
@@ -134,7 +134,7 @@ func framingScenarios() []scenario {
 				return delivered("")(w)
 			})),
 		wire(codings, "chunks in HTTP/1.0", "POST /a HTTP/1.0\r\nHost: hostname\r\n"+size+"\r\n\r\n"+empty, ok, thenClosed(delivered(""))),
-		wire(codings, "an answer in chunks that is HTTP/1.0", request("GET /a"), chunked("HTTP/1.0", size), func(w wired) error {
+		wire(codings, "an answer in chunks that is HTTP/1.0", request("GET /a"), chunked("HTTP/1.0", size, "Connection: close"), func(w wired) error {
 			return errors.Join(w.err, w.wants(http.StatusOK, ""))
 		}),
 		wire(codings, "an answer with both chunks and a length", request("GET /a", "Connection: close"), chunked("HTTP/1.1", size, "Content-Length: 30")+"split", func(w wired) error {
@@ -166,7 +166,7 @@ func framingScenarios() []scenario {
 		{"a body that stops coming is answered 408, and reaches nobody", buffer, func(s *scene) error {
 			f := s.backend(says(ok))
 			address := freeAddress(s.t)
-			config := s.config("PROXY "+f.addr+" {\n request_buffers 64KiB\n }", "http://:"+port(s.t, address)+" {\n bind 127.0.0.1\n")
+			config := s.config("PROXY "+f.addr+" {\n request_buffers 64KiB\n }", anyHost(s, address))
 			c := startCaddyAt(s.t, address, strings.Replace(config, "protocols h1 h2c", "protocols h1 h2c\n timeouts {\n read_body 500ms\n }", 1))
 			a, err := s.askOnce(c, request("POST /a", "Content-Length: 209")+strings.Repeat("x", 208))
 			return errors.Join(err, refusedWith(http.StatusRequestTimeout)(wired{far: f, nearAnswer: a}))

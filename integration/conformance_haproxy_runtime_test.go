@@ -134,7 +134,7 @@ func runtimeScenarios() []scenario {
 		{"fifty requests around a reload are answered", "seamless-reload/abns_socket.vtc", func(s *scene) error {
 			f := s.backend(says(textAnswer("ok")))
 			address := freeAddress(s.t)
-			config := s.config("header X-Config N\nPROXY "+f.addr, "http://:"+port(s.t, address)+" {\n bind 127.0.0.1\n")
+			config := s.config("header X-Config N\nPROXY "+f.addr, anyHost(s, address))
 			c := startCaddyAt(s.t, address, config)
 			n := s.dial(c)
 			done := make(chan error, 1)
@@ -152,7 +152,11 @@ func runtimeScenarios() []scenario {
 					return fmt.Errorf("request %d: %w", i, err)
 				}
 			}
-			return <-done
+			if err := <-done; err != nil {
+				return err
+			}
+			kept, err := n.ask(request("GET /"))
+			return errors.Join(err, kept.wants(http.StatusOK, "ok"))
 		}},
 	}
 }
@@ -162,7 +166,7 @@ func (s *scene) never(c *caddy, f *farEnds) error {
 	before := len(f.got())
 	for range 9 {
 		if a, err := s.askPath(c, "/"); err != nil || a.status != http.StatusOK {
-			return fmt.Errorf("status %d, %w", a.status, err)
+			return fmt.Errorf("status %d, %v", a.status, err)
 		}
 	}
 	if n := len(f.got()) - before; n > 0 {

@@ -82,7 +82,12 @@ func (s *scene) either(ours, stock string) string {
 func (s *scene) start(site string) *caddy {
 	s.t.Helper()
 	address := freeAddress(s.t)
-	return startCaddyAt(s.t, address, s.config(site, "http://:"+port(s.t, address)+" {\n bind 127.0.0.1\n"))
+	return startCaddyAt(s.t, address, s.config(site, anyHost(s, address)))
+}
+
+// anyHost is how a site begins that listens there, for all hosts.
+func anyHost(s *scene, address string) string {
+	return "http://:" + port(s.t, address) + " {\n bind 127.0.0.1\n"
 }
 
 // config is a Caddyfile with a site that begins like this.
@@ -177,6 +182,16 @@ func (f *farEnds) got() []farRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.requests)
+}
+
+// lines are the first lines of what it has been asked.
+func (f *farEnds) lines() string {
+	var lines []string
+	for _, r := range f.got() {
+		line, _, _ := strings.Cut(r.head, "\r\n")
+		lines = append(lines, line)
+	}
+	return cmp.Or(strings.Join(lines, " and "), "nothing")
 }
 
 // only is the one request that it has got.
