@@ -187,6 +187,10 @@ func (s *interopSite) often(t *testing.T, client string, test interopCase, worke
 		"-test_case=" + test.name, "-server_host=" + host, "-server_port=" + port,
 		"-soak_overall_timeout_seconds=60", "-soak_per_iteration_max_acceptable_latency_ms=30000",
 	}, s.flags...)
+	if strings.HasPrefix(test.name, "orca_") {
+		// The policy by which the client gets at the reports.
+		args = append(args, `-service_config_json={"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`)
+	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards failures
 	var failures []string
