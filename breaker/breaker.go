@@ -96,8 +96,8 @@ type Breaker struct {
 
 	turned [States]uint64 // number of transitions into each state
 
-	run    int    // failures in a row, while closed
-	window Window // while closed
+	run    int     // failures in a row, while closed
+	window *Window // while closed; nil before the first request
 
 	trips     int           // how often it opened in a row, less the credit for time without failures: the exponent of the open time
 	openedFor time.Duration // the last open time
@@ -161,12 +161,12 @@ func (b *Breaker) count(s *Settings, failed, slow bool, now time.Time) {
 	if s.FailureRatio <= 0 && s.SlowRatio <= 0 {
 		return
 	}
-	switch b.window.Span() {
-	case spanOf(s.Window):
-	case 0:
-		b.window = NewWindow(s.Window, now)
-	default:
-		b.window = b.window.Resized(s.Window, now)
+	switch {
+	case b.window == nil:
+		fresh := NewWindow(s.Window, now)
+		b.window = &fresh
+	case b.window.Span() != spanOf(s.Window):
+		*b.window = b.window.Resized(s.Window, now)
 	}
 	b.window.Add(failed, slow, now)
 }
@@ -183,7 +183,11 @@ func (b *Breaker) Due(s *Settings, now time.Time) Cause {
 	if s.FailureRatio <= 0 && s.SlowRatio <= 0 {
 		return 0
 	}
-	switch c := b.window.Counts(now); {
+	var c Counts
+	if b.window != nil {
+		c = b.window.Counts(now)
+	}
+	switch {
 	case c.Requests == 0 || c.Requests < s.MinRequests:
 		return 0
 	case s.FailureRatio > 0 && float64(c.Failures) >= s.FailureRatio*float64(c.Requests):
@@ -265,7 +269,7 @@ func (b *Breaker) Tick(now time.Time) Transition {
 
 // Reset closes the breaker and clears its counters, including how often it has opened.
 func (b *Breaker) Reset(now time.Time) Transition {
-	b.trips, b.run, b.window = 0, 0, Window{}
+	b.trips, b.run, b.window = 0, 0, nil
 	if b.state == Closed {
 		return Transition{}
 	}
@@ -303,7 +307,7 @@ func (b *Breaker) become(state State, cause Cause, now time.Time) Transition {
 	b.state, b.since = state, now
 	b.generation++
 	b.turned[state]++
-	b.run, b.window = 0, Window{}
+	b.run, b.window = 0, nil
 	b.successes, b.probing = 0, false
 	return t
 }

@@ -9,10 +9,12 @@ const windowBuckets = 10
 // failure is remembered for the span and up to a tenth longer. The zero Window has no span and counts nothing. It
 // is not safe for concurrent use.
 type Window struct {
-	width   time.Duration // of one bucket
-	origin  time.Time
-	newest  int64 // number of the newest bucket, counted from origin
-	buckets [windowBuckets + 1]windowBucket
+	width  time.Duration // of one bucket
+	origin time.Time
+	newest int64 // number of the newest bucket, counted from origin
+
+	// buckets is nil until the first request: most backends of a large pool have had none.
+	buckets *[windowBuckets + 1]windowBucket
 }
 
 type windowBucket struct{ requests, failures, slow uint32 }
@@ -39,6 +41,9 @@ func (w *Window) Add(failed, slow bool, now time.Time) {
 		return
 	}
 	w.advance(now)
+	if w.buckets == nil {
+		w.buckets = new([windowBuckets + 1]windowBucket)
+	}
 	b := &w.buckets[w.newest%int64(len(w.buckets))]
 	b.requests++
 	if failed {
@@ -51,7 +56,7 @@ func (w *Window) Add(failed, slow bool, now time.Time) {
 
 // Counts returns the counts of the window.
 func (w *Window) Counts(now time.Time) (c Counts) {
-	if w.width == 0 {
+	if w.buckets == nil {
 		return c
 	}
 	w.advance(now)
@@ -65,7 +70,7 @@ func (w *Window) Counts(now time.Time) (c Counts) {
 
 // NextExpiry returns when the oldest bucket with requests expires, the zero time if the window is empty.
 func (w *Window) NextExpiry(now time.Time) time.Time {
-	if w.width == 0 {
+	if w.buckets == nil {
 		return time.Time{}
 	}
 	w.advance(now)
@@ -83,9 +88,11 @@ func (w *Window) advance(now time.Time) {
 	if n <= w.newest {
 		return
 	}
-	// Bound: no bucket is cleared twice.
-	for i := range min(n-w.newest, int64(len(w.buckets))) {
-		w.buckets[(n-i)%int64(len(w.buckets))] = windowBucket{}
+	if w.buckets != nil {
+		// Bound: no bucket is cleared twice.
+		for i := range min(n-w.newest, int64(len(w.buckets))) {
+			w.buckets[(n-i)%int64(len(w.buckets))] = windowBucket{}
+		}
 	}
 	w.newest = n
 }
@@ -93,7 +100,8 @@ func (w *Window) advance(now time.Time) {
 // Resized returns a window of another span with the same counts, as if they had been recorded just now.
 func (w *Window) Resized(d time.Duration, now time.Time) Window {
 	next := NewWindow(d, now)
-	c := w.Counts(now)
-	next.buckets[0] = windowBucket{uint32(c.Requests), uint32(c.Failures), uint32(c.Slow)}
+	if c := w.Counts(now); c.Requests > 0 {
+		next.buckets = &[windowBuckets + 1]windowBucket{{uint32(c.Requests), uint32(c.Failures), uint32(c.Slow)}}
+	}
 	return next
 }

@@ -64,16 +64,17 @@ type Handler struct {
 
 	config.Settings
 
-	app      *app.App
-	logger   *zap.Logger
-	words    stock.Words   // the settings of the embedded handler
-	stock    stock.Handler // reverse_proxy's part
-	service  *service.Service
-	front    *front.Front
-	plan     exchange.Plan
-	rules    course.Rules
-	observer observe.Observer
-	ended    atomic.Int64 // when the config ended, in Unix nanoseconds; 0 before
+	app          *app.App
+	logger       *zap.Logger
+	words        stock.Words   // the settings of the embedded handler
+	placeholders bool          // the address of a backend depends on the request
+	stock        stock.Handler // reverse_proxy's part
+	service      *service.Service
+	front        *front.Front
+	plan         exchange.Plan
+	rules        course.Rules
+	observer     observe.Observer
+	ended        atomic.Int64 // when the config ended, in Unix nanoseconds; 0 before
 }
 
 // CaddyModule returns the Caddy module information.

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -42,14 +43,16 @@ func gated(t *testing.T, h *Handler) *gate {
 	t.Helper()
 	g := new(gate).carries(h)
 	view := h.set().View()
+	dial := pool.Dialer(func(context.Context, string) error {
+		g.dialed.Add(1)
+		if g.open.Load() {
+			return nil
+		}
+		return syscall.ECONNREFUSED
+	})
 	for i := range view.Len() {
-		t.Cleanup(view.Member(i).Redial(func(context.Context) error {
-			g.dialed.Add(1)
-			if g.open.Load() {
-				return nil
-			}
-			return syscall.ECONNREFUSED
-		}, false))
+		view.Member(i).Redial(&dial, false)
+		t.Cleanup(func() { view.Member(i).EndRedial(&dial) })
 	}
 	return g
 }

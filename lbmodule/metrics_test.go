@@ -162,10 +162,16 @@ func TestMetricsOfManyBackends(t *testing.T) {
 	before := newConfig(t)
 	h := before.mustLoad(`{"name": "many", "upstreams": ` + upstreams(1010) + `}`)
 	h.plan.Pool.Others().Ended(pool.Success, 200, time.Millisecond)
+	h.plan.Pool.Members()[900].Traffic().Answered(time.Second, time.Now())
 	h.plan.Pool.Members()[5].Traffic().Ended(pool.Success, 200, time.Millisecond)
 	start := time.Now()
-	got := values(before.gathered()["attempts_total"])
+	gathered := before.gathered()
+	got := values(gathered["attempts_total"])
 	t.Logf("gathered and read in %v", time.Since(start))
+	durations := values(gathered["attempt_duration_seconds"])
+	if len(durations) != 201*3 || durations["_other first_byte"] != 1 || durations["_other total"] != 1 {
+		t.Errorf("%d histograms, the others' of %v; want 603, of 1", len(durations), durations["_other first_byte"])
+	}
 	if len(got) != 1001*3 || got["_other success"] != 1 || got["many0005.test:1 success"] != 1 {
 		t.Errorf("%d series, others %v; want 3003, 1", len(got), got["_other success"])
 	}

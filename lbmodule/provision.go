@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -24,8 +25,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Provision sets up h. It starts no background work: see [app.App]. It reads the settings of the embedded handler first, and never changes
-// that handler.
+// Provision sets up h. It starts no background work: see [app.App]. It reads the settings of the embedded handler first, and changes
+// nothing in that handler but that it takes its upstreams away.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.Check(); err != nil {
@@ -74,12 +75,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if err := h.stock.Provision(ctx, &h.Handler, roster.Upstreams()); err != nil {
+	if err := h.stock.Provision(ctx, &h.Handler, roster.Upstreams(), roster.Has); err != nil {
 		return err
 	}
 	if err := h.checkHedgeModules(policy); err != nil {
 		return err
 	}
+	h.placeholders = slices.ContainsFunc(roster.Backends(), func(b pool.Backend) bool { return config.IsTemplate(b.Address) })
 	h.front = front.New(&h.stock, policy, h.logger, manager.Pool().Name(), h.Retry.WithDefaults().IdempotencyKey)
 	h.makePlan(policy, manager.Pool())
 	h.observer = observe.New(h.service, h.DebugHeader)
@@ -91,6 +93,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		return f.Kind
 	}
+	// The roster has them now, and a large pool need not be held twice.
+	h.Upstreams, h.words.Upstreams, h.words.Described = nil, nil, nil
 	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
 }
 
@@ -212,7 +216,7 @@ func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
 	return key, err
 }
 
-// describe describes all settings in which handlers that share a pool must agree.
+// describe returns a digest of all settings in which handlers that share a pool must agree: of a large pool, the settings themselves are long.
 func (h *Handler) describe(words *stock.Words) (string, error) {
 	described, err := json.Marshal(struct {
 		Words    json.RawMessage
@@ -222,7 +226,8 @@ func (h *Handler) describe(words *stock.Words) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("describing pool: %w", err)
 	}
-	return string(described), nil
+	digest := sha256.Sum256(described)
+	return string(digest[:]), nil
 }
 
 // derivedName returns the name of a pool without a configured name. The pool's state is lost when the name changes, so it

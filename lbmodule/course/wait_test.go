@@ -233,12 +233,13 @@ func TestLooks(t *testing.T) {
 			w.start()
 			dialed := map[time.Duration]bool{}
 			dies("a")(w, w.began)
-			stop := w.member("a").Redial(func(context.Context) error { dialed[time.Since(w.began)] = true; return errSource }, false)
+			dial := pool.Dialer(func(context.Context, string) error { dialed[time.Since(w.began)] = true; return errSource })
+			w.member("a").Redial(&dial, false)
 			for step := w.course.Begin(w.began); step.Do == Wait; step = w.course.Resume(Elapsed, time.Now()) {
 				time.Sleep(time.Until(step.Until))
 				synctest.Wait()
 			}
-			stop()
+			w.member("a").EndRedial(&dial)
 			for _, at := range c.want {
 				if !dialed[at] {
 					t.Errorf("%s: the dead were tried at %v, and not at %v", c.name, dialed, at)

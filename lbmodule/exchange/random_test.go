@@ -66,7 +66,9 @@ func playRound(t *testing.T, c *chance) {
 	var stops []func()
 	for _, m := range l.pool.Members() {
 		if c.one(2) {
-			stops = append(stops, m.Redial(func(context.Context) error { return pick(c, nil, errRefused) }, false))
+			dial := pool.Dialer(func(context.Context, string) error { return pick(c, nil, errRefused) })
+			m.Redial(&dial, false)
+			stops = append(stops, func() { m.EndRedial(&dial) })
 		}
 	}
 	if l.rules.Hedge.On = c.one(2); l.rules.Hedge.On {

@@ -245,7 +245,7 @@ func (f *Front) EditRequest(a *Asked, to course.Target, header http.Header, host
 func (a *Asked) placeholder(name string, to *stock.Target) (any, bool) {
 	switch name {
 	case upstreamHostport:
-		return to.Dial.Address, true
+		return to.Dial().Address, true
 	case requestHost:
 		if host, _, err := net.SplitHostPort(a.Host); err == nil {
 			return host, true
@@ -291,7 +291,7 @@ func (f *Front) EditAnswer(status int, header http.Header) {
 // SentHost returns what is sent as Host to that target, as net/http's transport does: what it cannot send becomes empty.
 func SentHost(host string, to course.Target) string {
 	if host == "" {
-		host = to.(*stock.Target).Dial.Address
+		host = to.(*stock.Target).Dial().Address
 	}
 	if isPlainHost(host) {
 		return host

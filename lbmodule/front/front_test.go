@@ -51,7 +51,7 @@ func newFront(t testing.TB, settings string) *Front {
 	if err := caddy.StrictUnmarshalJSON([]byte(settings), from); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Provision(ctx, from, nil); err != nil {
+	if err := s.Provision(ctx, from, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	return New(s, nil, zap.NewNop(), "web", true)

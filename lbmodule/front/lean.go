@@ -255,7 +255,7 @@ func (q *Lean) Attempt(n int, to course.Target, head Head, inform Inform) (*http
 	*informer = leanInformer{q, inform, n}
 	trip.InitHead(q.front.stock.Transport, target, r, informer, head)
 	q.current = trip
-	r.URL.Scheme, r.URL.Host = "", target.Dial.Address
+	r.URL.Scheme, r.URL.Host = "", target.Dial().Address
 	q.mu.Lock()
 	q.answered = false
 	q.mu.Unlock()

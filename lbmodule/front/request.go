@@ -283,7 +283,7 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 		return nil, nil, false, fmt.Errorf("making dial info: %w", err)
 	}
 	if c := f.logger.Check(zapcore.DebugLevel, "selected upstream"); c != nil {
-		c.Write(zap.String("dial", target.Dial.Address), zap.Int("total_upstreams", of))
+		c.Write(zap.String("dial", target.Dial().Address), zap.Int("total_upstreams", of))
 	}
 	q.target = target
 	if host := target.Upstream.Host; host != nil {
@@ -323,10 +323,10 @@ func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r
 	if upgradeType(r.Header) != "" {
 		spellWebSocket(r.Header)
 	}
-	r.URL.Host = target.Dial.Address
+	r.URL.Host = target.Dial().Address
 	if f.proxyProtocol {
 		// A connection belongs to one client. The escaped text is a host that HTTP/2's transport accepts, too (caddyserver/caddy#7529).
-		r.URL.Host = url.QueryEscape(clientAddress(r.Context()).String() + "->" + target.Dial.Address)
+		r.URL.Host = url.QueryEscape(clientAddress(r.Context()).String() + "->" + target.Dial().Address)
 	}
 	q.mu.Lock()
 	q.answered = false
@@ -343,7 +343,7 @@ func (q *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (
 	}
 	copied = r.WithContext(ctx)
 	u := q.url // not r.URL, which the transport may be changing
-	u.Host = to.Dial.Address
+	u.Host = to.Dial().Address
 	copied.URL = &u
 	trip = new(stock.Trip)
 	trip.Init(q.front.stock.Transport, to, nil, nil)

@@ -58,13 +58,13 @@ func (t *Told) upstreamPlaceholder(name string) (any, bool) {
 	}
 	switch name {
 	case "address":
-		return t.target.Dial.String(), true
+		return t.target.Dial().String(), true
 	case "hostport":
-		return t.target.Dial.Address, true
+		return t.target.Dial().Address, true
 	case "host":
-		return t.target.Dial.Host, true
+		return t.target.Dial().Host, true
 	case "port":
-		return t.target.Dial.Port, true
+		return t.target.Dial().Port, true
 	case "requests":
 		return t.requests, true
 	case "max_requests":

@@ -109,7 +109,10 @@ func (s *servedTargets) elsewhere(target uint32, member uint64, since int64) boo
 // member.
 func (m *Member) oneSided(span time.Duration, now time.Time) bool {
 	m.mu.Lock()
-	b := m.vitals.blame
+	var b blame
+	if m.vitals.blame != nil {
+		b = *m.vitals.blame
+	}
 	m.mu.Unlock()
 	return b.oneSided(span, now) && !m.pool.served.elsewhere(b.failed.Target, m.id, b.since)
 }

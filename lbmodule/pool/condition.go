@@ -23,21 +23,24 @@ const (
 // view's settings.
 type vitals struct {
 	state   healthcheck.State
-	last    healthcheck.Result // of the active check; the zero Result before the first probe
-	passive breaker.Window
-	breaker breaker.Breaker // also open while the member is dead
-	blame   blame
-	failing bool          // passive checks found the member unfit
-	usable  bool          // its value at the last look
-	proven  bool          // it has been usable before
-	cold    bool          // it must be ramped up when it becomes usable
-	ramp    time.Time     // when the last ramp began; zero before the first one
-	away    time.Duration // for how long it was not usable before that
-	since   time.Time     // when usable last changed
+	last    *healthcheck.Result // of the active check; nil before the first probe
+	passive *breaker.Window     // nil until passive checks have seen a request
+	breaker breaker.Breaker     // also open while the member is dead
+	blame   *blame              // nil before the first request
+	ramp    time.Time           // when the last ramp began; zero before the first one
+	away    time.Duration       // for how long it was not usable before that
+	since   time.Time           // when usable last changed
+	died    time.Time           // when connecting was last found impossible; zero while it is possible
 
-	died      time.Time // when connecting was last found impossible; zero while it is possible
-	unreached bool      // state is down because the check could not connect
-	redial    redialing
+	dialers []*Dialer  // registered by [Member.Redial]; the latest is used
+	redial  *redialing // nil until it first died
+
+	failing   bool // passive checks found the member unfit
+	usable    bool // its value at the last look
+	proven    bool // it has been usable before
+	cold      bool // it must be ramped up when it becomes usable
+	unreached bool // state is down because the check could not connect
+	givenUp   bool // nobody redials it any more, so it may be alive again
 }
 
 // condition is what a view concludes from a member's vitals.
@@ -158,7 +161,7 @@ func (s *Settings) deadAfter() int32 {
 func (m *Member) judgePassive(p *Passive, now time.Time) (flipped bool) {
 	h := m.vitals
 	failing := false
-	if p.Span > 0 && h.passive.Span() > 0 {
+	if p.Span > 0 && h.passive != nil {
 		n := h.passive.Counts(now)
 		failing = p.MaxFails > 0 && n.Failures >= p.MaxFails ||
 			p.MaxRatio > 0 && n.Requests >= p.MinRequests && float64(n.Failures) >= p.MaxRatio*float64(n.Requests)
@@ -189,8 +192,11 @@ func (m *Member) Vitals() Vitals {
 	defer m.mu.Unlock()
 	h := m.vitals
 	v := Vitals{
-		Status: h.state.Status, Usable: h.usable, Since: h.since, Last: h.last,
+		Status: h.state.Status, Usable: h.usable, Since: h.since,
 		Failing: h.failing, Dead: !h.died.IsZero(), Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Turned: h.breaker.Turned(),
+	}
+	if h.last != nil {
+		v.Last = *h.last
 	}
 	if v.Breaker == breaker.Open && !v.Dead {
 		v.Until = h.breaker.Until()
@@ -230,7 +236,7 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	if r.OK() && !o.Elsewhere && m.vitals.wasUnreached() {
 		after = healthcheck.State{Status: healthcheck.Up}
 	}
-	m.vitals.state, m.vitals.last = after, r
+	m.vitals.state, m.vitals.last = after, &r
 	m.vitals.unreached = after.Status == healthcheck.Down && unreached && (m.vitals.unreached || before.Status != healthcheck.Down)
 	m.mu.Unlock()
 	// The member's event is reported before the pool's.
@@ -279,13 +285,13 @@ func (v *View) ObservePassive(i int, failed bool, now time.Time) {
 	}
 	m := v.members[i]
 	m.mu.Lock()
-	w := &m.vitals.passive
-	if w.Span() == 0 {
-		*w = breaker.NewWindow(p.Span, now)
+	if w := m.vitals.passive; w == nil {
+		fresh := breaker.NewWindow(p.Span, now)
+		m.vitals.passive = &fresh
 	} else if w.Span() != p.Span/10*10 {
 		*w = w.Resized(p.Span, now)
 	}
-	w.Add(failed, false, now)
+	m.vitals.passive.Add(failed, false, now)
 	before := m.vitals.failing
 	flipped := m.judgePassive(p, now)
 	// Each view must see the change itself, and report it.

@@ -16,6 +16,7 @@ const (
 	FirstBucket = -17 * perOctave
 	LastBucket  = 7*perOctave + 1
 	bucketCount = LastBucket - FirstBucket + 1
+	octaves     = (bucketCount + perOctave - 1) / perOctave
 )
 
 const mantissaBits = 52
@@ -55,15 +56,45 @@ func bucketEnd(place int) time.Duration {
 	return time.Duration(math.Exp2(float64(place+FirstBucket)/perOctave) * float64(time.Second))
 }
 
+// sparse holds a T for each bucket, by octaves. Durations of one kind fall into few of them, so that memory for an octave is allocated with
+// its first use. It is safe for concurrent use. The zero sparse holds zeros.
+type sparse[T any] [octaves]atomic.Pointer[[perOctave]T]
+
+// at returns the T of the bucket at that place.
+func (s *sparse[T]) at(place int) *T {
+	octave := &s[place/perOctave]
+	held := octave.Load()
+	if held == nil {
+		octave.CompareAndSwap(nil, new([perOctave]T))
+		held = octave.Load()
+	}
+	return &held[place%perOctave]
+}
+
+// all yields the Ts of the octaves in use and their places.
+func (s *sparse[T]) all(yield func(place int, of *T) bool) {
+	for i := range s {
+		held := s[i].Load()
+		if held == nil {
+			continue
+		}
+		for k := range min(perOctave, bucketCount-i*perOctave) {
+			if !yield(i*perOctave+k, &held[k]) {
+				return
+			}
+		}
+	}
+}
+
 // Histogram counts durations. It never forgets, and is safe for concurrent use. The zero Histogram is empty.
 type Histogram struct {
-	counts [bucketCount]atomic.Uint64
+	counts sparse[atomic.Uint64]
 	sum    atomic.Int64
 }
 
 // Add counts a duration.
 func (h *Histogram) Add(d time.Duration) {
-	h.counts[bucketOf(d)].Add(1)
+	h.counts.at(bucketOf(d)).Add(1)
 	h.sum.Add(int64(d))
 }
 
@@ -77,9 +108,9 @@ type Distribution struct {
 // Distribution returns what h has counted.
 func (h *Histogram) Distribution() *Distribution {
 	d := &Distribution{Sum: time.Duration(h.sum.Load())}
-	for i := range h.counts {
-		d.Counts[i] = h.counts[i].Load()
-		d.Count += d.Counts[i]
+	for place, count := range h.counts.all {
+		d.Counts[place] = count.Load()
+		d.Count += d.Counts[place]
 	}
 	return d
 }

@@ -15,11 +15,14 @@ const (
 // Latency is a histogram of recent request durations. It is safe for concurrent use. The zero Latency is empty.
 type Latency struct {
 	turn    atomic.Int64 // number of the current span
-	buckets [2][bucketCount]atomic.Uint32
+	buckets sparse[spans]
 
 	known   atomic.Int64 // the last computed quantile
 	knownAt atomic.Int64 // when it was computed, in Unix nanoseconds
 }
+
+// spans are the counts of a bucket in two spans, the current one and the one before.
+type spans [2]atomic.Uint32
 
 // latencyRefresh is the maximum age of a computed quantile.
 const latencyRefresh = 100 * time.Millisecond
@@ -28,16 +31,14 @@ const latencyRefresh = 100 * time.Millisecond
 func (l *Latency) Add(d time.Duration, now time.Time) {
 	turn := now.UnixNano() / int64(latencySpan)
 	if last := l.turn.Load(); turn != last && l.turn.CompareAndSwap(last, turn) {
-		for i := range l.buckets[turn&1] {
-			l.buckets[turn&1][i].Store(0)
-		}
-		if turn != last+1 {
-			for i := range l.buckets[0] {
-				l.buckets[(turn+1)&1][i].Store(0)
+		for _, b := range l.buckets.all {
+			b[turn&1].Store(0)
+			if turn != last+1 {
+				b[(turn+1)&1].Store(0)
 			}
 		}
 	}
-	l.buckets[turn&1][bucketOf(d)].Add(1)
+	l.buckets.at(bucketOf(d))[turn&1].Add(1)
 }
 
 // Quantile returns the duration that a share of q of the recent requests did not exceed, and whether there were enough requests. Every
@@ -74,9 +75,9 @@ func (l *Latency) Quantiles(shares ...float64) []time.Duration {
 
 // count adds both spans.
 func (l *Latency) count(counts *[bucketCount]uint64) (total uint64) {
-	for i := range counts {
-		counts[i] = uint64(l.buckets[0][i].Load()) + uint64(l.buckets[1][i].Load())
-		total += counts[i]
+	for place, b := range l.buckets.all {
+		counts[place] = uint64(b[0].Load()) + uint64(b[1].Load())
+		total += counts[place]
 	}
 	return total
 }

@@ -135,6 +135,9 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	}
 	var due breaker.Cause
 	m.mu.Lock()
+	if m.vitals.blame == nil {
+		m.vitals.blame = new(blame)
+	}
 	if failed || v.Slow {
 		m.vitals.blame.fail(v.Origin, s.blameSpan(), now)
 	} else {

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
@@ -42,9 +41,9 @@ type Member struct {
 	mu     sync.Mutex // guards vitals; no other lock is taken while it is held
 	vitals *vitals    // allocated separately, so that the fields needed for a pick share cache lines
 
-	refs int       // number of views that hold the member; guarded by Pool.mu
-	left time.Time // when the last view released it; guarded by Pool.mu
-	rate trend     // of requests that ended; guarded by Pool.looking
+	refs int   // number of views that hold the member; guarded by Pool.mu
+	left int64 // when the last view released it, in Unix nanoseconds; guarded by Pool.mu
+	pace pace  // of requests that ended; guarded by Pool.looking
 }
 
 // watcher is a member's place in a view.
@@ -92,7 +91,7 @@ func (m *Member) Reset(now time.Time) {
 	}
 	m.refused.Store(0)
 	m.mu.Lock()
-	m.vitals.passive, m.vitals.blame = breaker.Window{}, blame{}
+	m.vitals.passive, m.vitals.blame = nil, nil
 	m.vitals.died = time.Time{}
 	m.dead.Store(false)
 	m.disarm()

@@ -44,7 +44,7 @@ type Pool struct {
 	answers   answers
 	hedgesWon atomic.Uint64
 	detours   detours
-	others    Traffic    // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are no members
+	others    *Traffic   // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are no members
 	looking   sync.Mutex // guards trend and the members' rates
 	trend     trend
 
@@ -54,6 +54,7 @@ type Pool struct {
 	mu        sync.Mutex // guards members, their refs, the replacement of their watchers, and the fields below
 	members   map[string]*Member
 	named     int   // number of members with their own Traffic
+	timed     int   // number of those with their own histograms
 	forgotten Picks // the sums of deleted members without their own Traffic
 
 	leftAttempts uint64 // of deleted members with their own Traffic
@@ -125,12 +126,12 @@ const (
 // Backend is a member's settings in one view.
 type Backend struct {
 	Address     string
-	State       State
 	Weight      int    // 0..balance.MaxWeight; 0 means no new requests
 	MaxRequests int    // exact bound of requests in flight, counted over all views of the pool; 0 = none
 	Backup      int    // level: used while no backend of a lower one is eligible; 0 = primary, at most MaxBackup
 	Zone        string // for Settings.PreferZone
-	Unchecked   bool   // the address depends on the request, so checks do not apply
+	State       State
+	Unchecked   bool // the address depends on the request, so checks do not apply
 }
 
 // InFlight returns the number of requests at the member with this address; 0 if there is no such member.
@@ -211,7 +212,8 @@ type Settings struct {
 	PanicThreshold float64
 }
 
-// Open opens a view of the pool with these backends, whose addresses must differ. The view must be closed when its config ends.
+// Open opens a view of the pool with these backends, whose addresses must differ and which it keeps. The view must be closed when its config
+// ends.
 func (p *Pool) Open(backends []Backend, settings Settings) *View {
 	v, events := p.OpenQuietly(backends, settings)
 	p.Report(events)
@@ -226,7 +228,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	v := &View{
 		pool:     p,
 		settings: settings,
-		backends: slices.Clone(backends),
+		backends: backends,
 		members:  make([]*Member, len(backends)),
 	}
 	now := time.Now()
@@ -275,7 +277,7 @@ func (p *Pool) close(v *View) {
 	for _, m := range v.members {
 		m.unwatch(v)
 		if m.refs--; m.refs == 0 {
-			m.left = now
+			m.left = now.UnixNano()
 		}
 	}
 	p.sweep(now)
@@ -294,11 +296,14 @@ func (p *Pool) sweep(now time.Time) {
 		if m.refs > 0 || m.load.Load() > 0 {
 			continue
 		}
-		if now.Sub(m.left) >= retention || retained > maxRetained {
+		if now.UnixNano()-m.left >= int64(retention) || retained > maxRetained {
 			delete(p.members, address)
 			retained--
 			if m.Named() {
 				p.named--
+				if m.Timed() {
+					p.timed--
+				}
 				p.leftAttempts += m.traffic.attempts()
 			} else {
 				p.forgotten.add(m.Picks())
@@ -327,7 +332,7 @@ func (r *Registry) Acquire(name string) *Pool {
 		if r.pools == nil {
 			r.pools = make(map[string]*registered)
 		}
-		e = &registered{pool: &Pool{name: name, registry: r, members: make(map[string]*Member), dismissed: make(chan struct{})}}
+		e = &registered{pool: &Pool{name: name, registry: r, members: make(map[string]*Member), others: newTraffic(), dismissed: make(chan struct{})}}
 		r.pools[name] = e
 	}
 	e.refs++

@@ -24,16 +24,14 @@ const (
 	redialJitter = 0.2
 )
 
-// Dialer connects to a backend and closes the connection, or returns why it cannot. It must return when ctx is done.
-type Dialer func(ctx context.Context) error
+// Dialer connects to the backend with this address and closes the connection, or returns why it cannot. It must return when ctx is done.
+type Dialer func(ctx context.Context, address string) error
 
 // ErrNotTried is returned by a [Dialer] that could not try to connect, for a reason that is not the backend's.
 var ErrNotTried = errors.New("connecting was not tried")
 
 // redialing is the state of redialing a dead member. Member.mu guards it.
 type redialing struct {
-	dialers []*Dialer          // registered by Redial; the latest is used
-	givenUp bool               // nobody redials it any more, so it may be alive again
 	timer   *time.Timer        // fires when the next connection is due; nil before the first time
 	due     time.Time          // when timer fires
 	delay   time.Duration      // from the last failed connection to the next
@@ -41,36 +39,33 @@ type redialing struct {
 	end     context.CancelFunc // cancels the current connection attempt; nil if there is none
 }
 
-// Redial makes dial redial m whenever m is dead, until the returned function is called. Of several dialers the latest is used; one of a
-// config that has ended is used only if there is no other.
-func (m *Member) Redial(dial Dialer, ended bool) (stop func()) {
+// Redial makes dial redial m whenever m is dead, until EndRedial. Of several dialers the latest is used; one of a config that has ended is used
+// only if there is no other.
+func (m *Member) Redial(dial *Dialer, ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := &dial
-	r := &m.vitals.redial
-	r.givenUp = false
-	at := len(r.dialers)
+	h := m.vitals
+	h.givenUp = false
+	at := len(h.dialers)
 	if ended {
 		at = 0
 	}
-	if r.dialers = slices.Insert(r.dialers, at, d); len(r.dialers) == 1 && m.dead.Load() {
+	if h.dialers = slices.Insert(h.dialers, at, dial); len(h.dialers) == 1 && m.dead.Load() {
 		m.arm(firstRedial)
 	}
-	return func() { m.endRedial(d) }
 }
 
-func (m *Member) endRedial(d *Dialer) {
+// EndRedial undoes one Redial, if there was one.
+func (m *Member) EndRedial(dial *Dialer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := &m.vitals.redial
-	for i, other := range r.dialers {
-		if other == d {
-			r.dialers = slices.Delete(r.dialers, i, i+1)
-			break
-		}
+	h := m.vitals
+	i := slices.Index(h.dialers, dial)
+	if i < 0 {
+		return
 	}
-	if len(r.dialers) == 0 {
-		r.givenUp = m.dead.Load()
+	if h.dialers = slices.Delete(h.dialers, i, i+1); len(h.dialers) == 0 {
+		h.givenUp = m.dead.Load()
 		m.disarm()
 	}
 }
@@ -79,10 +74,10 @@ func (m *Member) endRedial(d *Dialer) {
 // The caller holds m.mu.
 func (m *Member) forget(now time.Time) (turned breaker.Transition) {
 	h := m.vitals
-	if !h.redial.givenUp {
+	if !h.givenUp {
 		return turned
 	}
-	h.redial.givenUp = false
+	h.givenUp = false
 	if !m.dead.Load() {
 		return turned
 	}
@@ -100,9 +95,13 @@ func (m *Member) forget(now time.Time) (turned breaker.Transition) {
 
 // arm schedules a redial of m after that time, if a dialer is registered and none is running. The caller holds m.mu.
 func (m *Member) arm(delay time.Duration) {
-	r := &m.vitals.redial
+	h := m.vitals
+	if h.redial == nil {
+		h.redial = new(redialing)
+	}
+	r := h.redial
 	r.delay = delay
-	if len(r.dialers) == 0 || r.end != nil {
+	if len(h.dialers) == 0 || r.end != nil {
 		return
 	}
 	delay -= time.Duration(redialJitter * rand.Float64() * float64(delay))
@@ -116,7 +115,10 @@ func (m *Member) arm(delay time.Duration) {
 
 // disarm stops redialing m. The caller holds m.mu.
 func (m *Member) disarm() {
-	r := &m.vitals.redial
+	r := m.vitals.redial
+	if r == nil {
+		return
+	}
 	r.due = time.Time{}
 	if r.timer != nil {
 		r.timer.Stop()
@@ -132,28 +134,31 @@ func (m *Member) disarm() {
 func (m *Member) suspectDead() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r := &m.vitals.redial; !m.dead.Load() && r.end == nil {
-		r.suspect = true
-		m.arm(0)
+	h := m.vitals
+	if m.dead.Load() || len(h.dialers) == 0 || h.redial != nil && h.redial.end != nil {
+		return
 	}
+	m.arm(0)
+	h.redial.suspect = true
 }
 
 // redial redials m once.
 func (m *Member) redial() {
 	m.mu.Lock()
-	r := &m.vitals.redial
+	h := m.vitals
+	r := h.redial
 	suspect := r.suspect && !m.dead.Load()
 	r.suspect = false
-	if !m.dead.Load() && !suspect || len(r.dialers) == 0 || r.end != nil {
+	if !m.dead.Load() && !suspect || len(h.dialers) == 0 || r.end != nil {
 		m.mu.Unlock()
 		return
 	}
-	dial, died := *r.dialers[len(r.dialers)-1], m.vitals.died
-	opened := m.vitals.breaker.Generation()
+	dial, died := *h.dialers[len(h.dialers)-1], h.died
+	opened := h.breaker.Generation()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.end = cancel
 	m.mu.Unlock()
-	err := dial(ctx)
+	err := dial(ctx, m.address)
 	m.mu.Lock()
 	stopped := ctx.Err() != nil
 	cancel()
@@ -293,8 +298,7 @@ func (v *View) hurry() {
 	for i, m := range v.members {
 		delay := time.Duration(i) * hurrySpread
 		m.mu.Lock()
-		r := &m.vitals.redial
-		if m.dead.Load() && (r.due.Before(now) || r.due.After(now.Add(delay))) {
+		if r := m.vitals.redial; m.dead.Load() && (r.due.Before(now) || r.due.After(now.Add(delay))) {
 			before := r.delay
 			m.arm(delay)
 			r.delay = before // this connection is an additional one, not the first of a series

@@ -26,7 +26,7 @@ type dials struct {
 	most int // connections that were being made at a time
 }
 
-func (d *dials) dial(ctx context.Context) error {
+func (d *dials) dial(ctx context.Context, _ string) error {
 	d.mu.Lock()
 	d.at = append(d.at, time.Now())
 	d.open++
@@ -43,6 +43,12 @@ func (d *dials) dial(ctx context.Context) error {
 		return errRefused
 	}
 	return nil
+}
+
+// redials has dial redial m until stop is called.
+func (m *Member) redials(dial Dialer, ended bool) (stop func()) {
+	m.Redial(&dial, ended)
+	return func() { m.EndRedial(&dial) }
 }
 
 // set has connections succeed from now on, or fail.
@@ -91,7 +97,7 @@ func TestRedial(t *testing.T) {
 		defer other.Close()
 		var d dials
 		for range 3 {
-			defer v.Member(0).Redial(d.dial, false)()
+			defer v.Member(0).redials(d.dial, false)()
 		}
 		time.Sleep(time.Minute)
 		if len(d.times()) > 0 {
@@ -150,7 +156,7 @@ func TestRedialJitter(t *testing.T) {
 		defer v.Close()
 		var all [10]dials
 		for i := range all {
-			defer v.Member(i).Redial(all[i].dial, false)()
+			defer v.Member(i).redials(all[i].dial, false)()
 			kill(t, v, i)
 		}
 		time.Sleep(firstRedial)
@@ -173,7 +179,7 @@ func TestRedialEnds(t *testing.T) {
 		kill(t, v, 0)
 		d := dials{takes: time.Hour}
 		time.Sleep(time.Minute)
-		one, two := v.Member(0).Redial(d.dial, false), v.Member(0).Redial(d.dial, false)
+		one, two := v.Member(0).redials(d.dial, false), v.Member(0).redials(d.dial, false)
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		one()
@@ -189,7 +195,7 @@ func TestRedialEnds(t *testing.T) {
 			t.Errorf("%d tries, want one", len(d.times()))
 		}
 		// What ends the trying may be that somebody says that the member is well.
-		stop := v.Member(0).Redial(d.dial, false)
+		stop := v.Member(0).redials(d.dial, false)
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		v.Member(0).Reset(time.Now())
@@ -211,7 +217,7 @@ func TestReachedWithOpenBreaker(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
 		defer v.Close()
 		d := dials{up: true}
-		defer v.Member(0).Redial(d.dial, false)()
+		defer v.Member(0).redials(d.dial, false)()
 		answer(t, v, 0, 5, bad)
 		kill(t, v, 0)
 		time.Sleep(firstRedial)
@@ -244,7 +250,7 @@ func TestLateNewsOfTheDead(t *testing.T) {
 			t.Fatal("an answer on an old connection brought it back")
 		}
 		d := dials{up: true}
-		defer v.Member(0).Redial(d.dial, false)()
+		defer v.Member(0).redials(d.dial, false)()
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		for i := range before {
@@ -283,7 +289,7 @@ func TestGone(t *testing.T) {
 			t.Errorf("gone since %v after a reload, want %v", gone, began)
 		}
 		d := dials{up: true}
-		defer after.Member(0).Redial(d.dial, false)()
+		defer after.Member(0).redials(d.dial, false)()
 		time.Sleep(firstRedial)
 		synctest.Wait()
 		if gone := after.Snapshot().Gone(); !gone.IsZero() {
@@ -318,7 +324,7 @@ func TestAllComeBackTogether(t *testing.T) {
 		defer v.Close()
 		var all [n]dials
 		for i := range all {
-			defer v.Member(i).Redial(all[i].dial, false)()
+			defer v.Member(i).redials(all[i].dial, false)()
 			kill(t, v, i)
 		}
 		time.Sleep(10 * time.Second)
@@ -347,7 +353,7 @@ func TestLook(t *testing.T) {
 			return n
 		}
 		for i := range all {
-			defer v.Member(i).Redial(all[i].dial, false)()
+			defer v.Member(i).redials(all[i].dial, false)()
 			kill(t, v, i)
 		}
 		for before := 0; before != tries(); time.Sleep(firstRedial) { // until none is due soon
@@ -430,7 +436,7 @@ func TestRedialAndCheck(t *testing.T) {
 				defer v.Close()
 				passes(v, 1) // or else it would be a panic
 				d := dials{up: true}
-				defer v.Member(0).Redial(d.dial, false)()
+				defer v.Member(0).redials(d.dial, false)()
 				for _, r := range test.results {
 					r.Time = time.Now()
 					Observer{Member: v.Member(0), Thresholds: healthcheck.Thresholds{Rise: 2, Fall: 2}}.Observe(r)
@@ -481,10 +487,10 @@ func TestGivenUp(t *testing.T) {
 		p := newPool()
 		first := p.Open(backends(1), guarded())
 		var d dials
-		stop := first.Member(0).Redial(d.dial, false)
+		stop := first.Member(0).redials(d.dial, false)
 		kill(t, first, 0)
 		if tried {
-			defer first.Member(0).Redial(d.dial, true)()
+			defer first.Member(0).redials(d.dial, true)()
 		}
 		stop()
 		second := p.Open(backends(1), guarded())
@@ -505,9 +511,9 @@ func TestRedialOfEnded(t *testing.T) {
 		v := newPool().Open(backends(1), guarded())
 		defer v.Close()
 		var ended, serving dials
-		defer v.Member(0).Redial(ended.dial, true)()
-		stop := v.Member(0).Redial(serving.dial, false)
-		defer v.Member(0).Redial(ended.dial, true)()
+		defer v.Member(0).redials(ended.dial, true)()
+		stop := v.Member(0).redials(serving.dial, false)
+		defer v.Member(0).redials(ended.dial, true)()
 		kill(t, v, 0)
 		time.Sleep(time.Second)
 		if len(ended.times()) > 0 || len(serving.times()) == 0 {
@@ -529,9 +535,9 @@ func TestLookOften(t *testing.T) {
 		defer v.Close()
 		var last dials
 		for i := range n - 1 {
-			defer v.Member(i).Redial(new(dials).dial, false)()
+			defer v.Member(i).redials(new(dials).dial, false)()
 		}
-		defer v.Member(n-1).Redial(last.dial, false)()
+		defer v.Member(n-1).redials(last.dial, false)()
 		for i := range n {
 			kill(t, v, i)
 		}
@@ -554,7 +560,7 @@ func TestReopen(t *testing.T) {
 		v, other := p.Open(backends(2), guarded()), p.Open(backends(2), guarded())
 		defer other.Close()
 		for i := range 2 {
-			defer v.Member(i).Redial(new(dials).dial, false)()
+			defer v.Member(i).redials(new(dials).dial, false)()
 		}
 		v.Close()
 		kill(t, other, 0)
@@ -581,7 +587,7 @@ func TestGivenUpIsNew(t *testing.T) {
 	settings := guarded()
 	settings.Checked, settings.Initial = true, StartUp
 	first := p.Open(backends(2), settings)
-	stop := first.Member(0).Redial(new(dials).dial, false)
+	stop := first.Member(0).redials(new(dials).dial, false)
 	o := Observer{Member: first.Member(0), Thresholds: once}
 	o.Observe(healthcheck.Result{Time: time.Now()})
 	o.Observe(healthcheck.Result{Time: time.Now(), Err: errProbe, Refused: true})
@@ -594,7 +600,7 @@ func TestGivenUpIsNew(t *testing.T) {
 	eligible(t, second, 0, 1)
 	first.Close()
 
-	stop = second.Member(0).Redial(new(dials).dial, false)
+	stop = second.Member(0).redials(new(dials).dial, false)
 	kill(t, second, 0)
 	stop()
 	third := p.Open(backends(2), settings)
@@ -611,7 +617,7 @@ func TestLookOnce(t *testing.T) {
 		v := newPool().Open(backends(1), guarded())
 		defer v.Close()
 		var d dials
-		defer v.Member(0).Redial(d.dial, false)()
+		defer v.Member(0).redials(d.dial, false)()
 		kill(t, v, 0)
 		time.Sleep(10 * time.Second) // until it is tried once a second
 		before := len(d.times())

@@ -9,6 +9,9 @@ import (
 // of more would help nobody.
 const maxNamed = 1000
 
+// maxTimed is how many of them have histograms of their own, which are most of what is counted, in memory and in metrics.
+const maxTimed = 200
+
 // Phase is a part of an attempt that takes time.
 type Phase uint8
 
@@ -62,8 +65,8 @@ type Traffic struct {
 	calls     [Calls]atomic.Uint64
 	retried   atomic.Uint64
 	ejections [EjectionModes]atomic.Uint64
-	phases    [Phases]Histogram
-	recent    Latency // of FirstByte
+	phases    *[Phases]Histogram // its own, or those of the others
+	recent    Latency            // of FirstByte
 
 	reset atomic.Pointer[TrafficCounts] // what had been counted at the last reset; nil if there was none
 }
@@ -156,20 +159,30 @@ func (t *Traffic) Recent() *Latency { return &t.recent }
 // newTraffic returns where a new member counts. It is called with p.mu held.
 func (p *Pool) newTraffic(unnamed bool) *Traffic {
 	if unnamed || p.named >= maxNamed {
-		return &p.others
+		return p.others
 	}
 	p.named++
-	return new(Traffic)
+	if p.timed >= maxTimed {
+		return &Traffic{phases: p.others.phases}
+	}
+	p.timed++
+	return newTraffic()
 }
 
+// newTraffic returns a Traffic with histograms of its own.
+func newTraffic() *Traffic { return &Traffic{phases: new([Phases]Histogram)} }
+
 // Named reports whether m has counters of its own.
-func (m *Member) Named() bool { return m.traffic != &m.pool.others }
+func (m *Member) Named() bool { return m.traffic != m.pool.others }
+
+// Timed reports whether m has histograms of its own.
+func (m *Member) Timed() bool { return m.traffic.phases != m.pool.others.phases }
 
 // Traffic is what is counted of m, or if it is not named of all who are not.
 func (m *Member) Traffic() *Traffic { return m.traffic }
 
 // Others is what is counted of those who are not told apart.
-func (p *Pool) Others() *Traffic { return &p.others }
+func (p *Pool) Others() *Traffic { return p.others }
 
 // TrafficOf is what is counted of the member with that address.
 func (p *Pool) TrafficOf(address string) *Traffic {
@@ -178,7 +191,7 @@ func (p *Pool) TrafficOf(address string) *Traffic {
 	if m := p.members[address]; m != nil {
 		return m.traffic
 	}
-	return &p.others
+	return p.others
 }
 
 // Picks is what was counted of picks that went by what is known of a member's answers.

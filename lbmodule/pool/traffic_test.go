@@ -121,6 +121,14 @@ func TestNamedAreBounded(t *testing.T) {
 	for i := range many {
 		many[i] = Backend{Address: fmt.Sprint("many:", i), Weight: 1}
 	}
+	timed := func(v *View) (n int) {
+		for i := range v.Len() {
+			if v.Member(i).Timed() {
+				n++
+			}
+		}
+		return n
+	}
 	named := func(v *View) (n int) {
 		for i := range v.Len() {
 			if v.Member(i).Named() {
@@ -132,6 +140,19 @@ func TestNamedAreBounded(t *testing.T) {
 	v := p.Open(many, Settings{})
 	if n := named(v); n != maxNamed {
 		t.Errorf("%d of %d are told apart, want %d", n, len(many), maxNamed)
+	}
+	if n := timed(v); n != maxTimed {
+		t.Errorf("%d of %d have histograms of their own, want %d", n, len(many), maxTimed)
+	}
+	for _, at := range []int{maxTimed - 1, maxTimed, maxNamed} {
+		v.Member(at).Traffic().Answered(time.Second, time.Now())
+	}
+	own, others := v.Member(maxTimed-1).Traffic(), p.Others()
+	if n, m := own.Duration(FirstByte).Count, others.Duration(FirstByte).Count; n != 1 || m != 2 {
+		t.Errorf("one has %d durations and the others have %d, want 1 and 2", n, m)
+	}
+	if v.Member(maxTimed).Traffic().Recent().Quantiles(0.5) == nil {
+		t.Error("a member without histograms of its own does not know how long it recently took")
 	}
 	v.Member(maxNamed).Traffic().Repeated()
 	if n := p.Others().Counts().Retried; n != 1 {
@@ -148,7 +169,7 @@ func TestNamedAreBounded(t *testing.T) {
 	p.mu.Unlock()
 	fresh := p.Open([]Backend{{Address: "fresh:1", Weight: 1}}, Settings{})
 	defer fresh.Close()
-	if named(fresh) != 1 {
+	if named(fresh) != 1 || timed(fresh) != 1 {
 		t.Error("no place became free when all had been forgotten")
 	}
 }
@@ -282,7 +303,7 @@ func TestEjectionsAreCounted(t *testing.T) {
 // BenchmarkTraffic is what counting an attempt costs.
 func BenchmarkTraffic(b *testing.B) {
 	p := newPool()
-	traffic := new(Traffic)
+	traffic := newTraffic()
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {

@@ -17,6 +17,29 @@ type trend struct {
 	rate, failures [len(TrendWindows)]float64 // per second
 }
 
+// pace averages how often something happens, as a trend of the first of TrendWindows does that is looked at at the same times.
+type pace struct {
+	seen   uint64 // the count at the last look
+	rate   float64
+	looked bool
+}
+
+// look brings c up to date, when so many there have been and so much time has passed since the last look.
+func (c *pace) look(seen uint64, passed time.Duration) {
+	switch {
+	case !c.looked:
+	case passed <= 0:
+		return
+	default:
+		if seen < c.seen {
+			c.seen = 0 // somebody has reset what is counted
+		}
+		kept := math.Exp(-passed.Seconds() / TrendWindows[0].Seconds())
+		c.rate = c.rate*kept + float64(seen-c.seen)/passed.Seconds()*(1-kept)
+	}
+	c.seen, c.looked = seen, true
+}
+
 // negligible is the rate per second below which nothing can be said.
 const negligible = 1e-6
 
@@ -60,9 +83,10 @@ func (p *Pool) Look(now time.Time) {
 	members := p.Members()
 	p.looking.Lock()
 	defer p.looking.Unlock()
+	passed := now.Sub(p.trend.at)
 	p.trend.look(seen, bad, now)
 	for _, m := range members {
-		m.rate.look(m.requests.Load(), 0, now)
+		m.pace.look(m.requests.Load(), passed)
 	}
 }
 
@@ -85,7 +109,7 @@ func (v *View) Fairness() float64 {
 	v.pool.looking.Lock()
 	defer v.pool.looking.Unlock()
 	for _, i := range eligible {
-		x := v.members[i].rate.rate[0] / (float64(v.backends[i].Weight) * s.Warmth(i))
+		x := v.members[i].pace.rate / (float64(v.backends[i].Weight) * s.Warmth(i))
 		sum += x
 		squares += x * x
 	}

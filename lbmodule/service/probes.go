@@ -184,7 +184,7 @@ func (w *watching) stop() {
 // begin starts probing the members of the set. Members that were already probed continue without a gap. The caller holds w.mu.
 func (w *watching) begin() {
 	s := w.service
-	stops := s.redial(w.set, false)
+	stops := []func(){s.redial(w.set, false)}
 	if s.probing != nil && w.set != nil {
 		for i := range w.set.view.Len() {
 			b := w.set.view.Backend(i)
@@ -213,47 +213,47 @@ func (w *watching) end() {
 	w.stops = nil
 }
 
-// redial redials the members of set whenever they are dead; ended says that the config has ended. Each returned function stops redialing
-// one of them.
-func (s *Service) redial(set *Set, ended bool) (stops []func()) {
+// redial redials the members of set whenever they are dead, until stop is called; ended says that the config has ended.
+func (s *Service) redial(set *Set, ended bool) (stop func()) {
 	if set == nil {
-		return nil
+		return func() {}
 	}
+	dial := pool.Dialer(s.dialDead)
 	for i := range set.view.Len() {
 		b := set.view.Backend(i)
 		if b.Unchecked || b.State > pool.Draining {
 			continue
 		}
-		dial, err := s.redialer(b.Address)
-		if err != nil {
+		if _, err := stock.ProbeTargetAt(b.Address, 0); err != nil {
 			// Only addresses from a dynamic source can be invalid here.
 			s.logger.Error("backend cannot be tried", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 			continue
 		}
-		stops = append(stops, set.view.Member(i).Redial(dial, ended))
+		set.view.Member(i).Redial(&dial, ended)
 	}
-	return stops
+	return func() {
+		for i := range set.view.Len() {
+			set.view.Member(i).EndRedial(&dial)
+		}
+	}
 }
 
-// redialer returns the dialer for the backend with this address.
-func (s *Service) redialer(address string) (pool.Dialer, error) {
+// dialDead is the [pool.Dialer] of all backends.
+func (s *Service) dialDead(ctx context.Context, address string) error {
 	t, err := stock.ProbeTargetAt(address, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	connect := t.Redialer(s.transport)
-	return func(ctx context.Context) error {
-		conn, err := connect(ctx)
-		switch {
-		case stock.OutOfDescriptors(err):
-			return pool.ErrNotTried
-		case err != nil:
-			return err
-		}
-		if s.probing != nil {
-			// Probes became rare while the backend was down.
-			checker.Hurry(s.probing.check.Key(address, s.probing.raw))
-		}
-		return conn.Close()
-	}, nil
+	conn, err := t.Connect(ctx, s.transport)
+	switch {
+	case stock.OutOfDescriptors(err):
+		return pool.ErrNotTried
+	case err != nil:
+		return err
+	}
+	if s.probing != nil {
+		// Probes became rare while the backend was down.
+		checker.Hurry(s.probing.check.Key(address, s.probing.raw))
+	}
+	return conn.Close()
 }

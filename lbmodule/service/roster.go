@@ -32,7 +32,7 @@ type Roster struct {
 // NewRoster merges upstreams and backends. An upstream that is listed twice becomes one backend with the sum of the weights. As in
 // reverse_proxy, limit (unhealthy_request_count) caps the backends that have no cap of their own.
 func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int, logger *zap.Logger) (*Roster, error) {
-	r := &Roster{byAddress: make(map[string]int)}
+	r := newRoster(len(upstreams) + len(backends))
 	// Environment variables are the same for every request. Replacing them here allows the address to be checked.
 	environment := caddy.NewReplacer()
 	for _, word := range upstreams {
@@ -76,11 +76,24 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 	return r, nil
 }
 
+func newRoster(size int) *Roster {
+	return &Roster{
+		backends: make([]pool.Backend, 0, size), upstreams: make(reverseproxy.UpstreamPool, 0, size), names: make([]string, 0, size),
+		positions: make([]int, 0, size), byAddress: make(map[string]int, size),
+	}
+}
+
 // Backends returns the backends with their weights.
 func (r *Roster) Backends() []pool.Backend { return r.backends }
 
 // Upstreams returns the same backends as reverse_proxy's type.
 func (r *Roster) Upstreams() reverseproxy.UpstreamPool { return r.upstreams }
+
+// Has reports whether one of the backends has that address.
+func (r *Roster) Has(address string) bool {
+	_, is := r.byAddress[address]
+	return is
+}
 
 // add appends a backend. The default name is its address.
 func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {

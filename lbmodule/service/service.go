@@ -287,8 +287,10 @@ func (s *Service) Owner() manage.Owner { return s.owner }
 func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []pool.Event) {
 	now := time.Now()
 	set = &Set{service: s, superseded: make(chan struct{})}
-	var backends []pool.Backend
-	for _, b := range s.manager.Edits().Running(r.config(), now) {
+	running := s.manager.Edits().Running(r.config(), now)
+	backends := make([]pool.Backend, 0, len(running))
+	set.upstreams, set.targets = make(reverseproxy.UpstreamPool, 0, len(running)), make([]*stock.Target, 0, len(running))
+	for _, b := range running {
 		at, inRoster := r.byAddress[b.Address]
 		made := pool.Backend{Address: b.Address}
 		var upstream *reverseproxy.Upstream

@@ -92,11 +92,11 @@ func TestEditsMakeAnotherSet(t *testing.T) {
 	}
 }
 
-// tried is how many members of a set are tried for those who wait with it.
-func tried(s *Set) int {
+// tried reports whether the members of a set are tried for those who wait with it.
+func tried(s *Set) bool {
 	s.lifetime.mu.Lock()
 	defer s.lifetime.mu.Unlock()
-	return len(s.lifetime.stops)
+	return s.lifetime.end != nil
 }
 
 // A set lives for those who stay with it, also when its config has ended before they came.
@@ -105,25 +105,25 @@ func TestStay(t *testing.T) {
 	set, _ := s.Shown()
 	s.Start()
 	set.Stay()
-	if n := tried(set); n != 0 {
-		t.Errorf("%d members are tried for one who waits, while the config has them tried", n)
+	if tried(set) {
+		t.Error("members are tried for one who waits, while the config has them tried")
 	}
 	s.Close()
 	set.Stay()
-	if n, m := len(s.Pool().Members()), tried(set); n != 1 || m != 1 {
-		t.Errorf("while two wait: %d members, of which %d are tried", n, m)
+	if n, m := len(s.Pool().Members()), tried(set); n != 1 || !m {
+		t.Errorf("while two wait: %d members, tried: %v", n, m)
 	}
 	set.Leave()
-	if n, m := len(s.Pool().Members()), tried(set); n != 1 || m != 1 {
-		t.Errorf("while one waits: %d members, of which %d are tried", n, m)
+	if n, m := len(s.Pool().Members()), tried(set); n != 1 || !m {
+		t.Errorf("while one waits: %d members, tried: %v", n, m)
 	}
 	set.Leave()
-	if n, m := len(s.Pool().Members()), tried(set); n != 0 || m != 0 {
-		t.Errorf("when nobody waits any more: %d members, of which %d are tried", n, m)
+	if n, m := len(s.Pool().Members()), tried(set); n != 0 || m {
+		t.Errorf("when nobody waits any more: %d members, tried: %v", n, m)
 	}
 	set.Stay()
-	if n, m := len(s.Pool().Members()), tried(set); n != 1 || m != 1 {
-		t.Errorf("when somebody comes after the end: %d members, of which %d are tried", n, m)
+	if n, m := len(s.Pool().Members()), tried(set); n != 1 || !m {
+		t.Errorf("when somebody comes after the end: %d members, tried: %v", n, m)
 	}
 	set.Leave()
 	if n := len(s.Pool().Members()); n != 0 {
@@ -141,8 +141,8 @@ func TestNamedAfterTheEnd(t *testing.T) {
 	s.dynamic.sets.remember(knownSet{set: set})
 	s.dynamic.sets.mu.Unlock()
 	set.Stay()
-	if n, m := len(s.Pool().Members()), tried(set); n != 1 || m != 1 || len(s.dynamic.sets.known) != 0 {
-		t.Errorf("%d members, of which %d are tried; %d sets are remembered", n, m, len(s.dynamic.sets.known))
+	if n, m := len(s.Pool().Members()), tried(set); n != 1 || !m || len(s.dynamic.sets.known) != 0 {
+		t.Errorf("%d members, tried: %v; %d sets are remembered", n, m, len(s.dynamic.sets.known))
 	}
 	set.Leave()
 	if n := len(s.Pool().Members()); n != 0 {

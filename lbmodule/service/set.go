@@ -86,9 +86,9 @@ func (s *Set) Eligible() reverseproxy.UpstreamPool {
 type lifetime struct {
 	mu      sync.Mutex // guards the fields below
 	waiting int
-	stopped bool     // the config no longer redials dead members
-	closed  bool     // the config no longer uses the view
-	stops   []func() // stop the redialing that is done for waiting requests
+	stopped bool   // the config no longer redials dead members
+	closed  bool   // the config no longer uses the view
+	end     func() // ends the redialing that is done for waiting requests; nil if there is none
 }
 
 // Stay keeps the view open and redials dead members until Leave has been called as often as Stay.
@@ -106,7 +106,7 @@ func (s *Set) stay() (events []pool.Event) {
 		events = s.view.Reopen()
 	}
 	if l.stopped {
-		l.stops = s.service.redial(s, true)
+		l.end = s.service.redial(s, true)
 	}
 	return events
 }
@@ -119,10 +119,10 @@ func (s *Set) Leave() {
 	if l.waiting--; l.waiting > 0 {
 		return
 	}
-	for _, stop := range l.stops {
-		stop()
+	if l.end != nil {
+		l.end()
+		l.end = nil
 	}
-	l.stops = nil
 	if l.closed {
 		s.view.Close()
 	}
@@ -158,6 +158,6 @@ func (l *lifetime) stop(s *Set) {
 	}
 	l.stopped = true
 	if l.waiting > 0 {
-		l.stops = s.service.redial(s, true)
+		l.end = s.service.redial(s, true)
 	}
 }

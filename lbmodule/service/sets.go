@@ -39,15 +39,15 @@ type knownSet struct {
 	roster *Roster
 	edits  *manage.Edits // that the set was built with
 	set    *Set
-	stops  []func() // stop redialing dead members
+	end    func() // ends the redialing of dead members; nil if there is none
 }
 
 // stop stops redialing dead members of the set.
 func (k *knownSet) stop() {
-	for _, stop := range k.stops {
-		stop()
+	if k.end != nil {
+		k.end()
+		k.end = nil
 	}
-	k.stops = nil
 }
 
 var listSeed = maphash.MakeSeed()
@@ -107,7 +107,7 @@ func (m *sets) remember(k knownSet) {
 		return
 	}
 	if m.watched {
-		k.stops = m.service.redial(k.set, false)
+		k.end = m.service.redial(k.set, false)
 	}
 	m.known = slices.Insert(m.known, 0, k)
 	if len(m.known) > maxSets {
@@ -147,7 +147,7 @@ func (m *sets) config(n int) []overlay.Backend {
 
 // roster builds the roster of these upstreams. An upstream that is named twice gets the sum of both weights.
 func (m *sets) roster(upstreams []*reverseproxy.Upstream) *Roster {
-	r := &Roster{byAddress: make(map[string]int, len(upstreams))}
+	r := newRoster(len(upstreams))
 	_, weights := policies.WeightsByPosition(m.service.policy)
 	for position, u := range upstreams {
 		weight := policies.WeightAt(weights, position)
@@ -207,7 +207,7 @@ func (m *sets) watch() {
 	for i := range m.known {
 		k := &m.known[i]
 		k.stop()
-		k.stops = m.service.redial(k.set, false)
+		k.end = m.service.redial(k.set, false)
 	}
 }
 

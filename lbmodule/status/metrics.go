@@ -124,7 +124,8 @@ var (
 		[]string{"pool", "backend", "phase"}, nil)
 )
 
-// otherBackends is the label of all backends without a label of their own: those beyond the first thousand of a pool, and those whose
+// otherBackends is the label of all backends without a label of their own: those beyond the first thousand of a pool (in histograms, beyond
+// the first 200), and those whose
 // address depends on the request.
 const otherBackends = "_other"
 
@@ -283,6 +284,9 @@ func (e emitter) answers(p *pool.Pool, name string) {
 // member sends the metrics of a backend that has a label of its own.
 func (e emitter) member(m *pool.Member, labels ...string) {
 	e.traffic(m.Traffic(), labels...)
+	if m.Timed() {
+		e.durations(m.Traffic(), labels...)
+	}
 	e.picks(m.Picks(), labels...)
 	vitals := m.Vitals()
 	for state := range breaker.States {
@@ -304,7 +308,9 @@ func (e emitter) member(m *pool.Member, labels ...string) {
 // rest sends the metrics of all other backends, if there are any: sums for counters, and the share of healthy ones for health.
 func (e emitter) rest(p *pool.Pool, name string, told map[*pool.Member]bool) {
 	members, inFlight, healthy := 0, int64(0), 0
+	others, untimed := p.Others(), false
 	for _, m := range p.Members() {
+		untimed = untimed || !m.Timed()
 		if told[m] {
 			continue
 		}
@@ -314,7 +320,9 @@ func (e emitter) rest(p *pool.Pool, name string, told map[*pool.Member]bool) {
 			healthy++
 		}
 	}
-	others := p.Others()
+	if untimed || others.Duration(pool.Total).Count > 0 {
+		e.durations(others, name, otherBackends)
+	}
 	counts, picks := others.Counts(), p.OtherPicks()
 	if members == 0 && counts == (pool.TrafficCounts{}) && picks == (pool.Picks{}) {
 		return
@@ -343,6 +351,10 @@ func (e emitter) traffic(t *pool.Traffic, labels ...string) {
 		e.emit(ejectionsMetric, float64(counts.Ejections[mode]), with(labels, mode.String())...)
 	}
 	e.emit(repeatedMetric, float64(counts.Retried), labels...)
+}
+
+// durations sends the histograms of attempts.
+func (e emitter) durations(t *pool.Traffic, labels ...string) {
 	for phase := range pool.Phases {
 		e.histogram(durationMetric, t.Duration(phase), with(labels, phase.String())...)
 	}

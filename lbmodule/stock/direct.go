@@ -51,7 +51,7 @@ func (w *ways) other(trip *Trip, why engine.Reason) {
 	}
 	w.counted(string(why))
 	if entry := w.logger.Check(zapcore.DebugLevel, "attempt does not go over the engine"); entry != nil {
-		entry.Write(zap.String("reason", string(why)), zap.String("upstream", trip.target.Dial.String()))
+		entry.Write(zap.String("reason", string(why)), zap.String("upstream", trip.target.Dial().String()))
 	}
 }
 

@@ -15,13 +15,13 @@ import (
 type hosts struct {
 	handler reverseproxy.Handler
 	held    bool
-	shown   map[string]bool // by address
+	has     func(address string) bool
 }
 
-// hold lists these upstreams and gives them their hosts. Only reverse_proxy can do that, while it provisions a handler; the
+// hold lists these upstreams, whose addresses has knows, and gives them their hosts. Only reverse_proxy can do that, while it provisions a handler; the
 // handler here serves no requests. Canceling its context stops its background work at once: a gauge of healthy upstreams
 // that knows nothing of our checks.
-func (s *hosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool) error {
+func (s *hosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool, has func(address string) bool) error {
 	if len(upstreams) == 0 {
 		return nil
 	}
@@ -31,10 +31,7 @@ func (s *hosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool) err
 	if err := s.handler.Provision(own); err != nil {
 		return fmt.Errorf("upstreams: %w", err)
 	}
-	s.held, s.shown = true, make(map[string]bool, len(upstreams))
-	for _, u := range upstreams {
-		s.shown[u.Dial] = true
-	}
+	s.held, s.has = true, has
 	return nil
 }
 
@@ -53,10 +50,15 @@ const dialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
 // Target is an upstream with its parsed address.
 type Target struct {
 	Upstream *reverseproxy.Upstream
-	Dial     reverseproxy.DialInfo // zero if the address depends on the request
 
-	key   any  // Dial as an interface, so that a request does not allocate one; nil if the address depends on the request
+	dial  any  // a reverseproxy.DialInfo, as an interface so that a request does not allocate one; nil if the address depends on the request
 	shown bool // reverse_proxy lists its host under the dialed address
+}
+
+// Dial returns where to connect to; zero if that depends on the request.
+func (t *Target) Dial() reverseproxy.DialInfo {
+	info, _ := t.dial.(reverseproxy.DialInfo)
+	return info
 }
 
 // NewTarget returns the target of u.
@@ -67,26 +69,22 @@ func (s *Handler) NewTarget(u *reverseproxy.Upstream) *Target {
 	}
 	// A request to an invalid address returns the error, see For.
 	if info, err := parse(u, u.Dial); err == nil {
-		t.set(info)
+		t.dial = info
+		t.shown = info.Address == u.Dial && s.hosts.held && s.hosts.has(u.Dial)
 	}
-	t.shown = s.hosts.shown[u.Dial] && t.Dial.Address == u.Dial
 	return t
 }
 
-func (t *Target) set(info reverseproxy.DialInfo) { t.Dial, t.key = info, info }
-
 // For returns the target for a request. If the address has placeholders, that is a new target.
 func (t *Target) For(repl *caddy.Replacer) (*Target, error) {
-	if t.key != nil {
+	if t.dial != nil {
 		return t, nil
 	}
 	info, err := parse(t.Upstream, repl.ReplaceAll(t.Upstream.Dial, ""))
 	if err != nil {
 		return nil, err
 	}
-	own := &Target{Upstream: t.Upstream}
-	own.set(info)
-	return own, nil
+	return &Target{Upstream: t.Upstream, dial: info}, nil
 }
 
 func parse(u *reverseproxy.Upstream, address string) (reverseproxy.DialInfo, error) {
@@ -98,15 +96,23 @@ func parse(u *reverseproxy.Upstream, address string) (reverseproxy.DialInfo, err
 		return reverseproxy.DialInfo{}, fmt.Errorf("upstream %s: dial address must represent precisely one socket: %s represents %d", u.Dial, address, n)
 	}
 	return reverseproxy.DialInfo{
-		Upstream: u, Network: a.Network, Address: a.JoinHostPort(0), Host: a.Host, Port: strconv.Itoa(int(a.StartPort)),
+		Upstream: u, Network: a.Network, Address: sameText(a.JoinHostPort(0), address), Host: a.Host, Port: strconv.Itoa(int(a.StartPort)),
 	}, nil
+}
+
+// sameText returns text, as part of whole if it is the end of that: an address is held once.
+func sameText(text, whole string) string {
+	if strings.HasSuffix(whole, text) {
+		return whole[len(whole)-len(text):]
+	}
+	return text
 }
 
 // Address returns the address that identifies the upstream.
 func (t *Target) Address() string { return t.Upstream.Dial }
 
 // Fixed reports whether the address is the same for all requests.
-func (t *Target) Fixed() bool { return t.key != nil }
+func (t *Target) Fixed() bool { return t.dial != nil }
 
 // Begin counts a request in the counters that /reverse_proxy/upstreams and selection policies that are not ours read.
 func (t *Target) Begin() { t.count(1) }
@@ -121,9 +127,9 @@ func (t *Target) count(delta int) {
 	switch {
 	case t.shown: // the list reads the host's own counter
 	case delta > 0:
-		incInFlightRequest(t.Dial.Address)
+		incInFlightRequest(t.Dial().Address)
 	default:
-		decInFlightRequest(t.Dial.Address)
+		decInFlightRequest(t.Dial().Address)
 	}
 }
 

@@ -123,9 +123,9 @@ func (t ProbeTarget) TLSConfig(transport http.RoundTripper) *tls.Config {
 // redialTimeout bounds a connection attempt to a dead backend, unless the transport's timeout is longer.
 const redialTimeout = 3 * time.Second
 
-// Redialer returns a dialer for a dead backend. It connects as the transport does, if that is Caddy's: with a forward proxy, to the proxy,
+// Connect connects to a dead backend. It does so as the transport does, if that is Caddy's: with a forward proxy, to the proxy,
 // because that is the connection that failed.
-func (t ProbeTarget) Redialer(transport http.RoundTripper) probe.Dialer {
+func (t ProbeTarget) Connect(ctx context.Context, transport http.RoundTripper) (net.Conn, error) {
 	t.dial.Upstream = nil
 	timeout := redialTimeout
 	dial := new(net.Dialer).DialContext
@@ -133,26 +133,24 @@ func (t ProbeTarget) Redialer(transport http.RoundTripper) probe.Dialer {
 	if ok = ok && h.Transport != nil && h.Transport.DialContext != nil; ok {
 		dial, timeout = h.Transport.DialContext, max(timeout, time.Duration(h.DialTimeout))
 	}
-	return func(ctx context.Context) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(t.Prepare(ctx), timeout)
-		defer cancel()
-		network, to := t.dial.Network, t.dial.Address
-		if ok && h.Transport.Proxy != nil {
-			// Proxy returns the forward proxy, and stores in the context that the proxy is dialed instead of the backend.
-			r, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL(h).String(), nil)
-			if err != nil {
-				return nil, err
-			}
-			proxy, err := h.Transport.Proxy(r)
-			if err != nil {
-				return nil, err
-			}
-			if proxy != nil {
-				network, to = "tcp", hostPort(proxy)
-			}
+	ctx, cancel := context.WithTimeout(t.Prepare(ctx), timeout)
+	defer cancel()
+	network, to := t.dial.Network, t.dial.Address
+	if ok && h.Transport.Proxy != nil {
+		// Proxy returns the forward proxy, and stores in the context that the proxy is dialed instead of the backend.
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL(h).String(), nil)
+		if err != nil {
+			return nil, err
 		}
-		return dial(ctx, network, to)
+		proxy, err := h.Transport.Proxy(r)
+		if err != nil {
+			return nil, err
+		}
+		if proxy != nil {
+			network, to = "tcp", hostPort(proxy)
+		}
 	}
+	return dial(ctx, network, to)
 }
 
 // hostPort returns the address of a forward proxy.

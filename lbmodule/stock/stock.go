@@ -52,13 +52,13 @@ type Retries struct {
 	Match       caddyhttp.MatcherSets
 }
 
-// Provision reads the embedded handler. The upstreams are listed at /reverse_proxy/upstreams.
-func (s *Handler) Provision(ctx caddy.Context, from *reverseproxy.Handler, upstreams reverseproxy.UpstreamPool) error {
+// Provision reads the embedded handler. The upstreams, whose addresses has knows, are listed at /reverse_proxy/upstreams.
+func (s *Handler) Provision(ctx caddy.Context, from *reverseproxy.Handler, upstreams reverseproxy.UpstreamPool, has func(address string) bool) error {
 	// Without the events app, reverse_proxy's Provision fails before its Cleanup may be called.
 	if _, err := ctx.App("events"); err != nil {
 		return fmt.Errorf("getting events app: %w", err)
 	}
-	if err := s.hosts.hold(ctx, upstreams); err != nil {
+	if err := s.hosts.hold(ctx, upstreams, has); err != nil {
 		return err
 	}
 	var err error

@@ -58,7 +58,10 @@ func read(t *testing.T, config string) *reverseproxy.Handler {
 func provision(t *testing.T, config string, upstreams ...*reverseproxy.Upstream) *Handler {
 	t.Helper()
 	s := new(Handler)
-	if err := s.Provision(newContext(t), read(t, config), upstreams); err != nil {
+	has := func(address string) bool {
+		return slices.ContainsFunc(upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address })
+	}
+	if err := s.Provision(newContext(t), read(t, config), upstreams, has); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -87,7 +90,7 @@ func TestEmbeddedStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := new(Handler)
-	if err := s.Provision(newContext(t), from, nil); err != nil {
+	if err := s.Provision(newContext(t), from, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	after, err := json.Marshal(from)
@@ -131,7 +134,7 @@ func TestProvisionFails(t *testing.T) {
 		`{"rewrite": {"path_regexp": [{"find": "("}]}}`:                          "rewrite",
 	} {
 		s := new(Handler)
-		err := s.Provision(newContext(t), read(t, config), reverseproxy.UpstreamPool{{Dial: "fails:1"}})
+		err := s.Provision(newContext(t), read(t, config), reverseproxy.UpstreamPool{{Dial: "fails:1"}}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", config, err, want)
 		}

@@ -77,7 +77,7 @@ func (t *Transport) Configured() http.RoundTripper { return t.next }
 // roundTrip makes a trip's request.
 func (t *Transport) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) {
 	if t.setScheme != nil {
-		r = markNetwork(r, &trip.target.Dial, t.setScheme)
+		r = markNetwork(r, trip.target.Dial(), t.setScheme)
 	}
 	var res *http.Response
 	var err error
@@ -189,7 +189,7 @@ var networkMarks = map[string]string{"tcp4": "0", "tcp6": "00", "unix": "000", "
 
 // markNetwork returns the request with a URL that keeps transports from reusing a connection over another network than to's. The path of a
 // unix socket needs no mark if it has a slash, because no other address has one.
-func markNetwork(r *http.Request, to *reverseproxy.DialInfo, setScheme func(*http.Request)) *http.Request {
+func markNetwork(r *http.Request, to reverseproxy.DialInfo, setScheme func(*http.Request)) *http.Request {
 	mark := networkMarks[to.Network]
 	if mark == "" || strings.Contains(to.Address, "/") {
 		return r

@@ -35,7 +35,7 @@ type Lines = engine.Lines
 
 // DialContext implements [engine.Dialer].
 func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return t.dial(&tripContext{Context: ctx, dial: t.target.key}, network, address)
+	return t.dial(&tripContext{Context: ctx, dial: t.target.dial}, network, address)
 }
 
 // Init makes t the trip of r to that target. informer receives the informational answers. Several goroutines may call it, even after
@@ -60,7 +60,7 @@ func (t *Trip) Direct() bool { return t.direct }
 // Dialed returns the address to which back sends its request; "" if that is not known.
 func Dialed(back http.RoundTripper) string {
 	if t, ok := back.(*Trip); ok {
-		return t.target.Dial.Address
+		return t.target.Dial().Address
 	}
 	return ""
 }
@@ -113,7 +113,7 @@ type tripContext struct {
 
 // into returns ctx, extended so that transports connect to the trip's target and report informational answers.
 func (t *Trip) into(ctx context.Context) context.Context {
-	c := &tripContext{Context: t.breakable(ctx), dial: t.target.key}
+	c := &tripContext{Context: t.breakable(ctx), dial: t.target.dial}
 	if t.informer != nil {
 		c.trace = &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
 			t.informer.Inform(status, header)

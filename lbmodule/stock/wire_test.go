@@ -74,7 +74,7 @@ func TestTellApart(t *testing.T) {
 		h := &reverseproxy.HTTPTransport{TLS: &reverseproxy.TLSConfig{ExceptPorts: []string{"8080"}}}
 		for _, host := range []string{"example.com", ""} {
 			r := (&http.Request{URL: &url.URL{Host: test.host}, Host: host}).WithContext(t.Context())
-			apart := markNetwork(r, &to.Dial, h.SetScheme)
+			apart := markNetwork(r, to.Dial(), h.SetScheme)
 			if apart.URL.Host != test.want {
 				t.Errorf("%s/%s: %s, want %s", test.network, test.address, apart.URL.Host, test.want)
 			}
