@@ -189,9 +189,9 @@ func (c *compiled) try(t *testing.T, environment []string, which ...string) resu
 }
 
 var (
-	starts  = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
-	says    = regexp.MustCompile(`^ +\S+\.go:\d+: (.*)`)
-	verdict = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
+	starts    = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
+	complains = regexp.MustCompile(`^ +\S+\.go:\d+: (.*)`)
+	verdict   = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
 )
 
 // outcomes reads what tests have written: how each ended, and, if it failed, the first that it said.
@@ -201,7 +201,7 @@ func outcomes(text string) results {
 	for line := range strings.Lines(text) {
 		if m := starts.FindStringSubmatch(line); m != nil {
 			of = m[1]
-		} else if m := says.FindStringSubmatch(line); m != nil {
+		} else if m := complains.FindStringSubmatch(line); m != nil {
 			said[of] = cmp.Or(said[of], fmt.Sprintf("%.200s", m[1]))
 		} else if m := verdict.FindStringSubmatch(line); m != nil {
 			ended[m[2]] = map[string]string{"PASS": "", "FAIL": cmp.Or(said[m[2]], "fails"), "SKIP": skipped}[m[1]]

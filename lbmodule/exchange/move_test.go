@@ -66,19 +66,19 @@ func (b *brittle) BreakOff(error) {
 func TestMove(t *testing.T) {
 	const gone = "a:1 after 0: 0 backend was found to be gone before it answered"
 	const ignoredAgain = "1 ignored, 0 success, 0 failure, 1 again"
-	moved := way{
+	moved := &way{
 		seen: `200, "hello"`, took: 25 * ms, told: gone + "; b:1 after 1 for timeout: 200 <nil>", countA: ignoredAgain,
 	}
-	stays := way{seen: `200, "hello"`, took: time.Hour, told: "a:1 after 0: 200 <nil>", countA: onceGood}
+	stays := &way{seen: `200, "hello"`, took: time.Hour, told: "a:1 after 0: 200 <nil>", countA: onceGood}
 	timeout := func(l *lab) { l.rules.Retry.On[pool.RetryTimeout] = false }
-	for name, c := range map[string]struct {
-		want  way
-		rules func(*lab)
-		front front
-		back  brittle
-		a     script
-		probe healthcheck.Result // of a; the zero Result for one that is not answered in time
-		leave time.Duration
+	for name, c := range map[string]*struct {
+		want            *way
+		rules           func(*lab)
+		unsafe, upgrade bool
+		back            brittle
+		a               script
+		probe           healthcheck.Result // of a; the zero Result for one that is not answered in time
+		leave           time.Duration
 	}{
 		"no answer to probes":      {want: moved},
 		"no connection for probes": {want: moved, probe: healthcheck.Result{Err: os.ErrDeadlineExceeded, Refused: true}},
@@ -86,24 +86,24 @@ func TestMove(t *testing.T) {
 		"refused":                  {want: stays, probe: healthcheck.Result{Err: syscall.ECONNREFUSED, Refused: true}},
 		"reset":                    {want: stays, probe: healthcheck.Result{Err: errReset}},
 		"said to be ill":           {want: stays, probe: healthcheck.Result{Err: os.ErrDeadlineExceeded, Code: 503}},
-		"a POST":                   {want: stays, front: front{unsafe: true}},
-		"an upgrade":               {want: stays, front: front{upgrade: true}},
+		"a POST":                   {want: stays, unsafe: true},
+		"an upgrade":               {want: stays, upgrade: true},
 		"retry off":                {want: stays, rules: func(l *lab) { l.rules.Retry.Attempts = 1 }},
 		"not for timeout":          {want: stays, rules: timeout},
 		"lb_retries":               {want: stays, rules: func(l *lab) { l.rules.Retry.Stock = newStock(0, 0) }},
 		"no budget":                {want: stays, rules: func(l *lab) { l.rules.Retry.Budget = pool.BudgetSettings{} }},
 		"nowhere to go":            {want: stays, rules: func(l *lab) { l.backends[1].State = pool.Drained }},
 		"others are full":          {want: stays, rules: func(l *lab) { l.backends[1].MaxRequests = 1 }},
-		"the client has a 1xx": {want: way{
+		"the client has a 1xx": {want: &way{
 			seen: `103 of attempt 1, 200, "hello"`, took: time.Hour + 10*ms, told: stays.told, countA: onceGood,
 		}, a: informs(10*ms, 103, hangs())},
 		"it has begun to answer": {
-			want: way{seen: `200, "part.part."`, took: 150 * ms, told: stays.told, countA: onceGood}, a: streams(50*ms, 2, nil),
+			want: &way{seen: `200, "part.part."`, took: 150 * ms, told: stays.told, countA: onceGood}, a: streams(50*ms, 2, nil),
 		},
-		"it answers at that moment":  {want: way{seen: moved.seen, took: 35 * ms, told: moved.told, countA: ignoredAgain}, a: deaf(30*ms, 200), back: brittle{unwilling: true}},
-		"there is no connection yet": {want: way{seen: stays.seen, took: time.Hour + 30*ms, told: stays.told, countA: onceGood}, back: brittle{connects: 30 * ms}},
+		"it answers at that moment":  {want: &way{seen: moved.seen, took: 35 * ms, told: moved.told, countA: ignoredAgain}, a: deaf(30*ms, 200), back: brittle{unwilling: true}},
+		"there is no connection yet": {want: &way{seen: stays.seen, took: time.Hour + 30*ms, told: stays.told, countA: onceGood}, back: brittle{connects: 30 * ms}},
 		"the client left": {
-			want: way{seen: "failed: context canceled", took: 30 * ms, told: "a:1 after 0: 0 context canceled", countA: onceIgnored},
+			want: &way{seen: "failed: context canceled", took: 30 * ms, told: "a:1 after 0: 0 context canceled", countA: onceIgnored},
 			a:    deaf(30*ms, 200), back: brittle{unwilling: true}, leave: 25 * ms,
 		},
 	} {
@@ -132,7 +132,7 @@ func TestMove(t *testing.T) {
 					probe.Time = time.Now()
 					pool.Observer{Member: view.Member(0), Thresholds: healthcheck.Thresholds{Rise: 1, Fall: 1}}.Observe(probe)
 				})
-				f := c.front
+				f := front{unsafe: c.unsafe, upgrade: c.upgrade}
 				back := &brittle{lab: l, connects: c.back.connects, unwilling: c.back.unwilling}
 				f.back = back
 				ctx, cancel := context.WithCancel(t.Context())

@@ -26,7 +26,7 @@ func TestKilledByBrokenConnections(t *testing.T) {
 				v := newPool().Open(backends(3), guarded())
 				defer v.Close()
 				var d dials
-				defer v.Member(0).Redial(d.dial, false)()
+				defer v.Member(0).redials(d.dial, false)()
 				for _, verdict := range verdicts {
 					answer(t, v, 0, 1, verdict)
 				}
@@ -55,7 +55,7 @@ func TestKilledBeforeProbe(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
 		defer v.Close()
 		d := dials{up: true}
-		defer v.Member(0).Redial(d.dial, false)()
+		defer v.Member(0).redials(d.dial, false)()
 		answer(t, v, 0, 5, bad)
 		synctest.Wait()
 		if got := v.Member(0).Vitals(); got.Dead || got.Cause != breaker.ConsecutiveFailures {
@@ -86,7 +86,7 @@ func TestNotTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
 		defer v.Close()
-		defer v.Member(0).Redial(func(context.Context) error { return ErrNotTried }, false)()
+		defer v.Member(0).redials(func(context.Context, string) error { return ErrNotTried }, false)()
 		answer(t, v, 0, 5, bad)
 		synctest.Wait()
 		if got := v.Member(0).Vitals(); got.Dead || got.Cause != breaker.ConsecutiveFailures {
@@ -119,7 +119,7 @@ func TestMoveFromTheDead(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := newPool().Open(backends(3), guarded())
 				defer v.Close()
-				defer v.Member(0).Redial(func(context.Context) error { return c.err }, false)()
+				defer v.Member(0).redials(func(context.Context, string) error { return c.err }, false)()
 				lease, _ := v.AcquireMember(0)
 				defer lease.Release()
 				var here, there mover
