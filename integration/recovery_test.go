@@ -78,7 +78,6 @@ func TestHangingBackendLosesWhatWaits(t *testing.T) {
 // losesWhatWaits has the first of three backends stop, and go on when others have answered what may be sent again.
 func (c *caddy) losesWhatWaits(addresses []string, stop, goOn func()) {
 	c.t.Helper()
-	// Wherever the turn is, each backend gets two of six.
 	send := func(method string, n int) *answered {
 		a := &answered{by: make(map[string]int)}
 		for range n {
@@ -101,25 +100,33 @@ func (c *caddy) losesWhatWaits(addresses []string, stop, goOn func()) {
 		})
 	}
 	stop()
-	posts, gets := send(http.MethodPost, 6), send(http.MethodGet, 6)
-	waitFor(c.t, "two requests of each kind at each backend", func() bool { return c.inFlightAt(addresses[0]) == 4 })
+	const n = 12
+	posts, held := send(http.MethodPost, n), 0
+	waitFor(c.t, "some POSTs at it, and the others answered", func() bool {
+		held = c.inFlightAt(addresses[0])
+		return held > 0 && posts.count()+held == n
+	})
+	gets, waiting := send(http.MethodGet, n), 0
+	waitFor(c.t, "some GETs at it, and the others answered", func() bool {
+		waiting = c.inFlightAt(addresses[0]) - held
+		return waiting > 0 && gets.count()+waiting == n
+	})
 	start := time.Now()
 	gets.Wait()
-	c.t.Logf("answered after %v: %v", time.Since(start), gets.by)
-	if gets.by[addresses[1]]+gets.by[addresses[2]] != 6 {
+	c.t.Logf("%d GETs that waited were answered after %v: %v", waiting, time.Since(start), gets.by)
+	if gets.by[addresses[1]]+gets.by[addresses[2]] != n {
 		c.t.Errorf("GET was answered by %v, want the other two", gets.by)
 	}
-	waitFor(c.t, "four POSTs to be answered", func() bool { return posts.count() == 4 })
-	if held := c.inFlightAt(addresses[0]); held != 2 {
-		c.t.Errorf("it holds %d requests, want two POSTs", held)
+	if still := c.inFlightAt(addresses[0]); still != held {
+		c.t.Errorf("it holds %d requests, want the %d POSTs", still, held)
 	}
 	goOn()
 	posts.Wait()
-	if posts.by[addresses[0]] != 2 || posts.count() != 6 {
-		c.t.Errorf("POST was answered by %v, want two by each", posts.by)
+	if posts.by[addresses[0]] != held || posts.count() != n {
+		c.t.Errorf("POST was answered by %v, want %d by %s", posts.by, held, addresses[0])
 	}
-	if n := c.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`)["timeout"]; n != 2 {
-		c.t.Errorf("%v retries for timeout, want 2", n)
+	if again := c.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`)["timeout"]; int(again) != waiting {
+		c.t.Errorf("%v retries for timeout, want %d", again, waiting)
 	}
 }
 

@@ -71,14 +71,14 @@ func TestMove(t *testing.T) {
 	}
 	stays := &way{seen: `200, "hello"`, took: time.Hour, told: "a:1 after 0: 200 <nil>", countA: onceGood}
 	timeout := func(l *lab) { l.rules.Retry.On[pool.RetryTimeout] = false }
-	for name, c := range map[string]*struct {
-		want            *way
-		rules           func(*lab)
-		unsafe, upgrade bool
-		back            brittle
-		a               script
-		probe           healthcheck.Result // of a; the zero Result for one that is not answered in time
-		leave           time.Duration
+	for name, c := range map[string]struct {
+		want  *way
+		rules func(*lab)
+		front *front
+		back  *brittle
+		a     script
+		probe healthcheck.Result // of a; the zero Result for one that is not answered in time
+		leave time.Duration
 	}{
 		"no answer to probes":      {want: moved},
 		"no connection for probes": {want: moved, probe: healthcheck.Result{Err: os.ErrDeadlineExceeded, Refused: true}},
@@ -86,8 +86,8 @@ func TestMove(t *testing.T) {
 		"refused":                  {want: stays, probe: healthcheck.Result{Err: syscall.ECONNREFUSED, Refused: true}},
 		"reset":                    {want: stays, probe: healthcheck.Result{Err: errReset}},
 		"said to be ill":           {want: stays, probe: healthcheck.Result{Err: os.ErrDeadlineExceeded, Code: 503}},
-		"a POST":                   {want: stays, unsafe: true},
-		"an upgrade":               {want: stays, upgrade: true},
+		"a POST":                   {want: stays, front: &front{unsafe: true}},
+		"an upgrade":               {want: stays, front: &front{upgrade: true}},
 		"retry off":                {want: stays, rules: func(l *lab) { l.rules.Retry.Attempts = 1 }},
 		"not for timeout":          {want: stays, rules: timeout},
 		"lb_retries":               {want: stays, rules: func(l *lab) { l.rules.Retry.Stock = newStock(0, 0) }},
@@ -100,11 +100,11 @@ func TestMove(t *testing.T) {
 		"it has begun to answer": {
 			want: &way{seen: `200, "part.part."`, took: 150 * ms, told: stays.told, countA: onceGood}, a: streams(50*ms, 2, nil),
 		},
-		"it answers at that moment":  {want: &way{seen: moved.seen, took: 35 * ms, told: moved.told, countA: ignoredAgain}, a: deaf(30*ms, 200), back: brittle{unwilling: true}},
-		"there is no connection yet": {want: &way{seen: stays.seen, took: time.Hour + 30*ms, told: stays.told, countA: onceGood}, back: brittle{connects: 30 * ms}},
+		"it answers at that moment":  {want: &way{seen: moved.seen, took: 35 * ms, told: moved.told, countA: ignoredAgain}, a: deaf(30*ms, 200), back: &brittle{unwilling: true}},
+		"there is no connection yet": {want: &way{seen: stays.seen, took: time.Hour + 30*ms, told: stays.told, countA: onceGood}, back: &brittle{connects: 30 * ms}},
 		"the client left": {
 			want: &way{seen: "failed: context canceled", took: 30 * ms, told: "a:1 after 0: 0 context canceled", countA: onceIgnored},
-			a:    deaf(30*ms, 200), back: brittle{unwilling: true}, leave: 25 * ms,
+			a:    deaf(30*ms, 200), back: &brittle{unwilling: true}, leave: 25 * ms,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,15 +132,21 @@ func TestMove(t *testing.T) {
 					probe.Time = time.Now()
 					pool.Observer{Member: view.Member(0), Thresholds: healthcheck.Thresholds{Rise: 1, Fall: 1}}.Observe(probe)
 				})
-				f := front{unsafe: c.unsafe, upgrade: c.upgrade}
-				back := &brittle{lab: l, connects: c.back.connects, unwilling: c.back.unwilling}
-				f.back = back
+				f := c.front
+				if f == nil {
+					f = new(front)
+				}
+				back := c.back
+				if back == nil {
+					back = new(brittle)
+				}
+				back.lab, f.back = l, back
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				if c.leave > 0 {
 					time.AfterFunc(c.leave, cancel)
 				}
-				o := l.run(ctx, &f)
+				o := l.run(ctx, f)
 				if got := f.seen(); got != c.want.seen {
 					t.Errorf("the client sees %s; want %s", got, c.want.seen)
 				}
