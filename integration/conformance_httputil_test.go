@@ -66,6 +66,20 @@ func httpUtils(t *testing.T) *compiled {
 		"match":  map[string]any{"headers": map[string][]string{"X-Hit-Mod": {"false"}}},
 		"routes": []any{map[string]any{"handle": []any{map[string]any{"handler": "static_response", "status_code": 502}}}},
 	}}}`)
+	// Caddy believes what a client says of others only if it is told to.
+	const prior = `t.Errorf("X-Forwarded-For didn't contain prior data")
+		}
+		w.WriteHeader(backendStatus)
+		w.Write([]byte(backendResponse))
+	}))
+	defer backend.Close()
+	backendURL, err := url.Parse(backend.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxyHandler := NewSingleHostReverseProxy(backendURL)
+`
+	replaceOnce(t, tests, prior, prior+"	proxyHandler.Settings = map[string]any{\"trusted_proxies\": []string{\"127.0.0.0/8\", \"::1/128\"}}\n")
 	// A config is made when the server starts, and not when the first request comes.
 	const start = "	frontend := newServer(proxyHandler)\n	defer frontend.Close()\n\n"
 	const director = "	oldDirector := proxyHandler.Director\n	proxyHandler.Director = func(r *http.Request) {\n" +

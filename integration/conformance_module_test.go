@@ -125,7 +125,7 @@ func (c *compiled) run(t *testing.T, without []string, environment ...string) (e
 	for _, test := range c.tests(t) {
 		// One that ends the process has no outcome, nor have those after it.
 		for range 2 {
-			if slices.Contains(without, test) || test == "TestMain" || passes(ended, test) {
+			if slices.Contains(without, test) || passes(ended, test) {
 				break
 			}
 			again := c.try(t, environment, "-test.run", oneOf([]string{test}))
@@ -190,7 +190,7 @@ func (c *compiled) try(t *testing.T, environment []string, which ...string) resu
 
 var (
 	starts    = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
-	complains = regexp.MustCompile(`^ +\S+\.go:\d+: (.*)`)
+	complains = regexp.MustCompile(`^ +\S+_test\.go:\d+: (.*)`)
 	verdict   = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
 )
 

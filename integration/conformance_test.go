@@ -51,6 +51,7 @@ var known = []struct{ suite, name, reason string }{
 	{"httputil's tests", "TestReverseProxy_CopyBuffer", "the client has the head of an answer that breaks off, and sees that it does in the body"},
 	{"httputil's tests", "TestReverseProxyWebSocket", "operations on fields are not done to answers that switch protocols"},
 	{"httputil's tests", "TestReverseProxyWebSocketCancellation", "operations on fields are not done to answers that switch protocols"},
+	{"httputil's tests with seamless", "TestSelectFlushInterval/default", "an interval is the longest delay; the express lane passes on at once what has come"},
 	{"h2spec 2.2.1, h2c", "http2/3.5: Sends invalid connection preface",
 		"the port speaks HTTP/1.1 as well, and answers 400 in it"},
 	{"h2spec 2.2.1", "http2/4.2: Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE",

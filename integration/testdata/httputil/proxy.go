@@ -93,12 +93,11 @@ func (p *ReverseProxy) settings() map[string]any {
 	out.Header.Set("Probe", "as it was")
 	up, down := map[string]any{}, map[string]any{}
 	set, added := map[string][]string{}, map[string][]string{}
-	removed := append([]string(nil), hopHeaders...)
-	settings := map[string]any{"headers": map[string]any{"request": up, "response": down}}
+	var removed []string
+	settings := map[string]any{}
 	switch {
 	case p.Director != nil:
 		p.Director(out)
-		settings["trusted_proxies"] = []string{"127.0.0.0/8", "::1/128", "1.2.3.4"} // it keeps what a client says of others
 	case p.Rewrite != nil:
 		in := out.Clone(out.Context())
 		r := &ProxyRequest{In: in, Out: out}
@@ -131,7 +130,7 @@ func (p *ReverseProxy) settings() map[string]any {
 	if out.Host == "" {
 		set["Host"] = []string{"{http.reverse_proxy.upstream.hostport}"}
 	}
-	up["set"], up["delete"], down["delete"] = set, removed, hopHeaders
+	removed = append(removed, hopHeaders...)
 	if p.FlushInterval != 0 {
 		settings["flush_interval"] = p.FlushInterval
 	}
@@ -142,7 +141,10 @@ func (p *ReverseProxy) settings() map[string]any {
 			transport = modifying{p.Transport, p.ModifyResponse}
 		}
 	}
-	down["add"] = added
+	if len(set)+len(removed)+len(added) > 0 {
+		up["set"], up["delete"], down["delete"], down["add"] = set, removed, hopHeaders, added
+		settings["headers"] = map[string]any{"request": up, "response": down}
+	}
 	if transport != nil {
 		settings["transport"] = describe(transport)
 	}
