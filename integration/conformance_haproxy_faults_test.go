@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// faultScenarios are about backends and clients that leave or fail, and about what must wait.
-func faultScenarios() []scenario {
+// wrongScenarios are about backends and clients that leave or fail, and about what must wait.
+func wrongScenarios() []scenario {
 	const abort = "http-messaging/http_abortonclose.vtc"
 	const retries = "stream/set-retries.vtc"
 	return []scenario{

@@ -34,7 +34,7 @@ type scenario struct {
 
 // scenarios are all of them.
 func scenarios() []scenario {
-	return slices.Concat(framingScenarios(), targetScenarios(), http2Scenarios(), balancingScenarios(), checkScenarios(), faultScenarios(), headerScenarios(), runtimeScenarios())
+	return slices.Concat(framingScenarios(), targetScenarios(), http2Scenarios(), balancingScenarios(), checkScenarios(), wrongScenarios(), headerScenarios(), runtimeScenarios())
 }
 
 // runScenarios runs each with both.

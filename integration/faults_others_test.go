@@ -121,7 +121,7 @@ func measureGRPC(t *testing.T) map[string]string {
 
 func measureEdits(t *testing.T) map[string]string {
 	var late atomic.Int64
-	x := &trial{T: t, contender: contenders[0], scenario: scenario{happens: func(x *trial) {
+	x := &trial{T: t, contender: contenders[0], faultScenario: faultScenario{happens: func(x *trial) {
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for n := range 50 {
@@ -263,7 +263,7 @@ func measureRedis(t *testing.T) map[string]string {
 // measureFull has Caddy write no more bytes to any file, which it sees as it sees a full disk: each write fails.
 func measureFull(t *testing.T) map[string]string {
 	stored := "not said"
-	x := &trial{T: t, contender: contenders[0], scenario: scenario{happens: func(x *trial) {
+	x := &trial{T: t, contender: contenders[0], faultScenario: faultScenario{happens: func(x *trial) {
 		var was unix.Rlimit
 		if err := unix.Prlimit(x.caddy.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: unix.RLIM_INFINITY}, &was); err != nil {
 			t.Fatal(err)

@@ -30,8 +30,8 @@ func downFor() time.Duration {
 	return 10 * time.Second
 }
 
-// scenarios are those of the table that need nothing but a load.
-var scenarios = []scenario{
+// faultScenarios are those of the table that need nothing but a load.
+var faultScenarios = []faultScenario{
 	{
 		name: "one of three killed, back after 8 s", bar: "GET lost 0, POST on the way at most, p99 100 ms, even 8 s after it is back",
 		happens: func(x *trial) {
@@ -248,8 +248,8 @@ var scenarios = []scenario{
 }
 
 // answersWrongly is a scenario in which one of three answers wrongly for 8 s.
-func answersWrongly(name, mode, bar string, get, post int, more func(x *trial, w *wants)) scenario {
-	return scenario{
+func answersWrongly(name, mode, bar string, get, post int, more func(x *trial, w *wants)) faultScenario {
+	return faultScenario{
 		name: name, bar: bar, eager: true,
 		happens: func(x *trial) {
 			x.members[0].tell(mode)
@@ -267,7 +267,7 @@ func answersWrongly(name, mode, bar string, get, post int, more func(x *trial, w
 }
 
 // large is for a backend whose answers take a while to make and to read.
-func large(s scenario) scenario {
+func large(s faultScenario) faultScenario {
 	judge := s.judge
 	s.rate = 20
 	s.judge = func(x *trial) (w wants) {
@@ -282,8 +282,8 @@ func large(s scenario) scenario {
 }
 
 // away is a scenario in which all backends are gone for a while that ours waits for.
-func away(name string, members int, d time.Duration) scenario {
-	return scenario{
+func away(name string, members int, d time.Duration) faultScenario {
+	return faultScenario{
 		name: name, bar: "GET lost 0, POST on the way at most", members: members,
 		happens: func(x *trial) {
 			for _, m := range x.members {

@@ -56,8 +56,8 @@ func startStock(settings string) func(*testing.T, string, []string) (string, *ca
 	}
 }
 
-// scenario is a fault, and what is expected of ours.
-type scenario struct {
+// faultScenario is a fault, and what is expected of ours.
+type faultScenario struct {
 	name     string
 	bar      string // what judge checks
 	settings string // of ours
@@ -74,7 +74,7 @@ type scenario struct {
 type trial struct {
 	*testing.T
 	contender
-	scenario
+	faultScenario
 	caddy   *caddy   // nil if it is another proxy, or not ours
 	watched *watched // it
 	members []*member
@@ -107,14 +107,14 @@ func methodOf(n int) int {
 
 // run puts the scenario's load and fault upon the contender.
 func (x *trial) run() {
-	if x.scenario.members == 0 {
-		x.scenario.members = 3
+	if x.faultScenario.members == 0 {
+		x.faultScenario.members = 3
 	}
 	if x.rate == 0 {
 		x.rate = *tableRate
 	}
-	addresses := make([]string, x.scenario.members)
-	x.members = make([]*member, x.scenario.members)
+	addresses := make([]string, x.faultScenario.members)
+	x.members = make([]*member, x.faultScenario.members)
 	for i := range addresses {
 		x.members[i] = startMember(x.T)
 		addresses[i] = x.members[i].addr
@@ -340,7 +340,7 @@ func (f *faultTable) String() string {
 }
 
 // run runs a scenario with all contenders.
-func (f *faultTable) run(t *testing.T, s scenario) {
+func (f *faultTable) run(t *testing.T, s faultScenario) {
 	var mu sync.Mutex // guards r
 	r := faultRow{name: s.name, bar: s.bar, cells: make(map[string]string)}
 	ok := t.Run(s.name, func(t *testing.T) {
@@ -350,7 +350,7 @@ func (f *faultTable) run(t *testing.T, s scenario) {
 			}
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				x := &trial{T: t, contender: c, scenario: s}
+				x := &trial{T: t, contender: c, faultScenario: s}
 				x.run()
 				wrong := s.judge(x)
 				cell := x.cell()
@@ -377,7 +377,7 @@ func (f *faultTable) run(t *testing.T, s scenario) {
 func TestFaultTable(t *testing.T) {
 	var table faultTable
 	defer func() { t.Logf("faults:\n%s", &table) }()
-	for _, s := range scenarios {
+	for _, s := range faultScenarios {
 		table.run(t, s)
 	}
 	for _, o := range others {
