@@ -127,7 +127,7 @@ var faultScenarios = []faultScenario{
 		x.note("%d were given the answer nobody asked for", x.summary.Backends["evil"])
 		w.that(x.summary.Backends["evil"] == 0, "%d were given the answer nobody asked for", x.summary.Backends["evil"])
 	}),
-	large(answersWrongly("14 MB of header from one, 20 requests/s", "header", "GET lost 0, POST at most what it takes to notice (15), no POST twice, longest 2 s", 0, toNotice, func(x *trial, w *wants) {
+	largeHeaderFrom(answersWrongly("14 MB of header from one, 20 requests/s", "header", "GET lost 0, POST at most what it takes to notice (15), no POST twice, longest 2 s", 0, toNotice, func(x *trial, w *wants) {
 		x.note("longest %s", short(x.summary.Quantile(1)))
 		w.that(x.summary.Quantile(1) <= 2*time.Second, "the longest request took %v", x.summary.Quantile(1))
 	})),
@@ -183,10 +183,10 @@ var faultScenarios = []faultScenario{
 		},
 		judge: func(x *trial) wants { return x.within(0, 10, 100*time.Millisecond) },
 	},
-	away("the only backend away for 300 ms", 1, 300*time.Millisecond),
-	away("the only backend away for 1 s", 1, time.Second),
-	away("all three away for 300 ms", 3, 300*time.Millisecond),
-	away("all three away for 1 s", 3, time.Second),
+	goneFor("the only backend away for 300 ms", 1, 300*time.Millisecond),
+	goneFor("the only backend away for 1 s", 1, time.Second),
+	goneFor("all three away for 300 ms", 3, 300*time.Millisecond),
+	goneFor("all three away for 1 s", 3, time.Second),
 	{
 		name: "all three down for 10 s (30 s in a soak)", bar: "503 in 5 ms (p99) after 3 s, 2 dials/s each at most, all used within 2 s when back, none with more than its share + 20 %",
 		happens: func(x *trial) {
@@ -266,8 +266,8 @@ func answersWrongly(name, mode, bar string, get, post int, more func(x *trial, w
 	}
 }
 
-// large is for a backend whose answers take a while to make and to read.
-func large(s faultScenario) faultScenario {
+// largeHeaderFrom is for a backend whose answers take a while to make and to read.
+func largeHeaderFrom(s faultScenario) faultScenario {
 	judge := s.judge
 	s.rate = 20
 	s.judge = func(x *trial) (w wants) {
@@ -281,8 +281,8 @@ func large(s faultScenario) faultScenario {
 	return s
 }
 
-// away is a scenario in which all backends are gone for a while that ours waits for.
-func away(name string, members int, d time.Duration) faultScenario {
+// goneFor is a scenario in which all backends are gone for a while that ours waits for.
+func goneFor(name string, members int, d time.Duration) faultScenario {
 	return faultScenario{
 		name: name, bar: "GET lost 0, POST on the way at most", members: members,
 		happens: func(x *trial) {
