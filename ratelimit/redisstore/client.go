@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -27,6 +28,9 @@ var schemes = map[string]string{
 	"redis+sentinel": "redis", "rediss+sentinel": "rediss",
 }
 
+// errWrongURL does not repeat what is wrong: it may be a part of a password.
+var errWrongURL = errors.New("redis: url: must have a host, and behind it nothing but a port and a database number, such as redis://127.0.0.1:6379/0")
+
 // parse reads the URL of a store:
 //
 //	redis://[user:password@]host[:port][/db]           rediss:// over TLS
@@ -39,6 +43,10 @@ func parse(address string) (*redis.UniversalOptions, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, fmt.Errorf("redis: url: must be a URL such as redis://127.0.0.1:6379/0")
+	}
+	// A password that is not escaped may have ended up anywhere; errors must not tell it.
+	if rest := u.Path + u.RawQuery + u.Fragment; u.User == nil && u.Scheme != "unix" && strings.Contains(rest, "@") || u.Fragment != "" {
+		return nil, fmt.Errorf("redis: url: the characters / ? # and %% of a password must be percent-encoded")
 	}
 	scheme, known := schemes[u.Scheme]
 	if !known {
@@ -58,7 +66,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 	case "cluster":
 		parsed, err := redis.ParseClusterURL(u.String())
 		if err != nil {
-			return nil, fmt.Errorf("redis: url: %w", err)
+			return nil, errWrongURL
 		}
 		o.Addrs, o.Username, o.Password, o.TLSConfig = parsed.Addrs, parsed.Username, parsed.Password, parsed.TLSConfig
 		o.IsClusterMode = true
@@ -72,7 +80,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 		u.RawQuery = query.Encode()
 		parsed, err := redis.ParseFailoverURL(u.String())
 		if err != nil {
-			return nil, fmt.Errorf("redis: url: %w", err)
+			return nil, errWrongURL
 		}
 		if parsed.MasterName == "" {
 			return nil, fmt.Errorf("redis: url: master_name: must be given with +sentinel")
@@ -82,7 +90,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 	default:
 		parsed, err := redis.ParseURL(u.String())
 		if err != nil {
-			return nil, fmt.Errorf("redis: url: %w", err)
+			return nil, errWrongURL
 		}
 		o.Addrs, o.DB, o.Username, o.Password, o.TLSConfig = []string{parsed.Addr}, parsed.DB, parsed.Username, parsed.Password, parsed.TLSConfig
 	}
@@ -94,6 +102,7 @@ func newClient(o *redis.UniversalOptions, timeout time.Duration) redis.Universal
 	o.MaxRetries = -1 // a token would be taken twice; see also type once
 	o.DialTimeout, o.DialerRetries = dialTimeout, 1
 	o.ReadTimeout, o.WriteTimeout, o.ContextTimeoutEnabled = timeout, timeout, true
+	o.Dialer = dialer(o)
 	o.PoolSize, o.MaxActiveConns, o.PipelinePoolSize = maxConns, maxConns, -1
 	o.PoolTimeout = timeout
 	o.Protocol, o.DisableIdentity = 2, true

@@ -81,7 +81,7 @@ func (s *Store) watch() {
 			return
 		case <-s.guard.failed:
 		}
-		s.options.Changed(s.guard.reason())
+		s.options.Changed(s.told(s.guard.reason()))
 		if time.Since(back) > steady {
 			pause = minPause
 		}

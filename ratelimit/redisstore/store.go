@@ -11,7 +11,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"errors"
-	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +52,15 @@ type Result struct {
 // ErrUnavailable is that the server has failed of late and is not asked.
 var ErrUnavailable = errors.New("store is unavailable")
 
+// errUnexpected is that the server has answered what the script cannot have returned.
+var errUnexpected = errors.New("unexpected answer of the script")
+
+// What the script can return at most: microseconds, and tokens.
+const (
+	maxWait   = 2 * 366 * 24 * 3600 * 1e6
+	maxTokens = 1e15
+)
+
 // ErrTimeout is that the answer did not come in time.
 var ErrTimeout = errors.New("store did not answer in time")
 
@@ -65,6 +74,7 @@ type Store struct {
 	options Options
 	client  redis.UniversalClient
 	secret  []byte
+	hidden  *strings.Replacer // takes passwords out of a text; nil if there are none
 	guard   guard
 	queue   chan *call
 	closed  context.Context
@@ -81,6 +91,8 @@ type call struct {
 	deadline time.Time
 	cmd      *redis.Cmd
 	done     chan struct{} // closed when result and err are there
+	most     time.Duration // that a refusal can last
+	buckets  int
 	result   Result
 	err      error
 }
@@ -105,9 +117,36 @@ func New(o Options) (*Store, error) {
 		secret = "ballast rate limits " + parsed.Password
 	}
 	s := &Store{options: o, client: newClient(parsed, o.Timeout), secret: []byte(secret), queue: make(chan *call, maxWaiting)}
+	var hidden []string
+	for _, password := range []string{parsed.Password, parsed.SentinelPassword} {
+		if password != "" {
+			hidden = append(hidden, password, "xxxxx")
+		}
+	}
+	if len(hidden) > 0 {
+		s.hidden = strings.NewReplacer(hidden...)
+	}
 	s.guard.failed = make(chan struct{}, 1)
 	s.closed, s.close = context.WithCancel(context.Background())
 	return s, nil
+}
+
+// maxReason is how much of an error is told.
+const maxReason = 512
+
+// told is err as it may be told. Servers repeat what they do not understand, and that may be the password.
+func (s *Store) told(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if s.hidden != nil {
+		text = s.hidden.Replace(text)
+	}
+	if text = text[:min(len(text), maxReason)]; text == err.Error() {
+		return err
+	}
+	return errors.New(strings.ToValidUTF8(text, ""))
 }
 
 // Start begins to look for the server, and does not wait for it. The first decision does the same.
@@ -160,11 +199,11 @@ func (s *Store) Forget(ctx context.Context, zone string, group, key []byte) erro
 		return ErrUnavailable
 	}
 	if group == nil {
-		return s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*"+escapeGlob("}:"+s.hash(zone, key)))
+		return s.told(s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*"+escapeGlob("}:"+s.hash(zone, key))))
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
-	return s.client.Del(ctx, s.key(zone, group, key)).Err()
+	return s.told(s.client.Del(ctx, s.key(zone, group, key)).Err())
 }
 
 // ForgetZone fills all buckets of a zone up. It goes over all keys of the server.
@@ -172,7 +211,7 @@ func (s *Store) ForgetZone(ctx context.Context, zone string) error {
 	if !s.Available() {
 		return ErrUnavailable
 	}
-	return s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*")
+	return s.told(s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*"))
 }
 
 // unlink drops all keys of that pattern.
@@ -211,7 +250,7 @@ func (s *Store) do(cost int, zone string, group []byte, buckets []Bucket) (Resul
 	defer timer.Stop()
 	select {
 	case <-c.done:
-		return c.result, c.err
+		return c.result, s.told(c.err)
 	case <-timer.C:
 		return Result{}, ErrTimeout
 	case <-s.closed.Done():
@@ -220,11 +259,12 @@ func (s *Store) do(cost int, zone string, group []byte, buckets []Bucket) (Resul
 }
 
 func (s *Store) call(cost int, zone string, group []byte, buckets []Bucket) *call {
-	c := &call{done: make(chan struct{}), deadline: time.Now().Add(s.options.Timeout)}
+	c := &call{done: make(chan struct{}), deadline: time.Now().Add(s.options.Timeout), buckets: len(buckets)}
 	c.args = append(make([]any, 0, 1+2*len(buckets)), cost)
 	for _, b := range buckets {
 		c.keys = append(c.keys, s.key(zone, group, b.Key))
 		period := float64(b.Burst) / b.Rate * 1e6
+		c.most = max(c.most, time.Millisecond+time.Duration(min(2e6/b.Rate, maxWait)*float64(time.Microsecond)))
 		c.args = append(c.args, strconv.FormatFloat(period, 'g', -1, 64), b.Burst)
 	}
 	return c
@@ -273,10 +313,12 @@ func (c *call) read() {
 		wait, ok2 := values[1].(int64)
 		text, ok3 := values[2].(string)
 		tokens, err := strconv.ParseFloat(text, 64)
-		if ok1 && ok2 && ok3 && err == nil {
+		// A client that is refused is held here for that long, whatever becomes of the server: it cannot be longer than the script can say.
+		possible := 0 <= refused && refused <= int64(c.buckets) && 0 <= wait && wait <= c.most.Microseconds() && math.Abs(tokens) <= maxTokens
+		if ok1 && ok2 && ok3 && err == nil && possible {
 			c.result = Result{Refused: int(refused), Wait: time.Duration(wait) * time.Microsecond, Tokens: tokens}
 			return
 		}
 	}
-	c.err = fmt.Errorf("unexpected answer of the script: %v", values)
+	c.err = errUnexpected
 }
