@@ -99,7 +99,7 @@ func rateLimitWords(h *ratelimit.Handler) words {
 				return d.WrapErr(err)
 			}
 			if d.NextArg() {
-				return d.ArgErr()
+				return d.Err("redis: must have one URL") // the word may be a password
 			}
 			return redisWords(h.Redis).parse(d, "redis", "", h.Check)
 		},
@@ -110,7 +110,7 @@ func redisWords(r *ratelimit.Redis) words {
 	return words{
 		"timeout":  intoDuration(&r.Timeout, ratelimit.Ranges.Of("redis.timeout")),
 		"on_error": intoString(&r.OnError),
-		"secret":   intoTemplate(&r.Secret),
+		"secret":   intoSecret(&r.Secret),
 	}
 }
 

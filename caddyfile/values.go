@@ -75,6 +75,17 @@ func intoTemplate(target *string) func(*caddyfile.Dispenser) error {
 	}
 }
 
+// intoSecret is intoTemplate for what no error may tell.
+func intoSecret(target *string) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		word := d.Val()
+		if !d.Args(target) || d.NextArg() {
+			return d.Errf("%s: must be one word, in quotes if there are spaces in it", word)
+		}
+		return nil
+	}
+}
+
 // bounds are what a number may be.
 type bounds interface {
 	Check(value float64) error

@@ -40,6 +40,8 @@ type Front struct {
 
 	idempotencyKey bool // requests with an Idempotency-Key are idempotent
 
+	secrets []string // header fields of requests that are not logged
+
 	shows          bool // modules of other plugins may see requests, and keep them
 	headers        bool // there are operations on request headers
 	asks           bool // and they have placeholders
@@ -55,6 +57,7 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 		stock: s, policy: policy, logger: logger, pool: pool, idempotencyKey: idempotencyKey,
 		headers:        s.TransportHeaders != nil || s.RequestHeaders != nil,
 		asks:           asksOf(s.TransportHeaders) || asksOf(s.RequestHeaders),
+		secrets:        secretFields(s.RequestHeaders),
 		proxyProtocol:  s.Transport.ProxyProtocolEnabled(),
 		requiresLength: s.Transport.RequiresContentLength(),
 	}

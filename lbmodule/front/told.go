@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -104,8 +106,52 @@ func (q *Request) roundTripFields(took time.Duration) []zap.Field {
 	return []zap.Field{
 		zap.String("upstream", q.target.Upstream.String()),
 		zap.Duration("duration", took),
-		zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: q.sent, ShouldLogCredentials: q.logsCredentials()}),
+		zap.Object("request", q.loggable()),
 	}
+}
+
+// loggable returns the request to the backend as it is logged: without the fields that the config fills from the environment or from files.
+// What is kept out of a config that way is meant for the backend only.
+func (q *Request) loggable() caddyhttp.LoggableHTTPRequest {
+	l := caddyhttp.LoggableHTTPRequest{Request: q.sent, ShouldLogCredentials: q.logsCredentials()}
+	if l.ShouldLogCredentials || len(q.front.secrets) == 0 {
+		return l
+	}
+	r := *q.sent
+	r.Header = maps.Clone(r.Header)
+	for _, name := range q.front.secrets {
+		if _, ok := r.Header[name]; ok {
+			r.Header[name] = redacted
+		}
+	}
+	l.Request = &r
+	return l
+}
+
+// redacted is logged in place of a secret.
+var redacted = []string{"REDACTED"}
+
+// secretFields returns the header fields to which ops adds what comes from the environment or from files.
+func secretFields(ops *headers.HeaderOps) (names []string) {
+	if ops == nil {
+		return nil
+	}
+	look := func(name, value string) {
+		if strings.Contains(value, "{env.") || strings.Contains(value, "{file.") {
+			names = append(names, http.CanonicalHeaderKey(name))
+		}
+	}
+	for _, values := range []http.Header{ops.Add, ops.Set} {
+		for name, all := range values {
+			look(name, strings.Join(all, ""))
+		}
+	}
+	for name, all := range ops.Replace {
+		for _, one := range all {
+			look(name, one.Replace)
+		}
+	}
+	return names
 }
 
 func (q *Request) logsCredentials() bool {

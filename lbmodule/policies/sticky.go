@@ -139,17 +139,22 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	texts := map[string]*string{
 		"path": &s.Path, "domain": &s.Domain, "secure": &s.Secure, "same_site": &s.SameSite, "learn_cookie": &s.LearnCookie, "learn_header": &s.LearnHeader,
 	}
-	values := map[string]int{"fallback": 0, "strict": 0, "secret": 2} // most arguments; others have one
+	values := map[string]int{"fallback": 0, "strict": 0} // most arguments; others have one
 	if word == "fallback" {
 		return parseFallback(d, &s.FallbackRaw)
 	}
 	args := d.RemainingArgs()
-	if most, ok := values[word]; ok && len(args) > most || !ok && len(args) != 1 || word == "secret" && len(args) == 0 {
+	if word == "secret" && len(args) > 0 {
+		s.Secrets = args
+		if err := s.checkSecrets(args); err != nil { // which does not tell them
+			return d.WrapErr(err)
+		}
+		return nil
+	}
+	if most, ok := values[word]; ok && len(args) > most || !ok && len(args) != 1 {
 		return d.ArgErr()
 	}
 	switch word {
-	case "secret":
-		s.Secrets = args
 	case "strict":
 		s.Strict = true
 	case "max_age":
