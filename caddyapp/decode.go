@@ -165,14 +165,22 @@ func eachElement(place string, text json.RawMessage, do func(at string, element 
 
 // wrong is the error of a setting whose JSON cannot be read.
 func wrong(place string, text json.RawMessage, err error) error {
+	if place == "" {
+		return err
+	}
+	if slices.ContainsFunc(strings.Split(place, "."), holdsSecrets) {
+		return fmt.Errorf("%s: %w", inWords(place), err)
+	}
 	const most = 32
 	if len(text) > most {
 		text = append(text[:most:most], "..."...)
 	}
-	if place == "" {
-		return err
-	}
 	return fmt.Errorf("%s %s: %w", inWords(place), text, err)
+}
+
+// holdsSecrets reports whether a setting may have a secret in it, which no error tells.
+func holdsSecrets(key string) bool {
+	return slices.Contains([]string{"secret", "secrets", "redis", "headers"}, key)
 }
 
 // inWords is a place as messages have it: breaker.open is "breaker: open", backends.[0] is "backends: position 0".

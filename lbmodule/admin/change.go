@@ -20,6 +20,9 @@ const (
 	// maxChange bounds the body of a change request.
 	maxChange = 1 << 20
 
+	// maxTold bounds what errors repeat of a change, in the answer and in the log.
+	maxTold = 512
+
 	// persistWait is how long an answer waits until a change is in storage, and syncWait the same if the client asked to wait.
 	persistWait = time.Second
 	syncWait    = manage.StorageTimeout
@@ -45,11 +48,11 @@ func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 		return nil, apiError(http.StatusBadRequest, "body: must be a JSON object")
 	}
 	if err := caddyapp.Once(body); err != nil {
-		return nil, apiError(http.StatusBadRequest, "%w", err)
+		return nil, apiError(http.StatusBadRequest, "%.*s", maxTold, err.Error())
 	}
 	change, err := manage.ParseChange(fields, v, time.Now())
 	if err != nil {
-		return nil, apiError(http.StatusBadRequest, "%w", err)
+		return nil, apiError(http.StatusBadRequest, "%.*s", maxTold, err.Error())
 	}
 	return change, nil
 }
@@ -66,7 +69,7 @@ func (c *apiCall) unchanged(backends ...overlay.Running) error {
 			return nil
 		}
 	}
-	return apiError(http.StatusPreconditionFailed, "If-Match %s: the settings have changed meanwhile; they are %s now", strings.Join(wanted, ", "), is)
+	return apiError(http.StatusPreconditionFailed, "If-Match %.*s: the settings have changed meanwhile; they are %s now", maxTold, strings.Join(wanted, ", "), is)
 }
 
 // asks reports whether the query has this parameter.

@@ -151,6 +151,10 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		return nil
 	}
+	known := append([]string{"fallback", "strict", "secret", "max_age", "http_only"}, slices.Collect(maps.Keys(texts))...)
+	if !slices.Contains(known, word) {
+		return fmt.Errorf("%w%s", d.Errf("lb_policy sticky: unrecognized setting %s", word), config.DidYouMean(word, known...))
+	}
 	if most, ok := values[word]; ok && len(args) > most || !ok && len(args) != 1 {
 		return d.ArgErr()
 	}
@@ -172,12 +176,7 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		s.Scripts = args[0] == "off"
 	default:
-		target, ok := texts[word]
-		if !ok {
-			known := append([]string{"fallback", "strict", "secret", "max_age", "http_only"}, slices.Collect(maps.Keys(texts))...)
-			return fmt.Errorf("%w%s", d.Errf("lb_policy sticky: unrecognized setting %s", word), config.DidYouMean(word, known...))
-		}
-		*target = args[0]
+		*texts[word] = args[0]
 	}
 	return nil
 }
