@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test express-off conformance long soak check bench express microbench profile load fuzz picture xcaddy faults clean
+.PHONY: help build run test express-off conformance long soak check bench express microbench profile load fuzz picture xcaddy faults vulncheck clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: ## formatting, vet, linters, layering
 	go vet -tags trust ./...
 	$(LINT) run --build-tags trust ./...
 	go test -run 'TestLayering|TestFileSizes' .
+
+vulncheck: ## look for known vulnerabilities in what Ballast calls; VULNDB is the database's version (latest)
+	./.ci/vulncheck
 
 bench: ## measure side by side with reverse_proxy, HAProxy and nginx, the express lane as well; options in ARGS
 	go run ./bench $(ARGS)
