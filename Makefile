@@ -39,13 +39,14 @@ long: ## run the tests against real servers for longer and with more, a million 
 	@./.ci/deps
 	go test -race -count=1 -timeout 2h -v ./integration -soak $(ARGS)
 
-check: ## formatting, vet, linters, layering
+check: ## formatting, vet, linters, layering, known vulnerabilities
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
 	go vet -tags trust ./...
 	$(LINT) run --build-tags trust ./...
 	go test -run 'TestLayering|TestFileSizes' .
+	./.ci/vulncheck
 
-vulncheck: ## look for known vulnerabilities in what Ballast calls; VULNDB is the database's version (latest)
+vulncheck: ## look for known vulnerabilities in what Ballast calls; VULNDB is the version of the database, e.g. latest
 	./.ci/vulncheck
 
 bench: ## measure side by side with reverse_proxy, HAProxy and nginx, the express lane as well; options in ARGS

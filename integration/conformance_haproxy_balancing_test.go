@@ -56,7 +56,7 @@ func balancingScenarios() []scenario {
 				}
 				used[want.body] = true
 				if a, err := s.askPath(c, fmt.Sprint("/url", i)); err != nil || a.body != want.body {
-					return fmt.Errorf("URL %d: %s, then %s, %v", i, want.body, a.body, err)
+					return fmt.Errorf("URL %d: %s, then %s, %v", i, want.body, a.body, fmt.Sprint(err))
 				}
 			}
 			if len(used) < 3 {
@@ -76,7 +76,7 @@ func balancingScenarios() []scenario {
 					return err
 				}
 				if found, err := s.askHTTP2(c, http2Request("GET", at+"?ignore=this"), false); err != nil || found.body != want.body {
-					return fmt.Errorf("%s: %s, by HTTP/2 %s, %v", at, want.body, found.body, err)
+					return fmt.Errorf("%s: %s, by HTTP/2 %s, %v", at, want.body, found.body, fmt.Sprint(err))
 				}
 			}
 			return nil
@@ -94,7 +94,7 @@ func balancingScenarios() []scenario {
 				used[first.body] = true
 				for _, at := range []string{"/be1?client=c", "/be2?client=c", "/be2?other=1&client=c"} {
 					if a, err := s.askPath(c, fmt.Sprint(at, i)); err != nil || a.body != first.body {
-						return fmt.Errorf("client %d: %s, then %s, %v", i, first.body, a.body, err)
+						return fmt.Errorf("client %d: %s, then %s, %v", i, first.body, a.body, fmt.Sprint(err))
 					}
 				}
 			}
@@ -152,7 +152,7 @@ func balancingScenarios() []scenario {
 				return err
 			}
 			if r, err := f.only(); err != nil || !strings.HasPrefix(r.head, "PROXY TCP4 127.0.0.1 ") {
-				return fmt.Errorf("the backend got %q, %v", r.head, err)
+				return fmt.Errorf("the backend got %q, %v", r.head, fmt.Sprint(err))
 			}
 			return nil
 		}},
@@ -201,7 +201,7 @@ func samePath(s *scene, one, other string) error {
 			return err
 		}
 		if a, err := s.askPath(c, strings.Replace(other, "/url1", number, 1)); err != nil || a.body != first.body {
-			return fmt.Errorf("URL %d: %s, then %s, %v", i, first.body, a.body, err)
+			return fmt.Errorf("URL %d: %s, then %s, %v", i, first.body, a.body, fmt.Sprint(err))
 		}
 	}
 	return nil
@@ -234,7 +234,7 @@ func keyOfFullBackend(s *scene) error {
 	}
 	first, err := n.read("GET")
 	if err != nil || a.status != http.StatusOK || first.status != http.StatusOK || a.body == first.body {
-		return fmt.Errorf("status %d of %s, then %d of %s, %v", first.status, first.body, a.status, a.body, err)
+		return fmt.Errorf("status %d of %s, then %d of %s, %v", first.status, first.body, a.status, a.body, fmt.Sprint(err))
 	}
 	return nil
 }

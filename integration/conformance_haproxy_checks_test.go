@@ -175,7 +175,7 @@ func checkScenarios() []scenario {
 			}
 			c := s.start("PROXY " + good.addr + s.either(" {\n"+check("")+"}", ""))
 			if a, err := s.askPath(c, "/"); err != nil || a.body != "good" {
-				return fmt.Errorf("status %d with a check that passes, %v", a.status, err)
+				return fmt.Errorf("status %d with a check that passes, %v", a.status, fmt.Sprint(err))
 			}
 			c = s.start("PROXY " + other.addr + " {\n" + s.either("hold off\npanic_threshold 0%\n"+check("port "+nobody), "health_uri /\nhealth_interval 100ms\nhealth_port "+nobody) + "\n}\n")
 			return until("the check to be seen as failed", func() (bool, error) {
@@ -198,7 +198,7 @@ func checkScenarios() []scenario {
 				}
 			}
 			if a, err := s.askPath(c, "/ready"); err != nil || a.body != "ok" {
-				return fmt.Errorf("another path: status %d, %v", a.status, err)
+				return fmt.Errorf("another path: status %d, %v", a.status, fmt.Sprint(err))
 			}
 			return nil
 		}},

@@ -50,7 +50,7 @@ func wrongScenarios() []scenario {
 			if s.directive != "load_balancer" {
 				a, err := second.read("GET")
 				close(release)
-				return fmt.Errorf("it does not wait: status %d, %v", a.status, err)
+				return fmt.Errorf("it does not wait: status %d, %v", a.status, fmt.Sprint(err))
 			}
 			waitFor(s.t, "the queue", func() bool { return c.pool().Queue == 1 })
 			close(release)
@@ -219,7 +219,7 @@ func leavesQueue(s *scene) error {
 	if s.directive != "load_balancer" {
 		a, err := second.read("GET")
 		close(release)
-		return fmt.Errorf("it does not wait: status %d, %v", a.status, err)
+		return fmt.Errorf("it does not wait: status %d, %v", a.status, fmt.Sprint(err))
 	}
 	waitFor(s.t, "the queue", func() bool { return c.pool().Queue == 1 })
 	second.conn.Close()
@@ -230,7 +230,7 @@ func leavesQueue(s *scene) error {
 		return err
 	}
 	if a, err := s.askPath(c, "/last"); err != nil || a.body != "ok" {
-		return fmt.Errorf("status %d, %v", a.status, err)
+		return fmt.Errorf("status %d, %v", a.status, fmt.Sprint(err))
 	}
 	for _, r := range f.got() {
 		if r.target() == "/c4" {

@@ -166,7 +166,7 @@ func (s *scene) never(c *caddy, f *farEnds) error {
 	before := len(f.got())
 	for range 9 {
 		if a, err := s.askPath(c, "/"); err != nil || a.status != http.StatusOK {
-			return fmt.Errorf("status %d, %v", a.status, err)
+			return fmt.Errorf("status %d, %v", a.status, fmt.Sprint(err))
 		}
 	}
 	if n := len(f.got()) - before; n > 0 {
