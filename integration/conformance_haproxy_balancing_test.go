@@ -124,7 +124,7 @@ func balancingScenarios() []scenario {
 			cookie, _, _ := strings.Cut(first.header.Get("Set-Cookie"), ";")
 			for range 8 {
 				if a, err := s.askPath(c, "/", "Cookie: "+cookie); err != nil || a.body != first.body || a.header.Get("Set-Cookie") != "" {
-					return fmt.Errorf("%s, then %s, %v; Set-Cookie %q", first.body, a.body, err, a.header.Get("Set-Cookie"))
+					return fmt.Errorf("%s, then %s, %v; Set-Cookie %q", first.body, a.body, fmt.Sprint(err), a.header.Get("Set-Cookie"))
 				}
 			}
 			return nil

@@ -194,7 +194,7 @@ func checkScenarios() []scenario {
 			c := s.start("handle /health {\n load_balancer_ready\n}\nhandle {\n PROXY " + f.addr + "\n}")
 			for path, want := range map[string]int{"/health": http.StatusOK, "http://www.haproxy.org/health": http.StatusOK} {
 				if a, err := s.askPath(c, path); err != nil || a.status != want || len(f.got()) > 0 {
-					return fmt.Errorf("%s: status %d, %v; %d requests", path, a.status, err, len(f.got()))
+					return fmt.Errorf("%s: status %d, %v; %d requests", path, a.status, fmt.Sprint(err), len(f.got()))
 				}
 			}
 			if a, err := s.askPath(c, "/ready"); err != nil || a.body != "ok" {
