@@ -22,6 +22,9 @@ func (c *Course) MayMove() bool {
 	return c.Repeatable()
 }
 
+// Checked reports whether the backends are checked.
+func (c *Course) Checked() bool { return c.view.Checked() }
+
 // Move chooses another backend for the current attempt, reserves a slot on it, and takes a retry from the budget. ok is false if that is not
 // possible. Another goroutine may call it while the attempt waits for its answer; then [Course.Moved] must follow.
 func (c *Course) Move(now time.Time) (to Choice, ok bool) {

@@ -19,8 +19,9 @@ func (*goneError) Error() string { return "backend was found to be gone before i
 type Breakable interface {
 	http.RoundTripper
 
-	// Arm is called before RoundTrip if the other methods may be called.
-	Arm()
+	// Arm is called before RoundTrip if the other methods may be called. checked says whether the backend is checked: one that is not is
+	// rarely found to be gone, and it is not worth much to be able to break the round trip off.
+	Arm(checked bool)
 	// Waits reports whether the request has been given to a connection. It may be out of date.
 	Waits() bool
 	// BreakOff makes RoundTrip return, if it has not, with any error.
@@ -50,7 +51,7 @@ func (x *Exchange) beginMoving(o *Outgoing) {
 	if !ok {
 		return
 	}
-	back.Arm()
+	back.Arm(x.course.Checked())
 	x.moving.back = back
 	x.moving.state.Store(mayMove)
 }

@@ -39,7 +39,7 @@ func (b *brittle) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.lab.RoundTrip(r.WithContext(ctx))
 }
 
-func (b *brittle) Arm() {
+func (b *brittle) Arm(bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.armed = true

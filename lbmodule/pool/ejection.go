@@ -62,7 +62,7 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 	v.pool.ejecting.Unlock()
 	if turned.Happened() {
 		v.pool.report(v.turned(i, turned))
-		m.suspectDead()
+		m.suspectDead(&v.settings)
 	}
 	v.pool.Report(events)
 }

@@ -157,7 +157,7 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 		l.view.pool.report(l.view.turned(l.index, turned))
 		m.refresh(now)
 		if turned.To == breaker.Open {
-			m.suspectDead()
+			m.suspectDead(s)
 		}
 	case due != 0:
 		l.view.trip(l.index, due, now)

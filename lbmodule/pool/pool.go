@@ -197,6 +197,9 @@ type Settings struct {
 	// ShortestRamp makes a member that recovers be ramped up for only as long as it was away, and for this long at least; 0 disables that.
 	ShortestRamp time.Duration
 
+	// Dials says that a Dialer connects as requests do, so that a member whose breaker opens is dead if it cannot be connected to.
+	Dials bool
+
 	// Breaker configures the members' circuit breakers.
 	Breaker breaker.Settings
 	// ConnectionsOnly disables the breakers, so that only dead members are out.

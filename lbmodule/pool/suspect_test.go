@@ -14,6 +14,30 @@ import (
 )
 
 // A backend that is killed breaks some connections and refuses others, so that its breaker opens before enough are refused in a row to
+// dialing are settings of a pool with breakers, in which members are dialed as requests are.
+func dialing() Settings {
+	s := guarded()
+	s.Dials = true
+	return s
+}
+
+// TestOthersDial: where requests are not sent over connections like the dialer's, one that fails says nothing of the member.
+func TestOthersDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(3), guarded())
+		defer v.Close()
+		var d dials
+		defer v.Member(0).redials(d.dial, false)()
+		for range 5 {
+			answer(t, v, 0, 1, Verdict{Outcome: Failure})
+		}
+		synctest.Wait()
+		if got := v.Member(0).Vitals(); got.Dead || got.Breaker != breaker.Open || len(d.times()) != 0 {
+			t.Errorf("%d connections, %+v", len(d.times()), got)
+		}
+	})
+}
+
 // make it dead. It is found dead all the same, and is usable as soon as it is back.
 func TestKilledByBrokenConnections(t *testing.T) {
 	for name, verdicts := range map[string][]Verdict{
@@ -23,7 +47,7 @@ func TestKilledByBrokenConnections(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				v := newPool().Open(backends(3), guarded())
+				v := newPool().Open(backends(3), dialing())
 				defer v.Close()
 				var d dials
 				defer v.Member(0).redials(d.dial, false)()
@@ -52,7 +76,7 @@ func TestKilledByBrokenConnections(t *testing.T) {
 // A backend that was out for another reason and is gone when it is probed is dead, too.
 func TestKilledBeforeProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newPool().Open(backends(3), guarded())
+		v := newPool().Open(backends(3), dialing())
 		defer v.Close()
 		d := dials{up: true}
 		defer v.Member(0).redials(d.dial, false)()
@@ -84,7 +108,7 @@ func TestKilledBeforeProbe(t *testing.T) {
 // A connection that could not even be tried says nothing.
 func TestNotTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newPool().Open(backends(3), guarded())
+		v := newPool().Open(backends(3), dialing())
 		defer v.Close()
 		defer v.Member(0).redials(func(context.Context, string) error { return ErrNotTried }, false)()
 		answer(t, v, 0, 5, bad)
@@ -117,7 +141,7 @@ func TestMoveFromTheDead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				v := newPool().Open(backends(3), guarded())
+				v := newPool().Open(backends(3), dialing())
 				defer v.Close()
 				defer v.Member(0).redials(func(context.Context, string) error { return c.err }, false)()
 				lease, _ := v.AcquireMember(0)

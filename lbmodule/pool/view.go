@@ -143,6 +143,9 @@ func (v *View) granted(i int) Lease {
 	return Lease{view: v, member: m, index: i, generation: m.generation.Load(), life: m.life.Load(), deaths: m.deaths.Load()}
 }
 
+// Checked reports whether active checks decide on the members.
+func (v *View) Checked() bool { return v.settings.Checked }
+
 // Member returns the member at position i.
 func (v *View) Member(i int) *Member { return v.members[i] }
 

@@ -336,6 +336,7 @@ func (s *Service) viewSettings(checked bool) pool.Settings {
 		Passive:        s.passive,
 		SlowStart:      s.settings.SlowStart.Length(),
 		ShortestRamp:   s.settings.SlowStart.Shortest(),
+		Dials:          stock.Dials(s.transport),
 		PanicThreshold: s.settings.PanicThreshold,
 		PreferZone:     s.settings.PreferZone,
 	}

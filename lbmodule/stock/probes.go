@@ -123,6 +123,12 @@ func (t ProbeTarget) TLSConfig(transport http.RoundTripper) *tls.Config {
 // redialTimeout bounds a connection attempt to a dead backend, unless the transport's timeout is longer.
 const redialTimeout = 3 * time.Second
 
+// Dials reports whether Connect makes the very connections that the transport does: those of other plugins may know other ways.
+func Dials(transport http.RoundTripper) bool {
+	_, ok := transport.(*reverseproxy.HTTPTransport)
+	return ok
+}
+
 // Connect connects to a dead backend. It does so as the transport does, if that is Caddy's: with a forward proxy, to the proxy,
 // because that is the connection that failed.
 func (t ProbeTarget) Connect(ctx context.Context, transport http.RoundTripper) (net.Conn, error) {

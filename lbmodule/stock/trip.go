@@ -19,7 +19,7 @@ type Trip struct {
 	request   *http.Request // the request as the front made it; nil for a copy
 	dial      dialFunc      // of the engine
 	direct    bool
-	armed     bool        // it may be broken off
+	armed     bool        // it may be broken off over the configured transport
 	head      engine.Head // the head of the request; nil if request has the fields
 	call      engine.Call
 
@@ -70,8 +70,9 @@ func (t *Trip) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.transport.roundTrip(t, r)
 }
 
-// Arm makes it possible to break the trip off. It must be called before RoundTrip.
-func (t *Trip) Arm() { t.armed = true }
+// Arm makes it possible to break the trip off; over the configured transport, where that takes memory, only if its backend is checked. It must
+// be called before RoundTrip.
+func (t *Trip) Arm(checked bool) { t.armed = checked }
 
 // Waits reports whether the request has been given to a connection, or to the configured transport.
 func (t *Trip) Waits() bool {
