@@ -113,7 +113,7 @@ func checkCommands(t *testing.T, s snippet) {
 			if !strings.Contains(scripts, "\n"+command+"\n") {
 				t.Errorf("%s: not in .ci/run", command)
 			}
-		case "make bench", "make profile", "make fuzz", "make soak", "make long":
+		case "make bench", "make profile", "make fuzz", "make conformance", "make faults", "make soak", "make long":
 			inTree(t, "make", "--dry-run", strings.TrimPrefix(command, "make "))
 		case "make help", "make build", "bin/caddy list-modules",
 			"bin/caddy validate --config Caddyfile.example --adapter caddyfile":
