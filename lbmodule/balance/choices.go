@@ -3,7 +3,6 @@ package balance
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 )
 
 // Choices draws a few members at random, in proportion to the weights, and picks the one with the fewest requests in flight in
@@ -33,27 +32,24 @@ func (p Choices) Build(members []Member, _ Picker, _ []int) Picker {
 // choices is the picker of Choices.
 type choices struct {
 	random
-	n       int
-	uniform bool // all weights are equal
+	n int
 }
 
 // init fills c, which is the zero value.
 func (c *choices) init(members []Member, n int) {
-	c.random.init(members)
+	c.fill(members)
 	c.n = min(max(n, 2), len(c.members))
-	c.uniform = !slices.ContainsFunc(c.members, func(m Member) bool { return m.weight() != c.members[0].weight() })
-	c.columns, c.total = aliasTable(c.members)
 }
 
 // Pick implements [Picker].
 func (c *choices) Pick(tried []int) int {
-	if len(c.columns) == 0 {
+	if len(c.members) == 0 {
 		return -1
 	}
 	best, found := -1, 0
 	for draws := 0; found < c.n && draws < c.n+more; draws++ {
 		p := c.draw()
-		if p == best && c.uniform {
+		if p == best && c.uniform() {
 			p = c.other(p)
 		}
 		if excluded(tried, c.index[p]) || c.members[p].full() {
@@ -71,7 +67,7 @@ func (c *choices) Pick(tried []int) int {
 // the member's index, or -1.
 func (c *choices) take(best int, tried []int) int {
 	if best < 0 || !c.at(best) {
-		if best = c.from(rand.IntN(len(c.columns)), tried); best < 0 {
+		if best = c.from(rand.IntN(len(c.members)), tried); best < 0 {
 			return -1
 		}
 	}
@@ -80,9 +76,9 @@ func (c *choices) take(best int, tried []int) int {
 
 // other draws a position other than p evenly. There are two at least: with one member there is one draw.
 func (c *choices) other(p int) int {
-	p += 1 + rand.IntN(len(c.columns)-1)
-	if p >= len(c.columns) {
-		p -= len(c.columns)
+	p += 1 + rand.IntN(len(c.members)-1)
+	if p >= len(c.members) {
+		p -= len(c.members)
 	}
 	return p
 }

@@ -120,14 +120,14 @@ func (p *peakEWMA) PickAt(now time.Time, tried []int) int {
 }
 
 func (p *peakEWMA) pickBy(c *clock, tried []int) int {
-	if len(p.columns) == 0 {
+	if len(p.members) == 0 {
 		return -1
 	}
 	best, found, want, again, avoided := -1, 0, p.n, false, false
 	// Bound: want never exceeds n and moreIfSuspect.
 	for draws := 0; found < want && draws < want+more; draws++ {
 		next := p.draw()
-		if next == best && p.uniform {
+		if next == best && p.uniform() {
 			next = p.other(next)
 		}
 		if excluded(tried, p.index[next]) || p.members[next].full() {
@@ -165,7 +165,7 @@ func (p *peakEWMA) drawsMore(best, found int, c *clock) int {
 		if len(p.members) > p.n && found < p.n+moreIfSuspect {
 			return 1
 		}
-	case p.uniform && found == p.n && found < len(p.members):
+	case p.uniform() && found == p.n && found < len(p.members):
 		switch load := m.Load.Load(); {
 		case load == 0:
 		case m.Latency.waiting.total.Load() == 0, load > int64(m.Latency.waiting.pages(c.now())):
@@ -205,7 +205,7 @@ func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 // perWeight is a load in relation to the weight of that position, in whole requests. Whether a fraction counts is drawn at random: one
 // request of a heavy member is less than that of a light one, but not nothing, and must not decide each time.
 func (p *peakEWMA) perWeight(load float64, position int) float64 {
-	if load == 0 || p.uniform {
+	if load == 0 || p.uniform() {
 		return load
 	}
 	return math.Floor(load/p.weights[position].toMean + rand.Float64())

@@ -3,6 +3,7 @@ package balance
 import (
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 )
 
 // redraws is how many draws a pick makes before it goes to the free set.
@@ -20,15 +21,25 @@ type Random struct{}
 // Build implements [Policy].
 func (Random) Build(members []Member, _ Picker, _ []int) Picker {
 	r := new(random)
-	r.init(members)
-	r.columns, r.total = aliasTable(r.members)
+	r.fill(members)
 	return r
 }
+
+// fill fills r, which is the zero value.
+func (r *random) fill(members []Member) {
+	r.init(members)
+	if slices.ContainsFunc(r.members, func(m Member) bool { return m.weight() != r.members[0].weight() }) {
+		r.columns, r.total = aliasTable(r.members)
+	}
+}
+
+// uniform reports whether all weights are equal.
+func (r *random) uniform() bool { return r.columns == nil }
 
 // random is the picker of Random.
 type random struct {
 	slots
-	columns []column // one for each position
+	columns []column // one for each position; nil if all weights are equal
 	total   uint64   // sum of the weights: the height of each column
 }
 
@@ -40,7 +51,7 @@ type column struct {
 
 // Pick implements [Picker].
 func (r *random) Pick(tried []int) int {
-	n := len(r.columns)
+	n := len(r.members)
 	if n == 0 {
 		return -1
 	}
@@ -60,7 +71,10 @@ func (r *random) Pick(tried []int) int {
 // draw returns a position, by weight.
 func (r *random) draw() int {
 	// One random number is enough for both: what is left of it after the column is as evenly spread, but for one part in 2^40.
-	p, rest := bits.Mul64(rand.Uint64(), uint64(len(r.columns)))
+	p, rest := bits.Mul64(rand.Uint64(), uint64(len(r.members)))
+	if r.uniform() {
+		return int(p)
+	}
 	height, _ := bits.Mul64(rest, r.total)
 	if c := &r.columns[p]; height >= c.keep {
 		return c.alias

@@ -23,8 +23,8 @@ type Roster struct {
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
 	names     []string                  // and their names
 
-	// positions maps the order in which backends were written in the config to an index of the lists above. It is longer than the lists
-	// if an upstream was written twice.
+	// positions maps the order in which backends were written in the config to an index of the lists above, if an upstream was written
+	// twice; nil if that order is the one of the lists.
 	positions []int
 	byAddress map[string]int
 }
@@ -79,7 +79,7 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 func newRoster(size int) *Roster {
 	return &Roster{
 		backends: make([]pool.Backend, 0, size), upstreams: make(reverseproxy.UpstreamPool, 0, size), names: make([]string, 0, size),
-		positions: make([]int, 0, size), byAddress: make(map[string]int, size),
+		byAddress: make(map[string]int, size),
 	}
 }
 
@@ -102,13 +102,20 @@ func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
 	}
 	r.names = append(r.names, name)
 	r.byAddress[b.Address] = len(r.backends)
-	r.positions = append(r.positions, len(r.backends))
+	if r.positions != nil {
+		r.positions = append(r.positions, len(r.backends))
+	}
 	r.backends = append(r.backends, b)
 	r.upstreams = append(r.upstreams, u)
 }
 
 // repeat merges a repeated backend into the one at index at. As in reverse_proxy, one entry without a cap removes the cap.
 func (r *Roster) repeat(at int, u *reverseproxy.Upstream) {
+	if r.positions == nil {
+		for i := range r.backends {
+			r.positions = append(r.positions, i)
+		}
+	}
 	r.positions = append(r.positions, at)
 	b := &r.backends[at]
 	b.Weight++
@@ -132,14 +139,22 @@ func (r *Roster) SetWeights(policy reverseproxy.Selector, backends []*config.Bac
 			return fmt.Errorf("backend %s: weight %d: %s lists weights, too; give them in one place", b.Address, *b.Weight, name)
 		}
 	}
+	written := len(r.backends)
+	if r.positions != nil {
+		written = len(r.positions)
+	}
 	// The number of backends from a dynamic source is not known.
-	if !dynamic && len(weights) != len(r.positions) {
-		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(r.positions))
+	if !dynamic && len(weights) != written {
+		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), written)
 	}
 	for i := range r.backends {
 		r.backends[i].Weight = 0
 	}
-	for k, at := range r.positions {
+	for k := range written {
+		at := k
+		if r.positions != nil {
+			at = r.positions[k]
+		}
 		r.backends[at].Weight = min(r.backends[at].Weight+policies.WeightAt(weights, k), balance.MaxWeight)
 	}
 	return nil

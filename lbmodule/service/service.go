@@ -311,6 +311,9 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 		set.upstreams = append(set.upstreams, upstream)
 		set.targets = append(set.targets, s.stock.NewTarget(upstream))
 	}
+	if slices.Equal(backends, r.backends) {
+		backends = r.backends // a large pool need not be held twice
+	}
 	set.view, events = s.pool.OpenQuietly(backends, settings)
 	return set, events
 }
