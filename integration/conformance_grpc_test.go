@@ -61,18 +61,20 @@ type interopSite struct {
 	all   string   // the address with all servers behind it
 	alone string   // the one with a single server
 	flags []string // of the client
+	most  int      // failures of a case that do not count: the control is not on trial, and some cases are of timeouts
 }
 
 // runInterop runs each case over TLS and h2c.
 func runInterop(t *testing.T) (ours, stock results) {
 	client, server := buildInterop(t)
 	servers := startInteropServers(t, server, 3)
-	run := func(directive, wrappers string) results {
+	run := func(directive, wrappers string, most int) results {
 		found := results{}
 		var mu sync.Mutex // guards found
 		var wg sync.WaitGroup
 		for _, secure := range []bool{false, true} {
 			s := startInteropSite(t, directive, wrappers, secure, servers, startInteropServers(t, server, 1)[0])
+			s.most = most
 			run := func(test interopCase, workers int) {
 				wrong := s.often(t, client, test, workers)
 				mu.Lock()
@@ -95,7 +97,7 @@ func runInterop(t *testing.T) (ours, stock results) {
 		wg.Wait()
 		return found
 	}
-	return run("load_balancer", seamless), run("reverse_proxy", "")
+	return run("load_balancer", seamless, 0), run("reverse_proxy", "", interopTimes/4)
 }
 
 // buildInterop builds grpc-go's two programs. The server would listen at all addresses of the machine: in the copy that is compiled it
@@ -211,7 +213,7 @@ func (s *interopSite) often(t *testing.T, client string, test interopCase, worke
 		})
 	}
 	wg.Wait()
-	if len(failures) == 0 {
+	if len(failures) <= s.most {
 		return ""
 	}
 	return fmt.Sprintf("%d of %d fail: %s", len(failures), interopTimes, failures[0])
