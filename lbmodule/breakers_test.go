@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -12,9 +13,18 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
+// listens has connections to the backend at position i succeed, where an open breaker has one made in the background. There is no such
+// backend, and it would be found dead.
+func listens(t *testing.T, h *Handler, i int) {
+	dial, m := pool.Dialer(func(context.Context, string) error { return nil }), h.set().View().Member(i)
+	m.Redial(&dial, false)
+	t.Cleanup(func() { m.EndRedial(&dial) })
+}
+
 // judge has the backend at position i answer n requests in that way.
 func judge(t *testing.T, h *Handler, i, n int, v pool.Verdict) {
 	t.Helper()
+	listens(t, h, i)
 	for range n {
 		l, ok := h.set().View().AcquireMember(i)
 		if !ok {

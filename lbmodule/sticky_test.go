@@ -1,7 +1,6 @@
 package lbmodule
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -199,8 +198,7 @@ func TestStickyStrictRecovers(t *testing.T) {
 			t.Fatal(err)
 		}
 		asks(t, "PATCH", "/load_balancer/pools/sticky-recovers/backends/"+at, `{"state": "`+state+`"}`).wants(t, http.StatusOK)
-		dial := pool.Dialer(func(context.Context, string) error { return nil }) // there are no such backends, and they would be found dead
-		h.set().View().Member(h.set().Find(at)).Redial(&dial, false)
+		listens(t, h, h.set().Find(at))
 		tellAll(h, at, pool.Verdict{Outcome: pool.Failure})
 		if _, err := b.get(); !errors.Is(err, course.ErrSessionGone) {
 			t.Errorf("%s: %v", state, err)
