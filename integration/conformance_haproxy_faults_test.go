@@ -42,19 +42,12 @@ func wrongScenarios() []scenario {
 		}},
 		{"a client that leaves the queue never reaches the backend, and others go on", abort, leavesQueue},
 		{"a request waits while its backend is full", abort, func(s *scene) error {
-			c, f, release := fullBackend(s)
-			first, second := s.dial(c), s.dial(c)
-			_, _ = io.WriteString(first.conn, request("GET /c3"))
-			waitFor(s.t, "the first request", func() bool { return len(f.got()) == 1 })
-			_, _ = io.WriteString(second.conn, request("GET /c4"))
-			if s.directive != "load_balancer" {
-				a, err := second.read("GET")
-				close(release)
-				return fmt.Errorf("it does not wait: status %d, %v", a.status, fmt.Sprint(err))
+			q, err := haveOneWait(s)
+			if err != nil {
+				return err
 			}
-			waitFor(s.t, "the queue", func() bool { return c.pool().Queue == 1 })
-			close(release)
-			for _, n := range []*near{first, second} {
+			close(q.release)
+			for _, n := range []*near{q.first, q.second} {
 				a, err := n.read("GET")
 				if err := errors.Join(err, a.wants(http.StatusOK, "ok")); err != nil {
 					return err
@@ -209,30 +202,47 @@ func fullBackend(s *scene) (c *caddy, f *farEnds, release chan struct{}) {
 	return s.start(site), f, release
 }
 
+// waitingPair are two requests: the backend has the first, and the second waits until that is over.
+type waitingPair struct {
+	caddy         *caddy
+	backend       *farEnds
+	first, second *near
+	release       chan struct{} // when it is closed, the backend answers
+}
+
+// haveOneWait has a request wait for a backend that is full.
+func haveOneWait(s *scene) (q waitingPair, err error) {
+	q.caddy, q.backend, q.release = fullBackend(s)
+	q.first, q.second = s.dial(q.caddy), s.dial(q.caddy)
+	_, _ = io.WriteString(q.first.conn, request("GET /c3"))
+	waitFor(s.t, "the first request", func() bool { return len(q.backend.got()) == 1 })
+	_, _ = io.WriteString(q.second.conn, request("GET /c4"))
+	if s.directive != "load_balancer" {
+		a, err := q.second.read("GET")
+		close(q.release)
+		return q, fmt.Errorf("it does not wait: status %d, %v", a.status, fmt.Sprint(err))
+	}
+	waitFor(s.t, "the queue", func() bool { return q.caddy.pool().Queue == 1 })
+	return q, nil
+}
+
 // leavesQueue has a client that leaves while it waits for a backend that is full.
 func leavesQueue(s *scene) error {
-	c, f, release := fullBackend(s)
-	first, second := s.dial(c), s.dial(c)
-	_, _ = io.WriteString(first.conn, request("GET /c3"))
-	waitFor(s.t, "the first request", func() bool { return len(f.got()) == 1 })
-	_, _ = io.WriteString(second.conn, request("GET /c4"))
-	if s.directive != "load_balancer" {
-		a, err := second.read("GET")
-		close(release)
-		return fmt.Errorf("it does not wait: status %d, %v", a.status, fmt.Sprint(err))
+	q, err := haveOneWait(s)
+	if err != nil {
+		return err
 	}
-	waitFor(s.t, "the queue", func() bool { return c.pool().Queue == 1 })
-	second.conn.Close()
-	waitFor(s.t, "the queue to be left", func() bool { return c.pool().Queue == 0 })
-	close(release)
-	a, err := first.read("GET")
+	q.second.conn.Close()
+	waitFor(s.t, "the queue to be left", func() bool { return q.caddy.pool().Queue == 0 })
+	close(q.release)
+	a, err := q.first.read("GET")
 	if err := errors.Join(err, a.wants(http.StatusOK, "ok")); err != nil {
 		return err
 	}
-	if a, err := s.askPath(c, "/last"); err != nil || a.body != "ok" {
+	if a, err := s.askPath(q.caddy, "/last"); err != nil || a.body != "ok" {
 		return fmt.Errorf("status %d, %v", a.status, fmt.Sprint(err))
 	}
-	for _, r := range f.got() {
+	for _, r := range q.backend.got() {
 		if r.target() == "/c4" {
 			return errors.New("the backend got the request of a client that had left")
 		}
