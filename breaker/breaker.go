@@ -91,6 +91,7 @@ const openJitter = 0.2
 // Breaker is the circuit breaker of one backend. The zero Breaker is closed. It is not safe for concurrent use.
 type Breaker struct {
 	state      State
+	cause      Cause     // why it opened last, except for failed probes
 	generation uint32    // number of state changes: a request that ends in a later generation than it began in is not counted
 	since      time.Time // when the current state began; zero if there was no change yet
 
@@ -102,7 +103,6 @@ type Breaker struct {
 	trips     int           // how often it opened in a row, less the credit for time without failures: the exponent of the open time
 	openedFor time.Duration // the last open time
 	until     time.Time     // when open becomes half-open
-	cause     Cause         // why it opened last, except for failed probes
 
 	successes int       // while half-open
 	probe     uint32    // number of the last admitted probe

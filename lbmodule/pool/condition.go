@@ -27,8 +27,7 @@ type vitals struct {
 	passive *breaker.Window     // nil until passive checks have seen a request
 	breaker breaker.Breaker     // also open while the member is dead
 	blame   *blame              // nil before the first request
-	ramp    time.Time           // when the last ramp began; zero before the first one
-	away    time.Duration       // for how long it was not usable before that
+	ramp    *ramp               // the last one; nil before the first
 	since   time.Time           // when usable last changed
 	died    time.Time           // when connecting was last found impossible; zero while it is possible
 
@@ -41,6 +40,12 @@ type vitals struct {
 	cold      bool // it must be ramped up when it becomes usable
 	unreached bool // state is down because the check could not connect
 	givenUp   bool // nobody redials it any more, so it may be alive again
+}
+
+// ramp is a slow start.
+type ramp struct {
+	began time.Time
+	away  time.Duration // for how long the member was not usable before
 }
 
 // condition is what a view concludes from a member's vitals.
@@ -116,9 +121,9 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	c.ejected = c.breaker != breaker.Closed && !s.DryRun && !s.ConnectionsOnly
 	if usable := c.usable(); usable != h.usable || h.since.IsZero() {
 		if usable && h.cold {
-			h.ramp, h.cold, h.away = now, false, now.Sub(h.since)
+			h.ramp, h.cold = &ramp{now, now.Sub(h.since)}, false
 			if !h.proven {
-				h.away = math.MaxInt64 // it may be a backend that has never worked
+				h.ramp.away = math.MaxInt64 // it may be a backend that has never worked
 			}
 			m.latency.Forget() // it belongs to the previous process
 		}
@@ -128,9 +133,11 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 	c.proven = h.proven
 	h.cold = h.cold || c.down || c.ejected || c.dead() || c.withdrawn
 	c.warmth = 1
-	if age, length := now.Sub(h.ramp), s.rampOf(h.away); !h.ramp.IsZero() && age < length {
-		c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(length)
-		c.soon(now.Add(max(length/rampSteps, rampStep)))
+	if h.ramp != nil {
+		if age, length := now.Sub(h.ramp.began), s.rampOf(h.ramp.away); age < length {
+			c.warmth = coldest + (1-coldest)*max(float64(age), 0)/float64(length)
+			c.soon(now.Add(max(length/rampSteps, rampStep)))
+		}
 	}
 	return c, f
 }

@@ -24,12 +24,11 @@ func (v *View) living(i int) (*View, int) {
 	v.mu.Lock()
 	closed := v.closed
 	v.mu.Unlock()
-	watchers := v.members[i].watchers.Load()
-	if !closed || watchers == nil || len(*watchers) == 0 {
+	latest := v.members[i].watchers.Load()
+	if !closed || latest == nil {
 		return v, i
 	}
-	w := (*watchers)[len(*watchers)-1]
-	return w.view, w.index
+	return latest.view, latest.index
 }
 
 // trip opens the breaker of the member at position i for that cause, unless too many are out already, or the failures are due to the
@@ -86,11 +85,7 @@ func (m *Member) countEjection(enforced bool) {
 
 // noteOpened makes the views of m count its open breaker until their snapshots include it.
 func (m *Member) noteOpened(counts bool) {
-	watchers := m.watchers.Load()
-	if watchers == nil {
-		return
-	}
-	for _, w := range *watchers {
+	for w := range m.watchers.Load().all {
 		w.view.opened.Add(1)
 		if counts {
 			w.view.ejected.Add(1)

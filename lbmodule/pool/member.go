@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +25,8 @@ type Member struct {
 
 	latency balance.Latency
 
-	// watchers are the views to notify when load changes. The slice is immutable; Pool.mu guards its replacement.
-	watchers atomic.Pointer[[]watcher]
+	// watchers are the views to notify when load changes, the latest first. The list is immutable; Pool.mu guards its replacement.
+	watchers atomic.Pointer[watcher]
 
 	traffic *Traffic // the counters; members beyond maxNamed share one
 
@@ -46,10 +45,29 @@ type Member struct {
 	pace pace  // of requests that ended; guarded by Pool.looking
 }
 
-// watcher is a member's place in a view.
+// watcher is a member's place in a view. It is a list, because nearly all members have one watcher.
 type watcher struct {
 	view  *View
 	index int
+	next  *watcher
+}
+
+// all yields w and those after it. The nil watcher is the empty list.
+func (w *watcher) all(yield func(*watcher) bool) {
+	for ; w != nil && yield(w); w = w.next {
+	}
+}
+
+// without returns the list without the watchers of that view.
+func (w *watcher) without(v *View) *watcher {
+	switch {
+	case w == nil:
+		return nil
+	case w.view == v:
+		return w.next.without(v)
+	default:
+		return &watcher{w.view, w.index, w.next.without(v)}
+	}
 }
 
 // Counts are a member's counters since it joined the pool or was last reset.
@@ -105,11 +123,7 @@ func (m *Member) Reset(now time.Time) {
 
 // changed notifies the views of m, except from, that its load has changed.
 func (m *Member) changed(from *View) {
-	watchers := m.watchers.Load()
-	if watchers == nil {
-		return
-	}
-	for _, w := range *watchers {
+	for w := range m.watchers.Load().all {
 		if w.view != from {
 			w.view.snap.Load().changed(w.index)
 		}
@@ -121,11 +135,7 @@ func (m *Member) refresh(now time.Time) { m.pool.Report(m.refreshQuietly(now)) }
 
 // refreshQuietly is refresh for callers that hold a lock: it returns the events to report.
 func (m *Member) refreshQuietly(now time.Time) (events []Event) {
-	watchers := m.watchers.Load()
-	if watchers == nil {
-		return nil
-	}
-	for _, w := range *watchers {
+	for w := range m.watchers.Load().all {
 		events = append(events, w.view.refreshSoon(now)...)
 	}
 	return events
@@ -134,15 +144,9 @@ func (m *Member) refreshQuietly(now time.Time) (events []Event) {
 // watch and unwatch are called with Pool.mu held.
 
 func (m *Member) watch(v *View, index int) {
-	var next []watcher
-	if old := m.watchers.Load(); old != nil {
-		next = slices.Clone(*old)
-	}
-	next = append(next, watcher{v, index})
-	m.watchers.Store(&next)
+	m.watchers.Store(&watcher{v, index, m.watchers.Load()})
 }
 
 func (m *Member) unwatch(v *View) {
-	next := slices.DeleteFunc(slices.Clone(*m.watchers.Load()), func(w watcher) bool { return w.view == v })
-	m.watchers.Store(&next)
+	m.watchers.Store(m.watchers.Load().without(v))
 }

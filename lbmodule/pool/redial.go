@@ -267,11 +267,7 @@ func (m *Member) reached(now time.Time) {
 
 // hurryOthers redials all members at once if all were dead: their common problem is over, and m must not carry the load of all for long.
 func (m *Member) hurryOthers() {
-	watchers := m.watchers.Load()
-	if watchers == nil {
-		return
-	}
-	for _, w := range *watchers {
+	for w := range m.watchers.Load().all {
 		if !w.view.snap.Load().Gone().IsZero() {
 			w.view.hurry()
 		}

@@ -65,8 +65,8 @@ type Traffic struct {
 	calls     [Calls]atomic.Uint64
 	retried   atomic.Uint64
 	ejections [EjectionModes]atomic.Uint64
-	phases    *[Phases]Histogram // its own, or those of the others
-	recent    Latency            // of FirstByte
+	phases    *[Phases]Histogram      // its own, or those of the others
+	recent    atomic.Pointer[Latency] // of FirstByte; nil before the first answer
 
 	reset atomic.Pointer[TrafficCounts] // what had been counted at the last reset; nil if there was none
 }
@@ -86,7 +86,12 @@ func (t *Traffic) Connected(took time.Duration) { t.phases[Connect].Add(took) }
 // Answered counts that the header of an answer came.
 func (t *Traffic) Answered(took time.Duration, now time.Time) {
 	t.phases[FirstByte].Add(took)
-	t.recent.Add(took, now)
+	recent := t.recent.Load()
+	if recent == nil {
+		t.recent.CompareAndSwap(nil, new(Latency))
+		recent = t.recent.Load()
+	}
+	recent.Add(took, now)
 }
 
 // Ended counts the end of an attempt. The status is that of the answer, 0 if there was none.
@@ -153,8 +158,14 @@ func (t *Traffic) begin() {
 // Duration returns how long the phase took.
 func (t *Traffic) Duration(p Phase) *Distribution { return t.phases[p].Distribution() }
 
-// Recent is how long it recently took until attempts were answered.
-func (t *Traffic) Recent() *Latency { return &t.recent }
+// Quantiles returns the durations until attempts were answered that these shares of the recent ones did not exceed; nil if there were none.
+func (t *Traffic) Quantiles(shares ...float64) []time.Duration {
+	recent := t.recent.Load()
+	if recent == nil {
+		return nil
+	}
+	return recent.Quantiles(shares...)
+}
 
 // newTraffic returns where a new member counts. It is called with p.mu held.
 func (p *Pool) newTraffic(unnamed bool) *Traffic {

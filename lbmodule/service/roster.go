@@ -21,7 +21,7 @@ import (
 type Roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
-	names     []string                  // and their names
+	names     map[string]string         // by address, of those that have one; the others are known by their address
 
 	// positions maps the order in which backends were written in the config to an index of the lists above, if an upstream was written
 	// twice; nil if that order is the one of the lists.
@@ -68,9 +68,9 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 			&reverseproxy.Upstream{Dial: address, MaxRequests: most}, b.Name)
 	}
 	// Names and addresses must be unique together: a name that is another backend's address would be ambiguous.
-	for i, name := range r.names {
-		if at, is := r.byAddress[name]; is && at != i {
-			return nil, fmt.Errorf("backend %s: name %s: is the address of another backend", r.backends[i].Address, name)
+	for _, b := range r.backends {
+		if name := r.names[b.Address]; name != b.Address && r.Has(name) {
+			return nil, fmt.Errorf("backend %s: name %s: is the address of another backend", b.Address, name)
 		}
 	}
 	return r, nil
@@ -78,7 +78,7 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 
 func newRoster(size int) *Roster {
 	return &Roster{
-		backends: make([]pool.Backend, 0, size), upstreams: make(reverseproxy.UpstreamPool, 0, size), names: make([]string, 0, size),
+		backends: make([]pool.Backend, 0, size), upstreams: make(reverseproxy.UpstreamPool, 0, size),
 		byAddress: make(map[string]int, size),
 	}
 }
@@ -95,12 +95,14 @@ func (r *Roster) Has(address string) bool {
 	return is
 }
 
-// add appends a backend. The default name is its address.
+// add appends a backend, whose name may be empty.
 func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
-	if name == "" {
-		name = b.Address
+	if name != "" {
+		if r.names == nil {
+			r.names = make(map[string]string)
+		}
+		r.names[b.Address] = name
 	}
-	r.names = append(r.names, name)
 	r.byAddress[b.Address] = len(r.backends)
 	if r.positions != nil {
 		r.positions = append(r.positions, len(r.backends))
@@ -164,7 +166,7 @@ func (r *Roster) SetWeights(policy reverseproxy.Selector, backends []*config.Bac
 func (r *Roster) config() []overlay.Backend {
 	all := make([]overlay.Backend, len(r.backends))
 	for i, b := range r.backends {
-		all[i] = overlay.Backend{Address: b.Address, Name: r.names[i], Settings: overlay.Settings{
+		all[i] = overlay.Backend{Address: b.Address, Name: cmp.Or(r.names[b.Address], b.Address), Settings: overlay.Settings{
 			Weight: b.Weight, MaxRequests: b.MaxRequests, Backup: b.Backup, Zone: b.Zone, State: overlay.Ready,
 		}}
 	}

@@ -311,8 +311,12 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 		set.upstreams = append(set.upstreams, upstream)
 		set.targets = append(set.targets, s.stock.NewTarget(upstream))
 	}
+	// A large pool need not be held twice.
 	if slices.Equal(backends, r.backends) {
-		backends = r.backends // a large pool need not be held twice
+		backends = r.backends
+	}
+	if slices.Equal(set.upstreams, r.upstreams) {
+		set.upstreams = r.upstreams
 	}
 	set.view, events = s.pool.OpenQuietly(backends, settings)
 	return set, events

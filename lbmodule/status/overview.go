@@ -274,7 +274,7 @@ func newTraffic(m *pool.Member) (o Traffic) {
 	for class := 2; class < pool.Classes; class++ {
 		o.Codes[className(class)] = counts.Answers[class]
 	}
-	if q := m.Traffic().Recent().Quantiles(0.50, 0.95, 0.99); q != nil {
+	if q := m.Traffic().Quantiles(0.50, 0.95, 0.99); q != nil {
 		o.LatencyMs = &Latency{milliseconds(q[0]), milliseconds(q[1]), milliseconds(q[2]), milliseconds(m.Latency().Estimate())}
 	}
 	return o
