@@ -136,6 +136,7 @@ type member struct {
 	addr string
 	cmd  *exec.Cmd
 	in   io.WriteCloser
+	read chan struct{} // closed when all that the process has printed is read
 
 	mu       sync.Mutex
 	received []reception // in the order in which they came
@@ -181,12 +182,13 @@ func (m *member) start() {
 	if !listening {
 		m.t.Fatalf("the member says %q, %v", line, err)
 	}
-	m.addr = address
-	go m.read(lines)
+	m.addr, m.read = address, make(chan struct{})
+	go m.takeDown(lines, m.read)
 }
 
-// read takes down what the process receives.
-func (m *member) read(lines *bufio.Reader) {
+// takeDown takes down what the process receives, until it has ended.
+func (m *member) takeDown(lines *bufio.Reader, read chan<- struct{}) {
+	defer close(read)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
@@ -206,6 +208,7 @@ func (m *member) read(lines *bufio.Reader) {
 func (m *member) kill() {
 	_ = m.cmd.Process.Signal(syscall.SIGCONT)
 	_ = m.cmd.Process.Kill()
+	<-m.read // Wait closes the pipe
 	_ = m.cmd.Wait()
 }
 

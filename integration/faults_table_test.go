@@ -22,7 +22,8 @@ const ours = "load_balancer"
 // tableRate is the load of a proxy in requests per second; all contenders have theirs at the same time, and a third of each is POST.
 var tableRate = flag.Int("fault-rate", 500, "requests per second for each proxy in TestFaultTable; fewer for a machine that has other things to do")
 
-// contender is a proxy that the faults are put upon. All see the same at the same time, each with backends of its own.
+// contender is a proxy that the faults are put upon. All see the same at the same time, each with backends of its own, unless what one of them
+// makes of the fault is a load on the machine.
 type contender struct {
 	name  string
 	ours  bool
@@ -64,6 +65,7 @@ type faultScenario struct {
 	members  int    // default 3
 	rate     int    // default *tableRate
 	eager    bool   // compare with what sends again what has been sent
+	inTurn   bool   // contenders run one after the other
 	// happens is what is done under load.
 	happens func(x *trial)
 	// judge returns what is wrong.
@@ -297,11 +299,13 @@ func (x *trial) checkInvariants() {
 	if x.watched == nil {
 		return
 	}
-	got := make(map[string]int64)
-	for _, m := range x.members {
-		got[m.addr] = int64(m.between(time.Time{}, time.Now()))
-	}
-	x.watched.atRest(got)
+	x.watched.atRest(func() map[string]int64 {
+		got := make(map[string]int64)
+		for _, m := range x.members {
+			got[m.addr] = int64(m.between(time.Time{}, time.Now()))
+		}
+		return got
+	})
 }
 
 // faultRow is a line of the table: a scenario, and a cell for each contender.
@@ -349,7 +353,9 @@ func (f *faultTable) run(t *testing.T, s faultScenario) {
 				continue
 			}
 			t.Run(c.name, func(t *testing.T) {
-				t.Parallel()
+				if !s.inTurn {
+					t.Parallel()
+				}
 				x := &trial{T: t, contender: c, faultScenario: s}
 				x.run()
 				wrong := s.judge(x)

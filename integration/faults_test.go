@@ -94,7 +94,7 @@ func (f *faults) underLoad(o openloop.Options, fault func()) *openloop.Summary {
 	f.t.Logf("sent %d, failed %d, statuses %v, errors %v, p50 %v, p99 %v, longest %v, retries %v",
 		s.Sent, s.Failed(), s.Statuses, s.Errors, s.Quantile(0.5), s.Quantile(0.99), s.Quantile(1), f.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`))
 	if w != nil {
-		w.atRest(f.got())
+		w.atRest(f.got)
 	}
 	return s
 }

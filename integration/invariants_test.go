@@ -96,9 +96,9 @@ func (w *watched) stop() {
 	w.sampler.Wait()
 }
 
-// atRest ends the watching, and fails the test if something does not hold. All clients must have had their answers or left. requests is
-// how many requests backends have got, by their names, as far as they were counted.
-func (w *watched) atRest(requests map[string]int64) {
+// atRest ends the watching, and fails the test if something does not hold. All clients must have had their answers or left. requests says
+// how many requests backends have got, by their names, as far as they were counted; it may lag behind the answers.
+func (w *watched) atRest(requests func() map[string]int64) {
 	w.t.Helper()
 	w.stop()
 	if w.samples == 0 {
@@ -111,11 +111,11 @@ func (w *watched) atRest(requests map[string]int64) {
 }
 
 // agree waits until all counters add up: requests are counted and logged a moment after their clients have the answer.
-func (w *watched) agree(requests map[string]int64) {
+func (w *watched) agree(requests func() map[string]int64) {
 	w.t.Helper()
 	var wrong []string
 	for end := time.Now().Add(20 * time.Second); ; {
-		wrong = w.disagreements(requests)
+		wrong = w.disagreements(requests())
 		if len(wrong) == 0 {
 			return
 		}

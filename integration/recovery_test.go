@@ -48,7 +48,7 @@ func TestStoppedBackendLosesWhatWaits(t *testing.T) {
 			site := "load_balancer " + strings.Join(addresses, " ") + " {\n" + stopCheck + "}"
 			c := startCaddyConfig(t, strings.Replace(siteConfig(site), seamless, wrappers, 1))
 			goOn := func() { _ = processes[0].Process.Signal(syscall.SIGCONT) }
-			c.losesWhatWaits(addresses, func() { _ = processes[0].Process.Signal(syscall.SIGSTOP) }, goOn)
+			c.losesWhatWaits(addresses, func() { suspend(t, processes[0].Process) }, goOn)
 		})
 	}
 }

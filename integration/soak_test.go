@@ -180,11 +180,13 @@ func (s *soaking) caddyfile(certificate, key string, variant int) string {
 func (s *soaking) rest(w *watched) {
 	s.t.Helper()
 	s.clients.rest()
-	got := make(map[string]int64)
-	for _, b := range s.calls {
-		got[b.addr] = b.calls.Load()
-	}
-	w.agree(got)
+	w.agree(func() map[string]int64 {
+		got := make(map[string]int64)
+		for _, b := range s.calls {
+			got[b.addr] = b.calls.Load()
+		}
+		return got
+	})
 	client.CloseIdleConnections()
 	s.sample(true)
 }

@@ -2,8 +2,10 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -47,6 +49,31 @@ func startProcesses(t *testing.T, n int) ([]*exec.Cmd, []string) {
 	return processes, addresses
 }
 
+// suspend stops a process, and returns when none of its threads runs: until then it may answer.
+func suspend(t *testing.T, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the process to stop", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("no threads of the process: %v", err)
+		}
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			if err != nil {
+				return false
+			}
+			// The state follows the name, which is in parentheses.
+			if state := stat[bytes.LastIndexByte(stat, ')')+1:]; !bytes.HasPrefix(state, []byte(" T")) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // TestStoppedBackendIsGivenNothing: a process that is stopped accepts connections and answers nothing, and no bound ends what it was
 // given. It is given next to nothing while others answer; reverse_proxy goes on giving it its share.
 func TestStoppedBackendIsGivenNothing(t *testing.T) {
@@ -65,9 +92,7 @@ func TestStoppedBackendIsGivenNothing(t *testing.T) {
 			if s, err := openloop.Run(t.Context(), warm); err != nil || s.Failed() > 0 {
 				t.Fatalf("%v; of %d requests %d failed before anything happened", err, s.Sent, s.Failed())
 			}
-			if err := processes[0].Process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			suspend(t, processes[0].Process)
 			sent := make(chan struct{})
 			time.AfterFunc(duration, func() { close(sent) })
 			load.Stop = sent
