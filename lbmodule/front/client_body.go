@@ -45,6 +45,7 @@ type ClientBody struct {
 	lost   bool       // some of it is gone
 	since  time.Time  // when the current read began; zero if there is none
 	waited time.Duration
+	ended  chan struct{} // closed when the current read ends; nil if nobody waits for that
 }
 
 // receive replaces r's body by a ClientBody. If another load balancer has handled the request before, its ClientBody is used.
@@ -89,6 +90,10 @@ func (b *ClientBody) Read(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	b.waited += time.Since(start)
 	b.since = time.Time{}
+	if b.ended != nil {
+		close(b.ended)
+		b.ended = nil
+	}
 	announced := b.left >= 0
 	if announced && int64(n) > b.left {
 		n, err = int(b.left), errBodyLong
@@ -175,10 +180,40 @@ func (b *ClientBody) Failure() error {
 	return b.broken
 }
 
+// lastRead is how long a read of the body may go on after its request was canceled, for its error to count.
+const lastRead = 100 * time.Millisecond
+
+// finish waits for the current read, if there is one, but not for long. net/http's HTTP/1 server cancels a request whose body ends too soon
+// before the read that found its end returns, so that whoever sees the request canceled may not know of the end yet.
+func (b *ClientBody) finish() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	if b.since.IsZero() {
+		b.mu.Unlock()
+		return
+	}
+	if b.ended == nil {
+		b.ended = make(chan struct{})
+	}
+	ended := b.ended
+	b.mu.Unlock()
+	timer := time.NewTimer(lastRead)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	}
+}
+
 // Refusal returns the error to answer a request with whose body broke off; nil if it did not. Only this function decides on the status:
 // 400 for an invalid body (RFC 9110, 15.5.1), 408 for one that was too slow (15.5.9), 499 if the client left, as in reverse_proxy, and
 // the status of a handler that wraps the body, such as 413.
 func (b *ClientBody) Refusal(ctx context.Context) error {
+	if ctx.Err() != nil {
+		b.finish()
+	}
 	err := b.Failure()
 	if err == nil {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -75,7 +76,45 @@ func TestClientBody(t *testing.T) {
 	}
 }
 
-// A request without a body, and the second load balancer that has one, get no other.
+// A request may be canceled before the read has returned that found why. A read that goes on says nothing.
+func TestRefusalWaitsForRead(t *testing.T) {
+	for _, c := range []struct {
+		ends   time.Duration // of the read, after the request was canceled
+		status int
+		took   time.Duration
+	}{
+		{0, 400, 0},
+		{lastRead / 2, 400, lastRead / 2},
+		{time.Hour, 0, lastRead},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			r := &http.Request{Body: io.NopCloser(readerFunc(func([]byte) (int, error) {
+				cancel()
+				time.Sleep(c.ends)
+				return 0, io.ErrUnexpectedEOF
+			})), ContentLength: 5}
+			b := receive(r)
+			var reading sync.WaitGroup
+			defer reading.Wait()
+			reading.Go(func() { _, _ = r.Body.Read(make([]byte, 5)) })
+			<-ctx.Done()
+			start, status := time.Now(), 0
+			if refusal, is := errors.AsType[caddyhttp.HandlerError](b.Refusal(ctx)); is {
+				status = refusal.StatusCode
+			}
+			if took := time.Since(start); status != c.status || took != c.took {
+				t.Errorf("a read that ends %v later: status %d after %v, want %d after %v", c.ends, status, took, c.status, c.took)
+			}
+		})
+	}
+}
+
+// readerFunc is a reader.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // Whoever comes after somebody who has lost some of a body does not get the rest.
 func TestLostBody(t *testing.T) {
 	r := &http.Request{Body: io.NopCloser(strings.NewReader("12345")), ContentLength: -1}
@@ -90,6 +129,7 @@ func TestLostBody(t *testing.T) {
 	}
 }
 
+// A request without a body, and the second load balancer that has one, get no other.
 func TestReceive(t *testing.T) {
 	for _, r := range []*http.Request{{}, {Body: http.NoBody}, {Body: http.NoBody, ContentLength: -1}} {
 		if b := receive(r); b != nil || b.Failure() != nil || b.Refusal(t.Context()) != nil {
