@@ -13,6 +13,7 @@ import (
 )
 
 func TestDistribution(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		site string
@@ -35,6 +36,7 @@ func TestDistribution(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			backends, _ := startBackends(t, 3)
 			c := startCaddy(t, fillBackends(tt.site, backends))
 			for i := range 100 {
@@ -114,8 +116,10 @@ func TestLeastConnAvoidsBusyBackend(t *testing.T) {
 
 // TestMaxRequestsIsExact asks with far more clients than there are slots.
 func TestMaxRequestsIsExact(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "random_choose 2", "peak_ewma", "ip_hash"} {
 		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
 			backends, _ := startBackends(t, 2)
 			full := make(chan struct{}) // closed when a request has been refused
 			for _, b := range backends {
@@ -170,8 +174,10 @@ func TestMaxRequestsIsExact(t *testing.T) {
 }
 
 func TestRetryGoesElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []string{"round_robin", "weighted_round_robin", "least_conn", "random", "first", "uri_hash"} {
 		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
 			backends, addresses := startBackends(t, 3)
 			c := startCaddy(t, "load_balancer "+addresses+" {\n lb_retries 2\n lb_policy "+policy+"\n}")
 			backends[0].kill()
@@ -281,6 +287,7 @@ func TestPassiveHealthChecks(t *testing.T) {
 
 // TestNobodyIsUsable: an outage is answered at once and asks clients to come back later.
 func TestNobodyIsUsable(t *testing.T) {
+	t.Parallel()
 	b := startBackend(t)
 	nobody := freeAddress(t)
 	sites := map[string]string{
@@ -352,6 +359,7 @@ var errStatus = errors.New("unexpected status")
 
 // With lb_hash a key has one backend, over restarts too, and only the keys of one that is gone move.
 func TestHashedRequests(t *testing.T) {
+	t.Parallel()
 	backends, _ := startBackends(t, 4)
 	site := fillBackends("load_balancer B0 B1 B2 B3 {\n lb_policy hash {path}\n}", backends)
 	where := func(c *caddy) map[string]string {

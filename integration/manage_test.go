@@ -233,6 +233,7 @@ func TestWritersAndReloads(t *testing.T) {
 
 // TestKilledWhileWriting kills Caddy while edits are written: what was said to be in storage is there afterwards.
 func TestKilledWhileWriting(t *testing.T) {
+	t.Parallel()
 	_, addresses := startBackends(t, 1)
 	store := t.TempDir()
 	config := "{\n admin ADMIN_ADDRESS\n persist_config off\n storage file_system " + store + "\n}\nhttp://SITE_ADDRESS {\n load_balancer " + addresses + " {\n name p\n }\n}\n"
@@ -316,6 +317,7 @@ func TestFleet(t *testing.T) {
 
 // TestDrainTimeout closes what is still open when a drain has taken too long, a WebSocket too, and nothing else.
 func TestDrainTimeout(t *testing.T) {
+	t.Parallel()
 	backends, _ := startBackends(t, 2)
 	echo := websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })
 	release := make(chan struct{})

@@ -42,8 +42,10 @@ const stopCheck = " name p\n lb_policy round_robin\n health_check {\n http /heal
 // TestStoppedBackendLosesWhatWaits: requests that wait for a process that is stopped are answered by another one as soon as a check has found
 // out. One that must not be sent twice waits until the process goes on. No bound is set.
 func TestStoppedBackendLosesWhatWaits(t *testing.T) {
+	t.Parallel()
 	for name, wrappers := range map[string]string{"express lane": expressOn, "handler": expressOff} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			processes, addresses := startProcesses(t, 3)
 			site := "load_balancer " + strings.Join(addresses, " ") + " {\n" + stopCheck + "}"
 			c := startCaddyConfig(t, strings.Replace(siteConfig(site), seamless, wrappers, 1))
@@ -55,6 +57,7 @@ func TestStoppedBackendLosesWhatWaits(t *testing.T) {
 
 // TestHangingBackendLosesWhatWaits does the same over HTTP/2, with a backend that answers nothing.
 func TestHangingBackendLosesWhatWaits(t *testing.T) {
+	t.Parallel()
 	backends, _ := startBackends(t, 3)
 	addresses := make([]string, len(backends))
 	for i, b := range backends {

@@ -336,6 +336,7 @@ func TestConnectTime(t *testing.T) {
 
 // TestStockGauge: what watches reverse_proxy's gauge goes on to see the truth.
 func TestStockGauge(t *testing.T) {
+	t.Parallel()
 	backends, addresses := startBackends(t, 2)
 	plain := startBackend(t)
 	gauge := func(c *caddy) string { return fmt.Sprint(series(c.scrape(), "caddy_reverse_proxy_upstreams_healthy")) }
