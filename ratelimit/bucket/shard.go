@@ -125,7 +125,11 @@ func (s *shard) admit(e *entry, tokens bool, now time.Time) (Cause, time.Duratio
 	}
 	if most := s.limits.Concurrency * multiple; most > 0 && int(e.inFlight) >= most {
 		e.refused++
-		return Concurrency, time.Second
+		wait := time.Second
+		if tokens && s.limits.Rate > 0 {
+			wait = max(wait, s.untilOne(e, now)) // when one of those in flight has ended, it needs a token as well
+		}
+		return Concurrency, wait
 	}
 	if tokens && s.limits.Rate > 0 && !e.limiter.AllowN(now, 1) {
 		e.refused++
