@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,8 +120,9 @@ func (q *Request) loggable() caddyhttp.LoggableHTTPRequest {
 	}
 	r := *q.sent
 	r.Header = maps.Clone(r.Header)
-	for _, name := range q.front.secrets {
-		if _, ok := r.Header[name]; ok {
+	all := slices.Contains(q.front.secrets, anyField)
+	for name := range r.Header {
+		if all || slices.Contains(q.front.secrets, name) {
 			r.Header[name] = redacted
 		}
 	}
@@ -131,13 +133,21 @@ func (q *Request) loggable() caddyhttp.LoggableHTTPRequest {
 // redacted is logged in place of a secret.
 var redacted = []string{"REDACTED"}
 
-// secretFields returns the header fields to which ops adds what comes from the environment or from files.
+// anyField stands for all header fields.
+const anyField = "*"
+
+// secretFields returns the header fields to which ops adds what comes from the environment or from files; [anyField] if the config does not say
+// which these are.
 func secretFields(ops *headers.HeaderOps) (names []string) {
 	if ops == nil {
 		return nil
 	}
 	look := func(name, value string) {
-		if strings.Contains(value, "{env.") || strings.Contains(value, "{file.") {
+		switch {
+		case !strings.Contains(value, "{env.") && !strings.Contains(value, "{file."):
+		case strings.ContainsAny(name, "*{"):
+			names = append(names, anyField)
+		default:
 			names = append(names, http.CanonicalHeaderKey(name))
 		}
 	}
