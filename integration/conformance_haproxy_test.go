@@ -284,9 +284,13 @@ func (a nearAnswer) wants(status int, body string) error {
 
 // askOnce asks on a connection of its own.
 func (s *scene) askOnce(c *caddy, text string) (nearAnswer, error) {
-	n := s.dial(c)
-	defer n.conn.Close()
-	return n.ask(text)
+	conn, err := net.Dial("tcp", c.site)
+	if err != nil {
+		return nearAnswer{}, err // the listener of a reverse_proxy may be gone for a moment
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return (&near{conn, bufio.NewReader(conn)}).ask(text)
 }
 
 // askPath is askOnce for a GET of that path, with more fields.
