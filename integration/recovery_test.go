@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -76,6 +78,50 @@ func TestHangingBackendLosesWhatWaits(t *testing.T) {
 			w.Header().Set("X-Backend", addresses[0])
 		})
 	}, goOn)
+}
+
+// TestSilentHostLosesWhatWaits: requests wait at a host that no longer answers connections, as one without power. They are answered by another
+// backend as soon as an attempt to connect has shown that. Nothing is checked.
+func TestSilentHostLosesWhatWaits(t *testing.T) {
+	t.Parallel()
+	silent, other := silentHost(t), startBackend(t)
+	c := startCaddy(t, "load_balancer "+silent+" "+other.addr+" {\n name p\n lb_policy round_robin\n transport http {\n dial_timeout 200ms\n }\n}")
+	const n = 20
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range n {
+		wg.Go(func() {
+			if status, _, body := c.get("/"); status != http.StatusOK {
+				t.Errorf("status %d: %s", status, body)
+			}
+		})
+	}
+	wg.Wait()
+	retries := c.metrics(`caddy_load_balancer_retries_total{.*reason="(\w+)"`)
+	t.Logf("all were answered after %v; retries %v", time.Since(start), retries)
+	// Those that found no connection were sent on at once.
+	if retries["timeout"] == 0 || retries["connect"] == 0 || retries["timeout"]+retries["connect"] > n/2 {
+		t.Errorf("retries %v, want at least one for each, of %d", retries, n/2)
+	}
+}
+
+// silentHost returns the address of a socket to which the system makes one or two connections, which nobody serves, and then none: it
+// does not answer those who try.
+func silentHost(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint("127.0.0.1:", at.(*syscall.SockaddrInet4).Port)
 }
 
 // losesWhatWaits has the first of three backends stop, and go on when others have answered what may be sent again.

@@ -175,6 +175,12 @@ func (l *Latency) silent(t uint32) bool {
 	return seconds > overdueMore && l.waiting.stuck(t) && seconds > overdueAfter(unscale(l.takes.mean())) && seconds > farLonger*l.longest.get(t, longestDecay)
 }
 
+// HeardSince reports whether the member has answered a request after that time, or whether no request has waited since then. It does not know
+// of what happened in the few milliseconds after it.
+func (l *Latency) HeardSince(then time.Time) bool {
+	return l.takes.known() && int32(l.waiting.heard.Load()-tickOf(then)) > 0
+}
+
 // avoid notes that a choice has preferred another member, and counts it.
 func (l *Latency) avoid(counts bool) {
 	if counts {

@@ -191,7 +191,7 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 	}
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 && c.rest == nil {
-		if err := c.net.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		if err := c.expect(time.Now().Add(timeout)); err != nil {
 			return nil, err
 		}
 	}
@@ -216,7 +216,7 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 		return a, c.rest.answer(a.Close)
 	}
 	if timeout > 0 {
-		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
+		if err := c.expect(time.Time{}); err != nil {
 			return nil, err
 		}
 	}
@@ -227,7 +227,7 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 func (c *conn) askOnce(k *Call) (*answer, error) {
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
-		if err := c.net.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		if err := c.expect(time.Now().Add(timeout)); err != nil {
 			return nil, err
 		}
 	}
@@ -255,7 +255,7 @@ func (c *conn) askOnce(k *Call) (*answer, error) {
 	}
 	c.left = -1
 	if timeout > 0 {
-		if err := c.net.SetReadDeadline(time.Time{}); err != nil {
+		if err := c.expect(time.Time{}); err != nil {
 			return nil, err
 		}
 	}

@@ -64,6 +64,16 @@ func (c *conn) breakOff(k *Call) {
 	}
 }
 
+// expect makes reads fail after that time, or at once if the request was broken off.
+func (c *conn) expect(end time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.call != nil && c.call.off.Load() {
+		end = past
+	}
+	return c.net.SetReadDeadline(end)
+}
+
 // Waits reports whether the request has a connection, or has had one.
 func (k *Call) Waits() bool { return k.over.Load() != nil }
 

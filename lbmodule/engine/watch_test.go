@@ -292,16 +292,20 @@ func TestBreakOff(t *testing.T) {
 		name    string
 		patient bool
 		at      time.Duration // negative for before the request
+		most    time.Duration // response_header_timeout
 	}{
-		{"waiting", true, time.Minute},
-		{"waiting, not patient", false, time.Minute},
-		{"at once", true, time.Millisecond},
-		{"without a connection", true, -1},
+		{"waiting", true, time.Minute, 0},
+		{"waiting, not patient", false, time.Minute, 0},
+		{"at once", true, time.Millisecond, 0},
+		{"without a connection", true, -1, 0},
+		{"waiting, with a timeout", true, time.Minute, time.Hour},
+		{"without a connection, with a timeout", true, -1, time.Hour},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hungUp := make(chan struct{})
 				c := pipes(hungUp)
+				c.ResponseHeaderTimeout = test.most
 				k := &Call{Request: request(t.Context(), http.MethodGet, "http://backend/1h"), Patient: test.patient}
 				if k.Waits() {
 					t.Error("it waits before it began")

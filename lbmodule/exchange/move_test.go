@@ -78,9 +78,12 @@ func TestMove(t *testing.T) {
 		back  *brittle
 		a     script
 		probe healthcheck.Result // of a; the zero Result for one that is not answered in time
+		also  func(*pool.View)   // happens while a is probed
 		leave time.Duration
 	}{
 		"no answer to probes":      {want: moved},
+		"all are down":             {want: stays, also: down(1)},
+		"it answers others":        {want: stays, also: answersOthers},
 		"no connection for probes": {want: moved, probe: healthcheck.Result{Err: os.ErrDeadlineExceeded, Refused: true}},
 		"no route":                 {want: moved, probe: healthcheck.Result{Err: syscall.EHOSTUNREACH, Refused: true}},
 		"refused":                  {want: stays, probe: healthcheck.Result{Err: syscall.ECONNREFUSED, Refused: true}},
@@ -129,7 +132,10 @@ func TestMove(t *testing.T) {
 					if probe.Err == nil {
 						probe.Err = context.DeadlineExceeded
 					}
-					probe.Time = time.Now()
+					probe.Time, probe.Took = time.Now().Add(-10*ms), 10*ms
+					if c.also != nil {
+						c.also(view)
+					}
 					pool.Observer{Member: view.Member(0), Thresholds: healthcheck.Thresholds{Rise: 1, Fall: 1}}.Observe(probe)
 				})
 				f := c.front
@@ -167,6 +173,22 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// down has a check find that member down.
+func down(i int) func(*pool.View) {
+	return func(v *pool.View) {
+		pool.Observer{Member: v.Member(i), Thresholds: healthcheck.Thresholds{Rise: 1, Fall: 1}}.Observe(
+			healthcheck.Result{Time: time.Now(), Err: context.DeadlineExceeded})
+	}
+}
+
+// answersOthers has the first member answer a request.
+func answersOthers(v *pool.View) {
+	l, now := v.Member(0).Latency(), time.Now()
+	ticket := l.Asked(now)
+	l.Answered(5*ms, now)
+	l.Told(ticket, true, now)
+}
+
 // TestMoveOnce: a request is moved at most as often as it may be tried.
 func TestMoveOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -177,10 +199,7 @@ func TestMoveOnce(t *testing.T) {
 		l.settings.Checked, l.settings.Initial = true, pool.StartUp
 		view := l.open().view
 		for i := range 2 {
-			time.AfterFunc(time.Duration(i+1)*time.Second, func() {
-				pool.Observer{Member: view.Member(i), Thresholds: healthcheck.Thresholds{Rise: 1, Fall: 1}}.Observe(
-					healthcheck.Result{Time: time.Now(), Err: context.DeadlineExceeded})
-			})
+			time.AfterFunc(time.Duration(i+1)*time.Second, func() { down(i)(view) })
 		}
 		f := front{back: &brittle{lab: l}}
 		if o := l.run(t.Context(), &f); o.err != nil || o.took != time.Minute+time.Second || o.trail() != "a:1 0 ignored backend was found to be gone before it answered; b:1 200 success" {

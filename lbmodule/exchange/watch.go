@@ -27,6 +27,9 @@ const (
 // begin is called when the attempt of that number begins.
 func (i *informed) begin(attempt int) { i.state.Store(uint64(attempt) * informedStates) }
 
+// is reports whether the attempt of that number is the current one.
+func (i *informed) is(attempt int) bool { return i.state.Load()/informedStates == uint64(attempt) }
+
 // may reports whether the client may be given an informational answer of that attempt, and records that it is.
 func (i *informed) may(attempt int) bool {
 	state := uint64(attempt) * informedStates
@@ -45,7 +48,7 @@ func (x *Exchange) MayInform(attempt int) bool {
 	if race := x.race.Load(); race != nil && !race.forbidCopy() {
 		return false
 	}
-	return x.moving.mayAnswer() && x.informed.may(attempt)
+	return x.informed.is(attempt) && x.moving.mayAnswer() && x.informed.may(attempt)
 }
 
 // watch wraps the body of the answer, to see how it ends. The body of an answer that switches protocols is a connection and is not wrapped.

@@ -32,7 +32,7 @@ type vitals struct {
 	died    time.Time           // when connecting was last found impossible; zero while it is possible
 
 	dialers []*Dialer  // registered by [Member.Redial]; the latest is used
-	redial  *redialing // nil until it first died
+	redial  *redialing // nil until it was first redialed
 
 	failing   bool // passive checks found the member unfit
 	usable    bool // its value at the last look
@@ -267,7 +267,7 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	}
 	// A backend that answers its check, and be it to say that it wants no more requests, may still finish those that it has.
 	if after.Status == healthcheck.Down && r.Code == 0 && !o.Elsewhere {
-		m.moveWaiting(r.Err, now)
+		m.moveWaiting(r.Err, r.Time, now)
 	}
 	return after
 }

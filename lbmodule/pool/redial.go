@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"syscall"
 	"time"
@@ -132,7 +133,7 @@ func (m *Member) disarm() {
 // those of others: too few may be refused in a row to make it dead. One more connection, in the background, finds out whether it is.
 // Otherwise its return would be noticed only when the open time has passed.
 func (m *Member) suspectDead(s *Settings) {
-	if !s.Dials {
+	if !s.Dials || s.DryRun {
 		return
 	}
 	m.mu.Lock()
@@ -161,6 +162,7 @@ func (m *Member) redial() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.end = cancel
 	m.mu.Unlock()
+	began := time.Now()
 	err := dial(ctx, m.address)
 	m.mu.Lock()
 	stopped := ctx.Err() != nil
@@ -179,7 +181,7 @@ func (m *Member) redial() {
 		m.lost(true, time.Now())
 	}
 	if !stopped && m.dead.Load() {
-		m.moveWaiting(err, time.Now())
+		m.moveWaiting(err, began, time.Now())
 	}
 }
 
@@ -215,17 +217,22 @@ func (m *Member) lost(byRequests bool, now time.Time) {
 	p.Report(events)
 }
 
-// moveWaiting moves the requests that wait for an answer of m away from it, after an attempt to connect, or a check, failed with err, and m
-// is not used any more. Only silence shows that they wait in vain. A host that refuses connections is alive: it would have reset theirs if
-// the process had died, and the process may have stopped listening to finish what it has.
-func (m *Member) moveWaiting(err error, now time.Time) {
-	if isSilence(err) && m.load.Load() > 0 {
+// moveWaiting moves the requests that wait for an answer of m away from it, after an attempt to connect, or a check, that began then has
+// failed with err. Only silence shows that they wait in vain. A host that refuses connections is alive: it would have reset theirs if
+// the process had died, and the process may have stopped listening to finish what it has. A process with a full backlog, or one whose check
+// hangs, is silent as well, but answers requests.
+func (m *Member) moveWaiting(err error, began, now time.Time) {
+	if isSilence(err) && m.load.Load() > 0 && !m.latency.HeardSince(began) {
 		m.pool.Live.MoveFrom(m.address, now)
 	}
 }
 
-// isSilence reports whether err means that nothing has answered, not even to refuse.
+// isSilence reports whether err means that nothing has answered, not even to refuse. Timeouts are also those of a name server, and of a unix
+// socket whose backlog is full.
 func isSilence(err error) bool {
+	if _, lookup := errors.AsType[*net.DNSError](err); lookup || errors.Is(err, syscall.EAGAIN) {
+		return false
+	}
 	timeout, ok := errors.AsType[interface {
 		error
 		Timeout() bool

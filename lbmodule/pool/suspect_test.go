@@ -13,7 +13,6 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 )
 
-// A backend that is killed breaks some connections and refuses others, so that its breaker opens before enough are refused in a row to
 // dialing are settings of a pool with breakers, in which members are dialed as requests are.
 func dialing() Settings {
 	s := guarded()
@@ -21,23 +20,29 @@ func dialing() Settings {
 	return s
 }
 
-// TestOthersDial: where requests are not sent over connections like the dialer's, one that fails says nothing of the member.
-func TestOthersDial(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := newPool().Open(backends(3), guarded())
-		defer v.Close()
-		var d dials
-		defer v.Member(0).redials(d.dial, false)()
-		for range 5 {
-			answer(t, v, 0, 1, Verdict{Outcome: Failure})
-		}
-		synctest.Wait()
-		if got := v.Member(0).Vitals(); got.Dead || got.Breaker != breaker.Open || len(d.times()) != 0 {
-			t.Errorf("%d connections, %+v", len(d.times()), got)
-		}
-	})
+// TestNotSuspected: where requests are not sent over connections like the dialer's, one that fails says nothing of the member, and a breaker that
+// is to take no member out must not have it found dead.
+func TestNotSuspected(t *testing.T) {
+	dry := dialing()
+	dry.DryRun = true
+	for name, settings := range map[string]Settings{"others dial": guarded(), "dry run": dry} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newPool().Open(backends(3), settings)
+			defer v.Close()
+			var d dials
+			defer v.Member(0).redials(d.dial, false)()
+			for range 5 {
+				answer(t, v, 0, 1, Verdict{Outcome: Failure})
+			}
+			synctest.Wait()
+			if got := v.Member(0).Vitals(); got.Dead || got.Breaker != breaker.Open || len(d.times()) != 0 {
+				t.Errorf("%s: %d connections, %+v", name, len(d.times()), got)
+			}
+		})
+	}
 }
 
+// A backend that is killed breaks some connections and refuses others, so that its breaker opens before enough are refused in a row to
 // make it dead. It is found dead all the same, and is usable as soon as it is back.
 func TestKilledByBrokenConnections(t *testing.T) {
 	for name, verdicts := range map[string][]Verdict{

@@ -246,9 +246,10 @@ func (s *Service) dialDead(ctx context.Context, address string) error {
 	}
 	conn, err := t.Connect(ctx, s.transport)
 	switch {
-	case stock.OutOfDescriptors(err):
+	case err == nil:
+	case stock.NotTried(err):
 		return pool.ErrNotTried
-	case err != nil:
+	default:
 		return err
 	}
 	if s.probing != nil {

@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -129,6 +130,20 @@ func TestShortWayIsClosed(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); open.Load() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the connection stays open")
+		}
+	}
+}
+
+// A trip over a transport that does not end with its context cannot be broken off, and does not claim to wait.
+func TestOnlyCaddysTransportBreaksOff(t *testing.T) {
+	for config, want := range map[string]bool{`{"protocol": "http", "max_conns_per_host": 7}`: true, `{"protocol": "fastcgi"}`: false} {
+		transport, _ := load(t, config)
+		trip := Trip{transport: transport}
+		trip.Arm(true)
+		ctx := trip.breakable(t.Context())
+		trip.BreakOff(context.Canceled)
+		if trip.Waits() != want || (ctx.Err() != nil) != want {
+			t.Errorf("%s: waits %v, broken off %v, want %v", config, trip.Waits(), ctx.Err() != nil, want)
 		}
 	}
 }

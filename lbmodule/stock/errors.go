@@ -24,6 +24,24 @@ func isSystemError(err error, code syscall.Errno) bool {
 	return dial && strings.HasSuffix(err.Error(), code.Error())
 }
 
+// silentError is the error of a connection attempt that nothing has answered, not even to refuse. The DialError in it hides that.
+type silentError struct{ error }
+
+func (e silentError) Unwrap() error { return e.error }
+func (silentError) Timeout() bool   { return true }
+
+// unhide returns err, the error of a transport's dialer, as a [silentError] if it is one. A name server that does not answer says nothing about
+// the backend.
+func unhide(err error) error {
+	if _, dial := errors.AsType[reverseproxy.DialError](err); !dial || strings.Contains(err.Error(), ": lookup ") {
+		return err
+	}
+	if strings.HasSuffix(err.Error(), ": i/o timeout") || isSystemError(err, syscall.ETIMEDOUT) || isSystemError(err, syscall.EHOSTUNREACH) {
+		return silentError{err}
+	}
+	return err
+}
+
 // IsConnectError reports whether no connection could be made, so that the backend has seen nothing of the request. A failed
 // TLS handshake counts as well.
 func IsConnectError(err error) bool {
@@ -42,12 +60,20 @@ func IsConnectError(err error) bool {
 	return strings.Contains(err.Error(), "TLS handshake timeout")
 }
 
-// IsUnreachable reports whether dialing failed at the network level, such as refused. EAGAIN is no such failure, because a unix socket with
-// a full backlog has a process behind it; nor is EADDRNOTAVAIL, because without a free local port nothing was tried.
+// IsUnreachable reports whether dialing failed at the network level, such as refused.
 func IsUnreachable(err error) bool {
 	_, dial := errors.AsType[reverseproxy.DialError](err)
-	return dial && !isSystemError(err, syscall.EAGAIN) && !isSystemError(err, syscall.EADDRNOTAVAIL)
+	return dial && !isUndecided(err)
 }
+
+// isUndecided reports whether dialing failed without saying anything about the backend: a unix socket with a full backlog (EAGAIN) has a process
+// behind it, and without a free local port (EADDRNOTAVAIL) nothing was tried.
+func isUndecided(err error) bool {
+	return isSystemError(err, syscall.EAGAIN) || isSystemError(err, syscall.EADDRNOTAVAIL)
+}
+
+// NotTried reports whether dialing failed for a reason that is not the backend's, or that does not say whether it lives.
+func NotTried(err error) bool { return OutOfDescriptors(err) || isUndecided(err) }
 
 // IsTimeout reports whether err is a timeout.
 func IsTimeout(err error) bool {

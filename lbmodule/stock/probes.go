@@ -100,7 +100,8 @@ func (t ProbeTarget) Dialer(transport http.RoundTripper) probe.Dialer {
 		dial = h.Transport.DialContext
 	}
 	return func(ctx context.Context) (net.Conn, error) {
-		return dial(t.Prepare(ctx), t.dial.Network, t.dial.Address)
+		conn, err := dial(t.Prepare(ctx), t.dial.Network, t.dial.Address)
+		return conn, unhide(err)
 	}
 }
 
@@ -156,7 +157,8 @@ func (t ProbeTarget) Connect(ctx context.Context, transport http.RoundTripper) (
 			network, to = "tcp", hostPort(proxy)
 		}
 	}
-	return dial(ctx, network, to)
+	conn, err := dial(ctx, network, to)
+	return conn, unhide(err)
 }
 
 // hostPort returns the address of a forward proxy.

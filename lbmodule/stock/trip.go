@@ -94,7 +94,8 @@ func (t *Trip) BreakOff(err error) {
 // breakable returns ctx, extended so that BreakOff ends it if the trip is armed. It needs no cancel function, because it ends with its parent
 // at the latest.
 func (t *Trip) breakable(ctx context.Context) context.Context {
-	if !t.armed {
+	// Other transports than Caddy's for HTTP may go on when the context has ended, as that for FastCGI does.
+	if !t.armed || !t.transport.IsCaddys() {
 		return ctx
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
