@@ -26,7 +26,8 @@ func (c *Course) MayMove() bool {
 func (c *Course) Checked() bool { return c.view.Checked() }
 
 // Move chooses another backend for the current attempt, reserves a slot on it, and takes a retry from the budget. ok is false if that is not
-// possible: not in a panic, when no other backend is known to be better. Another goroutine may call it while the attempt waits for its answer; then [Course.Moved] must follow.
+// possible, and in a panic, when no other backend is known to be better. Another goroutine may call it while the attempt waits for its answer;
+// then [Course.Moved] must follow.
 func (c *Course) Move(now time.Time) (to Choice, ok bool) {
 	if c.pool.QueueLength() > 0 || isSuperseded(c.members) || c.view.Snapshot().Panicking() {
 		return Choice{}, false

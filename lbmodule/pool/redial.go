@@ -131,7 +131,7 @@ func (m *Member) disarm() {
 
 // suspectDead is called when the breaker of m has opened. A backend that is killed breaks the connections of some requests and refuses
 // those of others: too few may be refused in a row to make it dead. One more connection, in the background, finds out whether it is.
-// Otherwise its return would be noticed only when the open time has passed.
+// Otherwise its return would be noticed only when the open time has passed. In a dry run a breaker takes no member out, in this way neither.
 func (m *Member) suspectDead(s *Settings) {
 	if !s.Dials || s.DryRun {
 		return
