@@ -270,6 +270,9 @@ func (s *soaking) watchers() (time.Duration, func()) {
 			continue // the admin endpoint is being replaced
 		}
 		open = append(open, res)
+		if res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Retry-After") != "" {
+			continue // those who came at the same moment have all streams that there are
+		}
 		if res.StatusCode != http.StatusOK {
 			s.t.Errorf("%s: status %d", url, res.StatusCode)
 			continue
