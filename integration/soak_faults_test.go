@@ -259,7 +259,7 @@ func (s *soaking) judge(a *soakAsked) {
 		return
 	}
 	text := fmt.Sprintf("%v: %s %s: status %d, %v, after %v; wrong with its pool:", a.from.Sub(s.start).Round(time.Millisecond), a.kind, a.path, a.status, a.err, a.to.Sub(a.from).Round(time.Millisecond))
-	for n, f := range s.faults.during(a.pool, a.from, a.to) {
+	for n, f := range s.faults.during(a.pool, a.from.Add(-lingers), a.to) {
 		text += fmt.Sprintf(" %d:%d from %v to %v", n, f.harm, f.from.Sub(s.start).Round(time.Millisecond), cmp.Or(f.to, time.Now()).Sub(s.start).Round(time.Millisecond))
 	}
 	s.mystery = append(s.mystery, soakMystery{a.path, text})

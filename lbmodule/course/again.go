@@ -193,7 +193,7 @@ func (c *Course) chooseNext(now time.Time) (Choice, error) {
 		if none != nil {
 			break
 		}
-		if c.suspect(&other) || slices.Contains(avoid, other.Lease.Index()) {
+		if c.suspect(&other) || slices.Contains(avoid, other.Lease.Index()) || other.Lease.Probing() {
 			other.Lease.Abandon()
 			continue
 		}

@@ -115,6 +115,14 @@ func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
 	if s.first < len(s.tiers) && (len(tried) > 0 || !safe && now.Sub(s.probing) < safeProbes) {
 		return Lease{}, false
 	}
+	return v.probeAny(s, now)
+}
+
+// probeAny reserves the probe slot of one of the snapshot's half-open members, if one is free.
+func (v *View) probeAny(s *Snapshot, now time.Time) (Lease, bool) {
+	if len(s.probes) == 0 {
+		return Lease{}, false
+	}
 	// A pick examines only a few members, so that its cost is constant; other picks examine others.
 	first := 0
 	if len(s.probes) > probeLooks {

@@ -218,6 +218,33 @@ func TestSafeProbes(t *testing.T) {
 	})
 }
 
+// A request that has failed at all members that are well goes to a half-open one, rather than back to those, if it may be sent again.
+func TestProbeByRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newPool().Open(backends(3), guarded())
+		defer v.Close()
+		answer(t, v, 0, 5, bad)
+		time.Sleep(time.Until(v.Snapshot().reopens))
+		synctest.Wait()
+		for _, c := range []struct {
+			tried []int
+			safe  bool
+			want  bool
+		}{{[]int{1}, true, false}, {[]int{1, 2}, false, false}, {[]int{1, 2}, true, true}} {
+			l, err := v.Acquire(c.tried, c.safe)
+			if err != nil || l.Probing() != c.want {
+				t.Errorf("been to %v, safe %v: acquired %d, %v, a probe: %v, want %v", c.tried, c.safe, l.Index(), err, l.Probing(), c.want)
+			}
+			if c.want {
+				if other, err := v.Acquire(c.tried, c.safe); err != nil || other.Probing() {
+					t.Errorf("beside the probe: acquired %d, %v, a probe: %v", other.Index(), err, other.Probing())
+				}
+			}
+			l.Release()
+		}
+	})
+}
+
 // A breaker in dry run turns as others do, and its member is used as if it did not.
 func TestDryRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
