@@ -13,9 +13,9 @@ import (
 // soakSample is what the process holds at a moment of a soak.
 type soakSample struct {
 	cost
-	at       time.Duration // from its start
-	resident int           // bytes
-	rest     bool          // nothing was going on
+	at        time.Duration // from its start
+	anonymous int           // bytes
+	rest      bool          // nothing was going on
 }
 
 // sample takes one, if the last is ten seconds old, or at rest.
@@ -33,20 +33,20 @@ func (s *soaking) sample(rest bool) {
 		now.goroutines = min(now.goroutines, int(s.metric("go_goroutines", "")))
 		now.descriptors = min(now.descriptors, s.descriptors())
 	}
-	s.samples = append(s.samples, soakSample{now, at, s.residentMemory(), rest})
+	s.samples = append(s.samples, soakSample{now, at, s.anonymousMemory(), rest})
 }
 
-// residentMemory is the memory that the process has, in bytes.
-func (c *caddy) residentMemory() int {
+// anonymousMemory is the memory of the process that holds no part of a file, in bytes: pages of the program come as they are used.
+func (c *caddy) anonymousMemory() int {
 	c.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, rest, _ := strings.Cut(string(text), "RssAnon:")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		c.t.Fatalf("no VmRSS in %s", text)
+		c.t.Fatalf("no RssAnon in %s", text)
 	}
 	kilobytes, err := strconv.Atoi(fields[0])
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *soaking) slopes() string {
 		most  float64
 	}{
 		{"heap after a collection, KB", func(x soakSample) int { return x.heap >> 10 }, soakSlope >> 10},
-		{"resident memory, KB", func(x soakSample) int { return x.resident >> 10 }, soakSlope >> 10},
+		{"memory without the program's file, KB", func(x soakSample) int { return x.anonymous >> 10 }, soakSlope >> 10},
 		{"goroutines", func(x soakSample) int { return x.goroutines }, soakFlat},
 		{"descriptors", func(x soakSample) int { return x.descriptors }, soakFlat},
 	} {
