@@ -63,7 +63,7 @@ func FuzzHash(f *testing.F) {
 			}
 			return
 		}
-		ring, table := Hash{Members: n}, Hash{Members: max(n, smallPool+1), size: 1021}
+		ring, table := Hash{Members: n}, Hash{Members: max(n, smallPool+1), size: 16411}
 		for _, policy := range []Hash{ring, table} {
 			homes := p.homes(policy, fuzzedKeys)
 			checkScale(t, p, policy, homes)
@@ -212,7 +212,7 @@ func checkMoves(t *testing.T, p *fuzzedPool, changed, weight int, ring, table Ha
 			}
 		}
 	}
-	// Of a table a few slots change hands between others: of this one, which is 64 times smaller than in a pool, up to a tenth.
+	// Of a table a few slots change hands between others: of this one, which is a quarter of that of a pool, less than one in a hundred; of much smaller ones it may be a fifth.
 	before, after := p.homes(table, 8*fuzzedKeys), next.homes(table, 8*fuzzedKeys)
 	moved := 0
 	for k := range before {
@@ -220,7 +220,7 @@ func checkMoves(t *testing.T, p *fuzzedPool, changed, weight int, ring, table Ha
 			moved++
 		}
 	}
-	if most := 8 * fuzzedKeys / 10; moved > most {
+	if most := 8 * fuzzedKeys / 20; moved > most {
 		t.Fatalf("%v: with a weight of %d for %d, %d of %d keys moved between others, want at most %d", p.weights, weight, changed, moved, 8*fuzzedKeys, most)
 	}
 }
