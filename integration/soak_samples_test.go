@@ -14,7 +14,8 @@ import (
 type soakSample struct {
 	cost
 	at        time.Duration // from its start
-	anonymous int           // bytes
+	resident  int           // bytes
+	anonymous int           // bytes of it that hold no part of a file: pages of the program come as they are used
 	rest      bool          // nothing was going on
 }
 
@@ -33,20 +34,20 @@ func (s *soaking) sample(rest bool) {
 		now.goroutines = min(now.goroutines, int(s.metric("go_goroutines", "")))
 		now.descriptors = min(now.descriptors, s.descriptors())
 	}
-	s.samples = append(s.samples, soakSample{now, at, s.anonymousMemory(), rest})
+	s.samples = append(s.samples, soakSample{now, at, s.memory("VmRSS"), s.memory("RssAnon"), rest})
 }
 
-// anonymousMemory is the memory of the process that holds no part of a file, in bytes: pages of the program come as they are used.
-func (c *caddy) anonymousMemory() int {
+// memory is how much the process has of that kind of memory, in bytes.
+func (c *caddy) memory(kind string) int {
 	c.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "RssAnon:")
+	_, rest, _ := strings.Cut(string(text), kind+":")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		c.t.Fatalf("no RssAnon in %s", text)
+		c.t.Fatalf("no %s in %s", kind, text)
 	}
 	kilobytes, err := strconv.Atoi(fields[0])
 	if err != nil {
@@ -95,7 +96,8 @@ func (s *soaking) slopes() string {
 		most  float64
 	}{
 		{"heap after a collection, KB", func(x soakSample) int { return x.heap >> 10 }, soakSlope >> 10},
-		{"memory without the program's file, KB", func(x soakSample) int { return x.anonymous >> 10 }, soakSlope >> 10},
+		{"resident memory, KB", func(x soakSample) int { return x.resident >> 10 }, soakSlope >> 10},
+		{"that of it without files, KB", func(x soakSample) int { return x.anonymous >> 10 }, soakSlope >> 10},
 		{"goroutines", func(x soakSample) int { return x.goroutines }, soakFlat},
 		{"descriptors", func(x soakSample) int { return x.descriptors }, soakFlat},
 	} {

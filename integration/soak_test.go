@@ -70,7 +70,8 @@ type soaking struct {
 	config   func(variant int) string
 	clients  soakClients
 
-	asking sync.Mutex // held while the admin endpoint is asked or replaced
+	asking   sync.Mutex // held while the admin endpoint is asked or replaced
+	watching sync.Mutex // held while there are watchers
 
 	mu       sync.Mutex // guards the fields below
 	kinds    map[string]*soakCount

@@ -193,6 +193,7 @@ func (c *Course) chooseNext(now time.Time) (Choice, error) {
 		if none != nil {
 			break
 		}
+		// One failure is less than what has opened the breaker of a half-open backend.
 		if c.suspect(&other) || slices.Contains(avoid, other.Lease.Index()) || other.Lease.Probing() {
 			other.Lease.Abandon()
 			continue

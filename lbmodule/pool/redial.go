@@ -131,7 +131,8 @@ func (m *Member) disarm() {
 
 // suspectDead is called when the breaker of m has opened. A backend that is killed breaks the connections of some requests and refuses
 // those of others: too few may be refused in a row to make it dead. One more connection, in the background, finds out whether it is.
-// Otherwise its return would be noticed only when the open time has passed. In a dry run a breaker takes no member out, in this way neither.
+// Otherwise its return would be noticed only when the open time has passed. None is made in a dry run, in which no breaker may take a
+// member out.
 func (m *Member) suspectDead(s *Settings) {
 	if !s.Dials || s.DryRun {
 		return
@@ -217,10 +218,10 @@ func (m *Member) lost(byRequests bool, now time.Time) {
 	p.Report(events)
 }
 
-// moveWaiting moves the requests that wait for an answer of m away from it, after an attempt to connect, or a check, that began then has
-// failed with err. Only silence shows that they wait in vain. A host that refuses connections is alive: it would have reset theirs if
-// the process had died, and the process may have stopped listening to finish what it has. A process with a full backlog, or one whose check
-// hangs, is silent as well, but answers requests.
+// moveWaiting moves the requests that wait for an answer of m to other members, if m is silent. It is called when an attempt to connect, or a
+// check, has failed with err; began is when that attempt began. Only silence shows that requests wait in vain. A host that refuses connections
+// is alive: it would have reset theirs if the process had died, and the process may have stopped listening to finish what it has. A process
+// with a full backlog, or one whose check hangs, is silent as well, but answers requests.
 func (m *Member) moveWaiting(err error, began, now time.Time) {
 	if isSilence(err) && m.load.Load() > 0 && !m.latency.HeardSince(began) {
 		m.pool.Live.MoveFrom(m.address, now)
