@@ -252,14 +252,19 @@ func (a *soakAsked) check(res *http.Response, method, path string, got []byte) {
 	}
 }
 
-// post sends so many bytes to be echoed.
+// post sends so many bytes to be echoed. Where an answer begins before the end of its request, Caddy's HTTP/1 server reads that end itself,
+// and what sends the request on finds no end any more. The answer breaks off then, as it does with reverse_proxy.
 func (s *soaking) post(a *soakAsked, site string, n int, sized bool) {
+	path := "/echo"
+	if site != "tls" {
+		path += "?whole=1"
+	}
 	text := s.clients.text[:n]
 	var body io.Reader = bytes.NewReader(text)
 	if !sized {
 		body = struct{ io.Reader }{body}
 	}
-	if got := s.send(a, http.MethodPost, site, "/echo", body); a.err == nil && a.status == http.StatusOK && !bytes.Equal(got, text) {
+	if got := s.send(a, http.MethodPost, site, path, body); a.err == nil && a.status == http.StatusOK && !bytes.Equal(got, text) {
 		a.err = fmt.Errorf("%w: %d bytes of %d come back", errWrongAnswer, len(got), n)
 	}
 }

@@ -2,7 +2,7 @@
 // settings that are changed over HTTP while it runs. It is what the examples and tests put behind a load balancer.
 //
 //	any path      answers its name; ?status=503 ?delay=200ms ?size=1048576 ?slow=10x100ms (pieces, pause) ?abort=header|body
-//	/echo         answers the request's body as it comes
+//	/echo         answers the request's body as it comes; ?whole=1 when all of it has come
 //	/headers      answers the request's header fields as JSON
 //	/healthz      200, or what the settings say
 //	/ws           WebSocket echo
@@ -192,6 +192,15 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) echo(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("whole") == "1" {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		_, _ = w.Write(body)
+		return
+	}
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	_, _ = io.Copy(w, r.Body)
 }

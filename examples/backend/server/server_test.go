@@ -56,6 +56,7 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/?size=5", "", 200, ".....", false},
 		{"GET", "/?slow=3x1ms&size=7", "", 200, ".......", false},
 		{"POST", "/echo", "hello", 200, "hello", false},
+		{"POST", "/echo?whole=1", "hello", 200, "hello", false},
 		{"GET", "/headers", "", 200, `{"Accept-Encoding":["gzip"]`, false},
 		{"GET", "/healthz", "", 200, "one", false},
 		{"GET", "/sse?every=1ms&count=2", "", 200, "data: 1 from one\n\ndata: 2 from one\n\n", false},
