@@ -252,8 +252,8 @@ func (a *soakAsked) check(res *http.Response, method, path string, got []byte) {
 	}
 }
 
-// post sends so many bytes to be echoed. Where an answer begins before the end of its request, Caddy's HTTP/1 server reads that end itself,
-// and what sends the request on finds no end any more. The answer breaks off then, as it does with reverse_proxy.
+// post sends so many bytes to be echoed. Over HTTP/1 the backend waits for all of them. If its answer began earlier, Caddy's server might
+// read the end of the request itself, and the answer would break off, as it does with reverse_proxy.
 func (s *soaking) post(a *soakAsked, site string, n int, sized bool) {
 	path := "/echo"
 	if site != "tls" {
