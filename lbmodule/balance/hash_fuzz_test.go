@@ -212,7 +212,8 @@ func checkMoves(t *testing.T, p *fuzzedPool, changed, weight int, ring, table Ha
 			}
 		}
 	}
-	// Of a table a few slots change hands between others: of this one, which is a quarter of that of a pool, less than one in a hundred; of much smaller ones it may be a fifth.
+	// In a table, a change of weight also moves a few slots between other members: fewer than one in a hundred of a table of this size, which is
+	// a quarter of a pool's. In much smaller tables it may be a fifth.
 	before, after := p.homes(table, 8*fuzzedKeys), next.homes(table, 8*fuzzedKeys)
 	moved := 0
 	for k := range before {

@@ -9,8 +9,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// TestRetryAtHalfOpen: a request that failed at the first backend goes to one whose last request failed rather than to a half-open one, the last,
-// and to that rather than back to the first.
+// TestRetryAtHalfOpen: a request that failed at the first backend prefers a backend with one failure to a half-open one, which is the last of
+// the list, and prefers a half-open one to the first backend.
 func TestRetryAtHalfOpen(t *testing.T) {
 	for _, backends := range []int{2, 3} {
 		synctest.Test(t, func(t *testing.T) {

@@ -97,7 +97,8 @@ type Key struct {
 
 // AcquireFor picks a member by the view's policy, for a request with that key, and reserves a slot on it. A half-open member comes first, with
 // one request at a time: see [View.AcquireProbe]. tried are the positions of members that this request has been to: they are picked only when
-// no other member can be, not even a half-open one. Backups are considered when no primary is eligible, and by a request that found no other primary to go to.
+// no other member can be, not even a half-open one. Backups are considered when no primary is eligible, and by a request that found no other
+// primary to go to.
 func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 	s := v.snap.Load()
 	if l, ok := v.AcquireProbe(tried, safe); ok {
