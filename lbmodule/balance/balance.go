@@ -18,7 +18,6 @@
 package balance
 
 import (
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 )
@@ -96,8 +95,8 @@ func (m *Member) weight() int {
 }
 
 // cold decides by chance whether a member that is ramped up is to be passed over this time.
-func (m *Member) cold() bool {
-	return m.Warmth > 0 && m.Warmth < 1 && rand.Float64() >= m.Warmth
+func (m *Member) cold(d *Dice) bool {
+	return m.Warmth > 0 && m.Warmth < 1 && d.Float64() >= m.Warmth
 }
 
 // warmUp is how many members that are ramped up a pick passes over at most.

@@ -1,9 +1,6 @@
 package balance
 
-import (
-	"math"
-	"math/rand/v2"
-)
+import "math"
 
 // Choices draws a few members at random, in proportion to the weights, and picks the one with the fewest requests in flight in
 // relation to its weight; the first drawn among equals. Two draws are enough for the load of the busiest of n members to stay
@@ -17,6 +14,14 @@ import (
 // first free one from a place drawn evenly.
 type Choices struct {
 	N int // draws; two where it is less, and never more than there are members
+
+	dice *Dice
+}
+
+// With implements [Drawing].
+func (p Choices) With(d *Dice) Policy {
+	p.dice = d
+	return p
 }
 
 // more is how many draws are made again for having drawn one that is full, one in tried, or, where that does not count, the same.
@@ -25,7 +30,7 @@ const more = 8
 // Build implements [Policy].
 func (p Choices) Build(members []Member, _ Picker, _ []int) Picker {
 	c := new(choices)
-	c.init(members, p.N)
+	c.init(members, p.N, p.dice)
 	return c
 }
 
@@ -36,7 +41,8 @@ type choices struct {
 }
 
 // init fills c, which is the zero value.
-func (c *choices) init(members []Member, n int) {
+func (c *choices) init(members []Member, n int, d *Dice) {
+	c.dice = d
 	c.fill(members)
 	c.n = min(max(n, 2), len(c.members))
 }
@@ -67,7 +73,7 @@ func (c *choices) Pick(tried []int) int {
 // the member's index, or -1.
 func (c *choices) take(best int, tried []int) int {
 	if best < 0 || !c.at(best) {
-		if best = c.from(rand.IntN(len(c.members)), tried); best < 0 {
+		if best = c.from(c.dice.IntN(len(c.members)), tried); best < 0 {
 			return -1
 		}
 	}
@@ -76,7 +82,7 @@ func (c *choices) take(best int, tried []int) int {
 
 // other draws a position other than p evenly. There are two at least: with one member there is one draw.
 func (c *choices) other(p int) int {
-	p += 1 + rand.IntN(len(c.members)-1)
+	p += 1 + c.dice.IntN(len(c.members)-1)
 	if p >= len(c.members) {
 		p -= len(c.members)
 	}

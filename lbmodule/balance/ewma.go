@@ -2,7 +2,6 @@ package balance
 
 import (
 	"math"
-	"math/rand/v2"
 	"time"
 )
 
@@ -39,7 +38,7 @@ type Timed interface {
 //   - more members are drawn if the better one was itself avoided lately or, with equal weights, is busy. Otherwise every fourth pick in a
 //     pool of which half is slow would find only slow ones;
 //   - a member that is avoided has a trial now and then ([trials]), so that avoiding it comes to an end.
-type PeakEWMA struct{}
+type PeakEWMA struct{ dice *Dice }
 
 const (
 	// silence is how many times as expensive it makes a member that requests have been waiting for far longer than its answers take.
@@ -58,10 +57,16 @@ const (
 	tailTimes, tailLeast, tailMost = 2, 0.0015, 0.1
 )
 
+// With implements [Drawing].
+func (p PeakEWMA) With(d *Dice) Policy {
+	p.dice = d
+	return p
+}
+
 // Build implements [Policy].
-func (PeakEWMA) Build(members []Member, prev Picker, _ []int) Picker {
+func (policy PeakEWMA) Build(members []Member, prev Picker, _ []int) Picker {
 	p := new(peakEWMA)
-	p.init(members, 2)
+	p.init(members, 2, policy.dice)
 	p.weights = make([]relative, len(p.members))
 	for i := range p.members {
 		m := &p.members[i]
@@ -208,7 +213,7 @@ func (p *peakEWMA) perWeight(load float64, position int) float64 {
 	if load == 0 || p.uniform() {
 		return load
 	}
-	return math.Floor(load/p.weights[position].toMean + rand.Float64())
+	return math.Floor(load/p.weights[position].toMean + p.dice.Float64())
 }
 
 // loads returns how many requests positions a and b have to do. Slow pages count if a member has far more of them than the other. Whether
@@ -228,7 +233,7 @@ func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 			return load
 		}
 		own, usual := m.tailShare(), tailTimes*(other.tailShare()+tailLeast)
-		if own > tailMost || own > usual && rand.Float64()*own > usual {
+		if own > tailMost || own > usual && p.dice.Float64()*own > usual {
 			return load
 		}
 		return max(load-float64(pages), 0)

@@ -15,7 +15,11 @@ const (
 	ticksPerMinute = uint32(time.Minute / tickLength)
 )
 
-var start = time.Now()
+// start is a whole number of ticks from the Unix epoch, so that virtual times fall on the same part of a tick in each run of a simulation.
+var start = func() time.Time {
+	now := time.Now()
+	return now.Add(-time.Duration(now.UnixNano()) % tickLength)
+}()
 
 func tickOf(now time.Time) uint32 { return uint32(now.Sub(start) / tickLength) }
 

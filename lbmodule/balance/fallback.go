@@ -13,6 +13,16 @@ func (p WithFallback) For(members int) Policy {
 	return WithFallback{sized(p.Keyed, members), sized(p.Else, members)}
 }
 
+// With implements [Drawing].
+func (p WithFallback) With(d *Dice) Policy { return WithFallback{with(p.Keyed, d), with(p.Else, d)} }
+
+func with(p Policy, d *Dice) Policy {
+	if drawing, ok := p.(Drawing); ok {
+		return drawing.With(d)
+	}
+	return p
+}
+
 func sized(p Policy, members int) Policy {
 	if s, ok := p.(Sized); ok {
 		return s.For(members)

@@ -5,11 +5,17 @@ import "slices"
 // First picks the first member, in order, that has a free slot: the next one gets only what does not fit. Without
 // caps it is a primary with spares, as Caddy's and HAProxy's "first". Weights do not matter, but for 0. A member that
 // is ramped up is passed over by chance, if another one is free.
-type First struct{}
+type First struct{ dice *Dice }
+
+// With implements [Drawing].
+func (p First) With(d *Dice) Policy {
+	p.dice = d
+	return p
+}
 
 // Build implements [Policy].
-func (First) Build(members []Member, _ Picker, _ []int) Picker {
-	f := new(first)
+func (p First) Build(members []Member, _ Picker, _ []int) Picker {
+	f := &first{dice: p.dice}
 	f.init(members)
 	for i := range members {
 		if w := members[i].Warmth; f.pos[i] >= 0 && w > 0 && w < 1 && len(f.ramped) < warmUp {
@@ -22,6 +28,7 @@ func (First) Build(members []Member, _ Picker, _ []int) Picker {
 // first is the picker of First.
 type first struct {
 	slots
+	dice   *Dice
 	ramped []int // the first of the members that are ramped up
 }
 
@@ -45,7 +52,7 @@ func (f *first) Pick(tried []int) int {
 func (f *first) passOver(tried []int) []int {
 	all := slices.Clip(tried)
 	for _, i := range f.ramped {
-		if f.slots.members[f.pos[i]].cold() {
+		if f.slots.members[f.pos[i]].cold(f.dice) {
 			all = append(all, i)
 		}
 	}

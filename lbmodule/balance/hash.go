@@ -1,9 +1,6 @@
 package balance
 
-import (
-	"math/bits"
-	"math/rand/v2"
-)
+import "math/bits"
 
 // Keyed is implemented by pickers that choose by a key of the request. Their Pick is for requests that have none.
 type Keyed interface {
@@ -42,6 +39,7 @@ type Hash struct {
 	Members int     // that the pool has in all; 0 for as many as are to be picked
 	Bound   float64 // of a member's share of the requests in flight, in relation to its share of the weights; 0 for none
 
+	dice *Dice
 	size int // of the table, where a test wants another
 }
 
@@ -62,6 +60,12 @@ const (
 	boundedRehashes = 40
 )
 
+// With implements [Drawing].
+func (p Hash) With(d *Dice) Policy {
+	p.dice = d
+	return p
+}
+
 // For implements [Sized].
 func (p Hash) For(members int) Policy {
 	p.Members = members
@@ -70,7 +74,7 @@ func (p Hash) For(members int) Policy {
 
 // Build implements [Policy].
 func (p Hash) Build(members []Member, _ Picker, _ []int) Picker {
-	h := &hashPicker{rehashes: rehashes}
+	h := &hashPicker{dice: p.dice, rehashes: rehashes}
 	h.init(members)
 	all := max(p.Members, len(h.members))
 	switch {
@@ -89,6 +93,7 @@ func (p Hash) Build(members []Member, _ Picker, _ []int) Picker {
 // hashPicker is the picker of Hash.
 type hashPicker struct {
 	slots
+	dice     *Dice
 	bound    bound
 	rehashes int
 
@@ -109,7 +114,7 @@ func (p Hash) tableSize(all int) int {
 }
 
 // Pick implements [Picker].
-func (h *hashPicker) Pick(tried []int) int { return h.PickFor(rand.Uint64(), tried) }
+func (h *hashPicker) Pick(tried []int) int { return h.PickFor(h.dice.Uint64(), tried) }
 
 // PickFor implements [Keyed].
 func (h *hashPicker) PickFor(hash uint64, tried []int) int {

@@ -1,9 +1,6 @@
 package balance
 
-import (
-	"math/rand/v2"
-	"sync"
-)
+import "sync"
 
 // LeastConn picks the member with the least load for its weight, load/weight: the weighted least connections of
 // LVS (ip_vs_wlc). Among equals it draws in proportion to the weights, so that an idle pool follows them too and
@@ -14,11 +11,17 @@ import (
 //
 // It is exact under concurrency: members are kept in order under a short lock, so every decision sees all
 // reservations made before it, and all other changes of load whose Changed has returned. Both cost O(log n).
-type LeastConn struct{}
+type LeastConn struct{ dice *Dice }
+
+// With implements [Drawing].
+func (p LeastConn) With(d *Dice) Policy {
+	p.dice = d
+	return p
+}
 
 // Build implements [Policy].
-func (LeastConn) Build(members []Member, _ Picker, _ []int) Picker {
-	l := &leastConn{members: members, tree: newTree(len(members))}
+func (p LeastConn) Build(members []Member, _ Picker, _ []int) Picker {
+	l := &leastConn{members: members, dice: p.dice, tree: newTree(len(members))}
 	l.Sync()
 	return l
 }
@@ -26,6 +29,7 @@ func (LeastConn) Build(members []Member, _ Picker, _ []int) Picker {
 // leastConn is the picker of LeastConn.
 type leastConn struct {
 	members []Member
+	dice    *Dice
 
 	mu   sync.Mutex // guards tree
 	tree tree       // ordered by load/weight
@@ -63,7 +67,7 @@ func (l *leastConn) pickLocked() int {
 		if i < 0 {
 			break
 		}
-		if len(passed) < warmUp && l.members[i].cold() {
+		if len(passed) < warmUp && l.members[i].cold(l.dice) {
 			l.tree.set(i, never, 0)
 			passed = append(passed, i)
 			continue
@@ -87,7 +91,7 @@ func (l *leastConn) least() int {
 	if best.key == never {
 		return -1
 	}
-	return l.tree.find(rand.Uint64N(best.tied))
+	return l.tree.find(l.dice.Uint64N(best.tied))
 }
 
 // reserve takes a slot on member i and puts it where its load belongs then. The caller holds mu.

@@ -2,7 +2,6 @@ package balance
 
 import (
 	"math/bits"
-	"math/rand/v2"
 	"slices"
 )
 
@@ -16,16 +15,22 @@ const redraws = 4
 // A pick that draws a full or tried member draws again, up to four times in all, and then takes the first free
 // member from a place drawn evenly. That keeps it constant when nearly everybody is full, and favours members that
 // stand behind full ones a little then.
-type Random struct{}
+type Random struct{ dice *Dice }
+
+// With implements [Drawing].
+func (p Random) With(d *Dice) Policy {
+	p.dice = d
+	return p
+}
 
 // Build implements [Policy].
-func (Random) Build(members []Member, _ Picker, _ []int) Picker {
-	r := new(random)
+func (p Random) Build(members []Member, _ Picker, _ []int) Picker {
+	r := &random{dice: p.dice}
 	r.fill(members)
 	return r
 }
 
-// fill fills r, which is the zero value.
+// fill fills r, which is the zero value but for its dice.
 func (r *random) fill(members []Member) {
 	r.init(members)
 	if slices.ContainsFunc(r.members, func(m Member) bool { return m.weight() != r.members[0].weight() }) {
@@ -39,6 +44,7 @@ func (r *random) uniform() bool { return r.columns == nil }
 // random is the picker of Random.
 type random struct {
 	slots
+	dice    *Dice
 	columns []column // one for each position; nil if all weights are equal
 	total   uint64   // sum of the weights: the height of each column
 }
@@ -61,7 +67,7 @@ func (r *random) Pick(tried []int) int {
 			return r.index[p]
 		}
 	}
-	p := r.from(rand.IntN(n), tried)
+	p := r.from(r.dice.IntN(n), tried)
 	if p < 0 {
 		return -1
 	}
@@ -71,7 +77,7 @@ func (r *random) Pick(tried []int) int {
 // draw returns a position, by weight.
 func (r *random) draw() int {
 	// One random number is enough for both: what is left of it after the column is as evenly spread, but for one part in 2^40.
-	p, rest := bits.Mul64(rand.Uint64(), uint64(len(r.members)))
+	p, rest := bits.Mul64(r.dice.Uint64(), uint64(len(r.members)))
 	if r.uniform() {
 		return int(p)
 	}

@@ -101,7 +101,17 @@ func (h *Hold) MaxAge() time.Duration {
 	}
 }
 
-// Apply copies the breaker to the settings of a view. probe is when the slot of a lost half-open probe is released.
+// View returns the settings of a pool's views, except those of the policy, of checks and of the transport. probe is when the slot of a lost
+// half-open probe is released.
+func (s *Settings) View(probe time.Duration) pool.Settings {
+	v := pool.Settings{
+		SlowStart: s.SlowStart.Length(), ShortestRamp: s.SlowStart.Shortest(), PanicThreshold: s.PanicThreshold, PreferZone: s.PreferZone,
+	}
+	s.Breaker.Apply(&v, probe)
+	return v
+}
+
+// Apply copies the breaker to the settings of a view.
 func (b *Breaker) Apply(s *pool.Settings, probe time.Duration) {
 	filled := b.WithDefaults()
 	s.DeadAfter = filled.ConsecutiveFailures

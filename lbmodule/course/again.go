@@ -1,7 +1,6 @@
 package course
 
 import (
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -124,7 +123,7 @@ func (c *Course) reserve(now time.Time) Step {
 	if same {
 		// The backoff is for a backend that has just failed; another one needs none.
 		next.Lease.Abandon()
-		return c.pause(pausingSame, rand.N(max(min(rules.Base<<min(c.attempts-1, 20), rules.Max), 1)), now)
+		return c.pause(pausingSame, c.pool.Dice().Duration(max(min(rules.Base<<min(c.attempts-1, 20), rules.Max), 1)), now)
 	}
 	return c.spend(next, false, now)
 }

@@ -2,7 +2,6 @@ package course
 
 import (
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -196,7 +195,7 @@ func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 			return Choice{}, pool.ErrFull
 		}
 		offered := slices.Contains(candidates, i)
-		if passedOver := offered && len(candidates) > 1 && rand.Float64() >= snapshot.Warmth(i); !passedOver {
+		if passedOver := offered && len(candidates) > 1 && c.pool.Dice().Float64() >= snapshot.Warmth(i); !passedOver {
 			if lease, ok := c.view.AcquireMember(i); ok {
 				return Choice{c.members.Target(i), lease}, nil
 			}

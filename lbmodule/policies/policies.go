@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -307,8 +308,21 @@ func keyOr(key pool.Key, otherwise reverseproxy.Selector, r *http.Request) pool.
 	return key
 }
 
+// alone is the key of the context of [LoadAlone].
+type alone struct{}
+
+// LoadAlone is [Load] for a load balancer that is not in a config, such as a simulated one. Ending the context ends what policies may have started.
+func LoadAlone(ctx context.Context, raw json.RawMessage) (policy reverseproxy.Selector, cancel func(), err error) {
+	own, end := caddy.NewContext(caddy.Context{Context: context.WithValue(ctx, alone{}, true)})
+	policy, err = Load(own, raw)
+	return policy, end, err
+}
+
 // inLoadBalancer reports whether the module being provisioned belongs to a load balancer and not to a plain reverse_proxy.
 func inLoadBalancer(ctx caddy.Context) bool {
+	if ctx.Value(alone{}) != nil {
+		return true
+	}
 	parents := ctx.Modules()
 	for i := len(parents) - 1; i >= 0; i-- {
 		switch parents[i].(type) {

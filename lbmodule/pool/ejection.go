@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -47,7 +46,7 @@ func (v *View) trip(i int, cause breaker.Cause, now time.Time) {
 		return
 	}
 	m.mu.Lock()
-	turned := m.vitals.breaker.Trip(&s.Breaker, cause, now, rand.Float64())
+	turned := m.vitals.breaker.Trip(&s.Breaker, cause, now, v.pool.Dice().Float64())
 	m.life.Store(m.vitals.breaker.Generation())
 	m.noteSlot()
 	m.mu.Unlock()
@@ -111,7 +110,7 @@ func (v *View) AcquireProbe(tried []int, safe bool) (Lease, bool) {
 	if len(s.probes) == 0 {
 		return Lease{}, false
 	}
-	now := time.Now()
+	now := v.pool.now()
 	if s.first < len(s.tiers) && (len(tried) > 0 || !safe && now.Sub(s.probing) < safeProbes) {
 		return Lease{}, false
 	}
@@ -126,7 +125,7 @@ func (v *View) probeAny(s *Snapshot, now time.Time) (Lease, bool) {
 	// A pick examines only a few members, so that its cost is constant; other picks examine others.
 	first := 0
 	if len(s.probes) > probeLooks {
-		first = rand.IntN(len(s.probes))
+		first = v.pool.Dice().IntN(len(s.probes))
 	}
 	for k := range min(len(s.probes), probeLooks) {
 		if l, ok := v.probe(s.probes[(first+k)%len(s.probes)], now); ok {

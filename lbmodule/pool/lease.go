@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -128,7 +127,7 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	}
 	jitter := 0.0
 	if failed || v.Slow {
-		jitter = rand.Float64()
+		jitter = m.pool.Dice().Float64()
 	}
 	if !failed && !v.Slow {
 		m.pool.served.note(v.Origin.Target, m.id, now)

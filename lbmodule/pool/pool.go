@@ -228,13 +228,16 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	if sized, ok := settings.Policy.(balance.Sized); ok {
 		settings.Policy = sized.For(len(backends))
 	}
+	if drawing, ok := settings.Policy.(balance.Drawing); ok && p.Dice() != nil {
+		settings.Policy = drawing.With(p.Dice())
+	}
 	v := &View{
 		pool:     p,
 		settings: settings,
 		backends: backends,
 		members:  make([]*Member, len(backends)),
 	}
-	now := time.Now()
+	now := p.now()
 	p.mu.Lock()
 	p.sweep(now)
 	// The members of a new pool need no slow start: no other member could take their share.
@@ -274,7 +277,7 @@ func (p *Pool) hold(v *View) {
 
 // close makes v release its members.
 func (p *Pool) close(v *View) {
-	now := time.Now()
+	now := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range v.members {
@@ -317,6 +320,10 @@ func (p *Pool) sweep(now time.Time) {
 
 // Registry holds the pools in use, by name. The zero Registry is ready for use.
 type Registry struct {
+	// Clock and Dice are those of all pools. Nil ones are those of the system; others are for simulations.
+	Clock Clock
+	Dice  *balance.Dice
+
 	mu    sync.Mutex
 	pools map[string]*registered
 }

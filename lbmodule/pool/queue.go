@@ -36,14 +36,17 @@ type queue struct {
 // line holds the waiting requests of one client.
 type line struct {
 	client string
-	asleep list.List // of *waiter, the next one first
+	asleep list.List // of *Waiter, the next one first
 	turn   *list.Element
 	sized  *list.Element
 }
 
-type waiter struct {
+// Waiter is a request in the queue. It must be used by one goroutine at a time.
+type Waiter struct {
+	pool    *Pool
 	client  string
-	woken   chan struct{} // buffers the one signal
+	try     func() error
+	wake    func()
 	at      *list.Element // in the line; nil while awake
 	cascade bool          // there may be more slots than this one
 	ousted  bool          // a request of another client has taken the place
@@ -66,9 +69,9 @@ func (p *Pool) Wake() { p.free(true) }
 // result of try, unless that is ErrFull: then ErrQueueFull if size requests already wait, ErrQueueTimeout when the time is up,
 // ErrDismissed after [Pool.Dismiss], or the error of ctx.
 func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.Duration, try func() error) error {
-	q := &p.queue
-	w := &waiter{client: client, woken: make(chan struct{}, 1)}
-	if err := q.enter(w, size, try); !errors.Is(err, ErrFull) {
+	woken := make(chan struct{}, 1) // buffers the one signal
+	w, err := p.Enqueue(client, size, try, func() { woken <- struct{}{} })
+	if !errors.Is(err, ErrFull) {
 		return err
 	}
 	timer := time.NewTimer(timeout)
@@ -77,7 +80,11 @@ func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.D
 	for {
 		var err error
 		select {
-		case <-w.woken:
+		case <-woken:
+			if err = w.Woken(); !errors.Is(err, ErrFull) {
+				return err
+			}
+			continue
 		case <-timer.C:
 			err = ErrQueueTimeout
 		case <-p.dismissed:
@@ -85,32 +92,47 @@ func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.D
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		if err != nil {
-			q.leave(w)
-			return err
-		}
-		if q.isOusted(w) {
-			return ErrQueueFull
-		}
-		if err := try(); !errors.Is(err, ErrFull) {
-			q.length.Add(-1)
-			if w.cascade || err != nil {
-				q.wake(true)
-			}
-			return err
-		}
-		q.sleep(w, true)
+		w.Leave()
+		return err
 	}
 }
 
-func (q *queue) isOusted(w *waiter) bool {
+// Enqueue begins what [Pool.Wait] does, for callers that wait in another way. If it returns ErrFull, the request waits: each time that wake is
+// called, [Waiter.Woken] must follow, and [Waiter.Leave] if the request gives up. wake is called with a lock held, and must not wait.
+func (p *Pool) Enqueue(client string, size int, try func() error, wake func()) (*Waiter, error) {
+	w := &Waiter{pool: p, client: client, try: try, wake: wake}
+	return w, p.queue.enter(w, size)
+}
+
+// Woken tries to get a slot. It returns ErrFull if the request waits on, and otherwise how its wait ended.
+func (w *Waiter) Woken() error {
+	q := &w.pool.queue
+	if q.isOusted(w) {
+		return ErrQueueFull
+	}
+	err := w.try()
+	if errors.Is(err, ErrFull) {
+		q.sleep(w, true)
+		return err
+	}
+	q.length.Add(-1)
+	if w.cascade || err != nil {
+		q.wake(true)
+	}
+	return err
+}
+
+// Leave ends the wait of a request that gives up.
+func (w *Waiter) Leave() { w.pool.queue.leave(w) }
+
+func (q *queue) isOusted(w *Waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return w.ousted
 }
 
 // enter puts w to sleep, unless try succeeds or the queue is full.
-func (q *queue) enter(w *waiter, size int, try func() error) error {
+func (q *queue) enter(w *Waiter, size int) error {
 	q.mu.Lock()
 	if q.length.Load() >= int64(size) && !q.oust(w.client) {
 		q.mu.Unlock()
@@ -121,7 +143,7 @@ func (q *queue) enter(w *waiter, size int, try func() error) error {
 	empty := q.turns.Len() == 0
 	q.mu.Unlock()
 	if empty {
-		if err := try(); !errors.Is(err, ErrFull) {
+		if err := w.try(); !errors.Is(err, ErrFull) {
 			q.length.Add(-1)
 			return err
 		}
@@ -131,13 +153,13 @@ func (q *queue) enter(w *waiter, size int, try func() error) error {
 }
 
 // sleep puts w to sleep, before all others if first is set. If a slot was missed, w is woken at once.
-func (q *queue) sleep(w *waiter, first bool) {
+func (q *queue) sleep(w *Waiter, first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w.cascade = false
 	if q.missed > 0 {
 		q.missed--
-		w.woken <- struct{}{}
+		w.wake()
 		return
 	}
 	l := q.lines[w.client]
@@ -174,15 +196,15 @@ func (q *queue) wake(cascade bool) {
 		return
 	}
 	l := next.Value.(*line)
-	w := l.asleep.Front().Value.(*waiter)
+	w := l.asleep.Front().Value.(*Waiter)
 	q.turns.MoveToBack(next)
 	q.remove(l, w)
 	w.cascade = cascade
-	w.woken <- struct{}{}
+	w.wake()
 }
 
 // leave removes a waiter that gives up. If it had been woken, the next one is woken instead.
-func (q *queue) leave(w *waiter) {
+func (q *queue) leave(w *Waiter) {
 	q.mu.Lock()
 	asleep, ousted, cascade := w.at != nil, w.ousted, w.cascade
 	if asleep {
@@ -210,16 +232,16 @@ func (q *queue) oust(client string) bool {
 		return false
 	}
 	l := q.sizes[largest].Front().Value.(*line)
-	w := l.asleep.Back().Value.(*waiter)
+	w := l.asleep.Back().Value.(*Waiter)
 	q.remove(l, w)
 	q.length.Add(-1)
 	w.ousted = true
-	w.woken <- struct{}{}
+	w.wake()
 	return true
 }
 
 // remove removes w from its line.
-func (q *queue) remove(l *line, w *waiter) {
+func (q *queue) remove(l *line, w *Waiter) {
 	q.unsize(l)
 	l.asleep.Remove(w.at)
 	w.at = nil

@@ -179,12 +179,19 @@ func TestQueueFollowsThePool(t *testing.T) {
 	})
 }
 
+// sleeper is a waiter, and how many times it was woken.
+type sleeper struct {
+	Waiter
+	woken int
+}
+
 // asleep puts a waiter of that client to sleep.
-func asleep(q *queue, client string) *waiter {
-	w := &waiter{client: client, woken: make(chan struct{}, 1)}
+func asleep(q *queue, client string) *sleeper {
+	s := new(sleeper)
+	s.client, s.wake = client, func() { s.woken++ }
 	q.length.Add(1)
-	q.sleep(w, false)
-	return w
+	q.sleep(&s.Waiter, false)
+	return s
 }
 
 // One who is woken at the moment he gives up hands the slot on.
@@ -192,11 +199,11 @@ func TestQueueHandsOn(t *testing.T) {
 	var q queue
 	first, second := asleep(&q, "a"), asleep(&q, "b")
 	q.wake(false)
-	if len(first.woken) != 1 || len(second.woken) != 0 {
-		t.Fatalf("woken: %d, %d; want the first only", len(first.woken), len(second.woken))
+	if first.woken != 1 || second.woken != 0 {
+		t.Fatalf("woken: %d, %d; want the first only", first.woken, second.woken)
 	}
-	q.leave(first)
-	if len(second.woken) != 1 {
+	q.leave(&first.Waiter)
+	if second.woken != 1 {
 		t.Error("the slot of one who left as he was woken is lost")
 	}
 }
@@ -207,13 +214,12 @@ func TestQueueMissesNothing(t *testing.T) {
 	first, second := asleep(&q, "a"), asleep(&q, "b")
 	q.wake(false)
 	q.wake(false)
-	<-first.woken
-	<-second.woken
+	first.woken, second.woken = 0, 0
 	q.wake(true) // a member has come back, with slots for both
-	q.sleep(first, true)
-	q.sleep(second, true)
-	if len(first.woken) != 1 || len(second.woken) != 1 {
-		t.Errorf("woken: %d, %d; want both", len(first.woken), len(second.woken))
+	q.sleep(&first.Waiter, true)
+	q.sleep(&second.Waiter, true)
+	if first.woken != 1 || second.woken != 1 {
+		t.Errorf("woken: %d, %d; want both", first.woken, second.woken)
 	}
 }
 

@@ -3,7 +3,6 @@ package pool
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"syscall"
@@ -33,7 +32,7 @@ var ErrNotTried = errors.New("connecting was not tried")
 
 // redialing is the state of redialing a dead member. Member.mu guards it.
 type redialing struct {
-	timer   *time.Timer        // fires when the next connection is due; nil before the first time
+	timer   Timer              // fires when the next connection is due; nil before the first time
 	due     time.Time          // when timer fires
 	delay   time.Duration      // from the last failed connection to the next
 	suspect bool               // the breaker has opened: the next redial finds out whether the member is dead
@@ -105,10 +104,10 @@ func (m *Member) arm(delay time.Duration) {
 	if len(h.dialers) == 0 || r.end != nil {
 		return
 	}
-	delay -= time.Duration(redialJitter * rand.Float64() * float64(delay))
-	r.due = time.Now().Add(delay)
+	delay -= time.Duration(redialJitter * m.pool.Dice().Float64() * float64(delay))
+	r.due = m.pool.now().Add(delay)
 	if r.timer == nil {
-		r.timer = time.AfterFunc(delay, m.redial)
+		r.timer = m.pool.afterFunc(delay, m.redial)
 		return
 	}
 	r.timer.Reset(delay)
@@ -163,7 +162,7 @@ func (m *Member) redial() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.end = cancel
 	m.mu.Unlock()
-	began := time.Now()
+	began := m.pool.now()
 	err := dial(ctx, m.address)
 	m.mu.Lock()
 	stopped := ctx.Err() != nil
@@ -177,12 +176,12 @@ func (m *Member) redial() {
 	m.mu.Unlock()
 	switch {
 	case reached:
-		m.reached(time.Now())
+		m.reached(m.pool.now())
 	case found:
-		m.lost(true, time.Now())
+		m.lost(true, m.pool.now())
 	}
 	if !stopped && m.dead.Load() {
-		m.moveWaiting(err, began, time.Now())
+		m.moveWaiting(err, began, m.pool.now())
 	}
 }
 
@@ -301,7 +300,7 @@ const hurrySpread = 50 * time.Microsecond
 
 // hurry redials the dead members at once.
 func (v *View) hurry() {
-	now := time.Now()
+	now := v.pool.now()
 	for i, m := range v.members {
 		delay := time.Duration(i) * hurrySpread
 		m.mu.Lock()

@@ -1,9 +1,6 @@
 package pool
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // Sessions: requests that belong to one member, whatever the policy says.
 
@@ -37,7 +34,7 @@ func (v *View) ProbeSession(i int) (Lease, bool) {
 	if !b.takesNew() && !b.keepsSessions() || !slices.Contains(v.snap.Load().halfOpen, i) {
 		return Lease{}, false
 	}
-	return v.probe(i, time.Now())
+	return v.probe(i, v.pool.now())
 }
 
 // CountRebound counts a session that was given another member, because its own was gone.

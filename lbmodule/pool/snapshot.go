@@ -30,6 +30,7 @@ type Snapshot struct {
 	gone    time.Time // since when all of them are dead; zero while one is not
 	reopens time.Time // when the first open breaker turns half-open; zero if there is none or that is not known
 
+	dice     *balance.Dice
 	replaced chan struct{} // closed when another snapshot is in force
 }
 

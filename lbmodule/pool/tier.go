@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"math/rand/v2"
 	"slices"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
@@ -132,7 +131,7 @@ func (s *Snapshot) zone(key Key) int {
 	if s.local == 1 {
 		return s.first
 	}
-	at := rand.Float64()
+	at := s.dice.Float64()
 	if key.Known {
 		const bits = 53
 		at = float64(balance.Mix(key.Hash)>>(64-bits)) / (1 << bits)

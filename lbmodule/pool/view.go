@@ -31,9 +31,9 @@ type View struct {
 	snap   atomic.Pointer[Snapshot]
 	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
 
-	mu     sync.Mutex  // guards the replacement of snap and what follows
-	timer  *time.Timer // calls Refresh when time alone will change something; nil if that has not been so yet
-	due    time.Time   // when timer fires; zero if it does not
+	mu     sync.Mutex // guards the replacement of snap and what follows
+	timer  Timer      // calls Refresh when time alone will change something; nil if that has not been so yet
+	due    time.Time  // when timer fires; zero if it does not
 	closed bool
 
 	built time.Time     // when the last snapshot was
@@ -83,7 +83,7 @@ func (v *View) Reopen() []Event {
 		return nil
 	}
 	v.pool.hold(v)
-	return v.refresh(time.Now())
+	return v.refresh(v.pool.now())
 }
 
 // Key is what policies that choose by a key of the request know of it. The zero Key is that of a request without one.
@@ -117,7 +117,7 @@ func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 		// Those that it has been to have failed it. Without this, a pool whose requests all belong to sessions of a backend that fails would
 		// leave half-open members alone.
 		if safe {
-			if l, ok := v.probeAny(s, time.Now()); ok {
+			if l, ok := v.probeAny(s, v.pool.now()); ok {
 				return l, nil
 			}
 		}
@@ -179,7 +179,7 @@ const (
 func (v *View) refreshSoon(now time.Time) []Event {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if rest := max(restShare*v.took-time.Since(v.built), 0); len(v.backends) >= largePool && !v.closed {
+	if rest := max(restShare*v.took-v.pool.now().Sub(v.built), 0); len(v.backends) >= largePool && !v.closed {
 		// Not here, also when it may be at once: whoever is called back has requests to see to.
 		if at := now.Add(rest); v.due.IsZero() || at.Before(v.due) {
 			v.arm(at, now)
@@ -194,7 +194,7 @@ func (v *View) rebuild(now time.Time) []Event {
 	if v.closed {
 		return nil
 	}
-	start := time.Now()
+	start := v.pool.now()
 	// Who asks meanwhile counts some twice, rather than not at all.
 	opened, ejected := v.opened.Load(), v.ejected.Load()
 	defer func() {
@@ -203,7 +203,7 @@ func (v *View) rebuild(now time.Time) []Event {
 	}()
 	old := v.snap.Load()
 	next, events, due := v.build(old, now)
-	v.built = time.Now()
+	v.built = v.pool.now()
 	v.took = v.built.Sub(start)
 	if !next.like(old) {
 		v.snap.Store(next)
@@ -227,7 +227,7 @@ func (v *View) arm(due, now time.Time) {
 			v.timer.Stop()
 		}
 	case v.timer == nil:
-		v.timer = time.AfterFunc(due.Sub(now), func() { v.Refresh(time.Now()) })
+		v.timer = v.pool.afterFunc(due.Sub(now), func() { v.Refresh(v.pool.now()) })
 	default:
 		v.timer.Reset(due.Sub(now))
 	}
@@ -236,7 +236,7 @@ func (v *View) arm(due, now time.Time) {
 // build makes the snapshot of the members that are eligible now; old is the one it is to replace, nil at first.
 // due is when to build again, zero if nothing will change by itself. The caller holds v.mu.
 func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event, due time.Time) {
-	s = &Snapshot{tiers: make([]tier, tierCount(v.backends)), at: make([]place, len(v.backends)), replaced: make(chan struct{})}
+	s = &Snapshot{tiers: make([]tier, tierCount(v.backends)), at: make([]place, len(v.backends)), dice: v.pool.Dice(), replaced: make(chan struct{})}
 	conditions := make([]condition, len(v.backends))
 	dead, died := 0, time.Time{}
 	for i, b := range v.backends {

@@ -339,15 +339,8 @@ func (s *Service) poolState(b *overlay.Running, now time.Time) pool.State {
 
 // viewSettings returns the settings of the pool's views. With checked, the active check watches the members.
 func (s *Service) viewSettings(checked bool) pool.Settings {
-	v := pool.Settings{
-		Passive:        s.passive,
-		SlowStart:      s.settings.SlowStart.Length(),
-		ShortestRamp:   s.settings.SlowStart.Shortest(),
-		Dials:          stock.Dials(s.transport),
-		PanicThreshold: s.settings.PanicThreshold,
-		PreferZone:     s.settings.PreferZone,
-	}
-	s.settings.Breaker.Apply(&v, s.probeTimeout)
+	v := s.settings.View(s.probeTimeout)
+	v.Passive, v.Dials = s.passive, stock.Dials(s.transport)
 	if b, ok := s.policy.(policies.Balancer); ok {
 		v.Policy = b.BalancePolicy()
 	}
