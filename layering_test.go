@@ -27,7 +27,7 @@ var arrows = map[string]string{
 	"listener/express": "listener/h1 lbmodule/app lbmodule/service lbmodule/exchange lbmodule/front ratelimit",
 	"listener/h1":      "lbmodule/fieldline",
 
-	"command":       "command/api command/plain command/top",
+	"command":       "command/api command/plain command/top lbmodule/simulate",
 	"command/api":   "",
 	"command/plain": "command/api",
 	"command/top":   "command/api command/plain",
@@ -45,6 +45,7 @@ var arrows = map[string]string{
 		"lbmodule/overlay healthcheck healthcheck/probe",
 	"lbmodule/front":    "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
 	"lbmodule/exchange": "lbmodule/course lbmodule/pool",
+	"lbmodule/simulate": "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool",
 	"lbmodule/manage":   "lbmodule/config lbmodule/overlay lbmodule/pool",
 	"lbmodule/policies": "lbmodule/config lbmodule/pool lbmodule/balance",
 	"lbmodule/stock":    "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",

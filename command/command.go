@@ -76,7 +76,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	lb.AddCommand(
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
-		t.explainCommand(), t.diffCommand(), t.limitsCommand(), t.expressCommand(), t.eventsCommand(), t.topCommand(),
+		t.explainCommand(), t.diffCommand(), t.limitsCommand(), t.expressCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(),
 	)
 	// Without a command, and with one that there is not, the help must not pass for a success in a script.
 	lb.RunE = t.run(func(_ context.Context, args []string) error {
@@ -89,11 +89,18 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 
 // run makes a command of f: it connects, and its error is printed and becomes the exit code.
 func (t *tool) run(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		err := t.connect()
-		if err == nil {
-			err = f(cmd.Context(), args)
+	return t.offline(func(ctx context.Context, args []string) error {
+		if err := t.connect(); err != nil {
+			return err
 		}
+		return f(ctx, args)
+	})
+}
+
+// offline is run for commands that need no running Caddy.
+func (t *tool) offline(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := f(cmd.Context(), args)
 		t.outcome.code = exitCode(err)
 		if err == nil {
 			return nil

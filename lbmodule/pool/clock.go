@@ -21,7 +21,7 @@ type Timer interface {
 
 // now returns the time.
 func (p *Pool) now() time.Time {
-	if c := p.registry.Clock; c != nil {
+	if c := p.registry.clock; c != nil {
 		return c.Now()
 	}
 	return time.Now()
@@ -29,11 +29,11 @@ func (p *Pool) now() time.Time {
 
 // afterFunc calls f after d, on a goroutine of its own unless the registry has a clock.
 func (p *Pool) afterFunc(d time.Duration, f func()) Timer {
-	if c := p.registry.Clock; c != nil {
+	if c := p.registry.clock; c != nil {
 		return c.AfterFunc(d, f)
 	}
 	return time.AfterFunc(d, f)
 }
 
 // Dice returns the dice of the pool's registry, which may be nil.
-func (p *Pool) Dice() *balance.Dice { return p.registry.Dice }
+func (p *Pool) Dice() *balance.Dice { return p.registry.dice }

@@ -320,9 +320,8 @@ func (p *Pool) sweep(now time.Time) {
 
 // Registry holds the pools in use, by name. The zero Registry is ready for use.
 type Registry struct {
-	// Clock and Dice are those of all pools. Nil ones are those of the system; others are for simulations.
-	Clock Clock
-	Dice  *balance.Dice
+	clock Clock         // of all pools; nil for that of the system
+	dice  *balance.Dice // of all pools
 
 	mu    sync.Mutex
 	pools map[string]*registered
@@ -331,6 +330,12 @@ type Registry struct {
 type registered struct {
 	pool *Pool
 	refs int
+}
+
+// NewRegistry returns a registry for simulations, whose pools go by that clock, and draw the same random numbers in each run with the same
+// seed. They must be used by one goroutine.
+func NewRegistry(c Clock, seed uint64) *Registry {
+	return &Registry{clock: c, dice: balance.NewDice(seed)}
 }
 
 // Acquire returns the pool with this name, a new one if it is not in use. Every Acquire needs one Release.

@@ -1,0 +1,113 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// ending is how a request ended for its client.
+type ending uint8
+
+const (
+	answered      ending = iota // by a backend, with any status
+	notConnected                // the last attempt could not connect
+	timedOut                    // the last attempt was not answered within try_timeout
+	broken                      // the connection of the last attempt broke
+	refusedNone                 // no backend was usable
+	refusedFull                 // all usable backends were at max_requests
+	queueFull                   // and so many requests waited already
+	queueTimeout                // and the request waited for as long as it may
+	refusedSticky               // the backend of the session was not to be had
+	clientLeft                  // the client gave up
+	endings
+)
+
+// endingNames are the names of endings in results.
+var endingNames = [endings]string{
+	"answered", "connect", "timeout", "reset", "no backend usable", "backends full", "queue full", "queue timeout", "session's backend unusable", "client gave up",
+}
+
+// failures are the endings of requests whose last attempt failed.
+var failures = map[course.Kind]ending{course.NotConnected: notConnected, course.TimedOut: timedOut, course.Broken: broken}
+
+// refusalOf returns the ending of a request that was refused because of err.
+func refusalOf(err error) ending {
+	switch {
+	case errors.Is(err, pool.ErrQueueFull):
+		return queueFull
+	case errors.Is(err, pool.ErrQueueTimeout):
+		return queueTimeout
+	case errors.Is(err, pool.ErrFull):
+		return refusedFull
+	case errors.Is(err, course.ErrSessionGone), errors.Is(err, course.ErrSessionFull):
+		return refusedSticky
+	case errors.Is(err, context.Canceled):
+		return clientLeft
+	default:
+		return refusedNone
+	}
+}
+
+// served is a request that has ended.
+type served struct {
+	due     time.Duration // since the end of the warm-up
+	took    time.Duration
+	backend int32 // whose answer the client got; -1 for none
+	status  uint16
+	ending  ending
+}
+
+// failed reports whether the client was not served: it got no answer, or one that says so.
+func (s *served) failed() bool { return s.ending != answered || s.status >= 500 || s.status == 429 }
+
+// measuring collects what a simulation measures. All of it is of requests that arrive after the warm-up.
+type measuring struct {
+	warmUp time.Duration
+
+	arrived  bool // the last request has
+	open     int  // requests that have arrived and not ended
+	requests []served
+	perBack  []attempts // by backend
+
+	retries           int
+	copies, copiesWon int
+}
+
+// attempts are the attempts at a backend.
+type attempts struct{ n, failed int }
+
+func (m *measuring) init(s *Scenario, backends int) {
+	m.warmUp, m.perBack = time.Duration(s.WarmUp), make([]attempts, backends)
+	if rate := s.Arrivals.Rate; rate > 0 {
+		const slack = 1.05
+		m.requests = make([]served, 0, int(slack*rate*time.Duration(s.Duration).Seconds()))
+	}
+}
+
+// count counts an attempt that has ended.
+func (w *world) count(a *attempt, f *course.Facts) {
+	if a.start < w.warmUp {
+		return
+	}
+	n := &w.perBack[a.backend]
+	n.n++
+	if f.Kind != course.Answered || f.Status >= 500 || f.Status == 429 {
+		n.failed++
+	}
+}
+
+// record records a request that has ended.
+func (w *world) record(q *request, backend int, how ending) {
+	w.open--
+	if q.due < w.warmUp {
+		return
+	}
+	w.retries += max(q.sends-1, 0)
+	w.requests = append(w.requests, served{
+		due: q.due - w.warmUp, took: w.clock.now - q.due, backend: int32(backend), status: uint16(q.answered), ending: how,
+	})
+}

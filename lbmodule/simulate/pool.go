@@ -1,0 +1,240 @@
+package simulate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/course"
+	"github.com/ballastlb/ballast/lbmodule/policies"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// Pool is a load balancer to simulate: what matters of the JSON of `http.handlers.load_balancer`.
+type Pool struct {
+	Name          string            `json:"name"`
+	Upstreams     []upstream        `json:"upstreams"`
+	Backends      []*config.Backend `json:"backends"`
+	Dynamic       json.RawMessage   `json:"dynamic_upstreams"`
+	LoadBalancing loadBalancing     `json:"load_balancing"`
+	HealthChecks  healthChecks      `json:"health_checks"`
+	config.Settings
+}
+
+type upstream struct {
+	Dial        string `json:"dial"`
+	MaxRequests int    `json:"max_requests"`
+}
+
+type loadBalancing struct {
+	Policy      json.RawMessage `json:"selection_policy"`
+	Retries     int             `json:"retries"`
+	TryDuration caddy.Duration  `json:"try_duration"`
+	TryInterval caddy.Duration  `json:"try_interval"`
+	RetryMatch  json.RawMessage `json:"retry_match"`
+}
+
+type healthChecks struct {
+	Active  json.RawMessage `json:"active"`
+	Passive *struct {
+		Span        caddy.Duration `json:"fail_duration"`
+		MaxFails    int            `json:"max_fails"`
+		MaxRequests int            `json:"unhealthy_request_count"`
+		Status      []int          `json:"unhealthy_status"`
+		Latency     caddy.Duration `json:"unhealthy_latency"`
+	} `json:"passive"`
+}
+
+// FindPools returns the load balancers in a Caddy config in JSON, in the order in which they stand there.
+func FindPools(text []byte) (pools []*Pool, err error) {
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	var look func(any)
+	look = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, item := range v {
+				look(item)
+			}
+		case map[string]any:
+			if v["handler"] == "load_balancer" {
+				p := new(Pool)
+				part, _ := json.Marshal(v) // it has just been decoded
+				if bad := json.Unmarshal(part, p); bad != nil {
+					err = cmp.Or(err, fmt.Errorf("load balancer %d: %w", len(pools)+1, bad))
+				}
+				pools = append(pools, p)
+			}
+			keys := make([]string, 0, len(v))
+			for key := range v {
+				keys = append(keys, key)
+			}
+			slices.Sort(keys)
+			for _, key := range keys {
+				look(v[key])
+			}
+		}
+	}
+	look(value)
+	return pools, err
+}
+
+// Title returns the name of the pool, as far as it is known without Caddy.
+func (p *Pool) Title() string {
+	switch {
+	case p.Name != "":
+		return p.Name
+	case len(p.Upstreams) > 0:
+		return p.Upstreams[0].Dial
+	case len(p.Backends) > 0:
+		return p.Backends[0].Address
+	default:
+		return "dynamic"
+	}
+}
+
+// NotSimulated returns the settings of the pool that a simulation leaves out.
+func (p *Pool) NotSimulated() (words []string) {
+	for _, part := range []struct {
+		given bool
+		word  string
+	}{
+		{p.HealthCheck != nil || p.HealthChecks.Active != nil, "health_check"},
+		{p.Dynamic != nil, "dynamic"},
+		{p.LoadBalancing.RetryMatch != nil, "lb_retry_match"},
+		{p.DrainTimeout != 0, "drain_timeout"},
+	} {
+		if part.given {
+			words = append(words, part.word)
+		}
+	}
+	return words
+}
+
+// balancing is a pool ready to be simulated.
+type balancing struct {
+	policy     policies.Balancer
+	rules      course.Rules
+	settings   pool.Settings
+	tryTimeout time.Duration
+	backends   []pool.Backend
+	names      []string
+}
+
+// prepare checks the pool, and makes it ready. count is how many backends there are if the pool names none. end must be called in any case.
+func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func(), err error) {
+	if err := p.Check(); err != nil {
+		return nil, func() {}, err
+	}
+	policy, end, err := policies.LoadAlone(ctx, p.LoadBalancing.Policy)
+	if err != nil {
+		return nil, end, err
+	}
+	ours, ok := policy.(policies.Balancer)
+	if !ok {
+		return nil, end, fmt.Errorf("selection_policy %s: cannot be simulated; it must be one of ours: %s", policies.Name(policy), strings.Join(policies.Names(), ", "))
+	}
+	b = &balancing{policy: ours, settings: p.View(p.Retry.ProbeTimeout()), tryTimeout: max(time.Duration(p.Retry.WithDefaults().TryTimeout), 0)}
+	b.settings.Policy, b.settings.Dials = ours.BalancePolicy(), true
+	p.setPassive(b)
+	p.setRules(b)
+	return b, end, p.list(b, count)
+}
+
+func (p *Pool) setPassive(b *balancing) {
+	passive := p.HealthChecks.Passive
+	if passive == nil || passive.Span <= 0 {
+		return
+	}
+	most := passive.MaxFails
+	if most == 0 && p.MaxFailRatio == 0 {
+		most = 1
+	}
+	b.settings.Passive = pool.Passive{Span: time.Duration(passive.Span), MaxFails: most, MaxRatio: p.MaxFailRatio, MinRequests: minRatioRequests}
+	b.rules.Passive = course.PassiveRules{On: true, Latency: time.Duration(passive.Latency), Status: passive.Status}
+}
+
+// minRatioRequests is the number of requests below which max_fail_ratio does not apply.
+const minRatioRequests = 20
+
+func (p *Pool) setRules(b *balancing) {
+	passive, lb := b.rules.Passive, &p.LoadBalancing
+	interval := time.Duration(lb.TryInterval)
+	if lb.TryDuration > 0 && interval == 0 {
+		interval = 250 * time.Millisecond // reverse_proxy's default
+	}
+	b.rules = p.Rules(config.RetryWords{
+		Given: lb.Retries != 0 || lb.TryDuration != 0 || lb.TryInterval != 0, Retries: lb.Retries,
+		Duration: time.Duration(lb.TryDuration), Interval: interval,
+	})
+	b.rules.Passive = passive
+	_, b.rules.Keyed = b.policy.(policies.Keyed)
+	b.rules.UntilLastByte = policies.UntilLastByte(b.policy)
+	if sessions, ok := b.policy.(policies.SessionPolicy); ok {
+		b.rules.Sessions, b.rules.Strict, b.rules.BindSessions = true, sessions.Strictly(), sessions.Tells()
+	}
+}
+
+// list fills in the backends.
+func (p *Pool) list(b *balancing, count int) error {
+	limit := 0
+	if passive := p.HealthChecks.Passive; passive != nil {
+		limit = passive.MaxRequests
+	}
+	add := func(backend pool.Backend, name string) {
+		backend.MaxRequests = cmp.Or(backend.MaxRequests, limit)
+		b.backends, b.names = append(b.backends, backend), append(b.names, cmp.Or(name, backend.Address))
+	}
+	for _, u := range p.Upstreams {
+		add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests}, "")
+	}
+	for _, backend := range p.Backends {
+		if err := backend.Validate(); err != nil {
+			return err
+		}
+		weight := 1
+		if backend.Weight != nil {
+			weight = *backend.Weight
+		}
+		add(pool.Backend{Address: backend.Address, Weight: weight, MaxRequests: backend.MaxRequests, Backup: int(backend.Backup), Zone: backend.Zone}, backend.Name)
+	}
+	if len(b.backends) == 0 {
+		for i := range count {
+			add(pool.Backend{Address: "b" + strconv.Itoa(i+1), Weight: 1}, "")
+		}
+	}
+	switch {
+	case len(b.backends) == 0 && p.Dynamic != nil:
+		return errors.New("count: missing; the pool's backends come from a dynamic source, so it must say how many there are")
+	case len(b.backends) == 0:
+		return errors.New("count: missing; the pool has no backends")
+	case len(b.backends) > maxBackends:
+		return fmt.Errorf("backends: %d: must be at most %d", len(b.backends), maxBackends)
+	}
+	seen := make(map[string]bool)
+	for _, backend := range b.backends {
+		if seen[backend.Address] {
+			return fmt.Errorf("backend %s: given twice", backend.Address)
+		}
+		seen[backend.Address] = true
+	}
+	name, weights := policies.WeightsByPosition(b.policy)
+	if len(weights) > 0 && len(weights) != len(b.backends) {
+		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(b.backends))
+	}
+	for i, weight := range weights {
+		b.backends[i].Weight = weight
+	}
+	return nil
+}
