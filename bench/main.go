@@ -31,6 +31,7 @@ func main() {
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.seamless, "seamless", false, "measure what the listener wrapper seamless adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.uneven, "uneven", false, "measure policies over backends that are slow, failing or otherwise odd, and nothing else")
+	flag.BoolVar(&o.simulate, "simulate", false, "with -uneven: measure our policies only, and compare them with their simulation")
 	quick := flag.Bool("quick", false, "two short rounds of get1k, or of express-get1k")
 	flag.Parse()
 	if *quick {
@@ -59,6 +60,7 @@ type options struct {
 	seamless    bool
 	express     bool
 	uneven      bool
+	simulate    bool
 }
 
 // experiment is something that is measured, with contenders of its own.
@@ -93,6 +95,11 @@ func unjudged(name string, run func(ctx context.Context, dir string, o options) 
 // experiments are those of that kind.
 func experiments(o options) (all []experiment) {
 	switch {
+	case o.uneven && o.simulate:
+		for _, s := range unevenScenarios {
+			all = append(all, unjudged(s.name, s.compareSimulated))
+		}
+		return all
 	case o.uneven:
 		for _, s := range unevenScenarios {
 			all = append(all, unjudged(s.name, s.compare))

@@ -32,7 +32,14 @@ type unevenScenario struct {
 // event is something that happens to the backends of a contender.
 type event struct {
 	at time.Duration // from the start of what is counted
-	do func(context.Context, *site) error
+	happening
+}
+
+// happening is a change of settings, or a signal.
+type happening struct {
+	settings string // that change; empty for a signal
+	all      bool   // of all backends; else of the first one
+	signal   os.Signal
 }
 
 // site is a running contender with backends of its own.
@@ -159,7 +166,24 @@ func (s *site) undergo(ctx context.Context, events []event, start time.Time) err
 			return ctx.Err()
 		case <-time.After(time.Until(start.Add(e.at))):
 		}
-		if err := e.do(ctx, s); err != nil {
+		if err := s.undergoOne(ctx, e.happening); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undergoOne has one thing happen.
+func (s *site) undergoOne(ctx context.Context, h happening) error {
+	if h.settings == "" {
+		return s.started.signal(s.backends[0], h.signal)
+	}
+	some := s.backends[:1]
+	if h.all {
+		some = s.backends
+	}
+	for _, b := range some {
+		if err := change(ctx, b, h.settings); err != nil {
 			return err
 		}
 	}
@@ -167,25 +191,12 @@ func (s *site) undergo(ctx context.Context, events []event, start time.Time) err
 }
 
 // changeFirst changes the settings of the first backend, changeAll those of each.
-func changeFirst(settings string) func(context.Context, *site) error {
-	return func(ctx context.Context, s *site) error { return change(ctx, s.backends[0], settings) }
-}
+func changeFirst(settings string) happening { return happening{settings: settings} }
 
-func changeAll(settings string) func(context.Context, *site) error {
-	return func(ctx context.Context, s *site) error {
-		for _, b := range s.backends {
-			if err := change(ctx, b, settings); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
+func changeAll(settings string) happening { return happening{settings: settings, all: true} }
 
 // signalFirst sends a signal to the first backend.
-func signalFirst(signal os.Signal) func(context.Context, *site) error {
-	return func(_ context.Context, s *site) error { return s.started.signal(s.backends[0], signal) }
-}
+func signalFirst(signal os.Signal) happening { return happening{signal: signal} }
 
 // buildBackend builds the backend that can be told what to do.
 func buildBackend(dir string) (program string, err error) {

@@ -181,7 +181,7 @@ func TestUnevenScenarios(t *testing.T) {
 			backend := httptest.NewServer(server.New(""))
 			t.Cleanup(backend.Close)
 			at := &site{backends: []string{strings.TrimPrefix(backend.URL, "http://")}}
-			if err := e.do(t.Context(), at); err != nil && !strings.Contains(err.Error(), "no process was started") {
+			if err := at.undergoOne(t.Context(), e.happening); err != nil && !strings.Contains(err.Error(), "no process was started") {
 				t.Errorf("%s: event after %v: %v", s.name, e.at, err)
 			}
 		}

@@ -52,17 +52,17 @@ func refusalOf(err error) ending {
 	}
 }
 
-// served is a request that has ended.
-type served struct {
-	due     time.Duration // since the end of the warm-up
-	took    time.Duration
-	backend int32 // whose answer the client got; -1 for none
-	status  uint16
+// Served is a request that has ended.
+type Served struct {
+	Due     time.Duration // since the end of the warm-up
+	Took    time.Duration
+	Backend int32  // whose answer the client got, by its place in the result; -1 for none
+	Status  uint16 // of that answer
 	ending  ending
 }
 
 // failed reports whether the client was not served: it got no answer, or one that says so.
-func (s *served) failed() bool { return s.ending != answered || s.status >= 500 || s.status == 429 }
+func (s *Served) failed() bool { return s.ending != answered || s.Status >= 500 || s.Status == 429 }
 
 // measuring collects what a simulation measures. All of it is of requests that arrive after the warm-up.
 type measuring struct {
@@ -70,7 +70,7 @@ type measuring struct {
 
 	arrived  bool // the last request has
 	open     int  // requests that have arrived and not ended
-	requests []served
+	requests []Served
 	perBack  []attempts // by backend
 
 	retries           int
@@ -84,7 +84,7 @@ func (m *measuring) init(s *Scenario, backends int) {
 	m.warmUp, m.perBack = time.Duration(s.WarmUp), make([]attempts, backends)
 	if rate := s.Arrivals.Rate; rate > 0 {
 		const slack = 1.05
-		m.requests = make([]served, 0, int(slack*rate*time.Duration(s.Duration).Seconds()))
+		m.requests = make([]Served, 0, int(slack*rate*time.Duration(s.Duration).Seconds()))
 	}
 }
 
@@ -107,7 +107,7 @@ func (w *world) record(q *request, backend int, how ending) {
 		return
 	}
 	w.retries += max(q.sends-1, 0)
-	w.requests = append(w.requests, served{
-		due: q.due - w.warmUp, took: w.clock.now - q.due, backend: int32(backend), status: uint16(q.answered), ending: how,
+	w.requests = append(w.requests, Served{
+		Due: q.due - w.warmUp, Took: w.clock.now - q.due, Backend: int32(backend), Status: uint16(q.answered), ending: how,
 	})
 }

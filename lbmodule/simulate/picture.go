@@ -24,6 +24,9 @@ const (
 // mostLines is how many backends have a line of their own in a panel; of more, a band shows the least and the greatest share.
 const mostLines = 8
 
+// mostMarks is how many events are marked with a letter.
+const mostMarks = 26
+
 // colors are those of Okabe and Ito (2008), which people tell apart who do not see all colors.
 var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933"}
 
@@ -38,6 +41,7 @@ func Picture(w io.Writer, results []*Result) error {
 	for _, r := range results {
 		d.shares(r)
 	}
+	d.marks()
 	height := d.y
 	out := new(bytes.Buffer)
 	fmt.Fprintf(out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="12" fill="#222">`+"\n",
@@ -123,6 +127,20 @@ func (d *drawing) shares(r *Result) {
 	d.panel(fmt.Sprintf("share of each backend with %s, %%", r.Policy), lines, false)
 }
 
+// marks writes what the letters of the events stand for.
+func (d *drawing) marks() {
+	for i, e := range d.results[0].Events[:min(len(d.results[0].Events), mostMarks)] {
+		text := fmt.Sprintf("%c  %s s: %s %s", 'A'+i, number(e.At), e.Backend, e.Set)
+		const most = 120
+		if runes := []rune(text); len(runes) > most {
+			text = string(runes[:most-1]) + "…"
+		}
+		fmt.Fprintf(&d.out, `<text x="%d" y="%d" fill="#666">%s</text>`+"\n", leftMargin, d.y+12, escape(text))
+		d.y += 18
+	}
+	d.y += 12
+}
+
 func colorOf(i int) string { return colors[i%len(colors)] }
 
 // panel draws lines over the time. With log, the scale is logarithmic.
@@ -152,7 +170,7 @@ func (d *drawing) panel(title string, lines []line, log bool) {
 		}
 		fmt.Fprintf(&d.out, `<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#888" stroke-dasharray="3 3"><title>%s</title></line>`+"\n",
 			x(e.At), x(e.At), top, top+panelHeight, escape(fmt.Sprintf("%s s: %s %s", number(e.At), e.Backend, e.Set)))
-		if i < 26 {
+		if i < mostMarks {
 			fmt.Fprintf(&d.out, `<text x="%.1f" y="%.1f" font-size="10" fill="#666">%c</text>`+"\n", x(e.At)+2, top+9, 'A'+i)
 		}
 	}

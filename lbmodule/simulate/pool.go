@@ -99,8 +99,10 @@ func (p *Pool) Title() string {
 		return p.Upstreams[0].Dial
 	case len(p.Backends) > 0:
 		return p.Backends[0].Address
-	default:
+	case p.Dynamic != nil:
 		return "dynamic"
+	default:
+		return "defaults"
 	}
 }
 

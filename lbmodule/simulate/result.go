@@ -35,6 +35,8 @@ type Result struct {
 	Backends []BackendResult `json:"backends"`
 	Timeline []Slice         `json:"timeline"`
 
+	All []Served `json:"-"` // the requests, in the order of their arrival
+
 	NotSimulated []string `json:"not_simulated,omitempty"` // settings of the pool that were left out
 	Events       []Mark   `json:"events,omitempty"`
 }
@@ -93,20 +95,20 @@ func (w *world) result(p *Pool, s *Scenario) *Result {
 		Requests: len(w.requests), Endings: make(map[string]int), Statuses: make(map[int]int),
 		Retries: w.retries - w.copiesWon, Copies: w.copies, CopiesWon: w.copiesWon, NotSimulated: p.NotSimulated(),
 	}
-	slices.SortStableFunc(w.requests, func(a, b served) int { return cmp.Compare(a.due, b.due) })
+	slices.SortStableFunc(w.requests, func(a, b Served) int { return cmp.Compare(a.Due, b.Due) })
 	took := make([]time.Duration, 0, len(w.requests))
 	for i := range w.requests {
 		q := &w.requests[i]
-		took = append(took, q.took)
+		took = append(took, q.Took)
 		r.Endings[endingNames[q.ending]]++
 		if q.ending == answered {
-			r.Statuses[int(q.status)]++
+			r.Statuses[int(q.Status)]++
 		}
 		if q.failed() {
 			r.Failed++
 		}
 	}
-	r.Latency = latencyOf(took)
+	r.Latency, r.All = latencyOf(took), w.requests
 	w.sumUpBackends(r)
 	r.Timeline = w.timeline(time.Duration(s.Duration))
 	for _, e := range s.Events {
@@ -125,8 +127,8 @@ func (w *world) sumUpBackends(r *Result) {
 	}
 	byBackend := make([][]time.Duration, len(w.backends))
 	for i := range w.requests {
-		if q := &w.requests[i]; q.backend >= 0 {
-			byBackend[q.backend] = append(byBackend[q.backend], q.took)
+		if q := &w.requests[i]; q.Backend >= 0 {
+			byBackend[q.Backend] = append(byBackend[q.Backend], q.Took)
 		}
 	}
 	sum, squares, n := 0.0, 0.0, 0.0
@@ -159,19 +161,19 @@ func (w *world) timeline(duration time.Duration) (all []Slice) {
 	}
 	left := w.requests
 	for at := time.Duration(0); at < duration; at += width {
-		n, _ := slices.BinarySearchFunc(left, at+width, func(q served, end time.Duration) int { return cmp.Compare(q.due, end) })
+		n, _ := slices.BinarySearchFunc(left, at+width, func(q Served, end time.Duration) int { return cmp.Compare(q.Due, end) })
 		s := Slice{At: at.Seconds(), Requests: n, Shares: make([]float64, len(w.backends))}
 		took := make([]time.Duration, 0, n)
 		answers := 0
 		for i := range left[:n] {
 			q := &left[i]
-			took = append(took, q.took)
+			took = append(took, q.Took)
 			if q.failed() {
 				s.Failed++
 			}
-			if q.backend >= 0 {
+			if q.Backend >= 0 {
 				answers++
-				s.Shares[q.backend]++
+				s.Shares[q.Backend]++
 			}
 		}
 		for i := range s.Shares {
@@ -219,7 +221,7 @@ func (r *Result) Failures() (all []Failure) {
 		}
 	}
 	for status, n := range r.Statuses {
-		if q := (served{status: uint16(status)}); q.failed() {
+		if q := (Served{Status: uint16(status)}); q.failed() {
 			all = append(all, Failure{"status " + strconv.Itoa(status), n})
 		}
 	}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/ballastlb/ballast"
+	"github.com/ballastlb/ballast/bench/openloop"
+	"github.com/ballastlb/ballast/lbmodule/simulate"
+)
+
+// simulatedPolicies are those whose simulation is compared with what is measured.
+var simulatedPolicies = []string{"peak_ewma", "least_conn", "round_robin"}
+
+// calibration is how long it is measured what requests take besides the backends' work, before and after a scenario.
+const calibration = 10 * time.Second
+
+// compareSimulated measures our policies in the scenario, simulates the same, and prints both. What a request takes besides the backend's work,
+// on this machine at this moment, is measured with backends that are all alike, at the same rate, and given to the simulation.
+func (s *unevenScenario) compareSimulated(ctx context.Context, dir string, o options) error {
+	program, err := buildBackend(dir)
+	if err != nil {
+		return err
+	}
+	var kinds []kind
+	for _, policy := range simulatedPolicies {
+		k := caddyKind("`"+policy+"`", o, "load_balancer", append([]string{"lb_policy " + policy}, s.options...)...)
+		k.weights = s.weights
+		kinds = append(kinds, k)
+	}
+	fmt.Printf("\n| %s | p50 | simulated | p99 | simulated | of measured | share of the first | simulated |\n|---|---|---|---|---|---|---|---|\n", s.title)
+	for some := range slices.Chunk(kinds, max(s.together, 1)) {
+		alike := s.alike()
+		before, err := alike.measure(ctx, dir, program, some, calibration)
+		if err != nil {
+			return err
+		}
+		got, err := s.measure(ctx, dir, program, some, o.duration)
+		if err != nil {
+			return err
+		}
+		after, err := alike.measure(ctx, dir, program, some, calibration)
+		if err != nil {
+			return err
+		}
+		for i, k := range some {
+			overhead := append(alike.overhead(before[i]), alike.overhead(after[i])...)
+			virtual, err := s.simulate(ctx, k, got[i].backends, got[i].duration, overhead)
+			if err != nil {
+				return fmt.Errorf("simulating %s: %w", k.name, err)
+			}
+			printSimulated(k.name, got[i], virtual)
+		}
+	}
+	return nil
+}
+
+func printSimulated(name string, real, virtual *measured) {
+	ratio := virtual.Quantile(0.99).Seconds() / real.Quantile(0.99).Seconds()
+	fmt.Printf("| %s | %s | %s | %s | %s | %.2f | %s | %s |\n", name, median50.of(real), median50.of(virtual), tail99.of(real), tail99.of(virtual), ratio,
+		itsShare.of(real), itsShare.of(virtual))
+}
+
+// alike is the scenario with nothing wrong: all backends take the same time, which is that of the last one.
+func (s *unevenScenario) alike() *unevenScenario {
+	same := *s
+	same.events, same.duration = nil, calibration
+	same.backends = alike(len(s.backends), fmt.Sprintf(`{"delay": "%s"}`, s.usualDelay()))
+	return &same
+}
+
+// usualDelay is how long the last backend takes, which is one that nothing is wrong with.
+func (s *unevenScenario) usualDelay() time.Duration {
+	var settings struct {
+		Delay caddy.Duration `json:"delay"`
+	}
+	_ = json.Unmarshal([]byte(s.backends[len(s.backends)-1]), &settings) // tests check that backends know the settings
+	return time.Duration(settings.Delay)
+}
+
+// overhead is what requests took besides the backends' work.
+func (s *unevenScenario) overhead(got *measured) (all []caddy.Duration) {
+	for _, r := range got.Requests {
+		all = append(all, caddy.Duration(max(r.Latency-s.usualDelay(), 0)))
+	}
+	return all
+}
+
+// simulate runs the scenario in virtual time, with the config that was measured.
+func (s *unevenScenario) simulate(ctx context.Context, k kind, backends []string, duration time.Duration, overhead []caddy.Duration) (*measured, error) {
+	text, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(k.config(setting{address: "127.0.0.1:80", upstreams: k.upstreams(backends)})), nil)
+	if err != nil {
+		return nil, err
+	}
+	pools, err := simulate.FindPools(text)
+	if err != nil {
+		return nil, err
+	}
+	scenario := simulate.Scenario{
+		Duration: caddy.Duration(duration), WarmUp: caddy.Duration(unevenWarmUp), ClientTimeout: caddy.Duration(unevenPatience), Clients: 1,
+		Arrivals: simulate.Arrivals{Rate: float64(s.rate), Process: "constant"}, Network: simulate.Times{Samples: overhead},
+	}
+	for i, settings := range s.backends {
+		scenario.Backends = append(scenario.Backends, simulate.Change{Backend: backends[i], Behavior: json.RawMessage(settings)})
+	}
+	for _, e := range s.events {
+		change := simulate.Change{Backend: backends[0], Behavior: json.RawMessage(e.settings)}
+		switch {
+		case e.all:
+			change.Backend = ""
+		case e.signal == syscall.SIGSTOP:
+			change.Behavior = json.RawMessage(`{"state": "stopped"}`)
+		case e.signal == syscall.SIGCONT:
+			change.Behavior = json.RawMessage(`{"state": "up"}`)
+		}
+		scenario.Events = append(scenario.Events, simulate.Event{At: caddy.Duration(e.at), Change: change})
+	}
+	r, err := simulate.Run(ctx, pools[0], scenario)
+	if err != nil {
+		return nil, err
+	}
+	return &measured{Summary: summaryOf(r), backends: backends, weights: s.weights, duration: duration}, nil
+}
+
+// summaryOf is a result as if it had been measured.
+func summaryOf(r *simulate.Result) *openloop.Summary {
+	all := &openloop.Summary{}
+	for i, q := range r.All {
+		one := openloop.Request{N: i, Due: q.Due, Latency: q.Took}
+		if q.Backend >= 0 {
+			one.Status, one.Backend = int(q.Status), r.Backends[q.Backend].Name
+		}
+		all.Requests = append(all.Requests, one)
+	}
+	slices.SortStableFunc(all.Requests, func(a, b openloop.Request) int { return cmp.Compare(a.Latency, b.Latency) })
+	return all.Only(func(openloop.Request) bool { return true })
+}
