@@ -289,3 +289,16 @@ func TestSubsetWarnings(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkSubsetEdit is the cost of an edit in a pool of 10,000 backends.
+func BenchmarkSubsetEdit(b *testing.B) {
+	for name, size := range map[string]int{"all": 10_000, "100": 100} {
+		b.Run(name, func(b *testing.B) {
+			h := newConfig(b).serve(subsetOf(10_000, fmt.Sprintf(`{"size": %d}`, size), ""))
+			in := h.insider()
+			for i := 0; b.Loop(); i++ {
+				asks(b, "PATCH", webPath+"/backends/"+in, fmt.Sprintf(`{"weight": %d}`, 1+i%2))
+			}
+		})
+	}
+}
