@@ -139,3 +139,24 @@ func TestSubsetOutage(t *testing.T) {
 	}
 	waitFor(t, "the subset to be used alone", func() bool { p := c.subset(); return p.Subset.Further == 0 && p.Usable == 3 })
 }
+
+// TestSubsetDynamic: the subset is one of what a dynamic source names, and others are used while nobody in it can be reached.
+func TestSubsetDynamic(t *testing.T) {
+	t.Parallel()
+	names := startNameServer(t)
+	b := startBackend(t)
+	var all []string
+	for i := range 10 {
+		all = append(all, fmt.Sprintf("127.0.9.%d", i+1)) // where nobody listens
+	}
+	names.set(false, all, nil)
+	c := startCaddy(t, "load_balancer {\n name p\n subset 3\n health_check {\n tcp\n interval 200ms\n fast_interval 100ms\n }\n"+
+		names.dynamicSources(port(t, b.addr))["a"]+"}")
+	waitFor(t, "the subset to be chosen", func() bool { p := c.subset(); return p.Subset.Of == 10 && p.Subset.Chosen == 3 })
+	waitFor(t, "others to be used", func() bool { p := c.subset(); return p.Subset.Further == 3 && len(p.Backends) == 6 })
+	names.set(false, append(all, "127.0.0.1"), nil)
+	waitFor(t, "the one that can be reached to be found", func() bool {
+		status, _, _ := c.get("/")
+		return status == http.StatusOK
+	})
+}
