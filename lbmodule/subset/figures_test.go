@@ -79,7 +79,7 @@ func TestFiguresInDocs(t *testing.T) {
 // The rule of thumb in the docs: without peers, loads are within 1.3 of the mean if 25 times the logarithm of the number of backends is how
 // many balancers use each.
 func TestRuleOfThumb(t *testing.T) {
-	for _, m := range []struct{ balancers, backends, size int }{{1000, 100, 12}, {1000, 1000, 175}, {1000, 10_000, 2300}} {
+	for _, m := range []struct{ balancers, backends, size int }{{1000, 100, 12}, {1000, 1000, 175}} {
 		if most, _, _ := measure(m.backends, m.balancers, m.size, false); most > 1.3 {
 			t.Errorf("%+v: %v times the mean", m, most)
 		}

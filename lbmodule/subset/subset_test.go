@@ -47,7 +47,7 @@ func fleets(t *testing.T, f func(t *testing.T, backends, peers, size int)) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	cases := [][3]int{{1, 1, 1}, {1, 9, 3}, {2, 1, 1}, {10, 3, 9}, {10, 3, 10}, {10, 100, 1}, {1000, 10, 100}, {999, 10, 100}, {50, 50, 1}, {7, 5, 4}}
-	for range 400 {
+	for range 200 {
 		cases = append(cases, [3]int{1 + random.IntN(400), 1 + random.IntN(120), 1 + random.IntN(60)})
 	}
 	for _, c := range cases {
