@@ -42,7 +42,7 @@ var arrows = map[string]string{
 	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
 		"breaker healthcheck caddyapp",
 	"lbmodule/service": "lbmodule/course lbmodule/manage lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool lbmodule/balance " +
-		"lbmodule/overlay healthcheck healthcheck/probe",
+		"lbmodule/overlay lbmodule/subset healthcheck healthcheck/probe",
 	"lbmodule/front":    "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
 	"lbmodule/exchange": "lbmodule/course lbmodule/pool",
 	"lbmodule/simulate": "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool",
@@ -59,6 +59,7 @@ var arrows = map[string]string{
 	"lbmodule/socket":    "",
 	"lbmodule/fieldline": "",
 	"lbmodule/overlay":   "",
+	"lbmodule/subset":    "lbmodule/balance",
 	"breaker":            "",
 	"healthcheck":        "",
 	"healthcheck/probe":  "healthcheck",
@@ -87,6 +88,7 @@ var cores = []string{
 	"lbmodule/fieldline",
 	"lbmodule/overlay",
 	"lbmodule/pool",
+	"lbmodule/subset",
 	"listener/h1",
 	"ratelimit/bucket",
 }
@@ -102,6 +104,7 @@ var pure = []string{
 	"lbmodule/fieldline",
 	"lbmodule/overlay",
 	"lbmodule/pool",
+	"lbmodule/subset",
 	"listener/h1",
 	"ratelimit/bucket",
 }

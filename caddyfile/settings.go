@@ -16,6 +16,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) err
 	"queue":           parseQueue,
 	"hedge":           parseHedge,
 	"prefer_zone":     parsePreferZone,
+	"subset":          parseSubset,
 	"negative_ttl":    parseNegativeTTL,
 	"drain_timeout":   parseDrainTimeout,
 	"drain_sticky":    parseDrainSticky,
@@ -103,6 +104,37 @@ func parseHedge(d *caddyfile.Dispenser, s *config.Settings) error {
 	}
 	s.Hedge.MaxExtra, err = ratio(d, "hedge", values[1], in("hedge.max_extra"))
 	return err
+}
+
+// parseSubset parses
+//
+//	subset <size> {
+//	    peer <number> of <balancers>
+//	}
+func parseSubset(d *caddyfile.Dispenser, s *config.Settings) error {
+	s.Subset = new(config.Subset)
+	if err := intoInt(&s.Subset.Size, inAs("subset.size", "subset"))(d); err != nil {
+		return err
+	}
+	return subsetWords(s.Subset).parse(d, "subset", "", s.CheckGiven)
+}
+
+func subsetWords(s *config.Subset) words {
+	return words{"peer": func(d *caddyfile.Dispenser) error {
+		values := d.RemainingArgs()
+		if len(values) != 3 || values[1] != "of" {
+			return d.Err("subset: peer: must be a number and how many there are, such as peer 3 of 100")
+		}
+		// Placeholders are not replaced yet: one adapted config may be for the whole fleet.
+		var err error
+		if s.Peer, err = config.NewNumber(values[0]); err != nil {
+			return d.Errf("subset: peer %s: %v", values[0], err)
+		}
+		if s.Peers, err = config.NewNumber(values[2]); err != nil {
+			return d.Errf("subset: peer: of %s: %v", values[2], err)
+		}
+		return nil
+	}}
 }
 
 func parsePreferZone(d *caddyfile.Dispenser, s *config.Settings) error {

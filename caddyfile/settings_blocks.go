@@ -14,6 +14,13 @@ import (
 // in is what the number in a setting may be.
 func in(setting string) bounds { return config.Ranges.Of(setting) }
 
+// inAs is in for a setting whose word in the Caddyfile is another one.
+func inAs(setting, word string) bounds {
+	r := config.Ranges.Of(setting)
+	r.Setting = word
+	return r
+}
+
 // block parses the block of a setting, or that it is off. Words may be given once, but for those in repeatable.
 func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, repeatable ...string) error {
 	name := d.Val()

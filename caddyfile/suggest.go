@@ -23,6 +23,7 @@ func init() { // the parsers are among what they are made of, and use them
 			"health_check":   healthCheckWords(new(config.HealthCheck)).names(),
 			"breaker":        breakerWords(new(config.Breaker)).names(),
 			"retry":          retryWords(new(config.Retry)).names(),
+			"subset":         subsetWords(new(config.Subset)).names(),
 			"transport http": stockTransportWords,
 		},
 		{

@@ -99,3 +99,26 @@ func TestExampleConfig(t *testing.T) {
 		return false
 	})
 }
+
+// TestExampleFleet: balancers that have one config, and differ by their environment, use different backends.
+func TestExampleFleet(t *testing.T) {
+	config, err := os.ReadFile("../examples/fleet.Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, addresses := startBackends(t, 4)
+	used := make(map[string]bool)
+	for _, ordinal := range []string{"0", "1"} {
+		c := startCaddyConfig(t, string(config), "BALLAST_LISTEN=SITE_ADDRESS", "BALLAST_ADMIN=ADMIN_ADDRESS", "BACKENDS="+addresses, "SUBSET=2",
+			"ORDINAL="+ordinal, "PEERS=2")
+		for _, b := range c.poolNamed("web").Backends {
+			used[b.Address] = true
+		}
+		if n := len(c.poolNamed("web").Backends); n != 2 {
+			t.Errorf("balancer %s uses %d backends, want 2", ordinal, n)
+		}
+	}
+	if len(used) != 4 {
+		t.Errorf("both use %d backends, want 4", len(used))
+	}
+}

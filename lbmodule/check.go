@@ -14,6 +14,7 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/policies"
+	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // UnmarshalJSON reads the handler's config.
@@ -53,7 +54,7 @@ func (h *Handler) Check() error {
 	if err := h.Settings.Check(); err != nil {
 		return err
 	}
-	if err := h.CheckWith(&h.Handler); err != nil {
+	if err := cmp.Or(h.CheckWith(&h.Handler), h.CheckSubset(h.DynamicUpstreamsRaw, service.CanPoll)); err != nil {
 		return err
 	}
 	if err := cmp.Or(checkResolvers("transport", h.TransportRaw), checkResolvers("dynamic_upstreams", h.DynamicUpstreamsRaw)); err != nil {

@@ -77,6 +77,9 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"retries_total":            {"connect": 0, "reset": 0, "timeout": 0, "status": 0, "hedge": 0},
 		"retry_budget_remaining":   {"": 100},
 		"sessions_rebound_total":   {"": 0},
+		"subset_size":              {"": 1},
+		"subset_of":                {"": 1},
+		"subset_further":           {"": 0},
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},
 		"in_flight":                {"start.test:1": 0},
@@ -116,8 +119,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 34 {
-		t.Errorf("there are %d families, and this test knows 34", n)
+	if n := len(descs); n != 37 {
+		t.Errorf("there are %d families, and this test knows 37", n)
 	}
 }
 

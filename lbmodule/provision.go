@@ -58,6 +58,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := roster.SetWeights(policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
+	rule, err := service.NewSubset(h.Subset)
+	if err != nil {
+		return err
+	}
 	manager, err := h.app.Join(key)
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	warnings = append(warnings, h.warn(roster, policy, check, manager.Pool().Name())...)
 	h.service = service.New(service.Options{
 		Owner: h.app, Manager: manager, Logger: h.logger, Roster: roster, Policy: policy, Settings: &h.Settings,
-		Check: check, Passive: h.passive(), Limit: h.words.MaxRequests, Warnings: warnings,
+		Check: check, Subset: rule, Passive: h.passive(), Limit: h.words.MaxRequests, Warnings: warnings,
 	})
 	h.app.Add(h.service)
 	h.app.EndStreamsWith(ctx)
@@ -285,6 +289,14 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 	}
 	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", poolName), zap.String("zone", zone))
+	}
+	if h.Subset != nil {
+		switch policy.(type) {
+		case policies.SessionPolicy:
+			warn("subset with sticky sessions: another balancer of the fleet may not use a session's backend, and gives the session another one")
+		case policies.Keyed:
+			warn("subset with a policy that hashes: the other balancers of the fleet choose other backends for a key")
+		}
 	}
 	for _, text := range policies.Warnings(policy) {
 		warn(text)

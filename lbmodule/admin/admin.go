@@ -175,17 +175,25 @@ func (c *apiCall) showExpress() error {
 // running returns the backends of the pool, without those that are gone.
 func (c *apiCall) running() []overlay.Running { return c.s.Running(time.Now()) }
 
+// shown returns those of the backends that are listed: not the thousands outside a subset, unless they were asked for.
+func (c *apiCall) shown(running []overlay.Running) []overlay.Running {
+	if c.asks("all") {
+		return running
+	}
+	return c.s.Shortened(running)
+}
+
 func (c *apiCall) showPool() error {
 	// The answer and its ETag must describe the same state.
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
-	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, running))
+	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, c.shown(running)))
 }
 
 func (c *apiCall) listBackends() error {
 	running := c.running()
 	c.w.Header().Set("ETag", etag(running...))
-	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, running).Backends)
+	return caddyapp.WriteJSON(c.w, c.app.OverviewOf(c.s, c.shown(running)).Backends)
 }
 
 func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }

@@ -126,7 +126,7 @@ func MetricsOf(a *App) status.Metrics {
 func (a *App) Overview() []status.Pool {
 	all := []status.Pool{}
 	for _, s := range a.Pools() {
-		all = append(all, a.OverviewOf(s, s.Running(time.Now())))
+		all = append(all, a.OverviewOf(s, s.Shortened(s.Running(time.Now()))))
 	}
 	return all
 }

@@ -13,6 +13,8 @@ const (
 
 	// MaxBackends is the maximum number of backends in a config, and the size of a pool from which the API adds none.
 	MaxBackends = 16384
+
+	maxSubset = 65536
 )
 
 // Ranges are the permitted values of numeric settings. The minimum is the smallest value with an effect, the maximum the largest one that
@@ -35,6 +37,9 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Duration("queue.timeout", time.Millisecond, time.Hour),
 	caddyapp.Percent("hedge.percentile", 1, 99.99),
 	caddyapp.Percent("hedge.max_extra", 0.1, 100),
+	caddyapp.Number("subset.size", 1, maxSubset),
+	caddyapp.Number("subset.peer", 0, maxSubset-1),
+	caddyapp.Number("subset.peers", 1, maxSubset),
 
 	caddyapp.Duration("health_check.interval", 10*time.Millisecond, 24*time.Hour),
 	caddyapp.Duration("health_check.fast_interval", 10*time.Millisecond, 24*time.Hour),

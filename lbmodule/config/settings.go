@@ -35,6 +35,9 @@ type Settings struct {
 	// that. Default: none.
 	PreferZone string `json:"prefer_zone,omitempty"`
 
+	// Makes this balancer of a fleet use only some of the backends. Default: all are used.
+	Subset *Subset `json:"subset,omitempty"`
+
 	// The time after which a draining backend's open requests are closed. Default: never.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 

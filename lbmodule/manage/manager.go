@@ -210,6 +210,18 @@ func (m *Manager) Attach(g Group) {
 	m.pool.Report(events)
 }
 
+// Refresh has g apply the edits in force again, because what it makes of them has changed.
+func (m *Manager) Refresh(g Group) {
+	var events []pool.Event
+	m.mu.Lock()
+	if slices.Contains(m.groups, g) {
+		events = g.Apply()
+		m.pool.Wake()
+	}
+	m.mu.Unlock()
+	m.pool.Report(events)
+}
+
 // Detach undoes [Manager.Attach].
 func (m *Manager) Detach(g Group) {
 	m.mu.Lock()

@@ -24,9 +24,10 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
+	"github.com/ballastlb/ballast/lbmodule/subset"
 )
 
-// Options configure a [Service]. All fields except Check and Warnings are required.
+// Options configure a [Service]. All fields except Check, Subset and Warnings are required.
 type Options struct {
 	Owner    manage.Owner    // the config that the service belongs to
 	Manager  *manage.Manager // the manager of its pool
@@ -35,6 +36,7 @@ type Options struct {
 	Policy   reverseproxy.Selector
 	Settings *config.Settings
 	Check    *config.HealthCheck // with its defaults; nil for none
+	Subset   *subset.Rule        // nil to use all backends
 	Passive  pool.Passive
 	Limit    int      // cap of backends that have no cap of their own; 0 for none
 	Warnings []string // about settings that are valid but harmful
@@ -51,6 +53,7 @@ type Service struct {
 	policy   reverseproxy.Selector
 	settings *config.Settings
 	check    *config.HealthCheck // with its defaults; nil for none
+	subset   *subsetting         // nil if all backends are used
 	passive  pool.Passive
 	limit    int
 	warnings []string
@@ -74,6 +77,7 @@ func New(o Options) *Service {
 		owner: o.Owner, manager: o.Manager, pool: o.Manager.Pool(), logger: o.Logger, roster: o.Roster, policy: o.Policy,
 		settings: o.Settings, check: o.Check, passive: o.Passive, limit: o.Limit, warnings: o.Warnings,
 	}
+	s.subset = newSubsetting(s, o.Subset)
 	s.watchingStatic.service, s.watchingDynamic.service = s, s
 	return s
 }
@@ -85,8 +89,14 @@ func (s *Service) Open(ctx caddy.Context, from *stock.Handler, raw []byte, probe
 	if err := s.loadProbing(ctx, raw); err != nil {
 		return err
 	}
+	others := s.manager.Groups()
 	if s.dynamic != nil {
-		s.dynamic.inherit(s.manager.Groups())
+		s.dynamic.inherit(others)
+	}
+	if n := len(others); n > 0 {
+		if latest, ok := others[n-1].(*Service); ok {
+			s.subset.inherit(latest.subset)
+		}
 	}
 	s.manager.Attach(s)
 	return nil
@@ -111,10 +121,12 @@ func (s *Service) Start() {
 	if s.dynamic != nil && !s.dynamic.isPolled() {
 		s.dynamic.sets.watch()
 	}
+	s.subset.start()
 }
 
 // Stop stops the work that Start started.
 func (s *Service) Stop() {
+	s.subset.stop()
 	s.static.Load().stop()
 	if s.dynamic != nil {
 		s.dynamic.sets.stop()
@@ -287,7 +299,8 @@ func (s *Service) Owner() manage.Owner { return s.owner }
 func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []pool.Event) {
 	now := time.Now()
 	set = &Set{service: s, superseded: make(chan struct{})}
-	running := s.manager.Edits().Running(r.config(), now)
+	running, narrowed := s.subset.narrow(s.manager.Edits().Running(r.config(), now))
+	set.narrowed = narrowed
 	backends := make([]pool.Backend, 0, len(running))
 	set.upstreams, set.targets = make(reverseproxy.UpstreamPool, 0, len(running)), make([]*stock.Target, 0, len(running))
 	for _, b := range running {

@@ -20,6 +20,7 @@ type Set struct {
 	view      *pool.View
 	upstreams reverseproxy.UpstreamPool // by position in view
 	targets   []*stock.Target           // the same backends, as attempts need them
+	narrowed  *narrowed                 // nil if all backends are in the set
 
 	superseded chan struct{} // closed when another set replaces this one
 	lifetime   lifetime

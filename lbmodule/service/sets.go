@@ -38,6 +38,7 @@ type knownSet struct {
 	list   []string // addresses, in the order of the source
 	roster *Roster
 	edits  *manage.Edits // that the set was built with
+	subset uint64        // version of the subset that it was built with
 	set    *Set
 	end    func() // ends the redialing of dead members; nil if there is none
 }
@@ -70,7 +71,7 @@ func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	sum := hash.Sum64()
 
 	s := m.service
-	edits := s.manager.Edits()
+	edits, version := s.manager.Edits(), s.subset.version()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := slices.IndexFunc(m.known, func(k knownSet) bool {
@@ -80,14 +81,14 @@ func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 		k := m.known[at]
 		copy(m.known[1:at+1], m.known[:at])
 		m.known[0] = k
-		if k.edits == edits {
+		if k.edits == edits && k.subset == version {
 			return k.set, nil
 		}
 		m.known = m.known[1:]
 		defer k.set.supersede()
 		defer k.stop()
 	}
-	k := knownSet{hash: sum, roster: m.roster(upstreams), edits: edits}
+	k := knownSet{hash: sum, roster: m.roster(upstreams), edits: edits, subset: version}
 	for _, u := range upstreams {
 		k.list = append(k.list, u.Dial)
 	}

@@ -64,6 +64,12 @@ var (
 		"Backends that are usable.", "pool")
 	panicMetric = gauge("panic",
 		"Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).", "pool")
+	subsetMetric = gauge("subset_size",
+		"Backends that this balancer uses: all, or those of its subset.", "pool")
+	subsetOfMetric = gauge("subset_of",
+		"Backends that there are, in the subset or not.", "pool")
+	subsetFurtherMetric = gauge("subset_further",
+		"Backends outside the subset that are used, because none in it is usable.", "pool")
 	fairnessMetric = gauge("fairness_ratio",
 		"How evenly the requests of the last minute were spread over the backends in use, by weight: 1 evenly, 1/n all to one of n (Jain's index).", "pool")
 	utilizationMetric = gauge("utilization_ratio",
@@ -212,12 +218,15 @@ func (e emitter) service(s *service.Service) {
 	set, _ := s.Shown()
 	if set == nil {
 		e.state(name, 0, 0, false, 1, 0)
+		e.subset(name, 0, 0, 0)
 		e.rest(p, name, nil)
 		return
 	}
 	snapshot := set.View().Snapshot()
 	usable, total := snapshot.Usable()
 	e.state(name, usable, total, snapshot.Panicking(), set.View().Fairness(), set.View().Utilization())
+	of, chosen, further := set.Counts()
+	e.subset(name, of, chosen, further)
 	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
 }
 
@@ -228,6 +237,13 @@ func (e emitter) state(name string, usable, total int, panicking bool, fairness,
 	e.emit(panicMetric, number(panicking), name)
 	e.emit(fairnessMetric, fairness, name)
 	e.emit(utilizationMetric, utilization, name)
+}
+
+// subset sends how many backends of a pool are used.
+func (e emitter) subset(name string, of, chosen, further int) {
+	e.emit(subsetMetric, float64(chosen), name)
+	e.emit(subsetOfMetric, float64(of), name)
+	e.emit(subsetFurtherMetric, float64(further), name)
 }
 
 // backends sends the metrics of the backends that have a label of their own, and returns these backends.

@@ -33,6 +33,8 @@ type Pool struct {
 
 	Transport Transport `json:"transport"`
 
+	Subset *Subset `json:"subset,omitempty"` // absent if all backends are used
+
 	Warnings []string  `json:"warnings"` // settings that are valid but harmful
 	Backends []Backend `json:"backends"` // sorted by name
 }
@@ -41,6 +43,32 @@ type Pool struct {
 type Transport struct {
 	Engine uint64            `json:"engine"` // attempts over the engine
 	Others map[string]uint64 `json:"others"` // attempts over the configured transport, by the reason
+}
+
+// Subset is the JSON of what a pool uses of its backends. Those outside are listed only if they were edited, or on request.
+type Subset struct {
+	Size    int  `json:"size"`            // as configured, of each kind of backends
+	Peer    *int `json:"peer,omitempty"`  // number of this balancer
+	Peers   int  `json:"peers,omitempty"` // number of balancers
+	Of      int  `json:"of"`              // backends that there are
+	Chosen  int  `json:"chosen"`          // of them in the subset
+	Further int  `json:"further"`         // others that are used while the subset is not usable
+}
+
+// newSubset describes the subset of a set; nil if it has all backends.
+func newSubset(s *service.Service, set *service.Set) *Subset {
+	rule := s.Subset()
+	if rule == nil {
+		return nil
+	}
+	o := &Subset{Size: rule.Size, Peers: rule.Peers}
+	if rule.Peers > 0 {
+		o.Peer = &rule.Peer
+	}
+	if set != nil {
+		o.Of, o.Chosen, o.Further = set.Counts()
+	}
+	return o
 }
 
 // Backend is the JSON of a backend.
@@ -112,6 +140,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	}
 	o.Transport.Engine, o.Transport.Others = p.Ways()
 	set, dynamic := s.Shown()
+	o.Subset = newSubset(s, set)
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot
 	var avoided func(i int) string
@@ -124,8 +153,12 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 			at[set.View().Backend(i).Address] = i
 		}
 	}
+	elsewhere := "not in use yet"
+	if o.Subset != nil {
+		elsewhere = "outside the subset"
+	}
 	for i := range running {
-		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: "not in use yet"}
+		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: elsewhere}
 		if position, is := at[running[i].Address]; is {
 			b = newBackend(set.View(), snapshot, position, s.Checked())
 			b.Avoided = avoided(position)
