@@ -45,7 +45,7 @@ var arrows = map[string]string{
 		"lbmodule/overlay lbmodule/subset healthcheck healthcheck/probe",
 	"lbmodule/front":    "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
 	"lbmodule/exchange": "lbmodule/course lbmodule/pool",
-	"lbmodule/simulate": "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool",
+	"lbmodule/simulate": "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool lbmodule/subset",
 	"lbmodule/manage":   "lbmodule/config lbmodule/overlay lbmodule/pool",
 	"lbmodule/policies": "lbmodule/config lbmodule/pool lbmodule/balance",
 	"lbmodule/stock":    "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",

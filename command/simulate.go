@@ -217,14 +217,14 @@ func policyOf(words string) (json.RawMessage, error) {
 
 // showResults prints a line for each policy, and the backends of the first.
 func (t *tool) showResults(results []*simulate.Result, rows int) error {
-	table := plain.NewTable("POLICY", "REQUESTS", "FAILED", "P50", "P99", "P99.9", "MAX", "RETRIES", "COPIES", "FAIRNESS")
+	table := plain.NewTable("POLICY", "REQUESTS", "FAILED", "P50", "P99", "P99.9", "MAX", "RETRIES", "COPIES", "FAIRNESS", "LOADS")
 	for _, r := range results {
 		failed := plain.Cell{Text: fmt.Sprint(r.Failed)}
 		if r.Failed > 0 {
 			failed.Style = plain.Bad
 		}
 		table.Row(r.Policy, fmt.Sprint(r.Requests), failed, took(r.Latency.P50), took(r.Latency.P99), took(r.Latency.P999), took(r.Latency.Max),
-			fmt.Sprint(r.Retries), fmt.Sprint(r.Copies), fmt.Sprintf("%.3f", r.Fairness))
+			fmt.Sprint(r.Retries), fmt.Sprint(r.Copies), fmt.Sprintf("%.3f", r.Fairness), fmt.Sprintf("%.2f to %.2f", r.LeastLoad, r.LargestLoad))
 	}
 	if err := t.table(table); err != nil {
 		return err

@@ -23,6 +23,7 @@ const statusUnavailable = 503
 
 // backend is a backend of all balancers.
 type backend struct {
+	place         int // among all
 	clock         *clock
 	random        *rand.Rand
 	name, address string

@@ -130,6 +130,7 @@ type balancing struct {
 	rules      course.Rules
 	settings   pool.Settings
 	tryTimeout time.Duration
+	subset     *config.Subset // nil for none
 	backends   []pool.Backend
 	names      []string
 }
@@ -147,7 +148,7 @@ func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func()
 	if !ok {
 		return nil, end, fmt.Errorf("selection_policy %s: cannot be simulated; it must be one of ours: %s", policies.Name(policy), strings.Join(policies.Names(), ", "))
 	}
-	b = &balancing{policy: ours, settings: p.View(p.Retry.ProbeTimeout()), tryTimeout: max(time.Duration(p.Retry.WithDefaults().TryTimeout), 0)}
+	b = &balancing{policy: ours, subset: p.Subset, settings: p.View(p.Retry.ProbeTimeout()), tryTimeout: max(time.Duration(p.Retry.WithDefaults().TryTimeout), 0)}
 	b.settings.Policy, b.settings.Dials = ours.BalancePolicy(), true
 	p.setPassive(b)
 	p.setRules(b)

@@ -177,7 +177,7 @@ func (q *request) send() {
 // attempt begins an attempt.
 func (q *request) attempt(choice *course.Choice) *attempt {
 	w := q.world
-	a := &attempt{of: q, backend: choice.Lease.Index(), choice: choice, start: w.clock.now, ticket: choice.Lease.Ticket()}
+	a := &attempt{of: q, backend: q.of.members[choice.Lease.Index()], choice: choice, start: w.clock.now, ticket: choice.Lease.Ticket()}
 	a.ticket.Ask(w.clock.Now())
 	b := w.backends[a.backend]
 	network := w.network.draw(w.random)
@@ -321,7 +321,7 @@ func (q *request) end(how ending) {
 	}
 	if w.rules.BindSessions && how == answered {
 		if at, _, ok := q.course.Rebind(); ok {
-			w.sessions[q.client] = int32(at)
+			w.sessions[q.client] = int32(q.of.members[at])
 		}
 	}
 	ending := course.Ending{Complete: how == answered}
@@ -330,7 +330,7 @@ func (q *request) end(how ending) {
 		ending.Answered, ending.Known = w.clock.now-a.start, true
 	}
 	if l := &q.course.Choice().Lease; l.Held() && how == answered {
-		at = l.Index()
+		at = q.of.members[l.Index()]
 	}
 	q.course.End(ending, now)
 	w.record(q, at, how)
@@ -347,10 +347,12 @@ func (q *request) Key() pool.Key {
 
 // Session implements [course.Request].
 func (q *request) Session(course.Members) (position int, known, signed bool) {
-	if at := q.world.sessions[q.client]; at >= 0 {
-		return int(at), true, true
+	at := q.world.sessions[q.client]
+	if at < 0 {
+		return -1, false, false
 	}
-	return -1, false, false
+	position = q.of.positionOf(int(at))
+	return position, position >= 0, true
 }
 
 // Origin implements [course.Request].

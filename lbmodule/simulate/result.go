@@ -32,6 +32,13 @@ type Result struct {
 	// has all.
 	Fairness float64 `json:"fairness"`
 
+	// LeastLoad and LargestLoad are those of the primary backends in relation to what is fair by their weights: 1 if all have their share.
+	LeastLoad   float64 `json:"least_load"`
+	LargestLoad float64 `json:"largest_load"`
+
+	// Members is how many backends the balancers use, added up: so many are checked in each interval of a health check.
+	Members int `json:"members"`
+
 	Backends []BackendResult `json:"backends"`
 	Timeline []Slice         `json:"timeline"`
 
@@ -131,7 +138,7 @@ func (w *world) sumUpBackends(r *Result) {
 			byBackend[q.Backend] = append(byBackend[q.Backend], q.Took)
 		}
 	}
-	sum, squares, n := 0.0, 0.0, 0.0
+	sum, squares, n, least, largest := 0.0, 0.0, 0.0, math.Inf(1), 0.0
 	for i, b := range w.balancing.backends {
 		one := BackendResult{Name: w.names[i], Attempts: w.perBack[i].n, Failed: w.perBack[i].failed, P99: latencyOf(byBackend[i]).P99}
 		one.Share = float64(one.Attempts) / float64(max(all, 1))
@@ -139,11 +146,18 @@ func (w *world) sumUpBackends(r *Result) {
 			one.Fair = float64(b.Weight) / float64(weights)
 			x := float64(one.Attempts) / float64(b.Weight)
 			sum, squares, n = sum+x, squares+x*x, n+1
-		}
-		for _, balancer := range w.balancers {
-			one.Ejections += int(balancer.view.Member(i).Traffic().Counts().Ejections[pool.EjectionEnforced])
+			least, largest = min(least, x), max(largest, x)
 		}
 		r.Backends = append(r.Backends, one)
+	}
+	for _, b := range w.balancers {
+		r.Members += len(b.members)
+		for position, i := range b.members {
+			r.Backends[i].Ejections += int(b.view.Member(position).Traffic().Counts().Ejections[pool.EjectionEnforced])
+		}
+	}
+	if n > 0 && sum > 0 {
+		r.LeastLoad, r.LargestLoad = round(least*n/sum, 1e6), round(largest*n/sum, 1e6)
 	}
 	if squares > 0 {
 		r.Fairness = sum * sum / (n * squares)

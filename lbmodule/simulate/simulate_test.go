@@ -343,3 +343,26 @@ func TestCanceled(t *testing.T) {
 		t.Errorf("error %v, want that of the context", err)
 	}
 }
+
+// TestSubset: balancers with numbers share the load evenly with few members each; those without do as chance has it. Both use fewer members than
+// all balancers times all backends.
+func TestSubset(t *testing.T) {
+	const load = `{"count": 1000, "balancers": 50, "duration": "20s", "arrivals": {"rate": 20000, "process": "constant"}, "backends": [{"set": {"delay": "5ms"}}]}`
+	numbered := simulated(t, policy("round_robin", `, "subset": {"size": 40, "peer": 0, "peers": 50}`), load)
+	if numbered.Members != 2000 || numbered.LargestLoad > 1.3 || numbered.LeastLoad < 0.7 || numbered.Failed > 0 {
+		t.Errorf("with numbers: %d members, loads from %v to %v, %d failed", numbered.Members, numbered.LeastLoad, numbered.LargestLoad, numbered.Failed)
+	}
+	other := simulated(t, policy("round_robin", `, "subset": {"size": 40}`), load)
+	if other.Members != 2000 || other.LargestLoad < 1.5 || other.Failed > 0 {
+		t.Errorf("without numbers: %d members, loads from %v to %v, %d failed", other.Members, other.LeastLoad, other.LargestLoad, other.Failed)
+	}
+	all := simulated(t, policy("round_robin", ""), load)
+	if all.Members != 50_000 {
+		t.Errorf("without subsets: %d members, want 50,000", all.Members)
+	}
+	// Sessions are known where their backend is used only.
+	sticky := simulated(t, `{"load_balancing": {"selection_policy": {"policy": "lb_sticky", "secrets": ["0123456789abcdef0123456789abcdef"]}}, "subset": {"size": 2}}`, `{"count": 6, "balancers": 3, "clients": 5, "duration": "20s", "arrivals": {"rate": 100}}`)
+	if sticky.Failed > 0 {
+		t.Errorf("sticky: %v", sticky.Endings)
+	}
+}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/subset"
 )
 
 // world is a simulation as it runs.
@@ -36,6 +38,7 @@ type balancer struct {
 	world    *world
 	pool     *pool.Pool
 	view     *pool.View
+	members  []int          // the backends that it uses, in ascending order: the positions of view
 	snapshot *pool.Snapshot // the one that those who wait have seen
 	sleeping []*request     // those that wait for another snapshot
 }
@@ -85,7 +88,7 @@ func newWorld(b *balancing, s *Scenario) (*world, arrivals, error) {
 	}
 	w.measuring.init(s, len(b.backends))
 	for i, configured := range b.backends {
-		w.backends = append(w.backends, &backend{clock: &w.clock, random: w.random, name: b.names[i], address: configured.Address, Behavior: usual})
+		w.backends = append(w.backends, &backend{place: i, clock: &w.clock, random: w.random, name: b.names[i], address: configured.Address, Behavior: usual})
 		w.byAddress[configured.Address] = w.backends[i]
 	}
 	for i := range s.Backends {
@@ -107,17 +110,46 @@ func newWorld(b *balancing, s *Scenario) (*world, arrivals, error) {
 		w.sessions[i] = -1
 	}
 	for i := range s.Balancers {
-		w.addBalancer(s.Seed + uint64(i)<<32 + ofClients)
+		w.addBalancer(w.choose(i, s), s.Seed+uint64(i)<<32+ofClients)
 	}
 	return w, arrivals, nil
 }
 
-// addBalancer adds a balancer whose dice have this seed.
-func (w *world) addBalancer(seed uint64) {
-	b := &balancer{world: w, pool: pool.NewRegistry(&w.clock, seed).Acquire("simulated")}
-	b.view = b.pool.Open(w.balancing.backends, w.settings)
+// choose returns the backends that balancer i uses, in ascending order: all, or its subset.
+func (w *world) choose(i int, s *Scenario) (members []int) {
+	places := make([]subset.Place, len(w.backends))
+	if w.subset != nil {
+		rule := subset.Rule{Size: w.subset.Size, Identity: s.Seed<<32 + uint64(i)}
+		if w.subset.Peers != nil {
+			rule = subset.Rule{Size: w.subset.Size, Peers: s.Balancers, Peer: i}
+		}
+		all := make([]subset.Backend, len(w.backends))
+		for k, b := range w.balancing.backends {
+			all[k] = subset.Backend{Address: b.Address, Group: subset.Group(2 * b.Backup), Idle: b.Weight == 0}
+			if zone := w.settings.PreferZone; zone != "" && b.Zone == zone {
+				all[k].Group++
+			}
+		}
+		places = rule.Choose(all, nil).Places
+	}
+	for k, place := range places {
+		if w.subset == nil || place == subset.Own {
+			members = append(members, k)
+		}
+	}
+	return members
+}
+
+// addBalancer adds a balancer that uses these backends, and whose dice have this seed.
+func (w *world) addBalancer(members []int, seed uint64) {
+	b := &balancer{world: w, pool: pool.NewRegistry(&w.clock, seed).Acquire("simulated"), members: members}
+	used := make([]pool.Backend, len(members))
+	for i, k := range members {
+		used[i] = w.balancing.backends[k]
+	}
+	b.view = b.pool.Open(used, w.settings)
 	dial := pool.Dialer(w.connect)
-	for i := range w.backends {
+	for i := range used {
 		b.view.Member(i).Redial(&dial, false)
 	}
 	w.balancers = append(w.balancers, b)
@@ -255,14 +287,17 @@ func (b *balancer) Quiet() bool { return false }
 func (b *balancer) View() *pool.View { return b.view }
 
 // Target implements [course.Members].
-func (b *balancer) Target(position int) course.Target { return b.world.backends[position] }
+func (b *balancer) Target(position int) course.Target { return b.world.backends[b.members[position]] }
 
 // Find implements [course.Members].
 func (b *balancer) Find(address string) int {
-	for i, other := range b.world.backends {
-		if other.address == address {
-			return i
-		}
+	return b.positionOf(b.world.byAddress[address].place)
+}
+
+// positionOf returns the position of a backend in the view; -1 if the balancer does not use it.
+func (b *balancer) positionOf(backend int) int {
+	if at, uses := slices.BinarySearch(b.members, backend); uses {
+		return at
 	}
 	return -1
 }
