@@ -30,6 +30,7 @@ HTTP parsers            listener/h1.FuzzHead
 HTTP parsers            lbmodule/engine.FuzzAnswer
 hash tables             lbmodule/balance.FuzzHash
 hash tables             ratelimit/bucket.FuzzTable
+pools and scenarios     lbmodule/simulate.FuzzSimulate
 '
 listed=$(sed -n 's/^\(..*[^ ]\)   *\([^ ]*\)$/\1|\2/p' <<<"$inputs")
 others=$(grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sed 's|^\./\(.*\)/[^/]*:func |other\|\1.|' | sort)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/ballastlb/ballast/command/plain"
 	"github.com/ballastlb/ballast/lbmodule/simulate"
@@ -81,7 +81,6 @@ func (t *tool) simulate(ctx context.Context, s *simulation, args []string) error
 	}
 	var results []*simulate.Result
 	for _, p := range pools {
-		start := time.Now()
 		r, err := simulate.Run(ctx, p, *scenario)
 		if err != nil {
 			return usageErrorf("%v", err)
@@ -89,9 +88,6 @@ func (t *tool) simulate(ctx context.Context, s *simulation, args []string) error
 		results = append(results, r)
 		if len(r.NotSimulated) > 0 && len(results) == 1 {
 			t.warn("Warning: pool %s: not simulated: %s", r.Pool, strings.Join(r.NotSimulated, ", "))
-		}
-		if !t.flags.json {
-			t.warn("%s: %d requests in %v", r.Policy, r.Requests, time.Since(start).Round(time.Millisecond))
 		}
 	}
 	if s.picture != "" {
@@ -168,7 +164,7 @@ func (s *simulation) find(file, adapter string) (*simulate.Pool, error) {
 		}
 		return new(simulate.Pool), nil
 	}
-	text, _, _, err := caddycmd.LoadConfig(cmp.Or(file, "Caddyfile"), adapter)
+	text, err := readConfig(cmp.Or(file, "Caddyfile"), adapter)
 	if err != nil {
 		return nil, usageErrorf("config: %v", err)
 	}
@@ -194,17 +190,38 @@ func (s *simulation) find(file, adapter string) (*simulate.Pool, error) {
 	return pools[0], nil
 }
 
+// readConfig returns a config in JSON. Caddy's own way to load one logs to the console.
+func readConfig(file, adapter string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if base := filepath.Base(file); adapter == "" && (strings.HasPrefix(base, "Caddyfile") || strings.HasSuffix(base, ".caddyfile")) {
+		adapter = "caddyfile"
+	}
+	if adapter == "" {
+		return text, nil
+	}
+	return adapt(adapter, text, file)
+}
+
+// adapt returns a config in JSON.
+func adapt(adapter string, text []byte, file string) ([]byte, error) {
+	a := caddyconfig.GetAdapter(adapter)
+	if a == nil {
+		return nil, fmt.Errorf("adapter %s: there is none of that name in this build", adapter)
+	}
+	adapted, _, err := a.Adapt(text, map[string]any{"filename": file})
+	return adapted, err
+}
+
 // policyOf returns the JSON of a policy that is written as in the Caddyfile.
 func policyOf(words string) (json.RawMessage, error) {
 	if strings.ContainsAny(words, "\n") {
 		return nil, usageErrorf("policy %q: must be one line", words)
 	}
-	adapter := caddyconfig.GetAdapter("caddyfile")
-	if adapter == nil {
-		return nil, fmt.Errorf("this build has no Caddyfile")
-	}
 	// With a dynamic source, weights need not be as many as backends yet.
-	text, _, err := adapter.Adapt([]byte(":80 {\nload_balancer {\ndynamic a localhost 80\nlb_policy "+words+"\n}\n}\n"), map[string]any{"filename": "--policy"})
+	text, err := adapt("caddyfile", []byte(":80 {\nload_balancer {\ndynamic a localhost 80\nlb_policy "+words+"\n}\n}\n"), "--policy")
 	if err != nil {
 		return nil, usageErrorf("policy %s: %v", words, err)
 	}
@@ -248,8 +265,8 @@ func (t *tool) showResults(results []*simulate.Result, rows int) error {
 	if more := len(r.Backends) - rows; more > 0 {
 		t.say("and %d more; --rows shows them", more)
 	}
-	for _, how := range r.Failures() {
-		t.say("%d requests failed: %s", how.Requests, how.Cause)
+	for _, f := range r.Failures() {
+		t.say("failed: %s: %d", f.Cause, f.Requests)
 	}
 	return nil
 }

@@ -145,6 +145,7 @@ func checkSession(t *testing.T, s snippet) {
 	for step := range strings.SplitSeq(strings.TrimPrefix(s.code, "$ "), "\n$ ") {
 		command, want, _ := strings.Cut(step, "\n")
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(command, "localhost:2019", c.admin))
+		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(caddyBinary)+":"+os.Getenv("PATH"), "CADDY_ADMIN="+c.admin, "USER=eve",
 			"XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
 		got, err := cmd.CombinedOutput()
@@ -160,14 +161,18 @@ func checkQuery(t *testing.T, s snippet) {
 	promtool(t, "", "check", "rules", inFile(t, "rules.yml", rules))
 }
 
-// checkJSON has Caddy validate a config, and compares what else there is with what an access log says.
+// checkJSON has Caddy validate a config, simulates a scenario, and compares what else there is with what an access log says.
 func checkJSON(t *testing.T, s snippet) {
-	var config struct{ Apps map[string]any }
+	var config struct{ Apps, Arrivals map[string]any }
 	if err := json.Unmarshal([]byte(s.code), &config); err != nil {
 		t.Fatal(err)
 	}
 	if config.Apps != nil {
 		inTree(t, caddyBinary, "validate", "--config", inFile(t, "caddy.json", s.code))
+		return
+	}
+	if config.Arrivals != nil {
+		inTree(t, caddyBinary, "lb", "simulate", inFile(t, "scenario.json", s.code))
 		return
 	}
 	good, gone := startBackend(t), freeAddress(t)
