@@ -17,7 +17,8 @@ var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, 
 
 // name returns a policy's name for subtests.
 func name(p Policy) string {
-	return strings.TrimSuffix(fmt.Sprintf("%T%v", p, p)[len("balance."):], "{}")
+	text := strings.NewReplacer(" <nil>", "", "<nil>", "").Replace(fmt.Sprintf("%T%v", p, p)) // no dice
+	return strings.TrimSuffix(text[len("balance."):], "{}")
 }
 
 // weighted returns members without caps.

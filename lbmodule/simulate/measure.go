@@ -90,7 +90,7 @@ func (m *measuring) init(s *Scenario, backends int) {
 
 // count counts an attempt that has ended.
 func (w *world) count(a *attempt, f *course.Facts) {
-	if a.start < w.warmUp {
+	if !a.of.counts() {
 		return
 	}
 	n := &w.perBack[a.backend]
@@ -103,7 +103,7 @@ func (w *world) count(a *attempt, f *course.Facts) {
 // record records a request that has ended.
 func (w *world) record(q *request, backend int, how ending) {
 	w.open--
-	if q.due < w.warmUp {
+	if !q.counts() {
 		return
 	}
 	w.retries += max(q.sends-1, 0)

@@ -58,6 +58,9 @@ func (q *request) begin() {
 	q.run(q.course.Begin(w.clock.Now()))
 }
 
+// counts reports whether the request arrived after the warm-up.
+func (q *request) counts() bool { return q.due >= q.world.warmUp }
+
 // run does what the course says, as far as that takes no time.
 func (q *request) run(step course.Step) {
 	w := q.world
@@ -263,7 +266,9 @@ func (q *request) sendCopy() {
 	if !ok {
 		return
 	}
-	q.world.copies++
+	if q.counts() {
+		q.world.copies++
+	}
 	// Not the choice of the course, which is that of the first attempt.
 	held := choice
 	q.copied = q.attempt(&held)
@@ -302,7 +307,9 @@ func (q *request) copyEnded(c *attempt, f course.Facts, status int) {
 		first.cancel()
 		first.ticket.Told(false, now)
 	}
-	q.world.copiesWon++
+	if q.counts() {
+		q.world.copiesWon++
+	}
 	q.course.CopyWon(firstFacts, *c.choice, q.world.clock.now-first.start, now)
 	q.current, q.answered = c, status
 	q.sends++

@@ -169,10 +169,7 @@ func (w *world) change(c *Change, logs logs) {
 		if !c.concerns(b.name, b.address) {
 			continue
 		}
-		to, err := c.apply(b.Behavior)
-		if err != nil {
-			continue // checked with the behavior as it was at first, which an event may have changed
-		}
+		to, _ := c.apply(b.Behavior)
 		b.logged = nil
 		if log := logs[to.Log]; log != nil {
 			b.logged = log.of(b.name, b.address)
