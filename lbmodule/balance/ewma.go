@@ -64,30 +64,30 @@ func (p PeakEWMA) With(d *Dice) Policy {
 }
 
 // Build implements [Policy].
-func (policy PeakEWMA) Build(members []Member, prev Picker, _ []int) Picker {
-	p := new(peakEWMA)
-	p.init(members, 2, policy.dice)
-	p.weights = make([]relative, len(p.members))
-	for i := range p.members {
-		m := &p.members[i]
+func (p PeakEWMA) Build(members []Member, prev Picker, _ []int) Picker {
+	e := new(peakEWMA)
+	e.init(members, 2, p.dice)
+	e.weights = make([]relative, len(e.members))
+	for i := range e.members {
+		m := &e.members[i]
 		full := float64(m.weight())
 		if m.Warmth > 0 {
 			full /= m.Warmth
 		}
-		p.weights[i] = relative{
-			toMean: float64(m.weight()) * float64(len(p.members)) / float64(p.total),
+		e.weights[i] = relative{
+			toMean: float64(m.weight()) * float64(len(e.members)) / float64(e.total),
 			full:   math.Log2(full),
 		}
 		if m.Latency == nil {
 			m.Latency = new(Latency)
 		}
 	}
-	if p.trials = new(trials); prev != nil {
+	if e.trials = new(trials); prev != nil {
 		if before, ok := prev.(*peakEWMA); ok {
-			p.trials = before.trials
+			e.trials = before.trials
 		}
 	}
-	return p
+	return e
 }
 
 // peakEWMA is the picker of PeakEWMA.

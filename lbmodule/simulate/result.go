@@ -157,7 +157,7 @@ func (w *world) sumUpBackends(r *Result) {
 		}
 	}
 	if n > 0 && sum > 0 {
-		r.LeastLoad, r.LargestLoad = round(least*n/sum, 1e6), round(largest*n/sum, 1e6)
+		r.LeastLoad, r.LargestLoad = round(least*n/sum, 1e6), round(largest*n/sum)
 	}
 	if squares > 0 {
 		r.Fairness = sum * sum / (n * squares)
@@ -191,7 +191,7 @@ func (w *world) timeline(duration time.Duration) (all []Slice) {
 			}
 		}
 		for i := range s.Shares {
-			s.Shares[i] = round(s.Shares[i]/float64(max(answers, 1)), 1e6)
+			s.Shares[i] = round(s.Shares[i]/float64(max(answers, 1)))
 		}
 		l := latencyOf(took)
 		s.P50, s.P99 = l.P50, l.P99
@@ -213,13 +213,13 @@ func latencyOf(took []time.Duration) (l Latency) {
 		sum += d.Seconds()
 	}
 	at := func(q float64) float64 { return milliseconds(took[min(int(q*float64(n)), n-1)]) }
-	return Latency{Mean: round(sum/float64(n)*1e3, 1e6), P50: at(0.5), P90: at(0.9), P99: at(0.99), P999: at(0.999), Max: milliseconds(took[n-1])}
+	return Latency{Mean: round(sum/float64(n)*1e3), P50: at(0.5), P90: at(0.9), P99: at(0.99), P999: at(0.999), Max: milliseconds(took[n-1])}
 }
 
-func milliseconds(d time.Duration) float64 { return round(d.Seconds()*1e3, 1e6) }
+func milliseconds(d time.Duration) float64 { return round(d.Seconds()*1e3) }
 
-// round rounds x to a multiple of 1/unit.
-func round(x, unit float64) float64 { return math.Round(x*unit) / unit }
+// round rounds x to six digits after the point.
+func round(x float64) float64 { return math.Round(x*1e6) / 1e6 }
 
 // Failure is a cause of failed requests.
 type Failure struct {

@@ -183,9 +183,9 @@ func (s *Scenario) complete() error {
 		within("clients", float64(s.Clients), 1, maxClients),
 		within("count", float64(s.Count), 0, maxBackends),
 		within("writes", s.Writes, 0, 1),
-		span("duration", s.Duration, 0, maxDuration),
-		span("warm_up", s.WarmUp, 0, maxDuration),
-		span("client_timeout", s.ClientTimeout, caddy.Duration(time.Millisecond), maxDuration),
+		span("duration", s.Duration, 0),
+		span("warm_up", s.WarmUp, 0),
+		span("client_timeout", s.ClientTimeout, caddy.Duration(time.Millisecond)),
 		s.Arrivals.complete(),
 		s.Network.check("network"),
 	); err != nil {
@@ -202,7 +202,7 @@ func (s *Scenario) complete() error {
 		}
 	}
 	for i, e := range s.Events {
-		if err := cmp.Or(span("at", e.At, 0, maxDuration), e.check()); err != nil {
+		if err := cmp.Or(span("at", e.At, 0), e.check()); err != nil {
 			return fmt.Errorf("events: entry %d: %w", i+1, err)
 		}
 	}
@@ -229,9 +229,9 @@ func (a *Arrivals) complete() error {
 
 func (t *Times) check(where string) error {
 	return cmp.Or(
-		span(where+": delay", t.Delay, 0, maxDuration),
-		span(where+": jitter", t.Jitter, 0, maxDuration),
-		span(where+": slow_delay", t.SlowDelay, 0, maxDuration),
+		span(where+": delay", t.Delay, 0),
+		span(where+": jitter", t.Jitter, 0),
+		span(where+": slow_delay", t.SlowDelay, 0),
 		within(where+": sigma", t.Sigma, 0, maxSigma),
 		within(where+": slow_ratio", t.SlowRatio, 0, 1),
 	)
@@ -296,9 +296,9 @@ func within(field string, value, least, most float64) error {
 	return fmt.Errorf("%s %v: must be from %v to %v", field, value, least, int64(most))
 }
 
-func span(field string, value, least caddy.Duration, most time.Duration) error {
-	if value >= least && time.Duration(value) <= most {
+func span(field string, value, least caddy.Duration) error {
+	if value >= least && time.Duration(value) <= maxDuration {
 		return nil
 	}
-	return fmt.Errorf("%s %v: must be from %v to %v", field, time.Duration(value), time.Duration(least), most)
+	return fmt.Errorf("%s %v: must be from %v to %v", field, time.Duration(value), time.Duration(least), maxDuration)
 }

@@ -73,7 +73,7 @@ func TestSameSeed(t *testing.T) {
 // rho*s/(2(1-rho)) (Pollaczek and Khinchine).
 func TestQueueingTheory(t *testing.T) {
 	for _, rho := range []float64{0.3, 0.5, 0.8} {
-		r := simulated(t, policy("round_robin", ""), fmt.Sprintf(`{"count": 1, "warm_up": "60s", "duration": "3000s", "arrivals": {"rate": %v}, "backends": [{"set": {"delay": "10ms", "workers": 1}}]}`, rho*100))
+		r := simulated(t, policy("round_robin", ""), fmt.Sprintf(`{"count": 1, "warm_up": "60s", "duration": "2000s", "arrivals": {"rate": %v}, "backends": [{"set": {"delay": "10ms", "workers": 1}}]}`, rho*100))
 		want := 10 + rho*10/(2*(1-rho))
 		if !near(r.Latency.Mean, want, 0.02) || r.Failed > 0 {
 			t.Errorf("at %v of its capacity: mean %v ms, want %v; %d failed", rho, r.Latency.Mean, want, r.Failed)
@@ -101,7 +101,7 @@ func TestTimes(t *testing.T) {
 		{`{"log": "` + log + `"}`, 3, 3, 3},
 	}
 	for _, test := range tests {
-		r := simulated(t, policy("random", ""), `{"count": 1, "duration": "100s", "arrivals": {"rate": 1000}, "backends": [{"set": `+test.set+`}]}`)
+		r := simulated(t, policy("random", ""), `{"count": 1, "duration": "40s", "arrivals": {"rate": 1000}, "backends": [{"set": `+test.set+`}]}`)
 		if l := r.Latency; !near(l.P50, test.p50, 0.03) || !near(l.P99, test.p99, 0.05) || !near(l.Mean, test.mean, 0.03) {
 			t.Errorf("%s: %+v, want %v, %v, mean %v", test.set, l, test.p50, test.p99, test.mean)
 		}
@@ -347,7 +347,7 @@ func TestCanceled(t *testing.T) {
 // TestSubset: balancers with numbers share the load evenly with few members each; those without do as chance has it. Both use fewer members than
 // all balancers times all backends.
 func TestSubset(t *testing.T) {
-	const load = `{"count": 1000, "balancers": 50, "duration": "20s", "arrivals": {"rate": 20000, "process": "constant"}, "backends": [{"set": {"delay": "5ms"}}]}`
+	const load = `{"count": 1000, "balancers": 50, "duration": "20s", "arrivals": {"rate": 4000, "process": "constant"}, "backends": [{"set": {"delay": "5ms"}}]}`
 	numbered := simulated(t, policy("round_robin", `, "subset": {"size": 40, "peer": 0, "peers": 50}`), load)
 	if numbered.Members != 2000 || numbered.LargestLoad > 1.3 || numbered.LeastLoad < 0.7 || numbered.Failed > 0 {
 		t.Errorf("with numbers: %d members, loads from %v to %v, %d failed", numbered.Members, numbered.LeastLoad, numbered.LargestLoad, numbered.Failed)
