@@ -157,7 +157,7 @@ func (w *world) sumUpBackends(r *Result) {
 		}
 	}
 	if n > 0 && sum > 0 {
-		r.LeastLoad, r.LargestLoad = round(least*n/sum, 1e6), round(largest*n/sum)
+		r.LeastLoad, r.LargestLoad = round(least*n/sum), round(largest*n/sum)
 	}
 	if squares > 0 {
 		r.Fairness = sum * sum / (n * squares)
