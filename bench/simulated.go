@@ -64,10 +64,10 @@ func (s *unevenScenario) compareSimulated(ctx context.Context, dir string, o opt
 	return nil
 }
 
-func printSimulated(name string, real, virtual *measured) {
-	ratio := virtual.Quantile(0.99).Seconds() / real.Quantile(0.99).Seconds()
-	fmt.Printf("| %s | %s | %s | %s | %s | %.2f | %s | %s |\n", name, median50.of(real), median50.of(virtual), tail99.of(real), tail99.of(virtual), ratio,
-		itsShare.of(real), itsShare.of(virtual))
+func printSimulated(name string, got, virtual *measured) {
+	ratio := virtual.Quantile(0.99).Seconds() / got.Quantile(0.99).Seconds()
+	fmt.Printf("| %s | %s | %s | %s | %s | %.2f | %s | %s |\n", name, median50.of(got), median50.of(virtual), tail99.of(got), tail99.of(virtual), ratio,
+		itsShare.of(got), itsShare.of(virtual))
 }
 
 // alike is the scenario with nothing wrong: all backends take the same time, which is that of the last one.

@@ -191,7 +191,7 @@ func (w *world) timeline(duration time.Duration) (all []Slice) {
 			}
 		}
 		for i := range s.Shares {
-			s.Shares[i] = round(s.Shares[i]/float64(max(answers, 1)))
+			s.Shares[i] = round(s.Shares[i] / float64(max(answers, 1)))
 		}
 		l := latencyOf(took)
 		s.P50, s.P99 = l.P50, l.P99
@@ -213,10 +213,10 @@ func latencyOf(took []time.Duration) (l Latency) {
 		sum += d.Seconds()
 	}
 	at := func(q float64) float64 { return milliseconds(took[min(int(q*float64(n)), n-1)]) }
-	return Latency{Mean: round(sum/float64(n)*1e3), P50: at(0.5), P90: at(0.9), P99: at(0.99), P999: at(0.999), Max: milliseconds(took[n-1])}
+	return Latency{Mean: round(sum / float64(n) * 1e3), P50: at(0.5), P90: at(0.9), P99: at(0.99), P999: at(0.999), Max: milliseconds(took[n-1])}
 }
 
-func milliseconds(d time.Duration) float64 { return round(d.Seconds()*1e3) }
+func milliseconds(d time.Duration) float64 { return round(d.Seconds() * 1e3) }
 
 // round rounds x to six digits after the point.
 func round(x float64) float64 { return math.Round(x*1e6) / 1e6 }
