@@ -97,18 +97,24 @@ func (r *Roster) Has(address string) bool {
 
 // add appends a backend, whose name may be empty.
 func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
-	if name != "" {
-		if r.names == nil {
-			r.names = make(map[string]string)
-		}
-		r.names[b.Address] = name
-	}
+	r.rename(b.Address, name)
 	r.byAddress[b.Address] = len(r.backends)
 	if r.positions != nil {
 		r.positions = append(r.positions, len(r.backends))
 	}
 	r.backends = append(r.backends, b)
 	r.upstreams = append(r.upstreams, u)
+}
+
+// rename gives a backend a name; it keeps its address for one if that is empty.
+func (r *Roster) rename(address, name string) {
+	if name == "" {
+		return
+	}
+	if r.names == nil {
+		r.names = make(map[string]string)
+	}
+	r.names[address] = name
 }
 
 // repeat merges a repeated backend into the one at index at. As in reverse_proxy, one entry without a cap removes the cap.

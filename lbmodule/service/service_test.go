@@ -136,7 +136,7 @@ func TestNamedAfterTheEnd(t *testing.T) {
 	s := open(t, "service-late", Options{})
 	s.dynamic = &dynamicSource{service: s, sets: sets{service: s}}
 	s.Close()
-	set, _ := s.newSet(s.dynamic.sets.roster([]*reverseproxy.Upstream{{Dial: "a:1"}}), pool.Settings{})
+	set, _ := s.newSet(s.dynamic.sets.roster(&found{list: []*reverseproxy.Upstream{{Dial: "a:1"}}}), pool.Settings{})
 	s.dynamic.sets.mu.Lock()
 	s.dynamic.sets.remember(knownSet{set: set})
 	s.dynamic.sets.mu.Unlock()

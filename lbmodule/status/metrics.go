@@ -74,6 +74,14 @@ var (
 		"Sessions that were given another backend, because their own was gone.", "pool")
 )
 
+// Metrics of a pool whose backends come from a polled dynamic source.
+var (
+	discoveryUpMetric = gauge("discovery_up",
+		"Whether the backends that dynamic sources name are those of their latest answers (1) or not, because one is bad or missing (0).", "pool")
+	discoveryTargetsMetric = gauge("discovery_targets",
+		"How many backends dynamic sources name, by the last good answer of each.", "pool")
+)
+
 var stateWritesMetric = counter("state_writes_total",
 	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
 
@@ -209,6 +217,7 @@ func (e emitter) service(s *service.Service) {
 		e.emit(errorsMetric, ratio, name, trendNames[i])
 	}
 	e.histogram(queueSecondsMetric, p.Queued.Distribution(), name)
+	e.discovery(s, name)
 	set, _ := s.Shown()
 	if set == nil {
 		e.state(name, 0, 0, false, 1, 0)
@@ -219,6 +228,21 @@ func (e emitter) service(s *service.Service) {
 	usable, total := snapshot.Usable()
 	e.state(name, usable, total, snapshot.Panicking(), set.View().Fairness(), set.View().Utilization())
 	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
+}
+
+// discovery sends the state of the sources of backends, if there are any.
+func (e emitter) discovery(s *service.Service, name string) {
+	all := s.Discoveries()
+	if len(all) == 0 {
+		return
+	}
+	up, targets := true, 0
+	for _, d := range all {
+		up = up && d.OK
+		targets += d.Size
+	}
+	e.emit(discoveryUpMetric, number(up), name)
+	e.emit(discoveryTargetsMetric, float64(targets), name)
 }
 
 // state sends the state of a pool.
