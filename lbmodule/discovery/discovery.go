@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	neturl "net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +102,9 @@ func Location(raw json.RawMessage) (location string, ok bool) {
 
 // redact returns a URL without user, password, query and fragment.
 func redact(url string) string {
+	if u, err := neturl.Parse(url); err == nil && u.Host != "" {
+		return u.Scheme + "://" + u.Host + u.EscapedPath()
+	}
 	if end := strings.IndexAny(url, "?#"); end >= 0 {
 		url = url[:end]
 	}

@@ -63,7 +63,7 @@ func parseJSON(text []byte) (*List, error) {
 		counted = start
 		g, err := jsonGroup(raw)
 		if err != nil {
-			return nil, wrongAt(line, "byte %d: %v", start, err)
+			return nil, wrongAt(line, "byte %d: %v", start+1, err)
 		}
 		g.line = line
 		if err := b.add(&g); err != nil {

@@ -40,9 +40,9 @@ type knownSet struct {
 	list       []string          // addresses, in the order of the source
 	properties []*config.Backend // of the same backends; nil if the source knows addresses only
 	roster     *Roster
-	edits  *manage.Edits // that the set was built with
-	set    *Set
-	end    func() // ends the redialing of dead members; nil if there is none
+	edits      *manage.Edits // that the set was built with
+	set        *Set
+	end        func() // ends the redialing of dead members; nil if there is none
 }
 
 // stop stops redialing dead members of the set.
