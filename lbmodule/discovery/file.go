@@ -125,7 +125,7 @@ func checkPath(path string) error {
 func parserOf(path string) func([]byte) (*List, error) {
 	switch lower := strings.ToLower(path); {
 	case strings.HasSuffix(lower, ".json"):
-		return parseJSON
+		return Parse
 	case strings.HasSuffix(lower, ".yml"), strings.HasSuffix(lower, ".yaml"):
 		return parseYAML
 	default:

@@ -213,7 +213,7 @@ func TestFileIsReadWhenItChanges(t *testing.T) {
 		}
 		f := provisioned(t, &File{Path: path})
 		read := 0
-		f.parse = func(text []byte) (*List, error) { read++; return parseJSON(text) }
+		f.parse = func(text []byte) (*List, error) { read++; return Parse(text) }
 		for range 100 {
 			if got := says(t, f); got != "a:1" {
 				t.Fatal(got)

@@ -13,7 +13,7 @@ import (
 // names reads the same when it is written again.
 func FuzzList(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, yaml bool) {
-		parse := parseJSON
+		parse := Parse
 		if yaml {
 			parse = parseYAML
 		}
@@ -34,7 +34,7 @@ func FuzzList(f *testing.F) {
 		if err := config.CheckUnique(backends); err != nil {
 			t.Fatalf("%q: %v", text, err)
 		}
-		again, err := parseJSON(written(t, backends))
+		again, err := Parse(written(t, backends))
 		if err != nil || !list.equal(again) {
 			t.Fatalf("%q names %+v, and then %+v, %v", text, list, again, err)
 		}

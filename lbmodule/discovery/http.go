@@ -335,7 +335,7 @@ func (h *HTTP) ask(ctx context.Context, tag string) (list *List, newTag string, 
 	if err != nil {
 		return nil, "", h.failed(ctx, err)
 	}
-	list, err = parseJSON(text)
+	list, err = Parse(text)
 	return list, answer.Header.Get("ETag"), err
 }
 

@@ -33,8 +33,8 @@ func wrongAt(line int, format string, args ...any) error {
 	return wrong("line %d: "+format, append([]any{line}, args...)...)
 }
 
-// parseJSON reads a list in JSON.
-func parseJSON(text []byte) (*List, error) {
+// Parse reads a list in JSON. Its error is a [ContentError].
+func Parse(text []byte) (*List, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, wrong("must be a JSON list, and is empty")
 	}

@@ -55,7 +55,7 @@ func TestGoodLists(t *testing.T) {
 		},
 	} {
 		for format, text := range map[string]string{"JSON": test.json, "YAML": test.yaml} {
-			parse := map[string]func([]byte) (*List, error){"JSON": parseJSON, "YAML": parseYAML}[format]
+			parse := map[string]func([]byte) (*List, error){"JSON": Parse, "YAML": parseYAML}[format]
 			list, err := parse([]byte(text))
 			if err != nil {
 				t.Errorf("%s in %s: %v", name, format, err)
@@ -121,7 +121,7 @@ func TestBadLists(t *testing.T) {
 		"[{\"targets\": [\"a:1\"]},\n{\"targets\": [\"a:1\"], \"labels\": {\"weight\": \"2\"}}]":                              "line 2: target a:1: given before, on line 1, with other labels",
 		"[{\"targets\": [\"a:1\"], \"labels\": {\"name\": \"x\"}},\n{\"targets\": [\"b:1\"], \"labels\": {\"name\": \"x\"}}]": `line 2: target b:1: label name "x": must be unique, and is that of a:1, on line 1`,
 	} {
-		list, err := parseJSON([]byte(text))
+		list, err := Parse([]byte(text))
 		expectBad(t, text, list, err, want)
 	}
 	for text, want := range map[string]string{

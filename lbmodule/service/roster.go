@@ -21,6 +21,7 @@ import (
 type Roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
+	targets   []*stock.Target           // and as attempts need them; nil for backends of the config
 	names     map[string]string         // by address, of those that have one; the others are known by their address
 
 	// positions maps the order in which backends were written in the config to an index of the lists above, if an upstream was written
@@ -93,6 +94,17 @@ func (r *Roster) Upstreams() reverseproxy.UpstreamPool { return r.upstreams }
 func (r *Roster) Has(address string) bool {
 	_, is := r.byAddress[address]
 	return is
+}
+
+// twin returns the backend with this address and cap as another roster has it, nil if it does not. r may be nil.
+func (r *Roster) twin(address string, maxRequests int) (*reverseproxy.Upstream, *stock.Target) {
+	if r == nil {
+		return nil, nil
+	}
+	if i, is := r.byAddress[address]; is && r.upstreams[i].MaxRequests == maxRequests {
+		return r.upstreams[i], r.targets[i]
+	}
+	return nil, nil
 }
 
 // add appends a backend, whose name may be empty.

@@ -29,7 +29,7 @@ func (o *owner) Storage() certmagic.Storage { return o.storage }
 func (*owner) Tell(manage.Notice) {}
 
 // open makes a load balancer of the pool of that name and opens it. What is left out of o is filled in.
-func open(t *testing.T, name string, o Options, addresses ...string) *Service {
+func open(t testing.TB, name string, o Options, addresses ...string) *Service {
 	t.Helper()
 	var upstreams []stock.Upstream
 	for _, address := range addresses {

@@ -145,6 +145,9 @@ func (m *sets) latest() *Set {
 func (m *sets) config(n int) []overlay.Backend {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if n == 1 && len(m.known) > 0 {
+		return m.known[0].roster.config()
+	}
 	var all []overlay.Backend
 	seen := make(map[string]bool)
 	for _, k := range m.known[:min(n, len(m.known))] {
@@ -163,6 +166,10 @@ func (m *sets) config(n int) []overlay.Backend {
 func (m *sets) roster(all *found) *Roster {
 	r := newRoster(len(all.list))
 	_, weights := policies.WeightsByPosition(m.service.policy)
+	var before *Roster
+	if len(m.known) > 0 {
+		before = m.known[0].roster
+	}
 	whole := make([]bool, 0, len(all.list)) // by position in r.backends: a source gives its properties
 	for position, u := range all.list {
 		made := pool.Backend{Address: u.Dial, Weight: policies.WeightAt(weights, position), MaxRequests: cmp.Or(u.MaxRequests, m.service.limit)}
@@ -176,14 +183,25 @@ func (m *sets) roster(all *found) *Roster {
 		i, twice := r.byAddress[u.Dial]
 		switch {
 		case !twice:
-			r.add(made, &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}, name)
+			upstream, target := before.twin(u.Dial, made.MaxRequests)
+			if upstream == nil {
+				upstream = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}
+			}
+			r.add(made, upstream, name)
+			r.targets = append(r.targets, target)
 			whole = append(whole, p != nil)
 		case !whole[i] && p == nil:
 			r.backends[i].Weight = min(r.backends[i].Weight+made.Weight, balance.MaxWeight)
 		case !whole[i]:
 			r.backends[i], whole[i] = made, true
-			r.upstreams[i].MaxRequests = made.MaxRequests
+			// Another set may have the upstream, too, so it is not changed.
+			r.upstreams[i], r.targets[i] = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}, nil
 			r.rename(u.Dial, name)
+		}
+	}
+	for i, target := range r.targets {
+		if target == nil {
+			r.targets[i] = m.service.stock.NewTarget(r.upstreams[i])
 		}
 	}
 	return r
@@ -203,6 +221,9 @@ func (m *sets) host(address string) *reverseproxy.Host {
 
 // forgetHosts drops the hosts that no set uses any more.
 func (m *sets) forgetHosts() {
+	if len(m.known) == 1 && len(m.hosts) == len(m.known[0].roster.backends) {
+		return // all are used
+	}
 	named := make(map[string]bool, len(m.hosts))
 	for _, k := range m.known {
 		for _, address := range k.list {
