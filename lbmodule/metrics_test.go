@@ -102,6 +102,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"weight":                       {"start.test:1": 1},
 		"slow_start_ratio":             {"start.test:1": 1},
 		"draining":                     {"start.test:1": 0},
+		"discovery_up":                 {"": 1},
+		"discovery_targets":            {"": 0},
 		"backends":                     {"": 1},
 		"usable_backends":              {"": 1},
 		"panic":                        {"": 0},

@@ -74,12 +74,12 @@ var (
 		"Sessions that were given another backend, because their own was gone.", "pool")
 )
 
-// Metrics of a pool whose backends come from a polled dynamic source.
+// Metrics of a pool's dynamic sources.
 var (
 	discoveryUpMetric = gauge("discovery_up",
-		"Whether the backends that dynamic sources name are those of their latest answers (1) or not, because one is bad or missing (0).", "pool")
+		"Whether the latest answers of all dynamic sources that are polled are good and in use (1) or one is bad or missing (0); 1 if there are none.", "pool")
 	discoveryTargetsMetric = gauge("discovery_targets",
-		"How many backends dynamic sources name, by the last good answer of each.", "pool")
+		"How many backends dynamic sources that are polled name, by the last good answer of each.", "pool")
 )
 
 var stateWritesMetric = counter("state_writes_total",
@@ -230,14 +230,10 @@ func (e emitter) service(s *service.Service) {
 	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
 }
 
-// discovery sends the state of the sources of backends, if there are any.
+// discovery sends the state of the sources of backends.
 func (e emitter) discovery(s *service.Service, name string) {
-	all := s.Discoveries()
-	if len(all) == 0 {
-		return
-	}
 	up, targets := true, 0
-	for _, d := range all {
+	for _, d := range s.Discoveries() {
 		up = up && d.OK
 		targets += d.Size
 	}
