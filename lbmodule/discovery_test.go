@@ -117,3 +117,14 @@ func TestDiscoveryForReverseProxy(t *testing.T) {
 		t.Errorf("%v, %v", all, err)
 	}
 }
+
+// Zones that labels give are not missed before they are known.
+func TestDiscoveryMayKnowZones(t *testing.T) {
+	for source, warns := range map[string]bool{`{"source": "lb_file", "path": "a.json"}`: false, `{"source": "a", "name": "app.internal", "port": "80"}`: true} {
+		c := newConfig(t)
+		c.mustLoad(`{"prefer_zone": "eu", "dynamic_upstreams": ` + source + `}`)
+		if got := strings.Contains(c.logged(), "no backend is in the preferred zone"); got != warns {
+			t.Errorf("%s: warned: %v", source, got)
+		}
+	}
+}

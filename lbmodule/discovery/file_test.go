@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -242,7 +243,7 @@ func TestFileIsReadWhenItChanges(t *testing.T) {
 func TestFileForReverseProxy(t *testing.T) {
 	t.Setenv("LISTS", t.TempDir())
 	f := provisioned(t, &File{Path: "{env.LISTS}/web.json"})
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	if all, err := f.GetUpstreams(r); err == nil {
 		t.Errorf("without a file: %v", all)
 	}

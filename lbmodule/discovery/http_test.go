@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -64,10 +65,15 @@ func TestHTTP(t *testing.T) {
 		serve http.HandlerFunc
 		want  string
 	}{
-		"500":     {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, list("b:1"), 500) }, "answered with status 500: must be 200"},
-		"204":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, "answered with status 204"},
-		"206":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206); answerJSON(w, list("b:1")) }, "status 206"},
-		"304":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) }, "status 304"}, // nobody asked for it
+		"500": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, list("b:1"), http.StatusInternalServerError)
+		}, "answered with status 500: must be 200"},
+		"204": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "answered with status 204"},
+		"206": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusPartialContent)
+			answerJSON(w, list("b:1"))
+		}, "status 206"},
+		"304":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }, "status 304"}, // nobody asked for it
 		"type":    {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, list("b:1")) }, `Content-Type "text/plain; charset=utf-8": must be application/json`},
 		"garbage": {func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, "<html>") }, "line 1: byte 1: must be JSON"},
 		"empty":   {func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, "[]") }, "names no target"},
@@ -85,7 +91,7 @@ func TestHTTP(t *testing.T) {
 			answerJSON(w, list("b:1"))
 		}, "cannot be read: unexpected EOF"},
 		"hang up":  {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
-		"loop":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/s3cret", 302) }, "must not redirect more than 10 times"},
+		"loop":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/s3cret", http.StatusFound) }, "must not redirect more than 10 times"},
 		"too slow": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "must answer within 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +177,7 @@ func TestHTTPWaitsOnce(t *testing.T) {
 		start := time.Now()
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := h.List(short); err != errNoAnswer || time.Since(start) != time.Second {
+		if _, err := h.List(short); !errors.Is(err, errNoAnswer) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		if got := says(t, h); got != "must answer within 10s" || time.Since(start) != mostTime {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -61,22 +62,23 @@ func (f *found) property(i int) *config.Backend {
 	return f.properties[i]
 }
 
-// unlisted is the error of a source that has no good list. It hides what it wraps from isNegative.
+// unlisted is the error of a source that has no good list. It does not unwrap: what it wraps may be negative about a name, see isNegative,
+// but that is the name of a server and not of backends.
 type unlisted struct{ err error }
 
 func (e *unlisted) Error() string { return e.err.Error() }
 
-// Is and As would find errors about names, which mean something else here, so there is no Unwrap. The content's error is asked for.
+// As finds what is wrong with the content of a list.
 func (e *unlisted) As(target any) bool {
 	content, wanted := target.(**discovery.ContentError)
 	if !wanted {
 		return false
 	}
-	is, ok := e.err.(*discovery.ContentError)
-	if ok {
-		*content = is
+	found, is := errors.AsType[*discovery.ContentError](e.err)
+	if is {
+		*content = found
 	}
-	return ok
+	return is
 }
 
 // fit returns an error if the list of s cannot be used beside the backends of the config and of the other sources: each name and each
@@ -141,6 +143,9 @@ func identity(raw json.RawMessage) string {
 	}
 	return strings.Join(all, "\n")
 }
+
+// HasLabels reports whether the source with this config gives backends properties, such as zones.
+func HasLabels(raw json.RawMessage) bool { return discovery.Uses(raw) }
 
 // displayName returns the name of a source in logs and in the API.
 func displayName(raw json.RawMessage) string {

@@ -210,7 +210,8 @@ func (a *absence) interrupt() { a.last = time.Time{} }
 // how it was.
 func (d *dynamicSource) noteState(s *polledSource, before *answers, err error) {
 	_, isList := s.source.(discovery.Source)
-	if s.state == before.state && !(isList && s.state == failing && discovery.NewProblem(before.problem, err)) {
+	another := isList && s.state == failing && discovery.NewProblem(before.problem, err)
+	if s.state == before.state && !another {
 		return
 	}
 	fields := []zap.Field{zap.String("pool", d.service.pool.Name()), zap.String("source", s.name)}
