@@ -286,6 +286,7 @@ func TestBadHTTPSettings(t *testing.T) {
 	for settings, want := range map[string]string{
 		`{}`:                                "url: missing",
 		`{"url": "registry.internal"}`:      "url registry.internal: must be an http:// or https:// URL",
+		`{"url": ["http://user:s3cret@a"]}`: "url: must be a text",
 		`{"url": "http:///web"}`:            "must be an http:// or https:// URL with a host",
 		`{"url": "{env.NOT_SET_ANYWHERE}"}`: "must be an http:// or https:// URL",
 		`{"url": "http://user:s3cret@{http.request.host}/?s3cret"}`:         "url http://{http.request.host}/: must have no placeholders",

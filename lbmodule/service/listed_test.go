@@ -38,7 +38,7 @@ func (*listedSource) GetUpstreams(*http.Request) ([]*reverseproxy.Upstream, erro
 	return nil, errors.New("asked for addresses only")
 }
 
-// names has the source name these backends, each as address, or address=weight.
+// names has the source name these backends.
 func (l *listedSource) names(backends ...config.Backend) {
 	l.list, l.err = &discovery.List{Backends: backends}, nil
 }
