@@ -26,6 +26,7 @@ Retry-After             ratelimit.FuzzRetryAfter
 Retry-After             lbmodule/exchange.FuzzRetryAfter
 cookies                 lbmodule/policies.FuzzStickyCookie
 gRPC status             lbmodule/course.FuzzParse
+discovered lists        lbmodule/discovery.FuzzList
 HTTP parsers            listener/h1.FuzzHead
 HTTP parsers            lbmodule/engine.FuzzAnswer
 hash tables             lbmodule/balance.FuzzHash

@@ -18,7 +18,7 @@ const module = "github.com/ballastlb/ballast"
 // programs or test them: they may import everything, and nobody imports them.
 var arrows = map[string]string{
 	"":          "caddyfile command listener lbmodule lbmodule/admin ratelimit", // registers
-	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies ratelimit caddyapp",
+	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies lbmodule/discovery ratelimit caddyapp",
 
 	"listener": "listener/lane listener/told listener/express lbmodule/app",
 	"listener/lane": "listener/told listener/express listener/h1 lbmodule/socket lbmodule/service lbmodule/course lbmodule/exchange lbmodule/observe lbmodule/front " +
@@ -42,16 +42,17 @@ var arrows = map[string]string{
 	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
 		"breaker healthcheck caddyapp",
 	"lbmodule/service": "lbmodule/course lbmodule/manage lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool lbmodule/balance " +
-		"lbmodule/overlay lbmodule/subset healthcheck healthcheck/probe",
-	"lbmodule/front":    "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
-	"lbmodule/exchange": "lbmodule/course lbmodule/pool",
-	"lbmodule/simulate": "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool lbmodule/subset",
-	"lbmodule/manage":   "lbmodule/config lbmodule/overlay lbmodule/pool",
-	"lbmodule/policies": "lbmodule/config lbmodule/pool lbmodule/balance",
-	"lbmodule/stock":    "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",
-	"lbmodule/config":   "lbmodule/course lbmodule/pool lbmodule/balance breaker healthcheck caddyapp",
-	"lbmodule/course":   "lbmodule/pool",
-	"lbmodule/pool":     "lbmodule/balance breaker healthcheck",
+		"lbmodule/overlay lbmodule/subset lbmodule/discovery healthcheck healthcheck/probe",
+	"lbmodule/discovery": "lbmodule/config",
+	"lbmodule/front":     "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
+	"lbmodule/exchange":  "lbmodule/course lbmodule/pool",
+	"lbmodule/simulate":  "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool lbmodule/subset",
+	"lbmodule/manage":    "lbmodule/config lbmodule/overlay lbmodule/pool",
+	"lbmodule/policies":  "lbmodule/config lbmodule/pool lbmodule/balance",
+	"lbmodule/stock":     "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",
+	"lbmodule/config":    "lbmodule/course lbmodule/pool lbmodule/balance breaker healthcheck caddyapp",
+	"lbmodule/course":    "lbmodule/pool",
+	"lbmodule/pool":      "lbmodule/balance breaker healthcheck",
 
 	"lbmodule/balance":   "",
 	"lbmodule/dashboard": "",
@@ -151,7 +152,9 @@ var forbidden = map[string][]string{
 }
 
 // knowers are the packages that may know reverse_proxy.
-var knowers = []string{"caddyfile", "lbmodule", "lbmodule/config", "lbmodule/front", "lbmodule/policies", "lbmodule/service", "lbmodule/stock"}
+var knowers = []string{
+	"caddyfile", "lbmodule", "lbmodule/config", "lbmodule/discovery", "lbmodule/front", "lbmodule/policies", "lbmodule/service", "lbmodule/stock",
+}
 
 // TestImports holds what single packages must not know.
 func TestImports(t *testing.T) {

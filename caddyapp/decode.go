@@ -180,7 +180,7 @@ func wrong(place string, text json.RawMessage, err error) error {
 
 // holdsSecrets reports whether a setting may have a secret in it, which no error tells.
 func holdsSecrets(key string) bool {
-	return slices.Contains([]string{"secret", "secrets", "redis", "headers"}, key)
+	return slices.Contains([]string{"secret", "secrets", "redis", "headers", "url"}, key)
 }
 
 // inWords is a place as messages have it: breaker.open is "breaker: open", backends.[0] is "backends: position 0".

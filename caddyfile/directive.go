@@ -162,6 +162,9 @@ func (p *directiveParser) parseWord() error {
 			}
 			return nil
 		}
+		if word == "dynamic" {
+			resolveSources(segment)
+		}
 		if p.unknown.Text == "" && !strings.HasPrefix(word, "@") && !slices.Contains(stockWords, word) {
 			p.unknown = segment[0]
 		}
@@ -173,7 +176,7 @@ func (p *directiveParser) parseWord() error {
 // isGivenOnce reports whether a word is one of ours that may be given once.
 func isGivenOnce(word string) bool {
 	_, ours := settingParsers[word]
-	return ours || word == "name" || word == "lb_policy"
+	return ours || word == "name" || word == "lb_policy" || word == "dynamic"
 }
 
 // parseMaxFails parses `max_fails <percentage>`. A number is for reverse_proxy.

@@ -2,6 +2,7 @@ package caddyfile
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/discovery"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
@@ -112,6 +114,9 @@ func (p *directiveParser) ordered(weights []int) ([]int, error) {
 		if b.Weight != nil {
 			return nil, fmt.Errorf("lb_policy weighted_round_robin: backend %s has a weight, too; give weights in one place", b.Address)
 		}
+	}
+	if discovery.Uses(p.h.DynamicUpstreamsRaw) {
+		return nil, errors.New("lb_policy weighted_round_robin: lists weights by position, which backends of dynamic file and http do not have; give them the label weight")
 	}
 	if p.h.DynamicUpstreamsRaw != nil {
 		return weights, nil

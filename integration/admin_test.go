@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // askAdmin asks the admin endpoint and returns status and body.
@@ -62,7 +63,13 @@ type poolState struct {
 	Usable      int
 	Queue       int
 	RetryBudget float64 `json:"retry_budget"`
-	Backends    []struct {
+	Discovery   []struct {
+		Source, Error string
+		OK            bool
+		Since         time.Time
+		Targets       int
+	}
+	Backends []struct {
 		Name, Address, Health, Breaker, Reason string
 		Usable                                 bool
 		InFlight                               int64 `json:"in_flight"`

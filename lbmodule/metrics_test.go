@@ -105,6 +105,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"weight":                       {"start.test:1": 1},
 		"slow_start_ratio":             {"start.test:1": 1},
 		"draining":                     {"start.test:1": 0},
+		"discovery_up":                 {"": 1},
+		"discovery_targets":            {"": 0},
 		"backends":                     {"": 1},
 		"usable_backends":              {"": 1},
 		"panic":                        {"": 0},
@@ -119,8 +121,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 37 {
-		t.Errorf("there are %d families, and this test knows 37", n)
+	if n := len(descs); n != 39 {
+		t.Errorf("there are %d families, and this test knows 39", n)
 	}
 }
 

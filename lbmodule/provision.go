@@ -287,7 +287,7 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 	if h.Hold != nil && h.words.TryDuration > 0 {
 		warn("hold is ignored: lb_try_duration says how long requests wait")
 	}
-	if zone := h.PreferZone; zone != "" && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
+	if zone := h.PreferZone; zone != "" && !service.HasLabels(h.words.Dynamic) && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", poolName), zap.String("zone", zone))
 	}
 	if h.Subset != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ballastlb/ballast/caddyapp"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/discovery"
 	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -47,7 +48,7 @@ func numbers(t reflect.Type, at string) (all []string) {
 func TestEveryNumberHasARange(t *testing.T) {
 	all := slices.Concat(
 		numbers(reflect.TypeFor[config.Settings](), ""), numbers(reflect.TypeFor[[]*config.Backend](), "backends"),
-		numbers(reflect.TypeFor[policies.Hash](), "lb_policy hash"), numbers(reflect.TypeFor[policies.Sticky](), "lb_policy sticky"),
+		numbers(reflect.TypeFor[policies.Hash](), "lb_policy hash"), numbers(reflect.TypeFor[policies.Sticky](), "lb_policy sticky"), numbers(reflect.TypeFor[discovery.HTTP](), "dynamic http"),
 		[]string{"lb_policy p2c.choose", "changes.for"},
 	)
 	if len(all) < 35 {
@@ -88,6 +89,9 @@ func configWith(t *testing.T, r caddyapp.Range, value float64) string {
 	if policy, setting, _ := strings.Cut(place, "."); isPolicy {
 		return `{"backends": [{"address": "a:1"}], "load_balancing": {"selection_policy": {"policy": "lb_` + policy + `", "` + setting + `": ` + number +
 			map[string]string{"hash": `, "keys": ["{path}"]`, "sticky": `, "secrets": ["0123456789abcdef"]`}[policy] + `}}}`
+	}
+	if setting, isSource := strings.CutPrefix(r.Setting, "dynamic http."); isSource {
+		return `{"dynamic_upstreams": {"source": "lb_http", "url": "http://registry.test", "` + setting + `": ` + number + `}}`
 	}
 	var config any
 	if err := json.Unmarshal([]byte(inRangeConfig), &config); err != nil {

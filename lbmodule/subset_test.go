@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -300,5 +302,43 @@ func BenchmarkSubsetEdit(b *testing.B) {
 				asks(b, "PATCH", webPath+"/backends/"+in, fmt.Sprintf(`{"weight": %d}`, 1+i%2))
 			}
 		})
+	}
+}
+
+// A subset may be one of a list that a file names, and a change of the list leaves those in the subset that are still there.
+func TestSubsetOfFile(t *testing.T) {
+	c := newConfig(t)
+	list := filepath.Join(newDir(t), "list.json")
+	write := func(targets int) {
+		t.Helper()
+		all := make([]string, targets)
+		for i := range all {
+			all[i] = fmt.Sprintf(`"127.2.0.%d:1"`, i)
+		}
+		if err := os.WriteFile(list, []byte(`[{"targets": [`+strings.Join(all, ",")+`], "labels": {"weight": "2"}}]`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(40)
+	h := c.mustLoad(`{"name": "web", "subset": {"size": 10, "peer": 1, "peers": 4}, "dynamic_upstreams": {"source": "lb_file", "path": "` + list + `"}}`)
+	c.start()
+	look := func() (s status.Subset) {
+		for _, p := range c.app().Overview() {
+			s = *p.Subset
+		}
+		return s
+	}
+	eventually(t, "a subset of the list", func() bool { return look().Of == 40 && look().Chosen == 10 })
+	before := h.service.Pool().Members()
+	write(41)
+	eventually(t, "a subset of the longer list", func() bool { return look().Of == 41 })
+	kept := 0
+	for _, m := range h.service.Pool().Members() {
+		if slices.Contains(before, m) {
+			kept++
+		}
+	}
+	if chosen := look().Chosen; kept < 8 || chosen < 10 || chosen > 11 {
+		t.Errorf("%d of 10 members are still there, of %d", kept, chosen)
 	}
 }

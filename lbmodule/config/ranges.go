@@ -71,6 +71,8 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Percent("lb_policy hash.bounded_load", 101, 10_000),
 	caddyapp.Duration("lb_policy sticky.max_age", time.Second, 10*year),
 	caddyapp.Number("lb_policy p2c.choose", 2, MaxBackends),
+
+	caddyapp.Duration("dynamic http.interval", time.Second, time.Hour),
 }
 
 // InRange checks a required setting.

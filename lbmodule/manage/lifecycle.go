@@ -141,7 +141,11 @@ func (m *Manager) schedule(now time.Time) {
 			due = at
 		}
 	}
-	for _, b := range m.Running(g, now) {
+	var running []overlay.Running
+	if len(m.edits.Load().Backends) > 0 { // else none of them drains, and there may be many
+		running = m.Running(g, now)
+	}
+	for _, b := range running {
 		if b.Removed != nil {
 			soon(now.Add(removalPoll))
 		}

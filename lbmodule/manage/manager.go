@@ -347,6 +347,9 @@ func (m *Manager) dropGone(now time.Time, those func(*overlay.Running) bool) (ev
 		return nil
 	}
 	e := m.edits.Load()
+	if len(e.Backends) == 0 {
+		return nil // nobody is removed, and a list of backends may be long
+	}
 	next, gone := e.Overlay, maps.Clone(e.gone)
 	for _, b := range m.Running(g, now) {
 		switch {

@@ -24,18 +24,26 @@ var defaults = Settings{Weight: 1, State: Ready}
 // then those added, in theirs. Removed ones are left out once they are gone.
 func (o *Overlay) Merge(config []Backend, gone map[string]bool, now time.Time) []Running {
 	all := make([]Running, 0, len(config))
-	known := make(map[string]bool, len(config))
-	named := make(map[string]bool, len(config))
-	for _, c := range config {
-		known[c.Address] = true
-		e := o.Backends[c.Address]
-		if e.Removed != nil && gone[c.Address] {
-			continue
+	for i := range config {
+		r := Running{Backend: config[i], Config: &config[i]}
+		if e, edited := o.Backends[r.Address]; edited {
+			if e.Removed != nil && gone[r.Address] {
+				continue
+			}
+			r.take(&e, now)
 		}
-		named[c.Name] = true
-		r := Running{Backend: c, Config: &c}
-		r.take(&e, now)
 		all = append(all, r)
+	}
+	if len(o.Backends) == 0 {
+		return all
+	}
+	known := make(map[string]bool, len(config))
+	for i := range config {
+		known[config[i].Address] = true
+	}
+	named := make(map[string]bool, len(all))
+	for i := range all {
+		named[all[i].Name] = true
 	}
 	var added []Running
 	for address, e := range o.Backends {

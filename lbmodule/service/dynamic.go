@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/discovery"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -77,6 +77,9 @@ func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 	} else {
 		d.source, err = loadSource(ctx, raw)
 	}
+	if err == nil {
+		err = d.checkWeights()
+	}
 	if err != nil {
 		return fmt.Errorf("dynamic_upstreams: %w", err)
 	}
@@ -87,6 +90,9 @@ func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 // SourceName returns the name of a dynamic source, which is also the default name of its pool: its kind and, where it is known, what it
 // looks up.
 func SourceName(raw json.RawMessage) string {
+	if location, ours := discovery.Location(raw); ours && config.ValidateName(location) == nil {
+		return location
+	}
 	var source struct {
 		Source  string          `json:"source"`
 		Service string          `json:"service"`
@@ -109,7 +115,7 @@ func SourceName(raw json.RawMessage) string {
 		}
 	}
 	sum := fnv.New32a()
-	sum.Write(raw)
+	_, _ = sum.Write([]byte(sourceID(raw))) // which has no secret in it
 	return fmt.Sprintf("dynamic:%08x", sum.Sum32())
 }
 
@@ -265,26 +271,30 @@ func (d *dynamicSource) ask(ctx context.Context, anew bool) (err error) {
 }
 
 // askOne queries one of the sources. Each has its own timeout, so that an unresponsive one does not delay the others.
-func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) ([]*reverseproxy.Upstream, error) {
+func (d *dynamicSource) askOne(ctx context.Context, s *polledSource, anew bool) (found, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	r, err := syntheticRequest(ctx)
 	if err != nil {
-		return nil, err
+		return found{}, err
 	}
 	if anew {
 		d.reset(s.source, r)
 	}
-	return s.ask(r)
+	answer, err := s.ask(r)
+	if err == nil {
+		err = d.fit(s, &answer)
+	}
+	return answer, err
 }
 
 // noteAnswer records the result of a query and reports whether s has ever answered.
-func (d *dynamicSource) noteAnswer(s *polledSource, list []*reverseproxy.Upstream, err error, now time.Time) bool {
-	before, had := s.state, len(s.list) > 0 // only the holder of d.asking writes them
+func (d *dynamicSource) noteAnswer(s *polledSource, answer found, err error, now time.Time) bool {
+	before := s.answers // only the holder of d.asking writes them
 	d.publishing.Lock()
-	s.answers.note(list, err, d.service.negativeTTL(), now)
+	s.answers.note(answer, err, d.service.negativeTTL(), now)
 	d.publishing.Unlock()
-	d.noteState(s, before, had, err)
+	d.noteState(s, &before, err)
 	return s.known
 }
 
@@ -313,36 +323,45 @@ func (d *dynamicSource) apply() []pool.Event {
 	return d.compose()
 }
 
-// inherit takes over the answers that another load balancer of the pool has from the same source. A config that is loaded while the name
+// inherit takes over the answers that another load balancer of the pool has from the same sources. A config that is loaded while the name
 // server fails starts with the backends of its predecessor.
 func (d *dynamicSource) inherit(others []manage.Group) {
-	at := slices.IndexFunc(others, func(g manage.Group) bool {
-		other, is := g.(*Service)
-		return is && other.dynamic != nil && bytes.Equal(other.dynamic.raw, d.raw)
-	})
-	if at < 0 || !d.isPolled() {
-		return
+	for _, s := range d.polled {
+		for _, g := range slices.Backward(others) {
+			if other, is := g.(*Service); is && other.Polls() && other.dynamic.bequeath(s) {
+				break
+			}
+		}
+		if s.known {
+			d.answered = true
+			d.noteAsked()
+		}
 	}
-	from := others[at].(*Service).dynamic
-	from.publishing.Lock()
-	defer from.publishing.Unlock()
-	for i, s := range from.polled {
-		d.polled[i].answers = s.answers
+}
+
+// bequeath gives s the answers of the source that is the same, and reports whether there is one.
+func (d *dynamicSource) bequeath(s *polledSource) bool {
+	d.publishing.Lock()
+	defer d.publishing.Unlock()
+	at := slices.IndexFunc(d.polled, func(own *polledSource) bool { return sourceID(own.raw) == sourceID(s.raw) })
+	if at < 0 {
+		return false
 	}
-	if d.answered = from.answered; d.answered {
-		d.noteAsked()
-	}
+	s.answers = d.polled[at].answers
+	return true
 }
 
 // compose builds the current set from the answers. The caller holds d.publishing.
 func (d *dynamicSource) compose() []pool.Event {
-	var list []*reverseproxy.Upstream
+	var all found
 	for _, s := range d.polled {
-		list = append(list, s.list...)
+		all.add(&s.found)
 	}
-	set, events := d.sets.find(list)
-	d.service.watchingDynamic.follow(set)
-	standIn := len(list) == 0 && len(d.service.roster.backends) > 0
+	set, events := d.sets.find(&all)
+	if set != d.current.Load() {
+		d.service.watchingDynamic.follow(set)
+	}
+	standIn := len(all.list) == 0 && len(d.service.roster.backends) > 0
 	d.empty.Store(standIn)
 	if standIn {
 		set = nil

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/discovery"
 )
 
 // defaultNegativeTTL is how long the last backends of a name are kept after the name is gone.
@@ -29,7 +32,8 @@ func (s *Service) negativeTTL() time.Duration {
 // does not distinguish them from sources that have no backends.
 type polledSource struct {
 	source reverseproxy.UpstreamSource
-	name   string
+	name   string          // without secrets
+	raw    json.RawMessage // its config
 	answers
 }
 
@@ -44,7 +48,7 @@ func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error)
 	}
 	if multi.Source != "multi" {
 		source, err := loadSource(ctx, raw)
-		return []*polledSource{{source: source, name: SourceName(raw)}}, err
+		return []*polledSource{{source: source, name: displayName(raw), raw: raw, answers: answers{since: time.Now()}}}, err
 	}
 	if err := caddy.StrictUnmarshalJSON(raw, &multi); err != nil {
 		return nil, err
@@ -64,7 +68,21 @@ func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error)
 var errStale = errors.New("look-up failed within grace_period, and there are no results from before")
 
 // ask queries the source. A negative error (see isNegative) counts as an answer: there are no backends.
-func (s *polledSource) ask(r *http.Request) ([]*reverseproxy.Upstream, error) {
+func (s *polledSource) ask(r *http.Request) (found, error) {
+	if source, ok := s.source.(discovery.Source); ok {
+		whole, err := source.List(r.Context())
+		if err != nil {
+			// Not even an error that is negative about a name means that there are no backends.
+			return found{}, &unlisted{err}
+		}
+		return s.foundIn(whole), nil
+	}
+	list, err := s.askUpstreams(r)
+	return found{list: list}, err
+}
+
+// askUpstreams queries a source that knows addresses only.
+func (s *polledSource) askUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	list, err := s.source.GetUpstreams(r)
 	switch source := s.source.(type) {
 	case *reverseproxy.SRVUpstreams:
@@ -126,10 +144,13 @@ func isNegative(err error) bool {
 
 // answers holds what a source has answered.
 type answers struct {
+	found   // the last backends; none once the name is gone
 	state   answerState
-	known   bool                     // it has answered, even if with no backends
-	list    []*reverseproxy.Upstream // the last backends; empty once the name is gone
+	known   bool // it has answered, even if with no backends
 	absence absence
+
+	problem error     // what is wrong with the last answer; nil if nothing is
+	since   time.Time // since when there has been a problem, or none
 }
 
 // answerState is the result of the last look-up.
@@ -144,20 +165,25 @@ const (
 )
 
 // note records the result of a look-up. For ttl, negative answers do not change the list.
-func (a *answers) note(list []*reverseproxy.Upstream, err error, ttl time.Duration, now time.Time) {
+func (a *answers) note(answer found, err error, ttl time.Duration, now time.Time) {
+	before := *a
 	switch {
-	case err == nil && len(list) > 0:
-		*a = answers{state: named, known: true, list: list}
+	case err == nil && len(answer.list) > 0:
+		*a = answers{state: named, known: true, found: answer, since: before.since}
 	case err == nil || isNegative(err):
 		a.known = true
 		if lasts := a.absence.confirm(now); len(a.list) > 0 && lasts < ttl {
 			a.state = absent
-			return
+		} else {
+			a.state, a.found = gone, found{}
 		}
-		a.state, a.list = gone, nil
+		a.problem = cmp.Or(err, errNoNames)
 	default:
 		a.absence.interrupt()
-		a.state = failing
+		a.state, a.problem = failing, err
+	}
+	if before.state == unasked || (before.state == named) != (a.state == named) {
+		a.since = now
 	}
 }
 
@@ -180,26 +206,34 @@ func (a *absence) confirm(now time.Time) time.Duration {
 // interrupt records a failed look-up.
 func (a *absence) interrupt() { a.last = time.Time{} }
 
-// noteState logs when a source starts to fail, has no backends, or has backends again. had says whether it had backends before.
-func (d *dynamicSource) noteState(s *polledSource, before answerState, had bool, err error) {
-	if s.state == before {
+// noteState logs when a source starts to fail, has no backends, or has backends again, and when its list is bad in another way. before is
+// how it was.
+func (d *dynamicSource) noteState(s *polledSource, before *answers, err error) {
+	_, isList := s.source.(discovery.Source)
+	another := isList && s.state == failing && discovery.NewProblem(before.problem, err)
+	if s.state == before.state && !another {
 		return
 	}
 	fields := []zap.Field{zap.String("pool", d.service.pool.Name()), zap.String("source", s.name)}
 	switch s.state {
 	case failing:
-		d.service.logger.Error("failed getting dynamic upstreams", append(fields, zap.Error(err))...)
+		message := "failed getting dynamic upstreams"
+		if isList {
+			message = "dynamic source has no good list; the last good one is kept"
+			fields = append(fields, zap.Int("backends", len(s.list)))
+		}
+		d.service.logger.Error(message, append(fields, zap.Error(err))...)
 	case absent:
 		d.service.logger.Warn("dynamic source names no backends; the last ones are kept for negative_ttl",
 			append(fields, zap.Duration("negative_ttl", d.service.negativeTTL()), zap.Error(err))...)
 	case gone:
 		message := "dynamic source names no backends"
-		if had {
+		if len(before.list) > 0 {
 			message = "dynamic source names no backends any more"
 		}
 		d.service.logger.Warn(message, append(fields, zap.Error(err))...)
 	default:
-		if before != unasked {
+		if before.state != unasked {
 			d.service.logger.Info("getting dynamic upstreams again", fields...)
 		}
 	}

@@ -58,11 +58,11 @@ func TestAnswers(t *testing.T) {
 		for _, answer := range test.answers {
 			switch answer {
 			case 'y':
-				a.note([]*reverseproxy.Upstream{{Dial: "a:1"}}, nil, 3*time.Second, now)
+				a.note(found{list: []*reverseproxy.Upstream{{Dial: "a:1"}}}, nil, 3*time.Second, now)
 			case 'n':
-				a.note(nil, notFound, 3*time.Second, now)
+				a.note(found{}, notFound, 3*time.Second, now)
 			case 'f':
-				a.note(nil, errors.New("no answer"), 3*time.Second, now)
+				a.note(found{}, errors.New("no answer"), 3*time.Second, now)
 			}
 			if now = now.Add(time.Second); len(a.list) > 0 {
 				got += "+"
@@ -75,8 +75,8 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	var a answers
-	a.note([]*reverseproxy.Upstream{{Dial: "a:1"}}, nil, 0, time.Now())
-	if a.note(nil, nil, 0, time.Now()); len(a.list) > 0 || a.state != gone {
+	a.note(found{list: []*reverseproxy.Upstream{{Dial: "a:1"}}}, nil, 0, time.Now())
+	if a.note(found{}, nil, 0, time.Now()); len(a.list) > 0 || a.state != gone {
 		t.Error("negative_ttl 0s: an empty list is not believed at once")
 	}
 }

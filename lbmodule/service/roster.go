@@ -21,6 +21,7 @@ import (
 type Roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
+	targets   []*stock.Target           // and as attempts need them; nil for backends of the config
 	names     map[string]string         // by address, of those that have one; the others are known by their address
 
 	// positions maps the order in which backends were written in the config to an index of the lists above, if an upstream was written
@@ -95,20 +96,37 @@ func (r *Roster) Has(address string) bool {
 	return is
 }
 
+// twin returns the backend with this address and cap as another roster has it, nil if it does not. r may be nil.
+func (r *Roster) twin(address string, maxRequests int) (*reverseproxy.Upstream, *stock.Target) {
+	if r == nil {
+		return nil, nil
+	}
+	if i, is := r.byAddress[address]; is && r.upstreams[i].MaxRequests == maxRequests {
+		return r.upstreams[i], r.targets[i]
+	}
+	return nil, nil
+}
+
 // add appends a backend, whose name may be empty.
 func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
-	if name != "" {
-		if r.names == nil {
-			r.names = make(map[string]string)
-		}
-		r.names[b.Address] = name
-	}
+	r.rename(b.Address, name)
 	r.byAddress[b.Address] = len(r.backends)
 	if r.positions != nil {
 		r.positions = append(r.positions, len(r.backends))
 	}
 	r.backends = append(r.backends, b)
 	r.upstreams = append(r.upstreams, u)
+}
+
+// rename gives a backend a name; it keeps its address for one if that is empty.
+func (r *Roster) rename(address, name string) {
+	if name == "" {
+		return
+	}
+	if r.names == nil {
+		r.names = make(map[string]string)
+	}
+	r.names[address] = name
 }
 
 // repeat merges a repeated backend into the one at index at. As in reverse_proxy, one entry without a cap removes the cap.

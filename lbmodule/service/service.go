@@ -306,9 +306,13 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 	for _, b := range running {
 		at, inRoster := r.byAddress[b.Address]
 		made := pool.Backend{Address: b.Address}
+		var target *stock.Target
 		var upstream *reverseproxy.Upstream
 		if inRoster {
 			made, upstream = r.backends[at], r.upstreams[at]
+			if r.targets != nil {
+				target = r.targets[at]
+			}
 		}
 		limit := cmp.Or(b.MaxRequests, s.limit)
 		switch {
@@ -316,13 +320,16 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 			upstream = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: b.Address, MaxRequests: limit}
 		case upstream.MaxRequests != limit:
 			// Requests read the old upstream, so it is copied, not changed. Both share one Host and its counters.
-			upstream = &reverseproxy.Upstream{Host: upstream.Host, Dial: b.Address, MaxRequests: limit}
+			upstream, target = &reverseproxy.Upstream{Host: upstream.Host, Dial: b.Address, MaxRequests: limit}, nil
 		}
 		made.Weight, made.MaxRequests, made.Backup, made.Zone = b.Weight, limit, b.Backup, b.Zone
 		made.State = s.poolState(&b, now)
 		backends = append(backends, made)
 		set.upstreams = append(set.upstreams, upstream)
-		set.targets = append(set.targets, s.stock.NewTarget(upstream))
+		if target == nil {
+			target = s.stock.NewTarget(upstream)
+		}
+		set.targets = append(set.targets, target)
 	}
 	// A large pool need not be held twice.
 	if slices.Equal(backends, r.backends) {

@@ -29,7 +29,7 @@ func (o *owner) Storage() certmagic.Storage { return o.storage }
 func (*owner) Tell(manage.Notice) {}
 
 // open makes a load balancer of the pool of that name and opens it. What is left out of o is filled in.
-func open(t *testing.T, name string, o Options, addresses ...string) *Service {
+func open(t testing.TB, name string, o Options, addresses ...string) *Service {
 	t.Helper()
 	var upstreams []stock.Upstream
 	for _, address := range addresses {
@@ -136,7 +136,7 @@ func TestNamedAfterTheEnd(t *testing.T) {
 	s := open(t, "service-late", Options{})
 	s.dynamic = &dynamicSource{service: s, sets: sets{service: s}}
 	s.Close()
-	set, _ := s.newSet(s.dynamic.sets.roster([]*reverseproxy.Upstream{{Dial: "a:1"}}), pool.Settings{})
+	set, _ := s.newSet(s.dynamic.sets.roster(&found{list: []*reverseproxy.Upstream{{Dial: "a:1"}}}), pool.Settings{})
 	s.dynamic.sets.mu.Lock()
 	s.dynamic.sets.remember(knownSet{set: set})
 	s.dynamic.sets.mu.Unlock()

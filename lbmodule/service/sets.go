@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/discovery"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/policies"
@@ -34,13 +36,14 @@ type sets struct {
 }
 
 type knownSet struct {
-	hash   uint64
-	list   []string // addresses, in the order of the source
-	roster *Roster
-	edits  *manage.Edits // that the set was built with
-	subset uint64        // version of the subset that it was built with
-	set    *Set
-	end    func() // ends the redialing of dead members; nil if there is none
+	hash       uint64
+	list       []string          // addresses, in the order of the source
+	properties []*config.Backend // of the same backends; nil if the source knows addresses only
+	roster     *Roster
+	edits      *manage.Edits // that the set was built with
+	subset     uint64        // version of the subset that it was built with
+	set        *Set
+	end        func() // ends the redialing of dead members; nil if there is none
 }
 
 // stop stops redialing dead members of the set.
@@ -55,13 +58,14 @@ var listSeed = maphash.MakeSeed()
 
 // setOf returns the set for these upstreams.
 func (m *sets) setOf(upstreams []*reverseproxy.Upstream) *Set {
-	set, events := m.find(upstreams)
+	set, events := m.find(&found{list: upstreams})
 	m.service.pool.Report(events)
 	return set
 }
 
 // find is setOf for callers that hold a lock: it returns the events to report.
-func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
+func (m *sets) find(all *found) (*Set, []pool.Event) {
+	upstreams := all.list
 	var hash maphash.Hash
 	hash.SetSeed(listSeed)
 	for _, u := range upstreams {
@@ -75,7 +79,8 @@ func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := slices.IndexFunc(m.known, func(k knownSet) bool {
-		return k.hash == sum && slices.EqualFunc(k.list, upstreams, func(a string, u *reverseproxy.Upstream) bool { return a == u.Dial })
+		return k.hash == sum && slices.EqualFunc(k.list, upstreams, func(a string, u *reverseproxy.Upstream) bool { return a == u.Dial }) &&
+			slices.EqualFunc(k.properties, all.properties, discovery.Same)
 	})
 	if at >= 0 {
 		k := m.known[at]
@@ -88,9 +93,9 @@ func (m *sets) find(upstreams []*reverseproxy.Upstream) (*Set, []pool.Event) {
 		defer k.set.supersede()
 		defer k.stop()
 	}
-	k := knownSet{hash: sum, roster: m.roster(upstreams), edits: edits, subset: version}
-	for _, u := range upstreams {
-		k.list = append(k.list, u.Dial)
+	k := knownSet{hash: sum, list: make([]string, len(upstreams)), properties: all.properties, roster: m.roster(all), edits: edits, subset: version}
+	for i, u := range upstreams {
+		k.list[i] = u.Dial
 	}
 	var events []pool.Event
 	settings := s.viewSettings(s.dynamic.isPolled())
@@ -111,10 +116,18 @@ func (m *sets) remember(k knownSet) {
 		k.end = m.service.redial(k.set, false)
 	}
 	m.known = slices.Insert(m.known, 0, k)
-	if len(m.known) > maxSets {
-		m.known[maxSets].set.close()
-		m.known[maxSets].stop()
-		m.known = m.known[:maxSets:maxSets]
+	most := maxSets
+	if k.properties != nil {
+		// Such a list is long, and whoever changes it will hardly come back to the one before.
+		most = 1
+	}
+	for i := most; i < len(m.known); i++ {
+		m.known[i].set.close()
+		m.known[i].stop()
+	}
+	if len(m.known) > most {
+		clear(m.known[most:]) // what is in them is large
+		m.known = m.known[:most]
 	}
 	m.forgetHosts()
 }
@@ -133,6 +146,9 @@ func (m *sets) latest() *Set {
 func (m *sets) config(n int) []overlay.Backend {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if n == 1 && len(m.known) > 0 {
+		return m.known[0].roster.config()
+	}
 	var all []overlay.Backend
 	seen := make(map[string]bool)
 	for _, k := range m.known[:min(n, len(m.known))] {
@@ -146,19 +162,48 @@ func (m *sets) config(n int) []overlay.Backend {
 	return all
 }
 
-// roster builds the roster of these upstreams. An upstream that is named twice gets the sum of both weights.
-func (m *sets) roster(upstreams []*reverseproxy.Upstream) *Roster {
-	r := newRoster(len(upstreams))
+// roster builds the roster of these backends. One that is named twice gets the sum of both weights, unless a source gives it properties: then
+// the first of these rules.
+func (m *sets) roster(all *found) *Roster {
+	r := newRoster(len(all.list))
 	_, weights := policies.WeightsByPosition(m.service.policy)
-	for position, u := range upstreams {
-		weight := policies.WeightAt(weights, position)
-		if i, twice := r.byAddress[u.Dial]; twice {
-			r.backends[i].Weight = min(r.backends[i].Weight+weight, balance.MaxWeight)
-			continue
+	var before *Roster
+	if len(m.known) > 0 {
+		before = m.known[0].roster
+	}
+	whole := make([]bool, 0, len(all.list)) // by position in r.backends: a source gives its properties
+	for position, u := range all.list {
+		made := pool.Backend{Address: u.Dial, Weight: policies.WeightAt(weights, position), MaxRequests: cmp.Or(u.MaxRequests, m.service.limit)}
+		name, p := "", all.property(position)
+		if p != nil {
+			made.Backup, made.Zone, name = int(p.Backup), p.Zone, p.Name
+			if made.Weight = 1; p.Weight != nil {
+				made.Weight = *p.Weight
+			}
 		}
-		limit := cmp.Or(u.MaxRequests, m.service.limit)
-		r.add(pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit},
-			&reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: limit}, "")
+		i, twice := r.byAddress[u.Dial]
+		switch {
+		case !twice:
+			upstream, target := before.twin(u.Dial, made.MaxRequests)
+			if upstream == nil {
+				upstream = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}
+			}
+			r.add(made, upstream, name)
+			r.targets = append(r.targets, target)
+			whole = append(whole, p != nil)
+		case !whole[i] && p == nil:
+			r.backends[i].Weight = min(r.backends[i].Weight+made.Weight, balance.MaxWeight)
+		case !whole[i]:
+			r.backends[i], whole[i] = made, true
+			// Another set may have the upstream, too, so it is not changed.
+			r.upstreams[i], r.targets[i] = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}, nil
+			r.rename(u.Dial, name)
+		}
+	}
+	for i, target := range r.targets {
+		if target == nil {
+			r.targets[i] = m.service.stock.NewTarget(r.upstreams[i])
+		}
 	}
 	return r
 }
@@ -177,6 +222,9 @@ func (m *sets) host(address string) *reverseproxy.Host {
 
 // forgetHosts drops the hosts that no set uses any more.
 func (m *sets) forgetHosts() {
+	if len(m.known) == 1 && len(m.hosts) == len(m.known[0].roster.backends) {
+		return // all are used
+	}
 	named := make(map[string]bool, len(m.hosts))
 	for _, k := range m.known {
 		for _, address := range k.list {
@@ -235,6 +283,8 @@ func CanPoll(raw json.RawMessage) bool {
 		return false
 	}
 	switch source.Source {
+	case "lb_file", "lb_http":
+		return true // with other placeholders they are refused
 	case "a", "srv":
 		var settings any
 		return json.Unmarshal(raw, &settings) == nil && !hasPlaceholder(settings, caddy.NewReplacer())

@@ -80,6 +80,14 @@ var (
 		"Sessions that were given another backend, because their own was gone.", "pool")
 )
 
+// Metrics of a pool's dynamic sources.
+var (
+	discoveryUpMetric = gauge("discovery_up",
+		"Whether the latest answers of all dynamic sources that are polled are good and in use (1) or one is bad or missing (0); 1 if there are none.", "pool")
+	discoveryTargetsMetric = gauge("discovery_targets",
+		"How many backends dynamic sources that are polled name, by the last good answer of each.", "pool")
+)
+
 var stateWritesMetric = counter("state_writes_total",
 	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
 
@@ -215,6 +223,7 @@ func (e emitter) service(s *service.Service) {
 		e.emit(errorsMetric, ratio, name, trendNames[i])
 	}
 	e.histogram(queueSecondsMetric, p.Queued.Distribution(), name)
+	e.discovery(s, name)
 	set, _ := s.Shown()
 	if set == nil {
 		e.state(name, 0, 0, false, 1, 0)
@@ -228,6 +237,17 @@ func (e emitter) service(s *service.Service) {
 	of, chosen, further := set.Counts()
 	e.subset(name, of, chosen, further)
 	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
+}
+
+// discovery sends the state of the sources of backends.
+func (e emitter) discovery(s *service.Service, name string) {
+	up, targets := true, 0
+	for _, d := range s.Discoveries() {
+		up = up && d.OK
+		targets += d.Size
+	}
+	e.emit(discoveryUpMetric, number(up), name)
+	e.emit(discoveryTargetsMetric, float64(targets), name)
 }
 
 // state sends the state of a pool.

@@ -35,6 +35,8 @@ type Pool struct {
 
 	Subset *Subset `json:"subset,omitempty"` // absent if all backends are used
 
+	Discovery []Discovery `json:"discovery,omitempty"` // the sources that are polled for backends
+
 	Warnings []string  `json:"warnings"` // settings that are valid but harmful
 	Backends []Backend `json:"backends"` // sorted by name
 }
@@ -69,6 +71,15 @@ func newSubset(s *service.Service, set *service.Set) *Subset {
 		o.Of, o.Chosen, o.Further = set.Counts()
 	}
 	return o
+}
+
+// Discovery is the JSON of a source of backends.
+type Discovery struct {
+	Source  string    `json:"source"` // file:<path>, a URL, or what is looked up
+	OK      bool      `json:"ok"`     // the backends in use are those of its latest answer
+	Since   time.Time `json:"since"`  // since when that has been so
+	Error   string    `json:"error,omitempty"`
+	Targets int       `json:"targets"` // how many of its backends are in use
 }
 
 // Backend is the JSON of a backend.
@@ -139,6 +150,9 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		Warnings: slices.Concat([]string{}, s.Warnings(), warnings), Backends: []Backend{},
 	}
 	o.Transport.Engine, o.Transport.Others = p.Ways()
+	for _, d := range s.Discoveries() {
+		o.Discovery = append(o.Discovery, newDiscovery(&d))
+	}
 	set, dynamic := s.Shown()
 	o.Subset = newSubset(s, set)
 	at := make(map[string]int)
@@ -167,6 +181,18 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		o.Backends = append(o.Backends, b)
 	}
 	slices.SortFunc(o.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
+	return o
+}
+
+// newDiscovery describes a source of backends.
+func newDiscovery(d *service.Discovery) Discovery {
+	o := Discovery{Source: d.Source, OK: d.OK, Since: d.Since, Targets: d.Size}
+	switch {
+	case d.Error != nil:
+		o.Error = d.Error.Error()
+	case !d.OK:
+		o.Error = "has not been asked yet"
+	}
 	return o
 }
 

@@ -1,0 +1,36 @@
+package caddyfile
+
+import (
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/ballastlb/ballast/lbmodule/discovery"
+)
+
+// resolveSources has `dynamic file` and `dynamic http`, also within `dynamic multi`, mean our modules, whose names are longer. Modules of others
+// with these names stay what they are for reverse_proxy.
+func resolveSources(segment []caddyfile.Token) {
+	var inMulti []bool // for each block that is open, whether it is that of a `multi`
+	multi := false     // the last source is a `multi`
+	for i := 1; i < len(segment); i++ {
+		word := &segment[i]
+		switch {
+		case word.Text == "{" && !word.Quoted() && endsLine(segment, i):
+			inMulti = append(inMulti, multi)
+			multi = false
+		case word.Text == "}" && !word.Quoted() && len(inMulti) > 0 && beginsLine(segment, i):
+			inMulti = inMulti[:len(inMulti)-1]
+			multi = false
+		case i == 1, len(inMulti) > 0 && inMulti[len(inMulti)-1] && beginsLine(segment, i):
+			multi = word.Text == "multi"
+			word.Text = discovery.Resolve(word.Text)
+		}
+	}
+}
+
+func beginsLine(tokens []caddyfile.Token, i int) bool {
+	return i == 0 || tokens[i-1].File != tokens[i].File || tokens[i-1].Line+tokens[i-1].NumLineBreaks() != tokens[i].Line
+}
+
+func endsLine(tokens []caddyfile.Token, i int) bool {
+	return i+1 == len(tokens) || beginsLine(tokens, i+1)
+}
