@@ -41,8 +41,8 @@ func inWords(b *config.Backend) string {
 	return fmt.Sprintf("%s %s %s %s %d %d", b.Address, b.Name, weight, b.Zone, b.MaxRequests, b.Backup)
 }
 
-// answer reads an answer as a tool gets it; it was written by hand, in the tool's format.
-func answer[T any](t *testing.T, file string) (into T) {
+// toolAnswer reads an answer as a tool gets it; it was written by hand, in the tool's format.
+func toolAnswer[T any](t *testing.T, file string) (into T) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(read(t, "testdata/discovery/"+file)), &into); err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestExampleDiscoveryConsul(t *testing.T) {
 		Weights           struct{ Passing, Warning int }
 	}
 	var instances []instance
-	for _, entry := range answer[[]struct {
+	for _, entry := range toolAnswer[[]struct {
 		Node    struct{ Node, Address string }
 		Service struct {
 			ID, Address string
@@ -125,7 +125,7 @@ func TestExampleDiscoveryDocker(t *testing.T) {
 		}
 	}
 	var containers []container
-	for _, told := range answer[[]struct {
+	for _, told := range toolAnswer[[]struct {
 		Name  string
 		State struct {
 			Running bool
