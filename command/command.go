@@ -157,5 +157,13 @@ func (t *tool) warnings(pools ...api.Pool) {
 		for _, w := range p.Warnings {
 			t.warn("Warning: pool %s: %s", p.Name, w)
 		}
+		for _, d := range p.Discovery {
+			if !d.OK {
+				t.warn("Warning: pool %s: backends from %s: %s; %d from before are used", p.Name, d.Source, d.Error, d.Targets)
+			}
+		}
+		if s := p.Subset; s != nil && s.Further > 0 {
+			t.warn("Warning: pool %s: %d backends outside the subset are used, because nobody in it was usable", p.Name, s.Further)
+		}
 	}
 }

@@ -166,7 +166,7 @@ const (
 		`"edits":[{"field":"state","value":"drain","owner":"eve@ops","reason":"evil\u001b[31m","until":"` + soon + `"}]}`
 	poolWeb  = `{"name":"web","policy":"lb_least_conn","state":"degraded","usable":1,"panic":false,"queue":2,"retry_budget":98.5,"backends":[` + backendA + `,` + backendB + `]}`
 	poolSlow = `{"name":"slow","policy":"lb_peak_ewma","state":"ok","usable":1,"panic":false,"queue":0,"retry_budget":10,"backends":[` + backendSlow + `]}`
-	poolAB   = `{"name":"a/b","policy":"lb_hash","state":"down","usable":0,"panic":false,"queue":0,"retry_budget":10,"warnings":["all weights are 0"],"backends":[]}`
+	poolAB   = `{"name":"a/b","policy":"lb_hash","state":"down","usable":0,"panic":false,"queue":0,"retry_budget":10,"warnings":["all weights are 0"],"backends":[],"discovery":[{"source":"file:/etc/a.json","ok":false,"since":"2026-01-02T15:04:00Z","error":"names no target","targets":7}],"subset":{"size":2,"of":9,"chosen":2,"further":3}}`
 	pools    = "GET /load_balancer/pools"
 	pool     = pools + "/web"
 	backends = "/load_balancer/pools/web/backends"

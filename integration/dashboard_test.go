@@ -236,6 +236,11 @@ func TestDashboardUse(t *testing.T) {
 	b.click(".toast button")
 	b.await("the backend as it was", row("api-1")+".dataset.tone === 'ok'")
 
+	if shown := b.text("#problems"); !strings.Contains(shown, "api gets no good list of backends") || !strings.Contains(shown, "line 4, column 12") ||
+		!strings.Contains(shown, "api uses 2 backends outside its subset") {
+		t.Errorf("a list that is not good, or a subset that is not enough, is no problem: %q", shown)
+	}
+
 	// Who is avoided is in use, but says why it gets little; the search finds it by that, and the drawer has all of it.
 	const late, fails = "its answers take 400 ms, the others' 3.1 ms; tried again in 0.8 s", "it fails; tried again with the next request"
 	eval[bool](b, "(location.hash = 'q=take%20400&show=up', true)")

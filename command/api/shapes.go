@@ -16,6 +16,25 @@ type Pool struct {
 	RetryBudget float64   `json:"retry_budget"`
 	Warnings    []string  `json:"warnings"`
 	Backends    []Backend `json:"backends"`
+
+	Discovery []Discovery `json:"discovery"` // the sources of backends that are polled
+	Subset    *Subset     `json:"subset"`    // nil if all backends are used
+}
+
+// Discovery is a source of backends.
+type Discovery struct {
+	Source  string    `json:"source"`
+	OK      bool      `json:"ok"` // the backends in use are those of its latest answer
+	Since   time.Time `json:"since"`
+	Error   string    `json:"error"`
+	Targets int       `json:"targets"`
+}
+
+// Subset is what a balancer uses of the backends.
+type Subset struct {
+	Of      int `json:"of"`
+	Chosen  int `json:"chosen"`
+	Further int `json:"further"` // others that are used while nobody in the subset is usable
 }
 
 // Backend is a backend as the API shows it.

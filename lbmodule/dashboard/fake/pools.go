@@ -2,6 +2,7 @@ package fake
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -14,6 +15,7 @@ type pool struct {
 	queue        int
 	panicking    bool
 	warnings     []string
+	more         object // fields that few pools have
 	backends     []*backend
 }
 
@@ -72,7 +74,11 @@ func somePools(now time.Time) []*pool {
 			named("web-7", "10.0.1.7:8080", 1).set(object{"avoided": "its answers take 400 ms, the others' 3.1 ms; tried again in 0.8 s",
 				"latency_ms": object{"p50": 396.0, "p95": 422.0, "p99": 431.0, "ewma": 400.0}}),
 		}},
-		{name: "api", policy: "lb_p2c", budget: 31, queue: 12, warnings: []string{"health check timeout is not below its interval"}, backends: []*backend{
+		{name: "api", policy: "lb_p2c", budget: 31, queue: 12, warnings: []string{"health check timeout is not below its interval"}, more: object{
+			"discovery": []object{{"source": "file:/etc/caddy/api.json", "ok": false, "since": ago(9 * time.Minute), "targets": 3,
+				"error": "line 4, column 12: invalid character ']' looking for beginning of value"}},
+			"subset": object{"size": 3, "of": 40, "chosen": 3, "further": 2},
+		}, backends: []*backend{
 			named("api-1", "10.0.2.1:8080", 520),
 			named("api-2", "10.0.2.2:8080", 0).out("breaker is open", ago(11*time.Second), object{"breaker": "open", "until": now.Add(40 * time.Second)}), slow,
 			named("api-4", "10.0.2.4:8080", 2).out("breaker is half_open", ago(2*time.Second), object{"breaker": "half_open"}),
@@ -139,8 +145,10 @@ func (p *pool) show() object {
 	case usable < len(p.backends):
 		state = "degraded"
 	}
-	return object{"name": p.name, "policy": p.policy, "state": state, "usable": usable, "panic": p.panicking, "queue": p.queue,
+	shown := object{"name": p.name, "policy": p.policy, "state": state, "usable": usable, "panic": p.panicking, "queue": p.queue,
 		"retry_budget": p.budget, "warnings": p.warnings, "backends": backends}
+	maps.Copy(shown, p.more)
+	return shown
 }
 
 // changes are what differs from a config.

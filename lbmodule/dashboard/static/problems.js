@@ -9,7 +9,7 @@ const BAD_SHARE = 0.05; // of answers, from which on a backend that is used is w
 export function problems(model) {
 	const found = [];
 	for (const pool of model.pools.values()) {
-		found.push(...ofPool(pool), ...ofBackends(pool, model));
+		found.push(...ofPool(pool), ...ofSources(pool, model), ...ofBackends(pool, model));
 	}
 	for (const [name, zone] of model.zones) {
 		if (zone.data.store && !zone.data.store.available) {
@@ -34,6 +34,19 @@ function ofPool(pool) {
 	}
 	if (data.retry_budget < 1 && pool.total.rates.requests > 0) {
 		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has spent its retry budget`, title: `${name} has spent its retry budget`, why: 'what fails is not tried again' });
+	}
+	return found;
+}
+
+// ofSources tells of lists of backends that are not good, and of a subset that is not enough.
+function ofSources(pool, model) {
+	const { name, data } = pool;
+	const found = (data.discovery ?? []).filter((d) => !d.ok).map((d) => ({
+		tone: 'warn', rank: 3, pool: name, key: `${name} ${d.source}`, title: `${name} gets no good list of backends`, since: duration(model.since(d.since)),
+		why: `${d.source}: ${d.error}; ${d.targets > 0 ? `the ${plural(d.targets, 'backend')} from before are used` : 'there is none from before'}`,
+	}));
+	if (data.subset?.further > 0) {
+		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} goes beyond its subset`, title: `${name} uses ${plural(data.subset.further, 'backend')} outside its subset`, why: 'nobody in the subset was usable' });
 	}
 	return found;
 }
