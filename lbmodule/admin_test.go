@@ -102,6 +102,7 @@ func TestEditBackends(t *testing.T) {
 	if before["a:1"] == 0 && before["b:1"] == 0 {
 		t.Fatalf("got %v", before)
 	}
+	asks(t, "GET", webPath, "").wants(t, http.StatusOK, `"warnings":[]`)
 	added := asks(t, "POST", webPath+"/backends?sync", `{"address": "[::1]:8080", "weight": 2, "owner": "deploy", "reason": "more load"}`).
 		wants(t, http.StatusCreated, `"source":"api"`, `"persisted":true`, `"owner":"deploy"`)
 	if got, want := added.header.Get("Location"), webPath+"/backends/%5B::1%5D:8080"; got != want {

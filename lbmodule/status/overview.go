@@ -147,7 +147,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	p.Look(now)
 	o := Pool{
 		Fairness: 1, Name: p.Name(), Policy: s.PolicyName(), State: "down", Queue: p.QueueLength(), RetryBudget: s.RetryBudget(now),
-		Warnings: slices.Concat([]string{}, s.Warnings(), warnings), Backends: []Backend{},
+		Warnings: append(append([]string{}, s.Warnings()...), warnings...), Backends: []Backend{},
 	}
 	o.Transport.Engine, o.Transport.Others = p.Ways()
 	for _, d := range s.Discoveries() {
