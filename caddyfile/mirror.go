@@ -76,6 +76,9 @@ func mirrorWords(m *config.Mirror) words {
 // checkMirrorSchemes refuses a mirror of another scheme than that of the backends, whose transport it shares.
 func (p *directiveParser) checkMirrorSchemes() error {
 	for _, address := range p.mirrors {
+		if config.IsTemplate(address.Text) {
+			continue // which cannot have a scheme
+		}
 		if other := p.first.Text; other != "" && scheme(other) != scheme(address.Text) {
 			return errorAt(address, fmt.Errorf("mirror %s: has the scheme %s, but %s has %s: mirrors must have that of the backends",
 				address.Text, scheme(address.Text), other, scheme(other)))
