@@ -359,3 +359,21 @@ func TestNotMirrored(t *testing.T) {
 		q.end()
 	}
 }
+
+// BenchmarkNotMirrored is what a mirror costs a request that is not copied.
+func BenchmarkNotMirrored(b *testing.B) {
+	for _, method := range []string{"GET", "POST"} {
+		b.Run(method, func(b *testing.B) {
+			h := newConfig(b).mustLoad(`{"upstreams": [{"dial": "a:1"}], "mirror": {"upstreams": ["m:1"], "share": 0.0001}}`)
+			r := newRequest(b)
+			r.Method = method
+			q := begin(b, h, r)
+			defer q.end()
+			h.mirror.Close() // what is copied all the same costs little
+			b.ReportAllocs()
+			for b.Loop() {
+				q.mirror(h.mirror, time.Time{})
+			}
+		})
+	}
+}

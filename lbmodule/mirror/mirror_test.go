@@ -183,17 +183,19 @@ func TestOutcomes(t *testing.T) {
 		want string
 		took time.Duration
 	}{
-		"an answer":               {answers(time.Second, 200, strings.NewReader("hello")), "success 1", time.Second},
-		"a redirect":              {answers(time.Second, 302, strings.NewReader("")), "success 1", time.Second},
-		"not found":               {answers(time.Second, 404, strings.NewReader("")), "success 1", time.Second},
-		"an error of the server":  {answers(time.Second, 500, strings.NewReader("")), "server_error 1", time.Second},
-		"an answer without end":   {answers(time.Second, 200, rand.NewChaCha8([32]byte{})), "success 1", time.Second},
-		"an answer too late":      {answers(time.Minute, 200, strings.NewReader("")), "timeout 1", 5 * time.Second},
-		"a timeout of its own":    {func(*http.Request) (*http.Response, error) { return nil, timeout{errors.New("slow")} }, "timeout 1", 0},
-		"no connection":           {func(*http.Request) (*http.Response, error) { return nil, errors.New("refused") }, "failure 1", 0},
-		"a body that breaks off":  {answers(0, 200, io.MultiReader(strings.NewReader("x"), broken{})), "failure 1", 0},
-		"a panic":                 {func(*http.Request) (*http.Response, error) { panic("crash") }, "failure 1", 0},
-		"a body that never comes": {func(r *http.Request) (*http.Response, error) { return &http.Response{StatusCode: 200, Body: io.NopCloser(hanging{r.Context()})}, nil }, "timeout 1", 5 * time.Second},
+		"an answer":              {answers(time.Second, 200, strings.NewReader("hello")), "success 1", time.Second},
+		"a redirect":             {answers(time.Second, 302, strings.NewReader("")), "success 1", time.Second},
+		"not found":              {answers(time.Second, 404, strings.NewReader("")), "success 1", time.Second},
+		"an error of the server": {answers(time.Second, 500, strings.NewReader("")), "server_error 1", time.Second},
+		"an answer without end":  {answers(time.Second, 200, rand.NewChaCha8([32]byte{})), "success 1", time.Second},
+		"an answer too late":     {answers(time.Minute, 200, strings.NewReader("")), "timeout 1", 5 * time.Second},
+		"a timeout of its own":   {func(*http.Request) (*http.Response, error) { return nil, timeout{errors.New("slow")} }, "timeout 1", 0},
+		"no connection":          {func(*http.Request) (*http.Response, error) { return nil, errors.New("refused") }, "failure 1", 0},
+		"a body that breaks off": {answers(0, 200, io.MultiReader(strings.NewReader("x"), broken{})), "failure 1", 0},
+		"a panic":                {func(*http.Request) (*http.Response, error) { panic("crash") }, "failure 1", 0},
+		"a body that never comes": {func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(hanging{r.Context()})}, nil
+		}, "timeout 1", 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
