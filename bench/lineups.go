@@ -120,9 +120,14 @@ func mirrorKinds(started *processes, dir string, o options) ([]kind, error) {
 	if _, err := started.start("mirror", address, "nginx", "-c", file); err != nil {
 		return nil, err
 	}
+	return mirroredTo(address, o), nil
+}
+
+// mirroredTo returns them with the mirror at that address.
+func mirroredTo(address string, o options) []kind {
 	policy := "lb_policy " + o.policy
 	with := func(name, share string) kind {
 		return caddyKind(name, o, "load_balancer", policy, "mirror "+address+" "+share+" {", "\tmax_requests 10000", "}")
 	}
-	return []kind{caddyKind(ours, o, "load_balancer", policy), with(mirrorNone, "0.01%"), with(mirrorFew, "1%"), with(mirrorAll, "100%")}, nil
+	return []kind{caddyKind(ours, o, "load_balancer", policy), with(mirrorNone, "0.01%"), with(mirrorFew, "1%"), with(mirrorAll, "100%")}
 }

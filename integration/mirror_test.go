@@ -189,9 +189,9 @@ func TestMirrorHarmsNobody(t *testing.T) {
 		"sends 10 MB": {serves(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(make([]byte, 10<<20))
 		}), "max_requests 1000", "success 100, server_error 0, failure 0, timeout 0, dropped 0", ""},
-		"fails": {serves(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), "max_requests 1000",
+		"fails": {serves(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }), "max_requests 1000",
 			"success 0, server_error 100, failure 0, timeout 0, dropped 0", ""},
-		"is dead":     {func(t *testing.T) string { return freeAddress(t) }, "", "failures", ""},
+		"is dead":     {freeAddress, "", "failures", ""},
 		"resets":      {raw("", true), "", "failures", ""},
 		"sends trash": {raw("SSH-2.0-OpenSSH_9.2p1\r\n", false), "", "failures", ""},
 		"breaks off":  {raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this", true), "", "failures", ""},

@@ -32,7 +32,7 @@ func mirrored(more string) string {
 
 // atOnce is what answers a request without delay.
 func atOnce(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: 200, Header: make(http.Header), Body: io.NopCloser(strings.NewReader("ok"))}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: io.NopCloser(strings.NewReader("ok"))}, nil
 }
 
 // inBubble runs f in virtual time, with a mirror that has begun there.

@@ -194,7 +194,7 @@ func TestOutcomes(t *testing.T) {
 		"a body that breaks off": {answers(0, 200, io.MultiReader(strings.NewReader("x"), broken{})), "failure 1", 0},
 		"a panic":                {func(*http.Request) (*http.Response, error) { panic("crash") }, "failure 1", 0},
 		"a body that never comes": {func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Body: io.NopCloser(hanging{r.Context()})}, nil
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(hanging{r.Context()})}, nil
 		}, "timeout 1", 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -216,7 +216,7 @@ func TestOutcomes(t *testing.T) {
 				if got := outcomes(counts); got != "" && test.took > 0 {
 					t.Errorf("%s before its time", got)
 				}
-				time.Sleep(2)
+				time.Sleep(2 * time.Nanosecond)
 				synctest.Wait()
 				if got := outcomes(counts); got != test.want || counts.InFlight() != 0 {
 					t.Errorf("got %s, %d in flight; want %s", got, counts.InFlight(), test.want)
@@ -250,7 +250,7 @@ func TestAnswerLimit(t *testing.T) {
 			defer m.Close()
 			body := &counted{Reader: io.LimitReader(rand.NewChaCha8([32]byte{}), size)}
 			send(t, m, answers(0, 200, body))
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			if body.read != want {
 				t.Errorf("of %d bytes %d were read, want %d", size, body.read, want)
