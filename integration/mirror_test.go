@@ -349,3 +349,33 @@ func TestMirrorShare(t *testing.T) {
 		t.Errorf("%d copies of %d requests; %s", got, n, func() string { m := c.mirrored(); return m.outcomes() }())
 	}
 }
+
+// TestMirrorTLS: copies go over the backends' transport, with TLS and the protocol that the mirror chooses, and count as no attempts.
+func TestMirrorTLS(t *testing.T) {
+	t.Parallel()
+	const n = 20
+	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			b, m := startTLSBackend(t, 0), startTLSBackend(t, 0)
+			m.http2.Store(http2)
+			c := startCaddy(t, "load_balancer "+b.URL+" {\n name p\n mirror "+m.URL+" 100%\n transport http {\n tls_trust_pool file "+certificateFile(t, b.Server)+"\n }\n}")
+			for range n {
+				if status, _, body := c.get("/"); status != http.StatusOK || !strings.Contains(body, "HTTP/1.1") {
+					t.Fatalf("%d %s", status, body)
+				}
+			}
+			if got, want := c.mirroredInAll(n), fmt.Sprintf("success %d, server_error 0, failure 0, timeout 0, dropped 0", n); got != want {
+				t.Errorf("%s; want %s\n%s", got, want, c.log)
+			}
+			if got := m.seen[map[bool]int{false: 1, true: 2}[http2]].Load(); got != n {
+				t.Errorf("%d copies", got)
+			}
+			if s := c.transport("p"); s.Engine != n || len(s.Others) != 0 {
+				t.Errorf("attempts: %+v", s)
+			}
+			if connects := c.metrics(`caddy_load_balancer_attempt_duration_seconds_count\{backend="([^"]*)",phase="connect"`); len(connects) != 1 {
+				t.Errorf("connections: %v", connects)
+			}
+		})
+	}
+}
