@@ -55,6 +55,7 @@ func (m *Mirror) placeholder(name string) (any, bool) {
 }
 
 // Copyable reports whether a copy of the request may be sent to another system: it may be repeated, and has no body.
+// In HTTP/3 the length is unknown without a Content-Length, and the method decides; in other versions such a request has a body.
 func (q *Request) Copyable() bool {
 	return q.Idempotent() && !hasContent(&q.request) && (q.request.ContentLength == 0 || q.request.ProtoMajor == 3)
 }
