@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -308,6 +309,10 @@ func TestMirrorServerName(t *testing.T) {
 	case name := <-names:
 		if name != "of-localhost" {
 			t.Errorf("name %s", name)
+		}
+		// The handshake comes after the connection, which would have been counted by now.
+		if n := h.plan.Pool.Others().Duration(pool.Connect).Count; n != 0 {
+			t.Errorf("%d connections to the mirror are counted as some to a backend", n)
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the mirror was not asked")
