@@ -310,7 +310,11 @@ func TestMirrorServerName(t *testing.T) {
 		if name != "of-localhost" {
 			t.Errorf("name %s", name)
 		}
-		// The handshake comes after the connection, which would have been counted by now.
+		for deadline := time.Now().Add(10 * time.Second); h.plan.Pool.Mirrored.Ended(pool.MirrorSuccess) == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the copy has not ended")
+			}
+		}
 		if n := h.plan.Pool.Others().Duration(pool.Connect).Count; n != 0 {
 			t.Errorf("%d connections to the mirror are counted as some to a backend", n)
 		}
