@@ -32,7 +32,7 @@ var arrows = map[string]string{
 	"command/plain": "command/api",
 	"command/top":   "command/api command/plain",
 
-	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/observe lbmodule/stock " +
+	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/mirror lbmodule/observe lbmodule/stock " +
 		"lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
 	"lbmodule/admin": "lbmodule/app lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
 		"lbmodule/overlay lbmodule/dashboard caddyapp",
@@ -46,6 +46,7 @@ var arrows = map[string]string{
 	"lbmodule/discovery": "lbmodule/config",
 	"lbmodule/front":     "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
 	"lbmodule/exchange":  "lbmodule/course lbmodule/pool",
+	"lbmodule/mirror":    "lbmodule/pool",
 	"lbmodule/simulate":  "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool lbmodule/subset",
 	"lbmodule/manage":    "lbmodule/config lbmodule/overlay lbmodule/pool",
 	"lbmodule/policies":  "lbmodule/config lbmodule/pool lbmodule/balance",

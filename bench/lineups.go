@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 )
@@ -97,4 +98,36 @@ func limitedBy(redis string, o options) []kind {
 		kinds = append(kinds, limited("in redis", "redis redis://"+redis+"\n"))
 	}
 	return kinds
+}
+
+const (
+	mirrorNone = "load_balancer, 0.01 % mirrored"
+	mirrorFew  = "load_balancer, 1 % mirrored"
+	mirrorAll  = "load_balancer, all mirrored"
+)
+
+// mirrorKinds returns ours without a mirror, and with one that gets different shares of the requests.
+func mirrorKinds(started *processes, dir string, o options) ([]kind, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "mirror.conf")
+	server := "server { " + nginxListen(address, " backlog=4096", false, certificate{}) + " root " + dir + "; }"
+	if err := os.WriteFile(file, []byte(nginxConfig(filepath.Join(dir, "mirror"), 1, server)), 0o644); err != nil {
+		return nil, err
+	}
+	if _, err := started.start("mirror", address, "nginx", "-c", file); err != nil {
+		return nil, err
+	}
+	return mirroredTo(address, o), nil
+}
+
+// mirroredTo returns them with the mirror at that address.
+func mirroredTo(address string, o options) []kind {
+	policy := "lb_policy " + o.policy
+	with := func(name, share string) kind {
+		return caddyKind(name, o, "load_balancer", policy, "mirror "+address+" "+share+" {", "\tmax_requests 10000", "}")
+	}
+	return []kind{caddyKind(ours, o, "load_balancer", policy), with(mirrorNone, "0.01%"), with(mirrorFew, "1%"), with(mirrorAll, "100%")}
 }

@@ -63,6 +63,12 @@ var scenarios = slices.Concat(plain, []scenario{
 			{judged: theirsAllOn, reference: theirs},
 			{judged: allOn, reference: theirsAllOn, bar: 1},
 		}},
+	{name: "mirror", title: "GET, answer of 1 KiB; copies of requests for a mirror", path: "/1k", answer: 1 << 10,
+		kinds: mirrorKinds, pairs: []pair{
+			{judged: mirrorNone, reference: ours},
+			{judged: mirrorFew, reference: ours},
+			{judged: mirrorAll, reference: ours},
+		}},
 })
 
 // compare measures all contenders, prints what came back, and judges.

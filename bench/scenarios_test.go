@@ -155,6 +155,9 @@ func TestConfigs(t *testing.T) {
 	limits.name = "limits"
 	limits.kinds = func(*processes, string, options) ([]kind, error) { return limitedBy("127.0.0.1:1", o), nil }
 	for _, s := range slices.Concat(scenarios, []scenario{limits}, seamlessScenarios()) {
+		if s.name == "mirror" {
+			s.kinds = func(*processes, string, options) ([]kind, error) { return mirroredTo("127.0.0.1:3", o), nil }
+		}
 		kinds, err := s.kinds(nil, dir, o)
 		if err != nil {
 			t.Fatal(err)

@@ -69,13 +69,6 @@ func (p *directiveParser) parseBackend() error {
 // checkScheme refuses a backend with properties beside one of another scheme; of plain upstreams reverse_proxy says what it makes.
 // own tells that the address is of a backend with properties.
 func (p *directiveParser) checkScheme(address caddyfile.Token, own bool) error {
-	scheme := func(address string) string {
-		scheme, _, given := strings.Cut(address, "://")
-		if !given {
-			return "http"
-		}
-		return scheme
-	}
 	other := p.first.Text
 	if other == "" {
 		p.first = address
@@ -86,6 +79,15 @@ func (p *directiveParser) checkScheme(address caddyfile.Token, own bool) error {
 	}
 	return fmt.Errorf("backend %s: has the scheme %s, but %s has %s: all backends of a load_balancer must have the same, at %s:%d",
 		address.Text, scheme(address.Text), other, scheme(other), address.File, address.Line)
+}
+
+// scheme returns the scheme of an address.
+func scheme(address string) string {
+	scheme, _, given := strings.Cut(address, "://")
+	if !given {
+		return "http"
+	}
+	return scheme
 }
 
 // backendBounds are what a number in the block of a backend may be.

@@ -63,8 +63,9 @@ type directiveParser struct {
 	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as we know
 	policy   *policy           // nil without lb_policy
 
-	first   caddyfile.Token // the address that was given first
-	someOwn bool            // a backend block was given
+	first   caddyfile.Token   // the address that was given first
+	someOwn bool              // a backend block was given
+	mirrors []caddyfile.Token // the addresses that copies of requests are sent to
 }
 
 func (p *directiveParser) parse() error {
@@ -92,6 +93,9 @@ func (p *directiveParser) parse() error {
 		if err := p.setPolicy(); err != nil {
 			return err
 		}
+	}
+	if err := p.checkMirrorSchemes(); err != nil {
+		return err
 	}
 	if err := p.h.Check(); err != nil {
 		return p.at.locate(err, p.stock[0])
@@ -159,6 +163,9 @@ func (p *directiveParser) parseWord() error {
 			}
 			if err := p.h.Settings.Check(); err != nil {
 				return errorAt(segment[0], err)
+			}
+			if word == "mirror" {
+				p.mirrors, _ = mirrorArgs(segment)
 			}
 			return nil
 		}

@@ -17,6 +17,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) err
 	"hedge":           parseHedge,
 	"prefer_zone":     parsePreferZone,
 	"subset":          parseSubset,
+	"mirror":          parseMirror,
 	"negative_ttl":    parseNegativeTTL,
 	"drain_timeout":   parseDrainTimeout,
 	"drain_sticky":    parseDrainSticky,

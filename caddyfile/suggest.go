@@ -24,6 +24,7 @@ func init() { // the parsers are among what they are made of, and use them
 			"breaker":        breakerWords(new(config.Breaker)).names(),
 			"retry":          retryWords(new(config.Retry)).names(),
 			"subset":         subsetWords(new(config.Subset)).names(),
+			"mirror":         mirrorWords(new(config.Mirror)).names(),
 			"transport http": stockTransportWords,
 		},
 		{

@@ -122,3 +122,22 @@ func TestExampleFleet(t *testing.T) {
 		t.Errorf("both use %d backends, want 4", len(used))
 	}
 }
+
+// TestExampleMirror: the new version gets copies, and clients get answers of the old one.
+func TestExampleMirror(t *testing.T) {
+	config, err := os.ReadFile("../examples/mirror.Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, next := startBackend(t), startBackend(t)
+	c := startCaddyConfig(t, string(config), "BALLAST_LISTEN=SITE_ADDRESS", "BALLAST_ADMIN=ADMIN_ADDRESS", "BACKENDS="+old.addr, "NEW_VERSION="+next.addr)
+	for range 200 {
+		if status, _, body := c.get("/"); status != http.StatusOK || body != old.addr {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	waitFor(t, "copies", func() bool { return next.requests.Load() >= 4 })
+	if n := next.requests.Load(); n > 16 {
+		t.Errorf("%d copies of 200 requests", n)
+	}
+}

@@ -54,7 +54,8 @@ func (h *Handler) Check() error {
 	if err := h.Settings.Check(); err != nil {
 		return err
 	}
-	if err := cmp.Or(h.CheckWith(&h.Handler), h.CheckSubset(h.DynamicUpstreamsRaw, service.CanPoll)); err != nil {
+	if err := cmp.Or(h.CheckWith(&h.Handler), h.CheckSubset(h.DynamicUpstreamsRaw, service.CanPoll),
+		h.CheckMirror(&h.Handler, h.Backends)); err != nil {
 		return err
 	}
 	if err := cmp.Or(checkResolvers("transport", h.TransportRaw), checkResolvers("dynamic_upstreams", h.DynamicUpstreamsRaw)); err != nil {

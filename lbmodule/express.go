@@ -12,6 +12,8 @@ func (h *Handler) Express() (plan *exchange.Plan, of *service.Service, with *fro
 	switch {
 	case h.observer.DebugHeader != "":
 		why = "debug_header"
+	case h.mirror != nil:
+		why = "mirror"
 	case h.Hedge.Enabled():
 		why = "hedge"
 	case h.service.Quiet():

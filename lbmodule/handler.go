@@ -74,6 +74,7 @@ type Handler struct {
 	plan         exchange.Plan
 	rules        course.Rules
 	observer     observe.Observer
+	mirror       *mirroring   // nil for none
 	ended        atomic.Int64 // when the config ended, in Unix nanoseconds; 0 before
 }
 
@@ -118,6 +119,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err = c.Begin(h.front, w, r, now); err == nil {
 		if c.Request.Body() != nil {
 			now = time.Now() // Begin may have waited for the body
+		}
+		if h.mirror != nil {
+			c.mirror(h.mirror, now)
 		}
 		err = c.exchange.Run(r.Context(), now)
 		c.returned = true

@@ -80,12 +80,15 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"subset_size":              {"": 1},
 		"subset_of":                {"": 1},
 		"subset_further":           {"": 0},
+		"mirrored_total":           {"success": 0, "server_error": 0, "failure": 0, "timeout": 0, "dropped": 0},
+		"mirror_in_flight":         {"": 0},
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},
 		"in_flight":                {"start.test:1": 0},
 		"queue_length":             {"": 0},
 		"held_requests":            {"": 0},
 		"queue_seconds":            {"": 0},
+		"mirror_duration_seconds":  {"": 0},
 		"attempt_duration_seconds": {"start.test:1 connect": 0, "start.test:1 first_byte": 0, "start.test:1 total": 0},
 		"responses_total":          {"start.test:1 1xx": 0, "start.test:1 2xx": 0, "start.test:1 3xx": 0, "start.test:1 4xx": 0, "start.test:1 5xx": 0, "start.test:1 other": 0},
 		"grpc_responses_total": {
@@ -121,8 +124,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 39 {
-		t.Errorf("there are %d families, and this test knows 39", n)
+	if n := len(descs); n != 42 {
+		t.Errorf("there are %d families, and this test knows 42", n)
 	}
 }
 

@@ -58,6 +58,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := roster.SetWeights(policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
+	if h.Mirror, err = h.Mirror.Resolve(roster.Has); err != nil {
+		return err
+	}
 	rule, err := service.NewSubset(h.Subset)
 	if err != nil {
 		return err
@@ -88,6 +91,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.placeholders = slices.ContainsFunc(roster.Backends(), func(b pool.Backend) bool { return config.IsTemplate(b.Address) })
 	h.front = front.New(&h.stock, policy, h.logger, manager.Pool().Name(), h.Retry.WithDefaults().IdempotencyKey)
 	h.makePlan(policy, manager.Pool())
+	if h.mirror, err = h.newMirroring(manager.Pool()); err != nil {
+		return err
+	}
 	h.observer = observe.New(h.service, h.DebugHeader)
 	h.observer.Secure, h.observer.Dialed = h.stock.Transport.TLSEnabled(), stock.Dialed
 	h.observer.Kind = func(err error) course.Kind {
@@ -108,6 +114,7 @@ func (h *Handler) Cleanup() error {
 		h.endStreams(time.Now())
 		h.service.Close()
 	}
+	h.mirror.close()
 	return h.stock.Cleanup()
 }
 

@@ -69,7 +69,7 @@ func TestEveryNumberHasARange(t *testing.T) {
 const inRangeConfig = `{
 	"backends": [{"address": "a:1", "weight": 1, "max_requests": 1, "backup": true}],
 	"slow_start": "1s", "panic_threshold": 0.5, "queue": {"size": 1, "timeout": "1s"}, "hedge": {"percentile": 0.5, "max_extra": 0.5}, "drain_timeout": "1s", "hold": "1s",
-	"subset": {"size": 1, "peer": 0, "peers": 65536},
+	"subset": {"size": 1, "peer": 0, "peers": 65536}, "mirror": {"upstreams": ["m:1"], "share": 0.5, "timeout": "1s", "max_requests": 1},
 	"dynamic_upstreams": {"source": "a", "name": "app.example.test", "port": "80"}, "negative_ttl": "1s",
 	"max_fail_ratio": 0.5, "health_checks": {"passive": {"fail_duration": "1s"}},
 	"health_check": {"interval": "24h", "fast_interval": "10ms", "timeout": "1s", "rise": 1, "fall": 1, "port": 1, "max_size": 1},

@@ -40,6 +40,9 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Number("subset.size", 1, maxSubset),
 	caddyapp.Number("subset.peer", 0, maxSubset-1),
 	caddyapp.Number("subset.peers", 1, maxSubset),
+	caddyapp.Percent("mirror.share", 0.01, 100),
+	caddyapp.Duration("mirror.timeout", time.Millisecond, time.Minute),
+	caddyapp.Number("mirror.max_requests", 1, 10_000),
 
 	caddyapp.Duration("health_check.interval", 10*time.Millisecond, 24*time.Hour),
 	caddyapp.Duration("health_check.fast_interval", 10*time.Millisecond, 24*time.Hour),

@@ -38,6 +38,9 @@ type Settings struct {
 	// Makes this balancer of a fleet use only some of the backends. Default: all are used.
 	Subset *Subset `json:"subset,omitempty"`
 
+	// Sends copies of requests to other systems, whose answers are thrown away. Default: none.
+	Mirror *Mirror `json:"mirror,omitempty"`
+
 	// The time after which a draining backend's open requests are closed. Default: never.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 

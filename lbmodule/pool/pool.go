@@ -21,6 +21,9 @@ type Pool struct {
 	// Queued is the distribution of the time that requests waited in the queue, with any result.
 	Queued Histogram
 
+	// Mirrored counts copies of requests for systems outside the pool.
+	Mirrored Mirrored
+
 	// Live holds the requests that the pool is serving, as far as callers add them.
 	Live Live
 

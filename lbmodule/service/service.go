@@ -159,6 +159,9 @@ func (s *Service) RetryBudget(now time.Time) float64 { return s.pool.RetryBudget
 // Warnings returns the warnings about settings that are valid but harmful.
 func (s *Service) Warnings() []string { return s.warnings }
 
+// Mirror returns the settings of the mirror; nil for none.
+func (s *Service) Mirror() *config.Mirror { return s.settings.Mirror }
+
 // PolicyName returns the name of the selection policy.
 func (s *Service) PolicyName() string { return policies.Name(s.policy) }
 

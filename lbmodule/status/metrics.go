@@ -54,6 +54,11 @@ var (
 		"Copies of requests that were sent.", "pool")
 	hedgesWonMetric = counter("hedges_won_total",
 		"Copies of requests that were answered before the request.", "pool")
+	mirroredMetric = counter("mirrored_total",
+		"Copies of requests for mirrors: success, server_error for a 5xx, failure without a whole answer, timeout, or dropped where not sent or given up by a reload.",
+		"pool", "outcome")
+	mirrorInFlightMetric = gauge("mirror_in_flight",
+		"Copies of requests that mirrors are answering.", "pool")
 	queueMetric = gauge("queue_length",
 		"Requests that wait for a slot on a backend.", "pool")
 	heldMetric = gauge("held_requests",
@@ -133,6 +138,8 @@ var (
 var (
 	queueSecondsMetric = prometheus.NewDesc("caddy_load_balancer_queue_seconds",
 		"How long requests waited in the queue, whatever became of them.", []string{"pool"}, nil)
+	mirrorSecondsMetric = prometheus.NewDesc("caddy_load_balancer_mirror_duration_seconds",
+		"How long mirrors took until their answer's header.", []string{"pool"}, nil)
 	durationMetric = prometheus.NewDesc("caddy_load_balancer_attempt_duration_seconds",
 		"How long attempts took to connect, where they had to, until the answer's header (first_byte), and until its end or the failure (total).",
 		[]string{"pool", "backend", "phase"}, nil)
@@ -156,6 +163,7 @@ func (Metrics) Describe(descs chan<- *prometheus.Desc) {
 		descs <- f.desc
 	}
 	descs <- queueSecondsMetric
+	descs <- mirrorSecondsMetric
 	descs <- durationMetric
 }
 
@@ -224,6 +232,7 @@ func (e emitter) service(s *service.Service) {
 	}
 	e.histogram(queueSecondsMetric, p.Queued.Distribution(), name)
 	e.discovery(s, name)
+	e.mirrored(&p.Mirrored, name)
 	set, _ := s.Shown()
 	if set == nil {
 		e.state(name, 0, 0, false, 1, 0)
@@ -264,6 +273,15 @@ func (e emitter) subset(name string, of, chosen, further int) {
 	e.emit(subsetMetric, float64(chosen), name)
 	e.emit(subsetOfMetric, float64(of), name)
 	e.emit(subsetFurtherMetric, float64(further), name)
+}
+
+// mirrored sends what became of copies for mirrors.
+func (e emitter) mirrored(m *pool.Mirrored, name string) {
+	for outcome := range pool.MirrorOutcomes {
+		e.emit(mirroredMetric, float64(m.Ended(outcome)), name, outcome.String())
+	}
+	e.emit(mirrorInFlightMetric, float64(m.InFlight()), name)
+	e.histogram(mirrorSecondsMetric, m.Took.Distribution(), name)
 }
 
 // backends sends the metrics of the backends that have a label of their own, and returns these backends.

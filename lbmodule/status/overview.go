@@ -34,6 +34,7 @@ type Pool struct {
 	Transport Transport `json:"transport"`
 
 	Subset *Subset `json:"subset,omitempty"` // absent if all backends are used
+	Mirror *Mirror `json:"mirror,omitempty"` // absent if no requests are copied
 
 	Discovery []Discovery `json:"discovery,omitempty"` // the sources that are polled for backends
 
@@ -55,6 +56,33 @@ type Subset struct {
 	Of      int  `json:"of"`              // backends that there are
 	Chosen  int  `json:"chosen"`          // of them in the subset
 	Further int  `json:"further"`         // others that are used while the subset is not usable
+}
+
+// Mirror is the JSON of where copies of requests are sent to, and what has become of them.
+type Mirror struct {
+	Upstreams []string `json:"upstreams"`
+	Share     float64  `json:"share"` // as configured
+	InFlight  int64    `json:"in_flight"`
+
+	Success     uint64 `json:"success"`
+	ServerError uint64 `json:"server_error"` // answered with 5xx
+	Failure     uint64 `json:"failure"`      // without a whole answer
+	Timeout     uint64 `json:"timeout"`
+	Dropped     uint64 `json:"dropped"` // not sent, or given up by a reload
+}
+
+// newMirror describes the mirror of a load balancer; nil if it has none.
+func newMirror(s *service.Service) *Mirror {
+	settings := s.Mirror()
+	if settings == nil {
+		return nil
+	}
+	m := &s.Pool().Mirrored
+	return &Mirror{
+		Upstreams: settings.Upstreams, Share: settings.Share, InFlight: m.InFlight(),
+		Success: m.Ended(pool.MirrorSuccess), ServerError: m.Ended(pool.MirrorServerError), Failure: m.Ended(pool.MirrorFailure),
+		Timeout: m.Ended(pool.MirrorTimeout), Dropped: m.Ended(pool.MirrorDropped),
+	}
 }
 
 // newSubset describes the subset of a set; nil if it has all backends.
@@ -154,7 +182,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		o.Discovery = append(o.Discovery, newDiscovery(&d))
 	}
 	set, dynamic := s.Shown()
-	o.Subset = newSubset(s, set)
+	o.Subset, o.Mirror = newSubset(s, set), newMirror(s)
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot
 	var avoided func(i int) string

@@ -46,7 +46,7 @@ type ways struct {
 
 // other counts and logs an attempt that goes over the configured transport.
 func (w *ways) other(trip *Trip, why engine.Reason) {
-	if w.counted == nil {
+	if w.counted == nil || trip.mirror {
 		return
 	}
 	w.counted(string(why))

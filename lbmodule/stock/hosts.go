@@ -75,6 +75,17 @@ func (s *Handler) NewTarget(u *reverseproxy.Upstream) *Target {
 	return t
 }
 
+// NewMirror returns the target at an address that is no backend's. Its connections are counted nowhere.
+func NewMirror(address string) (*Target, error) {
+	u := &reverseproxy.Upstream{Dial: address}
+	info, err := parse(u, address)
+	if err != nil {
+		return nil, err
+	}
+	info.Upstream = nil // what is told of connections is told by upstream
+	return &Target{Upstream: u, dial: info}, nil
+}
+
 // For returns the target for a request. If the address has placeholders, that is a new target.
 func (t *Target) For(repl *caddy.Replacer) (*Target, error) {
 	if t.dial != nil {

@@ -20,6 +20,7 @@ type Trip struct {
 	dial      dialFunc      // of the engine
 	direct    bool
 	armed     bool        // it may be broken off over the configured transport
+	mirror    bool        // it is no attempt, and not counted as one
 	head      engine.Head // the head of the request; nil if request has the fields
 	call      engine.Call
 
@@ -42,6 +43,11 @@ func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Co
 // RoundTrip has returned. For a copy made by hedging, r and informer are nil.
 func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer engine.Informer) {
 	*t = Trip{transport: transport, target: to, request: r, informer: informer}
+}
+
+// InitMirror makes t the trip of a copy to a mirror.
+func (t *Trip) InitMirror(transport *Transport, to *Target) {
+	*t = Trip{transport: transport, target: to, mirror: true}
 }
 
 // InitHead is Init for a request whose head is head, and whose answer keeps its lines. A configured transport without an engine cannot make

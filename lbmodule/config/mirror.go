@@ -1,0 +1,145 @@
+package config
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/caddyapp"
+)
+
+// Mirror sends copies of requests to other systems, such as one with a new version. Nobody waits for their answers, which are thrown away.
+// Copied are idempotent requests without a body, unless they ask for an upgrade. Copies have a field `X-Mirrored: 1` in their header.
+type Mirror struct {
+	// The [network addresses](/docs/conventions#network-addresses) that copies are sent to, in turn. They must not be backends of the
+	// pool. Placeholders of the environment may be used. Required.
+	Upstreams []string `json:"upstreams,omitempty"`
+
+	// The share of the requests that can be copied, up to 1, which is. Required.
+	Share float64 `json:"share,omitempty"`
+
+	// After this time a copy is given up. Default: 5s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// The number of copies that may be in flight at a time. More are dropped. Default: 100.
+	MaxRequests int `json:"max_requests,omitempty"`
+}
+
+const (
+	defaultMirrorTimeout     = caddy.Duration(5 * time.Second)
+	defaultMirrorMaxRequests = 100
+
+	// maxMirrors bounds the number of upstreams of a mirror.
+	maxMirrors = 64
+)
+
+// check checks what is known before placeholders are replaced.
+func (m *Mirror) check() error {
+	if m == nil {
+		return nil
+	}
+	switch n := len(m.Upstreams); {
+	case n == 0:
+		return errors.New("mirror: upstreams: none given; copies need somewhere to go")
+	case n > maxMirrors:
+		return fmt.Errorf("mirror: upstreams: %d given: must be at most %d", n, maxMirrors)
+	}
+	for i, address := range m.Upstreams {
+		switch {
+		case address == "":
+			return errors.New("mirror: upstreams: one is empty; it must be a host:port or a unix socket")
+		case strings.Contains(address, "{http."):
+			return errMirrorTemplate(address)
+		case slices.Contains(m.Upstreams[:i], address):
+			return fmt.Errorf("mirror: %s: given twice", address)
+		}
+		if err := ValidateAddress(address); err != nil {
+			return fmt.Errorf("mirror: %s: %w", address, err)
+		}
+	}
+	return InRange("mirror.share", m.Share)
+}
+
+func errMirrorTemplate(address string) error {
+	return fmt.Errorf("mirror: %s: must not depend on the request, but may have placeholders of the environment", address)
+}
+
+func errMirrorBackend(address string) error {
+	return fmt.Errorf("mirror: %s: is a backend of the pool, which would get copied requests twice", address)
+}
+
+// Resolve returns the mirror with placeholders replaced, and with the defaults of all settings that are left out; nil for none.
+// isBackend reports whether an address is one of the pool's.
+func (m *Mirror) Resolve(isBackend func(address string) bool) (*Mirror, error) {
+	if m == nil {
+		return nil, nil
+	}
+	filled, environment := *m, caddy.NewReplacer()
+	filled.Upstreams = nil
+	filled.Timeout = cmp.Or(m.Timeout, defaultMirrorTimeout)
+	filled.MaxRequests = cmp.Or(m.MaxRequests, defaultMirrorMaxRequests)
+	for _, given := range m.Upstreams {
+		address := environment.ReplaceKnown(given, "")
+		if IsTemplate(address) {
+			return nil, errMirrorTemplate(given)
+		}
+		if isBackend(address) {
+			return nil, errMirrorBackend(address)
+		}
+		filled.Upstreams = append(filled.Upstreams, address)
+	}
+	return &filled, filled.check()
+}
+
+// CheckMirror checks what the mirror needs of the other settings: nobody is both a mirror and a backend, and the transport does not need the
+// client's request.
+func (s *Settings) CheckMirror(rp *reverseproxy.Handler, backends []*Backend) error {
+	if s.Mirror == nil {
+		return nil
+	}
+	for _, address := range s.Mirror.Upstreams {
+		if slices.ContainsFunc(rp.Upstreams, func(u *reverseproxy.Upstream) bool { return u.Dial == address }) ||
+			slices.ContainsFunc(backends, func(b *Backend) bool { return b.Address == address }) {
+			return caddyapp.About(errMirrorBackend(address), "mirror")
+		}
+	}
+	return caddyapp.About(checkMirrorTransport(rp.TransportRaw), "mirror", "transport")
+}
+
+func checkMirrorTransport(raw json.RawMessage) error {
+	var transport struct {
+		Protocol      string `json:"protocol"`
+		ProxyProtocol string `json:"proxy_protocol"`
+		TLS           struct {
+			ServerName string `json:"server_name"`
+		} `json:"tls"`
+	}
+	// If the config is invalid, loading the transport returns the error.
+	if len(raw) == 0 || json.Unmarshal(raw, &transport) != nil {
+		return nil
+	}
+	switch {
+	case transport.Protocol == "":
+		return nil // an error, too, or none at all
+	case transport.Protocol != "http":
+		return fmt.Errorf("mirror: transport %s: must be http; others may need the client's request, which may be over before its copy", transport.Protocol)
+	case transport.ProxyProtocol != "":
+		return errors.New("mirror: the transport uses the PROXY protocol; connections of it are for one backend and client")
+	}
+	if name := transport.TLS.ServerName; dependsOnRequest(name) {
+		return fmt.Errorf("mirror: tls_server_name %s: must not depend on the request, which may be over before its copy", name)
+	}
+	return nil
+}
+
+// dependsOnRequest reports whether a text has placeholders of a request. Those of the upstream are known without one.
+func dependsOnRequest(text string) bool {
+	return strings.Contains(strings.ReplaceAll(text, "{http.reverse_proxy.upstream.", ""), "{http.")
+}
