@@ -116,6 +116,7 @@ func (p *Pool) NotSimulated() (words []string) {
 		{p.Dynamic != nil, "dynamic"},
 		{p.LoadBalancing.RetryMatch != nil, "lb_retry_match"},
 		{p.DrainTimeout != 0, "drain_timeout"},
+		{p.Mirror != nil, "mirror"},
 	} {
 		if part.given {
 			words = append(words, part.word)
