@@ -22,7 +22,7 @@ import (
 var simulatedPolicies = []string{"peak_ewma", "least_conn", "round_robin"}
 
 // calibration is how long it is measured what requests take besides the backends' work, before and after a scenario.
-const calibration = 10 * time.Second
+const calibration = 5 * time.Second
 
 // compareSimulated measures our policies in the scenario, simulates the same, and prints both. What a request takes besides the backend's work,
 // on this machine at this moment, is measured with backends that are all alike, at the same rate, and given to the simulation.
