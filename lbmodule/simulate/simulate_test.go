@@ -50,7 +50,7 @@ func near(got, want, tolerance float64) bool { return math.Abs(got-want) <= tole
 func TestSameSeed(t *testing.T) {
 	const setting = `, "queue": {"size": 100, "timeout": "1s"}, "hedge": {"percentile": 0.9, "max_extra": 0.05}, "backends": [
 		{"address": "a:1", "max_requests": 20}, {"address": "b:1", "max_requests": 20}, {"address": "c:1", "max_requests": 20, "zone": "z"}], "prefer_zone": "z"`
-	const load = `{"seed": %d, "balancers": 3, "duration": "20s", "arrivals": {"rate": 500}, "network": {"delay": "300us", "jitter": "200us"},
+	const load = `{"seed": %d, "balancers": 3, "duration": "20s", "arrivals": {"rate": 300}, "network": {"delay": "300us", "jitter": "200us"},
 		"backends": [{"set": {"delay": "20ms", "sigma": 0.8, "workers": 10}}, {"backend": "b:1", "set": {"fail_ratio": 0.3}}],
 		"events": [{"at": "5s", "backend": "a:1", "set": {"state": "down"}}, {"at": "8s", "backend": "a:1", "set": {"state": "up"}},
 			{"at": "12s", "backend": "c:1", "set": {"state": "stopped"}}, {"at": "13s", "backend": "c:1", "set": {"state": "up"}}]}`
@@ -73,7 +73,7 @@ func TestSameSeed(t *testing.T) {
 // rho*s/(2(1-rho)) (Pollaczek and Khinchine).
 func TestQueueingTheory(t *testing.T) {
 	for _, rho := range []float64{0.3, 0.5, 0.8} {
-		r := simulated(t, policy("round_robin", ""), fmt.Sprintf(`{"count": 1, "warm_up": "60s", "duration": "2000s", "arrivals": {"rate": %v}, "backends": [{"set": {"delay": "10ms", "workers": 1}}]}`, rho*100))
+		r := simulated(t, policy("round_robin", ""), fmt.Sprintf(`{"count": 1, "warm_up": "60s", "duration": "1000s", "arrivals": {"rate": %v}, "backends": [{"set": {"delay": "10ms", "workers": 1}}]}`, rho*100))
 		want := 10 + rho*10/(2*(1-rho))
 		if !near(r.Latency.Mean, want, 0.02) || r.Failed > 0 {
 			t.Errorf("at %v of its capacity: mean %v ms, want %v; %d failed", rho, r.Latency.Mean, want, r.Failed)
@@ -236,7 +236,7 @@ func TestOutages(t *testing.T) {
 
 // TestHedging: copies take the tail off, and there are no more of them than allowed.
 func TestHedging(t *testing.T) {
-	const load = `{"count": 5, "warm_up": "10s", "duration": "60s", "arrivals": {"rate": 500}, "backends": [{"set": {"delay": "10ms", "slow_ratio": 0.02, "slow_delay": "1s"}}]}`
+	const load = `{"count": 5, "warm_up": "10s", "duration": "30s", "arrivals": {"rate": 500}, "backends": [{"set": {"delay": "10ms", "slow_ratio": 0.02, "slow_delay": "1s"}}]}`
 	without := simulated(t, policy("p2c", ""), load)
 	with := simulated(t, policy("p2c", `, "hedge": {"percentile": 0.95, "max_extra": 0.05}`), load)
 	if without.Latency.P99 != 1000 || with.Latency.P99 > 100 {
@@ -347,7 +347,7 @@ func TestCanceled(t *testing.T) {
 // TestSubset: balancers with numbers share the load evenly with few members each; those without do as chance has it. Both use fewer members than
 // all balancers times all backends.
 func TestSubset(t *testing.T) {
-	const load = `{"count": 1000, "balancers": 50, "duration": "20s", "arrivals": {"rate": 4000, "process": "constant"}, "backends": [{"set": {"delay": "5ms"}}]}`
+	const load = `{"count": 1000, "balancers": 50, "duration": "8s", "arrivals": {"rate": 4000, "process": "constant"}, "backends": [{"set": {"delay": "5ms"}}]}`
 	numbered := simulated(t, policy("round_robin", `, "subset": {"size": 40, "peer": 0, "peers": 50}`), load)
 	if numbered.Members != 2000 || numbered.LargestLoad > 1.3 || numbered.LeastLoad < 0.7 || numbered.Failed > 0 {
 		t.Errorf("with numbers: %d members, loads from %v to %v, %d failed", numbered.Members, numbered.LeastLoad, numbered.LargestLoad, numbered.Failed)
