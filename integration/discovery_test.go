@@ -82,9 +82,7 @@ func TestDiscoveryFileUnderLoad(t *testing.T) {
 		start := time.Now()
 		waitFor(t, what, func() bool {
 			before, begun := counts(backends), all.Load()
-			for all.Load() < begun+200 {
-				time.Sleep(time.Millisecond)
-			}
+			waitFor(t, "200 requests", func() bool { return all.Load() >= begun+200 })
 			total, whole := int64(0), int64(0)
 			after := counts(backends)
 			for i, n := range want {

@@ -109,15 +109,7 @@ func (h *Handler) checkHedge() error {
 			return caddyapp.About(errHedgePolicy(policy.Name), "hedge", "lb_policy")
 		}
 	}
-	var transport struct {
-		Protocol      string `json:"protocol"`
-		ProxyProtocol string `json:"proxy_protocol"`
-		TLS           struct {
-			ServerName string `json:"server_name"`
-		} `json:"tls"`
-	}
-	// If the config is invalid, loading the transport returns the error.
-	if json.Unmarshal(h.TransportRaw, &transport) == nil && transport.Protocol == "http" {
+	if transport := config.ReadTransport(h.TransportRaw); transport.Protocol == "http" {
 		if transport.ProxyProtocol != "" {
 			return caddyapp.About(errHedgeProxyProtocol, "hedge", "transport")
 		}

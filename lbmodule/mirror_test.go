@@ -310,11 +310,7 @@ func TestMirrorServerName(t *testing.T) {
 		if name != "of-localhost" {
 			t.Errorf("name %s", name)
 		}
-		for deadline := time.Now().Add(10 * time.Second); h.plan.Pool.Mirrored.Ended(pool.MirrorSuccess) == 0; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the copy has not ended")
-			}
-		}
+		eventually(t, "the copy to end", func() bool { return h.plan.Pool.Mirrored.Ended(pool.MirrorSuccess) > 0 })
 		if n := h.plan.Pool.Others().Duration(pool.Connect).Count; n != 0 {
 			t.Errorf("%d connections to the mirror are counted as some to a backend", n)
 		}

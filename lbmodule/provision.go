@@ -139,21 +139,13 @@ func (h *Handler) boundInterval(stock *config.HealthCheck) (warnings []string) {
 	return []string{text}
 }
 
-// minRatioRequests is the number of requests below which max_fail_ratio does not apply.
-const minRatioRequests = 20
-
-// passive returns the settings of passive checks: reverse_proxy's, and our max_fail_ratio. Failures are counted in buckets of time;
-// reverse_proxy starts a goroutine for each failure.
+// passive returns the settings of passive checks: reverse_proxy's, and our max_fail_ratio.
 func (h *Handler) passive() pool.Passive {
 	words := &h.words.Passive
 	if !words.Given {
 		return pool.Passive{}
 	}
-	p := pool.Passive{Span: words.Span, MaxFails: words.MaxFails, MaxRatio: h.MaxFailRatio, MinRequests: minRatioRequests}
-	if p.MaxFails == 0 && p.MaxRatio == 0 {
-		p.MaxFails = 1
-	}
-	return p
+	return h.Settings.Passive(words.Span, words.MaxFails)
 }
 
 // makePlan sets the rules and the plan of requests.
@@ -161,13 +153,7 @@ func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
 	transport, words := h.stock.Transport, &h.stock.Retries
 	h.rules = h.Settings.Rules(config.RetryWords{
 		Given: words.Given, Retries: words.Retries, Duration: words.TryDuration, Interval: words.TryInterval, Answers: h.front.LooksAtAnswers(),
-	})
-	_, ours := policy.(policies.Balancer)
-	_, h.rules.Keyed = policy.(policies.Keyed)
-	h.rules.Foreign, h.rules.UntilLastByte = !ours, policies.UntilLastByte(policy)
-	if sessions, ok := policy.(policies.SessionPolicy); ok {
-		h.rules.Sessions, h.rules.Strict, h.rules.BindSessions = true, sessions.Strictly(), sessions.Tells()
-	}
+	}, policies.Traits(policy))
 	if words := &h.words.Passive; words.Span > 0 {
 		h.rules.Passive = course.PassiveRules{On: true, Latency: words.Latency, Status: words.Status}
 	}

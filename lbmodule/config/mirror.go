@@ -114,29 +114,18 @@ func (s *Settings) CheckMirror(rp *reverseproxy.Handler, backends []*Backend) er
 }
 
 func checkMirrorTransport(raw json.RawMessage) error {
-	var transport struct {
-		Protocol      string `json:"protocol"`
-		ProxyProtocol string `json:"proxy_protocol"`
-		TLS           struct {
-			ServerName string `json:"server_name"`
-		} `json:"tls"`
-	}
-	// If the config is invalid, loading the transport returns the error.
-	if len(raw) == 0 || json.Unmarshal(raw, &transport) != nil {
-		return nil
-	}
-	switch {
+	switch transport := ReadTransport(raw); {
 	case transport.Protocol == "":
 		return nil // an error, too, or none at all
 	case transport.Protocol != "http":
 		return fmt.Errorf("mirror: transport %s: must be http; others may need the client's request, which may be over before its copy", transport.Protocol)
 	case transport.ProxyProtocol != "":
 		return errors.New("mirror: the transport uses the PROXY protocol; connections of it are for one backend and client")
+	case dependsOnRequest(transport.TLS.ServerName):
+		return fmt.Errorf("mirror: tls_server_name %s: must not depend on the request, which may be over before its copy", transport.TLS.ServerName)
+	default:
+		return nil
 	}
-	if name := transport.TLS.ServerName; dependsOnRequest(name) {
-		return fmt.Errorf("mirror: tls_server_name %s: must not depend on the request, which may be over before its copy", name)
-	}
-	return nil
 }
 
 // dependsOnRequest reports whether a text has placeholders of a request. Those of the upstream are known without one.

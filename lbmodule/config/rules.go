@@ -111,6 +111,18 @@ func (s *Settings) View(probe time.Duration) pool.Settings {
 	return v
 }
 
+// minRatioRequests is the number of requests below which max_fail_ratio does not apply.
+const minRatioRequests = 20
+
+// Passive returns the settings of passive checks that count failures for that span, with reverse_proxy's max_fails. Failures are counted in
+// buckets of time; reverse_proxy starts a goroutine for each failure.
+func (s *Settings) Passive(span time.Duration, maxFails int) pool.Passive {
+	if maxFails == 0 && s.MaxFailRatio == 0 {
+		maxFails = 1
+	}
+	return pool.Passive{Span: span, MaxFails: maxFails, MaxRatio: s.MaxFailRatio, MinRequests: minRatioRequests}
+}
+
 // Apply copies the breaker to the settings of a view.
 func (b *Breaker) Apply(s *pool.Settings, probe time.Duration) {
 	filled := b.WithDefaults()
@@ -164,18 +176,30 @@ type RetryWords struct {
 	Given    bool // at least one of them is set; then they replace ours
 	Retries  int
 	Duration time.Duration // how long attempts are made and a backend is waited for; 0 if not set
-	Interval time.Duration // between attempts
+	Interval time.Duration // between attempts; 0 for the default of reverse_proxy
 	Answers  bool          // some answers are retried
 }
 
-// Rules holds the settings that apply to a request's course, except those of the policy and of passive checks.
-func (s *Settings) Rules(words RetryWords) course.Rules {
+// defaultTryInterval is reverse_proxy's default of lb_try_interval, where lb_try_duration is set.
+const defaultTryInterval = 250 * time.Millisecond
+
+// PolicyTraits say what a selection policy wants of a request's course.
+type PolicyTraits struct {
+	Keyed, Foreign, UntilLastByte  bool
+	Sessions, Strict, BindSessions bool
+}
+
+// Rules holds the settings that apply to a request's course, except those of passive checks.
+func (s *Settings) Rules(words RetryWords, policy PolicyTraits) course.Rules {
 	b := s.Breaker.WithDefaults()
 	rules := course.Rules{
 		Hold:       s.Hold.MaxAge(),
 		Retry:      s.Retry.rules(words),
 		Failures:   course.NewStatuses(b.FailureStatus),
 		BreakerOff: b.Disabled,
+
+		Keyed: policy.Keyed, Foreign: policy.Foreign, UntilLastByte: policy.UntilLastByte,
+		Sessions: policy.Sessions, Strict: policy.Strict, BindSessions: policy.BindSessions,
 	}
 	if rules.Retry.Waits() {
 		rules.Hold = 0 // the user has set how long to wait
@@ -214,6 +238,9 @@ func (r *Retry) rules(words RetryWords) course.RetryRules {
 	rules.On[pool.RetryStatus] = !rules.Statuses.Empty()
 	if !words.Given {
 		return rules
+	}
+	if words.Duration > 0 && words.Interval == 0 {
+		words.Interval = defaultTryInterval
 	}
 	rules.Stock = &course.StockRetries{Duration: words.Duration, Interval: max(words.Interval, 0), Answers: words.Answers}
 	rules.Statuses, rules.Attempts = course.Statuses{}, 1

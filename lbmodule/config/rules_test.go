@@ -127,11 +127,18 @@ func TestRules(t *testing.T) {
 				r.Retry.Stock = &course.StockRetries{Duration: time.Second, Interval: 5}
 			},
 		},
+		"words for a time without an interval": {
+			words: RetryWords{Given: true, Duration: time.Second},
+			change: func(r *course.Rules) {
+				r.Hold, r.Retry.Attempts, r.Retry.Statuses = 0, 0, course.Statuses{}
+				r.Retry.Stock = &course.StockRetries{Duration: time.Second, Interval: 250 * time.Millisecond}
+			},
+		},
 		"words for both": {
 			words: RetryWords{Given: true, Retries: 1, Duration: time.Second, Interval: -5},
 			change: func(r *course.Rules) {
 				r.Hold, r.Retry.Attempts, r.Retry.Statuses = 0, 2, course.Statuses{}
-				r.Retry.Stock = &course.StockRetries{Duration: time.Second}
+				r.Retry.Stock = &course.StockRetries{Duration: time.Second} // no pause
 			},
 		},
 		"words for neither": {
@@ -145,7 +152,7 @@ func TestRules(t *testing.T) {
 		if test.change != nil {
 			test.change(&want)
 		}
-		if got := test.settings.Rules(test.words); !reflect.DeepEqual(got, want) {
+		if got := test.settings.Rules(test.words, PolicyTraits{}); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v,\nwant %+v", name, got, want)
 		}
 	}

@@ -123,8 +123,14 @@ func TestFile(t *testing.T) {
 	write(t, path, list("e:1"))
 	seen("e:1")
 	before, _ := f.List(t.Context())
+	parsed := 0
+	f.parse = func(text []byte) (*List, error) { parsed++; return Parse(text) }
 	write(t, path, strings.ReplaceAll(list("e:1"), " ", "\n"))
-	time.Sleep(lookInterval) // nothing shows that it has been read
+	for deadline := time.Now().Add(4 * time.Second); parsed == 0; time.Sleep(10 * time.Millisecond) {
+		if says(t, f); time.Now().After(deadline) {
+			t.Fatal("the file has not been read again")
+		}
+	}
 	if after, err := f.List(t.Context()); err != nil || after != before {
 		t.Errorf("the same list written in another way is another one: %v", err)
 	}
@@ -164,43 +170,52 @@ func TestFileOfConfigMap(t *testing.T) {
 	}
 }
 
-// TestFileIsNotReadHalfWritten: YAML that is cut can be a list that is valid and shorter.
+// TestFileIsNotReadHalfWritten: YAML that is cut can be a list that is valid and shorter. The file is written and looked at at different moments
+// of virtual time, so that its time stamp can be set to that.
 func TestFileIsNotReadHalfWritten(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "web.yaml")
-	var text strings.Builder
-	for i := range 40 {
-		fmt.Fprintf(&text, "- targets: [h%d:1]\n", i)
-	}
-	write(t, path, text.String())
-	f := provisioned(t, &File{Path: path})
-	waitSays(t, f, "h39:1")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range 3 {
-			file, err := os.Create(path)
-			if err != nil {
-				return
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "web.yaml")
+		const targets, versions, pause, rest = 40, 18, 5 * time.Millisecond, 1500 * time.Millisecond // so that some versions are looked at while they are written
+		written := func(text string) {
+			write(t, path, text)
+			if err := os.Chtimes(path, time.Now(), time.Now()); err != nil {
+				t.Error(err)
 			}
-			for line := range strings.Lines(text.String()) {
-				_, _ = file.WriteString(line)
-				time.Sleep(5 * time.Millisecond)
+		}
+		version := func(n int) (lines []string) {
+			for i := range targets {
+				lines = append(lines, fmt.Sprintf("- targets: [v%d-h%d:1]\n", n, i))
 			}
-			file.Close()
-			time.Sleep(2 * lookInterval)
+			return lines
 		}
-	}()
-	for {
-		if list, err := f.List(t.Context()); err != nil || len(list.Backends) != 40 {
-			t.Fatalf("%d backends, %v", len(list.Backends), err)
+		written(strings.Join(version(0), ""))
+		f := provisioned(t, &File{Path: path})
+		says(t, f)
+		go func() {
+			time.Sleep(time.Millisecond) // the file is looked at at whole multiples of 10 ms
+			for n := 1; n <= versions; n++ {
+				for i, lines := 1, version(n); i <= targets; i++ {
+					written(strings.Join(lines[:i], ""))
+					time.Sleep(pause)
+				}
+				time.Sleep(rest)
+			}
+		}()
+		var seen []string // the first target of each list
+		for range 3200 {
+			list, err := f.List(t.Context())
+			if err != nil || len(list.Backends) != targets {
+				t.Fatalf("%d backends, %v", len(list.Backends), err)
+			}
+			if first := list.Backends[0].Address; len(seen) == 0 || seen[len(seen)-1] != first {
+				seen = append(seen, first)
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
-		select {
-		case <-done:
-			return
-		case <-time.After(10 * time.Millisecond):
+		if len(seen) != versions+1 {
+			t.Errorf("lists that begin with %v, want one of each of %d versions", seen, versions+1)
 		}
-	}
+	})
 }
 
 // TestFileIsReadWhenItChanges: a file that nobody changes is not read again and again.

@@ -94,6 +94,17 @@ func UsesWeights(policy reverseproxy.Selector) bool {
 	return ok
 }
 
+// Traits returns what the policy wants of a request's course.
+func Traits(policy reverseproxy.Selector) (t config.PolicyTraits) {
+	_, ours := policy.(Balancer)
+	_, t.Keyed = policy.(Keyed)
+	t.Foreign, t.UntilLastByte = !ours, UntilLastByte(policy)
+	if sessions, ok := policy.(SessionPolicy); ok {
+		t.Sessions, t.Strict, t.BindSessions = true, sessions.Strictly(), sessions.Tells()
+	}
+	return t
+}
+
 // WeightsByPosition returns the weights that the policy, or its fallback that does the choosing, lists, and that policy's name; none if
 // there is no list.
 func WeightsByPosition(policy reverseproxy.Selector) (name string, weights []int) {

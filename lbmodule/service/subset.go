@@ -90,7 +90,7 @@ func (n *subsetting) narrow(all []overlay.Running) (used []overlay.Running, how 
 	backends := make([]subset.Backend, len(all))
 	for i := range all {
 		b := &all[i]
-		backends[i] = subset.Backend{Address: b.Address, Group: n.groupOf(b), Idle: b.State != overlay.Ready || b.Weight == 0}
+		backends[i] = subset.Backend{Address: b.Address, Group: subset.GroupOf(b.Backup, b.Zone, n.service.settings.PreferZone), Idle: b.State != overlay.Ready || b.Weight == 0}
 	}
 	n.mu.Lock()
 	steps := n.reach.Steps()
@@ -110,15 +110,6 @@ func (n *subsetting) narrow(all []overlay.Running) (used []overlay.Running, how 
 		how.places, how.groups = append(how.places, place), append(how.groups, backends[i].Group)
 	}
 	return used, how
-}
-
-// groupOf returns the group of a backend: primaries and each level of backups, and of these the ones in the preferred zone and the others.
-func (n *subsetting) groupOf(b *overlay.Running) subset.Group {
-	g := subset.Group(2 * b.Backup)
-	if zone := n.service.settings.PreferZone; zone != "" && b.Zone == zone {
-		g++
-	}
-	return g
 }
 
 // version identifies what narrow makes of the same backends.

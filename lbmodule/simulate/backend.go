@@ -127,7 +127,7 @@ func (w *work) finish() {
 	w.done(w.status)
 }
 
-// leave frees the worker, who takes the next request.
+// leave frees the worker, which takes the next request.
 func (w *work) leave() {
 	b := w.at
 	w.gone = true

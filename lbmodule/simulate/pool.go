@@ -151,61 +151,51 @@ func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func()
 	}
 	b = &balancing{policy: ours, subset: p.Subset, settings: p.View(p.Retry.ProbeTimeout()), tryTimeout: max(time.Duration(p.Retry.WithDefaults().TryTimeout), 0)}
 	b.settings.Policy, b.settings.Dials = ours.BalancePolicy(), true
-	p.setPassive(b)
 	p.setRules(b)
 	return b, end, p.list(b, count)
 }
 
-func (p *Pool) setPassive(b *balancing) {
-	passive := p.HealthChecks.Passive
-	if passive == nil || passive.Span <= 0 {
-		return
-	}
-	most := passive.MaxFails
-	if most == 0 && p.MaxFailRatio == 0 {
-		most = 1
-	}
-	b.settings.Passive = pool.Passive{Span: time.Duration(passive.Span), MaxFails: most, MaxRatio: p.MaxFailRatio, MinRequests: minRatioRequests}
-	b.rules.Passive = course.PassiveRules{On: true, Latency: time.Duration(passive.Latency), Status: passive.Status}
-}
-
-// minRatioRequests is the number of requests below which max_fail_ratio does not apply.
-const minRatioRequests = 20
-
+// setRules fills in what the course goes by.
 func (p *Pool) setRules(b *balancing) {
-	passive, lb := b.rules.Passive, &p.LoadBalancing
-	interval := time.Duration(lb.TryInterval)
-	if lb.TryDuration > 0 && interval == 0 {
-		interval = 250 * time.Millisecond // reverse_proxy's default
-	}
+	lb := &p.LoadBalancing
 	b.rules = p.Rules(config.RetryWords{
-		Given: lb.Retries != 0 || lb.TryDuration != 0 || lb.TryInterval != 0, Retries: lb.Retries,
-		Duration: time.Duration(lb.TryDuration), Interval: interval,
-	})
-	b.rules.Passive = passive
-	_, b.rules.Keyed = b.policy.(policies.Keyed)
-	b.rules.UntilLastByte = policies.UntilLastByte(b.policy)
-	if sessions, ok := b.policy.(policies.SessionPolicy); ok {
-		b.rules.Sessions, b.rules.Strict, b.rules.BindSessions = true, sessions.Strictly(), sessions.Tells()
+		Given:   lb.Retries != 0 || lb.TryDuration != 0 || lb.TryInterval != 0 || lb.RetryMatch != nil,
+		Retries: lb.Retries, Duration: time.Duration(lb.TryDuration), Interval: time.Duration(lb.TryInterval),
+	}, policies.Traits(b.policy))
+	if passive := p.HealthChecks.Passive; passive != nil && passive.Span > 0 {
+		b.settings.Passive = p.Passive(time.Duration(passive.Span), passive.MaxFails)
+		b.rules.Passive = course.PassiveRules{On: true, Latency: time.Duration(passive.Latency), Status: passive.Status}
 	}
 }
 
-// list fills in the backends.
+// list fills in the backends. As in a running load balancer, an upstream that is listed twice is one backend with the sum of the weights.
 func (p *Pool) list(b *balancing, count int) error {
 	limit := 0
 	if passive := p.HealthChecks.Passive; passive != nil {
 		limit = passive.MaxRequests
 	}
+	places := make(map[string]int)
+	var written []int // the backend at each position of the config
 	add := func(backend pool.Backend, name string) {
 		backend.MaxRequests = cmp.Or(backend.MaxRequests, limit)
+		places[backend.Address] = len(b.backends)
+		written = append(written, len(b.backends))
 		b.backends, b.names = append(b.backends, backend), append(b.names, cmp.Or(name, backend.Address))
 	}
 	for _, u := range p.Upstreams {
+		if at, twice := places[u.Dial]; twice {
+			b.backends[at].Weight++
+			written = append(written, at)
+			continue
+		}
 		add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests}, "")
 	}
 	for _, backend := range p.Backends {
 		if err := backend.Validate(); err != nil {
 			return err
+		}
+		if _, twice := places[backend.Address]; twice {
+			return fmt.Errorf("backend %s: given twice", backend.Address)
 		}
 		weight := 1
 		if backend.Weight != nil {
@@ -226,19 +216,23 @@ func (p *Pool) list(b *balancing, count int) error {
 	case len(b.backends) > maxBackends:
 		return fmt.Errorf("backends: %d: must be at most %d", len(b.backends), maxBackends)
 	}
-	seen := make(map[string]bool)
-	for _, backend := range b.backends {
-		if seen[backend.Address] {
-			return fmt.Errorf("backend %s: given twice", backend.Address)
-		}
-		seen[backend.Address] = true
-	}
+	return b.setWeights(written)
+}
+
+// setWeights sets the weights that the policy lists by position, if it lists any.
+func (b *balancing) setWeights(written []int) error {
 	name, weights := policies.WeightsByPosition(b.policy)
-	if len(weights) > 0 && len(weights) != len(b.backends) {
-		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(b.backends))
+	if len(weights) == 0 {
+		return nil
 	}
-	for i, weight := range weights {
-		b.backends[i].Weight = weight
+	if len(weights) != len(written) {
+		return fmt.Errorf("%s: %d weights for %d backends: there must be one for each", name, len(weights), len(written))
+	}
+	for i := range b.backends {
+		b.backends[i].Weight = 0
+	}
+	for position, at := range written {
+		b.backends[at].Weight += weights[position]
 	}
 	return nil
 }

@@ -336,6 +336,37 @@ func TestFindPools(t *testing.T) {
 	}
 }
 
+// TestPoolAsInCaddy: an upstream that is listed twice, and weights by position, mean what they mean in a running load balancer.
+func TestPoolAsInCaddy(t *testing.T) {
+	const load = `{"duration": "30s", "arrivals": {"rate": 100}}`
+	shares := func(r *Result) (all []float64) {
+		for _, b := range r.Backends {
+			all = append(all, math.Round(100*b.Share))
+		}
+		return all
+	}
+	twice := simulated(t, policy("weighted_round_robin", `, "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "a:1"}], "backends": [{"address": "c:1", "weight": 2}]`), load)
+	if got, want := shares(twice), []float64{40, 20, 40}; !reflect.DeepEqual(got, want) {
+		t.Errorf("shares %v, want %v", got, want)
+	}
+	listed := simulated(t, `{"load_balancing": {"selection_policy": {"policy": "lb_weighted_round_robin", "weights": [5, 3, 2]}}, "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}, {"dial": "a:1"}]}`, load)
+	if got, want := shares(listed), []float64{70, 30}; !reflect.DeepEqual(got, want) {
+		t.Errorf("shares %v, want %v", got, want)
+	}
+	// lb_try_duration makes a request wait for a backend that is down, at its default interval.
+	waits := simulated(t, `{"upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "3s"}}`,
+		`{"duration": "5s", "arrivals": {"rate": 50}, "events": [{"at": "1s", "set": {"state": "down"}}, {"at": "3s", "set": {"state": "up"}}]}`)
+	if waits.Failed > 1 || waits.Latency.Max < 1500 {
+		t.Errorf("%d failed, the longest took %v ms", waits.Failed, waits.Latency.Max)
+	}
+	// Passive checks take a backend out by failures in a span.
+	passive := simulated(t, policy("round_robin", `, "breaker": {"disabled": true}, "retry": {"disabled": true}, "upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "health_checks": {"passive": {"fail_duration": "60s", "max_fails": 3, "unhealthy_status": [5]}}`),
+		`{"duration": "10s", "arrivals": {"rate": 100}, "backends": [{"backend": "a:1", "set": {"status": 500}}]}`)
+	if passive.Failed != 3 {
+		t.Errorf("%d failed, want the 3 that take the backend out", passive.Failed)
+	}
+}
+
 func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()

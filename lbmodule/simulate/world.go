@@ -125,10 +125,7 @@ func (w *world) choose(i int, s *Scenario) (members []int) {
 		}
 		all := make([]subset.Backend, len(w.backends))
 		for k, b := range w.balancing.backends {
-			all[k] = subset.Backend{Address: b.Address, Group: subset.Group(2 * b.Backup), Idle: b.Weight == 0}
-			if zone := w.settings.PreferZone; zone != "" && b.Zone == zone {
-				all[k].Group++
-			}
+			all[k] = subset.Backend{Address: b.Address, Group: subset.GroupOf(b.Backup, b.Zone, w.settings.PreferZone), Idle: b.Weight == 0}
 		}
 		places = rule.Choose(all, nil).Places
 	}

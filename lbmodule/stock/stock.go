@@ -121,9 +121,6 @@ func loadRetries(ctx caddy.Context, from *reverseproxy.LoadBalancing) (r Retries
 		Retries:     from.Retries,
 		TryDuration: time.Duration(from.TryDuration), TryInterval: time.Duration(from.TryInterval),
 	}
-	if r.TryDuration > 0 && r.TryInterval == 0 {
-		r.TryInterval = 250 * time.Millisecond // reverse_proxy's default
-	}
 	// A copy of the field, because loading clears it.
 	raw := reverseproxy.LoadBalancing{RetryMatchRaw: slices.Clone(from.RetryMatchRaw)}
 	matchers, err := ctx.LoadModule(&raw, "RetryMatchRaw")

@@ -27,6 +27,15 @@ type Rule struct {
 // Group identifies backends that stand in for each other, such as the primaries in the preferred zone. Each group has a subset of its own.
 type Group uint8
 
+// GroupOf returns the group of a backend: the primaries and each level of backups are two, one of the preferred zone and one of the others.
+func GroupOf(backup int, zone, preferred string) Group {
+	g := Group(2 * backup)
+	if preferred != "" && zone == preferred {
+		g++
+	}
+	return g
+}
+
 // Backend is a backend of the pool.
 type Backend struct {
 	Address string
