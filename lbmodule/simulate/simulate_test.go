@@ -367,6 +367,33 @@ func TestPoolAsInCaddy(t *testing.T) {
 	}
 }
 
+// TestStopped: a backend that was stopped answers what it had, and what has arrived since, when it goes on.
+func TestStopped(t *testing.T) {
+	r := simulated(t, policy("round_robin", ""), `{"count": 1, "duration": "10s", "arrivals": {"rate": 100, "process": "constant"}, "backends": [{"set": {"delay": "100ms", "workers": 50}}],
+		"events": [{"at": "4s", "set": {"state": "stopped"}}, {"at": "6s", "set": {"state": "up"}}]}`)
+	if r.Failed > 0 || r.Statuses[200] != r.Requests || r.Latency.Max < 2000 || r.Latency.Max > 3000 {
+		t.Errorf("%v, %+v", r.Endings, r.Latency)
+	}
+	for _, s := range r.Timeline {
+		if at := s.At; at >= 4 && at < 5.8 && s.P50 < 1000*(6-at-1) || at < 3.8 && s.P99 != 100 {
+			t.Errorf("at %v s: %v ms", at, s.P50)
+		}
+	}
+}
+
+// TestFairness: Jain's index and the extremes of the loads are in relation to the weights, and only of the primary backends.
+func TestFairness(t *testing.T) {
+	const load = `{"duration": "40s", "arrivals": {"rate": 100, "process": "constant"}}`
+	const three = `, "backends": [{"address": "a:1", "weight": 6}, {"address": "b:1", "weight": 3}, {"address": "c:1", "weight": 1}, {"address": "d:1", "backup": true}]`
+	if r := simulated(t, policy("weighted_round_robin", three), load); r.Fairness < 0.9999 || r.LeastLoad < 0.99 || r.LargestLoad > 1.01 {
+		t.Errorf("by weight: %v, %v to %v", r.Fairness, r.LeastLoad, r.LargestLoad)
+	}
+	// One of three has all: per weight it is 1/6, and the others are 0.
+	if r := simulated(t, policy("first", three), load); !near(r.Fairness, 1.0/3, 0.01) || r.LeastLoad != 0 || !near(r.LargestLoad, 3, 0.01) {
+		t.Errorf("one has all: %v, %v to %v", r.Fairness, r.LeastLoad, r.LargestLoad)
+	}
+}
+
 func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
