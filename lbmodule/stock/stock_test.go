@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -103,7 +104,7 @@ func TestEmbeddedStays(t *testing.T) {
 	if from.Transport != nil || from.CB != nil || from.DynamicUpstreams != nil {
 		t.Error("it was provisioned")
 	}
-	if r := s.Retries; !r.Given || r.Retries != 2 || r.TryInterval == 0 || len(r.Match) != 1 {
+	if r := s.Retries; !r.Given || r.Retries != 2 || r.TryDuration != time.Second || len(r.Match) != 1 {
 		t.Errorf("retries %+v", r)
 	}
 	// What the transport wants where nothing is said.
