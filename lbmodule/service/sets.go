@@ -158,7 +158,7 @@ func (m *sets) roster(upstreams []*reverseproxy.Upstream) *Roster {
 		}
 		limit := cmp.Or(u.MaxRequests, m.service.limit)
 		r.add(pool.Backend{Address: u.Dial, Weight: weight, MaxRequests: limit},
-			&reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: limit}, "")
+			&reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: exact(limit)}, "")
 	}
 	return r
 }

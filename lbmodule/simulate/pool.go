@@ -190,9 +190,9 @@ func (p *Pool) setRules(b *balancing) {
 
 // list fills in the backends.
 func (p *Pool) list(b *balancing, count int) error {
-	limit := 0
+	limit := int(p.Settings.MaxRequests)
 	if passive := p.HealthChecks.Passive; passive != nil {
-		limit = passive.MaxRequests
+		limit = cmp.Or(limit, passive.MaxRequests)
 	}
 	add := func(backend pool.Backend, name string) {
 		backend.MaxRequests = cmp.Or(backend.MaxRequests, limit)
@@ -209,7 +209,7 @@ func (p *Pool) list(b *balancing, count int) error {
 		if backend.Weight != nil {
 			weight = *backend.Weight
 		}
-		add(pool.Backend{Address: backend.Address, Weight: weight, MaxRequests: backend.MaxRequests, Backup: int(backend.Backup), Zone: backend.Zone}, backend.Name)
+		add(pool.Backend{Address: backend.Address, Weight: weight, MaxRequests: int(backend.MaxRequests), Backup: int(backend.Backup), Zone: backend.Zone}, backend.Name)
 	}
 	if len(b.backends) == 0 {
 		for i := range count {
