@@ -69,6 +69,9 @@ func (m MaxRequests) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads what MarshalJSON writes. 0 is an error: for no bound, the setting is left out.
 func (m *MaxRequests) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return nil // as if it were left out
+	}
 	var word string
 	if json.Unmarshal(text, &word) != nil {
 		word = string(text)

@@ -192,7 +192,7 @@ func (c *Course) answeredIn(took time.Duration, now time.Time) {
 func (f *Facts) isOverloadOf(c *Course) bool {
 	switch f.Kind {
 	case Answered:
-		return f.isOverload() || f.Status == statusServiceUnavailable || c.call.isRejection()
+		return f.isOverload() || f.Status == statusServiceUnavailable || c.call.isOverload()
 	case TimedOut, Broken:
 		return c.outcome != pool.Ignored
 	default:
@@ -293,6 +293,9 @@ func (c *Course) settle(e *Ending, now time.Time) Result {
 func (c *Course) learnCall(now time.Time) {
 	l := c.choice.Lease.Latency()
 	failed := c.outcome == pool.Failure || c.call.isRejection()
+	if c.call.isOverload() {
+		c.choice.Lease.Overloaded(now)
+	}
 	switch {
 	case l == nil:
 	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):

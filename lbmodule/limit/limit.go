@@ -38,6 +38,8 @@ const (
 	knee = 0.85
 	// tolerance is how many times as long as with a short queue an answer may take.
 	tolerance = 1.75
+	// farAbove is as much of it when it is halved, if that was far above the knee.
+	farAbove = 0.65
 	// follows is the largest pressure.
 	follows = 1.5
 
@@ -91,21 +93,23 @@ type Limit struct {
 	answers, pinned, lost atomic.Int64
 	roots, total          atomic.Int64 // sums of the square roots of latencies, in rootUnit, and of latencies, in nanoseconds
 
-	mu     sync.Mutex // guards what follows
-	center float64    // the limit between the two
-	low    bool       // the lower of the two is in force
-	high   measurement
-	base   float64 // logarithm of the latency with a short queue
-	based  bool    // base is known
-	warm   bool    // the limit was exercised all through the measurement before
-	ease   int     // how many times in a row there was next to no pressure
-	seeks  int     // which way it goes with large steps, as nothing is known yet; 0 if it does not
-	lean   float64 // average of the last slopes
-	before anchor  // where the limit was before it was halved to seek
-	dips   int64   // when it is halved next to find out whether the base is right, in Unix nanoseconds; 0 if nothing was compared yet
-	anchor anchor
-	losing float64 // center when so many requests began to be lost that it falls; 0 if they are not
-	usual  float64 // share of requests that are lost whatever the limit
+	mu      sync.Mutex // guards what follows
+	center  float64    // the limit between the two
+	low     bool       // the lower of the two is in force
+	high    measurement
+	base    float64 // logarithm of the latency with a short queue
+	based   bool    // base is known
+	warm    bool    // the limit was exercised all through the measurement before
+	ease    int     // how many times in a row there was next to no pressure
+	seeks   int     // which way it goes with large steps, as nothing is known yet; 0 if it does not
+	lean    float64 // average of the last slopes
+	before  anchor  // where the limit was before it was halved
+	at      float64 // the limit at which the latency of before was measured
+	dips    int64   // when it is halved next to find out whether the base is right, in Unix nanoseconds; 0 if nothing was compared yet
+	anchor  anchor
+	strains int     // how many times in a row answers took too long
+	losing  float64 // center when so many requests began to be lost that it falls; 0 if they are not
+	usual   float64 // share of requests that are lost whatever the limit
 }
 
 // Directions of seeking: up, down, or whichever the first comparison says.
@@ -158,7 +162,7 @@ func (l *Limit) Forget() {
 func (l *Limit) reset() {
 	l.center, l.based, l.warm, l.ease, l.seeks, l.anchor = Initial, false, false, 0, seekAny, anchor{}
 	l.lean, l.before, l.dips = 0, anchor{}, 0
-	l.losing, l.usual = 0, 0
+	l.losing, l.usual, l.strains = 0, 0, 0
 	l.open(false, 0, 0)
 }
 
@@ -317,7 +321,7 @@ func (l *Limit) compare(low *measurement, t int64) {
 	}
 	if l.seeks == 0 && t >= l.dips && l.center >= 2*Least {
 		l.dips = t + int64(dipEvery)
-		l.halve(latency, t)
+		l.halve(latency, math.Sqrt(float64(down*up)), t)
 		return
 	}
 	if l.seek(pressure, latency, t) {
@@ -358,16 +362,17 @@ func (l *Limit) seek(pressure, latency float64, t int64) bool {
 	}
 	l.seeks = way
 	if way == seekDown {
-		l.halve(latency, t)
+		down, up := bounds(l.center)
+		l.halve(latency, math.Sqrt(float64(down*up)), t)
 	} else {
 		l.move(climb, t)
 	}
 	return true
 }
 
-// halve halves the limit, at which answers took that long, to compare that.
-func (l *Limit) halve(latency float64, t int64) {
-	l.before = anchor{true, l.center, latency}
+// halve halves the limit, to compare how long answers take then. They took that long with a limit of at.
+func (l *Limit) halve(latency, at float64, t int64) {
+	l.before, l.at = anchor{true, l.center, latency}, at
 	l.move(-climb, t)
 }
 
@@ -375,19 +380,21 @@ func (l *Limit) halve(latency float64, t int64) {
 // small one.
 func (l *Limit) halved(latency float64, t int64) {
 	before := l.before
-	gone := before.latency - latency
-	if gone >= knee*math.Log(before.center/l.center) && l.center >= 2*Least {
+	_, up := bounds(l.center)
+	gone, step := before.latency-latency, math.Log(l.at/float64(up))
+	if gone >= farAbove*step && l.center >= 2*Least {
 		l.base = min(l.base, latency)
-		l.halve(latency, t)
+		l.halve(latency, float64(up), t)
 		return
 	}
-	if gone < math.Ln2/2 {
+	if gone < step/2 {
 		gone = 0 // it was about right
 	} else {
 		l.base = min(l.base, latency)
+		l.dips = t + int64(firstDip)
 	}
 	// Now it is below the knee. That is where answers begin to take longer than they do now.
-	l.center = max(l.center, before.center*math.Exp(-gone))
+	l.center = max(l.center, l.at*math.Exp(-gone))
 	l.before.set, l.seeks = false, 0
 	l.move(0, t)
 }
@@ -405,9 +412,12 @@ func (l *Limit) precision() float64 {
 func (l *Limit) relearn(latency, strain float64) bool {
 	switch {
 	case strain < knee:
-		l.anchor.set = false
+		l.anchor, l.strains = anchor{}, 0
 	case !l.anchor.set:
-		l.anchor = anchor{true, l.center, latency}
+		// The first time, part of it is from before.
+		if l.strains++; l.strains > 1 {
+			l.anchor = anchor{true, l.center, latency}
+		}
 	case l.center <= l.anchor.center/2 || l.center <= Least:
 		old := l.anchor
 		l.anchor = anchor{true, l.center, latency}
@@ -444,7 +454,7 @@ func (l *Limit) move(by float64, t int64) {
 
 // bounds are the two limits that are in force in turn.
 func bounds(center float64) (down, up int64) {
-	down = max(int64(math.Round(center*(1-reach))), Least)
+	down = max(int64(math.Ceil(center*(1-reach))), Least)
 	up = min(max(int64(math.Round(center*(1+reach))), down+1), Most)
 	return min(down, up-1), up
 }
