@@ -313,7 +313,7 @@ func (l *Limit) compare(low *measurement, t int64) {
 	pressure := max(likely, min(strain, follows), 0)
 	trust = max(trust, leastTrust)
 	l.lean += leanShare * (min(max(slope, -mostLean), mostLean) - l.lean)
-	if l.ease++; pressure > easy {
+	if l.ease++; pressure > easy && (pressure > knee || l.lean > easy || excess > queued) {
 		l.ease = 0
 	}
 	if l.dips == 0 {
