@@ -22,6 +22,7 @@ type server struct {
 	waiting  []time.Duration // when each arrived
 	answered int
 	longest  time.Duration
+	other    func(took time.Duration) // of another algorithm, which then sets the room
 }
 
 type end struct{ at, began time.Duration }
@@ -65,8 +66,12 @@ func (s *server) run(t *testing.T, d time.Duration) {
 		s.now = e.at
 		s.answered++
 		s.longest = max(s.longest, s.now-e.began)
-		s.limit.Answered(s.now-e.began, s.inFlight, s.wanted == 0, epoch.Add(s.now))
 		s.inFlight--
+		if s.other != nil {
+			s.other(s.now - e.began)
+			continue
+		}
+		s.limit.Answered(s.now-e.began, s.inFlight+1, s.wanted == 0, epoch.Add(s.now))
 		s.check(t)
 	}
 }
@@ -100,6 +105,58 @@ func TestFindsTheWorkers(t *testing.T) {
 				t.Errorf("%d workers, sigma %v: limit %v, %.2f of their throughput", workers, sigma, n, share)
 			}
 		}
+	}
+}
+
+// gradient2 is Gradient2 of Netflix's concurrency-limits with its defaults, for comparison: the limit follows the ratio of a long average of the
+// latency to that of the last second.
+type gradient2 struct {
+	limit, long, sum float64
+	windows, n       int
+	ends             time.Duration
+}
+
+func (g *gradient2) sample(took, now time.Duration) {
+	const window, warmUp, slots, smoothing, tolerance = 600, 10, 4, 0.2, 1.5
+	g.sum += took.Seconds()
+	g.n++
+	if now < g.ends {
+		return
+	}
+	g.ends = now + time.Second
+	short := g.sum / float64(g.n)
+	g.sum, g.n = 0, 0
+	if g.windows++; g.windows <= warmUp {
+		g.long += (short - g.long) / float64(g.windows)
+	} else {
+		g.long += (short - g.long) * 2 / (window + 1)
+	}
+	if g.long > 2*short {
+		g.long *= 0.95
+	}
+	next := g.limit*max(0.5, min(1, tolerance*g.long/short)) + slots
+	g.limit = min(max(g.limit*(1-smoothing)+next*smoothing, 20), 10_000)
+}
+
+// TestNoDrift: in an overload that lasts an hour, the limit stays where it is. That of an algorithm that compares with an average does not.
+func TestNoDrift(t *testing.T) {
+	ours := newServer(10, 20*time.Millisecond, 0.5)
+	ours.run(t, time.Hour)
+	theirs := newServer(10, 20*time.Millisecond, 0.5)
+	g := &gradient2{limit: Initial}
+	theirs.other = func(took time.Duration) {
+		g.sample(took, theirs.now)
+		theirs.limit.room.Store(int64(g.limit))
+	}
+	theirs.run(t, 10*time.Minute)
+	early := g.limit
+	theirs.run(t, 50*time.Minute)
+	t.Logf("ten workers, an hour of overload: limit %d; with Gradient2 %.0f after ten minutes, %.0f after an hour", ours.limit.Current(), early, g.limit)
+	if n := ours.limit.Current(); n > 20 {
+		t.Errorf("limit %d", n)
+	}
+	if g.limit < 2*early {
+		t.Errorf("with Gradient2 %v, then %v: the comparison shows nothing", early, g.limit)
 	}
 }
 
