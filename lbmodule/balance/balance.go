@@ -124,14 +124,17 @@ func (m *Member) capped() bool { return m.Cap > 0 || m.Limit != nil }
 
 // reserve takes a slot and returns the load with it, or the load that left none.
 func (m *Member) reserve() (load int64, ok bool) {
-	if !m.capped() {
+	most := int64(m.Cap)
+	if m.Limit != nil {
+		most = m.Limit.Load()
+	} else if most <= 0 {
 		return m.Load.Add(1), true
 	}
 	// Add and take back would be simpler, but shows a load above the cap meanwhile and can refuse the last slot to
 	// two callers at once. Bound: each turn but the last is a change that somebody else succeeded with.
 	for {
 		load = m.Load.Load()
-		if m.fullWith(load) {
+		if load >= most {
 			return load, false
 		}
 		if m.Load.CompareAndSwap(load, load+1) {
