@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -119,4 +120,25 @@ func TestAutoMaxRequests(t *testing.T) {
 		t.Errorf("p99 %v", p99)
 	}
 	t.Logf("%d requests, statuses %v, p50 %v, p99 %v", summary.Sent, summary.Statuses, summary.Quantile(0.5), summary.Quantile(0.99))
+}
+
+// TestExampleConcurrency: the example serves, and finds out a limit for each backend.
+func TestExampleConcurrency(t *testing.T) {
+	config, err := os.ReadFile("../examples/concurrency.Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	backends, addresses := startBackends(t, 2)
+	c := startCaddyConfig(t, string(config), "BALLAST_LISTEN=SITE_ADDRESS", "BALLAST_ADMIN=ADMIN_ADDRESS", "BACKENDS="+addresses)
+	if status, _, _ := c.get("/"); status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	for _, b := range backends {
+		var shown struct {
+			Limit int `json:"limit"`
+		}
+		if status := c.api(http.MethodGet, "/load_balancer/pools/web/backends/"+b.addr, &shown); status != http.StatusOK || shown.Limit < 1 {
+			t.Errorf("%s: status %d, limit %d", b.addr, status, shown.Limit)
+		}
+	}
 }
