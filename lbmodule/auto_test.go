@@ -12,15 +12,18 @@ import (
 
 // TestAutoHasOneValue: settings, edits and pools mean the same by it.
 func TestAutoHasOneValue(t *testing.T) {
-	if config.Auto != pool.Auto || config.Auto != overlay.Auto {
-		t.Errorf("config has %d, pool %d, overlay %d", config.Auto, pool.Auto, overlay.Auto)
+	for name, value := range map[string]int{"pool": pool.Auto, "overlay": overlay.Auto} {
+		if value != int(config.Auto) {
+			t.Errorf("config has %d, %s %d", config.Auto, name, value)
+		}
 	}
 }
 
-// TestAutoMaxRequests: the word is for one backend, or for all that have no cap of their own; edits set it and take it away, and what was found
-// out survives a reload.
+// TestAutoMaxRequests: the word is for one backend, or for all that have no cap of their own; edits set it and take it away, and they
+// survive a reload.
 func TestAutoMaxRequests(t *testing.T) {
-	c := newConfig(t)
+	dir := newDir(t)
+	c := newConfigIn(t, dir)
 	const text = `{"name": "web", "max_requests": "auto", "upstreams": [{"dial": "a:1"}], "backends": [{"address": "b:1", "max_requests": 7}]}`
 	h := c.serve(text)
 	of := func(address string) (most any, limit float64) {
@@ -48,8 +51,14 @@ func TestAutoMaxRequests(t *testing.T) {
 	}
 	asks(t, "PATCH", webPath+"/backends/a:1?sync", `{"max_requests": null}`).wants(t, http.StatusOK)
 	asks(t, "POST", webPath+"/backends", `{"address": "c:1"}`).wants(t, http.StatusCreated)
-	if most, _ := of("c:1"); most == nil {
-		t.Log("a backend that was added shows the cap of the pool only in what it does")
+	if _, limit := of("c:1"); limit < 20 {
+		t.Errorf("a backend that was added has a limit of %v", limit)
+	}
+	next := newConfigIn(t, dir)
+	next.serve(text)
+	c.cancel()
+	if most, limit := of("b:1"); most != "auto" || limit < 20 {
+		t.Errorf("after a reload, the edited one has %v, limit %v", most, limit)
 	}
 	if rules := h.rules.Queue; !rules.OnAuto || rules.On || rules.Size != 1000 {
 		t.Errorf("the default queue is %+v", rules)

@@ -111,9 +111,9 @@ func Weight(b *api.Backend) string {
 
 // InFlight writes how many requests are in flight, and of how many that may be.
 func InFlight(b *api.Backend) string {
-	most := int(b.MaxRequests)
-	if b.MaxRequests == api.AutoCap {
-		most = b.Limit
+	most := max(int(b.MaxRequests), 0)
+	if b.Limit > 0 {
+		most = b.Limit // found out
 	}
 	if most == 0 {
 		return fmt.Sprint(b.InFlight)

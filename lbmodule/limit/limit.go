@@ -460,7 +460,7 @@ func bounds(center float64) (down, up int64) {
 }
 
 // open begins a measurement, with the lower or the upper limit. mean is how long answers take, in nanoseconds.
-func (l *Limit) open(low bool, t int64, mean float64) bool {
+func (l *Limit) open(low bool, t int64, mean float64) {
 	down, up := bounds(l.center)
 	next := up
 	if low {
@@ -484,5 +484,4 @@ func (l *Limit) open(low bool, t int64, mean float64) bool {
 	settle = min(settle, int64(stale))
 	l.opens.Store(t + settle)
 	l.due.Store(t + settle + max(int64(shortest), min(int64(collecting*mean), int64(longest))))
-	return next != before
 }
