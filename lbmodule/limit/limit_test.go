@@ -283,7 +283,7 @@ func TestStreams(t *testing.T) {
 // TestOddSamples: nothing that a clock or a client can do breaks it.
 func TestOddSamples(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
-	for range 200 {
+	for range 50 {
 		s := newServer(1, time.Millisecond, 0)
 		now := time.Unix(1e9, 0)
 		for range 2000 {
