@@ -173,10 +173,16 @@ func (rs Ranges) check(place string, v reflect.Value) error {
 		return nil
 	}
 	if r, ok := rs.find(place); ok && !v.IsZero() {
+		if w, ok := v.Interface().(Worded); ok {
+			return w.InRange()
+		}
 		return r.Check(number(v))
 	}
 	return nil
 }
+
+// Worded is a setting that may be a word in place of a number. It checks itself.
+type Worded interface{ InRange() error }
 
 // number is the value of a setting that has a range.
 func number(v reflect.Value) float64 {

@@ -109,7 +109,7 @@ func backendWords(b *config.Backend) words {
 			b.Weight = new(int)
 			return intoInt(b.Weight, inBackend("weight"))(d)
 		},
-		"max_requests": intoInt(&b.MaxRequests, inBackend("max_requests")),
+		"max_requests": intoMaxRequests(&b.MaxRequests, "backend "+b.Address),
 		"backup": func(d *caddyfile.Dispenser) error {
 			b.Backup = 1
 			if d.CountRemainingArgs() == 0 {

@@ -27,7 +27,7 @@ func init() {
 //	    backend <address> {
 //	        name         <name>
 //	        weight       <0-65535>
-//	        max_requests <number>
+//	        max_requests <number>|auto
 //	        backup       [<1-9>]
 //	        zone         <name>
 //	    }

@@ -13,6 +13,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) err
 	"slow_start":      parseSlowStart,
 	"panic_threshold": parsePanicThreshold,
 	"hold":            parseHold,
+	"max_requests":    parseMaxRequests,
 	"queue":           parseQueue,
 	"hedge":           parseHedge,
 	"prefer_zone":     parsePreferZone,
@@ -69,6 +70,10 @@ func parsePanicThreshold(d *caddyfile.Dispenser, s *config.Settings) error {
 	}
 	s.PanicThreshold, err = ratio(d, "panic_threshold", values[0], in("panic_threshold"))
 	return err
+}
+
+func parseMaxRequests(d *caddyfile.Dispenser, s *config.Settings) error {
+	return intoMaxRequests(&s.MaxRequests, "")(d)
 }
 
 func parseQueue(d *caddyfile.Dispenser, s *config.Settings) error {

@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
 // args returns exactly n arguments of the word that d stands on, with placeholders of the environment filled in.
@@ -107,6 +109,23 @@ func intoInt(target *int, in bounds) func(*caddyfile.Dispenser) error {
 			return d.WrapErr(err)
 		}
 		*target = n
+		return nil
+	}
+}
+
+// intoMaxRequests is intoInt for max_requests, of the backend or the like at that place.
+func intoMaxRequests(target *config.MaxRequests, place string) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		values, err := args(d, 1)
+		if err != nil {
+			return err
+		}
+		if *target, err = config.ParseMaxRequests(values[0]); err != nil {
+			return d.Errf("max_requests %s: %v", values[0], err)
+		}
+		if err := target.Check(place); err != nil {
+			return d.WrapErr(err)
+		}
 		return nil
 	}
 }

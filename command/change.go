@@ -149,7 +149,8 @@ func (t *tool) tell(to target, b *api.Backend, answer *api.Answer) {
 func (t *tool) addCommand() *cobra.Command {
 	var c change
 	var name, zone string
-	var weight, maxRequests int
+	var weight int
+	var maxRequests string
 	var backup int
 	cmd := &cobra.Command{
 		Use:   "add [<pool>] <address>",
@@ -164,7 +165,7 @@ or until the time given by --for or --until.`,
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", "", "What it is called (default: its address)")
 	flags.IntVar(&weight, "weight", 1, "Share relative to the others, 0 to 65535")
-	flags.IntVar(&maxRequests, "max-requests", 0, "Cap of requests in flight (default: none)")
+	flags.StringVar(&maxRequests, "max-requests", "", "Cap of requests in flight, or auto to have it found out (default: that of the pool)")
 	flags.IntVar(&backup, "backup", 0, "Use it when no other is usable; with a level, when no backup of a lower one is, either")
 	flags.Lookup("backup").NoOptDefVal = "1"
 	flags.StringVar(&zone, "zone", "", "Zone it is in")
@@ -181,6 +182,9 @@ or until the time given by --for or --until.`,
 		f := fields{"address": address}
 		for flag, value := range map[string]any{"name": name, "weight": weight, "max-requests": maxRequests, "backup": backup, "zone": zone} {
 			if flags.Changed(flag) {
+				if n, err := strconv.Atoi(maxRequests); flag == "max-requests" && err == nil {
+					value = n // the API says what else is wrong
+				}
 				f[strings.ReplaceAll(flag, "-", "_")] = value
 			}
 		}

@@ -30,6 +30,7 @@ func TestChanges(t *testing.T) {
 		{"add [::2]:80", `POST` + to + ` {"address":"[::2]:80",` + signed + `}`, ""},
 		{"add web 10.0.0.4:80 --name d --weight 0 --max-requests 7 --backup --zone eu --reason sale --for 2h --sync --if-match x",
 			`POST` + to + `?sync=1 If-Match: x {"address":"10.0.0.4:80","backup":1,"for":"2h","max_requests":7,"name":"d",` + signed + `,"reason":"sale","weight":0,"zone":"eu"}`, ""},
+		{"add 10.0.0.4:80 --max-requests auto", `POST` + to + ` {"address":"10.0.0.4:80","max_requests":"auto",` + signed + `}`, ""},
 		{"reset b --yes", `POST` + toB + `/reset`, ""},
 		{"remove 10.0.0.1:8080 --yes", `DELETE` + toA + ` {` + signed + `}`, "10.0.0.1:8080 in pool web: removed"},
 		{"remove b --yes --force --sync --if-match x --reason moved", `DELETE` + toB + `?force=1&sync=1 If-Match: x {` + signed + `,"reason":"moved"}`, ""},

@@ -164,6 +164,7 @@ func TestWrongChanges(t *testing.T) {
 		"weight, range":      {patch(`{"weight": 65536}`), 400, []string{"weight 65536: must be from 0 to 65535"}},
 		"weight, negative":   {patch(`{"weight": -1}`), 400, []string{"weight -1"}},
 		"max_requests":       {patch(`{"max_requests": -1}`), 400, []string{"max_requests -1: must be from 1 to 10000000"}},
+		"max_requests, word": {patch(`{"max_requests": "sometimes"}`), 400, []string{"max_requests sometimes: must be a whole number, or auto"}},
 		"state":              {patch(`{"state": "off"}`), 400, []string{"state off: must be ready, drain or maintenance"}},
 		"backup":             {patch(`{"backup": 10}`), 400, []string{"backup 10: must be from 1 to 9"}},
 		"zone":               {patch(`{"zone": "<b>"}`), 400, []string{"zone"}},

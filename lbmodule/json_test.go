@@ -27,6 +27,8 @@ func TestBadJSONIsRefused(t *testing.T) {
 		"weight":                {`{"backends": [{"address": "a:1", "weight": 65536}]}`, []string{"backend a:1: weight 65536: must be from 0 to 65535"}},
 		"negative weight":       {`{"backends": [{"address": "a:1", "weight": -1}]}`, []string{"backend a:1: weight -1"}},
 		"max_requests":          {`{"backends": [{"address": "a:1", "max_requests": -1}]}`, []string{"backend a:1: max_requests -1: must be from 1 to 10000000"}},
+		"max_requests, word":    {`{"backends": [{"address": "a:1", "max_requests": "sometimes"}]}`, []string{`backends: position 0: max_requests "sometimes": must be a whole number from 1 to 10000000, or auto`}},
+		"max_requests of all":   {`{"upstreams": [{"dial": "a:1"}], "max_requests": "all"}`, []string{`max_requests "all": must be a whole number from 1 to 10000000, or auto`}},
 		"upstream max_requests": {`{"upstreams": [{"dial": "a:1", "max_requests": -1}]}`, []string{"upstream a:1: max_requests -1: must not be negative"}},
 		"address twice":         {`{"backends": [{"address": "a:1"}, {"address": "a:1"}]}`, []string{"backend a:1: given twice"}},
 		"name twice":            {`{"backends": [{"address": "a:1", "name": "x"}, {"address": "b:1", "name": "x"}]}`, []string{"backend b:1: name x: stands for backend a:1 already"}},

@@ -85,6 +85,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},
 		"in_flight":                {"start.test:1": 0},
+		"limit":                    {"start.test:1": 0},
 		"queue_length":             {"": 0},
 		"held_requests":            {"": 0},
 		"queue_seconds":            {"": 0},
@@ -124,8 +125,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 42 {
-		t.Errorf("there are %d families, and this test knows 42", n)
+	if n := len(descs); n != 43 {
+		t.Errorf("there are %d families, and this test knows 43", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package lbmodule
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -47,7 +48,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		server.RegisterOnShutdown(h.app.LastCall)
 	}
 	check, warnings := h.healthCheck()
-	roster, err := service.NewRoster(h.words.Upstreams, h.Backends, h.words.MaxRequests, h.logger)
+	roster, err := service.NewRoster(h.words.Upstreams, h.Backends, h.limit(), h.logger)
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	warnings = append(warnings, h.warn(roster, policy, check, manager.Pool().Name())...)
 	h.service = service.New(service.Options{
 		Owner: h.app, Manager: manager, Logger: h.logger, Roster: roster, Policy: policy, Settings: &h.Settings,
-		Check: check, Subset: rule, Passive: h.passive(), Limit: h.words.MaxRequests, Warnings: warnings,
+		Check: check, Subset: rule, Passive: h.passive(), Limit: h.limit(), Warnings: warnings,
 	})
 	h.app.Add(h.service)
 	h.app.EndStreamsWith(ctx)
@@ -107,6 +108,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.Upstreams, h.words.Upstreams, h.words.Described = nil, nil, nil
 	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
 }
+
+// limit returns the max_requests of backends that have none of their own; 0 for none.
+func (h *Handler) limit() int { return cmp.Or(int(h.MaxRequests), h.words.MaxRequests) }
 
 // Cleanup releases what Provision acquired, even if Provision failed half way.
 func (h *Handler) Cleanup() error {
@@ -273,8 +277,8 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 			warn("backends of this dynamic source depend on the request and are not checked actively")
 		}
 	}
-	if h.Queue.Enabled() && h.words.MaxRequests == 0 && h.words.Dynamic == nil &&
-		!slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.MaxRequests > 0 }) {
+	if h.Queue.Enabled() && h.limit() == 0 && h.words.Dynamic == nil &&
+		!slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.MaxRequests != 0 }) {
 		warn("queue without max_requests: no backend is ever full, so that no request waits")
 	}
 	if h.Hold != nil && h.words.TryDuration > 0 {

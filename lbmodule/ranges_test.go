@@ -68,7 +68,7 @@ func TestEveryNumberHasARange(t *testing.T) {
 // inRangeConfig has a value within all bounds that one setting sets to another.
 const inRangeConfig = `{
 	"backends": [{"address": "a:1", "weight": 1, "max_requests": 1, "backup": true}],
-	"slow_start": "1s", "panic_threshold": 0.5, "queue": {"size": 1, "timeout": "1s"}, "hedge": {"percentile": 0.5, "max_extra": 0.5}, "drain_timeout": "1s", "hold": "1s",
+	"max_requests": 1, "slow_start": "1s", "panic_threshold": 0.5, "queue": {"size": 1, "timeout": "1s"}, "hedge": {"percentile": 0.5, "max_extra": 0.5}, "drain_timeout": "1s", "hold": "1s",
 	"subset": {"size": 1, "peer": 0, "peers": 65536}, "mirror": {"upstreams": ["m:1"], "share": 0.5, "timeout": "1s", "max_requests": 1},
 	"dynamic_upstreams": {"source": "a", "name": "app.example.test", "port": "80"}, "negative_ttl": "1s",
 	"max_fail_ratio": 0.5, "health_checks": {"passive": {"fail_duration": "1s"}},
@@ -196,6 +196,8 @@ func TestQueueWithoutCaps(t *testing.T) {
 		`{"upstreams": [{"dial": "a:1"}], "queue": {"disabled": true}}`:                                                 false,
 		`{"upstreams": [{"dial": "a:1", "max_requests": 3}], ` + queue + `}`:                                            false,
 		`{"backends": [{"address": "a:1", "max_requests": 3}], ` + queue + `}`:                                          false,
+		`{"backends": [{"address": "a:1", "max_requests": "auto"}], ` + queue + `}`:                                     false,
+		`{"upstreams": [{"dial": "a:1"}], "max_requests": "auto", ` + queue + `}`:                                       false,
 		`{"upstreams": [{"dial": "a:1"}], "health_checks": {"passive": {"unhealthy_request_count": 5}}, ` + queue + `}`: false,
 		`{"dynamic_upstreams": {"source": "multi"}, ` + queue + `}`:                                                     false,
 	} {

@@ -43,7 +43,8 @@ type Backend struct {
 	Name            string  `json:"name"`
 	Weight          int     `json:"weight"`
 	EffectiveWeight float64 `json:"effective_weight"`
-	MaxRequests     int     `json:"max_requests"`
+	MaxRequests     Cap     `json:"max_requests"`
+	Limit           int     `json:"limit"` // how many requests it is given at a time now, if MaxRequests is AutoCap
 	Backup          Level   `json:"backup"`
 	Zone            string  `json:"zone"`
 
@@ -203,6 +204,21 @@ type Key struct {
 	InFlight     int      `json:"in_flight"`
 	Requests     int      `json:"requests"`
 	Refused      int      `json:"refused"`
+}
+
+// Cap is a backend's cap of requests in flight, 0 for none, or AutoCap.
+type Cap int
+
+// AutoCap is a cap that is found out.
+const AutoCap Cap = -1
+
+// UnmarshalJSON reads a number, or "auto".
+func (c *Cap) UnmarshalJSON(text []byte) error {
+	if string(text) == `"auto"` {
+		*c = AutoCap
+		return nil
+	}
+	return json.Unmarshal(text, (*int)(c))
 }
 
 // Level is the level of a backup, 0 for none. The API writes the first one as true.

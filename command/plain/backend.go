@@ -111,10 +111,14 @@ func Weight(b *api.Backend) string {
 
 // InFlight writes how many requests are in flight, and of how many that may be.
 func InFlight(b *api.Backend) string {
-	if b.MaxRequests == 0 {
+	most := max(int(b.MaxRequests), 0)
+	if b.Limit > 0 {
+		most = b.Limit // found out
+	}
+	if most == 0 {
 		return fmt.Sprint(b.InFlight)
 	}
-	return fmt.Sprintf("%d/%d", b.InFlight, b.MaxRequests)
+	return fmt.Sprintf("%d/%d", b.InFlight, most)
 }
 
 // Checked writes what the last active check found.

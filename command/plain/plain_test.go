@@ -165,3 +165,18 @@ func TestWhy(t *testing.T) {
 		}
 	}
 }
+
+func TestInFlight(t *testing.T) {
+	for want, text := range map[string]string{
+		"4":    `{"in_flight": 4}`,
+		"4/9":  `{"in_flight": 4, "max_requests": 9}`,
+		"4/12": `{"in_flight": 4, "max_requests": "auto", "limit": 12}`,
+	} {
+		var b api.Backend
+		if err := json.Unmarshal([]byte(text), &b); err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := InFlight(&b); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -33,6 +33,10 @@ type Member struct {
 	// Cap is the exact bound of Load. 0 means none.
 	Cap int
 
+	// Limit is a bound that changes, in place of Cap; nil for none. Who changes it calls Changed of the pickers. When it falls below the
+	// load, the member is full until the load has fallen, too.
+	Limit *atomic.Int64
+
 	// Warmth is the share of its full weight that Weight stands for while the member is ramped up, between 0 and 1.
 	// Policies that go by weights need not look at it; those that would send an idle member every request in spite
 	// of its weight let it pass with this probability only. 0 and 1 mean that it is not ramped up.
@@ -104,19 +108,33 @@ const warmUp = 4
 
 // full reports whether there is no slot left.
 func (m *Member) full() bool {
-	return m.Cap > 0 && m.Load.Load() >= int64(m.Cap)
+	return m.capped() && m.fullWith(m.Load.Load())
 }
+
+// fullWith reports whether that load leaves no slot.
+func (m *Member) fullWith(load int64) bool {
+	if m.Limit != nil {
+		return load >= m.Limit.Load()
+	}
+	return m.Cap > 0 && load >= int64(m.Cap)
+}
+
+// capped reports whether there is a bound.
+func (m *Member) capped() bool { return m.Cap > 0 || m.Limit != nil }
 
 // reserve takes a slot and returns the load with it, or the load that left none.
 func (m *Member) reserve() (load int64, ok bool) {
-	if m.Cap <= 0 {
+	most := int64(m.Cap)
+	if m.Limit != nil {
+		most = m.Limit.Load()
+	} else if most <= 0 {
 		return m.Load.Add(1), true
 	}
 	// Add and take back would be simpler, but shows a load above the cap meanwhile and can refuse the last slot to
 	// two callers at once. Bound: each turn but the last is a change that somebody else succeeded with.
 	for {
 		load = m.Load.Load()
-		if load >= int64(m.Cap) {
+		if load >= most {
 			return load, false
 		}
 		if m.Load.CompareAndSwap(load, load+1) {

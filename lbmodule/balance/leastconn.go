@@ -130,7 +130,7 @@ func (l *leastConn) place(i int, load int64) {
 // while it is ramped up: being passed over by chance is what keeps it down then.
 func (m *Member) rank(load int64) (key, w uint64) {
 	w = uint64(m.weight())
-	if w == 0 || m.Cap > 0 && load >= int64(m.Cap) {
+	if w == 0 || m.fullWith(load) {
 		return never, 0
 	}
 	key = ratio(load, w)

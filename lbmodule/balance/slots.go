@@ -38,7 +38,7 @@ func (s *slots) init(members []Member) {
 		s.pos[i] = int32(len(s.members))
 		s.members = append(s.members, m)
 		s.index = append(s.index, i)
-		caps = caps || m.Cap > 0
+		caps = caps || m.capped()
 	}
 	if caps {
 		s.free = newBitmap(len(s.members))
@@ -91,7 +91,7 @@ func (s *slots) refresh(p int) {
 func (s *slots) at(p int) bool {
 	m := &s.members[p]
 	load, ok := m.reserve()
-	if ok && m.Cap > 0 && load >= int64(m.Cap) {
+	if ok && m.fullWith(load) {
 		s.mu.Lock()
 		s.refresh(p)
 		s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *slots) fromLocked(start int, tried []int) int {
 			if !ok {
 				continue
 			}
-			if c := s.members[p].Cap; c <= 0 || load < int64(c) {
+			if !s.members[p].fullWith(load) {
 				s.free.add(p)
 			}
 			return p

@@ -128,7 +128,7 @@ func (s *smooth) advance(i int, load int64) {
 	t := &s.turns[i]
 	s.now = t.deadline
 	t.next(t.k + 1)
-	if c := s.members[i].Cap; c > 0 && load >= int64(c) {
+	if s.members[i].fullWith(load) {
 		s.queue.set(i, never)
 	} else {
 		s.queue.set(i, t.deadline)
@@ -140,7 +140,7 @@ func (s *smooth) advance(i int, load int64) {
 
 // Changed implements [Picker].
 func (s *smooth) Changed(i int) {
-	if s.members[i].Cap <= 0 {
+	if !s.members[i].capped() {
 		return
 	}
 	s.mu.Lock()

@@ -21,8 +21,9 @@ type Backend struct {
 	Weight *int `json:"weight,omitempty"`
 
 	// The number of requests that the backend may be serving at a time. It is exact: a slot is reserved
-	// when the backend is selected. Default: no bound.
-	MaxRequests int `json:"max_requests,omitempty"`
+	// when the backend is selected. With `auto` the number is found out, and follows what the backend can do.
+	// Default: that of the load balancer.
+	MaxRequests MaxRequests `json:"max_requests,omitempty"`
 
 	// Whether the backend is used only while no primary one is usable: `true`, or the level of the backup from 1 to 9, of which a
 	// higher one is used while none of a lower one is usable, either. Default: false.
@@ -88,7 +89,7 @@ func (b *Backend) Validate() error {
 		return fmt.Errorf("backend %s: %w", b.Address, err)
 	}
 	if b.MaxRequests != 0 {
-		return Ranges.Of("backends.max_requests").CheckIn("backend "+b.Address, float64(b.MaxRequests))
+		return b.MaxRequests.Check("backend " + b.Address)
 	}
 	return nil
 }

@@ -36,3 +36,27 @@ func TestBackupJSON(t *testing.T) {
 		}
 	}
 }
+
+// A max_requests is a number or auto, and nothing else is.
+func TestMaxRequestsJSON(t *testing.T) {
+	for text, want := range map[string]MaxRequests{`1`: 1, `10000000`: 10000000, `-1`: -1, `"auto"`: Auto, `null`: 0} {
+		var m MaxRequests
+		if err := json.Unmarshal([]byte(text), &m); err != nil || m != want {
+			t.Errorf("%s is %d, %v; want %d", text, m, err, want)
+		}
+		if written, err := json.Marshal(want); err != nil || want != 0 && string(written) != text {
+			t.Errorf("%d is written as %s, %v", want, written, err)
+		}
+	}
+	for _, text := range []string{`0`, `"1"`, `"sometimes"`, `1.5`, `true`, `{}`, `[]`, `-2147483648`, `"Auto"`, `""`} {
+		var m MaxRequests
+		if err := json.Unmarshal([]byte(text), &m); err == nil {
+			t.Errorf("%s is %d, want an error", text, m)
+		}
+	}
+	for m, good := range map[MaxRequests]bool{Auto: true, 1: true, 10000000: true, 0: false, -1: false, 10000001: false} {
+		if err := m.Check(""); (err == nil) != good {
+			t.Errorf("%d: error %v", m, err)
+		}
+	}
+}

@@ -27,6 +27,7 @@ var Ranges = caddyapp.Ranges{
 
 	caddyapp.Duration("changes.for", time.Second, 10*year), // of the API
 
+	caddyapp.Number("max_requests", 1, 10_000_000),
 	caddyapp.Duration("slow_start", time.Millisecond, 24*time.Hour),
 	caddyapp.Percent("panic_threshold", 0, 100),
 	caddyapp.Percent("max_fail_ratio", 0.1, 100),

@@ -204,8 +204,11 @@ func (s *Settings) Rules(words RetryWords, policy PolicyTraits) course.Rules {
 	if rules.Retry.Waits() {
 		rules.Hold = 0 // the user has set how long to wait
 	}
-	if s.Queue.Enabled() {
-		rules.Queue = course.QueueRules{On: true, Size: s.Queue.Size, Timeout: time.Duration(s.Queue.Timeout)}
+	switch q := s.Queue; {
+	case q == nil:
+		rules.Queue = course.QueueRules{OnAuto: true, Size: DefaultQueue.Size, Timeout: time.Duration(DefaultQueue.Timeout)}
+	case q.Enabled():
+		rules.Queue = course.QueueRules{On: true, Size: q.Size, Timeout: time.Duration(q.Timeout)}
 	}
 	if s.Hedge.Enabled() {
 		rules.Hedge = course.HedgeRules{On: true, Percentile: s.Hedge.Percentile, MaxExtra: s.Hedge.MaxExtra}

@@ -60,7 +60,8 @@ var givenRetry = Retry{
 // defaults are the rules where nothing is said.
 func defaults() course.Rules {
 	rules := course.Rules{
-		Hold: 2 * time.Second,
+		Hold:  2 * time.Second,
+		Queue: course.QueueRules{OnAuto: true, Size: 1000, Timeout: time.Second},
 		Retry: course.RetryRules{
 			Attempts: 2, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, Budget: pool.BudgetSettings{Ratio: 0.2, PerSecond: 10},
 			On: [pool.RetryReasons]bool{pool.RetryConnect: true, pool.RetryReset: true, pool.RetryTimeout: true, pool.RetryStatus: true},
@@ -87,7 +88,9 @@ func TestRules(t *testing.T) {
 				Hold: &Hold{Disabled: true}, Queue: &Queue{Disabled: true, Size: 1}, Hedge: &Hedge{Disabled: true}, Retry: &Retry{Disabled: true},
 				Breaker: &Breaker{Disabled: true, SlowRatio: &SlowRatio{Ratio: 1, Latency: 1}},
 			},
-			change: func(r *course.Rules) { r.Hold, r.Retry.Attempts, r.BreakerOff = 0, 1, true },
+			change: func(r *course.Rules) {
+				r.Hold, r.Queue, r.Retry.Attempts, r.BreakerOff = 0, course.QueueRules{}, 1, true
+			},
 		},
 		"all on": {
 			settings: Settings{

@@ -23,8 +23,11 @@ type Settings struct {
 	// of a pool wait. If `load_balancing.try_duration` is set, it limits the wait and this is ignored. Default: 2s.
 	Hold *Hold `json:"hold,omitempty"`
 
+	// The `max_requests` of backends that have none of their own: a number, or `auto`. Default: no bound.
+	MaxRequests MaxRequests `json:"max_requests,omitempty"`
+
 	// Lets requests wait for a free slot while all usable backends are at their max_requests. The requests of one client are served in
-	// order, the clients in turn. Default: off, such requests are answered 503.
+	// order, the clients in turn. Default: off, such requests are answered 503; with a max_requests of `auto`, 1000 requests wait for 1s.
 	Queue *Queue `json:"queue,omitempty"`
 
 	// Sends a second copy of an idempotent request without a body to another backend when the first does not answer within the time that

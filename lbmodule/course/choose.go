@@ -94,7 +94,7 @@ func (c *Course) enter(members Members) {
 
 // acquireInTurn is acquire for a new request, which must not overtake the requests in the queue.
 func (c *Course) acquireInTurn(now time.Time) (Choice, error) {
-	if c.rules.Queue.On && c.pool.QueueLength() > 0 && !c.rules.Strict {
+	if c.pool.QueueLength() > 0 && c.queues() && !c.rules.Strict {
 		return Choice{}, pool.ErrFull // strict sessions do not use the queue, see ErrSessionFull
 	}
 	return c.acquire(c.tried, now)

@@ -145,6 +145,9 @@ func (c *Call) outcome(failures *Statuses) pool.Outcome {
 	}
 }
 
+// isOverload reports whether the status says that the backend has more to do than it can.
+func (c *Call) isOverload() bool { return c.is(codes.ResourceExhausted) || c.is(codes.Unavailable) }
+
 // isRejection is [Facts.isRejection] for calls: it is true for the statuses that Envoy maps to 429 and 5xx (grpcToHttpStatus).
 func (c *Call) isRejection() bool {
 	if c.Status == NoGRPC || c.Excused {

@@ -170,7 +170,33 @@ func (c *Course) learn(f *Facts, now time.Time) {
 	case c.rules.UntilLastByte && !f.Stream && f.Body:
 		c.lastByte = true
 	case f.Known:
-		l.Answered(f.Answered, now)
+		c.answeredIn(f.Answered, now)
+	}
+	if f.isOverloadOf(c) {
+		c.choice.Lease.Overloaded(now)
+	}
+	if f.Kind == Answered && f.Stream {
+		c.choice.Lease.Stream()
+	}
+}
+
+// answeredIn records how long the backend took for a good answer.
+func (c *Course) answeredIn(took time.Duration, now time.Time) {
+	l := &c.choice.Lease
+	l.Latency().Answered(took, now)
+	l.Answered(took, now)
+}
+
+// isOverloadOf reports whether an attempt suggests that its backend has more to do than it can: it says so, or does not answer. Other errors,
+// which may come fast, say nothing about that, and neither do backends that cannot be connected to.
+func (f *Facts) isOverloadOf(c *Course) bool {
+	switch f.Kind {
+	case Answered:
+		return f.isOverload() || f.Status == statusServiceUnavailable || c.call.isOverload()
+	case TimedOut, Broken:
+		return c.outcome != pool.Ignored
+	default:
+		return false
 	}
 }
 
@@ -190,8 +216,8 @@ func (c *Course) Streams(now time.Time) {
 		return
 	}
 	c.call.begun = true
-	if l := c.choice.Lease.Latency(); l != nil && c.known {
-		l.Answered(c.took, now)
+	if c.choice.Lease.Held() && c.known {
+		c.answeredIn(c.took, now)
 	}
 }
 
@@ -267,6 +293,9 @@ func (c *Course) settle(e *Ending, now time.Time) Result {
 func (c *Course) learnCall(now time.Time) {
 	l := c.choice.Lease.Latency()
 	failed := c.outcome == pool.Failure || c.call.isRejection()
+	if c.call.isOverload() {
+		c.choice.Lease.Overloaded(now)
+	}
 	switch {
 	case l == nil:
 	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):
@@ -274,7 +303,7 @@ func (c *Course) learnCall(now time.Time) {
 	case failed, c.call.ownDoing():
 		l.Unanswered(c.took, now)
 	case !c.call.begun && c.known:
-		l.Answered(c.took, now)
+		c.answeredIn(c.took, now)
 	}
 }
 
@@ -285,7 +314,7 @@ func (c *Course) learnEnd(e *Ending, now time.Time) {
 		l.Failed(e.Answered, now)
 	case !c.lastByte || !e.Known:
 	case e.Complete:
-		l.Answered(e.Answered, now)
+		c.answeredIn(e.Answered, now)
 	default:
 		l.Unanswered(e.Answered, now)
 	}

@@ -32,6 +32,7 @@ type Rules struct {
 // QueueRules say how requests wait for a slot.
 type QueueRules struct {
 	On      bool
+	OnAuto  bool // only if there is a backend whose max_requests is found out
 	Size    int
 	Timeout time.Duration
 }

@@ -229,10 +229,15 @@ func (c *Course) mayQueue(now time.Time) (size int, timeout time.Duration, may b
 	if may = timeout > 0; may {
 		size = maxHolding
 	}
-	if q := &c.rules.Queue; q.On {
+	if q := &c.rules.Queue; c.queues() {
 		return max(size, q.Size), max(timeout, q.Timeout), true
 	}
 	return size, timeout, may
+}
+
+// queues reports whether requests of the list may wait for a slot.
+func (c *Course) queues() bool {
+	return c.rules.Queue.On || c.rules.Queue.OnAuto && c.view.Auto()
 }
 
 // Try chooses a backend for a request in the queue. It returns [pool.ErrFull] if the request must wait on.

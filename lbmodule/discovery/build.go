@@ -120,9 +120,9 @@ func (g *group) properties() (b config.Backend, err error) {
 			}
 			b.Weight = &n
 		case "max_requests":
-			n, ok := number(value, maxRequests.Check)
-			if !ok {
-				return b, bad(label, "must be a whole number "+maxRequests.String())
+			n, err := config.ParseMaxRequests(value)
+			if err != nil || n.Check("") != nil {
+				return b, bad(label, "must be a whole number "+maxRequests.String()+", or auto")
 			}
 			b.MaxRequests = n
 		case "backup":

@@ -145,7 +145,7 @@ func (p *plain) upstreams(r *http.Request, s Source) ([]*reverseproxy.Upstream, 
 	}
 	all := make([]*reverseproxy.Upstream, len(list.Backends))
 	for i := range list.Backends {
-		all[i] = &reverseproxy.Upstream{Dial: list.Backends[i].Address, MaxRequests: list.Backends[i].MaxRequests}
+		all[i] = &reverseproxy.Upstream{Dial: list.Backends[i].Address, MaxRequests: max(int(list.Backends[i].MaxRequests), 0)} // 0 for auto
 	}
 	return all, nil
 }

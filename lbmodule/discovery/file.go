@@ -43,7 +43,7 @@ const (
 // A file that is missing or bad, or that names no target, changes nothing: the last good list is kept.
 //
 // In `load_balancer` the labels `weight`, `zone`, `backup`, `max_requests` and `name` set the properties of backends. A plain
-// `reverse_proxy` uses `max_requests` only.
+// `reverse_proxy` uses `max_requests` only, and knows no `auto`.
 type File struct {
 	// The path of the file. Its suffix says what is in it: `.json`, `.yml` or `.yaml`. Placeholders of the environment may be used.
 	// Required.

@@ -55,7 +55,7 @@ func written(t *testing.T, backends []*config.Backend) []byte {
 			g.Labels["weight"] = strconv.Itoa(*b.Weight)
 		}
 		if b.MaxRequests > 0 {
-			g.Labels["max_requests"] = strconv.Itoa(b.MaxRequests)
+			g.Labels["max_requests"] = b.MaxRequests.String()
 		}
 		groups = append(groups, g)
 	}

@@ -46,7 +46,7 @@ var intervals = config.Ranges.Of("dynamic http.interval")
 // Redirects are followed. Headers are sent to the host of the URL only.
 //
 // In `load_balancer` the labels `weight`, `zone`, `backup`, `max_requests` and `name` set the properties of backends. A plain
-// `reverse_proxy` uses `max_requests` only.
+// `reverse_proxy` uses `max_requests` only, and knows no `auto`.
 type HTTP struct {
 	// The URL of the list. Placeholders of the environment may be used. Required.
 	URL string `json:"url,omitempty"`

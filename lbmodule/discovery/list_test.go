@@ -99,7 +99,7 @@ func TestBadLists(t *testing.T) {
 		labels(`"weight": "1.5"`):                                `label weight "1.5"`,
 		labels(`"weight": "65536"`):                              `label weight "65536": must be a whole number from 0 to 65535`,
 		labels(`"weight": "99999999999999999999"`):               `label weight "99999999999999999999"`,
-		labels(`"max_requests": "0"`):                            `target b:1: label max_requests "0": must be a whole number from 1 to 10000000`,
+		labels(`"max_requests": "0"`):                            `target b:1: label max_requests "0": must be a whole number from 1 to 10000000, or auto`,
 		labels(`"backup": "10"`):                                 `label backup "10": must be true, false, or a level from 1 to 9`,
 		labels(`"backup": "yes"`):                                `label backup "yes"`,
 		labels(`"zone": "eu 1"`):                                 `target b:1: label zone "eu 1": must be of letters, digits and`,

@@ -178,7 +178,7 @@ func checkSetting(f overlay.Field, s *overlay.Settings) error {
 	case overlay.Weight:
 		return config.ValidateWeight(s.Weight)
 	case overlay.MaxRequests:
-		return config.Ranges.Of("backends.max_requests").CheckIn("", float64(s.MaxRequests))
+		return config.MaxRequests(s.MaxRequests).Check("")
 	case overlay.Backup:
 		return config.ValidateBackup(s.Backup)
 	case overlay.Zone:

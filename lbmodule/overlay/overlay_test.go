@@ -200,13 +200,17 @@ func TestSet(t *testing.T) {
 		field Field
 		value any
 	}{
-		{Weight, "5"}, {Weight, 1.5}, {Weight, true}, {Weight, 1e12}, {Weight, nil}, {MaxRequests, []any{}}, {Backup, 1.5}, {Backup, "1"}, {Zone, 1.0},
+		{Weight, "5"}, {Weight, 1.5}, {Weight, true}, {Weight, 1e12}, {Weight, nil}, {MaxRequests, []any{}}, {MaxRequests, "sometimes"}, {MaxRequests, float64(Auto)}, {Backup, 1.5}, {Backup, "1"}, {Zone, 1.0},
 		{StateField, "stop"}, {StateField, 1.0}, {"color", "red"},
 	} {
 		s := Settings{Weight: 1, State: Ready}
 		if err := s.Set(wrong.field, wrong.value); err == nil || s != (Settings{Weight: 1, State: Ready}) {
 			t.Errorf("%s = %v: error %v, settings %+v", wrong.field, wrong.value, err, s)
 		}
+	}
+	s := Settings{MaxRequests: 7}
+	if err := s.Set(MaxRequests, "auto"); err != nil || s.MaxRequests != Auto || s.Get(MaxRequests) != "auto" {
+		t.Errorf("auto: %v, %+v, %v", err, s, s.Get(MaxRequests))
 	}
 	if (&Settings{}).Get("color") != nil {
 		t.Error("a setting that does not exist has a value")

@@ -20,11 +20,17 @@ const (
 // Settings are the settings of a backend that can be edited.
 type Settings struct {
 	Weight      int
-	MaxRequests int
+	MaxRequests int // 0 for none; or Auto
 	Backup      int // level; 0 for none
 	Zone        string
 	State       State
 }
+
+// Auto as MaxRequests means that the number is found out. It is no whole number that Set takes.
+const Auto = math.MinInt32
+
+// autoWord is Auto as the API has it.
+const autoWord = "auto"
 
 // Backend is a backend with its settings.
 type Backend struct {
@@ -48,12 +54,15 @@ const (
 // Fields are all fields.
 var Fields = []Field{Weight, MaxRequests, Backup, Zone, StateField}
 
-// Get returns the value of a field: an int, a bool or a string. Backup level 1 is true.
+// Get returns the value of a field: an int, a bool or a string. Backup level 1 is true, Auto is "auto".
 func (s *Settings) Get(f Field) any {
 	switch f {
 	case Weight:
 		return s.Weight
 	case MaxRequests:
+		if s.MaxRequests == Auto {
+			return autoWord
+		}
 		return s.MaxRequests
 	case Backup:
 		if s.Backup > 1 {
@@ -72,16 +81,21 @@ func (s *Settings) Get(f Field) any {
 // Set sets a field. Numbers may have the types that JSON decoding produces.
 func (s *Settings) Set(f Field, value any) error {
 	switch f {
-	case Weight, MaxRequests:
+	case Weight:
 		n, ok := wholeNumber(value)
 		if !ok {
 			return fmt.Errorf("%s %v: must be a whole number", f, value)
 		}
-		if f == Weight {
-			s.Weight = n
-		} else {
-			s.MaxRequests = n
+		s.Weight = n
+	case MaxRequests:
+		n, ok := wholeNumber(value)
+		if value == autoWord {
+			n, ok = Auto, true
 		}
+		if !ok {
+			return fmt.Errorf("%s %v: must be a whole number, or auto", f, value)
+		}
+		s.MaxRequests = n
 	case Backup:
 		level, ok := wholeNumber(value)
 		if first, is := value.(bool); is {

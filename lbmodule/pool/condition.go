@@ -126,6 +126,7 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 				h.ramp.away = math.MaxInt64 // it may be a backend that has never worked
 			}
 			m.latency.Forget() // it belongs to the previous process
+			m.forgetLimit()
 		}
 		h.usable, h.since = usable, now
 	}

@@ -42,6 +42,7 @@ type Lease struct {
 	life       uint32 // of its breaker
 	deaths     uint32 // of the member
 	probe      uint32 // number of the half-open probe that the request is; 0 if it is not one
+	streaming  bool   // it is a stream, which does not count for the limit
 }
 
 // Held reports whether the lease holds a slot.
@@ -205,6 +206,7 @@ func (l *Lease) Abandon() {
 		m.endProbe(l)
 		m.mu.Unlock()
 	}
+	l.endStream()
 	l.member = nil
 	m.load.Add(-1)
 	m.changed(nil)

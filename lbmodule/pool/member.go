@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/limit"
 )
 
 // Member is one backend of a pool, known by its address. It is shared by all views that hold the address and
@@ -25,6 +26,9 @@ type Member struct {
 
 	latency balance.Latency
 
+	// limit is how many requests the member can work on; nil until a view has it found out. It stays.
+	limit atomic.Pointer[limit.Limit]
+
 	// watchers are the views to notify when load changes, the latest first. The list is immutable; Pool.mu guards its replacement.
 	watchers atomic.Pointer[watcher]
 
@@ -37,7 +41,7 @@ type Member struct {
 	life    atomic.Uint32 // generation of vitals.breaker, copied into leases
 	slot    atomic.Int64  // time until which its probe slot is taken, in Unix nanoseconds; 0 if it is free
 
-	mu     sync.Mutex // guards vitals; no other lock is taken while it is held
+	mu     sync.Mutex // guards vitals; no other lock is taken while it is held, but that of limit
 	vitals *vitals    // allocated separately, so that the fields needed for a pick share cache lines
 
 	refs int   // number of views that hold the member; guarded by Pool.mu
@@ -101,6 +105,7 @@ func (m *Member) Died() time.Time {
 // Reset resets the counters and closes the breaker. Requests in flight remain counted, but their outcomes are no longer recorded.
 func (m *Member) Reset(now time.Time) {
 	m.latency.Forget()
+	m.forgetLimit()
 	m.generation.Add(1)
 	m.requests.Store(0)
 	m.failures.Store(0)

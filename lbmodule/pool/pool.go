@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/limit"
 )
 
 // Pool is a named set of members, which are identified by address. A member exists while a view holds it or it has requests.
@@ -130,12 +132,15 @@ const (
 type Backend struct {
 	Address     string
 	Weight      int    // 0..balance.MaxWeight; 0 means no new requests
-	MaxRequests int    // exact bound of requests in flight, counted over all views of the pool; 0 = none
+	MaxRequests int    // exact bound of requests in flight, counted over all views of the pool; 0 = none, or Auto
 	Backup      int    // level: used while no backend of a lower one is eligible; 0 = primary, at most MaxBackup
 	Zone        string // for Settings.PreferZone
 	State       State
 	Unchecked   bool // the address depends on the request, so checks do not apply
 }
+
+// Auto as MaxRequests means that the bound is found out, and changes: see package limit. It is no number that anybody may give.
+const Auto = math.MinInt32
 
 // InFlight returns the number of requests at the member with this address; 0 if there is no such member.
 func (p *Pool) InFlight(address string) int64 {
@@ -253,6 +258,13 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 		}
 		m.refs++
 		v.members[i] = m
+		if b.MaxRequests != Auto {
+			continue
+		}
+		v.auto = true
+		if m.limit.Load() == nil {
+			m.limit.Store(limit.New())
+		}
 	}
 	p.mu.Unlock()
 	// The snapshot must exist before members notify of changes, and be synchronised after all of them do. It is built without a lock that

@@ -121,9 +121,9 @@ func (v *View) Fairness() float64 {
 
 // Utilization is the share of the slots that are taken on members which are in use and have a max_requests; 0 if none has.
 func (v *View) Utilization() float64 {
-	taken, slots := int64(0), 0
+	taken, slots := int64(0), int64(0)
 	for _, i := range v.snap.Load().Eligible() {
-		if limit := v.backends[i].MaxRequests; limit > 0 {
+		if limit := v.bound(i); limit > 0 {
 			slots += limit
 			taken += v.members[i].load.Load()
 		}

@@ -27,6 +27,7 @@ type View struct {
 	settings Settings
 	backends []Backend
 	members  []*Member // by position in backends
+	auto     bool      // some of them are Auto
 
 	snap   atomic.Pointer[Snapshot]
 	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
@@ -131,7 +132,7 @@ func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 // AcquireMember reserves a slot on the member at position i. It is for views without a policy, whose caller
 // chooses among the members of a [Snapshot]. It reports false when the member is at its max_requests.
 func (v *View) AcquireMember(i int) (Lease, bool) {
-	m, limit := v.members[i], int64(v.backends[i].MaxRequests)
+	m, limit := v.members[i], v.bound(i)
 	for {
 		load := m.load.Load()
 		if limit > 0 && load >= limit {
@@ -142,6 +143,20 @@ func (v *View) AcquireMember(i int) (Lease, bool) {
 			return v.granted(i), true
 		}
 	}
+}
+
+// bound returns how many requests may be in flight on the member at position i now; 0 if there is no bound.
+func (v *View) bound(i int) int64 {
+	if most := v.backends[i].MaxRequests; most != Auto {
+		return int64(most)
+	}
+	return v.members[i].limit.Load().Room().Load()
+}
+
+// Full reports whether as many requests are in flight on the member at position i as may be.
+func (v *View) Full(i int) bool {
+	most := v.bound(i)
+	return most > 0 && v.members[i].load.Load() >= most
 }
 
 // granted makes the lease of a slot that has been reserved and tells the other views of the member.
@@ -382,6 +397,9 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 		b := v.backends[i]
 		weight := max(int(float64(b.Weight*scale)*tier.warmth[k]+0.5), 1)
 		members[k] = balance.Member{Weight: weight, Cap: b.MaxRequests, ID: v.members[i].id, Load: &v.members[i].load, Warmth: tier.warmth[k], Latency: &v.members[i].latency}
+		if b.MaxRequests == Auto {
+			members[k].Cap, members[k].Limit = 0, v.members[i].limit.Load().Room()
+		}
 		before[k] = -1
 		if old != nil && old.at[i].tier == int8(t) {
 			before[k] = int(old.at[i].index)

@@ -30,7 +30,7 @@ func (s *polledSource) foundIn(whole *discovery.List) found {
 	upstreams := make([]reverseproxy.Upstream, len(whole.Backends))
 	for i := range whole.Backends {
 		b := &whole.Backends[i]
-		upstreams[i] = reverseproxy.Upstream{Dial: b.Address, MaxRequests: b.MaxRequests}
+		upstreams[i] = reverseproxy.Upstream{Dial: b.Address, MaxRequests: int(b.MaxRequests)}
 		f.list[i], f.properties[i] = &upstreams[i], b
 	}
 	return f

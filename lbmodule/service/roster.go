@@ -44,13 +44,14 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 		if u.MaxRequests < 0 {
 			return nil, fmt.Errorf("upstream %s: max_requests %d: must not be negative", u.Dial, u.MaxRequests)
 		}
-		u.MaxRequests = cmp.Or(u.MaxRequests, limit)
+		most := cmp.Or(u.MaxRequests, limit)
+		u.MaxRequests = exact(most)
 		if at, twice := r.byAddress[u.Dial]; twice {
 			logger.Warn("upstream given more than once; its weights are added", zap.String("upstream", u.Dial))
-			r.repeat(at, u)
+			r.repeat(at, most)
 			continue
 		}
-		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: u.MaxRequests, Unchecked: config.IsTemplate(u.Dial)}, u, "")
+		r.add(pool.Backend{Address: u.Dial, Weight: 1, MaxRequests: most, Unchecked: config.IsTemplate(u.Dial)}, u, "")
 	}
 	for _, b := range backends {
 		address := environment.ReplaceKnown(b.Address, "")
@@ -64,9 +65,9 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 		if b.Weight != nil {
 			weight = *b.Weight
 		}
-		most := cmp.Or(b.MaxRequests, limit)
+		most := cmp.Or(int(b.MaxRequests), limit)
 		r.add(pool.Backend{Address: address, Weight: weight, MaxRequests: most, Backup: int(b.Backup), Zone: b.Zone, Unchecked: config.IsTemplate(address)},
-			&reverseproxy.Upstream{Dial: address, MaxRequests: most}, b.Name)
+			&reverseproxy.Upstream{Dial: address, MaxRequests: exact(most)}, b.Name)
 	}
 	// Names and addresses must be unique together: a name that is another backend's address would be ambiguous.
 	for _, b := range r.backends {
@@ -101,7 +102,7 @@ func (r *Roster) twin(address string, maxRequests int) (*reverseproxy.Upstream, 
 	if r == nil {
 		return nil, nil
 	}
-	if i, is := r.byAddress[address]; is && r.upstreams[i].MaxRequests == maxRequests {
+	if i, is := r.byAddress[address]; is && r.upstreams[i].MaxRequests == exact(maxRequests) {
 		return r.upstreams[i], r.targets[i]
 	}
 	return nil, nil
@@ -130,7 +131,7 @@ func (r *Roster) rename(address, name string) {
 }
 
 // repeat merges a repeated backend into the one at index at. As in reverse_proxy, one entry without a cap removes the cap.
-func (r *Roster) repeat(at int, u *reverseproxy.Upstream) {
+func (r *Roster) repeat(at, most int) {
 	if r.positions == nil {
 		for i := range r.backends {
 			r.positions = append(r.positions, i)
@@ -139,12 +140,21 @@ func (r *Roster) repeat(at int, u *reverseproxy.Upstream) {
 	r.positions = append(r.positions, at)
 	b := &r.backends[at]
 	b.Weight++
-	if b.MaxRequests == 0 || u.MaxRequests == 0 {
+	switch {
+	case b.MaxRequests == 0 || most == 0:
 		b.MaxRequests = 0
-	} else {
-		b.MaxRequests = max(b.MaxRequests, u.MaxRequests)
+	default:
+		b.MaxRequests = max(b.MaxRequests, most) // Auto is the least of all
 	}
-	r.upstreams[at].MaxRequests = b.MaxRequests
+	r.upstreams[at].MaxRequests = exact(b.MaxRequests)
+}
+
+// exact returns the cap that reverse_proxy's placeholders show: 0 for one that is found out.
+func exact(most int) int {
+	if most == pool.Auto {
+		return 0
+	}
+	return most
 }
 
 // SetWeights sets the weights that the policy lists by position, if it lists any. backends are those that may have their own weights;

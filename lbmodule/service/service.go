@@ -320,10 +320,10 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 		limit := cmp.Or(b.MaxRequests, s.limit)
 		switch {
 		case !inRoster:
-			upstream = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: b.Address, MaxRequests: limit}
-		case upstream.MaxRequests != limit:
+			upstream = &reverseproxy.Upstream{Host: new(reverseproxy.Host), Dial: b.Address, MaxRequests: exact(limit)}
+		case upstream.MaxRequests != exact(limit):
 			// Requests read the old upstream, so it is copied, not changed. Both share one Host and its counters.
-			upstream, target = &reverseproxy.Upstream{Host: upstream.Host, Dial: b.Address, MaxRequests: limit}, nil
+			upstream, target = &reverseproxy.Upstream{Host: upstream.Host, Dial: b.Address, MaxRequests: exact(limit)}, nil
 		}
 		made.Weight, made.MaxRequests, made.Backup, made.Zone = b.Weight, limit, b.Backup, b.Zone
 		made.State = s.poolState(&b, now)

@@ -186,7 +186,7 @@ func (m *sets) roster(all *found) *Roster {
 		case !twice:
 			upstream, target := before.twin(u.Dial, made.MaxRequests)
 			if upstream == nil {
-				upstream = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}
+				upstream = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: exact(made.MaxRequests)}
 			}
 			r.add(made, upstream, name)
 			r.targets = append(r.targets, target)
@@ -196,7 +196,7 @@ func (m *sets) roster(all *found) *Roster {
 		case !whole[i]:
 			r.backends[i], whole[i] = made, true
 			// Another set may have the upstream, too, so it is not changed.
-			r.upstreams[i], r.targets[i] = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: made.MaxRequests}, nil
+			r.upstreams[i], r.targets[i] = &reverseproxy.Upstream{Host: m.host(u.Dial), Dial: u.Dial, MaxRequests: exact(made.MaxRequests)}, nil
 			r.rename(u.Dial, name)
 		}
 	}

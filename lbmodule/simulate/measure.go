@@ -56,8 +56,9 @@ func refusalOf(err error) ending {
 type Served struct {
 	Due     time.Duration // since the end of the warm-up
 	Took    time.Duration
-	Backend int32  // whose answer the client got, by its place in the result; -1 for none
-	Status  uint16 // of that answer
+	Attempt time.Duration // how long the last attempt took; 0 if there was none
+	Backend int32         // whose answer the client got, by its place in the result; -1 for none
+	Status  uint16        // of that answer
 	ending  ending
 }
 
@@ -107,7 +108,11 @@ func (w *world) record(q *request, backend int, how ending) {
 		return
 	}
 	w.retries += max(q.sends-1, 0)
+	attempt := time.Duration(0)
+	if q.current != nil {
+		attempt = w.clock.now - q.current.start
+	}
 	w.requests = append(w.requests, Served{
-		Due: q.due - w.warmUp, Took: w.clock.now - q.due, Backend: int32(backend), Status: uint16(q.answered), ending: how,
+		Due: q.due - w.warmUp, Took: w.clock.now - q.due, Attempt: attempt, Backend: int32(backend), Status: uint16(q.answered), ending: how,
 	})
 }

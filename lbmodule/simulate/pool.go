@@ -170,9 +170,9 @@ func (p *Pool) setRules(b *balancing) {
 
 // list fills in the backends. As in a running load balancer, an upstream that is listed twice is one backend with the sum of the weights.
 func (p *Pool) list(b *balancing, count int) error {
-	limit := 0
+	limit := int(p.Settings.MaxRequests)
 	if passive := p.HealthChecks.Passive; passive != nil {
-		limit = passive.MaxRequests
+		limit = cmp.Or(limit, passive.MaxRequests)
 	}
 	places := make(map[string]int)
 	var written []int // the backend at each position of the config
@@ -201,7 +201,7 @@ func (p *Pool) list(b *balancing, count int) error {
 		if backend.Weight != nil {
 			weight = *backend.Weight
 		}
-		add(pool.Backend{Address: backend.Address, Weight: weight, MaxRequests: backend.MaxRequests, Backup: int(backend.Backup), Zone: backend.Zone}, backend.Name)
+		add(pool.Backend{Address: backend.Address, Weight: weight, MaxRequests: int(backend.MaxRequests), Backup: int(backend.Backup), Zone: backend.Zone}, backend.Name)
 	}
 	if len(b.backends) == 0 {
 		for i := range count {

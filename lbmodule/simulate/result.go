@@ -63,10 +63,11 @@ type BackendResult struct {
 	Name      string  `json:"name"`
 	Attempts  int     `json:"attempts"`
 	Failed    int     `json:"failed"`
-	Share     float64 `json:"share"`     // of all attempts
-	Fair      float64 `json:"fair"`      // what its share is by weight among the primary backends; 0 for a backup
-	P99       float64 `json:"p99_ms"`    // of the requests that it answered
-	Ejections int     `json:"ejections"` // how often breakers took it out, added up over the balancers
+	Share     float64 `json:"share"`           // of all attempts
+	Fair      float64 `json:"fair"`            // what its share is by weight among the primary backends; 0 for a backup
+	P99       float64 `json:"p99_ms"`          // of the requests that it answered
+	Ejections int     `json:"ejections"`       // how often breakers took it out, added up over the balancers
+	Limit     int     `json:"limit,omitempty"` // what was found at last where max_requests is auto, added up over the balancers
 }
 
 // Slice is what happened in a part of the time, by when requests arrived.
@@ -153,6 +154,7 @@ func (w *world) sumUpBackends(r *Result) {
 	for _, b := range w.balancers {
 		r.Members += len(b.members)
 		for position, i := range b.members {
+			r.Backends[i].Limit += b.view.Limit(position)
 			r.Backends[i].Ejections += int(b.view.Member(position).Traffic().Counts().Ejections[pool.EjectionEnforced])
 		}
 	}

@@ -37,7 +37,7 @@ func Diff(s *service.Service, now time.Time) Difference {
 
 // backendOf returns the backend as a config would state it.
 func backendOf(r *overlay.Running) *config.Backend {
-	b := &config.Backend{Address: r.Address, MaxRequests: r.MaxRequests, Backup: config.Backup(r.Backup), Zone: r.Zone}
+	b := &config.Backend{Address: r.Address, MaxRequests: config.MaxRequests(r.MaxRequests), Backup: config.Backup(r.Backup), Zone: r.Zone}
 	if r.Name != r.Address {
 		b.Name = r.Name
 	}
@@ -69,7 +69,7 @@ func caddyfileOf(r *overlay.Running) string {
 		line("\tweight %d", r.Weight)
 	}
 	if r.MaxRequests != 0 {
-		line("\tmax_requests %d", r.MaxRequests)
+		line("\tmax_requests %s", config.MaxRequests(r.MaxRequests))
 	}
 	switch {
 	case r.Backup == 1:

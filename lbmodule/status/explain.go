@@ -62,7 +62,7 @@ func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 		switch {
 		case !snapshot.Has(i):
 			c.Reason = whyOut(b, m.Vitals())
-		case b.MaxRequests > 0 && c.InFlight >= int64(b.MaxRequests):
+		case set.View().Full(i):
 			c.Reason = "full"
 		case slices.Contains(tried, b.Address):
 			c.Reason = "tried"

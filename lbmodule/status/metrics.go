@@ -112,6 +112,8 @@ var (
 		"Picks of the backend while it was avoided, to find out whether that still holds.", "pool", "backend")
 	inFlightMetric = gauge("in_flight",
 		"Requests that the backend is serving.", "pool", "backend")
+	limitMetric = gauge("limit",
+		"How many requests the backend is given at a time now, if its max_requests is auto; else 0.", "pool", "backend")
 	healthyMetric = gauge("backend_healthy",
 		"Whether checks and the circuit breaker find the backend fit for use (1) or not (0).", "pool", "backend")
 	checkOKMetric = gauge("last_check_ok",
@@ -310,6 +312,7 @@ func (e emitter) backends(s *service.Service, view *pool.View, snapshot *pool.Sn
 				effective = float64(view.Backend(position).Weight) * warmth
 			}
 			e.emit(weightMetric, effective, name, backend)
+			e.emit(limitMetric, float64(view.Limit(position)), name, backend)
 			e.emit(slowStartMetric, warmth, name, backend)
 			e.emit(drainingMetric, number(running[i].State != overlay.Ready), name, backend)
 			e.member(m, name, backend)

@@ -112,27 +112,28 @@ type Discovery struct {
 
 // Backend is the JSON of a backend.
 type Backend struct {
-	Address         string        `json:"address"`
-	Name            string        `json:"name"`
-	Weight          int           `json:"weight"`
-	EffectiveWeight float64       `json:"effective_weight"` // 0 while it gets no requests, less than weight during slow start
-	MaxRequests     int           `json:"max_requests,omitempty"`
-	Backup          config.Backup `json:"backup,omitempty"`
-	Zone            string        `json:"zone,omitempty"`
-	State           string        `json:"state"`                // ready, drain or maintenance
-	SlowStart       *float64      `json:"slow_start,omitempty"` // share of its weight during slow start
-	Health          string        `json:"health"`               // up, down or unknown
-	Breaker         string        `json:"breaker"`              // closed, open or half_open
-	Usable          bool          `json:"usable"`
-	Reason          string        `json:"reason,omitempty"`  // why it is not usable
-	Avoided         string        `json:"avoided,omitempty"` // why the policy gives it less than its share, if so
-	Since           time.Time     `json:"since"`
-	Until           *time.Time    `json:"until,omitempty"` // when an open breaker turns half-open, or when state expires
-	InFlight        int64         `json:"in_flight"`
-	Requests        uint64        `json:"requests"`
-	Failures        uint64        `json:"failures"`
-	LastCheck       *LastCheck    `json:"last_check,omitempty"`
-	Source          string        `json:"source"` // config, dynamic or api
+	Address         string             `json:"address"`
+	Name            string             `json:"name"`
+	Weight          int                `json:"weight"`
+	EffectiveWeight float64            `json:"effective_weight"` // 0 while it gets no requests, less than weight during slow start
+	MaxRequests     config.MaxRequests `json:"max_requests,omitempty"`
+	Limit           int                `json:"limit,omitempty"` // how many requests it is given at a time now, if max_requests is auto
+	Backup          config.Backup      `json:"backup,omitempty"`
+	Zone            string             `json:"zone,omitempty"`
+	State           string             `json:"state"`                // ready, drain or maintenance
+	SlowStart       *float64           `json:"slow_start,omitempty"` // share of its weight during slow start
+	Health          string             `json:"health"`               // up, down or unknown
+	Breaker         string             `json:"breaker"`              // closed, open or half_open
+	Usable          bool               `json:"usable"`
+	Reason          string             `json:"reason,omitempty"`  // why it is not usable
+	Avoided         string             `json:"avoided,omitempty"` // why the policy gives it less than its share, if so
+	Since           time.Time          `json:"since"`
+	Until           *time.Time         `json:"until,omitempty"` // when an open breaker turns half-open, or when state expires
+	InFlight        int64              `json:"in_flight"`
+	Requests        uint64             `json:"requests"`
+	Failures        uint64             `json:"failures"`
+	LastCheck       *LastCheck         `json:"last_check,omitempty"`
+	Source          string             `json:"source"` // config, dynamic or api
 
 	Removing  bool   `json:"removing,omitempty"` // it leaves the pool when its requests have ended
 	Added     *Mark  `json:"added,omitempty"`    // who added it, if it was added by the API
@@ -247,7 +248,7 @@ func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) B
 	o := Backend{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		Traffic: newTraffic(m),
+		Traffic: newTraffic(m), Limit: view.Limit(i),
 	}
 	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {
@@ -277,7 +278,7 @@ func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) B
 
 // addSettings adds the backend's settings and its edits.
 func (o *Backend) addSettings(r *overlay.Running, dynamic bool, now time.Time) {
-	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, r.MaxRequests, config.Backup(r.Backup), r.Zone
+	o.Address, o.Name, o.Weight, o.MaxRequests, o.Backup, o.Zone = r.Address, r.Name, r.Weight, config.MaxRequests(r.MaxRequests), config.Backup(r.Backup), r.Zone
 	o.State, o.Removing = string(r.State), r.Removed != nil
 	switch {
 	case r.Config == nil:

@@ -79,7 +79,7 @@ func somePools(now time.Time) []*pool {
 				"error": "line 4, column 12: invalid character ']' looking for beginning of value"}},
 			"subset": object{"size": 3, "of": 40, "chosen": 3, "further": 2},
 		}, backends: []*backend{
-			named("api-1", "10.0.2.1:8080", 520),
+			named("api-1", "10.0.2.1:8080", 520).set(object{"max_requests": "auto", "limit": 24, "in_flight": 11}),
 			named("api-2", "10.0.2.2:8080", 0).out("breaker is open", ago(11*time.Second), object{"breaker": "open", "until": now.Add(40 * time.Second)}), slow,
 			named("api-4", "10.0.2.4:8080", 2).out("breaker is half_open", ago(2*time.Second), object{"breaker": "half_open"}),
 			named("api-5", "10.0.2.5:8080", 0).out("maintenance", ago(3*time.Hour), object{"state": "maintenance"}),

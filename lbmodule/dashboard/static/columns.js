@@ -4,7 +4,7 @@ import { attr, el, figure, hide, text, width } from './dom.js';
 import { byName, count, duration, millis, percent, rate, weight } from './format.js';
 import { checkError } from './problems.js';
 import { Spark } from './spark.js';
-import { STATUSES, begun, warmth } from './status.js';
+import { STATUSES, begun, cap, warmth } from './status.js';
 
 const CLASSES = ['2xx', '3xx', '4xx', '5xx'];
 
@@ -152,7 +152,7 @@ const wrap = (make, fill) => () => {
 
 const latency = percentile => wrap(number, (part, b) => part.show(millis(b.data.latency_ms?.[percentile])));
 
-const load = ({ in_flight: n, max_requests: most }) => (most > 0 ? `${count(n)} / ${count(most)}` : count(n));
+const load = b => (cap(b) > 0 ? `${count(b.in_flight)} / ${count(cap(b))}` : count(b.in_flight));
 
 // COLUMNS: `of` is what is sorted by, `needs` tells whether there is anything to show.
 export const COLUMNS = [
@@ -164,7 +164,7 @@ export const COLUMNS = [
 	{ key: 'p95', label: 'p95', numeric: true, of: b => b.data.latency_ms?.p95, make: latency('p95'), needs: b => b.data.latency_ms },
 	{ key: 'p99', label: 'p99', numeric: true, of: b => b.data.latency_ms?.p99, make: latency('p99'), needs: b => b.data.latency_ms },
 	{ key: 'load', label: 'In flight', numeric: true, of: b => b.data.in_flight, make: wrap(share, (part, { data }) => {
-		const part01 = data.max_requests > 0 ? data.in_flight / data.max_requests : undefined;
+		const part01 = cap(data) > 0 ? data.in_flight / cap(data) : undefined;
 		part.show(load(data), part01, part01 >= 1 ? 'warn' : null);
 	}) },
 	{ key: 'weight', label: 'Weight', numeric: true, of: b => b.data.weight, make: wrap(share, (part, { data }) => {

@@ -7,7 +7,7 @@ import { seconds } from './model.js';
 import { checkError } from './problems.js';
 import { changeLine, eventLine } from './rail.js';
 import { Spark } from './spark.js';
-import { STATUSES, begun, warmth } from './status.js';
+import { STATUSES, begun, cap, warmth } from './status.js';
 
 const KEPT = 30; // events of the backend
 
@@ -148,7 +148,7 @@ function facts(b, model) {
 	const left = model.until(data.until);
 	add('Requests/s', rate(rates.requests));
 	add('Errors', percent(b.errorShare), b.errorShare >= 0.05 ? 'bad' : null);
-	add('In flight', data.max_requests > 0 ? `${count(data.in_flight)} of ${count(data.max_requests)}` : count(data.in_flight));
+	add('In flight', cap(data) > 0 ? `${count(data.in_flight)} of ${count(cap(data))}${data.limit ? ' (auto)' : ''}` : count(data.in_flight));
 	add('Weight', weight(data.weight));
 	add('Weight in force', data.effective_weight === undefined ? '' : weight(data.effective_weight));
 	add('Slow start', data.usable && warmth(data) < 1 ? percent(warmth(data)) : '');

@@ -1,7 +1,7 @@
 // What is wrong, in sentences, the worst first. Backends of one pool with one trouble are one problem.
 
 import { byName, count, duration, percent, plural } from './format.js';
-import { STATUSES } from './status.js';
+import { STATUSES, cap } from './status.js';
 
 const BAD_SHARE = 0.05; // of answers, from which on a backend that is used is worth a line
 
@@ -85,7 +85,7 @@ function troubleOf(b) {
 	if (group === 'trouble') {
 		const check = data.last_check;
 		const detail = b.status === 'down' && check && !check.ok ? checkError(check) : undefined;
-		const why = b.status === 'full' ? `${data.in_flight} of ${data.max_requests} requests in flight` : b.status === 'down' ? data.reason ?? '' : '';
+		const why = b.status === 'full' ? `${data.in_flight} of ${cap(data)} requests in flight` : b.status === 'down' ? data.reason ?? '' : '';
 		return { tone, rank: b.status === 'down' ? 2 : tone === 'bad' ? 3 : 4, what: WHAT[b.status], why, detail };
 	}
 	if (group === 'up' && b.errorShare >= BAD_SHARE && b.rates.requests >= 1) {

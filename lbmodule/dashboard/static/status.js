@@ -28,6 +28,9 @@ Object.keys(POOL_STATES).forEach((name, rank) => { POOL_STATES[name].rank = rank
 
 export const poolState = name => POOL_STATES[name] ?? { label: name, tone: 'idle', rank: 9 };
 
+// cap is how many requests a backend is given at a time, where there is such a bound: what was found out, if it is auto.
+export const cap = b => b.limit ?? b.max_requests;
+
 // statusOf tells what a backend of the API is.
 export function statusOf(b) {
 	if (b.removing) {
@@ -39,7 +42,7 @@ export function statusOf(b) {
 	if (!b.usable) {
 		return whyUnusable(b);
 	}
-	if (b.max_requests > 0 && b.in_flight >= b.max_requests) {
+	if (cap(b) > 0 && b.in_flight >= cap(b)) {
 		return 'full';
 	}
 	if (b.avoided) {
