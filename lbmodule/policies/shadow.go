@@ -1,0 +1,118 @@
+package policies
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
+)
+
+// ShadowNames lists the policies that can be a shadow policy, by the names to use in a load balancer.
+func ShadowNames() []string {
+	return slices.DeleteFunc(Names(), func(name string) bool { return checkShadowName(name) != nil })
+}
+
+// CheckShadow checks a shadow policy as far as its config shows it. [LoadShadow] checks the rest.
+func CheckShadow(raw json.RawMessage) error {
+	if raw == nil {
+		return nil
+	}
+	var given struct {
+		Name    string          `json:"policy"`
+		Weights json.RawMessage `json:"weights"`
+	}
+	switch err := json.Unmarshal(raw, &given); {
+	case err != nil:
+		return fmt.Errorf("shadow_policy: must be an object with the name of a policy as `policy`: %w", err)
+	case given.Name == "":
+		return errors.New("shadow_policy: policy: missing; it must be the name of a policy")
+	}
+	if err := checkShadowName(given.Name); err != nil {
+		return fmt.Errorf("%w; there are: %s", err, strings.Join(ShadowNames(), ", "))
+	}
+	if Resolve(given.Name) == "lb_weighted_round_robin" && len(given.Weights) > 0 && string(given.Weights) != "null" {
+		return errShadowWeights(given.Name)
+	}
+	return nil
+}
+
+func checkShadowName(name string) error {
+	if isWord(name) && name != "cookie" {
+		return nil
+	}
+	info, err := caddy.GetModule(Namespace + "." + servedBy(name))
+	if err != nil {
+		return fmt.Errorf("shadow_policy %s: no such policy in this build", name)
+	}
+	return checkShadow(name, info.New())
+}
+
+// checkShadow refuses policies whose decisions are not without effect.
+func checkShadow(name string, policy any) error {
+	switch policy.(type) {
+	case SessionPolicy, *reverseproxy.CookieHashSelection:
+		return fmt.Errorf("shadow_policy %s: keeps sessions, which it could only by telling clients; it must be a policy without", name)
+	case Balancer:
+		return nil
+	default:
+		return fmt.Errorf("shadow_policy %s: is not one of ours, and might write to answers; it must be one of ours", name)
+	}
+}
+
+func errShadowWeights(name string) error {
+	return fmt.Errorf("shadow_policy %s: lists weights; both policies go by those of the backends, so give them there", name)
+}
+
+// LoadShadow loads the shadow policy with this config, for a load balancer with that policy. It returns nil if raw is nil.
+func LoadShadow(ctx caddy.Context, raw json.RawMessage, real reverseproxy.Selector) (Balancer, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	policy, err := loadSelector(ctx, raw)
+	if err != nil {
+		return nil, fmt.Errorf("shadow_policy%w", err)
+	}
+	name := strings.TrimPrefix(Name(policy), "lb_")
+	for inner := policy; ; { // bound: a config nests fallbacks to a finite depth
+		if err := checkShadow(name, inner); err != nil {
+			return nil, fmt.Errorf("%w; there are: %s", err, strings.Join(ShadowNames(), ", "))
+		}
+		outer, ok := inner.(fallbackPolicy)
+		if !ok {
+			break
+		}
+		inner = outer.Fallback()
+	}
+	if list, weights := WeightsByPosition(policy); len(weights) > 0 {
+		return nil, errShadowWeights(list)
+	}
+	if _, measures := chooser(policy).(lastByteTimer); measures && UntilLastByte(policy) != UntilLastByte(real) {
+		other := firstByte
+		if UntilLastByte(real) {
+			other = lastByte
+		}
+		return nil, fmt.Errorf("shadow_policy %s: must be with %s, because lb_policy has answers measured so", name, other)
+	}
+	return policy.(Balancer), nil
+}
+
+// ShadowOf returns what decides for the shadow policy in a pool; nil without one.
+func ShadowOf(policy Balancer) balance.Policy {
+	if policy == nil {
+		return nil
+	}
+	return policy.BalancePolicy()
+}
+
+// ShadowTraits adds to traits what the shadow policy wants of a request's course.
+func ShadowTraits(t config.PolicyTraits, shadow Balancer) config.PolicyTraits {
+	_, t.ShadowKeyed = shadow.(Keyed)
+	return t
+}
