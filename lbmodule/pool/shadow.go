@@ -63,7 +63,6 @@ type Shadowed struct {
 	ticket  balance.Ticket
 	waits   bool // follows is waited for
 	good    bool // the answer is one that counts
-	load    int64
 	began   time.Time
 	expects time.Duration // how long it would take, if it follows nobody; 0 without a decision
 }
@@ -81,7 +80,7 @@ func (l *Lease) Shadow(d *Shadowed, key Key, now time.Time) {
 	}
 	sh.ends.Due(now.UnixNano(), maxDue, sh.ended)
 	given := v.shades[l.index]
-	*d = Shadowed{given: given, load: l.member.load.Load(), began: now}
+	*d = Shadowed{given: given, began: now}
 	l.shadowed = d
 	i := snapshot.pickShadow(key, sh.dice)
 	if i < 0 {
@@ -94,7 +93,7 @@ func (l *Lease) Shadow(d *Shadowed, key Key, now time.Time) {
 	if chosen == given {
 		sh.agreed.Add(1)
 		d.follows, d.waits = chosen, true
-	} else if took, known := chosen.samples.Draw(chosen.load.Load(), sh.dice); !known {
+	} else if took, known := chosen.samples.Draw(sh.dice); !known {
 		sh.differed.Add(1)
 		d.follows, d.waits = chosen, true
 	} else if sh.ends.Add(supposed{chosen, d.ticket}, now.Add(took).UnixNano()) {
@@ -152,7 +151,7 @@ func (d *Shadowed) end() {
 		sh.recently.expected.Add(d.expects, now)
 	}
 	if d.good {
-		d.given.samples.Add(took, d.load)
+		d.given.samples.Add(took)
 	}
 	*d = Shadowed{}
 }
