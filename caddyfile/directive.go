@@ -13,7 +13,6 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule"
 	"github.com/ballastlb/ballast/lbmodule/config"
-	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
 func init() {
@@ -159,10 +158,7 @@ func (p *directiveParser) parseWord() error {
 			return err
 		}
 		p.h.ShadowPolicyRaw = caddyconfig.JSONModuleObject(shadow.module, "policy", shadow.name, nil)
-		if err := policies.CheckShadow(p.h.ShadowPolicyRaw); err != nil {
-			return errorAt(p.at[word], err)
-		}
-		return nil
+		return nil // Check looks at it when lb_policy is known
 	case "to":
 		return p.parseTo()
 	case "max_fails":

@@ -19,8 +19,9 @@ func ShadowNames() []string {
 	return slices.DeleteFunc(Names(), func(name string) bool { return checkShadowName(name) != nil })
 }
 
-// CheckShadow checks a shadow policy as far as its config shows it. [LoadShadow] checks the rest.
-func CheckShadow(raw json.RawMessage) error {
+// CheckShadow checks a shadow policy as far as its config shows it, for a load balancer whose policy has the config real. [LoadShadow] checks
+// what loading shows besides.
+func CheckShadow(raw, real json.RawMessage) error {
 	if raw == nil {
 		return nil
 	}
@@ -40,7 +41,27 @@ func CheckShadow(raw json.RawMessage) error {
 	if Resolve(given.Name) == "lb_weighted_round_robin" && len(given.Weights) > 0 && string(given.Weights) != "null" {
 		return errShadowWeights(given.Name)
 	}
+	own, inForce := chooserOf(raw), chooserOf(real)
+	until := Resolve(inForce.Name) == defaultPolicy && inForce.Until == lastByte
+	if Resolve(own.Name) == defaultPolicy && (own.Until == lastByte) != until {
+		return errShadowUntil(own.Name, until)
+	}
 	return nil
+}
+
+// chooserJSON is the part of the config of a policy, or of the innermost fallback, that says what it measures.
+type chooserJSON struct {
+	Name     string          `json:"policy"`
+	Until    string          `json:"until"`
+	Fallback json.RawMessage `json:"fallback"`
+}
+
+// chooserOf returns that part of a config. Loading the policy returns what is wrong with it.
+func chooserOf(raw json.RawMessage) (c chooserJSON) {
+	for json.Unmarshal(raw, &c) == nil && c.Fallback != nil { // bound: a config nests fallbacks to a finite depth
+		raw, c = c.Fallback, chooserJSON{}
+	}
+	return c
 }
 
 func checkShadowName(name string) error {
@@ -56,9 +77,10 @@ func checkShadowName(name string) error {
 
 // checkShadow refuses policies whose decisions are not without effect.
 func checkShadow(name string, policy any) error {
+	name = strings.TrimPrefix(name, "lb_")
 	switch policy.(type) {
 	case SessionPolicy, *reverseproxy.CookieHashSelection:
-		return fmt.Errorf("shadow_policy %s: keeps sessions, which it could only by telling clients; it must be a policy without", name)
+		return fmt.Errorf("shadow_policy %s: keeps sessions, which takes telling clients; it must be a policy that keeps none", name)
 	case Balancer:
 		return nil
 	default:
@@ -67,7 +89,16 @@ func checkShadow(name string, policy any) error {
 }
 
 func errShadowWeights(name string) error {
-	return fmt.Errorf("shadow_policy %s: lists weights; both policies go by those of the backends, so give them there", name)
+	return fmt.Errorf("shadow_policy %s: lists weights; both policies go by those of the backends, so give them there", strings.TrimPrefix(name, "lb_"))
+}
+
+// errShadowUntil refuses a shadow policy for which answers are not measured. until says that they are measured until their last byte.
+func errShadowUntil(name string, until bool) error {
+	must := firstByte
+	if until {
+		must = lastByte
+	}
+	return fmt.Errorf("shadow_policy %s: must be with %s, because answers are measured as lb_policy has it", strings.TrimPrefix(name, "lb_"), must)
 }
 
 // LoadShadow loads the shadow policy with this config, for a load balancer with that policy. It returns nil if raw is nil.
@@ -94,11 +125,7 @@ func LoadShadow(ctx caddy.Context, raw json.RawMessage, real reverseproxy.Select
 		return nil, errShadowWeights(list)
 	}
 	if _, measures := chooser(policy).(lastByteTimer); measures && UntilLastByte(policy) != UntilLastByte(real) {
-		other := firstByte
-		if UntilLastByte(real) {
-			other = lastByte
-		}
-		return nil, fmt.Errorf("shadow_policy %s: must be with %s, because lb_policy has answers measured so", name, other)
+		return nil, errShadowUntil(name, UntilLastByte(real))
 	}
 	return policy.(Balancer), nil
 }
