@@ -84,6 +84,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"mirror_in_flight":         {"": 0},
 		"shadow_decisions_total":   {"agreed": 0, "differed": 0, "full": 0, "dropped": 0},
 		"shadow_fairness_ratio":    {"": 1},
+		"shadow_requests_total":    {"_other policy": 0, "_other shadow": 0},
+		"shadow_in_flight":         {"_other": 0},
 		"shadow_duration_seconds":  {"policy": 0, "shadow": 0},
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},

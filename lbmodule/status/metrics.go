@@ -241,6 +241,7 @@ func (e emitter) service(s *service.Service) {
 		e.state(name, 0, 0, false, 1, 0)
 		e.subset(name, 0, 0, 0)
 		e.shadow(nil, name, now)
+		e.shadowShare(pool.ShadowShare{}, name, otherBackends)
 		e.rest(p, name, nil)
 		return
 	}

@@ -117,10 +117,12 @@ func (e emitter) shadowShare(s pool.ShadowShare, name, backend string) {
 	e.emit(shadowInFlightMetric, float64(s.InFlight), name, backend)
 }
 
-// shadowRest sends the sums of all backends that are not told, if there are any.
+// shadowRest sends the sums of all backends that are not told, if there are any. Without a shadow policy these are all of them: zeros for
+// each would be a tenth of what is scraped of a large pool.
 func (e emitter) shadowRest(view *pool.View, name string, told map[*pool.Member]bool) {
 	s := view.Shadow()
 	if s == nil {
+		e.shadowShare(pool.ShadowShare{}, name, otherBackends)
 		return
 	}
 	sum := s.Others()
