@@ -85,7 +85,7 @@ func TestShadowPolicy(t *testing.T) {
 	}
 }
 
-// TestShadowDecidesOnce: there is one decision for a request, whatever its retries are, and none for one that probes a half-open backend.
+// TestShadowDecidesOnce: there is one decision for a request, whatever its retries are.
 func TestShadowDecidesOnce(t *testing.T) {
 	h := newConfig(t).mustLoad(underShadow(`{"policy": "lb_round_robin"}`, `{"policy": "lb_first"}`, `, "breaker": {"consecutive_failures": 1000, "min_requests": 1000}, "retry": {"budget": {"ratio": 1, "per_second": 1000}}`))
 	n := 0
@@ -119,7 +119,7 @@ func TestShadowOfOthers(t *testing.T) {
 
 // TestShadowConfig tries wrong settings.
 func TestShadowConfig(t *testing.T) {
-	const real = `{"policy": "lb_round_robin"}`
+	const inForce = `{"policy": "lb_round_robin"}`
 	for shadow, want := range map[string]string{
 		`{}`:                                "shadow_policy: policy: missing",
 		`null`:                              "shadow_policy: policy: missing",
@@ -140,7 +140,7 @@ func TestShadowConfig(t *testing.T) {
 		`{"policy": "lb_hash", "keys": ["{http.request.host}"], "fallback": {"policy": "lb_sticky", "secrets": ["0123456789abcdef"]}}`: "shadow_policy hash: keeps sessions",
 	} {
 		t.Run(shadow, func(t *testing.T) {
-			_, err := newConfig(t).load(underShadow(real, shadow, ""))
+			_, err := newConfig(t).load(underShadow(inForce, shadow, ""))
 			expectError(t, err, want)
 			if strings.Contains(want, "keeps") || strings.Contains(want, "no such") {
 				expectError(t, err, "first, hash, header, ip_hash, least_conn")
@@ -148,8 +148,8 @@ func TestShadowConfig(t *testing.T) {
 		})
 	}
 	c := newConfig(t)
-	c.mustLoad(underShadow(real, `{"policy": "lb_first"}`, ""))
-	_, err := c.load(underShadow(real, `{"policy": "lb_random"}`, ""))
+	c.mustLoad(underShadow(inForce, `{"policy": "lb_first"}`, ""))
+	_, err := c.load(underShadow(inForce, `{"policy": "lb_random"}`, ""))
 	expectError(t, err, "shadow") // handlers that share a pool agree on it
 }
 

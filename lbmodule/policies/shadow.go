@@ -19,9 +19,9 @@ func ShadowNames() []string {
 	return slices.DeleteFunc(Names(), func(name string) bool { return checkShadowName(name) != nil })
 }
 
-// CheckShadow checks a shadow policy as far as its config shows it, for a load balancer whose policy has the config real. [LoadShadow] checks
+// CheckShadow checks a shadow policy as far as its config shows it, for a load balancer whose policy has that config. [LoadShadow] checks
 // what loading shows besides.
-func CheckShadow(raw, real json.RawMessage) error {
+func CheckShadow(raw, policy json.RawMessage) error {
 	if raw == nil {
 		return nil
 	}
@@ -41,7 +41,7 @@ func CheckShadow(raw, real json.RawMessage) error {
 	if Resolve(given.Name) == "lb_weighted_round_robin" && len(given.Weights) > 0 && string(given.Weights) != "null" {
 		return errShadowWeights(given.Name)
 	}
-	own, inForce := chooserOf(raw), chooserOf(real)
+	own, inForce := chooserOf(raw), chooserOf(policy)
 	until := Resolve(inForce.Name) == defaultPolicy && inForce.Until == lastByte
 	if Resolve(own.Name) == defaultPolicy && (own.Until == lastByte) != until {
 		return errShadowUntil(own.Name, until)
@@ -102,7 +102,7 @@ func errShadowUntil(name string, until bool) error {
 }
 
 // LoadShadow loads the shadow policy with this config, for a load balancer with that policy. It returns nil if raw is nil.
-func LoadShadow(ctx caddy.Context, raw json.RawMessage, real reverseproxy.Selector) (Balancer, error) {
+func LoadShadow(ctx caddy.Context, raw json.RawMessage, inForce reverseproxy.Selector) (Balancer, error) {
 	if raw == nil {
 		return nil, nil
 	}
@@ -124,8 +124,8 @@ func LoadShadow(ctx caddy.Context, raw json.RawMessage, real reverseproxy.Select
 	if list, weights := WeightsByPosition(policy); len(weights) > 0 {
 		return nil, errShadowWeights(list)
 	}
-	if _, measures := chooser(policy).(lastByteTimer); measures && UntilLastByte(policy) != UntilLastByte(real) {
-		return nil, errShadowUntil(name, UntilLastByte(real))
+	if _, measures := chooser(policy).(lastByteTimer); measures && UntilLastByte(policy) != UntilLastByte(inForce) {
+		return nil, errShadowUntil(name, UntilLastByte(inForce))
 	}
 	return policy.(Balancer), nil
 }

@@ -58,13 +58,6 @@ func supposedLoads(v *View) (loads []int64) {
 	return loads
 }
 
-func sumOf(loads []int64) (sum int64) {
-	for _, n := range loads {
-		sum += n
-	}
-	return sum
-}
-
 // TestShadowEnds: a request that the shadow policy has at the same member ends with the real one. One at another member ends after what that
 // member's answers took, whatever the real one does; and where nothing is known of the member, with the real one.
 func TestShadowEnds(t *testing.T) {
