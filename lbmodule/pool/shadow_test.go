@@ -193,6 +193,20 @@ func TestShadowIsFull(t *testing.T) {
 	}
 }
 
+// TestShadowIsShared: what is supposed through one view, another view of the members goes by.
+func TestShadowIsShared(t *testing.T) {
+	c, p := newVirtual(6)
+	settings := Settings{Policy: balance.First{}, Shadow: balance.LeastConn{}}
+	v, other := p.Open(backends(2), settings), p.Open(backends(2), settings)
+	for range 10 {
+		ask(t, v, c.at)
+		ask(t, other, c.at)
+		if loads := supposedLoads(v); loads[0] != loads[1] {
+			t.Fatalf("loads %v, want equal ones", loads)
+		}
+	}
+}
+
 // TestShadowPicksEligible: whatever the shadow policy, it picks among the members that the policy in force picks among, by weight.
 func TestShadowPicksEligible(t *testing.T) {
 	c, p := newVirtual(4)
