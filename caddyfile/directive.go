@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -32,6 +33,7 @@ func init() {
 //	        zone         <name>
 //	    }
 //	    lb_policy <name> [<options...>]
+//	    shadow_policy <name> [<options...>]
 //	}
 //
 // and the words of settingParsers.
@@ -149,6 +151,14 @@ func (p *directiveParser) parseWord() error {
 		var err error
 		p.policy, err = parsePolicy(d)
 		return err
+	case "shadow_policy":
+		p.at[word] = d.Token()
+		shadow, err := parsePolicy(d)
+		if err != nil {
+			return err
+		}
+		p.h.ShadowPolicyRaw = caddyconfig.JSONModuleObject(shadow.module, "policy", shadow.name, nil)
+		return nil // Check looks at it when lb_policy is known
 	case "to":
 		return p.parseTo()
 	case "max_fails":
@@ -183,7 +193,7 @@ func (p *directiveParser) parseWord() error {
 // isGivenOnce reports whether a word is one of ours that may be given once.
 func isGivenOnce(word string) bool {
 	_, ours := settingParsers[word]
-	return ours || word == "name" || word == "lb_policy" || word == "dynamic"
+	return ours || word == "name" || word == "lb_policy" || word == "shadow_policy" || word == "dynamic"
 }
 
 // parseMaxFails parses `max_fails <percentage>`. A number is for reverse_proxy.

@@ -26,17 +26,20 @@ type policy struct {
 
 const policyNamespace = "http.reverse_proxy.selection_policies"
 
-// parsePolicy parses `lb_policy <name> [<options...>]`: a policy of ours, with or without its prefix, or
+// parsePolicy parses `lb_policy <name> [<options...>]`, or a word like it: a policy of ours, with or without its prefix, or
 // any other that is compiled in.
 func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
+	word, names := d.Val(), policies.Names()
+	if word == "shadow_policy" {
+		names = policies.ShadowNames()
+	}
 	if !d.NextArg() {
 		return nil, d.ArgErr()
 	}
 	p := &policy{name: policies.Resolve(d.Val()), last: d.Token()}
 	id := policyNamespace + "." + p.name
 	if _, err := caddy.GetModule(id); err != nil {
-		names := policies.Names()
-		err := d.Errf("lb_policy %s: no such policy in this build; there are: %s", d.Val(), strings.Join(names, ", "))
+		err := d.Errf("%s %s: no such policy in this build; there are: %s", word, d.Val(), strings.Join(names, ", "))
 		return nil, fmt.Errorf("%w%s", err, config.DidYouMean(d.Val(), names...))
 	}
 	segment := d.NextSegment()
@@ -47,7 +50,7 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	}
 	selector, ok := unmarshaled.(reverseproxy.Selector)
 	if !ok {
-		return nil, d.Errf("lb_policy %s: module %s (%T) is not a selection policy", p.name, id, unmarshaled)
+		return nil, d.Errf("%s %s: module %s (%T) is not a selection policy", word, p.name, id, unmarshaled)
 	}
 	p.module = selector
 	return p, nil

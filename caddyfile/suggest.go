@@ -18,7 +18,7 @@ var families []map[string][]string
 func init() { // the parsers are among what they are made of, and use them
 	families = []map[string][]string{
 		{
-			"load_balancer":  slices.Concat(stockWords, slices.Sorted(maps.Keys(settingParsers)), []string{"name", "backend"}),
+			"load_balancer":  slices.Concat(stockWords, slices.Sorted(maps.Keys(settingParsers)), []string{"name", "backend", "shadow_policy"}),
 			"backend":        backendWords(new(config.Backend)).names(),
 			"health_check":   healthCheckWords(new(config.HealthCheck)).names(),
 			"breaker":        breakerWords(new(config.Breaker)).names(),

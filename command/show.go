@@ -21,7 +21,8 @@ Shows the pools, or one of them, with the requests of their backends added up.
 USABLE is how many backends get requests, of how many. QUEUE is how many requests
 wait for a free slot, RETRIES how many retries the pool could spend now. AVOIDED is how
 many backends get less than their share, because their answers take longer than those of
-the others, fail, or do not come.`,
+the others, fail, or do not come. Where there is a shadow policy, it is told how often it
+agrees, and how long requests would take with it.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),
@@ -48,6 +49,31 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 			plain.Number(p.RetryBudget), fmt.Sprint(inFlight), fmt.Sprint(requests), fmt.Sprint(failures), fmt.Sprint(avoided))
 	}
 	t.warnings(pools...)
+	if err := t.table(table); err != nil {
+		return err
+	}
+	return t.showShadows(pools)
+}
+
+// showShadows prints what shadow policies would do, if there are any.
+func (t *tool) showShadows(pools []api.Pool) error {
+	table, some := plain.NewTable("POOL", "SHADOW", "DECISIONS", "AGREES", "FAIRNESS", "P50", "EXPECTED", "P99", "EXPECTED"), false
+	for _, p := range pools {
+		s := p.Shadow
+		if s == nil {
+			continue
+		}
+		some = true
+		row := []any{p.Name, s.Policy, fmt.Sprint(s.Agreed + s.Differed), plain.Number(s.Agreement), plain.Number(s.Fairness), "", "", "", ""}
+		if took, expected := s.TookMs, s.ExpectedMs; took != nil && expected != nil {
+			row = append(row[:5], plain.Milliseconds(took.P50), plain.Milliseconds(expected.P50), plain.Milliseconds(took.P99), plain.Milliseconds(expected.P99))
+		}
+		table.Row(row...)
+	}
+	if !some {
+		return nil
+	}
+	t.say("")
 	return t.table(table)
 }
 

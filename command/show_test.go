@@ -17,6 +17,7 @@ func TestShow(t *testing.T) {
 		"GET /load_balancer/pools/web/explain?request=3f2a":             {body: `{"pool":"web","policy":"lb_first","request":{"id":"3f2a\u001b","backend":"x","since":"2026-01-02T15:04:00Z","attempts":1},"chosen":"x","candidates":[]}`},
 		"GET /load_balancer/pools/a%2Fb/explain?key=%2Fcart%3F+1&key=b": {body: explanation},
 		pools + "/slow":                                        {body: poolSlow},
+		pools + "/shadow":                                      {body: poolShadow},
 		"GET /load_balancer/pools/slow/explain":                {body: `{"pool":"slow","policy":"lb_peak_ewma","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"weight":1,"effective_weight":1,"in_flight":0}]}`},
 		"GET /load_balancer/pools/web/diff":                    {body: diff},
 		"GET /load_balancer/pools/a%2Fb/diff":                  {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
@@ -37,6 +38,12 @@ a/b   lb_hash  down   0/0     0      10       0          0         0       0`},
 		{"pools slow", `
 POOL  POLICY        STATE  USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED  AVOIDED
 slow  lb_peak_ewma  ok     1/1     0      10       0          3         0       1`},
+		{"pools shadow", `
+POOL    POLICY     STATE  USABLE  QUEUE  RETRIES  IN-FLIGHT  REQUESTS  FAILED  AVOIDED
+shadow  lb_random  ok     1/0     0      10       0          0         0       0
+
+POOL    SHADOW         DECISIONS  AGREES  FAIRNESS  P50   EXPECTED  P99    EXPECTED
+shadow  lb_least_conn  1000       0.3     0.9       20ms  15ms      114ms  90ms`},
 		{"backends slow", `
 POOL  BACKEND  ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50  P99  CHECK  SINCE  REASON
 slow  slow     10.0.0.3:8080  ready  up      closed   1       0          3         0       -    -    -      5s     avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},

@@ -55,7 +55,7 @@ func (h *Handler) Check() error {
 		return err
 	}
 	if err := cmp.Or(h.CheckWith(&h.Handler), h.CheckSubset(h.DynamicUpstreamsRaw, service.CanPoll),
-		h.CheckMirror(&h.Handler, h.Backends)); err != nil {
+		h.CheckMirror(&h.Handler, h.Backends), caddyapp.About(policies.CheckShadow(h.ShadowPolicyRaw, h.policyRaw()), "shadow_policy")); err != nil {
 		return err
 	}
 	if err := cmp.Or(checkResolvers("transport", h.TransportRaw), checkResolvers("dynamic_upstreams", h.DynamicUpstreamsRaw)); err != nil {
@@ -70,6 +70,14 @@ func (h *Handler) Check() error {
 		return caddyapp.About(err, "health_check grpc", "transport")
 	}
 	return h.checkHedge()
+}
+
+// policyRaw returns the config of the selection policy; nil for the default.
+func (h *Handler) policyRaw() json.RawMessage {
+	if h.LoadBalancing == nil {
+		return nil
+	}
+	return h.LoadBalancing.SelectionPolicyRaw
 }
 
 // checkResolvers checks that the resolver of a module, and those of its sources, have addresses: without any, Caddy's modules panic at the

@@ -82,6 +82,11 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"subset_further":           {"": 0},
 		"mirrored_total":           {"success": 0, "server_error": 0, "failure": 0, "timeout": 0, "dropped": 0},
 		"mirror_in_flight":         {"": 0},
+		"shadow_decisions_total":   {"agreed": 0, "differed": 0, "full": 0, "dropped": 0},
+		"shadow_fairness_ratio":    {"": 1},
+		"shadow_requests_total":    {"_other policy": 0, "_other shadow": 0},
+		"shadow_in_flight":         {"_other": 0},
+		"shadow_duration_seconds":  {"policy": 0, "shadow": 0},
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},
 		"in_flight":                {"start.test:1": 0},
@@ -125,8 +130,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 43 {
-		t.Errorf("there are %d families, and this test knows 43", n)
+	if n := len(descs); n != 48 {
+		t.Errorf("there are %d families, and this test knows 48", n)
 	}
 }
 

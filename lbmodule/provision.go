@@ -56,6 +56,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	shadow, err := policies.LoadShadow(ctx, h.ShadowPolicyRaw, policy)
+	if err != nil {
+		return err
+	}
 	if err := roster.SetWeights(policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
@@ -72,7 +76,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	warnings = append(warnings, h.warn(roster, policy, check, manager.Pool().Name())...)
 	h.service = service.New(service.Options{
-		Owner: h.app, Manager: manager, Logger: h.logger, Roster: roster, Policy: policy, Settings: &h.Settings,
+		Owner: h.app, Manager: manager, Logger: h.logger, Roster: roster, Policy: policy, Shadow: shadow, Settings: &h.Settings,
 		Check: check, Subset: rule, Passive: h.passive(), Limit: h.limit(), Warnings: warnings,
 	})
 	h.app.Add(h.service)
@@ -91,7 +95,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.placeholders = slices.ContainsFunc(roster.Backends(), func(b pool.Backend) bool { return config.IsTemplate(b.Address) })
 	h.front = front.New(&h.stock, policy, h.logger, manager.Pool().Name(), h.Retry.WithDefaults().IdempotencyKey)
-	h.makePlan(policy, manager.Pool())
+	h.front.Shadow(shadow)
+	h.makePlan(policy, shadow, manager.Pool())
 	if h.mirror, err = h.newMirroring(manager.Pool()); err != nil {
 		return err
 	}
@@ -153,11 +158,11 @@ func (h *Handler) passive() pool.Passive {
 }
 
 // makePlan sets the rules and the plan of requests.
-func (h *Handler) makePlan(policy reverseproxy.Selector, p *pool.Pool) {
+func (h *Handler) makePlan(policy reverseproxy.Selector, shadow policies.Balancer, p *pool.Pool) {
 	transport, words := h.stock.Transport, &h.stock.Retries
 	h.rules = h.Settings.Rules(config.RetryWords{
 		Given: words.Given, Retries: words.Retries, Duration: words.TryDuration, Interval: words.TryInterval, Answers: h.front.LooksAtAnswers(),
-	}, policies.Traits(policy))
+	}, policies.ShadowTraits(policies.Traits(policy), shadow))
 	if words := &h.words.Passive; words.Span > 0 {
 		h.rules.Passive = course.PassiveRules{On: true, Latency: words.Latency, Status: words.Status}
 	}

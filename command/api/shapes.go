@@ -19,6 +19,7 @@ type Pool struct {
 
 	Discovery []Discovery `json:"discovery"` // the sources of backends that are polled
 	Subset    *Subset     `json:"subset"`    // nil if all backends are used
+	Shadow    *Shadow     `json:"shadow"`    // nil without a shadow policy
 }
 
 // Discovery is a source of backends.
@@ -28,6 +29,23 @@ type Discovery struct {
 	Since   time.Time `json:"since"`
 	Error   string    `json:"error"`
 	Targets int       `json:"targets"`
+}
+
+// Shadow is what a shadow policy would do.
+type Shadow struct {
+	Policy     string         `json:"policy"`
+	Agreed     uint64         `json:"agreed"`
+	Differed   uint64         `json:"differed"`
+	Agreement  float64        `json:"agreement"` // from 0 to 1
+	Fairness   float64        `json:"fairness"`  // from 0 to 1
+	ExpectedMs *ShadowLatency `json:"expected_ms"`
+	TookMs     *ShadowLatency `json:"took_ms"`
+}
+
+// ShadowLatency is how long requests would have taken, or took.
+type ShadowLatency struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
 }
 
 // Subset is what a balancer uses of the backends.

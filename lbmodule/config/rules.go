@@ -186,6 +186,7 @@ const defaultTryInterval = 250 * time.Millisecond
 // PolicyTraits say what a selection policy wants of a request's course.
 type PolicyTraits struct {
 	Keyed, Foreign, UntilLastByte  bool
+	ShadowKeyed                    bool
 	Sessions, Strict, BindSessions bool
 }
 
@@ -198,7 +199,7 @@ func (s *Settings) Rules(words RetryWords, policy PolicyTraits) course.Rules {
 		Failures:   course.NewStatuses(b.FailureStatus),
 		BreakerOff: b.Disabled,
 
-		Keyed: policy.Keyed, Foreign: policy.Foreign, UntilLastByte: policy.UntilLastByte,
+		Keyed: policy.Keyed, ShadowKeyed: policy.ShadowKeyed, Foreign: policy.Foreign, UntilLastByte: policy.UntilLastByte,
 		Sessions: policy.Sessions, Strict: policy.Strict, BindSessions: policy.BindSessions,
 	}
 	if rules.Retry.Waits() {

@@ -41,6 +41,10 @@ type Settings struct {
 	// Makes this balancer of a fleet use only some of the backends. Default: all are used.
 	Subset *Subset `json:"subset,omitempty"`
 
+	// A selection policy that decides on the same requests as the one of `load_balancing`, but without any effect, to be seen before it is
+	// used: one of ours that keeps no sessions. Default: none.
+	ShadowPolicyRaw json.RawMessage `json:"shadow_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
+
 	// Sends copies of requests to other systems, whose answers are thrown away. Default: none.
 	Mirror *Mirror `json:"mirror,omitempty"`
 

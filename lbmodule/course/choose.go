@@ -28,7 +28,7 @@ func (c *Course) choose(now time.Time) Step {
 	for {
 		members, err := c.source.Members(c.retrying)
 		if err != nil {
-			return c.endChoosing(err)
+			return c.endChoosing(err, now)
 		}
 		c.enter(members)
 		c.choice, err = c.acquireInTurn(now)
@@ -53,21 +53,39 @@ func (c *Course) afterTry(err error, now time.Time) (step Step, ok bool) {
 		return c.sleep(awaitingSnapshot, minPoll, now), true
 	}
 	if err == nil {
-		return c.endChoosing(nil), true
+		return c.endChoosing(nil, now), true
 	}
 	return c.await(err, now)
 }
 
 // endChoosing ends choosing, with an error if no backend was found.
-func (c *Course) endChoosing(err error) Step {
+func (c *Course) endChoosing(err error, now time.Time) Step {
 	switch {
 	case c.retrying:
 		return c.afterHold(err)
 	case err != nil:
 		return c.refuse(err)
 	default:
+		if c.view.Shadow() != nil {
+			c.shadow(now)
+		}
 		return c.send(false)
 	}
+}
+
+// shadow has the shadow policy decide on the request, which was given a backend just now. It does not decide on probes of a half-open backend,
+// which go there whatever the policy is.
+func (c *Course) shadow(now time.Time) {
+	l := &c.choice.Lease
+	if !l.Held() || l.Probing() {
+		return
+	}
+	var key pool.Key
+	if c.rules.ShadowKeyed {
+		key = c.request.ShadowKey()
+	}
+	key.Now = now
+	l.Shadow(&c.shadowed, key, now)
 }
 
 // enter makes members the list that the request chooses from.

@@ -72,7 +72,7 @@ func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
 	if k.rules.Good(f) {
 		outcome = pool.Ignored
 	}
-	if l := choice.Lease.Latency(); outcome == pool.Failure || f.Kind == Answered && f.isRejection() {
+	if l := &choice.Lease; outcome == pool.Failure || f.Kind == Answered && f.isRejection() {
 		l.Failed(f.Took, now)
 	} else {
 		l.Unanswered(f.Took, now)
@@ -86,7 +86,7 @@ func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
 // attempt was canceled, after that time, because the copy won.
 func (c *Course) CopyWon(f *Facts, copied Choice, after time.Duration, now time.Time) {
 	if f == nil {
-		c.choice.Lease.Latency().Unanswered(after, now)
+		c.choice.Lease.Unanswered(after, now)
 		c.outcome, c.last = pool.Ignored, Result{Outcome: pool.Ignored}
 	} else {
 		c.judge(f, now)

@@ -10,6 +10,8 @@ import (
 type Request interface {
 	// Key returns the hash key that a policy such as lb_hash derives from the request.
 	Key() pool.Key
+	// ShadowKey is Key for the shadow policy.
+	ShadowKey() pool.Key
 	// Session finds the backend of the request's session. If it is among the members, known is true and position is its
 	// place there. signed says that the request carries a valid session, whether or not its backend is among the members.
 	Session(m Members) (position int, known, signed bool)
@@ -180,6 +182,8 @@ type Course struct {
 	known    bool          // took is known
 
 	triedSpace [4]int // room for most tried lists
+
+	shadowed pool.Shadowed // what the shadow policy decided; its lease refers to it
 }
 
 // Init makes the zero Course c the course of a request. [Course.Begin] returns its first step.

@@ -41,6 +41,7 @@ func (w *world) Members(retry bool) (Members, error) {
 	return w.current, w.err
 }
 func (w *world) Quiet() bool                                    { return w.quiet }
+func (w *world) ShadowKey() pool.Key                            { return w.key }
 func (w *world) Key() pool.Key                                  { w.keys++; return w.key }
 func (w *world) Session(Members) (position int, known, ok bool) { return w.session() }
 func (w *world) Origin() pool.Origin                            { return pool.Origin{Client: 1, Target: 2} }

@@ -150,8 +150,8 @@ func (c *Course) Probe() (l *pool.Lease, v pool.Verdict, ok bool) {
 // learn updates the backend's latency with the end of the attempt. It does so for every policy, because the latency is displayed and a
 // reload may bring another policy.
 func (c *Course) learn(f *Facts, now time.Time) {
-	l := c.choice.Lease.Latency()
-	if l == nil {
+	l := &c.choice.Lease
+	if !l.Held() {
 		return
 	}
 	failed := f.Kind != Answered || f.isRejection() || c.call.isRejection() || c.outcome == pool.Failure
@@ -182,9 +182,7 @@ func (c *Course) learn(f *Facts, now time.Time) {
 
 // answeredIn records how long the backend took for a good answer.
 func (c *Course) answeredIn(took time.Duration, now time.Time) {
-	l := &c.choice.Lease
-	l.Latency().Answered(took, now)
-	l.Answered(took, now)
+	c.choice.Lease.Answered(took, now)
 }
 
 // isOverloadOf reports whether an attempt suggests that its backend has more to do than it can: it says so, or does not answer. Other errors,
@@ -291,13 +289,13 @@ func (c *Course) settle(e *Ending, now time.Time) Result {
 
 // learnCall updates the backend's latency with the end of a gRPC call whose status was in the trailer.
 func (c *Course) learnCall(now time.Time) {
-	l := c.choice.Lease.Latency()
+	l := &c.choice.Lease
 	failed := c.outcome == pool.Failure || c.call.isRejection()
 	if c.call.isOverload() {
 		c.choice.Lease.Overloaded(now)
 	}
 	switch {
-	case l == nil:
+	case !l.Held():
 	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):
 		l.Failed(c.took, now)
 	case failed, c.call.ownDoing():
@@ -309,7 +307,7 @@ func (c *Course) learnCall(now time.Time) {
 
 // learnEnd updates the backend's latency with what is known only at the end of the answer.
 func (c *Course) learnEnd(e *Ending, now time.Time) {
-	switch l := c.choice.Lease.Latency(); {
+	switch l := &c.choice.Lease; {
 	case e.Broken && !c.choice.Lease.Deciding(false, now):
 		l.Failed(e.Answered, now)
 	case !c.lastByte || !e.Known:

@@ -10,6 +10,7 @@ import (
 // Rules are the settings of a course. They come from the configuration and never change.
 type Rules struct {
 	Keyed        bool // the policy hashes a key of the request
+	ShadowKeyed  bool // the shadow policy does
 	Sessions     bool // the policy keeps sessions at their backend
 	Strict       bool // a session is served by its own backend only
 	BindSessions bool // answers tell the client which backend its session is bound to

@@ -99,7 +99,7 @@ func (c *Course) Resume(w Woken, now time.Time) Step {
 		}
 		return c.noRetry(now)
 	}
-	return c.endChoosing(c.err)
+	return c.endChoosing(c.err, now)
 }
 
 // afterOutage goes on after waiting for a dead member to recover.
@@ -109,7 +109,7 @@ func (c *Course) afterOutage(w Woken, now time.Time) Step {
 	if w == Signaled {
 		return c.choose(now)
 	}
-	return c.endChoosing(c.err)
+	return c.endChoosing(c.err, now)
 }
 
 // await returns the step after a choice that failed with err: waiting until another may succeed, or the end. ok is false if it may succeed
@@ -140,7 +140,7 @@ func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 	if left := until.Sub(now); left > 0 {
 		return c.sleep(awaitingProbes, min(left, maxHeld), now), true
 	}
-	return c.endChoosing(err), true
+	return c.endChoosing(err, now), true
 }
 
 // sleep waits for d, or until the snapshot or the list of members is replaced.
@@ -158,7 +158,7 @@ func (c *Course) sleep(p phase, d time.Duration, now time.Time) Step {
 func (c *Course) hold(since, now time.Time) Step {
 	left := since.Add(c.rules.Hold).Sub(now)
 	if left <= 0 || !c.pool.Hold(maxHolding) {
-		return c.endChoosing(c.err)
+		return c.endChoosing(c.err, now)
 	}
 	c.holding = true
 	c.stay()
@@ -256,7 +256,7 @@ func (c *Course) Queued(err error, now time.Time) Step {
 	c.queued += now.Sub(c.slept)
 	c.pool.Queued.Add(c.queued)
 	if !errors.Is(err, pool.ErrNone) {
-		return c.endChoosing(err)
+		return c.endChoosing(err, now)
 	}
 	if step, ok := c.afterTry(err, now); ok {
 		return step

@@ -15,6 +15,7 @@ import (
 type Front interface {
 	// The course needs these: see [course.Request].
 	Key() pool.Key
+	ShadowKey() pool.Key
 	Session(m course.Members) (position int, known, signed bool)
 	Origin() pool.Origin
 	Client() string
@@ -311,6 +312,7 @@ func (x *Exchange) Settled() bool {
 type request Exchange
 
 func (q *request) Key() pool.Key       { return q.front.Key() }
+func (q *request) ShadowKey() pool.Key { return q.front.ShadowKey() }
 func (q *request) Origin() pool.Origin { return q.front.Origin() }
 func (q *request) Client() string      { return q.front.Client() }
 func (q *request) Idempotent() bool    { return q.front.Idempotent() }

@@ -67,6 +67,7 @@ func (f *front) seen() string {
 }
 
 func (f *front) Key() pool.Key       { return f.key }
+func (f *front) ShadowKey() pool.Key { return f.key }
 func (f *front) Origin() pool.Origin { return pool.Origin{Client: 1, Target: 2} }
 func (f *front) Client() string      { return f.client }
 func (f *front) Idempotent() bool    { return !f.unsafe }

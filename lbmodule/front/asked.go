@@ -28,6 +28,9 @@ type sessionMembers interface {
 // Key returns the hash key that the policy derives from the request.
 func (q *Request) Key() pool.Key { return q.front.keyed.Key(&q.request) }
 
+// ShadowKey implements [exchange.Front]: it is the key for the shadow policy.
+func (q *Request) ShadowKey() pool.Key { return q.front.shadow.Key(&q.request) }
+
 // Session finds the backend of the request's session among the members.
 func (q *Request) Session(m course.Members) (position int, known, signed bool) {
 	return m.(sessionMembers).Sessions(q.front.sessions).Find(&q.request)

@@ -36,6 +36,7 @@ type Front struct {
 
 	policy   reverseproxy.Selector
 	keyed    policies.Keyed         // policy, if it hashes a key
+	shadow   policies.Keyed         // the shadow policy, if there is one that does
 	sessions policies.SessionPolicy // policy, if it keeps sessions
 
 	idempotencyKey bool // requests with an Idempotency-Key are idempotent
@@ -68,6 +69,9 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 	f.needsClient = f.proxyProtocol || !s.Transport.IsCaddys()
 	return f
 }
+
+// Shadow has the front derive the keys of requests for a shadow policy, too.
+func (f *Front) Shadow(policy policies.Balancer) { f.shadow, _ = policy.(policies.Keyed) }
 
 // Request is a client's request and its answer. It must be used by one goroutine at a time, except that informational answers may arrive on
 // another. The zero Request is one that has not begun.

@@ -164,7 +164,7 @@ func (q *Lean) Abort(read, written error, took time.Duration) {
 }
 
 // NeedsWhole reports whether the policy looks at the whole request.
-func (f *Front) NeedsWhole() bool { return f.keyed != nil || f.sessions != nil }
+func (f *Front) NeedsWhole() bool { return f.keyed != nil || f.shadow != nil || f.sessions != nil }
 
 // Lines returns the header of the current attempt's answer.
 func (q *Lean) Lines() *stock.Lines { return q.current.Lines() }
@@ -188,6 +188,9 @@ func (q *Lean) Clear() {
 
 // Key returns the hash key that the policy derives from the request.
 func (q *Lean) Key() pool.Key { return q.front.keyed.Key(q.client.Full()) }
+
+// ShadowKey implements [exchange.Front].
+func (q *Lean) ShadowKey() pool.Key { return q.front.shadow.Key(q.client.Full()) }
 
 // Session finds the backend of the request's session among the members.
 func (q *Lean) Session(m course.Members) (position int, known, signed bool) {

@@ -127,6 +127,7 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 			}
 			m.latency.Forget() // it belongs to the previous process
 			m.forgetLimit()
+			m.forgetShades()
 		}
 		h.usable, h.since = usable, now
 	}

@@ -43,6 +43,8 @@ type Lease struct {
 	deaths     uint32 // of the member
 	probe      uint32 // number of the half-open probe that the request is; 0 if it is not one
 	streaming  bool   // it is a stream, which does not count for the limit
+
+	shadowed *Shadowed // nil without a decision of a shadow policy
 }
 
 // Held reports whether the lease holds a slot.
@@ -110,6 +112,9 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 		return
 	}
 	failed := v.Outcome == Failure
+	if l.shadowed != nil {
+		l.shadowed.good = !failed
+	}
 	if failed && m.generation.Load() == l.generation {
 		m.failures.Add(1)
 	}
@@ -207,6 +212,10 @@ func (l *Lease) Abandon() {
 		m.mu.Unlock()
 	}
 	l.endStream()
+	if l.shadowed != nil {
+		l.shadowed.end()
+		l.shadowed = nil
+	}
 	l.member = nil
 	m.load.Add(-1)
 	m.changed(nil)

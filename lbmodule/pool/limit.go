@@ -21,8 +21,13 @@ func (l *Lease) limited() bool {
 	return l.member != nil && l.view.backends[l.index].MaxRequests == Auto
 }
 
-// Answered records how long a good answer took, for the limit of the member, if that is found out.
+// Answered records how long a good answer took, in what is known of the member's answers, and for its limit, if that is found out.
 func (l *Lease) Answered(took time.Duration, now time.Time) {
+	l.member.latency.Answered(took, now)
+	if s := l.shade(); s != nil {
+		s.latency.Answered(took, now)
+		l.shadowed.heard(now)
+	}
 	if !l.limited() {
 		return
 	}

@@ -29,6 +29,9 @@ type Member struct {
 	// limit is how many requests the member can work on; nil until a view has it found out. It stays.
 	limit atomic.Pointer[limit.Limit]
 
+	// shades is what shadow policies know of the member. Pool.mu guards its replacement.
+	shades atomic.Pointer[shades]
+
 	// watchers are the views to notify when load changes, the latest first. The list is immutable; Pool.mu guards its replacement.
 	watchers atomic.Pointer[watcher]
 
@@ -106,6 +109,7 @@ func (m *Member) Died() time.Time {
 func (m *Member) Reset(now time.Time) {
 	m.latency.Forget()
 	m.forgetLimit()
+	m.forgetShades()
 	m.generation.Add(1)
 	m.requests.Store(0)
 	m.failures.Store(0)

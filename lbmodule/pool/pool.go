@@ -61,6 +61,7 @@ type Pool struct {
 	named     int   // number of members with their own Traffic
 	timed     int   // number of those with their own histograms
 	forgotten Picks // the sums of deleted members without their own Traffic
+	shadows   []*Shadow
 
 	leftAttempts uint64 // of deleted members with their own Traffic
 }
@@ -189,6 +190,8 @@ type Passive struct {
 type Settings struct {
 	// Policy chooses the members. Without one, the caller does: see [View.AcquireMember].
 	Policy balance.Policy
+	// Shadow decides on the same requests, without effect; nil for none.
+	Shadow balance.Policy
 
 	Checked bool    // an active check watches the members
 	Initial Initial // state of members before their first check
@@ -233,12 +236,7 @@ func (p *Pool) Open(backends []Backend, settings Settings) *View {
 
 // OpenQuietly is Open for callers that hold a lock: it returns the events to [Pool.Report] afterwards.
 func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Event) {
-	if sized, ok := settings.Policy.(balance.Sized); ok {
-		settings.Policy = sized.For(len(backends))
-	}
-	if drawing, ok := settings.Policy.(balance.Drawing); ok && p.Dice() != nil {
-		settings.Policy = drawing.With(p.Dice())
-	}
+	settings.Policy = fitted(settings.Policy, len(backends), p.Dice())
 	v := &View{
 		pool:     p,
 		settings: settings,
@@ -248,6 +246,10 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	now := p.now()
 	p.mu.Lock()
 	p.sweep(now)
+	if settings.Shadow != nil {
+		v.shadow, v.shades = p.shadowFor(settings.Shadow), make([]*shade, len(backends))
+		v.shadowPolicy = fitted(settings.Shadow, len(backends), v.shadow.dice)
+	}
 	// The members of a new pool need no slow start: no other member could take their share.
 	late := len(p.members) > 0
 	for i, b := range v.backends {
@@ -266,6 +268,7 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 			m.limit.Store(limit.New())
 		}
 	}
+	p.holdShadow(v)
 	p.mu.Unlock()
 	// The snapshot must exist before members notify of changes, and be synchronised after all of them do. It is built without a lock that
 	// others wait for, because building the table of a large pool takes long.
@@ -280,6 +283,17 @@ func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Even
 	return v, events
 }
 
+// fitted is the policy for a pool with so many members, and with these dice, if it goes by such. Nil stays nil.
+func fitted(policy balance.Policy, members int, dice *balance.Dice) balance.Policy {
+	if sized, ok := policy.(balance.Sized); ok {
+		policy = sized.For(members)
+	}
+	if drawing, ok := policy.(balance.Drawing); ok && dice != nil {
+		policy = drawing.With(dice)
+	}
+	return policy
+}
+
 // hold makes v hold its members again. Those that the pool has deleted in the meantime are held by v alone.
 func (p *Pool) hold(v *View) {
 	p.mu.Lock()
@@ -288,6 +302,7 @@ func (p *Pool) hold(v *View) {
 		m.refs++
 		m.watch(v, i)
 	}
+	p.holdShadow(v)
 }
 
 // close makes v release its members.
@@ -300,6 +315,9 @@ func (p *Pool) close(v *View) {
 		if m.refs--; m.refs == 0 {
 			m.left = now.UnixNano()
 		}
+	}
+	if v.shadow != nil {
+		v.shadow.refs--
 	}
 	p.sweep(now)
 }
@@ -319,6 +337,7 @@ func (p *Pool) sweep(now time.Time) {
 		}
 		if now.UnixNano()-m.left >= int64(retention) || retained > maxRetained {
 			delete(p.members, address)
+			m.leaveShades()
 			retained--
 			if m.Named() {
 				p.named--
@@ -338,6 +357,8 @@ type Registry struct {
 	clock Clock         // of all pools; nil for that of the system
 	dice  *balance.Dice // of all pools
 
+	shadowDice *balance.Dice // of their shadow policies, so that these do not change what the others draw
+
 	mu    sync.Mutex
 	pools map[string]*registered
 }
@@ -350,7 +371,7 @@ type registered struct {
 // NewRegistry returns a registry for simulations, whose pools go by that clock, and draw the same random numbers in each run with the same
 // seed. They must be used by one goroutine.
 func NewRegistry(c Clock, seed uint64) *Registry {
-	return &Registry{clock: c, dice: balance.NewDice(seed)}
+	return &Registry{clock: c, dice: balance.NewDice(seed), shadowDice: balance.NewDice(^seed)}
 }
 
 // Acquire returns the pool with this name, a new one if it is not in use. Every Acquire needs one Release.

@@ -30,6 +30,8 @@ type Snapshot struct {
 	gone    time.Time // since when all of them are dead; zero while one is not
 	reopens time.Time // when the first open breaker turns half-open; zero if there is none or that is not known
 
+	shadows []tier // the same members, with the pickers of the shadow policy; nil without one
+
 	dice     *balance.Dice
 	replaced chan struct{} // closed when another snapshot is in force
 }
@@ -156,5 +158,8 @@ func (s *Snapshot) sync() {
 		if t.picker != nil {
 			t.picker.Sync()
 		}
+	}
+	for _, t := range s.shadows {
+		t.picker.Sync()
 	}
 }

@@ -35,6 +35,11 @@ func (t *tier) setPicker(p balance.Picker) {
 	t.timed, _ = p.(balance.Timed)
 }
 
+// like reports whether other has the same members, with the same weights.
+func (t *tier) like(other *tier) bool {
+	return slices.Equal(t.members, other.members) && slices.Equal(t.warmth, other.warmth)
+}
+
 // place is a member's tier and its index there.
 type place struct {
 	tier  int8
@@ -127,11 +132,11 @@ func (s *Snapshot) Eligible() []int {
 }
 
 // zone is the tier that a request goes to first, of the two of the level in use: always the same one for the same key.
-func (s *Snapshot) zone(key Key) int {
+func (s *Snapshot) zone(key Key, dice *balance.Dice) int {
 	if s.local == 1 {
 		return s.first
 	}
-	at := s.dice.Float64()
+	at := dice.Float64()
 	if key.Known {
 		const bits = 53
 		at = float64(balance.Mix(key.Hash)>>(64-bits)) / (1 << bits)
@@ -148,7 +153,7 @@ func (s *Snapshot) Home(key Key) int {
 	if s.first == len(s.tiers) || !key.Known {
 		return -1
 	}
-	t := &s.tiers[s.zone(key)]
+	t := &s.tiers[s.zone(key, s.dice)]
 	if t.keyed == nil {
 		return -1
 	}
@@ -161,7 +166,7 @@ func (s *Snapshot) Home(key Key) int {
 
 // pick picks among the members of the level in use. When the zone that a request is for is full, it goes to the other.
 func (s *Snapshot) pick(key Key) int {
-	t := s.zone(key)
+	t := s.zone(key, s.dice)
 	if i := s.tiers[t].pick(key, nil); i >= 0 {
 		return i
 	}
@@ -170,7 +175,7 @@ func (s *Snapshot) pick(key Key) int {
 
 // pickUntried picks among the members that are not in tried, level by level; -1 when there is none.
 func (s *Snapshot) pickUntried(key Key, tried []int) int {
-	first := s.zone(key)
+	first := s.zone(key, s.dice)
 	for level := s.first; level < len(s.tiers); level += zones {
 		for _, t := range [zones]int{level + first%zones, level + (first+1)%zones} {
 			if i := s.pickUntriedOf(t, key, tried); i >= 0 {

@@ -87,6 +87,9 @@ func (p *Pool) Look(now time.Time) {
 	p.trend.look(seen, bad, now)
 	for _, m := range members {
 		m.pace.look(m.requests.Load(), passed)
+		for s := range m.shades.Load().all {
+			s.pace.look(s.chosen.Load(), passed)
+		}
 	}
 }
 
@@ -103,13 +106,18 @@ func (p *Pool) ErrorRatios() (ratios [len(TrendWindows)]float64) {
 // Fairness tells how evenly the requests of the last minute were spread over the members in use, in relation to the weight in
 // force: 1 for evenly, 1/n when one of n has got all of them (R. Jain, D. Chiu and W. Hawe, 1984).
 func (v *View) Fairness() float64 {
+	return v.fairness(func(i int) *pace { return &v.members[i].pace })
+}
+
+// fairness is Fairness by these paces of the members, which Pool.looking guards.
+func (v *View) fairness(of func(i int) *pace) float64 {
 	s := v.snap.Load()
 	eligible := s.Eligible()
 	sum, squares := 0.0, 0.0
 	v.pool.looking.Lock()
 	defer v.pool.looking.Unlock()
 	for _, i := range eligible {
-		x := v.members[i].pace.rate / (float64(v.backends[i].Weight) * s.Warmth(i))
+		x := of(i).rate / (float64(v.backends[i].Weight) * s.Warmth(i))
 		sum += x
 		squares += x * x
 	}

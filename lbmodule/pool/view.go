@@ -29,6 +29,10 @@ type View struct {
 	members  []*Member // by position in backends
 	auto     bool      // some of them are Auto
 
+	shadow       *Shadow // nil without a shadow policy; as what follows
+	shadowPolicy balance.Policy
+	shades       []*shade // by position in backends
+
 	snap   atomic.Pointer[Snapshot]
 	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
 
@@ -303,6 +307,11 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 			v.buildPicker(s, old, t)
 		}
 	}
+	if v.shadow != nil {
+		for t := range s.tiers {
+			v.buildShadow(s, old, t)
+		}
+	}
 	if v.pool.panicking.Swap(s.panicking) != s.panicking {
 		e := Event{Kind: PanicEnded, Pool: v.pool.name, Usable: s.usable, Total: s.total}
 		if s.panicking {
@@ -381,17 +390,24 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 // buildPicker gives tier t of s its picker, which carries on where that of old was.
 func (v *View) buildPicker(s, old *Snapshot, t int) {
 	tier := &s.tiers[t]
-	if old != nil && slices.Equal(tier.members, old.tiers[t].members) && slices.Equal(tier.warmth, old.tiers[t].warmth) {
+	if old != nil && tier.like(&old.tiers[t]) {
 		// Nothing that it goes by is another: weights and caps belong to the view.
 		tier.setPicker(old.tiers[t].picker)
 		return
 	}
-	members := make([]balance.Member, len(tier.members))
-	before := make([]int, len(tier.members))
+	members, before := v.candidates(s, old, t)
 	var prev balance.Picker
 	if old != nil {
 		prev = old.tiers[t].picker
 	}
+	tier.setPicker(v.settings.Policy.Build(members, prev, before))
+}
+
+// candidates are the members of tier t of s as pickers know them, and the indexes that they had in old, or -1.
+func (v *View) candidates(s, old *Snapshot, t int) (members []balance.Member, before []int) {
+	tier := &s.tiers[t]
+	members = make([]balance.Member, len(tier.members))
+	before = make([]int, len(tier.members))
 	scale := v.scale(tier)
 	for k, i := range tier.members {
 		b := v.backends[i]
@@ -405,7 +421,7 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 			before[k] = int(old.at[i].index)
 		}
 	}
-	tier.setPicker(v.settings.Policy.Build(members, prev, before))
+	return members, before
 }
 
 // scale is what weights are multiplied by, so that a share of a small one is still a whole number: a hundred while

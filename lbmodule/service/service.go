@@ -27,13 +27,14 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/subset"
 )
 
-// Options configure a [Service]. All fields except Check, Subset and Warnings are required.
+// Options configure a [Service]. All fields except Shadow, Check, Subset and Warnings are required.
 type Options struct {
 	Owner    manage.Owner    // the config that the service belongs to
 	Manager  *manage.Manager // the manager of its pool
 	Logger   *zap.Logger
 	Roster   *Roster
 	Policy   reverseproxy.Selector
+	Shadow   policies.Balancer // the shadow policy; nil for none
 	Settings *config.Settings
 	Check    *config.HealthCheck // with its defaults; nil for none
 	Subset   *subset.Rule        // nil to use all backends
@@ -51,6 +52,7 @@ type Service struct {
 	logger   *zap.Logger
 	roster   *Roster // upstreams and backends of the config
 	policy   reverseproxy.Selector
+	shadow   policies.Balancer // nil for none
 	settings *config.Settings
 	check    *config.HealthCheck // with its defaults; nil for none
 	subset   *subsetting         // nil if all backends are used
@@ -75,7 +77,7 @@ type Service struct {
 func New(o Options) *Service {
 	s := &Service{
 		owner: o.Owner, manager: o.Manager, pool: o.Manager.Pool(), logger: o.Logger, roster: o.Roster, policy: o.Policy,
-		settings: o.Settings, check: o.Check, passive: o.Passive, limit: o.Limit, warnings: o.Warnings,
+		shadow: o.Shadow, settings: o.Settings, check: o.Check, passive: o.Passive, limit: o.Limit, warnings: o.Warnings,
 	}
 	s.subset = newSubsetting(s, o.Subset)
 	s.watchingStatic.service, s.watchingDynamic.service = s, s
@@ -149,6 +151,9 @@ func (s *Service) Manager() *manage.Manager { return s.manager }
 
 // Policy returns the selection policy.
 func (s *Service) Policy() reverseproxy.Selector { return s.policy }
+
+// Shadow returns the shadow policy; nil for none.
+func (s *Service) Shadow() policies.Balancer { return s.shadow }
 
 // Checked reports whether there are active checks.
 func (s *Service) Checked() bool { return s.check != nil }
@@ -367,6 +372,7 @@ func (s *Service) viewSettings(checked bool) pool.Settings {
 	if b, ok := s.policy.(policies.Balancer); ok {
 		v.Policy = b.BalancePolicy()
 	}
+	v.Shadow = policies.ShadowOf(s.shadow)
 	if checked && s.check != nil {
 		v.Checked = true
 		v.Initial = map[string]pool.Initial{"check": pool.HoldUntilChecked, "up": pool.StartUp, "down": pool.StartDown}[s.check.Initial]

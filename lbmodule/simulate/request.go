@@ -352,6 +352,9 @@ func (q *request) Key() pool.Key {
 	return keyed.KeyOf([]string{q.Client()})
 }
 
+// ShadowKey implements [course.Request]. Shadow policies are not simulated.
+func (q *request) ShadowKey() pool.Key { return pool.Key{} }
+
 // Session implements [course.Request].
 func (q *request) Session(course.Members) (position int, known, signed bool) {
 	at := q.world.sessions[q.client]

@@ -166,6 +166,7 @@ func (Metrics) Describe(descs chan<- *prometheus.Desc) {
 	}
 	descs <- queueSecondsMetric
 	descs <- mirrorSecondsMetric
+	descs <- shadowSecondsMetric
 	descs <- durationMetric
 }
 
@@ -239,6 +240,8 @@ func (e emitter) service(s *service.Service) {
 	if set == nil {
 		e.state(name, 0, 0, false, 1, 0)
 		e.subset(name, 0, 0, 0)
+		e.shadow(nil, name, now)
+		e.shadowShare(pool.ShadowShare{}, name, otherBackends)
 		e.rest(p, name, nil)
 		return
 	}
@@ -247,7 +250,10 @@ func (e emitter) service(s *service.Service) {
 	e.state(name, usable, total, snapshot.Panicking(), set.View().Fairness(), set.View().Utilization())
 	of, chosen, further := set.Counts()
 	e.subset(name, of, chosen, further)
-	e.rest(p, name, e.backends(s, set.View(), snapshot, name))
+	e.shadow(set.View(), name, now)
+	told := e.backends(s, set.View(), snapshot, name)
+	e.shadowRest(set.View(), name, told)
+	e.rest(p, name, told)
 }
 
 // discovery sends the state of the sources of backends.
@@ -316,6 +322,9 @@ func (e emitter) backends(s *service.Service, view *pool.View, snapshot *pool.Sn
 			e.emit(slowStartMetric, warmth, name, backend)
 			e.emit(drainingMetric, number(running[i].State != overlay.Ready), name, backend)
 			e.member(m, name, backend)
+			if shadow := view.Shadow(); shadow != nil {
+				e.shadowShare(shadow.Share(m), name, backend)
+			}
 		}
 	}
 	return told

@@ -36,6 +36,8 @@ type Pool struct {
 	Subset *Subset `json:"subset,omitempty"` // absent if all backends are used
 	Mirror *Mirror `json:"mirror,omitempty"` // absent if no requests are copied
 
+	Shadow *Shadow `json:"shadow,omitempty"` // absent without a shadow policy
+
 	Discovery []Discovery `json:"discovery,omitempty"` // the sources that are polled for backends
 
 	Warnings []string  `json:"warnings"` // settings that are valid but harmful
@@ -140,6 +142,8 @@ type Backend struct {
 	Edits     []Edit `json:"edits,omitempty"`    // settings that were edited
 	Persisted *bool  `json:"persisted,omitempty"`
 
+	Shadow *ShadowShare `json:"shadow,omitempty"` // absent without a shadow policy
+
 	Traffic
 }
 
@@ -186,9 +190,11 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	o.Subset, o.Mirror = newSubset(s, set), newMirror(s)
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot
+	var view *pool.View
 	var avoided func(i int) string
 	if set != nil {
-		snapshot = set.View().Snapshot()
+		view = set.View()
+		snapshot = view.Snapshot()
 		o.judge(snapshot)
 		avoided = whyAvoided(snapshot, now)
 		o.Fairness, o.Utilization = set.View().Fairness(), set.View().Utilization()
@@ -196,6 +202,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 			at[set.View().Backend(i).Address] = i
 		}
 	}
+	o.Shadow = newShadow(s, view, now)
 	elsewhere := "not in use yet"
 	if o.Subset != nil {
 		elsewhere = "outside the subset"
@@ -248,7 +255,7 @@ func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) B
 	o := Backend{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		Traffic: newTraffic(m), Limit: view.Limit(i),
+		Traffic: newTraffic(m), Limit: view.Limit(i), Shadow: newShadowShare(view, m),
 	}
 	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {

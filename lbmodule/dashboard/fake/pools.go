@@ -66,7 +66,10 @@ func somePools(now time.Time) []*pool {
 	weighted := named("web-2", "10.0.1.2:8080", 610).set(object{"weight": 5, "effective_weight": 5.0,
 		"edits": []object{{"field": "weight", "value": 5, "config": 3, "owner": "bob", "reason": "larger machine", "since": ago(50 * time.Hour)}}})
 	return []*pool{
-		{name: "web", policy: "lb_peak_ewma", budget: 412, backends: []*backend{
+		{name: "web", policy: "lb_peak_ewma", budget: 412, more: object{
+			"shadow": object{"policy": "lb_least_conn", "agreed": 6120, "differed": 7480, "full": 0, "dropped": 0, "agreement": 0.45, "fairness": 0.93,
+				"expected_ms": object{"p50": 3.4, "p99": 71.0}, "took_ms": object{"p50": 3.1, "p99": 48.0}},
+		}, backends: []*backend{
 			named("web-1", "10.0.1.1:8080", 390).set(object{"max_requests": 100, "weight": 3, "effective_weight": 3.0, "in_flight": 14, "zone": "eu-1"}), weighted,
 			named("web-3", "10.0.1.3:8080", 0).out("cannot be reached", ago(72*time.Second), object{"health": "down", "last_check": refused}), drained,
 			named("web-5", "10.0.1.5:8080", 70).set(object{"effective_weight": 0.43, "slow_start": 0.43, "since": ago(4 * time.Second)}),

@@ -10,6 +10,17 @@ const FOLD_FROM = 60; // backends in all, from which on pools that are well show
 
 const SORT_LABELS = { status: 'State', name: 'Name', '-rate': 'Requests', '-errors': 'Errors', '-p95': 'p95', '-load': 'In flight' };
 
+// shadowNote tells what the shadow policy of a pool would do.
+function shadowNote({ shadow, backends }) {
+	const { expected_ms: expected, took_ms: took } = shadow;
+	const times = expected && took ? `, p50 ${millis(expected.p50)} for ${millis(took.p50)}, p99 ${millis(expected.p99)} for ${millis(took.p99)}` : '';
+	const of = kind => (backends ?? []).reduce((sum, b) => sum + (b.shadow?.[kind] ?? 0), 0) || 1;
+	const [requests, given] = [of('requests'), of('given')];
+	const shares = (backends ?? []).filter(b => b.shadow).slice(0, 20).map(b => `${b.name}: ${percent(b.shadow.requests / requests)} for ${percent(b.shadow.given / given)}`);
+	return { label: `shadow ${shadow.policy}: agrees ${percent(shadow.agreement)}${times}`,
+		title: ['what the shadow policy would do, and what was done', `fairness ${percent(shadow.fairness)}`, ...shares].join('\n') };
+}
+
 export class Table {
 	constructor(view) {
 		this.view = view;
@@ -187,6 +198,9 @@ class Section {
 		}
 		if (data.fairness !== undefined) {
 			notes.push({ label: `fairness ${percent(data.fairness)}`, title: "how evenly requests are spread (Jain's index)" });
+		}
+		if (data.shadow) {
+			notes.push(shadowNote(data));
 		}
 		const key = JSON.stringify(notes);
 		if (this.notes.dataset.key !== key) {

@@ -1,0 +1,145 @@
+package policies
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/config"
+)
+
+// ShadowNames lists the policies that can be a shadow policy, by the names to use in a load balancer.
+func ShadowNames() []string {
+	return slices.DeleteFunc(Names(), func(name string) bool { return checkShadowName(name) != nil })
+}
+
+// CheckShadow checks a shadow policy as far as its config shows it, for a load balancer whose policy has that config. [LoadShadow] checks
+// what loading shows besides.
+func CheckShadow(raw, policy json.RawMessage) error {
+	if raw == nil {
+		return nil
+	}
+	var given struct {
+		Name    string          `json:"policy"`
+		Weights json.RawMessage `json:"weights"`
+	}
+	switch err := json.Unmarshal(raw, &given); {
+	case err != nil:
+		return fmt.Errorf("shadow_policy: must be an object with the name of a policy as `policy`: %w", err)
+	case given.Name == "":
+		return errors.New("shadow_policy: policy: missing; it must be the name of a policy")
+	}
+	if err := checkShadowName(given.Name); err != nil {
+		return fmt.Errorf("%w; there are: %s", err, strings.Join(ShadowNames(), ", "))
+	}
+	if Resolve(given.Name) == "lb_weighted_round_robin" && len(given.Weights) > 0 && string(given.Weights) != "null" {
+		return errShadowWeights(given.Name)
+	}
+	own, inForce := chooserOf(raw), chooserOf(policy)
+	until := Resolve(inForce.Name) == defaultPolicy && inForce.Until == lastByte
+	if Resolve(own.Name) == defaultPolicy && (own.Until == lastByte) != until {
+		return errShadowUntil(own.Name, until)
+	}
+	return nil
+}
+
+// chooserJSON is the part of the config of a policy, or of the innermost fallback, that says what it measures.
+type chooserJSON struct {
+	Name     string          `json:"policy"`
+	Until    string          `json:"until"`
+	Fallback json.RawMessage `json:"fallback"`
+}
+
+// chooserOf returns that part of a config. Loading the policy returns what is wrong with it.
+func chooserOf(raw json.RawMessage) (c chooserJSON) {
+	for json.Unmarshal(raw, &c) == nil && c.Fallback != nil { // bound: a config nests fallbacks to a finite depth
+		raw, c = c.Fallback, chooserJSON{}
+	}
+	return c
+}
+
+func checkShadowName(name string) error {
+	if isWord(name) && name != "cookie" {
+		return nil
+	}
+	info, err := caddy.GetModule(Namespace + "." + servedBy(name))
+	if err != nil {
+		return fmt.Errorf("shadow_policy %s: no such policy in this build", name)
+	}
+	return checkShadow(name, info.New())
+}
+
+// checkShadow refuses policies whose decisions are not without effect.
+func checkShadow(name string, policy any) error {
+	name = strings.TrimPrefix(name, "lb_")
+	switch policy.(type) {
+	case SessionPolicy, *reverseproxy.CookieHashSelection:
+		return fmt.Errorf("shadow_policy %s: keeps sessions, which takes telling clients; it must be a policy that keeps none", name)
+	case Balancer:
+		return nil
+	default:
+		return fmt.Errorf("shadow_policy %s: is not one of ours, and might write to answers; it must be one of ours", name)
+	}
+}
+
+func errShadowWeights(name string) error {
+	return fmt.Errorf("shadow_policy %s: lists weights; both policies go by those of the backends, so give them there", strings.TrimPrefix(name, "lb_"))
+}
+
+// errShadowUntil refuses a shadow policy for which answers are not measured. until says that they are measured until their last byte.
+func errShadowUntil(name string, until bool) error {
+	must := firstByte
+	if until {
+		must = lastByte
+	}
+	return fmt.Errorf("shadow_policy %s: must be with %s, because answers are measured as lb_policy has it", strings.TrimPrefix(name, "lb_"), must)
+}
+
+// LoadShadow loads the shadow policy with this config, for a load balancer with that policy. It returns nil if raw is nil.
+func LoadShadow(ctx caddy.Context, raw json.RawMessage, inForce reverseproxy.Selector) (Balancer, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	policy, err := loadSelector(ctx, raw)
+	if err != nil {
+		return nil, fmt.Errorf("shadow_policy%w", err)
+	}
+	name := strings.TrimPrefix(Name(policy), "lb_")
+	for inner := policy; ; { // bound: a config nests fallbacks to a finite depth
+		if err := checkShadow(name, inner); err != nil {
+			return nil, fmt.Errorf("%w; there are: %s", err, strings.Join(ShadowNames(), ", "))
+		}
+		outer, ok := inner.(fallbackPolicy)
+		if !ok {
+			break
+		}
+		inner = outer.Fallback()
+	}
+	if list, weights := WeightsByPosition(policy); len(weights) > 0 {
+		return nil, errShadowWeights(list)
+	}
+	if _, measures := chooser(policy).(lastByteTimer); measures && UntilLastByte(policy) != UntilLastByte(inForce) {
+		return nil, errShadowUntil(name, UntilLastByte(inForce))
+	}
+	return policy.(Balancer), nil
+}
+
+// ShadowOf returns what decides for the shadow policy in a pool; nil without one.
+func ShadowOf(policy Balancer) balance.Policy {
+	if policy == nil {
+		return nil
+	}
+	return policy.BalancePolicy()
+}
+
+// ShadowTraits adds to traits what the shadow policy wants of a request's course.
+func ShadowTraits(t config.PolicyTraits, shadow Balancer) config.PolicyTraits {
+	_, t.ShadowKeyed = shadow.(Keyed)
+	return t
+}

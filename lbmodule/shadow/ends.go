@@ -1,0 +1,170 @@
+// Package shadow has what a policy that decides without effect needs besides a policy: when the requests would end that it has decided on,
+// and how long each member takes to answer. Times are given, nothing is started, and nothing grows.
+package shadow
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Ends is a bounded set of things that end at a time. It has no timers: who adds something looks what has ended, too. Adding takes no lock
+// and allocates nothing. It is safe for concurrent use.
+type Ends[T any] struct {
+	nodes []node[T]
+	free  atomic.Uint64 // head of the list of free nodes, with how often it was taken in the upper half
+	added atomic.Uint32 // head of the list of those that nobody has sorted yet
+	count atomic.Int64
+
+	sorting sync.Mutex // guards heap
+	heap    []uint32   // numbers of nodes, the one that ends first in front
+}
+
+// node is a thing in the set. Nodes are numbered from 1 on; 0 is none.
+type node[T any] struct {
+	at   int64
+	of   T
+	next atomic.Uint32
+}
+
+// NewEnds returns a set with room for that many.
+func NewEnds[T any](most int) *Ends[T] {
+	e := &Ends[T]{nodes: make([]node[T], most+1), heap: make([]uint32, 0, most)}
+	for i := 1; i < most; i++ {
+		e.nodes[i].next.Store(uint32(i) + 1)
+	}
+	e.free.Store(1)
+	return e
+}
+
+// Len is how many there are.
+func (e *Ends[T]) Len() int { return int(e.count.Load()) }
+
+// Add adds a thing that ends at that time, and reports whether there was room.
+func (e *Ends[T]) Add(of T, at int64) bool {
+	n := e.take()
+	if n == 0 {
+		return false
+	}
+	e.count.Add(1)
+	e.nodes[n].of, e.nodes[n].at = of, at
+	// Bound: each turn but the last is a change that somebody else succeeded with. The node is nobody else's, and the list is only taken as
+	// a whole, so that a head which is what it was has the same list behind it.
+	for {
+		head := e.added.Load()
+		e.nodes[n].next.Store(head)
+		if e.added.CompareAndSwap(head, n) {
+			return true
+		}
+	}
+}
+
+// take takes a free node, 0 if there is none. Bound: as in Add.
+func (e *Ends[T]) take() uint32 {
+	for {
+		head := e.free.Load()
+		n := uint32(head)
+		if n == 0 {
+			return 0
+		}
+		next := e.nodes[n].next.Load()
+		// The upper half makes a head that was taken and given back meanwhile another one.
+		if e.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(next)) {
+			return n
+		}
+	}
+}
+
+func (e *Ends[T]) give(n uint32) {
+	var none T
+	e.nodes[n].of = none
+	e.count.Add(-1)
+	for {
+		head := e.free.Load()
+		e.nodes[n].next.Store(uint32(head))
+		if e.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(n)) {
+			return
+		}
+	}
+}
+
+// Due removes what has ended by now, the first first, but not more than that many, and calls ended for each. If somebody else is just doing
+// that it does nothing: it waits for nobody.
+func (e *Ends[T]) Due(now int64, most int, ended func(T)) {
+	if e.count.Load() == 0 || !e.sorting.TryLock() {
+		return
+	}
+	e.due(now, most, ended)
+}
+
+// Settle is Due for all that has ended, and waits for its turn.
+func (e *Ends[T]) Settle(now int64, ended func(T)) {
+	e.sorting.Lock()
+	e.due(now, len(e.nodes), ended)
+}
+
+// due is called with e.sorting held, which it gives up: ended must not be called with a lock held that others wait for.
+func (e *Ends[T]) due(now int64, most int, ended func(T)) {
+	for n := e.added.Swap(0); n != 0; {
+		next := e.nodes[n].next.Load()
+		e.push(n)
+		n = next
+	}
+	const batch = 32
+	var done [batch]T
+	for most > 0 {
+		k := 0
+		for k < min(batch, most) && len(e.heap) > 0 && e.nodes[e.heap[0]].at <= now {
+			n := e.pop()
+			done[k] = e.nodes[n].of
+			e.give(n)
+			k++
+		}
+		if k == 0 {
+			break
+		}
+		most -= k
+		e.sorting.Unlock()
+		for _, of := range done[:k] {
+			ended(of)
+		}
+		if most == 0 || !e.sorting.TryLock() {
+			return
+		}
+	}
+	e.sorting.Unlock()
+}
+
+func (e *Ends[T]) before(a, b uint32) bool { return e.nodes[a].at < e.nodes[b].at }
+
+// push puts a node into the heap, which has room for all of them.
+func (e *Ends[T]) push(n uint32) {
+	e.heap = append(e.heap, n)
+	for at := len(e.heap) - 1; at > 0; {
+		above := (at - 1) / 2
+		if !e.before(e.heap[at], e.heap[above]) {
+			return
+		}
+		e.heap[at], e.heap[above] = e.heap[above], e.heap[at]
+		at = above
+	}
+}
+
+// pop takes the node that ends first out of the heap, which must have one.
+func (e *Ends[T]) pop() uint32 {
+	first, last := e.heap[0], len(e.heap)-1
+	e.heap[0] = e.heap[last]
+	e.heap = e.heap[:last]
+	for at := 0; ; {
+		least := at
+		for _, below := range [2]int{2*at + 1, 2*at + 2} {
+			if below < last && e.before(e.heap[below], e.heap[least]) {
+				least = below
+			}
+		}
+		if least == at {
+			return first
+		}
+		e.heap[at], e.heap[least] = e.heap[least], e.heap[at]
+		at = least
+	}
+}
