@@ -179,6 +179,8 @@ type Course struct {
 	took     time.Duration // from the request's last byte to the answer's header
 	known    bool          // took is known
 
+	countedFailed bool // the attempt was counted as a failure of its side
+
 	triedSpace [4]int // room for most tried lists
 }
 
@@ -223,6 +225,7 @@ func (c *Course) send(again bool) Step {
 	c.phase = sending
 	c.attempts++
 	c.verdict, c.outcome, c.lastByte, c.judged, c.call = pool.Verdict{}, pool.Ignored, false, false, Call{}
+	c.countedFailed = false
 	return Step{Do: Send, Again: again, Reason: c.reason}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/canary"
 )
 
 var (
@@ -28,6 +29,10 @@ type View struct {
 	backends []Backend
 	members  []*Member // by position in backends
 	auto     bool      // some of them are Auto
+
+	whole  *View          // what v is a part of; nil if v is none
+	places []int          // the positions there, by position in v
+	counts *canary.Counts // of what becomes of requests that v chose for; nil if nobody counts them
 
 	snap   atomic.Pointer[Snapshot]
 	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
@@ -303,7 +308,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 			v.buildPicker(s, old, t)
 		}
 	}
-	if v.pool.panicking.Swap(s.panicking) != s.panicking {
+	if v.whole == nil && v.pool.panicking.Swap(s.panicking) != s.panicking {
 		e := Event{Kind: PanicEnded, Pool: v.pool.name, Usable: s.usable, Total: s.total}
 		if s.panicking {
 			e.Kind = PanicBegan
