@@ -169,7 +169,7 @@ func TestFound(t *testing.T) {
 		{"errors 10 % to 20 %", worse(0.1, 0.2), nil, 600, 1200},
 		{"errors 5 % to 10 %", worse(0.05, 0.1), nil, 1500, 3000},
 		{"errors 1 % to 2 %", worse(0.01, 0.02), nil, 9000, 17000},
-		{"latency 1.5 times", constant(0), slower(1.5, 0.5), 11000, 26000},
+		{"latency 1.5 times", constant(0), slower(1.5, 0.5), 14000, 35000},
 		{"latency twice", constant(0), slower(2, 0.5), 200, 400},
 		{"latency twice, wide", constant(0), slower(2, 1), 1200, 2800},
 		{"latency four times", constant(0), slower(4, 0.5), 60, 100},

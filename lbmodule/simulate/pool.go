@@ -117,6 +117,7 @@ func (p *Pool) NotSimulated() (words []string) {
 		{p.LoadBalancing.RetryMatch != nil, "lb_retry_match"},
 		{p.DrainTimeout != 0, "drain_timeout"},
 		{p.Mirror != nil, "mirror"},
+		{p.Canary != nil, "canary"},
 	} {
 		if part.given {
 			words = append(words, part.word)
