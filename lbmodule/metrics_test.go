@@ -84,7 +84,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"mirror_in_flight":         {"": 0},
 		"canary_share":             {"": 0},
 		"canary_rollbacks_total":   {"": 0},
-		"canary_requests_total":    {"canary success": 0, "canary failure": 0, "others success": 0, "others failure": 0},
+		"canary_requests_total":    {"success canary": 0, "failure canary": 0, "success others": 0, "failure others": 0},
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},
 		"in_flight":                {"start.test:1": 0},
@@ -128,8 +128,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 43 {
-		t.Errorf("there are %d families, and this test knows 43", n)
+	if n := len(descs); n != 46 {
+		t.Errorf("there are %d families, and this test knows 46", n)
 	}
 }
 
