@@ -71,11 +71,14 @@ func (t *test) look(ya, na, yb, nb uint64, others float64) {
 			worse = g.times * t.tolerated(others)
 		}
 		e := t.value(min(worse, 0.98), others, ya, na, yb, nb)
-		t.products[i] = min((t.products[i]+begins)*e, 1e200)
+		t.products[i] = min((t.products[i]+begins)*e, conclusive)
 	}
 	t.canary.add(ya, na)
 	t.others.add(yb, nb)
 }
+
+// conclusive bounds the evidence: more would mean nothing else.
+const conclusive = 1e9
 
 // beginning returns the weight of the products that begin with the nth block. The weights of all blocks add up to less than 1.
 func beginning(n int) float64 {
