@@ -161,7 +161,7 @@ func TestFound(t *testing.T) {
 		latency     func(Side, *rand.Rand) float64
 		median, p95 int // at most
 	}{
-		{"errors 0 % to 100 %", worse(0, 1), nil, 10, 20},
+		{"errors 0 % to 100 %", worse(0, 1), nil, 12, 25},
 		{"errors 0 % to 50 %", worse(0, 0.5), nil, 30, 45},
 		{"errors 0.1 % to 10 %", worse(0.001, 0.1), nil, 150, 250},
 		{"errors 1 % to 10 %", worse(0.01, 0.1), nil, 260, 550},
