@@ -56,7 +56,9 @@ func (h *Handler) do(t testing.TB, a canary.Action, share float64) {
 	}
 }
 
-func isNew(address string) bool { return strings.HasPrefix(address, "c") || strings.HasPrefix(address, "d") }
+func isNew(address string) bool {
+	return strings.HasPrefix(address, "c") || strings.HasPrefix(address, "d")
+}
 
 // TestCanarySides: with any policy a client stays on its side, all backends of the side get requests, and those without a key are the others'.
 func TestCanarySides(t *testing.T) {
