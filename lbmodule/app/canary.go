@@ -10,14 +10,14 @@ import (
 // reportCanary reports that a canary gets another share of the clients.
 func (a *App) reportCanary(e *pool.Event) {
 	r := &e.Canary
-	new, old := &r.Sides[canary.Canary], &r.Sides[canary.Others]
+	tried, others := sideData(&r.Sides[canary.Canary]), sideData(&r.Sides[canary.Others])
 	data := map[string]any{
 		"pool": e.Pool, "share": r.Share, "state": r.State.String(), "reason": e.Reason,
-		"canary": sideData(new), "others": sideData(old),
+		"canary": tried, "others": others,
 	}
 	fields := []zap.Field{
 		zap.String("pool", e.Pool), zap.Float64("share", r.Share), zap.String("state", r.State.String()), zap.String("reason", e.Reason),
-		zap.Any("canary", sideData(new)), zap.Any("others", sideData(old)),
+		zap.Any("canary", tried), zap.Any("others", others),
 	}
 	if r.State != canary.RolledBack {
 		a.logger.Info("canary gets another share of the clients", fields...)
