@@ -141,7 +141,11 @@ func TestDocsOptions(t *testing.T) {
 				isShort = true
 			case strings.HasPrefix(cells[1], "---"):
 			case in != "":
-				explained[option{in, cells[1], cells[2]}] = page
+				o := option{in, cells[1], cells[2]}
+				if before := explained[o]; before != "" {
+					t.Errorf("%s and %s explain %+v", before, page, o)
+				}
+				explained[o] = page
 			case isShort:
 				_, to, _ := strings.Cut(strings.TrimSuffix(cells[5], ")"), "](")
 				short[option{cmp.Or(cells[1], "`load_balancer`"), cells[2], cells[3]}] = to
