@@ -16,6 +16,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/pool"
+	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
@@ -46,6 +47,25 @@ func userOf(t testing.TB, h *Handler, side canary.Side) string {
 	}
 	t.Fatal("nobody is on that side")
 	return ""
+}
+
+// kill makes these backends dead, and no others.
+func (h *Handler) kill(dead ...string) {
+	view := h.set().View()
+	for i := range view.Len() {
+		dies := slices.Contains(dead, view.Backend(i).Address)
+		for view.Member(i).Vitals().Dead != dies {
+			if l, ok := view.AcquireMember(i); ok {
+				out := pool.Success
+				if dies {
+					out = pool.Failure
+				}
+				l.Judge(pool.Verdict{Outcome: out, Refused: dies}, time.Now())
+				l.Release()
+			}
+		}
+	}
+	view.Refresh(time.Now())
 }
 
 // do changes the canary by hand.
@@ -130,22 +150,8 @@ func TestCanaryGrows(t *testing.T) {
 func TestCanaryGivesWay(t *testing.T) {
 	h := newConfig(t).mustLoad(withCanary(`, "hold": {"disabled": true}`))
 	users := [2]string{userOf(t, h, canary.Others), userOf(t, h, canary.Canary)}
-	view := h.set().View()
-	kill := func(dead ...string) {
-		for i := range view.Len() {
-			for view.Member(i).Vitals().Dead != slices.Contains(dead, view.Backend(i).Address) {
-				if l, ok := view.AcquireMember(i); ok {
-					out := pool.Success
-					if slices.Contains(dead, view.Backend(i).Address) {
-						out = pool.Failure
-					}
-					l.Judge(pool.Verdict{Outcome: out, Refused: out == pool.Failure}, time.Now())
-					l.Release()
-				}
-			}
-		}
-		view.Refresh(time.Now())
-	}
+	kill := func(dead ...string) { h.kill(dead...) }
+
 	expect := func(what string, side canary.Side, want bool) {
 		t.Helper()
 		total := func() (n uint64) {
@@ -157,7 +163,7 @@ func TestCanaryGivesWay(t *testing.T) {
 		counted := total()
 		q := h.request(t, users[side])
 		if q.at() == "" || isNew(q.at()) != want {
-			t.Errorf("%s: served by %q", what, q.at())
+			t.Fatalf("%s: served by %q", what, q.at())
 		}
 		q.step = q.course().Ended(&course.Facts{Status: 200}, time.Now())
 		q.end()
@@ -181,6 +187,38 @@ func TestCanaryGivesWay(t *testing.T) {
 		t.Errorf("a canary that is off got a request: %s", q.at())
 	}
 	q.end()
+}
+
+// late is a source that first names the canary alone, as it was before its backends died.
+type late struct {
+	*call
+	part *service.Set
+}
+
+func (l *late) Members(retry bool) (course.Members, error) {
+	if part := l.part; part != nil {
+		l.part = nil
+		return part, nil
+	}
+	return l.call.Members(retry)
+}
+
+// TestCanaryDiesMeanwhile: a request that chose a side just before its last backend died does not wait for that one.
+func TestCanaryDiesMeanwhile(t *testing.T) {
+	h := newConfig(t).mustLoad(withCanary(""))
+	h.kill("c:1", "d:1")
+	q := h.request(t, userOf(t, h, canary.Canary))
+	q.end()
+	q.exchange = exchange.Exchange{}
+	q.exchange.Init(&h.plan, &late{q.call, h.set().Divided()[canary.Canary]}, q.call, &new(told).Record)
+	q.step = q.course().Begin(time.Now())
+	defer q.end()
+	if q.at() == "" || isNew(q.at()) {
+		t.Errorf("served by %q, %+v", q.at(), q.step)
+	}
+	if h.overview().Panic {
+		t.Error("a side without a usable backend is taken for the pool's panic")
+	}
 }
 
 // TestCanaryRetries: another attempt stays on the side while there is somebody else, and then goes to the other side.

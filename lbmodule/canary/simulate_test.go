@@ -141,7 +141,7 @@ func TestFalseAlarms(t *testing.T) {
 // TestTolerated: what is tolerated is tolerated with any number of requests.
 func TestTolerated(t *testing.T) {
 	w := world{share: 0.5, perBlock: 20000, most: 1_000_000, errors: func(s Side, _ int) float64 { return 0.05 + 0.004*float64(s) }}
-	w.latency = func(s Side, rng *rand.Rand) float64 { return lognormal(20*(1+0.1*float64(s)), 0.5)(rng) }
+	w.latency = func(s Side, rng *rand.Rand) float64 { return lognormal(20*(1+0.2*float64(s)), 0.5)(rng) }
 	if found := w.simulate(&both, 20); len(found) > 0 {
 		t.Errorf("rolled back in %d of 20 runs", len(found))
 	}
