@@ -33,16 +33,16 @@ var arrows = map[string]string{
 	"command/top":   "command/api command/plain",
 
 	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/mirror lbmodule/observe lbmodule/stock " +
-		"lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
+		"lbmodule/canary lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
 	"lbmodule/admin": "lbmodule/app lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
-		"lbmodule/overlay lbmodule/dashboard caddyapp",
+		"lbmodule/canary lbmodule/overlay lbmodule/dashboard caddyapp",
 	"lbmodule/app": "lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
-		"lbmodule/dashboard caddyapp",
+		"lbmodule/canary lbmodule/dashboard caddyapp",
 	"lbmodule/observe": "lbmodule/exchange lbmodule/course lbmodule/service lbmodule/status lbmodule/config lbmodule/pool",
 	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
-		"breaker healthcheck caddyapp",
+		"lbmodule/canary breaker healthcheck caddyapp",
 	"lbmodule/service": "lbmodule/course lbmodule/manage lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool lbmodule/balance " +
-		"lbmodule/overlay lbmodule/subset lbmodule/discovery healthcheck healthcheck/probe",
+		"lbmodule/canary lbmodule/overlay lbmodule/subset lbmodule/discovery healthcheck healthcheck/probe",
 	"lbmodule/discovery": "lbmodule/config",
 	"lbmodule/front":     "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
 	"lbmodule/exchange":  "lbmodule/course lbmodule/pool",
@@ -51,11 +51,12 @@ var arrows = map[string]string{
 	"lbmodule/manage":    "lbmodule/config lbmodule/overlay lbmodule/pool",
 	"lbmodule/policies":  "lbmodule/config lbmodule/pool lbmodule/balance",
 	"lbmodule/stock":     "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",
-	"lbmodule/config":    "lbmodule/course lbmodule/pool lbmodule/balance breaker healthcheck caddyapp",
+	"lbmodule/config":    "lbmodule/course lbmodule/pool lbmodule/balance lbmodule/canary breaker healthcheck caddyapp",
 	"lbmodule/course":    "lbmodule/pool",
-	"lbmodule/pool":      "lbmodule/balance lbmodule/limit lbmodule/shadow breaker healthcheck",
+	"lbmodule/pool":      "lbmodule/balance lbmodule/canary lbmodule/limit lbmodule/shadow breaker healthcheck",
 
 	"lbmodule/balance":   "",
+	"lbmodule/canary":    "",
 	"lbmodule/limit":     "",
 	"lbmodule/dashboard": "",
 	"lbmodule/engine":    "lbmodule/fieldline lbmodule/socket",
@@ -86,6 +87,7 @@ var cores = []string{
 	"healthcheck",
 	"healthcheck/probe",
 	"lbmodule/balance",
+	"lbmodule/canary",
 	"lbmodule/course",
 	"lbmodule/dashboard",
 	"lbmodule/engine",
@@ -106,6 +108,7 @@ var pure = []string{
 	"breaker",
 	"healthcheck",
 	"lbmodule/balance",
+	"lbmodule/canary",
 	"lbmodule/course",
 	"lbmodule/fieldline",
 	"lbmodule/limit",

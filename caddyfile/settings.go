@@ -19,6 +19,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) err
 	"prefer_zone":     parsePreferZone,
 	"subset":          parseSubset,
 	"mirror":          parseMirror,
+	"canary":          parseCanary,
 	"negative_ttl":    parseNegativeTTL,
 	"drain_timeout":   parseDrainTimeout,
 	"drain_sticky":    parseDrainSticky,

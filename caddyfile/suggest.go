@@ -25,6 +25,8 @@ func init() { // the parsers are among what they are made of, and use them
 			"retry":          retryWords(new(config.Retry)).names(),
 			"subset":         subsetWords(new(config.Subset)).names(),
 			"mirror":         mirrorWords(new(config.Mirror)).names(),
+			"canary":         canaryWords(new(config.Canary), nil).names(),
+			"guard":          guardWords(new(config.CanaryGuard)).names(),
 			"transport http": stockTransportWords,
 		},
 		{

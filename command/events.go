@@ -24,7 +24,7 @@ func (t *tool) eventsCommand() *cobra.Command {
 Follows what happens to the backends of a pool, or of all, one line an event, until it is
 interrupted: backend_up, backend_down, breaker_opened, breaker_half_open, breaker_closed,
 panic_began, panic_ended, backend_added, backend_changed, backend_removed, change_expired,
-change_conflict, state_not_persisted.
+change_conflict, state_not_persisted, canary_moved, canary_rolled_back, canary_changed.
 
 A reload of Caddy ends the stream; the command connects again. With --json each line is a
 JSON object with the event's name and id beside its data.`,

@@ -55,7 +55,8 @@ func (h *Handler) Check() error {
 		return err
 	}
 	if err := cmp.Or(h.CheckWith(&h.Handler), h.CheckSubset(h.DynamicUpstreamsRaw, service.CanPoll),
-		h.CheckMirror(&h.Handler, h.Backends), caddyapp.About(policies.CheckShadow(h.ShadowPolicyRaw, h.policyRaw()), "shadow_policy")); err != nil {
+		h.CheckMirror(&h.Handler, h.Backends), h.CheckCanary(&h.Handler, h.Backends),
+		caddyapp.About(policies.CheckShadow(h.ShadowPolicyRaw, h.policyRaw()), "shadow_policy")); err != nil {
 		return err
 	}
 	if err := cmp.Or(checkResolvers("transport", h.TransportRaw), checkResolvers("dynamic_upstreams", h.DynamicUpstreamsRaw)); err != nil {

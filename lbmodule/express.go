@@ -14,6 +14,8 @@ func (h *Handler) Express() (plan *exchange.Plan, of *service.Service, with *fro
 		why = "debug_header"
 	case h.mirror != nil:
 		why = "mirror"
+	case h.canary != nil:
+		why = "canary"
 	case h.Hedge.Enabled():
 		why = "hedge"
 	case h.service.Quiet():

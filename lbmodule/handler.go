@@ -75,6 +75,7 @@ type Handler struct {
 	rules        course.Rules
 	observer     observe.Observer
 	mirror       *mirroring   // nil for none
+	canary       *canarying   // nil for none
 	ended        atomic.Int64 // when the config ended, in Unix nanoseconds; 0 before
 }
 
@@ -179,6 +180,9 @@ func (c *call) Members(retry bool) (course.Members, error) {
 	set, err := c.handler.service.Members(c.Request.Request(), retry)
 	if err != nil {
 		return nil, err
+	}
+	if c.handler.canary != nil {
+		set = c.sideOf(set, retry)
 	}
 	return set, nil
 }

@@ -87,6 +87,9 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"shadow_requests_total":    {"_other policy": 0, "_other shadow": 0},
 		"shadow_in_flight":         {"_other": 0},
 		"shadow_duration_seconds":  {"policy": 0, "shadow": 0},
+		"canary_share":             {"": 0},
+		"canary_rollbacks_total":   {"": 0},
+		"canary_requests_total":    {"success canary": 0, "failure canary": 0, "success others": 0, "failure others": 0},
 		"hedges_sent_total":        {"": 0},
 		"hedges_won_total":         {"": 0},
 		"in_flight":                {"start.test:1": 0},
@@ -130,8 +133,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 48 {
-		t.Errorf("there are %d families, and this test knows 48", n)
+	if n := len(descs); n != 51 {
+		t.Errorf("there are %d families, and this test knows 51", n)
 	}
 }
 

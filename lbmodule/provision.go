@@ -66,6 +66,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.Mirror, err = h.Mirror.Resolve(roster.Has); err != nil {
 		return err
 	}
+	if err := h.resolveCanary(roster); err != nil {
+		return err
+	}
 	rule, err := service.NewSubset(h.Subset)
 	if err != nil {
 		return err
@@ -111,7 +114,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	// The roster has them now, and a large pool need not be held twice.
 	h.Upstreams, h.words.Upstreams, h.words.Described = nil, nil, nil
-	return h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget)
+	if err := h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget); err != nil {
+		return err
+	}
+	h.canary = h.newCanarying()
+	return nil
 }
 
 // limit returns the max_requests of backends that have none of their own; 0 for none.

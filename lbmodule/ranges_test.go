@@ -21,7 +21,7 @@ import (
 
 // numbers are the settings in the JSON of a type that are numbers, by their places.
 func numbers(t reflect.Type, at string) (all []string) {
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Pointer {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice && slices.Contains([]reflect.Kind{reflect.Pointer, reflect.Struct}, t.Elem().Kind()) {
 		t = t.Elem()
 	}
 	switch t.Kind() {
@@ -94,13 +94,20 @@ func configWith(t *testing.T, r caddyapp.Range, value float64) string {
 		return `{"dynamic_upstreams": {"source": "lb_http", "url": "http://registry.test", "` + setting + `": ` + number + `}}`
 	}
 	var config any
-	if err := json.Unmarshal([]byte(inRangeConfig), &config); err != nil {
+	base := inRangeConfig
+	switch {
+	case strings.HasPrefix(r.Setting, "canary.steps"):
+		base = `{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "canary": {"backends": ["a:1"], "share": 0.0001, "steps": [{"share": 0.5, "after": "1s"}]}}`
+	case strings.HasPrefix(r.Setting, "canary."): // not with subset
+		base = `{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}], "canary": {"backends": ["a:1"], "share": 0.5, "guard": {"more_errors": 0.5, "slower": 0.5}}}`
+	}
+	if err := json.Unmarshal([]byte(base), &config); err != nil {
 		t.Fatal(err)
 	}
 	var at []any
 	for key := range strings.SplitSeq(r.Setting, ".") {
 		at = append(at, key)
-		if key == "backends" {
+		if key == "backends" || key == "steps" {
 			at = append(at, 0)
 		}
 	}

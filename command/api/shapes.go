@@ -22,6 +22,32 @@ type Pool struct {
 	Shadow    *Shadow     `json:"shadow"`    // nil without a shadow policy
 }
 
+// Canary is what a pool's canary does.
+type Canary struct {
+	Names           []string   `json:"backends"`
+	State           string     `json:"state"` // running, paused, finished or rolled_back
+	Share           float64    `json:"share"`
+	Reason          string     `json:"reason"`
+	Since           time.Time  `json:"since"`
+	NextShare       float64    `json:"next_share"`
+	NextIn          string     `json:"next_in"` // "" if no step is to come
+	Enough          float64    `json:"enough"`
+	ErrorEvidence   *float64   `json:"error_evidence"`
+	LatencyEvidence *float64   `json:"latency_evidence"`
+	Canary          CanarySide `json:"canary"`
+	Others          CanarySide `json:"others"`
+}
+
+// CanarySide is what was seen of a side.
+type CanarySide struct {
+	Backends  int     `json:"backends"`
+	Requests  uint64  `json:"requests"`
+	Failures  uint64  `json:"failures"`
+	ErrorRate float64 `json:"error_rate"`
+	P50       float64 `json:"p50_ms"`
+	P95       float64 `json:"p95_ms"`
+}
+
 // Discovery is a source of backends.
 type Discovery struct {
 	Source  string    `json:"source"`

@@ -70,6 +70,8 @@ var apiRoutes = []apiRoute{
 	{http.MethodGet, poolsPath + "/{pool}", (*apiCall).showPool},
 	{http.MethodGet, poolsPath + "/{pool}/diff", (*apiCall).showDiff},
 	{http.MethodGet, poolsPath + "/{pool}/explain", (*apiCall).explain},
+	{http.MethodGet, poolsPath + "/{pool}/canary", (*apiCall).showCanary},
+	{http.MethodPatch, poolsPath + "/{pool}/canary", (*apiCall).changeCanary},
 	{http.MethodGet, poolsPath + "/{pool}/backends", (*apiCall).listBackends},
 	{http.MethodPost, poolsPath + "/{pool}/backends", (*apiCall).addBackend},
 	{http.MethodGet, poolsPath + "/{pool}/backends/{backend}", (*apiCall).showBackend},

@@ -59,11 +59,15 @@ func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 
 // unchanged checks If-Match against the current settings.
 func (c *apiCall) unchanged(backends ...overlay.Running) error {
-	wanted := c.r.Header.Values("If-Match")
-	if len(wanted) == 0 {
+	if len(c.r.Header.Values("If-Match")) == 0 {
 		return nil
 	}
-	is := etag(backends...)
+	return c.unchangedTag(etag(backends...))
+}
+
+// unchangedTag checks If-Match, which there is, against the current entity tag.
+func (c *apiCall) unchangedTag(is string) error {
+	wanted := c.r.Header.Values("If-Match")
 	for _, tag := range strings.Split(strings.Join(wanted, ","), ",") {
 		if tag = strings.TrimSpace(tag); tag == "*" || tag == is {
 			return nil

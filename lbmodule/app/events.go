@@ -154,6 +154,9 @@ const (
 	eventBreakerOpened   = "breaker_opened"
 	eventBreakerHalfOpen = "breaker_half_open"
 	eventBreakerClosed   = "breaker_closed"
+
+	eventCanaryMoved      = "canary_moved"
+	eventCanaryRolledBack = "canary_rolled_back"
 )
 
 // report logs an event of a pool and emits it to subscribers. It is called with no lock held.
@@ -161,6 +164,10 @@ func (a *App) report(e pool.Event) {
 	select {
 	case a.healthChanged <- struct{}{}:
 	default:
+	}
+	if e.Kind == pool.CanaryMoved {
+		a.reportCanary(&e)
+		return
 	}
 	backend := a.backendName(e.Pool, e.Backend)
 	data := map[string]any{"pool": e.Pool}

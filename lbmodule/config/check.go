@@ -27,7 +27,7 @@ func (s *Settings) CheckGiven() error {
 		return err
 	}
 	for _, check := range []func() error{
-		s.checkScalars, s.SlowStart.check, s.Hold.check, s.Queue.check, s.Hedge.check, s.Subset.check, s.Mirror.check, s.DebugHeader.check,
+		s.checkScalars, s.SlowStart.check, s.Hold.check, s.Queue.check, s.Hedge.check, s.Subset.check, s.Mirror.check, s.Canary.check, s.DebugHeader.check,
 		s.HealthCheck.check, s.Breaker.Check, s.Retry.check,
 	} {
 		if err := check(); err != nil {

@@ -44,6 +44,11 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Percent("mirror.share", 0.01, 100),
 	caddyapp.Duration("mirror.timeout", time.Millisecond, time.Minute),
 	caddyapp.Number("mirror.max_requests", 1, 10_000),
+	caddyapp.Percent("canary.share", 0.01, 100),
+	caddyapp.Percent("canary.steps.share", 0.02, 100),
+	caddyapp.Duration("canary.steps.after", time.Second, year),
+	caddyapp.Percent("canary.guard.more_errors", 1, 1000),
+	caddyapp.Percent("canary.guard.slower", 5, 1000),
 
 	caddyapp.Duration("health_check.interval", 10*time.Millisecond, 24*time.Hour),
 	caddyapp.Duration("health_check.fast_interval", 10*time.Millisecond, 24*time.Hour),

@@ -48,6 +48,9 @@ type Settings struct {
 	// Sends copies of requests to other systems, whose answers are thrown away. Default: none.
 	Mirror *Mirror `json:"mirror,omitempty"`
 
+	// Gives a share of the clients to some of the backends, such as those with a new version. Default: none.
+	Canary *Canary `json:"canary,omitempty"`
+
 	// The time after which a draining backend's open requests are closed. Default: never.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 

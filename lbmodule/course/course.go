@@ -181,6 +181,8 @@ type Course struct {
 	took     time.Duration // from the request's last byte to the answer's header
 	known    bool          // took is known
 
+	countedFailed bool // the attempt was counted as a failure of its side
+
 	triedSpace [4]int // room for most tried lists
 
 	shadowed pool.Shadowed // what the shadow policy decided; its lease refers to it
@@ -227,6 +229,7 @@ func (c *Course) send(again bool) Step {
 	c.phase = sending
 	c.attempts++
 	c.verdict, c.outcome, c.lastByte, c.judged, c.call = pool.Verdict{}, pool.Ignored, false, false, Call{}
+	c.countedFailed = false
 	return Step{Do: Send, Again: again, Reason: c.reason}
 }
 

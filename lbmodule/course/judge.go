@@ -109,6 +109,7 @@ func (c *Course) judge(f *Facts, now time.Time) {
 		c.pool.Latency.Add(f.Took, now)
 	}
 	c.learn(f, now)
+	c.count(f)
 	ignored := c.outcome == pool.Ignored
 	l := &c.choice.Lease
 	c.lost = f.Unreachable && !ignored && l.Held() && !c.view.Backend(l.Index()).Unchecked
@@ -131,6 +132,24 @@ func (c *Course) judge(f *Facts, now time.Time) {
 	case c.outcome == pool.Failure || l.Probing() || f.Stream:
 		l.Judge(c.verdict, now)
 		c.verdict = pool.Verdict{}
+	}
+}
+
+// count counts the attempt for the side of the pool that chose its backend, if somebody compares the sides. For this, every 5xx is a failure.
+func (c *Course) count(f *Facts) {
+	side := c.choice.Lease.Side()
+	if side == nil {
+		return
+	}
+	c.countedFailed = c.outcome == pool.Failure || f.Kind == Answered && f.Status >= statusInternalServerError && !f.ClientFault
+	switch {
+	case c.countedFailed:
+		side.Failed()
+	case c.outcome == pool.Ignored: // it left, or was told to come later
+	case f.Known:
+		side.Answered(f.Answered)
+	default:
+		side.Answered(f.Took)
 	}
 }
 
@@ -242,6 +261,9 @@ func (c *Course) End(e Ending, now time.Time) Result {
 	c.endHold()
 	result := c.settle(&e, now)
 	if l := &c.choice.Lease; l.Held() {
+		if side := l.Side(); side != nil && c.outcome == pool.Failure && !c.countedFailed {
+			side.Failed()
+		}
 		if e.Broken {
 			c.verdict = pool.Verdict{Outcome: pool.Failure, Origin: c.origin}
 		}

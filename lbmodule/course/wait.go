@@ -122,6 +122,12 @@ func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 	if nobody && len(snapshot.Eligible()) > 0 && (c.rules.Breaker == nil || c.rules.Breaker.OK()) {
 		return Step{}, false
 	}
+	if nobody && c.view.IsPart() {
+		// Whoever named a part of the backends may name all now.
+		if members, unknown := c.source.Members(c.retrying); unknown == nil && members != c.members {
+			return Step{}, false
+		}
+	}
 	if since := c.goneSince(snapshot, err); !since.IsZero() && c.rules.Hold > 0 {
 		return c.hold(since, now), true
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxRemark bounds owner and reason.
-	maxRemark = 256
+	// MaxRemark bounds owner and reason.
+	MaxRemark = 256
 	// maxLasts bounds the duration of a timed change.
 	maxLasts = 10 * 365 * 24 * time.Hour
 )
@@ -71,8 +71,8 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 		return nil, err
 	}
 	for _, remark := range []struct{ word, text string }{{"owner", c.Mark.Owner}, {"reason", c.Mark.Reason}} {
-		if len(remark.text) > maxRemark || strings.ContainsFunc(remark.text, unicode.IsControl) {
-			return nil, fmt.Errorf("%s %q: must be at most %d bytes without control characters", remark.word, shorten(remark.text), maxRemark)
+		if len(remark.text) > MaxRemark || strings.ContainsFunc(remark.text, unicode.IsControl) {
+			return nil, fmt.Errorf("%s %q: must be at most %d bytes without control characters", remark.word, shorten(remark.text), MaxRemark)
 		}
 	}
 	if err := c.readSettings(fields, v == Add); err != nil {

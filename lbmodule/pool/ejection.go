@@ -18,16 +18,20 @@ func (v *View) mayEject(i int) bool {
 	return others > 0 && s.ejected+int(v.ejected.Load()) < most
 }
 
-// living returns v or, if v is closed and so out of date, another view of the member at position i, with the member's position there.
+// living returns v or, if v is closed and so out of date, another view of the member at position i, with the member's position there. Of a
+// part, it returns the whole.
 func (v *View) living(i int) (*View, int) {
 	v.mu.Lock()
 	closed := v.closed
 	v.mu.Unlock()
 	latest := v.members[i].watchers.Load()
-	if !closed || latest == nil {
-		return v, i
+	if closed && latest != nil {
+		v, i = latest.view, latest.index
 	}
-	return latest.view, latest.index
+	if v.whole != nil { // how many may be out is a matter of all of them
+		return v.whole, v.places[i]
+	}
+	return v, i
 }
 
 // trip opens the breaker of the member at position i for that cause, unless too many are out already, or the failures are due to the

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/ballastlb/ballast/breaker"
+	"github.com/ballastlb/ballast/lbmodule/canary"
 )
 
 // EventKind is the kind of an event.
@@ -20,6 +21,8 @@ const (
 	PanicEnded
 	// BreakerTurned means that a backend's circuit breaker has changed its state.
 	BreakerTurned
+	// CanaryMoved means that the canary gets another share of the clients. Its Reason says why.
+	CanaryMoved
 )
 
 // Reasons of events.
@@ -42,6 +45,8 @@ type Event struct {
 
 	Breaker breaker.Transition // of BreakerTurned
 	DryRun  bool               // of BreakerTurned: the backend is still used
+
+	Canary canary.Report // of CanaryMoved
 }
 
 // Notify subscribes f to the pool's events until the returned function is called. Only the latest subscriber is called, possibly

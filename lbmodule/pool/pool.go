@@ -32,6 +32,7 @@ type Pool struct {
 	name     string
 	registry *Registry
 	streams  streams
+	canaries canaries
 
 	panicking atomic.Bool // as last reported
 	rebound   atomic.Uint64
@@ -236,13 +237,14 @@ func (p *Pool) Open(backends []Backend, settings Settings) *View {
 
 // OpenQuietly is Open for callers that hold a lock: it returns the events to [Pool.Report] afterwards.
 func (p *Pool) OpenQuietly(backends []Backend, settings Settings) (*View, []Event) {
+	return p.open(&View{backends: backends, settings: settings})
+}
+
+// open opens a view that has its backends and settings.
+func (p *Pool) open(v *View) (*View, []Event) {
+	backends, settings := v.backends, &v.settings
 	settings.Policy = fitted(settings.Policy, len(backends), p.Dice())
-	v := &View{
-		pool:     p,
-		settings: settings,
-		backends: backends,
-		members:  make([]*Member, len(backends)),
-	}
+	v.pool, v.members = p, make([]*Member, len(backends))
 	now := p.now()
 	p.mu.Lock()
 	p.sweep(now)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ballastlb/ballast/breaker"
 	"github.com/ballastlb/ballast/lbmodule/balance"
+	"github.com/ballastlb/ballast/lbmodule/canary"
 )
 
 var (
@@ -32,6 +33,10 @@ type View struct {
 	shadow       *Shadow // nil without a shadow policy; as what follows
 	shadowPolicy balance.Policy
 	shades       []*shade // by position in backends
+
+	whole  *View          // what v is a part of; nil if v is none
+	places []int          // the positions there, by position in v
+	counts *canary.Counts // of what becomes of requests that v chose for; nil if nobody counts them
 
 	snap   atomic.Pointer[Snapshot]
 	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
@@ -312,7 +317,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 			v.buildShadow(s, old, t)
 		}
 	}
-	if v.pool.panicking.Swap(s.panicking) != s.panicking {
+	if v.whole == nil && v.pool.panicking.Swap(s.panicking) != s.panicking {
 		e := Event{Kind: PanicEnded, Pool: v.pool.name, Usable: s.usable, Total: s.total}
 		if s.panicking {
 			e.Kind = PanicBegan

@@ -91,6 +91,15 @@ func (r *Roster) Backends() []pool.Backend { return r.backends }
 // Upstreams returns the same backends as reverse_proxy's type.
 func (r *Roster) Upstreams() reverseproxy.UpstreamPool { return r.upstreams }
 
+// Named returns the backends by what they can be called.
+func (r *Roster) Named() []config.Backend {
+	all := make([]config.Backend, len(r.backends))
+	for i, b := range r.backends {
+		all[i] = config.Backend{Address: b.Address, Zone: b.Zone, Name: r.names[b.Address]}
+	}
+	return all
+}
+
 // Has reports whether one of the backends has that address.
 func (r *Roster) Has(address string) bool {
 	_, is := r.byAddress[address]

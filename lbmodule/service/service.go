@@ -56,6 +56,7 @@ type Service struct {
 	settings *config.Settings
 	check    *config.HealthCheck // with its defaults; nil for none
 	subset   *subsetting         // nil if all backends are used
+	canary   *canarying          // nil if there is none
 	passive  pool.Passive
 	limit    int
 	warnings []string
@@ -100,6 +101,9 @@ func (s *Service) Open(ctx caddy.Context, from *stock.Handler, raw []byte, probe
 			s.subset.inherit(latest.subset)
 		}
 	}
+	if err := s.openCanary(); err != nil {
+		return err
+	}
 	s.manager.Attach(s)
 	return nil
 }
@@ -114,6 +118,7 @@ func (s *Service) Close() {
 	if s.dynamic != nil {
 		s.dynamic.sets.close()
 	}
+	s.canary.close()
 }
 
 // Start starts the background work: probing, and redialing dead backends.
@@ -124,11 +129,13 @@ func (s *Service) Start() {
 		s.dynamic.sets.watch()
 	}
 	s.subset.start()
+	s.canary.start()
 }
 
 // Stop stops the work that Start started.
 func (s *Service) Stop() {
 	s.subset.stop()
+	s.canary.stop()
 	s.static.Load().stop()
 	if s.dynamic != nil {
 		s.dynamic.sets.stop()
@@ -347,6 +354,9 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 		set.upstreams = r.upstreams
 	}
 	set.view, events = s.pool.OpenQuietly(backends, settings)
+	if s.canary != nil {
+		events = append(events, set.divide(running, settings)...)
+	}
 	return set, events
 }
 

@@ -22,6 +22,9 @@ type Set struct {
 	targets   []*stock.Target           // the same backends, as attempts need them
 	narrowed  *narrowed                 // nil if all backends are in the set
 
+	whole *Set    // what the set is a part of; nil if it is none
+	parts [2]*Set // by [canary.Side]; nil if the set is not divided
+
 	superseded chan struct{} // closed when another set replaces this one
 	lifetime   lifetime
 
@@ -60,6 +63,9 @@ func (s *Set) Target(position int) course.Target { return s.targets[position] }
 // Superseded returns two channels: the first is closed when another set replaces this one, the second when a polled dynamic source names
 // other backends. The second is nil without such a source.
 func (s *Set) Superseded() (first, second <-chan struct{}) {
+	if s.whole != nil {
+		return s.whole.Superseded()
+	}
 	return s.superseded, s.service.dynamic.other(s)
 }
 
@@ -134,6 +140,9 @@ func (s *Set) stop() {
 	if s == nil {
 		return
 	}
+	for _, part := range s.parts {
+		part.stop()
+	}
 	l := &s.lifetime
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -142,6 +151,11 @@ func (s *Set) stop() {
 
 // close is stop for a config that no longer uses the set at all.
 func (s *Set) close() {
+	for _, part := range s.parts {
+		if part != nil {
+			part.close()
+		}
+	}
 	l := &s.lifetime
 	l.mu.Lock()
 	defer l.mu.Unlock()

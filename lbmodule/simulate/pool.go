@@ -118,6 +118,7 @@ func (p *Pool) NotSimulated() (words []string) {
 		{p.DrainTimeout != 0, "drain_timeout"},
 		{p.Mirror != nil, "mirror"},
 		{p.ShadowPolicyRaw != nil, "shadow_policy"},
+		{p.Canary != nil, "canary"},
 	} {
 		if part.given {
 			words = append(words, part.word)

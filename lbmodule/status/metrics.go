@@ -236,6 +236,7 @@ func (e emitter) service(s *service.Service) {
 	e.histogram(queueSecondsMetric, p.Queued.Distribution(), name)
 	e.discovery(s, name)
 	e.mirrored(&p.Mirrored, name)
+	e.canary(s, name)
 	set, _ := s.Shown()
 	if set == nil {
 		e.state(name, 0, 0, false, 1, 0)

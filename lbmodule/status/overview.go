@@ -35,6 +35,7 @@ type Pool struct {
 
 	Subset *Subset `json:"subset,omitempty"` // absent if all backends are used
 	Mirror *Mirror `json:"mirror,omitempty"` // absent if no requests are copied
+	Canary *Canary `json:"canary,omitempty"` // absent if there is none
 
 	Shadow *Shadow `json:"shadow,omitempty"` // absent without a shadow policy
 
@@ -187,7 +188,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		o.Discovery = append(o.Discovery, newDiscovery(&d))
 	}
 	set, dynamic := s.Shown()
-	o.Subset, o.Mirror = newSubset(s, set), newMirror(s)
+	o.Subset, o.Mirror, o.Canary = newSubset(s, set), newMirror(s), NewCanary(s)
 	at := make(map[string]int)
 	var snapshot *pool.Snapshot
 	var view *pool.View

@@ -65,8 +65,13 @@ func somePools(now time.Time) []*pool {
 	slow.set(object{"latency_ms": object{"p50": 212.0, "p95": 940.0, "p99": 1830.0, "ewma": 300.0}, "max_requests": 64, "in_flight": 64})
 	weighted := named("web-2", "10.0.1.2:8080", 610).set(object{"weight": 5, "effective_weight": 5.0,
 		"edits": []object{{"field": "weight", "value": 5, "config": 3, "owner": "bob", "reason": "larger machine", "since": ago(50 * time.Hour)}}})
+	canary := object{"backends": []string{"web-5"}, "state": "running", "share": 0.05, "since": ago(100 * time.Second), "revision": "a-1", "next_share": 0.25,
+		"next_in": "8m20s", "enough": 250, "error_evidence": 0.02, "latency_evidence": 0.3,
+		"canary": object{"backends": 1, "requests": 6950, "failures": 7, "error_rate": 0.001, "p50_ms": 3.2, "p95_ms": 11.3},
+		"others": object{"backends": 6, "requests": 131000, "failures": 70, "error_rate": 0.0005, "p50_ms": 3.1, "p95_ms": 11.0}}
 	return []*pool{
 		{name: "web", policy: "lb_peak_ewma", budget: 412, more: object{
+			"canary": canary,
 			"shadow": object{"policy": "lb_least_conn", "agreed": 6120, "differed": 7480, "full": 0, "dropped": 0, "agreement": 0.45, "fairness": 0.93,
 				"expected_ms": object{"p50": 3.4, "p99": 71.0}, "took_ms": object{"p50": 3.1, "p99": 48.0}},
 		}, backends: []*backend{

@@ -45,6 +45,10 @@ function ofSources(pool, model) {
 		tone: 'warn', rank: 3, pool: name, key: `${name} ${d.source}`, title: `${name} gets no good list of backends`, since: duration(model.since(d.since)),
 		why: `${d.source}: ${d.error}; ${d.targets > 0 ? `the ${plural(d.targets, 'backend')} from before are used` : 'there is none from before'}`,
 	}));
+	if (data.canary?.state === 'rolled_back') {
+		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} canary`, title: `the canary of ${name} is rolled back`, since: duration(model.since(data.canary.since)),
+			why: data.canary.reason === 'by hand' ? 'by hand' : `its ${data.canary.reason} were worse than those of the others` });
+	}
 	if (data.subset?.further > 0) {
 		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} goes beyond its subset`, title: `${name} uses ${plural(data.subset.further, 'backend')} outside its subset`, why: 'nobody in the subset was usable' });
 	}

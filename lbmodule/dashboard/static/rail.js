@@ -19,6 +19,9 @@ const EVENTS = {
 	backend_removed: ['removed', 'info'],
 	change_expired: ['change has run out', 'info'],
 	change_conflict: ['change conflicts with the config', 'warn'],
+	canary_moved: ['canary gets another share', 'info'],
+	canary_rolled_back: ['canary is rolled back', 'bad'],
+	canary_changed: ['canary was changed', 'info'],
 	state_not_persisted: ['change could not be stored', 'warn'],
 };
 

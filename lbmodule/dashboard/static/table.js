@@ -193,6 +193,9 @@ class Section {
 		if (data.warnings?.length > 0) {
 			notes.push({ label: plural(data.warnings.length, 'warning'), tone: 'warn', title: data.warnings.join('\n') });
 		}
+		if (data.canary) {
+			notes.push(canaryNote(data.canary));
+		}
 		if (data.utilization > 0) {
 			notes.push({ label: `slots ${percent(data.utilization)}`, title: 'share of the slots of max_requests that are taken' });
 		}
@@ -245,6 +248,19 @@ class Section {
 }
 
 // Row is a backend.
+const CANARY_TONES = { rolled_back: 'bad', paused: 'warn' };
+
+// canaryNote says which share of the clients a canary gets, and how the two sides compare.
+function canaryNote({ state, share, canary, others, next_share: next, next_in: left }) {
+	const side = ({ requests, error_rate: errors, p50_ms: p50, p95_ms: p95 }) =>
+		`${plural(requests, 'request')}, ${percent(errors)} errors, p50 ${millis(p50)}, p95 ${millis(p95)}`;
+	return {
+		label: `canary ${state === 'running' ? '' : `${state.replace('_', ' ')} `}${percent(share)}, errors ${percent(canary.error_rate)} : ${percent(others.error_rate)}, p95 ${millis(canary.p95_ms)} : ${millis(others.p95_ms)}`,
+		tone: CANARY_TONES[state] ?? null,
+		title: `canary: ${side(canary)}\nothers: ${side(others)}${left ? `\n${percent(next)} in ${left}` : ''}`,
+	};
+}
+
 class Row {
 	constructor(table, backend) {
 		this.table = table;

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/ballastlb/ballast/lbmodule/canary"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// reportCanary reports that a canary gets another share of the clients.
+func (a *App) reportCanary(e *pool.Event) {
+	r := &e.Canary
+	tried, others := sideData(&r.Sides[canary.Canary]), sideData(&r.Sides[canary.Others])
+	data := map[string]any{
+		"pool": e.Pool, "share": r.Share, "state": r.State.String(), "reason": e.Reason,
+		"canary": tried, "others": others,
+	}
+	fields := []zap.Field{
+		zap.String("pool", e.Pool), zap.Float64("share", r.Share), zap.String("state", r.State.String()), zap.String("reason", e.Reason),
+		zap.Any("canary", tried), zap.Any("others", others),
+	}
+	if r.State != canary.RolledBack {
+		a.logger.Info("canary gets another share of the clients", fields...)
+		a.emit(eventCanaryMoved, data)
+		return
+	}
+	for _, test := range []struct {
+		word     string
+		evidence *canary.Evidence
+	}{{"error_evidence", r.Errors}, {"latency_evidence", r.Latency}} {
+		if test.evidence != nil {
+			data[test.word] = test.evidence.Value
+			fields = append(fields, zap.Float64(test.word, test.evidence.Value))
+		}
+	}
+	level := zap.ErrorLevel
+	if e.Reason == canary.ReasonByHand {
+		level = zap.WarnLevel
+	}
+	a.logger.Log(level, "canary is rolled back", fields...)
+	a.emit(eventCanaryRolledBack, data)
+}
+
+func sideData(f *canary.Figures) map[string]any {
+	return map[string]any{
+		"requests": f.Requests, "failures": f.Failures, "p50_ms": float64(f.P50.Microseconds()) / 1000, "p95_ms": float64(f.P95.Microseconds()) / 1000,
+	}
+}
+
+// TellCanaryChange reports that somebody has changed a canary.
+func (a *App) TellCanaryChange(name string, action canary.Action, share float64, owner, reason, remote, identity string) {
+	a.logger.Info("canary was changed by hand",
+		zap.String("pool", name), zap.String("action", action.String()), zap.Float64("share", share), zap.String("remote", remote),
+		zap.String("identity", identity), zap.String("owner", owner), zap.String("reason", reason))
+	a.emit("canary_changed", map[string]any{"pool": name, "action": action.String(), "share": share, "owner": owner, "reason": reason})
+}

@@ -1,0 +1,244 @@
+package canary
+
+import (
+	"math"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Side is one of the two parts of a pool.
+type Side uint8
+
+const (
+	// Others are the backends that are no canary.
+	Others Side = iota
+	// Canary are the backends that are.
+	Canary
+
+	sides
+)
+
+// String returns the side as metrics show it.
+func (s Side) String() string { return [sides]string{"others", "canary"}[s] }
+
+// State is what a run does.
+type State uint8
+
+const (
+	// Running means that steps are still to come.
+	Running State = iota
+	// Paused means that the share stays as it is until somebody says otherwise.
+	Paused
+	// Finished means that all steps have been made.
+	Finished
+	// RolledBack means that the canary gets no requests.
+	RolledBack
+	// States is the number of states.
+	States
+)
+
+// String returns the state as the API shows it.
+func (s State) String() string {
+	return [States]string{"running", "paused", "finished", "rolled_back"}[s]
+}
+
+// Why the share is what it is.
+const (
+	ReasonErrors  = "errors"
+	ReasonLatency = "latency"
+	ReasonStep    = "step"
+	ReasonByHand  = "by hand"
+)
+
+// Settings are the settings of a run.
+type Settings struct {
+	Share float64 // of the clients, at first
+	Steps []Step
+
+	Errors, Latency bool    // whether they are compared
+	MoreErrors      float64 // how many more failures the canary may have, as a share of those of the others
+	Slower          float64 // by how much its answers may take longer, as a share
+}
+
+// Step is a change of the share, after that time at the share before.
+type Step struct {
+	Share float64
+	After time.Duration
+}
+
+// Change is a change of the share.
+type Change struct {
+	Share  float64
+	State  State
+	Reason string
+}
+
+const (
+	// everybody is the threshold of a share of 1.
+	everybody = math.MaxUint64
+	// leastTick is the shortest time between two looks. Several load balancers may share a run, and each looks.
+	leastTick = 500 * time.Millisecond
+	// unsettled is for how long after a change of the share nothing is compared: requests of before would be counted as one side's that the
+	// other side has none of.
+	unsettled = 3 * time.Second
+)
+
+// Run is a canary: its share, its timeline, and what has been counted. It is safe for concurrent use.
+type Run struct {
+	settings Settings
+	salt     uint64
+
+	threshold atomic.Uint64 // clients whose hash is below it belong to the canary
+	counts    [sides]Counts
+	rollbacks atomic.Uint64
+
+	mu       sync.Mutex // guards the fields below
+	guard    *guard
+	state    State
+	share    float64
+	reason   string
+	next     int           // of settings.Steps
+	waited   time.Duration // for it
+	begun    time.Time     // zero before the config serves
+	since    time.Time     // of the share
+	last     time.Time     // of the last look
+	quiet    time.Time     // until when nothing is compared
+	before   [sides]tally  // counts at the last look
+	revision uint64
+}
+
+// New returns a run of the pool with that name. It has its first share at once, but time stands still until [Run.Tick].
+func New(pool string, s Settings) *Run {
+	// Not the name alone: it may be a backend's address, which hash policies mix with keys.
+	r := &Run{settings: s, salt: xxhash.Sum64String("canary of " + pool)}
+	r.start()
+	return r
+}
+
+// start sets what a run begins with. The caller holds r.mu, if others know r.
+func (r *Run) start() {
+	r.guard, r.state, r.next, r.waited = newGuard(&r.settings), Running, 0, 0
+	if len(r.settings.Steps) == 0 {
+		r.state = Finished
+	}
+	r.setShare(r.settings.Share, "")
+}
+
+// setShare sets the share. The caller holds r.mu.
+func (r *Run) setShare(share float64, reason string) {
+	r.share, r.reason = share, reason
+	r.revision++
+	threshold := uint64(everybody)
+	if share < 1 {
+		threshold = uint64(share * (1 << 64))
+	}
+	r.threshold.Store(threshold)
+}
+
+// mix is the finalizer of MurmurHash3: each bit of the key changes half of the result's.
+func mix(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// All returns the side of all clients; ok is false if there are clients of both.
+func (r *Run) All() (s Side, ok bool) {
+	switch r.threshold.Load() {
+	case 0:
+		return Others, true
+	case everybody:
+		return Canary, true
+	default:
+		return Others, false
+	}
+}
+
+// SideOf returns the side of the client with a key of that hash. As the share grows, clients change to the canary only.
+func (r *Run) SideOf(key uint64) Side {
+	if threshold := r.threshold.Load(); threshold == everybody || mix(key^r.salt) < threshold {
+		return Canary
+	}
+	return Others
+}
+
+// Counts returns where the requests of a side are counted.
+func (r *Run) Counts(s Side) *Counts { return &r.counts[s] }
+
+// Off reports whether the canary gets no requests at all.
+func (r *Run) Off() bool { return r.threshold.Load() == 0 }
+
+// Tick looks at what has been counted and at the time. It returns the changes that it made, and must be called about once a second.
+func (r *Run) Tick(now time.Time) (changes []Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.begun.IsZero() {
+		r.begun, r.since, r.last = now, now, now
+		for s := range r.counts {
+			r.counts[s].read(&r.before[s])
+		}
+		return nil
+	}
+	passed := now.Sub(r.last)
+	if passed < leastTick {
+		return nil
+	}
+	r.last = now
+	if reason := r.compare(now); reason != "" {
+		r.state = RolledBack
+		r.rollbacks.Add(1)
+		return append(changes, r.move(0, reason, now))
+	}
+	if r.state != Running {
+		return nil
+	}
+	step := &r.settings.Steps[r.next]
+	if r.waited += passed; r.waited < step.After {
+		return nil
+	}
+	r.waited, r.next = 0, r.next+1
+	if r.next == len(r.settings.Steps) {
+		r.state = Finished
+	}
+	return append(changes, r.move(step.Share, ReasonStep, now))
+}
+
+// compare reads the counters, and compares the sides if they can be compared. The caller holds r.mu.
+func (r *Run) compare(now time.Time) (reason string) {
+	var more [sides]tally
+	for s := range r.counts {
+		var read tally
+		r.counts[s].read(&read)
+		more[s] = read.since(&r.before[s])
+		r.before[s] = read
+	}
+	if r.share <= 0 || now.Before(r.quiet) {
+		return ""
+	}
+	return r.guard.add(&more, now)
+}
+
+// move changes the share. The caller holds r.mu.
+func (r *Run) move(share float64, reason string, now time.Time) Change {
+	r.setShare(share, reason)
+	r.since, r.quiet = now, now.Add(unsettled)
+	r.guard.drop()
+	return Change{Share: share, State: r.state, Reason: reason}
+}
+
+// Revision returns what changes with each change of the run.
+func (r *Run) Revision() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tag()
+}
+
+func (r *Run) tag() string {
+	return strconv.FormatInt(r.begun.UnixNano(), 36) + "-" + strconv.FormatUint(r.revision, 36)
+}

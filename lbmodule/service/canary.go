@@ -1,0 +1,163 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/canary"
+	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/overlay"
+	"github.com/ballastlb/ballast/lbmodule/pool"
+)
+
+// canarying gives a share of the clients to some of the backends.
+type canarying struct {
+	service  *Service
+	settings *config.Canary
+	run      *canary.Run
+	release  func()
+
+	mu  sync.Mutex // guards end
+	end context.CancelFunc
+}
+
+// openCanary takes the pool's canary, if the load balancer has one. Load balancers with the same settings share it, in this config and the next.
+func (s *Service) openCanary() error {
+	settings := s.settings.Canary
+	if settings == nil {
+		return nil
+	}
+	rules := settings.Run(s.settings.Hedge.Enabled())
+	description, err := json.Marshal([]any{settings, rules})
+	if err != nil {
+		return err
+	}
+	c := &canarying{service: s, settings: settings}
+	c.run, c.release = s.pool.Canary(string(description), rules)
+	s.canary = c
+	return nil
+}
+
+// Canary returns the canary and its settings; nil for none.
+func (s *Service) Canary() (*canary.Run, *config.Canary) {
+	if s.canary == nil {
+		return nil, nil
+	}
+	return s.canary.run, s.canary.settings
+}
+
+func (c *canarying) close() {
+	if c != nil {
+		c.release()
+	}
+}
+
+// canaryInterval is the time between two looks at what has been counted.
+const canaryInterval = time.Second
+
+// start starts looking at what has been counted, and at the time.
+func (c *canarying) start() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end == nil {
+		var ctx context.Context
+		ctx, c.end = context.WithCancel(context.Background())
+		go c.watch(ctx)
+	}
+}
+
+// stop undoes start.
+func (c *canarying) stop() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil {
+		c.end()
+		c.end = nil
+	}
+}
+
+func (c *canarying) watch(ctx context.Context) {
+	ticker := time.NewTicker(canaryInterval)
+	defer ticker.Stop()
+	for now := time.Now(); ; {
+		c.tell(c.run.Tick(now))
+		select {
+		case <-ctx.Done():
+			return
+		case now = <-ticker.C:
+		}
+	}
+}
+
+// tell reports changes of the share.
+func (c *canarying) tell(changes []canary.Change) {
+	for _, change := range changes {
+		c.service.TellCanary(change)
+	}
+}
+
+// TellCanary reports a change of the canary's share.
+func (s *Service) TellCanary(change canary.Change) {
+	report := s.canary.run.Report()
+	report.Share, report.State, report.Reason = change.Share, change.State, change.Reason
+	s.pool.Report([]pool.Event{{Kind: pool.CanaryMoved, Pool: s.pool.Name(), Reason: change.Reason, Canary: report}})
+}
+
+// divide divides the set into the backends of the canary and the others, if there are both. It returns the events to report once no lock is
+// held.
+func (s *Set) divide(running []overlay.Running, settings pool.Settings) (events []pool.Event) {
+	c := s.service.canary
+	var positions [2][]int
+	for i := range running {
+		b, side := &running[i], canary.Others
+		if c.settings.Matches(b.Name, b.Address, b.Zone) {
+			side = canary.Canary
+		}
+		positions[side] = append(positions[side], i)
+	}
+	if len(positions[canary.Canary]) == 0 || len(positions[canary.Others]) == 0 {
+		return nil
+	}
+	for side, those := range positions {
+		part := &Set{service: s.service, whole: s, superseded: s.superseded}
+		for _, i := range those {
+			part.upstreams = append(part.upstreams, s.upstreams[i])
+			part.targets = append(part.targets, s.targets[i])
+		}
+		var more []pool.Event
+		part.view, more = s.service.pool.OpenPart(s.view, those, settings, c.run.Counts(canary.Side(side)))
+		s.parts[side], events = part, append(events, more...)
+	}
+	return events
+}
+
+// Side returns the part of the set that requests of that side choose from: the whole set if nobody in the part is usable. A canary that is
+// off gets no requests, whatever becomes of the others. before and tried are the set of a request's last attempt and the positions of the
+// members that have failed it; nil for a new request: if nobody is left in the part, it goes to the others, too.
+func (s *Set) Side(side canary.Side, before *Set, tried []int) *Set {
+	part := s.parts[side]
+	switch {
+	case part == nil:
+		return s
+	case side == canary.Others && s.service.canary.run.Off():
+		return part
+	case !part.view.Serves(), before == s && len(tried) > 0, before == part && len(tried) > 0 && !part.view.Snapshot().Others(tried):
+		return s
+	default:
+		return part
+	}
+}
+
+// Divided returns the parts of the set, by [canary.Side]; nil if it is not divided.
+func (s *Set) Divided() (parts [2]*Set) { return s.parts }
+
+// Part reports whether the set is a part of another one.
+func (s *Set) Part() bool { return s.whole != nil }
