@@ -58,7 +58,7 @@ func (w *world) run(seed uint64, s *Settings) (canary int, reason string) {
 var both = Settings{Errors: true, Latency: true, MoreErrors: 0.1, Slower: 0.25}
 
 // manyRuns is for how many runs of each kind simulations go.
-var manyRuns = flag.Int("canary.runs", 160, "runs of each simulated canary")
+var manyRuns = flag.Int("canary.runs", 80, "runs of each simulated canary")
 
 // simulate returns with how many requests of the canary runs were rolled back, sorted; the others are not in it.
 func (w *world) simulate(s *Settings, runs int) (found []int) {
