@@ -135,7 +135,7 @@ func (s liveState) Change(ctx context.Context, pool, backend string, fields []by
 	if err != nil {
 		return dashboard.Refusal{Status: http.StatusBadRequest, Err: err}
 	}
-	before, _, err := editBackend(in, backend, change, func(...overlay.Running) error { return nil })
+	before, _, err := editBackend(in, backend, change, changeEdits, func(...overlay.Running) error { return nil })
 	if err != nil {
 		return refused(err)
 	}
