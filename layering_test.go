@@ -36,7 +36,7 @@ var arrows = map[string]string{
 		"lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
 	"lbmodule/admin": "lbmodule/app lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
 		"lbmodule/overlay lbmodule/dashboard caddyapp",
-	"lbmodule/app": "lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
+	"lbmodule/app": "lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
 		"lbmodule/dashboard caddyapp",
 	"lbmodule/observe": "lbmodule/exchange lbmodule/course lbmodule/service lbmodule/status lbmodule/config lbmodule/pool",
 	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
@@ -61,6 +61,7 @@ var arrows = map[string]string{
 	"lbmodule/engine":    "lbmodule/fieldline lbmodule/socket",
 	"lbmodule/socket":    "",
 	"lbmodule/fieldline": "",
+	"lbmodule/fleet":     "",
 	"lbmodule/overlay":   "",
 	"lbmodule/subset":    "lbmodule/balance",
 	"breaker":            "",
