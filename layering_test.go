@@ -34,7 +34,7 @@ var arrows = map[string]string{
 
 	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/mirror lbmodule/observe lbmodule/stock " +
 		"lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
-	"lbmodule/admin": "lbmodule/app lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
+	"lbmodule/admin": "lbmodule/app lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
 		"lbmodule/overlay lbmodule/dashboard caddyapp",
 	"lbmodule/app": "lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
 		"lbmodule/dashboard caddyapp",

@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -106,4 +110,132 @@ func TestWritersOfAFleet(t *testing.T) {
 			}
 		}
 	}
+}
+
+// fleetView is what the API tells of the fleet.
+type fleetView struct {
+	Nodes []struct {
+		ID, Label, State, Name, Admin string
+		This, Alone                   bool
+		Pools                         []struct {
+			Name     string
+			Backends []struct{ Address, Reason string }
+		}
+	}
+	Differences []struct {
+		Kind, Pool, Backend string
+		Values              []struct {
+			Value string
+			Nodes []string
+		}
+	}
+	Error string
+}
+
+func (c *caddy) fleet() (v fleetView) {
+	c.t.Helper()
+	status, text := c.askAdmin(http.MethodGet, "/load_balancer/fleet")
+	if err := json.Unmarshal(text, &v); err != nil || status != http.StatusOK {
+		c.t.Fatalf("status %d, %v: %s", status, err, text)
+	}
+	return v
+}
+
+// states returns the states of the others.
+func (v fleetView) states() string {
+	var all []string
+	for _, n := range v.Nodes {
+		if !n.This {
+			all = append(all, n.State)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+// differs tells how many nodes see what of a kind: the values, each with the number of its nodes.
+func (v fleetView) differs(kind string) string {
+	var all []string
+	for _, d := range v.Differences {
+		if d.Kind == kind {
+			for _, x := range d.Values {
+				all = append(all, fmt.Sprintf("%s %s=%d", d.Backend, x.Value, len(x.Nodes)))
+			}
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// TestFleetView: nodes that share a storage see each other, and where they differ; one that is killed is gone, one that stops is away.
+func TestFleetView(t *testing.T) {
+	t.Parallel()
+	backends, addresses := startBackends(t, 2)
+	var sick atomic.Bool
+	backends[0].handle(func(w http.ResponseWriter, r *http.Request) {
+		if sick.Load() && r.URL.Path == "/third" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	store := t.TempDir()
+	config := func(path string) string {
+		site := fleetConfig(store, addresses, " health_check {\n http "+path+"\n interval 200ms\n fast_interval 100ms\n timeout 100ms\n }")
+		return strings.Replace(site, " load_balancer ", " handle /dashboard* {\n load_balancer_dashboard\n }\n load_balancer ", 1)
+	}
+	nodes := startNodes(t, config("/"), config("/"), config("/third"))
+	begin := time.Now()
+	for _, n := range nodes {
+		waitFor(t, "the nodes to see each other", func() bool {
+			v := n.fleet()
+			all := v.states() == "alive alive"
+			for _, o := range v.Nodes {
+				all = all && len(o.Pools) == 1 && len(o.Pools[0].Backends) == 2
+			}
+			return all
+		})
+	}
+	t.Logf("they see each other after %v", time.Since(begin))
+	if got := nodes[0].fleet().differs("config"); strings.Count(got, "=2") != 1 || strings.Count(got, "=1") != 1 {
+		t.Errorf("one of three has another config, but the difference is %q", got)
+	}
+
+	sick.Store(true)
+	waitFor(t, "the third to find the backend down", func() bool { return nodes[2].edit("GET", backends[0].addr, "").Reason != "" })
+	begin = time.Now()
+	want := backends[0].addr + " usable=2, " + backends[0].addr + " active check failed=1"
+	for i, n := range nodes {
+		waitFor(t, "the difference to be known", func() bool { return n.fleet().differs("usable") == want })
+		t.Logf("node %d knows that the third finds a backend down after %v", i, time.Since(begin))
+	}
+	if stdout, stderr, code := nodes[1].lb("fleet"); code != 0 || !strings.Contains(words(stdout), "usable p "+backends[0].addr+" active check failed ") || strings.Count(stdout, " alive ") != 3 {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	b := openTab(t)
+	b.open(nodes[0].url("/dashboard/"), nil)
+	b.await("the fleet on the page", "document.getElementById('fleet').checkVisibility() && document.querySelectorAll('#fleet-nodes > div').length === 3")
+	b.await("the difference on the page", "document.getElementById('fleet-differences').textContent.includes('active check failed')")
+	b.picture("fleet")
+	sick.Store(false)
+	waitFor(t, "the difference to end", func() bool { return nodes[0].fleet().differs("usable") == "" })
+
+	begin = time.Now()
+	_ = nodes[2].cmd.Process.Kill()
+	waitFor(t, "the killed node to be gone", func() bool {
+		return nodes[0].fleet().states() == "alive gone" && nodes[1].fleet().states() == "alive gone"
+	})
+	t.Logf("a node that was killed is gone after %v", time.Since(begin))
+	if took := time.Since(begin); took < 30*time.Second {
+		t.Errorf("it is gone after %v only", took)
+	}
+	if _, text := nodes[0].askAdmin(http.MethodGet, "/metrics"); !strings.Contains(string(text), `caddy_load_balancer_nodes{state="alive"} 2`) || !strings.Contains(string(text), `caddy_load_balancer_nodes{state="gone"} 1`) {
+		t.Error("the metrics do not count two that are alive and one that is gone")
+	}
+	b.await("the page to say it", "document.getElementById('fleet-nodes').textContent.includes('gone')")
+
+	nodes[1].stop()
+	waitFor(t, "the stopped node to be away", func() bool { return nodes[0].fleet().states() == "gone" })
+	documents, err := filepath.Glob(filepath.Join(store, "load_balancer", "nodes", "*.json"))
+	if err != nil || len(documents) != 2 {
+		t.Errorf("documents %v, %v; want those of the node that is left, and of the one that was killed", documents, err)
+	}
+	waitFor(t, "the last to know that it is alone", func() bool { return nodes[0].fleet().Nodes[0].Alone })
 }

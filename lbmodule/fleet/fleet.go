@@ -296,6 +296,22 @@ type View struct {
 	Error       string       `json:"error,omitempty"` // why the storage cannot be read, or not written
 }
 
+// Brief returns v without the backends of the nodes' pools.
+func (v *View) Brief() *View {
+	brief := *v
+	brief.Nodes = make([]Seen, len(v.Nodes))
+	for i, s := range v.Nodes {
+		n := *s.Node // what View returned belongs to others as well
+		n.Pools = slices.Clone(n.Pools)
+		for j := range n.Pools {
+			n.Pools[j].Backends = []Backend{}
+		}
+		s.Node = &n
+		brief.Nodes[i] = s
+	}
+	return &brief
+}
+
 // View returns what is known; nothing before the first look.
 func (f *Fleet) View() View {
 	f.mu.Lock()
