@@ -295,6 +295,7 @@ func TestDashboardUse(t *testing.T) {
 	} {
 		b.await(want.text, fmt.Sprintf("document.querySelector('%s')?.textContent.includes(%q)", want.what, want.text))
 	}
+	eval[bool](b, "(document.getElementById('fleet').scrollIntoView(), true)")
 	b.picture("fleet")
 
 	source.Edit("api", "api-2", map[string]any{"name": "api-9"})

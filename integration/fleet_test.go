@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -238,4 +240,78 @@ func TestFleetView(t *testing.T) {
 		t.Errorf("documents %v, %v; want those of the node that is left, and of the one that was killed", documents, err)
 	}
 	waitFor(t, "the last to know that it is alone", func() bool { return nodes[0].fleet().Nodes[0].Alone })
+}
+
+// TestFleetCost: what nodes tell each other has a bounded size and costs little, however many backends there are. Soaks measure smaller pools,
+// too.
+func TestFleetCost(t *testing.T) {
+	t.Parallel()
+	sizes := []int{10_000}
+	if *soak {
+		sizes = []int{10, 1000, 10_000}
+	}
+	for _, size := range sizes {
+		store, elsewhere := t.TempDir(), t.TempDir()
+		all := make([]string, size)
+		for i := range all {
+			all[i] = fmt.Sprintf("127.%d.%d.%d:9", 1+i>>16, i>>8&255, i&255)
+		}
+		config := func(store string) string { return fleetConfig(store, strings.Join(all, " "), "") }
+		nodes := startNodes(t, config(store), config(store), config(elsewhere))
+		waitFor(t, "two nodes to see each other", func() bool {
+			a, b := nodes[0].fleet(), nodes[1].fleet()
+			return len(a.Nodes) == 2 && len(b.Nodes) == 2 && !a.Nodes[0].Alone && !b.Nodes[0].Alone && !a.Nodes[1].Alone
+		})
+		var used [3]float64
+		for i, n := range nodes {
+			used[i] = n.cpuSeconds()
+		}
+		const span = 30 * time.Second
+		time.Sleep(span) // what is measured takes time
+		for i, n := range nodes {
+			used[i] = (n.cpuSeconds() - used[i]) / span.Seconds()
+		}
+		documents := func(store string) (sizes []int) {
+			files, err := filepath.Glob(filepath.Join(store, "load_balancer", "nodes", "*.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				info, err := os.Stat(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sizes = append(sizes, int(info.Size()))
+			}
+			return sizes
+		}
+		shared, alone := documents(store), documents(elsewhere)
+		t.Logf("%d backends: documents of %v bytes, alone %v; CPU %.2f and %.2f %% of a core, alone %.2f %%", size, shared, alone, 100*used[0], 100*used[1], 100*used[2])
+		if len(shared) != 2 || len(alone) != 1 || max(shared[0], shared[1]) > 64<<10 || alone[0] > 1<<10 {
+			t.Errorf("%d backends: documents of %v bytes, alone %v", size, shared, alone)
+		}
+		if more := (used[0]+used[1])/2 - used[2]; more > 0.05 {
+			t.Errorf("%d backends: telling others takes %.1f %% of a core", size, 100*more)
+		}
+		for _, n := range nodes {
+			n.stop()
+		}
+	}
+}
+
+// cpuSeconds is the CPU time that the process has used.
+func (c *caddy) cpuSeconds() float64 {
+	c.t.Helper()
+	_, text := c.askAdmin(http.MethodGet, "/metrics")
+	for line := range strings.Lines(string(text)) {
+		if number, is := strings.CutPrefix(line, "process_cpu_seconds_total "); is {
+			seconds, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return seconds
+		}
+	}
+	c.t.Fatal("the metrics do not tell the CPU time")
+	return 0
 }

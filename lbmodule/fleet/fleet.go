@@ -315,7 +315,6 @@ func (v *View) Brief() *View {
 // View returns what is known; nothing before the first look.
 func (f *Fleet) View() View {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	o := View{Period: f.period.Seconds(), Nodes: []Seen{}}
 	now := f.asOf // while the storage cannot be read, nobody falls silent
 	if !now.IsZero() {
@@ -327,6 +326,7 @@ func (f *Fleet) View() View {
 		}
 	}
 	o.Nodes = append(o.Nodes, f.watch.list(f.self, now, f.period)...)
+	f.mu.Unlock()
 	o.Differences, o.More = compare(o.Nodes)
 	return o
 }
