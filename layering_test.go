@@ -34,9 +34,9 @@ var arrows = map[string]string{
 
 	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/mirror lbmodule/observe lbmodule/stock " +
 		"lbmodule/canary lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
-	"lbmodule/admin": "lbmodule/app lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
+	"lbmodule/admin": "lbmodule/app lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
 		"lbmodule/canary lbmodule/overlay lbmodule/dashboard caddyapp",
-	"lbmodule/app": "lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
+	"lbmodule/app": "lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
 		"lbmodule/canary lbmodule/dashboard caddyapp",
 	"lbmodule/observe": "lbmodule/exchange lbmodule/course lbmodule/service lbmodule/status lbmodule/config lbmodule/pool",
 	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
@@ -62,6 +62,7 @@ var arrows = map[string]string{
 	"lbmodule/engine":    "lbmodule/fieldline lbmodule/socket",
 	"lbmodule/socket":    "",
 	"lbmodule/fieldline": "",
+	"lbmodule/fleet":     "",
 	"lbmodule/overlay":   "",
 	"lbmodule/shadow":    "lbmodule/balance",
 	"lbmodule/subset":    "lbmodule/balance",

@@ -46,6 +46,13 @@ func (s *Serving[T]) Latest() (latest T) {
 	return latest
 }
 
+// Len returns how many configs serve; two during a reload.
+func (s *Serving[T]) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.started)
+}
+
 // RegisterMetrics has the metrics of a config served by Caddy.
 func RegisterMetrics(ctx caddy.Context, c prometheus.Collector) error {
 	registry := ctx.GetMetricsRegistry()

@@ -142,7 +142,7 @@ func latency(ms float64) string {
 	return plain.Milliseconds(ms)
 }
 
-// evidenceOf is the greatest of the evidence, and what it is of.
+// evidenceOf is the evidence that was found, beside what is enough for a roll back.
 func evidenceOf(k *api.Canary) string {
 	var all []string
 	for _, e := range []struct {
@@ -150,7 +150,7 @@ func evidenceOf(k *api.Canary) string {
 		value *float64
 	}{{"errors", k.ErrorEvidence}, {"latency", k.LatencyEvidence}} {
 		if e.value != nil {
-			all = append(all, fmt.Sprintf("%s %.2g/%g", e.name, *e.value, k.Enough))
+			all = append(all, fmt.Sprintf("%s %.4g/%g", e.name, *e.value, k.Enough))
 		}
 	}
 	return strings.Join(all, " ")

@@ -76,7 +76,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	lb.AddCommand(
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
-		t.explainCommand(), t.diffCommand(), t.canaryCommand(), t.limitsCommand(), t.expressCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(),
+		t.explainCommand(), t.diffCommand(), t.canaryCommand(), t.limitsCommand(), t.expressCommand(), t.fleetCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(),
 	)
 	// Without a command, and with one that there is not, the help must not pass for a success in a script.
 	lb.RunE = t.run(func(_ context.Context, args []string) error {

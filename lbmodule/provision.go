@@ -219,23 +219,34 @@ func (h *Handler) PoolSettings() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return h.describe(&words)
+	return h.describe(&words, h.Settings)
 }
 
 // poolKey returns the key of h's pool.
 func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
 	key = app.PoolKey{Name: h.Name, Derived: h.derivedName(words)}
-	key.Settings, err = h.describe(words)
+	if key.Settings, err = h.describe(words, h.Settings); err != nil {
+		return key, err
+	}
+	// Where in a fleet this node stands.
+	shared := h.Settings
+	shared.PreferZone = ""
+	if shared.Subset != nil {
+		anywhere := *shared.Subset
+		anywhere.Peer = nil
+		shared.Subset = &anywhere
+	}
+	key.Shared, err = h.describe(words, shared)
 	return key, err
 }
 
 // describe returns a digest of all settings in which handlers that share a pool must agree: of a large pool, the settings themselves are long.
-func (h *Handler) describe(words *stock.Words) (string, error) {
+func (h *Handler) describe(words *stock.Words, settings config.Settings) (string, error) {
 	described, err := json.Marshal(struct {
 		Words    json.RawMessage
 		Backends []*config.Backend
 		Settings config.Settings
-	}{words.Described, h.Backends, h.Settings})
+	}{words.Described, h.Backends, settings})
 	if err != nil {
 		return "", fmt.Errorf("describing pool: %w", err)
 	}

@@ -19,6 +19,7 @@ const (
 	PoolsPath   = "/load_balancer/pools"
 	LimitsPath  = "/load_balancer/rate_limits"
 	ExpressPath = "/load_balancer/express"
+	FleetPath   = "/load_balancer/fleet"
 	eventsPath  = "/load_balancer/events"
 )
 

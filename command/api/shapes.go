@@ -279,3 +279,50 @@ func (l *Level) UnmarshalJSON(text []byte) error {
 	}
 	return json.Unmarshal(text, (*int)(l))
 }
+
+// Fleet is what a node knows of those that share its storage.
+type Fleet struct {
+	Nodes       []FleetNode       `json:"nodes"`
+	Differences []FleetDifference `json:"differences"`
+	More        int               `json:"more"` // differences that are not listed
+	Error       string            `json:"error"`
+}
+
+// FleetNode is one of them.
+type FleetNode struct {
+	Label   string      `json:"label"`
+	This    bool        `json:"this"`
+	State   string      `json:"state"` // alive or gone
+	Silent  float64     `json:"silent"`
+	Admin   string      `json:"admin"`
+	Version string      `json:"version"`
+	Started time.Time   `json:"started"`
+	Config  string      `json:"config"`
+	Alone   bool        `json:"alone"` // it does not describe its pools
+	Pools   []FleetPool `json:"pools"`
+}
+
+// FleetPool is a pool as a node sees it.
+type FleetPool struct {
+	Name     string  `json:"name"`
+	State    string  `json:"state"`
+	Usable   int     `json:"usable"`
+	Total    int     `json:"total"`
+	Requests float64 `json:"requests"` // a second
+	Failures float64 `json:"failures"` // a second
+	InFlight int64   `json:"in_flight"`
+}
+
+// FleetDifference is what nodes see differently.
+type FleetDifference struct {
+	Kind    string       `json:"kind"`
+	Pool    string       `json:"pool"`
+	Backend string       `json:"backend"`
+	Values  []FleetValue `json:"values"`
+}
+
+// FleetValue is what some nodes see.
+type FleetValue struct {
+	Value string   `json:"value"`
+	Nodes []string `json:"nodes"`
+}

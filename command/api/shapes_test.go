@@ -25,7 +25,8 @@ func TestShapesAreDocumented(t *testing.T) {
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		t.Fatal(err)
 	}
-	for _, shape := range []any{Pool{}, Backend{}, Mark{}, Edit{}, Diff{}, Difference{}, Explanation{}, Candidate{}, Live{}, Zone{}, Store{}, Key{}, ExpressServer{}, ExpressRoute{}} {
+	for _, shape := range []any{Pool{}, Backend{}, Mark{}, Edit{}, Diff{}, Difference{}, Explanation{}, Candidate{}, Live{}, Zone{}, Store{}, Key{}, ExpressServer{}, ExpressRoute{},
+		Fleet{}, FleetNode{}, FleetPool{}, FleetDifference{}, FleetValue{}} {
 		kind := reflect.TypeOf(shape)
 		schema, ok := document.Components.Schemas[kind.Name()]
 		if !ok {

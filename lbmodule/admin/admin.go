@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -46,13 +47,14 @@ func (adminAPI) Provision(ctx caddy.Context) error {
 const (
 	poolsPath   = "/load_balancer/pools"
 	expressPath = "/load_balancer/express"
+	fleetPath   = "/load_balancer/fleet"
 	eventsPath  = "/load_balancer/events"
 )
 
 // Routes implements [caddy.AdminRouter].
 func (a adminAPI) Routes() []caddy.AdminRoute {
 	var all []caddy.AdminRoute
-	for _, pattern := range []string{poolsPath, poolsPath + "/", expressPath, eventsPath} {
+	for _, pattern := range []string{poolsPath, poolsPath + "/", expressPath, fleetPath, eventsPath} {
 		all = append(all, caddy.AdminRoute{Pattern: pattern, Handler: caddy.AdminHandlerFunc(a.serve)})
 	}
 	return all
@@ -79,6 +81,7 @@ var apiRoutes = []apiRoute{
 	{http.MethodDelete, poolsPath + "/{pool}/backends/{backend}", (*apiCall).removeBackend},
 	{http.MethodPost, poolsPath + "/{pool}/backends/{backend}/reset", (*apiCall).resetBackend},
 	{http.MethodGet, expressPath, (*apiCall).showExpress},
+	{http.MethodGet, fleetPath, (*apiCall).showFleet},
 	{http.MethodGet, eventsPath, (*apiCall).streamEvents},
 }
 
@@ -97,6 +100,9 @@ func apiError(status int, format string, args ...any) error {
 }
 
 func (adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
+	if at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		app.AskedAt(at.String())
+	}
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
@@ -173,6 +179,9 @@ func (c *apiCall) showExpress() error {
 	}
 	return caddyapp.WriteJSON(c.w, all)
 }
+
+// showFleet writes what the nodes that share the storage tell of themselves, and where they differ.
+func (c *apiCall) showFleet() error { return caddyapp.WriteJSON(c.w, app.Fleet()) }
 
 // running returns the backends of the pool, without those that are gone.
 func (c *apiCall) running() []overlay.Running { return c.s.Running(time.Now()) }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,21 +58,34 @@ func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 	return change, nil
 }
 
+// wanted returns the entity tags in If-Match; none if every state will do.
+func (c *apiCall) wanted() (tags []string) {
+	header := c.r.Header.Values("If-Match")
+	if len(header) == 0 {
+		return nil
+	}
+	for tag := range strings.SplitSeq(strings.Join(header, ","), ",") {
+		tags = append(tags, strings.TrimSpace(tag))
+	}
+	if slices.Contains(tags, "*") {
+		return nil
+	}
+	return tags
+}
+
 // unchanged checks If-Match against the current settings.
 func (c *apiCall) unchanged(backends ...overlay.Running) error {
-	if len(c.r.Header.Values("If-Match")) == 0 {
+	if len(c.wanted()) == 0 {
 		return nil
 	}
 	return c.unchangedTag(etag(backends...))
 }
 
-// unchangedTag checks If-Match, which there is, against the current entity tag.
+// unchangedTag checks If-Match against the current entity tag.
 func (c *apiCall) unchangedTag(is string) error {
-	wanted := c.r.Header.Values("If-Match")
-	for _, tag := range strings.Split(strings.Join(wanted, ","), ",") {
-		if tag = strings.TrimSpace(tag); tag == "*" || tag == is {
-			return nil
-		}
+	wanted := c.wanted()
+	if len(wanted) == 0 || slices.Contains(wanted, is) {
+		return nil
 	}
 	return apiError(http.StatusPreconditionFailed, "If-Match %.*s: the settings have changed meanwhile; they are %s now", maxTold, strings.Join(wanted, ", "), is)
 }
@@ -82,10 +96,30 @@ func (c *apiCall) asks(word string) bool {
 	return query.Has(word) && query.Get(word) != "0" && query.Get(word) != "false"
 }
 
+// alter is how edits are changed.
+type alter = func(*manage.Edits, manage.Group) (*overlay.Overlay, error)
+
 // changeEdits is [manage.Manager.Change], but returns errors of the API.
-func changeEdits(s *service.Service, alter func(*manage.Edits, manage.Group) (*overlay.Overlay, error)) (number uint64, err error) {
-	number, err = s.Manager().Change(alter)
+func changeEdits(s *service.Service, how alter) (number uint64, err error) {
+	number, err = s.Manager().Change(how)
 	if errors.Is(err, manage.ErrEnded) {
+		err = apiError(http.StatusServiceUnavailable, "%w", err)
+	}
+	return number, err
+}
+
+// change changes the edits. With If-Match, it is compared with the edits in storage, which other nodes may have changed.
+func (c *apiCall) change(s *service.Service, how alter) (number uint64, err error) {
+	wanted := c.wanted()
+	if len(wanted) == 0 {
+		return changeEdits(s, how)
+	}
+	number, err = s.Manager().ChangeAgreed(c.r.Context(), how)
+	switch {
+	case errors.Is(err, manage.ErrUnsure):
+		c.w.Header().Set("Retry-After", "1")
+		err = apiError(http.StatusServiceUnavailable, "If-Match %.*s: %w", maxTold, strings.Join(wanted, ", "), err)
+	case errors.Is(err, manage.ErrEnded):
 		err = apiError(http.StatusServiceUnavailable, "%w", err)
 	}
 	return number, err
@@ -106,7 +140,7 @@ func (c *apiCall) addBackend() error {
 	if err != nil {
 		return err
 	}
-	number, err := changeEdits(c.s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+	number, err := c.change(c.s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		configured := g.Config()
 		all := e.Running(configured, time.Now())
 		if err := c.unchanged(all...); err != nil {
@@ -149,7 +183,7 @@ func (c *apiCall) editBackend() error {
 	if err != nil {
 		return err
 	}
-	before, number, err := editBackend(c.s, c.backend, change, c.unchanged)
+	before, number, err := editBackend(c.s, c.backend, change, c.change, c.unchanged)
 	if err != nil {
 		return err
 	}
@@ -157,10 +191,12 @@ func (c *apiCall) editBackend() error {
 	return c.answer(http.StatusOK, before.Address, c.persisted(number))
 }
 
-// editBackend edits the backend with this name or address if check accepts its current state. It returns the state before, and the number
-// of the edits. Its errors are API errors.
-func editBackend(s *service.Service, name string, change *manage.Change, check func(...overlay.Running) error) (before overlay.Running, number uint64, err error) {
-	number, err = changeEdits(s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+// editBackend edits the backend with this name or address, by do, if check accepts its current state. It returns the state before, and the
+// number of the edits. Its errors are API errors.
+func editBackend(
+	s *service.Service, name string, change *manage.Change, do func(*service.Service, alter) (uint64, error), check func(...overlay.Running) error,
+) (before overlay.Running, number uint64, err error) {
+	number, err = do(s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(e.Running(g.Config(), time.Now()), name); !ok {
 			return nil, unknownBackend(s, name)
@@ -182,7 +218,7 @@ func (c *apiCall) removeBackend() error {
 		return err
 	}
 	var before overlay.Running
-	number, err := changeEdits(c.s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
+	number, err := c.change(c.s, func(e *manage.Edits, g manage.Group) (*overlay.Overlay, error) {
 		var ok bool
 		if before, ok = findRunning(e.Running(g.Config(), time.Now()), c.backend); !ok {
 			return nil, unknownBackend(c.s, c.backend)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/app"
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
+	"github.com/ballastlb/ballast/lbmodule/fleet"
 	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/status"
@@ -96,6 +97,7 @@ type snapshot struct {
 	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of pools that differ from their config
 	RateLimits any                          `json:"rate_limits,omitempty"`
 	Express    []app.ExpressServer          `json:"express,omitempty"` // with the routes that are left to Caddy only
+	Fleet      *fleet.View                  `json:"fleet,omitempty"`   // without backends; nil for a fleet of one
 	Process    processOverview              `json:"process"`
 }
 
@@ -113,6 +115,9 @@ func (s liveState) Snapshot() ([]byte, error) {
 	for _, lane := range s.app.Express() {
 		lane.Routes = slices.DeleteFunc(slices.Clone(lane.Routes), func(r app.ExpressRoute) bool { return r.Served })
 		now.Express = append(now.Express, lane)
+	}
+	if nodes := app.Fleet(); len(nodes.Nodes) > 1 {
+		now.Fleet = nodes.Brief()
 	}
 	return json.Marshal(now)
 }
@@ -135,7 +140,7 @@ func (s liveState) Change(ctx context.Context, pool, backend string, fields []by
 	if err != nil {
 		return dashboard.Refusal{Status: http.StatusBadRequest, Err: err}
 	}
-	before, _, err := editBackend(in, backend, change, func(...overlay.Running) error { return nil })
+	before, _, err := editBackend(in, backend, change, changeEdits, func(...overlay.Running) error { return nil })
 	if err != nil {
 		return refused(err)
 	}

@@ -65,8 +65,9 @@ type App struct {
 	release  func()        // closes settled
 	lastCall sync.Once     // see LastCall
 
-	stop context.CancelFunc
-	done sync.WaitGroup
+	stop      context.CancelFunc
+	quitFleet context.CancelFunc // ends what is told to other nodes
+	done      sync.WaitGroup
 }
 
 // CaddyModule returns the Caddy module information.
@@ -110,7 +111,7 @@ func (a *App) Add(s *service.Service) {
 
 // MetricsOf returns the metrics of the config that serves or, while none does, those of a.
 func MetricsOf(a *App) status.Metrics {
-	return status.Metrics{Services: func() ([]*service.Service, bool) {
+	return status.Metrics{Nodes: FleetSize, Services: func() ([]*service.Service, bool) {
 		app := a
 		if latest := serving.Latest(); latest != nil {
 			app = latest
@@ -190,6 +191,8 @@ func (a *App) Start() error {
 	a.mu.Lock()
 	ctx, cancel := context.WithCancel(a.ctx.Context)
 	a.stop = cancel
+	within, quit := context.WithCancel(ctx)
+	a.quitFleet = quit
 	serving.Add(a)
 	managers, services := a.managers(), a.services
 	for _, m := range managers {
@@ -207,6 +210,7 @@ func (a *App) Start() error {
 	}
 	a.done.Go(func() { a.settle(ctx, managers, services) })
 	a.done.Go(func() { manage.Follow(ctx, managers) })
+	a.done.Go(func() { nodes().Run(within, &fleetSource{app: a}, a.logger) })
 	a.done.Go(func() { a.keepAverages(ctx, services) })
 	return nil
 }

@@ -19,6 +19,7 @@ type PoolKey struct {
 	Name     string // the configured name, "" if there is none
 	Derived  string // the name to use without a configured one
 	Settings string // the settings that all load balancers of the pool must share
+	Shared   string // those of them that the nodes of a fleet share, too
 }
 
 // describer derives a PoolKey from the config of a load balancer.

@@ -17,6 +17,7 @@ func (a *App) Stop() error {
 	managers := a.managers()
 	a.mu.Unlock()
 	var all sync.WaitGroup
+	all.Go(a.leaveFleet)
 	for _, m := range managers {
 		all.Go(m.Flush)
 	}

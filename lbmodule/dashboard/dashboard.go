@@ -12,7 +12,7 @@ import (
 type Source interface {
 	// Snapshot returns the current state as JSON on one line:
 	//
-	//	{"time", "node", "pools": [...], "rate_limits": [...], "express": [...], "process": {...}, "diffs": {"<pool>": {...}}}
+	//	{"time", "node", "pools": [...], "rate_limits": [...], "express": [...], "fleet": {...}, "process": {...}, "diffs": {"<pool>": {...}}}
 	//
 	// What is not known is left out; the page does not show it then.
 	Snapshot() ([]byte, error)

@@ -103,6 +103,16 @@ func (e *Edits) Running(config []overlay.Backend, now time.Time) []overlay.Runni
 	return e.Merge(config, e.gone, now)
 }
 
+// stillGone returns the addresses that are gone when next replaces e: one that was removed anew, or is back, is not.
+func (e *Edits) stillGone(next *overlay.Overlay) map[string]bool {
+	gone := maps.Clone(e.gone)
+	maps.DeleteFunc(gone, func(address string, _ bool) bool {
+		is, was := next.Backends[address].Removed, e.Backends[address].Removed
+		return is != was && (is == nil || was == nil || !is.Since.Equal(was.Since))
+	})
+	return gone
+}
+
 // Manager holds the edits of one pool. It lives as long as the pool does, across config reloads. Its methods are safe for concurrent use.
 type Manager struct {
 	pool   *pool.Pool
@@ -284,12 +294,7 @@ func (m *Manager) Change(alter func(*Edits, Group) (*overlay.Overlay, error)) (n
 		m.mu.Unlock()
 		return 0, err
 	}
-	// An address that is edited again is no longer gone.
-	gone := maps.Clone(e.gone)
-	maps.DeleteFunc(gone, func(address string, _ bool) bool {
-		return next.Backends[address].Removed != e.Backends[address].Removed
-	})
-	events := m.put(next, gone)
+	events := m.put(next, e.stillGone(next))
 	now := time.Now()
 	events = append(events, m.finishRemovals(now)...)
 	m.schedule(now)

@@ -51,6 +51,9 @@ type keeper struct {
 	hurry chan struct{} // tells the writer to skip its pause
 	onEnd func(*round)  // called when a round has ended, with no lock held
 
+	rounds chan struct{} // holds an element while a round runs, of which there is one at a time
+	locker locker        // belongs to the round that runs
+
 	// mu guards the fields below. It is held only briefly, and nothing is called while it is held, so it may be taken with Manager.mu
 	// held.
 	mu      sync.Mutex
@@ -88,8 +91,9 @@ func stateKey(pool string) string {
 func newKeeper(pool string, onEnd func(*round)) *keeper {
 	none := new(overlay.Overlay)
 	return &keeper{
-		pool: pool, key: stateKey(pool), hurry: make(chan struct{}, 1), onEnd: onEnd,
-		mine: none, base: none, turned: make(chan struct{}),
+		pool: pool, key: stateKey(pool), hurry: make(chan struct{}, 1), onEnd: onEnd, rounds: make(chan struct{}, 1),
+		locker: locker{key: stateKey(pool)},
+		mine:   none, base: none, turned: make(chan struct{}),
 	}
 }
 
@@ -182,13 +186,18 @@ func (k *keeper) write() {
 func (k *keeper) writeAll() {
 	retry := writeRetry
 	for {
+		k.rounds <- struct{}{}
 		r := k.begin()
 		if r == nil {
+			<-k.rounds
 			return
 		}
 		start := time.Now()
-		r.err = r.do()
+		ctx, cancel := context.WithTimeout(context.Background(), StorageTimeout)
+		r.err = r.do(ctx)
+		cancel()
 		k.onEnd(r)
+		<-k.rounds
 		if r.err == nil || !r.own {
 			retry = writeRetry
 			time.Sleep(writeGap - time.Since(start))
@@ -216,9 +225,14 @@ func (k *keeper) begin() *round {
 		k.turn()
 		return nil
 	}
+	return k.newRound()
+}
+
+// newRound returns a round with what is known now. The caller holds k.mu.
+func (k *keeper) newRound() *round {
 	return &round{
-		storage: k.storage, uses: k.uses, key: k.key, pool: k.pool, lineage: k.lineage, changed: k.changed,
-		base: k.base, mine: k.mine, number: k.number, own: own,
+		storage: k.storage, uses: k.uses, key: k.key, pool: k.pool, lineage: k.lineage, changed: k.changed, locker: &k.locker,
+		base: k.base, mine: k.mine, number: k.number, own: k.mine != k.base,
 	}
 }
 
@@ -228,6 +242,9 @@ func (k *keeper) end(r *round) (next *overlay.Overlay, s Synced) {
 	defer k.mu.Unlock()
 	failed, unread := k.failed > 0, k.unread
 	switch {
+	case r.err != nil && r.alter != nil:
+		// The change is not made, and whoever asked for it is told. The writer tries the rest.
+		return nil, Synced{Pool: k.pool}
 	case r.err == nil:
 		if r.own {
 			writes.ok.Add(1)
@@ -376,124 +393,8 @@ func (m *Manager) adopt(next *overlay.Overlay) (events []pool.Event) {
 	case next.Equal(e.Overlay):
 		m.edits.Store(&Edits{next, e.gone})
 	default:
-		events = m.install(&Edits{next, e.gone})
+		events = m.install(&Edits{next, e.stillGone(next)})
 		m.schedule(time.Now())
 	}
 	return events
-}
-
-// round merges the edits of this node with those in storage, once.
-type round struct {
-	storage certmagic.Storage
-	uses    int
-	key     string
-	pool    string
-	lineage string
-	changed bool
-	base    *overlay.Overlay // the last edits known to be common to both
-	mine    *overlay.Overlay // what this node has
-	number  uint64           // of mine
-	own     bool             // this node has something to write
-
-	err       error
-	result    *overlay.Overlay // what is in storage now
-	there     bool             // a document existed before
-	seen      certmagic.KeyInfo
-	conflicts []overlay.Conflict
-	aside     string // where an unreadable document was moved to; "" if there was none
-	cause     error  // why it was unreadable
-}
-
-// do reads the stored edits and, if there is something to write, writes the merged ones.
-func (r *round) do() error {
-	ctx, cancel := context.WithTimeout(context.Background(), StorageTimeout)
-	defer cancel()
-	if r.mine == r.base {
-		// There is nothing to write, unless the document is missing or has another lineage.
-		theirs, err := r.read(ctx)
-		switch {
-		case err == nil && r.mine == r.base && (r.there || !r.changed):
-			r.result = theirs
-			return nil
-		case err != nil && !unreadable(err):
-			return err
-		}
-	}
-	if err := r.storage.Lock(ctx, r.key); err != nil {
-		return err
-	}
-	defer func() { _ = r.storage.Unlock(context.WithoutCancel(ctx), r.key) }()
-	theirs, err := r.read(ctx)
-	if unreadable(err) {
-		theirs, err = r.base, r.setAside(ctx, err)
-	}
-	if err != nil {
-		return err
-	}
-	if r.result, r.conflicts = overlay.Rebase(r.base, r.mine, theirs); r.result == theirs && r.there {
-		return nil
-	}
-	return r.write(ctx)
-}
-
-// write writes the result.
-func (r *round) write(ctx context.Context) error {
-	if len(r.result.Backends) == 0 && !r.there {
-		return nil // there are no edits to store
-	}
-	if r.lineage == "" {
-		r.lineage = uuid.NewString()
-	}
-	raw, err := overlay.Encode(r.pool, r.lineage, node, r.result, time.Now())
-	if err != nil {
-		return err
-	}
-	if err := r.storage.Store(ctx, r.key, raw); err != nil {
-		return err
-	}
-	r.seen, _ = r.storage.Stat(ctx, r.key) // if it fails, the document is read once more
-	return nil
-}
-
-// read returns the edits in storage, or the base if there are none.
-func (r *round) read(ctx context.Context) (*overlay.Overlay, error) {
-	// Stat comes first, so that a write in between is noticed at the next look.
-	seen, err := r.storage.Stat(ctx, r.key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r.base, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	raw, err := r.storage.Load(ctx, r.key)
-	if err != nil {
-		return nil, err
-	}
-	theirs, lineage, err := decode(r.pool, raw)
-	if err != nil {
-		return nil, err
-	}
-	if r.there, r.seen = true, seen; r.lineage != lineage {
-		// The document has another lineage, which the edits here are not based on.
-		r.lineage, r.base = lineage, new(overlay.Overlay)
-	}
-	return theirs, nil
-}
-
-// unreadable reports whether no node can read the document. Newer nodes can read one of a later version.
-func unreadable(err error) bool {
-	return errors.Is(err, overlay.ErrCorrupt) || errors.Is(err, overlay.ErrForeign)
-}
-
-// setAside moves an unreadable document away, replacing the one moved before.
-func (r *round) setAside(ctx context.Context, cause error) error {
-	raw, err := r.storage.Load(ctx, r.key)
-	if err != nil {
-		return err
-	}
-	r.aside, r.cause = r.key+".unreadable", cause
-	if err := r.storage.Store(ctx, r.aside, raw); err != nil {
-		return err
-	}
-	return r.storage.Delete(ctx, r.key)
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -29,21 +30,25 @@ func NewSubset(s *config.Subset) (*subset.Rule, error) {
 	}
 	r := &subset.Rule{Size: s.Size, Peer: peer, Peers: peers}
 	if !known {
-		r.Identity, err = identity()
+		identity, err := Identity()
+		if err != nil {
+			return nil, fmt.Errorf("subset: %w", err)
+		}
+		r.Identity = xxhash.Sum64String(identity)
 	}
-	return r, err
+	return r, nil
 }
 
-// identity returns what tells this balancer from the others of its fleet: Caddy's instance ID, which is a file in its data directory, and the
+// Identity returns what tells this balancer from the others of its fleet: Caddy's instance ID, which is a file in its data directory, and the
 // host name. One of them alone may be shared: the directory by containers that mount the same volume or come from one image, the name by
 // several instances on one host.
-func identity() (uint64, error) {
+func Identity() (string, error) {
 	id, idErr := caddy.InstanceID()
 	host, hostErr := os.Hostname()
 	if idErr != nil && hostErr != nil {
-		return 0, errors.Join(errors.New("subset: nothing tells this balancer from others: give its number with peer"), idErr, hostErr)
+		return "", errors.Join(errors.New("nothing tells this balancer from others: give its number with peer"), idErr, hostErr)
 	}
-	return xxhash.Sum64String(id.String() + "\n" + host), nil
+	return id.String() + "\n" + host, nil
 }
 
 // subsetting narrows the backends of a load balancer to its subset.

@@ -93,6 +93,9 @@ var (
 		"How many backends dynamic sources that are polled name, by the last good answer of each.", "pool")
 )
 
+var nodesMetric = gauge("nodes",
+	"Nodes that share the storage, this one included: alive, or gone for at most an hour.", "state")
+
 var stateWritesMetric = counter("state_writes_total",
 	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
 
@@ -157,6 +160,9 @@ const otherBackends = "_other"
 type Metrics struct {
 	// Services returns one load balancer for each pool. ok is false while no config has any.
 	Services func() (all []*service.Service, ok bool)
+
+	// Nodes returns how many nodes of the fleet are alive, this one included, and how many are gone.
+	Nodes func() (alive, gone int)
 }
 
 // Describe implements [prometheus.Collector].
@@ -180,6 +186,9 @@ func (m Metrics) Collect(found chan<- prometheus.Metric) {
 	written, failed := manage.Writes()
 	e.emit(stateWritesMetric, float64(written), "ok")
 	e.emit(stateWritesMetric, float64(failed), "failed")
+	alive, gone := m.Nodes()
+	e.emit(nodesMetric, float64(alive), "alive")
+	e.emit(nodesMetric, float64(gone), "gone")
 	for _, s := range all {
 		e.service(s)
 	}

@@ -138,6 +138,16 @@ func (s *Source) Snapshot() ([]byte, error) {
 			{"server": "srv1", "listen": []string{":8443", ":9443"}, "on": false, "reason": "trusted_proxies", "served": 0,
 				"handed_over": object{"trusted_proxies": 91}, "routes": []object{}},
 		},
+		"fleet": object{
+			"nodes": []object{
+				{"id": "1", "label": "edge-1", "this": true, "state": "alive", "silent": 0, "admin": "127.0.0.1:2019", "version": "ballast v1.0.0, caddy v2.11.9",
+					"pools": []object{{"name": "web", "usable": 9, "total": 10, "requests": 812.5}}},
+				{"id": "2", "label": "edge-2", "this": false, "state": "alive", "silent": 3, "admin": "", "version": "ballast v1.0.0, caddy v2.11.9",
+					"pools": []object{{"name": "web", "usable": 10, "total": 10, "requests": 790}}},
+				{"id": "3", "label": "<b>edge-3</b>", "this": false, "state": "gone", "silent": 312, "admin": "", "version": "ballast v0.9.0, caddy v2.11.9", "alone": true, "pools": []object{}}},
+			"differences": []object{{"kind": "usable", "pool": "web", "backend": "10.0.0.3:8080", "values": []object{
+				{"value": "active check failed", "nodes": []string{"edge-1"}}, {"value": "usable", "nodes": []string{"edge-2"}}}}},
+			"more": 0, "period": 5, "age": 1},
 		"process": object{"goroutines": 412 + s.random.IntN(20), "memory": 96<<20 + s.random.IntN(4<<20), "cpu_seconds": s.cpu, "open_files": 380 + s.random.IntN(9),
 			"started": s.started.Add(-49 * time.Hour)},
 	})

@@ -1,7 +1,8 @@
-// What stands beside the table: what was changed, what happened, the rate limits, the express lanes, and the process.
+// What stands beside the table: what was changed, what happened, the fleet, the rate limits, the express lanes, and the process.
 
 import { $, Keyed, attr, el, hide, text, width } from './dom.js';
 import { bytes, count, duration, moment, percent, rate } from './format.js';
+import { Fleet } from './fleet.js';
 import { makeLane } from './lane.js';
 import { Spark } from './spark.js';
 import { seconds } from './model.js';
@@ -83,6 +84,7 @@ export class Rail {
 		});
 		this.zones = new Keyed($('zones-list'), () => makeZone());
 		this.lanes = new Keyed($('lanes-list'), () => makeLane());
+		this.fleet = new Fleet();
 		this.numbers = PROCESS.map(number => makeNumber(number));
 		$('process-list').append(...this.numbers.flatMap(number => number.nodes));
 		this.quiet = el('li', { class: 'empty' }, 'Nothing has happened yet.');
@@ -104,6 +106,7 @@ export class Rail {
 		this.zones.show([...model.zones.values()], zone => zone.data.zone);
 		hide($('lanes'), model.lanes.size === 0);
 		this.lanes.show([...model.lanes.values()], lane => lane.data.server);
+		this.fleet.show(model);
 		const { process } = model.snapshot;
 		hide($('process'), !process);
 		if (process) {

@@ -1,0 +1,92 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ballastlb/ballast/command/api"
+	"github.com/ballastlb/ballast/command/plain"
+)
+
+func (t *tool) fleetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "fleet",
+		Short: "Shows the nodes that share the storage, and what they see differently",
+		Long: `
+Shows the nodes that share Caddy's storage, as the node that is asked knows them, and
+what they see differently: backends that some find usable and others not, other weights,
+edits, configs or versions.
+
+SEEN is how long ago there was news of a node. One that is gone has not written for
+about 45 s. USABLE adds up the backends of its pools. The asterisk stands for the
+node that was asked. A node learns of changes within some ten seconds: what was just
+changed may be listed as a difference for so long.`,
+		Example: examples("caddy lb fleet", "caddy lb fleet --json | jq '.differences[] | select(.kind == \"usable\")'"),
+		Args:    cobra.NoArgs,
+		RunE:    t.run(func(ctx context.Context, _ []string) error { return t.showFleet(ctx) }),
+	}
+}
+
+func (t *tool) showFleet(ctx context.Context) error {
+	var f api.Fleet
+	answer, shown, err := t.get(ctx, api.Request{Method: http.MethodGet, Path: api.FleetPath}, &f)
+	if err != nil || shown {
+		return err
+	}
+	nodes := plain.NewTable("NODE", "STATE", "SEEN", "ADMIN", "UP", "CONFIG", "POOLS", "USABLE", "IN-FLIGHT", "REQUESTS/S", "FAILED/S", "VERSION")
+	for _, n := range f.Nodes {
+		label := n.Label
+		if n.This {
+			label += "*"
+		}
+		state := plain.Cell{Text: n.State, Style: plain.Good}
+		if n.State != "alive" {
+			state.Style = plain.Bad
+		}
+		seen := time.Duration(n.Silent * float64(time.Second)).Round(time.Second).String()
+		if n.This {
+			seen = "now"
+		}
+		pools, usable, inFlight, requests, failures := plain.None, plain.None, plain.None, plain.None, plain.None
+		if !n.Alone {
+			pools, usable, inFlight, requests, failures = load(n.Pools)
+		}
+		nodes.Row(label, state, seen, n.Admin, plain.Since(n.Started, answer.Time), n.Config, pools, usable, inFlight, requests, failures, n.Version)
+	}
+	if err := t.table(nodes); err != nil {
+		return err
+	}
+	if f.Error != "" {
+		t.warn("Warning: storage: %s; what is known of other nodes may be old", f.Error)
+	}
+	if len(f.Differences) == 0 {
+		return nil
+	}
+	t.say("")
+	differences := plain.NewTable("DIFFERENCE", "POOL", "BACKEND", "VALUE", "NODES")
+	for _, d := range f.Differences {
+		for _, v := range d.Values {
+			differences.Row(d.Kind, d.Pool, d.Backend, v.Value, strings.Join(v.Nodes, " "))
+		}
+	}
+	if f.More > 0 {
+		t.warn("Warning: %d more differences are not listed", f.More)
+	}
+	return t.table(differences)
+}
+
+// load adds up what a node's pools do.
+func load(all []api.FleetPool) (pools, usable, inFlight, requests, failures string) {
+	var have, of int
+	var busy int64
+	var asked, failed float64
+	for _, p := range all {
+		have, of, busy, asked, failed = have+p.Usable, of+p.Total, busy+p.InFlight, asked+p.Requests, failed+p.Failures
+	}
+	return fmt.Sprint(len(all)), fmt.Sprintf("%d/%d", have, of), fmt.Sprint(busy), plain.Number(asked), plain.Number(failed)
+}
