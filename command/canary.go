@@ -150,7 +150,7 @@ func evidenceOf(k *api.Canary) string {
 		value *float64
 	}{{"errors", k.ErrorEvidence}, {"latency", k.LatencyEvidence}} {
 		if e.value != nil {
-			all = append(all, fmt.Sprintf("%s %.4g/%g", e.name, *e.value, k.Enough))
+			all = append(all, fmt.Sprintf("%s %.3g/%g", e.name, *e.value, k.Enough))
 		}
 	}
 	return strings.Join(all, " ")

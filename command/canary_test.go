@@ -36,7 +36,7 @@ func TestCanary(t *testing.T) {
 		lines(t, test.command, got.out, strings.Join([]string{
 			"canary new of pool web: running, 5% of the clients, because of step, for 2m0s; 25% in 8m0s",
 			"SIDE    BACKENDS  REQUESTS  FAILED  ERRORS  P50   P95   EVIDENCE",
-			"canary  1         5210      4       0.077%  11ms  40ms  errors 0.021/250 latency 0.3/250",
+			"canary  1         5210      4       0.077%  11ms  40ms  errors 0.0213/250 latency 0.3/250",
 			"others  3         98822     71      0.072%  -     -     -",
 		}, "\n"))
 	}

@@ -22,6 +22,7 @@ func TestShow(t *testing.T) {
 		"GET /load_balancer/pools/web/diff":                    {body: diff},
 		"GET /load_balancer/pools/a%2Fb/diff":                  {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
 		"GET /load_balancer/express":                           {body: express},
+		"GET /load_balancer/fleet":                             {body: fleet},
 		"GET /load_balancer/rate_limits":                       {body: "[" + zone + "]"},
 		"GET /load_balancer/rate_limits/login":                 {body: zone},
 		"GET /load_balancer/rate_limits/login/2001:db8::%2F64": {body: `{"key":"2001:db8::/64","tokens":1.25,"burst":5,"in_flight":0,"requests":3,"refused":1}`},
@@ -109,6 +110,16 @@ srv0    9            upgrade
 srv0    3            expect
 srv0    3            path`},
 		{"express --json", express},
+		{"fleet", `
+NODE   STATE  SEEN  ADMIN           UP  CONFIG  POOLS  USABLE  IN-FLIGHT  REQUESTS/S  FAILED/S  VERSION
+lb-1*  alive  now   127.0.0.1:2019  5s  c1      2      4/5     3          12.5        0.5       v1
+lb-2   gone   1m2s  -               -   c2      -      -       -          -           -         v0
+
+DIFFERENCE  POOL  BACKEND  VALUE                NODES
+config      -     -        c1                   lb-1
+config      -     -        c2                   lb-2 lb-3
+usable      web   a        active check failed  lb-1`},
+		{"fleet --json", fleet},
 	} {
 		args := strings.Fields(test.command)
 		for i := range args {
@@ -149,6 +160,11 @@ const (
 		`{"hosts":["example.com","a.com"],"paths":["/api/*"],"handler":"load_balancer","pool":"api","served":true},` +
 		`{"hosts":[],"paths":[],"handler":"file_server","served":false,"reason":"file_server"}]},` +
 		`{"server":"srv1","listen":[":80"],"on":false,"reason":"off","served":0,"handed_over":{},"routes":[]}]`
+	fleet = `{"nodes":[{"label":"lb-1","this":true,"state":"alive","silent":0,"admin":"127.0.0.1:2019","version":"v1","started":"2026-01-02T15:04:00Z","config":"c1",` +
+		`"pools":[{"name":"web","usable":1,"total":2,"requests":10,"failures":0.5,"in_flight":3},{"name":"x","usable":3,"total":3,"requests":2.5}]},` +
+		`{"label":"lb-2","state":"gone","silent":62.2,"version":"v0","config":"c2","alone":true,"pools":[]}],"differences":[` +
+		`{"kind":"config","values":[{"value":"c1","nodes":["lb-1"]},{"value":"c2","nodes":["lb-2","lb-3"]}]},` +
+		`{"kind":"usable","pool":"web","backend":"a","values":[{"value":"active check failed","nodes":["lb-1"]}]}],"more":3,"error":"reading: refused"}`
 	zone = `{"zone":"login","rate":"5/m","burst":5,"dry_run":false,"keys":2,"max_keys":100,"evictions":1,"decisions":{"allowed":12,"refused":3},` +
 		`"store":{"available":true,"errors":0},"busiest":[{"key":"192.0.2.7","tokens":0.5,"shared_tokens":0.2,"burst":5,"in_flight":1,"requests":8,"refused":3}]}`
 )

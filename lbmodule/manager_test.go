@@ -258,3 +258,27 @@ func TestNoHedgeInOldSet(t *testing.T) {
 		t.Error("a copy to a set that is out of date")
 	}
 }
+
+// With If-Match nothing is changed if the storage cannot be locked; without, the change is in force.
+func TestIfMatchWithoutLock(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "locks"), nil, 0o600); err != nil { // which is to be a folder
+		t.Fatal(err)
+	}
+	h := newConfigIn(t, dir).serve(withB)
+	path := webPath + "/backends/b:1"
+	tag := asks(t, "GET", path, "").header.Get("ETag")
+	for _, method := range []string{"PATCH", "DELETE"} {
+		body := map[string]string{"PATCH": `{"weight": 5}`}[method]
+		answer := asks(t, method, path, body, "If-Match", tag)
+		answer.wants(t, http.StatusServiceUnavailable, "If-Match", "cannot be compared with the edits in storage", "lock")
+		if answer.header.Get("Retry-After") == "" {
+			t.Error("the answer does not say when to try again")
+		}
+	}
+	if got := h.overview().Backends[1].Weight; got != 1 {
+		t.Errorf("weight %d after a change that was refused, want 1", got)
+	}
+	asks(t, "PATCH", path, `{"weight": 6}`, "If-Match", "*").wants(t, http.StatusOK, `"weight":6`, `"persisted":false`)
+	asks(t, "PATCH", path, `{"weight": 7}`).wants(t, http.StatusOK, `"weight":7`, `"persisted":false`)
+}

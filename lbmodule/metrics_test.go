@@ -125,6 +125,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 		"fairness_ratio":               {"": 1},
 		"utilization_ratio":            {"": 0},
 		"error_ratio":                  {"1m": 0, "5m": 0, "15m": 0},
+		"nodes":                        {"alive": 1, "gone": 0},
 		"state_writes_total":           {"ok": float64(ok), "failed": float64(failed)},
 	} {
 		if have := values(got[name]); fmt.Sprint(have) != fmt.Sprint(want) {
@@ -133,8 +134,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 51 {
-		t.Errorf("there are %d families, and this test knows 51", n)
+	if n := len(descs); n != 52 {
+		t.Errorf("there are %d families, and this test knows 52", n)
 	}
 }
 

@@ -19,10 +19,9 @@ import (
 // storage is a storage that counts, and fails on demand.
 type storage struct {
 	*certmagic.FileStorage
-	mu      sync.Mutex
-	fails   error
-	writes  int
-	deletes int
+	mu     sync.Mutex
+	fails  error
+	writes int
 }
 
 func newStorage(t *testing.T) *storage {

@@ -161,7 +161,7 @@ type Metrics struct {
 	// Services returns one load balancer for each pool. ok is false while no config has any.
 	Services func() (all []*service.Service, ok bool)
 
-	// Nodes returns how many nodes of the fleet are alive, this one included, and how many are gone.
+	// Nodes returns how many nodes of the fleet are alive, this one included, and how many are gone. nil for no fleet.
 	Nodes func() (alive, gone int)
 }
 
@@ -186,7 +186,10 @@ func (m Metrics) Collect(found chan<- prometheus.Metric) {
 	written, failed := manage.Writes()
 	e.emit(stateWritesMetric, float64(written), "ok")
 	e.emit(stateWritesMetric, float64(failed), "failed")
-	alive, gone := m.Nodes()
+	alive, gone := 1, 0
+	if m.Nodes != nil {
+		alive, gone = m.Nodes()
+	}
 	e.emit(nodesMetric, float64(alive), "alive")
 	e.emit(nodesMetric, float64(gone), "gone")
 	for _, s := range all {
