@@ -123,6 +123,12 @@ func TestRefusedChangeLearns(t *testing.T) {
 	if err := weigh(t.Context(), one, "a:1", 5, 7); err != nil {
 		t.Fatal(err)
 	}
+	if err := weigh(t.Context(), three, "a:1", 9, 6); !errors.Is(err, errChanged) {
+		t.Errorf("another change that is stale: %v", err)
+	}
+	if got := three.weight("a:1"); got != 7 {
+		t.Errorf("weight %d after another change that was refused, want 7", got)
+	}
 	if err := weigh(t.Context(), two, "a:1", 7, 8); err != nil {
 		t.Errorf("a change that fits what is in storage: %v", err)
 	}
