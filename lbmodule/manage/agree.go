@@ -80,9 +80,10 @@ func (m *Manager) try(ctx context.Context, on func(*round, *overlay.Overlay) (*o
 	}
 	r.result, _ = overlay.Rebase(r.base, r.mine, theirs)
 	_, refused := on(r, r.result)
-	if refused != nil && r.mine == r.base && r.there {
-		m.endRound(r) // what others have changed is in force for those who ask next
+	if refused == nil || r.mine != r.base || !r.there {
+		return nil // there is something to write, or the document is of another lineage: the round sees to it
 	}
+	m.endRound(r) // what others have changed is in force for those who ask next
 	return refused
 }
 

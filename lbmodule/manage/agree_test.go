@@ -103,7 +103,7 @@ func TestAgreedChangesOfNodes(t *testing.T) {
 // A change that is refused takes over what others have changed, so that whoever asks next knows it.
 func TestRefusedChangeLearns(t *testing.T) {
 	storage := &certmagic.FileStorage{Path: t.TempDir()}
-	one, two := join(t, storage, "learn", "learn-1"), join(t, storage, "learn", "learn-2")
+	one, two, three := join(t, storage, "learn", "learn-1"), join(t, storage, "learn", "learn-2"), join(t, storage, "learn", "learn-3")
 	if err := weigh(t.Context(), one, "a:1", 1, 5); err != nil {
 		t.Fatal(err)
 	}
@@ -113,15 +113,69 @@ func TestRefusedChangeLearns(t *testing.T) {
 	if got := two.weight("a:1"); got != 5 {
 		t.Errorf("weight %d after a refused change, want 5", got)
 	}
+	if err := weigh(t.Context(), three, "a:1", 9, 6); !errors.Is(err, errChanged) {
+		t.Errorf("a change that is stale here and in storage: %v", err)
+	}
+	if got := three.weight("a:1"); got != 5 {
+		t.Errorf("weight %d after a change that was refused without the lock, want 5", got)
+	}
 	// What looks stale here may be what is in storage.
 	if err := weigh(t.Context(), one, "a:1", 5, 7); err != nil {
 		t.Fatal(err)
+	}
+	if err := weigh(t.Context(), three, "a:1", 9, 6); !errors.Is(err, errChanged) {
+		t.Errorf("another change that is stale: %v", err)
+	}
+	if got := three.weight("a:1"); got != 7 {
+		t.Errorf("weight %d after another change that was refused, want 7", got)
 	}
 	if err := weigh(t.Context(), two, "a:1", 7, 8); err != nil {
 		t.Errorf("a change that fits what is in storage: %v", err)
 	}
 	if got := two.weight("a:1"); got != 8 {
 		t.Errorf("weight %d, want 8", got)
+	}
+}
+
+// hookedStorage does something whenever it is read.
+type hookedStorage struct {
+	certmagic.Storage
+	onLoad func()
+}
+
+func (s *hookedStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	if s.onLoad != nil {
+		s.onLoad()
+	}
+	return s.Storage.Load(ctx, key)
+}
+
+// A change that is agreed on counts with what is changed here while the storage is read, and is not undone by it.
+func TestAgreedAndOwnChanges(t *testing.T) {
+	storage := &hookedStorage{Storage: &certmagic.FileStorage{Path: t.TempDir()}}
+	m := join(t, storage, "both", "both-1")
+	if err := weigh(t.Context(), m, "a:1", 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	storage.onLoad = func() { // the writer cannot run meanwhile
+		if m.weight("a:1") == 2 {
+			reweigh(t, m, "a:1", 50)
+		}
+	}
+	if err := weigh(t.Context(), m, "a:1", 2, 3); !errors.Is(err, errChanged) {
+		t.Errorf("a change of what was just changed here: %v", err)
+	}
+	if err := weigh(t.Context(), m, "a:1", 50, 2); err != nil {
+		t.Fatal(err)
+	}
+	number, err := m.ChangeAgreed(t.Context(), func(e *Edits, _ Group) (*overlay.Overlay, error) {
+		return e.Edit("a:1", []overlay.Edit{{Field: overlay.Weight, Value: 51}}, nil), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.weight("a:1"); got != 51 || !m.Written(number, time.Minute) {
+		t.Errorf("weight %d, want 51", got)
 	}
 }
 
