@@ -27,7 +27,7 @@ const (
 	Initial = 20
 	// Least is the smallest limit. A backend that works on one request at a time needs no more.
 	Least = 1
-	// Most is the largest limit. Who can work on more needs none.
+	// Most is the largest limit. A backend that can work on more needs none.
 	Most = 10_000
 )
 
