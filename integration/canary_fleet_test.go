@@ -49,7 +49,10 @@ func TestCanaryOfAFleet(t *testing.T) {
 		}
 	}
 	bad.Store(true)
-	off := func(n *caddy) bool { s := n.canary(); return s.State == "rolled_back" && s.Share == 0 && s.Reason == "errors" }
+	off := func(n *caddy) bool {
+		s := n.canary()
+		return s.State == "rolled_back" && s.Share == 0 && s.Reason == "errors"
+	}
 	waitFor(t, "the node with the clients to roll back", func() bool { return off(nodes[0]) })
 	begin := time.Now()
 	waitFor(t, "the other one to follow", func() bool { return off(nodes[1]) })

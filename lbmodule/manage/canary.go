@@ -253,9 +253,10 @@ func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 		news := d != nil && !foreign && (d.Number > c.number || d.Number == c.number && d.Node != c.node)
 		if news {
 			theirs := d.standing(s.Revision)
+			mine := own && s.Willed > kept || d.Number == c.number && s.State == canary.RolledBack
 			// A roll back is never lost. A step gives way to what others have done, and so do those who have changed nothing. Only without
 			// a lock do two nodes write the same number.
-			if theirs.State == canary.RolledBack || !(own && s.Willed > kept) && !(d.Number == c.number && s.State == canary.RolledBack) {
+			if theirs.State == canary.RolledBack || !mine {
 				if !c.run.Fits(&theirs) {
 					c.found, k.Broken = nil, errUnfit
 					continue
