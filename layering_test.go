@@ -48,7 +48,7 @@ var arrows = map[string]string{
 	"lbmodule/exchange":  "lbmodule/course lbmodule/pool",
 	"lbmodule/mirror":    "lbmodule/pool",
 	"lbmodule/simulate":  "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool lbmodule/subset",
-	"lbmodule/manage":    "lbmodule/config lbmodule/overlay lbmodule/pool",
+	"lbmodule/manage":    "lbmodule/canary lbmodule/config lbmodule/overlay lbmodule/pool",
 	"lbmodule/policies":  "lbmodule/config lbmodule/pool lbmodule/balance",
 	"lbmodule/stock":     "lbmodule/config lbmodule/engine healthcheck healthcheck/probe",
 	"lbmodule/config":    "lbmodule/course lbmodule/pool lbmodule/balance lbmodule/canary breaker healthcheck caddyapp",

@@ -35,8 +35,8 @@ changes it:
   restart        begins anew, with the first share
 
 EVIDENCE is that the canary is worse than tolerated. It is rolled back by itself when
-that reaches the number behind the slash. What is changed here is kept over reloads, but
-not over restarts, and holds for this Caddy only. 'promote' must be confirmed.`,
+that reaches the number behind the slash. What is changed here is kept over reloads and
+restarts, and holds for all nodes with the same storage. 'promote' must be confirmed.`,
 		Example: examples("caddy lb canary", "caddy lb canary web pause", `caddy lb canary web share 25% --reason "looks good"`, "caddy lb canary web rollback"),
 		Args:    cobra.MaximumNArgs(3),
 	}

@@ -113,5 +113,6 @@ func (c *apiCall) changeCanary() error {
 	}
 	c.app.TellCanaryChange(c.s.Pool().Name(), change.action, moved.Share, change.Owner, change.Reason, c.r.RemoteAddr, identity(c.r))
 	c.s.TellCanary(moved)
+	c.s.KeepCanary()
 	return c.showCanary()
 }

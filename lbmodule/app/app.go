@@ -210,6 +210,11 @@ func (a *App) Start() error {
 	}
 	a.done.Go(func() { a.settle(ctx, managers, services) })
 	a.done.Go(func() { manage.Follow(ctx, managers) })
+	a.done.Go(func() {
+		for _, s := range services {
+			s.ForgetCanary(ctx)
+		}
+	})
 	a.done.Go(func() { nodes().Run(within, &fleetSource{app: a}, a.logger) })
 	a.done.Go(func() { a.keepAverages(ctx, services) })
 	return nil

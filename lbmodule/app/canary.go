@@ -13,11 +13,11 @@ func (a *App) reportCanary(e *pool.Event) {
 	tried, others := sideData(&r.Sides[canary.Canary]), sideData(&r.Sides[canary.Others])
 	data := map[string]any{
 		"pool": e.Pool, "share": r.Share, "state": r.State.String(), "reason": e.Reason,
-		"canary": tried, "others": others,
+		"canary": tried, "others": others, "another_node": r.Elsewhere,
 	}
 	fields := []zap.Field{
 		zap.String("pool", e.Pool), zap.Float64("share", r.Share), zap.String("state", r.State.String()), zap.String("reason", e.Reason),
-		zap.Any("canary", tried), zap.Any("others", others),
+		zap.Any("canary", tried), zap.Any("others", others), zap.Bool("another_node", r.Elsewhere),
 	}
 	if r.State != canary.RolledBack {
 		a.logger.Info("canary gets another share of the clients", fields...)
@@ -34,7 +34,7 @@ func (a *App) reportCanary(e *pool.Event) {
 		}
 	}
 	level := zap.ErrorLevel
-	if e.Reason == canary.ReasonByHand {
+	if e.Reason == canary.ReasonByHand || r.Elsewhere { // the node that has found it out says so
 		level = zap.WarnLevel
 	}
 	a.logger.Log(level, "canary is rolled back", fields...)

@@ -14,12 +14,15 @@ import (
 func (a *App) Stop() error {
 	a.release()
 	a.mu.Lock()
-	managers := a.managers()
+	managers, services := a.managers(), a.services
 	a.mu.Unlock()
 	var all sync.WaitGroup
 	all.Go(a.leaveFleet)
 	for _, m := range managers {
 		all.Go(m.Flush)
+	}
+	for _, s := range services {
+		all.Go(s.KeepCanary)
 	}
 	all.Wait()
 	return nil

@@ -73,9 +73,12 @@ func (r *Run) Do(a Action, share float64, revision string, now time.Time) (Chang
 	}
 	if share == r.share && a != Restart { // nothing to settle, and the time at the share goes on
 		r.revision++
+		r.willed = r.revision
 		return Change{Share: share, State: r.state, Reason: ReasonByHand}, nil
 	}
-	return r.move(share, ReasonByHand, now), nil
+	change := r.move(share, ReasonByHand, now)
+	r.willed = r.revision
+	return change, nil
 }
 
 // resume goes on with the first step that is above the share. The caller holds r.mu.

@@ -10,6 +10,8 @@ type Report struct {
 	Since    time.Time
 	Revision string
 
+	Elsewhere bool // another node has made the change that is reported
+
 	Next      *Step // the step to come; nil if there is none, or the run is paused
 	Remaining time.Duration
 

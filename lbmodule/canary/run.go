@@ -75,6 +75,8 @@ type Change struct {
 	Share  float64
 	State  State
 	Reason string
+
+	Elsewhere bool // another node has made it
 }
 
 const (
@@ -109,9 +111,10 @@ type Run struct {
 	quiet    time.Time     // until when nothing is compared
 	before   [sides]tally  // counts at the last look
 	revision uint64
+	willed   uint64 // the revision of the last change that was no step
 }
 
-// New returns a run of the pool with that name. It has its first share at once, but time stands still until [Run.Tick].
+// New returns a run of the pool with that name. It has its first share at once, but time stands still until [Run.Watch].
 func New(pool string, s Settings) *Run {
 	// Not the name alone: it may be a backend's address, which hash policies mix with keys.
 	r := &Run{settings: s, salt: xxhash.Sum64String("canary of " + pool)}
@@ -174,12 +177,16 @@ func (r *Run) Counts(s Side) *Counts { return &r.counts[s] }
 // Off reports whether the canary gets no requests at all.
 func (r *Run) Off() bool { return r.threshold.Load() == 0 }
 
-// Tick looks at what has been counted and at the time. It returns the changes that it made, and must be called about once a second.
-func (r *Run) Tick(now time.Time) (changes []Change) {
+// Watch looks at what has been counted and at the time. It returns the roll back that it made, if any, and must be called about once a second.
+// A step that is due is made by [Run.Step].
+func (r *Run) Watch(now time.Time) (changes []Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.begun.IsZero() {
-		r.begun, r.since, r.last = now, now, now
+		r.begun, r.last = now, now
+		if r.since.IsZero() {
+			r.since = now
+		}
 		for s := range r.counts {
 			r.counts[s].read(&r.before[s])
 		}
@@ -193,15 +200,33 @@ func (r *Run) Tick(now time.Time) (changes []Change) {
 	if reason := r.compare(now); reason != "" {
 		r.state = RolledBack
 		r.rollbacks.Add(1)
-		return append(changes, r.move(0, reason, now))
+		change := r.move(0, reason, now)
+		r.willed = r.revision
+		return append(changes, change)
 	}
-	if r.state != Running {
+	if r.state == Running {
+		r.waited += passed
+	}
+	return nil
+}
+
+// Due reports whether it is time for a step.
+func (r *Run) Due() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.due()
+}
+
+func (r *Run) due() bool { return r.state == Running && r.waited >= r.settings.Steps[r.next].After }
+
+// Step makes the step that is due, if one is.
+func (r *Run) Step(now time.Time) (changes []Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.due() {
 		return nil
 	}
 	step := &r.settings.Steps[r.next]
-	if r.waited += passed; r.waited < step.After {
-		return nil
-	}
 	r.waited, r.next = 0, r.next+1
 	if r.next == len(r.settings.Steps) {
 		r.state = Finished

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// Tick is what a node by itself does each second.
+func (r *Run) Tick(now time.Time) []Change { return append(r.Watch(now), r.Step(now)...) }
+
 // TestValueIsFair: under the null hypothesis the mean of a block's e-value is at most 1, computed over all outcomes of small blocks.
 func TestValueIsFair(t *testing.T) {
 	greatest := 0.0
@@ -160,7 +163,7 @@ func TestTimeline(t *testing.T) {
 	if got := c.pass(10*time.Minute - time.Second); got != nil {
 		t.Fatalf("moved early: %v", got)
 	}
-	if got := c.pass(time.Second); !slices.Equal(got, []Change{{0.25, Running, ReasonStep}}) {
+	if got := c.pass(time.Second); !slices.Equal(got, []Change{{Share: 0.25, State: Running, Reason: ReasonStep}}) {
 		t.Fatal(got)
 	}
 	c.pass(20 * time.Minute)
@@ -176,7 +179,7 @@ func TestTimeline(t *testing.T) {
 	if side, all := c.r.All(); side != Canary || !all {
 		t.Error("not all are the canary's")
 	}
-	if change := c.do(t, RollBack, 0); change != (Change{0, RolledBack, ReasonByHand}) {
+	if change := c.do(t, RollBack, 0); change != (Change{State: RolledBack, Reason: ReasonByHand}) {
 		t.Error(change)
 	}
 	if side, all := c.r.All(); side != Others || !all || !c.r.Off() {
@@ -227,7 +230,7 @@ func TestRollBack(t *testing.T) {
 		c.r.Counts(Canary).Failed()
 		c.r.Counts(Others).Answered(10 * time.Millisecond)
 	}
-	if got := c.pass(time.Second); !slices.Equal(got, []Change{{0, RolledBack, ReasonErrors}}) {
+	if got := c.pass(time.Second); !slices.Equal(got, []Change{{State: RolledBack, Reason: ReasonErrors}}) {
 		t.Error(got)
 	}
 	before := c.r.Report()
@@ -249,7 +252,7 @@ func TestRollBack(t *testing.T) {
 		c.r.Counts(Canary).Answered(20 * time.Millisecond)
 		c.r.Counts(Others).Answered(10 * time.Millisecond)
 	}
-	if got := c.pass(time.Second); !slices.Equal(got, []Change{{0, RolledBack, ReasonLatency}}) {
+	if got := c.pass(time.Second); !slices.Equal(got, []Change{{State: RolledBack, Reason: ReasonLatency}}) {
 		t.Error(got)
 	}
 

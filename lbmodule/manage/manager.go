@@ -118,6 +118,8 @@ type Manager struct {
 	pool   *pool.Pool
 	keeper *keeper
 
+	canaries canaries
+
 	edits atomic.Pointer[Edits]             // the edits in force; requests read them
 	names atomic.Pointer[map[string]string] // of backends with a name of their own, by address
 

@@ -74,8 +74,11 @@ type keeper struct {
 	turned  chan struct{} // closed when writing, written or failed changes
 }
 
-// stateKey returns the storage key of a pool's edits. Pool names may contain characters that paths must not.
-func stateKey(pool string) string {
+// stateKey returns the storage key of a pool's edits.
+func stateKey(pool string) string { return storageKey("pools", pool) }
+
+// storageKey returns the storage key of a pool's document in that folder. Pool names may contain characters that paths must not.
+func storageKey(folder, pool string) string {
 	const readable = 64
 	safe := strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' {
@@ -84,7 +87,7 @@ func stateKey(pool string) string {
 		return '_'
 	}, strings.ToLower(pool))
 	sum := sha256.Sum256([]byte(pool))
-	return "load_balancer/pools/" + safe[:min(len(safe), readable)] + "-" + hex.EncodeToString(sum[:8]) + ".json"
+	return "load_balancer/" + folder + "/" + safe[:min(len(safe), readable)] + "-" + hex.EncodeToString(sum[:8]) + ".json"
 }
 
 // newKeeper returns a keeper, without edits, for the pool with this name.

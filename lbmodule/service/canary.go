@@ -6,8 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/ballastlb/ballast/lbmodule/canary"
 	"github.com/ballastlb/ballast/lbmodule/config"
+	"github.com/ballastlb/ballast/lbmodule/manage"
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
@@ -18,13 +21,15 @@ type canarying struct {
 	settings *config.Canary
 	run      *canary.Run
 	release  func()
+	keeper   *manage.Canary // keeps it in storage
+	hurry    chan struct{}  // tells of something to keep
 
 	mu  sync.Mutex // guards end
 	end context.CancelFunc
 }
 
 // openCanary takes the pool's canary, if the load balancer has one. Load balancers with the same settings share it, in this config and the next.
-func (s *Service) openCanary() error {
+func (s *Service) openCanary(ctx context.Context) error {
 	settings := s.settings.Canary
 	if settings == nil {
 		return nil
@@ -34,8 +39,16 @@ func (s *Service) openCanary() error {
 	if err != nil {
 		return err
 	}
-	c := &canarying{service: s, settings: settings}
-	c.run, c.release = s.pool.Canary(string(description), rules)
+	c := &canarying{service: s, settings: settings, hurry: make(chan struct{}, 1)}
+	run, releaseRun := s.pool.Canary(string(description), rules)
+	ctx, cancel := context.WithTimeout(ctx, canaryRead)
+	defer cancel()
+	keeper, releaseKeeper := s.manager.Canary(ctx, run, string(description), s.owner.Storage(), s.logger)
+	c.run, c.keeper = run, keeper
+	c.release = func() {
+		releaseKeeper()
+		releaseRun()
+	}
 	s.canary = c
 	return nil
 }
@@ -54,8 +67,16 @@ func (c *canarying) close() {
 	}
 }
 
-// canaryInterval is the time between two looks at what has been counted.
-const canaryInterval = time.Second
+const (
+	// canaryInterval is the time between two looks at what has been counted, and at the storage.
+	canaryInterval = time.Second
+	// canaryRetry bounds the time between two attempts while the storage fails. It doubles up to that.
+	canaryRetry = 30 * time.Second
+	// canaryRead bounds how long a config waits for the storage when it is loaded.
+	canaryRead = 5 * time.Second
+	// canaryWait bounds how long whoever changes a canary by hand waits for the storage, and a config that ends.
+	canaryWait = time.Second
+)
 
 // start starts looking at what has been counted, and at the time.
 func (c *canarying) start() {
@@ -68,6 +89,7 @@ func (c *canarying) start() {
 		var ctx context.Context
 		ctx, c.end = context.WithCancel(context.Background())
 		go c.watch(ctx)
+		go c.follow(ctx)
 	}
 }
 
@@ -88,12 +110,89 @@ func (c *canarying) watch(ctx context.Context) {
 	ticker := time.NewTicker(canaryInterval)
 	defer ticker.Stop()
 	for now := time.Now(); ; {
-		c.tell(c.run.Tick(now))
+		changes := c.run.Watch(now)
+		c.tell(changes)
+		if len(changes) > 0 || c.run.Due() {
+			select {
+			case c.hurry <- struct{}{}:
+			default:
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case now = <-ticker.C:
 		}
+	}
+}
+
+// follow keeps what the canary does in storage, and takes over what other nodes do, until ctx ends. The storage may be slow, so this is not
+// watch's.
+func (c *canarying) follow(ctx context.Context) {
+	wait := canaryInterval
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-c.hurry:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if c.keep(ctx) {
+			wait = canaryInterval
+		} else {
+			wait = min(2*wait, canaryRetry)
+		}
+	}
+}
+
+// keep makes the canary and what is in storage agree. It reports false if the storage fails.
+func (c *canarying) keep(ctx context.Context) bool {
+	k := c.keeper.Keep(ctx, c.service.owner.Storage())
+	if ctx.Err() != nil {
+		return true
+	}
+	c.tell(k.Changes)
+	logger, pool := c.service.logger, zap.String("pool", c.service.pool.Name())
+	if k.Broken != nil {
+		logger.Error("state of canary in storage cannot be read; it is taken for none", pool, zap.Error(k.Broken))
+	}
+	switch k.Turn {
+	case manage.Began:
+		logger.Error("state of canary cannot be kept in storage; it is in force here, and tried again", pool, zap.Error(k.Err))
+	case manage.Ended:
+		logger.Info("state of canary is kept in storage again", pool)
+	}
+	return k.Err == nil
+}
+
+// KeepCanary has a change of the canary written, and waits a moment for it.
+func (s *Service) KeepCanary() {
+	if s.canary == nil || !s.canary.keeper.Pending() {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.canary.keep(context.Background())
+	}()
+	timer := time.NewTimer(canaryWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// ForgetCanary removes what is in storage of a canary that the pool had in another config, if it has none in this one.
+func (s *Service) ForgetCanary(ctx context.Context) {
+	if s.canary != nil {
+		return
+	}
+	if err := s.manager.ForgetCanary(ctx, s.owner.Storage()); err != nil && ctx.Err() == nil {
+		s.logger.Warn("state of a canary that the pool has no more is not removed from storage", zap.String("pool", s.pool.Name()), zap.Error(err))
 	}
 }
 
@@ -107,7 +206,7 @@ func (c *canarying) tell(changes []canary.Change) {
 // TellCanary reports a change of the canary's share.
 func (s *Service) TellCanary(change canary.Change) {
 	report := s.canary.run.Report()
-	report.Share, report.State, report.Reason = change.Share, change.State, change.Reason
+	report.Share, report.State, report.Reason, report.Elsewhere = change.Share, change.State, change.Reason, change.Elsewhere
 	s.pool.Report([]pool.Event{{Kind: pool.CanaryMoved, Pool: s.pool.Name(), Reason: change.Reason, Canary: report}})
 }
 

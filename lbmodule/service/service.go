@@ -101,7 +101,7 @@ func (s *Service) Open(ctx caddy.Context, from *stock.Handler, raw []byte, probe
 			s.subset.inherit(latest.subset)
 		}
 	}
-	if err := s.openCanary(); err != nil {
+	if err := s.openCanary(ctx); err != nil {
 		return err
 	}
 	s.manager.Attach(s)
