@@ -56,7 +56,7 @@ var arrows = map[string]string{
 	"lbmodule/pool":      "lbmodule/balance lbmodule/canary lbmodule/limit lbmodule/shadow breaker healthcheck",
 
 	"lbmodule/balance":   "",
-	"lbmodule/canary":    "",
+	"lbmodule/canary":    "lbmodule/balance",
 	"lbmodule/limit":     "",
 	"lbmodule/dashboard": "",
 	"lbmodule/engine":    "lbmodule/fieldline lbmodule/socket",

@@ -28,14 +28,8 @@ func TestCanaryOfAFleet(t *testing.T) {
 		backend %s {
 			name new
 		}
-		canary new 30%% {
-			by header X-User
-			step 50%% 1h
-			guard {
-				latency off
-			}
-		}
-		retry off`, backends[1].addr))
+		%s
+		retry off`, backends[1].addr, canaryOfNew))
 	nodes := startNodes(t, config, config)
 	u := nodes[0].startUsers(4)
 	defer u.stop()

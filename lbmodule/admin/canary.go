@@ -2,8 +2,6 @@ package admin
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -43,12 +41,9 @@ func (c *apiCall) showCanary() error {
 
 // readCanaryChange parses the change in the request's body.
 func (c *apiCall) readCanaryChange() (*canaryChange, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxChange))
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return nil, apiError(http.StatusRequestEntityTooLarge, "body: must be at most %d bytes", maxChange)
-	}
+	body, err := c.readBody()
 	if err != nil {
-		return nil, apiError(http.StatusBadRequest, "body: %w", err)
+		return nil, err
 	}
 	if err := caddyapp.Once(body); err != nil {
 		return nil, apiError(http.StatusBadRequest, "%.*s", maxTold, err.Error())

@@ -29,14 +29,23 @@ const (
 	syncWait    = manage.StorageTimeout
 )
 
-// readChange parses the change in the request's body.
-func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
+// readBody returns the request's body, whose size it bounds.
+func (c *apiCall) readBody() ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxChange))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, apiError(http.StatusRequestEntityTooLarge, "body: must be at most %d bytes", maxChange)
 	}
 	if err != nil {
 		return nil, apiError(http.StatusBadRequest, "body: %w", err)
+	}
+	return body, nil
+}
+
+// readChange parses the change in the request's body.
+func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
+	body, err := c.readBody()
+	if err != nil {
+		return nil, err
 	}
 	if v == manage.Remove && len(body) == 0 {
 		body = []byte("{}")

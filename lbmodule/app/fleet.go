@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"runtime/debug"
@@ -23,6 +24,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
+	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
 // fleetLeave bounds how long a config that ends waits for the removal of this node's document.
@@ -94,7 +96,7 @@ func (s *fleetSource) pool(p *service.Service, now time.Time) fleet.Pool {
 	o.Edits, o.Version = digestOf(edits), edits.Version
 	for i := range seen.Backends {
 		b := &seen.Backends[i]
-		if b.Reason == "outside the subset" {
+		if b.Reason == status.OutsideSubset {
 			continue
 		}
 		shown := fleet.Backend{
@@ -148,11 +150,7 @@ func members(running []overlay.Running) string {
 	for i := range running {
 		sum += xxhash.Sum64String(running[i].Address)
 	}
-	var text [8]byte
-	for i := range text {
-		text[i] = byte(sum >> (8 * i))
-	}
-	return hex.EncodeToString(text[:])
+	return fmt.Sprintf("%016x", sum)
 }
 
 // digestOf returns a digest of edits, which is "" if there are none. Their revisions depend on the order in which nodes saw them.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
 // Side is one of the two parts of a pool.
@@ -142,15 +144,6 @@ func (r *Run) setShare(share float64, reason string) {
 	r.threshold.Store(threshold)
 }
 
-// mix is the finalizer of MurmurHash3: each bit of the key changes half of the result's.
-func mix(h uint64) uint64 {
-	h ^= h >> 33
-	h *= 0xff51afd7ed558ccd
-	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
-	return h ^ h>>33
-}
-
 // All returns the side of all clients; ok is false if there are clients of both.
 func (r *Run) All() (s Side, ok bool) {
 	switch r.threshold.Load() {
@@ -165,7 +158,7 @@ func (r *Run) All() (s Side, ok bool) {
 
 // SideOf returns the side of the client with a key of that hash. As the share grows, clients change to the canary only.
 func (r *Run) SideOf(key uint64) Side {
-	if threshold := r.threshold.Load(); threshold == everybody || mix(key^r.salt) < threshold {
+	if threshold := r.threshold.Load(); threshold == everybody || balance.Mix(key^r.salt) < threshold {
 		return Canary
 	}
 	return Others

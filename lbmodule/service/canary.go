@@ -257,6 +257,3 @@ func (s *Set) Side(side canary.Side, before *Set, tried []int) *Set {
 
 // Divided returns the parts of the set, by [canary.Side]; nil if it is not divided.
 func (s *Set) Divided() (parts [2]*Set) { return s.parts }
-
-// Part reports whether the set is a part of another one.
-func (s *Set) Part() bool { return s.whole != nil }

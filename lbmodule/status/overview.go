@@ -206,7 +206,7 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	o.Shadow = newShadow(s, view, now)
 	elsewhere := "not in use yet"
 	if o.Subset != nil {
-		elsewhere = "outside the subset"
+		elsewhere = OutsideSubset
 	}
 	for i := range running {
 		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: elsewhere}
@@ -232,6 +232,9 @@ func newDiscovery(d *service.Discovery) Discovery {
 	}
 	return o
 }
+
+// OutsideSubset is the reason why a backend is not used that the subset leaves out.
+const OutsideSubset = "outside the subset"
 
 // judge sets the pool's state from a snapshot.
 func (o *Pool) judge(snapshot *pool.Snapshot) {
