@@ -75,7 +75,7 @@ func TestCanaryOfAFleet(t *testing.T) {
 	if !off(nodes[1]) {
 		t.Errorf("after a restart: %+v", nodes[1].canary())
 	}
-	files, err := filepath.Glob(filepath.Join(store, "load_balancer", "canaries", "*"))
+	files, err := filepath.Glob(filepath.Join(store, "load_balancer", "canaries", "*.json"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("documents %v, %v", files, err)
 	}

@@ -15,7 +15,7 @@ const splitPath = "/load_balancer/pools/split"
 // canaryFiles are the documents of canaries below dir.
 func canaryFiles(t *testing.T, dir string) []string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "load_balancer", "canaries", "*"))
+	files, err := filepath.Glob(filepath.Join(dir, "load_balancer", "canaries", "*.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

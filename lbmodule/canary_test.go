@@ -189,6 +189,29 @@ func TestCanaryGivesWay(t *testing.T) {
 	q.end()
 }
 
+// TestCanaryWithFewUsable: a side with fewer usable backends than panic_threshold is not left alone with the load of all; the whole pool helps.
+func TestCanaryWithFewUsable(t *testing.T) {
+	h := newConfig(t).mustLoad(withCanary(`, "panic_threshold": 0.6, "load_balancing": {"selection_policy": {"policy": "lb_round_robin"}}`))
+	user := userOf(t, h, canary.Canary)
+	served := func() (others int) {
+		for range 12 {
+			q := h.request(t, user)
+			if !isNew(q.at()) {
+				others++
+			}
+			q.end()
+		}
+		return others
+	}
+	if n := served(); n != 0 {
+		t.Errorf("the others served %d of 12 while all are usable", n)
+	}
+	judge(t, h, h.set().Find("c:1"), 5, pool.Verdict{Outcome: pool.Failure}) // opens its breaker
+	if n := served(); n != 8 {
+		t.Errorf("with one of the canary's two ejected, the others served %d of 12, want 8", n)
+	}
+}
+
 // late is a source that first names the canary alone, as it was before its backends died.
 type late struct {
 	*call
