@@ -24,7 +24,7 @@ const (
 )
 
 // errLock wraps the reasons why a lock could not be had.
-var errLock = errors.New("the lock of the edits in storage is not to be had")
+var errLock = errors.New("the lock in storage cannot be obtained")
 
 // locker takes the storage's lock of one pool's edits. It is used by one goroutine at a time.
 type locker struct {

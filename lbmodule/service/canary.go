@@ -157,11 +157,11 @@ func (c *canarying) keep(ctx context.Context) bool {
 	c.tell(k.Changes)
 	logger, pool := c.service.logger, zap.String("pool", c.service.pool.Name())
 	if k.Broken != nil {
-		logger.Error("state of canary in storage cannot be read; it is taken for none", pool, zap.Error(k.Broken))
+		logger.Error("state of canary in storage cannot be read; it is ignored", pool, zap.Error(k.Broken))
 	}
 	switch k.Turn {
 	case manage.Began:
-		logger.Error("state of canary cannot be kept in storage; it is in force here, and tried again", pool, zap.Error(k.Err))
+		logger.Error("state of canary cannot be written to storage; it stays in force here, and the write is tried again", pool, zap.Error(k.Err))
 	case manage.Ended:
 		logger.Info("state of canary is kept in storage again", pool)
 	}
@@ -192,7 +192,7 @@ func (s *Service) ForgetCanary(ctx context.Context) {
 		return
 	}
 	if err := s.manager.ForgetCanary(ctx, s.owner.Storage()); err != nil && ctx.Err() == nil {
-		s.logger.Warn("state of a canary that the pool has no more is not removed from storage", zap.String("pool", s.pool.Name()), zap.Error(err))
+		s.logger.Warn("state of a former canary cannot be removed from storage", zap.String("pool", s.pool.Name()), zap.Error(err))
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// Ends is a bounded set of things that end at a time. It has no timers: who adds something looks what has ended, too. Adding takes no lock
+// Ends is a bounded set of things that end at a time. It has no timers: [Ends.Due] is called with each decision. Adding takes no lock
 // and allocates nothing. It is safe for concurrent use.
 type Ends[T any] struct {
 	nodes []node[T]
@@ -87,8 +87,8 @@ func (e *Ends[T]) give(n uint32) {
 	}
 }
 
-// Due removes what has ended by now, the first first, but not more than that many, and calls ended for each. If somebody else is just doing
-// that it does nothing: it waits for nobody.
+// Due removes what has ended by now, in order, but at most that many, and calls ended for each. If another goroutine is doing that, it returns
+// at once.
 func (e *Ends[T]) Due(now int64, most int, ended func(T)) {
 	if e.count.Load() == 0 || !e.sorting.TryLock() {
 		return
