@@ -21,6 +21,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/observe"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
@@ -132,7 +133,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	switch left, unavailable := c.exchange.Unserved(); {
 	case left:
-		return caddyhttp.Error(front.StatusCanceled, context.Canceled)
+		return caddyhttp.Error(pool.StatusCanceled, context.Canceled)
 	case unavailable != nil:
 		return h.unavailable(w, unavailable)
 	default:
@@ -140,8 +141,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 }
 
-// unavailable returns the error for a request that found no backend.
+// unavailable returns the error for a request that found no backend, and counts it.
 func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
+	h.plan.Pool.CountRefusal(course.RefusalOf(err))
 	w.Header().Set("Retry-After", h.service.RetryAfter(time.Now()))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }

@@ -1,6 +1,7 @@
 package course
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -15,6 +16,28 @@ var (
 	// the queue: it cannot use the slots of other backends, and would block requests that can.
 	ErrSessionFull = errors.New("the backend of the session is at max_requests")
 )
+
+// RefusalOf returns the cause that a request is counted under which was refused with that error.
+func RefusalOf(err error) pool.Refusal {
+	switch {
+	case errors.Is(err, pool.ErrNone), errors.Is(err, pool.ErrHeld):
+		return pool.RefusedNoBackend
+	case errors.Is(err, pool.ErrFull):
+		return pool.RefusedLimit
+	case errors.Is(err, pool.ErrQueueFull):
+		return pool.RefusedQueueFull
+	case errors.Is(err, pool.ErrQueueTimeout), errors.Is(err, context.DeadlineExceeded):
+		return pool.RefusedQueueTimeout
+	case errors.Is(err, ErrSessionGone), errors.Is(err, ErrSessionFull):
+		return pool.RefusedSession
+	case errors.Is(err, pool.ErrDrained):
+		return pool.RefusedDrained
+	case errors.Is(err, pool.ErrDismissed):
+		return pool.RefusedShutdown
+	default: // an error of the source of backends
+		return pool.RefusedSource
+	}
+}
 
 // session is what a request says about its session.
 type session struct {

@@ -359,7 +359,7 @@ func TestPoolLatency(t *testing.T) {
 		w.start()
 		begin(w, w.began)
 		ended(c.facts)(w, w.began)
-		if got := w.pool.Latency.Quantiles(0.5) != nil; got != c.want {
+		if got := w.pool.Latency.Quantiles(w.began, 0.5) != nil; got != c.want {
 			t.Errorf("%s: counted %v, want %v", name, got, c.want)
 		}
 		w.end(Ending{Complete: true}, w.began)

@@ -19,11 +19,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
-
-// StatusCanceled is the status that reverse_proxy logs for a client that has left.
-const StatusCanceled = 499
 
 // Fail returns the error to answer the client with when the attempts have ended with err; nil if the client has left.
 func (q *Request) Fail(err error) error {
@@ -31,7 +29,7 @@ func (q *Request) Fail(err error) error {
 		err = refusal // the client's body broke off: that is the cause, whatever err says
 	}
 	if errors.Is(err, context.Canceled) {
-		q.w.WriteHeader(StatusCanceled) // for the access log
+		q.w.WriteHeader(pool.StatusCanceled) // for the access log
 		return nil
 	}
 	return statusError(err)
@@ -45,7 +43,7 @@ func statusError(err error) error {
 	}
 	// Some errors of the net package do not wrap context.Canceled (caddyserver/caddy#3748).
 	if errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "operation was canceled") {
-		status = StatusCanceled
+		status = pool.StatusCanceled
 	}
 	return caddyhttp.Error(status, err)
 }

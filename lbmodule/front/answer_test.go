@@ -21,6 +21,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // answer is a backend's answer with that header.
@@ -271,7 +273,7 @@ func TestFail(t *testing.T) {
 		w := httptest.NewRecorder()
 		err := (&Request{w: w, original: httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)}).Fail(test.err)
 		failed, _ := errors.AsType[caddyhttp.HandlerError](err)
-		if failed.StatusCode != test.want || test.want == 0 && (err != nil || w.Code != StatusCanceled) {
+		if failed.StatusCode != test.want || test.want == 0 && (err != nil || w.Code != pool.StatusCanceled) {
 			t.Errorf("%s: %v with %d, %d is written; want %d", name, err, failed.StatusCode, w.Code, test.want)
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // How a body ends says who ended it, and what the client is answered.
@@ -65,7 +67,7 @@ func TestClientBody(t *testing.T) {
 		// What reverse_proxy makes of an error.
 		status := caddyhttp.Error(http.StatusBadGateway, refusal).StatusCode
 		if errors.Is(refusal, context.Canceled) {
-			status = StatusCanceled
+			status = pool.StatusCanceled
 		}
 		if err == nil || refusal == nil || status != test.status {
 			t.Errorf("%s: read %v, refused %v with %d; want %d", name, err, refusal, status, test.status)

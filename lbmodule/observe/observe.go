@@ -22,6 +22,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 	"github.com/ballastlb/ballast/lbmodule/course"
 	"github.com/ballastlb/ballast/lbmodule/exchange"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 	"github.com/ballastlb/ballast/lbmodule/status"
 )
@@ -36,9 +37,6 @@ const (
 	// requestVar is the request variable that holds the *Request. If handle_response routes contain another load balancer, it overwrites
 	// the variable after the last attempt of the first.
 	requestVar = "load_balancer.request"
-
-	// statusCanceled is the status of a request whose client left before the answer.
-	statusCanceled = 499
 )
 
 // Observer shows the requests of one load balancer. Its fields never change.
@@ -201,7 +199,7 @@ func (q *Request) Status(err error) int {
 		}
 		return http.StatusInternalServerError
 	}
-	return cmp.Or(q.record.Passed(), statusCanceled)
+	return cmp.Or(q.record.Passed(), pool.StatusCanceled)
 }
 
 // attemptList are attempts as logs and placeholders show them.

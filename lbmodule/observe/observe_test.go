@@ -295,7 +295,7 @@ func TestStatus(t *testing.T) {
 			{answered, fmt.Errorf("wrapped: %w", caddyhttp.Error(503, nil)), 503},
 			{answered, caddyhttp.HandlerError{}, 500},
 			{answered, io.EOF, 500},
-			{nothing, nil, statusCanceled},
+			{nothing, nil, pool.StatusCanceled},
 		} {
 			if got := test.q.Status(test.err); got != test.want {
 				t.Errorf("%v: %d, want %d", test.err, got, test.want)

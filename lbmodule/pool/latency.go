@@ -8,6 +8,8 @@ import (
 const (
 	// latencySpan is the length of a histogram's span. Quantiles are computed from the last two spans.
 	latencySpan = 10 * time.Second
+	// latencyStale is the age at which the last spans are no longer shown.
+	latencyStale = time.Minute
 	// latencyMin is the minimum number of requests for a meaningful quantile.
 	latencyMin = 100
 )
@@ -59,25 +61,38 @@ func (l *Latency) Quantile(q float64, now time.Time) (time.Duration, bool) {
 }
 
 // Quantiles returns the durations that these shares of the recent requests did not exceed, however few requests there were; nil if there
-// were none. Recent are the last ten to twenty seconds with requests.
-func (l *Latency) Quantiles(shares ...float64) []time.Duration {
+// were none in the last minute. Recent are the last ten to twenty seconds with requests.
+func (l *Latency) Quantiles(now time.Time, shares ...float64) []time.Duration {
 	var counts [bucketCount]uint64
-	total := l.count(&counts)
+	if l.isStale(now) {
+		return nil
+	}
+	return quantiles(&counts, l.count(&counts), shares)
+}
+
+// isStale reports whether the last request is so old that it says nothing about now.
+func (l *Latency) isStale(now time.Time) bool {
+	return now.UnixNano()/int64(latencySpan)-l.turn.Load() > int64(latencyStale/latencySpan)
+}
+
+// quantiles returns the durations that these shares of the counted requests did not exceed; nil if there are none.
+func quantiles(counts *[bucketCount]uint64, total uint64, shares []float64) []time.Duration {
 	if total == 0 {
 		return nil
 	}
 	found := make([]time.Duration, len(shares))
 	for i, q := range shares {
-		found[i] = quantile(&counts, total, q)
+		found[i] = quantile(counts, total, q)
 	}
 	return found
 }
 
-// count adds both spans.
+// count adds both spans to counts, and returns how many requests there were in them.
 func (l *Latency) count(counts *[bucketCount]uint64) (total uint64) {
 	for place, b := range l.buckets.all {
-		counts[place] = uint64(b[0].Load()) + uint64(b[1].Load())
-		total += counts[place]
+		n := uint64(b[0].Load()) + uint64(b[1].Load())
+		counts[place] += n
+		total += n
 	}
 	return total
 }

@@ -48,11 +48,13 @@ type Pool struct {
 	served   servedTargets
 
 	answers   answers
+	refusals  refusals
 	hedgesWon atomic.Uint64
 	detours   detours
 	others    *Traffic   // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are no members
-	looking   sync.Mutex // guards trend and the members' rates
+	looking   sync.Mutex // guards trend, lately and the members' rates
 	trend     trend
+	lately    lately
 
 	listening sync.Mutex // guards listeners
 	listeners []*listener

@@ -38,9 +38,10 @@ func (s *Shadow) Durations() (expected, took *Distribution) {
 	return s.expected.Distribution(), s.took.Distribution()
 }
 
-// Quantiles returns the same of the recent requests, as durations that these shares of them did not exceed; nil if there were none.
-func (s *Shadow) Quantiles(shares ...float64) (expected, took []time.Duration) {
-	return s.recently.expected.Quantiles(shares...), s.recently.took.Quantiles(shares...)
+// Quantiles returns the same of the recent requests, as durations that these shares of them did not exceed; nil if there were
+// none in the last minute.
+func (s *Shadow) Quantiles(now time.Time, shares ...float64) (expected, took []time.Duration) {
+	return s.recently.expected.Quantiles(now, shares...), s.recently.took.Quantiles(now, shares...)
 }
 
 // ShadowShare is what was counted of a member, of the requests that were decided on.

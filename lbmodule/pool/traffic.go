@@ -158,13 +158,32 @@ func (t *Traffic) begin() {
 // Duration returns how long the phase took.
 func (t *Traffic) Duration(p Phase) *Distribution { return t.phases[p].Distribution() }
 
-// Quantiles returns the durations until attempts were answered that these shares of the recent ones did not exceed; nil if there were none.
-func (t *Traffic) Quantiles(shares ...float64) []time.Duration {
+// Quantiles returns the durations until attempts were answered that these shares of the recent ones did not exceed; nil if there were none
+// in the last minute.
+func (t *Traffic) Quantiles(now time.Time, shares ...float64) []time.Duration {
 	recent := t.recent.Load()
 	if recent == nil {
 		return nil
 	}
-	return recent.Quantiles(shares...)
+	return recent.Quantiles(now, shares...)
+}
+
+// Quantiles returns the same of all members of the view together.
+func (v *View) Quantiles(now time.Time, shares ...float64) []time.Duration {
+	var counts [bucketCount]uint64
+	total, others := uint64(0), false
+	for _, m := range v.members {
+		if !m.Named() {
+			if others {
+				continue
+			}
+			others = true
+		}
+		if recent := m.traffic.recent.Load(); recent != nil && !recent.isStale(now) {
+			total += recent.count(&counts)
+		}
+	}
+	return quantiles(&counts, total, shares)
 }
 
 // newTraffic returns where a new member counts. It is called with p.mu held.

@@ -61,14 +61,18 @@ func TestHistogram(t *testing.T) {
 
 func TestQuantilesOfFew(t *testing.T) {
 	var l Latency
-	if got := l.Quantiles(0.5); got != nil {
+	now := time.Now()
+	if got := l.Quantiles(now, 0.5); got != nil {
 		t.Errorf("%v of nothing", got)
 	}
-	l.Add(100*time.Millisecond, time.Now())
-	for i, got := range l.Quantiles(0.5, 0.95, 0.99) {
+	l.Add(100*time.Millisecond, now)
+	for i, got := range l.Quantiles(now.Add(latencyStale), 0.5, 0.95, 0.99) {
 		if got < 100*time.Millisecond || got > 110*time.Millisecond {
 			t.Errorf("quantile %d is %v, want 100ms to 9%% more", i, got)
 		}
+	}
+	if got := l.Quantiles(now.Add(latencyStale+latencySpan), 0.5); got != nil {
+		t.Errorf("%v of a request that is more than a minute old", got)
 	}
 }
 
@@ -151,7 +155,7 @@ func TestNamedAreBounded(t *testing.T) {
 	if n, m := own.Duration(FirstByte).Count, others.Duration(FirstByte).Count; n != 1 || m != 2 {
 		t.Errorf("one has %d durations and the others have %d, want 1 and 2", n, m)
 	}
-	if v.Member(maxTimed).Traffic().Quantiles(0.5) == nil {
+	if v.Member(maxTimed).Traffic().Quantiles(time.Now(), 0.5) == nil {
 		t.Error("a member without histograms of its own does not know how long it recently took")
 	}
 	v.Member(maxNamed).Traffic().Repeated()

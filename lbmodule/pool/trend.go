@@ -85,6 +85,7 @@ func (p *Pool) Look(now time.Time) {
 	defer p.looking.Unlock()
 	passed := now.Sub(p.trend.at)
 	p.trend.look(seen, bad, now)
+	p.lately.look(p.Answered, now)
 	for _, m := range members {
 		m.pace.look(m.requests.Load(), passed)
 		for s := range m.shades.Load().all {
@@ -101,6 +102,25 @@ func (p *Pool) ErrorRatios() (ratios [len(TrendWindows)]float64) {
 		ratios[i] = p.trend.ratio(i)
 	}
 	return ratios
+}
+
+// Shares returns which share of the requests of the last minute each member of the view got; zeros if there were none.
+func (v *View) Shares() []float64 {
+	shares, sum := make([]float64, len(v.members)), 0.0
+	v.pool.looking.Lock()
+	for i, m := range v.members {
+		shares[i] = m.pace.rate
+		sum += m.pace.rate
+	}
+	v.pool.looking.Unlock()
+	if sum < negligible {
+		clear(shares)
+		return shares
+	}
+	for i := range shares {
+		shares[i] /= sum
+	}
+	return shares
 }
 
 // Fairness tells how evenly the requests of the last minute were spread over the members in use, in relation to the weight in

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/balance"
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -90,7 +91,7 @@ type prediction struct {
 	p50, p99 float64 // milliseconds
 }
 
-func predicted(v *pool.View) (p prediction) {
+func predicted(v *pool.View, now time.Time) (p prediction) {
 	s := v.Shadow()
 	chosen := 0.0
 	for i := range v.Len() {
@@ -102,7 +103,7 @@ func predicted(v *pool.View) (p prediction) {
 		p.shares[i] /= chosen
 	}
 	p.agreed = float64(s.Decisions(pool.ShadowAgreed)) / float64(decided(s))
-	if expected, _ := s.Quantiles(0.5, 0.99); expected != nil {
+	if expected, _ := s.Quantiles(now, 0.5, 0.99); expected != nil {
 		p.p50, p.p99 = expected[0].Seconds()*1000, expected[1].Seconds()*1000
 	}
 	return p
@@ -134,7 +135,7 @@ func TestShadowPredicts(t *testing.T) {
 		{"high", high, "least_conn", "round_robin", 0.02, 1.3, blind}, // one would be
 	} {
 		_, view := withShadow(t, policy(test.from, ""), test.scenario, shadows[test.to])
-		said := predicted(view)
+		said := predicted(view, epoch.Add(40*time.Second))
 		was, _ := withShadow(t, policy(test.to, ""), test.scenario, nil)
 		before, _ := withShadow(t, policy(test.from, ""), test.scenario, nil)
 		worst := 0.0

@@ -358,6 +358,9 @@ func (e emitter) answers(p *pool.Pool, name string) {
 		}
 		e.emit(requestsMetric, float64(n), name, code)
 	}
+	for cause := range pool.Refusals {
+		e.emit(refusedMetric, float64(p.Refused(cause)), name, cause.String())
+	}
 }
 
 // member sends the metrics of a backend that has a label of its own.

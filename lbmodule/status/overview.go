@@ -25,6 +25,9 @@ type Pool struct {
 
 	Queue int `json:"queue"` // requests that wait for a slot
 
+	Answers
+	Problems []Problem `json:"problems"` // what is wrong with the traffic, the worst first
+
 	// RetryBudget is the number of retries that the pool could make now.
 	RetryBudget float64 `json:"retry_budget"`
 
@@ -134,6 +137,7 @@ type Backend struct {
 	Until           *time.Time         `json:"until,omitempty"` // when an open breaker turns half-open, or when state expires
 	InFlight        int64              `json:"in_flight"`
 	Requests        uint64             `json:"requests"`
+	Share           *float64           `json:"share,omitempty"` // of the pool's requests in the last minute, from 0 to 1
 	Failures        uint64             `json:"failures"`
 	LastCheck       *LastCheck         `json:"last_check,omitempty"`
 	Source          string             `json:"source"` // config, dynamic or api
@@ -184,6 +188,8 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		Warnings: append(append([]string{}, s.Warnings()...), warnings...), Backends: []Backend{},
 	}
 	o.Transport.Engine, o.Transport.Others = p.Ways()
+	lately := p.Lately(now)
+	o.Answers = newAnswers(p, &lately)
 	for _, d := range s.Discoveries() {
 		o.Discovery = append(o.Discovery, newDiscovery(&d))
 	}
@@ -193,12 +199,14 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	var snapshot *pool.Snapshot
 	var view *pool.View
 	var avoided func(i int) string
+	var shares []float64
 	if set != nil {
 		view = set.View()
 		snapshot = view.Snapshot()
 		o.judge(snapshot)
 		avoided = whyAvoided(snapshot, now)
-		o.Fairness, o.Utilization = set.View().Fairness(), set.View().Utilization()
+		o.Fairness, o.Utilization, shares = view.Fairness(), view.Utilization(), view.Shares()
+		o.Answers.LatencyMs = newLatency(view.Quantiles(now, 0.50, 0.95, 0.99))
 		for i := range set.View().Len() {
 			at[set.View().Backend(i).Address] = i
 		}
@@ -211,13 +219,14 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 	for i := range running {
 		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: elsewhere}
 		if position, is := at[running[i].Address]; is {
-			b = newBackend(set.View(), snapshot, position, s.Checked())
-			b.Avoided = avoided(position)
+			b = newBackend(set.View(), snapshot, position, s.Checked(), now)
+			b.Avoided, b.Share = avoided(position), &shares[position]
 		}
 		b.addSettings(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)
 	}
 	slices.SortFunc(o.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
+	o.Problems = problems(&o, &lately)
 	return o
 }
 
@@ -253,13 +262,13 @@ func (o *Pool) judge(snapshot *pool.Snapshot) {
 }
 
 // newBackend describes the backend at position i of the view. checked says that there are active checks.
-func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool) Backend {
+func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool, now time.Time) Backend {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
 	o := Backend{
 		Health: "unknown", Usable: vitals.Usable && b.Weight > 0 && b.State == pool.Ready, Since: vitals.Since,
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
-		Traffic: newTraffic(m), Limit: view.Limit(i), Shadow: newShadowShare(view, m),
+		Traffic: newTraffic(m, now), Limit: view.Limit(i), Shadow: newShadowShare(view, m),
 	}
 	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {
@@ -347,23 +356,13 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 // Traffic is the JSON of a backend's request counters. Backends beyond the first thousand of a pool are counted together and show nothing
 // here.
 type Traffic struct {
-	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds; absent before the first request
+	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds with requests; absent if there was none in the last minute
 	Codes     map[string]uint64 `json:"codes,omitempty"`      // answers by class: 2xx, 3xx, 4xx, 5xx
 	Retries   uint64            `json:"retries"`              // attempts that were retried after they failed here
 }
 
-// Latency is the time to an answer in milliseconds.
-type Latency struct {
-	P50 float64 `json:"p50"`
-	P95 float64 `json:"p95"`
-	P99 float64 `json:"p99"`
-
-	// EWMA is the typical answer time that lb_peak_ewma uses. A few much slower answers hardly change it.
-	EWMA float64 `json:"ewma,omitempty"`
-}
-
 // newTraffic describes the requests of a member.
-func newTraffic(m *pool.Member) (o Traffic) {
+func newTraffic(m *pool.Member, now time.Time) (o Traffic) {
 	if !m.Named() {
 		return o
 	}
@@ -373,8 +372,8 @@ func newTraffic(m *pool.Member) (o Traffic) {
 	for class := 2; class < pool.Classes; class++ {
 		o.Codes[className(class)] = counts.Answers[class]
 	}
-	if q := m.Traffic().Quantiles(0.50, 0.95, 0.99); q != nil {
-		o.LatencyMs = &Latency{milliseconds(q[0]), milliseconds(q[1]), milliseconds(q[2]), milliseconds(m.Latency().Estimate())}
+	if o.LatencyMs = newLatency(m.Traffic().Quantiles(now, 0.50, 0.95, 0.99)); o.LatencyMs != nil {
+		o.LatencyMs.EWMA = milliseconds(m.Latency().Estimate())
 	}
 	return o
 }

@@ -55,7 +55,7 @@ func newShadow(s *service.Service, view *pool.View, now time.Time) *Shadow {
 		o.Agreement = float64(o.Agreed) / float64(decided)
 	}
 	o.Fairness = view.ShadowFairness()
-	if expected, took := sh.Quantiles(0.5, 0.99); expected != nil && took != nil {
+	if expected, took := sh.Quantiles(now, 0.5, 0.99); expected != nil && took != nil {
 		o.ExpectedMs = &ShadowLatency{milliseconds(expected[0]), milliseconds(expected[1])}
 		o.TookMs = &ShadowLatency{milliseconds(took[0]), milliseconds(took[1])}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/exchange"
 	"github.com/ballastlb/ballast/lbmodule/front"
 	"github.com/ballastlb/ballast/lbmodule/observe"
+	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/listener/told"
 	"github.com/ballastlb/ballast/ratelimit"
 )
@@ -172,7 +173,7 @@ func (x *request) balance() (err error) {
 	}
 	switch left, unavailable := x.exchange.Unserved(); {
 	case left:
-		return caddyhttp.Error(front.StatusCanceled, context.Canceled)
+		return caddyhttp.Error(pool.StatusCanceled, context.Canceled)
 	case unavailable != nil:
 		return x.unavailable(unavailable)
 	default:
@@ -180,8 +181,9 @@ func (x *request) balance() (err error) {
 	}
 }
 
-// unavailable returns the error for a request that found no backend.
+// unavailable returns the error for a request that found no backend, and counts it.
 func (x *request) unavailable(err error) error {
+	x.conn.way.Plan.Pool.CountRefusal(course.RefusalOf(err))
 	if x.edit == nil {
 		x.answer.header = make(http.Header)
 	}
@@ -221,7 +223,7 @@ func (x *request) takeKeys(r *http.Request) (keyed bool) {
 // statusOf returns the status of the answer to the client. err is what the load balancer returns, passed the status of the answer that it
 // has passed on.
 func statusOf(err error, passed int) int {
-	const canceled = front.StatusCanceled
+	const canceled = pool.StatusCanceled
 	switch {
 	case err == nil && passed == 0:
 		return canceled
@@ -244,9 +246,9 @@ func (x *request) finish(err error) {
 		x.logError(err)
 	} else {
 		if !x.answer.begun {
-			x.answer.status, x.answer.close = front.StatusCanceled, true // the client has left
+			x.answer.status, x.answer.close = pool.StatusCanceled, true // the client has left
 			if x.edit != nil {
-				x.edit.applyDeferred(front.StatusCanceled, x.answer.header)
+				x.edit.applyDeferred(pool.StatusCanceled, x.answer.header)
 			}
 		}
 		if x.measured {

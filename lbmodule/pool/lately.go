@@ -1,0 +1,111 @@
+package pool
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// latelyLeast is the least time between two marks, and the least time that rates are taken over.
+	latelyLeast = time.Second
+	// latelyMost is the longest time that rates are taken over. It is more than two of the intervals at which [Pool.Look] is called, so that
+	// there is a mark even if nobody else looks.
+	latelyMost = 15 * time.Second
+)
+
+// Answered is how many requests of clients have ended, and how.
+type Answered struct {
+	Classes  [Classes]uint64 // by the class of the answer's status; without those of Canceled
+	Canceled uint64          // the client left before the answer
+	Refused  [Refusals]uint64
+}
+
+// Requests returns the number of all of them.
+func (a *Answered) Requests() uint64 {
+	all := a.Canceled
+	for _, n := range a.Classes {
+		all += n
+	}
+	return all
+}
+
+// minus returns how many there were since before.
+func (a Answered) minus(before *Answered) Answered {
+	for i := range a.Classes {
+		a.Classes[i] -= before.Classes[i]
+	}
+	for i := range a.Refused {
+		a.Refused[i] -= before.Refused[i]
+	}
+	a.Canceled -= before.Canceled
+	return a
+}
+
+// StatusCanceled is the status that is counted and logged for a client that left before the answer, as reverse_proxy has it.
+const StatusCanceled = 499
+
+// Answered returns what has been counted of the pool's requests. Those of Refused are among those of Classes.
+func (p *Pool) Answered() (a Answered) {
+	for status, n := range p.Answers {
+		if status == StatusCanceled {
+			a.Canceled = n
+			continue
+		}
+		a.Classes[Class(status)] += n
+	}
+	for r := range a.Refused {
+		a.Refused[r] = p.refusals[r].Load()
+	}
+	return a
+}
+
+// Lately is what was counted in the last seconds.
+type Lately struct {
+	Answered
+	Span time.Duration // how long that took; 0 before anything is known
+}
+
+// PerSecond returns the rate of something that was counted n times.
+func (l *Lately) PerSecond(n uint64) float64 {
+	if l.Span == 0 {
+		return 0
+	}
+	return float64(n) / l.Span.Seconds()
+}
+
+// latelyMark is what had been counted at a time.
+type latelyMark struct {
+	at time.Time
+	Answered
+}
+
+// lately remembers what had been counted at a few moments of the last seconds, the oldest first. Its bound: one for each latelyLeast within
+// latelyMost.
+type lately struct {
+	marks []latelyMark
+}
+
+// look adds a mark, unless there is a fresh one, and removes those that are too old.
+func (l *lately) look(counted func() Answered, now time.Time) {
+	if n := len(l.marks); n > 0 && now.Sub(l.marks[n-1].at) < latelyLeast {
+		return
+	}
+	keep := 0
+	for keep < len(l.marks) && now.Sub(l.marks[keep].at) > latelyMost {
+		keep++
+	}
+	l.marks = append(slices.Delete(l.marks, 0, keep), latelyMark{now, counted()})
+}
+
+// Lately returns what was counted in the last seconds: up to 15, as far as [Pool.Look] was called then.
+func (p *Pool) Lately(now time.Time) (l Lately) {
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	for i := range p.lately.marks {
+		m := &p.lately.marks[i]
+		if span := now.Sub(m.at); span >= latelyLeast && span <= latelyMost {
+			return Lately{p.Answered().minus(&m.Answered), span}
+		}
+	}
+	return Lately{}
+}
