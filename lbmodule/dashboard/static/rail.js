@@ -23,6 +23,7 @@ const EVENTS = {
 	canary_moved: ['canary gets another share', 'info'],
 	canary_rolled_back: ['canary is rolled back', 'bad'],
 	canary_changed: ['canary was changed', 'info'],
+	config_loaded: ['config loaded', 'info'],
 	state_not_persisted: ['change could not be stored', 'warn'],
 };
 
