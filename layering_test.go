@@ -76,6 +76,7 @@ var arrows = map[string]string{
 	"caddyapp":             "",
 
 	"bench/openloop":          "",                   // tests put loads on, too
+	"examples/chromium":       "",                   // tests have it look at the dashboard, too
 	"lbmodule/dashboard/fake": "lbmodule/dashboard", // tests look at it, too
 }
 

@@ -5,21 +5,19 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/accessibility"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/chromedp"
+	"github.com/ballastlb/ballast/examples/chromium"
 )
 
 // tab is a page in a real browser.
 type tab struct {
-	t   *testing.T
-	ctx context.Context
+	*chromium.Tab
+	t *testing.T
 
 	mu       sync.Mutex
 	problems []string // that the page wrote to its console
@@ -42,35 +40,22 @@ func openTab(t *testing.T) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.UserDataDir(dir),
-		chromedp.Env("TMPDIR="+dir), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-dev-shm-usage", true))
-	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, closeTab := chromedp.NewContext(ctx)
-	t.Cleanup(func() {
-		closeTab()
-		stop()
-		waitFor(t, "the files of the browser to be gone", func() bool { return os.RemoveAll(dir) == nil }) // its processes may write some more
+	b := &tab{t: t}
+	ctx, cancel := b.limit()
+	defer cancel()
+	b.Tab, err = chromium.Open(ctx, program, dir, func(problem string) {
+		b.mu.Lock()
+		b.problems = append(b.problems, problem)
+		b.mu.Unlock()
 	})
-	// The first action starts the browser, which lives as long as the context of that one.
-	if err := chromedp.Do(ctx); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	b := &tab{t: t, ctx: ctx}
-	b.do(chromedp.EmulateViewport(1440, 900))
-	messages := chromedp.Console(ctx)
-	go func() {
-		for m, err := range messages {
-			if err != nil {
-				return
-			}
-			// That a server is away while it starts again is what the test wants.
-			if m.IsException() || m.Type == chromedp.ConsoleError && m.Source != "network" {
-				b.mu.Lock()
-				b.problems = append(b.problems, m.String())
-				b.mu.Unlock()
-			}
-		}
-	}()
+	t.Cleanup(func() {
+		b.Close()
+		waitFor(t, "the files of the browser to be gone", func() bool { return os.RemoveAll(dir) == nil }) // its processes may write some more
+	})
+	b.must(b.Size(ctx, 1440, 900))
 	t.Cleanup(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -84,11 +69,14 @@ func openTab(t *testing.T) *tab {
 	return b
 }
 
-func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+// limit is how long the browser may take for anything.
+func (b *tab) limit() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 60*time.Second)
+}
+
+func (b *tab) must(err error) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
+	if err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -96,29 +84,37 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 // open goes to a page, with these header fields in every request.
 func (b *tab) open(url string, header map[string]any) {
 	b.t.Helper()
-	if _, err := chromedp.Call(b.ctx, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: header}); err != nil {
-		b.t.Fatal(err)
-	}
-	b.do(chromedp.Navigate(url))
+	ctx, cancel := b.limit()
+	defer cancel()
+	b.must(b.Header(ctx, header))
+	b.must(b.Navigate(ctx, url))
+}
+
+// reload loads the page again.
+func (b *tab) reload() {
+	b.t.Helper()
+	ctx, cancel := b.limit()
+	defer cancel()
+	b.must(b.Reload(ctx))
 }
 
 // look asks for a different screen.
 func (b *tab) look(width, height int64, theme string) {
 	b.t.Helper()
-	b.do(chromedp.EmulateViewport(width, height))
-	features := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}
-	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features}); err != nil {
-		b.t.Fatal(err)
-	}
+	ctx, cancel := b.limit()
+	defer cancel()
+	b.must(b.Size(ctx, width, height))
+	features := []map[string]string{{"name": "prefers-color-scheme", "value": theme}}
+	b.must(b.Call(ctx, "Emulation.setEmulatedMedia", map[string]any{"features": features}, nil))
 }
 
 // eval evaluates JavaScript in the page.
 func eval[T any](b *tab, script string) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	ctx, cancel := b.limit()
 	defer cancel()
-	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
-	if err != nil {
+	var value T
+	if err := b.Eval(ctx, script, &value); err != nil {
 		b.t.Fatalf("%s: %v", script, err)
 	}
 	return value
@@ -155,7 +151,9 @@ func (b *tab) picture(name string) {
 	if dir == "" {
 		return
 	}
-	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	ctx, cancel := b.limit()
+	defer cancel()
+	png, err := b.Picture(ctx)
 	if err == nil {
 		err = os.WriteFile(fmt.Sprintf("%s/%s-%s.png", dir, b.t.Name(), name), png, 0o644)
 	}
@@ -167,20 +165,26 @@ func (b *tab) picture(name string) {
 // checkNames has the browser tell what it tells screen readers: whatever can be used has a name.
 func (b *tab) checkNames() {
 	b.t.Helper()
-	tree, err := chromedp.Call(b.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
-	if err != nil {
-		b.t.Fatal(err)
+	ctx, cancel := b.limit()
+	defer cancel()
+	var tree struct {
+		Nodes []struct {
+			Ignored          bool
+			Role, Name       *struct{ Value any }
+			BackendDOMNodeID int
+		}
 	}
+	b.must(b.Call(ctx, "Accessibility.getFullAXTree", nil, &tree))
 	checked := 0
 	for _, node := range tree.Nodes {
 		if node.Ignored || node.Role == nil {
 			continue
 		}
-		switch role := string(node.Role.Value); strings.Trim(role, `"`) {
+		switch role := node.Role.Value; role {
 		case "button", "link", "searchbox", "textbox", "combobox", "spinbutton", "dialog", "image", "table":
 			checked++
-			if node.Name == nil || strings.Trim(string(node.Name.Value), `"`) == "" {
-				b.t.Errorf("a screen reader meets a %s without a name: node %d", role, node.BackendDOMNodeID)
+			if node.Name == nil || node.Name.Value == "" {
+				b.t.Errorf("a screen reader meets a %v without a name: node %d", role, node.BackendDOMNodeID)
 			}
 		}
 	}
@@ -195,4 +199,38 @@ func (b *tab) checkFits() {
 	if over := eval[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
 		b.t.Errorf("the page is %d pixels wider than the screen", over)
 	}
+}
+
+// TestBrowserTells: what goes wrong in a page does not pass unseen.
+func TestBrowserTells(t *testing.T) {
+	b := openTab(t)
+	told := func() []string {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return slices.Clone(b.problems)
+	}
+	for i, script := range []string{
+		"(console.error('a wrong turn'), true)", "(setTimeout(() => { throw new Error('a wrong turn') }), true)",
+		"(Promise.reject(new Error('a wrong turn')), true)",
+	} {
+		eval[bool](b, script)
+		waitFor(t, "the browser to tell of "+script, func() bool { return len(told()) > i })
+	}
+	for _, problem := range told() {
+		if !strings.Contains(problem, "a wrong turn") {
+			t.Errorf("the browser tells of %s", problem)
+		}
+	}
+	var value any
+	ctx, cancel := b.limit()
+	defer cancel()
+	if err := b.Eval(ctx, "nothing.like.it", &value); err == nil {
+		t.Errorf("a script that fails has the value %v", value)
+	}
+	if err := b.Navigate(ctx, "http://"+freeAddress(t)); err == nil {
+		t.Error("the browser shows what nobody serves")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.problems = nil
 }

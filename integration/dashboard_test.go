@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-
 	"github.com/ballastlb/ballast/lbmodule/dashboard"
 	"github.com/ballastlb/ballast/lbmodule/dashboard/fake"
 )
@@ -164,7 +162,7 @@ func TestDashboardScreens(t *testing.T) {
 	}{{"desk", 1440, 900}, {"tablet", 900, 1100}, {"phone", 390, 844}} {
 		for _, theme := range []string{"light", "dark"} {
 			b.look(screen.width, screen.height, theme)
-			b.do(chromedp.Reload())
+			b.reload()
 			b.await("backends", "document.querySelectorAll('tr.backend').length > 15")
 			b.checkFits()
 			b.checkNames()

@@ -22,10 +22,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/chromedp"
-
 	"github.com/ballastlb/ballast/bench/openloop"
+	"github.com/ballastlb/ballast/examples/chromium"
 )
 
 func main() {
@@ -102,17 +100,29 @@ func tell(ctx context.Context, backend, settings string) error {
 
 // look opens the page and takes its picture after a while.
 func look(ctx context.Context, browser, page, login string) ([]byte, error) {
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU)
-	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
-	defer stop()
-	ctx, closeTab := chromedp.NewContext(ctx)
-	defer closeTab()
-	headers := network.SetExtraHTTPHeadersParams{Headers: map[string]any{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(login))}}
-	if _, err := chromedp.Call(ctx, network.SetExtraHTTPHeaders, headers); err != nil {
+	folder, err := os.MkdirTemp("", "ballast-screenshot")
+	if err != nil {
 		return nil, err
 	}
-	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1440, 810), chromedp.Navigate(page), chromedp.Sleep(shown)); err != nil {
+	defer os.RemoveAll(folder)
+	tab, err := chromium.Open(ctx, browser, folder, func(problem string) { fmt.Fprintln(os.Stderr, "the page:", problem) })
+	if err != nil {
 		return nil, err
 	}
-	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	defer tab.Close()
+	if err := tab.Header(ctx, map[string]any{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(login))}); err != nil {
+		return nil, err
+	}
+	if err := tab.Size(ctx, 1440, 810); err != nil {
+		return nil, err
+	}
+	if err := tab.Navigate(ctx, page); err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(shown):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return tab.Picture(ctx)
 }
