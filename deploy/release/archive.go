@@ -37,10 +37,7 @@ func sorted(all []entry) []entry {
 // writeTar packs the files into a folder in a .tar.gz. They belong to root, and have one time.
 func writeTar(file, folder string, all []entry, made time.Time) error {
 	return create(file, func(w io.Writer) error {
-		packed, err := gzip.NewWriterLevel(w, gzip.BestCompression) // it writes no name and no time
-		if err != nil {
-			return err
-		}
+		packed := gzip.NewWriter(w) // it writes no name and no time
 		archive := tar.NewWriter(packed)
 		for _, e := range sorted(all) {
 			text, err := os.ReadFile(e.from)

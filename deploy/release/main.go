@@ -1,4 +1,4 @@
-// Command release makes the files of a release: an archive for each platform, Debian packages, an SBOM beside each program, and the
+// Command release makes the files of a release: an archive for each platform, Debian packages, an image, an SBOM beside each program, and the
 // checksums of all. Made again from the same sources by the same version of Go they have the same bytes, in whatever folder; docs/releases.md
 // says what is in them. It runs in the root of the tree.
 package main
@@ -21,6 +21,7 @@ import (
 func main() {
 	var r release
 	var platforms string
+	flag.BoolVar(&r.onlyImage, "image", false, "make the image and nothing else")
 	flag.StringVar(&r.version, "version", "", "the version, as v0.1.0; CHANGELOG.md has a section for it")
 	flag.StringVar(&platforms, "platforms", "linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 freebsd/amd64", "what to build for")
 	flag.StringVar(&r.output, "output", "dist", "folder for the files, which is not there or empty")
@@ -33,9 +34,11 @@ func main() {
 
 type release struct {
 	version, output string
+	onlyImage       bool
 
-	made time.Time // the time of all files
-	work string    // folder for what is in the making
+	image image
+	made  time.Time // the time of all files
+	work  string    // folder for what is in the making
 }
 
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
@@ -51,9 +54,11 @@ func (r *release) make(platforms []string) (err error) {
 	if err := os.MkdirAll(r.output, 0o755); err != nil {
 		return err
 	}
-	common, err := r.common()
-	if err != nil {
-		return err
+	var common []entry
+	if !r.onlyImage {
+		if common, err = r.common(); err != nil {
+			return err
+		}
 	}
 	for _, platform := range platforms {
 		system, machine, ok := strings.Cut(platform, "/")
@@ -65,6 +70,11 @@ func (r *release) make(platforms []string) (err error) {
 			return fmt.Errorf("%s: %w", platform, err)
 		}
 		fmt.Printf("%s took %v\n", platform, time.Since(start).Round(time.Second))
+	}
+	if len(r.image.manifests) > 0 {
+		if err := r.image.write(filepath.Join(r.output, "ballast_"+r.number()+"_oci.tar"), r.number(), r.made); err != nil {
+			return err
+		}
 	}
 	return writeSums(r.output)
 }
@@ -105,7 +115,8 @@ func (r *release) check() error {
 		return fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds since 1970", epoch)
 	}
 	r.made = time.Unix(seconds, 0).UTC()
-	return os.Setenv("SOURCE_DATE_EPOCH", epoch) // for all that is run: the pages of the manual, the SBOM
+	// All that is run goes by it, in the same time zone everywhere: the pages of the manual name the day.
+	return errors.Join(os.Setenv("SOURCE_DATE_EPOCH", epoch), os.Setenv("TZ", "UTC"))
 }
 
 // number is the version as file names and Debian have it.
@@ -171,6 +182,14 @@ func (r *release) platform(system, machine string, common []entry) error {
 	program, err := r.build(system, machine)
 	if err != nil {
 		return err
+	}
+	if system == "linux" {
+		if err := r.image.addPlatform(r, machine, program); err != nil {
+			return err
+		}
+	}
+	if r.onlyImage {
+		return nil
 	}
 	name := fmt.Sprintf("ballast_%s_%s_%s", r.number(), system, machine)
 	all := append([]entry{{from: program, to: filepath.Base(program), mode: 0o755}}, common...)
