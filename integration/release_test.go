@@ -47,6 +47,11 @@ func TestRelease(t *testing.T) {
 			t.Errorf("the sum of %s is %s, SHA256SUMS says %s", file, got, sum)
 		}
 	}
+	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--ignore-missing", "SHA256SUMS")
+	check.Dir = first
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 	if !slices.Equal(listed, want) {
 		t.Errorf("SHA256SUMS has %q, want %q", listed, want)
 	}
