@@ -108,7 +108,7 @@ func checkImage(t *testing.T, file string) {
 	site := freeAddress(t)
 	cmd := exec.Command(run.Entrypoint[0], append(run.Entrypoint[1:], run.Cmd...)...)
 	cmd.Dir = "/"
-	cmd.Env = append(run.Env, "SITE=http://"+site, "BACKENDS="+startBackend(t).addr, "BALLAST_ADMIN="+freeAddress(t))
+	cmd.Env = append(slices.Clone(run.Env), "SITE=http://"+site, "BACKENDS="+startBackend(t).addr, "BALLAST_ADMIN="+freeAddress(t))
 	cmd.SysProcAttr = attributes
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
