@@ -208,6 +208,11 @@ func checkPackage(t *testing.T, debian string) {
 		}
 	}
 	unit := read(t, filepath.Join(root, "usr/lib/systemd/system/ballast.service"))
+	for _, folder := range []string{"StateDirectory=ballast\n", "LogsDirectory=ballast\n", "XDG_DATA_HOME=/var/lib/ballast "} {
+		if !strings.Contains(unit, folder) {
+			t.Errorf("the unit shares folders with the package of Caddy, which deletes them: it does not say %s%s", folder, unit)
+		}
+	}
 	named := regexp.MustCompile(`(?m)^Exec\w+=(/\S+) .*--config (/\S+)`).FindAllStringSubmatch(unit, -1)
 	if len(named) != 2 {
 		t.Errorf("the unit starts and reloads %d times:\n%s", len(named), unit)
@@ -253,13 +258,17 @@ func checkInstall(t *testing.T, debian string) {
 			caddy version
 			gone /etc/systemd/system/*.wants/ballast.service
 			echo "# mine" >>/etc/ballast/Caddyfile
+			mkdir -p /var/lib/ballast/caddy /var/lib/caddy
 			dpkg --force-depends -i /ballast.deb
 			grep "# mine" /etc/ballast/Caddyfile
 			dpkg -r ballast
 			gone /usr/bin/caddy
 			grep "# mine" /etc/ballast/Caddyfile
+			test -e /var/lib/ballast/caddy
 			dpkg -P ballast
 			gone /etc/ballast
+			gone /var/lib/ballast
+			test -e /var/lib/caddy
 			gone /etc/systemd/system/ballast.service
 			getent passwd caddy
 		'`, debian, t.TempDir()).CombinedOutput()

@@ -46,8 +46,11 @@ func (r *release) debian(machine, program string, common []entry) error {
 		}
 		all = append(all, e)
 	}
-	// The units name the folders of an administrator's own installation; a package has other ones.
-	places := strings.NewReplacer("/usr/local/bin/", "/usr/bin/", "/etc/caddy/", "/etc/ballast/")
+	// The units name the folders of an administrator's own installation; a package has other ones. They are not those of Caddy's package,
+	// which deletes its own when it is purged, and that can be long after this one has taken its place.
+	places := strings.NewReplacer("/usr/local/bin/", "/usr/bin/", "/etc/caddy/", "/etc/ballast/", "/var/lib/caddy", "/var/lib/ballast",
+		"LogsDirectory=caddy", "LogsDirectory=ballast",
+		"StateDirectory=caddy", "StateDirectory=ballast\nEnvironment=XDG_DATA_HOME=/var/lib/ballast XDG_CONFIG_HOME=/var/lib/ballast/config")
 	for _, e := range all {
 		text, err := os.ReadFile(e.from)
 		if err != nil {
