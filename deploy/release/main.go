@@ -133,6 +133,9 @@ func (r *release) build(system, machine string) (string, error) {
 	if system == "windows" {
 		program += ".exe"
 	}
+	if _, err := os.Stat(program); err == nil { // it was built for its manual
+		return program, nil
+	}
 	stamps := "-s -w" +
 		" -X github.com/ballastlb/ballast/command.Version=" + r.version +
 		" -X github.com/caddyserver/caddy/v2.CustomVersion=" + string(bytes.TrimSpace(caddy)) + "+ballast." + r.number()
