@@ -17,14 +17,15 @@ import (
 type console struct {
 	in       io.Reader
 	out, err io.Writer
-	asks     bool // somebody sits at in and can be asked
-	color    bool // out shows colours
+	asks     bool     // somebody sits at in and can be asked
+	color    bool     // out shows colours
+	args     []string // of the command line
 }
 
 // systemConsole is the terminal, or whatever stands in its place.
 func systemConsole() console {
 	return console{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, args: os.Args[1:],
 		asks:  isTerminal(os.Stdin) && isTerminal(os.Stderr),
 		color: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}

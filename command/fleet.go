@@ -62,7 +62,7 @@ func (t *tool) showFleet(ctx context.Context) error {
 		return err
 	}
 	if f.Error != "" {
-		t.warn("Warning: storage: %s; what is known of other nodes may be old", f.Error)
+		t.warning("storage: %s; what is known of other nodes may be old", f.Error)
 	}
 	if len(f.Differences) == 0 {
 		return nil
@@ -75,7 +75,7 @@ func (t *tool) showFleet(ctx context.Context) error {
 		}
 	}
 	if f.More > 0 {
-		t.warn("Warning: %d more differences are not listed", f.More)
+		t.warning("%d more differences are not listed", f.More)
 	}
 	return t.table(differences)
 }

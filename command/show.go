@@ -13,8 +13,9 @@ import (
 
 func (t *tool) poolsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "pools [<pool>]",
-		Short: "Shows the pools",
+		Use:        "pools [<pool>]",
+		SuggestFor: []string{"list", "ls", "status", "show"},
+		Short:      "Shows the pools",
 		Long: `
 Shows the pools, or one of them, with the requests of their backends added up.
 

@@ -197,7 +197,7 @@ func TestErrors(t *testing.T) {
 		"GET /load_balancer/pools/web/explain":   {http.StatusInternalServerError, ""},
 		"GET /load_balancer/rate_limits":         {http.StatusOK, "<html>"},
 		"GET /load_balancer/rate_limits/moved":   {http.StatusMovedPermanently, ""},
-		"GET /load_balancer/events":              {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
+		"GET /load_balancer/events?last=50":      {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
 		"POST " + backends + "/b/reset":          {http.StatusNotFound, `{"error":"backend b: it has just gone"}`},
 		"DELETE /load_balancer/rate_limits/gone": {http.StatusBadGateway, `{"error":"forgotten here, but not in the store: away"}`},
 	})
@@ -223,10 +223,9 @@ func TestErrors(t *testing.T) {
 		{"explain", exitFailed, "Error: there are several pools; name one of a/b, web"},
 		{"weight web b many", exitFailed, "Error: weight many: must be a number from 0 to 65535, or config"},
 		{"backends --etag", exitFailed, "Error: --etag: name a pool, or a pool and a backend"},
-		{"drain", exitFailed, "Error: accepts between 1 and 2 arg(s), received 0"},
-		{"drain web b --for 1m --until x", exitFailed, "Error: if any flags in the group [for until] are set none of the others can be; [for until] were all set"},
-		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy help lb'"},
-		{"", exitFailed, "Error: which command? see 'caddy help lb'"},
+		{"drain", exitFailed, "Error: wrong number of arguments: it is 'caddy lb drain [<pool>] <backend>'"},
+		{"drain web b --for 1m --until 2026-01-02T15:04:05Z", exitFailed, "Error: --for: --until is given, too; give one of them"},
+		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy lb --help'"},
 		{"top", exitFailed, "Error: top needs a terminal; --once prints one frame anywhere"},
 		{"top --interval 1ms", exitFailed, "Error: --interval 1ms: must be 100ms or more"},
 	} {

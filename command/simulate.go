@@ -87,7 +87,7 @@ func (t *tool) simulate(ctx context.Context, s *simulation, args []string) error
 		}
 		results = append(results, r)
 		if len(r.NotSimulated) > 0 && len(results) == 1 {
-			t.warn("Warning: pool %s: not simulated: %s", r.Pool, strings.Join(r.NotSimulated, ", "))
+			t.warning("pool %s: not simulated: %s", r.Pool, strings.Join(r.NotSimulated, ", "))
 		}
 	}
 	if s.picture != "" {

@@ -9,8 +9,9 @@ import (
 func (t *tool) drainCommand() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use:   "drain [<pool>] <backend>",
-		Short: "Gives a backend no new requests and lets those in flight end",
+		Use:        "drain [<pool>] <backend>",
+		SuggestFor: []string{"disable"},
+		Short:      "Gives a backend no new requests and lets those in flight end",
 		Long: `
 Gives a backend no new requests and lets those in flight end. With --wait the command
 ends when there are none left, or with exit code 8 after --timeout.
@@ -38,11 +39,12 @@ To drain the last usable backend of a pool must be confirmed.`,
 func (t *tool) readyCommand() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use:     "ready [<pool>] <backend>",
-		Short:   "Gives a drained backend, or one in maintenance, requests again",
-		Long:    "\nGives a drained backend, or one in maintenance, requests again. Its share is ramped up.",
-		Example: examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
-		Args:    cobra.RangeArgs(1, 2),
+		Use:        "ready [<pool>] <backend>",
+		SuggestFor: []string{"enable", "undrain"},
+		Short:      "Gives a drained backend, or one in maintenance, requests again",
+		Long:       "\nGives a drained backend, or one in maintenance, requests again. Its share is ramped up.",
+		Example:    examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
+		Args:       cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {
 			return t.patch(ctx, &c, to, fields{"state": "ready"})
 		}),

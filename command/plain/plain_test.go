@@ -180,3 +180,26 @@ func TestInFlight(t *testing.T) {
 		}
 	}
 }
+
+func TestEvent(t *testing.T) {
+	for _, test := range []struct{ name, data, want string }{
+		{"backend_changed", `{"time":"2026-01-02T15:04:05.1239Z","pool":"web","backend":"a","before":{"weight":3,"max_requests":0},"after":{"max_requests":9,"weight":1},"reason":"sale","owner":"eve@ops"}`,
+			"2026-01-02T15:04:05.123Z  backend_changed      web  a  max requests 0 -> 9, weight 3 -> 1; sale; by eve@ops"},
+		{"backend_changed", `{"pool":"web","backend":"a","before":{"weight":3},"after":{"weight":null},"reason":"","owner":""}`, "-  backend_changed      web  a  weight 3 -> as in the config"},
+		{"backend_added", `{"pool":"web","backend":"a","before":{},"after":{"weight":2,"backup":true,"zone":""}}`, "-  backend_added        web  a  backup yes, weight 2, zone -"},
+		{"backend_down", `{"time":"soon","pool":"web","backend":"a","reason":"active check failed","error":"status 500"}`, "soon  backend_down         web  a  active check failed; status 500"},
+		{"breaker_opened", `{"pool":"web","backend":"a","reason":"5 in a row","error":"","open_for":5.734,"dry_run":true}`, "-  breaker_opened       web  a  5 in a row; dry run; open for 5.7s"},
+		{"panic_began", `{"pool":"web","usable":0,"total":3}`, "-  panic_began          web  -  0 of 3 usable"},
+		{"change_expired", `{"pool":"web","backend":"a","field":"state","reason":"its time is over"}`, "-  change_expired       web  a  state: its time is over"},
+		{"canary_moved", `{"pool":"web","share":0.25,"state":"running","reason":"step","another_node":false,"canary":{"requests":5,"p50_ms":1.25},"list":["a",1,null]}`,
+			"-  canary_moved         web  -  step; canary (p50 ms 1.2, requests 5); list a 1 ; share 25%; state running"},
+	} {
+		data, err := EventData(api.Event{Data: test.data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Event(test.name, data); got != test.want {
+			t.Errorf("%s:\n%s\nwant\n%s", test.data, got, test.want)
+		}
+	}
+}
