@@ -19,6 +19,7 @@ type console struct {
 	out, err io.Writer
 	asks     bool     // somebody sits at in and can be asked
 	color    bool     // out shows colours
+	width    int      // columns of the terminal that out is; 0 if it is none
 	args     []string // of the command line
 }
 
@@ -27,8 +28,18 @@ func systemConsole() console {
 	return console{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, args: os.Args[1:],
 		asks:  isTerminal(os.Stdin) && isTerminal(os.Stderr),
+		width: columns(os.Stdout),
 		color: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}
+}
+
+// columns is how wide the terminal is; 0 if f is none.
+func columns(f *os.File) int {
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -53,7 +64,7 @@ func (c *console) raw(text []byte) {
 
 // table prints a table.
 func (c *console) table(t *plain.Table) error {
-	t.Color = c.color
+	t.Color, t.Width = c.color, c.width
 	_, err := t.WriteTo(c.out)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -90,31 +91,37 @@ func (t *tool) lookUp(ctx context.Context, args []string) (pools []api.Pool, ans
 }
 
 func (t *tool) backendsCommand() *cobra.Command {
-	var etag bool
+	var etag, wide bool
 	cmd := &cobra.Command{
 		Use:   "backends [<pool> [<backend>]]",
 		Short: "Shows the backends of a pool, or of all",
 		Long: `
 Shows the backends of a pool, or of all pools, or one of them.
 
-WEIGHT shows first the part that counts now where that differs: while a backend is
-ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may be,
-where there is a bound. CHECK is the last active check, SINCE for how long the backend
-is as it is. REASON tells why it is not usable or is avoided, who changed what, and
-when a timed change ends.
+WEIGHT shows first the part that counts now where that differs: while a backend
+is ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may
+be, where there is a bound. CHECK is the last active check, SINCE for how long
+the backend is as it is. REASON tells why it is not usable or is avoided, what
+the last check found, who changed what, and when a timed change ends.
 
-With --etag the ETag of the backend's settings is printed, for --if-match; without a
-backend that of the pool's, for 'add'.`,
+At a terminal that is too narrow for all columns, the most important ones are
+shown, STATE says in a word how the backend is, and the reason stands below it.
+--wide shows all columns all the same. What is no terminal gets all columns, so
+that scripts always see the same ones.
+
+With --etag the ETag of the backend's settings is printed, for --if-match;
+without a backend that of the pool's, for 'add'.`,
 		Example: examples("caddy lb backends", "caddy lb backends web", "caddy lb backends web --json | jq '.backends[] | select(.usable | not).name'",
 			`caddy lb weight web a 5 --if-match "$(caddy lb backends web a --etag)"`),
 		Args: cobra.MaximumNArgs(2),
 	}
 	cmd.Flags().BoolVar(&etag, "etag", false, "Print the ETag only")
+	cmd.Flags().BoolVar(&wide, "wide", false, wideUsage)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		if etag {
 			return t.showETag(ctx, args)
 		}
-		return t.showBackends(ctx, args)
+		return t.showBackends(ctx, args, wide)
 	})
 	return cmd
 }
@@ -136,7 +143,7 @@ func (t *tool) showETag(ctx context.Context, args []string) error {
 	return nil
 }
 
-func (t *tool) showBackends(ctx context.Context, args []string) error {
+func (t *tool) showBackends(ctx context.Context, args []string, wide bool) error {
 	var pools []api.Pool
 	var answer *api.Answer
 	var shown bool
@@ -164,5 +171,36 @@ func (t *tool) showBackends(ctx context.Context, args []string) error {
 		}
 	}
 	t.warnings(pools...)
+	if t.width > 0 && !wide && !table.Fits(t.width) {
+		table = narrowBackends(pools, answer.Time)
+	}
 	return t.table(table)
+}
+
+const wideUsage = "Show all columns, also at a narrow terminal"
+
+// narrowBackends is the table for terminals that are too narrow for all columns.
+func narrowBackends(pools []api.Pool, now time.Time) *plain.Table {
+	table := plain.NewTable("POOL", "BACKEND", "ADDRESS", "STATE", "WEIGHT", "IN-FLIGHT", "REQUESTS", "FAILED", "P99", "SINCE")
+	table.Optional("SINCE", "WEIGHT", "REQUESTS", "P99", "IN-FLIGHT", "FAILED")
+	named := false
+	for _, p := range pools {
+		for _, b := range p.Backends {
+			named = named || b.Name != b.Address
+			p99 := plain.None
+			if b.LatencyMs != nil {
+				p99 = plain.Milliseconds(b.LatencyMs.P99)
+			}
+			table.Row(p.Name, b.Name, b.Address, plain.Status(&b), plain.Weight(&b), plain.InFlight(&b), fmt.Sprint(b.Requests), fmt.Sprint(b.Failures),
+				p99, plain.Since(b.Since, now))
+			table.Note(plain.Why(&b, now))
+		}
+	}
+	if len(pools) == 1 {
+		table.Without("POOL") // it was asked for, or there is no other
+	}
+	if !named {
+		table.Without("BACKEND") // it is the address
+	}
+	return table
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -144,6 +145,78 @@ usable      web   a        active check failed  lb-1`},
 	for _, origin := range f.origins {
 		if origin != "http://"+f.address {
 			t.Errorf("origin %s", origin)
+		}
+	}
+}
+
+// TestWidths shows the same at a wide and at a narrow terminal.
+func TestWidths(t *testing.T) {
+	long := strings.NewReplacer("[::1]:8080", "ip-10-0-0-1.eu-west-1.compute.internal:8080", `"b"`, `"a-backend"`).Replace(backendB)
+	failing := strings.Replace(backendA, `"ok":true,"ms":1.3,"code":200`, `"ok":false,"ms":1.3,"error":"dial tcp 10.0.0.1:8080: connect: connection refused"`, 1)
+	f := onePool(t, map[string]reply{
+		"GET /load_balancer/fleet": {body: fleet},
+		pools + "/long":            {body: strings.Replace(poolWeb, backendB, long, 1)},
+		pools + "/failing":         {body: strings.Replace(poolWeb, backendB, failing, 1)},
+		pools + "/plain":           {body: strings.Replace(poolWeb, ","+backendB, "", 1)},
+	})
+	for _, test := range []struct {
+		command string
+		width   int
+		want    string
+	}{
+		{"backends", 80, `
+BACKEND        ADDRESS        STATE  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P99
+10.0.0.1:8080  10.0.0.1:8080  up     1       4          100       2       32ms
+b              [::1]:8080     drain  0/3     1/9        7         7       -
+    draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends plain", 80, `
+ADDRESS        STATE  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P99   SINCE
+10.0.0.1:8080  up     1       4          100       2       32ms  1h0m`},
+		{"backends long", 80, `
+BACKEND        ADDRESS                                      STATE  FAILED
+10.0.0.1:8080  10.0.0.1:8080                                up     2
+a-backend      ip-10-0-0-1.eu-west-1.compute.internal:8080  drain  7
+    draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends failing", 60, `
+ADDRESS        STATE  IN-FLIGHT  REQUESTS  FAILED  P99
+10.0.0.1:8080  up     4          100       2       32ms
+10.0.0.1:8080  up     4          100       2       32ms
+    last check: dial tcp 10.0.0.1:8080: connect: connection
+    refused`},
+		{"backends plain --wide", 80, `
+POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
+web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -`},
+		{"backends plain", 200, `
+POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
+web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -`},
+		{"fleet", 80, `
+NODE   STATE  SEEN  ADMIN           POOLS  USABLE  REQUESTS/S  FAILED/S
+lb-1*  alive  now   127.0.0.1:2019  2      4/5     12.5        0.5
+lb-2   gone   1m2s  -               -      -       -           -
+
+DIFFERENCE  POOL  BACKEND  VALUE                NODES
+config      -     -        c1                   lb-1
+config      -     -        c2                   lb-2 lb-3
+usable      web   a        active check failed  lb-1`},
+		{"fleet --wide", 80, `
+NODE   STATE  SEEN  ADMIN           UP  CONFIG  POOLS  USABLE  IN-FLIGHT  REQUESTS/S  FAILED/S  VERSION
+lb-1*  alive  now   127.0.0.1:2019  5s  c1      2      4/5     3          12.5        0.5       v1
+lb-2   gone   1m2s  -               -   c2      -      -       -          -           -         v0
+
+DIFFERENCE  POOL  BACKEND  VALUE                NODES
+config      -     -        c1                   lb-1
+config      -     -        c2                   lb-2 lb-3
+usable      web   a        active check failed  lb-1`},
+	} {
+		got := runCommand(t, console{in: strings.NewReader(""), width: test.width}, append(strings.Fields(test.command), "--address", f.address)...)
+		lines(t, fmt.Sprintf("%s in %d columns", test.command, test.width), got.out, test.want)
+		if strings.Contains(test.command, "--wide") {
+			continue
+		}
+		for line := range strings.Lines(got.out) {
+			if n := len(strings.TrimRight(line, "\n")); n > test.width {
+				t.Errorf("%s: a line has %d columns, more than %d: %s", test.command, n, test.width, line)
+			}
 		}
 	}
 }

@@ -57,6 +57,9 @@ func Why(b *api.Backend, now time.Time) string {
 	if b.Reason != "" {
 		parts = append(parts, b.Reason)
 	}
+	if c := b.LastCheck; c != nil && !c.OK && c.Error != "" && !strings.Contains(b.Reason, c.Error) {
+		parts = append(parts, "last check: "+c.Error)
+	}
 	if b.Avoided != "" {
 		parts = append(parts, "avoided: "+b.Avoided)
 	}
