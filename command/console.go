@@ -49,6 +49,13 @@ func (c *console) say(format string, args ...any) {
 	fmt.Fprintln(c.out, plain.Clean(fmt.Sprintf(format, args...)))
 }
 
+// paragraph prints text, wrapped where the terminal ends.
+func (c *console) paragraph(text string) {
+	for _, line := range plain.Wrap(plain.Clean(text), c.width) {
+		fmt.Fprintln(c.out, line)
+	}
+}
+
 // warn prints a line beside the result.
 func (c *console) warn(format string, args ...any) {
 	fmt.Fprintln(c.err, plain.Clean(fmt.Sprintf(format, args...)))

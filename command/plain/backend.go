@@ -81,7 +81,7 @@ func Why(b *api.Backend, now time.Time) string {
 		parts = append(parts, blame(what, &e.Mark, now))
 		told = told || b.Until != nil && e.Until != nil && e.Until.Equal(*b.Until)
 	}
-	if b.Until != nil && !told {
+	if b.Until != nil && !told && b.Until.After(now) { // what is over will be told in a moment
 		parts = append(parts, Left(*b.Until, now))
 	}
 	return strings.Join(parts, "; ")
