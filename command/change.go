@@ -157,8 +157,8 @@ func (t *tool) addCommand() *cobra.Command {
 		Use:   "add [<pool>] <address>",
 		Short: "Adds a backend to a pool",
 		Long: `
-Adds a backend to a pool. It stays until it is removed, over reloads and restarts,
-or until the time given by --for or --until.`,
+Adds a backend to a pool. It stays until it is removed, over reloads and
+restarts, or until the time given by --for or --until.`,
 		Example: examples("caddy lb add 10.0.0.4:8080",
 			`caddy lb add web 10.0.0.4:8080 --weight 3 --max-requests 100 --for 2h --reason "sale"`),
 		Args: cobra.RangeArgs(1, 2),
@@ -211,8 +211,9 @@ func (t *tool) weightCommand() *cobra.Command {
 		Use:   "weight [<pool>] <backend> <weight>|config",
 		Short: "Changes a backend's weight",
 		Long: `
-Changes a backend's weight: its share relative to the others, 0 to 65535. With 0 it gets
-no new requests. 'config' takes the change back, so that the config rules again.
+Changes a backend's weight: its share relative to the others, 0 to 65535. With 0
+it gets no new requests. 'config' takes the change back, so that the config
+rules again.
 
 Weight 0 for the last usable backend of a pool must be confirmed.`,
 		Example: examples("caddy lb weight 10.0.0.1:8080 5", "caddy lb weight web a 1 --for 10m", "caddy lb weight web a config"),

@@ -18,22 +18,25 @@ func init() {
 		Usage: "<command>",
 		Short: "Shows and changes the load balancer of a running Caddy",
 		Long: `
-Shows and changes the load balancer of a running Caddy, through its admin endpoint.
+Shows and changes the load balancer of a running Caddy, through its admin
+endpoint.
 
-Changes take effect at once, without a reload. They survive reloads and restarts,
-and are listed by 'caddy lb diff' as differences from the config.
+Changes take effect at once, without a reload. They survive reloads and
+restarts, and are listed by 'caddy lb diff' as differences from the config.
 
-The admin endpoint is found as by Caddy's other commands: --address if it is given;
-else what the config given by --config says; else the environment variable
-CADDY_ADMIN; else localhost:2019. Unix sockets are written unix//run/caddy.sock.
+The admin endpoint is found as by Caddy's other commands: --address if it is
+given; else what the config given by --config says; else the environment
+variable CADDY_ADMIN; else localhost:2019. Unix sockets are written
+unix//run/caddy.sock.
 
 Where there is one pool only, its name may be left out. A backend may be called
 by its name or by its address.
 
-Results are printed to stdout, all else to stderr. Tables have fixed columns, '-'
-stands for what is not known. Colours are used at a terminal only, and not at all
-if NO_COLOR is set. With --json the API's own answer is printed, and errors and
-warnings are objects on stderr: {"error": "..."}. The exit codes are the same.
+Results are printed to stdout, all else to stderr. Tables have fixed columns,
+'-' stands for what is not known. Colours are used at a terminal only, and not
+at all if NO_COLOR is set. With --json the API's own answer is printed, and
+errors and warnings are objects on stderr: {"error": "..."}. The exit codes are
+the same.
 
 Exit codes:
   0  done
@@ -44,7 +47,11 @@ Exit codes:
   7  Caddy cannot be reached
   8  --wait took longer than --timeout`,
 		CobraFunc: func(cmd *cobra.Command) {
-			addCommands(cmd, systemConsole(), &outcome{})
+			c := systemConsole()
+			addCommands(cmd, c, &outcome{})
+			if len(c.args) > 0 && c.args[0] == "manpage" {
+				asManual(cmd)
+			}
 		},
 	})
 }
@@ -82,6 +89,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	)
 	lb.RunE = t.bare
 	t.misuse(lb)
+	t.completeAll(lb)
 }
 
 // run makes a command of f: it connects, and its error is printed and becomes the exit code.

@@ -25,7 +25,8 @@ Shows the latest events of a pool, or of all, and follows what happens, one line
 an event, until it is interrupted: backend_up, backend_down, breaker_opened,
 breaker_half_open, breaker_closed, panic_began, panic_ended, backend_added,
 backend_changed, backend_reset, backend_removed, change_expired,
-change_conflict, state_not_persisted, canary_moved, canary_rolled_back, canary_changed.
+change_conflict, state_not_persisted, canary_moved, canary_rolled_back,
+canary_changed.
 
 Caddy remembers the last 256 events since it was started, over reloads. --last
 says how many of them are shown first, 0 for none. With --no-follow the command

@@ -21,14 +21,14 @@ func (t *tool) explainCommand() *cobra.Command {
 		Use:   "explain [<pool>]",
 		Short: "Tells where a request would go now, or went, and why",
 		Long: `
-Tells where the next request goes, or by what it is chosen: by turn, by chance, by
-load. Then it tells which backends a request may go to now, and why the others are
-out. One that is in has a reason where the policy avoids it: what its answers are
-like, and when it is tried again.
+Tells where the next request goes, or by what it is chosen: by turn, by chance,
+by load. Then it tells which backends a request may go to now, and why the
+others are out. One that is in has a reason where the policy avoids it: what its
+answers are like, and when it is tried again.
 
-With --key it tells where a policy that hashes sends that key, with --request where
-a request in flight is; '*' marks that backend. Without them, requests in flight
-are listed.`,
+With --key it tells where a policy that hashes sends that key, with --request
+where a request in flight is; '*' marks that backend. Without them, requests in
+flight are listed.`,
 		Example: examples("caddy lb explain", "caddy lb explain web --key /cart/42", "caddy lb explain web --request 3f2a"),
 		Args:    cobra.MaximumNArgs(1),
 	}
@@ -154,8 +154,8 @@ func (t *tool) diffCommand() *cobra.Command {
 		Use:   "diff [<pool>]",
 		Short: "Shows what runs differently from the config",
 		Long: `
-Shows what runs differently from the config because somebody changed it. With --caddyfile
-it prints what to write into the Caddyfile instead.`,
+Shows what runs differently from the config because somebody changed it. With
+--caddyfile it prints what to write into the Caddyfile instead.`,
 		Example: examples("caddy lb diff", "caddy lb diff web --caddyfile"),
 		Args:    cobra.MaximumNArgs(1),
 	}

@@ -19,14 +19,14 @@ func (t *tool) fleetCommand() *cobra.Command {
 		Use:   "fleet",
 		Short: "Shows the nodes that share the storage, and what they see differently",
 		Long: `
-Shows the nodes that share Caddy's storage, as the node that is asked knows them, and
-what they see differently: backends that some find usable and others not, other weights,
-edits, configs or versions.
+Shows the nodes that share Caddy's storage, as the node that is asked knows
+them, and what they see differently: backends that some find usable and others
+not, other weights, edits, configs or versions.
 
 SEEN is how long ago there was news of a node. One that is gone has not written
-for about 45 s. USABLE adds up the backends of its pools. The asterisk stands for
-the node that was asked. A node learns of changes within some ten seconds: what
-was just changed may be listed as a difference for so long.
+for about 45 s. USABLE adds up the backends of its pools. The asterisk stands
+for the node that was asked. A node learns of changes within some ten seconds:
+what was just changed may be listed as a difference for so long.
 
 At a narrow terminal some columns are left out; --wide shows all.`,
 		Example: examples("caddy lb fleet", "caddy lb fleet --json | jq '.differences[] | select(.kind == \"usable\")'"),

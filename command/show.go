@@ -20,11 +20,12 @@ func (t *tool) poolsCommand() *cobra.Command {
 		Long: `
 Shows the pools, or one of them, with the requests of their backends added up.
 
-USABLE is how many backends get requests, of how many. QUEUE is how many requests
-wait for a free slot, RETRIES how many retries the pool could spend now. AVOIDED is how
-many backends get less than their share, because their answers take longer than those of
-the others, fail, or do not come. Where there is a shadow policy, it is told how often it
-agrees, and how long requests would take with it.`,
+USABLE is how many backends get requests, of how many. QUEUE is how many
+requests wait for a free slot, RETRIES how many retries the pool could spend
+now. AVOIDED is how many backends get less than their share, because their
+answers take longer than those of the others, fail, or do not come. Where there
+is a shadow policy, it is told how often it agrees, and how long requests would
+take with it.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),

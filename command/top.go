@@ -20,12 +20,13 @@ func (t *tool) topCommand() *cobra.Command {
 		Use:   "top",
 		Short: "Shows all backends live",
 		Long: `
-Shows all backends live, until 'q' is pressed: state, weight, requests in flight and per
-second, errors, latencies, breakers with what is left of them, checks, and why a backend
-is as it is. '?' shows the keys.
+Shows all backends live, until 'q' is pressed: state, weight, requests in flight
+and per second, errors, latencies, breakers with what is left of them, checks,
+and why a backend is as it is. '?' shows the keys.
 
-Nothing can be changed unless --write is given: then 'd' drains, 'r' makes ready, 'm' puts
-into maintenance, '+' and '-' change the weight, each once it is confirmed.
+Nothing can be changed unless --write is given: then 'd' drains, 'r' makes
+ready, 'm' puts into maintenance, '+' and '-' change the weight, each once it is
+confirmed.
 
 With --once the state after one interval is printed, for scripts.`,
 		Example: examples("caddy lb top", "caddy lb top --write", "caddy lb top --once --interval 5s"),
