@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ballastlb/ballast/command/api"
 )
 
 // output is what a command that goes on has printed so far.
@@ -153,4 +156,21 @@ func TestTopOnce(t *testing.T) {
 		t.Errorf("escape sequences: %q", got.out)
 	}
 	lines(t, "top --once --json", f.run("top", "--once", "--json").out, strings.Replace("["+poolWeb+"]", `"requests":100`, `"requests":101`, 1))
+}
+
+// TestSampleOfDetails looks at a backend whose details are shown: its own events come with it.
+func TestSampleOfDetails(t *testing.T) {
+	other := strings.Replace(up, "[::1]:8080", "other", 1)
+	f := onePool(t, map[string]reply{"GET /load_balancer/events?follow=0&last=256&pool=web": {
+		body: "event: backend_down\nid: 7\ndata: " + down + "\n\nevent: backend_up\nid: 8\ndata: " + other + "\n\nevent: backend_up\nid: 9\ndata: " + up + "\n\n",
+	}})
+	tool := &tool{client: api.NewClient(f.address, "tcp", f.address)}
+	s, err := tool.sample(t.Context(), &subject{"web", "[::1]:8080"})
+	want := []string{"2026-01-02T15:04:05.000Z  backend_down         evil\x1b[31m", "2026-01-02T15:04:07.000Z  backend_up           -"}
+	if err != nil || !slices.Equal(s.Events, want) || s.EventsOf != [2]string{"web", "[::1]:8080"} {
+		t.Errorf("%v, %q, want %q", err, s.Events, want)
+	}
+	if s, err := tool.sample(t.Context(), &subject{"none", "b"}); err != nil || len(s.Events) != 0 || len(s.Pools) != 1 {
+		t.Errorf("without events: %v, %+v", err, s)
+	}
 }

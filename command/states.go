@@ -42,7 +42,7 @@ func (t *tool) readyCommand() *cobra.Command {
 		Use:        "ready [<pool>] <backend>",
 		SuggestFor: []string{"enable", "undrain"},
 		Short:      "Gives a drained backend, or one in maintenance, requests again",
-		Long:       "\nGives a drained backend, or one in maintenance, requests again. Its share is ramped up.",
+		Long:       "\nGives a drained backend, or one in maintenance, requests again. Its share is\nramped up.",
 		Example:    examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
 		Args:       cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {
