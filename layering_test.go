@@ -21,7 +21,7 @@ var arrows = map[string]string{
 	"caddyfile": "lbmodule lbmodule/admin lbmodule/config lbmodule/policies lbmodule/discovery ratelimit caddyapp",
 
 	"listener": "listener/lane listener/told listener/express lbmodule/app",
-	"listener/lane": "listener/told listener/express listener/h1 lbmodule/socket lbmodule/service lbmodule/course lbmodule/exchange lbmodule/observe lbmodule/front " +
+	"listener/lane": "listener/told listener/express listener/h1 lbmodule/socket lbmodule/service lbmodule/course lbmodule/exchange lbmodule/observe lbmodule/front lbmodule/pool " +
 		"ratelimit",
 	"listener/told":    "listener/h1",
 	"listener/express": "listener/h1 lbmodule/app lbmodule/service lbmodule/exchange lbmodule/front ratelimit",

@@ -32,9 +32,6 @@ var (
 	quantity   = regexp.MustCompile(`^[0-9]{1,5}(ns|us|ms|s|m|h|d|%)$`)
 )
 
-// elsewhere are words of other servers for what has another name here.
-var elsewhere = map[string]string{"max_conns": "max_requests", "maxconn": "max_requests", "fail_timeout": "fail_duration"}
-
 // whatIsMeant tells what an upstream that cannot be one was probably meant to be, "" if it may be one. Names of hosts have neither
 // signs nor spaces; that a word without a port is one of ours is judged only where a host is hardly ever called so.
 func whatIsMeant(text, before string) string {

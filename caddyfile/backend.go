@@ -2,6 +2,7 @@ package caddyfile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -34,6 +35,14 @@ func (p *directiveParser) parseBackend() error {
 		return d.Errf("backend %s: must be one socket, not a range of %d ports", address.Text, len(upstreams))
 	}
 	if d.NextArg() {
+		if given := append([]string{d.Val()}, d.RemainingArgs()...); slices.Contains(backendWords(new(config.Backend)).names(), given[0]) {
+			return d.Errf("backend %s: its settings stand in a block, a line each; did you mean backend %s { %s }?", address.Text, address.Text,
+				strings.Join(given, " "))
+		} else if len(given) > 1 {
+			for range given[1:] {
+				d.Prev()
+			}
+		}
 		if err := checkAddress("backend", d.Token(), address); err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func canaryWords(c *config.Canary, s *config.Settings) words {
 		},
 		"guard": func(d *caddyfile.Dispenser) error {
 			c.Guard = new(config.CanaryGuard)
-			return block(d, &c.Guard.Disabled, s, guardWords(c.Guard))
+			return block(d, &c.Guard.Disabled, s, guardWords(c.Guard), "")
 		},
 	}
 }

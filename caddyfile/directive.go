@@ -63,6 +63,7 @@ type directiveParser struct {
 	backends []caddyfile.Token // for each backend of a block, its address
 	names    []caddyfile.Token // and its name; the address again without one
 	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as we know
+	argument string            // what follows it
 	policy   *policy           // nil without lb_policy
 
 	first   caddyfile.Token   // the address that was given first
@@ -184,6 +185,9 @@ func (p *directiveParser) parseWord() error {
 		}
 		if p.unknown.Text == "" && !strings.HasPrefix(word, "@") && !slices.Contains(stockWords, word) {
 			p.unknown = segment[0]
+			if len(segment) > 1 {
+				p.argument = segment[1].Text
+			}
 		}
 		p.stock = append(p.stock, segment...)
 		return nil

@@ -2,7 +2,10 @@ package caddyfile
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -17,7 +20,7 @@ func init() {
 
 // parseRateLimit sets up the handler from Caddyfile tokens:
 //
-//	ip_rate_limit [<matcher>] {
+//	ip_rate_limit [<matcher>] [<rate>] {
 //	    zone        <name>
 //	    rate        <number>/s|m|h
 //	    burst       <number>
@@ -41,11 +44,15 @@ func parseRateLimit(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 	at := make(places)
 	at.noteBlock("", segment)
 	d = atFirst(segment)
-	if d.NextArg() {
-		return nil, d.ArgErr()
-	}
 	h := new(ratelimit.Handler)
-	if err := rateLimitWords(h).parse(d, "ip_rate_limit", "", h.Check, "exempt"); err != nil {
+	w := rateLimitWords(h)
+	if d.NextArg() {
+		if err := shortRate(d, h); err != nil {
+			return nil, err
+		}
+		w["rate"] = func(d *caddyfile.Dispenser) error { return d.Errf("ip_rate_limit: rate: given twice") }
+	}
+	if err := w.parse(d, "ip_rate_limit", "", h.Check, "exempt"); err != nil {
 		return nil, err
 	}
 	if err := h.CheckWhole(); err != nil {
@@ -58,6 +65,26 @@ func parseRateLimit(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 		return nil, err
 	}
 	return h, nil
+}
+
+// shortRate parses a rate that is given on the directive's line: that d stands on.
+func shortRate(d *caddyfile.Dispenser, h *ratelimit.Handler) error {
+	given := append([]string{caddy.NewReplacer().ReplaceKnown(d.Val(), "")}, d.RemainingArgs()...)
+	switch _, unit, _ := strings.Cut(given[0], "/"); {
+	case len(given) > 1 && slices.Contains(rateLimitWords(h).names(), given[0]):
+		return d.Errf("ip_rate_limit %s: a rate may stand here, and all else in a block; did you mean ip_rate_limit { %s }?", strings.Join(given, " "), strings.Join(given, " "))
+	case isPort(given[0]):
+		return d.Errf("ip_rate_limit %s: must be a rate, such as %s/s", given[0], given[0])
+	case len(given) > 1 && isPort(given[1]):
+		return d.Errf("ip_rate_limit %s: a rate may stand here, and all else in a block; did you mean ip_rate_limit %s { burst %s }?", strings.Join(given, " "), given[0], given[1])
+	case len(given) > 1 || unit == "":
+		return d.Errf("ip_rate_limit %s: must be one rate, such as 100/s; all else stands in a block", strings.Join(given, " "))
+	}
+	h.Rate = given[0]
+	if err := h.Check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
 }
 
 func rateLimitWords(h *ratelimit.Handler) words {

@@ -40,6 +40,9 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	id := policyNamespace + "." + p.name
 	if _, err := caddy.GetModule(id); err != nil {
 		err := d.Errf("%s %s: no such policy in this build; there are: %s", word, d.Val(), strings.Join(names, ", "))
+		if here := policyElsewhere(d.Val()); here != "" && slices.Contains(names, here) {
+			return nil, fmt.Errorf("%w; did you mean %s?", err, here)
+		}
 		return nil, fmt.Errorf("%w%s", err, config.DidYouMean(d.Val(), names...))
 	}
 	segment := d.NextSegment()

@@ -84,7 +84,7 @@ func parseQueue(d *caddyfile.Dispenser, s *config.Settings) error {
 		s.Queue.Disabled = off
 		return err
 	}
-	values, err := args(d, 2)
+	values, err := pair(d, "how many requests may wait, and for how long, such as queue 100 5s")
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func parseHedge(d *caddyfile.Dispenser, s *config.Settings) error {
 		s.Hedge.Disabled = off
 		return err
 	}
-	values, err := args(d, 2)
+	values, err := pair(d, "after which share of the answers a copy is sent, and how many copies at most, such as hedge 95% 2%")
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func subsetWords(s *config.Subset) words {
 }
 
 func parsePreferZone(d *caddyfile.Dispenser, s *config.Settings) error {
-	return intoString(&s.PreferZone)(d)
+	return intoTemplate(&s.PreferZone)(d) // one adapted config may be for the whole fleet
 }
 
 func parseNegativeTTL(d *caddyfile.Dispenser, s *config.Settings) error {

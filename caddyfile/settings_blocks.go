@@ -2,8 +2,11 @@ package caddyfile
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -21,22 +24,31 @@ func inAs(setting, word string) bounds {
 	return r
 }
 
-// block parses the block of a setting, or that it is off. Words may be given once, but for those in repeatable.
-func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, repeatable ...string) error {
+// block parses the block of a setting, or that it is off. short is what is said to be meant by a number that is given in its place.
+func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, short string) error {
 	name := d.Val()
 	var err error
 	if *off, err = isOff(d); *off || err != nil {
 		return err
 	}
 	if d.NextArg() {
-		return d.ArgErr()
+		given := strings.Join(append([]string{d.Val()}, d.RemainingArgs()...), " ")
+		word, _, _ := strings.Cut(given, " ")
+		switch _, known := w[word]; {
+		case known:
+			return d.Errf("%s %s: its settings stand in a block; did you mean %s { %s }?", name, given, name, given)
+		case isPort(given) && short != "":
+			return d.Errf("%s %s: its settings stand in a block; did you mean %s", name, given, fmt.Sprintf(short, given))
+		default:
+			return d.Errf("%s %s: may be off, or have a block", name, given)
+		}
 	}
-	return w.parse(d, name, "", s.CheckGiven, repeatable...)
+	return w.parse(d, name, "", s.CheckGiven)
 }
 
-// parseHealthCheck parses a block of
+// parseHealthCheck parses a block, of which the words that say how to check may stand before it instead, of
 //
-//	health_check {
+//	health_check [http ... | tcp | tls | grpc ...] {
 //	    http <uri> [<status...>] | tcp | tls | grpc [<service>]
 //	    interval      <duration>
 //	    fast_interval <duration>
@@ -61,7 +73,27 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *config.Settings) error {
 	c := new(config.HealthCheck)
 	s.HealthCheck = c
 	at := d.Token()
-	err := block(d, &c.Disabled, s, healthCheckWords(c), "header")
+	w := healthCheckWords(c)
+	if off, err := isOff(d); off || err != nil {
+		c.Disabled = off
+		return err
+	}
+	if d.NextArg() {
+		switch kind := d.Val(); {
+		case slices.Contains(config.CheckTypes, kind):
+			if err := w[kind](d); err != nil {
+				return err
+			}
+			if err := s.CheckGiven(); err != nil {
+				return d.WrapErr(err)
+			}
+		case strings.HasPrefix(kind, "/"):
+			return d.Errf("health_check %s: did you mean health_check http %s?", kind, kind)
+		default:
+			return d.Errf("health_check %s: must be http, tcp, tls or grpc, such as health_check http /; all else stands in a block", kind)
+		}
+	}
+	err := w.parse(d, "health_check", "", s.CheckGiven, "header")
 	if err == nil && c.Type == "" && !c.Disabled {
 		return errorAt(at, errors.New("health_check: must have one of http, tcp, tls and grpc, such as http /"))
 	}
@@ -134,7 +166,7 @@ func healthCheckWords(c *config.HealthCheck) words {
 func parseBreaker(d *caddyfile.Dispenser, s *config.Settings) error {
 	b := new(config.Breaker)
 	s.Breaker = b
-	return block(d, &b.Disabled, s, breakerWords(b))
+	return block(d, &b.Disabled, s, breakerWords(b), "breaker { consecutive_failures %s }?")
 }
 
 func breakerWords(b *config.Breaker) words {
@@ -189,7 +221,7 @@ func breakerWords(b *config.Breaker) words {
 func parseRetry(d *caddyfile.Dispenser, s *config.Settings) error {
 	r := new(config.Retry)
 	s.Retry = r
-	return block(d, &r.Disabled, s, retryWords(r))
+	return block(d, &r.Disabled, s, retryWords(r), "retry { attempts %s }? attempts counts the first one, too")
 }
 
 func retryWords(r *config.Retry) words {

@@ -42,25 +42,36 @@ func (w words) names() []string { return slices.Sorted(maps.Keys(w)) }
 
 // unrecognized is the error about the word that d stands on, which the block does not have. It is about title.
 func unrecognized(d *caddyfile.Dispenser, title, block string) error {
-	return withHint(d.Errf("%s: unrecognized setting %s", title, d.Val()), block, d.Val())
+	return withHint(d.Errf("%s: unrecognized setting %s", title, d.Val()), block, d.Val(), "")
 }
 
 // suggest adds to the error of reverse_proxy's parser what was probably meant, if it is about a word that nobody knows.
 func (p *directiveParser) suggest(err error) error {
 	if word := p.unknown.Text; word != "" && strings.Contains(err.Error(), "unrecognized subdirective "+word) {
-		return withHint(err, "load_balancer", word)
+		return withHint(err, "load_balancer", word, p.argument)
 	}
 	return err
 }
 
-// withHint adds to an error about a word that the block does not have where it belongs, or which word is near.
-func withHint(err error, block, word string) error {
+// withHint adds to an error about a word that the block does not have, and the argument behind it, where it belongs, what it is called here,
+// or which word is near.
+func withHint(err error, block, word, argument string) error {
 	for _, family := range families {
 		if _, near := family[block]; !near && block != "load_balancer" {
 			continue // blocks that it has nothing to do with
 		}
 		if places := placesOf(word, family); len(places) > 0 {
 			return fmt.Errorf("%w; %s", err, belongs(word, places))
+		}
+	}
+	if _, ours := families[0][block]; ours {
+		if meant := fromElsewhere(word, argument); meant != "" {
+			here, _, _ := strings.Cut(meant, " ")
+			places := placesOf(here, families[0])
+			if slices.Contains(places, block) {
+				return fmt.Errorf("%w; did you mean %s?", err, meant)
+			}
+			return fmt.Errorf("%w; did you mean %s? %s", err, meant, belongs(here, places))
 		}
 	}
 	for _, family := range families {

@@ -27,6 +27,20 @@ func args(d *caddyfile.Dispenser, n int) ([]string, error) {
 	return values, nil
 }
 
+// pair returns the two arguments of the word that d stands on, and says what they must be if one alone is given.
+func pair(d *caddyfile.Dispenser, rule string) ([]string, error) {
+	word := d.Val()
+	if d.NextArg() {
+		first := d.Val()
+		if !d.NextArg() {
+			return nil, d.Errf("%s %s: must be %s", word, first, rule)
+		}
+		d.Prev()
+		d.Prev()
+	}
+	return args(d, 2)
+}
+
 // words are what may stand in a block, each with its parser.
 type words map[string]func(d *caddyfile.Dispenser) error
 

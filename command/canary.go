@@ -24,8 +24,8 @@ func (t *tool) canaryCommand() *cobra.Command {
 		Use:   "canary [<pool>] [pause|resume|share <share>|rollback|promote|restart]",
 		Short: "Shows a canary, pauses it, or rolls it back",
 		Long: `
-Shows what the canary of a pool does, and how it compares with the other backends; or
-changes it:
+Shows what the canary of a pool does, and how it compares with the other
+backends; or changes it:
 
   pause          no more steps
   resume         goes on with the steps
@@ -34,9 +34,10 @@ changes it:
   promote        all clients are the canary's
   restart        begins anew, with the first share
 
-EVIDENCE is that the canary is worse than tolerated. It is rolled back by itself when
-that reaches the number behind the slash. What is changed here is kept over reloads and
-restarts, and holds for all nodes with the same storage. 'promote' must be confirmed.`,
+EVIDENCE is that the canary is worse than tolerated. It is rolled back by itself
+when that reaches the number behind the slash. What is changed here is kept over
+reloads and restarts, and holds for all nodes with the same storage. 'promote'
+must be confirmed.`,
 		Example: examples("caddy lb canary", "caddy lb canary web pause", `caddy lb canary web share 25% --reason "looks good"`, "caddy lb canary web rollback"),
 		Args:    cobra.MaximumNArgs(3),
 	}

@@ -19,7 +19,8 @@ import (
 // change are the flags of commands that change a backend.
 type change struct {
 	reason, owner    string
-	duration, until  string
+	duration         lasting
+	until            moment
 	ifMatch          string
 	sync, yes, force bool
 	wait             waiting
@@ -45,8 +46,8 @@ func (c *change) flags(cmd *cobra.Command, traits ...trait) {
 			flags.StringVar(&c.reason, "reason", "", "Why; shown with the change")
 			flags.StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
 		case timed:
-			flags.StringVar(&c.duration, "for", "", "Undo the change after this time, as 30m")
-			flags.StringVar(&c.until, "until", "", "Undo the change at this time, as 2026-01-02T15:04:05Z")
+			flags.Var(&c.duration, "for", "Undo the change after this time, as 30m")
+			flags.Var(&c.until, "until", "Undo the change at this time, as 2026-01-02T15:04:05Z")
 			cmd.MarkFlagsMutuallyExclusive("for", "until")
 		case confirmed:
 			c.confirmation(cmd)
@@ -81,7 +82,7 @@ func (f fields) with(c *change) fields {
 	if owner == "" {
 		owner = defaultOwner()
 	}
-	for name, value := range map[string]string{"reason": c.reason, "owner": owner, "for": c.duration, "until": c.until} {
+	for name, value := range map[string]string{"reason": c.reason, "owner": owner, "for": string(c.duration), "until": string(c.until)} {
 		if value != "" {
 			f[name] = value
 		}
@@ -132,7 +133,7 @@ func (t *tool) stored(c *change, b *api.Backend) error {
 	case c.sync:
 		return errorf(exitRefused, lost, "could not be", "it will")
 	default:
-		t.warn("Warning: "+lost, "not yet", "it might")
+		t.warning(lost, "not yet", "it might")
 		return nil
 	}
 }
@@ -150,14 +151,14 @@ func (t *tool) addCommand() *cobra.Command {
 	var c change
 	var name, zone string
 	var weight int
-	var maxRequests string
+	var maxRequests requestCap
 	var backup int
 	cmd := &cobra.Command{
 		Use:   "add [<pool>] <address>",
 		Short: "Adds a backend to a pool",
 		Long: `
-Adds a backend to a pool. It stays until it is removed, over reloads and restarts,
-or until the time given by --for or --until.`,
+Adds a backend to a pool. It stays until it is removed, over reloads and
+restarts, or until the time given by --for or --until.`,
 		Example: examples("caddy lb add 10.0.0.4:8080",
 			`caddy lb add web 10.0.0.4:8080 --weight 3 --max-requests 100 --for 2h --reason "sale"`),
 		Args: cobra.RangeArgs(1, 2),
@@ -165,7 +166,7 @@ or until the time given by --for or --until.`,
 	flags := cmd.Flags()
 	flags.StringVar(&name, "name", "", "What it is called (default: its address)")
 	flags.IntVar(&weight, "weight", 1, "Share relative to the others, 0 to 65535")
-	flags.StringVar(&maxRequests, "max-requests", "", "Cap of requests in flight, or auto to have it found out (default: that of the pool)")
+	flags.Var(&maxRequests, "max-requests", "Cap of requests in flight, or auto to have it found out (default: that of the pool)")
 	flags.IntVar(&backup, "backup", 0, "Use it when no other is usable; with a level, when no backup of a lower one is, either")
 	flags.Lookup("backup").NoOptDefVal = "1"
 	flags.StringVar(&zone, "zone", "", "Zone it is in")
@@ -180,9 +181,9 @@ or until the time given by --for or --until.`,
 			return err
 		}
 		f := fields{"address": address}
-		for flag, value := range map[string]any{"name": name, "weight": weight, "max-requests": maxRequests, "backup": backup, "zone": zone} {
+		for flag, value := range map[string]any{"name": name, "weight": weight, "max-requests": string(maxRequests), "backup": backup, "zone": zone} {
 			if flags.Changed(flag) {
-				if n, err := strconv.Atoi(maxRequests); flag == "max-requests" && err == nil {
+				if n, err := strconv.Atoi(string(maxRequests)); flag == "max-requests" && err == nil {
 					value = n // the API says what else is wrong
 				}
 				f[strings.ReplaceAll(flag, "-", "_")] = value
@@ -210,8 +211,9 @@ func (t *tool) weightCommand() *cobra.Command {
 		Use:   "weight [<pool>] <backend> <weight>|config",
 		Short: "Changes a backend's weight",
 		Long: `
-Changes a backend's weight: its share relative to the others, 0 to 65535. With 0 it gets
-no new requests. 'config' takes the change back, so that the config rules again.
+Changes a backend's weight: its share relative to the others, 0 to 65535. With 0
+it gets no new requests. 'config' takes the change back, so that the config
+rules again.
 
 Weight 0 for the last usable backend of a pool must be confirmed.`,
 		Example: examples("caddy lb weight 10.0.0.1:8080 5", "caddy lb weight web a 1 --for 10m", "caddy lb weight web a config"),

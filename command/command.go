@@ -18,21 +18,25 @@ func init() {
 		Usage: "<command>",
 		Short: "Shows and changes the load balancer of a running Caddy",
 		Long: `
-Shows and changes the load balancer of a running Caddy, through its admin endpoint.
+Shows and changes the load balancer of a running Caddy, through its admin
+endpoint.
 
-Changes take effect at once, without a reload. They survive reloads and restarts,
-and are listed by 'caddy lb diff' as differences from the config.
+Changes take effect at once, without a reload. They survive reloads and
+restarts, and are listed by 'caddy lb diff' as differences from the config.
 
-The admin endpoint is found as by Caddy's other commands: --address if it is given;
-else what the config given by --config says; else the environment variable
-CADDY_ADMIN; else localhost:2019. Unix sockets are written unix//run/caddy.sock.
+The admin endpoint is found as by Caddy's other commands: --address if it is
+given; else what the config given by --config says; else the environment
+variable CADDY_ADMIN; else localhost:2019. Unix sockets are written
+unix//run/caddy.sock.
 
 Where there is one pool only, its name may be left out. A backend may be called
 by its name or by its address.
 
-Results are printed to stdout, all else to stderr. Tables have fixed columns, '-'
-stands for what is not known. Colours are used at a terminal only, and not at all
-if NO_COLOR is set. With --json the API's own answer is printed.
+Results are printed to stdout, all else to stderr. Tables have fixed columns,
+'-' stands for what is not known. Colours are used at a terminal only, and not
+at all if NO_COLOR is set. With --json the API's own answer is printed, and
+errors and warnings are objects on stderr: {"error": "..."}. The exit codes are
+the same.
 
 Exit codes:
   0  done
@@ -43,7 +47,11 @@ Exit codes:
   7  Caddy cannot be reached
   8  --wait took longer than --timeout`,
 		CobraFunc: func(cmd *cobra.Command) {
-			addCommands(cmd, systemConsole(), &outcome{})
+			c := systemConsole()
+			addCommands(cmd, c, &outcome{})
+			if len(c.args) > 0 && c.args[0] == "manpage" {
+				asManual(cmd)
+			}
 		},
 	})
 }
@@ -72,19 +80,16 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	flags.StringVar(&t.flags.address, "address", "", "Address of the admin endpoint (default: what the config or CADDY_ADMIN says, else localhost:2019)")
 	flags.StringVarP(&t.flags.config, "config", "c", "", "Configuration file to look up the admin endpoint in")
 	flags.StringVarP(&t.flags.adapter, "adapter", "a", "", "Name of the config adapter for --config")
-	flags.BoolVar(&t.flags.json, "json", false, "Print the API's answer as it is")
+	flags.BoolVar(&t.flags.json, "json", false, "Print the API's answer as it is, and errors as JSON")
 	lb.AddCommand(
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
 		t.explainCommand(), t.diffCommand(), t.canaryCommand(), t.limitsCommand(), t.expressCommand(), t.fleetCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(),
+		t.versionCommand(),
 	)
-	// Without a command, and with one that there is not, the help must not pass for a success in a script.
-	lb.RunE = t.run(func(_ context.Context, args []string) error {
-		if len(args) > 0 {
-			return usageErrorf("unknown command %s; see 'caddy help lb'", args[0])
-		}
-		return usageErrorf("which command? see 'caddy help lb'")
-	})
+	lb.RunE = t.bare
+	t.misuse(lb)
+	t.completeAll(lb)
 }
 
 // run makes a command of f: it connects, and its error is printed and becomes the exit code.
@@ -101,16 +106,11 @@ func (t *tool) run(f func(ctx context.Context, args []string) error) func(*cobra
 func (t *tool) offline(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := f(cmd.Context(), args)
-		t.outcome.code = exitCode(err)
 		if err == nil {
+			t.outcome.code = exitCode(nil)
 			return nil
 		}
-		t.warn("Error: %v", err)
-		cmd.SilenceErrors = true
-		if t.outcome.code == exitFailed {
-			return err
-		}
-		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return t.outcome.code, nil })(cmd, args)
+		return t.fail(cmd, err)
 	}
 }
 
@@ -155,15 +155,15 @@ func examples(lines ...string) string { return "  $ " + strings.Join(lines, "\n 
 func (t *tool) warnings(pools ...api.Pool) {
 	for _, p := range pools {
 		for _, w := range p.Warnings {
-			t.warn("Warning: pool %s: %s", p.Name, w)
+			t.warning("pool %s: %s", p.Name, w)
 		}
 		for _, d := range p.Discovery {
 			if !d.OK {
-				t.warn("Warning: pool %s: backends from %s: %s; %d from before are used", p.Name, d.Source, d.Error, d.Targets)
+				t.warning("pool %s: backends from %s: %s; %d from before are used", p.Name, d.Source, d.Error, d.Targets)
 			}
 		}
 		if s := p.Subset; s != nil && s.Further > 0 {
-			t.warn("Warning: pool %s: %d backends outside the subset are used, because nobody in it was usable", p.Name, s.Further)
+			t.warning("pool %s: %d backends outside the subset are used, because nobody in it was usable", p.Name, s.Further)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func TestCommandsAreDocumented(t *testing.T) {
 			t.Errorf("%s does not explain itself", c.Name())
 		}
 		for line := range strings.Lines(c.Long) {
-			if len(line) > 92 {
+			if len(strings.TrimRight(line, "\n")) > 80 {
 				t.Errorf("%s: a line of its help has %d columns: %s", c.Name(), len(line), line)
 			}
 		}

@@ -17,17 +17,29 @@ import (
 type console struct {
 	in       io.Reader
 	out, err io.Writer
-	asks     bool // somebody sits at in and can be asked
-	color    bool // out shows colours
+	asks     bool     // somebody sits at in and can be asked
+	color    bool     // out shows colours
+	width    int      // columns of the terminal that out is; 0 if it is none
+	args     []string // of the command line
 }
 
 // systemConsole is the terminal, or whatever stands in its place.
 func systemConsole() console {
 	return console{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, args: os.Args[1:],
 		asks:  isTerminal(os.Stdin) && isTerminal(os.Stderr),
+		width: columns(os.Stdout),
 		color: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}
+}
+
+// columns is how wide the terminal is; 0 if f is none.
+func columns(f *os.File) int {
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -35,6 +47,13 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 // say prints a line. What comes from elsewhere is cleaned.
 func (c *console) say(format string, args ...any) {
 	fmt.Fprintln(c.out, plain.Clean(fmt.Sprintf(format, args...)))
+}
+
+// paragraph prints text, wrapped where the terminal ends.
+func (c *console) paragraph(text string) {
+	for _, line := range plain.Wrap(plain.Clean(text), c.width) {
+		fmt.Fprintln(c.out, line)
+	}
 }
 
 // warn prints a line beside the result.
@@ -52,7 +71,7 @@ func (c *console) raw(text []byte) {
 
 // table prints a table.
 func (c *console) table(t *plain.Table) error {
-	t.Color = c.color
+	t.Color, t.Width = c.color, c.width
 	_, err := t.WriteTo(c.out)
 	return err
 }

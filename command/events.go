@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,21 +14,45 @@ import (
 )
 
 func (t *tool) eventsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "events [<pool>]",
-		Short: "Follows what happens to the backends",
+	var latest uint16
+	var noFollow bool
+	cmd := &cobra.Command{
+		Use:        "events [<pool>]",
+		SuggestFor: []string{"log", "logs", "watch"},
+		Short:      "Shows what has happened to the backends, and follows it",
 		Long: `
-Follows what happens to the backends of a pool, or of all, one line an event, until it is
-interrupted: backend_up, backend_down, breaker_opened, breaker_half_open, breaker_closed,
-panic_began, panic_ended, backend_added, backend_changed, backend_removed, change_expired,
-change_conflict, state_not_persisted, canary_moved, canary_rolled_back, canary_changed.
+Shows the latest events of a pool, or of all, and follows what happens, one line
+an event, until it is interrupted: backend_up, backend_down, breaker_opened,
+breaker_half_open, breaker_closed, panic_began, panic_ended, backend_added,
+backend_changed, backend_reset, backend_removed, change_expired,
+change_conflict, state_not_persisted, canary_moved, canary_rolled_back,
+canary_changed.
 
-A reload of Caddy ends the stream; the command connects again. With --json each line is a
-JSON object with the event's name and id beside its data.`,
-		Example: examples("caddy lb events", "caddy lb events web --json | jq -r 'select(.event == \"backend_down\").backend'"),
+Caddy remembers the last 256 events since it was started, over reloads. --last
+says how many of them are shown first, 0 for none. With --no-follow the command
+ends after them.
+
+A reload of Caddy ends the stream; the command connects again and gets what it
+has missed. With --json each line is a JSON object with the event's name and id
+beside its data.`,
+		Example: examples("caddy lb events", "caddy lb events web --last 200 --no-follow", "caddy lb events web --json | jq -r 'select(.event == \"backend_down\").backend'"),
 		Args:    cobra.MaximumNArgs(1),
-		RunE:    t.run(t.follow),
 	}
+	cmd.Flags().Uint16Var(&latest, "last", 50, "So many of the latest events are shown first")
+	cmd.Flags().BoolVar(&noFollow, "no-follow", false, "End after the latest events")
+	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
+		query := api.EventQuery{Latest: int(latest), NoFollow: noFollow}
+		if len(args) > 0 {
+			// A misspelt name would have no events for ever.
+			to, err := t.pool(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			query.Pool = to.pool.Name
+		}
+		return t.follow(ctx, query)
+	})
+	return cmd
 }
 
 const (
@@ -40,40 +61,40 @@ const (
 )
 
 // follow prints events until it is interrupted. It gives up only when it cannot even begin.
-func (t *tool) follow(ctx context.Context, pools []string) error {
-	stream, err := t.client.Events(ctx, "")
+func (t *tool) follow(ctx context.Context, query api.EventQuery) error {
+	stream, err := t.client.Events(ctx, query)
 	if err != nil {
 		return err
 	}
-	last, pause := "", firstPause
+	pause := firstPause
 	for {
-		seen, err := t.printStream(stream, pools)
+		seen, err := t.printStream(stream, query.Pool)
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || query.NoFollow {
 			return nil
 		}
 		if seen != "" {
-			last, pause = seen, firstPause
+			query.After, pause = seen, firstPause
 		}
-		t.warn("the stream has ended; connecting again")
+		t.warning("the stream has ended; connecting again")
 		for stream = nil; stream == nil; pause = min(2*pause, longestPause) {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-time.After(pause):
 			}
-			stream, err = t.client.Events(ctx, last)
+			stream, err = t.client.Events(ctx, query)
 			if _, unreachable := errors.AsType[*api.Unreachable](err); err != nil && !unreachable {
-				t.warn("%v; trying again", err)
+				t.warning("%v; trying again", err)
 			}
 		}
 	}
 }
 
 // printStream prints the events of a stream until it ends, and returns the id of the last one.
-func (t *tool) printStream(stream *api.Stream, pools []string) (last string, err error) {
+func (t *tool) printStream(stream *api.Stream, pool string) (last string, err error) {
 	defer stream.Close()
 	for {
 		e, err := stream.Next()
@@ -83,25 +104,19 @@ func (t *tool) printStream(stream *api.Stream, pools []string) (last string, err
 		if e.ID != "" {
 			last = e.ID
 		}
-		if err := t.event(e, pools); err != nil {
+		if err := t.event(e, pool); err != nil {
 			return last, err
 		}
 	}
 }
 
-// event prints an event if it is of the pools, or of any.
-func (t *tool) event(e api.Event, pools []string) error {
-	var data map[string]any
-	if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
-		return &api.Error{Message: fmt.Sprintf("event %s: its data cannot be read: %v", e.ID, err)}
+// event prints an event if it is of the pool, or of any. A server of another version may send more than was asked for.
+func (t *tool) event(e api.Event, pool string) error {
+	data, err := plain.EventData(e)
+	if err != nil {
+		return err
 	}
-	text := func(field string) string {
-		if s, ok := data[field].(string); ok && s != "" {
-			return s
-		}
-		return plain.None
-	}
-	if len(pools) > 0 && !slices.Contains(pools, text("pool")) {
+	if pool != "" && data["pool"] != pool {
 		return nil
 	}
 	if t.flags.json {
@@ -114,14 +129,6 @@ func (t *tool) event(e api.Event, pools []string) error {
 		t.raw(encoded)
 		return nil
 	}
-	columns := []string{text("time"), fmt.Sprintf("%-19s", e.Name), text("pool"), text("backend"), text("reason")}
-	for _, field := range slices.Sorted(maps.Keys(data)) {
-		switch field {
-		case "time", "pool", "backend", "reason":
-		default:
-			columns = append(columns, fmt.Sprintf("%s=%v", field, data[field]))
-		}
-	}
-	t.say("%s", strings.Join(columns, "  "))
+	t.say("%s", plain.Event(e.Name, data))
 	return nil
 }

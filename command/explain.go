@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,10 +21,14 @@ func (t *tool) explainCommand() *cobra.Command {
 		Use:   "explain [<pool>]",
 		Short: "Tells where a request would go now, or went, and why",
 		Long: `
-Tells which backends a request may go to now, and why the others are out. One that is in
-has a reason where the policy avoids it: what its answers are like, and when it is tried
-again. With --key it tells where a policy that hashes sends that key, with --request where
-a request in flight is; '*' marks that backend. Without them, requests in flight are listed.`,
+Tells where the next request goes, or by what it is chosen: by turn, by chance,
+by load. Then it tells which backends a request may go to now, and why the
+others are out. One that is in has a reason where the policy avoids it: what its
+answers are like, and when it is tried again.
+
+With --key it tells where a policy that hashes sends that key, with --request
+where a request in flight is; '*' marks that backend. Without them, requests in
+flight are listed.`,
 		Example: examples("caddy lb explain", "caddy lb explain web --key /cart/42", "caddy lb explain web --request 3f2a"),
 		Args:    cobra.MaximumNArgs(1),
 	}
@@ -61,19 +66,52 @@ func (t *tool) poolName(ctx context.Context, args []string) (string, error) {
 	return to.pool.Name, err
 }
 
+// ways are the ways to choose, in words.
+var ways = map[string]string{
+	"order":   "to the first that can take it, in the order of the config",
+	"turn":    "to one after the other; SHARE is what each gets in the long run",
+	"chance":  "by chance; SHARE is how likely each is",
+	"score":   "to the one with the fewest requests in flight for its weight, among equals by chance",
+	"draw":    "to the best of some that are drawn by chance, the one with the lowest SCORE; SHARE is how often each is drawn",
+	"key":     "by what is hashed of it, which --key shows",
+	"session": "to where its client was before",
+	"other":   "as a policy of another module chooses",
+}
+
+// goes says in words where a request goes.
+func goes(e *api.Explanation) string {
+	switch some := slices.ContainsFunc(e.Candidates, func(c api.Candidate) bool { return c.In }); {
+	case e.Request != nil && e.Chosen != "":
+		return "request " + e.Request.ID + " is at " + e.Chosen
+	case e.Key != "" && e.Chosen != "":
+		return "a request with key " + e.Key + " goes to " + e.Chosen
+	case !some:
+		return "no backend can take a request now"
+	case e.Key != "":
+		return "the policy does not go by keys, or nobody can take key " + e.Key
+	case e.Chosen != "" && e.Otherwise != "":
+		return "a request without a " + e.Way + " goes to " + e.Chosen
+	case e.Chosen != "":
+		return "the next request goes to " + e.Chosen
+	}
+	way, known := ways[e.Way]
+	if !known {
+		return "the next request goes to one of those that are in"
+	}
+	line := "the next request goes " + way
+	if otherwise := ways[e.Otherwise]; otherwise != "" {
+		line += "; without a " + e.Way + ", " + otherwise
+	}
+	return line
+}
+
 func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
-	line := fmt.Sprintf("pool %s, policy %s", e.Pool, e.Policy)
-	if e.Key != "" {
-		line += ", key " + e.Key
-	}
-	if e.Chosen != "" {
-		line += ": " + e.Chosen + " is chosen"
-	}
-	t.say("%s", line)
+	t.paragraph(fmt.Sprintf("pool %s, policy %s: %s", e.Pool, e.Policy, goes(e)))
 	t.say("")
-	table := plain.NewTable("BACKEND", "IN", "WEIGHT", "IN-FLIGHT", "SCORE", "REASON")
+	table := plain.NewTable("BACKEND", "IN", "WEIGHT", "IN-FLIGHT", "SCORE", "SHARE", "REASON")
+	table.Optional("WEIGHT", "IN-FLIGHT", "SCORE")
 	for _, c := range e.Candidates {
-		name, in, score := c.Backend, plain.Cell{Text: "out", Style: plain.Bad}, ""
+		name, in, score, part := c.Backend, plain.Cell{Text: "out", Style: plain.Bad}, "", ""
 		if c.Backend == e.Chosen {
 			name += " *"
 		}
@@ -86,8 +124,11 @@ func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
 		if c.Score != nil {
 			score = plain.Number(*c.Score)
 		}
+		if c.Share != nil {
+			part = share(*c.Share)
+		}
 		b := api.Backend{Weight: c.Weight, EffectiveWeight: c.EffectiveWeight}
-		table.Row(name, in, plain.Weight(&b), fmt.Sprint(c.InFlight), score, c.Reason)
+		table.Row(name, in, plain.Weight(&b), fmt.Sprint(c.InFlight), score, part, c.Reason)
 	}
 	if err := t.table(table); err != nil {
 		return err
@@ -113,8 +154,8 @@ func (t *tool) diffCommand() *cobra.Command {
 		Use:   "diff [<pool>]",
 		Short: "Shows what runs differently from the config",
 		Long: `
-Shows what runs differently from the config because somebody changed it. With --caddyfile
-it prints what to write into the Caddyfile instead.`,
+Shows what runs differently from the config because somebody changed it. With
+--caddyfile it prints what to write into the Caddyfile instead.`,
 		Example: examples("caddy lb diff", "caddy lb diff web --caddyfile"),
 		Args:    cobra.MaximumNArgs(1),
 	}

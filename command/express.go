@@ -20,11 +20,12 @@ func (t *tool) expressCommand() *cobra.Command {
 		Use:   "express",
 		Short: "Shows what the express lane serves, and why not the rest",
 		Long: `
-Shows the servers with an express lane (the listener wrapper seamless), the routes that end
-requests, and why requests were left to Caddy. The counts go on over reloads.
+Shows the servers with an express lane (the listener wrapper seamless), the
+routes that end requests, and why requests were left to Caddy. The counts go on
+over reloads.
 
-SERVED says whether the lane serves plain requests to a route. An asterisk stands for all
-hosts or paths.`,
+SERVED says whether the lane serves plain requests to a route. An asterisk
+stands for all hosts or paths.`,
 		Example: examples("caddy lb express", "caddy lb express --json | jq '.[].handed_over'"),
 		Args:    cobra.NoArgs,
 		RunE:    t.run(func(ctx context.Context, _ []string) error { return t.showExpress(ctx) }),

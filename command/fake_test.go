@@ -123,6 +123,7 @@ func runCommand(t *testing.T, c console, args ...string) result {
 func execute(ctx context.Context, t *testing.T, c console, args ...string) int {
 	t.Helper()
 	t.Setenv("USER", "eve")
+	c.args = args
 	lb := &cobra.Command{Use: "lb"}
 	root := &cobra.Command{Use: "caddy", SilenceUsage: true}
 	root.AddCommand(lb)

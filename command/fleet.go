@@ -14,25 +14,30 @@ import (
 )
 
 func (t *tool) fleetCommand() *cobra.Command {
-	return &cobra.Command{
+	var wide bool
+	cmd := &cobra.Command{
 		Use:   "fleet",
 		Short: "Shows the nodes that share the storage, and what they see differently",
 		Long: `
-Shows the nodes that share Caddy's storage, as the node that is asked knows them, and
-what they see differently: backends that some find usable and others not, other weights,
-edits, configs or versions.
+Shows the nodes that share Caddy's storage, as the node that is asked knows
+them, and what they see differently: backends that some find usable and others
+not, other weights, edits, configs or versions.
 
-SEEN is how long ago there was news of a node. One that is gone has not written for
-about 45 s. USABLE adds up the backends of its pools. The asterisk stands for the
-node that was asked. A node learns of changes within some ten seconds: what was just
-changed may be listed as a difference for so long.`,
+SEEN is how long ago there was news of a node. One that is gone has not written
+for about 45 s. USABLE adds up the backends of its pools. The asterisk stands
+for the node that was asked. A node learns of changes within some ten seconds:
+what was just changed may be listed as a difference for so long.
+
+At a narrow terminal some columns are left out; --wide shows all.`,
 		Example: examples("caddy lb fleet", "caddy lb fleet --json | jq '.differences[] | select(.kind == \"usable\")'"),
 		Args:    cobra.NoArgs,
-		RunE:    t.run(func(ctx context.Context, _ []string) error { return t.showFleet(ctx) }),
+		RunE:    t.run(func(ctx context.Context, _ []string) error { return t.showFleet(ctx, wide) }),
 	}
+	cmd.Flags().BoolVar(&wide, "wide", false, wideUsage)
+	return cmd
 }
 
-func (t *tool) showFleet(ctx context.Context) error {
+func (t *tool) showFleet(ctx context.Context, wide bool) error {
 	var f api.Fleet
 	answer, shown, err := t.get(ctx, api.Request{Method: http.MethodGet, Path: api.FleetPath}, &f)
 	if err != nil || shown {
@@ -58,11 +63,15 @@ func (t *tool) showFleet(ctx context.Context) error {
 		}
 		nodes.Row(label, state, seen, n.Admin, plain.Since(n.Started, answer.Time), n.Config, pools, usable, inFlight, requests, failures, n.Version)
 	}
+	if !wide {
+		// What nodes differ in is told below, and the others are for who looks for them.
+		nodes.Optional("VERSION", "CONFIG", "UP", "IN-FLIGHT", "ADMIN", "FAILED/S", "POOLS")
+	}
 	if err := t.table(nodes); err != nil {
 		return err
 	}
 	if f.Error != "" {
-		t.warn("Warning: storage: %s; what is known of other nodes may be old", f.Error)
+		t.warning("storage: %s; what is known of other nodes may be old", f.Error)
 	}
 	if len(f.Differences) == 0 {
 		return nil
@@ -75,7 +84,7 @@ func (t *tool) showFleet(ctx context.Context) error {
 		}
 	}
 	if f.More > 0 {
-		t.warn("Warning: %d more differences are not listed", f.More)
+		t.warning("%d more differences are not listed", f.More)
 	}
 	return t.table(differences)
 }

@@ -18,11 +18,13 @@ func (t *tool) limitsCommand() *cobra.Command {
 		Use:   "limits [<zone> [<key>]]",
 		Short: "Shows the rate limits, and forgets what clients have used",
 		Long: `
-Shows the zones of ip_rate_limit; with a zone, its busiest keys; with a key as well, what
-that one has used. A key is an address, a range, or the text made of placeholders.
+Shows the zones of ip_rate_limit; with a zone, its busiest keys; with a key as
+well, what that one has used. A key is an address, a range, or the text made of
+placeholders.
 
-With --forget a key, or all keys of a zone, get their tokens back; the latter must be
-confirmed. REQUESTS and REFUSED are of late: they are halved every ten seconds.`,
+With --forget a key, or all keys of a zone, get their tokens back; the latter
+must be confirmed. REQUESTS and REFUSED are of late: they are halved every ten
+seconds.`,
 		Example: examples("caddy lb limits", "caddy lb limits login", "caddy lb limits login 192.0.2.7 --forget"),
 		Args:    cobra.MaximumNArgs(2),
 	}

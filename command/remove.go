@@ -12,11 +12,12 @@ import (
 func (t *tool) removeCommand() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use:   "remove [<pool>] <backend>",
-		Short: "Drains a backend, then removes it",
+		Use:        "remove [<pool>] <backend>",
+		SuggestFor: []string{"rm", "delete"},
+		Short:      "Drains a backend, then removes it",
 		Long: `
-Drains a backend, then removes it. With --force it goes at once. A backend of the config
-stays away until the config has dropped it. Must be confirmed.`,
+Drains a backend, then removes it. With --force it goes at once. A backend of
+the config stays away until the config has dropped it. Must be confirmed.`,
 		Example: examples("caddy lb remove 10.0.0.4:8080", `caddy lb remove web a --yes --wait --reason "moved"`),
 		Args:    cobra.RangeArgs(1, 2),
 	}

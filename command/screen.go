@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/term"
@@ -104,7 +105,8 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 	}
 	keys, looks, said := make(chan []top.Key), make(chan looked), make(chan string)
 	start(func() { readKeys(ctx, s.in, keys) })
-	start(func() { t.lookAgain(ctx, interval, looks) })
+	var details atomic.Pointer[subject] // by this goroutine to the one that looks
+	start(func() { t.lookAgain(ctx, interval, &details, looks) })
 	for {
 		if err := s.draw(m); err != nil {
 			return err
@@ -129,6 +131,10 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 			}
 			for _, k := range pressed {
 				action := m.Press(k)
+				details.Store(nil)
+				if pool, backend, is := m.Open(); is {
+					details.Store(&subject{pool, backend})
+				}
 				if action.Quit {
 					return nil
 				}
@@ -164,7 +170,7 @@ func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Key) {
 }
 
 // lookAgain looks at the pools in intervals.
-func (t *tool) lookAgain(ctx context.Context, interval time.Duration, to chan<- looked) {
+func (t *tool) lookAgain(ctx context.Context, interval time.Duration, details *atomic.Pointer[subject], to chan<- looked) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -173,7 +179,7 @@ func (t *tool) lookAgain(ctx context.Context, interval time.Duration, to chan<- 
 			return
 		case <-ticker.C:
 		}
-		sample, err := t.sample(ctx)
+		sample, err := t.sample(ctx, details.Load())
 		send(ctx, to, looked{sample, err})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,20 +14,22 @@ import (
 
 func (t *tool) poolsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "pools [<pool>]",
-		Short: "Shows the pools",
+		Use:        "pools [<pool>]",
+		SuggestFor: []string{"list", "ls", "status", "show"},
+		Short:      "Shows the pools",
 		Long: `
 Shows the pools, or one of them, and what is wrong with their traffic now.
 
-STATE is about the backends, and "failing" if they are fit and clients get errors all the
-same. USABLE is how many backends get requests, of how many. QUEUE is how many requests
-wait for a free slot. REQUESTS are those of clients that have ended, 5XX how many of them
-were answered with an error, and REFUSED how many of these got no answer of a backend,
-because the queue was full, or no backend was usable, for example: --json has them by
-cause. RETRIES is how many retries the pool could spend now. AVOIDED is how many backends
-get less than their share, because their answers take longer than those of the others,
-fail, or do not come. Where there is a shadow policy, it is told how often it agrees, and
-how long requests would take with it.`,
+STATE is about the backends, and "failing" if they are fit and clients get
+errors all the same. USABLE is how many backends get requests, of how many.
+QUEUE is how many requests wait for a free slot. REQUESTS are those of clients
+that have ended, 5XX how many of them were answered with an error, and REFUSED
+how many of these got no answer of a backend, because the queue was full, or no
+backend was usable, for example: --json has them by cause. RETRIES is how many
+retries the pool could spend now. AVOIDED is how many backends get less than
+their share, because their answers take longer than those of the others, fail,
+or do not come. Where there is a shadow policy, it is told how often it agrees,
+and how long requests would take with it.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),
@@ -39,6 +42,7 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 		return err
 	}
 	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "IN-FLIGHT", "REQUESTS", "5XX", "REFUSED", "RETRIES", "AVOIDED")
+	table.Optional("RETRIES", "AVOIDED", "POLICY", "IN-FLIGHT")
 	for _, p := range pools {
 		inFlight, avoided, refused := int64(0), 0, uint64(0)
 		for _, b := range p.Backends {
@@ -108,31 +112,37 @@ func (t *tool) lookUp(ctx context.Context, args []string) (pools []api.Pool, ans
 }
 
 func (t *tool) backendsCommand() *cobra.Command {
-	var etag bool
+	var etag, wide bool
 	cmd := &cobra.Command{
 		Use:   "backends [<pool> [<backend>]]",
 		Short: "Shows the backends of a pool, or of all",
 		Long: `
 Shows the backends of a pool, or of all pools, or one of them.
 
-WEIGHT shows first the part that counts now where that differs: while a backend is
-ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may be,
-where there is a bound. CHECK is the last active check, SINCE for how long the backend
-is as it is. REASON tells why it is not usable or is avoided, who changed what, and
-when a timed change ends.
+WEIGHT shows first the part that counts now where that differs: while a backend
+is ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may
+be, where there is a bound. CHECK is the last active check, SINCE for how long
+the backend is as it is. REASON tells why it is not usable or is avoided, what
+the last check found, who changed what, and when a timed change ends.
 
-With --etag the ETag of the backend's settings is printed, for --if-match; without a
-backend that of the pool's, for 'add'.`,
+At a terminal that is too narrow for all columns, the most important ones are
+shown, STATE says in a word how the backend is, and the reason stands below it.
+--wide shows all columns all the same. What is no terminal gets all columns, so
+that scripts always see the same ones.
+
+With --etag the ETag of the backend's settings is printed, for --if-match;
+without a backend that of the pool's, for 'add'.`,
 		Example: examples("caddy lb backends", "caddy lb backends web", "caddy lb backends web --json | jq '.backends[] | select(.usable | not).name'",
 			`caddy lb weight web a 5 --if-match "$(caddy lb backends web a --etag)"`),
 		Args: cobra.MaximumNArgs(2),
 	}
 	cmd.Flags().BoolVar(&etag, "etag", false, "Print the ETag only")
+	cmd.Flags().BoolVar(&wide, "wide", false, wideUsage)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		if etag {
 			return t.showETag(ctx, args)
 		}
-		return t.showBackends(ctx, args)
+		return t.showBackends(ctx, args, wide)
 	})
 	return cmd
 }
@@ -154,7 +164,7 @@ func (t *tool) showETag(ctx context.Context, args []string) error {
 	return nil
 }
 
-func (t *tool) showBackends(ctx context.Context, args []string) error {
+func (t *tool) showBackends(ctx context.Context, args []string, wide bool) error {
 	var pools []api.Pool
 	var answer *api.Answer
 	var shown bool
@@ -182,5 +192,36 @@ func (t *tool) showBackends(ctx context.Context, args []string) error {
 		}
 	}
 	t.warnings(pools...)
+	if t.width > 0 && !wide && !table.Fits(t.width) {
+		table = narrowBackends(pools, answer.Time)
+	}
 	return t.table(table)
+}
+
+const wideUsage = "Show all columns, also at a narrow terminal"
+
+// narrowBackends is the table for terminals that are too narrow for all columns.
+func narrowBackends(pools []api.Pool, now time.Time) *plain.Table {
+	table := plain.NewTable("POOL", "BACKEND", "ADDRESS", "STATE", "WEIGHT", "IN-FLIGHT", "REQUESTS", "FAILED", "P99", "SINCE")
+	table.Optional("SINCE", "WEIGHT", "REQUESTS", "P99", "IN-FLIGHT", "FAILED")
+	named := false
+	for _, p := range pools {
+		for _, b := range p.Backends {
+			named = named || b.Name != b.Address
+			p99 := plain.None
+			if b.LatencyMs != nil {
+				p99 = plain.Milliseconds(b.LatencyMs.P99)
+			}
+			table.Row(p.Name, b.Name, b.Address, plain.Status(&b), plain.Weight(&b), plain.InFlight(&b), fmt.Sprint(b.Requests), fmt.Sprint(b.Failures),
+				p99, plain.Since(b.Since, now))
+			table.Note(plain.Why(&b, now))
+		}
+	}
+	if len(pools) == 1 {
+		table.Without("POOL") // it was asked for, or there is no other
+	}
+	if !named {
+		table.Without("BACKEND") // it is the address
+	}
+	return table
 }

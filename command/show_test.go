@@ -1,6 +1,7 @@
 package command
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -13,12 +14,12 @@ func TestShow(t *testing.T) {
 	two := map[string]reply{
 		pools: {body: "[" + poolAB + "," + poolWeb + "]"}, pool: {body: poolWeb}, pools + "/a%2Fb": {body: poolAB},
 		"GET " + backends + "/%5B::1%5D:8080":                           {body: backendB},
-		"GET /load_balancer/pools/web/explain":                          {body: `{"pool":"web","policy":"lb_least_conn","chosen":"","candidates":[]}`},
+		"GET /load_balancer/pools/web/explain":                          {body: `{"pool":"web","policy":"lb_least_conn","chosen":"","way":"score","candidates":[]}`},
 		"GET /load_balancer/pools/web/explain?request=3f2a":             {body: `{"pool":"web","policy":"lb_first","request":{"id":"3f2a\u001b","backend":"x","since":"2026-01-02T15:04:00Z","attempts":1},"chosen":"x","candidates":[]}`},
 		"GET /load_balancer/pools/a%2Fb/explain?key=%2Fcart%3F+1&key=b": {body: explanation},
 		pools + "/slow":                                        {body: poolSlow},
 		pools + "/shadow":                                      {body: poolShadow},
-		"GET /load_balancer/pools/slow/explain":                {body: `{"pool":"slow","policy":"lb_peak_ewma","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"weight":1,"effective_weight":1,"in_flight":0}]}`},
+		"GET /load_balancer/pools/slow/explain":                {body: explainSlow},
 		"GET /load_balancer/pools/web/diff":                    {body: diff},
 		"GET /load_balancer/pools/a%2Fb/diff":                  {body: `{"pool":"a/b","changes":[],"caddyfile":""}`},
 		"GET /load_balancer/express":                           {body: express},
@@ -54,10 +55,10 @@ shadow  lb_least_conn  1000       0.3     0.9       20ms  15ms      114ms  90ms`
 POOL  BACKEND  ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50  P99  CHECK  SINCE  REASON
 slow  slow     10.0.0.3:8080  ready  up      closed   1       0          3         0       -    -    -      5s     avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
 		{"explain slow", `
-pool slow, policy lb_peak_ewma
+pool slow, policy lb_peak_ewma: the next request goes to the best of some that are drawn by chance, the one with the lowest SCORE; SHARE is how often each is drawn
 
-BACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON
-slow     in  1       0          0.4    avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
+BACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON
+slow     in  1       0          0.4    25%    avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
 		{"pools a/b --json", poolAB},
 		{"backends", `
 POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
@@ -70,14 +71,14 @@ web   b        [::1]:8080  drain  down    open     0/3     1/9        7         
 		{"backends web [::1]:8080 --json", backendB},
 		{"backends web [::1]:8080 --etag", `"0"`},
 		{"backends web --etag", `"b"`},
-		{"explain web", "pool web, policy lb_least_conn\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON"},
-		{"explain web --request 3f2a", "pool web, policy lb_first: x is chosen\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  REASON\n\nREQUEST  BACKEND  SINCE  ATTEMPTS\n3f2a?    x        5s     1"},
+		{"explain web", "pool web, policy lb_least_conn: no backend can take a request now\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON"},
+		{"explain web --request 3f2a", "pool web, policy lb_first: request 3f2a? is at x\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON\n\nREQUEST  BACKEND  SINCE  ATTEMPTS\n3f2a?    x        5s     1"},
 		{"explain a/b --key /cart?_1 --key b", `
-pool a/b, policy lb_hash, key /cart? 1: [::1]:8080 is chosen
+pool a/b, policy lb_hash: a request with key /cart? 1 goes to [::1]:8080
 
-BACKEND       IN   WEIGHT  IN-FLIGHT  SCORE  REASON
-[::1]:8080 *  in   3       4          1.5    -
-b             out  0/1     1          -      draining
+BACKEND       IN   WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON
+[::1]:8080 *  in   3       4          1.5    -      -
+b             out  0/1     1          -      -      draining
 
 REQUEST  BACKEND  SINCE  ATTEMPTS
 3f2a     b        5s     2`},
@@ -153,7 +154,111 @@ usable      web   a        active check failed  lb-1`},
 	}
 }
 
+// TestWidths shows the same at a wide and at a narrow terminal.
+func TestWidths(t *testing.T) {
+	long := strings.NewReplacer("[::1]:8080", "ip-10-0-0-1.eu-west-1.compute.internal:8080", `"b"`, `"a-backend"`).Replace(backendB)
+	failing := strings.Replace(backendA, `"ok":true,"ms":1.3,"code":200`, `"ok":false,"ms":1.3,"error":"dial tcp 10.0.0.1:8080: connect: connection refused"`, 1)
+	f := onePool(t, map[string]reply{
+		"GET /load_balancer/fleet":              {body: fleet},
+		"GET /load_balancer/pools/slow/explain": {body: explainSlow},
+		pools + "/long":                         {body: strings.Replace(poolWeb, backendB, long, 1)},
+		pools + "/failing":                      {body: strings.Replace(poolWeb, backendB, failing, 1)},
+		pools + "/plain":                        {body: strings.Replace(poolWeb, ","+backendB, "", 1)},
+	})
+	for _, test := range []struct {
+		command string
+		width   int
+		want    string
+	}{
+		{"backends", 80, `
+BACKEND        ADDRESS        STATE  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P99
+10.0.0.1:8080  10.0.0.1:8080  up     1       4          100       2       32ms
+b              [::1]:8080     drain  0/3     1/9        7         7       -
+    draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends plain", 80, `
+ADDRESS        STATE  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P99   SINCE
+10.0.0.1:8080  up     1       4          100       2       32ms  1h0m`},
+		{"backends long", 80, `
+BACKEND        ADDRESS                                      STATE  FAILED
+10.0.0.1:8080  10.0.0.1:8080                                up     2
+a-backend      ip-10-0-0-1.eu-west-1.compute.internal:8080  drain  7
+    draining; set by eve@ops: evil?[31m (4m59s left)`},
+		{"backends failing", 60, `
+ADDRESS        STATE  IN-FLIGHT  REQUESTS  FAILED  P99
+10.0.0.1:8080  up     4          100       2       32ms
+10.0.0.1:8080  up     4          100       2       32ms
+    last check: dial tcp 10.0.0.1:8080: connect: connection
+    refused`},
+		{"backends plain --wide", 80, `
+POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
+web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -`},
+		{"backends plain", 200, `
+POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
+web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -`},
+		{"explain slow", 80, `
+pool slow, policy lb_peak_ewma: the next request goes to the best of some that
+are drawn by chance, the one with the lowest SCORE; SHARE is how often each is
+drawn
+
+BACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON
+slow     in  1       0          0.4    25%    avoided: its answers take 400 ms,
+                                              the others' 0.5 ms; tried again in
+                                              0.8 s`},
+		{"fleet", 80, `
+NODE   STATE  SEEN  ADMIN           POOLS  USABLE  REQUESTS/S  FAILED/S
+lb-1*  alive  now   127.0.0.1:2019  2      4/5     12.5        0.5
+lb-2   gone   1m2s  -               -      -       -           -
+
+DIFFERENCE  POOL  BACKEND  VALUE                NODES
+config      -     -        c1                   lb-1
+config      -     -        c2                   lb-2 lb-3
+usable      web   a        active check failed  lb-1`},
+		{"fleet --wide", 80, `
+NODE   STATE  SEEN  ADMIN           UP  CONFIG  POOLS  USABLE  IN-FLIGHT  REQUESTS/S  FAILED/S  VERSION
+lb-1*  alive  now   127.0.0.1:2019  5s  c1      2      4/5     3          12.5        0.5       v1
+lb-2   gone   1m2s  -               -   c2      -      -       -          -           -         v0
+
+DIFFERENCE  POOL  BACKEND  VALUE                NODES
+config      -     -        c1                   lb-1
+config      -     -        c2                   lb-2 lb-3
+usable      web   a        active check failed  lb-1`},
+	} {
+		got := runCommand(t, console{in: strings.NewReader(""), width: test.width}, append(strings.Fields(test.command), "--address", f.address)...)
+		lines(t, fmt.Sprintf("%s in %d columns", test.command, test.width), got.out, test.want)
+		if strings.Contains(test.command, "--wide") {
+			continue
+		}
+		for line := range strings.Lines(got.out) {
+			if n := len(strings.TrimRight(line, "\n")); n > test.width {
+				t.Errorf("%s: a line has %d columns, more than %d: %s", test.command, n, test.width, line)
+			}
+		}
+	}
+}
+
+// TestExplainInWords checks what is said of where requests go.
+func TestExplainInWords(t *testing.T) {
+	const in = `"candidates":[{"backend":"a","in":true},{"backend":"b","in":true}]`
+	for _, test := range []struct{ answer, want string }{
+		{`{"way":"order","chosen":"a",` + in + `}`, "the next request goes to a"},
+		{`{"way":"turn",` + in + `}`, "the next request goes to one after the other; SHARE is what each gets in the long run"},
+		{`{"way":"key","otherwise":"chance",` + in + `}`, "the next request goes by what is hashed of it, which --key shows; without a key, by chance; SHARE is how likely each is"},
+		{`{"way":"session","otherwise":"score","chosen":"b",` + in + `}`, "a request without a session goes to b"},
+		{`{"way":"key","key":"x","chosen":"b",` + in + `}`, "a request with key x goes to b"},
+		{`{"way":"turn","key":"x",` + in + `}`, "the policy does not go by keys, or nobody can take key x"},
+		{`{"way":"turn","candidates":[{"backend":"a","in":false}]}`, "no backend can take a request now"},
+		{`{"way":"by magic",` + in + `}`, "the next request goes to one of those that are in"},
+	} {
+		f := onePool(t, map[string]reply{"GET /load_balancer/pools/web/explain": {body: test.answer}})
+		first, _, _ := strings.Cut(f.run("explain").out, "\n")
+		if want := "pool , policy : " + test.want; first != want {
+			t.Errorf("%s: %q, want %q", test.answer, first, want)
+		}
+	}
+}
+
 const (
+	explainSlow = `{"pool":"slow","policy":"lb_peak_ewma","way":"draw","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"share":0.25,"weight":1,"effective_weight":1,"in_flight":0}]}`
 	explanation = `{"pool":"a/b","policy":"lb_hash","key":"/cart? 1","request":null,"chosen":"[::1]:8080","candidates":[` +
 		`{"backend":"[::1]:8080","in":true,"score":1.5,"weight":3,"effective_weight":3,"in_flight":4},` +
 		`{"backend":"b","in":false,"reason":"draining","weight":1,"effective_weight":0,"in_flight":1}],` +
@@ -197,12 +302,12 @@ func TestErrors(t *testing.T) {
 		"POST " + backends:                       {http.StatusConflict, `{"error":"address 10.0.0.1:8080: is in the pool already"}`},
 		"PATCH " + backends + "/10.0.0.1:8080":   {http.StatusBadRequest, `{"error":"weight 70000: must be from 0 to 65535"}`},
 		pools + "/slow":                          {body: poolSlow},
-		"GET /load_balancer/pools/slow/explain":  {body: `{"pool":"slow","policy":"lb_peak_ewma","candidates":[{"backend":"slow","in":true,"reason":"avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s","score":0.4,"weight":1,"effective_weight":1,"in_flight":0}]}`},
+		"GET /load_balancer/pools/slow/explain":  {body: explainSlow},
 		"GET /load_balancer/pools/web/diff":      {http.StatusForbidden, "host not\x1b[2J allowed\n"},
 		"GET /load_balancer/pools/web/explain":   {http.StatusInternalServerError, ""},
 		"GET /load_balancer/rate_limits":         {http.StatusOK, "<html>"},
 		"GET /load_balancer/rate_limits/moved":   {http.StatusMovedPermanently, ""},
-		"GET /load_balancer/events":              {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
+		"GET /load_balancer/events?last=50":      {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
 		"POST " + backends + "/b/reset":          {http.StatusNotFound, `{"error":"backend b: it has just gone"}`},
 		"DELETE /load_balancer/rate_limits/gone": {http.StatusBadGateway, `{"error":"forgotten here, but not in the store: away"}`},
 	})
@@ -228,10 +333,9 @@ func TestErrors(t *testing.T) {
 		{"explain", exitFailed, "Error: there are several pools; name one of a/b, web"},
 		{"weight web b many", exitFailed, "Error: weight many: must be a number from 0 to 65535, or config"},
 		{"backends --etag", exitFailed, "Error: --etag: name a pool, or a pool and a backend"},
-		{"drain", exitFailed, "Error: accepts between 1 and 2 arg(s), received 0"},
-		{"drain web b --for 1m --until x", exitFailed, "Error: if any flags in the group [for until] are set none of the others can be; [for until] were all set"},
-		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy help lb'"},
-		{"", exitFailed, "Error: which command? see 'caddy help lb'"},
+		{"drain", exitFailed, "Error: wrong number of arguments: it is 'caddy lb drain [<pool>] <backend>'"},
+		{"drain web b --for 1m --until 2026-01-02T15:04:05Z", exitFailed, "Error: --for: --until is given, too; give one of them"},
+		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy lb --help'"},
 		{"top", exitFailed, "Error: top needs a terminal; --once prints one frame anywhere"},
 		{"top --interval 1ms", exitFailed, "Error: --interval 1ms: must be 100ms or more"},
 	} {

@@ -40,14 +40,16 @@ func (t *tool) simulateCommand() *cobra.Command {
 		Use:   "simulate [<scenario.json>]",
 		Short: "Tries a pool in virtual time, without a running Caddy",
 		Long: `
-Runs the load balancer of a config in virtual time: the same policies, breakers, retries,
-queues, holding, copies and slow starts, over backends that behave as the scenario says.
-'-' reads the scenario from the standard input; without one, backends answer in 10 ms.
+Runs the load balancer of a config in virtual time: the same policies, breakers,
+retries, queues, holding, copies and slow starts, over backends that behave as
+the scenario says. '-' reads the scenario from the standard input; without one,
+backends answer in 10 ms.
 
-The pool is that of the config given by --config, or of the Caddyfile in this directory;
-if the config has several, --pool names one. Without a config it is a pool with all
-defaults, of --backends backends. With --policy it is tried with each of these policies,
-under the same load: a policy is written as in the Caddyfile.
+The pool is that of the config given by --config, or of the Caddyfile in this
+directory; if the config has several, --pool names one. Without a config it is a
+pool with all defaults, of --backends backends. With --policy it is tried with
+each of these policies, under the same load: a policy is written as in the
+Caddyfile.
 
 The same seed gives the same result. docs/simulate.md describes scenarios.`,
 		Example: examples("caddy lb simulate --rate 400 --backends 5",
@@ -87,7 +89,7 @@ func (t *tool) simulate(ctx context.Context, s *simulation, args []string) error
 		}
 		results = append(results, r)
 		if len(r.NotSimulated) > 0 && len(results) == 1 {
-			t.warn("Warning: pool %s: not simulated: %s", r.Pool, strings.Join(r.NotSimulated, ", "))
+			t.warning("pool %s: not simulated: %s", r.Pool, strings.Join(r.NotSimulated, ", "))
 		}
 	}
 	if s.picture != "" {

@@ -9,11 +9,12 @@ import (
 func (t *tool) drainCommand() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use:   "drain [<pool>] <backend>",
-		Short: "Gives a backend no new requests and lets those in flight end",
+		Use:        "drain [<pool>] <backend>",
+		SuggestFor: []string{"disable"},
+		Short:      "Gives a backend no new requests and lets those in flight end",
 		Long: `
-Gives a backend no new requests and lets those in flight end. With --wait the command
-ends when there are none left, or with exit code 8 after --timeout.
+Gives a backend no new requests and lets those in flight end. With --wait the
+command ends when there are none left, or with exit code 8 after --timeout.
 
 To drain the last usable backend of a pool must be confirmed.`,
 		Example: examples(`caddy lb drain 10.0.0.1:8080 --reason "kernel update"`, "caddy lb drain web a --for 30m", "caddy lb drain web a --wait --timeout 2m && ssh a reboot"),
@@ -38,11 +39,12 @@ To drain the last usable backend of a pool must be confirmed.`,
 func (t *tool) readyCommand() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use:     "ready [<pool>] <backend>",
-		Short:   "Gives a drained backend, or one in maintenance, requests again",
-		Long:    "\nGives a drained backend, or one in maintenance, requests again. Its share is ramped up.",
-		Example: examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
-		Args:    cobra.RangeArgs(1, 2),
+		Use:        "ready [<pool>] <backend>",
+		SuggestFor: []string{"enable", "undrain"},
+		Short:      "Gives a drained backend, or one in maintenance, requests again",
+		Long:       "\nGives a drained backend, or one in maintenance, requests again. Its share is\nramped up.",
+		Example:    examples("caddy lb ready 10.0.0.1:8080", "caddy lb ready web a"),
+		Args:       cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {
 			return t.patch(ctx, &c, to, fields{"state": "ready"})
 		}),
@@ -57,8 +59,8 @@ func (t *tool) maintenanceCommand() *cobra.Command {
 		Use:   "maintenance [<pool>] <backend>",
 		Short: "Takes a backend out, without checks, whatever happens to the others",
 		Long: `
-Takes a backend out: it gets no new requests and is not checked. It is not used either
-when nobody else is left. Must be confirmed.`,
+Takes a backend out: it gets no new requests and is not checked. It is not used
+either when nobody else is left. Must be confirmed.`,
 		Example: examples(`caddy lb maintenance 10.0.0.1:8080 --for 1h --reason "new disk"`, "caddy lb maintenance web a --yes"),
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ballastlb/ballast/command/api"
+	"github.com/ballastlb/ballast/command/plain"
 	"github.com/ballastlb/ballast/command/top"
 )
 
@@ -20,12 +21,14 @@ func (t *tool) topCommand() *cobra.Command {
 		Use:   "top",
 		Short: "Shows all backends live",
 		Long: `
-Shows all backends live, until 'q' is pressed: state, weight, requests in flight and per
-second, errors, latencies, breakers with what is left of them, checks, and why a backend
-is as it is. '?' shows the keys.
+Shows all backends live, until 'q' is pressed: state, weight, requests in flight
+and per second, errors, latencies, breakers with what is left of them, checks,
+and why a backend is as it is. Enter shows all that is known of a backend, with
+its latest events. '?' shows the keys.
 
-Nothing can be changed unless --write is given: then 'd' drains, 'r' makes ready, 'm' puts
-into maintenance, '+' and '-' change the weight, each once it is confirmed.
+Nothing can be changed unless --write is given: then 'd' drains, 'r' makes
+ready, 'm' puts into maintenance, '+' and '-' change the weight, each once it is
+confirmed.
 
 With --once the state after one interval is printed, for scripts.`,
 		Example: examples("caddy lb top", "caddy lb top --write", "caddy lb top --once --interval 5s"),
@@ -44,7 +47,7 @@ With --once the state after one interval is printed, for scripts.`,
 			return err
 		}
 		m := &top.Model{Address: t.client.Name(), Write: write}
-		first, err := t.sample(ctx)
+		first, err := t.sample(ctx, nil)
 		if err != nil {
 			return err
 		}
@@ -57,8 +60,11 @@ With --once the state after one interval is printed, for scripts.`,
 	return cmd
 }
 
-// sample looks at all pools.
-func (t *tool) sample(ctx context.Context) (top.Sample, error) {
+// subject is a backend whose details are shown.
+type subject struct{ pool, backend string }
+
+// sample looks at all pools, and at what happened to the backend whose details are shown, if there is one.
+func (t *tool) sample(ctx context.Context, of *subject) (top.Sample, error) {
 	const longest = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
@@ -66,7 +72,33 @@ func (t *tool) sample(ctx context.Context) (top.Sample, error) {
 	if err != nil {
 		return top.Sample{}, err
 	}
-	return top.Sample{Pools: pools, Taken: time.Now(), Now: answer.Time.Local()}, nil
+	s := top.Sample{Pools: pools, Taken: time.Now(), Now: answer.Time.Local()}
+	if of != nil {
+		s.EventsOf = [2]string{of.pool, of.backend}
+		s.Events = t.latest(ctx, of)
+	}
+	return s, nil
+}
+
+// latest are the latest events of a backend, in words. A server that does not tell of them has none.
+func (t *tool) latest(ctx context.Context, of *subject) (events []string) {
+	const remembered, shown = 256, 10
+	stream, err := t.client.Events(ctx, api.EventQuery{Pool: of.pool, Latest: remembered, NoFollow: true})
+	if err != nil {
+		return nil
+	}
+	defer stream.Close()
+	for {
+		e, err := stream.Next()
+		if err != nil {
+			return events[max(len(events)-shown, 0):]
+		}
+		if data, err := plain.EventData(e); err == nil && data["backend"] == of.backend {
+			delete(data, "pool")
+			delete(data, "backend")
+			events = append(events, strings.ReplaceAll(plain.Event(e.Name, data), "  -  -  ", "  "))
+		}
+	}
 }
 
 // once prints one frame. It takes two looks, because rates are told from what changes.
@@ -76,7 +108,7 @@ func (t *tool) once(ctx context.Context, m *top.Model, interval time.Duration) e
 		return ctx.Err()
 	case <-time.After(interval):
 	}
-	s, err := t.sample(ctx)
+	s, err := t.sample(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -414,16 +414,42 @@ func TestEventStream(t *testing.T) {
 			t.Errorf("event %q lacks %q", text, part)
 		}
 	}
+	for query, want := range map[string]string{"last=1": "backend_changed", "last=256&pool=p": "backend_changed", "last=9&pool=other": "", "": ""} {
+		res, err := client.Get("http://" + c.admin + "/load_balancer/events?follow=0&" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || want == "" && len(body) > 0 || !strings.Contains(string(body), want) || query == "last=1" && strings.Count(string(body), "\n\n") != 1 {
+			t.Errorf("%s: %v, %q, want %s", query, err, body, want)
+		}
+	}
+	if res, err := client.Get("http://" + c.admin + "/load_balancer/events?last=-1"); err != nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("last=-1: %v, %v", res, err)
+	} else {
+		res.Body.Close()
+	}
 	if err := c.reload(siteConfig(config + "\nheader X-Config again")); err != nil {
 		t.Fatal(err)
 	}
 	for lines.Scan() {
 		continue // the stream has an end
 	}
-	res, _ := open()
+	res, err := client.Get("http://" + c.admin + "/load_balancer/events?last=1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		t.Errorf("after the reload: status %d", res.StatusCode)
+	}
+	lines = bufio.NewScanner(res.Body)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "event: ") {
+		continue
+	}
+	if lines.Text() != "event: backend_changed" {
+		t.Errorf("the stream begins with %q", lines.Text())
 	}
 }
 

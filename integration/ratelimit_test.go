@@ -175,6 +175,19 @@ func TestForgedAddresses(t *testing.T) {
 	c.waitLogged("trusted_proxies without trusted_proxies_strict", `"zone":"zone-1"`)
 }
 
+// A rate per minute without a burst lets one request at a time pass, which surprises people: there is a warning.
+func TestRateWithoutBurst(t *testing.T) {
+	c := startCaddyConfig(t, limitedConfig("", "ip_rate_limit 100/m"))
+	c.waitLogged("rate without a burst", `"rate":"100/m"`)
+	if got := c.admitted(5, func(int) []string { return nil }); got != 1 {
+		t.Errorf("%d of 5 admitted, want 1", got)
+	}
+	c = startCaddyConfig(t, limitedConfig("", "ip_rate_limit 100/m {\nburst 3\n}"))
+	if got := c.admitted(5, func(int) []string { return nil }); got != 3 || c.logged("rate without a burst") > 0 {
+		t.Errorf("with a burst of 3 %d of 5 admitted, want 3; warned %d times", got, c.logged("rate without a burst"))
+	}
+}
+
 // An address can be written in several ways, and is one client.
 func TestAddressForms(t *testing.T) {
 	c := behindProxy(t, "ip_rate_limit {\n rate 1/h\n burst 5\n}")

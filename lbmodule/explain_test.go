@@ -110,6 +110,49 @@ func TestExplainKey(t *testing.T) {
 	}
 }
 
+// TestExplainWay checks that it is told how the next request's backend is chosen, and which it is where that is certain.
+func TestExplainWay(t *testing.T) {
+	const three = `"backends": [{"address": "a:1", "weight": 1}, {"address": "b:1", "weight": 3}, {"address": "c:1", "weight": 0}]`
+	for _, test := range []struct {
+		settings, way, otherwise, chosen string
+		share                            float64 // of a; 0 for none
+	}{
+		{`"load_balancing": {"selection_policy": {"policy": "first"}}`, "order", "", "a:1", 0},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_round_robin"}}`, "turn", "", "", 0.25},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_weighted_round_robin"}}`, "turn", "", "", 0.25},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_random"}}`, "chance", "", "", 0.25},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_least_conn"}}`, "score", "", "b:1", 0},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_p2c"}}`, "draw", "", "", 0.25},
+		{`"hold": "2s"`, "draw", "", "", 0.25},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_hash", "keys": ["{http.request.header.K}"]}}`, "key", "chance", "", 0.25},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_hash", "keys": ["{http.request.header.K}"], "fallback": {"policy": "lb_least_conn"}}}`, "key", "score", "", 0},
+		{`"load_balancing": {"selection_policy": {"policy": "ip_hash"}}`, "key", "chance", "", 0.25},
+		{`"load_balancing": {"selection_policy": {"policy": "lb_sticky", "secrets": ["0123456789abcdef"]}}`, "session", "draw", "", 0.25},
+	} {
+		h := newConfig(t).serve(`{"name": "web", ` + three + `, ` + test.settings + `}`)
+		busy, _ := h.set().View().AcquireMember(0)
+		x := explained(t, "")
+		var share float64
+		if s := x.Candidates[0].Share; s != nil {
+			share = *s
+		}
+		if string(x.Way) != test.way || string(x.Otherwise) != test.otherwise || x.Chosen != test.chosen || share != test.share || x.Candidates[2].Share != nil {
+			t.Errorf("%s: way %s, otherwise %s, chosen %q, share %v; want %+v", test.settings, x.Way, x.Otherwise, x.Chosen, share, test)
+		}
+		busy.Release()
+	}
+	newConfig(t).serve(`{"name": "web", "backends": [{"address": "a:1"}, {"address": "b:1", "weight": 0}]}`)
+	if got := explained(t, "").Chosen; got != "a:1" {
+		t.Errorf("the only one: %q", got)
+	}
+	newConfig(t).serve(`{"name": "web", "prefer_zone": "eu", "backends": [{"address": "a:1", "zone": "eu"}, {"address": "b:1", "zone": "us", "weight": 9},
+		{"address": "c:1", "zone": "eu", "weight": 9}], "load_balancing": {"selection_policy": {"policy": "first"}}}`)
+	asks(t, "PATCH", webPath+"/backends/c:1", `{"state": "drain"}`)
+	if x := explained(t, ""); x.Chosen != "" || !x.Candidates[0].In || !x.Candidates[1].In {
+		t.Errorf("which zone is by chance: %+v", x)
+	}
+}
+
 func TestExplainZones(t *testing.T) {
 	newConfig(t).serve(`{"name": "web", "prefer_zone": "eu", "backends": [{"address": "a:1", "zone": "eu"}, {"address": "b:1", "zone": "us"}]}`)
 	if got := reasons(explained(t, "")); got["a:1"] != "" || got["b:1"] != "other zone" {

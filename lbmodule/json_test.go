@@ -295,6 +295,7 @@ func TestWarnings(t *testing.T) {
 		"twice":   {`{"upstreams": [{"dial": "a:1"}, {"dial": "a:1"}]}`, "upstream given more than once"},
 		"zero":    {`{"backends": [{"address": "a:1", "weight": 0}]}`, "all weights are zero"},
 		"unused":  {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`, "does not look at weights"},
+		"no zone": {`{"prefer_zone": "{env.BALLAST_TEST_NOT_SET}", "backends": [{"address": "a:1"}]}`, "prefer_zone is empty, as if it were not given"},
 		"nothing": {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}]}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -330,6 +331,22 @@ func TestPreferZone(t *testing.T) {
 	if got := shares(t, h, 50); got["a:1"] != 50 {
 		t.Errorf("shares = %v, want all in the zone", got)
 	}
+	t.Setenv("BALLAST_TEST_ZONE", "eu-2")
+	named := c.mustLoad(`{"name": "zoned-named", "prefer_zone": "{env.BALLAST_TEST_ZONE}", "backends": [{"address": "a:1", "zone": "eu-1"}, {"address": "b:1", "zone": "eu-2"}]}`)
+	if got := shares(t, named, 10); got["b:1"] != 10 {
+		t.Errorf("shares = %v, want all in the zone of the environment", got)
+	}
+	unset := c.mustLoad(`{"name": "zoned-unset", "prefer_zone": "{env.BALLAST_TEST_NOT_SET}", "backends": [{"address": "a:1", "zone": "eu-1"}, {"address": "b:1", "zone": "eu-2"}],
+		"load_balancing": {"selection_policy": {"policy": "round_robin"}}}`)
+	if got := shares(t, unset, 10); got["a:1"] != 5 || got["b:1"] != 5 {
+		t.Errorf("shares = %v, want those without a zone", got)
+	}
+	if got := strings.Join(unset.service.Warnings(), "\n"); !strings.Contains(got, "prefer_zone is empty") {
+		t.Errorf("warnings %q", got)
+	}
+	t.Setenv("BALLAST_TEST_ZONE", "e u")
+	_, err := c.load(`{"prefer_zone": "{env.BALLAST_TEST_ZONE}", "backends": [{"address": "a:1"}]}`)
+	expectError(t, err, "prefer_zone \"e u\": must be of letters")
 	c.mustLoad(`{"name": "unzoned", "prefer_zone": "eu-3", "backends": [{"address": "a:1", "zone": "eu-1"}]}`)
 	if log := c.logged(); !strings.Contains(log, "no backend is in the preferred zone") || strings.Count(log, "preferred zone") != 1 {
 		t.Errorf("log: %s", log)

@@ -63,6 +63,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := roster.SetWeights(policy, h.Backends, h.words.Dynamic != nil); err != nil {
 		return err
 	}
+	noZone, err := h.ResolveZone()
+	if err != nil {
+		return err
+	}
 	if h.Mirror, err = h.Mirror.Resolve(roster.Has); err != nil {
 		return err
 	}
@@ -76,6 +80,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	manager, err := h.app.Join(key)
 	if err != nil {
 		return err
+	}
+	if noZone != "" {
+		const text = "prefer_zone is empty, as if it were not given; is a variable of the environment not set?"
+		h.logger.Warn(text, zap.String("pool", manager.Pool().Name()), zap.String("prefer_zone", noZone))
+		warnings = append(warnings, text)
 	}
 	warnings = append(warnings, h.warn(roster, policy, check, manager.Pool().Name())...)
 	h.service = service.New(service.Options{

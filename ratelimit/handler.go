@@ -72,6 +72,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.warnOfProxies(ctx)
+	if h.oneAtATime() {
+		h.logger.Warn("rate without a burst: requests must come one by one, evenly, or they are refused; a burst such as 10 lets clients send several at once",
+			zap.String("zone", h.zone.name), zap.String("rate", filledIn(h.Rate)))
+	}
 	return nil
 }
 

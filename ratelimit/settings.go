@@ -194,6 +194,14 @@ func (s *Settings) limits() bucket.Limits {
 	return l
 }
 
+// oneAtATime reports whether a client is refused its second request at once, although several are allowed in the unit of the rate: the
+// default burst is what the rate allows in a second.
+func (s *Settings) oneAtATime() bool {
+	number, unit, _ := strings.Cut(filledIn(s.Rate), "/")
+	n, err := strconv.ParseFloat(number, 64)
+	return err == nil && unit != "s" && n >= 2 && s.Burst == 0 && s.limits().Burst == 1
+}
+
 func (s *Settings) maxKeys() int {
 	if s.MaxKeys == 0 {
 		return defaultMaxKeys

@@ -219,3 +219,27 @@ func TestMayLog(t *testing.T) {
 		}
 	}
 }
+
+// TestOneAtATime checks of which rates it is told that a second request at once is refused.
+func TestOneAtATime(t *testing.T) {
+	t.Setenv("BALLAST_TEST_RATE", "100/m")
+	for _, test := range []struct {
+		s    Settings
+		want bool
+	}{
+		{Settings{Rate: "100/m"}, true},
+		{Settings{Rate: "{env.BALLAST_TEST_RATE}"}, true},
+		{Settings{Rate: "119/m"}, true},
+		{Settings{Rate: "2/h"}, true},
+		{Settings{Rate: "120/m"}, false}, // two at once
+		{Settings{Rate: "100/m", Burst: 1}, false},
+		{Settings{Rate: "1/m"}, false},
+		{Settings{Rate: "1/s"}, false},
+		{Settings{Rate: "0.5/s"}, false},
+		{Settings{Concurrency: 3}, false},
+	} {
+		if got := test.s.oneAtATime(); got != test.want {
+			t.Errorf("%+v: %v", test.s, got)
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -21,10 +23,26 @@ type Stream struct {
 	lines *bufio.Scanner
 }
 
-// Events opens the stream of events. With the id of the last event that was seen, a server that remembers those after it sends
-// them first.
-func (c *Client) Events(ctx context.Context, last string) (*Stream, error) {
-	r := Request{Method: http.MethodGet, Path: eventsPath, lastEvent: last}
+// EventQuery is which events are asked for.
+type EventQuery struct {
+	Pool     string // "" for all
+	Latest   int    // so many of those that the server remembers come first
+	After    string // id of the last event that was seen: what is remembered after it comes first, and not the latest
+	NoFollow bool   // the stream ends with what is remembered
+}
+
+// Events opens the stream of events.
+func (c *Client) Events(ctx context.Context, q EventQuery) (*Stream, error) {
+	r := Request{Method: http.MethodGet, Path: eventsPath, Query: url.Values{}, lastEvent: q.After}
+	if q.Pool != "" {
+		r.Query.Set("pool", q.Pool)
+	}
+	if q.After == "" && q.Latest > 0 {
+		r.Query.Set("last", strconv.Itoa(q.Latest))
+	}
+	if q.NoFollow {
+		r.Query.Set("follow", "0")
+	}
 	res, err := c.send(ctx, r) //nolint:bodyclose // the stream closes it
 	if err != nil {
 		return nil, err

@@ -187,6 +187,8 @@ type Explanation struct {
 	Key        string      `json:"key"`
 	Request    *Live       `json:"request"` // that was asked for
 	Chosen     string      `json:"chosen"`  // "" where that is not certain
+	Way        string      `json:"way"`     // how the policy chooses
+	Otherwise  string      `json:"otherwise"`
 	Candidates []Candidate `json:"candidates"`
 	Live       []Live      `json:"live"`
 }
@@ -197,6 +199,7 @@ type Candidate struct {
 	In              bool     `json:"in"`
 	Reason          string   `json:"reason"` // why it is out, or is avoided though it is in
 	Score           *float64 `json:"score"`
+	Share           *float64 `json:"share"` // of the requests, or of the draws
 	Weight          int      `json:"weight"`
 	EffectiveWeight float64  `json:"effective_weight"`
 	InFlight        int64    `json:"in_flight"`

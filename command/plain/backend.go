@@ -82,6 +82,9 @@ func Why(b *api.Backend, now time.Time) string {
 	if b.Reason != "" {
 		parts = append(parts, b.Reason)
 	}
+	if c := b.LastCheck; c != nil && !c.OK && c.Error != "" && !strings.Contains(b.Reason, c.Error) {
+		parts = append(parts, "last check: "+c.Error)
+	}
 	if b.Avoided != "" {
 		parts = append(parts, "avoided: "+b.Avoided)
 	}
@@ -103,7 +106,7 @@ func Why(b *api.Backend, now time.Time) string {
 		parts = append(parts, blame(what, &e.Mark, now))
 		told = told || b.Until != nil && e.Until != nil && e.Until.Equal(*b.Until)
 	}
-	if b.Until != nil && !told {
+	if b.Until != nil && !told && b.Until.After(now) { // what is over will be told in a moment
 		parts = append(parts, Left(*b.Until, now))
 	}
 	return strings.Join(parts, "; ")

@@ -78,3 +78,22 @@ func Clip(s string, columns int) string {
 	}
 	return s
 }
+
+// Wrap breaks the clean text s into pieces of at most so many columns: between words, and within a word that is longer. With 0 columns
+// it is left as it is.
+func Wrap(s string, columns int) (pieces []string) {
+	const least = 2 // the widest character
+	if columns <= 0 {
+		return []string{s}
+	}
+	columns = max(columns, least)
+	for Width(s) > columns {
+		piece := Clip(s, columns)
+		if i := strings.LastIndexByte(s[:len(piece)+1], ' '); i > 0 {
+			piece = s[:i] // the space may be the first character that has no room
+		}
+		pieces = append(pieces, piece)
+		s = strings.TrimLeft(s[len(piece):], " ")
+	}
+	return append(pieces, s)
+}

@@ -117,6 +117,60 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestWrap(t *testing.T) {
+	for _, test := range []struct {
+		text    string
+		columns int
+		want    string
+	}{
+		{"a b c", 0, "a b c"}, {"", 5, ""}, {"a b c", 5, "a b c"}, {"one two three", 7, "one two|three"}, {"one two three", 6, "one|two|three"},
+		{"abcdefgh i", 3, "abc|def|gh|i"}, {"漢字漢字", 3, "漢|字|漢|字"}, {"漢字", 1, "漢|字"}, {"a  b", 2, "a |b"},
+	} {
+		if got := strings.Join(Wrap(test.text, test.columns), "|"); got != test.want {
+			t.Errorf("%q in %d columns: %q, want %q", test.text, test.columns, got, test.want)
+		}
+	}
+}
+
+func TestNarrowTable(t *testing.T) {
+	build := func() *Table {
+		table := NewTable("NAME", "FIRST", "SECOND", "REASON")
+		table.Row("a", "1", "2", Cell{"it is out because of something long", Bad})
+		table.Note("and a note below it that is long, too")
+		table.Row("漢字", "", "2", "")
+		table.Optional("FIRST", "NONE", "SECOND")
+		return table
+	}
+	for _, test := range []struct {
+		width int
+		want  string
+	}{
+		{0, "NAME  FIRST  SECOND  REASON\na     1      2       it is out because of something long\n    and a note below it that is long, too\n漢字  -      2       -\n"},
+		{60, "NAME  FIRST  SECOND  REASON\na     1      2       it is out because of something long\n    and a note below it that is long, too\n漢字  -      2       -\n"},
+		{50, "NAME  SECOND  REASON\na     2       it is out because of something long\n    and a note below it that is long, too\n漢字  2       -\n"},
+		{36, "NAME  REASON\na     it is out because of something\n      long\n    and a note below it that is\n    long, too\n漢字  -\n"},
+	} {
+		var b strings.Builder
+		table := build()
+		table.Width = test.width
+		if _, err := table.WriteTo(&b); err != nil {
+			t.Fatal(err)
+		}
+		if b.String() != test.want {
+			t.Errorf("in %d columns:\n%s\nwant\n%s", test.width, b.String(), test.want)
+		}
+	}
+	var b strings.Builder
+	table := build()
+	table.Width, table.Color = 30, true
+	if _, err := table.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	if want := "      \x1b[31msomething long\x1b[0m\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("got %q, want %q in it", b.String(), want)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	for _, test := range []struct {
 		b    api.Backend
@@ -155,6 +209,9 @@ func TestWhy(t *testing.T) {
 		{"one that is avoided", api.Backend{Usable: true, Avoided: "it fails; tried again in 0.8 s"}, "avoided: it fails; tried again in 0.8 s"},
 		{"a timed state", api.Backend{Reason: "draining", Until: &soon, Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"drain"`), Mark: api.Mark{Owner: "eve@ops", Reason: "update", Until: &soon}}}},
 			"draining; set by eve@ops: update (4m59s left)"},
+		{"a failed check", api.Backend{Reason: "active check failed", LastCheck: &api.Check{Error: "status 500"}}, "active check failed; last check: status 500"},
+		{"a reason that tells of the check", api.Backend{Reason: "check failed: status 500", LastCheck: &api.Check{Error: "status 500"}}, "check failed: status 500"},
+		{"a check that is fine", api.Backend{LastCheck: &api.Check{OK: true, Error: "old"}}, ""},
 		{"another edit", api.Backend{Edits: []api.Edit{{Field: "weight", Value: json.RawMessage("5"), Config: json.RawMessage("3")}}}, "weight 5, not 3"},
 		{"an edit that says what the config says", api.Backend{Edits: []api.Edit{{Field: "state", Value: json.RawMessage(`"ready"`), Config: json.RawMessage(`"ready"`)}}}, ""},
 		{"an addition", api.Backend{Added: &api.Mark{Owner: "eve@ops", Until: &soon}}, "added by eve@ops (4m59s left)"},
@@ -177,6 +234,29 @@ func TestInFlight(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		} else if got := InFlight(&b); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestEvent(t *testing.T) {
+	for _, test := range []struct{ name, data, want string }{
+		{"backend_changed", `{"time":"2026-01-02T15:04:05.1239Z","pool":"web","backend":"a","before":{"weight":3,"max_requests":0},"after":{"max_requests":9,"weight":1},"reason":"sale","owner":"eve@ops"}`,
+			"2026-01-02T15:04:05.123Z  backend_changed      web  a  max requests 0 -> 9, weight 3 -> 1; sale; by eve@ops"},
+		{"backend_changed", `{"pool":"web","backend":"a","before":{"weight":3},"after":{"weight":null},"reason":"","owner":""}`, "-  backend_changed      web  a  weight 3 -> as in the config"},
+		{"backend_added", `{"pool":"web","backend":"a","before":{},"after":{"weight":2,"backup":true,"zone":""}}`, "-  backend_added        web  a  backup yes, weight 2, zone -"},
+		{"backend_down", `{"time":"soon","pool":"web","backend":"a","reason":"active check failed","error":"status 500"}`, "soon  backend_down         web  a  active check failed; status 500"},
+		{"breaker_opened", `{"pool":"web","backend":"a","reason":"5 in a row","error":"","open_for":5.734,"dry_run":true}`, "-  breaker_opened       web  a  5 in a row; dry run; open for 5.7s"},
+		{"panic_began", `{"pool":"web","usable":0,"total":3}`, "-  panic_began          web  -  0 of 3 usable"},
+		{"change_expired", `{"pool":"web","backend":"a","field":"state","reason":"its time is over"}`, "-  change_expired       web  a  state: its time is over"},
+		{"canary_moved", `{"pool":"web","share":0.25,"state":"running","reason":"step","another_node":false,"canary":{"requests":5,"p50_ms":1.25},"list":["a",1,null]}`,
+			"-  canary_moved         web  -  step; canary (p50 ms 1.2, requests 5); list a 1 ; share 25%; state running"},
+	} {
+		data, err := EventData(api.Event{Data: test.data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Event(test.name, data); got != test.want {
+			t.Errorf("%s:\n%s\nwant\n%s", test.data, got, test.want)
 		}
 	}
 }

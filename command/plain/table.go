@@ -2,6 +2,7 @@ package plain
 
 import (
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -38,41 +39,85 @@ func (c Cell) ANSI() string {
 // Table writes rows under headings in columns as wide as they must be, two spaces apart. The last column is as long as it is.
 type Table struct {
 	Color    bool
+	Width    int // of the terminal: what is longer is wrapped; 0 leaves all lines as long as they are
 	headings []string
-	rows     [][]Cell
+	rows     []row
+	optional []string // headings that may be left out, the first of them first
 }
+
+type row struct {
+	cells []Cell
+	note  string
+}
+
+// gap is between columns, and hang how far a note stands in.
+const gap, hang = 2, 4
 
 // NewTable returns a table with these headings.
 func NewTable(headings ...string) *Table { return &Table{headings: headings} }
 
 // Row adds a row of texts and cells, as many as there are headings. An empty text shows as [None].
 func (t *Table) Row(cells ...any) {
-	row := make([]Cell, len(cells))
+	r := row{cells: make([]Cell, len(cells))}
 	for i, cell := range cells {
 		switch c := cell.(type) {
 		case Cell:
-			row[i] = c
+			r.cells[i] = c
 		case string:
-			row[i] = Cell{Text: c}
+			r.cells[i] = Cell{Text: c}
 		}
-		if row[i].Text == "" {
-			row[i].Text = None
+		if r.cells[i].Text == "" {
+			r.cells[i].Text = None
 		}
-		row[i].Text = Clean(row[i].Text)
+		r.cells[i].Text = Clean(r.cells[i].Text)
 	}
-	t.rows = append(t.rows, row)
+	t.rows = append(t.rows, r)
 }
 
-// WriteTo implements [io.WriterTo].
-func (t *Table) WriteTo(w io.Writer) (int64, error) {
+// Note writes a text below the latest row.
+func (t *Table) Note(text string) { t.rows[len(t.rows)-1].note = Clean(text) }
+
+// Optional names columns that are left out, the first of them first, while the table is wider than it may be.
+func (t *Table) Optional(headings ...string) { t.optional = headings }
+
+// Fits reports whether the table fits into so many columns, its last column perhaps wrapped.
+func (t *Table) Fits(width int) bool {
+	const enough = 30 // for a last column that is wrapped
+	widths := t.widths()
+	last := len(widths) - 1
+	return t.before(widths)+min(widths[last], max(enough, Width(t.headings[last]))) <= width
+}
+
+func (t *Table) widths() []int {
 	widths := make([]int, len(t.headings))
 	for i, heading := range t.headings {
 		widths[i] = Width(heading)
 	}
-	for _, row := range t.rows {
-		for i, cell := range row {
+	for _, r := range t.rows {
+		for i, cell := range r.cells {
 			widths[i] = max(widths[i], Width(cell.Text))
 		}
+	}
+	return widths
+}
+
+// before is how many columns there are in front of the last one.
+func (t *Table) before(widths []int) (n int) {
+	for _, w := range widths[:len(widths)-1] {
+		n += w + gap
+	}
+	return n
+}
+
+// WriteTo implements [io.WriterTo].
+func (t *Table) WriteTo(w io.Writer) (int64, error) {
+	t.leaveOut()
+	widths := t.widths()
+	last, before := len(widths)-1, t.before(widths)
+	const least = 16 // for less it is not worth to wrap
+	room := 0
+	if t.Width > 0 && t.Width-before >= min(least, widths[last]) {
+		room = t.Width - before
 	}
 	var b strings.Builder
 	headings := make([]Cell, len(t.headings))
@@ -80,22 +125,56 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 		headings[i] = Cell{Text: heading}
 	}
 	t.line(&b, headings, widths)
-	for _, row := range t.rows {
-		t.line(&b, row, widths)
+	for _, r := range t.rows {
+		pieces := Wrap(r.cells[last].Text, room)
+		cells := slices.Clone(r.cells)
+		for _, piece := range pieces {
+			cells[last].Text = piece
+			t.line(&b, cells, widths)
+			cells = make([]Cell, len(cells))
+			cells[last].Style = r.cells[last].Style
+		}
+		if r.note != "" {
+			for _, piece := range Wrap(r.note, max(t.Width-hang, 0)) {
+				b.WriteString(strings.Repeat(" ", hang) + piece + "\n")
+			}
+		}
 	}
 	n, err := io.WriteString(w, b.String())
 	return int64(n), err
 }
 
-func (t *Table) line(b *strings.Builder, row []Cell, widths []int) {
-	for i, cell := range row {
+// leaveOut leaves out optional columns while there is no room for them.
+func (t *Table) leaveOut() {
+	for _, heading := range t.optional {
+		if t.Width == 0 || t.Fits(t.Width) {
+			return
+		}
+		t.Without(heading)
+	}
+}
+
+// Without leaves a column out.
+func (t *Table) Without(heading string) {
+	i := slices.Index(t.headings, heading)
+	if i < 0 {
+		return
+	}
+	t.headings = slices.Delete(t.headings, i, i+1)
+	for j := range t.rows {
+		t.rows[j].cells = slices.Delete(t.rows[j].cells, i, i+1)
+	}
+}
+
+func (t *Table) line(b *strings.Builder, cells []Cell, widths []int) {
+	for i, cell := range cells {
 		if t.Color {
 			b.WriteString(cell.ANSI())
 		} else {
 			b.WriteString(cell.Text)
 		}
-		if i < len(row)-1 {
-			b.WriteString(strings.Repeat(" ", widths[i]-Width(cell.Text)+2))
+		if i < len(cells)-1 {
+			b.WriteString(strings.Repeat(" ", widths[i]-Width(cell.Text)+gap))
 		}
 	}
 	b.WriteByte('\n')

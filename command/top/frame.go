@@ -59,6 +59,13 @@ func (m *Model) Frame(width, height int) []Line {
 	}
 	m.scroll(rows, at, room)
 	body = body[m.top:min(m.top+room, len(body))]
+	if m.open && at >= 0 && rows[at].name() == m.selected { // else it has gone
+		body = m.detail(&rows[at], width)
+		body = body[:min(room, len(body))]
+		if len(frame) > 1 {
+			frame[1] = nil // no headings
+		}
+	}
 	if m.mode == helping {
 		body = m.help()
 		body = body[:min(room, len(body))]
@@ -162,6 +169,9 @@ func (m *Model) table(rows []row, at, width int) []Line {
 	return lines
 }
 
+// wide is from where on reasons are shown whole, as long as they take half of the width at most.
+const wide = 120
+
 // fit returns the columns that there is room for beside the reasons, which are content with some of theirs.
 func fit(widths []int, width, longest int) []int {
 	shown := make([]int, len(widths))
@@ -172,6 +182,9 @@ func fit(widths []int, width, longest int) []int {
 		return shown
 	}
 	enough := max(width/5, 10)
+	if width >= wide {
+		enough = width / 2 // the reason tells what some of the columns do
+	}
 	for {
 		need, last := 2+min(max(longest, len(reasonHeading)), enough), -1
 		for i, j := range shown {
@@ -230,7 +243,10 @@ func (m *Model) footer() Line {
 	case m.message != "":
 		return Line{{Text: plain.Clean(m.message), Style: plain.Bold}}
 	}
-	keys := "q quit  up/down select  / filter  s sort: " + m.order.String() + "  ? help"
+	keys := "q quit  up/down select  enter details  / filter  s sort: " + m.order.String() + "  ? help"
+	if m.open {
+		keys = "q quit  up/down select  esc back  ? help"
+	}
 	if m.filter != "" {
 		keys = "filter: " + m.filter + " (esc clears)  " + keys
 	}
@@ -242,12 +258,16 @@ func (m *Model) footer() Line {
 
 func (m *Model) help() []Line {
 	lines := []string{
-		"  up, down, k, j      select a backend; page up, page down, home and end go further",
-		"  /                   show only what has this text in the name, address, zone, state or reason; esc shows all again",
+		"  up, down, k, j      select a backend",
+		"  page up, page down  ten further; home and end go to the first and the last",
+		"  enter               all that is known of the backend; esc goes back",
+		"  /                   show only what has this text in the name, address, zone,",
+		"                      state or reason; esc shows all again",
 		"  s                   sort by name, state, in flight, req/s, errors, p99",
 		"  q, ctrl-c           quit",
 		"",
-		"  WEIGHT              first what counts now, while a backend is ramped up or gets no requests",
+		"  WEIGHT              first what counts now, while a backend is ramped up, or",
+		"                      gets no requests",
 		"  REQ/S, ERRORS       since the last look",
 		"  P50, P99            how long it takes to answer",
 		"  RETRIES             attempts that were made again after one here had failed",
@@ -258,7 +278,7 @@ func (m *Model) help() []Line {
 	if m.Write {
 		lines = append(lines,
 			"  d, r, m             drain, make ready, put into maintenance",
-			"  +, -                change the weight; more than once before it is confirmed",
+			"  +, -                change the weight, more than once until confirmed",
 			"  y                   confirm; any other key changes nothing")
 	} else {
 		lines = append(lines, "  Changes are for top --write.")

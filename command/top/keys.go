@@ -150,8 +150,16 @@ func (m *Model) command(k Key) Action {
 		m.move(1 << 30)
 	case '/':
 		m.mode = filtering
+	case enter, newline:
+		if rows := m.rows(); m.cursor(rows) >= 0 {
+			m.selected = rows[m.cursor(rows)].name() // also when it was only the first
+			m.open = true
+		}
 	case Escape:
-		m.filter = ""
+		if !m.open {
+			m.filter = ""
+		}
+		m.open = false
 	case 's':
 		m.order = (m.order + 1) % orders
 	case '?', 'h':

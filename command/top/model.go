@@ -23,6 +23,7 @@ type Model struct {
 	selected name
 	top      int // first row of those that are shown
 
+	open    bool // the details of the selected backend are shown
 	mode    mode
 	pending *Change // to be confirmed
 	message string  // of the last change, until the next key

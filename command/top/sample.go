@@ -11,6 +11,9 @@ type Sample struct {
 	Pools []api.Pool
 	Taken time.Time // by our clock: rates are told from two of them
 	Now   time.Time // by the server's clock: how long things last is told from it
+
+	EventsOf [2]string // pool and backend that Events are of
+	Events   []string  // in words, the latest last
 }
 
 // name says which backend of which pool. Without a backend, it is the pool.

@@ -95,7 +95,19 @@ func TestFrames(t *testing.T) {
 		prepare       func(m *Model)
 	}{
 		{"wide", 170, 18, nil},
+		{"whole_reasons", 140, 18, nil},
 		{"usual", 80, 24, nil},
+		{"details", 80, 24, func(m *Model) {
+			press(m, "jjjj\r")
+			m.last.EventsOf, m.last.Events = [2]string{"shop", "a"}, []string{"11:57:00  backend_up", "11:58:00  backend_down  dial tcp 10.0.0.5:8080: connect: connection refused and so on\x1b"}
+		}},
+		{"details_narrow", 40, 12, func(m *Model) { press(m, "\rj") }},
+		{"details_of_another", 80, 24, func(m *Model) {
+			m.last.EventsOf, m.last.Events = [2]string{"shop", "a"}, []string{"of another"}
+			press(m, "\r")
+		}},
+		{"details_confirm", 80, 24, func(m *Model) { m.Write = true; press(m, "jjjj\rd") }},
+		{"details_over", 80, 24, func(m *Model) { press(m, "jjjj\r\x1b"); m.Press(Escape) }},
 		{"narrow", 40, 12, nil},
 		{"first", 120, 18, func(m *Model) { *m = Model{Address: m.Address, last: m.last} }},
 		{"empty", 80, 6, func(m *Model) { *m = Model{Address: m.Address} }},
@@ -106,6 +118,7 @@ func TestFrames(t *testing.T) {
 		{"filtering", 120, 12, func(m *Model) { press(m, "/nothing like it") }},
 		{"by_state", 120, 18, func(m *Model) { press(m, "s") }},
 		{"by_latency", 120, 18, func(m *Model) { press(m, "sssss") }},
+		{"help_usual", 80, 26, func(m *Model) { m.Write = true; press(m, "?") }},
 		{"help", 120, 26, func(m *Model) { press(m, "?") }},
 		{"help_write", 120, 26, func(m *Model) { m.Write = true; press(m, "?") }},
 		{"confirm", 120, 18, func(m *Model) { m.Write = true; press(m, "jd") }},
@@ -132,7 +145,7 @@ func TestFrames(t *testing.T) {
 
 // TestFramesFit draws every size: a frame is as high as the terminal and nowhere wider, and the selected backend is in it.
 func TestFramesFit(t *testing.T) {
-	for _, keys := range []string{"", "jjjj", "jjjjjjjj", "?", "/a", "d", "jj+"} {
+	for _, keys := range []string{"", "jjjj", "jjjjjjjj", "?", "/a", "d", "jj+", "jjjj\r"} {
 		for width := 0; width < 140; width += 17 {
 			for height := range 10 {
 				m := model(t)
@@ -148,7 +161,7 @@ func TestFramesFit(t *testing.T) {
 					}
 				}
 				selected := slices.ContainsFunc(lines, func(l Line) bool { return strings.HasPrefix(l.String(), ">") })
-				if want := width > 0 && height > 0 && keys != "?"; selected != want {
+				if want := width > 0 && height > 0 && keys != "?" && keys != "jjjj\r"; selected != want {
 					t.Fatalf("%q at %dx%d: selected backend shown: %v\n%s", keys, width, height, selected, strings.Join(texts(lines), "\n"))
 				}
 			}
@@ -361,4 +374,37 @@ func FuzzPress(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOpen checks that enter opens the selected backend, that the selection still moves, and that esc goes back before it clears the filter.
+func TestOpen(t *testing.T) {
+	m := model(t)
+	if _, _, open := m.Open(); open {
+		t.Error("open from the start")
+	}
+	press(m, "/drain\r\r")
+	if pool, backend, open := m.Open(); !open || pool != "shop" || backend != "[2001:db8::17]:8080" {
+		t.Errorf("%s %s %v", pool, backend, open)
+	}
+	m.Press(Escape)
+	if _, _, open := m.Open(); open || m.filter != "drain" {
+		t.Errorf("open %v, filter %q", open, m.filter)
+	}
+	m.Press(Escape)
+	if m.filter != "" {
+		t.Errorf("filter %q", m.filter)
+	}
+	press(m, "\rk")
+	if _, backend, open := m.Open(); !open || backend != "10.0.0.3:8080" {
+		t.Errorf("%s %v", backend, open)
+	}
+	m.last.Pools = m.last.Pools[1:]
+	if text := strings.Join(texts(m.Frame(80, 10)), "\n"); strings.Contains(text, "in pool") {
+		t.Errorf("details of another than the one that has gone:\n%s", text)
+	}
+	none := &Model{}
+	press(none, "\r")
+	if _, _, open := none.Open(); open {
+		t.Error("nobody is open")
+	}
 }

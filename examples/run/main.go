@@ -1,5 +1,5 @@
 // Command run is the demo behind `make run`: it builds Caddy with Ballast and the example backend, starts three
-// backends and the balancer from Caddyfile.example, says what to try, and stops all of it on Ctrl-C.
+// backends and the balancer from Caddyfile.example, says what to try, and stops all of it on Ctrl-C. What they log goes to a file.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,9 +26,10 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "address of the site")
 	admin := flag.String("admin", "127.0.0.1:2019", "address of Caddy's admin API")
 	first := flag.Int("backends", 9001, "port of the first of the three backends")
+	logs := flag.String("log", "bin/run.log", "file for what they print")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *listen, *admin, *first)
+	err := run(ctx, *listen, *admin, *first, *logs)
 	stop()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "run:", err)
@@ -43,7 +45,7 @@ type child struct {
 	err   error // valid once ended is closed
 }
 
-func run(ctx context.Context, listen, admin string, firstPort int) error {
+func run(ctx context.Context, listen, admin string, firstPort int, logs string) error {
 	backends := make([]string, 3)
 	for i := range backends {
 		backends[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+i))
@@ -67,10 +69,16 @@ func run(ctx context.Context, listen, admin string, firstPort int) error {
 		return err
 	}
 
+	log, err := os.Create(logs)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
 	var children []*child
 	defer func() { stopAll(children) }()
 	start := func(name string, cmd *exec.Cmd) error {
-		c, err := startChild(name, cmd)
+		c, err := startChild(name, cmd, log)
 		if err != nil {
 			return err
 		}
@@ -94,35 +102,66 @@ func run(ctx context.Context, listen, admin string, firstPort int) error {
 		}
 	}
 	caddy := exec.Command("bin/caddy", "run", "--config", "Caddyfile.example", "--adapter", "caddyfile")
-	caddy.Env = append(os.Environ(), environment...)
+	// Changes to backends are kept over restarts: those of the last demo are none of this one's, nor of another Caddy's.
+	caddy.Env = append(os.Environ(), append(environment, "XDG_DATA_HOME="+filepath.Join(dir, "data"), "XDG_CONFIG_HOME="+filepath.Join(dir, "config"))...)
 	if err := start("caddy", caddy); err != nil {
 		return err
 	}
 	if err := waitReady(ctx, "http://"+listen+"/", children); err != nil {
-		return err
+		return fmt.Errorf("%w; see %s", err, logs)
 	}
-	fmt.Printf(whatToTry, listen, backends[0], admin, password)
-	return watch(ctx, children)
+	filled := strings.NewReplacer("SITE", listen, "FIRST", backends[0], "SECOND", backends[1], "THIRD", backends[2], "ADMIN", admin,
+		"PASSWORD", password, "LOG", logs)
+	fmt.Print(filled.Replace(steps + dashboard))
+	defer func() { fmt.Print(filled.Replace("\nstopping. " + dashboard)) }()
+	if err := watch(ctx, children); err != nil {
+		return fmt.Errorf("%w; see %s", err, logs)
+	}
+	return nil
 }
 
-const whatToTry = `
-ready. Ctrl-C stops everything. The dashboard is at http://%[1]s/dashboard/, user operator, password %[4]s
+// steps are what to try, one after the other: each that changes a backend is followed by one that undoes it.
+const steps = `
+ready. The logs of all are in LOG. Try, in another terminal, in this order:
 
-Try, in another terminal:
+  # Who answers? Then a hundred requests: they are spread over the three backends.
+  curl -i SITE/
+  ask() { for i in $(seq 100); do curl -s SITE/; done | sort | uniq -c; }
+  ask
 
-  curl -i %[1]s/                       # X-Backend says who answered
-  for i in $(seq 30); do curl -s %[1]s/; done | sort | uniq -c
-  curl -s -X PATCH %[2]s/_settings -d '{"delay":"500ms"}'    # one backend becomes slow: it gets less
-  curl -s -X PATCH %[2]s/_settings -d '{"status":503}'       # one answers 503: nobody notices, its breaker opens
-  curl -s -X PATCH %[2]s/_settings -d '{"health":503}'       # one fails its health checks: it gets nothing
-  curl -s -X POST %[2]s/_reset                               # and recovers
-  curl -N %[1]s/sse                    # server-sent events, through the balancer
-  curl -s %[3]s/load_balancer/pools    # the pool and its backends: state, health, counters
-  curl -i %[1]s/ready                  # for whoever stands in front: 200, or 503 when nobody is usable
-  bin/caddy lb top --address %[3]s    # all backends, live
-  make load ARGS="-url http://%[1]s/"  # some load, with a summary
+  # One backend becomes slow: it gets less.
+  curl -s -X PATCH FIRST/_settings -d '{"delay":"500ms"}'
+  ask
+  curl -s -X POST FIRST/_reset && bin/caddy lb reset web FIRST --yes --address ADMIN
 
+  # Another one answers 503: nobody notices, and its breaker opens.
+  curl -s -X PATCH SECOND/_settings -d '{"status":503}'
+  ask
+  bin/caddy lb backends web SECOND --address ADMIN
+  curl -s -X POST SECOND/_reset && bin/caddy lb reset web SECOND --yes --address ADMIN
+
+  # The third fails its health checks: it gets nothing until they succeed again.
+  curl -s -X PATCH THIRD/_settings -d '{"health":503}'
+  sleep 5; ask
+  curl -s -X POST THIRD/_reset
+  sleep 5; ask
+
+  # What has happened, and how things stand now.
+  bin/caddy lb events --no-follow --address ADMIN
+  bin/caddy lb explain --address ADMIN
+  curl -s ADMIN/load_balancer/pools
+  curl -i SITE/ready
+
+  # These go on until Ctrl-C: server-sent events through the balancer, all backends live, some load.
+  curl -N SITE/sse
+  bin/caddy lb top --address ADMIN
+  make load ARGS="-url http://SITE/"
+
+Ctrl-C here stops everything.
 `
+
+// dashboard says where to see all of it. It is told last, and again at the end, where it is found without scrolling.
+const dashboard = "The dashboard is at http://SITE/dashboard/: user operator, password PASSWORD\n"
 
 // isFree reports whether a server can listen on address.
 func isFree(address string) error {
@@ -145,8 +184,8 @@ func build(ctx context.Context, output, source string) error {
 	return nil
 }
 
-func startChild(name string, cmd *exec.Cmd) (*child, error) {
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+func startChild(name string, cmd *exec.Cmd, log *os.File) (*child, error) {
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -189,7 +228,6 @@ func watch(ctx context.Context, children []*child) error {
 	for {
 		select {
 		case <-ctx.Done():
-			fmt.Println("stopping ...")
 			return nil
 		case <-time.After(200 * time.Millisecond):
 			if err := firstEnded(children); err != nil {

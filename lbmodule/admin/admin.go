@@ -299,6 +299,7 @@ func (c *apiCall) explain() error {
 			}
 		}
 	default:
+		x.Chosen = x.Next()
 		x.Live = status.LiveRequests(c.s.Pool().Live.List(maxLive, ""), c.s.Manager().Name)
 	}
 	return caddyapp.WriteJSON(c.w, x)

@@ -17,18 +17,31 @@ const (
 )
 
 // streamEvents sends events as they happen, as server-sent events (WHATWG HTML, 9.2). A client that reconnects sends the id of the last
-// event it has seen as Last-Event-ID. Streams end with their config.
+// event it has seen as Last-Event-ID; one that is new may ask for the latest ones with ?last=. With ?follow=0 the answer ends with those.
+// Streams end with their config.
 func (c *apiCall) streamEvents() error {
 	if c.app == nil {
 		return apiError(http.StatusNotFound, "events: the config has no load balancer")
 	}
+	query := c.r.URL.Query()
+	wanted := func(e *app.Event) bool { return !query.Has("pool") || e.Data["pool"] == query.Get("pool") }
 	last := app.Events.Newest()
+	if text := query.Get("last"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return apiError(http.StatusBadRequest, "last %.*s: must be a number, 0 or more", maxTold, text)
+		}
+		last = app.Events.Before(int(n), wanted)
+	}
 	if text := c.r.Header.Get("Last-Event-ID"); text != "" {
 		seen, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			return apiError(http.StatusBadRequest, "Last-Event-ID %s: must be the id of an event", text)
 		}
-		last = seen
+		last = seen // of a client that was told of what came before it
+	}
+	if query.Has("follow") && !c.asks("follow") {
+		return c.writeEvents(app.Events.After(last), wanted)
 	}
 	stream, missed, ok := app.Events.Listen(c.app, last)
 	if !ok {
@@ -52,7 +65,7 @@ func (c *apiCall) streamEvents() error {
 		return nil
 	}
 	for _, e := range missed {
-		if !send(e.Frame()) {
+		if wanted(&e) && !send(e.Frame()) {
 			return nil
 		}
 	}
@@ -67,9 +80,24 @@ func (c *apiCall) streamEvents() error {
 				return nil
 			}
 		case e, open := <-stream.Events():
-			if !open || !send(e.Frame()) {
+			if !open || wanted(&e) && !send(e.Frame()) {
 				return nil
 			}
 		}
 	}
+}
+
+// writeEvents writes events in the form of a stream that ends.
+func (c *apiCall) writeEvents(events []app.Event, wanted func(*app.Event) bool) error {
+	c.w.Header().Set("Content-Type", "text/event-stream")
+	c.w.Header().Set("Cache-Control", "no-store")
+	for _, e := range events {
+		if !wanted(&e) {
+			continue
+		}
+		if _, err := fmt.Fprint(c.w, e.Frame()); err != nil {
+			return nil // the client has gone
+		}
+	}
+	return nil
 }

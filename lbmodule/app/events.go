@@ -90,6 +90,23 @@ func (f *Feed) since(id uint64) []Event {
 	return slices.Clone(f.recent[at:])
 }
 
+// Before returns the id before the n latest of the kept events that are wanted: those [Feed.After] it are the n and what was not wanted.
+func (f *Feed) Before(n int, wanted func(*Event) bool) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := len(f.recent) - 1; i >= 0 && n > 0; i-- {
+		if wanted(&f.recent[i]) {
+			if n--; n == 0 {
+				return f.recent[i].ID - 1
+			}
+		}
+	}
+	if n > 0 {
+		return 0 // fewer are kept
+	}
+	return f.last
+}
+
 // Listen opens a stream and returns the kept events after the one with this id. ok is false if there are too many streams.
 func (f *Feed) Listen(app *App, after uint64) (s *Stream, missed []Event, ok bool) {
 	f.mu.Lock()

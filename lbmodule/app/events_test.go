@@ -26,6 +26,16 @@ func TestEventFeed(t *testing.T) {
 	if got := f.After(f.Newest() - 3); len(got) != 3 {
 		t.Errorf("%d after the last but three", len(got))
 	}
+	all := func(*Event) bool { return true }
+	for n, want := range map[int]int{0: 0, 1: 1, 5: 5, feedLength: feedLength, feedLength + 1: feedLength} {
+		if got := f.After(f.Before(n, all)); len(got) != want {
+			t.Errorf("%d after the one before the last %d, want %d", len(got), n, want)
+		}
+	}
+	even := func(e *Event) bool { return e.Data["n"].(int)%2 == 0 }
+	if got := f.After(f.Before(2, even)); got[0].Data["n"] != feedLength+6 {
+		t.Errorf("the last two even ones begin with %v", got[0].Data["n"])
+	}
 	if got := f.After(f.Newest() + 7); len(got) != 0 {
 		t.Errorf("%d after one that is not there yet", len(got))
 	}

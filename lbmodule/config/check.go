@@ -37,8 +37,20 @@ func (s *Settings) CheckGiven() error {
 	return nil
 }
 
+// ResolveZone fills in what the environment says of prefer_zone. unset is the setting as it was given, if nothing is left of it.
+func (s *Settings) ResolveZone() (unset string, err error) {
+	given := s.PreferZone
+	if s.PreferZone = caddy.NewReplacer().ReplaceKnown(given, ""); s.PreferZone == "" {
+		return given, nil
+	}
+	if err := ValidateName(s.PreferZone); err != nil {
+		return "", fmt.Errorf("prefer_zone %q: %w", s.PreferZone, err)
+	}
+	return "", nil
+}
+
 func (s *Settings) checkScalars() error {
-	if s.PreferZone != "" {
+	if s.PreferZone != "" && !IsTemplate(s.PreferZone) {
 		if err := ValidateName(s.PreferZone); err != nil {
 			return fmt.Errorf("prefer_zone %q: %w", s.PreferZone, err)
 		}

@@ -18,6 +18,9 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
+// CheckTypes are the ways to check.
+var CheckTypes = []string{"http", "tcp", "tls", "grpc"}
+
 // HealthCheck is an active health check. Each backend is probed independently, by one probe at a time, over the transport that requests
 // use. A backend that stays down is probed less and less often, at least once in six intervals. Backends whose address depends on the
 // request are not checked.
@@ -152,7 +155,7 @@ func (c *HealthCheck) check() error {
 	if c == nil || c.Disabled {
 		return nil
 	}
-	if !slices.Contains([]string{"", "http", "tcp", "tls", "grpc"}, c.Type) {
+	if c.Type != "" && !slices.Contains(CheckTypes, c.Type) {
 		return fmt.Errorf("health_check: type %s: must be http, tcp, tls or grpc", c.Type)
 	}
 	if !slices.Contains([]string{"", "check", "up", "down"}, c.Initial) {

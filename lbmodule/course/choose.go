@@ -1,7 +1,6 @@
 package course
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -26,7 +25,7 @@ func RefusalOf(err error) pool.Refusal {
 		return pool.RefusedLimit
 	case errors.Is(err, pool.ErrQueueFull):
 		return pool.RefusedQueueFull
-	case errors.Is(err, pool.ErrQueueTimeout), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, pool.ErrQueueTimeout):
 		return pool.RefusedQueueTimeout
 	case errors.Is(err, ErrSessionGone), errors.Is(err, ErrSessionFull):
 		return pool.RefusedSession

@@ -272,7 +272,7 @@ func TestKey(t *testing.T) {
 func TestRefusalOf(t *testing.T) {
 	for err, want := range map[error]pool.Refusal{
 		pool.ErrNone: pool.RefusedNoBackend, pool.ErrHeld: pool.RefusedNoBackend, pool.ErrFull: pool.RefusedLimit,
-		pool.ErrQueueFull: pool.RefusedQueueFull, pool.ErrQueueTimeout: pool.RefusedQueueTimeout, context.DeadlineExceeded: pool.RefusedQueueTimeout,
+		pool.ErrQueueFull: pool.RefusedQueueFull, pool.ErrQueueTimeout: pool.RefusedQueueTimeout,
 		ErrSessionGone: pool.RefusedSession, ErrSessionFull: pool.RefusedSession, pool.ErrDrained: pool.RefusedDrained,
 		pool.ErrDismissed: pool.RefusedShutdown, errors.New("no such host"): pool.RefusedSource,
 	} {

@@ -67,7 +67,8 @@ func (p *Pool) Wake() { p.free(true) }
 
 // Wait makes a request of this client wait until try, which is called each time that a slot may be free, succeeds. It returns the last
 // result of try, unless that is ErrFull: then ErrQueueFull if size requests already wait, ErrQueueTimeout when the time is up,
-// ErrDismissed after [Pool.Dismiss], or the error of ctx.
+// ErrDismissed after [Pool.Dismiss], or [context.Canceled] if ctx is canceled. A deadline of ctx is a time
+// that may be up.
 func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.Duration, try func() error) error {
 	woken := make(chan struct{}, 1) // buffers the one signal
 	w, err := p.Enqueue(client, size, try, func() { woken <- struct{}{} })
@@ -90,7 +91,9 @@ func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.D
 		case <-p.dismissed:
 			err = ErrDismissed
 		case <-ctx.Done():
-			err = ctx.Err()
+			if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+				err = ErrQueueTimeout
+			}
 		}
 		w.Leave()
 		return err

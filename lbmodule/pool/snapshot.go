@@ -108,6 +108,9 @@ func (s *Snapshot) Spared(i int) bool {
 	return s.InTurn(i) && s.local == 1 && int(s.at[i].tier) != s.first
 }
 
+// Zoned reports whether requests are for the preferred zone or for the others, by chance or by their key.
+func (s *Snapshot) Zoned() bool { return s.first < len(s.tiers) && s.local > 0 && s.local < 1 }
+
 // Score is what the policy makes of the member at position i, the lower the better; ok is false if it does not go by such.
 func (s *Snapshot) Score(i int) (score float64, ok bool) {
 	at := s.at[i]

@@ -143,6 +143,9 @@ func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func()
 	if err := p.Check(); err != nil {
 		return nil, func() {}, err
 	}
+	if _, err := p.ResolveZone(); err != nil {
+		return nil, func() {}, err
+	}
 	policy, end, err := policies.LoadAlone(ctx, p.LoadBalancing.Policy)
 	if err != nil {
 		return nil, end, err

@@ -1,9 +1,13 @@
 package status
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"time"
 
+	"github.com/ballastlb/ballast/healthcheck"
+	"github.com/ballastlb/ballast/lbmodule/policies"
 	"github.com/ballastlb/ballast/lbmodule/pool"
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
@@ -15,10 +19,17 @@ type Explanation struct {
 	Key        *string       `json:"key,omitempty"`     // the key in the query
 	Request    *LiveRequest  `json:"request,omitempty"` // the request in the query
 	Chosen     string        `json:"chosen,omitempty"`  // the backend, if it is certain
+	Way        policies.Way  `json:"way"`
+	Otherwise  policies.Way  `json:"otherwise,omitempty"` // the way of requests without a key or session
 	Candidates []Candidate   `json:"candidates"`
 	More       int           `json:"more,omitempty"` // number of candidates left out
 	Live       []LiveRequest `json:"live,omitempty"` // the oldest requests being served
+
+	next string // the backend of the next request that has neither a key nor a session, if it is certain
 }
+
+// Next returns the backend that the next request goes to, if that is certain: "" if it goes by the request, by turn or by chance.
+func (x *Explanation) Next() string { return x.next }
 
 // Candidate is a backend that could be chosen.
 type Candidate struct {
@@ -29,6 +40,10 @@ type Candidate struct {
 	Weight          int      `json:"weight"`
 	EffectiveWeight float64  `json:"effective_weight"`
 	InFlight        int64    `json:"in_flight"`
+
+	// Share is which part of the requests it gets in the long run where these go by turn or by chance, and which part of the draws it is
+	// where they go to the best of some that are drawn.
+	Share *float64 `json:"share,omitempty"`
 }
 
 // LiveRequest describes a request that is being served.
@@ -54,14 +69,15 @@ func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []Liv
 // Explain says for each backend of a set whether a request that has already tried these addresses may go there.
 func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 	x := Explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []Candidate{}}
-	snapshot := set.View().Snapshot()
-	avoided := whyAvoided(snapshot, time.Now())
+	x.Way, x.Otherwise = policies.WayOf(s.Policy())
+	snapshot, now := set.View().Snapshot(), time.Now()
+	avoided := whyAvoided(snapshot, now)
 	for i := range set.View().Len() {
 		b, m := set.View().Backend(i), set.View().Member(i)
 		c := Candidate{Backend: s.Manager().Name(b.Address), Weight: b.Weight, InFlight: m.InFlight()}
 		switch {
 		case !snapshot.Has(i):
-			c.Reason = whyOut(b, m.Vitals())
+			c.Reason = whyOut(b, m.Vitals(), now)
 		case set.View().Full(i):
 			c.Reason = "full"
 		case slices.Contains(tried, b.Address):
@@ -84,16 +100,65 @@ func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 		}
 		x.Candidates = append(x.Candidates, c)
 	}
+	if run, _ := s.Canary(); run == nil && !snapshot.Zoned() { // else it is first chosen among which of them
+		x.foresee()
+	}
 	return x
 }
 
+// foresee tells where requests without a key or session go.
+func (x *Explanation) foresee() {
+	way := x.Way
+	if x.Otherwise != "" {
+		way = x.Otherwise
+	}
+	var in []*Candidate
+	whole, warm := 0.0, true
+	for i := range x.Candidates {
+		if c := &x.Candidates[i]; c.In {
+			in = append(in, c)
+			whole += c.EffectiveWeight
+			warm = warm && c.EffectiveWeight == float64(c.Weight)
+		}
+	}
+	switch way {
+	case policies.ByTurn, policies.ByChance, policies.ByDraw:
+		for _, c := range in {
+			share := 1 / float64(len(in)) // all weights are 0 where that is all there is
+			if whole > 0 {
+				share = c.EffectiveWeight / whole
+			}
+			c.Share = &share
+		}
+	}
+	switch {
+	case len(in) == 1:
+		x.next = in[0].Backend
+	case len(in) == 0 || !warm: // those that are ramped up are passed over by chance
+	case way == policies.ByOrder:
+		x.next = in[0].Backend
+	case way == policies.ByScore:
+		slices.SortStableFunc(in, func(a, b *Candidate) int { return cmp.Compare(score(a), score(b)) })
+		if score(in[0]) < score(in[1]) {
+			x.next = in[0].Backend
+		}
+	}
+}
+
+func score(c *Candidate) float64 {
+	if c.Score == nil {
+		return math.Inf(1)
+	}
+	return *c.Score
+}
+
 // whyOut says why a backend gets no requests, and since or until when.
-func whyOut(b pool.Backend, v pool.Vitals) string {
+func whyOut(b pool.Backend, v pool.Vitals, now time.Time) string {
 	reason := unusable(b, v)
 	switch {
 	case b.State != pool.Ready || b.Weight == 0:
 		return reason
-	case !v.Until.IsZero():
+	case v.Until.After(now) && v.Status != healthcheck.Down && !v.Failing: // it is the breaker's
 		return reason + " until " + v.Until.UTC().Format(time.RFC3339)
 	default:
 		return reason + " since " + v.Since.UTC().Format(time.RFC3339)
