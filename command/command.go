@@ -41,7 +41,8 @@ Exit codes:
   5  conflict: it exists already, or somebody changed it first (--if-match)
   6  refused by the server, or done but not stored (--sync)
   7  Caddy cannot be reached
-  8  --wait took longer than --timeout`,
+  8  --wait took longer than --timeout
+  9  convert left lines as comments`,
 		CobraFunc: func(cmd *cobra.Command) {
 			addCommands(cmd, systemConsole(), &outcome{})
 		},
@@ -76,7 +77,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	lb.AddCommand(
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
-		t.explainCommand(), t.diffCommand(), t.canaryCommand(), t.limitsCommand(), t.expressCommand(), t.fleetCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(),
+		t.explainCommand(), t.diffCommand(), t.canaryCommand(), t.limitsCommand(), t.expressCommand(), t.fleetCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(), t.convertCommand(),
 	)
 	// Without a command, and with one that there is not, the help must not pass for a success in a script.
 	lb.RunE = t.run(func(_ context.Context, args []string) error {
@@ -105,7 +106,9 @@ func (t *tool) offline(f func(ctx context.Context, args []string) error) func(*c
 		if err == nil {
 			return nil
 		}
-		t.warn("Error: %v", err)
+		if err.Error() != "" {
+			t.warn("Error: %v", err)
+		}
 		cmd.SilenceErrors = true
 		if t.outcome.code == exitFailed {
 			return err
