@@ -2,12 +2,13 @@ package draft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // Atom is a test of one of Caddy's matchers: of a field, if there is one, for any of these values.
 type Atom struct {
-	Kind  string // path, path_regexp, host, method, remote_ip, protocol, header, header_regexp, query, file
+	Kind  string // path, path_regexp, host, method, remote_ip, protocol, header, header_regexp, query, file, or raw: an expression
 	Field string
 	Args  []string
 }
@@ -100,11 +101,17 @@ func (f Formula) Lines(name string) [][]string {
 func native(conj []Literal, name string) (lines [][]string, ok bool) {
 	seen := map[string]bool{}
 	for _, l := range conj {
+		if slices.ContainsFunc(l.Atoms, func(a Atom) bool { return a.Kind == "raw" }) {
+			return nil, false
+		}
 		if l.Not {
 			for _, a := range l.Atoms {
 				lines = append(lines, append([]string{"not"}, a.words(name)...))
 			}
 			continue
+		}
+		if len(l.Atoms) == 0 {
+			return nil, false
 		}
 		first := l.Atoms[0]
 		merged := Atom{Kind: first.Kind, Field: first.Field}
@@ -154,6 +161,8 @@ func (a Atom) expression() string {
 		args = append(args, cel(v))
 	}
 	switch a.Kind {
+	case "raw":
+		return a.Args[0]
 	case "header", "query":
 		return fmt.Sprintf("%s({%s: [%s]})", a.Kind, cel(a.Field), strings.Join(args, ", "))
 	case "header_regexp":
@@ -165,6 +174,9 @@ func (a Atom) expression() string {
 }
 
 var unsafe = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`, "\r", `\r`, "\t", `\t`)
+
+// Text writes a text in an expression.
+func Text(text string) string { return cel(text) }
 
 func cel(text string) string { return "'" + unsafe.Replace(text) + "'" }
 
