@@ -3,6 +3,7 @@ package convert
 import (
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/ballastlb/ballast/command/convert/draft"
 	"github.com/ballastlb/ballast/command/convert/haproxy"
@@ -66,7 +67,7 @@ func Convert(file, text, from string) (*Result, error) {
 	head := new(draft.Writer)
 	head.Comment(fmt.Sprintf("Converted from %s: understood %d of %d lines; %d left as comments.", ledger.File, r.Understood, r.Lines, len(r.Left)))
 	head.Comment(general[from]...)
-	r.Caddyfile = head.String() + body
+	r.Caddyfile = strings.TrimRight(head.String()+body, "\n") + "\n"
 	return r, nil
 }
 

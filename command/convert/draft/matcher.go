@@ -105,7 +105,7 @@ func native(conj []Literal, name string) (lines [][]string, ok bool) {
 			return nil, false
 		}
 		if l.Not {
-			for _, a := range l.Atoms {
+			for _, a := range merge(l.Atoms) {
 				lines = append(lines, append([]string{"not"}, a.words(name)...))
 			}
 			continue
@@ -136,6 +136,20 @@ func native(conj []Literal, name string) (lines [][]string, ok bool) {
 		lines = append(lines, merged.words(name))
 	}
 	return lines, true
+}
+
+// merge puts the values of tests of one kind together.
+func merge(atoms []Atom) []Atom {
+	var merged []Atom
+	for _, a := range atoms {
+		last := len(merged) - 1
+		if last >= 0 && merged[last].Kind == a.Kind && alike[a.Kind] {
+			merged[last].Args = slices.Concat(merged[last].Args, a.Args)
+			continue
+		}
+		merged = append(merged, a)
+	}
+	return merged
 }
 
 // words are the words of a line of a matcher.

@@ -96,6 +96,9 @@ func (a acls) condition(words []string) (draft.Formula, *rateTest, string) {
 		}
 		switch {
 		case one.wrong != "":
+			if word == "{" {
+				return nil, nil, one.wrong
+			}
 			return nil, nil, "acl " + word + ": " + one.wrong
 		case one.rate != nil && not:
 			return nil, nil, "a rate can be tested for too much only"

@@ -101,7 +101,13 @@ func (b *backend) see(d *directive) {
 	case "option":
 		b.option(d)
 	case "fullconn":
-		d.line.Near("minconn and fullconn are not converted; max_requests auto finds a bound for each backend")
+		d.line.Leave("minconn and fullconn are not converted; max_requests auto finds a bound for each backend")
+	case "compression":
+		d.line.Near("encode stands in the site, for all its backends")
+	case "filter":
+		if d.word(1) == "compression" {
+			d.line.Idle("encode needs no filter")
+		}
 	}
 }
 
@@ -178,7 +184,7 @@ func (b *backend) timeout(d *directive) {
 			d.line.Near("response_header_timeout is until the header of an answer; an answer that stops later is not cut off")
 		}
 	case "tunnel":
-		d.line.Near("tunnels stay open as long as both sides do: there is no bound on their silence. stream_timeout of load_balancer bounds their life")
+		d.line.Leave("tunnels stay open as long as both sides do: there is no bound on their silence. stream_timeout of load_balancer bounds their life")
 	case "server-fin":
 		d.line.Idle("Caddy ends half-closed connections by itself")
 	}
@@ -266,6 +272,9 @@ func (b *backend) writeCheck(w *draft.Writer) {
 	w.Open("health_check")
 	if b.checked == nil {
 		w.Line("tcp")
+		for _, d := range append(append([]*directive{}, b.sends...), b.expects...) {
+			d.line.Leave("without option httpchk HAProxy only connects, and so does this check")
+		}
 	} else {
 		b.writeHTTPCheck(w)
 	}

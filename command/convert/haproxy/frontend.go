@@ -70,8 +70,12 @@ func (f *frontend) see(d *directive) {
 		d.line.Idle("Caddy's access log has the fields of requests")
 	case "compression":
 		f.compression(d)
+	case "filter":
+		if d.word(1) == "compression" {
+			d.line.Idle("encode needs no filter")
+		}
 	case "stats":
-		f.see1(d)
+		f.seeStats(d)
 	case "errorloc", "errorloc302", "errorloc303":
 		if _, ok := whole(d.word(1), 400, 599); ok && d.word(2) != "" && !strings.ContainsAny(d.word(2), "{}\"`\\\n\r") {
 			f.errors = append(f.errors, d)
@@ -121,13 +125,17 @@ func (f *frontend) compression(d *directive) {
 		}
 	case "type":
 		d.line.Near("encode compresses the types of text that it knows by itself; match { header Content-Type ... } changes that")
+	case "minsize-res", "minsize-req":
+		d.line.Near("encode's minimum_length is 512 bytes unless it is set")
+	case "direction":
+		d.line.Near("answers are compressed")
 	case "offload":
 		d.line.Near("backends may compress by themselves, unless header_up -Accept-Encoding is set")
 	}
 }
 
-// see1 takes a line of the page of figures.
-func (f *frontend) see1(d *directive) {
+// seeStats takes a line of the page of figures.
+func (f *frontend) seeStats(d *directive) {
 	if f.stats == nil {
 		f.stats = &stats{uri: "/haproxy"}
 	}

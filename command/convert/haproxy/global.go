@@ -89,8 +89,13 @@ func (c *converter) common(d *directive) {
 		d.line.Idle("state survives reloads by itself")
 	case "http-reuse", "max-keep-alive-queue", "max-session-srv-conns":
 		d.line.Idle("connections to backends are shared by all requests")
-	case "filter", "use-fcgi-app", "email-alert", "force-persist", "ignore-persist", "tcp-request", "tcp-response", "use-server", "source", "declare", "external-check", "tcp-check":
-		d.line.Guards = d.word(0) == "filter" || d.word(0) == "tcp-request"
+	case "filter":
+		if d.word(1) != "compression" {
+			d.line.Guards = true
+			d.line.Leave("filters have no like here")
+		}
+	case "use-fcgi-app", "email-alert", "force-persist", "ignore-persist", "tcp-request", "tcp-response", "use-server", "source", "declare", "external-check", "tcp-check":
+		d.line.Guards = d.word(0) == "tcp-request"
 		d.line.Leave("it has no like here")
 	case "bind-process":
 		d.line.Idle("Caddy is one process")

@@ -191,7 +191,7 @@ func (s *server) apply(b *backend) {
 		case "cookie":
 			s.d.line.Near("the cookie gets other values than %s: sessions are placed once more", v)
 		case "maxqueue", "minconn":
-			line.Near("%s is not converted: the queue is bounded for the pool", key)
+			line.Leave("%s is not converted: the queue is bounded for the pool", key)
 		case "inter", "fastinter", "downinter", "rise", "fall", "port", "addr", "slowstart", "ca-file", "verify", "verifyhost", "sni", "check-sni", "crt", "alpn", "proto",
 			"send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn", "check-send-proxy", "ssl-min-ver", "no-tlsv12":
 			b.share(s, key, v)

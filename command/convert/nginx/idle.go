@@ -87,11 +87,27 @@ func idle(d *directive) bool {
 		}
 		return true
 	}
+	if siteWords[d.name] || strings.HasPrefix(d.name, "proxy_") && d.name != "proxy_pass" {
+		if d.arg(0) == "off" {
+			d.line.Idle("it is off")
+			return true
+		}
+		if len(d.block) == 0 {
+			d.line.Leave("no site here uses it, or it is not understood")
+			return true
+		}
+	}
 	if (d.name == "access_log" || strings.HasSuffix(d.name, "gzip")) && (d.arg(0) == "off" || d.name == "access_log") {
 		d.line.Idle("it is off where no site has it")
 		return true
 	}
 	return false
+}
+
+// siteWords are what a site takes from around it.
+var siteWords = map[string]bool{
+	"index": true, "gzip": true, "client_max_body_size": true, "ssl_protocols": true, "autoindex": true, "add_header": true, "root": true, "limit_req": true, "limit_conn": true,
+	"expires": true, "error_page": true, "keepalive_timeout": true, "ssl_verify_client": true, "ssl_client_certificate": true, "if_modified_since": true,
 }
 
 // seeMap takes a map down, to be written where its variable is used.

@@ -68,14 +68,14 @@ func scan(text string) ([]token, error) {
 			i++
 			for ; i < len(text) && text[i] != c; i++ {
 				if text[i] == '\\' && i+1 < len(text) {
-					if next := text[i+1]; next == c || next == '\\' {
-						i++
-					}
+					i++
+					b.WriteString(unescape(text[i]))
+				} else {
+					b.WriteByte(text[i])
 				}
 				if text[i] == '\n' {
 					line++
 				}
-				b.WriteByte(text[i])
 			}
 			if i >= len(text) {
 				return nil, fmt.Errorf("%d: a quote does not end", start)
@@ -84,14 +84,17 @@ func scan(text string) ([]token, error) {
 			tokens = append(tokens, token{b.String(), start, false, begins})
 		default:
 			begins := i
+			var b strings.Builder
 			for i < len(text) {
 				c := text[i]
 				if c == '\\' && i+1 < len(text) && text[i+1] != '\n' {
+					b.WriteString(unescape(text[i+1]))
 					i += 2
 					continue
 				}
 				if c == '$' && i+1 < len(text) && text[i+1] == '{' {
 					if end := strings.IndexByte(text[i:], '}'); end > 0 && !strings.ContainsAny(text[i:i+end], " \n;") {
+						b.WriteString(text[i : i+end+1])
 						i += end + 1
 						continue
 					}
@@ -99,15 +102,32 @@ func scan(text string) ([]token, error) {
 				if c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == ';' || c == '{' {
 					break
 				}
+				b.WriteByte(c)
 				i++
 			}
 			if i == begins {
+				b.WriteByte(text[i])
 				i++
 			}
-			tokens = append(tokens, token{text[begins:i], line, false, begins})
+			tokens = append(tokens, token{b.String(), line, false, begins})
 		}
 	}
 	return tokens, nil
+}
+
+// unescape returns what nginx reads for a backslash and that byte: it stays before what is no escape, as in regular expressions.
+func unescape(c byte) string {
+	switch c {
+	case 'n':
+		return "\n"
+	case 't':
+		return "\t"
+	case 'r':
+		return "\r"
+	case '"', '\'', '\\':
+		return string(c)
+	}
+	return `\` + string(c)
 }
 
 // lua says whether the block that begins has another language in it.

@@ -29,12 +29,12 @@ type location struct {
 	captures  string // the name of the regular expression that matched
 	inside    bool   // it is a location
 	rewritten bool
+	used      bool // of a named one
 	d         *directive
 }
 
 // locations returns those of a block in the order in which they are to be tried.
-func (s *site) locations(list []*directive) (sorted []*location, byName map[string]*location) {
-	byName = map[string]*location{}
+func (s *site) locations(list []*directive) (sorted []*location) {
 	seen := map[string]bool{}
 	for _, d := range list {
 		if d.name != "location" {
@@ -55,9 +55,7 @@ func (s *site) locations(list []*directive) (sorted []*location, byName map[stri
 			l.captures = "location_" + strconv.Itoa(d.line.Number)
 		default:
 			if strings.HasPrefix(l.path, "@") {
-				l.kind = named
-				byName[l.path] = l
-				continue
+				continue // whoever names it writes it
 			}
 			for _, sign := range []string{"=", "^~", "~*", "~"} { // they may stand without a space
 				if rest, ok := strings.CutPrefix(l.path, sign); ok && len(d.args) == 1 && strings.HasPrefix(rest, "/") && (sign == "=" || sign == "^~") {
@@ -84,7 +82,7 @@ func (s *site) locations(list []*directive) (sorted []*location, byName map[stri
 		}
 		return cmp.Compare(len(b.path), len(a.path))
 	})
-	return sorted, byName
+	return sorted
 }
 
 // formula is when a location serves a request, after those before it have not. A nil formula is always.
@@ -113,12 +111,7 @@ func (l *location) formula(all []*location) draft.Formula {
 
 // writeLocations writes the locations of a block, and what serves requests that none takes.
 func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
-	all, byName := s.locations(at.list)
-	for name, l := range byName {
-		if s.named[name] == nil {
-			s.named[name] = l
-		}
-	}
+	all := s.locations(at.list)
 	catchAll := false
 	for _, l := range all {
 		inner := at.within(l.d.block)
@@ -194,6 +187,16 @@ func (s *site) writeSettings(w *draft.Writer, at *scope) {
 			}
 		}
 	}
+	s.writeHeaders(w, at)
+	if d := at.one("access_log"); d != nil && d.arg(0) == "off" && s.log {
+		d.line.Done()
+		w.Line("log_skip")
+	}
+}
+
+// writeHeaders writes the fields that answers get.
+func (s *site) writeHeaders(w *draft.Writer, at *scope) {
+	s.writeExpires(w, at)
 	for _, d := range at.all("add_header") {
 		v, unknown := at.value(d.arg(1), "")
 		if unknown != "" || !headerName.MatchString(d.arg(0)) || v == "" {
@@ -204,8 +207,15 @@ func (s *site) writeSettings(w *draft.Writer, at *scope) {
 		if d.arg(2) != "always" {
 			d.line.Near("answers of all statuses get it, as with always")
 		}
-		w.Line("header", "+"+d.arg(0), v)
+		name := "+" + d.arg(0)
+		if strings.EqualFold(d.arg(0), "Content-Type") {
+			name = d.arg(0)
+		}
+		w.Line("header", name, v)
 	}
+}
+
+func (s *site) writeExpires(w *draft.Writer, at *scope) {
 	if d := at.one("expires"); d != nil {
 		t, ok := duration(d.arg(0))
 		switch {
@@ -222,16 +232,15 @@ func (s *site) writeSettings(w *draft.Writer, at *scope) {
 			d.line.Near("Cache-Control says it, not Expires")
 		}
 	}
-	if d := at.one("access_log"); d != nil && d.arg(0) == "off" && s.log {
-		d.line.Done()
-		w.Line("log_skip")
-	}
 }
 
 // writeAnswer writes who answers.
 func (s *site) writeAnswer(w *draft.Writer, at *scope, l *location) {
 	for _, name := range []string{"proxy_pass", "grpc_pass"} {
 		if found := at.here(name); len(found) > 0 {
+			for _, try := range at.here("try_files") {
+				try.line.Leave("files beside proxy_pass are not looked for; see try_files and handle")
+			}
 			if !s.writeProxy(w, at, found[0], l) {
 				w.Comment(s.comments(found[0].line)...)
 				w.Line("respond", "502")
@@ -349,6 +358,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 		w.Open("handle")
 		s.depth++
 		target.d.line.Done()
+		target.used = true
 		s.writeContent(w, at.serverScope().within(target.d.block), target)
 		s.depth--
 		w.Close()

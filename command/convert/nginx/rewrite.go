@@ -48,13 +48,19 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 		}
 		code, text = "302", code
 	}
+	if cut := strings.TrimRight(text, "\r\n"); cut != text {
+		text = cut
+		d.line.Near("without the end of the line")
+	}
 	v, unknown := at.value(text, captures)
 	if unknown != "" {
 		d.line.Leave("%s has no like in Caddy", unknown)
 		return false
 	}
 	d.line.Done()
-	v = strings.ReplaceAll(v, "{http.request.orig_uri}", "{http.request.orig_uri}")
+	if matcher == nil {
+		s.writeHeaders(w, at)
+	}
 	switch {
 	case code == "444":
 		w.Line(add("abort", matcher)...)
@@ -63,7 +69,7 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 	case v == "":
 		w.Line(add("respond", matcher, code)...)
 	default:
-		if t := at.one("default_type"); t != nil && headerName.MatchString(strings.NewReplacer("/", "", "+", "", ".", "").Replace(t.arg(0))) {
+		if t := at.one("default_type"); t != nil && matcher == nil && !slices.ContainsFunc(at.all("add_header"), func(h *directive) bool { return strings.EqualFold(h.arg(0), "Content-Type") }) && headerName.MatchString(strings.NewReplacer("/", "", "+", "", ".", "").Replace(t.arg(0))) {
 			t.line.Done()
 			w.Line(add("header", matcher, "Content-Type", t.arg(0))...)
 		}

@@ -328,6 +328,15 @@ func (s *site) writeBody(w *draft.Writer) {
 		}
 		s.writeLocations(inner, s.at, top)
 	}
+	for _, l := range s.named {
+		if !l.used {
+			for _, d := range append([]*directive{l.d}, flat(l.d.block)...) {
+				if d.line.State == draft.Unseen {
+					d.line.Leave("nothing that is converted leads to this location")
+				}
+			}
+		}
+	}
 	s.writeErrors(w)
 	w.Add(s.mapText.String())
 	w.Open("route")

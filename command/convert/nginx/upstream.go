@@ -237,6 +237,7 @@ func (u *upstream) pool(name, settings string) string {
 		n := len(u.used) + 1
 		u.used[settings] = name
 		if n > 1 {
+			u.d.line.Near("it is used with different settings, and each use is a pool that counts for itself")
 			u.used[settings] = fmt.Sprintf("%s-%d", name, n)
 		}
 	}
