@@ -59,6 +59,9 @@ func (w *Writer) write(words []string, end string) {
 	quoted := make([]string, len(words))
 	for i, word := range words {
 		quoted[i] = Quote(word)
+		if i == 0 && strings.HasPrefix(quoted[i], "`") && !strings.ContainsAny(word, `"`) {
+			quoted[i] = `"` + word + `"` // caddy fmt takes backquotes at the beginning of a line apart
+		}
 	}
 	line := strings.TrimPrefix(shown.Replace(strings.Join(quoted, " "))+end, " ")
 	w.b.WriteString(strings.Repeat("\t", w.depth) + line + "\n")
@@ -89,8 +92,8 @@ func Quote(word string) string {
 	switch {
 	case plain:
 		return word
-	case strings.Contains(word, `\`) && !strings.Contains(word, "`"):
-		return "`" + word + "`" // a regular expression reads best as it is
+	case strings.ContainsAny(word, `\'"`) && !strings.Contains(word, "`"):
+		return "`" + word + "`" // an expression, regular or not, reads best as it is
 	default:
 		return `"` + strings.ReplaceAll(word, `"`, `\"`) + `"`
 	}

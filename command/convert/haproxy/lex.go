@@ -59,7 +59,7 @@ func read(text string, ledger *draft.Ledger) []*section {
 			}
 			continue
 		}
-		line := ledger.Add(number, draft.OneLine(content))
+		line := ledger.Add(number, draft.OneLine(withoutSecrets(words, content)))
 		if !kinds[words[0]] {
 			d := &directive{words, line}
 			if now == nil {
@@ -93,6 +93,18 @@ func read(text string, ledger *draft.Ledger) []*section {
 		sections = append(sections, now)
 	}
 	return sections
+}
+
+// withoutSecrets is a line as comments show it: passwords are not copied into another file.
+func withoutSecrets(words []string, content string) string {
+	switch {
+	case words[0] == "stats" && len(words) > 2 && words[1] == "auth":
+		name, _, _ := strings.Cut(words[2], ":")
+		return "stats auth " + name + ":..."
+	case words[0] == "user" && len(words) > 3 && strings.HasSuffix(words[2], "password"):
+		return "user " + words[1] + " " + words[2] + " ..."
+	}
+	return content
 }
 
 // addressesOf is the bind that an old way of writing has in the line of the section: listen name :80.

@@ -152,6 +152,10 @@ func (b *backend) take(d *directive) {
 			return
 		}
 	}
+	if _, tls := s.words["ssl"]; tls && strings.HasSuffix(s.address, ":80") {
+		d.line.Leave("Caddy has no TLS at port 80")
+		return
+	}
 	d.line.Done()
 	s.apply(b)
 	b.servers = append(b.servers, s)

@@ -148,6 +148,9 @@ func (s *site) writeAccess(w *draft.Writer, at *scope) {
 			continue
 		}
 		d.line.Guards = true
+		for _, file := range at.all("auth_basic_user_file") {
+			file.line.Leave("make hashes by: caddy hash-password")
+		}
 		d.line.Leave("closed until basic_auth stands here with hashes of caddy hash-password, or forward_auth")
 		w.Comment(s.comments(d.line)...)
 		w.Line("respond", "403")
@@ -185,11 +188,13 @@ func (s *site) writeAccess(w *draft.Writer, at *scope) {
 	case all == "deny" && len(denied) == 0 && len(allowed) == 0:
 		w.Line("respond", "403")
 	case all == "deny" && len(denied) == 0:
-		w.Line(append([]string{"@denied", "not", ip}, allowed...)...)
-		w.Line("respond", "@denied", "403")
+		name := "@" + s.unique("denied")
+		w.Line(append([]string{name, "not", ip}, allowed...)...)
+		w.Line("respond", name, "403")
 	case all != "deny" && all != "unknown" && len(allowed) == 0:
-		w.Line(append([]string{"@denied", ip}, denied...)...)
-		w.Line("respond", "@denied", "403")
+		name := "@" + s.unique("denied")
+		w.Line(append([]string{name, ip}, denied...)...)
+		w.Line("respond", name, "403")
 	default:
 		for _, d := range list {
 			d.line.Leave("closed: write the order of allow and deny with matchers of %s", ip)

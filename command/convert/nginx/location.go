@@ -52,7 +52,7 @@ func (s *site) locations(list []*directive) (sorted []*location) {
 			if d.arg(0) == "~*" {
 				l.re = "(?i)" + l.re
 			}
-			l.captures = "location_" + strconv.Itoa(d.line.Number)
+			l.captures = s.unique("location_" + strconv.Itoa(d.line.Number))
 		default:
 			if strings.HasPrefix(l.path, "@") {
 				continue // whoever names it writes it
@@ -126,7 +126,10 @@ func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
 			catchAll = true
 			w.Open("handle")
 		} else {
-			name := "location_" + strconv.Itoa(l.d.line.Number)
+			name := l.captures
+			if name == "" {
+				name = s.unique("location_" + strconv.Itoa(l.d.line.Number))
+			}
 			w.Open("handle", s.matcher(w, name, f))
 		}
 		s.writeContent(w, inner, l)
@@ -149,7 +152,10 @@ func (s *site) writeContent(w *draft.Writer, at *scope, l *location) {
 		at.here("internal")[0].line.Done()
 		body.Line("respond", "404")
 	} else if !s.writeRewrites(body, at, l) {
-		s.writeSettings(body, at)
+		// A location that try_files names gets what holds around it from there.
+		if l.kind != named || len(at.here("add_header", "expires", "limit_req", "limit_conn", "allow", "deny", "auth_basic", "client_max_body_size")) > 0 {
+			s.writeSettings(body, at)
+		}
 		if len(at.here("location")) > 0 {
 			s.writeLocations(body, at, l)
 		} else {
@@ -349,7 +355,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 			d.line.Leave("there is no location %s here", last)
 			return true
 		}
-		name := "@files_" + strconv.Itoa(d.line.Number)
+		name := "@" + s.unique("files_"+strconv.Itoa(d.line.Number))
 		w.Line(append([]string{name, "file"}, files...)...)
 		w.Open("handle", name)
 		w.Line("rewrite", "*", "{file_match.relative}")

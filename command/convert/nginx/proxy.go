@@ -43,6 +43,10 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 			return false
 		}
 		text := u.body
+		if secure && strings.Contains(text, ":80 {\n") || secure && strings.Contains(text, ":80\n") {
+			d.line.Leave("Caddy has no TLS at port 80; give the servers of %s their port", host)
+			return false
+		}
 		if secure {
 			text = regexp.MustCompile(`(?m)^backend `).ReplaceAllString(text, "backend https://")
 		}
@@ -52,6 +56,10 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 		where, ok := address(host, port)
 		if !ok {
 			d.line.Leave("the address of the backend is not understood")
+			return false
+		}
+		if secure && strings.HasSuffix(where, ":80") {
+			d.line.Leave("Caddy has no TLS at port 80")
 			return false
 		}
 		if secure {

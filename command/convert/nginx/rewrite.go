@@ -92,7 +92,7 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 	if flag == "last" && loc.inside {
 		d.line.Near("the locations are not looked at once more")
 	}
-	name := "rewrite_" + strconv.Itoa(d.line.Number)
+	name := s.unique("rewrite_" + strconv.Itoa(d.line.Number))
 	v, unknown := at.value(to, name)
 	if unknown != "" || v == "" {
 		d.line.Leave("%s has no like in Caddy", unknown)
@@ -170,7 +170,7 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 		switch b.name {
 		case "return":
 			if name == "" {
-				name = s.matcher(w, "if_"+strconv.Itoa(d.line.Number), f)
+				name = s.matcher(w, s.unique("if_"+strconv.Itoa(d.line.Number)), f)
 			}
 			s.writeReturn(w, inner, b, []string{name}, "")
 		case "rewrite":

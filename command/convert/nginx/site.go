@@ -46,6 +46,15 @@ func (s *site) matcher(w *draft.Writer, name string, f draft.Formula) string {
 	return name
 }
 
+// unique returns a name for a matcher that no other of the site has.
+func (s *site) unique(name string) string {
+	for n, first := 2, name; s.names[name]; n++ {
+		name = first + "_" + strconv.Itoa(n)
+	}
+	s.names[name] = true
+	return name
+}
+
 // listen reads where the server listens.
 func (s *site) listen() {
 	found := s.at.here("listen")
@@ -381,6 +390,7 @@ func (s *site) writeErrors(w *draft.Writer) {
 				d.line.Leave("there is no root with the page")
 				continue
 			}
+			folder.line.Done()
 			w.Open(append([]string{"handle_errors"}, codes...)...)
 			w.Line("root", "*", folder.arg(0))
 			w.Line("rewrite", "*", page)
