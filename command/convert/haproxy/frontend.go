@@ -175,6 +175,10 @@ func (f *frontend) bind(d *directive) {
 			continue
 		}
 		for port := first; port <= last; port++ {
+			if port == 80 && secure || port == 443 && !secure {
+				d.line.Leave("Caddy serves HTTP at port 80, and HTTPS at 443")
+				continue
+			}
 			f.binds = append(f.binds, &bind{line: d.line, host: host, port: strconv.Itoa(port), secure: secure})
 		}
 	}

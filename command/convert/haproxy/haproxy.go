@@ -270,9 +270,12 @@ func (c *converter) writeHead(w *draft.Writer) {
 	w.Close()
 	w.Close()
 	w.Blank()
-	var lines []*draft.Line
-	for _, l := range c.ledger.Lines {
-		lines = append(lines, l)
+	for _, s := range c.sections {
+		for _, d := range s.own {
+			if s.kind == "defaults" && d.line.State == draft.Unseen {
+				d.line.Leave("no section here uses it, or it is not understood")
+			}
+		}
 	}
-	w.Comment(c.ledger.Comments(lines...)...)
+	w.Comment(c.ledger.Comments(c.ledger.Lines...)...)
 }

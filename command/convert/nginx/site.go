@@ -103,6 +103,10 @@ func (s *site) listen() {
 				d.line.Leave("%s", arg)
 			}
 		}
+		if b.port == "80" && b.secure || b.port == "443" && !b.secure {
+			d.line.Leave("Caddy serves HTTP at port 80, and HTTPS at 443")
+			continue
+		}
 		if slices.ContainsFunc(s.binds, func(o *bind) bool { return o.host == b.host && o.port == b.port }) {
 			continue // 80 and [::]:80
 		}
