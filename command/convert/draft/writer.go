@@ -87,12 +87,12 @@ func HasEnv(word string) bool { return strings.ContainsRune(word, envBegins) }
 
 // Quote writes a word so that Caddy reads that word.
 func Quote(word string) string {
-	plain := word != "" && !strings.HasPrefix(word, "#") && !strings.HasPrefix(word, "<<") && !strings.HasSuffix(word, "{") && word != "}" &&
+	plain := word != "" && strings.Count(word, "{") == strings.Count(word, "}") && !strings.HasPrefix(word, "#") && !strings.HasPrefix(word, "<<") && !strings.HasSuffix(word, "{") && word != "}" &&
 		!strings.ContainsFunc(word, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '`' || r == '\\' })
 	switch {
 	case plain:
 		return word
-	case strings.ContainsAny(word, `\'"`) && !strings.Contains(word, "`"):
+	case strings.ContainsAny(word, `\'"{}`) && !strings.Contains(word, "`"):
 		return "`" + word + "`" // an expression, regular or not, reads best as it is
 	default:
 		return `"` + strings.ReplaceAll(word, `"`, `\"`) + `"`

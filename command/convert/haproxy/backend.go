@@ -2,7 +2,7 @@ package haproxy
 
 import (
 	"fmt"
-	"net/http"
+	"net/textproto"
 	"regexp"
 	"strings"
 	"time"
@@ -416,9 +416,9 @@ func (b *backend) writeHTTPCheck(w *draft.Writer) {
 	w.Line(append([]string{"http", uri}, expect...)...)
 	if !methodName.MatchString(method) {
 		line.Leave("method %s", method)
-		method = http.MethodGet
+		method = "GET"
 	}
-	if method != http.MethodGet {
+	if method != "GET" {
 		w.Line("method", method)
 	}
 	for _, h := range headers {
@@ -427,7 +427,7 @@ func (b *backend) writeHTTPCheck(w *draft.Writer) {
 			line.Leave("header %s", h[0])
 			continue
 		}
-		w.Line("header", http.CanonicalHeaderKey(h[0]), text)
+		w.Line("header", textproto.CanonicalMIMEHeaderKey(h[0]), text)
 	}
 	if body != "" {
 		if draft.Quotable(body) && !strings.ContainsAny(body, "\r\n{}") {
