@@ -45,7 +45,7 @@ docs/migrating.md says what is different in general.`,
 
 func (t *tool) convert(file, from, out string) error {
 	name := filepath.Base(file)
-	var in io.Reader = t.in
+	in := t.in
 	if file == "-" {
 		name = "input"
 	} else {

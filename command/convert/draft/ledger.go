@@ -10,6 +10,7 @@ import (
 // State is what became of a line.
 type State int
 
+// The states of a line; of those that were said of it, the last here counts.
 const (
 	Unseen State = iota // nobody has looked at it; the end of the conversion makes it Left
 	Done                // expressed in the output

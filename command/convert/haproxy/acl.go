@@ -217,7 +217,7 @@ func sample(name, of, how string, fold bool, values []string) ([]draft.Atom, *ra
 		}
 		return []draft.Atom{{Kind: kind, Args: args}}, nil, ""
 	}
-	header := ""
+	var header string
 	switch name {
 	case "path", "url", "path_only", "pathq":
 		return pathMatcher(how, fold, values, no)

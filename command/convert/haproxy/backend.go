@@ -32,8 +32,6 @@ type backend struct {
 	timeouts  map[string]time.Duration
 	fullBack  bool // option allbackups
 	rules     *rules
-	compress  bool
-	stats     *stats
 }
 
 func newBackend(c *converter, s *section) *backend {
@@ -351,8 +349,8 @@ func (b *backend) writeHTTPCheck(w *draft.Writer) {
 	}
 	for _, d := range b.sends {
 		for i := 2; i < len(d.words); i++ {
-			switch word := d.words[i]; {
-			case word == "meth" || word == "uri" || word == "uri-lf" || word == "ver" || word == "body" || word == "body-lf":
+			switch word := d.words[i]; word {
+			case "meth", "uri", "uri-lf", "ver", "body", "body-lf":
 				i++
 				v := d.word(i)
 				if strings.HasSuffix(word, "-lf") && strings.Contains(v, "%") {
@@ -367,7 +365,7 @@ func (b *backend) writeHTTPCheck(w *draft.Writer) {
 				case "bod":
 					body = v
 				}
-			case word == "hdr":
+			case "hdr":
 				headers = append(headers, [2]string{d.word(i + 1), d.word(i + 2)})
 				i += 2
 			default:

@@ -86,9 +86,7 @@ func read(text string, ledger *draft.Ledger) []*section {
 			if from != nil {
 				now.defaults = from.own
 			}
-			for _, d := range addressesOf(words, line) {
-				now.own = append(now.own, d)
-			}
+			now.own = append(now.own, addressesOf(words, line)...)
 		}
 		sections = append(sections, now)
 	}

@@ -41,17 +41,17 @@ func scan(text string) ([]token, error) {
 	line := 1
 	for i := 0; i < len(text); {
 		c := text[i]
-		switch {
-		case c == '\n':
+		switch c {
+		case '\n':
 			line++
 			i++
-		case c == ' ' || c == '\t' || c == '\r':
+		case ' ', '\t', '\r':
 			i++
-		case c == '#':
+		case '#':
 			for i < len(text) && text[i] != '\n' {
 				i++
 			}
-		case c == '{' || c == '}' || c == ';':
+		case '{', '}', ';':
 			tokens = append(tokens, token{string(c), line, true, i})
 			i++
 			if c == '{' && lua(tokens) {
@@ -62,7 +62,7 @@ func scan(text string) ([]token, error) {
 				line += strings.Count(text[i:end], "\n")
 				i = end
 			}
-		case c == '"' || c == '\'':
+		case '"', '\'':
 			start, begins := line, i
 			var b strings.Builder
 			i++

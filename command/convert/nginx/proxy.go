@@ -227,9 +227,10 @@ func (s *site) proxyRetry(w *draft.Writer, at *scope) {
 	if d := at.one("proxy_next_upstream_timeout"); d != nil {
 		d.line.Near("retries have no time of their own; budget bounds how many there are")
 	}
-	n, hasTries := 0, false
+	n := 0
 	if tries != nil {
-		if n, hasTries = whole(tries.arg(0), 0, 100); hasTries {
+		var ok bool
+		if n, ok = whole(tries.arg(0), 0, 100); ok {
 			tries.line.Done()
 		}
 	}

@@ -83,11 +83,11 @@ func add(first string, matcher []string, rest ...string) []string {
 }
 
 // writeRewrite writes a rewrite. nginx puts the new text in place of the whole path.
-func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Formula, loc *location) bool {
+func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Formula, loc *location) {
 	re, to, flag := d.arg(0), d.arg(1), d.arg(2)
 	if !s.usable(re) {
 		d.line.Leave("the regular expression cannot be written here")
-		return false
+		return
 	}
 	if flag == "last" && loc.inside {
 		d.line.Near("the locations are not looked at once more")
@@ -96,7 +96,7 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 	v, unknown := at.value(to, name)
 	if unknown != "" || v == "" {
 		d.line.Leave("%s has no like in Caddy", unknown)
-		return false
+		return
 	}
 	absolute := strings.HasPrefix(to, "http://") || strings.HasPrefix(to, "https://") || strings.HasPrefix(to, "$scheme")
 	query := strings.Contains(v, "?")
@@ -127,7 +127,6 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 		w.Line("rewrite", name, v)
 		loc.rewritten = true
 	}
-	return true
 }
 
 // usable says whether Caddy can use a regular expression.
