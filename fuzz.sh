@@ -32,6 +32,8 @@ HTTP parsers            lbmodule/engine.FuzzAnswer
 hash tables             lbmodule/balance.FuzzHash
 hash tables             ratelimit/bucket.FuzzTable
 pools and scenarios     lbmodule/simulate.FuzzSimulate
+configs of others       command/convert.FuzzHAProxy
+configs of others       command/convert.FuzzNginx
 '
 listed=$(sed -n 's/^\(..*[^ ]\)   *\([^ ]*\)$/\1|\2/p' <<<"$inputs")
 others=$(grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sed 's|^\./\(.*\)/[^/]*:func |other\|\1.|' | sort)

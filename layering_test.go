@@ -27,10 +27,14 @@ var arrows = map[string]string{
 	"listener/express": "listener/h1 lbmodule/app lbmodule/service lbmodule/exchange lbmodule/front ratelimit",
 	"listener/h1":      "lbmodule/fieldline",
 
-	"command":       "command/api command/plain command/top lbmodule/simulate",
-	"command/api":   "",
-	"command/plain": "command/api",
-	"command/top":   "command/api command/plain",
+	"command":                 "command/api command/convert command/plain command/top lbmodule/simulate",
+	"command/api":             "",
+	"command/convert":         "command/convert/draft command/convert/haproxy command/convert/nginx",
+	"command/convert/draft":   "",
+	"command/convert/haproxy": "command/convert/draft",
+	"command/convert/nginx":   "command/convert/draft",
+	"command/plain":           "command/api",
+	"command/top":             "command/api command/plain",
 
 	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/mirror lbmodule/observe lbmodule/stock " +
 		"lbmodule/canary lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
@@ -83,6 +87,7 @@ var arrows = map[string]string{
 var cores = []string{
 	"breaker",
 	"command/api",
+	"command/convert",
 	"command/plain",
 	"command/top",
 	"healthcheck",
@@ -107,6 +112,7 @@ var frameworks = []string{"github.com/caddyserver/", "go.uber.org/zap", "github.
 // pure are the cores that do not even know HTTP.
 var pure = []string{
 	"breaker",
+	"command/convert",
 	"healthcheck",
 	"lbmodule/balance",
 	"lbmodule/canary",

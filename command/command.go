@@ -45,7 +45,8 @@ Exit codes:
   5  conflict: it exists already, or somebody changed it first (--if-match)
   6  refused by the server, or done but not stored (--sync)
   7  Caddy cannot be reached
-  8  --wait took longer than --timeout`,
+  8  --wait took longer than --timeout
+  9  convert left lines as comments`,
 		CobraFunc: func(cmd *cobra.Command) {
 			c := systemConsole()
 			addCommands(cmd, c, &outcome{})
@@ -85,7 +86,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
 		t.explainCommand(), t.diffCommand(), t.canaryCommand(), t.limitsCommand(), t.expressCommand(), t.fleetCommand(), t.eventsCommand(), t.topCommand(), t.simulateCommand(),
-		t.versionCommand(),
+		t.convertCommand(), t.versionCommand(),
 	)
 	lb.RunE = t.bare
 	t.misuse(lb)

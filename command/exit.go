@@ -18,6 +18,7 @@ const (
 	exitRefused     = 6
 	exitUnreachable = 7
 	exitTimeout     = 8
+	exitPartly      = 9
 )
 
 // commandError is an error with an exit code of its own.
@@ -31,6 +32,9 @@ func (e *commandError) Error() string { return e.message }
 func errorf(code int, format string, args ...any) error {
 	return &commandError{code, fmt.Sprintf(format, args...)}
 }
+
+// silentError is an exit code without a message: all has been said.
+func silentError(code int) error { return &commandError{code: code} }
 
 func usageErrorf(format string, args ...any) error { return errorf(exitFailed, format, args...) }
 

@@ -111,7 +111,9 @@ func (t *tool) bare(lb *cobra.Command, args []string) error {
 // fail prints an error and turns it into the exit code.
 func (t *tool) fail(cmd *cobra.Command, err error) error {
 	t.outcome.code = exitCode(err)
-	t.problem("error", "Error: ", err.Error())
+	if err.Error() != "" {
+		t.problem("error", "Error: ", err.Error())
+	}
 	cmd.SilenceErrors = true
 	if t.outcome.code == exitFailed {
 		return err

@@ -71,6 +71,7 @@ func snippets(t *testing.T) (found []snippet, texts map[string]string) {
 func TestDocsSnippets(t *testing.T) {
 	checks := map[string]func(*testing.T, snippet){
 		"caddyfile": checkCaddyfile, "sh": checkCommands, "console": checkSession, "promql": checkQuery, "json": checkJSON,
+		"haproxy": checkHAProxy, "nginx": checkNginx,
 	}
 	t.Setenv("STICKY_SECRET", "s3cret") // one of them refuses to sign with nothing
 	all, _ := snippets(t)

@@ -1,0 +1,2 @@
+// Package haproxy writes Caddyfiles of HAProxy's configurations.
+package haproxy

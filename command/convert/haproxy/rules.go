@@ -1,0 +1,422 @@
+package haproxy
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ballastlb/ballast/command/convert/draft"
+)
+
+// rules are what a section does with requests and answers, in its order.
+type rules struct {
+	c       *converter
+	section *section
+	prefix  string
+	acls    acls
+	steps   []*step
+	down    [][]string // what is done to the answers of a pool
+	table   *table
+	tracked map[string]string // the table of each slot: "" is that of the section
+}
+
+// step is a rule. What it does is written with a matcher, if there is one.
+type step struct {
+	line    *draft.Line
+	formula draft.Formula
+	matcher string
+	write   func(w *draft.Writer, matcher []string)
+}
+
+// table is a stick-table with a rate of requests.
+type table struct {
+	size   int
+	period string // of the rate
+}
+
+func newRules(c *converter, s *section, prefix string) *rules {
+	r := &rules{c: c, section: s, prefix: prefix, acls: acls{}, tracked: map[string]string{}}
+	for _, d := range s.all() {
+		switch d.word(0) {
+		case "acl":
+			r.acls.add(d)
+		case "stick-table":
+			r.table = readTable(d)
+		}
+	}
+	return r
+}
+
+var rateOf = regexp.MustCompile(`http_req_rate\(([0-9a-z]+)\)`)
+
+func readTable(d *directive) *table {
+	m := rateOf.FindStringSubmatch(strings.Join(d.words, " "))
+	if m == nil {
+		return nil // whoever uses it says so
+	}
+	t := &table{period: m[1]}
+	for i, word := range d.words {
+		if word == "size" {
+			t.size, _ = size(d.word(i + 1))
+		}
+	}
+	if kind := d.word(2); d.word(1) == "type" && kind != "ip" && kind != "ipv6" {
+		d.line.Leave("only addresses are counted here; see key of ip_rate_limit")
+		return nil
+	}
+	d.line.Done()
+	return t
+}
+
+// split separates what a rule does from its condition.
+func (r *rules) split(words []string) (action []string, f draft.Formula, rate *rateTest, wrong string) {
+	at := slices.IndexFunc(words, func(w string) bool { return w == "if" || w == "unless" })
+	if at < 0 {
+		return words, nil, nil, ""
+	}
+	f, rate, wrong = r.acls.condition(words[at:])
+	return words[:at], f, rate, wrong
+}
+
+// add takes a rule down.
+func (r *rules) add(line *draft.Line, f draft.Formula, write func(w *draft.Writer, matcher []string)) {
+	line.Done()
+	r.steps = append(r.steps, &step{line: line, formula: f, write: write})
+}
+
+// leave takes down where a rule was that is not converted.
+func (r *rules) leave(line *draft.Line, format string, args ...any) {
+	line.Leave(format, args...)
+	r.steps = append(r.steps, &step{line: line})
+}
+
+// see takes a rule of the section.
+func (r *rules) see(d *directive) {
+	switch d.word(0) {
+	case "http-request":
+		r.request(d)
+	case "http-response", "http-after-response":
+		r.response(d)
+	case "redirect":
+		r.redirect(d, d.after(1))
+	case "block":
+		_, f, _, wrong := r.split(d.after(1))
+		if wrong != "" {
+			d.line.Guards = true
+			r.leave(d.line, "%s", wrong)
+			return
+		}
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("respond", m, "403")...) })
+	case "monitor-uri":
+		uri := d.word(1)
+		if strings.HasPrefix(uri, "/") && !strings.ContainsAny(uri, "*{}?% \\\"`") {
+			r.add(d.line, draft.One(false, draft.Atom{Kind: "path", Args: []string{uri}}), func(w *draft.Writer, m []string) { w.Line(words("respond", m, "200")...) })
+		}
+	case "reqadd", "reqdel", "reqrep", "reqirep", "reqidel", "rspadd", "rspdel", "rsprep", "rspirep", "rspidel", "reqideny", "reqdeny", "reqiallow":
+		r.leave(d.line, "HAProxy itself has given up this word; see http-request and http-response there")
+	}
+}
+
+// words puts a matcher behind the first word.
+func words(first string, matcher []string, rest ...string) []string {
+	return append(append([]string{first}, matcher...), rest...)
+}
+
+func (r *rules) request(d *directive) {
+	action, f, rate, wrong := r.split(d.after(1))
+	if len(action) == 0 {
+		r.leave(d.line, "what is to be done?")
+		return
+	}
+	what := strings.ToLower(action[0])
+	guards := slices.Contains([]string{"deny", "reject", "tarpit", "auth", "silent-drop", "return"}, what)
+	if wrong != "" {
+		d.line.Guards = guards
+		r.leave(d.line, "%s", wrong)
+		return
+	}
+	if rate != nil {
+		r.limit(d, what, f, rate)
+		return
+	}
+	switch what {
+	case "deny", "reject", "tarpit", "silent-drop":
+		status := "403"
+		if what == "tarpit" {
+			status = "500"
+		}
+		for i, w := range action[1:] {
+			switch {
+			case w == "deny_status" || w == "status":
+				if _, ok := whole(d.word(i+3), 200, 599); ok {
+					status = d.word(i + 3)
+				}
+			case i > 0 && (action[i] == "deny_status" || action[i] == "status"):
+			default:
+				d.line.Near("the answer is the bare status: %s is not converted", w)
+			}
+		}
+		if what == "reject" || what == "silent-drop" {
+			r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("abort", m)...) })
+			return
+		}
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("respond", m, status)...) })
+	case "allow":
+		r.leave(d.line, "it ends the rules of this section; put what follows into handle blocks")
+	case "auth":
+		r.close(d, f)
+	case "redirect":
+		r.redirect(d, d.after(2))
+	case "return":
+		r.answer(d, action[1:], f)
+	case "set-header", "add-header", "del-header":
+		r.header(d, action, f, func(words []string) []string { return append([]string{"request_header"}, words...) })
+	case "set-path", "set-uri", "set-query", "replace-path", "replace-uri", "replace-pathq", "replace-header":
+		r.rewrite(d, what, action, f)
+	case "track-sc0", "track-sc1", "track-sc2":
+		r.track(d, what, action, f)
+	case "capture":
+		d.line.Idle("Caddy's access log has the fields of requests")
+	case "set-log-level":
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("log_skip", m)...) })
+		if d.word(2) != "silent" {
+			d.line.Leave("requests are logged or not")
+			r.steps = r.steps[:len(r.steps)-1]
+		}
+	default:
+		r.leave(d.line, "%s has no like here", what)
+	}
+}
+
+// close refuses what a login protected: it must not be open because the login is not converted.
+func (r *rules) close(d *directive, f draft.Formula) {
+	r.add(d.line, nil, func(w *draft.Writer, _ []string) { w.Line("respond", "403") })
+	if f != nil && !strings.Contains(d.line.Text, "http_auth") {
+		r.steps[len(r.steps)-1].formula = f
+		r.steps[len(r.steps)-1].write = func(w *draft.Writer, m []string) { w.Line(words("respond", m, "403")...) }
+	}
+	d.line.Guards = true
+	d.line.Leave("closed until basic_auth stands here with hashes of: caddy hash-password")
+}
+
+// answer is http-request return.
+func (r *rules) answer(d *directive, action []string, f draft.Formula) {
+	status, kind, body, format := "200", "", "", ""
+	var headers [][2]string
+	for i := 0; i < len(action); i++ {
+		switch next := at(action, i+1); action[i] {
+		case "status":
+			status = next
+		case "content-type":
+			kind = next
+		case "string", "lf-string":
+			body, format = next, action[i]
+		case "hdr":
+			headers = append(headers, [2]string{next, at(action, i+2)})
+			i++
+		default:
+			r.leave(d.line, "%s is not converted", action[i])
+			return
+		}
+		i++
+	}
+	if _, ok := whole(status, 200, 599); !ok {
+		r.leave(d.line, "status %s", status)
+		return
+	}
+	text, err := draft.Plain(body), error(nil)
+	if format == "lf-string" {
+		text, err = value(body)
+	}
+	if err != nil || !draft.Quotable(text) || strings.ContainsAny(text, "\r\n") {
+		r.leave(d.line, "the text cannot be written in one line")
+		return
+	}
+	if kind != "" {
+		headers = append(headers, [2]string{"Content-Type", kind})
+	}
+	for _, h := range headers {
+		if v, err := value(h[1]); err != nil || !headerName.MatchString(h[0]) || v == "" {
+			r.leave(d.line, "header %s", h[0])
+			return
+		}
+	}
+	r.add(d.line, f, func(w *draft.Writer, m []string) {
+		for _, h := range headers {
+			v, _ := value(h[1])
+			w.Line(words("header", m, h[0], v)...)
+		}
+		if text == "" {
+			w.Line(words("respond", m, status)...)
+		} else {
+			w.Line(words("respond", m, text, status)...)
+		}
+	})
+}
+
+func at(list []string, i int) string {
+	if i < len(list) {
+		return list[i]
+	}
+	return ""
+}
+
+// header is set-header and its like.
+func (r *rules) header(d *directive, action []string, f draft.Formula, line func([]string) []string) {
+	name := at(action, 1)
+	if !headerName.MatchString(name) || at(action, 2) == "-m" || action[0] != "del-header" && len(action) < 3 {
+		r.leave(d.line, "the field is not understood")
+		return
+	}
+	text, err := value(strings.Join(action[min(2, len(action)):], " "))
+	if err != nil {
+		r.leave(d.line, "%v", err)
+		return
+	}
+	var rest []string
+	switch {
+	case action[0] == "del-header" || text == "":
+		rest = []string{"-" + name}
+	case action[0] == "add-header":
+		rest = []string{"+" + name, text}
+	default:
+		rest = []string{name, text}
+	}
+	full := line(rest)
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words(full[0], m, full[1:]...)...) })
+	for _, same := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"} {
+		if strings.EqualFold(name, same) && full[0] == "request_header" {
+			r.steps[len(r.steps)-1].write = func(*draft.Writer, []string) {}
+			if same == "X-Forwarded-Proto" && slices.Contains([]string{"https", "http", "{http.request.scheme}"}, text) ||
+				text == "{remote_host}" || text == "{hostport}" || action[0] == "del-header" {
+				d.line.Idle("Caddy sets %s by itself, and takes that of nobody but trusted_proxies", same)
+			} else {
+				r.steps = r.steps[:len(r.steps)-1]
+				r.leave(d.line, "Caddy sets %s by itself; use header_up for another value", same)
+			}
+		}
+	}
+}
+
+func (r *rules) response(d *directive) {
+	action, f, _, wrong := r.split(d.after(1))
+	what := at(action, 0)
+	switch {
+	case wrong != "":
+		r.leave(d.line, "%s", wrong)
+	case what == "set-header" || what == "add-header" || what == "del-header":
+		if f != nil || d.word(0) == "http-after-response" || r.prefix == "" {
+			// A frontend's answers are of several pools, and of Caddy: the field is set when the answer is written.
+			r.header(d, action, f, func(words []string) []string { return append([]string{"header"}, deferred(words)...) })
+			if d.word(0) == "http-response" && d.line.State == draft.Done {
+				d.line.Near("answers that Caddy makes by itself get it, too")
+			}
+			return
+		}
+		before := len(r.steps)
+		r.header(d, action, nil, func(words []string) []string { return append([]string{"header_down"}, words...) })
+		if len(r.steps) > before && d.line.State == draft.Done {
+			w := new(draft.Writer)
+			r.steps[len(r.steps)-1].write(w, nil)
+			r.down = append(r.down, []string{w.String()})
+			r.steps = r.steps[:before]
+		}
+	default:
+		r.leave(d.line, "%s of answers has no like here; see handle_response", what)
+	}
+}
+
+// deferred makes an operation one that is done when the answer is written.
+func deferred(words []string) []string {
+	name := words[0]
+	if strings.HasPrefix(name, "-") {
+		return append([]string{name}, words[1:]...)
+	}
+	return append([]string{">" + strings.TrimPrefix(name, "+")}, words[1:]...)
+}
+
+// writeHeaderDown writes what is done to the answers of a pool.
+func (r *rules) writeHeaderDown(w *draft.Writer) {
+	for _, text := range r.down {
+		w.Add(text[0])
+	}
+}
+
+func (r *rules) redirect(d *directive, all []string) {
+	action, f, _, wrong := r.split(all)
+	if wrong != "" {
+		r.leave(d.line, "%s", wrong)
+		return
+	}
+	code, to := "302", ""
+	for i := 0; i < len(action); i++ {
+		next := at(action, i+1)
+		switch action[i] {
+		case "scheme":
+			if next != "https" && next != "http" {
+				r.leave(d.line, "scheme %s", next)
+				return
+			}
+			to = next + "://{host}{uri}"
+			if f == nil {
+				// Without a condition it would redirect for ever, where the scheme is right already.
+				other := map[string]string{"https": "http", "http": "https"}[next]
+				f = draft.One(false, draft.Atom{Kind: "protocol", Args: []string{other}})
+			}
+		case "location", "prefix":
+			text, err := value(next)
+			if err != nil || text == "" {
+				r.leave(d.line, "the location is not understood")
+				return
+			}
+			to = text
+			if action[i] == "prefix" {
+				to += "{uri}"
+				if text == "/" {
+					to = "{uri}"
+				}
+			}
+		case "code":
+			if !slices.Contains([]string{"301", "302", "303", "307", "308"}, next) {
+				r.leave(d.line, "code %s", next)
+				return
+			}
+			code = next
+		default:
+			r.leave(d.line, "%s is not converted", action[i])
+			return
+		}
+		i++
+	}
+	if to == "" {
+		r.leave(d.line, "where to?")
+		return
+	}
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("redir", m, to, code)...) })
+}
+
+// write writes the rules, each with what is to be said of its line.
+func (r *rules) write(w *draft.Writer) {
+	used := map[string]bool{}
+	for _, s := range r.steps {
+		w.Comment(r.c.ledger.Comments(s.line)...)
+		if s.write == nil {
+			continue
+		}
+		var matcher []string
+		if s.formula != nil {
+			name := "@" + strings.ReplaceAll(r.prefix, ".", "_") + "_" + strconv.Itoa(s.line.Number)
+			if r.prefix == "" {
+				name = "@line_" + strconv.Itoa(s.line.Number)
+			}
+			for used[name] {
+				name += "_"
+			}
+			used[name] = true
+			r.c.writeMatcher(w, name, s.formula)
+			matcher = []string{name}
+		}
+		s.write(w, matcher)
+	}
+}

@@ -1,0 +1,2 @@
+// Package nginx writes Caddyfiles of nginx's configurations.
+package nginx

@@ -1,0 +1,395 @@
+package nginx
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ballastlb/ballast/command/convert/draft"
+)
+
+type kind int
+
+const (
+	exact kind = iota
+	firm       // a prefix that keeps regular expressions away: ^~
+	pattern
+	prefix
+	named
+	root // the server itself
+)
+
+// location is a location, or the server outside of them.
+type location struct {
+	kind      kind
+	path      string
+	re        string
+	captures  string // the name of the regular expression that matched
+	inside    bool   // it is a location
+	rewritten bool
+	used      bool // of a named one
+	d         *directive
+}
+
+// locations returns those of a block in the order in which they are to be tried.
+func (s *site) locations(list []*directive) (sorted []*location) {
+	seen := map[string]bool{}
+	for _, d := range list {
+		if d.name != "location" {
+			continue
+		}
+		l := &location{d: d, inside: true, kind: prefix, path: d.arg(0)}
+		d.line.Done()
+		switch d.arg(0) {
+		case "=":
+			l.kind, l.path = exact, d.arg(1)
+		case "^~":
+			l.kind, l.path = firm, d.arg(1)
+		case "~", "~*":
+			l.kind, l.re = pattern, d.arg(1)
+			if d.arg(0) == "~*" {
+				l.re = "(?i)" + l.re
+			}
+			l.captures = s.unique("location_" + strconv.Itoa(d.line.Number))
+		default:
+			if strings.HasPrefix(l.path, "@") {
+				continue // whoever names it writes it
+			}
+			for _, sign := range []string{"=", "^~", "~*", "~"} { // they may stand without a space
+				if rest, ok := strings.CutPrefix(l.path, sign); ok && len(d.args) == 1 && strings.HasPrefix(rest, "/") && (sign == "=" || sign == "^~") {
+					l.kind, l.path = map[string]kind{"=": exact, "^~": firm}[sign], rest
+					break
+				}
+			}
+		}
+		wrong := l.kind == pattern && !s.usable(l.re) || l.kind != pattern && (!safe(l.path) || strings.ContainsAny(l.path, "?# %") || !strings.HasPrefix(l.path, "/"))
+		key := strconv.Itoa(int(l.kind)) + l.path + "|" + l.re
+		if wrong || seen[key] {
+			for _, inner := range append([]*directive{d}, flat(d.block)...) {
+				inner.line.Guards = inner.name == "deny" || inner.name == "return"
+				inner.line.Leave("the location cannot be written as a matcher, or is there twice")
+			}
+			continue
+		}
+		seen[key] = true
+		sorted = append(sorted, l)
+	}
+	slices.SortStableFunc(sorted, func(a, b *location) int {
+		if a.kind != b.kind || a.kind == pattern {
+			return cmp.Compare(a.kind, b.kind)
+		}
+		return cmp.Compare(len(b.path), len(a.path))
+	})
+	return sorted
+}
+
+// formula is when a location serves a request, after those before it have not. A nil formula is always.
+func (l *location) formula(all []*location) draft.Formula {
+	path := func(arg string) draft.Atom { return draft.Atom{Kind: "path", Args: []string{arg}} }
+	switch l.kind {
+	case exact:
+		return draft.One(false, path(l.path))
+	case pattern:
+		return draft.Formula{{{Atoms: []draft.Atom{{Kind: "path_regexp", Args: []string{l.re}}}}}}
+	}
+	if l.path == "/" && l.kind == prefix {
+		return nil
+	}
+	f := draft.One(false, path(l.path+"*"))
+	if l.kind == firm {
+		// A longer prefix without ^~ comes first, and leaves the request to regular expressions.
+		for _, other := range all {
+			if other.kind == prefix && other != l && strings.HasPrefix(other.path, l.path) && len(other.path) > len(l.path) {
+				f = f.And(draft.One(true, path(other.path+"*")))
+			}
+		}
+	}
+	return f
+}
+
+// writeLocations writes the locations of a block, and what serves requests that none takes.
+func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
+	all := s.locations(at.list)
+	catchAll := false
+	for _, l := range all {
+		inner := at.within(l.d.block)
+		f := l.formula(all)
+		w.Comment(s.comments(l.d.line)...)
+		if slash, ok := strings.CutSuffix(l.path, "/"); ok && slash != "" && l.kind != exact && len(inner.here("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass")) > 0 &&
+			!slices.ContainsFunc(all, func(o *location) bool { return o.path == slash && o.kind != pattern }) {
+			// nginx sends who leaves out the slash there.
+			w.Line("redir", slash, l.path+"{http.request.uri.prefixed_query}", "301")
+		}
+		if f == nil {
+			catchAll = true
+			w.Open("handle")
+		} else {
+			name := l.captures
+			if name == "" {
+				name = s.unique("location_" + strconv.Itoa(l.d.line.Number))
+			}
+			w.Open("handle", s.matcher(w, name, f))
+		}
+		s.writeContent(w, inner, l)
+		w.Close()
+	}
+	if catchAll {
+		return
+	}
+	if len(all) > 0 {
+		w.Open("handle")
+		defer w.Close()
+	}
+	s.writeAnswer(w, at, around)
+}
+
+// writeContent writes what is in a location.
+func (s *site) writeContent(w *draft.Writer, at *scope, l *location) {
+	body := new(draft.Writer)
+	if len(at.here("internal")) > 0 {
+		at.here("internal")[0].line.Done()
+		body.Line("respond", "404")
+	} else if !s.writeRewrites(body, at, l) {
+		// A location that try_files names gets what holds around it from there.
+		if l.kind != named || len(at.here("add_header", "expires", "limit_req", "limit_conn", "allow", "deny", "auth_basic", "client_max_body_size")) > 0 {
+			s.writeSettings(body, at)
+		}
+		if len(at.here("location")) > 0 {
+			s.writeLocations(body, at, l)
+		} else {
+			s.writeAnswer(body, at, l)
+		}
+	}
+	said := new(draft.Writer)
+	said.Comment(s.comments(lines(at.list)...)...)
+	w.Add(said.String())
+	if needsOrder(at) {
+		w.Open("route")
+		w.Add(body.String())
+		w.Close()
+		return
+	}
+	w.Add(body.String())
+}
+
+// needsOrder says whether Caddy must keep the order of what is written.
+func needsOrder(at *scope) bool {
+	return len(at.here("if", "rewrite", "allow", "deny", "limit_req", "auth_basic", "location")) > 0
+}
+
+// writeSettings writes what holds for requests whoever answers them.
+func (s *site) writeSettings(w *draft.Writer, at *scope) {
+	s.writeLimits(w, at)
+	s.writeAccess(w, at)
+	if d := at.one("client_max_body_size"); d != nil {
+		if size, ok := bytes(d.arg(0)); ok {
+			d.line.Done()
+			if d.arg(0) != "0" {
+				w.Open("request_body")
+				w.Line("max_size", size)
+				w.Close()
+			}
+		}
+	}
+	s.writeHeaders(w, at)
+	if d := at.one("access_log"); d != nil && d.arg(0) == "off" && s.log {
+		d.line.Done()
+		w.Line("log_skip")
+	}
+}
+
+// writeHeaders writes the fields that answers get.
+func (s *site) writeHeaders(w *draft.Writer, at *scope) {
+	s.writeExpires(w, at)
+	for _, d := range at.all("add_header") {
+		v, unknown := at.value(d.arg(1), "")
+		if unknown != "" || !headerName.MatchString(d.arg(0)) || v == "" {
+			d.line.Leave("%s has no like in Caddy", cmp.Or(unknown, "the field"))
+			continue
+		}
+		d.line.Done()
+		if d.arg(2) != "always" {
+			d.line.Near("answers of all statuses get it, as with always")
+		}
+		name := "+" + d.arg(0)
+		if strings.EqualFold(d.arg(0), "Content-Type") {
+			name = d.arg(0)
+		}
+		w.Line("header", name, v)
+	}
+}
+
+func (s *site) writeExpires(w *draft.Writer, at *scope) {
+	if d := at.one("expires"); d != nil {
+		t, ok := duration(d.arg(0))
+		switch {
+		case ok:
+			w.Line("header", "Cache-Control", "max-age="+strconv.Itoa(int(t.Seconds())))
+			d.line.Near("Cache-Control says it, not Expires")
+		case d.arg(0) == "off":
+			d.line.Done()
+		case d.arg(0) == "max":
+			w.Line("header", "Cache-Control", "max-age=315360000")
+			d.line.Near("Cache-Control says it, not Expires")
+		case d.arg(0) == "-1" || d.arg(0) == "epoch":
+			w.Line("header", "Cache-Control", "no-cache")
+			d.line.Near("Cache-Control says it, not Expires")
+		}
+	}
+}
+
+// writeAnswer writes who answers.
+func (s *site) writeAnswer(w *draft.Writer, at *scope, l *location) {
+	for _, name := range []string{"proxy_pass", "grpc_pass"} {
+		if found := at.here(name); len(found) > 0 {
+			for _, try := range at.here("try_files") {
+				try.line.Leave("files beside proxy_pass are not looked for; see try_files and handle")
+			}
+			if !s.writeProxy(w, at, found[0], l) {
+				w.Comment(s.comments(found[0].line)...)
+				w.Line("respond", "502")
+			}
+			return
+		}
+	}
+	for _, name := range []string{"fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass", "stub_status", "content_by_lua_block", "content_by_lua_file", "api", "mirror"} {
+		if found := at.here(name); len(found) > 0 {
+			hint := "it is no HTTP"
+			if name == "fastcgi_pass" {
+				hint = "see php_fastcgi"
+			}
+			found[0].line.Leave("%s", hint)
+			w.Comment(s.comments(found[0].line)...)
+			w.Line("respond", "502")
+			return
+		}
+	}
+	s.writeFiles(w, at, l)
+}
+
+// writeFiles writes how files are served.
+func (s *site) writeFiles(w *draft.Writer, at *scope, l *location) {
+	folder, alias := at.one("root"), at.here("alias")
+	var try *directive
+	if found := at.here("try_files"); len(found) > 0 {
+		try = found[0]
+	} else if l.inside && l.kind == prefix {
+		try = nil // try_files of the server holds outside of locations only
+	}
+	switch {
+	case len(alias) > 0:
+		if l.kind == pattern || !safe(alias[0].arg(0)) {
+			alias[0].line.Leave("the files cannot be found by this path")
+			w.Line("respond", "404")
+			return
+		}
+		alias[0].line.Done()
+		if strip := strings.TrimSuffix(l.path, "/"); strip != "" {
+			w.Line("uri", "strip_prefix", strip)
+		}
+		w.Line("root", "*", alias[0].arg(0))
+	case folder != nil && safe(folder.arg(0)):
+		folder.line.Done()
+		w.Line("root", "*", folder.arg(0))
+	default:
+		if folder != nil {
+			folder.line.Leave("the folder is not understood")
+		}
+		if try == nil {
+			w.Comment("nginx has files of its own here")
+			w.Line("respond", "404")
+			return
+		}
+	}
+	if try != nil && !s.writeTry(w, at, try) {
+		return
+	}
+	var words [][]string
+	if d := at.one("index"); d != nil {
+		d.line.Done()
+		if !slices.ContainsFunc(d.args, func(a string) bool { return !safe(a) }) {
+			words = append(words, append([]string{"index"}, d.args...))
+		}
+	}
+	if d := at.one("autoindex"); d != nil {
+		d.line.Done()
+		if d.arg(0) == "on" {
+			words = append(words, []string{"browse"})
+		}
+	}
+	if len(words) == 0 {
+		w.Line("file_server")
+		return
+	}
+	w.Open("file_server")
+	for _, line := range words {
+		w.Line(line...)
+	}
+	w.Close()
+}
+
+var status = regexp.MustCompile(`^=[1-5]\d\d$`)
+
+// writeTry writes try_files, and says whether files are served after it.
+func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
+	if len(d.args) < 2 {
+		d.line.Leave("it has too few files")
+		return true
+	}
+	d.line.Done()
+	last := d.args[len(d.args)-1]
+	var files []string
+	for _, arg := range d.args[:len(d.args)-1] {
+		v, unknown := at.value(arg, "")
+		if unknown != "" {
+			d.line.Leave("%s has no like in Caddy", unknown)
+			return true
+		}
+		files = append(files, v)
+	}
+	if strings.HasPrefix(last, "@") {
+		target := s.named[last]
+		if target == nil || s.depth > 3 {
+			d.line.Leave("there is no location %s here", last)
+			return true
+		}
+		name := "@" + s.unique("files_"+strconv.Itoa(d.line.Number))
+		w.Line(append([]string{name, "file"}, files...)...)
+		w.Open("handle", name)
+		w.Line("rewrite", "*", "{file_match.relative}")
+		w.Line("file_server")
+		w.Close()
+		w.Open("handle")
+		s.depth++
+		target.d.line.Done()
+		target.used = true
+		s.writeContent(w, at.serverScope().within(target.d.block), target)
+		s.depth--
+		w.Close()
+		return false
+	}
+	if status.MatchString(last) {
+		files = append(files, last)
+	} else {
+		v, unknown := at.value(last, "")
+		if unknown != "" {
+			d.line.Leave("%s has no like in Caddy", unknown)
+			return true
+		}
+		files = append(files, v)
+	}
+	w.Line(append([]string{"try_files"}, files...)...)
+	return true
+}
+
+// serverScope is the scope of the server around.
+func (s *scope) serverScope() *scope {
+	for at := s; at != nil; at = at.around {
+		if at.uses != nil && at == at.uses.at {
+			return at
+		}
+	}
+	return s
+}

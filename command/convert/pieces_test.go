@@ -1,0 +1,109 @@
+package convert_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ballastlb/ballast/command/convert"
+)
+
+const (
+	inFrontend = "defaults\nmode http\nfrontend f\nbind :80\n%s\ndefault_backend b\nbackend b\nserver s 10.0.0.1:80\n"
+	inBackend  = "defaults\nmode http\nfrontend f\nbind :80\ndefault_backend b\nbackend b\n%s\n"
+	inServer   = "server {\nlisten 80;\n%s\n}\n"
+	inUpstream = "upstream u {\n%s\n}\nserver { location / { proxy_pass http://u; proxy_set_header Host $host; } }\n"
+)
+
+// TestPieces converts single lines, and looks for what comes out in one piece.
+func TestPieces(t *testing.T) {
+	for _, test := range []struct{ frame, text, want string }{
+		{inFrontend, "acl a path_beg /x\nacl a path_end .js\nhttp-request deny if a", "path /x* *.js\n"},
+		{inFrontend, "http-request deny if { path_beg /a } { method POST }", "method POST\n"},
+		{inFrontend, "http-request deny unless { src 10.0.0.0/8 127.0.0.1 }", "not remote_ip 10.0.0.0/8 127.0.0.1\n"},
+		{inFrontend, "http-request deny if { path_beg /a } or !{ hdr(host) b.c }", "expression `path('/a*') || !host('b.c')`\n"},
+		{inFrontend, "http-request deny if { path_reg ^/a\\'[0-9]+ } or { path /b }", `path_regexp('^/a\'[0-9]+') || path('/b')`},
+		{inFrontend, "http-request deny if { hdr_dom(host) -i b.c }", "header_regexp host `(?i)(^|[./?:])b\\.c([./?:]|$)`"},
+		{inFrontend, "http-request deny if { hdr(x) -m beg 1 }", "header_regexp x ^1\n"},
+		{inFrontend, "http-request deny if { urlp(a) b }", "query a=b\n"},
+		{inFrontend, "http-request deny if { cook(a) b }", "header_regexp Cookie `(^|;\\s*)a=b(;|$)`"},
+		{inFrontend, "http-request deny if { nbsrv(b) lt 1 }", "not converted: http-request deny if { nbsrv(b) lt 1 } (nbsrv(b) has no like in Caddy)"},
+		{inFrontend, "redirect scheme https if !{ ssl_fc }", "redir @line_5 https://{host}{uri} 302"},
+		{inFrontend, "redirect prefix https://b.c code 301", "redir https://b.c{uri} 301"},
+		{inFrontend, "http-request return status 200 content-type text/plain string \"ok {a}\" if { path /p }", "respond @line_5 `ok \\{a\\}` 200"},
+		{inFrontend, "http-request set-path /x%[path]", "rewrite * /x{path}"},
+		{inFrontend, "http-request replace-path (.*)/old(.*) \\1/new\\2", "uri path_regexp ^.*?(?:(.*)/old(.*)).*$ $1/new$2"},
+		{inFrontend, "http-request auth unless { http_auth(u) }", "not converted"},
+		{inFrontend, "monitor-uri /up", "respond @line_5 200"},
+		{inFrontend, "bind :81-82", "http://:80, http://:81, http://:82 {"},
+		{inFrontend, "bind :443 ssl crt /c.pem verify required ca-file /ca.pem", "trust_pool file /ca.pem"},
+		{inFrontend, "bind :443 ssl crt /c.pem", "tls /c.pem /c.pem"},
+		{inFrontend, "unknown word", "haproxy.cfg:5: not converted: unknown word (nothing here is like it)"},
+		{inFrontend, "compression algo gzip", "encode gzip"},
+		{inBackend, "balance uri\nserver s 10.0.0.1:80", "lb_policy hash {path}\n"},
+		{inBackend, "balance random(3)\nserver s 10.0.0.1:80", "lb_policy p2c 3\n"},
+		{inBackend, "balance url_param id\nhash-type consistent\nhash-balance-factor 150\nserver s 10.0.0.1:80", "lb_policy hash {query.id} {\n\t\t\tbounded_load 150%\n\t\t\tfallback round_robin\n"},
+		{inBackend, "server s 10.0.0.1:80 check inter 500 fall 4", "interval 500ms\n\t\t\tfast_interval 500ms\n\t\t\tfall 4\n"},
+		{inBackend, "server s ::1:80", "backend [::1]:80 {"},
+		{inBackend, "server s /run/a.sock", "backend unix//run/a.sock {"},
+		{inBackend, "server s 10.0.0.1:80 send-proxy-v2", "proxy_protocol v2"},
+		{inBackend, "server s 10.0.0.1:8443 ssl verify none", "tls_insecure_skip_verify"},
+		{inBackend, "server s 10.0.0.1:8443 ssl\nserver t 10.0.0.2:80", "(a pool has backends with TLS or without, not both; make two pools)"},
+		{inBackend, "server s 10.0.0.1:80 maxconn 5\ntimeout queue 3s", "queue 10000 3s"},
+		{inBackend, "server-template s 1-5 web.local:80 resolvers d\nresolvers d\nnameserver n 127.0.0.11:53", "dynamic a web.local 80 {\n\t\t\tresolvers 127.0.0.11:53"},
+		{inBackend, "server s 10.0.0.1:80\nretries 2\nretry-on all-retryable-errors", "on connect reset timeout 500 502 503 504"},
+		{inBackend, "server s 10.0.0.1:80 ssl", "(Caddy has no TLS at port 80)"},
+		{inBackend, "server s 10.0.0.1:80 frobnicate", "word frobnicate"},
+
+		{inServer, "location /a/ { proxy_pass http://10.0.0.1/; }", "uri strip_prefix /a\n"},
+		{inServer, "location /a { proxy_pass http://10.0.0.1/b; }", "uri path_regexp ^/a /b\n"},
+		{inServer, "location /a/ { proxy_pass http://10.0.0.1; }", "redir /a /a/{http.request.uri.prefixed_query} 301"},
+		{inServer, "location / { proxy_pass http://10.0.0.1; }", "header_up Host 10.0.0.1\n"},
+		{inServer, "location / { proxy_pass https://a.b; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca.pem; }", "tls_trust_pool file /ca.pem\n"},
+		{inServer, "location / { proxy_pass https://a.b; }", "tls_insecure_skip_verify"},
+		{inServer, "set $up 10.0.0.1:80; location / { proxy_pass http://$up; }", "to 10.0.0.1:80\n"},
+		{inServer, "location / { proxy_pass http://$arg_x; }", "respond 502"},
+		{inServer, "location / { return 200 \"a\\n\"; }", "respond a 200"},
+		{inServer, "location / { return 444; }", "abort\n"},
+		{inServer, "location ~ ^/u/(\\d+)$ { return 302 /user?id=$1; }", "redir /user?id={re.location_3.1} 302"},
+		{inServer, "if ($request_method = POST) { return 405; }", "@if_3 method POST\n"},
+		{inServer, "if ($http_x ~* \"bot\") { return 403; }", "expression {header.X}.matches('(?i)bot')"},
+		{inServer, "if ($request_method = POST) { proxy_pass http://10.0.0.1; }", "proxy_pass in an if has no like in Caddy"},
+		{inServer, "deny 10.0.0.1; allow 10.0.0.0/8; deny all;", "not converted: allow 10.0.0.0/8"},
+		{inServer, "location / { deny 10.0.0.1; proxy_pass http://10.0.0.2; }", "@denied remote_ip 10.0.0.1\n"},
+		{inServer, "location / { auth_basic x; proxy_pass http://10.0.0.2; }", "respond 403\n"},
+		{inServer, "location ^~ /a { return 201; } location /a/b { return 202; } location ~ x$ { return 203; }", "not path /a/b*"},
+		{inServer, "root /srv; try_files $uri /index.html =404;", "try_files {path} /index.html =404"},
+		{inServer, "frobnicate on;", "nginx.conf:3: not converted: frobnicate on (nothing here is like it)"},
+		{inUpstream, "server 10.0.0.1; server 10.0.0.2:81 weight=2 max_conns=3 backup;", "backend 10.0.0.2:81 {\n\t\t\t\t\tweight 2\n\t\t\t\t\tmax_requests 3\n\t\t\t\t\tbackup\n"},
+		{inUpstream, "ip_hash; server a:1;", "lb_policy ip_hash\n"},
+		{inUpstream, "random two least_conn; server a:1;", "lb_policy p2c\n"},
+		{inUpstream, "server a:1 max_fails=0;", "breaker off\n"},
+		{inUpstream, "server a:1 fail_timeout=5;", "fail_duration 5s\n"},
+		{inUpstream, "server a:1 down;", "respond 502"},
+	} {
+		from, file := convert.HAProxy, "haproxy.cfg"
+		if test.frame == inServer || test.frame == inUpstream {
+			from, file = convert.Nginx, "nginx.conf"
+		}
+		t.Run(test.text, func(t *testing.T) {
+			r := must(t, file, strings.Replace(test.frame, "%s", test.text, 1), from)
+			if !strings.Contains(r.Caddyfile, test.want) {
+				t.Errorf("%q is not in\n%s", test.want, r.Caddyfile)
+			}
+		})
+	}
+}
+
+// TestEnvironment keeps environment variables as such.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("HOST_OF_TEST", "10.0.0.7")
+	r := must(t, "haproxy.cfg", strings.Replace(inBackend, "%s", `server s "${HOST_OF_TEST}:80"`+"\n"+`server t ${MISSING_IN_TEST-10.0.0.8}:80`, 1), convert.HAProxy)
+	for _, want := range []string{"backend {$HOST_OF_TEST}:80 {", "backend {$MISSING_IN_TEST:10.0.0.8}:80 {"} {
+		if !strings.Contains(r.Caddyfile, want) {
+			t.Errorf("%q is not in\n%s", want, r.Caddyfile)
+		}
+	}
+	// A comment cannot be ended by the text of a variable.
+	t.Setenv("HOST_OF_TEST", "\n}")
+	must(t, "haproxy.cfg", strings.Replace(inBackend, "%s", "server s 10.0.0.1:80\nfrobnicate {$HOST_OF_TEST} ${HOST_OF_TEST}", 1), convert.HAProxy)
+}
