@@ -83,18 +83,19 @@ func Remembered(name string, of history.Range) *history.Answer {
 	return a
 }
 
-// RememberedOf returns what is remembered of the backend of a pool with this address.
-func RememberedOf(p *pool.Pool, name, address string, of history.Range) *history.Answer {
-	a := memory.Backend(p.Name(), address, of)
-	if a == nil {
-		if m := p.Member(address); m != nil && !m.Named() {
-			a = history.Nothing(of, "the backend has no counters of its own: it is one of more than a thousand, or its address depends on the request")
-		} else {
-			a = nothing(of, "backend")
-		}
+// RememberedOf returns what is remembered of the backend of a pool with this address; ok is false if it is not there and that is nothing.
+func RememberedOf(p *pool.Pool, name, address string, of history.Range) (a *history.Answer, ok bool) {
+	a, m := memory.Backend(p.Name(), address, of), p.Member(address)
+	ok = a != nil || m != nil
+	switch {
+	case a != nil:
+	case m != nil && !m.Named():
+		a = history.Nothing(of, "the backend has no counters of its own: it is one of more than a thousand, or its address depends on the request")
+	default:
+		a = nothing(of, "backend")
 	}
 	a.Pool, a.Backend = p.Name(), name
-	return a
+	return a, ok
 }
 
 // nothing is the answer for a pool or backend that nothing is remembered of.

@@ -196,7 +196,7 @@ func (a *Answer) CSV() []byte {
 	}
 	text.WriteString("\n")
 	for i, at := range a.Time {
-		line := time.UnixMilli(int64(math.Round(at * 1000))).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z")
+		line := time.UnixMilli(int64(math.Round(at*1000))).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z")
 		for _, name := range columns {
 			line = a.Series[name][i].append(append(line, ','), "")
 		}

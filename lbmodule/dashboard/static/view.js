@@ -1,6 +1,6 @@
 // What is looked at, kept in the part of the URL behind #, so that a link shows the same.
 
-const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', fold: '', unfold: '' };
+const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', range: '5m', fold: '', unfold: '' };
 
 export class View {
 	constructor(changed) {
