@@ -27,8 +27,10 @@ export class Graph {
 		Object.assign(this, { title, lines, write, stacked, owner });
 		this.values = lines.map(({ label, tone }) => {
 			const value = el('b');
-			const swatch = el('i', { 'aria-hidden': 'true' });
-			swatch.style.background = `var(${tone})`;
+			const swatch = tone ? el('i', { 'aria-hidden': 'true' }) : null;
+			if (swatch) {
+				swatch.style.background = `var(${tone})`;
+			}
 			return { value, node: el('span', null, swatch, `${label} `, value) };
 		});
 		this.canvas = el('div', { class: 'canvas', role: 'img' });
@@ -44,14 +46,19 @@ export class Graph {
 			stroke: () => colour(tone), width: this.stacked ? 1 : 1.5, dash, points: { show: false }, ...(this.stacked ? { fill: () => colour(tone) } : {}),
 		}));
 		return {
-			width: Math.max(this.canvas.clientWidth, 100), height: HEIGHT, padding: [8, 8, 0, 0], legend: { show: false }, select: { show: false },
+			width: Math.max(this.canvas.clientWidth, 100), height: HEIGHT, padding: [8, 18, 0, 0], legend: { show: false }, select: { show: false },
 			cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
 			scales: { x: { time: true, range: (_, from, to) => [from, to] }, y: { range: (_, least, most) => this.scale(most) } },
-			axes: [{ ...axis, space: 64, size: 26 }, { ...axis, size: 54, space: 28, values: (_, ticks) => ticks.map(v => this.write(v)) }],
+			axes: [{ ...axis, space: 64, size: 26 }, { ...axis, size: 54, space: 28, values: (_, ticks) => ticks.map(v => this.tick(v)) }],
 			// What is at the bottom of a stack is drawn last, in front of the rest.
 			series: [{}, ...(this.stacked ? series.reverse() : series)],
 			hooks: { setCursor: [u => this.owner.point(u.cursor.idx ?? null, this)], draw: [u => this.draw(u)] },
 		};
+	}
+
+	// tick writes a number of the axis: small ones with all the digits that tell them apart.
+	tick(v) {
+		return v === 0 ? '0' : v < 9.95 ? this.write(1).replace(/^1(\.0)?/, String(Number(v.toPrecision(2)))) : this.write(v);
 	}
 
 	scale(most) {
@@ -129,7 +136,7 @@ export class Graph {
 // Heat is a strip of how long answers took: a column for each point, a field for each bucket, the darker the more answers.
 export class Heat extends Graph {
 	constructor(options, owner) {
-		super({ ...options, lines: [{ label: 'most took', tone: '--spark' }, { label: 'answers/s', tone: '--spark' }] }, owner);
+		super({ ...options, lines: [{ label: 'most took' }, { label: 'answers/s' }] }, owner);
 	}
 
 	options() {

@@ -18,8 +18,8 @@ const GRAPHS = [
 		{ key: '2xx', label: '2xx', tone: '--ok-fill' }, { key: '3xx', label: '3xx', tone: '--info-fill' }, { key: '4xx', label: '4xx', tone: '--warn-fill' },
 		{ key: '5xx', label: '5xx', tone: '--bad-fill' }, { key: '1xx', label: '1xx', tone: '--out-fill' }] },
 	{ title: 'Errors', unit: 'per second', write: rate, lines: [
-		{ key: '5xx', label: '5xx', tone: '--bad' }, { key: 'failures', label: 'failed attempts', tone: '--warn', dash: [5, 3] },
-		{ key: 'refused', label: 'refused', tone: '--out' }, { key: 'canceled', label: 'client left', tone: '--idle' }] },
+		{ key: '5xx', label: '5xx', tone: '--bad' }, { key: 'failures', label: 'failed', tone: '--warn', dash: [5, 3] },
+		{ key: 'refused', label: 'refused', tone: '--out' }, { key: 'canceled', label: 'left', tone: '--idle' }] },
 	{ title: 'Latency', unit: 'until the header', write: millis, lines: [
 		{ key: 'p50_ms', label: 'p50', tone: '--ok' }, { key: 'p95_ms', label: 'p95', tone: '--info' }, { key: 'p99_ms', label: 'p99', tone: '--out' }] },
 	{ title: 'Latency heat', unit: 'the darker, the more answers', write: millis, heat: true },
@@ -97,7 +97,7 @@ export class Past {
 				attr(node, 'download', `ballast-${[pool, backend, range].filter(Boolean).join('-').replaceAll(/[^\w.-]+/g, '_')}.${format}`);
 				attr(node, 'aria-label', `Save as ${format.toUpperCase()}`);
 			}
-			attr(this.link, 'href', location.hash);
+			attr(this.link, 'href', `#${new URLSearchParams({ pool, ...(backend === '' ? {} : { backend }), range })}`);
 			attr(this.link, 'aria-label', 'Copy a link to this');
 		}
 		this.mark(model);
