@@ -7,7 +7,6 @@ import (
 
 	"github.com/ballastlb/ballast/lbmodule/history"
 	"github.com/ballastlb/ballast/lbmodule/pool"
-	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
 // memory is what the process remembers of all pools. Like these, it outlives configs.
@@ -19,7 +18,11 @@ func (a *App) remember(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		if serving.Latest() == a {
-			sample(memory, a.Pools(), time.Now())
+			pools := []*pool.Pool{}
+			for _, s := range a.Pools() {
+				pools = append(pools, s.Pool())
+			}
+			sample(memory, pools, time.Now())
 		}
 		select {
 		case <-ctx.Done():
@@ -30,16 +33,15 @@ func (a *App) remember(ctx context.Context) {
 }
 
 // sample hands what has been counted until now to h. Nothing that a request needs is locked meanwhile.
-func sample(h *history.History, services []*service.Service, now time.Time) {
+func sample(h *history.History, pools []*pool.Pool, now time.Time) {
 	round := h.Begin(now)
 	if round == nil {
 		return
 	}
 	defer round.End()
 	var sum pool.Sum
-	members := make([][]*pool.Member, len(services))
-	for i, s := range services {
-		p := s.Pool()
+	members := make([][]*pool.Member, len(pools))
+	for i, p := range pools {
 		members[i] = sum.Look(p)
 		answered := p.Answered()
 		c := history.Counts{InFlight: sum.InFlight, Queue: int64(p.QueueLength()), Answered: &sum.Answered}
@@ -50,10 +52,10 @@ func sample(h *history.History, services []*service.Service, now time.Time) {
 		}
 		round.Pool(p.Name(), &c)
 	}
-	for i, s := range services {
+	for i, p := range pools {
 		for _, m := range members[i] {
 			if m.Named() {
-				sampleMember(round, s.Pool().Name(), m, &sum.Answered)
+				sampleMember(round, p.Name(), m, &sum.Answered)
 			}
 		}
 	}
