@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 // pastSeries is what the API tells of the past.
@@ -248,16 +247,26 @@ func checkAxe(t *testing.T, b *tab, file string) {
 
 // TestDashboardHistoryCost has the page ask as seldom as it may: a panel that is closed asks nothing.
 func TestDashboardHistoryCost(t *testing.T) {
-	_, url := startFake(t, 0, 0)
+	source, url := startFake(t, 0, 0)
 	b := openTab(t)
 	b.open(url, nil)
 	b.await("backends", "document.querySelectorAll('tr.backend').length > 15")
 	asked := "performance.getEntriesByType('resource').filter(e => /history|explain/.test(e.name)).length"
 	eval[bool](b, "(location.hash = 'pool=web&range=24h', true)")
 	b.await("one question", asked+" === 1")
-	b.await("three snapshots more", "document.querySelectorAll('#detail canvas').length > 0")
-	time.Sleep(3 * time.Second)
+	snapshots := func(more int) {
+		before := source.Asked()
+		waitFor(t, "some snapshots", func() bool { return source.Asked() >= before+more })
+	}
+	snapshots(4)
 	if got := eval[int](b, asked); got != 1 {
 		t.Errorf("%d questions for a day's history within seconds", got)
 	}
+	eval[bool](b, "(document.getElementById('detail').close(), true)")
+	snapshots(3)
+	if got := eval[int](b, asked); got != 1 {
+		t.Errorf("%d questions with the panel closed", got)
+	}
+	eval[bool](b, "(location.hash = 'pool=web&range=5m', true)")
+	b.await("one question every two seconds", asked+" >= 3")
 }
