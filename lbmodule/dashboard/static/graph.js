@@ -16,6 +16,9 @@ const known = v => typeof v === 'number';
 // total adds up numbers, of which some may be unknown.
 const total = values => (values.some(known) ? values.reduce((sum, v) => sum + (v ?? 0), 0) : null);
 
+// alone are the points that no line leads to.
+const alone = values => values.flatMap((v, i) => (known(v) && !known(values[i - 1]) && !known(values[i + 1]) ? [i] : []));
+
 // stack puts series on top of each other: the first one at the bottom.
 export function stack(series) {
 	return series.map((_, i) => series[i].map((_, x) => total(series.slice(0, i + 1).map(s => s[x]))));
@@ -43,7 +46,7 @@ export class Graph {
 	options() {
 		const axis = { stroke: () => colour('--soft'), font: FONT, grid: { stroke: () => colour('--line'), width: 1 }, ticks: { stroke: () => colour('--line'), width: 1, size: 4 } };
 		const series = this.lines.map(({ tone, dash }) => ({
-			stroke: () => colour(tone), width: this.stacked ? 1 : 1.5, dash, points: { show: false }, ...(this.stacked ? { fill: () => colour(tone) } : {}),
+			stroke: () => colour(tone), width: this.stacked ? 1 : 1.5, dash, points: { show: true, size: 4, filter: (u, i) => alone(u.data[i]) }, ...(this.stacked ? { fill: () => colour(tone) } : {}),
 		}));
 		return {
 			width: Math.max(this.canvas.clientWidth, 100), height: HEIGHT, padding: [8, 18, 0, 0], legend: { show: false }, select: { show: false },
