@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -32,7 +33,7 @@ func TestPast(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSource()
 			s.answered = tt.answer
-			r := httptest.NewRequest("GET", tt.target, nil)
+			r := httptest.NewRequest(http.MethodGet, tt.target, nil)
 			r.Header.Set("Accept", tt.accept)
 			w := ask(New(s), r, Visit{})
 			if w.Code != tt.status || w.Header().Get("Content-Type") != tt.kind || !strings.Contains(w.Body.String(), tt.want) {

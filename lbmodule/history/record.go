@@ -9,8 +9,8 @@ import (
 // Field is a series of numbers.
 type Field uint8
 
+// Counters, which rise. Those of codes are answers by the class of their status.
 const (
-	// Code1xx to Code5xx are answers by the class of their status.
 	Code1xx Field = iota
 	Code2xx
 	Code3xx
