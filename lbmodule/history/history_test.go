@@ -376,3 +376,27 @@ func TestTable(t *testing.T) {
 		t.Errorf("nothing: %s, %v", got, err)
 	}
 }
+
+// TestUnderWay looks while a sample is under way: what it has not finished is not shown, and does not stand in for what is oldest.
+func TestUnderWay(t *testing.T) {
+	s := newSource()
+	s.sample(t, 0)
+	for range Points {
+		s.serve(2, time.Millisecond)
+		s.sample(t, Step)
+	}
+	if got := fmt.Sprint(s.Pool("web", FiveMinutes).Series["2xx"][:2]); got != "[1 1]" {
+		t.Errorf("the oldest points are %s", got)
+	}
+	s.serve(1000, time.Millisecond)
+	r := s.Begin(s.now.Add(Step))
+	r.Pool("web", &s.counts)
+	a := s.Pool("web", FiveMinutes)
+	if got := fmt.Sprint(a.Series["2xx"][:2], a.Series["2xx"][Points-1], a.Heat.Counts[0], a.Time[Points-1] == float64(s.now.Unix())); got != "[NaN 1] 1 [] true" {
+		t.Errorf("while a sample is under way: %s", got)
+	}
+	r.End()
+	if got := s.Pool("web", FiveMinutes).Series["2xx"][Points-1]; got != 500 {
+		t.Errorf("after the sample, the newest point is %v", got)
+	}
+}
