@@ -164,10 +164,10 @@ const (
 	backendB = `{"address":"[::1]:8080","name":"b","weight":3,"effective_weight":0,"max_requests":9,"state":"drain","health":"down","breaker":"open","usable":false,` +
 		`"reason":"draining","since":"2026-01-02T15:04:00Z","until":"` + soon + `","in_flight":1,"requests":7,"failures":7,"source":"api",` +
 		`"edits":[{"field":"state","value":"drain","owner":"eve@ops","reason":"evil\u001b[31m","until":"` + soon + `"}]}`
-	poolWeb    = `{"name":"web","policy":"lb_least_conn","state":"degraded","usable":1,"panic":false,"queue":2,"retry_budget":98.5,"backends":[` + backendA + `,` + backendB + `]}`
+	poolWeb    = `{"name":"web","policy":"lb_least_conn","state":"degraded","usable":1,"panic":false,"queue":2,"retry_budget":98.5,"requests":480,"codes":{"2xx":57,"5xx":423},"refused":{"queue_full":400,"no_backend":21,"limit":0},"problems":[{"severity":"bad","what":"refuses 47 requests/s","why":"queue full"},{"severity":"warn","backend":"b","what":"is slow","why":"p95 841 ms, 65 times that of its peers"}],"backends":[` + backendA + `,` + backendB + `]}`
 	poolShadow = `{"name":"shadow","policy":"lb_random","state":"ok","usable":1,"panic":false,"queue":0,"retry_budget":10,"backends":[],` +
 		`"shadow":{"policy":"lb_least_conn","agreed":330,"differed":670,"full":0,"dropped":0,"agreement":0.33,"fairness":0.9,"expected_ms":{"p50":15.3,"p99":90},"took_ms":{"p50":20,"p99":114}}}`
-	poolSlow = `{"name":"slow","policy":"lb_peak_ewma","state":"ok","usable":1,"panic":false,"queue":0,"retry_budget":10,"backends":[` + backendSlow + `]}`
+	poolSlow = `{"name":"slow","policy":"lb_peak_ewma","state":"ok","usable":1,"panic":false,"queue":0,"retry_budget":10,"requests":3,"codes":{"5xx":3},"problems":[{"severity":"bad","what":"answers 100 % of its requests with 5xx","why":"3 errors/s"}],"backends":[` + backendSlow + `]}`
 	poolAB   = `{"name":"a/b","policy":"lb_hash","state":"down","usable":0,"panic":false,"queue":0,"retry_budget":10,"warnings":["all weights are 0"],"backends":[],"discovery":[{"source":"file:/etc/a.json","ok":false,"since":"2026-01-02T15:04:00Z","error":"names no target","targets":7}],"subset":{"size":2,"of":9,"chosen":2,"further":3}}`
 	pools    = "GET /load_balancer/pools"
 	pool     = pools + "/web"

@@ -16,13 +16,17 @@ func (t *tool) poolsCommand() *cobra.Command {
 		Use:   "pools [<pool>]",
 		Short: "Shows the pools",
 		Long: `
-Shows the pools, or one of them, with the requests of their backends added up.
+Shows the pools, or one of them, and what is wrong with their traffic now.
 
-USABLE is how many backends get requests, of how many. QUEUE is how many requests
-wait for a free slot, RETRIES how many retries the pool could spend now. AVOIDED is how
-many backends get less than their share, because their answers take longer than those of
-the others, fail, or do not come. Where there is a shadow policy, it is told how often it
-agrees, and how long requests would take with it.`,
+STATE is about the backends, and "failing" if they are fit and clients get errors all the
+same. USABLE is how many backends get requests, of how many. QUEUE is how many requests
+wait for a free slot. REQUESTS are those of clients that have ended, 5XX how many of them
+were answered with an error, and REFUSED how many of these got no answer of a backend,
+because the queue was full, or no backend was usable, for example: --json has them by
+cause. RETRIES is how many retries the pool could spend now. AVOIDED is how many backends
+get less than their share, because their answers take longer than those of the others,
+fail, or do not come. Where there is a shadow policy, it is told how often it agrees, and
+how long requests would take with it.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),
@@ -34,25 +38,40 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 	if err != nil || shown {
 		return err
 	}
-	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "RETRIES", "IN-FLIGHT", "REQUESTS", "FAILED", "AVOIDED")
+	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "IN-FLIGHT", "REQUESTS", "5XX", "REFUSED", "RETRIES", "AVOIDED")
 	for _, p := range pools {
-		var inFlight int64
-		var requests, failures uint64
-		avoided := 0
+		inFlight, avoided, refused := int64(0), 0, uint64(0)
 		for _, b := range p.Backends {
-			if b.Avoided != "" {
+			if inFlight += b.InFlight; b.Avoided != "" {
 				avoided++
 			}
-			inFlight, requests, failures = inFlight+b.InFlight, requests+b.Requests, failures+b.Failures
 		}
-		table.Row(p.Name, p.Policy, plain.Word(p.State), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue),
-			plain.Number(p.RetryBudget), fmt.Sprint(inFlight), fmt.Sprint(requests), fmt.Sprint(failures), fmt.Sprint(avoided))
+		for _, n := range p.Refused {
+			refused += n
+		}
+		table.Row(p.Name, p.Policy, plain.State(&p), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue), fmt.Sprint(inFlight),
+			fmt.Sprint(p.Requests), fmt.Sprint(p.Codes["5xx"]), fmt.Sprint(refused), plain.Number(p.RetryBudget), fmt.Sprint(avoided))
 	}
 	t.warnings(pools...)
 	if err := t.table(table); err != nil {
 		return err
 	}
+	t.showProblems(pools)
 	return t.showShadows(pools)
+}
+
+// showProblems prints what is wrong with the traffic, if anything is.
+func (t *tool) showProblems(pools []api.Pool) {
+	first := true
+	for i := range pools {
+		for _, problem := range pools[i].Problems {
+			if first {
+				t.say("")
+				first = false
+			}
+			t.say("%s", plain.Problem(&pools[i], &problem).Text)
+		}
+	}
 }
 
 // showShadows prints what shadow policies would do, if there are any.

@@ -74,6 +74,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 	for name, want := range map[string]map[string]float64{
 		"requests_total":           {"200": 0, "499": 0, "502": 0, "503": 0, "504": 0},
 		"attempts_total":           {"start.test:1 success": 0, "start.test:1 failure": 0, "start.test:1 ignored": 0},
+		"refused_total":            {"no_backend": 0, "limit": 0, "queue_full": 0, "queue_timeout": 0, "session": 0, "drained": 0, "shutdown": 0, "source": 0},
 		"retries_total":            {"connect": 0, "reset": 0, "timeout": 0, "status": 0, "hedge": 0},
 		"retry_budget_remaining":   {"": 100},
 		"sessions_rebound_total":   {"": 0},
@@ -134,8 +135,8 @@ func TestMetricsFromTheStart(t *testing.T) {
 	}
 	descs := make(chan *prometheus.Desc, 100)
 	status.Metrics{}.Describe(descs)
-	if n := len(descs); n != 52 {
-		t.Errorf("there are %d families, and this test knows 52", n)
+	if n := len(descs); n != 53 {
+		t.Errorf("there are %d families, and this test knows 53", n)
 	}
 }
 

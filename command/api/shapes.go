@@ -17,9 +17,22 @@ type Pool struct {
 	Warnings    []string  `json:"warnings"`
 	Backends    []Backend `json:"backends"`
 
+	Requests uint64            `json:"requests"` // that have ended
+	Codes    map[string]uint64 `json:"codes"`    // what clients were answered, by class
+	Refused  map[string]uint64 `json:"refused"`  // without the answer of a backend, by cause
+	Problems []Problem         `json:"problems"` // the worst first
+
 	Discovery []Discovery `json:"discovery"` // the sources of backends that are polled
 	Subset    *Subset     `json:"subset"`    // nil if all backends are used
 	Shadow    *Shadow     `json:"shadow"`    // nil without a shadow policy
+}
+
+// Problem is something that is wrong with the traffic of a pool.
+type Problem struct {
+	Severity string `json:"severity"` // bad or warn
+	Backend  string `json:"backend"`  // "" for the pool as a whole
+	What     string `json:"what"`
+	Why      string `json:"why"`
 }
 
 // Canary is what a pool's canary does.

@@ -51,6 +51,31 @@ func Word(word string) Cell {
 	}
 }
 
+// State is what a pool is in one word. The API's word is about its backends: all of them may be fit, and the pool fail.
+func State(p *api.Pool) Cell {
+	for _, problem := range p.Problems {
+		if p.State == "ok" && problem.Severity == "bad" {
+			return Cell{"failing", Bad}
+		}
+	}
+	return Word(p.State)
+}
+
+// Problem is a sentence that says what is wrong with the traffic of a pool.
+func Problem(p *api.Pool, problem *api.Problem) Cell {
+	cell := Cell{Text: p.Name + " " + problem.What, Style: Doubtful}
+	if problem.Backend != "" {
+		cell.Text = problem.Backend + " in " + cell.Text
+	}
+	if problem.Why != "" {
+		cell.Text += ": " + problem.Why
+	}
+	if problem.Severity == "bad" {
+		cell.Style = Bad
+	}
+	return cell
+}
+
 // Why tells why a backend is as it is: why it is not usable, or is avoided, who changed what and why, and what ends when.
 func Why(b *api.Backend, now time.Time) string {
 	var parts []string

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ballastlb/ballast/command/api"
 	"github.com/ballastlb/ballast/command/plain"
 )
 
@@ -98,10 +99,7 @@ func (m *Model) scroll(rows []row, at, room int) {
 func (m *Model) title() Line {
 	backends, usable, requests := 0, 0, 0.0
 	for _, p := range m.last.Pools {
-		backends, usable = backends+len(p.Backends), usable+p.Usable
-		for _, b := range p.Backends {
-			requests += m.rates[name{p.Name, b.Name}].requests
-		}
+		backends, usable, requests = backends+len(p.Backends), usable+p.Usable, requests+m.rates[name{pool: p.Name}].requests
 	}
 	line := Line{
 		{Text: "Ballast", Style: plain.Bold},
@@ -204,17 +202,18 @@ func pad(c plain.Cell, width int, right bool) plain.Cell {
 // heading is the line of a pool.
 func (m *Model) heading(r *row) Line {
 	p := r.pool
-	requests := 0.0
-	for _, b := range p.Backends {
-		requests += m.rates[name{p.Name, b.Name}].requests
-	}
-	state := plain.Word(p.State)
+	state := plain.State(p)
 	state.Text = plain.Clean(state.Text)
-	line := Line{
-		{Text: plain.Clean(p.Name), Style: plain.Bold}, text("  "), state,
-		text(fmt.Sprintf("  %d/%d usable  %s  %s req/s  queue %d  retries %s", p.Usable, len(p.Backends), p.Policy, plain.Number(requests), p.Queue,
-			plain.Number(p.RetryBudget))),
+	line := Line{{Text: plain.Clean(p.Name), Style: plain.Bold}, text("  "), state, text(fmt.Sprintf("  %d/%d usable  ", p.Usable, len(p.Backends)))}
+	for _, problem := range p.Problems {
+		if problem.Backend != "" {
+			continue // the backend's own line tells
+		}
+		cell := plain.Problem(&api.Pool{}, &problem)
+		cell.Text = plain.Clean(strings.TrimSpace(cell.Text))
+		line = append(line, cell, text("  "))
 	}
+	line = append(line, text(fmt.Sprintf("%s  %s req/s  queue %d  retries %s", p.Policy, m.rates[name{pool: p.Name}], p.Queue, plain.Number(p.RetryBudget))))
 	for _, w := range p.Warnings {
 		line = append(line, plain.Cell{Text: "  " + plain.Clean(w), Style: plain.Doubtful})
 	}

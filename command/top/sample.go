@@ -13,10 +13,10 @@ type Sample struct {
 	Now   time.Time // by the server's clock: how long things last is told from it
 }
 
-// name says which backend of which pool.
+// name says which backend of which pool. Without a backend, it is the pool.
 type name struct{ pool, backend string }
 
-// rate is what a backend did from one sample to the next.
+// rate is what a pool or a backend did from one sample to the next.
 type rate struct {
 	known    bool
 	requests float64 // per second
@@ -30,14 +30,18 @@ func rates(before, after Sample) map[name]rate {
 	if before.Taken.IsZero() || elapsed <= 0 {
 		return found
 	}
-	then := make(map[name]*api.Backend)
+	then, asked := make(map[name]*api.Backend), make(map[string]uint64)
 	for i := range before.Pools {
+		asked[before.Pools[i].Name] = before.Pools[i].Requests
 		for j := range before.Pools[i].Backends {
 			b := &before.Pools[i].Backends[j]
 			then[name{before.Pools[i].Name, b.Name}] = b
 		}
 	}
 	for _, p := range after.Pools {
+		if old, ok := asked[p.Name]; ok && old <= p.Requests {
+			found[name{pool: p.Name}] = rate{known: true, requests: float64(p.Requests-old) / elapsed}
+		}
 		for _, b := range p.Backends {
 			n := name{p.Name, b.Name}
 			old, ok := then[n]

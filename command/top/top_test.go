@@ -33,6 +33,7 @@ func sample(t *testing.T, second int) Sample {
 		t.Fatal(err)
 	}
 	for i := range s.Pools {
+		s.Pools[i].Requests *= uint64(second)
 		for j := range s.Pools[i].Backends {
 			b := &s.Pools[i].Backends[j]
 			b.Requests, b.Failures = b.Requests*uint64(second), b.Failures*uint64(second)

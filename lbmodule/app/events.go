@@ -155,6 +155,8 @@ const (
 	eventBreakerHalfOpen = "breaker_half_open"
 	eventBreakerClosed   = "breaker_closed"
 
+	eventConfigLoaded = "config_loaded"
+
 	eventCanaryMoved      = "canary_moved"
 	eventCanaryRolledBack = "canary_rolled_back"
 )

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,4 +48,14 @@ func (a *App) settle(ctx context.Context, managers []*manage.Manager, services [
 		})
 	}
 	all.Wait()
+	if ctx.Err() == nil {
+		reason := "start"
+		if loaded.Add(1) > 1 {
+			reason = "reload"
+		}
+		a.emit(eventConfigLoaded, map[string]any{"reason": reason, "pools": len(managers)})
+	}
 }
+
+// loaded counts the configs that have begun to serve in this process.
+var loaded atomic.Uint64

@@ -2,6 +2,7 @@ package course
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -264,6 +265,19 @@ func TestKey(t *testing.T) {
 		w.play(move{0, begin, "send a"}, move{1 * ms, ended(failure(Broken)), "send b again for reset"})
 		if want := map[bool]int{true: 1}[keyed]; w.keys != want {
 			t.Errorf("keyed %v: request was asked for its key %d times, want %d", keyed, w.keys, want)
+		}
+	}
+}
+
+func TestRefusalOf(t *testing.T) {
+	for err, want := range map[error]pool.Refusal{
+		pool.ErrNone: pool.RefusedNoBackend, pool.ErrHeld: pool.RefusedNoBackend, pool.ErrFull: pool.RefusedLimit,
+		pool.ErrQueueFull: pool.RefusedQueueFull, pool.ErrQueueTimeout: pool.RefusedQueueTimeout, context.DeadlineExceeded: pool.RefusedQueueTimeout,
+		ErrSessionGone: pool.RefusedSession, ErrSessionFull: pool.RefusedSession, pool.ErrDrained: pool.RefusedDrained,
+		pool.ErrDismissed: pool.RefusedShutdown, errors.New("no such host"): pool.RefusedSource,
+	} {
+		if got := RefusalOf(fmt.Errorf("wrapped: %w", err)); got != want {
+			t.Errorf("%v is counted as %v, want %v", err, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package course
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/ballastlb/ballast/lbmodule/pool"
@@ -79,6 +80,22 @@ func (r *Rules) classify(f *Facts) pool.Outcome {
 	}
 }
 
+// fault says what was wrong with an attempt that failed.
+func (f *Facts) fault() string {
+	switch {
+	case f.Kind == NotConnected:
+		return "no connection"
+	case f.Kind == TimedOut:
+		return "no answer in time"
+	case f.Kind == Broken:
+		return "connection broke off, or no valid answer"
+	case f.Call.Status != NoGRPC && f.Status < 400:
+		return "gRPC status " + f.Call.Status.String()
+	default:
+		return "status " + strconv.Itoa(f.Status)
+	}
+}
+
 // Good reports whether the answer of an attempt is good enough not to wait for the other one of a race.
 func (r *Rules) Good(f *Facts) bool {
 	return f.Kind == Answered && r.classify(f) == pool.Success && !f.isRejection()
@@ -102,6 +119,12 @@ func (c *Course) judge(f *Facts, now time.Time) {
 		c.verdict.Outcome = c.call.outcome(&c.rules.Failures)
 	case failed && c.call.Excused && !c.verdict.Refused:
 		c.verdict.Outcome = pool.Ignored
+	}
+	switch {
+	case c.verdict.Outcome == pool.Failure:
+		c.verdict.Fault = f.fault()
+	case c.verdict.Slow:
+		c.verdict.Fault = "slow answer"
 	}
 	c.outcome = c.verdict.Outcome
 	c.last = Result{Outcome: c.outcome, Status: c.call.Status}
@@ -265,7 +288,7 @@ func (c *Course) End(e Ending, now time.Time) Result {
 			side.Failed()
 		}
 		if e.Broken {
-			c.verdict = pool.Verdict{Outcome: pool.Failure, Origin: c.origin}
+			c.verdict = pool.Verdict{Outcome: pool.Failure, Fault: "answer broke off", Origin: c.origin}
 		}
 		c.learnEnd(&e, now)
 		l.Judge(c.verdict, now)
@@ -293,7 +316,9 @@ func (c *Course) settle(e *Ending, now time.Time) Result {
 				status = OtherGRPC
 			}
 			c.call.end(status, now.Sub(c.began))
-			c.verdict.Outcome = c.call.outcome(&c.rules.Failures)
+			if c.verdict.Outcome = c.call.outcome(&c.rules.Failures); c.verdict.Outcome == pool.Failure {
+				c.verdict.Fault = "gRPC status " + status.String()
+			}
 			c.outcome = c.verdict.Outcome
 			c.learnCall(now)
 		case !c.call.begun:

@@ -103,7 +103,7 @@ func (d *Dashboard) Serve(w http.ResponseWriter, r *http.Request, v Visit) {
 		}
 	default:
 		if allow(w, r, http.MethodGet, http.MethodHead) {
-			servePage(w, r, v)
+			d.servePage(w, r, v)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -108,6 +109,26 @@ func TestPageKeepsToItself(t *testing.T) {
 				t.Errorf("%s uses %s: %s", name, wrong, why)
 			}
 		}
+	}
+}
+
+// The page has the current state in it, as data that cannot end the element that it is in.
+func TestPageHasTheState(t *testing.T) {
+	s := newSource()
+	s.state = `{"pools":[{"name":"</script><script>alert(1)</script>"}]}`
+	page := ask(New(s), httptest.NewRequest(http.MethodGet, "/", nil), Visit{}).Body.String()
+	_, first, _ := strings.Cut(page, `<script type="application/json" id="first">`)
+	first, _, _ = strings.Cut(first, "</script>")
+	var got struct{ Pools []struct{ Name string } }
+	if err := json.Unmarshal([]byte(first), &got); err != nil || len(got.Pools) != 1 || got.Pools[0].Name != "</script><script>alert(1)</script>" {
+		t.Errorf("the state in the page is %q: %v", first, err)
+	}
+	if strings.Contains(page, "alert(1)</script>") {
+		t.Error("the state has become a part of the page")
+	}
+	s.fail("storage is away")
+	if w := ask(New(s), httptest.NewRequest(http.MethodGet, "/", nil), Visit{}); w.Code != 200 || strings.Contains(w.Body.String(), `id="first"`) {
+		t.Errorf("without a state, the page is %d %s", w.Code, w.Body)
 	}
 }
 

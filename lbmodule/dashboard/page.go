@@ -1,13 +1,16 @@
 package dashboard
 
 import (
+	"bytes"
 	"embed"
+	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -51,7 +54,7 @@ func loadFiles() (files map[string]file, build string) {
 
 // servePage answers with one of the files. The page's links are relative, so that it works under every path that ends with a slash;
 // a path without one is sent there.
-func servePage(w http.ResponseWriter, r *http.Request, v Visit) {
+func (d *Dashboard) servePage(w http.ResponseWriter, r *http.Request, v Visit) {
 	if f, ok := files[v.File]; ok && v.File != pageFile {
 		serveFile(w, f)
 		return
@@ -61,7 +64,7 @@ func servePage(w http.ResponseWriter, r *http.Request, v Visit) {
 		return
 	}
 	if strings.HasSuffix(v.Path, "/") {
-		serveFile(w, files[pageFile])
+		serveFile(w, file{files[pageFile].kind, d.withState(files[pageFile].content)})
 		return
 	}
 	// The way is relative, too: whoever stands in front may have taken a part of the path away. As a path it begins with a dot, lest a
@@ -70,6 +73,21 @@ func servePage(w http.ResponseWriter, r *http.Request, v Visit) {
 	w.Header().Set("Location", to.String())
 	w.WriteHeader(http.StatusPermanentRedirect)
 }
+
+// withState puts the current state into the page, so that it need not wait for the stream to show something. Where there is none, the stream
+// tells why.
+func (d *Dashboard) withState(page []byte) []byte {
+	state, err := d.source.Snapshot()
+	if err != nil {
+		return page
+	}
+	var safe bytes.Buffer
+	json.HTMLEscape(&safe, state)
+	return bytes.Replace(page, statePlace, slices.Concat([]byte(`<script type="application/json" id="first">`), safe.Bytes(), []byte("</script>")), 1)
+}
+
+// statePlace is where the state stands in the page.
+var statePlace = []byte("<!-- state -->")
 
 func serveFile(w http.ResponseWriter, f file) {
 	w.Header().Set("Content-Type", f.kind)

@@ -30,6 +30,7 @@ type vitals struct {
 	ramp    *ramp               // the last one; nil before the first
 	since   time.Time           // when usable last changed
 	died    time.Time           // when connecting was last found impossible; zero while it is possible
+	fault   string              // of the last failure or slow answer
 
 	dialers []*Dialer  // registered by [Member.Redial]; the latest is used
 	redial  *redialing // nil until it was first redialed
@@ -191,6 +192,7 @@ type Vitals struct {
 	Dead    bool // no connection can be made
 	Breaker breaker.State
 	Cause   breaker.Cause          // why the breaker opened last
+	Fault   string                 // what was wrong with the last answer that the breaker counts; "" if that is not known
 	Until   time.Time              // when an open breaker turns half-open; zero if that does not depend on time
 	Turned  [breaker.States]uint64 // number of transitions into each state
 }
@@ -202,7 +204,7 @@ func (m *Member) Vitals() Vitals {
 	h := m.vitals
 	v := Vitals{
 		Status: h.state.Status, Usable: h.usable, Since: h.since,
-		Failing: h.failing, Dead: !h.died.IsZero(), Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Turned: h.breaker.Turned(),
+		Failing: h.failing, Dead: !h.died.IsZero(), Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Fault: h.fault, Turned: h.breaker.Turned(),
 	}
 	if h.last != nil {
 		v.Last = *h.last

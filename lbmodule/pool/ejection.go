@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"time"
 
 	"github.com/ballastlb/ballast/breaker"
@@ -98,9 +99,15 @@ func (m *Member) noteOpened(counts bool) {
 
 // turned returns the event of a transition.
 func (v *View) turned(i int, t breaker.Transition) Event {
-	return Event{
+	e := Event{
 		Kind: BreakerTurned, Pool: v.pool.name, Backend: v.backends[i].Address, Reason: t.Cause.String(), Breaker: t, DryRun: v.settings.DryRun,
 	}
+	if t.To == breaker.Open {
+		if fault := v.members[i].Vitals().Fault; fault != "" {
+			e.Err = errors.New(fault)
+		}
+	}
+	return e
 }
 
 // safeProbes is how long after a breaker turned half-open only requests that may be retried are used as probes. Then any request may be

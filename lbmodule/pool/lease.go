@@ -27,8 +27,9 @@ func (o Outcome) String() string { return [Outcomes]string{"ignored", "success",
 // Verdict is what an attempt says about its member.
 type Verdict struct {
 	Outcome Outcome
-	Refused bool // no connection could be made
-	Slow    bool // the answer took longer than a breaker's slow_ratio allows
+	Refused bool   // no connection could be made
+	Slow    bool   // the answer took longer than a breaker's slow_ratio allows
+	Fault   string // what was wrong, for people; "" if nothing was
 	Origin  Origin
 }
 
@@ -145,6 +146,7 @@ func (l *Lease) Judge(v Verdict, now time.Time) {
 	}
 	if failed || v.Slow {
 		m.vitals.blame.fail(v.Origin, s.blameSpan(), now)
+		m.vitals.fault = v.Fault
 	} else {
 		m.vitals.blame.serve(v.Origin, now)
 	}

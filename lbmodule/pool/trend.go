@@ -104,7 +104,7 @@ func (p *Pool) ErrorRatios() (ratios [len(TrendWindows)]float64) {
 	return ratios
 }
 
-// Shares returns which share of the requests of the last minute each member of the view got; zeros if there were none.
+// Shares returns which share of the requests of the last minute each member of the view got; nil if there were none.
 func (v *View) Shares() []float64 {
 	shares, sum := make([]float64, len(v.members)), 0.0
 	v.pool.looking.Lock()
@@ -114,8 +114,7 @@ func (v *View) Shares() []float64 {
 	}
 	v.pool.looking.Unlock()
 	if sum < negligible {
-		clear(shares)
-		return shares
+		return nil
 	}
 	for i := range shares {
 		shares[i] /= sum

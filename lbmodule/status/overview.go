@@ -220,7 +220,9 @@ func Overview(s *service.Service, running []overlay.Running, warnings []string) 
 		b := Backend{Health: "unknown", Breaker: breaker.Closed.String(), Reason: elsewhere}
 		if position, is := at[running[i].Address]; is {
 			b = newBackend(set.View(), snapshot, position, s.Checked(), now)
-			b.Avoided, b.Share = avoided(position), &shares[position]
+			if b.Avoided = avoided(position); shares != nil {
+				b.Share = &shares[position]
+			}
 		}
 		b.addSettings(&running[i], dynamic, now)
 		o.Backends = append(o.Backends, b)
@@ -347,7 +349,11 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 	case v.Failing:
 		return "passive check failed"
 	case v.Breaker != breaker.Closed:
-		return "breaker is " + v.Breaker.String() + ": " + v.Cause.String()
+		why := "breaker is " + v.Breaker.String() + ": " + v.Cause.String()
+		if v.Fault != "" {
+			why += " (last: " + v.Fault + ")"
+		}
+		return why
 	default:
 		return "not checked yet"
 	}

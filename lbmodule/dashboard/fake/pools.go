@@ -14,6 +14,9 @@ type pool struct {
 	budget       float64
 	queue        int
 	panicking    bool
+	refuses      float64 // requests per second
+	refused      float64
+	problems     []object
 	warnings     []string
 	more         object // fields that few pools have
 	backends     []*backend
@@ -70,7 +73,9 @@ func somePools(now time.Time) []*pool {
 		"canary": object{"backends": 1, "requests": 6950, "failures": 7, "error_rate": 0.001, "p50_ms": 3.2, "p95_ms": 11.3},
 		"others": object{"backends": 6, "requests": 131000, "failures": 70, "error_rate": 0.0005, "p50_ms": 3.1, "p95_ms": 11.0}}
 	return []*pool{
-		{name: "web", policy: "lb_peak_ewma", budget: 412, more: object{
+		{name: "web", policy: "lb_peak_ewma", budget: 412, problems: []object{
+			{"severity": "warn", "backend": "web-7", "what": "is slow", "why": "p95 422 ms, 38 times that of its peers; it gets 0.1 % of the requests"},
+		}, more: object{
 			"canary": canary,
 			"shadow": object{"policy": "lb_least_conn", "agreed": 6120, "differed": 7480, "full": 0, "dropped": 0, "agreement": 0.45, "fairness": 0.93,
 				"expected_ms": object{"p50": 3.4, "p99": 71.0}, "took_ms": object{"p50": 3.1, "p99": 48.0}},
@@ -82,7 +87,7 @@ func somePools(now time.Time) []*pool {
 			named("web-7", "10.0.1.7:8080", 1).set(object{"avoided": "its answers take 400 ms, the others' 3.1 ms; tried again in 0.8 s",
 				"latency_ms": object{"p50": 396.0, "p95": 422.0, "p99": 431.0, "ewma": 400.0}}),
 		}},
-		{name: "api", policy: "lb_p2c", budget: 31, queue: 12, warnings: []string{"health check timeout is not below its interval"}, more: object{
+		{name: "api", policy: "lb_p2c", budget: 31, queue: 12, refuses: 47, problems: []object{{"severity": "bad", "what": "refuses 47 requests/s", "why": "queue full"}}, warnings: []string{"health check timeout is not below its interval"}, more: object{
 			"discovery": []object{{"source": "file:/etc/caddy/api.json", "ok": false, "since": ago(9 * time.Minute), "targets": 3,
 				"error": "line 4, column 12: invalid character ']' looking for beginning of value"}},
 			"subset": object{"size": 3, "of": 40, "chosen": 3, "further": 2},
@@ -115,6 +120,7 @@ func (p *pool) find(name string) *backend {
 
 // grow lets the counters grow, with a wave.
 func (p *pool) grow(random *rand.Rand, seconds, age float64) {
+	p.refused += math.Round(p.refuses * seconds)
 	for _, b := range p.backends {
 		n := math.Round(b.rate * seconds * (0.85 + 0.15*math.Sin(age/9) + 0.1*random.Float64()))
 		bad := math.Round(n * b.bad * 2 * random.Float64())
@@ -153,7 +159,21 @@ func (p *pool) show() object {
 	case usable < len(p.backends):
 		state = "degraded"
 	}
+	requests, codes := p.refused, object{"1xx": 0.0, "5xx": p.refused}
+	for _, b := range p.backends {
+		for class, n := range b.shown["codes"].(object) {
+			requests += n.(float64)
+			sum, _ := codes[class].(float64)
+			codes[class] = sum + n.(float64)
+		}
+	}
+	problems := p.problems
+	if problems == nil {
+		problems = []object{}
+	}
 	shown := object{"name": p.name, "policy": p.policy, "state": state, "usable": usable, "panic": p.panicking, "queue": p.queue,
+		"requests": requests, "codes": codes, "canceled": 0, "refused": object{"queue_full": p.refused, "no_backend": 0}, "problems": problems,
+		"latency_ms":   object{"p50": 3.4, "p95": 12.0, "p99": 41.0},
 		"retry_budget": p.budget, "warnings": p.warnings, "backends": backends}
 	maps.Copy(shown, p.more)
 	return shown

@@ -80,20 +80,28 @@ function state() {
 		if (left === undefined) {
 			text(lines.second, past);
 		} else {
-			text(lines.second, b.status === 'open' ? `${past}, tried in ${duration(left)}` : `${duration(left)} left`);
+			text(lines.second, b.status === 'open' ? `tried in ${duration(left)}` : `${duration(left)} left`);
 		}
+		attr(lines.second, 'title', past);
 	} };
 }
+
+// differs tells whether an edit makes a difference: a backend that was drained and made ready again is as configured.
+const differs = edit => edit.value !== edit.config && !(edit.field === 'state' && edit.value === 'ready');
 
 function name() {
 	const open = el('button', { type: 'button', class: 'name', 'data-open': '' });
 	const tags = el('span', { class: 'tags' });
 	const second = el('span', { class: 'second' });
-	const node = el('div', { class: 'two' }, el('span', { class: 'first' }, open, tags), second);
+	const of = el('span', { class: 'second of' });
+	const node = el('div', { class: 'two' }, el('span', { class: 'first' }, open, of, tags), second);
 	return { node, update(b) {
 		const { data } = b;
-		text(open, data.name);
-		const marks = [data.backup ? 'backup' : '', data.zone ?? '', data.source && data.source !== 'config' ? data.source : '', data.edits?.length > 0 ? 'edited' : ''].filter(Boolean);
+		const { suffix } = b.pool;
+		text(open, suffix ? data.name.slice(0, -suffix.length) : data.name);
+		attr(open, 'title', suffix ? data.name : null);
+		text(of, `in ${b.pool.name}`);
+		const marks = [data.backup ? 'backup' : '', data.zone ?? '', data.source && data.source !== 'config' ? data.source : '', data.edits?.some(differs) ? 'edited' : ''].filter(Boolean);
 		if (tags.dataset.marks !== marks.join()) {
 			tags.dataset.marks = marks.join();
 			tags.replaceChildren(...marks.map(mark => el('span', { class: 'tag' }, mark)));
@@ -154,24 +162,25 @@ const latency = percentile => wrap(number, (part, b) => part.show(millis(b.data.
 
 const load = b => (cap(b) > 0 ? `${count(b.in_flight)} / ${count(cap(b))}` : count(b.in_flight));
 
-// COLUMNS: `of` is what is sorted by, `needs` tells whether there is anything to show.
+// COLUMNS: `of` is what backends are sorted by, `pool` what pools are, `needs` tells whether there is anything to show.
 export const COLUMNS = [
 	{ key: 'status', label: 'State', of: b => STATUSES[b.status].rank, make: state },
 	{ key: 'name', label: 'Backend', make: name },
-	{ key: 'rate', label: 'Requests/s', numeric: true, of: b => b.rates.requests, make: wrap(traffic, (part, b) => part.show(b.rates, b.requests, b.errors)) },
-	{ key: 'errors', label: 'Errors', numeric: true, of: b => b.errorShare, make: wrap(answers, (part, b) => part.show(b.rates, b.errorShare)) },
-	{ key: 'p50', label: 'p50', numeric: true, of: b => b.data.latency_ms?.p50, make: latency('p50'), needs: b => b.data.latency_ms },
-	{ key: 'p95', label: 'p95', numeric: true, of: b => b.data.latency_ms?.p95, make: latency('p95'), needs: b => b.data.latency_ms },
-	{ key: 'p99', label: 'p99', numeric: true, of: b => b.data.latency_ms?.p99, make: latency('p99'), needs: b => b.data.latency_ms },
-	{ key: 'load', label: 'In flight', numeric: true, of: b => b.data.in_flight, make: wrap(share, (part, { data }) => {
+	{ key: 'rate', label: 'Requests/s', numeric: true, of: b => b.rates.requests, pool: p => p.total.rates.requests, make: wrap(traffic, (part, b) => part.show(b.rates, b.requests, b.errors)) },
+	{ key: 'errors', label: 'Errors', numeric: true, of: b => b.errorShare, pool: p => p.total.errorShare, make: wrap(answers, (part, b) => part.show(b.rates, b.errorShare)) },
+	{ key: 'p50', label: 'p50', numeric: true, of: b => b.data.latency_ms?.p50, pool: p => p.total.latency.p50, make: latency('p50'), needs: b => b.data.latency_ms },
+	{ key: 'p95', label: 'p95', numeric: true, of: b => b.data.latency_ms?.p95, pool: p => p.total.latency.p95, make: latency('p95'), needs: b => b.data.latency_ms },
+	{ key: 'p99', label: 'p99', numeric: true, of: b => b.data.latency_ms?.p99, pool: p => p.total.latency.p99, make: latency('p99'), needs: b => b.data.latency_ms },
+	{ key: 'load', label: 'In flight', numeric: true, of: b => b.data.in_flight, pool: p => p.total.inFlight, make: wrap(share, (part, { data }) => {
 		const part01 = cap(data) > 0 ? data.in_flight / cap(data) : undefined;
 		part.show(load(data), part01, part01 >= 1 ? 'warn' : null);
 	}) },
 	{ key: 'weight', label: 'Weight', numeric: true, of: b => b.data.weight, make: wrap(share, (part, { data }) => {
 		const ramping = data.usable && warmth(data) < 1;
-		part.show(ramping ? `${weight(data.effective_weight)} of ${weight(data.weight)}` : weight(data.weight), ramping ? warmth(data) : undefined, 'ok');
+		const less = data.effective_weight !== data.weight;
+		part.show(less ? `${weight(data.effective_weight)} of ${weight(data.weight)}` : weight(data.weight), ramping ? warmth(data) : undefined, 'ok');
 	}) },
-	{ key: 'retries', label: 'Retries/s', numeric: true, of: b => b.rates.retries, make: wrap(number, (part, b) => part.show(rate(b.rates.retries))), needs: b => b.data.retries !== undefined },
+	{ key: 'retries', label: 'Retries/s', numeric: true, of: b => b.rates.retries, pool: p => p.total.rates.retries, make: wrap(number, (part, b) => part.show(rate(b.rates.retries))), needs: b => b.data.retries !== undefined },
 	{ key: 'check', label: 'Last check', of: b => b.data.last_check?.ms, make: check, needs: b => b.data.last_check },
 ];
 
@@ -181,6 +190,16 @@ export function compare({ by, descending }) {
 	if (!of) {
 		return (a, b) => (descending ? byName(b.name, a.name) : byName(a.name, b.name));
 	}
+	return sorting(of, descending);
+}
+
+// comparePools orders pools by a column of numbers; by all others, those in trouble come first.
+export function comparePools({ by, descending }, rank) {
+	const of = COLUMNS.find(c => c.key === by)?.pool;
+	return of ? sorting(of, descending) : (a, b) => rank(a) - rank(b) || byName(a.name, b.name);
+}
+
+function sorting(of, descending) {
 	return (a, b) => {
 		const [x, y] = [of(a), of(b)];
 		if (x === y || x === undefined && y === undefined) {

@@ -96,6 +96,7 @@ const stream = new Stream({
 	health(how) {
 		const age = duration(how.age / 1000);
 		document.body.classList.toggle('old', Boolean(how.stale || how.lost) && !paused);
+		summary.setLost(Boolean(how.stale || how.lost) || paused);
 		if (paused) {
 			health('idle', 'paused');
 		} else if (how.lost) {
@@ -125,7 +126,7 @@ function health(tone, words) {
 function pause() {
 	paused = !paused;
 	attr($('pause'), 'aria-pressed', String(paused));
-	text($('pause'), paused ? 'Go on' : 'Pause');
+	text($('pause'), paused ? 'Continue' : 'Pause');
 	if (!paused && latest) {
 		model.take(latest);
 		latest = undefined;
@@ -179,3 +180,9 @@ $('theme').addEventListener('click', otherTheme);
 $('help').addEventListener('click', () => $('keys').showModal());
 setTheme(document.documentElement.dataset.theme);
 hide($('nothing'), true);
+const first = $('first'); // the state when the page was made
+if (first) {
+	model.take(JSON.parse(first.textContent));
+	first.remove();
+	show();
+}

@@ -116,11 +116,12 @@ function skip(missed, ...rings) {
 	}
 }
 
-// Pool is a pool with its past: what can be added up is the sum of its backends.
+// Pool is a pool with its past. Its requests are those of clients, each once; some have the answer of no backend.
 class Pool {
 	constructor(name, age) {
 		this.name = name;
 		this.backends = new Map();
+		this.counted = new Counted();
 		this.requests = new Ring(age);
 		this.errors = new Ring(age);
 	}
@@ -134,27 +135,60 @@ class Pool {
 			backends.set(b.name, backend);
 		}
 		this.backends = backends;
-		this.total = total([...backends.values()]);
+		const all = [...backends.values()];
+		const latest = this.counted.take(time, {
+			requests: data.requests, canceled: data.canceled, refused: sum(Object.values(data.refused ?? {}), n => n), ...data.codes,
+		});
 		skip(missed, this.requests, this.errors);
-		this.requests.push(this.total.latestRequests);
-		this.errors.push(this.total.latestErrors);
+		this.requests.push(latest.requests);
+		this.errors.push(latest['5xx']);
+		// Until there are two states, the server's own rates are shown.
+		const { per_second: before } = data;
+		const rates = this.counted.rates.requests === undefined && before?.seconds > 0
+			? { requests: before.requests, canceled: before.canceled, refused: sum(Object.values(before.refused), n => n), ...before.codes }
+			: { ...this.counted.rates };
+		if (all.some(b => b.rates.retries !== undefined)) {
+			rates.retries = sum(all, b => b.rates.retries);
+		}
+		this.suffix = commonSuffix(all.map(b => b.name));
+		this.total = { rates, errorShare: answered(rates), inFlight: sum(all, b => b.data.in_flight), latency: data.latency_ms ?? {} };
 	}
 }
 
-// total adds backends up. Of latencies it is the worst: percentiles cannot be added.
-function total(backends) {
+// commonSuffix is the end that all names have in common, from a dot on, if it is a domain; '' if there is none.
+export function commonSuffix(names) {
+	if (names.length < 2) {
+		return '';
+	}
+	let suffix = names[0].slice(names[0].indexOf('.'));
+	while (suffix.startsWith('.') && !names.every(name => name.length > suffix.length && name.endsWith(suffix))) {
+		const next = suffix.indexOf('.', 1);
+		suffix = next < 0 ? '' : suffix.slice(next);
+	}
+	return /^\..*[a-z]/i.test(suffix) ? suffix : '';
+}
+
+// answered is the share of the requests that were answered with an error, of those whose clients did not leave.
+function answered(rates) {
+	const asked = rates.requests - (rates.canceled ?? 0);
+	return asked > 0 ? Math.min((rates['5xx'] ?? 0) / asked, 1) : undefined;
+}
+
+// total adds pools up. Of latencies it is the worst: percentiles cannot be added.
+function total(pools) {
 	const rates = {};
-	for (const name of ['requests', 'failures', 'retries', ...CLASSES]) {
-		if (backends.some(b => b.rates[name] !== undefined)) {
-			rates[name] = sum(backends, b => b.rates[name]);
+	for (const name of ['requests', 'canceled', 'refused', 'retries', ...CLASSES]) {
+		if (pools.some(p => p.total.rates[name] !== undefined)) {
+			rates[name] = sum(pools, p => p.total.rates[name]);
 		}
 	}
-	const latest = ring => (backends.some(b => !Number.isNaN(b[ring].latest)) ? sum(backends, b => b[ring].latest) : NaN);
-	const slowest = name => worst(backends.filter(b => b.data.usable && b.rates.requests > 0), b => b.data.latency_ms?.[name]);
+	const latest = ring => (pools.some(p => !Number.isNaN(p[ring].latest)) ? sum(pools, p => p[ring].latest) : NaN);
+	const slowest = name => worst(pools, p => p.total.latency[name]);
 	return {
 		rates,
-		errorShare: errorShare(rates),
-		inFlight: sum(backends, b => b.data.in_flight),
+		errorShare: answered(rates),
+		inFlight: sum(pools, p => p.total.inFlight),
+		queue: sum(pools, p => p.data.queue),
 		latestRequests: latest('requests'),
 		latestErrors: latest('errors'),
 		latency: { p50: slowest('p50'), p95: slowest('p95'), p99: slowest('p99') },
@@ -191,8 +225,7 @@ export class Model {
 		this.pools = takeAll(this.pools, snapshot.pools ?? [], 'name', name => new Pool(name, this.requests.age), time, missed);
 		this.lanes = takeAll(this.lanes, snapshot.express ?? [], 'server', () => new Lane(), time, missed);
 		this.zones = takeAll(this.zones, snapshot.rate_limits ?? [], 'zone', () => new Zone(), time, missed);
-		this.total = total(this.backends());
-		this.total.queue = sum([...this.pools.values()], p => p.data.queue);
+		this.total = total([...this.pools.values()]);
 		skip(missed, this.requests, this.errors, this.slowest, this.inFlight);
 		this.requests.push(this.total.latestRequests);
 		this.errors.push(this.total.latestErrors);

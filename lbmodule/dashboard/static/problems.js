@@ -1,17 +1,19 @@
 // What is wrong, in sentences, the worst first. Backends of one pool with one trouble are one problem.
 
-import { byName, count, duration, percent, plural } from './format.js';
+import { byName, count, duration, percent, plural, rate } from './format.js';
 import { STATUSES, cap } from './status.js';
 
 const BAD_SHARE = 0.05; // of answers, from which on a backend that is used is worth a line
+const MUCH_REFUSED = 0.5; // of a rate limit's requests
 
 // problems returns { key, tone, rank, title, why, since, pool, backend } for each; backend is left out where there are several.
 export function problems(model) {
 	const found = [];
 	for (const pool of model.pools.values()) {
-		found.push(...ofPool(pool), ...ofSources(pool, model), ...ofBackends(pool, model));
+		found.push(...ofPool(pool, model.pools.size > 1), ...ofSources(pool, model), ...ofBackends(pool, model));
 	}
 	for (const [name, zone] of model.zones) {
+		found.push(...ofZone(name, zone));
 		if (zone.data.store && !zone.data.store.available) {
 			found.push({ tone: 'warn', rank: 5, key: `zone ${name}`, title: `rate limit ${name}: its store does not answer`, why: `${count(zone.data.store.errors)} errors so far` });
 		}
@@ -19,9 +21,28 @@ export function problems(model) {
 	return found.sort((a, b) => a.rank - b.rank || byName(a.title, b.title));
 }
 
-function ofPool(pool) {
+// ofZone tells of a rate limit that refuses most of what comes, or all of it.
+function ofZone(name, { rates, data }) {
+	const refused = data.dry_run ? 0 : rates.refused ?? 0;
+	const share = refused / (refused + (rates.allowed ?? 0));
+	if (refused < 1 || share < MUCH_REFUSED) {
+		return [];
+	}
+	const all = share > 0.995;
+	return [{ tone: all ? 'bad' : 'warn', rank: all ? 1 : 4, key: `limit ${name}`, title: `rate limit ${name} refuses ${all ? 'all' : percent(share)} of its requests`, why: `${rate(refused)} requests/s` }];
+}
+
+// told are the problems that the server tells of.
+function told({ name, data }, several) {
+	return (data.problems ?? []).map(({ severity, backend, what, why }, i) => ({
+		tone: severity, rank: severity === 'bad' ? 1 : 4, failing: severity === 'bad', pool: name, backend, key: `${name} ${i} ${what.replace(/[0-9.]+/g, '')} ${backend ?? ''}`,
+		title: `${backend ? several ? `${backend} in ${name}` : backend : name} ${what}`, why: why ?? '',
+	}));
+}
+
+function ofPool(pool, several) {
 	const { name, data } = pool;
-	const found = [];
+	const found = told(pool, several);
 	const size = data.backends?.length ?? 0;
 	if (data.state === 'down') {
 		found.push({ tone: 'bad', rank: 0, pool: name, key: `${name} is down`, title: `${name} is down`, why: size > 0 ? `none of its ${plural(size, 'backend')} is usable; requests get 503` : 'it has no backends; requests get 503' });
@@ -30,7 +51,7 @@ function ofPool(pool) {
 		found.push({ tone: 'bad', rank: 1, pool: name, key: `${name} is in panic`, title: `${name} is in panic`, why: `${data.usable} of ${size} usable: all are used that can be reached` });
 	}
 	if (data.queue > 0) {
-		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has a queue`, title: `${name} has a queue`, why: `${plural(data.queue, 'request')} wait for a free slot` });
+		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has a queue`, title: `${name} has a queue`, why: `${plural(data.queue, 'request')} ${data.queue === 1 ? 'waits' : 'wait'} for a free slot` });
 	}
 	if (data.retry_budget < 1 && pool.total.rates.requests > 0) {
 		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has spent its retry budget`, title: `${name} has spent its retry budget`, why: 'what fails is not tried again' });
@@ -50,7 +71,7 @@ function ofSources(pool, model) {
 			why: data.canary.reason === 'by hand' ? 'by hand' : `its ${data.canary.reason} were worse than those of the others` });
 	}
 	if (data.subset?.further > 0) {
-		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} goes beyond its subset`, title: `${name} uses ${plural(data.subset.further, 'backend')} outside its subset`, why: 'nobody in the subset was usable' });
+		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} goes beyond its subset`, title: `${name} uses ${plural(data.subset.further, 'backend')} outside its subset`, why: 'no backend of the subset was usable' });
 	}
 	return found;
 }

@@ -23,6 +23,7 @@ const EVENTS = {
 	canary_moved: ['canary gets another share', 'info'],
 	canary_rolled_back: ['canary is rolled back', 'bad'],
 	canary_changed: ['canary was changed', 'info'],
+	config_loaded: ['config loaded', 'info'],
 	state_not_persisted: ['change could not be stored', 'warn'],
 };
 
@@ -62,7 +63,7 @@ export function changeLine(actions) {
 	const title = el('button', { type: 'button', class: 'link' });
 	const what = el('span', { class: 'what' });
 	const second = el('span', { class: 'second' });
-	const undo = el('button', { type: 'button', class: 'small' }, 'Take back');
+	const undo = el('button', { type: 'button', class: 'small' }, 'Revert');
 	const node = el('div', { class: 'change' }, el('div', { class: 'two' }, el('span', { class: 'first' }, title, what), second), undo);
 	const child = { node, title, update: item => {
 		const { change, pool, model } = child.item = item;
@@ -71,7 +72,7 @@ export function changeLine(actions) {
 		const left = model.until(change.until);
 		text(second, [pool, change.reason, change.owner ? `by ${change.owner}` : '', left === undefined ? '' : `${duration(left)} left`].filter(Boolean).join(' · '));
 		hide(undo, !actions.allowed || !actions.takesBack(change.field));
-		attr(undo, 'aria-label', `Take back ${change.field} of ${change.backend}`);
+		attr(undo, 'aria-label', `Revert ${change.field} of ${change.backend}`);
 	} };
 	undo.addEventListener('click', () => actions.takeBack(child.item.pool, child.item.change.backend, child.item.change.field));
 	return child;

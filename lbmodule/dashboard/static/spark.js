@@ -9,6 +9,7 @@ const HEADROOM = 1.15; // above the highest point
 export class Spark {
 	constructor(points = 60, height = 22, kind = '') {
 		this.points = points;
+		this.skipZeros = kind === 'errors'; // no red line where nothing fails
 		this.height = height;
 		this.area = svg('path', { class: 'area' });
 		this.line = svg('path', { class: 'line' });
@@ -28,7 +29,7 @@ export class Spark {
 			this.top = v > this.top ? v : this.top;
 		}
 		const top = this.top * HEADROOM;
-		const line = this.path(values, top);
+		const line = this.path(values, top, this.skipZeros);
 		attr(this.line, 'd', line.open);
 		attr(this.area, 'd', line.closed);
 		attr(this.second, 'd', other ? this.path(other.values.subarray(-points), top, true).closed : null);
@@ -74,7 +75,7 @@ export class Blocks {
 			return;
 		}
 		this.key = key;
-		const perRow = tones.length > 50 ? 50 : 25;
+		const perRow = tones.length > 100 ? 50 : 25;
 		while (this.node.children.length > tones.length) {
 			this.node.lastElementChild.remove();
 		}
@@ -84,7 +85,9 @@ export class Blocks {
 			attr(block, 'x', 8 * (i % perRow));
 			attr(block, 'y', 8 * Math.floor(i / perRow));
 		});
-		attr(this.node, 'width', 8 * Math.min(perRow, tones.length) - 2);
-		attr(this.node, 'height', 8 * Math.ceil(tones.length / perRow) - 2);
+		const [width, height] = [8 * Math.min(perRow, tones.length) - 2, 8 * Math.ceil(tones.length / perRow) - 2];
+		attr(this.node, 'viewBox', `0 0 ${width} ${height}`); // where there is less room, they are smaller
+		attr(this.node, 'width', width);
+		attr(this.node, 'height', height);
 	}
 }

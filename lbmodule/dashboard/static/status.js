@@ -26,7 +26,13 @@ export const POOL_STATES = {
 
 Object.keys(POOL_STATES).forEach((name, rank) => { POOL_STATES[name].rank = rank; });
 
-export const poolState = name => POOL_STATES[name] ?? { label: name, tone: 'idle', rank: 9 };
+// poolState is what a pool is. The API's word is about its backends: all of them may be fit, and the pool fail.
+export function poolState({ state, problems }) {
+	if (state === 'ok' && problems?.some(p => p.severity === 'bad')) {
+		return { label: 'Failing', tone: 'bad', rank: 1 };
+	}
+	return POOL_STATES[state] ?? { label: state, tone: 'idle', rank: 9 };
+}
 
 // cap is how many requests a backend is given at a time, where there is such a bound: what was found out, if it is auto.
 export const cap = b => b.limit ?? b.max_requests;

@@ -30,36 +30,57 @@ export class Summary {
 			text(since, problem.since ? `for ${problem.since}` : '');
 		} };
 		title.addEventListener('click', () => {
-			const { pool, backend, group, all } = child.problem;
-			if (backend) {
+			const { pool, backend, group, more } = child.problem;
+			if (more) {
+				this.all = !this.all;
+				this.show(this.model);
+			} else if (backend) {
 				this.view.set({ pool, backend });
 			} else {
-				this.view.set({ q: all ? '' : pool ?? '', show: all ? 'trouble' : group ?? 'all' });
+				this.view.set({ q: pool ?? '', show: group ?? 'all' });
 			}
 		});
 		return child;
 	}
 
 	show(model) {
+		this.model = model;
 		const found = problems(model);
 		const tone = found.some(p => p.tone === 'bad') ? 'bad' : found.length > 0 ? 'warn' : model.pools.size > 0 ? 'ok' : 'idle';
 		attr($('verdict'), 'data-tone', tone);
 		text($('verdict-title'), verdict(model, found));
-		const shown = found.slice(0, MOST);
+		const shown = this.all ? [...found] : found.slice(0, MOST);
 		if (found.length > MOST) {
-			shown.push({ key: 'more', tone: 'idle', title: `and ${count(found.length - MOST)} more`, why: '', all: true });
+			shown.push({ key: 'more', tone: 'idle', title: this.all ? 'show fewer' : `and ${count(found.length - MOST)} more`, why: '', more: true });
 		}
 		hide($('problems'), shown.length === 0);
 		this.list.show(shown, p => p.key);
 		this.tiles.forEach(tile => tile.show(model));
+		this.tone = tone;
+		this.bad = found.filter(p => p.tone === 'bad').length;
+		this.mark();
+		this.say(found);
+	}
+
+	// mark shows in title and icon how things are, as far as that is known: what is old reassures nobody.
+	mark() {
+		const tone = this.lost ? 'idle' : this.tone ?? 'idle';
 		attr($('icon'), 'href', `icon-${tone}.svg`);
 		attr($('mark'), 'src', `icon-${tone}.svg`);
-		const worst = found.filter(p => p.tone === 'bad').length;
-		const title = `${worst > 0 ? `(${worst}) ` : ''}${model.snapshot.node ? `${model.snapshot.node} – ` : ''}Ballast`;
+		const prefix = this.lost ? '(not connected) ' : this.bad > 0 ? `(${this.bad}) ` : '';
+		const node = this.model?.snapshot.node;
+		const title = `${prefix}${node ? `${node} – ` : ''}Ballast`;
 		if (document.title !== title) {
 			document.title = title;
 		}
-		this.say(found);
+	}
+
+	// setLost tells whether what is shown is old.
+	setLost(lost) {
+		if (this.lost !== lost) {
+			this.lost = lost;
+			this.mark();
+		}
 	}
 
 	// say tells screen readers what has become bad, or good.
@@ -80,9 +101,13 @@ function verdict(model, found) {
 	const byHand = backends.filter(b => STATUSES[b.status].group === 'out').length;
 	const unfit = backends.filter(b => !b.data.usable).length - byHand;
 	const parts = [];
+	const failing = [...new Set(found.filter(p => p.failing).map(p => p.pool))];
+	if (failing.length > 0) {
+		parts.push(`Clients of ${failing.length > 3 ? plural(failing.length, 'pool') : failing.join(', ')} get errors`);
+	}
 	if (unfit > 0) {
 		parts.push(`${count(unfit)} of ${plural(backends.length, 'backend')} ${unfit === 1 ? 'is' : 'are'} out of use`);
-	} else {
+	} else if (failing.length === 0) {
 		parts.push(found.length > 0 ? `${plural(found.length, 'thing')} to look at` : `All is well in ${plural(model.pools.size, 'pool')}`);
 	}
 	if (byHand > 0) {
@@ -93,9 +118,11 @@ function verdict(model, found) {
 
 const TILES = [
 	{ label: 'Requests/s', of: m => rate(m.total.rates.requests), ring: m => m.requests },
-	{ label: 'Errors', title: 'share of answers with 5xx, or of requests that failed', of: m => percent(m.total.errorShare), ring: m => m.errors, kind: 'errors',
+	{ label: 'Errors', title: 'share of the requests that were answered with 5xx, refused ones included', of: m => percent(m.total.errorShare), ring: m => m.errors, kind: 'errors',
 		tone: m => (m.total.errorShare >= 0.05 ? 'bad' : m.total.errorShare >= 0.01 ? 'warn' : null) },
-	{ label: 'p95 of the slowest', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.backends().some(b => b.data.latency_ms) },
+	{ label: 'Refused/s', title: 'requests that no backend answered', of: m => rate(m.total.rates.refused), tone: m => (m.total.rates.refused > 0 ? 'bad' : null),
+		needs: m => m.total.rates.refused > 0 },
+	{ label: 'Slowest p95', title: 'of all pools', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.total.latency.p95 !== undefined },
 	{ label: 'In flight', of: m => count(m.total.inFlight), ring: m => m.inFlight },
 	{ label: 'Retries/s', of: m => rate(m.total.rates.retries), needs: m => m.backends().some(b => b.data.retries !== undefined) },
 	{ label: 'Waiting', title: 'requests in queues', of: m => count(m.total.queue), tone: m => (m.total.queue > 0 ? 'warn' : null) },

@@ -1,8 +1,8 @@
 // The table of pools and backends. Rows are made when they are first to be seen and then changed in place, those on the screen only.
 
-import { COLUMNS, answers, compare, pill, traffic } from './columns.js';
+import { COLUMNS, answers, compare, comparePools, pill, traffic } from './columns.js';
 import { $, arrange, attr, el, figure, hide, text } from './dom.js';
-import { byName, count, millis, percent, plural, rate } from './format.js';
+import { count, millis, percent, plural, rate } from './format.js';
 import { opened, opener } from './opener.js';
 import { Blocks } from './spark.js';
 import { STATUSES, poolState } from './status.js';
@@ -18,7 +18,7 @@ function shadowNote({ shadow, backends }) {
 	const of = kind => (backends ?? []).reduce((sum, b) => sum + (b.shadow?.[kind] ?? 0), 0) || 1;
 	const [requests, given] = [of('requests'), of('given')];
 	const shares = (backends ?? []).filter(b => b.shadow).slice(0, 20).map(b => `${b.name}: ${percent(b.shadow.requests / requests)} for ${percent(b.shadow.given / given)}`);
-	return { label: `shadow ${shadow.policy}: agrees ${percent(shadow.agreement)}${times}`,
+	return { label: `shadow ${shadow.policy.replace(/^lb_/, '')}: agrees ${percent(shadow.agreement)}${times}`,
 		title: ['what the shadow policy would do, and what was done', `fairness ${percent(shadow.fairness)}`, ...shares].join('\n') };
 }
 
@@ -35,6 +35,9 @@ export class Table {
 		this.node.addEventListener('pointerenter', () => { this.held = true; });
 		this.node.addEventListener('pointerleave', () => { this.held = false; });
 		this.node.addEventListener('click', event => this.clicked(event));
+		$('folding').addEventListener('click', () => view.foldAll([...this.pools.keys()], !this.allFolded()));
+		$('flat').addEventListener('click', () => view.set({ list: view.list === 'flat' ? '' : 'flat' }));
+		$('dense').addEventListener('click', () => view.set({ dense: view.dense ? '' : '1' }));
 		$('sorting').append(...Object.entries(SORT_LABELS).map(([value, label]) => el('option', { value }, label)));
 		$('sorting').addEventListener('change', event => view.set({ sort: event.target.value }));
 	}
@@ -96,6 +99,22 @@ export class Table {
 		if ($('sorting').value !== this.view.sort) {
 			$('sorting').value = this.view.sort;
 		}
+		const flat = this.view.list === 'flat';
+		const shown = flat ? this.showFlat(model, backends) : this.showPools(model, backends);
+		this.node.classList.toggle('flat', flat);
+		this.node.classList.toggle('dense', this.view.dense !== '');
+		attr($('flat'), 'aria-pressed', String(flat));
+		attr($('dense'), 'aria-pressed', String(this.view.dense !== ''));
+		hide($('folding'), flat || this.pools.size < 2);
+		text($('folding'), this.allFolded() ? 'Expand all' : 'Collapse all');
+		hide($('nothing'), shown > 0);
+		text($('nothing'), shown > 0 ? '' : backends.length > 0 ? 'No backend is like that.' : 'There are no pools: the config that serves has no load_balancer.');
+	}
+
+	// showPools shows pool by pool and returns how much is to be seen.
+	showPools(model, backends) {
+		this.all?.end();
+		this.all = undefined;
 		const next = new Map();
 		let shown = 0;
 		for (const pool of model.pools.values()) {
@@ -103,17 +122,39 @@ export class Table {
 			shown += section.show(pool, model, backends.length >= FOLD_FROM);
 			next.set(pool.name, section);
 		}
+		this.endSections(next);
+		if (!this.held) {
+			arrange(this.node, [...model.pools.values()].sort(comparePools(this.view.order, p => next.get(p.name).rank)).map(p => next.get(p.name).body), 1);
+		}
+		return shown;
+	}
+
+	// showFlat shows the backends of all pools in one list.
+	showFlat(model, backends) {
+		this.endSections(new Map());
+		if (!this.all) {
+			const body = el('tbody', { role: 'rowgroup' });
+			this.node.append(body);
+			this.all = new Rows(this, body, 0);
+		}
+		const all = backends.sort(compare(this.view.order));
+		const matching = all.filter(b => this.matches(b));
+		this.all.show(matching, all, model);
+		return matching.length;
+	}
+
+	// endSections removes the sections that are not among the next ones.
+	endSections(next) {
 		for (const [name, section] of this.pools) {
-			if (!next.has(name)) {
+			if (next.get(name) !== section) {
 				section.end();
 			}
 		}
 		this.pools = next;
-		if (!this.held) {
-			arrange(this.node, [...next.values()].sort((a, b) => a.rank - b.rank || byName(a.name, b.name)).map(s => s.body), 1);
-		}
-		hide($('nothing'), shown > 0);
-		text($('nothing'), shown > 0 ? '' : backends.length > 0 ? 'No backend is like that.' : 'There are no pools: the config that serves has no load_balancer.');
+	}
+
+	allFolded() {
+		return this.pools.size > 0 && [...this.pools.values()].every(section => section.folded);
 	}
 
 	// matches tells whether the search and the choice of states let a backend through.
@@ -139,7 +180,6 @@ class Section {
 	constructor(table, name) {
 		this.table = table;
 		this.name = name;
-		this.rows = new Map();
 		this.mark = pill();
 		this.arrow = el('button', { type: 'button', class: 'fold', 'data-fold': name, 'aria-expanded': 'true' }, name);
 		this.blocks = new Blocks();
@@ -156,20 +196,22 @@ class Section {
 			cell('p50', this.cells.p50), cell('p95', this.cells.p95), cell('p99', this.cells.p99), cell('load', this.cells.load),
 			cell('weight'), cell('retries', this.cells.retries), cell('check'));
 		this.body = el('tbody', { role: 'rowgroup' }, this.head);
+		this.rows = new Rows(table, this.body, 1);
 		for (const percentile of ['p50', 'p95', 'p99']) {
-			attr(this.cells[percentile], 'title', 'of its slowest backend');
+			attr(this.cells[percentile], 'title', 'of all its backends');
 		}
 	}
 
 	// show shows the pool and returns how many backends are shown or folded away.
 	show(pool, model, large) {
 		const { view } = this.table;
-		const { label, tone, rank } = poolState(pool.data.state);
+		const { label, tone, rank } = poolState(pool.data);
 		this.rank = rank;
 		const all = [...pool.backends.values()].sort(compare(view.order));
 		const matching = all.filter(b => this.table.matches(b));
 		const looking = view.q !== '' || view.show !== 'all';
-		const folded = !looking && view.folded(pool.name, large && pool.data.state === 'ok');
+		const folded = !looking && view.folded(pool.name, large && tone === 'ok');
+		this.folded = folded;
 		hide(this.body, looking && matching.length === 0);
 		attr(this.arrow, 'aria-expanded', String(!folded));
 		this.mark.show(label, tone);
@@ -184,17 +226,20 @@ class Section {
 		figure(this.cells.load, count(total.inFlight));
 		figure(this.cells.retries, rate(total.rates.retries));
 		this.showNotes(pool);
-		this.showRows(folded ? [] : matching, all, model);
+		this.rows.show(folded ? [] : matching, all, model);
 		return looking ? matching.length : 1;
 	}
 
-	showNotes({ data }) {
-		const notes = [{ label: data.policy ?? '', title: 'the selection policy' }];
+	showNotes({ data, suffix }) {
+		const notes = [{ label: (data.policy ?? '').replace(/^lb_/, ''), title: 'the selection policy' }];
 		if (data.queue !== undefined) {
 			notes.push({ label: `queue ${count(data.queue)}`, tone: data.queue > 0 ? 'warn' : null, title: 'requests that wait for a free slot' });
 		}
 		if (data.retry_budget !== undefined) {
 			notes.push({ label: `budget ${count(Math.floor(data.retry_budget))}`, tone: data.retry_budget < 1 ? 'warn' : null, title: 'retries that the pool could spend now' });
+		}
+		if (suffix) {
+			notes.push({ label: `names end in ${suffix}`, title: 'the end that the names of all backends have in common' });
 		}
 		if (data.warnings?.length > 0) {
 			notes.push({ label: plural(data.warnings.length, 'warning'), tone: 'warn', title: data.warnings.join('\n') });
@@ -218,7 +263,23 @@ class Section {
 		}
 	}
 
-	showRows(wanted, all, model) {
+	end() {
+		this.rows.end();
+		this.body.remove();
+	}
+}
+
+// Rows are the backends of a body, below what stands there first.
+class Rows {
+	constructor(table, body, from) {
+		this.table = table;
+		this.body = body;
+		this.from = from;
+		this.rows = new Map();
+	}
+
+	// show shows those that are wanted of all.
+	show(wanted, all, model) {
 		const there = new Set(all);
 		for (const [b, row] of this.rows) {
 			if (!there.has(b)) {
@@ -237,7 +298,7 @@ class Section {
 		}
 		const rows = all.map(b => this.rows.get(b)).filter(Boolean);
 		if (!this.table.held || rows.some(row => !row.node.isConnected)) {
-			arrange(this.body, rows.map(row => row.node), 1);
+			arrange(this.body, rows.map(row => row.node), this.from);
 		}
 		for (const b of wanted) {
 			const row = this.rows.get(b);
@@ -249,11 +310,12 @@ class Section {
 
 	end() {
 		this.rows.forEach(row => row.end());
-		this.body.remove();
+		if (this.from === 0) {
+			this.body.remove();
+		}
 	}
 }
 
-// Row is a backend.
 const CANARY_TONES = { rolled_back: 'bad', paused: 'warn' };
 
 // canaryNote says which share of the clients a canary gets, and how the two sides compare.
@@ -267,6 +329,7 @@ function canaryNote({ state, share, canary, others, next_share: next, next_in: l
 	};
 }
 
+// Row is a backend.
 class Row {
 	constructor(table, backend) {
 		this.table = table;

@@ -1,6 +1,6 @@
 // What is looked at, kept in the part of the URL behind #, so that a link shows the same.
 
-const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', range: '5m', fold: '', unfold: '' };
+const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', range: '5m', fold: '', unfold: '', list: '', dense: '' };
 
 export class View {
 	constructor(changed) {
@@ -35,6 +35,11 @@ export class View {
 	// folded tells whether only the head of a pool is shown.
 	folded(pool, byItself) {
 		return names(this.fold).has(pool) || byItself && !names(this.unfold).has(pool);
+	}
+
+	// foldAll shows the heads of these pools only, or all of them.
+	foldAll(pools, folded) {
+		this.set({ fold: folded ? pools.join(',') : '', unfold: folded ? '' : pools.join(',') });
 	}
 
 	setFolded(pool, folded) {
