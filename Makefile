@@ -3,7 +3,7 @@ LINT = go tool -modfile=tools/go.mod golangci-lint
 BENCHSTAT = go tool -modfile=tools/go.mod benchstat
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test express-off conformance long soak check bench express microbench profile load fuzz picture xcaddy faults vulncheck clean
+.PHONY: help build run test express-off conformance long soak check bench express microbench profile load fuzz picture xcaddy release image faults vulncheck clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,5 +80,11 @@ picture: ## make the picture of the dashboard in README.md anew, of the demo und
 xcaddy: ## build with xcaddy, as users do: bin/caddy-xcaddy
 	./xcaddy.sh
 
+release: ## make the files of a release in dist/: VERSION=v0.1.0, options in ARGS
+	go run ./deploy/release -version '$(VERSION)' $(ARGS)
+
+image: ## make an OCI image of Linux in dist/, without an engine: VERSION=v0.1.0, options in ARGS
+	go run ./deploy/release -image -platforms "linux/$$(go env GOARCH)" -version '$(VERSION)' $(ARGS)
+
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist

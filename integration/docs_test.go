@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// pages returns the user documentation: README.md and what is in docs/, by their paths in the tree.
+// pages returns the user documentation: README.md, what is in docs/ and what else stands at the root, by their paths in the tree.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("../docs/*.md")
@@ -21,7 +21,7 @@ func pages(t *testing.T) map[string]string {
 		t.Fatalf("no pages in docs/: %v", err)
 	}
 	found := map[string]string{}
-	for _, file := range append(files, "../README.md") {
+	for _, file := range append(files, "../README.md", "../CHANGELOG.md", "../CONTRIBUTING.md") {
 		found[strings.TrimPrefix(filepath.ToSlash(file), "../")] = read(t, file)
 	}
 	return found
@@ -109,6 +109,13 @@ func checkCommands(t *testing.T, s snippet) {
 		case "":
 		case "make run", "make load":
 			// TestDocsDemo
+		case "sha256sum --check --ignore-missing SHA256SUMS", "apt install ./ballast_0.1.0_amd64.deb":
+			// TestRelease
+		case "make release VERSION=v0.1.0", "make image VERSION=v0.1.0":
+			// TestRelease has the same made for one platform.
+			if out := inTree(t, "make", append([]string{"--dry-run"}, strings.Fields(command)[1:]...)...); !strings.Contains(out, "go run ./deploy/release ") {
+				t.Errorf("%s does\n%s", command, out)
+			}
 		case "make test", "make check", "./xcaddy.sh":
 			if !strings.Contains(scripts, "\n"+command+"\n") {
 				t.Errorf("%s: not in .ci/run", command)

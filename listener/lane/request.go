@@ -223,10 +223,9 @@ func (x *request) takeKeys(r *http.Request) (keyed bool) {
 // statusOf returns the status of the answer to the client. err is what the load balancer returns, passed the status of the answer that it
 // has passed on.
 func statusOf(err error, passed int) int {
-	const canceled = pool.StatusCanceled
 	switch {
 	case err == nil && passed == 0:
-		return canceled
+		return pool.StatusCanceled
 	case err == nil:
 		return passed
 	}
