@@ -111,6 +111,9 @@ func TestDashboardPanel(t *testing.T) {
 				b.open(url+hash, nil)
 				b.await("the graphs", fmt.Sprintf("document.querySelectorAll('#detail .graph canvas').length === %d", 6-i))
 				b.await("numbers", "!document.querySelector('#detail .readout b').textContent.includes('–')")
+				if state := b.text("#detail .now .pill"); state != []string{"Degraded", "Draining"}[i] {
+					t.Errorf("the state is said to be %q", state)
+				}
 				b.checkFits()
 				b.checkNames()
 				if over := eval[int](b, "document.getElementById('detail').scrollWidth - document.getElementById('detail').clientWidth"); over > 0 {

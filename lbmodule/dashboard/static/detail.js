@@ -129,10 +129,10 @@ export class Detail {
 
 	showPool(pool, model) {
 		const { data } = pool;
-		const { label, tone } = poolState(data.state);
+		const { label, tone } = poolState(data);
 		text(this.where, 'pool');
 		this.mark.show(label, tone);
-		text(this.since, data.policy ?? '');
+		text(this.since, '');
 		text(this.why, [...(data.problems ?? []).map(p => [p.backend, p.what, p.why && `(${p.why})`].filter(Boolean).join(' ')), ...(data.warnings ?? [])].join('; '));
 		attr(this.why, 'data-tone', tone);
 		hide(this.acts, true);

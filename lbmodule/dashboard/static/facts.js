@@ -64,7 +64,7 @@ export function poolFacts({ data, total, backends }) {
 	for (const percentile of latency ? ['p50', 'p95', 'p99'] : []) {
 		add(percentile, millis(latency[percentile]));
 	}
-	add('Policy', data.policy);
+	add('Policy', data.policy?.replace(/^lb_/, ''));
 	add('Retries left', data.retry_budget === undefined ? '' : count(Math.floor(data.retry_budget)), data.retry_budget < 1 ? 'warn' : null);
 	add('Fairness', data.fairness === undefined ? '' : percent(data.fairness));
 	add('Slots taken', data.utilization > 0 ? percent(data.utilization) : '');
