@@ -49,7 +49,7 @@ export class Graph {
 			stroke: () => colour(tone), width: this.stacked ? 1 : 1.5, dash, points: { show: true, size: 4, filter: (u, i) => alone(u.data[i]) }, ...(this.stacked ? { fill: () => colour(tone) } : {}),
 		}));
 		return {
-			width: Math.max(this.canvas.clientWidth, 100), height: HEIGHT, padding: [8, 18, 0, 0], legend: { show: false }, select: { show: false },
+			width: Math.max(this.canvas.clientWidth, 100), height: HEIGHT, padding: [8, 24, 0, 0], legend: { show: false }, select: { show: false },
 			cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
 			scales: { x: { time: true, range: (_, from, to) => [from, to] }, y: { range: (_, least, most) => this.scale(most) } },
 			axes: [{ ...axis, space: 64, size: 26 }, { ...axis, size: 54, space: 28, values: (_, ticks) => ticks.map(v => this.tick(v)) }],
