@@ -60,7 +60,7 @@ func (t *tool) maintenanceCommand() *cobra.Command {
 		Short: "Takes a backend out, without checks, whatever happens to the others",
 		Long: `
 Takes a backend out: it gets no new requests and is not checked. It is not used
-either when nobody else is left. Must be confirmed.`,
+either when no other backend is left. Must be confirmed.`,
 		Example: examples(`caddy lb maintenance 10.0.0.1:8080 --for 1h --reason "new disk"`, "caddy lb maintenance web a --yes"),
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {
