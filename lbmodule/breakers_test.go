@@ -63,6 +63,9 @@ func TestBreakerIsSeen(t *testing.T) {
 			if b.Breaker != "open" || b.Usable != test.usable || (b.Reason == "") != test.usable || b.Until == nil || time.Until(*b.Until) > 5*time.Second {
 				t.Errorf("shown as %+v", b)
 			}
+			if down := !test.usable; (b.Downs == 1) != down || (b.DownSeconds > 0) != down {
+				t.Errorf("it was down %d times, %v s in all", b.Downs, b.DownSeconds)
+			}
 			err := testutil.GatherAndCompare(c.ctx.GetMetricsRegistry(), strings.NewReader(`
 				# HELP caddy_load_balancer_breaker_state The state of the backend's circuit breaker: 1 for the one it is in.
 				# TYPE caddy_load_balancer_breaker_state gauge

@@ -29,8 +29,9 @@ type vitals struct {
 	blame   *blame              // nil before the first request
 	ramp    *ramp               // the last one; nil before the first
 	since   time.Time           // when usable last changed
-	died    time.Time           // when connecting was last found impossible; zero while it is possible
-	fault   string              // of the last failure or slow answer
+	outages outages
+	died    time.Time // when connecting was last found impossible; zero while it is possible
+	fault   string    // of the last failure or slow answer
 
 	dialers []*Dialer  // registered by [Member.Redial]; the latest is used
 	redial  *redialing // nil until it was first redialed
@@ -41,6 +42,33 @@ type vitals struct {
 	cold      bool // it must be ramped up when it becomes usable
 	unreached bool // state is down because the check could not connect
 	givenUp   bool // nobody redials it any more, so it may be alive again
+}
+
+// outages counts how often and for how long a member was down.
+type outages struct {
+	count uint64
+	past  time.Duration
+	began time.Time // of the one that lasts; zero for none
+}
+
+// look notes whether the member is down.
+func (o *outages) look(down bool, now time.Time) {
+	switch {
+	case down && o.began.IsZero():
+		o.began = now
+		o.count++
+	case !down && !o.began.IsZero():
+		o.past += max(now.Sub(o.began), 0)
+		o.began = time.Time{}
+	}
+}
+
+// total returns for how long the member was down in all.
+func (o *outages) total(now time.Time) time.Duration {
+	if o.began.IsZero() {
+		return o.past
+	}
+	return o.past + max(now.Sub(o.began), 0)
 }
 
 // ramp is a slow start.
@@ -132,6 +160,9 @@ func (m *Member) examine(s *Settings, state State, now time.Time) (c condition, 
 		}
 		h.usable, h.since = usable, now
 	}
+	if h.proven {
+		h.outages.look(c.down || c.ejected || c.dead(), now)
+	}
 	h.proven = h.proven || h.usable
 	c.proven = h.proven
 	h.cold = h.cold || c.down || c.ejected || c.dead() || c.withdrawn
@@ -188,6 +219,9 @@ type Vitals struct {
 	Since  time.Time          // when Usable last changed
 	Last   healthcheck.Result // of the active check; the zero Result before the first probe
 
+	Downs   uint64        // how often it went down since it was first usable, whatever people did to it
+	DownFor time.Duration // for how long it was down in all, up to now
+
 	Failing bool // passive checks found the member unhealthy
 	Dead    bool // no connection can be made
 	Breaker breaker.State
@@ -203,7 +237,7 @@ func (m *Member) Vitals() Vitals {
 	defer m.mu.Unlock()
 	h := m.vitals
 	v := Vitals{
-		Status: h.state.Status, Usable: h.usable, Since: h.since,
+		Status: h.state.Status, Usable: h.usable, Since: h.since, Downs: h.outages.count, DownFor: h.outages.total(m.pool.now()),
 		Failing: h.failing, Dead: !h.died.IsZero(), Breaker: h.breaker.State(), Cause: h.breaker.Cause(), Fault: h.fault, Turned: h.breaker.Turned(),
 	}
 	if h.last != nil {

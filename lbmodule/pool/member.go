@@ -119,7 +119,7 @@ func (m *Member) Reset(now time.Time) {
 	m.refused.Store(0)
 	m.mu.Lock()
 	m.vitals.passive, m.vitals.blame = nil, nil
-	m.vitals.died = time.Time{}
+	m.vitals.died, m.vitals.outages = time.Time{}, outages{}
 	m.dead.Store(false)
 	m.disarm()
 	turned := m.vitals.breaker.Reset(now)

@@ -134,7 +134,9 @@ type Backend struct {
 	Reason          string             `json:"reason,omitempty"`  // why it is not usable
 	Avoided         string             `json:"avoided,omitempty"` // why the policy gives it less than its share, if so
 	Since           time.Time          `json:"since"`
-	Until           *time.Time         `json:"until,omitempty"` // when an open breaker turns half-open, or when state expires
+	Downs           uint64             `json:"downs,omitempty"`        // how often it went down, whatever people did to it
+	DownSeconds     float64            `json:"down_seconds,omitempty"` // for how long it was down in all
+	Until           *time.Time         `json:"until,omitempty"`        // when an open breaker turns half-open, or when state expires
 	InFlight        int64              `json:"in_flight"`
 	Requests        uint64             `json:"requests"`
 	Share           *float64           `json:"share,omitempty"` // of the pool's requests in the last minute, from 0 to 1
@@ -272,6 +274,7 @@ func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool, n
 		InFlight: counts.InFlight, Requests: counts.Requests, Failures: counts.Failures,
 		Traffic: newTraffic(m, now), Limit: view.Limit(i), Shadow: newShadowShare(view, m),
 	}
+	o.Downs, o.DownSeconds = vitals.Downs, vitals.DownFor.Seconds()
 	o.Breaker = vitals.Breaker.String()
 	if !vitals.Until.IsZero() {
 		o.Until = &vitals.Until

@@ -35,6 +35,7 @@ export function backendFacts(b, model) {
 		add(name, count(n));
 	}
 	add('Health', data.health);
+	add('Was down', data.downs > 0 ? `${data.downs === 1 ? 'once' : `${count(data.downs)} times`}, ${duration(data.down_seconds)} in all` : '');
 	add('Breaker', data.breaker === 'open' && left !== undefined ? `open, tried in ${duration(left)}` : data.breaker?.replace('_', '-'), data.breaker === 'closed' ? null : 'warn');
 	add('State', data.state === 'ready' ? '' : data.state);
 	const check = data.last_check;
