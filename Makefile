@@ -16,34 +16,38 @@ run: ## build, then start three example backends and the balancer; options in AR
 
 test: ## run all tests; installs what they need where apt-get may be used
 	@./.ci/deps
-	@packages=$$(go list ./...) && set -x && go test -race $$(echo "$$packages" | grep -v '/integration')
-	go test -race -timeout 20m ./integration
+	go test -race ./...
+	go test -C integration -race -timeout 20m
 
 express-off: ## run the tests against real servers once more, with the express lane off
 	@./.ci/deps
-	go test -race -timeout 20m ./integration -express=false
+	go test -C integration -race -timeout 20m -express=false
 
 conformance: ## run other people's test suites against load_balancer and reverse_proxy, and print a table
 	@./.ci/deps trust
-	go test -tags trust -timeout 60m -run 'TestConformance' -v ./integration
+	go test -C integration -tags trust -timeout 60m -run 'TestConformance' -v
 
 faults: ## put faults upon load_balancer, reverse_proxy and HAProxy, and print a table; options in ARGS
 	@./.ci/deps
-	go test -tags trust -count=1 -timeout 40m -run 'TestFaultTable' -v ./integration $(ARGS)
+	go test -C integration -tags trust -timeout 40m -run 'TestFaultTable' -v $(ARGS)
 
 soak: ## put mixed faults, reloads, edits and floods on a Caddy under load for SOAK (30m), SOAK_RATE requests per second (200)
 	@./.ci/deps
-	go test -tags trust -count=1 -timeout 24h -run '^TestSoak$$' -v ./integration
+	go test -C integration -tags trust -timeout 24h -run '^TestSoak$$' -v
 
 long: ## run the tests against real servers for longer and with more, a million clients among it; options in ARGS
 	@./.ci/deps
-	go test -race -count=1 -timeout 2h -v ./integration -soak $(ARGS)
+	go test -C integration -race -timeout 2h -v -soak $(ARGS)
 
-check: ## formatting, vet, linters, layering, known vulnerabilities
+check: ## formatting, tidy go.mod files, vet, linters, layering, known vulnerabilities
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
+	go mod tidy -diff
+	go -C integration mod tidy -diff
 	go vet -tags trust ./...
+	go vet -C integration -tags trust ./...
 	$(LINT) run --build-tags trust ./...
-	go test -run 'TestLayering|TestFileSizes' .
+	cd integration && $(LINT:tools/go.mod=../tools/go.mod) run --build-tags trust ./...
+	go test -run 'TestLayering|TestFileSizes|TestModules' .
 	./.ci/vulncheck
 
 vulncheck: ## look for known vulnerabilities in what Ballast calls; VULNDB is the version of the database, e.g. latest
@@ -75,7 +79,8 @@ fuzz: ## fuzz every target for FUZZTIME (1m) and print a table; which in ARGS
 	@./fuzz.sh $(ARGS)
 
 picture: ## make the picture of the dashboard in README.md anew, of the demo under load; needs Chromium
-	go run ./examples/screenshot
+	go build -C integration -o ../bin/screenshot ./screenshot
+	bin/screenshot
 
 xcaddy: ## build with xcaddy, as users do: bin/caddy-xcaddy
 	./xcaddy.sh

@@ -131,8 +131,7 @@ var pure = []string{
 }
 
 func TestLayering(t *testing.T) {
-	// One line a package: its path, then what it imports.
-	for _, line := range goList(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+	for _, line := range packages(t) {
 		fields := strings.Fields(line)
 		name := short(fields[0])
 		list, named := arrows[name]
@@ -179,7 +178,7 @@ var knowers = []string{
 // TestImports holds what single packages must not know.
 func TestImports(t *testing.T) {
 	const reverseProxy = "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	for _, line := range goList(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+	for _, line := range packages(t) {
 		fields := strings.Fields(line)
 		name, imports := short(fields[0]), fields[1:]
 		for _, path := range forbidden[name] {
@@ -225,6 +224,13 @@ func short(path string) string {
 func topFolder(name string) string {
 	top, _, _ := strings.Cut(name, "/")
 	return top
+}
+
+// packages returns a line for each package of this module and of that of integration/: its path, then what it imports.
+func packages(t *testing.T) []string {
+	t.Helper()
+	const format = "{{.ImportPath}} {{join .Imports \" \"}}"
+	return append(goList(t, "-f", format, "./..."), goList(t, "-C", "integration", "-f", format, "./...")...)
 }
 
 func goList(t *testing.T, args ...string) []string {

@@ -24,7 +24,7 @@ const caddyModule = "github.com/caddyserver/caddy/v2"
 func newModule(t *testing.T) string {
 	t.Helper()
 	folder := t.TempDir()
-	ballast := output(t, ".", "go", "list", "-m", "-f", "{{.Dir}}")
+	ballast := moduleFolder(t, "github.com/ballastlb/ballast")
 	text, err := os.ReadFile(filepath.Join(ballast, "go.mod"))
 	if err != nil {
 		t.Fatal(err)

@@ -178,7 +178,7 @@ func program(t *testing.T, name string) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=../tools/go.mod", "-n", name)
+	cmd := exec.CommandContext(ctx, "go", "tool", "-C", "..", "-modfile=tools/go.mod", "-n", name)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	path, err := cmd.Output()

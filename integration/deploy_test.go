@@ -122,8 +122,8 @@ func TestDocsMetrics(t *testing.T) {
 	}
 	slices.Sort(rows)
 	table := "| metric | type | labels | meaning |\n|---|---|---|---|\n" + strings.Join(rows, "")
-	const begin, end = "<!-- metrics: written by go test ./integration -run TestDocsMetrics -update -->\n", "<!-- end of metrics -->"
-	page := read(t, "../docs/signals.md")
+	const begin, end = "<!-- metrics: written by go test -C integration -run TestDocsMetrics -update -->\n", "<!-- end of metrics -->"
+	page := regexp.MustCompile("<!-- metrics: .*\n").ReplaceAllLiteralString(read(t, "../docs/signals.md"), begin)
 	before, rest, ok := strings.Cut(page, begin)
 	have, after, complete := strings.Cut(rest, end)
 	if !ok || !complete {

@@ -100,12 +100,19 @@ func checkCaddyfile(t *testing.T, s snippet) {
 }
 
 // checkCommands runs commands. What would run this very test, or takes minutes, is run by .ci/run instead, and checked
-// to be there.
+// to be there. Tests that are named are listed, and not run.
 func checkCommands(t *testing.T, s snippet) {
 	scripts := read(t, "../.ci/run")
 	for line := range strings.Lines(s.code) {
 		command, _, _ := strings.Cut(line, "#")
 		command = strings.TrimSpace(command)
+		if tests, isTest := strings.CutPrefix(command, "go test "); isTest {
+			listed := inTree(t, "sh", "-c", "go test "+strings.Replace(" "+tests+" ", " -run ", " -list ", 1))
+			if !strings.Contains(tests+" ", " -run ") || !regexp.MustCompile(`(?m)^Test`).MatchString(listed) {
+				t.Errorf("%s: there is no such test", command)
+			}
+			continue
+		}
 		switch command {
 		case "":
 		case "make run", "make load":

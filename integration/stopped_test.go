@@ -21,7 +21,7 @@ import (
 func startProcesses(t *testing.T, n int) ([]*exec.Cmd, []string) {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "backend")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/ballastlb/ballast/examples/backend").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "..", "-o", binary, "./examples/backend").CombinedOutput(); err != nil {
 		t.Fatalf("building the backend: %v\n%s", err, out)
 	}
 	processes, addresses := make([]*exec.Cmd, n), make([]string, n)

@@ -1,7 +1,7 @@
 //go:build unix
 
 // Command screenshot makes the picture of the dashboard that README.md shows: of the demo of `make run`, under load, with one backend
-// that fails its checks. It needs Chromium.
+// that fails its checks. It needs Chromium, and is run at the root of the tree.
 package main
 
 import (
