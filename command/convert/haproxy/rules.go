@@ -16,7 +16,7 @@ type rules struct {
 	prefix  string
 	acls    acls
 	steps   []*step
-	down    [][]string // what is done to the answers of a pool
+	down    [][]string // what is done to the answers of a pool, and to the fields of requests that Caddy sets for it
 	table   *table
 	tracked map[string]string // the table of each slot: "" is that of the section
 }
@@ -291,8 +291,11 @@ func (r *rules) header(d *directive, action []string, f draft.Formula, line func
 			if same == "X-Forwarded-Proto" && slices.Contains([]string{"https", "http", "{http.request.scheme}"}, text) ||
 				text == "{remote_host}" || text == "{hostport}" || action[0] == "del-header" {
 				d.line.Idle("Caddy sets %s by itself, and takes that of nobody but trusted_proxies", same)
+			} else if r.steps = r.steps[:len(r.steps)-1]; f == nil && r.prefix != "" && action[0] == "set-header" {
+				up := new(draft.Writer)
+				up.Line("header_up", name, text)
+				r.down = append(r.down, []string{up.String()})
 			} else {
-				r.steps = r.steps[:len(r.steps)-1]
 				r.leave(d.line, "Caddy sets %s by itself; use header_up for another value", same)
 			}
 		}
@@ -358,7 +361,7 @@ func (r *rules) redirect(d *directive, all []string) {
 				r.leave(d.line, "scheme %s", next)
 				return
 			}
-			to = next + "://{host}{uri}"
+			to = next + "://{hostport}{uri}"
 			if f == nil {
 				// Without a condition it would redirect for ever, where the scheme is right already.
 				other := map[string]string{"https": "http", "http": "https"}[next]

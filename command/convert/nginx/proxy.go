@@ -111,7 +111,7 @@ func (s *site) resolve(at *scope, text string) (string, bool) {
 
 // writeURI replaces the part of the path that the location names with the path of proxy_pass.
 func (s *site) writeURI(w *draft.Writer, d *directive, loc *location, uri string) bool {
-	if loc.kind != prefix && loc.kind != exact || !safe(uri) || strings.Contains(uri, "?") {
+	if loc.kind != prefix && loc.kind != firm && loc.kind != exact || !safe(uri) || strings.Contains(uri, "?") {
 		d.line.Leave("the path of the address cannot be put in here")
 		return false
 	}
@@ -160,6 +160,9 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 		case lower == "x-forwarded-proto" && (plain == "$scheme" || plain == "https" || plain == "http"),
 			lower == "x-forwarded-host" && (plain == "$host" || plain == "$http_host" || plain == "$server_name"):
 			d.line.Idle("Caddy sets it by itself")
+			continue
+		case plain == "$http_"+strings.ReplaceAll(lower, "-", "_") && !strings.HasPrefix(lower, "x-forwarded-"):
+			d.line.Idle("it is passed on as the client sent it")
 			continue
 		}
 		if !headerName.MatchString(name) {

@@ -166,6 +166,17 @@ func (s *site) hosts() []string {
 	return slices.Compact(found)
 }
 
+// firstName is what $server_name says, whatever name the client has used; "" if that is no name of a host.
+func (s *site) firstName() string {
+	for _, d := range s.at.here("server_name") {
+		if name := d.arg(0); hostName.MatchString(name) && name != "_" {
+			return name
+		}
+		break
+	}
+	return ""
+}
+
 // addresses returns the addresses of the site by TLS and by what it is bound to.
 func (s *site) addresses() map[[2]string][]string {
 	found := map[[2]string][]string{}
