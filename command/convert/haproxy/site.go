@@ -20,7 +20,7 @@ func (f *frontend) writeBody(w *draft.Writer) {
 		if d.word(0) == "errorloc303" {
 			code = "303"
 		}
-		w.Line("redir", d.word(2), code)
+		w.Line(draft.Words("redir", nil, d.word(2), code)...)
 		w.Close()
 	}
 	last := new(draft.Writer)

@@ -179,6 +179,9 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 			continue
 		}
 		d.line.Done()
+		if ofClient.MatchString(v) {
+			d.line.Near("where it has no value an empty field is sent, which nginx leaves out")
+		}
 		if v == "" {
 			w.Line("header_up", "-"+name)
 		} else {
@@ -195,6 +198,9 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 		}
 	}
 }
+
+// ofClient is a placeholder that may have no value.
+var ofClient = regexp.MustCompile(`^\{(header|cookie|query|tls_client)[._][^{}]*\}$`)
 
 var headerName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
