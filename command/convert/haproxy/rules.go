@@ -312,6 +312,9 @@ func (r *rules) header(d *directive, action []string, f draft.Formula, line func
 	}
 	full := line(rest)
 	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words(full[0], m, full[1:]...)...) })
+	if strings.Contains(text, "{path}") {
+		d.line.Near("the path is decoded here")
+	}
 	for _, same := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"} {
 		if strings.EqualFold(name, same) && full[0] == "request_header" {
 			r.steps[len(r.steps)-1].write = func(*draft.Writer, []string) {}
