@@ -240,7 +240,7 @@ func (s *site) expires(at *scope) []string {
 		return nil
 	}
 	t, ok := duration(d.arg(0))
-	value := ""
+	var value string
 	switch {
 	case ok:
 		value = "max-age=" + strconv.Itoa(int(t.Seconds()))

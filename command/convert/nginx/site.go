@@ -168,13 +168,11 @@ func (s *site) hosts() []string {
 
 // firstName is what $server_name says, whatever name the client has used; "" if that is no name of a host.
 func (s *site) firstName() string {
-	for _, d := range s.at.here("server_name") {
-		if name := d.arg(0); hostName.MatchString(name) && name != "_" {
-			return name
-		}
-		break
+	found := s.at.here("server_name")
+	if len(found) == 0 || found[0].arg(0) == "_" || !hostName.MatchString(found[0].arg(0)) {
+		return ""
 	}
-	return ""
+	return found[0].arg(0)
 }
 
 // addresses returns the addresses of the site by TLS and by what it is bound to.
