@@ -11,6 +11,7 @@ const (
 	inFrontend = "defaults\nmode http\nfrontend f\nbind :80\n%s\ndefault_backend b\nbackend b\nserver s 10.0.0.1:80\n"
 	inBackend  = "defaults\nmode http\nfrontend f\nbind :80\ndefault_backend b\nbackend b\n%s\n"
 	inServer   = "server {\nlisten 80;\n%s\n}\n"
+	inMap      = "map $http_x_forwarded_proto $proto {\n%s\n}\nserver { location / { proxy_pass http://10.0.0.1; proxy_set_header X-Scheme $proto; } }\n"
 	inUpstream = "upstream u {\n%s\n}\nserver { location / { proxy_pass http://u; proxy_set_header Host $host; } }\n"
 )
 
@@ -27,18 +28,29 @@ func TestPieces(t *testing.T) {
 		{inFrontend, "http-request deny if { urlp(a) b }", "query a=b\n"},
 		{inFrontend, "http-request deny if { cook(a) b }", "header_regexp Cookie `(^|;\\s*)a=b(;|$)`"},
 		{inFrontend, "http-request deny if { nbsrv(b) lt 1 }", "not converted: http-request deny if { nbsrv(b) lt 1 } (nbsrv(b) has no like in Caddy)"},
-		{inFrontend, "redirect scheme https if !{ ssl_fc }", "redir @line_5 https://{host}{uri} 302"},
+		{inFrontend, "redirect scheme https if !{ ssl_fc }", "redir @line_5 https://{hostport}{uri} 302"},
 		{inFrontend, "redirect prefix https://b.c code 301", "redir https://b.c{uri} 301"},
 		{inFrontend, "http-request return status 200 content-type text/plain string \"ok {a}\" if { path /p }", "respond @line_5 `ok \\{a\\}` 200"},
 		{inFrontend, "http-request set-path /x%[path]", "rewrite * /x{path}"},
 		{inFrontend, "http-request replace-path (.*)/old(.*) \\1/new\\2", "uri path_regexp ^.*?(?:(.*)/old(.*)).*$ $1/new$2"},
-		{inFrontend, "http-request auth unless { http_auth(u) }", "not converted"},
+		{inFrontend, "http-request auth unless { http_auth(u) }", "route {\n\t\t# haproxy.cfg:5: not converted: http-request auth unless { http_auth(u) } (closed until"},
+		{inFrontend, "http-request auth unless { http_auth(u) }", "\t\trespond 403\n"},
+		{inFrontend, "acl in http_auth(u)\nhttp-request auth realm x if !in", "\t\trespond 403\n"},
+		{inFrontend, "acl in http_auth(u)\nhttp-request auth if { path_beg /a } !in", "@line_6 path /a*\n\t\trespond @line_6 403\n"},
+		{inFrontend, "http-request auth if !{ http_auth(u) } { path_beg /a }", "@line_5 path /a*\n\t\trespond @line_5 403\n"},
+		{inFrontend, "http-request auth if !{ http_auth(u) } or { path_beg /a }", "\t\trespond 403\n"},
+		{inFrontend, "http-request auth if !{ http_auth(u) } { nbsrv(b) gt 1 }", "\t\trespond 403\n"},
+		{inFrontend, "http-request redirect location /up", "redir * /up 302"},
+		{inFrontend, "http-request return string /a", "respond * /a 200"},
+		{inFrontend, "errorloc 503 /sorry", "redir * /sorry 302"},
 		{inFrontend, "monitor-uri /up", "respond @line_5 200"},
 		{inFrontend, "bind :81-82", "http://:80, http://:81, http://:82 {"},
 		{inFrontend, "bind :443 ssl crt /c.pem verify required ca-file /ca.pem", "trust_pool file /ca.pem"},
 		{inFrontend, "bind :443 ssl crt /c.pem", "tls /c.pem /c.pem"},
 		{inFrontend, "unknown word", "haproxy.cfg:5: not converted: unknown word (nothing here is like it)"},
 		{inFrontend, "compression algo gzip", "encode gzip"},
+		{inFrontend, "stats enable\nstats auth a:b", "route {\n\t\t\t\trespond 403\n\t\t\t\tload_balancer_dashboard\n"},
+		{inBackend, "http-request set-header X-Forwarded-Host a.b\nserver s 10.0.0.1:80", "header_up X-Forwarded-Host a.b\n"},
 		{inBackend, "balance uri\nserver s 10.0.0.1:80", "lb_policy hash {path}\n"},
 		{inBackend, "balance random(3)\nserver s 10.0.0.1:80", "lb_policy p2c 3\n"},
 		{inBackend, "balance url_param id\nhash-type consistent\nhash-balance-factor 150\nserver s 10.0.0.1:80", "lb_policy hash {query.id} {\n\t\t\tbounded_load 150%\n\t\t\tfallback round_robin\n"},
@@ -57,14 +69,26 @@ func TestPieces(t *testing.T) {
 		{inServer, "location /a/ { proxy_pass http://10.0.0.1/; }", "uri strip_prefix /a\n"},
 		{inServer, "location /a { proxy_pass http://10.0.0.1/b; }", "uri path_regexp ^/a /b\n"},
 		{inServer, "location /a/ { proxy_pass http://10.0.0.1; }", "redir /a /a/{http.request.uri.prefixed_query} 301"},
+		{inServer, "location ^~ /a/ { proxy_pass http://10.0.0.1/; }", "uri strip_prefix /a\n"},
+		{inServer, "location / { proxy_pass http://10.0.0.1; expires 1d; add_header Cache-Control public; }", "header >Cache-Control \"max-age=86400, public\"\n"},
+		{inServer, "location / { proxy_pass http://10.0.0.1; proxy_set_header Authorization $http_authorization; }", "not needed: proxy_set_header Authorization $http_authorization"},
+		{inServer, "location / { proxy_pass http://10.0.0.1; proxy_cache_bypass $http_upgrade; }", "(no proxy_cache is on here)"},
+		{inServer, "proxy_cache c; proxy_cache_bypass $http_upgrade;", "not converted: proxy_cache_bypass"},
+		{inServer, "server_name a.b www.a.b; return 301 https://$server_name$request_uri;", "redir https://a.b{http.request.orig_uri} 301"},
+		{inServer, "server_name _; return 301 https://$server_name$request_uri;", "redir https://{host}{http.request.orig_uri} 301"},
+		{inServer, "set $bad 0; if ($http_x ~ y) { set $bad 1; } if ($bad = 1) { return 403; }", "not converted: if ($bad = 1) ($bad has no like in Caddy)"},
+		{inServer, "location ~ ^/(a)/(.*) { set $p $2; rewrite ^(.*)$ /x/$p break; proxy_pass http://10.0.0.1; }", "not converted: rewrite ^(.*)$ /x/$p break ($p has no like in Caddy)"},
 		{inServer, "location / { proxy_pass http://10.0.0.1; }", "header_up Host 10.0.0.1\n"},
 		{inServer, "location / { proxy_pass https://a.b; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca.pem; }", "tls_trust_pool file /ca.pem\n"},
 		{inServer, "location / { proxy_pass https://a.b; }", "tls_insecure_skip_verify"},
 		{inServer, "set $up 10.0.0.1:80; location / { proxy_pass http://$up; }", "to 10.0.0.1:80\n"},
 		{inServer, "location / { proxy_pass http://$arg_x; }", "respond 502"},
 		{inServer, "location / { return 200 \"a\\n\"; }", "respond a 200"},
+		{inServer, "location / { return 308 /a/; }", "redir * /a/ 308"},
+		{inServer, "location / { return 200 @a; }", "respond * @a 200"},
+		{inServer, "location / { proxy_pass http://10.0.0.1; proxy_set_header X-A $http_b; }", "nearly: proxy_set_header X-A $http_b"},
 		{inServer, "location / { return 444; }", "abort\n"},
-		{inServer, "location ~ ^/u/(\\d+)$ { return 302 /user?id=$1; }", "redir /user?id={re.location_3.1} 302"},
+		{inServer, "location ~ ^/u/(\\d+)$ { return 302 /user?id=$1; }", "redir * /user?id={re.location_3.1} 302"},
 		{inServer, "if ($request_method = POST) { return 405; }", "@if_3 method POST\n"},
 		{inServer, "if ($http_x ~* \"bot\") { return 403; }", "expression {header.X}.matches('(?i)bot')"},
 		{inServer, "if ($request_method = POST) { proxy_pass http://10.0.0.1; }", "proxy_pass in an if has no like in Caddy"},
@@ -75,6 +99,8 @@ func TestPieces(t *testing.T) {
 		{inServer, "root /srv; try_files $uri /index.html =404;", "try_files {path} /index.html =404"},
 		{inServer, "frobnicate on;", "nginx.conf:3: not converted: frobnicate on (nothing here is like it)"},
 		{inUpstream, "server 10.0.0.1; server 10.0.0.2:81 weight=2 max_conns=3 backup;", "backend 10.0.0.2:81 {\n\t\t\t\t\tweight 2\n\t\t\t\t\tmax_requests 3\n\t\t\t\t\tbackup\n"},
+		{inMap, "default $http_x_forwarded_proto; '' $scheme;", "\"\" {scheme}\n\t\tdefault {header.X-Forwarded-Proto}\n"},
+		{inMap, "default a; ~^h(.*) $scheme;", "(the value is not one text"},
 		{inUpstream, "ip_hash; server a:1;", "lb_policy ip_hash\n"},
 		{inUpstream, "random two least_conn; server a:1;", "lb_policy p2c\n"},
 		{inUpstream, "server a:1 max_fails=0;", "breaker off\n"},
@@ -82,7 +108,7 @@ func TestPieces(t *testing.T) {
 		{inUpstream, "server a:1 down;", "respond 502"},
 	} {
 		from, file := convert.HAProxy, "haproxy.cfg"
-		if test.frame == inServer || test.frame == inUpstream {
+		if test.frame == inServer || test.frame == inMap || test.frame == inUpstream {
 			from, file = convert.Nginx, "nginx.conf"
 		}
 		t.Run(test.text, func(t *testing.T) {
@@ -97,11 +123,17 @@ func TestPieces(t *testing.T) {
 // TestEnvironment keeps environment variables as such.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("HOST_OF_TEST", "10.0.0.7")
-	r := must(t, "haproxy.cfg", strings.Replace(inBackend, "%s", `server s "${HOST_OF_TEST}:80"`+"\n"+`server t ${MISSING_IN_TEST-10.0.0.8}:80`, 1), convert.HAProxy)
-	for _, want := range []string{"backend {$HOST_OF_TEST}:80 {", "backend {$MISSING_IN_TEST:10.0.0.8}:80 {"} {
+	t.Setenv("WHOLE_OF_TEST", "10.0.0.9:80")
+	t.Setenv("PORT_OF_TEST", "8081")
+	r := must(t, "haproxy.cfg", strings.Replace(inBackend, "%s", `server s "${HOST_OF_TEST}:80"`+"\n"+`server t ${MISSING_IN_TEST-10.0.0.8}:80`+"\n"+`server u "$WHOLE_OF_TEST"`, 1), convert.HAProxy)
+	for _, want := range []string{"backend {$HOST_OF_TEST}:80 {", "backend {$WHOLE_OF_TEST} {", "backend {$MISSING_IN_TEST:10.0.0.8}:80 {"} {
 		if !strings.Contains(r.Caddyfile, want) {
 			t.Errorf("%q is not in\n%s", want, r.Caddyfile)
 		}
+	}
+	r = must(t, "haproxy.cfg", strings.Replace(inFrontend, "%s", "bind :$PORT_OF_TEST", 1), convert.HAProxy)
+	if want := "http://:80, http://:{$PORT_OF_TEST} {"; !strings.Contains(r.Caddyfile, want) {
+		t.Errorf("%q is not in\n%s", want, r.Caddyfile)
 	}
 	// A comment cannot be ended by the text of a variable.
 	t.Setenv("HOST_OF_TEST", "\n}")

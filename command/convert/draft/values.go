@@ -24,3 +24,11 @@ func Between(d, least, most time.Duration) time.Duration { return max(least, min
 
 // Sorted returns the keys of a map in order, so that the same input gives the same output.
 func Sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Words are those of a directive with a matcher, which may be missing. What would be taken for one then gets a star before it.
+func Words(directive string, matcher []string, rest ...string) []string {
+	if len(matcher) == 0 && len(rest) > 0 && (strings.HasPrefix(rest[0], "/") || strings.HasPrefix(rest[0], "@") || rest[0] == "*") {
+		matcher = []string{"*"}
+	}
+	return slices.Concat([]string{directive}, matcher, rest)
+}

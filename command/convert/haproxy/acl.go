@@ -16,6 +16,7 @@ type acl struct {
 	lines []*draft.Line
 	atoms []draft.Atom
 	rate  *rateTest // a limit on the rate of requests instead
+	login bool      // it asks who has logged in
 	wrong string
 }
 
@@ -38,6 +39,7 @@ func (a acls) add(d *directive) {
 		a[name] = one
 	}
 	one.lines = append(one.lines, d.line)
+	one.login = isLogin(d.word(2))
 	atoms, rate, wrong := test(d.after(2))
 	one.atoms = append(one.atoms, atoms...)
 	if rate != nil {

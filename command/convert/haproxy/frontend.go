@@ -36,8 +36,9 @@ type bind struct {
 
 // stats are HAProxy's page of figures.
 type stats struct {
-	line *draft.Line
-	uri  string
+	line   *draft.Line
+	uri    string
+	closed bool // it had a login
 }
 
 func (f *frontend) see(d *directive) {
@@ -150,8 +151,10 @@ func (f *frontend) seeStats(d *directive) {
 		}
 	case "enable":
 		d.line.Near("the dashboard of load_balancer takes its place, for private addresses only")
-	case "auth", "realm", "http-request":
-		d.line.Guards = d.word(1) != "realm"
+	case "auth", "http-request":
+		f.stats.closed, d.line.Guards = true, true
+		d.line.Leave("closed until basic_auth stands in place of respond 403, with hashes of: caddy hash-password")
+	case "realm":
 		d.line.Leave("put basic_auth in front of the dashboard, with hashes of: caddy hash-password")
 	case "admin":
 		d.line.Leave("see actions of load_balancer_dashboard, which needs a login")
@@ -164,10 +167,16 @@ func (f *frontend) seeStats(d *directive) {
 func (f *frontend) bind(d *directive) {
 	d.line.Done()
 	secure := slices.Contains(d.words[1:], "ssl")
-	for text := range strings.SplitSeq(d.word(1), ",") {
+	for text := range strings.SplitSeq(expand(d.word(1)), ",") {
 		if strings.HasPrefix(text, "quic") {
 			d.line.Idle("HTTP/3 is on where HTTPS is")
 			continue
+		}
+		if i := strings.LastIndexByte(text, ':'); i >= 0 && wholeVariable.MatchString(text[i+1:]) {
+			if host, _, _, ok := bindAddress(text[:i] + ":1"); ok {
+				f.binds = append(f.binds, &bind{line: d.line, host: host, port: text[i+1:], secure: secure})
+				continue
+			}
 		}
 		host, first, last, ok := bindAddress(text)
 		if !ok || last-first > 100 {

@@ -30,7 +30,7 @@ func (r *rules) rewrite(d *directive, what string, action []string, f draft.Form
 			if len(m) == 0 {
 				m = []string{"*"}
 			}
-			w.Line(words("rewrite", m, text)...)
+			w.Line(draft.Words("rewrite", m, text)...)
 		})
 	case "replace-path":
 		re, to := at(action, 1), at(action, 2)
@@ -48,7 +48,7 @@ func (r *rules) rewrite(d *directive, what string, action []string, f draft.Form
 		}
 		to = backReference.ReplaceAllString(to, "$${${1}}")
 		to = strings.NewReplacer("${", "$", "}", "").Replace(to)
-		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("uri", m, "path_regexp", whole, to)...) })
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("uri", m, "path_regexp", whole, to)...) })
 	default:
 		r.leave(d.line, "%s is not converted; see uri and request_header", what)
 	}
@@ -93,7 +93,7 @@ func (r *rules) limit(d *directive, what string, f draft.Formula, rate *rateTest
 	text := rateText(perSecond, rate.more, period.Seconds())
 	zone := r.c.zone(draft.Name(r.section.name))
 	r.add(d.line, f, func(w *draft.Writer, m []string) {
-		w.Open(words("ip_rate_limit", m)...)
+		w.Open(draft.Words("ip_rate_limit", m)...)
 		w.Line("zone", zone)
 		w.Line("rate", text)
 		w.Line("burst", strconv.Itoa(rate.more))

@@ -16,7 +16,7 @@ type rules struct {
 	prefix  string
 	acls    acls
 	steps   []*step
-	down    [][]string // what is done to the answers of a pool
+	down    [][]string // what is done to the answers of a pool, and to the fields of requests that Caddy sets for it
 	table   *table
 	tracked map[string]string // the table of each slot: "" is that of the section
 }
@@ -107,20 +107,15 @@ func (r *rules) see(d *directive) {
 			r.leave(d.line, "%s", wrong)
 			return
 		}
-		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("respond", m, "403")...) })
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, "403")...) })
 	case "monitor-uri":
 		uri := d.word(1)
 		if strings.HasPrefix(uri, "/") && !strings.ContainsAny(uri, "*{}?% \\\"`") {
-			r.add(d.line, draft.One(false, draft.Atom{Kind: "path", Args: []string{uri}}), func(w *draft.Writer, m []string) { w.Line(words("respond", m, "200")...) })
+			r.add(d.line, draft.One(false, draft.Atom{Kind: "path", Args: []string{uri}}), func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, "200")...) })
 		}
 	case "reqadd", "reqdel", "reqrep", "reqirep", "reqidel", "rspadd", "rspdel", "rsprep", "rspirep", "rspidel", "reqideny", "reqdeny", "reqiallow":
 		r.leave(d.line, "HAProxy itself has given up this word; see http-request and http-response there")
 	}
-}
-
-// words puts a matcher behind the first word.
-func words(first string, matcher []string, rest ...string) []string {
-	return append(append([]string{first}, matcher...), rest...)
 }
 
 func (r *rules) request(d *directive) {
@@ -131,6 +126,10 @@ func (r *rules) request(d *directive) {
 	}
 	what := strings.ToLower(action[0])
 	guards := slices.Contains([]string{"deny", "reject", "tarpit", "auth", "silent-drop", "return"}, what)
+	if what == "auth" {
+		r.close(d)
+		return
+	}
 	if wrong != "" {
 		d.line.Guards = guards
 		r.leave(d.line, "%s", wrong)
@@ -158,14 +157,12 @@ func (r *rules) request(d *directive) {
 			}
 		}
 		if what == "reject" || what == "silent-drop" {
-			r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("abort", m)...) })
+			r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("abort", m)...) })
 			return
 		}
-		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("respond", m, status)...) })
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, status)...) })
 	case "allow":
 		r.leave(d.line, "it ends the rules of this section; put what follows into handle blocks")
-	case "auth":
-		r.close(d, f)
 	case "redirect":
 		r.redirect(d, d.after(2))
 	case "return":
@@ -179,7 +176,7 @@ func (r *rules) request(d *directive) {
 	case "capture":
 		d.line.Idle("Caddy's access log has the fields of requests")
 	case "set-log-level":
-		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("log_skip", m)...) })
+		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("log_skip", m)...) })
 		if d.word(2) != "silent" {
 			d.line.Leave("requests are logged or not")
 			r.steps = r.steps[:len(r.steps)-1]
@@ -190,14 +187,44 @@ func (r *rules) request(d *directive) {
 }
 
 // close refuses what a login protected: it must not be open because the login is not converted.
-func (r *rules) close(d *directive, f draft.Formula) {
-	r.add(d.line, nil, func(w *draft.Writer, _ []string) { w.Line("respond", "403") })
-	if f != nil && !strings.Contains(d.line.Text, "http_auth") {
-		r.steps[len(r.steps)-1].formula = f
-		r.steps[len(r.steps)-1].write = func(w *draft.Writer, m []string) { w.Line(words("respond", m, "403")...) }
-	}
+func (r *rules) close(d *directive) {
+	f := r.beforeLogin(d)
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, "403")...) })
 	d.line.Guards = true
 	d.line.Leave("closed until basic_auth stands here with hashes of: caddy hash-password")
+}
+
+// beforeLogin is the condition of a login without the part that asks who has logged in: if host !{ http_auth(users) } is for that host. It
+// is nil, for all requests, where that is not known.
+func (r *rules) beforeLogin(d *directive) draft.Formula {
+	at := slices.Index(d.words, "if")
+	if at < 0 || slices.ContainsFunc(d.words[at:], func(w string) bool { return w == "||" || strings.EqualFold(w, "or") }) {
+		return nil
+	}
+	var rest []string
+	for words := d.words[at:]; len(words) > 0; words = words[1:] {
+		name, not := strings.CutPrefix(words[0], "!")
+		one := r.acls[name]
+		switch {
+		case not && one != nil && one.login:
+		case not && name == "{" && len(words) > 2 && isLogin(words[1]) && slices.Contains(words, "}"):
+			words = words[slices.Index(words, "}"):]
+		default:
+			rest = append(rest, words[0])
+		}
+	}
+	if len(rest) == 1 {
+		return nil
+	}
+	f, rate, wrong := r.acls.condition(rest)
+	if wrong != "" || rate != nil {
+		return nil
+	}
+	return f
+}
+
+func isLogin(test string) bool {
+	return strings.HasPrefix(test, "http_auth(") || strings.HasPrefix(test, "http_auth_group(")
 }
 
 // answer is http-request return.
@@ -245,12 +272,12 @@ func (r *rules) answer(d *directive, action []string, f draft.Formula) {
 	r.add(d.line, f, func(w *draft.Writer, m []string) {
 		for _, h := range headers {
 			v, _ := value(h[1])
-			w.Line(words("header", m, h[0], v)...)
+			w.Line(draft.Words("header", m, h[0], v)...)
 		}
 		if text == "" {
-			w.Line(words("respond", m, status)...)
+			w.Line(draft.Words("respond", m, status)...)
 		} else {
-			w.Line(words("respond", m, text, status)...)
+			w.Line(draft.Words("respond", m, text, status)...)
 		}
 	})
 }
@@ -284,15 +311,21 @@ func (r *rules) header(d *directive, action []string, f draft.Formula, line func
 		rest = []string{name, text}
 	}
 	full := line(rest)
-	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words(full[0], m, full[1:]...)...) })
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words(full[0], m, full[1:]...)...) })
+	if strings.Contains(text, "{path}") {
+		d.line.Near("the path is decoded here")
+	}
 	for _, same := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"} {
 		if strings.EqualFold(name, same) && full[0] == "request_header" {
 			r.steps[len(r.steps)-1].write = func(*draft.Writer, []string) {}
 			if same == "X-Forwarded-Proto" && slices.Contains([]string{"https", "http", "{http.request.scheme}"}, text) ||
 				text == "{remote_host}" || text == "{hostport}" || action[0] == "del-header" {
 				d.line.Idle("Caddy sets %s by itself, and takes that of nobody but trusted_proxies", same)
+			} else if r.steps = r.steps[:len(r.steps)-1]; f == nil && r.prefix != "" && action[0] == "set-header" {
+				up := new(draft.Writer)
+				up.Line("header_up", name, text)
+				r.down = append(r.down, []string{up.String()})
 			} else {
-				r.steps = r.steps[:len(r.steps)-1]
 				r.leave(d.line, "Caddy sets %s by itself; use header_up for another value", same)
 			}
 		}
@@ -358,7 +391,7 @@ func (r *rules) redirect(d *directive, all []string) {
 				r.leave(d.line, "scheme %s", next)
 				return
 			}
-			to = next + "://{host}{uri}"
+			to = next + "://{hostport}{uri}"
 			if f == nil {
 				// Without a condition it would redirect for ever, where the scheme is right already.
 				other := map[string]string{"https": "http", "http": "https"}[next]
@@ -393,7 +426,7 @@ func (r *rules) redirect(d *directive, all []string) {
 		r.leave(d.line, "where to?")
 		return
 	}
-	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(words("redir", m, to, code)...) })
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("redir", m, to, code)...) })
 }
 
 // write writes the rules, each with what is to be said of its line.

@@ -25,7 +25,9 @@ type server struct {
 
 var (
 	hostPort = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|` + "\uE000[A-Za-z0-9_.:-]+\uE001" + `):([0-9]+|` + "\uE000[A-Za-z0-9_.:-]+\uE001" + `)$`)
-	anyPort  = regexp.MustCompile(`:[0-9]+$`)
+	// wholeVariable is an environment variable, and nothing else.
+	wholeVariable = regexp.MustCompile("^\uE000[A-Za-z0-9_]+\uE001$")
+	anyPort       = regexp.MustCompile(`:[0-9]+$`)
 )
 
 // addressOf reads the address of a server.
@@ -51,6 +53,9 @@ func addressOf(text string) (string, bool) {
 		if a, err := netip.ParseAddr(text[:i]); err == nil {
 			return addressOf("[" + a.String() + "]" + text[i:])
 		}
+	}
+	if wholeVariable.MatchString(text) {
+		return text, true
 	}
 	if !hostPort.MatchString(text) {
 		return "", false
@@ -132,6 +137,9 @@ func (b *backend) take(d *directive) {
 			d.line.Leave("the address has no host, or no port; HAProxy takes those of the client's connection, Caddy needs its own")
 			return
 		}
+	}
+	if wholeVariable.MatchString(s.address) {
+		d.line.Near("the variable must have a host and a port")
 	}
 	s.words = map[string]string{}
 	for _, standard := range b.standards {

@@ -20,7 +20,7 @@ func (f *frontend) writeBody(w *draft.Writer) {
 		if d.word(0) == "errorloc303" {
 			code = "303"
 		}
-		w.Line("redir", d.word(2), code)
+		w.Line(draft.Words("redir", nil, d.word(2), code)...)
 		w.Close()
 	}
 	last := new(draft.Writer)
@@ -85,7 +85,8 @@ func (f *frontend) writeDefault(w *draft.Writer) {
 	w.Line("respond", "503")
 }
 
-// writeStats puts the dashboard where HAProxy's page of figures was. That page may have had a login, so it is for private addresses.
+// writeStats puts the dashboard where HAProxy's page of figures was, for private addresses only. If the page had a login, the dashboard is
+// closed: a frontend that passes the page on, or a proxy before Caddy, would have a private address.
 func (f *frontend) writeStats(w *draft.Writer) {
 	if f.stats == nil {
 		return
@@ -98,6 +99,13 @@ func (f *frontend) writeStats(w *draft.Writer) {
 	w.Line("remote_ip", "private_ranges")
 	w.Close()
 	w.Open("handle", name)
-	w.Line("load_balancer_dashboard")
+	if f.stats.closed {
+		w.Open("route")
+		w.Line("respond", "403")
+		w.Line("load_balancer_dashboard")
+		w.Close()
+	} else {
+		w.Line("load_balancer_dashboard")
+	}
 	w.Close()
 }

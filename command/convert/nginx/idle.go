@@ -145,7 +145,7 @@ func (s *site) useMap(name string) (string, bool) {
 		}
 		v, unknown := bare.value(e.arg(0), "")
 		key := strings.TrimPrefix(e.name, `\`)
-		if unknown != "" || strings.Contains(v, "{") || v == "" && e.name != "default" {
+		if unknown != "" || strings.Contains(v, "{") && strings.HasPrefix(key, "~") || v == "" && e.name != "default" {
 			e.line.Leave("the value is not one text")
 			return "", false
 		}
@@ -161,7 +161,7 @@ func (s *site) useMap(name string) (string, bool) {
 				return "", false
 			}
 			w.Line("~"+re, v)
-		case key == "default" || !safe(key):
+		case key == "default" || key != "" && !safe(key):
 			e.line.Leave("the key is not understood")
 			return "", false
 		default:

@@ -93,6 +93,9 @@ func (s *site) writeLimits(w *draft.Writer, at *scope) {
 			continue
 		}
 		d.line.Done()
+		if at.one("limit_req_status") == nil {
+			d.line.Near("who is refused gets 429, not nginx's 503")
+		}
 		if delay && burst > 0 {
 			d.line.Near("nginx makes requests beyond the rate wait; here they pass at once, up to burst")
 		}

@@ -202,7 +202,7 @@ func (s *site) writeSettings(w *draft.Writer, at *scope) {
 
 // writeHeaders writes the fields that answers get.
 func (s *site) writeHeaders(w *draft.Writer, at *scope) {
-	s.writeExpires(w, at)
+	cache := s.expires(at)
 	for _, d := range at.all("add_header") {
 		v, unknown := at.value(d.arg(1), "")
 		if unknown != "" || !headerName.MatchString(d.arg(0)) || v == "" {
@@ -213,31 +213,49 @@ func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 		if d.arg(2) != "always" {
 			d.line.Near("answers of all statuses get it, as with always")
 		}
+		if len(cache) > 0 && strings.EqualFold(d.arg(0), "Cache-Control") {
+			cache = append(cache, v) // a list in two fields is one list
+			continue
+		}
 		name := "+" + d.arg(0)
 		if strings.EqualFold(d.arg(0), "Content-Type") {
 			name = d.arg(0)
 		}
 		w.Line("header", name, v)
 	}
+	if len(cache) > 0 {
+		// What expires says takes the place of what a backend says.
+		name := "Cache-Control"
+		if len(at.here("proxy_pass", "grpc_pass")) > 0 {
+			name = ">" + name
+		}
+		w.Line("header", name, strings.Join(cache, ", "))
+	}
 }
 
-func (s *site) writeExpires(w *draft.Writer, at *scope) {
-	if d := at.one("expires"); d != nil {
-		t, ok := duration(d.arg(0))
-		switch {
-		case ok:
-			w.Line("header", "Cache-Control", "max-age="+strconv.Itoa(int(t.Seconds())))
-			d.line.Near("Cache-Control says it, not Expires")
-		case d.arg(0) == "off":
-			d.line.Done()
-		case d.arg(0) == "max":
-			w.Line("header", "Cache-Control", "max-age=315360000")
-			d.line.Near("Cache-Control says it, not Expires")
-		case d.arg(0) == "-1" || d.arg(0) == "epoch":
-			w.Line("header", "Cache-Control", "no-cache")
-			d.line.Near("Cache-Control says it, not Expires")
-		}
+// expires is what expires says in Cache-Control.
+func (s *site) expires(at *scope) []string {
+	d := at.one("expires")
+	if d == nil {
+		return nil
 	}
+	t, ok := duration(d.arg(0))
+	var value string
+	switch {
+	case ok:
+		value = "max-age=" + strconv.Itoa(int(t.Seconds()))
+	case d.arg(0) == "off":
+		d.line.Done()
+		return nil
+	case d.arg(0) == "max":
+		value = "max-age=315360000"
+	case d.arg(0) == "-1" || d.arg(0) == "epoch":
+		value = "no-cache"
+	default:
+		return nil
+	}
+	d.line.Near("Cache-Control says it, not Expires")
+	return []string{value}
 }
 
 // writeAnswer writes who answers.

@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -155,8 +156,14 @@ func (c *converter) writeHead(w *draft.Writer, list []*directive) {
 	w.Close()
 	w.Blank()
 	// All that was not said of at its place.
-	for _, d := range flat(list) {
-		if d.line.State == draft.Unseen {
+	all := flat(list)
+	caches := slices.ContainsFunc(all, func(d *directive) bool { return d.name == "proxy_cache" && d.arg(0) != "off" })
+	for _, d := range all {
+		switch {
+		case d.line.State != draft.Unseen:
+		case !caches && (d.name == "proxy_no_cache" || strings.HasPrefix(d.name, "proxy_cache") && d.name != "proxy_cache_path"):
+			d.line.Idle("no proxy_cache is on here")
+		default:
 			idle(d)
 		}
 	}

@@ -111,7 +111,7 @@ func (s *site) resolve(at *scope, text string) (string, bool) {
 
 // writeURI replaces the part of the path that the location names with the path of proxy_pass.
 func (s *site) writeURI(w *draft.Writer, d *directive, loc *location, uri string) bool {
-	if loc.kind != prefix && loc.kind != exact || !safe(uri) || strings.Contains(uri, "?") {
+	if loc.kind != prefix && loc.kind != firm && loc.kind != exact || !safe(uri) || strings.Contains(uri, "?") {
 		d.line.Leave("the path of the address cannot be put in here")
 		return false
 	}
@@ -161,6 +161,9 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 			lower == "x-forwarded-host" && (plain == "$host" || plain == "$http_host" || plain == "$server_name"):
 			d.line.Idle("Caddy sets it by itself")
 			continue
+		case plain == "$http_"+strings.ReplaceAll(lower, "-", "_") && !strings.HasPrefix(lower, "x-forwarded-"):
+			d.line.Idle("it is passed on as the client sent it")
+			continue
 		}
 		if !headerName.MatchString(name) {
 			d.line.Leave("the field is not understood")
@@ -176,6 +179,9 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 			continue
 		}
 		d.line.Done()
+		if ofClient.MatchString(v) {
+			d.line.Near("where it has no value an empty field is sent, which nginx leaves out")
+		}
 		if v == "" {
 			w.Line("header_up", "-"+name)
 		} else {
@@ -192,6 +198,9 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 		}
 	}
 }
+
+// ofClient is a placeholder that may have no value.
+var ofClient = regexp.MustCompile(`^\{(header|cookie|query|tls_client)[._][^{}]*\}$`)
 
 var headerName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 

@@ -63,23 +63,19 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 	}
 	switch {
 	case code == "444":
-		w.Line(add("abort", matcher)...)
+		w.Line(draft.Words("abort", matcher)...)
 	case slices.Contains(redirects, code) && v != "":
-		w.Line(add("redir", matcher, v, code)...)
+		w.Line(draft.Words("redir", matcher, v, code)...)
 	case v == "":
-		w.Line(add("respond", matcher, code)...)
+		w.Line(draft.Words("respond", matcher, code)...)
 	default:
 		if t := at.one("default_type"); t != nil && matcher == nil && !slices.ContainsFunc(at.all("add_header"), func(h *directive) bool { return strings.EqualFold(h.arg(0), "Content-Type") }) && headerName.MatchString(strings.NewReplacer("/", "", "+", "", ".", "").Replace(t.arg(0))) {
 			t.line.Done()
-			w.Line(add("header", matcher, "Content-Type", t.arg(0))...)
+			w.Line(draft.Words("header", matcher, "Content-Type", t.arg(0))...)
 		}
-		w.Line(add("respond", matcher, v, code)...)
+		w.Line(draft.Words("respond", matcher, v, code)...)
 	}
 	return true
-}
-
-func add(first string, matcher []string, rest ...string) []string {
-	return append(append([]string{first}, matcher...), rest...)
 }
 
 // writeRewrite writes a rewrite. nginx puts the new text in place of the whole path.

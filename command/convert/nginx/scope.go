@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,9 +57,15 @@ func (s *scope) on(name string) bool {
 	return d != nil && d.arg(0) == "on"
 }
 
-// constant returns what a variable is set to, if that is one text.
+// constant returns what a variable is set to, if that is one text. One that an if sets as well is none: what depends on it would never
+// or always be so.
 func (s *scope) constant(name string) (string, bool) {
 	for at := s; at != nil; at = at.around {
+		for _, d := range at.here("if") {
+			if slices.ContainsFunc(flat(d.block), func(b *directive) bool { return b.name == "set" && b.arg(0) == "$"+name }) {
+				return "", false
+			}
+		}
 		var found []*directive
 		for _, d := range at.here("set") {
 			if d.arg(0) == "$"+name {
@@ -106,10 +113,17 @@ func (s *scope) translate(text, captures string, depth int) (string, string) {
 		switch {
 		case name == "proxy_host" || name == "is_args":
 			ok = false
+		case name == "server_name" && s.uses != nil && s.uses.firstName() != "":
+			placeholder = s.uses.firstName()
 		case name == "remote_addr" && s.uses != nil && s.uses.c.realIP:
 			placeholder = "{client_ip}"
 		case set && depth < 5:
-			placeholder, unknown = s.translate(constant, captures, depth+1)
+			// Its own captures are those of the location, and not those of the rewrite that uses it.
+			of := captures
+			if !strings.HasPrefix(captures, "location_") {
+				of = ""
+			}
+			placeholder, unknown = s.translate(constant, of, depth+1)
 			ok = unknown == ""
 		case len(name) == 1 && name[0] >= '1' && name[0] <= '9':
 			placeholder, ok = "{re."+captures+"."+name+"}", captures != ""

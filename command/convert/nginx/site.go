@@ -166,6 +166,15 @@ func (s *site) hosts() []string {
 	return slices.Compact(found)
 }
 
+// firstName is what $server_name says, whatever name the client has used; "" if that is no name of a host.
+func (s *site) firstName() string {
+	found := s.at.here("server_name")
+	if len(found) == 0 || found[0].arg(0) == "_" || !hostName.MatchString(found[0].arg(0)) {
+		return ""
+	}
+	return found[0].arg(0)
+}
+
 // addresses returns the addresses of the site by TLS and by what it is bound to.
 func (s *site) addresses() map[[2]string][]string {
 	found := map[[2]string][]string{}
