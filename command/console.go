@@ -82,7 +82,7 @@ func (c *console) confirm(yes bool, what string) error {
 		return nil
 	}
 	if !c.asks {
-		return usageErrorf("%s: there is no terminal to ask at; confirm it by --yes", what)
+		return usageErrorf("%s: needs confirmation, and there is no terminal to ask at; use --yes", what)
 	}
 	fmt.Fprintf(c.err, "%s? [y/N] ", plain.Clean(what))
 	answer, err := bufio.NewReader(c.in).ReadString('\n')
