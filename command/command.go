@@ -162,7 +162,7 @@ func (t *tool) warnings(pools ...api.Pool) {
 			}
 		}
 		if s := p.Subset; s != nil && s.Further > 0 {
-			t.warning("pool %s: %d backends outside the subset are used, because nobody in it was usable", p.Name, s.Further)
+			t.warning("pool %s: %d backends outside the subset are used, because no backend in it was usable", p.Name, s.Further)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 type console struct {
 	in       io.Reader
 	out, err io.Writer
-	asks     bool     // somebody sits at in and can be asked
+	asks     bool     // a user at a terminal can be asked
 	color    bool     // out shows colours
 	width    int      // columns of the terminal that out is; 0 if it is none
 	args     []string // of the command line

@@ -102,7 +102,7 @@ func (t *tool) convert(file, from, out string) error {
 	return nil
 }
 
-// writeNew writes a file that is not there yet: somebody may have changed what was written before.
+// writeNew writes a new file, and never overwrites one: a user may have edited it.
 func writeNew(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {

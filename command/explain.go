@@ -88,7 +88,7 @@ func goes(e *api.Explanation) string {
 	case !some:
 		return "no backend can take a request now"
 	case e.Key != "":
-		return "the policy does not go by keys, or nobody can take key " + e.Key
+		return "the policy uses no keys, or no backend can take key " + e.Key
 	case e.Chosen != "" && e.Otherwise != "":
 		return "a request without a " + e.Way + " goes to " + e.Chosen
 	case e.Chosen != "":

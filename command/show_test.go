@@ -137,7 +137,7 @@ usable      web   a        active check failed  lb-1`},
 		}
 		lines(t, test.command, got.out, test.want)
 		for _, warning := range []string{
-			"all weights are 0", "backends from file:/etc/a.json: names no target; 7 from before are used", "3 backends outside the subset are used, because nobody in it was usable",
+			"all weights are 0", "backends from file:/etc/a.json: names no target; 7 from before are used", "3 backends outside the subset are used, because no backend in it was usable",
 		} {
 			if warned := strings.Contains(got.err, "Warning: pool a/b: "+warning); warned != (test.command == "pools" || test.command == "pools a/b" || test.command == "backends") {
 				t.Errorf("%s: %s", test.command, got.err)
@@ -245,7 +245,7 @@ func TestExplainInWords(t *testing.T) {
 		{`{"way":"key","otherwise":"chance",` + in + `}`, "the next request goes by what is hashed of it, which --key shows; without a key, by chance; SHARE is how likely each is"},
 		{`{"way":"session","otherwise":"score","chosen":"b",` + in + `}`, "a request without a session goes to b"},
 		{`{"way":"key","key":"x","chosen":"b",` + in + `}`, "a request with key x goes to b"},
-		{`{"way":"turn","key":"x",` + in + `}`, "the policy does not go by keys, or nobody can take key x"},
+		{`{"way":"turn","key":"x",` + in + `}`, "the policy uses no keys, or no backend can take key x"},
 		{`{"way":"turn","candidates":[{"backend":"a","in":false}]}`, "no backend can take a request now"},
 		{`{"way":"by magic",` + in + `}`, "the next request goes to one of those that are in"},
 	} {

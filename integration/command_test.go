@@ -91,7 +91,7 @@ func TestCommandLine(t *testing.T) {
 		{"limits login nobody", 4, []string{"Error: key nobody: nothing is known of it; it has all its tokens"}},
 		{"limits login --forget", 1, []string{"Error: give all keys of zone login their tokens back: needs confirmation, and there is no terminal to ask at; use --yes"}},
 		{"top", 1, []string{"Error: top needs a terminal; --once prints one frame anywhere"}},
-		{"nothing", 1, []string{"Error: unknown command nothing; see 'caddy help lb'"}},
+		{"nothing", 1, []string{"Error: unknown command nothing; see 'caddy lb --help'"}},
 	} {
 		stdout, stderr, code := c.lb(strings.Fields(test.command)...)
 		if code != test.code || (code == 0) != (stderr == "") || (code != 0) != (stdout == "") {
