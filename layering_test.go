@@ -38,9 +38,9 @@ var arrows = map[string]string{
 
 	"lbmodule": "lbmodule/app lbmodule/service lbmodule/exchange lbmodule/course lbmodule/front lbmodule/mirror lbmodule/observe lbmodule/stock " +
 		"lbmodule/canary lbmodule/policies lbmodule/config lbmodule/pool breaker caddyapp",
-	"lbmodule/admin": "lbmodule/app lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
+	"lbmodule/admin": "lbmodule/app lbmodule/fleet lbmodule/history lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/policies lbmodule/pool " +
 		"lbmodule/canary lbmodule/overlay lbmodule/dashboard caddyapp",
-	"lbmodule/app": "lbmodule/fleet lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
+	"lbmodule/app": "lbmodule/fleet lbmodule/history lbmodule/status lbmodule/service lbmodule/manage lbmodule/config lbmodule/pool lbmodule/overlay breaker " +
 		"lbmodule/canary lbmodule/dashboard caddyapp",
 	"lbmodule/observe": "lbmodule/exchange lbmodule/course lbmodule/service lbmodule/status lbmodule/config lbmodule/pool",
 	"lbmodule/status": "lbmodule/service lbmodule/course lbmodule/manage lbmodule/policies lbmodule/config lbmodule/pool lbmodule/overlay " +
@@ -51,6 +51,7 @@ var arrows = map[string]string{
 	"lbmodule/front":     "lbmodule/course lbmodule/policies lbmodule/stock lbmodule/config lbmodule/pool",
 	"lbmodule/exchange":  "lbmodule/course lbmodule/pool",
 	"lbmodule/mirror":    "lbmodule/pool",
+	"lbmodule/history":   "lbmodule/pool",
 	"lbmodule/simulate":  "lbmodule/course lbmodule/policies lbmodule/config lbmodule/pool lbmodule/subset",
 	"lbmodule/manage":    "lbmodule/canary lbmodule/config lbmodule/overlay lbmodule/pool",
 	"lbmodule/policies":  "lbmodule/config lbmodule/pool lbmodule/balance",
@@ -98,6 +99,7 @@ var cores = []string{
 	"lbmodule/dashboard",
 	"lbmodule/engine",
 	"lbmodule/fieldline",
+	"lbmodule/history",
 	"lbmodule/limit",
 	"lbmodule/overlay",
 	"lbmodule/pool",
@@ -118,6 +120,7 @@ var pure = []string{
 	"lbmodule/canary",
 	"lbmodule/course",
 	"lbmodule/fieldline",
+	"lbmodule/history",
 	"lbmodule/limit",
 	"lbmodule/overlay",
 	"lbmodule/pool",

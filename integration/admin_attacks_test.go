@@ -70,7 +70,7 @@ func TestAdminAttacks(t *testing.T) {
 	}
 	// Methods that are not for it. One that changes something is no disguise of another.
 	for _, method := range []string{"PUT", "OPTIONS", "TRACE", "PROPFIND", "get", "BREW"} {
-		for _, path := range []string{"/load_balancer/pools", pool, pool + "/backends", backend, backend + "/reset", pool + "/explain", pool + "/diff", "/load_balancer/express", "/load_balancer/events", limits, limits + "/127.0.0.1"} {
+		for _, path := range []string{"/load_balancer/pools", pool, pool + "/backends", backend, backend + "/reset", pool + "/explain", pool + "/history", pool + "/diff", "/load_balancer/express", "/load_balancer/events", limits, limits + "/127.0.0.1"} {
 			ask(method+" "+path, method, path, "", []int{405}, "X-HTTP-Method-Override", "DELETE")
 		}
 	}

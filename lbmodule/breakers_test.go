@@ -49,9 +49,9 @@ func TestBreakerIsSeen(t *testing.T) {
 			c := newConfig(t)
 			h, listener := listen(t, c, `{"name": "seen", "backends": [{"address": "a:1"}, {"address": "b:1", "name": "bee"}], "breaker": `+test.settings+`}`,
 				"breaker_opened", "breaker_half_open", "breaker_closed")
-			judge(t, h, 1, 5, pool.Verdict{Outcome: pool.Failure})
-			if len(listener.said) != 1 || !strings.HasPrefix(listener.said[0], `breaker_opened {"backend":"bee",`+test.opened+`"error":"","open_for":4.`) &&
-				!strings.HasPrefix(listener.said[0], `breaker_opened {"backend":"bee",`+test.opened+`"error":"","open_for":5,`) {
+			judge(t, h, 1, 5, pool.Verdict{Outcome: pool.Failure, Fault: "status 503"})
+			if len(listener.said) != 1 || !strings.HasPrefix(listener.said[0], `breaker_opened {"backend":"bee",`+test.opened+`"error":"status 503","open_for":4.`) &&
+				!strings.HasPrefix(listener.said[0], `breaker_opened {"backend":"bee",`+test.opened+`"error":"status 503","open_for":5,`) {
 				t.Errorf("events %q", listener.said)
 			}
 			if n := strings.Count(c.logged(), `"breaker of backend is open","pool":"seen","backend":"bee","reason":"consecutive failures"`); n != 1 {

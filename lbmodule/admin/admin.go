@@ -72,6 +72,7 @@ var apiRoutes = []apiRoute{
 	{http.MethodGet, poolsPath + "/{pool}", (*apiCall).showPool},
 	{http.MethodGet, poolsPath + "/{pool}/diff", (*apiCall).showDiff},
 	{http.MethodGet, poolsPath + "/{pool}/explain", (*apiCall).explain},
+	{http.MethodGet, poolsPath + "/{pool}/history", (*apiCall).showHistory},
 	{http.MethodGet, poolsPath + "/{pool}/canary", (*apiCall).showCanary},
 	{http.MethodPatch, poolsPath + "/{pool}/canary", (*apiCall).changeCanary},
 	{http.MethodGet, poolsPath + "/{pool}/backends", (*apiCall).listBackends},

@@ -217,6 +217,7 @@ func (a *App) Start() error {
 	})
 	a.done.Go(func() { nodes().Run(within, &fleetSource{app: a}, a.logger) })
 	a.done.Go(func() { a.keepAverages(ctx, services) })
+	a.done.Go(func() { a.remember(ctx) })
 	return nil
 }
 

@@ -365,3 +365,30 @@ func TestPoolLatency(t *testing.T) {
 		w.end(Ending{Complete: true}, w.began)
 	}
 }
+
+// A breaker is told what was wrong, in words for people.
+func TestFault(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts Facts
+		want  string
+	}{
+		"refused":   {Facts{Kind: NotConnected, Unreachable: true}, "no connection"},
+		"timed out": {Facts{Kind: TimedOut}, "no answer in time"},
+		"broken":    {Facts{Kind: Broken}, "connection broke off, or no valid answer"},
+		"status":    {answer(503), "status 503"},
+		"gRPC":      {answer(200).with(func(f *Facts) { f.Call.Status = ParseGRPC("14") }), "gRPC status unavailable"},
+		"slow":      {answer(200).with(func(f *Facts) { f.Took = time.Second }), "slow answer"},
+		"good":      {answer(200), ""},
+		"excused":   {Facts{Kind: Broken, Excused: true}, ""},
+	} {
+		w := newWorld(t, 1)
+		w.rules.Slow, w.rules.Retry.Attempts = time.Second, 1
+		w.start()
+		begin(w, w.began)
+		ended(c.facts)(w, w.began)
+		w.end(Ending{Complete: true}, w.began)
+		if got := w.pool.Members()[0].Vitals().Fault; got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}

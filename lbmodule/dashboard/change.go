@@ -61,12 +61,8 @@ func (d *Dashboard) change(w http.ResponseWriter, r *http.Request, v Visit) {
 	if err == nil {
 		err = d.source.Change(r.Context(), o.Pool, o.Backend, change, v.User)
 	}
-	if refusal := (Refusal{}); errors.As(err, &refusal) {
-		fail(w, refusal.Status, refusal.Error())
-		return
-	}
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err.Error())
+		refuse(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

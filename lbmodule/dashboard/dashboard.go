@@ -20,6 +20,12 @@ type Source interface {
 	// Events returns the events after that one, a few hundred at most, the oldest first.
 	Events(after uint64) []Event
 
+	// History returns what is remembered of a pool or of one of its backends. An error that is a [Refusal] says how to answer.
+	History(Past) ([]byte, error)
+
+	// Explain returns why a backend may be chosen or not, as JSON. An error that is a [Refusal] says how to answer.
+	Explain(pool, backend string) ([]byte, error)
+
 	// Change changes a backend in the name of user. An error that is a [Refusal] says how to answer.
 	Change(ctx context.Context, pool, backend string, change []byte, user string) error
 }
@@ -82,6 +88,14 @@ func (d *Dashboard) Serve(w http.ResponseWriter, r *http.Request, v Visit) {
 	case "state":
 		if allow(w, r, http.MethodGet, http.MethodHead) {
 			d.state(w, r, v)
+		}
+	case "history":
+		if allow(w, r, http.MethodGet) {
+			d.history(w, r)
+		}
+	case "explain":
+		if allow(w, r, http.MethodGet) {
+			d.explain(w, r)
 		}
 	case "change":
 		if allow(w, r, http.MethodPost) {

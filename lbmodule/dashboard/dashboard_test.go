@@ -42,11 +42,18 @@ func TestPaths(t *testing.T) {
 		{"GET", "/a/base.css", "", 200, "text/css; charset=utf-8"},
 		{"GET", "/icon-ok.svg", "", 200, "image/svg+xml"},
 		{"GET", "/state", "", 200, "application/json"},
+		{"GET", "/a/history?pool=web", "/lb/history", 200, "application/json"},
+		{"GET", "/history?pool=web&format=csv", "", 200, "text/csv; charset=utf-8"},
+		{"GET", "/a/explain?pool=web&backend=b", "", 200, "application/json"},
+		{"GET", "/uPlot-license.txt", "", 200, "text/plain; charset=utf-8"},
 		{"GET", "/favicon.ico", "", 404, "application/json"},
 		{"GET", "/index.html", "", 404, "application/json"},
 		{"POST", "/", "", 405, "application/json"},
 		{"POST", "/state", "", 405, "application/json"},
 		{"POST", "/stream", "", 405, "application/json"},
+		{"POST", "/history", "", 405, "application/json"},
+		{"HEAD", "/history", "", 405, "application/json"},
+		{"POST", "/explain", "", 405, "application/json"},
 		{"GET", "/change", "", 405, "application/json"},
 	}
 	for _, tt := range tests {

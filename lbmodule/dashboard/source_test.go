@@ -62,3 +62,15 @@ func (s *source) Change(_ context.Context, pool, backend string, change []byte, 
 	s.changes = append(s.changes, fmt.Sprintf("%s/%s %s by %s", pool, backend, change, user))
 	return s.answered
 }
+
+func (s *source) History(p Past) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Appendf(nil, `%q`, fmt.Sprintf("%+v", p)), s.answered
+}
+
+func (s *source) Explain(pool, backend string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Appendf(nil, `%q`, pool+"/"+backend), s.answered
+}

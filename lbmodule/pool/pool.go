@@ -67,6 +67,7 @@ type Pool struct {
 	shadows   []*Shadow
 
 	leftAttempts uint64 // of deleted members with their own Traffic
+	left         Sum    // of them
 }
 
 const (
@@ -344,6 +345,7 @@ func (p *Pool) sweep(now time.Time) {
 			m.leaveShades()
 			retained--
 			if m.Named() {
+				p.left.add(m.traffic, m.Timed())
 				p.named--
 				if m.Timed() {
 					p.timed--

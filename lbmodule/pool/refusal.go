@@ -22,6 +22,7 @@ const (
 	RefusedShutdown
 	// RefusedSource means that no dynamic source had named any backends.
 	RefusedSource
+	// Refusals is the number of causes.
 	Refusals
 )
 

@@ -1,15 +1,17 @@
-// All that is known of one backend, in a drawer.
+// All that is known of one pool or backend, in a drawer.
 
 import { pill, why } from './columns.js';
 import { $, Keyed, attr, el, hide, text } from './dom.js';
-import { count, duration, millis, moment, percent, rate, weight } from './format.js';
+import { duration, moment } from './format.js';
+import { backendFacts, poolFacts } from './facts.js';
 import { seconds } from './model.js';
+import { Past } from './past.js';
 import { checkError } from './problems.js';
 import { changeLine, eventLine } from './rail.js';
-import { Spark } from './spark.js';
-import { STATUSES, begun, cap, warmth } from './status.js';
+import { STATUSES, begun, poolState } from './status.js';
+import { Why, configLines, laneLines } from './why.js';
 
-const KEPT = 30; // events of the backend
+const KEPT = 30; // events of the pool or backend
 
 export class Detail {
 	constructor(view, actions) {
@@ -20,6 +22,7 @@ export class Detail {
 		this.node.addEventListener('close', () => {
 			if (this.open) {
 				this.open = false;
+				this.past.stop();
 				view.set({ pool: '', backend: '' });
 			}
 		});
@@ -46,9 +49,8 @@ export class Detail {
 			return { kind, node };
 		});
 		this.acts = el('div', { class: 'acts', role: 'group', 'aria-label': 'Change this backend' }, ...this.buttons.map(b => b.node));
-		this.spark = new Spark(120, 64, 'tall');
-		this.top = el('span', { class: 'top' });
-		this.from = el('span');
+		this.past = new Past(this.view);
+		this.explained = new Why();
 		this.facts = new Keyed(el('dl', { class: 'numbers' }), () => {
 			const [label, value] = [el('dt'), el('dd')];
 			return { node: el('div', null, label, value), update: fact => {
@@ -67,37 +69,51 @@ export class Detail {
 			return { node: line.node, update: ({ model }) => line.update(model) };
 		});
 		this.editsPart = el('section', null, el('h3', null, 'Changed while running'), this.edits.parent);
+		this.config = el('pre');
+		this.configPart = el('section', null, el('h3', null, 'The lines for the Caddyfile that keep it'), this.config);
+		this.lanes = new Keyed(el('ul', { class: 'lanes-here' }), () => {
+			const node = el('li');
+			return { node, update: ({ line }) => text(node, line) };
+		});
+		this.lanesPart = el('section', null, el('h3', null, 'Express lane'), this.lanes.parent);
 		this.eventsPart = el('section', null, el('h3', null, 'Events'), this.events.parent);
 		this.content = el('div', { class: 'content' },
 			el('header', null, el('div', null, this.title, this.where), close),
 			el('p', { class: 'now' }, this.mark.node, this.since), this.why, this.acts,
-			el('section', { class: 'chart' }, el('h3', null, 'Requests and errors per second'), this.top, this.spark.node, el('p', { class: 'times second' }, this.from, el('span', null, 'now'))),
+			this.explained.node, this.past.node,
 			el('section', null, el('h3', null, 'Figures'), this.facts.parent),
-			this.editsPart, this.eventsPart, el('div', { class: 'notes-here toasts', role: 'status' }));
+			this.editsPart, this.configPart, this.lanesPart, this.eventsPart, el('div', { class: 'notes-here toasts', role: 'status' }));
 		this.node.append(this.content);
 	}
 
 	show(model) {
-		const { pool, backend: name } = this.view;
-		if (name === '') {
+		const { pool: poolName, backend: name } = this.view;
+		if (poolName === '') {
 			if (this.open) {
 				this.open = false;
+				this.past.stop();
 				this.node.close();
 			}
 			return;
 		}
-		this.backend = model.pools.get(pool)?.backends.get(name);
+		const pool = model.pools.get(poolName);
+		this.backend = pool?.backends.get(name);
 		if (!this.open) {
 			this.open = true;
 			this.node.showModal();
 			this.title.focus();
 		}
-		text(this.title, name);
-		if (!this.backend) {
-			this.gone(pool, model);
-			return;
+		text(this.title, name || poolName);
+		this.past.show(model);
+		this.explained.show(this.backend);
+		hide(this.lanesPart, true);
+		if (this.backend) {
+			this.showBackend(this.backend, model);
+		} else if (pool && name === '') {
+			this.showPool(pool, model);
+		} else {
+			this.gone(poolName, model);
 		}
-		this.showBackend(this.backend, model);
 	}
 
 	gone(pool, model) {
@@ -105,7 +121,40 @@ export class Detail {
 		this.mark.show('Gone', 'idle');
 		text(this.since, '');
 		text(this.why, model.pools.has(pool) ? `There is no such backend in ${pool} any more.` : `There is no pool ${pool} any more.`);
+		for (const part of [this.acts, this.editsPart, this.configPart, this.eventsPart]) {
+			hide(part, true);
+		}
+		this.facts.show([], fact => fact.label);
+	}
+
+	showPool(pool, model) {
+		const { data } = pool;
+		const { label, tone } = poolState(data);
+		text(this.where, 'pool');
+		this.mark.show(label, tone);
+		text(this.since, '');
+		text(this.why, [...(data.problems ?? []).map(p => [p.backend, p.what, p.why && `(${p.why})`].filter(Boolean).join(' ')), ...(data.warnings ?? [])].join('; '));
+		attr(this.why, 'data-tone', tone);
 		hide(this.acts, true);
+		this.facts.show(poolFacts(pool), fact => fact.label);
+		const diff = model.snapshot.diffs?.[pool.name];
+		this.showChanges((diff?.changes ?? []).map(change => ({ pool: pool.name, model, change })), diff?.caddyfile ?? '');
+		const lanes = laneLines(model, pool.name);
+		hide(this.lanesPart, lanes.length === 0);
+		this.lanes.show(lanes.map((line, i) => ({ line, i })), ({ i }) => i);
+		this.showEvents(model.events.filter(e => e.data.pool === pool.name), model);
+	}
+
+	showChanges(edits, lines) {
+		hide(this.editsPart, edits.length === 0);
+		this.edits.show(edits, item => `${item.change.backend} ${item.change.field}`);
+		hide(this.configPart, lines === '');
+		text(this.config, lines);
+	}
+
+	showEvents(events, model) {
+		hide(this.eventsPart, events.length === 0);
+		this.events.show(events.slice(0, KEPT).map(event => ({ event, model })), ({ event }) => `${event.boot}-${event.id}`);
 	}
 
 	showBackend(b, model) {
@@ -122,56 +171,9 @@ export class Detail {
 		for (const { kind, node } of this.buttons) {
 			node.disabled = data.state === kind || Boolean(data.removing);
 		}
-		this.spark.show(b.requests, b.errors);
-		text(this.top, rate(this.spark.top));
-		text(this.from, `${duration(this.spark.shown)} ago`);
-		this.facts.show(facts(b, model), fact => fact.label);
+		this.facts.show(backendFacts(b, model), fact => fact.label);
 		const edits = (data.edits ?? []).map(edit => ({ pool: b.pool.name, model, change: { ...edit, backend: data.name, running: edit.value } }));
-		hide(this.editsPart, edits.length === 0);
-		this.edits.show(edits, item => item.change.field);
-		const events = model.events.filter(e => e.data.pool === b.pool.name && e.data.backend === b.name).slice(0, KEPT);
-		hide(this.eventsPart, events.length === 0);
-		this.events.show(events.map(event => ({ event, model })), ({ event }) => `${event.boot}-${event.id}`);
+		this.showChanges(edits, configLines(model.snapshot.diffs?.[b.pool.name]?.caddyfile ?? '', data.address));
+		this.showEvents(model.events.filter(e => e.data.pool === b.pool.name && e.data.backend === b.name), model);
 	}
-}
-
-// facts are the figures that are known.
-function facts(b, model) {
-	const { data, rates } = b;
-	const found = [];
-	const add = (label, value, tone = null) => {
-		if (value !== undefined && value !== null && value !== '') {
-			found.push({ label, value, tone });
-		}
-	};
-	const ms = data.latency_ms;
-	const left = model.until(data.until);
-	add('Requests/s', rate(rates.requests));
-	add('Errors', percent(b.errorShare), b.errorShare >= 0.05 ? 'bad' : null);
-	add('In flight', cap(data) > 0 ? `${count(data.in_flight)} of ${count(cap(data))}${data.limit ? ' (auto)' : ''}` : count(data.in_flight));
-	add('Weight', weight(data.weight));
-	add('Weight in force', data.effective_weight === undefined ? '' : weight(data.effective_weight));
-	add('Slow start', data.usable && warmth(data) < 1 ? percent(warmth(data)) : '');
-	for (const percentile of ms ? ['p50', 'p95', 'p99', 'ewma'] : []) {
-		add(percentile === 'ewma' ? 'Typical' : percentile, ms[percentile] === undefined ? '' : millis(ms[percentile]));
-	}
-	add('Requests', count(data.requests));
-	add('Failures', count(data.failures));
-	add('Retries', data.retries === undefined ? '' : count(data.retries));
-	for (const [name, n] of Object.entries(data.codes ?? {})) {
-		add(name, count(n));
-	}
-	add('Health', data.health);
-	add('Breaker', data.breaker === 'open' && left !== undefined ? `open, tried in ${duration(left)}` : data.breaker?.replace('_', '-'), data.breaker === 'closed' ? null : 'warn');
-	add('State', data.state === 'ready' ? '' : data.state);
-	const check = data.last_check;
-	if (check) {
-		const age = model.since(check.time);
-		add('Last check', [check.ok ? '' : 'failed', check.code, millis(check.ms), age === undefined ? '' : `${duration(age)} ago`].filter(Boolean).join(', '), check.ok ? null : 'bad');
-	}
-	add('Zone', data.zone);
-	add('Role', data.backup ? 'backup' : '');
-	add('From', data.source);
-	add('Stored', data.persisted === undefined ? '' : data.persisted ? 'yes' : 'no: lost at a restart', data.persisted === false ? 'warn' : null);
-	return found;
 }

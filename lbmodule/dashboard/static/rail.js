@@ -29,6 +29,12 @@ const EVENTS = {
 
 const SHOWN = 100;
 
+// eventWords says in a line what happened.
+export function eventWords({ name, data: { pool, backend, reason, error } }) {
+	const [what, tone] = EVENTS[name] ?? [name.replaceAll('_', ' '), 'info'];
+	return { tone, words: [`${backend || pool || ''} ${what}`, reason, error].filter(Boolean).join(' · ') };
+}
+
 // eventLine is a row of a feed.
 export function eventLine(event) {
 	const [what, tone] = EVENTS[event.name] ?? [event.name.replaceAll('_', ' '), 'info'];

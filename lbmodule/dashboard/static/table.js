@@ -3,6 +3,7 @@
 import { COLUMNS, answers, compare, comparePools, pill, traffic } from './columns.js';
 import { $, arrange, attr, el, figure, hide, text } from './dom.js';
 import { count, millis, percent, plural, rate } from './format.js';
+import { opened, opener } from './opener.js';
 import { Blocks } from './spark.js';
 import { STATUSES, poolState } from './status.js';
 
@@ -61,6 +62,11 @@ export class Table {
 		const fold = event.target.closest('[data-fold]');
 		if (fold) {
 			this.view.setFolded(fold.dataset.fold, fold.getAttribute('aria-expanded') === 'true');
+			return;
+		}
+		const pool = opened(event.target);
+		if (pool) {
+			this.view.set({ pool, backend: '' });
 			return;
 		}
 		const row = event.target.closest('tr.backend');
@@ -185,7 +191,7 @@ class Section {
 		const cell = (key, ...content) => el('td', { class: key, role: 'cell' }, ...content);
 		this.head = el('tr', { class: 'pool', role: 'row' },
 			cell('status', el('div', { class: 'two' }, el('span', { class: 'first' }, this.mark.node), this.usable)),
-			el('th', { class: 'name', scope: 'rowgroup', role: 'rowheader' }, el('div', { class: 'two' }, el('span', { class: 'first' }, this.arrow, this.blocks.node), this.notes)),
+			el('th', { class: 'name', scope: 'rowgroup', role: 'rowheader' }, el('div', { class: 'two' }, el('span', { class: 'first' }, this.arrow, this.blocks.node, opener(name)), this.notes)),
 			cell('rate', this.traffic.node), cell('errors', this.answers.node),
 			cell('p50', this.cells.p50), cell('p95', this.cells.p95), cell('p99', this.cells.p99), cell('load', this.cells.load),
 			cell('weight'), cell('retries', this.cells.retries), cell('check'));

@@ -1,6 +1,6 @@
 // What is looked at, kept in the part of the URL behind #, so that a link shows the same.
 
-const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', fold: '', unfold: '', list: '', dense: '' };
+const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', range: '5m', fold: '', unfold: '', list: '', dense: '' };
 
 export class View {
 	constructor(changed) {

@@ -1,0 +1,69 @@
+// Why a backend gets requests or not, how the config would keep its changes, and what the express lane does for a pool.
+
+import { el, hide, own, text } from './dom.js';
+import { count, plural, weight } from './format.js';
+
+const EVERY = 5000; // milliseconds
+
+// Why asks the server, as `explain` of the API does, while somebody looks.
+export class Why {
+	constructor() {
+		this.words = el('p', { class: 'explained' });
+		this.node = el('section', { hidden: true }, el('h3', null, 'The next request'), this.words);
+	}
+
+	show(backend) {
+		const key = backend ? JSON.stringify([backend.pool.name, backend.name]) : '';
+		if (this.key !== key) {
+			this.key = key;
+			this.asked = undefined;
+			hide(this.node, true);
+		}
+		if (key !== '' && (this.asked === undefined || performance.now() - this.asked >= EVERY)) {
+			this.ask(key, backend);
+		}
+	}
+
+	async ask(key, backend) {
+		this.asked = performance.now();
+		try {
+			const answer = await fetch(own(`explain?${new URLSearchParams({ pool: backend.pool.name, backend: backend.name })}`));
+			const found = answer.ok ? await answer.json() : null;
+			if (this.key === key) {
+				hide(this.node, !found);
+				text(this.words, found ? words(found) : '');
+			}
+		} catch {
+			// The page says by itself that the server is away.
+		}
+	}
+}
+
+// words says whether a backend may be chosen, and what the policy compares.
+function words({ policy, in: may, reason, score, effective_weight: force, in_flight: flight, others }) {
+	const rest = others > 0 ? `${plural(others, 'other')} can be chosen` : 'no other can be chosen';
+	const seen = [`${policy}`, score === undefined ? '' : `score ${Number(score.toPrecision(3))}, the lower the better`, `weight ${weight(force)} in force`, `${count(flight)} in flight`].filter(Boolean).join(', ');
+	return may ? `It can be chosen${reason ? `, but is ${reason}` : ''} (${seen}); ${rest}.` : `It is not chosen: ${reason || 'the server does not say why'} (${seen}); ${rest}.`;
+}
+
+// configLines are those of a pool's lines for the Caddyfile that concern one backend, with the comments above them.
+export function configLines(caddyfile, address) {
+	const found = [];
+	let part = [];
+	for (const line of caddyfile.split('\n').filter(l => l !== '')) {
+		part.push(line);
+		if (line === '}' || line.endsWith('leave it out')) {
+			if (part.some(l => l === `backend ${address} {` || l === `# ${address} was removed: leave it out`)) {
+				found.push(...part);
+			}
+			part = [];
+		}
+	}
+	return found.join('\n');
+}
+
+// laneLines say what the express lanes leave of a pool to Caddy.
+export function laneLines(model, pool) {
+	return (model.snapshot.express ?? []).flatMap(lane => (lane.routes ?? []).filter(route => route.pool === pool)
+		.map(({ hosts, paths, reason }) => `${lane.listen?.join(' ') || lane.server}: ${hosts?.join(', ') || 'all hosts'} ${paths?.join(', ') ?? ''} is left to Caddy: ${reason}`));
+}

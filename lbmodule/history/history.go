@@ -1,0 +1,253 @@
+// Package history remembers what the pools and their backends did in the last five minutes, the last hour and the last day. It has no clock
+// and reads nothing by itself: somebody samples the counters every [Step] and hands them in. It never takes more than a given memory.
+package history
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// Step is the time from one sample to the next.
+	Step = 2 * time.Second
+	// Points is the number of points of a range.
+	Points = 150
+	// Most is the memory that a process spends on its history, in bytes.
+	Most = 10_000_000
+)
+
+// Range is how far back something is remembered.
+type Range uint8
+
+const (
+	// FiveMinutes has a point for each sample.
+	FiveMinutes Range = iota
+	// Hour has a point for each 12 samples.
+	Hour
+	// Day has a point for each 288 samples.
+	Day
+	ranges
+)
+
+// names and per are the names of the ranges and the numbers of samples of their points.
+var (
+	names = [ranges]string{"5m", "1h", "24h"}
+	per   = [ranges]uint64{1, 12, 288}
+)
+
+// String returns the name of the range.
+func (r Range) String() string { return names[r] }
+
+// Step is the time from one point of the range to the next.
+func (r Range) Step() time.Duration { return time.Duration(per[r]) * Step }
+
+// ParseRange returns the range with that name, the shortest one for none.
+func ParseRange(name string) (Range, error) {
+	if name == "" {
+		return FiveMinutes, nil
+	}
+	if i := slices.Index(names[:], name); i >= 0 {
+		return Range(i), nil
+	}
+	return 0, fmt.Errorf("range %s: must be one of %s", name, strings.Join(names[:], ", "))
+}
+
+// firstTick is the tick of the first sample, so that no point of a range has a number below 0.
+const firstTick = Points * 288
+
+// History is the memory. It is safe for concurrent use; one goroutine samples at a time.
+type History struct {
+	most int
+
+	mu       sync.Mutex // guards what follows
+	pools    map[string]*remembered
+	used     int // bytes
+	sampling bool
+	full     bool   // something had no room in the latest round
+	tick     uint64 // counts steps, also those that nobody sampled
+	round    uint64 // counts samples
+	at       time.Time
+
+	shown   uint64    // tick of the latest sample that is complete
+	shownAt time.Time // when that was
+}
+
+// remembered is a pool.
+type remembered struct {
+	record
+	backends map[string]*record // by address
+}
+
+// New returns a History that takes most bytes at most.
+func New(most int) *History {
+	return &History{most: most, pools: make(map[string]*remembered), tick: firstTick - 1}
+}
+
+// Round is one sample of everything.
+type Round struct {
+	h     *History
+	tick  uint64
+	round uint64
+	took  float64 // seconds since the sample before; 0 for the first one
+}
+
+// Begin begins a sample. It returns nil if the one before was just now or is still under way.
+//
+// Time is taken as it comes. What is longer than a step leaves a gap: nobody sampled then, or the clock was set. A clock that is set back
+// leaves none, but moves the past back with it, so that the order of the points stays.
+func (h *History) Begin(now time.Time) *Round {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sampling {
+		return nil
+	}
+	if h.round == 0 {
+		h.tick++
+	} else {
+		steps := 1.0
+		// With the wall clock, which goes on while a machine sleeps.
+		if passed := now.Round(0).Sub(h.at.Round(0)); passed > 0 {
+			steps = math.Round(float64(passed) / float64(Step))
+		}
+		// With the clock that nobody sets.
+		if ran := now.Sub(h.at); steps < 1 || ran > 0 && ran < Step/2 {
+			return nil
+		}
+		h.tick += uint64(steps)
+	}
+	r := &Round{h: h, tick: h.tick, round: h.round + 1}
+	if h.round > 0 {
+		r.took = max(now.Sub(h.at).Seconds(), 0)
+	}
+	h.sampling, h.full, h.at, h.round = true, false, now, h.round+1
+	return r
+}
+
+// Pool hands in what has been counted of a pool. All pools come before all backends, which get the room that is left.
+func (r *Round) Pool(name string, c *Counts) {
+	r.h.mu.Lock()
+	defer r.h.mu.Unlock()
+	p := r.h.pools[name]
+	if p == nil {
+		if !r.h.makeRoom(poolBytes, true) {
+			return
+		}
+		p = &remembered{record: newRecord(poolFields, true), backends: make(map[string]*record)}
+		r.h.pools[name] = p
+		r.h.used += poolBytes
+	}
+	p.put(r, c)
+}
+
+// Backend hands in what has been counted of a backend of a pool.
+func (r *Round) Backend(pool, address string, c *Counts) {
+	r.h.mu.Lock()
+	defer r.h.mu.Unlock()
+	p := r.h.pools[pool]
+	if p == nil {
+		return
+	}
+	b := p.backends[address]
+	if b == nil {
+		if !r.h.makeRoom(backendBytes, false) {
+			return
+		}
+		made := newRecord(backendFields, false)
+		b = &made
+		p.backends[address] = b
+		r.h.used += backendBytes
+	}
+	b.put(r, c)
+}
+
+// End ends the sample, and forgets what has not been there for a day.
+func (r *Round) End() {
+	r.h.mu.Lock()
+	defer r.h.mu.Unlock()
+	r.h.sampling, r.h.shown, r.h.shownAt = false, r.tick, r.h.at
+	const day = Points * 288
+	for name, p := range r.h.pools {
+		for address, b := range p.backends {
+			if r.tick-b.tick > day {
+				r.h.dropBackend(p, address)
+			}
+		}
+		if r.tick-p.tick > day {
+			r.h.dropPool(name)
+		}
+	}
+}
+
+func (h *History) dropBackend(p *remembered, address string) {
+	delete(p.backends, address)
+	h.used -= backendBytes
+}
+
+func (h *History) dropPool(name string) {
+	h.used -= poolBytes + len(h.pools[name].backends)*backendBytes
+	delete(h.pools, name)
+}
+
+// makeRoom makes room for so many bytes, if need be by forgetting what is gone, the longest gone first. For a pool, backends are forgotten
+// as well. It reports false if there is no room.
+func (h *History) makeRoom(bytes int, forPool bool) bool {
+	for h.used+bytes > h.most {
+		// Looking for what is gone is not worth it again in a round that found nothing.
+		if !h.full && h.forgetGone() {
+			continue
+		}
+		h.full = true
+		if !forPool || !h.forgetBackend() {
+			return false
+		}
+	}
+	return true
+}
+
+// forgetGone forgets the backend or pool that has been gone for longest, and reports whether there was one.
+func (h *History) forgetGone() bool {
+	oldest, pool, address := h.round-1, "", ""
+	for name, p := range h.pools {
+		if p.round < oldest {
+			oldest, pool, address = p.round, name, ""
+		}
+		for a, b := range p.backends {
+			if b.round < oldest {
+				oldest, pool, address = b.round, name, a
+			}
+		}
+	}
+	switch {
+	case pool == "":
+		return false
+	case address == "":
+		h.dropPool(pool)
+	default:
+		h.dropBackend(h.pools[pool], address)
+	}
+	return true
+}
+
+// forgetBackend forgets the last backend of the pool that has most of them, and reports whether there was one.
+func (h *History) forgetBackend() bool {
+	var most *remembered
+	for _, p := range h.pools {
+		if most == nil || cmp.Compare(len(p.backends), len(most.backends)) > 0 {
+			most = p
+		}
+	}
+	if most == nil || len(most.backends) == 0 {
+		return false
+	}
+	last := ""
+	for address := range most.backends {
+		last = max(last, address)
+	}
+	h.dropBackend(most, last)
+	return true
+}
