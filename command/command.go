@@ -156,13 +156,18 @@ func (t *tool) warnings(pools ...api.Pool) {
 		for _, w := range p.Warnings {
 			t.warning("pool %s: %s", p.Name, w)
 		}
-		for _, d := range p.Discovery {
-			if !d.OK {
-				t.warning("pool %s: backends from %s: %s; %d from before are used", p.Name, d.Source, d.Error, d.Targets)
-			}
-		}
+		t.discoveryWarnings(p.Name, p.Discovery)
 		if s := p.Subset; s != nil && s.Further > 0 {
 			t.warning("pool %s: %d backends outside the subset are used, because no backend in it was usable", p.Name, s.Further)
+		}
+	}
+}
+
+// discoveryWarnings prints which sources of a pool's backends have no good answer.
+func (t *tool) discoveryWarnings(pool string, sources []api.Discovery) {
+	for _, d := range sources {
+		if !d.OK {
+			t.warning("pool %s: backends from %s: %s; %d from before are used", pool, d.Source, d.Error, d.Targets)
 		}
 	}
 }

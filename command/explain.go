@@ -52,6 +52,7 @@ flight are listed.`,
 		if err != nil || shown {
 			return err
 		}
+		t.discoveryWarnings(pool, e.Discovery)
 		return t.showExplanation(&e, answer)
 	})
 	return cmd

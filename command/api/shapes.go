@@ -190,6 +190,7 @@ type Explanation struct {
 	Way        string      `json:"way"`     // how the policy chooses
 	Otherwise  string      `json:"otherwise"`
 	Candidates []Candidate `json:"candidates"`
+	Discovery  []Discovery `json:"discovery"` // the sources whose latest answer is bad or missing
 	Live       []Live      `json:"live"`
 }
 

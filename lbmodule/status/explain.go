@@ -22,8 +22,9 @@ type Explanation struct {
 	Way        policies.Way  `json:"way"`
 	Otherwise  policies.Way  `json:"otherwise,omitempty"` // the way of requests without a key or session
 	Candidates []Candidate   `json:"candidates"`
-	More       int           `json:"more,omitempty"` // number of candidates left out
-	Live       []LiveRequest `json:"live,omitempty"` // the oldest requests being served
+	Discovery  []Discovery   `json:"discovery,omitempty"` // the sources of backends whose latest answer is bad or missing
+	More       int           `json:"more,omitempty"`      // number of candidates left out
+	Live       []LiveRequest `json:"live,omitempty"`      // the oldest requests being served
 
 	next string // the backend of the next request that has neither a key nor a session, if it is certain
 }
@@ -69,6 +70,11 @@ func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []Liv
 // Explain says for each backend of a set whether a request that has already tried these addresses may go there.
 func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 	x := Explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []Candidate{}}
+	for _, d := range s.Discoveries() {
+		if !d.OK {
+			x.Discovery = append(x.Discovery, newDiscovery(&d))
+		}
+	}
 	x.Way, x.Otherwise = policies.WayOf(s.Policy())
 	snapshot, now := set.View().Snapshot(), time.Now()
 	avoided := whyAvoided(snapshot, now)

@@ -54,6 +54,9 @@ var refusalWords = [pool.Refusals]string{
 // problems returns what is wrong with the traffic of a pool, the worst first.
 func problems(p *Pool, lately *pool.Lately) []Problem {
 	found := slices.Concat(refusalProblem(lately), errorProblem(lately), slowProblem(p), backendProblems(p))
+	if found == nil {
+		found = []Problem{} // a list, also in JSON
+	}
 	slices.SortStableFunc(found, func(a, b Problem) int { return cmp.Compare(a.Severity, b.Severity) })
 	return found
 }
@@ -69,7 +72,7 @@ func refusalProblem(lately *pool.Lately) []Problem {
 		}
 	}
 	if total == 0 {
-		return []Problem{}
+		return nil
 	}
 	slices.SortStableFunc(causes, func(a, b pool.Refusal) int { return cmp.Compare(lately.Refused[b], lately.Refused[a]) })
 	why := make([]string, len(causes))

@@ -71,7 +71,11 @@ func TestProblems(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, p := range problems(&test.pool, &test.lately) {
+			found := problems(&test.pool, &test.lately)
+			if found == nil {
+				t.Error("no list of problems, which would be null in JSON")
+			}
+			for _, p := range found {
 				text := p.Severity + " "
 				if p.Backend != "" {
 					text += p.Backend + " "
