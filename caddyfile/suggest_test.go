@@ -46,3 +46,37 @@ func TestStockWords(t *testing.T) {
 
 // schemes are cases of the switch over the scheme of an address, which stands as deep.
 var schemes = []string{"wss", "ws", "https", "http", "h2c", ""}
+
+// docs/options.md lists every option that the parsers take, in its block, but for those of reverse_proxy.
+func TestDocumentedWords(t *testing.T) {
+	text, err := os.ReadFile("../docs/options.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (?:`([a-z_]+)`)? ?\\| (.*?[^\\\\]) \\|").FindAllStringSubmatch(string(text), -1) {
+		for _, option := range regexp.MustCompile("`([a-z0-9_]+)").FindAllStringSubmatch(row[2], -1) {
+			listed[strings.TrimSpace(row[1]+" "+option[1])] = true
+		}
+	}
+	checked := 0
+	for _, family := range families {
+		for block, words := range family {
+			for _, word := range words {
+				if block == "load_balancer" && slices.Contains(stockWords, word) || block == "transport http" {
+					continue
+				}
+				checked++
+				if block != "load_balancer" {
+					word = block + " " + word
+				}
+				if !listed[word] {
+					t.Errorf("docs/options.md does not list %s", word)
+				}
+			}
+		}
+	}
+	if checked < 60 {
+		t.Errorf("%d words; this test does not see them", checked)
+	}
+}

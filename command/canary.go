@@ -24,20 +24,20 @@ func (t *tool) canaryCommand() *cobra.Command {
 		Use:   "canary [<pool>] [pause|resume|share <share>|rollback|promote|restart]",
 		Short: "Shows a canary, pauses it, or rolls it back",
 		Long: `
-Shows what the canary of a pool does, and how it compares with the other
-backends; or changes it:
+Shows the state of a pool's canary and how it compares with the other backends,
+or changes it:
 
-  pause          no more steps
-  resume         goes on with the steps
-  share <share>  another share of the clients, as 25%, and no more steps
-  rollback       no requests for the canary
-  promote        all clients are the canary's
-  restart        begins anew, with the first share
+  pause          stops the steps
+  resume         continues the steps
+  share <share>  sets the share of the clients, such as 25%, and stops the steps
+  rollback       sends no requests to the canary
+  promote        sends all clients to the canary
+  restart        starts again, with the first share
 
-EVIDENCE is that the canary is worse than tolerated. It is rolled back by itself
-when that reaches the number behind the slash. What is changed here is kept over
-reloads and restarts, and holds for all nodes with the same storage. 'promote'
-must be confirmed.`,
+EVIDENCE shows how strongly the data say that the canary is worse than
+tolerated. The canary is rolled back automatically when it reaches the number
+behind the slash. Changes survive reloads and restarts, and apply to all nodes
+with the same storage. 'promote' asks for confirmation.`,
 		Example: examples("caddy lb canary", "caddy lb canary web pause", `caddy lb canary web share 25% --reason "looks good"`, "caddy lb canary web rollback"),
 		Args:    cobra.MaximumNArgs(3),
 	}
@@ -89,7 +89,7 @@ func canaryArgs(args []string) (pool string, f fields, err error) {
 		return pool, f, nil
 	}
 	if len(args) < 2 {
-		return "", nil, usageErrorf("share: which one? It is a percentage, as 25%%")
+		return "", nil, usageErrorf("share: must be followed by a percentage, such as 25%%")
 	}
 	number, isPercent := strings.CutSuffix(args[1], "%")
 	share, err := strconv.ParseFloat(number, 64)

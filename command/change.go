@@ -39,15 +39,15 @@ const (
 func (c *change) flags(cmd *cobra.Command, traits ...trait) {
 	flags := cmd.Flags()
 	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
-	flags.BoolVar(&c.sync, "sync", false, "Answer when the change is stored; fail if it cannot be")
+	flags.BoolVar(&c.sync, "sync", false, "Wait until the change is stored; fail if it cannot be")
 	for _, t := range traits {
 		switch t {
 		case blamed:
 			flags.StringVar(&c.reason, "reason", "", "Why; shown with the change")
 			flags.StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
 		case timed:
-			flags.Var(&c.duration, "for", "Undo the change after this time, as 30m")
-			flags.Var(&c.until, "until", "Undo the change at this time, as 2026-01-02T15:04:05Z")
+			flags.Var(&c.duration, "for", "Undo the change after this time, such as 30m")
+			flags.Var(&c.until, "until", "Undo the change at this time, such as 2026-01-02T15:04:05Z")
 			cmd.MarkFlagsMutuallyExclusive("for", "until")
 		case confirmed:
 			c.confirmation(cmd)
@@ -57,7 +57,7 @@ func (c *change) flags(cmd *cobra.Command, traits ...trait) {
 
 // confirmation adds the flag that answers the question.
 func (c *change) confirmation(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&c.yes, "yes", false, "Do not ask")
+	cmd.Flags().BoolVar(&c.yes, "yes", false, "Do not ask for confirmation")
 }
 
 // defaultOwner is the user and the machine.
@@ -164,12 +164,12 @@ restarts, or until the time given by --for or --until.`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&name, "name", "", "What it is called (default: its address)")
+	flags.StringVar(&name, "name", "", "Name of the backend (default: its address)")
 	flags.IntVar(&weight, "weight", 1, "Share relative to the others, 0 to 65535")
-	flags.Var(&maxRequests, "max-requests", "Cap of requests in flight, or auto to have it found out (default: that of the pool)")
-	flags.IntVar(&backup, "backup", 0, "Use it when no other is usable; with a level, when no backup of a lower one is, either")
+	flags.Var(&maxRequests, "max-requests", "Limit of requests in flight; auto measures it (default: that of the pool)")
+	flags.IntVar(&backup, "backup", 0, "Use it when no other backend is usable; with a level, when no backup of a lower level is usable either")
 	flags.Lookup("backup").NoOptDefVal = "1"
-	flags.StringVar(&zone, "zone", "", "Zone it is in")
+	flags.StringVar(&zone, "zone", "", "Zone of the backend")
 	c.flags(cmd, blamed, timed)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		pool, address := "", args[0]
@@ -211,11 +211,10 @@ func (t *tool) weightCommand() *cobra.Command {
 		Use:   "weight [<pool>] <backend> <weight>|config",
 		Short: "Changes a backend's weight",
 		Long: `
-Changes a backend's weight: its share relative to the others, 0 to 65535. With 0
-it gets no new requests. 'config' takes the change back, so that the config
-rules again.
+Changes a backend's weight: its share relative to the others, 0 to 65535. With
+0 it gets no new requests. 'config' reverts to the weight in the config.
 
-Weight 0 for the last usable backend of a pool must be confirmed.`,
+Weight 0 for the last usable backend of a pool asks for confirmation.`,
 		Example: examples("caddy lb weight 10.0.0.1:8080 5", "caddy lb weight web a 1 --for 10m", "caddy lb weight web a config"),
 		Args:    cobra.RangeArgs(2, 3),
 	}

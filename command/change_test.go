@@ -81,7 +81,7 @@ func TestConfirmation(t *testing.T) {
 	} {
 		f := onePool(t, nil)
 		args := strings.Fields(test.command)
-		if got := f.run(args...); got.code != exitFailed || got.err != "Error: "+test.question+": there is no terminal to ask at; confirm it by --yes\n" {
+		if got := f.run(args...); got.code != exitFailed || got.err != "Error: "+test.question+": needs confirmation, and there is no terminal to ask at; use --yes\n" {
 			t.Errorf("%s without a terminal: %+v", test.command, got)
 		}
 		for _, no := range []string{"n\n", "\n", "", "yesterday\n"} {

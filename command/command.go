@@ -22,27 +22,25 @@ Shows and changes the load balancer of a running Caddy, through its admin
 endpoint.
 
 Changes take effect at once, without a reload. They survive reloads and
-restarts, and are listed by 'caddy lb diff' as differences from the config.
+restarts; 'caddy lb diff' lists them as differences from the config.
 
-The admin endpoint is found as by Caddy's other commands: --address if it is
-given; else what the config given by --config says; else the environment
-variable CADDY_ADMIN; else localhost:2019. Unix sockets are written
-unix//run/caddy.sock.
+The admin endpoint is the first of these that is set: --address, the one in the
+config given by --config, the environment variable CADDY_ADMIN, localhost:2019.
+Unix sockets are written unix//run/caddy.sock.
 
-Where there is one pool only, its name may be left out. A backend may be called
-by its name or by its address.
+With a single pool, its name may be left out. A backend can be given by its
+name or its address.
 
-Results are printed to stdout, all else to stderr. Tables have fixed columns,
-'-' stands for what is not known. Colours are used at a terminal only, and not
-at all if NO_COLOR is set. With --json the API's own answer is printed, and
-errors and warnings are objects on stderr: {"error": "..."}. The exit codes are
-the same.
+Results go to stdout, everything else to stderr. Tables have fixed columns; '-'
+means unknown. Colours appear at a terminal only, and not if NO_COLOR is set.
+--json prints the API's own answer, and errors and warnings as objects on
+stderr: {"error": "..."}. The exit codes are the same.
 
 Exit codes:
   0  done
   1  wrong usage, not confirmed, or another failure
-  4  there is no such pool, backend, zone or key
-  5  conflict: it exists already, or somebody changed it first (--if-match)
+  4  no such pool, backend, zone or key
+  5  conflict: it exists already, or was changed meanwhile (--if-match)
   6  refused by the server, or done but not stored (--sync)
   7  Caddy cannot be reached
   8  --wait took longer than --timeout
@@ -78,10 +76,10 @@ type outcome struct{ code int }
 func addCommands(lb *cobra.Command, c console, o *outcome) {
 	t := &tool{console: c, outcome: o}
 	flags := lb.PersistentFlags()
-	flags.StringVar(&t.flags.address, "address", "", "Address of the admin endpoint (default: what the config or CADDY_ADMIN says, else localhost:2019)")
+	flags.StringVar(&t.flags.address, "address", "", "Address of the admin endpoint (default: that of the config or CADDY_ADMIN, else localhost:2019)")
 	flags.StringVarP(&t.flags.config, "config", "c", "", "Configuration file to look up the admin endpoint in")
 	flags.StringVarP(&t.flags.adapter, "adapter", "a", "", "Name of the config adapter for --config")
-	flags.BoolVar(&t.flags.json, "json", false, "Print the API's answer as it is, and errors as JSON")
+	flags.BoolVar(&t.flags.json, "json", false, "Print the API's own answer, and errors as JSON")
 	lb.AddCommand(
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),

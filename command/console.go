@@ -17,7 +17,7 @@ import (
 type console struct {
 	in       io.Reader
 	out, err io.Writer
-	asks     bool     // somebody sits at in and can be asked
+	asks     bool     // a user at a terminal can be asked
 	color    bool     // out shows colours
 	width    int      // columns of the terminal that out is; 0 if it is none
 	args     []string // of the command line
@@ -82,7 +82,7 @@ func (c *console) confirm(yes bool, what string) error {
 		return nil
 	}
 	if !c.asks {
-		return usageErrorf("%s: there is no terminal to ask at; confirm it by --yes", what)
+		return usageErrorf("%s: needs confirmation, and there is no terminal to ask at; use --yes", what)
 	}
 	fmt.Fprintf(c.err, "%s? [y/N] ", plain.Clean(what))
 	answer, err := bufio.NewReader(c.in).ReadString('\n')

@@ -20,25 +20,24 @@ func (t *tool) convertCommand() *cobra.Command {
 	var from, out string
 	cmd := &cobra.Command{
 		Use:   "convert <file>",
-		Short: "Writes a Caddyfile of a configuration of HAProxy or nginx",
+		Short: "Converts a configuration of HAProxy or nginx to a Caddyfile",
 		Long: `
-Reads haproxy.cfg or nginx.conf and prints a Caddyfile that does the same, as
-far as the lines are understood; '-' reads the standard input. A line that is
-not understood becomes a comment in its place, with the reason. So does a line
-that is only nearly the same. No running Caddy is needed, and no file but that
-of --out is written.
+Reads haproxy.cfg or nginx.conf and prints a Caddyfile that does the same; '-'
+reads the standard input. A line that cannot be converted, or only nearly,
+becomes a comment in its place, with the reason. No running Caddy is needed.
+The only file that is written is that of --out.
 
-A route whose protection cannot be converted, such as a login, is not left open:
-it answers 403 until you mend it.
+A route whose protection cannot be converted, such as a login, is not left
+open: it answers 403 until you fix it.
 
 The exit code is 0 if all lines were understood, and 9 if some were left as
-comments. docs/migrating.md says what is different in general.`,
+comments. docs/migrating.md lists the general differences.`,
 		Example: examples("caddy lb convert /etc/haproxy/haproxy.cfg --out Caddyfile",
 			"caddy lb convert nginx.conf --json",
 			"nginx -T | caddy lb convert - --from nginx"),
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&from, "from", "", "What the file is for: haproxy or nginx (default: what it looks like)")
+	cmd.Flags().StringVar(&from, "from", "", "Format of the file: haproxy or nginx (default: detected)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "Write the Caddyfile to this file, which must not exist")
 	cmd.RunE = t.offline(func(_ context.Context, args []string) error { return t.convert(args[0], from, out) })
 	return cmd
@@ -63,7 +62,7 @@ func (t *tool) convert(file, from, out string) error {
 	}
 	if from == "" {
 		if from = convert.Detect(string(text)); from == "" {
-			return usageErrorf("%s: looks like no configuration of HAProxy or nginx; say which by --from", name)
+			return usageErrorf("%s: is neither a haproxy.cfg nor an nginx.conf by its looks; name the format with --from", name)
 		}
 	}
 	r, err := convert.Convert(name, string(text), from)
@@ -103,11 +102,11 @@ func (t *tool) convert(file, from, out string) error {
 	return nil
 }
 
-// writeNew writes a file that is not there yet: somebody may have changed what was written before.
+// writeNew writes a new file, and never overwrites one: a user may have edited it.
 func writeNew(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("out %s: is there already", name)
+		return fmt.Errorf("out %s: exists already", name)
 	}
 	if err != nil {
 		return err

@@ -19,27 +19,27 @@ func (t *tool) eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "events [<pool>]",
 		SuggestFor: []string{"log", "logs", "watch"},
-		Short:      "Shows what has happened to the backends, and follows it",
+		Short:      "Shows the events of backends, and follows them",
 		Long: `
-Shows the latest events of a pool, or of all, and follows what happens, one line
-an event, until it is interrupted: backend_up, backend_down, breaker_opened,
-breaker_half_open, breaker_closed, panic_began, panic_ended, backend_added,
-backend_changed, backend_reset, backend_removed, change_expired,
+Shows the latest events of a pool, or of all pools, then new ones as they
+happen, one per line, until interrupted: backend_up, backend_down,
+breaker_opened, breaker_half_open, breaker_closed, panic_began, panic_ended,
+backend_added, backend_changed, backend_reset, backend_removed, change_expired,
 change_conflict, state_not_persisted, canary_moved, canary_rolled_back,
 canary_changed.
 
-Caddy remembers the last 256 events since it was started, over reloads. --last
-says how many of them are shown first, 0 for none. With --no-follow the command
+Caddy keeps the last 256 events since it was started, across reloads. --last
+sets how many of them are shown first, 0 for none. With --no-follow the command
 ends after them.
 
-A reload of Caddy ends the stream; the command connects again and gets what it
-has missed. With --json each line is a JSON object with the event's name and id
-beside its data.`,
+A reload of Caddy ends the stream; the command reconnects and gets the events
+it has missed. With --json each line is a JSON object with the event's name, id
+and data.`,
 		Example: examples("caddy lb events", "caddy lb events web --last 200 --no-follow", "caddy lb events web --json | jq -r 'select(.event == \"backend_down\").backend'"),
 		Args:    cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().Uint16Var(&latest, "last", 50, "So many of the latest events are shown first")
-	cmd.Flags().BoolVar(&noFollow, "no-follow", false, "End after the latest events")
+	cmd.Flags().Uint16Var(&latest, "last", 50, "Number of past events to show first")
+	cmd.Flags().BoolVar(&noFollow, "no-follow", false, "End after the past events")
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		query := api.EventQuery{Latest: int(latest), NoFollow: noFollow}
 		if len(args) > 0 {

@@ -19,15 +19,15 @@ func (t *tool) explainCommand() *cobra.Command {
 	var request string
 	cmd := &cobra.Command{
 		Use:   "explain [<pool>]",
-		Short: "Tells where a request would go now, or went, and why",
+		Short: "Explains which backend a request would go to now, or went to",
 		Long: `
-Tells where the next request goes, or by what it is chosen: by turn, by chance,
-by load. Then it tells which backends a request may go to now, and why the
-others are out. One that is in has a reason where the policy avoids it: what its
-answers are like, and when it is tried again.
+Shows which backend the next request goes to, or what decides it: turn, chance
+or load. Then it lists the backends that can be selected now, and why the
+others cannot. A backend that can be selected but is avoided by the policy has
+the reason, and the time of the next try.
 
-With --key it tells where a policy that hashes sends that key, with --request
-where a request in flight is; '*' marks that backend. Without them, requests in
+--key shows the backend that a hashing policy selects for that key, --request
+the backend of a request in flight; '*' marks it. Without them, requests in
 flight are listed.`,
 		Example: examples("caddy lb explain", "caddy lb explain web --key /cart/42", "caddy lb explain web --request 3f2a"),
 		Args:    cobra.MaximumNArgs(1),
@@ -89,7 +89,7 @@ func goes(e *api.Explanation) string {
 	case !some:
 		return "no backend can take a request now"
 	case e.Key != "":
-		return "the policy does not go by keys, or no backend can take key " + e.Key
+		return "the policy uses no keys, or no backend can take key " + e.Key
 	case e.Chosen != "" && e.Otherwise != "":
 		return "a request without a " + e.Way + " goes to " + e.Chosen
 	case e.Chosen != "":
@@ -153,10 +153,10 @@ func (t *tool) diffCommand() *cobra.Command {
 	var snippet bool
 	cmd := &cobra.Command{
 		Use:   "diff [<pool>]",
-		Short: "Shows what runs differently from the config",
+		Short: "Shows where the running pools differ from the config",
 		Long: `
-Shows what runs differently from the config because somebody changed it. With
---caddyfile it prints what to write into the Caddyfile instead.`,
+Shows where the running pools differ from the config because of changes at run
+time. With --caddyfile it prints the lines that make them permanent instead.`,
 		Example: examples("caddy lb diff", "caddy lb diff web --caddyfile"),
 		Args:    cobra.MaximumNArgs(1),
 	}

@@ -21,8 +21,8 @@ func (t *tool) expressCommand() *cobra.Command {
 		Short: "Shows what the express lane serves, and why not the rest",
 		Long: `
 Shows the servers with an express lane (the listener wrapper seamless), the
-routes that end requests, and why requests were left to Caddy. The counts go on
-over reloads.
+routes that end requests, and why Caddy served requests instead. The counts
+continue across reloads.
 
 SERVED says whether the lane serves plain requests to a route. An asterisk
 stands for all hosts or paths.`,

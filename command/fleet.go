@@ -17,18 +17,18 @@ func (t *tool) fleetCommand() *cobra.Command {
 	var wide bool
 	cmd := &cobra.Command{
 		Use:   "fleet",
-		Short: "Shows the nodes that share the storage, and what they see differently",
+		Short: "Shows the nodes that share the storage, and where they differ",
 		Long: `
-Shows the nodes that share Caddy's storage, as the node that is asked knows
-them, and what they see differently: backends that some find usable and others
-not, other weights, edits, configs or versions.
+Shows the nodes that share Caddy's storage, as known to the node that is asked,
+and where they differ: backends that are usable only for some nodes, weights,
+edits, configs, versions.
 
-SEEN is how long ago there was news of a node. One that is gone has not written
-for about 45 s. USABLE adds up the backends of its pools. The asterisk stands
-for the node that was asked. A node learns of changes within some ten seconds:
-what was just changed may be listed as a difference for so long.
+SEEN is the time since the last news of a node. A node is gone when it has not
+written for about 45 s. USABLE adds up the backends of its pools. The asterisk
+marks the node that was asked. A node learns of changes within some ten
+seconds: a recent change may be listed as a difference until then.
 
-At a narrow terminal some columns are left out; --wide shows all.`,
+A narrow terminal leaves out some columns; --wide shows all.`,
 		Example: examples("caddy lb fleet", "caddy lb fleet --json | jq '.differences[] | select(.kind == \"usable\")'"),
 		Args:    cobra.NoArgs,
 		RunE:    t.run(func(ctx context.Context, _ []string) error { return t.showFleet(ctx, wide) }),

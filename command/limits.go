@@ -16,20 +16,20 @@ func (t *tool) limitsCommand() *cobra.Command {
 	var forget, yes bool
 	cmd := &cobra.Command{
 		Use:   "limits [<zone> [<key>]]",
-		Short: "Shows the rate limits, and forgets what clients have used",
+		Short: "Shows the rate limits, and gives clients their tokens back",
 		Long: `
 Shows the zones of ip_rate_limit; with a zone, its busiest keys; with a key as
-well, what that one has used. A key is an address, a range, or the text made of
+well, the use of that key. A key is an address, a range, or a text made from
 placeholders.
 
-With --forget a key, or all keys of a zone, get their tokens back; the latter
-must be confirmed. REQUESTS and REFUSED are of late: they are halved every ten
-seconds.`,
+--forget gives a key, or all keys of a zone, their tokens back; for all keys it
+asks for confirmation. REQUESTS and REFUSED count recent requests: both are
+halved every ten seconds.`,
 		Example: examples("caddy lb limits", "caddy lb limits login", "caddy lb limits login 192.0.2.7 --forget"),
 		Args:    cobra.MaximumNArgs(2),
 	}
 	cmd.Flags().BoolVar(&forget, "forget", false, "Give the tokens back")
-	cmd.Flags().BoolVar(&yes, "yes", false, "Do not ask")
+	cmd.Flags().BoolVar(&yes, "yes", false, "Do not ask for confirmation")
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		switch {
 		case forget:
@@ -112,7 +112,7 @@ func (t *tool) keys(keys ...api.Key) error {
 func (t *tool) forget(ctx context.Context, names []string, yes bool) error {
 	switch len(names) {
 	case 0:
-		return usageErrorf("forget what? a zone, or a zone and a key")
+		return usageErrorf("--forget: name a zone, or a zone and a key")
 	case 1:
 		if err := t.confirm(yes, fmt.Sprintf("give all keys of zone %s their tokens back", names[0])); err != nil {
 			return err

@@ -16,8 +16,9 @@ func (t *tool) removeCommand() *cobra.Command {
 		SuggestFor: []string{"rm", "delete"},
 		Short:      "Drains a backend, then removes it",
 		Long: `
-Drains a backend, then removes it. With --force it goes at once. A backend of
-the config stays away until the config has dropped it. Must be confirmed.`,
+Drains a backend, then removes it. With --force it is removed at once. A
+backend of the config stays away until the config has dropped it. Asks for
+confirmation.`,
 		Example: examples("caddy lb remove 10.0.0.4:8080", `caddy lb remove web a --yes --wait --reason "moved"`),
 		Args:    cobra.RangeArgs(1, 2),
 	}
@@ -66,8 +67,8 @@ func (t *tool) resetCommand() *cobra.Command {
 		Use:   "reset [<pool>] <backend>",
 		Short: "Closes a backend's breaker and sets its counters to 0",
 		Long: `
-Closes a backend's breaker, so that it gets requests again at once, and sets its
-counters to 0. Must be confirmed.`,
+Closes a backend's breaker, so that it gets requests again at once, and sets
+its counters to 0. Asks for confirmation.`,
 		Example: examples("caddy lb reset 10.0.0.1:8080", "caddy lb reset web a --yes"),
 		Args:    cobra.RangeArgs(1, 2),
 	}

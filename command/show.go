@@ -18,18 +18,18 @@ func (t *tool) poolsCommand() *cobra.Command {
 		SuggestFor: []string{"list", "ls", "status", "show"},
 		Short:      "Shows the pools",
 		Long: `
-Shows the pools, or one of them, and what is wrong with their traffic now.
+Shows all pools, or one, and what is wrong with their traffic now.
 
-STATE is about the backends, and "failing" if they are fit and clients get
-errors all the same. USABLE is how many backends get requests, of how many.
-QUEUE is how many requests wait for a free slot. REQUESTS are those of clients
-that have ended, 5XX how many of them were answered with an error, and REFUSED
-how many of these got no answer of a backend, because the queue was full, or no
-backend was usable, for example: --json has them by cause. RETRIES is how many
-retries the pool could spend now. AVOIDED is how many backends get less than
-their share, because their answers take longer than those of the others, fail,
-or do not come. Where there is a shadow policy, it is told how often it agrees,
-and how long requests would take with it.`,
+STATE describes the backends; it is "failing" if they are fit but clients get
+errors. USABLE is the number of backends that get requests, of all. QUEUE is
+the number of requests that wait for a free slot. REQUESTS counts finished
+requests of clients, 5XX those that were answered with an error, and REFUSED
+those errors that no backend sent, for example because the queue was full or no
+backend was usable; --json has them by cause. RETRIES is the number of retries
+that the budget allows now. AVOIDED is the number of backends that get less
+than their share because their answers are slower than the others', fail, or do
+not come. For a shadow policy, the output shows how often it agrees, and how
+long requests would take with it.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),
@@ -115,23 +115,22 @@ func (t *tool) backendsCommand() *cobra.Command {
 	var etag, wide bool
 	cmd := &cobra.Command{
 		Use:   "backends [<pool> [<backend>]]",
-		Short: "Shows the backends of a pool, or of all",
+		Short: "Shows the backends of a pool, or of all pools",
 		Long: `
 Shows the backends of a pool, or of all pools, or one of them.
 
-WEIGHT shows first the part that counts now where that differs: while a backend
-is ramped up, and 0 while it gets no requests. IN-FLIGHT is of how many that may
-be, where there is a bound. CHECK is the last active check, SINCE for how long
-the backend is as it is. REASON tells why it is not usable or is avoided, what
-the last check found, who changed what, and when a timed change ends.
+WEIGHT is "effective/configured" where they differ: during slow start, and 0
+while the backend gets no requests. IN-FLIGHT is "current/limit" if there is a
+limit. CHECK is the last active check, SINCE the age of the current state.
+REASON is why the backend is not usable or is avoided, what the last check
+found, who changed what, and when a timed change ends.
 
-At a terminal that is too narrow for all columns, the most important ones are
-shown, STATE says in a word how the backend is, and the reason stands below it.
---wide shows all columns all the same. What is no terminal gets all columns, so
-that scripts always see the same ones.
+A terminal that is too narrow for all columns shows the most important ones;
+STATE is then one word, with the reason below it. --wide shows all columns.
+Pipes and files always get all columns, so that scripts see the same ones.
 
-With --etag the ETag of the backend's settings is printed, for --if-match;
-without a backend that of the pool's, for 'add'.`,
+--etag prints the ETag of the backend's settings, for --if-match; without a
+backend that of the pool, for 'add'.`,
 		Example: examples("caddy lb backends", "caddy lb backends web", "caddy lb backends web --json | jq '.backends[] | select(.usable | not).name'",
 			`caddy lb weight web a 5 --if-match "$(caddy lb backends web a --etag)"`),
 		Args: cobra.MaximumNArgs(2),

@@ -40,16 +40,15 @@ func (t *tool) simulateCommand() *cobra.Command {
 		Use:   "simulate [<scenario.json>]",
 		Short: "Tries a pool in virtual time, without a running Caddy",
 		Long: `
-Runs the load balancer of a config in virtual time: the same policies, breakers,
-retries, queues, holding, copies and slow starts, over backends that behave as
-the scenario says. '-' reads the scenario from the standard input; without one,
-backends answer in 10 ms.
+Runs the load balancer of a config in virtual time: the same policies,
+breakers, retries, queues, holding, hedging and slow start, with backends that
+behave as the scenario says. '-' reads the scenario from the standard input;
+without one, backends answer in 10 ms.
 
-The pool is that of the config given by --config, or of the Caddyfile in this
-directory; if the config has several, --pool names one. Without a config it is a
-pool with all defaults, of --backends backends. With --policy it is tried with
-each of these policies, under the same load: a policy is written as in the
-Caddyfile.
+The pool comes from the config given by --config, or from the Caddyfile in this
+directory; if the config has several, --pool selects one. Without a config it
+is a pool with all defaults and --backends backends. Each --policy is tried
+under the same load, and is written as in the Caddyfile.
 
 The same seed gives the same result. docs/simulate.md describes scenarios.`,
 		Example: examples("caddy lb simulate --rate 400 --backends 5",
@@ -162,7 +161,7 @@ func (s *simulation) load(file, adapter string) ([]*simulate.Pool, error) {
 func (s *simulation) find(file, adapter string) (*simulate.Pool, error) {
 	if _, err := os.Stat("Caddyfile"); file == "" && err != nil {
 		if s.pool != "" {
-			return nil, usageErrorf("pool %s: there is no config; give one by --config", s.pool)
+			return nil, usageErrorf("pool %s: there is no config; give one with --config", s.pool)
 		}
 		return new(simulate.Pool), nil
 	}
@@ -185,9 +184,9 @@ func (s *simulation) find(file, adapter string) (*simulate.Pool, error) {
 	case len(pools) == 0:
 		return nil, usageErrorf("config %s: has no load_balancer", cmp.Or(file, "Caddyfile"))
 	case s.pool != "":
-		return nil, errorf(exitNotFound, "pool %s: there is none of that name; there are: %s", s.pool, strings.Join(names, ", "))
+		return nil, errorf(exitNotFound, "pool %s: does not exist; the pools are: %s", s.pool, strings.Join(names, ", "))
 	case len(pools) > 1:
-		return nil, usageErrorf("which pool? name it by --pool: %s", strings.Join(names, ", "))
+		return nil, usageErrorf("there are several pools; name one with --pool: %s", strings.Join(names, ", "))
 	}
 	return pools[0], nil
 }
@@ -211,7 +210,7 @@ func readConfig(file, adapter string) ([]byte, error) {
 func adapt(adapter string, text []byte, file string) ([]byte, error) {
 	a := caddyconfig.GetAdapter(adapter)
 	if a == nil {
-		return nil, fmt.Errorf("adapter %s: there is none of that name in this build", adapter)
+		return nil, fmt.Errorf("adapter %s: is not in this build", adapter)
 	}
 	adapted, _, err := a.Adapt(text, map[string]any{"filename": file})
 	return adapted, err

@@ -16,7 +16,7 @@ func (t *tool) drainCommand() *cobra.Command {
 Gives a backend no new requests and lets those in flight end. With --wait the
 command ends when there are none left, or with exit code 8 after --timeout.
 
-To drain the last usable backend of a pool must be confirmed.`,
+Draining the last usable backend of a pool asks for confirmation.`,
 		Example: examples(`caddy lb drain 10.0.0.1:8080 --reason "kernel update"`, "caddy lb drain web a --for 30m", "caddy lb drain web a --wait --timeout 2m && ssh a reboot"),
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {
@@ -59,8 +59,8 @@ func (t *tool) maintenanceCommand() *cobra.Command {
 		Use:   "maintenance [<pool>] <backend>",
 		Short: "Takes a backend out, without checks, whatever happens to the others",
 		Long: `
-Takes a backend out: it gets no new requests and is not checked. It is not used
-either when no other backend is left. Must be confirmed.`,
+Takes a backend out: it gets no new requests and is not checked, even if no
+other backend is left. Asks for confirmation.`,
 		Example: examples(`caddy lb maintenance 10.0.0.1:8080 --for 1h --reason "new disk"`, "caddy lb maintenance web a --yes"),
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: t.about(func(ctx context.Context, to target) error {

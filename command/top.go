@@ -21,22 +21,22 @@ func (t *tool) topCommand() *cobra.Command {
 		Use:   "top",
 		Short: "Shows all backends live",
 		Long: `
-Shows all backends live, until 'q' is pressed: state, weight, requests in flight
-and per second, errors, latencies, breakers with what is left of them, checks,
-and why a backend is as it is. Enter shows all that is known of a backend, with
-its latest events. '?' shows the keys.
+Shows all backends live, until 'q' is pressed: state, weight, requests in
+flight and per second, errors, latencies, breakers with the time left, checks,
+and the reason for each state. Enter opens a backend, with its latest events.
+'?' lists the keys.
 
-Nothing can be changed unless --write is given: then 'd' drains, 'r' makes
-ready, 'm' puts into maintenance, '+' and '-' change the weight, each once it is
-confirmed.
+With --write, 'd' drains, 'r' makes ready, 'm' puts into maintenance, '+' and
+'-' change the weight; each asks for confirmation. Without it, nothing can be
+changed.
 
-With --once the state after one interval is printed, for scripts.`,
+--once prints the state after one interval, for scripts.`,
 		Example: examples("caddy lb top", "caddy lb top --write", "caddy lb top --once --interval 5s"),
 		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "Print one frame and end")
 	cmd.Flags().BoolVar(&write, "write", false, "Let keys change backends")
-	cmd.Flags().DurationVar(&interval, "interval", time.Second, "Time from one look to the next")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "Time between refreshes")
 	cmd.RunE = t.run(func(ctx context.Context, _ []string) error {
 		const least = 100 * time.Millisecond
 		if interval < least {

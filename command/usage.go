@@ -29,7 +29,7 @@ func (t *tool) misuse(lb *cobra.Command) {
 		arguments := cmd.Args
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := arguments(cmd, args); err != nil {
-				return t.fail(cmd, usageErrorf("wrong number of arguments: it is '%s'", strings.TrimSuffix(cmd.UseLine(), " [flags]")))
+				return t.fail(cmd, usageErrorf("wrong number of arguments; usage: %s", strings.TrimSuffix(cmd.UseLine(), " [flags]")))
 			}
 			if err := excluded(cmd); err != nil {
 				return t.fail(cmd, err)
@@ -42,10 +42,10 @@ func (t *tool) misuse(lb *cobra.Command) {
 // flagError says in plain words what is wrong with a flag.
 func flagError(err error) string {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		rule := "is no value for it"
+		rule := "is not a valid value"
 		switch invalid.GetFlag().Value.Type() {
 		case "duration":
-			rule = "must be a duration, as 30s or 5m"
+			rule = "must be a duration, such as 30s or 5m"
 		case "int", "uint16", "uint64":
 			rule = "must be a whole number"
 		case "float64":
@@ -60,10 +60,10 @@ func flagError(err error) string {
 		return fmt.Sprintf("--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), rule)
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
-		return fmt.Sprintf("--%s: a value must follow", missing.GetFlag().Name)
+		return fmt.Sprintf("--%s: must have a value", missing.GetFlag().Name)
 	}
 	if none, ok := errors.AsType[*pflag.NotExistError](err); ok && len(none.GetSpecifiedShortnames()) == 0 {
-		return fmt.Sprintf("--%s: there is no such flag", none.GetSpecifiedName())
+		return fmt.Sprintf("--%s: is not a flag of this command", none.GetSpecifiedName())
 	}
 	return err.Error()
 }

@@ -23,8 +23,8 @@ func (t *tool) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Prints the versions of Ballast and of Caddy",
 		Long: `
-Prints the versions of Ballast and of the Caddy that it is built into: those of
-this program, which need not be those of the Caddy that runs.`,
+Prints the versions of Ballast and of Caddy in this program. The running Caddy
+may have others.`,
 		Example: examples("caddy lb version", "caddy lb version --json | jq -r .ballast"),
 		Args:    cobra.NoArgs,
 		RunE:    t.offline(func(context.Context, []string) error { return t.showVersion() }),

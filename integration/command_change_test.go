@@ -70,8 +70,8 @@ func TestCommandChanges(t *testing.T) {
 		t.Errorf("requests while the first drains: %v", got)
 	}
 	c.mustLB("backends a/b", "a/b [::1]:80 "+a.addr+" drain unknown closed 0/1")
-	c.mustLB("explain", "pool a/b, policy lb_round_robin", "[::1]:80 out 0/1 0 - draining", b.addr+" in 1 0")
-	if _, stderr, code := c.lb("drain", b.addr); code != 1 || !strings.Contains(stderr, ", its last usable backend: there is no terminal") {
+	c.mustLB("explain", "pool a/b, policy lb_round_robin", "[::1]:80 out 0/1 0 - - draining", b.addr+" * in 1 0")
+	if _, stderr, code := c.lb("drain", b.addr); code != 1 || !strings.Contains(stderr, ", its last usable backend: needs confirmation") {
 		t.Errorf("to drain the last one: exit code %d: %s", code, stderr)
 	}
 	if err := c.reload(config); err != nil {

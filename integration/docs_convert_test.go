@@ -87,7 +87,7 @@ func TestConvertCommand(t *testing.T) {
 		}
 		// What is there is not written over.
 		again := exec.CommandContext(t.Context(), caddyBinary, "lb", "convert", test.file, "--out", out)
-		if said, _ := again.CombinedOutput(); again.ProcessState.ExitCode() != 1 || !strings.Contains(string(said), "is there already") {
+		if said, _ := again.CombinedOutput(); again.ProcessState.ExitCode() != 1 || !strings.Contains(string(said), "exists already") {
 			t.Errorf("%s: exit code %d: %s", test.file, again.ProcessState.ExitCode(), said)
 		}
 	}

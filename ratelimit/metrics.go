@@ -11,13 +11,13 @@ import (
 // The metrics, read from the live state when they are asked for. None has a label that clients choose.
 var (
 	decisionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_decisions_total",
-		"Requests by what became of them: allowed, refused, exempt, or dry_run for those that would have been refused.", []string{"zone", "decision"}, nil)
+		"Requests by outcome: allowed, refused, exempt, or dry_run for those that would have been refused.", []string{"zone", "decision"}, nil)
 	keysMetric = prometheus.NewDesc("caddy_ip_rate_limit_keys",
 		"Keys in memory.", []string{"zone"}, nil)
 	evictionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_evictions_total",
-		"Keys that had to leave because others needed their room.", []string{"zone"}, nil)
+		"Keys evicted because others needed their room.", []string{"zone"}, nil)
 	storeErrorsMetric = prometheus.NewDesc("caddy_ip_rate_limit_store_errors_total",
-		"Decisions that were made without the shared store, because it did not answer.", []string{"zone"}, nil)
+		"Decisions made without the shared store because it did not answer.", []string{"zone"}, nil)
 )
 
 // metrics collects the metrics of the config that serves; while none does yet, those of app.

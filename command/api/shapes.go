@@ -91,7 +91,7 @@ type ShadowLatency struct {
 type Subset struct {
 	Of      int `json:"of"`
 	Chosen  int `json:"chosen"`
-	Further int `json:"further"` // others that are used while nobody in the subset is usable
+	Further int `json:"further"` // backends outside the subset that are used while none in it is usable
 }
 
 // Backend is a backend as the API shows it.
@@ -124,7 +124,7 @@ type Backend struct {
 	LastCheck *Check            `json:"last_check"`
 
 	Source    string `json:"source"` // config, dynamic or api
-	Added     *Mark  `json:"added"`  // nil unless somebody added it
+	Added     *Mark  `json:"added"`  // nil unless it was added at run time
 	Edits     []Edit `json:"edits"`
 	Persisted *bool  `json:"persisted"` // in answers to changes: whether the change is stored
 }
@@ -154,7 +154,7 @@ type Mark struct {
 	Reason string     `json:"reason"`
 }
 
-// Edit is a field that somebody set.
+// Edit is a field that was set at run time.
 type Edit struct {
 	Field  string          `json:"field"`
 	Value  json.RawMessage `json:"value"`

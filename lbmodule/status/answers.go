@@ -7,7 +7,7 @@ import (
 )
 
 var refusedMetric = counter("refused_total",
-	"Requests that were refused without the answer of a backend, by the cause.", "pool", "cause")
+	"Requests refused without a response of a backend, by cause.", "pool", "cause")
 
 // Answers is the JSON of what clients were answered. Unlike the sum of the backends, it has each request once, and those that no backend
 // answered.

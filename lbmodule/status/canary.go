@@ -10,11 +10,11 @@ import (
 // Metrics of a pool's canary.
 var (
 	canaryShareMetric = gauge("canary_share",
-		"Share of the clients that the canary gets; 0 without one, and after it was rolled back.", "pool")
+		"Share of the clients that the canary gets; 0 without a canary, and after a rollback.", "pool")
 	canaryRequestsMetric = counter("canary_requests_total",
-		"Attempts on the canary and on the others that are compared, by side and by how they ended: success or failure.", "pool", "side", "outcome")
+		"Attempts on the canary and on the backends it is compared with, by side and outcome: success or failure.", "pool", "side", "outcome")
 	canaryRollBacksMetric = counter("canary_rollbacks_total",
-		"How often the canary was rolled back, by itself or by hand.", "pool")
+		"Rollbacks of the canary, automatic and manual.", "pool")
 )
 
 // Canary is the JSON of a canary.

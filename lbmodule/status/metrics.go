@@ -45,56 +45,56 @@ func counter(name, help string, labels ...string) *family {
 // Metrics of a pool.
 var (
 	requestsMetric = counter("requests_total",
-		"Requests by the status they were answered with; 499 where the client left before.", "pool", "code")
+		"Requests by response status; 499 if the client left first.", "pool", "code")
 	retriesMetric = counter("retries_total",
-		"Attempts made again, by what was wrong with the one before; hedge for copies of requests.", "pool", "reason")
+		"Repeated attempts, by the problem of the attempt before; hedge for hedged requests.", "pool", "reason")
 	budgetMetric = gauge("retry_budget_remaining",
-		"How many retries the pool could spend now.", "pool")
+		"Retries that the budget of the pool allows now.", "pool")
 	hedgesSentMetric = counter("hedges_sent_total",
-		"Copies of requests that were sent.", "pool")
+		"Hedged requests: second attempts that were sent.", "pool")
 	hedgesWonMetric = counter("hedges_won_total",
-		"Copies of requests that were answered before the request.", "pool")
+		"Hedged requests whose second attempt was answered first.", "pool")
 	mirroredMetric = counter("mirrored_total",
-		"Copies of requests for mirrors: success, server_error for a 5xx, failure without a whole answer, timeout, or dropped where not sent or given up by a reload.",
+		"Mirrored requests: success, server_error for a 5xx, failure without a whole response, timeout, or dropped if not sent or given up by a reload.",
 		"pool", "outcome")
 	mirrorInFlightMetric = gauge("mirror_in_flight",
-		"Copies of requests that mirrors are answering.", "pool")
+		"Mirrored requests in flight.", "pool")
 	queueMetric = gauge("queue_length",
 		"Requests that wait for a slot on a backend.", "pool")
 	heldMetric = gauge("held_requests",
-		"Requests that wait for a dead backend to be back.", "pool")
+		"Requests that wait for a dead backend to return.", "pool")
 	backendsMetric = gauge("backends",
-		"Backends that have a weight.", "pool")
+		"Backends with a weight above 0.", "pool")
 	usableMetric = gauge("usable_backends",
 		"Backends that are usable.", "pool")
 	panicMetric = gauge("panic",
-		"Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).", "pool")
+		"Whether so few backends of the pool are usable that all are used, except dead ones (1), or not (0).", "pool")
 	subsetMetric = gauge("subset_size",
-		"Backends that this balancer uses: all, or those of its subset.", "pool")
+		"Backends that this balancer uses: all, or its subset.", "pool")
 	subsetOfMetric = gauge("subset_of",
-		"Backends that there are, in the subset or not.", "pool")
+		"All backends, in the subset or not.", "pool")
 	subsetFurtherMetric = gauge("subset_further",
-		"Backends outside the subset that are used, because none in it is usable.", "pool")
+		"Backends outside the subset that are used because none in it is usable.", "pool")
 	fairnessMetric = gauge("fairness_ratio",
-		"How evenly the requests of the last minute were spread over the backends in use, by weight: 1 evenly, 1/n all to one of n (Jain's index).", "pool")
+		"Evenness of the requests of the last minute over the backends in use, by weight: 1 is even, 1/n is all to one of n (Jain's index).", "pool")
 	utilizationMetric = gauge("utilization_ratio",
-		"Share of the slots that are taken on backends in use that have a max_requests; 0 if none has.", "pool")
+		"Share of the slots taken on backends in use that have a max_requests; 0 if none has.", "pool")
 	errorsMetric = gauge("error_ratio",
 		"Share of requests answered with 5xx, averaged over 1m, 5m and 15m as load averages are.", "pool", "window")
 	reboundMetric = counter("sessions_rebound_total",
-		"Sessions that were given another backend, because their own was gone.", "pool")
+		"Sessions moved to another backend because their own was gone.", "pool")
 )
 
 // Metrics of a pool's dynamic sources.
 var (
 	discoveryUpMetric = gauge("discovery_up",
-		"Whether the latest answers of all dynamic sources that are polled are good and in use (1) or one is bad or missing (0); 1 if there are none.", "pool")
+		"Whether the latest answers of all polled dynamic sources are good and in use (1), or one is bad or missing (0); 1 without such sources.", "pool")
 	discoveryTargetsMetric = gauge("discovery_targets",
-		"How many backends dynamic sources that are polled name, by the last good answer of each.", "pool")
+		"Backends named by polled dynamic sources, by the last good answer of each.", "pool")
 )
 
 var nodesMetric = gauge("nodes",
-	"Nodes that share the storage, this one included: alive, or gone for at most an hour.", "state")
+	"Nodes that share the storage, including this one: alive, or gone for at most an hour.", "state")
 
 var stateWritesMetric = counter("state_writes_total",
 	"Attempts to write edits made at runtime to storage: ok or failed.", "result")
@@ -102,51 +102,51 @@ var stateWritesMetric = counter("state_writes_total",
 // Metrics of a backend.
 var (
 	attemptsMetric = counter("attempts_total",
-		"Attempts that have ended: success, failure, or ignored where they say nothing about the backend.", "pool", "backend", "outcome")
+		"Finished attempts: success, failure, or ignored if they say nothing about the backend.", "pool", "backend", "outcome")
 	responsesMetric = counter("responses_total",
-		"Answers of the backend by class of their status.", "pool", "backend", "class")
+		"Responses of the backend by class of status.", "pool", "backend", "class")
 	callsMetric = counter("grpc_responses_total",
-		"Answers of the backend to gRPC calls by their gRPC status, whose names are gRPC's in lower case; other for what is none.", "pool", "backend", "code")
+		"Responses of the backend to gRPC calls by gRPC status, in lower case; other if it is not a known status.", "pool", "backend", "code")
 	repeatedMetric = counter("attempts_repeated_total",
-		"Attempts made again, here or elsewhere, after one on this backend failed.", "pool", "backend")
+		"Attempts repeated, here or elsewhere, after one on this backend failed.", "pool", "backend")
 	avoidedMetric = counter("avoided_total",
-		"Picks that went to another backend for what is known of this one's answers: they take longer, fail, or do not come.", "pool", "backend")
+		"Selections that avoided this backend because its responses are slower than those of the others, fail, or do not come.", "pool", "backend")
 	trialsMetric = counter("trials_total",
-		"Picks of the backend while it was avoided, to find out whether that still holds.", "pool", "backend")
+		"Selections of the backend while it was avoided, to test whether it has recovered.", "pool", "backend")
 	inFlightMetric = gauge("in_flight",
 		"Requests that the backend is serving.", "pool", "backend")
 	limitMetric = gauge("limit",
-		"How many requests the backend is given at a time now, if its max_requests is auto; else 0.", "pool", "backend")
+		"Current limit of requests in flight if max_requests is auto; otherwise 0.", "pool", "backend")
 	healthyMetric = gauge("backend_healthy",
-		"Whether checks and the circuit breaker find the backend fit for use (1) or not (0).", "pool", "backend")
+		"Whether checks and the circuit breaker find the backend healthy (1) or not (0).", "pool", "backend")
 	checkOKMetric = gauge("last_check_ok",
-		"Whether the last active check passed (1) or not, or was never made (0).", "pool", "backend")
+		"Whether the last active check passed (1), or it failed or there was none (0).", "pool", "backend")
 	checkTimeMetric = gauge("last_check_timestamp_seconds",
-		"When the last active check was made; 0 if there was none.", "pool", "backend")
+		"Time of the last active check; 0 if there was none.", "pool", "backend")
 	checkTookMetric = gauge("last_check_duration_seconds",
-		"How long the last active check took.", "pool", "backend")
+		"Duration of the last active check.", "pool", "backend")
 	breakerMetric = gauge("breaker_state",
 		"The state of the backend's circuit breaker: 1 for the one it is in.", "pool", "backend", "state")
 	transitionsMetric = counter("breaker_transitions_total",
-		"How often the backend's circuit breaker went into a state.", "pool", "backend", "state")
+		"Changes of the backend's circuit breaker, by the new state.", "pool", "backend", "state")
 	ejectionsMetric = counter("ejections_total",
-		"How often the circuit breaker should have taken the backend out (detected) and did (enforced); they differ by max_ejected and dry_run.", "pool", "backend", "mode")
+		"Ejections by the circuit breaker: due (detected) and made (enforced); max_ejected and dry_run make them differ.", "pool", "backend", "mode")
 	weightMetric = gauge("weight",
-		"The weight in force: 0 while the backend gets no requests, less than configured while it is ramped up.", "pool", "backend")
+		"Effective weight: 0 while the backend gets no requests, less than configured during slow start.", "pool", "backend")
 	slowStartMetric = gauge("slow_start_ratio",
-		"Share of its weight that the backend is given: 1 unless it is being ramped up.", "pool", "backend")
+		"Share of its weight that the backend has: below 1 during slow start.", "pool", "backend")
 	drainingMetric = gauge("draining",
-		"Whether the backend was taken out by hand, to drain or for maintenance (1) or not (0).", "pool", "backend")
+		"Whether an operator has taken the backend out, to drain or for maintenance (1), or not (0).", "pool", "backend")
 )
 
 // Histograms.
 var (
 	queueSecondsMetric = prometheus.NewDesc("caddy_load_balancer_queue_seconds",
-		"How long requests waited in the queue, whatever became of them.", []string{"pool"}, nil)
+		"Time that requests waited in the queue, whatever their outcome.", []string{"pool"}, nil)
 	mirrorSecondsMetric = prometheus.NewDesc("caddy_load_balancer_mirror_duration_seconds",
-		"How long mirrors took until their answer's header.", []string{"pool"}, nil)
+		"Duration of mirrored requests until the response header.", []string{"pool"}, nil)
 	durationMetric = prometheus.NewDesc("caddy_load_balancer_attempt_duration_seconds",
-		"How long attempts took to connect, where they had to, until the answer's header (first_byte), and until its end or the failure (total).",
+		"Duration of attempts by phase: connecting (new connections only), until the response header (first_byte), until the end or the failure (total).",
 		[]string{"pool", "backend", "phase"}, nil)
 )
 

@@ -74,16 +74,16 @@ func newShadowShare(view *pool.View, m *pool.Member) *ShadowShare {
 // Metrics of shadow policies.
 var (
 	shadowDecisionsMetric = counter("shadow_decisions_total",
-		"Decisions of the shadow policy: agreed with the policy in force, differed, full where it found no backend free, or dropped where it had too many requests to count.",
+		"Decisions of the shadow policy: agreed with the active policy, differed, full if it found no free backend, or dropped if it had too many requests to count.",
 		"pool", "result")
 	shadowFairnessMetric = gauge("shadow_fairness_ratio",
-		"What fairness_ratio would be if the shadow policy were in force; 1 without one.", "pool")
+		"fairness_ratio if the shadow policy were active; 1 without a shadow policy.", "pool")
 	shadowRequestsMetric = counter("shadow_requests_total",
-		"Requests that the shadow policy decided on, by the backend that they went to (by policy) and the one that it chose (by shadow).", "pool", "backend", "by")
+		"Requests that the shadow policy decided on, by the backend that served them (by policy) and the one that it selected (by shadow).", "pool", "backend", "by")
 	shadowInFlightMetric = gauge("shadow_in_flight",
-		"Requests that the backend would be serving if the shadow policy were in force.", "pool", "backend")
+		"Requests in flight on the backend if the shadow policy were active.", "pool", "backend")
 	shadowSecondsMetric = prometheus.NewDesc("caddy_load_balancer_shadow_duration_seconds",
-		"How long requests took that the shadow policy decided on (by policy), and would have taken (by shadow), until the end of the answer.", []string{"pool", "by"}, nil)
+		"Duration of requests that the shadow policy decided on, until the end of the response: measured (by policy), and estimated with the shadow policy (by shadow).", []string{"pool", "by"}, nil)
 )
 
 // The values of the label by.
