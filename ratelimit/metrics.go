@@ -11,7 +11,7 @@ import (
 // The metrics, read from the live state when they are asked for. None has a label that clients choose.
 var (
 	decisionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_decisions_total",
-		"Requests by what became of them: allowed, refused, exempt, or dry_run for those that would have been refused.", []string{"zone", "decision"}, nil)
+		"Requests by outcome: allowed, refused, exempt, or dry_run for those that would have been refused.", []string{"zone", "decision"}, nil)
 	keysMetric = prometheus.NewDesc("caddy_ip_rate_limit_keys",
 		"Keys in memory.", []string{"zone"}, nil)
 	evictionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_evictions_total",

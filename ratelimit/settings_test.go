@@ -49,7 +49,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	bad := map[string]Settings{
-		"rate: must be given":                {},
+		"rate: missing":                {},
 		"rate 1: must be a number per":       {Rate: "1"},
 		"rate 1/d: must be a number per":     {Rate: "1/d"},
 		"rate NaN/s: must be from":           {Rate: "NaN/s"},
@@ -57,18 +57,18 @@ func TestCheck(t *testing.T) {
 		"rate 0/s: must be from":             {Rate: "0/s"},
 		"rate 1e-9/s: must be from":          {Rate: "1e-9/s"},
 		"burst -1: must be from 1":           {Rate: "1/s", Burst: -1},
-		"burst 9000: must be what":           {Rate: "1/h", Burst: 9000},
-		"burst 5: is of no use":              {Concurrency: 1, Burst: 5},
+		"burst 9000: must be at most":           {Rate: "1/h", Burst: 9000},
+		"burst 5: has no effect":              {Concurrency: 1, Burst: 5},
 		"concurrency -1: must be":            {Concurrency: -1},
 		"ipv6_prefix 129: must be":           {Rate: "1/s", IPv6Prefix: 129},
 		"max_keys 100000000: must":           {Rate: "1/s", MaxKeys: 100_000_000},
 		"exempt 10.0.0.0/33: must":           {Rate: "1/s", Exempt: []string{"10.0.0.0/33"}},
 		"exempt example.com: must":           {Rate: "1/s", Exempt: []string{"example.com"}},
-		"zone a b: must be":                  {Rate: "1/s", Zone: "a b"},
+		"zone a b: must consist":                  {Rate: "1/s", Zone: "a b"},
 		"redis: url: scheme":                 {Rate: "1/s", Redis: &Redis{URL: "memcached://x"}},
 		"redis: on_error never: must":        {Rate: "1/s", Redis: &Redis{URL: "redis://x", OnError: "never"}},
 		"redis: timeout 1m: must be from":    {Rate: "1/s", Redis: &Redis{URL: "redis://x", Timeout: caddy.Duration(time.Minute)}},
-		"redis: is of no use without a rate": {Concurrency: 1, Redis: &Redis{URL: "redis://x"}},
+		"redis: has no effect without a rate": {Concurrency: 1, Redis: &Redis{URL: "redis://x"}},
 	}
 	for want, s := range bad {
 		if err := s.CheckWhole(); err == nil || !strings.HasPrefix(err.Error(), want) {
