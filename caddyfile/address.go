@@ -23,7 +23,7 @@ func checkAddress(kind string, address, before caddyfile.Token) error {
 	if text == "" || strings.ContainsAny(text, " \t\n") {
 		text = strconv.Quote(text)
 	}
-	return fmt.Errorf("%w; %s", errorAt(address, fmt.Errorf("%s %s: is no address", kind, text)), meant)
+	return fmt.Errorf("%w; %s", errorAt(address, fmt.Errorf("%s %s: is not an address", kind, text)), meant)
 }
 
 var (
@@ -85,7 +85,7 @@ func inBlock(word, value, address string) string {
 	case len(places) > 0:
 		return fmt.Sprintf("did you mean %s %s? %s", word, value, belongs(word, places))
 	default:
-		return "settings stand in a block"
+		return "settings belong in a block"
 	}
 }
 

@@ -36,7 +36,7 @@ func (p *directiveParser) parseBackend() error {
 	}
 	if d.NextArg() {
 		if given := append([]string{d.Val()}, d.RemainingArgs()...); slices.Contains(backendWords(new(config.Backend)).names(), given[0]) {
-			return d.Errf("backend %s: its settings stand in a block, a line each; did you mean backend %s { %s }?", address.Text, address.Text,
+			return d.Errf("backend %s: its settings belong in a block, a line each; did you mean backend %s { %s }?", address.Text, address.Text,
 				strings.Join(given, " "))
 		} else if len(given) > 1 {
 			for range given[1:] {
@@ -141,7 +141,7 @@ func (p *directiveParser) takeBackends() error {
 		upstreams = append(upstreams, u)
 		for k, b := range p.h.Backends {
 			if b.Address == u.Dial {
-				return errorAt(p.backends[k], fmt.Errorf("backend %s: is an upstream already; weight and other properties belong to one place", b.Address))
+				return errorAt(p.backends[k], fmt.Errorf("backend %s: is already an upstream; set weight and other properties in one place", b.Address))
 			}
 			if b.Name == u.Dial {
 				return errorAt(p.names[k], fmt.Errorf("backend %s: name %s: is the address of another backend", b.Address, b.Name))

@@ -288,7 +288,7 @@ func (p *directiveParser) checkName(helper httpcaddyfile.Helper) error {
 	}
 	have, again := seen[p.h.Name]
 	if again && have.settings != settings {
-		return fmt.Errorf("name %s: stands for a pool with other settings already, at %s; pools that differ need different names, at %s:%d",
+		return fmt.Errorf("name %s: is already the name of a pool with other settings, at %s; different pools need different names, at %s:%d",
 			p.h.Name, have.where, p.at["name"].File, p.at["name"].Line)
 	}
 	if !again {

@@ -72,13 +72,13 @@ func shortRate(d *caddyfile.Dispenser, h *ratelimit.Handler) error {
 	given := append([]string{caddy.NewReplacer().ReplaceKnown(d.Val(), "")}, d.RemainingArgs()...)
 	switch _, unit, _ := strings.Cut(given[0], "/"); {
 	case len(given) > 1 && slices.Contains(rateLimitWords(h).names(), given[0]):
-		return d.Errf("ip_rate_limit %s: a rate may stand here, and all else in a block; did you mean ip_rate_limit { %s }?", strings.Join(given, " "), strings.Join(given, " "))
+		return d.Errf("ip_rate_limit %s: only a rate may stand here; other settings belong in a block; did you mean ip_rate_limit { %s }?", strings.Join(given, " "), strings.Join(given, " "))
 	case isPort(given[0]):
 		return d.Errf("ip_rate_limit %s: must be a rate, such as %s/s", given[0], given[0])
 	case len(given) > 1 && isPort(given[1]):
-		return d.Errf("ip_rate_limit %s: a rate may stand here, and all else in a block; did you mean ip_rate_limit %s { burst %s }?", strings.Join(given, " "), given[0], given[1])
+		return d.Errf("ip_rate_limit %s: only a rate may stand here; other settings belong in a block; did you mean ip_rate_limit %s { burst %s }?", strings.Join(given, " "), given[0], given[1])
 	case len(given) > 1 || unit == "":
-		return d.Errf("ip_rate_limit %s: must be one rate, such as 100/s; all else stands in a block", strings.Join(given, " "))
+		return d.Errf("ip_rate_limit %s: must be one rate, such as 100/s; other settings belong in a block", strings.Join(given, " "))
 	}
 	h.Rate = given[0]
 	if err := h.Check(); err != nil {
@@ -172,7 +172,7 @@ func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, at caddyfile.T
 	where := fmt.Sprintf("%s:%d", at.File, at.Line)
 	have, again := zones.named[h.Zone]
 	if again && have.settings != settings {
-		return fmt.Errorf("zone %s: the name stands for a limit with other settings already, at %s; limits that differ need different names, at %s",
+		return fmt.Errorf("zone %s: is already the name of a limit with other settings, at %s; different limits need different names, at %s",
 			h.Zone, have.where, where)
 	}
 	if !again {

@@ -84,7 +84,7 @@ func (p *directiveParser) checkMirrorSchemes() error {
 				address.Text, scheme(address.Text), other, scheme(other)))
 		}
 		if p.first.Text == "" && strings.Contains(address.Text, "://") {
-			return errorAt(address, fmt.Errorf("mirror %s: must have no scheme where no backend has one; the transport says it", address.Text))
+			return errorAt(address, fmt.Errorf("mirror %s: must have no scheme if no backend has one; the transport defines it", address.Text))
 		}
 	}
 	return nil

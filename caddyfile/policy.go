@@ -39,7 +39,7 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	p := &policy{name: policies.Resolve(d.Val()), last: d.Token()}
 	id := policyNamespace + "." + p.name
 	if _, err := caddy.GetModule(id); err != nil {
-		err := d.Errf("%s %s: no such policy in this build; there are: %s", word, d.Val(), strings.Join(names, ", "))
+		err := d.Errf("%s %s: no such policy in this build; available: %s", word, d.Val(), strings.Join(names, ", "))
 		if here := policyElsewhere(d.Val()); here != "" && slices.Contains(names, here) {
 			return nil, fmt.Errorf("%w; did you mean %s?", err, here)
 		}

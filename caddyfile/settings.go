@@ -173,7 +173,7 @@ func parseDrainSticky(d *caddyfile.Dispenser, s *config.Settings) error {
 		return err
 	}
 	if s.DrainSticky.Disabled = off; d.NextArg() {
-		return d.Errf("drain_sticky %s: must be off, or stand alone", d.Val())
+		return d.Errf("drain_sticky %s: must be off, or have no argument", d.Val())
 	}
 	return nil
 }

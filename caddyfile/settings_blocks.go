@@ -36,11 +36,11 @@ func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, short
 		word, _, _ := strings.Cut(given, " ")
 		switch _, known := w[word]; {
 		case known:
-			return d.Errf("%s %s: its settings stand in a block; did you mean %s { %s }?", name, given, name, given)
+			return d.Errf("%s %s: its settings belong in a block; did you mean %s { %s }?", name, given, name, given)
 		case isPort(given) && short != "":
-			return d.Errf("%s %s: its settings stand in a block; did you mean %s", name, given, fmt.Sprintf(short, given))
+			return d.Errf("%s %s: its settings belong in a block; did you mean %s", name, given, fmt.Sprintf(short, given))
 		default:
-			return d.Errf("%s %s: may be off, or have a block", name, given)
+			return d.Errf("%s %s: must be off, or have a block", name, given)
 		}
 	}
 	return w.parse(d, name, "", s.CheckGiven)
@@ -90,7 +90,7 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *config.Settings) error {
 		case strings.HasPrefix(kind, "/"):
 			return d.Errf("health_check %s: did you mean health_check http %s?", kind, kind)
 		default:
-			return d.Errf("health_check %s: must be http, tcp, tls or grpc, such as health_check http /; all else stands in a block", kind)
+			return d.Errf("health_check %s: must be http, tcp, tls or grpc, such as health_check http /; other settings belong in a block", kind)
 		}
 	}
 	err := w.parse(d, "health_check", "", s.CheckGiven, "header")

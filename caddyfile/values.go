@@ -96,7 +96,7 @@ func intoSecret(target *string) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()
 		if !d.Args(target) || d.NextArg() {
-			return d.Errf("%s: must be one word, in quotes if there are spaces in it", word)
+			return d.Errf("%s: must be one word, in quotes if it has spaces", word)
 		}
 		return nil
 	}

@@ -309,7 +309,7 @@ func TestErrors(t *testing.T) {
 		"GET /load_balancer/rate_limits/moved":   {http.StatusMovedPermanently, ""},
 		"GET /load_balancer/events?last=50":      {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
 		"POST " + backends + "/b/reset":          {http.StatusNotFound, `{"error":"backend b: it has just gone"}`},
-		"DELETE /load_balancer/rate_limits/gone": {http.StatusBadGateway, `{"error":"forgotten here, but not in the store: away"}`},
+		"DELETE /load_balancer/rate_limits/gone": {http.StatusBadGateway, `{"error":"reset here, but not in the store: away"}`},
 	})
 	for _, test := range []struct {
 		command string
@@ -325,7 +325,7 @@ func TestErrors(t *testing.T) {
 		{"explain web", exitRefused, "Error: 500 Internal Server Error"},
 		{"limits", exitRefused, "Error: the answer cannot be read: invalid character '<' looking for beginning of value"},
 		{"limits moved", exitRefused, "Error: 301 Moved Permanently"},
-		{"limits gone --forget --yes", exitRefused, "Error: forgotten here, but not in the store: away"},
+		{"limits gone --forget --yes", exitRefused, "Error: reset here, but not in the store: away"},
 		{"limits --forget", exitFailed, "Error: --forget: name a zone, or a zone and a key"},
 		{"events", exitRefused, "Error: events: there are 16 streams already"},
 		{"reset web b --yes", exitNotFound, "Error: backend b: it has just gone"},

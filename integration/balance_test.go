@@ -342,7 +342,7 @@ func TestWrongConfig(t *testing.T) {
 		{"load_balancer {\n lb_policy first\n}", "at least one backend, at "},
 		{"load_balancer 127.0.0.1:1 {\n wieght 3\n}", "unrecognized subdirective wieght, at "},
 		{"load_balancer 127.0.0.1:1 127.0.0.1:2 {\n lb_policy weighted_round_robin 1\n}", "1 weights for 2 backends"},
-		{"load_balancer 127.0.0.1:1 {\n name a\n}\nload_balancer /b 127.0.0.1:2 {\n name a\n}", "name a: stands for a pool with other settings already"},
+		{"load_balancer 127.0.0.1:1 {\n name a\n}\nload_balancer /b 127.0.0.1:2 {\n name a\n}", "name a: is already the name of a pool with other settings"},
 	}
 	for _, tt := range tests {
 		out, err := runCaddy(t, ":8080 {\n"+tt.site+"\n}\n", "validate")

@@ -39,7 +39,7 @@ var suites = []suite{
 	{"WebSocket", "random frames, over HTTP/1.1 and HTTP/2", echoes(false)},
 	{"WebSocket with seamless", "random frames, over HTTP/1.1 and HTTP/2", echoes(true)},
 	{"grpc-go's interop, v1.83.2", "google.golang.org/grpc/interop: client and server, each case 20 times, over TLS and h2c", runInterop},
-	{"HAProxy's scenarios", "HAProxy 3.5-dev5 reg-tests, what carries over, told anew", runScenarios},
+	{"HAProxy's scenarios", "HAProxy 3.5-dev5 reg-tests, those that apply, reimplemented", runScenarios},
 }
 
 // known are the cases that do not pass with both load_balancer and reverse_proxy, or the tests of which these are parts. Where it is the same

@@ -93,7 +93,7 @@ func TestDynamicGone(t *testing.T) {
 				if body, err := io.ReadAll(slow.Body); err != nil || string(body) != b.addr {
 					t.Errorf("what was on its way ended with %q, %v", body, err)
 				}
-				if n, want := c.logged("dynamic source names no backends any more"), map[string]int{"multi": 2}[kind]; n != max(want, 1) {
+				if n, want := c.logged("dynamic source has no backends any more"), map[string]int{"multi": 2}[kind]; n != max(want, 1) {
 					t.Errorf("logged %d times that there is nobody", n)
 				}
 

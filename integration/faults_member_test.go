@@ -69,7 +69,7 @@ var memberModes = map[string]func(address string) http.HandlerFunc{
 	"half": func(string) http.HandlerFunc {
 		return writes("HTTP/1.1 200 OK\r\nX-Backend: broken\r\nContent-Length: 1000\r\n\r\nbeginning")
 	},
-	// A length and chunks, and an answer that nobody asked for behind them.
+	// A length and chunks, and an unrequested answer behind them.
 	"both": func(address string) http.HandlerFunc {
 		return writes("HTTP/1.1 200 OK\r\nX-Backend: " + address + "\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n" +
 			"HTTP/1.1 200 OK\r\nX-Backend: evil\r\nContent-Length: 4\r\n\r\nevil")

@@ -31,12 +31,12 @@ var others = []other{
 	{"one of three gRPC backends UNAVAILABLE at once", "5 % of 600 calls after the first 200", measureGRPC},
 	{"50 edits in 10 s", "failed 0, in force within 50 ms", measureEdits},
 	{"50 reloads", "failed 0", measureReloads},
-	{"SIGTERM with 100 in flight", "all 100 end well", measureSIGTERM},
+	{"SIGTERM with 100 in flight", "all 100 complete", measureSIGTERM},
 	{"Redis stopped", "added latency 5 ms at most (p99), back in 5 s", measureRedis},
 	{"storage full", "failed 0, the edit says so, and is stored when there is room", measureFull},
 	{"1,000 members checked each second", "10 % of a core at most, checks spread", measureChecks},
 	{"many clients, table of the rate limiter too small", "ordinary ones served, limited ones stay so, memory bounded", asTest(TestMillionClients)},
-	{"kill -9 while edits are written", "what was said to be stored is there", asTest(TestKilledWhileWriting)},
+	{"kill -9 while edits are written", "every confirmed edit is there", asTest(TestKilledWhileWriting)},
 	{"16 writers with If-Match", "none lost, stale ones refused", asTest(TestWritersAndReloads)},
 	{"edits of all kinds under load", "failed 0, nothing to a drained backend", asTest(TestEditsUnderLoad)},
 }
@@ -47,7 +47,7 @@ func asTest(test func(t *testing.T)) func(t *testing.T) map[string]string {
 		if !t.Run("test", test) {
 			return map[string]string{ours: "missed"}
 		}
-		return map[string]string{ours: "held"}
+		return map[string]string{ours: "passed"}
 	}
 }
 
@@ -195,7 +195,7 @@ func measureSIGTERM(t *testing.T) map[string]string {
 		var ended <-chan struct{}
 		if c.name == "HAProxy" {
 			site, process = startHAProxyWith(t, haproxyWords{server: "check"}, addresses...)
-			signal, with = syscall.SIGUSR1, " with SIGUSR1 (SIGTERM breaks all off)"
+			signal, with = syscall.SIGUSR1, " with SIGUSR1 (SIGTERM aborts all)"
 		} else {
 			caddy := startCaddyConfig(t, map[bool]string{
 				true:  siteConfig("load_balancer " + strings.Join(addresses, " ")),

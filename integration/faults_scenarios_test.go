@@ -33,7 +33,7 @@ func downFor() time.Duration {
 // faultScenarios are those of the table that need nothing but a load.
 var faultScenarios = []faultScenario{
 	{
-		name: "one of three killed, back after 8 s", bar: "GET lost 0, POST on the way at most, p99 100 ms, even 8 s after it is back",
+		name: "one of three killed, back after 8 s", bar: "GET lost 0, POST in flight at most, p99 100 ms, even 8 s after it is back",
 		happens: func(x *trial) {
 			x.members[0].kill()
 			x.pass(8 * time.Second)
@@ -69,10 +69,10 @@ var faultScenarios = []faultScenario{
 			return w
 		},
 	},
-	answersWrongly("half an answer from one", "half", "lost at most what it takes to notice (15+15), p99 100 ms, half never taken for whole", toNotice, toNotice,
+	answersWrongly("half an answer from one", "half", "lost at most until detection (15+15), p99 100 ms, no truncated answer passed as complete", toNotice, toNotice,
 		func(x *trial, w *wants) {
-			x.note("%d halves taken for whole", x.summary.Backends["broken"])
-			w.that(x.summary.Backends["broken"] == 0, "%d halves taken for whole", x.summary.Backends["broken"])
+			x.note("%d truncated answers passed as complete", x.summary.Backends["broken"])
+			w.that(x.summary.Backends["broken"] == 0, "%d truncated answers passed as complete", x.summary.Backends["broken"])
 		}),
 	{
 		name: "503 from one of three for 8 s", eager: true, bar: "GET failed 0, POST failed 15 at most, no POST twice, 3 probes at most after 2 s, even 15 s after it is good",
@@ -122,18 +122,18 @@ var faultScenarios = []faultScenario{
 			return w
 		},
 	},
-	answersWrongly("reset by one", "reset", "GET lost 0, POST at most what it takes to notice (15), no POST twice, p99 100 ms", 0, toNotice, nil),
-	answersWrongly("garbage from one", "garbage", "GET lost 0, POST at most what it takes to notice (15), no POST twice, p99 100 ms", 0, toNotice, nil),
-	answersWrongly("a length and chunks from one, and an answer nobody asked for", "both", "lost 0, that answer goes to nobody", 0, 0, func(x *trial, w *wants) {
-		x.note("%d were given the answer nobody asked for", x.summary.Backends["evil"])
-		w.that(x.summary.Backends["evil"] == 0, "%d were given the answer nobody asked for", x.summary.Backends["evil"])
+	answersWrongly("reset by one", "reset", "GET lost 0, POST at most until detection (15), no POST twice, p99 100 ms", 0, toNotice, nil),
+	answersWrongly("garbage from one", "garbage", "GET lost 0, POST at most until detection (15), no POST twice, p99 100 ms", 0, toNotice, nil),
+	answersWrongly("a length and chunks from one, and an unrequested answer", "both", "lost 0, no client gets that answer", 0, 0, func(x *trial, w *wants) {
+		x.note("%d got the unrequested answer", x.summary.Backends["evil"])
+		w.that(x.summary.Backends["evil"] == 0, "%d got the unrequested answer", x.summary.Backends["evil"])
 	}),
-	largeHeaderFrom(answersWrongly("14 MB of header from one, 20 requests/s", "header", "GET lost 0, POST at most what it takes to notice (15), no POST twice, longest 2 s", 0, toNotice, func(x *trial, w *wants) {
+	largeHeaderFrom(answersWrongly("14 MB of header from one, 20 requests/s", "header", "GET lost 0, POST at most until detection (15), no POST twice, longest 2 s", 0, toNotice, func(x *trial, w *wants) {
 		x.note("longest %s", short(x.summary.Quantile(1)))
 		w.that(x.summary.Quantile(1) <= 2*time.Second, "the longest request took %v", x.summary.Quantile(1))
 	})),
 	{
-		name: "one accepts and never answers, 8 s", bar: "with try_timeout 500ms: GET lost 0, POST at most what it takes to notice, longest 1.5 s",
+		name: "one accepts and never answers, 8 s", bar: "with try_timeout 500ms: GET lost 0, POST at most until detection, longest 1.5 s",
 		settings: "retry {\n try_timeout 500ms\n }",
 		happens: func(x *trial) {
 			x.members[0].tell("hang")
@@ -165,7 +165,7 @@ var faultScenarios = []faultScenario{
 		},
 	},
 	{
-		name: "one flaps: 2 s away, 2 s there, four times", bar: "GET lost 0, POST on the way at most, p99 100 ms",
+		name: "one flaps: 2 s away, 2 s there, four times", bar: "GET lost 0, POST in flight at most, p99 100 ms",
 		happens: func(x *trial) {
 			for range 4 {
 				x.members[0].tell("away 2s")
@@ -231,7 +231,7 @@ var faultScenarios = []faultScenario{
 		},
 	},
 	{
-		name: "one of three killed, back after 2 s", bar: "GET lost 0, POST on the way at most, even 8 s after it is back, its share + 20 % at most",
+		name: "one of three killed, back after 2 s", bar: "GET lost 0, POST in flight at most, even 8 s after it is back, its share + 20 % at most",
 		happens: func(x *trial) {
 			x.members[0].kill()
 			x.pass(2 * time.Second)
@@ -286,7 +286,7 @@ func largeHeaderFrom(s faultScenario) faultScenario {
 // goneFor is a scenario in which all backends are gone for a while that ours waits for.
 func goneFor(name string, members int, d time.Duration) faultScenario {
 	return faultScenario{
-		name: name, bar: "GET lost 0, POST on the way at most", members: members,
+		name: name, bar: "GET lost 0, POST in flight at most", members: members,
 		happens: func(x *trial) {
 			for _, m := range x.members {
 				m.tell("away " + d.String())

@@ -191,7 +191,7 @@ func TestWrongChanges(t *testing.T) {
 		"address, no port":   {post(`{"address": "c"}`), 400, []string{"address c"}},
 		"address, ports":     {post(`{"address": "c:1-9"}`), 400, []string{"must be one socket"}},
 		"address, scheme":    {post(`{"address": "http://c:1"}`), 400, []string{"without scheme"}},
-		"address, no host":   {post(`{"address": "weight=3:80"}`), 400, []string{"address weight=3:80", "has no '='"}},
+		"address, no host":   {post(`{"address": "weight=3:80"}`), 400, []string{"address weight=3:80", "without '='"}},
 		"address, template":  {post(`{"address": "{http.request.host}:1"}`), 400, []string{"placeholders"}},
 		"address, HTML":      {post(`{"address": "<img src=x>:1"}`), 400, []string{"address"}},
 		"name":               {post(`{"address": "c:1", "name": "a b"}`), 400, []string{"name"}},

@@ -39,7 +39,7 @@ func TestPoolNames(t *testing.T) {
 		t.Error("handlers of one name and equal settings do not share their pool")
 	}
 	_, err := c.load(`{"name": "web", "upstreams": [{"dial": "b:1"}]}`)
-	expectError(t, err, "name web: the name stands for a pool with other settings already")
+	expectError(t, err, "name web: is already the name of a pool with other settings")
 }
 
 // A name that a handler was given is not taken by one that has its name derived, and the other way round.
@@ -52,7 +52,7 @@ func TestGivenAndDerivedNames(t *testing.T) {
 	c = newConfig(t)
 	c.mustLoad(`{"upstreams": [{"dial": "a:1"}]}`)
 	_, err := c.load(`{"name": "a:1", "upstreams": [{"dial": "a:1"}]}`)
-	expectError(t, err, "name a:1: the name stands for a pool")
+	expectError(t, err, "name a:1: is already the name of a pool")
 }
 
 func TestDynamicPoolNames(t *testing.T) {

@@ -374,7 +374,7 @@ func TestCanaryErrors(t *testing.T) {
 	t.Setenv("BALLAST_TEST_NEW", "x:1")
 	for settings, want := range map[string]string{
 		`"canary": {"backends": ["{env.BALLAST_TEST_NEW}"], "share": 0.1}`:     "must be the name, address or zone of a backend",
-		`"canary": {"backends": ["a:1", "b:1"], "share": 0.1}`:                 "canary: backends: all of them are the canary",
+		`"canary": {"backends": ["a:1", "b:1"], "share": 0.1}`:                 "canary: backends: the canary has all of them",
 		`"canary": {"backends": ["a:1"], "share": 0}`:                          "canary",
 		`"canary": {"backends": ["a:1"]}`:                                      "canary: share 0%: must be",
 		`"canary": {"backends": ["a:1"], "share": 0.1, "steps": [{}]}`:         "canary",

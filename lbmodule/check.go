@@ -171,7 +171,7 @@ func errHedgePolicy(name string) error {
 	return fmt.Errorf("hedge: selection policy %s: must be one of the lb_ policies", name)
 }
 
-var errHedgeProxyProtocol = errors.New("hedge: the transport uses the PROXY protocol; connections of it are for one backend and client")
+var errHedgeProxyProtocol = errors.New("hedge: the transport uses the PROXY protocol, whose connections each belong to one client")
 
 func dependsOnUpstream(text string) bool {
 	return strings.Contains(text, "{http.reverse_proxy.upstream.")

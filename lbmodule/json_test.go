@@ -31,11 +31,11 @@ func TestBadJSONIsRefused(t *testing.T) {
 		"max_requests of all":   {`{"upstreams": [{"dial": "a:1"}], "max_requests": "all"}`, []string{`max_requests "all": must be a whole number from 1 to 10000000, or auto`}},
 		"upstream max_requests": {`{"upstreams": [{"dial": "a:1", "max_requests": -1}]}`, []string{"upstream a:1: max_requests -1: must not be negative"}},
 		"address twice":         {`{"backends": [{"address": "a:1"}, {"address": "a:1"}]}`, []string{"backend a:1: given twice"}},
-		"name twice":            {`{"backends": [{"address": "a:1", "name": "x"}, {"address": "b:1", "name": "x"}]}`, []string{"backend b:1: name x: stands for backend a:1 already"}},
+		"name twice":            {`{"backends": [{"address": "a:1", "name": "x"}, {"address": "b:1", "name": "x"}]}`, []string{"backend b:1: name x: is already the name of backend a:1"}},
 		"name of an upstream":   {`{"upstreams": [{"dial": "b:1"}], "backends": [{"address": "a:1", "name": "b:1"}]}`, []string{"backend a:1: name b:1: is the address of another backend"}},
 		"upstream and backend":  {`{"upstreams": [{"dial": "a:1"}], "backends": [{"address": "a:1"}]}`, []string{"backend a:1: address: given more than once"}},
-		"pool name":             {`{"name": "a b", "upstreams": [{"dial": "a:1"}]}`, []string{`name "a b": must be of letters`}},
-		"backend name":          {`{"backends": [{"address": "a:1", "name": "<b>"}]}`, []string{`backend a:1: name "<b>": must be of letters`}},
+		"pool name":             {`{"name": "a b", "upstreams": [{"dial": "a:1"}]}`, []string{`name "a b": must consist of letters`}},
+		"backend name":          {`{"backends": [{"address": "a:1", "name": "<b>"}]}`, []string{`backend a:1: name "<b>": must consist of letters`}},
 		"zone":                  {`{"backends": [{"address": "a:1", "zone": "x y"}]}`, []string{`backend a:1: zone "x y"`}},
 		"policy":                {`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "best"}}}`, []string{"selection_policy best", "unknown module"}},
 		"policy without name":   {`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {}}}`, []string{"selection_policy: policy: must be the name"}},
@@ -98,7 +98,7 @@ func TestSettingsToCome(t *testing.T) {
 		`"breaker": {"failure_status": ["grpc:ok"]}`:                                      "must be grpc: and one of",
 		`"breaker": {"failure_status": ["grpc:UNAVAILABLE"]}`:                             "must be grpc: and one of",
 		`"breaker": {"failure_status": ["grpc:14"]}`:                                      "must be grpc: and one of",
-		`"breaker": {"failure_status": ["unavailable"]}`:                                  "must be a status from 400 to 599 or one of gRPC",
+		`"breaker": {"failure_status": ["unavailable"]}`:                                  "must be a status from 400 to 599 or a gRPC status",
 		`"breaker": {"failure_status": [503.5]}`:                                          "status 503.5: must be a number",
 		`"breaker": {"failure_status": [null]}`:                                           "position 0 is null",
 		`"breaker": {"failure_status": [{}]}`:                                             "must be a number",
@@ -346,7 +346,7 @@ func TestPreferZone(t *testing.T) {
 	}
 	t.Setenv("BALLAST_TEST_ZONE", "e u")
 	_, err := c.load(`{"prefer_zone": "{env.BALLAST_TEST_ZONE}", "backends": [{"address": "a:1"}]}`)
-	expectError(t, err, "prefer_zone \"e u\": must be of letters")
+	expectError(t, err, "prefer_zone \"e u\": must consist of letters")
 	c.mustLoad(`{"name": "unzoned", "prefer_zone": "eu-3", "backends": [{"address": "a:1", "zone": "eu-1"}]}`)
 	if log := c.logged(); !strings.Contains(log, "no backend is in the preferred zone") || strings.Count(log, "preferred zone") != 1 {
 		t.Errorf("log: %s", log)

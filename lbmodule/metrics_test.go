@@ -161,7 +161,7 @@ func TestMetricsOfOddNames(t *testing.T) {
 	expectError(t, err, "upstream unix//tmp/broken", "must be UTF-8")
 	for _, config := range []string{`{"name": "quo\"te"`, `{"name": "new\nline"`, `{"name": "münchen"`, `{"backends": [{"address": "a:1", "name": "sp ace"}]`} {
 		_, err := newConfig(t).load(config + `, "upstreams": [{"dial": "x.test:1"}]}`)
-		expectError(t, err, "must be of letters, digits and")
+		expectError(t, err, "must consist of letters, digits and")
 	}
 }
 

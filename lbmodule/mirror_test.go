@@ -231,7 +231,7 @@ func TestMirrorConfig(t *testing.T) {
 	t.Setenv("BALLAST_MIRROR", "m.test:80")
 	t.Setenv("BALLAST_BACKEND", "a:1")
 	for settings, want := range map[string]string{
-		`"mirror": {}`:                                                                  "mirror: upstreams: none given",
+		`"mirror": {}`:                                                                  "mirror: upstreams: missing",
 		`"mirror": {"upstreams": ["m:1"]}`:                                              "mirror: share 0%: must be from 0.01% to 100%",
 		`"mirror": {"upstreams": ["m:1"], "share": 0}`:                                  "mirror: share 0%: must be from 0.01% to 100%",
 		`"mirror": {"upstreams": ["m:1"], "share": 1.01}`:                               "mirror: share 101%: must be from 0.01% to 100%",

@@ -124,7 +124,7 @@ func TestShadowConfig(t *testing.T) {
 		`{}`:                                "shadow_policy: policy: missing",
 		`null`:                              "shadow_policy: policy: missing",
 		`1`:                                 "shadow_policy: must be an object",
-		`{"policy": "none"}`:                "shadow_policy none: no such policy in this build; there are: ",
+		`{"policy": "none"}`:                "shadow_policy none: no such policy in this build; available: ",
 		`{"policy": "foreign"}`:             "shadow_policy foreign: is not one of ours",
 		`{"policy": "lb_other"}`:            "shadow_policy other: keeps sessions",
 		`{"policy": "lb_sticky"}`:           "shadow_policy sticky: keeps sessions",

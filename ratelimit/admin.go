@@ -161,7 +161,7 @@ func (z *joinedZone) keysOf(name string) []namedKey {
 }
 
 func unknownKey(name string) error {
-	return apiError(http.StatusNotFound, "key %s: nothing is known of it; it has all its tokens", name)
+	return apiError(http.StatusNotFound, "key %s: not found; it has all its tokens", name)
 }
 
 // look shows what a key has used: here, and in the store.
@@ -187,7 +187,7 @@ func (z *joinedZone) look(w http.ResponseWriter, name string) error {
 		}
 	}
 	if failed != nil {
-		return apiError(http.StatusBadGateway, "key %s: nothing is known of it here, and the store cannot be asked: %w", name, failed)
+		return apiError(http.StatusBadGateway, "key %s: not found here, and the store cannot be asked: %w", name, failed)
 	}
 	return unknownKey(name)
 }
@@ -222,7 +222,7 @@ func notForgotten(err error) error {
 	if err == nil {
 		return nil
 	}
-	return apiError(http.StatusBadGateway, "forgotten here, but not in the store: %w", err)
+	return apiError(http.StatusBadGateway, "reset here, but not in the store: %w", err)
 }
 
 var _ caddy.AdminRouter = adminAPI{}

@@ -93,7 +93,7 @@ func (a *App) join(h *Handler) error {
 			return nil
 		}
 		if h.Zone != "" {
-			return fmt.Errorf("zone %s: the name stands for a limit with other settings already; limits that differ need different names", name)
+			return fmt.Errorf("zone %s: is already the name of a limit with other settings; different limits need different names", name)
 		}
 		name = fmt.Sprintf("%s-%d", h.derivedZone(identity), n)
 	}

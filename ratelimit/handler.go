@@ -73,7 +73,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.warnOfProxies(ctx)
 	if h.oneAtATime() {
-		h.logger.Warn("rate without a burst: requests must come one by one, evenly, or they are refused; a burst such as 10 lets clients send several at once",
+		h.logger.Warn("rate without a burst: requests that are not evenly spaced are refused; a burst such as 10 allows several at once",
 			zap.String("zone", h.zone.name), zap.String("rate", filledIn(h.Rate)))
 	}
 	return nil

@@ -36,10 +36,10 @@ func TestProvision(t *testing.T) {
 		}
 	}
 	for want, handlers := range map[string]string{
-		"rate: must be given":                 `{"handler": "ip_rate_limit"}`,
+		"rate: missing":                       `{"handler": "ip_rate_limit"}`,
 		"rate 1: must be":                     `{"handler": "ip_rate_limit", "rate": "1"}`,
 		"unknown field":                       `{"handler": "ip_rate_limit", "rate": "1/s", "period": "1m"}`,
-		"other settings already":              `{"handler": "ip_rate_limit", "zone": "z", "rate": "1/s"}, {"handler": "ip_rate_limit", "zone": "z", "rate": "2/s"}`,
+		"with other settings":                 `{"handler": "ip_rate_limit", "zone": "z", "rate": "1/s"}, {"handler": "ip_rate_limit", "zone": "z", "rate": "2/s"}`,
 		"redis: url: scheme \"\"":             `{"handler": "ip_rate_limit", "rate": "1/s", "redis": {"url": "{env.BALLAST_TEST_NOT_SET}"}}`,
 		"redis: url: parameter \"pool_size\"": `{"handler": "ip_rate_limit", "rate": "1/s", "redis": {"url": "redis://127.0.0.1?pool_size=1000"}}`,
 	} {

@@ -116,7 +116,7 @@ var validZone = regexp.MustCompile(`^[A-Za-z0-9._:/@~+-]{1,64}$`)
 // Check returns an error for the first setting that cannot be: its name, its value, the rule. Settings may be missing still.
 func (s *Settings) Check() error {
 	if s.Zone != "" && !validZone.MatchString(s.Zone) {
-		return fmt.Errorf("zone %s: must be of letters, digits and ._:/@~+-, at most 64", s.Zone)
+		return fmt.Errorf("zone %s: must consist of letters, digits and ._:/@~+-, at most 64", s.Zone)
 	}
 	perSecond, err := s.perSecond()
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *Settings) Check() error {
 		return err
 	}
 	if perSecond > 0 && float64(s.Burst)/perSecond > maxFilling.Seconds() {
-		return fmt.Errorf("burst %d: must be what the rate %s allows in a year at most", s.Burst, s.Rate)
+		return fmt.Errorf("burst %d: must be at most what the rate %s allows in a year", s.Burst, s.Rate)
 	}
 	if _, err := s.exempt(); err != nil {
 		return err
@@ -140,13 +140,13 @@ func (s *Settings) CheckWhole() error {
 		return err
 	}
 	if s.Rate == "" && s.Concurrency == 0 {
-		return fmt.Errorf("rate: must be given, or concurrency")
+		return fmt.Errorf("rate: missing; there must be a rate or a concurrency")
 	}
 	if s.Rate == "" && s.Burst != 0 {
-		return caddyapp.About(fmt.Errorf("burst %d: is of no use without a rate", s.Burst), "burst")
+		return caddyapp.About(fmt.Errorf("burst %d: has no effect without a rate", s.Burst), "burst")
 	}
 	if s.Rate == "" && s.Redis != nil {
-		return caddyapp.About(fmt.Errorf("redis: is of no use without a rate; concurrency is counted by each Caddy itself"), "redis")
+		return caddyapp.About(fmt.Errorf("redis: has no effect without a rate; each Caddy counts concurrency itself"), "redis")
 	}
 	return nil
 }

@@ -212,7 +212,7 @@ func (a *App) report(e pool.Event) {
 		a.emit(eventBackendUp, data)
 		a.events.Emit(a.ctx, "healthy", map[string]any{"host": e.Backend})
 	case pool.PanicBegan:
-		a.logger.Error("too few backends are usable; all are used that are not dead", fields...)
+		a.logger.Error("too few backends are usable; all that are not dead are used", fields...)
 		a.emit(eventPanicBegan, data)
 	case pool.PanicEnded:
 		a.logger.Warn("panic is over", fields...)
@@ -277,7 +277,7 @@ func (a *App) tellExpired(x *manage.Expired) {
 		data["field"] = string(x.Edit.Field)
 		fields = append(fields, zap.String("field", string(x.Edit.Field)), zap.Any("value", x.Edit.Value))
 	}
-	a.logger.Info("edit of backend is over", fields...)
+	a.logger.Info("edit of backend has expired", fields...)
 	a.emit("change_expired", data)
 }
 
@@ -286,7 +286,7 @@ func (a *App) tellSynced(s *manage.Synced) {
 	pool := zap.String("pool", s.Pool)
 	switch s.Writing {
 	case manage.Began:
-		a.logger.Error("edits of pool cannot be written; they are in force and will be tried again", pool, zap.Error(s.Err))
+		a.logger.Error("edits of pool cannot be written; they are in force, and the write is retried", pool, zap.Error(s.Err))
 		a.emit("state_not_persisted", map[string]any{"pool": s.Pool, "reason": s.Err.Error()})
 	case manage.Ended:
 		a.logger.Info("edits of pool are in storage again", pool)
@@ -301,7 +301,7 @@ func (a *App) tellSynced(s *manage.Synced) {
 		a.logger.Error("edits of pool in storage cannot be read and are set aside", pool, zap.String("key", s.Aside), zap.Error(s.Cause))
 	}
 	for _, backend := range s.Conflicts {
-		a.logger.Warn("another node has edited the backend at the same time; the last to write wins", pool, zap.String("backend", backend))
+		a.logger.Warn("another node has edited the backend at the same time; the last write wins", pool, zap.String("backend", backend))
 		a.emit("change_conflict", map[string]any{"pool": s.Pool, "backend": backend, "reason": "edited by two nodes at the same time"})
 	}
 }

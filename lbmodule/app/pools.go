@@ -66,7 +66,7 @@ func nameIn(pools []joinedPool, key PoolKey) (name string, have int, err error) 
 		case i < 0 || pools[i].key.Settings == key.Settings && (pools[i].key.Name == "") == (key.Name == ""):
 			return name, i, nil
 		case key.Name != "":
-			return "", 0, fmt.Errorf("name %s: the name stands for a pool with other settings already; pools that differ need different names", name)
+			return "", 0, fmt.Errorf("name %s: is already the name of a pool with other settings; different pools need different names", name)
 		}
 		// The loop ends, because every turn but the last finds another pool.
 		name = fmt.Sprintf("%s-%d", key.Derived, n)

@@ -34,7 +34,7 @@ func (a *App) settle(ctx context.Context, managers []*manage.Manager, services [
 	for _, m := range managers {
 		all.Go(func() {
 			if !m.Settle(within) && ctx.Err() == nil {
-				a.logger.Warn("edits of pool are not read yet; requests are served all the same", zap.String("pool", m.Pool().Name()))
+				a.logger.Warn("edits of pool are not read yet; requests are served without them", zap.String("pool", m.Pool().Name()))
 			}
 		})
 	}
@@ -43,7 +43,7 @@ func (a *App) settle(ctx context.Context, managers []*manage.Manager, services [
 	for _, s := range services {
 		all.Go(func() {
 			if !s.Settle(within) && ctx.Err() == nil {
-				a.logger.Warn("not all backends are checked yet; requests are served all the same", zap.String("pool", s.Pool().Name()))
+				a.logger.Warn("not all backends are checked yet; requests are served anyway", zap.String("pool", s.Pool().Name()))
 			}
 		})
 	}

@@ -66,14 +66,14 @@ func validateHost(network, host string) error {
 	}
 	for _, c := range host {
 		if unicode.IsSpace(c) || unicode.IsControl(c) || strings.ContainsRune(notInHosts, c) {
-			return fmt.Errorf("must be the name or the IP address of a host, which has no %q in it", c)
+			return fmt.Errorf("must be a host name or an IP address, without %q", c)
 		}
 	}
 	if strings.HasPrefix(host, "-") {
-		return fmt.Errorf("must be the name or the IP address of a host, which does not begin with '-'")
+		return fmt.Errorf("must be a host name or an IP address, and must not begin with '-'")
 	}
 	if strings.Count(host, ".") == 3 && strings.Trim(host, "0123456789.") == "" {
-		return fmt.Errorf("must be an IP address, each part of which is from 0 to 255")
+		return fmt.Errorf("must be an IP address with parts from 0 to 255")
 	}
 	return nil
 }

@@ -121,7 +121,7 @@ func CheckUnique(backends []*Backend) error {
 			name = b.Address
 		}
 		if owner, taken := names[name]; taken {
-			return fmt.Errorf("backend %s: name %s: stands for backend %s already", b.Address, name, owner)
+			return fmt.Errorf("backend %s: name %s: is already the name of backend %s", b.Address, name, owner)
 		}
 		names[name] = b.Address
 	}
@@ -141,7 +141,7 @@ func ValidateName(s string) error {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
 		case strings.ContainsRune("._:/@[]~+-", c):
 		default:
-			return fmt.Errorf("must be of letters, digits and ._:/@[]~+-, not %q", c)
+			return fmt.Errorf("must consist of letters, digits and ._:/@[]~+-, not %q", c)
 		}
 	}
 	return nil

@@ -210,7 +210,7 @@ func (s *Settings) CheckCanary(rp *reverseproxy.Handler, backends []*Backend) er
 			"canary", "subset")
 	}
 	if guard := s.Canary.Guard; guard != nil && guard.Latency != nil && *guard.Latency && s.Hedge.Enabled() {
-		return caddyapp.About(errors.New("canary: guard: latency on: cannot be combined with hedge, which cuts off answers that take long"), "canary", "hedge")
+		return caddyapp.About(errors.New("canary: guard: latency on: cannot be combined with hedge, which cuts off slow answers"), "canary", "hedge")
 	}
 	if lb := rp.LoadBalancing; lb != nil {
 		var policy struct {
@@ -254,7 +254,7 @@ func (c *Canary) CheckBackends(all []Backend) error {
 		}
 	}
 	if n == len(all) {
-		return errors.New("canary: backends: all of them are the canary; there must be others to compare it with")
+		return errors.New("canary: backends: the canary has all of them; there must be others to compare it with")
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (h *DebugHeader) check() error {
 		return fmt.Errorf("debug_header %q: must be the name of a header field", h.Name)
 	}
 	if slices.Contains(reservedHeaders, http.CanonicalHeaderKey(h.Name)) {
-		return fmt.Errorf("debug_header %s: must not be a field that says something else", h.Name)
+		return fmt.Errorf("debug_header %s: must not be a field with another meaning", h.Name)
 	}
 	if len(h.Ranges) == 0 {
 		return fmt.Errorf("debug_header %s: must be followed by the ranges of clients that may see it", h.Name)

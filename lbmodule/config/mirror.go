@@ -47,7 +47,7 @@ func (m *Mirror) check() error {
 	}
 	switch n := len(m.Upstreams); {
 	case n == 0:
-		return errors.New("mirror: upstreams: none given; copies need somewhere to go")
+		return errors.New("mirror: upstreams: missing; there must be at least one address")
 	case n > maxMirrors:
 		return fmt.Errorf("mirror: upstreams: %d given: must be at most %d", n, maxMirrors)
 	}
@@ -120,7 +120,7 @@ func checkMirrorTransport(raw json.RawMessage) error {
 	case transport.Protocol != "http":
 		return fmt.Errorf("mirror: transport %s: must be http; others may need the client's request, which may be over before its copy", transport.Protocol)
 	case transport.ProxyProtocol != "":
-		return errors.New("mirror: the transport uses the PROXY protocol; connections of it are for one backend and client")
+		return errors.New("mirror: the transport uses the PROXY protocol, whose connections each belong to one client")
 	case dependsOnRequest(transport.TLS.ServerName):
 		return fmt.Errorf("mirror: tls_server_name %s: must not depend on the request, which may be over before its copy", transport.TLS.ServerName)
 	default:

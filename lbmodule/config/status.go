@@ -42,7 +42,7 @@ func checkStatus(field, value, others string) error {
 	word, isGRPC := strings.CutPrefix(value, course.GRPCPrefix)
 	switch {
 	case !isGRPC && !isFailureStatus(value):
-		return fmt.Errorf("%s %s: must be %sa status from 400 to 599 or one of gRPC, such as grpc:unavailable", field, value, others)
+		return fmt.Errorf("%s %s: must be %sa status from 400 to 599 or a gRPC status, such as grpc:unavailable", field, value, others)
 	case isGRPC && !slices.Contains(names, word):
 		return fmt.Errorf("%s %s: must be grpc: and one of %s", field, value, strings.Join(names, ", "))
 	}

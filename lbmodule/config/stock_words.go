@@ -18,7 +18,7 @@ func (s *Settings) CheckWith(rp *reverseproxy.Handler) error {
 		return err
 	}
 	if s.NegativeTTL != nil && rp.DynamicUpstreamsRaw == nil {
-		return fmt.Errorf("negative_ttl %v: needs a dynamic source, whose backends it is about", display(*s.NegativeTTL))
+		return fmt.Errorf("negative_ttl %v: needs a dynamic source", display(*s.NegativeTTL))
 	}
 	if s.MaxFailRatio > 0 && (rp.HealthChecks == nil || rp.HealthChecks.Passive == nil || rp.HealthChecks.Passive.FailDuration <= 0) {
 		return &caddyapp.WordError{
@@ -33,11 +33,11 @@ func (s *Settings) CheckWith(rp *reverseproxy.Handler) error {
 // checkConflicts checks that nothing is set both in reverse_proxy's settings and in ours.
 func (s *Settings) checkConflicts(rp *reverseproxy.Handler) error {
 	if s.HealthCheck != nil && rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
-		err := fmt.Errorf("health_check: health_uri and the like are given, too; the active check is set by one or the other")
+		err := fmt.Errorf("health_check: must not be combined with health_uri and similar settings; use one or the other")
 		return caddyapp.About(err, append([]string{"health_check"}, stockActiveWords...)...)
 	}
 	if word := StockRetryWord(rp.LoadBalancing); word != "" && s.Retry != nil {
-		return caddyapp.About(fmt.Errorf("retry: %s is given, too; retries are set by one or the other", word), "retry", word)
+		return caddyapp.About(fmt.Errorf("retry: %s must not be given as well; use one or the other", word), "retry", word)
 	}
 	return nil
 }

@@ -91,9 +91,9 @@ func (s *Subset) check() error {
 	case s.Peer == nil && s.Peers == nil:
 		return nil
 	case s.Peers == nil:
-		return fmt.Errorf("subset: peers: missing; peer %s is one of so many balancers", s.Peer.text)
+		return fmt.Errorf("subset: peers: missing; peer %s needs the number of all balancers", s.Peer.text)
 	case s.Peer == nil:
-		return fmt.Errorf("subset: peer: missing; it says which of the %s balancers this one is, from 0", s.Peers.text)
+		return fmt.Errorf("subset: peer: missing; it is the number of this balancer among %s, from 0", s.Peers.text)
 	}
 	peer, peerGiven := s.Peer.literal()
 	peers, peersGiven := s.Peers.literal()
@@ -150,6 +150,6 @@ func (s *Settings) CheckSubset(source json.RawMessage, canPoll func(json.RawMess
 	if s.Subset == nil || source == nil || canPoll(source) {
 		return nil
 	}
-	return caddyapp.About(errors.New("subset: the dynamic source is asked for each request, so that nobody knows all backends; "+
-		"a subset needs one that is polled"), "subset", "dynamic")
+	return caddyapp.About(errors.New("subset: the dynamic source is asked for each request, so its backends are not known in advance; "+
+		"a subset needs a source that is polled"), "subset", "dynamic")
 }

@@ -36,7 +36,7 @@ func CheckShadow(raw, policy json.RawMessage) error {
 		return errors.New("shadow_policy: policy: missing; it must be the name of a policy")
 	}
 	if err := checkShadowName(given.Name); err != nil {
-		return fmt.Errorf("%w; there are: %s", err, strings.Join(ShadowNames(), ", "))
+		return fmt.Errorf("%w; available: %s", err, strings.Join(ShadowNames(), ", "))
 	}
 	if Resolve(given.Name) == "lb_weighted_round_robin" && len(given.Weights) > 0 && string(given.Weights) != "null" {
 		return errShadowWeights(given.Name)
@@ -113,7 +113,7 @@ func LoadShadow(ctx caddy.Context, raw json.RawMessage, inForce reverseproxy.Sel
 	name := strings.TrimPrefix(Name(policy), "lb_")
 	for inner := policy; ; { // bound: a config nests fallbacks to a finite depth
 		if err := checkShadow(name, inner); err != nil {
-			return nil, fmt.Errorf("%w; there are: %s", err, strings.Join(ShadowNames(), ", "))
+			return nil, fmt.Errorf("%w; available: %s", err, strings.Join(ShadowNames(), ", "))
 		}
 		outer, ok := inner.(fallbackPolicy)
 		if !ok {

@@ -161,7 +161,7 @@ func (c *canarying) keep(ctx context.Context) bool {
 	}
 	switch k.Turn {
 	case manage.Began:
-		logger.Error("state of canary cannot be written to storage; it stays in force here, and the write is tried again", pool, zap.Error(k.Err))
+		logger.Error("state of canary cannot be written to storage; it stays in force here, and the write is retried", pool, zap.Error(k.Err))
 	case manage.Ended:
 		logger.Info("state of canary is kept in storage again", pool)
 	}

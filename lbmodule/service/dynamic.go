@@ -138,7 +138,7 @@ func loadSource(ctx caddy.Context, raw json.RawMessage) (reverseproxy.UpstreamSo
 func (d *dynamicSource) isPolled() bool { return d.source == nil }
 
 // errNoNames is the error when a source has no backends.
-var errNoNames = errors.New("dynamic source names no backends")
+var errNoNames = errors.New("dynamic source has no backends")
 
 // members returns the backends for r. retry says that an attempt at one of them has failed.
 func (d *dynamicSource) members(r *http.Request, retry bool) (*Set, error) {

@@ -65,7 +65,7 @@ func loadPolled(ctx caddy.Context, raw json.RawMessage) ([]*polledSource, error)
 }
 
 // errStale is the error when a source returned nothing because its look-up failed.
-var errStale = errors.New("look-up failed within grace_period, and there are no results from before")
+var errStale = errors.New("lookup failed within grace_period, and there are no earlier results")
 
 // ask queries the source. A negative error (see isNegative) counts as an answer: there are no backends.
 func (s *polledSource) ask(r *http.Request) (found, error) {
@@ -224,12 +224,12 @@ func (d *dynamicSource) noteState(s *polledSource, before *answers, err error) {
 		}
 		d.service.logger.Error(message, append(fields, zap.Error(err))...)
 	case absent:
-		d.service.logger.Warn("dynamic source names no backends; the last ones are kept for negative_ttl",
+		d.service.logger.Warn("dynamic source has no backends; the last ones are kept for negative_ttl",
 			append(fields, zap.Duration("negative_ttl", d.service.negativeTTL()), zap.Error(err))...)
 	case gone:
-		message := "dynamic source names no backends"
+		message := "dynamic source has no backends"
 		if len(before.list) > 0 {
-			message = "dynamic source names no backends any more"
+			message = "dynamic source has no backends any more"
 		}
 		d.service.logger.Warn(message, append(fields, zap.Error(err))...)
 	default:

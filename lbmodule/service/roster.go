@@ -59,7 +59,7 @@ func NewRoster(upstreams []stock.Upstream, backends []*config.Backend, limit int
 			return nil, fmt.Errorf("backend %s: address: %w", address, err)
 		}
 		if _, twice := r.byAddress[address]; twice {
-			return nil, fmt.Errorf("backend %s: address: given more than once; weight and other properties belong to one place", address)
+			return nil, fmt.Errorf("backend %s: address: given more than once; set weight and other properties in one place", address)
 		}
 		weight := 1
 		if b.Weight != nil {

@@ -46,7 +46,7 @@ func Identity() (string, error) {
 	id, idErr := caddy.InstanceID()
 	host, hostErr := os.Hostname()
 	if idErr != nil && hostErr != nil {
-		return "", errors.Join(errors.New("nothing tells this balancer from others: give its number with peer"), idErr, hostErr)
+		return "", errors.Join(errors.New("this balancer has no identity: set its number with peer"), idErr, hostErr)
 	}
 	return id.String() + "\n" + host, nil
 }

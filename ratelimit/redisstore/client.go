@@ -29,7 +29,7 @@ var schemes = map[string]string{
 }
 
 // errWrongURL does not repeat what is wrong: it may be a part of a password.
-var errWrongURL = errors.New("redis: url: must have a host, and behind it nothing but a port and a database number, such as redis://127.0.0.1:6379/0")
+var errWrongURL = errors.New("redis: url: must have a host, followed only by a port and a database number, such as redis://127.0.0.1:6379/0")
 
 // parse reads the URL of a store:
 //
