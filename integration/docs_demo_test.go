@@ -52,7 +52,7 @@ func TestDocsDemo(t *testing.T) {
 	if got := strings.Count(out, "127.0.0.1:"); got < 4 { // the URL and three backends
 		t.Errorf("the summary does not show three backends:\n%s", out)
 	}
-	login := regexp.MustCompile(`dashboard is at (\S+), user (\S+), password (\S+)`).FindStringSubmatch(log.String())
+	login := regexp.MustCompile(`dashboard is at (\S+): user (\S+), password (\S+)`).FindStringSubmatch(log.String())
 	if login == nil {
 		t.Fatalf("the demo does not say where the dashboard is:\n%s", log)
 	}

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Command screenshot makes the picture of the dashboard that README.md shows: of the demo of `make run`, under load, with one backend
-// that fails its checks. It needs Chromium, and is run at the root of the tree.
+// Command screenshot makes the pictures of the dashboard in README.md and docs/dashboard.md: of the demo of `make run`, under load, with one
+// backend that fails its checks. It needs Chromium, and is run at the root of the tree.
 package main
 
 import (
@@ -16,12 +16,14 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
@@ -29,7 +31,7 @@ import (
 )
 
 func main() {
-	output := flag.String("output", "docs/dashboard.png", "file to write")
+	output := flag.String("output", "docs", "folder to write to")
 	browser := flag.String("browser", "chromium", "the browser's command")
 	first := flag.Int("port", 9201, "first of six free ports in a row")
 	flag.Parse()
@@ -41,6 +43,9 @@ func main() {
 
 // shown is for how long the dashboard is looked at, so that its curves have a past.
 const shown = 45 * time.Second
+
+// settled is for how long a view is shown before its picture is taken.
+const settled = 7 * time.Second
 
 func run(output, browser string, port int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -64,19 +69,30 @@ func run(output, browser string, port int) error {
 		return err
 	}
 	go func() {
-		_, _ = openloop.Run(ctx, openloop.Options{URL: "http://" + address(0) + "/?delay=8ms", Method: "GET", Rate: 300, Duration: 2 * shown, Timeout: 5 * time.Second, Connections: 200})
+		_, _ = openloop.Run(ctx, openloop.Options{URL: "http://" + address(0) + "/?delay=8ms", Method: "GET", Rate: 300, Duration: 3 * shown, Timeout: 5 * time.Second, Connections: 200})
 	}()
 	time.AfterFunc(shown/2, func() { _ = tell(ctx, address(2+1), `{"health":503}`) })
-	picture, err := look(ctx, browser, page, login)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(output, picture, 0o644)
+	return look(ctx, browser, page, login, func(name string, picture []byte) error {
+		return os.WriteFile(filepath.Join(output, name+".png"), picture, 0o644)
+	})
+}
+
+// views are the pictures after the first one, which is that of README.md.
+var views = []struct {
+	name, theme, part string // part of the page, behind #
+	width, height     int64
+}{
+	{"dashboard-desk-dark", "dark", "", 1440, 810},
+	{"dashboard-tablet-light", "light", "", 820, 1100},
+	{"dashboard-tablet-dark", "dark", "", 820, 1100},
+	{"dashboard-phone-light", "light", "", 390, 844},
+	{"dashboard-phone-dark", "dark", "", 390, 844},
+	{"dashboard-history", "light", "#pool=web", 1440, 1000},
 }
 
 // findPage reads what the demo prints until it says where the dashboard is.
 func findPage(out io.Reader) (page, login string, err error) {
-	found := regexp.MustCompile(`dashboard is at (\S+), user (\S+), password (\S+)`)
+	found := regexp.MustCompile(`dashboard is at (\S+): user (\S+), password (\S+)`)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if match := found.FindStringSubmatch(lines.Text()); match != nil {
@@ -100,8 +116,8 @@ func tell(ctx context.Context, backend, settings string) error {
 	return res.Body.Close()
 }
 
-// look opens the page and takes its picture after a while.
-func look(ctx context.Context, browser, page, login string) ([]byte, error) {
+// look opens the page and takes its pictures after a while.
+func look(ctx context.Context, browser, page, login string, keep func(name string, picture []byte) error) error {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU)
 	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
 	defer stop()
@@ -109,10 +125,33 @@ func look(ctx context.Context, browser, page, login string) ([]byte, error) {
 	defer closeTab()
 	headers := network.SetExtraHTTPHeadersParams{Headers: map[string]any{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(login))}}
 	if _, err := chromedp.Call(ctx, network.SetExtraHTTPHeaders, headers); err != nil {
-		return nil, err
+		return err
+	}
+	take := func(name string) error {
+		picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			return err
+		}
+		return keep(name, picture)
 	}
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1440, 810), chromedp.Navigate(page), chromedp.Sleep(shown)); err != nil {
-		return nil, err
+		return err
 	}
-	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err := take("dashboard"); err != nil {
+		return err
+	}
+	for _, v := range views {
+		media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: v.theme}}}
+		if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media); err != nil {
+			return err
+		}
+		// Only the part behind # may differ from the page before, which would load nothing.
+		if err := chromedp.Do(ctx, chromedp.EmulateViewport(v.width, v.height), chromedp.Navigate("about:blank"), chromedp.Navigate(page+v.part), chromedp.Sleep(settled)); err != nil {
+			return err
+		}
+		if err := take(v.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

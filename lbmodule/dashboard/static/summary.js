@@ -122,7 +122,7 @@ const TILES = [
 		tone: m => (m.total.errorShare >= 0.05 ? 'bad' : m.total.errorShare >= 0.01 ? 'warn' : null) },
 	{ label: 'Refused/s', title: 'requests that no backend answered', of: m => rate(m.total.rates.refused), tone: m => (m.total.rates.refused > 0 ? 'bad' : null),
 		needs: m => m.total.rates.refused > 0 },
-	{ label: 'Slowest p95', title: 'of all pools', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.total.latency.p95 !== undefined },
+	{ label: 'p95', title: 'of the slowest pool', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.total.latency.p95 !== undefined },
 	{ label: 'In flight', of: m => count(m.total.inFlight), ring: m => m.inFlight },
 	{ label: 'Retries/s', of: m => rate(m.total.rates.retries), needs: m => m.backends().some(b => b.data.retries !== undefined) },
 	{ label: 'Waiting', title: 'requests in queues', of: m => count(m.total.queue), tone: m => (m.total.queue > 0 ? 'warn' : null) },
