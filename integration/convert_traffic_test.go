@@ -261,8 +261,8 @@ func TestMigrations(t *testing.T) {
 			if _, err := exec.LookPath(m.from); err != nil {
 				t.Skipf("no %s here to compare with", m.from)
 			}
-			text := strings.NewReplacer("http://A", "http://"+echoes(t, "a"), "http://B", "http://"+echoes(t, "b"), "server A", "server "+echoes(t, "a"),
-				"server B", "server "+echoes(t, "b"), "server a A", "server a "+echoes(t, "a"), "server b B", "server b "+echoes(t, "b")).Replace(m.text)
+			text := strings.NewReplacer("http://A", "http://"+echoBackend(t, "a"), "http://B", "http://"+echoBackend(t, "b"), "server A", "server "+echoBackend(t, "a"),
+				"server B", "server "+echoBackend(t, "b"), "server a A", "server a "+echoBackend(t, "a"), "server b B", "server b "+echoBackend(t, "b")).Replace(m.text)
 			theirs, ours := startOther(t, m.from, text), startConverted(t, m.from, text)
 			for _, a := range m.questions {
 				var at, here session
@@ -281,8 +281,8 @@ func TestMigrations(t *testing.T) {
 	}
 }
 
-// echoes starts a backend that answers with what it was asked.
-func echoes(t *testing.T, name string) string {
+// echoBackend starts a backend that answers with what it was asked.
+func echoBackend(t *testing.T, name string) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fields := map[string]string{"backend": name, "uri": r.RequestURI, "host": r.Host, "method": r.Method}
 		for field, values := range r.Header {
