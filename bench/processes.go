@@ -154,7 +154,7 @@ func waitListening(address string) error {
 			return conn.Close()
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("nobody listens on %s: %w", address, err)
+			return fmt.Errorf("nothing listens on %s: %w", address, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -132,7 +132,7 @@ func TestWait(t *testing.T) {
 	busy, idle := reply{body: backendB}, reply{body: strings.Replace(backendB, `"in_flight":1`, `"in_flight":0`, 1)}
 	leaving := reply{body: strings.TrimSuffix(backendB, "}") + `,"removing":true}`}
 	ready := reply{body: strings.Replace(backendB, `"drain"`, `"ready"`, 1)}
-	gone := reply{http.StatusNotFound, `{"error":"backend b: there is none of that name"}`}
+	gone := reply{http.StatusNotFound, `{"error":"backend b: not found"}`}
 	for _, test := range []struct {
 		name, command string
 		looks         []reply

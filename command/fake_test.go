@@ -75,7 +75,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	replies := f.replies[request]
 	if len(replies) == 0 {
-		replies = []reply{{http.StatusNotFound, fmt.Sprintf(`{"error":"%s: there is none of that name"}`, r.RequestURI)}}
+		replies = []reply{{http.StatusNotFound, fmt.Sprintf(`{"error":"%s: not found"}`, r.RequestURI)}}
 	}
 	if len(replies) > 1 {
 		f.replies[request] = replies[1:]

@@ -316,8 +316,8 @@ func TestErrors(t *testing.T) {
 		code    int
 		err     string
 	}{
-		{"pools none", exitNotFound, "Error: /load_balancer/pools/none: there is none of that name"},
-		{"drain web none", exitNotFound, "Error: /load_balancer/pools/web/backends/none: there is none of that name"},
+		{"pools none", exitNotFound, "Error: /load_balancer/pools/none: not found"},
+		{"drain web none", exitNotFound, "Error: /load_balancer/pools/web/backends/none: not found"},
 		{"drain web [::1]:8080 --if-match x", exitConflict, `Error: If-Match "x": the backend has changed since`},
 		{"add web 10.0.0.1:8080", exitConflict, "Error: address 10.0.0.1:8080: is in the pool already"},
 		{"weight web 10.0.0.1:8080 70000", exitRefused, "Error: weight 70000: must be from 0 to 65535"},

@@ -81,10 +81,10 @@ func TestJSONErrors(t *testing.T) {
 	}{
 		{"drain b --yes --json", exitConflict, `{"error":"it has \"changed\" \u009b31m"}`},
 		{"drain b --yes --json=true", exitConflict, `{"error":"it has \"changed\" \u009b31m"}`},
-		{"pools none --json", exitNotFound, `{"error":"/load_balancer/pools/none: there is none of that name"}`},
+		{"pools none --json", exitNotFound, `{"error":"/load_balancer/pools/none: not found"}`},
 		{"remove b --json", exitFailed, `{"error":"remove b of pool web (1 in flight): needs confirmation, and there is no terminal to ask at; use --yes"}`},
 		{"add 10.0.0.9:80 --json", 0, `{"warning":"the change is in effect, but not yet stored: it might be lost at a restart"}`},
-		{"pools none --json=false", exitNotFound, "Error: /load_balancer/pools/none: there is none of that name"},
+		{"pools none --json=false", exitNotFound, "Error: /load_balancer/pools/none: not found"},
 	} {
 		got := f.run(strings.Fields(test.command)...)
 		if got.code != test.code || strings.TrimSpace(got.err) != test.err {

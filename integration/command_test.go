@@ -87,7 +87,7 @@ func TestCommandLine(t *testing.T) {
 		{"limits login eve --forget", 0, []string{"login eve: forgotten"}},
 		{"limits login --forget --yes", 0, []string{"login: forgotten"}},
 		{"top --once --interval 100ms", 0, []string{"Ballast at " + c.admin, "a/b ok 2/2 usable", "[::1]:80 up 3 0", backends[1].addr + " up 1 0/9"}},
-		{"pools none", 4, []string{"Error: pool none: there is none of that name"}},
+		{"pools none", 4, []string{"Error: pool none: not found"}},
 		{"limits login nobody", 4, []string{"Error: key nobody: not found; it has all its tokens"}},
 		{"limits login --forget", 1, []string{"Error: give all keys of zone login their tokens back: needs confirmation, and there is no terminal to ask at; use --yes"}},
 		{"top", 1, []string{"Error: top needs a terminal; --once prints one frame anywhere"}},

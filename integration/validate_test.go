@@ -90,7 +90,7 @@ func TestOpenDashboardIsWarnedOf(t *testing.T) {
 			if warns {
 				want = 1
 			}
-			if n := strings.Count(out, "takes a whole public site"); n != want {
+			if n := strings.Count(out, "serves a whole public site"); n != want {
 				t.Errorf("%s\nwarned %d times, want %d\n%s", config, n, want, out)
 			}
 		})

@@ -65,7 +65,7 @@ func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("breaker: max_ejected %s: is for load_balancer; here one breaker stands for all upstreams", config.Percent(c.MaxEjected))
 	}
 	if given := course.NewStatuses(c.FailureStatus); given.SomeGRPC() {
-		return fmt.Errorf("breaker: failure_status: statuses of gRPC are for load_balancer; here nobody tells of them")
+		return fmt.Errorf("breaker: failure_status: gRPC statuses need load_balancer; reverse_proxy does not report them")
 	}
 	c.Breaker = c.Breaker.WithDefaults()
 	c.failures = course.NewStatuses(c.FailureStatus)

@@ -84,7 +84,7 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	i := slices.IndexFunc(all, func(z *joinedZone) bool { return z.name == name })
 	if i < 0 {
-		return apiError(http.StatusNotFound, "zone %s: there is none of that name", name)
+		return apiError(http.StatusNotFound, "zone %s: not found", name)
 	}
 	z := all[i]
 	switch {

@@ -134,7 +134,7 @@ ready. The logs of all are in LOG. Try, in another terminal, in this order:
   ask
   curl -s -X POST FIRST/_reset && bin/caddy lb reset web FIRST --yes --address ADMIN
 
-  # Another one answers 503: nobody notices, and its breaker opens.
+  # Another one answers 503: no client notices, and its breaker opens.
   curl -s -X PATCH SECOND/_settings -d '{"status":503}'
   ask
   bin/caddy lb backends web SECOND --address ADMIN

@@ -158,7 +158,7 @@ func (c *apiCall) find(pattern, path []string) error {
 			c.s = c.app.ServiceOf(name)
 		}
 		if c.s == nil {
-			return apiError(http.StatusNotFound, "pool %s: there is none of that name", name)
+			return apiError(http.StatusNotFound, "pool %s: not found", name)
 		}
 	}
 	return nil
@@ -211,7 +211,7 @@ func (c *apiCall) listBackends() error {
 func (c *apiCall) showBackend() error { return c.answer(http.StatusOK, c.backend, nil) }
 
 func unknownBackend(s *service.Service, name string) error {
-	return apiError(http.StatusNotFound, "backend %s: there is none of that name in pool %s", name, s.Pool().Name())
+	return apiError(http.StatusNotFound, "backend %s: not found in pool %s", name, s.Pool().Name())
 }
 
 // answer writes the backend with this name or address. persisted says whether a change of it is in storage, nil without a change.
@@ -282,7 +282,7 @@ func (c *apiCall) explain() error {
 	if id := query.Get("request"); id != "" {
 		found := c.s.Pool().Live.List(1, id)
 		if len(found) == 0 {
-			return apiError(http.StatusNotFound, "request %s: there is none with that id any more", id)
+			return apiError(http.StatusNotFound, "request %s: not found, or no longer kept", id)
 		}
 		live, tried = &status.LiveRequests(found, c.s.Manager().Name)[0], found[0].Tried
 	}

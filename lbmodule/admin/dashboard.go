@@ -134,7 +134,7 @@ func (liveState) Events(after uint64) (events []dashboard.Event) {
 func (s liveState) Change(ctx context.Context, pool, backend string, fields []byte, user string) error {
 	in := s.app.ServiceOf(pool)
 	if in == nil {
-		return refused(apiError(http.StatusNotFound, "pool %s: there is none of that name", pool))
+		return refused(apiError(http.StatusNotFound, "pool %s: not found", pool))
 	}
 	change, err := changeOf(fields, user)
 	if err != nil {

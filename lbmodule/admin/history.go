@@ -56,7 +56,7 @@ func historyOf(s *service.Service, p dashboard.Past) ([]byte, error) {
 func (s liveState) History(p dashboard.Past) ([]byte, error) {
 	in := s.app.ServiceOf(p.Pool)
 	if in == nil {
-		return nil, refused(apiError(http.StatusNotFound, "pool %s: there is none of that name", p.Pool))
+		return nil, refused(apiError(http.StatusNotFound, "pool %s: not found", p.Pool))
 	}
 	content, err := historyOf(in, p)
 	return content, refused(err)
@@ -66,7 +66,7 @@ func (s liveState) History(p dashboard.Past) ([]byte, error) {
 func (s liveState) Explain(pool, backend string) ([]byte, error) {
 	in := s.app.ServiceOf(pool)
 	if in == nil {
-		return nil, refused(apiError(http.StatusNotFound, "pool %s: there is none of that name", pool))
+		return nil, refused(apiError(http.StatusNotFound, "pool %s: not found", pool))
 	}
 	set, _ := in.Shown()
 	if set == nil {

@@ -77,8 +77,8 @@ func TestHistory(t *testing.T) {
 	}{
 		{"/history/history?range=2h", "", 400, "range 2h: must be one of 5m, 1h, 24h"},
 		{"/history/history?format=xml", "", 400, "format xml: must be one of json, csv"},
-		{"/nobody/history", "", 404, "pool nobody: there is none of that name"},
-		{"/history/history?backend=nobody", "", 404, "backend nobody: there is none of that name in pool history"},
+		{"/nobody/history", "", 404, "pool nobody: not found"},
+		{"/history/history?backend=nobody", "", 404, "backend nobody: not found in pool history"},
 		{"/history/history?format=csv", "", 200, "time,1xx,2xx"},
 		{"/history/history?backend=10.0.0.1:80", "text/csv", 200, "time,1xx,2xx"},
 	} {
@@ -111,7 +111,7 @@ func TestExplainBackend(t *testing.T) {
 		t.Errorf("%s, %v", text, err)
 	}
 	for _, names := range [][2]string{{"nobody", "10.0.0.1:80"}, {"explain-backend", "nobody"}} {
-		if _, err := source.Explain(names[0], names[1]); !errors.As(err, new(dashboard.Refusal)) || !strings.Contains(err.Error(), "there is none of that name") {
+		if _, err := source.Explain(names[0], names[1]); !errors.As(err, new(dashboard.Refusal)) || !strings.Contains(err.Error(), "not found") {
 			t.Errorf("%v: %v", names, err)
 		}
 	}

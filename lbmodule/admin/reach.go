@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-const openDashboard = "load_balancer_dashboard takes a whole public site, and nobody has to log in: give it a path, such as /dashboard*, and a login"
+const openDashboard = "load_balancer_dashboard serves a whole public site without a login: give it a path, such as /dashboard*, and a login"
 
 // warnOfDashboard warns of a dashboard that anybody who reaches the server can see. When a dashboard is provisioned, the JSON of its
 // route is still available.

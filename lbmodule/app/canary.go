@@ -49,7 +49,7 @@ func sideData(f *canary.Figures) map[string]any {
 
 // TellCanaryChange reports that somebody has changed a canary.
 func (a *App) TellCanaryChange(name string, action canary.Action, share float64, owner, reason, remote, identity string) {
-	a.logger.Info("canary was changed by hand",
+	a.logger.Info("canary was changed by an operator",
 		zap.String("pool", name), zap.String("action", action.String()), zap.Float64("share", share), zap.String("remote", remote),
 		zap.String("identity", identity), zap.String("owner", owner), zap.String("reason", reason))
 	a.emit("canary_changed", map[string]any{"pool": name, "action": action.String(), "share": share, "owner": owner, "reason": reason})

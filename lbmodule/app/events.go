@@ -349,7 +349,7 @@ func (a *App) TellChange(event string, m *manage.Manager, address string, before
 		data["before"], data["after"] = was, is
 		fields = append(fields, zap.Any("before", was), zap.Any("after", is))
 	}
-	a.logger.Info("backend was changed by hand", fields...)
+	a.logger.Info("backend was changed by an operator", fields...)
 	a.emit(event, data)
 }
 

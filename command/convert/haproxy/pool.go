@@ -279,7 +279,7 @@ func (b *backend) writeTLS(t *draft.Writer, servers []*server) {
 	switch {
 	case given && verify == "none" || !given && ca == "" && b.c.insecure:
 		t.Line("tls_insecure_skip_verify")
-		line.Near("nobody verifies whom the backends are; name a ca-file to change that")
+		line.Near("certificates of backends are not verified; set ca-file to verify them")
 	case ca != "" && ca != "@system-ca":
 		if file, ok := b.c.file(ca, b.c.caBase); ok {
 			t.Line("tls_trust_pool", "file", file)

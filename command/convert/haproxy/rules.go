@@ -320,7 +320,7 @@ func (r *rules) header(d *directive, action []string, f draft.Formula, line func
 			r.steps[len(r.steps)-1].write = func(*draft.Writer, []string) {}
 			if same == "X-Forwarded-Proto" && slices.Contains([]string{"https", "http", "{http.request.scheme}"}, text) ||
 				text == "{remote_host}" || text == "{hostport}" || action[0] == "del-header" {
-				d.line.Idle("Caddy sets %s by itself, and takes that of nobody but trusted_proxies", same)
+				d.line.Idle("Caddy sets %s by itself, and trusts only that of trusted_proxies", same)
 			} else if r.steps = r.steps[:len(r.steps)-1]; f == nil && r.prefix != "" && action[0] == "set-header" {
 				up := new(draft.Writer)
 				up.Line("header_up", name, text)

@@ -167,7 +167,7 @@ func (s *Source) Change(_ context.Context, poolName, backendName string, change 
 		}
 		b := p.find(backendName)
 		if b == nil {
-			return dashboard.Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("backend %s: there is none of that name in pool %s", backendName, poolName)}
+			return dashboard.Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("backend %s: not found in pool %s", backendName, poolName)}
 		}
 		if weight, ok := fields["weight"].(float64); ok && weight > 65535 {
 			return dashboard.Refusal{Status: http.StatusBadRequest, Err: fmt.Errorf("weight %v: must be from 0 to 65535", weight)}
@@ -176,5 +176,5 @@ func (s *Source) Change(_ context.Context, poolName, backendName string, change 
 		s.tell("backend_changed", poolName, backendName, "changed by "+user, "")
 		return nil
 	}
-	return dashboard.Refusal{Status: http.StatusNotFound, Err: errors.New("pool " + poolName + ": there is none of that name")}
+	return dashboard.Refusal{Status: http.StatusNotFound, Err: errors.New("pool " + poolName + ": not found")}
 }

@@ -106,9 +106,9 @@ func (s *Source) rateOf(poolName, backendName string) (rate float64, err error) 
 		if b := p.find(backendName); b != nil {
 			return b.rate, nil
 		}
-		return 0, dashboard.Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("backend %s: there is none of that name in pool %s", backendName, poolName)}
+		return 0, dashboard.Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("backend %s: not found in pool %s", backendName, poolName)}
 	}
-	return 0, dashboard.Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("pool %s: there is none of that name", poolName)}
+	return 0, dashboard.Refusal{Status: http.StatusNotFound, Err: fmt.Errorf("pool %s: not found", poolName)}
 }
 
 // Explain implements [dashboard.Source].

@@ -64,7 +64,7 @@ function ofSources(pool, model) {
 	const { name, data } = pool;
 	const found = (data.discovery ?? []).filter((d) => !d.ok).map((d) => ({
 		tone: 'warn', rank: 3, pool: name, key: `${name} ${d.source}`, title: `${name} gets no good list of backends`, since: duration(model.since(d.since)),
-		why: `${d.source}: ${d.error}; ${d.targets > 0 ? `the ${plural(d.targets, 'backend')} from before are used` : 'there is none from before'}`,
+		why: `${d.source}: ${d.error}; ${d.targets > 0 ? `the ${plural(d.targets, 'backend')} from before are used` : 'no earlier list is known'}`,
 	}));
 	if (data.canary?.state === 'rolled_back') {
 		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} canary`, title: `the canary of ${name} is rolled back`, since: duration(model.since(data.canary.since)),
