@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // pages returns the user documentation: README.md, what is in docs/ and what else stands at the root, by their paths in the tree.
@@ -71,7 +73,7 @@ func snippets(t *testing.T) (found []snippet, texts map[string]string) {
 func TestDocsSnippets(t *testing.T) {
 	checks := map[string]func(*testing.T, snippet){
 		"caddyfile": checkCaddyfile, "sh": checkCommands, "console": checkSession, "promql": checkQuery, "json": checkJSON,
-		"haproxy": checkHAProxy, "nginx": checkNginx,
+		"haproxy": checkHAProxy, "nginx": checkNginx, "yaml": checkTraefik,
 	}
 	t.Setenv("STICKY_SECRET", "s3cret") // one of them refuses to sign with nothing
 	all, _ := snippets(t)
@@ -83,6 +85,47 @@ func TestDocsSnippets(t *testing.T) {
 				t.Errorf("no test knows what to do with a block in %q", s.language)
 			}
 		})
+	}
+}
+
+// checkTraefik reads a file of Traefik's file provider: each service and middleware that it names is to be there. There is no Traefik here
+// to ask.
+func checkTraefik(t *testing.T, s snippet) {
+	var file struct {
+		HTTP struct {
+			Routers map[string]struct {
+				Service     string
+				Middlewares []string
+			}
+			Middlewares map[string]any
+			Services    map[string]map[string]map[string]any
+		}
+	}
+	if err := yaml.Unmarshal([]byte(s.code), &file); err != nil {
+		t.Fatal(err)
+	}
+	services := file.HTTP.Services
+	if len(services) == 0 {
+		t.Error("there are no services")
+	}
+	for name, r := range file.HTTP.Routers {
+		if services[r.Service] == nil {
+			t.Errorf("router %s: service %s is not there", name, r.Service)
+		}
+		for _, m := range r.Middlewares {
+			if file.HTTP.Middlewares[m] == nil {
+				t.Errorf("router %s: middleware %s is not there", name, m)
+			}
+		}
+	}
+	for name, kinds := range services {
+		for kind, settings := range kinds {
+			for _, field := range []string{"service", "fallback"} {
+				if other, ok := settings[field].(string); ok && services[other] == nil {
+					t.Errorf("service %s: %s: service %s is not there", name, kind, other)
+				}
+			}
+		}
 	}
 }
 
