@@ -96,7 +96,7 @@ type snapshot struct {
 	Pools      []status.Pool                `json:"pools"`
 	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of pools that differ from their config
 	RateLimits any                          `json:"rate_limits,omitempty"`
-	Express    []app.ExpressServer          `json:"express,omitempty"` // with the routes that are left to Caddy only
+	Express    []app.ExpressServer          `json:"express,omitempty"` // with the routes that lead to pools, and those that are left to Caddy
 	Fleet      *fleet.View                  `json:"fleet,omitempty"`   // without backends; nil for a fleet of one
 	Process    processOverview              `json:"process"`
 }
@@ -113,7 +113,7 @@ func (s liveState) Snapshot() ([]byte, error) {
 		}
 	}
 	for _, lane := range s.app.Express() {
-		lane.Routes = slices.DeleteFunc(slices.Clone(lane.Routes), func(r app.ExpressRoute) bool { return r.Served })
+		lane.Routes = slices.DeleteFunc(slices.Clone(lane.Routes), func(r app.ExpressRoute) bool { return r.Served && r.Pool == "" })
 		now.Express = append(now.Express, lane)
 	}
 	if nodes := app.Fleet(); len(nodes.Nodes) > 1 {

@@ -55,7 +55,7 @@ func TestDashboardSource(t *testing.T) {
 		}
 		return state
 	}
-	routes := []app.ExpressRoute{{Handler: "load_balancer", Served: true}, {Handler: "file_server", Reason: "file_server"}}
+	routes := []app.ExpressRoute{{Handler: "load_balancer", Pool: "web", Served: true}, {Handler: "respond", Served: true}, {Handler: "file_server", Reason: "file_server"}}
 	lane := of.AddExpress(app.ExpressServer{Server: "dashboard-source", On: true, Routes: routes})
 	state := look()
 	if len(state.Pools) != 1 || len(state.Pools[0].Backends) != 2 || len(state.Diffs) != 0 || state.Time.IsZero() || state.Process.Goroutines == 0 || state.Process.Memory == 0 {
@@ -64,10 +64,10 @@ func TestDashboardSource(t *testing.T) {
 	lane.Serve()
 	lane.HandOver("te")
 	lanes := look().Express
-	if len(lanes) != 1 || lanes[0].Served != 1 || lanes[0].HandedOver["te"] != 1 || len(lanes[0].Routes) != 1 || lanes[0].Routes[0].Handler != "file_server" {
+	if len(lanes) != 1 || lanes[0].Served != 1 || lanes[0].HandedOver["te"] != 1 || len(lanes[0].Routes) != 2 || lanes[0].Routes[0].Pool != "web" || lanes[0].Routes[1].Handler != "file_server" {
 		t.Errorf("express lanes: %+v", lanes)
 	}
-	if all := of.Express()[0].Routes; len(all) != 2 || !all[0].Served {
+	if all := of.Express()[0].Routes; len(all) != 3 || !all[0].Served {
 		t.Errorf("the routes after a look: %+v", all)
 	}
 	last := app.Events.Newest()

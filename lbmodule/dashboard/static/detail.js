@@ -75,7 +75,7 @@ export class Detail {
 			const node = el('li');
 			return { node, update: ({ line }) => text(node, line) };
 		});
-		this.lanesPart = el('section', null, el('h3', null, 'Express lane'), this.lanes.parent);
+		this.lanesPart = el('section', null, el('h3', null, 'Routes that lead here'), this.lanes.parent);
 		this.eventsPart = el('section', null, el('h3', null, 'Events'), this.events.parent);
 		this.content = el('div', { class: 'content' },
 			el('header', null, el('div', null, this.title, this.where), close),

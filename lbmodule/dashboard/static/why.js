@@ -62,8 +62,13 @@ export function configLines(caddyfile, address) {
 	return found.join('\n');
 }
 
-// laneLines say what the express lanes leave of a pool to Caddy.
+const MOST_ROUTES = 20;
+
+// laneLines list the routes that lead to a pool, and say whether the express lane serves them.
 export function laneLines(model, pool) {
-	return (model.snapshot.express ?? []).flatMap(lane => (lane.routes ?? []).filter(route => route.pool === pool)
-		.map(({ hosts, paths, reason }) => `${lane.listen?.join(' ') || lane.server}: ${hosts?.join(', ') || 'all hosts'} ${paths?.join(', ') ?? ''} is left to Caddy: ${reason}`));
+	const lines = (model.snapshot.express ?? []).flatMap(lane => (lane.routes ?? []).filter(route => route.pool === pool).map(({ hosts, paths, served, reason }) => {
+		const where = [`${lane.listen?.join(' ') || lane.server}:`, hosts?.join(', ') || 'all hosts', paths?.join(', ')].filter(Boolean).join(' ');
+		return `${where} ${served ? 'on the express lane' : `is left to Caddy: ${reason}`}`;
+	}));
+	return lines.length > MOST_ROUTES ? [...lines.slice(0, MOST_ROUTES), `and ${lines.length - MOST_ROUTES} more`] : lines;
 }
