@@ -171,7 +171,7 @@ func TestMetrics(t *testing.T) {
 	probed(h, nil, 0)
 	probed(h, errors.New("oh"), 1)
 	err := testutil.GatherAndCompare(c.ctx.GetMetricsRegistry(), strings.NewReader(`
-# HELP caddy_load_balancer_backend_healthy Whether checks and the circuit breaker find the backend fit for use (1) or not (0).
+# HELP caddy_load_balancer_backend_healthy Whether checks and the circuit breaker find the backend healthy (1) or not (0).
 # TYPE caddy_load_balancer_backend_healthy gauge
 caddy_load_balancer_backend_healthy{backend="a:1",pool="web"} 1
 caddy_load_balancer_backend_healthy{backend="bee",pool="web"} 0
