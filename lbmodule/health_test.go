@@ -175,7 +175,7 @@ func TestMetrics(t *testing.T) {
 # TYPE caddy_load_balancer_backend_healthy gauge
 caddy_load_balancer_backend_healthy{backend="a:1",pool="web"} 1
 caddy_load_balancer_backend_healthy{backend="bee",pool="web"} 0
-# HELP caddy_load_balancer_panic Whether so few backends of the pool are usable that all are used that are not dead (1) or not (0).
+# HELP caddy_load_balancer_panic Whether so few backends of the pool are usable that all are used, except dead ones (1), or not (0).
 # TYPE caddy_load_balancer_panic gauge
 caddy_load_balancer_panic{pool="web"} 0
 `), "caddy_load_balancer_backend_healthy", "caddy_load_balancer_panic")
