@@ -77,7 +77,7 @@ func TestCircuitBreakerOff(t *testing.T) {
 	_, err := newConfig(t).circuitBreaker(`{"max_ejected": 0.5}`)
 	expectError(t, err, "max_ejected 50%")
 	_, err = newConfig(t).circuitBreaker(`{"failure_status": [503, "grpc:unavailable"]}`)
-	expectError(t, err, "failure_status: statuses of gRPC are for load_balancer")
+	expectError(t, err, "failure_status: gRPC statuses need load_balancer")
 	_, err = newConfig(t).circuitBreaker(`{"failure_ratio": 7}`)
 	expectError(t, err, "failure_ratio")
 }
