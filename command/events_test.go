@@ -80,7 +80,7 @@ func TestEvents(t *testing.T) {
 		"event: backend_up\nid: 9\ndata: " + up + "\n\n",
 	}
 	for _, test := range []struct{ command, asked, want string }{
-		{"events", "last=50#,#8,#8", `
+		{"events", "all=1&last=50#,all=1#8,all=1#8", `
 2026-01-02T15:04:05.000Z  backend_down         web  [::1]:8080  evil?[31m
 2026-01-02T15:04:06.000Z  breaker_opened       a/b  b  count 2; for 5s
 2026-01-02T15:04:07.000Z  backend_up           web  [::1]:8080  -`},

@@ -296,20 +296,20 @@ func TestJSONIsHarmless(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	f := startAPI(t, map[string]reply{
-		pools:                                    {body: "[" + poolAB + "," + poolWeb + "]"},
-		pool:                                     {body: poolWeb},
-		"PATCH " + backends + "/b":               {http.StatusPreconditionFailed, `{"error":"If-Match \"x\": the backend has changed since"}`},
-		"POST " + backends:                       {http.StatusConflict, `{"error":"address 10.0.0.1:8080: is in the pool already"}`},
-		"PATCH " + backends + "/10.0.0.1:8080":   {http.StatusBadRequest, `{"error":"weight 70000: must be from 0 to 65535"}`},
-		pools + "/slow":                          {body: poolSlow},
-		"GET /load_balancer/pools/slow/explain":  {body: explainSlow},
-		"GET /load_balancer/pools/web/diff":      {http.StatusForbidden, "host not\x1b[2J allowed\n"},
-		"GET /load_balancer/pools/web/explain":   {http.StatusInternalServerError, ""},
-		"GET /load_balancer/rate_limits":         {http.StatusOK, "<html>"},
-		"GET /load_balancer/rate_limits/moved":   {http.StatusMovedPermanently, ""},
-		"GET /load_balancer/events?last=50":      {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
-		"POST " + backends + "/b/reset":          {http.StatusNotFound, `{"error":"backend b: it has just gone"}`},
-		"DELETE /load_balancer/rate_limits/gone": {http.StatusBadGateway, `{"error":"reset here, but not in the store: away"}`},
+		pools:                                     {body: "[" + poolAB + "," + poolWeb + "]"},
+		pool:                                      {body: poolWeb},
+		"PATCH " + backends + "/b":                {http.StatusPreconditionFailed, `{"error":"If-Match \"x\": the backend has changed since"}`},
+		"POST " + backends:                        {http.StatusConflict, `{"error":"address 10.0.0.1:8080: is in the pool already"}`},
+		"PATCH " + backends + "/10.0.0.1:8080":    {http.StatusBadRequest, `{"error":"weight 70000: must be from 0 to 65535"}`},
+		pools + "/slow":                           {body: poolSlow},
+		"GET /load_balancer/pools/slow/explain":   {body: explainSlow},
+		"GET /load_balancer/pools/web/diff":       {http.StatusForbidden, "host not\x1b[2J allowed\n"},
+		"GET /load_balancer/pools/web/explain":    {http.StatusInternalServerError, ""},
+		"GET /load_balancer/rate_limits":          {http.StatusOK, "<html>"},
+		"GET /load_balancer/rate_limits/moved":    {http.StatusMovedPermanently, ""},
+		"GET /load_balancer/events?all=1&last=50": {http.StatusServiceUnavailable, `{"error":"events: there are 16 streams already"}`},
+		"POST " + backends + "/b/reset":           {http.StatusNotFound, `{"error":"backend b: it has just gone"}`},
+		"DELETE /load_balancer/rate_limits/gone":  {http.StatusBadGateway, `{"error":"reset here, but not in the store: away"}`},
 	})
 	for _, test := range []struct {
 		command string

@@ -414,7 +414,9 @@ func TestEventStream(t *testing.T) {
 			t.Errorf("event %q lacks %q", text, part)
 		}
 	}
-	for query, want := range map[string]string{"last=1": "backend_changed", "last=256&pool=p": "backend_changed", "last=9&pool=other": "", "": ""} {
+	for query, want := range map[string]string{
+		"last=1": "backend_changed", "last=256&pool=p": "backend_changed", "last=9&pool=other": "", "": "", "last=256&all=1": "event: config_loaded",
+	} {
 		res, err := client.Get("http://" + c.admin + "/load_balancer/events?follow=0&" + query)
 		if err != nil {
 			t.Fatal(err)

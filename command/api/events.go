@@ -36,6 +36,8 @@ func (c *Client) Events(ctx context.Context, q EventQuery) (*Stream, error) {
 	r := Request{Method: http.MethodGet, Path: eventsPath, Query: url.Values{}, lastEvent: q.After}
 	if q.Pool != "" {
 		r.Query.Set("pool", q.Pool)
+	} else {
+		r.Query.Set("all", "1")
 	}
 	if q.After == "" && q.Latest > 0 {
 		r.Query.Set("last", strconv.Itoa(q.Latest))

@@ -17,14 +17,22 @@ const (
 )
 
 // streamEvents sends events as they happen, as server-sent events (WHATWG HTML, 9.2). A client that reconnects sends the id of the last
-// event it has seen as Last-Event-ID; one that is new may ask for the latest ones with ?last=. With ?follow=0 the answer ends with those.
+// event it has seen as Last-Event-ID; one that is new may ask for the latest ones with ?last=. With ?follow=0 the answer ends with those. Events that concern no pool are sent
+// with ?all=1 only.
 // Streams end with their config.
 func (c *apiCall) streamEvents() error {
 	if c.app == nil {
 		return apiError(http.StatusNotFound, "events: the config has no load balancer")
 	}
 	query := c.r.URL.Query()
-	wanted := func(e *app.Event) bool { return !query.Has("pool") || e.Data["pool"] == query.Get("pool") }
+	wanted := func(e *app.Event) bool {
+		switch pool, of := e.Data["pool"]; {
+		case query.Has("pool"):
+			return pool == query.Get("pool")
+		default:
+			return of || c.asks("all")
+		}
+	}
 	last := app.Events.Newest()
 	if text := query.Get("last"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 31)
