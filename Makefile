@@ -17,11 +17,11 @@ run: ## build, then start three example backends and the balancer; options in AR
 test: ## run all tests; installs what they need where apt-get may be used
 	@./.ci/deps
 	go test -race ./...
-	go test -C integration -race -timeout 20m
+	go test -C integration -race -timeout 30m
 
 express-off: ## run the tests against real servers once more, with the express lane off
 	@./.ci/deps
-	go test -C integration -race -timeout 20m -express=false
+	go test -C integration -race -timeout 30m -express=false
 
 conformance: ## run other people's test suites against load_balancer and reverse_proxy, and print a table
 	@./.ci/deps trust
