@@ -357,7 +357,7 @@ func TestTimedChanges(t *testing.T) {
 
 // Edits survive reloads, also those of the config that drop and bring back a backend, and restarts.
 func TestEditsAreKept(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	c := newConfigIn(t, dir)
 	c.serve(twoNamed)
 	asks(t, "PATCH", webPath+"/backends/b?sync=1", `{"weight": 9}`).wants(t, http.StatusOK, `"persisted":true`)
@@ -426,7 +426,7 @@ func storageFiles(t *testing.T, dir string) []string {
 
 // What is in storage and cannot be read is set aside; the config rules.
 func TestUnreadableEdits(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	c := newConfigIn(t, dir)
 	c.serve(twoNamed)
 	asks(t, "PATCH", webPath+"/backends/b?sync", `{"weight": 9}`).wants(t, http.StatusOK)
@@ -458,7 +458,7 @@ func TestUnreadableEdits(t *testing.T) {
 
 // A storage that cannot be written to harms nothing, is told of once, and written to when it can be.
 func TestUnwritableEdits(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	blocked := filepath.Join(dir, "load_balancer")
 	if err := os.WriteFile(blocked, nil, 0o600); err != nil { // no directory can be made of that name
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func canaryFiles(t *testing.T, dir string) []string {
 // A canary that was rolled back is off after a restart of the process, and begins anew with other settings, or once a config without it has
 // served.
 func TestCanaryIsKept(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	c := newConfigIn(t, dir)
 	c.serve(withCanary(""))
 	asks(t, "PATCH", splitPath+"/canary", `{"action": "roll_back", "reason": "no good"}`).wants(t, 200, `"state":"rolled_back"`)
@@ -74,7 +74,7 @@ func TestCanaryIsKept(t *testing.T) {
 
 // What the guard does is kept, too, and a document that is broken is told of and taken for none.
 func TestCanaryKeptByItself(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	c := newConfigIn(t, dir)
 	h := c.serve(withCanary(""))
 	// A hundred failures within a second cannot be bad luck.

@@ -40,7 +40,7 @@ func (c *harness) giveUp() {
 // A removed backend stays away when a config without it is given up, and while an older config has it still; it is back when a config
 // has it again after one that had not.
 func TestRemovalsAndReloads(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	first := newConfigIn(t, dir)
 	h := first.serve(withB)
 	asks(t, "DELETE", webPath+"/backends/b:1?sync", "").wants(t, http.StatusNoContent)
@@ -78,7 +78,7 @@ func TestRemovalsAndReloads(t *testing.T) {
 
 // Edits go to the storage of the config that serves, also after another one with another storage was given up.
 func TestStorageOfRejectedConfig(t *testing.T) {
-	dir, other := t.TempDir(), t.TempDir()
+	dir, other := newDir(t), newDir(t)
 	c := newConfigIn(t, dir)
 	c.serve(withB)
 	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 5}`).wants(t, http.StatusOK, `"persisted":true`)
@@ -95,7 +95,7 @@ func TestStorageOfRejectedConfig(t *testing.T) {
 
 // Edits move with the config to another storage.
 func TestOtherStorage(t *testing.T) {
-	dir, other := t.TempDir(), t.TempDir()
+	dir, other := newDir(t), newDir(t)
 	c := newConfigIn(t, dir)
 	c.serve(withB)
 	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 5}`).wants(t, http.StatusOK)
@@ -114,7 +114,7 @@ func TestOtherStorage(t *testing.T) {
 
 // A pool whose only backend was removed has nobody, after a reload as well.
 func TestNobodyLeft(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	const settings = `{"name": "web", "upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "10ms"}}`
 	c := newConfigIn(t, dir)
 	c.serve(settings)
@@ -205,7 +205,7 @@ func TestDrainEndsRequests(t *testing.T) {
 
 // What a later version has written is left alone.
 func TestLaterDocument(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	first := newConfigIn(t, dir)
 	first.serve(withB)
 	asks(t, "PATCH", webPath+"/backends/b:1?sync", `{"weight": 4}`).wants(t, http.StatusOK, `"persisted":true`)
@@ -225,7 +225,7 @@ func TestLaterDocument(t *testing.T) {
 
 // A removal that could not be written says so.
 func TestRemovalNotPersisted(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	if err := os.WriteFile(filepath.Join(dir, "load_balancer"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestNoHedgeInOldSet(t *testing.T) {
 
 // With If-Match nothing is changed if the storage cannot be locked; without, the change is in force.
 func TestIfMatchWithoutLock(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	if err := os.WriteFile(filepath.Join(dir, "locks"), nil, 0o600); err != nil { // which is to be a folder
 		t.Fatal(err)
 	}

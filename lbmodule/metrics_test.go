@@ -287,7 +287,7 @@ func TestStatusThatCounts(t *testing.T) {
 }
 
 func TestStateWritesAreCounted(t *testing.T) {
-	dir := t.TempDir()
+	dir := newDir(t)
 	c := newConfigIn(t, dir)
 	c.serve(withB)
 	before := values(c.gathered()["state_writes_total"])
