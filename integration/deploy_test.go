@@ -43,19 +43,40 @@ func TestDeployedNames(t *testing.T) {
 	}
 	var board struct {
 		Panels []struct {
-			Title   string
-			Targets []struct{ Expr string }
+			Type, Title, Description string
+			Targets                  []struct{ Expr, LegendFormat string }
 		}
-		Templating struct{ List []struct{ Query any } }
+		Templating  struct{ List []struct{ Query any } }
+		Annotations struct{ List []struct{ Expr string } }
 	}
 	if err := json.Unmarshal([]byte(read(t, "../deploy/grafana/ballast.json")), &board); err != nil {
 		t.Fatal(err)
 	}
+	variables := strings.NewReplacer("$__rate_interval", "1m", "$pool", ".*", "$instance", ".*", "$top", "10")
+	rules := "groups:\n- name: board\n  rules:\n"
+	ask := func(expression string) {
+		expressions["ballast.json"] = append(expressions["ballast.json"], expression)
+		rules += fmt.Sprintf("  - {record: %q, expr: %q}\n", fmt.Sprint("board:", len(expressions["ballast.json"])), variables.Replace(expression))
+	}
 	for _, p := range board.Panels {
+		if p.Description == "" && p.Type != "row" && !strings.HasPrefix(p.Targets[0].LegendFormat, "{{instance}}") {
+			t.Errorf("ballast.json: %s has no description", p.Title)
+		}
 		for _, target := range p.Targets {
-			expressions["ballast.json"] = append(expressions["ballast.json"], target.Expr)
+			ask(target.Expr)
+			if strings.Contains(target.LegendFormat, "{{backend}}") && !strings.Contains(target.LegendFormat, "{{pool}}") {
+				t.Errorf("ballast.json: %s does not say of which pool its backends are", p.Title)
+			}
 		}
 	}
+	for _, a := range board.Annotations.List {
+		ask(a.Expr)
+	}
+	file := filepath.Join(t.TempDir(), "board.yml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "", "check", "rules", file)
 	for _, v := range board.Templating.List {
 		expressions["ballast.json"] = append(expressions["ballast.json"], fmt.Sprint(v.Query))
 	}
