@@ -92,11 +92,11 @@ func (c *converter) common(d *directive) {
 	case "filter":
 		if d.word(1) != "compression" {
 			d.line.Guards = true
-			d.line.Leave("filters have no like here")
+			d.line.Leave("filters have no equivalent here")
 		}
 	case "use-fcgi-app", "email-alert", "force-persist", "ignore-persist", "tcp-request", "tcp-response", "use-server", "source", "declare", "external-check", "tcp-check":
 		d.line.Guards = d.word(0) == "tcp-request"
-		d.line.Leave("it has no like here")
+		d.line.Leave("it has no equivalent here")
 	case "bind-process":
 		d.line.Idle("Caddy is one process")
 	case "backlog":
@@ -122,6 +122,6 @@ func (c *converter) commonOption(d *directive) {
 	case known && why != "":
 		d.line.Idle("%s", why)
 	case known:
-		d.line.Leave("it has no like here")
+		d.line.Leave("it has no equivalent here")
 	}
 }

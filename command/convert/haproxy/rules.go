@@ -182,7 +182,7 @@ func (r *rules) request(d *directive) {
 			r.steps = r.steps[:len(r.steps)-1]
 		}
 	default:
-		r.leave(d.line, "%s has no like here", what)
+		r.leave(d.line, "%s has no equivalent here", what)
 	}
 }
 
@@ -356,7 +356,7 @@ func (r *rules) response(d *directive) {
 			r.steps = r.steps[:before]
 		}
 	default:
-		r.leave(d.line, "%s of answers has no like here; see handle_response", what)
+		r.leave(d.line, "%s of answers has no equivalent here; see handle_response", what)
 	}
 }
 
