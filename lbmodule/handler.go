@@ -217,7 +217,7 @@ func (c *call) CopyWon(by course.Target) { c.Request.CopyWon(by.(*stock.Target))
 
 // Answer implements [exchange.Front].
 func (c *call) Answer(answer *http.Response) error {
-	if stream, ok := c.Request.Switched(answer); ok {
+	if stream, ok := c.Request.Switched(answer, c.exchange.Traffic()); ok {
 		c.handler.opened(&c.exchange.Live, stream)
 	}
 	return c.Request.Answer(answer, c.next)

@@ -47,6 +47,7 @@ func sample(h *history.History, pools []*pool.Pool, now time.Time) {
 		c := history.Counts{InFlight: sum.InFlight, Queue: int64(p.QueueLength()), Answered: &sum.Answered}
 		copy(c.Counters[history.Code1xx:], answered.Classes[1:])
 		c.Counters[history.Failures], c.Counters[history.Retries], c.Counters[history.Canceled] = sum.Failures, sum.Retried, answered.Canceled
+		c.Counters[history.BytesIn], c.Counters[history.BytesOut] = sum.BytesIn, sum.BytesOut
 		for _, n := range answered.Refused {
 			c.Counters[history.Refused] += n
 		}
@@ -67,6 +68,7 @@ func sampleMember(round *history.Round, name string, m *pool.Member, d *pool.Dis
 	c := history.Counts{InFlight: m.InFlight()}
 	copy(c.Counters[history.Code1xx:], counts.Answers[1:])
 	c.Counters[history.Failures], c.Counters[history.Retries] = counts.Ended[pool.Failure], counts.Retried
+	c.Counters[history.BytesIn], c.Counters[history.BytesOut] = counts.BytesIn, counts.BytesOut
 	if m.Timed() {
 		*d = pool.Distribution{}
 		m.Traffic().AddAnswered(d)

@@ -240,10 +240,11 @@ func (x *Exchange) took(now time.Time) (took time.Duration, known bool) {
 
 // sending is the body of an attempt on its way.
 type sending struct {
-	done   atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 before that
-	ticket pool.Ticket   // for the wait that begins then; finished owns it until waits is waiting
-	waits  atomic.Uint32 // the state of the ticket: not yet, waiting, or no more
-	timer  *tryTimer     // starts then
+	traffic *pool.Traffic // of the backend
+	done    atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 before that
+	ticket  pool.Ticket   // for the wait that begins then; finished owns it until waits is waiting
+	waits   atomic.Uint32 // the state of the ticket: not yet, waiting, or no more
+	timer   *tryTimer     // starts then
 }
 
 // The values of sending.waits.
@@ -252,6 +253,9 @@ const (
 	waiting
 	waitsNoMore
 )
+
+// took implements [sender].
+func (s *sending) took(n int) { s.traffic.CountIn(n) }
 
 // sent implements [sender].
 func (s *sending) sent() {

@@ -38,8 +38,13 @@ type requestBody struct {
 	broken atomic.Bool // source ended with an error, or too early
 }
 
-// sender is told, maybe more than once, that the last byte of a body has been read.
-type sender interface{ sent() }
+// sender is told what is read of a body.
+type sender interface {
+	// took is called after a read of n bytes.
+	took(n int)
+	// sent is called, maybe more than once, when the last byte has been read.
+	sent()
+}
 
 // attach gives r a view of the body. Up to limit bytes are kept for the next view, unless the body is whole: buffered by the front, so that
 // each attempt starts at its beginning.
@@ -207,6 +212,7 @@ func (v *bodyView) Read(p []byte) (int, error) {
 	}
 	n, err := v.body.readAt(v, p)
 	v.at += int64(n)
+	v.by.took(n)
 	if err != nil || v.at == v.length {
 		v.by.sent()
 	}
@@ -227,6 +233,7 @@ type countedBody struct {
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.by.took(n)
 	if b.left -= int64(n); err != nil || b.left == 0 {
 		b.by.sent()
 	}

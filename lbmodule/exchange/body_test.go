@@ -13,7 +13,8 @@ import (
 
 type senderFunc func()
 
-func (f senderFunc) sent() { f() }
+func (senderFunc) took(int) {}
+func (f senderFunc) sent()  { f() }
 
 // attemptOn gives a request of its own a view of the body.
 func attemptOn(b *requestBody, source io.ReadCloser, length, limit int64, sent func()) *http.Request {

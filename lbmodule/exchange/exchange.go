@@ -74,6 +74,7 @@ type Outgoing struct {
 	Request *http.Request
 	Back    http.RoundTripper
 	Whole   bool // the request's body is buffered, and starts at its beginning
+	Inline  int  // length of a body, in bytes, that Back sends by itself; Request has none then
 }
 
 // Failure is the class of an attempt's error.
@@ -158,6 +159,9 @@ func (x *Exchange) Ended() time.Time {
 
 // Course returns the course of the request.
 func (x *Exchange) Course() *course.Course { return &x.course }
+
+// Traffic returns where the current attempt is counted. It must not be called before the first attempt has begun.
+func (x *Exchange) Traffic() *pool.Traffic { return x.trail[x.current].traffic }
 
 // Refuse ends an exchange that does not run: no backend can be found for any request.
 func (x *Exchange) Refuse(err error) {

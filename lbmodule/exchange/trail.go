@@ -67,6 +67,9 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 	if traffic == nil {
 		traffic = x.plan.Pool.Others()
 	}
+	if x.sent != nil {
+		x.sent.traffic = traffic
+	}
 	x.current = len(x.trail)
 	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
 }
@@ -82,6 +85,9 @@ func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	}
 	a.Status, a.Call = f.Status, last.Status
 	a.traffic.Answered(a.Took, now)
+	if x.out.Inline > 0 {
+		a.traffic.CountIn(x.out.Inline)
+	}
 }
 
 // dropAttempt ends the current attempt, which another one follows, and drops its answer.

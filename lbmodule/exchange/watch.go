@@ -57,7 +57,7 @@ func (x *Exchange) watch() {
 		x.probe = newStreamProbe(lease, verdict)
 	}
 	if res := x.res; res.StatusCode != http.StatusSwitchingProtocols && res.Body != nil && res.Body != http.NoBody {
-		x.answer = answerBody{ReadCloser: res.Body, x: x}
+		x.answer = answerBody{ReadCloser: res.Body, x: x, traffic: x.Traffic()}
 		res.Body = &x.answer
 	}
 }
@@ -66,13 +66,14 @@ func (x *Exchange) watch() {
 type answerBody struct {
 	io.ReadCloser
 	x        *Exchange
+	traffic  *pool.Traffic // of the backend
 	broken   bool
 	complete bool // it has been read to its end
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.note(n > 0, err)
+	b.note(int64(n), err)
 	return n, err
 }
 
@@ -95,16 +96,19 @@ func (b *answerBody) Splice(limit int64, move func(io.Reader) (int64, error)) (i
 	}
 	n, err := from.Splice(limit, move)
 	if !errors.Is(err, errors.ErrUnsupported) {
-		b.note(n > 0, err)
+		b.note(n, err)
 	}
 	return n, err
 }
 
 // note records the result of a read.
-func (b *answerBody) note(begun bool, err error) {
+func (b *answerBody) note(n int64, err error) {
+	if n > 0 {
+		b.traffic.CountOut(int(n))
+	}
 	end := err == io.EOF //nolint:errorlint // one that wraps EOF is no end
 	b.complete = b.complete || end
-	if begun && b.x.course.Call().Pending {
+	if n > 0 && b.x.course.Call().Pending {
 		b.x.course.Streams(time.Now())
 		b.x.probe.update(true, false)
 	}

@@ -33,6 +33,7 @@ const leave = 2 * time.Second
 type tunnel struct {
 	io.ReadWriteCloser                     // the backend's side
 	client             http.ResponseWriter // for the deadlines of the client's connection, even after it was hijacked
+	traffic            *pool.Traffic       // of the backend
 	webSocket          bool
 	up, down           outlet // of a WebSocket: to the backend and to the client
 
@@ -50,13 +51,13 @@ type tunnel struct {
 }
 
 // Switched returns the stream that an answer begins if it switches protocols; ok is false otherwise. It must be called before
-// [Request.Answer], and the stream must not be used after [Request.End].
-func (q *Request) Switched(res *http.Response) (stream pool.Stream, ok bool) {
+// [Request.Answer], and the stream must not be used after [Request.End]. The bytes that it carries are counted in traffic.
+func (q *Request) Switched(res *http.Response, traffic *pool.Traffic) (stream pool.Stream, ok bool) {
 	backend, ok := res.Body.(io.ReadWriteCloser)
 	if !ok || res.StatusCode != http.StatusSwitchingProtocols {
 		return nil, false
 	}
-	q.tunnel = &tunnel{ReadWriteCloser: backend, client: q.w, webSocket: strings.EqualFold(res.Header.Get("Upgrade"), "websocket")}
+	q.tunnel = &tunnel{ReadWriteCloser: backend, client: q.w, traffic: traffic, webSocket: strings.EqualFold(res.Header.Get("Upgrade"), "websocket")}
 	res.Body = q.tunnel
 	if q.stream != nil {
 		q.stream.tunnel = q.tunnel
@@ -69,6 +70,7 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	t.begun.Store(true)
 	n, err := t.ReadWriteCloser.Read(p)
 	if n > 0 {
+		t.traffic.CountOut(n)
 		t.passed()
 	}
 	if errors.Is(err, io.EOF) {
@@ -85,6 +87,7 @@ func (t *tunnel) Write(p []byte) (n int, err error) {
 		n, err = t.ReadWriteCloser.Write(p)
 	}
 	if n > 0 {
+		t.traffic.CountIn(n)
 		t.passed()
 	}
 	return n, err

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
 // halfCloser is one end of a pipe that can be closed in one direction.
@@ -60,7 +62,7 @@ func TestTunnel(t *testing.T) {
 			client := &deadlines{ResponseWriter: httptest.NewRecorder()}
 			x := &Request{w: client}
 			res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: &halfCloser{Conn: near}}
-			x.Switched(res)
+			x.Switched(res, new(pool.Traffic))
 			backend := res.Body.(io.ReadWriteCloser)
 			go func() { _, _ = io.Copy(io.Discard, backend) }()
 			go func() { _, _ = io.Copy(io.Discard, far) }()
@@ -111,7 +113,7 @@ func TestTunnelEnd(t *testing.T) {
 			defer near.Close()
 			client := &deadlines{ResponseWriter: httptest.NewRecorder()}
 			x := &Request{w: client}
-			stream, ok := x.Switched(&http.Response{StatusCode: http.StatusSwitchingProtocols, Body: near})
+			stream, ok := x.Switched(&http.Response{StatusCode: http.StatusSwitchingProtocols, Body: near}, new(pool.Traffic))
 			if !ok {
 				t.Fatal("no stream")
 			}
@@ -154,7 +156,7 @@ func TestTunnelEnd(t *testing.T) {
 			x.tunnel.finish()
 		})
 	}
-	if _, ok := new(Request).Switched(&http.Response{StatusCode: http.StatusOK, Body: http.NoBody}); ok {
+	if _, ok := new(Request).Switched(&http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, new(pool.Traffic)); ok {
 		t.Error("an answer that does not switch protocols is a stream")
 	}
 }

@@ -354,19 +354,19 @@ func TestTable(t *testing.T) {
 	if err != nil || len(rows) != Points+1 {
 		t.Fatalf("%d rows, %v", len(rows), err)
 	}
-	if head := strings.Join(rows[0], ","); head != "time,1xx,2xx,3xx,4xx,5xx,failures,retries,canceled,refused,in_flight,queue,p50_ms,p95_ms,p99_ms,"+
+	if head := strings.Join(rows[0], ","); head != "time,1xx,2xx,3xx,4xx,5xx,failures,retries,canceled,refused,bytes_in,bytes_out,in_flight,queue,p50_ms,p95_ms,p99_ms,"+
 		"up_to_ms_0.4883,up_to_ms_0.9766,up_to_ms_1.953,up_to_ms_3.906,up_to_ms_7.812,up_to_ms_15.62,up_to_ms_31.25,up_to_ms_62.5,up_to_ms_125,"+
 		"up_to_ms_250,up_to_ms_500,up_to_ms_1000,up_to_ms_2000,up_to_ms_4000,up_to_ms_8000,longer" {
 		t.Errorf("head: %s", head)
 	}
-	if last := strings.Join(rows[Points], ","); last != "2027-01-15T08:00:02.000Z,0,1.5,0,0,0,0,0,0,0,0,0,1.065,1.065,1.065,0,0,1.5,0,0,0,0,0,0,0,0,0,0,0,0,0" {
+	if last := strings.Join(rows[Points], ","); last != "2027-01-15T08:00:02.000Z,0,1.5,0,0,0,0,0,0,0,0,0,0,0,1.065,1.065,1.065,0,0,1.5,0,0,0,0,0,0,0,0,0,0,0,0,0" {
 		t.Errorf("last row: %s", last)
 	}
-	if before := strings.Join(rows[1], ","); before != "2027-01-15T07:55:04.000Z"+strings.Repeat(",", 30) {
+	if before := strings.Join(rows[1], ","); before != "2027-01-15T07:55:04.000Z"+strings.Repeat(",", 32) {
 		t.Errorf("a row of which nothing is known: %s", before)
 	}
 	if rows, err := csv.NewReader(bytes.NewReader(s.Backend("web", "a:1", Hour).CSV())).ReadAll(); err != nil || strings.Join(rows[0], ",") !=
-		"time,1xx,2xx,3xx,4xx,5xx,failures,retries,in_flight,p50_ms,p95_ms,p99_ms" {
+		"time,1xx,2xx,3xx,4xx,5xx,failures,retries,bytes_in,bytes_out,in_flight,p50_ms,p95_ms,p99_ms" {
 		t.Errorf("backend: %v, %v", rows[0], err)
 	}
 	if got := string(Nothing(Hour, "why").CSV()); got != "time\n" {

@@ -24,6 +24,10 @@ const (
 	Canceled
 	// Refused are requests that were refused without the answer of a backend.
 	Refused
+	// BytesIn is the number of bytes of request bodies.
+	BytesIn
+	// BytesOut is the number of bytes of answers' bodies.
+	BytesOut
 	// counters is how many of them rise.
 	counters
 )
@@ -36,15 +40,15 @@ const (
 	fields
 )
 
-var fieldNames = [fields]string{"1xx", "2xx", "3xx", "4xx", "5xx", "failures", "retries", "canceled", "refused", "in_flight", "queue"}
+var fieldNames = [fields]string{"1xx", "2xx", "3xx", "4xx", "5xx", "failures", "retries", "canceled", "refused", "bytes_in", "bytes_out", "in_flight", "queue"}
 
 // String returns the name of the series.
 func (f Field) String() string { return fieldNames[f] }
 
 // poolFields and backendFields are what is remembered of pools and of backends.
 var (
-	poolFields    = []Field{Code1xx, Code2xx, Code3xx, Code4xx, Code5xx, Failures, Retries, Canceled, Refused, InFlight, Queue}
-	backendFields = []Field{Code1xx, Code2xx, Code3xx, Code4xx, Code5xx, Failures, Retries, InFlight}
+	poolFields    = []Field{Code1xx, Code2xx, Code3xx, Code4xx, Code5xx, Failures, Retries, Canceled, Refused, BytesIn, BytesOut, InFlight, Queue}
+	backendFields = []Field{Code1xx, Code2xx, Code3xx, Code4xx, Code5xx, Failures, Retries, BytesIn, BytesOut, InFlight}
 )
 
 // quantiles are the shares of the requests that percentiles are computed for.
@@ -72,7 +76,7 @@ type tally [buckets]uint32
 // test measures it.
 const (
 	poolBytes    = 33_500
-	backendBytes = 12_800
+	backendBytes = 14_000
 )
 
 // record is what is remembered of a pool or a backend. A point that lies after the last sample is not there, whatever the record has in its

@@ -18,6 +18,8 @@ type Answered struct {
 	Classes  [Classes]uint64 // by the class of the answer's status; without those of Canceled
 	Canceled uint64          // the client left before the answer
 	Refused  [Refusals]uint64
+	BytesIn  uint64 // of the bodies of requests, sent to backends
+	BytesOut uint64 // of the bodies of answers, received from backends
 }
 
 // Requests returns the number of all of them.
@@ -38,6 +40,8 @@ func (a Answered) minus(before *Answered) Answered {
 		a.Refused[i] -= before.Refused[i]
 	}
 	a.Canceled -= before.Canceled
+	a.BytesIn -= before.BytesIn
+	a.BytesOut -= before.BytesOut
 	return a
 }
 
@@ -56,6 +60,7 @@ func (p *Pool) Answered() (a Answered) {
 	for r := range a.Refused {
 		a.Refused[r] = p.refusals[r].Load()
 	}
+	a.BytesIn, a.BytesOut = p.bytes()
 	return a
 }
 

@@ -10,6 +10,8 @@ import (
 type Sum struct {
 	Failures uint64       // attempts that ended in Failure
 	Retried  uint64       // attempts that were made again
+	BytesIn  uint64       // of the bodies of requests
+	BytesOut uint64       // of the bodies of answers
 	Answered Distribution // of the time until attempts were answered
 	InFlight int64        // requests in flight now
 }
@@ -18,6 +20,8 @@ type Sum struct {
 func (s *Sum) add(t *Traffic, timed bool) {
 	s.Failures += t.ended[Failure].Load()
 	s.Retried += t.retried.Load()
+	s.BytesIn += t.bytesIn.Load()
+	s.BytesOut += t.bytesOut.Load()
 	if timed {
 		t.AddAnswered(&s.Answered)
 	}
@@ -57,6 +61,20 @@ func (s *Sum) Look(p *Pool) []*Member {
 	}
 	slices.SortFunc(held, func(a, b *Member) int { return strings.Compare(a.address, b.address) })
 	return held
+}
+
+// bytes returns how many bytes of bodies p has sent to its members and received from them, also from those that it has forgotten.
+func (p *Pool) bytes() (in, out uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	in, out = p.left.BytesIn+p.others.bytesIn.Load(), p.left.BytesOut+p.others.bytesOut.Load()
+	for _, m := range p.members {
+		if m.Named() {
+			in += m.traffic.bytesIn.Load()
+			out += m.traffic.bytesOut.Load()
+		}
+	}
+	return in, out
 }
 
 // BucketEnd is the longest duration of the bucket at that place of a Distribution, but for the last, which has no end.

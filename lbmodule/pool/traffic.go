@@ -64,6 +64,8 @@ type Traffic struct {
 	answers   [Classes]atomic.Uint64
 	calls     [Calls]atomic.Uint64
 	retried   atomic.Uint64
+	bytesIn   atomic.Uint64
+	bytesOut  atomic.Uint64
 	ejections [EjectionModes]atomic.Uint64
 	phases    *[Phases]Histogram      // its own, or those of the others
 	recent    atomic.Pointer[Latency] // of FirstByte; nil before the first answer
@@ -77,6 +79,8 @@ type TrafficCounts struct {
 	Answers   [Classes]uint64       // answers by the class of their status
 	Calls     [Calls]uint64         // gRPC calls by their status
 	Retried   uint64                // attempts that were made again
+	BytesIn   uint64                // of the bodies of requests, sent to the member
+	BytesOut  uint64                // of the bodies of answers, received from it
 	Ejections [EjectionModes]uint64 // how often the breaker should have taken the member out, and did
 }
 
@@ -109,6 +113,12 @@ func (t *Traffic) EndedCall(status int) { t.calls[status].Add(1) }
 // Repeated counts that an attempt was made again.
 func (t *Traffic) Repeated() { t.retried.Add(1) }
 
+// CountIn counts n bytes of a request's body, sent to the member.
+func (t *Traffic) CountIn(n int) { t.bytesIn.Add(uint64(n)) }
+
+// CountOut counts n bytes of an answer's body, received from the member.
+func (t *Traffic) CountOut(n int) { t.bytesOut.Add(uint64(n)) }
+
 // Counts returns what has been counted in all.
 func (t *Traffic) Counts() (c TrafficCounts) {
 	for i := range c.Ended {
@@ -123,7 +133,7 @@ func (t *Traffic) Counts() (c TrafficCounts) {
 	for i := range c.Ejections {
 		c.Ejections[i] = t.ejections[i].Load()
 	}
-	c.Retried = t.retried.Load()
+	c.Retried, c.BytesIn, c.BytesOut = t.retried.Load(), t.bytesIn.Load(), t.bytesOut.Load()
 	return c
 }
 
@@ -146,6 +156,8 @@ func (t *Traffic) SinceReset() TrafficCounts {
 		c.Ejections[i] -= before.Ejections[i]
 	}
 	c.Retried -= before.Retried
+	c.BytesIn -= before.BytesIn
+	c.BytesOut -= before.BytesOut
 	return c
 }
 

@@ -16,6 +16,8 @@ type Answers struct {
 	Codes     map[string]uint64 `json:"codes"`                // answers by class: 1xx to 5xx
 	Canceled  uint64            `json:"canceled"`             // the client left before the answer
 	Refused   map[string]uint64 `json:"refused"`              // answered with 503 without the answer of a backend, by cause
+	BytesIn   uint64            `json:"bytes_in"`             // of the bodies of requests, sent to backends
+	BytesOut  uint64            `json:"bytes_out"`            // of the bodies of answers, received from backends
 	PerSecond PerSecond         `json:"per_second"`           // of the last seconds
 	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of all backends, until the header of the answer, without the wait in the queue
 }
@@ -27,6 +29,8 @@ type PerSecond struct {
 	Codes    map[string]float64 `json:"codes"`
 	Canceled float64            `json:"canceled"`
 	Refused  map[string]float64 `json:"refused"`
+	BytesIn  float64            `json:"bytes_in"`
+	BytesOut float64            `json:"bytes_out"`
 }
 
 // newAnswers describes what the clients of a pool were answered.
@@ -34,9 +38,11 @@ func newAnswers(p *pool.Pool, lately *pool.Lately) Answers {
 	all := p.Answered()
 	return Answers{
 		Requests: all.Requests(), Codes: byClass(&all, whole), Canceled: all.Canceled, Refused: byCause(&all, whole),
+		BytesIn: all.BytesIn, BytesOut: all.BytesOut,
 		PerSecond: PerSecond{
 			Seconds: lately.Span.Seconds(), Requests: lately.PerSecond(lately.Requests()), Codes: byClass(&lately.Answered, lately.PerSecond),
 			Canceled: lately.PerSecond(lately.Canceled), Refused: byCause(&lately.Answered, lately.PerSecond),
+			BytesIn: lately.PerSecond(lately.BytesIn), BytesOut: lately.PerSecond(lately.BytesOut),
 		},
 	}
 }

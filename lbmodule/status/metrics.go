@@ -109,6 +109,10 @@ var (
 		"Responses of the backend to gRPC calls by gRPC status, in lower case; other if it is not a known status.", "pool", "backend", "code")
 	repeatedMetric = counter("attempts_repeated_total",
 		"Attempts repeated, here or elsewhere, after one on this backend failed.", "pool", "backend")
+	bytesInMetric = counter("request_body_bytes_total",
+		"Bytes of request bodies sent to the backend, with those of upgraded connections such as WebSockets.", "pool", "backend")
+	bytesOutMetric = counter("response_body_bytes_total",
+		"Bytes of response bodies received from the backend, with those of upgraded connections such as WebSockets.", "pool", "backend")
 	avoidedMetric = counter("avoided_total",
 		"Selections that avoided this backend because its responses are slower than those of the others, fail, or do not come.", "pool", "backend")
 	trialsMetric = counter("trials_total",
@@ -433,6 +437,8 @@ func (e emitter) traffic(t *pool.Traffic, labels ...string) {
 		e.emit(ejectionsMetric, float64(counts.Ejections[mode]), with(labels, mode.String())...)
 	}
 	e.emit(repeatedMetric, float64(counts.Retried), labels...)
+	e.emit(bytesInMetric, float64(counts.BytesIn), labels...)
+	e.emit(bytesOutMetric, float64(counts.BytesOut), labels...)
 }
 
 // durations sends the histograms of attempts.

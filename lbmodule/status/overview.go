@@ -368,6 +368,8 @@ type Traffic struct {
 	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds with requests; absent if there was none in the last minute
 	Codes     map[string]uint64 `json:"codes,omitempty"`      // answers by class: 2xx, 3xx, 4xx, 5xx
 	Retries   uint64            `json:"retries"`              // attempts that were retried after they failed here
+	BytesIn   uint64            `json:"bytes_in"`             // of the bodies of requests, sent to the backend
+	BytesOut  uint64            `json:"bytes_out"`            // of the bodies of answers, received from the backend
 }
 
 // newTraffic describes the requests of a member.
@@ -376,7 +378,7 @@ func newTraffic(m *pool.Member, now time.Time) (o Traffic) {
 		return o
 	}
 	counts := m.Traffic().SinceReset()
-	o.Retries = counts.Retried
+	o.Retries, o.BytesIn, o.BytesOut = counts.Retried, counts.BytesIn, counts.BytesOut
 	o.Codes = make(map[string]uint64, 4)
 	for class := 2; class < pool.Classes; class++ {
 		o.Codes[className(class)] = counts.Answers[class]

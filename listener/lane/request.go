@@ -390,7 +390,7 @@ func (x *request) Attempt(_ context.Context, n int, to course.Target, inform exc
 	if err != nil {
 		return exchange.Outgoing{}, err
 	}
-	return exchange.Outgoing{Request: r, Back: trip}, nil
+	return exchange.Outgoing{Request: r, Back: trip, Inline: len(x.content)}, nil
 }
 
 // Ended implements [exchange.Front].
