@@ -25,11 +25,12 @@ errors. USABLE is the number of backends that get requests, of all. QUEUE is
 the number of requests that wait for a free slot. REQUESTS counts finished
 requests of clients, 5XX those that were answered with an error, and REFUSED
 those errors that no backend sent, for example because the queue was full or no
-backend was usable; --json has them by cause. RETRIES is the number of retries
-that the budget allows now. AVOIDED is the number of backends that get less
-than their share because their answers are slower than the others', fail, or do
-not come. For a shadow policy, the output shows how often it agrees, and how
-long requests would take with it.`,
+backend was usable; --json has them by cause. BYTES-IN counts the bodies of
+requests sent to backends, BYTES-OUT those of responses received from them.
+RETRIES is the number of retries that the budget allows now. AVOIDED is the
+number of backends that get less than their share because their answers are
+slower than the others', fail, or do not come. For a shadow policy, the output
+shows how often it agrees, and how long requests would take with it.`,
 		Example: examples("caddy lb pools", "caddy lb pools web --json | jq .state"),
 		Args:    cobra.MaximumNArgs(1),
 		RunE:    t.run(t.showPools),
@@ -41,8 +42,8 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 	if err != nil || shown {
 		return err
 	}
-	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "IN-FLIGHT", "REQUESTS", "5XX", "REFUSED", "RETRIES", "AVOIDED")
-	table.Optional("RETRIES", "AVOIDED", "POLICY", "IN-FLIGHT")
+	table := plain.NewTable("POOL", "POLICY", "STATE", "USABLE", "QUEUE", "IN-FLIGHT", "REQUESTS", "5XX", "REFUSED", "BYTES-IN", "BYTES-OUT", "RETRIES", "AVOIDED")
+	table.Optional("BYTES-IN", "BYTES-OUT", "RETRIES", "AVOIDED", "POLICY", "IN-FLIGHT")
 	for _, p := range pools {
 		inFlight, avoided, refused := int64(0), 0, uint64(0)
 		for _, b := range p.Backends {
@@ -54,7 +55,7 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 			refused += n
 		}
 		table.Row(p.Name, p.Policy, plain.State(&p), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue), fmt.Sprint(inFlight),
-			fmt.Sprint(p.Requests), fmt.Sprint(p.Codes["5xx"]), fmt.Sprint(refused), plain.Number(p.RetryBudget), fmt.Sprint(avoided))
+			fmt.Sprint(p.Requests), fmt.Sprint(p.Codes["5xx"]), fmt.Sprint(refused), plain.Bytes(p.BytesIn), plain.Bytes(p.BytesOut), plain.Number(p.RetryBudget), fmt.Sprint(avoided))
 	}
 	t.warnings(pools...)
 	if err := t.table(table); err != nil {

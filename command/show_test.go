@@ -31,23 +31,23 @@ func TestShow(t *testing.T) {
 	f := startAPI(t, two)
 	for _, test := range []struct{ command, want string }{
 		{"pools", `
-POOL  POLICY         STATE     USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  RETRIES  AVOIDED
-a/b   lb_hash        down      0/0     0      0          0         0    0        10       0
-web   lb_least_conn  degraded  1/2     2      5          480       423  421      98.5     0
+POOL  POLICY         STATE     USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+a/b   lb_hash        down      0/0     0      0          0         0    0        0B        0B         10       0
+web   lb_least_conn  degraded  1/2     2      5          480       423  421      1.5kB     83MB       98.5     0
 
 web refuses 47 requests/s: queue full
 b in web is slow: p95 841 ms, 65 times that of its peers`},
 		{"pools a/b", `
-POOL  POLICY   STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  RETRIES  AVOIDED
-a/b   lb_hash  down   0/0     0      0          0         0    0        10       0`},
+POOL  POLICY   STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+a/b   lb_hash  down   0/0     0      0          0         0    0        0B        0B         10       0`},
 		{"pools slow", `
-POOL  POLICY        STATE    USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  RETRIES  AVOIDED
-slow  lb_peak_ewma  failing  1/1     0      0          3         3    0        10       1
+POOL  POLICY        STATE    USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+slow  lb_peak_ewma  failing  1/1     0      0          3         3    0        0B        0B         10       1
 
 slow answers 100 % of its requests with 5xx: 3 errors/s`},
 		{"pools shadow", `
-POOL    POLICY     STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  RETRIES  AVOIDED
-shadow  lb_random  ok     1/0     0      0          0         0    0        10       0
+POOL    POLICY     STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+shadow  lb_random  ok     1/0     0      0          0         0    0        0B        0B         10       0
 
 POOL    SHADOW         DECISIONS  AGREES  FAIRNESS  P50   EXPECTED  P99    EXPECTED
 shadow  lb_least_conn  1000       0.3     0.9       20ms  15ms      114ms  90ms`},

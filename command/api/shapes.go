@@ -17,10 +17,12 @@ type Pool struct {
 	Warnings    []string  `json:"warnings"`
 	Backends    []Backend `json:"backends"`
 
-	Requests uint64            `json:"requests"` // that have ended
-	Codes    map[string]uint64 `json:"codes"`    // what clients were answered, by class
-	Refused  map[string]uint64 `json:"refused"`  // without the answer of a backend, by cause
-	Problems []Problem         `json:"problems"` // the worst first
+	Requests uint64            `json:"requests"`  // that have ended
+	Codes    map[string]uint64 `json:"codes"`     // what clients were answered, by class
+	Refused  map[string]uint64 `json:"refused"`   // without the answer of a backend, by cause
+	BytesIn  uint64            `json:"bytes_in"`  // of bodies, to backends
+	BytesOut uint64            `json:"bytes_out"` // of bodies, from backends
+	Problems []Problem         `json:"problems"`  // the worst first
 
 	Discovery []Discovery `json:"discovery"` // the sources of backends that are polled
 	Subset    *Subset     `json:"subset"`    // nil if all backends are used
@@ -119,6 +121,8 @@ type Backend struct {
 	Requests  uint64            `json:"requests"`
 	Failures  uint64            `json:"failures"`
 	Retries   uint64            `json:"retries"`
+	BytesIn   uint64            `json:"bytes_in"`
+	BytesOut  uint64            `json:"bytes_out"`
 	LatencyMs *Latency          `json:"latency_ms"`
 	Codes     map[string]uint64 `json:"codes"`
 	LastCheck *Check            `json:"last_check"`

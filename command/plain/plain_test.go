@@ -41,6 +41,11 @@ func TestNumbers(t *testing.T) {
 			t.Errorf("Number(%v) = %s, want %s", x, got, want)
 		}
 	}
+	for n, want := range map[uint64]string{0: "0B", 999: "999B", 1500: "1.5kB", 82_854_982: "83MB", 5_000_000_000: "5.0GB"} {
+		if got := Bytes(n); got != want {
+			t.Errorf("Bytes(%d) = %s, want %s", n, got, want)
+		}
+	}
 }
 
 func TestClean(t *testing.T) {

@@ -3,7 +3,10 @@ package plain
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // None stands for what is not known or does not apply, so that a column is never empty.
@@ -54,3 +57,6 @@ func Number(x float64) string {
 	}
 	return s
 }
+
+// Bytes writes a number of bytes: 12B, 1.5kB, 83MB.
+func Bytes(n uint64) string { return strings.ReplaceAll(humanize.Bytes(n), " ", "") }
