@@ -159,6 +159,9 @@ func checkArchive(t *testing.T, archive, name string) {
 	if !regexp.MustCompile(`^v[0-9.]+\+ballast\.0\.1\.0 `).MatchString(version) {
 		t.Errorf("the program is %s", version)
 	}
+	if version := printed(t, program, "lb", "version"); !strings.HasPrefix(version, "Ballast v0.1.0\n") {
+		t.Errorf("caddy lb version prints %s", version)
+	}
 	if modules := printed(t, program, "list-modules"); !strings.Contains(modules, "http.handlers.load_balancer\n") {
 		t.Errorf("the program has the modules\n%s", modules)
 	}
