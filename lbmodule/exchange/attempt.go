@@ -241,6 +241,8 @@ func (x *Exchange) took(now time.Time) (took time.Duration, known bool) {
 // sending is the body of an attempt on its way.
 type sending struct {
 	traffic *pool.Traffic // of the backend
+	small   int64         // so many bytes may be read before there is a connection
+	held    atomic.Int64  // bytes read that traffic does not count yet
 	done    atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 before that
 	ticket  pool.Ticket   // for the wait that begins then; finished owns it until waits is waiting
 	waits   atomic.Uint32 // the state of the ticket: not yet, waiting, or no more
@@ -254,8 +256,26 @@ const (
 	waitsNoMore
 )
 
-// took implements [sender].
-func (s *sending) took(n int) { s.traffic.CountIn(n) }
+// took implements [sender]. A back may read a small body before it connects. Its bytes are counted when there is a connection.
+func (s *sending) took(n int) {
+	if s.held.Add(int64(n)) > s.small {
+		s.count()
+	}
+}
+
+// count counts the bytes that were read and are not counted yet. A nil sending has none.
+func (s *sending) count() {
+	if s != nil {
+		s.traffic.CountIn(int(s.held.Swap(0)))
+	}
+}
+
+// unsent drops the bytes that were read for a connection that was not made. A nil sending has none.
+func (s *sending) unsent() {
+	if s != nil {
+		s.held.Store(0)
+	}
+}
 
 // sent implements [sender].
 func (s *sending) sent() {

@@ -80,6 +80,7 @@ type way struct {
 	took   time.Duration // until all was over; less than 0 if chance has a say
 	told   string        // to the observer
 	countA string        // of the attempts on the first backend
+	bytesA *[2]uint64    // of the bodies of requests and answers there; nil if any
 }
 
 const (
@@ -119,6 +120,10 @@ func goes(t *testing.T, ways map[string]*way) {
 				}
 				if got := l.counted("a:1"); got != way.countA {
 					t.Errorf("counted of a:1: %s; want %s", got, way.countA)
+				}
+				counts := l.pool.TrafficOf("a:1").Counts()
+				if got := [2]uint64{counts.BytesIn, counts.BytesOut}; way.bytesA != nil && got != *way.bytesA {
+					t.Errorf("bytes in and out of a:1: %v; want %v", got, *way.bytesA)
 				}
 				if o.panicked != nil && !way.front.reads.panics {
 					t.Errorf("panic: %v", o.panicked)

@@ -68,7 +68,7 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 		traffic = x.plan.Pool.Others()
 	}
 	if x.sent != nil {
-		x.sent.traffic = traffic
+		x.sent.traffic, x.sent.small = traffic, x.plan.SmallBody
 	}
 	x.current = len(x.trail)
 	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
@@ -79,10 +79,14 @@ func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a := &x.trail[x.current]
 	last := x.course.LastResult()
 	a.Took, a.outcome, a.Err = now.Sub(a.Start), last.Outcome, err
+	if f.Kind == course.NotConnected {
+		x.sent.unsent()
+	}
 	if err != nil {
 		x.close(now)
 		return
 	}
+	x.sent.count()
 	a.Status, a.Call = f.Status, last.Status
 	a.traffic.Answered(a.Took, now)
 	if x.out.Inline > 0 {
@@ -131,6 +135,7 @@ func (x *Exchange) close(now time.Time) {
 		return
 	}
 	a.ended = true
+	x.sent.count()
 	a.traffic.Ended(a.outcome, a.Status, now.Sub(a.Start))
 	if a.Call != course.NoGRPC {
 		a.traffic.EndedCall(int(a.Call) - 1)

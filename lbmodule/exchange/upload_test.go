@@ -18,7 +18,7 @@ func TestBodies(t *testing.T) {
 	goes(t, map[string]*way{
 		"sent once": {
 			a: []script{echoes(5*ms, 200)}, front: front{body: newBody(0, nil, "he", "llo")}, seen: `200, "hello"`, took: 5 * ms,
-			told: "a:1 after 0: 200 <nil>", countA: onceGood,
+			told: "a:1 after 0: 200 <nil>", countA: onceGood, bytesA: &[2]uint64{5, 5},
 		},
 		"replayed": {
 			a: []script{resets(ms)}, b: []script{echoes(ms, 200)}, rules: keeps, front: front{body: newBody(0, nil, "he", "llo")},
@@ -27,6 +27,7 @@ func TestBodies(t *testing.T) {
 		"replayed after a part of it": {
 			a: []script{fails(ms, 3, errReset)}, b: []script{echoes(ms, 200)}, rules: keeps, front: front{body: newBody(0, nil, "he", "llo")},
 			seen: `200, "hello"`, took: 2 * ms, told: "a:1 after 0: 0 connection reset; b:1 after 1 for reset: 200 <nil>", countA: failedAgain,
+			bytesA: &[2]uint64{3, 0},
 		},
 		"announced to be too large to be replayed": {
 			a: []script{fails(ms, 1, errReset)}, rules: keeps, front: front{body: newBody(0, nil, "he", "llo!")},
@@ -43,7 +44,7 @@ func TestBodies(t *testing.T) {
 		"small, and read before there was no connection": {
 			a: []script{fails(ms, 5, errRefused)}, b: []script{echoes(ms, 200)}, rules: func(l *lab) { l.plan.BodyLimit, l.plan.SmallBody = 0, 5 },
 			front: front{body: newBody(0, nil, "he", "llo"), unsafe: true}, seen: `200, "hello"`, took: 2 * ms,
-			told: "a:1 after 0: 0 connection refused; b:1 after 1 for connect: 200 <nil>", countA: failedAgain,
+			told: "a:1 after 0: 0 connection refused; b:1 after 1 for connect: 200 <nil>", countA: failedAgain, bytesA: &[2]uint64{0, 0},
 		},
 		"collected, and replayed": {
 			a: []script{resets(ms)}, b: []script{echoes(ms, 200)}, rules: func(l *lab) { l.plan.BodyLimit = 0 },
