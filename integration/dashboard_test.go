@@ -340,22 +340,34 @@ func TestDashboardFleet(t *testing.T) {
 	if grown := eval[int](b, "document.querySelectorAll('*').length - window.nodes"); grown > 100 {
 		t.Errorf("the page grew by %d elements in three states", grown)
 	}
+
+	// A row far below is left out when the page is painted, but can be found, and is current when somebody gets there.
+	const last = "window.rows.at(-1)"
+	if eval[bool](b, last+".firstChild.checkVisibility({ contentVisibilityAuto: true })") {
+		t.Error("a row far off the screen is laid out and painted")
+	}
+	if !eval[bool](b, "window.find('10.29.0.100:8080') && window.rows.some(row => row.contains(getSelection().anchorNode))") {
+		t.Error("the browser's search does not find a row that is off the screen")
+	}
+	eval[bool](b, "("+last+".scrollIntoView(), true)")
+	b.await("the last row to be current", "/[0-9]/.test("+last+".querySelector('.rate .number').textContent)")
 }
 
-// quiet measures how busy the page is while it shows a state each second. Its bound is far above what was measured, because this machine is
-// shared; an animation that paints the whole page again and again is above it.
+// quiet measures how busy the page is while it shows a state each second. What counts is the time of the processor: how long the main
+// thread's tasks take by the clock depends on what else this machine does. An animation that paints the whole page again and again is far
+// above the bound.
 func (b *tab) quiet(what string) {
 	b.t.Helper()
 	if _, err := chromedp.Call(b.ctx, performance.Enable, performance.EnableParams{}); err != nil {
 		b.t.Fatal(err)
 	}
-	busy := func() (total [3]float64) {
+	busy := func() (total [4]float64) {
 		got, err := chromedp.Call(b.ctx, performance.GetMetrics, cdp.Empty{})
 		if err != nil {
 			b.t.Fatal(err)
 		}
 		for _, m := range got.Metrics {
-			if i := slices.Index([]string{"TaskDuration", "ScriptDuration", "LayoutDuration"}, m.Name); i >= 0 {
+			if i := slices.Index([]string{"ThreadTime", "TaskDuration", "ScriptDuration", "LayoutDuration"}, m.Name); i >= 0 {
 				total[i] = m.Value
 			}
 		}
@@ -366,12 +378,13 @@ func (b *tab) quiet(what string) {
 		before, start := busy(), time.Now()
 		b.await("five states", fmt.Sprintf("(window.began%d ??= performance.now()) < performance.now() - 5000", start.UnixNano()))
 		after, took := busy(), time.Since(start).Seconds()
-		share := func(i int) float64 { return (after[i] - before[i]) / took }
-		b.t.Logf("%s: the page's main thread is busy for %.1f %% of the time, %.1f %% with scripts and %.1f %% with layout", what, 100*share(0), 100*share(1), 100*share(2))
-		least = min(least, share(0))
+		share := func(i int) float64 { return 100 * (after[i] - before[i]) / took }
+		b.t.Logf("%s: the page's main thread takes %.1f %% of a core; by the clock it is busy for %.1f %% of the time, %.1f %% with scripts and %.1f %% with layout",
+			what, share(0), share(1), share(2), share(3))
+		least = min(least, share(0)/100)
 	}
-	if least > 0.2 {
-		b.t.Errorf("%s: the page's main thread is busy for %.0f %% of the time, want 20 %% at most", what, 100*least)
+	if least == 0 || least > 0.06 {
+		b.t.Errorf("%s: the page's main thread takes %.1f %% of a core, want more than nothing and 6 %% at most", what, 100*least)
 	}
 }
 

@@ -39,8 +39,11 @@ export function attr(node, name, value) {
 }
 
 export function text(node, value) {
-	if (node.textContent !== value) {
+	const { firstChild: first, lastChild: last } = node;
+	if (first === null || first !== last || first.nodeType !== Node.TEXT_NODE) {
 		node.textContent = value;
+	} else if (first.data !== value) {
+		first.data = value; // cheaper than a new node
 	}
 }
 

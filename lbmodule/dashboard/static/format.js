@@ -1,6 +1,7 @@
 // How numbers and times are written. What is not a number is written as nothing.
 
 const DASH = '–';
+const grouped = new Intl.NumberFormat('en'); // toLocaleString makes one each time
 const known = n => typeof n === 'number' && Number.isFinite(n);
 
 // count writes 950, 1,234, 56.7k, 1.2M.
@@ -12,7 +13,7 @@ export function count(n) {
 	if (size >= 999_500) {
 		return short(n, [[1e12, 'T'], [1e9, 'G'], [1e6, 'M']]);
 	}
-	return size >= 10_000 ? short(n, [[1e3, 'k']]) : Math.round(n).toLocaleString('en');
+	return size >= 10_000 ? short(n, [[1e3, 'k']]) : grouped.format(Math.round(n));
 }
 
 function short(n, units) {
