@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -147,6 +148,19 @@ func TestDashboardPanel(t *testing.T) {
 	b.await("the numbers under the pointer", "/p99 (9|8)[0-9]{2} ms/.test("+moment+".getAttribute('aria-valuetext'))")
 	b.picture("pointed")
 
+	// The peaks, when they were, and a way there; what went over the network.
+	peaks := "[...document.querySelectorAll('#detail .peaks tbody tr')].map(row => [...row.children].slice(0, 3).map(cell => cell.textContent).join(' ')).join()"
+	if got := eval[string](b, peaks); !regexp.MustCompile(`^Requests/s [0-9,]+ 1,[0-9]{3},In flight [0-9.]+ [0-9]{3},p95 11 ms 451 ms,Queue 0 40$`).MatchString(got) {
+		t.Errorf("the peaks are %s", got)
+	}
+	b.click("#detail .peaks tbody tr:nth-child(3) button")
+	b.await("the time of the peak", "("+moment+".value === '110' && "+moment+".getAttribute('aria-valuetext').includes('p95 451 ms'))")
+	if when := eval[string](b, "document.querySelector('#detail .when').textContent"); when != b.text("#detail .peaks tbody tr:nth-child(3) button") {
+		t.Errorf("the peak is at %s", when)
+	}
+	facts := "document.querySelector('#detail .numbers').textContent"
+	b.await("bytes in all and per second", "/Bytes in[0-9.]+ GB, [0-9.]+ [kM]B.sBytes out[0-9.]+ GB, [0-9.]+ MB.s/.test("+facts+")")
+
 	// The table and the files have the same.
 	eval[bool](b, "(document.querySelector('#detail details.aside').open = true)")
 	b.await("a row for each point that is known", "document.querySelectorAll('#detail table.past tbody tr').length === 110")
@@ -168,6 +182,9 @@ func TestDashboardPanel(t *testing.T) {
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-4', true)")
 	b.await("why it gets nothing", "document.querySelector('#detail .explained').textContent.startsWith('It is not chosen: draining')")
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-2', true)")
+	b.await("its bytes", "/Bytes out[0-9.]+ GB, [0-9.]+ MB.s/.test("+facts+")")
+	source.Edit("web", "web-2", map[string]any{"bytes_in": nil, "bytes_out": nil})
+	b.await("no bytes where none are counted", "!"+facts+".includes('Bytes')")
 	b.await("the lines to paste", "document.querySelector('#detail pre').textContent.includes('weight 5') && !document.querySelector('#detail pre').textContent.includes('web-1')")
 	b.await("its graphs", "document.querySelectorAll('#detail .graph canvas').length === 5")
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-6', true)")

@@ -310,6 +310,18 @@ func TestDashboardUse(t *testing.T) {
 	b.await("another backend", "document.getElementById('detail-title').textContent === 'api-9'")
 	source.Edit("api", "api-9", map[string]any{"name": "api-2"})
 	b.await("it to be gone", "document.querySelector('#detail .why').textContent.includes('no such backend')")
+	eval[bool](b, "(document.getElementById('detail').close(), true)")
+	b.await("the drawer to be closed", "!location.hash.includes('pool=')")
+
+	// Lists that are made to compare have the bytes; where there are none, or no room, they have not.
+	seen := "document.querySelector('th.bytes_out').checkVisibility()"
+	b.await("no bytes beside the rest", "!"+seen)
+	eval[bool](b, "(location.hash = 'list=flat&dense=1&sort=-bytes_out', true)")
+	b.await("bytes in a flat list", seen+" && /[0-9.]+ MB/.test("+row("web-2")+".querySelector('.bytes_out').textContent)")
+	b.await("those with most on top", visible+".startsWith('[2001:db8::4:3]:80') || "+visible+".startsWith('10.0.4.')")
+	b.picture("flat")
+	b.look(1000, 900, "light")
+	b.await("no room for bytes", "!"+seen)
 }
 
 // TestDashboardFleet has a thousand backends and twenty who watch.
@@ -409,6 +421,7 @@ func TestDashboardFormat(t *testing.T) {
 		{"millis(0.01)", "<0.1 ms"}, {"millis(0.5)", "0.5 ms"}, {"millis(9.94)", "9.9 ms"}, {"millis(10)", "10 ms"}, {"millis(999)", "999 ms"}, {"millis(1000)", "1.00 s"}, {"millis(12000)", "12.0 s"},
 		{"duration(0)", "0s"}, {"duration(-5)", "0s"}, {"duration(59.9)", "59s"}, {"duration(61)", "1m 1s"}, {"duration(3599)", "59m 59s"}, {"duration(7260)", "2h 1m"}, {"duration(90000)", "1d 1h"}, {"duration(NaN)", "–"},
 		{"bytes(0)", "0 B"}, {"bytes(1536)", "1.5 KiB"}, {"bytes(2**30)", "1.0 GiB"}, {"bytes(150 * 2**20)", "150 MiB"},
+		{"volume(0)", "0 B"}, {"volume(999)", "999 B"}, {"volume(1000)", "1.0 kB"}, {"volume(3.42e6)", "3.4 MB"}, {"volume(1.25e9)", "1.3 GB"}, {"volume(150e12)", "150 TB"}, {"volume(undefined)", "–"},
 		{"weight(2.345)", "2.35"}, {"weight(3)", "3"}, {"plural(1, 'pool')", "1 pool"}, {"plural(2, 'pool')", "2 pools"},
 		{"['b', 'a10', 'a9'].sort(byName).join()", "a9,a10,b"},
 	} {

@@ -50,7 +50,7 @@ export function text(node, value) {
 // figure writes a number; what is nothing is written in a softer colour.
 export function figure(node, value) {
 	text(node, value);
-	attr(node, 'data-nil', /^(0( %)?|–)$/.test(value));
+	attr(node, 'data-nil', /^(0( %| B)?|–)$/.test(value));
 }
 
 export function width(node, share) {

@@ -30,6 +30,11 @@ export function rate(n) {
 	return n > 0 && n < 9.95 ? (n < 0.05 ? '<0.1' : n.toFixed(1)) : count(n);
 }
 
+// few writes a number of which a part may be left: a mean.
+export function few(n) {
+	return n < 9.95 && !Number.isInteger(n) ? n.toFixed(1) : count(n);
+}
+
 // percent writes a share.
 export function percent(share) {
 	if (!known(share)) {
@@ -67,6 +72,14 @@ export function bytes(n) {
 	const [unit, name] = [[2 ** 30, 'GiB'], [2 ** 20, 'MiB'], [2 ** 10, 'KiB']].find(([u]) => n >= u) ?? [1, 'B'];
 	const value = n / unit;
 	return `${unit === 1 || value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} ${name}`;
+}
+
+// volume writes how many bytes went over the network: 950 B, 1.2 kB, 3.4 MB.
+export function volume(n) {
+	if (!known(n)) {
+		return DASH;
+	}
+	return n < 999.5 ? `${Math.round(n)} B` : `${short(n, [[1e15, ' P'], [1e12, ' T'], [1e9, ' G'], [1e6, ' M'], [1e3, ' k']])}B`;
 }
 
 // duration writes a time in seconds, in its two largest units.

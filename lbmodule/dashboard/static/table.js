@@ -2,7 +2,7 @@
 
 import { COLUMNS, answers, compare, comparePools, pill, traffic } from './columns.js';
 import { $, arrange, attr, el, figure, hide, text } from './dom.js';
-import { count, millis, percent, plural, rate } from './format.js';
+import { count, millis, percent, plural, rate, volume } from './format.js';
 import { opened, opener } from './opener.js';
 import { Blocks } from './spark.js';
 import { STATUSES, poolState } from './status.js';
@@ -198,7 +198,7 @@ class Section {
 		this.traffic = traffic();
 		this.answers = answers();
 		this.usable = el('span', { class: 'second' });
-		this.cells = Object.fromEntries(['p50', 'p95', 'p99', 'load', 'retries'].map(key => [key, el('span', { class: 'number' })]));
+		this.cells = Object.fromEntries(['p50', 'p95', 'p99', 'load', 'retries', 'bytes_in', 'bytes_out'].map(key => [key, el('span', { class: 'number' })]));
 		this.notes = el('span', { class: 'second notes' });
 		const cell = (key, ...content) => el('td', { class: key, role: 'cell' }, ...content);
 		this.head = el('tr', { class: 'pool', role: 'row' },
@@ -206,7 +206,7 @@ class Section {
 			el('th', { class: 'name', scope: 'rowgroup', role: 'rowheader' }, el('div', { class: 'two' }, el('span', { class: 'first' }, this.arrow, this.blocks.node, opener(name)), this.notes)),
 			cell('rate', this.traffic.node), cell('errors', this.answers.node),
 			cell('p50', this.cells.p50), cell('p95', this.cells.p95), cell('p99', this.cells.p99), cell('load', this.cells.load),
-			cell('weight'), cell('retries', this.cells.retries), cell('check'));
+			cell('weight'), cell('retries', this.cells.retries), cell('bytes_in', this.cells.bytes_in), cell('bytes_out', this.cells.bytes_out), cell('check'));
 		this.body = el('tbody', { role: 'rowgroup' }, this.head);
 		this.rows = new Rows(table, this.body, 1);
 		for (const percentile of ['p50', 'p95', 'p99']) {
@@ -237,6 +237,9 @@ class Section {
 		}
 		figure(this.cells.load, count(total.inFlight));
 		figure(this.cells.retries, rate(total.rates.retries));
+		for (const name of ['bytes_in', 'bytes_out']) {
+			figure(this.cells[name], volume(total.rates[name]));
+		}
 		this.showNotes(pool);
 		this.rows.show(folded ? [] : matching, all, model);
 		return looking ? matching.length : 1;
