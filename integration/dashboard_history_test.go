@@ -82,6 +82,7 @@ func TestDashboardHistory(t *testing.T) {
 	b := openTab(t)
 	b.open(c.url("/open/#pool=web"), nil)
 	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 6")
+	b.await("the route that leads here", "document.querySelector('#detail .lanes-here').textContent.includes(':"+port(t, c.site)+"')")
 	b.await("the past in them", "/2xx from 0 to [1-9]/.test(document.querySelector('#detail .canvas').ariaLabel)")
 	shown := func(what string) string {
 		return fmt.Sprintf("[...document.querySelectorAll('#detail .graph')].find(n => n.querySelector('h4').textContent.startsWith('%s'))", what)
@@ -191,6 +192,12 @@ func TestDashboardPanel(t *testing.T) {
 	b.await("why there is none", "document.querySelector('#detail .missing').textContent.includes('no room for this backend') && document.querySelectorAll('#detail canvas').length === 0")
 	eval[bool](b, "(location.hash = 'pool=api', true)")
 	b.await("what the express lane leaves", "document.querySelector('#detail .lanes-here').textContent.includes('is left to Caddy: header')")
+	if got := b.text("#detail .lanes-here"); strings.Contains(got, "told by") {
+		t.Errorf("a route that the express lane tells of is told twice: %s", got)
+	}
+	eval[bool](b, "(location.hash = 'pool=web', true)")
+	b.await("the routes without an express lane",
+		"[...document.querySelectorAll('#detail .lanes-here li')].map(n => n.textContent).join() === ':443: example.com › /shop/* or /<i>cart</i> (method),:80: all requests,and 2 more'")
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 	b.await("the panel to be closed", "!location.hash.includes('pool=')")
 
