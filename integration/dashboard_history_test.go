@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -81,6 +82,7 @@ func TestDashboardHistory(t *testing.T) {
 	b := openTab(t)
 	b.open(c.url("/open/#pool=web"), nil)
 	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 6")
+	b.await("the route that leads here", "document.querySelector('#detail .lanes-here').textContent.includes(':"+port(t, c.site)+"')")
 	b.await("the past in them", "/2xx from 0 to [1-9]/.test(document.querySelector('#detail .canvas').ariaLabel)")
 	shown := func(what string) string {
 		return fmt.Sprintf("[...document.querySelectorAll('#detail .graph')].find(n => n.querySelector('h4').textContent.startsWith('%s'))", what)
@@ -147,6 +149,19 @@ func TestDashboardPanel(t *testing.T) {
 	b.await("the numbers under the pointer", "/p99 (9|8)[0-9]{2} ms/.test("+moment+".getAttribute('aria-valuetext'))")
 	b.picture("pointed")
 
+	// The peaks, when they were, and a way there; what went over the network.
+	peaks := "[...document.querySelectorAll('#detail .peaks tbody tr')].map(row => [...row.children].slice(0, 3).map(cell => cell.textContent).join(' ')).join()"
+	if got := eval[string](b, peaks); !regexp.MustCompile(`^Requests/s [0-9,]+ 1,[0-9]{3},In flight [0-9.]+ [0-9]{3},p95 11 ms 451 ms,Queue 0 40$`).MatchString(got) {
+		t.Errorf("the peaks are %s", got)
+	}
+	b.click("#detail .peaks tbody tr:nth-child(3) button")
+	b.await("the time of the peak", "("+moment+".value === '110' && "+moment+".getAttribute('aria-valuetext').includes('p95 451 ms'))")
+	if when := eval[string](b, "document.querySelector('#detail .when').textContent"); when != b.text("#detail .peaks tbody tr:nth-child(3) button") {
+		t.Errorf("the peak is at %s", when)
+	}
+	facts := "document.querySelector('#detail .numbers').textContent"
+	b.await("bytes in all and per second", "/Bytes in[0-9.]+ GB, [0-9.]+ [kM]B.sBytes out[0-9.]+ GB, [0-9.]+ MB.s/.test("+facts+")")
+
 	// The table and the files have the same.
 	eval[bool](b, "(document.querySelector('#detail details.aside').open = true)")
 	b.await("a row for each point that is known", "document.querySelectorAll('#detail table.past tbody tr').length === 110")
@@ -168,12 +183,21 @@ func TestDashboardPanel(t *testing.T) {
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-4', true)")
 	b.await("why it gets nothing", "document.querySelector('#detail .explained').textContent.startsWith('It is not chosen: draining')")
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-2', true)")
+	b.await("its bytes", "/Bytes out[0-9.]+ GB, [0-9.]+ MB.s/.test("+facts+")")
+	source.Edit("web", "web-2", map[string]any{"bytes_in": nil, "bytes_out": nil})
+	b.await("no bytes where none are counted", "!"+facts+".includes('Bytes')")
 	b.await("the lines to paste", "document.querySelector('#detail pre').textContent.includes('weight 5') && !document.querySelector('#detail pre').textContent.includes('web-1')")
 	b.await("its graphs", "document.querySelectorAll('#detail .graph canvas').length === 5")
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-6', true)")
 	b.await("why there is none", "document.querySelector('#detail .missing').textContent.includes('no room for this backend') && document.querySelectorAll('#detail canvas').length === 0")
 	eval[bool](b, "(location.hash = 'pool=api', true)")
 	b.await("what the express lane leaves", "document.querySelector('#detail .lanes-here').textContent.includes('is left to Caddy: header')")
+	if got := b.text("#detail .lanes-here"); strings.Contains(got, "told by") {
+		t.Errorf("a route that the express lane tells of is told twice: %s", got)
+	}
+	eval[bool](b, "(location.hash = 'pool=web', true)")
+	b.await("the routes without an express lane",
+		"[...document.querySelectorAll('#detail .lanes-here li')].map(n => n.textContent).join() === ':443: example.com › /shop/* or /<i>cart</i> (method),:80: all requests,and 2 more'")
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 	b.await("the panel to be closed", "!location.hash.includes('pool=')")
 

@@ -310,6 +310,18 @@ func TestDashboardUse(t *testing.T) {
 	b.await("another backend", "document.getElementById('detail-title').textContent === 'api-9'")
 	source.Edit("api", "api-9", map[string]any{"name": "api-2"})
 	b.await("it to be gone", "document.querySelector('#detail .why').textContent.includes('no such backend')")
+	eval[bool](b, "(document.getElementById('detail').close(), true)")
+	b.await("the drawer to be closed", "!location.hash.includes('pool=')")
+
+	// Lists that are made to compare have the bytes; where there are none, or no room, they have not.
+	seen := "document.querySelector('th.bytes_out').checkVisibility()"
+	b.await("no bytes beside the rest", "!"+seen)
+	eval[bool](b, "(location.hash = 'list=flat&dense=1&sort=-bytes_out', true)")
+	b.await("bytes in a flat list", seen+" && /[0-9.]+ MB/.test("+row("web-2")+".querySelector('.bytes_out').textContent)")
+	b.await("those with most on top", visible+".startsWith('[2001:db8::4:3]:80') || "+visible+".startsWith('10.0.4.')")
+	b.picture("flat")
+	b.look(1000, 900, "light")
+	b.await("no room for bytes", "!"+seen)
 }
 
 // TestDashboardFleet has a thousand backends and twenty who watch.
@@ -340,22 +352,34 @@ func TestDashboardFleet(t *testing.T) {
 	if grown := eval[int](b, "document.querySelectorAll('*').length - window.nodes"); grown > 100 {
 		t.Errorf("the page grew by %d elements in three states", grown)
 	}
+
+	// A row far below is left out when the page is painted, but can be found, and is current when somebody gets there.
+	const last = "window.rows.at(-1)"
+	if eval[bool](b, last+".firstChild.checkVisibility({ contentVisibilityAuto: true })") {
+		t.Error("a row far off the screen is laid out and painted")
+	}
+	if !eval[bool](b, "window.find('10.29.0.100:8080') && window.rows.some(row => row.contains(getSelection().anchorNode))") {
+		t.Error("the browser's search does not find a row that is off the screen")
+	}
+	eval[bool](b, "("+last+".scrollIntoView(), true)")
+	b.await("the last row to be current", "/[0-9]/.test("+last+".querySelector('.rate .number').textContent)")
 }
 
-// quiet measures how busy the page is while it shows a state each second. Its bound is far above what was measured, because this machine is
-// shared; an animation that paints the whole page again and again is above it.
+// quiet measures how busy the page is while it shows a state each second. What counts is the time of the processor: how long the main
+// thread's tasks take by the clock depends on what else this machine does. An animation that paints the whole page again and again is far
+// above the bound.
 func (b *tab) quiet(what string) {
 	b.t.Helper()
 	if _, err := chromedp.Call(b.ctx, performance.Enable, performance.EnableParams{}); err != nil {
 		b.t.Fatal(err)
 	}
-	busy := func() (total [3]float64) {
+	busy := func() (total [4]float64) {
 		got, err := chromedp.Call(b.ctx, performance.GetMetrics, cdp.Empty{})
 		if err != nil {
 			b.t.Fatal(err)
 		}
 		for _, m := range got.Metrics {
-			if i := slices.Index([]string{"TaskDuration", "ScriptDuration", "LayoutDuration"}, m.Name); i >= 0 {
+			if i := slices.Index([]string{"ThreadTime", "TaskDuration", "ScriptDuration", "LayoutDuration"}, m.Name); i >= 0 {
 				total[i] = m.Value
 			}
 		}
@@ -366,12 +390,13 @@ func (b *tab) quiet(what string) {
 		before, start := busy(), time.Now()
 		b.await("five states", fmt.Sprintf("(window.began%d ??= performance.now()) < performance.now() - 5000", start.UnixNano()))
 		after, took := busy(), time.Since(start).Seconds()
-		share := func(i int) float64 { return (after[i] - before[i]) / took }
-		b.t.Logf("%s: the page's main thread is busy for %.1f %% of the time, %.1f %% with scripts and %.1f %% with layout", what, 100*share(0), 100*share(1), 100*share(2))
-		least = min(least, share(0))
+		share := func(i int) float64 { return 100 * (after[i] - before[i]) / took }
+		b.t.Logf("%s: the page's main thread takes %.1f %% of a core; by the clock it is busy for %.1f %% of the time, %.1f %% with scripts and %.1f %% with layout",
+			what, share(0), share(1), share(2), share(3))
+		least = min(least, share(0)/100)
 	}
-	if least > 0.2 {
-		b.t.Errorf("%s: the page's main thread is busy for %.0f %% of the time, want 20 %% at most", what, 100*least)
+	if least == 0 || least > 0.07 {
+		b.t.Errorf("%s: the page's main thread takes %.1f %% of a core, want more than nothing and 7 %% at most", what, 100*least)
 	}
 }
 
@@ -396,6 +421,7 @@ func TestDashboardFormat(t *testing.T) {
 		{"millis(0.01)", "<0.1 ms"}, {"millis(0.5)", "0.5 ms"}, {"millis(9.94)", "9.9 ms"}, {"millis(10)", "10 ms"}, {"millis(999)", "999 ms"}, {"millis(1000)", "1.00 s"}, {"millis(12000)", "12.0 s"},
 		{"duration(0)", "0s"}, {"duration(-5)", "0s"}, {"duration(59.9)", "59s"}, {"duration(61)", "1m 1s"}, {"duration(3599)", "59m 59s"}, {"duration(7260)", "2h 1m"}, {"duration(90000)", "1d 1h"}, {"duration(NaN)", "–"},
 		{"bytes(0)", "0 B"}, {"bytes(1536)", "1.5 KiB"}, {"bytes(2**30)", "1.0 GiB"}, {"bytes(150 * 2**20)", "150 MiB"},
+		{"volume(0)", "0 B"}, {"volume(999)", "999 B"}, {"volume(1000)", "1.0 kB"}, {"volume(3.42e6)", "3.4 MB"}, {"volume(1.25e9)", "1.3 GB"}, {"volume(150e12)", "150 TB"}, {"volume(undefined)", "–"},
 		{"weight(2.345)", "2.35"}, {"weight(3)", "3"}, {"plural(1, 'pool')", "1 pool"}, {"plural(2, 'pool')", "2 pools"},
 		{"['b', 'a10', 'a9'].sort(byName).join()", "a9,a10,b"},
 	} {

@@ -243,6 +243,9 @@ func kindOf(err error) exchange.Failure {
 	return f
 }
 
+// PoolName returns the name of h's pool.
+func (h *Handler) PoolName() string { return h.plan.Pool.Name() }
+
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)

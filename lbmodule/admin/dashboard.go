@@ -97,13 +97,14 @@ type snapshot struct {
 	Diffs      map[string]status.Difference `json:"diffs,omitempty"` // of pools that differ from their config
 	RateLimits any                          `json:"rate_limits,omitempty"`
 	Express    []app.ExpressServer          `json:"express,omitempty"` // with the routes that lead to pools, and those that are left to Caddy
+	Routes     map[string]app.PoolRoutes    `json:"routes,omitempty"`  // by the pool that they lead to
 	Fleet      *fleet.View                  `json:"fleet,omitempty"`   // without backends; nil for a fleet of one
 	Process    processOverview              `json:"process"`
 }
 
 // Snapshot implements [dashboard.Source].
 func (s liveState) Snapshot() ([]byte, error) {
-	now := snapshot{Time: time.Now(), Pools: s.app.Overview(), Diffs: make(map[string]status.Difference), RateLimits: s.app.RateLimits(), Process: describeProcess()}
+	now := snapshot{Time: time.Now(), Pools: s.app.Overview(), Diffs: make(map[string]status.Difference), RateLimits: s.app.RateLimits(), Routes: s.app.Routes(), Process: describeProcess()}
 	now.Node, _ = os.Hostname() // an empty name is fine
 	for _, p := range now.Pools {
 		if pool := s.app.ServiceOf(p.Name); pool != nil {

@@ -59,6 +59,8 @@ type App struct {
 
 	lanes []joinedLane // the express lanes of the config's servers
 
+	routes map[string]PoolRoutes // see Routes
+
 	healthChanged chan struct{} // signals that a backend's health has changed; see keepAverages
 
 	settled  chan struct{} // see Settled
@@ -195,6 +197,7 @@ func (a *App) Start() error {
 	a.quitFleet = quit
 	serving.Add(a)
 	managers, services := a.managers(), a.services
+	a.findRoutes()
 	for _, m := range managers {
 		a.quiet = append(a.quiet, m.Pool().Notify(a.report))
 	}

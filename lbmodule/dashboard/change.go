@@ -60,6 +60,7 @@ func (d *Dashboard) change(w http.ResponseWriter, r *http.Request, v Visit) {
 	change, err := json.Marshal(o.Change)
 	if err == nil {
 		err = d.source.Change(r.Context(), o.Pool, o.Backend, change, v.User)
+		d.hub.shots.outdate() // also after an error: a part may have been done
 	}
 	if err != nil {
 		refuse(w, err)

@@ -122,7 +122,7 @@ func setHeader(h http.Header) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 
-// state answers with one snapshot, for scripts. For a page that wonders why its stream ended, and asks with HEAD, it says whether
+// state answers with a snapshot that is at most a period old, for scripts. For a page that wonders why its stream ended, and asks with HEAD, it says whether
 // another one would be refused.
 func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
 	if r.Method == http.MethodHead {
@@ -132,13 +132,13 @@ func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
 		}
 		return
 	}
-	snapshot, err := d.source.Snapshot()
-	if err != nil {
-		fail(w, http.StatusInternalServerError, err.Error())
+	s := d.hub.shots.get(r.Context(), period)
+	if s.err != nil {
+		fail(w, http.StatusInternalServerError, s.err.Error())
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(snapshot)
+	_, _ = w.Write(s.state)
 }
 
 // allow reports whether the request has one of these methods, and answers it otherwise.

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -24,6 +25,7 @@ var errCrowded = errors.New("too many dashboards are open")
 // frames and holds up nobody.
 type hub struct {
 	source Source
+	shots  *shots
 	closed chan struct{}
 
 	mu      sync.Mutex // guards what follows
@@ -34,7 +36,7 @@ type hub struct {
 }
 
 func newHub(source Source) *hub {
-	return &hub{source: source, closed: make(chan struct{}), latest: newFrame()}
+	return &hub{source: source, shots: &shots{source: source}, closed: make(chan struct{}), latest: newFrame()}
 }
 
 // frame is what there is to show at one moment. It does not change, but for replaced, which is closed when there is a newer one.
@@ -140,10 +142,10 @@ func (h *hub) show(f *frame) bool {
 // next makes the frame that follows the latest.
 func (h *hub) next() *frame {
 	f := newFrame()
-	if snapshot, err := h.source.Snapshot(); err == nil {
-		f.state = newChunk("state", "", snapshot)
+	if s := h.shots.get(context.Background(), 0); s.err == nil {
+		f.state = newChunk("state", "", s.state)
 	} else {
-		text, _ := json.Marshal(map[string]string{"error": err.Error()}) // a map of strings can be marshaled
+		text, _ := json.Marshal(map[string]string{"error": s.err.Error()}) // a map of strings can be marshaled
 		f.state = newChunk("trouble", "", text)
 	}
 	f.events = h.current().events

@@ -1,16 +1,14 @@
 package dashboard
 
 import (
-	"bytes"
+	"context"
 	"embed"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -64,7 +62,7 @@ func (d *Dashboard) servePage(w http.ResponseWriter, r *http.Request, v Visit) {
 		return
 	}
 	if strings.HasSuffix(v.Path, "/") {
-		serveFile(w, file{files[pageFile].kind, d.withState(files[pageFile].content)})
+		serveFile(w, file{files[pageFile].kind, d.page(r.Context())})
 		return
 	}
 	// The way is relative, too: whoever stands in front may have taken a part of the path away. As a path it begins with a dot, lest a
@@ -74,20 +72,14 @@ func (d *Dashboard) servePage(w http.ResponseWriter, r *http.Request, v Visit) {
 	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
-// withState puts the current state into the page, so that it need not wait for the stream to show something. Where there is none, the stream
-// tells why.
-func (d *Dashboard) withState(page []byte) []byte {
-	state, err := d.source.Snapshot()
-	if err != nil {
-		return page
+// page is the page with the state in it. Where there is none, the stream tells why.
+func (d *Dashboard) page(ctx context.Context) []byte {
+	s := d.hub.shots.get(ctx, period)
+	if s.err != nil {
+		return files[pageFile].content
 	}
-	var safe bytes.Buffer
-	json.HTMLEscape(&safe, state)
-	return bytes.Replace(page, statePlace, slices.Concat([]byte(`<script type="application/json" id="first">`), safe.Bytes(), []byte("</script>")), 1)
+	return s.page()
 }
-
-// statePlace is where the state stands in the page.
-var statePlace = []byte("<!-- state -->")
 
 func serveFile(w http.ResponseWriter, f file) {
 	w.Header().Set("Content-Type", f.kind)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // source is a source as tests want it.
@@ -15,7 +16,9 @@ type source struct {
 	problem  error
 	events   []Event
 	changes  []string
-	answered error // of Change
+	answered error         // of Change
+	takes    time.Duration // of Snapshot
+	panics   bool          // when that has passed
 }
 
 func newSource() *source { return &source{state: `{"pools":[]}`} }
@@ -42,9 +45,14 @@ func (s *source) count() int {
 
 func (s *source) Snapshot() ([]byte, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.asked++
-	return []byte(s.state), s.problem
+	state, err := []byte(s.state), s.problem
+	s.mu.Unlock()
+	time.Sleep(s.takes)
+	if s.panics {
+		panic("no state")
+	}
+	return state, err
 }
 
 func (s *source) Events(after uint64) []Event {

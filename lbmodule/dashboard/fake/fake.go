@@ -138,6 +138,10 @@ func (s *Source) Snapshot() ([]byte, error) {
 			{"server": "srv1", "listen": []string{":8443", ":9443"}, "on": false, "reason": "trusted_proxies", "served": 0,
 				"handed_over": object{"trusted_proxies": 91}, "routes": []object{}},
 		},
+		"routes": object{
+			"web": object{"routes": []object{{"server": "srv0", "listen": []string{":443"}, "way": []string{"example.com", "/shop/* or /<i>cart</i> (method)"}},
+				{"server": "srv2", "listen": []string{":80"}, "way": []string{}}}, "more": 2},
+			"api": object{"routes": []object{{"server": "srv0", "listen": []string{":443"}, "way": []string{"told by the express lane"}}}}},
 		"fleet": object{
 			"nodes": []object{
 				{"id": "1", "label": "edge-1", "this": true, "state": "alive", "silent": 0, "admin": "127.0.0.1:2019", "version": "ballast v1.0.0, caddy v2.11.9",

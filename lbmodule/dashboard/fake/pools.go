@@ -32,7 +32,7 @@ type backend struct {
 func newBackend(address string, rate float64, now time.Time) *backend {
 	return &backend{rate: rate, bad: 0.0005, shown: object{
 		"address": address, "name": address, "weight": 1, "effective_weight": 1.0, "state": "ready", "health": "up", "breaker": "closed", "usable": true,
-		"since": now.Add(-26 * time.Hour), "in_flight": 3, "requests": 1e6, "failures": 12.0, "retries": 4.0, "source": "config",
+		"since": now.Add(-26 * time.Hour), "in_flight": 3, "requests": 1e6, "bytes_in": 1.8e9, "bytes_out": 1.4e10, "failures": 12.0, "retries": 4.0, "source": "config",
 		"codes":      object{"2xx": 9.7e5, "3xx": 2e4, "4xx": 9e3, "5xx": 1e3},
 		"latency_ms": object{"p50": 3.1, "p95": 11.0, "p99": 24.0, "ewma": 4.0},
 		"last_check": object{"time": now, "ok": true, "ms": 1.4, "code": 200},
@@ -128,6 +128,11 @@ func (p *pool) grow(random *rand.Rand, seconds, age float64) {
 		b.shown["codes"] = object{"2xx": codes["2xx"].(float64) + math.Round(n*0.96) - bad, "3xx": codes["3xx"].(float64) + math.Round(n*0.03),
 			"4xx": codes["4xx"].(float64) + math.Round(n*0.01), "5xx": codes["5xx"].(float64) + bad}
 		b.shown["requests"] = b.shown["requests"].(float64) + n
+		for name, each := range map[string]float64{"bytes_in": 1800, "bytes_out": 14000} {
+			if sum, ok := b.shown[name].(float64); ok {
+				b.shown[name] = sum + n*each
+			}
+		}
 		b.shown["failures"] = b.shown["failures"].(float64) + bad
 		b.shown["retries"] = b.shown["retries"].(float64) + bad
 		if check, ok := b.shown["last_check"].(object); ok && random.IntN(5) == 0 {
@@ -160,7 +165,12 @@ func (p *pool) show() object {
 		state = "degraded"
 	}
 	requests, codes := p.refused, object{"1xx": 0.0, "5xx": p.refused}
+	in, out := 0.0, 0.0
 	for _, b := range p.backends {
+		sum, _ := b.shown["bytes_in"].(float64)
+		in += sum
+		sum, _ = b.shown["bytes_out"].(float64)
+		out += sum
 		for class, n := range b.shown["codes"].(object) {
 			requests += n.(float64)
 			sum, _ := codes[class].(float64)
@@ -172,7 +182,7 @@ func (p *pool) show() object {
 		problems = []object{}
 	}
 	shown := object{"name": p.name, "policy": p.policy, "state": state, "usable": usable, "panic": p.panicking, "queue": p.queue,
-		"requests": requests, "codes": codes, "canceled": 0, "refused": object{"queue_full": p.refused, "no_backend": 0}, "problems": problems,
+		"requests": requests, "bytes_in": in, "bytes_out": out, "codes": codes, "canceled": 0, "refused": object{"queue_full": p.refused, "no_backend": 0}, "problems": problems,
 		"latency_ms":   object{"p50": 3.4, "p95": 12.0, "p99": 41.0},
 		"retry_budget": p.budget, "warnings": p.warnings, "backends": backends}
 	maps.Copy(shown, p.more)

@@ -1,7 +1,7 @@
 // The columns of the table: what each is called, what it sorts by, and how its cell is made and kept current.
 
 import { attr, el, figure, hide, text, width } from './dom.js';
-import { byName, count, duration, millis, percent, rate, weight } from './format.js';
+import { byName, count, duration, millis, percent, rate, volume, weight } from './format.js';
 import { checkError } from './problems.js';
 import { Spark } from './spark.js';
 import { STATUSES, begun, cap, warmth } from './status.js';
@@ -160,6 +160,9 @@ const wrap = (make, fill) => () => {
 
 const latency = percentile => wrap(number, (part, b) => part.show(millis(b.data.latency_ms?.[percentile])));
 
+const bytes = (name, label) => ({ key: name, label, numeric: true, of: b => b.rates[name], pool: p => p.total.rates[name], make: wrap(number, (part, b) => part.show(volume(b.rates[name]))),
+	needs: b => b.data[name] !== undefined });
+
 const load = b => (cap(b) > 0 ? `${count(b.in_flight)} / ${count(cap(b))}` : count(b.in_flight));
 
 // COLUMNS: `of` is what backends are sorted by, `pool` what pools are, `needs` tells whether there is anything to show.
@@ -181,6 +184,8 @@ export const COLUMNS = [
 		part.show(less ? `${weight(data.effective_weight)} of ${weight(data.weight)}` : weight(data.weight), ramping ? warmth(data) : undefined, 'ok');
 	}) },
 	{ key: 'retries', label: 'Retries/s', numeric: true, of: b => b.rates.retries, pool: p => p.total.rates.retries, make: wrap(number, (part, b) => part.show(rate(b.rates.retries))), needs: b => b.data.retries !== undefined },
+	bytes('bytes_in', 'In/s'),
+	bytes('bytes_out', 'Out/s'),
 	{ key: 'check', label: 'Last check', of: b => b.data.last_check?.ms, make: check, needs: b => b.data.last_check },
 ];
 

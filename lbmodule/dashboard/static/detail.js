@@ -9,7 +9,7 @@ import { Past } from './past.js';
 import { checkError } from './problems.js';
 import { changeLine, eventLine } from './rail.js';
 import { STATUSES, begun, poolState } from './status.js';
-import { Why, configLines, laneLines } from './why.js';
+import { Why, configLines, routeLines } from './why.js';
 
 const KEPT = 30; // events of the pool or backend
 
@@ -139,7 +139,7 @@ export class Detail {
 		this.facts.show(poolFacts(pool), fact => fact.label);
 		const diff = model.snapshot.diffs?.[pool.name];
 		this.showChanges((diff?.changes ?? []).map(change => ({ pool: pool.name, model, change })), diff?.caddyfile ?? '');
-		const lanes = laneLines(model, pool.name);
+		const lanes = routeLines(model, pool.name);
 		hide(this.lanesPart, lanes.length === 0);
 		this.lanes.show(lanes.map((line, i) => ({ line, i })), ({ i }) => i);
 		this.showEvents(model.events.filter(e => e.data.pool === pool.name), model);

@@ -39,15 +39,18 @@ export function attr(node, name, value) {
 }
 
 export function text(node, value) {
-	if (node.textContent !== value) {
+	const { firstChild: first, lastChild: last } = node;
+	if (first === null || first !== last || first.nodeType !== Node.TEXT_NODE) {
 		node.textContent = value;
+	} else if (first.data !== value) {
+		first.data = value; // cheaper than a new node
 	}
 }
 
 // figure writes a number; what is nothing is written in a softer colour.
 export function figure(node, value) {
 	text(node, value);
-	attr(node, 'data-nil', /^(0( %)?|–)$/.test(value));
+	attr(node, 'data-nil', /^(0( %| B)?|–)$/.test(value));
 }
 
 export function width(node, share) {

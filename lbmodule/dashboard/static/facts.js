@@ -1,6 +1,6 @@
 // The figures of a backend and of a pool.
 
-import { count, duration, millis, percent, rate, weight } from './format.js';
+import { count, duration, millis, percent, rate, volume, weight } from './format.js';
 import { cap, warmth } from './status.js';
 
 // list makes a list of figures, of those that are known.
@@ -11,6 +11,13 @@ function list() {
 			found.push({ label, value, tone });
 		}
 	} };
+}
+
+// addBytes adds what went over the network, where the server counts it: in all, and of late.
+function addBytes(add, data, rates) {
+	for (const [label, name] of [['Bytes in', 'bytes_in'], ['Bytes out', 'bytes_out']]) {
+		add(label, data[name] === undefined ? '' : [volume(data[name]), rates[name] === undefined ? '' : `${volume(rates[name])}/s`].filter(Boolean).join(', '));
+	}
 }
 
 // backendFacts are the figures of a backend.
@@ -34,6 +41,7 @@ export function backendFacts(b, model) {
 	for (const [name, n] of Object.entries(data.codes ?? {})) {
 		add(name, count(n));
 	}
+	addBytes(add, data, rates);
 	add('Health', data.health);
 	add('Was down', data.downs > 0 ? `${data.downs === 1 ? 'once' : `${count(data.downs)} times`}, ${duration(data.down_seconds)} in all` : '');
 	add('Breaker', data.breaker === 'open' && left !== undefined ? `open, tried in ${duration(left)}` : data.breaker?.replace('_', '-'), data.breaker === 'closed' ? null : 'warn');
@@ -70,6 +78,7 @@ export function poolFacts({ data, total, backends }) {
 	add('Fairness', data.fairness === undefined ? '' : percent(data.fairness));
 	add('Slots taken', data.utilization > 0 ? percent(data.utilization) : '');
 	add('Requests', data.requests === undefined ? '' : count(data.requests));
+	addBytes(add, data, total.rates);
 	add('Clients left', data.canceled > 0 ? count(data.canceled) : '');
 	for (const [cause, n] of Object.entries(data.refused ?? {})) {
 		add(`Refused: ${CAUSES[cause] ?? cause}`, n > 0 ? count(n) : '', data.per_second?.refused?.[cause] > 0 ? 'bad' : null);

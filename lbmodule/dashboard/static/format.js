@@ -1,6 +1,7 @@
 // How numbers and times are written. What is not a number is written as nothing.
 
 const DASH = '–';
+const grouped = new Intl.NumberFormat('en'); // toLocaleString makes one each time
 const known = n => typeof n === 'number' && Number.isFinite(n);
 
 // count writes 950, 1,234, 56.7k, 1.2M.
@@ -12,7 +13,7 @@ export function count(n) {
 	if (size >= 999_500) {
 		return short(n, [[1e12, 'T'], [1e9, 'G'], [1e6, 'M']]);
 	}
-	return size >= 10_000 ? short(n, [[1e3, 'k']]) : Math.round(n).toLocaleString('en');
+	return size >= 10_000 ? short(n, [[1e3, 'k']]) : grouped.format(Math.round(n));
 }
 
 function short(n, units) {
@@ -27,6 +28,11 @@ export function rate(n) {
 		return DASH;
 	}
 	return n > 0 && n < 9.95 ? (n < 0.05 ? '<0.1' : n.toFixed(1)) : count(n);
+}
+
+// few writes a number of which a part may be left: a mean.
+export function few(n) {
+	return n < 9.95 && !Number.isInteger(n) ? n.toFixed(1) : count(n);
 }
 
 // percent writes a share.
@@ -66,6 +72,14 @@ export function bytes(n) {
 	const [unit, name] = [[2 ** 30, 'GiB'], [2 ** 20, 'MiB'], [2 ** 10, 'KiB']].find(([u]) => n >= u) ?? [1, 'B'];
 	const value = n / unit;
 	return `${unit === 1 || value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} ${name}`;
+}
+
+// volume writes how many bytes went over the network: 950 B, 1.2 kB, 3.4 MB.
+export function volume(n) {
+	if (!known(n)) {
+		return DASH;
+	}
+	return n < 999.5 ? `${Math.round(n)} B` : `${short(n, [[1e15, ' P'], [1e12, ' T'], [1e9, ' G'], [1e6, ' M'], [1e3, ' k']])}B`;
 }
 
 // duration writes a time in seconds, in its two largest units.

@@ -101,12 +101,22 @@ class Backend {
 		for (const name of data.codes ? CLASSES : []) {
 			counters[name] = data.codes[name] ?? 0;
 		}
+		addBytes(counters, data);
 		const latest = this.counted.take(time, counters);
 		skip(missed, this.requests, this.errors);
 		this.requests.push(latest.requests);
 		this.errors.push(errorsOf(latest));
 		this.rates = this.counted.rates;
 		this.errorShare = errorShare(this.rates);
+	}
+}
+
+// addBytes adds what went over the network, where the server counts it.
+function addBytes(counters, data) {
+	for (const name of ['bytes_in', 'bytes_out']) {
+		if (data[name] !== undefined) {
+			counters[name] = data[name];
+		}
 	}
 }
 
@@ -136,9 +146,9 @@ class Pool {
 		}
 		this.backends = backends;
 		const all = [...backends.values()];
-		const latest = this.counted.take(time, {
-			requests: data.requests, canceled: data.canceled, refused: sum(Object.values(data.refused ?? {}), n => n), ...data.codes,
-		});
+		const counters = { requests: data.requests, canceled: data.canceled, refused: sum(Object.values(data.refused ?? {}), n => n), ...data.codes };
+		addBytes(counters, data);
+		const latest = this.counted.take(time, counters);
 		skip(missed, this.requests, this.errors);
 		this.requests.push(latest.requests);
 		this.errors.push(latest['5xx']);

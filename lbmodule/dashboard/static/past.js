@@ -1,9 +1,10 @@
 // What is remembered of a pool or a backend: graphs, the numbers of one moment, a table, and files to take away.
 
 import { attr, el, hide, own, text } from './dom.js';
-import { count, millis, rate } from './format.js';
+import { duration, few, millis, rate } from './format.js';
 import { Graph, Heat } from './graph.js';
 import { seconds } from './model.js';
+import { Peaks } from './peaks.js';
 import { eventWords } from './rail.js';
 
 const RANGES = {
@@ -28,11 +29,6 @@ const GRAPHS = [
 	{ title: 'Retries', unit: 'per second', write: rate, lines: [{ key: 'retries', label: 'retries', tone: '--warn' }] },
 ];
 
-// few writes a number of which a part may be left: in flight is a mean.
-function few(n) {
-	return n < 9.95 && !Number.isInteger(n) ? n.toFixed(1) : count(n);
-}
-
 export class Past {
 	constructor(view) {
 		this.view = view;
@@ -55,6 +51,7 @@ export class Past {
 		this.said = el('ul', { class: 'said', 'aria-label': 'Events at that moment' });
 		this.trouble = el('p', { class: 'second missing', role: 'status' });
 		this.plots = el('div', { class: 'plots' });
+		this.peaks = new Peaks(this);
 		this.table = el('table', { class: 'past' });
 		this.tablePart = el('details', { class: 'aside' }, el('summary', null, 'The same as a table'), el('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Numbers of all points' }, this.table));
 		this.tablePart.addEventListener('toggle', () => this.showTable());
@@ -65,7 +62,7 @@ export class Past {
 		this.node = el('section', { class: 'history' },
 			el('div', { class: 'head' }, el('h3', null, 'History'), el('div', { class: 'segments', role: 'group', 'aria-label': 'How far back' }, ...this.ranges.map(r => r.node)),
 				el('span', { class: 'grow' }), this.copied, this.link, ...this.files.map(f => f.node)),
-			this.trouble, el('div', { class: 'at' }, this.moment, this.when), this.said, this.plots, this.tablePart);
+			this.trouble, el('div', { class: 'at' }, this.moment, this.when), this.said, this.plots, this.peaks.node, this.tablePart);
 	}
 
 	// share copies the address of what is shown, where the browser lets it.
@@ -139,7 +136,7 @@ export class Past {
 	// take shows an answer; null for one that has nothing.
 	take(data) {
 		this.data = data;
-		for (const part of [this.plots, this.tablePart, this.moment.parentElement, this.said]) {
+		for (const part of [this.plots, this.peaks.node, this.tablePart, this.moment.parentElement, this.said]) {
 			hide(part, !data);
 		}
 		if (!data) {
@@ -160,6 +157,7 @@ export class Past {
 				graph.showHeat(data.time, data.heat);
 			}
 		}
+		this.peaks.show(data, `of the ${RANGES[this.range].words}; a point is ${duration(data.step)} long`);
 		this.showPoint();
 		this.showTable();
 	}

@@ -2,7 +2,7 @@
 
 import { COLUMNS, answers, compare, comparePools, pill, traffic } from './columns.js';
 import { $, arrange, attr, el, figure, hide, text } from './dom.js';
-import { count, millis, percent, plural, rate } from './format.js';
+import { count, millis, percent, plural, rate, volume } from './format.js';
 import { opened, opener } from './opener.js';
 import { Blocks } from './spark.js';
 import { STATUSES, poolState } from './status.js';
@@ -28,8 +28,10 @@ export class Table {
 		this.node = $('table');
 		this.pools = new Map();
 		this.held = false;
-		this.eyes = new IntersectionObserver(entries => this.looked(entries), { rootMargin: '300px' });
 		this.rows = new WeakMap(); // from nodes
+		this.eyes = new IntersectionObserver(entries => entries.forEach(({ target, isIntersecting }) => this.looked(target, isIntersecting)), { rootMargin: '300px' });
+		// The browser leaves out what is far from the screen, and says so: of a thousand rows, few need to be watched.
+		this.node.addEventListener('contentvisibilityautostatechange', ({ target, skipped }) => this.neared(target, !skipped));
 		this.makeHead();
 		// Rows do not move under the hand that reaches for them.
 		this.node.addEventListener('pointerenter', () => { this.held = true; });
@@ -75,14 +77,21 @@ export class Table {
 		}
 	}
 
-	looked(entries) {
-		for (const { target, isIntersecting } of entries) {
-			const row = this.rows.get(target);
-			if (row) {
-				row.seen = isIntersecting;
-				if (isIntersecting && this.model) {
-					row.update(this.model);
-				}
+	neared(node, near) {
+		if (near && node.isConnected) {
+			this.eyes.observe(node);
+		} else {
+			this.eyes.unobserve(node);
+			this.looked(node, false);
+		}
+	}
+
+	looked(node, seen) {
+		const row = this.rows.get(node);
+		if (row) {
+			row.seen = seen;
+			if (seen && this.model) {
+				row.update(this.model);
 			}
 		}
 	}
@@ -137,7 +146,7 @@ export class Table {
 			this.node.append(body);
 			this.all = new Rows(this, body, 0);
 		}
-		const all = backends.sort(compare(this.view.order));
+		const all = this.all.sorted(backends, compare(this.view.order));
 		const matching = all.filter(b => this.matches(b));
 		this.all.show(matching, all, model);
 		return matching.length;
@@ -163,6 +172,9 @@ export class Table {
 		if (show !== 'all' && STATUSES[b.status].group !== show) {
 			return false;
 		}
+		if (q === '') {
+			return true;
+		}
 		const { name, address, zone, reason, avoided } = b.data;
 		return q.toLowerCase().split(/\s+/).every(word => [b.pool.name, name, address, zone, reason, avoided, STATUSES[b.status].label].some(s => s?.toLowerCase().includes(word)));
 	}
@@ -186,7 +198,7 @@ class Section {
 		this.traffic = traffic();
 		this.answers = answers();
 		this.usable = el('span', { class: 'second' });
-		this.cells = Object.fromEntries(['p50', 'p95', 'p99', 'load', 'retries'].map(key => [key, el('span', { class: 'number' })]));
+		this.cells = Object.fromEntries(['p50', 'p95', 'p99', 'load', 'retries', 'bytes_in', 'bytes_out'].map(key => [key, el('span', { class: 'number' })]));
 		this.notes = el('span', { class: 'second notes' });
 		const cell = (key, ...content) => el('td', { class: key, role: 'cell' }, ...content);
 		this.head = el('tr', { class: 'pool', role: 'row' },
@@ -194,7 +206,7 @@ class Section {
 			el('th', { class: 'name', scope: 'rowgroup', role: 'rowheader' }, el('div', { class: 'two' }, el('span', { class: 'first' }, this.arrow, this.blocks.node, opener(name)), this.notes)),
 			cell('rate', this.traffic.node), cell('errors', this.answers.node),
 			cell('p50', this.cells.p50), cell('p95', this.cells.p95), cell('p99', this.cells.p99), cell('load', this.cells.load),
-			cell('weight'), cell('retries', this.cells.retries), cell('check'));
+			cell('weight'), cell('retries', this.cells.retries), cell('bytes_in', this.cells.bytes_in), cell('bytes_out', this.cells.bytes_out), cell('check'));
 		this.body = el('tbody', { role: 'rowgroup' }, this.head);
 		this.rows = new Rows(table, this.body, 1);
 		for (const percentile of ['p50', 'p95', 'p99']) {
@@ -207,7 +219,7 @@ class Section {
 		const { view } = this.table;
 		const { label, tone, rank } = poolState(pool.data);
 		this.rank = rank;
-		const all = [...pool.backends.values()].sort(compare(view.order));
+		const all = this.rows.sorted([...pool.backends.values()], compare(view.order));
 		const matching = all.filter(b => this.table.matches(b));
 		const looking = view.q !== '' || view.show !== 'all';
 		const folded = !looking && view.folded(pool.name, large && tone === 'ok');
@@ -225,6 +237,9 @@ class Section {
 		}
 		figure(this.cells.load, count(total.inFlight));
 		figure(this.cells.retries, rate(total.rates.retries));
+		for (const name of ['bytes_in', 'bytes_out']) {
+			figure(this.cells[name], volume(total.rates[name]));
+		}
 		this.showNotes(pool);
 		this.rows.show(folded ? [] : matching, all, model);
 		return looking ? matching.length : 1;
@@ -269,6 +284,8 @@ class Section {
 	}
 }
 
+const same = (a, b) => a.length === b?.length && a.every((item, i) => item === b[i]);
+
 // Rows are the backends of a body, below what stands there first.
 class Rows {
 	constructor(table, body, from) {
@@ -276,10 +293,33 @@ class Rows {
 		this.body = body;
 		this.from = from;
 		this.rows = new Map();
+		this.order = [];
+		this.shown = [];
+	}
+
+	// sorted returns backends in order. It begins with the order from before, which has seldom much to be changed.
+	sorted(backends, by) {
+		const there = new Set(backends);
+		const before = this.order.filter(b => there.delete(b));
+		this.order = [...before, ...there].sort(by);
+		return this.order;
 	}
 
 	// show shows those that are wanted of all.
 	show(wanted, all, model) {
+		if (!same(wanted, this.shown) || !same(all, this.arranged)) {
+			this.arrange(wanted, all);
+		}
+		for (const b of wanted) {
+			const row = this.rows.get(b);
+			if (row.seen) {
+				row.update(model);
+			}
+		}
+	}
+
+	// arrange makes rows for those that are wanted, hides those of the others, and puts them all in order.
+	arrange(wanted, all) {
 		const there = new Set(all);
 		for (const [b, row] of this.rows) {
 			if (!there.has(b)) {
@@ -297,14 +337,11 @@ class Rows {
 			}
 		}
 		const rows = all.map(b => this.rows.get(b)).filter(Boolean);
+		this.shown = wanted;
+		this.arranged = undefined;
 		if (!this.table.held || rows.some(row => !row.node.isConnected)) {
 			arrange(this.body, rows.map(row => row.node), this.from);
-		}
-		for (const b of wanted) {
-			const row = this.rows.get(b);
-			if (row.seen) {
-				row.update(model);
-			}
+			this.arranged = all;
 		}
 	}
 

@@ -64,11 +64,18 @@ export function configLines(caddyfile, address) {
 
 const MOST_ROUTES = 20;
 
-// laneLines list the routes that lead to a pool, and say whether the express lane serves them.
-export function laneLines(model, pool) {
+// routeLines list the routes that lead to a pool. Where a server has an express lane that knows them, they say whether it serves them.
+export function routeLines(model, pool) {
+	const from = (listen, server) => `${listen?.join(' ') || server}:`;
+	const told = new Set();
 	const lines = (model.snapshot.express ?? []).flatMap(lane => (lane.routes ?? []).filter(route => route.pool === pool).map(({ hosts, paths, served, reason }) => {
-		const where = [`${lane.listen?.join(' ') || lane.server}:`, hosts?.join(', ') || 'all hosts', paths?.join(', ')].filter(Boolean).join(' ');
+		told.add(lane.server);
+		const where = [from(lane.listen, lane.server), hosts?.join(', ') || 'all hosts', paths?.join(', ')].filter(Boolean).join(' ');
 		return `${where} ${served ? 'on the express lane' : `is left to Caddy: ${reason}`}`;
 	}));
-	return lines.length > MOST_ROUTES ? [...lines.slice(0, MOST_ROUTES), `and ${lines.length - MOST_ROUTES} more`] : lines;
+	const { routes = [], more = 0 } = model.snapshot.routes?.[pool] ?? {};
+	const plain = routes.filter(({ server }) => !told.has(server)).map(({ listen, server, way }) => `${from(listen, server)} ${way.join(' › ') || 'all requests'}`);
+	const all = [...lines, ...plain];
+	const rest = Math.max(all.length - MOST_ROUTES, 0) + (plain.length > 0 ? more : 0);
+	return rest > 0 ? [...all.slice(0, MOST_ROUTES), `and ${rest} more`] : all;
 }
