@@ -10,44 +10,44 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Route is a way on which requests get from a server to a load balancer.
+// Route is a chain of routes that leads from a server to a load balancer.
 type Route struct {
 	Server string   `json:"server"`
 	Listen []string `json:"listen"`
-	Way    []string `json:"way"` // what the matchers on it want, from the outermost on; nothing stands for all requests
+	Way    []string `json:"way"` // the matchers of the routes, from the outermost to the innermost; empty if all requests match
 }
 
-// PoolRoutes are the ways to a pool.
+// PoolRoutes lists the routes to a pool.
 type PoolRoutes struct {
 	Routes []Route `json:"routes"`
-	More   int     `json:"more,omitempty"` // that are not listed
+	More   int     `json:"more,omitempty"` // number of routes that are not listed
 }
 
 const (
-	mostRoutes = 20     // of a pool that are listed
-	mostNames  = 5      // of a matcher
-	mostVisits = 50_000 // of handlers: named ones may invoke others many times
+	mostRoutes = 20     // listed per pool
+	mostNames  = 5      // listed per matcher
+	mostVisits = 50_000 // bounds the handlers that are visited: a named route may be invoked many times
 )
 
 // balancer is a load balancer.
 type balancer interface{ PoolName() string }
 
-// Routes returns the routes that lead to a's pools, by name, from the start of the config on. They must not be changed.
+// Routes returns the routes to a's pools, by the name of the pool. They are known once a has started. The caller must not change them.
 func (a *App) Routes() map[string]PoolRoutes {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.routes
 }
 
-// findRoutes finds what Routes returns: at the start all of the config is provisioned. The caller holds a.mu.
+// findRoutes sets a.routes. It is called at the start, when the whole config is provisioned. The caller holds a.mu.
 func (a *App) findRoutes() {
 	if http, err := a.ctx.AppIfConfigured("http"); err == nil {
 		a.routes = routesOf(http.(*caddyhttp.App))
 	}
 }
 
-// routesOf finds the routes of http's servers that lead to load balancers, by pool, as Caddy has provisioned them. What other handlers do
-// with routes of their own is not known.
+// routesOf returns the routes of http's servers that lead to load balancers, by pool. It follows subroutes and named routes. It does not
+// see routes inside other handlers.
 func routesOf(http *caddyhttp.App) map[string]PoolRoutes {
 	f := finder{found: make(map[string]PoolRoutes), within: make(map[string]bool)}
 	for _, name := range slices.Sorted(maps.Keys(http.Servers)) {
@@ -63,11 +63,11 @@ func routesOf(http *caddyhttp.App) map[string]PoolRoutes {
 
 const onErrors = "on errors"
 
-// finder goes through the routes of a server.
+// finder searches the routes of a server.
 type finder struct {
 	found  map[string]PoolRoutes
 	server *caddyhttp.Server
-	within map[string]bool // the named routes that are gone through
+	within map[string]bool // the named routes that are being searched
 	visits int
 }
 
@@ -116,7 +116,7 @@ func (f *finder) add(pool string, way []string) {
 	f.found[pool] = of
 }
 
-// describeSets writes what the matchers of a route want: `example.com /api/* (method) or /v1/*`.
+// describeSets describes the matchers of a route: `example.com /api/* (method) or /v1/*`.
 func describeSets(sets caddyhttp.MatcherSets) string {
 	var all []string
 	for _, set := range sets {
@@ -142,7 +142,7 @@ func describeSets(sets caddyhttp.MatcherSets) string {
 	return first(all, " or ")
 }
 
-// first joins the first of some names, and tells how many more there are.
+// first joins the first few names, and adds how many more there are.
 func first(names []string, by string) string {
 	if len(names) <= mostNames {
 		return strings.Join(names, by)

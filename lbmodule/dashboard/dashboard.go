@@ -122,8 +122,8 @@ func setHeader(h http.Header) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 
-// state answers with a snapshot that is at most a period old, for scripts. For a page that wonders why its stream ended, and asks with HEAD, it says whether
-// another one would be refused.
+// state answers with a snapshot that is at most a period old, for scripts. A page whose stream has ended asks with HEAD whether another
+// stream would be refused.
 func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
 	if r.Method == http.MethodHead {
 		w.Header().Set("Content-Type", "application/json")

@@ -10,27 +10,26 @@ import (
 	"time"
 )
 
-// shot is a snapshot that is being made, or was made, for all who want one at that time.
+// shot is a snapshot that several requests share. It is being made until done is closed.
 type shot struct {
 	begun time.Time
-	done  chan struct{} // closed when there is what follows
+	done  chan struct{} // closed when the fields below are set
 	state []byte
 	err   error
 	page  func() []byte // the page with the state in it; made when first asked for
 }
 
-var errNoSnapshot = errors.New("the state could not be told")
+var errNoSnapshot = errors.New("no snapshot could be made")
 
-// shots makes one snapshot at a time and lends it for as long as it is fresh: whoever asks how often, it is made at most once a period, but for
-// changes. It is safe for concurrent use.
+// shots makes snapshots, at most one per period and one per change, however many requests ask for one. It is safe for concurrent use.
 type shots struct {
 	source Source
 
-	mu     sync.Mutex // guards what follows
-	latest *shot      // nil if it must not be used any more
+	mu     sync.Mutex // guards latest
+	latest *shot      // nil if a new one must be made
 }
 
-// get returns a snapshot that was begun at most age ago, or is made now. Those who come meanwhile wait for the same one.
+// get returns a snapshot that is at most that old. If one is being made, it waits for that one; otherwise it makes one if needed.
 func (s *shots) get(ctx context.Context, age time.Duration) *shot {
 	s.mu.Lock()
 	if l := s.latest; l != nil && l.lent(age) {
@@ -51,7 +50,7 @@ func (s *shots) get(ctx context.Context, age time.Duration) *shot {
 	return made
 }
 
-// lent tells whether those who want a snapshot of that age get this one.
+// lent reports whether a request for a snapshot of at most that age gets this one.
 func (s *shot) lent(age time.Duration) bool {
 	select {
 	case <-s.done:
@@ -61,7 +60,7 @@ func (s *shot) lent(age time.Duration) bool {
 	}
 }
 
-// finish gives a snapshot to those who wait for it, also when the source has panicked, and lets go of it when it is not fresh any more.
+// finish releases the requests that wait for a snapshot, even if the source has panicked, and drops the snapshot after a period.
 func (s *shots) finish(made *shot) {
 	close(made.done)
 	time.AfterFunc(period, func() {
@@ -73,7 +72,7 @@ func (s *shots) finish(made *shot) {
 	})
 }
 
-// outdate has whoever asks from now on get a snapshot that is begun from now on: something was changed.
+// outdate makes later requests get a snapshot that begins after this call. It is called after a change.
 func (s *shots) outdate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +82,7 @@ func (s *shots) outdate() {
 // statePlace is where the state stands in the page.
 var statePlace = []byte("<!-- state -->")
 
-// withState puts a state into the page, so that it need not wait for the stream to show something.
+// withState puts a state into the page, so that the page shows it before its stream has begun.
 func withState(page, state []byte) []byte {
 	var safe bytes.Buffer
 	json.HTMLEscape(&safe, state)

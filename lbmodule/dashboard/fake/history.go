@@ -74,6 +74,8 @@ func (s *Source) History(p dashboard.Past) ([]byte, error) {
 	for name, ms := range map[string]float64{"p50_ms": 3, "p95_ms": 11, "p99_ms": 24} {
 		add(name, func(x float64) float64 { return ms * slow(x) })
 	}
+	add("bytes_out", func(x float64) float64 { return 5200 * wave(x) * (1 - 0.6*bad(x)) })
+	add("bytes_in", func(x float64) float64 { return 180 * wave(x) })
 	add("in_flight", func(x float64) float64 { return wave(x) * slow(x) / 300 })
 	answer["time"], answer["series"] = times, series
 	if p.Backend != "" {

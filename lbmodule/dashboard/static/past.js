@@ -1,7 +1,7 @@
 // What is remembered of a pool or a backend: graphs, the numbers of one moment, a table, and files to take away.
 
 import { attr, el, hide, own, text } from './dom.js';
-import { duration, few, millis, rate } from './format.js';
+import { duration, few, millis, rate, volume } from './format.js';
 import { Graph, Heat } from './graph.js';
 import { seconds } from './model.js';
 import { Peaks } from './peaks.js';
@@ -26,6 +26,8 @@ const GRAPHS = [
 	{ title: 'Latency heat', unit: 'the darker, the more answers', write: millis, heat: true },
 	{ title: 'In flight', unit: 'requests', write: few, lines: [
 		{ key: 'in_flight', label: 'in flight', tone: '--info' }, { key: 'queue', label: 'waiting', tone: '--warn', dash: [5, 3] }] },
+	{ title: 'Bytes', unit: 'of bodies per second', write: volume, lines: [
+		{ key: 'bytes_out', label: 'out', tone: '--info' }, { key: 'bytes_in', label: 'in', tone: '--out', dash: [5, 3] }] },
 	{ title: 'Retries', unit: 'per second', write: rate, lines: [{ key: 'retries', label: 'retries', tone: '--warn' }] },
 ];
 

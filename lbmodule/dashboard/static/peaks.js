@@ -1,7 +1,7 @@
 // The largest numbers of what is remembered, beside those of now, and when they were.
 
 import { Keyed, attr, el, text } from './dom.js';
-import { few, millis, rate } from './format.js';
+import { few, millis, rate, volume } from './format.js';
 
 const CODES = ['1xx', '2xx', '3xx', '4xx', '5xx'];
 
@@ -17,6 +17,8 @@ const FIGURES = [
 	{ label: 'Requests/s', of: requests, write: rate },
 	{ label: 'In flight', key: 'in_flight', write: few },
 	{ label: 'p95', key: 'p95_ms', write: millis },
+	{ label: 'Out/s', key: 'bytes_out', write: volume },
+	{ label: 'In/s', key: 'bytes_in', write: volume },
 	{ label: 'Queue', key: 'queue', write: few },
 ];
 
