@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -18,13 +17,16 @@ import (
 // screen is a terminal in raw mode, with its other screen shown.
 type screen struct {
 	in, out *os.File
-	before  *term.State
-	color   bool
+	before  *term.State // of in
+	restore func()      // out
+	painter top.Painter
 }
 
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l" // the other screen, and no cursor
-	leaveScreen = "\x1b[0m\x1b[?25h\x1b[?1049l"
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" + mouseOn // the other screen, no cursor, and no line goes on in the next one
+	leaveScreen = mouseOff + "\x1b[?7h\x1b[0m\x1b[?25h\x1b[?1049l"
+	mouseOn     = "\x1b[?1000h\x1b[?1006h" // its buttons, told in the newer form
+	mouseOff    = "\x1b[?1006l\x1b[?1000l"
 )
 
 // openScreen takes the terminal over, until close.
@@ -34,18 +36,48 @@ func (c *console) openScreen() (*screen, error) {
 	if !isFile || !isFileToo || !isTerminal(in) || !isTerminal(out) {
 		return nil, usageErrorf("top needs a terminal; --once prints one frame anywhere")
 	}
-	before, err := term.MakeRaw(int(in.Fd()))
+	if os.Getenv("TERM") == "dumb" {
+		return nil, usageErrorf("top needs a terminal that can move its cursor, and TERM is dumb; --once prints one frame anywhere")
+	}
+	before, err := term.GetState(int(in.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("preparing the terminal: %w", err)
 	}
-	s := &screen{in: in, out: out, before: before, color: c.color}
-	_, err = io.WriteString(out, enterScreen)
-	return s, err
+	s := &screen{in: in, out: out, before: before, painter: top.Painter{Color: c.color}}
+	if s.restore, err = obeySequences(out); err != nil {
+		return nil, fmt.Errorf("preparing the terminal: %w", err)
+	}
+	return s, s.enter()
+}
+
+// enter takes the terminal over, also one that somebody has had meanwhile.
+func (s *screen) enter() error {
+	s.painter.Forget()
+	_, err := term.MakeRaw(int(s.in.Fd()))
+	if err == nil {
+		_, err = io.WriteString(s.out, enterScreen)
+	}
+	if err != nil {
+		return fmt.Errorf("preparing the terminal: %w", err)
+	}
+	return nil
+}
+
+func (s *screen) leave() {
+	_, _ = io.WriteString(s.out, leaveScreen) // if that fails there is no terminal any more
+	_ = term.Restore(int(s.in.Fd()), s.before)
 }
 
 func (s *screen) close() {
-	_, _ = io.WriteString(s.out, leaveScreen) // if that fails there is no terminal any more
-	_ = term.Restore(int(s.in.Fd()), s.before)
+	s.leave()
+	s.restore()
+}
+
+// suspend gives the terminal back to the shell, until that wants the view to go on.
+func (s *screen) suspend() error {
+	s.leave()
+	stopProcess()
+	return s.enter()
 }
 
 // draw shows a frame: in one write, over the last one, so that nothing flickers.
@@ -54,17 +86,9 @@ func (s *screen) draw(m *top.Model) error {
 	if err != nil {
 		return fmt.Errorf("asking the terminal for its size: %w", err)
 	}
-	var b bytes.Buffer
-	b.WriteString("\x1b[H")
-	for i, line := range m.Frame(width, height) {
-		if i > 0 {
-			b.WriteString("\r\n")
-		}
-		b.WriteString(line.ANSI(s.color))
-		b.WriteString("\x1b[K")
+	if changed := s.painter.Paint(m.Frame(width, height), width); len(changed) > 0 {
+		_, err = s.out.Write(changed)
 	}
-	b.WriteString("\x1b[J")
-	_, err = s.out.Write(b.Bytes())
 	return err
 }
 
@@ -91,6 +115,11 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 		signal.Notify(resized, resizeSignals...)
 		defer signal.Stop(resized)
 	}
+	resumed := make(chan os.Signal, 1)
+	if len(resumeSignals) > 0 {
+		signal.Notify(resumed, resumeSignals...)
+		defer signal.Stop(resumed)
+	}
 
 	panicked := make(chan any, 1)
 	start := func(f func()) {
@@ -103,7 +132,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 			f()
 		}()
 	}
-	keys, looks, said := make(chan []top.Key), make(chan looked), make(chan string)
+	keys, looks, said := make(chan []top.Input), make(chan looked), make(chan string)
 	start(func() { readKeys(ctx, s.in, keys) })
 	var details atomic.Pointer[subject] // by this goroutine to the one that looks
 	start(func() { t.lookAgain(ctx, interval, &details, looks) })
@@ -117,6 +146,11 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 		case p := <-panicked:
 			panic(p)
 		case <-resized:
+			s.painter.Forget()
+		case <-resumed: // the shell has had the terminal
+			if err := s.enter(); err != nil {
+				return err
+			}
 		case l := <-looks:
 			if l.err != nil {
 				m.Fail(l.err)
@@ -130,13 +164,21 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 				return nil // the terminal has gone
 			}
 			for _, k := range pressed {
-				action := m.Press(k)
+				action := m.Take(k)
 				details.Store(nil)
 				if pool, backend, is := m.Open(); is {
 					details.Store(&subject{pool, backend})
 				}
 				if action.Quit {
 					return nil
+				}
+				if action.Redraw {
+					s.painter.Forget()
+				}
+				if action.Suspend {
+					if err := s.suspend(); err != nil {
+						return err
+					}
 				}
 				if c := action.Change; c != nil {
 					start(func() { send(ctx, said, t.apply(ctx, c)) })
@@ -155,7 +197,7 @@ func send[T any](ctx context.Context, to chan<- T, v T) {
 }
 
 // readKeys sends the keys that are pressed, until the terminal has gone.
-func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Key) {
+func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Input) {
 	defer close(to)
 	buffer, kept := make([]byte, 256), 0
 	for ctx.Err() == nil {
@@ -163,7 +205,7 @@ func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Key) {
 		if err != nil {
 			return
 		}
-		keys, rest := top.ReadKeys(buffer[:kept+n])
+		keys, rest := top.Read(buffer[:kept+n])
 		kept = copy(buffer, rest)
 		send(ctx, to, keys)
 	}

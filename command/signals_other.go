@@ -8,4 +8,8 @@ import "os"
 var (
 	endSignals    = []os.Signal{os.Interrupt}
 	resizeSignals []os.Signal
+	resumeSignals []os.Signal
 )
+
+// stopProcess does nothing: no shell lets a stopped process go on.
+func stopProcess() {}

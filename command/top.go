@@ -23,8 +23,8 @@ func (t *tool) topCommand() *cobra.Command {
 		Long: `
 Shows all backends live, until 'q' is pressed: state, weight, requests in
 flight and per second, errors, latencies, breakers with the time left, checks,
-and the reason for each state. Enter opens a backend, with its latest events.
-'?' lists the keys.
+and the reason for each state. Enter, or a click on the selected line, opens a
+backend, with its latest events; the wheel scrolls. '?' lists the keys.
 
 With --write, 'd' drains, 'r' makes ready, 'm' puts into maintenance, '+' and
 '-' change the weight; each asks for confirmation. Without it, nothing can be

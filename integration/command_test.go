@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -188,14 +189,56 @@ func (x *terminal) press(keys string) {
 	}
 }
 
-// frame is the last frame that was drawn as a whole.
-func (x *terminal) frame() string {
-	all := x.shown.String()
-	end := strings.LastIndex(all, "\x1b[J")
-	if end < 0 {
-		return ""
+// sequence is an escape sequence with its parameters and what it does.
+var sequence = regexp.MustCompile(`^\x1b\[([0-9;?]*)([A-Za-z])`)
+
+// click presses the mouse on the line that shows a text, and lets it go.
+func (x *terminal) click(on string) {
+	x.t.Helper()
+	line := slices.IndexFunc(strings.Split(x.frame(), "\n"), func(l string) bool { return strings.Contains(l, on) })
+	if line < 0 {
+		x.t.Fatalf("%q is not shown:\n%s", on, x.frame())
 	}
-	return all[strings.LastIndex(all[:end], "\x1b[H")+len("\x1b[H") : end]
+	x.press(fmt.Sprintf("\x1b[<0;5;%dM\x1b[<0;5;%dm", line+1, line+1))
+}
+
+// frame is what the terminal shows, as far as it was sent, in lines that end where the text does.
+func (x *terminal) frame() string {
+	sent := x.shown.String()
+	if enter := strings.LastIndex(sent, "\x1b[2J"); enter >= 0 {
+		sent = sent[enter:] // a frame is sent whole
+	}
+	var lines [][]byte
+	line, at := 0, 0
+	for len(sent) > 0 {
+		found := sequence.FindStringSubmatch(sent)
+		if found == nil {
+			for len(lines) <= line {
+				lines = append(lines, nil)
+			}
+			for len(lines[line]) <= at {
+				lines[line] = append(lines[line], ' ')
+			}
+			lines[line][at] = sent[0]
+			at, sent = at+1, sent[1:]
+			continue
+		}
+		sent = sent[len(found[0]):]
+		switch found[2] {
+		case "H":
+			_, _ = fmt.Sscanf(found[1], "%d;%d", &line, &at)
+			line, at = line-1, at-1
+		case "K":
+			if line < len(lines) {
+				lines[line] = lines[line][:min(at, len(lines[line]))]
+			}
+		}
+	}
+	shown := make([]string, len(lines))
+	for i, l := range lines {
+		shown[i] = strings.TrimRight(string(l), " ")
+	}
+	return strings.Join(shown, "\n")
 }
 
 // waitForFrame waits until the last frame has all these texts.
@@ -271,13 +314,43 @@ func TestCommandTop(t *testing.T) {
 			x.press("d")
 			x.waitForFrame("read-only")
 			x.resize(60, 10)
-			waitFor(t, "a frame of ten lines", func() bool { return strings.Count(x.frame(), "\r\n") == 9 })
+			waitFor(t, "a frame of ten lines", func() bool { return strings.Count(x.frame(), "\n") == 9 })
+			x.press("\x0c")
+			x.waitForFrame("q quit", backends[0].addr, "REQ/S")
+			x.press("/" + backends[0].addr)
+			x.waitForFrame("filter: " + backends[0].addr)
+			x.press("\x1b")
+			x.waitForFrame("q quit", backends[1].addr)
+			x.click(backends[0].addr)
+			x.waitForFrame("> " + backends[0].addr)
+			x.click(backends[0].addr)
+			x.waitForFrame(backends[0].addr+"  in pool web", "esc back")
+			x.press("\x1b")
+			x.waitForFrame("> "+backends[0].addr, backends[1].addr)
+			x.press("\x1b[<65;1;1M")
+			x.waitForFrame("> " + backends[1].addr)
 			x.press("/" + backends[0].addr + "\r")
 			waitFor(t, "one backend to be shown", func() bool { return !strings.Contains(x.frame(), backends[1].addr) })
 			test.end(x)
 			x.checkRestored()
 		})
 	}
+	t.Run("ctrl-z", func(t *testing.T) {
+		c := *c
+		c.t = t
+		x := c.openTerminal(100, 20, "top", "--interval", "100ms")
+		x.waitForFrame("q quit")
+		x.press("\x1a")
+		waitFor(t, "the first screen", func() bool { return strings.Contains(x.shown.String(), "\x1b[?1049l") })
+		// Nobody could let it go on, so the system lets it do so at once; a signal does as well.
+		waitFor(t, "the other screen again", func() bool { return strings.Count(x.shown.String(), "\x1b[?1049h") == 2 })
+		x.waitForFrame("q quit", backends[0].addr)
+		_ = x.cmd.Process.Signal(syscall.SIGCONT)
+		waitFor(t, "it once more", func() bool { return strings.Count(x.shown.String(), "\x1b[?1049h") == 3 })
+		x.waitForFrame("q quit", backends[0].addr)
+		x.press("q")
+		x.checkRestored()
+	})
 	t.Run("caddy goes", func(t *testing.T) {
 		c := *c
 		c.t = t

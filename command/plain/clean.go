@@ -11,9 +11,19 @@ import (
 
 // Clean returns s without anything that a terminal would obey rather than show: control characters of both sets (escape sequences
 // begin with one), what changes the direction of text, and what is no UTF-8. Line ends and tabs become spaces, the rest a question mark,
-// so that it shows that something was there.
+// so that it shows that something was there. Marks stay with the letter that they are for, as many as a language has.
 func Clean(s string) string {
+	const most = 3
+	marks := most // none begins a text: it would change what stands before
 	return strings.Map(func(r rune) rune {
+		if isMark(r) && marks < most {
+			marks++
+			return r
+		}
+		marks = 0
+		if unicode.IsSpace(r) {
+			marks = most
+		}
 		switch {
 		case r == '\n' || r == '\r' || r == '\t':
 			return ' '
@@ -25,9 +35,16 @@ func Clean(s string) string {
 	}, s)
 }
 
+// isMark reports whether r is drawn over the letter before it, in no column of its own. Marks that nobody sees, and those around a
+// letter, are none: with them, names that differ look alike.
+func isMark(r rune) bool {
+	return r >= firstMark && unicode.Is(unicode.Mn, r) && !unicode.In(r, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+}
+
+const firstMark = 0x300
+
 // obeyed reports whether terminals act on r. Categories C (control, format, private use, surrogates) and the line separators are
-// what unicode.IsPrint leaves out; runes that combine with the one before take no column of their own and are left out as well, which
-// keeps columns straight.
+// what unicode.IsPrint leaves out; runes that combine with the one before count as well, where nothing says which one that is.
 func obeyed(r rune) bool {
 	return r == utf8.RuneError || r != ' ' && !unicode.IsPrint(r) || unicode.In(r, unicode.Mn, unicode.Me)
 }
@@ -60,6 +77,9 @@ func Width(s string) int {
 }
 
 func runeWidth(r rune) int {
+	if isMark(r) {
+		return 0
+	}
 	if r < 0x1100 { // the first wide one
 		return 1
 	}

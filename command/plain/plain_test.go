@@ -51,8 +51,9 @@ func TestNumbers(t *testing.T) {
 func TestClean(t *testing.T) {
 	for _, test := range []struct{ s, want string }{
 		{"10.0.0.1:8080", "10.0.0.1:8080"}, {"größer 漢字", "größer 漢字"}, {"\x1b[31mred\x1b]0;title\a", "?[31mred?]0;title?"},
-		{"c1 \u009b31m", "c1 ?31m"}, {"a\r\nb\tc", "a  b c"}, {"\u202eevil", "?evil"}, {"\xff", "?"}, {"line\u2028s", "line?s"}, {"e\u0301", "e?"},
-		{"\u200b", "?"}, {"", ""},
+		{"c1 \u009b31m", "c1 ?31m"}, {"a\r\nb\tc", "a  b c"}, {"\u202eevil", "?evil"}, {"\xff", "?"}, {"line\u2028s", "line?s"}, {"e\u0301", "e\u0301"},
+		{"\u0301e \u0301", "?e ?"}, {"हिन्दी", "हिन्दी"}, {"e\u0301\u0302\u0303\u0304\u0305", "e\u0301\u0302\u0303?\u0305"}, {"a\ufe0fb\u034f", "a?b?"},
+		{"a\u20dd", "a?"}, {"\u200b", "?"}, {"", ""},
 	} {
 		if got := Clean(test.s); got != test.want {
 			t.Errorf("Clean(%q) = %q, want %q", test.s, got, test.want)
@@ -93,8 +94,13 @@ func FuzzClean(f *testing.F) {
 }
 
 func TestWidth(t *testing.T) {
-	if got := Width("a漢b"); got != 4 {
-		t.Errorf("got %d columns", got)
+	for s, want := range map[string]int{"a漢b": 4, "東京": 4, "🚀": 2, "cafe\u0301": 4, "ｗ": 2, "größer": 6} {
+		if got := Width(s); got != want {
+			t.Errorf("%q takes %d columns, want %d", s, got, want)
+		}
+	}
+	if got := Clip("cafe\u0301s", 4); got != "cafe\u0301" {
+		t.Errorf("a letter without its mark: %q", got)
 	}
 	if got := Clip("a漢b", 2); got != "a" {
 		t.Errorf("half of a wide character: %q", got)

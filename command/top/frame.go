@@ -24,13 +24,24 @@ func (l Line) String() string {
 // ANSI is the line's text for a terminal. Without colors, what is bold or reversed is so all the same.
 func (l Line) ANSI(color bool) string {
 	var b strings.Builder
-	for _, c := range l {
-		if !color && c.Style != plain.Bold && c.Style != plain.Reverse {
-			c.Style = 0
-		}
+	for _, c := range l.styled(color) {
 		b.WriteString(c.ANSI())
 	}
 	return b.String()
+}
+
+// styled are the line's cells with the styles that are wanted.
+func (l Line) styled(color bool) Line {
+	if color {
+		return l
+	}
+	cells := slices.Clone(l)
+	for i := range cells {
+		if s := cells[i].Style; s != plain.Bold && s != plain.Reverse {
+			cells[i].Style = 0
+		}
+	}
+	return cells
 }
 
 // clip leaves out what does not fit into the width.
@@ -59,17 +70,17 @@ func (m *Model) Frame(width, height int) []Line {
 	}
 	m.scroll(rows, at, room)
 	body = body[m.top:min(m.top+room, len(body))]
+	m.above, m.more = len(frame), false
 	if m.open && at >= 0 && rows[at].name() == m.selected { // else it has gone
-		body = m.detail(&rows[at], width)
-		body = body[:min(room, len(body))]
+		body = m.skim(m.detail(&rows[at], width), room)
 		if len(frame) > 1 {
 			frame[1] = nil // no headings
 		}
 	}
 	if m.mode == helping {
-		body = m.help()
-		body = body[:min(room, len(body))]
+		body = m.skim(m.help(), room)
 	}
+	m.listed = len(body)
 	frame = append(frame, body...)
 	if len(frame) < height {
 		frame = append(frame, make([]Line, height-len(frame))...)
@@ -81,6 +92,13 @@ func (m *Model) Frame(width, height int) []Line {
 		frame[i] = frame[i].clip(width)
 	}
 	return frame
+}
+
+// skim is the part of a text that has room, from the line to which it was scrolled.
+func (m *Model) skim(all []Line, room int) []Line {
+	m.skip = min(max(m.skip, 0), max(len(all)-room, 0))
+	m.more = m.skip+room < len(all)
+	return all[m.skip:min(m.skip+room, len(all))]
 }
 
 // All is everything, in lines as long as they are and without a cursor: a frame for scripts.
@@ -110,7 +128,8 @@ func (m *Model) title() Line {
 	}
 	line := Line{
 		{Text: "Ballast", Style: plain.Bold},
-		text(fmt.Sprintf(" at %s   %d/%d usable   %s req/s   %s", m.Address, usable, backends, plain.Number(requests), m.last.Now.Format("15:04:05"))),
+		text(fmt.Sprintf(" at %s   %d/%d usable   %s req/s   ", m.Address, usable, backends, plain.Number(requests))),
+		text(m.last.Now.Format("15:04:05")),
 	}
 	if m.trouble != "" {
 		line = append(Line{{Text: plain.Clean(m.trouble), Style: plain.Bad}, text("   ")}, line...)
@@ -161,8 +180,10 @@ func (m *Model) table(rows []row, at, width int) []Line {
 		line = append(line, plain.Cell{Text: reasons[i]})
 		if i == at {
 			line[0].Text = "> "
-			all := strings.TrimRight(line.String(), " ")
-			line = Line{{Text: all + strings.Repeat(" ", max(width-plain.Width(all), 0)), Style: plain.Reverse}}
+			line = append(line, text(strings.Repeat(" ", max(width-plain.Width(line.String()), 0))))
+			for j := range line {
+				line[j].Style = plain.Reverse
+			}
 		}
 		lines = append(lines, line)
 	}
@@ -247,6 +268,9 @@ func (m *Model) footer() Line {
 	if m.open {
 		keys = "q quit  up/down select  esc back  ? help"
 	}
+	if m.more {
+		keys = "page down more  " + keys
+	}
 	if m.filter != "" {
 		keys = "filter: " + m.filter + " (esc clears)  " + keys
 	}
@@ -259,12 +283,14 @@ func (m *Model) footer() Line {
 func (m *Model) help() []Line {
 	lines := []string{
 		"  up, down, k, j      select a backend",
-		"  page up, page down  ten further; home and end go to the first and the last",
+		"  page up, page down  ten further, or scroll an open backend or this page;",
+		"                      home and end go to the first and the last",
 		"  enter               open the backend; esc goes back",
+		"  mouse               click to select, again to open; the wheel scrolls",
 		"  /                   filter by text in name, address, zone, state or reason;",
 		"                      esc shows all again",
 		"  s                   sort by name, state, in flight, req/s, errors, p99",
-		"  q, ctrl-c           quit",
+		"  q, ctrl-c           quit; ctrl-z suspends, ctrl-l draws all anew",
 		"",
 		"  WEIGHT              effective/configured, where they differ",
 		"  REQ/S, ERRORS       since the last refresh",
@@ -282,7 +308,7 @@ func (m *Model) help() []Line {
 	} else {
 		lines = append(lines, "  Changes are for top --write.")
 	}
-	lines = append(lines, "", "  Any key goes back.")
+	lines = append(lines, "", "  Any other key goes back.")
 	help := make([]Line, len(lines))
 	for i, l := range lines {
 		help[i] = Line{text(l)}

@@ -8,77 +8,6 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// Key is a key that was pressed: a character, or one of those below.
-type Key rune
-
-// Keys that are no characters.
-const (
-	Up Key = -1 - iota
-	Down
-	PageUp
-	PageDown
-	Home
-	End
-	Escape
-	Unknown
-)
-
-// Keys that are control characters.
-const (
-	interrupt Key = 0x03
-	enter     Key = '\r'
-	newline   Key = '\n'
-	rubout    Key = 0x7f
-	backspace Key = 0x08
-)
-
-// sequences are what terminals send for keys that are no characters.
-var sequences = map[string]Key{
-	"\x1b[A": Up, "\x1b[B": Down, "\x1bOA": Up, "\x1bOB": Down, "\x1b[5~": PageUp, "\x1b[6~": PageDown,
-	"\x1b[H": Home, "\x1b[F": End, "\x1bOH": Home, "\x1bOF": End, "\x1b[1~": Home, "\x1b[4~": End,
-}
-
-// ReadKeys tells which keys were pressed from what a terminal sent, and returns the beginning of one that is not complete yet. An
-// escape character on its own is the key of that name.
-func ReadKeys(sent []byte) (keys []Key, rest []byte) {
-	for len(sent) > 0 {
-		if sent[0] == 0x1b && len(sent) > 1 && (sent[1] == '[' || sent[1] == 'O') {
-			n := sequenceLength(sent)
-			if n == 0 {
-				return keys, sent
-			}
-			key, ok := sequences[string(sent[:n])]
-			if !ok {
-				key = Unknown
-			}
-			keys, sent = append(keys, key), sent[n:]
-			continue
-		}
-		if sent[0] == 0x1b {
-			keys, sent = append(keys, Escape), sent[1:]
-			continue
-		}
-		if !utf8.FullRune(sent) {
-			return keys, sent
-		}
-		r, n := utf8.DecodeRune(sent)
-		keys, sent = append(keys, Key(r)), sent[n:]
-	}
-	return keys, nil
-}
-
-// sequenceLength is how long the escape sequence at the beginning of sent is; 0 if its end is not there. One that is longer than
-// any key's is cut off.
-func sequenceLength(sent []byte) int {
-	const longest = 16
-	for i := 2; i < len(sent); i++ {
-		if sent[i] >= 0x40 || i == longest { // parameters are below
-			return i + 1
-		}
-	}
-	return 0
-}
-
 // Change is a change to a backend that the user has confirmed.
 type Change struct {
 	Pool, Backend string
@@ -89,8 +18,10 @@ type Change struct {
 
 // Action is what a key asks for.
 type Action struct {
-	Quit   bool
-	Change *Change // nil: none
+	Quit    bool
+	Suspend bool    // hand the terminal back to the shell, for a while
+	Redraw  bool    // the terminal shows something else than it was sent
+	Change  *Change // nil: none
 }
 
 // page is how far the page keys go.
@@ -99,8 +30,23 @@ const page = 10
 // Press takes a key.
 func (m *Model) Press(k Key) Action {
 	m.message = ""
-	if k == interrupt {
+	switch k {
+	case interrupt:
 		return Action{Quit: true}
+	case suspend:
+		return Action{Suspend: true}
+	case redraw:
+		return Action{Redraw: true}
+	case WheelUp:
+		m.wheel(-notch)
+		return Action{}
+	case WheelDown:
+		m.wheel(notch)
+		return Action{}
+	}
+	if by := map[Key]int{PageUp: -page, PageDown: page}[k]; by != 0 && (m.mode == helping || m.mode == looking && m.open) {
+		m.skip += by
+		return Action{}
 	}
 	switch m.mode {
 	case filtering:
@@ -108,7 +54,7 @@ func (m *Model) Press(k Key) Action {
 	case confirming:
 		return m.answer(k)
 	case helping:
-		m.mode = looking
+		m.mode, m.skip = looking, 0
 	default:
 		return m.command(k)
 	}
@@ -153,7 +99,7 @@ func (m *Model) command(k Key) Action {
 	case enter, newline:
 		if rows := m.rows(); m.cursor(rows) >= 0 {
 			m.selected = rows[m.cursor(rows)].name() // also when it was only the first
-			m.open = true
+			m.open, m.skip = true, 0
 		}
 	case Escape:
 		if !m.open {
@@ -163,7 +109,7 @@ func (m *Model) command(k Key) Action {
 	case 's':
 		m.order = (m.order + 1) % orders
 	case '?', 'h':
-		m.mode = helping
+		m.mode, m.skip = helping, 0
 	case 'd', 'r', 'm', '+', '-':
 		m.propose(k)
 	}

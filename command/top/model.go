@@ -22,7 +22,11 @@ type Model struct {
 	order    order
 	selected name
 	top      int // first row of those that are shown
+	above    int // lines of the last frame above its first row
+	listed   int // lines of the last frame that rows, or what stands in their place, have
 
+	skip    int  // lines of the details or the help that were scrolled away
+	more    bool // there are lines below those that are shown
 	open    bool // the details of the selected backend are shown
 	mode    mode
 	pending *Change // to be confirmed
@@ -170,5 +174,5 @@ func (m *Model) move(by int) {
 		return
 	}
 	at = slices.IndexFunc(backends, func(r row) bool { return r.name() == rows[at].name() })
-	m.selected = backends[min(max(at+by, 0), len(backends)-1)].name()
+	m.selected, m.skip = backends[min(max(at+by, 0), len(backends)-1)].name(), 0
 }

@@ -339,36 +339,19 @@ func TestRates(t *testing.T) {
 	}
 }
 
-func TestReadKeys(t *testing.T) {
-	for _, test := range []struct {
-		sent string
-		want []Key
-		rest string
-	}{
-		{"", nil, ""}, {"qä", []Key{'q', 'ä'}, ""}, {"\x1b", []Key{Escape}, ""}, {"\x1b[A\x1b[Bq", []Key{Up, Down, 'q'}, ""},
-		{"\x1bOA", []Key{Up}, ""}, {"\x1b[5~\x1b[6~", []Key{PageUp, PageDown}, ""}, {"\x1b[1;5C", []Key{Unknown}, ""}, {"\x1b[", nil, "\x1b["},
-		{"j\x1b[1;", []Key{'j'}, "\x1b[1;"}, {"\xc3", nil, "\xc3"}, {"\x1b\x1b", []Key{Escape, Escape}, ""},
-		{"\x1b[" + strings.Repeat("1", 20), []Key{Unknown, '1', '1', '1', '1', '1'}, ""},
-	} {
-		keys, rest := ReadKeys([]byte(test.sent))
-		if !slices.Equal(keys, test.want) || string(rest) != test.rest {
-			t.Errorf("%q: %v and %q, want %v and %q", test.sent, keys, rest, test.want, test.rest)
-		}
-	}
-}
-
 func FuzzPress(f *testing.F) {
 	f.Add([]byte("jd+y/a\x1b[B\x1b?q"), 80, 24)
+	f.Add([]byte("\x1b[<0;5;7M\x1b[<0;5;7m\x1b[<65;1;1M\x1b[M\x20\x21\x29\x1b[<0;5;7M"), 80, 9)
 	f.Fuzz(func(t *testing.T, sent []byte, width, height int) {
 		m := model(t)
 		m.Write = true
 		width, height = max(width, 0)%300, max(height, 0)%100
-		keys, rest := ReadKeys(sent)
-		if len(rest) > 16 {
+		inputs, rest := Read(sent)
+		if len(rest) > 24 {
 			t.Errorf("%d bytes are kept", len(rest))
 		}
-		for _, k := range keys {
-			m.Press(k)
+		for _, in := range inputs {
+			m.Take(in)
 			if got := len(m.Frame(width, height)); got != height {
 				t.Errorf("%d lines on %d", got, height)
 			}
