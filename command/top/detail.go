@@ -44,6 +44,7 @@ func (m *Model) detail(r *row, width int) []Line {
 	add("in flight", plain.InFlight(b))
 	add("now", fmt.Sprintf("%s requests/s, errors %s", r.rate, r.rate.errors().Text))
 	add("in all", fmt.Sprintf("%d requests, %d failed, %d retried elsewhere", b.Requests, b.Failures, b.Retries))
+	add("bytes", fmt.Sprintf("%s in, %s out", plain.Bytes(b.BytesIn), plain.Bytes(b.BytesOut)))
 	add("answers", codes(b))
 	if l := b.LatencyMs; l != nil {
 		add("latency", fmt.Sprintf("p50 %s, p95 %s, p99 %s", plain.Milliseconds(l.P50), plain.Milliseconds(l.P95), plain.Milliseconds(l.P99)))
