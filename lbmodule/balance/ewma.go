@@ -22,6 +22,7 @@ type Timed interface {
 //   - the difference of the means, on a logarithmic scale, must be more than three standard errors, as in Welch's test (Biometrika
 //     34, 1947). One answer among 64 never suffices, whatever it took. Envoy's outlier detection compares success rates with the standard
 //     deviation of all of them in a similar way.
+//
 // Otherwise they count as equally fast, and the requests in flight decide. Slow pages are not counted: requests that have been waiting for
 // long while the member answered others. If the member has far more of them than the other, some are counted. Prequal (Wydrowski et al.,
 // "Load is not what you should balance", NSDI 2024) compares load first, and latency among lightly loaded members; here it is the other way

@@ -10,6 +10,7 @@
 //     views see the same members, each with its own snapshot.
 //   - A [Lease] is one request on one member. It outlives the view that granted it, when a config is
 //     unloaded under the request.
+//
 // The package knows neither Caddy nor HTTP. Proxying and probing are done elsewhere and reported here: the results of
 // active checks to an [Observer], the outcomes of attempts to [Lease.Judge]. A view applies its [Settings] to these
 // reports, and the result is its next [Snapshot].

@@ -67,7 +67,7 @@ type Pool struct {
 	shadows   []*Shadow
 
 	leftAttempts uint64 // attempts on deleted members with their own Traffic
-	left Sum // of those members
+	left         Sum    // of those members
 }
 
 const (

@@ -59,7 +59,7 @@ const (
 // Shadowed is the state of a Shadow's decision on a request. It lasts as long as the lease that the policy in force granted. The zero
 // Shadowed is no decision.
 type Shadowed struct {
-	given *shade // the member that the request was given to
+	given   *shade // the member that the request was given to
 	follows *shade // the chosen member, if the supposed request ends together with the real one; otherwise nil
 	ticket  balance.Ticket
 	waits   bool // the supposed request still waits for the answer of follows
