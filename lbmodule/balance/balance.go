@@ -1,4 +1,5 @@
 // Package balance decides which member of a pool gets the next request.
+//
 // A member is an index, a weight, a cap, a counter of requests in flight and an estimate of its latency. The package knows nothing of
 // addresses, health or HTTP. Those belong to the callers, which build a [Picker] over the members that may be used and build another one
 // when those change.

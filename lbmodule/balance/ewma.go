@@ -16,6 +16,7 @@ type Timed interface {
 // PeakEWMA draws two members at random, in proportion to the weights, as [Choices] does, and picks the one whose answer is expected first.
 // The expectation is how long its answers take, times its requests in flight per weight, including this one. That is the load metric of
 // Finagle's P2C balancer with peak EWMA, and of Linkerd.
+//
 // In those, one slow answer makes a member slow: the peak counts at once and fades with time, whatever fast answers follow. Here a member
 // counts as slower than another only if that is statistically certain:
 //   - its answers must take more than 1.5 times as long. A member with less weight may be slower in proportion;
@@ -27,6 +28,7 @@ type Timed interface {
 // long while the member answered others. If the member has far more of them than the other, some are counted. Prequal (Wydrowski et al.,
 // "Load is not what you should balance", NSDI 2024) compares load first, and latency among lightly loaded members; here it is the other way
 // round.
+//
 // In addition:
 //   - failures make a member expensive, so that no member is preferred because it fails fast (Prequal calls that sinkholing);
 //   - the new request itself is not divided by the weight, so that an idle pool follows the weights by which members are drawn;

@@ -24,14 +24,17 @@ type Sized interface {
 
 // Hash picks by the hash of a key: the same member for the same key, in constant time, with shares that follow the weights. Few keys move
 // when members are added, removed or change their weight. Members are identified by their ID, not by their index.
+//
 // Pools of up to eight members use weighted rendezvous hashing, which moves the minimum of keys: see [rendezvous]. Larger ones use a table:
 // see [maglev]. It has 65,537 slots, or 1,048,583 from 656 members on, so that every member has at least about a hundred; of the keys of
 // members that stay, less than 1 % move. The total size of the pool decides, including members that are down, so that an outage does not
 // change the method. A pool that grows beyond eight members, or beyond 655, moves nearly all keys, once.
+//
 // A pick whose member is full or in tried goes on to others, always the same ones for the same key, and as a last resort takes the first
 // free one from there on. With a bound, the same happens if the member has more than Bound times its share of the requests in flight
 // (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018). If forty members are all above it, the pick
 // takes the one with the fewest requests per weight, so that its cost is bounded whatever keys clients send.
+//
 // Build fills the table. That takes some milliseconds, or a quarter of a second for a large one, so no request should wait for it.
 type Hash struct {
 	Members int     // of the pool in total; 0 stands for the number passed to Build

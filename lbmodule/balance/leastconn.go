@@ -5,6 +5,7 @@ import "sync"
 // LeastConn picks the member with the least load for its weight, load/weight: the weighted least connections of
 // LVS (ip_vs_wlc). Among equals it draws in proportion to the weights, so that an idle pool follows them too, and
 // several balancers do not all start with the same member.
+//
 // An idle member would be the least loaded however small its weight is. So a member that is being ramped up is passed
 // over at random, and picked anyway if no other member is free.
 //

@@ -8,6 +8,7 @@ import (
 // maglev is the table of Maglev (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016). Every member
 // has an order of preference for the slots of the table, and the members take turns in claiming one. Weights determine when a member's turn
 // is due, as in [Smooth]. The result is the position of the member that has each slot.
+//
 // size must be a prime, so that any step width visits all slots.
 func maglev(members []Member, size int) []int32 {
 	table := slices.Repeat([]int32{-1}, size)

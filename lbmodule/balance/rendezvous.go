@@ -9,6 +9,7 @@ import (
 // Transactions on Networking 6(1), 1998; the weights by Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005):
 // a member's cost for a key is -log(u)/weight, where u is a number between 0 and 1 derived from the key and the member's ID, and the lowest
 // cost is first. So a change of one member moves keys from it or to it, and none between others.
+//
 // It uses integers only, so that all machines of a fleet get the same result.
 type rendezvous []contestant
 

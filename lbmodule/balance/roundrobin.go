@@ -7,6 +7,7 @@ import (
 // RoundRobin picks one member after the other, in order, with one atomic counter. Full and tried members are skipped
 // and miss their turn. The rotation continues after the member that was picked instead, so that a full member's share
 // is spread over all and does not double its neighbour's (except in picks that overlap).
+//
 // If weights above 0 differ, it is [Smooth], because users do not expect a round robin that ignores weights.
 type RoundRobin struct{}
 

@@ -9,6 +9,7 @@ const optimism = 4
 // slots reserves slots for policies that choose a position and, if that is full, go on to the next free one. Positions
 // number the members with a weight above 0, so that those without a weight do not disturb a rotation. Embedded in a
 // picker, slots provides Changed and Sync.
+//
 // A bitmap holds the free members, so that full ones are skipped without being read. The bitmap is a hint, and the
 // compare-and-swap on Load decides. The hint never hides a free member for good: code that clears a bit reads the load
 // again afterwards, and code that changes a load reads the bit afterwards, so at least one of the two sees what the

@@ -8,18 +8,22 @@ import (
 // Smooth is smooth weighted round robin: over any run of picks as long as the sum of the weights (divided by their
 // greatest common divisor), or a multiple of that, every member gets exactly its weight, and its turns are spread
 // evenly over the run.
+//
 // It serves the earliest deadline first, as the weighted round robins of Envoy (edf_scheduler.h) and grpc-go
 // (internal/wrr/edf.go) do; the idea is from Liu and Layland (1973). In those, each pick moves a deadline by 1/weight,
 // and deadlines are floats or start anywhere. Here time runs in cycles of length 1. In each, a member of weight w has w
 // turns with fixed deadlines, turn k at (k+phase)/w, so that all cycles are the same and the shares exact. Times are
 // fixed-point integers: the upper 32 bits count cycles, the lower 32 bits are the fraction of a cycle.
+//
 // A member that is the only one with its weight has the phase 1/2. Deadlines in the middle of the k-th of w parts keep
 // the counts closest to the ideal at all times (Inman and Bulfin, "Sequencing JIT mixed-model assembly lines",
 // Management Science 37(7), 1991). Several members of the same weight get evenly spread phases; otherwise their turns
 // would follow each other directly. Weights 5, 1, 1 give a b a a a c a. Deadlines at the ends, (k+1)/w, would give a a
 // a a a b c.
+//
 // A full or tried member does not take part; the others keep their ratio. When it is available again, it continues with
 // its next turn that is not yet past. It loses the turns that it missed, so there is no burst.
+//
 // A picker that replaces another takes over each member's progress between its last turn and its next, scaled to its
 // new weight. New members get phases as above, spread among the new members only.
 type Smooth struct{}

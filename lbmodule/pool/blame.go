@@ -14,6 +14,7 @@ type Origin struct {
 // blame records which clients' requests a member fails and which it serves. A breaker only counts failures: it cannot see that all of them
 // come from one client, or concern one broken page. Ejecting the member for these would take it from all other clients. Member.mu guards
 // it.
+//
 // It remembers a bounded number of requests. In doubt the member is ejected, for example if it has recently served only the client whose
 // requests fail.
 type blame struct {

@@ -20,6 +20,7 @@ var (
 
 // queue holds the requests that wait for a slot on any member of a pool. Clients are served round robin, and the requests of one client in
 // order of arrival, so that a client that sends many requests only delays its own (fair queueing: J. Nagle, RFC 970).
+//
 // A woken request tries to get a slot itself, with no lock held. If another request was faster, it goes back to the front. It counts as
 // waiting until it has a slot, so that no later request overtakes it.
 type queue struct {

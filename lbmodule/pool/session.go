@@ -5,6 +5,7 @@ import "slices"
 // This file is for sessions: requests that belong to one member, whatever the policy says.
 
 // Keeps reports whether the member at position i takes the requests of its sessions. Members that may be picked do.
+//
 // Members that are draining or have weight 0, and so get no new sessions, do as well while they are healthy.
 func (s *Snapshot) Keeps(i int) bool { return s.Has(i) || slices.Contains(s.kept, i) }
 
