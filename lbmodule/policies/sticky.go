@@ -71,7 +71,7 @@ type Sticky struct {
 	FallbackRaw json.RawMessage `json:"fallback,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	otherwise reverseproxy.Selector
-	secrets   []string                          // with placeholders replaced
+	secrets   []string                          // Secrets with placeholders replaced
 	word      *reverseproxy.CookieHashSelection // Caddy's own policy that s replaces; nil if there is none
 }
 
@@ -139,14 +139,14 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	texts := map[string]*string{
 		"path": &s.Path, "domain": &s.Domain, "secure": &s.Secure, "same_site": &s.SameSite, "learn_cookie": &s.LearnCookie, "learn_header": &s.LearnHeader,
 	}
-	values := map[string]int{"fallback": 0, "strict": 0} // most arguments; others have one
+	values := map[string]int{"fallback": 0, "strict": 0} // the maximum number of arguments; other settings have exactly one
 	if word == "fallback" {
 		return parseFallback(d, &s.FallbackRaw)
 	}
 	args := d.RemainingArgs()
 	if word == "secret" && len(args) > 0 {
 		s.Secrets = args
-		if err := s.checkSecrets(args); err != nil { // which does not tell them
+		if err := s.checkSecrets(args); err != nil { // its messages do not contain the secrets
 			return d.WrapErr(err)
 		}
 		return nil
