@@ -288,7 +288,7 @@ func TestSlowStart(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	tests := []struct{ pool, scenario, want string }{
 		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "seeds": 2}`, `unknown field "seeds"`},
-		{`{}`, `{"count": 1, "arrivals": {"rate": 1}} {}`, "something follows"},
+		{`{}`, `{"count": 1, "arrivals": {"rate": 1}} {}`, "data after the first value"},
 		{`{}`, `{"arrivals": {"rate": 1}}`, "count: missing; the pool has no backends"},
 		{`{"dynamic_upstreams": {}}`, `{"arrivals": {"rate": 1}}`, "count: missing; the pool's backends come from a dynamic source"},
 		{`{}`, `{"count": 1}`, "arrivals: rate 0: must be above 0"},
