@@ -367,7 +367,7 @@ func TestPoolAsInCaddy(t *testing.T) {
 	}
 }
 
-// TestStopped: a backend that was stopped answers what it had, and what has arrived since, when it goes on.
+// TestStopped: when a stopped backend resumes, it answers the requests that it had, and those that have arrived since.
 func TestStopped(t *testing.T) {
 	r := simulated(t, policy("round_robin", ""), `{"count": 1, "duration": "10s", "arrivals": {"rate": 100, "process": "constant"}, "backends": [{"set": {"delay": "100ms", "workers": 50}}],
 		"events": [{"at": "4s", "set": {"state": "stopped"}}, {"at": "6s", "set": {"state": "up"}}]}`)
