@@ -190,7 +190,7 @@ type duel struct {
 // then a must also have the faster answers. Otherwise an idle light member would be preferred whenever a heavy one was drawn twice.
 func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	loadA, loadB := p.loads(a, b, c)
-	if newA, newB := p.members[a].Latency.first(), p.members[b].Latency.first(); newA != newB {
+	if newA, newB := p.members[a].Latency.awaitsFirst(), p.members[b].Latency.awaitsFirst(); newA != newB {
 		if newB && !again {
 			return duel{winner: a, loser: b, cause: Silent}
 		}

@@ -50,21 +50,21 @@ type withFallback struct {
 
 // PickFor implements [Keyed].
 func (w *withFallback) PickFor(hash uint64, tried []int) int {
-	return told(w.other, w.keyed.PickFor(hash, tried))
+	return notify(w.other, w.keyed.PickFor(hash, tried))
 }
 
 // Home implements [Keyed].
 func (w *withFallback) Home(hash uint64) int { return w.keyed.Home(hash) }
 
 // Pick implements [Picker].
-func (w *withFallback) Pick(tried []int) int { return told(w.keyed, w.other.Pick(tried)) }
+func (w *withFallback) Pick(tried []int) int { return notify(w.keyed, w.other.Pick(tried)) }
 
 // PickAt implements [Timed].
 func (w *withFallback) PickAt(now time.Time, tried []int) int {
 	if w.timed == nil {
 		return w.Pick(tried)
 	}
-	return told(w.keyed, w.timed.PickAt(now, tried))
+	return notify(w.keyed, w.timed.PickAt(now, tried))
 }
 
 // Avoided implements [Avoiding]. It asks the other picker only, because a key leads to its member whatever its past
@@ -76,8 +76,8 @@ func (w *withFallback) Avoided(now time.Time) []Avoidance {
 	return nil
 }
 
-// told calls Changed of p for the picked member i, if any, and returns i.
-func told(p Picker, i int) int {
+// notify calls Changed of p for the picked member i, if any, and returns i.
+func notify(p Picker, i int) int {
 	if i >= 0 {
 		p.Changed(i)
 	}

@@ -134,14 +134,14 @@ func (l *Latency) triedSince(t uint32) bool {
 	return l.trials.Load() > 0 && int32(l.lastTrial.Load()-t) > 0
 }
 
-// untold reports whether the last trial may still be waiting for its answer. Other waiting requests, such as long polls, do not delay the
+// trialPending reports whether the last trial may still be waiting for its answer. Other waiting requests, such as long polls, do not delay the
 // next trial.
-func (l *Latency) untold() bool {
+func (l *Latency) trialPending() bool {
 	return l.waiting.total.Load() > 0 && l.triedSince(l.waiting.heard.Load())
 }
 
-// first reports whether the member has requests in flight but has never answered one.
-func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
+// awaitsFirst reports whether the member has requests in flight but has never answered one.
+func (l *Latency) awaitsFirst() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
 
 // Forget drops the records. Callers use it when the member comes back after having been down.
 func (l *Latency) Forget() {

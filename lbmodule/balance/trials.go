@@ -31,7 +31,7 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	}
 	tried := l.tried.Load()
 	switch {
-	case cause == Silent || l.untold():
+	case cause == Silent || l.trialPending():
 		// If several choices get here at the same moment, only one of them makes the trial.
 		if since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
 			return false
@@ -67,7 +67,7 @@ func every(l *Latency, cause Cause, t uint32) uint32 {
 func (s *trials) next(l *Latency, cause Cause, t uint32) float64 {
 	rested := since(l.tried.Load(), t)
 	left := func(ticks uint32) float64 { return secondsOf(since(rested, ticks)) }
-	if cause == Silent || l.untold() {
+	if cause == Silent || l.trialPending() {
 		return left(silentTicks)
 	}
 	if l.hopeful.Load() {

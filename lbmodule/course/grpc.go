@@ -128,8 +128,8 @@ func (c *Call) timeUp(after time.Duration) bool {
 // is reports whether the call has ended with that code.
 func (c *Call) is(code codes.Code) bool { return c.Status != NoGRPC && c.Status.code() == code }
 
-// ownDoing reports whether the client itself ended the call, by canceling or by its timeout.
-func (c *Call) ownDoing() bool { return c.Excused || c.is(codes.Canceled) }
+// endedByClient reports whether the client itself ended the call, by canceling or by its timeout.
+func (c *Call) endedByClient() bool { return c.Excused || c.is(codes.Canceled) }
 
 // outcome returns what the call says about its backend so far.
 func (c *Call) outcome(failures *Statuses) pool.Outcome {
@@ -138,7 +138,7 @@ func (c *Call) outcome(failures *Statuses) pool.Outcome {
 		return pool.Ignored
 	case failures.HasGRPC(c.Status):
 		return pool.Failure
-	case c.ownDoing():
+	case c.endedByClient():
 		return pool.Ignored
 	default:
 		return pool.Success

@@ -208,14 +208,14 @@ func (c *Course) learn(f *Facts, now time.Time) {
 	case failed:
 		l.Failed(f.Answered, now)
 	case c.call.Pending: // see Streams and learnCall
-	case c.call.ownDoing():
+	case c.call.endedByClient():
 		l.Unanswered(f.Answered, now)
 	case c.rules.UntilLastByte && !f.Stream && f.Body:
 		c.lastByte = true
 	case f.Known:
 		c.answeredIn(f.Answered, now)
 	}
-	if f.isOverloadOf(c) {
+	if f.suggestsOverload(c) {
 		c.choice.Lease.Overloaded(now)
 	}
 	if f.Kind == Answered && f.Stream {
@@ -228,9 +228,9 @@ func (c *Course) answeredIn(took time.Duration, now time.Time) {
 	c.choice.Lease.Answered(took, now)
 }
 
-// isOverloadOf reports whether an attempt suggests that its backend is overloaded: the backend says so, or does not answer. Other errors,
+// suggestsOverload reports whether an attempt suggests that its backend is overloaded: the backend says so, or does not answer. Other errors,
 // which may come fast, and failed connections say nothing about that.
-func (f *Facts) isOverloadOf(c *Course) bool {
+func (f *Facts) suggestsOverload(c *Course) bool {
 	switch f.Kind {
 	case Answered:
 		return f.isOverload() || f.Status == statusServiceUnavailable || c.call.isOverload()
@@ -346,7 +346,7 @@ func (c *Course) learnCall(now time.Time) {
 	case !l.Held():
 	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):
 		l.Failed(c.took, now)
-	case failed, c.call.ownDoing():
+	case failed, c.call.endedByClient():
 		l.Unanswered(c.took, now)
 	case !c.call.begun && c.known:
 		c.answeredIn(c.took, now)
