@@ -277,7 +277,7 @@ func (c *conn) readHeader(k *Call) (*answer, error) {
 		c.spent = c.spent || a.odd
 		switch {
 		case a.StatusCode == http.StatusSwitchingProtocols:
-			return nil, errors.New("backend switches protocols, which was not asked for")
+			return nil, errors.New("backend switches protocols, which was not requested")
 		case a.StatusCode >= http.StatusOK || a.StatusCode < http.StatusContinue:
 			a.Request = k.Request
 			return a, nil

@@ -34,7 +34,7 @@ type sending struct {
 const maxSendWait = 50 * time.Millisecond
 
 // errNotSent is the error of a body that the backend did not ask for.
-var errNotSent = errors.New("body of the request was not asked for")
+var errNotSent = errors.New("backend did not ask for the body of the request")
 
 // newSending returns the sending of u's body over c, from that position of u's buffer on. waits says that the backend must ask for the body.
 func newSending(c *conn, u *upload, from int, waits bool) *sending {

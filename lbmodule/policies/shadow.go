@@ -80,16 +80,16 @@ func checkShadow(name string, policy any) error {
 	name = strings.TrimPrefix(name, "lb_")
 	switch policy.(type) {
 	case SessionPolicy, *reverseproxy.CookieHashSelection:
-		return fmt.Errorf("shadow_policy %s: keeps sessions, which takes telling clients; it must be a policy that keeps none", name)
+		return fmt.Errorf("shadow_policy %s: must be a policy without sessions, because sessions are stored at clients", name)
 	case Balancer:
 		return nil
 	default:
-		return fmt.Errorf("shadow_policy %s: is not one of ours, and might write to answers; it must be one of ours", name)
+		return fmt.Errorf("shadow_policy %s: must be one of the policies of this module, because others may write to answers", name)
 	}
 }
 
 func errShadowWeights(name string) error {
-	return fmt.Errorf("shadow_policy %s: lists weights; both policies go by those of the backends, so give them there", strings.TrimPrefix(name, "lb_"))
+	return fmt.Errorf("shadow_policy %s: must not list weights; both policies use those of the backends, so give them there", strings.TrimPrefix(name, "lb_"))
 }
 
 // errShadowUntil returns the error for a shadow policy that needs answers measured differently from the load balancer's policy. until says
@@ -99,7 +99,7 @@ func errShadowUntil(name string, until bool) error {
 	if until {
 		must = lastByte
 	}
-	return fmt.Errorf("shadow_policy %s: must be with %s, because answers are measured as lb_policy has it", strings.TrimPrefix(name, "lb_"), must)
+	return fmt.Errorf("shadow_policy %s: must have %s, because answers are measured as lb_policy says", strings.TrimPrefix(name, "lb_"), must)
 }
 
 // LoadShadow loads the shadow policy with this config, for a load balancer with that policy. It returns nil if raw is nil.

@@ -210,7 +210,7 @@ func (s *Sticky) check() error {
 		return err
 	}
 	if c := s.cookie(); c.Valid() != nil {
-		return fmt.Errorf("lb_policy sticky: path %q, domain %q: must be those of a cookie", s.Path, s.Domain)
+		return fmt.Errorf("lb_policy sticky: path %q, domain %q: must be valid in a cookie", s.Path, s.Domain)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (s *Sticky) check() error {
 func (s *Sticky) checkSecrets(secrets []string) error {
 	switch {
 	case len(secrets) == 0 && s.LearnCookie == "" && s.LearnHeader == "":
-		return fmt.Errorf("lb_policy sticky: secret: missing; cookies are signed with it, on all machines with the same, such as {env.STICKY_SECRET}")
+		return fmt.Errorf("lb_policy sticky: secret: missing; it signs cookies and must be the same on all machines, such as {env.STICKY_SECRET}")
 	case len(secrets) > 2:
 		return fmt.Errorf("lb_policy sticky: secret: %d given; must be one, or the new and the old one", len(secrets))
 	case slices.Contains(secrets, ""):

@@ -153,7 +153,7 @@ func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func()
 	}
 	ours, ok := policy.(policies.Balancer)
 	if !ok {
-		return nil, end, fmt.Errorf("selection_policy %s: cannot be simulated; it must be one of ours: %s", policies.Name(policy), strings.Join(policies.Names(), ", "))
+		return nil, end, fmt.Errorf("selection_policy %s: cannot be simulated; it must be one of: %s", policies.Name(policy), strings.Join(policies.Names(), ", "))
 	}
 	b = &balancing{policy: ours, subset: p.Subset, settings: p.View(p.Retry.ProbeTimeout()), tryTimeout: max(time.Duration(p.Retry.WithDefaults().TryTimeout), 0)}
 	b.settings.Policy, b.settings.Dials = ours.BalancePolicy(), true

@@ -227,7 +227,7 @@ func checkAnswer(r *http.Request, res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		if _, twoWays := res.Body.(io.ReadWriteCloser); !twoWays {
-			return errors.New("backend switches protocols over a transport that cannot")
+			return errors.New("backend switches protocols, which the transport does not support")
 		}
 		return checkSwitch(upgradeOf(r.Header), upgradeOf(res.Header))
 	case res.StatusCode < 100 || res.StatusCode > 999: // net/http's server panics over those
@@ -240,7 +240,7 @@ func checkAnswer(r *http.Request, res *http.Response) error {
 func checkSwitch(asked, switched string) error {
 	switch {
 	case asked == "":
-		return errors.New("backend switches protocols, which was not asked for")
+		return errors.New("backend switches protocols, which was not requested")
 	case !strings.EqualFold(asked, switched) || strings.ContainsFunc(switched, func(c rune) bool { return c < ' ' || c > '~' }):
 		return fmt.Errorf("backend switches to protocol %q, asked for %q", switched, asked)
 	}
