@@ -29,7 +29,7 @@ type Mirrored struct {
 	ended    [MirrorOutcomes]atomic.Uint64
 }
 
-// Begin begins a copy and returns true, unless most copies are in flight already. If it returns true, [Mirrored.End] must follow.
+// Begin begins a copy and returns true, unless the given maximum of copies is in flight. If it returns true, [Mirrored.End] must follow.
 func (m *Mirrored) Begin(most int) bool {
 	if m.inFlight.Add(1) > int64(most) {
 		m.inFlight.Add(-1)

@@ -94,8 +94,8 @@ func (p *Pool) Members() []*Member {
 	return all
 }
 
-// Hold registers a request that waits for a dead member to come back. It reports false, without effect, if most requests wait already.
-// EndHold undoes it.
+// Hold registers a request that waits for a dead member to come back. It returns false, without effect, if the given maximum of such
+// requests is reached. EndHold undoes it.
 func (p *Pool) Hold(most int) bool {
 	if p.holding.Add(1) > int64(most) {
 		p.holding.Add(-1)

@@ -26,7 +26,7 @@ type node[T any] struct {
 	next atomic.Uint32
 }
 
-// NewEnds returns a set with room for most items.
+// NewEnds returns a set with room for the given number of items.
 func NewEnds[T any](most int) *Ends[T] {
 	e := &Ends[T]{nodes: make([]node[T], most+1), heap: make([]uint32, 0, most)}
 	for i := 1; i < most; i++ {
@@ -87,8 +87,8 @@ func (e *Ends[T]) give(n uint32) {
 	}
 }
 
-// Due removes up to most items that have ended by now, in order, and calls ended for each. If another goroutine is doing that, it returns
-// at once.
+// Due removes the items that have ended by now, in order, up to the given maximum, and calls ended for each. If another goroutine is doing
+// that, it returns at once.
 func (e *Ends[T]) Due(now int64, most int, ended func(T)) {
 	if e.count.Load() == 0 || !e.sorting.TryLock() {
 		return
