@@ -128,7 +128,7 @@ func TestShadowOverReloads(t *testing.T) {
 	}
 	ask()
 	decisions(20)
-	if err := c.reload(site("sticky {\n secret 0123456789abcdef\n}", "3")); err == nil || !strings.Contains(err.Error(), "shadow_policy sticky: keeps sessions") {
+	if err := c.reload(site("sticky {\n secret 0123456789abcdef\n}", "3")); err == nil || !strings.Contains(err.Error(), "shadow_policy sticky: must be a policy without sessions") {
 		t.Errorf("accepted: %v", err)
 	}
 	ask()

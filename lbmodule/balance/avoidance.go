@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// Avoidance is why a member is given fewer requests than its share, by what is known of its answers. The zero Avoidance says that it
-// is not.
+// Avoidance says why a member gets fewer requests than its share, because of its past answers. The zero Avoidance means that it is not
+// avoided.
 type Avoidance struct {
 	Cause  Cause
-	Takes  time.Duration // what its answers take; of a silent member, how long it has answered nothing
-	Others time.Duration // what the answers of the others take
-	Again  time.Duration // until it is tried again
+	Takes  time.Duration // how long its answers take; for a silent member, how long it has answered nothing
+	Others time.Duration // how long the answers of the others take
+	Again  time.Duration // time until it is tried again
 }
 
-// Cause is what a member is avoided for.
+// Cause is the reason why a member is avoided.
 type Cause uint8
 
 // The causes of an [Avoidance].
@@ -25,10 +25,10 @@ const (
 	NotAvoided Cause = iota
 	Slow             // its answers take longer than the others'
 	Failing          // its answers are failures or refusals
-	Silent           // requests wait for far longer than its answers took, and it has answered none
+	Silent           // requests have been waiting for far longer than its answers took, without any answer
 )
 
-// String tells people why a member is avoided, and when it is tried again; "" if it is not.
+// String describes why a member is avoided and when it is tried again. It returns "" if the member is not avoided.
 func (a Avoidance) String() string {
 	again := "; tried again with the next request"
 	if a.Again > 0 {
@@ -46,14 +46,14 @@ func (a Avoidance) String() string {
 	}
 }
 
-// Avoiding is implemented by pickers that avoid members by what is known of their answers.
+// Avoiding is implemented by pickers that avoid members because of their past answers.
 type Avoiding interface {
-	// Avoided tells of each member whether it is avoided at that time, and why.
+	// Avoided returns for each member whether it is avoided at that time, and why.
 	Avoided(now time.Time) []Avoidance
 }
 
-// Avoided implements [Avoiding]. Each member is compared with the one at the 25th percentile of the costs, so that it shows also when half
-// of them are slow.
+// Avoided implements [Avoiding]. Each member is compared with the one at the 25th percentile of the costs, so that slow members are found
+// even if half of them are slow.
 func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	all := make([]Avoidance, len(p.pos))
 	c := &clock{tickOf(now), true}
@@ -66,7 +66,7 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	if len(known) == 0 {
 		return all
 	}
-	const dearerThan = 4 // one in so many
+	const dearerThan = 4 // one in four members costs no more than the one compared with
 	slices.SortFunc(known, func(a, b int) int {
 		return cmp.Compare(p.cost(a, c), p.cost(b, c))
 	})
@@ -79,7 +79,7 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 			continue
 		}
 		if cause == Failing && l.hopeful.Load() {
-			continue // it may be a page that fails everywhere, and the next choice tries it
+			continue // the page may fail on every member, and the next choice tries this one
 		}
 		if at == usual || cause == NotAvoided || ratio <= 1 {
 			continue
@@ -93,10 +93,10 @@ func (p *peakEWMA) Avoided(now time.Time) []Avoidance {
 	return all
 }
 
-// shownSilence is how many seconds of silence are worth telling of. Shorter ones come and go on any machine.
+// shownSilence is how many seconds of silence are reported. Shorter ones occur on any machine.
 const shownSilence = 1
 
-// cost is what an answer of that position costs, whatever it has to do.
+// cost returns how expensive an answer of that position is, regardless of its load.
 func (p *peakEWMA) cost(at int, c *clock) float64 {
 	l := p.members[at].Latency
 	return (unscale(l.takes.mean()) + grain) * l.penalty(c.now())
@@ -104,7 +104,8 @@ func (p *peakEWMA) cost(at int, c *clock) float64 {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// roughly writes a duration with two significant digits at most: in milliseconds below a second, and whole seconds from a hundred on.
+// roughly formats a duration with at most two significant digits: in milliseconds below a second, in whole seconds from a hundred seconds
+// on.
 func roughly(d time.Duration) string {
 	if ms := twoDigits(d.Seconds() * 1000); ms < 1000 {
 		return plainNumber(ms) + " ms"
@@ -116,7 +117,7 @@ func roughly(d time.Duration) string {
 	return plainNumber(math.Round(seconds)) + " s"
 }
 
-// inSeconds writes a time to wait to the tenth of a second, which is the least.
+// inSeconds formats a waiting time in tenths of a second, one tenth at least.
 func inSeconds(d time.Duration) string {
 	return plainNumber(max(math.Round(d.Seconds()*10), 1)/10) + " s"
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// policies are all there are; what every policy promises is tested with each.
+// policies lists all policies, to test with each what every policy promises.
 var policies = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, Choices{N: 3}, PeakEWMA{}, Hash{size: 251}, Hash{size: 251, Bound: 1.25},
 	WithFallback{Hash{size: 251}, LeastConn{}}, WithFallback{Hash{size: 251}, RoundRobin{}}}
 
@@ -51,13 +51,13 @@ func identity(n int) []int {
 	return index
 }
 
-// release gives the slot of member i back.
+// release releases the slot of member i.
 func release(p Picker, members []Member, i int) {
 	members[i].Load.Add(-1)
 	p.Changed(i)
 }
 
-// sequence returns n picks, each given back at once.
+// sequence returns n picks, each released at once.
 func sequence(p Picker, members []Member, n int, tried ...int) []int {
 	picks := make([]int, n)
 	for k := range picks {
@@ -86,7 +86,7 @@ func count(t *testing.T, picks []int, n int) []int {
 // what is rare, whose distribution has a longer tail. Chance alone goes beyond it less than once in 10^11 times.
 func spread(n int, p float64) float64 { return 7*math.Sqrt(float64(n)*p*(1-p)) + 10 }
 
-// usable reports whether somebody can be picked, by definition.
+// usable reports whether any member can be picked, by definition.
 func usable(members []Member, tried []int) bool {
 	for i, m := range members {
 		if m.Weight > 0 && (m.Cap == 0 || m.Load.Load() < int64(m.Cap)) && !slices.Contains(tried, i) {
@@ -96,7 +96,7 @@ func usable(members []Member, tried []int) bool {
 	return false
 }
 
-// pick picks and checks what every policy promises at a quiet moment.
+// pick picks and checks what every policy promises without concurrency.
 func pick(t *testing.T, p Picker, members []Member, tried []int) int {
 	t.Helper()
 	can := usable(members, tried)
@@ -106,7 +106,7 @@ func pick(t *testing.T, p Picker, members []Member, tried []int) int {
 	}
 	got := p.Pick(tried)
 	if (got >= 0) != can {
-		t.Fatalf("picked %d, somebody usable: %v; loads %v, tried %v", got, can, before, tried)
+		t.Fatalf("picked %d, a member is usable: %v; loads %v, tried %v", got, can, before, tried)
 	}
 	for i := range members {
 		want := before[i]
@@ -195,10 +195,10 @@ func TestOtherPicker(t *testing.T) {
 			b := policy.Build(members, nil, nil)
 			for range 6 {
 				if i := pick(t, a, members, nil); i < 0 {
-					t.Fatal("nobody")
+					t.Fatal("no member picked")
 				}
 			}
-			// b has not heard of anything, and still must not go over a cap.
+			// b has not been notified of the changes, and still must not exceed a cap.
 			if got := b.Pick(nil); got != -1 {
 				t.Fatalf("picked %d of a full pool", got)
 			}
@@ -279,8 +279,8 @@ func randomTried(r *rand.Rand, n int) []int {
 	return tried
 }
 
-// TestConcurrently picks from all sides, with two pickers over members that are nearly always full. Caps must hold at
-// each moment, every slot come back, and nobody be hidden at the end.
+// TestConcurrently picks on many goroutines, with two pickers over members that are nearly always full. Caps must hold at each moment,
+// every slot must be released, and no free member may be hidden at the end.
 func TestConcurrently(t *testing.T) {
 	const workers, rounds = 8, 3000
 	for _, policy := range policies {
@@ -328,7 +328,7 @@ func TestConcurrently(t *testing.T) {
 					pick(t, p, members, nil)
 				}
 				if usable(members, nil) {
-					t.Error("somebody is hidden")
+					t.Error("a free member is hidden")
 				}
 				for i := range members {
 					members[i].Load.Store(0)
@@ -341,7 +341,7 @@ func TestConcurrently(t *testing.T) {
 	}
 }
 
-// TestEnoughForAll has as many slots as workers hold at once: then nobody may ever be refused, whatever the others do.
+// TestEnoughForAll has as many slots as workers hold at once: then no pick may ever fail, whatever the others do.
 func TestEnoughForAll(t *testing.T) {
 	const workers, rounds = 6, 5000
 	for _, policy := range policies {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// mixed returns n members with different weights, except for policies that need equal ones to be what they are.
+// mixed returns n members with different weights, except for policies that need equal ones.
 func mixed(policy Policy, n, limit int) []Member {
 	members := weighted(same(n, 1)...)
 	now := time.Now()
@@ -23,7 +23,7 @@ func mixed(policy Policy, n, limit int) []Member {
 	return members
 }
 
-// measured are the policies as they are used.
+// measured lists the policies with the settings that pools use.
 var measured = []Policy{RoundRobin{}, Smooth{}, LeastConn{}, Random{}, First{}, Choices{}, PeakEWMA{}, Hash{}, Hash{Bound: 1.25}}
 
 // benchmark runs a pick and the release that belongs to it as one operation.
@@ -47,7 +47,7 @@ func benchmark(b *testing.B, run func(b *testing.B, p Picker, members []Member))
 	}
 }
 
-// picking is a pick as pools make it, who look at the clock and the key themselves.
+// picking is a pick as pools make it, with the time and the key given.
 func picking(p Picker) func() int {
 	now := time.Now()
 	switch p := p.(type) {
@@ -123,7 +123,7 @@ func BenchmarkPickBusy(b *testing.B) {
 	}
 }
 
-// BenchmarkLatency is what a latency is told of a request.
+// BenchmarkLatency measures the calls that record one request.
 func BenchmarkLatency(b *testing.B) {
 	l, now := new(Latency), time.Now()
 	b.ReportAllocs()

@@ -5,13 +5,14 @@ import (
 	"sync/atomic"
 )
 
-// bitmap is a set of small integers in which the next one at or after a given place is found in steps of 64: the
-// bits of level 0 are the set, each bit of a level above says whether a word of the level below has any bit.
+// bitmap is a set of small integers that finds the next one at or after a given integer in logarithmic time, to the
+// base of 64: the bits of level 0 are the set, and each bit of a level above says whether a word of the level below has
+// any bit set.
 //
 // Readers need no lock. Writers must exclude each other. A reader may find nothing while a writer is between two
-// levels; one that holds the writers' lock gets the truth.
+// levels; with the writers' lock held the result is exact.
 type bitmap struct {
-	levels [][]atomic.Uint64 // the last has one word
+	levels [][]atomic.Uint64 // the last level has one word
 }
 
 // newBitmap returns an empty set of integers below n, which is at least 1.
@@ -31,12 +32,12 @@ func (b *bitmap) has(i int) bool {
 	return b.levels[0][i/64].Load()&(1<<(i%64)) != 0
 }
 
-// add puts i into the set; bottom up, so that nobody is sent to an empty word.
+// add puts i into the set. It goes bottom up, so that no reader is led to an empty word.
 func (b *bitmap) add(i int) {
 	for _, level := range b.levels {
 		old := level[i/64].Or(1 << (i % 64))
 		if old != 0 {
-			return // known above
+			return // the levels above have the bit already
 		}
 		i /= 64
 	}
@@ -47,7 +48,7 @@ func (b *bitmap) remove(i int) {
 	for _, level := range b.levels {
 		bit := uint64(1) << (i % 64)
 		if level[i/64].And(^bit) != bit {
-			return // others are left in the word, or it was empty before
+			return // the word has other bits, or was empty before
 		}
 		i /= 64
 	}
@@ -62,7 +63,7 @@ func (b *bitmap) next(i int) int {
 		}
 		word := level[i/64].Load() >> (i % 64)
 		if word == 0 {
-			i = i/64 + 1 // go on behind this word, one level up
+			i = i/64 + 1 // continue after this word, one level up
 			continue
 		}
 		i += bits.TrailingZeros64(word)

@@ -2,12 +2,12 @@ package balance
 
 import "sync/atomic"
 
-// bound keeps members from having more of the requests in flight than their share of the weights, times a factor. It knows the sum
-// of them without adding up: each change of a load is noted. The zero bound allows everything.
+// bound limits each member's requests in flight to its share of all of them by weight, times a factor. It maintains the sum of the loads
+// incrementally: note records each change of a load. The zero bound allows everything.
 type bound struct {
-	factor  float64 // by which weights become shares that are allowed
+	factor  float64 // a weight times factor is the share of total that the member may have
 	members []Member
-	noted   []atomic.Int64 // load of each, as far as it is in total
+	noted   []atomic.Int64 // load of each member as included in total
 	total   atomic.Int64
 }
 
@@ -24,8 +24,8 @@ func (b *bound) init(members []Member, factor float64) {
 	}
 }
 
-// allows reports whether position p may have one more. Everybody may have one, and with a factor above 1 somebody always may have
-// more: not all can have more than their share.
+// allows reports whether position p may have one more request. Every member may have one. With a factor above 1 at least one member may
+// always have more, because not all of them can be above their share.
 func (b *bound) allows(p int) bool {
 	if b.factor == 0 {
 		return true
@@ -34,7 +34,7 @@ func (b *bound) allows(p int) bool {
 	return m.Load.Load() <= int64(b.factor*float64(m.weight())*float64(b.total.Load()+1))
 }
 
-// note takes the load of position p into the sum. Bound: each turn but the last is a change that happened meanwhile.
+// note updates the sum with the load of position p. Bound: every iteration but the last means that the load changed in between.
 func (b *bound) note(p int) {
 	if b.factor == 0 {
 		return

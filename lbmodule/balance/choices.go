@@ -5,15 +5,15 @@ import "math"
 // Choices draws a few members at random, in proportion to the weights, and picks the one with the fewest requests in flight in
 // relation to its weight; the first drawn among equals. Two draws are enough for the load of the busiest of n members to stay
 // within a constant of log log n above the mean (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
-// Transactions on Parallel and Distributed Systems 12(10), 2001), and, unlike the least loaded of all, a member that looks idle
-// gets a bounded share: twice its own with two.
+// Transactions on Parallel and Distributed Systems 12(10), 2001), and a member that looks idle gets a bounded share, unlike with least
+// connections: with two draws at most twice its own.
 //
-// It takes constant time and no lock. Where weights are equal no member is drawn twice in a row. Where they differ that counts as a
-// draw: in its place, the second would nearly always be another than a heavy first, and a light one that looks idle, such as one
-// that is ramped up, would get many times its share. As with [Random], a pick that only finds full and tried members takes the
-// first free one from a place drawn evenly.
+// It takes constant time and no lock. If the weights are equal, no member is drawn twice in a row. If they differ, drawing the same member
+// again counts as a draw. Otherwise the second draw would nearly always differ from a heavy first one, and a light member that looks idle,
+// such as one that is ramped up, would get many times its share. As with [Random], a pick that finds only full and tried members takes the
+// first free one from a uniformly drawn position.
 type Choices struct {
-	N int // draws; two where it is less, and never more than there are members
+	N int // number of draws: at least two, and at most the number of members
 
 	dice *Dice
 }
@@ -24,7 +24,8 @@ func (p Choices) With(d *Dice) Policy {
 	return p
 }
 
-// more is how many draws are made again for having drawn one that is full, one in tried, or, where that does not count, the same.
+// more is the maximum number of draws that are repeated because the drawn member is full, in tried, or, where that does not count, the same
+// as before.
 const more = 8
 
 // Build implements [Policy].
@@ -69,8 +70,8 @@ func (c *choices) Pick(tried []int) int {
 	return c.take(best, tried)
 }
 
-// take reserves a slot at position best, or, if that is -1 or full by now, at the first free one from a place drawn evenly. It returns
-// the member's index, or -1.
+// take reserves a slot at position best, or, if that is -1 or full by now, at the first free position from a uniformly drawn one on. It
+// returns the member's index, or -1.
 func (c *choices) take(best int, tried []int) int {
 	if best < 0 || !c.at(best) {
 		if best = c.from(c.dice.IntN(len(c.members)), tried); best < 0 {
@@ -80,7 +81,7 @@ func (c *choices) take(best int, tried []int) int {
 	return c.index[best]
 }
 
-// other draws a position other than p evenly. There are two at least: with one member there is one draw.
+// other draws a position other than p, uniformly. There are at least two, because a pool of one member has only one draw.
 func (c *choices) other(p int) int {
 	p += 1 + c.dice.IntN(len(c.members)-1)
 	if p >= len(c.members) {
@@ -97,7 +98,7 @@ func (c *choices) Score(i int) float64 {
 	return c.members[c.pos[i]].loadPerWeight()
 }
 
-// lighter reports whether m has fewer requests in flight than o, each in relation to its weight.
+// lighter reports whether m has fewer requests in flight per weight than o.
 func (m *Member) lighter(o *Member) bool {
 	return m.Load.Load()*int64(o.weight()) < o.Load.Load()*int64(m.weight())
 }

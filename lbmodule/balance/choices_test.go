@@ -13,7 +13,7 @@ func TestChoicesShares(t *testing.T) {
 	}
 }
 
-// The less loaded of two wins, in relation to the weights.
+// Of two members the one with less load per weight wins.
 func TestChoicesPrefersTheLighter(t *testing.T) {
 	for _, tt := range []struct {
 		weights, loads []int

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Dice draw random numbers. Nil dice draw from the generator of the process: they are safe for concurrent use, and never draw the same numbers
-// twice. Dice with a seed are for one goroutine, and draw the same numbers in each run.
+// Dice draw random numbers. A nil Dice draws from the generator of the process; it is safe for concurrent use, and its sequence differs in
+// each run. A Dice with a seed is for one goroutine and draws the same numbers in each run.
 type Dice struct{ source *rand.Rand }
 
 // NewDice returns dice with this seed.
@@ -15,7 +15,7 @@ func NewDice(seed uint64) *Dice {
 	return &Dice{rand.New(rand.NewPCG(seed, stream))}
 }
 
-// Drawing is implemented by policies whose pickers draw random numbers. Without With, they draw from nil dice.
+// Drawing is implemented by policies whose pickers draw random numbers. Without With, they draw from a nil Dice.
 type Drawing interface {
 	Policy
 

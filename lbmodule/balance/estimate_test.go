@@ -70,7 +70,7 @@ func TestEstimateStartsOver(t *testing.T) {
 	}
 }
 
-// What an estimate rests on fades, and so does what is certain.
+// The weight of an estimate decays, and with it the certainty.
 func TestEstimateFades(t *testing.T) {
 	e := new(estimate)
 	for range 100 {
@@ -89,7 +89,7 @@ func TestEstimateFades(t *testing.T) {
 	}
 }
 
-// A number of answers that vary by their nature is no change: the estimate never starts over because of them.
+// Answers that vary by their nature are not a change: the estimate must not start over because of them.
 func TestEstimateOfHeavyTail(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	e := new(estimate)

@@ -5,55 +5,55 @@ import (
 	"time"
 )
 
-// Timed is implemented by pickers that go by what has happened lately. Their Pick looks at the clock if it has to.
+// Timed is implemented by pickers that depend on the time. Their Pick reads the clock if necessary.
 type Timed interface {
 	Picker
 
-	// PickAt is Pick at that time.
+	// PickAt is Pick with the current time given.
 	PickAt(now time.Time, tried []int) int
 }
 
-// PeakEWMA draws two members at random, in proportion to the weights, as [Choices] does, and picks the one whose answer is expected
-// first: by how long its answers take, times the requests that it has to do, this one with them, in relation to its weight. That is
-// the load metric of Finagle's P2C balancer with peak EWMA, and of Linkerd.
+// PeakEWMA draws two members at random, in proportion to the weights, as [Choices] does, and picks the one whose answer is expected first.
+// The expectation is how long its answers take, times its requests in flight per weight, including this one. That is the load metric of
+// Finagle's P2C balancer with peak EWMA, and of Linkerd.
 //
-// There, one slow answer is taken for a slow member: the peak counts at once and fades with time, whatever fast answers follow. Here a
-// member is slower than another only if that is beyond doubt:
-//   - its answers must take more than half as long again. A member with less weight is allowed to be slower in proportion;
+// In those, one slow answer makes a member slow: the peak counts at once and fades with time, whatever fast answers follow. Here a member
+// counts as slower than another only if that is statistically certain:
+//   - its answers must take more than 1.5 times as long. A member with less weight may be slower in proportion;
 //   - the difference of the means, on a logarithmic scale, must be more than three standard errors, as in Welch's test (Biometrika
-//     34, 1947). One answer among 64 is never that, whatever it took. Envoy's outlier detection compares success rates with the standard
-//     deviation of the others' in this manner.
+//     34, 1947). One answer among 64 never suffices, whatever it took. Envoy's outlier detection compares success rates with the standard
+//     deviation of all of them in a similar way.
 //
-// Otherwise they are alike, and the requests in flight decide. Slow pages are left out: requests that have waited for long while the
-// member answered others. If it has far more of them than the other member, some are counted. Prequal (Wydrowski et al., "Load is not
-// what you should balance", NSDI 2024) goes by load first, and by latency among those that are lightly loaded; here it is the other way
+// Otherwise they count as equally fast, and the requests in flight decide. Slow pages are not counted: requests that have been waiting for
+// long while the member answered others. If the member has far more of them than the other, some are counted. Prequal (Wydrowski et al.,
+// "Load is not what you should balance", NSDI 2024) compares load first, and latency among lightly loaded members; here it is the other way
 // round.
 //
-// Besides,
-//   - failures make a member expensive, so that none is preferred because it fails fast (Prequal calls that sinkholing);
-//   - the request itself is not divided by the weight, so that an idle pool follows the weights that it draws by;
-//   - a member whose requests have been waiting for far longer than its answers took, with none answered, is given no more while others
-//     answer, unless they have more than thirty times as much to do;
-//   - a member that has not answered yet is given one request at a time until it has, as in Netflix' Zuul;
-//   - more members are drawn if the better one was itself avoided lately or, with equal weights, is busy. Otherwise every fourth pick in a
-//     pool of which half is slow would find only slow ones;
-//   - a member that is avoided has a trial now and then ([trials]), so that avoiding it comes to an end.
+// In addition:
+//   - failures make a member expensive, so that no member is preferred because it fails fast (Prequal calls that sinkholing);
+//   - the new request itself is not divided by the weight, so that an idle pool follows the weights by which members are drawn;
+//   - a member whose requests have been waiting for far longer than its answers took, with none answered, gets no more while others answer,
+//     unless their load is more than thirty times as high;
+//   - a member that has not answered yet gets one request at a time until it has, as in Netflix' Zuul;
+//   - more members are drawn if the better one was itself avoided recently or, with equal weights, is busy. Otherwise, in a pool of which
+//     half is slow, every fourth pick would find only slow members;
+//   - an avoided member gets a trial from time to time ([trials]), so that it can recover.
 type PeakEWMA struct{ dice *Dice }
 
 const (
-	// silence is how many times as expensive it makes a member that requests have been waiting for far longer than its answers take.
+	// silence is the factor by which a silent member is more expensive (see Latency.silent).
 	silence = 32
-	// alike is up to which ratio two expectations are the same, and alikeDoublings the logarithm of that.
+	// alike is the ratio up to which two expectations count as equal, and alikeDoublings its base-2 logarithm.
 	alike, alikeDoublings = 1.5, 0.5849625007211562
-	// mostSlower is the logarithm of how many times as expensive being slower makes a member at most. One that was slow under a load
-	// that it no longer has must not leave the others to carry all of it.
+	// mostSlower is the base-2 logarithm of the maximum factor by which being slower makes a member more expensive. Without it, a member that
+	// was slow under a load that it no longer has would leave all the load to the others.
 	mostSlower = 3
-	// certain is the square of how many standard errors a difference must have.
+	// certain is the square of the number of standard errors that a difference must exceed.
 	certain = 3 * 3
-	// moreIfSuspect is how many members are drawn for others that are avoided.
+	// moreIfSuspect is the maximum number of members drawn in addition because the best so far was avoided recently.
 	moreIfSuspect = 8
-	// tailTimes and tailLeast are how many times as many answers of one member as of another may be overdue, and which share of them in
-	// any case. More than tailMost are no exceptions but what there is to do.
+	// Slow pages count as load if the member's share of overdue answers exceeds tailTimes that of the other member plus tailLeast. A share
+	// above tailMost always counts: such pages are the normal load, not exceptions.
 	tailTimes, tailLeast, tailMost = 2, 0.0015, 0.1
 )
 
@@ -97,13 +97,13 @@ type peakEWMA struct {
 	trials  *trials    // shared with the pickers before and after
 }
 
-// relative is a weight.
+// relative holds two forms of a weight.
 type relative struct {
-	toMean float64 // in relation to the mean
-	full   float64 // as a logarithm, when the member is no longer ramped up
+	toMean float64 // divided by the mean weight
+	full   float64 // base-2 logarithm of the weight without the ramp-up
 }
 
-// clock is the time of a pick, which is looked up when it is asked for first.
+// clock is the time of a pick. It is read when it is first needed.
 type clock struct {
 	tick  uint32
 	known bool
@@ -162,7 +162,7 @@ func (p *peakEWMA) pickBy(c *clock, tried []int) int {
 	return p.take(best, tried)
 }
 
-// drawsMore is how many members are to be drawn after the last one, with position best as the best so far.
+// drawsMore returns how many more members to draw, with position best as the best of the found ones.
 func (p *peakEWMA) drawsMore(best, found int, c *clock) int {
 	m := &p.members[best]
 	switch {
@@ -180,17 +180,17 @@ func (p *peakEWMA) drawsMore(best, found int, c *clock) int {
 	return 0
 }
 
-// duel is what came of comparing two positions.
+// duel is the result of comparing two positions.
 type duel struct {
 	winner, loser int
 	cause         Cause // why the loser is avoided, if it is
 }
 
-// compare returns the position whose answer is expected first, a or b; b if there is no difference. With b drawn again, a must be
-// the faster one for itself, too: a light member is not to be preferred for having nothing to do whenever a heavy one was drawn twice.
+// compare returns as winner the position whose answer is expected first, b if there is no difference. again says that b was drawn twice;
+// then a must also have the faster answers. Otherwise an idle light member would be preferred whenever a heavy one was drawn twice.
 func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	loadA, loadB := p.loads(a, b, c)
-	if newA, newB := p.members[a].Latency.first(), p.members[b].Latency.first(); newA != newB {
+	if newA, newB := p.members[a].Latency.awaitsFirst(), p.members[b].Latency.awaitsFirst(); newA != newB {
 		if newB && !again {
 			return duel{winner: a, loser: b, cause: Silent}
 		}
@@ -207,8 +207,8 @@ func (p *peakEWMA) compare(a, b int, again bool, c *clock) duel {
 	return duel{winner, loser, cause}
 }
 
-// perWeight is a load in relation to the weight of that position, in whole requests. Whether a fraction counts is drawn at random: one
-// request of a heavy member is less than that of a light one, but not nothing, and must not decide each time.
+// perWeight returns a load divided by the relative weight of that position, rounded up or down at random in proportion to the fraction. One
+// request of a heavy member counts less than one of a light member, but not nothing, and must not decide each time.
 func (p *peakEWMA) perWeight(load float64, position int) float64 {
 	if load == 0 || p.uniform() {
 		return load
@@ -216,8 +216,8 @@ func (p *peakEWMA) perWeight(load float64, position int) float64 {
 	return math.Floor(load/p.weights[position].toMean + p.dice.Float64())
 }
 
-// loads returns how many requests positions a and b have to do. Slow pages count if a member has far more of them than the other. Whether
-// they do is drawn at random: half a request would break a tie as surely as a whole one.
+// loads returns the loads of positions a and b. Slow pages count if a member has far more of them than the other. Whether they count is
+// decided at random, because counting a fraction of them would break a tie as surely as counting them all.
 func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 	ma, mb := &p.members[a], &p.members[b]
 	loadA, loadB = float64(ma.Load.Load()), float64(mb.Load.Load())
@@ -241,8 +241,7 @@ func (p *peakEWMA) loads(a, b int, c *clock) (loadA, loadB float64) {
 	return less(ma.Latency, mb.Latency, loadA), less(mb.Latency, ma.Latency, loadB)
 }
 
-// dearer is how many times as expensive position a is as b by what is known of their answers, with the cause that counts most against the
-// dearer one.
+// dearer returns how many times as expensive position a is as b by their past answers, and the main cause why the more expensive one is so.
 func (p *peakEWMA) dearer(a, b int, c *clock) (ratio float64, cause Cause) {
 	la, lb := p.members[a].Latency, p.members[b].Latency
 	slow, silent, failing := 1.0, 1.0, 1.0
@@ -270,7 +269,7 @@ func (p *peakEWMA) dearer(a, b int, c *clock) (ratio float64, cause Cause) {
 	}
 }
 
-// worst is the cause whose factor is the greatest.
+// worst returns the cause with the greatest factor.
 func worst(slow, silent, failing float64) Cause {
 	switch max(slow, silent, failing) {
 	case failing:
@@ -292,8 +291,8 @@ func (p *peakEWMA) penalties(a, b int, c *clock) (fA, fB float64) {
 
 func similar(a, b float64) bool { return a <= alike*b && b <= alike*a }
 
-// slower is how many times as long the answers of position a take as those of b, as a logarithm; below 0, the other way round. It is 0
-// if they are alike, as far as can be told.
+// slower returns the base-2 logarithm of how many times as long the answers of position a take as those of b. It is negative if those of b
+// take longer, and 0 if the difference is not certain.
 func (p *peakEWMA) slower(a, b int, c *clock) float64 {
 	la, lb := p.members[a].Latency, p.members[b].Latency
 	if !la.takes.known() || !lb.takes.known() {
@@ -317,7 +316,7 @@ func (p *peakEWMA) slower(a, b int, c *clock) float64 {
 	return min(max(d, -mostSlower), mostSlower)
 }
 
-// Score implements [Scored]: the seconds until an answer is expected.
+// Score implements [Scored]. It returns the seconds until an answer is expected.
 func (p *peakEWMA) Score(i int) float64 {
 	at := p.pos[i]
 	if at < 0 {

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// These are what the default policy is for, in virtual time over the real code. Each scenario runs with least connections beside it,
-// whose figures are logged: `go test -run PeakEWMAScenarios -v`.
+// These scenarios show what the default policy is for, in virtual time over the real code. Each also runs with least connections, whose
+// figures are logged: `go test -run PeakEWMAScenarios -v`.
 
 // about is that time: 10 % more or less.
 func about(seconds float64, random *rand.Rand) float64 {
 	return seconds * (0.9 + 0.2*random.Float64())
 }
 
-// pages serves in the one time, but for a share of slow ones, which take the other.
+// pages serves most requests in one time, and a share of slow ones in another.
 func pages(fast, share, slow float64) func(int, float64, *rand.Rand) (float64, bool) {
 	return func(_ int, _ float64, random *rand.Rand) (float64, bool) {
 		if random.Float64() < share {
@@ -25,7 +25,7 @@ func pages(fast, share, slow float64) func(int, float64, *rand.Rand) (float64, b
 	}
 }
 
-// spoilt has the first member serve as the one says, and the others in that time.
+// spoilt makes the first member serve as given, and the others in that time.
 func spoilt(others float64, first func(now float64, random *rand.Rand) (float64, bool)) func(int, float64, *rand.Rand) (float64, bool) {
 	return func(i int, now float64, random *rand.Rand) (float64, bool) {
 		if i == 0 {
@@ -35,7 +35,7 @@ func spoilt(others float64, first func(now float64, random *rand.Rand) (float64,
 	}
 }
 
-// windows returns the least and the greatest share of n members, in relation to a fair one, in any ten seconds from then on.
+// windows returns the smallest and the largest share of n members, relative to a fair one, in any ten seconds from then on.
 func windows(all []served, n int, from, to float64) (least, most float64) {
 	least = math.Inf(1)
 	for ; from+10 <= to; from += 10 {
@@ -312,7 +312,7 @@ func late(takes float64) func(float64, *rand.Rand) (float64, bool) {
 
 func fails(_ float64, random *rand.Rand) (float64, bool) { return about(0.0002, random), true }
 
-// onlyOnce has the first member take a second for one request, five seconds after the start.
+// onlyOnce makes the first member take a second for one request, five seconds after the start.
 func onlyOnce(usual float64) func(int, float64, *rand.Rand) (float64, bool) {
 	began := 0.0 // the request's; another simulation begins anew
 	return func(i int, now float64, random *rand.Rand) (float64, bool) {
@@ -324,7 +324,7 @@ func onlyOnce(usual float64) func(int, float64, *rand.Rand) (float64, bool) {
 	}
 }
 
-// coldAtFirst has members from that one on take 200 ms more, and less and less, in the second after their first request.
+// coldAtFirst makes members from that one on take up to 200 ms more, decreasing, in the second after their first request.
 func coldAtFirst(from int, usual float64) func(int, float64, *rand.Rand) (float64, bool) {
 	first := make(map[int]float64)
 	return func(i int, now float64, random *rand.Rand) (float64, bool) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// answering returns members that have answered so often, each in its time.
+// answering returns members that have answered that often, each in its own time.
 func answering(weights []int, n int, took ...time.Duration) []Member {
 	members := weighted(weights...)
 	for i := range members {
@@ -18,7 +18,7 @@ func answering(weights []int, n int, took ...time.Duration) []Member {
 	return members
 }
 
-// counted returns how often each member is picked of n times, its request over at once.
+// counted returns how often each member is picked in n picks, each released at once.
 func counted(t *testing.T, members []Member, n int, now time.Time) []int {
 	t.Helper()
 	p := PeakEWMA{}.Build(members, nil, nil).(Timed)
@@ -26,7 +26,7 @@ func counted(t *testing.T, members []Member, n int, now time.Time) []int {
 	for range n {
 		i := p.PickAt(now, nil)
 		if i < 0 {
-			t.Fatal("nobody picked")
+			t.Fatal("no member picked")
 		}
 		counts[i]++
 		release(p, members, i)
@@ -108,7 +108,7 @@ func TestPeakEWMASlowerByWeight(t *testing.T) {
 	}
 }
 
-// Of a pool that is slow for the most part the others get the requests.
+// In a pool that is mostly slow, the fast members get the requests.
 func TestPeakEWMADrawsMore(t *testing.T) {
 	const picks = 10_000
 	members := answering(same(6, 1), 64, 310*ms, 310*ms, 10*ms, 310*ms, 310*ms, 10*ms)
@@ -165,7 +165,7 @@ func TestPeakEWMACountsForTrialsOnce(t *testing.T) {
 		release(p, members, p.PickAt(at(1), []int{0}))
 	}
 	if got := p.trials.avoiding.Load(); got > picks {
-		t.Errorf("%d choices that avoided somebody, of %d", got, picks)
+		t.Errorf("%d choices that avoided a member, of %d", got, picks)
 	}
 }
 
@@ -204,7 +204,7 @@ func TestPeakEWMALoads(t *testing.T) {
 	}
 }
 
-// A picker goes on with the trials of the one before it: members change all the time while one is ramped up.
+// A picker continues the trials of its predecessor: pickers are replaced all the time while a member is ramped up.
 func TestPeakEWMAKeepsTrials(t *testing.T) {
 	members := answering(same(2, 1), 64, 10*ms, 310*ms)
 	l := members[1].Latency
@@ -219,7 +219,7 @@ func TestPeakEWMAKeepsTrials(t *testing.T) {
 	}
 }
 
-// Who was avoided is tried again, and has its share again when that went well a few times.
+// A member that was avoided is tried again, and gets its share back after a few trials that go well.
 func TestPeakEWMATriesAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil  func(l *Latency)
@@ -317,11 +317,11 @@ func TestPeakEWMAFirst(t *testing.T) {
 		}
 		return first
 	}
-	// It has a stream and no answer yet; the others have as much to do.
+	// It has a stream and no answer yet; the others have the same load.
 	members[1].Load.Store(1)
 	members[2].Load.Store(1)
 	if got := picked(1000, 0); got < 200 {
-		t.Errorf("picked %d times of 1000 while it has but a stream", got)
+		t.Errorf("picked %d times of 1000 while it has only a stream", got)
 	}
 	members[0].Latency.Asked(at(0))
 	if got := picked(1000, 0.005); got != 0 {
@@ -339,11 +339,11 @@ func TestPeakEWMAFirst(t *testing.T) {
 	if got := picked(1000, 40); got != 1 {
 		t.Errorf("picked %d times after it has not answered for ten seconds and more, want once", got)
 	}
-	// It is picked all the same when there is nobody else.
+	// It is picked nevertheless if there is no other member.
 	if got := p.PickAt(at(41), []int{1, 2}); got != 0 {
 		t.Errorf("picked %d, want the only one left", got)
 	}
-	// Where nobody is known, those without a request come first, and then those with fewer.
+	// Among unknown members, those without requests come first, then those with fewer.
 	members = answering(same(2, 1), 1, 0, 0)
 	p = PeakEWMA{}.Build(members, nil, nil).(Timed)
 	for n := range 100 {
@@ -384,7 +384,7 @@ func TestPeakEWMALoad(t *testing.T) {
 	}
 }
 
-// A member that does not answer what it was given, for far longer than its answers took, gets nothing while others answer.
+// A member that has not answered its requests for far longer than its answers took gets no more while others answer.
 func TestPeakEWMASilence(t *testing.T) {
 	const picks = 1000
 	for name, test := range map[string]struct {
@@ -392,7 +392,7 @@ func TestPeakEWMASilence(t *testing.T) {
 		longest time.Duration
 		told    float64 // when it answered another one; 0 for never
 		load    int64   // of the others
-		alone   bool    // there is but one
+		alone   bool    // there is only one member
 		picked  bool
 	}{
 		"for long":                             {1, 0, 0, 20, false, false},

@@ -6,16 +6,17 @@ import (
 	"time"
 )
 
-// Times are counted in ticks from the start of the program, on the monotonic clock: a step of the wall clock makes nothing look old or
-// new.
+// Times are counted in ticks from the start of the program, on the monotonic clock, so that a step of the wall clock does not change an
+// age.
 const (
-	// tickLength is the unit: 31 bits of it are 104 days, after which a number that nobody has renewed looks new for as long.
+	// tickLength is the unit. 31 bits of ticks are 104 days: a number that has not been renewed for that long looks new for another 104 days.
 	tickLength = 1 << 22 * time.Nanosecond
 
 	ticksPerMinute = uint32(time.Minute / tickLength)
 )
 
-// start is a whole number of ticks from the Unix epoch, so that virtual times fall on the same part of a tick in each run of a simulation.
+// start is a whole number of ticks after the Unix epoch, so that virtual times have the same offset within a tick in each run of a
+// simulation.
 var start = func() time.Time {
 	now := time.Now()
 	return now.Add(-time.Duration(now.UnixNano()) % tickLength)
@@ -23,16 +24,17 @@ var start = func() time.Time {
 
 func tickOf(now time.Time) uint32 { return uint32(now.Sub(start) / tickLength) }
 
-// tickNow costs half of what time.Now does, which reads the wall clock as well.
+// tickNow costs half as much as time.Now, which reads the wall clock as well.
 func tickNow() uint32 { return uint32(time.Since(start) / tickLength) }
 
-// since is how many ticks have passed from then to t, 0 if then is yet to come.
+// since returns the number of ticks from then to t, 0 if then is later than t.
 func since(then, t uint32) uint32 { return uint32(max(int32(t-then), 0)) }
 
-// secondsOf is how long so many ticks are.
+// secondsOf converts ticks to seconds.
 func secondsOf(ticks uint32) float64 { return float64(ticks) * tickLength.Seconds() }
 
-// fading is a number and the tick that it is of, in one word, so that both are read and replaced at once. The zero fading is 0.
+// fading is a number that decays, with the tick at which it was set. Both are in one word, so that they are read and replaced atomically.
+// The zero fading is 0.
 type fading struct{ word atomic.Uint64 }
 
 // known reports whether the number is not 0.
@@ -40,14 +42,14 @@ func (f *fading) known() bool { return f.word.Load()>>32 != 0 }
 
 func (f *fading) forget() { f.word.Store(0) }
 
-// get returns what is left of the number at t when it halves so many times in a tick.
+// get returns what is left of the number at t. halvings is how many times it halves in a tick.
 func (f *fading) get(t uint32, halvings float64) float64 {
 	word := f.word.Load()
 	return float64(math.Float32frombits(uint32(word>>32))) * fade(float64(since(uint32(word), t))*halvings)
 }
 
-// change replaces the number by what next makes of what is left of it, which it returns. Its tick is the latest one that was given. Bound: each turn but
-// the last is a change that somebody else succeeded with.
+// change passes what is left of the number to next, stores the result and returns it. The stored tick is the latest t so far. Bound: every
+// iteration but the last means that another caller changed the number.
 func (f *fading) change(t uint32, halvings float64, next func(left float64) float64) float64 {
 	for {
 		word := f.word.Load()
@@ -64,8 +66,8 @@ func (f *fading) change(t uint32, halvings float64, next func(left float64) floa
 	}
 }
 
-// fade is what is left of 1 when it has halved x times: a power of two, with a straight line from one to the next, which is 6 % too
-// high at most and costs next to nothing.
+// fade returns what is left of 1 after x halvings. It interpolates linearly between powers of two, which is at most 6 % too high and very
+// cheap.
 func fade(x float64) float64 {
 	const most, bias, mantissa = 62, 1023, 52
 	if x >= most {

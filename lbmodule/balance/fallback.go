@@ -2,9 +2,9 @@ package balance
 
 import "time"
 
-// WithFallback picks by one policy for requests that have a key, and by another for those that have none.
+// WithFallback uses one policy for requests that have a key, and another for those that have none.
 type WithFallback struct {
-	Keyed Policy // whose pickers are Keyed
+	Keyed Policy // its pickers must be Keyed
 	Else  Policy
 }
 
@@ -40,33 +40,35 @@ func (p WithFallback) Build(members []Member, prev Picker, prevIndex []int) Pick
 	return w
 }
 
-// withFallback is the picker of WithFallback. Each of its two is told what the other has picked.
+// withFallback is the picker of WithFallback. It calls Changed on each of its two pickers for what the other has
+// picked.
 type withFallback struct {
 	keyed Keyed
 	other Picker
-	timed Timed // other, if it is
+	timed Timed // other, if it is Timed; otherwise nil
 }
 
 // PickFor implements [Keyed].
 func (w *withFallback) PickFor(hash uint64, tried []int) int {
-	return told(w.other, w.keyed.PickFor(hash, tried))
+	return notify(w.other, w.keyed.PickFor(hash, tried))
 }
 
 // Home implements [Keyed].
 func (w *withFallback) Home(hash uint64) int { return w.keyed.Home(hash) }
 
 // Pick implements [Picker].
-func (w *withFallback) Pick(tried []int) int { return told(w.keyed, w.other.Pick(tried)) }
+func (w *withFallback) Pick(tried []int) int { return notify(w.keyed, w.other.Pick(tried)) }
 
 // PickAt implements [Timed].
 func (w *withFallback) PickAt(now time.Time, tried []int) int {
 	if w.timed == nil {
 		return w.Pick(tried)
 	}
-	return told(w.keyed, w.timed.PickAt(now, tried))
+	return notify(w.keyed, w.timed.PickAt(now, tried))
 }
 
-// Avoided implements [Avoiding]: keys lead to members whatever their answers, so the other picker knows.
+// Avoided implements [Avoiding]. It asks the other picker only, because a key leads to its member whatever its past
+// answers.
 func (w *withFallback) Avoided(now time.Time) []Avoidance {
 	if avoiding, ok := w.other.(Avoiding); ok {
 		return avoiding.Avoided(now)
@@ -74,8 +76,8 @@ func (w *withFallback) Avoided(now time.Time) []Avoidance {
 	return nil
 }
 
-// told returns i, of which p has been told.
-func told(p Picker, i int) int {
+// notify calls Changed of p for the picked member i, if any, and returns i.
+func notify(p Picker, i int) int {
 	if i >= 0 {
 		p.Changed(i)
 	}

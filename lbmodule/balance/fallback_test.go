@@ -2,7 +2,7 @@ package balance
 
 import "testing"
 
-// With keys or without, those who are avoided are those of the picker that goes by answers.
+// With keys or without, the avoided members are those of the picker that uses past answers.
 func TestFallbackAvoids(t *testing.T) {
 	members := answering(same(3, 1), 64, ms, ms, 400*ms)
 	for name, test := range map[string]struct {

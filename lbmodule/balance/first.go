@@ -2,9 +2,9 @@ package balance
 
 import "slices"
 
-// First picks the first member, in order, that has a free slot: the next one gets only what does not fit. Without
-// caps it is a primary with spares, as Caddy's and HAProxy's "first". Weights do not matter, but for 0. A member that
-// is ramped up is passed over by chance, if another one is free.
+// First picks the first member, in order, that has a free slot: the next one gets only what does not fit. Without caps
+// it is a primary with spares, as Caddy's and HAProxy's "first". Weights other than 0 do not matter. A member that is
+// ramped up is passed over at random if another one is free.
 type First struct{ dice *Dice }
 
 // With implements [Drawing].
@@ -29,7 +29,7 @@ func (p First) Build(members []Member, _ Picker, _ []int) Picker {
 type first struct {
 	slots
 	dice   *Dice
-	ramped []int // the first of the members that are ramped up
+	ramped []int // indexes of the first warmUp members that are ramped up
 }
 
 // Pick implements [Picker].
@@ -47,8 +47,8 @@ func (f *first) Pick(tried []int) int {
 	return f.index[p]
 }
 
-// passOver returns tried and those members that are ramped up and not to be picked this time. It allocates when
-// there are any, which is for a short while.
+// passOver returns tried plus the ramped-up members that this pick passes over. It allocates if there are any, which is
+// the case during slow start only.
 func (f *first) passOver(tried []int) []int {
 	all := slices.Clip(tried)
 	for _, i := range f.ramped {

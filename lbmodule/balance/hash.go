@@ -2,61 +2,62 @@ package balance
 
 import "math/bits"
 
-// Keyed is implemented by pickers that choose by a key of the request. Their Pick is for requests that have none.
+// Keyed is implemented by pickers that choose by a key of the request. Their Pick is for requests without a key.
 type Keyed interface {
 	Picker
 
-	// PickFor is Pick for a request with that hash of its key.
+	// PickFor is Pick for a request whose key has that hash.
 	PickFor(hash uint64, tried []int) int
 
-	// Home is the member that PickFor picks when nothing is in the way, -1 if there is none. It reserves nothing.
+	// Home returns the member that PickFor picks if it is neither full nor in tried, nor at its bound; -1 if there is none. It reserves
+	// nothing.
 	Home(hash uint64) int
 }
 
-// Sized is implemented by policies that depend on how many members a pool has in all, whether they can be picked or not. The owner
-// builds pickers by what For returns.
+// Sized is implemented by policies that depend on the total number of members of a pool, including those that cannot be picked. The owner
+// builds pickers with the policy that For returns.
 type Sized interface {
 	Policy
 
 	For(members int) Policy
 }
 
-// Hash picks by the hash of a key: the same member for the same key, in constant time, with shares that follow the weights, and
-// few keys that move when members come, go or change their weight. Members are told apart by their ID, wherever they stand.
+// Hash picks by the hash of a key: the same member for the same key, in constant time, with shares that follow the weights. Few keys move
+// when members are added, removed or change their weight. Members are identified by their ID, not by their index.
 //
-// Pools of up to eight members use weighted rendezvous hashing, by which no key moves that need not: see [rendezvous]. Larger ones use
-// a table: see [maglev]. It has 65,537 slots, or 1,048,583 from 656 members on, so that everybody has about a hundred; of the keys
-// of those who stay, less than 1 % move. How large the pool is in all decides, so that no key moves for a member that is down for a
-// while; a pool that grows beyond eight members, or 655, moves nearly all, once.
+// Pools of up to eight members use weighted rendezvous hashing, which moves the minimum of keys: see [rendezvous]. Larger ones use a table:
+// see [maglev]. It has 65,537 slots, or 1,048,583 from 656 members on, so that every member has at least about a hundred; of the keys of
+// members that stay, less than 1 % move. The total size of the pool decides, including members that are down, so that an outage does not
+// change the method. A pool that grows beyond eight members, or beyond 655, moves nearly all keys, once.
 //
-// A pick whose member is full or in tried goes on to others, always the same ones for the same key, and takes the first free one
-// from there at last. With a bound, so does one whose member has more than that many times its share of the requests in flight
-// (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018). Of forty that all have more it is the one
-// with the fewest, so that a pick takes its time whatever clients ask for.
+// A pick whose member is full or in tried goes on to others, always the same ones for the same key, and as a last resort takes the first
+// free one from there on. With a bound, the same happens if the member has more than Bound times its share of the requests in flight
+// (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018). If forty members are all above it, the pick
+// takes the one with the fewest requests per weight, so that its cost is bounded whatever keys clients send.
 //
-// Build fills the table, which takes some milliseconds, and a quarter of a second for a large one: no request should wait for it.
+// Build fills the table. That takes some milliseconds, or a quarter of a second for a large one, so no request should wait for it.
 type Hash struct {
-	Members int     // that the pool has in all; 0 for as many as are to be picked
-	Bound   float64 // of a member's share of the requests in flight, in relation to its share of the weights; 0 for none
+	Members int     // of the pool in total; 0 stands for the number passed to Build
+	Bound   float64 // maximum of a member's share of the requests in flight, divided by its share of the weights; 0 for none
 
 	dice *Dice
-	size int // of the table, where a test wants another
+	size int // of the table; set by tests only
 }
 
 const (
-	// smallPool is how many members are few enough to look at each of them.
+	// smallPool is the maximum size of a pool that uses rendezvous hashing, which looks at every member.
 	smallPool = 8
-	// tableSize is how many slots there are: a prime, as largeTable is.
+	// tableSize and largeTable are numbers of slots. Both are primes.
 	tableSize  = 65537
 	largeTable = 1048583
-	// slotsEach is how many slots a member should have, to have its share within some percent.
+	// slotsEach is how many slots a member needs for its share to be accurate within some percent.
 	slotsEach = 100
-	// rehashes is how many slots a key may go on to, and guesses how many members after that, whatever their weight.
+	// rehashes is how many more slots a pick tries for a key, and guesses how many members after that, regardless of their weight.
 	rehashes = 8
 	guesses  = 4
-	// nextHash is what leads from one of them to the next; any odd number would do.
+	// nextHash is added to the hash for the next of these tries; any odd number would do.
 	nextHash = 0x9e3779b97f4a7c15
-	// boundedRehashes is the same where going on is no exception: with a bound of 125 % four of five members may be at it.
+	// boundedRehashes replaces rehashes with a bound, where going on is common: with a bound of 125 % four of five members may be at it.
 	boundedRehashes = 40
 )
 
@@ -101,7 +102,7 @@ type hashPicker struct {
 	table []int32    // positions
 }
 
-// tableSize is how many slots the table of a pool with so many members has.
+// tableSize returns the number of slots for a pool of that many members.
 func (p Hash) tableSize(all int) int {
 	switch {
 	case p.size > 0:
@@ -129,7 +130,7 @@ func (h *hashPicker) PickFor(hash uint64, tried []int) int {
 		p = h.pickFromTable(hash, tried)
 	}
 	if p < 0 {
-		// Bounds of shares are no reason to refuse anybody.
+		// A request is never refused because of the bound.
 		if p = h.from(scaled(hash, n), tried); p < 0 {
 			return -1
 		}
@@ -152,8 +153,8 @@ func (h *hashPicker) Home(hash uint64) int {
 	}
 }
 
-// pickFromRing reserves a slot on the first member, in the order of the key, that is to be had; -1 if there is none. Bound: each turn
-// takes one of a small pool out.
+// pickFromRing reserves a slot on the first available member in the order of the key. It returns its position, -1 if there is none. Bound:
+// each iteration excludes one member of a small pool.
 func (h *hashPicker) pickFromRing(hash uint64, tried []int) int {
 	for out := uint64(0); ; {
 		p := h.ring.first(hash, out)
@@ -164,7 +165,7 @@ func (h *hashPicker) pickFromRing(hash uint64, tried []int) int {
 	}
 }
 
-// pickFromTable is pickFromRing by the table. It gives up when it has looked at a few.
+// pickFromTable is pickFromRing for the table. It gives up after a fixed number of tries.
 func (h *hashPicker) pickFromTable(hash uint64, tried []int) int {
 	n := len(h.members)
 	p, lightest := 0, -1
@@ -174,7 +175,7 @@ func (h *hashPicker) pickFromTable(hash uint64, tried []int) int {
 		case k <= h.rehashes:
 			p = int(h.table[scaled(hash, len(h.table))])
 		default:
-			p = scaled(hash, n) // one member may have nearly all slots
+			p = scaled(hash, n) // ignores the table, because one member may have nearly all slots
 		}
 		if h.take(p, tried) {
 			return p
@@ -190,7 +191,7 @@ func (h *hashPicker) pickFromTable(hash uint64, tried []int) int {
 	return -1
 }
 
-// take reserves a slot at position p, if it is to be had within its bound.
+// take reserves a slot at position p, unless its member is in tried, full or at its bound. It reports whether it did.
 func (h *hashPicker) take(p int, tried []int) bool {
 	return !excluded(tried, h.index[p]) && h.bound.allows(p) && h.at(p)
 }
@@ -211,7 +212,7 @@ func (h *hashPicker) Sync() {
 	}
 }
 
-// scaled is a number below n that follows from hash.
+// scaled maps hash to a number below n, uniformly.
 func scaled(hash uint64, n int) int {
 	high, _ := bits.Mul64(Mix(hash), uint64(n))
 	return int(high)

@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// assignments is who gets each of so many keys by a table, and ringAssignments by looking at all members of a small pool.
+// assignments returns the member of each of that many keys with a table, and ringAssignments with rendezvous hashing in a small pool.
 func assignments(members []Member, keys int) []int {
 	return assigned(Hash{Members: smallPool + 1}, members, keys)
 }
@@ -48,8 +48,8 @@ func TestHashShares(t *testing.T) {
 	}
 }
 
-// Who has which key must not change unnoticed: caches behind would be cold after an update. The files have a letter for
-// each of 10,000 keys; of the large pool, whose members are more than there are letters, a letter stands for many.
+// The mapping of keys to members must not change unnoticed: caches behind would be cold after an update. The files have a letter for each
+// of 10,000 keys; of the large pool, whose members are more than there are letters, a letter stands for many.
 func TestHashGolden(t *testing.T) {
 	few := weighted(5, 1, 3, 0, 2, 1, 1)
 	many := weighted(same(700, 1)...)
@@ -80,7 +80,7 @@ func TestHashGolden(t *testing.T) {
 	}
 }
 
-// In a large pool, too, everybody has the share that its weight says, within what a hundred slots can tell apart.
+// In a large pool, too, every member has the share of its weight, to the precision of a hundred slots.
 func TestHashLargePool(t *testing.T) {
 	members := weighted(same(660, 1)...)
 	slots := make([]int, len(members))
@@ -100,7 +100,7 @@ func TestHashLargePool(t *testing.T) {
 			t.Errorf("member %d of weight %d has %d slots, want %d", i, members[i].Weight, n, want)
 		}
 	}
-	// What is down for a while leaves the size as it is, and so the keys of the others.
+	// A member that is down does not change the size, and so does not move the keys of the others.
 	const left, keys = 6, 50_000
 	rest := Hash{}.For(len(members)).Build(members[left:], nil, nil).(Keyed)
 	changed := 0
@@ -114,7 +114,7 @@ func TestHashLargePool(t *testing.T) {
 	}
 }
 
-// By rendezvous no key moves that need not, whatever changes.
+// With rendezvous hashing every change moves the minimum of keys.
 func TestHashRingMovesNoKeyInVain(t *testing.T) {
 	const keys = 50_000
 	whole := ringAssignments(weighted(5, 1, 3, 2, 1, 1), keys)
@@ -148,8 +148,8 @@ func TestNegLog(t *testing.T) {
 	}
 }
 
-// With a bound nobody has more than 125 % of his share, however often a key is asked for; keys stay together as far as that goes.
-// Home is where a key's requests go while nothing is in the way, and looking for it takes nothing.
+// With a bound no member has more than 125 % of its share, however often a key is requested; within the bound, keys stay at their member.
+// Home returns the member of a key, and reserves nothing.
 func TestHashHome(t *testing.T) {
 	for _, n := range []int{0, 1, 3, smallPool, smallPool + 1, 200} {
 		members := make([]Member, n)
@@ -186,7 +186,7 @@ func TestHashBound(t *testing.T) {
 		const requests = 2000
 		var held []int
 		for k := range requests {
-			held = append(held, p.PickFor(uint64(k%7), nil)) // seven keys that everybody wants
+			held = append(held, p.PickFor(uint64(k%7), nil)) // seven hot keys
 		}
 		for i, m := range members {
 			most := 1.25*requests*float64(weights[i])/float64(total) + 2
@@ -215,7 +215,7 @@ func TestHashBound(t *testing.T) {
 	}
 }
 
-// Where a member stands in the list does not matter.
+// The position of a member in the list does not matter.
 func TestHashOrder(t *testing.T) {
 	a := weighted(1, 2, 3, 4)
 	b := []Member{a[2], a[0], a[3], a[1]}
@@ -258,7 +258,7 @@ func TestHashMovesFewKeys(t *testing.T) {
 			}
 		}
 	}
-	// Weights that are all multiplied, as while a member is ramped up, move nothing.
+	// Multiplying all weights, as while a member is ramped up, moves no key.
 	for _, weights := range [][]int{{1, 3, 5}, {7, 3, 3, 1}, {6, 3, 2, 1}} {
 		before, scaled := weighted(weights...), weighted(weights...)
 		for i := range scaled {
@@ -268,7 +268,7 @@ func TestHashMovesFewKeys(t *testing.T) {
 			t.Errorf("weights %v times 100 moved %d keys", weights, got)
 		}
 	}
-	// A weight that changes moves about as many keys as the share that changes.
+	// A change of a weight moves about as many keys as the share changes.
 	before, after := assignments(weighted(10, 10, 10), keys), assignments(weighted(10, 10, 11), keys)
 	if got := moved(before, after, func(int) bool { return false }); float64(got) > 0.06*keys {
 		t.Errorf("%d of %d keys moved for a tenth more of weight", got, keys)
@@ -304,7 +304,7 @@ func testSecondChoice(t *testing.T, policy Hash) {
 		}
 	}
 
-	// Also where the first has nearly all slots.
+	// The same if the first has nearly all slots.
 	heavy := weighted(98, 1, 1)
 	p = policy.Build(heavy, nil, nil).(Keyed)
 	seconds := make([]int, 3)

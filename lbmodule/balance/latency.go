@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Latency records how soon a member answers, and how often it fails. Callers that judge requests write to it, and [PeakEWMA] reads
-// it. It belongs to the member and is shared by all pickers over it; it takes no lock. The zero Latency knows nothing.
+// Latency records how fast a member answers, and how often it fails. Callers that judge requests write to it, and [PeakEWMA] reads it. It
+// belongs to the member and is shared by all pickers over it; it takes no lock. The zero Latency has no records.
 //
 // It has four parts:
-//   - how long answers take, and how sure that is;
+//   - how long answers take, and how certain that is;
 //   - the requests that wait for an answer, and which of them are overdue;
-//   - the blame, counted in doublings of the cost: a failure adds one, a success halves the count. So a member that fails half its
-//     requests costs about three times as much, one that fails all a thousand times, however fast it does so. It fades in twenty
-//     seconds;
-//   - the tail: the share of answers that were overdue, of the last 512 or so.
+//   - the blame, counted in doublings of the cost: a failure adds one, a success halves the count. So a member that fails half its requests
+//     costs about three times as much, one that fails all of them a thousand times as much, however fast it fails. The blame decays by e in
+//     twenty seconds;
+//   - the tail: the share of overdue answers among the last 512 or so.
 type Latency struct {
-	// What a pick looks at in any case comes first, to be on one cache line.
+	// The fields that every pick reads come first, to share a cache line.
 	takes   estimate
 	blame   fading        // doublings
-	suspect atomic.Bool   // choices have avoided it since a request to it ended
-	hopeful atomic.Bool   // its last answer suggests that there is no reason to avoid it
-	tried   atomic.Uint32 // tick of its last request, or of the last answer
+	suspect atomic.Bool   // a choice has avoided the member since a request to it last ended
+	hopeful atomic.Bool   // the last answer suggests that there is no reason to avoid the member
+	tried   atomic.Uint32 // tick of the last request or of the last answer
 	waiting waiting
 
 	longest fading        // seconds: the longest answer of the last minute or so
@@ -35,16 +35,16 @@ type Latency struct {
 const (
 	// longestDecay is decay for the longest answer: it decays by e in a minute.
 	longestDecay = decay / 6
-	// farLonger is how many times as long as the longest answer it must take until no answer is a silence.
+	// farLonger is how many times the longest answer a member must be without an answer to count as silent.
 	farLonger = 2
 	// blameDecay is decay for the blame: it decays by e in twenty seconds.
 	blameDecay = decay / 2
-	// mostBlame bounds the doublings, and leastBlame is what is none. Two failures in a row make less than slightBlame, and may be those of
-	// a page that fails on every member: such a member is tried again at once.
+	// mostBlame is the maximum number of doublings. Less than leastBlame counts as none. Two failures in a row make less than slightBlame.
+	// They may come from a page that fails on every member, so such a member is tried again at once.
 	mostBlame, leastBlame, slightBlame = 10, 1.0 / 32, 2.6
-	// tailWindow is how many answers the tail is of.
+	// tailWindow is how many answers the tail covers.
 	tailWindow = 512
-	// longAnyway is what is long for an answer, whoever gives it.
+	// longAnyway is a time that is long for an answer of any member.
 	longAnyway = 250 * time.Millisecond
 )
 
@@ -76,7 +76,7 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 	if d > l.longest.get(t, longestDecay) {
 		l.longest.change(t, longestDecay, func(left float64) float64 { return max(left, d) })
 	}
-	hopeful := f.run < 0 || f.weight == 1 // better than was known of it, or the first that is
+	hopeful := f.run < 0 || f.weight == 1 // better than the estimate, or the first answer
 	if l.blame.known() {
 		hopeful = true
 		l.blame.change(t, blameDecay, func(left float64) float64 {
@@ -86,14 +86,14 @@ func (l *Latency) Answered(took time.Duration, now time.Time) {
 			return left
 		})
 	}
-	// A slow answer to a request that is older than the last trial says nothing about how that went.
+	// A slow answer to a request that is older than the last trial says nothing about the trial.
 	const rounding = 1
 	if began := t - uint32(took/tickLength); l.hopeful.Load() != hopeful && (hopeful || !l.triedSince(began+rounding)) {
 		l.hopeful.Store(hopeful)
 	}
 }
 
-// lengthen makes an answer part of the tail, or of the rest. Of two at once one may be lost.
+// lengthen updates the tail with one answer. Of two concurrent updates one may be lost.
 func (l *Latency) lengthen(overdue bool) {
 	tail := l.tailShare()
 	switch {
@@ -109,11 +109,11 @@ func (l *Latency) lengthen(overdue bool) {
 
 func (l *Latency) tailShare() float64 { return float64(math.Float32frombits(l.tail.Load())) }
 
-// Unanswered records that there was no answer in that time, and that the member is not to blame: the client left, or another member
-// answered. All it shows is that the member takes at least that long.
+// Unanswered records that there was no answer in that time for a reason that is not the member's fault: the client left, or another member
+// answered. It shows only that the member takes at least that long.
 func (l *Latency) Unanswered(took time.Duration, now time.Time) { l.atLeast(took, tickOf(now)) }
 
-// Failed records a bad answer, or a failure without one. It never makes the member look fast, however soon it came.
+// Failed records a bad answer, or a failure without one. It never makes the member look faster, however soon it came.
 func (l *Latency) Failed(took time.Duration, now time.Time) {
 	t := tickOf(now)
 	l.atLeast(took, t)
@@ -121,29 +121,29 @@ func (l *Latency) Failed(took time.Duration, now time.Time) {
 	l.hopeful.Store(blame < slightBlame)
 }
 
-// atLeast notes that an answer takes so long or longer. It makes nobody faster. A member that has not answered yet is known by that
-// only if it is long.
+// atLeast records that an answer takes that long or longer. It never lowers the estimate. For a member without an estimate it counts only
+// if the time is long.
 func (l *Latency) atLeast(took time.Duration, t uint32) {
 	if y := scale(took); y > l.takes.mean() && (l.takes.known() || took > longAnyway) {
 		l.takes.add(y, t)
 	}
 }
 
-// triedSince reports whether there has been a trial after that.
+// triedSince reports whether there has been a trial after t.
 func (l *Latency) triedSince(t uint32) bool {
 	return l.trials.Load() > 0 && int32(l.lastTrial.Load()-t) > 0
 }
 
-// untold reports whether its last trial may still wait for its answer. Other requests that wait, such as long polls, are no reason to put
-// off the next one.
-func (l *Latency) untold() bool {
+// trialPending reports whether the last trial may still be waiting for its answer. Other waiting requests, such as long polls, do not delay the
+// next trial.
+func (l *Latency) trialPending() bool {
 	return l.waiting.total.Load() > 0 && l.triedSince(l.waiting.heard.Load())
 }
 
-// first reports whether the member is to answer its first request.
-func (l *Latency) first() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
+// awaitsFirst reports whether the member has requests in flight but has never answered one.
+func (l *Latency) awaitsFirst() bool { return !l.takes.known() && l.waiting.total.Load() > 0 }
 
-// Forget drops what is known about the member, because it has been away.
+// Forget drops the records. Callers use it when the member comes back after having been down.
 func (l *Latency) Forget() {
 	l.takes.forget()
 	l.blame.forget()
@@ -152,13 +152,12 @@ func (l *Latency) Forget() {
 	l.hopeful.Store(false)
 }
 
-// Estimate returns how long a typical answer takes, 0 if nothing is known of that. A few that take far longer or shorter change next to
-// nothing.
+// Estimate returns how long a typical answer takes, 0 if that is unknown. A few answers that take far longer or shorter hardly change it.
 func (l *Latency) Estimate() time.Duration {
 	return time.Duration(unscale(l.takes.mean()) * float64(time.Second))
 }
 
-// Penalty returns how many times as expensive failures make an answer, 1 if there were none lately.
+// Penalty returns the factor by which failures make the member more expensive, 1 if there were none recently.
 func (l *Latency) Penalty(now time.Time) float64 { return l.penalty(tickOf(now)) }
 
 func (l *Latency) penalty(t uint32) float64 {
@@ -168,20 +167,20 @@ func (l *Latency) penalty(t uint32) float64 {
 	return math.Exp2(l.blame.get(t, blameDecay))
 }
 
-// silent reports whether requests have been waiting for far longer than answers take, and none has come all the while. A member that
-// hangs shows by nothing else.
+// silent reports whether requests have been waiting for far longer than answers take, without any answer in that time. This is the only
+// sign of a member that hangs.
 func (l *Latency) silent(t uint32) bool {
 	seconds := l.waiting.silentFor(t)
 	return seconds > overdueMore && l.waiting.stuck(t) && seconds > overdueAfter(unscale(l.takes.mean())) && seconds > farLonger*l.longest.get(t, longestDecay)
 }
 
-// HeardSince reports whether the member has answered a request after that time, or whether no request has waited since then. It does not know
-// of what happened in the few milliseconds after it.
+// HeardSince reports whether the member has answered a request after that time, or a request began to wait when no other did. It may miss
+// what happened in the few milliseconds after that time.
 func (l *Latency) HeardSince(then time.Time) bool {
 	return l.takes.known() && int32(l.waiting.heard.Load()-tickOf(then)) > 0
 }
 
-// avoid notes that a choice has preferred another member, and counts it.
+// avoid records that a choice has preferred another member. counts says whether the choice is counted.
 func (l *Latency) avoid(counts bool) {
 	if counts {
 		l.avoided.Add(1)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// noon is when the tests of latencies begin: not long after the program has, as times are counted from there.
+// noon is when the tests of latencies begin: shortly after the start of the program, from which ticks are counted.
 var noon = start.Add(time.Hour)
 
 const ms = time.Millisecond
@@ -15,7 +15,7 @@ const ms = time.Millisecond
 // seconds after noon.
 func at(seconds float64) time.Time { return noon.Add(time.Duration(seconds * float64(time.Second))) }
 
-// answers tells l of n answers, all at that time.
+// answers records n answers in l, all at that time.
 func answers(l *Latency, n int, took time.Duration, now time.Time) {
 	for range n {
 		l.Answered(took, now)
@@ -52,7 +52,7 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// left tells l of n clients that left after that time.
+// left records in l that n clients left after that time.
 func left(l *Latency, n int, took time.Duration) {
 	for range n {
 		l.Unanswered(took, at(0))
@@ -94,7 +94,7 @@ func TestBlame(t *testing.T) {
 		t.Errorf("after 20 s %v times as expensive, want e times fewer doublings than ten", got)
 	}
 	if got := factor(l, 50); got > 2 {
-		t.Errorf("after 50 s still %v times as expensive: nobody would try", got)
+		t.Errorf("after 50 s still %v times as expensive: it would not be tried", got)
 	}
 	answers(l, 10, ms, at(0))
 	if got := factor(l, 0); got != 1 {
@@ -110,7 +110,7 @@ func TestBlame(t *testing.T) {
 	}
 }
 
-// What is told from all sides at once leaves values that were told, or lie between.
+// Concurrent records leave an estimate that is one of the recorded values, or lies between them.
 func TestLatencyConcurrently(t *testing.T) {
 	l := new(Latency)
 	var group sync.WaitGroup

@@ -3,11 +3,11 @@ package balance
 import "sync"
 
 // LeastConn picks the member with the least load for its weight, load/weight: the weighted least connections of
-// LVS (ip_vs_wlc). Among equals it draws in proportion to the weights, so that an idle pool follows them too and
-// several balancers do not all begin with the same member.
+// LVS (ip_vs_wlc). Among equals it draws in proportion to the weights, so that an idle pool follows them too, and
+// several balancers do not all start with the same member.
 //
-// A member that is ramped up would be the least loaded whenever it has nothing to do, however small its weight: it is
-// passed over by chance, and taken all the same when nobody else is free.
+// An idle member would be the least loaded however small its weight is. So a member that is being ramped up is passed
+// over at random, and picked anyway if no other member is free.
 //
 // It is exact under concurrency: members are kept in order under a short lock, so every decision sees all
 // reservations made before it, and all other changes of load whose Changed has returned. Both cost O(log n).
@@ -61,7 +61,7 @@ func (l *leastConn) pickLocked() int {
 	var buf [warmUp]int
 	passed := buf[:0]
 	picked := -1
-	// Bound: a member that turns out to be full, or is passed over, leaves the tree, and none comes in while mu is held.
+	// Bound: a member that turns out to be full, or is passed over, leaves the tree, and none is added while mu is held.
 	for picked < 0 {
 		i := l.least()
 		if i < 0 {
@@ -85,7 +85,7 @@ func (l *leastConn) pickLocked() int {
 	return picked
 }
 
-// least draws one of the members with the least load, -1 if there is none. The caller holds mu.
+// least draws one of the members with the least load/weight, -1 if there is none. The caller holds mu.
 func (l *leastConn) least() int {
 	best := l.tree.best()
 	if best.key == never {
@@ -94,7 +94,7 @@ func (l *leastConn) least() int {
 	return l.tree.find(l.dice.Uint64N(best.tied))
 }
 
-// reserve takes a slot on member i and puts it where its load belongs then. The caller holds mu.
+// reserve takes a slot on member i and updates its place in the tree. The caller holds mu.
 func (l *leastConn) reserve(i int) bool {
 	load, ok := l.members[i].reserve()
 	l.place(i, load)
@@ -115,19 +115,20 @@ func (l *leastConn) Sync() {
 	l.tree.setAll(func(i int) (key, w uint64) { return l.members[i].rank(l.members[i].Load.Load()) })
 }
 
-// refresh puts member i where its load belongs now. The caller holds mu, so the last one to come reads the latest.
+// refresh updates the place of member i in the tree to its current load. The caller holds mu, so the last call reads
+// the latest load.
 func (l *leastConn) refresh(i int) {
 	l.place(i, l.members[i].Load.Load())
 }
 
-// place puts member i where load belongs. The caller holds mu.
+// place puts member i where that load belongs in the tree. The caller holds mu.
 func (l *leastConn) place(i int, load int64) {
 	key, w := l.members[i].rank(load)
 	l.tree.set(i, key, w)
 }
 
-// rank returns the key of a member with that load, and its weight among equals. That one is its full weight also
-// while it is ramped up: being passed over by chance is what keeps it down then.
+// rank returns the key of a member with that load, and its weight among equals. While the member is ramped up, that is
+// its full weight, because cold already reduces its share.
 func (m *Member) rank(load int64) (key, w uint64) {
 	w = uint64(m.weight())
 	if w == 0 || m.fullWith(load) {
@@ -140,9 +141,9 @@ func (m *Member) rank(load int64) (key, w uint64) {
 	return key, w
 }
 
-// ratio returns load/w so that any two are in the order of the fractions, and equal only if these are: different
-// fractions with denominators of at most MaxWeight differ by 1/MaxWeight² at least, which is more than 1/unit. So
-// it does what multiplying crosswise would, in one number. Loads of 2³¹ and more count as 2³¹-1.
+// ratio returns load/w as a fixed-point number that is exact for comparisons: different fractions with denominators of
+// at most MaxWeight differ by at least 1/MaxWeight², which is more than 1/unit. So comparing two ratios gives the same
+// result as cross-multiplying. Loads of 2³¹ and more count as 2³¹-1.
 func ratio(load int64, w uint64) uint64 {
 	return uint64(min(max(load, 0), 1<<31-1)) * unit / w
 }

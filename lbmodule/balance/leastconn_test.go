@@ -59,7 +59,7 @@ func TestLeastConnModel(t *testing.T) {
 	}
 }
 
-// TestLeastConnFills picks without giving back: loads stay in proportion to the weights.
+// TestLeastConnFills picks without releasing: loads stay in proportion to the weights.
 func TestLeastConnFills(t *testing.T) {
 	members := weighted(5, 3, 2)
 	p := LeastConn{}.Build(members, nil, nil)
@@ -89,7 +89,8 @@ func TestLeastConnTies(t *testing.T) {
 	checkShares(t, p, members, weights)
 }
 
-// checkShares checks that picks given back at once follow the weights. Who has no weight gets nothing.
+// checkShares checks that picks that are released at once follow the weights, and that members without a weight get
+// nothing.
 func checkShares(t *testing.T, p Picker, members []Member, weights []int, tried ...int) {
 	t.Helper()
 	const picks = 60_000

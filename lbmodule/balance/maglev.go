@@ -6,13 +6,13 @@ import (
 )
 
 // maglev is the table of Maglev (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016). Every member
-// has an order in which it would like to have the slots of the table, and they take turns; with weights a turn comes when it is due,
-// as in [Smooth]. The result is who has each slot, by position.
+// has an order of preference for the slots of the table, and the members take turns in claiming one. Weights determine when a member's turn
+// is due, as in [Smooth]. The result is the position of the member that has each slot.
 //
-// size is a prime, so that every step through the table meets all slots.
+// size must be a prime, so that any step width visits all slots.
 func maglev(members []Member, size int) []int32 {
 	table := slices.Repeat([]int32{-1}, size)
-	turns := make([]claimant, len(members)) // a heap, with the one on top whose turn it is
+	turns := make([]claimant, len(members)) // a heap, with the next member in turn on top
 	for p := range members {
 		m := &members[p]
 		turns[p] = claimant{
@@ -21,7 +21,7 @@ func maglev(members []Member, size int) []int32 {
 		}
 	}
 	slices.SortFunc(turns, func(a, b claimant) int { return a.compare(&b) })
-	// Bound: each turn takes one slot. Looking for it ends because a step through a prime number of slots meets all.
+	// Bound: each iteration claims one slot. The search for a free one ends, because stepping through a prime number of slots visits all.
 	for range size {
 		c := &turns[0]
 		for table[c.next] >= 0 {
@@ -36,24 +36,24 @@ func maglev(members []Member, size int) []int32 {
 	return table
 }
 
-// claimant is a member that takes slots.
+// claimant is a member that claims slots.
 type claimant struct {
 	id     uint64
-	turns  uint64 // that it has had, twice, and one: its next is due at turns / weight
+	turns  uint64 // twice the number of turns that it has had, plus one: the next is due at turns / weight
 	weight uint64
-	next   int   // the slot that it would like to have then
-	step   int   // from there to the one after
+	next   int   // the slot that it prefers next
+	step   int   // from one preferred slot to the next
 	member int32 // its position
 }
 
-// before compares without rounding: weights that are all multiplied, as while members are ramped up, must not move keys.
+// before compares without rounding, so that multiplying all weights by a factor, as while members are ramped up, moves no keys.
 func (c *claimant) before(o *claimant) bool { return c.compare(o) < 0 }
 
 func (c *claimant) compare(o *claimant) int {
 	return cmp.Or(cmp.Compare(c.turns*o.weight, o.turns*c.weight), cmp.Compare(c.id, o.id))
 }
 
-// sink puts the first of a heap where it belongs. Bound: each turn goes down a level.
+// sink moves the first element of a heap down to its place. Bound: each iteration goes down a level.
 func sink(heap []claimant) {
 	for i := 0; ; {
 		child := 2*i + 1

@@ -1,8 +1,8 @@
 package balance
 
-// queue is a tournament over members 0 to n-1 as well, whose root says who has the earliest deadline, so that there
-// is no way down; at equal deadlines it is the lower index. It is laid out as a [tree] is, and a change touches one
-// path.
+// queue is a tournament over members 0 to n-1, as [tree] is. Its root holds the member with the earliest deadline, so
+// that finding it needs no descent; of equal deadlines the lower index comes first. It has the layout of a [tree], and
+// a change touches one path.
 type queue struct {
 	n     int
 	nodes []entry
@@ -10,13 +10,13 @@ type queue struct {
 
 // entry is a member in a queue.
 type entry struct {
-	deadline uint64 // never: does not take part
+	deadline uint64 // never: the member does not take part
 	member   int
 }
 
 // newQueue returns a queue of n members, none of which takes part.
 func newQueue(n int) queue {
-	q := queue{n: n, nodes: make([]entry, max(2*n, 2))} // there is a root even if nobody is there
+	q := queue{n: n, nodes: make([]entry, max(2*n, 2))} // there is a root even without members
 	q.nodes[1].deadline = never
 	q.setAll(func(int) uint64 { return never })
 	return q

@@ -5,16 +5,15 @@ import (
 	"slices"
 )
 
-// redraws is how many draws a pick makes before it goes to the free set.
+// redraws is how many draws a pick makes before it searches the set of free members.
 const redraws = 4
 
 // Random picks at random, in proportion to the weights, in constant time: the alias method of Walker (1974), its
 // table built as in Vose, "A linear algorithm for generating random numbers with a given distribution" (IEEE
 // Transactions on Software Engineering 17(9), 1991), with integers only, so that the shares are exact.
 //
-// A pick that draws a full or tried member draws again, up to four times in all, and then takes the first free
-// member from a place drawn evenly. That keeps it constant when nearly everybody is full, and favours members that
-// stand behind full ones a little then.
+// A pick that draws a full or tried member draws again, up to four times in all, and then takes the first free member from a uniformly
+// drawn position on. So its cost stays constant when nearly all members are full; members that follow full ones are then slightly favoured.
 type Random struct{ dice *Dice }
 
 // With implements [Drawing].
@@ -30,7 +29,7 @@ func (p Random) Build(members []Member, _ Picker, _ []int) Picker {
 	return r
 }
 
-// fill fills r, which is the zero value but for its dice.
+// fill initializes r, of which only the dice are set.
 func (r *random) fill(members []Member) {
 	r.init(members)
 	if slices.ContainsFunc(r.members, func(m Member) bool { return m.weight() != r.members[0].weight() }) {
@@ -49,7 +48,8 @@ type random struct {
 	total   uint64   // sum of the weights: the height of each column
 }
 
-// column is a column of the alias table. All are equally likely; below keep it stands for its own position.
+// column is a column of the alias table. All are equally likely. A height below keep stands for the column's own position, the rest for
+// alias.
 type column struct {
 	keep  uint64
 	alias int
@@ -74,9 +74,10 @@ func (r *random) Pick(tried []int) int {
 	return r.index[p]
 }
 
-// draw returns a position, by weight.
+// draw returns a random position, in proportion to the weights.
 func (r *random) draw() int {
-	// One random number is enough for both: what is left of it after the column is as evenly spread, but for one part in 2^40.
+	// One random number is enough for the column and the height: the remainder after choosing the column is uniform to within one part in
+	// 2^40.
 	p, rest := bits.Mul64(r.dice.Uint64(), uint64(len(r.members)))
 	if r.uniform() {
 		return int(p)
@@ -88,12 +89,12 @@ func (r *random) draw() int {
 	return int(p)
 }
 
-// aliasTable cuts n members' weights, each n times, into n columns as high as the sum of the weights, with parts of
-// at most two members in each.
+// aliasTable distributes the weights of n members, multiplied by n, over n columns whose height is the sum of the weights. Each column has
+// parts of at most two members.
 func aliasTable(members []Member) (columns []column, total uint64) {
 	n := len(members)
 	columns = make([]column, n)
-	rest := make([]uint64, n) // what of a member is not yet in a column
+	rest := make([]uint64, n) // the part of each member's weight that is not yet in a column
 	for i := range members {
 		w := uint64(members[i].weight())
 		total += w
@@ -107,8 +108,8 @@ func aliasTable(members []Member) (columns []column, total uint64) {
 			high = append(high, i)
 		}
 	}
-	// Bound: each turn finishes one of low, n in all. Integers leave no remainder: as long as somebody has less
-	// than a column, somebody has more.
+	// Bound: each iteration finishes one member of low, n in all. Integers have no rounding: as long as one member has less than a column,
+	// another has more.
 	for len(low) > 0 {
 		l, h := low[len(low)-1], high[len(high)-1]
 		low = low[:len(low)-1]

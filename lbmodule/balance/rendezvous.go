@@ -7,10 +7,10 @@ import (
 
 // rendezvous is weighted rendezvous hashing (Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", IEEE/ACM
 // Transactions on Networking 6(1), 1998; the weights by Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005):
-// a member's place for a key is -log(u)/weight, where u is a number between 0 and 1 that follows from both, and the smallest is first.
-// So a change of one member moves keys from it or to it, and none between others.
+// a member's cost for a key is -log(u)/weight, where u is a number between 0 and 1 derived from the key and the member's ID, and the lowest
+// cost is first. So a change of one member moves keys from it or to it, and none between others.
 //
-// It computes with whole numbers, so that all machines of a fleet come to the same.
+// It uses integers only, so that all machines of a fleet get the same result.
 type rendezvous []contestant
 
 type contestant struct{ id, weight uint64 }
@@ -23,14 +23,14 @@ func newRendezvous(members []Member) rendezvous {
 	return r
 }
 
-// first returns the position that is first for a key, of those that are not out, which is a set of bits; -1 if all are.
+// first returns the position with the lowest cost for a key, or -1 if all are out. out is a bit set of the positions to leave out.
 func (r rendezvous) first(hash, out uint64) int {
 	best, cost, weight := -1, uint64(0), uint64(1)
 	for p, c := range r {
 		if out&(1<<p) != 0 {
 			continue
 		}
-		// Costs have 38 bits and weights 16: multiplied crosswise they are compared exactly.
+		// Costs have 38 bits and weights 16, so cross-multiplying is exact.
 		if own := negLog(Mix(hash ^ c.id)); best < 0 || own*weight < cost*c.weight {
 			best, cost, weight = p, own, c.weight
 		}
@@ -48,11 +48,11 @@ var logTable = func() (table [1<<logBits + 1]uint64) {
 	return table
 }()
 
-// negLog is -log2(u) for u = x/2^64, with 32 bits after the point: within some millionths, by straight lines between the values of
-// logTable. It falls as x rises.
+// negLog returns -log2(u) for u = x/2^64, with 32 bits after the point. It interpolates linearly between the values of logTable, with an
+// error of some millionths, and falls as x rises.
 func negLog(x uint64) uint64 {
 	const all = 64
-	x |= 1 // of 0 there is no logarithm
+	x |= 1 // 0 has no logarithm
 	whole := bits.Len64(x) - 1
 	x <<= all - 1 - whole // its first bit is the 1 before the point
 	i := x >> (all - 1 - logBits) & (1<<logBits - 1)

@@ -4,11 +4,11 @@ import (
 	"sync/atomic"
 )
 
-// RoundRobin picks one member after the other, in order, by one atomic counter. Full and tried members are stepped
-// over and miss their turn; the turn goes on behind the member that was picked instead, so that a full member's
-// share is spread over all and does not double its neighbour's (but for the few picks that overlap).
+// RoundRobin picks one member after the other, in order, with one atomic counter. Full and tried members are skipped
+// and miss their turn. The rotation continues after the member that was picked instead, so that a full member's share
+// is spread over all and does not double its neighbour's (except in picks that overlap).
 //
-// If the weights differ (those of 0 aside), it is [Smooth]: a round robin that ignored weights would surprise.
+// If weights above 0 differ, it is [Smooth], because users do not expect a round robin that ignores weights.
 type RoundRobin struct{}
 
 // Build implements [Policy].
@@ -24,9 +24,10 @@ func (RoundRobin) Build(members []Member, prev Picker, prevIndex []int) Picker {
 	}
 	r := new(roundRobin)
 	r.init(members)
-	// A new rotation begins with the second member, as Caddy's own does: it counts before it looks.
+	// A new rotation starts with the second member, as Caddy's own round robin does, which increments its counter before
+	// reading it.
 	r.turn.Store(1)
-	// The member with the shortest wait is next. Newcomers have their turn when it comes to their place.
+	// The member with the shortest wait is next. New members get their turn when the rotation reaches their position.
 	least := unknown
 	for i, wait := range inherit(len(members), prev, prevIndex) {
 		if wait < least && r.pos[i] >= 0 {
@@ -58,7 +59,7 @@ func (r *roundRobin) Pick(tried []int) int {
 	if got < 0 {
 		return -1
 	}
-	// Go on behind the one picked. If others have moved on meanwhile, they have done so or will.
+	// Continue after the picked member. If the counter has moved on meanwhile, leave it to the picks that moved it.
 	skipped := (uint64(got) + n - uint64(want)) % n
 	r.turn.CompareAndSwap(turn+1, turn+1+skipped)
 	return r.index[got]

@@ -2,23 +2,22 @@ package balance
 
 import "sync"
 
-// Scan is smooth weighted round robin for callers that have neither pickers nor releases, only a list that may be
-// another one at each call, as in a plain reverse_proxy. The zero value is ready to use. It is safe for
-// concurrent use.
+// Scan is smooth weighted round robin for callers that have no pickers and do not release slots, only a list that may
+// differ in each call, as in a plain reverse_proxy. The zero value is ready to use. It is safe for concurrent use.
 //
-// It is nginx's algorithm (ngx_http_upstream_get_peer): everybody's current value rises by its weight, the one with
-// the largest is picked and falls by the sum of all weights. So while the weights stay as they are, over any run as
-// long as their sum each gets exactly its weight. Members without a weight, or behind the end of a list that became
-// shorter, stand still with the value they have, and the others keep their ratio. It costs O(n).
+// It is nginx's algorithm (ngx_http_upstream_get_peer): every member's current value rises by its weight, then the
+// member with the largest value is picked and its value falls by the sum of all weights. So while the weights are
+// unchanged, each member gets exactly its weight over any run as long as their sum. Members without a weight, or beyond
+// the end of a list that became shorter, keep their value, and the others keep their ratio. It costs O(n).
 type Scan struct {
 	mu sync.Mutex
 
-	// current has the length of the longest list so far. The values always add up to 0, which bounds them: values
-	// forgotten with members that leave would make the others drift, and newcomers, who start at 0, starve.
+	// current has the length of the longest list so far. The values always add up to 0, which bounds them. If the values
+	// of members that leave were dropped, the others would drift, and new members, which start at 0, would starve.
 	current []int
 }
 
-// onStack is the length of lists up to which a pick does not allocate.
+// onStack is the maximum length of a list for which Pick does not allocate.
 const onStack = 64
 
 // Pick returns one of the indexes from 0 to n-1 whose weight is above 0 now, -1 if there is none. weight is called

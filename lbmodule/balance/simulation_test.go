@@ -23,7 +23,7 @@ type simulation struct {
 	patience float64 // after which a client leaves; 0 for never
 }
 
-// served is a request and what came of it.
+// served is a request and its result.
 type served struct {
 	due, took float64
 	member    int
@@ -140,7 +140,7 @@ func (s simulation) run(policy Policy, seed uint64) (all []served, members []Mem
 	}
 }
 
-// between are those that were due then.
+// between returns the requests that were due in that time.
 func between(all []served, from, to float64) (some []served) {
 	for _, r := range all {
 		if r.due >= from && r.due < to {
@@ -150,7 +150,7 @@ func between(all []served, from, to float64) (some []served) {
 	return some
 }
 
-// shareOf is what of them a member had.
+// shareOf returns the share of them that a member had.
 func shareOf(some []served, i int) float64 {
 	n := 0
 	for _, r := range some {

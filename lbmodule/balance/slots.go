@@ -2,26 +2,26 @@ package balance
 
 import "sync"
 
-// optimism is how often a pick is tried without the lock before it is done with it. More than one try fails only
-// while others fill members at the same moment.
+// optimism is how often a pick is tried without the lock before it takes the lock. More than one try fails only while
+// other picks fill members at the same moment.
 const optimism = 4
 
-// slots reserves slots for the policies that choose a place and, if that is taken, go on to the next free one. It
-// knows the members with a weight by their position among each other, so that those without do not disturb a
-// rotation. Embedded in a picker, it provides Changed and Sync.
+// slots reserves slots for policies that choose a position and, if that is full, go on to the next free one. Positions
+// number the members with a weight above 0, so that those without a weight do not disturb a rotation. Embedded in a
+// picker, slots provides Changed and Sync.
 //
-// The free members are kept in a bitmap, so that full ones are stepped over without being looked at. The bitmap is
-// a hint and the compare-and-swap on Load the truth, but the hint never hides a free member for good: whoever
-// takes a bit away reads the load again afterwards, and whoever changes a load reads the bit afterwards. One of
-// them sees what the other did.
+// A bitmap holds the free members, so that full ones are skipped without being read. The bitmap is a hint, and the
+// compare-and-swap on Load decides. The hint never hides a free member for good: code that clears a bit reads the load
+// again afterwards, and code that changes a load reads the bit afterwards, so at least one of the two sees what the
+// other did.
 type slots struct {
 	members []Member // those with a weight, by position
-	index   []int    // of the member at a position
-	pos     []int32  // of the member with an index; -1 for those without a weight
+	index   []int    // index of the member at a position
+	pos     []int32  // position of the member with an index; -1 if it has no weight
 
-	// mu guards changes of free. It is taken when a member becomes full or free, and by a pick that found nobody.
+	// mu guards changes of free. It is taken when a member becomes full or free, and by a pick that found no free member.
 	mu   sync.Mutex
-	free *bitmap // positions; nil if no member has a cap, and then nothing of the above costs anything
+	free *bitmap // positions; nil if no member has a cap, in which case none of the above is done
 }
 
 // init fills s, which is the zero value.
@@ -73,13 +73,13 @@ func (s *slots) Sync() {
 	}
 }
 
-// stale reports whether the bit of position p is wrong. The bit is read before the load; see refresh.
+// stale reports whether the bit of position p is wrong. It reads the bit before the load; see refresh.
 func (s *slots) stale(p int) bool {
 	return s.free.has(p) == s.members[p].full()
 }
 
-// refresh corrects the bit of position p. The load is read after the bit is gone: a slot given back before that is
-// seen here, one given back later finds no bit and comes for the lock. The caller holds mu.
+// refresh corrects the bit of position p. It reads the load after clearing the bit: a slot released before that is seen
+// here, and a later release finds no bit, so that its Changed takes the lock. The caller holds mu.
 func (s *slots) refresh(p int) {
 	s.free.remove(p)
 	if !s.members[p].full() {
@@ -99,13 +99,13 @@ func (s *slots) at(p int) bool {
 	return ok
 }
 
-// from reserves a slot at the first free position from start on, going round once, whose member is not in tried.
+// from reserves a slot at the first free position whose member is not in tried, from start on and wrapping around once.
 // It returns the position, or -1.
 func (s *slots) from(start int, tried []int) int {
 	n := len(s.members)
 	p := start
 	if s.free == nil {
-		// Bound: only members in tried are refused, so one of the first len(tried)+1 is taken, unless that is all.
+		// Bound: only members in tried are skipped, so one of the first len(tried)+1 is taken, if there are that many.
 		for range min(n, len(tried)+1) {
 			if !excluded(tried, s.index[p]) {
 				s.members[p].Load.Add(1)
@@ -127,13 +127,14 @@ func (s *slots) from(start int, tried []int) int {
 		if !excluded(tried, s.index[q]) && s.at(q) {
 			return q
 		}
-		p = q + 1 // next copes with n
+		p = q + 1 // next accepts n
 	}
 	return s.fromLocked(start, tried)
 }
 
-// fromLocked is from under the lock, where no bit appears: a member given back meanwhile is free when its Changed
-// has returned, which is after this. So -1 means that at the end nobody was free.
+// fromLocked is from under the lock, so that no bit is set meanwhile: a member that is released during the search
+// counts as free only when its Changed has returned, which is after this. So -1 means that no member was free at the
+// end.
 func (s *slots) fromLocked(start int, tried []int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +144,7 @@ func (s *slots) fromLocked(start int, tried []int) int {
 			if excluded(tried, s.index[p]) {
 				continue
 			}
-			// As in refresh: first the bit, then the load.
+			// As in refresh: clear the bit first, then read the load.
 			s.free.remove(p)
 			load, ok := s.members[p].reserve()
 			if !ok {

@@ -10,22 +10,22 @@ import (
 // evenly over the run.
 //
 // It serves the earliest deadline first, as the weighted round robins of Envoy (edf_scheduler.h) and grpc-go
-// (internal/wrr/edf.go) do; the idea is from Liu and Layland (1973). There a deadline moves by 1/weight with each
-// pick and is a float, or starts anywhere. Here time runs in cycles of length 1, in which a member of weight w has w
-// turns with fixed deadlines, turn k at (k+phase)/w, so that all cycles are the same and the shares exact. In whole
-// numbers: cycles above, 32 bits of a cycle below.
+// (internal/wrr/edf.go) do; the idea is from Liu and Layland (1973). In those, each pick moves a deadline by 1/weight,
+// and deadlines are floats or start anywhere. Here time runs in cycles of length 1. In each, a member of weight w has w
+// turns with fixed deadlines, turn k at (k+phase)/w, so that all cycles are the same and the shares exact. Times are
+// fixed-point integers: the upper 32 bits count cycles, the lower 32 bits are the fraction of a cycle.
 //
-// The phase of a single member of its weight is 1/2. Deadlines in the middle of the k-th of w parts are the ones
-// that keep the counts closest to the ideal at all times (Inman and Bulfin, "Sequencing JIT mixed-model assembly
-// lines", Management Science 37(7), 1991). Several members of the same weight have their phases spread evenly, or
-// they would have their turns in one row: 5, 1, 1 gives a b a a a c a. Deadlines at the ends, (k+1)/w, would give
-// a a a a a b c.
+// A member that is the only one with its weight has the phase 1/2. Deadlines in the middle of the k-th of w parts keep
+// the counts closest to the ideal at all times (Inman and Bulfin, "Sequencing JIT mixed-model assembly lines",
+// Management Science 37(7), 1991). Several members of the same weight get evenly spread phases; otherwise their turns
+// would follow each other directly. Weights 5, 1, 1 give a b a a a c a. Deadlines at the ends, (k+1)/w, would give a a
+// a a a b c.
 //
-// A full or tried member does not take part, the others keep their ratio. When it is back it has its next turn
-// that is not over: those missed meanwhile are forfeited, so there is no burst to catch up with.
+// A full or tried member does not take part; the others keep their ratio. When it is available again, it continues with
+// its next turn that is not yet past. It loses the turns that it missed, so there is no burst.
 //
-// A new picker that replaces another takes over how far each member is between its last turn and its next, at its
-// new weight. Newcomers start with a phase as above, counted among themselves.
+// A picker that replaces another takes over each member's progress between its last turn and its next, scaled to its
+// new weight. New members get phases as above, spread among the new members only.
 type Smooth struct{}
 
 // Build implements [Policy].
@@ -41,7 +41,7 @@ func (Smooth) Build(members []Member, prev Picker, prevIndex []int) Picker {
 	}
 	waits := inherit(len(members), prev, prevIndex)
 	newcomer := func(i int) bool { return waits == nil || waits[i] == unknown }
-	peers := make(map[int]uint64) // newcomers by weight
+	peers := make(map[int]uint64) // number of new members by weight
 	for i := range members {
 		if newcomer(i) {
 			peers[members[i].weight()]++
@@ -82,9 +82,9 @@ type smooth struct {
 	queue queue // of the members that are not full
 }
 
-// turn is the next turn of a member.
+// turn is a member's next turn.
 type turn struct {
-	weight   uint64 // 0 has no turns
+	weight   uint64 // 0: the member has no turns
 	phase    uint64 // 0 to unit
 	cycle    uint64 // the start of the cycle
 	k        uint64 // the turn within it
@@ -95,7 +95,7 @@ type turn struct {
 func (s *smooth) Pick(tried []int) int {
 	s.mu.Lock()
 	picked, skipped := -1, false
-	// Bound: a member that is full or in tried leaves the queue, and none comes in while mu is held.
+	// Bound: a member that is full or in tried leaves the queue, and none is added while mu is held.
 	for s.queue.first().deadline != never {
 		i := s.queue.first().member
 		if excluded(tried, i) {
@@ -123,7 +123,7 @@ func (s *smooth) Pick(tried []int) int {
 	return picked
 }
 
-// advance moves time to the turn of member i, and the member to its next turn. The caller holds mu.
+// advance sets now to the deadline of member i and moves the member on to its next turn. The caller holds mu.
 func (s *smooth) advance(i int, load int64) {
 	t := &s.turns[i]
 	s.now = t.deadline
@@ -172,10 +172,10 @@ func (s *smooth) refresh(i int) {
 	}
 }
 
-// rebase takes the cycles that are over from all times, so that they never overflow: once in 2³¹ cycles. The caller
+// rebase subtracts the past cycles from all times, so that they never overflow. It runs once in 2³¹ cycles. The caller
 // holds mu.
 func (s *smooth) rebase() {
-	over := (s.now/unit - 1) * unit // a turn of the cycle before may be due at the very start of this one
+	over := (s.now/unit - 1) * unit // keeps one cycle: a turn of the previous cycle may be due at the very start of this one
 	for i := range s.turns {
 		t := &s.turns[i]
 		if t.weight == 0 {
@@ -208,7 +208,7 @@ func (s *smooth) waits() []uint64 {
 	return waits
 }
 
-// next makes k the turn; k may be the weight, which is the first turn of the next cycle.
+// next moves to turn k. k may equal the weight, which means the first turn of the next cycle.
 func (t *turn) next(k uint64) {
 	if k == t.weight {
 		k = 0
@@ -218,13 +218,13 @@ func (t *turn) next(k uint64) {
 	t.deadline = t.cycle + (k*unit+t.phase)/t.weight
 }
 
-// catchUp moves on to the first turn with a deadline of now or later, unless this is one.
+// catchUp moves on to the first turn with a deadline of now or later. It does nothing if the current turn has one.
 func (t *turn) catchUp(now uint64) {
 	if t.deadline >= now {
 		return
 	}
 	t.cycle = now / unit * unit
-	done := now % unit * t.weight // turns of the cycle until now, with the phase
+	done := now % unit * t.weight // turns of the cycle up to now, including the phase
 	k := uint64(0)
 	if done > t.phase {
 		k = (done - t.phase + unit - 1) / unit
@@ -232,7 +232,7 @@ func (t *turn) catchUp(now uint64) {
 	t.next(k)
 }
 
-// gcd returns the greatest common divisor of a and b; gcd(a, 0) is a. Bound: logarithmic, as Euclid's.
+// gcd returns the greatest common divisor of a and b; gcd(a, 0) is a. Bound: logarithmic (Euclid).
 func gcd(a, b int) int {
 	for b != 0 {
 		a, b = b, a%b

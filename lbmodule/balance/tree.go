@@ -21,14 +21,15 @@ type node struct {
 
 // newTree returns a tree of n members, none of which can be picked.
 func newTree(n int) tree {
-	t := tree{n: n, nodes: make([]node, max(2*n, 2))} // there is a root even if nobody is there
+	t := tree{n: n, nodes: make([]node, max(2*n, 2))} // there is a root even without members
 	for i := range t.nodes {
 		t.nodes[i].key = never
 	}
 	return t
 }
 
-// best returns the root: the smallest key, never if nobody can be picked, and the weights tied at it.
+// best returns the root: the smallest key and the sum of the weights tied at it. The key is never if no member can be
+// picked.
 func (t *tree) best() node { return t.nodes[1] }
 
 // find returns the member that covers r among those tied at the smallest key, laid side by side by weight. r is
@@ -41,7 +42,7 @@ func (t *tree) find(r uint64) int {
 		if left.key != key {
 			left.tied = 0
 		}
-		// Which way is a matter of chance, so there must be no branch to predict: the borrow is the way left.
+		// The direction is random, and a branch would often be mispredicted, so the borrow selects the child: 1 is left.
 		rest, borrow := bits.Sub64(r, left.tied, 0)
 		if borrow == 0 {
 			r = rest

@@ -2,28 +2,28 @@ package balance
 
 import "sync/atomic"
 
-// trials spaces out the requests that members get although they are avoided, to find out whether they are still to be. A trial
-// that is slow is slow for a client, so trials are few: one of 128 choices that avoid somebody, however many members are avoided, and the
-// next one of a member only when it has answered. A member that has had no trial for a minute has its first one sooner. One that goes
-// well is followed by the next at once, until the member is avoided no more.
+// trials schedules trials: requests that avoided members get to find out whether there is still a reason to avoid them. A slow trial is
+// slow for a client, so trials are few: one in 128 choices that avoid a member, however many members are avoided, and the next trial of a
+// member only after it has answered the last one. A member that has had no trial for a minute gets its first one sooner. After a trial that
+// goes well, the next one follows at once, until the member is no longer avoided.
 type trials struct {
-	avoiding atomic.Uint32 // choices that have avoided somebody since the last trial
-	since    atomic.Uint32 // tick of the first of them, or of that trial
+	avoiding atomic.Uint32 // choices that have avoided a member since the last trial
+	since    atomic.Uint32 // tick of the first of those choices, or of that trial
 }
 
 const (
-	// A trial is due after slowTrial choices that avoided somebody, or firstTrial if it is the first one. Where a member fails it is
-	// firstFailing, and twice as many with each failure, up to mostFailing: a failure is worse for a client than a wait.
+	// A trial is due after slowTrial choices that avoided a member, or after firstTrial if it is the first one. For a member that fails, it is
+	// due after firstFailing choices, doubled with each failure, up to mostFailing, because a failure is worse for a client than a wait.
 	firstTrial, slowTrial, firstFailing, mostFailing = 16, 128, 8, 256
-	// restTicks is how long a member is left alone after its last answer, freshTicks after how long without a trial the next one is a
-	// first one, and silentTicks when a member is given another request although there are some that it does not answer.
+	// restTicks is how long a member gets no trial after its last answer. freshTicks is the time without a trial after which the next one
+	// counts as a first one. silentTicks is the interval between trials of a member that does not answer its requests.
 	restTicks, freshTicks, silentTicks = ticksPerMinute / 240, ticksPerMinute, ticksPerMinute / 6
-	// slowFaded and failingFaded are about how long a member without an answer stays slower than others, or blamed.
+	// slowFaded and failingFaded are approximately how long a member that gives no more answers still counts as slower, or as failing.
 	slowFaded, failingFaded = ticksPerMinute / 2, ticksPerMinute
 )
 
-// due counts a choice that avoids the member with this latency and reports whether it is its turn all the same. It is called once in a
-// choice.
+// due counts a choice that avoids the member with this latency, and reports whether the member gets the request anyway, as a trial. It is
+// called once per choice.
 func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	n := s.avoiding.Add(1)
 	if n == 1 {
@@ -31,8 +31,8 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	}
 	tried := l.tried.Load()
 	switch {
-	case cause == Silent || l.untold():
-		// If several choices see this at the same moment, only one of them makes the trial.
+	case cause == Silent || l.trialPending():
+		// If several choices get here at the same moment, only one of them makes the trial.
 		if since(tried, t) < silentTicks || !l.tried.CompareAndSwap(tried, t) {
 			return false
 		}
@@ -50,7 +50,7 @@ func (s *trials) due(l *Latency, cause Cause, t uint32) bool {
 	return true
 }
 
-// every is how many choices avoid somebody until a trial of that member.
+// every returns how many choices that avoid a member there are between two trials of this one.
 func every(l *Latency, cause Cause, t uint32) uint32 {
 	switch {
 	case cause == Failing:
@@ -62,12 +62,12 @@ func every(l *Latency, cause Cause, t uint32) uint32 {
 	}
 }
 
-// next is in how many seconds the member's turn comes, if choices go on avoiding somebody as often as of late. After a time without an
-// answer nothing is known any more that would speak against it.
+// next returns in how many seconds the member's next trial is due, if choices keep avoiding members at the recent rate. It is no later than
+// the time when what is known against the member has faded.
 func (s *trials) next(l *Latency, cause Cause, t uint32) float64 {
 	rested := since(l.tried.Load(), t)
 	left := func(ticks uint32) float64 { return secondsOf(since(rested, ticks)) }
-	if cause == Silent || l.untold() {
+	if cause == Silent || l.trialPending() {
 		return left(silentTicks)
 	}
 	if l.hopeful.Load() {

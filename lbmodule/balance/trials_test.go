@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// dueTimes returns how many of n picks that avoid the member are trials of it.
+// dueTimes returns how many of n picks that avoid the member are trials.
 func dueTimes(s *trials, l *Latency, cause Cause, n int, seconds float64) (due int) {
 	for range n {
 		if s.due(l, cause, tickOf(at(seconds))) {
@@ -124,7 +124,7 @@ func TestTrialsFollow(t *testing.T) {
 	}
 }
 
-// What is told of the next trial comes true.
+// The predicted time of the next trial is right.
 func TestTrialsNext(t *testing.T) {
 	for name, test := range map[string]struct {
 		rate  float64 // picks per second that avoid it
@@ -153,7 +153,7 @@ func TestTrialsNext(t *testing.T) {
 			}
 		}
 	}
-	// The rate is that of the choices that avoid somebody, not that since the last trial, or the start.
+	// The rate is that of the choices that avoid a member, not that since the last trial or the start.
 	l, s := new(Latency), new(trials)
 	dueTimes(s, l, Slow, 1, 90_000)
 	dueTimes(s, l, Slow, 1, 90_001)
@@ -221,15 +221,15 @@ func TestAvoided(t *testing.T) {
 			}
 		}
 	}
-	// Where most are slow, they are what is avoided.
+	// Even if most are slow, the slow ones are avoided.
 	members := answering(same(5, 1), 64, 400*ms, 10*ms, 400*ms, 400*ms, 10*ms)
 	for i, got := range (PeakEWMA{}).Build(members, nil, nil).(Avoiding).Avoided(at(0)) {
 		if want := members[i].Latency.Estimate() > 100*ms; (got.Cause == Slow) != want {
 			t.Errorf("member %d: %+v", i, got)
 		}
 	}
-	// Where nobody is known nobody is avoided.
+	// If no member is known, none is avoided.
 	if got := (PeakEWMA{}).Build(weighted(1, 1), nil, nil).(Avoiding).Avoided(at(0)); got[0] != (Avoidance{}) || got[1] != (Avoidance{}) {
-		t.Errorf("nobody is known: %+v", got)
+		t.Errorf("no member is known: %+v", got)
 	}
 }

@@ -5,36 +5,37 @@ import (
 	"sync/atomic"
 )
 
-// waiting counts the requests that wait for a member's answer, and how many of them are overdue: they have been waiting for far longer
-// than its answers take. They are counted by the turn in which they began; turns are so long that what has begun neither in this one
-// nor in the last is overdue.
+// waiting counts the requests that wait for a member's answer, and how many of them are overdue, which means that they have been waiting
+// for far longer than its answers take. Time is divided into turns, and requests are counted by the turn in which they began. A turn is so
+// long that a request that began neither in the current turn nor in the previous one is overdue.
 type waiting struct {
 	total atomic.Int32
-	turns [2]atomic.Uint64 // number of an even turn and of an odd one, with how many of the requests that began in it wait
+	turns [2]atomic.Uint64 // the latest even turn and the latest odd one: its number, and how many of the requests that began in it still wait
 	shift atomic.Uint32    // a turn is 1<<shift ticks
 
-	heard    atomic.Uint32 // tick of the last answer, or when the first of those who wait began to
+	heard    atomic.Uint32 // tick of the last answer, or the one at which the first of the waiting requests began
 	asked    atomic.Int32  // requests that have begun since the last answer
 	overtook atomic.Uint32 // tick of the last answer that came while another request was overdue; 0 if there was none
 }
 
-// Ticket is what a request that waits was given by [Latency.Asked].
+// Ticket identifies a waiting request. [Latency.Asked] returns it.
 type Ticket struct{ turn uint32 }
 
 const (
-	// overdueTimes and overdueMore, in seconds, are how much longer than a typical answer an overdue one takes.
+	// A request is overdue after overdueTimes the typical time of an answer plus overdueMore seconds.
 	overdueTimes, overdueMore = 4, 0.020
-	// mostOverdue is how many overdue requests at most are taken for slow pages of a member that answers nothing now.
+	// mostOverdue is the maximum number of overdue requests that are taken for slow pages while the member answers nothing.
 	mostOverdue = 2
-	// overtaking is for how long it counts that an answer came while another request was overdue.
+	// overtaking is how long it is remembered that an answer came while another request was overdue.
 	overtaking = ticksPerMinute
 )
 
-// overdueAfter is how many seconds a request waits until it is overdue, if its answers typically take so many.
+// overdueAfter returns after how many seconds a request is overdue, given the typical time of an answer in seconds.
 func overdueAfter(typical float64) float64 { return overdueTimes*typical + overdueMore }
 
-// size makes turns as long as it takes, or up to four times that, until a request is overdue. With another length no turn has the
-// number that it had, and for one turn all who wait seem to be overdue: a mean that wavers must not change it to and fro.
+// size sets the length of a turn to between one and four times the time after which a request is overdue. A change of the length renumbers
+// all turns, so that for one turn all waiting requests look overdue. Therefore a mean that fluctuates must not change the length back and
+// forth.
 func (w *waiting) size(typical float64) {
 	const most = 1 << 20 // ticks: more than an hour
 	shift := uint32(bits.Len64(uint64(min(overdueAfter(typical)/tickLength.Seconds(), most))))
@@ -45,7 +46,7 @@ func (w *waiting) size(typical float64) {
 
 func (w *waiting) turn(t uint32) uint32 { return t >> w.shift.Load() }
 
-// begin counts a request from t on. Bound: each turn of the loop but the last is a change that somebody else succeeded with.
+// begin counts a request from t on. Bound: every iteration but the last means that another caller changed the count.
 func (w *waiting) begin(t uint32) Ticket {
 	w.asked.Add(1)
 	if w.total.Add(1) == 1 {
@@ -64,7 +65,7 @@ func (w *waiting) begin(t uint32) Ticket {
 	}
 }
 
-// end stops counting a request; answered reports whether the member did something.
+// end stops counting a request. answered says whether the member did something to end it.
 func (w *waiting) end(k Ticket, answered bool, t uint32) {
 	if answered {
 		w.heard.Store(t)
@@ -83,7 +84,7 @@ func (w *waiting) end(k Ticket, answered bool, t uint32) {
 	}
 }
 
-// overdue is how many requests are.
+// overdue returns the number of overdue requests.
 func (w *waiting) overdue(t uint32) int {
 	n := int(w.total.Load())
 	turn := w.turn(t)
@@ -95,9 +96,9 @@ func (w *waiting) overdue(t uint32) int {
 	return max(n, 0)
 }
 
-// pages is how many of the requests that wait are taken for slow pages, which say nothing of how busy the member is: those that are
-// overdue, if the member has shown that it answers others meanwhile. It must have answered within the last turn, unless nobody else
-// waits, so that it had no chance to.
+// pages returns how many of the waiting requests are taken for slow pages, which say nothing about how busy the member is. These are the
+// overdue ones, if the member has shown that it answers other requests in the meantime. It must have answered within the last turn, unless
+// only overdue requests wait, so that there was nothing else to answer.
 func (w *waiting) pages(t uint32) int {
 	if w.total.Load() == 0 {
 		return 0
@@ -115,19 +116,19 @@ func (w *waiting) pages(t uint32) int {
 	return 0
 }
 
-// overtakes reports whether an answer has come lately while another request was overdue.
+// overtakes reports whether an answer came recently while another request was overdue.
 func (w *waiting) overtakes(t uint32) bool {
 	at := w.overtook.Load()
 	return at != 0 && since(at, t) <= overtaking
 }
 
-// stuck reports whether requests wait, and so many have begun since the last answer that it cannot be all slow pages or long polls. A
-// single one may be; where there have been some, so may two.
+// stuck reports whether requests wait and too many have begun since the last answer for all of them to be slow pages or long polls. One
+// request may be a slow page; on a member that has had slow pages recently (overtakes), two may be.
 func (w *waiting) stuck(t uint32) bool {
 	return w.total.Load() > 0 && (w.asked.Load() > 2 || w.asked.Load() == 2 && !w.overtakes(t))
 }
 
-// silentFor is for how many seconds requests have been waiting and none has been answered.
+// silentFor returns for how many seconds requests have been waiting without any answer.
 func (w *waiting) silentFor(t uint32) float64 {
 	if w.total.Load() == 0 {
 		return 0

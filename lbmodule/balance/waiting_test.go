@@ -83,7 +83,7 @@ func TestWaitingSizes(t *testing.T) {
 	w.end(w.begin(now), true, now)
 }
 
-// A mean that wavers about a power of two does not make everybody overdue again and again.
+// A mean that fluctuates around a power of two does not make all requests overdue again and again.
 func TestWaitingSizeIsSteady(t *testing.T) {
 	w := newWaiting()
 	w.size(0.0035)

@@ -38,7 +38,7 @@ func (c *Course) give() Step {
 	return Step{Do: Give}
 }
 
-// noRetry goes on when the rules for retries allow no other attempt. A request that could not connect may still wait for a backend,
+// noRetry continues when the rules for retries allow no other attempt. A request that could not connect may still wait for a backend,
 // because nothing was sent.
 func (c *Course) noRetry(now time.Time) Step {
 	switch {
@@ -128,7 +128,7 @@ func (c *Course) reserve(now time.Time) Step {
 	return c.spend(next, false, now)
 }
 
-// reserveSame is reserve after the pause before another attempt at the same backend.
+// reserveSame is reserve after the backoff before another attempt at the same backend.
 func (c *Course) reserveSame(now time.Time) Step {
 	next, err := c.chooseNext(now)
 	if err != nil {
@@ -203,15 +203,15 @@ func (c *Course) chooseNext(now time.Time) (Choice, error) {
 	return best, err
 }
 
-// suspect reports whether the last request to the chosen backend failed, and was not this one.
+// suspect reports whether the last request to the chosen backend failed, and that was not this request.
 func (c *Course) suspect(choice *Choice) bool {
 	l := &choice.Lease
 	return l.Held() && !slices.Contains(c.tried, l.Index()) && c.view.Suspect(l.Index())
 }
 
-// spend takes a retry from the pool's budget and returns the step that makes an attempt at next. If free, nothing has been sent yet, and
-// the attempt is made even if the budget is spent. So many connections fail then that the tried backends are marked dead at once, so that
-// no other request has to try them.
+// spend takes a retry from the pool's budget and returns the step that makes an attempt at next. free says that nothing has been sent yet;
+// then the attempt is made even if the budget is spent. In that case many connections are failing, so the tried backends are marked dead at
+// once, and no other request has to try them.
 func (c *Course) spend(next Choice, free bool, now time.Time) Step {
 	if !c.pool.SpendRetry(c.rules.Retry.Budget, c.reason, now) {
 		if !free {
@@ -222,16 +222,16 @@ func (c *Course) spend(next Choice, free bool, now time.Time) Step {
 	}
 	if !c.request.Rewind() {
 		next.Lease.Abandon()
-		return c.noRetry(now) // the last attempt, whose answer may still be given, has read on
+		return c.noRetry(now) // the last attempt, whose answer may still be given, has read more of the body
 	}
 	c.choice.Lease.Release() // of the attempt whose answer is dropped
 	c.choice = next
 	return c.send(true)
 }
 
-// holdOut goes on after an attempt that could not connect, if the rules for retries allow no other attempt or no backend is left. It marks
-// the tried backends dead; the request goes to another one, or waits for one to recover. This is no retry and spends no budget, because the
-// request has not been sent.
+// holdOut continues after an attempt that could not connect, if the rules for retries allow no other attempt or no backend is left. It
+// marks the tried backends dead; the request goes to another one, or waits for one to recover. This is not a retry and spends no budget,
+// because the request has not been sent.
 func (c *Course) holdOut(now time.Time) Step {
 	rules := &c.rules.Retry
 	c.mayHold = false
@@ -247,7 +247,7 @@ func (c *Course) holdOut(now time.Time) Step {
 	return c.choose(now)
 }
 
-// afterHold ends what holdOut began; err is why no backend was found.
+// afterHold continues after holdOut has chosen a backend, or has found none because of err.
 func (c *Course) afterHold(err error) Step {
 	c.retrying = false
 	if err != nil {

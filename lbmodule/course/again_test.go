@@ -139,8 +139,7 @@ func TestWhetherAgain(t *testing.T) {
 	}
 }
 
-// TestUntold checks that the request is asked whether its client was told something only when another attempt is to be made: it
-// will not be told anything any more.
+// TestUntold checks that EndInforming is called only if another attempt follows, because it stops informational answers.
 func TestUntold(t *testing.T) {
 	for _, c := range []struct {
 		facts Facts

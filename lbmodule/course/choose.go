@@ -16,7 +16,7 @@ var (
 	ErrSessionFull = errors.New("the backend of the session is at max_requests")
 )
 
-// RefusalOf returns the cause that a request is counted under which was refused with that error.
+// RefusalOf returns the cause under which a request that was refused with that error is counted.
 func RefusalOf(err error) pool.Refusal {
 	switch {
 	case errors.Is(err, pool.ErrNone), errors.Is(err, pool.ErrHeld):
@@ -38,7 +38,7 @@ func RefusalOf(err error) pool.Refusal {
 	}
 }
 
-// session is what a request says about its session.
+// session describes the session of a request.
 type session struct {
 	member int  // position of its backend; -1 if the backend is not among the members
 	bound  bool // the request has a session
@@ -66,7 +66,7 @@ func (c *Course) choose(now time.Time) Step {
 	}
 }
 
-// afterTry goes on after a try to choose, which ended with err. ok is false if the caller must try again at once.
+// afterTry continues after a try to choose that ended with err. ok is false if the caller must try again at once.
 func (c *Course) afterTry(err error, now time.Time) (step Step, ok bool) {
 	if err == nil && c.retrying && c.choice.Lease.Held() && c.choice.Lease.Dead() {
 		// A large pool takes a moment to publish a snapshot without the dead member.
@@ -95,8 +95,8 @@ func (c *Course) endChoosing(err error, now time.Time) Step {
 	}
 }
 
-// shadow has the shadow policy decide on the request, which was given a backend just now. It does not decide on probes of a half-open backend,
-// which go there whatever the policy is.
+// shadow lets the shadow policy decide on the request, which has just been given a backend. It does not decide on probes of a half-open
+// backend, which no policy chooses.
 func (c *Course) shadow(now time.Time) {
 	l := &c.choice.Lease
 	if !l.Held() || l.Probing() {
@@ -140,7 +140,7 @@ func (c *Course) acquireInTurn(now time.Time) (Choice, error) {
 	return c.acquire(c.tried, now)
 }
 
-// acquire chooses a backend and reserves a slot on it. It chooses one of the positions to avoid only if there is no other.
+// acquire chooses a backend and reserves a slot on it. It chooses a position in avoid only if there is no other.
 func (c *Course) acquire(avoid []int, now time.Time) (Choice, error) {
 	if b := c.rules.Breaker; b != nil && !b.OK() {
 		return Choice{}, pool.ErrNone
@@ -204,7 +204,7 @@ func (c *Course) acquireStrictly() (Choice, error) {
 	}
 }
 
-// acquireForeign lets a policy that is not ours choose among the eligible members.
+// acquireForeign lets a policy of another module choose among the eligible members.
 func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 	snapshot := c.view.Snapshot()
 	if lease, ok := c.view.AcquireProbe(avoid, safe); ok {
@@ -241,15 +241,15 @@ func (c *Course) acquireForeign(avoid []int, safe bool) (Choice, error) {
 			}
 		}
 		if !offered {
-			break // the policy remembers a backend that is no candidate, and would choose it again
+			break // the policy remembers a backend that is not a candidate, and would choose it again
 		}
 		candidates = slices.DeleteFunc(slices.Clone(candidates), func(k int) bool { return k == i })
 	}
 	return Choice{}, pool.ErrFull
 }
 
-// Rebind returns the position of the backend that the client's session is now bound to. ok reports whether the answer must tell the
-// client. renew says that the session was bound there before, so that the client needs to be told only if its session data is stale.
+// Rebind returns the position of the backend to which the client's session is now bound. ok reports whether the answer must inform the
+// client. renew says that the session was bound there before, so that the client must be informed only if its session data is stale.
 func (c *Course) Rebind() (position int, renew, ok bool) {
 	if !c.rules.BindSessions || !c.choice.Lease.Held() {
 		return 0, false, false

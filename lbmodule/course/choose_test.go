@@ -93,7 +93,7 @@ func TestFirstChoice(t *testing.T) {
 	})
 }
 
-// TestNobodyOvertakes checks that who comes new does not pass those who queue, though there is a free slot.
+// TestNobodyOvertakes checks that a new request does not overtake the queue, even if there is a free slot.
 func TestNobodyOvertakes(t *testing.T) {
 	for _, c := range []struct {
 		queue, strict bool
@@ -101,7 +101,7 @@ func TestNobodyOvertakes(t *testing.T) {
 	}{
 		{true, false, "queue of 5 for 1s"},
 		{true, true, "send a"},   // it has nothing to do with a queue for any backend
-		{false, false, "send a"}, // those who queue had to wait for a backend
+		{false, false, "send a"}, // the queued requests had to wait for a backend
 	} {
 		w := newWorld(t, 1)
 		w.rules.Queue = QueueRules{On: c.queue, Size: 5, Timeout: time.Second}
@@ -141,7 +141,7 @@ func strictly(at int) func(*world) {
 // drains has that backend get no new requests.
 func drains(at int, w *world) { w.backends[at].State = pool.Draining }
 
-// rebinds is what the client is told of its session.
+// rebinds returns what the client is informed of about its session.
 func rebinds(w *world, _ time.Time) string {
 	at, renew, ok := w.course.Rebind()
 	return fmt.Sprint(at, " renew ", renew, " ", ok, " ", w.pool.Rebound())
@@ -217,10 +217,10 @@ func TestForeignPolicy(t *testing.T) {
 		{"it chooses", foreign(last), []move{{0, begin, "send b"}, {0, offered, "[[0 1]]"}}},
 		{"it passes over the full", func(w *world) { foreign(last)(w); caps(w) }, []move{{0, fills("b"), ""}, {0, begin, "send a"}, {0, offered, "[[0 1] [0]]"}}},
 		{"all are full", func(w *world) { foreign(last)(w); caps(w) }, []move{{0, fills("a", "b"), ""}, {0, begin, "refuse: " + allFull}}},
-		{"it chooses nobody", foreign(func([]int) (int, Target) { return -1, nil }), []move{{0, begin, "refuse: " + allFull}}},
+		{"it chooses none", foreign(func([]int) (int, Target) { return -1, nil }), []move{{0, begin, "refuse: " + allFull}}},
 		{"it has a backend of its own", foreign(func([]int) (int, Target) { return -1, target("own") }), []move{
 			{0, begin, "send own"},
-			{1 * ms, ended(refusal()), "send own again for connect"}, // which nobody keeps from being asked again
+			{1 * ms, ended(refusal()), "send own again for connect"}, // the policy may choose it again
 			{2 * ms, ended(refusal()), "fail"},
 		}},
 		{"it is asked about others first", foreign(last), []move{

@@ -17,8 +17,8 @@ type Copy struct {
 	first   int // position of the backend of the first attempt
 }
 
-// Copy returns the decisions for a copy of the request, and after which time it may be sent. ok is false if there must be none. The request
-// must have no body.
+// Copy returns the decisions for a copy of the request, and after which time the copy may be sent. ok is false if no copy may be sent. The
+// request must have no body.
 func (c *Course) Copy(now time.Time) (copied Copy, after time.Duration, ok bool) {
 	// No sessions: another backend would not know the session.
 	if !c.rules.Hedge.On || c.attempts > 1 || c.rules.Sessions || !c.choice.Lease.Held() || c.request.Upgrade() || !c.request.Idempotent() {
@@ -63,7 +63,7 @@ func isSuperseded(m Members) bool {
 	}
 }
 
-// Good reports whether an answer to the copy is good enough not to wait for the other one.
+// Good reports whether an answer to the copy is good enough to win the race.
 func (k *Copy) Good(f *Facts) bool { return k.rules.Good(f) }
 
 // Lost judges the backend of a copy that lost the race, and releases its lease. It returns the outcome.
@@ -82,8 +82,8 @@ func (k *Copy) Lost(choice *Choice, f *Facts, now time.Time) pool.Outcome {
 	return outcome
 }
 
-// CopyWon makes the copy the current attempt, because it was answered first. f says how the first attempt ended; it is nil if the first
-// attempt was canceled, after that time, because the copy won.
+// CopyWon makes the copy the current attempt, because it was answered first. f describes the result of the first attempt; it is nil if the
+// first attempt was canceled because the copy won. after is how long the first attempt took.
 func (c *Course) CopyWon(f *Facts, copied Choice, after time.Duration, now time.Time) {
 	if f == nil {
 		c.choice.Lease.Unanswered(after, now)

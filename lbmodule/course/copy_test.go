@@ -54,7 +54,7 @@ func TestWhetherCopy(t *testing.T) {
 	w.start()
 	begin(w, w.began)
 	if _, _, ok := w.course.Copy(w.began); ok {
-		t.Error("there is a copy though nobody knows how long requests take")
+		t.Error("there is a copy although it is not known how long requests take")
 	}
 	hedged(w)
 	ended(failure(Broken))(w, w.began)
@@ -64,7 +64,7 @@ func TestWhetherCopy(t *testing.T) {
 	w.end(Ending{}, w.began)
 }
 
-// timed is a policy that notes which time it was told; the zero time if it was told none.
+// timed is a policy that records the time that it was given; the zero time if it was given none.
 type timed struct{ told *[]time.Time }
 
 func (p timed) Build(members []balance.Member, prev balance.Picker, prevIndex []int) balance.Picker {
@@ -83,8 +83,8 @@ func (p timedPicker) PickAt(now time.Time, tried []int) int {
 	return p.Picker.Pick(tried)
 }
 
-// TestTime checks that policies are told the time, and need not look at the clock. It is the time of the choice: the request may have
-// come long before.
+// TestTime checks that policies are given the time, and need not read the clock. It is the time of the choice: the request may have come
+// long before.
 func TestTime(t *testing.T) {
 	copied := func(w *world, now time.Time) string {
 		at := copies(w, now)
@@ -223,7 +223,7 @@ func dead(w *world, _ time.Time) (text string) {
 	return text
 }
 
-// TestNoCopyPastTheQueue checks that copies do not take the slots of those who wait for one.
+// TestNoCopyPastTheQueue checks that copies do not take the slots of queued requests.
 func TestNoCopyPastTheQueue(t *testing.T) {
 	w := newWorld(t, 2)
 	hedged(w)
@@ -231,7 +231,7 @@ func TestNoCopyPastTheQueue(t *testing.T) {
 	begin(w, w.began)
 	waits(t, w, func() {
 		if got := copies(w, w.began); got != "nobody" {
-			t.Errorf("got %s, want nobody", got)
+			t.Errorf("got %s, want none", got)
 		}
 	})
 	w.end(Ending{}, w.began)

@@ -31,12 +31,12 @@ type Request interface {
 	// EndInforming stops the informational answers (1xx) of the current attempt, and reports whether the client has received
 	// none. Once it has one from a backend, the final answer must come from the same backend.
 	EndInforming() bool
-	// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that ended for that reason.
+	// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that failed for that reason.
 	Wanted(reason pool.RetryReason) bool
 	// Deadline returns when the client stops waiting, if that is known.
 	Deadline() (deadline time.Time, ok bool)
-	// Foreign lets a selection policy that is not ours choose among the candidates, which are positions. It returns one of
-	// them, or -1 and a target that the policy made up, or -1 and nil if the policy chose nobody.
+	// Foreign lets a selection policy of another module choose among the candidates, which are positions. It returns one of them, or -1 and a
+	// target that the policy made up, or -1 and nil if the policy chose none.
 	Foreign(m Members, candidates []int) (position int, own Target)
 }
 
@@ -64,7 +64,7 @@ type Members interface {
 	Find(address string) int
 	// Superseded returns two channels; one of them is closed once another list has replaced this one. Both may be nil.
 	Superseded() (first, second <-chan struct{})
-	// Stay keeps the list's view open, and its dead members being tried, until Leave has been called as many times.
+	// Stay keeps the list's view open, and its dead members being redialed, until Leave has been called as many times.
 	Stay()
 	// Leave undoes one call of Stay.
 	Leave()
@@ -80,7 +80,7 @@ const (
 	Wait
 	// Queue waits in the pool's queue, which calls [Course.Try]. [Course.Queued] follows.
 	Queue
-	// Give gives the client the answer of the last attempt.
+	// Give passes the answer of the last attempt to the client.
 	Give
 	// Fail tells the client that the last attempt failed.
 	Fail
@@ -104,11 +104,11 @@ type Step struct {
 	Size    int
 	Timeout time.Duration
 
-	// Err is why the request is refused.
+	// Err says why the request is refused.
 	Err error
 }
 
-// Woken is why waiting ended.
+// Woken says why a wait ended.
 type Woken uint8
 
 const (
@@ -120,7 +120,7 @@ const (
 	Gone
 )
 
-// Choice is the backend of an attempt. The lease is empty if a selection policy that is not ours made up the backend.
+// Choice is the backend of an attempt. The lease is empty if a selection policy of another module made up the backend.
 type Choice struct {
 	Target Target
 	Lease  pool.Lease
@@ -134,10 +134,10 @@ type Course struct {
 	source  Source
 	request Request
 
-	members Members // what the positions in choice, tried and session refer to
+	members Members // the list that the positions in choice, tried and session refer to
 	view    *pool.View
 	choice  Choice
-	verdict pool.Verdict // on choice's backend; the part that the pool does not have yet
+	verdict pool.Verdict // about choice's backend; the part that has not been passed to the pool yet
 	origin  pool.Origin
 	key     pool.Key
 	session session
@@ -162,7 +162,7 @@ type Course struct {
 	mayHold   bool             // the request may wait for a connection, because nothing was sent
 	waited    bool             // the request has waited for a member to recover
 	looks     int              // how many times it has waited for lb_try_interval
-	gaveUp    bool             // lb_try_duration is over, and dead members are being tried one last time
+	gaveUp    bool             // lb_try_duration is over, and dead members are being redialed one last time
 	heldUntil time.Time        // when waiting for first probes ends; zero before it begins
 
 	lost     bool      // the last attempt could not connect
@@ -183,9 +183,9 @@ type Course struct {
 
 	countedFailed bool // the attempt was counted as a failure of its side
 
-	triedSpace [4]int // room for most tried lists
+	triedSpace [4]int // backing array for short tried lists
 
-	shadowed pool.Shadowed // what the shadow policy decided; its lease refers to it
+	shadowed pool.Shadowed // the shadow policy's decision; the lease refers to it
 }
 
 // Init makes the zero Course c the course of a request. [Course.Begin] returns its first step.
@@ -233,7 +233,7 @@ func (c *Course) send(again bool) Step {
 	return Step{Do: Send, Again: again, Reason: c.reason}
 }
 
-// Refuse ends a course that has not begun: no backend can be found for any request, or none must be tried.
+// Refuse ends a course that has not begun, because no backend can be found for any request, or none may be tried.
 func (c *Course) Refuse(err error) {
 	c.phase, c.refused = over, err
 }
@@ -249,7 +249,7 @@ func (c *Course) stay() {
 	if c.stays == c.members {
 		return
 	}
-	c.members.Stay() // first, so that members of both lists are tried without a gap
+	c.members.Stay() // before leave, so that members of both lists are redialed without a gap
 	c.leave()
 	c.stays = c.members
 }
@@ -262,7 +262,7 @@ func (c *Course) leave() {
 	}
 }
 
-// Repeatable reports whether the request may be sent again although a backend may have acted on it.
+// Repeatable reports whether the request may be sent again even if a backend has acted on it.
 func (c *Course) Repeatable() bool {
 	return !c.request.Upgrade() && (c.rules.Retry.NonIdempotent || c.request.Idempotent())
 }

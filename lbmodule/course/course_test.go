@@ -155,7 +155,7 @@ func (w *world) addresses() (all []string) {
 // member is the member of that address.
 func (w *world) member(address string) *pool.Member { return w.pool.Member(address) }
 
-// lease takes a slot on that backend for somebody else.
+// lease takes a slot on that backend for another request.
 func (w *world) lease(address string) pool.Lease {
 	w.t.Helper()
 	l, ok := w.current.view.AcquireMember(w.current.Find(address))

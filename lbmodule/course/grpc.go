@@ -32,7 +32,7 @@ func GRPCNames() []string { return slices.Clone(grpcNames[:]) }
 type GRPC uint8
 
 const (
-	// NoGRPC means that there is no status: the attempt is no gRPC call, or has not ended.
+	// NoGRPC means that there is no status: the attempt is not a gRPC call, or has not ended.
 	NoGRPC GRPC = 0
 	// OtherGRPC means that the status is not one of gRPC's, or is missing where one is required.
 	OtherGRPC = GRPC(len(grpcNames) + 1)
@@ -70,7 +70,7 @@ func (s GRPC) String() string {
 	}
 }
 
-// Call is what is known of an attempt as a gRPC call. It is zero if the attempt is no gRPC call.
+// Call is what is known of an attempt as a gRPC call. It is zero if the attempt is not a gRPC call.
 type Call struct {
 	Status  GRPC
 	Excused bool          // it ended because the client's timeout expired
@@ -128,8 +128,8 @@ func (c *Call) timeUp(after time.Duration) bool {
 // is reports whether the call has ended with that code.
 func (c *Call) is(code codes.Code) bool { return c.Status != NoGRPC && c.Status.code() == code }
 
-// ownDoing reports whether the client itself ended the call, by canceling or by its timeout.
-func (c *Call) ownDoing() bool { return c.Excused || c.is(codes.Canceled) }
+// endedByClient reports whether the client itself ended the call, by canceling or by its timeout.
+func (c *Call) endedByClient() bool { return c.Excused || c.is(codes.Canceled) }
 
 // outcome returns what the call says about its backend so far.
 func (c *Call) outcome(failures *Statuses) pool.Outcome {
@@ -138,14 +138,14 @@ func (c *Call) outcome(failures *Statuses) pool.Outcome {
 		return pool.Ignored
 	case failures.HasGRPC(c.Status):
 		return pool.Failure
-	case c.ownDoing():
+	case c.endedByClient():
 		return pool.Ignored
 	default:
 		return pool.Success
 	}
 }
 
-// isOverload reports whether the status says that the backend has more to do than it can.
+// isOverload reports whether the status says that the backend is overloaded.
 func (c *Call) isOverload() bool { return c.is(codes.ResourceExhausted) || c.is(codes.Unavailable) }
 
 // isRejection is [Facts.isRejection] for calls: it is true for the statuses that Envoy maps to 429 and 5xx (grpcToHttpStatus).

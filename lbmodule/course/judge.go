@@ -13,7 +13,7 @@ type Kind uint8
 const (
 	// Answered means that the header of an answer arrived.
 	Answered Kind = iota
-	// NotConnected means that no connection could be made, so that the backend has seen nothing of the request.
+	// NotConnected means that no connection could be made, so that the backend has received nothing of the request.
 	NotConnected
 	// TimedOut means that no answer arrived in time.
 	TimedOut
@@ -28,19 +28,19 @@ type Facts struct {
 	// Of the answer, if there is one.
 	Status     int
 	RetryAfter bool // it has a Retry-After
-	Stream     bool // it may last for as long as the client likes
+	Stream     bool // how long it lasts depends on the client
 	Body       bool // it has a body
-	Call       Call // of gRPC; zero if the attempt is none
+	Call       Call // zero if the attempt is not a gRPC call
 
-	// Of the failure, if it is one.
+	// Of the failure, if the attempt failed.
 	Unreachable   bool // the connection failed at the network level, such as refused
 	NoDescriptors bool // this process is out of file descriptors
 	Excused       bool // the cause is not the backend: the client left, or its body broke off
 
 	// Of the client.
-	Gone        bool // it left, or its deadline passed
+	Gone        bool // it left, or the deadline of its request passed
 	BodyFailed  bool // its body broke off
-	ClientFault bool // a failure of the attempt, if it failed, is the client's fault
+	ClientFault bool // if the attempt failed, that is the client's fault
 
 	Took     time.Duration // since the attempt began
 	Answered time.Duration // since the request's last byte was sent; valid if Known
@@ -54,19 +54,19 @@ const (
 	statusServiceUnavailable  = 503
 )
 
-// isOverload reports whether a backend says that it is overloaded.
+// isOverload reports whether the answer says that the backend is overloaded.
 func (f *Facts) isOverload() bool {
 	return f.Status == statusTooManyRequests || f.Status == statusServiceUnavailable && f.RetryAfter
 }
 
-// isRejection reports whether an answer is an error or a refusal, which does not make a backend fast, however soon it comes.
+// isRejection reports whether an answer is an error or a refusal, which never counts as a fast answer, however soon it comes.
 func (f *Facts) isRejection() bool {
 	return f.Status >= statusInternalServerError || f.Status == statusTooManyRequests || f.Status >= 400 && f.RetryAfter
 }
 
-// classify returns what an attempt says about its backend. It is no failure of the backend if the client canceled the request, broke it
-// off or was too slow to send it, if this process is out of file descriptors, or if the status is one that a healthy application gives.
-// A backend that says it is overloaded counts neither as a success nor as a failure: ejecting it would overload the others.
+// classify returns what an attempt says about its backend. The following are not failures of the backend: the client canceled the request,
+// broke it off or was too slow to send it; this process is out of file descriptors; the status is one that a healthy application gives. A
+// backend that says it is overloaded counts neither as a success nor as a failure: ejecting it would overload the others.
 func (r *Rules) classify(f *Facts) pool.Outcome {
 	switch {
 	case f.Kind == Answered && f.isOverload(), f.Kind != Answered && (f.Excused || f.NoDescriptors):
@@ -80,7 +80,7 @@ func (r *Rules) classify(f *Facts) pool.Outcome {
 	}
 }
 
-// fault says what was wrong with an attempt that failed.
+// fault describes what was wrong with an attempt that failed.
 func (f *Facts) fault() string {
 	switch {
 	case f.Kind == NotConnected:
@@ -96,7 +96,7 @@ func (f *Facts) fault() string {
 	}
 }
 
-// Good reports whether the answer of an attempt is good enough not to wait for the other one of a race.
+// Good reports whether the answer of an attempt is good enough to win a race, so that the other attempt is not awaited.
 func (r *Rules) Good(f *Facts) bool {
 	return f.Kind == Answered && r.classify(f) == pool.Success && !f.isRejection()
 }
@@ -158,7 +158,8 @@ func (c *Course) judge(f *Facts, now time.Time) {
 	}
 }
 
-// count counts the attempt for the side of the pool that chose its backend, if somebody compares the sides. For this, every 5xx is a failure.
+// count counts the attempt for the side of the pool that chose its backend, if the sides are compared, as for a canary. For this, every 5xx
+// is a failure.
 func (c *Course) count(f *Facts) {
 	side := c.choice.Lease.Side()
 	if side == nil {
@@ -168,7 +169,7 @@ func (c *Course) count(f *Facts) {
 	switch {
 	case c.countedFailed:
 		side.Failed()
-	case c.outcome == pool.Ignored: // it left, or was told to come later
+	case c.outcome == pool.Ignored: // the client left, or the backend is overloaded
 	case f.Known:
 		side.Answered(f.Answered)
 	default:
@@ -182,8 +183,8 @@ func (c *Course) LastResult() Result { return c.last }
 // Call returns what is known of the current attempt as a gRPC call.
 func (c *Course) Call() *Call { return &c.call }
 
-// Probe returns the lease and the verdict to judge it by, once a stream that is a half-open probe has gone well for a while. ok is false if
-// the current attempt is no such stream, or has been judged.
+// Probe returns the lease of a stream that is a half-open probe, and the verdict to pass to [pool.Lease.Judge] once the stream has gone
+// well for a while. ok is false if the current attempt is not such a stream, or has been judged.
 func (c *Course) Probe() (l *pool.Lease, v pool.Verdict, ok bool) {
 	l = &c.choice.Lease
 	return l, c.verdict, c.call.Pending && c.outcome == pool.Success && l.Probing() && !c.judged
@@ -207,14 +208,14 @@ func (c *Course) learn(f *Facts, now time.Time) {
 	case failed:
 		l.Failed(f.Answered, now)
 	case c.call.Pending: // see Streams and learnCall
-	case c.call.ownDoing():
+	case c.call.endedByClient():
 		l.Unanswered(f.Answered, now)
 	case c.rules.UntilLastByte && !f.Stream && f.Body:
 		c.lastByte = true
 	case f.Known:
 		c.answeredIn(f.Answered, now)
 	}
-	if f.isOverloadOf(c) {
+	if f.suggestsOverload(c) {
 		c.choice.Lease.Overloaded(now)
 	}
 	if f.Kind == Answered && f.Stream {
@@ -227,9 +228,9 @@ func (c *Course) answeredIn(took time.Duration, now time.Time) {
 	c.choice.Lease.Answered(took, now)
 }
 
-// isOverloadOf reports whether an attempt suggests that its backend has more to do than it can: it says so, or does not answer. Other errors,
-// which may come fast, say nothing about that, and neither do backends that cannot be connected to.
-func (f *Facts) isOverloadOf(c *Course) bool {
+// suggestsOverload reports whether an attempt suggests that its backend is overloaded: the backend says so, or does not answer. Other errors,
+// which may come fast, and failed connections say nothing about that.
+func (f *Facts) suggestsOverload(c *Course) bool {
 	switch f.Kind {
 	case Answered:
 		return f.isOverload() || f.Status == statusServiceUnavailable || c.call.isOverload()
@@ -240,8 +241,8 @@ func (f *Facts) isOverloadOf(c *Course) bool {
 	}
 }
 
-// isWatched reports whether the breaker or the passive checks count the failure and may eject the backend for it. Its latency must not make
-// the policy avoid it as well: the failures would then never be enough for them to eject and report it.
+// isWatched reports whether the breaker or the passive checks count the failure and may eject the backend for it. If its latency made the
+// policy avoid it as well, there would never be enough failures to eject and report it.
 func (c *Course) isWatched(f *Facts, now time.Time) bool {
 	if c.rules.Passive.On && c.rules.Passive.failed(f, f.Answered) {
 		return true
@@ -249,8 +250,8 @@ func (c *Course) isWatched(f *Facts, now time.Time) bool {
 	return c.outcome == pool.Failure && c.choice.Lease.Deciding(c.verdict.Refused, now)
 }
 
-// Streams is called when body data arrives of an answer whose gRPC status is pending: a backend that fails at once sends no body, so the
-// time of the header is the latency.
+// Streams is called when body data arrives for an answer whose gRPC status is pending. A backend that fails at once sends no body, so from
+// then on the time of the header is the latency.
 func (c *Course) Streams(now time.Time) {
 	if c.call.begun {
 		return
@@ -345,7 +346,7 @@ func (c *Course) learnCall(now time.Time) {
 	case !l.Held():
 	case failed && !c.isWatched(&Facts{Status: statusOK, Answered: c.took}, now):
 		l.Failed(c.took, now)
-	case failed, c.call.ownDoing():
+	case failed, c.call.endedByClient():
 		l.Unanswered(c.took, now)
 	case !c.call.begun && c.known:
 		c.answeredIn(c.took, now)

@@ -81,7 +81,7 @@ func probes(w *world, now time.Time) string {
 	return fmt.Sprint(ok)
 }
 
-// TestJudge checks when the pool is told how an attempt has gone.
+// TestJudge checks when the pool gets the verdict on an attempt.
 func TestJudge(t *testing.T) {
 	breaks := func(w *world) { w.settings.Breaker = consecutive(1) }
 	complete := Ending{Complete: true}
@@ -162,7 +162,7 @@ func TestJudge(t *testing.T) {
 	})
 }
 
-// TestStockBreaker checks that a circuit breaker of reverse_proxy is told of all answers.
+// TestStockBreaker checks that a circuit breaker of reverse_proxy gets all answers.
 func TestStockBreaker(t *testing.T) {
 	w := newWorld(t, 2)
 	b := &stockBreaker{}
@@ -176,7 +176,7 @@ func TestStockBreaker(t *testing.T) {
 	}
 }
 
-// TestPassive checks which attempts passive checks are told of as failed.
+// TestPassive checks which attempts passive checks count as failed.
 func TestPassive(t *testing.T) {
 	gone := func(f *Facts) { f.Gone = true }
 	for _, c := range []struct {
@@ -261,7 +261,7 @@ func learned(t *testing.T, given func(*world), facts func(took time.Duration) Fa
 	return told(0), told(1)
 }
 
-// TestLearn checks what backends' latencies are told of attempts.
+// TestLearn checks what attempts record in backends' latencies.
 func TestLearn(t *testing.T) {
 	facts := func(f Facts, changes ...func(*Facts)) func(time.Duration) Facts {
 		return func(took time.Duration) Facts {
@@ -366,7 +366,7 @@ func TestPoolLatency(t *testing.T) {
 	}
 }
 
-// A breaker is told what was wrong, in words for people.
+// A breaker gets a description of what was wrong.
 func TestFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		facts Facts

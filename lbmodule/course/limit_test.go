@@ -7,7 +7,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// TestOverloadLowersTheLimit: which attempts make a backend whose max_requests is auto get fewer requests at a time, and that no others do.
+// TestOverloadLowersTheLimit checks which attempts lower the limit of a backend whose max_requests is auto, and that no others do.
 func TestOverloadLowersTheLimit(t *testing.T) {
 	excused := func(f *Facts) { f.Excused = true }
 	for _, c := range []struct {
@@ -36,7 +36,7 @@ func TestOverloadLowersTheLimit(t *testing.T) {
 			var course Course
 			course.Init(&w.rules, w.pool, w, w)
 			if step := course.Begin(now); step.Do != Send {
-				course.End(Ending{}, now) // nobody can be connected to
+				course.End(Ending{}, now) // no backend can be connected to
 				continue
 			}
 			f := c.facts

@@ -7,8 +7,9 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// A request that waits for the answer of a backend is moved to another one when the backend is found to be gone. It is a retry like that of
-// an attempt that has timed out, except that the other backend and the budget come first: a request for which there is neither must stay.
+// A request that waits for the answer of a backend is moved to another one when the backend is found to be gone. This is a retry like that
+// after a timeout, except that another backend and a retry of the budget are acquired before the attempt is broken off: without both, the
+// request stays.
 
 // MayMove reports whether the current attempt, which is about to begin, may be moved.
 func (c *Course) MayMove() bool {
@@ -25,9 +26,9 @@ func (c *Course) MayMove() bool {
 // Checked reports whether the backends are checked.
 func (c *Course) Checked() bool { return c.view.Checked() }
 
-// Move chooses another backend for the current attempt, reserves a slot on it, and takes a retry from the budget. ok is false if that is not
-// possible, and in a panic, when no other backend is known to be better. Another goroutine may call it while the attempt waits for its answer;
-// then [Course.Moved] must follow.
+// Move chooses another backend for the current attempt, reserves a slot on it, and takes a retry from the budget. ok is false if that is
+// not possible, or if the pool panics, so that no other backend is known to be better. Another goroutine may call it while the attempt
+// waits for its answer; then [Course.Moved] must follow.
 func (c *Course) Move(now time.Time) (to Choice, ok bool) {
 	if c.pool.QueueLength() > 0 || isSuperseded(c.members) || c.view.Snapshot().Panicking() {
 		return Choice{}, false

@@ -237,7 +237,7 @@ func (w *random) mustSleep() {
 		w.t.Error("it sleeps though there is another list")
 	}
 	if w.rules.Breaker == nil && !w.rules.Strict && len(w.current.view.Snapshot().Eligible()) > 0 {
-		w.t.Error("it sleeps though there is somebody to choose")
+		w.t.Error("it sleeps although there is a backend to choose")
 	}
 }
 

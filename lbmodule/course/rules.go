@@ -10,18 +10,18 @@ import (
 // Rules are the settings of a course. They come from the configuration and never change.
 type Rules struct {
 	Keyed        bool // the policy hashes a key of the request
-	ShadowKeyed  bool // the shadow policy does
+	ShadowKeyed  bool // the shadow policy hashes a key of the request
 	Sessions     bool // the policy keeps sessions at their backend
 	Strict       bool // a session is served by its own backend only
 	BindSessions bool // answers tell the client which backend its session is bound to
-	Foreign      bool // the policy is not ours: [Request.Foreign] chooses
+	Foreign      bool // the policy is of another module: [Request.Foreign] chooses
 
-	Hold  time.Duration // requests wait while all backends have been dead for less than this; 0 if they never wait
+	Hold  time.Duration // how long after the last backend died requests wait for one to recover; 0 if they never wait
 	Queue QueueRules
 	Retry RetryRules
 	Hedge HedgeRules
 
-	Slow     time.Duration // an answer that takes this long is slow for the breaker; 0 if none is
+	Slow     time.Duration // an answer that takes this long counts as slow for the breaker; 0 disables this
 	Failures Statuses      // answers that are failures
 	Passive  PassiveRules
 	Breaker  Breaker // of reverse_proxy; nil if there is none
@@ -33,7 +33,7 @@ type Rules struct {
 // QueueRules say how requests wait for a slot.
 type QueueRules struct {
 	On      bool
-	OnAuto  bool // only if there is a backend whose max_requests is found out
+	OnAuto  bool // requests wait only if there is a backend with an adaptive max_requests
 	Size    int
 	Timeout time.Duration
 }
@@ -54,12 +54,12 @@ type RetryRules struct {
 	Base, Max     time.Duration // of the backoff
 	Budget        pool.BudgetSettings
 
-	Stock *StockRetries // the retry settings of reverse_proxy, which then decide instead of On; nil if none is given
+	Stock *StockRetries // the retry settings of reverse_proxy, which decide instead of On; nil if none is given
 }
 
 // StockRetries are the retry settings of reverse_proxy.
 type StockRetries struct {
-	Duration time.Duration // lb_try_duration: for how long attempts are made and a backend is waited for; 0 for no bound
+	Duration time.Duration // lb_try_duration: the time for attempts and for waiting for a backend; 0 for no bound
 	Interval time.Duration // lb_try_interval: between attempts
 	Answers  bool          // lb_retry_match has matchers that look at answers
 }
@@ -79,11 +79,11 @@ type Breaker interface {
 // PassiveRules say which attempts count as failed for passive checks.
 type PassiveRules struct {
 	On      bool
-	Latency time.Duration // an answer that takes this long is a failure; 0 if none is
+	Latency time.Duration // an answer that takes this long is a failure; 0 disables this
 	Status  []int         // answers that are failures: statuses, or classes of statuses from 1 to 5
 }
 
-// failed reports whether an attempt that took so long counts as failed.
+// failed reports whether an attempt counts as failed. took is how long it took.
 func (p *PassiveRules) failed(f *Facts, took time.Duration) bool {
 	if f.Kind != Answered {
 		return true

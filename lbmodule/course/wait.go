@@ -11,14 +11,14 @@ import (
 const (
 	// maxHeld is the longest time that a request waits for the first probe of a backend.
 	maxHeld = time.Second
-	// minPoll is the shortest time between two looks at the dead members of a pool while requests wait for them.
+	// minPoll is the minimum interval at which the dead members of a pool are redialed while requests wait for them.
 	minPoll = 10 * time.Millisecond
 	// maxHolding is how many requests of a pool may wait at a time for a dead backend to recover.
 	maxHolding = 10_000
 	// maxReleases is how many times a request that has waited is sent and finds its backend dead again, before it is refused.
 	maxReleases = 5
-	// lastLook is how long a request that is about to give up waits for a last try of the dead members: the time to their next
-	// regular try may be longer than the time that was left.
+	// lastLook is how long a request that is about to give up waits for a last redial of the dead members: the time to their next regular
+	// redial may be longer than the time that the request had left.
 	lastLook = 100 * time.Millisecond
 	// overtime is how far an lb_try_interval that has begun may reach beyond lb_try_duration. reverse_proxy also waits it out and
 	// makes one more attempt; this is the default of lb_try_interval.
@@ -33,9 +33,9 @@ const (
 	queued                        // the request is in the pool's queue
 	awaitingSnapshot              // a member was chosen that died after the snapshot; waiting for a new snapshot
 	awaitingProbes                // no member has been probed yet
-	awaitingSource                // all members are dead; waiting for one, and for a quiet source to name others
+	awaitingSource                // all members are dead; waiting for one to recover, or for a quiet source to name others
 	holding                       // all members are dead; waiting for one to recover
-	lookingLast                   // as holding, while dead members are tried one last time
+	lookingLast                   // as holding, while dead members are redialed one last time
 	lookingFirst                  // choosing failed; waiting as lb_try_duration says
 	lookingAgain                  // as lookingFirst, after a failed attempt
 	pausingSame                   // backing off before another attempt at the same backend
@@ -102,7 +102,7 @@ func (c *Course) Resume(w Woken, now time.Time) Step {
 	return c.endChoosing(c.err, now)
 }
 
-// afterOutage goes on after waiting for a dead member to recover.
+// afterOutage continues after waiting for a dead member to recover.
 func (c *Course) afterOutage(w Woken, now time.Time) Step {
 	c.endHold()
 	c.patience = now.Add(c.rules.Hold)
@@ -112,8 +112,8 @@ func (c *Course) afterOutage(w Woken, now time.Time) Step {
 	return c.endChoosing(c.err, now)
 }
 
-// await returns the step after a choice that failed with err: waiting until another may succeed, or the end. ok is false if it may succeed
-// at once.
+// await returns the step after a choice that failed with err: a wait until another may succeed, or the end. ok is false if another may
+// succeed at once.
 func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 	c.err = err
 	c.snapshot = c.view.Snapshot()
@@ -123,7 +123,7 @@ func (c *Course) await(err error, now time.Time) (step Step, ok bool) {
 		return Step{}, false
 	}
 	if nobody && c.view.IsPart() {
-		// Whoever named a part of the backends may name all now.
+		// A source that named a part of the backends may name all of them now.
 		if members, unknown := c.source.Members(c.retrying); unknown == nil && members != c.members {
 			return Step{}, false
 		}
@@ -154,13 +154,13 @@ func (c *Course) sleep(p phase, d time.Duration, now time.Time) Step {
 	c.phase, c.slept = p, now
 	step := Step{Do: Wait, Until: now.Add(d)}
 	step.Wake[0] = c.snapshot.Replaced()
-	if !c.silent { // while the source fails, a replaced list would wake the request in vain
+	if !c.silent { // while the source fails, waking up for a replaced list is pointless
 		step.Wake[1], step.Wake[2] = c.members.Superseded()
 	}
 	return step
 }
 
-// hold waits until a member recovers, unless the outage is too old. All members have been dead since that time.
+// hold waits until a member recovers, unless the outage is too old. since is when the last backend that the request could go to died.
 func (c *Course) hold(since, now time.Time) Step {
 	left := since.Add(c.rules.Hold).Sub(now)
 	if left <= 0 || !c.pool.Hold(maxHolding) {
@@ -180,7 +180,7 @@ func (c *Course) hold(since, now time.Time) Step {
 	}
 }
 
-// endHold tells the pool that the request does not wait for a dead member any longer.
+// endHold tells the pool that the request no longer waits for a dead member.
 func (c *Course) endHold() {
 	if c.holding {
 		c.holding = false
@@ -193,10 +193,10 @@ func (c *Course) stockLeft(now time.Time) time.Duration {
 	return c.rules.Retry.Stock.Duration - now.Sub(c.began)
 }
 
-// look waits as lb_try_duration says: dead members are tried at each lb_try_interval, and one last time at the end. ok is false after
+// look waits as lb_try_duration says: dead members are redialed at each lb_try_interval, and one last time at the end. ok is false after
 // that.
 func (c *Course) look(p phase, now time.Time) (step Step, ok bool) {
-	// A look counts for lb_retries, because reverse_proxy would make an attempt instead.
+	// A look counts towards lb_retries, because reverse_proxy would make an attempt instead.
 	if n := c.rules.Retry.Attempts; c.gaveUp || n > 0 && max(c.attempts, 1)+c.looks >= n {
 		return Step{}, false
 	}
@@ -246,7 +246,7 @@ func (c *Course) queues() bool {
 	return c.rules.Queue.On || c.rules.Queue.OnAuto && c.view.Auto()
 }
 
-// Try chooses a backend for a request in the queue. It returns [pool.ErrFull] if the request must wait on.
+// Try chooses a backend for a request in the queue. It returns [pool.ErrFull] if the request must continue to wait.
 func (c *Course) Try(now time.Time) error {
 	members, err := c.source.Members(false)
 	if err != nil {
@@ -257,7 +257,7 @@ func (c *Course) Try(now time.Time) error {
 	return err
 }
 
-// Queued returns the next step after a [Queue]; err is how the queue ended.
+// Queued returns the next step after a [Queue]; err is the result of the wait in the queue.
 func (c *Course) Queued(err error, now time.Time) Step {
 	c.queued += now.Sub(c.slept)
 	c.pool.Queued.Add(c.queued)

@@ -108,7 +108,7 @@ func TestHold(t *testing.T) {
 		{"the source does not answer any more", nil, []move{
 			{0, all, ""}, {0, begin, "wait until 1.9s"}, {5 * ms, act(func(w *world, _ time.Time) { w.err = errSource }), ""}, {5 * ms, resume(Signaled), "refuse: source does not answer"},
 		}},
-		{"then for a slot", caps, []move{ // all who were held are let go together
+		{"then for a slot", caps, []move{ // all held requests are released together
 			{0, all, ""}, {0, begin, "wait until 1.9s"}, {500 * ms, returns("a"), ""}, {500 * ms, fills("a"), ""},
 			{500 * ms, resume(Signaled), "queue of 10000 for 2s"}, {900 * ms, frees("a"), ""}, {900 * ms, tries, "chose a"}, {900 * ms, queuedWith(nil), "send a"},
 			{900 * ms, waited, "900ms"},
@@ -142,7 +142,7 @@ func TestMostHeld(t *testing.T) {
 	}
 }
 
-// TestMostReleases checks that a request which finds the backend dead again and again whenever it was back is given up on.
+// TestMostReleases checks that a request is refused after it has repeatedly found a recovered backend dead again.
 func TestMostReleases(t *testing.T) {
 	w := newWorld(t, 1)
 	w.start()
@@ -217,7 +217,7 @@ func TestStockWaits(t *testing.T) {
 	})
 }
 
-// TestLooks checks that the dead are tried when the words of reverse_proxy say so, and by who is about to give up.
+// TestLooks checks that dead members are redialed as reverse_proxy's settings say, and by a request that is about to give up.
 func TestLooks(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -2,8 +2,8 @@
 
 package engine
 
-// canTell says whether this platform can check an idle connection. If not, the client takes no requests.
-const canTell = false
+// canCheckIdle says whether this platform can check an idle connection. If not, the client takes no requests.
+const canCheckIdle = false
 
 func (c *conn) peek(uintptr) bool { return true }
 

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// canTell says whether this platform can check an idle connection.
-const canTell = true
+// canCheckIdle says whether this platform can check an idle connection.
+const canCheckIdle = true
 
 // peek reports whether the socket has nothing to read, without blocking and without consuming anything.
 func (c *conn) peek(fd uintptr) bool {

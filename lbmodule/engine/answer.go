@@ -16,29 +16,30 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/fieldline"
 )
 
-// answer is the answer to a request. It is one piece of memory with what its body needs.
+// answer is the answer to a request. It is allocated in one piece with its body.
 //
-// Its head is read as [http.ReadResponse] reads it: what one accepts, the other accepts with the same result. Here it takes one string for
-// all names and values, one slice and one map.
+// Its head is read as [http.ReadResponse] reads it: what one accepts, the other accepts with the same result. Here that allocates one
+// string for all names and values, one slice and one map.
 type answer struct {
 	http.Response
 	body   body
 	coding [1]string // for TransferEncoding
 
-	// odd says that others may read the answer differently, and so see its end elsewhere. The connection must not be used again.
+	// odd says that other HTTP implementations may parse the answer differently, and so find its end elsewhere. The connection must not be
+	// used again.
 	odd bool
 
-	// lines get the header's lines, if the answer is to keep them.
+	// lines receives the header's lines; nil if they are not kept.
 	lines *Lines
 }
 
-// field is where a field of a header is: its name at name:colon, its value at value:end.
+// field is the position of a header field: its name is at name:colon, its value at value:end.
 type field struct{ name, colon, value, end int }
 
-// usualFields is the number of fields up to which a header takes no memory for their places.
+// usualFields is the number of fields up to which parsing a header allocates no memory for their positions.
 const usualFields = 32
 
-// maxSizedFields bounds the number of names for which a header is made to have room at once. Many fields may have the same name.
+// maxSizedFields bounds the initial size of a header's map. Many fields may have the same name.
 const maxSizedFields = 1000
 
 // errIncomplete is returned for a head that is not all in the buffer, or that has a folded line.
@@ -103,8 +104,8 @@ func collectHead(br *bufio.Reader) ([]byte, error) {
 	}
 }
 
-// parse parses the head at the beginning of raw, which it may change, and returns its length. It uses the room of fields. whole says that
-// the end of the head is in raw; without it, parse leaves heads with folded lines alone.
+// parse parses the head at the beginning of raw, which it may change, and returns its length. It appends to fields, which should be empty.
+// whole says that the end of the head is in raw; otherwise, parse returns errIncomplete for heads with folded lines.
 func (a *answer) parse(raw []byte, method string, fields []field, whole bool) (int, error) {
 	end := bytes.IndexByte(raw, '\n')
 	if end < 0 {
@@ -138,7 +139,7 @@ func (a *answer) parse(raw []byte, method string, fields []field, whole bool) (i
 	return n, a.frame(a.fill(text, fields), method)
 }
 
-// statusLine is what the first line of a head says. The text from at on is the status with its reason.
+// statusLine is the parsed first line of a head. The text from at on is the status with its reason.
 type statusLine struct{ at, code, major, minor int }
 
 func parseStatus(line []byte) (s statusLine, err error) {
@@ -166,8 +167,8 @@ func parseStatus(line []byte) (s statusLine, err error) {
 	return s, nil
 }
 
-// appendFields appends the fields of the header at raw[at:], and returns the end of the header; odd says that a field is one that others
-// may understand differently. It makes the names canonical, and joins folded lines, in place; if whole is not set, it returns
+// appendFields appends the fields of the header at raw[at:], and returns the end of the header; odd says that other implementations may
+// understand a field differently. It makes the names canonical, and joins folded lines, in place; if whole is not set, it returns
 // errIncomplete for those instead.
 func appendFields(fields []field, raw []byte, at int, whole bool) (_ []field, end int, odd bool, err error) {
 	for {
@@ -268,7 +269,7 @@ func malformed(part string, line []byte) error {
 	return fmt.Errorf("malformed %s: %q", part, line[:min(len(line), most)])
 }
 
-// special is what a header says with fields that have a meaning for the answer itself: how many there are of each.
+// special counts the fields of a header that have a meaning for the answer itself.
 type special struct {
 	coding                                           string // the last Transfer-Encoding
 	codings, lengths, connections, trailers, pragmas int
@@ -283,7 +284,7 @@ func (a *answer) fill(text string, fields []field) (s special) {
 	for i, f := range fields {
 		name, value := text[f.name:f.colon], text[f.value:f.end]
 		s.count(name, value)
-		if name == "Transfer-Encoding" { // is not in the header of an answer
+		if name == "Transfer-Encoding" { // not part of http.Response.Header
 			continue
 		}
 		add(a.Header, name, values[i:i+1:i+1], value)
@@ -292,7 +293,7 @@ func (a *answer) fill(text string, fields []field) (s special) {
 	return s
 }
 
-// count notes a field if it has a meaning for the answer itself.
+// count counts a field if it has a meaning for the answer itself.
 func (s *special) count(name, value string) {
 	switch name {
 	case "Transfer-Encoding":
@@ -327,7 +328,7 @@ func (a *answer) frame(s special, method string) error {
 		delete(a.Header, "Connection")
 	}
 	chunked := false
-	if s.codings > 0 && (a.ProtoAtLeast(1, 1) || a.ProtoMajor == 0 && a.ProtoMinor == 0) { // net/http takes HTTP/0.0 for HTTP/1.1 here
+	if s.codings > 0 && (a.ProtoAtLeast(1, 1) || a.ProtoMajor == 0 && a.ProtoMinor == 0) { // net/http treats HTTP/0.0 as HTTP/1.1 here
 		if s.codings > 1 || len(s.coding) != len("chunked") || !strings.EqualFold(s.coding, "chunked") {
 			return fmt.Errorf("unsupported transfer encoding: %q", s.coding)
 		}
@@ -340,13 +341,13 @@ func (a *answer) frame(s special, method string) error {
 			return err
 		}
 	}
-	// Where the end is told in two ways, or by chunks that the version does not have, somebody else may go by the other one, and what
-	// follows on the connection is not what it seems (RFC 9112, 6.1 and 6.3). The same holds where a body is announced that must not be.
+	// If the end is given in two ways, or by chunks that the version does not have, another implementation may use the other one, and then
+	// sees other messages on the connection (RFC 9112, 6.1 and 6.3). The same holds if a body is announced where none is allowed.
 	a.odd = a.odd || s.codings > 0 && (!chunked || s.lengths > 0) ||
 		!allowsBody(a.StatusCode) && a.StatusCode != http.StatusNotModified && (s.codings > 0 || length > 0)
 	a.ContentLength = length
 	switch from := &a.body.from; {
-	case method == http.MethodHead: // the length is that of the body that GET would get
+	case method == http.MethodHead: // the length is that of the answer to a GET
 	case !allowsBody(a.StatusCode):
 		a.ContentLength = 0
 	case chunked:
@@ -377,7 +378,7 @@ func add(h http.Header, name string, one []string, value string) {
 	h[name] = one
 }
 
-// announcedLength returns the value of Content-Length, of which there are n, and makes them one.
+// announcedLength returns the value of Content-Length. It merges the n fields of that name into one.
 func (a *answer) announcedLength(n int) (int64, error) {
 	values := a.Header["Content-Length"]
 	text := textproto.TrimString(values[0])

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// What answers mean is what net/http takes them to mean: the tests here ask both about the same bytes.
+// Answers must mean what they mean to net/http: the tests here parse the same bytes with both.
 
 // pieces returns its bytes in pieces of at most this size; 0 for all at once.
 type pieces struct {
@@ -55,7 +55,7 @@ func finish(res *http.Response, body io.Reader, br *bufio.Reader, readSize int) 
 	m.head.Header, m.head.Trailer = res.Header.Clone(), res.Trailer.Clone()
 	text, err := io.ReadAll(pieces{body, readSize})
 	m.body, m.broken, m.trailer = string(text), err != nil, res.Trailer
-	if !m.broken { // else nobody uses the connection again
+	if !m.broken { // otherwise the connection is not used again
 		rest, _ := io.ReadAll(br)
 		m.rest = string(rest)
 	}
@@ -79,7 +79,7 @@ func theirMeaning(br *bufio.Reader, method string, readSize int) meaning {
 	return finish(res, res.Body, br, readSize)
 }
 
-// compare asks both about an answer.
+// compare parses an answer with both.
 func compare(t testing.TB, method string, text []byte, bufferSize, pieceSize, readSize int) {
 	t.Helper()
 	reader := func() *bufio.Reader {
@@ -155,7 +155,7 @@ func TestNotHTTP(t *testing.T) {
 	}
 }
 
-// The last read of a body that has arrived says that it is the last: nobody has to ask again.
+// The last read of a body that has arrived returns io.EOF, so that no further read is needed.
 func TestLastRead(t *testing.T) {
 	for _, text := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",

@@ -18,13 +18,13 @@ import (
 	"time"
 )
 
-// net/http's transport logs what the backends here say unasked.
+// net/http's transport logs unrequested bytes of the backends here.
 func init() { log.SetOutput(io.Discard) }
 
 // patience is how long tests wait for what must happen.
 const patience = 20 * time.Second
 
-// backend is the other side of connections. They are pairs of sockets, so that nobody listens anywhere.
+// backend is the other side of connections. They are pairs of sockets, so that no listener is needed.
 type backend struct {
 	t     testing.TB
 	serve func(n int, c *peer) // the n-th connection, from 1 on

@@ -15,7 +15,7 @@ type body struct {
 	conn  *conn
 	ctx   context.Context
 	from  content
-	piece io.LimitedReader // what Splice gives to move
+	piece io.LimitedReader // passed to move by Splice
 	again bool             // the connection may be used again
 	err   error
 	over  atomic.Bool
@@ -42,7 +42,7 @@ func (b *body) Read(p []byte) (int, error) {
 // IsReady reports whether the next Read returns without waiting.
 func (b *body) IsReady() bool { return b.err != nil || b.over.Load() || b.from.isReady() }
 
-// end gives up the connection because of err, and returns the error for the reader.
+// end releases the connection because of err, and returns the error for the reader.
 func (b *body) end(err error) error {
 	if b.over.Swap(true) {
 		return errClosed

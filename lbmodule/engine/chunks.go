@@ -8,16 +8,15 @@ import (
 	"net/http"
 )
 
-// content reads the body of an answer from its connection. It reads no byte more than the answer has, unless that one ends with the
-// connection.
+// content reads the body of an answer from its connection. It reads no byte beyond the body, unless the body ends with the connection.
 type content struct {
 	br   *bufio.Reader
 	form form
 	left uint64 // bytes of the body, or of the chunk, that have not been read
 	at   place  // in chunks
 
-	// excess is the number of bytes that chunks have taken for other things than data, less an allowance for each. It is bounded, because
-	// a chunk of one byte may have a line of thousands.
+	// excess is the number of bytes in chunks that are not data, less an allowance for each chunk. It is bounded, because a chunk with one
+	// byte of data may have a line of thousands of bytes.
 	excess int64
 
 	trailer *http.Header // of the answer
@@ -235,7 +234,7 @@ func (c *content) readTrailer() error {
 	return err
 }
 
-// setTrailer sets the fields, of which several may have the same name. Those that are announced have no value yet.
+// setTrailer sets the fields. Several may have the same name. Announced fields are in h without a value.
 func setTrailer(h http.Header, text string, fields []field) {
 	values := make([]string, len(fields))
 	for i, f := range fields {
@@ -243,7 +242,7 @@ func setTrailer(h http.Header, text string, fields []field) {
 	}
 }
 
-// unexpected returns the error for err where an answer has not ended.
+// unexpected returns the error for err if it came before the end of an answer.
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -87,7 +87,8 @@ type Call struct {
 	// Informer gets the informational answers (1xx). Default: they are dropped.
 	Informer Informer
 
-	// Patient says that the context of the request ends when the client leaves, which may be noticed a little late: see [conn.watch].
+	// Patient says that the end of the request's context may be noticed a little late, as when it ends because the client leaves: see
+	// [conn.watch].
 	Patient bool
 
 	// Head composes the head of the request. Default: it is made from the fields of Request.
@@ -112,7 +113,7 @@ type Informer interface {
 	Inform(status int, header textproto.MIMEHeader)
 }
 
-// with returns a call of r that is otherwise like k, with memory of its own.
+// with returns a copy of k for r, with memory of its own.
 func (k *Call) with(r *http.Request) *Call {
 	return &Call{Request: r, Dialer: k.Dialer, Informer: k.Informer, Patient: k.Patient, Head: k.Head, first: cmp.Or(k.first, k)}
 }
@@ -154,7 +155,7 @@ func (c *Client) Do(k *Call) (*http.Response, error) {
 	}
 	u := c.uploads.take()
 	u.prepare(k, length, c.asksGzip(k))
-	// With TLS, only a connection tells whether the client or HandOver's side must read the body.
+	// With TLS, it depends on the connection whether the client or the side that gets it from HandOver must read the body.
 	if length < 0 || length > MaxBody || isPrompt(r.Header) || r.URL.Scheme == "https" {
 		return c.upload(k, u)
 	}
@@ -286,7 +287,7 @@ func (c *Client) sendOn(chosen *conn, k *Call, u *upload, end int) (*http.Respon
 	return c.uploadOver(chosen, k, u) // a new connection is not stale
 }
 
-// patience is how long the end of a body is waited for.
+// patience returns how long to wait for the end of a body before its header is sent.
 func (c *Client) patience() time.Duration { return cmp.Or(c.atOnce, defaultAtOnce) }
 
 // connect returns a kept connection, or makes one. See [idle.take] for asks.

@@ -52,7 +52,8 @@ func TestWhichConnectionsAreKept(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok":       false,
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more":                   false,
 
-		// Where the end of an answer is told in two ways, somebody may see it elsewhere (RFC 9112, 6.1 and 6.3).
+		// If the end of an answer is given in two ways, another implementation may find it elsewhere (RFC 9112, 6.1 and
+		// 6.3).
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n":                           false,
 		"HTTP/1.1 200 OK\ncontent-LENGTH: 2\nTransfer-Encoding: chunked\n\n2\r\nok\r\n0\r\n\r\n":                                   false,
 		"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n": false,
@@ -115,7 +116,7 @@ func TestClosedBeforeItsEnd(t *testing.T) {
 	}
 }
 
-// A backend that has closed a kept connection, or has said something there, is asked on another one.
+// If a backend has closed a kept connection, or has sent something on it, another one is used.
 func TestDeadConnections(t *testing.T) {
 	for name, last := range map[string]func(p *peer){
 		"closed":          func(p *peer) { p.Close() },
@@ -148,7 +149,7 @@ func TestDeadConnections(t *testing.T) {
 // isStale reports whether err is one that must not leave the client.
 func isStale(err error) bool { return is[*staleError](err) }
 
-// A kept connection that ends while the request is on its way is replaced, once and only where nothing has come back.
+// A kept connection that ends while the request is in flight is replaced, once, and only if nothing has come back.
 func TestStaleConnection(t *testing.T) {
 	var requests atomic.Int32
 	b := newBackend(t, func(n int, p *peer) {
@@ -312,7 +313,7 @@ func TestInformational(t *testing.T) {
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </x.css>\r\n\r\n"
 	b := newBackend(t, answering("HTTP/1.1 100 Continue\r\n\r\n"+hints+hints+okay))
 	c := b.client()
-	c.MaxResponseHeaderBytes = 100 // of each, where somebody takes them
+	c.MaxResponseHeaderBytes = 100 // of each, if there is an Informer
 	var heard []int
 	listener := informer(func(code int, h textproto.MIMEHeader) {
 		if heard = append(heard, code); code == http.StatusEarlyHints && h.Get("Link") != "</x.css>" {
@@ -327,7 +328,7 @@ func TestInformational(t *testing.T) {
 		t.Errorf("%q, %v; heard %v", text, err, heard)
 	}
 	c.MaxResponseHeaderBytes = 0
-	mustGet(t, c) // also without anybody who listens
+	mustGet(t, c) // also without an Informer
 	// All hints together are bounded, then.
 	endless := newBackend(t, func(_ int, p *peer) {
 		p.head()
@@ -342,7 +343,7 @@ func TestInformational(t *testing.T) {
 	}
 	switching := newBackend(t, answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"))
 	if _, _, err := get(t, switching.client()); err == nil {
-		t.Error("a switch of protocols that nobody asked for is an answer")
+		t.Error("an unrequested switch of protocols is an answer")
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/socket"
 )
 
-// staleError is returned if a kept connection ended before an answer began, and the request may be made on another one: the backend may
-// have closed the connection while it was idle. It holds the error for a request that cannot be made again.
+// staleError is returned if a kept connection ended before an answer began, and the request may be repeated on another one: the backend may
+// have closed the connection while it was idle. It holds the error to return if the request cannot be repeated.
 type staleError struct{ error }
 
 // conn is a connection to a backend. At any time either one request or the idle pool owns it.
@@ -28,8 +28,8 @@ type conn struct {
 	net    net.Conn
 	io     io.ReadWriter // net, or quick
 	quick  *socket.Conn  // nil if there is none
-	ask    []byte        // a request that the next read writes first; nil for none
-	said   int           // how much of it was written
+	ask    []byte        // a request that the next read writes before it reads; nil for none
+	said   int           // number of bytes of ask that were written
 	client *Client
 	host   string
 	br     *bufio.Reader
@@ -40,7 +40,7 @@ type conn struct {
 	raw    syscall.RawConn // nil if the connection cannot be checked; then it is used only once
 	check  func(fd uintptr) bool
 	quiet  bool // result of the last check
-	used   bool // has had a request before
+	used   bool // has carried a request before
 	spent  bool // must not be used again
 
 	since  time.Time // when it became idle
@@ -86,7 +86,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// read reads, and writes the request before if that was left to it.
+// read reads. If ask is set, it writes that request first.
 func (c *conn) read(p []byte) (n int, err error) {
 	if c.ask == nil {
 		return c.io.Read(p)
@@ -120,7 +120,7 @@ func (c *conn) close() {
 	}
 }
 
-// release gives up the connection after a request. clean says that the answer has been read to its end, so that the connection may be
+// release ends the use of the connection by a request. clean says that the answer has been read to its end, so that the connection may be
 // used again.
 func (c *conn) release(clean bool) {
 	if !clean || c.raw == nil || c.br.Buffered() > 0 || !c.rest.isSent() {
@@ -223,7 +223,7 @@ func (c *conn) roundTrip(k *Call) (*answer, error) {
 	return a, nil
 }
 
-// askOnce does the same for a request that is complete, in as few system calls as possible.
+// askOnce is roundTrip for a request that is complete, with as few system calls as possible.
 func (c *conn) askOnce(k *Call) (*answer, error) {
 	timeout := c.client.ResponseHeaderTimeout
 	if timeout > 0 {
@@ -277,7 +277,7 @@ func (c *conn) readHeader(k *Call) (*answer, error) {
 		c.spent = c.spent || a.odd
 		switch {
 		case a.StatusCode == http.StatusSwitchingProtocols:
-			return nil, errors.New("backend switches protocols, which was not asked for")
+			return nil, errors.New("backend switches protocols, which was not requested")
 		case a.StatusCode >= http.StatusOK || a.StatusCode < http.StatusContinue:
 			a.Request = k.Request
 			return a, nil
@@ -285,7 +285,7 @@ func (c *conn) readHeader(k *Call) (*answer, error) {
 		if a.StatusCode == http.StatusContinue {
 			c.rest.continued()
 		}
-		// If nobody gets informational answers, one bound applies to all headers together.
+		// Without an Informer, one bound applies to all headers together.
 		if k.Informer != nil {
 			k.Informer.Inform(a.StatusCode, textproto.MIMEHeader(a.Header))
 			c.left = c.client.headerBytes()

@@ -279,7 +279,7 @@ type reads func(p []byte) (int, error)
 
 func (f reads) Read(p []byte) (int, error) { return f(p) }
 
-// A backend does not get the last byte of a body that goes on after its announced length, however late it does.
+// A backend does not get the last byte of a body that continues after its announced length, however late it does.
 func TestBodiesThatGoOn(t *testing.T) {
 	for _, length := range []int{1, 5, MaxBody + 1, 30_000, 100_000} {
 		for more, want := range map[string]string{"": "200 ok", "x": "error"} {

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Reason says why a client does not make a request. The empty one means that it does.
+// Reason says why a client refuses a request. The empty Reason means that it takes the request.
 type Reason string
 
 // The reasons of [Client.Refuses].
 const (
-	ReasonPlatform Reason = "platform" // an idle connection cannot be checked here
+	ReasonPlatform Reason = "platform" // this platform cannot check an idle connection
 	ReasonMethod   Reason = "method"   // invalid
 	ReasonConnect  Reason = "connect"
 	ReasonUpgrade  Reason = "upgrade"
@@ -24,7 +24,7 @@ const (
 	ReasonHost     Reason = "host"   // invalid, or with parts that need escaping
 	ReasonHeader   Reason = "header" // invalid, or with a field that asks for more than an answer
 	ReasonBody     Reason = "body"   // its length contradicts itself, or its coding or trailer is not for the client
-	ReasonClose    Reason = "close"  // the connection is to be closed afterwards
+	ReasonClose    Reason = "close"  // the request asks to close the connection afterwards
 	ReasonTrace    Reason = "trace"  // it asks for events that the client does not report
 )
 
@@ -40,7 +40,7 @@ func (c *Client) Refuses(r *http.Request) Reason {
 		return ReasonConnect
 	case !httpguts.ValidHeaderFieldName(r.Method): // a token, like a method
 		return ReasonMethod
-	case !canTell:
+	case !canCheckIdle:
 		return ReasonPlatform
 	case !c.speaks(u) || u.Host == "" || u.Opaque != "" || u.User != nil || !isPlainQuery(u.RawQuery):
 		return ReasonURL
@@ -60,7 +60,7 @@ func (c *Client) Refuses(r *http.Request) Reason {
 	return ""
 }
 
-// isPlainBody reports whether the length of a request's body is told in a valid way, and its trailer is valid.
+// isPlainBody reports whether the length of a request's body is announced in a valid way, and its trailer is valid.
 func isPlainBody(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r.ContentLength == 0 && (r.Body == nil || len(r.TransferEncoding) == 0)
@@ -101,8 +101,8 @@ func usuallyLacksBody(method string) bool {
 	return false
 }
 
-// isRepeatable reports whether a request may be repeated when its fate is unknown, by the rule of net/http's transport: not PUT and
-// DELETE, and not a request whose body cannot be read again.
+// isRepeatable reports whether a request may be repeated if it is unknown whether the backend acted on it. The rule is that of net/http's
+// transport: PUT and DELETE are excluded, and so are requests whose body cannot be read again.
 func isRepeatable(r *http.Request) bool {
 	if r.Body != nil && r.Body != http.NoBody && r.GetBody == nil {
 		return false
@@ -136,7 +136,7 @@ func isPlainQuery(query string) bool {
 	return true
 }
 
-// isPlainHeader reports whether a header is valid, and asks for nothing beyond an answer.
+// isPlainHeader reports whether a header is valid, and has no field that affects the connection.
 func isPlainHeader(h http.Header) bool {
 	if _, named := h["User-Agent"]; !named {
 		return false // net/http's transport sends its own
@@ -173,12 +173,12 @@ func first(h http.Header, name string) string {
 	return ""
 }
 
-// Head is a request's head as its sender has made it.
+// Head composes a request's head.
 type Head interface {
 	// AppendHead appends the head, and the body unless that is the body of the [Call]'s request. The head must be valid and must not ask
 	// for more than an answer, which the client does not check. askGzip says to ask for gzip.
 	AppendHead(b []byte, askGzip bool) []byte
-	// MayAskGzip reports whether the client may ask for gzip: neither the method nor a field of the head is against it.
+	// MayAskGzip reports whether the client may ask for gzip: neither the method nor a field of the head rules it out.
 	MayAskGzip() bool
 }
 

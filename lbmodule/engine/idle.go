@@ -26,8 +26,8 @@ const reapEvery = 5 * time.Second
 const surplusFor = 100 * time.Millisecond
 
 // take returns a live connection to this host that has been idle for at most longest, if that is not 0; nil if there is none. The most
-// recently used one comes first, so that surplus connections expire. asks says that the request is complete: whether the connection is alive
-// is found out when it is sent, see [conn.askOnce].
+// recently used one comes first, so that surplus connections expire. asks says that the request is complete: then sending it shows whether
+// the connection is alive, see [conn.askOnce].
 func (i *idle) take(host string, longest time.Duration, now time.Time, asks bool) *conn {
 	for {
 		i.mu.Lock()
@@ -49,13 +49,13 @@ func (i *idle) take(host string, longest time.Duration, now time.Time, asks bool
 	}
 }
 
-// isOver reports whether an idle connection is older than longest, if that is not 0, or is dead.
+// isOver reports whether an idle connection is dead, or has been idle for longest, if that is not 0.
 func (c *conn) isOver(longest time.Duration, now time.Time) bool {
 	return c.isOld(longest, now) || !c.alive()
 }
 
 func (c *conn) isOld(longest time.Duration, now time.Time) bool {
-	now = now.Round(0) // by the wall clock: the monotonic clock stops while a machine sleeps
+	now = now.Round(0) // uses the wall clock, because the monotonic clock stops while a machine sleeps
 	return longest > 0 && now.Sub(c.since) >= longest
 }
 
@@ -164,7 +164,7 @@ func (i *idle) trim(most int, now time.Time) {
 	}
 }
 
-// close closes all idle connections, and from now on all that are put back.
+// close closes all idle connections, and those that are put back later.
 func (i *idle) close() {
 	i.mu.Lock()
 	hosts := i.hosts

@@ -39,7 +39,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d connections kept after half their time", got)
 	}
 	if !c.idle.reaper.Reset(reapEvery) {
-		t.Error("nobody looks at them again")
+		t.Error("the reaper does not run again")
 	}
 	c.idle.reap(c.IdleConnTimeout, time.Now().Add(2*time.Minute))
 	if got := c.idleConns(); got != 0 {
@@ -135,7 +135,8 @@ func TestIdleForTooLong(t *testing.T) {
 	}
 }
 
-// Where as many are kept as may be, the one that has been idle for longest gives way: the others may be of hosts that are asked no more.
+// At the maximum number of connections, the one that has been idle for longest is closed, because it may be to a host that is no longer
+// used.
 func TestOldestGivesWay(t *testing.T) {
 	b := newBackend(t, answering(okay))
 	c := b.client()

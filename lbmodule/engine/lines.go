@@ -2,14 +2,14 @@ package engine
 
 import "net/http"
 
-// An answer to a request with a [Head] keeps its header as lines. Most fields are of no interest to a proxy, which passes them on, and a map
-// of all of them costs more than the rest of reading an answer. Its Header has only the fields that [isTold] names.
+// An answer to a request with a [Head] keeps its header as lines. A proxy passes most fields on without looking at them, and a map of all
+// of them costs more than the rest of reading an answer. Its Header has only the fields for which [isTold] is true.
 
-// usualTold is the number of such fields up to which they take no memory of their own.
+// usualTold is the number of such fields up to which no memory is allocated for them.
 const usualTold = 6
 
-// isTold reports whether the field of that canonical name is in the Header of an answer that keeps its header as lines: those that say
-// where the answer ends, how it is to be passed on, and whether it is good.
+// isTold reports whether the field of that canonical name is in the Header of an answer that keeps its header as lines. Those fields
+// determine where the answer ends, how it is passed on, and whether it is good.
 func isTold(name string) bool {
 	switch name {
 	case "Content-Length", "Connection", "Trailer", "Content-Type", "Content-Encoding", "Retry-After", "Grpc-Status", "Incremental",
@@ -69,8 +69,8 @@ type Lines struct {
 	told [usualTold]string // values of the fields that are in the Header as well
 }
 
-// Lines returns the header of the answer, if the request had a [Head]. They are valid until the Call is used again. They say how the answer
-// was framed on its way here.
+// Lines returns the header of the answer, if the request had a [Head]. They are valid until the Call is used again. They include the fields
+// that describe the framing between the backend and this client.
 func (k *Call) Lines() *Lines { return &k.lines }
 
 // Len returns the number of fields.

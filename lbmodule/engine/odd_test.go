@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// fate is what becomes of the connection of an answer.
+// fate says what happens to the connection of an answer.
 type fate bool
 
 const (
@@ -199,7 +199,7 @@ func got(ctx context.Context, rt http.RoundTripper, method string) string {
 	return fmt.Sprintf("%d %sbroken", res.StatusCode, text)
 }
 
-// One client gets an odd answer; the next one, who may be somebody else, never gets a byte of it.
+// One client gets an odd answer; the next one, which may be another client, never gets a byte of it.
 func TestOddAnswers(t *testing.T) {
 	const fine = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 	for _, odd := range oddAnswers {

@@ -15,9 +15,9 @@ import (
 	"testing"
 )
 
-// What the client does is what net/http's transport does: the tests here ask both.
+// The client must do the same as net/http's transport: the tests here compare both.
 
-// seen is what comes of a request: all that a proxy passes on.
+// seen is the result of a request: all that a proxy passes on.
 func seen(t testing.TB, rt http.RoundTripper, method string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -32,7 +32,7 @@ func seen(t testing.TB, rt http.RoundTripper, method string) string {
 		res.Proto, res.StatusCode, res.Header, res.ContentLength, res.Uncompressed, res.Trailer, body, err != nil)
 }
 
-// both returns what comes of a request for the client and for net/http's transport, when a backend answers with these bytes and closes
+// both returns the results of a request with the client and with net/http's transport, when a backend answers with these bytes and closes
 // the connection.
 func both(t testing.TB, method, answer string) (ours, theirs string) {
 	t.Helper()
@@ -117,7 +117,7 @@ func FuzzAnswersAreThoseOfTheTransport(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answer string) {
 		if strings.Contains(answer, " 101") {
-			return // nobody has asked for another protocol; the transport lets it through
+			return // no other protocol was requested; the transport lets it through
 		}
 		if ours, theirs := both(t, http.MethodGet, answer); ours != theirs {
 			t.Errorf("%q:\n%s\nnet/http:\n%s", answer, ours, theirs)

@@ -20,7 +20,7 @@ var errHandedOver = errors.New("backend speaks another protocol")
 // HandedOver is the error for a request that the client could not make, because the backend chose another protocol than HTTP/1.1 for a new
 // connection. Nothing of the request was sent.
 type HandedOver struct {
-	Request *http.Request // for the side that has taken the connection
+	Request *http.Request // to be made by the side that has taken the connection
 }
 
 func (*HandedOver) Error() string { return errHandedOver.Error() }
@@ -166,7 +166,7 @@ func (c *ciphertext) readNow(p []byte) (int, error) {
 	return c.n, c.err
 }
 
-// follow notes where the records end in what has been read.
+// follow tracks the ends of records in the bytes that were read.
 func (c *ciphertext) follow(read []byte) {
 	for len(read) > 0 {
 		if c.rest > 0 {
@@ -183,8 +183,9 @@ func (c *ciphertext) follow(read []byte) {
 	}
 }
 
-// isQuiet reports whether an idle TLS connection is open and has no unrequested bytes. Only TLS itself can tell: it may hold bytes that it has
-// read before, and what has arrived may be a session ticket, which is harmless, or the end. It reads what has arrived.
+// isQuiet reports whether an idle TLS connection is open and has no unrequested bytes. It reads what has arrived, because only the TLS
+// layer can tell: it may have buffered bytes, and what has arrived may be a session ticket, which is harmless, or the end of the
+// connection.
 func (c *ciphertext) isQuiet(over net.Conn) bool {
 	var one [1]byte
 	c.looking = true
@@ -200,9 +201,9 @@ func isAlert(err error) bool {
 	return ok && op.Op == "remote error"
 }
 
-// rawOf returns the means of checking a connection, or nil if it cannot be checked.
+// rawOf returns the raw connection used to check whether a connection is alive, nil if it cannot be checked.
 func rawOf(plain net.Conn) syscall.RawConn {
-	if s, ok := plain.(syscall.Conn); ok && canTell {
+	if s, ok := plain.(syscall.Conn); ok && canCheckIdle {
 		if raw, err := s.SyscallConn(); err == nil {
 			return raw
 		}

@@ -40,7 +40,7 @@ const (
 	dataRecord      = 23
 )
 
-// newSealer continues a connection that has sent nothing since its handshake. log is what its KeyLogWriter was told.
+// newSealer continues a connection that has sent nothing since its handshake. log is what was written to its KeyLogWriter.
 func newSealer(to net.Conn, over *tls.Conn, log string) (*sealer, error) {
 	for line := range strings.Lines(log) {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "SERVER_TRAFFIC_SECRET_0" {

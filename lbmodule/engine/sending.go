@@ -34,7 +34,7 @@ type sending struct {
 const maxSendWait = 50 * time.Millisecond
 
 // errNotSent is the error of a body that the backend did not ask for.
-var errNotSent = errors.New("body of the request was not asked for")
+var errNotSent = errors.New("backend did not ask for the body of the request")
 
 // newSending returns the sending of u's body over c, from that position of u's buffer on. waits says that the backend must ask for the body.
 func newSending(c *conn, u *upload, from int, waits bool) *sending {
@@ -70,7 +70,7 @@ func (s *sending) run(u *upload) {
 	}
 	s.mu.Unlock()
 	close(s.over)
-	// What the backend said before it stopped reading can be read until the connection's end.
+	// What the backend sent before it stopped reading can still be read.
 	if fromBody || err != nil && !isReset(err) && !errors.Is(err, errNotSent) {
 		s.conn.close()
 	}
@@ -118,14 +118,14 @@ func (s *sending) isPermitted() bool {
 	}
 }
 
-// allow says whether the body is to be sent, if that was not certain.
+// allow decides whether the body is sent, if that was undecided.
 func (s *sending) allow(wanted bool) {
 	if s == nil || s.permit == nil {
 		return
 	}
 	select {
 	case s.permit <- wanted:
-	default: // said before
+	default: // decided before
 	}
 }
 
@@ -155,9 +155,9 @@ func (s *sending) failure() (fromBody bool, err error) {
 	return s.fromBody, s.err
 }
 
-// stop is called when the request has failed and its connection is closed. If the body is the fault, stop returns why. gone says that the
-// context of the request has ended: a server ends it when a body breaks off, just before the reader of the body is told, so stop waits a
-// little for the reader.
+// stop is called when the request has failed and its connection is closed. If the body is the cause, stop returns its error. gone says that
+// the context of the request has ended: a server ends it when a body breaks off, just before the read of the body returns the error, so
+// stop waits a little for that read.
 func (s *sending) stop(gone bool) error {
 	if s == nil {
 		return nil
@@ -194,12 +194,12 @@ func (s *sending) isSent() bool {
 	}
 }
 
-// expectsContinue reports whether a request asks the backend whether it wants the body.
+// expectsContinue reports whether a request has the header field "Expect: 100-continue".
 func expectsContinue(h http.Header) bool {
 	expect := h["Expect"]
 	return len(expect) > 0 && httpguts.HeaderValuesContainsToken(expect[:1], "100-continue")
 }
 
 // isPrompt reports whether the header of a request must be sent before its body is read. A client that waits for 100 must not be asked for
-// its body before there is a backend, and incremental messages must be forwarded as they arrive.
+// its body before a backend has the header, and incremental messages must be forwarded as they arrive.
 func isPrompt(h http.Header) bool { return h["Incremental"] != nil || expectsContinue(h) }

@@ -51,7 +51,7 @@ func uploadOf(t testing.TB, body io.Reader, length int64) *http.Request {
 	return r
 }
 
-// result is what comes of a request.
+// result is the result of a request.
 func result(rt http.RoundTripper, r *http.Request) string {
 	res, err := rt.RoundTrip(r)
 	if err != nil {
@@ -267,7 +267,7 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// stalledBody is a body that begins, and goes on at the end of the test.
+// stalledBody is a body that begins, and continues at the end of the test.
 func stalledBody(t testing.TB) io.Reader {
 	reader, writer := io.Pipe()
 	t.Cleanup(func() { writer.Close() })
@@ -330,7 +330,7 @@ func TestBodiesThatFail(t *testing.T) {
 }
 
 // A backend that is gone in the midst of a body makes the request fail at once, even where the client pauses. If there may be trailers, the
-// request fails once nobody reads the body any more, because its end would change the request.
+// request fails once the body is no longer read, because its end would change the request.
 func TestBackendClosesDuringUpload(t *testing.T) {
 	for _, length := range []int64{1 << 20, -1} {
 		gone, failed := make(chan struct{}, 2), make(chan struct{})

@@ -19,7 +19,7 @@ const (
 	// not may never end.
 	defaultAtOnce = time.Millisecond
 
-	// probeTime is the same for the first byte of a body that may turn out to be none, as in net/http's transport.
+	// probeTime is the same for the first byte of a body that may turn out to be empty, as in net/http's transport.
 	probeTime = 200 * time.Millisecond
 
 	// maxWhole is the maximum size of a body of known length that is sent in one piece with its header, if it arrives at once.
@@ -33,7 +33,7 @@ const (
 // of the body into a buffer behind the request's header; the caller sends both in one piece. If the body does not end there, the
 // goroutine sends the rest.
 //
-// An upload and its goroutine are used again for other bodies.
+// An upload and its goroutine are reused for other bodies.
 type upload struct {
 	home  *uploads
 	work  chan *sending // receives nil if there is a beginning to read, otherwise what to do with the rest; closed in the end
@@ -45,17 +45,17 @@ type upload struct {
 	from    io.ReadCloser
 	length  int64 // of the body; negative if it is sent in chunks
 	trailer http.Header
-	probes  bool    // the body may turn out to be none
+	probes  bool    // the body may turn out to be empty
 	buf     *buffer // the header and what has been read; nil if there is none
 	data    int     // where the body begins in buf
-	room    int     // where the beginning ends in buf at the latest
+	room    int     // the maximum end of the beginning in buf
 	size    int     // of the buffer for the next piece
 
 	mu     sync.Mutex // guards the fields below while the beginning is read
-	end    int        // where what has been read ends in buf
+	end    int        // the end in buf of what has been read
 	err    error      // of the last read
 	full   bool       // the beginning has been read
-	handed bool       // nobody waits for the beginning any more
+	handed bool       // the caller no longer waits for the beginning
 }
 
 func newUpload(home *uploads) *upload {
@@ -92,10 +92,10 @@ func (u *upload) start() {
 	u.work <- nil
 }
 
-// drop gives up a body that may still be being read. The goroutine closes it.
+// drop abandons a body that may still be read at the moment. The goroutine closes it.
 func (u *upload) drop() { u.work <- new(sending) }
 
-// serve does the work of one body after the other.
+// serve handles one body after the other.
 func (u *upload) serve() {
 	for s := range u.work {
 		if s == nil {
@@ -111,7 +111,7 @@ func (u *upload) serve() {
 	}
 }
 
-// readBeginning reads until the beginning is complete or nobody waits for it any more.
+// readBeginning reads until the beginning is complete or the caller no longer waits for it.
 func (u *upload) readBeginning() {
 	u.begun.Store(true)
 	for {
@@ -131,7 +131,7 @@ func (u *upload) readBeginning() {
 	}
 }
 
-// await waits until the beginning has been read, but no longer than the given time. It returns where what has been read ends in the buffer.
+// await waits until the beginning has been read, but no longer than the given time. It returns the end in the buffer of what has been read.
 // ended says that the body has ended; otherwise its rest must be sent or dropped.
 func (u *upload) await(atOnce time.Duration) (end int, ended bool) {
 	for waiting := true; waiting; {
@@ -174,7 +174,7 @@ func bodyError(err error, length, read int64) error {
 	return nil
 }
 
-// isNone reports whether the body has ended and turned out to be none.
+// isNone reports whether the body has ended and turned out to be empty.
 func (u *upload) isNone() bool { return u.probes && u.end == u.data && errors.Is(u.err, io.EOF) }
 
 // whole returns the request with its complete body.
@@ -196,7 +196,7 @@ func (u *upload) first(end int) []byte {
 	if u.length >= 0 || end == u.data {
 		return u.buf.bytes[:len(u.head)+end-u.data]
 	}
-	// The bytes after the end may be just being read.
+	// The goroutine may be reading into the bytes after end, so copy.
 	out := make([]byte, 0, len(u.head)+beforeChunk+end-u.data+afterChunk)
 	out = append(out, u.head...)
 	out = strconv.AppendInt(out, int64(end-u.data), 16)
@@ -235,8 +235,7 @@ func (u *upload) readOn() (from, to int, err error) {
 	return from, from + n, err
 }
 
-// readEnd reads what should be the end of a body of which all announced bytes have been read. It returns the number of bytes that it found
-// instead.
+// readEnd reads the end of a body of which all announced bytes have been read. It returns the number of excess bytes that it found.
 func (u *upload) readEnd() (more int, err error) {
 	var one [1]byte
 	for more == 0 && err == nil {
@@ -355,7 +354,7 @@ func (s *uploads) put(u *upload) {
 	}
 }
 
-// close ends all unused uploads, and from now on all that are put back.
+// close ends all unused uploads, and those that are put back later.
 func (s *uploads) close() {
 	s.mu.Lock()
 	spare := s.spare

@@ -99,7 +99,7 @@ func readerOf(err error) io.Reader { return readerFunc(func() error { return err
 
 func (f readerFunc) Read([]byte) (int, error) { return 0, f() }
 
-// Where the client has left while its body was read, that is what is told, and not how reading it failed.
+// If the client left while its body was read, that is the error, and not the failure to read.
 func TestClientLeavesDuringUpload(t *testing.T) {
 	b := newBackend(t, swallowing(5))
 	c := b.client()
@@ -241,7 +241,7 @@ func TestUploadsAreKept(t *testing.T) {
 		t.Errorf("%d are kept in the end", len(s.spare))
 	}
 	if _, more := <-u.work; more {
-		t.Error("its goroutine goes on")
+		t.Error("its goroutine still runs")
 	}
 }
 

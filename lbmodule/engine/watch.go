@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// watched is what makes a request's connection close when the request's context ends.
+// watched is the state by which a connection is closed when the context of its request ends.
 type watched struct {
 	mu   sync.Mutex // guards the fields below
 	ctx  context.Context
 	call *Call       // the request that the connection is used for; nil for none
-	seen bool        // the watcher has come by
-	stop func() bool // stops waiting for the end of ctx; nil if nobody waits for it yet
+	seen bool        // the watcher has seen the request
+	stop func() bool // undoes context.AfterFunc; nil if that was not called yet
 	at   int         // index in the watcher's list; the watcher's lock guards it
 }
 
-// watch makes the connection close when the context of k ends, until unwatch is called. That k is patient says that nobody waits for that,
-// as when the context ends because the client leaves. Then an end in the first moments of the request may be noticed a little late.
-// Otherwise, and for a context with a deadline, watch calls [context.AfterFunc], which costs more. Until unwatch, k can be broken off.
+// watch makes the connection close when the context of k ends, until unwatch is called. If k is patient, an end in the first moments of the
+// request may be noticed a little late, which is enough when the context ends because the client leaves. Otherwise, and for a context with
+// a deadline, watch calls [context.AfterFunc], which costs more. Until unwatch, k can be broken off.
 func (c *conn) watch(k *Call) {
 	ctx := k.Request.Context()
 	k.over.Store(c)
@@ -54,10 +54,10 @@ func (c *conn) unwatch() bool {
 // errBrokenOff is returned for a request that was broken off.
 var errBrokenOff = errors.New("request was broken off")
 
-// past is a time that is over.
+// past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// breakOff makes reads fail if k, whose connection c is, was broken off. The caller holds c.mu.
+// breakOff makes reads fail if k was broken off and c is its connection. The caller holds c.mu.
 func (c *conn) breakOff(k *Call) {
 	if k.off.Load() && c.call == k {
 		_ = c.net.SetReadDeadline(past)

@@ -25,8 +25,8 @@ func (*timeoutError) Error() string   { return "backend did not answer within tr
 func (*timeoutError) Timeout() bool   { return true }
 func (*timeoutError) Temporary() bool { return false }
 
-// attempt makes one attempt, which begins now, and returns the step that follows. If the front cannot make the request, it returns the front's error and no
-// step.
+// attempt makes one attempt, which begins at start, and returns the step that follows. If the front cannot make the request, it returns the
+// front's error and no step.
 func (x *Exchange) attempt(step *course.Step, start time.Time) (next course.Step, err error) {
 	if step.Again {
 		x.dropAttempt()
@@ -185,14 +185,14 @@ func isGRPC(h http.Header) bool { return isGRPCType(first(h, "Content-Type")) }
 
 func isGRPCType(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }
 
-// isStream reports whether an answer may last for as long as the client likes.
+// isStream reports whether an answer is a stream, whose duration depends on the client.
 func isStream(res *http.Response) bool {
 	contentType := first(res.Header, "Content-Type")
 	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") || isGRPCType(contentType)
 }
 
-// beginTicket begins the ticket by which the backend's latency knows that a request waits for its answer. A request with a body waits
-// once its last byte has been sent.
+// beginTicket records in the backend's latency estimate that a request waits for its answer. A request with a body waits once its last byte
+// has been sent.
 func (x *Exchange) beginTicket(now time.Time) {
 	ticket := x.course.Choice().Lease.Ticket() // a copy may take the attempt's place
 	if x.sent != nil {
@@ -203,7 +203,8 @@ func (x *Exchange) beginTicket(now time.Time) {
 	x.ticket = ticket
 }
 
-// endTicket ends the ticket; err is the error of the attempt. The backend is alive, unless the attempt ended because nothing arrived.
+// endTicket records the end of the wait; err is the error of the attempt. The backend counts as alive, unless the attempt ended because
+// nothing arrived.
 func (x *Exchange) endTicket(err error, now time.Time) {
 	if race := x.race.Load(); race != nil && err == nil {
 		err = race.firstErr
@@ -216,7 +217,7 @@ func (x *Exchange) endTicket(err error, now time.Time) {
 	x.ticket.Told(!silent, now)
 }
 
-// isTimeout reports whether an attempt failed because a time was up.
+// isTimeout reports whether an attempt failed because of a timeout.
 func (x *Exchange) isTimeout(err error) bool {
 	f := x.plan.Kind(err)
 	return f.Kind == course.TimedOut || f.Timeout
@@ -238,15 +239,15 @@ func (x *Exchange) took(now time.Time) (took time.Duration, known bool) {
 	return now.Sub(time.Unix(0, sent)), true
 }
 
-// sending is the body of an attempt on its way.
+// sending tracks the body of an attempt while it is sent.
 type sending struct {
-	traffic *pool.Traffic // of the backend
-	small   int64         // so many bytes may be read before there is a connection
+	traffic *pool.Traffic // counts the bytes for the backend
+	small   int64         // up to so many bytes may be read before there is a connection
 	held    atomic.Int64  // bytes read that traffic does not count yet
 	done    atomic.Int64  // when its last byte was read, in Unix nanoseconds; 0 before that
-	ticket  pool.Ticket   // for the wait that begins then; finished owns it until waits is waiting
-	waits   atomic.Uint32 // the state of the ticket: not yet, waiting, or no more
-	timer   *tryTimer     // starts then
+	ticket  pool.Ticket   // for the wait that begins at done; finished owns it until waits is waiting
+	waits   atomic.Uint32 // the state of the ticket: see below
+	timer   *tryTimer     // started at done
 }
 
 // The values of sending.waits.

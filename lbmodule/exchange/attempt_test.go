@@ -255,7 +255,7 @@ func TestOwnTarget(t *testing.T) {
 			t.Errorf("attempts: %s; the client sees %s", got, f.seen())
 		}
 		if got := l.counted("own:1"); got != onceGood {
-			t.Errorf("counted of those who are not told apart: %s", got)
+			t.Errorf("counted for members without their own counters: %s", got)
 		}
 		l.close()
 	})

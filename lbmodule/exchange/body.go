@@ -38,16 +38,16 @@ type requestBody struct {
 	broken atomic.Bool // source ended with an error, or too early
 }
 
-// sender is told what is read of a body.
+// sender is notified of what is read of a body.
 type sender interface {
 	// took is called after a read of n bytes.
 	took(n int)
-	// sent is called, maybe more than once, when the last byte has been read.
+	// sent is called, possibly more than once, when the last byte has been read.
 	sent()
 }
 
-// attach gives r a view of the body. Up to limit bytes are kept for the next view, unless the body is whole: buffered by the front, so that
-// each attempt starts at its beginning.
+// attach gives r a view of the body. Up to limit bytes are kept for the next view, unless whole is set: then the front has buffered the
+// body, and each attempt starts at its beginning.
 func (b *requestBody) attach(r *http.Request, limit int64, whole bool, by sender) {
 	first := b.source == nil
 	if first {
@@ -70,8 +70,8 @@ func (b *requestBody) attach(r *http.Request, limit int64, whole bool, by sender
 	r.GetBody = b.again
 }
 
-// again returns another view for the current attempt. It lets the transport try again by itself if an idle connection turns out to be
-// closed.
+// again returns another view for the current attempt. As GetBody, it lets the transport repeat the request if an idle connection turns out
+// to be closed.
 func (b *requestBody) again() (io.ReadCloser, error) {
 	if !b.rewind() {
 		return nil, ErrBodyTaken
@@ -80,13 +80,14 @@ func (b *requestBody) again() (io.ReadCloser, error) {
 	return b.view, nil
 }
 
-// rewindable reports whether another view could start at the beginning now. While the current view can read, it may not be possible later.
+// rewindable reports whether another view could start at the beginning now. While the current view can still read, that may become
+// impossible.
 func (b *requestBody) rewindable() bool {
 	return b == nil || b.whole || b.read.Load() == 0 || !b.lost.Load()
 }
 
-// rewind makes the current view unable to read, so that the next one can start at the beginning. If that is not possible, the current view
-// keeps the body.
+// rewind detaches the current view, so that the next one can start at the beginning. If that is not possible, it returns false and the
+// current view keeps the body.
 func (b *requestBody) rewind() bool {
 	if b == nil || b.whole {
 		return true
@@ -149,7 +150,7 @@ func (b *requestBody) readAt(v *bodyView, p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if v.detached.Load() {
-		return 0, ErrBodyTaken // while it waited for the reader before it
+		return 0, ErrBodyTaken // detached while this read waited for the one before it
 	}
 	at := v.at
 	if at < int64(len(b.kept)) {
@@ -183,8 +184,8 @@ func (b *requestBody) readAt(v *bodyView, p []byte) (int, error) {
 	return n, err
 }
 
-// keeps reports whether the bytes that v has just read are kept; total are read now. Those that are read after the body was taken from v
-// belong to the next view, even beyond the limit. They are one read, because a detached view does not begin another.
+// keeps reports whether the bytes that v has just read are kept; total is the number of bytes read so far. Bytes that are read after v was
+// detached belong to the next view, even beyond the limit. They come from a single read, because a detached view does not begin another.
 func (b *requestBody) keeps(v *bodyView, total int64) bool {
 	b.taking.Lock()
 	defer b.taking.Unlock()
@@ -194,10 +195,11 @@ func (b *requestBody) keeps(v *bodyView, total int64) bool {
 	return !b.lost.Load()
 }
 
-// bodyView is the body as one attempt sees it. Closing a view must never close the server's body. The next attempt may need it; more
-// important, transports close the body when a backend answers before it has read all of it, and net/http's HTTP/1 server cannot see through
-// Caddy's wrappers that the rest is still to come. It would parse the rest as the client's next requests, which is request smuggling
-// (RFC 9112, 9.3: a server reads a body to its end or closes the connection). If the body stays open, the server does one of the two.
+// bodyView is one attempt's view of the body. Closing a view must never close the server's body. The next attempt may need it. More
+// important, transports close the body when a backend answers before it has read all of it, and net/http's HTTP/1 server, because of
+// Caddy's wrappers, does not notice that the rest has not been read. It would parse the rest as the client's next requests, which is
+// request smuggling (RFC 9112, 9.3: a server reads a body to its end or closes the connection). If the body stays open, the server does one
+// of the two.
 type bodyView struct {
 	body     *requestBody
 	at       int64
@@ -224,7 +226,7 @@ func (v *bodyView) Close() error {
 	return nil
 }
 
-// countedBody is a body that tells when it has been read.
+// countedBody is a body that notifies a sender when it has been read.
 type countedBody struct {
 	io.ReadCloser
 	left int64

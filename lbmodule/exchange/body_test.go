@@ -185,7 +185,7 @@ func TestReplayBroken(t *testing.T) {
 	}
 }
 
-// What was kept of a small body is nobody's in the end, and its room is used for another one.
+// The kept bytes of a small body are dropped in the end, and their buffer is reused for another body.
 func TestForget(t *testing.T) {
 	for _, want := range []string{"hello", "other"} {
 		var b requestBody
@@ -203,7 +203,7 @@ func TestForget(t *testing.T) {
 			t.Errorf("afterwards: %d bytes, %v", n, err)
 		}
 	}
-	// Who waits for the source is not waited for.
+	// forget does not wait for a blocked read of the source.
 	var b requestBody
 	reader, writer := io.Pipe()
 	r := attemptOn(&b, reader, 5, 5, func() {})

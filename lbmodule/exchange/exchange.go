@@ -13,7 +13,7 @@ import (
 
 // Front is the client's side of one request.
 type Front interface {
-	// The course needs these: see [course.Request].
+	// These methods are for the course: see [course.Request].
 	Key() pool.Key
 	ShadowKey() pool.Key
 	Session(m course.Members) (position int, known, signed bool)
@@ -23,8 +23,8 @@ type Front interface {
 	Upgrade() bool
 	Foreign(m course.Members, candidates []int) (position int, own course.Target)
 
-	// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that ended for that reason. answer is nil
-	// if it has none.
+	// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that failed for that reason. answer is that of
+	// the failed attempt; nil if there is none.
 	Wanted(reason pool.RetryReason, answer *http.Response) bool
 
 	// Attempt makes the request of attempt number n, which goes to that backend. Its body, if it has one, continues the client's body
@@ -40,11 +40,11 @@ type Front interface {
 	Copy(ctx context.Context, r *http.Request, to course.Target) (copied Outgoing, ok bool)
 	// CopyWon is called when the copy for that backend has become the current attempt.
 	CopyWon(to course.Target)
-	// Bind adds to the answer that the client's session is bound to the backend at that position. With renew it does so only if the
-	// client's session data is stale.
+	// Bind adds a header field to the answer by which the client's session is bound to the backend at that position. With renew it does so
+	// only if the client's session data is stale.
 	Bind(m course.Members, position int, renew bool)
 
-	// Answer gives the client an answer. It returns at the end of the answer.
+	// Answer passes an answer to the client. It returns at the end of the answer.
 	Answer(answer *http.Response) error
 	// Fail tells the client that the last attempt failed.
 	Fail(err error) error
@@ -52,7 +52,7 @@ type Front interface {
 	Refuse(err error) error
 }
 
-// Inform decides whether the client may be given an informational answer (1xx) of attempt number n. Several goroutines may call it.
+// Inform decides whether an informational answer (1xx) of attempt number n may be passed to the client. It is safe for concurrent use.
 type Inform interface{ MayInform(n int) bool }
 
 // ClientBody is the body of a request as its client sends it.
@@ -63,13 +63,13 @@ type ClientBody interface {
 	Wait(now time.Time) time.Duration
 	// Unread puts back what was read last, for the next reader.
 	Unread(p []byte)
-	// Lose marks the body as lost: some of it is gone or still being read, and the rest must not be taken for the body.
+	// Lose marks the body as lost: some of it is gone or still being read, and the rest must not be mistaken for the whole body.
 	Lose()
 	// Stalled reports whether an attempt spent most of its time waiting for the client. waited is the result of Wait when it began.
 	Stalled(began time.Time, waited time.Duration, now time.Time) bool
 }
 
-// Outgoing is the request of an attempt, and what carries it to its backend.
+// Outgoing is the request of an attempt, and the round tripper that carries it to its backend.
 type Outgoing struct {
 	Request *http.Request
 	Back    http.RoundTripper
@@ -82,15 +82,15 @@ type Failure struct {
 	Kind          course.Kind // never [course.Answered]
 	Unreachable   bool        // the connection failed at the network level, such as refused
 	NoDescriptors bool        // this process is out of file descriptors
-	Timeout       bool        // a timeout expired, even if it was for making a connection
+	Timeout       bool        // a timeout expired, including one for making a connection
 }
 
 // Observer watches attempts, for logs and traces.
 type Observer interface {
 	// Chosen is called after the backend of an attempt is chosen and before the attempt begins.
 	Chosen(x *Exchange)
-	// Begin is called when an attempt or a copy begins: o goes to the backend of that address, after that many others, for that reason.
-	// Begin may replace the request of o. Another goroutine may call Begin and End.
+	// Begin is called when an attempt or a copy begins: o goes to the backend with that address. others is the number of attempts before it,
+	// reason why it is made. Begin may replace the request of o. Another goroutine may call Begin and End.
 	Begin(x *Exchange, o *Outgoing, address string, others int, reason pool.RetryReason, start time.Time) Span
 	// End is called when the attempt of a span has ended, with that status or error. It is not called for a nil span.
 	End(s Span, status int, err error)
@@ -99,7 +99,7 @@ type Observer interface {
 // Span is an [Observer]'s record of an attempt.
 type Span any
 
-// Plan is what all exchanges of a load balancer share.
+// Plan holds what all exchanges of a load balancer share.
 type Plan struct {
 	Rules    *course.Rules
 	Pool     *pool.Pool
@@ -112,7 +112,7 @@ type Plan struct {
 	Panicked   func(value any, stack []byte)
 }
 
-// Exchange is one request on its way. It must be used by one goroutine, except for methods that say otherwise.
+// Exchange carries one request through its attempts. It must be used by one goroutine, except for methods that say otherwise.
 type Exchange struct {
 	plan   *Plan
 	front  Front
@@ -122,22 +122,22 @@ type Exchange struct {
 	Live pool.LiveRequest
 
 	out   Outgoing       // the current attempt's
-	res   *http.Response // of the last attempt; nil if it has none
+	res   *http.Response // answer of the last attempt; nil if it has none
 	err   error          // of the last attempt; nil if it has an answer
-	ended time.Time      // when that came
-	over  time.Time      // when Run returned; zero before
+	ended time.Time      // when res or err came
+	over  time.Time      // when Run returned; zero before that
 
 	body   *requestBody  // nil if there is none
 	sent   *sending      // the attempt's body; nil if there is none
-	ticket pool.Ticket   // for waiting for the answer; with a body, the ticket is in sent
-	waited time.Duration // how long the client's body had been waited for when the current attempt began
+	ticket pool.Ticket   // for the wait for the answer; with a body, the ticket is in sent
+	waited time.Duration // how long the client's body had been awaited when the current attempt began
 	answer answerBody
-	probe  *streamProbe // nil if the current attempt is no probe by a stream
+	probe  *streamProbe // nil if the current attempt is not a probe by a stream
 	*Record
 
 	informed informed
 	moving   moving
-	race     atomic.Pointer[race] // nil if the current attempt can have no copy
+	race     atomic.Pointer[race] // nil if the current attempt cannot have a copy
 }
 
 // Init makes x the exchange of a new request. [Exchange.Run] must follow, or [Exchange.Refuse].
@@ -149,7 +149,7 @@ func (x *Exchange) Init(plan *Plan, source course.Source, front Front, record *R
 // Context returns the context of the request.
 func (x *Exchange) Context() context.Context { return x.ctx }
 
-// Ended returns when Run returned; the time now if it never ran.
+// Ended returns when Run returned; the current time if it has not.
 func (x *Exchange) Ended() time.Time {
 	if x.over.IsZero() {
 		return time.Now()
@@ -180,7 +180,7 @@ func (x *Exchange) Run(ctx context.Context, now time.Time) error {
 		return x.fail(err)
 	}
 	step := x.course.Begin(now)
-	for { // bound: the rules of the course bound its attempts, and for how long it waits
+	for { // bound: the rules of the course bound its attempts and its waits
 		switch step.Do {
 		case course.Send:
 			var err error
@@ -217,7 +217,8 @@ func (x *Exchange) brokenOff() error {
 	return nil
 }
 
-// fail tells the client that the last attempt failed with err. HTTP/2 transports report a canceled request, but not that a drain was the cause.
+// fail tells the client that the last attempt failed with err. HTTP/2 transports report a canceled request without its cause, which may be
+// a drain.
 func (x *Exchange) fail(err error) error {
 	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(x.ctx), pool.ErrDrained) {
 		err = pool.ErrDrained
@@ -225,8 +226,8 @@ func (x *Exchange) fail(err error) error {
 	return x.giveUp(x.front.Fail(err))
 }
 
-// Unserved says, after Run has returned an error, whether the request was not served because the client left while the request waited for a
-// backend, or else because of an error that no other request would have met: no backend is available.
+// Unserved reports, after Run has returned an error, why no backend served the request. left says that the client left while the request
+// waited for a backend. unavailable is the error if no backend was available, whatever the request was; nil if neither applies.
 func (x *Exchange) Unserved() (left bool, unavailable error) {
 	refused, cause := x.course.Refused(), context.Cause(x.ctx)
 	switch {
@@ -306,8 +307,8 @@ func (x *Exchange) end() {
 	x.body.forget()
 }
 
-// Settled reports, after Run has returned, whether nothing can refer to the exchange any more, so that it may be used for another request:
-// its only attempt was answered, and there was neither a copy, nor a probe by a stream, nor a span.
+// Settled reports, after Run has returned, whether nothing can refer to x any more, so that it may be used for another request: its only
+// attempt was answered, and there was no copy, no probe by a stream and no span.
 func (x *Exchange) Settled() bool {
 	return x.err == nil && x.course.Attempts() == 1 && len(x.trail) == 1 && x.trail[0].span == nil && x.probe == nil
 }

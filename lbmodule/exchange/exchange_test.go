@@ -134,7 +134,7 @@ func goes(t *testing.T, ways map[string]*way) {
 	}
 }
 
-// TestWays tries how a request goes: answered, made again, given up.
+// TestWays tries the courses of a request: answered, retried, failed.
 func TestWays(t *testing.T) {
 	good := []script{says(5*ms, 200)}
 	goes(t, map[string]*way{
@@ -236,7 +236,7 @@ func stockRules(duration, interval time.Duration) func(*lab) {
 	}
 }
 
-// TestClientLeaves tries what is told of a request whose client is gone, wherever it was then.
+// TestClientLeaves tries what is recorded of a request whose client leaves, at each stage.
 func TestClientLeaves(t *testing.T) {
 	goes(t, map[string]*way{
 		"while the backend thinks": {
@@ -270,7 +270,7 @@ func TestClientLeaves(t *testing.T) {
 	})
 }
 
-// TestClientIsLate tries a request whose client stops waiting at a time of its own: what takes longer than that has failed.
+// TestClientIsLate tries a request with a deadline of its client: an attempt that takes longer has failed.
 func TestClientIsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 1)

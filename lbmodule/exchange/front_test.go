@@ -37,7 +37,7 @@ type front struct {
 	back    http.RoundTripper // what carries attempts; nil for the lab
 
 	attempts int    // made so far
-	text     string // the body, before anybody has read of it
+	text     string // the body, before any read
 
 	mu  sync.Mutex // guards what follows
 	log []string

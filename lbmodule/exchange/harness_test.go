@@ -63,7 +63,7 @@ type lab struct {
 
 	mu      sync.Mutex // guards what follows
 	scripts map[string][]script
-	sent    []string // who was asked, with what body
+	sent    []string // backends that were asked, with the bodies
 	answers []*trackedBody
 	spans   []*span
 	chosen  []string
@@ -222,7 +222,7 @@ func (l *lab) End(s Span, status int, err error) {
 	of.status, of.err = status, err
 }
 
-// told is what the observer was told, in the order in which it began.
+// told returns the observer's calls, in the order in which attempts began.
 func (l *lab) told() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -280,7 +280,7 @@ func (l *lab) close() {
 	}
 	for _, s := range l.spans {
 		if s.ended != 1 {
-			l.t.Errorf("the end of the attempt at %s was told %d times", s.begun, s.ended)
+			l.t.Errorf("the end of the attempt at %s was reported %d times", s.begun, s.ended)
 		}
 	}
 }

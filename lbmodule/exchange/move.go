@@ -19,20 +19,20 @@ func (*goneError) Error() string { return "backend was found to be gone before i
 type Breakable interface {
 	http.RoundTripper
 
-	// Arm is called before RoundTrip if the other methods may be called. checked says whether the backend is checked: one that is not is
-	// rarely found to be gone, and it is not worth much to be able to break the round trip off.
+	// Arm is called before RoundTrip if the other methods may be called. checked says whether the backend has active checks: one without them
+	// is rarely found to be gone, so breaking off its round trips should cost little to prepare.
 	Arm(checked bool)
-	// Waits reports whether the request has been given to a connection. It may be out of date.
+	// Waits reports whether the request has been given to a connection. The result may be out of date.
 	Waits() bool
-	// BreakOff makes RoundTrip return, if it has not, with any error.
+	// BreakOff makes RoundTrip return with some error, if it has not returned yet.
 	BreakOff(err error)
 }
 
-// moving is what may move the current attempt to another backend. While it waits, that costs two atomic operations.
+// moving is the state for moving the current attempt to another backend. An attempt that is not moved pays two atomic operations.
 type moving struct {
 	state atomic.Uint32
 	back  Breakable
-	to    *course.Choice // nil unless the attempt is moved; the goroutine that has made the state beingMoved owns it until Settle
+	to    *course.Choice // nil unless the attempt is moved; the goroutine that set the state to beingMoved owns it until Settle
 }
 
 // The values of moving.state.
@@ -42,7 +42,8 @@ const (
 	beingMoved
 )
 
-// beginMoving lets the attempt be moved if it may be. One with a body stays: the body may not have been sent, or not be kept.
+// beginMoving allows moving the attempt if the rules do. A request with a body is never moved, because the body may be partly sent, and may
+// not be kept.
 func (x *Exchange) beginMoving(o *Outgoing) {
 	if o.Request.Body != nil || !x.course.MayMove() {
 		return
@@ -56,7 +57,7 @@ func (x *Exchange) beginMoving(o *Outgoing) {
 	x.moving.state.Store(mayMove)
 }
 
-// MoveAway implements [pool.Mover]. A request is broken off only when there is a slot for it elsewhere.
+// MoveAway implements [pool.Mover]. It breaks a request off only after it has reserved a slot elsewhere.
 func (x *Exchange) MoveAway(now time.Time) bool {
 	m := &x.moving
 	if m.state.Load() != mayMove || !m.back.Waits() || !m.state.CompareAndSwap(mayMove, beingMoved) {
@@ -72,7 +73,7 @@ func (x *Exchange) MoveAway(now time.Time) bool {
 	return true
 }
 
-// endMoving keeps the attempt from being moved from now on, and returns where it was moved to; nil if it was not.
+// endMoving keeps the attempt from being moved from then on. It returns the backend that it was moved to; nil if it was not moved.
 func (x *Exchange) endMoving() (to *course.Choice) {
 	m := &x.moving
 	if m.state.Load() == stays || m.state.Swap(stays) != beingMoved {
@@ -83,7 +84,7 @@ func (x *Exchange) endMoving() (to *course.Choice) {
 	return to
 }
 
-// mayAnswer reports whether the client may be given a part of the attempt's answer, and keeps the attempt from being moved if so.
+// mayAnswer reports whether a part of the attempt's answer may be passed to the client. If so, it keeps the attempt from being moved.
 func (m *moving) mayAnswer() bool {
 	return m.state.CompareAndSwap(mayMove, stays) || m.state.Load() == stays
 }

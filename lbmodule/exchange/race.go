@@ -102,7 +102,7 @@ func (x *Exchange) raced(copied course.Copy, o *Outgoing, after time.Duration) (
 	return c.res, nil
 }
 
-// decide makes w the winner if there is none yet, and cancels the other one. It reports whether w has won.
+// decide makes w the winner if there is none yet, and cancels the loser. It reports whether w has won.
 func (c *race) decide(w winner) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,7 +134,7 @@ func (c *race) outcome() winner {
 	return c.winner
 }
 
-// started reports whether a copy has been sent. If not, none will be.
+// started reports whether a copy has been sent. If not, it keeps one from being sent.
 func (c *race) started() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,8 +144,8 @@ func (c *race) started() bool {
 	return c.sent
 }
 
-// forbidCopy reports whether no copy has been sent, and keeps one from being sent: a client may have an informational answer only if one
-// backend alone can give it.
+// forbidCopy keeps a copy from being sent, and reports whether none has been sent: an informational answer may be passed on only if the
+// final answer is certain to come from the same backend.
 func (c *race) forbidCopy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,7 +164,7 @@ func (c *race) send() {
 	}
 	defer close(c.ended)
 	defer func() {
-		// Nothing else recovers on this goroutine, and the first attempt must go on.
+		// Nothing else recovers panics on this goroutine, and the first attempt must continue.
 		if p := recover(); p != nil {
 			c.x.plan.Panicked(p, debug.Stack())
 			c.choice.Lease.Release()
@@ -232,7 +232,7 @@ func (c *race) prepare() (o Outgoing, ok bool) {
 	return o, true
 }
 
-// copyFacts returns what is known of a copy, which has no body and is no gRPC call.
+// copyFacts returns what is known of a copy, which has no body and is not a gRPC call.
 func (x *Exchange) copyFacts(r *http.Request, res *http.Response, err error, start, now time.Time) (f course.Facts) {
 	gone := r.Context().Err()
 	f.Took = now.Sub(start)

@@ -49,7 +49,7 @@ type contest struct {
 
 const none = "0 ignored, 0 success, 0 failure, 0 again"
 
-// TestRaces tries who wins, in virtual time. Nothing is in flight afterwards, whatever happened.
+// TestRaces tries which attempt wins, in virtual time. Nothing is in flight afterwards, whatever happened.
 func TestRaces(t *testing.T) {
 	answer := func(d time.Duration, status int) []script { return []script{saysBody(d, status, "", nil)} }
 	const overtaken = "a copy of the request was answered first"
@@ -242,7 +242,7 @@ func (c *contest) race(t *testing.T) {
 	l.close()
 }
 
-// TestRaceEndsAtOnce has the first attempt win with an answer that takes long: nobody waits for that to end the copy.
+// TestRaceEndsAtOnce lets the first attempt win with an answer that takes long: the copy ends without waiting for that.
 func TestRaceEndsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 2)
@@ -269,7 +269,7 @@ func TestRaceEndsAtOnce(t *testing.T) {
 	})
 }
 
-// TestRacePanics has the transport of the first attempt panic, while a copy is on its way, and before. The copy is given up.
+// TestRacePanics makes the transport of the first attempt panic, while a copy is in flight, and before. The copy is abandoned.
 func TestRacePanics(t *testing.T) {
 	for name, test := range map[string]struct {
 		first, second script

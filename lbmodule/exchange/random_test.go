@@ -37,8 +37,7 @@ func (c *chance) upTo(d time.Duration) time.Duration { return time.Duration(c.n(
 func pick[T any](c *chance, from ...T) T { return from[c.n(len(from))] }
 
 // TestRandom lets clients of all kinds ask backends that do all kinds of things, under all kinds of rules. Whatever happens: each client
-// is told once what became of its request, and nothing that is false; no backend has more requests than it may; all that was counted adds
-// up; and nothing is left in the end.
+// gets one result of its request, and a true one; no backend exceeds its max_requests; all counts add up; and nothing is left in the end.
 func TestRandom(t *testing.T) {
 	seed := rand.Uint64()
 	for round := range uint64(2000) {
@@ -56,7 +55,7 @@ func TestRandom(t *testing.T) {
 
 func playRound(t *testing.T, c *chance) {
 	l := newLab(t, 1+c.n(4))
-	lateReads := c.one(2) // then no body is slow: who waits for another reader does not let the time go on here
+	lateReads := c.one(2) // then no body is slow: a read that waits for another reader would stop virtual time
 	l.randomRules(c)
 	for i := range l.backends {
 		l.backends[i].MaxRequests = c.n(4)
@@ -180,7 +179,7 @@ func (f *front) check(t *testing.T, crashed bool) {
 		}
 	}
 	if finals > 1 || finals == 0 && !crashed {
-		t.Errorf("the client was told %d times what became of its request: %v", finals, f.log)
+		t.Errorf("the client got %d results of its request: %v", finals, f.log)
 	}
 	if informed != 0 && f.attempts > informed {
 		t.Errorf("the client was informed by attempt %d of %d: %v", informed, f.attempts, f.log)

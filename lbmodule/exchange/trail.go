@@ -26,8 +26,8 @@ type Attempt struct {
 	ended   bool
 }
 
-// Record is what is told of a request, while its exchange runs and afterwards. It does not refer to the exchange. The zero Record is that of
-// a request that has not begun.
+// Record holds what logs and metrics show of a request, while its exchange runs and afterwards. It does not refer to the exchange. The zero
+// Record is that of a request that has not begun.
 type Record struct {
 	trail   []Attempt // in the order in which they began
 	current int       // index in trail
@@ -55,7 +55,7 @@ func (r *Record) Waited() time.Duration { return r.queued }
 // Refused returns why no backend was found; nil if one was.
 func (r *Record) Refused() error { return r.refused }
 
-// Passed returns the status of the answer that was given to the client; 0 if there is none.
+// Passed returns the status of the answer that was passed to the client; 0 if there is none.
 func (r *Record) Passed() int { return r.passed }
 
 // begin adds the record of an attempt that is about to begin, and makes it the current one.
@@ -74,7 +74,7 @@ func (x *Exchange) begin(choice course.Choice, reason pool.RetryReason, start ti
 	x.trail = append(x.trail, Attempt{Address: choice.Target.Address(), Start: start, Reason: reason, traffic: traffic})
 }
 
-// record records how the round trip of the current attempt ended.
+// record records the result of the current attempt's round trip.
 func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a := &x.trail[x.current]
 	last := x.course.LastResult()
@@ -163,7 +163,7 @@ func (x *Exchange) promoteCopy(r *race, f *course.Facts, err error) {
 	x.plan.Pool.HedgeWon()
 }
 
-// recordLostCopy adds the record of a copy that lost. The copy has counted itself.
+// recordLostCopy adds the record of a copy that lost. The copy itself is counted elsewhere: see race.lose.
 func (x *Exchange) recordLostCopy(r *race) {
 	a := Attempt{Address: r.choice.Target.Address(), Start: r.start, Took: time.Since(r.start), Err: ErrCopyLost, Reason: pool.RetryHedge, ended: true}
 	select {

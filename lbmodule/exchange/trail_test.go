@@ -36,7 +36,7 @@ func (l *lab) phases(address string) string {
 	return fmt.Sprintf("%d header in %v, %d end in %v", first.Count, first.Sum, total.Count, total.Sum)
 }
 
-// TestTrail tries when attempts are told to have begun and ended, and what is counted of that.
+// TestTrail tries when attempts are reported to have begun and ended, and what is counted.
 func TestTrail(t *testing.T) {
 	for name, test := range map[string]struct {
 		a, b    []script
@@ -115,7 +115,7 @@ func TestTrail(t *testing.T) {
 	}
 }
 
-// TestLatency tries what the backend's latency is told of one attempt.
+// TestLatency tries what one attempt records in the backend's latency.
 func TestLatency(t *testing.T) {
 	early := func(r *http.Request) (*http.Response, error) { return newAnswer(200, "", nil), pause(r, 40*ms) }
 	events := func(r *http.Request) (*http.Response, error) {
@@ -155,7 +155,7 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// TestNoSpan has an observer that keeps nothing: it is told of no end.
+// TestNoSpan has an observer that returns nil spans: End is not called.
 func TestNoSpan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 2)
@@ -219,8 +219,8 @@ func TestWaitedFor(t *testing.T) {
 	}
 }
 
-// TestNobodyIsWaitedFor makes attempts of all kinds on backends that are avoided while requests wait for them in vain. When all are over,
-// nobody waits.
+// TestNobodyIsWaitedFor makes attempts of all kinds on backends that are avoided while requests wait for them without an answer. When all
+// attempts have ended, no request counts as waiting.
 func TestNobodyIsWaitedFor(t *testing.T) {
 	many := func(s script) []script { return []script{s} }
 	for name, test := range map[string]struct {
@@ -325,7 +325,7 @@ func TestSilenceOfOvertaken(t *testing.T) {
 	})
 }
 
-// hang has all backends answer for a while, and so many requests wait for a:1 for a second. It returns what those are told by.
+// hang makes all backends answer for a while, and n requests wait for a:1 for a second. It returns the tickets of those.
 func (l *lab) hang(n int) (all []pool.Ticket) {
 	view := l.open().View()
 	for i := range view.Len() {
@@ -344,7 +344,7 @@ func (l *lab) hang(n int) (all []pool.Ticket) {
 	return all
 }
 
-// avoids reports whether a policy that goes by latency sends nobody to the backend, however much the others have.
+// avoids reports whether a policy that uses latencies sends no request to the backend, whatever the load of the others is.
 func (l *lab) avoids(address string) bool {
 	view := l.current().View()
 	members := make([]balance.Member, view.Len())

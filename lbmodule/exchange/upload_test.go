@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// TestBodies tries what becomes of a request's body.
+// TestBodies tries what happens to a request's body.
 func TestBodies(t *testing.T) {
 	keeps := func(l *lab) { l.plan.BodyLimit, l.plan.SmallBody = 5, 0 }
 	goes(t, map[string]*way{
@@ -75,7 +75,7 @@ func unannounced(b *clientBody) *clientBody {
 	return b
 }
 
-// TestBodyBrokenBefore has a front collect a body that breaks off: nobody is asked. The request counts as one all the same.
+// TestBodyBrokenBefore has a front buffer a body that breaks off: no backend is asked, but the request is counted.
 func TestBodyBrokenBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 1)
@@ -94,7 +94,7 @@ func TestBodyBrokenBefore(t *testing.T) {
 	})
 }
 
-// TestBodyGivenBack has an exchange fail, after which somebody else may want the body: it is given all of it, or none.
+// TestBodyGivenBack makes an exchange fail, after which another handler may read the body: it gets all of it, or none.
 func TestBodyGivenBack(t *testing.T) {
 	for name, test := range map[string]struct {
 		read   script
@@ -123,7 +123,7 @@ func TestBodyGivenBack(t *testing.T) {
 				if body.unread != test.unread || body.lost != test.lost {
 					t.Errorf("%q is put back, lost %v; want %q, %v", body.unread, body.lost, test.unread, test.lost)
 				}
-				time.Sleep(2 * time.Second) // until nobody reads any more
+				time.Sleep(2 * time.Second) // until the last read has ended
 				l.close()
 			})
 		})

@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// informed records whether the client has been given an informational answer (1xx) of the current attempt. If it has, no other attempt
+// informed records whether the client has received an informational answer (1xx) of the current attempt. If it has, no other attempt
 // follows, because the final answer would come from another backend. The state is three times the number of the attempt, plus one of the
 // constants below: with the number in it, a transport that still works on an earlier attempt cannot change the current one's.
 type informed struct{ state atomic.Uint64 }
@@ -30,13 +30,13 @@ func (i *informed) begin(attempt int) { i.state.Store(uint64(attempt) * informed
 // is reports whether the attempt of that number is the current one.
 func (i *informed) is(attempt int) bool { return i.state.Load()/informedStates == uint64(attempt) }
 
-// may reports whether the client may be given an informational answer of that attempt, and records that it is.
+// may reports whether an informational answer of that attempt may be passed to the client, and if so records that it is.
 func (i *informed) may(attempt int) bool {
 	state := uint64(attempt) * informedStates
 	return i.state.CompareAndSwap(state+noneInformed, state+clientInformed) || i.state.Load() == state+clientInformed
 }
 
-// end reports whether the client has been given no informational answer. If so, it will be given none.
+// end reports whether the client has received no informational answer. If so, none is passed on from then on.
 func (i *informed) end() bool {
 	state := i.state.Load()
 	return state%informedStates == noneInformed && i.state.CompareAndSwap(state, state+informingEnded)
@@ -88,7 +88,7 @@ type splicer interface {
 	Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error)
 }
 
-// Splice has move pass on the next bytes, up to limit. It returns [errors.ErrUnsupported] if the body cannot do that.
+// Splice calls move to pass on the next bytes, up to limit. It returns [errors.ErrUnsupported] if the body cannot do that.
 func (b *answerBody) Splice(limit int64, move func(io.Reader) (int64, error)) (int64, error) {
 	from, ok := b.ReadCloser.(splicer)
 	if !ok {
@@ -106,7 +106,7 @@ func (b *answerBody) note(n int64, err error) {
 	if n > 0 {
 		b.traffic.CountOut(int(n))
 	}
-	end := err == io.EOF //nolint:errorlint // one that wraps EOF is no end
+	end := err == io.EOF //nolint:errorlint // an error that wraps EOF is not the end
 	b.complete = b.complete || end
 	if n > 0 && b.x.course.Call().Pending {
 		b.x.course.Streams(time.Now())
@@ -126,7 +126,7 @@ func (x *Exchange) clientAtFault() bool {
 // probeStream is how long a stream with data must have lasted to be a successful probe.
 const probeStream = time.Second
 
-// streamProbe is a probe of a half-open backend by a stream, which may last for as long as the client likes. Until stop is called, only the
+// streamProbe is a probe of a half-open backend by a stream, whose duration depends on the client. Until stop is called, only the
 // streamProbe judges the lease. A nil streamProbe does nothing.
 type streamProbe struct {
 	timer *time.Timer
@@ -162,7 +162,7 @@ func (p *streamProbe) update(begun, lasting bool) {
 	}
 }
 
-// stop keeps the probe from being judged later, and reports whether it has been.
+// stop keeps the probe from being judged from then on, and reports whether it has been judged.
 func (p *streamProbe) stop() bool {
 	if p == nil {
 		return false

@@ -178,7 +178,7 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestStreamProbe probes a half-open backend with a call that goes on: it has gone well when something has come and a second has passed.
+// TestStreamProbe probes a half-open backend with a call that lasts: it succeeds when data has arrived and a second has passed.
 func TestStreamProbe(t *testing.T) {
 	for name, test := range map[string]struct {
 		stream script

@@ -35,7 +35,7 @@ func (q *Request) Fail(err error) error {
 	return statusError(err)
 }
 
-// statusError gives an error a status: 504 for a timeout, 499 for a cancellation, 502 for others.
+// statusError wraps an error with a status: 504 for a timeout, 499 for a cancellation, 502 for others.
 func statusError(err error) error {
 	status := http.StatusBadGateway
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // of one that wraps a timeout reverse_proxy makes 502
@@ -48,7 +48,7 @@ func statusError(err error) error {
 	return caddyhttp.Error(status, err)
 }
 
-// Answer gives the client the answer of the last attempt. The error must be returned to the server.
+// Answer passes the answer of the last attempt to the client. The error must be returned to the server.
 func (q *Request) Answer(res *http.Response, next caddyhttp.Handler) error {
 	for i := range q.front.stock.Responses {
 		rh := &q.front.stock.Responses[i]
@@ -156,8 +156,8 @@ func (w *untyped) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// WriteHeader implements [http.ResponseWriter]. A backend's answer has our Via; other answers come from routes of handle_response, and
-// their type is guessed as usual.
+// WriteHeader implements [http.ResponseWriter]. A backend's answer has this proxy's Via; other answers come from routes of handle_response,
+// and their type is guessed as usual.
 func (w *untyped) WriteHeader(status int) {
 	if h := w.Header(); status >= http.StatusOK && slices.ContainsFunc(h["Via"], isOurs) {
 		leaveUntyped(h)
@@ -184,7 +184,7 @@ func (q *Request) pass(res *http.Response) error {
 		_, res.Body = readUpTo(res.Body, f.stock.ResponseBuffers)
 	}
 	header := q.w.Header()
-	delete(header, "Server") // Via names us instead
+	delete(header, "Server") // Via names this proxy instead
 	q.via[0] = AnswerVia(res)
 	header["Via"] = appendValue(header["Via"], q.via[:])
 	from, drops := res.Header, dropsOf(res.Header)
@@ -251,7 +251,7 @@ var keepsAll drops
 func dropsOf(h http.Header) drops {
 	d := drops{all: true}
 	for _, list := range h["Connection"] {
-		if list == "keep-alive" { // what most answers say, if anything
+		if list == "keep-alive" { // the value in most answers that have the field
 			continue
 		}
 		for name := range strings.SplitSeq(list, ",") {
@@ -276,7 +276,8 @@ func (d drops) strip(h http.Header) {
 	}
 }
 
-// passHeader adds the fields of an answer to the client's header, without those that are dropped. canonical says that their names are.
+// passHeader adds the fields of an answer to the client's header, without those that are dropped. canonical says that all names are
+// canonical.
 func passHeader(to, from http.Header, d drops, canonical bool) {
 	n := 0
 	for _, values := range from {
@@ -313,7 +314,7 @@ func answerHasContent(r *http.Request, res *http.Response) bool {
 	return true
 }
 
-// abort breaks off an answer that cannot be completed, so that the client sees that it is incomplete.
+// abort panics to break off an answer that cannot be completed, so that the client sees that it is incomplete.
 func (q *Request) abort(err error) {
 	level := zapcore.WarnLevel
 	if isCanceledHTTP3(err) {
@@ -326,7 +327,8 @@ func (q *Request) abort(err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// isCanceledHTTP3 reports whether the client has canceled an answer over HTTP/3. A backend can cause the same error, but not of writing.
+// isCanceledHTTP3 reports whether the client has canceled an answer over HTTP/3. A backend can cause the same error, but not as a write
+// error.
 func isCanceledHTTP3(err error) bool {
 	if !errors.Is(err, errWriting) {
 		return false
@@ -338,7 +340,7 @@ func isCanceledHTTP3(err error) bool {
 // passTrailers passes on the trailers.
 func (q *Request) passTrailers(res *http.Response, announced int) {
 	if len(res.Trailer) > 0 {
-		// Without this the server gives a short answer a Content-Length, which leaves no place for trailers.
+		// Without this the server adds a Content-Length to a short answer, which excludes trailers.
 		_ = http.NewResponseController(q.w).Flush()
 	}
 	q.copied = time.Now()
@@ -355,7 +357,7 @@ func (q *Request) passTrailers(res *http.Response, announced int) {
 	q.verbose("response finalized")
 }
 
-// flushInterval returns the longest delay before a part of an answer is sent on: 0 for none set, negative for at once.
+// flushInterval returns the maximum delay before a part of an answer is passed on: 0 if no delay is set, negative for at once.
 func (f *Front) flushInterval(res *http.Response, incremental bool) time.Duration {
 	if incremental || res.ContentLength == -1 || isEvents(res.Header["Content-Type"]) {
 		return -1

@@ -50,7 +50,7 @@ func answered(t *testing.T, settings string, w http.ResponseWriter, res *http.Re
 	return x, err
 }
 
-// What becomes of an answer's header.
+// An answer's header is passed on as reverse_proxy does.
 func TestAnswerHeader(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings string
@@ -87,7 +87,7 @@ func TestAnswerHeader(t *testing.T) {
 				values[i] = "changed"
 			}
 		}
-		for field, values := range before { // as who comes later may ask for it
+		for field, values := range before { // later handlers may ask for it
 			if got, ok := x.Placeholder("http.reverse_proxy.header." + field); got != strings.Join(values, ",") || !ok {
 				t.Errorf("%s: %s is %v, want %q", name, field, got, values)
 			}
@@ -139,7 +139,7 @@ func TestHandleResponse(t *testing.T) {
 		if status != test.status || w.Body.String() != test.body {
 			t.Errorf("%s: %d %q, %v; want %d %q", name, status, w.Body, err, test.status, test.body)
 		}
-		// Whatever had the answer in hand: it is told of as it came.
+		// Whatever handled the answer, placeholders show it as it arrived.
 		for placeholder, want := range map[string]string{"upstream.hostport": "a:1", "upstream.latency": "1s", "upstream.duration": test.took, "status_code": "201", "header.Code": "205", "retries": "0"} {
 			got, _ := x.repl.GetString("http.reverse_proxy." + placeholder)
 			if strings.HasPrefix(placeholder, "upstream.") && got != "a:1" && got != "" {
@@ -166,7 +166,7 @@ func (c *counted) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// What comes through a tunnel is not waited for, however much is buffered of answers.
+// Data from a tunnel is passed on at once, whatever the buffers for answers are.
 func TestSwitchedUnbuffered(t *testing.T) {
 	from := new(counted)
 	w := httptest.NewRecorder()
@@ -241,7 +241,7 @@ func TestAbort(t *testing.T) {
 	}
 	gone := &http3.Error{Remote: true, ErrorCode: http3.ErrCodeRequestCanceled}
 	if isCanceledHTTP3(fmt.Errorf("reading: %w", gone)) || !isCanceledHTTP3(fmt.Errorf("%w: %w", errWriting, gone)) {
-		t.Error("who has given up over HTTP/3 is mistaken")
+		t.Error("the end that canceled an answer over HTTP/3 is mistaken")
 	}
 }
 
@@ -408,7 +408,7 @@ func TestProxyStatus(t *testing.T) {
 	}
 }
 
-// What the placeholders of reverse_proxy stand for, as a request goes on.
+// The values of reverse_proxy's placeholders during a request.
 func TestPlaceholders(t *testing.T) {
 	f := newFront(t, `{}`)
 	x := begin(t, f, httptest.NewRecorder(), newRequest(t, http.MethodGet, "http://example.com/", nil))

@@ -18,7 +18,7 @@ import (
 )
 
 // This file implements [course.Request]. It also connects selection policies, which need requests of net/http, to a course, which does not
-// know them.
+// know net/http.
 
 // sessionMembers are members that can find sessions.
 type sessionMembers interface {
@@ -28,7 +28,7 @@ type sessionMembers interface {
 // Key returns the hash key that the policy derives from the request.
 func (q *Request) Key() pool.Key { return q.front.keyed.Key(&q.request) }
 
-// ShadowKey implements [exchange.Front]: it is the key for the shadow policy.
+// ShadowKey implements [exchange.Front]. It returns the key for the shadow policy.
 func (q *Request) ShadowKey() pool.Key { return q.front.shadow.Key(&q.request) }
 
 // Session finds the backend of the request's session among the members.
@@ -36,9 +36,9 @@ func (q *Request) Session(m course.Members) (position int, known, signed bool) {
 	return m.(sessionMembers).Sessions(q.front.sessions).Find(&q.request)
 }
 
-// Bind adds to the answer that the client's session is bound to the backend at that position, if the policy tells clients; with renew only
-// if the client's session data is stale. As in reverse_proxy, operations on the header of the backend's answer do not affect this field,
-// because it is the load balancer's and not the backend's.
+// Bind adds a header field to the answer by which the client's session is bound to the backend at that position, if the policy informs
+// clients. With renew it does so only if the client's session data is stale. As in reverse_proxy, operations on the header of the backend's
+// answer do not affect this field, because it is the load balancer's and not the backend's.
 func (q *Request) Bind(m course.Members, position int, renew bool) {
 	policy := q.front.sessions
 	if !policy.Tells() || renew && !m.(sessionMembers).Sessions(policy).Stale(q.sent) {
@@ -47,8 +47,8 @@ func (q *Request) Bind(m course.Members, position int, renew bool) {
 	policy.Tell(q.w.Header(), m.Target(position).Address(), q.sent)
 }
 
-// Foreign lets a policy that is not ours choose among the candidates. It returns the position of its choice, or -1 and a target that the
-// policy made up, or -1 and nil if the policy chose nobody.
+// Foreign lets a policy of another module choose among the candidates. It returns the position of its choice, or -1 and a target that the
+// policy made up, or -1 and nil if the policy chose none.
 func (q *Request) Foreign(m course.Members, candidates []int) (position int, own course.Target) {
 	all := make(reverseproxy.UpstreamPool, 0, len(candidates))
 	for _, i := range candidates {
@@ -61,7 +61,7 @@ func (q *Request) Foreign(m course.Members, candidates []int) (position int, own
 	if k := slices.Index(all, chosen); k >= 0 {
 		return candidates[k], nil
 	}
-	for i := range m.View().Len() { // the policy may remember a member that is no candidate
+	for i := range m.View().Len() { // the policy may remember a member that is not a candidate
 		if upstreamAt(m, i) == chosen {
 			return i, nil
 		}
@@ -93,7 +93,7 @@ func (q *Request) Upgrade() bool {
 	return len(asked) > 0 && asked[0] != ""
 }
 
-// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that ended for that reason.
+// Wanted reports whether reverse_proxy's retry settings ask for another attempt after one that failed for that reason.
 func (q *Request) Wanted(reason pool.RetryReason, _ *http.Response) bool {
 	f, r := q.front, q.sent
 	match := f.stock.Retries.Match
@@ -140,7 +140,7 @@ func looksAtAnswer(set caddyhttp.MatcherSet) bool {
 	return slices.ContainsFunc(set, func(m any) bool {
 		expression, ok := m.(*caddyhttp.MatchExpression)
 		return ok && slices.ContainsFunc(expression.Placeholders(), func(name string) bool {
-			// An empty name is one that the expression computes.
+			// An empty name means that the expression computes the name.
 			return name == "" || name == placeholderPrefix+"status_code" || name == placeholderPrefix+"status_text" ||
 				strings.HasPrefix(name, placeholderPrefix+"header.")
 		})
@@ -165,7 +165,7 @@ func originOf(client, path uint32) pool.Origin {
 	return pool.Origin{Client: client, Target: path}
 }
 
-// clientHash returns the hash of a client's address; 0 if it is not known.
+// clientHash returns the hash of a client's address; 0 if the address is not known.
 func clientHash(text string) uint32 {
 	if text == "" {
 		return 0

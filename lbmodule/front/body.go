@@ -97,7 +97,7 @@ type trailedBody struct {
 func (b *trailedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF && b.original != nil {
-		// Nothing is written where there are none: a small body is read while the transport looks at the request.
+		// Without trailers nothing may be written, because a small body is read while the transport reads the request.
 		if len(b.trailer) > 0 || len(b.original.Trailer) > 0 {
 			clear(b.trailer)
 			for name, values := range b.original.Trailer {
@@ -160,7 +160,7 @@ func proxyStatus(name string, upstream http.Header, problem string) (value strin
 	item := httpsfv.NewItem(httpsfv.Token(name))
 	item.Params.Add("error", httpsfv.Token(problem))
 	if _, err := httpsfv.Marshal(item); err != nil {
-		item.Value = name // a string, because the name is no token
+		item.Value = name // a string, because the name is not a token
 	}
 	value, err = httpsfv.Marshal(append(list, item))
 	return value, err == nil

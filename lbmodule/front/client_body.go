@@ -31,8 +31,8 @@ var (
 	errBodyLong  = errors.New("request body is longer than its Content-Length")
 )
 
-// ClientBody is the body of a request as its client sends it. It records errors and delays that the client causes, because they are no
-// failure of a backend. One goroutine at a time may read it; the other methods may be called concurrently. A nil ClientBody stands for no
+// ClientBody is the body of a request as its client sends it. It records errors and delays that the client causes, because these are not
+// failures of a backend. One goroutine at a time may read it; the other methods may be called concurrently. A nil ClientBody stands for no
 // body.
 type ClientBody struct {
 	io.ReadCloser
@@ -45,7 +45,7 @@ type ClientBody struct {
 	lost   bool       // some of it is gone
 	since  time.Time  // when the current read began; zero if there is none
 	waited time.Duration
-	ended  chan struct{} // closed when the current read ends; nil if nobody waits for that
+	ended  chan struct{} // closed when the current read ends; nil if no goroutine waits for that
 }
 
 // receive replaces r's body by a ClientBody. If another load balancer has handled the request before, its ClientBody is used.
@@ -81,7 +81,7 @@ func (b *ClientBody) Read(p []byte) (int, error) {
 	}
 	if b.lost {
 		b.mu.Unlock()
-		return 0, http.ErrBodyReadAfterClose // as after reverse_proxy, which has the body closed
+		return 0, http.ErrBodyReadAfterClose // the error after reverse_proxy, which closes the body
 	}
 	b.since = start
 	b.mu.Unlock()
@@ -131,7 +131,7 @@ func (b *ClientBody) Unread(p []byte) {
 	}{io.MultiReader(bytes.NewReader(p), b.ReadCloser), b.ReadCloser}
 }
 
-// Again returns the first n bytes of the body, which were read and put back. ok is false if they are gone.
+// Again returns the first n bytes of the body, which were read and put back. ok is false if they are no longer available.
 func (b *ClientBody) Again(n int64) (bytes []byte, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,7 +143,7 @@ func (b *ClientBody) Again(n int64) (bytes []byte, ok bool) {
 	return bytes, err == nil
 }
 
-// Lose marks the body as lost: some of it is gone or still being read, and the next reader would take the rest for the body.
+// Lose marks the body as lost: some of it is gone or still being read, and the next reader would mistake the rest for the whole body.
 func (b *ClientBody) Lose() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -180,11 +180,11 @@ func (b *ClientBody) Failure() error {
 	return b.broken
 }
 
-// lastRead is how long a read of the body may go on after its request was canceled, for its error to count.
+// lastRead is how long after the cancellation of its request a read of the body may end for its error to count.
 const lastRead = 100 * time.Millisecond
 
-// finish waits for the current read, if there is one, but not for long. net/http's HTTP/1 server cancels a request whose body ends too soon
-// before the read that found its end returns, so that whoever sees the request canceled may not know of the end yet.
+// finish waits for the current read, if there is one, for a short time. If a body ends too soon, net/http's HTTP/1 server cancels the
+// request before the read that found the end returns. So when the cancellation is seen, the error may not be recorded yet.
 func (b *ClientBody) finish() {
 	if b == nil {
 		return
@@ -207,9 +207,9 @@ func (b *ClientBody) finish() {
 	}
 }
 
-// Refusal returns the error to answer a request with whose body broke off; nil if it did not. Only this function decides on the status:
-// 400 for an invalid body (RFC 9110, 15.5.1), 408 for one that was too slow (15.5.9), 499 if the client left, as in reverse_proxy, and
-// the status of a handler that wraps the body, such as 413.
+// Refusal returns the error with which to answer a request whose body broke off; nil if it did not. Only this function decides on the
+// status: 400 for an invalid body (RFC 9110, 15.5.1), 408 for one that was too slow (15.5.9), 499 if the client left, as in reverse_proxy,
+// and the status of a handler that wraps the body, such as 413.
 func (b *ClientBody) Refusal(ctx context.Context) error {
 	if ctx.Err() != nil {
 		b.finish()
@@ -240,7 +240,7 @@ func (b *ClientBody) Refusal(ctx context.Context) error {
 	}
 }
 
-// hasLeft reports whether err, an error of reading a body, says that the client is gone.
+// hasLeft reports whether err, an error of reading a body, means that the client is gone.
 func hasLeft(err error) bool {
 	if canceled, ok := errors.AsType[*http3.Error](err); ok {
 		return canceled.Remote

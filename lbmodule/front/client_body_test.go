@@ -22,7 +22,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// How a body ends says who ended it, and what the client is answered.
+// The end of a body determines whether the client or the server ended it, and the answer to the client.
 func TestClientBody(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -78,7 +78,7 @@ func TestClientBody(t *testing.T) {
 	}
 }
 
-// A request may be canceled before the read has returned that found why. A read that goes on says nothing.
+// A request may be canceled before the read that found the cause has returned. A read that continues says nothing.
 func TestRefusalWaitsForRead(t *testing.T) {
 	for _, c := range []struct {
 		ends   time.Duration // of the read, after the request was canceled
@@ -117,7 +117,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Whoever comes after somebody who has lost some of a body does not get the rest.
+// If a reader has lost a part of a body, the next reader does not get the rest.
 func TestLostBody(t *testing.T) {
 	r := &http.Request{Body: io.NopCloser(strings.NewReader("12345")), ContentLength: -1}
 	b := receive(r)

@@ -16,7 +16,7 @@ import (
 var errWriting = errors.New("writing")
 
 // The sizes of the buffers for copying answers. A large one takes a whole answer of moderate length at once, which saves system calls. For
-// a longer answer a small one is cheaper, because what it holds stays in the processor's cache.
+// a longer answer a small one is cheaper, because its content stays in the processor's cache.
 const (
 	bufferSize = 32 << 10
 	largeSize  = 128 << 10
@@ -27,16 +27,16 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeSize)) }}
 )
 
-// largeOnes bounds the memory that large buffers take while clients are slow.
+// largeOnes bounds the number of large buffers in use, and so their memory while clients are slow.
 var largeOnes = places{most: 64}
 
-// places bounds the number of users that something has at the same time.
+// places bounds the number of concurrent users of something.
 type places struct {
 	most  int32
 	taken atomic.Int32
 }
 
-// take reports whether there was a free place. If so, leave must be called once.
+// take takes a place and reports whether one was free. If so, leave must be called once.
 func (p *places) take() bool {
 	if p.taken.Add(1) <= p.most {
 		return true
@@ -47,8 +47,8 @@ func (p *places) take() bool {
 
 func (p *places) leave() { p.taken.Add(-1) }
 
-// copyBody writes a body of that length, negative if unknown, to the client. If flushAfter is not 0, it flushes each part after that time
-// at the latest, and at once if it is negative.
+// copyBody writes a body of that length, negative if unknown, to the client. If flushAfter is positive, it flushes each part after that
+// time at the latest; if it is negative, at once.
 func (q *Request) copyBody(body io.Reader, length int64, flushAfter time.Duration) error {
 	if body == http.NoBody && flushAfter == 0 {
 		return nil

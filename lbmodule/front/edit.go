@@ -16,13 +16,14 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// This file is about header operations for a [Lean]. Operations are taken if their names and values are the same for all requests, apart from
-// a few placeholders, and if they do not change a field that says how a message is framed, or how it is to be treated.
+// This file is about header operations for a [Lean]. A Lean supports operations if their names and values are the same for all requests,
+// apart from a few placeholders, and if they do not change a field that determines how a message is framed or handled. "Take" below means
+// to support.
 
 // TakesRequestEdits reports whether these operations can be applied to requests before they get to the load balancer.
 func TakesRequestEdits(ops *headers.HeaderOps) bool { return onWay.take(ops) }
 
-// TakesAnswerEdits reports whether these operations, which surround the load balancer, can be applied to answers.
+// TakesAnswerEdits reports whether these operations of handlers around the load balancer can be applied to answers.
 func TakesAnswerEdits(ops *headers.RespHeaderOps) bool {
 	switch {
 	case ops == nil:
@@ -53,17 +54,17 @@ func EditsHost(ops *headers.HeaderOps) bool {
 	return slices.ContainsFunc(ops.Delete, func(pattern string) bool { return deletes(pattern, host) })
 }
 
-// edits is which operations are taken.
+// edits describes which operations are taken.
 type edits struct {
 	fixed        []string          // fields that no operation may set or replace, by their canonical names
 	kept         []string          // fields that no operation may delete
-	placeholders *strings.Replacer // removes those that values may have; nil for none
-	hosts        []string          // what Host may be set to, beside constants; nil if the Host of a message is a field as any other
+	placeholders *strings.Replacer // removes the placeholders that values may have; nil if values may have none
+	hosts        []string          // placeholders that Host may be set to, besides constants; empty for none
 	request      bool
 }
 
 var (
-	// They decide how a request is sent and repeated, and whether it is a stream.
+	// These fields decide how a request is sent and repeated, and whether it is a stream.
 	requestFixed = []string{
 		"Connection", "Proxy-Connection", "Keep-Alive", "Close", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Expect",
 		"Content-Type", "Incremental", "Idempotency-Key", "X-Idempotency-Key",
@@ -75,10 +76,10 @@ var (
 	onRequest = edits{fixed: requestFixed, kept: requestKept, request: true, placeholders: known, hosts: []string{
 		"{" + upstreamHostport + "}", "{" + requestHost + "}", "{" + requestHostport + "}",
 	}}
-	onHeader = edits{fixed: answerFixed} // of an answer that is not there yet
+	onHeader = edits{fixed: answerFixed} // for operations that are applied before there is an answer
 	// Trailers are sent only if the field announces them. Without a Content-Type, net/http's server guesses one.
 	onAnswer   = edits{fixed: answerFixed, kept: []string{"Trailer", "Content-Type"}}
-	onBackends = edits{fixed: answerFixed} // Trailer and Content-Type come afterwards
+	onBackends = edits{fixed: answerFixed} // Trailer and Content-Type are set afterwards
 )
 
 // The placeholders that header_up may have.
@@ -144,7 +145,7 @@ func (e *edits) takesValue(name, value string) bool {
 // isHost reports whether the field of that name is a request's host.
 func (e *edits) isHost(name string) bool { return e.request && http.CanonicalHeaderKey(name) == "Host" }
 
-// isPlainHost reports whether a host is sent to backends as it is.
+// isPlainHost reports whether a host is sent to backends unchanged.
 func isPlainHost(host string) bool {
 	for i := range len(host) {
 		switch b := host[i]; {
@@ -156,7 +157,7 @@ func isPlainHost(host string) bool {
 	return host != ""
 }
 
-// deletes reports whether a pattern of fields to be deleted is for the field of that name.
+// deletes reports whether a pattern of fields to delete matches the field of that name.
 func deletes(pattern, name string) bool {
 	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
 	begins, ends := strings.HasPrefix(pattern, "*"), strings.HasSuffix(pattern, "*")
@@ -192,7 +193,7 @@ func (f *Front) EditsRequests() bool { return f.headers }
 // EditsAnswers reports whether there are operations on the header of backends' answers.
 func (f *Front) EditsAnswers() bool { return f.stock.ResponseHeaders != nil }
 
-// constant is a request in whose operations no placeholders have values.
+// constant is a request for applying operations without placeholders; empty is its replacer.
 var (
 	empty    = caddy.NewEmptyReplacer()
 	constant = new(http.Request).WithContext(context.WithValue(context.Background(), caddy.ReplacerCtxKey, empty))
@@ -210,18 +211,18 @@ func editRequest(ops *headers.HeaderOps, as *http.Request, header http.Header, h
 	return r.Host
 }
 
-// EditAnswer applies operations without placeholders to the header of an answer with that status, if it meets their conditions. Those that
-// are not deferred have none.
+// EditAnswer applies operations without placeholders to the header of an answer with that status, if it meets their conditions. Operations
+// that are not deferred have no conditions.
 func EditAnswer(ops *headers.RespHeaderOps, status int, header http.Header) {
 	if ops.Require == nil || ops.Require.Match(status, header) {
 		ops.ApplyTo(header, empty)
 	}
 }
 
-// Asked is what placeholders tell of a request.
+// Asked holds the values of placeholders for a request.
 type Asked struct {
 	Host     string
-	Secure   bool   // it came over TLS
+	Secure   bool   // the request came over TLS
 	Remote   string // the host of the client's address
 	ClientIP string
 }
@@ -288,7 +289,7 @@ func (f *Front) EditAnswer(status int, header http.Header) {
 	}
 }
 
-// SentHost returns what is sent as Host to that target, as net/http's transport does: what it cannot send becomes empty.
+// SentHost returns the Host that is sent to that target. As in net/http's transport, a host that cannot be sent becomes empty.
 func SentHost(host string, to course.Target) string {
 	if host == "" {
 		host = to.(*stock.Target).Dial().Address

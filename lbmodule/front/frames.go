@@ -11,18 +11,19 @@ import (
 // errEnded is the error of writing to a WebSocket that has been closed with a close frame.
 var errEnded = errors.New("the stream has been ended")
 
-// frames follows the frames of one direction of a WebSocket (RFC 6455, 5.2), to know when one ends. The zero frames is before the first.
+// frames tracks the frames of one direction of a WebSocket (RFC 6455, 5.2), to know when one ends. The zero frames is before the first
+// frame.
 type frames struct {
 	head    [14]byte
 	have    int    // bytes of the current frame's head
-	payload uint64 // bytes of its payload that are still to come
+	payload uint64 // bytes of its payload that have not passed yet
 	closing bool   // a close frame has begun
 }
 
 // between reports whether the last frame has ended and no other has begun.
 func (f *frames) between() bool { return f.have == 0 && f.payload == 0 }
 
-// pass follows p to its end, or, if toEnd is set, to the first end of a frame. It returns the number of bytes.
+// pass tracks the frames in p up to its end, or, if toEnd is set, up to the first end of a frame. It returns the number of bytes.
 func (f *frames) pass(p []byte, toEnd bool) (n int) {
 	for n < len(p) {
 		if f.payload > 0 {
@@ -106,7 +107,7 @@ type outlet struct {
 	sent   bool          // the close frame has been written
 }
 
-// write writes p, or, if the outlet is to end, only the rest of the current frame and then the close frame.
+// write writes p. If the outlet is ending, it writes only the rest of the current frame and then the close frame.
 func (o *outlet) write(p []byte, write func([]byte) (int, error)) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -136,8 +137,8 @@ func (o *outlet) peek(p []byte) int {
 	return ahead.pass(p, true)
 }
 
-// end has the outlet end with this close frame: at once between two frames, otherwise with the current frame. The channel is closed when it
-// has ended.
+// end makes the outlet end with this close frame: at once if it is between two frames, otherwise after the current frame. The channel is
+// closed when the outlet has ended.
 func (o *outlet) end(last []byte, write func([]byte) (int, error)) (ended <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

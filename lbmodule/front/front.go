@@ -1,5 +1,5 @@
-// Package front is the client's side of a load balancer: it prepares the request that is sent to a backend, and gives the client the
-// answer. It does exactly what reverse_proxy does apart from balancing; the packages course and exchange decide which backends get the
+// Package front is the client's side of a load balancer: it prepares the request that is sent to a backend, and passes the answer to the
+// client. It does exactly what reverse_proxy does apart from balancing; the packages course and exchange decide which backends get the
 // request, and how often.
 //
 // These answers are handed to reverse_proxy's own ServeHTTP in the end (see [stock.Handler.Delegate]):
@@ -28,16 +28,16 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Front is what all requests of a load balancer share. It is prepared once, so that a request pays only for what the config uses.
+// Front holds what all requests of a load balancer share. It is prepared once, so that a request pays only for what the config uses.
 type Front struct {
 	stock  *stock.Handler
 	logger *zap.Logger
 	pool   string
 
 	policy   reverseproxy.Selector
-	keyed    policies.Keyed         // policy, if it hashes a key
-	shadow   policies.Keyed         // the shadow policy, if there is one that does
-	sessions policies.SessionPolicy // policy, if it keeps sessions
+	keyed    policies.Keyed         // policy, if it hashes a key; otherwise nil
+	shadow   policies.Keyed         // the shadow policy, if it hashes a key; otherwise nil
+	sessions policies.SessionPolicy // policy, if it keeps sessions; otherwise nil
 
 	idempotencyKey bool // requests with an Idempotency-Key are idempotent
 
@@ -45,7 +45,7 @@ type Front struct {
 
 	shows          bool // modules of other plugins may see requests, and keep them
 	headers        bool // there are operations on request headers
-	asks           bool // and they have placeholders
+	asks           bool // the operations have placeholders
 	proxyProtocol  bool // connections begin with the PROXY protocol
 	needsClient    bool // the transport may need the client's address
 	requiresLength bool // the transport cannot send bodies of unknown length
@@ -70,11 +70,11 @@ func New(s *stock.Handler, policy reverseproxy.Selector, logger *zap.Logger, poo
 	return f
 }
 
-// Shadow has the front derive the keys of requests for a shadow policy, too.
+// Shadow makes the front derive the keys of requests for a shadow policy as well.
 func (f *Front) Shadow(policy policies.Balancer) { f.shadow, _ = policy.(policies.Keyed) }
 
 // Request is a client's request and its answer. It must be used by one goroutine at a time, except that informational answers may arrive on
-// another. The zero Request is one that has not begun.
+// another. The zero Request has not begun.
 type Request struct {
 	*Told
 	w        http.ResponseWriter
@@ -82,7 +82,7 @@ type Request struct {
 	received *ClientBody // nil if the request has no body
 	repl     *caddy.Replacer
 
-	// What every attempt starts from.
+	// The state that every attempt starts from.
 	request     http.Request // sent by the first attempt; later ones send copies
 	header      http.Header
 	host        string
@@ -96,7 +96,7 @@ type Request struct {
 
 	// The current attempt.
 	sent     *http.Request
-	current  *stock.Trip   // what carries sent; nil if a copy's answer came first
+	current  *stock.Trip   // the trip that carries sent; nil if a copy's answer came first
 	counted  *stock.Target // the target that counts the request; nil if none does
 	informer informer      // of the first attempt
 	trip     stock.Trip    // of the first attempt
@@ -104,13 +104,13 @@ type Request struct {
 	mu       sync.Mutex // guards answered, and writing informational answers
 	answered bool       // the attempt is over: informational answers are too late
 
-	tunnel *tunnel       // the answer's; nil unless it switches protocols
+	tunnel *tunnel       // the tunnel of the answer; nil unless it switches protocols
 	stream *clientStream // nil unless the request is for a WebSocket of HTTP/2 or HTTP/3
 	handed bool          // the answer was handed to reverse_proxy
 }
 
-// Told is what placeholders and logs tell of a request, while it is handled and afterwards. It does not refer to the Request. The zero Told
-// is that of a request that has not begun.
+// Told holds what placeholders and logs show of a request, while it is handled and afterwards. It does not refer to the Request. The zero
+// Told is that of a request that has not begun.
 type Told struct {
 	front *Front
 	began time.Time
@@ -128,12 +128,13 @@ type Told struct {
 	statusText string        // with the status
 	took       time.Duration // until its header
 	started    time.Time     // when its attempt began
-	copied     time.Time     // when the client had all of it
+	copied     time.Time     // when all of it had been passed to the client
 	ended      time.Time
 	via        [1]string // of the answer
 }
 
-// Receive makes the zero Request q that of r, and replaces the body of r by a [ClientBody]. It must be called before anything else uses r.
+// Receive initializes the zero Request q for r, and replaces the body of r by a [ClientBody]. It must be called before anything else uses
+// r.
 func (q *Request) Receive(r *http.Request, told *Told) { q.received, q.Told = receive(r), told }
 
 // Body returns the request's body as the client sends it; nil if there is none.
@@ -147,7 +148,7 @@ func (q *Request) Begin(f *Front, w http.ResponseWriter, r *http.Request, now ti
 	return q.prepare(r)
 }
 
-// Request returns the request for the backend, without what depends on which backend it is.
+// Request returns the request for the backend, without the parts that depend on the choice of the backend.
 func (q *Request) Request() *http.Request { return &q.request }
 
 // End is called when the request is over.
@@ -159,7 +160,7 @@ func (q *Request) End(now time.Time) {
 	}
 }
 
-// Clear makes q the zero Request, but for space that another request may use. It must be settled.
+// Clear makes q the zero Request, but keeps memory that another request may use. q must be settled.
 func (q *Request) Clear() {
 	const most = 64 // fields; a map does not shrink
 	space := q.header
@@ -170,7 +171,7 @@ func (q *Request) Clear() {
 	*q = Request{space: space}
 }
 
-// Settled reports, after End, whether nothing can refer to the request any more, so that it may be used for another one.
+// Settled reports, after End, whether nothing can refer to q any more, so that it may be used for another request.
 func (q *Request) Settled() bool {
 	return q.trip.Direct() && !q.handed && q.tunnel == nil && !q.front.shows
 }

@@ -186,7 +186,7 @@ func FuzzRequestHeader(f *testing.F) {
 	})
 }
 
-// Who may say for whom a request is, and what becomes of what others say.
+// X-Forwarded fields are kept from trusted proxies, and replaced for other clients.
 func TestForwarded(t *testing.T) {
 	trusting := newFront(t, `{"trusted_proxies": ["10.0.0.0/8", "::1"]}`)
 	said := http.Header{"X-Forwarded-For": {"1.1.1.1", "2.2.2.2"}, "X-Forwarded-Proto": {"http", "https"}, "X-Forwarded-Host": {"a", "b"}}
@@ -237,7 +237,7 @@ func TestAttempts(t *testing.T) {
 			x := begin(t, f, httptest.NewRecorder(), newRequest(t, http.MethodPut, "http://example.com/a?b", sent))
 			first := carried(t, x, 1, "a:1", informs(1))
 			body := first.Body
-			first.URL.Scheme, first.Body = "http", nil // as the transport does, and who has made a view of it
+			first.URL.Scheme, first.Body = "http", nil // as the transport and the body's view do
 			second := carried(t, x, 2, "b:2", informs(2))
 			if first == second || first.URL == second.URL || first.Context() == second.Context() {
 				t.Error("they share something")
@@ -322,8 +322,7 @@ func TestRequestTrailers(t *testing.T) {
 	}
 }
 
-// A WebSocket of HTTP/2 is asked for in HTTP/1.1's way.
-// Who reads the body of a request may do so while another goroutine looks at its trailers, of which there are none.
+// The body of a request without trailers may be read while another goroutine reads its trailers.
 func TestNoRequestTrailers(t *testing.T) {
 	x := begin(t, newFront(t, `{}`), httptest.NewRecorder(), newRequest(t, http.MethodPost, "http://example.com/", strings.NewReader("text")))
 	r := attempt(t, x, 1, "a:1")
@@ -340,6 +339,7 @@ func TestNoRequestTrailers(t *testing.T) {
 	}
 }
 
+// A WebSocket of HTTP/2 or HTTP/3 is requested from the backend as an HTTP/1.1 upgrade.
 func TestWebSocketConnect(t *testing.T) {
 	f := newFront(t, `{}`)
 	for _, major := range []int{1, 2, 3} {
@@ -382,7 +382,7 @@ func TestInform(t *testing.T) {
 	if len(w.Header()) != 1 || w.Header().Get("Own") != "1" {
 		t.Errorf("left over: %v", w.Header())
 	}
-	// Who traces the client's request hears of it, too.
+	// A trace of the client's request is called, too.
 	heard := 0
 	outer := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
 		heard++
@@ -395,7 +395,7 @@ func TestInform(t *testing.T) {
 	}
 }
 
-// statuses notices what a client is told beside its answer.
+// statuses records the informational answers to a client.
 type statuses struct {
 	*httptest.ResponseRecorder
 	told []string

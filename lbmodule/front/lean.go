@@ -22,7 +22,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// RefusesHeads returns why requests cannot be served as a [Lean]; "" if they can: a setting that needs the fields of each request or answer.
+// RefusesHeads returns the setting because of which requests cannot be served as a [Lean], as it needs the fields of each request or
+// answer; "" if there is none.
 func (f *Front) RefusesHeads() (why string) {
 	s := f.stock
 	if why = f.refusesEdits(); why != "" {
@@ -47,36 +48,36 @@ func (f *Front) RefusesHeads() (why string) {
 	return s.Transport.TakesHeads()
 }
 
-// Flushes reports whether an answer is passed on without waiting for more of it, in spite of its known length.
+// Flushes reports whether an answer of known length is passed on without waiting for more of it.
 func (f *Front) Flushes() bool { return f.stock.FlushInterval != 0 }
 
-// FlushesAtOnce reports whether the head of an answer is passed on before anything of its body.
+// FlushesAtOnce reports whether the head of an answer is passed on before any of its body.
 func (f *Front) FlushesAtOnce() bool { return f.stock.FlushInterval < 0 }
 
 // Head is the head of a request for a backend.
 type Head = stock.Head
 
-// Client is a client and its request, as a [Lean] needs to know them.
+// Client is a client and its request, for a [Lean].
 type Client interface {
 
 	// Full returns the request as net/http's server would make it, with the context of Caddy's handlers.
 	Full() *http.Request
-	// Inform gives the client an informational answer.
+	// Inform passes an informational answer to the client.
 	Inform(status int, header http.Header)
 }
 
-// Lean is the part of a request that is about its backends, for a request whose head is passed on as it is, or with header operations. It does for such a request what
-// [Request] does for others. Its zero value is one that has not begun.
+// Lean replaces [Request] for a request whose head is passed on unchanged, or with header operations only. It holds the part of the
+// request's state that concerns its backends. The zero Lean has not begun.
 type Lean struct {
 	front  *Front
 	client Client
 	who    *Who
 
-	request  http.Request // of the first attempt: what transports need to know beside the head
+	request  http.Request // of the first attempt: what transports need besides the head
 	url      url.URL
 	path     []byte // unescaped
 	source   *ClientBody
-	keyed    bool // it has an Idempotency-Key
+	keyed    bool // the request has an Idempotency-Key
 	current  *stock.Trip
 	counted  *stock.Target // the target that counts the request; nil if none does
 	target   *stock.Target // of the current attempt
@@ -91,21 +92,22 @@ type Lean struct {
 	answered bool       // the attempt is over: informational answers are too late
 }
 
-// Who is a client, for all requests of its connection.
+// Who identifies a client, for all requests of its connection.
 type Who struct {
-	Address string // as Caddy's client_ip
+	Address string // Caddy's client_ip
 
-	hash uint32 // of Origin
-	key  string // of Client
+	hash uint32 // for Origin
+	key  string // for Client
 }
 
-// NewWho returns the client of that address.
+// NewWho returns the identity of the client with that address.
 func NewWho(address string) *Who {
 	return &Who{Address: address, hash: clientHash(address), key: queueKey(address)}
 }
 
-// Begin makes q the request of that client. base has the context, and what transports must know: the method, the length and the body, which
-// is nil if it is none or if AppendHead appends it. path is the unescaped path. keyed says that there is an Idempotency-Key.
+// Begin initializes q for a request of that client. base has the context, and what transports need: the method, the length and the body,
+// which is nil if the request has none or if AppendHead appends it. path is the unescaped path. keyed says that there is an
+// Idempotency-Key.
 func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path []byte, keyed bool) {
 	q.front, q.client, q.who, q.path, q.keyed = f, c, who, path, keyed
 	q.request = *base
@@ -116,10 +118,11 @@ func (q *Lean) Begin(f *Front, c Client, who *Who, base *http.Request, path []by
 	}
 }
 
-// DropKeys makes the transport send the request once only, although it has an Idempotency-Key. The exchange does so where it reads the body.
+// DropKeys makes the transport send the request only once, although it has an Idempotency-Key. For requests whose body the exchange reads,
+// the exchange does that.
 func (q *Lean) DropKeys() { q.request.Header = nil }
 
-// Body returns the request's body as the client sends it; nil if there is none that must be read.
+// Body returns the request's body as the client sends it; nil if there is no body to read.
 func (q *Lean) Body() *ClientBody { return q.source }
 
 // Fail returns the error to answer the client with when the attempts have ended with err; nil if the client has left.
@@ -133,20 +136,20 @@ func (q *Lean) Fail(err error) error {
 	return statusError(err)
 }
 
-// Told returns what placeholders tell of a request that was not answered.
+// Told returns what placeholders show of a request that was not answered.
 func (q *Lean) Told(began, ended time.Time) *Told {
 	return &Told{
 		front: q.front, target: q.target, requests: q.requests, fails: q.fails, retries: max(q.attempts-1, 0), began: began, ended: ended,
 	}
 }
 
-// Dropped notes the last answer that was dropped for another attempt. Its header is not known any more.
+// Dropped records the last answer that was dropped for another attempt, without its header.
 func (t *Told) Dropped(status int, started time.Time, took time.Duration) {
 	t.status, t.statusText, t.started, t.took = status, fmt.Sprintf("%d %s", status, http.StatusText(status)), started, took
 }
 
-// Abort logs that the answer of the last attempt, whose header came after that time, breaks off: because of an error of reading from the
-// backend, or else of writing to the client.
+// Abort logs that the answer of the last attempt breaks off, because of an error of reading from the backend or, if read is nil, of writing
+// to the client. took is the time until the header of the answer.
 func (q *Lean) Abort(read, written error, took time.Duration) {
 	c := q.front.logger.Check(zapcore.WarnLevel, "aborting with incomplete response")
 	if c == nil {
@@ -163,7 +166,7 @@ func (q *Lean) Abort(read, written error, took time.Duration) {
 		zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: r, ShouldLogCredentials: credentials}), zap.Error(err))
 }
 
-// NeedsWhole reports whether the policy looks at the whole request.
+// NeedsWhole reports whether the policy needs the whole request.
 func (f *Front) NeedsWhole() bool { return f.keyed != nil || f.shadow != nil || f.sessions != nil }
 
 // Lines returns the header of the current attempt's answer.
@@ -175,10 +178,10 @@ func (q *Lean) Tells() http.Header { return q.tells }
 // End is called when the request is over.
 func (q *Lean) End() { q.release() }
 
-// Settled reports, after End, whether nothing can refer to the request any more, so that it may be used for another one.
+// Settled reports, after End, whether nothing can refer to q any more, so that it may be used for another request.
 func (q *Lean) Settled() bool { return q.attempts <= 1 && (q.attempts == 0 || q.trip.Direct()) }
 
-// Clear makes q one that has not begun. It must be settled.
+// Clear makes q a Lean that has not begun. q must be settled.
 func (q *Lean) Clear() {
 	q.front, q.client, q.who, q.path, q.keyed, q.source = nil, nil, nil, nil, false, nil
 	q.request, q.url = http.Request{}, url.URL{}
@@ -209,7 +212,7 @@ func (q *Lean) Bind(m course.Members, position int, renew bool) {
 	policy.Tell(q.tells, m.Target(position).Address(), r)
 }
 
-// Foreign implements [exchange.Front]. All policies of a Lean are ours.
+// Foreign implements [exchange.Front]. A Lean is not used with policies of other modules.
 func (*Lean) Foreign(course.Members, []int) (position int, own course.Target) { return -1, nil }
 
 // Idempotent does what [Request.Idempotent] does.
@@ -246,7 +249,7 @@ func (q *Lean) Attempt(n int, to course.Target, head Head, inform Inform) (*http
 	}
 	r, trip, informer := &q.request, &q.trip, &q.informer
 	if q.attempts++; q.attempts > 1 {
-		// The transport may still use what the attempt before has.
+		// The transport may still use the memory of the attempt before.
 		q.release()
 		r, trip, informer = new(http.Request), new(stock.Trip), new(leanInformer)
 		*r = q.request
@@ -285,7 +288,7 @@ func (q *Lean) release() {
 	}
 }
 
-// leanInformer gives the client the informational answers of an attempt.
+// leanInformer passes the informational answers of an attempt to the client.
 type leanInformer struct {
 	request *Lean
 	may     Inform

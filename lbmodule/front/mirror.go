@@ -11,18 +11,18 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// mirroredField marks copies for mirrors, so that the other system can tell them. It also keeps balancers that mirror to each other from
-// copying copies.
+// mirroredField marks copies for mirrors, so that the other system can recognize them. It also keeps balancers that mirror to each other
+// from copying copies.
 const mirroredField = "X-Mirrored"
 
-// Mirror is an upstream that copies of requests are sent to.
+// Mirror is an upstream to which copies of requests are sent.
 type Mirror struct {
 	target *stock.Target
 	ctx    context.Context // of all copies
 	repl   *caddy.Replacer // has the upstream's placeholders
 }
 
-// NewMirror returns the mirror at that address. ctx is that of all copies.
+// NewMirror returns the mirror at that address. ctx is the context of all copies.
 func (f *Front) NewMirror(ctx context.Context, address string) (*Mirror, error) {
 	target, err := stock.NewMirror(address)
 	if err != nil {
@@ -34,7 +34,7 @@ func (f *Front) NewMirror(ctx context.Context, address string) (*Mirror, error) 
 	return m, nil
 }
 
-// placeholder returns what is known of a mirror before a request is sent there.
+// placeholder returns the value of an upstream placeholder for the mirror, if it is known before a request is sent there.
 func (m *Mirror) placeholder(name string) (any, bool) {
 	about, ours := strings.CutPrefix(name, placeholderPrefix+"upstream.")
 	if !ours {
@@ -54,21 +54,21 @@ func (m *Mirror) placeholder(name string) (any, bool) {
 	return nil, false
 }
 
-// Copyable reports whether a copy of the request may be sent to another system: it may be repeated, and has no body.
-// In HTTP/3 the length is unknown without a Content-Length, and the method decides; in other versions such a request has a body.
+// Copyable reports whether a copy of the request may be sent to another system: it must be idempotent and have no body. In HTTP/3 the
+// length is unknown without a Content-Length, and the method decides; in other versions a request of unknown length has a body.
 func (q *Request) Copyable() bool {
 	return q.Idempotent() && !hasContent(&q.request) && (q.request.ContentLength == 0 || q.request.ProtoMajor == 3)
 }
 
-// ForMirror returns a copy of the request for a mirror, and the trip that carries it there. It shares nothing with the request that anybody
-// changes, and does not end with it.
+// ForMirror returns a copy of the request for a mirror, and the trip that carries it there. The copy shares nothing mutable with the
+// request, and does not end with it.
 func (q *Request) ForMirror(m *Mirror) (r *http.Request, trip *stock.Trip) {
 	u := q.url
 	r = (&http.Request{
 		Method: q.request.Method, URL: &u, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: q.header.Clone(), Host: q.host,
 	}).WithContext(m.ctx)
 	if f := q.front; f.headers {
-		// The operations may ask for anything about the client's request, so they are applied while it is there.
+		// The placeholders of the operations may refer to any part of the client's request, so they are applied while that is still available.
 		repl := caddy.NewEmptyReplacer()
 		repl.Map(m.placeholder)
 		repl.Map(q.repl.Get)

@@ -11,11 +11,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// moveFrom is the length, in bytes, from which on the kernel moves an answer's body from connection to connection, where that is possible. For
-// shorter ones that gains little or nothing.
+// moveFrom is the minimum length, in bytes, of an answer's body that the kernel moves from connection to connection, where that is
+// possible. Shorter bodies gain little or nothing.
 const moveFrom = 64 << 10
 
-// movers bounds the number of bodies that are moved at the same time; others are copied. Each takes a pipe, and a user other than root who has
+// movers bounds the number of bodies that are moved at the same time; others are copied. Each takes a pipe, and a user other than root with
 // 64 large pipes gets only tiny ones (pipe-user-pages-soft in pipe(7)).
 var movers = places{most: 32}
 
@@ -25,7 +25,7 @@ const startSize = 4 << 10
 
 var starts = sync.Pool{New: func() any { return new([startSize]byte) }}
 
-// splicer is a body that can be moved. Splice has move pass on the next bytes, up to limit. Its own error is one of reading, or
+// splicer is a body that can be moved. Splice calls move to pass on the next bytes, up to limit. It returns a read error, or
 // [errors.ErrUnsupported] if the next bytes must be copied.
 type splicer interface {
 	io.Reader
@@ -36,25 +36,25 @@ type splicer interface {
 type mover struct {
 	from   splicer
 	to     *caddyhttp.IdleTimeoutWriter
-	failed error // an error of writing
+	failed error // a write error
 }
 
-// mover returns the mover of a body of that length; nil if the body must be copied. It can be moved if it comes unchanged from a connection,
-// and if nothing between this handler and the client's connection looks at what is written, as an access log does.
+// mover returns the mover of a body of that length; nil if the body must be copied. It can be moved if it comes unchanged from a
+// connection, and if nothing between this handler and the client's connection, such as an access log, looks at what is written.
 func (q *Request) mover(body io.Reader, length int64) *mover {
 	from, ok := body.(splicer)
 	if !ok || q.front.stock.VerboseLogs {
 		return nil
 	}
 	to, ok := q.w.(*caddyhttp.IdleTimeoutWriter)
-	if !ok || to.Deadline.MinRate > 0 { // for the rate, the writer counts what it writes
+	if !ok || to.Deadline.MinRate > 0 { // to measure the rate, the writer counts the bytes that it writes
 		return nil
 	}
 	if first := firstWriter(q.original); first != to {
 		return nil
 	}
 	if named := to.Header()["Content-Length"]; len(named) != 1 || named[0] != strconv.FormatInt(length, 10) {
-		return nil // the server does not check that as many bytes are moved as it announces
+		return nil // the server does not check the number of moved bytes against the announced length
 	}
 	return &mover{from: from, to: to}
 }
@@ -100,7 +100,7 @@ func (m *mover) move() error {
 	}
 }
 
-// copyStart copies the first part of the body, and reports whether that is all.
+// copyStart copies the first part of the body, and reports whether that was the whole body.
 func (m *mover) copyStart() (over bool, _ error) {
 	buffer := starts.Get().(*[startSize]byte)
 	defer starts.Put(buffer)

@@ -195,7 +195,7 @@ func (q *Request) forwarded(r *http.Request, header http.Header) {
 	q.lastOr(header, 2, "X-Forwarded-Host", trusted, r.Host)
 }
 
-// lastOr sets a field to the last of its values if it is trusted, and to otherwise if not.
+// lastOr sets a field to the last of its values if trusted, and to otherwise if not.
 func (q *Request) lastOr(header http.Header, at int, name string, trusted bool, otherwise string) {
 	prior, there := header[name]
 	if there && prior == nil {
@@ -222,7 +222,7 @@ func isWebSocketConnect(r *http.Request) bool {
 	return r.Method == http.MethodConnect && (r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket")
 }
 
-// downgradeWebSocket turns an extended CONNECT into an HTTP/1.1 upgrade, because backends may not support the former.
+// downgradeWebSocket turns an extended CONNECT into an HTTP/1.1 upgrade, because backends may not support extended CONNECT.
 func (q *Request) downgradeWebSocket(r *http.Request) error {
 	key := make([]byte, 16)
 	if _, err := rand.Read(key); err != nil {
@@ -246,7 +246,7 @@ var webSocketNames = map[string]string{
 	"Sec-Websocket-Version":    "Sec-WebSocket-Version",
 }
 
-// spellWebSocket renames the fields accordingly.
+// spellWebSocket renames fields as webSocketNames says.
 func spellWebSocket(h http.Header) {
 	for canonical, name := range webSocketNames {
 		if v, ok := h[canonical]; ok {
@@ -256,11 +256,11 @@ func spellWebSocket(h http.Header) {
 	}
 }
 
-// Inform decides whether the client may be given an informational answer (1xx) of the attempt of that number. Several goroutines may call
-// it.
+// Inform decides whether an informational answer (1xx) of attempt number attempt may be passed to the client. It is safe for concurrent
+// use.
 type Inform interface{ MayInform(attempt int) bool }
 
-// informer gives the client the informational answers of an attempt.
+// informer passes the informational answers of an attempt to the client.
 type informer struct {
 	request *Request
 	may     Inform
@@ -274,9 +274,9 @@ func (i *informer) Inform(status int, header textproto.MIMEHeader) {
 	}
 }
 
-// Attempt returns the request of attempt number n, and the trip that carries it to that target, one of so many. Its body continues the
-// client's body where the last attempt stopped reading; whole says that it is a buffered body that starts at the beginning. When an
-// informational answer arrives, inform decides whether to pass it on. An error is meant for [Request.Fail].
+// Attempt returns the request of attempt number n, and the trip that carries it to that target. of is the number of targets, for the log.
+// Its body continues the client's body where the last attempt stopped reading; whole says that it is a buffered body that starts at the
+// beginning. When an informational answer arrives, inform decides whether to pass it on. An error is meant for [Request.Fail].
 func (q *Request) Attempt(n int, target *stock.Target, of int, inform Inform) (r *http.Request, trip *stock.Trip, whole bool, err error) {
 	f := q.front
 	if target, err = target.For(q.repl); err != nil {
@@ -350,7 +350,8 @@ func (q *Request) Copy(ctx context.Context, r *http.Request, to *stock.Target) (
 	return copied, trip, true
 }
 
-// again returns the request of a later attempt. It shares nothing that changes with the attempt before, which the transport may still use.
+// again returns the request of a later attempt. It shares nothing mutable with the request of the attempt before, which the transport may
+// still use.
 func (q *Request) again() *http.Request {
 	q.release()
 	r, u := new(http.Request), q.url
@@ -386,7 +387,7 @@ func (q *Request) inform(status int, header textproto.MIMEHeader) {
 	maps.Copy(h, own)
 }
 
-// informational returns what is passed on of an informational answer's header.
+// informational returns the fields of an informational answer's header that are passed on.
 func informational(header textproto.MIMEHeader) http.Header {
 	theirs := http.Header(header).Clone()
 	dropNamed(theirs, theirs["Connection"])

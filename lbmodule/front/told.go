@@ -111,8 +111,8 @@ func (q *Request) roundTripFields(took time.Duration) []zap.Field {
 	}
 }
 
-// loggable returns the request to the backend as it is logged: without the fields that the config fills from the environment or from files.
-// What is kept out of a config that way is meant for the backend only.
+// loggable returns the request to the backend for logs. It redacts the fields that the config fills from the environment or from files,
+// because such values are secrets that only the backend may see.
 func (q *Request) loggable() caddyhttp.LoggableHTTPRequest {
 	l := caddyhttp.LoggableHTTPRequest{Request: q.sent, ShouldLogCredentials: q.logsCredentials()}
 	if l.ShouldLogCredentials || len(q.front.secrets) == 0 {
@@ -136,8 +136,8 @@ var redacted = []string{"REDACTED"}
 // anyField stands for all header fields.
 const anyField = "*"
 
-// secretFields returns the header fields to which ops adds what comes from the environment or from files; [anyField] if the config does not say
-// which these are.
+// secretFields returns the header fields to which ops adds values from the environment or from files; [anyField] if their names are not
+// constant.
 func secretFields(ops *headers.HeaderOps) (names []string) {
 	if ops == nil {
 		return nil

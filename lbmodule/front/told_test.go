@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 )
 
-// What comes from the environment or from files is not logged, in whichever field it may be.
+// Values from the environment or from files are not logged, in any field.
 func TestSecretFields(t *testing.T) {
 	replace := func(name, with string) *headers.HeaderOps {
 		return &headers.HeaderOps{Replace: map[string][]headers.Replacement{name: {{Search: "x", Replace: with}}}}

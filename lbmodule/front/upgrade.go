@@ -16,15 +16,15 @@ import (
 )
 
 // How long a half-closed tunnel may be silent before it ends. A backend that has closed its side has usually closed the whole connection,
-// which TCP does not show, and needs its slot no longer; the client gets a short time to finish. A client that has closed its side may wait
+// which TCP does not show, and no longer needs its slot; the client gets a short time to finish. A client that has closed its side may wait
 // while the backend works, as clients of container consoles do; a backend that neither sends nor closes for clientDone is considered dead.
 const (
 	backendDone = 5 * time.Second
 	clientDone  = time.Hour
 )
 
-// leave is how long each step may take when a tunnel is ended: to stop copying, to finish a frame and write a close frame, and for the client
-// to close.
+// leave is the time limit for each step when a tunnel is ended: to stop copying, to finish a frame and write a close frame, and for the
+// client to close.
 const leave = 2 * time.Second
 
 // tunnel connects a client to a backend that has switched protocols. reverse_proxy copies the bytes: one goroutine reads from the tunnel,
@@ -47,7 +47,7 @@ type tunnel struct {
 	ending bool          // [tunnel.End] has ended it
 	ends   *time.Timer   // ends it, or, if it is ending, cuts it
 	endsAt time.Time     // when it is to end
-	follow func()        // binds it to the context of its request; nil if it is not held apart
+	follow func()        // binds the context of apart to that of the request; nil before apart is called
 }
 
 // Switched returns the stream that an answer begins if it switches protocols; ok is false otherwise. It must be called before
@@ -176,9 +176,9 @@ func (t *tunnel) isEnding() bool {
 	return t.ending
 }
 
-// apart returns a context for the tunnel of a connection, which ends with its request's, and a function that ends it. Until the connection is
-// taken over it does not: the server sends the head of the answer before it stops reading ahead, and takes a client that closes its side as
-// soon as it has the head for one that has gone.
+// apart returns a context for the tunnel of a connection, and a function that ends it. The context ends with that of the request, but only
+// once the connection has been hijacked. Before that, the server has already sent the head of the answer but still reads ahead, and cancels
+// the request's context if the client closes its side as soon as it has the head.
 func (t *tunnel) apart(request context.Context) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(request))
 	unbind := func() bool { return true }
@@ -188,7 +188,7 @@ func (t *tunnel) apart(request context.Context) (ctx context.Context, end func()
 		if cause := context.Cause(request); cause == nil {
 			unbind = context.AfterFunc(request, func() { cancel(context.Cause(request)) })
 		} else if !errors.Is(cause, context.Canceled) {
-			cancel(cause) // by us
+			cancel(cause) // canceled by this process
 		}
 	}
 	return ctx, func() {
@@ -209,13 +209,13 @@ func (t *tunnel) hijacked() {
 	}
 }
 
-// client is how to write to the client of a WebSocket.
+// client is the client of a WebSocket, for writing to it.
 type client interface {
 	Write(p []byte) (int, error)
 	SetWriteDeadline(t time.Time) error // another goroutine may be writing
 }
 
-// sayGoodbye sends both sides of an ended WebSocket a close frame. It reports whether the client got one.
+// sayGoodbye sends a close frame to both sides of an ended WebSocket. It reports whether the client got one.
 func (t *tunnel) sayGoodbye(to client) bool {
 	if !t.webSocket || !t.isEnding() {
 		return false

@@ -1,18 +1,18 @@
-// Package limit finds out how many requests a backend can work on at a time.
+// Package limit adapts the limit of concurrent requests to a backend.
 //
-// It knows nothing but how long answers took and when they came. Below the number that a backend can work on, more requests in flight
-// mean more answers, which take as long as before. Above it they only wait in the backend's own queue: by Little's law each of them takes
-// longer by as much as there are more. So the limit is not compared with a remembered latency alone: it is moved a little, down and up,
-// all the time, and what that does to the latency says where it should be. That is the gradient of online learning congestion controls
-// such as PCC Vivace (Dong et al., NSDI 2018). The place that it looks for is a knee: the latency grows there as a given share of the
-// limit's growth. At a half that would be the largest power, throughput by latency, of Kleinrock (1979); here it is more, because what counts
-// is that nearly all of the throughput is there.
+// Its only input is how long answers took and when they came. Below the number of requests that a backend can work on at a time, more
+// requests in flight mean more answers, which take as long as before. Above it requests only wait in the backend's own queue: by Little's
+// law the latency grows in proportion to their number. So the latency is not only compared with a remembered one: the limit is moved a
+// little, down and up, all the time, and the effect on the latency shows where the limit should be. That is the gradient of online learning
+// congestion controls such as PCC Vivace (Dong et al., NSDI 2018). The limit is moved towards a knee: the point where the latency grows by
+// a given share of the limit's growth. A share of one half would maximize power, throughput divided by latency (Kleinrock, 1979); here the
+// share is larger, because the goal is nearly all of the throughput.
 //
-// A single balancer among others at the same backend moves next to nothing by itself. So there is a second sign: the latency in relation to
-// what it is with a short queue, as in TCP Vegas (Brakmo and Peterson, 1995) and in the gradients of Netflix's concurrency-limits and of
-// Envoy's adaptive concurrency. Those learn that latency slowly from all answers, so that it drifts upwards in an overload that lasts, or
-// stop nearly all requests from time to time to measure it. Here it rises only as far as a short queue may explain, and otherwise when the
-// limit was halved and the latency did not follow.
+// If many balancers share a backend, one of them has hardly any effect on the latency. So there is a second signal: the latency relative to
+// the latency with a short queue (the base), as in TCP Vegas (Brakmo and Peterson, 1995) and in the gradients of Netflix's
+// concurrency-limits and of Envoy's adaptive concurrency. Those learn the base slowly from all answers, so that it drifts upwards in a
+// lasting overload, or stop nearly all requests from time to time to measure it. Here the base rises only as far as a short queue can
+// explain, or when the limit was halved and the latency did not fall.
 package limit
 
 import (
@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// Initial is the limit of a backend of which nothing is known: that of Netflix's concurrency-limits.
+	// Initial is the limit of a backend of which nothing is known. Netflix's concurrency-limits has the same one.
 	Initial = 20
 	// Least is the smallest limit. A backend that works on one request at a time needs no more.
 	Least = 1
@@ -32,107 +32,109 @@ const (
 )
 
 const (
-	// reach is how far the limit is moved down and up, as a share.
+	// reach is how far the limit is moved down and up, as a share of it.
 	reach = 0.15
-	// knee is how much of the limit's growth the latency may follow. The rest of it is throughput.
+	// knee is the share of the limit's growth by which the latency may grow. The rest is growth of throughput.
 	knee = 0.85
-	// tolerance is how many times as long as with a short queue an answer may take.
+	// tolerance is the factor by which answers may take longer than with a short queue.
 	tolerance = 1.75
-	// farAbove is as much of it when it is halved, if that was far above the knee.
+	// farAbove is the share of a halving of the limit by which the latency falls if the limit was far above the knee.
 	farAbove = 0.65
-	// follows is the largest pressure.
+	// follows is the maximum pressure.
 	follows = 1.5
 
-	// upGain and downGain are how far the limit's logarithm moves, in relation to how far the pressure is from the knee.
+	// upGain and downGain are how far the limit's logarithm moves, per difference between the pressure and the knee.
 	upGain, downGain = 0.3, 0.5
-	// climb is by how much it rises while nothing is known against that: it doubles.
+	// climb is by how much the limit's logarithm rises while there is no sign of a queue: the limit doubles.
 	climb = math.Ln2
-	// queued is how much longer answers take, as a logarithm, about where a backend begins to queue. leastTrust is the least part of a move.
+	// queued is how much longer answers take, as a logarithm, about where a backend begins to queue. leastTrust is the minimum share of a move
+	// that is made however uncertain the measurement is.
 	queued, leastTrust = 0.3, 0.6
-	// fall is by how much it falls at most.
+	// fall is the maximum by which the limit's logarithm falls in one move.
 	fall = 1.2
-	// leastFall is by how much it may fall when answers take no longer than with a short queue.
+	// leastFall is by how much the limit's logarithm may fall when answers take no longer than with a short queue.
 	leastFall = 0.03
-	// leanShare is the share of a slope in the average of the last ones, mostLean the most that counts of it, and leaning an average that
-	// is only seen well above the knee.
+	// leanShare is the weight of a slope in the moving average of slopes, mostLean the maximum that counts of a slope, and leaning an average
+	// that occurs only well above the knee.
 	leanShare, mostLean, leaning = 0.25, 1.25, 0.95
-	// easy is the pressure up to which nothing speaks against a climb, and easyRun how many times in a row that must be so.
+	// easy is the maximum pressure for a climb, and easyRun how many times in a row the pressure must be that low.
 	easy, easyRun = 0.4, 3
 
-	// baseDown and baseUp are the shares of a difference by which the base follows.
+	// baseDown, baseLevel and baseUp are the shares of the difference to a latency by which the base follows it: see learn.
 	baseDown, baseLevel, baseUp = 0.25, 0.15, 0.02
-	// level is an average of slopes at which there is no queue.
+	// level is the average of slopes below which there is no queue.
 	level = 0.2
-	// shortQueue is how much longer answers may take, as a logarithm, when the base still follows.
+	// shortQueue is how much longer, as a logarithm, answers may take for the base to follow.
 	shortQueue = 0.3
 
-	// settling is how many times as long as an answer nothing is measured after a change, and collecting how many times as long it is
-	// measured at least.
+	// settling is the pause after a change before a measurement begins, and collecting the minimum length of a measurement, both as multiples
+	// of the time that an answer takes.
 	settling, collecting = 1.5, 2
-	// shortest is how long it is measured at least, and longest at most if there are enough answers.
+	// shortest is the minimum length of a measurement, and longest the maximum if there are enough answers.
 	shortest, longest = 50 * time.Millisecond, time.Second
-	// leastAnswers is how many answers are enough, and mostAnswers how many are always enough.
+	// leastAnswers is the minimum number of answers, and mostAnswers the number that is enough whatever the precision is.
 	leastAnswers, mostAnswers = 12, 400
-	// precise is the standard error of a latency's logarithm that is small enough to compare small moves, and rough that for a half.
+	// precise is the maximum standard error of a latency's logarithm for comparing small moves, and rough that for comparing a halving.
 	precise, rough = 0.06, 0.12
-	// stale is how old a measurement may be that still has too few answers.
+	// stale is the maximum age of a measurement with too few answers.
 	stale = 5 * time.Second
 
-	// overloaded is the share of answers that say so, or of timeouts and broken connections, which presses as hard as a knee.
+	// overloaded is the share of requests lost to overload answers, timeouts and broken connections that counts as a pressure of knee.
 	overloaded = 0.1
 )
 
-// Limit is the limit of one backend. It is safe for concurrent use. Answers are counted without a lock; the one who counts the last of a
-// measurement draws the conclusion.
+// Limit is the limit of one backend. It is safe for concurrent use. Answers are counted without a lock; the goroutine that counts the last
+// answer of a measurement evaluates it.
 type Limit struct {
-	room    atomic.Int64 // how many requests may be in flight: the limit, and one for each stream
+	room    atomic.Int64 // maximum number of requests in flight: the limit, plus one for each stream
 	streams atomic.Int64
-	shown   atomic.Int64 // the upper limit of the two that are in force in turn
+	shown   atomic.Int64 // the upper one of the two alternating limits
 
-	opens, due            atomic.Int64 // when measuring begins, and when it may end, in Unix nanoseconds
+	opens, due            atomic.Int64 // when the measurement begins, and when it may end, in Unix nanoseconds
 	answers, pinned, lost atomic.Int64
 	roots, total          atomic.Int64 // sums of the square roots of latencies, in rootUnit, and of latencies, in nanoseconds
 
-	mu      sync.Mutex // guards what follows
-	center  float64    // the limit between the two
-	low     bool       // the lower of the two is in force
+	mu      sync.Mutex // guards the fields below
+	center  float64    // the limit between the two alternating ones
+	low     bool       // the lower one is in force
 	high    measurement
 	base    float64 // logarithm of the latency with a short queue
 	based   bool    // base is known
-	warm    bool    // the limit was exercised all through the measurement before
-	ease    int     // how many times in a row there was next to no pressure
-	seeks   int     // which way it goes with large steps, as nothing is known yet; 0 if it does not
-	lean    float64 // average of the last slopes
-	before  anchor  // where the limit was before it was halved
+	warm    bool    // the limit was used to the full during the whole measurement before
+	ease    int     // how many times in a row there was hardly any pressure
+	seeks   int     // the direction of large steps while nothing is known yet; 0 when they have ended
+	lean    float64 // moving average of slopes
+	before  anchor  // the limit and latency before the limit was halved
 	at      float64 // the limit at which the latency of before was measured
-	dips    int64   // when it is halved next to find out whether the base is right, in Unix nanoseconds; 0 if nothing was compared yet
+	dips    int64   // when the limit is halved next to check the base, in Unix nanoseconds; 0 if nothing was compared yet
 	anchor  anchor
 	strains int     // how many times in a row answers took too long
-	losing  float64 // center when so many requests began to be lost that it falls; 0 if they are not
-	usual   float64 // share of requests that are lost whatever the limit
+	losing  float64 // center when the limit began to fall because of lost requests; 0 if it does not
+	usual   float64 // share of requests that are lost whatever the limit is
 }
 
-// Directions of seeking: up, down, or whichever the first comparison says.
+// Directions of seeking: up, down, or the one that the first comparison shows.
 const (
 	seekUp, seekDown, seekAny = 1, -1, 2
 
-	// firstDip and dipEvery are how long it takes until the limit is halved for a moment, as BBR does in its ProbeRTT (Cardwell et al.,
-	// 2016): a base that was learned in an overload is too high, and the small moves do not show that if latencies vary much.
+	// firstDip and dipEvery are the times until the limit is first halved for a moment, and between two halvings, as in the ProbeRTT of BBR
+	// (Cardwell et al., 2016): a base that was learned in an overload is too high, and small moves do not show that if latencies vary much.
 	firstDip, dipEvery = 5 * time.Second, 30 * time.Second
 )
 
-// rootUnit is how many parts of the square root of a nanosecond are counted.
+// rootUnit is the number of units that roots counts per square root of a nanosecond.
 const rootUnit = 64
 
-// measurement is what was measured while one limit was in force.
+// measurement is the result of a measurement while one limit was in force.
 type measurement struct {
 	latency float64 // logarithm of a typical latency in nanoseconds
-	spread  float64 // its standard error
-	mean    float64 // latency in nanoseconds
+	spread  float64 // standard error of latency
+	mean    float64 // mean latency in nanoseconds
 	lost    float64 // share of the requests that were lost
 }
 
-// anchor is where the limit was when the latency began to be too long for no reason that was seen.
+// anchor is a limit and its latency to compare later ones with. Limit.anchor is set when the latency began to be too long for an unknown
+// reason.
 type anchor struct {
 	set             bool
 	center, latency float64
@@ -145,20 +147,20 @@ func New() *Limit {
 	return l
 }
 
-// Room returns the number of requests that may be in flight, which changes.
+// Room returns the maximum number of requests in flight, which l updates.
 func (l *Limit) Room() *atomic.Int64 { return &l.room }
 
 // Current returns the limit.
 func (l *Limit) Current() int { return int(l.shown.Load()) }
 
-// Forget drops what is known about the backend, because it has been away.
+// Forget drops what was learned about the backend. Callers use it when the backend comes back after having been down.
 func (l *Limit) Forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reset()
 }
 
-// reset makes l new, but for its streams. The caller holds mu.
+// reset resets l except for its streams. The caller holds mu.
 func (l *Limit) reset() {
 	l.center, l.based, l.warm, l.ease, l.seeks, l.anchor = Initial, false, false, 0, seekAny, anchor{}
 	l.lean, l.before, l.dips = 0, anchor{}, 0
@@ -166,8 +168,8 @@ func (l *Limit) reset() {
 	l.open(false, 0, 0)
 }
 
-// Begin counts a stream: a request that may stay for as long as its client likes, and of which the backend's latency says nothing. It takes
-// no room from others. End undoes it.
+// Begin counts a stream: a request whose duration depends on its client and says nothing about the backend. It takes no room from other
+// requests. End undoes it.
 func (l *Limit) Begin() {
 	l.streams.Add(1)
 	l.room.Add(1)
@@ -179,8 +181,8 @@ func (l *Limit) End() {
 	l.streams.Add(-1)
 }
 
-// Answered records how long a good answer took, while so many requests were in flight, this one and streams included. wanted says that more
-// requests wait for room. It reports whether the room is another now.
+// Answered records how long a good answer took. inFlight is the number of requests in flight, including this one and streams. wanted says
+// that more requests wait for room. It reports whether Room has changed.
 func (l *Limit) Answered(took time.Duration, inFlight int64, wanted bool, now time.Time) bool {
 	t := now.UnixNano()
 	if t < l.opens.Load() || took < 0 {
@@ -195,8 +197,8 @@ func (l *Limit) Answered(took time.Duration, inFlight int64, wanted bool, now ti
 	return t >= l.due.Load() && l.conclude(t)
 }
 
-// Lost records that the backend said that it is overloaded, did not answer in time, or broke a connection. It reports whether the room is
-// another now.
+// Lost records that the backend answered that it is overloaded, did not answer in time, or broke a connection. It reports whether Room has
+// changed.
 func (l *Limit) Lost(now time.Time) bool {
 	t := now.UnixNano()
 	if t < l.opens.Load() {
@@ -206,10 +208,10 @@ func (l *Limit) Lost(now time.Time) bool {
 	return t >= l.due.Load() && l.conclude(t)
 }
 
-// conclude ends the measurement, if it is good enough.
+// conclude evaluates the measurement, if it is good enough. It reports whether the room has changed.
 func (l *Limit) conclude(t int64) bool {
 	if !l.mu.TryLock() {
-		return false // somebody else does it
+		return false // another goroutine does it
 	}
 	defer l.mu.Unlock()
 	if t < l.due.Load() {
@@ -237,7 +239,7 @@ func (l *Limit) conclude(t int64) bool {
 	case !pinned:
 		l.idle(t, m.mean)
 	case !warm:
-		l.open(false, t, m.mean) // the queues may only have begun to grow
+		l.open(false, t, m.mean) // the queues may have only begun to grow
 		l.opens.Add(int64(settling * m.mean))
 		l.due.Add(int64(settling * m.mean))
 	case l.before.set:
@@ -251,7 +253,7 @@ func (l *Limit) conclude(t int64) bool {
 	return l.room.Load() != before
 }
 
-// idle goes on with the upper limit where fewer requests came than it admits: they say nothing about it.
+// idle continues with the upper limit after too few requests to use the limit to the full, which say nothing about the limit.
 func (l *Limit) idle(t int64, mean float64) {
 	if l.before.set {
 		l.center, l.before.set = l.before.center, false
@@ -260,8 +262,8 @@ func (l *Limit) idle(t int64, mean float64) {
 	l.open(false, t, mean)
 }
 
-// measured sums up. The typical latency is the power mean with an exponent of a half: the logarithm of the mean would hear nothing but the
-// few slow answers, that of the geometric mean nothing of them.
+// measured returns the result of the measurement. The typical latency is the power mean with an exponent of one half: the arithmetic mean
+// would reflect only the few slow answers, and the geometric mean would ignore them.
 func (l *Limit) measured(n, lost int64) (m measurement) {
 	if n+lost > 0 {
 		m.lost = float64(lost) / float64(n+lost)
@@ -279,7 +281,7 @@ func (l *Limit) measured(n, lost int64) (m measurement) {
 	return m
 }
 
-// learn makes the base follow a latency.
+// learn updates the base with a latency.
 func (l *Limit) learn(latency float64) {
 	switch {
 	case !l.based:
@@ -293,7 +295,7 @@ func (l *Limit) learn(latency float64) {
 	}
 }
 
-// compare moves the limit by what the lower and the upper one did. The lower one has just been measured.
+// compare moves the limit according to the latencies under the lower and the upper limit. The lower one has just been measured.
 func (l *Limit) compare(low *measurement, t int64) {
 	down, up := bounds(l.center)
 	width := math.Log(float64(up) / float64(down))
@@ -307,8 +309,8 @@ func (l *Limit) compare(low *measurement, t int64) {
 	}
 	strain = max(strain, l.losses((l.high.lost+low.lost)/2))
 	trust := 1 / (1 + 4*doubt*doubt)
-	excess := latency - l.base // of what a short queue takes
-	// Where latencies vary so much that a slope says little, how long answers take says more.
+	excess := latency - l.base // over the latency with a short queue
+	// If latencies vary so much that a slope says little, the latency itself says more.
 	likely := trust*min(slope, 1) + (1-trust)*min(knee*excess/queued, 1)
 	pressure := max(likely, min(strain, follows), 0)
 	trust = max(trust, leastTrust)
@@ -344,7 +346,7 @@ func (l *Limit) compare(low *measurement, t int64) {
 	}
 }
 
-// seek doubles or halves the limit until that has gone too far. It reports whether it did.
+// seek doubles or halves the limit until it has gone too far. It reports whether it changed the limit.
 func (l *Limit) seek(pressure, latency float64, t int64) bool {
 	if l.seeks == 0 {
 		return false
@@ -370,13 +372,13 @@ func (l *Limit) seek(pressure, latency float64, t int64) bool {
 	return true
 }
 
-// halve halves the limit, to compare how long answers take then. They took that long with a limit of at.
+// halve halves the limit, to compare the latency then with the given one, which was measured with a limit of at.
 func (l *Limit) halve(latency, at float64, t int64) {
 	l.before, l.at = anchor{true, l.center, latency}, at
 	l.move(-climb, t)
 }
 
-// halved compares what it did that the limit was halved, and halves it again if it was far above the knee. A whole step shows more than a
+// halved evaluates the effect of halving the limit, and halves it again if the limit was far above the knee. A large step shows more than a
 // small one.
 func (l *Limit) halved(latency float64, t int64) {
 	before := l.before
@@ -388,18 +390,18 @@ func (l *Limit) halved(latency float64, t int64) {
 		return
 	}
 	if gone < step/2 {
-		gone = 0 // it was about right
+		gone = 0 // the limit was about right
 	} else {
 		l.base = min(l.base, latency)
 		l.dips = t + int64(firstDip)
 	}
-	// Now it is below the knee. That is where answers begin to take longer than they do now.
+	// Now the limit is below the knee. The knee is where answers begin to take longer than they do now.
 	l.center = max(l.center, l.at*math.Exp(-gone))
 	l.before.set, l.seeks = false, 0
 	l.move(0, t)
 }
 
-// precision is the standard error of the latency's logarithm that is small enough.
+// precision returns the maximum standard error of the latency's logarithm for a measurement to end.
 func (l *Limit) precision() float64 {
 	if l.before.set {
 		return rough
@@ -407,14 +409,14 @@ func (l *Limit) precision() float64 {
 	return precise
 }
 
-// relearn reports whether the latency with a short queue turned out to be another: the limit was halved because answers took too long,
-// and they still do.
+// relearn replaces the base, and reports that, if the limit has fallen to half because answers took too long, and they still do: then the
+// latency with a short queue has changed.
 func (l *Limit) relearn(latency, strain float64) bool {
 	switch {
 	case strain < knee:
 		l.anchor, l.strains = anchor{}, 0
 	case !l.anchor.set:
-		// The first time, part of it is from before.
+		// The first time, part of the measurement may be from before the change.
 		if l.strains++; l.strains > 1 {
 			l.anchor = anchor{true, l.center, latency}
 		}
@@ -429,8 +431,8 @@ func (l *Limit) relearn(latency, strain float64) bool {
 	return false
 }
 
-// losses returns the pressure of the share of requests that were lost. Where that stays when the limit has fallen as far as it can, it has
-// other causes, and counts no more for a while.
+// losses returns the pressure that follows from the share of lost requests. If requests are still lost when the limit has fallen as far as
+// it can, the losses have other causes, and do not count for a while.
 func (l *Limit) losses(share float64) float64 {
 	l.usual -= l.usual * baseUp
 	pressure := knee * (share - l.usual) / overloaded
@@ -446,20 +448,20 @@ func (l *Limit) losses(share float64) float64 {
 	return pressure
 }
 
-// move changes the limit's logarithm, and goes on with the upper limit.
+// move adds by to the limit's logarithm, and continues with the upper limit.
 func (l *Limit) move(by float64, t int64) {
 	l.center = min(max(l.center*math.Exp(by), Least), Most)
 	l.open(false, t, l.high.mean)
 }
 
-// bounds are the two limits that are in force in turn.
+// bounds returns the two limits that alternate.
 func bounds(center float64) (down, up int64) {
 	down = max(int64(math.Ceil(center*(1-reach))), Least)
 	up = min(max(int64(math.Round(center*(1+reach))), down+1), Most)
 	return min(down, up-1), up
 }
 
-// open begins a measurement, with the lower or the upper limit. mean is how long answers take, in nanoseconds.
+// open begins a measurement with the lower or the upper limit. mean is the mean latency in nanoseconds.
 func (l *Limit) open(low bool, t int64, mean float64) {
 	down, up := bounds(l.center)
 	next := up

@@ -254,10 +254,10 @@ func TestLosses(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	if n := ask(New(), func(room int64) bool { return random.Float64() < 1-12/float64(room) }); n > 20 {
-		t.Errorf("it is given %v at a time and refuses all but 12", n)
+		t.Errorf("limit %v for a backend that refuses all but 12", n)
 	}
 	if n := ask(New(), func(int64) bool { return random.Float64() < 0.3 }); n < 20 {
-		t.Errorf("it is given %v at a time because of errors that do not depend on that", n)
+		t.Errorf("limit %v because of errors that do not depend on it", n)
 	}
 }
 

@@ -143,7 +143,7 @@ func (h *Hash) Validate() error {
 	}
 	for _, key := range h.Keys {
 		if !strings.Contains(key, "{") {
-			return fmt.Errorf("lb_policy hash: %s: must contain a placeholder, such as {http.request.uri.path}: it would be the same for all requests", key)
+			return fmt.Errorf("lb_policy hash: %s: must contain a placeholder, such as {http.request.uri.path}; otherwise it is the same for all requests", key)
 		}
 	}
 	return nil

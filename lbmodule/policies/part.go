@@ -11,8 +11,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// KeyBy returns the function that returns the key of a request: its client's address, or the header field or cookie of that name. They are
-// what the policies client_ip_hash, header and cookie choose by. It allocates nothing.
+// KeyBy returns a function that returns the key of a request: its client's address, or the header field or cookie of that name. The keys
+// are those of the policies client_ip_hash, header and cookie. The function allocates nothing.
 func KeyBy(by, name string) func(r *http.Request) pool.Key {
 	switch by {
 	case "header":

@@ -54,7 +54,7 @@ func TestHashPolicyPlain(t *testing.T) {
 		}
 	}
 	if u := h.Select(nil, newRequest(t, "/"), nil); u != nil {
-		t.Errorf("selected %v of nobody", u)
+		t.Errorf("selected %v from an empty list", u)
 	}
 	for _, key := range []string{"{no.such}", "user-{http.request.header.X-User}", "{http.request.header.X-A}-{http.request.header.X-B}"} {
 		nothing := &Hash{Keys: []string{key}}

@@ -49,9 +49,9 @@ type SessionPolicy interface {
 	Strictly() bool
 	// Among returns the mapping from sessions to these backends.
 	Among(upstreams reverseproxy.UpstreamPool) Sessions
-	// Tells reports whether clients are told their session's backend. If not, Tell is not called.
+	// Tells reports whether clients are informed of their session's backend. If not, Tell is not called.
 	Tells() bool
-	// Tell tells a client, in the answer's header, that its session is at the backend with this address.
+	// Tell informs a client, in the answer's header, that its session is at the backend with this address.
 	Tell(header http.Header, address string, r *http.Request)
 }
 
@@ -60,7 +60,7 @@ type Sessions interface {
 	// Find returns the position of the backend of the request's session, and whether there is one. signed reports whether the request
 	// belongs to a session of ours, even if its backend is not in the list.
 	Find(r *http.Request) (position int, known, signed bool)
-	// Stale reports whether a client must be told again although its session's backend stays the same.
+	// Stale reports whether a client must be informed again although its session's backend stays the same.
 	Stale(r *http.Request) bool
 }
 
@@ -94,7 +94,7 @@ func UsesWeights(policy reverseproxy.Selector) bool {
 	return ok
 }
 
-// Traits returns what the policy wants of a request's course.
+// Traits returns what the policy requires of a request's course.
 func Traits(policy reverseproxy.Selector) (t config.PolicyTraits) {
 	_, ours := policy.(Balancer)
 	_, t.Keyed = policy.(Keyed)
@@ -176,8 +176,8 @@ func servedBy(name string) string {
 	return Resolve(name)
 }
 
-// IsServedByUs reports whether a policy of ours is used for this name in a load balancer, as far as the name decides: for some of
-// Caddy's, it depends on their fallback. It is true for a name without a module.
+// IsServedByUs reports whether a policy of ours is used for this name in a load balancer. For some of Caddy's policies that also depends on
+// their fallback, which is not considered. It is true for a name without a module.
 func IsServedByUs(name string) bool {
 	if isWord(name) {
 		return true
@@ -319,10 +319,10 @@ func keyOr(key pool.Key, otherwise reverseproxy.Selector, r *http.Request) pool.
 	return key
 }
 
-// alone is the key of the context of [LoadAlone].
+// alone is the context key by which [LoadAlone] marks its context.
 type alone struct{}
 
-// LoadAlone is [Load] for a load balancer that is not in a config, such as a simulated one. Ending the context ends what policies may have started.
+// LoadAlone is [Load] for a load balancer that is not in a config, such as a simulated one. cancel releases what the policy has started.
 func LoadAlone(ctx context.Context, raw json.RawMessage) (policy reverseproxy.Selector, cancel func(), err error) {
 	own, end := caddy.NewContext(caddy.Context{Context: context.WithValue(ctx, alone{}, true)})
 	policy, err = Load(own, raw)

@@ -19,8 +19,8 @@ func ShadowNames() []string {
 	return slices.DeleteFunc(Names(), func(name string) bool { return checkShadowName(name) != nil })
 }
 
-// CheckShadow checks a shadow policy as far as its config shows it, for a load balancer whose policy has that config. [LoadShadow] checks
-// what loading shows besides.
+// CheckShadow checks the config of a shadow policy, for a load balancer whose policy has the config policy. [LoadShadow] checks what only
+// loading shows.
 func CheckShadow(raw, policy json.RawMessage) error {
 	if raw == nil {
 		return nil
@@ -56,7 +56,7 @@ type chooserJSON struct {
 	Fallback json.RawMessage `json:"fallback"`
 }
 
-// chooserOf returns that part of a config. Loading the policy returns what is wrong with it.
+// chooserOf returns that part of a config. It ignores errors, which loading the policy reports.
 func chooserOf(raw json.RawMessage) (c chooserJSON) {
 	for json.Unmarshal(raw, &c) == nil && c.Fallback != nil { // bound: a config nests fallbacks to a finite depth
 		raw, c = c.Fallback, chooserJSON{}
@@ -75,30 +75,31 @@ func checkShadowName(name string) error {
 	return checkShadow(name, info.New())
 }
 
-// checkShadow refuses policies whose decisions are not without effect.
+// checkShadow refuses policies whose decisions have an effect beyond the choice.
 func checkShadow(name string, policy any) error {
 	name = strings.TrimPrefix(name, "lb_")
 	switch policy.(type) {
 	case SessionPolicy, *reverseproxy.CookieHashSelection:
-		return fmt.Errorf("shadow_policy %s: keeps sessions, which takes telling clients; it must be a policy that keeps none", name)
+		return fmt.Errorf("shadow_policy %s: must be a policy without sessions, because sessions are stored at clients", name)
 	case Balancer:
 		return nil
 	default:
-		return fmt.Errorf("shadow_policy %s: is not one of ours, and might write to answers; it must be one of ours", name)
+		return fmt.Errorf("shadow_policy %s: must be one of the policies of this module, because others may write to answers", name)
 	}
 }
 
 func errShadowWeights(name string) error {
-	return fmt.Errorf("shadow_policy %s: lists weights; both policies go by those of the backends, so give them there", strings.TrimPrefix(name, "lb_"))
+	return fmt.Errorf("shadow_policy %s: must not list weights; both policies use those of the backends, so give them there", strings.TrimPrefix(name, "lb_"))
 }
 
-// errShadowUntil refuses a shadow policy for which answers are not measured. until says that they are measured until their last byte.
+// errShadowUntil returns the error for a shadow policy that needs answers measured differently from the load balancer's policy. until says
+// that they are measured until their last byte.
 func errShadowUntil(name string, until bool) error {
 	must := firstByte
 	if until {
 		must = lastByte
 	}
-	return fmt.Errorf("shadow_policy %s: must be with %s, because answers are measured as lb_policy has it", strings.TrimPrefix(name, "lb_"), must)
+	return fmt.Errorf("shadow_policy %s: must have %s, because answers are measured as lb_policy says", strings.TrimPrefix(name, "lb_"), must)
 }
 
 // LoadShadow loads the shadow policy with this config, for a load balancer with that policy. It returns nil if raw is nil.
@@ -130,7 +131,7 @@ func LoadShadow(ctx caddy.Context, raw json.RawMessage, inForce reverseproxy.Sel
 	return policy.(Balancer), nil
 }
 
-// ShadowOf returns what decides for the shadow policy in a pool; nil without one.
+// ShadowOf returns the balance policy of the shadow policy; nil without one.
 func ShadowOf(policy Balancer) balance.Policy {
 	if policy == nil {
 		return nil
@@ -138,7 +139,7 @@ func ShadowOf(policy Balancer) balance.Policy {
 	return policy.BalancePolicy()
 }
 
-// ShadowTraits adds to traits what the shadow policy wants of a request's course.
+// ShadowTraits returns t with the traits of the shadow policy added.
 func ShadowTraits(t config.PolicyTraits, shadow Balancer) config.PolicyTraits {
 	_, t.ShadowKeyed = shadow.(Keyed)
 	return t

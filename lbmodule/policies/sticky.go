@@ -71,7 +71,7 @@ type Sticky struct {
 	FallbackRaw json.RawMessage `json:"fallback,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	otherwise reverseproxy.Selector
-	secrets   []string                          // with placeholders replaced
+	secrets   []string                          // Secrets with placeholders replaced
 	word      *reverseproxy.CookieHashSelection // Caddy's own policy that s replaces; nil if there is none
 }
 
@@ -139,14 +139,14 @@ func (s *Sticky) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	texts := map[string]*string{
 		"path": &s.Path, "domain": &s.Domain, "secure": &s.Secure, "same_site": &s.SameSite, "learn_cookie": &s.LearnCookie, "learn_header": &s.LearnHeader,
 	}
-	values := map[string]int{"fallback": 0, "strict": 0} // most arguments; others have one
+	values := map[string]int{"fallback": 0, "strict": 0} // the maximum number of arguments; other settings have exactly one
 	if word == "fallback" {
 		return parseFallback(d, &s.FallbackRaw)
 	}
 	args := d.RemainingArgs()
 	if word == "secret" && len(args) > 0 {
 		s.Secrets = args
-		if err := s.checkSecrets(args); err != nil { // which does not tell them
+		if err := s.checkSecrets(args); err != nil { // its messages do not contain the secrets
 			return d.WrapErr(err)
 		}
 		return nil
@@ -210,7 +210,7 @@ func (s *Sticky) check() error {
 		return err
 	}
 	if c := s.cookie(); c.Valid() != nil {
-		return fmt.Errorf("lb_policy sticky: path %q, domain %q: must be those of a cookie", s.Path, s.Domain)
+		return fmt.Errorf("lb_policy sticky: path %q, domain %q: must be valid in a cookie", s.Path, s.Domain)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (s *Sticky) check() error {
 func (s *Sticky) checkSecrets(secrets []string) error {
 	switch {
 	case len(secrets) == 0 && s.LearnCookie == "" && s.LearnHeader == "":
-		return fmt.Errorf("lb_policy sticky: secret: missing; cookies are signed with it, on all machines with the same, such as {env.STICKY_SECRET}")
+		return fmt.Errorf("lb_policy sticky: secret: missing; it signs cookies and must be the same on all machines, such as {env.STICKY_SECRET}")
 	case len(secrets) > 2:
 		return fmt.Errorf("lb_policy sticky: secret: %d given; must be one, or the new and the old one", len(secrets))
 	case slices.Contains(secrets, ""):
@@ -269,7 +269,7 @@ const safeSecret = 16
 // Warnings warns of a secret that is too short.
 func (s *Sticky) Warnings() []string {
 	if slices.ContainsFunc(s.secrets, func(secret string) bool { return len(secret) < safeSecret }) {
-		return []string{"a secret of the sticky policy is shorter than 16 bytes: who guesses it can tell addresses from cookies, and make cookies"}
+		return []string{"a secret of the sticky policy is shorter than 16 bytes: an attacker that guesses it can read addresses from cookies, and forge cookies"}
 	}
 	return nil
 }

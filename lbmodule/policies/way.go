@@ -6,23 +6,23 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// Way is how a policy chooses, in a word.
+// Way is a word for how a policy chooses.
 type Way string
 
 // The ways to choose.
 const (
-	ByOrder   Way = "order"   // the first
+	ByOrder   Way = "order"   // the first eligible one
 	ByTurn    Way = "turn"    // one after the other, in proportion to the weights
-	ByChance  Way = "chance"  // in proportion to the weights
-	ByScore   Way = "score"   // the lowest
-	ByDraw    Way = "draw"    // the lowest score of some that are drawn by chance, in proportion to the weights
-	ByKey     Way = "key"     // what the request is hashed by
-	BySession Way = "session" // where the client was before
+	ByChance  Way = "chance"  // at random, in proportion to the weights
+	ByScore   Way = "score"   // the lowest score
+	ByDraw    Way = "draw"    // the lowest score of some that are drawn at random, in proportion to the weights
+	ByKey     Way = "key"     // by the hash of a key of the request
+	BySession Way = "session" // the backend of the client's session
 	ByOther   Way = "other"   // known to another module only
 )
 
-// WayOf returns how the policy chooses, and for those that go by something of the request how it chooses for requests without that: "" for
-// others.
+// WayOf returns how the policy chooses. For a policy that uses a key or session of the request, otherwise is how it chooses for requests
+// without one; it is "" for other policies.
 func WayOf(policy reverseproxy.Selector) (way, otherwise Way) {
 	if _, ours := policy.(Balancer); !ours {
 		return ByOther, ""

@@ -38,18 +38,18 @@ func loadWord(ctx caddy.Context, name string, settings map[string]json.RawMessag
 		return nil, fmt.Errorf(" %s: %w", name, err)
 	}
 	if c, ok := stock.(*reverseproxy.CookieHashSelection); ok {
-		// Caddy's policy also works without a secret, but then anybody who knows a backend's address can forge a cookie.
+		// Caddy's policy also works without a secret, but then any client that knows a backend's address can forge a cookie.
 		return &Sticky{Name: c.Name, secrets: []string{c.Secret}, MaxAge: c.MaxAge, otherwise: ours, word: c}, nil
 	}
 	return &word{stock, wordValue(stock), ours}, nil
 }
 
-// isWord reports whether the policy with this name is one of those.
+// isWord reports whether loadWord may replace the policy with this name.
 func isWord(name string) bool {
 	return slices.Contains([]string{"ip_hash", "client_ip_hash", "uri_hash", "query", "header", "cookie"}, name)
 }
 
-// word is a policy of Caddy's that ours replaces. It chooses by exactly the same part of the request.
+// word replaces a policy of Caddy's. It chooses by exactly the same part of the request.
 type word struct {
 	reverseproxy.Selector // Caddy's own, for its settings only; its Select is not called
 	value                 func(r *http.Request) string

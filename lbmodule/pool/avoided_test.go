@@ -27,7 +27,7 @@ func slowDown(v *View, slow ...int) {
 	}
 }
 
-// Who is avoided is told by positions in the view, in every tier, and not of those who cannot be picked.
+// Avoidance is reported by position in the view, in every tier, but not for members that cannot be picked.
 func TestAvoided(t *testing.T) {
 	list := zoned("there", "there", "here", "here", "here", "here", "here", "here", "here")
 	list[6].Backup, list[7].Backup, list[8].Backup = 1, 1, 1
@@ -66,7 +66,7 @@ func TestAvoided(t *testing.T) {
 	}
 }
 
-// What is counted of picks of those who are not told apart does not fall when they go, nor when they are reset.
+// The counts of picks of members without their own counters do not decrease when the members are deleted or reset.
 func TestOtherPicks(t *testing.T) {
 	p := newPool()
 	settings := checked(balance.PeakEWMA{})
@@ -98,6 +98,6 @@ func TestOtherPicks(t *testing.T) {
 	slowDown(named, 1)
 	shares(t, named, 1000)
 	if after := p.OtherPicks(); after != before {
-		t.Errorf("%+v after picks of those who are told apart, want %+v", after, before)
+		t.Errorf("%+v after picks of members with their own counters, want %+v", after, before)
 	}
 }

@@ -11,11 +11,12 @@ type Origin struct {
 	Target uint32 // the resource
 }
 
-// blame records whose requests a member fails and whose it serves. A breaker counts failures and cannot see that all of them are one
-// client's, or concern one broken page; ejecting the member for these would take it from all other clients. Member.mu guards it.
+// blame records which clients' requests a member fails and which it serves. A breaker only counts failures: it cannot see that all of them
+// come from one client, or concern one broken page. Ejecting the member for these would take it from all other clients. Member.mu guards
+// it.
 //
-// It remembers a bounded number of requests, and in doubt decides for ejecting: a member that has lately served only the client whose
-// requests fail is ejected.
+// It remembers a bounded number of requests. In doubt the member is ejected, for example if it has recently served only the client whose
+// requests fail.
 type blame struct {
 	failed      Origin // of the last failure
 	failedAt    int64  // when that was; all times here are in Unix nanoseconds
@@ -58,8 +59,8 @@ func (b *blame) serve(o Origin, now time.Time) {
 // witnessSpan is how long a success proves that the member serves others.
 const witnessSpan = 10 * time.Second
 
-// oneSided reports whether all failures of the span come from one client, or all concern one resource, while the member has lately served
-// another one.
+// oneSided reports whether all failures of the span come from one client, or all concern one resource, while the member has recently served
+// another client, or other resources to another client.
 func (b *blame) oneSided(span time.Duration, now time.Time) bool {
 	at := now.UnixNano()
 	recent := func(then int64) bool { return at-then < int64(span) }
@@ -75,7 +76,7 @@ func (b *blame) oneSided(span time.Duration, now time.Time) bool {
 	return false
 }
 
-// servedTargets records which member of a pool has lately served which resource: if one member fails what another serves, the fault is
+// servedTargets records which member of a pool has recently served which resource: if one member fails what another serves, the fault is
 // the member's and not the request's. Entries are overwritten; a missing one delays an ejection but does not prevent it.
 type servedTargets struct {
 	entries [256]atomic.Uint64 // by hash: 24 bits of the resource, 16 of the member, 24 of the time

@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/breaker"
 )
 
-// A member is ejected for failures that are the member's, and not for those of one client or of one broken page while it serves others.
+// A member is ejected for its own failures, and not for those of one client or of one broken page while it serves others.
 func TestBlame(t *testing.T) {
 	type step struct {
 		member         int

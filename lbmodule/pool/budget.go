@@ -10,7 +10,7 @@ import (
 // budgetMemory is how long unspent retries are kept.
 const budgetMemory = 10 * time.Second
 
-// BudgetSettings says how many retries requests and time earn.
+// BudgetSettings says how many retries are earned per request and per second.
 type BudgetSettings struct {
 	Ratio     float64 // retries per request
 	PerSecond float64 // retries per second

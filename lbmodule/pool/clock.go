@@ -9,7 +9,7 @@ import (
 // Clock tells the time, and calls functions at a later time.
 type Clock interface {
 	Now() time.Time
-	// AfterFunc calls f after d, never before it has returned.
+	// AfterFunc calls f after d, but not before AfterFunc has returned.
 	AfterFunc(d time.Duration, f func()) Timer
 }
 

@@ -41,14 +41,14 @@ type vitals struct {
 	proven    bool // it has been usable before
 	cold      bool // it must be ramped up when it becomes usable
 	unreached bool // state is down because the check could not connect
-	givenUp   bool // nobody redials it any more, so it may be alive again
+	givenUp   bool // the member is no longer redialed, so it may be alive again
 }
 
 // outages counts how often and for how long a member was down.
 type outages struct {
 	count uint64
 	past  time.Duration
-	began time.Time // of the one that lasts; zero for none
+	began time.Time // start of the current outage; zero if there is none
 }
 
 // look notes whether the member is down.
@@ -79,7 +79,7 @@ type ramp struct {
 
 // condition is what a view concludes from a member's vitals.
 type condition struct {
-	held      bool      // it waits for its first probe
+	held      bool      // waits for its first probe
 	down      bool      // checks found it unhealthy
 	died      time.Time // when connecting was found impossible; zero if it is possible
 	since     time.Time // of breaker
@@ -219,14 +219,14 @@ type Vitals struct {
 	Since  time.Time          // when Usable last changed
 	Last   healthcheck.Result // of the active check; the zero Result before the first probe
 
-	Downs   uint64        // how often it went down since it was first usable, whatever people did to it
+	Downs   uint64        // how often it went down since it was first usable, not counting administrative states
 	DownFor time.Duration // for how long it was down in all, up to now
 
 	Failing bool // passive checks found the member unhealthy
 	Dead    bool // no connection can be made
 	Breaker breaker.State
 	Cause   breaker.Cause          // why the breaker opened last
-	Fault   string                 // what was wrong with the last answer that the breaker counts; "" if that is not known
+	Fault   string                 // what was wrong with the last answer that the breaker counted as bad; "" if unknown
 	Until   time.Time              // when an open breaker turns half-open; zero if that does not depend on time
 	Turned  [breaker.States]uint64 // number of transitions into each state
 }
@@ -303,7 +303,7 @@ func (o Observer) Observe(r healthcheck.Result) healthcheck.State {
 	if after.Status != before.Status {
 		m.refresh(now)
 	}
-	// A backend that answers its check, and be it to say that it wants no more requests, may still finish those that it has.
+	// A backend that answers its check, even with a failure, may still finish the requests that it has.
 	if after.Status == healthcheck.Down && r.Code == 0 && !o.Elsewhere {
 		m.moveWaiting(r.Err, r.Time, now)
 	}

@@ -11,7 +11,7 @@
 //   - A [Lease] is one request on one member. It outlives the view that granted it, when a config is
 //     unloaded under the request.
 //
-// The package knows neither Caddy nor HTTP. What proxies, decides or probes lives elsewhere and reports to it: the
-// results of active checks to an [Observer], how attempts ended to [Lease.Judge]. What follows, given the [Settings] of
-// a view, is in the view's next [Snapshot].
+// The package knows neither Caddy nor HTTP. Proxying and probing are done elsewhere and reported here: the results of
+// active checks to an [Observer], the outcomes of attempts to [Lease.Judge]. A view applies its [Settings] to these
+// reports, and the result is its next [Snapshot].
 package pool

@@ -17,7 +17,7 @@ func drained(state State) []Backend {
 	return []Backend{{Address: "a:1", Weight: 1, State: state}, {Address: "b:1", Weight: 1}, {Address: "c:1", Weight: 1}}
 }
 
-// Who is taken out by hand gets nothing, whatever becomes of the others, and counts for nothing.
+// A member that was taken out by an administrator gets nothing, whatever happens to the others, and does not count.
 func TestDrained(t *testing.T) {
 	for _, state := range []State{Draining, Drained, Maintenance} {
 		var r Registry
@@ -35,7 +35,7 @@ func TestDrained(t *testing.T) {
 		if got := v.Snapshot().Eligible(); !slices.Equal(got, []int{2}) {
 			t.Errorf("state %d: eligible %v after the others failed", state, got)
 		}
-		// With nobody else there is no panic that would use it.
+		// If there is no other member, no panic makes it usable.
 		answer(t, v, 1, 5, refused)
 		answer(t, v, 2, 5, refused)
 		if _, err := v.Acquire(nil, true); !errors.Is(err, ErrNone) || v.Snapshot().Panicking() {
@@ -99,7 +99,8 @@ func TestUndrained(t *testing.T) {
 	})
 }
 
-// Requests of a view that is closed go by the one in its place: what was enough others then may be the last one now.
+// Failures in a closed view are judged by its successor: where there were enough other members, this may now be the
+// last one.
 func TestClosedViewEjectsNoMore(t *testing.T) {
 	var r Registry
 	p := r.Acquire("p")

@@ -29,7 +29,7 @@ func (v *View) living(i int) (*View, int) {
 	if closed && latest != nil {
 		v, i = latest.view, latest.index
 	}
-	if v.whole != nil { // how many may be out is a matter of all of them
+	if v.whole != nil { // max_ejected applies to the whole pool
 		return v.whole, v.places[i]
 	}
 	return v, i

@@ -25,7 +25,7 @@ func guarded() Settings {
 	}
 }
 
-// answer has the member at position i answer n requests in that way.
+// answer makes the member at position i answer n requests with that outcome.
 func answer(t *testing.T, v *View, i, n int, verdict Verdict) {
 	t.Helper()
 	for range n {
@@ -104,7 +104,7 @@ func TestEjectionLimitIsAskedAgain(t *testing.T) {
 	})
 }
 
-// recoverBy has the half-open member at position i answer its probes.
+// recoverBy makes the half-open member at position i answer its probes.
 func recoverBy(t *testing.T, v *View, i int) {
 	t.Helper()
 	for range v.settings.Breaker.Probes {
@@ -187,7 +187,7 @@ func TestHalfOpen(t *testing.T) {
 	})
 }
 
-// At first the probes are requests that may be made again; later, or with nobody else, any.
+// At first only requests that may be repeated are probes; later, or if there is no other member, any request is.
 func TestSafeProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(2), guarded())
@@ -213,12 +213,12 @@ func TestSafeProbes(t *testing.T) {
 		}
 		answer(t, v, 1, 5, refused)
 		if l, err := v.Acquire(nil, false); err != nil || l.Index() != 0 {
-			t.Errorf("with nobody else, any request must do: %v", err)
+			t.Errorf("without other members, any request must do: %v", err)
 		}
 	})
 }
 
-// A request that has failed at all members that are well goes to a half-open one, rather than back to those, if it may be sent again.
+// A request that has failed at all healthy members goes to a half-open one rather than back to those, if it may be repeated.
 func TestProbeByRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
@@ -269,7 +269,7 @@ func TestDryRun(t *testing.T) {
 	})
 }
 
-// Many requests fail on all members at a time: never are more out than may be.
+// Many requests fail on all members at once: never are more members out than allowed.
 func TestEjectionLimitIsExact(t *testing.T) {
 	v := newPool().Open(backends(10), guarded())
 	defer v.Close()
@@ -361,7 +361,7 @@ func TestBudget(t *testing.T) {
 	if got := p.RetryBudget(settings, now); got < 100 || got > 110 {
 		t.Errorf("after a minute of silence %v are left, want about 100", got)
 	}
-	// Over any time no more is spent than was there and came in, however it is asked for.
+	// Over any time, no more is spent than the level at the start plus the income, whatever the pattern.
 	before, spent := p.RetryBudget(settings, now), 0
 	for range 10_000 {
 		now = now.Add(3 * time.Millisecond)

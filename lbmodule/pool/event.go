@@ -15,7 +15,7 @@ const (
 	BackendDown EventKind = iota
 	// BackendUp means that checks found a backend healthy again.
 	BackendUp
-	// PanicBegan means that too few backends of a pool are usable, so that all are used that are not dead.
+	// PanicBegan means that too few backends of a pool are usable, so that all backends that are not dead are used.
 	PanicBegan
 	// PanicEnded means that enough backends are usable again.
 	PanicEnded

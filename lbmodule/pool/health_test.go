@@ -55,7 +55,7 @@ func TestInitial(t *testing.T) {
 		} else {
 			finish(&l, Success)
 		}
-		// Members that are down from the start and are all there is are used: that is panic.
+		// If all members are down from the start, they are used: that is panic.
 		if got := v.Snapshot().Panicking(); got != (initial == StartDown) {
 			t.Errorf("initial %d: panicking = %v", initial, got)
 		}
@@ -69,7 +69,7 @@ func TestHeldMembersGetNothing(t *testing.T) {
 	select {
 	case <-replaced:
 	default:
-		t.Error("nobody was told of the new snapshot")
+		t.Error("the channel of the old snapshot is not closed")
 	}
 	eligible(t, v, 1)
 	fails(v, false, 1)
@@ -195,8 +195,8 @@ func slowShares(t *testing.T, v *View, k, n int) []float64 {
 	return counts
 }
 
-// TestSlowStart has a member recover: under every policy it begins with about a tenth of its share and has all of it
-// at the end of the window.
+// TestSlowStart lets a member recover: under every policy it begins with about a tenth of its share and has all of it at the end of the
+// window.
 func TestSlowStart(t *testing.T) {
 	const requests, third = 6000, 100.0 / 3
 	room := 100 * spread(requests, third/100) / requests
@@ -294,7 +294,7 @@ func TestSlowStartOfNewcomer(t *testing.T) {
 	})
 }
 
-// A member that nobody names for less than a minute keeps its state.
+// A member that no config names for less than a minute keeps its state.
 func TestRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool()

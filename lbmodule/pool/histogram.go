@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// The buckets of durations are those of Prometheus's native histograms of schema 3: eight between a duration and its
-// double, so that what is read from them is too large by 9 % at most. Bucket i ends with 2^(i/8) seconds.
+// The buckets are those of Prometheus's native histograms of schema 3: eight between a duration and its double, so that a quantile read
+// from them is at most 9 % too large. Bucket i ends with 2^(i/8) seconds.
 const (
 	// BucketSchema is the schema.
 	BucketSchema = 3
 	perOctave    = 1 << BucketSchema
-	// FirstBucket ends with 8 microseconds and holds all that took less, LastBucket holds what took longer than 128 seconds.
+	// FirstBucket ends with 8 microseconds and holds all shorter durations. LastBucket holds those longer than 128 seconds.
 	FirstBucket = -17 * perOctave
 	LastBucket  = 7*perOctave + 1
 	bucketCount = LastBucket - FirstBucket + 1
@@ -21,7 +21,7 @@ const (
 
 const mantissaBits = 52
 
-// octave are the mantissas of 2^(i/8) for i from 0 to 8. The last is of no number between 1 and 2.
+// octave holds the mantissas of 2^(i/8) for i from 0 to 8. The last is a sentinel that is larger than any mantissa.
 var octave = func() (m [perOctave + 1]uint64) {
 	for i := range perOctave {
 		m[i] = math.Float64bits(math.Exp2(float64(i)/perOctave)) & (1<<mantissaBits - 1)
@@ -30,9 +30,8 @@ var octave = func() (m [perOctave + 1]uint64) {
 	return m
 }()
 
-// bucketOf is the place of d among the buckets, the first being at 0. It takes no logarithm: the exponent of a
-// floating-point number says which octave it is in, the first three bits of its mantissa which eighth of that, and an
-// eighth has the end of one bucket in it.
+// bucketOf returns the place of d among the buckets, the first being at 0. It needs no logarithm: the exponent of the floating-point number
+// gives the octave, and the first three bits of its mantissa the eighth of it, which contains the end of one bucket.
 func bucketOf(d time.Duration) int {
 	if d <= 0 {
 		return 0
@@ -51,13 +50,13 @@ func bucketOf(d time.Duration) int {
 	return min(max(bucket-FirstBucket, 0), bucketCount-1)
 }
 
-// bucketEnd is the longest duration of the bucket at that place.
+// bucketEnd returns the longest duration of the bucket at that place.
 func bucketEnd(place int) time.Duration {
 	return time.Duration(math.Exp2(float64(place+FirstBucket)/perOctave) * float64(time.Second))
 }
 
-// sparse holds a T for each bucket, by octaves. Durations of one kind fall into few of them, so that memory for an octave is allocated with
-// its first use. It is safe for concurrent use. The zero sparse holds zeros.
+// sparse holds a T for each bucket, by octaves. Durations of one kind fall into few octaves, so the memory for an octave is allocated on
+// first use. It is safe for concurrent use. The zero sparse holds zeros.
 type sparse[T any] [octaves]atomic.Pointer[[perOctave]T]
 
 // at returns the T of the bucket at that place.
@@ -86,7 +85,7 @@ func (s *sparse[T]) all(yield func(place int, of *T) bool) {
 	}
 }
 
-// Histogram counts durations. It never forgets, and is safe for concurrent use. The zero Histogram is empty.
+// Histogram counts durations. Its counts never decrease. It is safe for concurrent use. The zero Histogram is empty.
 type Histogram struct {
 	counts sparse[atomic.Uint64]
 	sum    atomic.Int64
@@ -98,14 +97,14 @@ func (h *Histogram) Add(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Distribution is what a Histogram has counted.
+// Distribution holds the counts of a Histogram.
 type Distribution struct {
 	Counts [bucketCount]uint64 // by bucket, from FirstBucket on
 	Count  uint64
 	Sum    time.Duration
 }
 
-// Distribution returns what h has counted.
+// Distribution returns the counts of h.
 func (h *Histogram) Distribution() *Distribution {
 	d := &Distribution{Sum: time.Duration(h.sum.Load())}
 	for place, count := range h.counts.all {
@@ -115,7 +114,7 @@ func (h *Histogram) Distribution() *Distribution {
 	return d
 }
 
-// UpTo is how many durations were not longer than 2^exponent seconds.
+// UpTo returns how many durations were not longer than 2^exponent seconds.
 func (d *Distribution) UpTo(exponent int) uint64 {
 	n := uint64(0)
 	for _, count := range d.Counts[:exponent*perOctave-FirstBucket+1] {

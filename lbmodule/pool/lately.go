@@ -9,13 +9,13 @@ const (
 	// latelyLeast is the least time between two marks, and the least time that rates are taken over.
 	latelyLeast = time.Second
 	// latelyMost is the longest time that rates are taken over. It is more than two of the intervals at which [Pool.Look] is called, so that
-	// there is a mark even if nobody else looks.
+	// there is always a mark.
 	latelyMost = 15 * time.Second
 )
 
-// Answered is how many requests of clients have ended, and how.
+// Answered counts the ended requests of clients by how they ended.
 type Answered struct {
-	Classes  [Classes]uint64 // by the class of the answer's status; without those of Canceled
+	Classes  [Classes]uint64 // by the class of the answer's status, without those in Canceled
 	Canceled uint64          // the client left before the answer
 	Refused  [Refusals]uint64
 	BytesIn  uint64 // of the bodies of requests, sent to backends
@@ -31,7 +31,7 @@ func (a *Answered) Requests() uint64 {
 	return all
 }
 
-// minus returns how many there were since before.
+// minus returns the difference from before.
 func (a Answered) minus(before *Answered) Answered {
 	for i := range a.Classes {
 		a.Classes[i] -= before.Classes[i]
@@ -45,10 +45,10 @@ func (a Answered) minus(before *Answered) Answered {
 	return a
 }
 
-// StatusCanceled is the status that is counted and logged for a client that left before the answer, as reverse_proxy has it.
+// StatusCanceled is the status that is counted and logged for a client that left before the answer. reverse_proxy uses the same one.
 const StatusCanceled = 499
 
-// Answered returns what has been counted of the pool's requests. Those of Refused are among those of Classes.
+// Answered returns the counts of the pool's requests. Requests in Refused are also included in Classes.
 func (p *Pool) Answered() (a Answered) {
 	for status, n := range p.Answers {
 		if status == StatusCanceled {
@@ -64,10 +64,10 @@ func (p *Pool) Answered() (a Answered) {
 	return a
 }
 
-// Lately is what was counted in the last seconds.
+// Lately holds the counts of the last seconds.
 type Lately struct {
 	Answered
-	Span time.Duration // how long that took; 0 before anything is known
+	Span time.Duration // the time that the counts cover; 0 if there are none yet
 }
 
 // PerSecond returns the rate of something that was counted n times.
@@ -78,14 +78,14 @@ func (l *Lately) PerSecond(n uint64) float64 {
 	return float64(n) / l.Span.Seconds()
 }
 
-// latelyMark is what had been counted at a time.
+// latelyMark holds the counts at one time.
 type latelyMark struct {
 	at time.Time
 	Answered
 }
 
-// lately remembers what had been counted at a few moments of the last seconds, the oldest first. Its bound: one for each latelyLeast within
-// latelyMost.
+// lately holds the counts at several times of the last seconds, the oldest first. The number of marks is at most latelyMost divided by
+// latelyLeast, plus one.
 type lately struct {
 	marks []latelyMark
 }
@@ -102,7 +102,7 @@ func (l *lately) look(counted func() Answered, now time.Time) {
 	l.marks = append(slices.Delete(l.marks, 0, keep), latelyMark{now, counted()})
 }
 
-// Lately returns what was counted in the last seconds: up to 15, as far as [Pool.Look] was called then.
+// Lately returns the counts of up to the last 15 seconds, depending on when [Pool.Look] was called.
 func (p *Pool) Lately(now time.Time) (l Lately) {
 	p.looking.Lock()
 	defer p.looking.Unlock()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The last seconds are those since a mark that is at least a second and at most 15 seconds old, however often somebody looks.
+// The last seconds are those since a mark that is at least a second and at most 15 seconds old, however often Look is called.
 func TestLately(t *testing.T) {
 	start := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }

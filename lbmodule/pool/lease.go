@@ -7,7 +7,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// Outcome is how the request of a lease ended, as far as it concerns the member.
+// Outcome is the result of a lease's request with respect to the member.
 type Outcome uint8
 
 const (
@@ -24,12 +24,12 @@ const (
 // String returns the outcome as metrics show it.
 func (o Outcome) String() string { return [Outcomes]string{"ignored", "success", "failure"}[o] }
 
-// Verdict is what an attempt says about its member.
+// Verdict describes what the result of an attempt says about its member.
 type Verdict struct {
 	Outcome Outcome
 	Refused bool   // no connection could be made
 	Slow    bool   // the answer took longer than a breaker's slow_ratio allows
-	Fault   string // what was wrong, for people; "" if nothing was
+	Fault   string // description of what was wrong; "" if nothing was
 	Origin  Origin
 }
 
@@ -43,7 +43,7 @@ type Lease struct {
 	life       uint32 // of its breaker
 	deaths     uint32 // of the member
 	probe      uint32 // number of the half-open probe that the request is; 0 if it is not one
-	streaming  bool   // it is a stream, which does not count for the limit
+	streaming  bool   // the request is a stream, which does not count for the limit
 
 	shadowed *Shadowed // nil without a decision of a shadow policy
 }
@@ -63,8 +63,8 @@ func (l *Lease) Probing() bool { return l.probe != 0 }
 // Dead reports whether the lease's member is dead.
 func (l *Lease) Dead() bool { return l.member.dead.Load() }
 
-// Latency returns the latency estimate of the lease's member, which the caller updates; nil if the lease holds nothing. Unlike a verdict,
-// it is updated when the answer begins.
+// Latency returns the latency estimate of the lease's member, which the caller updates when the answer begins, not when it ends; nil if the
+// lease holds nothing.
 func (l *Lease) Latency() *balance.Latency {
 	if l.member == nil {
 		return nil
@@ -72,8 +72,8 @@ func (l *Lease) Latency() *balance.Latency {
 	return &l.member.latency
 }
 
-// Ticket records that a request waits for its answer, in the latency estimate of the member that it waits for. A member that leaves
-// requests waiting is avoided. The zero Ticket has no member.
+// Ticket records in a member's latency estimate that a request waits for its answer. Members that leave requests waiting are avoided. The
+// zero Ticket has no member.
 type Ticket struct {
 	latency *balance.Latency
 	ticket  balance.Ticket

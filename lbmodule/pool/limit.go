@@ -2,10 +2,10 @@ package pool
 
 import "time"
 
-// What follows is for members whose max_requests is [Auto]. Package limit decides; here it is told of answers, and pickers and the queue are
-// told when it has decided.
+// This file is for members whose max_requests is [Auto]. It passes their answers to package limit, which decides on the limit, and notifies
+// pickers and the queue when the limit changes.
 
-// Limit returns how many requests the backend at position i is given at a time; 0 if that is not found out.
+// Limit returns the adaptive limit of the backend at position i; 0 if it has none.
 func (v *View) Limit(i int) int {
 	if v.backends[i].MaxRequests != Auto {
 		return 0
@@ -13,15 +13,15 @@ func (v *View) Limit(i int) int {
 	return v.members[i].limit.Load().Current()
 }
 
-// Auto reports whether there is a backend whose limit is found out.
+// Auto reports whether there is a backend with an adaptive limit.
 func (v *View) Auto() bool { return v.auto }
 
-// limited reports whether the limit of the lease's member is found out.
+// limited reports whether the lease's member has an adaptive limit.
 func (l *Lease) limited() bool {
 	return l.member != nil && l.view.backends[l.index].MaxRequests == Auto
 }
 
-// Answered records how long a good answer took, in what is known of the member's answers, and for its limit, if that is found out.
+// Answered records how long a good answer took, in the member's latency estimate and in its adaptive limit, if it has one.
 func (l *Lease) Answered(took time.Duration, now time.Time) {
 	l.member.latency.Answered(took, now)
 	if s := l.shade(); s != nil {
@@ -37,14 +37,15 @@ func (l *Lease) Answered(took time.Duration, now time.Time) {
 	}
 }
 
-// Overloaded records that the member said that it is overloaded, did not answer in time, or broke the connection.
+// Overloaded records that the member answered that it is overloaded, did not answer in time, or broke the connection.
 func (l *Lease) Overloaded(now time.Time) {
 	if l.limited() && l.member.limit.Load().Lost(now) {
 		l.member.roomChanged()
 	}
 }
 
-// Stream records that the request may last for as long as its client likes. From now on it does not count for the member's limit.
+// Stream records that the request has become a stream, whose duration depends on the client. From then on it does not count for the
+// member's limit.
 func (l *Lease) Stream() {
 	if l.limited() && !l.streaming {
 		l.streaming = true
@@ -61,14 +62,14 @@ func (l *Lease) endStream() {
 	}
 }
 
-// forgetLimit drops what is known of the member's limit, because it has been away. The caller makes the views look at it again.
+// forgetLimit resets the member's adaptive limit, because the member has been away. The caller makes the views examine the member again.
 func (m *Member) forgetLimit() {
 	if l := m.limit.Load(); l != nil {
 		l.Forget()
 	}
 }
 
-// roomChanged tells pickers and the queue that the member may have another number of free slots.
+// roomChanged notifies pickers and the queue that the number of the member's free slots may have changed.
 func (m *Member) roomChanged() {
 	m.changed(nil)
 	m.pool.free(true)

@@ -10,7 +10,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// autoView is a view of n members whose limits are found out.
+// autoView returns a view of n members with adaptive limits.
 func autoView(p *Pool, n int, policy balance.Policy) *View {
 	list := backends(n)
 	for i := range list {
@@ -130,7 +130,7 @@ func TestLimitIsShared(t *testing.T) {
 	if more := fill(t, exact); len(more) != 1 || exact.Limit(0) != 0 || exact.Auto() || !after.Auto() {
 		t.Errorf("with a cap of one more it gets %d more", len(more))
 	}
-	// Lowered below the load, it admits nobody until the load has fallen.
+	// Below the load, the limit admits no request until the load has fallen.
 	m, now := after.Member(0), time.Now()
 	for range 20_000 {
 		now = now.Add(10 * time.Millisecond)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// ErrDrained ends the requests of a backend whose drain timeout has passed.
+// ErrDrained is the cause with which requests of a backend end when its drain timeout has passed.
 var ErrDrained = errors.New("backend has been drained for as long as drain_timeout allows")
 
 // liveShards is the number of shards of the live requests. It keeps lock contention low.
@@ -30,8 +30,8 @@ type liveShard struct {
 
 // Mover is a request that may be sent to another backend while it waits for an answer.
 type Mover interface {
-	// MoveAway takes the request from its backend, which is gone, if it waits for an answer there and may be sent to another one. It reports
-	// whether it has done so. It must neither wait nor use the Live.
+	// MoveAway takes the request from its backend, which no longer answers, if the request still waits for an answer and may be sent to
+	// another backend. It reports whether it did so. It must neither block nor use the Live.
 	MoveAway(now time.Time) bool
 }
 
@@ -50,7 +50,7 @@ type LiveRequest struct {
 	tried   []string                // addresses of the backends tried before
 	end     context.CancelCauseFunc // ends the request; nil if it cannot be ended
 	stream  *openStream             // nil unless it has become a stream
-	drained bool                    // it must end as soon as it can be ended
+	drained bool                    // the request must end as soon as it can be ended
 }
 
 // Add adds a request that has begun at that time. end ends the request, and may be nil.
@@ -126,8 +126,8 @@ func (l *Live) each(f func(r *LiveRequest)) {
 	}
 }
 
-// EndAt ends the requests, copies and streams that are at the backend with this address, requests with the cause [ErrDrained]. It returns
-// their number.
+// EndAt ends the requests, copies and streams at the backend with this address, the requests and copies with the cause [ErrDrained]. It
+// returns their number.
 func (l *Live) EndAt(address string) int {
 	var open []context.CancelCauseFunc
 	l.each(func(r *LiveRequest) {
@@ -160,7 +160,7 @@ func (l *Live) MoveFrom(address string, now time.Time) {
 	})
 }
 
-// Settle returns when no [Live.MoveFrom] is at work on the request.
+// Settle waits until no [Live.MoveFrom] is handling the request.
 func (r *LiveRequest) Settle() {
 	if s := r.shard; s != nil {
 		s.mu.Lock()

@@ -26,10 +26,10 @@ type Member struct {
 
 	latency balance.Latency
 
-	// limit is how many requests the member can work on; nil until a view has it found out. It stays.
+	// limit is the adaptive limit of requests in flight; nil until a view has Auto for the member. It is never removed.
 	limit atomic.Pointer[limit.Limit]
 
-	// shades is what shadow policies know of the member. Pool.mu guards its replacement.
+	// shades holds the state that shadow policies keep for the member. Pool.mu guards its replacement.
 	shades atomic.Pointer[shades]
 
 	// watchers are the views to notify when load changes, the latest first. The list is immutable; Pool.mu guards its replacement.
@@ -37,12 +37,12 @@ type Member struct {
 
 	traffic *Traffic // the counters; members beyond maxNamed share one
 
-	spared  atomic.Bool   // its breaker should have opened but was not allowed to
+	spared  atomic.Bool   // the breaker should have opened but was not allowed to
 	refused atomic.Int32  // consecutive failed connections
 	dead    atomic.Bool   // no connection can be made; written with mu held
 	deaths  atomic.Uint32 // number of deaths; attempts that began before the last one say nothing about whether it can be connected to
 	life    atomic.Uint32 // generation of vitals.breaker, copied into leases
-	slot    atomic.Int64  // time until which its probe slot is taken, in Unix nanoseconds; 0 if it is free
+	slot    atomic.Int64  // time until which the probe slot is taken, in Unix nanoseconds; 0 if it is free
 
 	mu     sync.Mutex // guards vitals; no other lock is taken while it is held, but that of limit
 	vitals *vitals    // allocated separately, so that the fields needed for a pick share cache lines

@@ -2,34 +2,34 @@ package pool
 
 import "sync/atomic"
 
-// MirrorOutcome is what became of a copy of a request that is meant for a mirror.
+// MirrorOutcome is the outcome of a copy of a request for a mirror.
 type MirrorOutcome uint8
 
 // The outcomes.
 const (
 	MirrorSuccess     MirrorOutcome = iota
 	MirrorServerError               // the answer had a status from 500 on
-	MirrorFailure                   // there was no answer, or it broke off
-	MirrorTimeout                   // the time was up
-	MirrorDropped                   // it was not sent, or given up because its config has ended
+	MirrorFailure                   // there was no answer, or it was incomplete
+	MirrorTimeout                   // the timeout had passed
+	MirrorDropped                   // the copy was not sent, or was abandoned because its config ended
 	MirrorOutcomes
 )
 
 var mirrorOutcomes = [MirrorOutcomes]string{"success", "server_error", "failure", "timeout", "dropped"}
 
-// String is the outcome in a word.
+// String returns the outcome as metrics show it.
 func (o MirrorOutcome) String() string { return mirrorOutcomes[o] }
 
-// Mirrored counts the copies of requests that were meant for mirrors. Mirrors are no members of the pool: nothing of them counts anywhere
-// else. The zero Mirrored is ready for use.
+// Mirrored counts the copies of requests for mirrors. Mirrors are not members of the pool, and their requests are counted nowhere else. The
+// zero Mirrored is ready for use.
 type Mirrored struct {
-	Took Histogram // until the answer's header
+	Took Histogram // time until the answer's header
 
 	inFlight atomic.Int64
 	ended    [MirrorOutcomes]atomic.Uint64
 }
 
-// Begin begins a copy, unless that many are in flight. If it returns true, [Mirrored.End] must follow.
+// Begin begins a copy and returns true, unless the given maximum of copies is in flight. If it returns true, [Mirrored.End] must follow.
 func (m *Mirrored) Begin(most int) bool {
 	if m.inFlight.Add(1) > int64(most) {
 		m.inFlight.Add(-1)

@@ -34,7 +34,7 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-// What people do is no outage, and a reset forgets those that there were.
+// Administrative states are not outages, and a reset forgets past ones.
 func TestOutagesOfMember(t *testing.T) {
 	p := new(Registry).Acquire("outages")
 	v := p.Open([]Backend{{Address: "a:1", Weight: 1}, {Address: "b:1", Weight: 1}}, Settings{DeadAfter: 2})

@@ -6,9 +6,9 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/canary"
 )
 
-// OpenPart opens a view of the members at these positions of whole, with the settings that whole was opened with. What becomes of requests
-// that it chooses for is counted in counts. Only the whole pool panics, and bounds how many members breakers take out. The events must be
-// reported once no lock is held. The part must be closed before whole is.
+// OpenPart opens a view of the members at these positions of whole, with the settings that whole was opened with. The outcomes of requests
+// that the part chooses members for are counted in counts. The panic threshold and max_ejected apply to the whole pool only. The events
+// must be passed to [Pool.Report] once no lock is held. The part must be closed before whole is.
 func (p *Pool) OpenPart(whole *View, positions []int, settings Settings, counts *canary.Counts) (*View, []Event) {
 	part := &View{whole: whole, places: positions, counts: counts, settings: settings}
 	for _, i := range positions {
@@ -20,13 +20,13 @@ func (p *Pool) OpenPart(whole *View, positions []int, settings Settings, counts 
 // IsPart reports whether v shows a part of another view's members.
 func (v *View) IsPart() bool { return v.whole != nil }
 
-// Serves reports whether v can be used without the rest of the members: one is usable, and they are not so few that all are used.
+// Serves reports whether v can serve requests without the rest of the pool: at least one member is usable, and v is not panicking.
 func (v *View) Serves() bool {
 	s := v.snap.Load()
 	return s.usable > 0 && !s.panicking
 }
 
-// Side returns where it is counted what becomes of the attempt; nil if it is not.
+// Side returns the counters for the outcome of the attempt; nil if it is not counted.
 func (l *Lease) Side() *canary.Counts {
 	if l.member == nil {
 		return nil
@@ -37,7 +37,7 @@ func (l *Lease) Side() *canary.Counts {
 // canaries are the canaries of a pool: one, or two while one config replaces another.
 type canaries struct {
 	mu   sync.Mutex
-	runs map[string]*canaryRun // by what describes the settings
+	runs map[string]*canaryRun // by the description of their settings
 }
 
 type canaryRun struct {
@@ -45,8 +45,8 @@ type canaryRun struct {
 	refs int
 }
 
-// Canary returns the pool's canary with these settings, which description describes: the one that there is, or a new one. It is kept until
-// release has been called as often as Canary.
+// Canary returns the pool's canary with these settings, an existing one or a new one. description must identify the settings. The canary is
+// kept until release has been called as often as Canary.
 func (p *Pool) Canary(description string, s canary.Settings) (run *canary.Run, release func()) {
 	c := &p.canaries
 	c.mu.Lock()

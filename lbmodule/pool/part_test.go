@@ -9,7 +9,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/canary"
 )
 
-// TestPartDoesNotPanic: that nobody of a part is usable is no panic of the pool, and the part does not serve then.
+// TestPartDoesNotPanic: if no member of a part is usable, the pool does not panic, and the part does not serve.
 func TestPartDoesNotPanic(t *testing.T) {
 	p := new(Registry).Acquire("part")
 	var told []Event
@@ -34,7 +34,7 @@ func TestPartDoesNotPanic(t *testing.T) {
 	part.settings.Initial, part.settings.Checked = StartDown, true
 	part.Refresh(time.Now())
 	if part.Serves() {
-		t.Error("serves with nobody usable")
+		t.Error("serves without a usable member")
 	}
 	if slices.ContainsFunc(told, func(e Event) bool { return e.Kind == PanicBegan }) {
 		t.Errorf("told of %v", told)

@@ -51,7 +51,7 @@ type Pool struct {
 	refusals  refusals
 	hedgesWon atomic.Uint64
 	detours   detours
-	others    *Traffic   // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are no members
+	others    *Traffic   // counters shared by members beyond maxNamed, members whose address depends on the request, and backends that are not members
 	looking   sync.Mutex // guards trend, lately and the members' rates
 	trend     trend
 	lately    lately
@@ -63,11 +63,11 @@ type Pool struct {
 	members   map[string]*Member
 	named     int   // number of members with their own Traffic
 	timed     int   // number of those with their own histograms
-	forgotten Picks // the sums of deleted members without their own Traffic
+	forgotten Picks // sums for deleted members without their own Traffic
 	shadows   []*Shadow
 
-	leftAttempts uint64 // of deleted members with their own Traffic
-	left         Sum    // of them
+	leftAttempts uint64 // attempts on deleted members with their own Traffic
+	left         Sum    // of those members
 }
 
 const (
@@ -94,8 +94,8 @@ func (p *Pool) Members() []*Member {
 	return all
 }
 
-// Hold registers a request that waits for a dead member to come back, and reports whether it may: their number is bounded. EndHold undoes
-// it.
+// Hold registers a request that waits for a dead member to come back. It returns false, without effect, if the given maximum of such
+// requests is reached. EndHold undoes it.
 func (p *Pool) Hold(most int) bool {
 	if p.holding.Add(1) > int64(most) {
 		p.holding.Add(-1)
@@ -144,7 +144,7 @@ type Backend struct {
 	Unchecked   bool // the address depends on the request, so checks do not apply
 }
 
-// Auto as MaxRequests means that the bound is found out, and changes: see package limit. It is no number that anybody may give.
+// Auto as MaxRequests means that the limit is adaptive: see package limit. A config cannot contain this number.
 const Auto = math.MinInt32
 
 // InFlight returns the number of requests at the member with this address; 0 if there is no such member.
@@ -192,16 +192,16 @@ type Passive struct {
 
 // Settings are the settings of a view.
 type Settings struct {
-	// Policy chooses the members. Without one, the caller does: see [View.AcquireMember].
+	// Policy chooses the members. If it is nil, the caller chooses: see [View.AcquireMember].
 	Policy balance.Policy
-	// Shadow decides on the same requests, without effect; nil for none.
+	// Shadow is a policy that decides on the same requests, without effect; nil for none.
 	Shadow balance.Policy
 
 	Checked bool    // an active check watches the members
 	Initial Initial // state of members before their first check
 	Passive Passive
 
-	// PreferZone is the zone whose members get all requests that they can take. If it is empty, zones do not matter.
+	// PreferZone is the zone whose members are preferred as long as they can take the requests. If it is empty, zones do not matter.
 	PreferZone string
 
 	// Unnamed makes the members share their counters, because their addresses depend on requests.
@@ -209,10 +209,11 @@ type Settings struct {
 
 	// SlowStart is how long a member is ramped up after it joined the pool or recovered; 0 disables it.
 	SlowStart time.Duration
-	// ShortestRamp makes a member that recovers be ramped up for only as long as it was away, and for this long at least; 0 disables that.
+	// ShortestRamp limits the ramp of a member that recovers to the time that it was away, but not below ShortestRamp; 0 disables that.
 	ShortestRamp time.Duration
 
-	// Dials says that a Dialer connects as requests do, so that a member whose breaker opens is dead if it cannot be connected to.
+	// Dials says that a Dialer connects in the same way as requests do. Then a member whose breaker opens is redialed, and is dead if that
+	// fails.
 	Dials bool
 
 	// Breaker configures the members' circuit breakers.
@@ -226,7 +227,8 @@ type Settings struct {
 	// DeadAfter is the number of consecutive failed connections after which a member is dead; 0 means 5.
 	DeadAfter int
 
-	// PanicThreshold is the usable share of the members below which all are used that are not dead; 0 means when none is usable.
+	// PanicThreshold is the usable share of the members below which all members that are not dead are used; with 0 that happens when none is
+	// usable.
 	PanicThreshold float64
 }
 
@@ -288,7 +290,7 @@ func (p *Pool) open(v *View) (*View, []Event) {
 	return v, events
 }
 
-// fitted is the policy for a pool with so many members, and with these dice, if it goes by such. Nil stays nil.
+// fitted returns the policy adapted to the number of members and to the dice, if it depends on them. Nil stays nil.
 func fitted(policy balance.Policy, members int, dice *balance.Dice) balance.Policy {
 	if sized, ok := policy.(balance.Sized); ok {
 		policy = sized.For(members)
@@ -299,7 +301,7 @@ func fitted(policy balance.Policy, members int, dice *balance.Dice) balance.Poli
 	return policy
 }
 
-// hold makes v hold its members again. Those that the pool has deleted in the meantime are held by v alone.
+// hold makes v hold its members again. Members that the pool has deleted in the meantime are held by v alone.
 func (p *Pool) hold(v *View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -360,10 +362,10 @@ func (p *Pool) sweep(now time.Time) {
 
 // Registry holds the pools in use, by name. The zero Registry is ready for use.
 type Registry struct {
-	clock Clock         // of all pools; nil for that of the system
+	clock Clock         // of all pools; nil means the system clock
 	dice  *balance.Dice // of all pools
 
-	shadowDice *balance.Dice // of their shadow policies, so that these do not change what the others draw
+	shadowDice *balance.Dice // separate dice for shadow policies, so that these do not change what the others draw
 
 	mu    sync.Mutex
 	pools map[string]*registered
@@ -374,7 +376,7 @@ type registered struct {
 	refs int
 }
 
-// NewRegistry returns a registry for simulations, whose pools go by that clock, and draw the same random numbers in each run with the same
+// NewRegistry returns a registry for simulations. Its pools use that clock, and draw the same random numbers in each run with the same
 // seed. They must be used by one goroutine.
 func NewRegistry(c Clock, seed uint64) *Registry {
 	return &Registry{clock: c, dice: balance.NewDice(seed), shadowDice: balance.NewDice(^seed)}
@@ -396,7 +398,7 @@ func (r *Registry) Acquire(name string) *Pool {
 	return e.pool
 }
 
-// Release undoes one Acquire; the last one deletes the pool.
+// Release undoes one Acquire. The last Release deletes the pool.
 func (r *Registry) Release(p *Pool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

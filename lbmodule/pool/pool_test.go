@@ -26,7 +26,7 @@ func checked(policy balance.Policy) Settings {
 
 var errProbe = errors.New("connection refused")
 
-// mark has a check find those members dead for which down(i) holds, and the others healthy.
+// mark makes a check find the members dead for which down(i) holds, and the others healthy.
 func mark(v *View, down func(i int) bool) {
 	for i := range v.Len() {
 		r := healthcheck.Result{Time: time.Now()}
@@ -237,7 +237,7 @@ func TestLease(t *testing.T) {
 	if got := m.Counts(); got.Requests != 1 || got.InFlight != 0 {
 		t.Errorf("abandoned: %+v", got)
 	}
-	// How a request of an earlier life ends is not booked in this one, but its slot comes back.
+	// The outcome of a request from before a reset is not counted, but its slot is released.
 	l = take(t, v)
 	m.Reset(time.Now())
 	finish(&l, Failure)
@@ -282,10 +282,10 @@ func TestReload(t *testing.T) {
 	after.Close()
 	r.Release(p)
 	if n := len(p.Members()); n != 0 {
-		t.Errorf("%d members in a pool that nobody holds", n)
+		t.Errorf("%d members in a pool without views", n)
 	}
 	if r.Acquire("web") == p {
-		t.Error("a pool that nobody held came back")
+		t.Error("a released pool came back")
 	}
 }
 
@@ -307,8 +307,8 @@ func TestAddressWithRequestsComesBack(t *testing.T) {
 	finish(&l, Success)
 }
 
-// TestConcurrent has requests, marks and reloads meet. Caps hold at every moment, nothing stays in flight and
-// nobody stays hidden.
+// TestConcurrent runs requests, marks and reloads concurrently. Caps hold at every moment, nothing stays in flight and no free member stays
+// hidden.
 func TestConcurrent(t *testing.T) {
 	for _, policy := range []balance.Policy{balance.RoundRobin{}, balance.Smooth{}, balance.LeastConn{}, balance.Random{}, balance.First{}, nil} {
 		t.Run(fmt.Sprintf("%T", policy), func(t *testing.T) {

@@ -18,10 +18,10 @@ var (
 	ErrDismissed = errors.New("all usable backends were at max_requests until the server shut down")
 )
 
-// queue holds the requests that wait for a slot on any member of a pool: those of one client in the order in which they
-// came, the clients in turn. A client that sends many requests waits behind its own (fair queueing: J. Nagle, RFC 970).
+// queue holds the requests that wait for a slot on any member of a pool. Clients are served round robin, and the requests of one client in
+// order of arrival, so that a client that sends many requests only delays its own (fair queueing: J. Nagle, RFC 970).
 //
-// A woken request tries to get a slot itself, with no lock held; if another request was faster, it is the next one again. It counts as
+// A woken request tries to get a slot itself, with no lock held. If another request was faster, it goes back to the front. It counts as
 // waiting until it has a slot, so that no later request overtakes it.
 type queue struct {
 	length atomic.Int64 // number of waiting requests, asleep or just woken
@@ -67,8 +67,7 @@ func (p *Pool) Wake() { p.free(true) }
 
 // Wait makes a request of this client wait until try, which is called each time that a slot may be free, succeeds. It returns the last
 // result of try, unless that is ErrFull: then ErrQueueFull if size requests already wait, ErrQueueTimeout when the time is up,
-// ErrDismissed after [Pool.Dismiss], or [context.Canceled] if ctx is canceled. A deadline of ctx is a time
-// that may be up.
+// ErrDismissed after [Pool.Dismiss], or [context.Canceled] if ctx is canceled. A deadline of ctx counts as a timeout, too.
 func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.Duration, try func() error) error {
 	woken := make(chan struct{}, 1) // buffers the one signal
 	w, err := p.Enqueue(client, size, try, func() { woken <- struct{}{} })
@@ -100,14 +99,15 @@ func (p *Pool) Wait(ctx context.Context, client string, size int, timeout time.D
 	}
 }
 
-// Enqueue begins what [Pool.Wait] does, for callers that wait in another way. If it returns ErrFull, the request waits: each time that wake is
-// called, [Waiter.Woken] must follow, and [Waiter.Leave] if the request gives up. wake is called with a lock held, and must not wait.
+// Enqueue is the first part of [Pool.Wait], for callers that wait in another way. If it returns ErrFull, the request waits: each time that
+// wake is called, [Waiter.Woken] must follow, and [Waiter.Leave] if the request gives up. wake is called with a lock held, and must not
+// wait.
 func (p *Pool) Enqueue(client string, size int, try func() error, wake func()) (*Waiter, error) {
 	w := &Waiter{pool: p, client: client, try: try, wake: wake}
 	return w, p.queue.enter(w, size)
 }
 
-// Woken tries to get a slot. It returns ErrFull if the request waits on, and otherwise how its wait ended.
+// Woken tries to get a slot. It returns ErrFull if the request continues to wait, and otherwise the result of the wait.
 func (w *Waiter) Woken() error {
 	q := &w.pool.queue
 	if q.isOusted(w) {

@@ -32,7 +32,7 @@ func newQueued(t *testing.T) *queued {
 	return q
 }
 
-// wait has a request wait, in a goroutine of its own. Clients are named by the letter that the name begins with.
+// wait makes a request wait, in a goroutine of its own. The first letter of its name is its client.
 func (q *queued) wait(ctx context.Context, name string, size int, timeout time.Duration) {
 	go func() {
 		var l Lease
@@ -51,7 +51,7 @@ func (q *queued) wait(ctx context.Context, name string, size int, timeout time.D
 	synctest.Wait()
 }
 
-// free gives up the slot and returns who got it.
+// free releases the slot and returns the request that got it.
 func (q *queued) free() {
 	q.mu.Lock()
 	held := q.held
@@ -102,7 +102,7 @@ func TestQueueOrder(t *testing.T) {
 	})
 }
 
-// A client with few waiting takes the place of one with many, but nobody takes a place from his equal.
+// A client with few waiting requests takes the place of one with many, but not of one with equally many.
 func TestQueueFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueued(t)
@@ -126,7 +126,7 @@ func TestQueueFull(t *testing.T) {
 	})
 }
 
-// Whoever gives up is gone, and takes no slot along.
+// A request that gives up leaves the queue, and keeps no slot.
 func TestQueueLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueued(t)
@@ -148,7 +148,7 @@ func TestQueueLeave(t *testing.T) {
 	})
 }
 
-// A member that comes back frees many slots at a time; when all are gone, nobody waits for a slot any more.
+// A member that comes back frees many slots at a time; when all members are gone, no request waits for a slot any more.
 func TestQueueFollowsThePool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		list := backends(2)
@@ -194,7 +194,7 @@ func asleep(q *queue, client string) *sleeper {
 	return s
 }
 
-// One who is woken at the moment he gives up hands the slot on.
+// A request that is woken at the moment when it gives up passes the slot on.
 func TestQueueHandsOn(t *testing.T) {
 	var q queue
 	first, second := asleep(&q, "a"), asleep(&q, "b")
@@ -204,11 +204,11 @@ func TestQueueHandsOn(t *testing.T) {
 	}
 	q.leave(&first.Waiter)
 	if second.woken != 1 {
-		t.Error("the slot of one who left as he was woken is lost")
+		t.Error("the slot of a request that left when it was woken is lost")
 	}
 }
 
-// A slot that becomes free while the only ones who wait are awake, and may have looked already, is not lost.
+// A slot that becomes free while all waiting requests are awake, and may have tried already, is not lost.
 func TestQueueMissesNothing(t *testing.T) {
 	var q queue
 	first, second := asleep(&q, "a"), asleep(&q, "b")
@@ -223,7 +223,7 @@ func TestQueueMissesNothing(t *testing.T) {
 	}
 }
 
-// Caps are exact and nobody is forgotten, however many come, leave and are served at a time.
+// Caps are exact and no request is forgotten, however many arrive, leave and are served at a time.
 func TestQueueRaces(t *testing.T) {
 	list := backends(3)
 	for i := range list {
@@ -281,7 +281,7 @@ func TestQueueRaces(t *testing.T) {
 	}
 }
 
-// Who waits when the process is about to exit is dismissed; who comes later does not wait.
+// Requests that wait when the process is about to exit are dismissed; later ones do not wait.
 func TestQueueIsDismissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueued(t)

@@ -12,9 +12,9 @@ import (
 	"github.com/ballastlb/ballast/healthcheck"
 )
 
-// A dead member is redialed in the background: requests are not risked for that, and a restarted backend must be back as soon as it
-// listens. There is one timer for each dead member, which is set only while a view wants the member redialed, and one connection attempt
-// at a time, however many requests and views there are.
+// A dead member is redialed in the background, so that no request is risked and a restarted backend is used again as soon as it listens.
+// There is one timer for each dead member, which is set only while a dialer is registered for it, and one connection attempt at a time,
+// however many requests and views there are.
 
 const (
 	// firstRedial is the delay from a member's death to its first redial. It doubles with each failure, up to maxRedial.
@@ -217,18 +217,19 @@ func (m *Member) lost(byRequests bool, now time.Time) {
 	p.Report(events)
 }
 
-// moveWaiting moves the requests that wait for an answer of m to other members, if m is silent. It is called when an attempt to connect, or a
-// check, has failed with err; began is when that attempt began. Only silence shows that requests wait in vain. A host that refuses connections
-// is alive: it would have reset theirs if the process had died, and the process may have stopped listening to finish what it has. A process
-// with a full backlog, or one whose check hangs, is silent as well, but answers requests.
+// moveWaiting moves the requests that wait for an answer of m to other members, if m is silent. It is called when an attempt to connect, or
+// a check, has failed with err; began is when that attempt began. Only silence shows that requests wait in vain. A host that refuses
+// connections is alive: if the process had died, the host would have reset the requests' connections, and a process may have stopped
+// listening while it finishes its requests. A process with a full backlog, or one whose check hangs, is silent as well, but still answers
+// requests, which HeardSince shows.
 func (m *Member) moveWaiting(err error, began, now time.Time) {
 	if isSilence(err) && m.load.Load() > 0 && !m.latency.HeardSince(began) {
 		m.pool.Live.MoveFrom(m.address, now)
 	}
 }
 
-// isSilence reports whether err means that nothing has answered, not even to refuse. Timeouts are also those of a name server, and of a unix
-// socket whose backlog is full.
+// isSilence reports whether err means that nothing has answered, not even with a refusal. It excludes the timeouts of a name server and of
+// a unix socket whose backlog is full.
 func isSilence(err error) bool {
 	if _, lookup := errors.AsType[*net.DNSError](err); lookup || errors.Is(err, syscall.EAGAIN) {
 		return false
@@ -320,8 +321,8 @@ func (m *Member) tellBreaker(t breaker.Transition) {
 	}
 }
 
-// Lose marks those of the members at these positions as dead whose last connections failed. It is for a request that has found no other
-// member to go to: further requests should not have to find out.
+// Lose marks the members at these positions whose last connections failed as dead. It is called when a request found no other member, so
+// that later requests do not have to try these members.
 func (v *View) Lose(positions []int, now time.Time) {
 	for _, i := range positions {
 		if m := v.members[i]; m.refused.Load() > 0 && !v.backends[i].Unchecked {

@@ -45,13 +45,13 @@ func (d *dials) dial(ctx context.Context, _ string) error {
 	return nil
 }
 
-// redials has dial redial m until stop is called.
+// redials makes dial redial m until stop is called.
 func (m *Member) redials(dial Dialer, ended bool) (stop func()) {
 	m.Redial(&dial, ended)
 	return func() { m.EndRedial(&dial) }
 }
 
-// set has connections succeed from now on, or fail.
+// set makes connections succeed or fail from now on.
 func (d *dials) set(up bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,7 +79,7 @@ func (d *dials) atOnce() int {
 	return d.most
 }
 
-// kill has as many connections to the members at these positions fail as make them dead.
+// kill makes enough connections to the members at these positions fail for them to be dead.
 func kill(t *testing.T, v *View, positions ...int) {
 	t.Helper()
 	for _, i := range positions {
@@ -87,8 +87,8 @@ func kill(t *testing.T, v *View, positions ...int) {
 	}
 }
 
-// A dead member is tried at growing distances, never twice at a time, whoever wants it and however many do; and when it is reached it
-// is usable at once, whatever its breaker's open time.
+// A dead member is redialed at increasing intervals, never twice at a time, however many views want it; when it is reached it is usable at
+// once, whatever its breaker's open time is.
 func TestRedial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool()
@@ -149,7 +149,7 @@ func TestRedial(t *testing.T) {
 	})
 }
 
-// Members that died together are not tried together.
+// Members that died together are not redialed together.
 func TestRedialJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(10), guarded())
@@ -172,7 +172,7 @@ func TestRedialJitter(t *testing.T) {
 	})
 }
 
-// Trying ends with those who want it, also in the middle of it, and begins with the next one who does.
+// Redialing ends with the last dialer, even during a connection attempt, and begins again with the next one.
 func TestRedialEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(1), guarded())
@@ -184,17 +184,17 @@ func TestRedialEnds(t *testing.T) {
 		synctest.Wait()
 		one()
 		if synctest.Wait(); d.now() != 1 {
-			t.Fatalf("%d connections being made, want one: somebody wants it still", d.now())
+			t.Fatalf("%d connections being made, want one: a dialer is left", d.now())
 		}
 		two()
 		if synctest.Wait(); d.now() != 0 {
-			t.Error("a connection is being made for nobody")
+			t.Error("a connection is being made without a dialer")
 		}
 		time.Sleep(time.Hour)
 		if len(d.times()) != 1 {
 			t.Errorf("%d tries, want one", len(d.times()))
 		}
-		// What ends the trying may be that somebody says that the member is well.
+		// A reset of the member ends redialing, too.
 		stop := v.Member(0).redials(d.dial, false)
 		time.Sleep(firstRedial)
 		synctest.Wait()
@@ -233,8 +233,7 @@ func TestReachedWithOpenBreaker(t *testing.T) {
 	})
 }
 
-// What began before a member died says nothing about whether it can be connected to: requests that it still finishes, nor connections
-// that take long to fail.
+// Requests and connection attempts that began before a member died say nothing about whether it can be connected to.
 func TestLateNewsOfTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(1), guarded())
@@ -263,8 +262,7 @@ func TestLateNewsOfTheDead(t *testing.T) {
 	})
 }
 
-// The age of an outage is that of all: it begins when the last member dies and ends when the first is back. There is none where nobody
-// could be used anyway.
+// An outage of the pool begins when the last member dies and ends when the first is back. There is none if no member could be used anyway.
 func TestGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool()
@@ -340,7 +338,7 @@ func TestAllComeBackTogether(t *testing.T) {
 	})
 }
 
-// When somebody looks, all are tried at once, and no more often than that.
+// Look redials all at once, and no more often than its interval.
 func TestLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(3), guarded())
@@ -370,7 +368,7 @@ func TestLook(t *testing.T) {
 	})
 }
 
-// Whoever has found no other member to go to makes those dead that did not let it in, and no others.
+// A request that found no other member marks those dead that refused it, and no others.
 func TestLose(t *testing.T) {
 	v := newPool().Open(backends(3), guarded())
 	defer v.Close()
@@ -481,7 +479,7 @@ func checkedOnly() Settings {
 	return s
 }
 
-// Once nobody tries a dead member any more, nobody knows whether it still is: it is used again by whoever comes next.
+// Once a dead member is no longer redialed, it is not known whether it is still dead: the next view uses it again.
 func TestGivenUp(t *testing.T) {
 	for _, tried := range []bool{false, true} {
 		p := newPool()
@@ -498,14 +496,14 @@ func TestGivenUp(t *testing.T) {
 			t.Errorf("tried: %v; alive: %v", tried, alive)
 		}
 		if !tried && (second.Member(0).Vitals().Dead || second.Member(0).Vitals().Breaker != breaker.Closed) {
-			t.Error("it is told that it is dead")
+			t.Error("it is reported dead")
 		}
 		second.Close()
 		first.Close()
 	}
 }
 
-// The dialer of a config that has ended is used only where there is no other.
+// The dialer of a config that has ended is used only if there is no other.
 func TestRedialOfEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(1), guarded())
@@ -527,7 +525,7 @@ func TestRedialOfEnded(t *testing.T) {
 	})
 }
 
-// Whoever looks again soon does not put off those whose turn has not come yet.
+// Another Look soon after does not delay members whose redial is not due yet.
 func TestLookOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 600
@@ -595,7 +593,7 @@ func TestGivenUpIsNew(t *testing.T) {
 	second := p.Open(backends(2), settings)
 	defer second.Close()
 	if status := second.Member(0).Vitals().Status; status != healthcheck.Unknown {
-		t.Errorf("its check is told to be %v", status)
+		t.Errorf("the state of its check is %v", status)
 	}
 	eligible(t, second, 0, 1)
 	first.Close()

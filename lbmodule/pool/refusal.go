@@ -2,17 +2,17 @@ package pool
 
 import "sync/atomic"
 
-// Refusal is why the pool refused a request, which has the answer of no backend.
+// Refusal is the cause why the pool refused a request, so that the answer came from no backend.
 type Refusal uint8
 
 const (
 	// RefusedNoBackend means that no backend was usable.
 	RefusedNoBackend Refusal = iota
-	// RefusedLimit means that all usable backends were at max_requests, and that there is no queue.
+	// RefusedLimit means that all usable backends were at max_requests and there is no queue.
 	RefusedLimit
 	// RefusedQueueFull means that the queue was full.
 	RefusedQueueFull
-	// RefusedQueueTimeout means that the request waited in the queue for as long as it may.
+	// RefusedQueueTimeout means that the request waited in the queue for the maximum time.
 	RefusedQueueTimeout
 	// RefusedSession means that the backend of the session was not usable or full, and that no other backend may serve the session.
 	RefusedSession

@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// oneRequest does what an ordinary request with one attempt has the pool do.
+// oneRequest makes the calls that an ordinary request with one attempt makes.
 func oneRequest(v *View, now time.Time) {
 	p := v.Pool()
 	p.CountRequest()
@@ -35,7 +35,8 @@ func TestRequestAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRequest is what the pool costs an ordinary request, with all that can be turned off and without. Run it with -cpu 1,2.
+// BenchmarkRequest measures the cost of the pool for an ordinary request, with and without everything that can be turned off. Run it with
+// -cpu 1,2.
 func BenchmarkRequest(b *testing.B) {
 	bare := Settings{Policy: balance.RoundRobin{}, ConnectionsOnly: true}
 	full := Settings{Policy: balance.PeakEWMA{}, Breaker: breaker.Settings{

@@ -2,12 +2,11 @@ package pool
 
 import "slices"
 
-// Sessions: requests that belong to one member, whatever the policy says.
+// This file is for sessions: requests that belong to one member, whatever the policy says.
 
-// Keeps reports whether the member at position i takes the requests of its sessions: those that may be picked, and those that are given
-// no new requests but still serve what they have begun.
+// Keeps reports whether the member at position i takes the requests of its sessions. Members that may be picked do.
 //
-// That is so for members that drain, and for those of weight 0, while nothing is wrong with them.
+// Members that are draining or have weight 0, and so get no new sessions, do as well while they are healthy.
 func (s *Snapshot) Keeps(i int) bool { return s.Has(i) || slices.Contains(s.kept, i) }
 
 // AcquireSession reserves a slot on the member at position i for a request of one of its sessions. It reports false when the member does
@@ -24,8 +23,8 @@ func (v *View) AcquireSession(i int) (Lease, bool) {
 	return l, ok
 }
 
-// ProbeSession is AcquireSession for sessions that have nowhere else to go: where the member is half-open, the request may be its
-// probe. Without that nobody would ever ask a member that only its sessions do.
+// ProbeSession is AcquireSession for sessions that no other member may serve. If the member is half-open, the request may be its probe.
+// Otherwise a member that only its sessions use would never be probed.
 func (v *View) ProbeSession(i int) (Lease, bool) {
 	if l, ok := v.AcquireSession(i); ok {
 		return l, true
@@ -37,8 +36,8 @@ func (v *View) ProbeSession(i int) (Lease, bool) {
 	return v.probe(i, v.pool.now())
 }
 
-// CountRebound counts a session that was given another member, because its own was gone.
+// CountRebound counts a session that was moved to another member, because its own was gone.
 func (p *Pool) CountRebound() { p.rebound.Add(1) }
 
-// Rebound is how many sessions were given another member.
+// Rebound returns how many sessions were moved to another member.
 func (p *Pool) Rebound() uint64 { return p.rebound.Load() }

@@ -2,7 +2,7 @@ package pool
 
 import "testing"
 
-// Sessions stay with who drains or has no weight, unless something is wrong with it.
+// Sessions stay with a member that drains or has no weight, unless it is unhealthy.
 func TestSessionsStay(t *testing.T) {
 	for name, test := range map[string]struct {
 		backend Backend
@@ -36,7 +36,7 @@ func TestSessionsStay(t *testing.T) {
 	}
 }
 
-// A pool in which all drain is not without hope for those whose sessions it has.
+// A pool in which all members drain is not hopeless for its sessions.
 func TestSessionsOfDrainingPool(t *testing.T) {
 	var r Registry
 	p := r.Acquire("p")
@@ -51,6 +51,6 @@ func TestSessionsOfDrainingPool(t *testing.T) {
 	other := p.Open([]Backend{{Address: "a:1", Weight: 1, State: Drained}}, guarded())
 	defer other.Close()
 	if !other.Snapshot().Hopeless() {
-		t.Error("not hopeless, but nobody takes anything")
+		t.Error("not hopeless, but no member takes requests")
 	}
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/shadow"
 )
 
-// Shadow is a policy that decides on the requests of a pool besides the one in force, and without effect: it picks among the same members, but
-// by loads and latencies of its own, so that what it does is seen by nobody else. Views with the same shadow policy share it.
+// Shadow runs a policy beside the one in force, without effect on requests. It picks among the same members, but keeps loads and latencies
+// of its own, so that its decisions influence nothing else. Views with the same shadow policy share it.
 type Shadow struct {
 	pool   *Pool
 	policy balance.Policy
 	dice   *balance.Dice
-	refs   int // views that have it; guarded by Pool.mu
+	refs   int // number of views that use it; guarded by Pool.mu
 
-	// ends has the requests that it would have given to another member than the policy in force, until they would have been answered.
+	// ends holds the requests that the shadow policy would have given to another member than the policy in force did, until they would have
+	// been answered.
 	ends  *shadow.Ends[supposed]
 	ended func(supposed)
 
@@ -29,54 +30,54 @@ type Shadow struct {
 	forgotten ShadowShare // the sums of deleted members without counters of their own; guarded by Pool.mu
 }
 
-// shade is a member as a Shadow knows it.
+// shade is the state that a Shadow keeps for a member.
 type shade struct {
 	of     *Shadow
 	member *Member
 
-	load    atomic.Int64 // requests that it would be serving
+	load    atomic.Int64 // requests that the member would be serving
 	latency balance.Latency
-	samples shadow.Samples // of what it served really
+	samples shadow.Samples // durations of requests that it served in reality
 
 	chosen, given atomic.Uint64
 	pace          pace // of chosen; guarded by Pool.looking
 }
 
-// supposed is a request that a member would be serving.
+// supposed is a request that a member would be serving under the shadow policy.
 type supposed struct {
 	at     *shade
 	ticket balance.Ticket
 }
 
 const (
-	// maxSupposed bounds the requests that a Shadow has at other members than the real ones.
+	// maxSupposed bounds the number of requests that a Shadow tracks at other members than the real ones.
 	maxSupposed = 1 << 14
-	// maxDue is how many of them end at most with a decision. It is more than one, so that they do not pile up.
+	// maxDue is the maximum number of such requests that one decision ends. It is more than one, so that they do not pile up.
 	maxDue = 64
 )
 
-// Shadowed is a request on which a Shadow has decided, as long as the lease lasts that the policy in force has decided on. The zero Shadowed
-// is none.
+// Shadowed is the state of a Shadow's decision on a request. It lasts as long as the lease that the policy in force granted. The zero
+// Shadowed is no decision.
 type Shadowed struct {
-	given   *shade // the member that the request has
-	follows *shade // the member that it would have, if it would end there when it ends here; else nil
+	given   *shade // the member that the request was given to
+	follows *shade // the chosen member, if the supposed request ends together with the real one; otherwise nil
 	ticket  balance.Ticket
-	waits   bool // follows is waited for
-	good    bool // the answer is one that counts
+	waits   bool // the supposed request still waits for the answer of follows
+	good    bool // the real request was served well
 	began   time.Time
-	expects time.Duration // how long it would take, if it follows nobody; 0 without a decision
+	expects time.Duration // how long the request would take, if follows is nil; 0 without a decision
 }
 
 // Shadow returns the shadow policy of the view; nil for none.
 func (v *View) Shadow() *Shadow { return v.shadow }
 
-// Shadow has the view's shadow policy decide on the request of the lease, which was granted just now, and keeps in d what it has to know until
-// the lease ends. d must last as long as the lease.
+// Shadow lets the view's shadow policy decide on the request of the lease, which has just been granted. It stores the state of the decision
+// in d, which must remain valid until the lease ends.
 func (l *Lease) Shadow(d *Shadowed, key Key, now time.Time) {
 	v := l.view
 	snapshot, sh := v.snap.Load(), v.shadow
 	if snapshot.first == len(snapshot.tiers) {
-		return // a session of a member that takes no others, and there are none
+		return // the request belongs to a session of a draining member, and no member takes new requests
 	}
 	sh.ends.Due(now.UnixNano(), maxDue, sh.ended)
 	given := v.shades[l.index]
@@ -108,7 +109,7 @@ func (l *Lease) Shadow(d *Shadowed, key Key, now time.Time) {
 	given.given.Add(1)
 }
 
-// end ends the request at the member.
+// end ends a supposed request at the member.
 func (s *shade) end(k balance.Ticket, waits, answered bool, now time.Time) {
 	if waits {
 		s.latency.Told(k, answered, now)
@@ -117,7 +118,7 @@ func (s *shade) end(k balance.Ticket, waits, answered bool, now time.Time) {
 	s.changed(nil)
 }
 
-// changed notifies the views of the member that have the Shadow, except from, that the load has changed.
+// changed notifies the member's views that use the Shadow, except from, that the load has changed.
 func (s *shade) changed(from *View) {
 	for w := range s.member.watchers.Load().all {
 		if w.view != from && w.view.shadow == s.of {
@@ -126,7 +127,7 @@ func (s *shade) changed(from *View) {
 	}
 }
 
-// heard ends the waiting of a request that follows the real one.
+// heard records that the supposed request is answered, if it was given to the same member as the real one.
 func (d *Shadowed) heard(now time.Time) {
 	if d != nil && d.waits && d.follows == d.given {
 		d.waits = false
@@ -134,7 +135,7 @@ func (d *Shadowed) heard(now time.Time) {
 	}
 }
 
-// end ends the request.
+// end ends the decision together with the real request.
 func (d *Shadowed) end() {
 	sh := d.given.of
 	now := sh.pool.now()
@@ -143,7 +144,7 @@ func (d *Shadowed) end() {
 		d.follows.end(d.ticket, d.waits, d.good, now)
 		d.expects = took
 	}
-	// Both are of the same requests: those that the policy in force served well.
+	// Both distributions cover the same requests: those that were served well in reality.
 	if d.good && d.expects > 0 {
 		sh.took.Add(took)
 		sh.recently.took.Add(took, now)
@@ -156,7 +157,7 @@ func (d *Shadowed) end() {
 	*d = Shadowed{}
 }
 
-// shade is what the view's Shadow knows of the lease's member; nil without one.
+// shade returns the Shadow's state of the lease's member; nil without a shadow policy.
 func (l *Lease) shade() *shade {
 	if l.member == nil || l.view.shadow == nil {
 		return nil
@@ -164,7 +165,7 @@ func (l *Lease) shade() *shade {
 	return l.view.shades[l.index]
 }
 
-// Failed records a bad answer of the lease's member, or a failure without one, in what is known of its answers.
+// Failed records a bad answer of the lease's member, or a failure without an answer, in its latency estimate.
 func (l *Lease) Failed(took time.Duration, now time.Time) {
 	l.member.latency.Failed(took, now)
 	if s := l.shade(); s != nil {
@@ -173,7 +174,7 @@ func (l *Lease) Failed(took time.Duration, now time.Time) {
 	}
 }
 
-// Unanswered records there that there was no answer in that time, and that the member is not to blame.
+// Unanswered records in the latency estimate that there was no answer in that time, for a reason that is not the member's fault.
 func (l *Lease) Unanswered(took time.Duration, now time.Time) {
 	l.member.latency.Unanswered(took, now)
 	if s := l.shade(); s != nil {
@@ -197,7 +198,8 @@ func (s *Snapshot) shadowChanged(i int) {
 	}
 }
 
-// buildShadow gives tier t of s the picker of the shadow policy: that of the policy in force, but for the loads and latencies.
+// buildShadow sets the shadow policy's picker of tier t of s. It is built over the same members as that of the policy in force, with the
+// Shadow's loads and latencies.
 func (v *View) buildShadow(s, old *Snapshot, t int) {
 	if s.shadows == nil {
 		s.shadows = make([]tier, len(s.tiers))
@@ -225,7 +227,7 @@ func (p *Pool) shadowFor(policy balance.Policy) *Shadow {
 			return s
 		}
 	}
-	// One that nobody has is kept for the next view with its policy, as members are, but not longer than until there is another policy.
+	// A Shadow that no view uses is kept for the next view with its policy, as members are, but only until a view has another policy.
 	p.shadows = slices.DeleteFunc(p.shadows, func(s *Shadow) bool {
 		if s.refs > 0 {
 			return false
@@ -241,7 +243,7 @@ func (p *Pool) shadowFor(policy balance.Policy) *Shadow {
 	return s
 }
 
-// holdShadow has v hold its Shadow, and the members their shades. The caller holds p.mu.
+// holdShadow makes v hold its Shadow, and the members their shades. The caller holds p.mu.
 func (p *Pool) holdShadow(v *View) {
 	if v.shadow == nil {
 		return
@@ -262,7 +264,7 @@ func (p *Pool) holdShadow(v *View) {
 	}
 }
 
-// shades is a list of what Shadows know of a member: nearly always there is one at most. It is immutable.
+// shades is an immutable list of a member's shades, one per Shadow. It nearly always has at most one.
 type shades struct {
 	first *shade
 	next  *shades
@@ -284,7 +286,7 @@ func (l *shades) without(s *Shadow) *shades {
 	}
 }
 
-// shadeOf returns what that Shadow knows of m; nil for nothing.
+// shadeOf returns m's shade of that Shadow; nil if there is none.
 func (m *Member) shadeOf(s *Shadow) *shade {
 	for sh := range m.shades.Load().all {
 		if sh.of == s {
@@ -301,7 +303,7 @@ func (m *Member) dropShade(s *Shadow) {
 	}
 }
 
-// forgetShades drops what Shadows know of m's answers, because it has been away.
+// forgetShades resets what Shadows have recorded of m's answers, because m has been away.
 func (m *Member) forgetShades() {
 	for s := range m.shades.Load().all {
 		s.latency.Forget()
@@ -309,7 +311,7 @@ func (m *Member) forgetShades() {
 	}
 }
 
-// leaveShades keeps what was counted of a member that the pool deletes and that has no counters of its own. The caller holds p.mu.
+// leaveShades saves the counts of a member that the pool deletes and that has no counters of its own. The caller holds p.mu.
 func (m *Member) leaveShades() {
 	if m.Named() {
 		return

@@ -2,15 +2,15 @@ package pool
 
 import "time"
 
-// ShadowResult is what a decision of a shadow policy came to.
+// ShadowResult is the result of a shadow policy's decision.
 type ShadowResult uint8
 
 // The results of decisions.
 const (
-	ShadowAgreed   ShadowResult = iota // the member is the one that the request was given to
-	ShadowDiffered                     // it is another one
-	ShadowFull                         // no member was free, as it would have them
-	ShadowDropped                      // it had too many requests to keep count of
+	ShadowAgreed   ShadowResult = iota // the policy chose the member that the request was given to
+	ShadowDiffered                     // it chose another member
+	ShadowFull                         // no member was free, given the loads under the shadow policy
+	ShadowDropped                      // the decision was not tracked, because too many requests were
 	ShadowResults
 )
 
@@ -19,7 +19,7 @@ func (r ShadowResult) String() string {
 	return [ShadowResults]string{"agreed", "differed", "full", "dropped"}[r]
 }
 
-// Decisions is how many decisions came to that.
+// Decisions returns the number of decisions with that result.
 func (s *Shadow) Decisions(r ShadowResult) uint64 {
 	switch r {
 	case ShadowAgreed:
@@ -33,22 +33,22 @@ func (s *Shadow) Decisions(r ShadowResult) uint64 {
 	}
 }
 
-// Durations returns how long requests would have taken, and how long the same ones took.
+// Durations returns the distributions of how long requests would have taken under the shadow policy, and of how long the same requests
+// took.
 func (s *Shadow) Durations() (expected, took *Distribution) {
 	return s.expected.Distribution(), s.took.Distribution()
 }
 
-// Quantiles returns the same of the recent requests, as durations that these shares of them did not exceed; nil if there were
-// none in the last minute.
+// Quantiles returns quantiles of the same durations for recent requests; nil if there were none in the last minute.
 func (s *Shadow) Quantiles(now time.Time, shares ...float64) (expected, took []time.Duration) {
 	return s.recently.expected.Quantiles(now, shares...), s.recently.took.Quantiles(now, shares...)
 }
 
-// ShadowShare is what was counted of a member, of the requests that were decided on.
+// ShadowShare holds the counts of a member for the requests on which a shadow policy decided.
 type ShadowShare struct {
-	Chosen   uint64 // that the shadow policy would have given to it
-	Given    uint64 // that it was given
-	InFlight int64  // that it would be serving now
+	Chosen   uint64 // requests that the shadow policy would have given to it
+	Given    uint64 // requests that it was given
+	InFlight int64  // requests that it would be serving now
 }
 
 func (c *ShadowShare) add(more ShadowShare) {
@@ -61,7 +61,7 @@ func (s *shade) share() ShadowShare {
 	return ShadowShare{s.chosen.Load(), s.given.Load(), s.load.Load()}
 }
 
-// Share returns what has been counted of a member; zero if the Shadow does not know it.
+// Share returns the counts of a member; zero if the Shadow does not know it.
 func (s *Shadow) Share(m *Member) ShadowShare {
 	if sh := m.shadeOf(s); sh != nil {
 		return sh.share()
@@ -69,12 +69,12 @@ func (s *Shadow) Share(m *Member) ShadowShare {
 	return ShadowShare{}
 }
 
-// Others is the sum of all members without counters of their own, also of those that the pool has deleted.
+// Others returns the sum over all members without their own counters, including deleted ones.
 func (s *Shadow) Others() ShadowShare {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
 	sum := s.forgotten
-	sum.InFlight = 0 // what they were serving ends unseen
+	sum.InFlight = 0 // the ends of requests on deleted members are not counted
 	for _, m := range s.pool.members {
 		if sh := m.shadeOf(s); sh != nil && !m.Named() {
 			sum.add(sh.share())
@@ -83,7 +83,7 @@ func (s *Shadow) Others() ShadowShare {
 	return sum
 }
 
-// Look ends the requests that would have ended by now. Without it only decisions do that.
+// Look ends the requests that would have ended by now under the shadow policy. Otherwise only its decisions do that.
 func (s *Shadow) Look(now time.Time) { s.ends.Settle(now.UnixNano(), s.ended) }
 
 // ShadowFairness is [View.Fairness] of the shadow policy; 1 without one.

@@ -50,7 +50,7 @@ func (r *shadowed) answer(o Outcome, now time.Time) {
 	r.lease.Release()
 }
 
-// supposedLoads are the requests that the members would be serving.
+// supposedLoads returns the numbers of requests that the members would be serving.
 func supposedLoads(v *View) (loads []int64) {
 	for i := range v.Len() {
 		loads = append(loads, v.shadow.Share(v.Member(i)).InFlight)
@@ -189,11 +189,11 @@ func TestShadowIsFull(t *testing.T) {
 	b.answer(Success, c.at)
 	ask(t, other, c.at).answer(Success, c.at)
 	if n := v.shadow.Decisions(ShadowFull); n != 1 {
-		t.Errorf("full %d times: the view was not told of the free slot", n)
+		t.Errorf("full %d times: the view was not notified of the free slot", n)
 	}
 }
 
-// TestShadowIsShared: what is supposed through one view, another view of the members goes by.
+// TestShadowIsShared: the supposed loads of one view count in other views of the members.
 func TestShadowIsShared(t *testing.T) {
 	c, p := newVirtual(6)
 	settings := Settings{Policy: balance.First{}, Shadow: balance.LeastConn{}}

@@ -7,27 +7,26 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// Snapshot is the set of members that may be picked at one moment. It is immutable, but for what its pickers
-// count.
+// Snapshot is the set of members that may be picked at one moment. It is immutable, except for the state of its pickers.
 type Snapshot struct {
 	tiers []tier
 	first int     // the first tier of the level in use; len(tiers) when all are empty
 	local float64 // the share of the preferred zone in that level
-	at    []place // where the view's backend i stands
+	at    []place // place of the view's backend i
 
 	kept []int // positions of members that are not eligible, but keep their sessions
 
 	halfOpen []int     // positions of half-open members
-	probes   []int     // those of them that take one request at a time, whoever asks
-	probing  time.Time // since when the first of them is half-open
+	probes   []int     // those of the half-open members that any request may probe, one at a time
+	probing  time.Time // since when the first of probes has been half-open
 
 	usable    int  // members that are usable
-	total     int  // members that could be: those with a weight
+	total     int  // members that take new requests unless they fail: those that are ready and have a weight
 	held      bool // some of them wait for their first probe
 	panicking bool // members are eligible that are not usable
-	ejected   int  // members that breakers take out, the dead not counted
+	ejected   int  // members that breakers take out, without dead ones
 
-	gone    time.Time // since when all of them are dead; zero while one is not
+	gone    time.Time // since when all members in total have been dead; zero while one is not
 	reopens time.Time // when the first open breaker turns half-open; zero if there is none or that is not known
 
 	shadows []tier // the same members, with the pickers of the shadow policy; nil without one
@@ -36,21 +35,21 @@ type Snapshot struct {
 	replaced chan struct{} // closed when another snapshot is in force
 }
 
-// Usable is how many members are usable, and of how many.
+// Usable returns how many members are usable, and of how many.
 func (s *Snapshot) Usable() (usable, total int) { return s.usable, s.total }
 
-// Panicking reports whether too few members are usable, so that all are eligible that are not dead.
+// Panicking reports whether too few members are usable, so that all members that are not dead are eligible.
 func (s *Snapshot) Panicking() bool { return s.panicking }
 
 // Held reports whether a member waits for its first probe.
 func (s *Snapshot) Held() bool { return s.held }
 
-// Hopeless reports whether no member can be chosen for any request, and none is worth waiting for.
+// Hopeless reports whether no member can serve any request now, and none is waiting for its first probe.
 func (s *Snapshot) Hopeless() bool {
 	return s.first == len(s.tiers) && !s.held && len(s.probes) == 0 && len(s.kept) == 0
 }
 
-// Gone is since when all members are dead that could be usable; zero while one is not, or there are none.
+// Gone returns since when all members that could be usable have been dead; zero while one is not, or if there are none.
 func (s *Snapshot) Gone() time.Time { return s.gone }
 
 // Others reports whether a member other than these may be picked or probed.
@@ -90,7 +89,7 @@ func (s *Snapshot) like(other *Snapshot) bool {
 // Has reports whether the member at position i may be picked.
 func (s *Snapshot) Has(i int) bool { return s.at[i] != nowhere }
 
-// Warmth is the share of its weight that the member at position i is to get, 1 if it is not being ramped up.
+// Warmth returns the share of its weight that the member at position i currently has, 1 if it is not being ramped up.
 func (s *Snapshot) Warmth(i int) float64 {
 	if at := s.at[i]; at != nowhere {
 		return s.tiers[at.tier].warmth[at.index]
@@ -98,20 +97,20 @@ func (s *Snapshot) Warmth(i int) float64 {
 	return 1
 }
 
-// InTurn reports whether the member at position i is one of those that come first: no backup while there are others.
+// InTurn reports whether the member at position i is eligible and belongs to the backup level in use.
 func (s *Snapshot) InTurn(i int) bool {
 	return s.Has(i) && int(s.at[i].tier) >= s.first && int(s.at[i].tier) < s.first+zones
 }
 
-// Spared reports whether the member at position i is in another zone than the preferred one, which can take all requests.
+// Spared reports whether the member at position i gets no requests because it is outside the preferred zone, which can take them all.
 func (s *Snapshot) Spared(i int) bool {
 	return s.InTurn(i) && s.local == 1 && int(s.at[i].tier) != s.first
 }
 
-// Zoned reports whether requests are for the preferred zone or for the others, by chance or by their key.
+// Zoned reports whether requests are divided between the preferred zone and the others, at random or by their key.
 func (s *Snapshot) Zoned() bool { return s.first < len(s.tiers) && s.local > 0 && s.local < 1 }
 
-// Score is what the policy makes of the member at position i, the lower the better; ok is false if it does not go by such.
+// Score returns the policy's score of the member at position i; lower is better. ok is false if the policy has no scores.
 func (s *Snapshot) Score(i int) (score float64, ok bool) {
 	at := s.at[i]
 	if at == nowhere {
@@ -124,8 +123,8 @@ func (s *Snapshot) Score(i int) (score float64, ok bool) {
 	return scored.Score(int(at.index)), true
 }
 
-// Avoided tells of each member, by its position, whether the policy avoids it at that time for what is known of its answers, and why. It is
-// nil when it avoids nobody. Members are compared with those of their tier only.
+// Avoided returns for each member, by position, whether the policy avoids it at that time because of its past answers, and why. It returns
+// nil if no member is avoided. Members are compared only with those of their tier.
 func (s *Snapshot) Avoided(now time.Time) []balance.Avoidance {
 	var all []balance.Avoidance
 	for t := range s.tiers {
@@ -146,7 +145,7 @@ func (s *Snapshot) Avoided(now time.Time) []balance.Avoidance {
 	return all
 }
 
-// changed tells the picker that knows member i that the member's load is another.
+// changed notifies the picker of member i that the member's load has changed.
 func (s *Snapshot) changed(i int) {
 	if at := s.at[i]; at != nowhere {
 		if p := s.tiers[at.tier].picker; p != nil {
@@ -155,7 +154,7 @@ func (s *Snapshot) changed(i int) {
 	}
 }
 
-// sync makes the pickers look at every load.
+// sync makes the pickers read every load.
 func (s *Snapshot) sync() {
 	for _, t := range s.tiers {
 		if t.picker != nil {

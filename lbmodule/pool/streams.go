@@ -39,7 +39,7 @@ type openStream struct {
 	Stream
 	owner any
 	pool  *Pool
-	kept  bool // it keeps the pool in its registry
+	kept  bool // the stream keeps the pool in its registry
 }
 
 // OpenStream records that a request has become a stream, until [LiveRequest.Done]. The stream keeps the pool in use, so that its slot is
@@ -108,7 +108,7 @@ func (p *Pool) SettleStreams(has func(address string) bool, drain time.Duration,
 	}
 }
 
-// KeepStreams lets the streams to backends that the pool has got again stay. Unlike [Pool.SettleStreams], it ends none.
+// KeepStreams keeps the streams to backends that the pool has again from being ended. Unlike [Pool.SettleStreams], it ends none.
 func (p *Pool) KeepStreams(has func(address string) bool) {
 	l := &p.streams
 	l.mu.Lock()

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Sum is what has been counted of the attempts on all members of a pool, also of those that it has forgotten, so that it never falls.
+// Sum holds the counts of attempts on all members of a pool, including deleted ones, so that they never decrease.
 type Sum struct {
 	Failures uint64       // attempts that ended in Failure
-	Retried  uint64       // attempts that were made again
-	BytesIn  uint64       // of the bodies of requests
-	BytesOut uint64       // of the bodies of answers
+	Retried  uint64       // attempts that were retried
+	BytesIn  uint64       // bytes of request bodies
+	BytesOut uint64       // bytes of answer bodies
 	Answered Distribution // of the time until attempts were answered
 	InFlight int64        // requests in flight now
 }
 
-// add adds what t has counted, with its histograms if they are not those of others.
+// add adds the counts of t, with its histograms if timed, which means that t has its own.
 func (s *Sum) add(t *Traffic, timed bool) {
 	s.Failures += t.ended[Failure].Load()
 	s.Retried += t.retried.Load()
@@ -27,10 +27,10 @@ func (s *Sum) add(t *Traffic, timed bool) {
 	}
 }
 
-// AddAnswered adds how long it took until attempts were answered.
+// AddAnswered adds the distribution of the time until attempts were answered to d.
 func (t *Traffic) AddAnswered(d *Distribution) { t.phases[FirstByte].addTo(d) }
 
-// addTo adds what h has counted. Unlike Distribution, it allocates nothing.
+// addTo adds the counts of h to d. Unlike Distribution, it allocates nothing.
 func (h *Histogram) addTo(d *Distribution) {
 	d.Sum += time.Duration(h.sum.Load())
 	for place, count := range h.counts.all {
@@ -40,8 +40,8 @@ func (h *Histogram) addTo(d *Distribution) {
 	}
 }
 
-// Look sets s to what has been counted in p, and returns the members that views hold, sorted by address. It stops no request: the members
-// are read without a lock.
+// Look sets s to the counts of p, and returns the members that views hold, sorted by address. It does not block requests, because it reads
+// the members without a lock.
 func (s *Sum) Look(p *Pool) []*Member {
 	p.mu.Lock()
 	*s = p.left
@@ -63,7 +63,7 @@ func (s *Sum) Look(p *Pool) []*Member {
 	return held
 }
 
-// bytes returns how many bytes of bodies p has sent to its members and received from them, also from those that it has forgotten.
+// bytes returns how many bytes of bodies p has sent to its members and received from them, including deleted members.
 func (p *Pool) bytes() (in, out uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,11 +77,11 @@ func (p *Pool) bytes() (in, out uint64) {
 	return in, out
 }
 
-// BucketEnd is the longest duration of the bucket at that place of a Distribution, but for the last, which has no end.
+// BucketEnd returns the longest duration of the bucket at that place of a Distribution. The last bucket has no end.
 func BucketEnd(place int) time.Duration { return bucketEnd(place) }
 
-// PlaceUpTo is the place of the bucket that ends with 2^exponent seconds.
+// PlaceUpTo returns the place of the bucket that ends with 2^exponent seconds.
 func PlaceUpTo(exponent int) int { return exponent*perOctave - FirstBucket }
 
-// Place is the place of the bucket that d is counted in.
+// Place returns the place of the bucket in which d is counted.
 func Place(d time.Duration) int { return bucketOf(d) }

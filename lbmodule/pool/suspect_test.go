@@ -110,7 +110,7 @@ func TestKilledBeforeProbe(t *testing.T) {
 	})
 }
 
-// A connection that could not even be tried says nothing.
+// A connection that was not tried says nothing about the member.
 func TestNotTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newPool().Open(backends(3), dialing())

@@ -6,27 +6,27 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/balance"
 )
 
-// The members of a view stand in tiers, two for each level of backups: those of the preferred zone, or all where none is preferred,
-// and those of other zones. The level in use is the first that has an eligible member in one of its two; within it the zones have
-// shares, so that the choice between them costs nothing that grows.
+// The members of a view are grouped into tiers, two for each backup level: the members of the preferred zone (or all members if none is
+// preferred), and those of other zones. The level in use is the first that has an eligible member in either tier. Within it each of the two
+// tiers has a share of the requests, so that the choice between them takes constant time.
 
 const (
-	inZone = iota // of the two tiers of a level
+	inZone = iota // offsets of the two tiers of a level
 	elsewhere
 	zones
 )
 
-// overprovisioned is how many times as many requests as it usually has a zone can take: it keeps all of its own while at least 1/1.4
-// of it is usable (the overprovisioning factor of Envoy, 140 %).
+// overprovisioned is the multiple of its usual load that a zone is assumed to be able to take: it keeps all its requests while at least
+// 1/1.4 of it is usable (the overprovisioning factor of Envoy, 140 %).
 const overprovisioned = 1.4
 
-// tier is a set of members of which any is as good as the other, but for the policy.
+// tier is a set of members with equal precedence. The policy chooses among them.
 type tier struct {
 	members []int          // positions in the view, ascending
 	warmth  []float64      // of each, relative to the warmest of the level
 	picker  balance.Picker // picks an index of members; nil without a policy
-	keyed   balance.Keyed  // picker, if it goes by the request's key
-	timed   balance.Timed  // picker, if it goes by the time
+	keyed   balance.Keyed  // picker, if it uses the request's key; otherwise nil
+	timed   balance.Timed  // picker, if it uses the time; otherwise nil
 }
 
 func (t *tier) setPicker(p balance.Picker) {
@@ -49,7 +49,7 @@ type place struct {
 // nowhere is the place of a member that is not eligible.
 var nowhere = place{tier: -1}
 
-// tierOf is the tier of a backend.
+// tierOf returns the tier of a backend.
 func (v *View) tierOf(b *Backend) int8 {
 	t := b.Backup * zones
 	if v.settings.PreferZone != "" && b.Zone != v.settings.PreferZone {
@@ -58,7 +58,7 @@ func (v *View) tierOf(b *Backend) int8 {
 	return int8(t)
 }
 
-// tierCount is how many tiers there are.
+// tierCount returns the number of tiers.
 func tierCount(backends []Backend) int {
 	levels := 1
 	for _, b := range backends {
@@ -67,7 +67,7 @@ func tierCount(backends []Backend) int {
 	return levels * zones
 }
 
-// settleTiers finds the level in use, and the share of the preferred zone in it. The tiers have their members.
+// settleTiers finds the level in use and the share of the preferred zone in it. The tiers must already have their members.
 func (v *View) settleTiers(s *Snapshot) {
 	for t := 0; t < len(s.tiers); t += zones {
 		normalize(&s.tiers[t], &s.tiers[t+elsewhere])
@@ -98,7 +98,8 @@ func (v *View) settleTiers(s *Snapshot) {
 	}
 }
 
-// normalize makes the warmth of a level's members relative to the warmest: those that are ramped up together need not wait for anybody.
+// normalize makes the warmth of a level's members relative to the warmest, because a ramp makes no sense if all members are ramped up
+// together.
 func normalize(tiers ...*tier) {
 	warmest := 0.0
 	for _, t := range tiers {
@@ -113,8 +114,8 @@ func normalize(tiers ...*tier) {
 	}
 }
 
-// Eligible returns the positions of the members that the next request may go to: those of the preferred zone while these are enough,
-// and else all of the level in use. The slice must not be written to.
+// Eligible returns the positions of the members that the next request may go to: those of the preferred zone while these suffice, otherwise
+// all of the level in use. The slice must not be modified.
 func (s *Snapshot) Eligible() []int {
 	if s.first == len(s.tiers) {
 		return nil
@@ -131,7 +132,7 @@ func (s *Snapshot) Eligible() []int {
 	return all
 }
 
-// zone is the tier that a request goes to first, of the two of the level in use: always the same one for the same key.
+// zone returns the tier that a request goes to first, one of the two of the level in use, always the same one for the same key.
 func (s *Snapshot) zone(key Key, dice *balance.Dice) int {
 	if s.local == 1 {
 		return s.first
@@ -147,8 +148,8 @@ func (s *Snapshot) zone(key Key, dice *balance.Dice) int {
 	return s.first + elsewhere
 }
 
-// Home returns the position of the member that a request with that key goes to when nothing is in the way; -1 if the policy does not go
-// by keys, or there is nobody.
+// Home returns the position of the member that a request with that key goes to if the member is not full; -1 if the policy does not use
+// keys, or no member is eligible.
 func (s *Snapshot) Home(key Key) int {
 	if s.first == len(s.tiers) || !key.Known {
 		return -1
@@ -164,7 +165,7 @@ func (s *Snapshot) Home(key Key) int {
 	return t.members[i]
 }
 
-// pick picks among the members of the level in use. When the zone that a request is for is full, it goes to the other.
+// pick picks among the members of the level in use. If the zone chosen for the request is full, it picks from the other.
 func (s *Snapshot) pick(key Key) int {
 	t := s.zone(key, s.dice)
 	if i := s.tiers[t].pick(key, nil); i >= 0 {
@@ -173,7 +174,7 @@ func (s *Snapshot) pick(key Key) int {
 	return s.tiers[t^elsewhere].pick(key, nil)
 }
 
-// pickUntried picks among the members that are not in tried, level by level; -1 when there is none.
+// pickUntried picks among the members that are not in tried, level by level. It returns -1 if there is none.
 func (s *Snapshot) pickUntried(key Key, tried []int) int {
 	first := s.zone(key, s.dice)
 	for level := s.first; level < len(s.tiers); level += zones {

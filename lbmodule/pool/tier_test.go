@@ -30,7 +30,7 @@ func TestZones(t *testing.T) {
 		{[]int{0}, 1.4 * 2 / 3},      // two of three left
 		{[]int{0, 2}, 1.4 / 3},       // one of three left
 		{[]int{0, 2, 4}, 0},          // none left
-		{[]int{0, 2, 1, 3, 5}, 1},    // nobody else left
+		{[]int{0, 2, 1, 3, 5}, 1},    // no others left
 		{[]int{0, 1, 2, 3}, 1.4 / 3}, // one of each
 	} {
 		for _, policy := range []balance.Policy{
@@ -93,7 +93,7 @@ func TestZonesOfKeys(t *testing.T) {
 	}
 }
 
-// Full is the zone when all its members are, and then requests leave it; so they do when they have failed at all of them.
+// Requests leave the zone when all its members are full, or when they have failed at all of them.
 func TestZonesFullAndTried(t *testing.T) {
 	list := zoned("here", "there")
 	list[0].MaxRequests = 1
@@ -114,7 +114,7 @@ func TestZonesFullAndTried(t *testing.T) {
 	third.Release()
 }
 
-// Every level is used while none of a lower one is usable, and reached by those who have failed at all of these.
+// A level is used if no member of a lower one is usable, and by requests that have failed at all of these.
 func TestLevelsOfBackups(t *testing.T) {
 	list := zoned("here", "there", "here", "there", "here")
 	list[2].Backup, list[3].Backup, list[4].Backup = 1, 1, 3

@@ -5,49 +5,49 @@ import (
 	"time"
 )
 
-// maxNamed is how many members of a pool are told apart in what is counted. Those beyond it are counted together: metrics
-// of more would help nobody.
+// maxNamed is the maximum number of members of a pool with their own counters. Further members share one set: metrics for more members
+// would not be useful.
 const maxNamed = 1000
 
-// maxTimed is how many of them have histograms of their own, which are most of what is counted, in memory and in metrics.
+// maxTimed is the maximum number of members with their own histograms, which take up most of the memory and of the metrics.
 const maxTimed = 200
 
 // Phase is a part of an attempt that takes time.
 type Phase uint8
 
 const (
-	// Connect is making a connection, where none was kept that could be used.
+	// Connect is the time to make a connection, if no kept one could be used.
 	Connect Phase = iota
-	// FirstByte is from the beginning to the answer's header.
+	// FirstByte is the time from the beginning to the answer's header.
 	FirstByte
-	// Total is from the beginning to the end of the answer, or to the failure.
+	// Total is the time from the beginning to the end of the answer, or to the failure.
 	Total
-	// Phases is how many there are.
+	// Phases is the number of phases.
 	Phases
 )
 
 // String returns the phase as metrics show it.
 func (p Phase) String() string { return [Phases]string{"connect", "first_byte", "total"}[p] }
 
-// EjectionMode says whether a breaker that should take a member out does so.
+// EjectionMode distinguishes the ejections that a breaker called for from those that took place.
 type EjectionMode uint8
 
 const (
-	// EjectionDetected is that a member fails so much that its breaker should open.
+	// EjectionDetected means that a member fails so often that its breaker should open.
 	EjectionDetected EjectionMode = iota
-	// EjectionEnforced is that it is taken out. What keeps it in is the bound max_ejected, or dry_run.
+	// EjectionEnforced means that the member is taken out. max_ejected or dry_run can prevent that.
 	EjectionEnforced
-	// EjectionModes is how many there are.
+	// EjectionModes is the number of modes.
 	EjectionModes
 )
 
 // String returns the mode as metrics show it.
 func (m EjectionMode) String() string { return [EjectionModes]string{"detected", "enforced"}[m] }
 
-// Classes is how many classes of statuses there are, and one for what is none of them.
+// Classes is the number of status classes, including one for invalid statuses.
 const Classes = 6
 
-// Class is the class of a status: 1 for 1xx and so on, 0 for what has none.
+// Class returns the class of a status: 1 for 1xx and so on, 0 for an invalid status.
 func Class(status int) int {
 	if status < 100 || status > 599 {
 		return 0
@@ -55,10 +55,11 @@ func Class(status int) int {
 	return status / 100
 }
 
-// Calls is how many statuses of gRPC calls are told apart: the 17 of gRPC by their codes, and all others.
+// Calls is the number of gRPC statuses that are counted separately: the 17 codes of gRPC, and one for all others.
 const Calls = 18
 
-// Traffic is what is counted of attempts on a member, for good. Counting takes no lock and allocates nothing.
+// Traffic holds the counters of attempts on a member, which never decrease. Counting takes no lock, and allocates only when a histogram
+// bucket is first used.
 type Traffic struct {
 	ended     [Outcomes]atomic.Uint64
 	answers   [Classes]atomic.Uint64
@@ -67,27 +68,27 @@ type Traffic struct {
 	bytesIn   atomic.Uint64
 	bytesOut  atomic.Uint64
 	ejections [EjectionModes]atomic.Uint64
-	phases    *[Phases]Histogram      // its own, or those of the others
+	phases    *[Phases]Histogram      // own histograms, or the shared ones
 	recent    atomic.Pointer[Latency] // of FirstByte; nil before the first answer
 
-	reset atomic.Pointer[TrafficCounts] // what had been counted at the last reset; nil if there was none
+	reset atomic.Pointer[TrafficCounts] // the counts at the last reset; nil if there was none
 }
 
-// TrafficCounts is what a Traffic has counted.
+// TrafficCounts holds the counts of a Traffic.
 type TrafficCounts struct {
 	Ended     [Outcomes]uint64      // attempts by how they ended
 	Answers   [Classes]uint64       // answers by the class of their status
 	Calls     [Calls]uint64         // gRPC calls by their status
-	Retried   uint64                // attempts that were made again
-	BytesIn   uint64                // of the bodies of requests, sent to the member
-	BytesOut  uint64                // of the bodies of answers, received from it
-	Ejections [EjectionModes]uint64 // how often the breaker should have taken the member out, and did
+	Retried   uint64                // attempts that were retried
+	BytesIn   uint64                // bytes of request bodies, sent to the member
+	BytesOut  uint64                // bytes of answer bodies, received from the member
+	Ejections [EjectionModes]uint64 // ejections by mode
 }
 
-// Connected counts a connection that was made.
+// Connected records that a connection was made.
 func (t *Traffic) Connected(took time.Duration) { t.phases[Connect].Add(took) }
 
-// Answered counts that the header of an answer came.
+// Answered records that the header of an answer arrived.
 func (t *Traffic) Answered(took time.Duration, now time.Time) {
 	t.phases[FirstByte].Add(took)
 	recent := t.recent.Load()
@@ -98,7 +99,7 @@ func (t *Traffic) Answered(took time.Duration, now time.Time) {
 	recent.Add(took, now)
 }
 
-// Ended counts the end of an attempt. The status is that of the answer, 0 if there was none.
+// Ended records the end of an attempt. status is that of the answer, 0 if there was none.
 func (t *Traffic) Ended(o Outcome, status int, took time.Duration) {
 	t.ended[o].Add(1)
 	if status != 0 {
@@ -107,19 +108,19 @@ func (t *Traffic) Ended(o Outcome, status int, took time.Duration) {
 	t.phases[Total].Add(took)
 }
 
-// EndedCall counts that the attempt was a gRPC call which ended with that status.
+// EndedCall records that the attempt was a gRPC call that ended with that status.
 func (t *Traffic) EndedCall(status int) { t.calls[status].Add(1) }
 
-// Repeated counts that an attempt was made again.
+// Repeated records that an attempt was retried.
 func (t *Traffic) Repeated() { t.retried.Add(1) }
 
-// CountIn counts n bytes of a request's body, sent to the member.
+// CountIn records that n bytes of a request's body were sent to the member.
 func (t *Traffic) CountIn(n int) { t.bytesIn.Add(uint64(n)) }
 
-// CountOut counts n bytes of an answer's body, received from the member.
+// CountOut records that n bytes of an answer's body were received from the member.
 func (t *Traffic) CountOut(n int) { t.bytesOut.Add(uint64(n)) }
 
-// Counts returns what has been counted in all.
+// Counts returns all counts since the Traffic was created.
 func (t *Traffic) Counts() (c TrafficCounts) {
 	for i := range c.Ended {
 		c.Ended[i] = t.ended[i].Load()
@@ -137,7 +138,7 @@ func (t *Traffic) Counts() (c TrafficCounts) {
 	return c
 }
 
-// SinceReset returns what has been counted since the member was last reset.
+// SinceReset returns the counts since the member was last reset.
 func (t *Traffic) SinceReset() TrafficCounts {
 	c, before := t.Counts(), t.reset.Load()
 	if before == nil {
@@ -161,17 +162,16 @@ func (t *Traffic) SinceReset() TrafficCounts {
 	return c
 }
 
-// begin has SinceReset count from now on.
+// begin makes SinceReset count from now on.
 func (t *Traffic) begin() {
 	c := t.Counts()
 	t.reset.Store(&c)
 }
 
-// Duration returns how long the phase took.
+// Duration returns the distribution of the phase's duration.
 func (t *Traffic) Duration(p Phase) *Distribution { return t.phases[p].Distribution() }
 
-// Quantiles returns the durations until attempts were answered that these shares of the recent ones did not exceed; nil if there were none
-// in the last minute.
+// Quantiles returns quantiles of the time until recent attempts were answered; nil if there were none in the last minute.
 func (t *Traffic) Quantiles(now time.Time, shares ...float64) []time.Duration {
 	recent := t.recent.Load()
 	if recent == nil {
@@ -180,7 +180,7 @@ func (t *Traffic) Quantiles(now time.Time, shares ...float64) []time.Duration {
 	return recent.Quantiles(now, shares...)
 }
 
-// Quantiles returns the same of all members of the view together.
+// Quantiles returns the same for all members of the view together.
 func (v *View) Quantiles(now time.Time, shares ...float64) []time.Duration {
 	var counts [bucketCount]uint64
 	total, others := uint64(0), false
@@ -198,7 +198,7 @@ func (v *View) Quantiles(now time.Time, shares ...float64) []time.Duration {
 	return quantiles(&counts, total, shares)
 }
 
-// newTraffic returns where a new member counts. It is called with p.mu held.
+// newTraffic returns the Traffic for a new member, its own or the shared one. The caller holds p.mu.
 func (p *Pool) newTraffic(unnamed bool) *Traffic {
 	if unnamed || p.named >= maxNamed {
 		return p.others
@@ -211,7 +211,7 @@ func (p *Pool) newTraffic(unnamed bool) *Traffic {
 	return newTraffic()
 }
 
-// newTraffic returns a Traffic with histograms of its own.
+// newTraffic returns a Traffic with its own histograms.
 func newTraffic() *Traffic { return &Traffic{phases: new([Phases]Histogram)} }
 
 // Named reports whether m has counters of its own.
@@ -220,13 +220,13 @@ func (m *Member) Named() bool { return m.traffic != m.pool.others }
 // Timed reports whether m has histograms of its own.
 func (m *Member) Timed() bool { return m.traffic.phases != m.pool.others.phases }
 
-// Traffic is what is counted of m, or if it is not named of all who are not.
+// Traffic returns m's counters, or the shared ones if m has none of its own.
 func (m *Member) Traffic() *Traffic { return m.traffic }
 
-// Others is what is counted of those who are not told apart.
+// Others returns the counters shared by members without their own.
 func (p *Pool) Others() *Traffic { return p.others }
 
-// TrafficOf is what is counted of the member with that address.
+// TrafficOf returns the counters of the member with that address, or the shared ones if there is no such member.
 func (p *Pool) TrafficOf(address string) *Traffic {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,13 +236,13 @@ func (p *Pool) TrafficOf(address string) *Traffic {
 	return p.others
 }
 
-// Picks is what was counted of picks that went by what is known of a member's answers.
+// Picks counts the picks that a member's past answers influenced.
 type Picks struct {
-	Avoided uint64 // that went to another member for it
-	Trials  uint64 // that went to the member all the same, to find out whether it still holds
+	Avoided uint64 // picks that went to another member because of them
+	Trials  uint64 // picks of the member although it was avoided, to find out whether it still answers badly
 }
 
-// Picks returns what has been counted of m, for good.
+// Picks returns the counts of m, which never decrease.
 func (m *Member) Picks() Picks { return Picks{m.latency.Avoided(), m.latency.Trials()} }
 
 func (p *Picks) add(more Picks) {
@@ -250,7 +250,7 @@ func (p *Picks) add(more Picks) {
 	p.Trials += more.Trials
 }
 
-// OtherPicks is the sum of all members that are not named, also of those that the pool has forgotten, so that it never falls.
+// OtherPicks returns the sum over all members that are not named, including deleted ones, so that it never decreases.
 func (p *Pool) OtherPicks() Picks {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -263,10 +263,10 @@ func (p *Pool) OtherPicks() Picks {
 	return sum
 }
 
-// HedgeWon counts that a copy of a request was answered before the request.
+// HedgeWon records that a copy of a request was answered before the request itself.
 func (p *Pool) HedgeWon() { p.hedgesWon.Add(1) }
 
-// HedgesWon is how often a copy of a request was answered first.
+// HedgesWon returns how often a copy of a request was answered first.
 func (p *Pool) HedgesWon() uint64 { return p.hedgesWon.Load() }
 
 const (
@@ -274,7 +274,7 @@ const (
 	lastStatus  = 599
 )
 
-// answers counts what clients were answered, by status. The last one is of statuses that are none.
+// answers counts the answers to clients by status. The last element counts invalid statuses.
 type answers [lastStatus - firstStatus + 2]atomic.Uint64
 
 // CountAnswer counts a request that was answered with that status.
@@ -285,8 +285,7 @@ func (p *Pool) CountAnswer(status int) {
 	p.answers[status-firstStatus].Add(1)
 }
 
-// Answers yields how many requests were answered with each status, of those that there were; status 0 stands for what is
-// none.
+// Answers yields each status that occurred with the number of requests answered with it. Status 0 stands for invalid statuses.
 func (p *Pool) Answers(yield func(status int, n uint64) bool) {
 	for i := range p.answers {
 		status := firstStatus + i

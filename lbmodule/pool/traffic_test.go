@@ -76,7 +76,7 @@ func TestQuantilesOfFew(t *testing.T) {
 	}
 }
 
-// TestTraffic: attempts count on the member, or together with others where they are not told apart.
+// TestTraffic: attempts are counted by member, or together for members without their own counters.
 func TestTraffic(t *testing.T) {
 	p := newPool()
 	v := p.Open(backends(2), Settings{Policy: balance.First{}})
@@ -103,7 +103,7 @@ func TestTraffic(t *testing.T) {
 			t.Errorf("%d durations of %v, want %d", got, Phase(phase), n)
 		}
 	}
-	// A reset begins anew for those who look, and not for those who count on.
+	// After a reset SinceReset starts at 0, and Counts continues.
 	m.Traffic().begin()
 	m.Traffic().Repeated()
 	if got, all := m.Traffic().SinceReset(), m.Traffic().Counts(); got != (TrafficCounts{Retried: 1}) || all.Retried != 2 || all.Ended != want.Ended {
@@ -118,7 +118,7 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// TestNamedAreBounded: a thousand members are told apart, and a place becomes free when one is forgotten.
+// TestNamedAreBounded: a thousand members have their own counters, and a place becomes free when a member is deleted.
 func TestNamedAreBounded(t *testing.T) {
 	p := newPool()
 	many := make([]Backend, maxNamed+10)
@@ -143,7 +143,7 @@ func TestNamedAreBounded(t *testing.T) {
 	}
 	v := p.Open(many, Settings{})
 	if n := named(v); n != maxNamed {
-		t.Errorf("%d of %d are told apart, want %d", n, len(many), maxNamed)
+		t.Errorf("%d of %d have their own counters, want %d", n, len(many), maxNamed)
 	}
 	if n := timed(v); n != maxTimed {
 		t.Errorf("%d of %d have histograms of their own, want %d", n, len(many), maxTimed)
@@ -164,7 +164,7 @@ func TestNamedAreBounded(t *testing.T) {
 	}
 	unnamed := p.Open([]Backend{{Address: "depends:1", Weight: 1}}, Settings{Unnamed: true})
 	if named(unnamed) != 0 {
-		t.Error("a member that depends on the request is told apart")
+		t.Error("a member whose address depends on the request has its own counters")
 	}
 	unnamed.Close()
 	v.Close()
@@ -192,7 +192,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestTrend: averages over a minute follow at once, those over a quarter of an hour slowly, whoever looks how often.
+// TestTrend: averages over a minute follow fast, those over a quarter of an hour slowly, however often Look is called.
 func TestTrend(t *testing.T) {
 	for _, interval := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second} {
 		var tr trend
@@ -269,7 +269,7 @@ func TestUtilization(t *testing.T) {
 	}
 }
 
-// TestEjectionsAreCounted: what a breaker should do, and what it does.
+// TestEjectionsAreCounted: ejections that a breaker calls for, and those that take place.
 func TestEjectionsAreCounted(t *testing.T) {
 	for name, test := range map[string]struct {
 		dryRun             bool
@@ -304,7 +304,7 @@ func TestEjectionsAreCounted(t *testing.T) {
 	}
 }
 
-// BenchmarkTraffic is what counting an attempt costs.
+// BenchmarkTraffic measures the cost of counting an attempt.
 func BenchmarkTraffic(b *testing.B) {
 	p := newPool()
 	traffic := newTraffic()

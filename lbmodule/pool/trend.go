@@ -8,23 +8,23 @@ import (
 // TrendWindows are the times over which averages are taken.
 var TrendWindows = [...]time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute}
 
-// trend averages how often something happens and how often it fails, as load averages do: what was fades with the time
-// constant of each window. What happened between two looks is taken to have come evenly. The zero trend has not been
-// looked at yet.
+// trend holds moving averages of the rate of an event and of its failures, as load averages do: older events decay exponentially with the
+// time constant of each window. Events between two calls of look are assumed to be spread evenly. The zero trend is one before its first
+// look.
 type trend struct {
 	at             time.Time
 	seen, bad      uint64                     // counts at that time
 	rate, failures [len(TrendWindows)]float64 // per second
 }
 
-// pace averages how often something happens, as a trend of the first of TrendWindows does that is looked at at the same times.
+// pace is a moving average of the rate of an event, computed as the first window of a trend is.
 type pace struct {
 	seen   uint64 // the count at the last look
 	rate   float64
 	looked bool
 }
 
-// look brings c up to date, when so many there have been and so much time has passed since the last look.
+// look updates c. seen is the total count, and passed the time since the last look.
 func (c *pace) look(seen uint64, passed time.Duration) {
 	switch {
 	case !c.looked:
@@ -32,7 +32,7 @@ func (c *pace) look(seen uint64, passed time.Duration) {
 		return
 	default:
 		if seen < c.seen {
-			c.seen = 0 // somebody has reset what is counted
+			c.seen = 0 // the counter was reset
 		}
 		kept := math.Exp(-passed.Seconds() / TrendWindows[0].Seconds())
 		c.rate = c.rate*kept + float64(seen-c.seen)/passed.Seconds()*(1-kept)
@@ -40,10 +40,10 @@ func (c *pace) look(seen uint64, passed time.Duration) {
 	c.seen, c.looked = seen, true
 }
 
-// negligible is the rate per second below which nothing can be said.
+// negligible is the rate per second below which ratios are not computed.
 const negligible = 1e-6
 
-// look brings t up to date, when so many there have been and so many failed in all.
+// look updates t. seen and bad are the total counts of events and of failures.
 func (t *trend) look(seen, bad uint64, now time.Time) {
 	passed := now.Sub(t.at)
 	if t.at.IsZero() {
@@ -54,7 +54,7 @@ func (t *trend) look(seen, bad uint64, now time.Time) {
 		return
 	}
 	if seen < t.seen || bad < t.bad {
-		t.seen, t.bad = 0, 0 // somebody has reset what is counted
+		t.seen, t.bad = 0, 0 // the counters were reset
 	}
 	for i, window := range TrendWindows {
 		kept := math.Exp(-passed.Seconds() / window.Seconds())
@@ -64,7 +64,7 @@ func (t *trend) look(seen, bad uint64, now time.Time) {
 	t.at, t.seen, t.bad = now, seen, bad
 }
 
-// ratio is the share that failed, 0 where nothing happens.
+// ratio returns the share of events that failed, 0 if there are none.
 func (t *trend) ratio(window int) float64 {
 	if t.rate[window] < negligible {
 		return 0
@@ -72,7 +72,7 @@ func (t *trend) ratio(window int) float64 {
 	return t.failures[window] / t.rate[window]
 }
 
-// Look brings the averages of the pool up to date. It is to be called every few seconds.
+// Look updates the pool's averages. It must be called every few seconds.
 func (p *Pool) Look(now time.Time) {
 	seen, bad := uint64(0), uint64(0)
 	for status, n := range p.Answers {
@@ -94,7 +94,7 @@ func (p *Pool) Look(now time.Time) {
 	}
 }
 
-// ErrorRatios is the share of requests that were answered with 5xx, over each of the TrendWindows.
+// ErrorRatios returns the share of requests that were answered with 5xx, for each of the TrendWindows.
 func (p *Pool) ErrorRatios() (ratios [len(TrendWindows)]float64) {
 	p.looking.Lock()
 	defer p.looking.Unlock()
@@ -104,7 +104,7 @@ func (p *Pool) ErrorRatios() (ratios [len(TrendWindows)]float64) {
 	return ratios
 }
 
-// Shares returns which share of the requests of the last minute each member of the view got; nil if there were none.
+// Shares returns the share of the requests of the last minute that each member of the view got; nil if there were none.
 func (v *View) Shares() []float64 {
 	shares, sum := make([]float64, len(v.members)), 0.0
 	v.pool.looking.Lock()
@@ -122,13 +122,13 @@ func (v *View) Shares() []float64 {
 	return shares
 }
 
-// Fairness tells how evenly the requests of the last minute were spread over the members in use, in relation to the weight in
-// force: 1 for evenly, 1/n when one of n has got all of them (R. Jain, D. Chiu and W. Hawe, 1984).
+// Fairness returns how evenly the requests of the last minute were spread over the members in use, relative to their current weights: 1 if
+// evenly, 1/n if one of n members got all of them (R. Jain, D. Chiu and W. Hawe, 1984).
 func (v *View) Fairness() float64 {
 	return v.fairness(func(i int) *pace { return &v.members[i].pace })
 }
 
-// fairness is Fairness by these paces of the members, which Pool.looking guards.
+// fairness is Fairness for the paces that of returns, which Pool.looking guards.
 func (v *View) fairness(of func(i int) *pace) float64 {
 	s := v.snap.Load()
 	eligible := s.Eligible()
@@ -146,7 +146,7 @@ func (v *View) fairness(of func(i int) *pace) float64 {
 	return sum * sum / (float64(len(eligible)) * squares)
 }
 
-// Utilization is the share of the slots that are taken on members which are in use and have a max_requests; 0 if none has.
+// Utilization returns the share of slots in use on the eligible members that have a max_requests; 0 if none has.
 func (v *View) Utilization() float64 {
 	taken, slots := int64(0), int64(0)
 	for _, i := range v.snap.Load().Eligible() {

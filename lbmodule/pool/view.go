@@ -21,43 +21,42 @@ var (
 	ErrFull = errors.New("all usable backends are at max_requests")
 )
 
-// View is a pool as one handler sees it: which of the members, in which order, with which weights. It is safe
-// for concurrent use.
+// View is a handler's view of a pool: a selection of its members, with an order and weights. It is safe for concurrent use.
 type View struct {
 	pool     *Pool
 	settings Settings
 	backends []Backend
 	members  []*Member // by position in backends
-	auto     bool      // some of them are Auto
+	auto     bool      // MaxRequests of some backends is Auto
 
-	shadow       *Shadow // nil without a shadow policy; as what follows
+	shadow       *Shadow // nil without a shadow policy, as the next two fields
 	shadowPolicy balance.Policy
 	shades       []*shade // by position in backends
 
-	whole  *View          // what v is a part of; nil if v is none
-	places []int          // the positions there, by position in v
-	counts *canary.Counts // of what becomes of requests that v chose for; nil if nobody counts them
+	whole  *View          // the view that v is a part of; nil if v is not a part
+	places []int          // positions in whole, by position in v
+	counts *canary.Counts // counts the outcomes of requests that v chose members for; nil if they are not counted
 
 	snap   atomic.Pointer[Snapshot]
 	looked atomic.Int64 // when Look last did something, in Unix nanoseconds
 
 	mu     sync.Mutex // guards the replacement of snap and what follows
-	timer  Timer      // calls Refresh when time alone will change something; nil if that has not been so yet
-	due    time.Time  // when timer fires; zero if it does not
+	timer  Timer      // calls Refresh when a condition changes by the passage of time; nil before it is first needed
+	due    time.Time  // when timer fires; zero if it is not set
 	closed bool
 
-	built time.Time     // when the last snapshot was
-	took  time.Duration // to build
+	built time.Time     // when the last snapshot was built
+	took  time.Duration // how long that took
 
-	// What has happened since the last look at the members and is not in the snapshot yet, at most: breakers that have
-	// opened, and those of them that count for max_ejected.
+	// Upper bounds of what happened since the members were last examined, and so is not in the snapshot: the number of breakers that opened,
+	// and of those that count for max_ejected.
 	opened, ejected atomic.Int32
 }
 
-// Pool is the pool that v shows.
+// Pool returns the pool of v.
 func (v *View) Pool() *Pool { return v.pool }
 
-// Len is the number of backends in the view, eligible or not.
+// Len returns the number of backends in the view, eligible or not.
 func (v *View) Len() int { return len(v.backends) }
 
 // Backend returns the settings of the backend at position i.
@@ -66,8 +65,7 @@ func (v *View) Backend(i int) Backend { return v.backends[i] }
 // Snapshot returns the members that are eligible now.
 func (v *View) Snapshot() *Snapshot { return v.snap.Load() }
 
-// Close gives up the view's hold on its members. Leases it granted stay good, and a request that still uses
-// the view is served.
+// Close releases the view's members. Leases that it granted remain valid, and a request that still uses the view is served.
 func (v *View) Close() {
 	v.mu.Lock()
 	if v.closed {
@@ -82,8 +80,7 @@ func (v *View) Close() {
 	v.pool.close(v)
 }
 
-// Reopen takes hold of the members again, and returns what there is to [Pool.Report] afterwards. A view is closed and reopened by one
-// goroutine at a time.
+// Reopen undoes Close, and returns the events to pass to [Pool.Report] afterwards. Close and Reopen must not be called concurrently.
 func (v *View) Reopen() []Event {
 	v.mu.Lock()
 	closed := v.closed
@@ -96,19 +93,20 @@ func (v *View) Reopen() []Event {
 	return v.refresh(v.pool.now())
 }
 
-// Key is what policies that choose by a key of the request know of it. The zero Key is that of a request without one.
+// Key holds what policies may use of a request. The zero Key is that of a request without a key.
 type Key struct {
 	Hash  uint64
 	Known bool
 
-	// Now is the time, for policies that go by it and where it is known already; looking at the clock takes as long as choosing.
+	// Now is the current time, for policies that use it; zero if the caller does not know it. Reading the clock takes as long as choosing a
+	// member.
 	Now time.Time
 }
 
-// AcquireFor picks a member by the view's policy, for a request with that key, and reserves a slot on it. A half-open member comes first, with
-// one request at a time: see [View.AcquireProbe]. tried are the positions of members that this request has been to: they are picked only when
-// no other member can be, not even a half-open one. Backups are considered when no primary is eligible, and by a request that found no other
-// primary to go to.
+// AcquireFor picks a member by the view's policy, for a request with that key, and reserves a slot on it. A half-open member comes first,
+// with one request at a time: see [View.AcquireProbe]. tried are the positions of members that already had this request: they are picked
+// only if no other member can be, not even a half-open one. Backups are considered if no primary is eligible, or if the request has tried
+// all primaries.
 func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 	s := v.snap.Load()
 	if l, ok := v.AcquireProbe(tried, safe); ok {
@@ -124,8 +122,8 @@ func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 		if i := s.pickUntried(key, tried); i >= 0 {
 			return v.granted(i), nil
 		}
-		// Those that it has been to have failed it. Without this, a pool whose requests all belong to sessions of a backend that fails would
-		// leave half-open members alone.
+		// The tried members have failed this request. Without this, a pool whose requests all belong to sessions of a failing backend would
+		// never probe its half-open members.
 		if safe {
 			if l, ok := v.probeAny(s, v.pool.now()); ok {
 				return l, nil
@@ -138,8 +136,8 @@ func (v *View) AcquireFor(key Key, tried []int, safe bool) (Lease, error) {
 	return Lease{}, ErrFull
 }
 
-// AcquireMember reserves a slot on the member at position i. It is for views without a policy, whose caller
-// chooses among the members of a [Snapshot]. It reports false when the member is at its max_requests.
+// AcquireMember reserves a slot on the member at position i. It is for views without a policy, where the caller chooses among the members
+// of a [Snapshot]. It reports false if the member is at its max_requests.
 func (v *View) AcquireMember(i int) (Lease, bool) {
 	m, limit := v.members[i], v.bound(i)
 	for {
@@ -162,29 +160,29 @@ func (v *View) bound(i int) int64 {
 	return v.members[i].limit.Load().Room().Load()
 }
 
-// Full reports whether as many requests are in flight on the member at position i as may be.
+// Full reports whether the member at position i is at its max_requests.
 func (v *View) Full(i int) bool {
 	most := v.bound(i)
 	return most > 0 && v.members[i].load.Load() >= most
 }
 
-// granted makes the lease of a slot that has been reserved and tells the other views of the member.
+// granted returns the lease of a reserved slot, and notifies the member's other views.
 func (v *View) granted(i int) Lease {
 	m := v.members[i]
 	m.changed(v)
 	return Lease{view: v, member: m, index: i, generation: m.generation.Load(), life: m.life.Load(), deaths: m.deaths.Load()}
 }
 
-// Checked reports whether active checks decide on the members.
+// Checked reports whether the members have active checks.
 func (v *View) Checked() bool { return v.settings.Checked }
 
 // Member returns the member at position i.
 func (v *View) Member(i int) *Member { return v.members[i] }
 
-// Refresh looks at the members anew and makes the snapshot that follows from how they are now.
+// Refresh examines the members and replaces the snapshot if something has changed.
 func (v *View) Refresh(now time.Time) { v.pool.Report(v.refresh(now)) }
 
-// refresh returns what there is to report.
+// refresh is Refresh, but returns the events to report.
 func (v *View) refresh(now time.Time) []Event {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -192,19 +190,19 @@ func (v *View) refresh(now time.Time) []Event {
 }
 
 const (
-	// largePool is from how many members on a pool is not looked at for every change: when it dies as a whole, looking
-	// at all members for each of them would be all that is done.
+	// largePool is the size from which the members of a pool are not examined on every change. If all of a large pool dies, examining all
+	// members for each death would take all the time.
 	largePool = 256
-	// restShare is how many times as long as that took there is a rest then.
+	// restShare is the minimum pause between two examinations of a large pool, as a multiple of the time that one takes.
 	restShare = 9
 )
 
-// refreshSoon is refresh, at once or when it may be.
+// refreshSoon is refresh, but for a large pool it only schedules a Refresh.
 func (v *View) refreshSoon(now time.Time) []Event {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if rest := max(restShare*v.took-v.pool.now().Sub(v.built), 0); len(v.backends) >= largePool && !v.closed {
-		// Not here, also when it may be at once: whoever is called back has requests to see to.
+		// The timer's goroutine does it even without a pause, so that the caller, which may be serving a request, does not wait.
 		if at := now.Add(rest); v.due.IsZero() || at.Before(v.due) {
 			v.arm(at, now)
 		}
@@ -219,7 +217,7 @@ func (v *View) rebuild(now time.Time) []Event {
 		return nil
 	}
 	start := v.pool.now()
-	// Who asks meanwhile counts some twice, rather than not at all.
+	// Until the deferred subtraction, mayEject may count some of these twice, but misses none.
 	opened, ejected := v.opened.Load(), v.ejected.Load()
 	defer func() {
 		v.opened.Add(-opened)
@@ -231,7 +229,7 @@ func (v *View) rebuild(now time.Time) []Event {
 	v.took = v.built.Sub(start)
 	if !next.like(old) {
 		v.snap.Store(next)
-		// Loads that changed while the snapshot was built were told to its predecessor.
+		// Load changes while the snapshot was built were reported to its predecessor.
 		next.sync()
 		if old != nil {
 			close(old.replaced)
@@ -242,7 +240,7 @@ func (v *View) rebuild(now time.Time) []Event {
 	return events
 }
 
-// arm has Refresh called when it is due. The caller holds v.mu.
+// arm schedules a call of Refresh at that time, or none if due is zero. The caller holds v.mu.
 func (v *View) arm(due, now time.Time) {
 	v.due = due
 	switch {
@@ -257,8 +255,8 @@ func (v *View) arm(due, now time.Time) {
 	}
 }
 
-// build makes the snapshot of the members that are eligible now; old is the one it is to replace, nil at first.
-// due is when to build again, zero if nothing will change by itself. The caller holds v.mu.
+// build returns a snapshot of the members that are eligible now. old is the one that it replaces, nil at first. due is when to build again,
+// zero if no condition changes by the passage of time. The caller holds v.mu.
 func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event, due time.Time) {
 	s = &Snapshot{tiers: make([]tier, tierCount(v.backends)), at: make([]place, len(v.backends)), dice: v.pool.Dice(), replaced: make(chan struct{})}
 	conditions := make([]condition, len(v.backends))
@@ -300,7 +298,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 	case !old.gone.IsZero():
 		s.gone = old.gone
 		if died.After(s.gone) {
-			s.gone = died // it was back for a while that no snapshot shows
+			s.gone = died // a member was alive for a time that no snapshot shows
 		}
 	default:
 		s.gone = now
@@ -327,7 +325,7 @@ func (v *View) build(old *Snapshot, now time.Time) (s *Snapshot, events []Event,
 	return s, events, due
 }
 
-// tell adds to events what turned over when the member at position i was looked at.
+// tell appends the events for what changed when the member at position i was examined.
 func (v *View) tell(events []Event, i int, c *condition, f flips) []Event {
 	if f.passive {
 		e := Event{Kind: BackendUp, Pool: v.pool.name, Backend: v.backends[i].Address, Reason: ReasonPassive}
@@ -342,8 +340,8 @@ func (v *View) tell(events []Event, i int, c *condition, f flips) []Event {
 	return events
 }
 
-// panics reports whether too few members are usable, and others exist that can be used all the same.
-// Held members are not counted: they are not known to be unfit.
+// panics reports whether too few members are usable and there are others to use as a last resort. Held members are not counted, because
+// they are not known to be unfit.
 func (v *View) panics(s *Snapshot, conditions []condition) bool {
 	known, resort := 0, false
 	for i, c := range conditions {
@@ -357,7 +355,7 @@ func (v *View) panics(s *Snapshot, conditions []condition) bool {
 	return few && resort
 }
 
-// place puts the members that are eligible into their tiers.
+// place puts the eligible members into their tiers.
 func (v *View) place(s *Snapshot, conditions []condition) {
 	for i, b := range v.backends {
 		s.at[i] = nowhere
@@ -392,11 +390,11 @@ func (v *View) place(s *Snapshot, conditions []condition) {
 	}
 }
 
-// buildPicker gives tier t of s its picker, which carries on where that of old was.
+// buildPicker sets the picker of tier t of s, which continues where that of old was.
 func (v *View) buildPicker(s, old *Snapshot, t int) {
 	tier := &s.tiers[t]
 	if old != nil && tier.like(&old.tiers[t]) {
-		// Nothing that it goes by is another: weights and caps belong to the view.
+		// The old picker still applies: weights and caps belong to the view and have not changed.
 		tier.setPicker(old.tiers[t].picker)
 		return
 	}
@@ -408,7 +406,7 @@ func (v *View) buildPicker(s, old *Snapshot, t int) {
 	tier.setPicker(v.settings.Policy.Build(members, prev, before))
 }
 
-// candidates are the members of tier t of s as pickers know them, and the indexes that they had in old, or -1.
+// candidates returns the members of tier t of s in the form that pickers need, and the indexes that they had in old, or -1.
 func (v *View) candidates(s, old *Snapshot, t int) (members []balance.Member, before []int) {
 	tier := &s.tiers[t]
 	members = make([]balance.Member, len(tier.members))
@@ -429,8 +427,8 @@ func (v *View) candidates(s, old *Snapshot, t int) (members []balance.Member, be
 	return members, before
 }
 
-// scale is what weights are multiplied by, so that a share of a small one is still a whole number: a hundred while
-// a member is ramped up, less where the largest weight would become too large.
+// scale returns the factor for the weights, so that a share of a small weight is still an integer: 100 while a member is ramped up, less if
+// the largest weight would exceed MaxWeight, and 1 otherwise.
 func (v *View) scale(t *tier) int {
 	if !slices.ContainsFunc(t.warmth, func(w float64) bool { return w < 1 }) {
 		return 1

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// detours counts the attempts that did not take the ordinary way to a backend, by the reason. There are only a few reasons. The zero detours
+// detours counts, by reason, the attempts that did not take the ordinary way to a backend. There are only a few reasons. The zero detours
 // is ready for use.
 type detours struct{ byReason sync.Map } // string -> *atomic.Uint64
 

@@ -15,20 +15,20 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// canarying gives a share of the clients to some of the backends.
+// canarying runs a load balancer's canary, which gives a share of the clients to some of the backends.
 type canarying struct {
 	service  *Service
 	settings *config.Canary
 	run      *canary.Run
 	release  func()
-	keeper   *manage.Canary // keeps it in storage
-	hurry    chan struct{}  // tells of something to keep
+	keeper   *manage.Canary // keeps the canary's state in storage
+	hurry    chan struct{}  // signals that the state has to be written
 
 	mu  sync.Mutex // guards end
 	end context.CancelFunc
 }
 
-// openCanary takes the pool's canary, if the load balancer has one. Load balancers with the same settings share it, in this config and the next.
+// openCanary acquires the pool's canary, if the load balancer has one. Load balancers with the same settings share it, also across configs.
 func (s *Service) openCanary(ctx context.Context) error {
 	settings := s.settings.Canary
 	if settings == nil {
@@ -68,17 +68,17 @@ func (c *canarying) close() {
 }
 
 const (
-	// canaryInterval is the time between two looks at what has been counted, and at the storage.
+	// canaryInterval is the interval at which the counts are evaluated, and the storage is read.
 	canaryInterval = time.Second
-	// canaryRetry bounds the time between two attempts while the storage fails. It doubles up to that.
+	// canaryRetry bounds the time between two attempts while the storage fails. The time doubles up to it.
 	canaryRetry = 30 * time.Second
 	// canaryRead bounds how long a config waits for the storage when it is loaded.
 	canaryRead = 5 * time.Second
-	// canaryWait bounds how long whoever changes a canary by hand waits for the storage, and a config that ends.
+	// canaryWait bounds how long a manual change of a canary, or a config that ends, waits for the storage.
 	canaryWait = time.Second
 )
 
-// start starts looking at what has been counted, and at the time.
+// start starts evaluating the counts and following the storage.
 func (c *canarying) start() {
 	if c == nil {
 		return
@@ -126,8 +126,8 @@ func (c *canarying) watch(ctx context.Context) {
 	}
 }
 
-// follow keeps what the canary does in storage, and takes over what other nodes do, until ctx ends. The storage may be slow, so this is not
-// watch's.
+// follow writes the canary's state to storage, and takes over the state that other nodes write, until ctx ends. The storage may be slow, so
+// watch does not do this.
 func (c *canarying) follow(ctx context.Context) {
 	wait := canaryInterval
 	for {
@@ -148,7 +148,7 @@ func (c *canarying) follow(ctx context.Context) {
 	}
 }
 
-// keep makes the canary and what is in storage agree. It reports false if the storage fails.
+// keep synchronizes the canary's state with the storage. It returns false if the storage fails.
 func (c *canarying) keep(ctx context.Context) bool {
 	k := c.keeper.Keep(ctx, c.service.owner.Storage())
 	if ctx.Err() != nil {
@@ -168,7 +168,7 @@ func (c *canarying) keep(ctx context.Context) bool {
 	return k.Err == nil
 }
 
-// KeepCanary has a change of the canary written, and waits a moment for it.
+// KeepCanary writes a change of the canary to storage, and waits up to canaryWait for that.
 func (s *Service) KeepCanary() {
 	if s.canary == nil || !s.canary.keeper.Pending() {
 		return
@@ -186,7 +186,7 @@ func (s *Service) KeepCanary() {
 	}
 }
 
-// ForgetCanary removes what is in storage of a canary that the pool had in another config, if it has none in this one.
+// ForgetCanary removes from storage the state of a canary that the pool had in another config, if it has none in this one.
 func (s *Service) ForgetCanary(ctx context.Context) {
 	if s.canary != nil {
 		return
@@ -238,9 +238,10 @@ func (s *Set) divide(running []overlay.Running, settings pool.Settings) (events 
 	return events
 }
 
-// Side returns the part of the set that requests of that side choose from: the whole set if nobody in the part is usable. A canary that is
-// off gets no requests, whatever becomes of the others. before and tried are the set of a request's last attempt and the positions of the
-// members that have failed it; nil for a new request: if nobody is left in the part, it goes to the others, too.
+// Side returns the part of the set from which requests of that side choose: the whole set if no backend in the part is usable. A canary
+// that is off gets no requests, even if all other backends fail. before is the set of a request's last attempt, and tried are the positions
+// there of the members that have failed the request; both are nil for a new request. If a retry has no backend left in the part, it may go
+// to the others.
 func (s *Set) Side(side canary.Side, before *Set, tried []int) *Set {
 	part := s.parts[side]
 	switch {

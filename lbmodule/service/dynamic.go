@@ -45,8 +45,8 @@ type dynamicSource struct {
 	source  reverseproxy.UpstreamSource // nil if it is polled
 	polled  []*polledSource             // the sources that make it up; nil if it is not polled
 
-	current    atomic.Pointer[Set] // the latest answer of a polled source; nil before the first one, and while the config's backends stand in
-	empty      atomic.Bool         // the source answered that there are no backends, so the config's stand in
+	current    atomic.Pointer[Set] // the latest answer of a polled source; nil before the first one, and if empty
+	empty      atomic.Bool         // the source answered that there are no backends, so the config's are used instead
 	publishing sync.Mutex          // guards replacing the fields above, the answers in polled, and answered
 	answered   bool                // at least one of polled has answered
 	changed    chan struct{}       // closed when current is replaced; guarded by publishing
@@ -87,7 +87,7 @@ func (s *Service) LoadSource(ctx caddy.Context, raw json.RawMessage) error {
 	return nil
 }
 
-// SourceName returns the name of a dynamic source, which is also the default name of its pool: its kind and, where it is known, what it
+// SourceName returns the name of a dynamic source, which is also the default name of its pool: its kind and, if known, the name that it
 // looks up.
 func SourceName(raw json.RawMessage) string {
 	if location, ours := discovery.Location(raw); ours && config.ValidateName(location) == nil {
@@ -115,7 +115,7 @@ func SourceName(raw json.RawMessage) string {
 		}
 	}
 	sum := fnv.New32a()
-	_, _ = sum.Write([]byte(sourceID(raw))) // which has no secret in it
+	_, _ = sum.Write([]byte(sourceID(raw))) // contains no secret
 	return fmt.Sprintf("dynamic:%08x", sum.Sum32())
 }
 
@@ -152,7 +152,7 @@ func (d *dynamicSource) members(r *http.Request, retry bool) (*Set, error) {
 		if d.empty.Load() {
 			return nil, errNoNames
 		}
-		// The poller has not had its first answer yet.
+		// The poller has not received its first answer yet.
 		return d.refresh(r.Context(), false)
 	}
 	if retry {
@@ -323,8 +323,8 @@ func (d *dynamicSource) apply() []pool.Event {
 	return d.compose()
 }
 
-// inherit takes over the answers that another load balancer of the pool has from the same sources. A config that is loaded while the name
-// server fails starts with the backends of its predecessor.
+// inherit takes over the answers that another load balancer of the pool has from the same sources, so that a config that is loaded while
+// the name server fails starts with the backends of its predecessor.
 func (d *dynamicSource) inherit(others []manage.Group) {
 	for _, s := range d.polled {
 		for _, g := range slices.Backward(others) {
@@ -339,7 +339,7 @@ func (d *dynamicSource) inherit(others []manage.Group) {
 	}
 }
 
-// bequeath gives s the answers of the source that is the same, and reports whether there is one.
+// bequeath copies the answers of the same source in d to s, and reports whether there is such a source.
 func (d *dynamicSource) bequeath(s *polledSource) bool {
 	d.publishing.Lock()
 	defer d.publishing.Unlock()

@@ -17,11 +17,11 @@ import (
 // found are the backends that a source has named.
 type found struct {
 	list       []*reverseproxy.Upstream
-	properties []*config.Backend // of the same backends; nil if the source knows addresses only, as does each that is nil
+	properties []*config.Backend // of the same backends; nil, or nil elements, for sources that know addresses only
 	from       *discovery.List   // nil if the source knows addresses only
 }
 
-// foundIn returns the backends of a list. Those of the list that was found last are made once.
+// foundIn returns the backends of a list. For the list that was found last, it returns the existing ones.
 func (s *polledSource) foundIn(whole *discovery.List) found {
 	if s.from == whole {
 		return s.found
@@ -36,7 +36,7 @@ func (s *polledSource) foundIn(whole *discovery.List) found {
 	return f
 }
 
-// add appends what another source has named.
+// add appends the backends of another source.
 func (f *found) add(other *found) {
 	if f.list == nil {
 		*f = found{list: other.list[:len(other.list):len(other.list)], properties: other.properties[:len(other.properties):len(other.properties)]}
@@ -62,13 +62,13 @@ func (f *found) property(i int) *config.Backend {
 	return f.properties[i]
 }
 
-// unlisted is the error of a source that has no good list. It does not unwrap: what it wraps may be negative about a name, see isNegative,
-// but that is the name of a server and not of backends.
+// unlisted is the error of a source that has no good list. It does not unwrap, because the wrapped error may be negative about a name (see
+// isNegative) that is the name of a server and not of backends.
 type unlisted struct{ err error }
 
 func (e *unlisted) Error() string { return e.err.Error() }
 
-// As finds what is wrong with the content of a list.
+// As finds a [discovery.ContentError].
 func (e *unlisted) As(target any) bool {
 	content, wanted := target.(**discovery.ContentError)
 	if !wanted {
@@ -81,13 +81,13 @@ func (e *unlisted) As(target any) bool {
 	return is
 }
 
-// fit returns an error if the list of s cannot be used beside the backends of the config and of the other sources: each name and each
-// address stands for one backend of the pool. The caller holds d.asking.
+// fit returns an error if the list of s conflicts with the backends of the config and of the other sources: each name and each address must
+// stand for one backend of the pool. The caller holds d.asking.
 func (d *dynamicSource) fit(s *polledSource, answer *found) error {
 	if answer.from == nil || answer.from == s.from {
 		return nil
 	}
-	owners := make(map[string]string) // addresses of backends, by what stands for them
+	owners := make(map[string]string) // addresses of backends, by name and by address
 	roster := d.service.roster
 	total := len(answer.list) + len(roster.backends)
 	for _, b := range roster.backends {
@@ -125,8 +125,7 @@ func (d *dynamicSource) fit(s *polledSource, answer *found) error {
 	return nil
 }
 
-// sourceID returns what tells the source with this config from others, for what is kept over reloads. Another interval or another secret makes
-// no other source of it.
+// sourceID identifies the source with this config across reloads. The interval and the secrets are not part of it.
 func sourceID(raw json.RawMessage) string {
 	if location, ours := discovery.Location(raw); ours {
 		return location
@@ -155,7 +154,7 @@ func displayName(raw json.RawMessage) string {
 	return SourceName(raw)
 }
 
-// checkWeights refuses weights by position for backends that have labels for that, and no fixed order.
+// checkWeights refuses weights by position for backends from a list, which have labels for weights and no fixed order.
 func (d *dynamicSource) checkWeights() error {
 	name, weights := policies.WeightsByPosition(d.service.policy)
 	if len(weights) == 0 {
@@ -169,13 +168,13 @@ func (d *dynamicSource) checkWeights() error {
 	return nil
 }
 
-// Discovery is how one of the sources of a polled dynamic source does.
+// Discovery is the state of one of the sources of a polled dynamic source.
 type Discovery struct {
 	Source string
 	OK     bool      // the backends in use are those of its latest answer
-	Since  time.Time // since when that has been so
+	Since  time.Time // since when OK has had its value
 	Error  error     // what is wrong with its latest answer; nil if OK, and before the first answer
-	Size   int       // how many backends of it are in use
+	Size   int       // number of its backends in use
 }
 
 // Discoveries describes the sources of a polled dynamic source; nil if there is none.

@@ -140,20 +140,20 @@ func TestListedStateStays(t *testing.T) {
 		t.Errorf("weight %d, in flight %d, the same member: %v", after.View().Backend(0).Weight, after.View().Member(0).InFlight(), after.View().Member(0) == before.View().Member(0))
 	}
 	if _, other := before.Superseded(); !isClosed(other) {
-		t.Error("requests with the list before are not told that there is another")
+		t.Error("the channel of the list before is not closed")
 	}
 	lease.Release()
 	if n := after.View().Member(0).InFlight(); n != 0 {
 		t.Errorf("%d in flight in the end", n)
 	}
 	if members := s.Pool().Members(); len(members) != 2 {
-		t.Errorf("%d members, want 2: whoever is not named any more is not held", len(members))
+		t.Errorf("%d members, want 2: members that are no longer named are not held", len(members))
 	}
 	if err := poll(); err != nil {
 		t.Fatal(err)
 	}
 	if again, _ := s.Shown(); again != after {
-		t.Error("an answer that says the same makes another set")
+		t.Error("an equal answer makes another set")
 	}
 }
 
@@ -166,7 +166,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Whatever is wrong with a list, the last good one stays in force; what is wrong is told once, and so is something else that is wrong then.
+// Whatever is wrong with a list, the last good one stays in force. A problem is logged once, and so is another problem after it.
 func TestListedIsKept(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	s := open(t, "service-listed-kept", Options{})
@@ -348,7 +348,7 @@ func manyListed(n int) []config.Backend {
 	return all
 }
 
-// TestListedMany: of ten thousand backends one changes at a time. All others keep everything that is theirs, and what was before is not held.
+// TestListedMany: of ten thousand backends one changes at a time. All others keep their state, and the memory of earlier lists is freed.
 func TestListedMany(t *testing.T) {
 	s := open(t, "service-listed-many", Options{})
 	source := new(listedSource)

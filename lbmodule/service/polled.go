@@ -104,7 +104,7 @@ func asksForBoth(v *reverseproxy.IPVersions) bool {
 }
 
 // askFamilies queries again, but only for the IP versions that had addresses, after a negative answer. When Go looks up both versions
-// together it returns the error of only one: the other look-up may have failed, and its addresses would be taken for gone.
+// together it returns the error of only one: the other look-up may have failed, and its addresses would be considered gone.
 func (s *polledSource) askFamilies(a *reverseproxy.AUpstreams, r *http.Request, negative error) (all []*reverseproxy.Upstream, err error) {
 	on, one := true, *a
 	var had4, had6 bool
@@ -136,7 +136,7 @@ func (s *polledSource) askFamilies(a *reverseproxy.AUpstreams, r *http.Request, 
 // isNegative reports whether err means that the name, or records of the requested type, do not exist (RFC 2308).
 func isNegative(err error) bool {
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
-		return true // there are addresses, of the other IP version
+		return true // there are addresses, but of the other IP version
 	}
 	e, ok := errors.AsType[*net.DNSError](err)
 	return ok && e.IsNotFound && !e.Temporary()
@@ -146,11 +146,11 @@ func isNegative(err error) bool {
 type answers struct {
 	found   // the last backends; none once the name is gone
 	state   answerState
-	known   bool // it has answered, even if with no backends
+	known   bool // it has answered, possibly with no backends
 	absence absence
 
-	problem error     // what is wrong with the last answer; nil if nothing is
-	since   time.Time // since when there has been a problem, or none
+	problem error     // what is wrong with the last answer; nil for a good answer
+	since   time.Time // when problem last appeared or disappeared
 }
 
 // answerState is the result of the last look-up.
@@ -207,7 +207,7 @@ func (a *absence) confirm(now time.Time) time.Duration {
 func (a *absence) interrupt() { a.last = time.Time{} }
 
 // noteState logs when a source starts to fail, has no backends, or has backends again, and when its list is bad in another way. before is
-// how it was.
+// the state before the last answer.
 func (d *dynamicSource) noteState(s *polledSource, before *answers, err error) {
 	_, isList := s.source.(discovery.Source)
 	another := isList && s.state == failing && discovery.NewProblem(before.problem, err)

@@ -35,7 +35,7 @@ func TestIsNegative(t *testing.T) {
 	}
 }
 
-// TestAnswers has a source answer once a second, with a negative_ttl of 3 s: y(es), n(o) or f(ailure). It holds its backend while + is
+// TestAnswers makes a source answer once a second, with a negative_ttl of 3 s: y(es), n(o) or f(ailure). It holds its backend while + is
 // wanted.
 func TestAnswers(t *testing.T) {
 	notFound := &net.DNSError{IsNotFound: true}
@@ -44,13 +44,13 @@ func TestAnswers(t *testing.T) {
 		{"ynnn", "++++"},
 		{"ynnyn", "+++++"},                     // the name was back
 		{"ynnynnnn", "+++++++-"},               // and goes again
-		{"yffffffff", "+++++++++"},             // nobody has said that it is gone
+		{"yffffffff", "+++++++++"},             // there was no negative answer
 		{"ynnfnnn", "++++++-"},                 // time without an answer does not count
 		{"ynnfffffffffnnn", "++++++++++++++-"}, // however long it is
 		{"ynfnfnfnfnf", "+++++++++++"},         // nor is it known what was between two answers
-		{"ynnnnf", "++++--"},                   // a failure brings nobody back
+		{"ynnnnf", "++++--"},                   // a failure brings no backend back
 		{"ynnnnfny", "++++---+"},               // but an answer does, at once
-		{"nny", "--+"},                         // with nobody from the start there is nothing to keep
+		{"nny", "--+"},                         // without a backend from the start there is nothing to keep
 		{"ffnfy", "----+"},
 	} {
 		var a answers

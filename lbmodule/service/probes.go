@@ -101,7 +101,7 @@ func (p *probing) httpProber(t stock.ProbeTarget, address string) (probe.Prober,
 	}
 	u := t.URL(p.transport)
 	u.Path, u.RawPath, u.RawQuery = uri.Path, uri.RawPath, uri.RawQuery
-	// Only placeholders that do not depend on a request can be filled in. In the body, unknown ones stay as they are: there, braces are
+	// Only placeholders that do not depend on a request can be replaced. In the body, unknown ones remain unchanged, because braces there are
 	// more often JSON than placeholders.
 	repl := caddy.NewReplacer()
 	repl.Set("http.reverse_proxy.active.target_upstream", address)
@@ -213,7 +213,7 @@ func (w *watching) end() {
 	w.stops = nil
 }
 
-// redial redials the members of set whenever they are dead, until stop is called; ended says that the config has ended.
+// redial makes the members of set be redialed whenever they are dead, until stop is called. ended says that the config has ended.
 func (s *Service) redial(set *Set, ended bool) (stop func()) {
 	if set == nil {
 		return func() {}
@@ -226,7 +226,7 @@ func (s *Service) redial(set *Set, ended bool) (stop func()) {
 		}
 		if _, err := stock.ProbeTargetAt(b.Address, 0); err != nil {
 			// Only addresses from a dynamic source can be invalid here.
-			s.logger.Error("backend cannot be tried", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
+			s.logger.Error("backend cannot be redialed", zap.String("pool", s.pool.Name()), zap.String("backend", b.Address), zap.Error(err))
 			continue
 		}
 		set.view.Member(i).Redial(&dial, ended)

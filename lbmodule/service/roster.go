@@ -21,8 +21,8 @@ import (
 type Roster struct {
 	backends  []pool.Backend
 	upstreams reverseproxy.UpstreamPool // the same backends, as reverse_proxy knows them
-	targets   []*stock.Target           // and as attempts need them; nil for backends of the config
-	names     map[string]string         // by address, of those that have one; the others are known by their address
+	targets   []*stock.Target           // the same backends, as attempts need them; nil for backends of the config
+	names     map[string]string         // by address, of backends that have a name; the others are known by their address
 
 	// positions maps the order in which backends were written in the config to an index of the lists above, if an upstream was written
 	// twice; nil if that order is the one of the lists.
@@ -91,7 +91,7 @@ func (r *Roster) Backends() []pool.Backend { return r.backends }
 // Upstreams returns the same backends as reverse_proxy's type.
 func (r *Roster) Upstreams() reverseproxy.UpstreamPool { return r.upstreams }
 
-// Named returns the backends by what they can be called.
+// Named returns the backends with their addresses, zones and names only.
 func (r *Roster) Named() []config.Backend {
 	all := make([]config.Backend, len(r.backends))
 	for i, b := range r.backends {
@@ -106,7 +106,7 @@ func (r *Roster) Has(address string) bool {
 	return is
 }
 
-// twin returns the backend with this address and cap as another roster has it, nil if it does not. r may be nil.
+// twin returns the objects that r has for the backend with this address and cap, nil if it has none. r may be nil.
 func (r *Roster) twin(address string, maxRequests int) (*reverseproxy.Upstream, *stock.Target) {
 	if r == nil {
 		return nil, nil
@@ -128,7 +128,7 @@ func (r *Roster) add(b pool.Backend, u *reverseproxy.Upstream, name string) {
 	r.upstreams = append(r.upstreams, u)
 }
 
-// rename gives a backend a name; it keeps its address for one if that is empty.
+// rename gives a backend a name. It does nothing if name is empty; the backend is then known by its address.
 func (r *Roster) rename(address, name string) {
 	if name == "" {
 		return
@@ -153,12 +153,12 @@ func (r *Roster) repeat(at, most int) {
 	case b.MaxRequests == 0 || most == 0:
 		b.MaxRequests = 0
 	default:
-		b.MaxRequests = max(b.MaxRequests, most) // Auto is the least of all
+		b.MaxRequests = max(b.MaxRequests, most) // Auto is less than any other value
 	}
 	r.upstreams[at].MaxRequests = exact(b.MaxRequests)
 }
 
-// exact returns the cap that reverse_proxy's placeholders show: 0 for one that is found out.
+// exact returns the cap that reverse_proxy's placeholders show: 0 for an adaptive one.
 func exact(most int) int {
 	if most == pool.Auto {
 		return 0

@@ -66,7 +66,7 @@ type Service struct {
 	transport    http.RoundTripper   // requests to backends are sent over it
 	probeTimeout time.Duration       // after this time the slot of a lost half-open probe is released
 	budget       pool.BudgetSettings // of retries
-	probing      *probing            // of check; nil for none
+	probing      *probing            // makes the checks of check; nil for none
 
 	// The set made from roster and the edits; nil if the config has no backends because a dynamic source names them.
 	static atomic.Pointer[Set]
@@ -86,7 +86,7 @@ func New(o Options) *Service {
 }
 
 // Open adds the load balancer's backends to its pool. from is reverse_proxy's part of the load balancer and raw its transport's config;
-// probeTimeout is when the slot of a lost half-open probe is released; budget limits retries. [Service.Close] undoes Open.
+// probeTimeout is the time after which the slot of a lost half-open probe is released; budget limits retries. [Service.Close] undoes Open.
 func (s *Service) Open(ctx caddy.Context, from *stock.Handler, raw []byte, probeTimeout time.Duration, budget pool.BudgetSettings) error {
 	s.stock, s.transport, s.probeTimeout, s.budget = from, from.Transport.Configured(), probeTimeout, budget
 	if err := s.loadProbing(ctx, raw); err != nil {
@@ -187,7 +187,7 @@ func (s *Service) Members(r *http.Request, retry bool) (*Set, error) {
 		if s.static.Load() == nil {
 			return nil, err
 		}
-		// The config's upstreams stand in for a dynamic source that cannot answer.
+		// The config's upstreams replace a dynamic source that cannot answer.
 	}
 	set := s.static.Load()
 	if set == nil {
@@ -196,7 +196,8 @@ func (s *Service) Members(r *http.Request, retry bool) (*Set, error) {
 	return set, nil
 }
 
-// Quiet reports whether the backends may change without [Set.Superseded] saying so, because a source is queried for each request.
+// Quiet reports whether the backends may change without closing a channel of [Set.Superseded], because a source is queried for each
+// request.
 func (s *Service) Quiet() bool { return s.dynamic != nil && !s.dynamic.isPolled() }
 
 // Shown returns the set of backends to display, nil if there is none, and whether it comes from a dynamic source.
@@ -244,7 +245,7 @@ func (s *Service) Hopeless(hold time.Duration) bool {
 	return snapshot.Hopeless() && (gone.IsZero() || time.Since(gone) >= hold)
 }
 
-// Refuses returns the error of a request that must be refused at once because of [Service.Hopeless]; nil if it need not.
+// Refuses returns the error for a request that must be refused at once because of [Service.Hopeless]; nil if it need not be.
 func (s *Service) Refuses(hold time.Duration) error {
 	if s.Hopeless(hold) {
 		return pool.ErrNone
@@ -346,7 +347,7 @@ func (s *Service) newSet(r *Roster, settings pool.Settings) (set *Set, events []
 		}
 		set.targets = append(set.targets, target)
 	}
-	// A large pool need not be held twice.
+	// If nothing was edited, share the roster's lists, which may be large.
 	if slices.Equal(backends, r.backends) {
 		backends = r.backends
 	}

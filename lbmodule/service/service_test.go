@@ -92,21 +92,21 @@ func TestEditsMakeAnotherSet(t *testing.T) {
 	}
 }
 
-// tried reports whether the members of a set are tried for those who wait with it.
+// tried reports whether the members of a set are redialed for waiting requests.
 func tried(s *Set) bool {
 	s.lifetime.mu.Lock()
 	defer s.lifetime.mu.Unlock()
 	return s.lifetime.end != nil
 }
 
-// A set lives for those who stay with it, also when its config has ended before they came.
+// A set stays open while requests stay with it, even if its config ended before they came.
 func TestStay(t *testing.T) {
 	s := open(t, "service-stay", Options{}, "a:1")
 	set, _ := s.Shown()
 	s.Start()
 	set.Stay()
 	if tried(set) {
-		t.Error("members are tried for one who waits, while the config has them tried")
+		t.Error("members are redialed for a waiting request, although the config redials them")
 	}
 	s.Close()
 	set.Stay()
@@ -119,11 +119,11 @@ func TestStay(t *testing.T) {
 	}
 	set.Leave()
 	if n, m := len(s.Pool().Members()), tried(set); n != 0 || m {
-		t.Errorf("when nobody waits any more: %d members, tried: %v", n, m)
+		t.Errorf("when no request waits any more: %d members, tried: %v", n, m)
 	}
 	set.Stay()
 	if n, m := len(s.Pool().Members()), tried(set); n != 1 || !m {
-		t.Errorf("when somebody comes after the end: %d members, tried: %v", n, m)
+		t.Errorf("when a request comes after the end: %d members, tried: %v", n, m)
 	}
 	set.Leave()
 	if n := len(s.Pool().Members()); n != 0 {
@@ -131,7 +131,7 @@ func TestStay(t *testing.T) {
 	}
 }
 
-// A source that is asked when its config has ended names a set that lives for those who wait with it, and is not remembered.
+// A source that is queried after its config has ended makes a set that stays open for waiting requests, and is not remembered.
 func TestNamedAfterTheEnd(t *testing.T) {
 	s := open(t, "service-late", Options{})
 	s.dynamic = &dynamicSource{service: s, sets: sets{service: s}}
@@ -160,7 +160,7 @@ func checkWith(t *testing.T, settings, transport string) *probing {
 	return &probing{check: c.WithDefaults(), transport: http.DefaultTransport, raw: []byte(transport)}
 }
 
-// Who checks alike makes one check, whatever comes of its results.
+// Checks with the same settings for probes share one check, whatever their thresholds are.
 func TestCheckKeys(t *testing.T) {
 	const plain, secure = `{"protocol": "http"}`, `{"protocol": "http", "tls": {}}`
 	key := func(settings, transport, address string) string {
@@ -207,7 +207,7 @@ func TestCheckTransport(t *testing.T) {
 	}
 }
 
-// TestProbeTargets: where probes go, and what they are told to be for.
+// TestProbeTargets: the address, URL and TLS server name of probes.
 func TestProbeTargets(t *testing.T) {
 	const port, elsewhere = `{"port": 81}`, `{"port": 81, "upstream": "check.internal:82"}`
 	for _, test := range []struct {

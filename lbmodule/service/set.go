@@ -22,7 +22,7 @@ type Set struct {
 	targets   []*stock.Target           // the same backends, as attempts need them
 	narrowed  *narrowed                 // nil if all backends are in the set
 
-	whole *Set    // what the set is a part of; nil if it is none
+	whole *Set    // the set that this one is a part of; nil if it is not a part
 	parts [2]*Set // by [canary.Side]; nil if the set is not divided
 
 	superseded chan struct{} // closed when another set replaces this one

@@ -23,8 +23,8 @@ import (
 // maxSets bounds the number of sets that are remembered for a source whose answers depend on the request.
 const maxSets = 128
 
-// sets finds the Set for a list of upstreams that was seen before, so that the policy keeps its state: a round robin that started anew at
-// each request would send all of them to one backend.
+// sets finds the Set for a list of upstreams that was seen before, so that the policy keeps its state: a round robin that restarted at each
+// request would send all requests to one backend.
 type sets struct {
 	service *Service
 
@@ -40,7 +40,7 @@ type knownSet struct {
 	list       []string          // addresses, in the order of the source
 	properties []*config.Backend // of the same backends; nil if the source knows addresses only
 	roster     *Roster
-	edits      *manage.Edits // that the set was built with
+	edits      *manage.Edits // edits that the set was built with
 	subset     uint64        // version of the subset that it was built with
 	set        *Set
 	end        func() // ends the redialing of dead members; nil if there is none
@@ -118,7 +118,7 @@ func (m *sets) remember(k knownSet) {
 	m.known = slices.Insert(m.known, 0, k)
 	most := maxSets
 	if k.properties != nil {
-		// Such a list is long, and whoever changes it will hardly come back to the one before.
+		// Such lists are long, and a source rarely returns to an earlier one.
 		most = 1
 	}
 	for i := most; i < len(m.known); i++ {
@@ -126,7 +126,7 @@ func (m *sets) remember(k knownSet) {
 		m.known[i].stop()
 	}
 	if len(m.known) > most {
-		clear(m.known[most:]) // what is in them is large
+		clear(m.known[most:]) // frees the memory of large sets
 		m.known = m.known[:most]
 	}
 	m.forgetHosts()
@@ -162,8 +162,8 @@ func (m *sets) config(n int) []overlay.Backend {
 	return all
 }
 
-// roster builds the roster of these backends. One that is named twice gets the sum of both weights, unless a source gives it properties: then
-// the first of these rules.
+// roster builds the roster of these backends. A backend that is named twice gets the sum of both weights, unless a source gives it
+// properties: then the first entry with properties applies.
 func (m *sets) roster(all *found) *Roster {
 	r := newRoster(len(all.list))
 	_, weights := policies.WeightsByPosition(m.service.policy)
@@ -171,7 +171,7 @@ func (m *sets) roster(all *found) *Roster {
 	if len(m.known) > 0 {
 		before = m.known[0].roster
 	}
-	whole := make([]bool, 0, len(all.list)) // by position in r.backends: a source gives its properties
+	whole := make([]bool, 0, len(all.list)) // by position in r.backends: whether a source gives its properties
 	for position, u := range all.list {
 		made := pool.Backend{Address: u.Dial, Weight: policies.WeightAt(weights, position), MaxRequests: cmp.Or(u.MaxRequests, m.service.limit)}
 		name, p := "", all.property(position)
@@ -223,7 +223,7 @@ func (m *sets) host(address string) *reverseproxy.Host {
 // forgetHosts drops the hosts that no set uses any more.
 func (m *sets) forgetHosts() {
 	if len(m.known) == 1 && len(m.hosts) == len(m.known[0].roster.backends) {
-		return // all are used
+		return // all hosts are used
 	}
 	named := make(map[string]bool, len(m.hosts))
 	for _, k := range m.known {
@@ -284,7 +284,7 @@ func CanPoll(raw json.RawMessage) bool {
 	}
 	switch source.Source {
 	case "lb_file", "lb_http":
-		return true // with other placeholders they are refused
+		return true // they refuse other placeholders
 	case "a", "srv":
 		var settings any
 		return json.Unmarshal(raw, &settings) == nil && !hasPlaceholder(settings, caddy.NewReplacer())

@@ -5,12 +5,11 @@ import (
 	"time"
 )
 
-// settleMargin is the time that first probes may take beyond their timeout: those of a large pool do not begin together.
+// settleMargin is the time that first probes may take beyond their timeout, because those of a large pool do not all begin at once.
 const settleMargin = time.Second
 
-// Settle waits until requests are balanced over what is known: the polled dynamic source has been queried once, and no backend is held
-// for its first probe. It gives up when the timeout of a probe and a margin have passed after that query, and when ctx ends. It reports
-// whether it got that far.
+// Settle waits until the polled dynamic source has been queried once and no backend is held for its first probe. It gives up when the
+// timeout of a probe and a margin have passed after that query, and when ctx ends. It reports whether it succeeded.
 func (s *Service) Settle(ctx context.Context) bool {
 	if s.Polls() {
 		select {

@@ -19,7 +19,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/subset"
 )
 
-// NewSubset returns the rule that these settings stand for; nil for nil.
+// NewSubset returns the rule for these settings; nil for nil.
 func NewSubset(s *config.Subset) (*subset.Rule, error) {
 	if s == nil {
 		return nil, nil
@@ -39,9 +39,9 @@ func NewSubset(s *config.Subset) (*subset.Rule, error) {
 	return r, nil
 }
 
-// Identity returns what tells this balancer from the others of its fleet: Caddy's instance ID, which is a file in its data directory, and the
-// host name. One of them alone may be shared: the directory by containers that mount the same volume or come from one image, the name by
-// several instances on one host.
+// Identity returns a string that distinguishes this balancer from the others of its fleet: Caddy's instance ID, which is a file in its data
+// directory, and the host name. Either alone may be shared: the directory by containers that mount the same volume or come from one image,
+// the name by several instances on one host.
 func Identity() (string, error) {
 	id, idErr := caddy.InstanceID()
 	host, hostErr := os.Hostname()
@@ -68,7 +68,7 @@ func newSubsetting(s *Service, rule *subset.Rule) *subsetting {
 	if rule == nil {
 		return nil
 	}
-	// A backend that is down until it is checked needs some checks first.
+	// A backend that is down until its first checks have passed needs the time for these.
 	patience := time.Second
 	if c := s.check; c != nil && c.Initial == "down" {
 		patience += time.Duration(c.Rise)*time.Duration(c.FastInterval) + time.Duration(c.Timeout)
@@ -76,11 +76,11 @@ func newSubsetting(s *Service, rule *subset.Rule) *subsetting {
 	return &subsetting{service: s, rule: *rule, patience: patience}
 }
 
-// narrowed says how a set was narrowed to a subset.
+// narrowed describes how a set was narrowed to a subset.
 type narrowed struct {
-	of      int // backends that there are
-	chosen  int // of them in the subset
-	further int // others that are used while the subset is not usable
+	of      int // number of all backends
+	chosen  int // number of those in the subset
+	further int // number of others that are used while the subset is not usable
 
 	places  []subset.Place // by position in the set
 	groups  []subset.Group
@@ -117,7 +117,7 @@ func (n *subsetting) narrow(all []overlay.Running) (used []overlay.Running, how 
 	return used, how
 }
 
-// version identifies what narrow makes of the same backends.
+// version changes when narrow may return another result for the same backends.
 func (n *subsetting) version() uint64 {
 	if n == nil {
 		return 0
@@ -127,7 +127,8 @@ func (n *subsetting) version() uint64 {
 	return n.turn
 }
 
-// inherit takes over how far a load balancer of the same pool has gone: a config that is loaded in an outage goes on where its predecessor is.
+// inherit takes over the steps of a load balancer of the same pool, so that a config that is loaded in an outage continues where its
+// predecessor is.
 func (n *subsetting) inherit(from *subsetting) {
 	if n == nil || from == nil || n.rule != from.rule {
 		return
@@ -170,18 +171,18 @@ func (n *subsetting) stop() {
 // restBetweenLooks bounds how often watch looks at the members while their health changes all the time.
 const restBetweenLooks = 100 * time.Millisecond
 
-// watch goes on to other backends while nobody of the subset is usable, and back, until ctx ends.
+// watch switches to other backends while no backend of the subset is usable, and back, until ctx ends.
 func (n *subsetting) watch(ctx context.Context) {
 	s := n.service
 	for ctx.Err() == nil {
-		// A set from a dynamic source that has not answered yet has nothing to tell.
+		// Before a dynamic source has answered, there is no set to look at.
 		next := time.Now().Add(pollInterval)
 		var replaced, superseded, renamed <-chan struct{}
 		if set, _ := s.Shown(); set != nil && set.narrowed != nil {
 			superseded, renamed = set.Superseded()
 			snapshot := set.view.Snapshot()
 			replaced, next = snapshot.Replaced(), time.Time{}
-			// While somebody waits for the first check, it is not known how they fare.
+			// While a member waits for its first check, the health of the subset is not known.
 			if !snapshot.Held() {
 				var changed bool
 				if changed, next = n.look(set, time.Now()); changed {
@@ -208,8 +209,8 @@ func (n *subsetting) watch(ctx context.Context) {
 	}
 }
 
-// look looks at how the members of the set fare. It returns whether other backends are to be used from now on, and when to look again; zero if
-// that depends on the members alone.
+// look updates the steps from the health of the set's members. It returns whether other backends must be used from then on, and when to
+// look again; zero if only a change of the members' health matters.
 func (n *subsetting) look(set *Set, now time.Time) (changed bool, next time.Time) {
 	tallies := set.tally()
 	n.mu.Lock()
@@ -261,7 +262,7 @@ func (s *Set) tally() map[subset.Group]subset.Tally {
 	return tallies
 }
 
-// Counts returns how many backends there are, how many of them are in the subset, and how many others are used while that is not usable.
+// Counts returns the number of all backends, of those in the subset, and of others that are used while the subset is not usable.
 func (s *Set) Counts() (of, chosen, further int) {
 	if s.narrowed == nil {
 		return s.view.Len(), s.view.Len(), 0

@@ -1,5 +1,5 @@
-// Package shadow has what a policy that decides without effect needs besides a policy: when the requests would end that it has decided on,
-// and how long each member takes to answer. Times are given, nothing is started, and nothing grows.
+// Package shadow has the bookkeeping for a policy that decides without effect: when the requests that it decided on would end, and how long
+// each member takes to answer. Callers pass in the time; the package starts no goroutines or timers, and its memory is bounded.
 package shadow
 
 import (
@@ -7,26 +7,26 @@ import (
 	"sync/atomic"
 )
 
-// Ends is a bounded set of things that end at a time. It has no timers: [Ends.Due] is called with each decision. Adding takes no lock
-// and allocates nothing. It is safe for concurrent use.
+// Ends is a bounded set of items with the times at which they end. It has no timers: [Ends.Due] is called with each decision. Adding takes
+// no lock and allocates nothing. It is safe for concurrent use.
 type Ends[T any] struct {
 	nodes []node[T]
-	free  atomic.Uint64 // head of the list of free nodes, with how often it was taken in the upper half
-	added atomic.Uint32 // head of the list of those that nobody has sorted yet
+	free  atomic.Uint64 // head of the list of free nodes; the upper half counts its changes
+	added atomic.Uint32 // head of the list of added nodes that are not in the heap yet
 	count atomic.Int64
 
 	sorting sync.Mutex // guards heap
-	heap    []uint32   // numbers of nodes, the one that ends first in front
+	heap    []uint32   // node numbers as a binary heap; the one that ends first is on top
 }
 
-// node is a thing in the set. Nodes are numbered from 1 on; 0 is none.
+// node is an item of the set. Nodes are numbered from 1; 0 stands for none.
 type node[T any] struct {
 	at   int64
 	of   T
 	next atomic.Uint32
 }
 
-// NewEnds returns a set with room for that many.
+// NewEnds returns a set with room for the given number of items.
 func NewEnds[T any](most int) *Ends[T] {
 	e := &Ends[T]{nodes: make([]node[T], most+1), heap: make([]uint32, 0, most)}
 	for i := 1; i < most; i++ {
@@ -36,10 +36,10 @@ func NewEnds[T any](most int) *Ends[T] {
 	return e
 }
 
-// Len is how many there are.
+// Len returns the number of items.
 func (e *Ends[T]) Len() int { return int(e.count.Load()) }
 
-// Add adds a thing that ends at that time, and reports whether there was room.
+// Add adds an item that ends at that time, and reports whether there was room.
 func (e *Ends[T]) Add(of T, at int64) bool {
 	n := e.take()
 	if n == 0 {
@@ -47,8 +47,8 @@ func (e *Ends[T]) Add(of T, at int64) bool {
 	}
 	e.count.Add(1)
 	e.nodes[n].of, e.nodes[n].at = of, at
-	// Bound: each turn but the last is a change that somebody else succeeded with. The node is nobody else's, and the list is only taken as
-	// a whole, so that a head which is what it was has the same list behind it.
+	// Bound: every iteration but the last means that another goroutine changed the list. This goroutine owns the node, and the list is only
+	// taken as a whole, so if the head is unchanged, the list after it is as well.
 	for {
 		head := e.added.Load()
 		e.nodes[n].next.Store(head)
@@ -67,7 +67,7 @@ func (e *Ends[T]) take() uint32 {
 			return 0
 		}
 		next := e.nodes[n].next.Load()
-		// The upper half makes a head that was taken and given back meanwhile another one.
+		// The count in the upper half distinguishes a head that was taken and given back meanwhile (ABA).
 		if e.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(next)) {
 			return n
 		}
@@ -87,8 +87,8 @@ func (e *Ends[T]) give(n uint32) {
 	}
 }
 
-// Due removes what has ended by now, in order, but at most that many, and calls ended for each. If another goroutine is doing that, it returns
-// at once.
+// Due removes the items that have ended by now, in order, up to the given maximum, and calls ended for each. If another goroutine is doing
+// that, it returns at once.
 func (e *Ends[T]) Due(now int64, most int, ended func(T)) {
 	if e.count.Load() == 0 || !e.sorting.TryLock() {
 		return
@@ -96,13 +96,13 @@ func (e *Ends[T]) Due(now int64, most int, ended func(T)) {
 	e.due(now, most, ended)
 }
 
-// Settle is Due for all that has ended, and waits for its turn.
+// Settle is Due for all items that have ended. It waits if another goroutine is in Due.
 func (e *Ends[T]) Settle(now int64, ended func(T)) {
 	e.sorting.Lock()
 	e.due(now, len(e.nodes), ended)
 }
 
-// due is called with e.sorting held, which it gives up: ended must not be called with a lock held that others wait for.
+// due is called with e.sorting held, and unlocks it, because ended must not be called with a lock held that other goroutines wait for.
 func (e *Ends[T]) due(now int64, most int, ended func(T)) {
 	for n := e.added.Swap(0); n != 0; {
 		next := e.nodes[n].next.Load()
@@ -136,7 +136,7 @@ func (e *Ends[T]) due(now int64, most int, ended func(T)) {
 
 func (e *Ends[T]) before(a, b uint32) bool { return e.nodes[a].at < e.nodes[b].at }
 
-// push puts a node into the heap, which has room for all of them.
+// push puts a node into the heap, which has room for all nodes.
 func (e *Ends[T]) push(n uint32) {
 	e.heap = append(e.heap, n)
 	for at := len(e.heap) - 1; at > 0; {
@@ -149,7 +149,7 @@ func (e *Ends[T]) push(n uint32) {
 	}
 }
 
-// pop takes the node that ends first out of the heap, which must have one.
+// pop removes and returns the node that ends first. The heap must not be empty.
 func (e *Ends[T]) pop() uint32 {
 	first, last := e.heap[0], len(e.heap)-1
 	e.heap[0] = e.heap[last]

@@ -75,7 +75,7 @@ func TestEndsAtOnce(t *testing.T) {
 	}
 }
 
-// TestEndsCalledUnlocked: who is told of an end may add another.
+// TestEndsCalledUnlocked: the function that is called for an end may add another item.
 func TestEndsCalledUnlocked(t *testing.T) {
 	e := NewEnds[int](4)
 	e.Add(1, 1)

@@ -17,7 +17,7 @@ import (
 
 // arrivals says when requests arrive.
 type arrivals interface {
-	// next returns when the next request arrives, and which client it is from; ok is false after the last one.
+	// next returns when the next request arrives, and from which client; ok is false after the last one.
 	next() (at time.Duration, client int, ok bool)
 	clients() int
 }
@@ -46,9 +46,9 @@ type generated struct {
 	random      *rand.Rand
 	clientCount int
 	end         time.Duration
-	gap         time.Duration // the mean time between two
+	gap         time.Duration // the mean time between two arrivals
 	at          time.Duration
-	left        int // of a burst
+	left        int // requests left of a burst
 }
 
 func (g *generated) next() (at time.Duration, client int, ok bool) {
@@ -96,11 +96,11 @@ type accessLog struct {
 }
 
 type loggedRequest struct {
-	at     time.Duration // since the first
+	at     time.Duration // since the first request
 	client int
 }
 
-// of returns the durations of a backend's attempts, or those of all requests if none is known.
+// of returns the durations of a backend's attempts, or those of all requests if the log has no attempts of the backend.
 func (l *accessLog) of(name, address string) []caddy.Duration {
 	for _, key := range []string{name, address} {
 		if own := l.attempts[key]; len(own) > 0 {
@@ -116,7 +116,7 @@ type logs map[string]*accessLog
 // maxLogLine bounds a line of a log, in bytes.
 const maxLogLine = 16 << 20
 
-// read reads a log. Lines that are no requests are skipped.
+// read reads a log. It skips lines that are not requests.
 func (l logs) read(name string) (*accessLog, error) {
 	if log := l[name]; log != nil {
 		return log, nil
@@ -134,7 +134,7 @@ func (l logs) read(name string) (*accessLog, error) {
 	return log, nil
 }
 
-// logLine is what matters of a line.
+// logLine is the relevant part of a line.
 type logLine struct {
 	Time     *float64 `json:"ts"` // when the request ended, in seconds
 	Duration *float64 `json:"duration"`
@@ -175,7 +175,7 @@ func readLog(r io.Reader) (*accessLog, error) {
 			continue
 		}
 		for _, a := range line.Balancer.Attempts {
-			if a.Status != 0 && a.Took >= 0 && a.Took < 1e9 { // else it was not answered
+			if a.Status != 0 && a.Took >= 0 && a.Took < 1e9 { // otherwise it was not answered
 				log.attempts[a.Backend] = append(log.attempts[a.Backend], caddy.Duration(a.Took*float64(time.Millisecond)))
 			}
 		}

@@ -121,7 +121,7 @@ func TestAutoOfSeveralBalancers(t *testing.T) {
 	}
 }
 
-// TestAutoUsesOthersFirst: nobody waits for a backend whose limit is reached while another one has room.
+// TestAutoUsesOthersFirst: no request waits for a backend at its limit while another one has room.
 func TestAutoUsesOthersFirst(t *testing.T) {
 	r := simulated(t, `{"load_balancing": {"selection_policy": {"policy": "lb_first"}}, "backends": [{"address": "a:1", "max_requests": "auto"}, {"address": "b:1"}]}`,
 		`{"warm_up": "10s", "duration": "10s", "arrivals": {"rate": 1000}, "backends": [{"set": {"delay": "20ms"}}, {"backend": "a:1", "set": {"workers": 3}}]}`)

@@ -16,14 +16,14 @@ const (
 	stopped = "stopped"
 )
 
-// usual is how a backend behaves that no change concerns.
+// usual is the behavior of a backend without changes.
 var usual = Behavior{Status: 200, State: up}
 
 const statusUnavailable = 503
 
 // backend is a backend of all balancers.
 type backend struct {
-	place         int // among all
+	place         int // index among all backends
 	clock         *clock
 	random        *rand.Rand
 	name, address string
@@ -31,18 +31,18 @@ type backend struct {
 	logged []caddy.Duration // durations from an access log; nil if there is none
 
 	working []*work // in no particular order
-	queue   []*work // for a worker, in the order of arrival, with those that have given up
-	waiting int     // those in queue that have not
-	frozen  []*work // that arrived, or were finished, while it was stopped, in that order
+	queue   []*work // work waiting for a worker, in the order of arrival, including abandoned work
+	waiting int     // number of those in queue that are not abandoned
+	frozen  []*work // work that arrived, or was finished, while the backend was stopped, in that order
 }
 
-// work is what a backend does for one attempt.
+// work is a backend's work on one attempt.
 type work struct {
 	at       *backend
-	place    int  // in working; -1 if it is not there
+	place    int  // index in working; -1 if it is not there
 	queued   bool // it is in queue
 	finished bool
-	gone     bool   // the balancer has given it up, or it has ended
+	gone     bool   // the balancer has abandoned it, or it has ended
 	end      *event // when it is finished
 	status   int
 	done     func(status int) // called when it is answered, or with 0 when it breaks off
@@ -142,7 +142,7 @@ func (w *work) leave() {
 	b.next()
 }
 
-// next gives free workers what waits for them.
+// next gives queued work to free workers.
 func (b *backend) next() {
 	for b.State == up && len(b.queue) > 0 && (b.Workers == 0 || len(b.working) < b.Workers) {
 		w := b.queue[0]
@@ -155,7 +155,7 @@ func (b *backend) next() {
 	}
 }
 
-// cancel is called when the balancer gives the request up. The backend notices at once, as one does that is told of a closed connection, unless
+// cancel is called when the balancer abandons the request. The backend notices at once, as a real one notices a closed connection, unless
 // it is stopped.
 func (w *work) cancel() {
 	b := w.at
@@ -165,7 +165,7 @@ func (w *work) cancel() {
 		w.end.Stop()
 		w.leave()
 	case w.place >= 0:
-		w.done = func(int) {} // its worker is not free before the backend goes on
+		w.done = func(int) {} // its worker is not free before the backend resumes
 	default:
 		w.gone = true
 		if w.queued {
@@ -174,7 +174,7 @@ func (w *work) cancel() {
 	}
 }
 
-// change makes b behave in another way.
+// change changes the behavior of b.
 func (b *backend) change(to Behavior) {
 	from := b.State
 	b.Behavior = to
@@ -187,7 +187,7 @@ func (b *backend) change(to Behavior) {
 	b.next()
 }
 
-// crash breaks off all that b has to do.
+// crash breaks off all of b's work.
 func (b *backend) crash() {
 	all := slices.Concat(b.working, b.queue, b.frozen)
 	b.working, b.queue, b.frozen, b.waiting = nil, nil, nil, 0
@@ -201,7 +201,7 @@ func (b *backend) crash() {
 	}
 }
 
-// resume goes on where b was stopped.
+// resume continues the work at which b was stopped.
 func (b *backend) resume() {
 	all := b.frozen
 	b.frozen = nil

@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TestGivenUp: a request that is given up frees the backend's worker, or its place in the backlog. A stopped backend does not notice.
+// TestGivenUp: an abandoned request frees the backend's worker, or its place in the backlog. A stopped backend does not notice.
 func TestGivenUp(t *testing.T) {
 	var c clock
 	b := &backend{clock: &c, random: rand.New(rand.NewPCG(1, 1)), Behavior: usual}
@@ -38,7 +38,7 @@ func TestGivenUp(t *testing.T) {
 	receive("fifth")
 	until(5 * time.Second)
 	if len(b.working) != 1 {
-		t.Errorf("%d are worked on by a stopped backend, want the one that was given up", len(b.working))
+		t.Errorf("%d are worked on by a stopped backend, want the abandoned one", len(b.working))
 	}
 	b.change(usual)
 	until(20 * time.Second)

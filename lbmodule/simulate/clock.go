@@ -14,7 +14,7 @@ var epoch = time.Date(2100, time.January, 1, 0, 0, 0, 0, time.UTC)
 type clock struct {
 	now    time.Duration // since epoch
 	heap   []*event      // a binary heap; the first event comes next
-	events uint64        // that have been scheduled: of two at the same time, the one scheduled first comes first
+	events uint64        // number of scheduled events: of two events at the same time, the one scheduled first comes first
 }
 
 // event is a function that is called at a time. It implements [pool.Timer].
@@ -22,7 +22,7 @@ type event struct {
 	clock *clock
 	at    time.Duration
 	order uint64
-	place int // in the heap; -1 if it is not there
+	place int // index in the heap; -1 if it is not there
 	call  func()
 }
 
@@ -39,7 +39,7 @@ func (c *clock) after(d time.Duration, f func()) *event {
 	return e
 }
 
-// push puts an event that is not in the heap there, to come after d.
+// push puts an event, which must not be in the heap, there, to be called after d.
 func (c *clock) push(e *event, d time.Duration) {
 	c.events++
 	e.at, e.order, e.place = c.now+max(d, 0), c.events, len(c.heap)
@@ -75,7 +75,7 @@ func (c *clock) run(end time.Duration) bool {
 	return true
 }
 
-// remove takes the event at that place out of the heap.
+// remove removes the event at that index from the heap.
 func (c *clock) remove(i int) {
 	last := len(c.heap) - 1
 	c.heap[i].place = -1

@@ -9,7 +9,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// ending is how a request ended for its client.
+// ending is the result of a request for its client.
 type ending uint8
 
 const (
@@ -19,9 +19,9 @@ const (
 	broken                      // the connection of the last attempt broke
 	refusedNone                 // no backend was usable
 	refusedFull                 // all usable backends were at max_requests
-	queueFull                   // and so many requests waited already
-	queueTimeout                // and the request waited for as long as it may
-	refusedSticky               // the backend of the session was not to be had
+	queueFull                   // as refusedFull, and the queue was full
+	queueTimeout                // as refusedFull, and the request waited in the queue for the maximum time
+	refusedSticky               // the backend of the session was not usable or full
 	clientLeft                  // the client gave up
 	endings
 )
@@ -57,19 +57,19 @@ type Served struct {
 	Due     time.Duration // since the end of the warm-up
 	Took    time.Duration
 	Attempt time.Duration // how long the last attempt took; 0 if there was none
-	Backend int32         // whose answer the client got, by its place in the result; -1 for none
+	Backend int32         // the backend whose answer the client got, by its index in the result; -1 for none
 	Status  uint16        // of that answer
 	ending  ending
 }
 
-// failed reports whether the client was not served: it got no answer, or one that says so.
+// failed reports whether the client was not served: it got no answer, or one with 429 or a status from 500 on.
 func (s *Served) failed() bool { return s.ending != answered || s.Status >= 500 || s.Status == 429 }
 
-// measuring collects what a simulation measures. All of it is of requests that arrive after the warm-up.
+// measuring collects the measurements of a simulation, which cover only requests that arrive after the warm-up.
 type measuring struct {
 	warmUp time.Duration
 
-	arrived  bool // the last request has
+	arrived  bool // the last request has arrived
 	open     int  // requests that have arrived and not ended
 	requests []Served
 	perBack  []attempts // by backend

@@ -21,13 +21,14 @@ const (
 	titleHeight  = 44
 )
 
-// mostLines is how many backends have a line of their own in a panel; of more, a band shows the least and the greatest share.
+// mostLines is the maximum number of backends with a line of their own in a panel. With more, lines show the least, the median and the
+// greatest share.
 const mostLines = 8
 
-// mostMarks is how many events are marked with a letter.
+// mostMarks is the maximum number of events that are marked with a letter.
 const mostMarks = 26
 
-// colors are those of Okabe and Ito (2008), which people tell apart who do not see all colors.
+// colors are those of Okabe and Ito (2008), which color-blind people can distinguish.
 var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933"}
 
 // Picture writes results of the same scenario as an SVG picture: how long requests took, how many failed, and how the load was shared over time.
@@ -53,7 +54,7 @@ func Picture(w io.Writer, results []*Result) error {
 	return err
 }
 
-// drawing is a picture as it is drawn, from top to bottom.
+// drawing is the state of drawing a picture, from top to bottom.
 type drawing struct {
 	results []*Result
 	out     bytes.Buffer
@@ -127,7 +128,7 @@ func (d *drawing) shares(r *Result) {
 	d.panel(fmt.Sprintf("share of each backend with %s, %%", r.Policy), lines, false)
 }
 
-// marks writes what the letters of the events stand for.
+// marks writes the legend of the events' letters.
 func (d *drawing) marks() {
 	for i, e := range d.results[0].Events[:min(len(d.results[0].Events), mostMarks)] {
 		text := fmt.Sprintf("%c  %s s: %s %s", 'A'+i, number(e.At), e.Backend, e.Set)
@@ -255,7 +256,7 @@ func ticksTo(most float64) (ticks []float64) {
 	return []float64{0, most}
 }
 
-// number writes a number shortly.
+// number formats a number with four significant digits.
 func number(v float64) string { return fmt.Sprintf("%.4g", v) }
 
 func escape(text string) string {

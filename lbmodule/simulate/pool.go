@@ -19,7 +19,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Pool is a load balancer to simulate: what matters of the JSON of `http.handlers.load_balancer`.
+// Pool is a load balancer to simulate: the relevant part of the JSON of `http.handlers.load_balancer`.
 type Pool struct {
 	Name          string            `json:"name"`
 	Upstreams     []upstream        `json:"upstreams"`
@@ -54,7 +54,7 @@ type healthChecks struct {
 	} `json:"passive"`
 }
 
-// FindPools returns the load balancers in a Caddy config in JSON, in the order in which they stand there.
+// FindPools returns the load balancers in a Caddy config in JSON, in depth-first order with sorted keys.
 func FindPools(text []byte) (pools []*Pool, err error) {
 	var value any
 	if err := json.Unmarshal(text, &value); err != nil {
@@ -138,7 +138,8 @@ type balancing struct {
 	names      []string
 }
 
-// prepare checks the pool, and makes it ready. count is how many backends there are if the pool names none. end must be called in any case.
+// prepare checks the pool, and prepares it for a simulation. count is the number of backends if the pool names none. end must be called in
+// every case.
 func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func(), err error) {
 	if err := p.Check(); err != nil {
 		return nil, func() {}, err
@@ -152,7 +153,7 @@ func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func()
 	}
 	ours, ok := policy.(policies.Balancer)
 	if !ok {
-		return nil, end, fmt.Errorf("selection_policy %s: cannot be simulated; it must be one of ours: %s", policies.Name(policy), strings.Join(policies.Names(), ", "))
+		return nil, end, fmt.Errorf("selection_policy %s: cannot be simulated; it must be one of: %s", policies.Name(policy), strings.Join(policies.Names(), ", "))
 	}
 	b = &balancing{policy: ours, subset: p.Subset, settings: p.View(p.Retry.ProbeTimeout()), tryTimeout: max(time.Duration(p.Retry.WithDefaults().TryTimeout), 0)}
 	b.settings.Policy, b.settings.Dials = ours.BalancePolicy(), true
@@ -160,7 +161,7 @@ func (p *Pool) prepare(ctx context.Context, count int) (b *balancing, end func()
 	return b, end, p.list(b, count)
 }
 
-// setRules fills in what the course goes by.
+// setRules fills in the rules for the course.
 func (p *Pool) setRules(b *balancing) {
 	lb := &p.LoadBalancing
 	b.rules = p.Rules(config.RetryWords{

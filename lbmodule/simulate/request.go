@@ -11,7 +11,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// request is a request on its way through the course of its balancer: what package exchange is for real ones.
+// request runs a simulated request through its course, as package exchange does for a real one.
 type request struct {
 	world  *world
 	of     *balancer
@@ -22,16 +22,16 @@ type request struct {
 	write      bool
 	deadline   *event // when the client gives up
 	current    *attempt
-	copied     *attempt // a copy that is on its way; nil if there is none
+	copied     *attempt // a copy in flight; nil if there is none
 	copy       course.Copy
-	firstFacts *course.Facts // how the first attempt ended, while its copy is waited for
+	firstFacts *course.Facts // the result of the first attempt, while its copy is awaited
 	answered   int           // status of the last attempt's answer; 0 if it has none
-	wake       *event        // ends a wait at the latest; nil if there is none
-	step       course.Step   // the wait
-	place      int           // among those of the balancer that wait
-	waiter     *pool.Waiter  // in the queue; nil if it is not there
+	wake       *event        // ends a wait after its maximum time; nil if there is none
+	step       course.Step   // the step of the current wait
+	place      int           // index among the waiting requests of the balancer
+	waiter     *pool.Waiter  // its place in the queue; nil if it is not in the queue
 	sends      int           // attempts, and copies that won
-	kind       course.Kind   // how the last attempt ended
+	kind       course.Kind   // the result of the last attempt
 	left       bool          // the client has given up
 	over       bool
 }
@@ -44,7 +44,7 @@ type attempt struct {
 	start   time.Duration
 	ticket  pool.Ticket
 	work    *work
-	connect *event // when it is known that no connection can be made; or when the answer arrives
+	connect *event // when the failure to connect is known, or when the answer arrives
 	timeout *event
 	over    bool
 }
@@ -61,10 +61,10 @@ func (q *request) begin() {
 // counts reports whether the request arrived after the warm-up.
 func (q *request) counts() bool { return q.due >= q.world.warmUp }
 
-// run does what the course says, as far as that takes no time.
+// run executes the steps of the course until one takes time.
 func (q *request) run(step course.Step) {
 	w := q.world
-	for { // bound: the rules of the course bound its attempts, and for how long it waits
+	for { // bound: the rules of the course bound its attempts and its waits
 		switch step.Do {
 		case course.Send:
 			q.send()
@@ -95,7 +95,7 @@ func (q *request) run(step course.Step) {
 	}
 }
 
-// resume goes on after a wait.
+// resume continues after a wait.
 func (q *request) resume(why course.Woken) {
 	q.wake.Stop()
 	q.wake = nil
@@ -198,7 +198,7 @@ func (q *request) attempt(choice *course.Choice) *attempt {
 	return a
 }
 
-// cancel ends an attempt that the balancer gives up.
+// cancel ends an attempt that the balancer abandons.
 func (a *attempt) cancel() {
 	a.over = true
 	a.connect.Stop()
@@ -230,14 +230,14 @@ func (a *attempt) arrived(f course.Facts, status int) {
 	q.ended(a, f, true)
 }
 
-// facts completes what is known of an attempt that ends now.
+// facts adds the times to the facts of an attempt that ends now.
 func (a *attempt) facts(f course.Facts) course.Facts {
 	f.Took = a.of.world.clock.now - a.start
 	f.Answered, f.Known = f.Took, true
 	return f
 }
 
-// ended goes on after the current attempt; alive says that its backend did something.
+// ended continues after the current attempt; alive says that its backend reacted in some way.
 func (q *request) ended(a *attempt, f course.Facts, alive bool) {
 	now := q.world.clock.Now()
 	a.over = true
@@ -253,7 +253,7 @@ func (q *request) ended(a *attempt, f course.Facts, alive bool) {
 	q.settle(a, &f)
 }
 
-// settle tells the course how the current attempt ended.
+// settle passes the result of the current attempt to the course.
 func (q *request) settle(a *attempt, f *course.Facts) {
 	q.kind = f.Kind
 	q.world.count(a, f)
@@ -269,12 +269,12 @@ func (q *request) sendCopy() {
 	if q.counts() {
 		q.world.copies++
 	}
-	// Not the choice of the course, which is that of the first attempt.
+	// A variable of its own, because the choice of the course is that of the first attempt.
 	held := choice
 	q.copied = q.attempt(&held)
 }
 
-// dropCopy cancels the copy, because it is not needed any more.
+// dropCopy cancels the copy, which is no longer needed.
 func (q *request) dropCopy() {
 	c := q.copied
 	q.copied = nil
@@ -290,7 +290,7 @@ func (q *request) copyLost(c *attempt, f course.Facts, alive bool) {
 	q.copy.Lost(c.choice, &f, now)
 }
 
-// copyEnded goes on after a copy has ended by itself.
+// copyEnded continues after a copy has ended by itself.
 func (q *request) copyEnded(c *attempt, f course.Facts, status int) {
 	now := q.world.clock.Now()
 	q.copied = nil
@@ -394,5 +394,5 @@ func (q *request) Wanted(reason pool.RetryReason) bool {
 // Deadline implements [course.Request].
 func (q *request) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
 
-// Foreign implements [course.Request]: there are only policies of ours.
+// Foreign implements [course.Request]. Policies of other modules are not simulated.
 func (q *request) Foreign(course.Members, []int) (position int, own course.Target) { return -1, nil }

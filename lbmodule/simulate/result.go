@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Result is what a simulation measured, of the requests that arrived after the warm-up.
+// Result holds the measurements of a simulation for the requests that arrived after the warm-up.
 type Result struct {
 	Pool      string `json:"pool"`
 	Policy    string `json:"policy"`
@@ -26,17 +26,18 @@ type Result struct {
 	Latency   Latency        `json:"latency_ms"`
 	Retries   int            `json:"retries"`    // attempts after the first, without copies
 	Copies    int            `json:"copies"`     // hedged requests
-	CopiesWon int            `json:"copies_won"` // that were answered first
+	CopiesWon int            `json:"copies_won"` // copies that were answered first
 
-	// Fairness is Jain's index of the attempts in relation to the weights, over the primary backends: 1 if all have their share, 1/n if one of n
-	// has all.
+	// Fairness is Jain's index of the attempts divided by the weights, over the primary backends: 1 if each has its share, 1/n if one of n has
+	// all.
 	Fairness float64 `json:"fairness"`
 
-	// LeastLoad and LargestLoad are those of the primary backends in relation to what is fair by their weights: 1 if all have their share.
+	// LeastLoad and LargestLoad are the extremes of the primary backends' loads, divided by their fair shares by weight: 1 if each has its
+	// share.
 	LeastLoad   float64 `json:"least_load"`
 	LargestLoad float64 `json:"largest_load"`
 
-	// Members is how many backends the balancers use, added up: so many are checked in each interval of a health check.
+	// Members is the sum over the balancers of the backends that each uses, which is the number of probes in each interval of a health check.
 	Members int `json:"members"`
 
 	Backends []BackendResult `json:"backends"`
@@ -48,7 +49,7 @@ type Result struct {
 	Events       []Mark   `json:"events,omitempty"`
 }
 
-// Latency is the distribution of how long requests took, in milliseconds. Failed ones count, too.
+// Latency is the distribution of how long requests took, in milliseconds. Failed requests are included.
 type Latency struct {
 	Mean float64 `json:"mean"`
 	P50  float64 `json:"p50"`
@@ -58,19 +59,19 @@ type Latency struct {
 	Max  float64 `json:"max"`
 }
 
-// BackendResult is what became of a backend.
+// BackendResult holds the measurements of a backend.
 type BackendResult struct {
 	Name      string  `json:"name"`
 	Attempts  int     `json:"attempts"`
 	Failed    int     `json:"failed"`
 	Share     float64 `json:"share"`           // of all attempts
-	Fair      float64 `json:"fair"`            // what its share is by weight among the primary backends; 0 for a backup
+	Fair      float64 `json:"fair"`            // its share by weight among the primary backends; 0 for a backup
 	P99       float64 `json:"p99_ms"`          // of the requests that it answered
-	Ejections int     `json:"ejections"`       // how often breakers took it out, added up over the balancers
-	Limit     int     `json:"limit,omitempty"` // what was found at last where max_requests is auto, added up over the balancers
+	Ejections int     `json:"ejections"`       // how often breakers took it out, summed over the balancers
+	Limit     int     `json:"limit,omitempty"` // the last adaptive limit if max_requests is auto, summed over the balancers
 }
 
-// Slice is what happened in a part of the time, by when requests arrived.
+// Slice holds the measurements of the requests that arrived in one part of the time.
 type Slice struct {
 	At       float64   `json:"at"` // seconds since the end of the warm-up
 	Requests int       `json:"requests"`
@@ -87,16 +88,16 @@ type Mark struct {
 	Set     string  `json:"set"`
 }
 
-// slices is about how many slices a timeline has.
+// sliceCount is the approximate number of slices of a timeline.
 const sliceCount = 60
 
-// widths are those that slices may have.
+// widths are the possible lengths of a slice.
 var widths = []time.Duration{
 	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
 	30 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 }
 
-// result sums up.
+// result computes the result.
 func (w *world) result(p *Pool, s *Scenario) *Result {
 	r := &Result{
 		Pool: p.Title(), Policy: strings.TrimPrefix(policies.Name(w.policy), "lb_"), Seed: s.Seed, Balancers: s.Balancers,

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Scenario is what a pool is tried with: a load, backends that behave in some way, and what happens meanwhile.
+// Scenario describes the load on a pool, the behavior of its backends, and events during the simulation.
 type Scenario struct {
 	// Of two simulations with the same input, those with the same seed have the same result. Default: 1.
 	Seed uint64 `json:"seed,omitempty"`
@@ -22,50 +22,50 @@ type Scenario struct {
 	// 1 to 1000. Default: 1.
 	Balancers int `json:"balancers,omitempty"`
 
-	// How long requests arrive that are counted. Up to 24h. Default: 60s, or as long as the log of the arrivals.
+	// The time during which requests arrive that are counted. Up to 24h. Default: 60s, or the length of the log of arrivals.
 	Duration caddy.Duration `json:"duration,omitempty"`
 
-	// How long requests arrive before those, which are not counted. Default: 0.
+	// The time before that, during which requests arrive that are not counted. Default: 0.
 	WarmUp caddy.Duration `json:"warm_up,omitempty"`
 
 	Arrivals Arrivals `json:"arrivals"`
 
-	// How many clients there are. Each request is from one of them at random: sessions and policies that hash go by it. Up to 10,000,000.
-	// Default: 1000.
+	// The number of clients. Each request is from one of them at random; sessions and hashing policies use it. Up to 10,000,000. Default:
+	// 1000.
 	Clients int `json:"clients,omitempty"`
 
-	// After this time a client gives up. Default: 30s.
+	// The time after which a client gives up. Default: 30s.
 	ClientTimeout caddy.Duration `json:"client_timeout,omitempty"`
 
 	// The share of requests, 0 to 1, that must not be sent twice, as a POST. Default: 0.
 	Writes float64 `json:"writes,omitempty"`
 
-	// What an attempt takes besides the backend's work: the balancer's own time and the network's. Default: nothing.
+	// The time of an attempt besides the backend's work: that of the balancer itself and of the network. Default: 0.
 	Network Times `json:"network"`
 
-	// How many backends there are if the pool names none, with the names `b1`, `b2` and so on. 1 to 10,000.
+	// The number of backends if the pool names none. Their names are `b1`, `b2` and so on. 1 to 10,000.
 	Count int `json:"count,omitempty"`
 
-	// How backends behave. Of those that concern the same backend, each changes what it names.
+	// The behavior of backends. If several entries apply to the same backend, each changes the settings that it names.
 	Backends []Change `json:"backends,omitempty"`
 
-	// What happens to backends, by the time since the end of the warm-up.
+	// Changes of backends at times since the end of the warm-up.
 	Events []Event `json:"events,omitempty"`
 }
 
-// Arrivals says when requests arrive: open loop, whether or not those before have been answered.
+// Arrivals says when requests arrive. They are an open loop: arrivals do not depend on the answers to earlier requests.
 type Arrivals struct {
 	// Requests per second. Required, unless there is a log.
 	Rate float64 `json:"rate,omitempty"`
 
-	// `poisson`, at random; `constant`, evenly spaced; or `bursts`, so many at a time. Default: poisson.
+	// `poisson`, at random; `constant`, evenly spaced; or `bursts`, several at a time. Default: poisson.
 	Process string `json:"process,omitempty"`
 
-	// How many arrive at a time with `bursts`. Default: 10.
+	// The number of requests in a burst. Default: 10.
 	Burst int `json:"burst,omitempty"`
 
-	// An access log in Caddy's JSON format, whose requests arrive again as they did. It replaces the settings above, and its clients those of the
-	// scenario.
+	// An access log in Caddy's JSON format. Its requests arrive again at the same times. It replaces the settings above, and its clients
+	// replace those of the scenario.
 	Log string `json:"log,omitempty"`
 }
 
@@ -74,7 +74,7 @@ type Times struct {
 	// The duration. Default: 0.
 	Delay caddy.Duration `json:"delay,omitempty"`
 
-	// At most so much more, at random. Default: 0.
+	// The maximum of a uniformly random addition. Default: 0.
 	Jitter caddy.Duration `json:"jitter,omitempty"`
 
 	// Spreads the delay: it is the median of a lognormal distribution whose logarithm has this standard deviation, 0 to 3. Default: 0.
@@ -83,7 +83,7 @@ type Times struct {
 	// The share of requests, 0 to 1, that take slow_delay instead. Default: 0.
 	SlowRatio float64 `json:"slow_ratio,omitempty"`
 
-	// How long those take.
+	// How long those requests take.
 	SlowDelay caddy.Duration `json:"slow_delay,omitempty"`
 
 	// An access log in Caddy's JSON format. Durations are drawn from those of the backend's own attempts in it, or, if it names none, from those
@@ -99,13 +99,13 @@ type Behavior struct {
 	// How long it works on a request.
 	Times
 
-	// So many requests that come next take slow_delay; it counts down. Default: 0.
+	// The number of next requests that take slow_delay; it counts down. Default: 0.
 	SlowNext int `json:"slow_next,omitempty"`
 
-	// How many requests it works on at a time; others wait there, first come, first served. Default: 0, any number.
+	// The number of requests that it works on at a time; others wait in its queue, first come, first served. Default: 0, any number.
 	Workers int `json:"workers,omitempty"`
 
-	// How many requests wait there at most; it answers 503 to more. Default: 0, any number.
+	// The maximum length of that queue; it answers further requests with 503. Default: 0, any length.
 	Backlog int `json:"backlog,omitempty"`
 
 	// The status of its answers. Default: 200.
@@ -114,8 +114,8 @@ type Behavior struct {
 	// The share of requests, 0 to 1, that it answers with 503 instead. Default: 0.
 	FailRatio float64 `json:"fail_ratio,omitempty"`
 
-	// `up`; `down`, so that connections are refused, and those that it has break; or `stopped`, so that connections are made and nothing is
-	// answered until it is up again. Default: up.
+	// `up`; `down`: new connections are refused and existing ones break; or `stopped`: connections are accepted, but nothing is answered until
+	// it is up again. Default: up.
 	State string `json:"state,omitempty"`
 }
 
@@ -124,7 +124,7 @@ type Change struct {
 	// The name or address of a backend, or a pattern such as `10.0.1.*`. Default: `*`, all.
 	Backend string `json:"backend,omitempty"`
 
-	// What it changes, as JSON of a [Behavior]: settings that it does not name stay as they are.
+	// The changed settings, as JSON of a [Behavior]. Others remain unchanged.
 	Behavior json.RawMessage `json:"set,omitempty"`
 }
 
@@ -156,7 +156,7 @@ func ReadScenario(text []byte) (*Scenario, error) {
 	return s, nil
 }
 
-// strictly decodes one JSON value, all of whose fields must be known.
+// strictly decodes one JSON value and refuses unknown fields.
 func strictly(text []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -164,7 +164,7 @@ func strictly(text []byte, into any) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("something follows the first value")
+		return fmt.Errorf("data after the first value")
 	}
 	return nil
 }
@@ -258,7 +258,7 @@ func (b *Behavior) check() error {
 	)
 }
 
-// check checks a change as far as that is possible without the backends.
+// check checks a change as far as possible without the backends.
 func (c *Change) check() error {
 	if _, err := path.Match(c.Backend, ""); err != nil {
 		return fmt.Errorf("backend %q: %w", c.Backend, err)
@@ -267,7 +267,7 @@ func (c *Change) check() error {
 	return err
 }
 
-// concerns reports whether the change concerns a backend.
+// concerns reports whether the change applies to a backend.
 func (c *Change) concerns(name, address string) bool {
 	if c.Backend == "" || c.Backend == name || c.Backend == address {
 		return true

@@ -146,7 +146,7 @@ func TestShadowPredicts(t *testing.T) {
 		t.Logf("| %s | %s | %s | %.0f | %s | %s | %s | %.0f / %.0f | %.0f / %.0f | %.0f / %.0f |", test.name, test.from, test.to, said.agreed*100, percents(before), percents(was), listed(said.shares),
 			before.Latency.P50, before.Latency.P99, was.Latency.P50, was.Latency.P99, said.p50, said.p99)
 		if test.p99 == blind {
-			// What nobody has seen cannot be predicted: docs/shadow.md says so.
+			// The effect of a load that has not occurred cannot be predicted, as docs/shadow.md says.
 			if said.p99 > was.Latency.P99/10 {
 				t.Errorf("%s, %s for %s: p99 %.0f ms, %.0f ms predicted: the overload is foreseen", test.name, test.to, test.from, was.Latency.P99, said.p99)
 			}

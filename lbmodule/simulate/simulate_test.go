@@ -288,7 +288,7 @@ func TestSlowStart(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	tests := []struct{ pool, scenario, want string }{
 		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "seeds": 2}`, `unknown field "seeds"`},
-		{`{}`, `{"count": 1, "arrivals": {"rate": 1}} {}`, "something follows"},
+		{`{}`, `{"count": 1, "arrivals": {"rate": 1}} {}`, "data after the first value"},
 		{`{}`, `{"arrivals": {"rate": 1}}`, "count: missing; the pool has no backends"},
 		{`{"dynamic_upstreams": {}}`, `{"arrivals": {"rate": 1}}`, "count: missing; the pool's backends come from a dynamic source"},
 		{`{}`, `{"count": 1}`, "arrivals: rate 0: must be above 0"},
@@ -304,8 +304,8 @@ func TestMistakes(t *testing.T) {
 		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "backends": [{"set": {"state": "gone"}}]}`, `state "gone": must be up, down or stopped`},
 		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "backends": [{"set": {"sigma": 4}}]}`, "sigma 4: must be from 0 to 3"},
 		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "backends": [{"backend": "[", "set": {}}]}`, "syntax error in pattern"},
-		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "backends": [{"backend": "b9", "set": {"delay": "1ms"}}]}`, `backend "b9": concerns no backend`},
-		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "events": [{"at": "1s", "backend": "b2", "set": {"delay": "1ms"}}]}`, `events: entry 1: backend "b2": concerns no backend`},
+		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "backends": [{"backend": "b9", "set": {"delay": "1ms"}}]}`, `backend "b9": matches no backend`},
+		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "events": [{"at": "1s", "backend": "b2", "set": {"delay": "1ms"}}]}`, `events: entry 1: backend "b2": matches no backend`},
 		{`{}`, `{"count": 1, "arrivals": {"rate": 1}, "events": [{"at": "-1s"}]}`, "at -1s: must be from 0s"},
 		{policy("nonsense", ""), `{"count": 1, "arrivals": {"rate": 1}}`, "nonsense"},
 		{`{"load_balancing": {"selection_policy": {"policy": "lb_weighted_round_robin", "weights": [1, 2]}}}`, `{"count": 3, "arrivals": {"rate": 1}}`, "2 weights for 3 backends"},
@@ -367,7 +367,7 @@ func TestPoolAsInCaddy(t *testing.T) {
 	}
 }
 
-// TestStopped: a backend that was stopped answers what it had, and what has arrived since, when it goes on.
+// TestStopped: when a stopped backend resumes, it answers the requests that it had, and those that have arrived since.
 func TestStopped(t *testing.T) {
 	r := simulated(t, policy("round_robin", ""), `{"count": 1, "duration": "10s", "arrivals": {"rate": 100, "process": "constant"}, "backends": [{"set": {"delay": "100ms", "workers": 50}}],
 		"events": [{"at": "4s", "set": {"state": "stopped"}}, {"at": "6s", "set": {"state": "up"}}]}`)

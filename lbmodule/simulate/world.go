@@ -19,7 +19,7 @@ type world struct {
 	*balancing
 	clock         clock
 	random        *rand.Rand // of the backends and the network
-	arriving      *rand.Rand // of the arrivals, so that they are the same whatever the policy
+	arriving      *rand.Rand // of the arrivals; separate, so that they are the same for every policy
 	network       Times
 	clientTimeout time.Duration
 	writes        float64
@@ -39,8 +39,8 @@ type balancer struct {
 	pool     *pool.Pool
 	view     *pool.View
 	members  []int          // the backends that it uses, in ascending order: the positions of view
-	snapshot *pool.Snapshot // the one that those who wait have seen
-	sleeping []*request     // those that wait for another snapshot
+	snapshot *pool.Snapshot // the snapshot that the waiting requests have seen
+	sleeping []*request     // requests that wait for another snapshot
 }
 
 // Run simulates the pool in the scenario. It stops early when ctx ends.
@@ -67,7 +67,7 @@ func Run(ctx context.Context, p *Pool, scenario Scenario) (*Result, error) {
 	return w.result(p, s), nil
 }
 
-// newWorld makes everything that there is before the first request.
+// newWorld creates the state before the first request.
 func newWorld(b *balancing, s *Scenario) (*world, arrivals, error) {
 	const ofBackends, ofArrivals, ofClients = 1, 2, 3
 	w := &world{
@@ -160,7 +160,7 @@ func (w *world) connect(_ context.Context, address string) error {
 	return nil
 }
 
-// change makes the backends that the change concerns behave as it says. It has been checked.
+// change applies a change, which has been checked, to the backends that it concerns.
 func (w *world) change(c *Change, logs logs) {
 	for _, b := range w.backends {
 		if !c.concerns(b.name, b.address) {
@@ -192,7 +192,7 @@ func (w *world) check(c *Change, logs logs) error {
 		}
 	}
 	if !found {
-		return fmt.Errorf("backend %q: concerns no backend", c.Backend)
+		return fmt.Errorf("backend %q: matches no backend", c.Backend)
 	}
 	return nil
 }
@@ -209,13 +209,13 @@ func (w *world) run(ctx context.Context, arrivals arrivals) error {
 			w.rouse()
 		}
 		if w.arrived && w.open == 0 {
-			return nil // timers of pools may go on for ever
+			return nil // timers of pools may go on forever
 		}
 		if n%checkEvery == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return errors.New("requests wait for something that never happens")
+	return errors.New("requests wait, but no event is left")
 }
 
 // arrive schedules the next arrival.
@@ -236,7 +236,7 @@ func (w *world) arrive(arrivals arrivals) {
 	})
 }
 
-// sleep has q wait for another snapshot, and unsleep ends that.
+// sleep makes q wait for another snapshot. unsleep undoes that.
 func (b *balancer) sleep(q *request) {
 	if len(b.sleeping) == 0 {
 		b.snapshot = b.view.Snapshot()

@@ -55,7 +55,7 @@ func (w *ways) other(trip *Trip, why engine.Reason) {
 	}
 }
 
-// reasonOf returns why no attempt goes over the engine if the transport with that config is not `http`.
+// reasonOf returns the reason why no attempt goes over the engine, for a config of a transport other than `http`.
 func reasonOf(config json.RawMessage) engine.Reason {
 	var module struct {
 		Protocol string `json:"protocol"`
@@ -104,8 +104,8 @@ func (t *Transport) UseEngine(logger *zap.Logger, counted func(reason string)) {
 	t.direct = d
 }
 
-// special returns why the engine cannot take the place of a transport; "" if it can. The engine keeps its connections, uses them for any
-// client, and does not bound their number.
+// special returns why the engine cannot replace a transport; "" if it can. The engine keeps its connections, uses them for any client, and
+// does not bound their number.
 func (t *Transport) special(h *reverseproxy.HTTPTransport) engine.Reason {
 	switch {
 	case slices.Contains(h.Versions, "3"):
@@ -125,7 +125,7 @@ func (t *Transport) special(h *reverseproxy.HTTPTransport) engine.Reason {
 	case h.ReadTimeout > 0 && h.Transport.ResponseHeaderTimeout > 0:
 		return reasonTimeouts // both would set the deadline of the same read
 	case h.TLS != nil && strings.Contains(h.TLS.ServerName, "{"):
-		return reasonServerName // connections would belong to a name
+		return reasonServerName // each connection would belong to one server name
 	case h.TLS != nil && h.TLS.Renegotiation != "" && h.TLS.Renegotiation != "never":
 		return reasonRenegotiates
 	}
@@ -162,7 +162,7 @@ func (d *direct) roundTrip(trip *Trip, r *http.Request) (*http.Response, error) 
 func (d *direct) stock(trip *Trip, r *http.Request, why engine.Reason) (*http.Response, error) {
 	d.ways.other(trip, why)
 	res, err := d.HTTPTransport.RoundTrip(r.WithContext(trip.into(r.Context())))
-	// An upgrade is asked for over HTTP/1.1, so its answer says nothing about what the backend prefers.
+	// Upgrades are always requested over HTTP/1.1, so the answer says nothing about the backend's preference.
 	if err == nil && res.ProtoMajor == 1 && r.URL.Scheme == "https" && r.Header["Upgrade"] == nil {
 		d.http2.drop(r.URL.Host)
 	}

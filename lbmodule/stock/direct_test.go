@@ -32,7 +32,7 @@ func load(t *testing.T, config string) (*Transport, func()) {
 	return loaded, func() { cancel() }
 }
 
-// Only where the engine does all that the transport was told to does it take the transport's place.
+// The engine replaces the transport only if it supports all settings of the transport.
 func TestShortWay(t *testing.T) {
 	for transport, why := range map[string]engine.Reason{
 		`null`:                 "",
@@ -94,7 +94,7 @@ func TestShortWay(t *testing.T) {
 	})
 }
 
-// A config that is given up leaves no connections behind.
+// A config that is abandoned leaves no connections behind.
 func TestShortWayIsClosed(t *testing.T) {
 	var open atomic.Int32
 	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

@@ -14,8 +14,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// DeferWriteErrors makes the transport deliver an answer that a backend sends before it stops reading the request. net/http's transport gives up on
-// a failed write before it reads what has arrived. So a failed write to these connections returns only when everything has been read.
+// DeferWriteErrors makes the transport deliver an answer that a backend sends before it stops reading the request. After a failed write,
+// net/http's transport gives up before it reads what has arrived. So a failed write to these connections returns only when everything has
+// been read.
 func (t *Transport) DeferWriteErrors() {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || h.Transport == nil || h.Transport.DialContext == nil {
@@ -47,7 +48,8 @@ type deferringConn struct {
 // readWait is how long a failed write waits for the next read. After that it assumes that the reader has given up.
 const readWait = 5 * time.Second
 
-// overlapWait is how long a failed write waits for reads and writes to overlap. A reader of its own starts when the connection is made.
+// overlapWait is how long a failed write waits for reads and writes to overlap. If the transport reads on a separate goroutine, that starts
+// when the connection is made.
 const overlapWait = 100 * time.Millisecond
 
 // Read implements [net.Conn].
@@ -68,7 +70,7 @@ func (c *deferringConn) Write(p []byte) (int, error) {
 	defer c.busy.Add(-1)
 	n, err := c.Conn.Write(p)
 	if (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) && !c.half.Load() {
-		c.awaitReads() // it ends: no more data arrives after a reset
+		c.awaitReads() // bound: no more data arrives after a reset
 	}
 	return n, err
 }

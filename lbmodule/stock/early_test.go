@@ -87,7 +87,7 @@ func TestDeferWriteErrors(t *testing.T) {
 	}
 }
 
-// During a handshake nobody else reads: a write that fails then waits for nothing.
+// During a handshake no other goroutine reads: a write that fails then does not wait.
 func TestDeferWriteErrorsInHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &deferringConn{Conn: resetConn{err: syscall.ECONNRESET, chunks: make(chan string)}, over: make(chan struct{})}

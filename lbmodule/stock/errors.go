@@ -24,14 +24,15 @@ func isSystemError(err error, code syscall.Errno) bool {
 	return dial && strings.HasSuffix(err.Error(), code.Error())
 }
 
-// silentError is the error of a connection attempt that nothing has answered, not even to refuse. The DialError in it hides that.
+// silentError is the error of a connection attempt that nothing has answered, not even with a refusal. The DialError that it wraps does not
+// show that.
 type silentError struct{ error }
 
 func (e silentError) Unwrap() error { return e.error }
 func (silentError) Timeout() bool   { return true }
 
-// unhide returns err, the error of a transport's dialer, as a [silentError] if it is one. A name server that does not answer says nothing about
-// the backend.
+// unhide wraps err, the error of a transport's dialer, in a [silentError] if nothing has answered. It excludes name servers that do not
+// answer, because they say nothing about the backend.
 func unhide(err error) error {
 	if _, dial := errors.AsType[reverseproxy.DialError](err); !dial || strings.Contains(err.Error(), ": lookup ") {
 		return err
@@ -42,8 +43,8 @@ func unhide(err error) error {
 	return err
 }
 
-// IsConnectError reports whether no connection could be made, so that the backend has seen nothing of the request. A failed
-// TLS handshake counts as well.
+// IsConnectError reports whether no connection could be made, so that the backend has received nothing of the request. A failed TLS
+// handshake counts as well.
 func IsConnectError(err error) bool {
 	if _, dial := errors.AsType[reverseproxy.DialError](err); dial {
 		return true
@@ -72,7 +73,7 @@ func isUndecided(err error) bool {
 	return isSystemError(err, syscall.EAGAIN) || isSystemError(err, syscall.EADDRNOTAVAIL)
 }
 
-// NotTried reports whether dialing failed for a reason that is not the backend's, or that does not say whether it lives.
+// NotTried reports whether dialing failed for a reason that is not the backend's fault, or that does not say whether the backend is alive.
 func NotTried(err error) bool { return OutOfDescriptors(err) || isUndecided(err) }
 
 // IsTimeout reports whether err is a timeout.

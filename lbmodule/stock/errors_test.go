@@ -36,7 +36,7 @@ func TestIsUnreachable(t *testing.T) {
 	}
 }
 
-// What nothing answers is told from what is refused, though a DialError does not say which it is.
+// Silence is distinguished from a refusal, although a DialError does not say which it is.
 func TestUnhide(t *testing.T) {
 	dial := func(err error) error {
 		return reverseproxy.NewDialError(&net.OpError{Op: "dial", Net: "tcp", Err: err})

@@ -18,9 +18,9 @@ type hosts struct {
 	has     func(address string) bool
 }
 
-// hold lists these upstreams, whose addresses has knows, and gives them their hosts. Only reverse_proxy can do that, while it provisions a handler; the
-// handler here serves no requests. Canceling its context stops its background work at once: a gauge of healthy upstreams
-// that knows nothing of our checks.
+// hold lists these upstreams and gives them their hosts. has reports whether an address is that of one of them. Only reverse_proxy can do
+// that, while it provisions a handler; the handler here serves no requests. Canceling its context stops its background work at once: a
+// gauge of healthy upstreams that does not know the load balancer's checks.
 func (s *hosts) hold(ctx caddy.Context, upstreams reverseproxy.UpstreamPool, has func(address string) bool) error {
 	if len(upstreams) == 0 {
 		return nil
@@ -55,7 +55,7 @@ type Target struct {
 	shown bool // reverse_proxy lists its host under the dialed address
 }
 
-// Dial returns where to connect to; zero if that depends on the request.
+// Dial returns the address to connect to; zero if it depends on the request.
 func (t *Target) Dial() reverseproxy.DialInfo {
 	info, _ := t.dial.(reverseproxy.DialInfo)
 	return info
@@ -75,18 +75,18 @@ func (s *Handler) NewTarget(u *reverseproxy.Upstream) *Target {
 	return t
 }
 
-// NewMirror returns the target at an address that is no backend's. Its connections are counted nowhere.
+// NewMirror returns the target of a mirror, whose address is not that of a backend. Its connections are not counted.
 func NewMirror(address string) (*Target, error) {
 	u := &reverseproxy.Upstream{Dial: address}
 	info, err := parse(u, address)
 	if err != nil {
 		return nil, err
 	}
-	info.Upstream = nil // what is told of connections is told by upstream
+	info.Upstream = nil // connections are reported by upstream, so these are not
 	return &Target{Upstream: u, dial: info}, nil
 }
 
-// For returns the target for a request. If the address has placeholders, that is a new target.
+// For returns the target for a request. It is a new target if the address has placeholders.
 func (t *Target) For(repl *caddy.Replacer) (*Target, error) {
 	if t.dial != nil {
 		return t, nil
@@ -111,7 +111,7 @@ func parse(u *reverseproxy.Upstream, address string) (reverseproxy.DialInfo, err
 	}, nil
 }
 
-// sameText returns text, as part of whole if it is the end of that: an address is held once.
+// sameText returns text. If text is a suffix of whole, the result shares its memory, so that an address is stored once.
 func sameText(text, whole string) string {
 	if strings.HasSuffix(whole, text) {
 		return whole[len(whole)-len(text):]
@@ -125,7 +125,7 @@ func (t *Target) Address() string { return t.Upstream.Dial }
 // Fixed reports whether the address is the same for all requests.
 func (t *Target) Fixed() bool { return t.dial != nil }
 
-// Begin counts a request in the counters that /reverse_proxy/upstreams and selection policies that are not ours read.
+// Begin counts a request in the counters that /reverse_proxy/upstreams and selection policies of other modules read.
 func (t *Target) Begin() { t.count(1) }
 
 // End undoes Begin.

@@ -52,7 +52,7 @@ func (t ProbeTarget) Same(other ProbeTarget) bool {
 // String returns the network and the address.
 func (t ProbeTarget) String() string { return t.dial.Network + " " + t.dial.Address }
 
-// URL returns the URL of probes, without a path. Its host is localhost for a unix socket, whose path is no valid host.
+// URL returns the URL of probes, without a path. Its host is localhost for a unix socket, whose path is not a valid host.
 func (t ProbeTarget) URL(transport http.RoundTripper) *url.URL {
 	u := &url.URL{Scheme: "http", Host: t.dial.Address}
 	if IsSocket(t.dial.Network) {
@@ -124,7 +124,7 @@ func (t ProbeTarget) TLSConfig(transport http.RoundTripper) *tls.Config {
 // redialTimeout bounds a connection attempt to a dead backend, unless the transport's timeout is longer.
 const redialTimeout = 3 * time.Second
 
-// Dials reports whether Connect makes the very connections that the transport does: those of other plugins may know other ways.
+// Dials reports whether Connect makes the same connections as the transport does. Transports of other plugins may connect differently.
 func Dials(transport http.RoundTripper) bool {
 	_, ok := transport.(*reverseproxy.HTTPTransport)
 	return ok

@@ -39,7 +39,7 @@ type Handler struct {
 	VerboseLogs          bool
 	ProxyStatusName      string
 
-	delegate reverseproxy.Handler // never cleaned up, which would close its tunnels: see [Handler.Delegate]
+	delegate reverseproxy.Handler // never cleaned up, because that would close its tunnels: see [Handler.Delegate]
 	hosts    hosts
 }
 
@@ -52,7 +52,8 @@ type Retries struct {
 	Match       caddyhttp.MatcherSets
 }
 
-// Provision reads the embedded handler. The upstreams, whose addresses has knows, are listed at /reverse_proxy/upstreams.
+// Provision reads the embedded handler. It lists the upstreams at /reverse_proxy/upstreams. has reports whether an address is that of one
+// of them.
 func (s *Handler) Provision(ctx caddy.Context, from *reverseproxy.Handler, upstreams reverseproxy.UpstreamPool, has func(address string) bool) error {
 	// Without the events app, reverse_proxy's Provision fails before its Cleanup may be called.
 	if _, err := ctx.App("events"); err != nil {
@@ -136,10 +137,10 @@ func (s *Handler) Cleanup() error {
 	return s.hosts.release()
 }
 
-// The delegate is a reverse_proxy whose transport returns an answer that is already there. It handles the rare answers that only
-// reverse_proxy can handle: those of handle_response routes, because `copy_response` and `copy_response_headers` find the answer in
-// reverse_proxy's context, and those that switch protocols. Its single response handler calls [HandOver.Continue]. It has no upstreams, so
-// that its Cleanup would do nothing but close the connections that have switched protocols; these may outlive the config.
+// The delegate is a reverse_proxy whose transport returns an existing answer. It handles the rare answers that only reverse_proxy can
+// handle: those of handle_response routes, because `copy_response` and `copy_response_headers` find the answer in reverse_proxy's context,
+// and those that switch protocols. Its single response handler calls [HandOver.Continue]. It has no upstreams, so that its Cleanup would do
+// nothing but close the connections that have switched protocols; these may outlive the config.
 
 // provisionDelegate makes the delegate. Its Provision also checks and provisions the settings that the front uses, because both share the
 // same objects.
@@ -179,8 +180,7 @@ type HandOver struct {
 	Upstream *reverseproxy.Upstream
 	Response *http.Response
 
-	// Continue handles the answer, in the place of a route of handle_response. `copy_response` finds the answer in the context of its
-	// request.
+	// Continue handles the answer instead of a route of handle_response. `copy_response` finds the answer in the context of its request.
 	Continue func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error
 
 	vars map[string]any // the request's variables
@@ -192,8 +192,8 @@ type handOverKey struct{}
 // Delegate hands an answer to reverse_proxy and returns the result of its ServeHTTP.
 func (s *Handler) Delegate(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, a *HandOver) error {
 	ctx := context.WithValue(r.Context(), handOverKey{}, a)
-	// reverse_proxy sets variables for its transport. They must not be those of the request, which the transport of our attempts may still
-	// be reading: it goes on dialing in the background when another connection becomes free first.
+	// reverse_proxy sets variables for its transport. They must not be those of the request, which the transport of an attempt may still be
+	// reading: it continues to dial in the background when another connection becomes free first.
 	a.vars = ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
 	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(a.vars))
 	return s.delegate.ServeHTTP(w, r.WithContext(ctx), next)

@@ -122,7 +122,7 @@ func TestEmbeddedStays(t *testing.T) {
 	}
 }
 
-// What is wrong is told of in reverse_proxy's words, and leaves nothing behind.
+// Errors have reverse_proxy's words, and nothing is left behind.
 func TestProvisionFails(t *testing.T) {
 	for config, want := range map[string]string{
 		`{"transport": {"protocol": "none"}}`:                                    "loading transport",

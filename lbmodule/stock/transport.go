@@ -27,7 +27,7 @@ const SmallBody = engine.MaxBody
 
 // Transport makes attempts over the configured transport, or over the engine where that has the same effect.
 type Transport struct {
-	next   http.RoundTripper // the configured one
+	next   http.RoundTripper // the configured transport
 	direct *direct           // uses the engine where possible; nil if the engine is not used
 	ways   ways
 
@@ -140,8 +140,8 @@ func (t *Transport) RequiresContentLength() bool {
 	return ok && c.RequiresContentLength()
 }
 
-// AnswerWithin makes the transport bound the time from a request's last byte to its answer's header. It reports whether the transport can:
-// only one that speaks nothing but HTTP/1 can.
+// AnswerWithin makes the transport bound the time from a request's last byte to its answer's header. It reports whether the transport can
+// do that, which is the case only if it speaks no other version than HTTP/1.
 func (t *Transport) AnswerWithin(d time.Duration) bool {
 	h, ok := t.next.(*reverseproxy.HTTPTransport)
 	if !ok || h.TLS != nil || h.Transport == nil || slices.ContainsFunc(h.Versions, func(v string) bool { return v == "h2c" || v == "3" }) {
@@ -169,7 +169,7 @@ func (t *Transport) TimeConnections(connected func(upstream string, took time.Du
 	}
 }
 
-// timed wraps dial to report how long it takes for a request. Contexts without an upstream are not of requests.
+// timed wraps dial to report how long it takes for a request. Contexts without an upstream do not belong to requests.
 func timed(connected func(string, time.Duration), dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		start := time.Now()
@@ -196,7 +196,7 @@ func markNetwork(r *http.Request, to reverseproxy.DialInfo, setScheme func(*http
 	}
 	r, u := r.WithContext(r.Context()), *r.URL
 	r.URL = &u
-	setScheme(r) // first, because it looks at the port
+	setScheme(r) // before the mark is added, because it looks at the port
 	if r.Host == "" {
 		r.Host = u.Host
 	}
@@ -227,7 +227,7 @@ func checkAnswer(r *http.Request, res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		if _, twoWays := res.Body.(io.ReadWriteCloser); !twoWays {
-			return errors.New("backend switches protocols over a transport that cannot")
+			return errors.New("backend switches protocols, which the transport does not support")
 		}
 		return checkSwitch(upgradeOf(r.Header), upgradeOf(res.Header))
 	case res.StatusCode < 100 || res.StatusCode > 999: // net/http's server panics over those
@@ -240,7 +240,7 @@ func checkAnswer(r *http.Request, res *http.Response) error {
 func checkSwitch(asked, switched string) error {
 	switch {
 	case asked == "":
-		return errors.New("backend switches protocols, which was not asked for")
+		return errors.New("backend switches protocols, which was not requested")
 	case !strings.EqualFold(asked, switched) || strings.ContainsFunc(switched, func(c rune) bool { return c < ' ' || c > '~' }):
 		return fmt.Errorf("backend switches to protocol %q, asked for %q", switched, asked)
 	}

@@ -19,8 +19,8 @@ type Trip struct {
 	request   *http.Request // the request as the front made it; nil for a copy
 	dial      dialFunc      // of the engine
 	direct    bool
-	armed     bool        // it may be broken off over the configured transport
-	mirror    bool        // it is no attempt, and not counted as one
+	armed     bool        // the trip may be broken off, even over the configured transport
+	mirror    bool        // the trip is not an attempt, and not counted as one
 	head      engine.Head // the head of the request; nil if request has the fields
 	call      engine.Call
 
@@ -28,7 +28,7 @@ type Trip struct {
 	cancel context.CancelCauseFunc // ends the request over the configured transport; nil if it does not go there, or is not armed
 }
 
-// Head is a request's head as its sender has made it.
+// Head composes a request's head.
 type Head = engine.Head
 
 // Lines are the fields of an answer's header.
@@ -39,13 +39,13 @@ func (t *Trip) DialContext(ctx context.Context, network, address string) (net.Co
 	return t.dial(&tripContext{Context: ctx, dial: t.target.dial}, network, address)
 }
 
-// Init makes t the trip of r to that target. informer receives the informational answers. Several goroutines may call it, even after
-// RoundTrip has returned. For a copy made by hedging, r and informer are nil.
+// Init initializes t as the trip of r to that target. informer receives the informational answers. Several goroutines may call informer,
+// even after RoundTrip has returned. For a copy made by hedging, r and informer are nil.
 func (t *Trip) Init(transport *Transport, to *Target, r *http.Request, informer engine.Informer) {
 	*t = Trip{transport: transport, target: to, request: r, informer: informer}
 }
 
-// InitMirror makes t the trip of a copy to a mirror.
+// InitMirror initializes t as the trip of a copy to a mirror.
 func (t *Trip) InitMirror(transport *Transport, to *Target) {
 	*t = Trip{transport: transport, target: to, mirror: true}
 }
@@ -76,8 +76,8 @@ func (t *Trip) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.transport.roundTrip(t, r)
 }
 
-// Arm makes it possible to break the trip off; over the configured transport, where that takes memory, only if its backend is checked. It must
-// be called before RoundTrip.
+// Arm makes it possible to break the trip off. Over the configured transport, where that takes memory, it does so only if checked is set.
+// It must be called before RoundTrip.
 func (t *Trip) Arm(checked bool) { t.armed = checked }
 
 // Waits reports whether the request has been given to a connection, or to the configured transport.
@@ -100,7 +100,7 @@ func (t *Trip) BreakOff(err error) {
 // breakable returns ctx, extended so that BreakOff ends it if the trip is armed. It needs no cancel function, because it ends with its parent
 // at the latest.
 func (t *Trip) breakable(ctx context.Context) context.Context {
-	// Other transports than Caddy's for HTTP may go on when the context has ended, as that for FastCGI does.
+	// Transports other than Caddy's `http` may continue after the end of the context, as that for FastCGI does.
 	if !t.armed || !t.transport.IsCaddys() {
 		return ctx
 	}
@@ -147,7 +147,7 @@ func (c *tripContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// traceKey is the key of a trace in a context. It lets a trip do without the context that [httptrace.WithClientTrace] would allocate.
+// traceKey is the key of a trace in a context. It saves a trip the context that [httptrace.WithClientTrace] would allocate.
 var traceKey = func() any {
 	var asked keyCatcher
 	httptrace.ContextClientTrace(&asked)

@@ -91,7 +91,7 @@ func TestTellApart(t *testing.T) {
 	}
 }
 
-// A forward proxy is told the port, and does not hear of networks.
+// A forward proxy gets the port without the network's mark.
 func TestProxiedRequestsStay(t *testing.T) {
 	for settings, apart := range map[string]bool{
 		`{"protocol": "http"}`: true,

@@ -42,7 +42,7 @@ type Passive struct {
 	Span     time.Duration // fail_duration
 	MaxFails int           // 0 if not set
 	Status   []int         // answers that are failures: statuses, or classes of statuses from 1 to 5
-	Latency  time.Duration // an answer that takes this long is a failure; 0 if none is
+	Latency  time.Duration // an answer that takes this long is a failure; 0 disables this
 }
 
 // Read reads the settings of a handler that has been checked and not yet provisioned.

@@ -5,36 +5,36 @@ import (
 	"time"
 )
 
-// Reach decides when a balancer uses backends outside its subset. While nobody in the subset of a group is usable, it goes on from one window
-// of others to the next until somebody is; once half of the subset is usable again, it goes back. The subset is used all the while, so that
-// it is known how it fares. The zero Reach uses the subsets only.
+// Reach decides when a balancer uses backends outside its subset. While no backend that a group uses is usable, it moves on from one window
+// of other backends to the next until one is usable; once half of the subset is usable again, it goes back. The subset stays in use all the
+// time, so that its health is known. The zero Reach uses the subsets only.
 type Reach struct{ groups map[Group]stride }
 
-// stride is how far a group has gone.
+// stride is how far a group has gone beyond its subset.
 type stride struct {
-	step  int       // 0 for the subset only, then the windows in turn, again and again
-	since time.Time // since when it should go to another step; zero if it should not
-	back  bool      // that step is 0
+	step  int       // 0 for the subset only; higher steps use the windows in turn, cyclically
+	since time.Time // since when there has been a reason to change the step; zero if there is none
+	back  bool      // the reason is to go back to step 0
 }
 
 // Tally counts the backends of a group that take new requests.
 type Tally struct {
-	Usable    int // of those that are used
-	Own       int // in the subset
-	OwnUsable int // of those
-	Windows   int // outside the subset
+	Usable    int // usable backends among those in use
+	Own       int // backends in the subset
+	OwnUsable int // usable backends in the subset
+	Windows   int // number of windows outside the subset
 }
 
 const (
-	// Calm is how long half of the subset must have been usable before the others are given up. Each change opens connections.
+	// Calm is how long half of the subset must have been usable before the other backends are no longer used. Each change opens connections.
 	Calm = 10 * time.Second
 
-	// doublings is how often patience doubles if all windows were tried in vain.
+	// doublings is the maximum number of times that patience doubles, once each time that all windows were tried without success.
 	doublings = 6
 )
 
-// Look looks at how the groups fare. patience is how long nobody of a group must have been usable before the next window is used. It returns
-// whether the steps have changed, and when to look again even if nothing happens; zero if that is not necessary.
+// Look updates the steps of the groups. patience is how long all backends that a group uses must have been unusable before the next window
+// is used. It returns whether the steps have changed, and when to look again even if nothing happens; zero if that is not necessary.
 func (r *Reach) Look(tallies map[Group]Tally, patience time.Duration, now time.Time) (changed bool, next time.Time) {
 	for g, t := range tallies {
 		s, wait := r.groups[g], time.Duration(0)
@@ -71,7 +71,7 @@ func (r *Reach) Look(tallies map[Group]Tally, patience time.Duration, now time.T
 	return changed, next
 }
 
-// want notes that the group should go on or back.
+// want records a reason to go on to the next step, or back.
 func (s *stride) want(back bool, now time.Time) {
 	if s.since.IsZero() || s.back != back {
 		s.since, s.back = now, back
@@ -100,7 +100,7 @@ func (r *Reach) Steps() map[Group]int {
 // Clone returns a copy.
 func (r *Reach) Clone() Reach { return Reach{groups: maps.Clone(r.groups)} }
 
-// earlier returns the earlier one of two times, of which the first may be zero, for none.
+// earlier returns the earlier of two times. a may be zero, which stands for none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
 		return b

@@ -69,7 +69,7 @@ func TestReachIsBounded(t *testing.T) {
 	}
 }
 
-// A group that has no others to go to, or nobody who takes requests, goes nowhere; and what is no group any more is forgotten.
+// A group without backends outside its subset, or without backends that take requests, stays at step 0; former groups are forgotten.
 func TestReachOfNothing(t *testing.T) {
 	for _, tally := range []Tally{{Own: 3}, {Windows: 2}} {
 		w := &walk{t: t, now: time.Unix(1e9, 0)}

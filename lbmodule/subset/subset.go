@@ -1,10 +1,11 @@
-// Package subset decides which of a pool's backends one balancer of a fleet uses, so that not all balancers check, and connect to, all
-// backends.
+// Package subset decides which of a pool's backends one balancer of a fleet uses, so that not every balancer checks, and connects to, every
+// backend.
 //
-// Balancers that know their number use a deterministic aperture, as in Twitter's Finagle: all put the backends into the same order, and
-// balancer i of n uses a window that begins at i/n of it. Each backend is in the windows of equally many balancers. (The alternatives are
-// compared by Ward, Wydrowski et al., "Reinventing Backend Subsetting at Google", ACM Queue 20(5), 2022.) Balancers that do not know it
-// choose by rendezvous hashing of their identity, as in gRPC's proposal A68; how many of them use a backend is then a matter of chance.
+// Balancers that know how many they are use a deterministic aperture, as in Twitter's Finagle: all put the backends into the same order,
+// and balancer i of n uses a window that begins at i/n of it. Each backend is in the windows of equally many balancers. (The alternatives
+// are compared by Ward, Wydrowski et al., "Reinventing Backend Subsetting at Google", ACM Queue 20(5), 2022.) Balancers that do not know
+// that choose by rendezvous hashing of their identity, as in gRPC's proposal A68; the number of balancers that use a backend is then
+// random.
 package subset
 
 import (
@@ -18,16 +19,17 @@ import (
 
 // Rule says which backends a balancer uses.
 type Rule struct {
-	Size     int    // the number of backends to use of each group; it is met approximately with Peers
+	Size     int    // the number of backends to use of each group; approximate with Peers
 	Peers    int    // the number of balancers; 0 if it is not known
 	Peer     int    // the number of this one, from 0
 	Identity uint64 // of this balancer if Peers is 0; it differs from that of all others
 }
 
-// Group identifies backends that stand in for each other, such as the primaries in the preferred zone. Each group has a subset of its own.
+// Group identifies backends that can replace each other, such as the primaries in the preferred zone. Each group has a subset of its own.
 type Group uint8
 
-// GroupOf returns the group of a backend: the primaries and each level of backups are two, one of the preferred zone and one of the others.
+// GroupOf returns the group of a backend: the primaries, and each level of backups, are divided into two groups, one of the preferred zone
+// and one of the other zones.
 func GroupOf(backup int, zone, preferred string) Group {
 	g := Group(2 * backup)
 	if preferred != "" && zone == preferred {
@@ -40,7 +42,7 @@ func GroupOf(backup int, zone, preferred string) Group {
 type Backend struct {
 	Address string
 	Group   Group
-	Idle    bool // takes no new requests, because somebody wants it so
+	Idle    bool // takes no new requests, because of an administrator or its weight
 }
 
 // Place says whether a backend is used.
@@ -51,21 +53,21 @@ const (
 	Outside Place = iota
 	// Own is in the subset.
 	Own
-	// Further is not in the subset, but used while nobody in it is usable.
+	// Further is not in the subset, but used while no backend in it is usable.
 	Further
 )
 
-// Choice is what a balancer uses.
+// Choice is the result of [Rule.Choose].
 type Choice struct {
 	Places  []Place       // by position in the list of backends
-	Windows map[Group]int // the number of windows that the backends outside the subset make, by group
+	Windows map[Group]int // the number of windows into which the backends outside the subset are divided, by group
 }
 
 // Choose chooses among the backends, whose addresses must differ. Their order does not matter. steps says how far each group has gone beyond
 // its subset: see [Reach].
 //
-// A backend that is idle keeps its place, because there may be open requests and sessions, and the next one in the order stands in for it.
-// Places do not depend on what is idle, so nothing else changes.
+// An idle backend keeps its place, because it may have open requests and sessions, and the next one in the order is used in addition. The
+// order does not depend on which backends are idle, so nothing else changes.
 func (r *Rule) Choose(backends []Backend, steps map[Group]int) Choice {
 	c := Choice{Places: make([]Place, len(backends)), Windows: make(map[Group]int)}
 	groups := make(map[Group][]entry)
@@ -78,7 +80,7 @@ func (r *Rule) Choose(backends []Backend, steps map[Group]int) Choice {
 	return c
 }
 
-// entry is a backend on its way into an order.
+// entry is a backend to be ordered by its hash.
 type entry struct {
 	hash uint64
 	at   int // position in the list of backends
@@ -100,7 +102,8 @@ func (r *Rule) choose(c *Choice, all []entry, backends []Backend, step int) (win
 		case i < length, !idle && takers > 0:
 			c.Places[e.at] = Own
 		case idle && takers > 0 && spare > 0:
-			// It stood in for another one, or will. Without a bound, a pool that is mostly idle would be used as a whole.
+			// It replaced an idle backend before it became idle itself, or will do so when it is no longer idle. Without the bound, a pool
+			// that is mostly idle would be used as a whole.
 			c.Places[e.at] = Own
 			spare--
 		case !idle:
@@ -115,7 +118,7 @@ func (r *Rule) choose(c *Choice, all []entry, backends []Backend, step int) (win
 		return windows
 	}
 	if r.Peers > 0 {
-		// Another order for each balancer: neighbours on the ring, whose windows overlap, do not go to the same backends.
+		// Each balancer has its own order here, so that neighbours on the ring, whose windows overlap, do not move on to the same backends.
 		r.shuffle(rest)
 		order(rest, backends)
 	}
@@ -126,7 +129,7 @@ func (r *Rule) choose(c *Choice, all []entry, backends []Backend, step int) (win
 	return windows
 }
 
-// shuffle gives the entries hashes that depend on the balancer.
+// shuffle makes the hashes of the entries depend on the balancer.
 func (r *Rule) shuffle(all []entry) {
 	identity := balance.Mix(r.Identity)
 	if r.Peers > 0 {
@@ -147,8 +150,8 @@ func order(all []entry, backends []Backend) {
 	})
 }
 
-// window returns where in the order of n backends the balancer's window begins, and how many are in it. The windows of all peers together
-// cover each backend equally often.
+// window returns the start and the length of the balancer's window in the order of n backends. The windows of all peers together cover each
+// backend equally often.
 func (r *Rule) window(n int) (start, length int) {
 	if r.Size >= n {
 		return 0, n
@@ -166,8 +169,9 @@ func (r *Rule) window(n int) (start, length int) {
 
 // Cover returns the number of balancers that use each of n backends; 0 if it differs from backend to backend, without Peers.
 //
-// It is Size*Peers/n, rounded up from a tenth on. Where it goes up by one, all windows grow by n/Peers. Round numbers, such as 100 of 10,000
-// backends for each of 100 balancers, would be just there, and a backend more or less would make all windows grow or shrink each time.
+// It is Size*Peers/n, rounded up if the fraction exceeds a tenth. When it increases by one, all windows grow by n/Peers. With plain
+// rounding up, round numbers, such as 100 of 10,000 backends for each of 100 balancers, would be on that edge, and each backend more or
+// less would make all windows grow or shrink.
 func (r *Rule) Cover(n int) int {
 	switch {
 	case r.Peers == 0 || n == 0:
