@@ -156,7 +156,7 @@ func (s *site) useMap(name string) (string, bool) {
 			if rest, fold := strings.CutPrefix(re, "*"); fold {
 				re = "(?i)" + rest
 			}
-			if !s.usable(re) {
+			if !s.usable(re) || strings.Contains(re, `"`) { // it begins a line, where caddy fmt takes backquotes apart
 				e.line.Leave("the regular expression cannot be written here")
 				return "", false
 			}

@@ -198,6 +198,9 @@ func (s *site) condition(at *scope, args []string) (draft.Formula, string) {
 	words[len(words)-1] = strings.TrimSuffix(words[len(words)-1], ")")
 	words = slices.DeleteFunc(words, func(w string) bool { return w == "" && len(words) != 3 })
 	text := strings.Join(words, " ")
+	if len(words) == 0 {
+		return nil, "the condition"
+	}
 	if len(words) == 2 && strings.HasSuffix(words[0], "-f") && words[1] == "$request_filename" {
 		return draft.One(strings.HasPrefix(words[0], "!"), draft.Atom{Kind: "file", Args: []string{"{http.request.uri.path}"}}), s.needRoot(at)
 	}
