@@ -39,7 +39,7 @@ var haproxyClaims = []observation{
 	}},
 	{"observe with error-limit takes it out", func(t *testing.T, start func(string, ...any) *claimed) {
 		b, _ := startBackends(t, 2)
-		b[0].handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+		b[0].handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 		c := start(" default-server check inter 1m fastinter 1m observe layer7 error-limit 5 on-error mark-down\n server a %s\n server b %s", b[0].addr, b[1].addr)
 		for range 30 {
 			c.send("GET", "/")
@@ -186,7 +186,7 @@ var nginxClaims = []observation{
 		b := startBackend(t)
 		b.handle(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Backend", r.Host)
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		})
 		status, host, _ := start("server %s;---error_page 503 =200 /page;", b.addr).send("GET", "/")
 		is(t, "status", status, 503)
