@@ -251,6 +251,30 @@ server {
 		{path: "/", host: "other.example.com"}, {path: "/x?y=z", host: "www.example.com"}, {path: "/x?y=z", host: "example.com"},
 		{path: "/", host: "one.shop.example.com"}, {path: "/"}, {path: "/", host: "one.shop.example.com", header: "User-Agent: some-Bot/1"},
 	}},
+	{"nginx split", convert.Nginx, `
+split_clients $cookie_id $side {
+	40% new;
+	* old;
+}
+upstream old {
+	server A;
+}
+upstream new {
+	server B;
+}
+server {
+	listen LISTEN;
+	proxy_set_header Host $host;
+	location / {
+		proxy_pass http://$side;
+	}
+	location /x/ {
+		proxy_pass http://$side;
+	}
+}
+`, []question{
+		{path: "/", header: "Cookie: id=a", times: 5, stays: true}, {path: "/y?z", header: "Cookie: id=b", times: 5, stays: true}, {path: "/x/y", method: "POST", header: "Cookie: id=c", times: 3, stays: true},
+	}},
 }
 
 // TestMigrations runs configurations in HAProxy and nginx, what they are converted to in Caddy, and sends the same requests to both: the

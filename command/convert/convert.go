@@ -34,7 +34,7 @@ type Left struct {
 	Line    int      `json:"line"`
 	Text    string   `json:"text"`
 	Reasons []string `json:"reasons"`
-	Guards  bool     `json:"guards"` // it keeps somebody out
+	Guards  bool     `json:"guards"` // it restricts access
 }
 
 // Convert returns a Caddyfile for a configuration of that program. The file is what its lines are called after.

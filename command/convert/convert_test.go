@@ -117,6 +117,7 @@ func fuzz(f *testing.F, from, name, before string) {
 		f.Fatal(err)
 	}
 	f.Add(string(text))
+	f.Add(strings.Replace(inSplit, "%s", "split_clients $remote_addr $v { 5% b; * a; }", 1))
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 8192 {
 			return

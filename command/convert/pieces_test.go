@@ -12,6 +12,8 @@ const (
 	inBackend  = "defaults\nmode http\nfrontend f\nbind :80\ndefault_backend b\nbackend b\n%s\n"
 	inServer   = "server {\nlisten 80;\n%s\n}\n"
 	inMap      = "map $http_x_forwarded_proto $proto {\n%s\n}\nserver { location / { proxy_pass http://10.0.0.1; proxy_set_header X-Scheme $proto; } }\n"
+	inSplit    = "%s\nupstream a { server 10.0.0.1:80; server 10.0.0.2:80; }\nupstream b { server 10.0.0.3:80; }\nupstream c { least_conn; server 10.0.0.4:80; }\nupstream d { server 10.0.0.1:80; }\n" +
+		"server { proxy_set_header Host $host; location / { proxy_pass http://$v; } }\n"
 	inUpstream = "upstream u {\n%s\n}\nserver { location / { proxy_pass http://u; proxy_set_header Host $host; } }\n"
 )
 
@@ -27,7 +29,7 @@ func TestPieces(t *testing.T) {
 		{inFrontend, "http-request deny if { hdr(x) -m beg 1 }", "header_regexp x ^1\n"},
 		{inFrontend, "http-request deny if { urlp(a) b }", "query a=b\n"},
 		{inFrontend, "http-request deny if { cook(a) b }", "header_regexp Cookie `(^|;\\s*)a=b(;|$)`"},
-		{inFrontend, "http-request deny if { nbsrv(b) lt 1 }", "not converted: http-request deny if { nbsrv(b) lt 1 } (nbsrv(b) has no like in Caddy)"},
+		{inFrontend, "http-request deny if { nbsrv(b) lt 1 }", "not converted: http-request deny if { nbsrv(b) lt 1 } (nbsrv(b) has no equivalent in Caddy)"},
 		{inFrontend, "redirect scheme https if !{ ssl_fc }", "redir @line_5 https://{hostport}{uri} 302"},
 		{inFrontend, "redirect prefix https://b.c code 301", "redir https://b.c{uri} 301"},
 		{inFrontend, "http-request return status 200 content-type text/plain string \"ok {a}\" if { path /p }", "respond @line_5 `ok \\{a\\}` 200"},
@@ -43,11 +45,14 @@ func TestPieces(t *testing.T) {
 		{inFrontend, "http-request redirect location /up", "redir * /up 302"},
 		{inFrontend, "http-request return string /a", "respond * /a 200"},
 		{inFrontend, "errorloc 503 /sorry", "redir * /sorry 302"},
+		{inFrontend, "errorfile 503 /etc/haproxy/errors/503.http", "save what follows its first empty line as /etc/haproxy/errors/503.html, and write handle_errors 503 with root * /etc/haproxy/errors, rewrite * /503.html and file_server"},
+		{inFrontend, "errorfile 408 /dev/null", "not converted: errorfile 408 /dev/null (handle_errors 408 with abort"},
+		{inFrontend, "errorfile 503 $DIR/503.http", "write handle_errors with respond, or with root"},
 		{inFrontend, "monitor-uri /up", "respond @line_5 200"},
 		{inFrontend, "bind :81-82", "http://:80, http://:81, http://:82 {"},
 		{inFrontend, "bind :443 ssl crt /c.pem verify required ca-file /ca.pem", "trust_pool file /ca.pem"},
 		{inFrontend, "bind :443 ssl crt /c.pem", "tls /c.pem /c.pem"},
-		{inFrontend, "unknown word", "haproxy.cfg:5: not converted: unknown word (nothing here is like it)"},
+		{inFrontend, "unknown word", "haproxy.cfg:5: not converted: unknown word (it has no equivalent here)"},
 		{inFrontend, "compression algo gzip", "encode gzip"},
 		{inFrontend, "stats enable\nstats auth a:b", "route {\n\t\t\t\trespond 403\n\t\t\t\tload_balancer_dashboard\n"},
 		{inBackend, "http-request set-header X-Forwarded-Host a.b\nserver s 10.0.0.1:80", "header_up X-Forwarded-Host a.b\n"},
@@ -76,8 +81,8 @@ func TestPieces(t *testing.T) {
 		{inServer, "proxy_cache c; proxy_cache_bypass $http_upgrade;", "not converted: proxy_cache_bypass"},
 		{inServer, "server_name a.b www.a.b; return 301 https://$server_name$request_uri;", "redir https://a.b{http.request.orig_uri} 301"},
 		{inServer, "server_name _; return 301 https://$server_name$request_uri;", "redir https://{host}{http.request.orig_uri} 301"},
-		{inServer, "set $bad 0; if ($http_x ~ y) { set $bad 1; } if ($bad = 1) { return 403; }", "not converted: if ($bad = 1) ($bad has no like in Caddy)"},
-		{inServer, "location ~ ^/(a)/(.*) { set $p $2; rewrite ^(.*)$ /x/$p break; proxy_pass http://10.0.0.1; }", "not converted: rewrite ^(.*)$ /x/$p break ($p has no like in Caddy)"},
+		{inServer, "set $bad 0; if ($http_x ~ y) { set $bad 1; } if ($bad = 1) { return 403; }", "not converted: if ($bad = 1) ($bad has no equivalent in Caddy)"},
+		{inServer, "location ~ ^/(a)/(.*) { set $p $2; rewrite ^(.*)$ /x/$p break; proxy_pass http://10.0.0.1; }", "not converted: rewrite ^(.*)$ /x/$p break ($p has no equivalent in Caddy)"},
 		{inServer, "location / { proxy_pass http://10.0.0.1; }", "header_up Host 10.0.0.1\n"},
 		{inServer, "location / { proxy_pass https://a.b; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca.pem; }", "tls_trust_pool file /ca.pem\n"},
 		{inServer, "location / { proxy_pass https://a.b; }", "tls_insecure_skip_verify"},
@@ -91,13 +96,31 @@ func TestPieces(t *testing.T) {
 		{inServer, "location ~ ^/u/(\\d+)$ { return 302 /user?id=$1; }", "redir * /user?id={re.location_3.1} 302"},
 		{inServer, "if ($request_method = POST) { return 405; }", "@if_3 method POST\n"},
 		{inServer, "if ($http_x ~* \"bot\") { return 403; }", "expression {header.X}.matches('(?i)bot')"},
-		{inServer, "if ($request_method = POST) { proxy_pass http://10.0.0.1; }", "proxy_pass in an if has no like in Caddy"},
+		{inServer, "if ($request_method = POST) { proxy_pass http://10.0.0.1; }", "proxy_pass in an if has no equivalent in Caddy"},
 		{inServer, "deny 10.0.0.1; allow 10.0.0.0/8; deny all;", "not converted: allow 10.0.0.0/8"},
 		{inServer, "location / { deny 10.0.0.1; proxy_pass http://10.0.0.2; }", "@denied remote_ip 10.0.0.1\n"},
 		{inServer, "location / { auth_basic x; proxy_pass http://10.0.0.2; }", "respond 403\n"},
 		{inServer, "location ^~ /a { return 201; } location /a/b { return 202; } location ~ x$ { return 203; }", "not path /a/b*"},
 		{inServer, "root /srv; try_files $uri /index.html =404;", "try_files {path} /index.html =404"},
-		{inServer, "frobnicate on;", "nginx.conf:3: not converted: frobnicate on (nothing here is like it)"},
+		{inServer, "frobnicate on;", "nginx.conf:3: not converted: frobnicate on (it has no equivalent here)"},
+		{inSplit, "split_clients $remote_addr $v { 5% b; * a; }", "backend 10.0.0.1:80\n\t\t\t\tbackend 10.0.0.2:80\n\t\t\t\tbackend 10.0.0.3:80\n\t\t\t\tlb_policy round_robin\n\t\t\t\tcanary 10.0.0.3:80 5% {\n\t\t\t\t\tguard off\n"},
+		{inSplit, "split_clients \"${binary_remote_addr}salt\" $v { 0.5% b; * a; }", "canary 10.0.0.3:80 0.5% {\n\t\t\t\t\tguard off\n"},
+		{inSplit, "split_clients $cookie_id $v { 90.05% b; * a; }", "canary 10.0.0.1:80 10.0.0.2:80 9.95% {\n\t\t\t\t\tby cookie id\n"},
+		{inSplit, "split_clients $http_x_user $v { 50% b; * a; }", "canary 10.0.0.3:80 50% {\n\t\t\t\t\tby header X-User\n"},
+		{inSplit, "split_clients $remote_addr $v { 5% b; * a; }", "nearly: split_clients $remote_addr $v (other clients are chosen"},
+		{inSplit, "split_clients $remote_addr $v { 5% c; * a; }", "not converted: split_clients $remote_addr $v (the upstreams have other settings"},
+		{inSplit, "split_clients $remote_addr $v { 5% d; * a; }", "(both upstreams have a backend in common"},
+		{inSplit, "split_clients $remote_addr $v { 5% b; 10% c; * a; }", "(only a share of one upstream and the rest (*) of another"},
+		{inSplit, "split_clients $remote_addr $v { 5% b; 95% a; }", "(only a share of one upstream and the rest (*) of another"},
+		{inSplit, "split_clients $remote_addr $v { 5% x.y; * a; }", "(only upstreams are converted"},
+		{inSplit, "split_clients $remote_addr $v { 0% b; * a; }", "(the share is 0;"},
+		{inSplit, "split_clients $remote_addr $v { 5.125% b; * a; }", "(the share is not understood;"},
+		{inSplit, "split_clients $request_id $v { 5% b; * a; }", "not by $request_id;"},
+		{inSplit, "split_clients $remote_addr$http_user_agent $v { 5% b; * a; }", "(the key is not one variable;"},
+		{inSplit, "split_clients $remote_addr $v { 5% c; * a; }", "not converted: proxy_pass http://$v (it depends on $v, which is not converted)"},
+		{inSplit, "split_clients $remote_addr $v { 5% c; * a; }", "respond 502"},
+		{inSplit, "split_clients $remote_addr $v { 5% b; * a; }\nupstream v { server 10.0.0.9:80; }", "(an upstream has the name of the variable;"},
+		{inServer, "location / { return 200 $v; } } split_clients $remote_addr $v { 5% b; * a;", "(no proxy_pass to its variable is converted;"},
 		{inUpstream, "server 10.0.0.1; server 10.0.0.2:81 weight=2 max_conns=3 backup;", "backend 10.0.0.2:81 {\n\t\t\t\t\tweight 2\n\t\t\t\t\tmax_requests 3\n\t\t\t\t\tbackup\n"},
 		{inMap, "default $http_x_forwarded_proto; '' $scheme;", "\"\" {scheme}\n\t\tdefault {header.X-Forwarded-Proto}\n"},
 		{inMap, "default a; ~^h(.*) $scheme;", "(the value is not one text"},
@@ -108,7 +131,7 @@ func TestPieces(t *testing.T) {
 		{inUpstream, "server a:1 down;", "respond 502"},
 	} {
 		from, file := convert.HAProxy, "haproxy.cfg"
-		if test.frame == inServer || test.frame == inMap || test.frame == inUpstream {
+		if test.frame == inServer || test.frame == inMap || test.frame == inSplit || test.frame == inUpstream {
 			from, file = convert.Nginx, "nginx.conf"
 		}
 		t.Run(test.text, func(t *testing.T) {
@@ -117,6 +140,30 @@ func TestPieces(t *testing.T) {
 				t.Errorf("%q is not in\n%s", test.want, r.Caddyfile)
 			}
 		})
+	}
+}
+
+// TestSplitUsedTwice: two uses of a split with the same settings are one pool, which tells clients apart by its name. One with other settings
+// would send a client to other backends, and is left.
+func TestSplitUsedTwice(t *testing.T) {
+	text := strings.NewReplacer("%s", "split_clients $remote_addr $v { 5% b; * a; }", "location / {", "location /x { proxy_pass http://${v}; } location /longer { proxy_read_timeout 9s; proxy_pass http://$v; } location / {").Replace(inSplit)
+	r := must(t, "nginx.conf", text, convert.Nginx)
+	if strings.Count(r.Caddyfile, "name v\n") != 1 || strings.Contains(r.Caddyfile, "name v-2") {
+		t.Errorf("two pools\n%s", r.Caddyfile)
+	}
+	for _, want := range []string{"not converted: proxy_pass http://$v ($v is used with other settings before", "not converted: proxy_pass http://${v} ($v is used with other settings before"} {
+		if !strings.Contains(r.Caddyfile, want) {
+			t.Errorf("%q is not in\n%s", want, r.Caddyfile)
+		}
+	}
+	text = strings.Replace(text, "proxy_read_timeout 9s;", "", 1)
+	if r := must(t, "nginx.conf", text, convert.Nginx); strings.Count(r.Caddyfile, "name v\n") != 3 || len(r.Left) > 0 {
+		t.Errorf("left: %v\n%s", r.Left, r.Caddyfile)
+	}
+	// Without a Host of its own, each side would get another.
+	text = strings.Replace(text, "proxy_set_header Host $host;", "", 1)
+	if r := must(t, "nginx.conf", text, convert.Nginx); strings.Contains(r.Caddyfile, "canary 10") || !strings.Contains(r.Caddyfile, "(Host is the name of the upstream, which differs;") {
+		t.Errorf("the default Host is lost\n%s", r.Caddyfile)
 	}
 }
 

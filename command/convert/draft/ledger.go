@@ -12,7 +12,7 @@ type State int
 
 // The states of a line; of those that were said of it, the last here counts.
 const (
-	Unseen State = iota // nobody has looked at it; the end of the conversion makes it Left
+	Unseen State = iota // not looked at; the end of the conversion makes it Left
 	Done                // expressed in the output
 	Near                // expressed, but not quite the same; the notes say how
 	Idle                // has nothing to convert: Caddy does it by itself, or something else does
@@ -25,7 +25,7 @@ type Line struct {
 	Text    string // for comments, on one line
 	State   State
 	Notes   []string
-	Guards  bool // what it says keeps somebody out
+	Guards  bool // it restricts access
 	written bool
 }
 
@@ -70,7 +70,7 @@ func (l *Ledger) Comments(lines ...*Line) []string {
 	slices.SortStableFunc(lines, func(a, b *Line) int { return cmp.Compare(a.Number, b.Number) })
 	for _, line := range lines {
 		if line.State == Unseen {
-			line.Leave("nothing here is like it")
+			line.Leave("it has no equivalent here")
 		}
 		if line.written || len(line.Notes) == 0 {
 			continue

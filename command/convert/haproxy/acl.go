@@ -16,7 +16,7 @@ type acl struct {
 	lines []*draft.Line
 	atoms []draft.Atom
 	rate  *rateTest // a limit on the rate of requests instead
-	login bool      // it asks who has logged in
+	login bool      // it asks for the user
 	wrong string
 }
 
@@ -155,7 +155,7 @@ func test(words []string) ([]draft.Atom, *rateTest, string) {
 	}
 	m := criterion.FindStringSubmatch(words[0])
 	if m == nil {
-		return nil, nil, words[0] + " has no like in Caddy"
+		return nil, nil, words[0] + " has no equivalent in Caddy"
 	}
 	name, of, converters := m[1], strings.Trim(m[2], `"' `), m[3]
 	fold, how := false, ""
@@ -180,7 +180,7 @@ done:
 	case converters == ",lower" || converters == ",lower()":
 		fold = true
 	case converters != "":
-		return nil, nil, "converters (" + converters[1:] + ") have no like in Caddy"
+		return nil, nil, "converters (" + converters[1:] + ") have no equivalent in Caddy"
 	}
 	if rateWords.MatchString(name) {
 		r, wrong := readRate(m, values)
@@ -211,7 +211,7 @@ func sample(name, of, how string, fold bool, values []string) ([]draft.Atom, *ra
 		if how != "" {
 			full += " -m " + how
 		}
-		return nil, nil, full + " has no like in Caddy"
+		return nil, nil, full + " has no equivalent in Caddy"
 	}
 	native := func(kind string, args ...string) ([]draft.Atom, *rateTest, string) {
 		if len(args) == 0 {

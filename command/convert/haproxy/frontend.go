@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"net/netip"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,8 +83,10 @@ func (f *frontend) see(d *directive) {
 			f.errors = append(f.errors, d)
 			d.line.Done()
 		}
-	case "errorfile", "errorfiles", "http-error":
-		d.line.Leave("the file has a whole answer of HTTP in it; write handle_errors with respond, or with rewrite and file_server")
+	case "errorfile":
+		f.errorFile(d)
+	case "errorfiles", "http-error":
+		d.line.Leave("write handle_errors with respond, or with root, rewrite and file_server")
 	case "maxconn":
 		d.line.Leave("Caddy does not bound connections; see concurrency of ip_rate_limit and max_requests of load_balancer")
 	case "rate-limit":
@@ -97,6 +100,21 @@ func (f *frontend) see(d *directive) {
 	case "unique-id-format":
 		d.line.Idle("the id is a UUID")
 	}
+}
+
+// errorFile says what to write in place of a page. The file has a whole answer in it, and would be served with its head in the text.
+func (f *frontend) errorFile(d *directive) {
+	code, file := d.word(1), d.word(2)
+	if _, ok := whole(code, 400, 599); !ok || !path.IsAbs(file) || draft.HasEnv(file) {
+		d.line.Leave("the file has a whole HTTP response in it; write handle_errors with respond, or with root, rewrite and file_server")
+		return
+	}
+	if file == "/dev/null" {
+		d.line.Leave("handle_errors %s with abort closes the connection without a response", code)
+		return
+	}
+	page := path.Join(path.Dir(file), code+".html")
+	d.line.Leave("the file has a whole HTTP response in it; save what follows its first empty line as %s, and write handle_errors %s with root * %s, rewrite * /%s and file_server", page, code, path.Dir(page), path.Base(page))
 }
 
 func (f *frontend) timeout(d *directive) {

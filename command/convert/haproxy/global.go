@@ -56,12 +56,12 @@ func (c *converter) global(s *section) {
 	}
 }
 
-// options that are as they should be in Caddy, or that nobody needs there.
+// optionWords are options that Caddy has by default, or has no use for, with the reason.
 var optionWords = map[string]string{
 	"forwardfor": "", "httplog": "", "http-server-close": "connections to clients and to backends are kept, each side for itself", "httpclose": "connections are kept",
 	"forceclose": "connections are kept", "http-keep-alive": "connections are kept", "http-pretend-keepalive": "connections are kept", "dontlognull": "Caddy logs requests only",
 	"abortonclose": "a request ends when its client leaves", "tcpka": "Caddy uses TCP keep-alive", "clitcpka": "Caddy uses TCP keep-alive", "srvtcpka": "Caddy uses TCP keep-alive",
-	"tcp-smart-accept": "it tunes HAProxy", "tcp-smart-connect": "it tunes HAProxy", "prefer-last-server": "kept connections are used anyhow", "log-health-checks": "changes of health are logged",
+	"tcp-smart-accept": "it tunes HAProxy", "tcp-smart-connect": "it tunes HAProxy", "prefer-last-server": "kept connections are used in any case", "log-health-checks": "changes of health are logged",
 	"socket-stats": "there are metrics for all of it", "contstats": "metrics are up to date at any time", "splice-auto": "it tunes HAProxy", "splice-request": "it tunes HAProxy",
 	"splice-response": "it tunes HAProxy", "nolinger": "it tunes HAProxy", "http-no-delay": "answers are passed on as they come", "http-use-htx": "it is HAProxy's inside",
 	"independent-streams": "it tunes HAProxy", "idle-close-on-response": "it tunes HAProxy", "log-separate-errors": "the log has a level for each line", "logasap": "Caddy logs when a request has ended",
@@ -77,7 +77,7 @@ func (c *converter) common(d *directive) {
 		d.line.Done()
 	case "no":
 		if d.word(1) == "option" || d.word(1) == "log" {
-			d.line.Idle("it is off anyhow, or Caddy does it by itself")
+			d.line.Idle("it is off in any case, or Caddy does it by itself")
 		}
 	case "enabled":
 		d.line.Done()

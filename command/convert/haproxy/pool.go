@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// writePool writes the load_balancer of a backend. Where there is nobody, it says so as HAProxy does: 503.
+// writePool writes the load_balancer of a backend. A pool without backends answers 503, as HAProxy does.
 func (b *backend) writePool(w *draft.Writer) {
 	servers := b.ofOneScheme()
 	var named, dynamic []*server

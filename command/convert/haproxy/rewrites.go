@@ -72,7 +72,7 @@ func (r *rules) track(d *directive, what string, action []string, f draft.Formul
 	d.line.Done()
 }
 
-// limit is a deny of who makes too many requests.
+// limit is a deny of clients with too many requests.
 func (r *rules) limit(d *directive, what string, f draft.Formula, rate *rateTest) {
 	d.line.Guards = true
 	name, tracked := r.tracked[rate.slot]
@@ -102,7 +102,7 @@ func (r *rules) limit(d *directive, what string, f draft.Formula, rate *rateTest
 		}
 		w.Close()
 	})
-	d.line.Near("tokens instead of a rate that is measured: who asks for too much still gets %s; the answer is 429, and an IPv6 client is its /64", text)
+	d.line.Near("a client above the rate still gets %s, and HAProxy refuses all its requests; the status is 429; IPv6 clients are counted by their /64", text)
 }
 
 // rateText writes so many in so many seconds as a whole number per unit, if that is possible.

@@ -53,7 +53,7 @@ var rateOf = regexp.MustCompile(`http_req_rate\(([0-9a-z]+)\)`)
 func readTable(d *directive) *table {
 	m := rateOf.FindStringSubmatch(strings.Join(d.words, " "))
 	if m == nil {
-		return nil // whoever uses it says so
+		return nil // the line that uses it says so
 	}
 	t := &table{period: m[1]}
 	for i, word := range d.words {
@@ -194,7 +194,7 @@ func (r *rules) close(d *directive) {
 	d.line.Leave("closed until basic_auth stands here with hashes of: caddy hash-password")
 }
 
-// beforeLogin is the condition of a login without the part that asks who has logged in: if host !{ http_auth(users) } is for that host. It
+// beforeLogin is the condition of a login without the part that asks for the user: if host !{ http_auth(users) } is for that host. It
 // is nil, for all requests, where that is not known.
 func (r *rules) beforeLogin(d *directive) draft.Formula {
 	at := slices.Index(d.words, "if")

@@ -63,7 +63,7 @@ func (f *frontend) writeBody(w *draft.Writer) {
 	w.Close()
 }
 
-// writeDefault writes who serves what no rule has sent elsewhere.
+// writeDefault writes what serves the requests that no rule has sent elsewhere.
 func (f *frontend) writeDefault(w *draft.Writer) {
 	if d := f.standard; d != nil {
 		if b := f.c.backends[d.word(1)]; b != nil {

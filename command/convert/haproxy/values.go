@@ -92,7 +92,7 @@ func value(text string) (string, error) {
 				continue
 			}
 		}
-		wrong = fmt.Errorf("%s has no like in Caddy", found)
+		wrong = fmt.Errorf("%s has no equivalent in Caddy", found)
 	}
 	b.WriteString(draft.Plain(text[end:]))
 	if wrong == nil && !draft.Quotable(b.String()) {

@@ -17,13 +17,13 @@ var idleWords = map[string]string{
 	"server_names_hash_bucket_size": "it tunes nginx", "server_names_hash_max_size": "it tunes nginx", "variables_hash_bucket_size": "it tunes nginx", "variables_hash_max_size": "it tunes nginx",
 	"map_hash_bucket_size": "it tunes nginx", "map_hash_max_size": "it tunes nginx", "aio": "it tunes nginx", "directio": "it tunes nginx", "sendfile_max_chunk": "it tunes nginx",
 	"default_type": "Caddy knows types of files", "types": "Caddy knows types of files", "charset": "Caddy gives texts a charset", "etag": "files have one", "if_modified_since": "it is the default",
-	"server_tokens": "", "reset_timedout_connection": "Caddy closes such connections", "keepalive_requests": "connections are kept as long as both sides like", "keepalive_disable": "old browsers are gone",
+	"server_tokens": "", "reset_timedout_connection": "Caddy closes such connections", "keepalive_requests": "connections are kept as long as both sides allow", "keepalive_disable": "old browsers are gone",
 	"gzip_vary": "encode sets Vary", "gzip_static": "see precompressed of file_server", "gzip_disable": "old browsers are gone", "gzip_http_version": "all versions are compressed",
 	"gzip_buffers": "it tunes nginx", "http2": "HTTP/2 is on where HTTPS is", "http2_max_concurrent_streams": "it tunes nginx", "http3": "HTTP/3 is on where HTTPS is", "quic_retry": "it tunes nginx",
 	"open_file_cache": "it tunes nginx", "open_file_cache_valid": "it tunes nginx", "open_file_cache_min_uses": "it tunes nginx", "open_file_cache_errors": "it tunes nginx",
 	"ssl_session_cache": "TLS tickets are on", "ssl_session_timeout": "TLS tickets are on", "ssl_session_tickets": "TLS tickets are on, their keys are exchanged", "ssl_stapling": "it is done by itself",
 	"ssl_stapling_verify": "it is done by itself", "ssl_trusted_certificate": "it is for stapling, which is done by itself", "ssl_buffer_size": "it tunes nginx",
-	"proxy_http_version": "HTTP/1.1 with kept connections is what Caddy speaks", "proxy_buffer_size": "answers are passed on as they come", "proxy_buffers": "answers are passed on as they come",
+	"proxy_http_version": "Caddy uses HTTP/1.1 and keeps connections", "proxy_buffer_size": "answers are passed on as they come", "proxy_buffers": "answers are passed on as they come",
 	"proxy_busy_buffers_size": "answers are passed on as they come", "proxy_max_temp_file_size": "answers are passed on as they come", "proxy_temp_file_write_size": "answers are passed on as they come",
 	"proxy_temp_path": "answers are passed on as they come", "proxy_request_buffering": "requests are passed on as they come", "client_body_buffer_size": "requests are passed on as they come",
 	"client_body_temp_path": "requests are passed on as they come", "client_header_buffer_size": "it tunes nginx", "proxy_headers_hash_max_size": "it tunes nginx", "fastcgi_temp_path": "it tunes nginx",
@@ -58,7 +58,7 @@ var left = map[string]string{
 	"proxy_cache_valid": "Caddy has no cache of its own", "proxy_cache_key": "Caddy has no cache of its own", "proxy_cache_bypass": "Caddy has no cache of its own", "proxy_no_cache": "Caddy has no cache of its own",
 	"proxy_cache_use_stale": "Caddy has no cache of its own", "proxy_cache_lock": "Caddy has no cache of its own", "proxy_cache_revalidate": "Caddy has no cache of its own", "proxy_cache_methods": "Caddy has no cache of its own",
 	"proxy_cache_min_uses": "Caddy has no cache of its own", "proxy_cache_background_update": "Caddy has no cache of its own", "proxy_intercept_errors": "see handle_response in load_balancer",
-	"geo": "see the matcher remote_ip", "split_clients": "see canary in docs/canary.md", "sub_filter": "Caddy does not change the text of answers", "mirror": "see mirror in docs/mirror.md",
+	"geo": "see the matcher remote_ip", "split_clients": "no proxy_pass to its variable is converted; see canary in docs/canary.md", "sub_filter": "Caddy does not change the text of answers", "mirror": "see mirror in docs/mirror.md",
 	"brotli": "Caddy has gzip and zstd", "brotli_types": "Caddy has gzip and zstd", "brotli_comp_level": "Caddy has gzip and zstd", "valid_referers": "see the matcher header", "map": "only maps of values and regular expressions are converted",
 	"proxy_cookie_path": "see header_down Set-Cookie", "proxy_cookie_domain": "see header_down Set-Cookie", "proxy_cookie_flags": "see header_down Set-Cookie", "health_check": "see health_check in docs/health.md",
 }
@@ -156,7 +156,7 @@ func (s *site) useMap(name string) (string, bool) {
 			if rest, fold := strings.CutPrefix(re, "*"); fold {
 				re = "(?i)" + rest
 			}
-			if !s.usable(re) {
+			if !s.usable(re) || strings.Contains(re, `"`) { // it begins a line, where caddy fmt takes backquotes apart
 				e.line.Leave("the regular expression cannot be written here")
 				return "", false
 			}

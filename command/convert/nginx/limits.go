@@ -66,7 +66,7 @@ func (s *site) writeLimits(w *draft.Writer, at *scope) {
 		if d := at.one(name); d != nil {
 			d.line.Done()
 			if d.arg(0) != "429" {
-				d.line.Near("who is refused gets 429")
+				d.line.Near("refused requests get 429")
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func (s *site) writeLimits(w *draft.Writer, at *scope) {
 		}
 		d.line.Done()
 		if at.one("limit_req_status") == nil {
-			d.line.Near("who is refused gets 429, not nginx's 503")
+			d.line.Near("refused requests get 429, not nginx's 503")
 		}
 		if delay && burst > 0 {
 			d.line.Near("nginx makes requests beyond the rate wait; here they pass at once, up to burst")
@@ -140,7 +140,7 @@ func (s *site) writeLimit(w *draft.Writer, z *zone, name string, b *draft.Writer
 	w.Close()
 }
 
-// writeAccess writes who may come in. What cannot be said here is closed.
+// writeAccess writes which clients are served. What cannot be expressed is closed.
 func (s *site) writeAccess(w *draft.Writer, at *scope) {
 	for _, name := range []string{"auth_basic", "auth_request", "auth_jwt", "satisfy"} {
 		d := at.one(name)
@@ -163,22 +163,22 @@ func (s *site) writeAccess(w *draft.Writer, at *scope) {
 	list := at.all("allow", "deny")
 	for _, d := range list {
 		d.line.Guards = true
-		who := d.arg(0)
+		from := d.arg(0)
 		switch {
 		case all != "":
-			d.line.Done() // nobody gets here
-		case who == "all":
+			d.line.Done() // all before it has matched
+		case from == "all":
 			all = d.name
 			d.line.Done()
-		case who == "unix:":
+		case from == "unix:":
 			d.line.Near("sockets are not told apart")
-		case strings.Trim(who, "0123456789abcdefABCDEF.:/") != "" || who == "":
+		case strings.Trim(from, "0123456789abcdefABCDEF.:/") != "" || from == "":
 			all = "unknown"
 		case d.name == "allow":
-			allowed = append(allowed, who)
+			allowed = append(allowed, from)
 			d.line.Done()
 		default:
-			denied = append(denied, who)
+			denied = append(denied, from)
 			d.line.Done()
 		}
 	}

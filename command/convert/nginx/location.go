@@ -55,7 +55,7 @@ func (s *site) locations(list []*directive) (sorted []*location) {
 			l.captures = s.unique("location_" + strconv.Itoa(d.line.Number))
 		default:
 			if strings.HasPrefix(l.path, "@") {
-				continue // whoever names it writes it
+				continue // it is written where it is named
 			}
 			for _, sign := range []string{"=", "^~", "~*", "~"} { // they may stand without a space
 				if rest, ok := strings.CutPrefix(l.path, sign); ok && len(d.args) == 1 && strings.HasPrefix(rest, "/") && (sign == "=" || sign == "^~") {
@@ -119,7 +119,7 @@ func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
 		w.Comment(s.comments(l.d.line)...)
 		if slash, ok := strings.CutSuffix(l.path, "/"); ok && slash != "" && l.kind != exact && len(inner.here("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass")) > 0 &&
 			!slices.ContainsFunc(all, func(o *location) bool { return o.path == slash && o.kind != pattern }) {
-			// nginx sends who leaves out the slash there.
+			// nginx redirects requests without the slash there.
 			w.Line("redir", slash, l.path+"{http.request.uri.prefixed_query}", "301")
 		}
 		if f == nil {
@@ -179,7 +179,7 @@ func needsOrder(at *scope) bool {
 	return len(at.here("if", "rewrite", "allow", "deny", "limit_req", "auth_basic", "location")) > 0
 }
 
-// writeSettings writes what holds for requests whoever answers them.
+// writeSettings writes what holds for requests in any case.
 func (s *site) writeSettings(w *draft.Writer, at *scope) {
 	s.writeLimits(w, at)
 	s.writeAccess(w, at)
@@ -206,7 +206,7 @@ func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 	for _, d := range at.all("add_header") {
 		v, unknown := at.value(d.arg(1), "")
 		if unknown != "" || !headerName.MatchString(d.arg(0)) || v == "" {
-			d.line.Leave("%s has no like in Caddy", cmp.Or(unknown, "the field"))
+			d.line.Leave("%s has no equivalent in Caddy", cmp.Or(unknown, "the field"))
 			continue
 		}
 		d.line.Done()
@@ -258,7 +258,7 @@ func (s *site) expires(at *scope) []string {
 	return []string{value}
 }
 
-// writeAnswer writes who answers.
+// writeAnswer writes what answers.
 func (s *site) writeAnswer(w *draft.Writer, at *scope, l *location) {
 	for _, name := range []string{"proxy_pass", "grpc_pass"} {
 		if found := at.here(name); len(found) > 0 {
@@ -362,7 +362,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 	for _, arg := range d.args[:len(d.args)-1] {
 		v, unknown := at.value(arg, "")
 		if unknown != "" {
-			d.line.Leave("%s has no like in Caddy", unknown)
+			d.line.Leave("%s has no equivalent in Caddy", unknown)
 			return true
 		}
 		files = append(files, v)
@@ -393,7 +393,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 	} else {
 		v, unknown := at.value(last, "")
 		if unknown != "" {
-			d.line.Leave("%s has no like in Caddy", unknown)
+			d.line.Leave("%s has no equivalent in Caddy", unknown)
 			return true
 		}
 		files = append(files, v)

@@ -14,6 +14,7 @@ type converter struct {
 	upstreams map[string]*upstream
 	maps      map[string]*directive
 	zones     map[string]*zone
+	splits    map[string]*split
 	realIP    bool
 	trusted   []string
 	timeouts  map[string]time.Duration
@@ -30,7 +31,7 @@ func Convert(text string, ledger *draft.Ledger) (string, error) {
 		return "", err
 	}
 	c := &converter{
-		ledger: ledger, upstreams: map[string]*upstream{}, maps: map[string]*directive{}, zones: map[string]*zone{}, timeouts: map[string]time.Duration{},
+		ledger: ledger, upstreams: map[string]*upstream{}, maps: map[string]*directive{}, zones: map[string]*zone{}, splits: map[string]*split{}, timeouts: map[string]time.Duration{},
 		taken: map[string]bool{}, first: map[string]bool{},
 	}
 	var http []*directive
@@ -48,7 +49,7 @@ func Convert(text string, ledger *draft.Ledger) (string, error) {
 			for _, e := range append([]*directive{d}, flat(d.block)...) {
 				e.line.Leave("%s: load_balancer is for HTTP", d.name)
 			}
-		case d.name == "server" || d.name == "upstream" || d.name == "map" || d.name == "location" || strings.HasPrefix(d.name, "limit_") || strings.HasPrefix(d.name, "proxy_"):
+		case d.name == "server" || d.name == "upstream" || d.name == "map" || d.name == "split_clients" || d.name == "location" || strings.HasPrefix(d.name, "limit_") || strings.HasPrefix(d.name, "proxy_"):
 			http = append(http, d)
 		default:
 			if !idle(d) {
@@ -80,6 +81,8 @@ func (c *converter) see(http []*directive) {
 			c.upstreams[d.arg(0)] = c.upstream(d)
 		case "map":
 			c.seeMap(d)
+		case "split_clients":
+			c.seeSplit(d)
 		case "limit_req_zone", "limit_conn_zone":
 			c.seeZone(d)
 		case "set_real_ip_from":

@@ -21,6 +21,11 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 		text = "grpc://" + text
 	}
 	withVariable := strings.Contains(text, "$")
+	name, split := s.c.splitOf(text)
+	if split != nil && !grpc {
+		withVariable = false
+		text = "http://" + name
+	}
 	if withVariable {
 		resolved, ok := s.resolve(at, text)
 		if !ok {
@@ -37,6 +42,14 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	scheme, host, uri := m[1], m[2], m[3]
 	secure := scheme == "https" || scheme == "grpcs"
 	body, u := new(draft.Writer), s.c.upstreams[host]
+	if split != nil && !grpc {
+		var why string
+		if u, why = split.upstream(s.c, at); why != "" {
+			split.leave(why)
+			d.line.Leave("it depends on $%s, which is not converted", name)
+			return false
+		}
+	}
 	if u != nil {
 		if u.none {
 			d.line.Leave("no backend of %s is left that could serve", host)
@@ -79,6 +92,15 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	s.proxyRest(body, at)
 	s.proxyRetry(body, at)
 	s.proxyTransport(body, at, u, host, secure, grpc)
+	if split != nil && !grpc && len(u.used) > 0 && u.used[body.String()] == "" {
+		d.line.Leave("$%s is used with other settings before; each use would be a pool that chooses its own clients", name)
+		for _, other := range at.list {
+			if strings.HasPrefix(other.name, "proxy_") {
+				other.line.Leave("its proxy_pass is not converted")
+			}
+		}
+		return false
+	}
 	w.Open("load_balancer")
 	if u != nil {
 		w.Line("name", u.pool(draft.Name(host), body.String()))
@@ -105,7 +127,7 @@ func (s *site) resolve(at *scope, text string) (string, bool) {
 			break
 		}
 	}
-	// What follows the host may be the request's own path, which is what is passed on anyhow.
+	// What follows the host may be the request's own path, which is passed on in any case.
 	return text, ok && !strings.Contains(text, "$")
 }
 
@@ -175,7 +197,7 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 		}
 		v, unknown := at.value(text, "")
 		if unknown != "" {
-			d.line.Leave("%s has no like in Caddy", unknown)
+			d.line.Leave("%s has no equivalent in Caddy", unknown)
 			continue
 		}
 		d.line.Done()
@@ -321,7 +343,7 @@ func (s *site) proxyTransport(w *draft.Writer, at *scope, u *upstream, host stri
 		}
 	}
 	if d := at.one("proxy_http_version"); d != nil {
-		d.line.Idle("HTTP/1.1 with kept connections is what Caddy speaks")
+		d.line.Idle("Caddy uses HTTP/1.1 and keeps connections")
 	}
 	if secure {
 		s.proxyTLS(t, at, kind, host)

@@ -9,7 +9,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// writeRewrites writes what a block does to requests before anybody answers them: set, if, rewrite, return. It says whether a return
+// writeRewrites writes what a block does to requests before they are answered: set, if, rewrite, return. It says whether a return
 // answers all that is left.
 func (s *site) writeRewrites(w *draft.Writer, at *scope, loc *location) bool {
 	for _, d := range at.list {
@@ -54,7 +54,7 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 	}
 	v, unknown := at.value(text, captures)
 	if unknown != "" {
-		d.line.Leave("%s has no like in Caddy", unknown)
+		d.line.Leave("%s has no equivalent in Caddy", unknown)
 		return false
 	}
 	d.line.Done()
@@ -91,7 +91,7 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 	name := s.unique("rewrite_" + strconv.Itoa(d.line.Number))
 	v, unknown := at.value(to, name)
 	if unknown != "" || v == "" {
-		d.line.Leave("%s has no like in Caddy", unknown)
+		d.line.Leave("%s has no equivalent in Caddy", unknown)
 		return
 	}
 	absolute := strings.HasPrefix(to, "http://") || strings.HasPrefix(to, "https://") || strings.HasPrefix(to, "$scheme")
@@ -150,7 +150,7 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 	}
 	if wrong != "" {
 		d.line.Guards = len(inner.here("return", "deny")) > 0
-		d.line.Leave("%s has no like in Caddy", wrong)
+		d.line.Leave("%s has no equivalent in Caddy", wrong)
 		w.Comment(s.comments(d.line)...)
 		for _, b := range flat(d.block) {
 			b.line.Leave("it is in that if")
@@ -198,6 +198,9 @@ func (s *site) condition(at *scope, args []string) (draft.Formula, string) {
 	words[len(words)-1] = strings.TrimSuffix(words[len(words)-1], ")")
 	words = slices.DeleteFunc(words, func(w string) bool { return w == "" && len(words) != 3 })
 	text := strings.Join(words, " ")
+	if len(words) == 0 {
+		return nil, "the condition"
+	}
 	if len(words) == 2 && strings.HasSuffix(words[0], "-f") && words[1] == "$request_filename" {
 		return draft.One(strings.HasPrefix(words[0], "!"), draft.Atom{Kind: "file", Args: []string{"{http.request.uri.path}"}}), s.needRoot(at)
 	}

@@ -13,11 +13,15 @@ import (
 // upstream is a group of servers, as it is written.
 type upstream struct {
 	d    *directive
-	body string // backends, policy and what else is the same wherever it is used
-	none bool   // there is nobody in it
+	body string // backends and settings
+	none bool   // it has no backend
 	idle string // keepalive
 	wait string // keepalive_timeout
 	used map[string]string
+
+	backends  string
+	addresses []string
+	settings  string // policy and what else is the same wherever it is used
 }
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
@@ -114,6 +118,7 @@ func (c *converter) upstream(d *directive) *upstream {
 			continue
 		}
 		ports[where] = true
+		u.addresses = append(u.addresses, where)
 		before++
 		fails[maxFails+"|"+failTime]++
 		if b.Len() > 0 {
@@ -125,12 +130,15 @@ func (c *converter) upstream(d *directive) *upstream {
 		}
 	}
 	u.none = before == 0
+	u.backends = w.String()
+	w = new(draft.Writer)
 	w.Line(append([]string{"lb_policy"}, policy...)...)
 	u.passive(w, fails, before)
 	if t, ok := duration(slow); ok {
 		w.Line("slow_start", draft.Duration(t))
 	}
-	u.body = w.String()
+	u.settings = w.String()
+	u.body = u.backends + u.settings
 	return u
 }
 
@@ -219,7 +227,7 @@ func (u *upstream) other(d *directive, policy *[]string) {
 			d.line.Done()
 		}
 	case "keepalive_requests", "keepalive_time":
-		d.line.Idle("connections are kept as long as both sides like")
+		d.line.Idle("connections are kept as long as both sides allow")
 	case "zone":
 		d.line.Idle("Caddy is one process")
 	case "resolver", "resolver_timeout":
