@@ -113,7 +113,7 @@ func TestEvents(t *testing.T) {
 		if got := last(); got != test.asked {
 			t.Errorf("%s: streams go on from %q, want %q", test.command, got, test.asked)
 		}
-		if got := errors.String(); strings.Count(got, "the stream has ended; connecting again") < 2 {
+		if got := errors.String(); strings.Count(got, "stream ended; connecting again") < 2 {
 			t.Errorf("said %q", got)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// endSignals end the view, resizeSignals say that the terminal has another size.
+// endSignals end the view. resizeSignals announce another size of the terminal.
 var (
 	endSignals    = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 	resizeSignals = []os.Signal{syscall.SIGWINCH}
