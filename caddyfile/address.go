@@ -38,7 +38,7 @@ func whatIsMeant(text, before string) string {
 	network, _, _ := strings.Cut(text, "/")
 	switch {
 	case text == "":
-		return "it is empty; is a variable of the environment not set?"
+		return "it is empty; is an environment variable not set?"
 	case strings.Contains(text, "{"), strings.HasPrefix(network, "unix"), network == "fd", network == "fdgram":
 		return ""
 	case strings.HasPrefix(text, "@"):

@@ -4,7 +4,7 @@
 // moment, even if a request is on its way, and the kernel resets those in the accept queue of its socket. With seamless, sockets and
 // connections belong to a [door] instead, one for each listen address, which outlives the configs:
 //
-// - The door keeps the first socket of its address and makes the kernel send all connections there. Its accept queue is never closed.
+//   - The door keeps the first socket of its address and makes the kernel send all connections there. Its accept queue is never closed.
 //   - It waits for a connection's first byte before it does anything else, without a goroutine.
 //   - It then passes the connection through the listener wrappers and TLS settings of the config that serves, to an HTTP server of its
 //     own. That server passes each request to the config that serves at that time, so connections need not be closed at a reload.

@@ -278,7 +278,7 @@ func TestBadFileSettings(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                             "path: missing",
 		"{env.NOT_SET_ANYWHERE}":       "path: must not be empty",
-		"{http.request.host}.json":     "must have no placeholders but those of the environment",
+		"{http.request.host}.json":     "must have no placeholders except those of the environment",
 		"web.{env.SUFFIX}":             "path web.txt: must end in .json, .yml or .yaml",
 		"/etc/{env.SUFFIX}/*.json":     "must be one file",
 		"/etc/caddy/web.json.disabled": "must end in",
