@@ -242,8 +242,8 @@ func (c *Canary) round(ctx context.Context, storage certmagic.Storage, k *Kept) 
 	return err
 }
 
-// agree decides between the run and the document in storage. With write nil it only reports false if there is a change to write, or a step
-// to make.
+// agree decides between the run and the document in storage. With write nil it reports false if there is a change to write, or a step to
+// make.
 func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 	for {
 		s, d := c.run.Standing(), c.found

@@ -150,7 +150,7 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 	for w := &c.writing; w.n < len(w.p); {
 		n, errs := write(fd, w.p[w.n:])
 		if errs != 0 {
-			if errs != syscall.EAGAIN { // otherwise the caller writes the rest
+			if errs != syscall.EAGAIN { // on EAGAIN the caller writes the rest
 				w.errs = errs
 			}
 			return true
@@ -158,7 +158,7 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 		w.n += n
 	}
 	c.asking.said = true
-	// Without the check, something may have arrived before, and the poller does not report it again.
+	// Without quietly, something may have arrived before, and the poller does not report it again.
 	return !c.asking.quietly && c.tryRead(fd)
 }
 

@@ -130,7 +130,7 @@ func (x *Explanation) foresee() {
 	switch way {
 	case policies.ByTurn, policies.ByChance, policies.ByDraw:
 		for _, c := range in {
-			share := 1 / float64(len(in)) // equal, because all weights are 0 if all those that are in have none
+			share := 1 / float64(len(in)) // equal shares, if all weights are 0
 			if whole > 0 {
 				share = c.EffectiveWeight / whole
 			}
