@@ -235,7 +235,7 @@ usable      web   a        active check failed  lb-1`},
 	}
 }
 
-// TestExplainInWords checks what is said of where requests go.
+// TestExplainInWords checks the sentence about where requests go.
 func TestExplainInWords(t *testing.T) {
 	const in = `"candidates":[{"backend":"a","in":true},{"backend":"b","in":true}]`
 	for _, test := range []struct{ answer, want string }{

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestMisuse checks that what is typed wrongly is told in a line that names it, before anything is sent.
+// TestMisuse checks that wrong usage is reported in one line that names it, before a request is sent.
 func TestMisuse(t *testing.T) {
 	for _, test := range []struct{ command, err string }{
 		{"bakends", "unknown command bakends; did you mean backends?"},

@@ -218,7 +218,7 @@ func TestFileIsNotReadHalfWritten(t *testing.T) {
 	})
 }
 
-// TestFileIsReadWhenItChanges: a file that nobody changes is not read again and again.
+// TestFileIsReadWhenItChanges: an unchanged file is not read again.
 func TestFileIsReadWhenItChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "web.json")
