@@ -42,7 +42,7 @@ with the same storage. 'promote' asks for confirmation.`,
 		Args:    cobra.MaximumNArgs(3),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
+	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag still matches")
 	flags.StringVar(&c.reason, "reason", "", "Why; shown with the change")
 	flags.StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
 	c.confirmation(cmd)
