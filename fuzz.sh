@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes, one after the other, and prints a table at the end: what goes in, the target, how often it ran, the inputs that
-# reached new code, the time, and the result. The arguments are regular expressions of targets (package.FuzzName) or of
-# what goes in; without them it is all.
+# Fuzzes the targets one after the other, and prints a table at the end: the input, the target, the number of executions, the inputs that
+# reached new code, the time, and the result. The arguments are regular expressions that select targets (package.FuzzName) or inputs; the
+# default is all.
 #
-# FUZZTIME is how long each target is fuzzed (1m), WORKERS how many processes do it (1). What failed is in the package's
-# testdata/fuzz then, so that `go test` fails as well until it is mended; all output is in bin/fuzz.
+# FUZZTIME is how long each target is fuzzed (1m), WORKERS the number of processes (1). A failing input is stored in the package's
+# testdata/fuzz, so that `go test` fails as well until the bug is fixed; all output is in bin/fuzz.
 set -uo pipefail
 cd "$(dirname "$0")"
 time=${FUZZTIME:-1m}
@@ -12,7 +12,7 @@ workers=${WORKERS:-1}
 logs=bin/fuzz
 mkdir -p "$logs"
 
-# The inputs that come from outside, and the targets that take them. TestFuzzTargets expects a corpus of each.
+# The inputs that come from outside, and their targets. TestFuzzTargets expects a corpus of each.
 inputs='
 Caddyfile blocks        caddyfile.FuzzCaddyfile
 JSON configs            lbmodule.FuzzConfig
@@ -52,7 +52,7 @@ while IFS='|' read -r what target; do
 	log=$logs/$(tr / _ <<<"$target").log
 	echo "fuzzing $target for $time"
 	start=$SECONDS
-	# What grows the code that is reached is worth finding; making it as short as can be takes long, and is not.
+	# Inputs that reach new code are worth finding, but minimizing them takes long and is not worth it.
 	if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x -parallel "$workers" "$package" >"$log" 2>&1; then
 		result=passed
 	else

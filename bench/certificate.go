@@ -22,7 +22,7 @@ type certificate struct {
 	bothFile          string // both in one file, for HAProxy
 }
 
-// pool returns it alone.
+// pool returns a pool with this certificate only.
 func (c certificate) pool() (*x509.CertPool, error) {
 	pem, err := os.ReadFile(c.certFile)
 	if err != nil {
@@ -33,7 +33,7 @@ func (c certificate) pool() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// writeCertificate makes a new certificate, with a key of the kind that Caddy makes by default.
+// writeCertificate writes a new certificate, with a key of the type that Caddy uses by default.
 func writeCertificate(dir string) (certificate, error) {
 	c := certificate{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "both.pem")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// column is a figure of what came back.
+// column is a figure of the results.
 type column struct {
 	title string
 	of    func(*measured) string
@@ -71,7 +71,7 @@ func longerThan(title string, d time.Duration) column {
 	return column{title, func(m *measured) string { return fmt.Sprintf("%d of %d", countAbove(m.Summary, d), m.Sent) }}
 }
 
-// extremes shows the least and the most that any backend had.
+// extremes shows the smallest and the largest share of any backend.
 func extremes(title string, width time.Duration) column {
 	return column{title, func(m *measured) string {
 		least, most := m.extremes(width)

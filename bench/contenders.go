@@ -15,7 +15,7 @@ import (
 type contender struct {
 	kind
 	address string
-	pid     int    // of its first process; workers are its children
+	pid     int    // of the main process; workers are its children
 	file    string // of its config
 }
 
@@ -40,7 +40,7 @@ func startAll(ctx context.Context, started *processes, dir string, s scenario, o
 	return startKinds(started, dir, kinds, backends)
 }
 
-// startKinds starts those that are installed.
+// startKinds starts the kinds that are installed.
 func startKinds(started *processes, dir string, kinds []kind, backends []string) ([]contender, error) {
 	var contenders []contender
 	for _, k := range installed(kinds) {
@@ -60,7 +60,7 @@ func installed(kinds []kind) []kind {
 	})
 }
 
-// startKind starts a proxy over these backends.
+// startKind starts a proxy for these backends.
 func startKind(started *processes, dir string, k kind, backends []string) (contender, error) {
 	address, err := freeAddress()
 	if err != nil {
@@ -78,12 +78,12 @@ func startKind(started *processes, dir string, k kind, backends []string) (conte
 	return c, err
 }
 
-// configuration is the config of c over these backends.
+// configuration returns the config of c for these backends.
 func (c *contender) configuration(backends []string) string {
 	return c.config(setting{c.address, c.upstreams(backends), c.ends})
 }
 
-// configure writes it.
+// configure writes the config of c to its file.
 func (c *contender) configure(backends []string) error {
 	return os.WriteFile(c.file, []byte(c.configuration(backends)), 0o644)
 }
@@ -95,7 +95,7 @@ func startBackends(started *processes, dir string, e ends) ([]string, error) {
 			return nil, err
 		}
 	}
-	// An nginx that looks for commands in what it sends does not know its length; there are none, and it sends every buffer as a chunk.
+	// With SSI, nginx does not know the length of what it sends, and sends each buffer as a chunk. The files contain no SSI commands.
 	locations := "location /post { client_max_body_size 1m; client_body_buffer_size 128k; return 200 'ok'; } " +
 		"location /chunked { alias " + filepath.Join(dir, "16k") + "; ssi on; ssi_types *; sendfile off; output_buffers 4 4k; }"
 	var addresses []string
@@ -116,10 +116,10 @@ func startBackends(started *processes, dir string, e ends) ([]string, error) {
 	return addresses, err
 }
 
-// startRedis starts a Redis, if there is one.
+// startRedis starts a Redis, if it is installed.
 func startRedis(started *processes) (string, error) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
-		fmt.Println("redis-server is not installed and left out; on Debian: apt-get install redis-server")
+		fmt.Println("redis-server is not installed and is left out; on Debian: apt-get install redis-server")
 		return "", nil
 	}
 	address, err := freeAddress()

@@ -10,22 +10,22 @@ import (
 const (
 	expressOn  = "load_balancer"
 	expressOff = "load_balancer, express off"
-	expressBar = "haproxy" // whose cost is the bar
+	expressBar = "haproxy" // the reference of the goals
 	expressToo = "nginx"
 )
 
 // expressColumns are the contenders in the order of the table.
 var expressColumns = []string{expressOn, expressOff, expressBar, expressToo}
 
-// expressScenario is a scenario in which load_balancer behind seamless, with its express lane and without, is judged by HAProxy.
+// expressScenario is a scenario in which load_balancer behind seamless, with and without its express lane, is compared with HAProxy.
 type expressScenario struct {
 	scenario
 	logged bool // with access logs
-	idle   bool // what is measured is the memory of idle connections
+	idle   bool // the memory of idle connections is measured
 	goals  []goal
 }
 
-// expressScenarios are all.
+// expressScenarios returns all of them.
 func expressScenarios() []expressScenario {
 	fast := func(cpu float64) []goal {
 		return []goal{{figure: cpuFigure, most: cpu}, {figure: tailFigure, most: 1.10}, {figure: rateFigure, least: 0.90}}
@@ -51,7 +51,7 @@ func expressExperiments() (all []experiment) {
 	return all
 }
 
-// compare measures all contenders, prints what came back, and judges.
+// compare measures all contenders, prints the results, and judges them.
 func (s expressScenario) compare(ctx context.Context, dir string, o options) (results, error) {
 	var log *syslog
 	if s.logged {
@@ -76,8 +76,8 @@ func (s expressScenario) compare(ctx context.Context, dir string, o options) (re
 	return results{lines: s.lines(contenders, rounds)}, nil
 }
 
-// expressKinds returns the proxies, ours with everything that is on in production and HAProxy with what it has for that; with access logs if
-// there is a log for HAProxy. Without, there is nginx as well, which only forwards.
+// expressKinds returns the proxies: ours with everything that is on in production, and HAProxy with its equivalents; with access logs if
+// there is a log for HAProxy. Without one, there is nginx as well, which only forwards.
 func expressKinds(dir string, o options, log *syslog) []kind {
 	lines := haproxyLines{
 		frontend: " stick-table type ip size 100k expire 1m store http_req_rate(10s)\n" +
@@ -89,7 +89,7 @@ func expressKinds(dir string, o options, log *syslog) []kind {
 		lines.frontend += " log " + log.address() + " local0\n option httplog\n"
 	}
 	haproxy := haproxyWith(expressBar, lines, "roundrobin")
-	// Breaker and retries are on unless they are off.
+	// Breaker and retries are on by default.
 	ours := func(name, file string, block ...string) kind {
 		seamless := slices.Concat([]string{"listener_wrappers {", "\tseamless {"}, block, []string{"\t}", "}"})
 		directives := highLimit + "load_balancer"
@@ -111,7 +111,7 @@ func expressKinds(dir string, o options, log *syslog) []kind {
 	return append(kinds, nginxKind(expressToo, dir, ""))
 }
 
-// lines are the rows of this scenario in the table: one for each goal, and one for what failed.
+// lines returns the rows of this scenario in the table: one for each goal, and one for failures.
 func (s expressScenario) lines(contenders []contender, rounds [][]sample) (all []line) {
 	index := func(name string) int {
 		return slices.IndexFunc(contenders, func(c contender) bool { return c.name == name })

@@ -145,7 +145,7 @@ func TestAsk(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody":                      "",
 		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbod":                       "200 OK with 3 bytes; want 200 with 4",
 		"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbody":                    "503 Busy with 4 bytes; want 200 with 4",
-		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody": "the answer ends the connection",
+		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody": "answer closes the connection",
 	} {
 		client, server := net.Pipe()
 		go func() {

@@ -23,10 +23,10 @@ type sample struct {
 	memory   int64 // resident bytes afterwards
 }
 
-// cpuPerRequest is the figure that depends least on what else runs on the machine.
+// cpuPerRequest returns the figure that depends least on the other load of the machine.
 func (s sample) cpuPerRequest() float64 { return float64(s.cpu.Microseconds()) / float64(s.requests) }
 
-// generator puts the load of a scenario on the proxy at that address, and returns what clients see.
+// generator puts the load of a scenario on the proxy at that address, and returns what the clients measured.
 type generator func(ctx context.Context, address string, duration time.Duration) (sample, error)
 
 // generator returns wrk, or h2load for HTTP/2.
@@ -37,7 +37,7 @@ func (s scenario) generator(dir string) (generator, error) {
 	return s.wrk(dir)
 }
 
-// measure drives c.
+// measure measures c under load.
 func measure(ctx context.Context, c contender, load generator, duration time.Duration) (sample, error) {
 	if c.log != nil {
 		if err := c.log.empty(); err != nil {
@@ -65,7 +65,7 @@ func measure(ctx context.Context, c contender, load generator, duration time.Dur
 	return result, nil
 }
 
-// seconds is a duration as wrk and h2load take it.
+// seconds formats a duration for wrk and h2load.
 func seconds(d time.Duration) string { return strconv.Itoa(int(d.Seconds())) }
 
 func (s scenario) wrk(dir string) (generator, error) {
@@ -101,7 +101,7 @@ var (
 	wrkSocket   = regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`)
 )
 
-// parseWrk reads what wrk prints.
+// parseWrk parses the output of wrk.
 func parseWrk(out string) (sample, error) {
 	var s sample
 	requests, rate := wrkRequests.FindStringSubmatch(out), wrkRate.FindStringSubmatch(out)
@@ -133,7 +133,7 @@ func parseWrk(out string) (sample, error) {
 	return s, nil
 }
 
-// h2Streams is the number of requests that share a connection of HTTP/2 at a time. There are that many times fewer connections.
+// h2Streams is the number of concurrent requests on an HTTP/2 connection. The number of connections is divided by it.
 const h2Streams = 4
 
 func (s scenario) h2load(dir string) generator {
@@ -161,8 +161,8 @@ var (
 	h2Protocol = regexp.MustCompile(`Application protocol: (\S+)`)
 )
 
-// parseH2load reads what h2load prints, and its log. Each line of the log is a request: its start, its status, and how many microseconds it
-// took.
+// parseH2load parses the output of h2load, and its log. Each line of the log is a request: its start, its status, and its duration in
+// microseconds.
 func parseH2load(out, log string) (sample, error) {
 	var s sample
 	rate, requests, protocol := h2Rate.FindStringSubmatch(out), h2Requests.FindStringSubmatch(out), h2Protocol.FindStringSubmatch(out)

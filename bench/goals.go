@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// figure is something that is measured of a contender.
+// figure is a measured quantity of a contender.
 type figure struct {
 	name     string
 	of       func(sample) float64
-	decimals int // with which it is shown
+	decimals int // with which it is printed
 }
 
 var (
@@ -20,11 +20,11 @@ var (
 	idleFigure = figure{"KiB per connection", func(s sample) float64 { return float64(s.memory) / 1024 / idleConnections }, 1}
 )
 
-// goal is what a figure shall be.
+// goal is a bound for a figure.
 type goal struct {
 	figure
-	most, least float64 // of its ratio to the reference's; 0 for no bar
-	absolute    bool    // they are of the figure itself
+	most, least float64 // of its ratio to the reference's; 0 for no bound
+	absolute    bool    // the bounds apply to the figure itself
 }
 
 // line is a row of the table of goals.
@@ -32,12 +32,12 @@ type line struct {
 	scenario string
 	goal
 	cells    []string  // the figure of each contender
-	value    float64   // of the judged one
+	value    float64   // of the judged contender
 	ratios   []float64 // within each round; nil if the reference was not measured
-	failures int       // of all, in the row for them, whose figure is of nothing
+	failures int       // of all contenders, in the row for failures, which has no figure
 }
 
-// bar says what the goal is.
+// bar describes the goal.
 func (l line) bar() string {
 	switch {
 	case l.of == nil:
@@ -53,7 +53,7 @@ func (l line) bar() string {
 	}
 }
 
-// outcome returns whether the goal is reached. A figure is judged as it is shown.
+// outcome returns whether the goal is reached. The printed, rounded figure decides.
 func (l line) outcome() string {
 	var reached bool
 	switch {
@@ -97,7 +97,7 @@ func goalTable(lines []line) string {
 	return b.String()
 }
 
-// failures is an error if a request has failed: what is not served costs little.
+// failures returns an error if a request has failed: requests that are not served are cheap.
 func failures(lines []line) error {
 	var failed []string
 	n := 0

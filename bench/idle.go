@@ -15,12 +15,12 @@ import (
 
 const (
 	idleConnections = 2000
-	idleOpeners     = 16 // at a time, so that hardly any of the memory is that of requests
+	idleOpeners     = 16 // concurrent ones; few, so that requests take hardly any of the memory
 	idleTimeout     = 10 * time.Second
 )
 
-// measureIdle measures by how much the resident memory of each contender grows with idle connections. Each is a new process in every round,
-// because memory that was used once is kept.
+// measureIdle measures by how much the resident memory of each contender grows with idle connections. Each round starts new processes,
+// because a process keeps memory that it has used.
 func (s scenario) measureIdle(ctx context.Context, dir string, o options) ([]contender, [][]sample, error) {
 	var started processes
 	defer started.stop()
@@ -61,8 +61,8 @@ func (s scenario) measureIdle(ctx context.Context, dir string, o options) ([]con
 	return contenders, rounds, nil
 }
 
-// idleSample measures one process. Its memory is what it has more than after some load; each connection must be
-// opened, and answer again in the end.
+// idleSample measures one process. The result is the memory beyond that after some load; each connection must be opened, and answer again
+// at the end.
 func (s scenario) idleSample(ctx context.Context, dir string, k kind, backends []string, load generator) (sample, error) {
 	var started processes
 	defer started.stop()
@@ -113,7 +113,7 @@ func (s scenario) idleSample(ctx context.Context, dir string, k kind, backends [
 	return result, ctx.Err()
 }
 
-// eachIdle calls f for each connection, some at a time, until one fails.
+// eachIdle calls f for each connection, some concurrently, until one fails.
 func eachIdle(f func(i int) error) error {
 	failed := make([]error, idleOpeners)
 	var all sync.WaitGroup
@@ -128,7 +128,7 @@ func eachIdle(f func(i int) error) error {
 	return errors.Join(failed...)
 }
 
-// dialer opens connections as the scenario has them, and trusts nobody but its certificate. It offers no HTTP/2.
+// dialer returns a function that opens connections with the scenario's protocol, and trusts only its certificate. It offers no HTTP/2.
 func (s scenario) dialer() (func(ctx context.Context, address string) (net.Conn, error), error) {
 	plain := &net.Dialer{Timeout: idleTimeout}
 	if !s.tls {
@@ -146,7 +146,7 @@ func (s scenario) dialer() (func(ctx context.Context, address string) (net.Conn,
 	}, nil
 }
 
-// ask sends a request of the scenario on conn and takes the answer, after which conn must stay open.
+// ask sends a request of the scenario on conn and reads the answer, after which conn must stay open.
 func (s scenario) ask(conn net.Conn, host string) error {
 	if err := conn.SetDeadline(time.Now().Add(idleTimeout)); err != nil {
 		return err
@@ -166,12 +166,12 @@ func (s scenario) ask(conn net.Conn, host string) error {
 	case res.StatusCode != http.StatusOK || n != int64(s.answer):
 		return fmt.Errorf("%s with %d bytes; want 200 with %d", res.Status, n, s.answer)
 	case res.Close:
-		return errors.New("the answer ends the connection")
+		return errors.New("answer closes the connection")
 	}
 	return nil
 }
 
-// settledMemory returns the resident memory of a process and its children once it hardly changes, or after a while.
+// settledMemory returns the resident memory of a process and its children once it has almost stopped changing, or after a time limit.
 func settledMemory(ctx context.Context, pid int) (int64, error) {
 	const (
 		step   = 100 * time.Millisecond

@@ -16,18 +16,18 @@ import (
 	"github.com/ballastlb/ballast/bench/openloop"
 )
 
-// Backends join a pool while it is under load, and are cold: their first answers take long.
+// Backends join a pool under load, and are cold: their first answers are slow.
 
 const (
-	joinWarm = 3 // backends that are there from the start; the others join
+	joinWarm = 3 // backends from the start; the others join
 
-	coldFor   = time.Second // from its first request on
+	coldFor   = time.Second // from the first request on
 	coldMore  = 200 * time.Millisecond
 	coldSteps = 20
 
-	joinBefore = time.Second // what is counted begins so long before they join,
+	joinBefore = time.Second // the measured time begins this long before they join,
 	joinAfter  = 3 * time.Second
-	joinOver   = 50 * time.Millisecond // what only cold backends take
+	joinOver   = 50 * time.Millisecond // only cold backends take longer
 )
 
 var joinColumns = []column{
@@ -38,7 +38,7 @@ var joinColumns = []column{
 	}},
 }
 
-// joiningKinds are the policies that are compared, each with the means that its proxy has to add backends.
+// joiningKinds returns the policies that are compared, each with the way in which its proxy adds backends.
 func joiningKinds(dir string, o options) ([]kind, error) {
 	var kinds []kind
 	for _, c := range []struct {
@@ -55,7 +55,7 @@ func joiningKinds(dir string, o options) ([]kind, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Each keeps what was added in a storage of its own.
+		// Each stores its added backends separately.
 		global := "admin " + admin + "\n\tstorage file_system " + filepath.Join(dir, "storage"+admin)
 		k := caddyWithAdmin(c.name, o, global, c.directive, c.lines...)
 		k.join = c.join(admin)
@@ -82,7 +82,7 @@ func joiningKinds(dir string, o options) ([]kind, error) {
 	return kinds, nil
 }
 
-// joinByAPI asks our admin API.
+// joinByAPI uses Ballast's admin API.
 func joinByAPI(admin string) joiner {
 	return func(ctx context.Context, _ *contender, _, added []string) error {
 		for _, b := range added {
@@ -101,7 +101,7 @@ func joinByReload(admin string) joiner {
 	}
 }
 
-// joinBySocket asks HAProxy's runtime API for servers with these parameters.
+// joinBySocket adds servers with these parameters by HAProxy's runtime API.
 func joinBySocket(socket, parameters string) joiner {
 	return func(ctx context.Context, _ *contender, _, added []string) error {
 		for i, b := range added {
@@ -123,7 +123,7 @@ func joinBySocket(socket, parameters string) joiner {
 	}
 }
 
-// joinBySignal has nginx read a new config.
+// joinBySignal makes nginx read a new config.
 func joinBySignal(_ context.Context, c *contender, now, _ []string) error {
 	if err := c.configure(now); err != nil {
 		return err
@@ -162,7 +162,7 @@ func compareJoining(ctx context.Context, dir string, o options) error {
 	return nil
 }
 
-// measureJoin returns what came back around the time when the last backends joined.
+// measureJoin returns the results around the time when the last backends joined.
 func measureJoin(ctx context.Context, c *contender, backends []string) (*measured, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -203,7 +203,7 @@ func measureJoin(ctx context.Context, c *contender, backends []string) (*measure
 	return &measured{Summary: from(unevenWarmUp-joinBefore, got), backends: backends, duration: joinBefore + joinAfter}, nil
 }
 
-// warmUp has a backend become fast from its first request on.
+// warmUp makes a backend become fast from its first request on.
 func warmUp(ctx context.Context, backend string) error {
 	const poll = 5 * time.Millisecond
 	deadline := time.Now().Add(unevenWarmUp + joinAfter)
@@ -229,12 +229,12 @@ func warmUp(ctx context.Context, backend string) error {
 	return nil
 }
 
-// cool has a backend take so much longer than usual.
+// cool makes a backend slower by that time.
 func cool(ctx context.Context, backend string, more time.Duration) error {
 	return change(ctx, backend, fmt.Sprintf(`{"delay": "%v"}`, 10*time.Millisecond+more))
 }
 
-// wasAsked reports whether a backend has had a request.
+// wasAsked reports whether a backend has got a request.
 func wasAsked(ctx context.Context, backend string) (bool, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+backend+"/_stats", nil)
 	if err != nil {

@@ -12,22 +12,22 @@ import (
 // kind is a proxy with a policy.
 type kind struct {
 	name    string
-	command []string // starts it, followed by the file of its config
+	command []string // starts it, followed by the path of its config
 	config  func(setting) string
-	ends    ends      // how it speaks
-	log     accessLog // which is emptied before each measurement; nil for none
+	ends    ends      // the protocols on both sides
+	log     accessLog // emptied before each measurement; nil for none
 	weights []int     // of the backends; nil for 1 each
-	join    joiner    // how backends are added to it while it runs; nil where that is not measured
+	join    joiner    // adds backends while it runs; nil if that is not measured
 }
 
-// setting is what a config depends on besides the kind of proxy.
+// setting is the part of a config that does not depend on the kind of proxy.
 type setting struct {
-	address   string // that it listens on
+	address   string // the listen address
 	upstreams []upstream
 	ends
 }
 
-// ends is how a proxy speaks with its clients and with its backends. The zero value is plain HTTP/1.1 with both.
+// ends are the protocols of a proxy for its clients and for its backends. The zero value is plain HTTP/1.1 on both sides.
 type ends struct {
 	tls        bool // TLS with its clients
 	h2         bool // HTTP/2 with its clients; requires tls
@@ -41,7 +41,7 @@ type upstream struct {
 	weight  int
 }
 
-// upstreams are the backends with their weights.
+// upstreams returns the backends with their weights.
 func (k *kind) upstreams(backends []string) []upstream {
 	all := make([]upstream, len(backends))
 	for i, b := range backends {
@@ -53,20 +53,20 @@ func (k *kind) upstreams(backends []string) []upstream {
 	return all
 }
 
-// joiner adds backends to a running proxy. It returns when that is done, or, where nobody tells when, has been asked for.
+// joiner adds backends to a running proxy. It returns when that is done or, if the proxy does not tell, has been requested.
 type joiner func(ctx context.Context, c *contender, now, added []string) error
 
-// caddyKind is Caddy with one directive that has these lines in its block.
+// caddyKind returns Caddy with one directive that has these lines in its block.
 func caddyKind(name string, o options, directive string, lines ...string) kind {
 	return caddyWithAdmin(name, o, "admin off", directive, lines...)
 }
 
-// caddyWithAdmin is the same with these global options.
+// caddyWithAdmin is caddyKind with these global options.
 func caddyWithAdmin(name string, o options, global, directive string, lines ...string) kind {
 	return caddyWithServers(name, o, global, nil, directive, lines...)
 }
 
-// caddyWithServers is the same with these options of servers.
+// caddyWithServers is caddyWithAdmin with these options of servers.
 func caddyWithServers(name string, o options, global string, servers []string, directive string, lines ...string) kind {
 	return kind{
 		name:    name,
@@ -85,7 +85,7 @@ func caddyWithServers(name string, o options, global string, servers []string, d
 			}
 			global, servers, site := global, slices.Clone(servers), "http://"+s.address+" {\n\t"
 			if s.tls {
-				servers = append(servers, "protocols h1 h2") // HTTP/3 would be advertised in every answer
+				servers = append(servers, "protocols h1 h2") // otherwise every answer would advertise HTTP/3
 				site = "https://" + s.address + " {\n\ttls " + s.certFile + " " + s.keyFile + "\n\t"
 			}
 			if len(servers) > 0 {
@@ -97,13 +97,13 @@ func caddyWithServers(name string, o options, global string, servers []string, d
 	}
 }
 
-// haproxyKind is HAProxy with that algorithm.
+// haproxyKind returns HAProxy with that algorithm.
 func haproxyKind(name, balance string) kind { return haproxyWith(name, haproxyLines{}, balance) }
 
 // haproxyLines are further lines in sections of HAProxy's config.
 type haproxyLines struct{ global, frontend, backend string }
 
-// haproxyWith is the same with these lines.
+// haproxyWith is haproxyKind with these lines.
 func haproxyWith(name string, lines haproxyLines, balance string) kind {
 	return kind{
 		name:    name,
@@ -127,7 +127,7 @@ func haproxyWith(name string, lines haproxyLines, balance string) kind {
 	}
 }
 
-// nginxKind is nginx with that method, which is round robin if it is empty.
+// nginxKind returns nginx with that method; "" is round robin.
 func nginxKind(name, dir, method string) kind {
 	return kind{
 		name:    name,
@@ -152,7 +152,7 @@ func nginxKind(name, dir, method string) kind {
 	}
 }
 
-// nginxListen returns the directives by which nginx listens on that address with these parameters.
+// nginxListen returns the directives that make nginx listen on that address with these parameters.
 func nginxListen(address, parameters string, tls bool, c certificate) string {
 	if !tls {
 		return "listen " + address + parameters + ";"
@@ -160,7 +160,7 @@ func nginxListen(address, parameters string, tls bool, c certificate) string {
 	return "listen " + address + parameters + " ssl; ssl_protocols TLSv1.3; ssl_certificate " + c.certFile + "; ssl_certificate_key " + c.keyFile + ";"
 }
 
-// nginxConfig is the config of an nginx in the foreground whose files all begin with prefix.
+// nginxConfig returns the config of an nginx in the foreground whose files all begin with prefix.
 func nginxConfig(prefix string, workers int, http string) string {
 	paths := ""
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {

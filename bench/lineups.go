@@ -22,7 +22,7 @@ func usualKinds(_ *processes, dir string, o options) ([]kind, error) {
 	return append(kinds, haproxyKind("haproxy", "roundrobin"), nginxKind("nginx", dir, "")), nil
 }
 
-// withDefault returns the same, and ours with the default policy.
+// withDefault returns the same, and load_balancer with the default policy.
 func withDefault(started *processes, dir string, o options) ([]kind, error) {
 	kinds, err := usualKinds(started, dir, o)
 	if err != nil {
@@ -38,20 +38,20 @@ const (
 	theirsAllOn = "reverse_proxy, all it has on"
 )
 
-// highLimit refuses nobody.
+// highLimit is never reached.
 const highLimit = "ip_rate_limit {\n\t\trate 1000000/s\n\t}\n\t"
 
-// logTo has Caddy write an access log.
+// logTo returns the directive that makes Caddy write an access log.
 func logTo(file string) string {
 	return "log {\n\t\toutput file " + file + " {\n\t\t\troll_disabled\n\t\t}\n\t}\n\t"
 }
 
-// everythingKinds returns ours with all options that may cost something at every request, with those of them that are ours, and with none;
-// and Caddy's with those that it has, and with none.
+// everythingKinds returns load_balancer with all options that may cost something at every request, with only its own, and with none; and
+// reverse_proxy with those that it has, and with none.
 func everythingKinds(_ *processes, dir string, o options) ([]kind, error) {
 	policy := "lb_policy " + o.policy
 	const metrics = "admin off\n\tmetrics"
-	// Breaker and retries are on unless they are off.
+	// Breaker and retries are on by default.
 	own := []string{policy, "health_check {", "\thttp /1k 2xx", "\tinterval 1s", "}"}
 	ourLog, theirLog := filepath.Join(dir, "ours.log"), filepath.Join(dir, "theirs.log")
 	on := caddyWithAdmin(allOn, o, metrics, logTo(ourLog)+highLimit+"load_balancer", own...)
@@ -82,8 +82,8 @@ func limitKinds(started *processes, _ string, o options) ([]kind, error) {
 	return limitedBy(redis, o), err
 }
 
-// limitedBy returns ours alone, and with limits that refuse nobody, to measure what the decision costs. redis is the address of a Redis; ""
-// for none.
+// limitedBy returns load_balancer alone, and with limits that are never reached, to measure the cost of the decision. redis is the address
+// of a Redis; "" for none.
 func limitedBy(redis string, o options) []kind {
 	policy := "lb_policy " + o.policy
 	limited := func(name, options string) kind {
@@ -106,7 +106,7 @@ const (
 	mirrorAll  = "load_balancer, all mirrored"
 )
 
-// mirrorKinds returns ours without a mirror, and with one that gets different shares of the requests.
+// mirrorKinds returns load_balancer without a mirror, and with one that gets different shares of the requests.
 func mirrorKinds(started *processes, dir string, o options) ([]kind, error) {
 	address, err := freeAddress()
 	if err != nil {

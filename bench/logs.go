@@ -9,25 +9,26 @@ import (
 	"sync/atomic"
 )
 
-// accessLog is where a proxy writes a line for each request.
+// accessLog is the log to which a proxy writes a line for each request.
 type accessLog interface {
 	empty() error
 	lines() (int, error)
 }
 
-// checkLog fails unless the log has most of the requests. A datagram may get lost on a busy machine; its sender had the work all the same.
+// checkLog returns an error unless the log has most of the requests. A datagram may get lost on a busy machine, but the sender had the work
+// anyway.
 func checkLog(log accessLog, requests int) error {
 	lines, err := log.lines()
 	if err != nil {
 		return fmt.Errorf("access log: %w", err)
 	}
 	if lines < requests/2 {
-		return fmt.Errorf("the access log has %d lines after %d requests", lines, requests)
+		return fmt.Errorf("access log has %d lines after %d requests", lines, requests)
 	}
 	return nil
 }
 
-// logFile is an access log in a file of that name.
+// logFile is an access log in the file with that name.
 type logFile string
 
 func (f logFile) empty() error { return os.Truncate(string(f), 0) }
@@ -51,13 +52,13 @@ func (f logFile) lines() (n int, err error) {
 	}
 }
 
-// syslog takes an access log over UDP, as a log daemon does, and counts its lines.
+// syslog receives an access log over UDP, as a log daemon does, and counts its lines.
 type syslog struct {
 	conn     *net.UDPConn
 	received atomic.Int64
 }
 
-// startSyslog starts one, which runs until it is closed.
+// startSyslog starts a syslog, which runs until it is closed.
 func startSyslog() (*syslog, error) {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *syslog) receive() {
 	buf := make([]byte, 64<<10)
 	for {
 		if _, err := s.conn.Read(buf); err != nil {
-			return // it is closed
+			return // the socket is closed
 		}
 		s.received.Add(1)
 	}

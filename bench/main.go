@@ -1,5 +1,5 @@
-// Command bench measures load_balancer side by side with Caddy's reverse_proxy from the same binary and, where they are
-// installed, with HAProxy and nginx. README.md beside it says how to read the result.
+// Command bench measures load_balancer side by side with Caddy's reverse_proxy in the same binary and, if they are installed, with HAProxy
+// and nginx. Its README.md explains the results.
 package main
 
 import (
@@ -19,18 +19,18 @@ import (
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds per scenario; each contender is measured once in a round")
-	flag.DurationVar(&o.duration, "duration", 3*time.Second, "length of one measurement; whole seconds, but for those of -uneven")
-	flag.IntVar(&o.connections, "connections", 64, "connections, where the scenario does not say")
+	flag.DurationVar(&o.duration, "duration", 3*time.Second, "length of one measurement; whole seconds, except with -uneven")
+	flag.IntVar(&o.connections, "connections", 64, "connections, unless the scenario sets them")
 	flag.StringVar(&o.policy, "policy", "round_robin", "lb_policy of reverse_proxy and load_balancer")
 	flag.StringVar(&o.caddy, "caddy", "", "Caddy binary to measure (default: built from this tree)")
-	flag.StringVar(&o.stock, "stock", "", "a second Caddy binary, whose reverse_proxy is measured, too; see bench/README.md")
-	only := flag.String("scenario", "", "scenarios, with commas in between: "+names(experiments(options{}))+"; of -limits: "+names(experiments(options{limits: true}))+"; of -seamless: "+
+	flag.StringVar(&o.stock, "stock", "", "a second Caddy binary, whose reverse_proxy is measured as well; see bench/README.md")
+	only := flag.String("scenario", "", "scenarios, separated by commas: "+names(experiments(options{}))+"; of -limits: "+names(experiments(options{limits: true}))+"; of -seamless: "+
 		names(experiments(options{seamless: true}))+"; of -uneven: "+
 		names(experiments(options{uneven: true}))+" (default: all)")
 	flag.BoolVar(&o.express, "express", false, "measure the express lane beside HAProxy, and nothing else")
 	flag.BoolVar(&o.limits, "limits", false, "measure what ip_rate_limit adds to load_balancer, and nothing else")
 	flag.BoolVar(&o.seamless, "seamless", false, "measure what the listener wrapper seamless adds to load_balancer, and nothing else")
-	flag.BoolVar(&o.uneven, "uneven", false, "measure policies over backends that are slow, failing or otherwise odd, and nothing else")
+	flag.BoolVar(&o.uneven, "uneven", false, "measure policies with slow or failing backends, and nothing else")
 	flag.BoolVar(&o.simulate, "simulate", false, "with -uneven: measure our policies only, and compare them with their simulation")
 	quick := flag.Bool("quick", false, "two short rounds of get1k, or of express-get1k")
 	flag.Parse()
@@ -63,16 +63,16 @@ type options struct {
 	simulate    bool
 }
 
-// experiment is something that is measured, with contenders of its own.
+// experiment is a measurement with contenders of its own.
 type experiment struct {
 	name string
 	run  func(ctx context.Context, dir string, o options) (results, error)
 }
 
-// results are what experiments have come to.
+// results are the results of experiments.
 type results struct {
 	verdicts []verdict
-	lines    []line // of those of the express lane
+	lines    []line // of the express lane's experiments
 }
 
 func (r *results) add(more results) {
@@ -87,12 +87,12 @@ func (r *results) print() {
 	fmt.Print(goalTable(r.lines))
 }
 
-// unjudged is an experiment that has no bar to meet.
+// unjudged returns an experiment without a goal.
 func unjudged(name string, run func(ctx context.Context, dir string, o options) error) experiment {
 	return experiment{name, func(ctx context.Context, dir string, o options) (results, error) { return results{}, run(ctx, dir, o) }}
 }
 
-// experiments are those of that kind.
+// experiments returns the experiments that the options select.
 func experiments(o options) (all []experiment) {
 	switch {
 	case o.uneven && o.simulate:
@@ -116,7 +116,7 @@ func experiments(o options) (all []experiment) {
 	}
 }
 
-// comparisons are the experiments that compare in these scenarios.
+// comparisons returns the experiments for these scenarios.
 func comparisons(these []scenario) (all []experiment) {
 	for _, s := range these {
 		all = append(all, experiment{s.name, s.compare})
@@ -124,7 +124,7 @@ func comparisons(these []scenario) (all []experiment) {
 	return all
 }
 
-// names are those of experiments, with commas in between.
+// names returns the names of experiments, separated by commas.
 func names(all []experiment) string {
 	var known []string
 	for _, e := range all {
@@ -133,7 +133,7 @@ func names(all []experiment) string {
 	return strings.Join(known, ",")
 }
 
-// choose returns those with these names, all without names.
+// choose returns the experiments with these names, or all if there are none.
 func choose(all []experiment, wanted string) ([]experiment, error) {
 	if wanted == "" {
 		return all, nil
@@ -168,7 +168,7 @@ func run(ctx context.Context, o options, only string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// nginx drops its privileges and must still find its files.
+	// nginx drops its privileges and must still be able to read its files.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func run(ctx context.Context, o options, only string) error {
 	}
 	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS"} {
 		if value, ok := os.LookupEnv(name); ok {
-			fmt.Printf("%s=%s rules all that are written in Go\n", name, value)
+			fmt.Printf("%s=%s applies to all proxies written in Go\n", name, value)
 		}
 	}
 	var all results
@@ -199,7 +199,7 @@ func run(ctx context.Context, o options, only string) error {
 	return failures(all.lines)
 }
 
-// checkTools tells what is missing and how to get it.
+// checkTools returns an error that names missing programs and how to install them.
 func checkTools(chosen []experiment) error {
 	needed := []string{"wrk", "nginx"}
 	if slices.ContainsFunc(chosen, func(e experiment) bool { return e.name == "h2" }) {
@@ -213,7 +213,7 @@ func checkTools(chosen []experiment) error {
 		return fmt.Errorf("missing: %s; on Debian: apt-get install wrk nginx-light nghttp2-client haproxy", strings.Join(missing, ", "))
 	}
 	if _, err := exec.LookPath("haproxy"); err != nil {
-		fmt.Println("haproxy is not installed and left out; on Debian: apt-get install haproxy")
+		fmt.Println("haproxy is not installed and is left out; on Debian: apt-get install haproxy")
 	}
 	return nil
 }

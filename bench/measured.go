@@ -10,15 +10,15 @@ import (
 	"github.com/ballastlb/ballast/bench/openloop"
 )
 
-// measured is what came back from one contender.
+// measured is the result of one contender.
 type measured struct {
-	*openloop.Summary // of what is counted, whose first request is due at 0
+	*openloop.Summary // of the measured time; its first request is due at 0
 	backends          []string
 	weights           []int // of the backends; nil for 1 each
 	duration          time.Duration
 }
 
-// from is the summary of the requests that were due at start or later, with start as their 0.
+// from returns the summary of the requests that were due at start or later, with start as their 0.
 func from(start time.Duration, got *openloop.Summary) *openloop.Summary {
 	counted := got.Only(func(r openloop.Request) bool { return r.Due >= start })
 	for i := range counted.Requests {
@@ -27,7 +27,8 @@ func from(start time.Duration, got *openloop.Summary) *openloop.Summary {
 	return counted
 }
 
-// ofFair is the share that backend i had of the requests due from start to end, in relation to its fair one, which is as its weight.
+// ofFair returns the share that backend i had of the requests due from start to end, relative to its fair share, which is proportional to
+// its weight.
 func (m *measured) ofFair(i int, start, end time.Duration) float64 {
 	its, all := 0, 0
 	for _, r := range m.Requests {
@@ -49,7 +50,8 @@ func (m *measured) ofFair(i int, start, end time.Duration) float64 {
 	return float64(its) / float64(max(all, 1)) / fair
 }
 
-// extremes are the least and the most that any backend had of its fair share in any window of that width. One begins every second.
+// extremes returns the smallest and the largest part of its fair share that any backend had in any window of that width. A window begins
+// every second.
 func (m *measured) extremes(width time.Duration) (least, most float64) {
 	var all []float64
 	for start := time.Duration(0); start+width <= m.duration; start += time.Second {
@@ -63,7 +65,7 @@ func (m *measured) extremes(width time.Duration) (least, most float64) {
 	return slices.Min(all), slices.Max(all)
 }
 
-// regained is how long after start the first window of that width ended in which backend i had so much of its fair share.
+// regained returns how long after start the first window of that width ended in which backend i had that part of its fair share.
 func (m *measured) regained(i int, start, width time.Duration, share float64) (after time.Duration, ok bool) {
 	const step = 100 * time.Millisecond
 	for end := start + width; end <= m.duration; end += step {
@@ -74,7 +76,7 @@ func (m *measured) regained(i int, start, width time.Duration, share float64) (a
 	return m.duration - start, false
 }
 
-// outlierEnd is when the answer of the first backend ended that took longest, if that was one of those that are meant to be slow.
+// outlierEnd returns when the slowest answer of the first backend ended, if it was one of those meant to be slow.
 func (m *measured) outlierEnd() (end time.Duration, ok bool) {
 	for _, r := range slices.Backward(m.Requests) {
 		if r.Backend == m.backends[0] {
@@ -84,7 +86,7 @@ func (m *measured) outlierEnd() (end time.Duration, ok bool) {
 	return 0, false
 }
 
-// held is how many requests the first backend had until it went on, and nobody else had answered by then.
+// held returns how many requests the first backend had until it continued, and no other backend had answered by then.
 func (m *measured) held(wentOn time.Duration) int {
 	return m.Only(func(r openloop.Request) bool {
 		return r.Due < wentOn && r.Due+r.Latency >= wentOn && (r.Backend == m.backends[0] || r.Backend == "")
@@ -93,7 +95,7 @@ func (m *measured) held(wentOn time.Duration) int {
 
 func isServed(r openloop.Request) bool { return r.Status == http.StatusOK }
 
-// quantileOfAll is a quantile of all latencies, where what is not served takes as long as a client waits at most: a refusal is no fast answer.
+// quantileOfAll returns a quantile of all latencies. A request that is not served counts with the timeout: a refusal is not a fast answer.
 func quantileOfAll(got *openloop.Summary, q float64) time.Duration {
 	served := got.Only(isServed)
 	if rank := q * float64(got.Sent); rank < float64(served.Sent) {
@@ -106,7 +108,7 @@ func countAbove(got *openloop.Summary, d time.Duration) int {
 	return got.Only(func(r openloop.Request) bool { return r.Latency > d }).Sent
 }
 
-// shareFailed is the share of those from start to end that were not answered with 200.
+// shareFailed returns the share of the requests from start to end that were not answered with 200.
 func (m *measured) shareFailed(start, end time.Duration) string {
 	due := m.Only(func(r openloop.Request) bool { return r.Due >= start && r.Due < end })
 	return percent(due.Sent-due.Statuses[http.StatusOK], due.Sent)
@@ -114,7 +116,7 @@ func (m *measured) shareFailed(start, end time.Duration) string {
 
 func percent(n, of int) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(of, 1))) }
 
-// percents shows several shares.
+// percents formats several shares.
 func percents(shares ...float64) string {
 	var all []string
 	for _, s := range shares {
@@ -123,5 +125,5 @@ func percents(shares ...float64) string {
 	return strings.Join(all, ", ") + " %"
 }
 
-// tenths shows a latency in milliseconds.
+// tenths formats a latency in milliseconds.
 func tenths(d time.Duration) string { return fmt.Sprintf("%.1f ms", d.Seconds()*1000) }

@@ -11,13 +11,13 @@ import (
 
 const (
 	pairCount = 15
-	pairRate  = 2000 // requests per second: enough for the clock ticks that CPU time comes in
+	pairRate  = 2000 // requests per second: enough for CPU time, which is counted in clock ticks
 )
 
-// pairSample is one measurement of one of a pair.
+// pairSample is one measurement of one contender of a pair.
 type pairSample struct{ p50, p99, cpu float64 }
 
-// comparePairs compares peak_ewma with round_robin where nothing is wrong, again and again in turning order.
+// comparePairs compares peak_ewma with round_robin with healthy backends, repeatedly in alternating order.
 func comparePairs(ctx context.Context, dir string, o options) error {
 	var started processes
 	defer started.stop()

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// processes are those that were started here, and the only ones that are stopped.
+// processes are the processes that this program has started; it stops no others.
 type processes struct {
 	running []process
 }
 
 type process struct {
 	*exec.Cmd
-	address string // that it listens on
+	address string // the listen address
 }
 
 // start runs a command and waits until it listens on address.
@@ -62,16 +62,16 @@ func (p *processes) stop() {
 	p.running = nil
 }
 
-// used is what a tree of processes has used.
+// used is the resource usage of a tree of processes.
 type used struct {
 	cpu    time.Duration
 	memory int64 // resident bytes
 }
 
-// clockTick is the unit of times in /proc: Linux shows 100 to the second whatever the kernel's own clock.
+// clockTick is the unit of times in /proc: Linux uses 100 per second there, independent of the kernel's own clock.
 const clockTick = 10 * time.Millisecond
 
-// usage sums what the process and its children have used, as /proc tells.
+// usage returns the resource usage of the process and its children, from /proc.
 func usage(pid int) (used, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -107,7 +107,7 @@ type processStat struct {
 	memory      int64
 }
 
-// parseStat reads /proc/<pid>/stat, see proc(5). The name in parentheses may hold anything.
+// parseStat parses /proc/<pid>/stat, see proc(5). The name in parentheses may contain any character.
 func parseStat(text string) (processStat, error) {
 	open, end := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
 	if open < 0 || end < open {
@@ -145,7 +145,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// waitListening polls until somebody listens on address.
+// waitListening polls until a process listens on address.
 func waitListening(address string) error {
 	deadline := time.Now().Add(15 * time.Second)
 	for {

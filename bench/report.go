@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// report is a table of medians over the rounds. The ratios are medians of those within each round, where both sides saw
-// the same machine.
+// report returns a table of medians over the rounds. The ratios are medians of those within each round, in which both sides ran under the
+// same conditions.
 func report(s scenario, contenders []contender, rounds [][]sample, verdicts []verdict) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s: medians of %d rounds\n", s.title, len(rounds))
@@ -34,7 +34,7 @@ func report(s scenario, contenders []contender, rounds [][]sample, verdicts []ve
 func (s sample) tail() float64      { return float64(s.p99) }
 func (s sample) megabytes() float64 { return float64(s.memory) / 1e6 }
 
-// medianOf is the median of a figure of contender i.
+// medianOf returns the median of a figure of contender i.
 func medianOf(rounds [][]sample, i int, figure func(sample) float64) float64 {
 	var all []float64
 	for _, r := range rounds {
@@ -43,7 +43,7 @@ func medianOf(rounds [][]sample, i int, figure func(sample) float64) float64 {
 	return median(all)
 }
 
-// errorsOf are those of contender i in all rounds.
+// errorsOf returns the number of errors of contender i in all rounds.
 func errorsOf(rounds [][]sample, i int) (n int) {
 	for _, r := range rounds {
 		n += r[i].errors
@@ -51,12 +51,12 @@ func errorsOf(rounds [][]sample, i int) (n int) {
 	return n
 }
 
-// ratios of the CPU time per request of contenders i and k, round by round.
+// ratios returns the ratios of the CPU time per request of contenders i and k, round by round.
 func ratios(rounds [][]sample, i, k int) []float64 {
 	return within(rounds, i, k, func(a, b sample) float64 { return a.cpuPerRequest() / b.cpuPerRequest() })
 }
 
-// within relates contenders i and k round by round.
+// within returns the relation of contenders i and k, round by round.
 func within(rounds [][]sample, i, k int, relation func(a, b sample) float64) []float64 {
 	var all []float64
 	for _, r := range rounds {

@@ -12,37 +12,37 @@ import (
 	"time"
 )
 
-// scenario is a kind of request, and how it comes and goes.
+// scenario is a kind of request with its connections.
 type scenario struct {
 	name, title string
 	path        string
 	answer      int  // bytes of the answer's body
 	post        int  // bytes of the request's body; 0 for GET
-	closing     bool // the client asks for the end of the connection with each request
-	connections int  // 0 for what -connections gives
+	closing     bool // the client asks to close the connection after each request
+	connections int  // 0 for the value of -connections
 	ends
-	kinds func(started *processes, dir string, o options) ([]kind, error) // may start what they need besides backends
-	pairs []pair                                                          // that are judged
+	kinds func(started *processes, dir string, o options) ([]kind, error) // may start further processes
+	pairs []pair                                                          // the pairs that are judged
 }
 
-// pair is two contenders, of which one is judged by the other.
+// pair is two contenders, of which one is judged against the other.
 type pair struct {
 	judged, reference string
-	bar               float64 // how much CPU time per request the judged one may take, in relation to the reference; 0 for no bar at all
-	cpuOnly           bool    // the bar says nothing of p99 and memory
+	bar               float64 // largest CPU time per request of the judged one, relative to the reference; 0 for no bound
+	cpuOnly           bool    // p99 and memory are not judged
 }
 
-// ourBar judges load_balancer by reverse_proxy.
+// ourBar judges load_balancer against reverse_proxy.
 func ourBar(cpu float64) []pair { return []pair{{judged: ours, reference: theirs, bar: cpu}} }
 
-// plain are the scenarios without anything special.
+// plain are the basic scenarios.
 var plain = []scenario{
 	{name: "get1k", title: "GET, answer of 1 KiB", path: "/1k", answer: 1 << 10, kinds: withDefault, pairs: ourBar(0.40)},
 	{name: "get100k", title: "GET, answer of 100 KiB", path: "/100k", answer: 100 << 10, kinds: withDefault, pairs: ourBar(0.55)},
 	{name: "post4k", title: "POST of 4 KiB, small answer", path: "/post", answer: 2, post: 4 << 10, kinds: withDefault, pairs: ourBar(0.40)},
 }
 
-// scenarios are all. Where no other bar stands, load_balancer must not cost more than reverse_proxy.
+// scenarios are all scenarios. By default, load_balancer must not cost more than reverse_proxy.
 var scenarios = slices.Concat(plain, []scenario{
 	{name: "https", title: "GET over HTTPS with HTTP/1.1, answer of 1 KiB", path: "/1k", answer: 1 << 10,
 		ends: ends{tls: true}, kinds: usualKinds, pairs: ourBar(0.55)},
@@ -71,7 +71,7 @@ var scenarios = slices.Concat(plain, []scenario{
 		}},
 })
 
-// compare measures all contenders, prints what came back, and judges.
+// compare measures all contenders, prints the results, and judges them.
 func (s scenario) compare(ctx context.Context, dir string, o options) (results, error) {
 	contenders, rounds, err := s.measure(ctx, dir, o)
 	if err != nil {
@@ -82,8 +82,8 @@ func (s scenario) compare(ctx context.Context, dir string, o options) (results, 
 	return results{verdicts: verdicts}, nil
 }
 
-// measure measures every contender in each round, in an order that is turned round every time, so that what
-// the machine does meanwhile falls on all alike.
+// measure measures every contender in each round. Every other round is in reverse order, so that changing conditions affect all contenders
+// alike.
 func (s scenario) measure(ctx context.Context, dir string, o options) ([]contender, [][]sample, error) {
 	var started processes
 	defer started.stop()
@@ -124,7 +124,7 @@ func (s scenario) measure(ctx context.Context, dir string, o options) ([]contend
 	return contenders, rounds, nil
 }
 
-// turned is the contender that is measured k-th in round r: every other round goes backwards.
+// turned returns the contender that is measured k-th in round r: every other round is in reverse order.
 func turned(k, r, contenders int) int {
 	if r%2 == 1 {
 		return contenders - 1 - k
@@ -132,7 +132,7 @@ func turned(k, r, contenders int) int {
 	return k
 }
 
-// checkAnswer asks once and fails unless the answer is what the scenario is about.
+// checkAnswer sends one request and returns an error unless the answer is as the scenario expects.
 func (s scenario) checkAnswer(ctx context.Context, address string, tls, h2 bool) error {
 	client, err := s.client(tls, h2)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s scenario) checkAnswer(ctx context.Context, address string, tls, h2 bool)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return fmt.Errorf("reading answer: %w", err)
 	}
 	major := 1
 	if h2 {
@@ -169,12 +169,12 @@ func (s scenario) checkAnswer(ctx context.Context, address string, tls, h2 bool)
 		return fmt.Errorf("%s %s: %s %s with %d bytes; want HTTP/%d 200 with %d", method, s.path, res.Proto, res.Status, len(body), major, s.answer)
 	}
 	if s.path == "/chunked" && !slices.Equal(res.TransferEncoding, []string{"chunked"}) {
-		return errors.New("the answer does not come in chunks")
+		return errors.New("answer is not chunked")
 	}
 	return nil
 }
 
-// client asks as the scenario does, and trusts nobody but its certificate.
+// client returns a client with the scenario's protocol, which trusts only its certificate.
 func (s scenario) client(secure, h2 bool) (*http.Client, error) {
 	t := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
 	t.Protocols.SetHTTP1(!h2)

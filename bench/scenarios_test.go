@@ -243,7 +243,7 @@ func TestCheckAnswer(t *testing.T) {
 		{"too short", scenario{path: "/1k", answer: 5}, func(http.ResponseWriter) {}, "GET /1k: HTTP/1.1 200 OK with 4 bytes; want HTTP/1 200 with 5"},
 		{"an error", scenario{path: "/1k", answer: 4}, func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, "502 Bad Gateway"},
 		{"chunks", scenario{path: "/chunked", answer: 4}, chunked, ""},
-		{"no chunks", scenario{path: "/chunked", answer: 4}, func(http.ResponseWriter) {}, "does not come in chunks"},
+		{"no chunks", scenario{path: "/chunked", answer: 4}, func(http.ResponseWriter) {}, "is not chunked"},
 		{"a body", scenario{path: "/post", answer: 4, post: 99}, func(http.ResponseWriter) {}, ""},
 	}
 	for _, test := range tests {

@@ -18,14 +18,14 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/simulate"
 )
 
-// simulatedPolicies are those whose simulation is compared with what is measured.
+// simulatedPolicies are the policies whose simulation is compared with a measurement.
 var simulatedPolicies = []string{"peak_ewma", "least_conn", "round_robin"}
 
-// calibration is how long it is measured what requests take besides the backends' work, before and after a scenario.
+// calibration is how long the overhead of requests is measured, before and after a scenario.
 const calibration = 5 * time.Second
 
-// compareSimulated measures our policies in the scenario, simulates the same, and prints both. What a request takes besides the backend's work,
-// on this machine at this moment, is measured with backends that are all alike, at the same rate, and given to the simulation.
+// compareSimulated measures our policies in the scenario, simulates the same, and prints both. The time that a request takes in addition to
+// the backend's, on this machine at this moment, is measured with identical backends at the same rate, and passed to the simulation.
 func (s *unevenScenario) compareSimulated(ctx context.Context, dir string, o options) error {
 	program, err := buildBackend(dir)
 	if err != nil {
@@ -70,7 +70,7 @@ func printSimulated(name string, got, virtual *measured) {
 		itsShare.of(got), itsShare.of(virtual))
 }
 
-// alike is the scenario with nothing wrong: all backends take the same time, which is that of the last one.
+// alike returns the scenario with healthy backends only: all take the same time as the last one.
 func (s *unevenScenario) alike() *unevenScenario {
 	same := *s
 	same.events, same.duration = nil, calibration
@@ -78,16 +78,16 @@ func (s *unevenScenario) alike() *unevenScenario {
 	return &same
 }
 
-// usualDelay is how long the last backend takes, which is one that nothing is wrong with.
+// usualDelay returns the delay of the last backend, which is healthy.
 func (s *unevenScenario) usualDelay() time.Duration {
 	var settings struct {
 		Delay caddy.Duration `json:"delay"`
 	}
-	_ = json.Unmarshal([]byte(s.backends[len(s.backends)-1]), &settings) // tests check that backends know the settings
+	_ = json.Unmarshal([]byte(s.backends[len(s.backends)-1]), &settings) // a test checks that backends accept the settings
 	return time.Duration(settings.Delay)
 }
 
-// overhead is what requests took besides the backends' work.
+// overhead returns the time that each request took in addition to the backend's.
 func (s *unevenScenario) overhead(got *measured) (all []caddy.Duration) {
 	for _, r := range got.Requests {
 		all = append(all, caddy.Duration(max(r.Latency-s.usualDelay(), 0)))
@@ -131,7 +131,7 @@ func (s *unevenScenario) simulate(ctx context.Context, k kind, backends []string
 	return &measured{Summary: summaryOf(r), backends: backends, weights: s.weights, duration: duration}, nil
 }
 
-// summaryOf is a result as if it had been measured.
+// summaryOf converts a result to the form of a measurement.
 func summaryOf(r *simulate.Result) *openloop.Summary {
 	all := &openloop.Summary{}
 	for i, q := range r.All {

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// memoryBar is how many megabytes more than the reference a judged contender may have.
+// memoryBar is by how many megabytes a judged contender may exceed the reference.
 const memoryBar = 10
 
-// verdict is how a pair did in a scenario.
+// verdict is the result of a pair in a scenario.
 type verdict struct {
 	scenario string
 	pair
@@ -52,7 +52,7 @@ func (s scenario) judge(contenders []contender, rounds [][]sample) []verdict {
 	return all
 }
 
-// met returns whether the bar is met and, if not, what misses it. A figure is judged as it is shown.
+// met returns whether the bounds are met and, if not, which are not. The printed, rounded figures decide.
 func (v verdict) met() string {
 	if v.bar == 0 {
 		return "-"
@@ -76,13 +76,13 @@ func (v verdict) met() string {
 	return "yes"
 }
 
-// shown returns a number as it is printed with that many decimals.
+// shown returns a number rounded to that many decimals.
 func shown(n float64, decimals int) float64 {
 	unit := math.Pow10(decimals)
 	return math.Round(n*unit)/unit + 0 // adding 0 turns -0 into 0
 }
 
-// summary returns the verdicts as a table in Markdown; "" if there are none.
+// summary returns the verdicts as a Markdown table; "" if there are none.
 func summary(verdicts []verdict) string {
 	if len(verdicts) == 0 {
 		return ""
@@ -100,5 +100,5 @@ func summary(verdicts []verdict) string {
 	return b.String()
 }
 
-// milliseconds shows a latency of so many nanoseconds.
+// milliseconds formats a latency in nanoseconds.
 func milliseconds(ns float64) string { return fmt.Sprintf("%.2f", time.Duration(ns).Seconds()*1000) }

@@ -16,29 +16,29 @@ import (
 	"github.com/ballastlb/ballast/bench/openloop"
 )
 
-// unevenScenario is a set of backends, a load on them, and what happens to them meanwhile.
+// unevenScenario is a set of backends, a load, and events during the load.
 type unevenScenario struct {
 	name, title string
-	backends    []string      // the settings of each, see examples/backend; where one is not as the others, it is the first
+	backends    []string      // the settings of each, see examples/backend; if one differs from the others, it is the first
 	weights     []int         // of the backends; nil for 1 each
 	options     []string      // of load_balancer, besides its policy
 	rate        int           // requests per second, open loop
-	duration    time.Duration // of what is counted, which begins unevenWarmUp after the load; 0 for what -duration gives
+	duration    time.Duration // of the measured time, which begins unevenWarmUp after the load; 0 for that of -duration
 	together    int           // contenders that are measured at the same time; 0 for one after another
 	events      []event
 	columns     []column
 }
 
-// event is something that happens to the backends of a contender.
+// event is an event for the backends of a contender.
 type event struct {
-	at time.Duration // from the start of what is counted
+	at time.Duration // from the start of the measured time
 	happening
 }
 
 // happening is a change of settings, or a signal.
 type happening struct {
-	settings string // that change; empty for a signal
-	all      bool   // of all backends; else of the first one
+	settings string // the new settings; empty for a signal
+	all      bool   // for all backends; otherwise for the first
 	signal   os.Signal
 }
 
@@ -51,14 +51,14 @@ type site struct {
 
 const (
 	unevenWarmUp  = 5 * time.Second
-	unevenTimeout = 5 * time.Second // of a request where nothing is stopped; and what one that is not served counts as
+	unevenTimeout = 5 * time.Second // of a request if no backend is stopped; also the latency that counts for a request that is not served
 
-	// What a stopped backend holds must neither be given up before it goes on nor keep others from being sent.
+	// Requests held by a stopped backend must neither time out before it continues nor keep others from being sent.
 	unevenPatience    = 15 * time.Second
 	unevenConnections = 4000
 )
 
-// kinds are the policies that are compared.
+// kinds returns the policies that are compared.
 func (s *unevenScenario) kinds(dir string, o options) []kind {
 	ours := func(policy string) kind {
 		return caddyKind("`"+policy+"`", o, "load_balancer", append([]string{"lb_policy " + policy}, s.options...)...)
@@ -76,7 +76,7 @@ func (s *unevenScenario) kinds(dir string, o options) []kind {
 	for i := range all {
 		all[i].weights = s.weights
 	}
-	// Caddy itself knows weights in one of its policies only.
+	// Caddy itself supports weights in one policy only.
 	caddy := caddyKind("Caddy `least_conn`", o, "reverse_proxy", "lb_policy least_conn")
 	if s.weights != nil {
 		caddy = caddyKind("Caddy `weighted_round_robin`", o, "reverse_proxy", "lb_policy weighted_round_robin "+strings.Trim(fmt.Sprint(s.weights), "[]"))
@@ -84,7 +84,7 @@ func (s *unevenScenario) kinds(dir string, o options) []kind {
 	return slices.Insert(all, 4, caddy)
 }
 
-// compare measures all contenders and prints what came back. Each has backends of its own, so that nobody is judged by what others did to them.
+// compare measures all contenders and prints the results. Each has backends of its own, so that contenders do not affect each other.
 func (s *unevenScenario) compare(ctx context.Context, dir string, o options) error {
 	program, err := buildBackend(dir)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *unevenScenario) measure(ctx context.Context, dir, program string, some 
 	return got, errors.Join(failed...)
 }
 
-// drive puts the load on one contender and has happen what happens.
+// drive puts the load on one contender and makes the events happen.
 func (s *unevenScenario) drive(ctx context.Context, site *site, duration time.Duration) (*measured, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -138,7 +138,7 @@ func (s *unevenScenario) drive(ctx context.Context, site *site, duration time.Du
 	go func() {
 		err := site.undergo(ctx, s.events, start.Add(unevenWarmUp))
 		if err != nil {
-			cancel() // the load with it
+			cancel() // this ends the load as well
 		}
 		happened <- err
 	}()
@@ -158,7 +158,7 @@ func (s *unevenScenario) drive(ctx context.Context, site *site, duration time.Du
 	return &measured{Summary: from(unevenWarmUp, got), backends: site.backends, weights: s.weights, duration: duration}, nil
 }
 
-// undergo has the events happen, in their order.
+// undergo makes the events happen, in order.
 func (s *site) undergo(ctx context.Context, events []event, start time.Time) error {
 	for _, e := range events {
 		select {
@@ -173,7 +173,7 @@ func (s *site) undergo(ctx context.Context, events []event, start time.Time) err
 	return nil
 }
 
-// undergoOne has one thing happen.
+// undergoOne makes one event happen.
 func (s *site) undergoOne(ctx context.Context, h happening) error {
 	if h.settings == "" {
 		return s.started.signal(s.backends[0], h.signal)
@@ -198,7 +198,7 @@ func changeAll(settings string) happening { return happening{settings: settings,
 // signalFirst sends a signal to the first backend.
 func signalFirst(signal os.Signal) happening { return happening{signal: signal} }
 
-// buildBackend builds the backend that can be told what to do.
+// buildBackend builds the backend, whose behaviour can be set.
 func buildBackend(dir string) (program string, err error) {
 	program = filepath.Join(dir, "backend")
 	if out, err := exec.Command("go", "build", "-o", program, "./examples/backend").CombinedOutput(); err != nil {
@@ -225,7 +225,7 @@ func startUnevenBackends(ctx context.Context, started *processes, program string
 	return backends, nil
 }
 
-// startUsual starts five backends that nothing is wrong with.
+// startUsual starts five healthy backends.
 func startUsual(ctx context.Context, started *processes, dir string) ([]string, error) {
 	program, err := buildBackend(dir)
 	if err != nil {
@@ -234,7 +234,7 @@ func startUsual(ctx context.Context, started *processes, dir string) ([]string, 
 	return startUnevenBackends(ctx, started, program, alike(5, usual))
 }
 
-// printHead and printRow print a table as READMEs have them.
+// printHead and printRow print a Markdown table.
 func printHead(title string, columns []column) {
 	fmt.Printf("\n| %s |", title)
 	for _, c := range columns {

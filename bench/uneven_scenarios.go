@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Settings of backends that nothing is wrong with.
+// Settings of healthy backends.
 const (
 	usual = `{"delay": "10ms"}`
 	quick = `{"delay": "500us"}`
@@ -13,15 +13,15 @@ const (
 
 const (
 	usualRate = 400
-	quickRate = 150 // of three backends with quick answers: little enough to measure several contenders together
+	quickRate = 150 // for three backends with quick answers: low enough to measure several contenders together
 	tailRate  = 2500
 
-	outlierFrom = 500 * time.Millisecond // a second is longer, and nothing else is
+	outlierFrom = 500 * time.Millisecond // only the outlier of a second takes longer
 	phaseFor    = 8 * time.Second
 	stoppedFor  = 8 * time.Second
 )
 
-// alike are n backends with the same settings, but for the first ones.
+// alike returns the settings of n backends: others for the first ones, settings for the rest.
 func alike(n int, settings string, others ...string) []string {
 	for len(others) < n {
 		others = append(others, settings)
@@ -116,7 +116,8 @@ var unevenScenarios = []unevenScenario{
 		columns: []column{shares, ofWeights, median50, tail99},
 	},
 	{
-		// The means of the answer times are 1.41 times their medians, so these have 20, 10 and 10 ms, and can give 250 answers a second.
+		// The mean of the response times is 1.41 times their median, so the means are 20, 10 and 10 ms, and the capacity is 250 answers a
+		// second.
 		name: "busy", title: "one answer at a time, one of three half as fast; 80 % of what they can give",
 		backends: alike(3, `{"delay": "7.07ms", "sigma": 0.83, "workers": 1}`, `{"delay": "14.14ms", "sigma": 0.83, "workers": 1}`),
 		rate:     200, duration: 40 * time.Second, together: 3,

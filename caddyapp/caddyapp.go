@@ -1,5 +1,5 @@
-// Package caddyapp is what the parts of Ballast have in common as parts of Caddy: which of their apps serves, how metrics are
-// registered, and how the admin endpoint answers.
+// Package caddyapp has what the Caddy modules of Ballast share: which of their apps serves, the registration of metrics, and answers of the
+// admin endpoint.
 package caddyapp
 
 import (
@@ -15,28 +15,28 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Serving are the apps of one kind that have been started, the latest last: that one is the one of the config that serves. There are two
-// during a reload, and the first stays when the second is given up. The zero Serving has none.
+// Serving are the started apps of one kind; the last one belongs to the config that serves. During a reload there are two, and the first
+// remains if the second is rolled back. The zero Serving has none.
 type Serving[T comparable] struct {
 	mu      sync.Mutex
 	started []T
 }
 
-// Add makes app the latest.
+// Add appends app, which then is the latest.
 func (s *Serving[T]) Add(app T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.started = append(s.started, app)
 }
 
-// Remove takes app away, wherever it stands.
+// Remove removes app, which need not be the latest.
 func (s *Serving[T]) Remove(app T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.started = slices.DeleteFunc(s.started, func(other T) bool { return other == app })
 }
 
-// Latest returns the app of the config that serves now, the zero value if there is none.
+// Latest returns the app of the config that serves, or the zero value if there is none.
 func (s *Serving[T]) Latest() (latest T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,14 +46,14 @@ func (s *Serving[T]) Latest() (latest T) {
 	return latest
 }
 
-// Len returns how many configs serve; two during a reload.
+// Len returns the number of configs that serve; two during a reload.
 func (s *Serving[T]) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.started)
 }
 
-// RegisterMetrics has the metrics of a config served by Caddy.
+// RegisterMetrics registers the metrics of a config with Caddy.
 func RegisterMetrics(ctx caddy.Context, c prometheus.Collector) error {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
@@ -65,7 +65,7 @@ func RegisterMetrics(ctx caddy.Context, c prometheus.Collector) error {
 	return nil
 }
 
-// WriteJSON answers with value.
+// WriteJSON writes value as the answer.
 func WriteJSON(w http.ResponseWriter, value any) error {
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(value)

@@ -13,9 +13,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Decode reads a JSON config, which is at place in the whole config, into a pointer to a struct. It is as strict as Caddy, and
-// refuses what Go's decoder passes over: a key that is given twice, null in a list, where Caddy's modules expect something, and a
-// number of 0 where that could only be taken for a setting that was left out. It says of which setting an error is.
+// Decode decodes a JSON config, which is at place in the whole config, into a pointer to a struct. It is as strict as Caddy, and also
+// refuses what Go's decoder accepts: a duplicate key, null in a list where Caddy's modules expect a value, and a number of 0 that would be
+// taken for an omitted setting. Its errors name the setting.
 func (rs Ranges) Decode(place string, text []byte, into any) error {
 	if err := rs.inspect(place, text, reflect.TypeOf(into)); err != nil {
 		return err
@@ -32,7 +32,7 @@ func (rs Ranges) inspect(place string, text json.RawMessage, t reflect.Type) err
 	readsItself := reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]())
 	switch {
 	case string(text) == "null":
-		return nil // as if it were left out
+		return nil // null counts as omitted
 	case t == caddy.JSONRawMessageType:
 		return inspectModule(place, text)
 	case readsItself:
@@ -66,7 +66,7 @@ func (rs Ranges) inspect(place string, text json.RawMessage, t reflect.Type) err
 	return nil
 }
 
-// kind says what JSON there must be for a value of type t.
+// kind describes the JSON that a value of type t needs.
 func kind(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
@@ -98,7 +98,7 @@ func (rs Ranges) inspectObject(place string, text json.RawMessage, t reflect.Typ
 	})
 }
 
-// inspectModule looks at the JSON of a module of anybody.
+// inspectModule inspects the JSON of a module of any plugin.
 func inspectModule(place string, text json.RawMessage) error {
 	text = bytes.TrimSpace(text)
 	switch text[0] {
@@ -113,12 +113,12 @@ func inspectModule(place string, text json.RawMessage) error {
 	}
 }
 
-// Once refuses a JSON object that has a key twice.
+// Once returns an error if a JSON object has a duplicate key.
 func Once(text []byte) error {
 	return eachKey("", text, func(string, json.RawMessage) error { return nil })
 }
 
-// eachKey calls do for what is in an object, which each key is in once.
+// eachKey calls do for each key of an object. It refuses duplicate keys.
 func eachKey(place string, text json.RawMessage, do func(key string, value json.RawMessage) error) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
@@ -134,7 +134,7 @@ func eachKey(place string, text json.RawMessage, do func(key string, value json.
 		if err := d.Decode(&value); err != nil {
 			return wrong(place, text, err)
 		}
-		name := key.(string) // keys are strings
+		name := key.(string) // the decoder guarantees that keys are strings
 		if seen[name] {
 			return fmt.Errorf("%s: given twice", inWords(join(place, name)))
 		}
@@ -146,7 +146,7 @@ func eachKey(place string, text json.RawMessage, do func(key string, value json.
 	return nil
 }
 
-// eachElement calls do for what is in a list, which is never null, and for where it is there.
+// eachElement calls do for each element of a list, with its position. It refuses null.
 func eachElement(place string, text json.RawMessage, do func(at string, element json.RawMessage) error) error {
 	var list []json.RawMessage
 	if err := json.Unmarshal(text, &list); err != nil {
@@ -163,7 +163,7 @@ func eachElement(place string, text json.RawMessage, do func(at string, element 
 	return nil
 }
 
-// wrong is the error of a setting whose JSON cannot be read.
+// wrong returns the error for a setting whose JSON cannot be decoded.
 func wrong(place string, text json.RawMessage, err error) error {
 	if place == "" {
 		return err
@@ -178,12 +178,12 @@ func wrong(place string, text json.RawMessage, err error) error {
 	return fmt.Errorf("%s %s: %w", inWords(place), text, err)
 }
 
-// holdsSecrets reports whether a setting may have a secret in it, which no error tells.
+// holdsSecrets reports whether a setting may contain a secret, which errors must not show.
 func holdsSecrets(key string) bool {
 	return slices.Contains([]string{"secret", "secrets", "redis", "headers", "url"}, key)
 }
 
-// inWords is a place as messages have it: breaker.open is "breaker: open", backends.[0] is "backends: position 0".
+// inWords formats a place for messages: breaker.open becomes "breaker: open", backends.[0] becomes "backends: position 0".
 func inWords(place string) string {
 	keys := strings.Split(place, ".")
 	for i, key := range keys {
@@ -194,7 +194,7 @@ func inWords(place string) string {
 	return strings.Join(keys, ": ")
 }
 
-// unnumbered is a place without positions in lists.
+// unnumbered returns a place without positions in lists.
 func unnumbered(place string) string {
 	return strings.Join(slices.DeleteFunc(strings.Split(place, "."), isPosition), ".")
 }

@@ -10,63 +10,63 @@ import (
 	"time"
 )
 
-// Unit is what a number counts.
+// Unit is the unit of a number.
 type Unit uint8
 
-// The units, with the type that a setting of each has.
+// The units, with the Go type of settings that have them.
 const (
 	Count Unit = iota // int
 	Bytes             // int64
-	Share             // float64, of which 1 is 100 %
+	Share             // float64, where 1 is 100 %
 	Time              // caddy.Duration
 )
 
-// Range is what the number in a setting may be.
+// Range is the range of the number in a setting.
 type Range struct {
 	Setting     string // keys of the JSON config, from the outside in, with dots between them
 	Unit        Unit
-	Least, Most float64 // both may be had
-	Off         bool    // 0 and what is less may be had, too, and switch it off
+	Least, Most float64 // both inclusive
+	Off         bool    // 0 and negative numbers are allowed as well, and switch the setting off
 }
 
-// Number is a range of numbers.
+// Number returns a range of whole numbers.
 func Number(setting string, least, most int) Range {
 	return Range{Setting: setting, Unit: Count, Least: float64(least), Most: float64(most)}
 }
 
-// Size is a range of sizes in bytes.
+// Size returns a range of sizes in bytes.
 func Size(setting string, least, most int64) Range {
 	return Range{Setting: setting, Unit: Bytes, Least: float64(least), Most: float64(most)}
 }
 
-// Percent is a range of shares, of which the whole is 100 here.
+// Percent returns a range of shares, given in percent.
 func Percent(setting string, least, most float64) Range {
 	return Range{Setting: setting, Unit: Share, Least: least / 100, Most: most / 100}
 }
 
-// Duration is a range of times.
+// Duration returns a range of durations.
 func Duration(setting string, least, most time.Duration) Range {
 	return Range{Setting: setting, Unit: Time, Least: float64(least), Most: float64(most)}
 }
 
-// OrOff is the range with what is not above 0, which switches the setting off.
+// OrOff returns the range with 0 and negative numbers allowed, which switch the setting off.
 func (r Range) OrOff() Range {
 	r.Off = true
 	return r
 }
 
-// holds reports whether value is in the range. Percentages are not exact in binary.
+// holds reports whether value is in the range. It tolerates rounding, because percentages are not exact in binary.
 func (r Range) holds(value float64) bool {
 	const inexact = 1e-12
 	return value >= r.Least-inexact && value <= r.Most+inexact || r.Off && value <= 0
 }
 
-// Check returns an error unless value is in the range: setting, value, rule.
+// Check returns an error with setting, value and rule, unless value is in the range.
 func (r Range) Check(value float64) error {
 	return r.CheckIn(inWords(r.Setting[:max(strings.LastIndexByte(r.Setting, '.'), 0)]), value)
 }
 
-// CheckIn is Check, with the place of the setting written like that.
+// CheckIn is Check with another name for the setting.
 func (r Range) CheckIn(place string, value float64) error {
 	if r.holds(value) {
 		return nil
@@ -78,7 +78,7 @@ func (r Range) CheckIn(place string, value float64) error {
 	return fmt.Errorf("%s %s: must be %s", name, r.format(value), r)
 }
 
-// String is the range in words.
+// String returns the range in words.
 func (r Range) String() string {
 	text := "from " + r.format(r.Least) + " to " + r.format(r.Most)
 	if r.Off {
@@ -92,7 +92,7 @@ func (r Range) format(value float64) string {
 	case Bytes:
 		return formatSize(value)
 	case Share:
-		const digits = 1e10 // that a percentage can have, being none in binary
+		const digits = 1e10 // the precision of a percentage, which is not exact in binary
 		return strconv.FormatFloat(math.Round(value*100*digits)/digits, 'f', -1, 64) + "%"
 	case Time:
 		return formatTime(time.Duration(value))
@@ -101,7 +101,7 @@ func (r Range) format(value float64) string {
 	}
 }
 
-// formatSize writes a number of bytes in a large unit if it is a whole number of them.
+// formatSize formats a number of bytes in the largest unit of which it is a whole multiple.
 func formatSize(n float64) string {
 	const mebi, gibi = 1 << 20, 1 << 30
 	switch size := int64(n); {
@@ -114,7 +114,7 @@ func formatSize(n float64) string {
 	}
 }
 
-// formatTime writes a time without parts of 0.
+// formatTime formats a duration without zero parts.
 func formatTime(d time.Duration) string {
 	text := d.String()
 	if short, ok := strings.CutSuffix(text, "m0s"); ok {
@@ -126,10 +126,10 @@ func formatTime(d time.Duration) string {
 	return text
 }
 
-// Ranges are those of a config.
+// Ranges are the ranges of the settings of a config.
 type Ranges []Range
 
-// Of returns the range of a setting that has one.
+// Of returns the range of a setting, which must have one.
 func (rs Ranges) Of(setting string) Range {
 	i := slices.IndexFunc(rs, func(r Range) bool { return r.Setting == setting })
 	if i < 0 {
@@ -138,7 +138,7 @@ func (rs Ranges) Of(setting string) Range {
 	return rs[i]
 }
 
-// find is Of for any setting.
+// find returns the range of a setting, if it has one.
 func (rs Ranges) find(setting string) (Range, bool) {
 	i := slices.IndexFunc(rs, func(r Range) bool { return r.Setting == setting })
 	if i < 0 {
@@ -147,8 +147,8 @@ func (rs Ranges) find(setting string) (Range, bool) {
 	return rs[i], true
 }
 
-// Check checks the settings in config, a pointer to a struct, but for those that are 0: they are left out. place is where it is in
-// the whole config, "" for all of it.
+// Check checks the settings in config, a pointer to a struct. Settings of 0 count as left out and are not checked. place is the position of
+// config in the whole config, "" for all of it.
 func (rs Ranges) Check(place string, config any) error {
 	return rs.check(place, reflect.ValueOf(config))
 }
@@ -164,7 +164,7 @@ func (rs Ranges) check(place string, v reflect.Value) error {
 		for _, f := range jsonFields(v.Type()) {
 			field, err := v.FieldByIndexErr(f.index)
 			if err != nil {
-				continue // in an embedded struct that is not there
+				continue // the embedded pointer is nil
 			}
 			if err := rs.check(join(place, f.key), field); err != nil {
 				return err
@@ -181,10 +181,10 @@ func (rs Ranges) check(place string, v reflect.Value) error {
 	return nil
 }
 
-// Worded is a setting that may be a word in place of a number. It checks itself.
+// Worded is a setting whose value may be a word instead of a number. It checks itself.
 type Worded interface{ InRange() error }
 
-// number is the value of a setting that has a range.
+// number returns the value of a setting with a range.
 func number(v reflect.Value) float64 {
 	if v.CanFloat() {
 		return v.Float()
@@ -192,13 +192,13 @@ func number(v reflect.Value) float64 {
 	return float64(v.Int())
 }
 
-// jsonField is a field of a struct that is in its JSON.
+// jsonField is a field of a struct that appears in its JSON.
 type jsonField struct {
 	key   string
 	index []int
 }
 
-// jsonFields are those of a struct, and of the structs that are embedded in it.
+// jsonFields returns the fields of a struct, including those of embedded structs.
 func jsonFields(t reflect.Type) (all []jsonField) {
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -218,7 +218,7 @@ func jsonFields(t reflect.Type) (all []jsonField) {
 	return all
 }
 
-// structOf returns t if it is a struct, or the struct that it points to; nil if it is neither.
+// structOf returns t if it is a struct, the struct that it points to, or nil.
 func structOf(t reflect.Type) reflect.Type {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// WordError is an error in a setting that a Caddyfile gives by these words: the first is the one to be changed, others are
-// what it does not go with. The parser of the Caddyfile knows where they stand.
+// WordError is an error in a setting, with the words of the Caddyfile that it is about: the first must be changed, the others conflict with
+// it. The Caddyfile parser adds their lines.
 type WordError struct {
 	Words []string
 	Err   error
-	// Setting is what the JSON config calls the first word, with which the error begins; "" where it is called the same.
+	// Setting is the JSON name of the first word, with which the error begins; "" if the name is the same.
 	Setting string
 }
 
@@ -18,7 +18,7 @@ func (e *WordError) Error() string { return e.Err.Error() }
 
 func (e *WordError) Unwrap() error { return e.Err }
 
-// About says which words an error is about. Without an error there is none.
+// About adds to an error the words that it is about. It returns nil if err is nil.
 func About(err error, words ...string) error {
 	if err == nil {
 		return nil
@@ -26,7 +26,7 @@ func About(err error, words ...string) error {
 	return &WordError{Words: words, Err: err}
 }
 
-// InWords returns the error as it is to be read in a Caddyfile: it names the word that stands there.
+// InWords returns the error for users of a Caddyfile: it names the word in the Caddyfile.
 func (e *WordError) InWords() error {
 	rest, renamed := strings.CutPrefix(e.Error(), e.Setting)
 	if e.Setting == "" || !renamed {

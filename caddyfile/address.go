@@ -12,8 +12,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
-// checkAddress refuses what was probably not meant as an address, although Caddy would take it for the name of a host. What stands before
-// it on its line helps to tell what was meant.
+// checkAddress refuses a text that was probably not meant as an address, although Caddy would take it for a host name. before is the token
+// before it on its line, which helps to suggest what was meant.
 func checkAddress(kind string, address, before caddyfile.Token) error {
 	meant := whatIsMeant(address.Text, before.Text)
 	if meant == "" {
@@ -32,13 +32,13 @@ var (
 	quantity   = regexp.MustCompile(`^[0-9]{1,5}(ns|us|ms|s|m|h|d|%)$`)
 )
 
-// whatIsMeant tells what an upstream that cannot be one was probably meant to be, "" if it may be one. Names of hosts have neither
-// signs nor spaces; that a word without a port is one of ours is judged only where a host is hardly ever called so.
+// whatIsMeant suggests what was meant by an upstream that cannot be an address; "" if it may be one. Host names contain neither punctuation
+// nor spaces. A word without a port is taken for one of our subdirectives only if it is an unlikely host name.
 func whatIsMeant(text, before string) string {
 	network, _, _ := strings.Cut(text, "/")
 	switch {
 	case text == "":
-		return "it is empty; is a variable of the environment not set?"
+		return "it is empty; is an environment variable not set?"
 	case strings.Contains(text, "{"), strings.HasPrefix(network, "unix"), network == "fd", network == "fdgram":
 		return ""
 	case strings.HasPrefix(text, "@"):
@@ -74,7 +74,7 @@ func whatIsMeant(text, before string) string {
 	}
 }
 
-// inBlock tells how a word and its value are given to the backend of that address, or in general.
+// inBlock shows how to give a word and its value to the backend with that address, or in general.
 func inBlock(word, value, address string) string {
 	if here, ok := elsewhere[word]; ok {
 		word = here
@@ -94,5 +94,5 @@ func isPort(text string) bool {
 	return err == nil
 }
 
-// isWord reports whether a word may stand in a load_balancer, or in a block there.
+// isWord reports whether a word is a subdirective of load_balancer, or of a block in it.
 func isWord(text string) bool { return len(placesOf(text, families[0])) > 0 }

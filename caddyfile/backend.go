@@ -12,8 +12,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// parseBackend parses a backend with properties. Its address goes to reverse_proxy as one more upstream, which
-// sees to it that all backends have the same scheme and that the transport fits; takeBackends takes it back.
+// parseBackend parses a backend with properties. Its address is also passed to reverse_proxy as an upstream, which checks that all backends
+// have the same scheme and that the transport supports it; takeBackends removes it again.
 func (p *directiveParser) parseBackend() error {
 	d := p.d
 	word := d.Token()
@@ -75,8 +75,8 @@ func (p *directiveParser) parseBackend() error {
 	return nil
 }
 
-// checkScheme refuses a backend with properties beside one of another scheme; of plain upstreams reverse_proxy says what it makes.
-// own tells that the address is of a backend with properties.
+// checkScheme refuses a backend with properties whose scheme differs from another's; for plain upstreams reverse_proxy has its own error.
+// own tells that the address belongs to a backend with properties.
 func (p *directiveParser) checkScheme(address caddyfile.Token, own bool) error {
 	other := p.first.Text
 	if other == "" {
@@ -99,7 +99,7 @@ func scheme(address string) string {
 	return scheme
 }
 
-// backendBounds are what a number in the block of a backend may be.
+// backendBounds is the range of a number in the block of a backend.
 type backendBounds struct {
 	caddyapp.Range
 	address string
@@ -130,8 +130,8 @@ func backendWords(b *config.Backend) words {
 	}
 }
 
-// takeBackends takes the backends with properties out of reverse_proxy's upstreams, where each of them has
-// its address as that parser understood it.
+// takeBackends removes the backends with properties from reverse_proxy's upstreams, which have the address of each as that parser has
+// normalized it.
 func (p *directiveParser) takeBackends() error {
 	var upstreams reverseproxy.UpstreamPool
 	for i, u := range p.h.Upstreams {

@@ -91,7 +91,7 @@ func guardWords(g *config.CanaryGuard) words {
 	}
 }
 
-// intoSwitch is for what is on or off.
+// intoSwitch is for settings that are on or off.
 func intoSwitch(target **bool) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()

@@ -20,8 +20,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("load_balancer", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// parseLoadBalancer sets up the handler from Caddyfile tokens. Every subdirective of reverse_proxy may stand
-// among these:
+// parseLoadBalancer sets up the handler from Caddyfile tokens. All subdirectives of reverse_proxy may be mixed with these:
 //
 //	load_balancer [<matcher>] [<upstreams...>] {
 //	    name <name>
@@ -36,7 +35,7 @@ func init() {
 //	    shadow_policy <name> [<options...>]
 //	}
 //
-// and the words of settingParsers.
+// and those of settingParsers.
 func parseLoadBalancer(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	p := &directiveParser{h: new(lbmodule.Handler), d: helper.Dispenser, at: make(places)}
 	if err := p.parse(); err != nil {
@@ -51,24 +50,24 @@ func parseLoadBalancer(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler
 	return p.h, nil
 }
 
-// directiveParser parses one load_balancer directive. Its own words it parses itself; all others it collects
-// and hands to reverse_proxy's parser as a directive of their own.
+// directiveParser parses one load_balancer directive. It parses its own subdirectives, collects all others, and passes them to
+// reverse_proxy's parser as a directive.
 type directiveParser struct {
 	h  *lbmodule.Handler
 	d  *caddyfile.Dispenser
 	at places
 
-	stock    []caddyfile.Token // the directive without our words
+	stock    []caddyfile.Token // the directive without our subdirectives
 	isOwn    []bool            // for each upstream in order of appearance, whether a backend block gave it
-	backends []caddyfile.Token // for each backend of a block, its address
-	names    []caddyfile.Token // and its name; the address again without one
-	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as we know
-	argument string            // what follows it
+	backends []caddyfile.Token // the addresses of the backends with a block
+	names    []caddyfile.Token // their names; the address if there is none
+	unknown  caddyfile.Token   // the first word that reverse_proxy does not have, as far as known here
+	argument string            // its first argument
 	policy   *policy           // nil without lb_policy
 
-	first   caddyfile.Token   // the address that was given first
-	someOwn bool              // a backend block was given
-	mirrors []caddyfile.Token // the addresses that copies of requests are sent to
+	first   caddyfile.Token   // the first address that was given
+	someOwn bool              // there is a backend block
+	mirrors []caddyfile.Token // the addresses of mirrors
 }
 
 func (p *directiveParser) parse() error {
@@ -106,15 +105,15 @@ func (p *directiveParser) parse() error {
 	return nil
 }
 
-// parseBlock parses the directive's block, if it has one. The braces go to reverse_proxy as well: its parser
-// looks at where tokens stand, and these stand right.
+// parseBlock parses the directive's block, if it has one. The braces are passed to reverse_proxy as well, because its parser depends on the
+// lines of tokens.
 func (p *directiveParser) parseBlock() error {
 	d := p.d
 	opened := false
 	for d.NextBlock(0) {
 		if !opened {
 			opened = true
-			d.Prev() // back to the brace, which NextBlock has passed over
+			d.Prev() // back to the brace, which NextBlock has consumed
 			p.stock = append(p.stock, d.Token())
 			d.Next()
 		}
@@ -128,7 +127,7 @@ func (p *directiveParser) parseBlock() error {
 	return nil
 }
 
-// parseWord parses the subdirective that the dispenser stands on.
+// parseWord parses the subdirective at the dispenser's position.
 func (p *directiveParser) parseWord() error {
 	d := p.d
 	word := d.Val()
@@ -159,7 +158,7 @@ func (p *directiveParser) parseWord() error {
 			return err
 		}
 		p.h.ShadowPolicyRaw = caddyconfig.JSONModuleObject(shadow.module, "policy", shadow.name, nil)
-		return nil // Check looks at it when lb_policy is known
+		return nil // Check checks it when lb_policy is known
 	case "to":
 		return p.parseTo()
 	case "max_fails":
@@ -194,13 +193,13 @@ func (p *directiveParser) parseWord() error {
 	}
 }
 
-// isGivenOnce reports whether a word is one of ours that may be given once.
+// isGivenOnce reports whether a word is one of our subdirectives that may be given once only.
 func isGivenOnce(word string) bool {
 	_, ours := settingParsers[word]
 	return ours || word == "name" || word == "lb_policy" || word == "shadow_policy" || word == "dynamic"
 }
 
-// parseMaxFails parses `max_fails <percentage>`. A number is for reverse_proxy.
+// parseMaxFails parses `max_fails <percentage>`. A plain number is passed to reverse_proxy.
 func (p *directiveParser) parseMaxFails() error {
 	segment := p.d.NextSegment()
 	p.at.note(segment)
@@ -211,11 +210,11 @@ func (p *directiveParser) parseMaxFails() error {
 	d := caddyfile.NewDispenser(segment)
 	d.Next()
 	share := config.Ranges.Of("max_fail_ratio")
-	share.Setting = "max_fails" // as it is called here
+	share.Setting = "max_fails" // the name in the Caddyfile
 	return intoRatio(&p.h.MaxFailRatio, share)(d)
 }
 
-// parseTo notes how many upstreams a `to` gives and leaves them to reverse_proxy.
+// parseTo counts the upstreams of a `to` and passes them to reverse_proxy.
 func (p *directiveParser) parseTo() error {
 	segment := p.d.NextSegment()
 	var before caddyfile.Token
@@ -229,7 +228,7 @@ func (p *directiveParser) parseTo() error {
 	return nil
 }
 
-// countUpstreams notes the upstreams that an address stands for: a port range is several. It follows what stands before it on its line.
+// countUpstreams counts the upstreams of an address: a port range has several. before is the token before it on its line.
 func (p *directiveParser) countUpstreams(address, before caddyfile.Token) error {
 	if err := checkAddress("upstream", address, before); err != nil {
 		return err
@@ -253,7 +252,7 @@ func (p *directiveParser) countUpstreams(address, before caddyfile.Token) error 
 	return nil
 }
 
-// parseUpstreams has reverse_proxy parse one address.
+// parseUpstreams makes reverse_proxy parse one address.
 func parseUpstreams(address caddyfile.Token) (reverseproxy.UpstreamPool, error) {
 	directive := address
 	directive.Text = "reverse_proxy"
@@ -264,7 +263,7 @@ func parseUpstreams(address caddyfile.Token) (reverseproxy.UpstreamPool, error) 
 	return h.Upstreams, nil
 }
 
-// poolsSeen is the key of the pools that a Caddyfile has named so far, in its adapter's state.
+// poolsSeen is the key in the adapter's state of the pools that the Caddyfile has named so far.
 const poolsSeen = "ballast.pools"
 
 type seenPool struct {
@@ -272,7 +271,7 @@ type seenPool struct {
 	where    string
 }
 
-// checkName refuses a second pool of the same name with other settings.
+// checkName refuses a second pool with the same name and other settings.
 func (p *directiveParser) checkName(helper httpcaddyfile.Helper) error {
 	if p.h.Name == "" {
 		return nil

@@ -1,4 +1,3 @@
-// Package caddyfile holds the Caddyfile syntax of Ballast: its directives, where they stand in Caddy's order of
-// directives, and their blocks. It fills in JSON fields and checks what a Caddyfile alone can show; defaults and
-// everything that needs more than the text are the modules' own.
+// Package caddyfile has the Caddyfile syntax of Ballast: its directives, their place in Caddy's order of directives, and their blocks. It
+// sets JSON fields and checks what only a Caddyfile shows; the modules set defaults and check everything else.
 package caddyfile

@@ -6,11 +6,11 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/discovery"
 )
 
-// resolveSources has `dynamic file` and `dynamic http`, also within `dynamic multi`, mean our modules, whose names are longer. Modules of others
-// with these names stay what they are for reverse_proxy.
+// resolveSources makes `dynamic file` and `dynamic http`, also within `dynamic multi`, refer to our modules, which have longer names. If
+// another plugin has a module with the short name, reverse_proxy uses that.
 func resolveSources(segment []caddyfile.Token) {
-	var inMulti []bool // for each block that is open, whether it is that of a `multi`
-	multi := false     // the last source is a `multi`
+	var inMulti []bool // for each open block, whether it is that of a `multi`
+	multi := false     // the last source was a `multi`
 	for i := 1; i < len(segment); i++ {
 		word := &segment[i]
 		switch {

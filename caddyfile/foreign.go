@@ -6,7 +6,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
-// elsewhere are words of other servers for what has another name here.
+// elsewhere maps words of other servers to the equivalent here.
 var elsewhere = map[string]string{
 	"max_conns": "max_requests", "maxconn": "max_requests", "max_connections": "max_requests", "fail_timeout": "fail_duration",
 	"balance": "lb_policy", "policy": "lb_policy", "server": "backend", "upstream": "backend",
@@ -14,15 +14,15 @@ var elsewhere = map[string]string{
 	"outlier_detection": "breaker", "circuit_breaker": "breaker", "proxy_next_upstream": "retry", "redispatch": "retry",
 }
 
-// policiesElsewhere are names of other servers for policies that have another name here, and are not near it.
+// policiesElsewhere maps policy names of other servers to the name here, where the two are not similar.
 var policiesElsewhere = map[string]string{
 	"rr": "round_robin", "wrr": "weighted_round_robin", "static-rr": "weighted_round_robin", "least_request": "least_conn", "least_requests": "least_conn",
 	"least_connections": "least_conn", "least_time": "peak_ewma", "ewma": "peak_ewma", "ring_hash": "hash", "ringhash": "hash", "maglev": "hash", "consistent_hash": "hash",
 	"source": "client_ip_hash", "uri": "uri_hash", "hdr": "header", "url_param": "query", "power_of_two": "p2c", "power_of_two_choices": "p2c", "two_choices": "p2c",
 }
 
-// fromElsewhere returns what a word of another server, with the argument that follows it, is called here; "" if it is none. Policies are
-// words of their own elsewhere.
+// fromElsewhere returns the equivalent here for a word of another server with its argument, or "". It does not translate names of policies
+// that other servers have as words of their own.
 func fromElsewhere(word, argument string) string {
 	name, value, assigned := strings.Cut(word, "=")
 	if assigned {
@@ -37,7 +37,7 @@ func fromElsewhere(word, argument string) string {
 	case known && argument == "{":
 		argument = ""
 	case known && here == "health_check":
-		argument = "http /" // what stood there is too different
+		argument = "http /" // the original argument has another form
 	case known:
 	case policy != "":
 		here, argument = "lb_policy", policy
@@ -49,7 +49,7 @@ func fromElsewhere(word, argument string) string {
 	return strings.TrimSpace(here + " " + argument)
 }
 
-// policyElsewhere returns what a policy is called here that another server calls so; "" if there is none.
+// policyElsewhere returns the equivalent here for the policy name of another server, or "".
 func policyElsewhere(name string) string {
 	if here := policiesElsewhere[name]; here != "" {
 		return here

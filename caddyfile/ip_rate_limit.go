@@ -67,7 +67,7 @@ func parseRateLimit(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 	return h, nil
 }
 
-// shortRate parses a rate that is given on the directive's line: that d stands on.
+// shortRate parses a rate on the directive's line, at the dispenser's position.
 func shortRate(d *caddyfile.Dispenser, h *ratelimit.Handler) error {
 	given := append([]string{caddy.NewReplacer().ReplaceKnown(d.Val(), "")}, d.RemainingArgs()...)
 	switch _, unit, _ := strings.Cut(given[0], "/"); {
@@ -121,7 +121,7 @@ func rateLimitWords(h *ratelimit.Handler) words {
 			if !d.NextArg() {
 				return d.ArgErr()
 			}
-			h.Redis.URL = d.Val() // placeholders stay: it may hold a password
+			h.Redis.URL = d.Val() // placeholders are kept, because they may stand for a password
 			if err := h.Check(); err != nil {
 				return d.WrapErr(err)
 			}
@@ -141,7 +141,7 @@ func redisWords(r *ratelimit.Redis) words {
 	}
 }
 
-// zonesSeen is where the zones of a Caddyfile are kept while it is adapted.
+// zonesSeen is the key in the adapter's state of the zones of the Caddyfile.
 const zonesSeen = "ballast.zones"
 
 type seenZones struct {
@@ -149,7 +149,7 @@ type seenZones struct {
 	named   map[string]seenPool
 }
 
-// checkZone names a limit by its position, or sees to it that limits of one name are alike. The name stands at that token.
+// checkZone names an unnamed limit by its position, and refuses limits with the same name and different settings. at is the token of the name.
 func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, at caddyfile.Token) error {
 	zones, ok := helper.State[zonesSeen].(*seenZones)
 	if !ok {
@@ -157,7 +157,7 @@ func checkZone(helper httpcaddyfile.Helper, h *ratelimit.Handler, at caddyfile.T
 		helper.State[zonesSeen] = zones
 	}
 	if h.Zone == "" {
-		// Named routes are adapted with a state of their own.
+		// Named routes are adapted with a separate state.
 		kind := "zone"
 		if helper.IsNamedRoute() {
 			kind = "route-zone"

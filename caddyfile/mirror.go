@@ -54,7 +54,7 @@ func parseMirror(d *caddyfile.Dispenser, s *config.Settings) error {
 	return mirrorWords(m).parse(d, "mirror", "", s.CheckGiven)
 }
 
-// mirrorArgs returns the arguments of a mirror: its addresses, and the last one, which is the share.
+// mirrorArgs splits the arguments of a mirror into its addresses and the last one, which is the share.
 func mirrorArgs(segment []caddyfile.Token) (addresses []caddyfile.Token, share caddyfile.Token) {
 	values := segment[1:]
 	if opens := slices.IndexFunc(values, func(t caddyfile.Token) bool { return t.Text == "{" }); opens >= 0 {
@@ -73,11 +73,11 @@ func mirrorWords(m *config.Mirror) words {
 	}
 }
 
-// checkMirrorSchemes refuses a mirror of another scheme than that of the backends, whose transport it shares.
+// checkMirrorSchemes refuses a mirror whose scheme differs from that of the backends, because it shares their transport.
 func (p *directiveParser) checkMirrorSchemes() error {
 	for _, address := range p.mirrors {
 		if config.IsTemplate(address.Text) {
-			continue // which cannot have a scheme
+			continue // it cannot have a scheme
 		}
 		if other := p.first.Text; other != "" && scheme(other) != scheme(address.Text) {
 			return errorAt(address, fmt.Errorf("mirror %s: has the scheme %s, but %s has %s: mirrors must have that of the backends",

@@ -9,16 +9,16 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 )
 
-// places are where the words of a directive stand first. Those in the block of a word go by its name and theirs.
+// places are the tokens of a directive's words, at their first use. The key of a word in a block is the block's name and its own.
 type places map[string]caddyfile.Token
 
-// note notes a segment: its word, and those in its block.
+// note records a segment: its word, and those in its block.
 func (p places) note(segment []caddyfile.Token) {
 	p.noteWord(segment[0].Text, segment[0])
 	p.noteBlock(segment[0].Text+" ", segment)
 }
 
-// noteBlock notes the words in the block of a segment, with prefix before their names.
+// noteBlock records the words in the block of a segment, with prefix before their names.
 func (p places) noteBlock(prefix string, segment []caddyfile.Token) {
 	d := atFirst(segment)
 	d.RemainingArgs()
@@ -34,7 +34,7 @@ func (p places) noteWord(word string, token caddyfile.Token) {
 	}
 }
 
-// locate says where the words stand that an error is about; of one that is about no word, where the directive does.
+// locate adds to an error the lines of the words that it is about, or that of the directive if it is about none.
 func (p places) locate(err error, directive caddyfile.Token) error {
 	var about *caddyapp.WordError
 	if !errors.As(err, &about) {
@@ -59,12 +59,12 @@ func (p places) locate(err error, directive caddyfile.Token) error {
 	return located
 }
 
-// errorAt says that an error is at that token.
+// errorAt adds the position of the token to an error.
 func errorAt(token caddyfile.Token, err error) error {
 	return atFirst([]caddyfile.Token{token}).WrapErr(err)
 }
 
-// atFirst returns a dispenser that stands on the first of these tokens.
+// atFirst returns a dispenser at the first of these tokens.
 func atFirst(tokens []caddyfile.Token) *caddyfile.Dispenser {
 	d := caddyfile.NewDispenser(tokens)
 	d.Next()

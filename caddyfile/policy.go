@@ -17,7 +17,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/policies"
 )
 
-// policy is an lb_policy as it was given.
+// policy is an lb_policy as configured.
 type policy struct {
 	name   string // of the module
 	module reverseproxy.Selector
@@ -26,8 +26,8 @@ type policy struct {
 
 const policyNamespace = "http.reverse_proxy.selection_policies"
 
-// parsePolicy parses `lb_policy <name> [<options...>]`, or a word like it: a policy of ours, with or without its prefix, or
-// any other that is compiled in.
+// parsePolicy parses `lb_policy <name> [<options...>]`, or another word with the same syntax. The policy is one of ours, with or without
+// its prefix, or any other that is compiled in.
 func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	word, names := d.Val(), policies.Names()
 	if word == "shadow_policy" {
@@ -59,7 +59,7 @@ func parsePolicy(d *caddyfile.Dispenser) (*policy, error) {
 	return p, nil
 }
 
-// resolveFallbacks has Caddy's own policies find a fallback of ours that is written without its prefix.
+// resolveFallbacks adds the prefix to fallbacks of ours within Caddy's own policies.
 func (p *policy) resolveFallbacks(tokens []caddyfile.Token) {
 	for i := 1; i < len(tokens); i++ {
 		if tokens[i-1].Text != "fallback" {
@@ -72,7 +72,7 @@ func (p *policy) resolveFallbacks(tokens []caddyfile.Token) {
 	}
 }
 
-// setPolicy puts the policy into the handler's JSON.
+// setPolicy sets the policy in the handler's JSON.
 func (p *directiveParser) setPolicy() error {
 	raw, err := p.orderWeights(caddyconfig.JSONModuleObject(p.policy.module, "policy", p.policy.name, nil))
 	if err != nil {
@@ -85,8 +85,8 @@ func (p *directiveParser) setPolicy() error {
 	return nil
 }
 
-// orderWeights brings weights given by position, in a policy or in its fallback, from the order of the Caddyfile, where backends with and
-// without properties may alternate, into that of the JSON, where those with properties come last.
+// orderWeights reorders the weights of a policy or its fallback, which are given by position, from the order of the Caddyfile, where
+// backends with and without properties may alternate, to that of the JSON, where those with properties are last.
 func (p *directiveParser) orderWeights(policy json.RawMessage) (json.RawMessage, error) {
 	var settings map[string]json.RawMessage
 	var known struct {
@@ -95,7 +95,7 @@ func (p *directiveParser) orderWeights(policy json.RawMessage) (json.RawMessage,
 		Fallback json.RawMessage `json:"fallback"`
 	}
 	if json.Unmarshal(policy, &settings) != nil || json.Unmarshal(policy, &known) != nil {
-		return policy, nil // it is another plugin's, and its own affair
+		return policy, nil // another plugin's policy checks its own weights
 	}
 	var err error
 	switch {
@@ -114,7 +114,7 @@ func (p *directiveParser) orderWeights(policy json.RawMessage) (json.RawMessage,
 	return caddyconfig.JSON(settings, nil), err
 }
 
-// ordered are the weights in the order of the backends in the JSON.
+// ordered returns the weights in the order of the backends in the JSON.
 func (p *directiveParser) ordered(weights []int) ([]int, error) {
 	for _, b := range p.h.Backends {
 		if b.Weight != nil {

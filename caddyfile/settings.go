@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// settingParsers parse the words of [config.Settings].
+// settingParsers parse the subdirectives of [config.Settings].
 var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) error{
 	"slow_start":      parseSlowStart,
 	"panic_threshold": parsePanicThreshold,
@@ -29,7 +29,7 @@ var settingParsers = map[string]func(*caddyfile.Dispenser, *config.Settings) err
 	"retry":           parseRetry,
 }
 
-// isOff reports whether `off` is the one argument of the word that d stands on. If it is not, d stands there still.
+// isOff reports whether the only argument of the current word is `off`. Otherwise it does not move d.
 func isOff(d *caddyfile.Dispenser) (bool, error) {
 	if !d.NextArg() {
 		return false, nil
@@ -132,7 +132,7 @@ func subsetWords(s *config.Subset) words {
 		if len(values) != 3 || values[1] != "of" {
 			return d.Err("subset: peer: must be a number and how many there are, such as peer 3 of 100")
 		}
-		// Placeholders are not replaced yet: one adapted config may be for the whole fleet.
+		// Placeholders are not replaced here: one adapted config may be for the whole fleet.
 		var err error
 		if s.Peer, err = config.NewNumber(values[0]); err != nil {
 			return d.Errf("subset: peer %s: %v", values[0], err)
@@ -161,7 +161,7 @@ func parseNegativeTTL(d *caddyfile.Dispenser, s *config.Settings) error {
 func parseDrainTimeout(d *caddyfile.Dispenser, s *config.Settings) error {
 	off, err := isOff(d)
 	if off || err != nil {
-		return err // never is what it is without being set
+		return err // never is the default
 	}
 	return intoDuration(&s.DrainTimeout, in("drain_timeout"))(d)
 }

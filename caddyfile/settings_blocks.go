@@ -14,17 +14,17 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// in is what the number in a setting may be.
+// in returns the range of a setting's number.
 func in(setting string) bounds { return config.Ranges.Of(setting) }
 
-// inAs is in for a setting whose word in the Caddyfile is another one.
+// inAs is in for a setting with another name in the Caddyfile.
 func inAs(setting, word string) bounds {
 	r := config.Ranges.Of(setting)
 	r.Setting = word
 	return r
 }
 
-// block parses the block of a setting, or that it is off. short is what is said to be meant by a number that is given in its place.
+// block parses the block of a setting, or the word off. short is the suggestion for a number that is given in place of a block.
 func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, short string) error {
 	name := d.Val()
 	var err error
@@ -46,7 +46,7 @@ func block(d *caddyfile.Dispenser, off *bool, s *config.Settings, w words, short
 	return w.parse(d, name, "", s.CheckGiven)
 }
 
-// parseHealthCheck parses a block, of which the words that say how to check may stand before it instead, of
+// parseHealthCheck parses the block below. The kind of the check may also be given on the first line:
 //
 //	health_check [http ... | tcp | tls | grpc ...] {
 //	    http <uri> [<status...>] | tcp | tls | grpc [<service>]
@@ -101,7 +101,7 @@ func parseHealthCheck(d *caddyfile.Dispenser, s *config.Settings) error {
 }
 
 func healthCheckWords(c *config.HealthCheck) words {
-	// probe is for the words that say how to check: one of them.
+	// probe returns a parser for the kind of the check, which is given once.
 	probe := func(least, most int, take func(args []string)) func(*caddyfile.Dispenser) error {
 		return func(d *caddyfile.Dispenser) error {
 			if c.Type != "" {

@@ -12,10 +12,10 @@ import (
 	"github.com/ballastlb/ballast/ratelimit"
 )
 
-// families are the blocks that may stand within each other, each with its words. load_balancer's come first.
+// families are the directives, each as a map from its blocks to their words. load_balancer's is the first.
 var families []map[string][]string
 
-func init() { // the parsers are among what they are made of, and use them
+func init() { // set here, because the parsers use families
 	families = []map[string][]string{
 		{
 			"load_balancer":  slices.Concat(stockWords, slices.Sorted(maps.Keys(settingParsers)), []string{"name", "backend", "shadow_policy"}),
@@ -40,12 +40,12 @@ func init() { // the parsers are among what they are made of, and use them
 
 func (w words) names() []string { return slices.Sorted(maps.Keys(w)) }
 
-// unrecognized is the error about the word that d stands on, which the block does not have. It is about title.
+// unrecognized returns the error for the current word, which the block does not have. title begins the error.
 func unrecognized(d *caddyfile.Dispenser, title, block string) error {
 	return withHint(d.Errf("%s: unrecognized setting %s", title, d.Val()), block, d.Val(), "")
 }
 
-// suggest adds to the error of reverse_proxy's parser what was probably meant, if it is about a word that nobody knows.
+// suggest adds a suggestion to an error of reverse_proxy's parser about an unknown word.
 func (p *directiveParser) suggest(err error) error {
 	if word := p.unknown.Text; word != "" && strings.Contains(err.Error(), "unrecognized subdirective "+word) {
 		return withHint(err, "load_balancer", word, p.argument)
@@ -53,12 +53,12 @@ func (p *directiveParser) suggest(err error) error {
 	return err
 }
 
-// withHint adds to an error about a word that the block does not have, and the argument behind it, where it belongs, what it is called here,
-// or which word is near.
+// withHint adds to an error about a word that the block does not have: the block where it belongs, its equivalent here, or a similar word.
+// argument follows the word.
 func withHint(err error, block, word, argument string) error {
 	for _, family := range families {
 		if _, near := family[block]; !near && block != "load_balancer" {
-			continue // blocks that it has nothing to do with
+			continue // a directive without this block
 		}
 		if places := placesOf(word, family); len(places) > 0 {
 			return fmt.Errorf("%w; %s", err, belongs(word, places))
@@ -97,7 +97,7 @@ func belongs(word string, places []string) string {
 	return word + " belongs in the block of " + strings.Join(places, " or ")
 }
 
-// placesOf are the blocks of the family that have the word.
+// placesOf returns the blocks of the family that have the word.
 func placesOf(word string, family map[string][]string) (places []string) {
 	for block, words := range family {
 		if slices.Contains(words, word) {
@@ -118,7 +118,7 @@ var stockWords = []string{
 	"trusted_proxies", "header_up", "header_down", "method", "rewrite", "transport", "handle_response", "replace_status", "verbose_logs",
 }
 
-// stockTransportWords are those of its HTTP transport.
+// stockTransportWords are the subdirectives of its HTTP transport.
 var stockTransportWords = []string{
 	"read_buffer", "write_buffer", "read_timeout", "write_timeout", "max_response_header", "proxy_protocol", "forward_proxy_url", "network_proxy",
 	"dial_timeout", "dial_fallback_delay", "response_header_timeout", "expect_continue_timeout", "resolvers",

@@ -14,7 +14,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// args returns exactly n arguments of the word that d stands on, with placeholders of the environment filled in.
+// args returns exactly n arguments of the current word, with placeholders of the environment replaced.
 func args(d *caddyfile.Dispenser, n int) ([]string, error) {
 	values := d.RemainingArgs()
 	if len(values) != n {
@@ -27,7 +27,7 @@ func args(d *caddyfile.Dispenser, n int) ([]string, error) {
 	return values, nil
 }
 
-// pair returns the two arguments of the word that d stands on, and says what they must be if one alone is given.
+// pair returns the two arguments of the current word. rule describes them, for the error if only one is given.
 func pair(d *caddyfile.Dispenser, rule string) ([]string, error) {
 	word := d.Val()
 	if d.NextArg() {
@@ -41,11 +41,11 @@ func pair(d *caddyfile.Dispenser, rule string) ([]string, error) {
 	return args(d, 2)
 }
 
-// words are what may stand in a block, each with its parser.
+// words are the words that are allowed in a block, each with its parser.
 type words map[string]func(d *caddyfile.Dispenser) error
 
-// parse parses the block that opens behind d: that of a word, and of what it is given for, if it needs to be told from others. check is
-// called after each word, while its line is known.
+// parse parses the block that follows. block is its word, and of what it belongs to, if errors must tell them apart. check is called after
+// each word, while its line is known.
 func (w words) parse(d *caddyfile.Dispenser, block, of string, check func() error, repeatable ...string) error {
 	title := strings.TrimSpace(block + " " + of)
 	seen := make(map[string]bool)
@@ -69,7 +69,7 @@ func (w words) parse(d *caddyfile.Dispenser, block, of string, check func() erro
 	return nil
 }
 
-// The functions below make parsers of words with one argument, which they store.
+// The functions below return parsers for words with one argument, which they store.
 
 func intoString(target *string) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
@@ -81,7 +81,7 @@ func intoString(target *string) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// intoTemplate is for texts whose placeholders are filled in later.
+// intoTemplate is for texts whose placeholders are replaced later.
 func intoTemplate(target *string) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		if !d.Args(target) || d.NextArg() {
@@ -91,7 +91,7 @@ func intoTemplate(target *string) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// intoSecret is intoTemplate for what no error may tell.
+// intoSecret is intoTemplate for texts that errors must not show.
 func intoSecret(target *string) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		word := d.Val()
@@ -102,7 +102,7 @@ func intoSecret(target *string) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// bounds are what a number may be.
+// bounds is the range of a number.
 type bounds interface {
 	Check(value float64) error
 	String() string
@@ -127,7 +127,7 @@ func intoInt(target *int, in bounds) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// intoMaxRequests is intoInt for max_requests, of the backend or the like at that place.
+// intoMaxRequests is intoInt for max_requests. place names its block.
 func intoMaxRequests(target *config.MaxRequests, place string) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
 		values, err := args(d, 1)
@@ -196,7 +196,7 @@ func flag(target *bool) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// duration reads a duration.
+// duration parses a duration.
 func duration(d *caddyfile.Dispenser, word, value string, in bounds) (caddy.Duration, error) {
 	parsed, err := caddy.ParseDuration(value)
 	if err != nil {
@@ -208,7 +208,7 @@ func duration(d *caddyfile.Dispenser, word, value string, in bounds) (caddy.Dura
 	return caddy.Duration(parsed), nil
 }
 
-// ratio reads a percentage as a number from 0 to 1.
+// ratio parses a percentage as a number from 0 to 1.
 func ratio(d *caddyfile.Dispenser, word, value string, in bounds) (float64, error) {
 	number, percent := strings.CutSuffix(value, "%")
 	parsed, err := strconv.ParseFloat(number, 64)
@@ -221,7 +221,7 @@ func ratio(d *caddyfile.Dispenser, word, value string, in bounds) (float64, erro
 	return parsed / 100, nil
 }
 
-// ranges are addresses and CIDR ranges, where private_ranges stands for all private ones.
+// ranges returns addresses and CIDR ranges, with private_ranges expanded.
 func ranges(words []string) (all []string) {
 	for _, word := range words {
 		if word == "private_ranges" {

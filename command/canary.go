@@ -13,7 +13,7 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// canaryActions are the actions of the API, by what they are called here.
+// canaryActions maps the actions of this command to those of the API.
 var canaryActions = map[string]string{
 	"pause": "pause", "resume": "resume", "share": "share", "rollback": "roll_back", "promote": "promote", "restart": "restart",
 }
@@ -42,7 +42,7 @@ with the same storage. 'promote' asks for confirmation.`,
 		Args:    cobra.MaximumNArgs(3),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
+	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag still matches")
 	flags.StringVar(&c.reason, "reason", "", "Why; shown with the change")
 	flags.StringVar(&c.owner, "owner", "", "Who; shown with the change (default: user@host)")
 	c.confirmation(cmd)
@@ -69,7 +69,7 @@ with the same storage. 'promote' asks for confirmation.`,
 	return cmd
 }
 
-// canaryArgs reads a pool and an action, both of which may be left out.
+// canaryArgs parses a pool and an action, both of which are optional.
 func canaryArgs(args []string) (pool string, f fields, err error) {
 	if len(args) > 0 && (canaryActions[args[0]] == "" || len(args) > 1 && canaryActions[args[1]] != "") {
 		pool, args = args[0], args[1:]
@@ -84,7 +84,7 @@ func canaryArgs(args []string) (pool string, f fields, err error) {
 	f = fields{"action": action}
 	if action != "share" {
 		if len(args) > 1 {
-			return "", nil, usageErrorf("%s: must stand alone", args[0])
+			return "", nil, usageErrorf("%s: must be the last argument", args[0])
 		}
 		return pool, f, nil
 	}
@@ -100,7 +100,7 @@ func canaryArgs(args []string) (pool string, f fields, err error) {
 	return pool, f, nil
 }
 
-// showCanary makes a request that is answered with the canary, and prints it.
+// showCanary sends a request that is answered with the canary, and prints the canary.
 func (t *tool) showCanary(ctx context.Context, pool string, r api.Request) error {
 	var k api.Canary
 	answer, shown, err := t.get(ctx, r, &k)
@@ -135,7 +135,7 @@ func (t *tool) showCanary(ctx context.Context, pool string, r api.Request) error
 
 func share(x float64) string { return fmt.Sprintf("%.3g%%", 100*x) }
 
-// latency is a time of a side, which may have none.
+// latency formats a time, which may be missing.
 func latency(ms float64) string {
 	if ms == 0 {
 		return ""
@@ -143,7 +143,7 @@ func latency(ms float64) string {
 	return plain.Milliseconds(ms)
 }
 
-// evidenceOf is the evidence that was found, beside what is enough for a roll back.
+// evidenceOf formats the evidence that was found, with the evidence that triggers a rollback.
 func evidenceOf(k *api.Canary) string {
 	var all []string
 	for _, e := range []struct {

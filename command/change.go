@@ -16,7 +16,7 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// change are the flags of commands that change a backend.
+// change has the flags of commands that change a backend.
 type change struct {
 	reason, owner    string
 	duration         lasting
@@ -26,19 +26,19 @@ type change struct {
 	wait             waiting
 }
 
-// trait is what changes of a kind have in common beyond what all have.
+// trait is a group of flags that some kinds of changes have.
 type trait uint8
 
 const (
-	blamed    trait = iota // it is said who makes it, and why
-	timed                  // it can end by itself
-	confirmed              // it may have to be confirmed
+	blamed    trait = iota // who makes the change, and why
+	timed                  // when it ends
+	confirmed              // it may need confirmation
 )
 
 // flags adds the flags of a change.
 func (c *change) flags(cmd *cobra.Command, traits ...trait) {
 	flags := cmd.Flags()
-	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag is still this one")
+	flags.StringVar(&c.ifMatch, "if-match", "", "Change only if the ETag still matches")
 	flags.BoolVar(&c.sync, "sync", false, "Wait until the change is stored; fail if it cannot be")
 	for _, t := range traits {
 		switch t {
@@ -55,12 +55,12 @@ func (c *change) flags(cmd *cobra.Command, traits ...trait) {
 	}
 }
 
-// confirmation adds the flag that answers the question.
+// confirmation adds the flag that replaces the question.
 func (c *change) confirmation(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.yes, "yes", false, "Do not ask for confirmation")
 }
 
-// defaultOwner is the user and the machine.
+// defaultOwner returns the user and the machine.
 func defaultOwner() string {
 	name := os.Getenv("USER")
 	if u, err := user.Current(); name == "" && err == nil {
@@ -73,10 +73,10 @@ func defaultOwner() string {
 	return name + "@" + host
 }
 
-// fields is a change as the API takes it.
+// fields is the body of a change in the API.
 type fields map[string]any
 
-// with adds what the flags say.
+// with adds the values of the flags.
 func (f fields) with(c *change) fields {
 	owner := c.owner
 	if owner == "" {
@@ -90,7 +90,7 @@ func (f fields) with(c *change) fields {
 	return f
 }
 
-// request is a request with what the flags say about how it is done.
+// request returns a request with the headers and parameters of the flags.
 func (c *change) request(method, path string, body any) api.Request {
 	r := api.Request{Method: method, Path: path, IfMatch: c.ifMatch, Body: body, Query: url.Values{}}
 	if c.sync {
@@ -102,12 +102,12 @@ func (c *change) request(method, path string, body any) api.Request {
 	return r
 }
 
-// patch changes a backend and tells the result.
+// patch changes a backend and prints the result.
 func (t *tool) patch(ctx context.Context, c *change, to target, f fields) error {
 	return t.do(ctx, c, to, c.request(http.MethodPatch, to.path(), f.with(c)))
 }
 
-// do sends a change and tells the backend's state after it.
+// do sends a change and prints the backend's state after it.
 func (t *tool) do(ctx context.Context, c *change, to target, r api.Request) error {
 	var b api.Backend
 	answer, shown, err := t.get(ctx, r, &b)
@@ -124,7 +124,7 @@ func (t *tool) do(ctx context.Context, c *change, to target, r api.Request) erro
 	return t.stored(c, &b)
 }
 
-// stored reports whether the change will survive a restart. For those who asked for it to be stored, anything else is an error.
+// stored warns if the change may be lost at a restart. With --sync that is an error.
 func (t *tool) stored(c *change, b *api.Backend) error {
 	const lost = "the change is in effect, but %s stored: %s be lost at a restart"
 	switch {
@@ -138,7 +138,7 @@ func (t *tool) stored(c *change, b *api.Backend) error {
 	}
 }
 
-// tell prints a backend's state in a line.
+// tell prints a backend's state in one line.
 func (t *tool) tell(to target, b *api.Backend, answer *api.Answer) {
 	line := fmt.Sprintf("%s in pool %s: %s, weight %s, %s in flight", b.Name, to.pool.Name, plain.Status(b).Text, plain.Weight(b), plain.InFlight(b))
 	if why := plain.Why(b, answer.Time); why != "" {
@@ -184,7 +184,7 @@ restarts, or until the time given by --for or --until.`,
 		for flag, value := range map[string]any{"name": name, "weight": weight, "max-requests": string(maxRequests), "backup": backup, "zone": zone} {
 			if flags.Changed(flag) {
 				if n, err := strconv.Atoi(string(maxRequests)); flag == "max-requests" && err == nil {
-					value = n // the API says what else is wrong
+					value = n // the API reports other mistakes
 				}
 				f[strings.ReplaceAll(flag, "-", "_")] = value
 			}
@@ -194,7 +194,7 @@ restarts, or until the time given by --for or --until.`,
 	return cmd
 }
 
-// about makes a command of f, which is about the backend that the arguments name.
+// about returns the function of a command about the backend that the arguments name.
 func (t *tool) about(f func(ctx context.Context, to target) error) func(*cobra.Command, []string) error {
 	return t.run(func(ctx context.Context, args []string) error {
 		to, err := t.backend(ctx, args)
@@ -221,7 +221,7 @@ Weight 0 for the last usable backend of a pool asks for confirmation.`,
 	c.flags(cmd, blamed, timed, confirmed)
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		last := len(args) - 1
-		var weight any // null: the config's
+		var weight any // null for the config's
 		if args[last] != "config" {
 			n, err := strconv.Atoi(args[last])
 			if err != nil {

@@ -81,11 +81,11 @@ func TestConfirmation(t *testing.T) {
 	} {
 		f := onePool(t, nil)
 		args := strings.Fields(test.command)
-		if got := f.run(args...); got.code != exitFailed || got.err != "Error: "+test.question+": needs confirmation, and there is no terminal to ask at; use --yes\n" {
+		if got := f.run(args...); got.code != exitFailed || got.err != "Error: "+test.question+": needs confirmation, but there is no terminal; use --yes\n" {
 			t.Errorf("%s without a terminal: %+v", test.command, got)
 		}
 		for _, no := range []string{"n\n", "\n", "", "yesterday\n"} {
-			if got := f.answer(no, args...); got.code != exitFailed || got.err != test.question+"? [y/N] Error: not confirmed: nothing was changed\n" {
+			if got := f.answer(no, args...); got.code != exitFailed || got.err != test.question+"? [y/N] Error: not confirmed; nothing was changed\n" {
 				t.Errorf("%s answered %q: %+v", test.command, no, got)
 			}
 		}

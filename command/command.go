@@ -55,7 +55,7 @@ Exit codes:
 	})
 }
 
-// tool is what all commands have in common.
+// tool has what all commands share.
 type tool struct {
 	console
 	flags   connection
@@ -63,7 +63,7 @@ type tool struct {
 	outcome *outcome
 }
 
-// connection are the flags of every command.
+// connection has the flags that every command has.
 type connection struct {
 	address, config, adapter string
 	json                     bool
@@ -79,7 +79,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	flags.StringVar(&t.flags.address, "address", "", "Address of the admin endpoint (default: that of the config or CADDY_ADMIN, else localhost:2019)")
 	flags.StringVarP(&t.flags.config, "config", "c", "", "Configuration file to look up the admin endpoint in")
 	flags.StringVarP(&t.flags.adapter, "adapter", "a", "", "Name of the config adapter for --config")
-	flags.BoolVar(&t.flags.json, "json", false, "Print the API's own answer, and errors as JSON")
+	flags.BoolVar(&t.flags.json, "json", false, "Print the API's answer unchanged, and errors as JSON")
 	lb.AddCommand(
 		t.poolsCommand(), t.backendsCommand(),
 		t.addCommand(), t.removeCommand(), t.drainCommand(), t.readyCommand(), t.maintenanceCommand(), t.weightCommand(), t.resetCommand(),
@@ -91,7 +91,7 @@ func addCommands(lb *cobra.Command, c console, o *outcome) {
 	t.completeAll(lb)
 }
 
-// run makes a command of f: it connects, and its error is printed and becomes the exit code.
+// run returns the function of a command that connects and calls f. It prints the error, which determines the exit code.
 func (t *tool) run(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return t.offline(func(ctx context.Context, args []string) error {
 		if err := t.connect(); err != nil {
@@ -128,13 +128,13 @@ func (t *tool) connect() error {
 	}
 	target := parsed.JoinHostPort(0)
 	if parsed.IsUnixNetwork() {
-		target, _, _ = strings.Cut(target, "|") // the permissions of the socket follow
+		target, _, _ = strings.Cut(target, "|") // permissions may follow the path of the socket
 	}
 	t.client = api.NewClient(address, parsed.Network, target)
 	return nil
 }
 
-// get asks for a path of the API. With --json the answer is printed, and shown is true; else it is read into v.
+// get sends a request to the API. With --json it prints the answer, and shown is true; otherwise it decodes the answer into v.
 func (t *tool) get(ctx context.Context, r api.Request, v any) (answer *api.Answer, shown bool, err error) {
 	answer, err = t.client.Do(ctx, r)
 	if err != nil {
@@ -150,7 +150,7 @@ func (t *tool) get(ctx context.Context, r api.Request, v any) (answer *api.Answe
 // examples indents the examples of a command's help as Caddy does.
 func examples(lines ...string) string { return "  $ " + strings.Join(lines, "\n  $ ") }
 
-// warnings prints the warnings of a pool beside the result.
+// warnings prints the warnings of pools to stderr.
 func (t *tool) warnings(pools ...api.Pool) {
 	for _, p := range pools {
 		for _, w := range p.Warnings {
@@ -163,7 +163,7 @@ func (t *tool) warnings(pools ...api.Pool) {
 	}
 }
 
-// discoveryWarnings prints which sources of a pool's backends have no good answer.
+// discoveryWarnings prints the sources of a pool's backends that have no valid answer.
 func (t *tool) discoveryWarnings(pool string, sources []api.Discovery) {
 	for _, d := range sources {
 		if !d.OK {

@@ -12,13 +12,14 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// completionTime is how long a shell waits for names at most.
+// completionTime is the longest time that a shell waits for names.
 const completionTime = 500 * time.Millisecond
 
 // completion is a function that completes arguments.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
-// complete makes completions of what names returns for the arguments so far. Without a running Caddy there are none, and nothing is said.
+// complete returns a completion that offers the names for the arguments so far. Without a running Caddy it offers none, and prints no
+// error.
 func (t *tool) complete(names func(ctx context.Context, args []string) []string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		ctx := cmd.Context()
@@ -32,7 +33,7 @@ func (t *tool) complete(names func(ctx context.Context, args []string) []string)
 		}
 		var fitting []string
 		for _, name := range names(ctx, args) {
-			// What a shell would take for several words, or a terminal would obey, is not offered.
+			// Names that a shell would split, or that a terminal would interpret, are not offered.
 			if strings.HasPrefix(name, begun) && !strings.ContainsAny(name, " \t\n") && plain.Clean(name) == name && !slices.Contains(fitting, name) {
 				fitting = append(fitting, name)
 			}
@@ -41,7 +42,7 @@ func (t *tool) complete(names func(ctx context.Context, args []string) []string)
 	}
 }
 
-// running returns the pools of the running Caddy; none if there is no answer.
+// running returns the pools of the running Caddy; none if it does not answer.
 func (t *tool) running(ctx context.Context) []api.Pool {
 	pools, _, err := t.client.Pools(ctx)
 	if err != nil {
@@ -61,7 +62,7 @@ func (t *tool) poolNames(ctx context.Context, args []string) (names []string) {
 	return names
 }
 
-// poolsAndBackends completes <pool> <backend>, both of which may be left out.
+// poolsAndBackends completes <pool> <backend>, both of which are optional.
 func (t *tool) poolsAndBackends(ctx context.Context, args []string) []string {
 	if len(args) == 0 {
 		return t.poolNames(ctx, args)
@@ -69,7 +70,7 @@ func (t *tool) poolsAndBackends(ctx context.Context, args []string) []string {
 	return backendsOf(t.running(ctx), args)
 }
 
-// backendNames completes [<pool>] <backend>: where there is one pool its name may be left out.
+// backendNames completes [<pool>] <backend>: the name of the only pool may be left out.
 func (t *tool) backendNames(ctx context.Context, args []string) (names []string) {
 	pools := t.running(ctx)
 	if len(args) > 0 {
@@ -86,7 +87,7 @@ func (t *tool) backendNames(ctx context.Context, args []string) (names []string)
 	return names
 }
 
-// backendsOf are the backends of the pool that args begin with, if nothing follows it.
+// backendsOf returns the backends of the pool that is the only argument in args.
 func backendsOf(pools []api.Pool, args []string) (names []string) {
 	for _, p := range pools {
 		if len(args) == 1 && p.Name == args[0] {
@@ -134,7 +135,7 @@ func (t *tool) zoneNames(ctx context.Context, args []string) (names []string) {
 	return names
 }
 
-// completeAll gives the commands what completes their arguments.
+// completeAll sets the completions of the commands' arguments.
 func (t *tool) completeAll(lb *cobra.Command) {
 	for _, cmd := range lb.Commands() {
 		switch cmd.Name() {

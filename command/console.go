@@ -13,17 +13,17 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// console is where a command runs.
+// console is the terminal of a command, or the files in its place.
 type console struct {
 	in       io.Reader
 	out, err io.Writer
-	asks     bool     // a user at a terminal can be asked
+	asks     bool     // it can ask the user
 	color    bool     // out shows colours
-	width    int      // columns of the terminal that out is; 0 if it is none
+	width    int      // width of out in columns; 0 if it is not a terminal
 	args     []string // of the command line
 }
 
-// systemConsole is the terminal, or whatever stands in its place.
+// systemConsole returns the console of the process.
 func systemConsole() console {
 	return console{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, args: os.Args[1:],
@@ -33,7 +33,7 @@ func systemConsole() console {
 	}
 }
 
-// columns is how wide the terminal is; 0 if f is none.
+// columns returns the width of the terminal f; 0 if f is not a terminal.
 func columns(f *os.File) int {
 	width, _, err := term.GetSize(int(f.Fd()))
 	if err != nil {
@@ -44,19 +44,19 @@ func columns(f *os.File) int {
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// say prints a line. What comes from elsewhere is cleaned.
+// say prints a line. Text from elsewhere is cleaned.
 func (c *console) say(format string, args ...any) {
 	fmt.Fprintln(c.out, plain.Clean(fmt.Sprintf(format, args...)))
 }
 
-// paragraph prints text, wrapped where the terminal ends.
+// paragraph prints text, wrapped to the width of the terminal.
 func (c *console) paragraph(text string) {
 	for _, line := range plain.Wrap(plain.Clean(text), c.width) {
 		fmt.Fprintln(c.out, line)
 	}
 }
 
-// warn prints a line beside the result.
+// warn prints a line to stderr.
 func (c *console) warn(format string, args ...any) {
 	fmt.Fprintln(c.err, plain.Clean(fmt.Sprintf(format, args...)))
 }
@@ -76,13 +76,13 @@ func (c *console) table(t *plain.Table) error {
 	return err
 }
 
-// confirm asks whether to go on, unless the user has said so beforehand.
+// confirm asks for confirmation, unless the user has given it beforehand.
 func (c *console) confirm(yes bool, what string) error {
 	if yes {
 		return nil
 	}
 	if !c.asks {
-		return usageErrorf("%s: needs confirmation, and there is no terminal to ask at; use --yes", what)
+		return usageErrorf("%s: needs confirmation, but there is no terminal; use --yes", what)
 	}
 	fmt.Fprintf(c.err, "%s? [y/N] ", plain.Clean(what))
 	answer, err := bufio.NewReader(c.in).ReadString('\n')
@@ -93,7 +93,7 @@ func (c *console) confirm(yes bool, what string) error {
 	case "y", "yes":
 		return nil
 	default:
-		return usageErrorf("not confirmed: nothing was changed")
+		return usageErrorf("not confirmed; nothing was changed")
 	}
 }
 

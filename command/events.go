@@ -43,7 +43,7 @@ and data.`,
 	cmd.RunE = t.run(func(ctx context.Context, args []string) error {
 		query := api.EventQuery{Latest: int(latest), NoFollow: noFollow}
 		if len(args) > 0 {
-			// A misspelt name would have no events for ever.
+			// A misspelt name would wait for ever for events.
 			to, err := t.pool(ctx, args[0])
 			if err != nil {
 				return err
@@ -60,7 +60,7 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// follow prints events until it is interrupted. It gives up only when it cannot even begin.
+// follow prints events until it is interrupted. It fails only if the first connection fails.
 func (t *tool) follow(ctx context.Context, query api.EventQuery) error {
 	stream, err := t.client.Events(ctx, query)
 	if err != nil {
@@ -78,7 +78,7 @@ func (t *tool) follow(ctx context.Context, query api.EventQuery) error {
 		if seen != "" {
 			query.After, pause = seen, firstPause
 		}
-		t.warning("the stream has ended; connecting again")
+		t.warning("stream ended; connecting again")
 		for stream = nil; stream == nil; pause = min(2*pause, longestPause) {
 			select {
 			case <-ctx.Done():
@@ -99,7 +99,7 @@ func (t *tool) printStream(stream *api.Stream, pool string) (last string, err er
 	for {
 		e, err := stream.Next()
 		if err != nil {
-			return last, nil // however it ended: what follows is another one
+			return last, nil // however it ended: follow opens another one
 		}
 		if e.ID != "" {
 			last = e.ID
@@ -110,7 +110,7 @@ func (t *tool) printStream(stream *api.Stream, pool string) (last string, err er
 	}
 }
 
-// event prints an event if it is of the pool, or of any. A server of another version may send more than was asked for.
+// event prints an event of the given pool, or any event if it is "". A server of another version may send events that were not asked for.
 func (t *tool) event(e api.Event, pool string) error {
 	data, err := plain.EventData(e)
 	if err != nil {

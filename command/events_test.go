@@ -113,13 +113,13 @@ func TestEvents(t *testing.T) {
 		if got := last(); got != test.asked {
 			t.Errorf("%s: streams go on from %q, want %q", test.command, got, test.asked)
 		}
-		if got := errors.String(); strings.Count(got, "the stream has ended; connecting again") < 2 {
+		if got := errors.String(); strings.Count(got, "stream ended; connecting again") < 2 {
 			t.Errorf("said %q", got)
 		}
 	}
 }
 
-// TestEventsThatWere checks that the command can end with what is remembered, and that a misspelt pool is told.
+// TestEventsThatWere checks that the command can end after the stored events, and that a misspelt pool is an error.
 func TestEventsThatWere(t *testing.T) {
 	address, last := startStreams(t, "event: backend_up\nid: 9\ndata: "+up+"\n\n", "")
 	got := runCommand(t, console{in: strings.NewReader("")}, "events", "web", "--last", "7", "--no-follow", "--address", address)
@@ -131,7 +131,7 @@ func TestEventsThatWere(t *testing.T) {
 	}
 }
 
-// TestEventsGarbage lets the stream hold what is no event.
+// TestEventsGarbage puts invalid events into the stream.
 func TestEventsGarbage(t *testing.T) {
 	address, _ := startStreams(t, "id: 1\ndata: nonsense\n\n")
 	got := runCommand(t, console{in: strings.NewReader("")}, "events", "--address", address)

@@ -10,9 +10,9 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// Exit codes, beside those of Caddy. The help of `caddy lb` documents them.
+// Exit codes, in addition to those of Caddy. The help of `caddy lb` documents them.
 const (
-	exitFailed      = caddy.ExitCodeFailedStartup // usage, and what has no code of its own
+	exitFailed      = caddy.ExitCodeFailedStartup // wrong usage, and errors without a code of their own
 	exitNotFound    = 4
 	exitConflict    = 5
 	exitRefused     = 6
@@ -33,12 +33,12 @@ func errorf(code int, format string, args ...any) error {
 	return &commandError{code, fmt.Sprintf(format, args...)}
 }
 
-// silentError is an exit code without a message: all has been said.
+// silentError returns an exit code without a message, because the message was printed.
 func silentError(code int) error { return &commandError{code: code} }
 
 func usageErrorf(format string, args ...any) error { return errorf(exitFailed, format, args...) }
 
-// exitCode is the exit code for an error.
+// exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	if err == nil {
 		return caddy.ExitCodeSuccess

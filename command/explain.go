@@ -58,7 +58,7 @@ flight are listed.`,
 	return cmd
 }
 
-// poolName is the name that was given, or that of the only pool.
+// poolName returns the given name, or that of the only pool.
 func (t *tool) poolName(ctx context.Context, args []string) (string, error) {
 	if len(args) > 0 {
 		return args[0], nil
@@ -67,19 +67,19 @@ func (t *tool) poolName(ctx context.Context, args []string) (string, error) {
 	return to.pool.Name, err
 }
 
-// ways are the ways to choose, in words.
+// ways describe the ways in which policies choose.
 var ways = map[string]string{
 	"order":   "to the first that can take it, in the order of the config",
-	"turn":    "to one after the other; SHARE is what each gets in the long run",
-	"chance":  "by chance; SHARE is how likely each is",
-	"score":   "to the one with the fewest requests in flight for its weight, among equals by chance",
-	"draw":    "to the best of some that are drawn by chance, the one with the lowest SCORE; SHARE is how often each is drawn",
-	"key":     "by what is hashed of it, which --key shows",
-	"session": "to where its client was before",
-	"other":   "as a policy of another module chooses",
+	"turn":    "to the backends in turn; SHARE is what each gets in the long run",
+	"chance":  "at random; SHARE is the probability of each",
+	"score":   "to the one with the fewest requests in flight for its weight, at random among equals",
+	"draw":    "to the one with the lowest SCORE of some that are drawn at random; SHARE is how often each is drawn",
+	"key":     "by its hash key; --key shows the backend of a key",
+	"session": "to the backend of its client's session",
+	"other":   "as the policy of another module chooses",
 }
 
-// goes says in words where a request goes.
+// goes describes where a request goes.
 func goes(e *api.Explanation) string {
 	switch some := slices.ContainsFunc(e.Candidates, func(c api.Candidate) bool { return c.In }); {
 	case e.Request != nil && e.Chosen != "":
@@ -107,7 +107,7 @@ func goes(e *api.Explanation) string {
 }
 
 func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
-	t.paragraph(fmt.Sprintf("pool %s, policy %s: %s", e.Pool, e.Policy, goes(e)))
+	t.paragraph(fmt.Sprintf("pool %s, policy %s: %s", e.Pool, plain.Policy(e.Policy), goes(e)))
 	t.say("")
 	table := plain.NewTable("BACKEND", "IN", "WEIGHT", "IN-FLIGHT", "SCORE", "SHARE", "REASON")
 	table.Optional("WEIGHT", "IN-FLIGHT", "SCORE")
@@ -118,7 +118,7 @@ func (t *tool) showExplanation(e *api.Explanation, answer *api.Answer) error {
 		}
 		switch {
 		case c.In && c.Reason != "":
-			in = plain.Cell{Text: "in", Style: plain.Doubtful} // avoided
+			in = plain.Cell{Text: "in", Style: plain.Doubtful} // it is avoided
 		case c.In:
 			in = plain.Cell{Text: "in", Style: plain.Good}
 		}

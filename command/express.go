@@ -43,7 +43,7 @@ func (t *tool) showExpress(ctx context.Context) error {
 	reasons := plain.NewTable("SERVER", "HANDED-OVER", "REASON")
 	for _, s := range all {
 		var handedOver uint64
-		// The most frequent first.
+		// The most frequent reason first.
 		for _, reason := range slices.SortedFunc(maps.Keys(s.HandedOver), func(a, b string) int {
 			return cmp.Or(cmp.Compare(s.HandedOver[b], s.HandedOver[a]), cmp.Compare(a, b))
 		}) {

@@ -33,7 +33,7 @@ type fakeAPI struct {
 	origins []string
 }
 
-// The time of the fake API, and ends that are told in its states.
+// The time of the fake API, and times in its states.
 const (
 	serverTime = "Fri, 02 Jan 2026 15:04:05 GMT"
 	soon       = "2026-01-02T15:09:04Z"
@@ -106,7 +106,7 @@ func (f *fakeAPI) run(args ...string) result {
 	return runCommand(f.t, console{in: strings.NewReader("")}, append(args, "--address", f.address)...)
 }
 
-// answer runs a command at a terminal, where somebody answers its question.
+// answer runs a command at a terminal, with an answer to its question.
 func (f *fakeAPI) answer(answer string, args ...string) result {
 	return runCommand(f.t, console{in: strings.NewReader(answer), asks: true}, append(args, "--address", f.address)...)
 }

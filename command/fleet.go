@@ -64,14 +64,14 @@ func (t *tool) showFleet(ctx context.Context, wide bool) error {
 		nodes.Row(label, state, seen, n.Admin, plain.Since(n.Started, answer.Time), n.Config, pools, usable, inFlight, requests, failures, n.Version)
 	}
 	if !wide {
-		// What nodes differ in is told below, and the others are for who looks for them.
+		// Differences are listed below; these columns are less important.
 		nodes.Optional("VERSION", "CONFIG", "UP", "IN-FLIGHT", "ADMIN", "FAILED/S", "POOLS")
 	}
 	if err := t.table(nodes); err != nil {
 		return err
 	}
 	if f.Error != "" {
-		t.warning("storage: %s; what is known of other nodes may be old", f.Error)
+		t.warning("storage: %s; data of other nodes may be old", f.Error)
 	}
 	if len(f.Differences) == 0 {
 		return nil
@@ -89,7 +89,7 @@ func (t *tool) showFleet(ctx context.Context, wide bool) error {
 	return t.table(differences)
 }
 
-// load adds up what a node's pools do.
+// load sums up the pools of a node.
 func load(all []api.FleetPool) (pools, usable, inFlight, requests, failures string) {
 	var have, of int
 	var busy int64

@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// asManual prepares the commands for `caddy manpage`, which takes their texts for Markdown: what stands in angle brackets would be left out
-// as HTML, and the lines of a list would be joined.
+// asManual prepares the commands for `caddy manpage`, which takes their texts for Markdown: it would drop text in angle brackets as HTML,
+// and join the lines of a list.
 func asManual(cmd *cobra.Command) {
 	cmd.Use, cmd.Long = escaped(cmd.Use), listed(cmd.Long)
 	cmd.Short = escaped(cmd.Short)
@@ -18,7 +18,7 @@ func asManual(cmd *cobra.Command) {
 
 func escaped(text string) string { return strings.ReplaceAll(text, "<", `\<`) }
 
-// listed makes blocks of the lines that are indented, and escapes the others.
+// listed turns indented lines into code blocks, and escapes the others.
 func listed(text string) string {
 	var b strings.Builder
 	before := ""

@@ -14,7 +14,7 @@ import (
 	"github.com/ballastlb/ballast/command/top"
 )
 
-// screen is a terminal in raw mode, with its other screen shown.
+// screen is a terminal in raw mode that shows its alternate screen.
 type screen struct {
 	in, out *os.File
 	before  *term.State // of in
@@ -23,13 +23,13 @@ type screen struct {
 }
 
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" + mouseOn // the other screen, no cursor, and no line goes on in the next one
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" + mouseOn // the alternate screen, without a cursor, and without wrapping of long lines
 	leaveScreen = mouseOff + "\x1b[?7h\x1b[0m\x1b[?25h\x1b[?1049l"
-	mouseOn     = "\x1b[?1000h\x1b[?1006h" // its buttons, told in the newer form
+	mouseOn     = "\x1b[?1000h\x1b[?1006h" // report buttons, in the newer form
 	mouseOff    = "\x1b[?1006l\x1b[?1000l"
 )
 
-// openScreen takes the terminal over, until close.
+// openScreen takes over the terminal until close is called.
 func (c *console) openScreen() (*screen, error) {
 	in, isFile := c.in.(*os.File)
 	out, isFileToo := c.out.(*os.File)
@@ -73,18 +73,18 @@ func (s *screen) close() {
 	s.restore()
 }
 
-// suspend gives the terminal back to the shell, until that wants the view to go on.
+// suspend stops the process and leaves the terminal to the shell. It returns when the shell continues the process.
 func (s *screen) suspend() error {
 	s.leave()
 	stopProcess()
 	return s.enter()
 }
 
-// draw shows a frame: in one write, over the last one, so that nothing flickers.
+// draw shows a frame in a single write over the last one, which avoids flicker.
 func (s *screen) draw(m *top.Model) error {
 	width, height, err := term.GetSize(int(s.out.Fd()))
 	if err != nil {
-		return fmt.Errorf("asking the terminal for its size: %w", err)
+		return fmt.Errorf("getting the terminal's size: %w", err)
 	}
 	if changed := s.painter.Paint(m.Frame(width, height), width); len(changed) > 0 {
 		_, err = s.out.Write(changed)
@@ -92,14 +92,14 @@ func (s *screen) draw(m *top.Model) error {
 	return err
 }
 
-// looked is what came of a look.
+// looked is the result of a refresh.
 type looked struct {
 	sample top.Sample
 	err    error
 }
 
-// live shows the view until the user has enough, or a signal ends the process. Whatever happens, also a panic in one of the goroutines,
-// the terminal is left as it was found.
+// live shows the view until the user quits, or a signal ends the process. It restores the terminal in any case, even after a panic in one
+// of the goroutines.
 func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) error {
 	ctx, cancel := signal.NotifyContext(ctx, endSignals...)
 	defer cancel()
@@ -111,7 +111,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 		return err
 	}
 	resized := make(chan os.Signal, 1)
-	if len(resizeSignals) > 0 { // none would mean all
+	if len(resizeSignals) > 0 { // Notify without signals would subscribe to all
 		signal.Notify(resized, resizeSignals...)
 		defer signal.Stop(resized)
 	}
@@ -134,7 +134,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 	}
 	keys, looks, said := make(chan []top.Input), make(chan looked), make(chan string)
 	start(func() { readKeys(ctx, s.in, keys) })
-	var details atomic.Pointer[subject] // by this goroutine to the one that looks
+	var details atomic.Pointer[subject] // set by this goroutine for the one that refreshes
 	start(func() { t.lookAgain(ctx, interval, &details, looks) })
 	for {
 		if err := s.draw(m); err != nil {
@@ -188,7 +188,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 	}
 }
 
-// send sends unless the view has ended.
+// send sends v, unless the view has ended.
 func send[T any](ctx context.Context, to chan<- T, v T) {
 	select {
 	case to <- v:
@@ -211,7 +211,7 @@ func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Input) {
 	}
 }
 
-// lookAgain looks at the pools in intervals.
+// lookAgain refreshes the pools at each interval.
 func (t *tool) lookAgain(ctx context.Context, interval time.Duration, details *atomic.Pointer[subject], to chan<- looked) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

@@ -54,8 +54,9 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 		for _, n := range p.Refused {
 			refused += n
 		}
-		table.Row(p.Name, p.Policy, plain.State(&p), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue), fmt.Sprint(inFlight),
-			fmt.Sprint(p.Requests), fmt.Sprint(p.Codes["5xx"]), fmt.Sprint(refused), plain.Bytes(p.BytesIn), plain.Bytes(p.BytesOut), plain.Number(p.RetryBudget), fmt.Sprint(avoided))
+		table.Row(p.Name, plain.Policy(p.Policy), plain.State(&p), fmt.Sprintf("%d/%d", p.Usable, len(p.Backends)), fmt.Sprint(p.Queue), fmt.Sprint(inFlight),
+			fmt.Sprint(p.Requests), fmt.Sprint(p.Codes["5xx"]), fmt.Sprint(refused), plain.Bytes(p.BytesIn), plain.Bytes(p.BytesOut),
+			plain.Number(p.RetryBudget), fmt.Sprint(avoided))
 	}
 	t.warnings(pools...)
 	if err := t.table(table); err != nil {
@@ -65,7 +66,7 @@ func (t *tool) showPools(ctx context.Context, args []string) error {
 	return t.showShadows(pools)
 }
 
-// showProblems prints what is wrong with the traffic, if anything is.
+// showProblems prints what is wrong with the traffic, if anything.
 func (t *tool) showProblems(pools []api.Pool) {
 	first := true
 	for i := range pools {
@@ -79,7 +80,7 @@ func (t *tool) showProblems(pools []api.Pool) {
 	}
 }
 
-// showShadows prints what shadow policies would do, if there are any.
+// showShadows prints the comparisons with shadow policies, if there are any.
 func (t *tool) showShadows(pools []api.Pool) error {
 	table, some := plain.NewTable("POOL", "SHADOW", "DECISIONS", "AGREES", "FAIRNESS", "P50", "EXPECTED", "P99", "EXPECTED"), false
 	for _, p := range pools {
@@ -88,7 +89,7 @@ func (t *tool) showShadows(pools []api.Pool) error {
 			continue
 		}
 		some = true
-		row := []any{p.Name, s.Policy, fmt.Sprint(s.Agreed + s.Differed), plain.Number(s.Agreement), plain.Number(s.Fairness), "", "", "", ""}
+		row := []any{p.Name, plain.Policy(s.Policy), fmt.Sprint(s.Agreed + s.Differed), plain.Number(s.Agreement), plain.Number(s.Fairness), "", "", "", ""}
 		if took, expected := s.TookMs, s.ExpectedMs; took != nil && expected != nil {
 			row = append(row[:5], plain.Milliseconds(took.P50), plain.Milliseconds(expected.P50), plain.Milliseconds(took.P99), plain.Milliseconds(expected.P99))
 		}
@@ -101,7 +102,7 @@ func (t *tool) showShadows(pools []api.Pool) error {
 	return t.table(table)
 }
 
-// lookUp returns the pool of that name, or all. With --json the answer is printed, and shown is true.
+// lookUp returns the pool of that name, or all pools. With --json it prints the answer, and shown is true.
 func (t *tool) lookUp(ctx context.Context, args []string) (pools []api.Pool, answer *api.Answer, shown bool, err error) {
 	if len(args) == 0 {
 		answer, shown, err = t.get(ctx, api.Request{Method: http.MethodGet, Path: api.PoolsPath}, &pools)
@@ -198,9 +199,9 @@ func (t *tool) showBackends(ctx context.Context, args []string, wide bool) error
 	return t.table(table)
 }
 
-const wideUsage = "Show all columns, also at a narrow terminal"
+const wideUsage = "Show all columns, even if the terminal is narrow"
 
-// narrowBackends is the table for terminals that are too narrow for all columns.
+// narrowBackends returns the table for terminals that are too narrow for all columns.
 func narrowBackends(pools []api.Pool, now time.Time) *plain.Table {
 	table := plain.NewTable("POOL", "BACKEND", "ADDRESS", "STATE", "WEIGHT", "IN-FLIGHT", "REQUESTS", "FAILED", "P99", "SINCE")
 	table.Optional("SINCE", "WEIGHT", "REQUESTS", "P99", "IN-FLIGHT", "FAILED")
@@ -218,7 +219,7 @@ func narrowBackends(pools []api.Pool, now time.Time) *plain.Table {
 		}
 	}
 	if len(pools) == 1 {
-		table.Without("POOL") // it was asked for, or there is no other
+		table.Without("POOL") // it was given, or is the only one
 	}
 	if !named {
 		table.Without("BACKEND") // it is the address

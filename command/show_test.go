@@ -31,31 +31,31 @@ func TestShow(t *testing.T) {
 	f := startAPI(t, two)
 	for _, test := range []struct{ command, want string }{
 		{"pools", `
-POOL  POLICY         STATE     USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
-a/b   lb_hash        down      0/0     0      0          0         0    0        0B        0B         10       0
-web   lb_least_conn  degraded  1/2     2      5          480       423  421      1.5kB     83MB       98.5     0
+POOL  POLICY      STATE     USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+a/b   hash        down      0/0     0      0          0         0    0        0B        0B         10       0
+web   least_conn  degraded  1/2     2      5          480       423  421      1.5kB     83MB       98.5     0
 
 web refuses 47 requests/s: queue full
 b in web is slow: p95 841 ms, 65 times that of its peers`},
 		{"pools a/b", `
-POOL  POLICY   STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
-a/b   lb_hash  down   0/0     0      0          0         0    0        0B        0B         10       0`},
+POOL  POLICY  STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+a/b   hash    down   0/0     0      0          0         0    0        0B        0B         10       0`},
 		{"pools slow", `
-POOL  POLICY        STATE    USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
-slow  lb_peak_ewma  failing  1/1     0      0          3         3    0        0B        0B         10       1
+POOL  POLICY     STATE    USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+slow  peak_ewma  failing  1/1     0      0          3         3    0        0B        0B         10       1
 
 slow answers 100 % of its requests with 5xx: 3 errors/s`},
 		{"pools shadow", `
-POOL    POLICY     STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
-shadow  lb_random  ok     1/0     0      0          0         0    0        0B        0B         10       0
+POOL    POLICY  STATE  USABLE  QUEUE  IN-FLIGHT  REQUESTS  5XX  REFUSED  BYTES-IN  BYTES-OUT  RETRIES  AVOIDED
+shadow  random  ok     1/0     0      0          0         0    0        0B        0B         10       0
 
-POOL    SHADOW         DECISIONS  AGREES  FAIRNESS  P50   EXPECTED  P99    EXPECTED
-shadow  lb_least_conn  1000       0.3     0.9       20ms  15ms      114ms  90ms`},
+POOL    SHADOW      DECISIONS  AGREES  FAIRNESS  P50   EXPECTED  P99    EXPECTED
+shadow  least_conn  1000       0.3     0.9       20ms  15ms      114ms  90ms`},
 		{"backends slow", `
 POOL  BACKEND  ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50  P99  CHECK  SINCE  REASON
 slow  slow     10.0.0.3:8080  ready  up      closed   1       0          3         0       -    -    -      5s     avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
 		{"explain slow", `
-pool slow, policy lb_peak_ewma: the next request goes to the best of some that are drawn by chance, the one with the lowest SCORE; SHARE is how often each is drawn
+pool slow, policy peak_ewma: the next request goes to the one with the lowest SCORE of some that are drawn at random; SHARE is how often each is drawn
 
 BACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON
 slow     in  1       0          0.4    25%    avoided: its answers take 400 ms, the others' 0.5 ms; tried again in 0.8 s`},
@@ -71,10 +71,10 @@ web   b        [::1]:8080  drain  down    open     0/3     1/9        7         
 		{"backends web [::1]:8080 --json", backendB},
 		{"backends web [::1]:8080 --etag", `"0"`},
 		{"backends web --etag", `"b"`},
-		{"explain web", "pool web, policy lb_least_conn: no backend can take a request now\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON"},
-		{"explain web --request 3f2a", "pool web, policy lb_first: request 3f2a? is at x\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON\n\nREQUEST  BACKEND  SINCE  ATTEMPTS\n3f2a?    x        5s     1"},
+		{"explain web", "pool web, policy least_conn: no backend can take a request now\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON"},
+		{"explain web --request 3f2a", "pool web, policy first: request 3f2a? is at x\n\nBACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON\n\nREQUEST  BACKEND  SINCE  ATTEMPTS\n3f2a?    x        5s     1"},
 		{"explain a/b --key /cart?_1 --key b", `
-pool a/b, policy lb_hash: a request with key /cart? 1 goes to [::1]:8080
+pool a/b, policy hash: a request with key /cart? 1 goes to [::1]:8080
 
 BACKEND       IN   WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON
 [::1]:8080 *  in   3       4          1.5    -      -
@@ -196,9 +196,8 @@ web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          1
 POOL  BACKEND        ADDRESS        STATE  HEALTH  BREAKER  WEIGHT  IN-FLIGHT  REQUESTS  FAILED  P50    P99   CHECK         SINCE  REASON
 web   10.0.0.1:8080  10.0.0.1:8080  ready  up      closed   1       4          100       2       4.2ms  32ms  200 in 1.3ms  1h0m   -`},
 		{"explain slow", 80, `
-pool slow, policy lb_peak_ewma: the next request goes to the best of some that
-are drawn by chance, the one with the lowest SCORE; SHARE is how often each is
-drawn
+pool slow, policy peak_ewma: the next request goes to the one with the lowest
+SCORE of some that are drawn at random; SHARE is how often each is drawn
 
 BACKEND  IN  WEIGHT  IN-FLIGHT  SCORE  SHARE  REASON
 slow     in  1       0          0.4    25%    avoided: its answers take 400 ms,
@@ -236,13 +235,13 @@ usable      web   a        active check failed  lb-1`},
 	}
 }
 
-// TestExplainInWords checks what is said of where requests go.
+// TestExplainInWords checks the sentence about where requests go.
 func TestExplainInWords(t *testing.T) {
 	const in = `"candidates":[{"backend":"a","in":true},{"backend":"b","in":true}]`
 	for _, test := range []struct{ answer, want string }{
 		{`{"way":"order","chosen":"a",` + in + `}`, "the next request goes to a"},
-		{`{"way":"turn",` + in + `}`, "the next request goes to one after the other; SHARE is what each gets in the long run"},
-		{`{"way":"key","otherwise":"chance",` + in + `}`, "the next request goes by what is hashed of it, which --key shows; without a key, by chance; SHARE is how likely each is"},
+		{`{"way":"turn",` + in + `}`, "the next request goes to the backends in turn; SHARE is what each gets in the long run"},
+		{`{"way":"key","otherwise":"chance",` + in + `}`, "the next request goes by its hash key; --key shows the backend of a key; without a key, at random; SHARE is the probability of each"},
 		{`{"way":"session","otherwise":"score","chosen":"b",` + in + `}`, "a request without a session goes to b"},
 		{`{"way":"key","key":"x","chosen":"b",` + in + `}`, "a request with key x goes to b"},
 		{`{"way":"turn","key":"x",` + in + `}`, "the policy uses no keys, or no backend can take key x"},
@@ -283,7 +282,7 @@ const (
 func TestColors(t *testing.T) {
 	f := onePool(t, nil)
 	got := runCommand(t, console{in: strings.NewReader(""), color: true}, "pools", "--address", f.address)
-	if want := "lb_least_conn  \x1b[33mdegraded\x1b[0m  1/2"; !strings.Contains(got.out, want) {
+	if want := "least_conn  \x1b[33mdegraded\x1b[0m  1/2"; !strings.Contains(got.out, want) {
 		t.Errorf("%q has no %q", got.out, want)
 	}
 }
@@ -329,12 +328,12 @@ func TestErrors(t *testing.T) {
 		{"limits --forget", exitFailed, "Error: --forget: name a zone, or a zone and a key"},
 		{"events", exitRefused, "Error: events: there are 16 streams already"},
 		{"reset web b --yes", exitNotFound, "Error: backend b: it has just gone"},
-		{"drain b", exitFailed, "Error: there are several pools; name one of a/b, web"},
-		{"explain", exitFailed, "Error: there are several pools; name one of a/b, web"},
+		{"drain b", exitFailed, "Error: several pools; name one of a/b, web"},
+		{"explain", exitFailed, "Error: several pools; name one of a/b, web"},
 		{"weight web b many", exitFailed, "Error: weight many: must be a number from 0 to 65535, or config"},
 		{"backends --etag", exitFailed, "Error: --etag: name a pool, or a pool and a backend"},
 		{"drain", exitFailed, "Error: wrong number of arguments; usage: caddy lb drain [<pool>] <backend>"},
-		{"drain web b --for 1m --until 2026-01-02T15:04:05Z", exitFailed, "Error: --for: --until is given, too; give one of them"},
+		{"drain web b --for 1m --until 2026-01-02T15:04:05Z", exitFailed, "Error: --for: must not be combined with --until"},
 		{"nothing", exitFailed, "Error: unknown command nothing; see 'caddy lb --help'"},
 		{"top", exitFailed, "Error: top needs a terminal; --once prints one frame anywhere"},
 		{"top --interval 1ms", exitFailed, "Error: --interval 1ms: must be 100ms or more"},
@@ -345,7 +344,7 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	none := startAPI(t, map[string]reply{pools: {body: "[]"}})
-	if got := none.run("ready", "b"); got.code != exitNotFound || got.err != "Error: there are no pools\n" {
+	if got := none.run("ready", "b"); got.code != exitNotFound || got.err != "Error: no pools found\n" {
 		t.Errorf("without pools: %+v", got)
 	}
 }

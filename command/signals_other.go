@@ -4,7 +4,7 @@ package command
 
 import "os"
 
-// endSignals end the view. That the terminal has another size shows at the next look.
+// endSignals end the view. It notices another size of the terminal at the next refresh.
 var (
 	endSignals    = []os.Signal{os.Interrupt}
 	resizeSignals []os.Signal

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// endSignals end the view, resizeSignals say that the terminal has another size, resumeSignals that the process was stopped.
+// endSignals end the view. resizeSignals announce another size of the terminal, resumeSignals that the process continues after a stop.
 var (
 	endSignals    = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 	resizeSignals = []os.Signal{syscall.SIGWINCH}

@@ -21,7 +21,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/simulate"
 )
 
-// simulation is what the flags of `simulate` say. Zero values leave what the scenario says.
+// simulation has the flags of `simulate`. Zero values keep the scenario's.
 type simulation struct {
 	pool      string
 	policies  []string
@@ -31,7 +31,7 @@ type simulation struct {
 	rate      float64
 	duration  time.Duration
 	picture   string
-	backends  int // rows of the table
+	backends  int // most rows of the table
 }
 
 func (t *tool) simulateCommand() *cobra.Command {
@@ -111,7 +111,7 @@ func (t *tool) simulate(ctx context.Context, s *simulation, args []string) error
 	return t.showResults(results, s.backends)
 }
 
-// readScenario reads the scenario and changes what the flags say.
+// readScenario reads the scenario and applies the flags.
 func (t *tool) readScenario(s *simulation, args []string) (*simulate.Scenario, error) {
 	text := []byte(`{"backends": [{"set": {"delay": "10ms"}}], "arrivals": {"rate": 100}}`)
 	var err error
@@ -137,7 +137,7 @@ func (t *tool) readScenario(s *simulation, args []string) (*simulate.Scenario, e
 	return scenario, nil
 }
 
-// load returns the pool to simulate, once for each policy.
+// load returns the pool to simulate, one for each policy.
 func (s *simulation) load(file, adapter string) ([]*simulate.Pool, error) {
 	p, err := s.find(file, adapter)
 	if err != nil {
@@ -157,7 +157,7 @@ func (s *simulation) load(file, adapter string) ([]*simulate.Pool, error) {
 	return all, nil
 }
 
-// find returns the pool of the config.
+// find returns the pool in the config.
 func (s *simulation) find(file, adapter string) (*simulate.Pool, error) {
 	if _, err := os.Stat("Caddyfile"); file == "" && err != nil {
 		if s.pool != "" {
@@ -184,14 +184,14 @@ func (s *simulation) find(file, adapter string) (*simulate.Pool, error) {
 	case len(pools) == 0:
 		return nil, usageErrorf("config %s: has no load_balancer", cmp.Or(file, "Caddyfile"))
 	case s.pool != "":
-		return nil, errorf(exitNotFound, "pool %s: does not exist; the pools are: %s", s.pool, strings.Join(names, ", "))
+		return nil, errorf(exitNotFound, "pool %s: not found; must be one of %s", s.pool, strings.Join(names, ", "))
 	case len(pools) > 1:
-		return nil, usageErrorf("there are several pools; name one with --pool: %s", strings.Join(names, ", "))
+		return nil, usageErrorf("config has several pools; select one with --pool: %s", strings.Join(names, ", "))
 	}
 	return pools[0], nil
 }
 
-// readConfig returns a config in JSON. Caddy's own way to load one logs to the console.
+// readConfig returns a config as JSON. Caddy's own function to load one logs to the console.
 func readConfig(file, adapter string) ([]byte, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -206,22 +206,22 @@ func readConfig(file, adapter string) ([]byte, error) {
 	return adapt(adapter, text, file)
 }
 
-// adapt returns a config in JSON.
+// adapt returns a config as JSON.
 func adapt(adapter string, text []byte, file string) ([]byte, error) {
 	a := caddyconfig.GetAdapter(adapter)
 	if a == nil {
-		return nil, fmt.Errorf("adapter %s: is not in this build", adapter)
+		return nil, fmt.Errorf("adapter %s: not found in this build", adapter)
 	}
 	adapted, _, err := a.Adapt(text, map[string]any{"filename": file})
 	return adapted, err
 }
 
-// policyOf returns the JSON of a policy that is written as in the Caddyfile.
+// policyOf returns the JSON of a policy in the syntax of the Caddyfile.
 func policyOf(words string) (json.RawMessage, error) {
 	if strings.ContainsAny(words, "\n") {
 		return nil, usageErrorf("policy %q: must be one line", words)
 	}
-	// With a dynamic source, weights need not be as many as backends yet.
+	// With a dynamic source, the number of weights need not be that of the backends.
 	text, err := adapt("caddyfile", []byte(":80 {\nload_balancer {\ndynamic a localhost 80\nlb_policy "+words+"\n}\n}\n"), "--policy")
 	if err != nil {
 		return nil, usageErrorf("policy %s: %v", words, err)
@@ -233,7 +233,7 @@ func policyOf(words string) (json.RawMessage, error) {
 	return pools[0].LoadBalancing.Policy, nil
 }
 
-// showResults prints a line for each policy, and the backends of the first.
+// showResults prints a line for each policy, and if there is only one, its backends.
 func (t *tool) showResults(results []*simulate.Result, rows int) error {
 	table := plain.NewTable("POLICY", "REQUESTS", "FAILED", "P50", "P99", "P99.9", "MAX", "RETRIES", "COPIES", "FAIRNESS", "LOADS")
 	for _, r := range results {

@@ -10,14 +10,14 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// target is the pool that a command is about, and the backend if it is about one.
+// target is the pool, and possibly the backend, that a command is about.
 type target struct {
 	pool    api.Pool
 	backend string // its name
 	answer  *api.Answer
 }
 
-// pool finds a pool by its name, or the only one there is.
+// pool returns the pool with that name, or the only one.
 func (t *tool) pool(ctx context.Context, name string) (target, error) {
 	if name != "" {
 		answer, err := t.client.Do(ctx, api.Request{Method: http.MethodGet, Path: api.Path(api.PoolsPath, name)})
@@ -33,7 +33,7 @@ func (t *tool) pool(ctx context.Context, name string) (target, error) {
 	}
 	switch len(pools) {
 	case 0:
-		return target{}, errorf(exitNotFound, "there are no pools")
+		return target{}, errorf(exitNotFound, "no pools found")
 	case 1:
 		return target{pool: pools[0], answer: answer}, nil
 	default:
@@ -41,11 +41,11 @@ func (t *tool) pool(ctx context.Context, name string) (target, error) {
 		for i, p := range pools {
 			names[i] = p.Name
 		}
-		return target{}, usageErrorf("there are several pools; name one of %s", strings.Join(names, ", "))
+		return target{}, usageErrorf("several pools; name one of %s", strings.Join(names, ", "))
 	}
 }
 
-// backend finds a backend by the arguments [<pool>] <backend>. One that is not there is the server's to refuse.
+// backend resolves the arguments [<pool>] <backend>. If the backend does not exist, the server answers with the error.
 func (t *tool) backend(ctx context.Context, args []string) (target, error) {
 	pool, backend := "", args[0]
 	if len(args) > 1 {
@@ -66,7 +66,7 @@ func (t *tool) backend(ctx context.Context, args []string) (target, error) {
 	return found, nil
 }
 
-// state is what the pool told of the backend; nil if it is not there.
+// state returns the backend's state in the pool, or nil if it does not exist.
 func (t *target) state() *api.Backend {
 	i := slices.IndexFunc(t.pool.Backends, func(b api.Backend) bool { return b.Name == t.backend })
 	if i < 0 {
@@ -81,10 +81,10 @@ func (t *target) last() bool {
 	return b != nil && b.Usable && t.pool.Usable == 1
 }
 
-// path is the backend's in the API.
+// path returns the backend's path in the API.
 func (t *target) path() string { return api.Path(api.PoolsPath, t.pool.Name, "backends", t.backend) }
 
-// question is what to confirm about a backend.
+// question returns the question to confirm about a backend.
 func (t *target) question(verb, rest string) string {
 	what := fmt.Sprintf("%s %s of pool %s", verb, t.backend, t.pool.Name)
 	if rest != "" {

@@ -17,11 +17,11 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// misuse lets the wrong uses that cobra finds, in flags and arguments, be told as all other errors are.
+// misuse makes errors that cobra finds in flags and arguments look like all other errors.
 func (t *tool) misuse(lb *cobra.Command) {
 	lb.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if words := cmd.Flags().Args(); cmd == lb && len(words) > 0 {
-			return t.fail(cmd, unknownCommand(lb, words[0])) // its flags cannot be known
+			return t.fail(cmd, unknownCommand(lb, words[0])) // the flags of an unknown command cannot be parsed
 		}
 		return t.fail(cmd, usageErrorf("%s; see '%s --help'", flagError(err), cmd.CommandPath()))
 	})
@@ -39,7 +39,7 @@ func (t *tool) misuse(lb *cobra.Command) {
 	}
 }
 
-// flagError says in plain words what is wrong with a flag.
+// flagError describes what is wrong with a flag.
 func flagError(err error) string {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		rule := "is not a valid value"
@@ -68,15 +68,15 @@ func flagError(err error) string {
 	return err.Error()
 }
 
-// excluded is the error about flags that must not stand together.
+// excluded returns the error for flags that exclude each other.
 func excluded(cmd *cobra.Command) error {
-	const exclusive = "cobra_annotation_mutually_exclusive" // of MarkFlagsMutuallyExclusive, whose own message is hard to read
+	const exclusive = "cobra_annotation_mutually_exclusive" // set by MarkFlagsMutuallyExclusive, whose own message is hard to read
 	var wrong error
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		for _, group := range f.Annotations[exclusive] {
 			for name := range strings.FieldsSeq(group) {
 				if name != f.Name && cmd.Flags().Changed(name) && wrong == nil {
-					wrong = usageErrorf("--%s: --%s is given, too; give one of them", f.Name, name)
+					wrong = usageErrorf("--%s: must not be combined with --%s", f.Name, name)
 				}
 			}
 		}
@@ -84,10 +84,10 @@ func excluded(cmd *cobra.Command) error {
 	return wrong
 }
 
-// unknownCommand is the error about a command that there is not, with those that are near.
+// unknownCommand returns the error for an unknown command, with similar ones.
 func unknownCommand(lb *cobra.Command, word string) error {
 	hint := "see 'caddy lb --help'"
-	lb.SuggestionsMinimumDistance = 2 // typing errors
+	lb.SuggestionsMinimumDistance = 2 // allows for typing errors
 	if near := lb.SuggestionsFor(word); len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
 	}
@@ -121,12 +121,12 @@ func (t *tool) fail(cmd *cobra.Command, err error) error {
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return t.outcome.code, nil })(cmd, nil)
 }
 
-// warning prints what is not as it should be, beside the result.
+// warning prints a warning to stderr.
 func (t *tool) warning(format string, args ...any) {
 	t.problem("warning", "Warning: ", fmt.Sprintf(format, args...))
 }
 
-// problem prints a line beside the result: text, or with --json an object with one field.
+// problem prints a line to stderr: text, or with --json an object with one field.
 func (t *tool) problem(field, prefix, message string) {
 	if !t.wantsJSON() {
 		t.warn("%s%s", prefix, message)
@@ -139,7 +139,7 @@ func (t *tool) problem(field, prefix, message string) {
 	fmt.Fprintln(t.err, string(plain.CleanJSON(encoded)))
 }
 
-// wantsJSON reports whether --json is given, also where it stands behind a flag that is wrong.
+// wantsJSON reports whether --json is given, even after a flag that is wrong.
 func (t *tool) wantsJSON() bool {
 	const flag = "--json"
 	given := t.args
@@ -153,7 +153,7 @@ func (t *tool) wantsJSON() bool {
 	})
 }
 
-// lasting is the flag for how long something lasts. Its text is sent as it is given.
+// lasting is a flag for a duration. Its text is sent unchanged.
 type lasting string
 
 // String implements [pflag.Value].
@@ -165,13 +165,13 @@ func (l *lasting) Type() string { return "time" }
 // Set implements [pflag.Value].
 func (l *lasting) Set(text string) error {
 	if d, err := time.ParseDuration(text); err != nil || d <= 0 {
-		return errors.New("must be a duration above 0, as 90s, 30m or 12h")
+		return errors.New("must be a duration above 0, such as 90s, 30m or 12h")
 	}
 	*l = lasting(text)
 	return nil
 }
 
-// moment is the flag for a time. Its text is sent as it is given.
+// moment is a flag for a time. Its text is sent unchanged.
 type moment string
 
 // String implements [pflag.Value].
@@ -183,13 +183,13 @@ func (m *moment) Type() string { return "time" }
 // Set implements [pflag.Value].
 func (m *moment) Set(text string) error {
 	if _, err := time.Parse(time.RFC3339, text); err != nil {
-		return errors.New("must be a time with its zone, as 2026-01-02T15:04:05Z or 2026-01-02T15:04:05+01:00")
+		return errors.New("must be a time with its zone, such as 2026-01-02T15:04:05Z or 2026-01-02T15:04:05+01:00")
 	}
 	*m = moment(text)
 	return nil
 }
 
-// requestCap is the flag for how many requests may be in flight: a number, or auto.
+// requestCap is a flag for a limit of requests in flight: a number, or auto.
 type requestCap string
 
 // String implements [pflag.Value].

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestMisuse checks that what is typed wrongly is told in a line that names it, before anything is sent.
+// TestMisuse checks that wrong usage is reported in one line that names it, before a request is sent.
 func TestMisuse(t *testing.T) {
 	for _, test := range []struct{ command, err string }{
 		{"bakends", "unknown command bakends; did you mean backends?"},
@@ -17,17 +17,17 @@ func TestMisuse(t *testing.T) {
 		{"help bakends", "unknown command bakends; did you mean backends?"},
 		{"nothing", "unknown command nothing; see 'caddy lb --help'"},
 		{"--nothing", "--nothing: is not a flag of this command; see 'caddy lb --help'"},
-		{"drain b --for 1x", "--for 1x: must be a duration above 0, as 90s, 30m or 12h; see 'caddy lb drain --help'"},
-		{"drain b --for -5m", "--for -5m: must be a duration above 0, as 90s, 30m or 12h; see 'caddy lb drain --help'"},
-		{"drain b --until tomorrow", "--until tomorrow: must be a time with its zone, as 2026-01-02T15:04:05Z or 2026-01-02T15:04:05+01:00; see 'caddy lb drain --help'"},
+		{"drain b --for 1x", "--for 1x: must be a duration above 0, such as 90s, 30m or 12h; see 'caddy lb drain --help'"},
+		{"drain b --for -5m", "--for -5m: must be a duration above 0, such as 90s, 30m or 12h; see 'caddy lb drain --help'"},
+		{"drain b --until tomorrow", "--until tomorrow: must be a time with its zone, such as 2026-01-02T15:04:05Z or 2026-01-02T15:04:05+01:00; see 'caddy lb drain --help'"},
 		{"drain b --for", "--for: must have a value; see 'caddy lb drain --help'"},
-		{"drain b --for 1m --until 2026-01-02T15:04:05Z", "--for: --until is given, too; give one of them"},
+		{"drain b --for 1m --until 2026-01-02T15:04:05Z", "--for: must not be combined with --until"},
 		{"drain b --wait --timeout 5", "--timeout 5: must be a duration, such as 30s or 5m; see 'caddy lb drain --help'"},
 		{"drain b --sync=maybe", "--sync maybe: must be true or false; see 'caddy lb drain --help'"},
 		{"add 10.0.0.4:80 --weight many", "--weight many: must be a whole number; see 'caddy lb add --help'"},
 		{"add 10.0.0.4:80 --max-requests many", "--max-requests many: must be a whole number, or auto; see 'caddy lb add --help'"},
 		{"simulate --rate fast", "--rate fast: must be a number; see 'caddy lb simulate --help'"},
-		{"explain --key a --request b", "--key: --request is given, too; give one of them"},
+		{"explain --key a --request b", "--key: must not be combined with --request"},
 		{"drain a b c", "wrong number of arguments; usage: caddy lb drain [<pool>] <backend>"},
 		{"pools -x", "unknown shorthand flag: 'x' in -x; see 'caddy lb pools --help'"},
 	} {
@@ -82,7 +82,7 @@ func TestJSONErrors(t *testing.T) {
 		{"drain b --yes --json", exitConflict, `{"error":"it has \"changed\" \u009b31m"}`},
 		{"drain b --yes --json=true", exitConflict, `{"error":"it has \"changed\" \u009b31m"}`},
 		{"pools none --json", exitNotFound, `{"error":"/load_balancer/pools/none: not found"}`},
-		{"remove b --json", exitFailed, `{"error":"remove b of pool web (1 in flight): needs confirmation, and there is no terminal to ask at; use --yes"}`},
+		{"remove b --json", exitFailed, `{"error":"remove b of pool web (1 in flight): needs confirmation, but there is no terminal; use --yes"}`},
 		{"add 10.0.0.9:80 --json", 0, `{"warning":"the change is in effect, but not yet stored: it might be lost at a restart"}`},
 		{"pools none --json=false", exitNotFound, "Error: /load_balancer/pools/none: not found"},
 	} {

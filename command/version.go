@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Version is the version of Ballast, where the build sets it:
+// Version is the version of Ballast, if the build sets it:
 //
 //	go build -ldflags "-X github.com/ballastlb/ballast/command.Version=v1.2.3" ./cmd/caddy
 var Version string
@@ -48,8 +48,8 @@ func (t *tool) showVersion() error {
 	return nil
 }
 
-// versionIn is the version of Ballast that the Go command has put down in a program: of the program itself, or of a module that was
-// built into it, by xcaddy for example. It is "" where there is none.
+// versionIn returns the version of Ballast that the Go command has recorded in a program: that of the program itself, or of the module if
+// the program was built by xcaddy, for example. It is "" if there is none.
 func versionIn(info *debug.BuildInfo) string {
 	if info == nil {
 		return ""
@@ -59,7 +59,7 @@ func versionIn(info *debug.BuildInfo) string {
 			continue
 		}
 		if m.Replace != nil {
-			// What replaces it may be a folder, which has no version.
+			// The replacement may be a folder, which has no version.
 			return cmp.Or(m.Replace.Version, m.Version+" replaced by "+m.Replace.Path)
 		}
 		return m.Version

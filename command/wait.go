@@ -11,7 +11,7 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// waiting are the flags of commands that can wait for what they began.
+// waiting has the flags of commands that can wait until their change has taken effect.
 type waiting struct {
 	on      bool
 	timeout time.Duration
@@ -24,7 +24,7 @@ func (w *waiting) flags(cmd *cobra.Command, usage string) {
 
 const (
 	pollInterval = 200 * time.Millisecond
-	// absence is how long the admin endpoint may be away: a reload replaces it.
+	// absence is how long the admin endpoint may be unreachable: a reload replaces it.
 	absence = 5 * time.Second
 )
 
@@ -42,7 +42,7 @@ func (t *tool) waitUntilIdle(ctx context.Context, w *waiting, to target) error {
 	})
 }
 
-// waitUntilGone waits until a backend that is being removed is not there any more.
+// waitUntilGone waits until a backend that is being removed does not exist any more.
 func (t *tool) waitUntilGone(ctx context.Context, w *waiting, to target) error {
 	return t.poll(ctx, w, to, func(b *api.Backend) (bool, error) {
 		if b != nil && !b.Removing {
@@ -52,7 +52,7 @@ func (t *tool) waitUntilGone(ctx context.Context, w *waiting, to target) error {
 	})
 }
 
-// poll looks at a backend, nil if there is none, until it is as it should be.
+// poll reads a backend's state, nil if there is none, until done reports true.
 func (t *tool) poll(ctx context.Context, w *waiting, to target, done func(*api.Backend) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
@@ -82,7 +82,7 @@ func (t *tool) poll(ctx context.Context, w *waiting, to target, done func(*api.B
 	}
 }
 
-// look returns the backend's state; nil if there is none.
+// look returns the backend's state, or nil if it does not exist.
 func (t *tool) look(ctx context.Context, to target) (*api.Backend, error) {
 	answer, err := t.client.Do(ctx, api.Request{Method: http.MethodGet, Path: to.path()})
 	if e, ok := errors.AsType[*api.Error](err); ok && e.Status == http.StatusNotFound {

@@ -78,7 +78,7 @@ func TestBytesAreCounted(t *testing.T) {
 					return p.BytesIn == in && p.BytesOut == out && p.Backends[0].BytesIn == in && p.Backends[0].BytesOut == out
 				})
 			}
-			for metric, want := range map[string]int{"request_body_bytes_total": in, "response_body_bytes_total": out} {
+			for metric, want := range map[string]int{"bytes_in_total": in, "bytes_out_total": out} {
 				if n := c.metric("caddy_load_balancer_"+metric, `backend="`+b.addr+`",pool="api"`); n != float64(want) {
 					t.Errorf("%s is %v, want %d", metric, n, want)
 				}

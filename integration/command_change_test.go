@@ -70,7 +70,7 @@ func TestCommandChanges(t *testing.T) {
 		t.Errorf("requests while the first drains: %v", got)
 	}
 	c.mustLB("backends a/b", "a/b [::1]:80 "+a.addr+" drain unknown closed 0/1")
-	c.mustLB("explain", "pool a/b, policy lb_round_robin", "[::1]:80 out 0/1 0 - - draining", b.addr+" * in 1 0")
+	c.mustLB("explain", "pool a/b, policy round_robin", "[::1]:80 out 0/1 0 - - draining", b.addr+" * in 1 0")
 	if _, stderr, code := c.lb("drain", b.addr); code != 1 || !strings.Contains(stderr, ", its last usable backend: needs confirmation") {
 		t.Errorf("to drain the last one: exit code %d: %s", code, stderr)
 	}
@@ -190,7 +190,7 @@ func TestCommandEvents(t *testing.T) {
 	if err := c.reload(strings.Replace(config, "name web", "name web\n\tslow_start 5s", 1)); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the stream to end", func() bool { return strings.Contains(said.String(), "the stream has ended") })
+	waitFor(t, "the stream to end", func() bool { return strings.Contains(said.String(), "stream ended") })
 	for len(events) > 0 {
 		<-events
 	}

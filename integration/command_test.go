@@ -80,8 +80,8 @@ func TestCommandLine(t *testing.T) {
 		code    int
 		want    []string // words of a line
 	}{
-		{"pools", 0, []string{"a/b lb_peak_ewma ok 2/2 0"}},
-		{"pools a/b", 0, []string{"a/b lb_peak_ewma ok 2/2 0"}},
+		{"pools", 0, []string{"a/b peak_ewma ok 2/2 0"}},
+		{"pools a/b", 0, []string{"a/b peak_ewma ok 2/2 0"}},
 		{"backends", 0, []string{"a/b [::1]:80 " + backends[0].addr, "a/b " + backends[1].addr + " " + backends[1].addr}},
 		{"limits", 0, []string{"login 100/m 50 - 1/262144 4 0 0 - enforced"}},
 		{"limits login eve", 0, []string{"eve "}},
@@ -90,7 +90,7 @@ func TestCommandLine(t *testing.T) {
 		{"top --once --interval 100ms", 0, []string{"Ballast at " + c.admin, "a/b ok 2/2 usable", "[::1]:80 up 3 0", backends[1].addr + " up 1 0/9"}},
 		{"pools none", 4, []string{"Error: pool none: not found"}},
 		{"limits login nobody", 4, []string{"Error: key nobody: not found; it has all its tokens"}},
-		{"limits login --forget", 1, []string{"Error: give all keys of zone login their tokens back: needs confirmation, and there is no terminal to ask at; use --yes"}},
+		{"limits login --forget", 1, []string{"Error: give all keys of zone login their tokens back: needs confirmation, but there is no terminal; use --yes"}},
 		{"top", 1, []string{"Error: top needs a terminal; --once prints one frame anywhere"}},
 		{"nothing", 1, []string{"Error: unknown command nothing; see 'caddy lb --help'"}},
 	} {

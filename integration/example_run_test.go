@@ -107,7 +107,7 @@ func TestExampleRun(t *testing.T) {
 		"the down one gets nothing":      answers(parts[3])[0][backend(2)] == 0,
 		"and something again":            answers(parts[3])[1][backend(2)] > 0,
 		"what happened":                  strings.Contains(parts[4], "breaker_opened") && strings.Contains(parts[4], "backend_down"),
-		"where the next one goes":        strings.Contains(parts[4], "pool web, policy lb_peak_ewma: the next request goes"),
+		"where the next one goes":        strings.Contains(parts[4], "pool web, policy peak_ewma: the next request goes"),
 		"the pools, and that it is well": strings.Contains(parts[4], `"name":"web"`) && strings.Contains(parts[4], "200 OK"),
 	} {
 		if !check {

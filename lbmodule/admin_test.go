@@ -124,7 +124,7 @@ func TestEditBackends(t *testing.T) {
 	if err := json.Unmarshal([]byte(asks(t, "GET", webPath+"/diff", "").wants(t, http.StatusOK).body), &diff); err != nil {
 		t.Fatal(err)
 	}
-	want := "# in place of b:1 as it is\nbackend b:1 {\n\tname b\n\tweight 7\n}\nbackend [::1]:8080 {\n\tweight 2\n}\n"
+	want := "# replaces the upstream b:1\nbackend b:1 {\n\tname b\n\tweight 7\n}\nbackend [::1]:8080 {\n\tweight 2\n}\n"
 	if diff.Caddyfile != want || len(diff.JSON) != 2 || len(diff.Changes) != 3 {
 		t.Errorf("diff %+v", diff)
 	}
@@ -158,7 +158,7 @@ func TestWrongChanges(t *testing.T) {
 		"null":               {patch("null"), 400, []string{"body: must be a JSON object"}},
 		"nothing":            {patch("{}"), 400, []string{"must have one of"}},
 		"only a reason":      {patch(`{"reason": "x"}`), 400, []string{"must have one of"}},
-		"unknown":            {patch(`{"wait": 5}`), 400, []string{"wait: there is no such setting"}},
+		"unknown":            {patch(`{"wait": 5}`), 400, []string{"wait: unknown setting"}},
 		"address":            {patch(`{"address": "c:1"}`), 400, []string{"address"}},
 		"weight, type":       {patch(`{"weight": "5"}`), 400, []string{"weight 5: must be a whole number"}},
 		"weight, range":      {patch(`{"weight": 65536}`), 400, []string{"weight 65536: must be from 0 to 65535"}},
@@ -179,7 +179,7 @@ func TestWrongChanges(t *testing.T) {
 		"for, backwards":     {patch(`{"weight": 5, "for": "-1h"}`), 400, []string{"for -1h: must be from 1s to 87600h"}},
 		"for, no duration":   {patch(`{"weight": 5, "for": "soon"}`), 400, []string{`for "soon": must be a duration from 1s to 87600h`}},
 		"for, far":           {patch(`{"weight": 5, "for": "99999999h"}`), 400, []string{"for"}},
-		"for and until":      {patch(`{"weight": 5, "for": "1m", "until": "2106-01-02T15:04:05Z"}`), 400, []string{"until: for is given, too"}},
+		"for and until":      {patch(`{"weight": 5, "for": "1m", "until": "2106-01-02T15:04:05Z"}`), 400, []string{"until: must not be combined with for"}},
 		"timed null":         {patch(`{"weight": null, "for": "1m"}`), 400, []string{"weight null"}},
 		"reason, newline":    {patch(`{"weight": 5, "reason": "a\nb"}`), 400, []string{"reason"}},
 		"owner, long":        {patch(`{"weight": 5, "owner": "` + strings.Repeat("x", 300) + `"}`), 400, []string{"owner"}},
@@ -450,7 +450,7 @@ func TestUnreadableEdits(t *testing.T) {
 	eventually(t, "the file to be set aside", func() bool {
 		return slices.ContainsFunc(storageFiles(t, dir), func(f string) bool { return strings.HasSuffix(f, ".unreadable") })
 	})
-	if n := strings.Count(c.logged(), "cannot be read; the config rules"); n != 1 {
+	if n := strings.Count(c.logged(), "cannot be read; the config applies"); n != 1 {
 		t.Errorf("%d lines in the log, want 1:\n%s", n, c.logged())
 	}
 	asks(t, "PATCH", webPath+"/backends/b?sync", `{"weight": 7}`).wants(t, http.StatusOK, `"persisted":true`)

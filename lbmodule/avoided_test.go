@@ -38,7 +38,7 @@ func answered(h *Handler, late ...string) {
 // lateAnswers is why a backend is avoided that took 400 ms where others took half a millisecond.
 var lateAnswers = regexp.MustCompile(`^its answers take 400 ms, the others' 0\.5\d? ms; tried again (with the next request|in [0-9.]+ s)$`)
 
-// Who is avoided stays in, and is told why; who is out is told why it is out.
+// An avoided backend stays in, with the reason; one that is out has the reason why it is out.
 func TestExplainAvoided(t *testing.T) {
 	h := newConfig(t).serve(`{"name": "web", "backends": [{"address": "a:1"}, {"address": "b:1"}, {"address": "slow:1"}, {"address": "drain:1"},
 		{"address": "full:1", "max_requests": 1}, {"address": "spare:1", "backup": true}, {"address": "spare:2", "backup": true}]}`)
@@ -70,7 +70,7 @@ func TestExplainAvoided(t *testing.T) {
 	}
 }
 
-// A policy that goes by keys or sessions avoids whom its fallback does; one that does not go by answers avoids nobody.
+// A policy that goes by keys or sessions avoids the backends that its fallback avoids; one that does not go by answers avoids none.
 func TestAvoidedByPolicy(t *testing.T) {
 	for policy, want := range map[string]bool{
 		`{"policy": "lb_peak_ewma"}`: true,

@@ -10,13 +10,13 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// canarying tells which clients are the canary's.
+// canarying decides which clients the canary serves.
 type canarying struct {
 	run *canary.Run
 	key func(*http.Request) pool.Key
 }
 
-// newCanarying returns the handler's canary, once its service is open; nil for none.
+// newCanarying returns the handler's canary, or nil. The service must be open.
 func (h *Handler) newCanarying() *canarying {
 	run, settings := h.service.Canary()
 	if run == nil {
@@ -35,8 +35,8 @@ func (h *Handler) resolveCanary(r *service.Roster) (err error) {
 	return err
 }
 
-// sideOf returns the part of the set that the request chooses from. The side is that of the client as long as the share stays; retry says that
-// an attempt has failed.
+// sideOf returns the part of the set that the request chooses from. A client stays on its side until the share changes. retry says that an
+// attempt has failed.
 func (c *call) sideOf(set *service.Set, retry bool) *service.Set {
 	k := c.handler.canary
 	side, all := k.run.All()

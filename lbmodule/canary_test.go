@@ -119,7 +119,7 @@ func TestCanarySides(t *testing.T) {
 	}
 }
 
-// TestCanaryGrows: nobody goes back as the share grows; off means no request at all, everybody means all.
+// TestCanaryGrows: no client goes back as the share grows; a share of 0 means no requests, a share of 1 all.
 func TestCanaryGrows(t *testing.T) {
 	h := newConfig(t).mustLoad(withCanary(""))
 	before := make(map[string]bool)

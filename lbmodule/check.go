@@ -19,7 +19,7 @@ import (
 
 // UnmarshalJSON reads the handler's config.
 func (h *Handler) UnmarshalJSON(text []byte) error {
-	type handler Handler // which has no such method
+	type handler Handler // without this method
 	return config.Ranges.Decode("", text, (*handler)(h))
 }
 
@@ -104,8 +104,8 @@ func checkResolvers(place string, raw json.RawMessage) error {
 	return nil
 }
 
-// checkHedge checks that requests can be copied, as far as the settings show it: a copy has the headers that were made for the first
-// backend, and policies that are not ours may write to the response while they choose.
+// checkHedge checks that requests can be copied, as far as the settings show: a copy has the headers made for the first backend, and
+// third-party policies may write to the response while they choose.
 func (h *Handler) checkHedge() error {
 	if !h.Hedge.Enabled() {
 		return nil
@@ -123,7 +123,7 @@ func (h *Handler) checkHedge() error {
 			return caddyapp.About(errHedgeProxyProtocol, "hedge", "transport")
 		}
 		if name := transport.TLS.ServerName; dependsOnUpstream(name) {
-			return caddyapp.About(fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, of which there may be two", name), "hedge", "transport")
+			return caddyapp.About(fmt.Errorf("hedge: tls_server_name %s: must not depend on the upstream, because a hedged request may have two", name), "hedge", "transport")
 		}
 	}
 	return caddyapp.About(h.checkHedgeHeaders(), "hedge", "header_up")
@@ -147,13 +147,13 @@ func (h *Handler) checkHedgeHeaders() error {
 	}
 	for _, value := range values {
 		if dependsOnUpstream(value) {
-			return fmt.Errorf("hedge: request header %s: must not depend on the upstream, of which there may be two", value)
+			return fmt.Errorf("hedge: request header %s: must not depend on the upstream, because a hedged request may have two", value)
 		}
 	}
 	return nil
 }
 
-// checkHedgeModules checks the same for loaded modules: those that are not ours show only then what they do.
+// checkHedgeModules checks the same for loaded modules: what third-party modules do is known only then.
 func (h *Handler) checkHedgeModules(policy reverseproxy.Selector) error {
 	if !h.Hedge.Enabled() {
 		return nil

@@ -22,10 +22,9 @@ func init() {
 	caddy.RegisterModule(new(CircuitBreaker))
 }
 
-// CircuitBreaker brings the breaker of a load balancer to a plain `reverse_proxy`, as far as that is possible. A single
-// breaker stands for all upstreams. It sees only answers, their status and how long they took, and neither failed
-// connections nor timeouts. While half-open, it lets a request pass every 100 ms. A config reload resets it. The
-// `load_balancer` handler has a breaker for each backend, without these limits.
+// CircuitBreaker adds the load balancer's breaker to a plain `reverse_proxy`, with limits: one breaker covers all upstreams. It sees only
+// the status and the duration of answers, not failed connections or timeouts. While half-open, it lets a request pass every 100 ms. A
+// config reload resets it. The `load_balancer` handler has a breaker for each backend, without these limits.
 type CircuitBreaker struct {
 	config.Breaker
 
@@ -78,8 +77,7 @@ func (c *CircuitBreaker) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// OK implements reverseproxy.CircuitBreaker. reverse_proxy calls it for every upstream on every request, and also when no
-// request follows.
+// OK implements reverseproxy.CircuitBreaker. reverse_proxy calls it for every upstream on every request, even if no request follows.
 func (c *CircuitBreaker) OK() bool {
 	if c.Disabled || c.DryRun {
 		return true

@@ -6,8 +6,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// Express returns what the express lane needs to do for plain requests what ServeHTTP does. why is not empty if there is a setting with which
-// no request is plain.
+// Express returns what the express lane needs to handle plain requests as ServeHTTP does. why is not empty if a setting rules out the
+// express lane.
 func (h *Handler) Express() (plan *exchange.Plan, of *service.Service, with *front.Front, why string) {
 	switch {
 	case h.observer.DebugHeader != "":

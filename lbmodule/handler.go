@@ -1,4 +1,4 @@
-// Package lbmodule is the load balancer as Caddy sees it: the handler, its JSON, and the circuit breaker for a plain reverse_proxy. The
+// Package lbmodule is the Caddy module of the load balancer: the handler, its JSON, and the circuit breaker for a plain reverse_proxy. The
 // packages below it do the work.
 package lbmodule
 
@@ -30,16 +30,16 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler is a load-balancing reverse proxy. It takes every setting of `http.handlers.reverse_proxy`, with
-// its meaning, and adds backends with properties (weights, exact caps, backups), health checks, slow start, circuit
-// breakers, retries with a budget, a queue and hedging.
+// Handler is a load-balancing reverse proxy. It accepts all settings of `http.handlers.reverse_proxy` with the same meaning, and adds
+// backends with properties (weights, exact caps, backups), health checks, slow start, circuit breakers, retries with a budget, a queue and
+// hedging.
 //
-// The selection policy (`load_balancing.selection_policy`) defaults to `lb_peak_ewma`. The stock policies
-// `round_robin`, `weighted_round_robin`, `least_conn`, `random` and `first` are served by `lb_` policies of
-// that name, `random_choose` by `lb_p2c`, `cookie` by `lb_sticky`, `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by what serves `lb_hash`; any
-// other policy is given the backends that are eligible.
+// The selection policy (`load_balancing.selection_policy`) defaults to `lb_peak_ewma`. The stock policies `round_robin`,
+// `weighted_round_robin`, `least_conn`, `random` and `first` are implemented by the `lb_` policies of the same name, `random_choose` by
+// `lb_p2c`, `cookie` by `lb_sticky`, and `ip_hash`, `client_ip_hash`, `uri_hash`, `query` and `header` by the code of `lb_hash`; any other
+// policy chooses among the eligible backends.
 //
-// The file docs/ranges.md of the source lists the range of each number. A value outside it is refused, and so is a 0 that is given.
+// The file docs/ranges.md of the source lists the range of each number. Values outside it are refused, and so is an explicit 0.
 //
 // The placeholders are those of `http.handlers.reverse_proxy`, and
 //
@@ -48,9 +48,9 @@ func init() {
 // `{http.load_balancer.pool}` | The name of the pool
 // `{http.load_balancer.backend}` | The name of the backend that answered, or was tried last
 // `{http.load_balancer.policy}` | The selection policy
-// `{http.load_balancer.queue_ms}` | How many milliseconds the request waited for a backend
+// `{http.load_balancer.queue_ms}` | The time in milliseconds that the request waited for a backend
 // `{http.load_balancer.attempts}` | The attempts, a JSON list of objects with `backend`, `status`, `ms`, `error` and, of gRPC calls, `grpc_status`
-// `{http.load_balancer.retries}` | How many attempts there were after the first
+// `{http.load_balancer.retries}` | The number of attempts after the first
 // `{http.load_balancer.error}` | Why no backend was found, or the last error of an attempt
 type Handler struct {
 	reverseproxy.Handler
@@ -141,7 +141,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 }
 
-// unavailable returns the error for a request that found no backend, and counts it.
+// unavailable returns the error for a request that no backend could serve, and counts it.
 func (h *Handler) unavailable(w http.ResponseWriter, err error) error {
 	h.plan.Pool.CountRefusal(course.RefusalOf(err))
 	w.Header().Set("Retry-After", h.service.RetryAfter(time.Now()))
@@ -157,18 +157,18 @@ type call struct {
 	returned bool // Run has returned, rather than panicked
 }
 
-// told is what logs and placeholders tell of a request. They may ask for it after the call has ended, so it is not recycled.
+// told has the data of a request for logs and placeholders. They may use it after the call has ended, so it is not recycled.
 type told struct {
 	observe.Request
 	exchange.Record
 	front.Told
 }
 
-// calls are calls to be used again. They are large, and most are over within a millisecond.
+// calls is a pool: calls are large, and most end within a millisecond.
 var calls = sync.Pool{New: func() any { return new(call) }}
 
-// recycle keeps c for another request, if nothing can refer to it any more. A dynamic source that is asked for each request may be of
-// another plugin, and keep the request.
+// recycle keeps c for another request, if there can be no reference to it any more. A dynamic source of another plugin that is asked for
+// each request may keep the request.
 func (c *call) recycle() {
 	if c.returned && c.exchange.Settled() && c.Settled() && !c.Quiet() {
 		c.Clear()

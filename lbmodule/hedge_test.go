@@ -79,7 +79,7 @@ func attempts(t *testing.T, r *http.Request) string {
 	return strings.Join(told, ", ")
 }
 
-// TestHedged tries who wins, in virtual time. Nothing is in flight afterwards, whatever happened.
+// TestHedged tests which attempt wins, in virtual time. Afterwards no request is in flight in any case.
 func TestHedged(t *testing.T) {
 	broken := func(*http.Request) (*http.Response, error) { return nil, errors.New("broken") }
 	crash := func(*http.Request) (*http.Response, error) { panic("crash") }

@@ -65,7 +65,7 @@ func TestHoldInLargePool(t *testing.T) {
 	}
 }
 
-// A queue that is shorter than the crowd that has waited for a backend is for those who come new.
+// The bound of the queue is for new requests: requests that have waited for a backend may exceed it.
 func TestHoldBesideQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"queue": {"size": 1, "timeout": "1ms"}, "backends": [{"address": "a:1", "max_requests": 1}]}`)
@@ -97,7 +97,7 @@ func TestTryDurationAndRetries(t *testing.T) {
 	})
 }
 
-// While nobody has been checked yet, requests wait for that, however few looks lb_retries allows.
+// While no backend has been checked yet, requests wait for that, however few attempts lb_retries allows.
 func TestRetriesWhileUnchecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"health_check": {"interval": "1h"}, "load_balancing": {"retries": 1, "try_duration": "1m", "try_interval": "10ms"},

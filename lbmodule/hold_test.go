@@ -179,7 +179,7 @@ func TestHoldIsNoRetry(t *testing.T) {
 	})
 }
 
-// When the outage is older than hold, or may not be waited out, the answer is 503, at once; the first who found out has waited.
+// If the outage is older than hold, or requests must not wait, the answer is 503 at once; only the first request has waited.
 func TestHoldEnds(t *testing.T) {
 	t.Run("on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestHoldEnds(t *testing.T) {
 	})
 }
 
-// Those who wait are bounded in number, and leave with their clients.
+// The number of waiting requests is bounded, and they end with their clients.
 func TestHoldIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 10_000
@@ -263,7 +263,7 @@ func TestHoldIsBounded(t *testing.T) {
 	})
 }
 
-// All who waited are let go together: those for whom there is no slot then wait for one, also where there is no queue.
+// All waiting requests continue together: those without a slot then wait for one, even without a queue.
 func TestHoldThenFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newQuietConfig(t).mustLoad(`{"backends": [{"address": "a:1", "max_requests": 1}]}`)
@@ -282,7 +282,7 @@ func TestHoldThenFull(t *testing.T) {
 	})
 }
 
-// Where nobody could be used anyway there is nothing to wait for.
+// If no backend could be used anyway, requests do not wait.
 func TestHoldIsForOutagesOnly(t *testing.T) {
 	for name, backends := range map[string]string{
 		"weight 0": `{"address": "a:1", "weight": 0}`,
@@ -389,7 +389,7 @@ func TestTryUntilTheEnd(t *testing.T) {
 	}
 }
 
-// A config that ends in the middle of an outage leaves those behind who wait: they are served when the backend is back.
+// Requests that wait when their config ends in the middle of an outage are served when the backend is back.
 func TestHoldOverReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const settings = `{"upstreams": [{"dial": "a:1"}]}`
@@ -410,7 +410,7 @@ func TestHoldOverReload(t *testing.T) {
 	})
 }
 
-// goneSocket is a backend that cannot be connected to: where its config has ended, those who wait have it tried for themselves.
+// goneSocket is a backend that cannot be connected to: after the end of its config, waiting requests try it themselves.
 const goneSocket = "unix//nonexistent/ballast.sock"
 
 // A request that finds the backend gone when its config has ended does not wait for longer than others.

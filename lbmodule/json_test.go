@@ -294,8 +294,8 @@ func TestWarnings(t *testing.T) {
 	for name, test := range map[string]struct{ settings, want string }{
 		"twice":   {`{"upstreams": [{"dial": "a:1"}, {"dial": "a:1"}]}`, "upstream given more than once"},
 		"zero":    {`{"backends": [{"address": "a:1", "weight": 0}]}`, "all weights are zero"},
-		"unused":  {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`, "does not look at weights"},
-		"no zone": {`{"prefer_zone": "{env.BALLAST_TEST_NOT_SET}", "backends": [{"address": "a:1"}]}`, "prefer_zone is empty, as if it were not given"},
+		"unused":  {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}], "load_balancing": {"selection_policy": {"policy": "first"}}}`, "ignores weights"},
+		"no zone": {`{"prefer_zone": "{env.BALLAST_TEST_NOT_SET}", "backends": [{"address": "a:1"}]}`, "prefer_zone is empty and has no effect"},
 		"nothing": {`{"backends": [{"address": "a:1", "weight": 2}, {"address": "b:1"}]}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

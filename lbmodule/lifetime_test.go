@@ -61,7 +61,8 @@ func TestLifetime(t *testing.T) {
 	})
 }
 
-// expectOver expects that nobody holds the members of the handler's pool, nor tries them: they may be alive.
+// expectOver checks that no view holds the members of the handler's pool, and that none is still being tried, so that its address does not
+// count as dead.
 func expectOver(t *testing.T, h *Handler) {
 	t.Helper()
 	if n := len(h.plan.Pool.Members()); n != 0 {

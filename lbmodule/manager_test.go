@@ -112,7 +112,7 @@ func TestOtherStorage(t *testing.T) {
 	}
 }
 
-// A pool whose only backend was removed has nobody, after a reload as well.
+// A pool whose only backend was removed has none, also after a reload.
 func TestNobodyLeft(t *testing.T) {
 	dir := newDir(t)
 	const settings = `{"name": "web", "upstreams": [{"dial": "a:1"}], "load_balancing": {"try_duration": "10ms"}}`

@@ -302,7 +302,7 @@ func TestStateWritesAreCounted(t *testing.T) {
 	}
 }
 
-// TestRefusedIsCounted: nobody is asked, and all the same it is told.
+// TestRefusedIsCounted: a request is counted although no backend was asked.
 func TestRefusedIsCounted(t *testing.T) {
 	c := newConfig(t)
 	h := c.mustLoad(`{"name": "refused", "backends": [{"address": "refused.test:1", "weight": 0}]}`)

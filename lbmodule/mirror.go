@@ -44,7 +44,7 @@ func (m *mirroring) close() {
 	}
 }
 
-// mirror sends a copy of the request to an upstream of the mirror, if the request is one of those that are copied.
+// mirror sends a copy of the request to an upstream of the mirror, if the request is selected for copying.
 func (c *call) mirror(m *mirroring, now time.Time) {
 	if !c.Copyable() || !m.Draws() || !c.Mirrorable() {
 		return

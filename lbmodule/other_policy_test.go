@@ -62,7 +62,7 @@ func TestOtherPolicy(t *testing.T) {
 		t.Error("time is taken to the header of answers")
 	}
 	log := c.logged()
-	for _, want := range []string{"the other policy hurts", "does not look at weights"} {
+	for _, want := range []string{"the other policy hurts", "ignores weights"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("no warning that %q", want)
 		}

@@ -18,7 +18,7 @@ func TestCheckPortOfSockets(t *testing.T) {
 	} {
 		c := newConfig(t)
 		c.mustLoad(fmt.Sprintf(`{"upstreams": [{"dial": %q}], "health_check": {%s}}`, test.address, test.settings))
-		if warned := strings.Contains(c.logged(), "health check port is not used"); warned != test.unused {
+		if warned := strings.Contains(c.logged(), "health check port is ignored"); warned != test.unused {
 			t.Errorf("%s {%s}: warned %v, want %v", test.address, test.settings, warned, test.unused)
 		}
 		c.cancel()

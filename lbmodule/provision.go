@@ -26,8 +26,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/stock"
 )
 
-// Provision sets up h. It starts no background work: see [app.App]. It reads the settings of the embedded handler first, and changes
-// nothing in that handler but that it takes its upstreams away.
+// Provision sets up h. It starts no background work: see [app.App]. It reads the settings of the embedded handler first, and changes only
+// the upstreams of that handler, which it removes.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.Check(); err != nil {
@@ -82,7 +82,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if noZone != "" {
-		const text = "prefer_zone is empty, as if it were not given; is a variable of the environment not set?"
+		const text = "prefer_zone is empty and has no effect; is an environment variable not set?"
 		h.logger.Warn(text, zap.String("pool", manager.Pool().Name()), zap.String("prefer_zone", noZone))
 		warnings = append(warnings, text)
 	}
@@ -121,7 +121,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		return f.Kind
 	}
-	// The roster has them now, and a large pool need not be held twice.
+	// The roster has them now, and keeping a second copy of a large pool would waste memory.
 	h.Upstreams, h.words.Upstreams, h.words.Described = nil, nil, nil
 	if err := h.service.Open(ctx, &h.stock, h.words.Transport, h.Retry.ProbeTimeout(), h.rules.Retry.Budget); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// limit returns the max_requests of backends that have none of their own; 0 for none.
+// limit returns the max_requests of backends without their own; 0 for none.
 func (h *Handler) limit() int { return cmp.Or(int(h.MaxRequests), h.words.MaxRequests) }
 
 // Cleanup releases what Provision acquired, even if Provision failed half way.
@@ -159,7 +159,7 @@ func (h *Handler) boundInterval(stock *config.HealthCheck) (warnings []string) {
 	if stock.Interval == asked {
 		return nil
 	}
-	const text = "health_interval is not what an interval can be; the nearest that can is taken"
+	const text = "health_interval is out of range; the nearest valid interval is used"
 	h.logger.Warn(text, zap.Duration("health_interval", time.Duration(asked)), zap.Duration("taken", time.Duration(stock.Interval)))
 	return []string{text}
 }
@@ -237,7 +237,7 @@ func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
 	if key.Settings, err = h.describe(words, h.Settings); err != nil {
 		return key, err
 	}
-	// Where in a fleet this node stands.
+	// These settings differ between the nodes of a fleet.
 	shared := h.Settings
 	shared.PreferZone = ""
 	if shared.Subset != nil {
@@ -249,7 +249,8 @@ func (h *Handler) poolKey(words *stock.Words) (key app.PoolKey, err error) {
 	return key, err
 }
 
-// describe returns a digest of all settings in which handlers that share a pool must agree: of a large pool, the settings themselves are long.
+// describe returns a digest of all settings in which handlers that share a pool must agree. It is a digest because the settings of a large
+// pool are long.
 func (h *Handler) describe(words *stock.Words, settings config.Settings) (string, error) {
 	described, err := json.Marshal(struct {
 		Words    json.RawMessage
@@ -276,7 +277,7 @@ func (h *Handler) derivedName(words *stock.Words) string {
 	}
 }
 
-// warn logs and returns warnings about settings that work but do harm.
+// warn logs and returns warnings about valid settings with harmful effects.
 func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *config.HealthCheck, poolName string) (warnings []string) {
 	warn := func(text string, fields ...zap.Field) {
 		h.logger.Warn(text, append(fields, zap.String("pool", poolName))...)
@@ -297,13 +298,13 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 				zap.Duration("timeout", time.Duration(c.Timeout)), zap.Duration("interval", time.Duration(c.Interval)))
 		}
 		if len(backends) == 1 && h.words.Dynamic == nil {
-			warn("health check of an only backend: it is used whatever the check says, unless it cannot be reached")
+			warn("health check of the only backend has no effect: the backend is used as long as it can be reached")
 		}
 		if c.Port != 0 && c.Upstream == "" && slices.ContainsFunc(backends, func(b pool.Backend) bool {
 			a, err := caddy.ParseNetworkAddress(b.Address)
 			return err == nil && stock.IsSocket(a.Network)
 		}) {
-			warn("health check port is not used for backends at sockets, which are checked there", zap.Int("port", c.Port))
+			warn("health check port is ignored for backends at unix sockets, which are checked at their socket", zap.Int("port", c.Port))
 		}
 		if h.words.Dynamic != nil && !service.CanPoll(h.words.Dynamic) {
 			warn("backends of this dynamic source depend on the request and are not checked actively")
@@ -311,10 +312,10 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 	}
 	if h.Queue.Enabled() && h.limit() == 0 && h.words.Dynamic == nil &&
 		!slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.MaxRequests != 0 }) {
-		warn("queue without max_requests: no backend is ever full, so that no request waits")
+		warn("queue without max_requests has no effect: no backend is ever full")
 	}
 	if h.Hold != nil && h.words.TryDuration > 0 {
-		warn("hold is ignored: lb_try_duration says how long requests wait")
+		warn("hold is ignored: lb_try_duration sets how long requests wait")
 	}
 	if zone := h.PreferZone; zone != "" && !service.HasLabels(h.words.Dynamic) && !slices.ContainsFunc(backends, func(b pool.Backend) bool { return b.Zone == zone }) {
 		h.logger.Warn("no backend is in the preferred zone", zap.String("pool", poolName), zap.String("zone", zone))
@@ -331,7 +332,7 @@ func (h *Handler) warn(r *service.Roster, policy reverseproxy.Selector, check *c
 		warn(text)
 	}
 	if unequal && !policies.UsesWeights(policy) {
-		warn("the selection policy does not look at weights")
+		warn("the selection policy ignores weights")
 	}
 	return warnings
 }

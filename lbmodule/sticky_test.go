@@ -187,7 +187,7 @@ func TestStickyFull(t *testing.T) {
 	}
 }
 
-// A strict session whose backend had failed finds it again: there is nobody else who would try.
+// A strict session finds its backend again after a failure: only its own requests try the backend.
 func TestStickyStrictRecovers(t *testing.T) {
 	for _, state := range []string{"ready", "drain"} {
 		h := newConfig(t).serve(`{"name": "sticky-recovers", "backends": [{"address": "a:1"}, {"address": "b:1"}], "breaker": {"open": {"first": "2s", "max": "2s"}, "probes": 1},

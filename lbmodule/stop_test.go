@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// When the process is about to exit, all who wait for a backend are answered, whatever they wait for, and nobody begins to wait.
+// When the process is about to exit, all requests that wait for a backend are answered, for whatever reason they wait, and no request
+// begins to wait.
 func TestDismissed(t *testing.T) {
 	for name, test := range map[string]struct {
 		settings string
@@ -62,7 +63,7 @@ func TestServedWhenDismissed(t *testing.T) {
 	})
 }
 
-// A server that shuts down at a reload dismisses nobody: its requests wait on.
+// A server that shuts down at a reload dismisses no request: its requests continue to wait.
 func TestNoLastCallAtReload(t *testing.T) {
 	c := newConfig(t)
 	h := c.serve(`{"upstreams": [{"dial": "a:1"}]}`)

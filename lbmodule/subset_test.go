@@ -128,7 +128,7 @@ func TestSubsetEdits(t *testing.T) {
 	}
 }
 
-// However many are taken out by hand, somebody is left as long as the pool has somebody.
+// However many backends are taken out by hand, the subset has one as long as the pool has one.
 func TestSubsetIsNotEditedAway(t *testing.T) {
 	h := newConfig(t).serve(subsetOf(40, `{"size": 2}`, ""))
 	last := h.outsider()
@@ -167,7 +167,7 @@ func TestSubsetOfEachKind(t *testing.T) {
 	}
 }
 
-// A reload that changes the size keeps the state of those who stay.
+// A reload that changes the size keeps the state of the backends that stay.
 func TestSubsetAfterReload(t *testing.T) {
 	dir := newDir(t)
 	h := newConfigIn(t, dir).serve(subsetOf(100, `{"size": 10, "peer": 1, "peers": 20}`, ""))
@@ -201,7 +201,7 @@ func die(t *testing.T, h *Handler, those func(address string) bool) {
 	}
 }
 
-// While nobody of the subset is usable others are used as well, also by a config that is loaded just then.
+// While no backend in the subset is usable, others are used, also by a config that is loaded at that time.
 func TestSubsetGoesOn(t *testing.T) {
 	dir := newDir(t)
 	c := newConfigIn(t, dir)

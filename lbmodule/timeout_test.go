@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// A bound on the wait for an answer is one that somebody has set: by try_timeout, or on the transport.
+// The wait for an answer is bounded only if that is configured: by try_timeout, or on the transport.
 func TestNoTimeoutUnlessSet(t *testing.T) {
 	const h2c, tls, own = `"transport": {"protocol": "http", "versions": ["h2c", "2"]}`, `"transport": {"protocol": "http", "tls": {}}`,
 		`"transport": {"protocol": "http", "response_header_timeout": "30s"}`

@@ -39,7 +39,7 @@ func fuzzedRequests() []string {
 	return all
 }
 
-// methodsOf says of which methods the answers are to what was sent, as well as can be told.
+// methodsOf returns the methods of the requests in text, as far as they can be recognized.
 func methodsOf(text string) (methods []string) {
 	for line := range strings.SplitSeq(text, "\r\n") {
 		if at := strings.LastIndex(line, " /"); at > 0 || strings.HasSuffix(line, " HTTP/1.1") {
@@ -72,7 +72,7 @@ func FuzzAgree(f *testing.F) {
 	})
 }
 
-// TestAgreeAtEachByte cuts requests at each byte, and answers; what is before the cut is once all that comes.
+// TestAgreeAtEachByte cuts requests, and answers, at each byte; in one case the bytes before the cut are all that arrives.
 func TestAgreeAtEachByte(t *testing.T) {
 	all := startTwins(t)
 	for _, path := range []string{"/p", "/own"} {

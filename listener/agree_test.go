@@ -222,7 +222,7 @@ func (in *input) serve(c net.Conn, br *bufio.Reader, q *queue) (keep bool) {
 	return err == nil
 }
 
-// incomplete ends what is not whole.
+// incomplete marks the end of an incomplete message.
 const incomplete = "[...]"
 
 // endOfChunks is between a body and its trailers.
@@ -375,7 +375,7 @@ func (s *twin) talk(pieces []string, answer []string, methods []string, quiet ti
 	return o, nil
 }
 
-// awaitQuiet waits until over is closed, or until state is the same for that long, and shows nobody busy.
+// awaitQuiet waits until over is closed, or until state has not changed for that time and no request is in progress.
 func awaitQuiet(over <-chan struct{}, quiet time.Duration, state func() int64) {
 	const every = time.Millisecond
 	ticker := time.NewTicker(every)

@@ -19,33 +19,33 @@ import (
 // doors are the doors of this process.
 var doors = struct {
 	sync.Mutex
-	at      map[string]*door   // open, by address
-	closing map[*door]struct{} // without a config, but with connections
+	at      map[string]*door   // open doors, by address
+	closing map[*door]struct{} // doors without a config that still have connections
 }{at: make(map[string]*door), closing: make(map[*door]struct{})}
 
-// door owns the connections that come to one listen address.
+// door owns the connections to one listen address.
 type door struct {
 	address string
 	addr    net.Addr
-	main    net.Listener // the first config's socket, kept open
+	main    net.Listener // the first config's socket, which is kept open
 	first   socket
 	silent  *silent
 
-	// serving is the generation that serves. It stays when it was the last.
+	// serving is the generation that serves. It stays set after the last one has left.
 	serving atomic.Pointer[generation]
-	// closing is set when Caddy stops: clients are to close their connections.
+	// closing is set when Caddy stops: answers tell clients to close their connections.
 	closing atomic.Bool
 
 	mu          sync.Mutex
-	generations []*generation // not closed, the oldest first
+	generations []*generation // those not closed, the oldest first
 	newest      *generation   // closed or not
-	servers     []*server     // that have connections; the last is the one that takes them
-	spare       net.Listener  // of a generation that was given up, see [door.release]
+	servers     []*server     // those with connections; the last one takes new connections
+	spare       net.Listener  // of a generation that was rolled back, see [door.release]
 
 	ending sync.WaitGroup // of servers
 
-	ended chan struct{} // closed when nothing more is accepted
-	empty chan struct{} // closed when the last connection has gone after that
+	ended chan struct{} // closed when no more connections are accepted
+	empty chan struct{} // closed when the last connection has ended after that
 }
 
 // join adds g to the door of its address. The first generation opens the door.
@@ -106,19 +106,19 @@ func open(s socket) (*door, error) {
 	return d, nil
 }
 
-// steer has the kernel send all connections to the first socket, so that none is in the accept queue of one that is closed at a reload. It
-// returns those that came elsewhere meanwhile.
+// steer makes the kernel send all connections to the first socket, so that none is in the accept queue of a socket that a reload closes. It
+// returns those that arrived at another socket meanwhile.
 func (d *door) steer(g *generation) []net.Conn {
 	conns, err := steer(d.first)
 	if err != nil && !errors.Is(err, errNoSteering) {
-		g.logger.Warn("kernel does not send all connections to one socket; those that are being made at a reload may be lost",
+		g.logger.Warn("kernel does not send all connections to one socket; a reload may lose new connections",
 			zap.Stringer("address", d.addr), zap.Error(err))
 	}
 	return conns
 }
 
-// leave removes g when its config stops. If g serves, the generation after it does from now on. It reports whether g was there, and whether
-// it was the last one.
+// leave removes g when its config stops. If g serves, the generation after it takes over. It reports whether g was there, and whether it
+// was the last one.
 func (d *door) leave(g *generation) (left, last bool) {
 	doors.Lock()
 	defer doors.Unlock()
@@ -140,7 +140,7 @@ func (d *door) leave(g *generation) (left, last bool) {
 	return true, last
 }
 
-// yield has the generation after g serve, if g does and there is one.
+// yield makes the generation after g serve, if g serves and there is one.
 func (d *door) yield(g *generation) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -149,8 +149,8 @@ func (d *door) yield(g *generation) {
 	}
 }
 
-// release closes the socket of g, which has left. Caddy opens a Unix socket for the next config by duplicating the one that it has opened
-// last, and cannot if that one is closed already. So that of a config that was given up is kept until there is a later one.
+// release closes the socket of g, which has left. Caddy opens a Unix socket for the next config by duplicating the one that it opened last,
+// which fails if that one is closed. So the socket of a config that was rolled back is kept until there is a later one.
 func (d *door) release(g *generation, last bool) error {
 	d.mu.Lock()
 	var spare net.Listener
@@ -183,7 +183,7 @@ func (d *door) promote(g *generation) {
 		case s.open.Load() > 0 || s == last:
 			kept = append(kept, s)
 		default:
-			s.free() // it has no connections and takes none
+			s.free() // it has no connections and gets none
 		}
 	}
 	if last == nil || last.shape != g.shape {
@@ -196,14 +196,14 @@ func (d *door) promote(g *generation) {
 	}
 }
 
-// taking returns the generation that serves, and the server that takes its connections.
+// taking returns the generation that serves, and the server that takes new connections.
 func (d *door) taking() (*generation, *server) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.serving.Load(), d.servers[len(d.servers)-1]
 }
 
-// accept accepts connections from ln until it is closed, once settled is closed. Those in accepted are accepted already.
+// accept waits until settled is closed, serves the connections in accepted, and then accepts others from ln until it is closed.
 func (d *door) accept(ln net.Listener, settled <-chan struct{}, accepted ...net.Conn) {
 	if settled != nil {
 		select {
@@ -226,7 +226,7 @@ func (d *door) accept(ln net.Listener, settled <-chan struct{}, accepted ...net.
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		// Most likely there are too many open files. The interval grows as in net/http.
+		// The likely cause is too many open files. The interval grows as in net/http.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		d.serving.Load().logger.Error("accepting connection", zap.Stringer("address", d.addr), zap.Error(err), zap.Duration("again_in", pause))
 		select {
@@ -246,7 +246,7 @@ func (d *door) receive(c net.Conn) {
 	d.silent.add(c, g.shape.readHeaderTimeout)
 }
 
-// deliver passes on a connection on which something was sent. When the generation that serves changes meanwhile, the next one gets it.
+// deliver passes on a connection on which the client has sent something. If the serving generation changes meanwhile, the next one gets it.
 func (d *door) deliver(c net.Conn) {
 	g, s := d.taking()
 	for !g.begin(c, s) {
@@ -258,8 +258,8 @@ func (d *door) deliver(c net.Conn) {
 	}
 }
 
-// await waits until all doors without a config have lost their last connection, or ctx ends. Caddy calls it when a config has stopped, and
-// waits for requests, also for those of earlier configs, only if it exits.
+// await waits until all doors without a config have lost their last connection, or ctx ends. It is called when a config has stopped, and
+// waits for requests, including those of earlier configs, only if Caddy exits.
 func await(ctx context.Context) error {
 	if !caddy.Exiting() {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// linger is how long clients have to close connections that they keep, when Caddy exits. Each answer tells them to. A client that has not
-// sent a request for so long is unlikely to send one just when the connection is closed.
+// linger is how long clients have to close kept connections when Caddy exits. Each answer tells them to. A client that has not sent a
+// request for that long is unlikely to send one at the moment the connection is closed.
 const linger = time.Second
 
 // finish closes the door after its last generation.
@@ -21,7 +21,7 @@ func (d *door) finish(last *generation) {
 		delete(doors.closing, d)
 		doors.Unlock()
 	}()
-	if of, ok := d.main.(listening); ok && !d.first.inherited { // else the next process takes what is in the accept queue
+	if of, ok := d.main.(listening); ok && !d.first.inherited { // otherwise the next process accepts the connections in the queue
 		for _, c := range queued(of) {
 			d.receive(c)
 		}
@@ -47,7 +47,7 @@ func (d *door) finish(last *generation) {
 	d.ending.Wait()
 }
 
-// linger waits until there are no connections any more, or the time is over.
+// linger waits until there are no connections any more, or until the time is over.
 func (d *door) linger(last *generation) {
 	bound := linger
 	if half := duration(last.grace) / 2; half > 0 {
@@ -82,15 +82,15 @@ func (d *door) connections() int {
 	return n
 }
 
-// retire ends a server whose connections are not safe to be kept. Those without a request are closed at once. Those that have just been made
-// are served: net/http drops requests that arrive when a server shuts down.
+// retire shuts down a server whose connections must not be kept. Those without a request are closed at once. New ones are still served:
+// net/http drops requests that arrive when a server shuts down.
 func (d *door) retire(s *server, grace caddy.Duration) {
 	s.retire()
 	wait(linger, func() bool { return s.open.Load() == 0 })
 	d.shutdown(s, grace)
 }
 
-// shutdown lets the requests of s end, within the grace period of a config if it has one.
+// shutdown waits for the requests of s to end, at most for the grace period of a config if it has one.
 func (d *door) shutdown(s *server, grace caddy.Duration) {
 	ctx := context.Background()
 	if grace > 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/listener/lane"
 )
 
-// generation is what one config wants with the connections of a door. To Caddy it is the listener of the config's server.
+// generation describes how one config serves the connections of a door. To Caddy it is the listener of the config's server.
 type generation struct {
 	door      *door
 	ln        net.Listener // that Caddy has opened for this config
@@ -22,20 +22,20 @@ type generation struct {
 	keepAlive net.KeepAliveConfig
 	shape     shape
 	choose    func(*tls.ClientHelloInfo) (*tls.Config, error) // nil if connections are not encrypted
-	settled   <-chan struct{}                                 // closed when the config has what it needs to serve
+	settled   <-chan struct{}                                 // closed when the config is ready to serve
 	grace     caddy.Duration
 	logger    *zap.Logger
-	stdlib    *zap.Logger // for net/http
+	stdlib    *zap.Logger // for errors of net/http
 	site      *lane.Site  // of the express lane; nil if there is none
 
-	toCaddy bool          // connections are passed to the server that calls Accept, instead of to ours
-	handed  chan net.Conn // those connections
+	toCaddy bool          // connections are passed to Caddy's server, which calls Accept, instead of to ours
+	handed  chan net.Conn // the connections passed to it
 
 	closed chan struct{}
 }
 
-// policies makes a function for tls.Config.GetConfigForClient from that of g's server: it uses the one of the generation that serves when
-// the client says hello. The certificates of an earlier one may not be there any more.
+// policies wraps the function for tls.Config.GetConfigForClient of g's server: it calls that of the generation that serves when the
+// ClientHello arrives, because the certificates of an earlier one may have been removed.
 func (g *generation) policies(own func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	g.choose = own
 	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -77,13 +77,13 @@ func (g *generation) Close() error {
 	return err
 }
 
-// begin has the generation's server serve c, on which something was sent already. It reports false if it serves no more; then c is as it
-// was.
+// begin makes the generation's server serve c, on which the client has sent something. It reports false if that server takes no connections
+// any more; c is unchanged then.
 func (g *generation) begin(c net.Conn, s *server) bool {
 	if g.toCaddy {
 		wrapped, err := g.wrappers.wrapBefore(c)
 		if err != nil {
-			return true // refused and closed
+			return true // a wrapper refused and closed it
 		}
 		select {
 		case g.handed <- wrapped:

@@ -22,7 +22,7 @@ func init() {
 	caddy.RegisterModule(new(Seamless))
 }
 
-// Seamless is a listener wrapper with which no request is lost when the config is reloaded or Caddy stops:
+// Seamless is a listener wrapper that prevents lost requests when the config is reloaded or Caddy stops:
 //
 //	{
 //		servers {
@@ -32,20 +32,20 @@ func init() {
 //		}
 //	}
 //
-// It also serves plain HTTP/1.1 requests to load balancers on their connection, without Caddy's handler chain, if the outcome is the same:
-// the express lane.
+// It also has the express lane: plain HTTP/1.1 requests to load balancers are served on their connection without Caddy's handler chain, if
+// the outcome is the same.
 //
-// Kept connections stay open over a reload, HTTP/2 ones as well, and their next request is served by the new config. They keep the
-// timeouts and the limit of header bytes with which they were accepted. Idle connections are closed as without the wrapper if a TLS
-// connection policy of the server asks for client certificates, because what was proved under the old policy may not hold under the new
-// one; or if a policy that drops connections changes, or the other listener wrappers, or whether there is TLS or HTTP/2.
+// Kept connections stay open over a reload, including HTTP/2 ones, and the new config serves their next request. They keep the timeouts and
+// the limit of header bytes with which they were accepted. Idle connections are closed as without the wrapper in three cases: a TLS
+// connection policy of the server asks for client certificates, because a certificate accepted under the old policy may not be valid under
+// the new one; a policy that drops connections changes, or the other listener wrappers; or TLS or HTTP/2 is switched on or off.
 //
-// When Caddy stops, the wrapper accepts nothing more, has every answer tell its client to close the connection, and gives clients up to a
-// second to do so (half of grace_period, if that is less) before it closes those that are idle.
+// When Caddy stops, the wrapper accepts no more connections, tells the client in every answer to close the connection, and waits up to a
+// second for that (half of grace_period, if that is less) before it closes idle connections.
 //
-// Its place among the wrappers does not matter. Beside it may be `proxy_protocol`, `http_redirect` and `tls`. With another wrapper, or on
-// a network of a plugin, it does nothing but say so in the log. The connections of a server are still closed by Caddy if a module has
-// registered for what happens to them, or if the server's protocols do not contain h1 or differ between its addresses.
+// Its position among the wrappers does not matter. It works together with `proxy_protocol`, `http_redirect` and `tls`. With another
+// wrapper, or on a network that a plugin provides, it only logs that it does nothing. Caddy still closes the connections of a server if a
+// module has registered a connection callback, or if the server's protocols do not contain h1 or differ between its addresses.
 type Seamless struct {
 	// The express lane. It is on by default.
 	Express *Express `json:"express,omitempty"`
@@ -57,7 +57,7 @@ type Seamless struct {
 
 	wrappers wrappers
 	key      string // of the server's settings on which the safety of its connections depends
-	unique   bool   // they must not be kept for another config
+	unique   bool   // connections must not be kept for another config
 	made     []*generation
 }
 
@@ -75,7 +75,7 @@ func (*Seamless) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// UnmarshalCaddyfile parses the word and its block:
+// UnmarshalCaddyfile parses the wrapper and its block:
 //
 //	seamless {
 //		express off
@@ -105,7 +105,7 @@ func (s *Seamless) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// Provision sets s up. It runs before the rest of the server is provisioned, whose settings are still there as they were configured.
+// Provision sets s up. It runs before the rest of the server is provisioned, so the server's settings are still as configured.
 func (s *Seamless) Provision(ctx caddy.Context) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -136,7 +136,7 @@ func (s *Seamless) identify() error {
 		Policies any `json:",omitempty"`
 	}{Wrappers: s.server.ListenerWrappersRaw}
 	for _, policy := range s.server.TLSConnPolicies {
-		// Whom a policy trusts may be in files, which change without the config.
+		// The trusted certificates may be in files, which change without the config.
 		s.unique = s.unique || policy.ClientAuthentication != nil
 		if policy.ClientAuthentication != nil || policy.Drop {
 			settings.Policies = s.server.TLSConnPolicies
@@ -155,7 +155,7 @@ func (s *Seamless) WrapListener(ln net.Listener) net.Listener {
 	}
 	socket, ok := socketOf(ln)
 	if !ok {
-		s.logger.Warn("seamless does nothing on a network that is no operating system's", zap.Stringer("address", ln.Addr()))
+		s.logger.Warn("seamless does nothing on a network that is not the operating system's", zap.Stringer("address", ln.Addr()))
 		return ln
 	}
 	g, err := s.generation(ln, socket)
@@ -222,7 +222,7 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	var reason string
 	switch {
 	case watched(server):
-		reason = "a module has registered for what happens to connections"
+		reason = "a module has registered a connection callback"
 	case !speaksHTTP1(server):
 		reason = "protocols lack h1 or differ between addresses"
 	}
@@ -232,8 +232,8 @@ func (s *Seamless) generation(ln net.Listener, socket socket) (*generation, erro
 	return g, nil
 }
 
-// yielding handles the event with which Caddy announces that it stops a config. The config after it, if there is one, serves from then on,
-// before any app of this one is stopped.
+// yielding handles the event with which Caddy announces that it stops a config. If there is a later config, it serves from then on, before
+// any app of this one is stopped.
 type yielding struct{ *Seamless }
 
 // Handle implements [caddyevents.Handler].
@@ -244,7 +244,7 @@ func (y yielding) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// Cleanup ends what [Seamless.WrapListener] began. Caddy has closed the listeners by then, but for those of a config that was given up.
+// Cleanup undoes [Seamless.WrapListener]. Caddy has closed the listeners by then, except those of a config that was rolled back.
 func (s *Seamless) Cleanup() error {
 	for _, g := range s.made {
 		_ = g.Close()
@@ -252,8 +252,8 @@ func (s *Seamless) Cleanup() error {
 	return nil
 }
 
-// watched reports whether a module has registered for what happens to connections of server. It would not hear of the connections of
-// our server. Only unexported fields tell. If Caddy no longer has one of them, somebody may have registered.
+// watched reports whether a module has registered a connection callback with server, which would not be called for the connections of our
+// server. Only unexported fields tell. If Caddy no longer has one of them, watched assumes a callback.
 func watched(server *caddyhttp.Server) bool {
 	for _, name := range []string{"connStateFuncs", "connContextFuncs"} {
 		if funcs := reflect.ValueOf(server).Elem().FieldByName(name); !funcs.IsValid() || funcs.Len() > 0 {
@@ -263,7 +263,7 @@ func watched(server *caddyhttp.Server) bool {
 	return false
 }
 
-// speaksHTTP1 reports whether server takes HTTP/1.1 at all of its addresses. If not, Caddy checks how connections begin.
+// speaksHTTP1 reports whether server accepts HTTP/1.1 at all of its addresses. If not, Caddy checks the first bytes of connections.
 func speaksHTTP1(server *caddyhttp.Server) bool {
 	for _, protocols := range server.ListenProtocols {
 		if protocols != nil {

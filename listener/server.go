@@ -19,13 +19,13 @@ import (
 	"github.com/ballastlb/ballast/listener/lane"
 )
 
-// shape is what the connections of an HTTP server have in common for as long as they live.
+// shape has the properties that the connections of an HTTP server keep as long as they live.
 type shape struct {
-	key  string      // connections of other keys are not safe to be kept
-	tls  bool        // nor are those that are encrypted if others are not
-	only *generation // if not nil, the connections are not safe to be kept for another config
+	key  string      // connections with another key must not be kept
+	tls  bool        // encrypted connections must not be kept without TLS, and vice versa
+	only *generation // if not nil, the connections must not be kept for another config
 
-	h2, h2c bool // nor are HTTP/2's if it is switched off
+	h2, h2c bool // HTTP/2 connections must not be kept if it is switched off
 
 	readTimeout, readHeaderTimeout, writeTimeout, idleTimeout time.Duration
 	maxHeaderBytes                                            int
@@ -36,7 +36,7 @@ func (s shape) trusts(other shape) bool {
 	return s.key == other.key && s.tls == other.tls && s.only == other.only && s.h2 == other.h2 && s.h2c == other.h2c
 }
 
-// server serves the connections of a door that have the same shape. It is set up as Caddy sets up its own servers.
+// server serves the connections of a door that have the same shape. It is configured as Caddy's own servers are.
 type server struct {
 	http.Server
 
@@ -45,13 +45,13 @@ type server struct {
 	inlet *inlet
 
 	lane   *lane.Lane  // nil if there is none
-	behind http.Server // for what the lane hands over; it looks for no beginning of HTTP/2
+	behind http.Server // serves the connections that the lane hands over; it does not look for an HTTP/2 preface
 	handed *inlet
 
-	open atomic.Int64 // connections
-	full atomic.Bool  // no connections are taken any more, apart from those that the lane hands over
+	open atomic.Int64 // number of connections
+	full atomic.Bool  // the server takes no connections any more, except those that the lane hands over
 
-	// last is the last config that trusted the connections, which are about to be closed; nil while the one that serves trusts them.
+	// last is the last config that trusts the connections, which are about to be closed; nil while the config that serves trusts them.
 	last atomic.Pointer[generation]
 }
 
@@ -64,7 +64,7 @@ func newServer(d *door, s shape) *server {
 	}
 	if s.h2 || s.h2c {
 		srv.Protocols.SetUnencryptedHTTP2(true)
-		// It fails for unsuitable TLS settings only, of which there are none.
+		// It only fails for unsuitable TLS settings, and there are none.
 		_ = http2.ConfigureServer(&srv.Server, new(http2.Server)) //nolint:staticcheck // as Caddy does
 	}
 	srv.lane = lane.New(lane.Options{
@@ -99,28 +99,28 @@ func (s *server) setUp(srv *http.Server) {
 	srv.Protocols.SetHTTP1(true)
 }
 
-// retire has clients close the connections when their next request is answered.
+// retire makes answers tell clients to close their connections.
 func (s *server) retire() {
 	s.SetKeepAlivesEnabled(false)
 	s.behind.SetKeepAlivesEnabled(false)
 	s.lane.Drain()
 }
 
-// free gives up a server without connections.
+// free releases a server without connections.
 func (s *server) free() {
 	s.inlet.close()
 	s.handed.close()
 	s.lane.Free()
 }
 
-// shutdown lets the requests of s end, until ctx does.
+// shutdown waits until the requests of s have ended, or ctx is done.
 func (s *server) shutdown(ctx context.Context) error {
 	var each sync.WaitGroup
 	var lane, behind error
 	s.behind.SetKeepAlivesEnabled(false)
 	each.Go(func() {
 		lane = s.lane.Shutdown(ctx)
-		behind = s.behind.Shutdown(ctx) // until now the lane may have handed over a request that ended with an error
+		behind = s.behind.Shutdown(ctx) // until now the lane may have handed over a request that failed
 	})
 	err := s.Shutdown(ctx)
 	each.Wait()
@@ -129,7 +129,7 @@ func (s *server) shutdown(ctx context.Context) error {
 
 // generation returns the config that serves the next request.
 func (s *server) generation() *generation {
-	serving := s.door.serving.Load() // before last is looked at, which is set first
+	serving := s.door.serving.Load() // must be read before last, which is set first
 	if last := s.last.Load(); last != nil {
 		return last
 	}
@@ -141,12 +141,12 @@ type handedKey struct{}
 
 // handedOver is such a connection.
 type handedOver interface {
-	TLSState() *tls.ConnectionState // which net/http cannot see
+	TLSState() *tls.ConnectionState // net/http does not see it as a TLS connection
 	Failed() *lane.Failed
 	Became(state http.ConnState)
 }
 
-// replayed makes such a connection known to its requests.
+// replayed puts such a connection into the context of its requests.
 func replayed(ctx context.Context, c net.Conn) context.Context {
 	if c, ok := c.(handedOver); ok {
 		return context.WithValue(ctx, handedKey{}, c)
@@ -154,13 +154,13 @@ func replayed(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// ServeHTTP has the config that serves answer a request.
+// ServeHTTP makes the config that serves answer a request.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == "PRI" && r.TLS == nil && !s.shape.h2 && !s.shape.h2c {
-		panic(http.ErrAbortHandler) // HTTP/2 is switched off; Caddy closes such a connection without an answer, too
+		panic(http.ErrAbortHandler) // HTTP/2 is switched off; Caddy also closes such a connection without an answer
 	}
 	if s.door.closing.Load() && r.Header["Upgrade"] == nil {
-		w.Header().Set("Connection", "close") // with HTTP/2 it makes a GOAWAY
+		w.Header().Set("Connection", "close") // with HTTP/2 it causes a GOAWAY
 	}
 	if c, ok := r.Context().Value(handedKey{}).(handedOver); ok {
 		r.TLS = c.TLSState()
@@ -182,7 +182,7 @@ func (s *server) put(c net.Conn, express bool) bool {
 	return false
 }
 
-// became counts connections down, and tells those that the lane has handed over what they are.
+// became counts connections, and passes the state to those that the lane has handed over.
 func (s *server) became(c net.Conn, state http.ConnState) {
 	if c, ok := c.(handedOver); ok {
 		c.Became(state)
@@ -192,7 +192,7 @@ func (s *server) became(c net.Conn, state http.ConnState) {
 	}
 }
 
-// inlet is the listener of a server: connections come from the door.
+// inlet is the listener of a server: it accepts the connections that the door passes to it.
 type inlet struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -232,8 +232,8 @@ func (l *inlet) Close() error {
 	return nil
 }
 
-// errorLog passes what net/http has to say about connections to Caddy's log, with the levels of Caddy's own servers. A log of an earlier config
-// may be closed.
+// errorLog writes the messages of net/http about connections to Caddy's log, with the levels of Caddy's own servers. It uses the config
+// that serves, because the log of an earlier one may be closed.
 type errorLog struct{ door *door }
 
 func (e errorLog) Write(p []byte) (int, error) {

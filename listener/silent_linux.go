@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sweepInterval is how often silent connections are compared with their deadlines.
+// sweepInterval is the interval at which silent connections are compared with their deadlines.
 const sweepInterval = time.Second
 
-// silent are the connections on which the client has not said anything yet. They cost no goroutine: the kernel tells which of them have
+// silent holds the connections on which the client has not sent anything yet. They need no goroutine: epoll reports which of them have
 // something to read.
 type silent struct {
-	speaks func(net.Conn) // is given a connection with its first byte
+	speaks func(net.Conn) // called with a connection when its first byte has arrived
 
-	poll *os.File // epoll, which itself is waited for by the runtime's poller
+	poll *os.File // epoll; the runtime's poller waits for its descriptor
 	raw  syscall.RawConn
 
 	mu      sync.Mutex
@@ -30,7 +30,7 @@ type silent struct {
 
 type silentConn struct {
 	net.Conn
-	until time.Time // zero: for ever
+	until time.Time // zero for no limit
 }
 
 func newSilent(speaks func(net.Conn)) (*silent, error) {
@@ -85,7 +85,7 @@ func (s *silent) add(c net.Conn, timeout time.Duration) {
 	}
 }
 
-// register has the kernel watch the descriptor of c.
+// register makes epoll watch the descriptor of c.
 func (s *silent) register(fd int, c silentConn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +136,7 @@ func (s *silent) watch() {
 	}
 }
 
-// take ends the wait for the first byte of a connection. It returns nil if there is none with this descriptor.
+// take ends the wait for the first byte of a connection. It returns nil if no connection waits with this descriptor.
 func (s *silent) take(fd int) net.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,21 +159,21 @@ func (s *silent) sweep(now time.Time) {
 			c.Close()
 		}
 	}
-	var next time.Time // never
+	var next time.Time // zero for never
 	if len(s.waiting) > 0 {
 		next = now.Add(sweepInterval)
 	}
 	_ = s.poll.SetReadDeadline(next)
 }
 
-// len returns the number of connections that are waited for.
+// len returns the number of silent connections.
 func (s *silent) len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.waiting)
 }
 
-// close closes all connections that are still silent.
+// close closes all silent connections.
 func (s *silent) close() {
 	s.mu.Lock()
 	for _, c := range s.waiting {

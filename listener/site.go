@@ -13,10 +13,10 @@ import (
 	"github.com/ballastlb/ballast/listener/told"
 )
 
-// site returns what the express lane serves for the server of s; nil if it serves nothing.
+// site returns what the express lane serves for the server of s, or nil if it serves nothing.
 func (s *Seamless) site(http *caddyhttp.App) (*lane.Site, error) {
 	if s.made != nil {
-		return s.made[0].site, nil // one for all addresses
+		return s.made[0].site, nil // one site for all addresses
 	}
 	if s.Express != nil && s.Express.Disabled {
 		express.Off(s.server).Join(s.app)
@@ -37,8 +37,8 @@ func (s *Seamless) site(http *caddyhttp.App) (*lane.Site, error) {
 	return site, nil
 }
 
-// alternative returns a function for [lane.Site.AltSvc]. Only an unexported field of Caddy's server has what answers must say of HTTP/3, and it
-// is set after the listeners are made.
+// alternative returns a function for [lane.Site.AltSvc]. The value of Alt-Svc for HTTP/3 is only in an unexported field of Caddy's server,
+// which is set after the listeners are made.
 func alternative(server *caddyhttp.Server) func() string {
 	field := reflect.ValueOf(server).Elem().FieldByName("h3server")
 	if !field.IsValid() || field.Type() != reflect.TypeFor[*http3.Server]() {

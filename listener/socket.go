@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// listening is what the listening sockets of an operating system have in common in Go.
+// listening has the methods that listening sockets of an operating system share in Go.
 type listening interface {
 	net.Listener
 	syscall.Conn
@@ -20,15 +20,15 @@ type listening interface {
 type socket struct {
 	listening
 	network   string // as configured
-	address   string // names the door; equal for the sockets of later configs that listen there
-	port      int    // 0 for a socket that has none or was passed in
-	shared    bool   // all configs use the same socket of the kernel
-	inherited bool   // it was passed in, and another process may use it after this one
+	address   string // as the key of the door; equal for the sockets of later configs that listen there
+	port      int    // 0 for a socket without one or one that was passed in
+	shared    bool   // all configs use the same kernel socket
+	inherited bool   // passed in to the process; another process may use it after this one
 }
 
-// socketOf finds the socket beneath the wrappers of ln. Caddy's own wrapper is among them, which tells how the socket was configured.
+// socketOf finds the socket below the wrappers of ln. Caddy's own wrapper is among them and shows how the socket was configured.
 func socketOf(ln net.Listener) (s socket, ok bool) {
-	var configured string // as network and address, if the socket is one that Caddy has opened or was given
+	var configured string // network and address, if Caddy has opened the socket or was given it
 	for ln != nil {
 		value := reflect.Indirect(reflect.ValueOf(ln))
 		if value.Kind() != reflect.Struct {
@@ -67,10 +67,10 @@ func socketOf(ln net.Listener) (s socket, ok bool) {
 	return s, true
 }
 
-// errNoSteering is why connections cannot be steered where that is not expected.
+// errNoSteering is returned where steering is not expected to work.
 var errNoSteering = errors.New("connections cannot be steered here")
 
-// duplicate returns another listener on the socket, which keeps it open.
+// duplicate returns another listener on the same socket, which keeps the socket open.
 func (s socket) duplicate() (net.Listener, error) {
 	file, err := s.File()
 	if err != nil {

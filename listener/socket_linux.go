@@ -11,11 +11,12 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// steer has the kernel send new connections to the oldest of the sockets that listen on the address of s with SO_REUSEPORT, of all
+// steer makes the kernel send new connections to the oldest of the sockets that listen on the address of s with SO_REUSEPORT, in all
 // processes. When that one is closed, the youngest takes its place. See SO_ATTACH_REUSEPORT_CBPF in socket(7).
 //
-// Go's listening sockets are MPTCP's where the kernel has it, and those do not take the program. But it holds for all sockets of the
-// address, whichever brings it, so a socket without MPTCP does. It returns what connections that socket has got until then.
+// Go's listening sockets are MPTCP sockets where the kernel supports that, and those do not accept the program. But the program applies to
+// all sockets of the address, whichever it is attached to, so steer attaches it to a socket without MPTCP. It returns the connections that
+// this socket has got until then.
 func steer(s socket) ([]net.Conn, error) {
 	addr, ok := s.Addr().(*net.TCPAddr)
 	if !ok {
@@ -52,7 +53,7 @@ func steer(s socket) ([]net.Conn, error) {
 	return queued(signpost), os.NewSyscallError("setsockopt", failed)
 }
 
-// queued takes all connections from the accept queue of the socket.
+// queued accepts all connections in the accept queue of the socket.
 func queued(of syscall.Conn) (all []net.Conn) {
 	raw, err := of.SyscallConn()
 	if err != nil {
@@ -75,7 +76,7 @@ func queued(of syscall.Conn) (all []net.Conn) {
 	return all
 }
 
-// connOf returns the connection that fd is, nil if the peer has gone.
+// connOf returns the connection with that descriptor, or nil if the peer has closed it.
 func connOf(fd int) net.Conn {
 	file := os.NewFile(uintptr(fd), "")
 	defer file.Close()

@@ -41,7 +41,7 @@ func TestOtherSockets(t *testing.T) {
 	}
 }
 
-// TestQueued takes what is in the accept queue, and nothing else.
+// TestQueued takes the connections in the accept queue, and no others.
 func TestQueued(t *testing.T) {
 	ln := listen(t, "127.0.0.1:0")
 	defer ln.Close()

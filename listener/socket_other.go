@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Elsewhere connections may come to the sockets of all configs, and those that stand in the accept queue of one that is closed are lost.
+// On other systems connections may arrive at the sockets of all configs, and those in the accept queue of a socket that is closed are lost.
 
 func steer(socket) ([]net.Conn, error) { return nil, errNoSteering }
 

@@ -11,15 +11,15 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// wrappers are the listener wrappers of a server. Caddy has wrapped its own socket in them; these are copies, for connections that come
-// from a door.
+// wrappers are the listener wrappers of a server. Caddy applies its own instances to its socket; these are copies, for the connections of a
+// door.
 type wrappers struct {
-	before, after []caddy.ListenerWrapper // of seamless; nil stands for TLS
-	foreign       string                  // one of which nothing is known; the others are not loaded then
+	before, after []caddy.ListenerWrapper // seamless; nil stands for TLS
+	foreign       string                  // an unknown one; the others are not loaded then
 	tls           *tls.Config             // nil if connections are not encrypted
 }
 
-// known are the wrappers that do nothing until a connection is accepted, and then no more than wrap it.
+// known are the wrappers that do nothing before a connection is accepted, and then only wrap it.
 var known = []string{"http_redirect", "proxy_protocol"}
 
 // loadWrappers loads the wrappers in list.
@@ -35,7 +35,7 @@ func loadWrappers(ctx caddy.Context, list []json.RawMessage) (w wrappers, err er
 		switch {
 		case name == "seamless":
 			if self {
-				return w, errors.New("listener_wrappers: seamless is there twice")
+				return w, errors.New("listener_wrappers: seamless is given twice")
 			}
 			self = true
 			continue
@@ -61,13 +61,13 @@ func loadWrappers(ctx caddy.Context, list []json.RawMessage) (w wrappers, err er
 			w.before = append(w.before, wrapper)
 		}
 	}
-	if !encrypted { // then it is the first, as in the http app
+	if !encrypted { // as in the http app, TLS is the first then
 		w.before = slices.Insert(w.before, 0, nil)
 	}
 	return w, nil
 }
 
-// wrap has c pass through all wrappers.
+// wrap passes c through all wrappers.
 func (w *wrappers) wrap(c net.Conn) (net.Conn, error) {
 	c, err := w.wrapBefore(c)
 	if err != nil {
@@ -76,15 +76,15 @@ func (w *wrappers) wrap(c net.Conn) (net.Conn, error) {
 	return w.pass(c, w.after)
 }
 
-// none reports whether nothing but TLS is between a client and the server.
+// none reports whether there is nothing but TLS between a client and the server.
 func (w *wrappers) none() bool {
 	return !slices.ContainsFunc(slices.Concat(w.before, w.after), func(w caddy.ListenerWrapper) bool { return w != nil })
 }
 
-// wrapBefore has c pass through those before seamless.
+// wrapBefore passes c through the wrappers before seamless.
 func (w *wrappers) wrapBefore(c net.Conn) (net.Conn, error) { return w.pass(c, w.before) }
 
-// pass has c pass through list. Nothing is read from it yet. If it is refused, it is closed.
+// pass passes c through list, without reading from it. If a wrapper refuses c, c is closed.
 func (w *wrappers) pass(c net.Conn, list []caddy.ListenerWrapper) (net.Conn, error) {
 	for _, wrapper := range list {
 		if wrapper != nil {
@@ -101,7 +101,7 @@ func (w *wrappers) pass(c net.Conn, list []caddy.ListenerWrapper) (net.Conn, err
 	return c, nil
 }
 
-// single is a listener to which one connection comes.
+// single is a listener that accepts one connection.
 type single struct {
 	conn net.Conn
 	done bool

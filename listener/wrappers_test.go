@@ -60,7 +60,7 @@ func TestWrappers(t *testing.T) {
 		{proxy + "," + redirect + "," + tlsWrapper + "," + seamless, "PRT|"},
 		{seamless + "," + proxy + "," + tlsWrapper, "|PT"},
 		{proxy + "," + seamless, "TP|"},
-		{seamless + "," + seamless, "seamless is there twice"},
+		{seamless + "," + seamless, "seamless is given twice"},
 		{`{"wrapper":"proxy_protocol","allow":["x"]},` + seamless, "listener_wrappers: proxy_protocol"},
 		{`{"wrapper":"proxy_protocol","nonsense":1},` + seamless, "unknown field"},
 		{`{"wrapper":5},` + seamless, "listener_wrappers"},

@@ -21,7 +21,7 @@ func init() {
 // serving are the apps that have been started.
 var serving caddyapp.Serving[*App]
 
-// adminAPI shows the limits at Caddy's admin endpoint, and forgets what clients have used:
+// adminAPI shows the limits at Caddy's admin endpoint, and resets what clients have used:
 //
 //	GET    /load_balancer/rate_limits                 all zones, sorted by name
 //	GET    /load_balancer/rate_limits/{zone}          one of them, with its busiest keys
@@ -29,8 +29,8 @@ var serving caddyapp.Serving[*App]
 //	DELETE /load_balancer/rate_limits/{zone}          give all keys their tokens back
 //	DELETE /load_balancer/rate_limits/{zone}/{key}    give a key its tokens back
 //
-// A key is an address, a range, or the text that was made of the placeholders. An address stands for all ranges that it is
-// charged to, a range for itself.
+// A key is an address, a range, or the text that resulted from the placeholders. An address stands for all ranges that it is charged to, a
+// range only for itself.
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -56,7 +56,7 @@ func apiError(status int, format string, args ...any) error {
 }
 
 func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
-	// Names are percent-encoded: they may hold slashes. Those of a range need not be, as nothing comes behind it.
+	// Names are percent-encoded, because they may contain slashes. Those of a range need not be, as they come last.
 	path := strings.Trim(strings.TrimPrefix(r.URL.EscapedPath(), limitsPath), "/")
 	zonePart, keyPart, _ := strings.Cut(path, "/")
 	name, err := url.PathUnescape(zonePart)
@@ -111,13 +111,13 @@ func (a adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// namedKey is a key that a name may stand for, and the group under which a store has it.
+// namedKey is a key that a name may stand for, and its group in a store.
 type namedKey struct {
 	key   bucket.Key
-	group []byte // nil if it cannot be known: it depends on the address in the text
+	group []byte // nil if it depends on an address in the text that is not known
 }
 
-// keysOf are the keys that a name may stand for.
+// keysOf returns the keys that a name may stand for.
 func (z *joinedZone) keysOf(name string) []namedKey {
 	var found []namedKey
 	add := func(k bucket.Key, group []byte) { found = append(found, namedKey{k, group}) }
@@ -149,7 +149,7 @@ func (z *joinedZone) keysOf(name string) []namedKey {
 		}
 		return found
 	}
-	// What an address of the range is charged to: all of it for an address, otherwise what is as wide as the range.
+	// All keys that an address is charged to; for a range, only the one of the same width.
 	c := client{address: p.Addr()}
 	identifier.addKeys(&c)
 	for _, k := range c.keys() {
@@ -164,7 +164,7 @@ func unknownKey(name string) error {
 	return apiError(http.StatusNotFound, "key %s: not found; it has all its tokens", name)
 }
 
-// look shows what a key has used: here, and in the store.
+// look answers with what a key has used, here and in the store.
 func (z *joinedZone) look(w http.ResponseWriter, name string) error {
 	var failed error
 	for _, k := range z.keysOf(name) {
@@ -178,7 +178,7 @@ func (z *joinedZone) look(w http.ResponseWriter, name string) error {
 			}
 			failed = cmp.Or(failed, err)
 			if !known && err == nil && answer.Tokens < float64(shared.Burst) {
-				known = true // to others
+				known = true // other Caddys of the fleet know the key
 				o.Key, o.Burst, o.Tokens = k.key.String(), shared.Burst, float64(shared.Burst)
 			}
 		}
@@ -192,7 +192,7 @@ func (z *joinedZone) look(w http.ResponseWriter, name string) error {
 	return unknownKey(name)
 }
 
-// forgetAll gives all keys their tokens back: in the store first, which would refuse clients again and have them held here.
+// forgetAll gives all keys their tokens back: first in the store, which would otherwise refuse clients again and have them held here.
 func (z *joinedZone) forgetAll(r *http.Request) error {
 	var failed error
 	if z.store != nil {
@@ -204,7 +204,7 @@ func (z *joinedZone) forgetAll(r *http.Request) error {
 
 // forget gives the keys of that name their tokens back, in the same order.
 func (z *joinedZone) forget(r *http.Request, name string) error {
-	known := z.store != nil // perhaps: the store does not tell
+	known := z.store != nil // the store does not tell, so it is assumed
 	var failed error
 	for _, k := range z.keysOf(name) {
 		if z.store != nil {

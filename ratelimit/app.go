@@ -20,18 +20,17 @@ func init() {
 	caddy.RegisterModule(new(App))
 }
 
-// App coordinates the rate limits of one config. It has no settings and need not be configured: the first rate limit of a
-// config brings it in.
+// App coordinates the rate limits of one config. It has no settings and need not be configured: the first rate limit of a config loads it.
 //
-// It is the commit hook: what is provisioned may be rejected still, and changes nothing that serves. Its Start gives the
-// zones the limits of this config.
+// Its Start is the commit hook: a config that is being provisioned may still be rejected and must not change a zone in use, so Start gives
+// the zones the limits of this config.
 type App struct {
 	ctx caddy.Context
 
 	mu      sync.Mutex // guards the fields below while handlers are provisioned
 	zones   []*joinedZone
-	users   int  // handlers
-	several bool // whether a request may meet more than one of them
+	users   int  // number of handlers
+	several bool // a request may pass more than one of them
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -40,7 +39,7 @@ type App struct {
 // joinedZone is a zone of this config.
 type joinedZone struct {
 	*zone
-	identity string   // what handlers that share it must agree on
+	identity string   // the settings on which handlers that share the zone must agree
 	handler  *Handler // the first of them
 	store    *store   // nil for none
 }
@@ -68,7 +67,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return caddyapp.RegisterMetrics(ctx, metrics{a})
 }
 
-// join gives h its zone and store: those of its name, or new ones of a derived name.
+// join gives h its zone and store: the existing ones of that name, or new ones with a derived name.
 func (a *App) join(h *Handler) error {
 	identity, err := h.Identity()
 	if err != nil {
@@ -123,7 +122,7 @@ func (a *App) find(name string) *joinedZone {
 	return nil
 }
 
-// sweepInterval is how often idle keys are dropped.
+// sweepInterval is the interval at which idle keys are dropped.
 const sweepInterval = 10 * time.Second
 
 // Start begins to serve this config.
@@ -161,11 +160,11 @@ func (a *App) configure() {
 	}
 }
 
-// Stop leaves everything to Cleanup. Caddy stops the apps of a config in any order, and the http app serves for `shutdown_delay` and
-// `grace_period` before its own Stop returns. Cleanup follows as soon as all apps have been stopped.
+// Stop does nothing; [App.Cleanup] does the work. Caddy stops the apps of a config in any order, and the http app serves for
+// `shutdown_delay` and `grace_period` before its own Stop returns. Cleanup is called as soon as all apps have been stopped.
 func (a *App) Stop() error { return nil }
 
-// end undoes Start. If a was given up for the config before it, that config's limits hold again.
+// end undoes Start. If Caddy rolled back to the config before, that config's limits apply again.
 func (a *App) end() {
 	if a.stop == nil {
 		return
@@ -179,7 +178,7 @@ func (a *App) end() {
 	}
 }
 
-// Cleanup undoes Start and gives up the zones and stores that this config's handlers joined.
+// Cleanup undoes Start and releases the zones and stores that this config's handlers joined.
 func (a *App) Cleanup() error {
 	a.end()
 	a.mu.Lock()
@@ -194,8 +193,8 @@ func (a *App) Cleanup() error {
 	return nil
 }
 
-// warnOfProxies warns of a server that trusts proxies and takes the first address that they forward. Proxies add addresses at
-// the end, and the first is what the client says of itself.
+// warnOfProxies warns about a server that trusts proxies and takes the first forwarded address. Proxies append addresses, so the first one
+// is chosen by the client.
 func (h *Handler) warnOfProxies(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.TrustedProxiesStrict > 0 || !h.identifier.byAddress() || !TrustsProxies(server) {
@@ -205,8 +204,8 @@ func (h *Handler) warnOfProxies(ctx caddy.Context) {
 		zap.String("zone", h.zone.name))
 }
 
-// TrustsProxies reports whether the server trusts proxies. The settings are gone when handlers are provisioned; what was made of
-// them is in a field that is not exported. Were it renamed, a test would tell.
+// TrustsProxies reports whether the server trusts proxies. The settings are no longer there when handlers are provisioned; only an
+// unexported field tells. A test fails if Caddy renames it.
 func TrustsProxies(server *caddyhttp.Server) bool {
 	if server.TrustedProxiesUnix || server.TrustedProxiesRaw != nil {
 		return true

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// BenchmarkPass is a request that the limit lets pass.
+// BenchmarkPass measures a request that the limit admits.
 func BenchmarkPass(b *testing.B) {
 	for name, s := range map[string]Settings{
 		"rate":        {Rate: "1000000000/s"},
@@ -33,7 +33,7 @@ func BenchmarkPass(b *testing.B) {
 	}
 }
 
-// BenchmarkAdmit is the same without a request.
+// BenchmarkAdmit measures the same without an http.Request.
 func BenchmarkAdmit(b *testing.B) {
 	for _, text := range []string{"192.0.2.1", "2001:db8::1"} {
 		b.Run(text, func(b *testing.B) {

@@ -15,16 +15,16 @@ import (
 // clientIP is the placeholder of the client's address.
 const clientIP = "{http.vars." + caddyhttp.ClientIPVarKey + "}"
 
-// tiers are the ranges that an IPv6 client is charged to beside its own: who is given a /56 or a /48 can take a new /64 for
-// each request.
+// tiers are the larger ranges that an IPv6 client is charged to besides its own: a client that is assigned a /56 or a /48 can use a new /64
+// for each request.
 var tiers = []struct {
 	bits     int
 	multiple uint8
 }{{56, 4}, {48, 16}}
 
-// identifier tells who a client is.
+// identifier derives the keys of a client from a request.
 type identifier struct {
-	template string // of the key; empty for the address
+	template string // of the key; empty if the address is the key
 	v6       int    // bits of IPv6 addresses
 	tiers    bool
 }
@@ -40,7 +40,7 @@ func newIdentifier(s *Settings) identifier {
 	return i
 }
 
-// mixesAddress reports whether the address is a part of the key.
+// mixesAddress reports whether the key contains the address among others.
 func (i *identifier) mixesAddress() bool { return strings.Contains(i.template, clientIP) }
 
 // byAddress reports whether clients may be told apart by their address.
@@ -48,15 +48,15 @@ func (i *identifier) byAddress() bool {
 	return i.template == "" || i.mixesAddress() || strings.Contains(i.template, "{http.request.header.")
 }
 
-// client is who makes a request.
+// client is the client of a request.
 type client struct {
 	address netip.Addr // zero if it is not known, as on a unix socket
-	text    string     // of a key that is no address
+	text    string     // of a key that is not an address
 	n       int
 	all     [bucket.MaxKeys]bucket.Key
 }
 
-// keys are those that a request of c is charged to, the narrowest first.
+// keys returns the keys that a request of c is charged to, the narrowest first.
 func (c *client) keys() []bucket.Key { return c.all[:c.n] }
 
 func (c *client) add(k bucket.Key) {
@@ -64,7 +64,7 @@ func (c *client) add(k bucket.Key) {
 	c.n++
 }
 
-// identify tells who makes the request.
+// identify returns the client of the request.
 func (i *identifier) identify(r *http.Request) client {
 	var c client
 	c.address = clientAddress(r)
@@ -75,8 +75,8 @@ func (i *identifier) identify(r *http.Request) client {
 	return c
 }
 
-// addTexts adds the key that is made of the template, and with an address in it those of the tiers: otherwise who has a /48
-// would have a key for each of its networks. It reports whether there is a key.
+// addTexts adds the key that results from the template, and those of the tiers if the template contains an address: otherwise a client with
+// a /48 would have a separate key for each of its networks. It reports whether there is a key.
 func (i *identifier) addTexts(c *client, r *http.Request) bool {
 	if c.text = i.fillIn(r, i.rangeOf(c.address)); c.text == "" {
 		return false
@@ -103,14 +103,14 @@ func (i *identifier) eachTier(a netip.Addr, f func(p netip.Prefix, multiple uint
 // addKeys adds the keys of c's address.
 func (i *identifier) addKeys(c *client) {
 	if !c.address.IsValid() {
-		c.add(bucket.Key{}) // all of them are one
+		c.add(bucket.Key{}) // all clients without an address share one key
 		return
 	}
 	c.add(bucket.AddressKey(i.rangeOf(c.address), 1))
 	i.eachTier(c.address, func(p netip.Prefix, multiple uint8) { c.add(bucket.AddressKey(p, multiple)) })
 }
 
-// rangeOf is the range of addresses that counts as one client, the zero Prefix if the address is not known.
+// rangeOf returns the range of addresses that counts as one client, or the zero Prefix if the address is not known.
 func (i *identifier) rangeOf(a netip.Addr) netip.Prefix {
 	if !a.IsValid() {
 		return netip.Prefix{}
@@ -122,8 +122,8 @@ func (i *identifier) rangeOf(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, bits).Masked()
 }
 
-// fillIn fills in the placeholders of the key. An address among them is as wide as the client's range: otherwise an IPv6 client
-// would have a new key for each of its addresses.
+// fillIn replaces the placeholders of the key. The client's address is replaced by its range: otherwise an IPv6 client would have a new key
+// for each of its addresses.
 func (i *identifier) fillIn(r *http.Request, addresses netip.Prefix) string {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	parts := strings.Split(i.template, clientIP)
@@ -141,7 +141,7 @@ func (i *identifier) fillIn(r *http.Request, addresses netip.Prefix) string {
 	return strings.Join(filled, who)
 }
 
-// clientAddress is the address that Caddy takes for the client's, as one form of the several that an address may have.
+// clientAddress returns the client's address as Caddy determines it, in one canonical form.
 func clientAddress(r *http.Request) netip.Addr {
 	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	a, err := netip.ParseAddr(text)
@@ -151,7 +151,7 @@ func clientAddress(r *http.Request) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// parseRange reads a range, or an address as a range of one.
+// parseRange parses a range, or an address as a range of one address.
 func parseRange(text string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
 		a = a.Unmap().WithZone("")
@@ -164,9 +164,9 @@ func parseRange(text string) (netip.Prefix, error) {
 	return p.Masked(), err
 }
 
-// ranges are address ranges that are looked up by their lengths: of those there are few, whatever the number of ranges.
+// ranges is a set of address ranges, looked up by prefix length: there are few lengths, however many ranges there are.
 type ranges struct {
-	v4, v6 []int // lengths that there are
+	v4, v6 []int // the lengths that occur
 	all    map[netip.Prefix]struct{}
 }
 

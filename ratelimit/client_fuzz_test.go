@@ -16,7 +16,8 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 )
 
-// proxied are servers that trust proxies at 10.0.0.0/8 and fd00::/8: the second only as far as each of them is trusted.
+// proxied are servers that trust proxies at 10.0.0.0/8 and fd00::/8; the second is strict: an address counts only if all behind it are
+// trusted.
 func proxied(f *testing.F) []*caddyhttp.Server {
 	f.Helper()
 	const trust = `"trusted_proxies": {"source": "static", "ranges": ["10.0.0.0/8", "fd00::/8"]}`
@@ -37,7 +38,7 @@ func proxied(f *testing.F) []*caddyhttp.Server {
 	return []*caddyhttp.Server{servers["first"], servers["strict"]}
 }
 
-// keysOf returns the keys of a request that comes from that end of a connection, and says that it was forwarded.
+// keysOf returns the keys of a request from that peer with these forwarding fields.
 func keysOf(i identifier, s *caddyhttp.Server, remote, forwarded string) []bucket.Key {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	if r.RemoteAddr = remote; forwarded != "" {
@@ -56,8 +57,8 @@ func spellings(a netip.Addr) []string {
 	return append(all, a.StringExpanded(), strings.ToUpper(a.StringExpanded()), a.String()+"%eth0", net.JoinHostPort(a.String()+"%1", "1"))
 }
 
-// FuzzClient goes from what a request says to the keys that it is charged to: what an untrusted client says of itself counts for nothing,
-// an address has the same keys however it is written, a client has one key for its whole network, and another network has another.
+// FuzzClient checks the keys that a request is charged to: forwarding fields of an untrusted client are ignored, an address has the same
+// keys however it is written, a client has one key for its whole network, and another network has another key.
 func FuzzClient(f *testing.F) {
 	for _, seed := range []struct{ remote, forwarded string }{
 		{"192.0.2.1:1234", ""}, {"192.0.2.1:1234", "198.51.100.7"}, {"10.0.0.1:80", "198.51.100.7, 10.0.0.2"}, {"10.0.0.1:80", "[2001:db8::1]:443"},
@@ -76,7 +77,7 @@ func FuzzClient(f *testing.F) {
 		for _, s := range servers {
 			keys := keysOf(i, s, remote, forwarded)
 			a := clientOf(s, remote, forwarded)
-			express := client{address: a.Unmap().WithZone("")} // as the express lane has it
+			express := client{address: a.Unmap().WithZone("")} // as the express lane sets it
 			i.addKeys(&express)
 			if !slices.Equal(keys, express.keys()) {
 				t.Fatalf("%q for %q: keys %v, and %v on the express lane", remote, forwarded, keys, express.keys())
@@ -93,7 +94,7 @@ func FuzzClient(f *testing.F) {
 	})
 }
 
-// clientOf is the client's address as a server sees it.
+// clientOf returns the client's address as a server determines it.
 func clientOf(s *caddyhttp.Server, remote, forwarded string) netip.Addr {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	if r.RemoteAddr = remote; forwarded != "" {
@@ -111,7 +112,7 @@ func trusted(host string) bool {
 	return err == nil && (netip.MustParsePrefix("10.0.0.0/8").Contains(a) || netip.MustParsePrefix("fd00::/8").Contains(a))
 }
 
-// checkKeys checks the keys of the client at that address, whose bit can be turned to have another.
+// checkKeys checks the keys of the client at that address, and compares them with those of the address that differs in one bit.
 func checkKeys(t *testing.T, i identifier, s *caddyhttp.Server, a netip.Addr, keys []bucket.Key, bit int) {
 	t.Helper()
 	if !trusted(a.String()) {

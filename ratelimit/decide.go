@@ -10,20 +10,20 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/redisstore"
 )
 
-// unavailable is the cause of a refusal because the store does not answer.
+// unavailable is the cause of refusals while the store does not answer.
 const unavailable bucket.Cause = 255
 
-// pass is that a request may pass, until it is over.
+// pass records what one limit has granted to a request, until the request ends.
 type pass struct {
 	h     *Handler
 	grant bucket.Grant
 
-	// What was taken from the store.
+	// The charge in the store.
 	group  []byte
 	shared []redisstore.Bucket
 }
 
-// decide decides what becomes of a request of c, and counts it. If it is allowed, p holds what is to be given back.
+// decide decides about a request of c, and counts the outcome. If the request is allowed, p records what has to be given back.
 func (h *Handler) decide(c *client, p *pass) (decision, bucket.Decision) {
 	outcome, d := allowed, bucket.Decision{}
 	if c.address.IsValid() && h.exemptions.contain(c.address) {
@@ -40,9 +40,9 @@ func (h *Handler) decide(c *client, p *pass) (decision, bucket.Decision) {
 
 // take decides about a request of c.
 //
-// With a store the buckets of this Caddy are charged as well. They are never emptier than those of the store, as they are
-// charged less: who is refused by them would be refused by the store, and need not be asked for. And they are at hand, as full as
-// they should be, when the store is not.
+// With a store the local buckets are charged as well. They are never emptier than those of the store, because they are charged less: the
+// store would refuse whatever they refuse, so it need not be asked. And when the store is unavailable, they can take over at about the
+// right fill level.
 func (h *Handler) take(c *client, p *pass) bucket.Decision {
 	p.h = h
 	asks := h.store != nil && h.store.Available()
@@ -69,7 +69,7 @@ func (h *Handler) take(c *client, p *pass) bucket.Decision {
 	}
 	p.group, p.shared = group, buckets
 	if !d.Allowed() {
-		// There was no room for it here.
+		// The local table had no room.
 		if p.grant, d = h.zone.table.TakeInFlight(c.keys(), c.text); !d.Allowed() {
 			p.refund()
 		}
@@ -78,7 +78,7 @@ func (h *Handler) take(c *client, p *pass) bucket.Decision {
 	return bucket.Decision{}
 }
 
-// withoutStore is what is decided when the store cannot be asked and the buckets of this Caddy say d.
+// withoutStore decides when the store cannot be asked. d is the decision of the local buckets.
 func (h *Handler) withoutStore(p *pass, c *client, d bucket.Decision) bucket.Decision {
 	h.zone.storeErrors.Add(1)
 	switch h.Redis.OnError {
@@ -93,7 +93,7 @@ func (h *Handler) withoutStore(p *pass, c *client, d bucket.Decision) bucket.Dec
 	return d
 }
 
-// refund takes the charge for the request back: another limit has refused it.
+// refund gives back the charge of a request that another limit has refused.
 func (p *pass) refund() {
 	p.grant.Refund()
 	if p.shared != nil {
@@ -102,7 +102,7 @@ func (p *pass) refund() {
 	}
 }
 
-// passesVar is the request's variable that holds its passes, where there may be several.
+// passesVar is the request's variable that holds its passes, if a request may pass several limits.
 const passesVar = "ip_rate_limit_passes"
 
 type passes struct{ list []*pass }
@@ -118,10 +118,10 @@ func passesOf(ctx context.Context) *passes {
 
 func (a *passes) add(p *pass) { a.list = append(a.list, p) }
 
-// remove removes the latest.
+// remove removes the last one.
 func (a *passes) remove() { a.list = a.list[:len(a.list)-1] }
 
-// refund takes all charges back: a request that is refused by one limit is charged to none.
+// refund gives back all charges: a request that one limit refuses is charged to none.
 func (a *passes) refund() {
 	for _, p := range a.list {
 		p.refund()

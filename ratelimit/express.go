@@ -2,7 +2,7 @@ package ratelimit
 
 import "net/netip"
 
-// Express returns why requests cannot be admitted by their client's address alone, "" if they can.
+// Express returns why requests cannot be admitted by their client's address alone, or "" if they can.
 func (h *Handler) Express() string {
 	if h.identifier.template != "" {
 		return "ip_rate_limit_key"
@@ -10,12 +10,12 @@ func (h *Handler) Express() string {
 	return ""
 }
 
-// Admission is that a request may pass limits. It may be used again for other requests. The zero Admission has passed none.
+// Admission records the limits that have admitted a request. It may be reused for other requests. The zero Admission has passed none.
 type Admission struct{ passes []pass }
 
-// Admit decides about a request of a client at that address, the zero Addr if it has none, as [Handler.ServeHTTP] does. What the request was
-// granted is a part of a until [Admission.Release]. If the request is refused, it is charged to no limit, including those that had admitted
-// it before.
+// Admit decides about a request of a client at that address, as [Handler.ServeHTTP] does; the address is the zero Addr if the client has
+// none. The grants are kept in a until [Admission.Release]. If the request is refused, it is charged to no limit, including those that had
+// admitted it before.
 func (h *Handler) Admit(address netip.Addr, a *Admission) *Refusal {
 	c := client{address: address.Unmap().WithZone("")}
 	h.identifier.addKeys(&c)
@@ -35,7 +35,7 @@ func (h *Handler) Admit(address netip.Addr, a *Admission) *Refusal {
 	return h.refusal(d)
 }
 
-// Release tells that the request is over.
+// Release must be called when the request has ended.
 func (a *Admission) Release() {
 	for i := range a.passes {
 		a.passes[i].grant.Release()

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// What is admitted, refused and counted without a request is what is with one.
+// Admit admits, refuses and counts as ServeHTTP does.
 func TestAdmitIsServeHTTP(t *testing.T) {
 	for name, s := range map[string]Settings{
 		"rate":        {Rate: "1/h", Burst: 3},
@@ -56,7 +56,7 @@ func TestAdmitIsServeHTTP(t *testing.T) {
 	}
 }
 
-// A request that is refused by one limit is charged to none, and what was granted comes back.
+// A request that is refused by one limit is charged to none, and grants are given back.
 func TestAdmissionGivesBack(t *testing.T) {
 	first, second := handlerOf(Settings{Rate: "1/h", Burst: 5, Concurrency: 1}), handlerOf(Settings{Rate: "1/h", Burst: 1})
 	address := netip.MustParseAddr("192.0.2.1")

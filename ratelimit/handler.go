@@ -16,20 +16,20 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler limits how many requests each client may make, in all and at a time. A client is its address as Caddy sees it
-// (`client_ip`, which heeds trusted proxies), an IPv6 client its /64; or what `key` says.
+// Handler limits how many requests each client may make, in total and at the same time. A client is identified by its address as Caddy
+// determines it (`client_ip`, which heeds trusted proxies), an IPv6 client by its /64; or by `key`.
 //
-// Who asks for more is refused with status 429, as an error that `handle_errors` may handle, with the header fields
-// `Retry-After`, `RateLimit` and `RateLimit-Policy`. A request that is refused by one of several limits is charged to none.
+// Requests over a limit are refused with status 429, as an error that `handle_errors` may handle, with the header fields `Retry-After`,
+// `RateLimit` and `RateLimit-Policy`. A request that is refused by one of several limits is charged to none.
 //
-// Buckets survive config reloads. With another rate or burst they are as full as before, in proportion.
+// Buckets survive config reloads. If the rate or the burst changes, they keep their fill level in proportion.
 //
 // When a request is refused, these placeholders are set:
 //
 // Placeholder | Description
 // ------------|-------------
-// `{http.ip_rate_limit.zone}` | The zone that has refused it
-// `{http.ip_rate_limit.retry_after}` | After how many seconds another try may succeed
+// `{http.ip_rate_limit.zone}` | The zone that refused the request
+// `{http.ip_rate_limit.retry_after}` | The number of seconds after which a retry may succeed
 type Handler struct {
 	Settings
 
@@ -53,7 +53,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // UnmarshalJSON reads the handler's config.
 func (h *Handler) UnmarshalJSON(text []byte) error { return Ranges.Decode("", text, &h.Settings) }
 
-// Provision sets h up. What acts on its own is started by [App].
+// Provision sets h up. [App] starts the background work.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.CheckWhole(); err != nil {
@@ -95,11 +95,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.app.several {
 		return passOn(p, w, r, next)
 	}
-	defer p.grant.Release() // also when a handler panics, as one does that gives up an answer half way
+	defer p.grant.Release() // also if a later handler panics, for example with http.ErrAbortHandler
 	return next.ServeHTTP(w, r)
 }
 
-// passOn is for a request that may meet another limit, which gives p back if it refuses.
+// passOn passes on a request that may meet another limit, which refunds p if it refuses the request.
 func passOn(p pass, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	defer p.grant.Release()
 	all := passesOf(r.Context())
@@ -108,7 +108,7 @@ func passOn(p pass, w http.ResponseWriter, r *http.Request, next caddyhttp.Handl
 	return next.ServeHTTP(w, r)
 }
 
-// logDryRun tells of a request that would have been refused, once a second at most.
+// logDryRun logs requests that would have been refused, at most once a second.
 func (h *Handler) logDryRun(d bucket.Decision) {
 	n, ok := h.zone.mayLog(time.Now())
 	if !ok {

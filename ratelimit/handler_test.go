@@ -15,7 +15,7 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/redisstore"
 )
 
-// handlerOf is a handler in memory, as Provision leaves it.
+// handlerOf returns a handler in memory, as Provision leaves it.
 func handlerOf(s Settings) *Handler {
 	h := &Handler{Settings: s, app: new(App), logger: zap.NewNop(), limits: s.limits(), identifier: newIdentifier(&s)}
 	h.exemptions, _ = s.exempt()
@@ -37,13 +37,13 @@ func TestServeHTTPAllocatesNothing(t *testing.T) {
 	}
 }
 
-// With on_error allow nobody is limited by rate while the store does not answer, but by concurrency as ever.
+// With on_error allow, requests are not limited by rate while the store does not answer, but still by concurrency.
 func TestAllowKeepsConcurrency(t *testing.T) {
 	closed, err := redisstore.New(redisstore.Options{URL: "redis://127.0.0.1:1", Timeout: time.Second, Changed: func(error) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := closed.Close(); err != nil { // so that it is unavailable
+	if err := closed.Close(); err != nil { // the store is unavailable then
 		t.Fatal(err)
 	}
 	h := handlerOf(Settings{Rate: "1/h", Concurrency: 2, Redis: &Redis{OnError: onErrorAllow}})
@@ -63,7 +63,7 @@ func TestAllowKeepsConcurrency(t *testing.T) {
 	}
 }
 
-// A config that is given up without being stopped leaves nothing behind.
+// A config whose Cleanup is called without Stop leaves nothing behind.
 func TestCleanupStops(t *testing.T) {
 	before := serving.Latest()
 	a := &App{ctx: caddy.Context{Context: t.Context()}}
@@ -71,7 +71,7 @@ func TestCleanupStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	if serving.Latest() != a {
-		t.Error("it does not serve")
+		t.Error("the app does not serve")
 	}
 	for range 2 {
 		if err := a.Cleanup(); err != nil {
@@ -79,11 +79,11 @@ func TestCleanupStops(t *testing.T) {
 		}
 	}
 	if serving.Latest() != before {
-		t.Error("it still serves")
+		t.Error("the app still serves")
 	}
 }
 
-// What a request was granted comes back when a handler behind panics.
+// A grant is given back when a later handler panics.
 func TestPanicsGiveBack(t *testing.T) {
 	for _, several := range []bool{false, true} {
 		h := handlerOf(Settings{Concurrency: 1})
@@ -102,7 +102,7 @@ func TestPanicsGiveBack(t *testing.T) {
 	}
 }
 
-// A limit in a route for errors does not take back what others have charged: their part is over.
+// A limit in an error route does not refund the limits of the main routes: their handlers have returned.
 func TestPassesEndWithTheirHandler(t *testing.T) {
 	first, second := handlerOf(Settings{Rate: "1/h", Burst: 5}), handlerOf(Settings{Rate: "1/h", Burst: 1})
 	first.app.several, second.app.several = true, true

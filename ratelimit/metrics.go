@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 )
 
-// The metrics, read from the live state when they are asked for. None has a label that clients choose.
+// The metrics, read from the live state at each scrape. None has a label whose values clients choose.
 var (
 	decisionsMetric = prometheus.NewDesc("caddy_ip_rate_limit_decisions_total",
 		"Requests by outcome: allowed, refused, exempt, or dry_run for those that would have been refused.", []string{"zone", "decision"}, nil)
@@ -20,11 +20,11 @@ var (
 		"Decisions made without the shared store because it did not answer.", []string{"zone"}, nil)
 )
 
-// metrics collects the metrics of the config that serves; while none does yet, those of app.
+// metrics collects the metrics of the config that serves, or of app while no config serves yet.
 type metrics struct{ app *App }
 
-// Provision registers the metrics. The admin endpoint of a new config answers before its apps are there: without this,
-// counters would be gone for a moment at each reload.
+// Provision registers the metrics. The admin endpoint of a new config answers before its apps are loaded: without this, counters would be
+// missing for a moment at each reload.
 func (adminAPI) Provision(ctx caddy.Context) error { return caddyapp.RegisterMetrics(ctx, metrics{}) }
 
 // Describe implements [prometheus.Collector].

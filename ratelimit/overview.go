@@ -7,7 +7,7 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 )
 
-// zoneOverview is what the API shows of a zone.
+// zoneOverview describes a zone in the API.
 type zoneOverview struct {
 	Zone        string            `json:"zone"`
 	Rate        string            `json:"rate,omitempty"`
@@ -22,21 +22,21 @@ type zoneOverview struct {
 	Busiest     []keyOverview     `json:"busiest,omitempty"`
 }
 
-// storeOverview is what the API shows of a zone's store.
+// storeOverview describes a zone's store in the API.
 type storeOverview struct {
 	Available bool   `json:"available"`
 	Errors    uint64 `json:"errors"`
 }
 
-// keyOverview is what the API shows of a key.
+// keyOverview describes a key in the API.
 type keyOverview struct {
 	Key          string   `json:"key"`
-	Tokens       float64  `json:"tokens"` // left in this Caddy
+	Tokens       float64  `json:"tokens"` // in this Caddy
 	SharedTokens *float64 `json:"shared_tokens,omitempty"`
 	Burst        int      `json:"burst,omitempty"`
 	InFlight     int      `json:"in_flight"`
-	Requests     int      `json:"requests"` // of late: halved every ten seconds
-	Refused      int      `json:"refused"`  // of them
+	Requests     int      `json:"requests"` // recent ones: halved every ten seconds
+	Refused      int      `json:"refused"`  // refused ones among them
 }
 
 // joined returns the zones of a's config, sorted by name.
@@ -46,7 +46,7 @@ func (a *App) joined() []*joinedZone {
 	return slices.SortedFunc(slices.Values(a.zones), func(x, y *joinedZone) int { return cmp.Compare(x.name, y.name) })
 }
 
-// Overview describes the zones, sorted by name, for whoever shows them: as JSON they are as the API has them.
+// Overview describes the zones, sorted by name. As JSON they are as in the API.
 func (a *App) Overview() any { return overviews(a.joined()) }
 
 func overviews(zones []*joinedZone) []zoneOverview {

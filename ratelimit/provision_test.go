@@ -11,7 +11,7 @@ import (
 	_ "github.com/ballastlb/ballast/ratelimit"
 )
 
-// provision provisions a config with these handlers, and no more.
+// provision provisions a config with these handlers and nothing else.
 func provision(t *testing.T, handlers string) error {
 	t.Helper()
 	var config caddy.Config

@@ -31,7 +31,7 @@ func causeError(c bucket.Cause) error {
 	}
 }
 
-// refuse answers 429, by way of the site's handle_errors.
+// refuse returns an error with status 429, which the site's handle_errors may handle.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d bucket.Decision) error {
 	refusal := h.refusal(d)
 	refusal.SetHeader(w.Header())
@@ -41,8 +41,8 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d bucket.Decisi
 	return refusal.Err
 }
 
-// Refusal is how a refused request is answered. The fields are those of draft-ietf-httpapi-ratelimit-headers-10, and Retry-After of
-// RFC 9110.
+// Refusal describes the answer to a refused request. The header fields are those of draft-ietf-httpapi-ratelimit-headers-10, and
+// Retry-After of RFC 9110.
 type Refusal struct {
 	Err error // with status 429, as a handler returns it
 
@@ -82,7 +82,7 @@ func (h *Handler) refusal(d bucket.Decision) *Refusal {
 // seconds rounds up to whole seconds, at least one.
 func seconds(d time.Duration) int { return max(int(math.Ceil(d.Seconds())), 1) }
 
-// quota says the limits as so many requests in a window of whole seconds: the time in which a bucket fills up.
+// quota expresses the limits as a number of requests in a window of whole seconds: the time in which a bucket fills.
 func quota(l bucket.Limits, multiple int) (requests, window int) {
 	if l.Rate == 0 {
 		return 0, 0

@@ -14,8 +14,8 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 )
 
-// FuzzRetryAfter exhausts limits. Retry-After is a whole number of seconds, as RFC 9110 has it, the other fields say the same, and a client
-// that waits for so long is admitted; half a second after a long wait has begun it is not.
+// FuzzRetryAfter exhausts limits. Retry-After is a whole number of seconds, as RFC 9110 requires, the other fields agree with it, and a
+// client that waits that long is admitted; half a second after a long wait has begun it is not.
 func FuzzRetryAfter(f *testing.F) {
 	f.Add("100/s", 7, 0, uint32(0))
 	f.Add("5/m", 0, 3, uint32(999_999_999))
@@ -92,7 +92,7 @@ func checkRefusal(t *testing.T, h *Handler, header http.Header, err error) {
 	}
 	var quota, window uint64
 	if n, _ := fmt.Sscanf(header.Get("RateLimit-Policy"), `"z";q=%d;w=%d`, &quota, &window); n == 2 {
-		// A client that keeps to the quota is never above the rate by more than the one request that is always promised.
+		// A client that keeps to the quota exceeds the rate by at most the one request that is always promised.
 		if most := float64(h.limits.Rate) * float64(window); float64(quota) > most+1e-6 && quota > 1 {
 			t.Fatalf("%+v: the policy promises %d requests in %d s, and the rate allows %v", h.Settings, quota, window, most)
 		}

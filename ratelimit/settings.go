@@ -22,15 +22,15 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/redisstore"
 )
 
-// Settings are what a limit is told.
+// Settings are the settings of a limit.
 type Settings struct {
-	// The name of the set of buckets: in metrics, in the API, in the answer to those who are refused, and over config reloads.
-	// Handlers of equal settings may share a name; they share the buckets then. Letters, digits and `._:/@~+-`, at most 64.
-	// Limits that a fleet shares should be named. Default: derived from the settings.
+	// The name of the set of buckets: in metrics, in the API, in answers to refused requests, and over config reloads. Handlers with equal
+	// settings may share a name, and then share the buckets. Letters, digits and `._:/@~+-`, at most 64. Limits that a fleet shares should
+	// be named. Default: derived from the settings.
 	Zone string `json:"zone,omitempty"`
 
-	// How many requests a client may make on average: a number per `s`, `m` or `h`, such as `100/s`. Default: no limit
-	// of the rate; there must be one of the concurrency then.
+	// How many requests a client may make on average: a number per `s`, `m` or `h`, such as `100/s`. Default: no limit of the rate; a limit
+	// of the concurrency is required then.
 	Rate string `json:"rate,omitempty"`
 
 	// How many requests a client may make at once after a pause. Default: what the rate allows in a second, at least 1.
@@ -40,24 +40,24 @@ type Settings struct {
 	// with `redis`. Default: no limit.
 	Concurrency int `json:"concurrency,omitempty"`
 
-	// What tells clients apart. Placeholders may be used; `{http.vars.client_ip}` among others stands for the client's range of
-	// addresses. A request for which it is empty is limited by its address. Default: the address.
+	// What tells clients apart. Placeholders may be used; `{http.vars.client_ip}` stands for the client's range of addresses. A request for
+	// which the key is empty is limited by its address. Default: the address.
 	Key string `json:"key,omitempty"`
 
 	// How many bits of an IPv6 address tell clients apart, 1 to 128. Default: 64.
 	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
 
-	// Whether the /56 and the /48 of an IPv6 client are charged, too, with 4 and 16 times the limits. Default: they are.
+	// Whether the /56 and the /48 of an IPv6 client are charged as well, with 4 and 16 times the limits. Default: they are.
 	IPv6Tiers *IPv6Tiers `json:"ipv6_tiers,omitempty"`
 
-	// How many clients are kept in memory at most, at less than 250 bytes each. Full buckets leave first, and nobody who would be
-	// refused just now. While there are only such, newcomers share a bucket. Default: 262144.
+	// How many clients are kept in memory at most, at less than 250 bytes each. Full buckets are evicted first, and a client that would be
+	// refused just now never. While no client can be evicted, new ones share a bucket. Default: 262144.
 	MaxKeys int `json:"max_keys,omitempty"`
 
 	// Addresses and ranges that are not limited.
 	Exempt []string `json:"exempt,omitempty"`
 
-	// Whether to decide and count only, and refuse nobody. Default: false.
+	// Whether to decide and count only, and refuse nothing. Default: false.
 	DryRun bool `json:"dry_run,omitempty"`
 
 	// A store that a fleet shares. Default: none, each Caddy limits by itself.
@@ -72,18 +72,19 @@ type IPv6Tiers struct {
 
 // Redis is a Redis or Valkey that keeps the buckets of a fleet.
 type Redis struct {
-	// Where it is: `redis://[user:password@]host:port/db`, `rediss://` over TLS, `unix:///path`, `redis+cluster://` and
+	// The address: `redis://[user:password@]host:port/db`, `rediss://` over TLS, `unix:///path`, `redis+cluster://` and
 	// `redis+sentinel://...?master_name=<name>`, the latter two with more addresses as `addr=host:port`. Required.
 	URL string `json:"url"`
 
-	// For how long a request waits for a decision. Default: 50ms.
+	// How long a request waits for a decision. Default: 50ms.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// What is done with requests while it does not answer: `local` has each Caddy limit by itself, `allow` lets all pass, `deny`
+	// What happens to requests while the store does not answer: `local` makes each Caddy limit by itself, `allow` lets all pass, `deny`
 	// refuses all. Default: local.
 	OnError string `json:"on_error,omitempty"`
 
-	// What keys are hashed with before they are sent; the same for the whole fleet. Default: derived from the password in the URL.
+	// The key of the hash that client keys are hashed with before they are sent; the same for the whole fleet. Default: derived from the
+	// password in the URL.
 	Secret string `json:"secret,omitempty"`
 }
 
@@ -95,7 +96,7 @@ const (
 	maxFilling = 366 * 24 * time.Hour
 )
 
-// Ranges are what the numbers in settings may be. 16,777,216 clients take 4 GB. The table in docs/rate-limits.md tells the same.
+// Ranges are the ranges of the numbers in settings. 16,777,216 clients take 4 GB. The table in docs/rate-limits.md has the same.
 var Ranges = caddyapp.Ranges{
 	caddyapp.Number("burst", 1, 1<<30),
 	caddyapp.Number("concurrency", 1, 1<<20),
@@ -104,7 +105,7 @@ var Ranges = caddyapp.Ranges{
 	caddyapp.Duration("redis.timeout", time.Millisecond, 10*time.Second),
 }
 
-// The words for what is done while the store does not answer.
+// The values of `on_error`.
 const (
 	onErrorLocal = "local"
 	onErrorAllow = "allow"
@@ -113,7 +114,7 @@ const (
 
 var validZone = regexp.MustCompile(`^[A-Za-z0-9._:/@~+-]{1,64}$`)
 
-// Check returns an error for the first setting that cannot be: its name, its value, the rule. Settings may be missing still.
+// Check returns an error for the first setting that is wrong: its name, its value, the rule. Settings may still be missing.
 func (s *Settings) Check() error {
 	if s.Zone != "" && !validZone.MatchString(s.Zone) {
 		return fmt.Errorf("zone %s: must consist of letters, digits and ._:/@~+-, at most 64", s.Zone)
@@ -134,7 +135,7 @@ func (s *Settings) Check() error {
 	return s.Redis.check()
 }
 
-// CheckWhole is Check, when nothing more will be set.
+// CheckWhole is Check for settings that are complete.
 func (s *Settings) CheckWhole() error {
 	if err := s.Check(); err != nil {
 		return err
@@ -159,7 +160,7 @@ func (r *Redis) check() error {
 		return fmt.Errorf("redis: on_error %s: must be local, allow or deny", r.OnError)
 	}
 	if strings.Contains(r.URL, "{env.") || strings.Contains(r.URL, "{file.") {
-		return nil // it is there where the config is loaded, and is checked there
+		return nil // the placeholder can be replaced only where the config is loaded, and the URL is checked there
 	}
 	return redisstore.Check(r.URL)
 }
@@ -167,7 +168,7 @@ func (r *Redis) check() error {
 // filledIn replaces placeholders of the environment.
 func filledIn(value string) string { return caddy.NewReplacer().ReplaceKnown(value, "") }
 
-// perSecond is the rate per second, 0 for none.
+// perSecond returns the rate per second, 0 for none.
 func (s *Settings) perSecond() (float64, error) {
 	if s.Rate == "" {
 		return 0, nil
@@ -184,7 +185,7 @@ func (s *Settings) perSecond() (float64, error) {
 	return n / seconds, nil
 }
 
-// limits are those of a key, with the defaults.
+// limits returns the limits of a key, with the defaults.
 func (s *Settings) limits() bucket.Limits {
 	perSecond, _ := s.perSecond() // checked before
 	l := bucket.Limits{Rate: rate.Limit(perSecond), Burst: s.Burst, Concurrency: s.Concurrency}
@@ -194,7 +195,7 @@ func (s *Settings) limits() bucket.Limits {
 	return l
 }
 
-// oneAtATime reports whether a client is refused its second request at once, although several are allowed in the unit of the rate: the
+// oneAtATime reports whether a second request at the same moment is refused, although several are allowed in the unit of the rate: the
 // default burst is what the rate allows in a second.
 func (s *Settings) oneAtATime() bool {
 	number, unit, _ := strings.Cut(filledIn(s.Rate), "/")
@@ -222,15 +223,15 @@ func (s *Settings) exempt() (ranges, error) {
 	return newRanges(found), nil
 }
 
-// derivedZone is the name of a zone that was given none. Handlers are not provisioned in the order of the config: what it is
-// derived from has to tell them apart.
+// derivedZone returns the name of a zone without a configured one. Handlers are not provisioned in the order of the config, so the name
+// depends on the identity alone.
 func (s *Settings) derivedZone(identity string) string {
 	const digits = 8
 	sum := sha256.Sum256([]byte(identity))
 	return strings.TrimPrefix(filledIn(s.Rate)+"-", "-") + hex.EncodeToString(sum[:])[:digits]
 }
 
-// Identity tells settings apart: handlers that share a zone have the same.
+// Identity returns the same text for equal settings. Handlers that share a zone have the same.
 func (s *Settings) Identity() (string, error) {
 	text, err := json.Marshal(s)
 	return string(text), err

@@ -124,7 +124,7 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// requestOf is a request as Caddy hands it over, of that client.
+// requestOf returns a request of that client as Caddy passes it to handlers.
 func requestOf(address string, header ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/path", nil)
 	for i := 0; i < len(header); i += 2 {
@@ -220,7 +220,7 @@ func TestMayLog(t *testing.T) {
 	}
 }
 
-// TestOneAtATime checks of which rates it is told that a second request at once is refused.
+// TestOneAtATime checks for which rates the warning about a second request at once is logged.
 func TestOneAtATime(t *testing.T) {
 	t.Setenv("BALLAST_TEST_RATE", "100/m")
 	for _, test := range []struct {

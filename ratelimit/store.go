@@ -17,14 +17,13 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/redisstore"
 )
 
-// store is a connection to a Redis that several limits may use, over configs.
+// store is a connection to a Redis that several limits may share. It outlives configs.
 type store struct {
 	*redisstore.Store
 	identity string
 }
 
-// clientLog is where the Redis client writes what it would write to the standard error output: each connection that it
-// cannot make, among others.
+// clientLog receives what the Redis client would otherwise write to standard error, for example each connection that it cannot make.
 type clientLog struct{}
 
 func (clientLog) Printf(_ context.Context, format string, args ...any) {
@@ -33,7 +32,8 @@ func (clientLog) Printf(_ context.Context, format string, args ...any) {
 
 var setClientLog = sync.OnceFunc(func() { redis.SetLogger(clientLog{}) })
 
-// address is the URL with its placeholders filled in. What stands for user or password is escaped: it may be made of anything.
+// address returns the URL with its placeholders replaced. Values for the user and the password are escaped, because they may contain any
+// character.
 func (r *Redis) address() string {
 	at := strings.LastIndex(r.URL, "@")
 	if at < 0 {
@@ -43,12 +43,12 @@ func (r *Redis) address() string {
 		return url.PathEscape(caddy.ToString(value)), nil
 	})
 	if err != nil {
-		user = r.URL[:at] // parsing it says what is wrong
+		user = r.URL[:at] // parsing the URL reports the mistake
 	}
 	return user + filledIn(r.URL[at:])
 }
 
-// acquireStore returns the store of r. It does nothing until it is started.
+// acquireStore returns the store of r. The caller must start it.
 func acquireStore(r *Redis) (*store, error) {
 	timeout := defaultTimeout
 	if r.Timeout != 0 {
@@ -72,11 +72,11 @@ func (s *store) release() {
 	}
 }
 
-// storeChanged logs that a store is unavailable, or available again. Stores outlive configs, and their loggers.
+// storeChanged logs that a store is unavailable, or available again. It does not use a config's logger, because stores outlive configs.
 func storeChanged(address string, err error) {
 	logger := caddy.Log().Named("ip_rate_limit")
 	if u, parseErr := url.Parse(address); parseErr == nil {
-		u.RawQuery = "" // it may hold a password, too
+		u.RawQuery = "" // it may contain a password as well
 		address = u.Redacted()
 	}
 	if err == nil {
@@ -86,12 +86,12 @@ func storeChanged(address string, err error) {
 	logger.Warn("rate limit store is unavailable; limits follow their on_error", zap.String("url", address), zap.Error(err))
 }
 
-// sharedBuckets are the buckets of c in a store.
+// sharedBuckets returns the buckets of c in a store.
 func sharedBuckets(c *client, l bucket.Limits) (group []byte, buckets []redisstore.Bucket) {
 	for _, k := range c.keys() {
 		buckets = append(buckets, sharedBucket(k, l))
 	}
-	return buckets[len(buckets)-1].Key, buckets // the widest range has those that are charged together
+	return buckets[len(buckets)-1].Key, buckets // the widest range is the group: it keeps the buckets of one request together
 }
 
 func sharedBucket(k bucket.Key, l bucket.Limits) redisstore.Bucket {

@@ -8,14 +8,14 @@ import (
 	"github.com/ballastlb/ballast/ratelimit/bucket"
 )
 
-// decision is what became of a request, as metrics name it.
+// decision is the outcome of a request, as metrics name it.
 type decision int
 
 const (
 	allowed decision = iota
 	refused
 	exempt
-	dryRun // would have been refused
+	dryRun // allowed, but would have been refused without dry_run
 	decisions
 )
 
@@ -23,20 +23,20 @@ func (d decision) String() string {
 	return [...]string{"allowed", "refused", "exempt", "dry_run"}[d]
 }
 
-// zone is a set of buckets and what is counted of it. It outlives configs.
+// zone is a set of buckets and their counters. It outlives configs.
 type zone struct {
 	name        string
 	table       *bucket.Table
 	decisions   [decisions]atomic.Uint64
 	storeErrors atomic.Uint64 // decisions that the shared store did not make
 
-	lastLine atomic.Int64  // when a dry run was logged last, in nanoseconds since 1970
+	lastLine atomic.Int64  // when a dry run was last logged, in nanoseconds since 1970
 	unlogged atomic.Uint64 // dry runs since
 }
 
 func (z *zone) count(d decision) { z.decisions[d].Add(1) }
 
-// mayLog reports whether it is time for another line in the log, and how many there would have been since the last.
+// mayLog reports whether it is time to log again, and how many events were not logged since the last line.
 func (z *zone) mayLog(now time.Time) (uint64, bool) {
 	const pause = time.Second
 	z.unlogged.Add(1)
@@ -47,7 +47,7 @@ func (z *zone) mayLog(now time.Time) (uint64, bool) {
 	return z.unlogged.Swap(0), true
 }
 
-// shared holds what configs share by name. What nobody has any more is gone.
+// shared holds values that configs share by name. A value without users is removed.
 type shared[T any] struct {
 	mu  sync.Mutex
 	all map[string]*sharedItem[T]
@@ -58,7 +58,7 @@ type sharedItem[T any] struct {
 	users int
 }
 
-// acquire returns what has that name, which makes if there is nothing of it.
+// acquire returns the value with that name, and calls makeOne if there is none.
 func (s *shared[T]) acquire(name string, makeOne func() (T, error)) (T, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *shared[T]) acquire(name string, makeOne func() (T, error)) (T, error) {
 	return item.value, nil
 }
 
-// release gives up what acquire returned. It returns true, and the value, to the last who does.
+// release gives up a value that acquire returned. To the last user it returns true and the value.
 func (s *shared[T]) release(name string) (value T, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

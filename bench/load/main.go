@@ -22,13 +22,13 @@ import (
 
 func main() {
 	o := openloop.Options{Header: make(http.Header)}
-	flag.StringVar(&o.URL, "url", "http://127.0.0.1:8080/", "what to ask for; a loopback address")
+	flag.StringVar(&o.URL, "url", "http://127.0.0.1:8080/", "URL to request; must have a loopback address")
 	flag.StringVar(&o.Method, "method", "GET", "request method")
 	flag.IntVar(&o.Rate, "rate", 500, "requests per second")
-	flag.DurationVar(&o.Duration, "duration", 10*time.Second, "for how long")
-	flag.DurationVar(&o.Timeout, "timeout", 5*time.Second, "bound of one request")
-	flag.IntVar(&o.Connections, "connections", 1000, "most requests in flight")
-	flag.Func("header", "`name: value` of each request; may be repeated", func(s string) error {
+	flag.DurationVar(&o.Duration, "duration", 10*time.Second, "duration of the load")
+	flag.DurationVar(&o.Timeout, "timeout", 5*time.Second, "timeout of one request")
+	flag.IntVar(&o.Connections, "connections", 1000, "maximum of requests in flight")
+	flag.Func("header", "`name: value` header field of each request; may be repeated", func(s string) error {
 		name, value, ok := strings.Cut(s, ":")
 		if !ok {
 			return fmt.Errorf("must be name: value")
@@ -36,7 +36,7 @@ func main() {
 		o.Header.Add(name, strings.TrimSpace(value))
 		return nil
 	})
-	mostFailed := flag.Int("max-failed", -1, "exit with 1 when more requests fail; -1 for never")
+	mostFailed := flag.Int("max-failed", -1, "exit with 1 if more requests fail; -1 for never")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	failed, err := run(ctx, o)
@@ -46,7 +46,7 @@ func main() {
 		os.Exit(1)
 	}
 	if *mostFailed >= 0 && failed > *mostFailed {
-		fmt.Fprintf(os.Stderr, "load: %d requests failed, allowed were %d\n", failed, *mostFailed)
+		fmt.Fprintf(os.Stderr, "load: %d requests failed, more than the allowed %d\n", failed, *mostFailed)
 		os.Exit(1)
 	}
 }
@@ -77,14 +77,14 @@ func run(ctx context.Context, o openloop.Options) (failed int, err error) {
 
 func show(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
-// onThisMachine refuses targets that are not ours to put under load.
+// onThisMachine refuses targets that are not on this machine.
 func onThisMachine(target string) error {
 	u, err := url.Parse(target)
 	if err != nil {
 		return err
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("url %s: must have a loopback address; this is for servers on this machine", target)
+		return fmt.Errorf("url %s: must have a loopback address", target)
 	}
 	return nil
 }

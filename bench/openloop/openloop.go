@@ -1,6 +1,6 @@
-// Package openloop sends requests at a constant rate, whatever the answers do. Latency is measured from the moment a
-// request was due, not from when it could be sent: a server that stalls for a second shows as a second of latency for
-// all requests that were due then, and not as a single slow one (what Gil Tene named coordinated omission).
+// Package openloop sends requests at a constant rate, independent of the answers. Latency is measured from the time at which a request was
+// due, not from when it could be sent: a server that stalls for a second adds a second of latency to all requests that were due then, and
+// not to a single one only (coordinated omission, a term of Gil Tene).
 package openloop
 
 import (
@@ -16,46 +16,45 @@ import (
 	"time"
 )
 
-// Options say what to send. The zero value of a field stands for its default.
+// Options configure a run. Zero fields have their default.
 type Options struct {
 	URL    string
 	Method string      // default GET
 	Header http.Header // of each request
 
-	// Make, if not nil, makes the request of that number, from 0 on, in the place of URL, Method and Header.
+	// Make, if not nil, makes the request with that number, from 0 on, instead of URL, Method and Header.
 	Make func(n int) (*http.Request, error)
 
 	Rate     int           // requests per second, 1 to 100000. Default: 500
 	Duration time.Duration // default 10 s
 	Timeout  time.Duration // of a request. Default: 5 s
 
-	// Connections bounds the requests in flight. One that is due beyond it waits, and its latency with it.
-	// Default: 1000.
+	// Connections bounds the requests in flight. A request that is due beyond the bound waits, which adds to its latency. Default: 1000.
 	Connections int
 
-	// Stop ends the sending before its time when it is closed: what is in flight comes to its end. Default: never.
+	// Stop, when closed, ends the sending early; requests in flight complete. Default: never.
 	Stop <-chan struct{}
 }
 
-// Summary is what came back.
+// Summary is the result of a run.
 type Summary struct {
 	Sent     int
 	Statuses map[int]int    // answers by status
 	Errors   map[string]int // requests without an answer, by kind
 	Backends map[string]int // answers by their header field X-Backend
-	Requests []Request      // in the order of their latencies
+	Requests []Request      // sorted by latency
 }
 
-// Request is a request and what came of it.
+// Request is a request and its outcome.
 type Request struct {
 	N       int           // its number, from 0 on
-	Due     time.Duration // when it was, from the first one on
-	Latency time.Duration // from then until its end, whatever that was
+	Due     time.Duration // when it was due, relative to the first
+	Latency time.Duration // from then until its end, with or without an answer
 	Status  int           // of the answer; 0 if there was none
 	Backend string        // the answer's header field X-Backend
 }
 
-// Failed is the number of requests that got no answer, or one with a status of 500 and more.
+// Failed returns the number of requests without an answer, or with a status of 500 or more.
 func (s *Summary) Failed() int {
 	failed := 0
 	for status, n := range s.Statuses {
@@ -69,7 +68,7 @@ func (s *Summary) Failed() int {
 	return failed
 }
 
-// Quantile is the latency that a share of q of all requests did not exceed.
+// Quantile returns the q-quantile of the latencies of all requests.
 func (s *Summary) Quantile(q float64) time.Duration {
 	if len(s.Requests) == 0 {
 		return 0
@@ -77,7 +76,7 @@ func (s *Summary) Quantile(q float64) time.Duration {
 	return s.Requests[min(int(q*float64(len(s.Requests))), len(s.Requests)-1)].Latency
 }
 
-// Only is the summary of the requests that keep returns true for, without the kinds of errors.
+// Only returns the summary of the requests for which keep returns true, without the kinds of errors.
 func (s *Summary) Only(keep func(Request) bool) *Summary {
 	kept := &Summary{Statuses: make(map[int]int), Backends: make(map[string]int)}
 	for _, r := range s.Requests {
@@ -122,8 +121,8 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-// Run sends Rate x Duration requests and waits for their ends. It returns early, with what it has, when ctx ends, and breaks off what
-// is in flight.
+// Run sends Rate x Duration requests and waits for them to end. If ctx ends, it cancels the requests in flight and returns the results so
+// far.
 func Run(ctx context.Context, o Options) (*Summary, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
@@ -188,7 +187,7 @@ func (o *Options) stopped() bool {
 	}
 }
 
-// same makes a request that is like all others.
+// same makes a request from URL, Method and Header.
 func (o *Options) same(int) (*http.Request, error) {
 	r, err := http.NewRequest(o.Method, o.URL, nil)
 	if err != nil {
@@ -200,7 +199,7 @@ func (o *Options) same(int) (*http.Request, error) {
 	return r, nil
 }
 
-// send sends the request of that number and reads its answer.
+// send sends the request with that number and reads its answer.
 func send(ctx context.Context, client *http.Client, o *Options, n int) (status int, backend string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
@@ -219,7 +218,7 @@ func send(ctx context.Context, client *http.Client, o *Options, n int) (status i
 	return res.StatusCode, res.Header.Get("X-Backend"), nil
 }
 
-// kind names an error without what differs from request to request.
+// kind names an error, without the parts that differ from request to request.
 func kind(err error) string {
 	var dial *net.OpError
 	switch {

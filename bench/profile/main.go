@@ -1,6 +1,6 @@
-// Command profile records cmd/caddy/default.pgo, the CPU profile that tells the compiler what to inline and which calls
-// through interfaces to make direct. It builds Caddy without a profile, puts typical load on it (scenarios.go), and merges
-// the profiles that the admin endpoint returns for each scenario. It needs nothing but Go.
+// Command profile records cmd/caddy/default.pgo, the CPU profile from which the compiler learns what to inline and which interface calls to
+// make direct. It builds Caddy without a profile, puts typical load on it (scenarios.go), and merges the profiles that the admin endpoint
+// returns for each scenario. It needs only Go.
 package main
 
 import (
@@ -44,7 +44,7 @@ func run(ctx context.Context, output string, seconds int) error {
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "caddy")
 	fmt.Println("building caddy without a profile ...")
-	// Trimmed paths keep the folders of this machine out of the profile. The compiler goes by names of functions.
+	// Trimmed paths keep the folders of this machine out of the profile. The compiler uses function names only.
 	if err := command(ctx, "go", "build", "-trimpath", "-pgo=off", "-o", binary, "./cmd/caddy"); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func run(ctx context.Context, output string, seconds int) error {
 	return merge(ctx, profiles, output)
 }
 
-// command runs a command. If it fails, the error has its output.
+// command runs a command. If it fails, the error contains its output.
 func command(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
@@ -77,7 +77,7 @@ func command(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// merge adds the profiles up.
+// merge merges the profiles into one file.
 func merge(ctx context.Context, profiles []string, output string) error {
 	args := append([]string{"tool", "pprof", "-symbolize=none", "-proto", "-output=" + output}, profiles...)
 	if err := command(ctx, "go", args...); err != nil {
@@ -91,15 +91,15 @@ func merge(ctx context.Context, profiles []string, output string) error {
 	return nil
 }
 
-// sites is Caddy with the addresses that it serves.
+// sites is a Caddy with the addresses of its sites.
 type sites struct {
 	admin string // address
-	plain string // load_balancer and nothing else, over HTTP
+	plain string // only load_balancer, over HTTP
 	all   string // with a policy, a rate limit, metrics and an access log, over HTTP
 	tls   string // over HTTPS
 	inner string // over HTTP, to backends over HTTPS
 
-	express string // over HTTP, with what all has but the log, on the express lane
+	express string // over HTTP, like all without the log, on the express lane
 
 	caddy *exec.Cmd
 }
@@ -136,7 +136,7 @@ func startSites(ctx context.Context, dir, binary string, b backends) (*sites, er
 	return s, nil
 }
 
-// caddyfile is the config.
+// caddyfile returns the config.
 func (s *sites) caddyfile(dir string, b backends) string {
 	plain := strings.Join(b.plain, " ")
 	return `{
@@ -189,7 +189,7 @@ http://` + s.inner + ` {
 `
 }
 
-// wait waits until all sites answer. Caddy makes the certificate in the background.
+// wait waits until all sites answer. Caddy creates the certificate in the background.
 func (s *sites) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -227,7 +227,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// download writes the answer of url into a file.
+// download writes the answer of url to a file.
 func download(ctx context.Context, url, file string) (err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

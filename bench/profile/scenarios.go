@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// clients is the number of clients that make requests at the same time.
+// clients is the number of concurrent clients.
 const clients = 32
 
-// scenario is one kind of load.
+// scenario is a kind of load.
 type scenario struct {
 	name     string
-	requests []request // made in turn
+	requests []request // sent in turn
 	h2       bool
 }
 
@@ -30,11 +30,11 @@ type scenario struct {
 type request struct {
 	method, url string
 	body        []byte
-	chunked     bool // the body has no length
+	chunked     bool // the body has no Content-Length
 	size        int  // of the answer's body
 }
 
-// scenarios returns what is profiled. All take the same time, so that none of them decides alone.
+// scenarios returns the scenarios to profile. All take the same time, so that none dominates.
 func scenarios(s *sites) []scenario {
 	get := func(base, path string, size int) request {
 		return request{method: http.MethodGet, url: base + path, size: size}
@@ -64,14 +64,14 @@ func scenarios(s *sites) []scenario {
 	}
 }
 
-// profile puts the load of the scenario on Caddy, and writes the CPU profile of that time into file.
+// profile puts the load of the scenario on Caddy, and writes the CPU profile of that time to file.
 func (s scenario) profile(ctx context.Context, admin, file string, seconds int) (requests int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+time.Minute)
 	defer cancel()
 	var (
 		all    sync.WaitGroup
 		count  atomic.Int64
-		ended  atomic.Bool // the profile has
+		ended  atomic.Bool // the profile has ended
 		failed = make(chan error, clients)
 	)
 	for range clients {
@@ -111,20 +111,20 @@ func newClient(h2 bool) *http.Client {
 	}}
 }
 
-// ask makes a request, and returns an error if the answer is not as expected.
+// ask sends a request, and returns an error unless the answer is as expected.
 func ask(ctx context.Context, client *http.Client, want request) error {
 	var body io.Reader = http.NoBody
 	if len(want.body) > 0 {
 		body = bytes.NewReader(want.body)
 	}
 	if want.chunked {
-		body = io.MultiReader(body) // its length cannot be seen
+		body = io.MultiReader(body) // hides its length
 	}
 	r, err := http.NewRequestWithContext(ctx, want.method, want.url, body)
 	if err != nil {
 		return err
 	}
-	// What a browser sends with every request.
+	// The fields that a browser sends with every request.
 	r.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
 	r.Header.Set("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
 	r.Header.Set("Accept-Language", "en-US,en;q=0.5")
@@ -143,10 +143,10 @@ func ask(ctx context.Context, client *http.Client, want request) error {
 	return nil
 }
 
-// backends are servers in this process.
+// backends are backend servers in this process.
 type backends struct {
 	servers    []*httptest.Server
-	plain, tls []string // upstreams as load_balancer takes them
+	plain, tls []string // upstreams in the syntax of load_balancer
 }
 
 func startBackends() backends {
@@ -168,9 +168,9 @@ func (b backends) stop() {
 
 var page = bytes.Repeat([]byte("x"), 100<<10)
 
-// answer answers a request as a backend.
+// answer answers a request as a backend would.
 func answer(w http.ResponseWriter, r *http.Request) {
-	// What a server of files sends with every answer.
+	// The fields that a file server sends with every answer.
 	h := w.Header()
 	h.Set("Server", "nginx")
 	h.Set("Content-Type", "text/html; charset=utf-8")

@@ -1,4 +1,4 @@
-// Command stock is Caddy with its standard modules and nothing else, for comparison. It has the version that Ballast is built on.
+// Command stock is Caddy with its standard modules only, for comparison, in the version that Ballast is built on.
 package main
 
 import (

@@ -23,7 +23,7 @@ const (
 	eventsPath  = "/load_balancer/events"
 )
 
-// Path joins a path of the API and names, which may hold anything.
+// Path joins a path of the API and names, which it escapes.
 func Path(base string, names ...string) string {
 	for _, name := range names {
 		base += "/" + url.PathEscape(name)
@@ -31,15 +31,15 @@ func Path(base string, names ...string) string {
 	return base
 }
 
-// Client asks one Caddy.
+// Client calls the API of one Caddy.
 type Client struct {
 	name   string
 	origin string // scheme and host
 	http   *http.Client
 }
 
-// NewClient returns a client of the admin endpoint that listens at address, a host and port or the path of a Unix socket. Errors call
-// it by name.
+// NewClient returns a client of the admin endpoint that listens at address, a host and port or the path of a Unix socket. Errors contain
+// name.
 func NewClient(name, network, address string) *Client {
 	c := &Client{name: name, origin: "http://" + address}
 	if strings.HasPrefix(network, "unix") {
@@ -47,38 +47,38 @@ func NewClient(name, network, address string) *Client {
 	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	c.http = &http.Client{
-		// A change is not to be sent to wherever an answer points.
+		// A change must not be sent to the target of a redirect.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return dialer.DialContext(ctx, network, address)
 			},
-			// A reload replaces the endpoint, and with it all connections.
+			// A reload replaces the endpoint, and with it closes all connections.
 			DisableKeepAlives: true,
 		},
 	}
 	return c
 }
 
-// Name is what the endpoint is called.
+// Name returns the name of the endpoint.
 func (c *Client) Name() string { return c.name }
 
-// Request is what is asked for. Only Method and Path must be there.
+// Request is a request to the API. Only Method and Path are required.
 type Request struct {
 	Method  string
 	Path    string // percent-encoded
 	Query   url.Values
-	IfMatch string // ETag that must still be true
+	IfMatch string // ETag that must still match
 	Body    any    // sent as JSON unless nil
 
 	lastEvent string // id of the last event that was seen, for the stream
 }
 
-// Answer is what the server said: always a success.
+// Answer is a successful answer of the server.
 type Answer struct {
 	Status int
 	ETag   string
-	Time   time.Time // by the server's clock, where it tells
+	Time   time.Time // by the server's clock, if the server sends it
 	Body   []byte
 }
 
@@ -90,7 +90,7 @@ func (a *Answer) Decode(v any) error {
 	return nil
 }
 
-// Error is the server's refusal, in its words.
+// Error is an error that the server answered, with the server's message.
 type Error struct {
 	Status  int
 	Message string
@@ -100,7 +100,7 @@ func (e *Error) Error() string { return e.Message }
 
 // Unreachable means that there was no answer.
 type Unreachable struct {
-	Name string // of the endpoint
+	Name string // name of the endpoint
 	Err  error
 }
 
@@ -110,10 +110,10 @@ func (e *Unreachable) Error() string {
 
 func (e *Unreachable) Unwrap() error { return e.Err }
 
-// maxAnswer bounds what is read: a pool of a hundred thousand backends has less.
+// maxAnswer bounds the size of an answer: one for a pool of a hundred thousand backends is smaller.
 const maxAnswer = 256 << 20
 
-// Do asks and waits for the answer. Its error is an *[Error] or an *[Unreachable], unless the request cannot be made.
+// Do sends a request and waits for the answer. Its error is an *[Error] or an *[Unreachable], unless the request is invalid.
 func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 	res, err := c.send(ctx, r)
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 	return answer, nil
 }
 
-// send sends a request and returns the answer if it is a success.
+// send sends a request and returns a successful answer.
 func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	var body io.Reader
 	if r.Body != nil {
@@ -149,7 +149,7 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Origin", c.origin) // the endpoint may insist on it
+	req.Header.Set("Origin", c.origin) // the endpoint may require it
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -162,7 +162,7 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	res, err := c.http.Do(req)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // the method and the URL say nothing to the user
+			err = wrapped.Err // the method and the URL mean nothing to the user
 		}
 		return nil, &Unreachable{c.name, err}
 	}
@@ -173,10 +173,10 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	return res, nil
 }
 
-// refusal reads the API's error, or what stands in its place.
+// refusal reads the API's error from an answer, or whatever the answer has instead.
 func refusal(res *http.Response) *Error {
 	const most = 64 << 10
-	text, _ := io.ReadAll(io.LimitReader(res.Body, most)) // as much as there is
+	text, _ := io.ReadAll(io.LimitReader(res.Body, most)) // as much as could be read
 	var said struct {
 		Error string `json:"error"`
 	}

@@ -23,12 +23,12 @@ type Stream struct {
 	lines *bufio.Scanner
 }
 
-// EventQuery is which events are asked for.
+// EventQuery selects events.
 type EventQuery struct {
 	Pool     string // "" for all
-	Latest   int    // so many of those that the server remembers come first
-	After    string // id of the last event that was seen: what is remembered after it comes first, and not the latest
-	NoFollow bool   // the stream ends with what is remembered
+	Latest   int    // how many of the stored events come first
+	After    string // id of the last event that was seen: the stored events after it come first, instead of the latest
+	NoFollow bool   // the stream ends after the stored events
 }
 
 // Events opens the stream of events.
@@ -59,14 +59,14 @@ func newStream(body io.ReadCloser) *Stream {
 	return s
 }
 
-// Next waits for the next event. After the last one it returns io.EOF, and if the stream broke off, how.
+// Next waits for the next event. At the end of the stream it returns io.EOF, or the error that broke it off.
 func (s *Stream) Next() (Event, error) {
 	var e Event
 	var data []string
 	for s.lines.Scan() {
 		line := strings.TrimSuffix(s.lines.Text(), "\r")
 		if line == "" {
-			if data == nil { // a comment that keeps the connection busy, or an id alone
+			if data == nil { // a comment that keeps the connection alive, or only an id
 				e = Event{}
 				continue
 			}

@@ -17,9 +17,9 @@ type Pool struct {
 	Warnings    []string  `json:"warnings"`
 	Backends    []Backend `json:"backends"`
 
-	Requests uint64            `json:"requests"`  // that have ended
-	Codes    map[string]uint64 `json:"codes"`     // what clients were answered, by class
-	Refused  map[string]uint64 `json:"refused"`   // without the answer of a backend, by cause
+	Requests uint64            `json:"requests"`  // finished ones
+	Codes    map[string]uint64 `json:"codes"`     // answers to clients, by class
+	Refused  map[string]uint64 `json:"refused"`   // errors that no backend sent, by cause
 	BytesIn  uint64            `json:"bytes_in"`  // of bodies, to backends
 	BytesOut uint64            `json:"bytes_out"` // of bodies, from backends
 	Problems []Problem         `json:"problems"`  // the worst first
@@ -29,7 +29,7 @@ type Pool struct {
 	Shadow    *Shadow     `json:"shadow"`    // nil without a shadow policy
 }
 
-// Problem is something that is wrong with the traffic of a pool.
+// Problem is something wrong with the traffic of a pool.
 type Problem struct {
 	Severity string `json:"severity"` // bad or warn
 	Backend  string `json:"backend"`  // "" for the pool as a whole
@@ -37,7 +37,7 @@ type Problem struct {
 	Why      string `json:"why"`
 }
 
-// Canary is what a pool's canary does.
+// Canary is the state of a pool's canary.
 type Canary struct {
 	Names           []string   `json:"backends"`
 	State           string     `json:"state"` // running, paused, finished or rolled_back
@@ -45,7 +45,7 @@ type Canary struct {
 	Reason          string     `json:"reason"`
 	Since           time.Time  `json:"since"`
 	NextShare       float64    `json:"next_share"`
-	NextIn          string     `json:"next_in"` // "" if no step is to come
+	NextIn          string     `json:"next_in"` // "" if there is no next step
 	Enough          float64    `json:"enough"`
 	ErrorEvidence   *float64   `json:"error_evidence"`
 	LatencyEvidence *float64   `json:"latency_evidence"`
@@ -53,7 +53,7 @@ type Canary struct {
 	Others          CanarySide `json:"others"`
 }
 
-// CanarySide is what was seen of a side.
+// CanarySide is what was measured of one side.
 type CanarySide struct {
 	Backends  int     `json:"backends"`
 	Requests  uint64  `json:"requests"`
@@ -66,13 +66,13 @@ type CanarySide struct {
 // Discovery is a source of backends.
 type Discovery struct {
 	Source  string    `json:"source"`
-	OK      bool      `json:"ok"` // the backends in use are those of its latest answer
+	OK      bool      `json:"ok"` // the backends in use are from its latest answer
 	Since   time.Time `json:"since"`
 	Error   string    `json:"error"`
 	Targets int       `json:"targets"`
 }
 
-// Shadow is what a shadow policy would do.
+// Shadow compares a shadow policy with the pool's policy.
 type Shadow struct {
 	Policy     string         `json:"policy"`
 	Agreed     uint64         `json:"agreed"`
@@ -83,13 +83,13 @@ type Shadow struct {
 	TookMs     *ShadowLatency `json:"took_ms"`
 }
 
-// ShadowLatency is how long requests would have taken, or took.
+// ShadowLatency are percentiles of the time that requests take.
 type ShadowLatency struct {
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
 }
 
-// Subset is what a balancer uses of the backends.
+// Subset is the part of the backends that a balancer uses.
 type Subset struct {
 	Of      int `json:"of"`
 	Chosen  int `json:"chosen"`
@@ -103,7 +103,7 @@ type Backend struct {
 	Weight          int     `json:"weight"`
 	EffectiveWeight float64 `json:"effective_weight"`
 	MaxRequests     Cap     `json:"max_requests"`
-	Limit           int     `json:"limit"` // how many requests it is given at a time now, if MaxRequests is AutoCap
+	Limit           int     `json:"limit"` // the current limit of requests in flight, if MaxRequests is AutoCap
 	Backup          Level   `json:"backup"`
 	Zone            string  `json:"zone"`
 
@@ -114,7 +114,7 @@ type Backend struct {
 	Reason   string     `json:"reason"`  // why it is not usable
 	Avoided  string     `json:"avoided"` // why the policy gives it less than its share, "" if it does not
 	Since    time.Time  `json:"since"`
-	Until    *time.Time `json:"until"` // when an open breaker turns half-open, or a timed state ends
+	Until    *time.Time `json:"until"` // when an open breaker becomes half-open, or a timed state ends
 	Removing bool       `json:"removing"`
 
 	InFlight  int64             `json:"in_flight"`
@@ -133,7 +133,7 @@ type Backend struct {
 	Persisted *bool  `json:"persisted"` // in answers to changes: whether the change is stored
 }
 
-// Latency is how long a backend takes, in milliseconds.
+// Latency has percentiles of a backend's response times, in milliseconds.
 type Latency struct {
 	P50  float64 `json:"p50"`
 	P95  float64 `json:"p95"`
@@ -150,7 +150,7 @@ type Check struct {
 	Error string    `json:"error"`
 }
 
-// Mark is who did something, why, when, and for how long.
+// Mark tells who made a change, why, when, and for how long.
 type Mark struct {
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until"`
@@ -158,22 +158,22 @@ type Mark struct {
 	Reason string     `json:"reason"`
 }
 
-// Edit is a field that was set at run time.
+// Edit is a field that was changed at run time.
 type Edit struct {
 	Field  string          `json:"field"`
 	Value  json.RawMessage `json:"value"`
-	Config json.RawMessage `json:"config"` // what the config says
+	Config json.RawMessage `json:"config"` // the value in the config
 	Mark
 }
 
-// Diff is how a pool differs from its config.
+// Diff has the differences of a pool from its config.
 type Diff struct {
 	Pool      string       `json:"pool"`
 	Changes   []Difference `json:"changes"`
-	Caddyfile string       `json:"caddyfile"` // what to write for what runs
+	Caddyfile string       `json:"caddyfile"` // the lines for the Caddyfile that make the changes permanent
 }
 
-// Difference is one field of a backend, or a backend as a whole.
+// Difference is a difference in one field of a backend, or in a backend as a whole.
 type Difference struct {
 	Backend string          `json:"backend"`
 	Field   string          `json:"field"`
@@ -184,13 +184,13 @@ type Difference struct {
 	Removed bool            `json:"removed"`
 }
 
-// Explanation tells where a request goes, and why.
+// Explanation tells which backend a request goes to, and why.
 type Explanation struct {
 	Pool       string      `json:"pool"`
 	Policy     string      `json:"policy"`
 	Key        string      `json:"key"`
-	Request    *Live       `json:"request"` // that was asked for
-	Chosen     string      `json:"chosen"`  // "" where that is not certain
+	Request    *Live       `json:"request"` // the one that was asked for
+	Chosen     string      `json:"chosen"`  // "" if it is not certain
 	Way        string      `json:"way"`     // how the policy chooses
 	Otherwise  string      `json:"otherwise"`
 	Candidates []Candidate `json:"candidates"`
@@ -198,11 +198,11 @@ type Explanation struct {
 	Live       []Live      `json:"live"`
 }
 
-// Candidate is a backend that might have been chosen.
+// Candidate is a backend that could be chosen.
 type Candidate struct {
 	Backend         string   `json:"backend"`
 	In              bool     `json:"in"`
-	Reason          string   `json:"reason"` // why it is out, or is avoided though it is in
+	Reason          string   `json:"reason"` // why it is not in, or why it is avoided although it is in
 	Score           *float64 `json:"score"`
 	Share           *float64 `json:"share"` // of the requests, or of the draws
 	Weight          int      `json:"weight"`
@@ -210,7 +210,7 @@ type Candidate struct {
 	InFlight        int64    `json:"in_flight"`
 }
 
-// Live is a request that is on its way.
+// Live is a request in flight.
 type Live struct {
 	ID       string    `json:"id"`
 	Backend  string    `json:"backend"`
@@ -218,12 +218,12 @@ type Live struct {
 	Attempts int       `json:"attempts"`
 }
 
-// ExpressServer is what the express lane does for a server.
+// ExpressServer is the state of the express lane of a server.
 type ExpressServer struct {
 	Server     string            `json:"server"`
 	Listen     []string          `json:"listen"`
 	On         bool              `json:"on"`
-	Reason     string            `json:"reason"` // why it is not on
+	Reason     string            `json:"reason"` // why it is off
 	Served     uint64            `json:"served"`
 	HandedOver map[string]uint64 `json:"handed_over"` // by reason
 	Routes     []ExpressRoute    `json:"routes"`
@@ -254,13 +254,13 @@ type Zone struct {
 	Busiest     []Key             `json:"busiest"`
 }
 
-// Store is what several Caddys share of a rate limit.
+// Store is the shared store of a rate limit.
 type Store struct {
 	Available bool   `json:"available"`
 	Errors    uint64 `json:"errors"`
 }
 
-// Key is what a client has used of a rate limit.
+// Key is the usage of a client of a rate limit.
 type Key struct {
 	Key          string   `json:"key"`
 	Tokens       float64  `json:"tokens"`
@@ -271,10 +271,10 @@ type Key struct {
 	Refused      int      `json:"refused"`
 }
 
-// Cap is a backend's cap of requests in flight, 0 for none, or AutoCap.
+// Cap is a backend's limit of requests in flight: 0 for none, or AutoCap.
 type Cap int
 
-// AutoCap is a cap that is found out.
+// AutoCap is a limit that is measured.
 const AutoCap Cap = -1
 
 // UnmarshalJSON reads a number, or "auto".
@@ -286,10 +286,10 @@ func (c *Cap) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*int)(c))
 }
 
-// Level is the level of a backup, 0 for none. The API writes the first one as true.
+// Level is the level of a backup, 0 for none. The API writes the first level as true.
 type Level int
 
-// UnmarshalJSON reads a level, or whether it is the first one.
+// UnmarshalJSON reads a level, or true for the first.
 func (l *Level) UnmarshalJSON(text []byte) error {
 	var first bool
 	if err := json.Unmarshal(text, &first); err == nil {
@@ -301,7 +301,7 @@ func (l *Level) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*int)(l))
 }
 
-// Fleet is what a node knows of those that share its storage.
+// Fleet is a node's view of the nodes that share its storage.
 type Fleet struct {
 	Nodes       []FleetNode       `json:"nodes"`
 	Differences []FleetDifference `json:"differences"`
@@ -309,7 +309,7 @@ type Fleet struct {
 	Error       string            `json:"error"`
 }
 
-// FleetNode is one of them.
+// FleetNode is one of these nodes.
 type FleetNode struct {
 	Label   string      `json:"label"`
 	This    bool        `json:"this"`
@@ -329,12 +329,12 @@ type FleetPool struct {
 	State    string  `json:"state"`
 	Usable   int     `json:"usable"`
 	Total    int     `json:"total"`
-	Requests float64 `json:"requests"` // a second
-	Failures float64 `json:"failures"` // a second
+	Requests float64 `json:"requests"` // per second
+	Failures float64 `json:"failures"` // per second
 	InFlight int64   `json:"in_flight"`
 }
 
-// FleetDifference is what nodes see differently.
+// FleetDifference is a value in which nodes differ.
 type FleetDifference struct {
 	Kind    string       `json:"kind"`
 	Pool    string       `json:"pool"`
@@ -342,7 +342,7 @@ type FleetDifference struct {
 	Values  []FleetValue `json:"values"`
 }
 
-// FleetValue is what some nodes see.
+// FleetValue is one of the values, with the nodes that have it.
 type FleetValue struct {
 	Value string   `json:"value"`
 	Nodes []string `json:"nodes"`

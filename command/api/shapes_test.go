@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestShapesAreDocumented checks that what is read here is what the API's description says is there.
+// TestShapesAreDocumented checks that the fields read here are in the API's description.
 func TestShapesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../lbmodule/openapi.yaml")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// Status is what a backend is in one word: what people did to it comes first, then its breaker, then its health, then what the policy
-// makes of it.
+// Status describes a backend in one word. Changes by operators take precedence over its breaker, then its health, then the policy's
+// judgement.
 func Status(b *api.Backend) Cell {
 	switch {
 	case b.Removing:
@@ -37,7 +37,7 @@ func Status(b *api.Backend) Cell {
 	}
 }
 
-// Word sets a word of the API off by what it means.
+// Word gives a word of the API the style of its meaning.
 func Word(word string) Cell {
 	switch word {
 	case "ok", "up", "ready", "closed":
@@ -51,7 +51,7 @@ func Word(word string) Cell {
 	}
 }
 
-// State is what a pool is in one word. The API's word is about its backends: all of them may be fit, and the pool fail.
+// State describes a pool in one word. The API's word is about its backends only: all of them may be usable while clients get errors.
 func State(p *api.Pool) Cell {
 	for _, problem := range p.Problems {
 		if p.State == "ok" && problem.Severity == "bad" {
@@ -61,7 +61,7 @@ func State(p *api.Pool) Cell {
 	return Word(p.State)
 }
 
-// Problem is a sentence that says what is wrong with the traffic of a pool.
+// Problem describes what is wrong with the traffic of a pool.
 func Problem(p *api.Pool, problem *api.Problem) Cell {
 	cell := Cell{Text: p.Name + " " + problem.What, Style: Doubtful}
 	if problem.Backend != "" {
@@ -76,7 +76,10 @@ func Problem(p *api.Pool, problem *api.Problem) Cell {
 	return cell
 }
 
-// Why tells why a backend is as it is: why it is not usable, or is avoided, who changed what and why, and what ends when.
+// Policy returns the name of a policy as the Caddyfile has it: without the prefix of the load balancer's modules.
+func Policy(name string) string { return strings.TrimPrefix(name, "lb_") }
+
+// Why explains a backend's state: why it is not usable or is avoided, who changed what and why, and what ends when.
 func Why(b *api.Backend, now time.Time) string {
 	var parts []string
 	if b.Reason != "" {
@@ -91,12 +94,12 @@ func Why(b *api.Backend, now time.Time) string {
 	if b.Added != nil {
 		parts = append(parts, blame("added", b.Added, now))
 	}
-	told := false // when b.Until is
+	told := false // b.Until was shown
 	for _, e := range b.Edits {
 		if bytes.Equal(e.Value, e.Config) {
-			continue // it says what the config says
+			continue // it equals the config
 		}
-		what := "set" // to a state, which shows
+		what := "set" // set to a state, which is shown
 		if e.Field != "state" {
 			what = e.Field + " " + Value(e.Value)
 			if config := Value(e.Config); config != None {
@@ -106,13 +109,13 @@ func Why(b *api.Backend, now time.Time) string {
 		parts = append(parts, blame(what, &e.Mark, now))
 		told = told || b.Until != nil && e.Until != nil && e.Until.Equal(*b.Until)
 	}
-	if b.Until != nil && !told && b.Until.After(now) { // what is over will be told in a moment
+	if b.Until != nil && !told && b.Until.After(now) { // a time in the past is about to change
 		parts = append(parts, Left(*b.Until, now))
 	}
 	return strings.Join(parts, "; ")
 }
 
-// blame adds who did it, why, and when it ends.
+// blame adds who made the change, why, and when it ends.
 func blame(what string, m *api.Mark, now time.Time) string {
 	if m.Owner != "" {
 		what += " by " + m.Owner
@@ -126,10 +129,10 @@ func blame(what string, m *api.Mark, now time.Time) string {
 	return what
 }
 
-// Left is how long it is until t.
+// Left returns the time left until t.
 func Left(t, now time.Time) string { return Duration(t.Sub(now)) + " left" }
 
-// Weight writes a backend's weight, and the part of it that counts now if that is another one.
+// Weight formats a backend's weight, and the effective weight if that differs.
 func Weight(b *api.Backend) string {
 	if b.EffectiveWeight == float64(b.Weight) {
 		return fmt.Sprint(b.Weight)
@@ -137,11 +140,11 @@ func Weight(b *api.Backend) string {
 	return fmt.Sprintf("%s/%d", Number(b.EffectiveWeight), b.Weight)
 }
 
-// InFlight writes how many requests are in flight, and of how many that may be.
+// InFlight formats the number of requests in flight, and their limit.
 func InFlight(b *api.Backend) string {
 	most := max(int(b.MaxRequests), 0)
 	if b.Limit > 0 {
-		most = b.Limit // found out
+		most = b.Limit // measured
 	}
 	if most == 0 {
 		return fmt.Sprint(b.InFlight)
@@ -149,7 +152,7 @@ func InFlight(b *api.Backend) string {
 	return fmt.Sprintf("%d/%d", b.InFlight, most)
 }
 
-// Checked writes what the last active check found.
+// Checked formats the result of the last active check.
 func Checked(c *api.Check) string {
 	switch {
 	case c == nil:
@@ -163,7 +166,7 @@ func Checked(c *api.Check) string {
 	}
 }
 
-// Value writes a JSON value as people would: a string without its quotes, nothing for null.
+// Value formats a JSON value for people: a string without its quotes, "" for null.
 func Value(v json.RawMessage) string {
 	var s string
 	switch {

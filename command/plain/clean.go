@@ -9,9 +9,9 @@ import (
 	"golang.org/x/text/width"
 )
 
-// Clean returns s without anything that a terminal would obey rather than show: control characters of both sets (escape sequences
-// begin with one), what changes the direction of text, and what is no UTF-8. Line ends and tabs become spaces, the rest a question mark,
-// so that it shows that something was there. Marks stay with the letter that they are for, as many as a language has.
+// Clean returns s without characters that a terminal would interpret rather than show: control characters of both sets (escape sequences
+// begin with one), characters that change the direction of text, and invalid UTF-8. Line ends and tabs become spaces, all others a question
+// mark, which shows that a character was removed. Combining marks stay with their letter, up to three.
 func Clean(s string) string {
 	const most = 3
 	marks := most // none begins a text: it would change what stands before
@@ -35,22 +35,22 @@ func Clean(s string) string {
 	}, s)
 }
 
-// isMark reports whether r is drawn over the letter before it, in no column of its own. Marks that nobody sees, and those around a
-// letter, are none: with them, names that differ look alike.
+// isMark reports whether r is drawn over the letter before it and takes no column of its own. Invisible and enclosing marks do not count,
+// because names that differ in them look alike.
 func isMark(r rune) bool {
 	return r >= firstMark && unicode.Is(unicode.Mn, r) && !unicode.In(r, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
 const firstMark = 0x300
 
-// obeyed reports whether terminals act on r. Categories C (control, format, private use, surrogates) and the line separators are
-// what unicode.IsPrint leaves out; runes that combine with the one before count as well, where nothing says which one that is.
+// obeyed reports whether terminals interpret r. unicode.IsPrint excludes categories C (control, format, private use, surrogates) and the
+// line separators. Combining runes are excluded as well, unless [Clean] keeps them with their letter.
 func obeyed(r rune) bool {
 	return r == utf8.RuneError || r != ' ' && !unicode.IsPrint(r) || unicode.In(r, unicode.Mn, unicode.Me)
 }
 
-// CleanJSON returns valid JSON with the same meaning and nothing that a terminal would obey. Control characters below the space are
-// escaped in valid JSON anyhow; here others are, too.
+// CleanJSON returns valid JSON with the same meaning and without characters that a terminal would interpret. Valid JSON escapes control
+// characters below the space anyway; CleanJSON escapes the others, too.
 func CleanJSON(text []byte) []byte {
 	var b strings.Builder
 	b.Grow(len(text))
@@ -67,7 +67,7 @@ func CleanJSON(text []byte) []byte {
 	return []byte(b.String())
 }
 
-// Width is how many columns of a terminal the clean text s takes.
+// Width returns the number of terminal columns of the clean text s.
 func Width(s string) int {
 	n := 0
 	for _, r := range s {
@@ -80,7 +80,7 @@ func runeWidth(r rune) int {
 	if isMark(r) {
 		return 0
 	}
-	if r < 0x1100 { // the first wide one
+	if r < 0x1100 { // the first wide character
 		return 1
 	}
 	if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
@@ -89,7 +89,7 @@ func runeWidth(r rune) int {
 	return 1
 }
 
-// Clip returns as much of the clean text s as fits into so many columns.
+// Clip returns the beginning of the clean text s that fits into that many columns.
 func Clip(s string, columns int) string {
 	for i, r := range s {
 		if columns -= runeWidth(r); columns < 0 {
@@ -99,10 +99,10 @@ func Clip(s string, columns int) string {
 	return s
 }
 
-// Wrap breaks the clean text s into pieces of at most so many columns: between words, and within a word that is longer. With 0 columns
-// it is left as it is.
+// Wrap breaks the clean text s into pieces of at most that many columns: between words, and within a word that is longer. With 0 columns it
+// does not break s.
 func Wrap(s string, columns int) (pieces []string) {
-	const least = 2 // the widest character
+	const least = 2 // columns of the widest character
 	if columns <= 0 {
 		return []string{s}
 	}
@@ -110,7 +110,7 @@ func Wrap(s string, columns int) (pieces []string) {
 	for Width(s) > columns {
 		piece := Clip(s, columns)
 		if i := strings.LastIndexByte(s[:len(piece)+1], ' '); i > 0 {
-			piece = s[:i] // the space may be the first character that has no room
+			piece = s[:i] // the space may be the first character that does not fit
 		}
 		pieces = append(pieces, piece)
 		s = strings.TrimLeft(s[len(piece):], " ")

@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// Event writes an event as a line: when, what, the pool, the backend, and in words whatever else is known of it.
+// Event formats an event as a line: the time, its name, the pool, the backend, and the other fields.
 func Event(name string, data map[string]any) string {
 	text := func(field string) string {
 		s, _ := data[field].(string)
@@ -49,7 +49,7 @@ func Event(name string, data map[string]any) string {
 		cmp.Or(strings.Join(details, "; "), None))
 }
 
-// detail is one of the other fields of an event, in words.
+// detail formats one of the other fields of an event.
 func detail(field string, data map[string]any) string {
 	value := data[field]
 	number, isNumber := value.(float64)
@@ -68,7 +68,7 @@ func detail(field string, data map[string]any) string {
 		}
 	case "total":
 		if _, is := data["usable"]; is {
-			return "" // it is said already
+			return "" // usable shows both
 		}
 	}
 	words := strings.ReplaceAll(field, "_", " ")
@@ -84,7 +84,7 @@ func detail(field string, data map[string]any) string {
 	return ""
 }
 
-// changed are the fields that a change set: what they were, where that is known, and what they are.
+// changed describes the fields that a change set: the old value, if it is known, and the new one.
 func changed(before, after any) string {
 	was, _ := before.(map[string]any)
 	is, _ := after.(map[string]any)
@@ -102,7 +102,7 @@ func changed(before, after any) string {
 	return strings.Join(fields, ", ")
 }
 
-// word writes a value of JSON as people would; "" for nothing.
+// word formats a JSON value for people; "" for null.
 func word(value any) string {
 	switch v := value.(type) {
 	case nil:
@@ -135,7 +135,7 @@ func word(value any) string {
 	}
 }
 
-// EventData reads the data of an event.
+// EventData decodes the data of an event.
 func EventData(e api.Event) (data map[string]any, err error) {
 	if err := json.Unmarshal([]byte(e.Data), &data); err != nil {
 		return nil, &api.Error{Message: fmt.Sprintf("event %s: its data cannot be read: %v", e.ID, err)}

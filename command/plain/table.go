@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Style is how text is set off. The zero value is plain.
+// Style is how text is highlighted. The zero value is plain.
 type Style uint8
 
-// Styles. Bold and Reverse are no colours: they are used where colours are not wanted, too.
+// Styles. Bold and Reverse are not colours: they are also used without colours.
 const (
 	Good Style = iota + 1
 	Doubtful
@@ -22,13 +22,13 @@ var sequences = [...]string{Good: "\x1b[32m", Doubtful: "\x1b[33m", Bad: "\x1b[3
 
 const reset = "\x1b[0m"
 
-// Cell is a piece of text and how it is set off.
+// Cell is a text with its style.
 type Cell struct {
 	Text  string
 	Style Style
 }
 
-// ANSI returns the cell's text, cleaned and set off by escape sequences.
+// ANSI returns the cell's text, cleaned and with the escape sequences of its style.
 func (c Cell) ANSI() string {
 	if c.Style == 0 || c.Text == "" {
 		return Clean(c.Text)
@@ -36,13 +36,13 @@ func (c Cell) ANSI() string {
 	return sequences[c.Style] + Clean(c.Text) + reset
 }
 
-// Table writes rows under headings in columns as wide as they must be, two spaces apart. The last column is as long as it is.
+// Table formats rows below headings. Columns are as wide as necessary, two spaces apart; the last one is not padded.
 type Table struct {
 	Color    bool
-	Width    int // of the terminal: what is longer is wrapped; 0 leaves all lines as long as they are
+	Width    int // of the terminal: longer lines are wrapped; 0 for no limit
 	headings []string
 	rows     []row
-	optional []string // headings that may be left out, the first of them first
+	optional []string // headings of columns that may be left out, the first of them first
 }
 
 type row struct {
@@ -50,7 +50,7 @@ type row struct {
 	note  string
 }
 
-// gap is between columns, and hang how far a note stands in.
+// gap is the space between columns, hang the indentation of a note.
 const gap, hang = 2, 4
 
 // NewTable returns a table with these headings.
@@ -74,15 +74,15 @@ func (t *Table) Row(cells ...any) {
 	t.rows = append(t.rows, r)
 }
 
-// Note writes a text below the latest row.
+// Note adds a text below the latest row.
 func (t *Table) Note(text string) { t.rows[len(t.rows)-1].note = Clean(text) }
 
-// Optional names columns that are left out, the first of them first, while the table is wider than it may be.
+// Optional names columns that are left out, the first of them first, while the table is wider than Width.
 func (t *Table) Optional(headings ...string) { t.optional = headings }
 
-// Fits reports whether the table fits into so many columns, its last column perhaps wrapped.
+// Fits reports whether the table fits into that many columns, with its last column wrapped if necessary.
 func (t *Table) Fits(width int) bool {
-	const enough = 30 // for a last column that is wrapped
+	const enough = 30 // least width of a wrapped last column
 	widths := t.widths()
 	last := len(widths) - 1
 	return t.before(widths)+min(widths[last], max(enough, Width(t.headings[last]))) <= width
@@ -101,7 +101,7 @@ func (t *Table) widths() []int {
 	return widths
 }
 
-// before is how many columns there are in front of the last one.
+// before returns the width of all columns before the last one.
 func (t *Table) before(widths []int) (n int) {
 	for _, w := range widths[:len(widths)-1] {
 		n += w + gap
@@ -114,7 +114,7 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	t.leaveOut()
 	widths := t.widths()
 	last, before := len(widths)-1, t.before(widths)
-	const least = 16 // for less it is not worth to wrap
+	const least = 16 // least width at which text is wrapped
 	room := 0
 	if t.Width > 0 && t.Width-before >= min(least, widths[last]) {
 		room = t.Width - before
@@ -144,7 +144,7 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// leaveOut leaves out optional columns while there is no room for them.
+// leaveOut removes optional columns while the table is too wide.
 func (t *Table) leaveOut() {
 	for _, heading := range t.optional {
 		if t.Width == 0 || t.Fits(t.Width) {
@@ -154,7 +154,7 @@ func (t *Table) leaveOut() {
 	}
 }
 
-// Without leaves a column out.
+// Without removes a column.
 func (t *Table) Without(heading string) {
 	i := slices.Index(t.headings, heading)
 	if i < 0 {

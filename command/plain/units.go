@@ -9,11 +9,10 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// None stands for what is not known or does not apply, so that a column is never empty.
+// None is shown for a value that is unknown or does not apply, so that a column is never empty.
 const None = "-"
 
-// Duration writes d as people say it, by its two largest units: 4m59s, 3h12m, 5d4h. Less than nothing, which two clocks can
-// make of a moment ago, is nothing.
+// Duration formats d in its two largest units: 4m59s, 3h12m, 5d4h. A negative duration, which two clocks may give, is shown as 0.
 func Duration(d time.Duration) string {
 	d = max(d, 0).Truncate(time.Second)
 	days, hours, minutes, seconds := d/(24*time.Hour), d/time.Hour%24, d/time.Minute%60, d/time.Second%60
@@ -29,7 +28,7 @@ func Duration(d time.Duration) string {
 	}
 }
 
-// Since is the time from t to now, if t is known.
+// Since returns the time from t to now, if t is known.
 func Since(t, now time.Time) string {
 	if t.IsZero() {
 		return None
@@ -37,7 +36,7 @@ func Since(t, now time.Time) string {
 	return Duration(now.Sub(t))
 }
 
-// Milliseconds writes a latency: 0.4ms, 12ms, 1.5s.
+// Milliseconds formats a latency: 0.4ms, 12ms, 1.5s.
 func Milliseconds(ms float64) string {
 	switch {
 	case ms < 9.95:
@@ -49,7 +48,7 @@ func Milliseconds(ms float64) string {
 	}
 }
 
-// Number writes x with at most one digit behind the point.
+// Number formats x with at most one decimal.
 func Number(x float64) string {
 	s := strconv.FormatFloat(x, 'f', 1, 64)
 	if len(s) > 2 && s[len(s)-2:] == ".0" {

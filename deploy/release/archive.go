@@ -18,7 +18,7 @@ import (
 // entry is a file of an archive.
 type entry struct {
 	from, to string
-	mode     os.FileMode // 0 stands for 0644
+	mode     os.FileMode // 0 means 0644
 }
 
 func (e entry) permissions() os.FileMode {
@@ -34,10 +34,10 @@ func sorted(all []entry) []entry {
 	return all
 }
 
-// writeTar packs the files into a folder in a .tar.gz. They belong to root, and have one time.
+// writeTar writes the files to a .tar.gz, below folder. They belong to root and have the same time.
 func writeTar(file, folder string, all []entry, made time.Time) error {
 	return create(file, func(w io.Writer) error {
-		packed := gzip.NewWriter(w) // it writes no name and no time
+		packed := gzip.NewWriter(w) // without a name and a time
 		archive := tar.NewWriter(packed)
 		for _, e := range sorted(all) {
 			text, err := os.ReadFile(e.from)
@@ -58,7 +58,7 @@ func writeTar(file, folder string, all []entry, made time.Time) error {
 	})
 }
 
-// writeZip does the same in a .zip.
+// writeZip does the same for a .zip.
 func writeZip(file, folder string, all []entry, made time.Time) error {
 	return create(file, func(w io.Writer) error {
 		archive := zip.NewWriter(w)
@@ -89,9 +89,9 @@ func create(file string, write func(io.Writer) error) error {
 	return errors.Join(write(f), f.Close())
 }
 
-// writeSums writes SHA256SUMS of all files in the folder, as sha256sum --check reads it.
+// writeSums writes SHA256SUMS of all files in the folder, in the format of sha256sum --check.
 func writeSums(folder string) error {
-	files, err := os.ReadDir(folder) // in the order of their names
+	files, err := os.ReadDir(folder) // sorted by name
 	if err != nil {
 		return err
 	}

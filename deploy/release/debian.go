@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// debian makes a Debian package. It lays all files out as they will be in the system, because the packer takes a folder as it finds it.
+// debian makes a Debian package. It writes all files as they will be installed, because the packer takes a folder as it is.
 func (r *release) debian(machine, program string, common []entry) error {
 	root := filepath.Join(r.work, "debian_"+machine)
 	const doc = "usr/share/doc/ballast/"
@@ -41,13 +41,13 @@ func (r *release) debian(machine, program string, common []entry) error {
 			e.to = doc + e.to + ".gz"
 		case e.to == "Caddyfile.example":
 			e.to = doc + "examples/Caddyfile"
-		default: // the license is named in copyright
+		default: // the file copyright names the license
 			continue
 		}
 		all = append(all, e)
 	}
-	// The units name the folders of an administrator's own installation; a package has other ones. They are not those of Caddy's package,
-	// which deletes its own when it is purged, and that can be long after this one has taken its place.
+	// The units name the folders of a manual installation; the package has others. They also differ from those of Caddy's package, which
+	// deletes its folders when it is purged, possibly long after this package was installed in its place.
 	places := strings.NewReplacer("/usr/local/bin/", "/usr/bin/", "/etc/caddy/", "/etc/ballast/", "/var/lib/caddy", "/var/lib/ballast",
 		"LogsDirectory=caddy", "LogsDirectory=ballast",
 		"StateDirectory=caddy", "StateDirectory=ballast\nEnvironment=XDG_DATA_HOME=/var/lib/ballast XDG_CONFIG_HOME=/var/lib/ballast/config")
@@ -78,17 +78,17 @@ func (r *release) debian(machine, program string, common []entry) error {
 	return tool("nfpm", "package", "--config", config, "--packager", "deb", "--target", file)
 }
 
-// debianVersion is a version of which Debian knows that a release candidate comes before the release.
+// debianVersion returns the version with ~ before rc, so that Debian sorts a release candidate before the release.
 func debianVersion(number string) string { return strings.Replace(number, "-", "~", 1) }
 
-// put writes a file below the root, packed if its name ends in .gz.
+// put writes a file below root, compressed if its name ends in .gz.
 func put(root, name string, text []byte, mode os.FileMode) error {
 	file := filepath.Join(root, name)
 	for folder := filepath.Dir(file); ; folder = filepath.Dir(folder) {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(folder, 0o755); err != nil { // whatever the umask is
+		if err := os.Chmod(folder, 0o755); err != nil { // independent of the umask
 			return err
 		}
 		if folder == root {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// image is an OCI image of Linux for one or more machines, as a layout in a .tar: what `skopeo copy oci-archive:`, `podman load` and
-// `docker load` read. It has one layer and needs no engine. How it starts is what deploy/Dockerfile says.
+// image is an OCI image for Linux on one or more architectures, as a layout in a .tar, which `skopeo copy oci-archive:`, `podman load` and
+// `docker load` read. It has one layer and is built without an engine. Its configuration is that of deploy/Dockerfile.
 type image struct {
 	blobs     []blob
 	manifests []descriptor
@@ -49,7 +49,7 @@ func (i *image) addJSON(kind string, value any) (descriptor, error) {
 	return i.add(kind, text), err
 }
 
-// addPlatform adds the image for a machine.
+// addPlatform adds the image for an architecture.
 func (i *image) addPlatform(r *release, machine, program string) error {
 	dockerfile, err := os.ReadFile("deploy/Dockerfile")
 	if err != nil {
@@ -94,7 +94,7 @@ func (i *image) addPlatform(r *release, machine, program string) error {
 	return nil
 }
 
-// write writes the layout. It names one image only, of which the reader takes what is for its machine.
+// write writes the layout. It names one image only; the reader selects the one for its architecture.
 func (i *image) write(file, version string, made time.Time) error {
 	named := i.manifests
 	if len(named) > 1 {
@@ -131,7 +131,7 @@ func (i *image) write(file, version string, made time.Time) error {
 	})
 }
 
-// writeLayer returns the files of the image. The user owns what it may write to.
+// writeLayer returns the layer with the files of the image. The image's user owns the folders that it may write to.
 func writeLayer(program string, run runs, made time.Time) ([]byte, error) {
 	user, group, err := run.ids()
 	if err != nil {
@@ -171,22 +171,22 @@ func writeLayer(program string, run runs, made time.Time) ([]byte, error) {
 	return layer.Bytes(), archive.Close()
 }
 
-// runs is how the image is started.
+// runs is the configuration with which the image is started.
 type runs struct {
 	env, ports, volumes, entrypoint, cmd []string
 	user                                 string
 }
 
-// parseRun reads the last stage of a Dockerfile. It knows what ours says, and no more.
+// parseRun parses the last stage of a Dockerfile. It understands only the instructions in ours.
 func parseRun(dockerfile string) (r runs, err error) {
 	_, stage, ok := strings.Cut(dockerfile, "\nFROM scratch\n")
 	if !ok {
-		return r, errors.New("the Dockerfile has no stage FROM scratch")
+		return r, errors.New("deploy/Dockerfile has no stage FROM scratch")
 	}
 	for line := range strings.Lines(stage) {
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch word {
-		case "", "#", "COPY": // writeLayer knows what is copied
+		case "", "#", "COPY": // writeLayer lists the copied files
 		case "ENV":
 			r.env = append(r.env, strings.Fields(rest)...)
 		case "USER":
@@ -200,10 +200,10 @@ func parseRun(dockerfile string) (r runs, err error) {
 		case "CMD":
 			err = json.Unmarshal([]byte(rest), &r.cmd)
 		default:
-			err = errors.New("it is not known what it means")
+			err = errors.New("unknown instruction")
 		}
 		if err != nil {
-			return r, fmt.Errorf("the Dockerfile says %s: %w", strings.TrimSpace(line), err)
+			return r, fmt.Errorf("deploy/Dockerfile: %s: %w", strings.TrimSpace(line), err)
 		}
 	}
 	return r, nil
@@ -216,12 +216,12 @@ func (r runs) ids() (user, group int, err error) {
 		group, err = strconv.Atoi(second)
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("the Dockerfile says USER %s: want numbers, because the image has no list of users", r.user)
+		return 0, 0, fmt.Errorf("deploy/Dockerfile: USER %s: must be numbers, because the image has no list of users", r.user)
 	}
 	return user, group, nil
 }
 
-// config is the same in the words of OCI.
+// config returns the same in OCI's format.
 func (r runs) config(labels map[string]string) map[string]any {
 	ports, volumes := map[string]struct{}{}, map[string]struct{}{}
 	for _, port := range r.ports {

@@ -1,6 +1,6 @@
-// Command release makes the files of a release: an archive for each platform, Debian packages, an image, an SBOM beside each program, and the
-// checksums of all. Made again from the same sources by the same version of Go they have the same bytes, in whatever folder; docs/releases.md
-// says what is in them. It runs in the root of the tree.
+// Command release makes the files of a release: an archive for each platform, Debian packages, an image, an SBOM for each program, and the
+// checksums of all files. The build is reproducible: the same sources and version of Go give the same bytes in any folder; docs/releases.md
+// describes the files. It runs in the root of the tree.
 package main
 
 import (
@@ -22,9 +22,9 @@ func main() {
 	var r release
 	var platforms string
 	flag.BoolVar(&r.onlyImage, "image", false, "make the image and nothing else")
-	flag.StringVar(&r.version, "version", "", "the version, as v0.1.0; CHANGELOG.md has a section for it")
-	flag.StringVar(&platforms, "platforms", "linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 freebsd/amd64", "what to build for")
-	flag.StringVar(&r.output, "output", "dist", "folder for the files, which is not there or empty")
+	flag.StringVar(&r.version, "version", "", "the version, such as v0.1.0; CHANGELOG.md must have a section for it")
+	flag.StringVar(&platforms, "platforms", "linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 freebsd/amd64", "the platforms to build for")
+	flag.StringVar(&r.output, "output", "dist", "folder for the files; must be empty or not exist")
 	flag.Parse()
 	if err := r.make(strings.Fields(platforms)); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
@@ -37,8 +37,8 @@ type release struct {
 	onlyImage       bool
 
 	image image
-	made  time.Time // the time of all files
-	work  string    // folder for what is in the making
+	made  time.Time // modification time of all files
+	work  string    // folder for temporary files
 }
 
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$`)
@@ -63,7 +63,7 @@ func (r *release) make(platforms []string) (err error) {
 	for _, platform := range platforms {
 		system, machine, ok := strings.Cut(platform, "/")
 		if !ok {
-			return fmt.Errorf("platform %q: want it as linux/amd64", platform)
+			return fmt.Errorf("platform %q: must be a system and an architecture, such as linux/amd64", platform)
 		}
 		start := time.Now()
 		if err := r.platform(system, machine, common); err != nil {
@@ -79,10 +79,10 @@ func (r *release) make(platforms []string) (err error) {
 	return writeSums(r.output)
 }
 
-// check finds what is wrong before anything is built, and the time that the files are to have.
+// check checks the options and the tree before anything is built, and determines the time of all files.
 func (r *release) check() error {
 	if !versions.MatchString(r.version) {
-		return fmt.Errorf("version %q: want it as v0.1.0 or v0.1.0-rc.1", r.version)
+		return fmt.Errorf("version %q: must be such as v0.1.0 or v0.1.0-rc.1", r.version)
 	}
 	changes, err := os.ReadFile("CHANGELOG.md")
 	if err != nil {
@@ -99,10 +99,10 @@ func (r *release) check() error {
 	if epoch == "" {
 		changed, err := output("git", "status", "--porcelain")
 		if err != nil {
-			return errors.New("there is no commit to take the time from; set SOURCE_DATE_EPOCH")
+			return errors.New("no commit to take the time from; set SOURCE_DATE_EPOCH")
 		}
 		if len(changed) > 0 {
-			return fmt.Errorf("there are changes beside the commit; commit them, or set SOURCE_DATE_EPOCH:\n%s", changed)
+			return fmt.Errorf("uncommitted changes; commit them, or set SOURCE_DATE_EPOCH:\n%s", changed)
 		}
 		stamp, err := output("git", "log", "-1", "--format=%ct")
 		if err != nil {
@@ -112,18 +112,18 @@ func (r *release) check() error {
 	}
 	seconds, err := strconv.ParseInt(epoch, 10, 64)
 	if err != nil {
-		return fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds since 1970", epoch)
+		return fmt.Errorf("SOURCE_DATE_EPOCH %q: must be seconds since 1970", epoch)
 	}
 	r.made = time.Unix(seconds, 0).UTC()
-	// All that is run goes by it, in the same time zone everywhere: the pages of the manual name the day.
+	// All programs that are run use it, in the same time zone everywhere: the manual pages contain the date.
 	return errors.Join(os.Setenv("SOURCE_DATE_EPOCH", epoch), os.Setenv("TZ", "UTC"))
 }
 
-// number is the version as file names and Debian have it.
+// number returns the version without its v, as in file names and in Debian.
 func (r *release) number() string { return strings.TrimPrefix(r.version, "v") }
 
-// build compiles the program for a platform and returns where it is. It is compiled as xcaddy and Caddy's releases are, and with the profile
-// beside it. What the compiler would find out about folders and commits is left out, so that only the sources count.
+// build compiles the program for a platform and returns its path. It uses the flags of xcaddy and of Caddy's releases, and the profile in
+// cmd/caddy. Paths and VCS data are left out, so that the result depends on the sources only.
 func (r *release) build(system, machine string) (string, error) {
 	caddy, err := output("go", "list", "-m", "-f", "{{.Version}}", "github.com/caddyserver/caddy/v2")
 	if err != nil {
@@ -133,7 +133,7 @@ func (r *release) build(system, machine string) (string, error) {
 	if system == "windows" {
 		program += ".exe"
 	}
-	if _, err := os.Stat(program); err == nil { // it was built for its manual
+	if _, err := os.Stat(program); err == nil { // it was built for the manual pages already
 		return program, nil
 	}
 	stamps := "-s -w" +
@@ -145,7 +145,7 @@ func (r *release) build(system, machine string) (string, error) {
 	return program, cmd.Run()
 }
 
-// common returns what is in the archives of all platforms.
+// common returns the files that the archives of all platforms contain.
 func (r *release) common() ([]entry, error) {
 	native, err := r.build(runtime.GOOS, runtime.GOARCH)
 	if err != nil {
@@ -180,7 +180,7 @@ func (r *release) common() ([]entry, error) {
 	return all, nil
 }
 
-// platform makes what there is for one of them.
+// platform makes the files for one platform.
 func (r *release) platform(system, machine string, common []entry) error {
 	program, err := r.build(system, machine)
 	if err != nil {
@@ -218,7 +218,7 @@ func (r *release) platform(system, machine string, common []entry) error {
 	return r.debian(machine, program, common)
 }
 
-// tool runs one of the tools that only releases need. The SBOM has the checksum of the tool that made it, which must not depend on folders.
+// tool runs a tool that only releases need. The SBOM contains the checksum of the tool that made it, so the tool is built without paths.
 func tool(name string, args ...string) error {
 	cmd := exec.Command("go", append([]string{"tool", "-modfile=tools/release/go.mod", name}, args...)...)
 	cmd.Env = append(os.Environ(), "GOFLAGS=-trimpath", "GOWORK=off")
@@ -226,7 +226,7 @@ func tool(name string, args ...string) error {
 	return err
 }
 
-// output runs a command and returns what it prints; what it complains of is in the error.
+// output runs a command and returns its standard output. Its standard error is in the error.
 func output(name string, args ...string) ([]byte, error) {
 	return outputOf(exec.Command(name, args...))
 }

@@ -22,13 +22,13 @@ func TestCheck(t *testing.T) {
 		{"v0.1.0", t.TempDir(), "1700000000", ""},
 		{"v0.1.0", filepath.Join(full, "none"), "1700000000", ""},
 		{"v0.1.0-rc.1", t.TempDir(), "1700000000", ""},
-		{"", t.TempDir(), "1700000000", "want it as v0.1.0"},
-		{"0.1.0", t.TempDir(), "1700000000", "want it as v0.1.0"},
-		{"v0.1", t.TempDir(), "1700000000", "want it as v0.1.0"},
-		{"v0.1.0 -X main.x=y", t.TempDir(), "1700000000", "want it as v0.1.0"},
+		{"", t.TempDir(), "1700000000", "must be such as v0.1.0"},
+		{"0.1.0", t.TempDir(), "1700000000", "must be such as v0.1.0"},
+		{"v0.1", t.TempDir(), "1700000000", "must be such as v0.1.0"},
+		{"v0.1.0 -X main.x=y", t.TempDir(), "1700000000", "must be such as v0.1.0"},
 		{"v99.0.0", t.TempDir(), "1700000000", "no section for 99.0.0"},
 		{"v0.1.0", full, "1700000000", "is not empty"},
-		{"v0.1.0", t.TempDir(), "yesterday", "want seconds since 1970"},
+		{"v0.1.0", t.TempDir(), "yesterday", "must be seconds since 1970"},
 	} {
 		t.Setenv("SOURCE_DATE_EPOCH", test.epoch)
 		t.Setenv("TZ", "Asia/Tokyo") // and back at the end

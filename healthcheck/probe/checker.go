@@ -32,8 +32,8 @@ type Check struct {
 	Timeout      time.Duration // of one probe
 }
 
-// Observer receives the results of a check and returns the resulting state. Observers are compared: watching one check with equal
-// observers is watching it once. Observe is called by one goroutine at a time.
+// Observer receives the results of a check and returns the resulting state. Equal observers of a check count as
+// one. Observe is called by one goroutine at a time.
 type Observer interface {
 	Observe(healthcheck.Result) healthcheck.State
 	// State is what Observe returned last.
@@ -271,7 +271,7 @@ func (t *target) watchers() []Observer {
 	return all
 }
 
-// tell notifies all observers, with no lock held, and returns their states.
+// tell passes r to all observers, with no lock held, and returns their states.
 func (t *target) tell(r healthcheck.Result) []healthcheck.State {
 	var states []healthcheck.State
 	for _, o := range t.watchers() {

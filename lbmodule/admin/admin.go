@@ -127,7 +127,7 @@ func (adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		return route.serve(c)
 	}
 	if len(allowed) == 0 {
-		return apiError(http.StatusNotFound, "path %s: there is nothing at it", r.URL.Path)
+		return apiError(http.StatusNotFound, "path %s: not found", r.URL.Path)
 	}
 	methods := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", methods)
@@ -172,7 +172,7 @@ func (c *apiCall) listPools() error {
 	return caddyapp.WriteJSON(c.w, all)
 }
 
-// showExpress writes what the express lane does.
+// showExpress writes the state of the express lane.
 func (c *apiCall) showExpress() error {
 	all := []app.ExpressServer{}
 	if c.app != nil {
@@ -181,13 +181,13 @@ func (c *apiCall) showExpress() error {
 	return caddyapp.WriteJSON(c.w, all)
 }
 
-// showFleet writes what the nodes that share the storage tell of themselves, and where they differ.
+// showFleet writes the nodes that share the storage, and where they differ.
 func (c *apiCall) showFleet() error { return caddyapp.WriteJSON(c.w, app.Fleet()) }
 
 // running returns the backends of the pool, without those that are gone.
 func (c *apiCall) running() []overlay.Running { return c.s.Running(time.Now()) }
 
-// shown returns those of the backends that are listed: not the thousands outside a subset, unless they were asked for.
+// shown returns the backends to list: without those outside a subset, which may be thousands, unless the query asks for them.
 func (c *apiCall) shown(running []overlay.Running) []overlay.Running {
 	if c.asks("all") {
 		return running
@@ -274,7 +274,7 @@ const maxLive = 20
 func (c *apiCall) explain() error {
 	set, _ := c.s.Shown()
 	if set == nil {
-		return apiError(http.StatusConflict, "pool %s: it has no backends yet", c.s.Pool().Name())
+		return apiError(http.StatusConflict, "pool %s: has no backends yet", c.s.Pool().Name())
 	}
 	query := c.r.URL.Query()
 	var live *status.LiveRequest
@@ -282,7 +282,7 @@ func (c *apiCall) explain() error {
 	if id := query.Get("request"); id != "" {
 		found := c.s.Pool().Live.List(1, id)
 		if len(found) == 0 {
-			return apiError(http.StatusNotFound, "request %s: not found, or no longer kept", id)
+			return apiError(http.StatusNotFound, "request %s: not found, or not kept any more", id)
 		}
 		live, tried = &status.LiveRequests(found, c.s.Manager().Name)[0], found[0].Tried
 	}

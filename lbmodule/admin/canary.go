@@ -14,7 +14,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
-// canaryChange is the JSON of a change of a canary.
+// canaryChange is the JSON of a change to a canary.
 type canaryChange struct {
 	Action string   `json:"action"`
 	Share  *float64 `json:"share"`
@@ -26,10 +26,10 @@ type canaryChange struct {
 }
 
 func (c *apiCall) errNoCanary() error {
-	return apiError(http.StatusNotFound, "pool %s: it has no canary", c.s.Pool().Name())
+	return apiError(http.StatusNotFound, "pool %s: has no canary", c.s.Pool().Name())
 }
 
-// showCanary writes what the canary does.
+// showCanary writes the state of the canary.
 func (c *apiCall) showCanary() error {
 	shown := status.NewCanary(c.s)
 	if shown == nil {
@@ -85,7 +85,7 @@ func (c *apiCall) readCanaryChange() (*canaryChange, error) {
 	return change, nil
 }
 
-// changeCanary changes the canary by hand.
+// changeCanary applies an operator's change to the canary.
 func (c *apiCall) changeCanary() error {
 	change, err := c.readCanaryChange()
 	if err != nil {

@@ -21,15 +21,15 @@ const (
 	// maxChange bounds the body of a change request.
 	maxChange = 1 << 20
 
-	// maxTold bounds what errors repeat of a change, in the answer and in the log.
+	// maxTold is the longest part of a change that errors repeat, in the answer and in the log.
 	maxTold = 512
 
-	// persistWait is how long an answer waits until a change is in storage, and syncWait the same if the client asked to wait.
+	// persistWait is how long an answer waits until a change is in storage; syncWait applies if the client asked to wait.
 	persistWait = time.Second
 	syncWait    = manage.StorageTimeout
 )
 
-// readBody returns the request's body, whose size it bounds.
+// readBody returns the request's body, up to a maximum size.
 func (c *apiCall) readBody() ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxChange))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
@@ -67,7 +67,7 @@ func (c *apiCall) readChange(v manage.Verb) (*manage.Change, error) {
 	return change, nil
 }
 
-// wanted returns the entity tags in If-Match; none if every state will do.
+// wanted returns the entity tags in If-Match; none if any state is acceptable.
 func (c *apiCall) wanted() (tags []string) {
 	header := c.r.Header.Values("If-Match")
 	if len(header) == 0 {
@@ -105,10 +105,10 @@ func (c *apiCall) asks(word string) bool {
 	return query.Has(word) && query.Get(word) != "0" && query.Get(word) != "false"
 }
 
-// alter is how edits are changed.
+// alter is a function that changes edits.
 type alter = func(*manage.Edits, manage.Group) (*overlay.Overlay, error)
 
-// changeEdits is [manage.Manager.Change], but returns errors of the API.
+// changeEdits is [manage.Manager.Change] with the errors of the API.
 func changeEdits(s *service.Service, how alter) (number uint64, err error) {
 	number, err = s.Manager().Change(how)
 	if errors.Is(err, manage.ErrEnded) {
@@ -117,7 +117,7 @@ func changeEdits(s *service.Service, how alter) (number uint64, err error) {
 	return number, err
 }
 
-// change changes the edits. With If-Match, it is compared with the edits in storage, which other nodes may have changed.
+// change changes the edits. With If-Match, the tag is compared with the edits in storage, which other nodes may have changed.
 func (c *apiCall) change(s *service.Service, how alter) (number uint64, err error) {
 	wanted := c.wanted()
 	if len(wanted) == 0 {
@@ -163,10 +163,10 @@ func (c *apiCall) addBackend() error {
 				continue
 			}
 			if b.Address == change.Address {
-				return nil, apiError(http.StatusConflict, "address %s: the pool has it already", change.Address)
+				return nil, apiError(http.StatusConflict, "address %s: is already a backend of the pool", change.Address)
 			}
 			if name := change.Name; name != "" && (b.Name == name || b.Address == name) || b.Name == change.Address {
-				return nil, apiError(http.StatusConflict, "name %s: stands for backend %s already", b.Name, b.Address)
+				return nil, apiError(http.StatusConflict, "name %s: is already used by backend %s", b.Name, b.Address)
 			}
 		}
 		for _, b := range configured {
@@ -200,7 +200,7 @@ func (c *apiCall) editBackend() error {
 	return c.answer(http.StatusOK, before.Address, c.persisted(number))
 }
 
-// editBackend edits the backend with this name or address, by do, if check accepts its current state. It returns the state before, and the
+// editBackend applies do to the backend with this name or address, if check accepts its current state. It returns the state before, and the
 // number of the edits. Its errors are API errors.
 func editBackend(
 	s *service.Service, name string, change *manage.Change, do func(*service.Service, alter) (uint64, error), check func(...overlay.Running) error,
@@ -270,7 +270,7 @@ func (c *apiCall) resetBackend() error {
 	return c.answer(http.StatusOK, b.Address, nil)
 }
 
-// audit reports who changed what. before is the backend before the change, nil if there was none.
+// audit logs a change. before is the backend before the change, nil if it was added.
 func (c *apiCall) audit(event, address string, before *overlay.Running, change *manage.Change) {
 	c.app.TellChange(event, c.s.Manager(), address, before, change, c.r.RemoteAddr, identity(c.r))
 }

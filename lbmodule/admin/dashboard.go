@@ -34,8 +34,8 @@ func init() {
 // It shows addresses and errors, so make it reachable by operators only, or put an `authentication` handler in front of it. A warning is
 // logged for a dashboard that serves every path of a public site without a login.
 type Dashboard struct {
-	// Lets authenticated users take backends out, bring them back and change their weights. A user is authenticated if an
-	// `authentication` handler in front has set `{http.auth.user.id}`; everybody else can only look. Default: read-only for everybody.
+	// Lets authenticated users take backends out, bring them back and change their weights. A user is authenticated if an earlier
+	// `authentication` handler has set `{http.auth.user.id}`; for all others the page is read-only. Default: read-only for all.
 	Actions bool `json:"actions,omitempty"`
 
 	page *dashboard.Dashboard

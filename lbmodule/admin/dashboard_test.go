@@ -110,7 +110,7 @@ func TestDashboardSource(t *testing.T) {
 	}
 }
 
-// TestDashboardUser sees who may change something.
+// TestDashboardUser checks which users may make changes.
 func TestDashboardUser(t *testing.T) {
 	for _, tt := range []struct {
 		settings string

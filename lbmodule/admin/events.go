@@ -17,9 +17,8 @@ const (
 )
 
 // streamEvents sends events as they happen, as server-sent events (WHATWG HTML, 9.2). A client that reconnects sends the id of the last
-// event it has seen as Last-Event-ID; one that is new may ask for the latest ones with ?last=. With ?follow=0 the answer ends with those. Events that concern no pool are sent
-// with ?all=1 only.
-// Streams end with their config.
+// event that it has seen as Last-Event-ID; a new client may ask for the latest ones with ?last=. With ?follow=0 the answer ends after
+// those. Events that concern no pool are sent with ?all=1 only. Streams end with their config.
 func (c *apiCall) streamEvents() error {
 	if c.app == nil {
 		return apiError(http.StatusNotFound, "events: the config has no load balancer")
@@ -46,7 +45,7 @@ func (c *apiCall) streamEvents() error {
 		if err != nil {
 			return apiError(http.StatusBadRequest, "Last-Event-ID %s: must be the id of an event", text)
 		}
-		last = seen // of a client that was told of what came before it
+		last = seen // the client has seen all earlier events
 	}
 	if query.Has("follow") && !c.asks("follow") {
 		return c.writeEvents(app.Events.After(last), wanted)
@@ -95,7 +94,7 @@ func (c *apiCall) streamEvents() error {
 	}
 }
 
-// writeEvents writes events in the form of a stream that ends.
+// writeEvents writes events as a stream that ends.
 func (c *apiCall) writeEvents(events []app.Event, wanted func(*app.Event) bool) error {
 	c.w.Header().Set("Content-Type", "text/event-stream")
 	c.w.Header().Set("Cache-Control", "no-store")
@@ -104,7 +103,7 @@ func (c *apiCall) writeEvents(events []app.Event, wanted func(*app.Event) bool) 
 			continue
 		}
 		if _, err := fmt.Fprint(c.w, e.Frame()); err != nil {
-			return nil // the client has gone
+			return nil // the client has closed the connection
 		}
 	}
 	return nil

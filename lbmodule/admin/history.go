@@ -13,7 +13,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/status"
 )
 
-// showHistory writes what is remembered of the pool or, with ?backend=, of a backend.
+// showHistory writes the history of the pool or, with ?backend=, of a backend.
 func (c *apiCall) showHistory() error {
 	p, err := dashboard.AskedPast(c.r)
 	if err != nil {
@@ -27,7 +27,7 @@ func (c *apiCall) showHistory() error {
 	return nil
 }
 
-// historyOf returns what is remembered of a pool or one of its backends, also of one that is gone.
+// historyOf returns the history of a pool or one of its backends, even if that has been removed.
 func historyOf(s *service.Service, p dashboard.Past) ([]byte, error) {
 	of, err := history.ParseRange(p.Range)
 	if err != nil {
@@ -86,9 +86,9 @@ func (s liveState) Explain(pool, backend string) ([]byte, error) {
 	return json.Marshal(backendExplanation{x.Policy, x.Candidates[at], others})
 }
 
-// backendExplanation says why a backend may be chosen for a new request, or not.
+// backendExplanation tells whether a backend may be chosen for a new request, and why not.
 type backendExplanation struct {
 	Policy string `json:"policy"`
 	status.Candidate
-	Others int `json:"others"` // how many others may be
+	Others int `json:"others"` // how many other backends may be chosen
 }

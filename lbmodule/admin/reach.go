@@ -17,7 +17,7 @@ import (
 
 const openDashboard = "load_balancer_dashboard serves a whole public site without a login: give it a path, such as /dashboard*, and a login"
 
-// warnOfDashboard warns of a dashboard that anybody who reaches the server can see. When a dashboard is provisioned, the JSON of its
+// warnOfDashboard warns about a dashboard that is visible to all who can reach the server. When a dashboard is provisioned, the JSON of its
 // route is still available.
 func warnOfDashboard(a *app.App, server *caddyhttp.Server) {
 	if opensDashboard(server) {
@@ -25,14 +25,14 @@ func warnOfDashboard(a *app.App, server *caddyhttp.Server) {
 	}
 }
 
-// openRoute is the part of a route that decides who reaches its handlers.
+// openRoute is the part of a route that decides which requests reach its handlers.
 type openRoute struct {
 	Match  []map[string]json.RawMessage `json:"match"`
 	Handle []json.RawMessage            `json:"handle"`
 }
 
-// opensDashboard reports whether a dashboard is in a route that takes every path, is not limited to this machine or its network, and has
-// no login in front.
+// opensDashboard reports whether a dashboard is in a route that matches every path, is not limited to this machine or its network, and has
+// no login before it.
 func opensDashboard(server *caddyhttp.Server) bool {
 	if len(server.Listen) > 0 && !slices.ContainsFunc(server.Listen, isPublicListener) {
 		return false
@@ -53,8 +53,8 @@ func opensDashboard(server *caddyhttp.Server) bool {
 	return false
 }
 
-// findDashboard looks for a dashboard among handlers, and for a login in front of it. locked means that a login protects all handlers
-// that follow.
+// findDashboard looks for a dashboard among handlers, and for a login before it. locked means that a login protects all handlers that
+// follow.
 func findDashboard(handlers []json.RawMessage) (found, locked bool) {
 	for _, raw := range handlers {
 		var handler struct {
@@ -83,11 +83,10 @@ func findDashboard(handlers []json.RawMessage) (found, locked bool) {
 	return false, false
 }
 
-// isLogin reports whether a handler with this name lets in only known users: Caddy's, and those of plugins, which have "auth" in their
-// names.
+// isLogin reports whether a handler with this name is an authentication handler: Caddy's, or a plugin's with "auth" in its name.
 func isLogin(name string) bool { return strings.Contains(name, "auth") }
 
-// narrows reports whether a matcher lets only part of a site through, or a site that is not public.
+// narrows reports whether a matcher restricts requests to a part of a site, or to a site that is not public.
 func narrows(set map[string]json.RawMessage) bool {
 	for name, raw := range set {
 		var hosts []string
@@ -98,7 +97,7 @@ func narrows(set map[string]json.RawMessage) bool {
 	return false
 }
 
-// takesPublicSite reports whether one of these matcher sets lets all paths of a public site through.
+// takesPublicSite reports whether one of these matcher sets matches all paths of a public site.
 func takesPublicSite(sets caddyhttp.MatcherSets) bool {
 	return len(sets) == 0 || slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
 		return !slices.ContainsFunc(set, func(matcher any) bool {

@@ -35,8 +35,8 @@ func Serving() *App { return serving.Latest() }
 // App coordinates the load balancers of one config. It has no settings and need not be configured: the first load balancer of a config
 // loads it.
 //
-// It is the commit hook. Caddy also provisions configs for `caddy validate`, and configs that it then rejects, so provisioning starts
-// nothing that runs by itself. Start means that this config serves from now on.
+// Its Start is the commit hook. Caddy also provisions configs for `caddy validate`, and configs that it then rejects, so provisioning
+// starts no background work. Start means that this config serves from now on.
 type App struct {
 	ctx caddy.Context
 

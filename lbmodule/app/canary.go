@@ -7,7 +7,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// reportCanary reports that a canary gets another share of the clients.
+// reportCanary reports that the canary's share of the clients has changed.
 func (a *App) reportCanary(e *pool.Event) {
 	r := &e.Canary
 	tried, others := sideData(&r.Sides[canary.Canary]), sideData(&r.Sides[canary.Others])
@@ -20,7 +20,7 @@ func (a *App) reportCanary(e *pool.Event) {
 		zap.Any("canary", tried), zap.Any("others", others), zap.Bool("another_node", r.Elsewhere),
 	}
 	if r.State != canary.RolledBack {
-		a.logger.Info("canary gets another share of the clients", fields...)
+		a.logger.Info("share of canary changed", fields...)
 		a.emit(eventCanaryMoved, data)
 		return
 	}
@@ -34,7 +34,7 @@ func (a *App) reportCanary(e *pool.Event) {
 		}
 	}
 	level := zap.ErrorLevel
-	if e.Reason == canary.ReasonByHand || r.Elsewhere { // the node that has found it out says so
+	if e.Reason == canary.ReasonByHand || r.Elsewhere { // an error is logged only by the node that decided
 		level = zap.WarnLevel
 	}
 	a.logger.Log(level, "canary is rolled back", fields...)
@@ -47,7 +47,7 @@ func sideData(f *canary.Figures) map[string]any {
 	}
 }
 
-// TellCanaryChange reports that somebody has changed a canary.
+// TellCanaryChange reports that an operator has changed a canary.
 func (a *App) TellCanaryChange(name string, action canary.Action, share float64, owner, reason, remote, identity string) {
 	a.logger.Info("canary was changed by an operator",
 		zap.String("pool", name), zap.String("action", action.String()), zap.Float64("share", share), zap.String("remote", remote),

@@ -90,7 +90,7 @@ func (f *Feed) since(id uint64) []Event {
 	return slices.Clone(f.recent[at:])
 }
 
-// Before returns the id before the n latest of the kept events that are wanted: those [Feed.After] it are the n and what was not wanted.
+// Before returns the id before the n latest kept events that are wanted: [Feed.After] it come these n, and others that are not wanted.
 func (f *Feed) Before(n int, wanted func(*Event) bool) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -102,7 +102,7 @@ func (f *Feed) Before(n int, wanted func(*Event) bool) uint64 {
 		}
 	}
 	if n > 0 {
-		return 0 // fewer are kept
+		return 0 // there are fewer
 	}
 	return f.last
 }
@@ -281,7 +281,7 @@ func (a *App) tellExpired(x *manage.Expired) {
 	a.emit("change_expired", data)
 }
 
-// tellSynced reports what changed when edits were merged with those in storage.
+// tellSynced reports the result of merging the edits with those in storage.
 func (a *App) tellSynced(s *manage.Synced) {
 	pool := zap.String("pool", s.Pool)
 	switch s.Writing {
@@ -317,7 +317,7 @@ func (a *App) backendName(pool, address string) string {
 	return joined.Name(address)
 }
 
-// TellChange reports that somebody has changed a backend.
+// TellChange reports that an operator has changed a backend.
 func (a *App) TellChange(event string, m *manage.Manager, address string, before *overlay.Running, change *manage.Change, remote, identity string) {
 	name := m.Name(address)
 	if before != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/manage"
 )
 
-// exitWait bounds how long the process waits at its exit for the streams to end. Each ends within less, whatever its two ends do.
+// exitWait bounds how long the process waits at its exit for the streams to end. Each ends earlier, whatever its peers do.
 const exitWait = 7 * time.Second
 
 func init() {
@@ -25,8 +25,8 @@ func init() {
 	})
 }
 
-// EndStreamsWith has all streams end when the process exits and the server that is being provisioned with ctx stops accepting connections,
-// which is after the shutdown delay. The server waits for streams of HTTP/2 and HTTP/3.
+// EndStreamsWith makes all streams end when the process exits and the server that is being provisioned with ctx stops accepting
+// connections, which is after the shutdown delay. The server waits for streams of HTTP/2 and HTTP/3.
 func (a *App) EndStreamsWith(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -45,7 +45,7 @@ func (a *App) EndStreamsWith(ctx caddy.Context) {
 	})
 }
 
-// endsStreams reports whether a server of a's config ends the streams; false for nil.
+// endsStreams reports whether a server of a's config ends the streams. It is false if a is nil.
 func (a *App) endsStreams() bool {
 	if a == nil {
 		return false
@@ -55,11 +55,12 @@ func (a *App) endsStreams() bool {
 	return len(a.servers) > 0
 }
 
-// exitPoll is the interval at which the exit of the process is looked for.
+// exitPoll is the interval at which WatchExit checks whether the process is exiting.
 const exitPoll = 100 * time.Millisecond
 
-// WatchExit ends the streams when the process exits, as long as the config that serves has no load balancer whose server would do so. It must
-// be called when that may be and there may be streams. The process waits for earlier servers, and those for their streams of HTTP/2 and HTTP/3.
+// WatchExit ends the streams when the process exits, as long as the config that serves has no load balancer whose server would do so. It
+// must be called when that may be the case and there may be streams. The process waits for earlier servers, and those wait for their
+// streams of HTTP/2 and HTTP/3.
 func WatchExit() {
 	switch {
 	case serving.Latest().endsStreams() || manage.Streams() == 0:

@@ -8,18 +8,18 @@ import (
 	"sync/atomic"
 )
 
-// ExpressServer is what the express lane does for a server, as the API tells it.
+// ExpressServer is the state of the express lane of a server, as in the API.
 type ExpressServer struct {
 	Server     string            `json:"server"`
 	Listen     []string          `json:"listen"`
 	On         bool              `json:"on"`
-	Reason     string            `json:"reason,omitempty"` // why it is not on
+	Reason     string            `json:"reason,omitempty"` // why it is off
 	Served     uint64            `json:"served"`
 	HandedOver map[string]uint64 `json:"handed_over"` // requests that Caddy served, by reason
 	Routes     []ExpressRoute    `json:"routes"`
 }
 
-// ExpressRoute is a route at which requests end. Hosts and paths are those of the matchers on the way to it; none stand for all.
+// ExpressRoute is a route that ends requests. Hosts and paths are those of the matchers on the way to it; none means all.
 type ExpressRoute struct {
 	Hosts   []string `json:"hosts"`
 	Paths   []string `json:"paths"`
@@ -29,8 +29,8 @@ type ExpressRoute struct {
 	Reason  string   `json:"reason,omitempty"` // why it is not served
 }
 
-// ExpressCounts counts the requests of a server by who served them. It outlives configs and is safe for concurrent use. The zero
-// ExpressCounts has counted none.
+// ExpressCounts counts the requests of a server that the express lane and Caddy served. It outlives configs and is safe for concurrent use.
+// The zero ExpressCounts is ready for use.
 type ExpressCounts struct {
 	served atomic.Uint64
 
@@ -38,7 +38,7 @@ type ExpressCounts struct {
 	handedOver atomic.Pointer[map[string]*atomic.Uint64]
 }
 
-// mostReasons bounds the reasons that are told apart. They come from the code and from the names of modules.
+// mostReasons is the largest number of reasons that are counted separately. They come from the code and from the names of modules.
 const mostReasons = 128
 
 // Serve counts a request that the express lane served.
@@ -78,7 +78,7 @@ func (c *ExpressCounts) reasons() map[string]uint64 {
 	return found
 }
 
-// lanes holds the counts of servers by name, for as long as a config has a server of that name.
+// lanes has the counts of servers by name, as long as a config has a server with that name.
 var lanes struct {
 	sync.Mutex
 	all map[string]*lane
@@ -89,7 +89,7 @@ type lane struct {
 	users int
 }
 
-// AddExpress has the API tell of a server. It returns the counts of the server, which those of earlier configs are a part of.
+// AddExpress adds a server to what the API shows. It returns the server's counts, which continue those of earlier configs.
 func (a *App) AddExpress(s ExpressServer) *ExpressCounts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -114,7 +114,7 @@ type joinedLane struct {
 	lane  *lane
 }
 
-// Express describes what the express lane does for the servers of a's config that have one, sorted by name.
+// Express describes the express lanes of a's servers, sorted by name.
 func (a *App) Express() []ExpressServer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -128,7 +128,7 @@ func (a *App) Express() []ExpressServer {
 	return all
 }
 
-// leaveLanes gives up the counts that a's servers have.
+// leaveLanes releases the counts of a's servers.
 func (a *App) leaveLanes() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

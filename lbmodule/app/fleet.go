@@ -30,8 +30,8 @@ import (
 // fleetLeave bounds how long a config that ends waits for the removal of this node's document.
 const fleetLeave = 2 * time.Second
 
-// nodes is the fleet of this process, across config reloads. It is made when the first config starts: what tells this node from others is
-// in files.
+// nodes is the fleet of this process, across config reloads. It is created when the first config starts, because the node's identity is
+// read from files.
 var nodes = sync.OnceValue(func() *fleet.Fleet {
 	identity, err := service.Identity()
 	if err != nil {
@@ -40,10 +40,10 @@ var nodes = sync.OnceValue(func() *fleet.Fleet {
 	return fleet.New(identity)
 })
 
-// adminAt is the address of the admin endpoint; nil while it is not known. No module is told, but it is where requests come in.
+// adminAt is the address of the admin endpoint, which Caddy does not tell modules; it is learned from requests, and nil before the first.
 var adminAt atomic.Pointer[string]
 
-// AskedAt takes note of the address at which the admin endpoint was asked.
+// AskedAt records the address at which a request reached the admin endpoint.
 func AskedAt(address string) {
 	if have := adminAt.Load(); have == nil || *have != address {
 		adminAt.Store(&address)
@@ -53,7 +53,7 @@ func AskedAt(address string) {
 // Fleet describes the nodes that share the storage.
 func Fleet() fleet.View { return nodes().View() }
 
-// FleetSize returns how many nodes are alive, this one included, and how many are gone.
+// FleetSize returns the numbers of nodes that are alive, including this one, and of those that are gone.
 func FleetSize() (alive, gone int) { return nodes().Count() }
 
 // fleetSource is the [fleet.Source] of a config. It is used by one goroutine.
@@ -120,7 +120,7 @@ func (s *fleetSource) pool(p *service.Service, now time.Time) fleet.Pool {
 	return o
 }
 
-// rates turns counts into rates a second, from one description to the next.
+// rates computes rates per second from the counts of two successive descriptions.
 type rates struct {
 	at           time.Time
 	span         float64
@@ -132,7 +132,7 @@ func (r *rates) begin(now time.Time) {
 	r.at, r.before, r.have = now, r.have, make(map[[2]string][2]uint64, len(r.have))
 }
 
-// of returns how many requests and failures a second there have been. A count that has gone back was reset.
+// of returns the requests and failures per second. A count that has decreased was reset.
 func (r *rates) of(pool, address string, requests, failures uint64) (float64, float64) {
 	key := [2]string{pool, address}
 	r.have[key] = [2]uint64{requests, failures}
@@ -144,7 +144,7 @@ func (r *rates) of(pool, address string, requests, failures uint64) (float64, fl
 	return round(requests - was[0]), round(failures - was[1])
 }
 
-// members returns a digest of the backends' addresses, in whatever order they are.
+// members returns a digest of the backends' addresses, independent of their order.
 func members(running []overlay.Running) string {
 	var sum uint64
 	for i := range running {
@@ -153,7 +153,8 @@ func members(running []overlay.Running) string {
 	return fmt.Sprintf("%016x", sum)
 }
 
-// digestOf returns a digest of edits, which is "" if there are none. Their revisions depend on the order in which nodes saw them.
+// digestOf returns a digest of edits, "" if there are none. It leaves out revisions, which depend on the order in which nodes saw the
+// edits.
 func digestOf(o *overlay.Overlay) string {
 	if len(o.Backends) == 0 {
 		return ""
@@ -168,7 +169,7 @@ func digestOf(o *overlay.Overlay) string {
 	return hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
-// digest returns a digest of the settings of all pools, but for those that say where in a fleet a node stands.
+// digest returns a digest of the settings of all pools, without those that differ between the nodes of a fleet.
 func (a *App) digest() string {
 	a.mu.Lock()
 	joined := slices.Clone(a.joined)
@@ -212,7 +213,7 @@ func (a *App) leaveFleet() {
 	ctx, cancel := context.WithTimeout(context.Background(), fleetLeave)
 	defer cancel()
 	if err := nodes().Leave(ctx, a.Storage()); err != nil {
-		a.logger.Debug("document of this node is not removed; other nodes will show it as gone")
+		a.logger.Debug("document of this node could not be removed; other nodes will show the node as gone")
 	}
 }
 

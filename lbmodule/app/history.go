@@ -9,7 +9,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// memory is what the process remembers of all pools. Like these, it outlives configs.
+// memory is the history of all pools. Like the pools, it outlives configs.
 var memory = history.New(history.Most)
 
 // remember samples the pools of a's config until ctx ends. While two configs run, only the later one does.
@@ -32,7 +32,7 @@ func (a *App) remember(ctx context.Context) {
 	}
 }
 
-// sample hands what has been counted until now to h. Nothing that a request needs is locked meanwhile.
+// sample records the current counts in h. It holds no lock that requests need.
 func sample(h *history.History, pools []*pool.Pool, now time.Time) {
 	round := h.Begin(now)
 	if round == nil {
@@ -62,7 +62,7 @@ func sample(h *history.History, pools []*pool.Pool, now time.Time) {
 	}
 }
 
-// sampleMember hands in what has been counted of a member that has counters of its own. It uses d.
+// sampleMember records the counts of a member with counters of its own. It uses d as scratch space.
 func sampleMember(round *history.Round, name string, m *pool.Member, d *pool.Distribution) {
 	counts := m.Traffic().Counts()
 	c := history.Counts{InFlight: m.InFlight()}
@@ -77,7 +77,7 @@ func sampleMember(round *history.Round, name string, m *pool.Member, d *pool.Dis
 	round.Backend(name, m.Address(), &c)
 }
 
-// Remembered returns what is remembered of a pool.
+// Remembered returns the history of a pool.
 func Remembered(name string, of history.Range) *history.Answer {
 	a := memory.Pool(name, of)
 	if a == nil {
@@ -87,7 +87,7 @@ func Remembered(name string, of history.Range) *history.Answer {
 	return a
 }
 
-// RememberedOf returns what is remembered of the backend of a pool with this address; ok is false if it is not there and that is nothing.
+// RememberedOf returns the history of the backend of a pool with this address; ok is false if neither the backend nor its history exists.
 func RememberedOf(p *pool.Pool, name, address string, of history.Range) (a *history.Answer, ok bool) {
 	a, m := memory.Backend(p.Name(), address, of), p.Member(address)
 	ok = a != nil || m != nil
@@ -102,10 +102,10 @@ func RememberedOf(p *pool.Pool, name, address string, of history.Range) (a *hist
 	return a, ok
 }
 
-// nothing is the answer for a pool or backend that nothing is remembered of.
+// nothing returns the answer for a pool or backend without a history.
 func nothing(of history.Range, what string) *history.Answer {
 	if memory.Full() {
-		return history.Nothing(of, fmt.Sprintf("there is no room for this %s: what is remembered of others takes the %d MB that there are", what, history.Most/1_000_000))
+		return history.Nothing(of, fmt.Sprintf("no room for this %s: the history of others takes all of the %d MB", what, history.Most/1_000_000))
 	}
 	return history.Nothing(of, fmt.Sprintf("the %s has not been in use since the process started", what))
 }

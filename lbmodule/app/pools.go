@@ -19,7 +19,7 @@ type PoolKey struct {
 	Name     string // the configured name, "" if there is none
 	Derived  string // the name to use without a configured one
 	Settings string // the settings that all load balancers of the pool must share
-	Shared   string // those of them that the nodes of a fleet share, too
+	Shared   string // those of them that the nodes of a fleet must share as well
 }
 
 // describer derives a PoolKey from the config of a load balancer.
@@ -28,7 +28,8 @@ var describer struct {
 	describe func(config []byte) (PoolKey, error)
 }
 
-// DescribeBy sets how the pools of load balancers that are not loaded yet are derived from their config; handler is their module's name.
+// DescribeBy sets the function that derives the pool of a load balancer that is not loaded yet from its config; handler is the name of its
+// module.
 func DescribeBy(handler string, describe func(config []byte) (PoolKey, error)) {
 	describer.handler, describer.describe = handler, describe
 }
@@ -68,7 +69,7 @@ func nameIn(pools []joinedPool, key PoolKey) (name string, have int, err error) 
 		case key.Name != "":
 			return "", 0, fmt.Errorf("name %s: is already the name of a pool with other settings; different pools need different names", name)
 		}
-		// The loop ends, because every turn but the last finds another pool.
+		// The loop ends, because each turn except the last finds another pool.
 		name = fmt.Sprintf("%s-%d", key.Derived, n)
 	}
 }

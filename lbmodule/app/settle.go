@@ -15,10 +15,10 @@ import (
 // settleTimeout bounds the time from [App.Start] until [App.Settled], whatever is configured.
 const settleTimeout = 10 * time.Second
 
-// Settled returns a channel that is closed once this config can serve requests by what is known of its backends: it has started, the
-// edits of its pools have been read from storage, its polled dynamic sources have been queried, and the backends that are held for their
-// first probe have had it. A failed read, query or probe counts, too. Backends that are known from an earlier config are not waited for,
-// and no wait is for more than one attempt.
+// Settled returns a channel that is closed once the state of the backends is known well enough to serve requests: the config has started,
+// the edits of its pools have been read from storage, its polled dynamic sources have been queried, and the backends that are held for
+// their first probe have been probed. A failed read, query or probe counts as well. Backends known from an earlier config are not waited
+// for, and nothing is waited for longer than one attempt.
 //
 // The channel is closed at the latest one second after the timeout of the probes, counted from when they could begin, and ten seconds
 // after Start. It is also closed when the config ends, even if it never started. Other apps may start before this one, so requests may

@@ -8,9 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Stop has the edits written and leaves everything else to Cleanup. Caddy stops the apps of a config in any order, and the http app serves
+// Stop writes pending edits and leaves everything else to Cleanup. Caddy stops the apps of a config in any order, and the http app serves
 // for `shutdown_delay` and `grace_period` before its own Stop returns: until then backends are probed, sources are polled, and the API
-// answers. Cleanup follows as soon as all apps have been stopped, but by then the storage may be closed.
+// answers. Cleanup is called as soon as all apps have been stopped, but by then the storage may be closed.
 func (a *App) Stop() error {
 	a.release()
 	a.mu.Lock()
@@ -37,7 +37,7 @@ func (a *App) end() {
 	a.stop = nil
 	a.done.Wait()
 	serving.Remove(a)
-	if !caddy.Exiting() { // else the servers end the streams, after their delay
+	if !caddy.Exiting() { // otherwise the servers end the streams, after their delay
 		WatchExit()
 	}
 	Events.endStreams(a)
@@ -60,8 +60,8 @@ func (a *App) end() {
 	}
 }
 
-// Cleanup undoes Start and releases the pools that this config's handlers joined. A config that was given up after Start may not have been
-// stopped.
+// Cleanup undoes Start and releases the pools that this config's handlers joined. If Caddy rolled the config back after Start, Stop may not
+// have been called.
 func (a *App) Cleanup() error {
 	a.release()
 	a.end()

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Latencies are counted in buckets whose bounds grow by an eighth of a power of two of microseconds, so that a bound is at most 12.5 % above
-// the one before.
+// Latencies are counted in buckets whose bounds grow by an eighth of a power of two of microseconds, so that each bound is at most 12.5 %
+// above the previous one.
 const (
 	perOctave = 8
 	octaves   = 28 // up to half an hour
 	buckets   = octaves * perOctave
 )
 
-// Counts counts what became of the requests of a side. Counting takes one atomic operation. The zero Counts is ready for use.
+// Counts counts the outcomes of the requests of a side. Counting takes one atomic operation. The zero Counts is ready for use.
 type Counts struct {
 	failed   atomic.Uint64
 	answered [buckets]atomic.Uint64
 }
 
-// Answered counts a request that was answered well, after that time. If its answer breaks off, [Counts.Failed] is called as well.
+// Answered counts a request with a good answer, after that time. If the answer is aborted later, [Counts.Failed] is called as well.
 func (c *Counts) Answered(took time.Duration) { c.answered[bucketOf(took)].Add(1) }
 
 // Failed counts a request that failed.
@@ -36,7 +36,7 @@ func bucketOf(took time.Duration) int {
 	return min((octave-1)*perOctave+int(us>>(octave-1)), buckets-1)
 }
 
-// boundOf returns the least latency that is above the bucket.
+// boundOf returns the smallest latency above the bucket.
 func boundOf(bucket int) time.Duration {
 	next := bucket + 1
 	if next < 2*perOctave {
@@ -46,7 +46,7 @@ func boundOf(bucket int) time.Duration {
 	return time.Duration(next%perOctave+perOctave) << (octave - 1) * time.Microsecond
 }
 
-// tally is what a Counts has counted, or the difference of two of them.
+// tally has the values of a Counts, or the difference of two.
 type tally struct {
 	failed   uint64
 	answered [buckets]uint64
@@ -59,7 +59,7 @@ func (c *Counts) read(into *tally) {
 	}
 }
 
-// since returns what was counted after before.
+// since returns t minus before.
 func (t *tally) since(before *tally) (d tally) {
 	d.failed = t.failed - before.failed
 	for i := range t.answered {
@@ -86,7 +86,7 @@ func (t *tally) good() (n uint64) {
 // total returns the number of requests.
 func (t *tally) total() uint64 { return t.failed + t.good() }
 
-// above returns the number of good answers that are above the bucket.
+// above returns the number of good answers above the bucket.
 func (t *tally) above(bucket int) (n uint64) {
 	for _, k := range t.answered[bucket+1:] {
 		n += k
@@ -94,14 +94,14 @@ func (t *tally) above(bucket int) (n uint64) {
 	return n
 }
 
-// recent is what was counted lately: older counts matter less and less.
+// recent is a tally of recent requests: the weight of older counts decreases.
 type recent struct {
 	failed, total float64
 	answered      [buckets]float64
 	good          float64
 }
 
-// fade is what is left of a count after another block.
+// fade is the factor by which each block reduces earlier counts.
 const fade = 0.98
 
 func (r *recent) add(t *tally) {
@@ -113,7 +113,7 @@ func (r *recent) add(t *tally) {
 	}
 }
 
-// quantile returns the first bucket that is not below that share of the good answers, and the share that is above it; -1 if there are none.
+// quantile returns the first bucket that is not below that share of the good answers, and the share above it; -1 if there are none.
 func (r *recent) quantile(share float64) (bucket int, above float64) {
 	if r.good < 1 {
 		return -1, 0

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Action is a change of a run by hand.
+// Action is an operator's change of a run.
 type Action uint8
 
 const (
 	// Pause keeps the share as it is.
 	Pause Action = iota
-	// Resume goes on with the steps. After a roll back it is Restart.
+	// Resume continues with the steps. After a rollback, Restart must be used.
 	Resume
 	// SetShare sets the share and pauses.
 	SetShare
@@ -19,7 +19,7 @@ const (
 	RollBack
 	// Promote gives all clients to the canary, with no more steps.
 	Promote
-	// Restart begins anew, with the first share and without what was counted.
+	// Restart starts again, with the first share and without the earlier counts.
 	Restart
 	// Actions is the number of actions.
 	Actions
@@ -30,10 +30,10 @@ func (a Action) String() string {
 	return [Actions]string{"pause", "resume", "share", "roll_back", "promote", "restart"}[a]
 }
 
-// ErrChanged means that a run is not as whoever changes it believes.
+// ErrChanged means that the run has changed since the revision that a change was meant for.
 var ErrChanged = errors.New("the canary has changed meanwhile")
 
-// Do changes the run by hand. revision is the one that the change is meant for, "" for any; share is for SetShare.
+// Do applies an operator's change. revision is the one that the change is meant for, "" for any; share is for SetShare.
 func (r *Run) Do(a Action, share float64, revision string, now time.Time) (Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +45,7 @@ func (r *Run) Do(a Action, share float64, revision string, now time.Time) (Chang
 		a = Restart
 	}
 	if was == RolledBack && (a == SetShare || a == Promote) {
-		r.guard = newGuard(&r.settings) // what was found out has had its effect
+		r.guard = newGuard(&r.settings) // earlier evidence has had its effect
 	}
 	switch a {
 	case Pause:
@@ -71,7 +71,7 @@ func (r *Run) Do(a Action, share float64, revision string, now time.Time) (Chang
 	if r.state == RolledBack && was != RolledBack {
 		r.rollbacks.Add(1)
 	}
-	if share == r.share && a != Restart { // nothing to settle, and the time at the share goes on
+	if share == r.share && a != Restart { // the time at the share continues
 		r.revision++
 		r.willed = r.revision
 		return Change{Share: share, State: r.state, Reason: ReasonByHand}, nil
@@ -81,7 +81,7 @@ func (r *Run) Do(a Action, share float64, revision string, now time.Time) (Chang
 	return change, nil
 }
 
-// resume goes on with the first step that is above the share. The caller holds r.mu.
+// resume continues with the first step above the share. The caller holds r.mu.
 func (r *Run) resume() {
 	if r.state != Paused {
 		return

@@ -2,30 +2,30 @@ package canary
 
 import "math"
 
-// test collects the evidence that the canary is worse than is tolerated. See the package comment.
+// test accumulates the evidence that the canary is worse than tolerated. See the package comment.
 type test struct {
 	ratio, slack float64   // tolerated is slack + ratio times the others' probability
-	guesses      []guess   // of how much worse it is
-	products     []float64 // by guess: the sum over the blocks that they began with
+	guesses      []guess   // hypothetical values of the canary's probability
+	products     []float64 // by guess: the sum over the blocks with which the products began
 	blocks       int
 
 	canary, others estimate // of the probabilities
 }
 
-// guess is what the canary's probability may be: so many times what is tolerated, or that number, or what it has been lately.
+// guess is a hypothetical value of the canary's probability: a multiple of the tolerated one, a constant, or the recent one.
 type guess struct {
 	times, at float64
 	lately    bool
 }
 
-// estimate is a probability by what was seen lately.
+// estimate is a probability estimated from recent requests.
 type estimate struct{ bad, all float64 }
 
 func (e *estimate) add(bad, all uint64) {
 	e.bad, e.all = e.bad*fade+float64(bad), e.all*fade+float64(all)
 }
 
-// Before anything is seen, a request in 200 is taken to be bad.
+// Before any request, one in 200 is assumed to be bad.
 const (
 	priorBad = 0.1
 	priorAll = 20
@@ -33,7 +33,7 @@ const (
 
 func (e *estimate) probability() float64 { return (e.bad + priorBad) / (e.all + priorAll) }
 
-// newErrorTest returns a test of failures, of which the canary may have that share more than the others.
+// newErrorTest returns a test of failures. more is the share by which the canary may exceed those of the others.
 func newErrorTest(more float64) *test {
 	return newTest(1+more, 0.0005, guess{times: 1.5}, guess{times: 2.5}, guess{times: 6}, guess{at: 0.1}, guess{at: 0.6}, guess{lately: true})
 }
@@ -47,11 +47,11 @@ func newTest(ratio, slack float64, guesses ...guess) *test {
 	return &test{ratio: ratio, slack: slack, guesses: guesses, products: make([]float64, len(guesses))}
 }
 
-// tolerated returns the greatest probability of the canary that is tolerated.
+// tolerated returns the largest probability of the canary that is tolerated.
 func (t *test) tolerated(others float64) float64 { return t.slack + t.ratio*others }
 
-// look adds a block in which the canary was bad ya of na times, and the others yb of nb times. others is a guess of the others' probability
-// that does not come from the block; negative for the test's own.
+// look adds a block in which the canary was bad ya of na times, and the others yb of nb times. others is an estimate of the others'
+// probability that does not come from the block; if it is negative, the test uses its own.
 func (t *test) look(ya, na, yb, nb uint64, others float64) {
 	if na == 0 || nb == 0 {
 		return
@@ -77,7 +77,7 @@ func (t *test) look(ya, na, yb, nb uint64, others float64) {
 	t.others.add(yb, nb)
 }
 
-// conclusive bounds the evidence: more would mean nothing else.
+// conclusive is the largest value of the evidence: larger ones would mean the same.
 const conclusive = 1e9
 
 // beginning returns the weight of the products that begin with the nth block. The weights of all blocks add up to less than 1.
@@ -87,10 +87,10 @@ func beginning(n int) float64 {
 	return 0.47 / (k * log * log)
 }
 
-// value returns the e-value of a block for the guess that the probabilities are worse for the canary and others for the rest. It is 1 if
-// that would be tolerated.
+// value returns the e-value of a block for the hypothesis that the probabilities are worse for the canary and others for the other side. It
+// is 1 if that would be tolerated.
 func (t *test) value(worse, others float64, ya, na, yb, nb uint64) float64 {
-	// The relative entropy falls until t0 and rises after it. At others it falls, and where worse is just tolerated it rises.
+	// The relative entropy has its minimum at t0: at others it decreases, and where worse is just tolerated it increases.
 	low, high := others, (worse-t.slack)/t.ratio
 	if high <= low*(1+1e-9) {
 		return 1
@@ -110,7 +110,7 @@ func (t *test) value(worse, others float64, ya, na, yb, nb uint64) float64 {
 	return math.Exp(log)
 }
 
-// weigh returns the logarithm of how much likelier y of n are with the probability p than with q.
+// weigh returns the logarithm of the likelihood ratio of y of n between the probabilities p and q.
 func weigh(y, n uint64, p, q float64) float64 {
 	return float64(y)*math.Log(p/q) + float64(n-y)*(math.Log1p(-p)-math.Log1p(-q))
 }

@@ -2,27 +2,27 @@ package canary
 
 import "time"
 
-// Enough is the evidence from which on the canary is rolled back. It is reached by a canary that is not worse than tolerated with a
-// probability of at most 1/250, for each of the two tests.
+// Enough is the evidence at which the canary is rolled back. A canary that is not worse than tolerated reaches it with a probability of at
+// most 1/250, for each of the two tests.
 const Enough = 250
 
 const (
-	// slowShare is the share of the others' answers that are taken to be fast: slow is what takes longer.
+	// slowShare is the share of the others' answers that count as fast; answers that take longer are slow.
 	slowShare = 0.9
 	// leastSlower is by how much the canary's answers may take longer in any case.
 	leastSlower = time.Millisecond
-	// longestBlock is for how long a block waits for both sides to have requests, before it is dropped.
+	// longestBlock is how long a block waits until both sides have requests, before it is dropped.
 	longestBlock = time.Minute
 )
 
 // guard compares the two sides.
 type guard struct {
-	errors, latency *test // nil for none
+	errors, latency *test // nil for one that is not compared
 	slower          float64
 
-	block   [sides]tally // not compared yet
+	block   [sides]tally // counts not compared yet
 	since   time.Time    // when it began
-	seen    [sides]tally // compared
+	seen    [sides]tally // counts that were compared
 	lately  [sides]recent
 	cleared bool // block is empty
 }
@@ -38,8 +38,8 @@ func newGuard(s *Settings) *guard {
 	return g
 }
 
-// add adds what was counted since the last call to the block, and compares the sides once both have requests. It returns why the canary is
-// too bad; "" if it is not.
+// add adds the counts since the last call to the block, and compares the sides once both have requests. It returns why the canary must be
+// rolled back; "" if it need not.
 func (g *guard) add(more *[sides]tally, now time.Time) (reason string) {
 	if g.cleared {
 		g.since, g.cleared = now, false
@@ -75,11 +75,11 @@ func (g *guard) add(more *[sides]tally, now time.Time) (reason string) {
 	}
 }
 
-// drop begins another block.
+// drop discards the block and begins another.
 func (g *guard) drop() { g.block, g.cleared = [sides]tally{}, true }
 
-// compareLatency counts how many of the good answers are slow. What is slow follows from earlier blocks: the bucket above which a tenth of
-// the others' answers were, and for the canary one that is higher by what is tolerated.
+// compareLatency counts how many of the good answers are slow. The threshold follows from earlier blocks: the bucket above which a tenth of
+// the others' answers were, and for the canary one that is higher by the tolerance.
 func (g *guard) compareLatency(a, b *tally) {
 	bound, above := g.lately[Others].quantile(slowShare)
 	if bound < 0 {

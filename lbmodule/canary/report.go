@@ -2,27 +2,27 @@ package canary
 
 import "time"
 
-// Report is what is known of a run.
+// Report describes a run.
 type Report struct {
 	State    State
 	Share    float64
-	Reason   string // why the share is what it is; "" for the first
+	Reason   string // why the share has its value; "" for the first
 	Since    time.Time
 	Revision string
 
-	Elsewhere bool // another node has made the change that is reported
+	Elsewhere bool // another node made the change
 
-	Next      *Step // the step to come; nil if there is none, or the run is paused
+	Next      *Step // the next step; nil if there is none, or if the run is paused
 	Remaining time.Duration
 
-	Errors, Latency *Evidence // nil for what is not compared
+	Errors, Latency *Evidence // nil for one that is not compared
 	Sides           [2]Figures
 }
 
-// Evidence is the evidence that the canary is worse. It is rolled back from [Enough] on.
+// Evidence is the evidence that the canary is worse. At [Enough] it is rolled back.
 type Evidence struct{ Value float64 }
 
-// Figures are what was seen of a side since the run began. A canary that was rolled back has those of that time.
+// Figures are the counts of a side since the run began. Those of a canary that was rolled back are from that time.
 type Figures struct {
 	Requests, Failures uint64
 	P50, P95           time.Duration // of the good answers of the last minute or two; 0 if there are none
@@ -36,7 +36,7 @@ func (f *Figures) ErrorRate() float64 {
 	return float64(f.Failures) / float64(f.Requests)
 }
 
-// Report returns what is known of the run.
+// Report describes the run.
 func (r *Run) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,7 +58,7 @@ func (r *Run) Report() Report {
 	return o
 }
 
-// latency returns the latency that this share of the good answers does not exceed.
+// latency returns that quantile of the good answers.
 func (r *recent) latency(share float64) time.Duration {
 	bucket, _ := r.quantile(share)
 	if bucket < 0 {
@@ -67,20 +67,20 @@ func (r *recent) latency(share float64) time.Duration {
 	return boundOf(bucket)
 }
 
-// Total is what has been counted for good.
+// Total has counts that are never reset.
 type Total struct{ Good, Failed uint64 }
 
-// Total returns what has been counted of a side for good.
+// Total returns the counts of a side that are never reset.
 func (r *Run) Total(s Side) Total {
 	var t tally
 	r.counts[s].read(&t)
 	return Total{Good: t.good(), Failed: t.failed}
 }
 
-// RollBacks returns how often the canary was rolled back, by itself or by hand.
+// RollBacks returns how often the canary was rolled back, automatically or by an operator.
 func (r *Run) RollBacks() uint64 { return r.rollbacks.Load() }
 
-// Share returns the share of the clients that the canary gets.
+// Share returns the canary's share of the clients.
 func (r *Run) Share() float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

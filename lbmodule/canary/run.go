@@ -16,9 +16,9 @@ import (
 type Side uint8
 
 const (
-	// Others are the backends that are no canary.
+	// Others are the backends that do not belong to the canary.
 	Others Side = iota
-	// Canary are the backends that are.
+	// Canary are the backends that do.
 	Canary
 
 	sides
@@ -27,15 +27,15 @@ const (
 // String returns the side as metrics show it.
 func (s Side) String() string { return [sides]string{"others", "canary"}[s] }
 
-// State is what a run does.
+// State is the state of a run.
 type State uint8
 
 const (
 	// Running means that steps are still to come.
 	Running State = iota
-	// Paused means that the share stays as it is until somebody says otherwise.
+	// Paused means that the share stays until an operator changes it.
 	Paused
-	// Finished means that all steps have been made.
+	// Finished means that all steps were made.
 	Finished
 	// RolledBack means that the canary gets no requests.
 	RolledBack
@@ -48,7 +48,7 @@ func (s State) String() string {
 	return [States]string{"running", "paused", "finished", "rolled_back"}[s]
 }
 
-// Why the share is what it is.
+// The reasons for the current share.
 const (
 	ReasonErrors  = "errors"
 	ReasonLatency = "latency"
@@ -58,15 +58,15 @@ const (
 
 // Settings are the settings of a run.
 type Settings struct {
-	Share float64 // of the clients, at first
+	Share float64 // first share of the clients
 	Steps []Step
 
 	Errors, Latency bool    // whether they are compared
-	MoreErrors      float64 // how many more failures the canary may have, as a share of those of the others
-	Slower          float64 // by how much its answers may take longer, as a share
+	MoreErrors      float64 // tolerated additional failures of the canary, as a share of those of the others
+	Slower          float64 // tolerated additional time of its answers, as a share
 }
 
-// Step is a change of the share, after that time at the share before.
+// Step is a change of the share, after that time at the previous share.
 type Step struct {
 	Share float64
 	After time.Duration
@@ -78,16 +78,16 @@ type Change struct {
 	State  State
 	Reason string
 
-	Elsewhere bool // another node has made it
+	Elsewhere bool // another node made it
 }
 
 const (
-	// everybody is the threshold of a share of 1.
+	// everybody is the threshold for a share of 1.
 	everybody = math.MaxUint64
-	// leastTick is the shortest time between two looks. Several load balancers may share a run, and each looks.
+	// leastTick is the shortest time between two comparisons. Several load balancers may share a run, and each calls Watch.
 	leastTick = 500 * time.Millisecond
-	// unsettled is for how long after a change of the share nothing is compared: requests of before would be counted as one side's that the
-	// other side has none of.
+	// unsettled is how long after a change of the share nothing is compared: earlier requests would be counted for a side although the
+	// other side has no such requests.
 	unsettled = 3 * time.Second
 )
 
@@ -105,26 +105,26 @@ type Run struct {
 	state    State
 	share    float64
 	reason   string
-	next     int           // of settings.Steps
-	waited   time.Duration // for it
+	next     int           // index in settings.Steps
+	waited   time.Duration // time that counts for it
 	begun    time.Time     // zero before the config serves
-	since    time.Time     // of the share
-	last     time.Time     // of the last look
-	quiet    time.Time     // until when nothing is compared
-	before   [sides]tally  // counts at the last look
+	since    time.Time     // of the current share
+	last     time.Time     // of the last comparison
+	quiet    time.Time     // nothing is compared before
+	before   [sides]tally  // counts at the last comparison
 	revision uint64
-	willed   uint64 // the revision of the last change that was no step
+	willed   uint64 // revision of the last change that was not a step
 }
 
-// New returns a run of the pool with that name. It has its first share at once, but time stands still until [Run.Watch].
+// New returns a run for the pool with that name. It has its first share at once, but its steps wait until [Run.Watch] is first called.
 func New(pool string, s Settings) *Run {
-	// Not the name alone: it may be a backend's address, which hash policies mix with keys.
+	// Not the name alone: it may be a backend's address, which hash policies mix with keys as well.
 	r := &Run{settings: s, salt: xxhash.Sum64String("canary of " + pool)}
 	r.start()
 	return r
 }
 
-// start sets what a run begins with. The caller holds r.mu, if others know r.
+// start sets the initial state of a run. The caller holds r.mu, unless no other goroutine knows r.
 func (r *Run) start() {
 	r.guard, r.state, r.next, r.waited = newGuard(&r.settings), Running, 0, 0
 	if len(r.settings.Steps) == 0 {
@@ -144,7 +144,7 @@ func (r *Run) setShare(share float64, reason string) {
 	r.threshold.Store(threshold)
 }
 
-// All returns the side of all clients; ok is false if there are clients of both.
+// All returns the side that has all clients; ok is false if both have clients.
 func (r *Run) All() (s Side, ok bool) {
 	switch r.threshold.Load() {
 	case 0:
@@ -156,7 +156,7 @@ func (r *Run) All() (s Side, ok bool) {
 	}
 }
 
-// SideOf returns the side of the client with a key of that hash. As the share grows, clients change to the canary only.
+// SideOf returns the side of the client with that hash. As the share grows, clients move to the canary only.
 func (r *Run) SideOf(key uint64) Side {
 	if threshold := r.threshold.Load(); threshold == everybody || balance.Mix(key^r.salt) < threshold {
 		return Canary
@@ -164,14 +164,14 @@ func (r *Run) SideOf(key uint64) Side {
 	return Others
 }
 
-// Counts returns where the requests of a side are counted.
+// Counts returns the counts of the requests of a side.
 func (r *Run) Counts(s Side) *Counts { return &r.counts[s] }
 
 // Off reports whether the canary gets no requests at all.
 func (r *Run) Off() bool { return r.threshold.Load() == 0 }
 
-// Watch looks at what has been counted and at the time. It returns the roll back that it made, if any, and must be called about once a second.
-// A step that is due is made by [Run.Step].
+// Watch compares the sides and advances the time. It returns the rollback that it made, if any, and must be called about once a second.
+// [Run.Step] makes a step that is due.
 func (r *Run) Watch(now time.Time) (changes []Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,7 +203,7 @@ func (r *Run) Watch(now time.Time) (changes []Change) {
 	return nil
 }
 
-// Due reports whether it is time for a step.
+// Due reports whether a step is due.
 func (r *Run) Due() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -212,7 +212,7 @@ func (r *Run) Due() bool {
 
 func (r *Run) due() bool { return r.state == Running && r.waited >= r.settings.Steps[r.next].After }
 
-// Step makes the step that is due, if one is.
+// Step makes a step if one is due.
 func (r *Run) Step(now time.Time) (changes []Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -227,7 +227,7 @@ func (r *Run) Step(now time.Time) (changes []Change) {
 	return append(changes, r.move(step.Share, ReasonStep, now))
 }
 
-// compare reads the counters, and compares the sides if they can be compared. The caller holds r.mu.
+// compare reads the counters, and compares the sides if that is possible. The caller holds r.mu.
 func (r *Run) compare(now time.Time) (reason string) {
 	var more [sides]tally
 	for s := range r.counts {
@@ -250,7 +250,7 @@ func (r *Run) move(share float64, reason string, now time.Time) Change {
 	return Change{Share: share, State: r.state, Reason: reason}
 }
 
-// Revision returns what changes with each change of the run.
+// Revision returns a text that changes with each change of the run.
 func (r *Run) Revision() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

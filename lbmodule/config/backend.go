@@ -9,7 +9,7 @@ import (
 // Backend is a backend with properties.
 type Backend struct {
 	// The [network address](/docs/conventions#network-addresses) to dial: one socket, no port range.
-	// Required. Placeholders may be used; the backend is balanced and counted as one, whatever they stand for.
+	// Required. Placeholders may be used; the backend is balanced and counted as one, whatever their values.
 	Address string `json:"address,omitempty"`
 
 	// The name the backend is shown under. Unique in its pool; the rules are those of the pool's name.
@@ -20,13 +20,12 @@ type Backend struct {
 	// requests. Default: 1.
 	Weight *int `json:"weight,omitempty"`
 
-	// The number of requests that the backend may be serving at a time. It is exact: a slot is reserved
-	// when the backend is selected. With `auto` the number is found out, and follows what the backend can do.
-	// Default: that of the load balancer.
+	// The number of requests that the backend may be serving at a time. It is exact: a slot is reserved when the backend is selected. With
+	// `auto` the number is measured, and follows the capacity of the backend. Default: that of the load balancer.
 	MaxRequests MaxRequests `json:"max_requests,omitempty"`
 
-	// Whether the backend is used only while no primary one is usable: `true`, or the level of the backup from 1 to 9, of which a
-	// higher one is used while none of a lower one is usable, either. Default: false.
+	// Whether the backend is used only while no primary one is usable: `true`, or the level of the backup from 1 to 9. A level is used only
+	// while no backend of a lower level is usable. Default: false.
 	Backup Backup `json:"backup,omitempty"`
 
 	// The zone the backend is in, for `prefer_zone`. Default: none.

@@ -24,11 +24,11 @@ type Canary struct {
 	// The backends that are the canary: names, addresses or zones. Required.
 	Backends []string `json:"backends,omitempty"`
 
-	// The share of the clients that it gets at first, up to 1. Required.
+	// The share of the clients that the canary gets at first, up to 1. Required.
 	Share float64 `json:"share,omitempty"`
 
-	// What a client is told by: `client_ip`, or a `header` or `cookie`, whose name is in `name`. Requests without it go to the rest.
-	// Default: client_ip.
+	// How clients are identified: `client_ip`, or a `header` or `cookie`, whose name is in `name`. Requests without it go to the other
+	// backends. Default: client_ip.
 	By string `json:"by,omitempty"`
 
 	// The name of the header field or the cookie.
@@ -46,25 +46,25 @@ type CanaryStep struct {
 	// The share of the clients from then on, up to 1.
 	Share float64 `json:"share,omitempty"`
 
-	// How long the share before lasts.
+	// How long the previous share lasts.
 	After caddy.Duration `json:"after,omitempty"`
 }
 
-// CanaryGuard rolls a canary back that is worse than the rest.
+// CanaryGuard rolls back a canary that is worse than the other backends.
 type CanaryGuard struct {
 	// Switches the guard off.
 	Disabled bool `json:"disabled,omitempty"`
 
-	// Whether errors are compared: 5xx, failed gRPC calls, no answer, or no whole one. Default: true.
+	// Whether errors are compared: 5xx, failed gRPC calls, no answer or an incomplete one. Default: true.
 	Errors *bool `json:"errors,omitempty"`
 
 	// How many more errors are tolerated, as a share of those of the rest. Default: 0.1.
 	MoreErrors float64 `json:"more_errors,omitempty"`
 
-	// Whether the time to good answers is compared. Default: true; false with `hedge`, which cuts off what takes long.
+	// Whether the time to good answers is compared. Default: true; false with `hedge`, which cuts off slow requests.
 	Latency *bool `json:"latency,omitempty"`
 
-	// How much longer answers may take, as a share of what they take at the rest. Default: 0.25.
+	// How much longer answers may take, as a share of the time at the other backends. Default: 0.25.
 	Slower float64 `json:"slower,omitempty"`
 }
 
@@ -107,7 +107,7 @@ func (c *Canary) check() error {
 			return err
 		}
 		if step.Share <= share {
-			return fmt.Errorf("canary: step %s: must be more than the share before, %s", percent(step.Share), percent(share))
+			return fmt.Errorf("canary: step %s: must be more than the previous share, %s", percent(step.Share), percent(share))
 		}
 		share = step.Share
 	}
@@ -172,12 +172,12 @@ func (c *Canary) Resolve(all []Backend) (*Canary, error) {
 	return &filled, filled.CheckBackends(all)
 }
 
-// Matches reports whether the backend is one of the canary's.
+// Matches reports whether the backend belongs to the canary.
 func (c *Canary) Matches(name, address, zone string) bool {
 	return slices.ContainsFunc(c.Backends, func(word string) bool { return word == name || word == address || word == zone })
 }
 
-// Run returns the settings of the canary's run, with the defaults of those that are left out.
+// Run returns the settings of the canary's run, with defaults for those that are left out.
 func (c *Canary) Run(hedged bool) canary.Settings {
 	guard := CanaryGuard{}
 	if c.Guard != nil {
@@ -199,8 +199,8 @@ func (c *Canary) Run(hedged bool) canary.Settings {
 	return s
 }
 
-// CheckCanary checks what the canary needs of the other settings: backends of both kinds, all of which this balancer uses, and a policy and
-// hedging that do not contradict it.
+// CheckCanary checks the canary against the other settings: there must be backends on both sides, this balancer must use all of them, and
+// the policy and hedging must be compatible.
 func (s *Settings) CheckCanary(rp *reverseproxy.Handler, backends []*Backend) error {
 	if s.Canary == nil {
 		return nil
@@ -236,7 +236,7 @@ func (s *Settings) CheckCanary(rp *reverseproxy.Handler, backends []*Backend) er
 	return caddyapp.About(s.Canary.CheckBackends(all), "canary")
 }
 
-// CheckBackends checks that some of the backends are the canary, but not all, and that each word names one.
+// CheckBackends checks that some of the backends belong to the canary, but not all, and that each word matches one.
 func (c *Canary) CheckBackends(all []Backend) error {
 	if c == nil {
 		return nil

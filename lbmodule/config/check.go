@@ -37,7 +37,7 @@ func (s *Settings) CheckGiven() error {
 	return nil
 }
 
-// ResolveZone fills in what the environment says of prefer_zone. unset is the setting as it was given, if nothing is left of it.
+// ResolveZone replaces placeholders in prefer_zone. unset is the configured text if it is empty after that.
 func (s *Settings) ResolveZone() (unset string, err error) {
 	given := s.PreferZone
 	if s.PreferZone = caddy.NewReplacer().ReplaceKnown(given, ""); s.PreferZone == "" {
@@ -92,7 +92,7 @@ func (h *Hedge) check() error {
 	)
 }
 
-// reservedHeaders are response fields that the debug header must not replace, because that would change the answer's meaning.
+// reservedHeaders are response fields that the debug header must not replace, because that would change the meaning of the answer.
 var reservedHeaders = []string{
 	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Location", "Set-Cookie", "Trailer", "Transfer-Encoding", "Upgrade",
 }
@@ -121,7 +121,7 @@ func (h *DebugHeader) check() error {
 	return nil
 }
 
-// Check checks what the ranges of single numbers do not cover.
+// Check checks the settings that the ranges of single numbers do not cover.
 func (b *Breaker) Check() error {
 	if b == nil || b.Disabled {
 		return nil

@@ -11,16 +11,16 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// MaxRequests is how many requests a backend may be serving at a time: a number, 0 for no bound, or [Auto].
+// MaxRequests is how many requests a backend may be serving at a time: a number, 0 for no limit, or [Auto].
 type MaxRequests int
 
-// Auto means that the number is found out.
+// Auto means that the number is measured.
 const Auto MaxRequests = pool.Auto
 
 // autoWord is Auto in a config.
 const autoWord = "auto"
 
-// ParseMaxRequests returns what a text stands for: a number or auto. It does not check the range: see [MaxRequests.Check].
+// ParseMaxRequests parses a number or auto. It does not check the range: see [MaxRequests.Check].
 func ParseMaxRequests(text string) (MaxRequests, error) {
 	if text == autoWord {
 		return Auto, nil
@@ -32,7 +32,7 @@ func ParseMaxRequests(text string) (MaxRequests, error) {
 	return MaxRequests(n), nil
 }
 
-// Check checks the range of a number that was given. place is where it was given.
+// Check checks the range of a configured number. place is where it is configured.
 func (m MaxRequests) Check(place string) error {
 	if m == Auto {
 		return nil
@@ -51,7 +51,7 @@ func (m MaxRequests) InRange() error {
 	return m.Check("")
 }
 
-// String returns it as a Caddyfile has it.
+// String returns the value in the syntax of the Caddyfile.
 func (m MaxRequests) String() string {
 	if m == Auto {
 		return autoWord
@@ -67,16 +67,16 @@ func (m MaxRequests) MarshalJSON() ([]byte, error) {
 	return json.Marshal(int(m))
 }
 
-// UnmarshalJSON reads what MarshalJSON writes. 0 is an error: for no bound, the setting is left out.
+// UnmarshalJSON reads what MarshalJSON writes. 0 is an error: for no limit, the setting is left out.
 func (m *MaxRequests) UnmarshalJSON(text []byte) error {
 	if string(text) == "null" {
-		return nil // as if it were left out
+		return nil // null counts as omitted
 	}
 	var word string
 	if json.Unmarshal(text, &word) != nil {
 		word = string(text)
 	} else if word != autoWord {
-		word = strconv.Quote(word) // digits in quotes are no number
+		word = strconv.Quote(word) // a quoted number is not accepted
 	}
 	n, err := ParseMaxRequests(word)
 	if err != nil {
@@ -89,6 +89,6 @@ func (m *MaxRequests) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// DefaultQueue is where requests wait for backends whose max_requests is auto, if nothing else was set: without a queue, each of them that
-// comes a moment too early would be refused, and a limit says nothing about how many may come in a moment.
+// DefaultQueue is the queue for backends with a max_requests of auto if none is configured. Without a queue, every request that arrives a
+// moment too early would be refused, because a limit of requests in flight does not bound how many may arrive in a burst.
 var DefaultQueue = Queue{Size: 1000, Timeout: caddy.Duration(time.Second)}

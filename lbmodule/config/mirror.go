@@ -15,17 +15,18 @@ import (
 	"github.com/ballastlb/ballast/caddyapp"
 )
 
-// Mirror sends copies of requests to other systems, such as one with a new version. Nobody waits for their answers, which are thrown away.
-// Copied are idempotent requests without a body, unless they ask for an upgrade. Copies have a field `X-Mirrored: 1` in their header.
+// Mirror sends copies of requests to other systems, such as one with a new version. Requests do not wait for the answers to their copies,
+// which are discarded. Only idempotent requests without a body are copied, unless they ask for an upgrade. Copies have the header field
+// `X-Mirrored: 1`.
 type Mirror struct {
 	// The [network addresses](/docs/conventions#network-addresses) that copies are sent to, in turn. They must not be backends of the
 	// pool. Placeholders of the environment may be used. Required.
 	Upstreams []string `json:"upstreams,omitempty"`
 
-	// The share of the requests that can be copied, up to 1, which is. Required.
+	// The share of the copyable requests that is copied, up to 1. Required.
 	Share float64 `json:"share,omitempty"`
 
-	// After this time a copy is given up. Default: 5s.
+	// The time after which a copy is canceled. Default: 5s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// The number of copies that may be in flight at a time. More are dropped. Default: 100.
@@ -76,7 +77,7 @@ func errMirrorBackend(address string) error {
 }
 
 // Resolve returns the mirror with placeholders replaced, and with the defaults of all settings that are left out; nil for none.
-// isBackend reports whether an address is one of the pool's.
+// isBackend reports whether an address is that of a backend of the pool.
 func (m *Mirror) Resolve(isBackend func(address string) bool) (*Mirror, error) {
 	if m == nil {
 		return nil, nil
@@ -98,7 +99,7 @@ func (m *Mirror) Resolve(isBackend func(address string) bool) (*Mirror, error) {
 	return &filled, filled.check()
 }
 
-// CheckMirror checks what the mirror needs of the other settings: nobody is both a mirror and a backend, and the transport does not need the
+// CheckMirror checks the mirror against the other settings: a mirror must not be a backend of the pool, and the transport must not need the
 // client's request.
 func (s *Settings) CheckMirror(rp *reverseproxy.Handler, backends []*Backend) error {
 	if s.Mirror == nil {
@@ -116,7 +117,7 @@ func (s *Settings) CheckMirror(rp *reverseproxy.Handler, backends []*Backend) er
 func checkMirrorTransport(raw json.RawMessage) error {
 	switch transport := ReadTransport(raw); {
 	case transport.Protocol == "":
-		return nil // an error, too, or none at all
+		return nil // not set, or an error that loading the transport reports
 	case transport.Protocol != "http":
 		return fmt.Errorf("mirror: transport %s: must be http; others may need the client's request, which may be over before its copy", transport.Protocol)
 	case transport.ProxyProtocol != "":
@@ -128,7 +129,7 @@ func checkMirrorTransport(raw json.RawMessage) error {
 	}
 }
 
-// dependsOnRequest reports whether a text has placeholders of a request. Those of the upstream are known without one.
+// dependsOnRequest reports whether a text has placeholders of a request. Placeholders of the upstream do not need one.
 func dependsOnRequest(text string) bool {
 	return strings.Contains(strings.ReplaceAll(text, "{http.reverse_proxy.upstream.", ""), "{http.")
 }

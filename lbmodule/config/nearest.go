@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Nearest returns the candidate that word is most likely a misspelling of, or "" if none is near: within two typing errors, or one if the
-// word is so short that two errors could turn it into any other.
+// Nearest returns the candidate that word is most likely a misspelling of, or "" if none is similar: within two typing errors, or one if
+// word is so short that two could turn it into any other word.
 func Nearest(word string, candidates []string) string {
 	most := 2
 	if len(word) < 5 {
@@ -22,7 +22,7 @@ func Nearest(word string, candidates []string) string {
 	return nearest
 }
 
-// DidYouMean returns the end of an error about an unknown word: the nearest candidate, if there is one.
+// DidYouMean returns a suggestion to append to an error about an unknown word: the nearest candidate, if there is one.
 func DidYouMean(word string, candidates ...string) string {
 	if nearest := Nearest(word, candidates); nearest != "" {
 		return "; did you mean " + nearest + "?"

@@ -17,9 +17,9 @@ const (
 	maxSubset = 65536
 )
 
-// Ranges are the permitted values of numeric settings. The minimum is the smallest value with an effect, the maximum the largest one that
-// is useful and harmless. A setting that is left out has its default. The tables in docs/ list the same ranges, and a test compares them.
-// Settings that reverse_proxy has, too, have its ranges.
+// Ranges are the permitted values of numeric settings. The minimum is the smallest value with an effect, the maximum the largest that is
+// useful and harmless. A setting that is left out has its default. The tables in docs/ list the same ranges, and a test compares them.
+// Settings that reverse_proxy has as well have its ranges.
 var Ranges = caddyapp.Ranges{
 	caddyapp.Number("backends.weight", 0, balance.MaxWeight),
 	caddyapp.Number("backends.max_requests", 1, 10_000_000),

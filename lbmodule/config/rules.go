@@ -77,8 +77,8 @@ func (s *SlowStart) Length() time.Duration {
 	}
 }
 
-// Shortest returns the duration of the slow start of a backend that was away for less than that, 0 if it is the same for all: one that was
-// set is kept exactly.
+// Shortest returns the duration of the slow start of a backend that was away for less than that, 0 if the duration is the same for all: a
+// configured duration is never shortened.
 func (s *SlowStart) Shortest() time.Duration {
 	if s == nil {
 		return time.Duration(shortestSlowStart)
@@ -183,7 +183,7 @@ type RetryWords struct {
 // defaultTryInterval is reverse_proxy's default of lb_try_interval, where lb_try_duration is set.
 const defaultTryInterval = 250 * time.Millisecond
 
-// PolicyTraits say what a selection policy wants of a request's course.
+// PolicyTraits are the requirements of a selection policy on a request's course.
 type PolicyTraits struct {
 	Keyed, Foreign, UntilLastByte  bool
 	ShadowKeyed                    bool
@@ -203,7 +203,7 @@ func (s *Settings) Rules(words RetryWords, policy PolicyTraits) course.Rules {
 		Sessions: policy.Sessions, Strict: policy.Strict, BindSessions: policy.BindSessions,
 	}
 	if rules.Retry.Waits() {
-		rules.Hold = 0 // the user has set how long to wait
+		rules.Hold = 0 // the user has configured how long requests wait
 	}
 	switch q := s.Queue; {
 	case q == nil:

@@ -9,9 +9,8 @@ import (
 
 // Settings are the settings that a load balancer has in addition to those of `reverse_proxy`.
 type Settings struct {
-	// How long the share of a backend rises from 10 % to 100 % after it joined the pool or recovered. A duration, or `{"disabled":
-	// true}`. The backends of a new pool are not ramped up. Default: 10s, or for as long as a backend was away if that was less than 10s, but
-	// for 5s at least.
+	// The time in which the share of a backend rises from 10 % to 100 % after it joined the pool or recovered. A duration, or `{"disabled":
+	// true}`. The backends of a new pool are not ramped up. Default: 10s; if the backend was away for less, that time, but at least 5s.
 	SlowStart *SlowStart `json:"slow_start,omitempty"`
 
 	// The share of usable backends, 0 to 1, below which all backends are used that are not dead, regardless of their checks. A backend is
@@ -23,7 +22,7 @@ type Settings struct {
 	// of a pool wait. If `load_balancing.try_duration` is set, it limits the wait and this is ignored. Default: 2s.
 	Hold *Hold `json:"hold,omitempty"`
 
-	// The `max_requests` of backends that have none of their own: a number, or `auto`. Default: no bound.
+	// The `max_requests` of backends without their own: a number, or `auto`. Default: no limit.
 	MaxRequests MaxRequests `json:"max_requests,omitempty"`
 
 	// Lets requests wait for a free slot while all usable backends are at their max_requests. The requests of one client are served in
@@ -41,11 +40,11 @@ type Settings struct {
 	// Makes this balancer of a fleet use only some of the backends. Default: all are used.
 	Subset *Subset `json:"subset,omitempty"`
 
-	// A selection policy that decides on the same requests as the one of `load_balancing`, but without any effect, to be seen before it is
-	// used: one of ours that keeps no sessions. Default: none.
+	// A selection policy that decides about the same requests as the one of `load_balancing`, without any effect, for evaluation before it
+	// is used: one of ours that keeps no sessions. Default: none.
 	ShadowPolicyRaw json.RawMessage `json:"shadow_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
-	// Sends copies of requests to other systems, whose answers are thrown away. Default: none.
+	// Sends copies of requests to other systems and discards their answers. Default: none.
 	Mirror *Mirror `json:"mirror,omitempty"`
 
 	// Gives a share of the clients to some of the backends, such as those with a new version. Default: none.

@@ -15,7 +15,7 @@ import (
 // Subset makes a balancer of a fleet use only some of the pool's backends: it checks, and connects to, no others. Primary backends, each
 // level of backups and, with `prefer_zone`, the backends in that zone and the others have a subset each.
 type Subset struct {
-	// The number of backends, of each kind, that this balancer uses. With `peers` it is met approximately. Required.
+	// The number of backends, of each kind, that this balancer uses. With `peers` it is approximate. Required.
 	Size int `json:"size,omitempty"`
 
 	// The number of this balancer among its peers, from 0. A number, or a text with placeholders that are replaced when the config is
@@ -114,7 +114,7 @@ func (s *Subset) check() error {
 	return nil
 }
 
-// checkPeer checks that there is a balancer of that number, which text says for messages.
+// checkPeer checks that the balancer with that number exists. text is the number as configured, for messages.
 func checkPeer(text string, peer, peers int) error {
 	if peer >= peers {
 		return fmt.Errorf("subset: peer %s: must be from 0 to %d: the numbers of %d balancers begin at 0", text, peers-1, peers)

@@ -2,7 +2,7 @@ package config
 
 import "encoding/json"
 
-// Transport is what matters of a transport's config where requests are copied.
+// Transport has the parts of a transport's config that matter for copying requests.
 type Transport struct {
 	Protocol      string `json:"protocol"`
 	ProxyProtocol string `json:"proxy_protocol"`

@@ -9,7 +9,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// The labels that mean something here. Prometheus leaves the names of labels to its users, so others are none of our business.
+// The labels with a meaning for backends. Prometheus lets its users choose label names, so all others are ignored.
 var labels = []string{"weight", "max_requests", "backup", "zone", "name"}
 
 func understood(label string) bool { return slices.Contains(labels, label) }
@@ -19,10 +19,10 @@ var (
 	maxRequests = config.Ranges.Of("backends.max_requests")
 )
 
-// builder makes a list of groups.
+// builder builds a list from groups.
 type builder struct {
 	backends  []config.Backend
-	lines     []int          // of the group that each comes from
+	lines     []int          // line of the group of each backend
 	byAddress map[string]int // index in backends
 	byName    map[string]int
 	targets   int
@@ -37,7 +37,7 @@ func (b *builder) add(g *group) error {
 	if err != nil {
 		return err
 	}
-	// The number is that of targets, not of backends: in YAML a few bytes can stand for a group, again and again.
+	// This counts targets, not backends: YAML aliases let a few bytes stand for many groups.
 	if b.targets += len(g.targets); b.targets > config.MaxBackends {
 		return wrongAt(g.line, "more than %d targets: must be at most that many", config.MaxBackends)
 	}
@@ -66,7 +66,7 @@ func (b *builder) add(g *group) error {
 	return nil
 }
 
-// list returns the list that follows from the groups.
+// list returns the list of all groups.
 func (b *builder) list() (*List, error) {
 	if len(b.backends) == 0 {
 		return nil, wrong("names no target: must name one at least")
@@ -79,8 +79,8 @@ func (b *builder) list() (*List, error) {
 	return &List{slices.Clip(b.backends)}, nil
 }
 
-// checkTarget checks that a target is a host and a port. Placeholders, sockets and networks are for configs: a list may come from somebody
-// who may say where the backends are, and nothing else.
+// checkTarget checks that a target is a host and a port. Placeholders, sockets and networks are not accepted: the author of a list may
+// choose the addresses of backends and nothing else.
 func checkTarget(target string) error {
 	switch {
 	case target == "":
@@ -95,10 +95,10 @@ func checkTarget(target string) error {
 	return config.ValidateAddress(target)
 }
 
-// maxTarget bounds the length of a target: that of a host name, and a port.
+// maxTarget is the longest target: a host name of DNS, and a port.
 const maxTarget = 253 + len(":65535")
 
-// properties returns what the labels say. A label without a value counts as left out, as in Prometheus.
+// properties returns the settings in the labels. A label without a value counts as left out, as in Prometheus.
 func (g *group) properties() (b config.Backend, err error) {
 	bad := func(label, rule string) error {
 		first := "(none)"
@@ -149,13 +149,13 @@ func (g *group) properties() (b config.Backend, err error) {
 	return b, nil
 }
 
-// number reads a whole number without a sign.
+// number parses a whole number without a sign.
 func number(text string, check func(float64) error) (int, bool) {
 	n, err := strconv.ParseUint(text, 10, 31)
 	return int(n), err == nil && check(float64(n)) == nil
 }
 
-// backup reads the level of a backup. Tools that are written in Python write True.
+// backup parses the level of a backup, or a boolean. Tools written in Python write True.
 func backup(text string) (config.Backup, bool) {
 	switch {
 	case strings.EqualFold(text, "true"):

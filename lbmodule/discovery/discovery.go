@@ -1,4 +1,5 @@
-// Package discovery has sources of backends that any tool can feed: a file, and a URL, in the format of Prometheus' service discovery.
+// Package discovery has sources of backends that other tools can provide: a file, and a URL, in the format of Prometheus' service
+// discovery.
 package discovery
 
 import (
@@ -19,22 +20,21 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/config"
 )
 
-// Source is a source of upstreams that knows the properties of its backends.
+// Source is a source of upstreams with the properties of its backends.
 type Source interface {
 	reverseproxy.UpstreamSource
 
-	// List returns the last good list, nil if there has been none, and what is wrong with the latest answer, nil if it is that list. It is
-	// for callers that ask again and again: the source decides how often it really looks. As long as the list is the same, so is the
-	// pointer.
+	// List returns the last good list, nil if there has been none, and the error of the latest answer, nil if the list is from that answer.
+	// Callers may call it often: the source limits how often it looks. As long as the list does not change, the pointer stays the same.
 	List(ctx context.Context) (*List, error)
 }
 
-// List is what a source says. It does not change.
+// List is a list of backends. It is immutable.
 type List struct {
 	Backends []config.Backend
 }
 
-// equal reports whether both lists say the same.
+// equal reports whether both lists have the same backends.
 func (l *List) equal(other *List) bool {
 	return l != nil && slices.EqualFunc(l.Backends, other.Backends, func(a, b config.Backend) bool { return Same(&a, &b) })
 }
@@ -51,18 +51,19 @@ func Same(a, b *config.Backend) bool {
 	return sameWeight && a.Address == b.Address && a.Name == b.Name && a.MaxRequests == b.MaxRequests && a.Backup == b.Backup && a.Zone == b.Zone
 }
 
-// ContentError is what is wrong with a list that could be read. Its text is the same as long as the content is.
+// ContentError is an error in the content of a list. Its text stays the same as long as the content does.
 type ContentError struct{ text string }
 
 func (e *ContentError) Error() string { return e.text }
 
-// namespace is where reverse_proxy looks for sources of upstreams.
+// namespace is the namespace of reverse_proxy's sources of upstreams.
 const namespace = "http.reverse_proxy.upstreams."
 
-// words are how load_balancer calls the modules in a Caddyfile. The modules have longer names, because the short ones are for anybody.
+// words maps the names of sources in a load_balancer to module names. The modules have longer names, because other plugins may use the
+// short ones.
 var words = map[string]string{"file": fileModule, "http": httpModule}
 
-// Resolve returns the name of the module that a source of this name stands for in load_balancer.
+// Resolve returns the module name of a source with this name in load_balancer.
 func Resolve(name string) string {
 	if module, ours := words[name]; ours {
 		return module
@@ -70,7 +71,7 @@ func Resolve(name string) string {
 	return name
 }
 
-// Uses reports whether the source with this config is one of ours, or has one among its sources.
+// Uses reports whether the source with this config is one of ours, or contains one of ours.
 func Uses(raw json.RawMessage) bool {
 	var multi struct {
 		Sources []json.RawMessage `json:"sources"`
@@ -79,8 +80,8 @@ func Uses(raw json.RawMessage) bool {
 	return is || json.Unmarshal(raw, &multi) == nil && slices.ContainsFunc(multi.Sources, Uses)
 }
 
-// Location says where the source with this config gets its list from, without what may be secret. ok is false if it is none of ours.
-// Placeholders are not filled in: a value of the environment may be a secret.
+// Location describes where the source with this config gets its list from, without secrets. ok is false if the source is not one of ours.
+// Placeholders are not replaced: the value of an environment variable may be a secret.
 func Location(raw json.RawMessage) (location string, ok bool) {
 	var source struct {
 		Source string `json:"source"`
@@ -110,24 +111,24 @@ func redact(url string) string {
 	}
 	begin := strings.Index(url, "://") + len("://")
 	if begin < len("://") {
-		begin = 0 // it is not valid
+		begin = 0 // the URL is not valid
 	}
-	// An @ behind a slash is part of the path, or of a password that has a slash in it, which is not valid, but written all the same.
+	// An @ after a slash is part of the path, or of a password with an unescaped slash, which is not valid but occurs.
 	if at := strings.LastIndexByte(url, '@'); at >= begin {
 		return url[:begin] + url[at+1:]
 	}
 	return url
 }
 
-// fill fills in placeholders that are the same for every request. known is false if others are left.
+// fill replaces placeholders that are the same for every request. known is false if others are left.
 func fill(text string) (filled string, known bool) {
 	filled = caddy.NewReplacer().ReplaceKnown(text, "")
 	return filled, !strings.Contains(filled, "{")
 }
 
-var errPlaceholder = errors.New("must have no placeholders but those of the environment: the list is not read for a request")
+var errPlaceholder = errors.New("must have no placeholders except those of the environment, because the list is not read for a request")
 
-// plain serves a plain reverse_proxy, which asks for each request and knows addresses and caps only.
+// plain serves a plain reverse_proxy, which asks for each request and supports addresses and caps only.
 type plain struct {
 	logger   *zap.Logger
 	location string
@@ -136,7 +137,7 @@ type plain struct {
 	problem error // the last one that was logged
 }
 
-// upstreams returns the list as reverse_proxy knows it. reverse_proxy changes upstreams, so each call makes new ones.
+// upstreams returns the list as reverse_proxy's upstreams. reverse_proxy changes upstreams, so each call makes new ones.
 func (p *plain) upstreams(r *http.Request, s Source) ([]*reverseproxy.Upstream, error) {
 	list, err := s.List(r.Context())
 	p.note(err)
@@ -150,7 +151,7 @@ func (p *plain) upstreams(r *http.Request, s Source) ([]*reverseproxy.Upstream, 
 	return all, nil
 }
 
-// note logs when the source begins to fail, when it recovers, and when something else is wrong with its list.
+// note logs when the source begins to fail, when it recovers, and when the error in its list changes.
 func (p *plain) note(err error) {
 	p.mu.Lock()
 	before := p.problem
@@ -158,14 +159,14 @@ func (p *plain) note(err error) {
 	p.mu.Unlock()
 	switch {
 	case err == nil && before != nil:
-		p.logger.Info("list of upstreams is good again", zap.String("source", p.location))
+		p.logger.Info("list of upstreams is valid again", zap.String("source", p.location))
 	case err != nil && NewProblem(before, err):
-		p.logger.Error("list of upstreams is bad; the last good one is kept", zap.String("source", p.location), zap.Error(err))
+		p.logger.Error("list of upstreams cannot be used; the last valid one is kept", zap.String("source", p.location), zap.Error(err))
 	}
 }
 
-// NewProblem reports whether err is worth telling after before: something began to fail, or something else is wrong with the content of the
-// list. Of other errors the texts may differ each time.
+// NewProblem reports whether err must be reported after before: the source has begun to fail, or the content of the list has another error.
+// The texts of other errors may differ each time.
 func NewProblem(before, err error) bool {
 	content, is := errors.AsType[*ContentError](err)
 	was, wasContent := errors.AsType[*ContentError](before)

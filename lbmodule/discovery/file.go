@@ -27,37 +27,37 @@ func init() {
 const fileModule = "lb_file"
 
 const (
-	// lookInterval is how often the file is looked at.
+	// lookInterval is the interval at which the file is checked.
 	lookInterval = time.Second
-	// restTime is how long a file that has just been written must stay as it is before it is read, so that it is not read half-written.
+	// restTime is how long a file must not have changed before it is read, so that it is not read half-written.
 	restTime = 100 * time.Millisecond
-	// mostRests bounds the number of these waits. A file that is written all the time is read all the same.
+	// mostRests is the largest number of waits for that. A file that changes constantly is read anyway.
 	mostRests = 5
-	// coarsest is the longest time within which two changes of a file may have the same time stamp.
+	// coarsest is the coarsest resolution of time stamps: changes within it may have the same time stamp.
 	coarsest = 2 * time.Second
 )
 
 // File lists backends from a file, in JSON or YAML, in the format of Prometheus' `file_sd_configs`. The file is watched: a change is seen
-// within two seconds. Any way of changing it will do, and renaming another file to it is the best.
+// within two seconds. It may be changed in any way; renaming another file to it is best.
 //
-// A file that is missing or bad, or that names no target, changes nothing: the last good list is kept.
+// A file that is missing or invalid, or that names no target, changes nothing: the last good list is kept.
 //
 // In `load_balancer` the labels `weight`, `zone`, `backup`, `max_requests` and `name` set the properties of backends. A plain
-// `reverse_proxy` uses `max_requests` only, and knows no `auto`.
+// `reverse_proxy` uses `max_requests` only, and does not support `auto`.
 type File struct {
-	// The path of the file. Its suffix says what is in it: `.json`, `.yml` or `.yaml`. Placeholders of the environment may be used.
+	// The path of the file. Its suffix determines the format: `.json`, `.yml` or `.yaml`. Placeholders of the environment may be used.
 	// Required.
 	Path string `json:"path,omitempty"`
 
-	path  string // with placeholders filled in
+	path  string // with placeholders replaced
 	parse func([]byte) (*List, error)
 	plain plain
 
-	looking sync.Mutex // held while the file is looked at; guards the fields below
+	looking sync.Mutex // held while the file is checked; guards the fields below
 	looked  time.Time
 	stamp   fs.FileInfo // of the file as it was read; nil if it must be read again
 	sum     [sha256.Size]byte
-	read    bool // sum is that of something
+	read    bool // sum is set
 
 	mu   sync.Mutex // guards the fields below
 	list *List
@@ -97,13 +97,13 @@ func (f *File) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// check checks the path as it is written.
+// check checks the path before placeholders are replaced.
 func (f *File) check() error {
 	if f.Path == "" {
 		return errors.New("dynamic file: path: missing; must be that of a list in JSON or YAML")
 	}
 	if strings.Contains(f.Path, "{") {
-		return nil // it is checked when it is filled in
+		return nil // it is checked when placeholders are replaced
 	}
 	return checkPath(f.Path)
 }
@@ -111,7 +111,7 @@ func (f *File) check() error {
 func checkPath(path string) error {
 	switch {
 	case path == "":
-		return errors.New("dynamic file: path: must not be empty, as it is with its placeholders filled in")
+		return errors.New("dynamic file: path: must not be empty after its placeholders are replaced")
 	case strings.ContainsRune(path, '*'):
 		return fmt.Errorf("dynamic file: path %s: must be one file; `dynamic multi` has several", path)
 	case parserOf(path) == nil:
@@ -121,7 +121,7 @@ func checkPath(path string) error {
 	}
 }
 
-// parserOf returns the function that reads what is in a file with this name; nil if the name does not say.
+// parserOf returns the parser for a file with this name, or nil if the suffix is not known.
 func parserOf(path string) func([]byte) (*List, error) {
 	switch lower := strings.ToLower(path); {
 	case strings.HasSuffix(lower, ".json"):
@@ -133,7 +133,7 @@ func parserOf(path string) func([]byte) (*List, error) {
 	}
 }
 
-// Provision sets f up. It does not look at the file, which may come later.
+// Provision sets f up. It does not check the file, which may be created later.
 func (f *File) Provision(ctx caddy.Context) error {
 	if err := f.check(); err != nil {
 		return err
@@ -155,13 +155,13 @@ func (f *File) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	return f.plain.upstreams(r, f)
 }
 
-// List implements [Source]. It looks at the file if it has not done so for a second. While it does, other callers get what is known.
+// List implements [Source]. It checks the file at most once a second. While it does, other callers get the current list.
 func (f *File) List(ctx context.Context) (*List, error) {
 	f.mu.Lock()
 	known := f.list != nil || f.err != nil
 	f.mu.Unlock()
 	if !known {
-		f.looking.Lock() // there is nothing else to go by
+		f.looking.Lock() // there is no list yet
 	}
 	if !known || f.looking.TryLock() {
 		// A tenth less than the interval, because tickers are not exact.
@@ -193,7 +193,7 @@ func (f *File) look(ctx context.Context) {
 	}
 }
 
-// next returns what is in the file. changed is false if that is what was read last.
+// next returns the list in the file. changed is false if the file has the same content as when it was last read.
 func (f *File) next(ctx context.Context) (list *List, changed bool, err error) {
 	before := f.stamp
 	f.stamp = nil
@@ -219,7 +219,8 @@ func (f *File) next(ctx context.Context) (list *List, changed bool, err error) {
 		f.read = false
 		return nil, true, err
 	}
-	// Whatever is written within the resolution of time stamps after this looks the same, so the file is read again until that is over.
+	// A write within the resolution of time stamps after this one would look the same, so the file is read again until that time has
+	// passed.
 	if time.Since(info.ModTime()) >= coarsest {
 		f.stamp = info
 	}
@@ -235,7 +236,7 @@ func (f *File) next(ctx context.Context) (list *List, changed bool, err error) {
 // rest waits until the file is no longer being written, for a limited time.
 func (f *File) rest(ctx context.Context, info fs.FileInfo) (fs.FileInfo, error) {
 	for range mostRests {
-		// A time stamp in the future says nothing.
+		// An age below 0 means that the time stamp is in the future, which says nothing.
 		if age := time.Since(info.ModTime()); age < 0 || age >= restTime {
 			break
 		}
@@ -255,8 +256,8 @@ func (f *File) rest(ctx context.Context, info fs.FileInfo) (fs.FileInfo, error) 
 	return info, nil
 }
 
-// same reports whether a file seems to be the same, with the same content. A path may lead to another file although nothing at the path has
-// changed: Kubernetes replaces a link in the middle of it.
+// same reports whether two files seem to be the same, with the same content. A path may lead to another file although its last element has
+// not changed: Kubernetes replaces a link in the middle of the path.
 func same(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode()
 }
@@ -270,7 +271,7 @@ func readFile(path string) ([]byte, error) {
 	return readAll(file)
 }
 
-// readAll reads a list, whose size is bounded.
+// readAll reads a list up to a maximum size.
 func readAll(from io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(from, maxSize+1))
 	if err != nil {
@@ -282,7 +283,7 @@ func readAll(from io.Reader) ([]byte, error) {
 	return text, nil
 }
 
-// unreadable is the error of a file that cannot be read, without its path, which is told beside it.
+// unreadable returns the error for a file that cannot be read, without its path, which is reported separately.
 func unreadable(err error) error {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err

@@ -218,7 +218,7 @@ func TestFileIsNotReadHalfWritten(t *testing.T) {
 	})
 }
 
-// TestFileIsReadWhenItChanges: a file that nobody changes is not read again and again.
+// TestFileIsReadWhenItChanges: an unchanged file is not read again.
 func TestFileIsReadWhenItChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "web.json")
@@ -278,7 +278,7 @@ func TestBadFileSettings(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                             "path: missing",
 		"{env.NOT_SET_ANYWHERE}":       "path: must not be empty",
-		"{http.request.host}.json":     "must have no placeholders but those of the environment",
+		"{http.request.host}.json":     "must have no placeholders except those of the environment",
 		"web.{env.SUFFIX}":             "path web.txt: must end in .json, .yml or .yaml",
 		"/etc/{env.SUFFIX}/*.json":     "must be one file",
 		"/etc/caddy/web.json.disabled": "must end in",

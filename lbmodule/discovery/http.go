@@ -30,35 +30,35 @@ const httpModule = "lb_http"
 
 const (
 	defaultInterval = 30 * time.Second
-	// mostTime bounds a request, and so does the interval.
+	// mostTime is the longest time of a request; the interval also limits it.
 	mostTime = 10 * time.Second
 	// firstRetry is the pause after the first failure while there has been no list yet. It doubles up to the interval.
 	firstRetry = time.Second
-	// jitter is the share of the interval by which it is made longer or shorter.
+	// jitter is the largest random change of the interval, as a share of it.
 	jitter = 0.1
 )
 
 var intervals = config.Ranges.Of("dynamic http.interval")
 
-// HTTP lists backends from a URL, in the format of Prometheus' `http_sd_configs`. Only an answer of status 200 with JSON is good. After any
-// other, and after an answer that names no target, the last good list is kept.
+// HTTP lists backends from a URL, in the format of Prometheus' `http_sd_configs`. Only an answer with status 200 and JSON is accepted.
+// After any other answer, or one that names no target, the last good list is kept.
 //
 // Redirects are followed. Headers are sent to the host of the URL only.
 //
 // In `load_balancer` the labels `weight`, `zone`, `backup`, `max_requests` and `name` set the properties of backends. A plain
-// `reverse_proxy` uses `max_requests` only, and knows no `auto`.
+// `reverse_proxy` uses `max_requests` only, and does not support `auto`.
 type HTTP struct {
 	// The URL of the list. Placeholders of the environment may be used. Required.
 	URL string `json:"url,omitempty"`
 
-	// How long to wait from one request to the next, give or take a tenth, from 1s to 1h. Default: 30s.
+	// The time from one request to the next, with a jitter of 10%, from 1s to 1h. Default: 30s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
-	// Header fields of the request. Placeholders of the environment and of files are filled in at each request.
+	// Header fields of the request. Placeholders of the environment and of files are replaced at each request.
 	Headers http.Header `json:"headers,omitempty"`
 
 	ctx      context.Context
-	url      string // with placeholders filled in
+	url      string // with placeholders replaced
 	interval time.Duration
 	client   *http.Client
 	plain    plain
@@ -68,9 +68,9 @@ type HTTP struct {
 	err      error
 	tag      string // the ETag of list
 	asked    bool
-	failures int           // since the start
-	due      time.Time     // when to ask again
-	running  chan struct{} // closed when the request that is made has ended; nil if there is none
+	failures int           // consecutive ones since the start
+	due      time.Time     // time of the next request
+	running  chan struct{} // closed when the request in flight has ended; nil if there is none
 }
 
 // CaddyModule returns the Caddy module information.
@@ -140,7 +140,7 @@ func (h *HTTP) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 var errNoURL = errors.New("dynamic http: url: missing; must be one of http or https")
 
-// check checks the settings as they are written. No error tells the URL or the value of a header, which may be secret.
+// check checks the settings before placeholders are replaced. Errors contain neither the URL nor values of headers, which may be secret.
 func (h *HTTP) check() error {
 	if h.URL == "" {
 		return errNoURL
@@ -161,7 +161,7 @@ func (h *HTTP) check() error {
 		}
 	}
 	if strings.Contains(h.URL, "{") {
-		return nil // it is checked when it is filled in
+		return nil // it is checked when placeholders are replaced
 	}
 	return h.checkURL(h.URL)
 }
@@ -174,7 +174,7 @@ func (h *HTTP) checkURL(text string) error {
 	return nil
 }
 
-// Provision sets h up. It asks nobody yet.
+// Provision sets h up. It sends no request yet.
 func (h *HTTP) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
@@ -201,7 +201,7 @@ func (h *HTTP) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Cleanup closes connections. A request that is made ends with the context of the config.
+// Cleanup closes connections. A request in flight ends with the context of the config.
 func (h *HTTP) Cleanup() error {
 	if h.client != nil {
 		h.client.CloseIdleConnections()
@@ -209,7 +209,7 @@ func (h *HTTP) Cleanup() error {
 	return nil
 }
 
-// header returns the fields of the request, with placeholders filled in. Those of files may change.
+// header returns the fields of the request, with placeholders replaced. The contents of files may change.
 func (h *HTTP) header() (http.Header, error) {
 	filled := make(http.Header)
 	for name, values := range h.Headers {
@@ -219,7 +219,7 @@ func (h *HTTP) header() (http.Header, error) {
 				return nil, fmt.Errorf("dynamic http: header %s: %w", name, errPlaceholder)
 			}
 			if text = strings.TrimSpace(text); text == "" || !httpguts.ValidHeaderFieldValue(text) {
-				return nil, fmt.Errorf("dynamic http: header %s: must have a value that a header field can have, with its placeholders filled in", name)
+				return nil, fmt.Errorf("dynamic http: header %s: must have a value that a header field can have, after its placeholders are replaced", name)
 			}
 			filled.Add(name, text)
 		}
@@ -227,7 +227,7 @@ func (h *HTTP) header() (http.Header, error) {
 	return filled, nil
 }
 
-// redirect keeps what may be secret from other hosts. The client drops only some fields by itself.
+// redirect removes all header fields from requests to other hosts, because they may be secret. The client itself removes only some.
 func (h *HTTP) redirect(r *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("must not redirect more than 10 times")
@@ -246,7 +246,7 @@ func (h *HTTP) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	return h.plain.upstreams(r, h)
 }
 
-// List implements [Source]. It waits for the first answer only: later, a request is made in the background when it is due.
+// List implements [Source]. It waits for the first answer only: later requests are made in the background when they are due.
 func (h *HTTP) List(ctx context.Context) (*List, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -270,7 +270,7 @@ func (h *HTTP) List(ctx context.Context) (*List, error) {
 
 var errNoAnswer = errors.New("has not answered yet")
 
-// refresh asks for the list and closes done.
+// refresh requests the list and closes done.
 func (h *HTTP) refresh(done chan struct{}, tag string) {
 	ctx, cancel := context.WithTimeout(h.ctx, min(mostTime, h.interval))
 	list, tag, err := h.ask(ctx, tag)
@@ -280,7 +280,7 @@ func (h *HTTP) refresh(done chan struct{}, tag string) {
 	defer close(done)
 	h.running = nil
 	if h.ctx.Err() != nil {
-		return // the config has ended, which is nothing that the server has done
+		return // the config has ended, which is not an error of the server
 	}
 	h.asked, h.err = true, err
 	pause := h.interval
@@ -291,7 +291,7 @@ func (h *HTTP) refresh(done chan struct{}, tag string) {
 			h.list = list
 		}
 	case h.list == nil:
-		// Nobody can be served until there is a list.
+		// Without a list no request can be served.
 		pause = min(firstRetry<<min(h.failures, 12), h.interval)
 		h.failures++
 	}
@@ -299,7 +299,7 @@ func (h *HTTP) refresh(done chan struct{}, tag string) {
 	h.due = time.Now().Add(time.Duration(float64(pause) * spread))
 }
 
-// ask asks for the list. It returns nil without an error if the list is still that of the tag.
+// ask requests the list. It returns nil without an error if the list with that tag is still current.
 func (h *HTTP) ask(ctx context.Context, tag string) (list *List, newTag string, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url, nil)
 	if err != nil {

@@ -170,7 +170,7 @@ func TestHTTPIntervals(t *testing.T) {
 	})
 }
 
-// TestHTTPWaitsOnce: a server that does not answer keeps nobody waiting but those who come first, and these for a limited time.
+// TestHTTPWaitsOnce: a server that does not answer delays only the first requests, and these for a limited time.
 func TestHTTPWaitsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := served(t, &HTTP{}, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
@@ -234,7 +234,7 @@ func TestHTTPTags(t *testing.T) {
 	})
 }
 
-// TestHTTPSecrets: fields go to the host of the URL only, and are read anew for each request.
+// TestHTTPSecrets: header fields are sent to the host of the URL only, and are read again for each request.
 func TestHTTPSecrets(t *testing.T) {
 	var elsewhere atomic.Pointer[http.Request]
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -313,7 +313,7 @@ func TestBadHTTPSettings(t *testing.T) {
 	}
 }
 
-// TestPlainLogsChanges: nobody else logs what is wrong for a plain reverse_proxy.
+// TestPlainLogsChanges: for a plain reverse_proxy, the source itself logs errors.
 func TestPlainLogsChanges(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	p := plain{logger: zap.New(core), location: "file:web.json"}

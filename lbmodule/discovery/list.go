@@ -16,9 +16,9 @@ import (
 // maxSize bounds the size of a list in bytes.
 const maxSize = 16 << 20
 
-// group are targets with the same labels.
+// group is a group of targets with the same labels.
 type group struct {
-	line    int // where it begins
+	line    int // its first line
 	targets []string
 	labels  map[string]string
 }
@@ -28,7 +28,7 @@ func wrong(format string, args ...any) error {
 	return &ContentError{fmt.Sprintf(format, args...)}
 }
 
-// wrongAt is wrong with the line.
+// wrongAt returns a ContentError with the line.
 func wrongAt(line int, format string, args ...any) error {
 	return wrong("line %d: "+format, append([]any{line}, args...)...)
 }
@@ -38,7 +38,7 @@ func Parse(text []byte) (*List, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, wrong("must be a JSON list, and is empty")
 	}
-	// The decoder below would only find the first error behind what it has read, and nothing behind the list.
+	// The decoder below would report only the first error after what it has read, and ignore text after the list.
 	var whole json.RawMessage
 	if err := json.Unmarshal(text, &whole); err != nil {
 		offset := int64(len(text))
@@ -118,7 +118,7 @@ func jsonLabels(raw json.RawMessage) (map[string]string, error) {
 		case value[0] == '{' || value[0] == '[':
 			return nil, fmt.Errorf("label %s: must be a text", name)
 		case json.Unmarshal(value, &text) != nil:
-			text = string(value) // a number or a boolean, of which there is no doubt what it means
+			text = string(value) // a number or a boolean, whose text is unambiguous
 		}
 		labels[name] = text
 	}
@@ -155,10 +155,10 @@ func parseYAML(text []byte) (*List, error) {
 	return b.list()
 }
 
-// resolved is what an alias stands for.
+// resolved returns the node that an alias refers to.
 func resolved(node *yaml.Node) *yaml.Node {
 	if node.Kind == yaml.AliasNode {
-		return node.Alias // never an alias itself
+		return node.Alias // it is never an alias itself
 	}
 	return node
 }

@@ -1,4 +1,4 @@
-// Package fieldline reads the names and the values of HTTP/1.1 fields, eight bytes at a time where it can.
+// Package fieldline parses the names and values of HTTP/1.1 fields, eight bytes at a time where possible.
 package fieldline
 
 import (
@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// kinds has the kind of each byte of a name; 0 for a byte that is none.
+// kinds has the kind of each byte of a name; 0 for a byte that names must not have.
 var kinds = func() (k [256]uint8) {
 	for c := range k {
 		switch {
@@ -31,8 +31,8 @@ const (
 	other
 )
 
-// Name returns the length of the name that text begins with. canonical says that it is written as net/http writes names. aliased says that
-// a byte of it is "_" or ".": some programs take these for hyphens, so that the name is one with another.
+// Name returns the length of the name at the beginning of text. canonical reports that it is written as net/http writes names. aliased
+// reports that it has a "_" or a ".", which some programs treat as hyphens, so that the name may be taken for another.
 func Name(text []byte) (n int, canonical, aliased bool) {
 	var found uint8
 	watched := uint8(lower | alias)
@@ -51,7 +51,7 @@ func Name(text []byte) (n int, canonical, aliased bool) {
 	return len(text), found&(lower|capital) == 0, found&alias != 0
 }
 
-// Canonicalize makes the first letter of a name and each letter after a hyphen a capital one, and all others lower-case ones.
+// Canonicalize makes the first letter of a name and each letter after a hyphen upper-case, and all others lower-case.
 func Canonicalize(name []byte) {
 	wrong := uint8(lower)
 	for i, c := range name {
@@ -65,7 +65,7 @@ func Canonicalize(name []byte) {
 	}
 }
 
-// Value returns the length of the part of text before the first byte that no value has: a control character other than a tab.
+// Value returns the length of the part of text before the first byte that values must not have: a control character other than a tab.
 func Value(text []byte) int {
 	at := 0
 	for ; len(text)-at >= 8; at += 8 {
@@ -74,7 +74,7 @@ func Value(text []byte) int {
 			if text[at] != '\t' {
 				return at
 			}
-			at -= 7 // one byte after the tab
+			at -= 7 // continue one byte after the tab
 		}
 	}
 	for ; at < len(text); at++ {
@@ -85,7 +85,7 @@ func Value(text []byte) int {
 	return at
 }
 
-// controls returns a word that has a bit in each byte that is below a space or DEL. The bits above the lowest one may be wrong.
+// controls returns a word with a bit in each byte that is below a space or DEL. The bits above the lowest one may be wrong.
 func controls(word uint64) uint64 {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	del := word ^ 0x7f*ones

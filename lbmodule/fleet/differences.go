@@ -24,7 +24,7 @@ const (
 // mostDifferences bounds how many differences are listed.
 const mostDifferences = 200
 
-// Difference is what nodes see differently.
+// Difference is a value in which nodes differ.
 type Difference struct {
 	Kind    string  `json:"kind"`
 	Pool    string  `json:"pool,omitempty"`
@@ -32,18 +32,18 @@ type Difference struct {
 	Values  []Value `json:"values"`            // most frequent first
 }
 
-// Value is what some nodes see.
+// Value is one of the values, with its nodes.
 type Value struct {
 	Value string   `json:"value"`
 	Nodes []string `json:"nodes"` // labels
 }
 
-// answers collects what the nodes say of one thing.
+// answers are the values of one property, each with its nodes.
 type answers map[string][]string
 
 func (a answers) add(value, node string) { a[value] = append(a[value], node) }
 
-// differences collects differences, up to a bound.
+// differences collects differences, up to a maximum.
 type differences struct {
 	all  []Difference
 	more int
@@ -67,8 +67,8 @@ func (d *differences) add(kind, pool, backend string, a answers) {
 	d.all = append(d.all, o)
 }
 
-// compare lists what the nodes that are alive see differently, and how many differences there are beyond that. A node that believes to be
-// alone has not described its pools yet.
+// compare lists the differences between the nodes that are alive, and how many there are beyond the maximum. A node that knows no other
+// node has not described its pools yet.
 func compare(nodes []Seen) ([]Difference, int) {
 	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n Seen) bool { return n.State != Alive || n.Node == nil })
 	d := &differences{all: []Difference{}}
@@ -118,7 +118,7 @@ func newView(label string, p *Pool) view {
 	return v
 }
 
-// pool adds what the nodes see differently in a pool that they have.
+// pool adds the differences in a pool.
 func (d *differences) pool(name string, views []view) {
 	members, edits := answers{}, answers{}
 	names := make(map[string]string)
@@ -136,8 +136,8 @@ func (d *differences) pool(name string, views []view) {
 	}
 }
 
-// backend adds what the nodes see differently of a backend. A node that lists only those that are not fine, and not this one, finds it fine if
-// it has the same backends as one that does list it.
+// backend adds the differences in a backend. If a node lists only backends that are not fine, and not this one, the backend is fine for
+// that node, provided that it has the same backends as a node that lists it.
 func (d *differences) backend(pool, name, address string, views []view) {
 	usable, breakers, states, weights := answers{}, answers{}, answers{}, answers{}
 	some, all := false, true
@@ -172,7 +172,7 @@ func (d *differences) backend(pool, name, address string, views []view) {
 	if some && !all {
 		d.add(DiffersUsable, pool, name, usable)
 	} else {
-		d.add(DiffersBreaker, pool, name, breakers) // else the reason tells
+		d.add(DiffersBreaker, pool, name, breakers) // otherwise the reason includes the breaker
 	}
 	d.add(DiffersState, pool, name, states)
 	d.add(DiffersWeight, pool, name, weights)

@@ -19,51 +19,51 @@ import (
 )
 
 const (
-	// folder is where in storage the documents are.
+	// folder is the folder of the documents in storage.
 	folder = "load_balancer/nodes"
-	// firstLook is how long a config serves before it looks at the storage: one that is given up at once leaves nothing behind.
+	// firstLook is how long a config serves before it reads the storage: a config that is rolled back at once leaves nothing there.
 	firstLook = time.Second
-	// timeout bounds one look, and one write.
+	// timeout bounds one read, and one write.
 	timeout = 10 * time.Second
-	// longestRetry bounds the delay before something that failed is tried again.
+	// longestRetry bounds the delay before a failed operation is retried.
 	longestRetry = 5 * time.Minute
 )
 
 // Source is a config that serves.
 type Source interface {
-	// Storage is where the documents are kept.
+	// Storage returns the storage of the documents.
 	Storage() certmagic.Storage
 	// Serving reports whether this config is the latest that serves.
 	Serving() bool
-	// Describe returns this node's name, admin address, version and config, and its pools if that is asked for. Pools list all of their
+	// Describe returns this node's name, admin address, version and config, and its pools if pools is true. Pools list all of their
 	// backends.
 	Describe(pools bool) Node
 }
 
-// Fleet is what a process knows of its fleet. It lives across config reloads. Its methods are safe for concurrent use.
+// Fleet is a process's knowledge of its fleet. It outlives configs. Its methods are safe for concurrent use.
 type Fleet struct {
 	started time.Time
-	boot    string        // tells this process from all others
-	turn    chan struct{} // holds an element while the storage is used
+	boot    string        // unique to this process
+	turn    chan struct{} // has an element while the storage is used
 
-	// The fields below belong to whoever has the turn.
+	// The goroutine that has the turn owns the fields below.
 	key, id string
 	beat    uint64
 	wrote   bool              // the document is in storage, as far as is known
-	steady  [sha256.Size]byte // of the document written last
-	when    time.Time         // it was written
+	steady  [sha256.Size]byte // of the document that was written last
+	when    time.Time         // time of that write
 	write   attempt
 	look    attempt
 
-	mu     sync.Mutex // guards the fields below; nothing is called while it is held
+	mu     sync.Mutex // guards the fields below; no function is called while it is held
 	watch  watch
 	self   *Node
-	asOf   time.Time // of the last look that succeeded
+	asOf   time.Time // time of the last successful read
 	period time.Duration
-	faults [2]string // what went wrong with the last look, and with the last write; "" if nothing
+	faults [2]string // errors of the last read, and of the last write; "" for none
 }
 
-// attempt is something that is tried less often while it fails.
+// attempt is an operation that is retried with growing delays while it fails.
 type attempt struct {
 	failed bool
 	delay  time.Duration
@@ -72,7 +72,7 @@ type attempt struct {
 
 func (a *attempt) due(now time.Time) bool { return !now.Before(a.next) }
 
-// end takes note of how an attempt went, and reports whether that is new.
+// end records the result of an attempt, and reports whether it differs from the previous one.
 func (a *attempt) end(err error, now time.Time) (turned bool) {
 	turned = a.failed != (err != nil)
 	if a.failed = err != nil; !a.failed {
@@ -84,7 +84,7 @@ func (a *attempt) end(err error, now time.Time) (turned bool) {
 	return turned
 }
 
-// New returns a Fleet of one. identity is the same after a restart, and of no other node; "" if that is not known.
+// New returns a Fleet of one node. identity is unique to the node and the same after a restart; "" if it is not known.
 func New(identity string) *Fleet {
 	f := &Fleet{started: time.Now(), boot: uuid.NewString(), turn: make(chan struct{}, 1), period: shortest}
 	if identity == "" {
@@ -98,7 +98,7 @@ func New(identity string) *Fleet {
 // call sets the node's ID.
 func (f *Fleet) call(id string) { f.id, f.key = id, folder+"/"+id+".json" }
 
-// Run keeps the document of this node and what is known of the others up to date until ctx ends.
+// Run keeps the document of this node and the view of the others up to date until ctx ends.
 func (f *Fleet) Run(ctx context.Context, s Source, logger *zap.Logger) {
 	wait := firstLook
 	for {
@@ -118,7 +118,7 @@ func (f *Fleet) Run(ctx context.Context, s Source, logger *zap.Logger) {
 	}
 }
 
-// step looks at the others and writes this node's document if that is due.
+// step reads the documents of the others and writes this node's, if that is due.
 func (f *Fleet) step(ctx context.Context, s Source, logger *zap.Logger) {
 	select {
 	case f.turn <- struct{}{}:
@@ -132,7 +132,7 @@ func (f *Fleet) step(ctx context.Context, s Source, logger *zap.Logger) {
 			return
 		}
 		if f.look.end(err, time.Now()) {
-			tell(logger, err, "other nodes cannot be seen in storage; tried again", "other nodes can be seen in storage again")
+			tell(logger, err, "documents of other nodes cannot be read from storage; retrying", "documents of other nodes can be read from storage again")
 		}
 		f.fault(0, err)
 	}
@@ -144,7 +144,7 @@ func (f *Fleet) step(ctx context.Context, s Source, logger *zap.Logger) {
 			return
 		}
 		if f.write.end(err, time.Now()) {
-			tell(logger, err, "what this node sees cannot be written for others; tried again", "what this node sees is written for others again")
+			tell(logger, err, "document of this node cannot be written to storage; retrying", "document of this node is written to storage again")
 		}
 		f.fault(1, err)
 	}
@@ -172,8 +172,7 @@ func (f *Fleet) pace() time.Duration {
 	return f.period
 }
 
-// describe returns the document of this node, and keeps it for those who ask. It describes the pools only if there is another node that reads
-// it.
+// describe returns the document of this node, and stores it for View. It describes the pools only if there is another node to read it.
 func (f *Fleet) describe(s Source) *Node {
 	f.mu.Lock()
 	period := f.period
@@ -240,7 +239,7 @@ func (f *Fleet) lookAround(ctx context.Context, storage certmagic.Storage) error
 		n, err := decode(raw)
 		switch {
 		case err != nil:
-			kept[key] = true // half a document, where the storage does not write whole ones, or of a later version
+			kept[key] = true // an incomplete document, if the storage does not write atomically, or one of a later version
 		case key != f.key:
 			found[key] = n
 		default:
@@ -248,7 +247,7 @@ func (f *Fleet) lookAround(ctx context.Context, storage certmagic.Storage) error
 			f.recognize(n)
 		}
 	}
-	f.wrote = f.wrote && own // somebody may have removed it
+	f.wrote = f.wrote && own // another node may have removed it
 	now := time.Now()
 	f.mu.Lock()
 	past := f.watch.take(found, kept, now, f.period)
@@ -262,8 +261,8 @@ func (f *Fleet) lookAround(ctx context.Context, storage certmagic.Storage) error
 	return nil
 }
 
-// recognize takes another ID if the document under the own one is not this process's: two processes have the same identity, as with one data
-// directory on one host. One that was there before this process wrote is of an earlier life.
+// recognize takes another ID if the document under this node's ID belongs to another process: two processes have the same identity, for
+// example with one data directory on one host. A document from before this process's first write is of the same node before a restart.
 func (f *Fleet) recognize(n *Node) {
 	if f.wrote && n.Boot != f.boot {
 		f.call(f.id + "-" + strings.ReplaceAll(f.boot, "-", "")[:8])
@@ -271,7 +270,7 @@ func (f *Fleet) recognize(n *Node) {
 	}
 }
 
-// Leave removes the document of this node. It is for a node that stops in good order.
+// Leave removes the document of this node when the node stops.
 func (f *Fleet) Leave(ctx context.Context, storage certmagic.Storage) error {
 	select {
 	case f.turn <- struct{}{}:
@@ -291,9 +290,9 @@ type View struct {
 	Nodes       []Seen       `json:"nodes"` // this one first
 	Differences []Difference `json:"differences"`
 	More        int          `json:"more"`            // differences that are not listed
-	Period      float64      `json:"period"`          // seconds between two looks
-	Age         float64      `json:"age"`             // seconds since the last look that succeeded
-	Error       string       `json:"error,omitempty"` // why the storage cannot be read, or not written
+	Period      float64      `json:"period"`          // seconds between two reads
+	Age         float64      `json:"age"`             // seconds since the last successful read
+	Error       string       `json:"error,omitempty"` // why the storage cannot be read or written
 }
 
 // Brief returns v without the backends of the nodes' pools.
@@ -301,7 +300,7 @@ func (v *View) Brief() *View {
 	brief := *v
 	brief.Nodes = make([]Seen, len(v.Nodes))
 	for i, s := range v.Nodes {
-		n := *s.Node // what View returned belongs to others as well
+		n := *s.Node // the node is shared with other callers of View
 		n.Pools = slices.Clone(n.Pools)
 		for j := range n.Pools {
 			n.Pools[j].Backends = []Backend{}
@@ -312,11 +311,11 @@ func (v *View) Brief() *View {
 	return &brief
 }
 
-// View returns what is known; nothing before the first look.
+// View returns the current view, which is empty before the first read.
 func (f *Fleet) View() View {
 	f.mu.Lock()
 	o := View{Period: f.period.Seconds(), Nodes: []Seen{}}
-	now := f.asOf // while the storage cannot be read, nobody falls silent
+	now := f.asOf // while the storage cannot be read, no node becomes silent
 	if !now.IsZero() {
 		o.Age = time.Since(now).Round(100 * time.Millisecond).Seconds()
 	}
@@ -331,7 +330,7 @@ func (f *Fleet) View() View {
 	return o
 }
 
-// Count returns how many nodes are alive, this one included, and how many are gone.
+// Count returns the numbers of nodes that are alive, including this one, and of those that are gone.
 func (f *Fleet) Count() (alive, gone int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -228,7 +228,7 @@ func TestCost(t *testing.T) {
 	})
 }
 
-// What the storage refuses is told once, is shown, and is tried again; nobody is taken for gone meanwhile.
+// A failure of the storage is logged once, shown, and retried; no node counts as gone meanwhile.
 func TestStorageFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage(t)
@@ -262,7 +262,7 @@ func TestStorageFails(t *testing.T) {
 	})
 }
 
-// Processes with one identity get different IDs. One that was started anew has the ID of the one before.
+// Processes with one identity get different IDs. A restarted process has the ID of the one before.
 func TestIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage(t)

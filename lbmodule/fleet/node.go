@@ -1,5 +1,5 @@
-// Package fleet is what the nodes that share a storage tell each other of themselves: each keeps a document there that says how it sees its
-// pools, and reads those of the others. Nothing in it is needed to serve requests.
+// Package fleet shares the state of the nodes that use the same storage: each node keeps a document there that describes its pools, and
+// reads those of the others. No part of it is needed to serve requests.
 package fleet
 
 import (
@@ -15,33 +15,33 @@ const (
 	format = "ballast node"
 	schema = 1
 
-	// listAll is the size up to which all backends of a pool are listed. Of a larger pool, only those that are not fine are.
+	// listAll is the size up to which all backends of a pool are listed. In a larger pool, only those that are not fine are.
 	listAll = 200
-	// mostListed bounds how many backends a node lists.
+	// mostListed is the largest number of backends that a node lists.
 	mostListed = 1000
-	// mostText bounds reasons and errors.
+	// mostText is the longest reason or error.
 	mostText = 160
 )
 
-// document is what is in storage.
+// document is the stored form.
 type document struct {
 	Format string `json:"format"`
 	Schema int    `json:"schema"`
 	*Node
 }
 
-// Node is what a node says of itself.
+// Node describes a node.
 type Node struct {
 	ID      string    `json:"id"`      // the same after a restart
 	Boot    string    `json:"boot"`    // of this process
-	Beat    uint64    `json:"beat"`    // counts what the process has written; clocks differ
-	Period  float64   `json:"period"`  // seconds between two looks; it writes every third time at least
-	Name    string    `json:"name"`    // of the host
+	Beat    uint64    `json:"beat"`    // number of the document that the process has written; clocks of nodes differ
+	Period  float64   `json:"period"`  // seconds between two reads; the node writes at every third at least
+	Name    string    `json:"name"`    // host name
 	Admin   string    `json:"admin"`   // address of the admin endpoint; "" while it is not known
 	Version string    `json:"version"` // of the load balancer and of Caddy
-	Started time.Time `json:"started"` // by its own clock, as is Written
+	Started time.Time `json:"started"` // by the node's clock, as is Written
 	Written time.Time `json:"written"`
-	Config  string    `json:"config"` // digest of the pools' settings, but for where in the fleet the node stands
+	Config  string    `json:"config"` // digest of the pools' settings, without those that differ between nodes
 	Alone   bool      `json:"alone"`  // it knows no other node, and does not describe its pools
 	Pools   []Pool    `json:"pools"`
 }
@@ -52,15 +52,15 @@ type Pool struct {
 	State    string    `json:"state"` // ok, degraded, panic or down
 	Usable   int       `json:"usable"`
 	Total    int       `json:"total"`    // backends in use
-	Subset   bool      `json:"subset"`   // it uses some of the backends only
+	Subset   bool      `json:"subset"`   // it uses only some of the backends
 	Members  string    `json:"members"`  // digest of the addresses of all backends
 	Edits    string    `json:"edits"`    // digest of the edits
 	Version  uint64    `json:"version"`  // of the edits
-	Requests float64   `json:"requests"` // a second, of late
-	Failures float64   `json:"failures"` // a second, of late
+	Requests float64   `json:"requests"` // per second, recently
+	Failures float64   `json:"failures"` // per second, recently
 	InFlight int64     `json:"in_flight"`
-	Fine     int       `json:"fine"`     // backends that are not listed, because they are fine
-	LeftOut  int       `json:"left_out"` // backends that are not listed although they are not fine
+	Fine     int       `json:"fine"`     // number of backends that are not listed because they are fine
+	LeftOut  int       `json:"left_out"` // number of backends that are not listed although they are not fine
 	Backends []Backend `json:"backends"`
 }
 
@@ -78,18 +78,18 @@ type Backend struct {
 	Edited    bool    `json:"edited,omitempty"`
 	Ejections uint64  `json:"ejections,omitempty"`
 	InFlight  int64   `json:"in_flight"`
-	Requests  float64 `json:"requests"` // a second, of late
-	Failures  float64 `json:"failures"` // a second, of late
+	Requests  float64 `json:"requests"` // per second, recently
+	Failures  float64 `json:"failures"` // per second, recently
 	P50       float64 `json:"p50,omitempty"`
 	P99       float64 `json:"p99,omitempty"`
 }
 
-// fine reports whether there is nothing to say of b.
+// fine reports whether b need not be listed.
 func (b *Backend) fine() bool {
 	return b.Usable && b.Breaker == "closed" && b.State == "ready" && b.Health != "down" && !b.Edited
 }
 
-// shorten cuts what n lists to its bounds.
+// shorten limits the lists of n.
 func (n *Node) shorten() {
 	left := mostListed
 	for i := range n.Pools {
@@ -116,7 +116,7 @@ func (n *Node) shorten() {
 	}
 }
 
-// cut shortens a text to what is worth to be published.
+// cut limits the length of a text.
 func cut(text string) string {
 	if len(text) <= mostText {
 		return text
@@ -124,7 +124,7 @@ func cut(text string) string {
 	return strings.ToValidUTF8(text[:mostText], "") + "..."
 }
 
-// steady returns a digest of what is worth to be told at once: all but numbers that change with every request.
+// steady returns a digest of everything whose changes must be published at once: all but the numbers that change with every request.
 func (n *Node) steady() [sha256.Size]byte {
 	o := *n
 	o.Beat, o.Written = 0, time.Time{}

@@ -7,36 +7,36 @@ import (
 )
 
 const (
-	// shortest is the time from one look at the storage to the next. In large fleets it is perNode for each node, so that what all of them
-	// read in a second is bounded.
+	// shortest is the shortest time from one read of the storage to the next. In large fleets the time is perNode for each node, which
+	// bounds how much all of them read per second.
 	shortest = 5 * time.Second
 	perNode  = 500 * time.Millisecond
-	// beats is at least every how many looks a node writes.
+	// beats is the largest number of reads from one write to the next.
 	beats = 3
-	// forgotten is after how long the document of a node that is gone is removed.
+	// forgotten is the time after which the document of a node that is gone is removed.
 	forgotten = time.Hour
-	// mostNodes bounds how many other nodes are known.
+	// mostNodes is the largest number of other nodes that are tracked.
 	mostNodes = 255
 )
 
-// periodOf returns the time between two looks in a fleet of so many nodes.
+// periodOf returns the time between two reads in a fleet of that size.
 func periodOf(nodes int) time.Duration { return max(shortest, time.Duration(nodes)*perNode) }
 
-// watched is another node as this one knows it. Clocks of nodes differ, so what counts is when its count was seen to change, by the clock
-// here.
+// watched is another node as this one tracks it. Clocks of nodes differ, so only the local time at which its count was seen to change
+// matters.
 type watched struct {
 	node  *Node
 	first time.Time // when it was first seen
 	moved time.Time // when its count was last seen to change; zero if it never was
 }
 
-// patience is after how long without news the node is gone: two of its beats, and three looks of ours.
+// patience returns the time without news after which the node is gone: two of its beats, and three reads of ours.
 func (w *watched) patience(period time.Duration) time.Duration {
 	its := time.Duration(w.node.Period * float64(time.Second))
 	return 2*beats*min(max(its, shortest), periodOf(mostNodes+1)) + 3*period
 }
 
-// silent is for how long there has been no news of the node. Of one that was never seen to write, only its own clock can tell.
+// silent returns the time without news of the node. For a node that was never seen to write, it relies on the node's clock.
 func (w *watched) silent(now time.Time) time.Duration {
 	if w.moved.IsZero() {
 		return max(now.Sub(w.node.Written), now.Sub(w.first), 0)
@@ -44,7 +44,7 @@ func (w *watched) silent(now time.Time) time.Duration {
 	return now.Sub(w.moved)
 }
 
-// gone reports whether the node has been silent for too long. One whose clock is far off is taken for gone until it is seen to write.
+// gone reports whether the node has been silent for too long. A node whose clock is far off counts as gone until it is seen to write.
 func (w *watched) gone(now time.Time, period time.Duration) bool {
 	if w.moved.IsZero() && w.node.Written.Sub(now) > w.patience(period) {
 		return true
@@ -52,18 +52,18 @@ func (w *watched) gone(now time.Time, period time.Duration) bool {
 	return w.silent(now) >= w.patience(period)
 }
 
-// past reports whether the node's document is to be removed.
+// past reports whether the node's document must be removed.
 func (w *watched) past(now time.Time, period time.Duration) bool {
 	return w.silent(now) >= forgotten && now.Sub(w.first) >= w.patience(period)
 }
 
-// watch knows the other nodes. It is not safe for concurrent use.
+// watch tracks the other nodes. It is not safe for concurrent use.
 type watch struct {
 	nodes map[string]*watched // by key in storage
 }
 
-// take takes note of the documents that are in storage at a time, by key, and returns the keys of those to remove. Nodes whose documents
-// could not be read are in kept.
+// take records the documents that are in storage at a time, by key, and returns the keys of those to remove. kept has the keys of documents
+// that could not be read.
 func (w *watch) take(found map[string]*Node, kept map[string]bool, now time.Time, period time.Duration) (past []string) {
 	next := make(map[string]*watched, len(found))
 	for key, n := range found {
@@ -92,19 +92,19 @@ func (w *watch) take(found map[string]*Node, kept map[string]bool, now time.Time
 // Seen is a node as this one sees it.
 type Seen struct {
 	*Node
-	Label  string  `json:"label"`  // its name, with a part of its ID if others have the same
-	This   bool    `json:"this"`   // it is the node that tells
+	Label  string  `json:"label"`  // its name, with a part of its ID if other nodes have the same name
+	This   bool    `json:"this"`   // it is the node that answers
 	State  string  `json:"state"`  // alive or gone
-	Silent float64 `json:"silent"` // for how many seconds there has been no news of it
+	Silent float64 `json:"silent"` // seconds without news of it
 }
 
-// Alive is the state of a node that writes, and Gone that of one that does not any more.
+// Alive is the state of a node that writes, Gone that of one that has stopped.
 const (
 	Alive = "alive"
 	Gone  = "gone"
 )
 
-// list returns the nodes, this one first, then by label.
+// list returns the nodes, this one first, the others sorted by label.
 func (w *watch) list(self *Node, now time.Time, period time.Duration) (all []Seen) {
 	if self != nil {
 		all = append(all, Seen{Node: self, This: true, State: Alive})
@@ -138,5 +138,5 @@ func (w *watch) list(self *Node, now time.Time, period time.Duration) (all []See
 	return all
 }
 
-// idPart is how much of the end of an ID tells nodes of one name apart.
+// idPart is the length of the end of an ID that distinguishes nodes with the same name.
 const idPart = 6

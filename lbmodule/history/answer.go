@@ -10,13 +10,13 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Number is a number with four digits that count; null in JSON if it is unknown.
+// Number is a number with four significant digits; null in JSON if it is unknown.
 type Number float64
 
 // MarshalJSON implements [json.Marshaler].
 func (n Number) MarshalJSON() ([]byte, error) { return n.append(nil, "null"), nil }
 
-// append writes the number, and unknown ones in these words.
+// append appends the number, or the given text if it is unknown.
 func (n Number) append(to []byte, unknown string) []byte {
 	if math.IsNaN(float64(n)) || math.IsInf(float64(n), 0) {
 		return append(to, unknown...)
@@ -24,35 +24,35 @@ func (n Number) append(to []byte, unknown string) []byte {
 	return strconv.AppendFloat(to, float64(n), 'g', 4, 64)
 }
 
-// Answer is the JSON of what is remembered of a pool or a backend.
+// Answer is the JSON of the history of a pool or a backend.
 type Answer struct {
 	Pool    string              `json:"pool"`
 	Backend string              `json:"backend,omitempty"` // its name; absent for the pool
 	Range   string              `json:"range"`
-	Step    float64             `json:"step"`              // seconds from one point to the next
-	Time    []float64           `json:"time"`              // ends of the points, in Unix seconds; the last point may be of a shorter time
+	Step    float64             `json:"step"`              // seconds between points
+	Time    []float64           `json:"time"`              // ends of the points, in Unix seconds; the last point may cover less time
 	Series  map[string][]Number `json:"series"`            // by name, a number for each point
 	Heat    *Heat               `json:"heat,omitempty"`    // absent for a backend
-	Missing string              `json:"missing,omitempty"` // why nothing is remembered
+	Missing string              `json:"missing,omitempty"` // why there is no history
 }
 
-// Heat is the JSON of how long answers took: how many per second there were in each bucket.
+// Heat is the JSON of a histogram of response times over time: the number per second in each bucket.
 type Heat struct {
-	UpTo   []Number   `json:"up_to_ms"` // ends of the buckets; that of the last, which has none, is left out
-	Counts [][]Number `json:"counts"`   // a list for each point; an empty one where nothing is known
+	UpTo   []Number   `json:"up_to_ms"` // upper bounds of the buckets; the last one has none and is left out
+	Counts [][]Number `json:"counts"`   // a list for each point; empty where nothing is known
 }
 
 // percentileNames are the names of the percentiles, in milliseconds.
 var percentileNames = [len(quantiles)]string{"p50_ms", "p95_ms", "p99_ms"}
 
-// Full reports whether something was not remembered in the latest sample, for want of room.
+// Full reports whether something was not recorded in the latest sample, for lack of room.
 func (h *History) Full() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.full
 }
 
-// Pool returns what is remembered of a pool; nil if that is nothing.
+// Pool returns the history of a pool, or nil if there is none.
 func (h *History) Pool(name string, of Range) *Answer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,7 +63,7 @@ func (h *History) Pool(name string, of Range) *Answer {
 	return h.answer(&p.record, of)
 }
 
-// Backend returns what is remembered of the backend with that address; nil if that is nothing.
+// Backend returns the history of the backend with that address, or nil if there is none.
 func (h *History) Backend(name, address string, of Range) *Answer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -74,7 +74,7 @@ func (h *History) Backend(name, address string, of Range) *Answer {
 	return h.answer(p.backends[address], of)
 }
 
-// answer returns what is remembered in r, up to the latest sample that is complete.
+// answer returns the history in r, up to the latest complete sample.
 func (h *History) answer(r *record, of Range) *Answer {
 	a := &Answer{Range: of.String(), Step: of.Step().Seconds(), Time: make([]float64, Points), Series: make(map[string][]Number, int(fields)+len(quantiles))}
 	last := h.shown / per[of]
@@ -98,7 +98,7 @@ func (h *History) answer(r *record, of Range) *Answer {
 	return a
 }
 
-// milliseconds is the end of the bucket at that place.
+// milliseconds returns the upper bound of the bucket at that place.
 func milliseconds(place uint8) float64 {
 	if place == noPlace {
 		return math.NaN()
@@ -106,7 +106,7 @@ func milliseconds(place uint8) float64 {
 	return float64(pool.BucketEnd(int(place)+merged)) / float64(time.Millisecond)
 }
 
-// point tells where the point with that number stands; open says that it is the one that is not over. ok is false if r has no such point.
+// point returns where the point with that number is stored; open reports that it is not complete yet. ok is false if r does not have it.
 func (r *record) point(of Range, number uint64) (at int, open, ok bool) {
 	newest := r.tick / per[of]
 	if number > newest || number+Points <= newest {
@@ -115,7 +115,7 @@ func (r *record) point(of Range, number uint64) (at int, open, ok bool) {
 	return int(number % Points), of != FiveMinutes && number == newest, true
 }
 
-// points returns the numbers of all points, of which last is the newest.
+// points returns the numbers of all points up to last, the newest.
 func (r *record) points(of Range, last uint64, written func(at int) float64, pending func() float64) []Number {
 	all := make([]Number, Points)
 	for i := range all {
@@ -158,12 +158,12 @@ func (r *record) showHeat(of Range, last uint64) *Heat {
 	return h
 }
 
-// Nothing is the answer for what nothing is remembered of.
+// Nothing returns the answer without a history.
 func Nothing(of Range, why string) *Answer {
 	return &Answer{Range: of.String(), Step: of.Step().Seconds(), Time: []float64{}, Series: map[string][]Number{}, Missing: why}
 }
 
-// columns are the series in the order in which a table has them.
+// columns returns the names of the series in the order of the table's columns.
 func (a *Answer) columns() (all []string) {
 	known := make([]string, 0, int(fields)+len(quantiles))
 	for f := range fields {
@@ -180,7 +180,7 @@ func (a *Answer) columns() (all []string) {
 // JSON returns the answer as JSON.
 func (a *Answer) JSON() ([]byte, error) { return json.Marshal(a) }
 
-// CSV returns the answer as a table with a line for each point. What is unknown is empty.
+// CSV returns the answer as a table with a line for each point. Unknown values are empty.
 func (a *Answer) CSV() []byte {
 	var text bytes.Buffer
 	columns := a.columns()

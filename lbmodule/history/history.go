@@ -1,5 +1,5 @@
-// Package history remembers what the pools and their backends did in the last five minutes, the last hour and the last day. It has no clock
-// and reads nothing by itself: somebody samples the counters every [Step] and hands them in. It never takes more than a given memory.
+// Package history records what the pools and their backends did in the last five minutes, the last hour and the last day. It has no clock
+// and reads no counters: its caller samples them every [Step]. It never takes more than a given amount of memory.
 package history
 
 import (
@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// Step is the time from one sample to the next.
+	// Step is the time between samples.
 	Step = 2 * time.Second
 	// Points is the number of points of a range.
 	Points = 150
-	// Most is the memory that a process spends on its history, in bytes.
+	// Most is the memory of a process for its history, in bytes.
 	Most = 10_000_000
 )
 
-// Range is how far back something is remembered.
+// Range is a time span of the history.
 type Range uint8
 
 const (
@@ -43,10 +43,10 @@ var (
 // String returns the name of the range.
 func (r Range) String() string { return names[r] }
 
-// Step is the time from one point of the range to the next.
+// Step returns the time between points of the range.
 func (r Range) Step() time.Duration { return time.Duration(per[r]) * Step }
 
-// ParseRange returns the range with that name, the shortest one for none.
+// ParseRange returns the range with that name; "" is the shortest.
 func ParseRange(name string) (Range, error) {
 	if name == "" {
 		return FiveMinutes, nil
@@ -57,49 +57,49 @@ func ParseRange(name string) (Range, error) {
 	return 0, fmt.Errorf("range %s: must be one of %s", name, strings.Join(names[:], ", "))
 }
 
-// firstTick is the tick of the first sample, so that no point of a range has a number below 0.
+// firstTick is the tick of the first sample. It is so large that no point of a range has a negative number.
 const firstTick = Points * 288
 
-// History is the memory. It is safe for concurrent use; one goroutine samples at a time.
+// History is the history of all pools. It is safe for concurrent use; only one goroutine may sample at a time.
 type History struct {
 	most int
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	pools    map[string]*remembered
 	used     int // bytes
 	sampling bool
 	full     bool   // something had no room in the latest round
-	tick     uint64 // counts steps, also those that nobody sampled
+	tick     uint64 // counts steps, including those without a sample
 	round    uint64 // counts samples
 	at       time.Time
 
-	shown   uint64    // tick of the latest sample that is complete
+	shown   uint64    // tick of the latest complete sample
 	shownAt time.Time // when that was
 }
 
-// remembered is a pool.
+// remembered is the history of a pool.
 type remembered struct {
 	record
 	backends map[string]*record // by address
 }
 
-// New returns a History that takes most bytes at most.
+// New returns a History that takes at most most bytes.
 func New(most int) *History {
 	return &History{most: most, pools: make(map[string]*remembered), tick: firstTick - 1}
 }
 
-// Round is one sample of everything.
+// Round is one sample of all pools.
 type Round struct {
 	h     *History
 	tick  uint64
 	round uint64
-	took  float64 // seconds since the sample before; 0 for the first one
+	took  float64 // seconds since the previous sample; 0 for the first
 }
 
-// Begin begins a sample. It returns nil if the one before was just now or is still under way.
+// Begin begins a sample. It returns nil if the previous one was just now or has not ended.
 //
-// Time is taken as it comes. What is longer than a step leaves a gap: nobody sampled then, or the clock was set. A clock that is set back
-// leaves none, but moves the past back with it, so that the order of the points stays.
+// If more than a step has passed, because there was no sample or the clock was set, a gap is left. A clock that is set back leaves no gap,
+// but moves the past back with it, so that the order of the points stays.
 func (h *History) Begin(now time.Time) *Round {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -110,11 +110,11 @@ func (h *History) Begin(now time.Time) *Round {
 		h.tick++
 	} else {
 		steps := 1.0
-		// With the wall clock, which goes on while a machine sleeps.
+		// By the wall clock, which continues while a machine sleeps.
 		if passed := now.Round(0).Sub(h.at.Round(0)); passed > 0 {
 			steps = math.Round(float64(passed) / float64(Step))
 		}
-		// With the clock that nobody sets.
+		// By the monotonic clock, which cannot be set.
 		if ran := now.Sub(h.at); steps < 1 || ran > 0 && ran < Step/2 {
 			return nil
 		}
@@ -128,7 +128,7 @@ func (h *History) Begin(now time.Time) *Round {
 	return r
 }
 
-// Pool hands in what has been counted of a pool. All pools come before all backends, which get the room that is left.
+// Pool records the counts of a pool. All pools must come before all backends, which get the remaining room.
 func (r *Round) Pool(name string, c *Counts) {
 	r.h.mu.Lock()
 	defer r.h.mu.Unlock()
@@ -144,7 +144,7 @@ func (r *Round) Pool(name string, c *Counts) {
 	p.put(r, c)
 }
 
-// Backend hands in what has been counted of a backend of a pool.
+// Backend records the counts of a backend of a pool.
 func (r *Round) Backend(pool, address string, c *Counts) {
 	r.h.mu.Lock()
 	defer r.h.mu.Unlock()
@@ -165,7 +165,7 @@ func (r *Round) Backend(pool, address string, c *Counts) {
 	b.put(r, c)
 }
 
-// End ends the sample, and forgets what has not been there for a day.
+// End ends the sample, and removes what has been gone for a day.
 func (r *Round) End() {
 	r.h.mu.Lock()
 	defer r.h.mu.Unlock()
@@ -193,11 +193,11 @@ func (h *History) dropPool(name string) {
 	delete(h.pools, name)
 }
 
-// makeRoom makes room for so many bytes, if need be by forgetting what is gone, the longest gone first. For a pool, backends are forgotten
+// makeRoom makes room for that many bytes, if necessary by removing what is gone, the longest gone first. For a pool, backends are removed
 // as well. It reports false if there is no room.
 func (h *History) makeRoom(bytes int, forPool bool) bool {
 	for h.used+bytes > h.most {
-		// Looking for what is gone is not worth it again in a round that found nothing.
+		// In a round that has found nothing gone, there is no need to search again.
 		if !h.full && h.forgetGone() {
 			continue
 		}
@@ -209,7 +209,7 @@ func (h *History) makeRoom(bytes int, forPool bool) bool {
 	return true
 }
 
-// forgetGone forgets the backend or pool that has been gone for longest, and reports whether there was one.
+// forgetGone removes the backend or pool that has been gone for longest, and reports whether there was one.
 func (h *History) forgetGone() bool {
 	oldest, pool, address := h.round-1, "", ""
 	for name, p := range h.pools {
@@ -233,7 +233,7 @@ func (h *History) forgetGone() bool {
 	return true
 }
 
-// forgetBackend forgets the last backend of the pool that has most of them, and reports whether there was one.
+// forgetBackend removes the last backend of the pool with the most backends, and reports whether there was one.
 func (h *History) forgetBackend() bool {
 	var most *remembered
 	for _, p := range h.pools {

@@ -256,7 +256,7 @@ func TestTimes(t *testing.T) {
 	r.End()
 }
 
-// TestComeAndGo has counters begin anew, and a backend leave and come back.
+// TestComeAndGo resets counters, and makes a backend leave and come back.
 func TestComeAndGo(t *testing.T) {
 	s := newSource()
 	s.sample(t, 0)
@@ -278,7 +278,7 @@ func TestComeAndGo(t *testing.T) {
 		t.Errorf("percentiles of counters that begin anew: %s", got)
 	}
 
-	// It comes back with counters that have begun anew, and are higher than before.
+	// It comes back with counters that were reset, and are higher than before.
 	pool := func() {
 		s.now = s.now.Add(Step)
 		r := s.Begin(s.now)

@@ -9,7 +9,7 @@ import (
 // Field is a series of numbers.
 type Field uint8
 
-// Counters, which rise. Those of codes are answers by the class of their status.
+// Counters, which only increase. Those of codes are answers by class of status.
 const (
 	Code1xx Field = iota
 	Code2xx
@@ -18,17 +18,17 @@ const (
 	Code5xx
 	// Failures are attempts that failed.
 	Failures
-	// Retries are attempts that were made again.
+	// Retries are repeated attempts.
 	Retries
-	// Canceled are requests whose client left before the answer.
+	// Canceled are requests whose client closed the connection before the answer.
 	Canceled
 	// Refused are requests that were refused without the answer of a backend.
 	Refused
 	// BytesIn is the number of bytes of request bodies.
 	BytesIn
-	// BytesOut is the number of bytes of answers' bodies.
+	// BytesOut is the number of bytes of answer bodies.
 	BytesOut
-	// counters is how many of them rise.
+	// counters is the number of counters.
 	counters
 )
 
@@ -45,62 +45,61 @@ var fieldNames = [fields]string{"1xx", "2xx", "3xx", "4xx", "5xx", "failures", "
 // String returns the name of the series.
 func (f Field) String() string { return fieldNames[f] }
 
-// poolFields and backendFields are what is remembered of pools and of backends.
+// poolFields and backendFields are the recorded fields of pools and of backends.
 var (
 	poolFields    = []Field{Code1xx, Code2xx, Code3xx, Code4xx, Code5xx, Failures, Retries, Canceled, Refused, BytesIn, BytesOut, InFlight, Queue}
 	backendFields = []Field{Code1xx, Code2xx, Code3xx, Code4xx, Code5xx, Failures, Retries, BytesIn, BytesOut, InFlight}
 )
 
-// quantiles are the shares of the requests that percentiles are computed for.
+// quantiles are the quantiles of the percentiles.
 var quantiles = [...]float64{0.50, 0.95, 0.99}
 
-// Counts is what has been counted of a pool or a backend until now.
+// Counts has the current counts of a pool or a backend.
 type Counts struct {
 	Counters        [counters]uint64 // by Field
 	InFlight, Queue int64
-	Answered        *pool.Distribution // of the time to an answer; nil if that is not counted for it alone
+	Answered        *pool.Distribution // of the time to an answer; nil if it has no distribution of its own
 }
 
 const (
-	// buckets is how many buckets of durations are told apart: those of a Distribution, the shortest of which are one.
+	// buckets is the number of buckets of durations: those of a Distribution, with the shortest ones merged.
 	buckets = 192
 	merged  = len(pool.Distribution{}.Counts) - buckets
-	// noPlace stands for a percentile that is not known.
+	// noPlace stands for an unknown percentile.
 	noPlace = math.MaxUint8
 )
 
 // tally counts durations by bucket.
 type tally [buckets]uint32
 
-// The memory that a pool and a backend take, in bytes: their numbers, what the next points are computed from, and their entries in maps. A
-// test measures it.
+// The memory of a pool and of a backend, in bytes: their numbers, the data for the next points, and their entries in maps. A test measures
+// it.
 const (
 	poolBytes    = 33_500
 	backendBytes = 14_000
 )
 
-// record is what is remembered of a pool or a backend. A point that lies after the last sample is not there, whatever the record has in its
-// place.
+// record is the history of a pool or a backend. Points after the last sample do not exist, whatever is stored in their place.
 type record struct {
 	fields []Field
 	codes  []code  // by range, field and point
-	places []uint8 // by range, quantile and point: the buckets that percentiles are in
+	places []uint8 // by range, quantile and point: the buckets of the percentiles
 	heat   []code  // by range, point and bucket of heat; nil for a backend
 
 	tick    uint64 // of the last sample
 	round   uint64 // of the last sample
 	last    [counters]uint64
-	pending [ranges]period // of FiveMinutes, nothing is pending
-	tallies *[ranges]tally // of a pending period; that of FiveMinutes is what had been counted at the last sample
+	pending [ranges]period // nothing is ever pending for FiveMinutes
+	tallies *[ranges]tally // of a pending period; that of FiveMinutes has the counts of the last sample
 }
 
-// period is what was sampled of a period that is not over.
+// period has the sums of a period that has not ended.
 type period struct {
-	seconds  float64 // that counters have been sampled for
+	seconds  float64 // time covered by the counters
 	counts   [counters]uint64
 	samples  int
-	inFlight int64 // the sum of all samples
-	queue    int64 // the most
+	inFlight int64 // sum over all samples
+	queue    int64 // maximum
 }
 
 func newRecord(of []Field, heat bool) record {
@@ -124,7 +123,7 @@ func newRecord(of []Field, heat bool) record {
 
 // put adds a sample.
 func (r *record) put(round *Round, c *Counts) {
-	// Who was away for a sample may have begun to count anew: what it has counted is where the next sample counts from.
+	// A pool that missed a sample may have started to count again from 0: its counts are only the base of the next sample.
 	known := r.round != 0 && r.round+1 == round.round && round.took > 0
 	for i, n := range c.Counters {
 		known = known && n >= r.last[i]
@@ -151,8 +150,8 @@ func (r *record) put(round *Round, c *Counts) {
 	}
 }
 
-// tallyNew sets new to what has been counted since the last sample, if that is known, and remembers what has been counted until now. Numbers
-// that have become too large begin at 0 again, which does no harm to their differences.
+// tallyNew sets since to the counts since the last sample, if that is known, and stores the current counts. Numbers that overflow wrap
+// around, which does not affect their differences.
 func (r *record) tallyNew(d *pool.Distribution, since *tally, known bool) {
 	var counted tally
 	for place, n := range d.Counts {
@@ -212,7 +211,7 @@ func (p *period) value(f Field) float64 {
 	}
 }
 
-// write writes a point.
+// write stores a point.
 func (r *record) write(of Range, point uint64, p *period, answered *tally) {
 	at := int(point % Points)
 	for i, f := range r.fields {
@@ -229,12 +228,12 @@ func (r *record) write(of Range, point uint64, p *period, answered *tally) {
 	}
 }
 
-// place is where the number of a field stands.
+// place returns the index of a field's number.
 func (r *record) place(of Range, field, at int) int {
 	return (int(of)*len(r.fields)+field)*Points + at
 }
 
-// quantiles returns the buckets that the percentiles are in.
+// quantiles returns the buckets of the percentiles.
 func (t *tally) quantiles() (found [len(quantiles)]uint8) {
 	total := uint64(0)
 	for _, n := range t {
@@ -257,10 +256,10 @@ func (t *tally) quantiles() (found [len(quantiles)]uint8) {
 // HeatBuckets is the number of buckets of the heat of a pool.
 const HeatBuckets = 16
 
-// firstHeat is the exponent of 2 that gives the end of the first bucket in seconds. Each further one reaches twice as far; the last has no end.
+// firstHeat is the exponent of 2 of the first bucket's upper bound in seconds. The bound doubles with each bucket; the last has none.
 const firstHeat = -11
 
-// heatOf is the bucket of heat that each bucket belongs to.
+// heatOf maps each bucket to its bucket of heat.
 var heatOf = func() (of [buckets]uint8) {
 	for i := range HeatBuckets - 1 {
 		for place := pool.PlaceUpTo(firstHeat+i) - merged + 1; place < buckets; place++ {
@@ -270,7 +269,7 @@ var heatOf = func() (of [buckets]uint8) {
 	return of
 }()
 
-// heat returns how many there are in each bucket of heat.
+// heat returns the number in each bucket of heat.
 func (t *tally) heat() (all [HeatBuckets]float64) {
 	for place, n := range t {
 		all[heatOf[place]] += float64(n)

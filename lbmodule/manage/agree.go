@@ -9,15 +9,15 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
-// agreeTimeout bounds the wait for the storage's lock of a change that depends on what is in storage. Somebody waits for the answer.
+// agreeTimeout bounds the wait for the storage's lock of a change that depends on the edits in storage. A client waits for the answer.
 const agreeTimeout = 5 * time.Second
 
 // ErrUnsure is returned for a change that is not made because the edits in storage could not be locked, read or written.
 var ErrUnsure = errors.New("cannot be compared with the edits in storage")
 
-// ChangeAgreed is [Manager.Change] for changes that depend on the current edits of all nodes. alter is given the edits in storage, with those
-// of this node that are on their way there, while the storage's lock is held: no other node makes such a change between alter and the write.
-// The change is in force once it is written. alter may be called several times.
+// ChangeAgreed is [Manager.Change] for changes that depend on the current edits of all nodes. alter gets the edits in storage, merged with
+// those of this node that are not written yet, while the storage's lock is held: no other node makes such a change between alter and the
+// write. The change is in force once it is written. alter may be called several times.
 //
 // Neither requests nor other changes wait for it.
 func (m *Manager) ChangeAgreed(ctx context.Context, alter func(*Edits, Group) (*overlay.Overlay, error)) (number uint64, err error) {
@@ -34,7 +34,7 @@ func (m *Manager) ChangeAgreed(ctx context.Context, alter func(*Edits, Group) (*
 	on := func(r *round, merged *overlay.Overlay) (*overlay.Overlay, error) {
 		return m.alterMerged(r, merged, alter)
 	}
-	// A change that what is known here forbids is most likely forbidden by what is in storage, which to find out takes no lock.
+	// If the edits known here forbid the change, those in storage most likely do, which can be checked without the lock.
 	if err := m.try(ctx, on); err != nil {
 		return 0, err
 	}
@@ -65,7 +65,7 @@ func (m *Manager) unsure(err error) error {
 
 func (m *Manager) ended() error { return fmt.Errorf("pool %s: %w", m.pool.Name(), ErrEnded) }
 
-// try returns why on refuses the edits in storage, if it refuses those of this node as well.
+// try returns the error of on for the edits in storage, if on refuses those of this node as well.
 func (m *Manager) try(ctx context.Context, on func(*round, *overlay.Overlay) (*overlay.Overlay, error)) error {
 	r := m.keeper.start()
 	if r == nil {
@@ -76,18 +76,18 @@ func (m *Manager) try(ctx context.Context, on func(*round, *overlay.Overlay) (*o
 	}
 	theirs, err := r.read(ctx)
 	if err != nil {
-		return nil // the round tells what is wrong
+		return nil // the round reports the error
 	}
 	r.result, _ = overlay.Rebase(r.base, r.mine, theirs)
 	_, refused := on(r, r.result)
 	if refused == nil || r.mine != r.base || !r.there {
-		return nil // there is something to write, or the document is of another lineage: the round sees to it
+		return nil // there are edits to write, or the document has another lineage: the round handles both
 	}
-	m.endRound(r) // what others have changed is in force for those who ask next
+	m.endRound(r) // puts the changes of other nodes in force before the next request
 	return refused
 }
 
-// alterMerged calls alter with the merged edits of a round, to which it adds what was changed here since the round began.
+// alterMerged calls alter with the merged edits of a round, including changes made here since the round began.
 func (m *Manager) alterMerged(r *round, merged *overlay.Overlay, alter func(*Edits, Group) (*overlay.Overlay, error)) (*overlay.Overlay, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

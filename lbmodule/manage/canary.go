@@ -22,32 +22,32 @@ import (
 const (
 	canaryFormat = "ballast canary"
 	canarySchema = 1
-	// maxCanary is the size from which on a document is none of ours.
+	// maxCanary is the largest size of a valid document.
 	maxCanary = 16 << 10
 )
 
-// canaryDocument is what is in storage of a pool's canary.
+// canaryDocument is the stored state of a pool's canary.
 type canaryDocument struct {
 	Format   string    `json:"format"`
 	Schema   int       `json:"schema"`
 	Pool     string    `json:"pool"`
-	Settings string    `json:"settings"` // digest: what is here is for a canary with these settings
-	Number   uint64    `json:"number"`   // grows with each change, whoever makes it
+	Settings string    `json:"settings"` // digest of the settings of the canary that the state belongs to
+	Number   uint64    `json:"number"`   // increases with each change, on any node
 	State    string    `json:"state"`
 	Share    float64   `json:"share"`
-	Next     int       `json:"next"`   // the step to come
-	Waited   float64   `json:"waited"` // for it, in seconds, when this was written
+	Next     int       `json:"next"`   // index of the next step
+	Waited   float64   `json:"waited"` // time in seconds that counts for the step, when this was written
 	Reason   string    `json:"reason"`
-	Since    time.Time `json:"since"`   // of the share
-	Written  time.Time `json:"written"` // by the clock of the node
+	Since    time.Time `json:"since"`   // of the current share
+	Written  time.Time `json:"written"` // by the clock of the writing node
 	Node     string    `json:"node"`    // the process that made the change
 }
 
 // errLater means that a newer version has written the document, which must not be overwritten.
-var errLater = errors.New("the document is of a later version")
+var errLater = errors.New("document is of a later version")
 
-// errUnfit means that a canary with these settings cannot be as the document says.
-var errUnfit = errors.New("what it says does not fit the canary's settings")
+// errUnfit means that a canary with these settings cannot have the state in the document.
+var errUnfit = errors.New("document does not fit the canary's settings")
 
 // decodeCanary parses the document of a pool's canary.
 func decodeCanary(pool string, raw []byte) (*canaryDocument, error) {
@@ -86,7 +86,7 @@ func (d *canaryDocument) state() (canary.State, bool) {
 	return 0, false
 }
 
-// standing returns what the document says, for a run with that revision.
+// standing returns the progress in the document, for a run with that revision.
 func (d *canaryDocument) standing(revision uint64) canary.Standing {
 	state, _ := d.state()
 	return canary.Standing{
@@ -95,8 +95,8 @@ func (d *canaryDocument) standing(revision uint64) canary.Standing {
 	}
 }
 
-// Canary keeps what a canary does in Caddy's storage, which several nodes may share. The load balancers of a process with the same canary
-// share it.
+// Canary stores the progress of a canary in Caddy's storage, which several nodes may share. The load balancers of a process with the same
+// canary share a Canary.
 type Canary struct {
 	run      *canary.Run
 	pool     string
@@ -104,19 +104,19 @@ type Canary struct {
 	settings string // digest
 	refs     int    // guarded by canaries.mu
 	load     sync.Once
-	kept     atomic.Uint64 // the revision of the run that is in storage, or need not be there
+	kept     atomic.Uint64 // the revision of the run that is stored, or need not be
 	failed   atomic.Bool   // the last round has failed
 
 	turn chan struct{} // holds an element while the storage is used
 
-	// The fields below belong to whoever has the turn.
+	// The goroutine that has the turn owns the fields below.
 	locker  locker
-	number  uint64 // of the last change that is known here
-	node    string // that made it
+	number  uint64 // of the last change known here
+	node    string // that made this change
 	storage certmagic.Storage
 	seen    certmagic.KeyInfo
-	found   *canaryDocument // in storage, when it was seen last; nil for none that can be read
-	later   error           // why it must be left alone
+	found   *canaryDocument // the document that was last read; nil if there is none or it is unreadable
+	later   error           // why it must not be overwritten
 }
 
 // canaries are the canaries of a pool: one, or two while one config replaces another.
@@ -125,8 +125,8 @@ type canaries struct {
 	byRun map[*canary.Run]*Canary
 }
 
-// Canary returns what keeps the run in storage. description describes its settings. A new run takes over what is in storage for it.
-// release undoes Canary.
+// Canary returns the Canary that stores the run. description describes the run's settings. A new run adopts the stored progress for these
+// settings. release undoes Canary.
 func (m *Manager) Canary(ctx context.Context, run *canary.Run, description string, storage certmagic.Storage, logger *zap.Logger) (c *Canary, release func()) {
 	all := &m.canaries
 	all.mu.Lock()
@@ -156,7 +156,7 @@ func (m *Manager) Canary(ctx context.Context, run *canary.Run, description strin
 	})
 }
 
-// begin takes over what is in storage, if it is for a canary with these settings. Nothing is written: the config may never serve.
+// begin adopts the stored progress, if it is of a canary with these settings. It writes nothing: the config may never serve.
 func (c *Canary) begin(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -171,27 +171,27 @@ func (c *Canary) begin(ctx context.Context, storage certmagic.Storage, logger *z
 		c.found, broken = nil, errUnfit
 	}
 	if err = errors.Join(broken, err); err != nil {
-		logger.Error("state of canary cannot be read; it begins anew", zap.String("pool", c.pool), zap.String("key", c.key), zap.Error(err))
+		logger.Error("state of canary cannot be read; canary starts again", zap.String("pool", c.pool), zap.String("key", c.key), zap.Error(err))
 		c.failed.Store(broken == nil)
 	}
 }
 
-// Pending reports whether a change waits to be written, unless the storage fails.
+// Pending reports whether a change must be written. It is false while the storage fails.
 func (c *Canary) Pending() bool {
 	return c.run.Standing().Revision != c.kept.Load() && !c.failed.Load()
 }
 
-// Kept is what [Canary.Keep] has done.
+// Kept is the result of [Canary.Keep].
 type Kept struct {
 	Changes []canary.Change // of the run
-	Turn    Turn            // whether the storage can be used
-	Err     error           // why it cannot be
-	Broken  error           // why what was found there cannot be read; it is taken for nothing
+	Turn    Turn            // whether the storage has begun to fail or to work
+	Err     error           // why the storage cannot be used
+	Broken  error           // why the document cannot be read; it counts as missing
 	Failing bool
 }
 
-// Keep makes the run and what is in storage agree: it takes over what another node has changed, makes a step that is due, and writes what
-// has changed here. While the storage fails, this node goes on by itself.
+// Keep reconciles the run with storage: it adopts a change of another node, makes a step that is due, and writes changes made here. While
+// the storage fails, this node continues on its own.
 func (c *Canary) Keep(ctx context.Context, storage certmagic.Storage) (k Kept) {
 	ctx, cancel := context.WithTimeout(ctx, StorageTimeout)
 	defer cancel()
@@ -199,7 +199,7 @@ func (c *Canary) Keep(ctx context.Context, storage certmagic.Storage) (k Kept) {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return k // whoever has the turn tells what is wrong
+		return k // the holder of the turn reports errors
 	}
 	k.Err = c.round(ctx, storage, &k)
 	if k.Err != nil {
@@ -214,7 +214,7 @@ func (c *Canary) round(ctx context.Context, storage certmagic.Storage, k *Kept) 
 	if k.Broken, err = c.read(ctx, storage); err != nil || c.agree(nil, k) {
 		return err
 	}
-	// There is something to write. A storage that cannot be locked is better than none.
+	// There is a change to write. If the storage cannot be locked, it is written without the lock.
 	if within, cancel := context.WithTimeout(ctx, agreeTimeout); c.locker.lock(within, storage) == nil {
 		defer func() { _ = storage.Unlock(context.WithoutCancel(ctx), c.key) }()
 		cancel()
@@ -242,7 +242,7 @@ func (c *Canary) round(ctx context.Context, storage certmagic.Storage, k *Kept) 
 	return err
 }
 
-// agree decides between the run and what was found in storage. With write nil it reports false if there is something to write, or a step to
+// agree decides between the run and the document in storage. With write nil it reports false if there is a change to write, or a step to
 // make.
 func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 	for {
@@ -254,8 +254,8 @@ func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 		if news {
 			theirs := d.standing(s.Revision)
 			mine := own && s.Willed > kept || d.Number == c.number && s.State == canary.RolledBack
-			// A roll back is never lost. A step gives way to what others have done, and so do those who have changed nothing. Only without
-			// a lock do two nodes write the same number.
+			// A rollback is never lost. A step yields to changes of other nodes, and so does a node without changes of its own. Two nodes
+			// can write the same number only without a lock.
 			if theirs.State == canary.RolledBack || !mine {
 				if !c.run.Fits(&theirs) {
 					c.found, k.Broken = nil, errUnfit
@@ -263,7 +263,7 @@ func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 				}
 				change, revision, ok := c.run.Adopt(theirs, time.Now())
 				if !ok {
-					continue // it was changed here meanwhile
+					continue // the run was changed here meanwhile
 				}
 				c.number, c.node = d.Number, d.Node
 				c.kept.Store(revision)
@@ -296,7 +296,7 @@ func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 			Next: s.Next, Waited: s.Waited.Seconds(), Reason: s.Reason, Since: s.Since.UTC(), Written: time.Now().UTC(), Node: by,
 		})
 		if c.found == before {
-			return false // it is not written
+			return false // the write failed
 		}
 		c.number, c.node = number, by
 		c.kept.Store(s.Revision)
@@ -304,7 +304,7 @@ func (c *Canary) agree(write func(*canaryDocument), k *Kept) bool {
 	}
 }
 
-// read reads the document in storage, if it is not the one that was seen last.
+// read reads the document in storage, unless it was already read.
 func (c *Canary) read(ctx context.Context, storage certmagic.Storage) (broken, err error) {
 	seen, err := storage.Stat(ctx, c.key)
 	switch {
@@ -333,11 +333,11 @@ func (c *Canary) read(ctx context.Context, storage certmagic.Storage) (broken, e
 	return broken, c.later
 }
 
-// ForgetCanary removes what is in storage of a canary that the pool had, once nobody in this process has it.
+// ForgetCanary removes the stored state of a canary that the pool had, once no config in this process has one.
 func (m *Manager) ForgetCanary(ctx context.Context, storage certmagic.Storage) error {
 	ticker := time.NewTicker(storageInterval)
 	defer ticker.Stop()
-	for m.hasCanary() { // the config before may be serving its last requests
+	for m.hasCanary() { // the previous config may be serving its last requests
 		select {
 		case <-ctx.Done():
 			return nil

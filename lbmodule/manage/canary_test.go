@@ -197,7 +197,7 @@ func TestCanaryOfAnotherConfig(t *testing.T) {
 	}
 }
 
-// What cannot be read is taken for none, told of once, and written anew; what a later version has written is left alone.
+// An unreadable document counts as missing, is logged once, and is written again; one of a later version is left alone.
 func TestCanaryDocumentsThatAreNone(t *testing.T) {
 	dir := t.TempDir()
 	storage := &certmagic.FileStorage{Path: dir}

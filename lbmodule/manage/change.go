@@ -54,7 +54,7 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 	_, hasFor := fields["for"]
 	_, hasUntil := fields["until"]
 	if hasFor && hasUntil {
-		return nil, errors.New("until: for is given, too; give one of them")
+		return nil, errors.New("until: must not be combined with for")
 	}
 	for word, raw := range fields {
 		if text, ok := texts[word]; ok {
@@ -64,7 +64,7 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 			continue
 		}
 		if v == Remove || !slices.Contains(overlay.Fields, overlay.Field(word)) {
-			return nil, fmt.Errorf("%s: there is no such setting here", shorten(word))
+			return nil, fmt.Errorf("%s: unknown setting", shorten(word))
 		}
 	}
 	if err := c.readUntil(hasFor, hasUntil, lasts, now); err != nil {
@@ -82,7 +82,7 @@ func ParseChange(fields map[string]json.RawMessage, v Verb, now time.Time) (*Cha
 		return nil, fmt.Errorf("body: must have one of %v", overlay.Fields)
 	}
 	if !c.Mark.Until.IsZero() && len(c.TakeBack) > 0 {
-		return nil, fmt.Errorf("%s null: an edit that is taken back cannot be timed", c.TakeBack[0])
+		return nil, fmt.Errorf("%s null: must not be combined with for or until, because it undoes an edit", c.TakeBack[0])
 	}
 	if v == Add {
 		if err := c.checkAdded(); err != nil {
@@ -151,7 +151,7 @@ func (c *Change) readSettings(fields map[string]json.RawMessage, adding bool) er
 		case !given:
 			continue
 		case string(raw) == "null" && adding:
-			return fmt.Errorf("%s null: a backend that is added has no edits to take back", f)
+			return fmt.Errorf("%s null: must not be given for a new backend, which has no edits to undo", f)
 		case string(raw) == "null":
 			c.TakeBack = append(c.TakeBack, f)
 			continue

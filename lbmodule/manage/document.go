@@ -6,8 +6,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/overlay"
 )
 
-// decode is [overlay.Decode] for a document that must be the state of this pool. Its edits must follow the rules for changes: what wrote it
-// may have had others.
+// decode is [overlay.Decode] for a document that must be the state of this pool. Its edits must follow the rules for changes, because
+// another program may have written it.
 func decode(pool string, raw []byte) (o *overlay.Overlay, lineage string, err error) {
 	o, lineage, err = overlay.Decode(pool, raw)
 	if err != nil {

@@ -23,7 +23,7 @@ func (m *Manager) Serve(owner Owner) {
 // Unserve undoes [Manager.Serve]. For the last owner, it waits a limited time for pending writes.
 func (m *Manager) Unserve(owner Owner) {
 	m.mu.Lock()
-	// A config that ends before its predecessor was given up: none of its effects must remain.
+	// A config that ends before its predecessor was rolled back: none of its effects must remain.
 	given := len(m.owners) > 1 && m.owners[len(m.owners)-1] == owner
 	m.owners = slices.DeleteFunc(m.owners, func(other Owner) bool { return other == owner })
 	if given {
@@ -64,7 +64,7 @@ func (m *Manager) ownersChanged() {
 	m.keeper.flush()
 }
 
-// Renamed must be called when a dynamic source names other backends than before.
+// Renamed must be called when the backends of a dynamic source have changed.
 func (m *Manager) Renamed() {
 	m.mu.Lock()
 	events := m.finishRemovals(time.Now())
@@ -73,15 +73,15 @@ func (m *Manager) Renamed() {
 	m.pool.Report(events)
 }
 
-// forgetRemoved is how long the removal of a backend is remembered after the dynamic source stopped naming the backend. Addresses are
+// forgetRemoved is how long the removal of a backend is remembered after the dynamic source has stopped listing the backend. Addresses are
 // reused.
 const forgetRemoved = 24 * time.Hour
 
-// reconsider returns the edits without the removals that owner, the latest config, has ended: the config before it had dropped the
-// backend, and owner has it again. The caller holds m.mu.
+// reconsider returns the edits without the removals that owner, the latest config, has ended: the previous config had dropped the backend,
+// and owner has it again. The caller holds m.mu.
 //
-// A config that merely drops the backend does not end the removal: an older config that has the backend may continue, here or on another
-// node, if the new one is given up.
+// A config that only drops the backend does not end the removal: an older config that has the backend may continue, here or on another
+// node, if the new one is rolled back.
 func (m *Manager) reconsider(owner Owner) *overlay.Overlay {
 	o := m.edits.Load().Overlay
 	g := m.latest()
@@ -142,7 +142,7 @@ func (m *Manager) schedule(now time.Time) {
 		}
 	}
 	var running []overlay.Running
-	if len(m.edits.Load().Backends) > 0 { // else none of them drains, and there may be many
+	if len(m.edits.Load().Backends) > 0 { // otherwise no backend drains, and the list may be long
 		running = m.Running(g, now)
 	}
 	for _, b := range running {
@@ -165,7 +165,7 @@ func (m *Manager) schedule(now time.Time) {
 	}
 }
 
-// tick does what is due: it ends timed edits, closes the requests of drained backends, and takes removed backends out of the pool.
+// tick does what is due: it ends timed edits, closes the requests of drained backends, and removes backends from the pool.
 func (m *Manager) tick() {
 	now := time.Now()
 	m.mu.Lock()

@@ -13,34 +13,34 @@ import (
 )
 
 const (
-	// lockPoll is the first interval at which a lock of the file system is tried again; it doubles up to lockPollMax. certmagic's own is a
-	// second, which is long for an edit that somebody waits for.
+	// lockPoll is the first interval at which a lock of the file system is retried; it doubles up to lockPollMax. certmagic's own interval
+	// is a second, which is long for a client that waits for an edit.
 	lockPoll    = 5 * time.Millisecond
 	lockPollMax = 100 * time.Millisecond
-	// lockFaults is how many errors in a row end the wait for a lock. The lock's file may be half written.
+	// lockFaults is the number of consecutive errors that end the wait for a lock. The lock's file may be incomplete while it is written.
 	lockFaults = 5
-	// lockLasts is longer than any node holds a lock, because it gives its round up before.
+	// lockLasts is longer than any node holds a lock, because a node gives up its round earlier.
 	lockLasts = StorageTimeout + 5*time.Second
 )
 
-// errLock wraps the reasons why a lock could not be had.
+// errLock wraps the reasons why a lock could not be obtained.
 var errLock = errors.New("the lock in storage cannot be obtained")
 
 // locker takes the storage's lock of one pool's edits. It is used by one goroutine at a time.
 type locker struct {
 	key string
 
-	// The lock of another node that was seen last: when it was taken by that node's clock, which is compared with itself only, and since
-	// when it has been seen.
+	// The lock of another node that was last seen: when it was taken by that node's clock (the value is only compared for equality), and
+	// since when it has been seen here.
 	taken string
 	since time.Time
 }
 
-// lock takes the lock, which must be returned with storage.Unlock.
+// lock takes the lock, which the caller must release with storage.Unlock.
 //
-// A node that died with a lock in hand cannot return it. certmagic's file storage breaks a lock that was not renewed for ten seconds, but each
-// node that had the lock in the last five seconds renews whatever lock it then finds there, for as long as there is one. So a lock that stays
-// the same for longer than any node needs it is broken here.
+// A node that crashes while it holds a lock cannot release it. certmagic's file storage breaks a lock that was not renewed for ten seconds,
+// but each node that had the lock in the last five seconds renews whatever lock it then finds there, for as long as there is one. So a lock
+// that stays the same for longer than any node needs it is broken here.
 func (l *locker) lock(ctx context.Context, storage certmagic.Storage) error {
 	files, are := storage.(*certmagic.FileStorage)
 	if !are {
@@ -51,7 +51,7 @@ func (l *locker) lock(ctx context.Context, storage certmagic.Storage) error {
 	}
 	faults := 0
 	for poll := lockPoll; ; poll = min(2*poll, lockPollMax) {
-		// Lock tries once before it waits. The file is created or not, so nothing is left behind when the time is over.
+		// Lock tries once before it waits. It creates the file or not, so the timeout leaves nothing behind.
 		attempt, cancel := context.WithTimeout(ctx, poll/2+rand.N(poll))
 		err := files.Lock(attempt, l.key)
 		if err == nil {
@@ -69,7 +69,7 @@ func (l *locker) lock(ctx context.Context, storage certmagic.Storage) error {
 			return errors.Join(errLock, err)
 		}
 		if l.stuck(files) {
-			_ = files.Unlock(ctx, l.key) // if somebody else was quicker, the next attempt tells
+			_ = files.Unlock(ctx, l.key) // if another node was faster, the next attempt fails
 		}
 	}
 }
@@ -84,7 +84,7 @@ func (l *locker) stuck(files *certmagic.FileStorage) bool {
 		Created string `json:"created"`
 	}
 	if json.Unmarshal(raw, &lock) != nil || lock.Created == "" {
-		return false // it is being written
+		return false // the file is being written
 	}
 	if lock.Created != l.taken {
 		l.taken, l.since = lock.Created, time.Now()

@@ -20,9 +20,8 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// Group is one load balancer of a pool, as the manager sees it: the backends that its config gives the pool, and how the edits are
-// applied. Groups are compared with ==. Config and Apply are called with the manager's lock held and must not call methods of the manager
-// that change anything.
+// Group is one load balancer of a pool: the backends that its config has, and the application of edits to them. Groups are compared with
+// ==. Config and Apply are called with the manager's lock held and must not call methods of the manager that change its state.
 type Group interface {
 	// Config returns the backends that the config or the dynamic source names.
 	Config() []overlay.Backend
@@ -30,7 +29,7 @@ type Group interface {
 	Apply() []pool.Event
 	// Dynamic reports whether there is a dynamic source.
 	Dynamic() bool
-	// DrainTimeout is the time after which the requests of a draining backend are closed; 0 for never.
+	// DrainTimeout returns the time after which the requests of a draining backend are closed; 0 for never.
 	DrainTimeout() time.Duration
 	// Owner returns the config that the load balancer belongs to.
 	Owner() Owner
@@ -44,10 +43,10 @@ type Owner interface {
 	Tell(Notice)
 }
 
-// Notice is what [Owner.Tell] is called with: an [Expired] or a [Synced].
+// Notice is the argument of [Owner.Tell]: an [Expired] or a [Synced].
 type Notice interface{ isNotice() }
 
-// Expired says that an edit, or a temporarily added backend, has expired.
+// Expired reports that an edit, or a temporarily added backend, has expired.
 type Expired struct {
 	Pool    string
 	Backend string        // its name
@@ -56,7 +55,7 @@ type Expired struct {
 
 func (Expired) isNotice() {}
 
-// Synced says how merging the edits of this node with those in storage went.
+// Synced reports the result of merging the edits of this node with those in storage.
 type Synced struct {
 	Pool      string
 	Err       error    // why it failed; nil if it succeeded
@@ -69,13 +68,13 @@ type Synced struct {
 
 func (Synced) isNotice() {}
 
-// Turn says whether a failure has begun or ended.
+// Turn tells whether a failure has begun or ended.
 type Turn uint8
 
 const (
 	// Unchanged means that nothing began or ended.
 	Unchanged Turn = iota
-	// Began means that it fails now and did not before.
+	// Began means that an operation fails that worked before.
 	Began
 	// Ended means that it works again.
 	Ended
@@ -103,7 +102,7 @@ func (e *Edits) Running(config []overlay.Backend, now time.Time) []overlay.Runni
 	return e.Merge(config, e.gone, now)
 }
 
-// stillGone returns the addresses that are gone when next replaces e: one that was removed anew, or is back, is not.
+// stillGone returns the addresses that remain gone when next replaces e, without those of backends that were removed again or are back.
 func (e *Edits) stillGone(next *overlay.Overlay) map[string]bool {
 	gone := maps.Clone(e.gone)
 	maps.DeleteFunc(gone, func(address string, _ bool) bool {
@@ -222,7 +221,7 @@ func (m *Manager) Attach(g Group) {
 	m.pool.Report(events)
 }
 
-// Refresh has g apply the edits in force again, because what it makes of them has changed.
+// Refresh makes g apply the edits in force again, because their effect has changed.
 func (m *Manager) Refresh(g Group) {
 	var events []pool.Event
 	m.mu.Lock()
@@ -306,8 +305,8 @@ func (m *Manager) Change(alter func(*Edits, Group) (*overlay.Overlay, error)) (n
 	return number, nil
 }
 
-// DropRemoved takes a removed backend out of the pool even if it still has requests, which run to their end. It returns the number of the
-// edits.
+// DropRemoved takes a removed backend out of the pool even if it has requests in flight, which run to their end. It returns the number of
+// the edits.
 func (m *Manager) DropRemoved(address string) (number uint64) {
 	m.mu.Lock()
 	events := m.dropGone(time.Now(), func(b *overlay.Running) bool { return b.Address == address })
@@ -317,7 +316,7 @@ func (m *Manager) DropRemoved(address string) (number uint64) {
 	return number
 }
 
-// put puts next in force if it differs, and has it written. The caller holds m.mu.
+// put puts next in force if it differs, and starts writing it. The caller holds m.mu.
 func (m *Manager) put(next *overlay.Overlay, gone map[string]bool) (events []pool.Event) {
 	now := m.edits.Load()
 	if next == now.Overlay && maps.Equal(gone, now.gone) {
@@ -355,7 +354,7 @@ func (m *Manager) dropGone(now time.Time, those func(*overlay.Running) bool) (ev
 	}
 	e := m.edits.Load()
 	if len(e.Backends) == 0 {
-		return nil // nobody is removed, and a list of backends may be long
+		return nil // no backend is removed, and the list of backends may be long
 	}
 	next, gone := e.Overlay, maps.Clone(e.gone)
 	for _, b := range m.Running(g, now) {

@@ -21,13 +21,13 @@ type round struct {
 	lineage string
 	changed bool
 	base    *overlay.Overlay // the last edits known to be common to both
-	mine    *overlay.Overlay // what this node has
+	mine    *overlay.Overlay // the edits of this node
 	number  uint64           // of mine
-	own     bool             // this node has something to write
+	own     bool             // this node has edits to write
 	locker  *locker
 
-	// alter changes the merged edits before they are written; nil if nothing but those of this node is to be written. refused is its error:
-	// the round goes on without the change.
+	// alter changes the merged edits before they are written; nil if only the edits of this node are written. refused is its error: the
+	// round continues without the change.
 	alter   func(*round, *overlay.Overlay) (*overlay.Overlay, error)
 	refused error
 
@@ -40,8 +40,8 @@ type round struct {
 	cause     error  // why it was unreadable
 }
 
-// do reads the stored edits and, if there is something to write, writes the merged ones. ctx bounds the wait for the lock, and what comes
-// before; StorageTimeout bounds the rest.
+// do reads the stored edits and, if necessary, writes the merged ones. ctx bounds the time until the lock is held; StorageTimeout bounds
+// the rest.
 func (r *round) do(ctx context.Context) error {
 	if r.mine == r.base && r.alter == nil {
 		// There is nothing to write, unless the document is missing or has another lineage.
@@ -74,7 +74,7 @@ func (r *round) do(ctx context.Context) error {
 	if r.result == theirs && r.there {
 		return nil
 	}
-	// A storage that heeds no context may have taken so long that the lock is another node's.
+	// A storage that ignores the context may have taken so long that another node has the lock.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (r *round) write(ctx context.Context) error {
 
 // read returns the edits in storage, or the base if there are none.
 func (r *round) read(ctx context.Context) (*overlay.Overlay, error) {
-	// Stat comes first, so that a write in between is noticed at the next look.
+	// Stat comes first, so that a write after it is noticed at the next look.
 	seen, err := r.storage.Stat(ctx, r.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.base, nil

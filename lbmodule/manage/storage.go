@@ -48,7 +48,7 @@ func Writes() (ok, failed uint64) { return writes.ok.Load(), writes.failed.Load(
 type keeper struct {
 	pool  string
 	key   string
-	hurry chan struct{} // tells the writer to skip its pause
+	hurry chan struct{} // makes the writer skip its pause
 	onEnd func(*round)  // called when a round has ended, with no lock held
 
 	rounds chan struct{} // holds an element while a round runs, of which there is one at a time
@@ -60,7 +60,7 @@ type keeper struct {
 	active  bool // a config serves
 	storage certmagic.Storage
 	uses    int              // counts the calls of use
-	mine    *overlay.Overlay // number of mine, incremented by each change here. Overlay versions do not serve: other nodes raise them
+	mine    *overlay.Overlay // the edits of this node
 	number  uint64           // number of mine; each change increments it. An overlay's version cannot serve for this, because other nodes increment it, too
 	lineage string           // of the document in storage; "" if none was seen
 	base    *overlay.Overlay // the edits in storage, as last seen
@@ -120,7 +120,7 @@ func (k *keeper) load(ctx context.Context, storage certmagic.Storage, logger *za
 		}
 	}
 	k.unread = true
-	logger.Error("edits of pool cannot be read; the config rules", zap.String("pool", k.pool), zap.String("key", k.key), zap.Error(err))
+	logger.Error("edits of pool cannot be read; the config applies", zap.String("pool", k.pool), zap.String("key", k.key), zap.Error(err))
 	return k.mine
 }
 
@@ -138,14 +138,14 @@ func (k *keeper) use(storage certmagic.Storage) {
 	k.looking = k.looking || k.unread || k.changed
 }
 
-// rest records that no config serves any more: nothing new is written, and failed writes are not retried.
+// rest records that no config serves any more: no new edits are written, and failed writes are not retried.
 func (k *keeper) rest() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.active = false
 }
 
-// keep sets the edits of this node and has them written.
+// keep sets the edits of this node and starts writing them.
 func (k *keeper) keep(mine *overlay.Overlay) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -239,14 +239,14 @@ func (k *keeper) newRound() *round {
 	}
 }
 
-// end records the result of a round and returns what to report. next is what the edits of this node become, nil if they stay the same.
+// end applies the result of a round to k and returns the report. next is what the edits of this node become, nil if they stay the same.
 func (k *keeper) end(r *round) (next *overlay.Overlay, s Synced) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	failed, unread := k.failed > 0, k.unread
 	switch {
 	case r.err != nil && r.alter != nil:
-		// The change is not made, and whoever asked for it is told. The writer tries the rest.
+		// The change is not made, and its caller gets the error. The writer writes the rest.
 		return nil, Synced{Pool: k.pool}
 	case r.err == nil:
 		if r.own {
@@ -298,8 +298,8 @@ func (k *keeper) wait(number uint64, most time.Duration) bool {
 	}
 }
 
-// settle waits until the edits have been read or, if load could not read them, until the attempt of the first config that serves has ended.
-// It reports false if ctx ends before.
+// settle waits until the edits have been read or, if load could not read them, until the first serving config has tried again. It reports
+// false if ctx ends before.
 func (k *keeper) settle(ctx context.Context) bool {
 	for {
 		k.mu.Lock()
@@ -316,14 +316,14 @@ func (k *keeper) settle(ctx context.Context) bool {
 	}
 }
 
-// look takes over what other nodes have written.
+// look adopts the edits that other nodes have written.
 func (k *keeper) look(ctx context.Context) {
 	k.mu.Lock()
 	storage, seen := k.storage, k.seen
 	idle := !k.writing && k.active
 	k.mu.Unlock()
 	if !idle {
-		return // the writer checks the storage, too
+		return // the writer reads the storage as well
 	}
 	ctx, cancel := context.WithTimeout(ctx, StorageTimeout)
 	defer cancel()
@@ -353,7 +353,7 @@ func (m *Manager) Settle(ctx context.Context) bool {
 	return true
 }
 
-// Follow makes the managers take over what other nodes write, until ctx ends.
+// Follow makes the managers adopt the edits that other nodes write, until ctx ends.
 func Follow(ctx context.Context, managers []*Manager) {
 	ticker := time.NewTicker(storageInterval)
 	defer ticker.Stop()

@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// settleStreams tells the pool which backends the config that serves has, so that streams to others are drained. While there are two such
-// configs it does nothing, because the newer one may still be given up. The caller holds m.mu.
+// settleStreams tells the pool which backends the serving config has, so that streams to other backends are drained. While two configs
+// serve it does nothing, because the newer one may be rolled back. The caller holds m.mu.
 func (m *Manager) settleStreams(now time.Time) {
 	if len(m.owners) > 1 {
 		return
@@ -20,7 +20,7 @@ func (m *Manager) settleStreams(now time.Time) {
 }
 
 // has returns a function that reports whether g has the backend with an address. A load balancer with a dynamic source is assumed to have
-// all: the source may name other backends at any time, and that ends no request either. The caller holds m.mu.
+// all: the source may list other backends at any time, and that ends no requests either. The caller holds m.mu.
 func (m *Manager) has(g Group, now time.Time) func(address string) bool {
 	if g.Dynamic() {
 		return func(string) bool { return true }
@@ -36,7 +36,7 @@ func (m *Manager) has(g Group, now time.Time) func(address string) bool {
 func (m *Manager) StreamOpened() {
 	managers.mu.Lock()
 	if used := managers.used[m.pool.Name()]; used != nil && used.pool == m.pool {
-		m = used.Manager // another one, if the pool was dropped and has come back
+		m = used.Manager // another manager, if the pool was dropped and created again
 	}
 	managers.mu.Unlock()
 	m.mu.Lock()

@@ -1,4 +1,4 @@
-// Package mirror sends copies of requests to other systems, and throws their answers away. It decides which requests are copied and where the
-// copies go, bounds how many there are and how long they take, and tells when an upstream does not answer any more. Nobody waits for a copy,
-// and nothing of it belongs to the client whose request it is.
+// Package mirror sends copies of requests to other systems, and discards their answers. It selects the requests to copy and the upstreams,
+// limits the number of copies and their time, and reports when an upstream stops answering. Requests do not wait for their copies, and a
+// copy shares nothing with its request.
 package mirror

@@ -6,19 +6,20 @@ import (
 )
 
 const (
-	// patience is how many copies in a row an upstream may leave without an answer.
+	// patience is the number of consecutive copies that an upstream may leave unanswered.
 	patience = 5
-	// pause is how long an upstream that does not answer gets no copies. Then one tries.
+	// pause is how long an upstream that does not answer gets no copies. Then one copy tests it.
 	pause = time.Second
 )
 
-// gate keeps copies from an upstream that does not answer, which would do nothing but take the places of others. The zero gate is open.
+// gate is a circuit breaker: it keeps copies from an upstream that does not answer, which would only use up the limit. The zero gate lets
+// copies pass.
 type gate struct {
-	failures atomic.Int32 // in a row
-	until    atomic.Int64 // when the next copy may try, in Unix nanoseconds; 0 while the gate is open
+	failures atomic.Int32 // consecutive ones
+	until    atomic.Int64 // time of the next test copy, in Unix nanoseconds; 0 while copies pass
 }
 
-// admits reports whether a copy may be sent. While the gate is closed that is one for each pause.
+// admits reports whether a copy may be sent. After failures that is one copy for each pause.
 func (g *gate) admits(now time.Time) bool {
 	until := g.until.Load()
 	switch {
@@ -30,7 +31,7 @@ func (g *gate) admits(now time.Time) bool {
 	return g.until.CompareAndSwap(until, now.Add(pause).UnixNano())
 }
 
-// failed notes a copy without an answer. It reports whether that has closed the gate.
+// failed records a copy without an answer. It reports whether that has stopped further copies.
 func (g *gate) failed(now time.Time) bool {
 	if g.until.Load() != 0 || g.failures.Add(1) < patience {
 		return false
@@ -38,7 +39,7 @@ func (g *gate) failed(now time.Time) bool {
 	return g.until.CompareAndSwap(0, now.Add(pause).UnixNano())
 }
 
-// answered notes a copy with an answer. It reports whether that has opened the gate.
+// answered records a copy with an answer. It reports whether that has ended a stop.
 func (g *gate) answered() bool {
 	if g.failures.Load() == 0 {
 		return false

@@ -15,17 +15,17 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/pool"
 )
 
-// answerLimit is how much of an answer's body is read. Of a longer answer the rest is not wanted, and its connection is closed.
+// answerLimit is how much of an answer's body is read. If it is longer, the connection is closed.
 const answerLimit = 256 << 10 // bytes
 
 // Options configure a [Mirror]. All fields are required.
 type Options struct {
 	Upstreams []string
-	Share     float64 // of the requests that can be copied
+	Share     float64 // of the copyable requests
 	Timeout   time.Duration
-	Most      int // copies in flight
+	Most      int // maximum of copies in flight
 	Counts    *pool.Mirrored
-	Timed     func(error) bool // whether an error is that of a timeout
+	Timed     func(error) bool // reports whether an error is a timeout
 	Logger    *zap.Logger
 }
 
@@ -47,17 +47,17 @@ func New(o Options) *Mirror {
 	return m
 }
 
-// Context is what the contexts of all copies must be made from. It has no values.
+// Context returns the parent of the contexts of all copies. It has no values.
 func (m *Mirror) Context() context.Context { return m.ctx }
 
-// Close gives up the copies in flight, and does not wait for that.
+// Close cancels the copies in flight, and does not wait for them.
 func (m *Mirror) Close() { m.end() }
 
-// Draws reports whether the next of the requests that can be copied is.
+// Draws reports whether the next copyable request is copied.
 func (m *Mirror) Draws() bool { return m.sample.next() }
 
-// Choose chooses the upstream of a copy, by its position. ok is false if there must be no copy, because too many are in flight, or no
-// upstream answers. Otherwise [Mirror.Send] or [Mirror.Abandon] must follow.
+// Choose chooses the upstream of a copy, by its index. ok is false if no copy may be sent, because too many are in flight or no upstream
+// answers. If it is true, the caller must call [Mirror.Send] or [Mirror.Abandon].
 func (m *Mirror) Choose(now time.Time) (at int, ok bool) {
 	if !m.o.Counts.Begin(m.o.Most) {
 		return 0, false
@@ -73,14 +73,14 @@ func (m *Mirror) Choose(now time.Time) (at int, ok bool) {
 	return 0, false
 }
 
-// Abandon ends a copy that cannot be made.
+// Abandon ends a copy that cannot be sent.
 func (m *Mirror) Abandon() { m.o.Counts.End(pool.MirrorDropped) }
 
-// Send sends a copy to the upstream at that position. It does not wait. Nobody else may use r, whose context must be made from [Mirror.Context].
-// Each copy has a goroutine, so that there are as many of them as copies may be in flight.
+// Send sends a copy to the upstream with that index, and does not wait. The caller must not use r any more, whose context must be derived
+// from [Mirror.Context]. Each copy has a goroutine, so their number is limited by that of copies in flight.
 func (m *Mirror) Send(at int, r *http.Request, by http.RoundTripper) { go m.carry(at, r, by) }
 
-// carry sends a copy, and notes what became of it.
+// carry sends a copy, and records the outcome.
 func (m *Mirror) carry(at int, r *http.Request, by http.RoundTripper) {
 	outcome, err := m.exchange(r, by)
 	now := time.Now()
@@ -94,10 +94,10 @@ func (m *Mirror) carry(at int, r *http.Request, by http.RoundTripper) {
 			m.o.Logger.Warn("mirror does not answer", zap.String("mirror", m.o.Upstreams[at]), zap.Error(err))
 		}
 	}
-	m.o.Counts.End(outcome) // last, so that whoever sees no copies in flight sees everything else, too
+	m.o.Counts.End(outcome) // last, so that an observer that sees no copies in flight sees all other results
 }
 
-// errNotInTime is the error of a copy that was given up.
+// errNotInTime is the error of a copy that was canceled.
 var errNotInTime = errors.New("no whole answer within the mirror's timeout")
 
 // exchange sends a copy and reads its answer.
@@ -106,7 +106,7 @@ func (m *Mirror) exchange(r *http.Request, by http.RoundTripper) (outcome pool.M
 	ctx, cancel := context.WithTimeout(r.Context(), m.o.Timeout)
 	defer cancel()
 	defer func() {
-		// Nothing else recovers on this goroutine, and the process must go on.
+		// No other function recovers on this goroutine, and a panic would end the process.
 		if p := recover(); p != nil {
 			m.o.Logger.Error("copy for mirror panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			outcome, err = pool.MirrorFailure, fmt.Errorf("panic: %v", p)

@@ -55,8 +55,8 @@ type Observer struct {
 	// DebugHeader is the header field that shows clients in DebugRanges how their backend was chosen.
 	DebugHeader string
 	DebugRanges []netip.Prefix
-	// Explain returns, for each member, whether the request may go there and why. tried are the addresses that it has tried, chosen the
-	// one where it goes. The result is encoded as JSON; its strings must be ASCII without control characters.
+	// Explain returns, for each member, whether the request may go there and why. tried are the addresses that it has tried, chosen is its
+	// destination. The result is encoded as JSON; its strings must be ASCII without control characters.
 	Explain func(m course.Members, tried []string, chosen string) any
 }
 
@@ -129,7 +129,8 @@ func (q *Request) Show(o *Observer, record *exchange.Record, others Placeholders
 	}
 }
 
-// Observe sets the record that q shows. Unlike [Request.Show] it tells nobody: the caller logs [Request.Field] if the request is logged.
+// Observe sets the record that q shows. Unlike [Request.Show] it changes neither the log nor the placeholders: the caller logs
+// [Request.Field] if the request is logged.
 func (q *Request) Observe(o *Observer, record *exchange.Record) { q.observer, q.record = o, record }
 
 // Field returns the field of the access log.
@@ -223,7 +224,7 @@ func (q *Request) attempts() attemptList {
 	return list
 }
 
-// set makes a show the attempt.
+// set copies the attempt to a.
 func (a *attempt) set(from *exchange.Attempt, o *Observer) {
 	*a = attempt{Backend: o.Name(from.Address), Status: from.Status, GRPC: from.Call.String(), Ms: milliseconds(from.Took)}
 	if from.Err != nil {

@@ -119,7 +119,7 @@ func (o *Observer) End(s exchange.Span, status int, err error) {
 	span.End()
 }
 
-// errorType returns the value of error.type for an error: one of a few.
+// errorType returns the value of error.type for an error, from a small set.
 func (o *Observer) errorType(err error) string {
 	switch {
 	case errors.Is(err, exchange.ErrCopyWon), errors.Is(err, exchange.ErrCopyLost), errors.Is(err, context.Canceled):

@@ -1,17 +1,16 @@
 // Package overlay represents the edits of a pool's backends, and merges them with the config.
 //
-// The config says which backends there are and how they are set. An [Overlay] holds what was edited since: backends that were
-// added or removed, and single settings, each with who changed it, why, and until when. [Overlay.Merge] is the one place where
-// both become the backends in force:
+// The config defines the backends and their settings. An [Overlay] holds the edits since then: backends that were added or removed, and
+// single settings, each with who changed it, why, and until when. [Overlay.Merge] combines both into the backends in force:
 //
-//   - an edit wins over the config, setting by setting, until it is taken back or its time is over;
-//   - a timed edit lies on top of a permanent one of the same setting, which is in force again afterwards;
-//   - an added backend stays until it is removed; should the config gain it, the config rules what was never edited;
-//   - a removed backend stays away until it is added again; whoever sees the config drop it, and have it again, may
-//     [Overlay.Forget] that.
+//   - an edit overrides the config, setting by setting, until it is undone or expires;
+//   - a timed edit overrides a permanent one of the same setting, which is in force again afterwards;
+//   - an added backend stays until it is removed; if the config gains the same backend, the config determines the settings without an edit;
+//   - a removed backend stays away until it is added again; a caller that sees the config drop the backend, and later have it again, may
+//     [Overlay.Forget] the removal.
 //
-// An Overlay is immutable: its methods return the next one, with a version of its own. [Rebase] brings two of them together
-// that were made from the same one, as happens when two nodes share their storage, and [Encode] and [Decode] are its form there.
+// An Overlay is immutable: its methods return a new one, with another version. [Rebase] merges two that were made from the same one, as
+// happens when two nodes share their storage, and [Encode] and [Decode] convert to and from the stored form.
 //
-// The package knows neither pools nor HTTP nor storage.
+// The package is independent of pools, HTTP and storage.
 package overlay

@@ -30,7 +30,7 @@ type document struct {
 	Format   string          `json:"format"`
 	Schema   int             `json:"schema"`
 	Pool     string          `json:"pool"`
-	Lineage  string          `json:"lineage"` // the same for all documents that were made from one another
+	Lineage  string          `json:"lineage"` // the same for all documents that were derived from one another
 	Writer   string          `json:"writer"`
 	Written  time.Time       `json:"written"`
 	Checksum string          `json:"checksum"` // of Lineage and State

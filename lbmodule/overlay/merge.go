@@ -20,8 +20,8 @@ type Running struct {
 // defaults are the default settings of a backend.
 var defaults = Settings{Weight: 1, State: Ready}
 
-// Merge returns the backends that follow from those of the config and what was changed: those of the config first, in its order,
-// then those added, in theirs. Removed ones are left out once they are gone.
+// Merge returns the config's backends with the edits applied, in their order, followed by the added ones in theirs. Removed backends are
+// left out once they are gone.
 func (o *Overlay) Merge(config []Backend, gone map[string]bool, now time.Time) []Running {
 	all := make([]Running, 0, len(config))
 	for i := range config {

@@ -50,7 +50,7 @@ func (o *Overlay) next() *Overlay {
 	return n
 }
 
-// with returns a copy of o in which the backend with this address has this entry.
+// with returns a copy of o with this entry for the backend with this address.
 func (o *Overlay) with(address string, e Entry) *Overlay {
 	n := o.next()
 	e.Revision = n.Version
@@ -100,7 +100,7 @@ type Expired struct {
 	Edit    *Edit // nil if the backend itself expired
 }
 
-// Expire undoes what has expired.
+// Expire undoes expired edits and additions.
 func (o *Overlay) Expire(now time.Time) (next *Overlay, expired []Expired) {
 	next = o
 	for _, address := range o.addresses() {

@@ -26,10 +26,10 @@ type Settings struct {
 	State       State
 }
 
-// Auto as MaxRequests means that the number is found out. It is no whole number that Set takes.
+// Auto as MaxRequests means that the number is measured. Set accepts no such number.
 const Auto = math.MinInt32
 
-// autoWord is Auto as the API has it.
+// autoWord is Auto in the API.
 const autoWord = "auto"
 
 // Backend is a backend with its settings.
@@ -122,7 +122,7 @@ func (s *Settings) Set(f Field, value any) error {
 		}
 		s.State = state
 	default:
-		return fmt.Errorf("%s: there is no such setting", f)
+		return fmt.Errorf("%s: unknown setting", f)
 	}
 	return nil
 }

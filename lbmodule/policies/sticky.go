@@ -269,7 +269,7 @@ const safeSecret = 16
 // Warnings warns of a secret that is too short.
 func (s *Sticky) Warnings() []string {
 	if slices.ContainsFunc(s.secrets, func(secret string) bool { return len(secret) < safeSecret }) {
-		return []string{"a secret of the sticky policy is shorter than 16 bytes: an attacker that guesses it can read addresses from cookies, and forge cookies"}
+		return []string{"a secret of the sticky policy is shorter than 16 bytes: an attacker who guesses it can read backend addresses from cookies and forge cookies"}
 	}
 	return nil
 }

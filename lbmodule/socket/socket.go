@@ -1,6 +1,6 @@
-// Package socket reads from TCP connections and writes to them with less effort than package net: it makes system calls without a word to
-// the scheduler. That is right for calls that never wait, which those on Go's sockets do not. Where there is nothing to read, or no room to
-// write, the runtime's poller waits, as for package net; deadlines hold.
+// Package socket reads from and writes to TCP connections at lower cost than package net: it makes system calls without notifying the
+// scheduler. That is correct for calls that never block, and those on Go's sockets do not. If there is nothing to read, or no room to
+// write, it waits with the runtime's poller, as package net does; deadlines apply.
 package socket
 
 import (
@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Conn is a TCP connection. One goroutine at a time may read, and another one write.
+// Conn is a TCP connection. One goroutine at a time may read, and another one may write.
 type Conn struct {
 	tcp     *net.TCPConn
 	raw     syscall.RawConn
@@ -22,13 +22,13 @@ type Conn struct {
 
 // half is one direction.
 type half struct {
-	try  func(fd uintptr) bool // goes on with p, and reports false if it has to wait
+	try  func(fd uintptr) bool // continues with p, and reports false if it must wait
 	p    []byte
 	n    int
 	errs syscall.Errno
 }
 
-// New returns a Conn; nil if the platform or the connection has none.
+// New returns a Conn, or nil if the platform or the connection does not support one.
 func New(c net.Conn) *Conn {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok || !supported {
@@ -103,19 +103,19 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 	return true
 }
 
-// asking is a write whose answer is read.
+// asking is the state of Ask.
 type asking struct {
 	try     func(fd uintptr) bool
 	quietly bool
 	said    bool // out was written
 }
 
-// ErrUnquiet is the error of [Conn.Ask] if something had arrived before.
+// ErrUnquiet is returned by [Conn.Ask] if something had arrived before.
 var ErrUnquiet = errors.New("connection is closed or has something to read")
 
-// Ask writes out, waits, and reads the first bytes of the answer. If quietly is set, it writes nothing when something has arrived already. said is the number of
-// bytes that were written; if these are not all, nothing was read. It saves the attempts to read that a separate Read makes: one before the
-// answer can be there, and one to find out whether the connection is quiet.
+// Ask writes out, waits, and reads the first bytes of the answer. If quietly is set and something has arrived already, it writes nothing.
+// said is the number of bytes written; if these are not all, nothing was read. Ask saves two attempts to read that a separate Read makes:
+// one before the answer can have arrived, and one to check that the connection is quiet.
 func (c *Conn) Ask(out, in []byte, quietly bool) (said, n int, err error) {
 	r, w, a := &c.reading, &c.writing, &c.asking
 	r.p, r.n, r.errs = in, 0, 0
@@ -138,7 +138,7 @@ func (c *Conn) Ask(out, in []byte, quietly bool) (said, n int, err error) {
 	return w.n, r.n, nil
 }
 
-// tryAsk is called for the first time when the poller has forgotten what happened so far, and again when something has.
+// tryAsk is first called when the poller's state has been reset, and again when there is an event.
 func (c *Conn) tryAsk(fd uintptr) bool {
 	if c.asking.said {
 		return c.tryRead(fd)
@@ -150,7 +150,7 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 	for w := &c.writing; w.n < len(w.p); {
 		n, errs := write(fd, w.p[w.n:])
 		if errs != 0 {
-			if errs != syscall.EAGAIN { // otherwise the caller writes the rest
+			if errs != syscall.EAGAIN { // on EAGAIN the caller writes the rest
 				w.errs = errs
 			}
 			return true
@@ -158,15 +158,15 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 		w.n += n
 	}
 	c.asking.said = true
-	// If nobody has looked, something may have arrived before. The poller does not report it a second time.
+	// Without quietly, something may have arrived before, and the poller does not report it again.
 	return !c.asking.quietly && c.tryRead(fd)
 }
 
-// Receive reads what has arrived at a socket of the runtime's poller, as in a callback of [syscall.RawConn.Read]. p must not be empty. The error
-// is EAGAIN if there is nothing.
+// Receive reads bytes that have arrived at a socket of the runtime's poller, as in a callback of [syscall.RawConn.Read]. p must not be
+// empty. The error is EAGAIN if there are none.
 func Receive(fd uintptr, p []byte) (int, syscall.Errno) { return read(fd, p) }
 
-// failure returns the error that package net returns.
+// failure returns an error like those of package net.
 func (c *Conn) failure(operation string, errs syscall.Errno) error {
 	return &net.OpError{
 		Op: operation, Net: c.tcp.LocalAddr().Network(), Source: c.tcp.LocalAddr(), Addr: c.tcp.RemoteAddr(), Err: os.NewSyscallError(operation, errs),

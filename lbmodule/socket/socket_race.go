@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// The race detector must hear of reads and writes: what happens before a write happens before the read of the other end.
+// The race detector must see reads and writes: what happens before a write happens before the read at the other end.
 
 const supported = true
 
@@ -15,13 +15,13 @@ func read(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Rea
 
 func write(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Write(int(fd), p)) }
 
-// result tells of a call that is not interrupted: the runtime restarts system calls after signals.
+// result converts the result of a call. Calls are not interrupted, because the runtime restarts system calls after signals.
 func result(n int, err error) (int, syscall.Errno) {
 	errs, _ := errors.AsType[syscall.Errno](err)
 	return n, errs
 }
 
-// quiet reports whether there is nothing to read, nor an end.
+// quiet reports whether there is neither something to read nor an end of file.
 func quiet(fd uintptr) bool {
 	_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_DONTWAIT|syscall.MSG_PEEK)
 	return errors.Is(err, syscall.EAGAIN)

@@ -9,22 +9,22 @@ import (
 var refusedMetric = counter("refused_total",
 	"Requests refused without a response of a backend, by cause.", "pool", "cause")
 
-// Answers is the JSON of what clients were answered. Unlike the sum of the backends, it has each request once, and those that no backend
-// answered.
+// Answers is the JSON of the answers to clients. Unlike the sums over the backends, it counts each request once, and includes requests that
+// no backend answered.
 type Answers struct {
-	Requests  uint64            `json:"requests"`             // that have ended
+	Requests  uint64            `json:"requests"`             // finished ones
 	Codes     map[string]uint64 `json:"codes"`                // answers by class: 1xx to 5xx
-	Canceled  uint64            `json:"canceled"`             // the client left before the answer
+	Canceled  uint64            `json:"canceled"`             // the client closed the connection before the answer
 	Refused   map[string]uint64 `json:"refused"`              // answered with 503 without the answer of a backend, by cause
-	BytesIn   uint64            `json:"bytes_in"`             // of the bodies of requests, sent to backends
-	BytesOut  uint64            `json:"bytes_out"`            // of the bodies of answers, received from backends
-	PerSecond PerSecond         `json:"per_second"`           // of the last seconds
-	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of all backends, until the header of the answer, without the wait in the queue
+	BytesIn   uint64            `json:"bytes_in"`             // bytes of request bodies, sent to backends
+	BytesOut  uint64            `json:"bytes_out"`            // bytes of answer bodies, received from backends
+	PerSecond PerSecond         `json:"per_second"`           // over the last seconds
+	LatencyMs *Latency          `json:"latency_ms,omitempty"` // over all backends, until the header of the answer, without the wait in the queue
 }
 
-// PerSecond is the JSON of how many requests there were per second.
+// PerSecond is the JSON of rates per second.
 type PerSecond struct {
-	Seconds  float64            `json:"seconds"` // how long was counted; 0 if nothing is known yet
+	Seconds  float64            `json:"seconds"` // the time that was counted; 0 if nothing is known yet
 	Requests float64            `json:"requests"`
 	Codes    map[string]float64 `json:"codes"`
 	Canceled float64            `json:"canceled"`
@@ -33,7 +33,7 @@ type PerSecond struct {
 	BytesOut float64            `json:"bytes_out"`
 }
 
-// newAnswers describes what the clients of a pool were answered.
+// newAnswers describes the answers to the clients of a pool.
 func newAnswers(p *pool.Pool, lately *pool.Lately) Answers {
 	all := p.Answered()
 	return Answers{
@@ -73,7 +73,7 @@ type Latency struct {
 	P95 float64 `json:"p95"`
 	P99 float64 `json:"p99"`
 
-	// EWMA is the typical answer time that lb_peak_ewma uses. A few much slower answers hardly change it.
+	// EWMA is the typical response time that lb_peak_ewma uses. A few much slower responses hardly change it.
 	EWMA float64 `json:"ewma,omitempty"`
 }
 

@@ -22,14 +22,14 @@ type Canary struct {
 	Names    []string  `json:"backends"` // as configured
 	State    string    `json:"state"`    // running, paused, finished or rolled_back
 	Share    float64   `json:"share"`
-	Reason   string    `json:"reason,omitempty"` // why the share is what it is: step, by hand, errors or latency
+	Reason   string    `json:"reason,omitempty"` // why the share has its value: step, by hand, errors or latency
 	Since    time.Time `json:"since"`
 	Revision string    `json:"revision"` // the entity tag
 
 	NextShare float64 `json:"next_share,omitempty"`
 	NextIn    string  `json:"next_in,omitempty"`
 
-	Enough          float64  `json:"enough"`                     // evidence from which on the canary is rolled back
+	Enough          float64  `json:"enough"`                     // evidence at which the canary is rolled back
 	ErrorEvidence   *float64 `json:"error_evidence,omitempty"`   // absent if errors are not compared
 	LatencyEvidence *float64 `json:"latency_evidence,omitempty"` // absent if latencies are not compared
 
@@ -37,10 +37,10 @@ type Canary struct {
 	Others CanarySide `json:"others"`
 }
 
-// CanarySide is the JSON of the canary, or of the others. Its numbers are since the canary began; those of a canary that was rolled back are
-// of that time.
+// CanarySide is the JSON of the canary, or of the others. Its numbers are since the canary began; those of a canary that was rolled back
+// are from that time.
 type CanarySide struct {
-	Backends  int     `json:"backends"` // backends that there are now
+	Backends  int     `json:"backends"` // current number of backends
 	Requests  uint64  `json:"requests"` // attempts that are compared
 	Failures  uint64  `json:"failures"`
 	ErrorRate float64 `json:"error_rate"`
@@ -84,7 +84,7 @@ func newCanarySide(f *canary.Figures) CanarySide {
 	}
 }
 
-// canaries sends what a canary does.
+// canary sends the metrics of a canary.
 func (e emitter) canary(s *service.Service, name string) {
 	run, _ := s.Canary()
 	share, rollBacks := 0.0, uint64(0)

@@ -35,7 +35,7 @@ func Diff(s *service.Service, now time.Time) Difference {
 	return d
 }
 
-// backendOf returns the backend as a config would state it.
+// backendOf returns the backend as in a config.
 func backendOf(r *overlay.Running) *config.Backend {
 	b := &config.Backend{Address: r.Address, MaxRequests: config.MaxRequests(r.MaxRequests), Backup: config.Backup(r.Backup), Zone: r.Zone}
 	if r.Name != r.Address {
@@ -47,7 +47,7 @@ func backendOf(r *overlay.Running) *config.Backend {
 	return b
 }
 
-// caddyfileOf writes the backend as a Caddyfile block. Its values can only be names, addresses and numbers.
+// caddyfileOf formats the backend as a Caddyfile block. Its values can only be names, addresses and numbers.
 func caddyfileOf(r *overlay.Running) string {
 	var text strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
@@ -56,10 +56,10 @@ func caddyfileOf(r *overlay.Running) string {
 		line("# %s was removed: leave it out", r.Address)
 		return text.String()
 	case r.Config != nil:
-		line("# in place of %s as it is", r.Address)
+		line("# replaces the upstream %s", r.Address)
 	}
 	if r.State != overlay.Ready {
-		line("# it is in state %s, which the config cannot say: weight 0 comes next to it", r.State)
+		line("# state %s has no setting in the config: weight 0 is the nearest", r.State)
 	}
 	line("backend %s {", r.Address)
 	if r.Name != r.Address {

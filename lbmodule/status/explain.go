@@ -12,7 +12,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// Explanation says why a request goes to a backend.
+// Explanation explains why a request goes to a backend.
 type Explanation struct {
 	Pool       string        `json:"pool"`
 	Policy     string        `json:"policy"`
@@ -29,7 +29,7 @@ type Explanation struct {
 	next string // the backend of the next request that has neither a key nor a session, if it is certain
 }
 
-// Next returns the backend that the next request goes to, if that is certain: "" if it goes by the request, by turn or by chance.
+// Next returns the backend of the next request, if that is certain: "" if it depends on the request, on turns or on chance.
 func (x *Explanation) Next() string { return x.next }
 
 // Candidate is a backend that could be chosen.
@@ -42,8 +42,8 @@ type Candidate struct {
 	EffectiveWeight float64  `json:"effective_weight"`
 	InFlight        int64    `json:"in_flight"`
 
-	// Share is which part of the requests it gets in the long run where these go by turn or by chance, and which part of the draws it is
-	// where they go to the best of some that are drawn.
+	// Share is the share of the requests that it gets in the long run if they go by turn or at random, or the share of the draws in which
+	// it is drawn if they go to the best of some that are drawn.
 	Share *float64 `json:"share,omitempty"`
 }
 
@@ -67,7 +67,7 @@ func LiveRequests(all []pool.LiveView, nameOf func(address string) string) []Liv
 	return shown
 }
 
-// Explain says for each backend of a set whether a request that has already tried these addresses may go there.
+// Explain reports for each backend of a set whether a request that has already tried these addresses may go there.
 func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 	x := Explanation{Pool: s.Pool().Name(), Policy: s.PolicyName(), Candidates: []Candidate{}}
 	for _, d := range s.Discoveries() {
@@ -106,13 +106,13 @@ func Explain(s *service.Service, set *service.Set, tried []string) Explanation {
 		}
 		x.Candidates = append(x.Candidates, c)
 	}
-	if run, _ := s.Canary(); run == nil && !snapshot.Zoned() { // else it is first chosen among which of them
+	if run, _ := s.Canary(); run == nil && !snapshot.Zoned() { // otherwise the request first selects one of these sets
 		x.foresee()
 	}
 	return x
 }
 
-// foresee tells where requests without a key or session go.
+// foresee determines where requests without a key or session go.
 func (x *Explanation) foresee() {
 	way := x.Way
 	if x.Otherwise != "" {
@@ -130,7 +130,7 @@ func (x *Explanation) foresee() {
 	switch way {
 	case policies.ByTurn, policies.ByChance, policies.ByDraw:
 		for _, c := range in {
-			share := 1 / float64(len(in)) // all weights are 0 where that is all there is
+			share := 1 / float64(len(in)) // equal shares, if all weights are 0
 			if whole > 0 {
 				share = c.EffectiveWeight / whole
 			}
@@ -140,7 +140,7 @@ func (x *Explanation) foresee() {
 	switch {
 	case len(in) == 1:
 		x.next = in[0].Backend
-	case len(in) == 0 || !warm: // those that are ramped up are passed over by chance
+	case len(in) == 0 || !warm: // backends in slow start are skipped at random
 	case way == policies.ByOrder:
 		x.next = in[0].Backend
 	case way == policies.ByScore:
@@ -158,20 +158,20 @@ func score(c *Candidate) float64 {
 	return *c.Score
 }
 
-// whyOut says why a backend gets no requests, and since or until when.
+// whyOut returns why a backend gets no requests, and since or until when.
 func whyOut(b pool.Backend, v pool.Vitals, now time.Time) string {
 	reason := unusable(b, v)
 	switch {
 	case b.State != pool.Ready || b.Weight == 0:
 		return reason
-	case v.Until.After(now) && v.Status != healthcheck.Down && !v.Failing: // it is the breaker's
+	case v.Until.After(now) && v.Status != healthcheck.Down && !v.Failing: // the time is that of the breaker
 		return reason + " until " + v.Until.UTC().Format(time.RFC3339)
 	default:
 		return reason + " since " + v.Since.UTC().Format(time.RFC3339)
 	}
 }
 
-// whyAvoided returns a function that says why the policy avoids the backend at position i, "" if it does not.
+// whyAvoided returns a function that returns why the policy avoids the backend with index i, "" if it does not.
 func whyAvoided(s *pool.Snapshot, now time.Time) func(i int) string {
 	avoided := s.Avoided(now)
 	return func(i int) string {

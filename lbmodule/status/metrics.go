@@ -47,7 +47,7 @@ var (
 	requestsMetric = counter("requests_total",
 		"Requests by response status; 499 if the client left first.", "pool", "code")
 	retriesMetric = counter("retries_total",
-		"Repeated attempts, by the problem of the attempt before; hedge for hedged requests.", "pool", "reason")
+		"Retried attempts, by the failure of the previous attempt; hedge for hedged requests.", "pool", "reason")
 	budgetMetric = gauge("retry_budget_remaining",
 		"Retries that the budget of the pool allows now.", "pool")
 	hedgesSentMetric = counter("hedges_sent_total",
@@ -106,15 +106,15 @@ var (
 	responsesMetric = counter("responses_total",
 		"Responses of the backend by class of status.", "pool", "backend", "class")
 	callsMetric = counter("grpc_responses_total",
-		"Responses of the backend to gRPC calls by gRPC status, in lower case; other if it is not a known status.", "pool", "backend", "code")
+		"Responses of the backend to gRPC calls by gRPC status, in lower case; other for unknown statuses.", "pool", "backend", "code")
 	repeatedMetric = counter("attempts_repeated_total",
-		"Attempts repeated, here or elsewhere, after one on this backend failed.", "pool", "backend")
-	bytesInMetric = counter("request_body_bytes_total",
+		"Attempts that failed on this backend and were retried, on this or another backend.", "pool", "backend")
+	bytesInMetric = counter("bytes_in_total",
 		"Bytes of request bodies sent to the backend, with those of upgraded connections such as WebSockets.", "pool", "backend")
-	bytesOutMetric = counter("response_body_bytes_total",
+	bytesOutMetric = counter("bytes_out_total",
 		"Bytes of response bodies received from the backend, with those of upgraded connections such as WebSockets.", "pool", "backend")
 	avoidedMetric = counter("avoided_total",
-		"Selections that avoided this backend because its responses are slower than those of the others, fail, or do not come.", "pool", "backend")
+		"Selections that avoided this backend because its responses are slower than those of other backends, fail, or are missing.", "pool", "backend")
 	trialsMetric = counter("trials_total",
 		"Selections of the backend while it was avoided, to test whether it has recovered.", "pool", "backend")
 	inFlightMetric = gauge("in_flight",
@@ -155,17 +155,16 @@ var (
 )
 
 // otherBackends is the label of all backends without a label of their own: those beyond the first thousand of a pool (in histograms, beyond
-// the first 200), and those whose
-// address depends on the request.
+// the first 200), and those whose address depends on the request.
 const otherBackends = "_other"
 
-// Metrics collects the metrics of pools. It reads the live state at each scrape, so the two never disagree. Label values come from the
+// Metrics collects the metrics of pools. It reads the live state at each scrape, so they always agree with it. Label values come from the
 // config, never from clients.
 type Metrics struct {
 	// Services returns one load balancer for each pool. ok is false while no config has any.
 	Services func() (all []*service.Service, ok bool)
 
-	// Nodes returns how many nodes of the fleet are alive, this one included, and how many are gone. nil for no fleet.
+	// Nodes returns the numbers of nodes of the fleet that are alive, including this one, and that are gone. It is nil without a fleet.
 	Nodes func() (alive, gone int)
 }
 
@@ -208,7 +207,7 @@ func (e emitter) emit(f *family, value float64, labels ...string) {
 	e <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
 }
 
-// label makes a config text a valid label. Environment variables may contain invalid UTF-8, which labels must not.
+// label makes a text of the config a valid label. Environment variables may contain invalid UTF-8, which labels must not.
 func label(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func number(b bool) float64 {
@@ -300,7 +299,7 @@ func (e emitter) subset(name string, of, chosen, further int) {
 	e.emit(subsetFurtherMetric, float64(further), name)
 }
 
-// mirrored sends what became of copies for mirrors.
+// mirrored sends the outcomes of copies for mirrors.
 func (e emitter) mirrored(m *pool.Mirrored, name string) {
 	for outcome := range pool.MirrorOutcomes {
 		e.emit(mirroredMetric, float64(m.Ended(outcome)), name, outcome.String())
@@ -448,7 +447,7 @@ func (e emitter) durations(t *pool.Traffic, labels ...string) {
 	}
 }
 
-// picks sends the counters of picks that were decided by latency.
+// picks sends the counters of selections that were decided by latency.
 func (e emitter) picks(p pool.Picks, labels ...string) {
 	e.emit(avoidedMetric, float64(p.Avoided), labels...)
 	e.emit(trialsMetric, float64(p.Trials), labels...)

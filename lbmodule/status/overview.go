@@ -54,17 +54,17 @@ type Transport struct {
 	Others map[string]uint64 `json:"others"` // attempts over the configured transport, by the reason
 }
 
-// Subset is the JSON of what a pool uses of its backends. Those outside are listed only if they were edited, or on request.
+// Subset is the JSON of a pool's subset. Backends outside it are listed only if they were edited, or on request.
 type Subset struct {
 	Size    int  `json:"size"`            // as configured, of each kind of backends
 	Peer    *int `json:"peer,omitempty"`  // number of this balancer
 	Peers   int  `json:"peers,omitempty"` // number of balancers
-	Of      int  `json:"of"`              // backends that there are
-	Chosen  int  `json:"chosen"`          // of them in the subset
-	Further int  `json:"further"`         // others that are used while the subset is not usable
+	Of      int  `json:"of"`              // all backends
+	Chosen  int  `json:"chosen"`          // those in the subset
+	Further int  `json:"further"`         // others that are used while no backend in the subset is usable
 }
 
-// Mirror is the JSON of where copies of requests are sent to, and what has become of them.
+// Mirror is the JSON of a mirror and the outcomes of its copies.
 type Mirror struct {
 	Upstreams []string `json:"upstreams"`
 	Share     float64  `json:"share"` // as configured
@@ -72,9 +72,9 @@ type Mirror struct {
 
 	Success     uint64 `json:"success"`
 	ServerError uint64 `json:"server_error"` // answered with 5xx
-	Failure     uint64 `json:"failure"`      // without a whole answer
+	Failure     uint64 `json:"failure"`      // without a complete answer
 	Timeout     uint64 `json:"timeout"`
-	Dropped     uint64 `json:"dropped"` // not sent, or given up by a reload
+	Dropped     uint64 `json:"dropped"` // not sent, or canceled by a reload
 }
 
 // newMirror describes the mirror of a load balancer; nil if it has none.
@@ -109,9 +109,9 @@ func newSubset(s *service.Service, set *service.Set) *Subset {
 
 // Discovery is the JSON of a source of backends.
 type Discovery struct {
-	Source  string    `json:"source"` // file:<path>, a URL, or what is looked up
+	Source  string    `json:"source"` // file:<path>, a URL, or the name that is looked up
 	OK      bool      `json:"ok"`     // the backends in use are those of its latest answer
-	Since   time.Time `json:"since"`  // since when that has been so
+	Since   time.Time `json:"since"`  // time of the last change of ok
 	Error   string    `json:"error,omitempty"`
 	Targets int       `json:"targets"` // how many of its backends are in use
 }
@@ -123,7 +123,7 @@ type Backend struct {
 	Weight          int                `json:"weight"`
 	EffectiveWeight float64            `json:"effective_weight"` // 0 while it gets no requests, less than weight during slow start
 	MaxRequests     config.MaxRequests `json:"max_requests,omitempty"`
-	Limit           int                `json:"limit,omitempty"` // how many requests it is given at a time now, if max_requests is auto
+	Limit           int                `json:"limit,omitempty"` // the current limit of requests in flight, if max_requests is auto
 	Backup          config.Backup      `json:"backup,omitempty"`
 	Zone            string             `json:"zone,omitempty"`
 	State           string             `json:"state"`                // ready, drain or maintenance
@@ -134,9 +134,9 @@ type Backend struct {
 	Reason          string             `json:"reason,omitempty"`  // why it is not usable
 	Avoided         string             `json:"avoided,omitempty"` // why the policy gives it less than its share, if so
 	Since           time.Time          `json:"since"`
-	Downs           uint64             `json:"downs,omitempty"`        // how often it went down, whatever people did to it
-	DownSeconds     float64            `json:"down_seconds,omitempty"` // for how long it was down in all
-	Until           *time.Time         `json:"until,omitempty"`        // when an open breaker turns half-open, or when state expires
+	Downs           uint64             `json:"downs,omitempty"`        // how often it went down, independent of operators' changes
+	DownSeconds     float64            `json:"down_seconds,omitempty"` // total time that it was down
+	Until           *time.Time         `json:"until,omitempty"`        // when an open breaker becomes half-open, or when state expires
 	InFlight        int64              `json:"in_flight"`
 	Requests        uint64             `json:"requests"`
 	Share           *float64           `json:"share,omitempty"` // of the pool's requests in the last minute, from 0 to 1
@@ -246,7 +246,7 @@ func newDiscovery(d *service.Discovery) Discovery {
 	return o
 }
 
-// OutsideSubset is the reason why a backend is not used that the subset leaves out.
+// OutsideSubset is the reason why a backend outside the subset is not used.
 const OutsideSubset = "outside the subset"
 
 // judge sets the pool's state from a snapshot.
@@ -265,7 +265,7 @@ func (o *Pool) judge(snapshot *pool.Snapshot) {
 	}
 }
 
-// newBackend describes the backend at position i of the view. checked says that there are active checks.
+// newBackend describes the backend at index i of the view. checked says that there are active checks.
 func newBackend(view *pool.View, snapshot *pool.Snapshot, i int, checked bool, now time.Time) Backend {
 	b, m := view.Backend(i), view.Member(i)
 	vitals, counts := m.Vitals(), m.Counts()
@@ -362,8 +362,8 @@ func unusable(b pool.Backend, v pool.Vitals) string {
 	}
 }
 
-// Traffic is the JSON of a backend's request counters. Backends beyond the first thousand of a pool are counted together and show nothing
-// here.
+// Traffic is the JSON of a backend's request counters. Backends beyond the first thousand of a pool are counted together and have no
+// numbers here.
 type Traffic struct {
 	LatencyMs *Latency          `json:"latency_ms,omitempty"` // of the last ten to twenty seconds with requests; absent if there was none in the last minute
 	Codes     map[string]uint64 `json:"codes,omitempty"`      // answers by class: 2xx, 3xx, 4xx, 5xx

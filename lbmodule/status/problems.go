@@ -25,21 +25,22 @@ const (
 	slight = "warn"
 )
 
-// The bounds from which on something is a problem.
+// The thresholds of problems.
 const (
-	// leastErrors is the smallest number of errors that their share is computed from.
+	// leastErrors is the smallest number of errors for which their share is computed.
 	leastErrors = 5
 	// noticeableErrors and severeErrors are shares of the answers that are 5xx.
 	noticeableErrors, severeErrors = 0.01, 0.05
-	// slowPool is the time, in milliseconds, that half of a slow pool's answers take at least.
+	// slowPool is the median response time, in milliseconds, from which on a pool is slow.
 	slowPool = 1000
-	// slowBackend says how many times as long as its peers a slow backend takes, and slowerBy how many milliseconds longer at least.
+	// slowBackend is how many times the latency of its peers a slow backend has, and slowerBy by how many milliseconds it is slower at
+	// least.
 	slowBackend, slowerBy = 5, 20
-	// mostNamed is how many slow or avoided backends of a pool are named.
+	// mostNamed is the largest number of slow or avoided backends of a pool that are named.
 	mostNamed = 5
 )
 
-// refusalWords say why requests are refused.
+// refusalWords are the reasons why requests are refused.
 var refusalWords = [pool.Refusals]string{
 	pool.RefusedNoBackend:    "no backend usable",
 	pool.RefusedLimit:        "all backends at max_requests",
@@ -55,13 +56,13 @@ var refusalWords = [pool.Refusals]string{
 func problems(p *Pool, lately *pool.Lately) []Problem {
 	found := slices.Concat(refusalProblem(lately), errorProblem(lately), slowProblem(p), backendProblems(p))
 	if found == nil {
-		found = []Problem{} // a list, also in JSON
+		found = []Problem{} // not nil, so that the JSON is a list
 	}
 	slices.SortStableFunc(found, func(a, b Problem) int { return cmp.Compare(a.Severity, b.Severity) })
 	return found
 }
 
-// refusalProblem tells how many requests are refused, and why: the most frequent cause first.
+// refusalProblem reports how many requests are refused, and why: the most frequent cause first.
 func refusalProblem(lately *pool.Lately) []Problem {
 	var causes []pool.Refusal
 	total := uint64(0)
@@ -88,11 +89,11 @@ func refusalProblem(lately *pool.Lately) []Problem {
 	return []Problem{{Severity: severe, What: what, Why: strings.Join(why, ", ")}}
 }
 
-// errorProblem tells which share of the requests that were not refused is answered with 5xx.
+// errorProblem reports the share of requests answered with 5xx, among those that were not refused.
 func errorProblem(lately *pool.Lately) []Problem {
 	errors, asked := lately.Classes[5], lately.Requests()-lately.Canceled
 	for _, refused := range lately.Refused {
-		// Reads of two counters are not one: a refusal may be counted whose answer is not.
+		// The two counters are not read atomically: a refusal may be counted whose answer is not.
 		errors, asked = errors-min(refused, errors), asked-min(refused, asked)
 	}
 	share := float64(errors) / float64(max(asked, 1))
@@ -106,7 +107,7 @@ func errorProblem(lately *pool.Lately) []Problem {
 	return []Problem{problem}
 }
 
-// slowProblem tells that a pool as a whole is slow.
+// slowProblem reports that a pool as a whole is slow.
 func slowProblem(p *Pool) []Problem {
 	if l := p.Answers.LatencyMs; l != nil && l.P50 >= slowPool {
 		return []Problem{{Severity: slight, What: "is slow", Why: fmt.Sprintf("half of its answers take %s or more", duration(l.P50))}}
@@ -159,7 +160,7 @@ func medianWithout(sorted []float64, l *Latency) float64 {
 		return 0
 	}
 	at, _ := slices.BinarySearch(sorted, l.P95)
-	// The lower one of two in the middle: of two backends, the other one.
+	// The lower of the two middle values: of two backends, the other one.
 	middle := (len(sorted) - 2) / 2
 	if middle >= at {
 		middle++
@@ -167,7 +168,7 @@ func medianWithout(sorted []float64, l *Latency) float64 {
 	return sorted[middle]
 }
 
-// join puts two clauses together, of which the second may be empty.
+// join joins two clauses, of which the second may be empty.
 func join(why, more string) string {
 	if more == "" {
 		return why
@@ -175,7 +176,7 @@ func join(why, more string) string {
 	return why + "; " + more
 }
 
-// short writes a number with one decimal below 10, and none from there on.
+// short formats a number with one decimal below 10, and none from there on.
 func short(n float64) string {
 	if n >= 9.95 {
 		return strconv.FormatFloat(math.Round(n), 'f', 0, 64)
@@ -183,7 +184,7 @@ func short(n float64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(n, 'f', 1, 64), ".0")
 }
 
-// percent writes a share.
+// percent formats a share.
 func percent(share float64) string {
 	switch n := share * 100; {
 	case n > 0 && n < 0.1:
@@ -193,7 +194,7 @@ func percent(share float64) string {
 	}
 }
 
-// duration writes milliseconds.
+// duration formats milliseconds.
 func duration(ms float64) string {
 	if ms >= 999.5 {
 		return short(ms/1000) + " s"

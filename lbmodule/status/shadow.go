@@ -10,17 +10,17 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/service"
 )
 
-// Shadow is the JSON of what a shadow policy would do, and of how the same requests went.
+// Shadow is the JSON of the decisions of a shadow policy, compared with those of the pool's policy.
 type Shadow struct {
 	Policy    string  `json:"policy"`
 	Agreed    uint64  `json:"agreed"`    // decisions for the backend that the request went to
-	Differed  uint64  `json:"differed"`  // for another one
-	Full      uint64  `json:"full"`      // for none, because all would have been full
-	Dropped   uint64  `json:"dropped"`   // not counted, because too many requests were supposed to be in flight
+	Differed  uint64  `json:"differed"`  // decisions for another one
+	Full      uint64  `json:"full"`      // decisions for none, because all would have been full
+	Dropped   uint64  `json:"dropped"`   // not counted, because too many requests would have been in flight
 	Agreement float64 `json:"agreement"` // from 0 to 1: share of agreed in agreed and differed; 0 before the first
-	Fairness  float64 `json:"fairness"`  // as that of the pool
+	Fairness  float64 `json:"fairness"`  // like that of the pool
 
-	// Of the requests of the last ten to twenty seconds that were served well; absent before the first.
+	// Of the requests of the last ten to twenty seconds with good answers; absent before the first.
 	ExpectedMs *ShadowLatency `json:"expected_ms,omitempty"` // how long they would have taken
 	TookMs     *ShadowLatency `json:"took_ms,omitempty"`     // how long they took
 }
@@ -31,11 +31,11 @@ type ShadowLatency struct {
 	P99 float64 `json:"p99"`
 }
 
-// ShadowShare is the JSON of a backend's part in that.
+// ShadowShare is the JSON of a backend's part in the comparison.
 type ShadowShare struct {
-	Requests uint64 `json:"requests"`  // that the shadow policy would have sent to it
-	Given    uint64 `json:"given"`     // of the requests that it decided on, those that the backend got
-	InFlight int64  `json:"in_flight"` // requests that it would be serving
+	Requests uint64 `json:"requests"`  // those that the shadow policy would have sent to it
+	Given    uint64 `json:"given"`     // those of the same requests that the backend got
+	InFlight int64  `json:"in_flight"` // those that it would be serving
 }
 
 // newShadow describes the shadow policy of a load balancer; nil if it has none. view is nil if there are no backends.
@@ -110,15 +110,15 @@ func (e emitter) shadow(view *pool.View, name string, now time.Time) {
 	e.histogram(shadowSecondsMetric, expected, name, byShadow)
 }
 
-// shadowShare sends what the shadow policy makes of a backend.
+// shadowShare sends the metrics of a backend for the shadow policy.
 func (e emitter) shadowShare(s pool.ShadowShare, name, backend string) {
 	e.emit(shadowRequestsMetric, float64(s.Given), name, backend, byPolicy)
 	e.emit(shadowRequestsMetric, float64(s.Chosen), name, backend, byShadow)
 	e.emit(shadowInFlightMetric, float64(s.InFlight), name, backend)
 }
 
-// shadowRest sends the sums of all backends that are not told, if there are any. Without a shadow policy these are all of them: zeros for
-// each would be a tenth of what is scraped of a large pool.
+// shadowRest sends the sums over all backends without labels of their own, if there are any. Without a shadow policy these are all
+// backends: zeros for each would be a tenth of the metrics of a large pool.
 func (e emitter) shadowRest(view *pool.View, name string, told map[*pool.Member]bool) {
 	s := view.Shadow()
 	if s == nil {

@@ -110,7 +110,7 @@ func TestDiffIsAConfig(t *testing.T) {
 		return o.Edit("a:1", set(overlay.Weight, 5), nil).Remove("b:1", overlay.Mark{}).Add("c:1", "sea", set(overlay.MaxRequests, 7), overlay.Mark{})
 	})
 	d := Diff(s, time.Now())
-	const want = "# in place of a:1 as it is\nbackend a:1 {\n\tweight 5\n}\n# b:1 was removed: leave it out\nbackend c:1 {\n\tname sea\n\tmax_requests 7\n}\n"
+	const want = "# replaces the upstream a:1\nbackend a:1 {\n\tweight 5\n}\n# b:1 was removed: leave it out\nbackend c:1 {\n\tname sea\n\tmax_requests 7\n}\n"
 	if d.Caddyfile != want {
 		t.Errorf("Caddyfile\n%s\nwant\n%s", d.Caddyfile, want)
 	}

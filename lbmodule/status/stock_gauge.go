@@ -48,7 +48,7 @@ func (g *StockGauge) Tell(services []*service.Service) {
 			if !m.Named() {
 				continue
 			}
-			// Pools may share an address. It is healthy if it is so in all of them.
+			// Pools may share an address. It counts as healthy if it is healthy in all of them.
 			healthy, twice := g.told[m.Address()]
 			g.told[m.Address()] = m.Vitals().Usable && (healthy || !twice)
 		}

@@ -6,22 +6,22 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/app"
 )
 
-// describe tells what becomes of the requests of each route that ends a way: with why, nothing is served.
+// describe returns what happens to the requests of each route that can end a way. If why is not empty, nothing is served.
 func describe(l *list, why string) []app.ExpressRoute {
 	d := description{all: []app.ExpressRoute{}}
 	d.list(l, scope{why: why})
 	return d.all
 }
 
-// scope is where a description is.
+// scope is the context of a route in a description.
 type scope struct {
 	hosts, paths []string
-	why          string // what is here is not served; "" if it is
+	why          string // why requests here are not served; "" if they are
 }
 
 type description struct{ all []app.ExpressRoute }
 
-// list describes the routes of l. It returns why nothing behind l is served, "" if it may be.
+// list describes the routes of l. It returns why nothing after l is served, "" if it may be.
 func (d *description) list(l *list, in scope) string {
 	for i := range l.routes {
 		in.why = d.route(&l.routes[i], in)
@@ -29,14 +29,14 @@ func (d *description) list(l *list, in scope) string {
 	return in.why
 }
 
-// route describes r, and returns why nothing behind it is served.
+// route describes r, and returns why nothing after it is served.
 func (d *description) route(r *route, in scope) string {
 	inside, behind := in, in.why
-	understood := len(r.sets) == 0 // one of the sets
+	understood := len(r.sets) == 0 // at least one of the sets was understood
 	for _, s := range r.sets {
 		inside.narrow(s)
 		understood = understood || s.foreign() == ""
-		// All requests that get here and have matched no set so far go to Caddy.
+		// All requests that get here and have matched no earlier set go to Caddy.
 		if behind == "" && len(s) > 0 {
 			behind = s[0].foreign()
 		}
@@ -44,7 +44,7 @@ func (d *description) route(r *route, in scope) string {
 	if inside.why == "" && !understood {
 		inside.why = r.sets[0].foreign()
 	}
-	other, ends := "", false // a handler that was not understood; whether what the route does is described
+	other, ends := "", false // name of a handler that was not understood; whether the route is described already
 	for _, h := range r.handlers {
 		switch h := h.(type) {
 		case *list:
@@ -87,5 +87,5 @@ func (in *scope) narrow(s set) {
 	}
 }
 
-// foreign returns the name of what was not understood of the set, "" if all was.
+// foreign returns the name of the part of the set that was not understood, "" if all was.
 func (s set) foreign() string { return not{s}.foreign() }

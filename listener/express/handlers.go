@@ -16,14 +16,14 @@ import (
 	"github.com/ballastlb/ballast/ratelimit"
 )
 
-// balancer is a load balancer that tells what serves its requests, or why it serves them through Caddy only.
+// balancer is a load balancer that returns the plan for its requests, or why only Caddy can serve them.
 type balancer interface {
 	Express() (*exchange.Plan, *service.Service, *front.Front, string)
 }
 
 // handler is a handler of a route.
 type handler interface {
-	// follow follows the way of a request through the handler. The reason is not empty if the way is left.
+	// follow follows the request's way through the handler. The reason is not empty if the request leaves the way.
 	follow(w *Way) (end, string)
 }
 
@@ -92,8 +92,8 @@ func (l limit) follow(w *Way) (end, string) {
 	return passed, ""
 }
 
-// bodyLimit is the largest body that is allowed, 0 for any. Requests with a larger one are for Caddy, which refuses them. All others say
-// beforehand how large their body is, so nothing has to be limited while it is read.
+// bodyLimit is the largest allowed body, 0 for any. Caddy gets requests with a larger one, and refuses them. All others announce the size
+// of their body, so reading it need not be limited.
 type bodyLimit int64
 
 func (b bodyLimit) follow(w *Way) (end, string) {
@@ -103,7 +103,7 @@ func (b bodyLimit) follow(w *Way) (end, string) {
 	return passed, ""
 }
 
-// edit is operations on the header of the request or of the answer.
+// edit is a set of operations on the header of the request or the answer.
 type edit struct {
 	name string
 	h    *headers.Handler
@@ -120,10 +120,10 @@ func (e edit) follow(w *Way) (end, string) {
 	return passed, ""
 }
 
-// prefix is what the path loses at its beginning, in lower case.
+// prefix is the prefix that is stripped from the path, in lower case.
 type prefix string
 
-// prefix returns what r strips, if it does nothing else.
+// prefix returns the prefix that r strips, if it does nothing else.
 func (c *compiler) prefix(r *rewrite.Rewrite) (prefix, bool) {
 	if r.Method != "" || r.URI != "" || r.StripPathSuffix != "" || len(r.URISubstring) > 0 || len(r.PathRegexp) > 0 || r.Query != nil {
 		return "", false
@@ -136,7 +136,7 @@ func (c *compiler) prefix(r *rewrite.Rewrite) (prefix, bool) {
 		return "", false
 	}
 	if c.ctx.Logger(r).Core().Enabled(zap.DebugLevel) {
-		return "", false // it writes what it has rewritten
+		return "", false // Caddy logs the rewrite
 	}
 	return prefix(strings.ToLower(text)), true
 }
@@ -153,7 +153,7 @@ func (p prefix) follow(w *Way) (end, string) {
 	}
 	rest := w.path[len(p):]
 	if len(rest) == 0 || rest[0] != '/' {
-		return left, "rewrite" // Caddy puts a slash before it
+		return left, "rewrite" // Caddy prepends a slash
 	}
 	w.path = rest
 	w.Strip += len(p)

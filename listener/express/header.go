@@ -10,21 +10,21 @@ import (
 	"github.com/ballastlb/ballast/listener/h1"
 )
 
-// header is caddyhttp.MatchHeader: all of its fields must match.
+// header implements caddyhttp.MatchHeader: all of its fields must match.
 type header []field
 
-// field is what a header must have of one field.
+// field is the condition for one header field.
 type field struct {
 	name   string // canonical
-	absent bool   // it must not be there; otherwise it must be, with one of the values if there are any
+	absent bool   // the field must be absent; otherwise it must be present, with one of the values if there are any
 	values []value
 }
 
-// value is a value without wildcards but at its ends.
+// value is a value with wildcards at its ends only.
 type value struct {
 	text   []byte
-	before bool // something may be before it
-	behind bool // something may be behind it
+	before bool // begins with a wildcard
+	behind bool // ends with a wildcard
 }
 
 func newHeader(m caddyhttp.MatchHeader) matcher {
@@ -52,7 +52,7 @@ func (header) foreign() string { return "" }
 func (h header) match(w *Way) (bool, string) {
 	for _, e := range w.Edits {
 		if e.Request != nil {
-			return false, "header" // an operation may have changed what the matcher looks at
+			return false, "header" // a header operation may have changed the field
 		}
 	}
 	for i := range h {
@@ -63,7 +63,7 @@ func (h header) match(w *Way) (bool, string) {
 	return true, ""
 }
 
-// match reports whether the head has of the field what it must have.
+// match reports whether the field in head fulfils the condition.
 func (f *field) match(head *h1.Head) bool {
 	for i := range head.Fields {
 		if string(head.Fields[i].Name.Of(head.Raw)) != f.name {

@@ -8,11 +8,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// maxHost is the length of the longest host that is understood. DNS allows 253 characters.
+// maxHost is the longest host that is understood. DNS allows 253 characters.
 const maxHost = 255
 
-// hostOf returns what caddyhttp's host matcher takes for the host of a Host field, in lower case and in the space of lower. ok is false if
-// that cannot be told, or if there is not the space.
+// hostOf returns what caddyhttp's host matcher takes for the host of a Host field, in lower case, stored in lower. ok is false if that
+// cannot be decided, or if lower is too short.
 func hostOf(field, lower []byte) (host []byte, ok bool) {
 	switch colon := bytes.IndexByte(field, ':'); {
 	case len(field) > 0 && field[0] == '[':
@@ -59,13 +59,13 @@ func lowerCase(b byte) byte {
 	return b
 }
 
-// hosts is caddyhttp.MatchHost.
+// hosts implements caddyhttp.MatchHost.
 type hosts struct {
 	names     []string            // in lower case
-	all       map[string]struct{} // names, if they are many
+	all       map[string]struct{} // the same as a set, if there are many
 	wildcards [][]string          // the labels of names with "*", in lower case
-	strange   bool                // there are other patterns, with placeholders among others
-	written   []string            // as the config has them
+	strange   bool                // there are other patterns, for example with placeholders
+	written   []string            // as in the config
 }
 
 func newHosts(m caddyhttp.MatchHost) *hosts {
@@ -90,7 +90,7 @@ func newHosts(m caddyhttp.MatchHost) *hosts {
 	return h
 }
 
-// exact reports whether there are only names.
+// exact reports whether there are names only.
 func (h *hosts) exact() bool { return len(h.wildcards) == 0 && !h.strange }
 
 func (h *hosts) match(w *Way) (bool, string) {

@@ -11,9 +11,9 @@ import (
 
 // matcher is a matcher of a route.
 type matcher interface {
-	// match reports whether the request matches; why is not empty if that cannot be told.
+	// match reports whether the request matches; why is not empty if that cannot be decided.
 	match(w *Way) (matches bool, why string)
-	// foreign returns the name of what was not understood of the matcher, "" if all was.
+	// foreign returns the name of the part of the matcher that was not understood, "" if all was.
 	foreign() string
 }
 
@@ -27,7 +27,7 @@ func (c *compiler) sets(sets []caddyhttp.MatcherSet) []set {
 		for _, m := range s {
 			compiled = append(compiled, c.matcher(m))
 		}
-		// Caddy's order is that of a map. In this one fewest requests reach what was not understood.
+		// Caddy's order is that of a map. This one sends the fewest requests to matchers that were not understood.
 		slices.SortStableFunc(compiled, func(a, b matcher) int { return strings.Compare(a.foreign(), b.foreign()) })
 		all = append(all, compiled)
 	}
@@ -53,7 +53,7 @@ func (c *compiler) matcher(m any) matcher {
 	}
 }
 
-// nameOf returns the name of a module, and something for one that has none.
+// nameOf returns the name of a module, or "unknown" if it has none.
 func nameOf(module any) string {
 	if name := caddy.GetModuleName(module); name != "" {
 		return name
@@ -61,7 +61,7 @@ func nameOf(module any) string {
 	return "unknown"
 }
 
-// matchAny reports whether one of sets matches, or whether there is none.
+// matchAny reports whether one of sets matches, or whether sets is empty.
 func matchAny(sets []set, w *Way) (matches bool, why string) {
 	for _, s := range sets {
 		if matches, why = s.match(w); matches || why != "" {
@@ -80,19 +80,19 @@ func (s set) match(w *Way) (matches bool, why string) {
 	return true, ""
 }
 
-// unknown is a matcher of that name that was not understood.
+// unknown is a matcher, by its name, that was not understood.
 type unknown string
 
 func (u unknown) match(*Way) (bool, string) { return false, string(u) }
 func (u unknown) foreign() string           { return string(u) }
 
-// methods is caddyhttp.MatchMethod.
+// methods implements caddyhttp.MatchMethod.
 type methods []string
 
 func (m methods) match(w *Way) (bool, string) { return slices.Contains(m, w.head.Method), "" }
 func (methods) foreign() string               { return "" }
 
-// protocol is caddyhttp.MatchProtocol.
+// protocol implements caddyhttp.MatchProtocol.
 type protocol struct{ plain, tls bool } // whether it matches without TLS, and with it
 
 func newProtocol(m caddyhttp.MatchProtocol) matcher {
@@ -103,7 +103,7 @@ func newProtocol(m caddyhttp.MatchProtocol) matcher {
 		return protocol{tls: true}
 	case "http/1.0+", "http/1.1", "http/1.1+":
 		return protocol{plain: true, tls: true}
-	case "grpc": // asks for header fields
+	case "grpc": // depends on header fields
 		return unknown("protocol")
 	default:
 		return protocol{}
@@ -113,7 +113,7 @@ func newProtocol(m caddyhttp.MatchProtocol) matcher {
 func (p protocol) match(w *Way) (bool, string) { return w.tls && p.tls || !w.tls && p.plain, "" }
 func (protocol) foreign() string               { return "" }
 
-// not is caddyhttp.MatchNot.
+// not implements caddyhttp.MatchNot.
 type not []set
 
 func (n not) match(w *Way) (bool, string) {
@@ -136,19 +136,19 @@ func (n not) foreign() string {
 	return ""
 }
 
-// paths is caddyhttp.MatchPath, for paths that are their own decoded and cleaned form.
+// paths implements caddyhttp.MatchPath, for paths that are equal to their decoded and cleaned form.
 type paths struct {
 	all      bool // it matches every path
 	patterns []pattern
-	strange  bool     // there are patterns that were not understood
-	written  []string // as the config has them
+	strange  bool     // some patterns were not understood
+	written  []string // as in the config
 }
 
-// pattern is a pattern without wildcards but at its ends.
+// pattern is a pattern with wildcards at its ends only.
 type pattern struct {
 	text   string // in lower case
-	before bool   // something may be before it
-	behind bool   // something may be behind it
+	before bool   // begins with a wildcard
+	behind bool   // ends with a wildcard
 }
 
 func newPaths(m caddyhttp.MatchPath) *paths {
@@ -232,7 +232,7 @@ func (p *pattern) match(path []byte) bool {
 	}
 }
 
-// beginsWith reports whether path, in lower case, begins with text. It is at least as long.
+// beginsWith reports whether path begins with text, which is in lower case, ignoring case. path must be at least as long.
 func beginsWith(path []byte, text string) bool {
 	for i := range len(text) {
 		if lowerCase(path[i]) != text[i] {

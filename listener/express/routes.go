@@ -7,29 +7,29 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// end is how a part of a way ended.
+// end tells how a part of a way ended.
 type end int
 
 const (
-	passed  end = iota // it goes on behind
+	passed  end = iota // the way goes on
 	arrived            // at a load balancer
-	left               // the request is for Caddy
+	left               // Caddy gets the request
 )
 
-// compiler turns what Caddy has provisioned into what can be followed.
+// compiler turns Caddy's provisioned routes into a Table's.
 type compiler struct {
 	ctx    caddy.Context
 	groups map[string]int // numbers of the groups of routes
 }
 
-// list is a list of routes. Large ones are found by host.
+// list is a list of routes. Large ones are indexed by host.
 type list struct {
 	routes []route
-	byHost map[string][]int // of the routes that are for some hosts only; nil if the list is small
-	others []int            // the other routes, if there is byHost
+	byHost map[string][]int // indexes of the routes that are for certain hosts only; nil if the list is small
+	others []int            // the indexes of other routes, if there is byHost
 }
 
-// route is a route. As in Caddy it goes on to the next one, unless one of its handlers answers or it is terminal.
+// route is a route. As in Caddy the next route follows, unless one of its handlers answers or it is terminal.
 type route struct {
 	index    int // in the server's list; -1 for routes of a subroute
 	handler  string
@@ -39,7 +39,7 @@ type route struct {
 	terminal bool
 }
 
-// small is how long a list may be without an index.
+// small is the longest list without an index.
 const small = 4
 
 func (c *compiler) list(routes caddyhttp.RouteList, top bool) list {
@@ -74,7 +74,7 @@ func (c *compiler) route(r caddyhttp.Route) route {
 	return compiled
 }
 
-// index sorts the routes by host.
+// index builds the index by host.
 func (l *list) index() {
 	l.byHost = make(map[string][]int)
 	for i := range l.routes {
@@ -88,7 +88,7 @@ func (l *list) index() {
 	}
 }
 
-// hosts returns the hosts that the route is for, if it is for some only.
+// hosts returns the hosts that the route is for, if it is for certain hosts only.
 func (r *route) hosts() (all []string, only bool) {
 	for _, s := range r.sets {
 		i := slices.IndexFunc(s, func(m matcher) bool { h, ok := m.(*hosts); return ok && h.exact() })
@@ -104,7 +104,7 @@ func (r *route) hosts() (all []string, only bool) {
 	return all, len(all) > 0
 }
 
-// follow follows the way of a request through the list.
+// follow follows the request's way through the list.
 func (l *list) follow(w *Way) (end, string) {
 	if l.byHost == nil || !w.hosted {
 		return l.followFrom(0, w)
@@ -120,14 +120,14 @@ func (l *list) follow(w *Way) (end, string) {
 		if end, why := l.routes[next].follow(w); end != passed {
 			return end, why
 		}
-		if !w.hosted { // any more
+		if !w.hosted { // a handler has changed it
 			return l.followFrom(next+1, w)
 		}
 	}
 	return passed, ""
 }
 
-// followFrom follows the way of a request through the rest of the list, whatever its host.
+// followFrom follows the request's way through the rest of the list, without the index.
 func (l *list) followFrom(i int, w *Way) (end, string) {
 	for ; i < len(l.routes); i++ {
 		if end, why := l.routes[i].follow(w); end != passed {
@@ -137,7 +137,7 @@ func (l *list) followFrom(i int, w *Way) (end, string) {
 	return passed, ""
 }
 
-// follow follows the way of a request through the route, as caddyhttp's wrapRoute does.
+// follow follows the request's way through the route, as caddyhttp's wrapRoute does.
 func (r *route) follow(w *Way) (end, string) {
 	if r.group != 0 && slices.Contains(w.groups, r.group) {
 		return passed, ""
@@ -157,7 +157,7 @@ func (r *route) follow(w *Way) (end, string) {
 	}
 	if r.index >= 0 {
 		if w.renamed != "" {
-			return left, w.renamed // metrics tell by the host that each of the server's routes has met
+			return left, w.renamed // metrics count each of the server's routes under the host that it has seen
 		}
 		if len(w.Routes) == mostMatched {
 			return left, reasonMany
@@ -170,7 +170,7 @@ func (r *route) follow(w *Way) (end, string) {
 		}
 	}
 	if r.terminal {
-		return left, reasonEmpty // also for the routes around a subroute
+		return left, reasonEmpty // this applies to the routes around a subroute as well
 	}
 	return passed, ""
 }

@@ -1,7 +1,7 @@
-// Package express says which requests the express lane serves.
+// Package express decides which requests the express lane serves.
 //
-// A [Table] is what was understood of a server's routes. [Table.Find] follows a request's way through it before anything is done. Where the
-// way meets something that was not understood, the request is for Caddy.
+// A [Table] has those parts of a server's routes that were understood. [Table.Find] follows a request's way through it before anything is
+// done. Where the way meets a part that was not understood, Caddy gets the request.
 package express
 
 import (
@@ -22,28 +22,27 @@ import (
 	"github.com/ballastlb/ballast/ratelimit"
 )
 
-// Reasons that requests are for Caddy. Others are the names of the handler or matcher that was not understood, and the settings in
-// [settings].
+// Reasons why Caddy gets requests. Others are the names of the handler or matcher that was not understood, and the settings in [settings].
 const (
 	reasonOff   = "off"             // the express lane is switched off
 	reasonEmpty = "empty"           // no handler answers: Caddy sends an empty answer
-	reasonEdits = "header"          // where proxies are trusted, operations on a request by which the policy chooses
-	reasonSNI   = "strict_sni_host" // another host than that of the TLS handshake: Caddy refuses the request
+	reasonEdits = "header"          // proxies are trusted, and operations change request fields that the policy chooses by
+	reasonSNI   = "strict_sni_host" // the host is not that of the TLS handshake: Caddy refuses the request
 	reasonMany  = "routes"          // the way meets more limits, header operations, groups or routes than a Way has room for
 )
 
-// Table is a server's routes as the express lane sees them. It is safe for concurrent use.
+// Table is a server's routes as the express lane understands them. It is safe for concurrent use.
 type Table struct {
-	why     string // nothing is plain
+	why     string // why no request is plain; "" if some are
 	proxied bool   // the server trusts proxies
 	errors  bool   // it has error routes
-	strict  bool   // the name in a request must be that of its connection's TLS
+	strict  bool   // the host of a request must be the server name of its TLS connection
 	routes  list
 	shown   app.ExpressServer
 	counts  *app.ExpressCounts
 }
 
-// settings are those settings of servers with which no request is plain.
+// settings are the server settings that rule out the express lane.
 var settings = []struct {
 	reason string
 	set    func(*caddyhttp.Server) bool
@@ -55,7 +54,7 @@ var settings = []struct {
 	{"trace", func(s *caddyhttp.Server) bool { return s.Logs != nil && s.Logs.Trace }},
 }
 
-// Compile makes the table of a server, which must be provisioned. ctx is of the server's config.
+// Compile makes the table of a server, which must be provisioned. ctx must be of the server's config.
 func Compile(server *caddyhttp.Server, ctx caddy.Context) *Table {
 	t := Off(server)
 	t.why = ""
@@ -87,7 +86,7 @@ func Without(server *caddyhttp.Server, reason string) *Table {
 	}
 }
 
-// Join adds t to what the API of a config tells. Its counts continue those of the server in earlier configs.
+// Join adds t to what the API shows of a config. Its counts continue those of the server in earlier configs.
 func (t *Table) Join(a *app.App) { t.counts = a.AddExpress(t.shown) }
 
 // Proxied reports whether the server trusts proxies to say who their clients are.
@@ -96,10 +95,10 @@ func (t *Table) Proxied() bool { return t.proxied }
 // Served counts a request that was served.
 func (t *Table) Served() { t.counts.Serve() }
 
-// HandedOver counts a request that was left to Caddy, for a reason that [Table.Find] or the parser of heads gave.
+// HandedOver counts a request that Caddy gets, for a reason of [Table.Find] or of the parser of heads.
 func (t *Table) HandedOver(reason string) { t.counts.HandOver(reason) }
 
-// Way is the plain way of a request: to a load balancer, past limits and header operations. It may be used again for other requests.
+// Way is the plain way of a request: to a load balancer, past limits and header operations. It may be reused for other requests.
 type Way struct {
 	// The load balancer.
 	Plan    *exchange.Plan
@@ -108,22 +107,22 @@ type Way struct {
 
 	Limits []*ratelimit.Handler // in order
 	Edits  []Edit               // in order
-	Strip  int                  // how much the path loses at its beginning; what remains begins with a slash
-	Routes []Matched            // of the server itself, those that matched, in order
+	Strip  int                  // number of bytes stripped from the beginning of the path; the rest begins with a slash
+	Routes []Matched            // the server's own routes that matched, in order
 
-	// The request while its way is looked for.
+	// The request, while its way is looked up.
 	head    *h1.Head
 	host    []byte // in lower case, without a port; in name
-	hosted  bool   // host is known
+	hosted  bool   // host is set
 	renamed string // the handler that has changed the host; "" if none has
-	path    []byte // what is left of it
+	path    []byte // the rest of the path
 	tls     bool
 
-	groups []int // of which a route has matched
+	groups []int // numbers of the groups in which a route has matched
 	name   [maxHost]byte
 }
 
-// Edit is header operations on a way.
+// Edit is a set of header operations on a way.
 type Edit struct {
 	*headers.Handler
 	Limits int // how many limits come before
@@ -135,7 +134,7 @@ type Matched struct {
 	Handler string // the module name of its first handler
 }
 
-// The most that a Way has room for. Ways that need more are for Caddy.
+// The capacity of a Way. Caddy gets requests whose way needs more.
 const (
 	mostLimits  = 8
 	mostEdits   = 16
@@ -153,7 +152,7 @@ func NewWay() *Way {
 	}
 }
 
-// Reset forgets the request.
+// Reset prepares w for another request.
 func (w *Way) Reset() {
 	w.Plan, w.Service, w.Front = nil, nil, nil
 	clear(w.Limits)
@@ -163,8 +162,8 @@ func (w *Way) Reset() {
 	w.head, w.host, w.path, w.renamed = nil, nil, nil, ""
 }
 
-// Find looks for the way of a request, and returns why there is no plain one; "" if there is. Only then w is complete. state is that of the
-// connection's TLS, nil without TLS.
+// Find looks up the way of a request, and returns why it has no plain one; "" if it has. w is complete only in that case. state is that of
+// the connection's TLS, nil without TLS.
 func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string) {
 	if t.why != "" {
 		return t.why
@@ -181,7 +180,7 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 			return reasonEdits
 		}
 		if t.errors && w.renamed != "" {
-			return w.renamed // errors are logged where requests to the changed host are
+			return w.renamed // errors are logged under the changed host
 		}
 		return ""
 	case left:
@@ -191,7 +190,7 @@ func (t *Table) Find(h *h1.Head, state *tls.ConnectionState, w *Way) (why string
 	}
 }
 
-// isFor reports whether host, with or without a port, is the name that the client has said in its TLS handshake, as Caddy compares them.
+// isFor reports whether host, with or without a port, is the server name of the client's TLS handshake, compared as Caddy does.
 func isFor(host []byte, name string) bool {
 	text := string(host)
 	if without, _, err := net.SplitHostPort(text); err == nil {

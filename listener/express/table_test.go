@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// A site as the Caddyfile makes it, with most of what is understood.
+// A site as the Caddyfile adapter makes it, with most of what the express lane understands.
 const site = `[{"match": [{"host": ["example.com", "*.example.org"]}], "terminal": true, "handle": [{"handler": "subroute", "routes": [
 	{"handle": [{"handler": "ip_rate_limit", "zone": "z", "rate": "1000/s"}]},
 	{"group": "g", "match": [{"path": ["/api/*"]}], "handle": [{"handler": "subroute", "routes": [

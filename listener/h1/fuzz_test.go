@@ -55,7 +55,7 @@ var desync = []string{
 	"POST / HTTP/1.1\r\nHost: a\r\n Content-Length: 5\r\n\r\nhello",
 	"POST / HTTP/1.1\r\n Content-Length: 5\r\nHost: a\r\n\r\nhello",
 	"POST / HTTP/1.1\r\nHost: a\r\nContent\r\n-Length: 5\r\n\r\nhello",
-	// Chunks that not everybody sees.
+	// Transfer codings that only some parsers recognize.
 	"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
 	"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
 	"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
@@ -80,7 +80,7 @@ var desync = []string{
 	"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding chunked\r\n\r\n0\r\n\r\n",
 	"POST / HTTP/1.1\r\n: x\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-	// An end of the head that not everybody sees.
+	// Ends of the head that only some parsers recognize.
 	"GET / HTTP/1.1\nHost: a\n\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: a\n\r\n",
 	"GET / HTTP/1.1\r\nHost: a\r\n\n",
@@ -91,7 +91,7 @@ var desync = []string{
 	"GET / HTTP/1.1\r\n\r\nHost: a\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: a\r\n \r\nX: y\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
-	// A version or a request line that not everybody takes for one.
+	// Versions and request lines that only some parsers accept.
 	"GET /\r\n", "GET / HTTP/0.9\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
 	"GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\x00\r\nHost: a\r\n\r\n", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
 	"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\t\r\nHost: a\r\n\r\n", "GET / HTTP/01.1\r\nHost: a\r\n\r\n", "GET / HTTP/1,1\r\nHost: a\r\n\r\n",

@@ -2,7 +2,7 @@ package h1
 
 import "strings"
 
-// uses has what each byte may be in.
+// uses has, for each byte value, the parts of a request in which it is allowed.
 var uses = func() (u [256]uint8) {
 	for c := range u {
 		digit := '0' <= c && c <= '9'
@@ -29,21 +29,21 @@ var uses = func() (u [256]uint8) {
 
 const (
 	inHost  = 1 << iota // in a name or an IPv4 address
-	inPath              // as it is: not the slash, and no escapes
-	inQuery             // as it is
+	inPath              // unchanged: neither the slash nor escapes
+	inQuery             // unchanged
 	inHex
 	inPort
 )
 
-// judgeTarget says why this byte in the target makes a head not plain.
+// judgeTarget returns why this byte in the target makes a head not plain.
 func judgeTarget(c byte) Reason {
 	if c == '\r' || c == '\n' {
-		return Version // of HTTP/0.9
+		return Version // a request line of HTTP/0.9
 	}
 	return Target
 }
 
-// judgeVersion says why a head is not plain in whose request line this follows the target.
+// judgeVersion returns why a head is not plain if rest follows the target in its request line.
 func judgeVersion(rest []byte) Reason {
 	for i := range version {
 		switch {
@@ -59,7 +59,7 @@ func judgeVersion(rest []byte) Reason {
 	return Plain
 }
 
-// judgeName says why a head is not plain that has this line, in which no colon follows the n bytes of the name.
+// judgeName returns why a head with this line is not plain. No colon follows the n bytes of the name.
 func judgeName(line []byte, n int) Reason {
 	switch c := line[n]; {
 	case n == 0 && isBlank(c):
@@ -70,7 +70,7 @@ func judgeName(line []byte, n int) Reason {
 	return FieldName
 }
 
-// judgeEnd says why a head is not plain in which a value is followed by this byte.
+// judgeEnd returns why a head is not plain if this byte follows a value.
 func judgeEnd(c byte) Reason {
 	switch c {
 	case '\n':
@@ -81,10 +81,10 @@ func judgeEnd(c byte) Reason {
 	return FieldValue
 }
 
-// challenges are the paths that Caddy answers itself where it has asked for a certificate.
+// challenges are the paths that Caddy answers itself while it has requested a certificate.
 var challenges = [...]string{"/.well-known/acme-challenge", "/.well-known/pki-validation/"}
 
-// isChallenge reports whether a path is, decoded, below one of the challenges.
+// isChallenge reports whether a path, when decoded, is below one of the challenges.
 func isChallenge(path []byte) bool {
 	if len(path) < 2 || path[1] != '.' && path[1] != '%' {
 		return false
@@ -97,7 +97,7 @@ func isChallenge(path []byte) bool {
 	return false
 }
 
-// begins reports whether a path with valid escapes begins, decoded, with prefix.
+// begins reports whether a path with valid escapes, when decoded, begins with prefix.
 func begins(path []byte, prefix string) bool {
 	for i := range len(prefix) {
 		if len(path) == 0 {
@@ -122,7 +122,7 @@ func unhex(c byte) byte {
 	return c&^0x20 - 'A' + 10
 }
 
-// take takes note of a field that matters.
+// take records a field that matters.
 func (h *Head) take(raw []byte, f Field) Reason {
 	value := f.Value.Of(raw)
 	switch string(f.Name.Of(raw)) {
@@ -157,7 +157,7 @@ func (h *Head) take(raw []byte, f Field) Reason {
 		return ProxyAuthorization
 	case "Keep-Alive", "Proxy-Connection", "Alt-Svc":
 		return HopByHop
-	case "Close": // Connection: close names it
+	case "Close": // a field that Connection: close names
 		return Connection
 	case "Incremental":
 		return Incremental
@@ -165,7 +165,7 @@ func (h *Head) take(raw []byte, f Field) Reason {
 	return Plain
 }
 
-// judge judges a head all of whose fields are taken.
+// judge judges a head after all of its fields were recorded.
 func (h *Head) judge() Reason {
 	switch {
 	case h.Host.End == 0:
@@ -236,7 +236,7 @@ func isBracketed(value []byte) bool {
 	return colons > 1 && at < len(value) && isPort(value[at+1:])
 }
 
-// isPort reports whether what follows a host is a colon with a port, or nothing.
+// isPort reports whether rest, which follows a host, is empty or a colon with a port.
 func isPort(rest []byte) bool {
 	if len(rest) == 0 {
 		return true
@@ -252,7 +252,7 @@ func isPort(rest []byte) bool {
 	return true
 }
 
-// equalFold reports whether a value is word, which is in lower case, in any case.
+// equalFold reports whether a value equals word, which is in lower case, ignoring case.
 func equalFold(value []byte, word string) bool {
 	if len(value) != len(word) {
 		return false

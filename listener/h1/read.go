@@ -5,10 +5,10 @@ import (
 )
 
 const (
-	// usualFields is the number of fields up to which a head takes memory for them once.
+	// usualFields is the number of fields for which memory is allocated at once.
 	usualFields = 24
 
-	// maxName bounds the length of the name of a field, and so what is read again where a name arrives byte by byte.
+	// maxName is the longest field name. It also bounds how much is scanned again if a name arrives byte by byte.
 	maxName = 128
 
 	version = "HTTP/1.1\r\n"
@@ -16,15 +16,15 @@ const (
 	get, head = "GET", "HEAD"
 )
 
-// methods has the methods that are known, the usual ones first.
+// methods has the known methods, the most common first.
 var methods = [...]string{get, "POST", head, "PUT", "DELETE", "PATCH", "OPTIONS"}
 
-// Read reads the head at the beginning of raw, which is what has arrived so far and may go on behind the head. It makes the names of the
-// fields canonical in raw. most is the number of bytes up to which a head is plain.
+// Read parses the head at the beginning of raw, which has the bytes that have arrived so far and may extend beyond the head. It makes the
+// names of the fields canonical in raw. most is the largest size in bytes of a plain head.
 //
-// If Read returns [Incomplete], it is to be called again when raw has more bytes; then it reads on where it was, even if the bytes are
-// elsewhere in memory now. It does so only while the head may still turn out plain, and raw has fewer bytes than most. The head means
-// something only if Read returns [Plain].
+// If Read returns [Incomplete], call it again when raw has more bytes; it continues where it stopped, even if the bytes have moved in
+// memory. It returns Incomplete only while the head may still be plain and raw has fewer bytes than most. The head is valid only if Read
+// returns [Plain].
 func (h *Head) Read(raw []byte, most int) Reason {
 	if len(raw) > most {
 		raw = raw[:most]
@@ -37,7 +37,7 @@ func (h *Head) Read(raw []byte, most int) Reason {
 	return bound(h.readFields(raw), raw, most)
 }
 
-// bound makes a head that is incomplete too long when there is no room for its end.
+// bound makes an incomplete head too long if there is no room for its end.
 func bound(reason Reason, raw []byte, most int) Reason {
 	if reason == Incomplete && len(raw) >= most {
 		return TooLong
@@ -45,7 +45,7 @@ func bound(reason Reason, raw []byte, most int) Reason {
 	return reason
 }
 
-// readLine reads the request line.
+// readLine parses the request line.
 func (h *Head) readLine(raw []byte) Reason {
 	if h.Method == "" {
 		if reason := h.readMethod(raw); reason != Plain {
@@ -91,7 +91,7 @@ func (h *Head) readMethod(raw []byte) Reason {
 	return Method
 }
 
-// readPath reads on in the path, up to the byte after it.
+// readPath continues to parse the path, up to the byte after it.
 func (h *Head) readPath(raw []byte) Reason {
 	at, start := h.seen, h.Path.Start
 	if at == start {
@@ -111,7 +111,7 @@ func (h *Head) readPath(raw []byte) Reason {
 		switch c {
 		case '/':
 			if at == start+1 {
-				return Target // others take what follows for a host
+				return Target // other parsers take the rest for a host
 			}
 			if last := raw[at-1]; last == '/' || last == '.' {
 				h.Plain = false
@@ -148,7 +148,7 @@ func (h *Head) readPath(raw []byte) Reason {
 	return Incomplete
 }
 
-// readQuery reads on in the query, up to the byte after it.
+// readQuery continues to parse the query, up to the byte after it.
 func (h *Head) readQuery(raw []byte) Reason {
 	for at := h.seen; at < len(raw); at++ {
 		c := raw[at]
@@ -165,7 +165,7 @@ func (h *Head) readQuery(raw []byte) Reason {
 	return Incomplete
 }
 
-// readFields reads on in the fields, up to the end of the head.
+// readFields continues to parse the fields, up to the end of the head.
 func (h *Head) readFields(raw []byte) Reason {
 	if h.Fields == nil {
 		h.Fields = make([]Field, 0, usualFields)
@@ -222,7 +222,7 @@ func (h *Head) readFields(raw []byte) Reason {
 	}
 }
 
-// pause keeps the place in a head that is not all there.
+// pause saves the position in an incomplete head.
 func (h *Head) pause(line, seen int) Reason {
 	h.line, h.seen = line, seen
 	return Incomplete

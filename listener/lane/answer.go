@@ -16,27 +16,27 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/front"
 )
 
-// sentAnswer is what the client has got.
+// sentAnswer is the answer as the client has got it.
 type sentAnswer struct {
 	status   int
 	size     int         // bytes of the body that were written
-	header   http.Header // fields that are added; when the head was written and there is a log, all
+	header   http.Header // fields that are added; once the head was written and there is a log, all fields
 	fields   fields
 	begun    bool  // the head was written
-	complete bool  // all of it was written
+	complete bool  // the whole answer was written
 	close    bool  // the connection is not kept
 	failed   error // of writing
 	bound    bound // of writing the body
-	piece    int   // the most, in bytes, that is written within the time of one write
+	piece    int   // the most bytes that are written within the time of one write
 }
 
-// reset prepares a for the answer to another request. It keeps the room for fields.
+// reset prepares a for the answer to another request. It keeps the memory of fields.
 func (a *sentAnswer) reset() {
 	a.status, a.size, a.header, a.begun, a.complete, a.close, a.failed = 0, 0, nil, false, false, false, nil
 	a.fields.reset()
 }
 
-// pass gives the client a backend's answer, as Caddy would.
+// pass sends a backend's answer to the client, as Caddy would.
 func (x *request) pass(res *http.Response) {
 	buffer := writeBuffers.Get().(*[writeSize]byte)
 	defer writeBuffers.Put(buffer)
@@ -47,7 +47,7 @@ func (x *request) pass(res *http.Response) {
 	form := x.formOf(res)
 	b := x.appendAnswer(buffer[:0], res, form)
 	x.begins(res.StatusCode)
-	var failed error // of reading
+	var failed error // the error of reading
 	switch form {
 	case bare:
 		x.writeWhole(b)
@@ -71,21 +71,21 @@ func (x *request) pass(res *http.Response) {
 	}
 }
 
-// isReady reports whether the beginning of the body has arrived.
+// isReady reports whether the first bytes of the body have arrived.
 func isReady(res *http.Response) bool {
 	of, ok := res.Body.(interface{ IsReady() bool })
 	return ok && of.IsReady()
 }
 
-// endBody reads the rest of the request's body, or has the connection closed after the answer. A connection that is closed anyway needs
-// no rest, and the client may wait for the answer before it sends one.
+// endBody reads the rest of the request's body, or marks the connection to be closed after the answer. If the connection is closed anyway,
+// the rest is not read: the client may wait for the answer before it sends it.
 func (x *request) endBody() {
 	if x.comes() && !x.answer.close && !x.body.finish() {
 		x.answer.close = true
 	}
 }
 
-// begins notes that the head of the answer is about to be written.
+// begins records that the head of the answer is about to be written.
 func (x *request) begins(status int) {
 	x.answer.status, x.answer.begun = status, true
 	if x.measured {
@@ -93,7 +93,7 @@ func (x *request) begins(status int) {
 	}
 }
 
-// form is how the end of an answer is told.
+// form is how the end of an answer's body is marked.
 type form uint8
 
 const (
@@ -109,7 +109,7 @@ func (x *request) formOf(res *http.Response) form {
 	case res.ContentLength < 0:
 		return chunked
 	case res.ContentLength > knownAtOnce && x.hidesLength(res):
-		return chunked // as Caddy's server, which finds out the length of short bodies only
+		return chunked // as Caddy's server, which computes the length of short bodies only
 	case res.Body == http.NoBody && !x.hidesLength(res):
 		return bare
 	default:
@@ -125,7 +125,7 @@ func (x *request) hidesLength(res *http.Response) bool {
 	return isNamed(res.Header["Connection"], "Content-Length")
 }
 
-// knownAtOnce is how long a body may be of which net/http's server finds out the length, in bytes.
+// knownAtOnce is the longest body, in bytes, whose length net/http's server computes.
 const knownAtOnce = 2048
 
 // allowsBody reports whether an answer with that status may have a body.
@@ -169,7 +169,7 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 		f.add(name, value)
 	}
 	if res.Header["Pragma"] != nil && res.Header["Cache-Control"] != nil && !f.has("Cache-Control") {
-		f.add("Cache-Control", "no-cache") // net/http says in the current way what HTTP/1.0 means with Pragma
+		f.add("Cache-Control", "no-cache") // net/http's server adds this for a request with Pragma of HTTP/1.0
 	}
 	length := res.Header["Content-Length"]
 	if form == chunked || len(connection) > 0 && isNamed(connection, "Content-Length") {
@@ -185,10 +185,10 @@ func (x *request) appendAnswer(b []byte, res *http.Response, form form) []byte {
 	if x.logged {
 		x.answer.header = f.header()
 		if !allowsBody(res.StatusCode) && len(length) > 0 {
-			x.answer.header["Content-Length"] = length[:1] // Caddy's server drops it below the log
+			x.answer.header["Content-Length"] = length[:1] // Caddy's server removes it after the log was written
 		}
 		if !typed {
-			x.answer.header["Content-Type"] = nil // so Caddy keeps its server from guessing it
+			x.answer.header["Content-Type"] = nil // Caddy sets nil so that its server does not guess it
 		}
 	}
 	b = x.appendDate(b, dated)
@@ -229,7 +229,7 @@ func (x *request) appendConnection(b []byte) []byte {
 	return b
 }
 
-// addAltSvc adds what answers say of HTTP/3.
+// addAltSvc adds the Alt-Svc field.
 func (x *request) addAltSvc(f *fields) {
 	if x.site.AltSvc != nil {
 		if value := x.site.AltSvc(); value != "" {
@@ -257,7 +257,7 @@ func appendStatus(b []byte, status int) []byte {
 // isNamed reports whether Connection names the field.
 func isNamed(connection []string, name string) bool {
 	for _, list := range connection {
-		if list == "keep-alive" { // what most answers say, if anything
+		if list == "keep-alive" { // the most common value
 			continue
 		}
 		for named := range strings.SplitSeq(list, ",") {
@@ -269,7 +269,7 @@ func isNamed(connection []string, name string) bool {
 	return false
 }
 
-// passSized passes on a body of known length. b is the head of the answer, at the beginning of a buffer. The error is one of reading.
+// passSized passes on a body of known length. b is the head of the answer, at the beginning of a buffer. The error is a read error.
 func (x *request) passSized(b []byte, res *http.Response) error {
 	head := len(b)
 	for first := head > 0; ; first = false {
@@ -307,13 +307,13 @@ func (x *request) passSized(b []byte, res *http.Response) error {
 	}
 }
 
-// leastRoom is how much room a buffer must have behind a head, in bytes, for a part of the body.
+// leastRoom is the least room in bytes that a buffer must have after a head, to read a part of the body into it.
 const leastRoom = 1 << 10
 
 const (
-	// sizeRoom is the room for the size of a chunk and the end of its line.
+	// sizeRoom is the room for the size of a chunk and its line end.
 	sizeRoom = len("7fff\r\n")
-	// maxChunk is the most that a chunk may have, in bytes, for its size to have room.
+	// maxChunk is the largest chunk, in bytes, whose size fits into sizeRoom.
 	maxChunk = 0x7fff
 )
 
@@ -328,7 +328,7 @@ func (x *request) passChunks(b []byte, res *http.Response) error {
 			b = b[:0]
 		}
 		head := len(b)
-		// A large head has made the buffer larger.
+		// A large head may have enlarged the buffer.
 		data := b[head+sizeRoom : min(head+sizeRoom+maxChunk, cap(b)-len(end))]
 		n, err := res.Body.Read(data)
 		over := err == io.EOF
@@ -357,7 +357,7 @@ func (x *request) passChunks(b []byte, res *http.Response) error {
 	}
 }
 
-// appendTrailers appends the trailers of an answer whose body was read, in the order of their names, as net/http does.
+// appendTrailers appends the trailers of an answer whose body was read, sorted by name, as net/http does.
 func appendTrailers(b []byte, res *http.Response) []byte {
 	for _, name := range slices.Sorted(maps.Keys(res.Trailer)) {
 		if !httpguts.ValidTrailerHeader(name) {

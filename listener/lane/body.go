@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// body is a request's body that has not arrived as a whole with its head. Another goroutine than the connection's may read it.
+// body is a request's body that did not arrive completely with its head. A goroutine other than the connection's may read it.
 type body struct {
 	conn *conn
 
 	mu     sync.Mutex // held while it is read
 	bound  bound
-	ending bool // the rest is read, within the time of one read
+	ending bool // the rest is being read, within the time of one read
 	left   int64
-	err    error // of the last read, or why there is no other one
+	err    error // of the last read, or the reason why there is no further one
 	read   int64
 }
 
@@ -57,14 +57,14 @@ func (b *body) take(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Close implements [io.Closer]. The body stays open for its rest, which must be read before the next request.
+// Close implements [io.Closer]. It does not discard the rest of the body, which must be read before the next request.
 func (*body) Close() error { return nil }
 
-// maxRest is how much of the rest of a body is read, in bytes, so that its connection can be kept, as in net/http.
+// maxRest is the largest rest of a body, in bytes, that is read to keep its connection, as in net/http.
 const maxRest = 256 << 10
 
-// finish reads the rest of the body, if it is not too long. It reports whether there is no more; otherwise the connection must be closed
-// after the answer. The rest is not counted as read, as Caddy's log does not count what its server reads on its own.
+// finish reads the rest of the body, if it is not too long. It reports whether the body is complete; otherwise the connection must be
+// closed after the answer. The rest is not counted as read, because Caddy's log does not count what its server discards.
 func (b *body) finish() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -75,7 +75,7 @@ func (b *body) finish() bool {
 	defer putBuffer(buffer)
 	read := b.read
 	b.conn.readWithin(&b.bound)
-	b.ending = true // else a client could keep the answer waiting with a byte from time to time
+	b.ending = true // otherwise a client that sends a byte from time to time could delay the answer
 	for b.err == nil {
 		_, _ = b.take(buffer)
 	}
@@ -83,7 +83,7 @@ func (b *body) finish() bool {
 	return b.left == 0
 }
 
-// end makes sure that nobody reads the body any more.
+// end makes sure that no goroutine reads the body any more.
 func (b *body) end() {
 	if !b.mu.TryLock() {
 		_ = b.conn.net.SetReadDeadline(time.Unix(1, 0)) // the connection is closed afterwards, because the rest was not read

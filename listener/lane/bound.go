@@ -6,17 +6,17 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// bound limits the time for passing on a body in one direction, as [caddyhttp.IdleDeadline] does. Its zero value is no bound.
+// bound limits the time for transferring a body in one direction, as [caddyhttp.IdleDeadline] does. Its zero value is no bound.
 type bound struct {
-	idle  time.Duration // for which a read or a write may wait; no limit if it is not positive
-	rate  int64         // bytes for each second since begun, after idle; 0 for any
+	idle  time.Duration // the longest time of a read or a write; no limit if it is not positive
+	rate  int64         // the least bytes per second since begun, which apply after idle; 0 for any
 	begun time.Time
-	end   time.Time // of all, whatever else is allowed; zero for none
-	moved int64     // bytes
+	end   time.Time // absolute end, whatever the other limits allow; zero for none
+	moved int64     // bytes so far
 }
 
-// boundOf returns the bound with these settings of a Caddy server. server is the end that an [http.Server] would set; it is kept where Caddy
-// sets none itself.
+// boundOf returns the bound for these settings of a Caddy server. server is the deadline that an [http.Server] would set; it applies where
+// Caddy sets none itself.
 func boundOf(idle, all caddy.Duration, rate int64, begun, server time.Time) bound {
 	b := bound{idle: time.Duration(idle), rate: rate, begun: begun}
 	switch {
@@ -28,7 +28,7 @@ func boundOf(idle, all caddy.Duration, rate int64, begun, server time.Time) boun
 	return b
 }
 
-// endOf returns the end of something that may take that long; zero if there is no limit.
+// endOf returns the deadline of an operation with this limit; zero if there is no limit.
 func endOf(begun time.Time, limit time.Duration) time.Time {
 	if limit <= 0 {
 		return time.Time{}
@@ -36,7 +36,7 @@ func endOf(begun time.Time, limit time.Duration) time.Time {
 	return begun.Add(limit)
 }
 
-// next returns between which times the deadline of the next read or write may be.
+// next returns the range in which the deadline of the next read or write may be.
 func (b *bound) next() (early, late time.Time) {
 	switch {
 	case b.idle <= 0:

@@ -4,7 +4,7 @@ import "sync"
 
 const (
 	readSize  = 8 << 10  // of a buffer for reading requests
-	writeSize = 32 << 10 // of a buffer for writing answers, and for requests with a body that is read as a whole
+	writeSize = 32 << 10 // of a buffer for writing answers, and for requests whose whole body was read
 )
 
 var (
@@ -16,7 +16,7 @@ func takeBuffer() []byte { return readBuffers.Get().(*[readSize]byte)[:] }
 
 func takeLarge() []byte { return writeBuffers.Get().(*[writeSize]byte)[:] }
 
-// putBuffer gives back a buffer, unless it has grown.
+// putBuffer puts a buffer back into the pool, unless it has grown.
 func putBuffer(b []byte) {
 	switch len(b) {
 	case readSize:

@@ -10,15 +10,15 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/front"
 )
 
-// asker is the client that a request is for. Where proxies are trusted, that is who they say.
+// asker is the client of a request. Where proxies are trusted, it is the client that they name.
 type asker struct {
 	who     *front.Who
 	address netip.Addr // zero if it is not known
-	ip      string     // as Caddy's client_ip
-	trusted bool       // the other end of the connection is a trusted proxy
+	ip      string     // as Caddy's client_ip has it
+	trusted bool       // the peer is a trusted proxy
 }
 
-// identify finds out for whom the request is. Only where proxies are trusted is the whole request needed.
+// identify determines the client of the request. It needs the full request only where proxies are trusted.
 func (x *request) identify() {
 	c := x.conn
 	x.asker = asker{who: c.who, address: c.address, ip: c.peer}
@@ -32,10 +32,10 @@ func (x *request) identify() {
 		return
 	}
 	x.ip, x.who = ip, front.NewWho(ip)
-	x.address, _ = netip.ParseAddr(ip) // a name that is no address stays unknown
+	x.address, _ = netip.ParseAddr(ip) // a value that is not an address leaves the zero address
 }
 
-// appendForwarded appends the X-Forwarded fields as [front.Request] sets them: what a trusted proxy said before is kept.
+// appendForwarded appends the X-Forwarded fields as [front.Request] sets them: values from a trusted proxy are kept.
 func (x *request) appendForwarded(b, host []byte) []byte {
 	c := x.conn
 	if c.peer == "" && !x.trusted {
@@ -56,7 +56,7 @@ func (x *request) appendForwarded(b, host []byte) []byte {
 	return appendField(b, forwardedHost, lastOr(x.values(forwardedHost), string(host)))
 }
 
-// setForwarded sets the same fields in a header of which operations may have changed what the client sent.
+// setForwarded sets the same fields in a header that operations may have changed.
 func (x *request) setForwarded(header http.Header, host string) {
 	c := x.conn
 	if !x.trusted {
@@ -74,7 +74,7 @@ func (x *request) setForwarded(header http.Header, host string) {
 	header[forwardedHost] = []string{lastOr(header[forwardedHost], host)}
 }
 
-// chain returns the addresses in before, which are those of clients, with that of a proxy behind them. A Unix socket has none, which is "".
+// chain returns the client addresses in before, followed by that of a proxy. A Unix socket has no address, given as "".
 func chain(before []string, proxy string) string {
 	all := strings.Join(before, ", ")
 	if all == "" || proxy == "" {
@@ -89,7 +89,7 @@ const (
 	forwardedHost  = "X-Forwarded-Host"
 )
 
-// values returns the values of the request's fields of that name.
+// values returns the values of the request's fields with that name.
 func (x *request) values(name string) (all []string) {
 	h := &x.conn.head
 	for _, f := range h.Fields {

@@ -28,8 +28,8 @@ import (
 type conn struct {
 	lane *Lane
 	net  net.Conn
-	io   io.ReadWriter // net, or a quicker way to read and write
-	tcp  *net.TCPConn  // net, if it is not encrypted; nil otherwise
+	io   io.ReadWriter // net, or a faster way to read and write
+	tcp  *net.TCPConn  // net, if it is not encrypted
 	raw  syscall.RawConn
 
 	client  *told.Client
@@ -41,10 +41,10 @@ type conn struct {
 	base    *http.Request // with ctx
 
 	state   atomic.Int32
-	resumed bool // it was parked, or is
+	resumed bool // it is or was parked
 	credit  int
 
-	// What has arrived and was not read yet is buf[start:end]. While the connection waits for a request, buf is nil.
+	// Bytes that have arrived and are not consumed are buf[start:end]. While the connection waits for a request, buf is nil.
 	buf        []byte
 	start, end int
 	n          int   // of the last read
@@ -56,16 +56,16 @@ type conn struct {
 	way  *express.Way
 
 	now        time.Time // when the head of the current request was read
-	since      time.Time // when the request began; only if the server bounds the time for all of it
-	readUntil  time.Time // the deadline that is set for reading
-	writeUntil time.Time // and for writing
+	since      time.Time // when the request began; only set if the server limits the time for a whole request
+	readUntil  time.Time // the current read deadline
+	writeUntil time.Time // the current write deadline
 	watched    watched
 }
 
 // The states of a connection.
 const (
 	busy int32 = iota
-	idle       // it waits for a request that is not its first
+	idle       // it waits for a second or later request
 	over
 )
 
@@ -99,11 +99,11 @@ func newConn(l *Lane, c net.Conn) *conn {
 // serve serves a new connection until it ends, is handed over or is parked.
 func (c *conn) serve() { c.run(true) }
 
-// serveOn does the same for one that was parked.
+// serveOn does the same for a connection that was parked.
 func (c *conn) serveOn() { c.run(false) }
 
 func (c *conn) run(first bool) {
-	parked := false // c belongs to somebody else then
+	parked := false // another goroutine owns c then
 	defer func() {
 		if value := recover(); value != nil {
 			if site := c.lane.Site(); site != nil {
@@ -150,7 +150,7 @@ func (c *conn) run(first bool) {
 	}
 }
 
-// begin makes the TLS handshake. It reports false if the connection is not for the lane, or has ended.
+// begin does the TLS handshake. It reports false if the connection is not for the lane, or has ended.
 func (c *conn) begin() bool {
 	if encrypted, ok := c.net.(*tls.Conn); ok {
 		if timeout := c.handshakeTimeout(); timeout > 0 {
@@ -159,7 +159,7 @@ func (c *conn) begin() bool {
 		err := encrypted.HandshakeContext(context.Background())
 		_ = c.net.SetDeadline(time.Time{})
 		if err != nil || encrypted.ConnectionState().NegotiatedProtocol == "h2" {
-			// The other server makes no second handshake. It knows what to say about the error.
+			// The other server does no second handshake. It logs or answers the error.
 			c.leave(c.net, true)
 			return false
 		}
@@ -168,7 +168,7 @@ func (c *conn) begin() bool {
 	return true
 }
 
-// introduce learns who the client is.
+// introduce sets the fields that describe the client.
 func (c *conn) introduce() {
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.base = new(http.Request).WithContext(c.ctx)
@@ -178,7 +178,7 @@ func (c *conn) introduce() {
 	c.who = front.NewWho(c.peer)
 }
 
-// handshakeTimeout is as in net/http: the least of those that there are; 0 without any.
+// handshakeTimeout returns the smallest timeout that applies, as in net/http; 0 if there is none.
 func (c *conn) handshakeTimeout() (least time.Duration) {
 	for _, timeout := range []time.Duration{c.lane.ReadHeader, c.lane.ReadTimeout, c.lane.WriteTimeout} {
 		if timeout > 0 && (least == 0 || timeout < least) {
@@ -188,7 +188,7 @@ func (c *conn) handshakeTimeout() (least time.Duration) {
 	return least
 }
 
-// addressOf returns the address of a client as Caddy's client_ip shows it without trusted proxies.
+// addressOf returns a client's address as Caddy's client_ip has it without trusted proxies.
 func addressOf(remote string) (netip.Addr, string) {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
@@ -202,9 +202,9 @@ func addressOf(remote string) (netip.Addr, string) {
 	return address, address.String()
 }
 
-// await waits for the first byte of a request. ready is false if the connection is over or parked.
+// await waits for the first byte of a request. ready is false if the connection has ended or is parked.
 func (c *conn) await(first bool) (ready, parked bool) {
-	if c.end > c.start { // a pipelined request
+	if c.end > c.start { // there is a pipelined request
 		c.begins()
 		return true, false
 	}
@@ -241,14 +241,15 @@ func (c *conn) await(first bool) (ready, parked bool) {
 // parkAfter is how long a goroutine waits for the next request of a connection.
 const parkAfter = time.Second
 
-// park has the connection wait for its next request without a goroutine. It reports whether that is possible; then c belongs to somebody else.
+// park makes the connection wait for its next request without a goroutine. It reports whether that is possible; then another goroutine owns
+// c.
 func (c *conn) park() bool {
 	until := time.Time{}
 	if c.lane.Idle > 0 {
 		until = time.Now().Add(c.lane.Idle - parkAfter)
 	}
 	way := c.way
-	c.resumed, c.way, c.head = true, nil, h1.Head{Method: c.head.Method} // the next request gets its own
+	c.resumed, c.way, c.head = true, nil, h1.Head{Method: c.head.Method} // the next request gets others
 	if c.lane.watcher.park(c, until) {
 		return true
 	}
@@ -256,14 +257,14 @@ func (c *conn) park() bool {
 	return false
 }
 
-// begins notes when a request begins, as net/http sees it: the first one when the connection is there.
+// begins records when a request begins, as net/http does: the first one begins with the connection.
 func (c *conn) begins() {
 	if c.lane.ReadTimeout > 0 {
 		c.since = time.Now()
 	}
 }
 
-// skipEmptyLines drops line ends that old clients send after a POST, as net/http does. It reports false if the connection is over.
+// skipEmptyLines drops the line ends that old clients send after a POST, as net/http does. It reports false if the connection has ended.
 func (c *conn) skipEmptyLines(first bool) bool {
 	if first {
 		return true
@@ -281,17 +282,18 @@ func (c *conn) skipEmptyLines(first bool) bool {
 	return c.start < c.end || c.fillMore() == nil
 }
 
-// fillMore reads more where nothing is left of what was read before.
+// fillMore reads more if the buffer has no unread bytes.
 func (c *conn) fillMore() error {
 	c.start, c.end = 0, 0
 	c.readBy(c.lane.ReadHeader)
 	return c.fill()
 }
 
-// readBy bounds the time for reading; 0 is no bound.
+// readBy sets the deadline for reading; 0 is none.
 func (c *conn) readBy(timeout time.Duration) { c.readWithin(&bound{idle: timeout}) }
 
-// readWithin sets the deadline for reading. Setting one costs, so it is set somewhat later, and kept while it is not too early.
+// readWithin sets the deadline for reading. Setting it is costly, so it is set a little later than necessary, and kept while that is not
+// too early.
 func (c *conn) readWithin(b *bound) { c.readUntil = within(b, c.readUntil, c.net.SetReadDeadline) }
 
 // writeWithin does the same for writing.
@@ -306,13 +308,14 @@ func within(b *bound, until time.Time, set func(time.Time) error) time.Time {
 	return late
 }
 
-// arrive reads what has arrived of a body of that length behind the head, and reports whether that is all of it. It does not wait.
+// arrive reads those bytes of a body of that length that have arrived after the head, and reports whether the body is complete. It does not
+// wait.
 func (c *conn) arrive(length int) bool {
 	if c.end-c.start >= length {
 		return true
 	}
 	if c.client.TLS != nil {
-		return false // there is no telling what has arrived
+		return false // it cannot be seen what has arrived
 	}
 	if head := len(c.head.Raw); c.start+length > len(c.buf) {
 		if head+length > writeSize {
@@ -327,7 +330,7 @@ func (c *conn) arrive(length int) bool {
 		for c.end-c.start < length {
 			n, errs := socket.Receive(fd, c.buf[c.end:])
 			if errs != 0 || n == 0 {
-				break // whoever reads the rest of the body sees what this was
+				break // the next read of the body returns the error
 			}
 			c.end += n
 		}
@@ -355,7 +358,7 @@ func (c *conn) fill() error {
 	return c.err
 }
 
-// fillFirst reads the beginning of a request over TLS. Meanwhile there is no more than a small buffer.
+// fillFirst reads the beginning of a request over TLS into a small buffer, so that idle connections need no larger one.
 func (c *conn) fillFirst() error {
 	n, err := c.net.Read(c.little[:])
 	if n == 0 {
@@ -366,7 +369,7 @@ func (c *conn) fillFirst() error {
 	return nil
 }
 
-// readOnce reads from the socket if something has arrived. A connection that waits for its next request has no buffer meanwhile.
+// readOnce reads from the socket if bytes have arrived. A connection that waits for its next request has no buffer meanwhile.
 func (c *conn) readOnce(fd uintptr) bool {
 	c.makeRoom()
 	n, errs := socket.Receive(fd, c.buf[c.end:])
@@ -398,7 +401,7 @@ func (c *conn) dropBuffer() {
 	c.buf, c.start, c.end = nil, 0, 0
 }
 
-// readHead reads the head of a request, of which at least a byte has arrived. ok is false if the connection is over; otherwise why is the
+// readHead reads the head of a request, of which at least a byte has arrived. ok is false if the connection has ended; otherwise why is the
 // reason why the head is not plain.
 func (c *conn) readHead() (why string, ok bool) {
 	c.head.Reset()
@@ -440,8 +443,8 @@ func (c *conn) grow() {
 	c.buf = larger
 }
 
-// handOver passes the connection, with what was read and is not answered, to the server that knows all of HTTP. size is that of the request
-// in bytes, or unknown.
+// handOver passes the connection, with the bytes that were read and not answered, to the server that knows all of HTTP. size is the size of
+// the request in bytes, or unknown.
 func (c *conn) handOver(first bool, size int64) {
 	rest := c.buf[c.start:c.end]
 	anew := first && c.client.TLS == nil && bytes.HasPrefix(rest, []byte(preface))
@@ -450,7 +453,7 @@ func (c *conn) handOver(first bool, size int64) {
 	c.leave(c.replay(r), anew)
 }
 
-// preface is what HTTP/2 begins with and no known method does.
+// preface is a prefix of HTTP/2's connection preface, and of no known method.
 const preface = "PR"
 
 // leave passes the connection on as to.
@@ -464,21 +467,21 @@ func (c *conn) leave(to net.Conn, anew bool) {
 		to.Close()
 		c.lane.Ended()
 	}
-	c.lane.remove(c) // only now: the other server takes connections until the lane has none
+	c.lane.remove(c) // not earlier: the other server takes connections until the lane has none
 	c.net = nil
 }
 
-// closeIdle closes the connection if it is idle. It reports whether the connection was parked, and so is gone.
+// closeIdle closes the connection if it is idle. It reports whether the connection was parked and so needs no goroutine to end it.
 func (c *conn) closeIdle() (gone bool) {
 	if !c.state.CompareAndSwap(idle, over) {
 		return false
 	}
 	gone = c.lane.watcher.unpark(c)
-	c.net.Close() // which wakes the goroutine, if there is one
+	c.net.Close() // the goroutine that reads from it ends, if there is one
 	return gone
 }
 
-// close ends a connection, unless it was passed on.
+// close closes a connection, unless it was passed on.
 func (c *conn) close() {
 	if c.net == nil {
 		return

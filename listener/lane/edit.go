@@ -17,17 +17,17 @@ import (
 	"github.com/ballastlb/ballast/listener/told"
 )
 
-// edit is what header operations make of a request and of its answer, in the order of Caddy's handlers.
+// edit has the results of header operations on a request and its answer, in the order of Caddy's handlers.
 type edit struct {
-	passed   int                      // operations of the way that were applied
-	header   http.Header              // of the request; nil if no operation is about requests
-	host     string                   // with it
-	grown    int                      // how much longer the request has become
-	answer   http.Header              // what was set before there was an answer, and then the answer's
-	deferred []*headers.RespHeaderOps // of the way so far
+	passed   int                      // number of the way's operations that were applied
+	header   http.Header              // the request's; nil if no operation is about requests
+	host     string                   // the request's; set with header
+	grown    int                      // by how many bytes the operations have extended the request
+	answer   http.Header              // the fields that were set before there was an answer, and then the answer's
+	deferred []*headers.RespHeaderOps // operations on the answer that are applied at its end
 }
 
-// beginEdit prepares for operations, if there are some.
+// beginEdit prepares for header operations, if there are any.
 func (x *request) beginEdit() {
 	way := x.conn.way
 	if len(way.Edits) == 0 && !way.Front.EditsRequests() && !way.Front.EditsAnswers() {
@@ -42,7 +42,7 @@ func (x *request) beginEdit() {
 	x.answer.header = x.edit.answer
 }
 
-// editUpTo applies the operations of the way that come before the limit of that number.
+// editUpTo applies the operations of the way that come before the limit with that number.
 func (x *request) editUpTo(limit int) {
 	e := x.edit
 	if e == nil {
@@ -69,7 +69,7 @@ func (x *request) editUpTo(limit int) {
 	}
 }
 
-// open reads the request's header, if that has not happened.
+// open copies the request's header, unless that has happened.
 func (e *edit) open(x *request) {
 	if e.header == nil {
 		h := &x.conn.head
@@ -77,8 +77,7 @@ func (e *edit) open(x *request) {
 	}
 }
 
-// again returns the request's header and host as the operations of the way have made them, before [edit.prepare]; nil if there were none for
-// requests.
+// again returns the request's header and host after the way's operations, before [edit.prepare]; nil if no operation was about requests.
 func (e *edit) again(x *request) (header http.Header, host string) {
 	for _, passed := range x.conn.way.Edits[:e.passed] {
 		if passed.Request == nil {
@@ -93,7 +92,7 @@ func (e *edit) again(x *request) (header http.Header, host string) {
 	return header, host
 }
 
-// sizeOf returns what Caddy's metrics take for the size of a header.
+// sizeOf returns the size of a header as Caddy's metrics compute it.
 func sizeOf(header http.Header, host string) int {
 	size := len(host)
 	for name, values := range header {
@@ -105,7 +104,7 @@ func sizeOf(header http.Header, host string) int {
 	return size
 }
 
-// prepare makes the request's header the one for backends, as [front.Request] does.
+// prepare turns the request's header into the one for backends, as [front.Request] does.
 func (e *edit) prepare(x *request) {
 	if e.header == nil {
 		if !x.conn.way.Front.EditsRequests() {
@@ -116,7 +115,7 @@ func (e *edit) prepare(x *request) {
 	header := e.header
 	maps.DeleteFunc(header, func(name string, _ []string) bool { return front.IsHopByHop(name) })
 	if _, ok := header["User-Agent"]; !ok {
-		header["User-Agent"] = []string{""} // or the transport would add its own
+		header["User-Agent"] = []string{""} // otherwise the transport would add its own
 	}
 	x.setForwarded(header, e.host)
 	header["Via"] = append(slices.Clip(header["Via"]), "1.1 Caddy")
@@ -129,7 +128,7 @@ func scheme(secure bool) string {
 	return "http"
 }
 
-// editedHead is the head of an attempt whose header operations have changed.
+// editedHead is the head of an attempt whose header was changed by operations.
 type editedHead struct {
 	request *request
 	header  http.Header
@@ -147,7 +146,7 @@ func (x *request) headFor(to course.Target) front.Head {
 	if of.EditsRequests() {
 		h.header = make(http.Header, len(e.header)+1)
 		for name, values := range e.header {
-			h.header[name] = slices.Clone(values) // which are replaced in place
+			h.header[name] = slices.Clone(values) // operations replace values in place
 		}
 		h.host = of.EditRequest(x.asked(), to, h.header, h.host)
 	}
@@ -155,7 +154,7 @@ func (x *request) headFor(to course.Target) front.Head {
 	return h
 }
 
-// asked is what placeholders of operations tell of the request.
+// asked returns the request for the placeholders of operations.
 func (x *request) asked() *front.Asked {
 	c := x.conn
 	remote, _, err := net.SplitHostPort(c.client.Remote)
@@ -200,7 +199,7 @@ func (h *editedHead) MayAskGzip() bool {
 
 func trimmed(value string) string { return strings.Trim(value, " \t") }
 
-// editAnswer makes x.answer.header that of a backend's answer, as [front.Request] does.
+// editAnswer sets x.answer.header to the fields of a backend's answer, edited as [front.Request] does.
 func (x *request) editAnswer(res *http.Response) {
 	header := x.edit.answer
 	delete(header, "Server")
@@ -220,7 +219,7 @@ func (x *request) editAnswer(res *http.Response) {
 	x.edit.applyDeferred(res.StatusCode, header)
 }
 
-// answered returns the header of a backend's answer without what is for its connection alone.
+// answered returns the header of a backend's answer without the fields that are for its connection only.
 func (x *request) answered(res *http.Response) http.Header {
 	lines := x.Lean.Lines()
 	from := make(http.Header, lines.Len())
@@ -237,7 +236,7 @@ func (x *request) answered(res *http.Response) http.Header {
 		values[i] = value
 		from[name] = values[i : i+1 : i+1]
 	}
-	for _, name := range []string{"Content-Length", "Cache-Control"} { // as the answer's reader has left or made them
+	for _, name := range []string{"Content-Length", "Cache-Control"} { // as the reader of the answer has left or set them
 		if told := res.Header[name]; told != nil {
 			from[name] = slices.Clone(told)
 		}
@@ -271,7 +270,7 @@ func (e *edit) informed(status int, header http.Header) http.Header {
 	return all
 }
 
-// addEdited adds what is sent of a header.
+// addEdited adds the fields of a header that are sent.
 func (f *fields) addEdited(header http.Header, status int) {
 	for name, values := range header {
 		switch name {

@@ -20,28 +20,29 @@ import (
 	"github.com/ballastlb/ballast/ratelimit"
 )
 
-// Failed is a request that ended with an error before it was answered, in a server that has error routes. They may do anything, so its
-// connection goes to a server that knows all of HTTP, which reads the request again. ServeHTTP does for it what Caddy's server does once its
-// routes have returned the error. It does not pass through these routes again: it has, and what they count is counted.
+// Failed is a request that ended with an error before it was answered, in a server that has error routes. Error routes may contain any
+// handler, so the connection is handed over to a server that knows all of HTTP, which reads the request again. ServeHTTP does what Caddy's
+// server does after its routes have returned the error. The request does not pass through the main routes a second time, so it is not
+// counted twice.
 type Failed struct {
 	site   *Site
 	err    error
-	header http.Header // that was set before the error
+	header http.Header // the answer's fields that were set before the error
 	edit   *edit       // nil without header operations
-	asked  http.Header // of the request, with host, after the operations; nil if they have changed nothing
+	asked  http.Header // the request's fields after the operations, with host; nil if they have changed nothing
 	host   string
 
 	begun  time.Time
 	line   told.Line
 	head   h1.Head
 	logged bool
-	read   int64 // bytes of the body
+	read   int64 // bytes of the body that were read
 
 	length int64             // of the body
-	gone   *front.ClientBody // what tells that the body cannot be read again; nil if it can
-	broken bool              // it broke off
+	gone   *front.ClientBody // the body, if its bytes cannot be read again; nil otherwise
+	broken bool              // the body ended early
 
-	// What placeholders and the log tell of the limit and the load balancer that the request has met; nil if it has not.
+	// For placeholders and the log: the rate limit that refused the request, and the load balancer; nil if the request has met none.
 	refusal *ratelimit.Refusal
 	shown   *observe.Request
 	of      *observe.Observer
@@ -54,12 +55,12 @@ func HasErrorRoutes(server *caddyhttp.Server) bool {
 	return server.Errors != nil && len(server.Errors.Routes) > 0
 }
 
-// ErrorRoutes returns the handler that the error routes of a server are, for [Site.Errors]; nil if it has none.
+// ErrorRoutes returns the server's error routes as a handler, for [Site.Errors]; nil if it has none.
 func ErrorRoutes(server *caddyhttp.Server) caddyhttp.Handler {
 	if !HasErrorRoutes(server) {
 		return nil
 	}
-	// The last handler is Caddy's for errors that no route takes.
+	// The last handler is Caddy's for errors that no route handles.
 	return server.Errors.Routes.Compile(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		err, _ := r.Context().Value(caddyhttp.ErrorCtxKey).(error)
 		w.WriteHeader(ownStatus(err))
@@ -67,8 +68,8 @@ func ErrorRoutes(server *caddyhttp.Server) caddyhttp.Handler {
 	}))
 }
 
-// ownStatus returns the status of an error that a handler has returned. Unlike [statusOf], it does not look into errors that wrap one, as
-// Caddy does not when its error routes have failed.
+// ownStatus returns the status of an error that a handler has returned. Unlike [statusOf], it does not unwrap errors: Caddy does not either
+// when its error routes have failed.
 func ownStatus(err error) int {
 	if handler, ok := err.(caddyhttp.HandlerError); ok { //nolint:errorlint // as Caddy
 		return handler.StatusCode
@@ -91,17 +92,17 @@ func (x *request) handFailed(err error) {
 	x.tell(f)
 	r := &Replayed{failed: f}
 	r.again, r.left, r.broken = x.again(f)
-	c.credit-- // of what the request has added
+	c.credit-- // takes back the credit that the request has added
 	r.left = c.handsOver(r.left)
 	f.head = c.head
 	f.head.Raw, f.head.Fields = slices.Clone(c.head.Raw), slices.Clone(c.head.Fields)
 	f.line = told.Line{Client: c.client, Head: &f.head, ClientIP: x.ip, Took: time.Since(c.now)}
-	x.limits.Release() // the routes that hold what was granted have returned
+	x.limits.Release() // the handlers that hold the grants have returned
 	x.handed = true
 	c.leave(c.replay(r), false)
 }
 
-// tell notes what is told of the load balancer.
+// tell records in f what the log and placeholders need of the load balancer.
 func (x *request) tell(f *Failed) {
 	o, ok := x.conn.way.Plan.Observer.(*observe.Observer)
 	if !ok || x.refusal != nil {
@@ -121,9 +122,9 @@ func (x *request) tell(f *Failed) {
 	}
 }
 
-// again returns what the other server is to read before the rest of the connection: the request as far as it was read, and what came behind
-// it. size is that of the request. If the bytes of the body that were read are gone, the head says that the body is as long as the rest, and
-// f knows better. broken is the error of the connection after which nothing more comes.
+// again returns the bytes that the other server reads before the rest of the connection: the request as far as it was read, and the bytes
+// after it. size is the size of the request. If the body's bytes that were read are lost, the head declares only the length of the rest,
+// and f has the actual length. broken is the connection's error that follows the bytes, if any.
 func (x *request) again(f *Failed) (again []byte, size int64, broken error) {
 	c := x.conn
 	head, behind := c.head.Raw, c.buf[c.start:c.end]
@@ -133,9 +134,9 @@ func (x *request) again(f *Failed) (again []byte, size int64, broken error) {
 		return append(again, behind...), int64(len(again)), nil
 	}
 	body := x.Lean.Body()
-	failed := body.Failure() != nil // before a reader is interrupted
+	failed := body.Failure() != nil // before end interrupts a reader
 	x.body.end()
-	behind = c.buf[c.start:c.end] // it may have been read meanwhile
+	behind = c.buf[c.start:c.end] // a read may have changed it meanwhile
 	f.read = x.body.read
 	if failed {
 		f.gone, f.broken, broken = body, true, x.body.err
@@ -145,7 +146,7 @@ func (x *request) again(f *Failed) (again []byte, size int64, broken error) {
 		return slices.Concat(withLength(&c.head, x.body.left), behind), unknown, broken
 	}
 	var kept []byte
-	if body != nil { // otherwise no load balancer has had it
+	if body != nil { // it is nil if no load balancer has had the request
 		var ok bool
 		if kept, ok = body.Again(f.read); !ok {
 			f.gone, head, kept = body, withLength(&c.head, x.body.left), nil
@@ -155,7 +156,7 @@ func (x *request) again(f *Failed) (again []byte, size int64, broken error) {
 	return append(again, behind...), int64(len(again)) + x.body.left, nil
 }
 
-// contentRead returns how many bytes of a body that has arrived with the head Caddy would have read by now: a load balancer reads it with its
+// contentRead returns how many bytes Caddy would have read by now of a body that arrived with the head: a load balancer reads it with its
 // first attempt.
 func (x *request) contentRead() int64 {
 	if len(x.record.Trail()) == 0 {
@@ -181,14 +182,14 @@ func (f *Failed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w, r, done := guard(w, r, f.site, f.begun)
 	defer done()
 	h := w.Header()
-	if f.edit == nil { // otherwise f.header has them, if no operation has deleted them
+	if f.edit == nil { // otherwise f.header has them, unless an operation has deleted them
 		f.setOwn(h)
 	}
 	if f.gone != nil {
 		r.ContentLength = f.length
 		r.Header[contentLength] = []string{strconv.FormatInt(f.length, 10)}
 		if f.broken {
-			_, _ = r.Body.Read(make([]byte, 1)) // so that net/http knows it, too
+			_, _ = r.Body.Read(make([]byte, 1)) // so that net/http sees the error, too
 		}
 	}
 	if f.asked != nil {
@@ -231,7 +232,7 @@ func (f *Failed) setOwn(h http.Header) {
 	}
 }
 
-// log writes the access log. r is the request as it went to the error routes, which have read n bytes of its body.
+// log writes the access log. r is the request as the error routes have got it, which have read n bytes of its body.
 func (f *Failed) log(recorder caddyhttp.ResponseRecorder, r *http.Request, n int64) {
 	f.line.Status, f.line.Size, f.line.Header = recorder.Status(), recorder.Size(), recorder.Header()
 	f.line.Read = int(max(f.read, n))

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// fields are the fields of an answer. They are written in the order in which Caddy's server writes them: that of their names, and those of a
-// name in the order in which they were added.
+// fields are the fields of an answer. They are written in the order of Caddy's server: sorted by name, and those with the same name in the
+// order in which they were added.
 type fields struct {
 	list  []fieldOf
 	space [24]fieldOf
@@ -37,7 +37,7 @@ func (f *fields) has(name string) bool {
 // appendTo appends the fields.
 func (f *fields) appendTo(b []byte) []byte {
 	if len(f.list) <= len(f.space) {
-		for i := 1; i < len(f.list); i++ { // most are in order
+		for i := 1; i < len(f.list); i++ { // an insertion sort: most are in order
 			for k := i; k > 0 && f.list[k].name < f.list[k-1].name; k-- {
 				f.list[k], f.list[k-1] = f.list[k-1], f.list[k]
 			}

@@ -8,8 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// guard guards against clients that are slow to send a body or to read an answer, as Caddy's server does. begun is when
-// the request began. done must be called before the handler returns.
+// guard limits the time for clients that are slow to send a body or to read an answer, as Caddy's server does. begun is when the request
+// began. done must be called before the handler returns.
 func guard(w http.ResponseWriter, r *http.Request, site *Site, begun time.Time) (_ http.ResponseWriter, _ *http.Request, done func()) {
 	server, control := site.Server, http.NewResponseController(w)
 	var reader *caddyhttp.IdleTimeoutReader
@@ -52,7 +52,7 @@ func deadline(idle, all caddy.Duration, rate int64, begun time.Time) caddyhttp.I
 	return caddyhttp.IdleDeadline{Start: begun, Timeout: time.Duration(idle), MinRate: rate, HardDeadline: endOf(begun, time.Duration(all))}
 }
 
-// deadlineWriter gives the deadlines that handlers set for reading to the guard, which would set its own otherwise.
+// deadlineWriter passes the read deadlines that handlers set to the guard, which would otherwise overwrite them.
 type deadlineWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	reader *caddyhttp.IdleTimeoutReader

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Options configure a [Lane]. All but the times are required; those that are not positive are no limits.
+// Options configure a [Lane]. All but the times are required; times that are not positive are no limits.
 type Options struct {
-	// Site returns the site that serves now. nil means that the lane serves nothing.
+	// Site returns the site that serves now. If it is nil, the lane serves nothing.
 	Site func() *Site
-	// HandOver passes a connection to a server that knows all of HTTP, and reports whether that server takes it. anew says that the client may
-	// have begun with HTTP/2, or that the TLS handshake was the last that happened.
+	// HandOver passes a connection to a server that knows all of HTTP, and reports whether that server takes it. anew says that the client
+	// may have begun with HTTP/2, or that nothing was read on the connection since the TLS handshake.
 	HandOver func(c net.Conn, anew bool) bool
-	// Back is called when the lane takes back a connection that was handed over, before the other server hears that it is closed.
+	// Back is called when the lane takes back a connection that was handed over, before the other server sees it closed.
 	Back func()
 	// Ended is called when a connection of the lane has been closed.
 	Ended func()
-	// Server is what requests show as the server that has received them.
+	// Server is the server that requests show as theirs.
 	Server *http.Server
 
-	Idle           time.Duration // for which a connection waits for the next request
-	ReadHeader     time.Duration // for which it waits for the rest of a head
+	Idle           time.Duration // longest wait for the next request
+	ReadHeader     time.Duration // longest wait for the rest of a head
 	ReadTimeout    time.Duration // from the beginning of a request to its end
 	WriteTimeout   time.Duration // from the end of a head to that of the answer
 	MaxHeaderBytes int
@@ -36,14 +36,14 @@ type Lane struct {
 
 	watcher *watcher
 
-	draining atomic.Bool // clients are told to close their connections
+	draining atomic.Bool // answers tell clients to close their connections
 
 	mu      sync.Mutex // guards the fields below
 	conns   map[*conn]struct{}
 	closing bool // idle connections are closed
 }
 
-// New returns a lane; nil if the platform has none.
+// New returns a lane, or nil if the platform does not support one.
 func New(o Options) *Lane {
 	if !supported {
 		return nil
@@ -53,8 +53,8 @@ func New(o Options) *Lane {
 	return l
 }
 
-// Serve serves a connection, which may be a [*tls.Conn] before its handshake, on a goroutine of its own. On the connection something was
-// sent already. Serve reports false if the lane does not serve such connections; then c is as it was.
+// Serve serves a connection, which may be a [*tls.Conn] before its handshake, on a goroutine of its own. The client must have sent
+// something on it. Serve reports false if the lane does not serve such connections; c is unchanged then.
 func (l *Lane) Serve(c net.Conn) bool {
 	if l == nil {
 		return false
@@ -70,7 +70,7 @@ func (l *Lane) Serve(c net.Conn) bool {
 	return true
 }
 
-// add reports false if the lane takes no connections any more.
+// add registers a connection. It reports false if the lane takes no connections any more.
 func (l *Lane) add(c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,21 +81,21 @@ func (l *Lane) add(c *conn) bool {
 	return true
 }
 
-// remove forgets a connection.
+// remove unregisters a connection.
 func (l *Lane) remove(c *conn) {
 	l.mu.Lock()
 	delete(l.conns, c)
 	l.mu.Unlock()
 }
 
-// Drain has each answer from now on tell its client to close the connection.
+// Drain makes each answer from now on tell its client to close the connection.
 func (l *Lane) Drain() {
 	if l != nil {
 		l.draining.Store(true)
 	}
 }
 
-// Shutdown closes connections that are idle, at once or when their request is over. It returns when there are none, or with the error of ctx.
+// Shutdown closes idle connections, at once or when their request has ended. It returns when there are none, or with the error of ctx.
 func (l *Lane) Shutdown(ctx context.Context) error {
 	if l == nil {
 		return nil
@@ -115,17 +115,17 @@ func (l *Lane) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Free gives up a lane that has no connections and gets none any more.
+// Free releases a lane that has no connections and gets none any more.
 func (l *Lane) Free() {
 	if l != nil {
 		l.watcher.close()
 	}
 }
 
-// shutdownInterval is how often Shutdown looks for connections that have become idle.
+// shutdownInterval is the interval at which Shutdown looks for connections that have become idle.
 const shutdownInterval = 10 * time.Millisecond
 
-// closeIdle closes idle connections, and returns how many there are, idle or not.
+// closeIdle closes idle connections, and returns the number of connections, idle or not.
 func (l *Lane) closeIdle() int {
 	l.draining.Store(true)
 	l.mu.Lock()

@@ -290,8 +290,8 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
-// TestHandOver: what is not plain is handed over with all that was read of it and behind it, wherever it is cut, and what was before it is
-// answered.
+// TestHandOver: a request that is not plain is handed over with all bytes that were read of it and after it, wherever they are cut; the
+// requests before it are answered.
 func TestHandOver(t *testing.T) {
 	s := start(t, "", Options{}, paths)
 	const before = 2
@@ -331,7 +331,7 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// TestUnfinished: a head that does not end is handed over with the end of the connection, and that of nobody is no request.
+// TestUnfinished: an incomplete head is handed over with the end of the connection; a connection without a byte is not a request.
 func TestUnfinished(t *testing.T) {
 	s := start(t, "", Options{}, paths)
 	text := get("/a")
@@ -371,7 +371,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// TestShutdown: idle connections are closed, and requests are answered first; their clients are told.
+// TestShutdown: idle connections are closed; requests are answered first, and the answer tells the client to close.
 func TestShutdown(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
 	s := start(t, "", Options{}, func(b *backend) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// lingerFor is how long a client has to read an answer before its connection is closed with something unread on it, which resets it. It is
+// lingerFor is how long a client has to read an answer before its connection is closed with unread bytes, which resets it. The value is
 // net/http's.
 const lingerFor = 500 * time.Millisecond
 
@@ -18,7 +18,7 @@ func (c *conn) linger() {
 	_, _ = io.Copy(io.Discard, c.net)
 }
 
-// dropGrown gives up a buffer that a large head has made grow, if nothing is left in it.
+// dropGrown releases a buffer that a large head has enlarged, if it has no unread bytes.
 func (c *conn) dropGrown() {
 	if c.start == c.end && len(c.buf) > readSize {
 		c.dropBuffer()

@@ -9,7 +9,7 @@ import (
 // sweepEvery is how often parked connections are compared with their deadlines.
 const sweepEvery = time.Second
 
-// park waits for the next request of c until then, the zero time being never, and has c served on. It reports false if it cannot.
+// park waits until that time for the next request of c, for ever if it is zero, and then resumes c. It reports false if it cannot.
 func (h *watcher) park(c *conn, until time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -45,7 +45,7 @@ func (h *watcher) sweep() {
 	}
 }
 
-// tooLong ends the wait for those connections.
+// tooLong removes and returns the connections whose time is over.
 func (h *watcher) tooLong(now time.Time) (all []*conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -67,7 +67,7 @@ func TestParked(t *testing.T) {
 	s.awaitParked(0)
 }
 
-// TestParkedFor: a parked connection is closed when it has been idle for as long as it may be.
+// TestParkedFor: a parked connection is closed when its idle timeout is over.
 func TestParkedFor(t *testing.T) {
 	const timeout = parkAfter + 500*time.Millisecond
 	s := start(t, "", Options{Idle: timeout, ReadHeader: time.Minute}, paths)

@@ -11,38 +11,40 @@ import (
 	"github.com/ballastlb/ballast/listener/h1"
 )
 
-// Replayed is a connection of which some bytes were read already. They are read again first.
+// Replayed is a connection of which some bytes were already read. It returns them first.
 //
-// If the lane knows where the request ends that it has handed over, the other server can read that request only. When the server wants to read
-// the next one, it is told that the connection has ended, and the lane takes the connection back.
+// If the lane knows where the handed-over request ends, the other server can read that request only. When the server tries to read the next
+// one, it gets an end of file, and the lane takes the connection back.
 type Replayed struct {
 	net.Conn
 	lane   *Lane
 	state  *tls.ConnectionState
 	again  []byte
-	broken error   // of reading what follows; nil if more can be read
-	failed *Failed // the first request
+	broken error   // the error that follows the bytes that were read; nil if more can be read
+	failed *Failed // the first request, if it ended with an error
 
-	left   int64  // how much of the request is to be read; unknown if that of the connection is
+	left   int64  // bytes of the request that are still to be read; unknown if the connection stays with the other server
 	method string // of the request
 	credit int
 	idle   bool // the request was answered
 
 	whose   atomic.Int32
-	stopped chan struct{} // has an element if reading is to be given up
+	stopped chan struct{} // has an element if the read in progress must stop
 }
 
-// unknown stands for the size of a request. It may also be that of the rest of a connection.
+// unknown is a size of a request that is not known. It also stands for the rest of a connection.
 const unknown = -1
 
-// A handover, with the way back, costs about as much as a small request. So a connection comes back as long as it has credit: each request that
-// the lane serves adds one, and each handover takes one. A connection of which most requests are handed over stays with the other server.
+// A handover, including the way back, costs about as much as a small request. So a connection comes back only while it has credit: each
+// request that the lane serves adds one, and each handover takes one. If most requests of a connection are handed over, it stays with the
+// other server.
 const (
 	firstCredit = 4
 	mostCredit  = 8
 )
 
-// handsOver takes from the credit. It returns size, the size of the request that is handed over, or unknown if the connection is to stay.
+// handsOver takes one from the credit. It returns size, the size of the request that is handed over, or unknown if the connection must stay
+// there.
 func (c *conn) handsOver(size int64) int64 {
 	if c.credit--; c.credit < 0 {
 		return unknown
@@ -50,14 +52,14 @@ func (c *conn) handsOver(size int64) int64 {
 	return size
 }
 
-// Whose a connection is.
+// The owners of a connection.
 const (
 	others    int32 = iota
-	returning       // it is the lane's when the other server closes it
+	returning       // the lane takes it when the other server closes it
 	returned
 )
 
-// replay completes r for a connection that is passed on, and returns it as what it is for net/http.
+// replay completes r for a connection that is passed on, and returns it with the methods that net/http uses.
 func (c *conn) replay(r *Replayed) net.Conn {
 	r.Conn, r.lane, r.state = c.net, c.lane, c.client.TLS
 	r.method, r.credit, r.stopped = c.head.Method, c.credit, make(chan struct{}, 1)
@@ -70,14 +72,14 @@ func (c *conn) replay(r *Replayed) net.Conn {
 // TLSState returns the state of the connection; nil without TLS.
 func (r *Replayed) TLSState() *tls.ConnectionState { return r.state }
 
-// Failed returns what became of the request that is read next; nil if nothing did. It is told once.
+// Failed returns the failed request that is read next, or nil. It returns it once only.
 func (r *Replayed) Failed() *Failed {
 	f := r.failed
 	r.failed = nil
 	return f
 }
 
-// Became is told the states of the connection, as [http.Server.ConnState].
+// Became receives the states of the connection, as [http.Server.ConnState].
 func (r *Replayed) Became(state http.ConnState) {
 	switch state {
 	case http.StateIdle:
@@ -120,8 +122,8 @@ func (r *Replayed) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// watch is the read with which net/http finds out whether the client leaves while its request is served. A byte that arrives belongs to the
-// next request, so it is kept for the lane. net/http would keep it, too, and learn no more; watch waits until net/http gives up reading.
+// watch is the read with which net/http finds out whether the client closes the connection while its request is served. A byte that arrives
+// belongs to the next request, so it is kept for the lane. net/http would only store it as well; watch waits until net/http stops reading.
 func (r *Replayed) watch() (int, error) {
 	if len(r.again) == 0 {
 		var next [1]byte
@@ -135,13 +137,13 @@ func (r *Replayed) watch() (int, error) {
 	return 0, nil
 }
 
-// SetReadDeadline implements [net.Conn]. With a time in the past, net/http gives up reading.
+// SetReadDeadline implements [net.Conn]. net/http stops a read with a deadline in the past.
 func (r *Replayed) SetReadDeadline(t time.Time) error {
 	if !t.IsZero() && time.Until(t) <= 0 {
 		defer r.stop()
 	} else {
 		select {
-		case <-r.stopped: // by a read that is over
+		case <-r.stopped: // left by a read that has ended
 		default:
 		}
 	}
@@ -155,7 +157,7 @@ func (r *Replayed) stop() {
 	}
 }
 
-// Close implements [io.Closer]. It gives a connection that is returning back to the lane.
+// Close implements [io.Closer]. It gives a returning connection back to the lane.
 func (r *Replayed) Close() error {
 	if r.whose.CompareAndSwap(returning, returned) {
 		if !r.lane.takeBack(r) {
@@ -170,10 +172,10 @@ func (r *Replayed) Close() error {
 	return r.Conn.Close()
 }
 
-// takesBack reports whether connections may come back.
+// takesBack reports whether the lane takes connections back.
 func (l *Lane) takesBack() bool { return !l.draining.Load() && l.Site() != nil }
 
-// takeBack goes on with a connection that was handed over. It reports false if the lane takes none any more.
+// takeBack resumes a connection that was handed over. It reports false if the lane takes no connections any more.
 func (l *Lane) takeBack(r *Replayed) bool {
 	c := newConn(l, r.Conn)
 	if c == nil || !l.add(c) {
@@ -204,7 +206,7 @@ func (r *Replayed) CloseWrite() error {
 	return half.CloseWrite()
 }
 
-// replayedTCP is a Replayed to which the kernel can move bytes.
+// replayedTCP is a Replayed to which the kernel can copy bytes directly.
 type replayedTCP struct {
 	*Replayed
 	tcp *net.TCPConn

@@ -36,7 +36,7 @@ type request struct {
 	shown   observe.Request // in the line
 
 	body    body
-	content []byte        // the body, if it has arrived with the head
+	content []byte        // the body, if it arrived with the head
 	full    *http.Request // nil before it is needed
 	edit    *edit         // nil without header operations
 
@@ -48,10 +48,10 @@ type request struct {
 	answer           sentAnswer
 }
 
-// requests are requests to be used again. They are large, and most are over within a millisecond.
+// requests is a pool: requests are large, and most end within a millisecond.
 var requests = sync.Pool{New: func() any { return new(request) }}
 
-// answerRequest answers the request whose head was read, and which is plain. It reports whether the connection is to be kept.
+// answerRequest answers the plain request whose head was read. It reports whether the connection is kept.
 func (c *conn) answerRequest(site *Site) (keep bool) {
 	x := requests.Get().(*request)
 	x.conn, x.site = c, site
@@ -68,7 +68,7 @@ func (c *conn) answerRequest(site *Site) (keep bool) {
 	return x.answer.complete && !x.answer.close
 }
 
-// begin prepares what happens before the request's way begins.
+// begin prepares the request before its way begins.
 func (x *request) begin() {
 	c, site := x.conn, x.site
 	x.identify()
@@ -85,7 +85,7 @@ func (x *request) begin() {
 	}
 }
 
-// maxWhole is the size up to which a body that has arrived is sent with the head, in bytes.
+// maxWhole is the largest body in bytes that is sent with the head, if it has arrived.
 const maxWhole = 16 << 10
 
 // takeBody prepares the request's body.
@@ -108,7 +108,7 @@ func (x *request) takeBody() {
 // comes reports whether the body must be read from the connection.
 func (x *request) comes() bool { return x.conn.head.Length > 0 && x.content == nil }
 
-// serve sends the request on its way. The error is what a chain of Caddy's handlers would return.
+// serve sends the request on its way. The error is the one that a chain of Caddy's handlers would return.
 func (x *request) serve() error {
 	c := x.conn
 	x.beginEdit()
@@ -130,7 +130,7 @@ func (x *request) serve() error {
 	return x.balance()
 }
 
-// balance does what the load balancer's handler does.
+// balance does the work of the load balancer's handler.
 func (x *request) balance() (err error) {
 	c := x.conn
 	plan, service := c.way.Plan, c.way.Service
@@ -181,7 +181,7 @@ func (x *request) balance() (err error) {
 	}
 }
 
-// unavailable returns the error for a request that found no backend, and counts it.
+// unavailable returns the error for a request that no backend could serve, and counts it.
 func (x *request) unavailable(err error) error {
 	x.conn.way.Plan.Pool.CountRefusal(course.RefusalOf(err))
 	if x.edit == nil {
@@ -200,12 +200,12 @@ func (x *request) path() []byte {
 	}
 	unescaped, err := url.PathUnescape(string(path))
 	if err != nil {
-		return path // its escapes are valid, so there is none
+		return path // the path has no escapes, as its escapes are known to be valid
 	}
 	return []byte(unescaped)
 }
 
-// takeKeys gives r the fields that exchanges and transports look at.
+// takeKeys copies into r the fields that exchanges and transports use.
 func (x *request) takeKeys(r *http.Request) (keyed bool) {
 	h := &x.conn.head
 	for _, f := range h.Fields {
@@ -220,8 +220,8 @@ func (x *request) takeKeys(r *http.Request) (keyed bool) {
 	return r.Header.Get("Idempotency-Key") != ""
 }
 
-// statusOf returns the status of the answer to the client. err is what the load balancer returns, passed the status of the answer that it
-// has passed on.
+// statusOf returns the status of the answer to the client. err is the load balancer's error, and passed the status of the answer that was
+// passed on.
 func statusOf(err error, passed int) int {
 	switch {
 	case err == nil && passed == 0:
@@ -245,7 +245,7 @@ func (x *request) finish(err error) {
 		x.logError(err)
 	} else {
 		if !x.answer.begun {
-			x.answer.status, x.answer.close = pool.StatusCanceled, true // the client has left
+			x.answer.status, x.answer.close = pool.StatusCanceled, true // the client has closed the connection
 			if x.edit != nil {
 				x.edit.applyDeferred(pool.StatusCanceled, x.answer.header)
 			}
@@ -270,7 +270,7 @@ func (x *request) recordMetrics(err error) {
 	x.measure.End(err, size, x.answer.size, time.Now())
 }
 
-// end gives up the request. After a panic, the connection is not kept.
+// end ends the request. After a panic, the connection is not kept.
 func (x *request) end(keep *bool) {
 	x.limits.Release()
 	if x.measured {
@@ -320,7 +320,7 @@ func (x *request) log() {
 	l.Status, l.Size, l.WriteErr = x.answer.status, x.answer.size, nil
 	l.Header = x.answer.header
 	if !x.answer.complete {
-		l.Took = 0 // as Caddy, which does not get to the end
+		l.Took = 0 // as in Caddy, which does not set it after a panic
 	}
 	if bound := time.Duration(x.site.Server.WriteTimeout); bound > 0 && l.Took >= bound {
 		l.WriteErr = x.answer.failed
@@ -343,11 +343,11 @@ func (x *request) Full() *http.Request {
 		c := x.conn
 		full, err := c.client.Request(&c.head, x.site.Server, c.now, nil)
 		if err != nil {
-			// The parser of heads takes no target that net/url does not.
+			// The parser of heads accepts only targets that net/url accepts.
 			full = caddyhttp.PrepareRequest(&http.Request{URL: new(url.URL), Header: make(http.Header)}, caddy.NewReplacer(), nil, x.site.Server)
 		}
 		if n := c.way.Strip; n > 0 {
-			// A path that loses something has no escapes, so the raw one is as long.
+			// A path that is stripped has no escapes, so the raw one has the same length.
 			full.URL.Path = full.URL.Path[n:]
 			full.URL.RawPath = full.URL.RawPath[min(n, len(full.URL.RawPath)):]
 			full.RequestURI = full.URL.RequestURI()
@@ -366,7 +366,7 @@ func (x *request) Full() *http.Request {
 
 // Members implements [course.Source].
 func (x *request) Members(retry bool) (course.Members, error) {
-	set, err := x.conn.way.Service.Members(x.conn.base, retry) // of which a source that may be asked needs the context only
+	set, err := x.conn.way.Service.Members(x.conn.base, retry) // a source that the lane may ask needs the context only
 	if err != nil {
 		return nil, err
 	}
@@ -399,7 +399,7 @@ func (x *request) Ended(_ *http.Response, err error, _, _ time.Time) { x.Lean.En
 // Retrying implements [exchange.Front].
 func (*request) Retrying(error) {}
 
-// Copy implements [exchange.Front]. A load balancer that hedges is not on the lane.
+// Copy implements [exchange.Front]. It is not called, because a load balancer that hedges is not on the lane.
 func (*request) Copy(context.Context, *http.Request, course.Target) (o exchange.Outgoing, ok bool) {
 	return o, false
 }
@@ -431,7 +431,7 @@ func (x *request) AppendHead(b []byte, askGzip bool) []byte {
 		if isReplaced(name) {
 			continue
 		}
-		if string(name) == "User-Agent" { // net/http's transport sends one, and none that is empty
+		if string(name) == "User-Agent" { // net/http's transport sends one User-Agent field, and none if it is empty
 			if agents++; agents > 1 || f.Value.End == f.Value.Start {
 				continue
 			}
@@ -456,7 +456,7 @@ func (x *request) appendRequestLine(b []byte) []byte {
 	return append(b, " HTTP/1.1\r\nHost: "...)
 }
 
-// appendLength ends the line before, and appends Content-Length if the request has one.
+// appendLength ends the previous line, and appends Content-Length if the request has one.
 func (x *request) appendLength(b []byte) []byte {
 	h := &x.conn.head
 	if n := h.Length; n > 0 || h.Method == http.MethodPost || h.Method == http.MethodPut || h.Method == http.MethodPatch {
@@ -473,7 +473,7 @@ func appendField[T []byte | string](b []byte, name, value T) []byte {
 	return append(b, "\r\n"...)
 }
 
-// isReplaced reports whether a request's field of that name is not passed on as it is, because AppendHead appends it elsewhere.
+// isReplaced reports whether a request's field of that name is not passed on as it is, because AppendHead writes it elsewhere.
 func isReplaced(name []byte) bool {
 	switch string(name) {
 	case "Host", "Content-Length", "Connection", forwardedFor, forwardedProto, forwardedHost:

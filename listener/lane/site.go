@@ -13,7 +13,7 @@ import (
 	"github.com/ballastlb/ballast/listener/told"
 )
 
-// Site is what one config's server says about its requests.
+// Site is what the lane needs of one config's server.
 type Site struct {
 	Server  *caddyhttp.Server
 	Table   *express.Table
@@ -24,7 +24,7 @@ type Site struct {
 	// Errors answers requests that ended with an error; nil if the server has no routes for them.
 	Errors caddyhttp.Handler
 
-	// AltSvc returns the value of Alt-Svc, "" for none. It is nil without HTTP/3.
+	// AltSvc returns the value of the Alt-Svc field, "" for none. It is nil without HTTP/3.
 	AltSvc func() string
 
 	mu     sync.Mutex // held while meters is replaced
@@ -33,7 +33,7 @@ type Site struct {
 
 // meter returns the meter of requests that match these routes.
 func (s *Site) meter(routes []express.Matched) *told.Meter {
-	const most, bits = 4, 16 // routes that tell meters apart, and bits for each
+	const most, bits = 4, 16 // routes by which meters are told apart, and bits for each
 	key := uint64(0)
 	for _, r := range routes {
 		if len(routes) > most || r.Index >= 1<<bits-1 {

@@ -12,41 +12,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported says whether this platform has what the lane needs.
+// supported tells whether this platform has the system calls that the lane needs.
 const supported = true
 
 const (
-	// watchEvery is the interval of the rounds in which connections are looked at. One whose request is seen in two rounds is watched.
+	// watchEvery is the interval of the rounds. A connection whose request is seen in two rounds is watched.
 	watchEvery = 50 * time.Millisecond
 
 	// quietRounds is the number of rounds without such requests after which the rounds stop.
 	quietRounds = 4
 )
 
-// watcher notices that clients leave while they wait for an answer. net/http has a goroutine read from the connection meanwhile. Here the
-// kernel is asked to tell, but only for requests that take longer than a moment: most take less. It also waits for the next request of
-// connections that are parked.
+// watcher notices clients that close their connection while they wait for an answer. net/http has a goroutine that reads from the
+// connection meanwhile. The watcher uses epoll instead, and only for requests that take longer than a moment: most take less. It also waits
+// for the next request of parked connections.
 type watcher struct {
 	lane  *Lane
 	awake atomic.Bool
-	quiet int // rounds so far; used by the round only
+	quiet int // rounds so far without such requests; used by the round only
 
 	mu      sync.Mutex // guards the fields below
-	poll    *os.File   // epoll; nil before it is needed
+	poll    *os.File   // epoll; nil before it is first needed
 	raw     syscall.RawConn
 	watched map[int32]*conn // by file descriptor
-	sweeps  bool            // [watcher.sweep] will run
+	sweeps  bool            // a call of [watcher.sweep] is scheduled
 	closed  bool
 }
 
 func newWatcher(l *Lane) *watcher { return &watcher{lane: l, watched: make(map[int32]*conn)} }
 
-// watched is what a watcher knows of a connection.
+// watched is a watcher's state of a connection.
 type watched struct {
-	request atomic.Uint64 // its number, while one is waiting for its answer; 0 otherwise
-	last    uint64        // of the connection's goroutine
-	seen    uint64        // by the last round
-	fd      int32         // while it is watched, and guarded as watcher.watched is; -1 otherwise
+	request atomic.Uint64 // number of the request that is waiting for its answer; 0 if none is
+	last    uint64        // number of the last request; used by the connection's goroutine
+	seen    uint64        // number of the request that the last round saw
+	fd      int32         // while the connection is watched, and guarded as watcher.watched is; -1 otherwise
 	parked  bool          // guarded in the same way
 	until   time.Time     // while it is parked: when it is closed; zero for never
 }
@@ -60,7 +60,7 @@ func (h *watcher) begin(c *conn) {
 	}
 }
 
-// end is called when the request is over.
+// end is called when the request has ended.
 func (h *watcher) end(c *conn) {
 	c.watched.request.Store(0)
 	if atomic.LoadInt32(&c.watched.fd) < 0 {
@@ -93,13 +93,14 @@ func (h *watcher) round() {
 	}
 	h.quiet = 0
 	h.awake.Store(false)
-	// A request that began meanwhile may have relied on the rounds.
+	// A request that began meanwhile may have relied on the rounds being active.
 	if h.look() && h.awake.CompareAndSwap(false, true) {
 		h.comeBack()
 	}
 }
 
-// look watches the connections whose request it sees for the second time. It reports whether there are requests that it is to see again.
+// look watches the connections whose request it sees for the second time. It reports whether there are requests that the next round must
+// see.
 func (h *watcher) look() (again bool) {
 	h.lane.mu.Lock()
 	defer h.lane.mu.Unlock()
@@ -116,7 +117,7 @@ func (h *watcher) look() (again bool) {
 	return again
 }
 
-// watch has the kernel tell when the client of that request leaves.
+// watch makes the kernel report when the client of that request closes the connection.
 func (h *watcher) watch(c *conn, request uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -125,11 +126,11 @@ func (h *watcher) watch(c *conn, request uint64) {
 	}
 	h.register(c, unix.EPOLLRDHUP)
 	if c.watched.request.Load() != request {
-		h.forget(c) // it ended before it was watched
+		h.forget(c) // the request ended before it was watched
 	}
 }
 
-// register has the kernel tell, once, when one of these events happens. The caller holds h.mu.
+// register makes the kernel report one of these events, once. The caller holds h.mu.
 func (h *watcher) register(c *conn, events uint32) (ok bool) {
 	_ = c.raw.Control(func(fd uintptr) {
 		event := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(fd)}
@@ -188,8 +189,8 @@ func (h *watcher) wait() {
 	}
 }
 
-// happened goes on with a parked connection. Otherwise it cancels the request of the connection with that descriptor. If something is there to
-// read, it is the next request, as for net/http, or the rest of the body.
+// happened resumes a parked connection. Otherwise it cancels the request of the connection with that descriptor, unless there are bytes to
+// read: they are the next request, as for net/http, or the rest of the body.
 func (h *watcher) happened(fd int32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -212,12 +213,12 @@ func (h *watcher) happened(fd int32) {
 	}
 }
 
-// isAlert reports whether b is one TLS record, and that an alert. Before a client closes an encrypted connection, it says so with one.
+// isAlert reports whether b is a TLS record with an alert. A client sends one before it closes an encrypted connection.
 func isAlert(b []byte) bool {
 	const (
 		head        = 5
 		alert, data = 21, 23     // types of records
-		disguised   = 2 + 1 + 16 // with TLS 1.3, an alert is in a data record: the alert, its type, and the tag of all ciphers
+		disguised   = 2 + 1 + 16 // in TLS 1.3, an alert is in a data record: the alert, its type, and the tag, which has this length in all ciphers
 	)
 	if len(b) < head || int(b[3])<<8|int(b[4]) != len(b)-head {
 		return false
@@ -225,7 +226,7 @@ func isAlert(b []byte) bool {
 	return b[0] == alert || b[0] == data && len(b) == head+disguised
 }
 
-// close ends the watching.
+// close stops the watcher.
 func (h *watcher) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -4,7 +4,7 @@ package lane
 
 import "time"
 
-// supported says whether this platform has what the lane needs.
+// supported tells whether this platform has the system calls that the lane needs.
 const supported = false
 
 type watcher struct{}

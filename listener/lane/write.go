@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// write writes to the client. It reports whether that succeeded, and the ones before.
+// write writes to the client. It reports whether this and all earlier writes succeeded.
 func (x *request) write(b []byte) bool {
 	a := &x.answer
 	for len(b) > 0 && a.failed == nil {
@@ -19,8 +19,8 @@ func (x *request) write(b []byte) bool {
 	return a.failed == nil
 }
 
-// writeWhole writes the whole of an answer. A short one is complete whether or not the client gets it: Caddy's server has it in a buffer, and
-// writes that when it is done with the request.
+// writeWhole writes a whole answer. A short one counts as complete even if writing it fails: Caddy's server buffers it, and writes it after
+// the handlers have returned.
 func (x *request) writeWhole(b []byte) {
 	const buffered = 4 << 10
 	whole := x.write(b)
@@ -30,7 +30,7 @@ func (x *request) writeWhole(b []byte) {
 	x.answer.complete = whole || len(b) <= buffered
 }
 
-// moveFrom is the length, in bytes, from which on the kernel moves a body from connection to connection, where that is possible.
+// moveFrom is the length, in bytes, from which on the kernel moves a body between the connections, where that is possible.
 const moveFrom = 64 << 10
 
 // splicer is a body that can be moved.

@@ -29,7 +29,7 @@ const patience = 10 * time.Second
 
 func init() { caddy.RegisterModule(script{}) }
 
-// script is a handler that does what it is told, and keeps the requests that it sees.
+// script is a handler that follows a script, and records the requests that it gets.
 type script struct {
 	Early  []int         `json:"early,omitempty"` // informational answers
 	Status int           `json:"status,omitempty"`

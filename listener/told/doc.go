@@ -1,3 +1,3 @@
-// Package told is how requests of the express lane are told of: in the access log, the error log and the metrics of Caddy, as Caddy itself
-// tells of those that it serves.
+// Package told logs and counts the requests of the express lane in the access log, the error log and the metrics of Caddy, exactly as Caddy
+// does for the requests that it serves itself.
 package told

@@ -20,8 +20,8 @@ type families struct {
 	took, requestSize, responseSize, headerTook *prometheus.HistogramVec
 }
 
-// findFamilies returns the metrics that Caddy keeps with these settings. Caddy registers them at its first request, and panics if somebody
-// else has done so before. So it is made to register them now.
+// findFamilies returns the metrics that Caddy keeps with these settings. Caddy registers them at its first request, and panics if they are
+// already registered by other code. So findFamilies makes Caddy register them now.
 func findFamilies(ctx caddy.Context, settings *caddyhttp.Metrics) (*families, error) {
 	if err := register(ctx, settings); err != nil {
 		return nil, err
@@ -56,12 +56,12 @@ func findFamilies(ctx caddy.Context, settings *caddyhttp.Metrics) (*families, er
 	if err != nil {
 		return nil, err
 	}
-	// What the request of register has left.
+	// Delete the series that the request of register has left.
 	f.inFlight.DeletePartialMatch(prometheus.Labels{"server": "UNKNOWN", "handler": ""})
 	return f, nil
 }
 
-// find returns the collector that is registered under the description of like.
+// find returns the registered collector with the description of like.
 func find[C prometheus.Collector](registry *prometheus.Registry, like C, failed *error) C {
 	err := registry.Register(like)
 	if registered, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
@@ -79,16 +79,17 @@ func find[C prometheus.Collector](registry *prometheus.Registry, like C, failed 
 	return like
 }
 
-// reached is the panic with which the request of register ends.
+// reached is the panic value that ends the request of register.
 type reached struct{}
 
-// register has Caddy register its metrics. A request goes through a route of no server and ends by a panic, upon which Caddy counts nothing.
+// register makes Caddy register its metrics. It sends a request through a route without a server, which ends in a panic, so Caddy counts
+// nothing.
 func register(ctx caddy.Context, settings *caddyhttp.Metrics) (err error) {
 	var route caddyhttp.Route
 	if err := route.Provision(ctx, settings); err != nil {
 		return err
 	}
-	// It has no matchers, which are what would fail before next is reached.
+	// The route has no matchers, so nothing can fail before next is reached.
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { panic(reached{}) })
 	defer func() {
 		cause := recover()
@@ -99,14 +100,14 @@ func register(ctx caddy.Context, settings *caddyhttp.Metrics) (err error) {
 	return route.Compile(next).ServeHTTP(nil, &http.Request{Method: http.MethodGet, URL: new(url.URL)})
 }
 
-// hosts are those that have series of their own, if each has.
+// hosts are the hosts that have series of their own, if the metrics are per host.
 type hosts struct {
 	named  map[string]struct{} // in lower case, without ports
-	others bool                // those with TLS, too, that are not named
-	all    bool                // whatever there is
+	others bool                // hosts that are not named, with TLS as well
+	all    bool                // all hosts
 }
 
-// findHosts returns which hosts Caddy names in the metrics.
+// findHosts returns the hosts that Caddy names in the metrics.
 func findHosts(app *caddyhttp.App) hosts {
 	h := hosts{named: make(map[string]struct{}), all: app.Metrics.ObserveCatchallHosts}
 	for _, server := range app.Servers {

@@ -20,8 +20,8 @@ import (
 	"github.com/ballastlb/ballast/listener/h1"
 )
 
-// Log writes the access log and the error log of a Caddy server as the server does: to the same loggers, with the same levels, messages and
-// fields in the same order.
+// Log writes the access log and the error log of a Caddy server exactly as the server does: to the same loggers, with the same levels,
+// messages and fields in the same order.
 type Log struct {
 	settings    *caddyhttp.ServerLogConfig // nil without access log
 	access      *zap.Logger
@@ -33,18 +33,18 @@ type Log struct {
 	byHost atomic.Pointer[map[string]*destination]
 }
 
-// destination is where requests to a host are logged.
+// destination is the set of loggers for requests to a host.
 type destination struct {
-	wanted           bool // in the access log
+	wanted           bool // the access log has them
 	access, failures []*zap.Logger
 }
 
 const (
-	maxHosts      = 1024 // whose destinations are remembered; clients choose the hosts
+	maxHosts      = 1024 // whose destinations are cached; clients choose the hosts
 	maxHostLength = 255
 )
 
-// NewLog returns the log of server. app is the http app that it belongs to, ctx that of any of the config's modules.
+// NewLog returns the log of server. app is the http app that it belongs to, ctx the context of any of the config's modules.
 func NewLog(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server) *Log {
 	logger := ctx.Logger(app).Named("log")
 	l := &Log{settings: server.Logs, failures: logger.Named("error")}
@@ -56,7 +56,7 @@ func NewLog(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server) *Lo
 		if len(settings.LoggerNames) == 0 && len(settings.SkipHosts) == 0 {
 			l.all = l.find("")
 		}
-		// Whatever hosts clients make up, those that have a log of their own are found at once.
+		// Hosts with a logger of their own are found at once, whatever other hosts clients send.
 		for host := range settings.LoggerNames {
 			known[host] = l.find(host)
 		}
@@ -65,10 +65,10 @@ func NewLog(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server) *Lo
 	return l
 }
 
-// Wants reports whether a request to host, with or without a port, is to be in the access log.
+// Wants reports whether the access log has requests to host, with or without a port.
 func (l *Log) Wants(host []byte) bool { return l.of(host).wanted }
 
-// of returns where requests to host are logged.
+// of returns the destination of requests to host.
 func (l *Log) of(host []byte) *destination {
 	if l.all != nil {
 		return l.all
@@ -90,7 +90,7 @@ func (l *Log) of(host []byte) *destination {
 	return d
 }
 
-// find finds out where requests to host are logged.
+// find determines the destination of requests to host.
 func (l *Log) find(host string) *destination {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -139,11 +139,11 @@ func (l *Log) names(host string) []string {
 	return []string{l.settings.DefaultLoggerName}
 }
 
-// Line is what is logged of a request. It may be used again.
+// Line is the data that is logged of a request. It may be reused.
 type Line struct {
 	Client   *Client
 	Head     *h1.Head
-	ClientIP string // as Caddy's variable
+	ClientIP string // the value of Caddy's variable
 	Took     time.Duration
 
 	// The rest is for the access log.
@@ -152,7 +152,7 @@ type Line struct {
 	Size     int // of the answer's body
 	Header   http.Header
 	WriteErr error
-	Extra    zap.Field // its zero value is none
+	Extra    zap.Field // zero for none
 
 	userID string
 	extras []zap.Field
@@ -196,7 +196,7 @@ func (line *Line) accessed(l *Log) []zapcore.Field {
 	fields := append(line.space[:0],
 		zap.Object("request", line),
 		zap.Int("bytes_read", line.Read),
-		zap.String("user_id", line.userID), // "" on the lane itself
+		zap.String("user_id", line.userID), // always "" on the lane itself
 		zap.Duration("duration", line.Took),
 		zap.Int("size", line.Size),
 		zap.Int("status", line.Status),
@@ -227,7 +227,7 @@ func (l *Log) Handled(line *Line, err error) {
 	l.fail(line, zapcore.DebugLevel, message, fields)
 }
 
-// FailedAgain logs that the server's error routes, which were to answer for err, ended with an error of their own.
+// FailedAgain logs that the server's error routes, called for err, returned an error of their own.
 func (l *Log) FailedAgain(line *Line, err, own error) {
 	_, message, explained := explain(err)
 	l.fail(line, zapcore.ErrorLevel, "error handling handler error", func(fields []zapcore.Field) []zapcore.Field {
@@ -250,7 +250,7 @@ func (l *Log) fail(line *Line, level zapcore.Level, message string, appendTo fun
 	}
 }
 
-// explain returns what Caddy makes of an error: the status of the answer, the message, and what appends the fields.
+// explain returns how Caddy treats an error: the status of the answer, the message, and a function that appends the fields.
 func explain(err error) (status int, message string, appendTo func([]zapcore.Field) []zapcore.Field) {
 	handler, ok := errors.AsType[caddyhttp.HandlerError](err)
 	if !ok {
@@ -265,7 +265,7 @@ func explain(err error) (status int, message string, appendTo func([]zapcore.Fie
 	}
 }
 
-// MarshalLogObject implements [zapcore.ObjectMarshaler]: it logs the request as [caddyhttp.LoggableHTTPRequest] does, without making one.
+// MarshalLogObject implements [zapcore.ObjectMarshaler]: it logs the request as [caddyhttp.LoggableHTTPRequest] does, without creating one.
 func (line *Line) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	ip, port, err := net.SplitHostPort(line.Client.Remote)
 	if err != nil {
@@ -289,7 +289,7 @@ func (line *Line) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// loggedTLS is a client as its TLS state in the log.
+// loggedTLS logs a client's TLS state.
 type loggedTLS Client
 
 // MarshalLogObject implements [zapcore.ObjectMarshaler].
@@ -297,7 +297,7 @@ func (c *loggedTLS) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return caddyhttp.LoggableTLSConnState(*c.TLS).MarshalLogObject(e)
 }
 
-// loggedHeader is a head as [caddyhttp.LoggableHTTPHeader] logs its header. Encoders read it before they return.
+// loggedHeader logs the fields of a head as [caddyhttp.LoggableHTTPHeader] does. Encoders read it before they return.
 type loggedHeader struct {
 	head        *h1.Head
 	raw         string
@@ -313,7 +313,7 @@ func (l *loggedHeader) MarshalLogObject(e zapcore.ObjectEncoder) error {
 		header := caddyhttp.LoggableHTTPHeader{Header: header(l.head, l.raw), ShouldLogCredentials: l.credentials}
 		return header.MarshalLogObject(e)
 	}
-	// One backing for all values: a name's own are put behind each other when its first field is met.
+	// One backing array for all values: the values of a name are stored contiguously when its first field is met.
 	backing := make(caddyhttp.LoggableStringArray, 0, len(fields))
 	for i, f := range fields {
 		name := l.raw[f.Name.Start:f.Name.End]

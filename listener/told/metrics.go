@@ -19,7 +19,7 @@ import (
 	"github.com/ballastlb/ballast/listener/h1"
 )
 
-// Metrics counts requests to a Caddy server where Caddy counts those that pass through its routes, in the same way.
+// Metrics counts requests to a Caddy server in the metrics in which Caddy counts those that pass through its routes, in the same way.
 type Metrics struct {
 	families *families
 	server   string
@@ -28,13 +28,13 @@ type Metrics struct {
 }
 
 // NewMetrics returns the metrics of server, or nil if the config has none. app is the http app that server belongs to, ctx the context of
-// any of the config's modules. If there is an error, only Caddy can count the requests.
+// any of the config's modules. If there is an error, only Caddy itself can count the requests.
 func NewMetrics(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server) (*Metrics, error) {
 	if app.Metrics == nil {
 		return nil, nil
 	}
 	for name, server := range app.Servers {
-		// It depends on the order in which Caddy provisions the servers, which is random, what it counts then.
+		// What Caddy counts then depends on the order in which it provisions the servers, which is random.
 		if server.Metrics != nil {
 			return nil, fmt.Errorf("server %s has metrics of its own, which is deprecated", name)
 		}
@@ -53,15 +53,15 @@ func NewMetrics(ctx caddy.Context, app *caddyhttp.App, server *caddyhttp.Server)
 // Meter counts the requests that match the same top-level routes.
 type Meter struct {
 	metrics  *Metrics
-	handlers []string // the first of each route
+	handlers []string // name of the first handler of each route
 
-	rest   *series                               // of all hosts that have none of their own
+	rest   *series                               // of all hosts without series of their own
 	mu     sync.Mutex                            // held while byHost is replaced
 	byHost [2]atomic.Pointer[map[string]*series] // without and with TLS
 }
 
-// Meter returns the counter of requests that match certain top-level routes. handlers are the names of the first handlers of these routes, in
-// order; that of a route without handlers is "".
+// Meter returns the meter of requests that match certain top-level routes. handlers are the names of the first handlers of these routes, in
+// order; for a route without handlers it is "".
 func (m *Metrics) Meter(handlers ...string) *Meter {
 	w := &Meter{metrics: m, handlers: handlers}
 	labels := make(prometheus.Labels)
@@ -100,7 +100,7 @@ func (w *Meter) of(host []byte, secure bool) *series {
 	if s == nil {
 		s = w.newSeries(prometheus.Labels{hostLabel: name})
 	}
-	// Clients choose the hosts. Beyond the bound the series are made anew for each request; what they count is kept in the families.
+	// Clients choose the hosts. Beyond this bound the series are created again for each request; the counts are kept in the families.
 	if len(known) < maxHosts+len(w.metrics.hosts.named) && len(host) <= maxHostLength {
 		grown := make(map[string]*series, len(known)+2)
 		maps.Copy(grown, known)
@@ -110,7 +110,7 @@ func (w *Meter) of(host []byte, secure bool) *series {
 	return s
 }
 
-// lazy is a metric that is made when it is used for the first time: a series must not be there before Caddy would have made it.
+// lazy is a metric that is created on first use: a series must not exist before Caddy would have created it.
 type lazy[T any] struct {
 	make func() T
 	made atomic.Pointer[T]
@@ -120,7 +120,7 @@ func (l *lazy[T]) get() T {
 	if made := l.made.Load(); made != nil {
 		return *made
 	}
-	made := l.make() // if others do so as well, they get the same
+	made := l.make() // concurrent calls get the same one
 	l.made.Store(&made)
 	return made
 }
@@ -133,7 +133,7 @@ type series struct {
 	answers atomic.Pointer[map[answer][]answerSeries]
 }
 
-// routeSeries are those of one route that say nothing of answers.
+// routeSeries are the series of one route that do not depend on the answer.
 type routeSeries struct {
 	families *families
 	labels   prometheus.Labels
@@ -145,7 +145,7 @@ type routeSeries struct {
 // answer is the method and the status of an answer.
 type answer uint32
 
-// answerSeries are those of one route and one kind of answer.
+// answerSeries are the series of one route and one kind of answer.
 type answerSeries struct {
 	took, requestSize, responseSize, headerTook lazy[prometheus.Observer]
 }
@@ -164,7 +164,7 @@ func (w *Meter) newSeries(labels prometheus.Labels) *series {
 	return s
 }
 
-// answered returns the series of answers with status to requests with the method of that number, for each route.
+// answered returns the series of answers with this status to requests with the method of that number, one for each route.
 func (s *series) answered(method, status int) []answerSeries {
 	if status == 0 {
 		status = http.StatusOK
@@ -196,7 +196,7 @@ func (s *series) answered(method, status int) []answerSeries {
 	return list
 }
 
-// methods are the values of the label. The first stands for all others.
+// methods are the values of the label. The first stands for all other methods.
 var methods = [...]string{
 	"OTHER", http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete, http.MethodConnect, http.MethodOptions,
 	http.MethodTrace, http.MethodPatch,
@@ -212,7 +212,7 @@ func numberOf(method string) int {
 	return 0
 }
 
-// Measure is the measuring of one request. It may be used again.
+// Measure measures one request. It may be reused.
 type Measure struct {
 	series *series
 	method int
@@ -220,7 +220,7 @@ type Measure struct {
 	begun  time.Time
 }
 
-// Begin begins to measure the request of a head. One of End and Break must follow.
+// Begin starts to measure a request. End or Break must follow.
 func (m *Measure) Begin(w *Meter, h *h1.Head, secure bool, now time.Time) {
 	*m = Measure{series: w.of(h.Host.Of(h.Raw), secure), method: numberOf(h.Method), begun: now}
 	for i := range m.series.routes {
@@ -228,7 +228,7 @@ func (m *Measure) Begin(w *Meter, h *h1.Head, secure bool, now time.Time) {
 	}
 }
 
-// Answer measures the header of an answer, which a handler of the way has given. An informational one is measured, too.
+// Answer measures the header of an answer from a handler of the way, including an informational one.
 func (m *Measure) Answer(status int, now time.Time) {
 	m.status = status
 	took := now.Sub(m.begun).Seconds()
@@ -238,8 +238,8 @@ func (m *Measure) Answer(status int, now time.Time) {
 	}
 }
 
-// End ends the measuring. err is what the handlers of the way have returned. The sizes are those of the request, see [Size], and of the
-// answer's body as far as they have written it.
+// End ends the measurement. err is the error of the way's handlers. requestSize is that of [Size], responseSize the number of bytes of the
+// answer's body that the handlers have written.
 func (m *Measure) End(err error, requestSize, responseSize int, now time.Time) {
 	took := now.Sub(m.begun).Seconds()
 	status, known := m.status, true
@@ -268,7 +268,7 @@ func (m *Measure) End(err error, requestSize, responseSize int, now time.Time) {
 	m.Break()
 }
 
-// Break ends the measuring of a request whose answer breaks off. Caddy counts it nowhere.
+// Break ends the measurement of a request whose answer was aborted. Caddy does not count it.
 func (m *Measure) Break() {
 	for i := range m.series.routes {
 		m.series.routes[i].inFlight.get().Dec()

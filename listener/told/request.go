@@ -15,15 +15,15 @@ import (
 	"github.com/ballastlb/ballast/listener/h1"
 )
 
-// Client is the other end of a connection, as requests show it.
+// Client is the peer of a connection, as requests show it.
 type Client struct {
-	Remote string               // address, as in [http.Request.RemoteAddr]
+	Remote string               // the address, as in [http.Request.RemoteAddr]
 	TLS    *tls.ConnectionState // nil without TLS
 
-	ctx context.Context // with what net/http's server puts into a request's context
+	ctx context.Context // with the values that net/http's server puts into a request's context
 }
 
-// NewClient describes the other end of a connection of server. The handshake is over. ctx is that of the client's requests.
+// NewClient describes the peer of a connection of server. The handshake must be complete. ctx is the context of the client's requests.
 func NewClient(ctx context.Context, server *http.Server, c net.Conn) *Client {
 	ctx = context.WithValue(ctx, http.ServerContextKey, server)
 	ctx = context.WithValue(ctx, http.LocalAddrContextKey, c.LocalAddr())
@@ -38,8 +38,8 @@ func NewClient(ctx context.Context, server *http.Server, c net.Conn) *Client {
 	return client
 }
 
-// Request returns the request of a head as the handlers of a Caddy server would get it, but for its body: [http.NoBody] stands for any. It
-// refers to none of the head's bytes. begun is when it began. w is for placeholders of the answer; it may be nil.
+// Request returns the request of a head as the handlers of a Caddy server would get it, except that its body is always [http.NoBody]. It
+// does not refer to the head's bytes. begun is when the request began. w is for placeholders of the answer; it may be nil.
 func (c *Client) Request(h *h1.Head, server *caddyhttp.Server, begun time.Time, w http.ResponseWriter) (*http.Request, error) {
 	raw := string(h.Raw)
 	target := raw[h.Target.Start:h.Target.End]
@@ -69,7 +69,7 @@ func (c *Client) Request(h *h1.Head, server *caddyhttp.Server, begun time.Time, 
 
 const proto = "HTTP/1.1"
 
-// Header returns the fields of h as the handlers of a Caddy server would get them. It refers to none of the head's bytes.
+// Header returns the fields of h as the handlers of a Caddy server would get them. It does not refer to the head's bytes.
 func Header(h *h1.Head) http.Header { return header(h, string(h.Raw)) }
 
 // header returns the fields of h as net/http's server shows them. raw are the head's bytes.
@@ -94,8 +94,7 @@ func header(h *h1.Head, raw string) http.Header {
 	return header
 }
 
-// Fields that net/http's server treats on its own. It shows the host elsewhere, and says in the current way what a client of HTTP/1.0 means
-// with Pragma.
+// Fields that net/http's server treats specially. It shows the host elsewhere, and adds Cache-Control for the Pragma of an HTTP/1.0 client.
 const (
 	hostName         = "Host"
 	pragmaName       = "Pragma"
@@ -105,7 +104,7 @@ const (
 
 func asksForNoCache(pragma string) bool { return pragma == noCache }
 
-// few is the number of fields up to which comparing each name with all before it is quicker than a map.
+// few is the number of fields up to which comparing each name with all earlier ones is faster than a map.
 const few = 32
 
 // first reports whether no field before the i-th has its name.
@@ -119,7 +118,7 @@ func first(h *h1.Head, i int) bool {
 	return true
 }
 
-// addsCacheControl reports whether net/http's server shows a field that the client did not send.
+// addsCacheControl reports whether net/http's server adds a Cache-Control that the client did not send.
 func addsCacheControl(h *h1.Head) bool {
 	adds := false
 	for _, f := range h.Fields {
@@ -127,7 +126,7 @@ func addsCacheControl(h *h1.Head) bool {
 		case string(name) == cacheControlName:
 			return false
 		case string(name) == pragmaName && !adds:
-			// The first one decides.
+			// The first Pragma decides.
 			if string(f.Value.Of(h.Raw)) != noCache {
 				return false
 			}
@@ -137,7 +136,7 @@ func addsCacheControl(h *h1.Head) bool {
 	return adds
 }
 
-// Size returns what Caddy's metrics take for the size of a request.
+// Size returns the size of a request as Caddy's metrics compute it.
 func Size(h *h1.Head) int {
 	size := targetSize(h) + len(h.Method) + len(proto) + h.Host.End - h.Host.Start + int(h.Length)
 	if len(h.Fields) > few {
@@ -181,7 +180,7 @@ func targetSize(h *h1.Head) int {
 	return h.Target.End - h.Target.Start
 }
 
-// written are the bytes of a path that net/url writes as they were read.
+// written is the set of bytes of a path that net/url does not change.
 var written = func() (set [256]bool) {
 	for c := range set {
 		path := "/" + string(rune(c))

@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// WriteOf writes line to the access log as the handlers want it that have had r: in the context of r they have left what else is to be
-// logged, where and at which level. The caller asks [Log.Wants] first. line.Extra is not used.
+// WriteOf writes line to the access log with the additions that handlers have left in the context of r: additional fields, other loggers
+// and another level. The caller asks [Log.Wants] first. line.Extra is not used.
 func (l *Log) WriteOf(line *Line, r *http.Request) {
 	ctx := r.Context()
 	if skip, _ := caddyhttp.GetVar(ctx, caddyhttp.LogSkipVar).(bool); skip {
@@ -47,7 +47,7 @@ func (l *Log) WriteOf(line *Line, r *http.Request) {
 	l.write(line, loggers, level, message)
 }
 
-// KnowsExtraFields reports whether [Log.WriteOf] finds the fields that handlers add to the access log. Only an unexported field has them.
+// KnowsExtraFields reports whether [Log.WriteOf] can read the fields that handlers add to the access log. They are in an unexported field.
 func KnowsExtraFields() bool {
 	field, ok := reflect.TypeFor[caddyhttp.ExtraLogFields]().FieldByName("fields")
 	return ok && field.Type == reflect.TypeFor[[]zap.Field]()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// BenchmarkTake decides about keys that are picked at random among so many. Run it with -cpu 2.
+// BenchmarkTake charges keys that are picked at random. Run it with -cpu 2.
 func BenchmarkTake(b *testing.B) {
 	for _, n := range []int{1000, 262144, 1 << 20} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -29,7 +29,7 @@ func BenchmarkTake(b *testing.B) {
 	}
 }
 
-// BenchmarkTakeTiers charges a request to as many keys as there may be.
+// BenchmarkTakeTiers charges a request to the largest number of keys.
 func BenchmarkTakeTiers(b *testing.B) {
 	table := New(Limits{Rate: 1e9, Burst: 1e9, Concurrency: 1}, 1000, time.Now)
 	b.ReportAllocs()
@@ -39,7 +39,7 @@ func BenchmarkTakeTiers(b *testing.B) {
 	}
 }
 
-// BenchmarkTakeHot decides about one key that everybody asks for.
+// BenchmarkTakeHot charges one key from all goroutines.
 func BenchmarkTakeHot(b *testing.B) {
 	table := New(Limits{Rate: 1, Burst: 1}, 1000, time.Now)
 	b.RunParallel(func(pb *testing.PB) {
@@ -60,7 +60,7 @@ func BenchmarkNewcomer(b *testing.B) {
 	}
 }
 
-// BenchmarkNoRoom is about newcomers while all owe.
+// BenchmarkNoRoom charges new keys while all entries owe.
 func BenchmarkNoRoom(b *testing.B) {
 	table := New(Limits{Rate: 1e-3, Burst: 1}, 262144, time.Now)
 	i := 0

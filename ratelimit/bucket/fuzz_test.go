@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// FuzzTable does what the bytes say to a table that is too small, and checks that the bound holds, that all counts come back
-// to zero, and that nobody who was told to wait is admitted before, however many others come.
+// FuzzTable interprets the bytes as operations on a table that is too small, and checks that it never exceeds its size, that all counts
+// return to zero, and that a key that was told to wait is not admitted earlier, however many other keys come.
 func FuzzTable(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 2, 3, 4, 5, 6, 7, 1, 0x20, 1, 0x40, 1, 0x81, 2, 3, 0xa0, 1, 2, 3, 0xc0, 0xe1, 1})
 	f.Fuzz(func(t *testing.T, script []byte) {
@@ -45,7 +45,7 @@ func FuzzTable(f *testing.F) {
 				size = 1 + int(op&7)
 				limits.Burst = 2 + int(op&1)
 				table.Configure(limits, size)
-				clear(refusedUntil) // it may have become more
+				clear(refusedUntil) // the limits may be higher now
 			case 7:
 				table.Forget(k)
 				delete(refusedUntil, k)

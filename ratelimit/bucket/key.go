@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// Key is who is limited: an address range, or a text. The zero Key is whoever has neither.
+// Key identifies a limited client by an address range or by a text. The zero Key is for all clients with neither.
 type Key struct {
 	data     [16]byte // the first address of the range, IPv4 as 4-in-6; or the hash of the text
-	bits     uint8    // of the range in the 16 bytes; isText for a text
-	multiple uint8    // how many times the limits are granted to it
+	bits     uint8    // of the range, among the 128; isText for a text
+	multiple uint8    // the factor by which its limits are multiplied
 }
 
 const isText = 255
 
-// AddressKey is the key of a range of addresses that is granted multiple times the limits.
+// AddressKey returns the key of a range of addresses, with limits multiplied by multiple.
 func AddressKey(p netip.Prefix, multiple uint8) Key {
 	bits := p.Bits()
 	if p.Addr().Is4() {
@@ -25,8 +25,8 @@ func AddressKey(p netip.Prefix, multiple uint8) Key {
 	return Key{data: p.Masked().Addr().As16(), bits: uint8(bits), multiple: multiple}
 }
 
-// TextKey is the key of a text that is granted multiple times the limits. Texts may be long, and clients choose them: only their
-// SHA-256 hash is kept, half of it.
+// TextKey returns the key of a text, with limits multiplied by multiple. Texts may be long, and clients choose them: only half of their
+// SHA-256 hash is kept.
 func TextKey(text string, multiple uint8) Key {
 	k := Key{bits: isText, multiple: multiple}
 	sum := sha256.Sum256([]byte(text))
@@ -36,7 +36,7 @@ func TextKey(text string, multiple uint8) Key {
 
 const hashed = "sha256:"
 
-// ParseHash returns the key of that multiple that is called sha256:... because its text is not kept.
+// ParseHash returns the key with the name sha256:..., which a key has if its text is not kept.
 func ParseHash(name string, multiple uint8) (Key, bool) {
 	digits, ok := strings.CutPrefix(name, hashed)
 	sum, err := hex.DecodeString(digits)
@@ -48,7 +48,7 @@ func ParseHash(name string, multiple uint8) (Key, bool) {
 	return k, true
 }
 
-// String is an address, a range, or the hash of a text.
+// String returns an address, a range, or the hash of a text.
 func (k Key) String() string {
 	if k.bits == isText {
 		return hashed + hex.EncodeToString(k.data[:])
@@ -67,8 +67,8 @@ func (k Key) String() string {
 	}
 }
 
-// Bytes are what tells k from all other keys.
+// Bytes returns bytes that are unique to k.
 func (k Key) Bytes() []byte { return append(k.data[:], k.bits, k.multiple) }
 
-// Multiple is how many times the limits are granted to k.
+// Multiple returns the factor by which the limits of k are multiplied.
 func (k Key) Multiple() int { return max(int(k.multiple), 1) }

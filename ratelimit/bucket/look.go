@@ -11,12 +11,12 @@ import (
 // Usage is what a key has used.
 type Usage struct {
 	Key      Key
-	Name     string  // the key's text if it is one and was kept, else Key.String
+	Name     string  // the key's text if it has one and it was kept, else Key.String
 	Tokens   float64 // left
 	Limits   Limits  // of this key
 	InFlight int     // counted only where concurrency is limited
-	Requests int     // asked for, of late: halved by each sweep
-	Refused  int     // of them
+	Requests int     // recent requests: halved by each sweep
+	Refused  int     // refused ones among them
 }
 
 func (s *shard) usage(e *entry, now time.Time) Usage {
@@ -35,7 +35,7 @@ func (s *shard) usage(e *entry, now time.Time) Usage {
 	return u
 }
 
-// Keys is how many keys the table holds.
+// Keys returns the number of keys in the table.
 func (t *Table) Keys() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -44,10 +44,10 @@ func (t *Table) Keys() int {
 	return n
 }
 
-// Evictions is how many keys had to leave for others.
+// Evictions returns the number of keys that were dropped to make room for others.
 func (t *Table) Evictions() uint64 { return t.evictions.Load() }
 
-// Busiest returns the n keys that have asked for most of late, the busiest first.
+// Busiest returns the n keys with the most recent requests, the busiest first.
 func (t *Table) Busiest(n int) []Usage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,7 +70,7 @@ func (t *Table) Busiest(n int) []Usage {
 	return sorted
 }
 
-// Look returns what k has used. It reports false if nothing is known of k, which has all its tokens then.
+// Look returns what k has used. It reports false if the table has no entry for k, which then has all its tokens.
 func (t *Table) Look(k Key) (Usage, bool) {
 	s := t.lock(k)
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (t *Table) Look(k Key) (Usage, bool) {
 	return s.usage(e, t.time(s)), true
 }
 
-// Forget gives k all its tokens back. It reports whether anything was known of k.
+// Forget gives k all its tokens back. It reports whether the table had an entry for k.
 func (t *Table) Forget(k Key) bool {
 	s := t.lock(k)
 	defer s.mu.Unlock()

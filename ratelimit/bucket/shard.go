@@ -9,52 +9,52 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// entry is what is known of a key. It is 144 bytes large: a field more is 16 bytes more for each client.
+// entry is the state of a key. It has 144 bytes: one more field costs 16 bytes more for each client.
 type entry struct {
 	heldUntil time.Duration // since the shard's epoch
-	limiter   rate.Limiter  // guarded by the shard's lock; its own is free at all times
-	requests  uint32        // asked for, of late: halved by each sweep
-	refused   uint32        // of them
+	limiter   rate.Limiter  // guarded by the shard's lock, so its own lock is never contended
+	requests  uint32        // recent requests: halved by each sweep
+	refused   uint32        // refused ones among them
 	inFlight  int32
 	key       Key
-	recent    bool // used since the hand passed
-	used      bool // by a key
+	recent    bool // used since the clock hand passed
+	used      bool // the slot holds a key
 
-	// What decisions do not look at comes last, in a cache line of its own as often as not.
+	// Fields that decisions do not need come last; they are often in another cache line.
 	textLen uint8         // 0 if the text is not kept
 	text    [maxText]byte // of a TextKey
 }
 
-// slab is a piece of memory for entries. The garbage collector has few of them to look at, and nothing else of a table: one
-// object for each client would have it at work for a tenth of the time.
+// slab is a block of memory for entries. It keeps the number of heap objects small: with one object for each client, the garbage collector
+// would use a tenth of the time.
 type slab [64]entry
 
-// maxText is how long a text may be to be kept. Longer ones are often credentials, which nobody should read here.
+// maxText is the longest text that is kept. Longer ones are often credentials, which should not be shown.
 const maxText = 16
 
 // shard is a part of a table.
 type shard struct {
 	mu        sync.Mutex // guards all fields
 	limits    Limits
-	last      time.Time // the latest that was seen
+	last      time.Time // the latest time that was seen
 	epoch     time.Time // of entry.heldUntil
 	index     map[Key]*entry
-	slabs     []*slab // where the entries are: in slots
-	slots     int     // that have been used at some time
-	free      []int32 // those of them that are not now
-	hand      int     // of the clock: where to look next for one to drop
-	max       int     // slots
+	slabs     []*slab // the entries, by slot
+	slots     int     // number of slots that have ever been used
+	free      []int32 // those of them that are free
+	hand      int     // clock hand: the next slot to look at for eviction
+	max       int     // largest number of slots
 	evictions *atomic.Uint64
 
-	// While all owe, nobody need be looked at.
-	allOwe   time.Time // until when no entry may be dropped, unless it is forgotten or a request ends
-	owing    int       // entries that owe which the hand has passed in a row
+	// While all entries owe, there is no need to look for one to drop.
+	allOwe   time.Time // no entry may be dropped before, unless one is forgotten or a request ends
+	owing    int       // number of owing entries that the hand has passed in a row
 	earliest time.Time // when the first of them owes nothing any more
 
-	_ [64]byte // neighbours do not share a cache line
+	_ [64]byte // keeps neighbours in different cache lines
 }
 
-// time returns the time, which is now or, because it does not run backwards, the last one.
+// time returns now, or the latest time seen if that is later: time does not run backwards.
 func (s *shard) time(now time.Time) time.Time {
 	s.last = later(s.last, now)
 	return s.last
@@ -71,7 +71,7 @@ func (s *shard) each(f func(slot int, e *entry)) {
 	}
 }
 
-// find returns the entry of k, a new one if need be, nil if there is no room.
+// find returns the entry of k, creating it if necessary, or nil if there is no room.
 func (s *shard) find(k Key, text string, now time.Time) *entry {
 	if e := s.index[k]; e != nil {
 		e.recent = true
@@ -91,7 +91,7 @@ func (s *shard) find(k Key, text string, now time.Time) *entry {
 	return e
 }
 
-// take moves an entry of another shard, or of slabs that are given up, into a slot of s.
+// take copies an entry of another shard, or of slabs that are given up, into a slot of s.
 func (s *shard) take(slot int, from *entry, share float64, now time.Time) {
 	e := s.at(slot)
 	*e = entry{
@@ -102,7 +102,7 @@ func (s *shard) take(slot int, from *entry, share float64, now time.Time) {
 	s.index[e.key] = e
 }
 
-// only returns the entry of a shard of one.
+// only returns the entry of a shard that has just one.
 func (s *shard) only(now time.Time) *entry {
 	if s.slots == 0 {
 		e := s.at(s.room(now))
@@ -112,8 +112,8 @@ func (s *shard) only(now time.Time) *entry {
 	return s.at(0)
 }
 
-// admit charges a request to e, or tells why not, and when it may be worth another try. Without tokens it only looks at what is
-// in flight.
+// admit charges a request to e, or returns why it is refused and when a retry may succeed. With tokens false it only checks the requests in
+// flight.
 func (s *shard) admit(e *entry, tokens bool, now time.Time) (Cause, time.Duration) {
 	e.requests++
 	multiple := e.key.Multiple()
@@ -127,7 +127,7 @@ func (s *shard) admit(e *entry, tokens bool, now time.Time) (Cause, time.Duratio
 		e.refused++
 		wait := time.Second
 		if tokens && s.limits.Rate > 0 {
-			wait = max(wait, s.untilOne(e, now)) // when one of those in flight has ended, it needs a token as well
+			wait = max(wait, s.untilOne(e, now)) // when a request in flight has ended, the next one still needs a token
 		}
 		return Concurrency, wait
 	}
@@ -138,13 +138,13 @@ func (s *shard) admit(e *entry, tokens bool, now time.Time) (Cause, time.Duratio
 	return 0, 0
 }
 
-// untilOne is the time until e holds a token.
+// untilOne returns the time until e holds a token.
 func (s *shard) untilOne(e *entry, now time.Time) time.Duration {
 	missing := 1 - e.limiter.TokensAt(now)
 	return time.Duration(missing / float64(e.limiter.Limit()) * float64(time.Second))
 }
 
-// fill sets e's bucket up with the shard's limits and that share of its tokens. A limiter begins empty, at a time of ours.
+// fill fills e's bucket to that share, with the shard's limits. A new limiter is empty, so its start is set back in time.
 func (s *shard) fill(e *entry, share float64, now time.Time) {
 	e.limiter = rate.Limiter{}
 	if s.limits.Rate == 0 {
@@ -153,13 +153,13 @@ func (s *shard) fill(e *entry, share float64, now time.Time) {
 	limit, burst := s.limits.Rate*rate.Limit(e.key.Multiple()), s.limits.Burst*e.key.Multiple()
 	took := time.Duration(share * float64(burst) / float64(limit) * float64(time.Second))
 	if share >= 1 {
-		took += time.Second // no token is missing for being rounded
+		took += time.Second // no token is lost to rounding
 	}
 	e.limiter.SetLimitAt(now.Add(-took), limit)
 	e.limiter.SetBurstAt(now.Add(-took), burst)
 }
 
-// share is how full e's bucket is, up to 1.
+// share returns how full e's bucket is, up to 1.
 func (s *shard) share(e *entry, now time.Time) float64 {
 	if s.limits.Rate == 0 {
 		return 1
@@ -167,8 +167,8 @@ func (s *shard) share(e *entry, now time.Time) float64 {
 	return e.limiter.TokensAt(now) / float64(e.limiter.Burst())
 }
 
-// standing reports whether nothing is lost with e, and for how long at least its owner would be refused. Requests in flight
-// count as an hour: their end is noticed.
+// standing reports whether dropping e would lose no state, and the least time for which its client would be refused. Requests in flight
+// count as an hour; their end calls lookAgain.
 func (s *shard) standing(e *entry, now time.Time) (full bool, owes time.Duration) {
 	if e.inFlight > 0 {
 		return false, time.Hour
@@ -185,13 +185,13 @@ func (s *shard) standing(e *entry, now time.Time) (full bool, owes time.Duration
 }
 
 const (
-	// maxLooks bounds how many entries are looked at to make room for one.
+	// maxLooks bounds the number of entries that are looked at to make room for one.
 	maxLooks = 256
-	// enoughLooks is after how many the first that will do is taken, though a full bucket would be better.
+	// enoughLooks is the number of entries after which the first droppable one is taken, although a full bucket would be better.
 	enoughLooks = 8
 )
 
-// room returns a slot for one more, -1 if there is no room and nobody may be dropped.
+// room returns a free slot, evicting an entry if necessary, or -1 if none may be evicted.
 func (s *shard) room(now time.Time) int {
 	if last := len(s.free) - 1; last >= 0 {
 		slot := s.free[last]
@@ -248,7 +248,7 @@ func (s *shard) room(now time.Time) int {
 	return -1
 }
 
-// drop frees a slot for another key.
+// drop evicts the entry in slot.
 func (s *shard) drop(slot int) int {
 	delete(s.index, s.at(slot).key)
 	s.evictions.Add(1)
@@ -256,23 +256,23 @@ func (s *shard) drop(slot int) int {
 	return slot
 }
 
-// forget makes e as good as new: a full bucket, which the next sweep drops.
+// forget resets e to a full bucket, which the next sweep drops.
 func (s *shard) forget(e *entry, now time.Time) {
 	e.heldUntil, e.requests, e.refused = 0, 0, 0
 	s.fill(e, 1, now)
 	s.lookAgain()
 }
 
-// lookAgain has room look at all entries again: one may not owe any more.
+// lookAgain makes room look at all entries again, because one may have stopped owing.
 func (s *shard) lookAgain() { s.allOwe, s.owing = time.Time{}, 0 }
 
-// release ends that entries are held.
+// release ends the holds of all entries.
 func (s *shard) release() {
 	s.each(func(_ int, e *entry) { e.heldUntil = 0 })
 	s.lookAgain()
 }
 
-// configure gives all entries other limits.
+// configure applies other limits to all entries.
 func (s *shard) configure(limits Limits, now time.Time) {
 	before := s.limits
 	s.each(func(_ int, e *entry) {
@@ -285,7 +285,7 @@ func (s *shard) configure(limits Limits, now time.Time) {
 	s.lookAgain()
 }
 
-// sweep drops what is full, halves the counts of the others, and gives memory back.
+// sweep drops full buckets, halves the counts of the others, and frees memory.
 func (s *shard) sweep(now time.Time) {
 	s.each(func(slot int, e *entry) {
 		if full, _ := s.standing(e, now); full {
@@ -302,7 +302,7 @@ func (s *shard) sweep(now time.Time) {
 	}
 }
 
-// shrink moves what is left to as little memory as it needs: neither maps nor slices shrink by themselves.
+// shrink moves the remaining entries to as little memory as they need: neither maps nor slices shrink by themselves.
 func (s *shard) shrink(now time.Time) {
 	old := shard{slabs: s.slabs, slots: s.slots}
 	s.slabs, s.slots, s.free, s.hand = nil, 0, nil, 0

@@ -11,61 +11,60 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits are what each key is granted.
+// Limits are the limits of each key.
 type Limits struct {
-	Rate        rate.Limit // tokens per second; 0 if the rate is not limited
-	Burst       int        // tokens that a bucket holds
-	Concurrency int        // requests in flight; 0 if they are not limited
+	Rate        rate.Limit // tokens per second; 0 for no limit of the rate
+	Burst       int        // capacity of a bucket in tokens
+	Concurrency int        // requests in flight; 0 for no limit
 }
 
-// Cause is why a request is refused. The zero Cause is none.
+// Cause is why a request is refused. The zero Cause means that it is not.
 type Cause uint8
 
 const (
 	_ Cause = iota
-	// Rate is that the bucket is empty.
+	// Rate means that the bucket is empty.
 	Rate
-	// Concurrency is that too many requests are in flight.
+	// Concurrency means that too many requests are in flight.
 	Concurrency
 )
 
-// Decision is what became of a request. The zero Decision lets it pass.
+// Decision is the outcome for a request. The zero Decision lets it pass.
 type Decision struct {
-	Cause    Cause         // why it is refused; 0 if it may pass
-	Key      Key           // which has refused it
-	Wait     time.Duration // after which it is worth asking again
-	Overflow bool          // the table had no room for a key of it: the bucket that such share was asked
+	Cause    Cause         // why it is refused; 0 if it is not
+	Key      Key           // the key that refused it
+	Wait     time.Duration // time until a retry may succeed
+	Overflow bool          // the table had no room for one of its keys, so the shared overflow bucket decided
 }
 
 // Allowed reports whether the request may pass.
 func (d *Decision) Allowed() bool { return d.Cause == 0 }
 
-// MaxKeys is how many keys a request has at most.
+// MaxKeys is the largest number of keys of a request.
 const MaxKeys = 3
 
-// Table holds a bucket for each key, so many at most. It is safe for concurrent use.
+// Table holds a token bucket for each key, up to a maximum number of keys. It is safe for concurrent use.
 type Table struct {
 	now    func() time.Time
 	epoch  time.Time
 	seed   [2]uint64 // of hash
 	layout atomic.Pointer[layout]
 
-	mu       sync.Mutex // held while the table is set up anew, and by all that go over the shards
+	mu       sync.Mutex // held while the table is reconfigured, and by all methods that iterate over the shards
 	limits   Limits
 	max      int
-	overflow shard // of one bucket, for those that find no room
+	overflow shard // a single bucket, shared by the keys that find no room
 
 	evictions atomic.Uint64
 }
 
-// layout is how keys are spread over shards. Another takes its place, with the same entries, when the table is given
-// another size; that is done with the locks of all shards held.
+// layout maps keys to shards. Resizing replaces it with another layout of the same entries, while the locks of all shards are held.
 type layout struct {
 	shards []shard
 	shift  int
 }
 
-// New returns an empty table. now is the clock, time.Now but for tests.
+// New returns an empty table. now is the clock; tests replace time.Now.
 func New(limits Limits, maxKeys int, now func() time.Time) *Table {
 	t := &Table{now: now, epoch: now(), seed: [2]uint64{rand.Uint64(), rand.Uint64()}, limits: limits, max: maxKeys}
 	t.layout.Store(t.newLayout(maxKeys))
@@ -73,7 +72,7 @@ func New(limits Limits, maxKeys int, now func() time.Time) *Table {
 	return t
 }
 
-// newLayout spreads maxKeys over as many shards as are worth their while.
+// newLayout splits maxKeys into as many shards as are useful.
 func (t *Table) newLayout(maxKeys int) *layout {
 	const most, keysOfShard = 128, 256
 	n := 1
@@ -112,7 +111,7 @@ func (t *Table) lock(k Key) *shard {
 	}
 }
 
-// time returns the time, which does not run backwards for a shard. Its lock is held.
+// time returns the current time for a shard, which does not run backwards. The caller holds the shard's lock.
 func (t *Table) time(s *shard) time.Time { return s.time(t.now()) }
 
 func later(a, b time.Time) time.Time {
@@ -122,24 +121,23 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// Grant is that a request may pass.
+// Grant records what an admitted request was charged.
 type Grant struct {
 	table   *Table
 	n       int
-	keys    [MaxKeys]Key  // that it was charged to
-	counted [MaxKeys]bool // among those in flight
-	spill   int           // which of them is the shared bucket, from 1; 0 if none is
+	keys    [MaxKeys]Key  // the keys that were charged
+	counted [MaxKeys]bool // the request is counted among those in flight of that key
+	spill   int           // number of the key charged to the shared bucket, from 1; 0 if none is
 	free    bool          // no token was taken
 }
 
-// Take charges a request to all its keys, MaxKeys at most, or to none of them. text is what the first is made of, if it is a [TextKey]. What was
-// granted is given back with [Grant.Release] when the request is over, or with [Grant.Refund] if it was refused elsewhere.
+// Take charges a request to all its keys, at most MaxKeys, or to none of them. text is the text of the first key, if that is a [TextKey].
+// The caller ends the grant with [Grant.Release] when the request has ended, or with [Grant.Refund] if another limit refused it.
 func (t *Table) Take(keys []Key, text string) (Grant, Decision) {
 	return t.takeAll(Grant{table: t}, keys, text)
 }
 
-// TakeInFlight is Take for a request whose rate somebody else has decided about: it counts it among those in flight, and takes no
-// token.
+// TakeInFlight is Take for a request whose rate was checked elsewhere: it counts the request among those in flight, and takes no token.
 func (t *Table) TakeInFlight(keys []Key, text string) (Grant, Decision) {
 	return t.takeAll(Grant{table: t, free: true}, keys, text)
 }
@@ -167,7 +165,7 @@ func (t *Table) charge(g *Grant, k Key, text string, read *time.Time) Decision {
 	if spill {
 		s.mu.Unlock()
 		if g.spill > 0 {
-			return Decision{} // one place in the shared bucket is enough
+			return Decision{} // the shared bucket is charged once per request
 		}
 		s = &t.overflow
 		s.mu.Lock()
@@ -191,10 +189,10 @@ func (t *Table) charge(g *Grant, k Key, text string, read *time.Time) Decision {
 	return Decision{}
 }
 
-// Release tells that the request is over.
+// Release must be called when the request has ended.
 func (g *Grant) Release() { g.giveBack(false) }
 
-// Refund gives back everything, as if the request had never been there.
+// Refund gives back the tokens as well, as if there had been no request.
 func (g *Grant) Refund() { g.giveBack(true) }
 
 func (g *Grant) giveBack(tokens bool) {
@@ -219,7 +217,7 @@ func (g *Grant) giveBackTo(i int, tokens bool) {
 	}
 	defer s.mu.Unlock()
 	if e == nil {
-		return // it was dropped, for all its debts, when the table was made smaller
+		return // the entry was dropped, although it owed, when the table was made smaller
 	}
 	owed := false
 	if g.counted[i] && e.inFlight > 0 {
@@ -231,11 +229,11 @@ func (g *Grant) giveBackTo(i int, tokens bool) {
 		owed = true
 	}
 	if owed {
-		s.lookAgain() // it may be dropped now
+		s.lookAgain() // the entry may be droppable now
 	}
 }
 
-// Hold refuses k for a time, because somebody who knows more has refused it.
+// Hold refuses k for a time, because the shared store has refused it.
 func (t *Table) Hold(k Key, d time.Duration) {
 	s := t.lock(k)
 	defer s.mu.Unlock()
@@ -244,8 +242,8 @@ func (t *Table) Hold(k Key, d time.Duration) {
 	}
 }
 
-// Configure gives the table other limits or another size. Buckets keep how full they are, in proportion. Nobody is held any
-// more, as whoever wanted that may be gone, or of another opinion.
+// Configure gives the table other limits or another size. Buckets keep their fill level, in proportion. All holds end, because the store
+// that asked for them may be gone or have other limits.
 func (t *Table) Configure(limits Limits, maxKeys int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -264,7 +262,7 @@ func (t *Table) Configure(limits Limits, maxKeys int) {
 	t.overflow.configure(limits, t.time(&t.overflow))
 }
 
-// resize spreads the entries over new shards. Those that find no room any more are dropped, the least missed first.
+// resize spreads the entries over new shards. Entries that find no room are dropped, in the order in which room evicts.
 func (t *Table) resize(maxKeys int) {
 	old := t.layout.Load()
 	next := t.newLayout(maxKeys)
@@ -280,7 +278,7 @@ func (t *Table) resize(maxKeys int) {
 			if slot := to.room(to.last); slot >= 0 {
 				to.take(slot, e, from.share(e, now), to.last)
 			} else {
-				t.evictions.Add(1) // the bound holds, even where nobody could be dropped
+				t.evictions.Add(1) // the maximum holds even if no entry could be evicted
 			}
 		})
 	}
@@ -290,7 +288,7 @@ func (t *Table) resize(maxKeys int) {
 	}
 }
 
-// eachShard calls f with the lock of each shard held, one after the other. t.mu is held, so that the layout stays.
+// eachShard calls f for each shard in turn, with its lock held. The caller holds t.mu, so that the layout does not change.
 func (t *Table) eachShard(f func(s *shard, now time.Time)) {
 	l := t.layout.Load()
 	for i := range l.shards {
@@ -301,7 +299,7 @@ func (t *Table) eachShard(f func(s *shard, now time.Time)) {
 	}
 }
 
-// Sweep drops the keys that nothing is lost with, and gives their memory back. It is to be called every now and then.
+// Sweep drops keys whose removal loses no state, and frees their memory. Call it regularly.
 func (t *Table) Sweep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

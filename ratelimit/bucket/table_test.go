@@ -22,7 +22,7 @@ func address(i int) Key {
 	return AddressKey(netip.PrefixFrom(a, 32), 1)
 }
 
-// take asks for one request of a key and forgets the grant.
+// take charges one request to a key and drops the grant.
 func take(t *Table, k Key) bool {
 	_, d := t.Take([]Key{k}, "")
 	return d.Allowed()
@@ -38,12 +38,12 @@ func admitted(t *Table, k Key, asked int) int {
 	return n
 }
 
-// tiers are the keys of an IPv6 client.
+// tiers returns the keys of an IPv6 client.
 var tiers = []Key{
 	AddressKey(netip.MustParsePrefix("2001:db8::/64"), 1), AddressKey(netip.MustParsePrefix("2001:db8::/56"), 4), AddressKey(netip.MustParsePrefix("2001:db8::/48"), 16),
 }
 
-// A request takes one look at the clock, however many keys it is charged to, and also if there is no room for some of them.
+// A request reads the clock once, however many keys it is charged to, and also if there is no room for some of them.
 func TestTakeLooksOnceAtTheClock(t *testing.T) {
 	for _, most := range []int{1000, 1} {
 		looks := 0
@@ -105,7 +105,7 @@ func TestWaitIsExact(t *testing.T) {
 	}
 }
 
-// Many at once, on one key, with a clock that everybody pushes to and fro.
+// Many goroutines charge one key, with a clock that they all move back and forth.
 func TestConcurrentTakesOfOneKey(t *testing.T) {
 	const rate, burst = 1000, 50
 	var latest atomic.Int64
@@ -121,13 +121,13 @@ func TestConcurrentTakesOfOneKey(t *testing.T) {
 		wg.Go(func() { passed.Add(int64(admitted(table, address(1), 3_000))) })
 	}
 	wg.Wait()
-	// Time can have advanced by the hour that the first look at the clock may have been back, and by what followed.
+	// The time can have advanced by the hour that the first reading may have been behind, and by what followed.
 	most := burst + rate*(time.Hour+time.Duration(latest.Load())).Seconds()
 	if got := float64(passed.Load()); got > most || got < burst {
 		t.Errorf("%v admitted, want at most %v", got, most)
 	}
 
-	// With a clock that runs forward it is exact.
+	// With a clock that only runs forward the count is exact.
 	c := new(tickingClock)
 	table = New(Limits{Rate: rate, Burst: burst}, 1000, c.now)
 	passed.Store(0)
@@ -141,14 +141,14 @@ func TestConcurrentTakesOfOneKey(t *testing.T) {
 	}
 }
 
-// tickingClock goes on by a microsecond each time it is read.
+// tickingClock advances by a microsecond each time it is read.
 type tickingClock struct{ atomic.Int64 }
 
 func (c *tickingClock) now() time.Time {
 	return time.Unix(1_000_000_000, c.Add(int64(time.Microsecond)))
 }
 
-// A clock that is set to and fro grants nothing: not even by the second that it is ahead each other time.
+// A clock that jumps back and forth grants no extra tokens: not even for the second that it is ahead every other time.
 func TestClockToAndFro(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Rate: 10, Burst: 10}, 10, c.now)
@@ -157,12 +157,12 @@ func TestClockToAndFro(t *testing.T) {
 		got += admitted(table, address(1), 1)
 		c.advance(time.Duration(1-i%2*2) * time.Second)
 	}
-	if got > 20 { // the burst, and what the second before the first look was worth
+	if got > 20 { // the burst, and the tokens of the second before the first reading
 		t.Errorf("%d of 1000 admitted, want at most 20", got)
 	}
 }
 
-// Keys are where they are looked for while the table is given another size, too.
+// Keys are found in the right shard while the table is resized concurrently.
 func TestResizeWhileInUse(t *testing.T) {
 	const burst = 1000
 	c := new(clock)
@@ -206,7 +206,7 @@ func TestConcurrency(t *testing.T) {
 		t.Fatalf("got %+v, %+v, %+v, want the third refused", d1, d2, d3)
 	}
 	a.Release()
-	a.Release() // as if it had not been
+	a.Release() // as if there had been no request
 	if got := admitted(table, k[0], 2); got != 1 {
 		t.Errorf("%d admitted after one was over, want 1", got)
 	}
@@ -214,7 +214,7 @@ func TestConcurrency(t *testing.T) {
 	if got := admitted(table, k[0], 9); got != 1 {
 		t.Errorf("%d admitted after another was over, want 1", got)
 	}
-	// What was refused for concurrency has cost no token: four of five are gone.
+	// Refusals for concurrency have taken no tokens: four of five are gone.
 	if u, _ := table.Look(k[0]); u.Tokens != 1 || u.InFlight != 2 || u.Requests != 14 {
 		t.Errorf("got %+v", u)
 	}
@@ -258,7 +258,7 @@ func TestRefund(t *testing.T) {
 func TestHold(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Rate: 100, Burst: 100}, 10, c.now)
-	table.Hold(address(1), time.Second) // of no effect: nothing is known of it
+	table.Hold(address(1), time.Second) // no effect: the table has no entry for it
 	if !take(table, address(1)) {
 		t.Fatal("refused")
 	}
@@ -270,7 +270,7 @@ func TestHold(t *testing.T) {
 	if !take(table, address(1)) {
 		t.Error("refused after it was held")
 	}
-	// What was known to somebody of another config says nothing of this one.
+	// A hold of an earlier config does not apply to this one.
 	table.Hold(address(1), time.Hour)
 	table.Configure(Limits{Rate: 100, Burst: 100}, 10)
 	if !take(table, address(1)) {
@@ -278,7 +278,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// Who has been let pass by somebody else is counted among those in flight, and takes no token.
+// A request whose rate was checked elsewhere is counted among those in flight, and takes no token.
 func TestTakeInFlight(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Rate: 1, Burst: 1, Concurrency: 2}, 10, c.now)
@@ -302,10 +302,10 @@ func TestTakeInFlight(t *testing.T) {
 	}
 }
 
-// A request that ends makes room, also where the hand has been already on its way to find that all owe.
+// A request that ends makes room, even if the hand was about to find that all entries owe.
 func TestRoomBehindTheHand(t *testing.T) {
 	c := new(clock)
-	const size = 511 // more than are looked at for one newcomer, in one shard
+	const size = 511 // more entries in one shard than are looked at for one new key
 	table := New(Limits{Concurrency: 1}, size, c.now)
 	grants := make([]Grant, size)
 	for i := range grants {
@@ -316,7 +316,7 @@ func TestRoomBehindTheHand(t *testing.T) {
 	}
 	grants[3].Release()
 	found := false
-	for i := range 3 { // two times the looks that a newcomer has meet everybody
+	for i := range 3 { // two times the looks of a new key reach all entries
 		_, d := table.Take([]Key{address(2000 + i)}, "")
 		found = found || !d.Overflow
 	}
@@ -410,7 +410,7 @@ func TestDebtorsStay(t *testing.T) {
 	if got := admitted(table, debtor, 10); got != 3 {
 		t.Fatalf("%d admitted, want 3", got)
 	}
-	// Many others, each once: they have two tokens left and are dropped for one another.
+	// Many other keys, each used once: they have two tokens left and are dropped for one another.
 	for i := 1; i < 200_000; i++ {
 		c.advance(300 * time.Microsecond)
 		if !take(table, address(i)) {
@@ -451,14 +451,14 @@ func TestOverflowIsShared(t *testing.T) {
 	if n := table.Evictions(); n != 0 {
 		t.Errorf("%d evictions of debtors", n)
 	}
-	c.advance(time.Second) // they have a token each
+	c.advance(time.Second) // each has a token
 	if !take(table, address(2000)) || table.Evictions() != 1 {
 		t.Error("a newcomer finds no room although nobody owes any more")
 	}
 
 }
 
-// A request of several keys takes one place in the shared bucket.
+// A request with several keys is charged once to the shared bucket.
 func TestOverflowOfSeveralKeys(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Rate: 1, Burst: 1, Concurrency: 9}, 1, c.now)
@@ -476,7 +476,7 @@ func TestOverflowOfSeveralKeys(t *testing.T) {
 	}
 }
 
-// Requests in flight keep their entry, and one that ends makes room.
+// Entries with requests in flight are not evicted, and a request that ends makes room.
 func TestBusyKeysStay(t *testing.T) {
 	c := new(clock)
 	table := New(Limits{Concurrency: 1}, 2, c.now)
@@ -583,7 +583,7 @@ func TestBusiest(t *testing.T) {
 	}
 }
 
-// TestMemory holds the bound of 64 MB at the default size, with the longest texts that are kept, and that it is given back.
+// TestMemory checks the bound of 64 MB at the default size, with the longest texts that are kept, and that the memory is freed.
 func TestMemory(t *testing.T) {
 	const keys, bound = 262144, 64_000_000
 	c := new(clock)

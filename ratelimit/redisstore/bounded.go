@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Bounds of an answer. The client makes room for what an answer says it has before it reads it: without bounds a few bytes of a server end
-// the process. The answers to what is asked here are far smaller.
+// Bounds of an answer. The client allocates as much as the header of an answer announces before it reads the answer: without bounds a
+// server could exhaust the process's memory with a few bytes. The answers to the commands sent here are far smaller.
 const (
 	maxText     = 1 << 20 // bytes of a text or a line
 	maxElements = 1 << 14 // of a list; a SCAN step returns a thousand keys or a few more
@@ -20,7 +20,7 @@ const (
 
 var errAnswerTooLarge = errors.New("answer of the store is too large")
 
-// bounded has the connections that dial makes refuse answers that are too large.
+// bounded wraps dial so that its connections refuse answers that are too large.
 func bounded(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
@@ -31,12 +31,12 @@ func bounded(dial func(ctx context.Context, network, address string) (net.Conn, 
 	}
 }
 
-// dialer is the dialer that the client would have.
+// dialer returns the dialer that the client would use by default.
 func dialer(o *redis.UniversalOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return bounded(redis.NewDialer(&redis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig}))
 }
 
-// boundedConn follows the answers that are read, in RESP2 or RESP3.
+// boundedConn checks the answers that are read against the bounds, in RESP2 or RESP3.
 type boundedConn struct {
 	net.Conn
 	answers answers
@@ -46,24 +46,24 @@ type boundedConn struct {
 func (c *boundedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.answers.follow(p[:n]) {
-		return 0, errAnswerTooLarge // and again: the connection is of no use any more
+		return 0, errAnswerTooLarge // also returned by later reads: the connection cannot be used any more
 	}
 	return n, err
 }
 
-// answers is how far a connection's answers have been read.
+// answers is the state of the parser of one connection's answers.
 type answers struct {
-	line     []byte // the beginning of the current line, as far as it can have a length in it
+	line     []byte // the beginning of the current line, as far as it can contain a length
 	size     int    // of the current line
-	text     int    // bytes that are left of the current text
-	lists    []int  // elements that are left of the lists that the next element is in, the outermost first
+	text     int    // bytes left of the current text
+	lists    []int  // elements left of each open list, the outermost first
 	tooLarge bool
 }
 
-// longestHead is how long a line can be that has a length in it.
+// longestHead is the longest line that can contain a length.
 const longestHead = 24
 
-// follow reports whether p, which comes next, is within bounds.
+// follow reads p, the next bytes of the answers, and reports whether they are within bounds.
 func (a *answers) follow(p []byte) bool {
 	for len(p) > 0 && !a.tooLarge {
 		if a.text > 0 {
@@ -91,7 +91,7 @@ func (a *answers) follow(p []byte) bool {
 	return !a.tooLarge
 }
 
-// head follows a line that begins an element. whole says that there is no more of the line.
+// head parses a line that begins an element. whole says that line is complete.
 func (a *answers) head(line []byte, whole bool) {
 	if len(line) == 0 {
 		a.ended()
@@ -106,7 +106,7 @@ func (a *answers) head(line []byte, whole bool) {
 			return
 		}
 		a.text = n + len("\r\n")
-	case '*', '~', '>', '%', '|': // lists; of pairs the last two
+	case '*', '~', '>', '%', '|': // lists; the last two have pairs
 		if a.tooLarge = !whole || n > maxElements || len(a.lists) == maxDepth; a.tooLarge {
 			return
 		}
@@ -114,7 +114,7 @@ func (a *answers) head(line []byte, whole bool) {
 			n *= 2
 		}
 		if kind == '|' {
-			n++ // attributes come before what they are of
+			n++ // attributes come before the element that they belong to
 		}
 		if n <= 0 {
 			a.ended()
@@ -126,7 +126,7 @@ func (a *answers) head(line []byte, whole bool) {
 	}
 }
 
-// ended follows the end of an element, and of the lists that it is the last of.
+// ended counts an element that is complete, and the lists that it completes.
 func (a *answers) ended() {
 	for n := len(a.lists); n > 0; n-- {
 		if a.lists[n-1]--; a.lists[n-1] > 0 {

@@ -52,7 +52,7 @@ func TestAnswersAreBounded(t *testing.T) {
 				t.Errorf("%s, %d bytes at a time: within bounds: %v, want %v", name, step, got, tt.want)
 			}
 			if a.follow(nil) != tt.want {
-				t.Errorf("%s: it is forgotten", name)
+				t.Errorf("%s: the result changes without more bytes", name)
 			}
 			if tt.want && (len(a.lists) > 0 || a.text > 0 || a.size > 0) {
 				t.Errorf("%s, %d bytes at a time: %+v is left", name, step, a)
@@ -61,7 +61,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
-// FuzzAnswersAreBounded: what comes in pieces is judged as in one.
+// FuzzAnswersAreBounded checks that an answer in pieces is judged like the whole.
 func FuzzAnswersAreBounded(f *testing.F) {
 	f.Add("*3\r\n:0\r\n:0\r\n$4\r\n12.5\r\n", 3)
 	f.Add("$5\r\n", 1)

@@ -12,23 +12,23 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// workers is how many pipelines may be on their way at a time.
+// workers is the largest number of pipelines in flight.
 const workers = 4
 
 // maxConns bounds the connections to a server: one for each worker, and one each for probes and for the API.
 const maxConns = workers + 2
 
-// dialTimeout is for a new connection, which no request waits for longer than it may.
+// dialTimeout is the time for a new connection. No request waits longer than its own timeout.
 const dialTimeout = 2 * time.Second
 
-// schemes are the URL schemes, each with that of go-redis for it.
+// schemes maps the URL schemes to those of go-redis.
 var schemes = map[string]string{
 	"redis": "redis", "rediss": "rediss", "unix": "unix",
 	"redis+cluster": "redis", "rediss+cluster": "rediss",
 	"redis+sentinel": "redis", "rediss+sentinel": "rediss",
 }
 
-// errWrongURL does not repeat what is wrong: it may be a part of a password.
+// errWrongURL does not repeat the wrong part, which may be a part of a password.
 var errWrongURL = errors.New("redis: url: must have a host, followed only by a port and a database number, such as redis://127.0.0.1:6379/0")
 
 // parse reads the URL of a store:
@@ -44,7 +44,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: url: must be a URL such as redis://127.0.0.1:6379/0")
 	}
-	// A password that is not escaped may have ended up anywhere; errors must not tell it.
+	// A password that is not escaped may be anywhere in the parsed URL; errors must not repeat it.
 	if rest := u.Path + u.RawQuery + u.Fragment; u.User == nil && u.Scheme != "unix" && strings.Contains(rest, "@") || u.Fragment != "" {
 		return nil, fmt.Errorf("redis: url: the characters / ? # and %% of a password must be percent-encoded")
 	}
@@ -71,7 +71,7 @@ func parse(address string) (*redis.UniversalOptions, error) {
 		o.Addrs, o.Username, o.Password, o.TLSConfig = parsed.Addrs, parsed.Username, parsed.Password, parsed.TLSConfig
 		o.IsClusterMode = true
 	case "sentinel":
-		// go-redis takes the user and password of the URL for the sentinels'; here it is the servers' as in all URLs.
+		// go-redis uses the user and password of the URL for the sentinels. Here they are those of the servers, as in all other URLs.
 		o.Username = u.User.Username()
 		o.Password, _ = u.User.Password()
 		o.SentinelUsername, o.SentinelPassword = query.Get("sentinel_username"), query.Get("sentinel_password")
@@ -97,9 +97,9 @@ func parse(address string) (*redis.UniversalOptions, error) {
 	return o, nil
 }
 
-// newClient returns a client of bounded size that never does a thing twice. It dials when it is used.
+// newClient returns a client with few connections that never sends a command twice. It dials when it is first used.
 func newClient(o *redis.UniversalOptions, timeout time.Duration) redis.UniversalClient {
-	o.MaxRetries = -1 // a token would be taken twice; see also type once
+	o.MaxRetries = -1 // a retry would take a token twice; see also type once
 	o.DialTimeout, o.DialerRetries = dialTimeout, 1
 	o.ReadTimeout, o.WriteTimeout, o.ContextTimeoutEnabled = timeout, timeout, true
 	o.Dialer = dialer(o)

@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 func TestGuard(t *testing.T) {
 	fail := errors.New("failed")
 	for name, tt := range map[string]struct {
-		outcomes string // + and -
+		outcomes string // + for a success, - for a failure
 		want     bool   // it is down at the end
 	}{
 		"nothing":              {"", false},
@@ -88,7 +88,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// A store that was not started, or is closed, says so at once.
+// A store that was not started, or is closed, fails at once.
 func TestLife(t *testing.T) {
 	s, err := New(Options{URL: "redis://127.0.0.1:1", Timeout: time.Second, Changed: func(error) {}})
 	if err != nil {
@@ -107,7 +107,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// Requests that find nobody at the other end are told so in time, and goroutines end with the store.
+// Requests fail in time if no server listens, and goroutines end with the store.
 func TestNobodyThere(t *testing.T) {
 	var changes []error
 	s, err := New(Options{URL: "redis://127.0.0.1:1", Timeout: 100 * time.Millisecond, Changed: func(err error) { changes = append(changes, err) }})
@@ -116,16 +116,16 @@ func TestNobodyThere(t *testing.T) {
 	}
 	for range 5 {
 		if _, err := s.Take("z", []byte("k"), []Bucket{{Key: []byte("k"), Rate: 1, Burst: 1}}); err == nil {
-			t.Error("a decision of nobody")
+			t.Error("a decision without a server")
 		}
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 	if len(changes) > 1 || slices.Contains(changes, nil) {
-		t.Errorf("changes: %v, want that it is not there", changes)
+		t.Errorf("changes: %v, want at most one error", changes)
 	}
 	if s.Available() {
-		t.Error("nobody is available")
+		t.Error("an unreachable store is available")
 	}
 }

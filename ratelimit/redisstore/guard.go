@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// guard decides whether the server is worth asking. It hears of each pipeline, and of the probes that are made while the
-// server is not asked.
+// guard decides whether the server may be asked. The results of all pipelines are reported to it, and while the server is not asked, those
+// of the probes.
 type guard struct {
 	down   atomic.Bool
-	failed chan struct{} // holds something when down was set
+	failed chan struct{} // has an element after down was set
 
 	mu      sync.Mutex
-	history uint32 // the last pipelines, the latest lowest: 1 for a failure
+	history uint32 // results of the last pipelines, the latest in the lowest bit: 1 for a failure
 	err     error  // the last failure
 }
 
 const (
 	maxInARow = 3         // failures in a row
-	window    = 1<<20 - 1 // of the last 20 pipelines
-	maxOfLast = 10        // may have failed
+	window    = 1<<20 - 1 // mask for the last 20 pipelines
+	maxOfLast = 10        // allowed failures among them
 )
 
-// report tells how a pipeline ended.
+// report records how a pipeline ended.
 func (g *guard) report(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -41,7 +41,7 @@ func (g *guard) report(err error) {
 	}
 }
 
-// turnDown has the server not be asked any more. g.mu is held.
+// turnDown marks the server as unavailable. The caller holds g.mu.
 func (g *guard) turnDown() {
 	if g.down.Swap(true) {
 		return
@@ -58,15 +58,15 @@ func (g *guard) reason() error {
 	return g.err
 }
 
-// How long to wait between probes, give or take a tenth: longer and longer if the server fails again as soon as it is back.
+// Pauses between probes, with a jitter of 10%. They double if the server fails again soon after it was back.
 const (
 	minPause = 500 * time.Millisecond
 	maxPause = 4 * time.Second
-	steady   = 30 * time.Second // that it must have been available for
+	steady   = 30 * time.Second // a server that was available for longer starts again with minPause
 )
 
-// watch makes a probe at the beginning, so that a server that is not there is known of before the first request, and again
-// and again while the server is not asked.
+// watch probes the server at the start, so that an unavailable server is known before the first request, and repeatedly while the server is
+// not asked.
 func (s *Store) watch() {
 	if err := s.probe(); err != nil && s.closed.Err() == nil {
 		s.guard.mu.Lock()
@@ -104,7 +104,7 @@ func (s *Store) watch() {
 	}
 }
 
-// probe does what a request would: it takes a token, in the time for a decision. Only the connection may take longer.
+// probe does what a request does: it takes a token, within the timeout of a decision. Only connecting may take longer.
 func (s *Store) probe() error {
 	connect, cancel := context.WithTimeout(s.closed, dialTimeout)
 	defer cancel()

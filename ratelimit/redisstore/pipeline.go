@@ -7,10 +7,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxBatch is how many runs travel in one pipeline.
+// maxBatch is the largest number of runs in one pipeline.
 const maxBatch = 128
 
-// work sends what waits, many at a time, until the store is closed.
+// work sends waiting calls in batches until the store is closed.
 func (s *Store) work() {
 	batch := make([]*call, 0, maxBatch)
 	for {
@@ -32,7 +32,7 @@ func (s *Store) work() {
 	}
 }
 
-// send runs the script for all in batch that somebody still waits for.
+// send runs the script for all calls in batch that have not been abandoned.
 func (s *Store) send(batch []*call) {
 	now := time.Now()
 	waiting := batch[:0]
@@ -52,7 +52,7 @@ func (s *Store) send(batch []*call) {
 	ctx, cancel := context.WithTimeout(s.closed, s.options.Timeout)
 	defer cancel()
 	s.exec(ctx, waiting, "evalsha", takeScript.Hash())
-	// A server that was started anew does not know the script. Nothing has been done then.
+	// A restarted server does not know the script. It has taken no tokens then.
 	var unknown []*call
 	for _, c := range waiting {
 		if redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {
@@ -75,14 +75,14 @@ func (s *Store) send(batch []*call) {
 	}
 }
 
-// once is a command that is not sent again if the answer is lost: the tokens would be taken twice. A client of a cluster would do
-// so otherwise.
+// once is a command that is not sent again if the answer is lost, because its tokens would be taken twice. The cluster client would send it
+// again otherwise.
 type once struct{ *redis.Cmd }
 
 // NoRetry implements [redis.Cmder].
 func (once) NoRetry() bool { return true }
 
-// exec runs the script once for each of calls, in one pipeline. What comes of it is in their commands.
+// exec runs the script once for each of calls, in one pipeline. The results are in their commands.
 func (s *Store) exec(ctx context.Context, calls []*call, command, script string) {
 	pipe := s.client.Pipeline()
 	for _, c := range calls {
@@ -92,12 +92,12 @@ func (s *Store) exec(ctx context.Context, calls []*call, command, script string)
 		}
 		c.cmd = redis.NewCmd(ctx, append(args, c.args...)...)
 		c.cmd.SetFirstKeyPos(firstKey)
-		_ = pipe.Process(ctx, once{c.cmd}) // it is queued
+		_ = pipe.Process(ctx, once{c.cmd}) // only queues the command
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 }
 
-// firstKey is where the first key stands in such a command.
+// firstKey is the index of the first key in such a command.
 const firstKey = 3
 
 func (c *call) fail(err error) {

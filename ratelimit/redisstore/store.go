@@ -1,7 +1,7 @@
 // Package redisstore keeps token buckets in Redis or Valkey, for a fleet that limits its clients together.
 //
-// A decision is one run of one script, with the server's clock. Decisions that are asked for at the same time travel in one
-// pipeline. While the server does not answer, decisions fail at once, and somebody else finds out when it is back.
+// A decision is one run of one script, with the server's clock. Concurrent decisions share a pipeline. While the server does not answer,
+// decisions fail at once, and probes in the background find out when it answers again.
 package redisstore
 
 import (
@@ -21,47 +21,47 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Options are what a store is told.
+// Options configure a store.
 type Options struct {
 	URL     string
 	Timeout time.Duration // for a decision
 
-	// Secret is what keys are hashed with; the whole fleet must have the same. Empty for one that is derived from the
-	// password in the URL.
+	// Secret is the key of the hash that bucket keys are hashed with; the whole fleet must have the same. If it is empty, it is derived
+	// from the password in the URL.
 	Secret string
 
-	// Changed is called when the store has become unavailable, with the reason, or available again, with nil. It is called
-	// in turn, by a goroutine of the store's.
+	// Changed is called when the store has become unavailable, with the reason, or available again, with nil. Calls are sequential, from a
+	// goroutine of the store.
 	Changed func(err error)
 }
 
-// Bucket is one of those that a request is charged to.
+// Bucket is one of the buckets that a request is charged to.
 type Bucket struct {
-	Key   []byte  // whose it is; hashed before it is sent
+	Key   []byte  // identifies the client; hashed before it is sent
 	Rate  float64 // tokens per second
 	Burst int
 }
 
-// Result is what the server says.
+// Result is the server's decision.
 type Result struct {
-	Refused int           // which bucket has refused, from 1; 0 if none has
-	Wait    time.Duration // after which it will not any more
+	Refused int           // number of the bucket that refused, from 1; 0 if none did
+	Wait    time.Duration // time until that bucket would grant the request
 	Tokens  float64       // left in the last bucket
 }
 
-// ErrUnavailable is that the server has failed of late and is not asked.
+// ErrUnavailable means that the server has failed of late and is not asked.
 var ErrUnavailable = errors.New("store is unavailable")
 
-// errUnexpected is that the server has answered what the script cannot have returned.
+// errUnexpected means that the server has sent an answer that the script cannot return.
 var errUnexpected = errors.New("unexpected answer of the script")
 
-// What the script can return at most: microseconds, and tokens.
+// The largest values that the script can return: microseconds, and tokens.
 const (
 	maxWait   = 2 * 366 * 24 * 3600 * 1e6
 	maxTokens = 1e15
 )
 
-// ErrTimeout is that the answer did not come in time.
+// ErrTimeout means that the answer did not come in time.
 var ErrTimeout = errors.New("store did not answer in time")
 
 //go:embed take.lua
@@ -74,7 +74,7 @@ type Store struct {
 	options Options
 	client  redis.UniversalClient
 	secret  []byte
-	hidden  *strings.Replacer // takes passwords out of a text; nil if there are none
+	hidden  *strings.Replacer // removes passwords from a text; nil if there are none
 	guard   guard
 	queue   chan *call
 	closed  context.Context
@@ -84,14 +84,14 @@ type Store struct {
 	running sync.WaitGroup
 }
 
-// call is a run of the script that somebody waits for.
+// call is a run of the script that a caller waits for.
 type call struct {
 	keys     []string
 	args     []any
 	deadline time.Time
 	cmd      *redis.Cmd
-	done     chan struct{} // closed when result and err are there
-	most     time.Duration // that a refusal can last
+	done     chan struct{} // closed when result and err are set
+	most     time.Duration // the longest time that a refusal can last
 	buckets  int
 	result   Result
 	err      error
@@ -100,13 +100,13 @@ type call struct {
 // maxWaiting is how many calls may wait for a place in a pipeline.
 const maxWaiting = 4096
 
-// Check tells what is wrong with a URL.
+// Check returns an error if a URL is not valid.
 func Check(url string) error {
 	_, err := parse(url)
 	return err
 }
 
-// New returns a store that has done nothing yet.
+// New returns a store that is not started.
 func New(o Options) (*Store, error) {
 	parsed, err := parse(o.URL)
 	if err != nil {
@@ -131,10 +131,10 @@ func New(o Options) (*Store, error) {
 	return s, nil
 }
 
-// maxReason is how much of an error is told.
+// maxReason is the longest part of an error's text that is shown.
 const maxReason = 512
 
-// told is err as it may be told. Servers repeat what they do not understand, and that may be the password.
+// told returns err without passwords. Servers repeat commands that they do not understand, and those may contain the password.
 func (s *Store) told(err error) error {
 	if err == nil {
 		return nil
@@ -149,7 +149,7 @@ func (s *Store) told(err error) error {
 	return errors.New(strings.ToValidUTF8(text, ""))
 }
 
-// Start begins to look for the server, and does not wait for it. The first decision does the same.
+// Start begins to connect to the server, and does not wait for it. The first decision does the same.
 func (s *Store) Start() {
 	if s.begun.Load() {
 		return
@@ -163,10 +163,10 @@ func (s *Store) Start() {
 	})
 }
 
-// Close ends all that the store does. Calls that wait fail, and so does all that comes later.
+// Close stops the store. Calls that wait fail, and so do later ones.
 func (s *Store) Close() error {
 	s.guard.down.Store(true)
-	s.begin.Do(func() {}) // it does not start any more
+	s.begin.Do(func() {}) // a later call of Start does nothing
 	s.close()
 	s.running.Wait()
 	return s.client.Close()
@@ -175,7 +175,7 @@ func (s *Store) Close() error {
 // Available reports whether the server is asked.
 func (s *Store) Available() bool { return !s.guard.down.Load() }
 
-// Take takes a token from each of the buckets, or from none. Those of one request must be of one group, which keeps them on one
+// Take takes a token from each of the buckets, or from none. The buckets of one request must belong to one group, which keeps them on one
 // server of a cluster.
 func (s *Store) Take(zone string, group []byte, buckets []Bucket) (Result, error) {
 	return s.do(1, zone, group, buckets)
@@ -186,14 +186,14 @@ func (s *Store) Look(zone string, group []byte, b Bucket) (Result, error) {
 	return s.do(0, zone, group, []Bucket{b})
 }
 
-// Refund gives back what Take has taken. It does not wait for it to be done.
+// Refund gives back the tokens that Take has taken. It does not wait for the server.
 func (s *Store) Refund(zone string, group []byte, buckets []Bucket) {
 	if s.Available() {
 		s.enqueue(s.call(-1, zone, group, buckets))
 	}
 }
 
-// Forget fills a bucket up. Without a group it goes over all keys of the server to find it.
+// Forget fills a bucket. Without a group it scans all keys of the server for the bucket.
 func (s *Store) Forget(ctx context.Context, zone string, group, key []byte) error {
 	if !s.Available() {
 		return ErrUnavailable
@@ -206,7 +206,7 @@ func (s *Store) Forget(ctx context.Context, zone string, group, key []byte) erro
 	return s.told(s.client.Del(ctx, s.key(zone, group, key)).Err())
 }
 
-// ForgetZone fills all buckets of a zone up. It goes over all keys of the server.
+// ForgetZone fills all buckets of a zone. It scans all keys of the server.
 func (s *Store) ForgetZone(ctx context.Context, zone string) error {
 	if !s.Available() {
 		return ErrUnavailable
@@ -214,7 +214,7 @@ func (s *Store) ForgetZone(ctx context.Context, zone string) error {
 	return s.told(s.unlink(ctx, escapeGlob("ballast:"+zone+":{")+"*"))
 }
 
-// unlink drops all keys of that pattern.
+// unlink deletes all keys that match pattern.
 func (s *Store) unlink(ctx context.Context, pattern string) error {
 	forget := func(ctx context.Context, server redis.UniversalClient) error {
 		const step = 1000
@@ -232,7 +232,7 @@ func (s *Store) unlink(ctx context.Context, pattern string) error {
 	return forget(ctx, s.client)
 }
 
-// escapeGlob has every character of a zone's name stand for itself in a pattern.
+// escapeGlob escapes a zone's name for use in a pattern.
 func escapeGlob(s string) string {
 	return strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`, `\`, `\\`).Replace(s)
 }
@@ -244,7 +244,7 @@ func (s *Store) do(cost int, zone string, group []byte, buckets []Bucket) (Resul
 	s.Start()
 	c := s.call(cost, zone, group, buckets)
 	if !s.enqueue(c) {
-		return Result{}, ErrTimeout // so many wait that its turn would not come
+		return Result{}, ErrTimeout // the queue is so long that the call would time out
 	}
 	timer := time.NewTimer(s.options.Timeout)
 	defer timer.Stop()
@@ -270,7 +270,7 @@ func (s *Store) call(cost int, zone string, group []byte, buckets []Bucket) *cal
 	return c
 }
 
-// key is what a bucket is called in Redis. What stands in braces decides which server of a cluster has it.
+// key returns the Redis key of a bucket. The part in braces decides which server of a cluster stores it.
 func (s *Store) key(zone string, group, key []byte) string {
 	var b strings.Builder
 	b.WriteString("ballast:")
@@ -282,7 +282,8 @@ func (s *Store) key(zone string, group, key []byte) string {
 	return b.String()
 }
 
-// hash hides what is hashed from whoever reads along: there are so few addresses that without a key all could be tried.
+// hash hides data from those who can read the traffic or the store. It is keyed, because there are so few addresses that all could be
+// tried.
 func (s *Store) hash(zone string, data []byte) string {
 	const enough = 16 // bytes
 	mac := hmac.New(sha256.New, s.secret)
@@ -301,7 +302,7 @@ func (s *Store) enqueue(c *call) bool {
 	}
 }
 
-// read takes the answer of c's run.
+// read reads the answer of c's run.
 func (c *call) read() {
 	values, err := c.cmd.Slice()
 	if err != nil {
@@ -313,7 +314,8 @@ func (c *call) read() {
 		wait, ok2 := values[1].(int64)
 		text, ok3 := values[2].(string)
 		tokens, err := strconv.ParseFloat(text, 64)
-		// A client that is refused is held here for that long, whatever becomes of the server: it cannot be longer than the script can say.
+		// A refused client is held here for wait, even if the server becomes unavailable, so wait is checked against what the script can
+		// return.
 		possible := 0 <= refused && refused <= int64(c.buckets) && 0 <= wait && wait <= c.most.Microseconds() && math.Abs(tokens) <= maxTokens
 		if ok1 && ok2 && ok3 && err == nil && possible {
 			c.result = Result{Refused: int(refused), Wait: time.Duration(wait) * time.Microsecond, Tokens: tokens}

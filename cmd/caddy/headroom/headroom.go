@@ -6,8 +6,8 @@
 // a fixed number of bytes more was allocated. The process takes that much more memory, however large the heap is, while
 // a higher GOGC takes more the larger the heap is.
 //
-// It does nothing where the environment has GOGC. A memory limit, from GOMEMLIMIT or from where Caddy finds one, still
-// rules. If other code sets the percentage at run time, that stays.
+// It does nothing if the environment sets GOGC. A memory limit, from GOMEMLIMIT or from Caddy, still applies. If other code sets the
+// percentage at run time, that setting is kept.
 //
 // The plugin does not import it, because a library must not change the settings of the process. Programs import it.
 package headroom
@@ -26,8 +26,8 @@ const (
 	// usual is the runtime's own percentage, and the least that is set here.
 	usual = 100
 
-	// smallest is the size that a smaller heap is taken to have. The runtime never collects below 4 MB times the
-	// percentage, so by its real size a smaller heap would get more room than it should.
+	// smallest is the size that a smaller heap is assumed to have. The runtime never collects below 4 MB times the percentage, so a
+	// percentage computed from the real size would give a smaller heap too much room.
 	smallest = 4 << 20
 
 	// near is how much the heap's room may differ from room before the percentage is set again, which stops the program
@@ -36,7 +36,7 @@ const (
 )
 
 func init() {
-	if os.Getenv("GOGC") == "" { // the runtime takes an empty one for none, too
+	if os.Getenv("GOGC") == "" { // the runtime also takes an empty one for unset
 		newTuner().follow()
 	}
 }
@@ -44,7 +44,7 @@ func init() {
 // tuner sets the percentage after each collection.
 type tuner struct {
 	samples []metrics.Sample
-	set     int // the percentage that it set last
+	set     int // the percentage that the tuner set last
 }
 
 func newTuner() *tuner {
@@ -59,7 +59,7 @@ func newTuner() *tuner {
 	}
 }
 
-// follow adjusts now and after each collection, until somebody else has set the percentage.
+// follow adjusts now and after each collection, until other code has set the percentage.
 func (t *tuner) follow() {
 	if !t.adjust() {
 		return
@@ -70,7 +70,7 @@ func (t *tuner) follow() {
 	runtime.AddCleanup(new(mark), (*tuner).follow, t)
 }
 
-// adjust sets the percentage for the present heap. It returns false if somebody else has set the percentage.
+// adjust sets the percentage for the current heap. It returns false if other code has set the percentage.
 func (t *tuner) adjust() bool {
 	metrics.Read(t.samples)
 	if t.samples[0].Value.Uint64() != uint64(t.set) {
@@ -81,7 +81,7 @@ func (t *tuner) adjust() bool {
 		alive += s.Value.Uint64()
 	}
 	if wanted := percentage(alive, t.set); wanted != t.set {
-		if before := debug.SetGCPercent(wanted); before != t.set { // somebody else set it between the two calls
+		if before := debug.SetGCPercent(wanted); before != t.set { // other code set it between the two calls
 			debug.SetGCPercent(before)
 			return false
 		}
@@ -90,8 +90,8 @@ func (t *tuner) adjust() bool {
 	return true
 }
 
-// percentage returns the percentage that gives a heap its room, if this many bytes of it are alive. It returns the
-// present one if that is near enough.
+// percentage returns the percentage that gives a heap with this many live bytes its room. It returns the present one if that is near
+// enough.
 func percentage(alive uint64, present int) int {
 	size := max(float64(alive), smallest)
 	extra := size * float64(present-usual) / 100
