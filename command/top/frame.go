@@ -247,7 +247,7 @@ func (m *Model) heading(r *row) Line {
 		cell.Text = plain.Clean(strings.TrimSpace(cell.Text))
 		line = append(line, cell, text("  "))
 	}
-	line = append(line, text(fmt.Sprintf("%s  %s req/s  queue %d  retries %s", p.Policy, m.rates[name{pool: p.Name}], p.Queue, plain.Number(p.RetryBudget))))
+	line = append(line, text(fmt.Sprintf("%s  %s req/s  queue %d  retries %s", plain.Policy(p.Policy), m.rates[name{pool: p.Name}], p.Queue, plain.Number(p.RetryBudget))))
 	for _, w := range p.Warnings {
 		line = append(line, plain.Cell{Text: "  " + plain.Clean(w), Style: plain.Doubtful})
 	}

@@ -81,7 +81,7 @@ func TestClick(t *testing.T) {
 	t.Run("a pool", func(t *testing.T) {
 		m := model(t)
 		press(m, "j")
-		click(t, m, 80, 24, "lb_hash")
+		click(t, m, 80, 24, "hash")
 		if m.selected.backend != "10.0.0.2:8080" || m.open {
 			t.Errorf("selects %v, opens %v", m.selected, m.open)
 		}
