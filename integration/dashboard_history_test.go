@@ -81,7 +81,7 @@ func TestDashboardHistory(t *testing.T) {
 
 	b := openTab(t)
 	b.open(c.url("/open/#pool=web"), nil)
-	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 6")
+	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 7")
 	b.await("the route that leads here", "document.querySelector('#detail .lanes-here').textContent.includes(':"+port(t, c.site)+"')")
 	b.await("the past in them", "/2xx from 0 to [1-9]/.test(document.querySelector('#detail .canvas').ariaLabel)")
 	shown := func(what string) string {
@@ -91,7 +91,7 @@ func TestDashboardHistory(t *testing.T) {
 	b.await("the fall of the backends as marks", "document.querySelectorAll('#feed-list li').length > 1")
 	b.click(`[data-range="24h"]`)
 	b.await("a link to the day", "location.hash.includes('range=24h') && document.querySelector('[data-range=\"24h\"]').ariaPressed === 'true'")
-	b.await("the day", "document.querySelectorAll('#detail .graph canvas').length === 6")
+	b.await("the day", "document.querySelectorAll('#detail .graph canvas').length === 7")
 	b.picture("day")
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 	b.await("the panel to be gone", "!location.hash.includes('pool=')")
@@ -111,7 +111,7 @@ func TestDashboardPanel(t *testing.T) {
 				b.look(screen.width, screen.height, theme)
 				b.open("about:blank", nil)
 				b.open(url+hash, nil)
-				b.await("the graphs", fmt.Sprintf("document.querySelectorAll('#detail .graph canvas').length === %d", 6-i))
+				b.await("the graphs", fmt.Sprintf("document.querySelectorAll('#detail .graph canvas').length === %d", 7-i))
 				b.await("numbers", "!document.querySelector('#detail .readout b').textContent.includes('–')")
 				if state := b.text("#detail .now .pill"); state != []string{"Degraded", "Draining"}[i] {
 					t.Errorf("the state is said to be %q", state)
@@ -134,7 +134,7 @@ func TestDashboardPanel(t *testing.T) {
 	// A moment is pointed at: with the keyboard, or with a hand.
 	moment := "document.querySelector('#detail input[type=range]')"
 	b.open(url+"#pool=web&range=5m", nil)
-	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 6")
+	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 7")
 	now := eval[string](b, moment+".getAttribute('aria-valuetext')")
 	eval[bool](b, "("+moment+".value = 110, "+moment+".dispatchEvent(new Event('input')), true)")
 	if then := eval[string](b, moment+".getAttribute('aria-valuetext')"); then == now || !strings.Contains(then, "p99 984 ms") || !strings.Contains(then, "waiting 40") {
@@ -187,7 +187,7 @@ func TestDashboardPanel(t *testing.T) {
 	source.Edit("web", "web-2", map[string]any{"bytes_in": nil, "bytes_out": nil})
 	b.await("no bytes where none are counted", "!"+facts+".includes('Bytes')")
 	b.await("the lines to paste", "document.querySelector('#detail pre').textContent.includes('weight 5') && !document.querySelector('#detail pre').textContent.includes('web-1')")
-	b.await("its graphs", "document.querySelectorAll('#detail .graph canvas').length === 5")
+	b.await("its graphs", "document.querySelectorAll('#detail .graph canvas').length === 6")
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-6', true)")
 	b.await("why there is none", "document.querySelector('#detail .missing').textContent.includes('no room for this backend') && document.querySelectorAll('#detail canvas').length === 0")
 	eval[bool](b, "(location.hash = 'pool=api', true)")
