@@ -151,7 +151,7 @@ func TestDashboardPanel(t *testing.T) {
 
 	// The peaks, when they were, and a way there; what went over the network.
 	peaks := "[...document.querySelectorAll('#detail .peaks tbody tr')].map(row => [...row.children].slice(0, 3).map(cell => cell.textContent).join(' ')).join()"
-	if got := eval[string](b, peaks); !regexp.MustCompile(`^Requests/s [0-9,]+ 1,[0-9]{3},In flight [0-9.]+ [0-9]{3},p95 11 ms 451 ms,Queue 0 40$`).MatchString(got) {
+	if got := eval[string](b, peaks); !regexp.MustCompile(`^Requests/s [0-9,]+ 1,[0-9]{3},In flight [0-9.]+ [0-9]{3},p95 11 ms 451 ms,Out/s [0-9.]+ MB [0-9.]+ MB,In/s [0-9.]+ kB [0-9.]+ kB,Queue 0 40$`).MatchString(got) {
 		t.Errorf("the peaks are %s", got)
 	}
 	b.click("#detail .peaks tbody tr:nth-child(3) button")
