@@ -298,7 +298,7 @@ func TestDashboardUse(t *testing.T) {
 	// The fleet: its nodes, and what they see differently.
 	for _, want := range []struct{ what, text string }{
 		{"#fleet-nodes > :nth-child(1)", "edge-1this one9 of 10 usable"}, {"#fleet-nodes > :nth-child(2)", "edge-2alive10 of 10 usable790 requests/s"},
-		{"#fleet-nodes > :nth-child(3)", "<b>edge-3</b>gonesilent for 5m"}, {"#fleet-differences", "Usable for some only: web / 10.0.0.3:8080active check failed: edge-1 · usable: edge-2"},
+		{"#fleet-nodes > :nth-child(3)", "<b>edge-3</b>gonesilent for 5m"}, {"#fleet-differences", "Usable on some nodes only: web / 10.0.0.3:8080active check failed: edge-1 · usable: edge-2"},
 	} {
 		b.await(want.text, fmt.Sprintf("document.querySelector('%s')?.textContent.includes(%q)", want.what, want.text))
 	}
