@@ -66,15 +66,15 @@ function render() {
 }
 
 const stream = new Stream({
-	hello(who) {
-		// The server has another build of the page. This one may not understand its messages.
-		if (build !== '' && build !== who.build) {
+	hello(visit) {
+		// If the server has another build of the page, this one may not understand its messages.
+		if (build !== '' && build !== visit.build) {
 			location.reload();
 		}
-		build = who.build;
-		boot = who.boot;
-		actions.allowed = who.actions;
-		text($('who'), who.actions ? who.user : who.login ? 'read-only: log in for changes' : 'read-only');
+		build = visit.build;
+		boot = visit.boot;
+		actions.allowed = visit.actions;
+		text($('who'), visit.actions ? visit.user : visit.login ? 'read-only: log in for changes' : 'read-only');
 		show();
 	},
 	state(snapshot) {
