@@ -20,7 +20,7 @@ const GRAPHS = [
 		{ key: '5xx', label: '5xx', tone: '--bad-fill' }, { key: '1xx', label: '1xx', tone: '--out-fill' }] },
 	{ title: 'Errors', unit: 'per second', write: rate, lines: [
 		{ key: '5xx', label: '5xx', tone: '--bad' }, { key: 'failures', label: 'failed', tone: '--warn', dash: [5, 3] },
-		{ key: 'refused', label: 'refused', tone: '--out' }, { key: 'canceled', label: 'left', tone: '--idle' }] },
+		{ key: 'refused', label: 'refused', tone: '--out' }, { key: 'canceled', label: 'canceled', tone: '--idle' }] },
 	{ title: 'Latency', unit: 'until the header', write: millis, lines: [
 		{ key: 'p50_ms', label: 'p50', tone: '--ok' }, { key: 'p95_ms', label: 'p95', tone: '--info' }, { key: 'p99_ms', label: 'p99', tone: '--out' }] },
 	{ title: 'Latency heat', unit: 'the darker, the more answers', write: millis, heat: true },
