@@ -14,18 +14,18 @@ import (
 	"github.com/ballastlb/ballast/command/top"
 )
 
-// screen is a terminal in raw mode that shows its alternate screen.
+// screen is a terminal in raw mode with its alternate screen.
 type screen struct {
 	in, out *os.File
-	before  *term.State // of in
-	restore func()      // out
+	before  *term.State // state of in before
+	restore func()      // restores out
 	painter top.Painter
 }
 
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" + mouseOn // the alternate screen, without a cursor, and without wrapping of long lines
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" + mouseOn // alternate screen, no cursor, no wrapping of long lines
 	leaveScreen = mouseOff + "\x1b[?7h\x1b[0m\x1b[?25h\x1b[?1049l"
-	mouseOn     = "\x1b[?1000h\x1b[?1006h" // report buttons, in the newer form
+	mouseOn     = "\x1b[?1000h\x1b[?1006h" // report buttons, in SGR mode
 	mouseOff    = "\x1b[?1006l\x1b[?1000l"
 )
 
@@ -50,7 +50,7 @@ func (c *console) openScreen() (*screen, error) {
 	return s, s.enter()
 }
 
-// enter takes the terminal over, also one that somebody has had meanwhile.
+// enter sets up the terminal, the first time or after the shell has had it.
 func (s *screen) enter() error {
 	s.painter.Forget()
 	_, err := term.MakeRaw(int(s.in.Fd()))
@@ -64,7 +64,7 @@ func (s *screen) enter() error {
 }
 
 func (s *screen) leave() {
-	_, _ = io.WriteString(s.out, leaveScreen) // if that fails there is no terminal any more
+	_, _ = io.WriteString(s.out, leaveScreen) // fails only if the terminal has gone
 	_ = term.Restore(int(s.in.Fd()), s.before)
 }
 
@@ -80,7 +80,7 @@ func (s *screen) suspend() error {
 	return s.enter()
 }
 
-// draw shows a frame in a single write over the last one, which avoids flicker.
+// draw shows a frame. It sends the changes in a single write, which avoids flicker.
 func (s *screen) draw(m *top.Model) error {
 	width, height, err := term.GetSize(int(s.out.Fd()))
 	if err != nil {
@@ -98,8 +98,8 @@ type looked struct {
 	err    error
 }
 
-// live shows the view until the user quits, or a signal ends the process. It restores the terminal in any case, even after a panic in one
-// of the goroutines.
+// live shows the view until the user quits, or a signal ends the process. It always restores the terminal, even after a panic in one of
+// its goroutines.
 func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) error {
 	ctx, cancel := signal.NotifyContext(ctx, endSignals...)
 	defer cancel()
@@ -134,7 +134,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 	}
 	keys, looks, said := make(chan []top.Input), make(chan looked), make(chan string)
 	start(func() { readKeys(ctx, s.in, keys) })
-	var details atomic.Pointer[subject] // set by this goroutine for the one that refreshes
+	var details atomic.Pointer[subject] // the open backend, for the goroutine that refreshes
 	start(func() { t.lookAgain(ctx, interval, &details, looks) })
 	for {
 		if err := s.draw(m); err != nil {
@@ -147,7 +147,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 			panic(p)
 		case <-resized:
 			s.painter.Forget()
-		case <-resumed: // the shell has had the terminal
+		case <-resumed: // the shell may have changed the terminal
 			if err := s.enter(); err != nil {
 				return err
 			}
@@ -188,7 +188,7 @@ func (t *tool) live(ctx context.Context, m *top.Model, interval time.Duration) e
 	}
 }
 
-// send sends v, unless the view has ended.
+// send sends v, or gives up when ctx ends.
 func send[T any](ctx context.Context, to chan<- T, v T) {
 	select {
 	case to <- v:
@@ -196,7 +196,7 @@ func send[T any](ctx context.Context, to chan<- T, v T) {
 	}
 }
 
-// readKeys sends the keys that are pressed, until the terminal has gone.
+// readKeys sends the pressed keys until ctx ends or the terminal has gone.
 func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Input) {
 	defer close(to)
 	buffer, kept := make([]byte, 256), 0
@@ -211,7 +211,7 @@ func readKeys(ctx context.Context, in io.Reader, to chan<- []top.Input) {
 	}
 }
 
-// lookAgain refreshes the pools at each interval.
+// lookAgain takes a sample at each interval.
 func (t *tool) lookAgain(ctx context.Context, interval time.Duration, details *atomic.Pointer[subject], to chan<- looked) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

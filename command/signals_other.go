@@ -4,12 +4,12 @@ package command
 
 import "os"
 
-// endSignals end the view. It notices another size of the terminal at the next refresh.
+// endSignals end the view. Without resizeSignals, the view notices a new size of the terminal at the next refresh.
 var (
 	endSignals    = []os.Signal{os.Interrupt}
 	resizeSignals []os.Signal
 	resumeSignals []os.Signal
 )
 
-// stopProcess does nothing: no shell lets a stopped process go on.
+// stopProcess does nothing, because shells here cannot resume a stopped process.
 func stopProcess() {}

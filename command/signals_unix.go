@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// endSignals end the view. resizeSignals announce another size of the terminal, resumeSignals that the process continues after a stop.
+// endSignals end the view, resizeSignals report a new size of the terminal, and resumeSignals report that a stopped process continues.
 var (
 	endSignals    = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 	resizeSignals = []os.Signal{syscall.SIGWINCH}
 	resumeSignals = []os.Signal{syscall.SIGCONT}
 )
 
-// stopProcess stops the process and those that share its place in the shell, as ctrl-z does where the terminal acts on it. It returns
-// once they go on. Where no shell could let them, the system ignores the signal.
+// stopProcess stops the process group, as ctrl-z does outside raw mode, and returns when it continues. The system ignores the signal if no
+// shell could resume the group.
 func stopProcess() {
-	const ignored = 200 * time.Millisecond // by then it would have stopped
+	const ignored = 200 * time.Millisecond // after this time the signal must have been ignored
 	resumed := make(chan os.Signal, 1)
 	signal.Notify(resumed, syscall.SIGCONT)
 	defer signal.Stop(resumed)

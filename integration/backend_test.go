@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// backend is a real HTTP server (HTTP/1.1 and h2c) that a test puts behind the load balancer. It answers with its
-// address, unless the test says otherwise.
+// backend is a real HTTP server (HTTP/1.1 and h2c) behind the load balancer. It answers with its address, unless the test sets another
+// handler.
 type backend struct {
 	addr    string
 	server  *http.Server
@@ -48,7 +48,7 @@ func startBackendAt(t *testing.T, network, address string) *backend {
 	return b
 }
 
-// startBackends starts n of them and returns them with their addresses as arguments of a directive.
+// startBackends starts n backends, and returns them with their addresses as arguments of a directive.
 func startBackends(t *testing.T, n int) ([]*backend, string) {
 	t.Helper()
 	backends := make([]*backend, n)
@@ -60,11 +60,11 @@ func startBackends(t *testing.T, n int) ([]*backend, string) {
 	return backends, strings.Join(addresses, " ")
 }
 
-// handle sets what the backend does from now on.
+// handle sets the handler of later requests.
 func (b *backend) handle(f http.HandlerFunc) { b.handler.Store(&f) }
 
-// kill closes the server and its connections at once. A process that another test starts just then has a copy of the listener until it
-// has become another program: it is waited for.
+// kill closes the server and its connections at once. A process that another test is just starting has a copy of the listener between
+// fork and exec; kill waits until the address is closed.
 func (b *backend) kill() {
 	_ = b.server.Close()
 	for n := 0; canConnect(b.addr) && n < 1000; n++ {
@@ -76,7 +76,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.requests.Add(1)
 	n := b.inFlight.Add(1)
 	defer b.inFlight.Add(-1)
-	for { // bound: each turn but the last, somebody else has raised the maximum
+	for { // ends: each failed turn means that another request has raised the maximum
 		highest := b.maxInFlight.Load()
 		if n <= highest || b.maxInFlight.CompareAndSwap(highest, n) {
 			break
@@ -90,7 +90,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, b.addr)
 }
 
-// certificateFile has the certificate of a TLS server, to be trusted.
+// certificateFile writes the certificate of a TLS server to a file, for clients to trust.
 func certificateFile(t *testing.T, server *httptest.Server) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
@@ -111,7 +111,7 @@ func counts(backends []*backend) []int64 {
 
 func discard(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }
 
-// takes is for how long a backend is busy with a request, unless whoever asked leaves.
+// takes waits for a time, as a busy backend does, or until the client leaves.
 func takes(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

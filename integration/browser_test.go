@@ -22,10 +22,10 @@ type tab struct {
 	ctx context.Context
 
 	mu       sync.Mutex
-	problems []string // that the page wrote to its console
+	problems []string // errors in the page's console
 }
 
-// openTab starts a browser of its own for the test.
+// openTab starts a browser for the test.
 func openTab(t *testing.T) *tab {
 	t.Helper()
 	var program string
@@ -49,9 +49,9 @@ func openTab(t *testing.T) *tab {
 	t.Cleanup(func() {
 		closeTab()
 		stop()
-		waitFor(t, "the files of the browser to be gone", func() bool { return os.RemoveAll(dir) == nil }) // its processes may write some more
+		waitFor(t, "the files of the browser to be gone", func() bool { return os.RemoveAll(dir) == nil }) // its processes may still write
 	})
-	// The first action starts the browser, which lives as long as the context of that one.
+	// The first action starts the browser, which runs as long as the context of that action.
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func openTab(t *testing.T) *tab {
 			if err != nil {
 				return
 			}
-			// That a server is away while it starts again is what the test wants.
+			// Tests restart servers, so a failed connection is not a problem.
 			if m.IsException() || m.Type == chromedp.ConsoleError && m.Source != "network" {
 				b.mu.Lock()
 				b.problems = append(b.problems, m.String())
@@ -102,7 +102,7 @@ func (b *tab) open(url string, header map[string]any) {
 	b.do(chromedp.Navigate(url))
 }
 
-// look asks for a different screen.
+// look changes the size and the theme of the screen.
 func (b *tab) look(width, height int64, theme string) {
 	b.t.Helper()
 	b.do(chromedp.EmulateViewport(width, height))
@@ -124,7 +124,7 @@ func eval[T any](b *tab, script string) T {
 	return value
 }
 
-// text is the text of the first element that the selector finds, "" if there is none.
+// text returns the text of the first element that matches the selector, "" if there is none.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
 	return eval[string](b, fmt.Sprintf("document.querySelector(%q)?.textContent ?? ''", selector))
@@ -136,19 +136,19 @@ func (b *tab) await(what, condition string) {
 	waitFor(b.t, what, func() bool { return eval[bool](b, "Boolean("+condition+")") })
 }
 
-// row is a JavaScript expression for the row of a backend, an empty one while there is none.
+// row returns a JavaScript expression for the row of a backend, or for an empty row if there is none.
 func row(backend string) string {
 	return fmt.Sprintf(`(document.querySelector('tr[data-backend="%s"]') ?? document.createElement('tr'))`, backend)
 }
 
-// click clicks on what can be seen, as a script does: at whatever place it is.
+// click clicks on a visible element, wherever it is on the page.
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	b.await(selector+" to be seen", fmt.Sprintf("document.querySelector(%q)?.checkVisibility()", selector))
 	eval[bool](b, fmt.Sprintf("(document.querySelector(%q).click(), true)", selector))
 }
 
-// picture writes what the page looks like, if somebody asked for pictures.
+// picture saves a screenshot of the page if BALLAST_PICTURES is set.
 func (b *tab) picture(name string) {
 	b.t.Helper()
 	dir := os.Getenv("BALLAST_PICTURES")
@@ -164,7 +164,7 @@ func (b *tab) picture(name string) {
 	}
 }
 
-// checkNames has the browser tell what it tells screen readers: whatever can be used has a name.
+// checkNames checks that all controls have a name in the browser's accessibility tree, which screen readers use.
 func (b *tab) checkNames() {
 	b.t.Helper()
 	tree, err := chromedp.Call(b.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
@@ -185,11 +185,11 @@ func (b *tab) checkNames() {
 		}
 	}
 	if checked == 0 {
-		b.t.Error("the page has nothing that can be used")
+		b.t.Error("the page has no controls")
 	}
 }
 
-// checkFits checks that nothing is wider than the screen.
+// checkFits checks that the page is not wider than the screen.
 func (b *tab) checkFits() {
 	b.t.Helper()
 	if over := eval[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {

@@ -17,16 +17,16 @@ import (
 	"time"
 )
 
-// caddyBinary is Caddy with this tree's Ballast.
+// caddyBinary is the path of a Caddy built with this tree's Ballast.
 var caddyBinary string
 
-// soak has tests that can go on and on do so.
-var soak = flag.Bool("soak", false, "run what can be run for longer for longer, and with more of everything")
+// soak makes the tests that can run for any time run for much longer.
+var soak = flag.Bool("soak", false, "run the tests that allow it for longer, and with more load")
 
-// express is whether servers have an express lane, where a test does not say so itself.
+// express says whether servers have an express lane in tests that do not set it themselves.
 var express = flag.Bool("express", true, "let the express lane serve requests")
 
-// longer is n, and many times that in a soak.
+// longer returns n, or many times n in a soak.
 func longer(n int) int {
 	if *soak {
 		return 20 * n
@@ -35,13 +35,13 @@ func longer(n int) int {
 }
 
 func TestMain(m *testing.M) {
-	// Tests that run in parallel, when all others are over, do little but wait.
+	// Parallel tests run after all others, and mostly wait.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	flag.Parse()
-	// Without the log of what they read, results are not cached. They hang on files that are not of this module, which `go test` would
-	// not look at again: what Caddy is built of, the examples, the pages.
+	// Without a log of the files that tests read, go test does not cache results. They depend on files outside of this module, whose
+	// changes the cache would not notice: Caddy's sources, the examples, the pages.
 	if err := flag.Set("test.testlogfile", ""); err != nil {
 		panic(err)
 	}
@@ -78,10 +78,10 @@ type caddy struct {
 	secure   bool      // the site has TLS
 	reloaded time.Time // when the last reload ended; zero if there was none
 
-	files []*os.File // that the process is given, from descriptor 3 on
+	files []*os.File // passed to the process, from descriptor 3 on
 }
 
-// startCaddy runs Caddy with a site whose body is given in Caddyfile syntax and waits until it serves.
+// startCaddy runs Caddy with a site, whose body is in Caddyfile syntax, and waits until it serves.
 func startCaddy(t *testing.T, site string) *caddy {
 	t.Helper()
 	return startCaddyConfig(t, siteConfig(site))
@@ -93,23 +93,23 @@ func startExpress(t *testing.T, site string) *caddy {
 	return startCaddyConfig(t, strings.Replace(siteConfig(site), seamless, expressOn, 1))
 }
 
-// siteConfig is a Caddyfile with one plain HTTP site behind a door.
+// siteConfig returns a Caddyfile with one site over plain HTTP and with seamless.
 func siteConfig(site string) string {
 	return "{\n\tadmin ADMIN_ADDRESS\n\tpersist_config off\n\tservers {\n\t\tprotocols h1 h2c\n\t\t" + seamless +
 		"\n\t}\n}\n\nhttp://SITE_ADDRESS {\n" + site + "\n}\n"
 }
 
-// expressOn and expressOff are the settings of a server by which a door owns its connections, with the express lane and without.
+// expressOn and expressOff are the settings of a server with seamless, with and without the express lane.
 const (
 	expressOn  = "listener_wrappers {\n seamless\n }"
 	expressOff = "listener_wrappers {\n seamless {\n express off\n }\n }"
 )
 
-// seamless is the one for all tests to which it is the same.
+// seamless is the setting for tests that do not choose one.
 var seamless = expressOn
 
-// startCaddyConfig runs Caddy with a whole Caddyfile. SITE_ADDRESS and ADMIN_ADDRESS are filled in there and in the variables that are
-// added to the environment.
+// startCaddyConfig runs Caddy with a whole Caddyfile. SITE_ADDRESS and ADMIN_ADDRESS are replaced in the Caddyfile and in the additional
+// environment variables.
 func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
 	c := launchCaddy(t, config, environment...)
@@ -119,7 +119,7 @@ func startCaddyConfig(t *testing.T, config string, environment ...string) *caddy
 	return c
 }
 
-// launchCaddy is startCaddyConfig, but does not wait.
+// launchCaddy is startCaddyConfig without waiting.
 func launchCaddy(t *testing.T, config string, environment ...string) *caddy {
 	t.Helper()
 	c := &caddy{t: t, secure: strings.Contains(config, "https://SITE_ADDRESS")}
@@ -155,7 +155,7 @@ func (c *caddy) run(config string, environment []string) {
 	}()
 }
 
-// serves waits until Caddy serves, at all of its addresses, and reports whether it does.
+// serves waits until Caddy serves at all of its addresses. It returns false if the process has ended.
 func (c *caddy) serves() bool {
 	c.t.Helper()
 	over := false
@@ -170,7 +170,7 @@ func (c *caddy) serves() bool {
 	return !over
 }
 
-// isLoaded asks for the config, which is told when the last of the servers has started; they start in any order.
+// isLoaded requests the config. Caddy answers once all servers have started, in any order.
 func (c *caddy) isLoaded() bool {
 	res, err := (&http.Client{Timeout: patience}).Get("http://" + c.admin + "/config/")
 	if err != nil {
@@ -206,8 +206,8 @@ func (c *caddy) reload(config string) error {
 	return nil
 }
 
-// again asks the admin endpoint until there is an answer. A little after a reload Caddy opens it anew and resets what waits at the old
-// socket to be accepted. Only then is asking again in order.
+// again repeats a request to the admin endpoint until there is an answer. Shortly after a reload, Caddy replaces the endpoint and resets
+// the connections that the old socket has not accepted yet. Only then are repetitions right.
 func (c *caddy) again(ask func() error) error {
 	err := ask()
 	for n := 0; err != nil && isDisconnect(err) && time.Since(c.reloaded) < 20*time.Second && n < 20; n++ {
@@ -225,7 +225,7 @@ func (c *caddy) get(path string) (int, http.Header, string) {
 	return c.fetch(path)
 }
 
-// as asks once with these header fields and returns the answer's status and header.
+// as sends a request with these header fields and returns the answer's status and header.
 func (c *caddy) as(header ...string) (int, http.Header) {
 	c.t.Helper()
 	status, answer, _ := c.fetch("/", header...)
@@ -252,7 +252,7 @@ func (c *caddy) fetch(path string, header ...string) (status int, answer http.He
 	return res.StatusCode, res.Header, string(text)
 }
 
-// request is a request for the site's root.
+// request returns a request for the site's root.
 func (c *caddy) request(method string, body io.Reader, header ...string) *http.Request {
 	c.t.Helper()
 	r, err := http.NewRequest(method, c.url("/"), body)
@@ -280,14 +280,14 @@ func (c *caddy) ask(r *http.Request) (int, string) {
 	return res.StatusCode, string(body)
 }
 
-// patience is how long tests wait for what must come, however busy the machine is. That something should be quick is another matter.
+// patience is how long tests wait for something that must happen, however busy the machine is. It is not for tests of speed.
 const patience = 2 * time.Minute
 
-// client is what tests ask with where nothing else matters.
+// client is the HTTP client for tests without special needs.
 var client = &http.Client{Timeout: patience}
 
-// upload sends that many bytes and returns the answer's status. A server that refuses so much while it is being sent closes the
-// connection half a second later; a client that was not there to read the answer until then asks again.
+// upload sends so many bytes and returns the answer's status and header. A server that refuses a large body closes the connection half a
+// second later. If the client has not read the answer by then, upload tries again.
 func (c *caddy) upload(size int64) (status int, answer http.Header) {
 	c.t.Helper()
 	for try := 1; ; try++ {
@@ -328,7 +328,7 @@ func canConnect(address string) bool {
 	return true
 }
 
-// waitFor polls until done, as long as there is patience.
+// waitFor polls until done returns true. It fails the test after patience.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)

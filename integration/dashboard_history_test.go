@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// pastSeries is what the API tells of the past.
+// pastSeries is a history of the API.
 type pastSeries struct {
 	Time    []float64             `json:"time"`
 	Series  map[string][]*float64 `json:"series"`
 	Missing string                `json:"missing"`
 }
 
-// sum adds up what is known of a series, per second, over the time of a step.
+// sum adds up the known points of a series, which are rates per second.
 func (p *pastSeries) sum(name string) (sum float64) {
 	for _, n := range p.Series[name] {
 		if n != nil {
@@ -28,7 +28,7 @@ func (p *pastSeries) sum(name string) (sum float64) {
 	return sum
 }
 
-// TestDashboardHistory has requests fail before anybody looks, and then looks: at the graphs of a browser, after a reload.
+// TestDashboardHistory lets requests fail before the page is open, and then checks the graphs in a browser, also after a reload.
 func TestDashboardHistory(t *testing.T) {
 	backends, addresses := startBackends(t, 2)
 	config := siteConfig(strings.Replace(dashboardSite, "BACKENDS", addresses, 1))
@@ -51,7 +51,7 @@ func TestDashboardHistory(t *testing.T) {
 	waitFor(t, "the requests to be remembered", func() bool {
 		past = pastSeries{}
 		c.api("GET", "/load_balancer/pools/web/history?range=5m", &past)
-		return past.sum("2xx")*2 > 25 && past.sum("5xx")*2 > 5 // a sample may be late on a busy machine, and its point is of a longer time
+		return past.sum("2xx")*2 > 25 && past.sum("5xx")*2 > 5 // on a busy machine a sample may be late, and its point covers a longer time
 	})
 	if got := past.sum("2xx") * 2; got > 75 {
 		t.Errorf("%v requests with 2xx are remembered, 50 were made", got)
@@ -97,7 +97,7 @@ func TestDashboardHistory(t *testing.T) {
 	b.await("the panel to be gone", "!location.hash.includes('pool=')")
 }
 
-// TestDashboardPanel looks at the panels of a pool and of backends, on the screens and in the themes of operators.
+// TestDashboardPanel checks the panels of a pool and of backends, on several screens and in both themes.
 func TestDashboardPanel(t *testing.T) {
 	source, url := startFake(t, 0, 0)
 	b := openTab(t)
@@ -131,7 +131,7 @@ func TestDashboardPanel(t *testing.T) {
 	}
 	b.look(1440, 1300, "light")
 
-	// A moment is pointed at: with the keyboard, or with a hand.
+	// A point of the history is selected with the keyboard, or with the pointer.
 	moment := "document.querySelector('#detail input[type=range]')"
 	b.open(url+"#pool=web&range=5m", nil)
 	b.await("the graphs", "document.querySelectorAll('#detail .graph canvas').length === 7")
@@ -149,7 +149,7 @@ func TestDashboardPanel(t *testing.T) {
 	b.await("the numbers under the pointer", "/p99 (9|8)[0-9]{2} ms/.test("+moment+".getAttribute('aria-valuetext'))")
 	b.picture("pointed")
 
-	// The peaks, when they were, and a way there; what went over the network.
+	// The peaks, their times, and the way to their points; the bytes.
 	peaks := "[...document.querySelectorAll('#detail .peaks tbody tr')].map(row => [...row.children].slice(0, 3).map(cell => cell.textContent).join(' ')).join()"
 	if got := eval[string](b, peaks); !regexp.MustCompile(`^Requests/s [0-9,]+ 1,[0-9]{3},In flight [0-9.]+ [0-9]{3},p95 11 ms 451 ms,Out/s [0-9.]+ MB [0-9.]+ MB,In/s [0-9.]+ kB [0-9.]+ kB,Queue 0 40$`).MatchString(got) {
 		t.Errorf("the peaks are %s", got)
@@ -162,7 +162,7 @@ func TestDashboardPanel(t *testing.T) {
 	facts := "document.querySelector('#detail .numbers').textContent"
 	b.await("bytes in all and per second", "/Bytes in[0-9.]+ GB, [0-9.]+ [kM]B.sBytes out[0-9.]+ GB, [0-9.]+ MB.s/.test("+facts+")")
 
-	// The table and the files have the same.
+	// The table and the files have the same numbers.
 	eval[bool](b, "(document.querySelector('#detail details.aside').open = true)")
 	b.await("a row for each point that is known", "document.querySelectorAll('#detail table.past tbody tr').length === 110")
 	for _, format := range []string{"json", "csv"} {
@@ -179,7 +179,7 @@ func TestDashboardPanel(t *testing.T) {
 		t.Errorf("the link is %s", link)
 	}
 
-	// Another backend: why it gets nothing, what the config would need, and that there is no room for its past.
+	// Another backend: why it gets no requests, the Caddyfile lines for its changes, and that there is no room for its history.
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-4', true)")
 	b.await("why it gets nothing", "document.querySelector('#detail .explained').textContent.startsWith('It is not chosen: draining')")
 	eval[bool](b, "(location.hash = 'pool=web&backend=web-2', true)")
@@ -193,7 +193,7 @@ func TestDashboardPanel(t *testing.T) {
 	eval[bool](b, "(location.hash = 'pool=api', true)")
 	b.await("what the express lane leaves", "document.querySelector('#detail .lanes-here').textContent.includes('is left to Caddy: header')")
 	if got := b.text("#detail .lanes-here"); strings.Contains(got, "told by") {
-		t.Errorf("a route that the express lane tells of is told twice: %s", got)
+		t.Errorf("a route of the express lane is listed twice: %s", got)
 	}
 	eval[bool](b, "(location.hash = 'pool=web', true)")
 	b.await("the routes without an express lane",
@@ -201,7 +201,7 @@ func TestDashboardPanel(t *testing.T) {
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 	b.await("the panel to be closed", "!location.hash.includes('pool=')")
 
-	// The row of a pool opens its panel, and so does its button; its name folds.
+	// The row of a pool and its button open the panel; its name collapses it.
 	b.click(`[data-open="search"]`)
 	b.await("the panel of the pool", "document.getElementById('detail-title').textContent === 'search' && document.getElementById('detail').open")
 	if shown := b.text("#detail"); strings.Contains(shown, "NaN") || strings.Contains(shown, "undefined") || strings.Contains(shown, "null") {
@@ -212,12 +212,12 @@ func TestDashboardPanel(t *testing.T) {
 	}
 }
 
-// widest names what reaches out of the panel.
+// widest names the elements that are wider than the panel.
 func widest(b *tab) string {
 	return eval[string](b, `[...document.querySelectorAll('#detail *')].filter(n => n.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(n => n.tagName + '.' + n.className).join()`)
 }
 
-// checkContrast checks that the texts of the panel can be read in front of their grounds: 4.5 to 1, as WCAG 2.2 wants it.
+// checkContrast checks the contrast of the panel's texts with their backgrounds: at least 4.5 to 1, as WCAG 2.2 requires.
 func checkContrast(t *testing.T, b *tab, where string) {
 	t.Helper()
 	if poor := eval[string](b, contrastScript); poor != "" {
@@ -258,7 +258,7 @@ const contrastScript = `(() => {
 	return checked > 20 ? [...poor].join('; ') : 'only ' + checked + ' texts were found';
 })()`
 
-// checkAxe has axe look at the page, if somebody names the file that it is in.
+// checkAxe checks the page with axe, if BALLAST_AXE is set to its file.
 func checkAxe(t *testing.T, b *tab, file string) {
 	t.Helper()
 	script, err := os.ReadFile(file)
@@ -272,7 +272,7 @@ func checkAxe(t *testing.T, b *tab, file string) {
 	}
 }
 
-// TestDashboardHistoryCost has the page ask as seldom as it may: a panel that is closed asks nothing.
+// TestDashboardHistoryCost checks that the page requests the history only as often as needed, and not with a closed panel.
 func TestDashboardHistoryCost(t *testing.T) {
 	source, url := startFake(t, 0, 0)
 	b := openTab(t)

@@ -23,7 +23,7 @@ import (
 	"github.com/ballastlb/ballast/lbmodule/dashboard/fake"
 )
 
-// dashboardSite is a site with a dashboard at two places: for users who have logged in, and for all. The password is "secret".
+// dashboardSite is a site with two dashboards: one for users who have logged in, and one for all. The password is "secret".
 const dashboardSite = `
 	encode
 	handle /lb* {
@@ -51,13 +51,13 @@ const dashboardSite = `
 
 var annsLogin = map[string]any{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte("ann:secret"))}
 
-// TestDashboard looks at the dashboard of a running Caddy, with a real browser, as an operator does.
+// TestDashboard opens the dashboard of a running Caddy in a real browser.
 func TestDashboard(t *testing.T) {
 	backends, addresses := startBackends(t, 3)
 	config := strings.Replace(siteConfig(strings.Replace(dashboardSite, "BACKENDS", addresses, 1)), seamless, expressOn, 1)
 	c := startCaddyConfig(t, config)
 	b := openTab(t)
-	b.open(c.url("/lb"), annsLogin) // it sends the browser to /lb/
+	b.open(c.url("/lb"), annsLogin) // redirects to /lb/
 	b.await("the dashboard to be live", "document.getElementById('live-text').textContent === 'live'")
 	b.await("three backends that are up", "document.querySelectorAll('tr.backend[data-tone=ok]').length === 3")
 	if got := b.text("#who"); got != "ann" {
@@ -90,7 +90,7 @@ func TestDashboard(t *testing.T) {
 	}
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 
-	// The bound is the page's: it must show soon what Caddy knows. A busy machine may spoil a try or two.
+	// The page must soon show what Caddy knows. The best of several tries counts, because the machine may be busy.
 	const bound = 2 * time.Second
 	quickest := time.Hour
 	for try := 0; try < 4 && quickest > bound; try++ {
@@ -107,14 +107,14 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("a killed backend is red after %v, want %v", quickest, bound)
 	}
 
-	// A reload ends the streams, and the page comes back, with what the new config has.
+	// A reload ends the streams. The page reconnects and shows the pools of the new config.
 	if err := c.reload(strings.Replace(config, "name web", "name shop", 1)); err != nil {
 		t.Fatal(err)
 	}
 	b.await("the new pool and no other", "[...document.querySelectorAll('button.fold')].map(n => n.textContent).join() === 'shop'")
 	b.await("the page to be live after a reload", "document.getElementById('live-text').textContent === 'live'")
 
-	// So it does after a restart, and says so meanwhile.
+	// It also reconnects after a restart, and shows meanwhile that it is not connected.
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // with a stream open
 	select {
 	case <-c.ended:
@@ -138,7 +138,7 @@ func TestDashboard(t *testing.T) {
 	b.await("the drawer without buttons", "document.getElementById('detail').open && document.querySelector('.acts').hidden")
 }
 
-// startFake serves a dashboard of made-up pools and returns it with its URL.
+// startFake serves a dashboard of simulated pools, and returns their source and the URL.
 func startFake(t *testing.T, more, backends int) (*fake.Source, string) {
 	t.Helper()
 	source := fake.New(more, backends)
@@ -154,7 +154,7 @@ func startFake(t *testing.T, more, backends int) (*fake.Source, string) {
 	return source, server.URL + "/lb/"
 }
 
-// TestDashboardScreens looks at every state there is, on the screens and in the themes of operators.
+// TestDashboardScreens checks the page with all states of pools and backends, on several screens and in both themes.
 func TestDashboardScreens(t *testing.T) {
 	source, url := startFake(t, 0, 0)
 	b := openTab(t)
@@ -191,7 +191,7 @@ func TestDashboardScreens(t *testing.T) {
 		}
 	}
 
-	// What comes from outside is text, wherever it is shown.
+	// Markup in texts from outside must be shown as text.
 	source.Edit("web", "web-1", map[string]any{"usable": false, "health": "down", "reason": "<img src=x onerror=alert(1)>", "zone": "<i>z</i>"})
 	source.Tell("backend_down", "web", "web-1", "<script>alert(1)</script>", "<svg onload=alert(1)>")
 	b.await("the text", "document.getElementById('problems').textContent.includes('onerror') && document.getElementById('feed-list').textContent.includes('<script>')")
@@ -199,14 +199,14 @@ func TestDashboardScreens(t *testing.T) {
 		t.Errorf("%d elements were made of text", n)
 	}
 
-	// A pool that goes while one of its backends is looked at is said to be gone.
+	// If a pool is removed while the drawer shows one of its backends, the drawer says so.
 	eval[bool](b, "(location.hash = 'pool=static&backend=10.0.4.1:80', true)")
 	b.await("the drawer", "document.getElementById('detail').open")
 	source.Edit("static", "", nil)
 	b.await("it to say so", "document.querySelector('#detail .why').textContent.includes('no pool static')")
 }
 
-// TestDashboardUse does what operators do: find, sort, look closer, take out, and undo.
+// TestDashboardUse uses the page: search, sort, open details, drain a backend, and undo it.
 func TestDashboardUse(t *testing.T) {
 	source, url := startFake(t, 0, 0)
 	b := openTab(t)
@@ -242,23 +242,23 @@ func TestDashboardUse(t *testing.T) {
 
 	if shown := b.text("#problems"); !strings.Contains(shown, "api gets no good list of backends") || !strings.Contains(shown, "line 4, column 12") ||
 		!strings.Contains(shown, "api uses 2 backends outside its subset") {
-		t.Errorf("a list that is not good, or a subset that is not enough, is no problem: %q", shown)
+		t.Errorf("the problems lack a bad list of backends, or a subset without a usable backend: %q", shown)
 	}
 
-	// Who is avoided is in use, but says why it gets little; the search finds it by that, and the drawer has all of it.
+	// An avoided backend is in use, but its row gives the reason. The search finds it by the reason, and the drawer shows all of it.
 	const late, fails = "its answers take 400 ms, the others' 3.1 ms; tried again in 0.8 s", "it fails; tried again with the next request"
 	eval[bool](b, "(location.hash = 'q=take%20400&show=up', true)")
 	b.await("the backend that is avoided", visible+" === 'web-7'")
 	if got := eval[string](b, row("web-7")+".dataset.tone"); got != "warn" {
-		t.Errorf("the tone of one that is avoided is %q", got)
+		t.Errorf("the tone of the avoided backend is %q", got)
 	}
 	if got := eval[string](b, row("web-7")+".textContent"); !strings.Contains(got, "Avoided") || !strings.Contains(got, late) {
-		t.Errorf("the row of one that is avoided says %q", got)
+		t.Errorf("the row of the avoided backend says %q", got)
 	}
 	b.click("#problems li:last-child button")
 	b.await("all problems", "document.getElementById('problems').textContent.includes('show fewer')")
 	if shown := b.text("#problems"); !strings.Contains(shown, "web-7 in web is slow") || !strings.Contains(shown, "api refuses 47 requests/s") {
-		t.Errorf("a slow backend and a pool that refuses requests are no problems: %q", shown)
+		t.Errorf("the problems lack the slow backend, or the pool that refuses requests: %q", shown)
 	}
 	b.click("#problems li:last-child button")
 	b.picture("avoided")
@@ -266,14 +266,14 @@ func TestDashboardUse(t *testing.T) {
 	b.click(`tr[data-backend="web-7"] button.name`)
 	b.await("the drawer to say the latest", "document.querySelector('#detail .why').textContent === '"+fails+"'")
 	b.picture("avoided-detail")
-	// The drawer takes its backend out of the address when it has closed, and would bring the search back with the rest.
+	// A closing drawer writes the URL, with the current search. The test must wait for that before it changes the search.
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 	b.await("the drawer to be closed", "!location.hash.includes('backend=')")
 	eval[bool](b, "(location.hash = '', true)")
 	source.Edit("web", "web-7", map[string]any{"avoided": nil})
 	b.await("the backend as any other", row("web-7")+".dataset.tone === 'ok' && !"+row("web-7")+".textContent.includes('it fails')")
 
-	// What the express lanes do: on or why not, how much, why not the rest, and which routes.
+	// The express lanes: on, or why not; how much they serve; why not the rest; and the routes.
 	lane := func(n int, what string) string {
 		return fmt.Sprintf("document.querySelectorAll('#lanes-list > .lane')[%d]?.querySelector('%s')?.textContent", n, what)
 	}
@@ -295,10 +295,10 @@ func TestDashboardUse(t *testing.T) {
 	b.click("#lanes-list summary")
 	b.picture("lanes")
 
-	// The fleet: its nodes, and what they see differently.
+	// The fleet: its nodes and their differences.
 	for _, want := range []struct{ what, text string }{
 		{"#fleet-nodes > :nth-child(1)", "edge-1this one9 of 10 usable"}, {"#fleet-nodes > :nth-child(2)", "edge-2alive10 of 10 usable790 requests/s"},
-		{"#fleet-nodes > :nth-child(3)", "<b>edge-3</b>gonesilent for 5m"}, {"#fleet-differences", "Usable for some only: web / 10.0.0.3:8080active check failed: edge-1 · usable: edge-2"},
+		{"#fleet-nodes > :nth-child(3)", "<b>edge-3</b>gonesilent for 5m"}, {"#fleet-differences", "Usable on some nodes only: web / 10.0.0.3:8080active check failed: edge-1 · usable: edge-2"},
 	} {
 		b.await(want.text, fmt.Sprintf("document.querySelector('%s')?.textContent.includes(%q)", want.what, want.text))
 	}
@@ -313,7 +313,7 @@ func TestDashboardUse(t *testing.T) {
 	eval[bool](b, "(document.getElementById('detail').close(), true)")
 	b.await("the drawer to be closed", "!location.hash.includes('pool=')")
 
-	// Lists that are made to compare have the bytes; where there are none, or no room, they have not.
+	// The lists for comparing backends show bytes, unless there are no counts or no room.
 	seen := "document.querySelector('th.bytes_out').checkVisibility()"
 	b.await("no bytes beside the rest", "!"+seen)
 	eval[bool](b, "(location.hash = 'list=flat&dense=1&sort=-bytes_out', true)")
@@ -324,7 +324,7 @@ func TestDashboardUse(t *testing.T) {
 	b.await("no room for bytes", "!"+seen)
 }
 
-// TestDashboardFleet has a thousand backends and twenty who watch.
+// TestDashboardFleet checks the page with a thousand backends and twenty viewers.
 func TestDashboardFleet(t *testing.T) {
 	source, url := startFake(t, 10, 100)
 	for range 19 {
@@ -347,13 +347,13 @@ func TestDashboardFleet(t *testing.T) {
 		t.Errorf("%d snapshots for twenty viewers, want at most %d", asked, most)
 	}
 	if same := eval[bool](b, "window.rows.every(row => row.isConnected)"); !same {
-		t.Error("rows were made anew")
+		t.Error("rows were replaced")
 	}
 	if grown := eval[int](b, "document.querySelectorAll('*').length - window.nodes"); grown > 100 {
 		t.Errorf("the page grew by %d elements in three states", grown)
 	}
 
-	// A row far below is left out when the page is painted, but can be found, and is current when somebody gets there.
+	// A row far off the screen is not painted, but the search finds it, and it is updated when it is scrolled into view.
 	const last = "window.rows.at(-1)"
 	if eval[bool](b, last+".firstChild.checkVisibility({ contentVisibilityAuto: true })") {
 		t.Error("a row far off the screen is laid out and painted")
@@ -365,9 +365,8 @@ func TestDashboardFleet(t *testing.T) {
 	b.await("the last row to be current", "/[0-9]/.test("+last+".querySelector('.rate .number').textContent)")
 }
 
-// quiet measures how busy the page is while it shows a state each second. What counts is the time of the processor: how long the main
-// thread's tasks take by the clock depends on what else this machine does. An animation that paints the whole page again and again is far
-// above the bound.
+// quiet measures how busy the page is while it shows a state each second. It measures CPU time, because the duration of the main thread's
+// tasks depends on what else the machine does. An animation that keeps repainting the whole page is far above the limit.
 func (b *tab) quiet(what string) {
 	b.t.Helper()
 	if _, err := chromedp.Call(b.ctx, performance.Enable, performance.EnableParams{}); err != nil {
@@ -386,7 +385,7 @@ func (b *tab) quiet(what string) {
 		return total
 	}
 	least := 1.0
-	for range 3 { // the best of three, each five seconds long
+	for range 3 { // the best of three measurements of five seconds
 		before, start := busy(), time.Now()
 		b.await("five states", fmt.Sprintf("(window.began%d ??= performance.now()) < performance.now() - 5000", start.UnixNano()))
 		after, took := busy(), time.Since(start).Seconds()
@@ -408,7 +407,7 @@ func unfolded(n int) string {
 	return strings.Join(names, ",")
 }
 
-// TestDashboardFormat tries how the page writes numbers and times, in the language that writes them.
+// TestDashboardFormat checks how the page formats numbers and times, by calling its JavaScript.
 func TestDashboardFormat(t *testing.T) {
 	_, url := startFake(t, 0, 0)
 	b := openTab(t)
@@ -432,7 +431,7 @@ func TestDashboardFormat(t *testing.T) {
 	}
 }
 
-// TestDashboardRates has the page count what a backend did: over a second, a restart of the server, and a gap in the news.
+// TestDashboardRates checks the rates that the page computes: over a second, over a restart of the server, and over a gap in the states.
 func TestDashboardRates(t *testing.T) {
 	_, url := startFake(t, 0, 0)
 	b := openTab(t)
@@ -463,7 +462,7 @@ func TestDashboardRates(t *testing.T) {
 	}
 }
 
-// TestDashboardAccess tries the paths of dashboards and who may change something.
+// TestDashboardAccess checks the paths of dashboards, and the access to changes.
 func TestDashboardAccess(t *testing.T) {
 	_, addresses := startBackends(t, 1)
 	c := startCaddy(t, strings.Replace(dashboardSite, "BACKENDS", addresses, 1))
@@ -505,7 +504,7 @@ func TestDashboardAccess(t *testing.T) {
 	}
 }
 
-// TestDashboardStreamEnds has a viewer who does not leave: neither a reload nor the end of Caddy waits for him.
+// TestDashboardStreamEnds checks that neither a reload nor the end of Caddy waits for a viewer that stays connected.
 func TestDashboardStreamEnds(t *testing.T) {
 	_, addresses := startBackends(t, 1)
 	site := strings.Replace(dashboardSite, "BACKENDS", addresses, 1)

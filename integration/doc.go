@@ -1,4 +1,4 @@
-// Package integration tests Ballast as its users run it: the built binary, real backends, real connections. It is
-// the only package that starts servers. Ports come from the kernel, waiting is polling with a deadline. It is in a
-// module of its own, so that users do not inherit what only these tests need.
+// Package integration tests Ballast as users run it: the built binary with real backends and real connections. It is the only package
+// that starts servers. The kernel assigns ports, and tests wait by polling with a deadline. It is a module of its own, so that users do
+// not get the dependencies of these tests.
 package integration

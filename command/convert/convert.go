@@ -10,26 +10,26 @@ import (
 	"github.com/ballastlb/ballast/command/convert/nginx"
 )
 
-// The programs whose configurations are understood.
+// The programs whose configurations can be converted.
 const (
 	HAProxy = "haproxy"
 	Nginx   = "nginx"
 )
 
-// MaxSize is how large a configuration may be.
+// MaxSize is the maximum size of a configuration in bytes.
 const MaxSize = 4 << 20
 
-// Result is what became of a configuration.
+// Result is the result of a conversion.
 type Result struct {
 	From       string `json:"from"`
 	Caddyfile  string `json:"caddyfile"`
-	Lines      int    `json:"lines"` // that have an effect
+	Lines      int    `json:"lines"` // number of lines that have an effect
 	Understood int    `json:"understood"`
-	Nearly     int    `json:"nearly"` // of those understood, how many are not quite the same
+	Nearly     int    `json:"nearly"` // number of understood lines that are converted with a difference
 	Left       []Left `json:"left"`
 }
 
-// Left is a line that is not converted, or not all of it.
+// Left is a line that is not converted, or only in part.
 type Left struct {
 	Line    int      `json:"line"`
 	Text    string   `json:"text"`
@@ -37,7 +37,7 @@ type Left struct {
 	Guards  bool     `json:"guards"` // it restricts access
 }
 
-// Convert returns a Caddyfile for a configuration of that program. The file is what its lines are called after.
+// Convert returns a Caddyfile for the text of a configuration. The comments in it name the lines by the file.
 func Convert(file, text, from string) (*Result, error) {
 	if len(text) > MaxSize {
 		return nil, fmt.Errorf("%s: has %d bytes, must have at most %d", file, len(text), MaxSize)
@@ -71,7 +71,7 @@ func Convert(file, text, from string) (*Result, error) {
 	return r, nil
 }
 
-// general is what differs in every configuration.
+// general describes differences that apply to every configuration.
 var general = map[string][]string{
 	HAProxy: {
 		"Everywhere: paths are compared without regard to case; breaker, slow start and hold are on, as docs/faults.md says; X-Forwarded-For,",
@@ -88,7 +88,7 @@ var (
 	nginxHas      = regexp.MustCompile(`(?m)^\s*(events|http|server|upstream\s+\S+|location\s.*|map\s.*)\s*\{|;\s*$`)
 )
 
-// Detect tells from the text which program it is for; "" if it cannot tell.
+// Detect returns the program that a configuration is for, "" if the text does not show it.
 func Detect(text string) string {
 	h, n := haproxyBegins.MatchString(text), nginxHas.MatchString(text)
 	switch {

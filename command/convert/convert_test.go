@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write what the inputs are converted to")
 
-// adapt has Caddy adapt a Caddyfile, and returns what it complains of.
+// adapt adapts a Caddyfile with Caddy, and returns its error or warnings.
 func adapt(text string) error {
 	_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
 	if err == nil && len(warnings) > 0 {
@@ -41,7 +41,7 @@ func must(t *testing.T, file, text, from string) *convert.Result {
 	return r
 }
 
-// checkSaid holds that what was left stands in the output, and that the figures fit.
+// checkSaid checks that the output has a comment for each line that was left, and that the counts are right.
 func checkSaid(t *testing.T, r *convert.Result) {
 	t.Helper()
 	if r.Understood+len(r.Left) != r.Lines || r.Nearly > r.Understood {
@@ -54,7 +54,7 @@ func checkSaid(t *testing.T, r *convert.Result) {
 	}
 }
 
-// TestGolden compares what whole configurations are converted to.
+// TestGolden compares the results for whole configurations.
 func TestGolden(t *testing.T) {
 	t.Setenv("API_HOST", "10.0.2.1")
 	for name, from := range map[string]string{"haproxy.cfg": convert.HAProxy, "nginx.conf": convert.Nginx} {
@@ -64,7 +64,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := convert.Detect(string(text)); got != from {
-				t.Errorf("it is taken for %q", got)
+				t.Errorf("it is detected as %q", got)
 			}
 			r := must(t, name, string(text), from)
 			if again := must(t, name, string(text), from); again.Caddyfile != r.Caddyfile {
@@ -110,7 +110,7 @@ func TestRefuses(t *testing.T) {
 func FuzzHAProxy(f *testing.F) { fuzz(f, convert.HAProxy, "haproxy.cfg", "defaults\nmode http\n") }
 func FuzzNginx(f *testing.F)   { fuzz(f, convert.Nginx, "nginx.conf", "") }
 
-// fuzz converts texts. None panics, what comes out is a Caddyfile, the same each time, and no line that was left is missing in it.
+// fuzz converts texts. The conversion must not panic, and its result must be a valid Caddyfile, the same each time, with all lines left.
 func fuzz(f *testing.F, from, name, before string) {
 	text, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
@@ -131,14 +131,14 @@ func fuzz(f *testing.F, from, name, before string) {
 			t.Fatalf("%q is converted to\n%s\nand then to\n%s", text, r.Caddyfile, again.Caddyfile)
 		}
 		if strings.Contains(text, "$") && from == convert.HAProxy {
-			// What an environment variable is missing for may be no config.
+			// Without the value of an environment variable, the Caddyfile may be invalid.
 			if _, err := caddyfile.Parse("x", []byte(r.Caddyfile)); err != nil && !strings.Contains(r.Caddyfile, "{$") {
-				t.Fatalf("%q is converted to what is no Caddyfile: %v\n%s", text, err, r.Caddyfile)
+				t.Fatalf("%q is converted to an invalid Caddyfile: %v\n%s", text, err, r.Caddyfile)
 			}
 			return
 		}
 		if err := adapt(r.Caddyfile); err != nil {
-			t.Fatalf("%q is converted to what does not adapt: %v\n%s", text, err, r.Caddyfile)
+			t.Fatalf("%q is converted to a Caddyfile that does not adapt: %v\n%s", text, err, r.Caddyfile)
 		}
 	})
 }

@@ -1,2 +1,2 @@
-// Package convert writes Caddyfiles of the configurations of other load balancers. It reads and writes text only.
+// Package convert converts the configurations of other load balancers to Caddyfiles. It reads and writes text only.
 package convert

@@ -17,7 +17,7 @@ const (
 	inUpstream = "upstream u {\n%s\n}\nserver { location / { proxy_pass http://u; proxy_set_header Host $host; } }\n"
 )
 
-// TestPieces converts single lines, and looks for what comes out in one piece.
+// TestPieces converts single lines, and looks for the expected text in the output.
 func TestPieces(t *testing.T) {
 	for _, test := range []struct{ frame, text, want string }{
 		{inFrontend, "acl a path_beg /x\nacl a path_end .js\nhttp-request deny if a", "path /x* *.js\n"},
@@ -143,8 +143,8 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// TestSplitUsedTwice: two uses of a split with the same settings are one pool, which tells clients apart by its name. One with other settings
-// would send a client to other backends, and is left.
+// TestSplitUsedTwice checks that two uses of a split with the same settings share one pool, whose name decides how clients are split. A use
+// with other settings would split them differently, and is left.
 func TestSplitUsedTwice(t *testing.T) {
 	text := strings.NewReplacer("%s", "split_clients $remote_addr $v { 5% b; * a; }", "location / {", "location /x { proxy_pass http://${v}; } location /longer { proxy_read_timeout 9s; proxy_pass http://$v; } location / {").Replace(inSplit)
 	r := must(t, "nginx.conf", text, convert.Nginx)
@@ -160,14 +160,14 @@ func TestSplitUsedTwice(t *testing.T) {
 	if r := must(t, "nginx.conf", text, convert.Nginx); strings.Count(r.Caddyfile, "name v\n") != 3 || len(r.Left) > 0 {
 		t.Errorf("left: %v\n%s", r.Left, r.Caddyfile)
 	}
-	// Without a Host of its own, each side would get another.
+	// Without proxy_set_header Host, each side would get another Host.
 	text = strings.Replace(text, "proxy_set_header Host $host;", "", 1)
 	if r := must(t, "nginx.conf", text, convert.Nginx); strings.Contains(r.Caddyfile, "canary 10") || !strings.Contains(r.Caddyfile, "(Host is the name of the upstream, which differs;") {
 		t.Errorf("the default Host is lost\n%s", r.Caddyfile)
 	}
 }
 
-// TestEnvironment keeps environment variables as such.
+// TestEnvironment checks that environment variables stay variables.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("HOST_OF_TEST", "10.0.0.7")
 	t.Setenv("WHOLE_OF_TEST", "10.0.0.9:80")
@@ -182,7 +182,7 @@ func TestEnvironment(t *testing.T) {
 	if want := "http://:80, http://:{$PORT_OF_TEST} {"; !strings.Contains(r.Caddyfile, want) {
 		t.Errorf("%q is not in\n%s", want, r.Caddyfile)
 	}
-	// A comment cannot be ended by the text of a variable.
+	// The value of a variable must not end a comment.
 	t.Setenv("HOST_OF_TEST", "\n}")
 	must(t, "haproxy.cfg", strings.Replace(inBackend, "%s", "server s 10.0.0.1:80\nfrobnicate {$HOST_OF_TEST} ${HOST_OF_TEST}", 1), convert.HAProxy)
 }

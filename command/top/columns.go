@@ -7,17 +7,17 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// column is one fact of a backend.
+// column is a column of the table.
 type column struct {
 	heading string
-	right   bool // aligned
-	rank    int  // when there is little room those with the highest go first; 0 stays
+	right   bool // aligned to the right
+	rank    int  // if there is little room, the columns with the highest ranks are left out first; 0 stays
 	value   func(r *row, now time.Time) plain.Cell
 }
 
 func text(s string) plain.Cell { return plain.Cell{Text: plain.Clean(s)} }
 
-// columns are all but the reason, which comes last and takes the room that is left.
+// columns are all columns except the reason, which is the last one and takes the room that is left.
 var columns = []column{
 	{"BACKEND", false, 0, func(r *row, _ time.Time) plain.Cell { return text(r.backend.Name) }},
 	{"STATE", false, 0, func(r *row, _ time.Time) plain.Cell { return plain.Status(r.backend) }},

@@ -11,12 +11,12 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// Open returns the backend whose details are shown; ok is false if none are. What happened to it is wanted in the next sample.
+// Open returns the backend whose details are shown; ok is false if there is none. The next sample should have its events.
 func (m *Model) Open() (pool, backend string, ok bool) {
 	return m.selected.pool, m.selected.backend, m.open
 }
 
-// detail is all that is known of a backend, in lines that are no wider than width.
+// detail returns all details of a backend, in lines that are at most width wide.
 func (m *Model) detail(r *row, width int) []Line {
 	b, now := r.backend, m.last.Now
 	const indent, names = 2, 12
@@ -64,7 +64,7 @@ func (m *Model) detail(r *row, width int) []Line {
 	return lines
 }
 
-// codes are the answers by class.
+// codes returns the numbers of answers by class.
 func codes(b *api.Backend) string {
 	var all []string
 	for _, class := range slices.Sorted(maps.Keys(b.Codes)) {
@@ -75,7 +75,7 @@ func codes(b *api.Backend) string {
 	return strings.Join(all, ", ")
 }
 
-// check is what the last check found, with its error.
+// check returns the result of the last check, with its error.
 func check(c *api.Check, now time.Time) string {
 	if c == nil {
 		return ""
@@ -87,7 +87,7 @@ func check(c *api.Check, now time.Time) string {
 	return said
 }
 
-// events are what happened to a backend, if the sample tells.
+// events returns the events of a backend; known is false if the sample does not have them.
 func (m *Model) events(r *row) (events []string, known bool) {
 	if m.last.EventsOf != [2]string{r.pool.Name, r.backend.Name} {
 		return nil, false

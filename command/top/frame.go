@@ -9,10 +9,10 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// Line is a line of a frame: pieces of clean text.
+// Line is a line of a frame. Its text contains no control characters.
 type Line []plain.Cell
 
-// String is the line's text.
+// String returns the line's text.
 func (l Line) String() string {
 	var b strings.Builder
 	for _, c := range l {
@@ -21,7 +21,7 @@ func (l Line) String() string {
 	return b.String()
 }
 
-// ANSI is the line's text for a terminal. Without colors, what is bold or reversed is so all the same.
+// ANSI returns the line's text with escape sequences for a terminal. Without color, only bold and reversed text is styled.
 func (l Line) ANSI(color bool) string {
 	var b strings.Builder
 	for _, c := range l.styled(color) {
@@ -30,7 +30,7 @@ func (l Line) ANSI(color bool) string {
 	return b.String()
 }
 
-// styled are the line's cells with the styles that are wanted.
+// styled returns the line without its colors, unless color is true. Bold and reversed text stays.
 func (l Line) styled(color bool) Line {
 	if color {
 		return l
@@ -44,7 +44,7 @@ func (l Line) styled(color bool) Line {
 	return cells
 }
 
-// clip leaves out what does not fit into the width.
+// clip cuts the line off at a width.
 func (l Line) clip(width int) Line {
 	for i, c := range l {
 		w := plain.Width(c.Text)
@@ -58,27 +58,27 @@ func (l Line) clip(width int) Line {
 	return l
 }
 
-// Frame is what is shown now, in as many lines as the terminal has and none wider than it is.
+// Frame returns the current frame for a terminal of this size: height lines, each at most width wide.
 func (m *Model) Frame(width, height int) []Line {
 	rows := m.rows()
 	at := m.cursor(rows)
 	lines := m.table(rows, at, width)
 	frame, body := []Line{m.title(), lines[0]}, lines[1:]
 	room := height - len(frame) - 1
-	if room < 1 { // no place for anything but what matters most
+	if room < 1 { // too small for the title and the headings
 		frame, room = nil, max(height, 0)
 	}
 	m.scroll(rows, at, room)
 	body = body[m.top:min(m.top+room, len(body))]
 	m.above, m.more = len(frame), false
-	if m.open && at >= 0 && rows[at].name() == m.selected { // else it has gone
-		body = m.skim(m.detail(&rows[at], width), room)
+	if m.open && at >= 0 && rows[at].name() == m.selected { // false if the open backend has been removed
+		body = m.scrolled(m.detail(&rows[at], width), room)
 		if len(frame) > 1 {
 			frame[1] = nil // no headings
 		}
 	}
 	if m.mode == helping {
-		body = m.skim(m.help(), room)
+		body = m.scrolled(m.help(), room)
 	}
 	m.listed = len(body)
 	frame = append(frame, body...)
@@ -94,20 +94,20 @@ func (m *Model) Frame(width, height int) []Line {
 	return frame
 }
 
-// skim is the part of a text that has room, from the line to which it was scrolled.
-func (m *Model) skim(all []Line, room int) []Line {
+// scrolled returns the part of a text that fits into the room, from the line to which the user has scrolled.
+func (m *Model) scrolled(all []Line, room int) []Line {
 	m.skip = min(max(m.skip, 0), max(len(all)-room, 0))
 	m.more = m.skip+room < len(all)
 	return all[m.skip:min(m.skip+room, len(all))]
 }
 
-// All is everything, in lines as long as they are and without a cursor: a frame for scripts.
+// All returns a frame for scripts: all rows, with lines of any width, and without a cursor.
 func (m *Model) All() []Line {
 	return append([]Line{m.title()}, m.table(m.rows(), -1, 0)...)
 }
 
-// scroll chooses the first line of the body that is shown, so that the line of the cursor is among them, and the pool's heading if it
-// stands above it.
+// scroll chooses the first visible line of the body, so that the cursor's line is visible, and with it the pool's heading if that is the
+// line above.
 func (m *Model) scroll(rows []row, at, room int) {
 	m.top = min(m.top, max(len(rows)-room, 0))
 	if at < 0 {
@@ -120,7 +120,7 @@ func (m *Model) scroll(rows []row, at, room int) {
 	m.top = min(max(m.top, at-room+1), first)
 }
 
-// title says where we are and how things stand in all.
+// title returns the line with the address, the totals and the time, after the error if there is no newer sample.
 func (m *Model) title() Line {
 	backends, usable, requests := 0, 0, 0.0
 	for _, p := range m.last.Pools {
@@ -137,7 +137,7 @@ func (m *Model) title() Line {
 	return line
 }
 
-// table is the headings' line and one for each row. With a width, columns that have no room are left out.
+// table returns the line of headings and one line for each row. It leaves out columns that do not fit into width; 0 is no limit.
 func (m *Model) table(rows []row, at, width int) []Line {
 	cells := make([][]plain.Cell, len(rows))
 	reasons := make([]string, len(rows))
@@ -155,7 +155,7 @@ func (m *Model) table(rows []row, at, width int) []Line {
 			cells[i][j] = c.value(&rows[i], m.last.Now)
 			widths[j] = max(widths[j], plain.Width(cells[i][j].Text))
 		}
-		// What the state says already need not be said twice.
+		// The state is not repeated in the reason.
 		reasons[i] = plain.Clean(strings.TrimPrefix(plain.Why(rows[i].backend, m.last.Now), plain.Status(rows[i].backend).Text+": "))
 		longest = max(longest, plain.Width(reasons[i]))
 	}
@@ -190,10 +190,10 @@ func (m *Model) table(rows []row, at, width int) []Line {
 	return lines
 }
 
-// wide is from where on reasons are shown whole, as long as they take half of the width at most.
+// wide is the width from which on reasons are shown in full if they take at most half of the width.
 const wide = 120
 
-// fit returns the columns that there is room for beside the reasons, which are content with some of theirs.
+// fit returns the columns that fit beside the reasons. In a narrow terminal, long reasons get only a part of the room that they need.
 func fit(widths []int, width, longest int) []int {
 	shown := make([]int, len(widths))
 	for i := range shown {
@@ -204,7 +204,7 @@ func fit(widths []int, width, longest int) []int {
 	}
 	enough := max(width/5, 10)
 	if width >= wide {
-		enough = width / 2 // the reason tells what some of the columns do
+		enough = width / 2 // the reason is worth more than the columns that it replaces
 	}
 	for {
 		need, last := 2+min(max(longest, len(reasonHeading)), enough), -1
@@ -221,7 +221,7 @@ func fit(widths []int, width, longest int) []int {
 	}
 }
 
-// pad makes a cell as wide as its column.
+// pad clips or pads a cell to the width of its column.
 func pad(c plain.Cell, width int, right bool) plain.Cell {
 	c.Text = plain.Clip(c.Text, width)
 	blank := strings.Repeat(" ", width-plain.Width(c.Text))
@@ -233,7 +233,7 @@ func pad(c plain.Cell, width int, right bool) plain.Cell {
 	return c
 }
 
-// heading is the line of a pool.
+// heading returns the line of a pool.
 func (m *Model) heading(r *row) Line {
 	p := r.pool
 	state := plain.State(p)
@@ -241,7 +241,7 @@ func (m *Model) heading(r *row) Line {
 	line := Line{{Text: plain.Clean(p.Name), Style: plain.Bold}, text("  "), state, text(fmt.Sprintf("  %d/%d usable  ", p.Usable, len(p.Backends)))}
 	for _, problem := range p.Problems {
 		if problem.Backend != "" {
-			continue // the backend's own line tells
+			continue // the backend's own line shows it
 		}
 		cell := plain.Problem(&api.Pool{}, &problem)
 		cell.Text = plain.Clean(strings.TrimSpace(cell.Text))
@@ -254,7 +254,7 @@ func (m *Model) heading(r *row) Line {
 	return line
 }
 
-// footer is what can be done, what is asked, or what came of it.
+// footer returns the last line: the keys, a question, the filter, or the result of a change.
 func (m *Model) footer() Line {
 	switch {
 	case m.mode == confirming:
@@ -283,20 +283,20 @@ func (m *Model) footer() Line {
 func (m *Model) help() []Line {
 	lines := []string{
 		"  up, down, k, j      select a backend",
-		"  page up, page down  ten further, or scroll an open backend or this page;",
+		"  page up, page down  move by ten, or scroll an open backend or this page;",
 		"                      home and end go to the first and the last",
 		"  enter               open the backend; esc goes back",
 		"  mouse               click to select, again to open; the wheel scrolls",
 		"  /                   filter by text in name, address, zone, state or reason;",
-		"                      esc shows all again",
+		"                      esc clears the filter",
 		"  s                   sort by name, state, in flight, req/s, errors, p99",
-		"  q, ctrl-c           quit; ctrl-z suspends, ctrl-l draws all anew",
+		"  q, ctrl-c           quit; ctrl-z suspends, ctrl-l redraws the screen",
 		"",
 		"  WEIGHT              effective/configured, where they differ",
 		"  REQ/S, ERRORS       since the last refresh",
 		"  P50, P99            response times",
 		"  RETRIES             attempts repeated after one here failed",
-		"  BREAKER             time until it lets requests through again",
+		"  BREAKER             if open: time until it lets requests through",
 		"  SINCE               age of the current state",
 		"",
 	}
@@ -306,7 +306,7 @@ func (m *Model) help() []Line {
 			"  +, -                change the weight, more than once until confirmed",
 			"  y                   confirm; any other key changes nothing")
 	} else {
-		lines = append(lines, "  Changes are for top --write.")
+		lines = append(lines, "  Changes need top --write.")
 	}
 	lines = append(lines, "", "  Any other key goes back.")
 	help := make([]Line, len(lines))

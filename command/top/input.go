@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Key is a key that was pressed: a character, or one of those below.
+// Key is a key: a character, or one of the constants below.
 type Key rune
 
-// Keys that are no characters, and what a mouse does.
+// Keys that are not characters, and actions of the mouse.
 const (
 	Up Key = -1 - iota
 	Down
@@ -41,14 +41,14 @@ type Input struct {
 	Line int // from 0
 }
 
-// sequences are what terminals send for keys that are no characters.
+// sequences are the escape sequences that terminals send for keys that are not characters.
 var sequences = map[string]Key{
 	"\x1b[A": Up, "\x1b[B": Down, "\x1bOA": Up, "\x1bOB": Down, "\x1b[5~": PageUp, "\x1b[6~": PageDown,
 	"\x1b[H": Home, "\x1b[F": End, "\x1bOH": Home, "\x1bOF": End, "\x1b[1~": Home, "\x1b[4~": End,
 }
 
-// Read tells from what a terminal sent which keys were pressed, and returns the beginning of one that is not complete yet. An
-// escape character on its own is the key of that name.
+// Read decodes the bytes that a terminal sent. The rest is the beginning of a sequence or character that is not complete yet. An escape
+// character without a sequence is the key Escape.
 func Read(sent []byte) (inputs []Input, rest []byte) {
 	for len(sent) > 0 {
 		if sent[0] == 0x1b && len(sent) > 1 && (sent[1] == '[' || sent[1] == 'O') {
@@ -84,11 +84,11 @@ func Read(sent []byte) (inputs []Input, rest []byte) {
 	return inputs, nil
 }
 
-// oldMouse begins what terminals send of a mouse that do not know the newer form: three bytes follow, which could be keys.
+// oldMouse begins the reports of terminals without SGR mouse mode (1006): three bytes follow, which could be mistaken for keys.
 const oldMouse = "\x1b[M"
 
-// sequenceLength is how long the escape sequence at the beginning of sent is; 0 if its end is not there. One that is longer than
-// any key's is cut off.
+// sequenceLength returns the length of the escape sequence at the beginning of sent, 0 if it is not complete. A sequence that is longer
+// than that of any key is cut off, so that Read does not keep it.
 func sequenceLength(sent []byte) int {
 	const longest, follow = 24, 3
 	if bytes.HasPrefix(sent, []byte(oldMouse)) {
@@ -98,14 +98,14 @@ func sequenceLength(sent []byte) int {
 		return 0
 	}
 	for i := 2; i < len(sent); i++ {
-		if sent[i] >= 0x40 || i == longest { // parameters are below
+		if sent[i] >= 0x40 || i == longest { // the final byte; parameters are below 0x40
 			return i + 1
 		}
 	}
 	return 0
 }
 
-// readMouse tells what a mouse did. The key is Unknown for what has no meaning here: other buttons, a button that is let go.
+// readMouse decodes a report of the mouse. The key is Unknown for reports without a meaning here: other buttons, released buttons.
 func readMouse(sequence []byte) (in Input, is bool) {
 	nothing := Input{Key: Unknown}
 	if bytes.HasPrefix(sequence, []byte(oldMouse)) {
@@ -129,7 +129,7 @@ func readMouse(sequence []byte) (in Input, is bool) {
 	return mouse(button, line), true
 }
 
-// mouse is what a button does; lines are counted from 1.
+// mouse returns the input of a button. The line is counted from 1, as terminals do.
 func mouse(button, line int) Input {
 	const shift, meta, control = 4, 8, 16
 	switch button &^ (shift | meta | control) {

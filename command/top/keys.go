@@ -13,21 +13,21 @@ type Change struct {
 	Pool, Backend string
 	Fields        map[string]any
 	what          string
-	weight        int // if that is what changes
+	weight        int // the new weight, if the change is about it
 }
 
-// Action is what a key asks for.
+// Action is what the caller must do after a key.
 type Action struct {
 	Quit    bool
-	Suspend bool    // hand the terminal back to the shell, for a while
-	Redraw  bool    // the terminal shows something else than it was sent
-	Change  *Change // nil: none
+	Suspend bool    // give the terminal back to the shell until it resumes the process
+	Redraw  bool    // draw the whole screen, because other output has changed it
+	Change  *Change // nil if there is none
 }
 
-// page is how far the page keys go.
+// page is the number of rows or lines that the page keys move by.
 const page = 10
 
-// Press takes a key.
+// Press handles a key.
 func (m *Model) Press(k Key) Action {
 	m.message = ""
 	switch k {
@@ -44,7 +44,7 @@ func (m *Model) Press(k Key) Action {
 		m.wheel(notch)
 		return Action{}
 	}
-	if by := map[Key]int{PageUp: -page, PageDown: page}[k]; by != 0 && (m.mode == helping || m.mode == looking && m.open) {
+	if by := map[Key]int{PageUp: -page, PageDown: page}[k]; by != 0 && (m.mode == helping || m.mode == browsing && m.open) {
 		m.skip += by
 		return Action{}
 	}
@@ -54,7 +54,7 @@ func (m *Model) Press(k Key) Action {
 	case confirming:
 		return m.answer(k)
 	case helping:
-		m.mode, m.skip = looking, 0
+		m.mode, m.skip = browsing, 0
 	default:
 		return m.command(k)
 	}
@@ -64,9 +64,9 @@ func (m *Model) Press(k Key) Action {
 func (m *Model) editFilter(k Key) {
 	switch k {
 	case enter, newline:
-		m.mode = looking
+		m.mode = browsing
 	case Escape:
-		m.mode, m.filter = looking, ""
+		m.mode, m.filter = browsing, ""
 	case rubout, backspace:
 		_, n := utf8.DecodeLastRuneInString(m.filter)
 		m.filter = m.filter[:len(m.filter)-n]
@@ -98,7 +98,7 @@ func (m *Model) command(k Key) Action {
 		m.mode = filtering
 	case enter, newline:
 		if rows := m.rows(); m.cursor(rows) >= 0 {
-			m.selected = rows[m.cursor(rows)].name() // also when it was only the first
+			m.selected = rows[m.cursor(rows)].name() // it may be the first by default only
 			m.open, m.skip = true, 0
 		}
 	case Escape:
@@ -119,7 +119,7 @@ func (m *Model) command(k Key) Action {
 // propose prepares a change of the selected backend, to be confirmed.
 func (m *Model) propose(k Key) {
 	if !m.Write {
-		m.message = "read-only: changes are for top --write"
+		m.message = "read-only: changes need top --write"
 		return
 	}
 	rows := m.rows()
@@ -128,7 +128,7 @@ func (m *Model) propose(k Key) {
 		return
 	}
 	p, b := rows[at].pool, rows[at].backend
-	m.selected = rows[at].name() // also when it was only the first
+	m.selected = rows[at].name() // it may be the first by default only
 	c := &Change{Pool: p.Name, Backend: b.Name}
 	last := ""
 	if b.Usable && p.Usable == 1 {
@@ -143,13 +143,13 @@ func (m *Model) propose(k Key) {
 		c.Fields, c.what = map[string]any{"state": "ready"}, fmt.Sprintf("make %s of pool %s ready", b.Name, p.Name)
 	default:
 		c.weight = b.Weight
-		c.weigh(k, b)
+		c.stepWeight(k, b)
 	}
 	m.mode, m.pending = confirming, c
 }
 
-// weigh makes the weight of a change larger or smaller.
-func (c *Change) weigh(k Key, b *api.Backend) {
+// stepWeight changes the weight by one.
+func (c *Change) stepWeight(k Key, b *api.Backend) {
 	const most = 65535
 	if k == '+' {
 		c.weight = min(c.weight+1, most)
@@ -160,26 +160,26 @@ func (c *Change) weigh(k Key, b *api.Backend) {
 	c.what = fmt.Sprintf("weight of %s of pool %s from %d to %d", b.Name, c.Pool, b.Weight, c.weight)
 }
 
-// answer takes the answer to a question. While it is about a weight, that can still be changed.
+// answer handles the answer to a question. If the question is about a weight, + and - still change it.
 func (m *Model) answer(k Key) Action {
 	c := m.pending
 	switch k {
 	case 'y', 'Y':
-		m.mode, m.pending = looking, nil
+		m.mode, m.pending = browsing, nil
 		return Action{Change: c}
 	case '+', '-':
 		if _, ok := c.Fields["weight"]; ok {
 			if b := m.find(c); b != nil {
-				c.weigh(k, b)
+				c.stepWeight(k, b)
 				return Action{}
 			}
 		}
 	}
-	m.mode, m.pending, m.message = looking, nil, "nothing was changed"
+	m.mode, m.pending, m.message = browsing, nil, "nothing was changed"
 	return Action{}
 }
 
-// find returns the backend that a change is about; nil if it has gone.
+// find returns the backend of a change, nil if it has been removed.
 func (m *Model) find(c *Change) *api.Backend {
 	for i := range m.last.Pools {
 		for j := range m.last.Pools[i].Backends {
@@ -191,5 +191,5 @@ func (m *Model) find(c *Change) *api.Backend {
 	return nil
 }
 
-// What says in words what is changed.
+// What describes the change in words.
 func (c *Change) What() string { return c.what }

@@ -9,7 +9,7 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// Model is what is shown, and how. It is not safe for concurrent use.
+// Model is the state of the view. It is not safe for concurrent use.
 type Model struct {
 	Address string // of the admin endpoint
 	Write   bool   // keys may change backends
@@ -21,29 +21,29 @@ type Model struct {
 	filter   string
 	order    order
 	selected name
-	top      int // first row of those that are shown
-	above    int // lines of the last frame above its first row
-	listed   int // lines of the last frame that rows, or what stands in their place, have
+	top      int // index of the first visible row
+	above    int // number of lines above the body in the last frame
+	listed   int // number of lines of the body in the last frame
 
-	skip    int  // lines of the details or the help that were scrolled away
-	more    bool // there are lines below those that are shown
+	skip    int  // lines of the details or the help above the visible ones
+	more    bool // the details or the help have lines below the visible ones
 	open    bool // the details of the selected backend are shown
 	mode    mode
-	pending *Change // to be confirmed
-	message string  // of the last change, until the next key
+	pending *Change // the change to be confirmed
+	message string  // about the last change, shown until the next key
 }
 
 // mode says what keys mean.
 type mode uint8
 
 const (
-	looking mode = iota
+	browsing mode = iota
 	filtering
 	confirming
 	helping
 )
 
-// order is what the backends of a pool are sorted by.
+// order is the value that the backends of a pool are sorted by.
 type order uint8
 
 const (
@@ -66,22 +66,22 @@ func (m *Model) Update(s Sample) {
 	m.last, m.trouble = s, ""
 }
 
-// Fail says why there is no new sample.
+// Fail shows the error because of which there is no new sample.
 func (m *Model) Fail(err error) { m.trouble = err.Error() }
 
 // Say shows a message until the next key.
 func (m *Model) Say(message string) { m.message = message }
 
-// row is a pool's heading, or one of its backends.
+// row is the heading of a pool, or one of its backends.
 type row struct {
 	pool    *api.Pool
-	backend *api.Backend // nil: heading
+	backend *api.Backend // nil for the heading
 	rate    rate
 }
 
 func (r *row) name() name { return name{r.pool.Name, r.backend.Name} }
 
-// rows are what the filter lets through, in order. A pool without such a backend is left out, unless it has none at all.
+// rows returns the rows that match the filter, in order. With a filter, pools without a matching backend are left out.
 func (m *Model) rows() []row {
 	var all []row
 	for i := range m.last.Pools {
@@ -111,11 +111,11 @@ func (m *Model) matches(p *api.Pool, b *api.Backend) bool {
 	return false
 }
 
-// compare puts the most remarkable first, and equals in order of their names.
+// compare puts the most conspicuous backends first. Equal ones keep the order of the API, which is by name.
 func (o order) compare(x, y row) int {
 	switch o {
 	case byState:
-		return cmp.Compare(remarkable(x.backend), remarkable(y.backend))
+		return cmp.Compare(severity(x.backend), severity(y.backend))
 	case byInFlight:
 		return cmp.Compare(y.backend.InFlight, x.backend.InFlight)
 	case byRequests:
@@ -125,12 +125,12 @@ func (o order) compare(x, y row) int {
 	case byLatency:
 		return cmp.Compare(p99(y.backend), p99(x.backend))
 	default:
-		return 0 // as the API has them
+		return 0 // the API's order is by name
 	}
 }
 
-// remarkable is lower for backends that want to be looked at.
-func remarkable(b *api.Backend) int {
+// severity is lower for backends with worse states.
+func severity(b *api.Backend) int {
 	switch plain.Status(b).Style {
 	case plain.Bad:
 		return 0
@@ -148,7 +148,7 @@ func p99(b *api.Backend) float64 {
 	return b.LatencyMs.P99
 }
 
-// cursor is the index of the selected row; when that one has gone, of the first backend. -1 if there is none.
+// cursor returns the index of the selected row, or of the first backend if the selected one is not listed; -1 if there are no backends.
 func (m *Model) cursor(rows []row) int {
 	first := -1
 	for i := range rows {
@@ -165,7 +165,7 @@ func (m *Model) cursor(rows []row) int {
 	return first
 }
 
-// move selects another backend, so many rows down or up.
+// move moves the selection by a number of backends.
 func (m *Model) move(by int) {
 	rows := m.rows()
 	backends := slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return r.backend == nil })

@@ -35,7 +35,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// click clicks on the line of the frame that has a text.
+// click clicks on the line of the frame that contains a text.
 func click(t *testing.T, m *Model, width, height int, on string) {
 	t.Helper()
 	at := slices.IndexFunc(m.Frame(width, height), func(l Line) bool { return strings.Contains(l.String(), on) })
@@ -54,7 +54,7 @@ func click(t *testing.T, m *Model, width, height int, on string) {
 func TestClick(t *testing.T) {
 	for _, size := range [][2]int{{140, 40}, {80, 24}, {40, 10}, {60, 6}} {
 		m := model(t)
-		press(m, "jj") // in the smallest the list is scrolled
+		press(m, "jj") // scrolls the list in the smallest frame
 		selects := func(on, want string) {
 			t.Helper()
 			click(t, m, size[0], size[1], on)
@@ -71,7 +71,7 @@ func TestClick(t *testing.T) {
 		if _, backend, open := m.Open(); !open || backend != "10.0.0.3:8080" {
 			t.Errorf("%v: the second click opens %s %v", size, backend, open)
 		}
-		for line := range size[1] { // where rows would be, too
+		for line := range size[1] { // also where the list has its rows
 			m.Take(Input{Click, line})
 		}
 		if _, backend, open := m.Open(); !open || backend != "10.0.0.3:8080" {

@@ -9,10 +9,10 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// Painter knows what a terminal shows, and says what to send to it for the next frame: what is not the same.
+// Painter keeps the frame that a terminal shows, and returns the differences to send for the next one.
 //
-// A library, tcell, was tried in its place. It is four more modules for users, does not leave the screen while more than 256 keys are
-// waiting, as after a paste, and ends in locales and terminals that it has no table of. It sends as much.
+// The library tcell was tried instead. It would add four modules to the builds of users, does not leave the screen while more than 256
+// keys are waiting, as after a paste, and fails with locales and terminals that it has no tables for. It sends as many bytes.
 type Painter struct {
 	Color bool
 
@@ -20,17 +20,17 @@ type Painter struct {
 	shown [][]piece
 }
 
-// piece is a cell in its place.
+// piece is a cell with its position in a line.
 type piece struct {
 	column int
 	text   string // with its style
-	sure   bool   // how wide it is: terminals do not agree about all that is not ASCII
+	ascii  bool   // its width is certain; terminals disagree about other characters
 }
 
-// Forget lets the next frame be sent whole: the terminal may show something else.
+// Forget makes Paint return the whole next frame, because the terminal may show something else.
 func (p *Painter) Forget() { p.shown = nil }
 
-// Paint returns what makes the terminal show a frame.
+// Paint returns the text and escape sequences that make the terminal show a frame.
 func (p *Painter) Paint(frame []Line, width int) []byte {
 	const clearAll = "\x1b[0m\x1b[2J"
 	var b bytes.Buffer
@@ -47,35 +47,36 @@ func (p *Painter) Paint(frame []Line, width int) []byte {
 			paintLine(&b, i, pieces)
 		}
 		if n := len(pieces); end < width && (n == 0 || n != len(p.shown[i]) || pieces[n-1] != p.shown[i][n-1]) {
-			b.WriteString("\x1b[K") // not in a full line, where it takes the last character off again
+			b.WriteString("\x1b[K") // not in a full line, where it would erase the last character
 		}
 		p.shown[i] = pieces
 	}
 	return b.Bytes()
 }
 
-// paintLine writes a line. What follows a piece of unsure width is put into its column: where a terminal has another opinion, that piece
-// alone looks odd.
+// paintLine writes a line. After a piece of uncertain width it moves the cursor to the next column, so that a terminal that finds it
+// wider or narrower shifts only that piece.
 func paintLine(b *bytes.Buffer, line int, pieces []piece) {
 	fmt.Fprintf(b, "\x1b[%d;1H", line+1)
-	if slices.ContainsFunc(pieces, func(x piece) bool { return !x.sure }) {
-		b.WriteString("\x1b[2K") // what stood there must not show through
+	if slices.ContainsFunc(pieces, func(x piece) bool { return !x.ascii }) {
+		b.WriteString("\x1b[2K") // otherwise parts of the old line could remain
 	}
 	for i, x := range pieces {
-		if i > 0 && !pieces[i-1].sure {
+		if i > 0 && !pieces[i-1].ascii {
 			fmt.Fprintf(b, "\x1b[%dG", x.column+1)
 		}
 		b.WriteString(x.text)
 	}
 }
 
-// paintChanged writes the pieces of a line that have changed, if their widths are sure. Where one grew, all after it have changed.
+// paintChanged writes the changed pieces of a line. It returns false if their widths are uncertain or their number differs. If a piece
+// grew, all pieces after it have changed, because their columns did.
 func paintChanged(b *bytes.Buffer, line int, before, after []piece) bool {
 	if len(before) != len(after) {
 		return false
 	}
 	for i := range after {
-		if before[i] != after[i] && (!before[i].sure || !after[i].sure) {
+		if before[i] != after[i] && (!before[i].ascii || !after[i].ascii) {
 			return false
 		}
 	}
@@ -83,7 +84,7 @@ func paintChanged(b *bytes.Buffer, line int, before, after []piece) bool {
 		if x == before[i] {
 			continue
 		}
-		if i == 0 || after[i-1] == before[i-1] { // else the cursor is there
+		if i == 0 || after[i-1] == before[i-1] { // otherwise the cursor is there already
 			fmt.Fprintf(b, "\x1b[%d;%dH", line+1, x.column+1)
 		}
 		b.WriteString(x.text)
@@ -91,13 +92,13 @@ func paintChanged(b *bytes.Buffer, line int, before, after []piece) bool {
 	return true
 }
 
-// pieces are the line's cells in their places, and the column behind them.
+// pieces returns the line's cells with their columns, and the column after the last one.
 func (l Line) pieces(color bool) (pieces []piece, end int) {
 	for _, c := range l.styled(color) {
 		if c.Text == "" {
 			continue
 		}
-		pieces = append(pieces, piece{column: end, text: c.ANSI(), sure: isASCII(c.Text)})
+		pieces = append(pieces, piece{column: end, text: c.ANSI(), ascii: isASCII(c.Text)})
 		end += plain.Width(c.Text)
 	}
 	return pieces, end

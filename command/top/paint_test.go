@@ -11,13 +11,13 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-// display is a terminal that obeys what a Painter sends. It finds text beyond ASCII as wide as off says.
+// display is a terminal that shows what a Painter sends. Text that is not ASCII is wider in it than a Painter expects, by off.
 type display struct {
 	t           *testing.T
 	cells       [][]string
 	line, at    int
 	off         int
-	wholeScreen int // times that it was cleared
+	wholeScreen int // number of times that it was cleared
 }
 
 func newDisplay(t *testing.T, width, height int) *display {
@@ -102,7 +102,7 @@ func (d *display) text() string {
 	return b.String()
 }
 
-// TestPaint goes through frames that differ by little and by much: the terminal always shows the latest.
+// TestPaint checks that the terminal shows the latest frame after small and large differences.
 func TestPaint(t *testing.T) {
 	for _, size := range [][2]int{{40, 10}, {80, 24}, {140, 24}, {1, 2}} {
 		m, p := model(t), &Painter{Color: true}
@@ -138,12 +138,12 @@ func TestPaint(t *testing.T) {
 
 func first[T, U any](x T, _ U) T { return x }
 
-// TestPaintsWhatChanged holds that a refresh sends little, and one without news nothing.
+// TestPaintsWhatChanged checks that a refresh sends little, and nothing if nothing has changed.
 func TestPaintsWhatChanged(t *testing.T) {
 	m, p := model(t), &Painter{}
 	whole := len(p.Paint(m.Frame(140, 40), 140))
 	if sent := p.Paint(m.Frame(140, 40), 140); len(sent) != 0 {
-		t.Errorf("without news it sends %q", sent)
+		t.Errorf("without a change it sends %q", sent)
 	}
 	m.last.Now = m.last.Now.Add(1e9)
 	m.last.Pools[0].Backends[1].InFlight++
@@ -153,12 +153,12 @@ func TestPaintsWhatChanged(t *testing.T) {
 	for _, forget := range []func(){p.Forget, func() { p.Paint(m.Frame(40, 10), 40) }} {
 		forget()
 		if sent := string(p.Paint(m.Frame(140, 40), 140)); !strings.Contains(sent, "\x1b[2J") || !strings.Contains(sent, "least_conn") {
-			t.Errorf("it does not send all anew: %q", sent)
+			t.Errorf("it does not send the whole frame again: %q", sent)
 		}
 	}
 }
 
-// TestWideNames expects columns where they are for other names, in terminals of any opinion about the widths.
+// TestWideNames checks that wide names do not shift the columns, whatever width a terminal gives them.
 func TestWideNames(t *testing.T) {
 	for _, name := range []string{"ascii", "東京", "🚀🇯🇵👩‍🚀", "cafe\u0301", "हिन्दी", "ｗｉｄｅ", "größer"} {
 		for off := -1; off <= 1; off++ {
@@ -182,7 +182,7 @@ func TestWideNames(t *testing.T) {
 	}
 }
 
-// TestWideChanges changes texts that terminals find wider or narrower: nothing of the earlier ones shows through.
+// TestWideChanges checks that nothing remains of an earlier text whose width the terminal sees differently.
 func TestWideChanges(t *testing.T) {
 	for off := -1; off <= 1; off++ {
 		changed, p := newDisplay(t, 140, 6), &Painter{}
@@ -202,7 +202,7 @@ func TestWideChanges(t *testing.T) {
 	}
 }
 
-// TestNoColors expects bold and reversed text at most where colours are not wanted.
+// TestNoColors checks that without colours, only bold and reversed text is styled.
 func TestNoColors(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		sent := string((&Painter{Color: color}).Paint(model(t).Frame(120, 18), 120))
@@ -210,7 +210,7 @@ func TestNoColors(t *testing.T) {
 			t.Errorf("colours wanted %v, sent %v: %q", color, got, sent)
 		}
 		if !strings.Contains(sent, "\x1b[7m") || !strings.Contains(sent, "\x1b[1m") {
-			t.Errorf("nothing is set off: %q", sent)
+			t.Errorf("nothing is bold or reversed: %q", sent)
 		}
 	}
 }
@@ -221,7 +221,7 @@ func TestResize(t *testing.T) {
 	for _, size := range [][2]int{{140, 40}, {40, 10}, {80, 24}, {20, 3}} {
 		d := newDisplay(t, size[0], size[1])
 		for i := range d.cells {
-			d.cells[i][size[0]-1] = "x" // left over
+			d.cells[i][size[0]-1] = "x" // left from before
 		}
 		frame := m.Frame(size[0], size[1])
 		d.obey(string(p.Paint(frame, size[0])))

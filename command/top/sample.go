@@ -6,27 +6,27 @@ import (
 	"github.com/ballastlb/ballast/command/api"
 )
 
-// Sample is what the API told at a moment.
+// Sample is the state that the API returned at one time.
 type Sample struct {
 	Pools []api.Pool
-	Taken time.Time // by our clock: rates are told from two of them
-	Now   time.Time // by the server's clock: how long things last is told from it
+	Taken time.Time // by this computer's clock, for rates
+	Now   time.Time // by the server's clock, for ages and times left
 
-	EventsOf [2]string // pool and backend that Events are of
-	Events   []string  // in words, the latest last
+	EventsOf [2]string // the pool and backend of Events
+	Events   []string  // in words, oldest first
 }
 
-// name says which backend of which pool. Without a backend, it is the pool.
+// name identifies a backend of a pool, or the pool if backend is empty.
 type name struct{ pool, backend string }
 
-// rate is what a pool or a backend did from one sample to the next.
+// rate is the traffic of a pool or a backend between two samples.
 type rate struct {
 	known    bool
 	requests float64 // per second
-	failed   float64 // share of them, 0 to 1
+	failed   float64 // share of the requests that failed, from 0 to 1
 }
 
-// rates compares two samples. A backend whose counters went back has been reset, and is not known until the next one.
+// rates computes the rates between two samples. A backend whose counters fell has been reset; its rate is unknown until the next sample.
 func rates(before, after Sample) map[name]rate {
 	found := make(map[name]rate)
 	elapsed := after.Taken.Sub(before.Taken).Seconds()

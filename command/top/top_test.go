@@ -16,12 +16,12 @@ import (
 	"github.com/ballastlb/ballast/command/plain"
 )
 
-var update = flag.Bool("update", false, "write the golden frames anew")
+var update = flag.Bool("update", false, "rewrite the golden frames")
 
-// noon is when the server of the tests is asked.
+// noon is the time of the server in the tests.
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// sample reads the pools of the tests and lets counters be those of the given second.
+// sample returns the pools of testdata, with their counters multiplied by second.
 func sample(t *testing.T, second int) Sample {
 	t.Helper()
 	text, err := os.ReadFile("testdata/pools.json")
@@ -42,7 +42,7 @@ func sample(t *testing.T, second int) Sample {
 	return s
 }
 
-// model has seen two samples, a second apart.
+// model returns a model with two samples, a second apart.
 func model(t *testing.T) *Model {
 	t.Helper()
 	m := &Model{Address: "localhost:2019"}
@@ -143,7 +143,7 @@ func TestFrames(t *testing.T) {
 	})
 }
 
-// TestFramesFit draws every size: a frame is as high as the terminal and nowhere wider, and the selected backend is in it.
+// TestFramesFit checks frames of every size: they are as high as the terminal, at most as wide, and show the selected backend.
 func TestFramesFit(t *testing.T) {
 	for _, keys := range []string{"", "jjjj", "jjjjjjjj", "?", "/a", "d", "jj+", "jjjj\r"} {
 		for width := 0; width < 140; width += 17 {
@@ -169,8 +169,8 @@ func TestFramesFit(t *testing.T) {
 	}
 }
 
-// TestNothingIsObeyed puts escape sequences into every text of the API.
-func TestNothingIsObeyed(t *testing.T) {
+// TestControlCharacters checks that escape sequences in the texts of the API are not sent to the terminal.
+func TestControlCharacters(t *testing.T) {
 	const evil = "\x1b[2J\u009b1m\a\r\n\t\u202e"
 	b := api.Backend{
 		Name: evil, Address: evil, Zone: evil, State: evil, Health: evil, Breaker: evil, Reason: evil, Avoided: evil, Source: evil,
@@ -246,7 +246,7 @@ func TestKeys(t *testing.T) {
 		}
 		press(m, "\r")
 		m.Press(Escape)
-		if m.filter != "" || m.mode != looking {
+		if m.filter != "" || m.mode != browsing {
 			t.Errorf("filter %q, mode %d", m.filter, m.mode)
 		}
 	})
@@ -297,7 +297,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestChangeOfWhatWasAsked lets the list change under a question: the answer is about what was asked.
+// TestChangeOfWhatWasAsked changes the list during a question: the answer is about the backend in the question.
 func TestChangeOfWhatWasAsked(t *testing.T) {
 	m := model(t)
 	m.Write = true
@@ -313,7 +313,7 @@ func TestChangeOfWhatWasAsked(t *testing.T) {
 	press(m, "j+")
 	m.Update(next)
 	if c := press(m, "+y").Change; c != nil {
-		t.Errorf("changes %+v, which has gone", c)
+		t.Errorf("changes %+v, which has been removed", c)
 	}
 }
 
@@ -383,11 +383,11 @@ func TestOpen(t *testing.T) {
 	}
 	m.last.Pools = m.last.Pools[1:]
 	if text := strings.Join(texts(m.Frame(80, 10)), "\n"); strings.Contains(text, "in pool") {
-		t.Errorf("details of another than the one that has gone:\n%s", text)
+		t.Errorf("details of another backend than the one that was removed:\n%s", text)
 	}
 	none := &Model{}
 	press(none, "\r")
 	if _, _, open := none.Open(); open {
-		t.Error("nobody is open")
+		t.Error("no backend is open")
 	}
 }

@@ -11,18 +11,18 @@ import (
 	"slices"
 )
 
-// mostBytes bounds the body of a change.
+// mostBytes is the maximum size of the body of a change.
 const mostBytes = 16 << 10
 
-// changeable are the fields of a change that the page may send; takeable are more settings of which it only takes back what others
-// have changed.
+// changeable lists the fields of a change that the page may set. The fields in revertible it may only reset to the config, with null:
+// other clients of the API set them.
 var (
 	changeable = []string{"for", "reason", "state", "weight"}
-	takeable   = []string{"backup", "max_requests", "zone"}
+	revertible = []string{"backup", "max_requests", "zone"}
 )
 
-// order is the body of a change.
-type order struct {
+// changeRequest is the body of a change.
+type changeRequest struct {
 	Pool    string                     `json:"pool"`
 	Backend string                     `json:"backend"`
 	Change  map[string]json.RawMessage `json:"change"`
@@ -30,25 +30,25 @@ type order struct {
 
 func (v Visit) mayChange() bool { return v.Actions && v.User != "" }
 
-// change makes a change that a user of this very page asks for.
+// change makes a change that a user requests on the dashboard's own page.
 func (d *Dashboard) change(w http.ResponseWriter, r *http.Request, v Visit) {
 	if err := d.origin.Check(r); err != nil {
-		fail(w, http.StatusForbidden, "changes are made from the dashboard's own page only")
+		fail(w, http.StatusForbidden, "changes must be sent by the dashboard's own page")
 		return
 	}
 	switch {
 	case !v.Actions:
-		fail(w, http.StatusForbidden, "this dashboard is read-only: it is set up without actions")
+		fail(w, http.StatusForbidden, "this dashboard is read-only: its config does not allow actions")
 		return
 	case v.User == "":
-		fail(w, http.StatusForbidden, "changes need a user who has logged in")
+		fail(w, http.StatusForbidden, "changes need a login")
 		return
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		fail(w, http.StatusUnsupportedMediaType, "content type: must be application/json")
 		return
 	}
-	o, err := readOrder(http.MaxBytesReader(w, r.Body, mostBytes))
+	c, err := readChange(http.MaxBytesReader(w, r.Body, mostBytes))
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 		fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("body: must have at most %d bytes", tooLarge.Limit))
 		return
@@ -57,10 +57,10 @@ func (d *Dashboard) change(w http.ResponseWriter, r *http.Request, v Visit) {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	change, err := json.Marshal(o.Change)
+	change, err := json.Marshal(c.Change)
 	if err == nil {
-		err = d.source.Change(r.Context(), o.Pool, o.Backend, change, v.User)
-		d.hub.shots.outdate() // also after an error: a part may have been done
+		err = d.source.Change(r.Context(), c.Pool, c.Backend, change, v.User)
+		d.hub.shots.invalidate() // also after an error: a part of the change may have been made
 	}
 	if err != nil {
 		refuse(w, err)
@@ -69,23 +69,23 @@ func (d *Dashboard) change(w http.ResponseWriter, r *http.Request, v Visit) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func readOrder(body io.Reader) (o order, err error) {
+func readChange(body io.Reader) (c changeRequest, err error) {
 	decoder := json.NewDecoder(body)
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&o); err != nil {
-		return o, fmt.Errorf("body: %w", err)
+	if err := decoder.Decode(&c); err != nil {
+		return c, fmt.Errorf("body: %w", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return o, errors.New("body: something follows the change")
+		return c, errors.New("body: must end after the change")
 	}
-	if o.Pool == "" || o.Backend == "" || len(o.Change) == 0 {
-		return o, errors.New("body: needs pool, backend and change")
+	if c.Pool == "" || c.Backend == "" || len(c.Change) == 0 {
+		return c, errors.New("body: must have pool, backend and change")
 	}
-	for _, field := range slices.Sorted(maps.Keys(o.Change)) {
-		takenBack := slices.Contains(takeable, field) && string(o.Change[field]) == "null"
-		if !takenBack && !slices.Contains(changeable, field) {
-			return o, fmt.Errorf("change: %s: not changed here", field)
+	for _, field := range slices.Sorted(maps.Keys(c.Change)) {
+		reverted := slices.Contains(revertible, field) && string(c.Change[field]) == "null"
+		if !reverted && !slices.Contains(changeable, field) {
+			return c, fmt.Errorf("change: %s: cannot be changed on the dashboard", field)
 		}
 	}
-	return o, nil
+	return c, nil
 }

@@ -7,16 +7,17 @@ import (
 	"sync"
 )
 
-// chunk is a server-sent event, made once for all who get it.
+// chunk is a server-sent event. It is encoded once for all viewers.
 type chunk struct {
 	plain  []byte
-	packed func() []byte // plain, compressed; made when first asked for
+	packed func() []byte // plain, compressed on the first call
 }
 
-// gzipHeader begins a compressed stream (RFC 1952). Nobody knows the end of a stream, so there is no checksum.
+// gzipHeader begins a compressed stream (RFC 1952). The stream is cut off instead of ended, so it never needs the checksum of a trailer.
 var gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff}
 
-// newChunk makes an event. Its data is on one line in JSON, where line breaks stand for nothing but white space.
+// newChunk makes an event with JSON data. Line breaks would end the data of the event; in JSON they are only white space, so spaces
+// replace them.
 func newChunk(name, id string, data []byte) chunk {
 	var text bytes.Buffer
 	if id != "" {
@@ -29,8 +30,8 @@ func newChunk(name, id string, data []byte) chunk {
 	return chunk{plain, sync.OnceValue(func() []byte { return pack(plain) })}
 }
 
-// pack compresses a part of a stream. It refers to nothing before it and ends on a whole byte, so that such parts can be joined in
-// any order: one compression serves every viewer, whatever he has seen.
+// pack compresses a part of a stream. The result does not refer to earlier parts and ends on a byte boundary, so parts can be joined in
+// any order: one compression serves every viewer, whatever it has received before.
 func pack(plain []byte) []byte {
 	var packed bytes.Buffer
 	w, _ := flate.NewWriter(&packed, flate.BestSpeed) // the level is valid

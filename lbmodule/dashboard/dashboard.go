@@ -1,5 +1,5 @@
-// Package dashboard is the page that an operator keeps open: the page itself, the stream that keeps it current, and the changes it
-// can make. It knows nothing of what it shows but JSON, which it has from a [Source].
+// Package dashboard serves the page that shows operators the load balancer: the page itself, the stream that keeps it current, and the
+// changes that it can make. What it shows is JSON from a [Source], which it passes on without decoding it.
 package dashboard
 
 import (
@@ -8,36 +8,36 @@ import (
 	"net/http"
 )
 
-// Source is what the dashboard shows and changes. It is safe for concurrent use.
+// Source provides what the dashboard shows, and makes its changes. It is safe for concurrent use.
 type Source interface {
 	// Snapshot returns the current state as JSON on one line:
 	//
 	//	{"time", "node", "pools": [...], "rate_limits": [...], "express": [...], "fleet": {...}, "process": {...}, "diffs": {"<pool>": {...}}}
 	//
-	// What is not known is left out; the page does not show it then.
+	// Unknown values are left out, and the page does not show them.
 	Snapshot() ([]byte, error)
 
-	// Events returns the events after that one, a few hundred at most, the oldest first.
+	// Events returns the events with higher numbers than after, a few hundred at most, oldest first.
 	Events(after uint64) []Event
 
-	// History returns what is remembered of a pool or of one of its backends. An error that is a [Refusal] says how to answer.
+	// History returns the history of a pool or of one of its backends. If the error is a [Refusal], its status is that of the answer.
 	History(Past) ([]byte, error)
 
-	// Explain returns why a backend may be chosen or not, as JSON. An error that is a [Refusal] says how to answer.
+	// Explain returns as JSON why a backend can or cannot be selected. If the error is a [Refusal], its status is that of the answer.
 	Explain(pool, backend string) ([]byte, error)
 
-	// Change changes a backend in the name of user. An error that is a [Refusal] says how to answer.
+	// Change changes a backend in the name of user. If the error is a [Refusal], its status is that of the answer.
 	Change(ctx context.Context, pool, backend string, change []byte, user string) error
 }
 
-// Event is something that happened.
+// Event is something that happened to a pool or a backend, such as a failed check.
 type Event struct {
-	ID   uint64          `json:"id"` // rising, from 1 when the process started
+	ID   uint64          `json:"id"` // counts from 1 in each process
 	Name string          `json:"name"`
 	Data json.RawMessage `json:"data"` // an object with time, pool, backend, reason, ...
 }
 
-// Refusal is why a change was not made, with the HTTP status that says so.
+// Refusal is an error of a [Source] with the HTTP status of the answer.
 type Refusal struct {
 	Status int
 	Err    error
@@ -49,16 +49,16 @@ func (r Refusal) Unwrap() error { return r.Err }
 
 // Visit is one request to the dashboard.
 type Visit struct {
-	// File is the last part of the path, behind its last slash: what is asked for. It is empty for the page.
+	// File is the part of the path after the last slash: the name of the requested file. It is empty for the page.
 	File string
 
-	// Path is the path as the browser has it, before it was rewritten.
+	// Path is the path that the browser sent, before rewrites.
 	Path string
 
-	// User is who sent the request, as far as that has been proven. It is empty for strangers.
+	// User is the authenticated user that sent the request, empty if there is none.
 	User string
 
-	// Actions tells that users may make changes.
+	// Actions reports whether authenticated users may make changes.
 	Actions bool
 }
 
@@ -69,12 +69,12 @@ type Dashboard struct {
 	origin *http.CrossOriginProtection
 }
 
-// New returns the dashboard of source. Until somebody looks at it, source is not asked for anything.
+// New returns the dashboard of source. It calls source only while requests or streams need it.
 func New(source Source) *Dashboard {
 	return &Dashboard{source: source, hub: newHub(source), origin: http.NewCrossOriginProtection()}
 }
 
-// Close ends all streams; the pages come back by themselves.
+// Close ends all streams; the pages reconnect by themselves.
 func (d *Dashboard) Close() { d.hub.close() }
 
 // Serve answers a request.
@@ -108,7 +108,7 @@ func (d *Dashboard) Serve(w http.ResponseWriter, r *http.Request, v Visit) {
 	}
 }
 
-// policy lets the page use its own files and nothing else. Text cannot become markup: there is no way to make markup of text.
+// policy restricts the page to its own files. With trusted types required and none allowed, scripts cannot turn text into markup.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
@@ -122,12 +122,12 @@ func setHeader(h http.Header) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 }
 
-// state answers with a snapshot that is at most a period old, for scripts. A page whose stream has ended asks with HEAD whether another
-// stream would be refused.
+// state answers with a snapshot that is at most one period old, for scripts. A page whose stream has ended sends HEAD to learn whether
+// another stream would be refused.
 func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
 	if r.Method == http.MethodHead {
 		w.Header().Set("Content-Type", "application/json")
-		if d.hub.open(v.mayChange()) != nil {
+		if d.hub.canJoin(v.mayChange()) != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		return
@@ -141,7 +141,7 @@ func (d *Dashboard) state(w http.ResponseWriter, r *http.Request, v Visit) {
 	_, _ = w.Write(s.state)
 }
 
-// allow reports whether the request has one of these methods, and answers it otherwise.
+// allow reports whether the request has one of these methods. If not, it answers with 405.
 func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	for _, m := range methods {
 		if r.Method == m {
@@ -149,11 +149,11 @@ func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 		}
 		w.Header().Add("Allow", m)
 	}
-	fail(w, http.StatusMethodNotAllowed, "method "+r.Method+": not possible here")
+	fail(w, http.StatusMethodNotAllowed, "method "+r.Method+": not allowed here")
 	return false
 }
 
-// fail answers with an error, in the shape of Caddy's admin endpoint.
+// fail answers with an error, in the format of Caddy's admin endpoint.
 func fail(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// ask sends a request to a dashboard that is mounted somewhere.
+// ask sends a request to the dashboard as if it were mounted at the request's directory.
 func ask(d *Dashboard, r *http.Request, v Visit) *httptest.ResponseRecorder {
 	_, v.File = path.Split(r.URL.Path)
 	if v.Path == "" {
@@ -25,7 +25,7 @@ func TestPaths(t *testing.T) {
 	d := New(newSource())
 	tests := []struct {
 		method, target string
-		original       string // path, if it was rewritten
+		original       string // path before a rewrite, if there was one
 		status         int
 		want           string // Content-Type, or Location
 	}{
@@ -75,7 +75,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestPageKeepsToItself looks for what the policy would refuse, and for links that would not work under every path.
+// TestPageKeepsToItself looks for content that the policy would block, and for links that would not work under every path.
 func TestPageKeepsToItself(t *testing.T) {
 	page := string(files[pageFile].content)
 	for _, wrong := range []string{"<style", " style=", "javascript:", "onclick", "onload", "://"} {
@@ -112,7 +112,7 @@ func TestPageKeepsToItself(t *testing.T) {
 	}
 }
 
-// The page has the current state in it, as data that cannot end the element that it is in.
+// TestPageHasTheState checks that the page contains the current state, escaped so that it cannot end its script element.
 func TestPageHasTheState(t *testing.T) {
 	s := newSource()
 	s.state = `{"pools":[{"name":"</script><script>alert(1)</script>"}]}`
@@ -124,7 +124,7 @@ func TestPageHasTheState(t *testing.T) {
 		t.Errorf("the state in the page is %q: %v", first, err)
 	}
 	if strings.Contains(page, "alert(1)</script>") {
-		t.Error("the state has become a part of the page")
+		t.Error("the state has become markup of the page")
 	}
 	s.fail("storage is away")
 	if w := ask(New(s), httptest.NewRequest(http.MethodGet, "/", nil), Visit{}); w.Code != 200 || strings.Contains(w.Body.String(), `id="first"`) {

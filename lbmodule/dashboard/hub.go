@@ -12,26 +12,27 @@ import (
 const (
 	// period is the time from one snapshot to the next.
 	period = time.Second
-	// mostViewers bounds the streams, and reserved those of users beyond that: strangers must not keep them out.
+	// mostViewers is the maximum number of streams. Users who may make changes get as many as reserved more, so that other viewers
+	// cannot keep them out.
 	mostViewers = 100
 	reserved    = 20
-	// mostEvents bounds how many events a newcomer is shown.
+	// mostEvents is the maximum number of past events that a new stream begins with.
 	mostEvents = 200
 )
 
-var errCrowded = errors.New("too many dashboards are open")
+var errTooManyViewers = errors.New("too many dashboards are open")
 
-// hub makes one frame each period for all who watch, and none while nobody does. The viewers go on by themselves: a slow one misses
-// frames and holds up nobody.
+// hub makes one frame per period for all viewers, and none while there are no viewers. Each viewer takes the latest frame when it is
+// ready: a slow one misses frames and does not delay the others.
 type hub struct {
 	source Source
 	shots  *shots
 	closed chan struct{}
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	viewers int
-	running bool
-	over    bool
+	running bool // run is running
+	closing bool
 	latest  *frame
 }
 
@@ -39,10 +40,10 @@ func newHub(source Source) *hub {
 	return &hub{source: source, shots: &shots{source: source}, closed: make(chan struct{}), latest: newFrame()}
 }
 
-// frame is what there is to show at one moment. It does not change, but for replaced, which is closed when there is a newer one.
+// frame is the state and the events at one time. It is immutable, except that replaced is closed when there is a newer frame.
 type frame struct {
 	state    chunk   // empty before the first snapshot
-	events   []event // the newest, in order
+	events   []event // the latest, oldest first
 	replaced chan struct{}
 }
 
@@ -53,7 +54,7 @@ type event struct {
 
 func newFrame() *frame { return &frame{replaced: make(chan struct{})} }
 
-// join lets one more watch. A user is one who may make changes.
+// join adds a viewer, or returns why it is refused. The argument user says that the viewer may make changes.
 func (h *hub) join(user bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,24 +69,24 @@ func (h *hub) join(user bool) error {
 	return nil
 }
 
-// refusal tells why nobody more can watch, if that is so. The caller holds h.mu.
+// refusal returns why a further viewer would be refused, nil if it would not. The caller holds h.mu.
 func (h *hub) refusal(user bool) error {
 	most := mostViewers
 	if user {
 		most += reserved
 	}
 	switch {
-	case h.over:
+	case h.closing:
 		return errors.New("the dashboard is closing")
 	case h.viewers >= most:
-		return errCrowded
+		return errTooManyViewers
 	default:
 		return nil
 	}
 }
 
-// open tells why a stream would be refused, if it would.
-func (h *hub) open(user bool) error {
+// canJoin returns the error that join would return now.
+func (h *hub) canJoin(user bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.refusal(user)
@@ -100,8 +101,8 @@ func (h *hub) leave() {
 func (h *hub) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.over {
-		h.over = true
+	if !h.closing {
+		h.closing = true
 		close(h.closed)
 	}
 }
@@ -112,11 +113,11 @@ func (h *hub) current() *frame {
 	return h.latest
 }
 
-// run makes frames until nobody watches.
+// run makes a frame per period until there are no viewers.
 func (h *hub) run() {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
-	for h.show(h.next()) {
+	for h.publish(h.next()) {
 		select {
 		case <-ticker.C:
 		case <-h.closed:
@@ -124,14 +125,14 @@ func (h *hub) run() {
 	}
 }
 
-// show makes f the latest frame and reports whether somebody watches still. The last to leave leaves no frame behind: it would be
-// old news to whoever comes next.
-func (h *hub) show(f *frame) bool {
+// publish makes f the latest frame and reports whether there are viewers. If there are none, it drops the frame: the next viewer must
+// not get an old one.
+func (h *hub) publish(f *frame) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	close(h.latest.replaced)
 	h.latest = f
-	if h.viewers > 0 && !h.over {
+	if h.viewers > 0 && !h.closing {
 		return true
 	}
 	h.running = false
@@ -156,7 +157,7 @@ func (h *hub) next() *frame {
 	for _, e := range h.source.Events(last) {
 		text, err := json.Marshal(e)
 		if err != nil {
-			continue // its data is no JSON
+			continue // its data is not valid JSON
 		}
 		f.events = append(f.events[:len(f.events):len(f.events)], event{e.ID, newChunk("event", eventID(e.ID), text)})
 	}

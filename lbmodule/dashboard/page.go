@@ -15,10 +15,9 @@ import (
 //go:embed static
 var embedded embed.FS
 
-// files are the page and what it needs, by name; build tells them from those of another build.
+// files holds the page and the files that it loads, by name. build is a hash of them: the page reloads itself when it changes.
 var files, build = loadFiles()
 
-// file is one of them.
 type file struct {
 	kind    string // content type
 	content []byte
@@ -37,7 +36,7 @@ const pageFile = "index.html"
 func loadFiles() (files map[string]file, build string) {
 	files = make(map[string]file)
 	sum := fnv.New64a()
-	// What is embedded can be read.
+	// Reading embedded files cannot fail.
 	_ = fs.WalkDir(embedded, "static", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -50,29 +49,29 @@ func loadFiles() (files map[string]file, build string) {
 	return files, fmt.Sprintf("%x", sum.Sum64())
 }
 
-// servePage answers with one of the files. The page's links are relative, so that it works under every path that ends with a slash;
-// a path without one is sent there.
+// servePage answers with one of the files. The page's links are relative, so it works under every path that ends with a slash;
+// servePage redirects a path without one.
 func (d *Dashboard) servePage(w http.ResponseWriter, r *http.Request, v Visit) {
 	if f, ok := files[v.File]; ok && v.File != pageFile {
 		serveFile(w, f)
 		return
 	}
 	if strings.Contains(v.File, ".") {
-		fail(w, http.StatusNotFound, "there is no such file")
+		fail(w, http.StatusNotFound, "file not found")
 		return
 	}
 	if strings.HasSuffix(v.Path, "/") {
 		serveFile(w, file{files[pageFile].kind, d.page(r.Context())})
 		return
 	}
-	// The way is relative, too: whoever stands in front may have taken a part of the path away. As a path it begins with a dot, lest a
-	// colon in it make it a URL.
+	// The redirect is relative, too, because a proxy in front may have removed a part of the path. It begins with a dot, because a colon
+	// in its first segment would otherwise end a scheme (RFC 3986, section 4.2).
 	to := url.URL{Path: "./" + path.Base(v.Path) + "/", RawQuery: r.URL.RawQuery}
 	w.Header().Set("Location", to.String())
 	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
-// page is the page with the state in it. Where there is none, the stream tells why.
+// page returns the page with the current state in it. If there is no state, the page comes without one; the stream will say why.
 func (d *Dashboard) page(ctx context.Context) []byte {
 	s := d.hub.shots.get(ctx, period)
 	if s.err != nil {

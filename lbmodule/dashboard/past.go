@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// Past is a question for what was.
+// Past is a query of the history.
 type Past struct {
 	Pool    string
-	Backend string // its name or address; "" for the pool
+	Backend string // name or address; "" for the pool
 	Range   string // 5m, 1h or 24h; "" for the shortest
-	CSV     bool   // a table, not JSON
+	CSV     bool   // CSV instead of JSON
 }
 
-// AskedPast returns what a request asks for, by its query and by what it accepts. The pool of the admin API is in its path.
+// AskedPast returns the history query of a request, from its URL query and its Accept header. In the admin API, the pool is in the path
+// instead, and the caller sets it.
 func AskedPast(r *http.Request) (p Past, err error) {
 	query := r.URL.Query()
 	p = Past{Pool: query.Get("pool"), Backend: query.Get("backend"), Range: query.Get("range")}
@@ -31,7 +32,7 @@ func AskedPast(r *http.Request) (p Past, err error) {
 	return p, nil
 }
 
-// prefersCSV reports whether an Accept header names tables before anything else that there is.
+// prefersCSV reports whether an Accept header names CSV before anything that JSON matches.
 func prefersCSV(accept string) bool {
 	for kind := range strings.SplitSeq(accept, ",") {
 		kind, _, _ = strings.Cut(kind, ";")
@@ -45,7 +46,7 @@ func prefersCSV(accept string) bool {
 	return false
 }
 
-// Write answers with content, which is what p asks for.
+// Write answers with content, which is in the format of p.
 func (p Past) Write(w http.ResponseWriter, content []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	if p.CSV {
@@ -55,7 +56,7 @@ func (p Past) Write(w http.ResponseWriter, content []byte) {
 	_, _ = w.Write(content)
 }
 
-// history answers with what is remembered.
+// history answers with the history of a pool or a backend.
 func (d *Dashboard) history(w http.ResponseWriter, r *http.Request) {
 	p, err := AskedPast(r)
 	if err != nil {
@@ -70,7 +71,7 @@ func (d *Dashboard) history(w http.ResponseWriter, r *http.Request) {
 	p.Write(w, content)
 }
 
-// explain answers with why a backend may be chosen or not.
+// explain answers with why a backend can or cannot be selected.
 func (d *Dashboard) explain(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	content, err := d.source.Explain(query.Get("pool"), query.Get("backend"))
@@ -82,7 +83,7 @@ func (d *Dashboard) explain(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(content)
 }
 
-// refuse answers with an error of the source.
+// refuse answers with an error of the source, with its status if it is a [Refusal].
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	if refusal := (Refusal{}); errors.As(err, &refusal) {

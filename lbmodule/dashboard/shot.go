@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// shot is a snapshot that several requests share. It is being made until done is closed.
+// shot is a snapshot that several requests share. It is complete when done is closed.
 type shot struct {
 	begun time.Time
 	done  chan struct{} // closed when the fields below are set
 	state []byte
 	err   error
-	page  func() []byte // the page with the state in it; made when first asked for
+	page  func() []byte // the page with the state in it, made on the first call
 }
 
 var errNoSnapshot = errors.New("no snapshot could be made")
 
-// shots makes snapshots, at most one per period and one per change, however many requests ask for one. It is safe for concurrent use.
+// shots makes snapshots, at most one per period and one per change, however many requests need one. It is safe for concurrent use.
 type shots struct {
 	source Source
 
@@ -29,10 +29,10 @@ type shots struct {
 	latest *shot      // nil if a new one must be made
 }
 
-// get returns a snapshot that is at most that old. If one is being made, it waits for that one; otherwise it makes one if needed.
+// get returns a snapshot that is younger than age. If another call is making one, get waits for that; otherwise it makes one if needed.
 func (s *shots) get(ctx context.Context, age time.Duration) *shot {
 	s.mu.Lock()
-	if l := s.latest; l != nil && l.lent(age) {
+	if l := s.latest; l != nil && l.usable(age) {
 		s.mu.Unlock()
 		select {
 		case <-l.done:
@@ -50,8 +50,8 @@ func (s *shots) get(ctx context.Context, age time.Duration) *shot {
 	return made
 }
 
-// lent reports whether a request for a snapshot of at most that age gets this one.
-func (s *shot) lent(age time.Duration) bool {
+// usable reports whether s is younger than age, or is still being made.
+func (s *shot) usable(age time.Duration) bool {
 	select {
 	case <-s.done:
 		return time.Since(s.begun) < age
@@ -60,7 +60,7 @@ func (s *shot) lent(age time.Duration) bool {
 	}
 }
 
-// finish releases the requests that wait for a snapshot, even if the source has panicked, and drops the snapshot after a period.
+// finish releases the requests that wait for a snapshot, even if the source has panicked, and drops the snapshot after one period.
 func (s *shots) finish(made *shot) {
 	close(made.done)
 	time.AfterFunc(period, func() {
@@ -72,17 +72,17 @@ func (s *shots) finish(made *shot) {
 	})
 }
 
-// outdate makes later requests get a snapshot that begins after this call. It is called after a change.
-func (s *shots) outdate() {
+// invalidate makes later calls of get return a snapshot that begins after this call. It is called after a change.
+func (s *shots) invalidate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latest = nil
 }
 
-// statePlace is where the state stands in the page.
+// statePlace is replaced by the state in the page.
 var statePlace = []byte("<!-- state -->")
 
-// withState puts a state into the page, so that the page shows it before its stream has begun.
+// withState puts a state into the page, so that the page can show it before its stream begins.
 func withState(page, state []byte) []byte {
 	var safe bytes.Buffer
 	json.HTMLEscape(&safe, state)

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// load asks for something as a stranger does, and returns the answer.
+// load sends a GET request without a user, and returns the answer.
 func load(d *Dashboard, target string) *httptest.ResponseRecorder {
 	return ask(d, httptest.NewRequest(http.MethodGet, target, nil), Visit{})
 }
 
-// crowd has many load the page and ask for the state at the same time, and waits for their answers.
+// crowd sends 200 requests for the page and the state at the same time, and waits for the answers.
 func crowd(t *testing.T, d *Dashboard) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -29,7 +29,7 @@ func crowd(t *testing.T, d *Dashboard) {
 	all.Wait()
 }
 
-// TestCrowdOfLoads has many load the page: one snapshot a period is made for all of them, and none is kept.
+// TestCrowdOfLoads checks that many loads share one snapshot per period, and that the last one is dropped.
 func TestCrowdOfLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -49,12 +49,12 @@ func TestCrowdOfLoads(t *testing.T) {
 		time.Sleep(2 * period)
 		synctest.Wait()
 		if d.hub.shots.latest != nil {
-			t.Error("a snapshot is kept that nobody will get")
+			t.Error("an expired snapshot was kept")
 		}
 	})
 }
 
-// TestLoadsBesideAStream has somebody watch: loads cost nothing.
+// TestLoadsBesideAStream checks that loads need no snapshots of their own while a stream makes them.
 func TestLoadsBesideAStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -72,7 +72,7 @@ func TestLoadsBesideAStream(t *testing.T) {
 	})
 }
 
-// TestStateAfterAChange has a state asked for after a change: it shows the change, though an older state is fresh, or is being made.
+// TestStateAfterAChange checks that a request after a change gets a state with it, even if an older state is fresh or being made.
 func TestStateAfterAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -96,15 +96,15 @@ func TestStateAfterAChange(t *testing.T) {
 		time.Sleep(2 * period)
 		s.takes = period / 4
 		go load(d, "/")
-		synctest.Wait() // a snapshot is being made
+		synctest.Wait() // the snapshot is being made now
 		change(`"second"`)
 		if got := load(d, "/").Body.String(); !strings.Contains(got, `>"second"</script>`) {
-			t.Error("while a snapshot from before is made, the page does not have the second change")
+			t.Error("while an older snapshot is being made, the page does not have the second change")
 		}
 	})
 }
 
-// TestSourcePanics has nobody wait for a snapshot that will not come.
+// TestSourcePanics checks that requests do not wait forever for a snapshot whose source has panicked.
 func TestSourcePanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// source is a source as tests want it.
+// source is a [Source] for tests.
 type source struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	asked    int
 	state    string // JSON
 	problem  error
 	events   []Event
 	changes  []string
-	answered error         // of Change
-	takes    time.Duration // of Snapshot
-	panics   bool          // when that has passed
+	answered error         // returned by Change, History and Explain
+	takes    time.Duration // how long Snapshot takes
+	panics   bool          // Snapshot panics after that time
 }
 
 func newSource() *source { return &source{state: `{"pools":[]}`} }

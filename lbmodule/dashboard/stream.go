@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// patience is for how long a viewer may not read before he is dropped.
-const patience = 10 * time.Second
+// writeTimeout is the time after which a viewer that does not read is dropped.
+const writeTimeout = 10 * time.Second
 
-// boot tells the events of this process from those of one before, whose numbers began at 1 as well.
+// boot distinguishes the events of this process from those of an earlier one, whose numbers counted from 1 as well.
 var boot = strconv.FormatInt(time.Now().UnixNano(), 36)
 
 func eventID(id uint64) string { return boot + "-" + strconv.FormatUint(id, 10) }
 
-// seen is the event that the browser had last, 0 if it is not one of ours.
-func seen(r *http.Request) uint64 {
+// lastSeen returns the number of the last event that the browser received, 0 if that was not an event of this process.
+func lastSeen(r *http.Request) uint64 {
 	number, ours := strings.CutPrefix(r.Header.Get("Last-Event-ID"), boot+"-")
 	id, err := strconv.ParseUint(number, 10, 64)
 	if !ours || err != nil {
@@ -27,7 +27,7 @@ func seen(r *http.Request) uint64 {
 	return id
 }
 
-// stream sends frames for as long as the viewer reads.
+// stream sends frames until the viewer leaves, stops reading, or the hub is closed.
 func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, v Visit) {
 	if err := d.hub.join(v.mayChange()); err != nil {
 		w.Header().Set("Retry-After", "5")
@@ -36,7 +36,7 @@ func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, v Visit) {
 	}
 	defer d.hub.leave()
 	s := newStream(w, r)
-	s.last = seen(r)
+	s.last = lastSeen(r)
 	if s.send(hello(v)) != nil {
 		return
 	}
@@ -54,21 +54,21 @@ func (d *Dashboard) stream(w http.ResponseWriter, r *http.Request, v Visit) {
 	}
 }
 
-// hello tells the page who it is talking to, and what that one may do.
+// hello is the first event of a stream: it identifies the process and the build, and tells the page what its user may do.
 func hello(v Visit) chunk {
-	text, _ := json.Marshal(map[string]any{ // of strings and booleans: it can be marshaled
+	text, _ := json.Marshal(map[string]any{ // strings and booleans can be marshaled
 		"boot": boot, "build": build, "user": v.User, "actions": v.mayChange(), "login": v.Actions && v.User == "",
 	})
 	return newChunk("hello", "", text)
 }
 
-// stream is what one viewer gets.
+// stream is the answer to one viewer.
 type stream struct {
 	w      http.ResponseWriter
 	out    *http.ResponseController
 	packed bool
 	begun  bool
-	last   uint64 // event
+	last   uint64 // number of the last event that was sent
 }
 
 func newStream(w http.ResponseWriter, r *http.Request) *stream {
@@ -90,7 +90,7 @@ func (s *stream) show(f *frame) error {
 		chunks = append(chunks, f.state)
 	}
 	if n := len(f.events); n > 0 && f.events[n-1].id < s.last {
-		s.last = 0 // the count has begun anew
+		s.last = 0 // the source has restarted its numbers
 	}
 	for _, e := range f.events {
 		if e.id > s.last {
@@ -105,8 +105,8 @@ func (s *stream) send(chunks ...chunk) error {
 	if len(chunks) == 0 {
 		return nil
 	}
-	// A server without deadlines may wait for longer; the operating system ends that.
-	if err := s.out.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	// If the server does not support deadlines, writing may wait for longer, until the operating system gives the connection up.
+	if err := s.out.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	if s.packed && !s.begun {
@@ -127,7 +127,7 @@ func (s *stream) send(chunks ...chunk) error {
 	return s.out.Flush()
 }
 
-// acceptsGzip reports whether the browser takes a compressed stream.
+// acceptsGzip reports whether the browser accepts a compressed stream.
 func acceptsGzip(r *http.Request) bool {
 	for offer := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
 		name, quality, _ := strings.Cut(strings.ReplaceAll(offer, " ", ""), ";q=")

@@ -20,11 +20,11 @@ type viewer struct {
 	header http.Header
 	leave  context.CancelFunc
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	text   bytes.Buffer
 	status int
 	ended  bool
-	stuck  chan struct{} // if not nil, writing waits for it, or for the deadline
+	stuck  chan struct{} // if not nil, Write waits until it is closed, or fails at the deadline
 	until  time.Time
 }
 
@@ -52,7 +52,7 @@ func (v *viewer) Write(p []byte) (int, error) {
 	return v.text.Write(p)
 }
 
-// got returns what the viewer has got so far.
+// got returns what the viewer has received so far.
 func (v *viewer) got() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -112,23 +112,23 @@ func TestStream(t *testing.T) {
 		back := watch(t, d, "Last-Event-ID", boot+"-2")
 		synctest.Wait()
 		if got := back.got(); strings.Contains(got, `"name":"two"`) || !strings.Contains(got, `"name":"three"`) || !strings.Contains(got, "event: state\n") {
-			t.Errorf("who comes back after event 2 gets\n%s", got)
+			t.Errorf("a viewer that reconnects after event 2 gets\n%s", got)
 		}
 		stranger := watch(t, d, "Last-Event-ID", "other-7")
 		synctest.Wait()
 		if got := stranger.got(); !strings.Contains(got, `"name":"one"`) {
-			t.Errorf("who comes from another process gets\n%s", got)
+			t.Errorf("a viewer that reconnects from another process gets\n%s", got)
 		}
 		s.fail("away")
 		time.Sleep(period)
 		synctest.Wait()
 		if got := v.got(); !strings.HasSuffix(got, "event: trouble\ndata: {\"error\":\"away\"}\n\n") {
-			t.Errorf("a source that fails shows as\n%s", got)
+			t.Errorf("when the source fails, the stream is\n%s", got)
 		}
 	})
 }
 
-// TestOneSnapshotForAll has many watch: the source is asked once in each period, and not at all when nobody does.
+// TestOneSnapshotForAll checks that all viewers share one snapshot per period, and that none is made without viewers.
 func TestOneSnapshotForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -136,7 +136,7 @@ func TestOneSnapshotForAll(t *testing.T) {
 		defer d.Close()
 		time.Sleep(10 * period)
 		if s.count() != 0 {
-			t.Errorf("%d snapshots while nobody watches", s.count())
+			t.Errorf("%d snapshots without viewers", s.count())
 		}
 		viewers := make([]*viewer, 20)
 		for i := range viewers {
@@ -157,17 +157,17 @@ func TestOneSnapshotForAll(t *testing.T) {
 		before := s.count()
 		time.Sleep(10 * period)
 		if s.count() != before || before > 12 {
-			t.Errorf("%d, then %d snapshots after all have left", before, s.count())
+			t.Errorf("%d, then %d snapshots after all viewers have left", before, s.count())
 		}
 		again := watch(t, d)
 		synctest.Wait()
 		if s.count() != before+1 || !strings.Contains(again.got(), "event: state\n") {
-			t.Errorf("who comes later waits for a state")
+			t.Errorf("a later viewer did not get a state at once")
 		}
 	})
 }
 
-// TestSlowReader has a viewer who does not read: the others get everything, and he is dropped.
+// TestSlowReader checks that a viewer that does not read is dropped, and that the others miss nothing.
 func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -184,7 +184,7 @@ func TestSlowReader(t *testing.T) {
 		if slow.done() {
 			t.Error("the slow reader was dropped within 8 s")
 		}
-		time.Sleep(patience)
+		time.Sleep(writeTimeout)
 		synctest.Wait()
 		if !slow.done() || quick.done() {
 			t.Errorf("the slow reader was dropped: %v; the other: %v", slow.done(), quick.done())
@@ -192,7 +192,7 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-// TestSlowReaderMissesStates has a viewer read after a while: he gets the latest state, not those he missed, and all events.
+// TestSlowReaderMissesStates checks that a viewer that reads late gets the latest state, not those it missed, and all events.
 func TestSlowReaderMissesStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -253,12 +253,12 @@ func TestCrowd(t *testing.T) {
 		taken := watch(t, d)
 		synctest.Wait()
 		if taken.status != 0 || taken.done() {
-			t.Errorf("in the place of one who left: status %d", taken.status)
+			t.Errorf("in the place of a viewer that left: status %d", taken.status)
 		}
 	})
 }
 
-// TestBoundedEvents has far more happen than is kept.
+// TestBoundedEvents makes more events than are kept for new viewers.
 func TestBoundedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -271,17 +271,17 @@ func TestBoundedEvents(t *testing.T) {
 		}
 		synctest.Wait()
 		if got := strings.Count(first.got(), "event: event\n"); got != 1000 {
-			t.Errorf("who watched all the time got %d events, want 1000", got)
+			t.Errorf("the first viewer got %d events, want 1000", got)
 		}
 		late := watch(t, d)
 		synctest.Wait()
 		if got := strings.Count(late.got(), "event: event\n"); got != mostEvents {
-			t.Errorf("a newcomer got %d events, want %d", got, mostEvents)
+			t.Errorf("a new viewer got %d events, want %d", got, mostEvents)
 		}
 	})
 }
 
-// TestCountBeginsAnew has the source number its events from 1 again.
+// TestCountBeginsAnew checks that no event is skipped when the source numbers its events from 1 again.
 func TestCountBeginsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -296,7 +296,7 @@ func TestCountBeginsAnew(t *testing.T) {
 	})
 }
 
-// TestPacked reads a compressed stream, whose parts were compressed once for all, as a browser does.
+// TestPacked checks that the compressed parts, each made once for all viewers, join to a stream that a browser can read.
 func TestPacked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -319,7 +319,7 @@ func TestPacked(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(unpacker)
-		if !errors.Is(err, io.ErrUnexpectedEOF) { // nobody has ended it
+		if !errors.Is(err, io.ErrUnexpectedEOF) { // the stream has no trailer
 			t.Errorf("unpacking: %v", err)
 		}
 		if string(got) != plain.got() || string(got) != other.got() {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The page's graphs are drawn by uPlot, whose files lie in static/uplot as the npm package "uplot" has them in dist, with its licence
-// beside them. For another version, take the files from the package of that version, and write here what they are.
+// uPlotVersion is the version of uPlot, which draws the page's graphs. static/uplot holds the files of dist in the npm package "uplot",
+// and its licence. To update it, copy the files of another version, and change the version, the integrity and the sums here.
 const uPlotVersion = "1.6.32" // the package's integrity is sha512-KIMVnG68zvu5XXUbC4LQEPnhwOxBuLyW1AHtpm6IKTXImkbLgkMy+jabjLgSLMasNuGGzQm/ep3tOkyTxpiQIw==
 
 var uPlotSums = map[string]string{
@@ -27,11 +27,11 @@ func TestUPlot(t *testing.T) {
 		t.Errorf("the script is not of version %s", uPlotVersion)
 	}
 	if !strings.Contains(string(files["uPlot-license.txt"].content), "The MIT License") {
-		t.Error("the licence is not there")
+		t.Error("the licence is missing")
 	}
 }
 
-// TestPageSize bounds what a page loads, and how long its own files are.
+// TestPageSize limits the bytes that the page loads, and the lines of its files.
 func TestPageSize(t *testing.T) {
 	const most, mostLines = 300_000, 500
 	all := 0

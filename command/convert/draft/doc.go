@@ -1,2 +1,2 @@
-// Package draft is what the converters have in common: the ledger of the lines that were read, and the Caddyfile that is written.
+// Package draft has what the converters share: the ledger of the input's lines, and the writer of the Caddyfile.
 package draft

@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// State is what became of a line.
+// State is the result for a line.
 type State int
 
-// The states of a line; of those that were said of it, the last here counts.
+// The states of a line. If a line gets several, the last one in this list is kept.
 const (
-	Unseen State = iota // not looked at; the end of the conversion makes it Left
-	Done                // expressed in the output
-	Near                // expressed, but not quite the same; the notes say how
-	Idle                // has nothing to convert: Caddy does it by itself, or something else does
-	Left                // not expressed, or not all of it
+	Unseen State = iota // not handled; Comments turns it into Left
+	Done                // converted
+	Near                // converted with a difference, which the notes describe
+	Idle                // needs no conversion: Caddy or another program does it already
+	Left                // not converted, or only in part
 )
 
-// Line is a line of the input that has an effect, or a directive that spans several.
+// Line is a line of the input that has an effect, or a directive that spans several lines.
 type Line struct {
 	Number  int
 	Text    string // for comments, on one line
@@ -29,20 +29,19 @@ type Line struct {
 	written bool
 }
 
-// Done says that the line is expressed in the output. It does not take back that a part was left.
+// Done marks the line as converted. It does not undo Leave.
 func (l *Line) Done() { l.raise(Done, "") }
 
-// Near says that the line is expressed, with a difference.
+// Near marks the line as converted with a difference.
 func (l *Line) Near(format string, args ...any) { l.raise(Near, fmt.Sprintf(format, args...)) }
 
-// Idle says that there is nothing to convert.
+// Idle marks the line as one that needs no conversion.
 func (l *Line) Idle(format string, args ...any) { l.raise(Idle, fmt.Sprintf(format, args...)) }
 
-// Leave says that the line, or a part of it, is not expressed.
+// Leave marks the line, or a part of it, as not converted.
 func (l *Line) Leave(format string, args ...any) { l.raise(Left, fmt.Sprintf(format, args...)) }
 
 func (l *Line) raise(s State, note string) {
-	// What is expressed somewhere is no longer idle; otherwise the worst that was said of it counts.
 	l.State = max(l.State, s)
 	if note != "" && !slices.Contains(l.Notes, note) {
 		l.Notes = append(l.Notes, note)
@@ -50,20 +49,20 @@ func (l *Line) raise(s State, note string) {
 	}
 }
 
-// Ledger has all lines of an input that have an effect.
+// Ledger is the list of the lines of an input that have an effect.
 type Ledger struct {
 	File  string
 	Lines []*Line
 }
 
-// Add takes a line down.
+// Add adds a line.
 func (l *Ledger) Add(number int, text string) *Line {
 	line := &Line{Number: number, Text: text}
 	l.Lines = append(l.Lines, line)
 	return line
 }
 
-// Comments returns what is to be said of the lines among these that were not said of before, in the order of the input.
+// Comments returns the comments on those of the lines that have notes and were not returned before, in the order of the input.
 func (l *Ledger) Comments(lines ...*Line) []string {
 	var said []string
 	lines = slices.Clone(lines)
@@ -82,7 +81,7 @@ func (l *Ledger) Comments(lines ...*Line) []string {
 	return said
 }
 
-// Of returns the lines in that state.
+// Of returns the lines in a state.
 func (l *Ledger) Of(s State) []*Line {
 	var found []*Line
 	for _, line := range l.Lines {

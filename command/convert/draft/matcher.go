@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// Atom is a test of one of Caddy's matchers: of a field, if there is one, for any of these values.
+// Atom is a test with one of Caddy's matchers: it is true for any of the values, of the field if the matcher has one.
 type Atom struct {
 	Kind  string // path, path_regexp, host, method, remote_ip, protocol, header, header_regexp, query, file, or raw: an expression
 	Field string
 	Args  []string
 }
 
-// Literal is true if one of its atoms is, or with Not if none is.
+// Literal is true if one of its atoms is true; with Not, if none is.
 type Literal struct {
 	Not   bool
 	Atoms []Atom
 }
 
-// Formula is true if all literals of one of its lists are.
+// Formula is true if all literals of one of its lists are true: it is in disjunctive normal form.
 type Formula [][]Literal
 
-// most is how many literals a formula may have: a condition of more is no help to a reader.
+// most is the maximum number of lists that Not returns: a reader would not understand longer conditions.
 const most = 60
 
-// One is a formula of one atom.
+// One returns a formula of one atom.
 func One(not bool, a Atom) Formula { return Formula{{{not, []Atom{a}}}} }
 
-// Not returns the opposite; nil if that is too long.
+// Not returns the negation, nil if it would be too long.
 func (f Formula) Not() Formula {
 	result := Formula{nil}
 	for _, conj := range f {
@@ -47,7 +47,7 @@ func (f Formula) Not() Formula {
 	return result
 }
 
-// And returns what both say.
+// And returns the conjunction.
 func (f Formula) And(other Formula) Formula {
 	if f == nil {
 		return other
@@ -61,10 +61,10 @@ func (f Formula) And(other Formula) Formula {
 	return all
 }
 
-// alike are matchers whose values may be in one line, of which one must match.
+// alike are the matchers that accept several values in one line and match any of them.
 var alike = map[string]bool{"path": true, "host": true, "method": true, "remote_ip": true}
 
-// Lines returns the lines of a named matcher; an expression where Caddy's other matchers cannot say it.
+// Lines returns the lines of a named matcher. It uses an expression if Caddy's other matchers cannot express the formula.
 func (f Formula) Lines(name string) [][]string {
 	if len(f) == 1 {
 		if lines, ok := native(f[0], name); ok {
@@ -97,7 +97,7 @@ func (f Formula) Lines(name string) [][]string {
 	return [][]string{{"expression", strings.Join(all, " || ")}}
 }
 
-// native writes a list of literals with Caddy's matchers, if each is of another kind.
+// native writes a list of literals with Caddy's matchers, one line for each. It fails if two literals need lines of the same kind.
 func native(conj []Literal, name string) (lines [][]string, ok bool) {
 	seen := map[string]bool{}
 	for _, l := range conj {
@@ -121,7 +121,7 @@ func native(conj []Literal, name string) (lines [][]string, ok bool) {
 			}
 			merged.Args = append(merged.Args, a.Args...)
 		}
-		// Of one kind there can be one positive line: Caddy puts two of paths together as alternatives.
+		// Two lines of one kind would not mean "and": Caddy treats two lines of paths as alternatives.
 		key := first.Kind
 		if first.Kind == "header" {
 			key += first.Field
@@ -138,7 +138,7 @@ func native(conj []Literal, name string) (lines [][]string, ok bool) {
 	return lines, true
 }
 
-// merge puts the values of tests of one kind together.
+// merge joins the values of consecutive tests of one kind.
 func merge(atoms []Atom) []Atom {
 	var merged []Atom
 	for _, a := range atoms {
@@ -152,7 +152,7 @@ func merge(atoms []Atom) []Atom {
 	return merged
 }
 
-// words are the words of a line of a matcher.
+// words returns the words of a matcher's line.
 func (a Atom) words(name string) []string {
 	words := []string{a.Kind}
 	switch a.Kind {
@@ -189,7 +189,7 @@ func (a Atom) expression() string {
 
 var unsafe = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`, "\r", `\r`, "\t", `\t`)
 
-// Text writes a text in an expression.
+// Text writes a string literal of an expression.
 func Text(text string) string { return cel(text) }
 
 func cel(text string) string { return "'" + unsafe.Replace(text) + "'" }

@@ -22,10 +22,10 @@ func Duration(d time.Duration) string {
 // Between moves a duration into a range.
 func Between(d, least, most time.Duration) time.Duration { return max(least, min(d, most)) }
 
-// Sorted returns the keys of a map in order, so that the same input gives the same output.
+// Sorted returns the keys of a map in order, so that the output is the same each time.
 func Sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// Words are those of a directive with a matcher, which may be missing. What would be taken for one then gets a star before it.
+// Words returns the words of a directive with an optional matcher. If there is none, and the next word looks like one, it puts * before it.
 func Words(directive string, matcher []string, rest ...string) []string {
 	if len(matcher) == 0 && len(rest) > 0 && (strings.HasPrefix(rest[0], "/") || strings.HasPrefix(rest[0], "@") || rest[0] == "*") {
 		matcher = []string{"*"}

@@ -11,16 +11,16 @@ type Writer struct {
 	depth int
 }
 
-// String returns what was written.
+// String returns the text written so far.
 func (w *Writer) String() string { return w.b.String() }
 
-// Len returns how much was written.
+// Len returns the length of the text written so far.
 func (w *Writer) Len() int { return w.b.Len() }
 
-// Line writes a directive of these words.
+// Line writes a directive, quoting its words.
 func (w *Writer) Line(words ...string) { w.write(words, "") }
 
-// Open begins a block that these words introduce.
+// Open begins the block of a directive.
 func (w *Writer) Open(words ...string) { w.write(words, " {") }
 
 // Close ends a block.
@@ -45,7 +45,7 @@ func (w *Writer) Comment(texts ...string) {
 	}
 }
 
-// Add writes what another writer has, at this depth.
+// Add writes the text of another writer, indented to this depth.
 func (w *Writer) Add(text string) {
 	for line := range strings.Lines(text) {
 		if strings.TrimSpace(line) != "" {
@@ -60,7 +60,7 @@ func (w *Writer) write(words []string, end string) {
 	for i, word := range words {
 		quoted[i] = Quote(word)
 		if i == 0 && strings.HasPrefix(quoted[i], "`") && !strings.ContainsAny(word, `"`) {
-			quoted[i] = `"` + word + `"` // caddy fmt takes backquotes at the beginning of a line apart
+			quoted[i] = `"` + word + `"` // caddy fmt breaks backquotes at the beginning of a line
 		}
 	}
 	line := strings.TrimPrefix(shown.Replace(strings.Join(quoted, " "))+end, " ")
@@ -70,7 +70,8 @@ func (w *Writer) write(words []string, end string) {
 	}
 }
 
-// Env stands for an environment variable in a word until it is written. The marks are taken out of every input by Clean.
+// Env returns a mark for an environment variable in a word, which is replaced when the word is written. Clean removes such marks from the
+// input.
 func Env(name, otherwise string) string {
 	if otherwise != "" {
 		name += ":" + otherwise
@@ -82,10 +83,10 @@ const envBegins, envEnds = '\uE000', '\uE001'
 
 var shown = strings.NewReplacer(string(envBegins), "{$", string(envEnds), "}")
 
-// HasEnv says whether a word depends on an environment variable.
+// HasEnv reports whether a word contains an environment variable.
 func HasEnv(word string) bool { return strings.ContainsRune(word, envBegins) }
 
-// Quote writes a word so that Caddy reads that word.
+// Quote quotes a word, if needed, so that Caddy reads it unchanged.
 func Quote(word string) string {
 	plain := word != "" && strings.Count(word, "{") == strings.Count(word, "}") && !strings.HasPrefix(word, "#") && !strings.HasPrefix(word, "<<") && !strings.HasSuffix(word, "{") && word != "}" &&
 		!strings.ContainsFunc(word, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '`' || r == '\\' })
@@ -93,23 +94,23 @@ func Quote(word string) string {
 	case plain:
 		return word
 	case strings.ContainsAny(word, `\'"{}`) && !strings.Contains(word, "`"):
-		return "`" + word + "`" // an expression, regular or not, reads best as it is
+		return "`" + word + "`" // expressions are easier to read without escapes
 	default:
 		return `"` + strings.ReplaceAll(word, `"`, `\"`) + `"`
 	}
 }
 
-// Quotable says whether Quote can write a word. Between double quotes a backslash stands for itself, but not before a quote.
+// Quotable reports whether Quote can quote a word. Between double quotes, a backslash stands for itself, except before a quote.
 func Quotable(word string) bool {
 	return !strings.Contains(word, `\"`) && (!strings.HasSuffix(word, `\`) || !strings.Contains(word, "`"))
 }
 
-// Plain is a text of the input for a place where Caddy replaces placeholders: a brace must not begin one.
+// Plain returns a text for a place where Caddy replaces placeholders, with its braces escaped.
 func Plain(text string) string {
 	return strings.NewReplacer("{", `\{`, "}", `\}`).Replace(text)
 }
 
-// Name makes a word of a name, for snippets, matchers and pools.
+// Name turns a name into a word, for snippets, matchers and pools.
 func Name(name string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || r == '_' || r == '-' || r == '.' {
@@ -126,12 +127,12 @@ func Name(name string) string {
 	return clean
 }
 
-// OneLine makes one line of a text.
+// OneLine joins the lines of a text, with single spaces between its words.
 func OneLine(text string) string {
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 }
 
-// Clean takes out of an input what no config has: bytes that are no text, and control characters.
+// Clean removes control characters and the marks of Env from an input, and replaces invalid UTF-8.
 func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && r != '\t' && (unicode.IsControl(r) || r == '\uFEFF' || r == envBegins || r == envEnds || r == '\u2028' || r == '\u2029') {

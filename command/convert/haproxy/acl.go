@@ -9,24 +9,24 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// acls are the acls of a section by name. One that is not understood has a reason.
+// acls are the acls of a section by name.
 type acls map[string]*acl
 
 type acl struct {
 	lines []*draft.Line
 	atoms []draft.Atom
-	rate  *rateTest // a limit on the rate of requests instead
-	login bool      // it asks for the user
-	wrong string
+	rate  *rateTest // set instead of atoms if it tests the rate of requests
+	login bool      // it tests the user
+	wrong string    // why it is not understood
 }
 
-// rateTest is a test of how many requests a client has made.
+// rateTest tests the number of requests of a client.
 type rateTest struct {
-	more int // than this
+	more int // true if there are more requests
 	slot string
 }
 
-// add takes an acl line.
+// add adds an acl line.
 func (a acls) add(d *directive) {
 	name := d.word(1)
 	if len(d.words) < 3 {
@@ -53,7 +53,7 @@ func (a acls) add(d *directive) {
 	d.line.Done()
 }
 
-// condition reads what follows if or unless.
+// condition reads the condition after if or unless.
 func (a acls) condition(words []string) (draft.Formula, *rateTest, string) {
 	if len(words) == 0 {
 		return nil, nil, ""
@@ -201,7 +201,7 @@ done:
 	return sample(name, of, how, fold, values)
 }
 
-// sample returns the matcher of a criterion, how it is compared, and the values.
+// sample returns the matcher of a criterion, the kind of comparison, and the values.
 func sample(name, of, how string, fold bool, values []string) ([]draft.Atom, *rateTest, string) {
 	no := func() ([]draft.Atom, *rateTest, string) {
 		full := name
@@ -312,7 +312,7 @@ func hosts(values []string, _ string, native func(string, ...string) ([]draft.At
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
 
-// pathMatcher returns the matcher of a path. Caddy's stars stand for anything.
+// pathMatcher returns the matcher of a path. In Caddy's, * matches any text.
 func pathMatcher(how string, fold bool, values []string, no func() ([]draft.Atom, *rateTest, string)) ([]draft.Atom, *rateTest, string) {
 	form := map[string][2]string{"": {"", ""}, "str": {"", ""}, "beg": {"", "*"}, "end": {"*", ""}, "sub": {"*", "*"}}
 	ends, ok := form[how]
@@ -334,7 +334,7 @@ func pathMatcher(how string, fold bool, values []string, no func() ([]draft.Atom
 	return []draft.Atom{{Kind: "path_regexp", Args: []string{re}}}, nil, ""
 }
 
-// pattern returns a regular expression for values that are compared in that way.
+// pattern returns a regular expression for a kind of comparison with values.
 func pattern(how string, fold bool, values []string) (string, bool) {
 	if len(values) == 0 {
 		return "", false
@@ -368,7 +368,7 @@ func pattern(how string, fold bool, values []string) (string, bool) {
 	return re, true
 }
 
-// braces are what Caddy would take for a placeholder.
+// braces matches text that Caddy could take for a placeholder.
 var braces = regexp.MustCompile(`\{[^0-9,]`)
 
 // readRate reads the test of a rate: gt 20, ge 20, or a number.

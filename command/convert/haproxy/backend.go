@@ -10,7 +10,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// backend is a backend, or that half of a listen.
+// backend is a backend, or the backend's part of a listen.
 type backend struct {
 	section *section
 	c       *converter
@@ -18,7 +18,7 @@ type backend struct {
 
 	standards []*directive // default-server
 	servers   []*server
-	shared    map[string]string // words of servers that are one for the pool
+	shared    map[string]string // words of servers that are settings of a pool here
 	resolver  string
 	policy    []string
 	inHash    [][]string
@@ -44,7 +44,7 @@ func newBackend(c *converter, s *section) *backend {
 	return b
 }
 
-// see takes the lines of the section that are about backends.
+// see reads the lines of the section that are about backends.
 func (b *backend) see(d *directive) {
 	switch d.word(0) {
 	case "server", "server-template":
@@ -55,7 +55,7 @@ func (b *backend) see(d *directive) {
 	case "balance":
 		b.balance(d)
 	case "hash-type":
-		d.line.Near("few keys move whenever a backend leaves, whatever the type; all keys move once")
+		d.line.Near("all keys move once; after that, few keys move when a backend leaves, whatever the type")
 	case "hash-balance-factor":
 		if n, ok := whole(d.word(1), 101, 10000); ok {
 			b.inHash = append(b.inHash, []string{"bounded_load", fmt.Sprintf("%d%%", n)})
@@ -67,7 +67,7 @@ func (b *backend) see(d *directive) {
 	case "stick":
 		if d.word(1) == "on" && d.word(2) == "src" || d.word(1) == "match" && d.word(2) == "src" {
 			b.policy = []string{"ip_hash"}
-			d.line.Near("a hash of the address stands for the table: a client moves when its backend leaves, and a new backend takes some clients over")
+			d.line.Near("a hash of the address replaces the table: a client moves when its backend leaves, and a new backend takes some clients over")
 		} else {
 			d.line.Leave("Caddy has no stick tables; see sticky and hash in docs/policies.md")
 		}
@@ -182,13 +182,13 @@ func (b *backend) timeout(d *directive) {
 			d.line.Near("response_header_timeout is until the header of an answer; an answer that stops later is not cut off")
 		}
 	case "tunnel":
-		d.line.Leave("tunnels stay open as long as both sides do: there is no bound on their silence. stream_timeout of load_balancer bounds their life")
+		d.line.Leave("silent tunnels have no timeout: they stay open as long as both sides do. stream_timeout of load_balancer limits their duration")
 	case "server-fin":
 		d.line.Idle("Caddy ends half-closed connections by itself")
 	}
 }
 
-// checkOptions are checks of other protocols than HTTP.
+// checkOptions are checks with protocols other than HTTP.
 var checkOptions = strings.Fields("tcp-check mysql-check pgsql-check redis-check ldap-check smtpchk ssl-hello-chk spop-check external-check")
 
 func (b *backend) option(d *directive) {
@@ -197,7 +197,7 @@ func (b *backend) option(d *directive) {
 		b.checked = d
 		d.line.Done()
 	case "redispatch":
-		d.line.Done() // another backend comes first
+		d.line.Done() // retries try another backend first
 	case "allbackups":
 		b.fullBack = true
 		d.line.Done()
@@ -229,7 +229,7 @@ func (b *backend) httpCheck(d *directive) {
 
 var statusRange = regexp.MustCompile(`^([1-5])00-([1-5])99$`)
 
-// statuses translates 200, 200-399 and lists of them.
+// statuses translates statuses such as 200 and 200-399, and lists of them.
 func statuses(text string) ([]string, bool) {
 	var all []string
 	for part := range strings.SplitSeq(text, ",") {
@@ -246,7 +246,7 @@ func statuses(text string) ([]string, bool) {
 	return all, true
 }
 
-// writeCheck writes the active checks, if a server has one.
+// writeCheck writes the active checks, if a server has check.
 func (b *backend) writeCheck(w *draft.Writer) {
 	var with, without []*server
 	for _, s := range b.servers {
@@ -327,7 +327,7 @@ func (b *backend) writeCheck(w *draft.Writer) {
 	w.Close()
 }
 
-// writeHTTPCheck writes a check by a request.
+// writeHTTPCheck writes a check that sends a request.
 func (b *backend) writeHTTPCheck(w *draft.Writer) {
 	method, uri, body := "OPTIONS", "/", ""
 	var headers [][2]string
@@ -340,7 +340,7 @@ func (b *backend) writeHTTPCheck(w *draft.Writer) {
 		method, uri = words[0], words[1]
 	}
 	if len(words) > 2 {
-		// The version may carry a header: HTTP/1.1\r\nHost:\ example.com
+		// Header fields may follow the version: HTTP/1.1\r\nHost:\ example.com
 		for field := range strings.SplitSeq(strings.ReplaceAll(strings.Join(words[2:], " "), "\r", ""), "\n") {
 			if name, v, ok := strings.Cut(field, ":"); ok {
 				headers = append(headers, [2]string{strings.TrimSpace(name), strings.TrimSpace(v)})
@@ -379,7 +379,7 @@ func (b *backend) writeHTTPCheck(w *draft.Writer) {
 		rest := d.after(2)
 		not := len(rest) > 0 && rest[0] == "!"
 		if not || len(rest) != 2 {
-			d.line.Leave("what must not come, and words beside it, are not converted")
+			d.line.Leave("negated conditions, and further words, are not converted")
 			continue
 		}
 		switch rest[0] {

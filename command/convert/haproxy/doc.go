@@ -1,2 +1,2 @@
-// Package haproxy writes Caddyfiles of HAProxy's configurations.
+// Package haproxy converts HAProxy's configurations to Caddyfiles.
 package haproxy

@@ -10,12 +10,12 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// frontend is a frontend, or that half of a listen.
+// frontend is a frontend, or the frontend's part of a listen.
 type frontend struct {
 	section  *section
 	c        *converter
 	rules    *rules
-	pool     *backend // of a listen
+	pool     *backend // the backend's part of a listen
 	binds    []*bind
 	uses     []*step
 	standard *directive // default_backend
@@ -35,7 +35,7 @@ type bind struct {
 	secure bool
 }
 
-// stats are HAProxy's page of figures.
+// stats is HAProxy's statistics page.
 type stats struct {
 	line   *draft.Line
 	uri    string
@@ -102,7 +102,8 @@ func (f *frontend) see(d *directive) {
 	}
 }
 
-// errorFile says what to write in place of a page. The file has a whole answer in it, and would be served with its head in the text.
+// errorFile leaves the line and explains what to write instead. HAProxy's files contain a whole response; Caddy would serve its header as
+// text.
 func (f *frontend) errorFile(d *directive) {
 	code, file := d.word(1), d.word(2)
 	if _, ok := whole(code, 400, 599); !ok || !path.IsAbs(file) || draft.HasEnv(file) {
@@ -153,7 +154,7 @@ func (f *frontend) compression(d *directive) {
 	}
 }
 
-// seeStats takes a line of the page of figures.
+// seeStats reads a line of the statistics page.
 func (f *frontend) seeStats(d *directive) {
 	if f.stats == nil {
 		f.stats = &stats{uri: "/haproxy"}
@@ -181,7 +182,7 @@ func (f *frontend) seeStats(d *directive) {
 	}
 }
 
-// bind reads where a site listens.
+// bind reads the addresses where a site listens.
 func (f *frontend) bind(d *directive) {
 	d.line.Done()
 	secure := slices.Contains(d.words[1:], "ssl")
@@ -212,7 +213,8 @@ func (f *frontend) bind(d *directive) {
 	f.bindWords(d)
 }
 
-// Words of bind that need no counterpart: what Caddy does by itself, and what is of HAProxy's sockets.
+// bindIdle are words of bind that need no conversion, with the number of their arguments: Caddy does it already, or they are about
+// HAProxy's sockets.
 var bindIdle = map[string]int{
 	"ssl": 0, "name": 1, "process": 1, "thread": 1, "shards": 1, "backlog": 1, "defer-accept": 0, "tfo": 0, "mode": 1, "user": 1, "group": 1, "uid": 1, "gid": 1,
 	"v4v6": 0, "v6only": 0, "nice": 1, "level": 1, "id": 1, "no-sslv3": 0, "no-tlsv10": 0, "no-tlsv11": 0, "no-tls-tickets": 0, "ciphers": 1, "ciphersuites": 1, "curves": 1,
@@ -288,7 +290,7 @@ func (f *frontend) bindWords(d *directive) {
 	}
 }
 
-// bindAddress reads an address to listen at: a host, which may be left out, and ports.
+// bindAddress reads an address to listen at: an optional host, and ports.
 func bindAddress(text string) (host string, first, last int, ok bool) {
 	text = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(text, "ipv4@"), "ipv6@"), "tcp@")
 	i := strings.LastIndexByte(text, ':')

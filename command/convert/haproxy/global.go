@@ -7,21 +7,21 @@ var processWords = map[string]string{
 	"daemon": "a service manager runs Caddy", "user": "a service manager runs Caddy", "group": "a service manager runs Caddy", "uid": "a service manager runs Caddy",
 	"gid": "a service manager runs Caddy", "chroot": "a service manager confines Caddy", "pidfile": "a service manager runs Caddy", "master-worker": "Caddy reloads by itself",
 	"nbproc": "Caddy is one process", "nbthread": "Caddy uses all processors", "cpu-map": "Caddy uses all processors", "thread-groups": "Caddy uses all processors",
-	"ulimit-n": "a service manager sets the limits", "description": "it is text", "node": "it is text", "hard-stop-after": "see grace_period",
-	"stats": "caddy lb and the admin endpoint take its place", "expose-fd": "Caddy reloads by itself", "set-dumpable": "it is of HAProxy's process",
-	"log-send-hostname": "Caddy logs by itself", "log-tag": "Caddy logs by itself", "log": "Caddy logs to standard error", "localpeer": "it is of HAProxy's process",
+	"ulimit-n": "a service manager sets the limits", "description": "it is a description", "node": "it is a description", "hard-stop-after": "see grace_period",
+	"stats": "caddy lb and the admin endpoint take its place", "expose-fd": "Caddy reloads by itself", "set-dumpable": "it is about HAProxy's process",
+	"log-send-hostname": "Caddy logs by itself", "log-tag": "Caddy logs by itself", "log": "Caddy logs to standard error", "localpeer": "it is about HAProxy's process",
 	"presetenv": "set environment variables where Caddy is started", "setenv": "set environment variables where Caddy is started",
 	"unsetenv": "set environment variables where Caddy is started", "resetenv": "set environment variables where Caddy is started",
-	"external-check": "there are no external checks", "insecure-fork-wanted": "there are no external checks", "zero-warning": "it is of HAProxy's process",
-	"spread-checks": "checks are spread by a tenth by themselves", "max-spread-checks": "checks are spread by themselves", "quiet": "it is of HAProxy's process",
-	"debug": "it is of HAProxy's process", "noepoll": "it is of HAProxy's process", "nosplice": "it is of HAProxy's process", "maxcompcpuusage": "it is of HAProxy's process",
-	"maxzlibmem": "it is of HAProxy's process", "busy-polling": "it is of HAProxy's process", "numa-cpu-mapping": "Caddy uses all processors",
-	"unix-bind": "it is of HAProxy's process", "server-state-base": "state survives reloads by itself", "server-state-file": "state survives reloads by itself",
+	"external-check": "there are no external checks", "insecure-fork-wanted": "there are no external checks", "zero-warning": "it is about HAProxy's process",
+	"spread-checks": "checks are spread by a tenth by themselves", "max-spread-checks": "checks are spread by themselves", "quiet": "it is about HAProxy's process",
+	"debug": "it is about HAProxy's process", "noepoll": "it is about HAProxy's process", "nosplice": "it is about HAProxy's process", "maxcompcpuusage": "it is about HAProxy's process",
+	"maxzlibmem": "it is about HAProxy's process", "busy-polling": "it is about HAProxy's process", "numa-cpu-mapping": "Caddy uses all processors",
+	"unix-bind": "it is about HAProxy's process", "server-state-base": "state always survives reloads", "server-state-file": "state always survives reloads",
 	"h1-case-adjust": "header names keep HTTP's form", "default-path": "give whole paths", "crt-base": "paths are written whole", "ca-base": "paths are written whole",
 	"ssl-load-extra-files": "name certificates and keys in tls", "ssl-load-extra-del-ext": "name certificates and keys in tls", "issuers-chain-path": "put the whole chain into the certificate",
 }
 
-// global reads the section of that name.
+// global reads the section global.
 func (c *converter) global(s *section) {
 	for _, d := range s.own {
 		word := d.word(0)
@@ -58,19 +58,19 @@ func (c *converter) global(s *section) {
 
 // optionWords are options that Caddy has by default, or has no use for, with the reason.
 var optionWords = map[string]string{
-	"forwardfor": "", "httplog": "", "http-server-close": "connections to clients and to backends are kept, each side for itself", "httpclose": "connections are kept",
+	"forwardfor": "", "httplog": "", "http-server-close": "connections to clients and to backends are both kept", "httpclose": "connections are kept",
 	"forceclose": "connections are kept", "http-keep-alive": "connections are kept", "http-pretend-keepalive": "connections are kept", "dontlognull": "Caddy logs requests only",
 	"abortonclose": "a request ends when its client leaves", "tcpka": "Caddy uses TCP keep-alive", "clitcpka": "Caddy uses TCP keep-alive", "srvtcpka": "Caddy uses TCP keep-alive",
 	"tcp-smart-accept": "it tunes HAProxy", "tcp-smart-connect": "it tunes HAProxy", "prefer-last-server": "kept connections are used in any case", "log-health-checks": "changes of health are logged",
 	"socket-stats": "there are metrics for all of it", "contstats": "metrics are up to date at any time", "splice-auto": "it tunes HAProxy", "splice-request": "it tunes HAProxy",
-	"splice-response": "it tunes HAProxy", "nolinger": "it tunes HAProxy", "http-no-delay": "answers are passed on as they come", "http-use-htx": "it is HAProxy's inside",
+	"splice-response": "it tunes HAProxy", "nolinger": "it tunes HAProxy", "http-no-delay": "answers are passed on as they come", "http-use-htx": "it is internal to HAProxy",
 	"independent-streams": "it tunes HAProxy", "idle-close-on-response": "it tunes HAProxy", "log-separate-errors": "the log has a level for each line", "logasap": "Caddy logs when a request has ended",
 	"dontlog-normal": "", "tcplog": "Caddy logs requests", "http-use-proxy-header": "that header is old", "originalto": "", "http-ignore-probes": "Caddy answers no empty connections", "h1-case-adjust-bogus-client": "header names keep HTTP's form",
 	"transparent": "", "checkcache": "", "http-buffer-request": "", "accept-invalid-http-request": "", "accept-invalid-http-response": "",
 	"http_proxy": "", "use-server": "", "http-restrict-req-hdr-names": "", "disable-h2-upgrade": "", "accept-unsafe-violations-in-http-request": "", "accept-unsafe-violations-in-http-response": "",
 }
 
-// common takes lines that mean the same in all sections.
+// common reads lines that mean the same in all sections.
 func (c *converter) common(d *directive) {
 	switch d.word(0) {
 	case "mode", "acl", "description":
@@ -86,7 +86,7 @@ func (c *converter) common(d *directive) {
 	case "guid", "id":
 		d.line.Idle("it names HAProxy's figures")
 	case "load-server-state-from-file":
-		d.line.Idle("state survives reloads by itself")
+		d.line.Idle("state always survives reloads")
 	case "http-reuse", "max-keep-alive-queue", "max-session-srv-conns":
 		d.line.Idle("connections to backends are shared by all requests")
 	case "filter":
@@ -100,7 +100,7 @@ func (c *converter) common(d *directive) {
 	case "bind-process":
 		d.line.Idle("Caddy is one process")
 	case "backlog":
-		d.line.Idle("the kernel's limit counts")
+		d.line.Idle("the kernel's limit applies")
 	case "option":
 		c.commonOption(d)
 	}
@@ -113,7 +113,7 @@ func (c *converter) commonOption(d *directive) {
 	case name == "forwardfor":
 		d.line.Done()
 		if except := d.after(2); len(except) > 0 {
-			d.line.Near("X-Forwarded-For is set by itself, for all clients: %s is not converted; name proxies that may set it in trusted_proxies", strings.Join(except, " "))
+			d.line.Near("X-Forwarded-For is always set, for all clients: %s is not converted; name proxies that may set it in trusted_proxies", strings.Join(except, " "))
 		}
 	case name == "httplog":
 		d.line.Near("Caddy's access log is JSON, where log stands in the site")

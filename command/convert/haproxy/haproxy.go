@@ -10,7 +10,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// converter has what is known of a whole configuration.
+// converter holds the parts of a configuration that other parts refer to.
 type converter struct {
 	ledger    *draft.Ledger
 	sections  []*section
@@ -18,13 +18,13 @@ type converter struct {
 	order     []*backend
 	tables    map[string]*table
 	resolvers map[string][]string // addresses of name servers
-	taken     map[string]bool     // where something listens
+	taken     map[string]bool     // addresses at which a site listens
 	zones     map[string]int
 	caBase    string
 	crtBase   string
 	insecure  bool // ssl-server-verify none
 	timeouts  map[string]time.Duration
-	from      map[string]string // which timeout of HAProxy a timeout is of
+	from      map[string]string // HAProxy's timeout that a timeout comes from
 }
 
 // Convert returns a Caddyfile for a configuration.
@@ -42,7 +42,7 @@ func Convert(text string, ledger *draft.Ledger) string {
 	return head.String() + body.String()
 }
 
-// tcp says whether a section is not about HTTP.
+// tcp reports whether a section is not in mode http.
 func tcp(s *section) bool {
 	mode := "tcp"
 	for _, d := range s.all() {
@@ -53,7 +53,7 @@ func tcp(s *section) bool {
 	return mode != "http"
 }
 
-// see reads all sections; nothing is written yet, because a line of defaults may be used by any of them.
+// see reads all sections. It writes nothing, because any section may use a line of defaults.
 func (c *converter) see() []*frontend {
 	for _, s := range c.sections {
 		switch s.kind {
@@ -118,7 +118,7 @@ func (c *converter) see() []*frontend {
 	return frontends
 }
 
-// leaveOthers says why sections are not converted.
+// leaveOthers marks sections that are not converted, with the reason.
 func (c *converter) leaveOthers() {
 	why := map[string]string{
 		"userlist": "Caddy's basic_auth has its users in the site; make hashes by: caddy hash-password",
@@ -167,7 +167,7 @@ func (c *converter) resolver(s *section) {
 	}
 }
 
-// file is the path of a certificate.
+// file returns the path of a certificate.
 func (c *converter) file(name, base string) (string, bool) {
 	if name == "" || strings.ContainsAny(name, "{}\"`\\\n\r\x00") {
 		return "", false
@@ -178,7 +178,7 @@ func (c *converter) file(name, base string) (string, bool) {
 	return name, true
 }
 
-// zone is a name for a limit that no other has.
+// zone returns a unique name for a rate limit.
 func (c *converter) zone(name string) string {
 	c.zones[name]++
 	if n := c.zones[name]; n > 1 {
@@ -187,17 +187,17 @@ func (c *converter) zone(name string) string {
 	return name
 }
 
-// clientTimeout takes a timeout of clients, which Caddy has for all sites.
+// clientTimeout adds a timeout of clients, which Caddy sets for all sites.
 func (c *converter) clientTimeout(kind, key string, t time.Duration, line *draft.Line) {
 	line.Done()
 	if kind == "client" {
-		line.Near("it bounds how long a connection may be idle between requests; Caddy's other timeouts are of whole bodies")
+		line.Near("it limits how long a connection may be idle between requests; Caddy's other timeouts are for whole bodies")
 		if c.from[key] == "http-keep-alive" {
 			return
 		}
 	}
 	if old, ok := c.timeouts[key]; ok && old != t && c.from[key] == kind {
-		line.Near("the first of several counts, for all sites")
+		line.Near("it is for all sites; the first of several values is used")
 		return
 	}
 	c.timeouts[key], c.from[key] = t, kind
@@ -240,7 +240,7 @@ func (c *converter) write(w *draft.Writer, frontends []*frontend) {
 	for _, f := range frontends {
 		f.write(w)
 	}
-	// What is left belongs to no site: other sections, and those in mode tcp.
+	// The remaining lines belong to no site: other sections, and those in mode tcp.
 	var rest []*draft.Line
 	for _, s := range c.sections {
 		if s.kind != "global" && s.kind != "defaults" {

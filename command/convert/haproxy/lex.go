@@ -13,7 +13,7 @@ type directive struct {
 	line  *draft.Line
 }
 
-// word returns the word at that place, "" if there are fewer.
+// word returns the word at an index, "" if there are fewer.
 func (d *directive) word(i int) string {
 	if i < len(d.words) {
 		return d.words[i]
@@ -21,10 +21,10 @@ func (d *directive) word(i int) string {
 	return ""
 }
 
-// after returns the words from that place on.
+// after returns the words from an index on.
 func (d *directive) after(i int) []string { return d.words[min(i, len(d.words)):] }
 
-// section is a section of a configuration, with the lines of the defaults that hold for it.
+// section is a section of a configuration, with the lines of its defaults.
 type section struct {
 	kind, name string
 	line       *draft.Line
@@ -32,7 +32,7 @@ type section struct {
 	defaults   []*directive
 }
 
-// all returns the lines that hold for the section; those of the defaults come first.
+// all returns the lines that apply to the section, those of the defaults first.
 func (s *section) all() []*directive {
 	return append(append([]*directive(nil), s.defaults...), s.own...)
 }
@@ -53,9 +53,9 @@ func read(text string, ledger *draft.Ledger) []*section {
 	for content := range strings.Lines(text) {
 		number++
 		words := split(content)
-		if len(words) == 0 || strings.HasPrefix(words[0], ".") && len(words[0]) > 1 { // .if and its like are told below
+		if len(words) == 0 || strings.HasPrefix(words[0], ".") && len(words[0]) > 1 { // .if and the like
 			if len(words) > 0 {
-				ledger.Add(number, content).Leave("conditions on configurations are for HAProxy to decide; what they enclose is converted in any case")
+				ledger.Add(number, content).Leave("conditions are not evaluated; all lines inside them are converted")
 			}
 			continue
 		}
@@ -93,7 +93,7 @@ func read(text string, ledger *draft.Ledger) []*section {
 	return sections
 }
 
-// withoutSecrets is a line as comments show it: passwords are not copied into another file.
+// withoutSecrets returns a line for comments, without passwords, which must not be copied into another file.
 func withoutSecrets(words []string, content string) string {
 	switch {
 	case words[0] == "stats" && len(words) > 2 && words[1] == "auth":
@@ -105,7 +105,7 @@ func withoutSecrets(words []string, content string) string {
 	return content
 }
 
-// addressesOf is the bind that an old way of writing has in the line of the section: listen name :80.
+// addressesOf returns the bind that the old syntax has in the line of the section: listen name :80.
 func addressesOf(words []string, line *draft.Line) []*directive {
 	if len(words) > 2 && words[2] != "from" {
 		return []*directive{{words: append([]string{"bind"}, words[2:]...), line: line}}
@@ -115,7 +115,7 @@ func addressesOf(words []string, line *draft.Line) []*directive {
 
 var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)(?:-([A-Za-z0-9_./:]*))?(\[\*\])?\}|\$([A-Za-z_][A-Za-z0-9_]*)`)
 
-// expand puts in environment variables.
+// expand replaces environment variables by their marks.
 func expand(text string) string {
 	return variable.ReplaceAllStringFunc(text, func(found string) string {
 		m := variable.FindStringSubmatch(found)
@@ -127,9 +127,9 @@ func expand(text string) string {
 func split(line string) []string {
 	var words []string
 	var word strings.Builder
-	in := false // a word has begun
+	in := false // inside a word
 	quote := byte(0)
-	var weak strings.Builder // what is between double quotes
+	var weak strings.Builder // text between double quotes
 	end := func() {
 		if in {
 			words = append(words, word.String())

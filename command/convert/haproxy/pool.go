@@ -45,7 +45,7 @@ func (b *backend) writePool(w *draft.Writer) {
 			w.Line("max_requests", strconv.Itoa(s.most))
 		}
 		if s.backup {
-			// HAProxy uses the first backup, and the next only when that is down, unless it is told to use all.
+			// HAProxy uses the first backup, and the next only if that is down, unless option allbackups is set.
 			if !b.fullBack {
 				level = min(level+1, 9)
 			}
@@ -91,7 +91,7 @@ func (b *backend) scheme(s *server) string {
 	return ""
 }
 
-// ofOneScheme returns the servers with TLS, or those without: a pool has one way to its backends.
+// ofOneScheme returns the servers that use TLS or not like the first one: a pool cannot mix them.
 func (b *backend) ofOneScheme() []*server {
 	var found []*server
 	for _, s := range b.servers {
@@ -145,7 +145,7 @@ func cutPort(address string) (host, port string, ok bool) {
 func (b *backend) writePolicy(w *draft.Writer) {
 	policy := b.policy
 	if len(policy) == 0 {
-		policy = []string{"round_robin"} // HAProxy's own
+		policy = []string{"round_robin"} // HAProxy's default
 	}
 	if c := b.cookie; c != nil {
 		mode := strings.Join(c.after(2), " ")
@@ -167,7 +167,7 @@ func (b *backend) writePolicy(w *draft.Writer) {
 				}
 			}
 			w.Close()
-			c.line.Near("running sessions are placed once more; %s: Caddy's cookie names a backend by a hash", mode)
+			c.line.Near("running sessions may move to another backend once; %s: Caddy's cookie names a backend by a hash", mode)
 			return
 		}
 	}
@@ -187,7 +187,7 @@ func (b *backend) writePolicy(w *draft.Writer) {
 	w.Line(append([]string{"lb_policy"}, policy...)...)
 }
 
-// unitSeconds gives a time that has no unit that of cookies.
+// unitSeconds adds the unit s to a time without a unit, as cookies have it.
 func unitSeconds(text string) string {
 	if _, ok := whole(text, 0, 1<<30); ok {
 		return text + "s"
@@ -208,7 +208,7 @@ func (b *backend) writeRetry(w *draft.Writer, _ []*server) {
 	if b.retries > 0 {
 		w.Line("attempts", strconv.Itoa(min(b.retries+1, 100)))
 	} else {
-		w.Line("attempts", "4") // HAProxy's retries is 3
+		w.Line("attempts", "4") // HAProxy's default for retries is 3
 	}
 	on := b.retryOn
 	if on == nil {
@@ -243,7 +243,7 @@ func (b *backend) writeTransport(w *draft.Writer, servers []*server) {
 			t.Line("proxy_protocol", map[string]string{"send-proxy": "v1", "send-proxy-v2": "v2"}[key])
 			for _, s := range servers {
 				if _, has := s.words[key]; !has {
-					s.d.line.Leave("it has no %s; that is the same for all of a pool", key)
+					s.d.line.Leave("it has no %s; the setting is the same for all backends of a pool", key)
 				}
 			}
 			break
@@ -271,7 +271,7 @@ func (b *backend) writeTransport(w *draft.Writer, servers []*server) {
 	}
 }
 
-// writeTLS writes how backends with TLS are reached.
+// writeTLS writes the TLS settings for backends.
 func (b *backend) writeTLS(t *draft.Writer, servers []*server) {
 	line := servers[0].d.line
 	verify, given := b.shared["verify"]

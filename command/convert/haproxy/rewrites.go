@@ -34,7 +34,7 @@ func (r *rules) rewrite(d *directive, what string, action []string, f draft.Form
 		})
 	case "replace-path":
 		re, to := at(action, 1), at(action, 2)
-		// HAProxy puts the new text in place of the whole path, even if the pattern is a part of it.
+		// HAProxy replaces the whole path by the new text, even if the pattern matches only a part of it.
 		whole := re
 		if !strings.HasPrefix(whole, "^") {
 			whole = "^.*?(?:" + whole + ")"
@@ -54,7 +54,7 @@ func (r *rules) rewrite(d *directive, what string, action []string, f draft.Form
 	}
 }
 
-// track remembers which table counts.
+// track records the table that counts requests for a slot.
 func (r *rules) track(d *directive, what string, action []string, f draft.Formula) {
 	if at(action, 1) != "src" {
 		r.leave(d.line, "only addresses are counted here; see key of ip_rate_limit")
@@ -72,7 +72,7 @@ func (r *rules) track(d *directive, what string, action []string, f draft.Formul
 	d.line.Done()
 }
 
-// limit is a deny of clients with too many requests.
+// limit converts a deny of clients with too many requests.
 func (r *rules) limit(d *directive, what string, f draft.Formula, rate *rateTest) {
 	d.line.Guards = true
 	name, tracked := r.tracked[rate.slot]
@@ -105,7 +105,7 @@ func (r *rules) limit(d *directive, what string, f draft.Formula, rate *rateTest
 	d.line.Near("a client above the rate still gets %s, and HAProxy refuses all its requests; the status is 429; IPv6 clients are counted by their /64", text)
 }
 
-// rateText writes so many in so many seconds as a whole number per unit, if that is possible.
+// rateText writes a rate of n requests in a number of seconds as a whole number per unit, if possible.
 func rateText(perSecond float64, n int, seconds float64) string {
 	for _, unit := range []struct {
 		name    string

@@ -9,19 +9,19 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// rules are what a section does with requests and answers, in its order.
+// rules are the rules of a section for requests and answers, in order.
 type rules struct {
 	c       *converter
 	section *section
 	prefix  string
 	acls    acls
 	steps   []*step
-	down    [][]string // what is done to the answers of a pool, and to the fields of requests that Caddy sets for it
+	down    [][]string // directives inside load_balancer: for header fields of answers, and of requests that Caddy sets
 	table   *table
-	tracked map[string]string // the table of each slot: "" is that of the section
+	tracked map[string]string // the table of each slot, "" for the section's own
 }
 
-// step is a rule. What it does is written with a matcher, if there is one.
+// step is a rule. A rule that is not converted has no write function; only its comment is written.
 type step struct {
 	line    *draft.Line
 	formula draft.Formula
@@ -53,7 +53,7 @@ var rateOf = regexp.MustCompile(`http_req_rate\(([0-9a-z]+)\)`)
 func readTable(d *directive) *table {
 	m := rateOf.FindStringSubmatch(strings.Join(d.words, " "))
 	if m == nil {
-		return nil // the line that uses it says so
+		return nil // the line that uses the table will say that there is none
 	}
 	t := &table{period: m[1]}
 	for i, word := range d.words {
@@ -69,7 +69,7 @@ func readTable(d *directive) *table {
 	return t
 }
 
-// split separates what a rule does from its condition.
+// split separates the action of a rule from its condition.
 func (r *rules) split(words []string) (action []string, f draft.Formula, rate *rateTest, wrong string) {
 	at := slices.IndexFunc(words, func(w string) bool { return w == "if" || w == "unless" })
 	if at < 0 {
@@ -79,19 +79,19 @@ func (r *rules) split(words []string) (action []string, f draft.Formula, rate *r
 	return words[:at], f, rate, wrong
 }
 
-// add takes a rule down.
+// add adds a converted rule.
 func (r *rules) add(line *draft.Line, f draft.Formula, write func(w *draft.Writer, matcher []string)) {
 	line.Done()
 	r.steps = append(r.steps, &step{line: line, formula: f, write: write})
 }
 
-// leave takes down where a rule was that is not converted.
+// leave adds a rule that is not converted, so that its comment is written in its place.
 func (r *rules) leave(line *draft.Line, format string, args ...any) {
 	line.Leave(format, args...)
 	r.steps = append(r.steps, &step{line: line})
 }
 
-// see takes a rule of the section.
+// see reads a rule of the section.
 func (r *rules) see(d *directive) {
 	switch d.word(0) {
 	case "http-request":
@@ -186,7 +186,7 @@ func (r *rules) request(d *directive) {
 	}
 }
 
-// close refuses what a login protected: it must not be open because the login is not converted.
+// close refuses the requests that a login protected, because the login is not converted.
 func (r *rules) close(d *directive) {
 	f := r.beforeLogin(d)
 	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, "403")...) })
@@ -194,8 +194,8 @@ func (r *rules) close(d *directive) {
 	d.line.Leave("closed until basic_auth stands here with hashes of: caddy hash-password")
 }
 
-// beforeLogin is the condition of a login without the part that asks for the user: if host !{ http_auth(users) } is for that host. It
-// is nil, for all requests, where that is not known.
+// beforeLogin returns the condition of a login without the test of the user: for `if host !{ http_auth(users) }` it is that of host. If it
+// does not understand the condition, it returns nil, which stands for all requests.
 func (r *rules) beforeLogin(d *directive) draft.Formula {
 	at := slices.Index(d.words, "if")
 	if at < 0 || slices.ContainsFunc(d.words[at:], func(w string) bool { return w == "||" || strings.EqualFold(w, "or") }) {
@@ -227,7 +227,7 @@ func isLogin(test string) bool {
 	return strings.HasPrefix(test, "http_auth(") || strings.HasPrefix(test, "http_auth_group(")
 }
 
-// answer is http-request return.
+// answer converts http-request return.
 func (r *rules) answer(d *directive, action []string, f draft.Formula) {
 	status, kind, body, format := "200", "", "", ""
 	var headers [][2]string
@@ -289,7 +289,7 @@ func at(list []string, i int) string {
 	return ""
 }
 
-// header is set-header and its like.
+// header converts set-header and the like.
 func (r *rules) header(d *directive, action []string, f draft.Formula, line func([]string) []string) {
 	name := at(action, 1)
 	if !headerName.MatchString(name) || at(action, 2) == "-m" || action[0] != "del-header" && len(action) < 3 {
@@ -340,7 +340,7 @@ func (r *rules) response(d *directive) {
 		r.leave(d.line, "%s", wrong)
 	case what == "set-header" || what == "add-header" || what == "del-header":
 		if f != nil || d.word(0) == "http-after-response" || r.prefix == "" {
-			// A frontend's answers are of several pools, and of Caddy: the field is set when the answer is written.
+			// A frontend's answers come from several pools and from Caddy, so the field is set when an answer is written.
 			r.header(d, action, f, func(words []string) []string { return append([]string{"header"}, deferred(words)...) })
 			if d.word(0) == "http-response" && d.line.State == draft.Done {
 				d.line.Near("answers that Caddy makes by itself get it, too")
@@ -360,7 +360,7 @@ func (r *rules) response(d *directive) {
 	}
 }
 
-// deferred makes an operation one that is done when the answer is written.
+// deferred returns the operation in the form that Caddy makes when the answer is written.
 func deferred(words []string) []string {
 	name := words[0]
 	if strings.HasPrefix(name, "-") {
@@ -369,7 +369,7 @@ func deferred(words []string) []string {
 	return append([]string{">" + strings.TrimPrefix(name, "+")}, words[1:]...)
 }
 
-// writeHeaderDown writes what is done to the answers of a pool.
+// writeHeaderDown writes the changes to the header fields of a pool's answers.
 func (r *rules) writeHeaderDown(w *draft.Writer) {
 	for _, text := range r.down {
 		w.Add(text[0])
@@ -393,7 +393,7 @@ func (r *rules) redirect(d *directive, all []string) {
 			}
 			to = next + "://{hostport}{uri}"
 			if f == nil {
-				// Without a condition it would redirect for ever, where the scheme is right already.
+				// Without a condition it would redirect requests forever that have the right scheme already.
 				other := map[string]string{"https": "http", "http": "https"}[next]
 				f = draft.One(false, draft.Atom{Kind: "protocol", Args: []string{other}})
 			}
@@ -429,7 +429,7 @@ func (r *rules) redirect(d *directive, all []string) {
 	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("redir", m, to, code)...) })
 }
 
-// write writes the rules, each with what is to be said of its line.
+// write writes the rules, each after the comment on its line.
 func (r *rules) write(w *draft.Writer) {
 	used := map[string]bool{}
 	for _, s := range r.steps {

@@ -19,13 +19,13 @@ type server struct {
 	backup        bool
 	tls           bool
 	check         bool
-	template      int // how many there may be
+	template      int // maximum number of servers of a server-template
 	words         map[string]string
 }
 
 var (
 	hostPort = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|` + "\uE000[A-Za-z0-9_.:-]+\uE001" + `):([0-9]+|` + "\uE000[A-Za-z0-9_.:-]+\uE001" + `)$`)
-	// wholeVariable is an environment variable, and nothing else.
+	// wholeVariable matches a text that is only an environment variable.
 	wholeVariable = regexp.MustCompile("^\uE000[A-Za-z0-9_]+\uE001$")
 	anyPort       = regexp.MustCompile(`:[0-9]+$`)
 )
@@ -48,7 +48,7 @@ func addressOf(text string) (string, bool) {
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return a.String(), a.Port() > 0 && !a.Addr().IsUnspecified()
 	}
-	// An IPv6 address may stand without brackets.
+	// An IPv6 address may have no brackets.
 	if i := strings.LastIndexByte(text, ':'); i > 0 && strings.Count(text, ":") > 1 {
 		if a, err := netip.ParseAddr(text[:i]); err == nil {
 			return addressOf("[" + a.String() + "]" + text[i:])
@@ -68,13 +68,13 @@ func addressOf(text string) (string, bool) {
 	return text, true
 }
 
-// Words of servers that take an argument, and those that take none.
+// Words of servers with and without an argument.
 var (
 	withArgument = strings.Fields("addr agent-addr agent-inter agent-port agent-send alpn ca-file check-alpn check-proto check-sni check-via-socks4 ciphers ciphersuites cookie crl-file crt error-limit fall fastinter downinter id init-addr init-state inter log-proto max-reuse maxconn maxqueue minconn namespace npn observe on-error on-marked-down on-marked-up pool-low-conn pool-max-conn pool-purge-delay port proto redir resolve-net resolve-opts resolve-prefer resolvers rise set-proxy-v2-tlv-fmt shard slowstart sni socks4 source ssl-max-ver ssl-min-ver tcp-ut track verify verifyhost weight ws proxy-v2-options")
 	single       = strings.Fields("agent-check allow-0rtt backup check check-send-proxy check-ssl disabled enabled force-sslv3 force-tlsv10 force-tlsv11 force-tlsv12 force-tlsv13 no-agent-check no-backup no-check no-check-ssl no-send-proxy no-send-proxy-v2 no-send-proxy-v2-ssl no-ssl no-ssl-reuse no-sslv3 no-tls-tickets no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 no-verifyhost non-stick send-proxy send-proxy-v2 send-proxy-v2-ssl send-proxy-v2-ssl-cn ssl ssl-reuse stick tfo tls-tickets")
 )
 
-// serverWords reads the words behind the address of a server; the line is told of those that there are not.
+// serverWords reads the words after the address of a server. It notes unknown words at the line.
 func serverWords(words []string, line *draft.Line) map[string]string {
 	found := map[string]string{}
 	for i := 0; i < len(words); i++ {
@@ -108,7 +108,7 @@ func contains(list []string, word string) bool {
 	return false
 }
 
-// take reads a server or server-template line.
+// take adds a server or server-template line.
 func (b *backend) take(d *directive) {
 	s := &server{d: d, weight: -1, name: d.word(1)}
 	address := d.word(2)
@@ -171,10 +171,10 @@ func (b *backend) take(d *directive) {
 
 var srvName = regexp.MustCompile(`^_[A-Za-z0-9_-]+\._(tcp|udp)\.[A-Za-z0-9_.-]+$`)
 
-// idleWords need no counterpart.
+// idleWords are words that need no conversion.
 var idleWords = strings.Fields("init-addr init-state resolve-prefer resolve-opts id stick enabled ssl-reuse tls-tickets check-ssl pool-low-conn no-check no-ssl no-backup no-verifyhost no-tls-tickets no-sslv3 no-tlsv10 no-tlsv11 no-ssl-reuse tfo allow-0rtt tcp-ut pool-max-conn pool-purge-delay max-reuse resolvers cookie ws npn")
 
-// apply takes the words that are about one backend, and hands those about the pool to it.
+// apply applies the words that are about one backend, and passes those about the pool to share.
 func (s *server) apply(b *backend) {
 	line := s.d.line
 	for _, key := range draft.Sorted(s.words) {
@@ -201,7 +201,7 @@ func (s *server) apply(b *backend) {
 		case "ssl":
 			s.tls = true
 		case "cookie":
-			s.d.line.Near("the cookie gets other values than %s: sessions are placed once more", v)
+			s.d.line.Near("the cookie gets other values than %s: sessions may move to another backend once", v)
 		case "maxqueue", "minconn":
 			line.Leave("%s is not converted: the queue is bounded for the pool", key)
 		case "inter", "fastinter", "downinter", "rise", "fall", "port", "addr", "slowstart", "ca-file", "verify", "verifyhost", "sni", "check-sni", "crt", "alpn", "proto",
@@ -227,7 +227,7 @@ func (s *server) apply(b *backend) {
 	}
 }
 
-// share takes a word that Caddy has for a whole pool. The first server decides.
+// share sets a word of a server that is a setting of the whole pool here. The first server decides.
 func (b *backend) share(s *server, key, v string) {
 	if b.shared == nil {
 		b.shared = map[string]string{}
@@ -245,10 +245,10 @@ func (b *backend) share(s *server, key, v string) {
 		s.d.line.Near("%s is that of all backends of the pool", key)
 		return
 	}
-	s.d.line.Leave("%s %s differs from the backend before it; it is the same for all of a pool", key, v)
+	s.d.line.Leave("%s %s differs from the backend before it; the setting is the same for all backends of a pool", key, v)
 }
 
-// seconds writes a shared duration within the range of a setting.
+// seconds returns a shared duration, moved into the range of a setting.
 func (b *backend) seconds(key string, least, most time.Duration) (string, bool) {
 	v, ok := b.shared[key]
 	if !ok {
@@ -262,7 +262,7 @@ func (b *backend) seconds(key string, least, most time.Duration) (string, bool) 
 	return written(draft.Between(d, least, most)), true
 }
 
-// complain says at the servers that a value is not understood.
+// complain notes at the servers that a value is not understood.
 func (b *backend) complain(key, v string) {
 	for _, s := range b.servers {
 		if s.words[key] == v {

@@ -6,7 +6,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// writeBody writes what is in a site besides where it listens.
+// writeBody writes the content of a site.
 func (f *frontend) writeBody(w *draft.Writer) {
 	if f.log {
 		w.Line("log")
@@ -63,7 +63,7 @@ func (f *frontend) writeBody(w *draft.Writer) {
 	w.Close()
 }
 
-// writeDefault writes what serves the requests that no rule has sent elsewhere.
+// writeDefault writes the answer to requests that no rule has handled.
 func (f *frontend) writeDefault(w *draft.Writer) {
 	if d := f.standard; d != nil {
 		if b := f.c.backends[d.word(1)]; b != nil {
@@ -85,8 +85,8 @@ func (f *frontend) writeDefault(w *draft.Writer) {
 	w.Line("respond", "503")
 }
 
-// writeStats puts the dashboard where HAProxy's page of figures was, for private addresses only. If the page had a login, the dashboard is
-// closed: a frontend that passes the page on, or a proxy before Caddy, would have a private address.
+// writeStats writes the dashboard in place of HAProxy's statistics page, for private addresses only. If the page had a login, the dashboard
+// refuses all: a proxy in front, or a frontend that passes the page on, would have a private address.
 func (f *frontend) writeStats(w *draft.Writer) {
 	if f.stats == nil {
 		return

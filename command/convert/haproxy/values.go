@@ -18,7 +18,7 @@ func whole(text string, least, most int) (int, bool) {
 
 var durationText = regexp.MustCompile(`^(\d{1,12})(us|ms|s|m|h|d)?$`)
 
-// duration reads a time, in milliseconds if there is no unit, and returns it in Caddy's way.
+// duration reads a time, in milliseconds if it has no unit.
 func duration(text string) (time.Duration, bool) {
 	m := durationText.FindStringSubmatch(text)
 	if m == nil {
@@ -32,10 +32,10 @@ func duration(text string) (time.Duration, bool) {
 	return time.Duration(n) * unit, true
 }
 
-// written writes a duration without zero parts: 1m, not 1m0s.
+// written writes a duration without parts that are zero: 1m, not 1m0s.
 func written(d time.Duration) string { return draft.Duration(d) }
 
-// size reads a number with k, m or g.
+// size reads a number with an optional unit k, m or g.
 func size(text string) (int, bool) {
 	factor := 1
 	switch {
@@ -56,7 +56,7 @@ var samples = map[string]string{
 	"ssl_fc_cipher": "{http.request.tls.cipher_suite}", "ssl_c_s_dn": "{http.request.tls.client.subject}", "hostname": "{system.hostname}",
 }
 
-// aliases are log format's short names.
+// aliases are the short names of the log format.
 var aliases = map[string]string{
 	"ci": "{remote_host}", "cp": "{remote_port}", "fi": "{http.request.local.host}", "fp": "{http.request.local.port}",
 	"H": "{system.hostname}", "HM": "{method}", "HP": "{path}", "HU": "{uri}", "HQ": "?{query}", "ID": "{http.request.uuid}",
@@ -67,7 +67,7 @@ var (
 	formatted = regexp.MustCompile(`%%|%\{[^}]*\}|%\[[^\[\]]*\]|%[A-Za-z]+|%`)
 )
 
-// value translates a text in log format to one with placeholders.
+// value translates a text in the log format to one with placeholders.
 func value(text string) (string, error) {
 	var b strings.Builder
 	var wrong error
@@ -104,7 +104,7 @@ func value(text string) (string, error) {
 	return b.String(), wrong
 }
 
-// sampleText is the placeholder of a sample expression.
+// sampleText returns the placeholder of a sample expression.
 func sampleText(expression string) (string, bool) {
 	expression = strings.TrimSpace(expression)
 	if p, ok := samples[expression]; ok {

@@ -1,2 +1,2 @@
-// Package nginx writes Caddyfiles of nginx's configurations.
+// Package nginx converts nginx's configurations to Caddyfiles.
 package nginx

@@ -7,7 +7,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// directive is a directive, with what is in its block.
+// directive is a directive with its block.
 type directive struct {
 	name  string
 	args  []string
@@ -16,7 +16,7 @@ type directive struct {
 	line  *draft.Line
 }
 
-// arg returns the argument at that place, "" if there are fewer.
+// arg returns the argument at an index, "" if there are fewer.
 func (d *directive) arg(i int) string {
 	if i < len(d.args) {
 		return d.args[i]
@@ -24,7 +24,7 @@ func (d *directive) arg(i int) string {
 	return ""
 }
 
-// token is a word, or one of { } and ;
+// token is a word, or one of {, } and ;.
 type token struct {
 	text   string
 	line   int
@@ -32,7 +32,7 @@ type token struct {
 	at     int
 }
 
-// deepest is how deep blocks may be.
+// deepest is the maximum depth of blocks.
 const deepest = 30
 
 // scan returns the tokens of a configuration.
@@ -115,7 +115,7 @@ func scan(text string) ([]token, error) {
 	return tokens, nil
 }
 
-// unescape returns what nginx reads for a backslash and that byte: it stays before what is no escape, as in regular expressions.
+// unescape returns what nginx reads for a backslash and a byte. The backslash stays if they are not an escape, as in regular expressions.
 func unescape(c byte) string {
 	switch c {
 	case 'n':
@@ -130,7 +130,7 @@ func unescape(c byte) string {
 	return `\` + string(c)
 }
 
-// lua says whether the block that begins has another language in it.
+// lua reports whether the block that begins contains Lua code.
 func lua(tokens []token) bool {
 	for i := len(tokens) - 2; i >= 0 && i >= len(tokens)-4 && !tokens[i].syntax; i-- {
 		if strings.HasSuffix(tokens[i].text, "_by_lua_block") {
@@ -140,7 +140,7 @@ func lua(tokens []token) bool {
 	return false
 }
 
-// closing returns where the brace is that closes a block.
+// closing returns the index of the brace that closes a block.
 func closing(text string, i int) (int, bool) {
 	for depth := 1; i < len(text); i++ {
 		switch text[i] {

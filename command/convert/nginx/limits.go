@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// zone is what requests or connections are counted by.
+// zone is a limit_req_zone or limit_conn_zone.
 type zone struct {
 	d    *directive
 	key  string // "" for the address
@@ -56,7 +56,7 @@ func (c *converter) seeZone(d *directive) {
 	c.zones[name] = z
 }
 
-// writeLimits writes what bounds the requests of clients.
+// writeLimits writes the limits of requests and connections.
 func (s *site) writeLimits(w *draft.Writer, at *scope) {
 	dry := at.on("limit_req_dry_run")
 	if d := at.one("limit_req_dry_run"); d != nil {
@@ -140,7 +140,7 @@ func (s *site) writeLimit(w *draft.Writer, z *zone, name string, b *draft.Writer
 	w.Close()
 }
 
-// writeAccess writes which clients are served. What cannot be expressed is closed.
+// writeAccess writes which clients are served. If the rules cannot be expressed, it refuses all.
 func (s *site) writeAccess(w *draft.Writer, at *scope) {
 	for _, name := range []string{"auth_basic", "auth_request", "auth_jwt", "satisfy"} {
 		d := at.one(name)
@@ -166,12 +166,12 @@ func (s *site) writeAccess(w *draft.Writer, at *scope) {
 		from := d.arg(0)
 		switch {
 		case all != "":
-			d.line.Done() // all before it has matched
+			d.line.Done() // never reached, after allow all or deny all
 		case from == "all":
 			all = d.name
 			d.line.Done()
 		case from == "unix:":
-			d.line.Near("sockets are not told apart")
+			d.line.Near("clients over unix sockets are not recognized")
 		case strings.Trim(from, "0123456789abcdefABCDEF.:/") != "" || from == "":
 			all = "unknown"
 		case d.name == "allow":

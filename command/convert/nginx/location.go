@@ -14,26 +14,26 @@ type kind int
 
 const (
 	exact kind = iota
-	firm       // a prefix that keeps regular expressions away: ^~
+	firm       // a prefix with ^~, which has priority over regular expressions
 	pattern
 	prefix
 	named
 	root // the server itself
 )
 
-// location is a location, or the server outside of them.
+// location is a location, or the server itself for requests that no location matches.
 type location struct {
 	kind      kind
 	path      string
 	re        string
-	captures  string // the name of the regular expression that matched
-	inside    bool   // it is a location
+	captures  string // name of the regular expression with the captures
+	inside    bool   // it is a location, not the server
 	rewritten bool
-	used      bool // of a named one
+	used      bool // for a named location
 	d         *directive
 }
 
-// locations returns those of a block in the order in which they are to be tried.
+// locations returns the locations of a block in the order in which they must be tried.
 func (s *site) locations(list []*directive) (sorted []*location) {
 	seen := map[string]bool{}
 	for _, d := range list {
@@ -55,9 +55,9 @@ func (s *site) locations(list []*directive) (sorted []*location) {
 			l.captures = s.unique("location_" + strconv.Itoa(d.line.Number))
 		default:
 			if strings.HasPrefix(l.path, "@") {
-				continue // it is written where it is named
+				continue // written where it is used
 			}
-			for _, sign := range []string{"=", "^~", "~*", "~"} { // they may stand without a space
+			for _, sign := range []string{"=", "^~", "~*", "~"} { // the space after them may be missing
 				if rest, ok := strings.CutPrefix(l.path, sign); ok && len(d.args) == 1 && strings.HasPrefix(rest, "/") && (sign == "=" || sign == "^~") {
 					l.kind, l.path = map[string]kind{"=": exact, "^~": firm}[sign], rest
 					break
@@ -85,7 +85,8 @@ func (s *site) locations(list []*directive) (sorted []*location) {
 	return sorted
 }
 
-// formula is when a location serves a request, after those before it have not. A nil formula is always.
+// formula returns the condition on which a location serves a request, if the locations before it do not. A nil
+// formula is always true.
 func (l *location) formula(all []*location) draft.Formula {
 	path := func(arg string) draft.Atom { return draft.Atom{Kind: "path", Args: []string{arg}} }
 	switch l.kind {
@@ -99,7 +100,7 @@ func (l *location) formula(all []*location) draft.Formula {
 	}
 	f := draft.One(false, path(l.path+"*"))
 	if l.kind == firm {
-		// A longer prefix without ^~ comes first, and leaves the request to regular expressions.
+		// A longer prefix without ^~ wins, and regular expressions then have priority over it.
 		for _, other := range all {
 			if other.kind == prefix && other != l && strings.HasPrefix(other.path, l.path) && len(other.path) > len(l.path) {
 				f = f.And(draft.One(true, path(other.path+"*")))
@@ -109,7 +110,7 @@ func (l *location) formula(all []*location) draft.Formula {
 	return f
 }
 
-// writeLocations writes the locations of a block, and what serves requests that none takes.
+// writeLocations writes the locations of a block, and the answer to requests that match none of them.
 func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
 	all := s.locations(at.list)
 	catchAll := false
@@ -145,14 +146,14 @@ func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
 	s.writeAnswer(w, at, around)
 }
 
-// writeContent writes what is in a location.
+// writeContent writes the content of a location.
 func (s *site) writeContent(w *draft.Writer, at *scope, l *location) {
 	body := new(draft.Writer)
 	if len(at.here("internal")) > 0 {
 		at.here("internal")[0].line.Done()
 		body.Line("respond", "404")
 	} else if !s.writeRewrites(body, at, l) {
-		// A location that try_files names gets what holds around it from there.
+		// A location that try_files names is written inside another one, which has the inherited settings already.
 		if l.kind != named || len(at.here("add_header", "expires", "limit_req", "limit_conn", "allow", "deny", "auth_basic", "client_max_body_size")) > 0 {
 			s.writeSettings(body, at)
 		}
@@ -174,12 +175,12 @@ func (s *site) writeContent(w *draft.Writer, at *scope, l *location) {
 	w.Add(body.String())
 }
 
-// needsOrder says whether Caddy must keep the order of what is written.
+// needsOrder reports whether Caddy must keep the order of the directives.
 func needsOrder(at *scope) bool {
 	return len(at.here("if", "rewrite", "allow", "deny", "limit_req", "auth_basic", "location")) > 0
 }
 
-// writeSettings writes what holds for requests in any case.
+// writeSettings writes the settings that apply to all requests.
 func (s *site) writeSettings(w *draft.Writer, at *scope) {
 	s.writeLimits(w, at)
 	s.writeAccess(w, at)
@@ -200,7 +201,7 @@ func (s *site) writeSettings(w *draft.Writer, at *scope) {
 	}
 }
 
-// writeHeaders writes the fields that answers get.
+// writeHeaders writes the header fields of answers.
 func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 	cache := s.expires(at)
 	for _, d := range at.all("add_header") {
@@ -224,7 +225,7 @@ func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 		w.Line("header", name, v)
 	}
 	if len(cache) > 0 {
-		// What expires says takes the place of what a backend says.
+		// expires replaces the Cache-Control of a backend.
 		name := "Cache-Control"
 		if len(at.here("proxy_pass", "grpc_pass")) > 0 {
 			name = ">" + name
@@ -233,7 +234,7 @@ func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 	}
 }
 
-// expires is what expires says in Cache-Control.
+// expires returns the value of Cache-Control for expires.
 func (s *site) expires(at *scope) []string {
 	d := at.one("expires")
 	if d == nil {
@@ -254,11 +255,11 @@ func (s *site) expires(at *scope) []string {
 	default:
 		return nil
 	}
-	d.line.Near("Cache-Control says it, not Expires")
+	d.line.Near("Cache-Control is set instead of Expires")
 	return []string{value}
 }
 
-// writeAnswer writes what answers.
+// writeAnswer writes the handler that answers: a proxy or files, or 502 if the handler cannot be converted.
 func (s *site) writeAnswer(w *draft.Writer, at *scope, l *location) {
 	for _, name := range []string{"proxy_pass", "grpc_pass"} {
 		if found := at.here(name); len(found) > 0 {
@@ -274,7 +275,7 @@ func (s *site) writeAnswer(w *draft.Writer, at *scope, l *location) {
 	}
 	for _, name := range []string{"fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass", "stub_status", "content_by_lua_block", "content_by_lua_file", "api", "mirror"} {
 		if found := at.here(name); len(found) > 0 {
-			hint := "it is no HTTP"
+			hint := "it is not HTTP"
 			if name == "fastcgi_pass" {
 				hint = "see php_fastcgi"
 			}
@@ -294,7 +295,7 @@ func (s *site) writeFiles(w *draft.Writer, at *scope, l *location) {
 	if found := at.here("try_files"); len(found) > 0 {
 		try = found[0]
 	} else if l.inside && l.kind == prefix {
-		try = nil // try_files of the server holds outside of locations only
+		try = nil // try_files of the server does not apply in locations
 	}
 	switch {
 	case len(alias) > 0:
@@ -350,7 +351,7 @@ func (s *site) writeFiles(w *draft.Writer, at *scope, l *location) {
 
 var status = regexp.MustCompile(`^=[1-5]\d\d$`)
 
-// writeTry writes try_files, and says whether files are served after it.
+// writeTry writes try_files, and reports whether files are served after it.
 func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 	if len(d.args) < 2 {
 		d.line.Leave("it has too few files")
@@ -402,7 +403,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 	return true
 }
 
-// serverScope is the scope of the server around.
+// serverScope returns the scope of the enclosing server.
 func (s *scope) serverScope() *scope {
 	for at := s; at != nil; at = at.around {
 		if at.uses != nil && at == at.uses.at {

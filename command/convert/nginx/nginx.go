@@ -8,7 +8,7 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// converter has what is known of a whole configuration.
+// converter holds the parts of a configuration that other parts refer to.
 type converter struct {
 	ledger    *draft.Ledger
 	upstreams map[string]*upstream
@@ -69,7 +69,7 @@ func Convert(text string, ledger *draft.Ledger) (string, error) {
 	return head.String() + body.String(), nil
 }
 
-// see reads what is outside of servers.
+// see reads the directives outside of servers.
 func (c *converter) see(http []*directive) {
 	for _, d := range http {
 		switch d.name {
@@ -116,7 +116,7 @@ func (c *converter) see(http []*directive) {
 	}
 }
 
-// seeTimeouts takes timeouts of clients, which Caddy has for all sites.
+// seeTimeouts reads the timeouts of clients, which Caddy sets for all sites.
 func (c *converter) seeTimeouts(s *scope) {
 	for name, key := range map[string]string{"keepalive_timeout": "idle", "client_header_timeout": "read_header"} {
 		for _, d := range s.here(name) {
@@ -129,7 +129,7 @@ func (c *converter) seeTimeouts(s *scope) {
 			}
 			d.line.Done()
 			if old, had := c.timeouts[key]; had && old != t {
-				d.line.Near("the first of several counts, for all sites")
+				d.line.Near("it is for all sites; the first of several values is used")
 				continue
 			}
 			c.timeouts[key] = t
@@ -158,7 +158,7 @@ func (c *converter) writeHead(w *draft.Writer, list []*directive) {
 	w.Close()
 	w.Close()
 	w.Blank()
-	// All that was not said of at its place.
+	// The lines that were not handled at their places.
 	all := flat(list)
 	caches := slices.ContainsFunc(all, func(d *directive) bool { return d.name == "proxy_cache" && d.arg(0) != "off" })
 	for _, d := range all {

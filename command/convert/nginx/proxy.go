@@ -12,7 +12,7 @@ import (
 
 var target = regexp.MustCompile(`^(https?|grpcs?)://(unix:[^:]+:?|\[[0-9a-fA-F:]+\](?::\d+)?|[^/:]+(?::\d+)?)(/.*)?$`)
 
-// writeProxy writes a load_balancer for proxy_pass or grpc_pass, and returns what has to be done to the path before.
+// writeProxy writes a load_balancer for proxy_pass or grpc_pass, and returns the lines that change the path before it.
 func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *location) bool {
 	d.line.Done()
 	text := d.arg(0)
@@ -110,7 +110,7 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	return true
 }
 
-// resolve puts in variables that are set to one text.
+// resolve replaces variables that have one constant value.
 func (s *site) resolve(at *scope, text string) (string, bool) {
 	ok := true
 	for range 5 {
@@ -148,7 +148,7 @@ func (s *site) writeURI(w *draft.Writer, d *directive, loc *location, uri string
 	return true
 }
 
-// proxyHeaders writes the fields that are sent to backends.
+// proxyHeaders writes the header fields that backends get.
 func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) {
 	hasHost := false
 	for _, d := range at.all("proxy_set_header", "grpc_set_header") {
@@ -202,7 +202,7 @@ func (s *site) proxyHeaders(w *draft.Writer, at *scope, host string, grpc bool) 
 		}
 		d.line.Done()
 		if ofClient.MatchString(v) {
-			d.line.Near("where it has no value an empty field is sent, which nginx leaves out")
+			d.line.Near("if it has no value, an empty field is sent; nginx leaves the field out")
 		}
 		if v == "" {
 			w.Line("header_up", "-"+name)
@@ -247,7 +247,7 @@ func (s *site) proxyRest(w *draft.Writer, at *scope) {
 	}
 }
 
-// nextWords are the words of proxy_next_upstream.
+// nextWords are the words of proxy_next_upstream, with those of Ballast.
 var nextWords = map[string][]string{
 	"error": {"connect", "reset"}, "timeout": {"timeout"}, "invalid_header": {"reset"}, "http_500": {"500"}, "http_502": {"502"}, "http_503": {"503"}, "http_504": {"504"},
 	"http_403": {"403"}, "http_404": {"404"}, "http_429": {"429"},

@@ -9,14 +9,14 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// writeRewrites writes what a block does to requests before they are answered: set, if, rewrite, return. It says whether a return
-// answers all that is left.
+// writeRewrites writes what a block does to requests before they are answered: set, if, rewrite, return. It reports whether a return
+// answers all remaining requests.
 func (s *site) writeRewrites(w *draft.Writer, at *scope, loc *location) bool {
 	for _, d := range at.list {
 		switch d.name {
 		case "set":
 			if _, ok := at.constant(strings.TrimPrefix(d.arg(0), "$")); ok {
-				continue // it is put in where it is used
+				continue // its value is written where it is used
 			}
 			d.line.Leave("a variable that is set in several places is not converted; see vars and map")
 			w.Comment(s.comments(d.line)...)
@@ -50,7 +50,7 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 	}
 	if cut := strings.TrimRight(text, "\r\n"); cut != text {
 		text = cut
-		d.line.Near("without the end of the line")
+		d.line.Near("the line break at the end is left out")
 	}
 	v, unknown := at.value(text, captures)
 	if unknown != "" {
@@ -78,7 +78,7 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 	return true
 }
 
-// writeRewrite writes a rewrite. nginx puts the new text in place of the whole path.
+// writeRewrite writes a rewrite. nginx replaces the whole path by the new text.
 func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Formula, loc *location) {
 	re, to, flag := d.arg(0), d.arg(1), d.arg(2)
 	if !s.usable(re) {
@@ -86,7 +86,7 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 		return
 	}
 	if flag == "last" && loc.inside {
-		d.line.Near("the locations are not looked at once more")
+		d.line.Near("the locations are not searched again")
 	}
 	name := s.unique("rewrite_" + strconv.Itoa(d.line.Number))
 	v, unknown := at.value(to, name)
@@ -125,7 +125,7 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 	}
 }
 
-// usable says whether Caddy can use a regular expression.
+// usable reports whether Caddy can use a regular expression.
 func (s *site) usable(re string) bool {
 	if _, err := regexp.Compile(re); err != nil {
 		return false
@@ -153,7 +153,7 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 		d.line.Leave("%s has no equivalent in Caddy", wrong)
 		w.Comment(s.comments(d.line)...)
 		for _, b := range flat(d.block) {
-			b.line.Leave("it is in that if")
+			b.line.Leave("it is inside that if")
 			w.Comment(s.comments(b.line)...)
 		}
 		return
@@ -179,7 +179,7 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 	}
 }
 
-// flat returns directives and what is in their blocks.
+// flat returns directives and all directives inside their blocks.
 func flat(list []*directive) []*directive {
 	var all []*directive
 	for _, d := range list {
@@ -235,7 +235,7 @@ func (s *site) condition(at *scope, args []string) (draft.Formula, string) {
 	return nil, text
 }
 
-// equal is the test of a variable for a value, by a matcher where there is one.
+// equal returns the test of a variable for a value, with a matcher if there is one for it.
 func equal(name, value, operand string) draft.Atom {
 	plain := operand != "" && !strings.ContainsAny(operand, "*{} ")
 	switch {
@@ -253,7 +253,7 @@ func equal(name, value, operand string) draft.Atom {
 	return draft.Atom{Kind: "raw", Args: []string{value + " == " + draft.Text(operand)}}
 }
 
-// needRoot is empty if there is a folder in which files can be looked for.
+// needRoot returns what is missing, "" if there is a root in which to look for files.
 func (s *site) needRoot(at *scope) string {
 	if at.one("root") == nil {
 		return "a file without a root"

@@ -10,14 +10,14 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// scope is a block, in which what the blocks around it say holds as well.
+// scope is a block that inherits from the blocks around it.
 type scope struct {
 	around *scope
 	list   []*directive
-	uses   *site // the site that is written
+	uses   *site // the site being written
 }
 
-// within returns the scope of a block inside.
+// within returns the scope of a nested block.
 func (s *scope) within(list []*directive) *scope { return &scope{s, list, s.uses} }
 
 // here returns the directives of these names in the block itself.
@@ -33,7 +33,7 @@ func (s *scope) here(names ...string) []*directive {
 	return found
 }
 
-// all returns the directives of these names of the nearest block that has any, as nginx inherits lists.
+// all returns the directives of these names from the nearest block that has any: nginx inherits lists as a whole.
 func (s *scope) all(names ...string) []*directive {
 	for at := s; at != nil; at = at.around {
 		if found := at.here(names...); len(found) > 0 {
@@ -43,7 +43,7 @@ func (s *scope) all(names ...string) []*directive {
 	return nil
 }
 
-// one returns the directive of that name that holds, nil if there is none.
+// one returns the directive of a name that applies, nil if there is none.
 func (s *scope) one(name string) *directive {
 	if found := s.all(name); len(found) > 0 {
 		return found[0]
@@ -51,14 +51,14 @@ func (s *scope) one(name string) *directive {
 	return nil
 }
 
-// on says whether a switch is on.
+// on reports whether a switch is on.
 func (s *scope) on(name string) bool {
 	d := s.one(name)
 	return d != nil && d.arg(0) == "on"
 }
 
-// constant returns what a variable is set to, if that is one text. One that an if sets as well is none: what depends on it would never
-// or always be so.
+// constant returns the value of a variable that is set once. A variable that an if sets, too, is not constant: a condition on it would be
+// converted to one that is always or never true.
 func (s *scope) constant(name string) (string, bool) {
 	for at := s; at != nil; at = at.around {
 		for _, d := range at.here("if") {
@@ -96,7 +96,7 @@ var names = map[string]string{
 	"status": "{http.response.status}", "is_args": "", "upstream_addr": "{http.reverse_proxy.upstream.hostport}", "proxy_host": "", "dollar": "$",
 }
 
-// value translates a text with variables to one with placeholders. What is not known is returned.
+// value translates a text with variables to one with placeholders. If it does not know a variable, it returns that as unknown.
 func (s *scope) value(text, captures string) (string, string) { return s.translate(text, captures, 0) }
 
 func (s *scope) translate(text, captures string, depth int) (string, string) {
@@ -118,7 +118,7 @@ func (s *scope) translate(text, captures string, depth int) (string, string) {
 		case name == "remote_addr" && s.uses != nil && s.uses.c.realIP:
 			placeholder = "{client_ip}"
 		case set && depth < 5:
-			// Its own captures are those of the location, and not those of the rewrite that uses it.
+			// Captures in the value are those of the location, not those of the rewrite that uses the variable.
 			of := captures
 			if !strings.HasPrefix(captures, "location_") {
 				of = ""
@@ -150,7 +150,7 @@ func (s *scope) translate(text, captures string, depth int) (string, string) {
 	return result, unknown
 }
 
-// field writes the name of a header field that nginx has in a variable.
+// field returns the header field of one of nginx's variables.
 func field(name string) string {
 	parts := strings.Split(name, "_")
 	for i, p := range parts {
@@ -196,5 +196,5 @@ func whole(text string, least, most int) (int, bool) {
 	return n, err == nil && n >= least && n <= most
 }
 
-// safe says whether a path or name can be written without being taken for something else.
+// safe reports whether a path or name has no special meaning in a Caddyfile.
 func safe(text string) bool { return text != "" && !strings.ContainsAny(text, "{}\"`\\\n\r$*<>|") }

@@ -29,12 +29,12 @@ type bind struct {
 	host     string
 	port     string
 	secure   bool
-	standard bool // it serves what no other server there has the name for
+	standard bool // default_server
 }
 
 func (s *site) comments(lines ...*draft.Line) []string { return s.c.ledger.Comments(seen(lines)...) }
 
-// seen are the lines of which something was said: whatever else is in a block may be used later.
+// seen returns the lines that were handled. The others in a block may be used later.
 func seen(lines []*draft.Line) []*draft.Line {
 	return slices.DeleteFunc(slices.Clone(lines), func(l *draft.Line) bool { return l.State == draft.Unseen })
 }
@@ -46,7 +46,7 @@ func (s *site) matcher(w *draft.Writer, name string, f draft.Formula) string {
 	return name
 }
 
-// unique returns a name for a matcher that no other of the site has.
+// unique returns a name for a matcher that is unique in the site.
 func (s *site) unique(name string) string {
 	for n, first := 2, name; s.names[name]; n++ {
 		name = first + "_" + strconv.Itoa(n)
@@ -55,7 +55,7 @@ func (s *site) unique(name string) string {
 	return name
 }
 
-// listen reads where the server listens.
+// listen reads the addresses where the server listens.
 func (s *site) listen() {
 	found := s.at.here("listen")
 	if len(found) == 0 {
@@ -120,12 +120,12 @@ func (s *site) listen() {
 	}
 }
 
-// has says whether the server listens there, as the one that serves what no other has the name for.
+// has reports whether the server listens at an address; with standard, as its default_server.
 func (s *site) has(key string, standard bool) bool {
 	return slices.ContainsFunc(s.binds, func(b *bind) bool { return b.host+"|"+b.port == key && (b.standard || !standard) })
 }
 
-// standard says whether the server serves, at an address, what no other has the name for.
+// standard reports whether the server is the default of an address: the default_server, or else the first one.
 func (s *site) standard(b *bind) bool {
 	key := b.host + "|" + b.port
 	for _, o := range s.c.servers {
@@ -141,7 +141,7 @@ func (s *site) standard(b *bind) bool {
 	return true
 }
 
-// hosts are the names of the server. One that cannot be a name in Caddy is left.
+// hosts returns the names of the server, without those that Caddy does not accept.
 func (s *site) hosts() []string {
 	var found []string
 	for _, d := range s.at.here("server_name") {
@@ -166,7 +166,7 @@ func (s *site) hosts() []string {
 	return slices.Compact(found)
 }
 
-// firstName is what $server_name says, whatever name the client has used; "" if that is no name of a host.
+// firstName returns the value of $server_name, the first name, whatever name the client has used; "" if it is not a host name.
 func (s *site) firstName() string {
 	found := s.at.here("server_name")
 	if len(found) == 0 || found[0].arg(0) == "_" || !hostName.MatchString(found[0].arg(0)) {
@@ -175,7 +175,7 @@ func (s *site) firstName() string {
 	return found[0].arg(0)
 }
 
-// addresses returns the addresses of the site by TLS and by what it is bound to.
+// addresses returns the addresses of the site by TLS and by the host that it is bound to.
 func (s *site) addresses() map[[2]string][]string {
 	found := map[[2]string][]string{}
 	hosts := s.hosts()
@@ -366,7 +366,7 @@ func (s *site) writeBody(w *draft.Writer) {
 	w.Close()
 }
 
-// writeErrors writes error pages: they are files, or other addresses.
+// writeErrors writes error pages, which are files or URLs.
 func (s *site) writeErrors(w *draft.Writer) {
 	for _, d := range s.at.all("error_page") {
 		if len(d.args) < 2 {

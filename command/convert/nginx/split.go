@@ -9,21 +9,21 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// split is a split_clients whose variable names one of two upstreams, which is a canary.
+// split is a split_clients. If its variable names one of two upstreams, it is converted to a canary.
 type split struct {
 	d    *directive
-	by   []string // what a client is told by; nil for its address
+	by   []string // how clients are identified; nil for the address
 	made *upstream
 }
 
 var shares = regexp.MustCompile(`^(\d{1,2})(?:\.(\d{1,2}))?%$`)
 
-// seeSplit remembers a split_clients. It is converted where a proxy_pass uses its variable.
+// seeSplit records a split_clients. It is converted where a proxy_pass uses its variable.
 func (c *converter) seeSplit(d *directive) {
 	c.splits[strings.TrimPrefix(d.arg(1), "$")] = &split{d: d}
 }
 
-// leave says why a split is not converted.
+// leave marks the split as not converted.
 func (p *split) leave(why string) {
 	p.d.line.Leave("%s; see canary in docs/canary.md", why)
 	for _, e := range p.d.block {
@@ -41,7 +41,7 @@ func (c *converter) splitOf(text string) (name string, p *split) {
 	return "", nil
 }
 
-// upstream returns one upstream of the two between which clients are split; why says what is against it.
+// upstream returns one upstream made of the two between which clients are split; why is the reason if that is not possible.
 func (p *split) upstream(c *converter, at *scope) (u *upstream, why string) {
 	if !setsHost(at) {
 		return nil, "Host is the name of the upstream, which differs; set it by proxy_set_header"
@@ -99,7 +99,7 @@ func (p *split) upstream(c *converter, at *scope) (u *upstream, why string) {
 	return p.made, ""
 }
 
-// readKey reads what a client is told by: one variable, and perhaps text around it.
+// readKey reads how clients are identified: by one variable, with text around it or not.
 func (p *split) readKey() (why string) {
 	found := variable.FindAllStringSubmatch(p.d.arg(0), -1)
 	if len(found) != 1 {
@@ -114,12 +114,12 @@ func (p *split) readKey() (why string) {
 	case strings.HasPrefix(name, "cookie_") && len(name) > len("cookie_"):
 		p.by = []string{"cookie", strings.TrimPrefix(name, "cookie_")}
 	default:
-		return "a client is told by its address, a header field or a cookie, not by $" + name
+		return "clients can be identified by address, header field or cookie, not by $" + name
 	}
 	return ""
 }
 
-// setsHost says whether the Host that backends get does not depend on the upstream.
+// setsHost reports whether the Host that backends get is set, and does not depend on the upstream.
 func setsHost(at *scope) bool {
 	for _, d := range at.all("proxy_set_header") {
 		if strings.EqualFold(d.arg(0), "Host") {

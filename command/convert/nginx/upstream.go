@@ -10,23 +10,23 @@ import (
 	"github.com/ballastlb/ballast/command/convert/draft"
 )
 
-// upstream is a group of servers, as it is written.
+// upstream is a group of servers with its converted text.
 type upstream struct {
 	d    *directive
 	body string // backends and settings
-	none bool   // it has no backend
+	none bool   // no backend could be converted
 	idle string // keepalive
 	wait string // keepalive_timeout
 	used map[string]string
 
 	backends  string
 	addresses []string
-	settings  string // policy and what else is the same wherever it is used
+	settings  string // policy and other settings that do not depend on the use
 }
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
 
-// address reads the address of a server. Without a port it is that of the scheme.
+// address reads the address of a server. A missing port is that of the scheme.
 func address(text, port string) (string, bool) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		path = strings.TrimSuffix(path, ":")
@@ -142,7 +142,7 @@ func (c *converter) upstream(d *directive) *upstream {
 	return u
 }
 
-// passive writes when a backend counts as down for its failures, if all backends say the same.
+// passive writes max_fails and fail_timeout, if they are the same for all backends.
 func (u *upstream) passive(w *draft.Writer, fails map[string]int, servers int) {
 	for said, n := range fails {
 		maxFails, failTime, _ := strings.Cut(said, "|")
@@ -172,7 +172,7 @@ func (u *upstream) passive(w *draft.Writer, fails map[string]int, servers int) {
 			}
 			for _, s := range u.d.block {
 				if s.name == "server" {
-					s.line.Near("beside max_fails there is the circuit breaker")
+					s.line.Near("the circuit breaker is on, too")
 				}
 			}
 			return
@@ -181,7 +181,7 @@ func (u *upstream) passive(w *draft.Writer, fails map[string]int, servers int) {
 	}
 }
 
-// other takes what is not a server.
+// other reads the directives that are not servers.
 func (u *upstream) other(d *directive, policy *[]string) {
 	switch d.name {
 	case "least_conn":
@@ -198,7 +198,7 @@ func (u *upstream) other(d *directive, policy *[]string) {
 		d.line.Done()
 	case "least_time":
 		*policy = []string{"peak_ewma"}
-		d.line.Near("peak_ewma goes by how long answers take, too")
+		d.line.Near("peak_ewma also considers how long answers take")
 	case "hash":
 		s := &scope{}
 		key, unknown := s.value(d.arg(0), "")
@@ -212,7 +212,7 @@ func (u *upstream) other(d *directive, policy *[]string) {
 	case "sticky":
 		if d.arg(0) == "cookie" && regexp.MustCompile(`^[A-Za-z0-9_-]+$`).MatchString(d.arg(1)) {
 			*policy = []string{"cookie", d.arg(1)}
-			d.line.Near("running sessions are placed once more; expires, domain and path are not converted")
+			d.line.Near("running sessions may move to another backend once; expires, domain and path are not converted")
 			return
 		}
 		d.line.Leave("see sticky in docs/policies.md")
@@ -239,7 +239,7 @@ func (u *upstream) other(d *directive, policy *[]string) {
 	}
 }
 
-// pool returns the name of a pool. One that is used with other settings is a pool of its own.
+// pool returns the name of the pool for an upstream with these settings. Each combination of settings is a pool.
 func (u *upstream) pool(name, settings string) string {
 	if u.used[settings] == "" {
 		n := len(u.used) + 1

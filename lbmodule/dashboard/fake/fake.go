@@ -1,4 +1,4 @@
-// Package fake is a source of made-up pools in every state there is, for tests of the dashboard and for looking at it.
+// Package fake provides simulated pools in every state, for tests of the dashboard and for looking at it in a browser.
 package fake
 
 import (
@@ -18,21 +18,21 @@ import (
 // object is a JSON object.
 type object = map[string]any
 
-// Source makes up pools. Their counters grow with time, their states stay as they are but for what is done to them.
+// Source is a [dashboard.Source] of simulated pools. Their counters grow with time; their states change only by Edit and Change.
 type Source struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	random  *rand.Rand
 	pools   []*pool
 	started time.Time
-	last    time.Time // when the counters grew last
+	last    time.Time // of the last snapshot, when the counters grew
 	cpu     float64
 	limits  map[string]float64
 	express map[string]float64
 	events  []dashboard.Event
-	asked   int
+	asked   int // snapshots taken
 }
 
-// New returns a source of a few pools in every state and as many more that are well, with that many backends each.
+// New returns a source with a few pools in every state, and with more healthy pools of the given number of backends each.
 func New(more, backends int) *Source {
 	now := time.Now()
 	s := &Source{random: rand.New(rand.NewPCG(1, 2)), started: now, last: now, limits: map[string]float64{"allowed": 0, "refused": 0},
@@ -51,14 +51,14 @@ func New(more, backends int) *Source {
 	return s
 }
 
-// Asked tells how many snapshots were taken.
+// Asked returns how many snapshots were taken.
 func (s *Source) Asked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked
 }
 
-// Edit changes fields of a backend, or removes the pool when they are nil.
+// Edit changes fields of a backend. If fields is nil, it removes the pool.
 func (s *Source) Edit(poolName, backendName string, fields object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

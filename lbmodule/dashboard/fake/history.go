@@ -15,11 +15,11 @@ var steps = map[string]float64{"5m": 2, "1h": 24, "24h": 576}
 
 const (
 	points = 150
-	gap    = 40 // the first points, of which nothing is known
-	fault  = 110
+	gap    = 40  // number of the first points, which have no values
+	fault  = 110 // the point at which errors and latency peak
 )
 
-// History implements [dashboard.Source]: a fault begins in a time that is known but for the beginning, and ends.
+// History implements [dashboard.Source]. The history has no values at its beginning, and later a fault that begins and ends.
 func (s *Source) History(p dashboard.Past) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -36,7 +36,7 @@ func (s *Source) History(p dashboard.Past) ([]byte, error) {
 	}
 	answer := object{"pool": p.Pool, "range": p.Range, "step": step}
 	if p.Backend == "web-6" {
-		answer["time"], answer["series"], answer["missing"] = []float64{}, object{}, "there is no room for this backend: what is remembered of others takes the 10 MB that there are"
+		answer["time"], answer["series"], answer["missing"] = []float64{}, object{}, "no room for this backend: the history of others takes all of the 10 MB"
 		return json.Marshal(answer)
 	}
 	times := make([]float64, points)
@@ -93,7 +93,7 @@ func (s *Source) History(p dashboard.Past) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-// rateOf is the rate of a pool or of one of its backends.
+// rateOf returns the requests per second of a pool or of one of its backends.
 func (s *Source) rateOf(poolName, backendName string) (rate float64, err error) {
 	for _, p := range s.pools {
 		if p.name != poolName {

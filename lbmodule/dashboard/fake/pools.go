@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// pool is a made-up pool.
+// pool is a simulated pool.
 type pool struct {
 	name, policy string
 	budget       float64
 	queue        int
 	panicking    bool
 	refuses      float64 // requests per second
-	refused      float64
+	refused      float64 // requests so far
 	problems     []object
 	warnings     []string
 	more         object // fields that few pools have
 	backends     []*backend
 }
 
-// backend is a made-up backend: what is shown of it, and how fast it grows.
+// backend is a simulated backend.
 type backend struct {
 	rate  float64 // requests per second
-	bad   float64 // share that fails
-	shown object
+	bad   float64 // share of the requests that fail
+	shown object  // the backend in a snapshot
 }
 
 func newBackend(address string, rate float64, now time.Time) *backend {
@@ -39,7 +39,7 @@ func newBackend(address string, rate float64, now time.Time) *backend {
 	}}
 }
 
-// set overwrites what is shown.
+// set overwrites fields of the snapshot.
 func (b *backend) set(fields object) *backend {
 	for key, value := range fields {
 		b.shown[key] = value
@@ -54,7 +54,7 @@ func (b *backend) out(reason string, since time.Time, fields object) *backend {
 	return b.set(fields)
 }
 
-// somePools are pools in which every state occurs.
+// somePools returns pools in which every state occurs.
 func somePools(now time.Time) []*pool {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	refused := object{"time": now, "ok": false, "ms": 0.4, "error": "dial tcp 10.0.1.3:8080: connect: connection refused"}
@@ -118,7 +118,7 @@ func (p *pool) find(name string) *backend {
 	return nil
 }
 
-// grow lets the counters grow, with a wave.
+// grow increases the counters by the requests of so many seconds. The rates vary as a wave.
 func (p *pool) grow(random *rand.Rand, seconds, age float64) {
 	p.refused += math.Round(p.refuses * seconds)
 	for _, b := range p.backends {
@@ -189,7 +189,7 @@ func (p *pool) show() object {
 	return shown
 }
 
-// changes are what differs from a config.
+// changes returns how the running settings differ from the config.
 func (p *pool) changes() (changes []object) {
 	for _, b := range p.backends {
 		edits, _ := b.shown["edits"].([]object)
@@ -204,7 +204,7 @@ func (p *pool) changes() (changes []object) {
 	return changes
 }
 
-// caddyfile are the changed weights as a config has them.
+// caddyfile returns Caddyfile lines for the changed weights.
 func (p *pool) caddyfile() (text string) {
 	for _, b := range p.backends {
 		if b.shown["weight"] != 1 {
@@ -214,7 +214,7 @@ func (p *pool) caddyfile() (text string) {
 	return text
 }
 
-// change does what was asked for, in the name of user. What is null is as configured again.
+// change makes a change in the name of user. A field that is null is reset to the config.
 func (b *backend) change(fields object, user string) {
 	edits := []object{}
 	if before, ok := b.shown["edits"].([]object); ok {

@@ -1,17 +1,18 @@
-// Changes to backends: asked for in a dialog, made by the server, and taken back from a note.
+// Changes to backends: a dialog asks for one, the server makes it, and a note offers to undo it.
 
 import { $, attr, el, hide, own, text } from './dom.js';
 
-const NOTE = 15_000; // ms for which a note stays, with its chance to undo
+const NOTE = 15_000; // ms for which a note is shown
 
 const KINDS = {
-	drain: { verb: 'Drain', text: n => `Gets no new requests. ${n === 1 ? 'The one in flight ends' : `The ${n} in flight end`} as they would.`, done: 'is draining', change: { state: 'drain' } },
-	maintenance: { verb: 'Take out', text: () => 'Gets no new requests and is not checked, until it is ready again.', done: 'is in maintenance', change: { state: 'maintenance' } },
-	ready: { verb: 'Make ready', text: () => 'Gets requests again when it is fit for them; its share grows slowly.', done: 'is ready', change: { state: 'ready' } },
-	weight: { verb: 'Set weight', text: () => 'Its share of the requests, beside those of the others. 0 means no new requests.', done: 'has another weight' },
+	drain: { verb: 'Drain', text: n => `It gets no new requests. ${n === 1 ? 'The one' : `The ${n}`} in flight may finish.`, done: 'is draining', change: { state: 'drain' } },
+	maintenance: { verb: 'Take out', text: () => 'It gets no new requests and no health checks until it is made ready again.', done: 'is in maintenance', change: { state: 'maintenance' } },
+	ready: { verb: 'Make ready', text: () => 'It gets requests again once it is usable. With slow_start, its share grows slowly.', done: 'is ready', change: { state: 'ready' } },
+	weight: { verb: 'Set weight', text: () => 'Its share of the requests, relative to the weights of the others. 0 means no new requests.', done: 'has a new weight' },
 };
 
-const TAKEN_BACK = ['state', 'weight', 'max_requests', 'backup', 'zone'];
+// REVERTIBLE lists the fields that the server accepts null for.
+const REVERTIBLE = ['state', 'weight', 'max_requests', 'backup', 'zone'];
 
 export class Actions {
 	constructor() {
@@ -24,8 +25,8 @@ export class Actions {
 		});
 	}
 
-	takesBack(field) {
-		return TAKEN_BACK.includes(field);
+	canRevert(field) {
+		return REVERTIBLE.includes(field);
 	}
 
 	// ask opens the dialog for one of KINDS.
@@ -66,17 +67,17 @@ export class Actions {
 		$('ask').close();
 		this.note(`${name} ${KINDS[kind].done}.`, 'Undo', async () => {
 			const failed = await this.send(pool, name, back);
-			this.note(failed ? `Not undone: ${failed}` : `${name} is as it was.`, null, null, failed ? 'bad' : 'ok');
+			this.note(failed ? `Not undone: ${failed}` : `The change of ${name} is undone.`, null, null, failed ? 'bad' : 'ok');
 		});
 	}
 
-	// takeBack lets the config rule again.
-	async takeBack(pool, name, field) {
+	// revert resets a field to the config.
+	async revert(pool, name, field) {
 		const failed = await this.send(pool, name, { [field]: null });
-		this.note(failed ? `Not taken back: ${failed}` : `The config rules the ${field} of ${name} again.`, null, null, failed ? 'bad' : 'ok');
+		this.note(failed ? `Not reverted: ${failed}` : `The ${field} of ${name} is that of the config again.`, null, null, failed ? 'bad' : 'ok');
 	}
 
-	// send asks for a change and returns what is wrong, '' if it was made.
+	// send requests a change. It returns the error, '' if the change was made.
 	async send(pool, backend, change) {
 		try {
 			const answer = await fetch(own('change'), { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ pool, backend, change }) });
@@ -84,13 +85,13 @@ export class Actions {
 				return '';
 			}
 			const { error } = await answer.json().catch(() => ({}));
-			return error || `the server answers ${answer.status}`;
+			return error || `the server answered with status ${answer.status}`;
 		} catch {
 			return 'the server cannot be reached';
 		}
 	}
 
-	// note tells what was done, and offers something to do about it for a while.
+	// note shows what was done, for a limited time, with a button if there is an act to offer.
 	note(words, label, act, tone = 'ok') {
 		const node = el('div', { class: 'toast', 'data-tone': tone }, el('span', { class: 'dot', 'aria-hidden': 'true' }), el('span', null, words));
 		const leave = () => node.remove();
@@ -108,12 +109,12 @@ export class Actions {
 		const close = el('button', { type: 'button', class: 'quiet square', 'aria-label': 'Close this note' }, '×');
 		close.addEventListener('click', leave);
 		node.append(close);
-		// A dialog covers the page and makes it deaf: notes are in front of it.
+		// A modal dialog makes the rest of the page inert, so notes are shown inside it.
 		(document.querySelector('dialog[open] .notes-here') ?? $('toasts')).append(node);
 	}
 }
 
-// undo is the change that brings a field back to what it is now: the edit that rules it, or the config.
+// undo returns the change that restores the current value of a field: that of the edit in effect, or of the config.
 function undo(backend, field) {
 	const edit = backend.data.edits?.find(e => e.field === field);
 	if (!edit) {

@@ -1,4 +1,4 @@
-// The columns of the table: what each is called, what it sorts by, and how its cell is made and kept current.
+// The columns of the table: their labels, what they sort by, and how their cells are made and updated.
 
 import { attr, el, figure, hide, text, width } from './dom.js';
 import { byName, count, duration, millis, percent, rate, volume, weight } from './format.js';
@@ -8,7 +8,7 @@ import { STATUSES, begun, cap, warmth } from './status.js';
 
 const CLASSES = ['2xx', '3xx', '4xx', '5xx'];
 
-// pill is a state: a mark and a word, so that it does not take colours to tell it.
+// pill shows a state as a coloured mark with a word, so that it does not depend on the colour.
 export function pill() {
 	const label = el('span');
 	const node = el('span', { class: 'pill' }, el('span', { class: 'dot', 'aria-hidden': 'true' }), label);
@@ -18,14 +18,14 @@ export function pill() {
 	} };
 }
 
-// two is a cell of two lines.
-function two() {
+// twoLines is a cell of two lines.
+function twoLines() {
 	const first = el('span', { class: 'first' });
 	const second = el('span', { class: 'second' });
 	return { first, second, node: el('div', { class: 'two' }, first, second) };
 }
 
-// traffic is a rate with its curve.
+// traffic shows a rate with its curve.
 export function traffic() {
 	const number = el('span', { class: 'number' });
 	const spark = new Spark();
@@ -35,7 +35,7 @@ export function traffic() {
 	} };
 }
 
-// answers is the share of each class of answers as a bar, and that of errors as a number.
+// answers shows the share of each class of answers as a bar, and the share of errors as a number.
 export function answers() {
 	const bars = CLASSES.map(name => el('span', { class: `c${name[0]}` }));
 	const bar = el('span', { class: 'bar', 'aria-hidden': 'true' }, ...bars);
@@ -54,7 +54,7 @@ function number() {
 	return { node: el('span', { class: 'number' }), show(value) { figure(this.node, value); } };
 }
 
-// share is a number with a bar beneath it.
+// share shows a number with a bar below it.
 function share() {
 	const label = el('span', { class: 'number' });
 	const filled = el('span');
@@ -69,7 +69,7 @@ function share() {
 
 function state() {
 	const mark = pill();
-	const lines = two();
+	const lines = twoLines();
 	lines.first.append(mark.node);
 	return { node: lines.node, update(b, model) {
 		const { label, tone: toneName } = STATUSES[b.status];
@@ -86,7 +86,7 @@ function state() {
 	} };
 }
 
-// differs tells whether an edit makes a difference: a backend that was drained and made ready again is as configured.
+// differs reports whether an edit differs from the config. A backend that was drained and made ready again does not differ.
 const differs = edit => edit.value !== edit.config && !(edit.field === 'state' && edit.value === 'ready');
 
 function name() {
@@ -113,14 +113,14 @@ function name() {
 	} };
 }
 
-// secondLine says why a backend is as it is, or where it is.
+// secondLine is the reason of a backend's state, or its address if there is none to give.
 function secondLine(b) {
 	const { data } = b;
 	const reason = why(b);
 	return reason ? { line: reason, tone: STATUSES[b.status].tone } : { line: data.address === data.name ? '' : data.address, tone: null };
 }
 
-// why says why a backend gets no requests, or less than its share, '' where there is nothing to say.
+// why is the reason why a backend gets no requests, or less than its share; '' if it gets its share.
 export function why(b) {
 	const { data } = b;
 	if (b.status === 'avoided') {
@@ -139,7 +139,7 @@ export function why(b) {
 }
 
 function check() {
-	const lines = two();
+	const lines = twoLines();
 	return { node: lines.node, update(b, model) {
 		const c = b.data.last_check;
 		hide(lines.node, !c);
@@ -152,7 +152,7 @@ function check() {
 	} };
 }
 
-// wrap makes a cell of one of the parts above: fill tells what it shows of a backend.
+// wrap turns one of the parts above into a cell: fill shows the values of a backend in it.
 const wrap = (make, fill) => () => {
 	const part = make();
 	return { node: part.node, update: b => fill(part, b) };
@@ -165,7 +165,7 @@ const bytes = (name, label) => ({ key: name, label, numeric: true, of: b => b.ra
 
 const load = b => (cap(b) > 0 ? `${count(b.in_flight)} / ${count(cap(b))}` : count(b.in_flight));
 
-// COLUMNS: `of` is what backends are sorted by, `pool` what pools are, `needs` tells whether there is anything to show.
+// COLUMNS: `of` is the value that backends are sorted by, `pool` the one for pools; `needs` reports whether a backend has a value.
 export const COLUMNS = [
 	{ key: 'status', label: 'State', of: b => STATUSES[b.status].rank, make: state },
 	{ key: 'name', label: 'Backend', make: name },
@@ -189,7 +189,7 @@ export const COLUMNS = [
 	{ key: 'check', label: 'Last check', of: b => b.data.last_check?.ms, make: check, needs: b => b.data.last_check },
 ];
 
-// compare orders backends by a column; what has no value comes last, and equals are ordered by name.
+// compare orders backends by a column. Backends without a value come last; equal ones are ordered by name.
 export function compare({ by, descending }) {
 	const { of } = COLUMNS.find(c => c.key === by) ?? COLUMNS[0];
 	if (!of) {
@@ -198,7 +198,7 @@ export function compare({ by, descending }) {
 	return sorting(of, descending);
 }
 
-// comparePools orders pools by a column of numbers; by all others, those in trouble come first.
+// comparePools orders pools by a column of numbers. For all other columns, pools in trouble come first.
 export function comparePools({ by, descending }, rank) {
 	const of = COLUMNS.find(c => c.key === by)?.pool;
 	return of ? sorting(of, descending) : (a, b) => rank(a) - rank(b) || byName(a.name, b.name);

@@ -1,4 +1,4 @@
-// All that is known of one pool or backend, in a drawer.
+// The drawer with all details of one pool or backend.
 
 import { pill, why } from './columns.js';
 import { $, Keyed, attr, el, hide, text } from './dom.js';
@@ -11,7 +11,7 @@ import { changeLine, eventLine } from './rail.js';
 import { STATUSES, begun, poolState } from './status.js';
 import { Why, configLines, routeLines } from './why.js';
 
-const KEPT = 30; // events of the pool or backend
+const KEPT = 30; // maximum number of events shown
 
 export class Detail {
 	constructor(view, actions) {
@@ -26,7 +26,7 @@ export class Detail {
 				view.set({ pool: '', backend: '' });
 			}
 		});
-		// A click beside the drawer closes it.
+		// The backdrop belongs to the dialog: a click on it closes the drawer.
 		this.node.addEventListener('click', event => {
 			if (event.target === this.node) {
 				this.node.close();
@@ -68,9 +68,9 @@ export class Detail {
 			const line = eventLine(event);
 			return { node: line.node, update: ({ model }) => line.update(model) };
 		});
-		this.editsPart = el('section', null, el('h3', null, 'Changed while running'), this.edits.parent);
+		this.editsPart = el('section', null, el('h3', null, 'Changed at run time'), this.edits.parent);
 		this.config = el('pre');
-		this.configPart = el('section', null, el('h3', null, 'The lines for the Caddyfile that keep it'), this.config);
+		this.configPart = el('section', null, el('h3', null, 'Caddyfile lines that make it permanent'), this.config);
 		this.lanes = new Keyed(el('ul', { class: 'lanes-here' }), () => {
 			const node = el('li');
 			return { node, update: ({ line }) => text(node, line) };

@@ -1,16 +1,16 @@
-// Making and changing nodes. Text becomes text and never markup.
+// Functions that make and change nodes. They set strings as text, never as markup.
 
 export const $ = id => document.getElementById(id);
 
-// own is the address of a file beside the page. The page's own may hold a password, with which nothing can be fetched.
+// own is the URL of a file beside the page, without the user and password that the page's URL may contain: fetch refuses those.
 export const own = file => new URL(file, location.origin + location.pathname);
 
-// el makes an element. Attributes that are null or false are left out.
+// el makes an HTML element. Attributes that are null or false are left out.
 export function el(tag, attributes, ...children) {
 	return fill(document.createElement(tag), attributes, children);
 }
 
-// svg is el for drawings.
+// svg makes an SVG element.
 export function svg(tag, attributes, ...children) {
 	return fill(document.createElementNS('http://www.w3.org/2000/svg', tag), attributes, children);
 }
@@ -23,7 +23,7 @@ function fill(node, attributes, children) {
 	return node;
 }
 
-// The setters touch the document only when something changes.
+// The setters below change the document only if the value differs.
 
 export function attr(node, name, value) {
 	if (value === null || value === undefined || value === false) {
@@ -47,7 +47,7 @@ export function text(node, value) {
 	}
 }
 
-// figure writes a number; what is nothing is written in a softer colour.
+// figure writes a number; zero and unknown values get a softer colour.
 export function figure(node, value) {
 	text(node, value);
 	attr(node, 'data-nil', /^(0( %| B)?|–)$/.test(value));
@@ -66,7 +66,7 @@ export function hide(node, hidden) {
 	}
 }
 
-// arrange makes nodes the children of parent in this order, moving as few as it can. Children before `from` stay.
+// arrange makes nodes the children of parent, in this order, and does not touch those that are in place. Children before `from` stay.
 export function arrange(parent, nodes, from = 0) {
 	const keep = new Set(nodes);
 	for (const child of [...parent.children].slice(from)) {
@@ -84,7 +84,7 @@ export function arrange(parent, nodes, from = 0) {
 	}
 }
 
-// keyed makes one child for each item, keeps those that are there, and updates them all.
+// Keyed has one child for each item: it makes those of new keys, updates all, and removes the others.
 export class Keyed {
 	constructor(parent, make) {
 		this.parent = parent;

@@ -3,7 +3,7 @@
 import { count, duration, millis, percent, rate, volume, weight } from './format.js';
 import { cap, warmth } from './status.js';
 
-// list makes a list of figures, of those that are known.
+// list makes a list of figures. Unknown ones are left out.
 function list() {
 	const found = [];
 	return { found, add: (label, value, tone = null) => {
@@ -13,14 +13,14 @@ function list() {
 	} };
 }
 
-// addBytes adds what went over the network, where the server counts it: in all, and of late.
+// addBytes adds the bytes in total and per second, if the server counts them.
 function addBytes(add, data, rates) {
 	for (const [label, name] of [['Bytes in', 'bytes_in'], ['Bytes out', 'bytes_out']]) {
 		add(label, data[name] === undefined ? '' : [volume(data[name]), rates[name] === undefined ? '' : `${volume(rates[name])}/s`].filter(Boolean).join(', '));
 	}
 }
 
-// backendFacts are the figures of a backend.
+// backendFacts returns the figures of a backend.
 export function backendFacts(b, model) {
 	const { data, rates } = b;
 	const { found, add } = list();
@@ -30,10 +30,10 @@ export function backendFacts(b, model) {
 	add('Errors', percent(b.errorShare), b.errorShare >= 0.05 ? 'bad' : null);
 	add('In flight', cap(data) > 0 ? `${count(data.in_flight)} of ${count(cap(data))}${data.limit ? ' (auto)' : ''}` : count(data.in_flight));
 	add('Weight', weight(data.weight));
-	add('Weight in force', data.effective_weight === undefined ? '' : weight(data.effective_weight));
+	add('Effective weight', data.effective_weight === undefined ? '' : weight(data.effective_weight));
 	add('Slow start', data.usable && warmth(data) < 1 ? percent(warmth(data)) : '');
 	for (const percentile of ms ? ['p50', 'p95', 'p99', 'ewma'] : []) {
-		add(percentile === 'ewma' ? 'Typical' : percentile, ms[percentile] === undefined ? '' : millis(ms[percentile]));
+		add(percentile === 'ewma' ? 'Moving average' : percentile, ms[percentile] === undefined ? '' : millis(ms[percentile]));
 	}
 	add('Requests', count(data.requests));
 	add('Failures', count(data.failures));
@@ -61,7 +61,7 @@ export function backendFacts(b, model) {
 const CAUSES = { no_backend: 'No backend usable', limit: 'All at max_requests', queue_full: 'Queue full', queue_timeout: 'Queue timeout', session: 'Session\'s backend out',
 	drained: 'drain_timeout passed', shutdown: 'Shutting down', source: 'No list of backends' };
 
-// poolFacts are the figures of a pool.
+// poolFacts returns the figures of a pool.
 export function poolFacts({ data, total, backends }) {
 	const { found, add } = list();
 	const latency = data.latency_ms;

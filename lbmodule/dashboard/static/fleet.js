@@ -1,13 +1,13 @@
-// The fleet: the nodes that share a storage, and what they see differently.
+// The fleet: the nodes that share a storage, and the differences between them.
 
 import { $, Keyed, attr, el, hide, text } from './dom.js';
 import { count, duration, plural, rate } from './format.js';
 
-const DIFFERENCES = 50; // that are shown
+const DIFFERENCES = 50; // maximum number shown
 
 const KINDS = {
-	version: 'Versions differ', config: 'Configs differ', pool: 'Pool is not everywhere', members: 'Backends of the pool differ', edits: 'Edits differ',
-	usable: 'Usable for some only', breaker: 'Breakers differ', state: 'States differ', weight: 'Weights differ',
+	version: 'Versions differ', config: 'Configs differ', pool: 'Pool missing on some nodes', members: 'Backends of the pool differ', edits: 'Edits differ',
+	usable: 'Usable on some nodes only', breaker: 'Breakers differ', state: 'States differ', weight: 'Weights differ',
 };
 
 export class Fleet {
@@ -16,7 +16,7 @@ export class Fleet {
 		this.differences = new Keyed($('fleet-differences'), () => makeDifference());
 	}
 
-	// show shows the fleet; there is none while this node is alone.
+	// show shows the fleet. A node without a shared storage has none.
 	show({ snapshot: { fleet } }) {
 		hide($('fleet'), !fleet);
 		if (!fleet) {
@@ -28,7 +28,7 @@ export class Fleet {
 		const more = Math.max(all.length - DIFFERENCES, 0) + (fleet.more ?? 0);
 		text($('fleet-rest'), [
 			all.length === 0 ? 'No differences.' : '', more > 0 ? `and ${plural(more, 'more difference')}` : '',
-			fleet.error ? `storage: ${fleet.error}; this is ${duration(fleet.age)} old` : '',
+			fleet.error ? `storage: ${fleet.error}; this view is ${duration(fleet.age)} old` : '',
 		].filter(Boolean).join(' '));
 	}
 }

@@ -1,7 +1,7 @@
-// How numbers and times are written. What is not a number is written as nothing.
+// Formats of numbers and times. Values that are not numbers become a dash, or nothing.
 
 const DASH = '–';
-const grouped = new Intl.NumberFormat('en'); // toLocaleString makes one each time
+const grouped = new Intl.NumberFormat('en'); // toLocaleString would make one for each call
 const known = n => typeof n === 'number' && Number.isFinite(n);
 
 // count writes 950, 1,234, 56.7k, 1.2M.
@@ -22,7 +22,7 @@ function short(n, units) {
 	return value.toFixed(Math.abs(value) < 99.95 ? 1 : 0) + letter;
 }
 
-// rate writes something per second; small ones with a digit more.
+// rate writes a number per second, small ones with one more digit.
 export function rate(n) {
 	if (!known(n)) {
 		return DASH;
@@ -30,12 +30,12 @@ export function rate(n) {
 	return n > 0 && n < 9.95 ? (n < 0.05 ? '<0.1' : n.toFixed(1)) : count(n);
 }
 
-// few writes a number of which a part may be left: a mean.
+// few writes a number that may be a fraction, such as a mean.
 export function few(n) {
 	return n < 9.95 && !Number.isInteger(n) ? n.toFixed(1) : count(n);
 }
 
-// percent writes a share.
+// percent writes a share from 0 to 1.
 export function percent(share) {
 	if (!known(share)) {
 		return DASH;
@@ -64,7 +64,7 @@ export function millis(ms) {
 	return ms < 999.5 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`;
 }
 
-// bytes writes a size of memory.
+// bytes writes a size of memory, in powers of 1024.
 export function bytes(n) {
 	if (!known(n)) {
 		return DASH;
@@ -74,7 +74,7 @@ export function bytes(n) {
 	return `${unit === 1 || value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} ${name}`;
 }
 
-// volume writes how many bytes went over the network: 950 B, 1.2 kB, 3.4 MB.
+// volume writes a number of bytes sent or received, in powers of 1000: 950 B, 1.2 kB, 3.4 MB.
 export function volume(n) {
 	if (!known(n)) {
 		return DASH;
@@ -82,7 +82,7 @@ export function volume(n) {
 	return n < 999.5 ? `${Math.round(n)} B` : `${short(n, [[1e15, ' P'], [1e12, ' T'], [1e9, ' G'], [1e6, ' M'], [1e3, ' k']])}B`;
 }
 
-// duration writes a time in seconds, in its two largest units.
+// duration writes a number of seconds in its two largest units.
 export function duration(seconds) {
 	if (!known(seconds)) {
 		return DASH;
@@ -100,20 +100,20 @@ export function duration(seconds) {
 	return `${Math.floor(s / 86_400)}d ${Math.floor(s % 86_400 / 3600)}h`;
 }
 
-// weight writes a weight or a part of one.
+// weight writes a weight, which may be a fraction, with at most two decimals.
 export function weight(w) {
 	return known(w) ? String(Math.round(w * 100) / 100) : DASH;
 }
 
-// moment writes a point in time, of which the server has told, in full.
+// moment writes a time, given in milliseconds since 1970, with its date.
 export function moment(milliseconds) {
 	return known(milliseconds) ? new Date(milliseconds).toLocaleString() : '';
 }
 
 const collator = new Intl.Collator('en', { numeric: true });
 
-// byName orders names as people do: a-2 comes before a-10.
+// byName orders names with numbers in them by their values: a-2 comes before a-10.
 export const byName = (a, b) => collator.compare(a, b);
 
-// plural writes 1 backend, 2 backends.
+// plural writes a number with a noun: 1 backend, 2 backends.
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;

@@ -1,4 +1,4 @@
-// Graphs of what was, drawn by uPlot on a canvas. Beside each stand its numbers as text.
+// Graphs of the history, drawn by uPlot on a canvas, each with its numbers as text.
 
 import { attr, el, text } from './dom.js';
 
@@ -8,23 +8,23 @@ const FONT = '11px system-ui, sans-serif';
 const HEIGHT = 150;
 const HEADROOM = 1.1; // above the highest point
 
-// colour is a colour of the theme. Canvases know no variables.
+// colour returns a colour of the theme. Canvases cannot use CSS variables.
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const known = v => typeof v === 'number';
 
-// total adds up numbers, of which some may be unknown.
+// total adds up the known numbers, null if there are none.
 const total = values => (values.some(known) ? values.reduce((sum, v) => sum + (v ?? 0), 0) : null);
 
-// alone are the points that no line leads to.
+// alone returns the indexes of the values without known neighbours: no line leads to them, so they are drawn as points.
 const alone = values => values.flatMap((v, i) => (known(v) && !known(values[i - 1]) && !known(values[i + 1]) ? [i] : []));
 
-// stack puts series on top of each other: the first one at the bottom.
+// stack puts series on top of each other, the first one at the bottom.
 export function stack(series) {
 	return series.map((_, i) => series[i].map((_, x) => total(series.slice(0, i + 1).map(s => s[x]))));
 }
 
-// Graph draws series over the time. Its owner is told what is pointed at, and tells all graphs of it.
+// Graph draws series over time. It reports the point under the cursor to its owner, which calls point on all graphs.
 export class Graph {
 	constructor({ title, unit, lines, write, stacked = false }, owner) {
 		Object.assign(this, { title, lines, write, stacked, owner });
@@ -53,13 +53,13 @@ export class Graph {
 			cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
 			scales: { x: { time: true, range: (_, from, to) => [from, to] }, y: { range: (_, least, most) => this.scale(most) } },
 			axes: [{ ...axis, space: 64, size: 26 }, { ...axis, size: 54, space: 28, values: (_, ticks) => ticks.map(v => this.tick(v)) }],
-			// What is at the bottom of a stack is drawn last, in front of the rest.
+			// The areas of a stack overlap, so its bottom is drawn last, in front of the others.
 			series: [{}, ...(this.stacked ? series.reverse() : series)],
 			hooks: { setCursor: [u => this.owner.point(u.cursor.idx ?? null, this)], draw: [u => this.draw(u)] },
 		};
 	}
 
-	// tick writes a number of the axis: small ones with all the digits that tell them apart.
+	// tick writes a number of the axis: small ones with two digits, because write may round them to the same text.
 	tick(v) {
 		return v === 0 ? '0' : v < 9.95 ? this.write(1).replace(/^1(\.0)?/, String(Number(v.toPrecision(2)))) : this.write(v);
 	}
@@ -68,7 +68,7 @@ export class Graph {
 		return [0, most > 0 ? most * HEADROOM : 1];
 	}
 
-	// show draws these series.
+	// show draws series, one array of values each.
 	show(times, series) {
 		this.times = times;
 		this.raw = series;
@@ -81,7 +81,7 @@ export class Graph {
 		attr(this.canvas, 'aria-label', this.summary());
 	}
 
-	// summary says in words what the graph shows.
+	// summary describes the graph for screen readers.
 	summary() {
 		const parts = this.lines.map(({ label }, i) => {
 			const values = this.raw[i].filter(known);
@@ -90,7 +90,7 @@ export class Graph {
 		return `${this.title}: ${parts.join(', ')}`;
 	}
 
-	// point shows the numbers of one point, and where it is.
+	// point shows the numbers of one point; if marked is true, it draws the cursor there.
 	point(at, marked) {
 		this.values.forEach(({ value }, i) => text(value, this.write(this.raw[i][at] ?? undefined)));
 		const left = marked ? this.plot.valToPos(this.times[at], 'x') : -10;
@@ -136,7 +136,7 @@ export class Graph {
 	}
 }
 
-// Heat is a strip of how long answers took: a column for each point, a field for each bucket, the darker the more answers.
+// Heat is a heat map of durations: a column for each point, a field for each bucket; more answers make a field darker.
 export class Heat extends Graph {
 	constructor(options, owner) {
 		super({ ...options, lines: [{ label: 'most took' }, { label: 'answers/s' }] }, owner);
@@ -197,7 +197,7 @@ export class Heat extends Graph {
 			counts.forEach((n, k) => {
 				if (n > 0 && this.most > 0) {
 					const [top, bottom] = [u.valToPos(k + 1, 'y', true), u.valToPos(k, 'y', true)];
-					// Few are seen beside many: the square root is lighter than the number by less.
+					// The square root keeps fields with few answers visible beside those with many.
 					ctx.globalAlpha = 0.12 + 0.88 * Math.sqrt(n / this.most);
 					ctx.fillRect(Math.floor(x), Math.floor(top) + 1, Math.ceil(wide), Math.ceil(bottom - top) - 1);
 				}

@@ -1,11 +1,11 @@
-// The express lane of a server: how much it serves, and why not the rest.
+// The express lane of a server: how much it serves, and the reasons why it left the rest to Caddy.
 
 import { Keyed, attr, el, hide, text, width } from './dom.js';
 import { count, percent, plural, rate } from './format.js';
 import { Spark } from './spark.js';
 
-const REASONS = 8; // that are shown
-const ROUTES = 50;
+const REASONS = 8; // maximum number shown
+const ROUTES = 50; // maximum number shown
 
 export function makeLane() {
 	const name = el('strong');
@@ -44,7 +44,7 @@ export function makeLane() {
 	} };
 }
 
-// largest are the reasons that most requests were left to Caddy for. Those that are not shown add up.
+// largest returns the reasons with the most requests, and the sum of the others.
 function largest(handedOver) {
 	const all = Object.entries(handedOver).sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1));
 	const rest = all.splice(REASONS);

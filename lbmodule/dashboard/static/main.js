@@ -1,4 +1,4 @@
-// The page: news come in, the model takes them, and what has changed is shown.
+// The page: the stream's messages update the model, and the parts of the page show it.
 
 import { Actions } from './actions.js';
 import { Detail } from './detail.js';
@@ -21,11 +21,11 @@ const rail = new Rail(view, actions);
 const detail = new Detail(view, actions);
 
 let paused = false;
-let latest; // snapshot that was not shown because of the pause
+let latest; // the last snapshot that came while the page was paused
 let boot = '';
 let build = '';
 let frame = 0;
-let trouble = ''; // why the server cannot tell its state
+let trouble = ''; // the error if the server could not make a snapshot
 
 const SHOWS = { all: 'All', trouble: 'Trouble', up: 'Up', out: 'Out' };
 const shows = Object.entries(SHOWS).map(([key, label]) => {
@@ -36,7 +36,7 @@ const shows = Object.entries(SHOWS).map(([key, label]) => {
 	return { key, node, number };
 });
 
-// show shows what is known, once for all that comes in before the next frame.
+// show shows the model in the next frame, once for all messages that come before it.
 function show() {
 	if (frame === 0) {
 		frame = requestAnimationFrame(() => {
@@ -66,15 +66,15 @@ function render() {
 }
 
 const stream = new Stream({
-	hello(who) {
-		// Another build of the page is there: this one may not understand it.
-		if (build !== '' && build !== who.build) {
+	hello(visit) {
+		// If the server has another build of the page, this one may not understand its messages.
+		if (build !== '' && build !== visit.build) {
 			location.reload();
 		}
-		build = who.build;
-		boot = who.boot;
-		actions.allowed = who.actions;
-		text($('who'), who.actions ? who.user : who.login ? 'read-only: log in for changes' : 'read-only');
+		build = visit.build;
+		boot = visit.boot;
+		actions.allowed = visit.actions;
+		text($('who'), visit.actions ? visit.user : visit.login ? 'read-only: log in for changes' : 'read-only');
 		show();
 	},
 	state(snapshot) {
@@ -104,7 +104,7 @@ const stream = new Stream({
 		} else if (how.stale) {
 			health('warn', `stale: what you see is ${age} old`);
 		} else if (trouble) {
-			health('bad', `the server cannot tell its state: ${trouble}`);
+			health('bad', `the server cannot report its state: ${trouble}`);
 		} else if (how.waiting || !model.snapshot) {
 			health('idle', 'connecting');
 		} else {
@@ -117,7 +117,7 @@ function health(tone, words) {
 	const before = $('live').dataset.tone;
 	attr($('live'), 'data-tone', tone);
 	text($('live-text'), words);
-	// The words change each second: screen readers are told when something new begins.
+	// The words change every second. Screen readers announce only a change of the tone.
 	if (tone !== before && (tone === 'bad' || tone === 'warn')) {
 		text($('announce'), words);
 	}
@@ -146,7 +146,7 @@ function otherTheme() {
 	try {
 		localStorage.setItem('ballast-theme', theme);
 	} catch {
-		// It lasts as long as the page, then.
+		// Without storage, the choice lasts until the page is reloaded.
 	}
 	setTheme(theme);
 }
@@ -180,7 +180,7 @@ $('theme').addEventListener('click', otherTheme);
 $('help').addEventListener('click', () => $('keys').showModal());
 setTheme(document.documentElement.dataset.theme);
 hide($('nothing'), true);
-const first = $('first'); // the state when the page was made
+const first = $('first'); // the state that the server put into the page
 if (first) {
 	model.take(JSON.parse(first.textContent));
 	first.remove();

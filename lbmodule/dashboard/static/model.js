@@ -1,13 +1,13 @@
-// What the page knows: the latest snapshot, and what follows from those before it. Nothing here touches the document, and every time
-// is the server's: this computer's clock may be wrong.
+// The data that the page shows: the latest snapshot, and the rates and curves computed from earlier ones. Nothing here touches the
+// document. All times are the server's, because the browser's clock may be wrong.
 
 import { statusOf } from './status.js';
 
 const HISTORY = 120; // seconds, for the curves
-const WINDOW = 5; // snapshots over which rates are taken, so that they can be read
+const WINDOW = 5; // snapshots over which rates are averaged, so that the numbers are steady enough to read
 
-// Ring holds the latest numbers; NaN where nothing is known. Its age is for how many of them something has been looked at, if it was not
-// there yet: what came later is drawn in the same scale of time.
+// Ring holds the latest numbers, NaN where a number is unknown. Its age is the number of values pushed. What appears later starts with
+// the age of its pool or page, so that all curves have the same time scale.
 export class Ring {
 	constructor(age = 0) {
 		this.values = new Float32Array(HISTORY).fill(NaN);
@@ -29,15 +29,15 @@ export const seconds = time => Date.parse(time) / 1000;
 
 const CLASSES = ['2xx', '3xx', '4xx', '5xx'];
 
-// Counted keeps counters that rise, and how fast they did.
+// Counted computes rates from rising counters.
 class Counted {
 	constructor() {
 		this.samples = [];
 		this.rates = {};
 	}
 
-	// take takes the counters at a time and returns what each gained per second since the time before; undefined when it did not rise:
-	// the first time, and when the server has begun anew.
+	// take adds the counters at a time and returns the rate of each since the last time. There are no rates the first time, and after
+	// a counter fell, as it does when the server restarts.
 	take(time, counters) {
 		const before = this.samples.at(-1);
 		if (before && Object.keys(counters).some(name => counters[name] < before.counters[name])) {
@@ -70,18 +70,19 @@ function perSecond(before, time, counters) {
 const sum = (items, of) => items.reduce((total, item) => total + (of(item) || 0), 0);
 const worst = (items, of) => items.reduce((most, item) => (of(item) > (most ?? -1) ? of(item) : most), undefined);
 
-// errorsOf is how many errors there were: answers with 5xx, or failures, of which some have no answer and some have such a one.
+// errorsOf returns the rate of errors: the larger one of 5xx answers and failures. Some failures have no answer, others a 5xx, so their
+// sum would count errors twice.
 function errorsOf(rates) {
 	return Math.max(rates['5xx'] ?? rates.failures, rates.failures ?? rates['5xx']);
 }
 
-// errorShare is the share of requests that failed, of late; undefined when there were none.
+// errorShare returns the share of requests that failed, undefined if there were no requests.
 function errorShare(rates) {
 	const total = Math.max(rates.requests ?? 0, sum(CLASSES, name => rates[name]));
 	return total > 0 ? Math.min(errorsOf(rates) / total, 1) : undefined;
 }
 
-// Backend is a backend with its past.
+// Backend is a backend with its rates and curves.
 class Backend {
 	constructor(pool, name) {
 		this.pool = pool;
@@ -111,7 +112,7 @@ class Backend {
 	}
 }
 
-// addBytes adds what went over the network, where the server counts it.
+// addBytes adds the bytes sent and received, if the server counts them.
 function addBytes(counters, data) {
 	for (const name of ['bytes_in', 'bytes_out']) {
 		if (data[name] !== undefined) {
@@ -126,7 +127,7 @@ function skip(missed, ...rings) {
 	}
 }
 
-// Pool is a pool with its past. Its requests are those of clients, each once; some have the answer of no backend.
+// Pool is a pool with its rates and curves. It counts each client request once, including those that no backend answered.
 class Pool {
 	constructor(name, age) {
 		this.name = name;
@@ -152,7 +153,7 @@ class Pool {
 		skip(missed, this.requests, this.errors);
 		this.requests.push(latest.requests);
 		this.errors.push(latest['5xx']);
-		// Until there are two states, the server's own rates are shown.
+		// Until there are two snapshots, the server's own rates are shown.
 		const { per_second: before } = data;
 		const rates = this.counted.rates.requests === undefined && before?.seconds > 0
 			? { requests: before.requests, canceled: before.canceled, refused: sum(Object.values(before.refused), n => n), ...before.codes }
@@ -165,7 +166,7 @@ class Pool {
 	}
 }
 
-// commonSuffix is the end that all names have in common, from a dot on, if it is a domain; '' if there is none.
+// commonSuffix returns the longest domain that all names end in, with its leading dot; '' if there is none.
 export function commonSuffix(names) {
 	if (names.length < 2) {
 		return '';
@@ -178,13 +179,13 @@ export function commonSuffix(names) {
 	return /^\..*[a-z]/i.test(suffix) ? suffix : '';
 }
 
-// answered is the share of the requests that were answered with an error, of those whose clients did not leave.
+// answered returns the share of requests answered with an error, without those that clients canceled.
 function answered(rates) {
 	const asked = rates.requests - (rates.canceled ?? 0);
 	return asked > 0 ? Math.min((rates['5xx'] ?? 0) / asked, 1) : undefined;
 }
 
-// total adds pools up. Of latencies it is the worst: percentiles cannot be added.
+// total adds up pools. Its latencies are those of the worst pool, because percentiles cannot be added.
 function total(pools) {
 	const rates = {};
 	for (const name of ['requests', 'canceled', 'refused', 'retries', ...CLASSES]) {
@@ -225,7 +226,7 @@ export class Model {
 		return [...this.pools.values()].flatMap(pool => [...pool.backends.values()]);
 	}
 
-	// take takes a snapshot.
+	// take updates the model from a snapshot.
 	take(snapshot) {
 		const time = seconds(snapshot.time);
 		const passed = this.time === undefined ? 1 : Math.round(time - this.time);
@@ -254,7 +255,7 @@ export class Model {
 		files.push(p.open_files);
 	}
 
-	// happened takes an event, and reports whether it is news.
+	// happened adds an event and reports whether it is new.
 	happened(event) {
 		const news = !this.events.some(e => e.id === event.id && e.boot === event.boot);
 		if (news) {
@@ -264,13 +265,13 @@ export class Model {
 		return news;
 	}
 
-	// since is for how long something has been so, undefined if that is not known.
+	// since returns the seconds since a time, undefined if the time is unknown.
 	since(time) {
 		const s = seconds(time);
 		return Number.isFinite(s) && s > 0 ? Math.max(this.time - s, 0) : undefined;
 	}
 
-	// until is how long something is to last, undefined if that is not known or over.
+	// until returns the seconds until a time, undefined if the time is unknown or has passed.
 	until(time) {
 		const left = seconds(time) - this.time;
 		return left > 0 ? left : undefined;

@@ -1,4 +1,4 @@
-// What is remembered of a pool or a backend: graphs, the numbers of one moment, a table, and files to take away.
+// The history of a pool or a backend: graphs, the numbers of one point, a table, and files to save.
 
 import { attr, el, hide, own, text } from './dom.js';
 import { duration, few, millis, rate, volume } from './format.js';
@@ -20,7 +20,7 @@ const GRAPHS = [
 		{ key: '5xx', label: '5xx', tone: '--bad-fill' }, { key: '1xx', label: '1xx', tone: '--out-fill' }] },
 	{ title: 'Errors', unit: 'per second', write: rate, lines: [
 		{ key: '5xx', label: '5xx', tone: '--bad' }, { key: 'failures', label: 'failed', tone: '--warn', dash: [5, 3] },
-		{ key: 'refused', label: 'refused', tone: '--out' }, { key: 'canceled', label: 'left', tone: '--idle' }] },
+		{ key: 'refused', label: 'refused', tone: '--out' }, { key: 'canceled', label: 'canceled', tone: '--idle' }] },
 	{ title: 'Latency', unit: 'until the header', write: millis, lines: [
 		{ key: 'p50_ms', label: 'p50', tone: '--ok' }, { key: 'p95_ms', label: 'p95', tone: '--info' }, { key: 'p99_ms', label: 'p99', tone: '--out' }] },
 	{ title: 'Latency heat', unit: 'the darker, the more answers', write: millis, heat: true },
@@ -48,9 +48,9 @@ export class Past {
 			return { key, node };
 		});
 		this.when = el('span', { class: 'when number' });
-		this.moment = el('input', { type: 'range', min: 0, max: POINTS - 1, step: 1, value: POINTS - 1, 'aria-label': 'Moment that the numbers are of' });
+		this.moment = el('input', { type: 'range', min: 0, max: POINTS - 1, step: 1, value: POINTS - 1, 'aria-label': 'Time of the numbers' });
 		this.moment.addEventListener('input', () => this.point(Number(this.moment.value)));
-		this.said = el('ul', { class: 'said', 'aria-label': 'Events at that moment' });
+		this.said = el('ul', { class: 'said', 'aria-label': 'Events at that time' });
 		this.trouble = el('p', { class: 'second missing', role: 'status' });
 		this.plots = el('div', { class: 'plots' });
 		this.peaks = new Peaks(this);
@@ -67,18 +67,18 @@ export class Past {
 			this.trouble, el('div', { class: 'at' }, this.moment, this.when), this.said, this.plots, this.peaks.node, this.tablePart);
 	}
 
-	// share copies the address of what is shown, where the browser lets it.
+	// share copies the URL of the view, if the browser allows it.
 	async share(event) {
 		event.preventDefault();
 		try {
 			await navigator.clipboard.writeText(this.link.href);
 			text(this.copied, 'copied');
 		} catch {
-			text(this.copied, 'copy the address of the page');
+			text(this.copied, 'not copied: the browser does not allow it');
 		}
 	}
 
-	// show shows the pool or backend that is looked at, and asks for news when it is time.
+	// show shows the history of the view's pool or backend, and requests it again when the range's interval has passed.
 	show(model) {
 		const { pool, backend } = this.view;
 		const range = RANGES[this.view.range] ? this.view.range : '5m';
@@ -97,7 +97,7 @@ export class Past {
 				attr(node, 'aria-label', `Save as ${format.toUpperCase()}`);
 			}
 			attr(this.link, 'href', `#${new URLSearchParams({ pool, ...(backend === '' ? {} : { backend }), range })}`);
-			attr(this.link, 'aria-label', 'Copy a link to this');
+			attr(this.link, 'aria-label', 'Copy a link to this view');
 		}
 		this.mark(model);
 		if (!this.asking && (this.asked === undefined || performance.now() - this.asked >= RANGES[range].every)) {
@@ -122,11 +122,11 @@ export class Past {
 			if (this.asking !== asking || this.key !== key) {
 				return;
 			}
-			text(this.trouble, answer.ok ? data.missing ? `No history: ${data.missing}.` : '' : data.error ?? 'the server cannot tell');
+			text(this.trouble, answer.ok ? data.missing ? `No history: ${data.missing}.` : '' : data.error ?? `the server answered with status ${answer.status}`);
 			this.take(answer.ok && !data.missing ? data : null);
 		} catch (error) {
 			if (error.name !== 'AbortError' && this.asking === asking) {
-				text(this.trouble, 'The history cannot be had at the moment.');
+				text(this.trouble, 'The history cannot be loaded at the moment.');
 			}
 		} finally {
 			if (this.asking === asking) {
@@ -135,7 +135,7 @@ export class Past {
 		}
 	}
 
-	// take shows an answer; null for one that has nothing.
+	// take shows the data of an answer; null hides the graphs.
 	take(data) {
 		this.data = data;
 		for (const part of [this.plots, this.peaks.node, this.tablePart, this.moment.parentElement, this.said]) {
@@ -164,7 +164,7 @@ export class Past {
 		this.showTable();
 	}
 
-	// point shows the numbers of one moment, of the latest one without. A graph that was told so does not tell it again.
+	// point shows the numbers of one point, the latest one if there is no index. It ignores a graph whose cursor this page has set.
 	point(at, by) {
 		if (by?.quiet || !this.data) {
 			return;
@@ -199,7 +199,7 @@ export class Past {
 		return this.range === '24h' ? date.toLocaleString(undefined, { weekday: 'short', hour: '2-digit', minute: '2-digit' }) : date.toLocaleTimeString();
 	}
 
-	// mark finds the events that belong to what is shown.
+	// mark collects the events of the view's pool or backend for the graphs.
 	mark(model) {
 		const { pool, backend } = this.view;
 		const events = model.events.filter(e => e.data.pool === pool && (backend === '' || e.data.backend === backend));
@@ -219,12 +219,12 @@ export class Past {
 		const names = GRAPHS.flatMap(g => (g.lines ?? []).filter(l => series[l.key]).map(l => ({ ...l, write: g.write }))).filter((l, i, all) => all.findIndex(o => o.key === l.key) === i);
 		const rows = time.map((t, i) => ({ t, i })).filter(({ i }) => names.some(({ key }) => series[key][i] !== null)).reverse();
 		this.table.replaceChildren(
-			el('caption', { class: 'unseen' }, `${RANGES[this.range].words}, the latest first`),
+			el('caption', { class: 'unseen' }, `${RANGES[this.range].words}, latest first`),
 			el('thead', null, el('tr', null, el('th', { scope: 'col' }, 'Time'), ...names.map(({ label }) => el('th', { scope: 'col' }, label)))),
 			el('tbody', null, ...rows.map(({ t, i }) => el('tr', null, el('th', { scope: 'row' }, this.clock(t)), ...names.map(({ key, write }) => el('td', null, write(series[key][i] ?? undefined)))))));
 	}
 
-	// stop forgets what was shown.
+	// stop drops the data and the graphs.
 	stop() {
 		this.asking?.abort();
 		this.asking = this.asked = this.data = this.at = this.marked = this.key = undefined;

@@ -1,4 +1,4 @@
-// The largest numbers of what is remembered, beside those of now, and when they were.
+// The peaks of the history, with their times, beside the latest values.
 
 import { Keyed, attr, el, text } from './dom.js';
 import { few, millis, rate, volume } from './format.js';
@@ -7,7 +7,7 @@ const CODES = ['1xx', '2xx', '3xx', '4xx', '5xx'];
 
 const known = v => typeof v === 'number';
 
-// requests are those that were answered, whatever the code.
+// requests returns the answers of all codes at one point, null if none is known.
 const requests = (series, i) => {
 	const all = CODES.map(name => series[name]?.[i]).filter(known);
 	return all.length > 0 ? all.reduce((sum, v) => sum + v, 0) : null;
@@ -22,7 +22,7 @@ const FIGURES = [
 	{ label: 'Queue', key: 'queue', write: few },
 ];
 
-// peak is the index of the largest value, of the latest one among equals; undefined if none is known, or all are zero.
+// peak returns the index of the largest value, the latest among equal ones; undefined if no value is known, or all are zero.
 export function peak(values) {
 	let found;
 	values.forEach((v, i) => {
@@ -33,7 +33,7 @@ export function peak(values) {
 	return found;
 }
 
-// Peaks is a table. Its owner writes times, and is told which point somebody wants to see.
+// Peaks is the table of peaks. Its owner formats the times, and shows the point whose time was clicked.
 export class Peaks {
 	constructor(owner) {
 		this.words = el('span', { class: 'second' });
@@ -61,7 +61,7 @@ export class Peaks {
 		return row;
 	}
 
-	// show shows the peaks of an answer of the server; words say of which time.
+	// show shows the peaks of an answer of the server; words name its range.
 	show({ time, series }, words) {
 		text(this.words, ` ${words}`);
 		const rows = FIGURES.map(figure => ({ ...figure, time, values: time.map((_, i) => (figure.of ? figure.of(series, i) : series[figure.key]?.[i] ?? null)) }))

@@ -1,12 +1,12 @@
-// What is wrong, in sentences, the worst first. Backends of one pool with one trouble are one problem.
+// The list of problems, the worst first. Backends of one pool with the same problem are listed as one.
 
 import { byName, count, duration, percent, plural, rate } from './format.js';
 import { STATUSES, cap } from './status.js';
 
-const BAD_SHARE = 0.05; // of answers, from which on a backend that is used is worth a line
-const MUCH_REFUSED = 0.5; // of a rate limit's requests
+const BAD_SHARE = 0.05; // share of failed requests from which on a backend that is up counts as a problem
+const MUCH_REFUSED = 0.5; // share of refused requests from which on a rate limit counts as a problem
 
-// problems returns { key, tone, rank, title, why, since, pool, backend } for each; backend is left out where there are several.
+// problems returns { key, tone, rank, title, why, since, pool, backend } for each problem. A problem of several backends has no backend.
 export function problems(model) {
 	const found = [];
 	for (const pool of model.pools.values()) {
@@ -21,7 +21,7 @@ export function problems(model) {
 	return found.sort((a, b) => a.rank - b.rank || byName(a.title, b.title));
 }
 
-// ofZone tells of a rate limit that refuses most of what comes, or all of it.
+// ofZone returns the problem of a rate limit that refuses at least half of its requests.
 function ofZone(name, { rates, data }) {
 	const refused = data.dry_run ? 0 : rates.refused ?? 0;
 	const share = refused / (refused + (rates.allowed ?? 0));
@@ -32,8 +32,8 @@ function ofZone(name, { rates, data }) {
 	return [{ tone: all ? 'bad' : 'warn', rank: all ? 1 : 4, key: `limit ${name}`, title: `rate limit ${name} refuses ${all ? 'all' : percent(share)} of its requests`, why: `${rate(refused)} requests/s` }];
 }
 
-// told are the problems that the server tells of.
-function told({ name, data }, several) {
+// reported returns the problems that the server reports.
+function reported({ name, data }, several) {
 	return (data.problems ?? []).map(({ severity, backend, what, why }, i) => ({
 		tone: severity, rank: severity === 'bad' ? 1 : 4, failing: severity === 'bad', pool: name, backend, key: `${name} ${i} ${what.replace(/[0-9.]+/g, '')} ${backend ?? ''}`,
 		title: `${backend ? several ? `${backend} in ${name}` : backend : name} ${what}`, why: why ?? '',
@@ -42,29 +42,29 @@ function told({ name, data }, several) {
 
 function ofPool(pool, several) {
 	const { name, data } = pool;
-	const found = told(pool, several);
+	const found = reported(pool, several);
 	const size = data.backends?.length ?? 0;
 	if (data.state === 'down') {
 		found.push({ tone: 'bad', rank: 0, pool: name, key: `${name} is down`, title: `${name} is down`, why: size > 0 ? `none of its ${plural(size, 'backend')} is usable; requests get 503` : 'it has no backends; requests get 503' });
 	}
 	if (data.state === 'panic') {
-		found.push({ tone: 'bad', rank: 1, pool: name, key: `${name} is in panic`, title: `${name} is in panic`, why: `${data.usable} of ${size} usable: all are used that can be reached` });
+		found.push({ tone: 'bad', rank: 1, pool: name, key: `${name} is in panic`, title: `${name} is in panic`, why: `${data.usable} of ${size} usable: requests go to all that can be reached` });
 	}
 	if (data.queue > 0) {
 		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has a queue`, title: `${name} has a queue`, why: `${plural(data.queue, 'request')} ${data.queue === 1 ? 'waits' : 'wait'} for a free slot` });
 	}
 	if (data.retry_budget < 1 && pool.total.rates.requests > 0) {
-		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has spent its retry budget`, title: `${name} has spent its retry budget`, why: 'what fails is not tried again' });
+		found.push({ tone: 'warn', rank: 4, pool: name, key: `${name} has spent its retry budget`, title: `${name} has spent its retry budget`, why: 'failed requests are not retried' });
 	}
 	return found;
 }
 
-// ofSources tells of lists of backends that are not good, and of a subset that is not enough.
+// ofSources returns the problems of discovery, a canary that was rolled back, and a subset without a usable backend.
 function ofSources(pool, model) {
 	const { name, data } = pool;
 	const found = (data.discovery ?? []).filter((d) => !d.ok).map((d) => ({
 		tone: 'warn', rank: 3, pool: name, key: `${name} ${d.source}`, title: `${name} gets no good list of backends`, since: duration(model.since(d.since)),
-		why: `${d.source}: ${d.error}; ${d.targets > 0 ? `the ${plural(d.targets, 'backend')} from before are used` : 'no earlier list is known'}`,
+		why: `${d.source}: ${d.error}; ${d.targets > 0 ? `its last good list is used, with ${plural(d.targets, 'backend')}` : 'there is no earlier list'}`,
 	}));
 	if (data.canary?.state === 'rolled_back') {
 		found.push({ tone: 'warn', rank: 3, pool: name, key: `${name} canary`, title: `the canary of ${name} is rolled back`, since: duration(model.since(data.canary.since)),
@@ -88,7 +88,7 @@ function ofBackends(pool, model) {
 	}
 	return [...groups].map(([kind, group]) => {
 		const [{ b, tone, rank, what, why, detail }] = group;
-		// That a backend is full, or fails, has no beginning that is known.
+		// The API has no time at which a usable backend became full or began to fail.
 		const since = Math.min(...group.map(({ b }) => (b.data.usable ? undefined : model.since(b.data.since)) ?? Infinity));
 		const common = { key: `${pool.name} ${kind}`, tone, rank, pool: pool.name, since: Number.isFinite(since) ? duration(since) : undefined };
 		if (group.length === 1) {
@@ -103,7 +103,7 @@ function ofBackends(pool, model) {
 
 const WHAT = { down: 'is down', open: 'is out: breaker open', half_open: 'is being tried: breaker half-open', full: 'is full', unchecked: 'is not checked yet' };
 
-// troubleOf tells what is wrong with a backend, null if nothing is.
+// troubleOf returns the problem of a backend, null if there is none.
 function troubleOf(b) {
 	const { tone, group } = STATUSES[b.status];
 	const { data } = b;
@@ -119,7 +119,7 @@ function troubleOf(b) {
 	return null;
 }
 
-// checkError tells what a check that failed found.
+// checkError describes why a check failed.
 export function checkError(check) {
 	return check.error || (check.code ? `status ${check.code}` : 'failed');
 }

@@ -1,4 +1,4 @@
-// What stands beside the table: what was changed, what happened, the fleet, the rate limits, the express lanes, and the process.
+// The column beside the table: changes, events, the fleet, rate limits, express lanes, and the process.
 
 import { $, Keyed, attr, el, hide, text, width } from './dom.js';
 import { bytes, count, duration, moment, percent, rate } from './format.js';
@@ -13,29 +13,29 @@ const EVENTS = {
 	breaker_opened: ['breaker opened', 'bad'],
 	breaker_half_open: ['breaker half-open', 'warn'],
 	breaker_closed: ['breaker closed', 'ok'],
-	panic_began: ['panic: all are used that can be reached', 'bad'],
-	panic_ended: ['panic is over', 'ok'],
+	panic_began: ['panic: requests go to all backends that can be reached', 'bad'],
+	panic_ended: ['panic ended', 'ok'],
 	backend_added: ['added', 'info'],
 	backend_changed: ['changed', 'info'],
 	backend_removed: ['removed', 'info'],
-	change_expired: ['change has run out', 'info'],
+	change_expired: ['change expired', 'info'],
 	change_conflict: ['change conflicts with the config', 'warn'],
-	canary_moved: ['canary gets another share', 'info'],
-	canary_rolled_back: ['canary is rolled back', 'bad'],
-	canary_changed: ['canary was changed', 'info'],
+	canary_moved: ['canary share changed', 'info'],
+	canary_rolled_back: ['canary rolled back', 'bad'],
+	canary_changed: ['canary changed', 'info'],
 	config_loaded: ['config loaded', 'info'],
 	state_not_persisted: ['change could not be stored', 'warn'],
 };
 
 const SHOWN = 100;
 
-// eventWords says in a line what happened.
+// eventWords describes an event in one line.
 export function eventWords({ name, data: { pool, backend, reason, error } }) {
 	const [what, tone] = EVENTS[name] ?? [name.replaceAll('_', ' '), 'info'];
 	return { tone, words: [`${backend || pool || ''} ${what}`, reason, error].filter(Boolean).join(' · ') };
 }
 
-// eventLine is a row of a feed.
+// eventLine is one event in a list of events.
 export function eventLine(event) {
 	const [what, tone] = EVENTS[event.name] ?? [event.name.replaceAll('_', ' '), 'info'];
 	const { pool, backend, reason, error } = event.data;
@@ -52,13 +52,13 @@ export function eventLine(event) {
 	} };
 }
 
-// changed says what a setting was and is. Where there is nothing in the config, there is only what it is.
+// changed writes the value of a setting in the config and the running one, or only the latter if the config has none.
 function changed({ config, running }) {
 	const words = value => (value === null || value === undefined || value === '' ? 'none' : String(value));
 	return config === undefined ? words(running) : `${words(config)} → ${words(running)}`;
 }
 
-// changeLine is a difference from the config, with a button that takes it back where that can be done.
+// changeLine is a difference from the config, with a button to revert it if that is possible.
 export function changeLine(actions) {
 	const title = el('button', { type: 'button', class: 'link' });
 	const what = el('span', { class: 'what' });
@@ -71,10 +71,10 @@ export function changeLine(actions) {
 		text(what, change.added ? ' was added' : change.removed ? ' was removed' : ` ${change.field}: ${changed(change)}`);
 		const left = model.until(change.until);
 		text(second, [pool, change.reason, change.owner ? `by ${change.owner}` : '', left === undefined ? '' : `${duration(left)} left`].filter(Boolean).join(' · '));
-		hide(undo, !actions.allowed || !actions.takesBack(change.field));
+		hide(undo, !actions.allowed || !actions.canRevert(change.field));
 		attr(undo, 'aria-label', `Revert ${change.field} of ${change.backend}`);
 	} };
-	undo.addEventListener('click', () => actions.takeBack(child.item.pool, child.item.change.backend, child.item.change.field));
+	undo.addEventListener('click', () => actions.revert(child.item.pool, child.item.change.backend, child.item.change.field));
 	return child;
 }
 
@@ -94,7 +94,7 @@ export class Rail {
 		this.fleet = new Fleet();
 		this.numbers = PROCESS.map(number => makeNumber(number));
 		$('process-list').append(...this.numbers.flatMap(number => number.nodes));
-		this.quiet = el('li', { class: 'empty' }, 'Nothing has happened yet.');
+		this.quiet = el('li', { class: 'empty' }, 'No events yet.');
 	}
 
 	show(model) {
@@ -122,7 +122,7 @@ export class Rail {
 	}
 }
 
-// differences lists what differs from the config.
+// differences returns how the running settings differ from the config.
 function differences(model) {
 	return Object.entries(model.snapshot.diffs ?? {}).flatMap(([pool, diff]) => (diff.changes ?? []).map(change => ({ pool, change, model })));
 }
@@ -141,10 +141,10 @@ function makeZone() {
 		const { data, rates } = zone;
 		text(name, data.zone);
 		text(limit, [data.rate, data.concurrency ? `${count(data.concurrency)} at once` : '', `${rate(rates.allowed)} allowed/s`].filter(Boolean).join(' · '));
-		const marks = [data.dry_run ? 'dry run' : '', data.store ? (data.store.available ? 'shared' : 'store is away') : ''].filter(Boolean);
+		const marks = [data.dry_run ? 'dry run' : '', data.store ? (data.store.available ? 'shared' : 'store unavailable') : ''].filter(Boolean);
 		if (tags.dataset.marks !== marks.join()) {
 			tags.dataset.marks = marks.join();
-			tags.replaceChildren(...marks.map(mark => el('span', { class: 'tag', 'data-tone': mark === 'store is away' ? 'warn' : null }, mark)));
+			tags.replaceChildren(...marks.map(mark => el('span', { class: 'tag', 'data-tone': mark === 'store unavailable' ? 'warn' : null }, mark)));
 		}
 		const counted = data.dry_run ? rates.dry_run : rates.refused;
 		text(refused, `${rate(counted)} ${data.dry_run ? 'would be refused' : 'refused'}/s`);

@@ -1,15 +1,15 @@
-// Small curves of what was lately.
+// Small curves of the last seconds.
 
 import { attr, svg } from './dom.js';
 
-const YOUNG = 20; // seconds
+const YOUNG = 20; // smallest number of points that a curve's width stands for
 const HEADROOM = 1.15; // above the highest point
 
-// Spark is a curve of requests with a second one, of errors, in front of it. It is a picture of numbers that stand beside it.
+// Spark is a curve of requests with one of errors in front of it. Screen readers skip it: its numbers are beside it.
 export class Spark {
 	constructor(points = 60, height = 22, kind = '') {
 		this.points = points;
-		this.skipZeros = kind === 'errors'; // no red line where nothing fails
+		this.skipZeros = kind === 'errors'; // no red line while nothing fails
 		this.height = height;
 		this.area = svg('path', { class: 'area' });
 		this.line = svg('path', { class: 'line' });
@@ -18,7 +18,8 @@ export class Spark {
 			this.area, this.line, this.second);
 	}
 
-	// show draws the latest of ring, and of another in the same scale. least is the lowest top of the scale. What is young is drawn wider.
+	// show draws the latest values of ring, and those of other in the same scale. The scale ends at `least` or higher. A young ring has
+	// fewer values, which are drawn wider.
 	show(ring, other, least = 1) {
 		const points = Math.min(Math.max(ring.age, YOUNG), this.points);
 		this.shown = points;
@@ -35,7 +36,7 @@ export class Spark {
 		attr(this.second, 'd', other ? this.path(other.values.subarray(-points), top, true).closed : null);
 	}
 
-	// path draws values, with gaps where there are none, or only zeros if these are to be skipped.
+	// path draws values, with gaps where a value is unknown, or zero if zeros are skipped.
 	path(values, top, skipZeros = false) {
 		let open = '';
 		let closed = '';
@@ -86,7 +87,7 @@ export class Blocks {
 			attr(block, 'y', 8 * Math.floor(i / perRow));
 		});
 		const [width, height] = [8 * Math.min(perRow, tones.length) - 2, 8 * Math.ceil(tones.length / perRow) - 2];
-		attr(this.node, 'viewBox', `0 0 ${width} ${height}`); // where there is less room, they are smaller
+		attr(this.node, 'viewBox', `0 0 ${width} ${height}`); // scales the blocks down if there is less room
 		attr(this.node, 'width', width);
 		attr(this.node, 'height', height);
 	}

@@ -1,4 +1,4 @@
-// What a backend and a pool are, in one word. The worst come first.
+// The states of backends and pools, the worst first.
 
 export const STATUSES = {
 	down: { label: 'Down', tone: 'bad', group: 'trouble' },
@@ -26,7 +26,7 @@ export const POOL_STATES = {
 
 Object.keys(POOL_STATES).forEach((name, rank) => { POOL_STATES[name].rank = rank; });
 
-// poolState is what a pool is. The API's word is about its backends: all of them may be fit, and the pool fail.
+// poolState returns the state of a pool. The API's state is only about the backends: a pool can fail while all of them are usable.
 export function poolState({ state, problems }) {
 	if (state === 'ok' && problems?.some(p => p.severity === 'bad')) {
 		return { label: 'Failing', tone: 'bad', rank: 1 };
@@ -34,10 +34,10 @@ export function poolState({ state, problems }) {
 	return POOL_STATES[state] ?? { label: state, tone: 'idle', rank: 9 };
 }
 
-// cap is how many requests a backend is given at a time, where there is such a bound: what was found out, if it is auto.
+// cap returns how many requests a backend gets at a time, undefined if there is no limit. With max_requests auto it is the measured limit.
 export const cap = b => b.limit ?? b.max_requests;
 
-// statusOf tells what a backend of the API is.
+// statusOf returns the key in STATUSES of a backend of the API.
 export function statusOf(b) {
 	if (b.removing) {
 		return 'removing';
@@ -61,7 +61,7 @@ function whyUnusable(b) {
 	if (b.weight === 0) {
 		return 'parked';
 	}
-	// A breaker may be open because nobody can be reached: that says more.
+	// A breaker may be open because the backend cannot be reached; then Down is the more precise word.
 	const unreachable = /reach|dead/.test(b.reason ?? '');
 	if (b.health !== 'down' && !unreachable && (b.breaker === 'open' || b.breaker === 'half_open')) {
 		return b.breaker;
@@ -69,10 +69,10 @@ function whyUnusable(b) {
 	return /not checked/.test(b.reason ?? '') ? 'unchecked' : 'down';
 }
 
-// begun is when a backend became what it is, undefined where that is not known: nobody notes when one gets full, or is avoided.
+// begun returns when a backend got its state. It is undefined for full and avoided backends: the API has no time for these.
 export const begun = b => (b.status === 'full' || b.status === 'avoided' ? undefined : b.data.since);
 
-// warmth is the share of its weight that a backend has while it is ramped up, 1 otherwise.
+// warmth returns the share of its weight that a backend has during slow start, 1 otherwise.
 export function warmth(b) {
 	if (typeof b.slow_start === 'number') {
 		return b.slow_start;

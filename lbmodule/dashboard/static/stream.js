@@ -1,22 +1,22 @@
-// The stream of news. It comes back by itself, whatever ended it, and says how it is.
+// The stream of messages from the server. It reconnects by itself, whatever ended it, and reports its health.
 
 import { own } from './dom.js';
 
-const STALE = 3500; // ms without news, from which on what is shown is called stale
-const SILENT = 12_000; // and from which on the connection is given up
+const STALE = 3500; // ms without a message after which the page is called stale
+const SILENT = 12_000; // ms without a message after which the stream reconnects
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 8000;
-const HIDDEN = 15_000; // a page that nobody sees gives its connection back after so long
+const HIDDEN = 15_000; // ms for which the page is hidden before it closes the connection
 
 export class Stream {
-	// hear is { hello, state, event, trouble, health }: functions of what was heard.
-	constructor(hear) {
-		this.hear = hear;
+	// handlers is { hello, state, event, trouble, health }: functions for the messages, and for changes of the stream's health.
+	constructor(handlers) {
+		this.handlers = handlers;
 		this.pause = FIRST_PAUSE;
-		this.heard = undefined; // when the latest news came
+		this.heard = undefined; // time of the latest message
 		this.retryAt = undefined;
 		this.problem = '';
-		document.addEventListener('visibilitychange', () => this.seen());
+		document.addEventListener('visibilitychange', () => this.visibilityChanged());
 		addEventListener('online', () => this.open());
 		setInterval(() => this.watch(), 500);
 		this.open();
@@ -32,11 +32,11 @@ export class Stream {
 				this.heard = performance.now();
 				this.pause = FIRST_PAUSE;
 				this.problem = '';
-				this.hear[name](JSON.parse(message.data), message);
+				this.handlers[name](JSON.parse(message.data), message);
 				this.watch();
 			});
 		}
-		// Browsers try again after some errors and not after others; here it is always done, and with pauses that grow.
+		// An EventSource reconnects after some errors and not after others. This stream always does, with growing pauses.
 		source.addEventListener('error', () => {
 			if (this.source === source) {
 				this.close();
@@ -54,19 +54,19 @@ export class Stream {
 		this.retryAt = undefined;
 	}
 
-	// findOut asks why there is no stream.
+	// findOut asks the server why there is no stream.
 	async findOut() {
 		try {
 			const answer = await fetch(own('state'), { method: 'HEAD', cache: 'no-store' });
 			const why = { 401: 'login needed: load the page again', 403: 'no access', 404: 'there is no dashboard here any more', 503: 'too many dashboards are open' };
-			this.problem = answer.ok ? '' : why[answer.status] ?? `the server answers ${answer.status}`;
+			this.problem = answer.ok ? '' : why[answer.status] ?? `the server answered with status ${answer.status}`;
 		} catch {
 			this.problem = 'the server cannot be reached';
 		}
 		this.watch();
 	}
 
-	// watch tells how the stream is, and mends it.
+	// watch reports the health of the stream, and reconnects if needed.
 	watch() {
 		const now = performance.now();
 		const age = now - this.heard;
@@ -79,18 +79,18 @@ export class Stream {
 				this.open();
 				return;
 			}
-			this.hear.health(age > STALE ? { stale: true, age } : { waiting: this.source.readyState !== EventSource.OPEN });
+			this.handlers.health(age > STALE ? { stale: true, age } : { waiting: this.source.readyState !== EventSource.OPEN });
 			return;
 		}
 		if (now >= this.retryAt) {
 			this.open();
 			return;
 		}
-		this.hear.health({ lost: true, age, retry: this.retryAt - now, problem: this.problem });
+		this.handlers.health({ lost: true, age, retry: this.retryAt - now, problem: this.problem });
 	}
 
-	// seen lets go of the connection when nobody has looked for a while: over HTTP/1.1 browsers have six for a site.
-	seen() {
+	// visibilityChanged closes the connection of a page that stays hidden: over HTTP/1.1, browsers open at most six to a host.
+	visibilityChanged() {
 		clearTimeout(this.hiding);
 		if (document.hidden) {
 			this.hiding = setTimeout(() => {

@@ -1,4 +1,4 @@
-// The upper part of the page: what is wrong, and the totals.
+// The upper part of the page: the problems and the totals.
 
 import { $, Keyed, attr, el, figure, hide, text } from './dom.js';
 import { count, millis, percent, plural, rate } from './format.js';
@@ -6,7 +6,7 @@ import { problems } from './problems.js';
 import { Spark } from './spark.js';
 import { STATUSES } from './status.js';
 
-const MOST = 6; // problems that are shown
+const MOST = 6; // problems shown at first
 
 export class Summary {
 	constructor(view) {
@@ -62,7 +62,7 @@ export class Summary {
 		this.say(found);
 	}
 
-	// mark shows in title and icon how things are, as far as that is known: what is old reassures nobody.
+	// mark shows the worst tone in the page's title and icon. Without a connection they are idle, because old data must not look fine.
 	mark() {
 		const tone = this.lost ? 'idle' : this.tone ?? 'idle';
 		attr($('icon'), 'href', `icon-${tone}.svg`);
@@ -75,7 +75,7 @@ export class Summary {
 		}
 	}
 
-	// setLost tells whether what is shown is old.
+	// setLost says whether the data is old or the page is paused.
 	setLost(lost) {
 		if (this.lost !== lost) {
 			this.lost = lost;
@@ -83,11 +83,11 @@ export class Summary {
 		}
 	}
 
-	// say tells screen readers what has become bad, or good.
+	// say makes screen readers announce changes of the severe problems.
 	say(found) {
 		const bad = found.filter(p => p.tone === 'bad').map(p => p.title).join('. ');
 		if (this.said !== bad) {
-			text($('announce'), bad || 'Nothing is down any more.');
+			text($('announce'), bad || 'No severe problems any more.');
 			this.said = bad;
 		}
 	}
@@ -95,7 +95,7 @@ export class Summary {
 
 function verdict(model, found) {
 	if (model.pools.size === 0) {
-		return 'Nothing to balance';
+		return 'No pools';
 	}
 	const backends = model.backends();
 	const byHand = backends.filter(b => STATUSES[b.status].group === 'out').length;
@@ -122,7 +122,7 @@ const TILES = [
 		tone: m => (m.total.errorShare >= 0.05 ? 'bad' : m.total.errorShare >= 0.01 ? 'warn' : null) },
 	{ label: 'Refused/s', title: 'requests that no backend answered', of: m => rate(m.total.rates.refused), tone: m => (m.total.rates.refused > 0 ? 'bad' : null),
 		needs: m => m.total.rates.refused > 0 },
-	{ label: 'p95', title: 'of the slowest pool', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.total.latency.p95 !== undefined },
+	{ label: 'p95', title: 'p95 of the slowest pool', of: m => millis(m.total.latency.p95), ring: m => m.slowest, needs: m => m.total.latency.p95 !== undefined },
 	{ label: 'In flight', of: m => count(m.total.inFlight), ring: m => m.inFlight },
 	{ label: 'Retries/s', of: m => rate(m.total.rates.retries), needs: m => m.backends().some(b => b.data.retries !== undefined) },
 	{ label: 'Waiting', title: 'requests in queues', of: m => count(m.total.queue), tone: m => (m.total.queue > 0 ? 'warn' : null) },

@@ -1,4 +1,4 @@
-// The table of pools and backends. Rows are made when they are first to be seen and then changed in place, those on the screen only.
+// The table of pools and backends. A row is made when its backend is first shown. Later, only rows near the screen are updated.
 
 import { COLUMNS, answers, compare, comparePools, pill, traffic } from './columns.js';
 import { $, arrange, attr, el, figure, hide, text } from './dom.js';
@@ -7,11 +7,11 @@ import { opened, opener } from './opener.js';
 import { Blocks } from './spark.js';
 import { STATUSES, poolState } from './status.js';
 
-const FOLD_FROM = 60; // backends in all, from which on pools that are well show their heads only
+const FOLD_FROM = 60; // total number of backends from which on pools that are OK are collapsed
 
 const SORT_LABELS = { status: 'State', name: 'Name', '-rate': 'Requests', '-errors': 'Errors', '-p95': 'p95', '-load': 'In flight' };
 
-// shadowNote tells what the shadow policy of a pool would do.
+// shadowNote compares the shadow policy of a pool with the policy in use: "X for Y" is X with the shadow policy and Y with the other.
 function shadowNote({ shadow, backends }) {
 	const { expected_ms: expected, took_ms: took } = shadow;
 	const times = expected && took ? `, p50 ${millis(expected.p50)} for ${millis(took.p50)}, p99 ${millis(expected.p99)} for ${millis(took.p99)}` : '';
@@ -19,7 +19,7 @@ function shadowNote({ shadow, backends }) {
 	const [requests, given] = [of('requests'), of('given')];
 	const shares = (backends ?? []).filter(b => b.shadow).slice(0, 20).map(b => `${b.name}: ${percent(b.shadow.requests / requests)} for ${percent(b.shadow.given / given)}`);
 	return { label: `shadow ${shadow.policy.replace(/^lb_/, '')}: agrees ${percent(shadow.agreement)}${times}`,
-		title: ['what the shadow policy would do, and what was done', `fairness ${percent(shadow.fairness)}`, ...shares].join('\n') };
+		title: ['shadow policy for policy in use', `fairness ${percent(shadow.fairness)}`, ...shares].join('\n') };
 }
 
 export class Table {
@@ -27,13 +27,13 @@ export class Table {
 		this.view = view;
 		this.node = $('table');
 		this.pools = new Map();
-		this.held = false;
+		this.held = false; // rows keep their places
 		this.rows = new WeakMap(); // from nodes
-		this.eyes = new IntersectionObserver(entries => entries.forEach(({ target, isIntersecting }) => this.looked(target, isIntersecting)), { rootMargin: '300px' });
-		// The browser leaves out what is far from the screen, and says so: of a thousand rows, few need to be watched.
-		this.node.addEventListener('contentvisibilityautostatechange', ({ target, skipped }) => this.neared(target, !skipped));
+		this.observer = new IntersectionObserver(entries => entries.forEach(({ target, isIntersecting }) => this.setSeen(target, isIntersecting)), { rootMargin: '300px' });
+		// The browser skips rows far from the screen (content-visibility) and reports that, so only a few of a thousand are observed.
+		this.node.addEventListener('contentvisibilityautostatechange', ({ target, skipped }) => this.setNear(target, !skipped));
 		this.makeHead();
-		// Rows do not move under the hand that reaches for them.
+		// Rows do not move while the pointer is over the table.
 		this.node.addEventListener('pointerenter', () => { this.held = true; });
 		this.node.addEventListener('pointerleave', () => { this.held = false; });
 		this.node.addEventListener('click', event => this.clicked(event));
@@ -54,7 +54,7 @@ export class Table {
 		});
 	}
 
-	// next is the sorting after a click: numbers begin with the largest, and the third click is as if there had been none.
+	// next returns the sorting after a click on a column. Numbers begin with the largest; the third click restores the default.
 	next({ key, numeric }) {
 		const [first, second] = numeric ? [`-${key}`, key] : [key, `-${key}`];
 		return this.view.sort === first ? second : this.view.sort === second ? 'status' : first;
@@ -77,16 +77,16 @@ export class Table {
 		}
 	}
 
-	neared(node, near) {
+	setNear(node, near) {
 		if (near && node.isConnected) {
-			this.eyes.observe(node);
+			this.observer.observe(node);
 		} else {
-			this.eyes.unobserve(node);
-			this.looked(node, false);
+			this.observer.unobserve(node);
+			this.setSeen(node, false);
 		}
 	}
 
-	looked(node, seen) {
+	setSeen(node, seen) {
 		const row = this.rows.get(node);
 		if (row) {
 			row.seen = seen;
@@ -96,7 +96,6 @@ export class Table {
 		}
 	}
 
-	// show shows the model as it is now.
 	show(model) {
 		this.model = model;
 		const { order } = this.view;
@@ -117,10 +116,10 @@ export class Table {
 		hide($('folding'), flat || this.pools.size < 2);
 		text($('folding'), this.allFolded() ? 'Expand all' : 'Collapse all');
 		hide($('nothing'), shown > 0);
-		text($('nothing'), shown > 0 ? '' : backends.length > 0 ? 'No backend is like that.' : 'There are no pools: the config that serves has no load_balancer.');
+		text($('nothing'), shown > 0 ? '' : backends.length > 0 ? 'No backend matches.' : 'No pools: the running config has no load_balancer.');
 	}
 
-	// showPools shows pool by pool and returns how much is to be seen.
+	// showPools shows the backends by pool. It returns 0 if nothing matches the search.
 	showPools(model, backends) {
 		this.all?.end();
 		this.all = undefined;
@@ -152,7 +151,7 @@ export class Table {
 		return matching.length;
 	}
 
-	// endSections removes the sections that are not among the next ones.
+	// endSections removes the sections that are not in next.
 	endSections(next) {
 		for (const [name, section] of this.pools) {
 			if (next.get(name) !== section) {
@@ -166,7 +165,7 @@ export class Table {
 		return this.pools.size > 0 && [...this.pools.values()].every(section => section.folded);
 	}
 
-	// matches tells whether the search and the choice of states let a backend through.
+	// matches reports whether a backend matches the search and the chosen states.
 	matches(b) {
 		const { q, show } = this.view;
 		if (show !== 'all' && STATUSES[b.status].group !== show) {
@@ -179,7 +178,7 @@ export class Table {
 		return q.toLowerCase().split(/\s+/).every(word => [b.pool.name, name, address, zone, reason, avoided, STATUSES[b.status].label].some(s => s?.toLowerCase().includes(word)));
 	}
 
-	// step moves the focus to the next backend, or the one before.
+	// step moves the focus by a number of backends.
 	step(by) {
 		const names = [...this.node.querySelectorAll('tr.backend:not([hidden]) button.name')];
 		const at = names.indexOf(document.activeElement);
@@ -187,7 +186,7 @@ export class Table {
 	}
 }
 
-// Section is a pool: a row of its own, and one for each backend.
+// Section is a pool: a row for the pool, and one for each backend.
 class Section {
 	constructor(table, name) {
 		this.table = table;
@@ -214,7 +213,7 @@ class Section {
 		}
 	}
 
-	// show shows the pool and returns how many backends are shown or folded away.
+	// show shows the pool. It returns how many backends match the search, 1 without a search.
 	show(pool, model, large) {
 		const { view } = this.table;
 		const { label, tone, rank } = poolState(pool.data);
@@ -248,13 +247,13 @@ class Section {
 	showNotes({ data, suffix }) {
 		const notes = [{ label: (data.policy ?? '').replace(/^lb_/, ''), title: 'the selection policy' }];
 		if (data.queue !== undefined) {
-			notes.push({ label: `queue ${count(data.queue)}`, tone: data.queue > 0 ? 'warn' : null, title: 'requests that wait for a free slot' });
+			notes.push({ label: `queue ${count(data.queue)}`, tone: data.queue > 0 ? 'warn' : null, title: 'requests waiting for a free slot' });
 		}
 		if (data.retry_budget !== undefined) {
-			notes.push({ label: `budget ${count(Math.floor(data.retry_budget))}`, tone: data.retry_budget < 1 ? 'warn' : null, title: 'retries that the pool could spend now' });
+			notes.push({ label: `budget ${count(Math.floor(data.retry_budget))}`, tone: data.retry_budget < 1 ? 'warn' : null, title: 'retries that the pool may make now' });
 		}
 		if (suffix) {
-			notes.push({ label: `names end in ${suffix}`, title: 'the end that the names of all backends have in common' });
+			notes.push({ label: `names end in ${suffix}`, title: 'the suffix that all names of backends share' });
 		}
 		if (data.warnings?.length > 0) {
 			notes.push({ label: plural(data.warnings.length, 'warning'), tone: 'warn', title: data.warnings.join('\n') });
@@ -263,7 +262,7 @@ class Section {
 			notes.push(canaryNote(data.canary));
 		}
 		if (data.utilization > 0) {
-			notes.push({ label: `slots ${percent(data.utilization)}`, title: 'share of the slots of max_requests that are taken' });
+			notes.push({ label: `slots ${percent(data.utilization)}`, title: 'share of the slots of max_requests in use' });
 		}
 		if (data.fairness !== undefined) {
 			notes.push({ label: `fairness ${percent(data.fairness)}`, title: "how evenly requests are spread (Jain's index)" });
@@ -286,7 +285,7 @@ class Section {
 
 const same = (a, b) => a.length === b?.length && a.every((item, i) => item === b[i]);
 
-// Rows are the backends of a body, below what stands there first.
+// Rows manages the rows of backends in a table body, after its first `from` rows.
 class Rows {
 	constructor(table, body, from) {
 		this.table = table;
@@ -297,7 +296,7 @@ class Rows {
 		this.shown = [];
 	}
 
-	// sorted returns backends in order. It begins with the order from before, which has seldom much to be changed.
+	// sorted returns the backends in order. It sorts from the last order, which rarely needs many changes.
 	sorted(backends, by) {
 		const there = new Set(backends);
 		const before = this.order.filter(b => there.delete(b));
@@ -305,7 +304,7 @@ class Rows {
 		return this.order;
 	}
 
-	// show shows those that are wanted of all.
+	// show shows the wanted ones of all backends.
 	show(wanted, all, model) {
 		if (!same(wanted, this.shown) || !same(all, this.arranged)) {
 			this.arrange(wanted, all);
@@ -318,7 +317,7 @@ class Rows {
 		}
 	}
 
-	// arrange makes rows for those that are wanted, hides those of the others, and puts them all in order.
+	// arrange makes rows for the wanted backends, hides those of the others, and puts all in order.
 	arrange(wanted, all) {
 		const there = new Set(all);
 		for (const [b, row] of this.rows) {
@@ -355,7 +354,7 @@ class Rows {
 
 const CANARY_TONES = { rolled_back: 'bad', paused: 'warn' };
 
-// canaryNote says which share of the clients a canary gets, and how the two sides compare.
+// canaryNote shows the canary's share of the clients, and compares it with the other backends.
 function canaryNote({ state, share, canary, others, next_share: next, next_in: left }) {
 	const side = ({ requests, error_rate: errors, p50_ms: p50, p95_ms: p95 }) =>
 		`${plural(requests, 'request')}, ${percent(errors)} errors, p50 ${millis(p50)}, p95 ${millis(p95)}`;
@@ -371,7 +370,7 @@ class Row {
 	constructor(table, backend) {
 		this.table = table;
 		this.backend = backend;
-		this.seen = true; // until it is known
+		this.seen = true; // until the observer reports otherwise
 		this.parts = COLUMNS.map(column => column.make());
 		this.node = el('tr', { class: 'backend', role: 'row', 'data-pool': backend.pool.name, 'data-backend': backend.name },
 			...COLUMNS.map((column, i) => el(column.key === 'name' ? 'th' : 'td', {
@@ -379,7 +378,7 @@ class Row {
 				role: column.key === 'name' ? 'rowheader' : 'cell', scope: column.key === 'name' ? 'row' : null,
 			}, this.parts[i].node)));
 		table.rows.set(this.node, this);
-		table.eyes.observe(this.node);
+		table.observer.observe(this.node);
 	}
 
 	update(model) {
@@ -388,7 +387,7 @@ class Row {
 	}
 
 	end() {
-		this.table.eyes.unobserve(this.node);
+		this.table.observer.unobserve(this.node);
 		this.node.remove();
 	}
 }

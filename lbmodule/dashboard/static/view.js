@@ -1,4 +1,4 @@
-// What is looked at, kept in the part of the URL behind #, so that a link shows the same.
+// The view: search, sorting and what is open. It is kept in the fragment of the URL, so that a link shows the same.
 
 const DEFAULTS = { q: '', show: 'all', sort: 'status', pool: '', backend: '', range: '5m', fold: '', unfold: '', list: '', dense: '' };
 
@@ -19,7 +19,7 @@ export class View {
 		}
 	}
 
-	// set changes some of it.
+	// set changes some values of the view.
 	set(changes) {
 		Object.assign(this, changes);
 		const given = new URLSearchParams();
@@ -32,12 +32,12 @@ export class View {
 		this.changed();
 	}
 
-	// folded tells whether only the head of a pool is shown.
+	// folded reports whether a pool is collapsed. byItself is the default.
 	folded(pool, byItself) {
 		return names(this.fold).has(pool) || byItself && !names(this.unfold).has(pool);
 	}
 
-	// foldAll shows the heads of these pools only, or all of them.
+	// foldAll collapses or expands these pools.
 	foldAll(pools, folded) {
 		this.set({ fold: folded ? pools.join(',') : '', unfold: folded ? '' : pools.join(',') });
 	}
@@ -50,7 +50,7 @@ export class View {
 		this.set({ fold: [...fold].join(','), unfold: [...unfold].join(',') });
 	}
 
-	// descending tells how `sort` sorts, and by what.
+	// order splits `sort` into the column and the direction.
 	get order() {
 		return this.sort.startsWith('-') ? { by: this.sort.slice(1), descending: true } : { by: this.sort, descending: false };
 	}

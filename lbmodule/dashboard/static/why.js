@@ -1,11 +1,11 @@
-// Why a backend gets requests or not, how the config would keep its changes, and what the express lane does for a pool.
+// Why a backend gets requests or not, the Caddyfile lines for its changes, and the routes that lead to a pool.
 
 import { el, hide, own, text } from './dom.js';
 import { count, plural, weight } from './format.js';
 
 const EVERY = 5000; // milliseconds
 
-// Why asks the server, as `explain` of the API does, while somebody looks.
+// Why shows why the next request can go to a backend or not. It asks the server again while the panel is open, as `explain` of the API does.
 export class Why {
 	constructor() {
 		this.words = el('p', { class: 'explained' });
@@ -34,19 +34,19 @@ export class Why {
 				text(this.words, found ? words(found) : '');
 			}
 		} catch {
-			// The page says by itself that the server is away.
+			// The stream reports that the server cannot be reached.
 		}
 	}
 }
 
-// words says whether a backend may be chosen, and what the policy compares.
+// words says whether a backend can be chosen, and which values the policy compares.
 function words({ policy, in: may, reason, score, effective_weight: force, in_flight: flight, others }) {
 	const rest = others > 0 ? `${plural(others, 'other')} can be chosen` : 'no other can be chosen';
-	const seen = [`${policy}`, score === undefined ? '' : `score ${Number(score.toPrecision(3))}, the lower the better`, `weight ${weight(force)} in force`, `${count(flight)} in flight`].filter(Boolean).join(', ');
-	return may ? `It can be chosen${reason ? `, but is ${reason}` : ''} (${seen}); ${rest}.` : `It is not chosen: ${reason || 'the server does not say why'} (${seen}); ${rest}.`;
+	const seen = [`${policy}`, score === undefined ? '' : `score ${Number(score.toPrecision(3))}, lower is better`, `effective weight ${weight(force)}`, `${count(flight)} in flight`].filter(Boolean).join(', ');
+	return may ? `It can be chosen${reason ? `, but is ${reason}` : ''} (${seen}); ${rest}.` : `It is not chosen: ${reason || 'the server gives no reason'} (${seen}); ${rest}.`;
 }
 
-// configLines are those of a pool's lines for the Caddyfile that concern one backend, with the comments above them.
+// configLines returns the Caddyfile lines of one backend, with the comments above them, from those of its pool.
 export function configLines(caddyfile, address) {
 	const found = [];
 	let part = [];
@@ -64,7 +64,7 @@ export function configLines(caddyfile, address) {
 
 const MOST_ROUTES = 20;
 
-// routeLines list the routes that lead to a pool. Where a server has an express lane that knows them, they say whether it serves them.
+// routeLines lists the routes that lead to a pool. If a server's express lane knows a route, its line says whether the lane serves it.
 export function routeLines(model, pool) {
 	const from = (listen, server) => `${listen?.join(' ') || server}:`;
 	const told = new Set();
