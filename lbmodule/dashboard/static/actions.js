@@ -5,7 +5,7 @@ import { $, attr, el, hide, own, text } from './dom.js';
 const NOTE = 15_000; // ms for which a note is shown
 
 const KINDS = {
-	drain: { verb: 'Drain', text: n => `It gets no new requests. ${n === 1 ? 'The one' : `The ${n}`} in flight may finish.`, done: 'is draining', change: { state: 'drain' } },
+	drain: { verb: 'Drain', text: n => `It gets no new requests. ${n === 0 ? 'None is in flight.' : `${n === 1 ? 'The one' : `The ${n}`} in flight may finish.`}`, done: 'is draining', change: { state: 'drain' } },
 	maintenance: { verb: 'Take out', text: () => 'It gets no new requests and no health checks until it is made ready again.', done: 'is in maintenance', change: { state: 'maintenance' } },
 	ready: { verb: 'Make ready', text: () => 'It gets requests again once it is usable. With slow_start, its share grows slowly.', done: 'is ready', change: { state: 'ready' } },
 	weight: { verb: 'Set weight', text: () => 'Its share of the requests, relative to the weights of the others. 0 means no new requests.', done: 'has a new weight' },

@@ -8,6 +8,9 @@ const FONT = '11px system-ui, sans-serif';
 const HEIGHT = 150;
 const HEADROOM = 1.1; // above the highest point
 
+// STEPS are the distances between marks of the time axis, in seconds. uPlot's own lack 2 minutes, so that 5 minutes had one mark.
+const STEPS = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400];
+
 // colour returns a colour of the theme. Canvases cannot use CSS variables.
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -52,7 +55,7 @@ export class Graph {
 			width: Math.max(this.canvas.clientWidth, 100), height: HEIGHT, padding: [8, 24, 0, 0], legend: { show: false }, select: { show: false },
 			cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
 			scales: { x: { time: true, range: (_, from, to) => [from, to] }, y: { range: (_, least, most) => this.scale(most) } },
-			axes: [{ ...axis, space: 64, size: 26 }, { ...axis, size: 54, space: 28, values: (_, ticks) => ticks.map(v => this.tick(v)) }],
+			axes: [{ ...axis, space: 64, size: 26, incrs: STEPS }, { ...axis, size: 54, space: 28, values: (_, ticks) => ticks.map(v => this.tick(v)) }],
 			// The areas of a stack overlap, so its bottom is drawn last, in front of the others.
 			series: [{}, ...(this.stacked ? series.reverse() : series)],
 			hooks: { setCursor: [u => this.owner.point(u.cursor.idx ?? null, this)], draw: [u => this.draw(u)] },

@@ -11,15 +11,15 @@ const FOLD_FROM = 60; // total number of backends from which on pools that are O
 
 const SORT_LABELS = { status: 'State', name: 'Name', '-rate': 'Requests', '-errors': 'Errors', '-p95': 'p95', '-load': 'In flight' };
 
-// shadowNote compares the shadow policy of a pool with the policy in use: "X for Y" is X with the shadow policy and Y with the other.
+// shadowNote compares the shadow policy of a pool with the policy in use: "X instead of Y" is X with the shadow policy and Y with the other.
 function shadowNote({ shadow, backends }) {
 	const { expected_ms: expected, took_ms: took } = shadow;
-	const times = expected && took ? `, p50 ${millis(expected.p50)} for ${millis(took.p50)}, p99 ${millis(expected.p99)} for ${millis(took.p99)}` : '';
+	const times = expected && took ? `, p50 ${millis(expected.p50)} instead of ${millis(took.p50)}, p99 ${millis(expected.p99)} instead of ${millis(took.p99)}` : '';
 	const of = kind => (backends ?? []).reduce((sum, b) => sum + (b.shadow?.[kind] ?? 0), 0) || 1;
 	const [requests, given] = [of('requests'), of('given')];
-	const shares = (backends ?? []).filter(b => b.shadow).slice(0, 20).map(b => `${b.name}: ${percent(b.shadow.requests / requests)} for ${percent(b.shadow.given / given)}`);
+	const shares = (backends ?? []).filter(b => b.shadow).slice(0, 20).map(b => `${b.name}: ${percent(b.shadow.requests / requests)} instead of ${percent(b.shadow.given / given)}`);
 	return { label: `shadow ${shadow.policy.replace(/^lb_/, '')}: agrees ${percent(shadow.agreement)}${times}`,
-		title: ['shadow policy for policy in use', `fairness ${percent(shadow.fairness)}`, ...shares].join('\n') };
+		title: ['shadow policy instead of policy in use', `fairness ${percent(shadow.fairness)}`, ...shares].join('\n') };
 }
 
 export class Table {
