@@ -81,17 +81,16 @@ func (x *Exchange) record(f *course.Facts, err error, now time.Time) {
 	a.Took, a.outcome, a.Err = now.Sub(a.Start), last.Outcome, err
 	if f.Kind == course.NotConnected {
 		x.sent.unsent()
+	} else {
+		x.sent.count()
+		a.traffic.CountIn(x.out.Inline)
 	}
 	if err != nil {
 		x.close(now)
 		return
 	}
-	x.sent.count()
 	a.Status, a.Call = f.Status, last.Status
 	a.traffic.Answered(a.Took, now)
-	if x.out.Inline > 0 {
-		a.traffic.CountIn(x.out.Inline)
-	}
 }
 
 // dropAttempt ends the current attempt, which another one follows, and drops its answer.

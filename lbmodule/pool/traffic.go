@@ -115,7 +115,11 @@ func (t *Traffic) EndedCall(status int) { t.calls[status].Add(1) }
 func (t *Traffic) Repeated() { t.retried.Add(1) }
 
 // CountIn records that n bytes of a request's body were sent to the member.
-func (t *Traffic) CountIn(n int) { t.bytesIn.Add(uint64(n)) }
+func (t *Traffic) CountIn(n int) {
+	if n > 0 { // requests without a body leave the shared counter alone
+		t.bytesIn.Add(uint64(n))
+	}
+}
 
 // CountOut records that n bytes of an answer's body were received from the member.
 func (t *Traffic) CountOut(n int) { t.bytesOut.Add(uint64(n)) }
