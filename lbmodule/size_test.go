@@ -26,9 +26,12 @@ func TestSizeOfIdleBackends(t *testing.T) {
 	}
 	one, many := newConfig(t), newConfig(t)
 	one.mustLoad(`{"name": "one", "upstreams": [{"dial": "10.8.0.1:8080"}]}`)
+	settings := `"upstreams": [` + strings.Join(upstreams, ",") + `]}`
+	// What only the first load of a process needs is not counted. Caddy shares its state of an address, so the addresses are others.
+	newConfig(t).mustLoad(`{"name": "first", ` + strings.ReplaceAll(settings, `"10.9.`, `"10.7.`))
 
 	before := heapInUse()
-	h := many.mustLoad(`{"name": "many", "upstreams": [` + strings.Join(upstreams, ",") + `]}`)
+	h := many.mustLoad(`{"name": "many", ` + settings)
 	if got := (heapInUse() - before) / backends; got > mostHeap {
 		t.Errorf("%d bytes for each backend, want at most %d", got, mostHeap)
 	}
