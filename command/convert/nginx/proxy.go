@@ -103,7 +103,7 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	}
 	w.Open("load_balancer")
 	if u != nil {
-		w.Line("name", u.pool(draft.Name(host), body.String()))
+		w.Line("name", u.pool(s.c, draft.Name(host), body.String()))
 	}
 	w.Add(body.String())
 	w.Close()
@@ -233,6 +233,15 @@ func (s *site) proxyRest(w *draft.Writer, at *scope) {
 			d.line.Done()
 		} else {
 			d.line.Idle("answers are passed on as they come, and not kept")
+		}
+	}
+	for _, name := range []string{"proxy_pass_request_headers", "proxy_pass_request_body"} {
+		if d := at.one(name); d != nil {
+			if d.line.Guards = d.arg(0) == "off"; d.line.Guards {
+				d.line.Leave("the backend gets what the client sent; take fields away by header_up -<field>")
+			} else {
+				d.line.Idle("it is the default")
+			}
 		}
 	}
 	for _, d := range at.all("proxy_redirect") {

@@ -58,6 +58,18 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 		return false
 	}
 	d.line.Done()
+	if page, target := s.errorTarget(at, code); target != nil {
+		page.line.Done()
+		if matcher != nil {
+			w.Open("handle", matcher[0])
+			defer w.Close()
+		}
+		target.used = true
+		alone := *target
+		alone.alone = true
+		s.writeNamed(w, at, &alone)
+		return true
+	}
 	if matcher == nil {
 		s.writeHeaders(w, at)
 	}
@@ -76,6 +88,17 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 		w.Line(draft.Words("respond", matcher, v, code)...)
 	}
 	return true
+}
+
+// errorTarget is the named location to which error_page leads for a status, with the status of what is there. A return of that status is a
+// jump to it.
+func (s *site) errorTarget(at *scope, code string) (page *directive, target *location) {
+	for _, d := range at.all("error_page") {
+		if n := len(d.args); n > 2 && d.args[n-2] == "=" && slices.Contains(d.args[:n-2], code) && s.named[d.args[n-1]] != nil && s.depth < 3 {
+			return d, s.named[d.args[n-1]]
+		}
+	}
+	return nil, nil
 }
 
 // writeRewrite writes a rewrite. nginx puts the new text in place of the whole path.
@@ -102,6 +125,14 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 			query = true
 		} else {
 			v += "?"
+		}
+	}
+	if query && !strings.HasSuffix(to, "?") {
+		// nginx adds the request's own query.
+		if absolute || flag == "redirect" || flag == "permanent" {
+			d.line.Near("the request's own query is not added")
+		} else {
+			v += "&{query}"
 		}
 	}
 	formula := draft.One(false, draft.Atom{Kind: "path_regexp", Args: []string{re}})
@@ -143,6 +174,10 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 		for _, b := range d.block {
 			switch b.name {
 			case "return", "rewrite", "break", "set":
+			case "add_header":
+				if len(inner.here("return")) == 0 {
+					wrong = "add_header without return in an if"
+				}
 			default:
 				wrong = b.name + " in an if"
 			}
@@ -161,12 +196,15 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 	d.line.Done()
 	w.Comment(s.comments(d.line)...)
 	name := ""
+	if len(inner.here("return")) > 0 {
+		name = s.matcher(w, s.unique("if_"+strconv.Itoa(d.line.Number)), f)
+	}
+	for _, b := range inner.here("add_header") {
+		s.writeHeader(w, inner, b, []string{name})
+	}
 	for _, b := range d.block {
 		switch b.name {
 		case "return":
-			if name == "" {
-				name = s.matcher(w, s.unique("if_"+strconv.Itoa(d.line.Number)), f)
-			}
 			s.writeReturn(w, inner, b, []string{name}, "")
 		case "rewrite":
 			s.writeRewrite(w, inner, b, f, loc)
