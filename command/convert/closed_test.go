@@ -95,6 +95,21 @@ func TestInnerLocations(t *testing.T) {
 	}
 }
 
+// TestBodies: a request that comes to a named location has been measured by the location that leads there.
+func TestBodies(t *testing.T) {
+	const app = "location @app { client_max_body_size 1m; proxy_pass http://10.0.0.1; } root /srv; "
+	for text, want := range map[string]string{
+		"client_max_body_size 9m; location / { try_files $uri @app; }":               "max_size 9MiB",
+		"location / { client_max_body_size 9m; try_files $uri @app; }":               "max_size 9MiB",
+		"location / { try_files $uri @app; }":                                        "max_size 1MiB",
+		"client_max_body_size 9m; error_page 418 = @app; location / { return 418; }": "max_size 1MiB",
+	} {
+		if r := must(t, "nginx.conf", strings.Replace(inServer, "%s", app+text, 1), convert.Nginx); strings.Count(r.Caddyfile, "max_size") != 1 || !strings.Contains(r.Caddyfile, want) {
+			t.Errorf("%q is not the only size in\n%s", want, r.Caddyfile)
+		}
+	}
+}
+
 // TestPoolNames gives a pool of its own a name that no upstream has.
 func TestPoolNames(t *testing.T) {
 	const body = "server { location /a { proxy_pass http://u; } location /b { proxy_pass http://u; proxy_read_timeout 5s; } location /c { proxy_pass http://u-2; } location /d { proxy_pass http://u-2; proxy_read_timeout 6s; } }\n"

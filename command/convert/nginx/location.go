@@ -31,6 +31,7 @@ type location struct {
 	rewritten bool
 	used      bool // of a named one
 	alone     bool // a named one to which return leads, before anything else of its location counts
+	sized     bool // a named one whose requests have a bound on their bodies already
 	d         *directive
 }
 
@@ -154,7 +155,7 @@ func (s *site) writeOwn(w *draft.Writer, at *scope, l *location) {
 	}
 	// A location that try_files names gets what holds around it from there, and asks once more who may come.
 	if l.kind != named || l.alone || len(at.here("add_header", "expires", "limit_req", "limit_conn", "client_max_body_size")) > 0 {
-		s.writeSettings(w, at)
+		s.writeSettings(w, at, l)
 	} else {
 		s.writeAccess(w, at)
 	}
@@ -192,10 +193,12 @@ func needsOrder(at *scope) bool {
 }
 
 // writeSettings writes what holds for requests in any case.
-func (s *site) writeSettings(w *draft.Writer, at *scope) {
+func (s *site) writeSettings(w *draft.Writer, at *scope, l *location) {
 	s.writeLimits(w, at)
 	s.writeAccess(w, at)
-	if d := at.one("client_max_body_size"); d != nil {
+	if d := at.one("client_max_body_size"); d != nil && l.sized {
+		d.line.Near("what holds for the location that leads here counts")
+	} else if d != nil {
 		if size, ok := bytes(d.arg(0)); ok {
 			d.line.Done()
 			if d.arg(0) != "0" {
@@ -406,7 +409,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive, l *location, r
 		}
 		if !rooted {
 			d.line.Near("the files are not looked for")
-			s.writeNamed(w, at, target)
+			s.writeNamed(w, at, target, false)
 			return false
 		}
 		name := "@" + s.unique("files_"+strconv.Itoa(d.line.Number))
@@ -416,7 +419,7 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive, l *location, r
 		w.Line("file_server")
 		w.Close()
 		w.Open("handle")
-		s.writeNamed(w, at, target)
+		s.writeNamed(w, at, target, false)
 		w.Close()
 		return false
 	}
@@ -441,11 +444,13 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive, l *location, r
 }
 
 // writeNamed writes a location with a name in the place that leads to it.
-func (s *site) writeNamed(w *draft.Writer, at *scope, target *location) {
+func (s *site) writeNamed(w *draft.Writer, at *scope, target *location, alone bool) {
 	s.depth++
 	target.d.line.Done()
 	target.used = true
-	s.writeContent(w, at.serverScope().within(target.d.block), target)
+	here := *target
+	here.alone, here.sized = alone, !alone && at.one("client_max_body_size") != nil
+	s.writeContent(w, at.serverScope().within(target.d.block), &here)
 	s.depth--
 }
 

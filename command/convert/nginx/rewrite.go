@@ -64,10 +64,7 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 			w.Open("handle", matcher[0])
 			defer w.Close()
 		}
-		target.used = true
-		alone := *target
-		alone.alone = true
-		s.writeNamed(w, at, &alone)
+		s.writeNamed(w, at, target, true)
 		return true
 	}
 	if matcher == nil {
