@@ -72,6 +72,14 @@ func TestPieces(t *testing.T) {
 		{inBackend, "server s 10.0.0.1:80 frobnicate", "word frobnicate"},
 
 		{inBackend, "option httpchk\ntimeout check 10s\nserver s 10.0.0.1:80 check", "(a check has 1.6s, less than timeout check:"},
+		{inFrontend, "http-request deny if { path /a }\ntcp-request connection reject if !{ src 10.0.0.0/8 }", "abort @line_6\n\t\t@line_5 path /a\n"},
+		{inFrontend, "tcp-request content accept if { src 10.0.0.1 }\ntcp-request content reject", "not converted: tcp-request content reject (it has no equivalent here)"},
+		{inFrontend, "tcp-request inspect-delay 5s", "not needed: tcp-request inspect-delay 5s"},
+		{inFrontend, "stats enable\nhttp-request deny if { path_beg /haproxy } !{ src 10.0.0.1 }", "respond @line_6 403\n\t\t@stats {"},
+		{inFrontend, "bind :444 ssl crt-list /l verify required ca-file /ca.pem", "tls internal {\n\t\tclient_auth {\n\t\t\tmode require_and_verify\n"},
+		{inFrontend, "bind :444 ssl crt /c.pem verify required ca-file /ca.pem\nbind :445 ssl crt /d.pem verify required ca-file /ca.pem", "\t\t\ttrust_pool file /ca.pem\n\t\t}\n\t}\n\ttls /d.pem /d.pem"},
+		{inFrontend, "bind :444 ssl crt /c.pem verify required ca-file /ca.pem\nbind :445 ssl crt /c.pem verify optional ca-file /ca.pem", "tls /c.pem /c.pem {\n\t\tclient_auth {\n\t\t\tmode require_and_verify\n\t\t\ttrust_pool file /ca.pem\n\t\t}\n\t}\n"},
+		{inFrontend, "bind :444 ssl crt /c.pem verify optional ca-file /a.pem\nbind :445 ssl crt /c.pem verify required ca-file /ca.pem", "tls /c.pem /c.pem {\n\t\tclient_auth {\n\t\t\tmode require_and_verify\n\t\t\ttrust_pool file /ca.pem\n\t\t}\n\t}\n"},
 		{inFrontend, "http-request redirect location https://a.b%[capture.req.uri]", "redir https://a.b{http.request.orig_uri} 302"},
 		{inFrontend, "http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]", "not needed: http-request set-header X-Forwarded-Proto"},
 

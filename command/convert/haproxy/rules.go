@@ -19,6 +19,9 @@ type rules struct {
 	down    [][]string // what is done to the answers of a pool, and to the fields of requests that Caddy sets for it
 	table   *table
 	tracked map[string]string // the table of each slot: "" is that of the section
+
+	refusals int  // steps at the beginning that are for connections
+	accepts  bool // a rule lets connections past those after it
 }
 
 // step is a rule. What it does is written with a matcher, if there is one.
@@ -108,6 +111,8 @@ func (r *rules) see(d *directive) {
 			return
 		}
 		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, "403")...) })
+	case "tcp-request":
+		r.connection(d)
 	case "monitor-uri":
 		uri := d.word(1)
 		if strings.HasPrefix(uri, "/") && !strings.ContainsAny(uri, "*{}?% \\\"`") {
@@ -116,6 +121,27 @@ func (r *rules) see(d *directive) {
 	case "reqadd", "reqdel", "reqrep", "reqirep", "reqidel", "rspadd", "rspdel", "rsprep", "rspirep", "rspidel", "reqideny", "reqdeny", "reqiallow":
 		r.leave(d.line, "HAProxy itself has given up this word; see http-request and http-response there")
 	}
+}
+
+// connection takes a rule for connections. HAProxy goes by these first, so that requests are refused before the other rules.
+func (r *rules) connection(d *directive) {
+	kind, what := d.word(1), d.word(2)
+	if kind == "inspect-delay" {
+		d.line.Idle("rules are for whole requests")
+		return
+	}
+	action, f, rate, wrong := r.split(d.after(2))
+	if (kind != "connection" && kind != "content") || what != "reject" || len(action) != 1 || rate != nil || wrong != "" || r.accepts {
+		r.accepts = r.accepts || what == "accept"
+		d.line.Guards = true
+		d.line.Leave("it has no equivalent here")
+		return
+	}
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("abort", m)...) })
+	d.line.Near("requests are refused, not connections")
+	last := len(r.steps) - 1
+	r.steps = slices.Insert(r.steps[:last], r.refusals, r.steps[last])
+	r.refusals++
 }
 
 func (r *rules) request(d *directive) {
