@@ -1,6 +1,7 @@
 package convert_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -130,6 +131,22 @@ func TestPoolNames(t *testing.T) {
 	for want, n := range map[string]int{"zone z\n": 1, "zone z-3\n": 1, "zone z-2\n": 1} {
 		if strings.Count(r.Caddyfile, want) != n {
 			t.Errorf("%q is not there %d times in\n%s", want, n, r.Caddyfile)
+		}
+	}
+}
+
+// TestNoLookahead compares what takes the place of a lookahead with what that does.
+func TestNoLookahead(t *testing.T) {
+	r := must(t, "nginx.conf", strings.Replace(inServer, "%s", `location ~ /\.(?!well-known).* { deny all; }`, 1), convert.Nginx)
+	_, text, _ := strings.Cut(r.Caddyfile, "path_regexp location_3 `")
+	text, _, _ = strings.Cut(text, "`")
+	re := regexp.MustCompile(text)
+	for path, want := range map[string]bool{
+		"/.git": true, "/.": true, "/.w": true, "/.well": true, "/.well_known/x": true, "/.well-know": true, "/.well-knowx": true, "/a/.env": true,
+		"/.well-known": false, "/.well-known/acme": false, "/.well-known.x": false, "/a.b": false, "/": false, "/.well-known/.git": true,
+	} {
+		if got := re.MatchString(path); got != want {
+			t.Errorf("%s: %v, want %v, by %s", path, got, want, text)
 		}
 	}
 }

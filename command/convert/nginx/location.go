@@ -66,6 +66,7 @@ func (s *site) locations(list []*directive) (sorted []*location) {
 				}
 			}
 		}
+		l.re = withoutLookahead(l.re)
 		wrong := l.kind == pattern && !s.usable(l.re) || l.kind != pattern && (!safe(l.path) || strings.ContainsAny(l.path, "?# %") || !strings.HasPrefix(l.path, "/"))
 		key := strconv.Itoa(int(l.kind)) + l.path + "|" + l.re
 		if wrong || seen[key] {

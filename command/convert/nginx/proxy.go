@@ -20,6 +20,9 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	if grpc && !strings.Contains(text, "://") {
 		text = "grpc://" + text
 	}
+	if !loc.rewritten && len(s.at.here("rewrite")) == 0 {
+		text = strings.TrimSuffix(text, "$request_uri") // the request's own path and query are passed on in any case
+	}
 	withVariable := strings.Contains(text, "$")
 	name, split := s.c.splitOf(text)
 	if split != nil && !grpc {

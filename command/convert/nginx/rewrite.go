@@ -161,6 +161,26 @@ func (s *site) usable(re string) bool {
 	return re != "" && !strings.ContainsAny(re, "`\n\r") && !placeholder.MatchString(re) && draft.Quotable(re)
 }
 
+var lookahead = regexp.MustCompile(`^(.*)\(\?!([A-Za-z0-9_/-]{1,40})\)(?:\.\*)?$`)
+
+// withoutLookahead writes /\.(?!well-known) without a lookahead, which Go's regular expressions do not have: what follows is the end, or a
+// text that differs in one of its letters.
+func withoutLookahead(re string) string {
+	m := lookahead.FindStringSubmatch(re)
+	if m == nil {
+		return re
+	}
+	text := ""
+	for i := len(m[2]) - 1; i >= 0; i-- {
+		next := m[2][i : i+1]
+		if text != "" {
+			text = "|" + next + text
+		}
+		text = "(?:$|[^" + strings.Replace(next, "-", `\-`, 1) + "]" + text + ")"
+	}
+	return m[1] + text
+}
+
 var placeholder = regexp.MustCompile(`\{[^0-9,]`)
 
 // writeIf writes an if that answers or rewrites.
@@ -229,9 +249,14 @@ func (s *site) condition(at *scope, args []string) (draft.Formula, string) {
 	if len(words) == 0 {
 		return nil, "the condition"
 	}
-	words[0] = strings.TrimPrefix(words[0], "(")
-	words[len(words)-1] = strings.TrimSuffix(words[len(words)-1], ")")
-	words = slices.DeleteFunc(words, func(w string) bool { return w == "" && len(words) != 3 })
+	if words[0] = strings.TrimPrefix(words[0], "("); words[0] == "" {
+		words = words[1:]
+	}
+	if last := len(words) - 1; last > 0 && words[last] == ")" {
+		words = words[:last] // what is before it may be an empty text
+	} else if last >= 0 {
+		words[last] = strings.TrimSuffix(words[last], ")")
+	}
 	text := strings.Join(words, " ")
 	if len(words) == 0 {
 		return nil, "the condition"
