@@ -124,6 +124,8 @@ func TestPieces(t *testing.T) {
 		{inServer, "rewrite ^/a /b?c=d last; root /srv;", "rewrite @rewrite_3 /b?c=d&{query}\n"},
 		{inServer, "rewrite ^/a /b?c=d? last; root /srv;", "rewrite @rewrite_3 /b?c=d"},
 		{inServer, "location /p/ { internal; alias /srv/; }", "nearly: internal (it answers 404;"},
+		{inFrontend, "default_backend b\nfrontend g\nhttp-request deny if { nbsrv(b) lt 1 }\nuse_backend none", "haproxy.cfg:7: not converted: http-request deny if { nbsrv(b) lt 1 } (nbsrv(b) has no equivalent in Caddy)"},
+		{inServer, "} server { listen 443; if ($remote_addr ~ a`) { return 403; }", "not converted: if ($remote_addr ~ a`) ($remote_addr ~ a` has no equivalent in Caddy; its server has no address here)"},
 		{inServer, "if ($remote_addr != 10.0.0.1) { return 403; }", "expression `!({remote_host} == '10.0.0.1')`"},
 		{inServer, "if ($http_x !~ y) { return 403; }", "expression !({header.X}.matches('y'))"},
 		{inServer, "if ($http_x = \"\") { return 403; }", "expression `{header.X} == ''`"},

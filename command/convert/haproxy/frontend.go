@@ -355,6 +355,11 @@ func (f *frontend) write(w *draft.Writer) {
 	if n == 0 {
 		w.Comment("frontend " + f.section.name + " listens nowhere")
 		w.Comment(said...)
+		for line := range strings.SplitSeq(body.String(), "\n") { // what is said in the site would be lost with it
+			if comment, ok := strings.CutPrefix(strings.TrimSpace(line), "# "); ok {
+				w.Comment(comment)
+			}
+		}
 		return
 	}
 	snippet := "frontend_" + draft.Name(f.section.name)

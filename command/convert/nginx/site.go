@@ -234,9 +234,7 @@ func (s *site) write(w *draft.Writer) {
 		w.Comment("a server without an address is left out")
 		w.Add(head.String())
 		for _, d := range flat(s.d.block) {
-			if d.line.State != draft.Left {
-				d.line.Leave("its server has no address here")
-			}
+			d.line.Leave("its server has no address here") // also where the site, which is not written, has said why
 		}
 		return
 	}
