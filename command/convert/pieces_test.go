@@ -162,6 +162,7 @@ func TestPieces(t *testing.T) {
 		{inUpstream, "server a:1 max_fails=0;", "breaker off\n"},
 		{inUpstream, "server a:1 fail_timeout=0;", "breaker off\n"},
 		{inUpstream, "server a:1 fail_timeout=5;", "fail_duration 5s\n"},
+		{inUpstream, "server unix:/run/;", "not converted: server unix:/run/ (the address is not understood)"},
 		{inUpstream, "server a:1 down;", "respond 502"},
 	} {
 		from, file := convert.HAProxy, "haproxy.cfg"

@@ -40,7 +40,7 @@ func addressOf(text string) (string, bool) {
 		if !strings.HasPrefix(path, "/") {
 			path = text
 		}
-		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} \t*?\"`\\|") {
+		if !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "{} \t*?\"`\\|") {
 			return "", false
 		}
 		return "unix/" + path, true

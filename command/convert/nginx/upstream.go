@@ -30,7 +30,7 @@ var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`
 func address(text, port string) (string, bool) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		path = strings.TrimSuffix(path, ":")
-		return "unix/" + path, strings.HasPrefix(path, "/") && safe(path) && !strings.ContainsAny(path, " ?")
+		return "unix/" + path, strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/") && safe(path) && !strings.ContainsAny(path, " ?")
 	}
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return a.String(), a.Port() > 0 && !a.Addr().IsUnspecified()
