@@ -60,6 +60,7 @@ func TestPieces(t *testing.T) {
 		{inBackend, "balance random(3)\nserver s 10.0.0.1:80", "lb_policy p2c 3\n"},
 		{inBackend, "balance url_param id\nhash-type consistent\nhash-balance-factor 150\nserver s 10.0.0.1:80", "lb_policy hash {query.id} {\n\t\t\tbounded_load 150%\n\t\t\tfallback round_robin\n"},
 		{inBackend, "server s 10.0.0.1:80 check inter 500 fall 4", "interval 500ms\n\t\t\tfast_interval 500ms\n\t\t\tfall 4\n"},
+		{inBackend, "server s 10.0.0.256:80\nserver t 10.0.0.1:80", "not converted: server s 10.0.0.256:80"},
 		{inBackend, "server s ::1:80", "backend [::1]:80 {"},
 		{inBackend, "server s /run/a.sock", "backend unix//run/a.sock {"},
 		{inBackend, "server s 10.0.0.1:80 send-proxy-v2", "proxy_protocol v2"},

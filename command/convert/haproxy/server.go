@@ -57,7 +57,8 @@ func addressOf(text string) (string, bool) {
 	if wholeVariable.MatchString(text) {
 		return text, true
 	}
-	if !hostPort.MatchString(text) {
+	host, _, _ := strings.Cut(text, ":")
+	if !hostPort.MatchString(text) || strings.Trim(host, "0123456789.") == "" { // an address that is none
 		return "", false
 	}
 	if m := anyPort.FindString(text); m != "" {
