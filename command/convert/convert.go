@@ -85,16 +85,17 @@ var general = map[string][]string{
 
 var (
 	haproxyBegins = regexp.MustCompile(`(?m)^(global|defaults|frontend|backend|listen)\b[^;{]*$`)
-	nginxHas      = regexp.MustCompile(`(?m)^\s*(events|http|server|upstream\s+\S+|location\s.*|map\s.*)\s*\{|;\s*$`)
+	nginxOpens    = regexp.MustCompile(`(?m)^\s*(events|http|server|upstream\s+\S+|location\s.*|map\s.*)\s*\{`)
+	nginxEnds     = regexp.MustCompile(`(?m);\s*$`)
 )
 
 // Detect returns the program that a configuration is for, "" if the text does not show it.
 func Detect(text string) string {
-	h, n := haproxyBegins.MatchString(text), nginxHas.MatchString(text)
+	h, n := haproxyBegins.MatchString(text), nginxOpens.MatchString(text)
 	switch {
-	case h && !n:
+	case h && !n: // a line of haproxy.cfg may end in a semicolon
 		return HAProxy
-	case n && !h:
+	case !h && (n || nginxEnds.MatchString(text)):
 		return Nginx
 	}
 	return ""

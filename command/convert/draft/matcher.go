@@ -80,7 +80,8 @@ func (f Formula) Lines(name string) [][]string {
 				atoms = append(atoms, a.expression())
 			}
 			text := strings.Join(atoms, " || ")
-			if len(atoms) > 1 && (l.Not || len(conj) > 1) {
+			raw := slices.ContainsFunc(l.Atoms, func(a Atom) bool { return a.Kind == "raw" })
+			if len(atoms) > 1 && (l.Not || len(conj) > 1) || l.Not && raw { // ! binds tighter than ==
 				text = "(" + text + ")"
 			}
 			if l.Not {

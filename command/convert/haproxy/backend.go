@@ -297,6 +297,7 @@ func (b *backend) writeCheck(w *draft.Writer) {
 	if t, ok := b.timeouts["check"]; ok {
 		if t >= every {
 			t = every * 8 / 10
+			b.checkedFor(t)
 		}
 		w.Line("timeout", written(draft.Between(t, time.Millisecond, time.Hour)))
 	}
@@ -325,6 +326,15 @@ func (b *backend) writeCheck(w *draft.Writer) {
 		}
 	}
 	w.Close()
+}
+
+// checkedFor notes at the servers that a check has less time than timeout check gives it, because it ends before the next one begins.
+func (b *backend) checkedFor(t time.Duration) {
+	for _, s := range b.servers {
+		if s.check {
+			s.d.line.Near("a check has %s, less than timeout check: it ends before the next one; set interval and timeout higher for slow answers", written(t))
+		}
+	}
 }
 
 // writeHTTPCheck writes a check that sends a request.

@@ -25,6 +25,7 @@ type frontend struct {
 	errors   []*directive
 	tls      []string // lines of the tls block
 	certs    []string
+	clients  []string // the block that verifies their certificates
 }
 
 // bind is an address where a site listens.
@@ -286,7 +287,18 @@ func (f *frontend) bindWords(d *directive) {
 		if verify == "optional" || verify == "none" {
 			mode = "verify_if_given"
 		}
-		f.tls = append(f.tls, "client_auth {", "\tmode "+mode, "\ttrust_pool file "+draft.Quote(file), "}")
+		f.verify(d, []string{"client_auth {", "\tmode " + mode, "\ttrust_pool file " + draft.Quote(file), "}"})
+	}
+}
+
+// verify sets how clients are verified. A site has one way for all its addresses, so the stricter one applies.
+func (f *frontend) verify(d *directive, block []string) {
+	strict := func(block []string) bool { return len(block) > 0 && strings.HasSuffix(block[1], "require_and_verify") }
+	if len(f.clients) > 0 && !slices.Equal(f.clients, block) {
+		d.line.Leave("all addresses of a site verify clients in the same way: as the first one that requires certificates")
+	}
+	if len(f.clients) == 0 || strict(block) && !strict(f.clients) {
+		f.clients = block
 	}
 }
 
@@ -345,6 +357,11 @@ func (f *frontend) write(w *draft.Writer) {
 	if n == 0 {
 		w.Comment("frontend " + f.section.name + " listens nowhere")
 		w.Comment(said...)
+		for line := range strings.SplitSeq(body.String(), "\n") { // the comments in the site would be lost with it
+			if comment, ok := strings.CutPrefix(strings.TrimSpace(line), "# "); ok {
+				w.Comment(comment)
+			}
+		}
 		return
 	}
 	snippet := "frontend_" + draft.Name(f.section.name)
@@ -392,18 +409,17 @@ func (f *frontend) writeTLS(w *draft.Writer) {
 	}
 	if len(files) == 0 && len(folders) == 0 {
 		w.Comment("HAProxy's bind names no certificate here; give the site its names, and Caddy gets certificates for them")
-		w.Line("tls", "internal")
-		return
+		files = [][]string{{"internal"}}
 	}
 	inside := func() {
 		for _, folder := range folders {
 			w.Line(folder...)
 		}
-		for _, line := range slices.Compact(slices.Clone(f.tls)) {
+		for _, line := range append(slices.Compact(slices.Clone(f.tls)), f.clients...) {
 			w.Add(line + "\n")
 		}
 	}
-	folderText := len(folders) > 0 || len(f.tls) > 0
+	folderText := len(folders) > 0 || len(f.tls) > 0 || len(f.clients) > 0
 	if len(files) == 0 {
 		w.Open("tls")
 		inside()

@@ -94,9 +94,10 @@ func (c *converter) common(d *directive) {
 			d.line.Guards = true
 			d.line.Leave("filters have no equivalent here")
 		}
-	case "use-fcgi-app", "email-alert", "force-persist", "ignore-persist", "tcp-request", "tcp-response", "use-server", "source", "declare", "external-check", "tcp-check":
-		d.line.Guards = d.word(0) == "tcp-request"
+	case "use-fcgi-app", "email-alert", "force-persist", "ignore-persist", "tcp-response", "use-server", "source", "declare", "external-check", "tcp-check":
 		d.line.Leave("it has no equivalent here")
+	case "tcp-request":
+		d.line.Guards = true // until the rules include it
 	case "bind-process":
 		d.line.Idle("Caddy is one process")
 	case "backlog":

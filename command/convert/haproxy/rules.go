@@ -19,6 +19,9 @@ type rules struct {
 	down    [][]string // directives inside load_balancer: for header fields of answers, and of requests that Caddy sets
 	table   *table
 	tracked map[string]string // the table of each slot, "" for the section's own
+
+	refusals int  // number of steps at the beginning that apply to connections
+	accepts  bool // a rule accepts connections, and skips the rules after it
 }
 
 // step is a rule. A rule that is not converted has no write function; only its comment is written.
@@ -108,6 +111,8 @@ func (r *rules) see(d *directive) {
 			return
 		}
 		r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("respond", m, "403")...) })
+	case "tcp-request":
+		r.connection(d)
 	case "monitor-uri":
 		uri := d.word(1)
 		if strings.HasPrefix(uri, "/") && !strings.ContainsAny(uri, "*{}?% \\\"`") {
@@ -116,6 +121,27 @@ func (r *rules) see(d *directive) {
 	case "reqadd", "reqdel", "reqrep", "reqirep", "reqidel", "rspadd", "rspdel", "rsprep", "rspirep", "rspidel", "reqideny", "reqdeny", "reqiallow":
 		r.leave(d.line, "HAProxy itself has given up this word; see http-request and http-response there")
 	}
+}
+
+// connection converts a rule for connections. HAProxy applies these first, so requests are refused before the other rules.
+func (r *rules) connection(d *directive) {
+	kind, what := d.word(1), d.word(2)
+	if kind == "inspect-delay" {
+		d.line.Idle("Caddy applies rules to whole requests")
+		return
+	}
+	action, f, rate, wrong := r.split(d.after(2))
+	if (kind != "connection" && kind != "content") || what != "reject" || len(action) != 1 || rate != nil || wrong != "" || r.accepts {
+		r.accepts = r.accepts || what == "accept"
+		d.line.Guards = true
+		d.line.Leave("it has no equivalent here")
+		return
+	}
+	r.add(d.line, f, func(w *draft.Writer, m []string) { w.Line(draft.Words("abort", m)...) })
+	d.line.Near("requests are refused, not connections")
+	last := len(r.steps) - 1
+	r.steps = slices.Insert(r.steps[:last], r.refusals, r.steps[last])
+	r.refusals++
 }
 
 func (r *rules) request(d *directive) {

@@ -40,7 +40,7 @@ func addressOf(text string) (string, bool) {
 		if !strings.HasPrefix(path, "/") {
 			path = text
 		}
-		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} \t*?\"`\\|") {
+		if !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "{} \t*?\"`\\|") {
 			return "", false
 		}
 		return "unix/" + path, true
@@ -57,7 +57,8 @@ func addressOf(text string) (string, bool) {
 	if wholeVariable.MatchString(text) {
 		return text, true
 	}
-	if !hostPort.MatchString(text) {
+	host, _, _ := strings.Cut(text, ":")
+	if !hostPort.MatchString(text) || strings.Trim(host, "0123456789.") == "" { // not a valid address
 		return "", false
 	}
 	if m := anyPort.FindString(text); m != "" {

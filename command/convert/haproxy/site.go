@@ -30,8 +30,8 @@ func (f *frontend) writeBody(w *draft.Writer) {
 		return
 	}
 	w.Open("route")
-	f.writeStats(w)
 	f.rules.write(w)
+	f.writeStats(w) // after the rules, because HAProxy refuses clients first
 	names := map[string]bool{}
 	for _, use := range f.uses {
 		w.Comment(f.c.ledger.Comments(use.line)...)

@@ -54,6 +54,7 @@ var samples = map[string]string{
 	"path": "{path}", "url": "{uri}", "pathq": "{uri}", "query": "{query}", "method": "{method}", "uuid()": "{http.request.uuid}", "uuid": "{http.request.uuid}",
 	"unique-id": "{http.request.uuid}", "ssl_fc_sni": "{http.request.tls.server_name}", "ssl_fc_protocol": "{http.request.tls.version}",
 	"ssl_fc_cipher": "{http.request.tls.cipher_suite}", "ssl_c_s_dn": "{http.request.tls.client.subject}", "hostname": "{system.hostname}",
+	"capture.req.uri": "{http.request.orig_uri}", "capture.req.method": "{method}", "ssl_fc,iif(https,http)": "{http.request.scheme}",
 }
 
 // aliases are the short names of the log format.

@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,6 +55,9 @@ func (c *converter) seeZone(d *directive) {
 	}
 	d.line.Done()
 	c.zones[name] = z
+	if name := draft.Name(name); c.limits[name] == nil {
+		c.limits[name] = z
+	}
 }
 
 // writeLimits writes the limits of requests and connections.
@@ -128,11 +132,15 @@ func (s *site) writeLimit(w *draft.Writer, z *zone, name string, b *draft.Writer
 	}
 	body := b.String()
 	if z.used[body] == "" {
-		z.used[body] = draft.Name(name)
-		if n := len(z.used); n > 1 {
-			z.used[body] += "-" + strconv.Itoa(n)
+		if len(z.used) > 0 {
 			z.d.line.Near("it is used with several bursts: each counts for itself")
 		}
+		free := draft.Name(name)
+		for n := len(z.used) + 1; s.c.limits[free] != nil && (s.c.limits[free] != z || len(z.used) > 0); n++ {
+			free = draft.Name(name) + "-" + strconv.Itoa(max(n, 2))
+		}
+		s.c.limits[free] = z
+		z.used[body] = free
 	}
 	w.Open("ip_rate_limit")
 	w.Line("zone", z.used[body])
@@ -157,6 +165,9 @@ func (s *site) writeAccess(w *draft.Writer, at *scope) {
 		d.line.Leave("closed until basic_auth stands here with hashes of caddy hash-password, or forward_auth")
 		w.Comment(s.comments(d.line)...)
 		w.Line("respond", "403")
+	}
+	for _, d := range at.here("limit_except") {
+		s.writeExcept(w, d)
 	}
 	var allowed, denied []string
 	all := ""
@@ -205,6 +216,36 @@ func (s *site) writeAccess(w *draft.Writer, at *scope) {
 		w.Comment(s.comments(lines(list)...)...)
 		w.Line("respond", "403")
 	}
+}
+
+var methods = regexp.MustCompile(`^[A-Z]+$`)
+
+// writeExcept refuses all methods except the listed ones. It also refuses them for clients to which nginx would allow them.
+func (s *site) writeExcept(w *draft.Writer, d *directive) {
+	d.line.Guards = true
+	d.line.Done()
+	inner := flat(d.block)
+	if len(inner) != 1 || inner[0].name != "deny" || inner[0].arg(0) != "all" {
+		d.line.Leave("other methods are refused for all clients")
+	}
+	for _, b := range inner {
+		if b.line.Done(); d.line.State == draft.Left {
+			b.line.Leave("it is in limit_except")
+		}
+	}
+	served := slices.Clone(d.args)
+	if slices.Contains(served, "GET") {
+		served = append(served, "HEAD") // nginx allows HEAD with GET
+	}
+	if len(served) == 0 || slices.ContainsFunc(served, func(m string) bool { return !methods.MatchString(m) }) {
+		d.line.Leave("the methods are not understood; all requests are refused")
+		w.Line("respond", "403")
+		return
+	}
+	slices.Sort(served)
+	name := "@" + s.unique("methods")
+	w.Line(append([]string{name, "not", "method"}, slices.Compact(served)...)...)
+	w.Line("respond", name, "403")
 }
 
 func lines(list []*directive) []*draft.Line {

@@ -30,6 +30,8 @@ type location struct {
 	inside    bool   // it is a location, not the server
 	rewritten bool
 	used      bool // for a named location
+	alone     bool // a return leads to this named location, before any other setting of its location applies
+	sized     bool // the requests of this named location have a limit of their bodies already
 	d         *directive
 }
 
@@ -64,6 +66,7 @@ func (s *site) locations(list []*directive) (sorted []*location) {
 				}
 			}
 		}
+		l.re = withoutLookahead(l.re)
 		wrong := l.kind == pattern && !s.usable(l.re) || l.kind != pattern && (!safe(l.path) || strings.ContainsAny(l.path, "?# %") || !strings.HasPrefix(l.path, "/"))
 		key := strconv.Itoa(int(l.kind)) + l.path + "|" + l.re
 		if wrong || seen[key] {
@@ -143,25 +146,35 @@ func (s *site) writeLocations(w *draft.Writer, at *scope, around *location) {
 		w.Open("handle")
 		defer w.Close()
 	}
-	s.writeAnswer(w, at, around)
+	s.writeOwn(w, at, around)
+}
+
+// writeOwn writes how a block handles requests that match no location in it. Inner locations write the settings that they inherit
+// themselves, because nginx applies only the innermost location.
+func (s *site) writeOwn(w *draft.Writer, at *scope, l *location) {
+	if l.inside && s.writeRewrites(w, at, l) {
+		return
+	}
+	// A location that try_files names has the inherited settings already; only access rules are written again.
+	if l.kind != named || l.alone || len(at.here("add_header", "expires", "limit_req", "limit_conn", "client_max_body_size")) > 0 {
+		s.writeSettings(w, at, l)
+	} else {
+		s.writeAccess(w, at)
+	}
+	s.writeAnswer(w, at, l)
 }
 
 // writeContent writes the content of a location.
 func (s *site) writeContent(w *draft.Writer, at *scope, l *location) {
 	body := new(draft.Writer)
-	if len(at.here("internal")) > 0 {
-		at.here("internal")[0].line.Done()
+	switch {
+	case len(at.here("internal")) > 0:
+		at.here("internal")[0].line.Near("it answers 404; a file that a backend names by X-Accel-Redirect is not sent")
 		body.Line("respond", "404")
-	} else if !s.writeRewrites(body, at, l) {
-		// A location that try_files names is written inside another one, which has the inherited settings already.
-		if l.kind != named || len(at.here("add_header", "expires", "limit_req", "limit_conn", "allow", "deny", "auth_basic", "client_max_body_size")) > 0 {
-			s.writeSettings(body, at)
-		}
-		if len(at.here("location")) > 0 {
-			s.writeLocations(body, at, l)
-		} else {
-			s.writeAnswer(body, at, l)
-		}
+	case len(at.here("location")) > 0:
+		s.writeLocations(body, at, l)
+	default:
+		s.writeOwn(body, at, l)
 	}
 	said := new(draft.Writer)
 	said.Comment(s.comments(lines(at.list)...)...)
@@ -175,16 +188,19 @@ func (s *site) writeContent(w *draft.Writer, at *scope, l *location) {
 	w.Add(body.String())
 }
 
-// needsOrder reports whether Caddy must keep the order of the directives.
+// needsOrder reports whether Caddy must keep the order of the directives. Otherwise it would serve an inner handle before it refuses a client.
 func needsOrder(at *scope) bool {
-	return len(at.here("if", "rewrite", "allow", "deny", "limit_req", "auth_basic", "location")) > 0
+	return len(at.here("if", "rewrite", "location", "limit_except")) > 0 ||
+		len(at.all("allow", "deny", "limit_req", "limit_conn", "auth_basic", "auth_request", "auth_jwt", "satisfy")) > 0
 }
 
 // writeSettings writes the settings that apply to all requests.
-func (s *site) writeSettings(w *draft.Writer, at *scope) {
+func (s *site) writeSettings(w *draft.Writer, at *scope, l *location) {
 	s.writeLimits(w, at)
 	s.writeAccess(w, at)
-	if d := at.one("client_max_body_size"); d != nil {
+	if d := at.one("client_max_body_size"); d != nil && l.sized {
+		d.line.Near("the settings of the location that leads here apply")
+	} else if d != nil {
 		if size, ok := bytes(d.arg(0)); ok {
 			d.line.Done()
 			if d.arg(0) != "0" {
@@ -205,24 +221,12 @@ func (s *site) writeSettings(w *draft.Writer, at *scope) {
 func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 	cache := s.expires(at)
 	for _, d := range at.all("add_header") {
-		v, unknown := at.value(d.arg(1), "")
-		if unknown != "" || !headerName.MatchString(d.arg(0)) || v == "" {
-			d.line.Leave("%s has no equivalent in Caddy", cmp.Or(unknown, "the field"))
-			continue
-		}
-		d.line.Done()
-		if d.arg(2) != "always" {
+		if v, unknown := at.value(d.arg(1), ""); len(cache) > 0 && strings.EqualFold(d.arg(0), "Cache-Control") && unknown == "" && v != "" {
 			d.line.Near("answers of all statuses get it, as with always")
-		}
-		if len(cache) > 0 && strings.EqualFold(d.arg(0), "Cache-Control") {
 			cache = append(cache, v) // a list in two fields is one list
 			continue
 		}
-		name := "+" + d.arg(0)
-		if strings.EqualFold(d.arg(0), "Content-Type") {
-			name = d.arg(0)
-		}
-		w.Line("header", name, v)
+		s.writeHeader(w, at, d, nil)
 	}
 	if len(cache) > 0 {
 		// expires replaces the Cache-Control of a backend.
@@ -232,6 +236,28 @@ func (s *site) writeHeaders(w *draft.Writer, at *scope) {
 		}
 		w.Line("header", name, strings.Join(cache, ", "))
 	}
+}
+
+// writeHeader writes a header field for answers.
+func (s *site) writeHeader(w *draft.Writer, at *scope, d *directive, matcher []string) {
+	v, unknown := at.value(d.arg(1), "")
+	if unknown != "" || !headerName.MatchString(d.arg(0)) || v == "" {
+		d.line.Leave("%s has no equivalent in Caddy", cmp.Or(unknown, "the field"))
+		return
+	}
+	if strings.EqualFold(d.arg(0), "Content-Length") {
+		d.line.Idle("Caddy sets it by itself")
+		return
+	}
+	d.line.Done()
+	if d.arg(2) != "always" {
+		d.line.Near("answers of all statuses get it, as with always")
+	}
+	name := "+" + d.arg(0)
+	if strings.EqualFold(d.arg(0), "Content-Type") {
+		name = d.arg(0)
+	}
+	w.Line(draft.Words("header", matcher, name, v)...)
 }
 
 // expires returns the value of Cache-Control for expires.
@@ -297,6 +323,11 @@ func (s *site) writeFiles(w *draft.Writer, at *scope, l *location) {
 	} else if l.inside && l.kind == prefix {
 		try = nil // try_files of the server does not apply in locations
 	}
+	rooted := true
+	var root string
+	if folder != nil {
+		root, _ = at.value(folder.arg(0), "")
+	}
 	switch {
 	case len(alias) > 0:
 		if l.kind == pattern || !safe(alias[0].arg(0)) {
@@ -309,20 +340,21 @@ func (s *site) writeFiles(w *draft.Writer, at *scope, l *location) {
 			w.Line("uri", "strip_prefix", strip)
 		}
 		w.Line("root", "*", alias[0].arg(0))
-	case folder != nil && safe(folder.arg(0)):
+	case safe(root):
 		folder.line.Done()
-		w.Line("root", "*", folder.arg(0))
+		w.Line("root", "*", root)
 	default:
 		if folder != nil {
 			folder.line.Leave("the folder is not understood")
 		}
 		if try == nil {
-			w.Comment("nginx has files of its own here")
+			w.Comment("nginx has default files here")
 			w.Line("respond", "404")
 			return
 		}
+		rooted = false // without a root, Caddy would serve the folder in which it was started
 	}
-	if try != nil && !s.writeTry(w, at, try) {
+	if try != nil && !s.writeTry(w, at, try, l, rooted) {
 		return
 	}
 	var words [][]string
@@ -351,20 +383,22 @@ func (s *site) writeFiles(w *draft.Writer, at *scope, l *location) {
 
 var status = regexp.MustCompile(`^=[1-5]\d\d$`)
 
-// writeTry writes try_files, and reports whether files are served after it.
-func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
+// writeTry writes try_files, and reports whether files are served after it. If the files are unknown, the fallback answers: nginx would not
+// serve all files of the folder.
+func (s *site) writeTry(w *draft.Writer, at *scope, d *directive, l *location, rooted bool) bool {
 	if len(d.args) < 2 {
 		d.line.Leave("it has too few files")
-		return true
+		w.Line("respond", "404")
+		return false
 	}
 	d.line.Done()
 	last := d.args[len(d.args)-1]
 	var files []string
 	for _, arg := range d.args[:len(d.args)-1] {
-		v, unknown := at.value(arg, "")
+		v, unknown := at.value(arg, l.captures)
 		if unknown != "" {
 			d.line.Leave("%s has no equivalent in Caddy", unknown)
-			return true
+			rooted = false
 		}
 		files = append(files, v)
 	}
@@ -372,7 +406,13 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 		target := s.named[last]
 		if target == nil || s.depth > 3 {
 			d.line.Leave("there is no location %s here", last)
-			return true
+			w.Line("respond", "404")
+			return false
+		}
+		if !rooted {
+			d.line.Near("the files are not looked up")
+			s.writeNamed(w, at, target, false)
+			return false
 		}
 		name := "@" + s.unique("files_"+strconv.Itoa(d.line.Number))
 		w.Line(append([]string{name, "file"}, files...)...)
@@ -381,26 +421,39 @@ func (s *site) writeTry(w *draft.Writer, at *scope, d *directive) bool {
 		w.Line("file_server")
 		w.Close()
 		w.Open("handle")
-		s.depth++
-		target.d.line.Done()
-		target.used = true
-		s.writeContent(w, at.serverScope().within(target.d.block), target)
-		s.depth--
+		s.writeNamed(w, at, target, false)
 		w.Close()
+		return false
+	}
+	if !rooted {
+		d.line.Near("nginx has default files here")
+		w.Line("respond", "404")
 		return false
 	}
 	if status.MatchString(last) {
 		files = append(files, last)
 	} else {
-		v, unknown := at.value(last, "")
+		v, unknown := at.value(last, l.captures)
 		if unknown != "" {
 			d.line.Leave("%s has no equivalent in Caddy", unknown)
-			return true
+			w.Line("respond", "404")
+			return false
 		}
 		files = append(files, v)
 	}
 	w.Line(append([]string{"try_files"}, files...)...)
 	return true
+}
+
+// writeNamed writes a named location in the place that leads to it.
+func (s *site) writeNamed(w *draft.Writer, at *scope, target *location, alone bool) {
+	s.depth++
+	target.d.line.Done()
+	target.used = true
+	here := *target
+	here.alone, here.sized = alone, !alone && at.one("client_max_body_size") != nil
+	s.writeContent(w, at.serverScope().within(target.d.block), &here)
+	s.depth--
 }
 
 // serverScope returns the scope of the enclosing server.

@@ -14,10 +14,12 @@ type converter struct {
 	upstreams map[string]*upstream
 	maps      map[string]*directive
 	zones     map[string]*zone
+	limits    map[string]*zone // by the name of the limit: the name of the zone if it is free
 	splits    map[string]*split
 	realIP    bool
 	trusted   []string
 	timeouts  map[string]time.Duration
+	pools     map[string]*upstream // by the name of the pool: the name of the upstream if it is free
 	servers   []*site
 	taken     map[string]bool
 	first     map[string]bool // ports that have a server already
@@ -31,8 +33,8 @@ func Convert(text string, ledger *draft.Ledger) (string, error) {
 		return "", err
 	}
 	c := &converter{
-		ledger: ledger, upstreams: map[string]*upstream{}, maps: map[string]*directive{}, zones: map[string]*zone{}, splits: map[string]*split{}, timeouts: map[string]time.Duration{},
-		taken: map[string]bool{}, first: map[string]bool{},
+		ledger: ledger, upstreams: map[string]*upstream{}, maps: map[string]*directive{}, zones: map[string]*zone{}, limits: map[string]*zone{}, splits: map[string]*split{}, timeouts: map[string]time.Duration{},
+		pools: map[string]*upstream{}, taken: map[string]bool{}, first: map[string]bool{},
 	}
 	var http []*directive
 	for _, d := range list {
@@ -78,7 +80,11 @@ func (c *converter) see(http []*directive) {
 				d.line.Leave("there is an upstream of this name already")
 				continue
 			}
-			c.upstreams[d.arg(0)] = c.upstream(d)
+			u := c.upstream(d)
+			c.upstreams[d.arg(0)] = u
+			if name := draft.Name(d.arg(0)); c.pools[name] == nil {
+				c.pools[name] = u
+			}
 		case "map":
 			c.seeMap(d)
 		case "split_clients":

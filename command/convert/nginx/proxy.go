@@ -20,6 +20,9 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	if grpc && !strings.Contains(text, "://") {
 		text = "grpc://" + text
 	}
+	if !loc.rewritten && len(s.at.here("rewrite")) == 0 {
+		text = strings.TrimSuffix(text, "$request_uri") // Caddy passes on the path and query of the request anyway
+	}
 	withVariable := strings.Contains(text, "$")
 	name, split := s.c.splitOf(text)
 	if split != nil && !grpc {
@@ -103,7 +106,7 @@ func (s *site) writeProxy(w *draft.Writer, at *scope, d *directive, loc *locatio
 	}
 	w.Open("load_balancer")
 	if u != nil {
-		w.Line("name", u.pool(draft.Name(host), body.String()))
+		w.Line("name", u.pool(s.c, draft.Name(host), body.String()))
 	}
 	w.Add(body.String())
 	w.Close()
@@ -233,6 +236,15 @@ func (s *site) proxyRest(w *draft.Writer, at *scope) {
 			d.line.Done()
 		} else {
 			d.line.Idle("answers are passed on as they come, and not kept")
+		}
+	}
+	for _, name := range []string{"proxy_pass_request_headers", "proxy_pass_request_body"} {
+		if d := at.one(name); d != nil {
+			if d.line.Guards = d.arg(0) == "off"; d.line.Guards {
+				d.line.Leave("the backend gets the header and the body of the client; remove fields by header_up -<field>")
+			} else {
+				d.line.Idle("it is the default")
+			}
 		}
 	}
 	for _, d := range at.all("proxy_redirect") {

@@ -58,6 +58,15 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 		return false
 	}
 	d.line.Done()
+	if page, target := s.errorTarget(at, code); target != nil {
+		page.line.Done()
+		if matcher != nil {
+			w.Open("handle", matcher[0])
+			defer w.Close()
+		}
+		s.writeNamed(w, at, target, true)
+		return true
+	}
 	if matcher == nil {
 		s.writeHeaders(w, at)
 	}
@@ -76,6 +85,17 @@ func (s *site) writeReturn(w *draft.Writer, at *scope, d *directive, matcher []s
 		w.Line(draft.Words("respond", matcher, v, code)...)
 	}
 	return true
+}
+
+// errorTarget returns the named location to which error_page leads for a status and whose own status is sent. A return of that status jumps
+// to it.
+func (s *site) errorTarget(at *scope, code string) (page *directive, target *location) {
+	for _, d := range at.all("error_page") {
+		if n := len(d.args); n > 2 && d.args[n-2] == "=" && slices.Contains(d.args[:n-2], code) && s.named[d.args[n-1]] != nil && s.depth < 3 {
+			return d, s.named[d.args[n-1]]
+		}
+	}
+	return nil, nil
 }
 
 // writeRewrite writes a rewrite. nginx replaces the whole path by the new text.
@@ -102,6 +122,14 @@ func (s *site) writeRewrite(w *draft.Writer, at *scope, d *directive, f draft.Fo
 			query = true
 		} else {
 			v += "?"
+		}
+	}
+	if query && !strings.HasSuffix(to, "?") {
+		// nginx adds the query of the request.
+		if absolute || flag == "redirect" || flag == "permanent" {
+			d.line.Near("the request's own query is not added")
+		} else {
+			v += "&{query}"
 		}
 	}
 	formula := draft.One(false, draft.Atom{Kind: "path_regexp", Args: []string{re}})
@@ -133,6 +161,26 @@ func (s *site) usable(re string) bool {
 	return re != "" && !strings.ContainsAny(re, "`\n\r") && !placeholder.MatchString(re) && draft.Quotable(re)
 }
 
+var lookahead = regexp.MustCompile(`^(.*)\(\?!([A-Za-z0-9_/-]{1,40})\)(?:\.\*)?$`)
+
+// withoutLookahead writes /\.(?!well-known) without a lookahead, which Go's regular expressions lack: the end follows, or a text that differs
+// in one of the letters.
+func withoutLookahead(re string) string {
+	m := lookahead.FindStringSubmatch(re)
+	if m == nil {
+		return re
+	}
+	text := ""
+	for i := len(m[2]) - 1; i >= 0; i-- {
+		next := m[2][i : i+1]
+		if text != "" {
+			text = "|" + next + text
+		}
+		text = "(?:$|[^" + strings.Replace(next, "-", `\-`, 1) + "]" + text + ")"
+	}
+	return m[1] + text
+}
+
 var placeholder = regexp.MustCompile(`\{[^0-9,]`)
 
 // writeIf writes an if that answers or rewrites.
@@ -143,6 +191,10 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 		for _, b := range d.block {
 			switch b.name {
 			case "return", "rewrite", "break", "set":
+			case "add_header":
+				if len(inner.here("return")) == 0 {
+					wrong = "add_header without return in an if"
+				}
 			default:
 				wrong = b.name + " in an if"
 			}
@@ -161,12 +213,15 @@ func (s *site) writeIf(w *draft.Writer, at *scope, d *directive, loc *location) 
 	d.line.Done()
 	w.Comment(s.comments(d.line)...)
 	name := ""
+	if len(inner.here("return")) > 0 {
+		name = s.matcher(w, s.unique("if_"+strconv.Itoa(d.line.Number)), f)
+	}
+	for _, b := range inner.here("add_header") {
+		s.writeHeader(w, inner, b, []string{name})
+	}
 	for _, b := range d.block {
 		switch b.name {
 		case "return":
-			if name == "" {
-				name = s.matcher(w, s.unique("if_"+strconv.Itoa(d.line.Number)), f)
-			}
 			s.writeReturn(w, inner, b, []string{name}, "")
 		case "rewrite":
 			s.writeRewrite(w, inner, b, f, loc)
@@ -194,9 +249,14 @@ func (s *site) condition(at *scope, args []string) (draft.Formula, string) {
 	if len(words) == 0 {
 		return nil, "the condition"
 	}
-	words[0] = strings.TrimPrefix(words[0], "(")
-	words[len(words)-1] = strings.TrimSuffix(words[len(words)-1], ")")
-	words = slices.DeleteFunc(words, func(w string) bool { return w == "" && len(words) != 3 })
+	if words[0] = strings.TrimPrefix(words[0], "("); words[0] == "" {
+		words = words[1:]
+	}
+	if last := len(words) - 1; last > 0 && words[last] == ")" {
+		words = words[:last] // the text before it may be empty
+	} else if last >= 0 {
+		words[last] = strings.TrimSuffix(words[last], ")")
+	}
 	text := strings.Join(words, " ")
 	if len(words) == 0 {
 		return nil, "the condition"

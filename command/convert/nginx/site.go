@@ -234,9 +234,7 @@ func (s *site) write(w *draft.Writer) {
 		w.Comment("a server without an address is left out")
 		w.Add(head.String())
 		for _, d := range flat(s.d.block) {
-			if d.line.State != draft.Left {
-				d.line.Leave("its server has no address here")
-			}
+			d.line.Leave("its server has no address here") // also if the site, which is not written, has given the reason
 		}
 		return
 	}
@@ -329,7 +327,15 @@ func (s *site) writeTLS(w *draft.Writer) {
 	}
 	if !wrote {
 		w.Comment("there is no certificate; without this line Caddy gets one for each name of the site")
-		w.Line("tls", "internal")
+		if len(options) == 0 {
+			w.Line("tls", "internal")
+			return
+		}
+		w.Open("tls", "internal")
+		for _, o := range options {
+			w.Add(o + "\n")
+		}
+		w.Close()
 	}
 }
 
@@ -344,10 +350,6 @@ func (s *site) writeBody(w *draft.Writer) {
 	top := &location{kind: root, path: "/"}
 	inner := new(draft.Writer)
 	if !s.writeRewrites(inner, s.at, top) {
-		hasLocations := len(s.at.here("location")) > 0
-		if !hasLocations {
-			s.writeSettings(inner, s.at)
-		}
 		s.writeLocations(inner, s.at, top)
 	}
 	for _, l := range s.named {

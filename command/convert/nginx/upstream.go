@@ -30,7 +30,7 @@ var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`
 func address(text, port string) (string, bool) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		path = strings.TrimSuffix(path, ":")
-		return "unix/" + path, strings.HasPrefix(path, "/") && safe(path) && !strings.ContainsAny(path, " ?")
+		return "unix/" + path, strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/") && safe(path) && !strings.ContainsAny(path, " ?")
 	}
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return a.String(), a.Port() > 0 && !a.Addr().IsUnspecified()
@@ -142,6 +142,9 @@ func (c *converter) upstream(d *directive) *upstream {
 	return u
 }
 
+// never matches a duration of zero: backends are never down.
+var never = regexp.MustCompile(`^0(ms|s|m|h|d)?$`)
+
 // passive writes max_fails and fail_timeout, if they are the same for all backends.
 func (u *upstream) passive(w *draft.Writer, fails map[string]int, servers int) {
 	for said, n := range fails {
@@ -157,7 +160,7 @@ func (u *upstream) passive(w *draft.Writer, fails map[string]int, servers int) {
 			}
 			return
 		}
-		if maxFails == "0" {
+		if maxFails == "0" || never.MatchString(failTime) {
 			w.Line("breaker", "off")
 			return
 		}
@@ -239,15 +242,18 @@ func (u *upstream) other(d *directive, policy *[]string) {
 	}
 }
 
-// pool returns the name of the pool for an upstream with these settings. Each combination of settings is a pool.
-func (u *upstream) pool(name, settings string) string {
+// pool returns the name of the pool for an upstream with these settings. Each combination of settings is a pool, with a unique name.
+func (u *upstream) pool(c *converter, name, settings string) string {
 	if u.used[settings] == "" {
-		n := len(u.used) + 1
-		u.used[settings] = name
-		if n > 1 {
+		if len(u.used) > 0 {
 			u.d.line.Near("it is used with different settings, and each use is a pool that counts for itself")
-			u.used[settings] = fmt.Sprintf("%s-%d", name, n)
 		}
+		free := name
+		for n := len(u.used) + 1; c.pools[free] != nil && (c.pools[free] != u || len(u.used) > 0); n++ {
+			free = fmt.Sprintf("%s-%d", name, max(n, 2))
+		}
+		c.pools[free] = u
+		u.used[settings] = free
 	}
 	return u.used[settings]
 }
