@@ -21,7 +21,7 @@ func checkHAProxy(t *testing.T, s snippet) {
 		text += "backend web\n\tserver a 10.0.0.1:8080\n"
 	}
 	if program, err := exec.LookPath("haproxy"); err != nil {
-		t.Log("no haproxy here to check it")
+		t.Error("no haproxy; .ci/deps installs it")
 	} else if out, err := exec.CommandContext(t.Context(), program, "-c", "-f", inFile(t, "haproxy.cfg", text)).CombinedOutput(); err != nil {
 		t.Errorf("haproxy: %v\n%s\n%s", err, out, text)
 	}
@@ -35,7 +35,7 @@ func checkNginx(t *testing.T, s snippet) {
 		text += "server {\n\tlisten 8080;\n\tlocation / {\n\t\tproxy_pass http://web;\n\t}\n}\n"
 	}
 	if program, err := exec.LookPath("nginx"); err != nil {
-		t.Log("no nginx here to check it")
+		t.Error("no nginx; .ci/deps installs it")
 	} else {
 		dir := t.TempDir()
 		around := "pid nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path a;\nproxy_temp_path b;\nfastcgi_temp_path c;\nuwsgi_temp_path d;\nscgi_temp_path e;\n"
