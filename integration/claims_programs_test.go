@@ -75,15 +75,7 @@ var haproxyClaims = []observation{
 		waitFor(t, "a to be down", func() bool { status, _, _ := c.send("GET", "/"); return status == 200 })
 		is(t, "backends", c.order(6, b), "bbbbbb")
 	}},
-	{"timeout server bounds each silence", func(t *testing.T, start func(string, ...any) *claimed) {
-		b := startBackend(t)
-		piecemeal(b, 150*time.Millisecond)
-		c := start(" timeout server 1s\n server a %s", b.addr)
-		status, _, _ := c.send("GET", "/")
-		is(t, "in pieces", status, 200)
-		status, _, _ = c.send("GET", "/late")
-		is(t, "after 1.5 s", status, 504)
-	}},
+	{"timeout server bounds each silence", boundsSilence(" timeout server 1s\n server a %s")},
 	{"all requests of a client above its rate are refused", func(t *testing.T, start func(string, ...any) *claimed) {
 		b := startBackend(t)
 		c := start(" stick-table type ip size 1k expire 30s store http_req_rate(10s)\n http-request track-sc0 src\n http-request deny deny_status 429 if { sc_http_req_rate(0) gt 5 }\n server a %s", b.addr)
@@ -158,15 +150,7 @@ var nginxClaims = []observation{
 			t.Errorf("backends %s", order)
 		}
 	}},
-	{"proxy_read_timeout bounds each silence", func(t *testing.T, start func(string, ...any) *claimed) {
-		b := startBackend(t)
-		piecemeal(b, 150*time.Millisecond)
-		c := start("server %s;---proxy_read_timeout 1s;", b.addr)
-		status, _, _ := c.send("GET", "/")
-		is(t, "in pieces", status, 200)
-		status, _, _ = c.send("GET", "/late")
-		is(t, "after 1.5 s", status, 504)
-	}},
+	{"proxy_read_timeout bounds each silence", boundsSilence("server %s;---proxy_read_timeout 1s;")},
 	{"clients above their rate wait within burst", func(t *testing.T, start func(string, ...any) *claimed) {
 		b := startBackend(t)
 		began := time.Now()

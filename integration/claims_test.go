@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -127,11 +126,24 @@ func piecemeal(b *backend, d time.Duration) {
 	})
 }
 
+// boundsSilence checks a timeout of 1 s: it bounds each wait for a backend, not the whole answer.
+func boundsSilence(config string) func(*testing.T, func(string, ...any) *claimed) {
+	return func(t *testing.T, start func(string, ...any) *claimed) {
+		b := startBackend(t)
+		piecemeal(b, 150*time.Millisecond)
+		c := start(config, b.addr)
+		status, _, _ := c.send("GET", "/")
+		is(t, "in pieces", status, 200)
+		status, _, _ = c.send("GET", "/late")
+		is(t, "after 1.5 s", status, 504)
+	}
+}
+
 func startClaimedHAProxy(t *testing.T, backend string) string {
 	t.Helper()
 	address := freeAddress(t)
 	config := "defaults\n mode http\n timeout connect 2s\n timeout client 1m\n timeout server 1m\nfrontend site\n bind " + address + "\n default_backend b\nbackend b\n" + backend + "\n"
-	startClaimed(t, address, exec.Command("haproxy", "-db", "-f", inFile(t, "haproxy.cfg", config)))
+	startProgram(t, address, exec.Command("haproxy", "-db", "-f", inFile(t, "haproxy.cfg", config)))
 	return address
 }
 
@@ -140,26 +152,12 @@ func startClaimedNginx(t *testing.T, config string) string {
 	t.Helper()
 	address, dir := freeAddress(t), t.TempDir()
 	parts := append(strings.Split(config, "---"), "", "")
-	text := "daemon off;\npid nginx.pid;\nworker_processes 1;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path a;\nproxy_temp_path b;\nfastcgi_temp_path c;\nuwsgi_temp_path d;\nscgi_temp_path e;\n" +
+	text := "daemon off;\nworker_processes 1;\n" + nginxHTTP +
 		parts[2] + "\nupstream u {\n" + parts[0] + "\n}\nserver {\nlisten " + address + ";\nlocation / {\nproxy_pass http://u;\n" + parts[1] + "\n}\n}\n}\n"
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	startClaimed(t, address, exec.Command("nginx", "-e", "stderr", "-p", dir, "-c", file))
+	startProgram(t, address, exec.Command("nginx", "-e", "stderr", "-p", dir, "-c", file))
 	return address
-}
-
-func startClaimed(t *testing.T, address string, cmd *exec.Cmd) {
-	t.Helper()
-	log := newLogFile(t)
-	log.start(t, cmd)
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the log:\n%s", log)
-		}
-	})
-	waitFor(t, cmd.Path+" to listen", func() bool { return canConnect(address) })
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/ballastlb/ballast/command/convert"
@@ -329,8 +328,7 @@ func startOther(t *testing.T, program, text string) string {
 	file := filepath.Join(dir, "config")
 	cmd := exec.Command(program, "-db", "-f", file)
 	if program == convert.Nginx {
-		text = "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path a;\nproxy_temp_path b;\n" +
-			"fastcgi_temp_path c;\nuwsgi_temp_path d;\nscgi_temp_path e;\n" + text + "}\n"
+		text = "daemon off;\nmaster_process off;\nerror_log stderr;\n" + nginxHTTP + text + "}\n"
 		cmd = exec.Command(program, "-e", "stderr", "-p", dir, "-c", file)
 		if err := os.WriteFile(filepath.Join(dir, "passwords"), []byte("ann:{PLAIN}secret\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -339,16 +337,7 @@ func startOther(t *testing.T, program, text string) string {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := newLogFile(t)
-	log.start(t, cmd)
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("its log:\n%s", log)
-		}
-	})
-	waitFor(t, program+" to listen", func() bool { return canConnect(address) })
+	startProgram(t, address, cmd)
 	return address
 }
 

@@ -38,7 +38,7 @@ func checkNginx(t *testing.T, s snippet) {
 		t.Error("no nginx; .ci/deps installs it")
 	} else {
 		dir := t.TempDir()
-		around := "pid nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path a;\nproxy_temp_path b;\nfastcgi_temp_path c;\nuwsgi_temp_path d;\nscgi_temp_path e;\n"
+		around := "error_log stderr;\n" + nginxHTTP
 		file := filepath.Join(dir, "nginx.conf")
 		if err := os.WriteFile(file, []byte(around+text+"}\n"), 0o600); err != nil {
 			t.Fatal(err)

@@ -43,12 +43,7 @@ func startHAProxyWith(t *testing.T, words haproxyWords, backends ...string) (add
 		t.Fatal(err)
 	}
 	cmd = exec.Command("haproxy", "-db", "-f", file)
-	newLogFile(t).start(t, cmd)
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	})
-	waitFor(t, "HAProxy to listen", func() bool { return canConnect(address) })
+	startProgram(t, address, cmd)
 	return address, cmd
 }
 
@@ -82,16 +77,7 @@ func startReloadedHAProxy(t *testing.T) *reloaded {
 	}
 	write(0)
 	cmd := exec.Command(program, "-W", "-S", filepath.Join(dir, "master.sock"), "-f", file)
-	log := newLogFile(t)
-	log.start(t, cmd)
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("HAProxy's log:\n%s", log)
-		}
-	})
-	waitFor(t, "HAProxy to listen", func() bool { return canConnect(plain) })
+	startProgram(t, plain, cmd)
 	p := &reloaded{name: "HAProxy", sites: map[string]string{"plain": plain, "tls": secure, "unix": socket}}
 	// Its old workers serve what they have; that is no loss.
 	p.prepare = func(c *strictClient) { c.configs = nil }
